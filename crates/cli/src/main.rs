@@ -1,0 +1,2 @@
+//! dyad-cli
+fn main() {}

@@ -1,0 +1,2 @@
+//! dyad-console
+fn main() {}

@@ -1,0 +1,2 @@
+//! dyad-core
+fn main() {}

@@ -1,0 +1,2 @@
+//! dyad-init
+fn main() {}

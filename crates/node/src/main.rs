@@ -1,0 +1,2 @@
+//! dyad-node
+fn main() {}

@@ -1,0 +1,2 @@
+//! dyad-witness
+fn main() {}
