@@ -1,0 +1,134 @@
+//! The asking side.
+
+use crate::{MAX_LINE, Reply, Request, Status, write_line};
+use std::path::{Path, PathBuf};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens: the core is starting, restarting or dead.
+    #[error("dyad-core does not answer on {path}")]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the connection said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection ended in the middle of an answer.
+    #[error("dyad-core ended the connection")]
+    Cut(#[source] std::io::Error),
+    /// The core answered something this version does not know.
+    #[error("dyad-core answered in a form this program does not know")]
+    Unknown(#[from] serde_json::Error),
+    /// The core refused; nothing was changed. Shown to people as it is.
+    #[error("{sentence}")]
+    Refused {
+        /// Stable word.
+        code: String,
+        /// One sentence.
+        sentence: String,
+    },
+}
+
+/// Asks the core. Cheap: each question opens its own connection, so a client survives restarts of the core.
+#[derive(Debug, Clone)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// A client of the socket at `path`.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_owned() }
+    }
+
+    async fn connect(&self) -> Result<BufReader<UnixStream>, ClientError> {
+        let stream = UnixStream::connect(&self.path)
+            .await
+            .map_err(|source| ClientError::Unreachable { path: self.path.clone(), source })?;
+        Ok(BufReader::new(stream))
+    }
+
+    /// One question, one answer. A refusal is an error.
+    pub async fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
+        let mut stream = self.connect().await?;
+        write_line(stream.get_mut(), request).await.map_err(ClientError::Cut)?;
+        read_reply(&mut stream).await
+    }
+
+    /// The state of this moment.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        match self.ask(&Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The state now and at every change.
+    pub async fn watch(&self) -> Result<Watch, ClientError> {
+        let mut stream = self.connect().await?;
+        write_line(stream.get_mut(), &Request::Watch).await.map_err(ClientError::Cut)?;
+        Ok(Watch { stream })
+    }
+
+    /// Fills a volume with `bytes` bytes of `content`; returns once they are durable on every in-sync node.
+    pub async fn import(
+        &self,
+        volume: &str,
+        bytes: u64,
+        content: &mut (impl AsyncRead + Unpin),
+    ) -> Result<(), ClientError> {
+        let mut stream = self.connect().await?;
+        let request = Request::Import { volume: volume.into(), bytes };
+        write_line(stream.get_mut(), &request).await.map_err(ClientError::Cut)?;
+        read_reply(&mut stream).await?;
+        let sent = tokio::io::copy(&mut content.take(bytes), stream.get_mut()).await.map_err(ClientError::Cut)?;
+        if sent < bytes {
+            // Hanging up early tells the core that the rest never comes.
+            return Err(ClientError::Refused {
+                code: "short-image".into(),
+                sentence: format!(
+                    "The image ended after {sent} of {bytes} bytes; the volume is not usable, send it again."
+                ),
+            });
+        }
+        stream.get_mut().flush().await.map_err(ClientError::Cut)?;
+        read_reply(&mut stream).await.map(|_| ())
+    }
+}
+
+/// A stream of states.
+#[derive(Debug)]
+pub struct Watch {
+    stream: BufReader<UnixStream>,
+}
+
+impl Watch {
+    /// The next state. Cancel-safe only between whole calls: await it in a task of its own.
+    pub async fn next(&mut self) -> Result<Status, ClientError> {
+        match read_reply(&mut self.stream).await? {
+            Reply::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> ClientError {
+    let text = format!("unexpected reply {reply:?}");
+    ClientError::Cut(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
+}
+
+async fn read_reply(stream: &mut BufReader<UnixStream>) -> Result<Reply, ClientError> {
+    let mut line = String::new();
+    let n = stream.take(MAX_LINE as u64).read_line(&mut line).await.map_err(ClientError::Cut)?;
+    if n == 0 {
+        return Err(ClientError::Cut(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    match serde_json::from_str(&line)? {
+        Reply::Refused { code, sentence } => Err(ClientError::Refused { code, sentence }),
+        reply => Ok(reply),
+    }
+}
