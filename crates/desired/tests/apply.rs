@@ -1,0 +1,181 @@
+//! Changes of the document: each refusal with its sentence, and that no series of changes breaks an invariant.
+
+use dyad_desired::{
+    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, Policies, Refusal, apply, limits, rehome,
+};
+use proptest::prelude::*;
+
+fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
+    NodeRecord { name: name.into(), addresses: vec![], usable_memory_mib }
+}
+
+fn pair() -> Document {
+    let founded = Document::found("pair", record("left", 1000), "$argon2id$x").unwrap();
+    apply(&founded, &Change::SetNode { node: Node::B, record: record("right", 900) }).unwrap()
+}
+
+fn volume(name: &str, size: u64, home: Node) -> Change {
+    Change::CreateVolume { name: name.into(), size, home }
+}
+
+fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
+    NewVm {
+        cpus: 1,
+        memory_mib,
+        firmware: Firmware::Uefi,
+        disks: disks.iter().map(|d| (*d).to_owned()).collect(),
+        owner: Node::A,
+        intent: Intent::Running,
+        priority: 50,
+        ha: true,
+    }
+}
+
+fn vm(name: &str, memory_mib: u32, disks: &[&str]) -> Change {
+    Change::CreateVm { name: name.into(), vm: new_vm(memory_mib, disks) }
+}
+
+fn sentence(document: &Document, change: &Change) -> String {
+    apply(document, change).expect_err("accepted").to_string()
+}
+
+#[test]
+fn each_refusal_is_one_sentence() {
+    let mut document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
+    let cases = [
+        (volume("disk", limits::MIB, Node::A), "A volume named disk exists already: choose another name."),
+        (volume("Disk", limits::MIB, Node::A), "The name \"Disk\" cannot be used:"),
+        (volume("d", 5000, Node::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
+        (volume("d", limits::MIB + 1, Node::A), "a whole number of MiB (1048576 bytes), and 1048577 bytes"),
+        (
+            Change::DeleteVolume { name: "disk".into() },
+            "The volume disk is a disk of the VM web: delete that VM first.",
+        ),
+        (Change::DeleteVolume { name: "none".into() }, "There is no volume named none."),
+        (vm("web", 64, &[]), "A VM named web exists already: choose another name."),
+        (vm("x", 64, &["disk"]), "The volume disk is a disk of the VM web: delete that VM first."),
+        (vm("x", 64, &["none"]), "There is no volume named none."),
+        (vm("x", 8, &[]), "The memory of a VM must be from 32 to 4194304 MiB, and 8 was given."),
+        (
+            vm("big", 600, &[]),
+            "The VM big does not fit: all VMs together would need 1028 MiB, and one node has 900 MiB for VMs when the other one is lost.",
+        ),
+        (Change::DeleteVm { name: "web".into() }, "The VM web is meant to run: stop it first."),
+        (Change::SetIntent { name: "none".into(), intent: Intent::Running }, "There is no VM named none."),
+        (
+            Change::SetNode { node: Node::B, record: record("left", 1) },
+            "A node named left exists already: choose another name.",
+        ),
+        (
+            Change::SetPolicies { policies: Policies { shutdown_grace_s: 0 } },
+            "The time to shut down must be from 1 to 3600 seconds, and 0 was given.",
+        ),
+    ];
+    for (change, expected) in cases {
+        let said = sentence(&document, &change);
+        assert!(said.contains(expected), "{change:?} said: {said}");
+        assert!(said.ends_with('.') && !said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn a_volume_follows_the_owner_of_its_vm() {
+    let document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    let document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
+    assert_eq!(document.volumes["disk"].home, Node::A);
+    let moved = rehome(&document, Node::B);
+    assert_eq!(moved.vms["web"].owner, Node::B);
+    assert_eq!(moved.volumes["disk"].home, Node::B);
+    assert_eq!(moved.vms["web"].intent, Intent::Running);
+    assert_eq!(moved.generation, document.generation + 1);
+}
+
+#[test]
+fn a_vm_without_ha_is_stopped_on_the_survivor() {
+    let wanted = NewVm { ha: false, ..new_vm(64, &[]) };
+    let document = apply(&pair(), &Change::CreateVm { name: "web".into(), vm: wanted }).unwrap();
+    assert_eq!(rehome(&document, Node::B).vms["web"].intent, Intent::Stopped);
+    assert_eq!(rehome(&document, Node::A).vms["web"].intent, Intent::Running);
+}
+
+#[test]
+fn nothing_is_made_for_a_node_that_has_not_joined() {
+    let alone = Document::found("pair", record("left", 0), "$argon2id$x").unwrap();
+    assert_eq!(apply(&alone, &volume("d", limits::MIB, Node::B)), Err(Refusal::NoNode { node: Node::B }));
+}
+
+#[test]
+fn volume_ids_are_never_reused() {
+    let document = apply(&pair(), &volume("a", limits::MIB, Node::A)).unwrap();
+    let document = apply(&document, &Change::DeleteVolume { name: "a".into() }).unwrap();
+    let document = apply(&document, &volume("a", limits::MIB, Node::A)).unwrap();
+    assert_eq!(document.volumes["a"].id, 2);
+}
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![8 => "[a-d]", 1 => "[A-Z ]{0,3}", 1 => Just("x".repeat(33))]
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    prop_oneof![Just(Node::A), Just(Node::B)]
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    prop_oneof![Just(Intent::Running), Just(Intent::Stopped), Just(Intent::GuestShutDown)]
+}
+
+fn wanted() -> impl Strategy<Value = NewVm> {
+    let disks = proptest::collection::vec(names(), 0..4);
+    (0u32..200, 0u32..500, disks, node(), intent(), any::<u8>(), any::<bool>()).prop_map(
+        |(cpus, memory_mib, disks, owner, intent, priority, ha)| NewVm {
+            cpus,
+            memory_mib,
+            firmware: Firmware::Bios,
+            disks,
+            owner,
+            intent,
+            priority,
+            ha,
+        },
+    )
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        (node(), names(), 0u64..2000).prop_map(|(node, name, m)| Change::SetNode { node, record: record(&name, m) }),
+        (names(), 0u64..4, 0u64..2, node()).prop_map(|(n, mib, odd, home)| volume(&n, mib * limits::MIB + odd, home)),
+        names().prop_map(|name| Change::DeleteVolume { name }),
+        (names(), wanted()).prop_map(|(name, vm)| Change::CreateVm { name, vm }),
+        names().prop_map(|name| Change::DeleteVm { name }),
+        (names(), intent()).prop_map(|(name, intent)| Change::SetIntent { name, intent }),
+        node().prop_map(|survivor| Change::Rehome { survivor }),
+        (names(), ".{0,4}").prop_map(|(user, password_hash)| Change::SetPassword { user, password_hash }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_series_of_changes_breaks_an_invariant(changes in proptest::collection::vec(change(), 1..40)) {
+        let mut document = pair();
+        let mut ids = std::collections::BTreeMap::new();
+        for change in &changes {
+            let before = document.clone();
+            match apply(&document, change) {
+                Err(refusal) => {
+                    let said = refusal.to_string();
+                    prop_assert!(said.ends_with('.') && !said.contains('\n'), "{}", said);
+                }
+                Ok(new) => {
+                    prop_assert_eq!(new.check(), Ok(()));
+                    prop_assert_eq!(new.generation, before.generation + 1);
+                    for (name, volume) in &new.volumes {
+                        let owner = ids.entry(volume.id).or_insert_with(|| name.clone());
+                        prop_assert_eq!(&*owner, name, "one id, two volumes");
+                    }
+                    document = new;
+                }
+            }
+        }
+    }
+}

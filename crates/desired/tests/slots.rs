@@ -1,0 +1,112 @@
+//! The document's bytes: round trip, tearing, rot, noise, and the largest document there may be.
+
+use dyad_desired::{
+    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, apply, limits,
+    slots::{self, BLOCK, Choice, SLOT, Slot},
+};
+use proptest::prelude::*;
+
+fn document() -> Document {
+    let record = NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0 };
+    Document::found("pair", record, "$argon2id$x").unwrap()
+}
+
+fn with_volume(document: &Document, name: &str) -> Document {
+    apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, home: Node::A }).unwrap()
+}
+
+/// Volume 0 after these documents were written to it in turn.
+fn written(documents: &[&Document]) -> Vec<u8> {
+    let mut volume = vec![0; 2 * SLOT];
+    for document in documents {
+        let encoded = slots::encode(document).unwrap();
+        assert!(encoded.bytes.len().is_multiple_of(BLOCK));
+        let at = usize::try_from(encoded.offset).unwrap();
+        volume[at..at + encoded.bytes.len()].copy_from_slice(&encoded.bytes);
+    }
+    volume
+}
+
+fn choose(volume: &[u8]) -> Choice {
+    slots::choose(&volume[..SLOT], &volume[SLOT..])
+}
+
+#[test]
+fn zeros_are_a_fresh_pair() {
+    assert_eq!(choose(&vec![0; 2 * SLOT]), Choice::Fresh);
+}
+
+#[test]
+fn the_newest_generation_wins_in_either_slot() {
+    let first = document();
+    let second = with_volume(&first, "a");
+    let third = with_volume(&second, "b");
+    assert_eq!(choose(&written(&[&first])), Choice::Found(Box::new(first.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second])), Choice::Found(Box::new(second.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second, &third])), Choice::Found(Box::new(third), None));
+}
+
+#[test]
+fn a_torn_newest_slot_gives_the_older_document() {
+    let first = document();
+    let second = with_volume(&first, "a");
+    let mut volume = written(&[&first, &second]);
+    volume[SLOT + 100] ^= 1;
+    let Choice::Found(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
+    assert_eq!(*found, first);
+    assert!(why.contains("checksum"), "{why}");
+    volume[100] ^= 1;
+    assert!(matches!(choose(&volume), Choice::Lost(_)));
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let mut newer = document();
+    newer.format = limits::FORMAT + 1;
+    let Slot::Bad(why) = slots::decode(&slots::encode(&newer).unwrap().bytes) else { panic!("accepted") };
+    assert!(why.contains("newer"), "{why}");
+}
+
+#[test]
+fn the_largest_document_fits_into_a_slot() {
+    let mut document = document();
+    let long = |kind: char, i: usize| format!("{kind}{i:0>31}");
+    for i in 0..limits::VOLUMES {
+        document = with_volume(&document, &long('v', i));
+    }
+    for i in 0..limits::VMS {
+        let disks = (2 * i..2 * i + 2).map(|d| long('v', d)).collect();
+        let vm = NewVm {
+            cpus: limits::CPUS_MAX,
+            memory_mib: limits::MEMORY_MAX_MIB,
+            firmware: Firmware::Bios,
+            disks,
+            owner: Node::A,
+            intent: Intent::GuestShutDown,
+            priority: 100,
+            ha: false,
+        };
+        document = apply(&document, &Change::CreateVm { name: long('m', i), vm }).unwrap();
+    }
+    let bytes = slots::encode(&document).unwrap().bytes.len();
+    assert!(bytes < SLOT / 2, "{bytes} bytes leave too little room for what later versions add");
+}
+
+proptest! {
+    #[test]
+    fn one_flipped_bit_is_never_a_good_document(bit in 0usize..8 * 600) {
+        let mut bytes = slots::encode(&document()).unwrap().bytes;
+        let length = 32 + u64::from_le_bytes(bytes[24..32].try_into().unwrap()) as usize;
+        let bit = bit % (8 * length);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(matches!(slots::decode(&bytes), Slot::Bad(_)));
+    }
+
+    #[test]
+    fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut marked = b"DYADDOC\0\x01\0\0\0".to_vec();
+        marked.extend_from_slice(&bytes);
+        prop_assert!(!matches!(slots::decode(&marked), Slot::Good(_)));
+        prop_assert!(!matches!(slots::decode(&bytes), Slot::Good(_)));
+    }
+}
