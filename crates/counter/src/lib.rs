@@ -1,0 +1,183 @@
+//! What the test guest writes, and what its disk must hold after any failure.
+//!
+//! The guest counts: it writes counter N, flushes, and only then says `ack N` on its serial line.
+//! The counters go round a ring of [`SLOTS`] blocks, one per extent, so the disk always holds the last
+//! [`SLOTS`] counters. Because each write is flushed before the next one starts, the whole ring is known
+//! from its newest counter alone: one stale slot anywhere is a lost acknowledged write.
+//!
+//! This crate must never know how the disk is stored or replicated.
+//!
+//! **Invariants**
+//! * [`decode`] never takes a damaged block for a counter: every byte is covered by the checksum.
+//! * [`survey`] reports every slot that a flushed write should have reached and did not.
+
+/// Bytes in one block; every write of the guest is one block.
+pub const BLOCK: usize = 4096;
+/// Blocks in the ring.
+pub const SLOTS: u64 = 64;
+/// Bytes from one slot to the next: one extent of the pool, so that each counter dirties another extent.
+pub const STRIDE: u64 = 64 * 1024;
+/// Bytes before the first slot: the boot file system of the guest image lies there.
+pub const DATA_OFFSET: u64 = 24 * 1024 * 1024;
+/// Bytes of the whole guest disk.
+pub const DISK_BYTES: u64 = DATA_OFFSET + SLOTS * STRIDE;
+
+const MAGIC: &[u8; 8] = b"DYADCNT1";
+const CHECKSUM_AT: usize = BLOCK - 8;
+
+/// What one block of the ring holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// Never written: all zeros.
+    Blank,
+    /// A whole block as [`encode`] made it.
+    Counter {
+        /// The counter, from 1.
+        counter: u64,
+        /// The boot of the guest that wrote it.
+        life: u64,
+    },
+    /// Anything else: torn, damaged or foreign.
+    Damaged,
+}
+
+/// What a look at the whole ring says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// The newest counter on the disk; 0 on a new disk.
+    pub newest: u64,
+    /// One sentence fragment for each slot that does not hold what it must.
+    pub faults: Vec<String>,
+}
+
+/// The byte at which counter `counter` is stored.
+pub fn offset(counter: u64) -> u64 {
+    DATA_OFFSET + (counter % SLOTS) * STRIDE
+}
+
+/// The block that stands for `counter`, written by the guest's boot `life`.
+pub fn encode(counter: u64, life: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    for (index, word) in block.chunks_exact_mut(8).enumerate() {
+        word.copy_from_slice(&fill(counter, life, index as u64).to_le_bytes());
+    }
+    block[..8].copy_from_slice(MAGIC);
+    block[8..16].copy_from_slice(&counter.to_le_bytes());
+    block[16..24].copy_from_slice(&life.to_le_bytes());
+    let sum = checksum(&block[..CHECKSUM_AT]);
+    block[CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
+    block
+}
+
+/// What `block` holds. Anything that is not exactly what [`encode`] makes is [`Slot::Damaged`].
+pub fn decode(block: &[u8; BLOCK]) -> Slot {
+    if block.iter().all(|byte| *byte == 0) {
+        return Slot::Blank;
+    }
+    let (counter, life) = (word(block, 8), word(block, 16));
+    if *block == encode(counter, life) { Slot::Counter { counter, life } } else { Slot::Damaged }
+}
+
+/// Judges the ring: `slots[s]` is what slot `s` holds.
+///
+/// The slot after the newest counter may be damaged: its write was perhaps never flushed.
+pub fn survey(slots: &[Slot]) -> Survey {
+    let newest = slots
+        .iter()
+        .map(|slot| match slot {
+            Slot::Counter { counter, .. } => *counter,
+            Slot::Blank | Slot::Damaged => 0,
+        })
+        .max()
+        .unwrap_or(0);
+    let mut faults = Vec::new();
+    for (index, slot) in (0..SLOTS).zip(slots) {
+        let expected = expected(index, newest);
+        let sound = match slot {
+            Slot::Counter { counter, .. } => *counter == expected,
+            Slot::Blank => expected == 0,
+            Slot::Damaged => (newest + 1) % SLOTS == index,
+        };
+        if !sound {
+            faults.push(format!("slot {index} holds {slot:?}, expected {expected}"));
+        }
+    }
+    Survey { newest, faults }
+}
+
+/// The counter slot `index` holds once `newest` was written; 0 when it was never reached.
+fn expected(index: u64, newest: u64) -> u64 {
+    let behind = (newest + SLOTS - index) % SLOTS;
+    newest.saturating_sub(behind)
+}
+
+fn fill(counter: u64, life: u64, index: u64) -> u64 {
+    (counter ^ life.rotate_left(17) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// FNV-1a, 64 bits: the guest needs a check of its own that shares no code with the pool's.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+fn word(block: &[u8; BLOCK], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&block[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(newest: u64) -> Vec<Slot> {
+        let mut slots = vec![Slot::Blank; SLOTS as usize];
+        for counter in 1..=newest {
+            slots[(counter % SLOTS) as usize] = Slot::Counter { counter, life: 7 };
+        }
+        slots
+    }
+
+    #[test]
+    fn every_flipped_byte_is_seen() {
+        let block = encode(1234, 99);
+        assert_eq!(decode(&block), Slot::Counter { counter: 1234, life: 99 });
+        for at in 0..BLOCK {
+            let mut damaged = block;
+            damaged[at] ^= 0x10;
+            assert_eq!(decode(&damaged), Slot::Damaged, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn whole_rings_are_sound_at_every_length() {
+        for newest in 0..3 * SLOTS {
+            assert_eq!(survey(&ring(newest)), Survey { newest, faults: vec![] });
+        }
+    }
+
+    #[test]
+    fn one_stale_slot_is_found_wherever_it_is() {
+        let newest = 2 * SLOTS + 5;
+        for back in 1..SLOTS {
+            let mut slots = ring(newest);
+            let counter = newest - back;
+            slots[(counter % SLOTS) as usize] = Slot::Counter { counter: counter - SLOTS, life: 7 };
+            assert_eq!(survey(&slots).faults.len(), 1, "{back} behind the newest");
+        }
+    }
+
+    #[test]
+    fn only_the_next_slot_may_be_torn() {
+        let newest = SLOTS + 9;
+        for index in 0..SLOTS {
+            let mut slots = ring(newest);
+            if index == newest % SLOTS {
+                continue;
+            }
+            slots[index as usize] = Slot::Damaged;
+            let torn_is_next = index == (newest + 1) % SLOTS;
+            assert_eq!(survey(&slots).faults.is_empty(), torn_is_next, "{index}");
+        }
+    }
+}
