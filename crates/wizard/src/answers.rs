@@ -1,0 +1,80 @@
+//! The answers given so far.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{Id, Kind, Problem, QUESTIONS, Surroundings, check, confirmation, question, question::allowed};
+
+/// Answers by question, each already checked on its own. Secrets are not shown by `Debug`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Answers(BTreeMap<Id, String>);
+
+impl Answers {
+    /// No answer yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The answer to this question, in its checked form.
+    #[must_use]
+    pub fn get(&self, id: Id) -> Option<&str> {
+        self.0.get(&id).map(String::as_str)
+    }
+
+    /// Checks a typed text and keeps it. Answers that no longer fit the changed one are forgotten, so that they are
+    /// asked again.
+    ///
+    /// # Errors
+    /// The [`Problem`] with the text; the answers stay as they were.
+    pub fn set(&mut self, id: Id, text: &str, surroundings: &Surroundings) -> Result<(), Problem> {
+        let checked = check::check(id, text, self, surroundings)?;
+        if self.get(id) == Some(&checked) {
+            return Ok(());
+        }
+        self.0.insert(id, checked);
+        if id == Id::Disks {
+            self.0.remove(&Id::Erase);
+        }
+        let unfit: Vec<Id> = self.0.keys().copied().filter(|other| !allowed(*other, self, surroundings)).collect();
+        for other in unfit {
+            self.0.remove(&other);
+        }
+        Ok(())
+    }
+
+    /// Forgets one answer, so that it is asked again.
+    pub fn forget(&mut self, id: Id) {
+        self.0.remove(&id);
+    }
+
+    /// What has to be typed to confirm the erasing of the chosen disks.
+    #[must_use]
+    pub fn confirmation(&self) -> Option<String> {
+        self.get(Id::Disks).map(confirmation)
+    }
+
+    /// Title and answer of each question that was answered, for the summary; secrets as stars.
+    #[must_use]
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        let shown = |id: Id, text: &str| match question(id).kind {
+            Kind::Secret => "********".to_owned(),
+            Kind::Choice(choices) => {
+                choices.iter().find(|c| c.value == text).map_or_else(|| text.to_owned(), |c| c.label.to_owned())
+            }
+            _ if text.is_empty() => "none".to_owned(),
+            _ => text.to_owned(),
+        };
+        let answered = QUESTIONS.iter().filter(|q| q.id != Id::Erase);
+        answered.filter_map(|q| self.get(q.id).map(|text| (q.title, shown(q.id, text)))).collect()
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.0.iter().map(|(id, text)| match question(*id).kind {
+            Kind::Secret => (question(*id).key, "***"),
+            _ => (question(*id).key, text.as_str()),
+        });
+        f.debug_map().entries(shown).finish()
+    }
+}

@@ -1,0 +1,172 @@
+//! The check of one typed answer. Gives the text in its kept form: trimmed, lists with single spaces.
+
+use std::net::IpAddr;
+
+use dyad_desired::names;
+
+use crate::{
+    Answers, CODE_DIGITS, DiskContent, Id, Kind, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation, question,
+};
+
+/// Checks `text` as the answer to `id`, given the answers before it.
+pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<String, Problem> {
+    let question = question(id);
+    // A password may begin or end with a space; nothing else may.
+    let text = if question.kind == Kind::Secret { text } else { text.trim() };
+    if text.is_empty() && !matches!(id, Id::Gateway | Id::Dns) {
+        return Err(Problem::Missing { key: question.key, title: question.title });
+    }
+    match id {
+        Id::Role | Id::Network => choice(question.key, question.kind, text),
+        Id::Offer => offer(text, surroundings),
+        Id::Code => {
+            let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+            let good = digits.len() == CODE_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+            if good { Ok(digits) } else { Err(Problem::Code) }
+        }
+        Id::Disks => disks(text, surroundings),
+        Id::Erase => {
+            let wanted = confirmation(answers.get(Id::Disks).unwrap_or_default());
+            let typed = words(text);
+            if typed == wanted { Ok(typed) } else { Err(Problem::NotConfirmed(wanted)) }
+        }
+        Id::Port => match surroundings.ports.iter().find(|p| *p == text) {
+            Some(port) => Ok(port.clone()),
+            None => Err(Problem::NoPort(printable(text))),
+        },
+        Id::PeerLinks => links(text, answers, surroundings),
+        Id::Address => prefixed(text).map(|_| text.to_owned()),
+        Id::Gateway if text.is_empty() => Ok(String::new()),
+        Id::Gateway => address(text).map(|a| a.to_string()),
+        Id::Dns => {
+            text.split_whitespace().try_for_each(|t| address(t).map(|_| ()))?;
+            Ok(words(text))
+        }
+        Id::Pair | Id::Node => {
+            names::check(text)?;
+            Ok(text.to_owned())
+        }
+        Id::Password => {
+            let good = PASSWORD.contains(&text.chars().count()) && !text.chars().any(char::is_control);
+            if good { Ok(text.to_owned()) } else { Err(Problem::Password) }
+        }
+        Id::Witness => witness(text),
+        Id::WitnessCode => {
+            let good = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            if good { Ok(text.to_owned()) } else { Err(Problem::WitnessCode) }
+        }
+    }
+}
+
+/// An address and a prefix length that fits it.
+pub(crate) fn prefixed(text: &str) -> Result<(IpAddr, u8), Problem> {
+    let bad = || Problem::Address(printable(text));
+    let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+    let address: IpAddr = address.parse().map_err(|_| bad())?;
+    let prefix: u8 = prefix.parse().map_err(|_| bad())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let usable = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
+    if usable && (1..=longest).contains(&prefix) { Ok((address, prefix)) } else { Err(bad()) }
+}
+
+fn address(text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| Problem::PlainAddress(printable(text)))
+}
+
+fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> {
+    let Kind::Choice(choices) = kind else { return Ok(text.to_owned()) };
+    if choices.iter().any(|c| c.value == text) {
+        return Ok(text.to_owned());
+    }
+    let choices: Vec<_> = choices.iter().map(|c| c.value).collect();
+    Err(Problem::NotAChoice { key, given: printable(text), choices: choices.join(" or ") })
+}
+
+/// A pair that is heard, by id or by name; or `host:port` of a first node beyond this network segment.
+fn offer(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
+    if let Some(offer) = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text) {
+        return Ok(offer.pair_id.clone());
+    }
+    match host_port(text, None) {
+        Some(far) => Ok(far),
+        None => Err(Problem::NoOffer(printable(text))),
+    }
+}
+
+fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
+    let mut paths: Vec<&str> = Vec::new();
+    for path in text.split_whitespace() {
+        let disk = surroundings.disks.iter().find(|d| d.path == path || short(&d.path) == path);
+        let disk = disk.ok_or_else(|| Problem::NoDisk(printable(path)))?;
+        if let DiskContent::Pool { pair, node } = &disk.content {
+            return Err(Problem::DiskOfPair { disk: disk.path.clone(), pair: pair.clone(), node: node.clone() });
+        }
+        if !paths.contains(&disk.path.as_str()) {
+            paths.push(&disk.path);
+        }
+    }
+    Ok(paths.join(" "))
+}
+
+fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<String, Problem> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in text.split_whitespace() {
+        if !surroundings.links.iter().any(|l| l.name == name) {
+            return Err(Problem::NoPort(printable(name)));
+        }
+        let management = answers.get(Id::Port).or(match surroundings.ports.as_slice() {
+            [only] => Some(only.as_str()),
+            _ => None,
+        });
+        if management == Some(name) {
+            return Err(Problem::PortTwice(name.to_owned()));
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names.join(" "))
+}
+
+fn witness(text: &str) -> Result<String, Problem> {
+    if text.eq_ignore_ascii_case("later") {
+        return Ok("later".into());
+    }
+    host_port(text, Some(WITNESS_PORT)).ok_or_else(|| Problem::Witness(printable(text)))
+}
+
+/// `host`, `host:port`, `[v6]:port` or a bare IPv6 address, as `host:port`.
+pub(crate) fn host_port(text: &str, port: Option<u16>) -> Option<String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        let port = port?;
+        return Some(std::net::SocketAddr::new(address, port).to_string());
+    }
+    if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
+        return (socket.port() != 0).then(|| socket.to_string());
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, given)) => (host, given.parse().ok().filter(|p| *p != 0)?),
+        None => (text, port?),
+    };
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    // All digits and dots is a mistyped address, not a host.
+    let named = host.bytes().any(|b| b.is_ascii_alphabetic());
+    (host.len() <= 253 && named && host.split('.').all(label)).then(|| format!("{host}:{port}"))
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn short(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}

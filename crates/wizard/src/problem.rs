@@ -1,0 +1,112 @@
+//! What is wrong with an answer: one sentence each, the same on every face.
+
+use crate::{CODE_DIGITS, PASSWORD};
+
+/// A refused answer or seed file. Nothing was changed by it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// The seed file cannot be read as TOML, or the request not as JSON.
+    #[error("The setup cannot be read: {0}.")]
+    Unreadable(String),
+    /// A key that no question has.
+    #[error("The key \"{0}\" is unknown: remove it or correct its spelling.")]
+    UnknownKey(String),
+    /// A key that does not fit the other answers.
+    #[error("The key \"{0}\" does not fit the other answers: remove it.")]
+    UnfittingKey(&'static str),
+    /// A key whose value is not a text or a list of texts.
+    #[error("The key \"{0}\" must be a text in quotes or a list of such texts.")]
+    WrongType(&'static str),
+    /// An answer is needed.
+    #[error("The answer \"{key}\" ({title}) is missing.")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// The question's title.
+        title: &'static str,
+    },
+    /// Not one of the choices.
+    #[error("\"{given}\" is not an answer to \"{key}\": choose {choices}.")]
+    NotAChoice {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        given: String,
+        /// The choices, joined by "or".
+        choices: String,
+    },
+    /// No disk with this path.
+    #[error("There is no disk {0} in this node: choose one that is listed.")]
+    NoDisk(String),
+    /// The disk is part of a pair.
+    #[error(
+        "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten here: choose another disk."
+    )]
+    DiskOfPair {
+        /// Its path.
+        disk: String,
+        /// Name of that pair.
+        pair: String,
+        /// Name of that node.
+        node: String,
+    },
+    /// The typed confirmation differs.
+    #[error("Nothing was erased: to confirm, type exactly \"{0}\".")]
+    NotConfirmed(String),
+    /// A name breaks the rule for names.
+    #[error(transparent)]
+    Name(#[from] dyad_desired::Refusal),
+    /// The password is too short or too long.
+    #[error("The password must have {} to {} characters and no control characters.", PASSWORD.start(), PASSWORD.end())]
+    Password,
+    /// The pairing code is not six digits.
+    #[error("A pairing code is {} digits, as the first node shows them.", CODE_DIGITS)]
+    Code,
+    /// The witness's code is empty or holds other characters than letters, digits and hyphens.
+    #[error("A witness code is letters, digits and hyphens, as the witness printed it.")]
+    WitnessCode,
+    /// Not an address with prefix.
+    #[error("\"{0}\" is not an address with a prefix length: write it like 192.0.2.10/24.")]
+    Address(String),
+    /// Not an address.
+    #[error("\"{0}\" is not an address: write it like 192.0.2.1.")]
+    PlainAddress(String),
+    /// Not a host with an optional port.
+    #[error("\"{0}\" is not a witness: write a host name or an address, with :port if it is not {port}, or the word later.", port = crate::WITNESS_PORT)]
+    Witness(String),
+    /// No network port with this name.
+    #[error("There is no network port {0} in this node: choose one that is listed.")]
+    NoPort(String),
+    /// The management port cannot be a peer link at once.
+    #[error("The port {0} is the management port: choose other ports for the peer link.")]
+    PortTwice(String),
+    /// No such pair was heard.
+    #[error("No first node of a pair \"{0}\" is heard: open its pairing code and check the cables.")]
+    NoOffer(String),
+}
+
+impl Problem {
+    /// A short stable word for programs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Problem::Unreadable(_) => "unreadable",
+            Problem::UnknownKey(_) => "unknown-key",
+            Problem::UnfittingKey(_) => "unfitting-key",
+            Problem::WrongType(_) => "wrong-type",
+            Problem::Missing { .. } => "missing-answer",
+            Problem::NotAChoice { .. } => "not-a-choice",
+            Problem::NoDisk(_) => "no-disk",
+            Problem::DiskOfPair { .. } => "disk-of-pair",
+            Problem::NotConfirmed(_) => "not-confirmed",
+            Problem::Name(refusal) => refusal.code(),
+            Problem::Password => "bad-password",
+            Problem::Code | Problem::WitnessCode => "bad-code",
+            Problem::Address(_) | Problem::PlainAddress(_) => "bad-address",
+            Problem::Witness(_) => "bad-witness",
+            Problem::NoPort(_) => "no-port",
+            Problem::PortTwice(_) => "port-twice",
+            Problem::NoOffer(_) => "no-offer",
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The one list of questions.
+
+use crate::{Answers, DiskContent, Surroundings};
+
+/// Which question. The order is the order of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Id {
+    /// First node or join.
+    Role,
+    /// Which pair to join, if several are heard.
+    Offer,
+    /// The code the first node shows.
+    Code,
+    /// The disks for the pool.
+    Disks,
+    /// The typed confirmation that they are erased.
+    Erase,
+    /// The management port.
+    Port,
+    /// How it gets its address.
+    Network,
+    /// The static address with its prefix.
+    Address,
+    /// The gateway.
+    Gateway,
+    /// The name servers.
+    Dns,
+    /// The ports of the peer link.
+    PeerLinks,
+    /// The name of the pair.
+    Pair,
+    /// The name of this node.
+    Node,
+    /// The administrator's password.
+    Password,
+    /// The witness or "later".
+    Witness,
+    /// The witness's one-time code.
+    WitnessCode,
+}
+
+/// One answer to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    /// The text of the answer.
+    pub value: &'static str,
+    /// What people read.
+    pub label: &'static str,
+}
+
+/// How a question is answered. Whatever the kind, the answer is one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One of these.
+    Choice(&'static [Choice]),
+    /// One or more paths of [`Surroundings::disks`], separated by spaces.
+    Disks,
+    /// One of [`Surroundings::ports`].
+    Port,
+    /// One or more names of [`Surroundings::links`], separated by spaces.
+    Links,
+    /// One `pair_id` of [`Surroundings::offers`].
+    Offer,
+    /// A line of text.
+    Text,
+    /// A line that is not shown while typed.
+    Secret,
+}
+
+/// One question.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// Which one.
+    pub id: Id,
+    /// Its name in the seed file, in the API and in problems.
+    pub key: &'static str,
+    /// A few words.
+    pub title: &'static str,
+    /// One or two sentences.
+    pub help: &'static str,
+    /// How it is answered.
+    pub kind: Kind,
+    /// Whether it is asked, given the answers before it.
+    pub asked: fn(&Answers, &Surroundings) -> bool,
+}
+
+const ROLES: &[Choice] = &[
+    Choice { value: "first", label: "First node: begin a new pair" },
+    Choice { value: "join", label: "Join: become the second node of a pair" },
+];
+const NETWORKS: &[Choice] =
+    &[Choice { value: "dhcp", label: "Automatic (DHCP)" }, Choice { value: "static", label: "A fixed address" }];
+
+fn always(_: &Answers, _: &Surroundings) -> bool {
+    true
+}
+fn first(a: &Answers, _: &Surroundings) -> bool {
+    a.get(Id::Role) == Some("first")
+}
+fn join(a: &Answers, _: &Surroundings) -> bool {
+    a.get(Id::Role) == Some("join")
+}
+fn several_offers(a: &Answers, s: &Surroundings) -> bool {
+    join(a, s) && s.offers.len() > 1
+}
+fn ours(_: &Answers, s: &Surroundings) -> bool {
+    !s.ports.is_empty()
+}
+fn several_ports(_: &Answers, s: &Surroundings) -> bool {
+    s.ports.len() > 1
+}
+fn fixed(a: &Answers, s: &Surroundings) -> bool {
+    ours(a, s) && a.get(Id::Network) == Some("static")
+}
+fn several_links(_: &Answers, s: &Surroundings) -> bool {
+    s.links.len() > 1
+}
+fn has_witness(a: &Answers, s: &Surroundings) -> bool {
+    first(a, s) && a.get(Id::Witness).is_some_and(|w| w != "later")
+}
+
+/// Every question, in the order of asking.
+pub const QUESTIONS: &[Question] = &[
+    Question {
+        id: Id::Role,
+        key: "role",
+        title: "First node or second",
+        help: "The first node begins a new pair. The second one joins it and needs the code that the first one shows.",
+        kind: Kind::Choice(ROLES),
+        asked: always,
+    },
+    Question {
+        id: Id::Offer,
+        key: "offer",
+        title: "Which pair",
+        help: "More than one first node was heard. Choose the pair this node shall join.",
+        kind: Kind::Offer,
+        asked: several_offers,
+    },
+    Question {
+        id: Id::Code,
+        key: "code",
+        title: "Pairing code",
+        help: "The six digits that the first node shows on its screen and web page. They are good for ten minutes.",
+        kind: Kind::Text,
+        asked: join,
+    },
+    Question {
+        id: Id::Disks,
+        key: "disks",
+        title: "Disks for the pool",
+        help: "These disks will hold the volumes. Everything on them is erased.",
+        kind: Kind::Disks,
+        asked: always,
+    },
+    Question {
+        id: Id::Erase,
+        key: "erase",
+        title: "Confirm what is erased",
+        help: "Type the word erase and the names of the disks, exactly as shown.",
+        kind: Kind::Text,
+        asked: always,
+    },
+    Question {
+        id: Id::Port,
+        key: "port",
+        title: "Management port",
+        help: "The network port on which this node is administered.",
+        kind: Kind::Port,
+        asked: several_ports,
+    },
+    Question {
+        id: Id::Network,
+        key: "network",
+        title: "Management address",
+        help: "How the management port gets its address.",
+        kind: Kind::Choice(NETWORKS),
+        asked: ours,
+    },
+    Question {
+        id: Id::Address,
+        key: "address",
+        title: "Fixed address",
+        help: "The address with its prefix length, such as 192.0.2.10/24.",
+        kind: Kind::Text,
+        asked: fixed,
+    },
+    Question {
+        id: Id::Gateway,
+        key: "gateway",
+        title: "Gateway",
+        help: "The address of the router. Leave it empty if there is none.",
+        kind: Kind::Text,
+        asked: fixed,
+    },
+    Question {
+        id: Id::Dns,
+        key: "dns",
+        title: "Name servers",
+        help: "Addresses separated by spaces. Leave it empty if there are none.",
+        kind: Kind::Text,
+        asked: fixed,
+    },
+    Question {
+        id: Id::PeerLinks,
+        key: "peer_links",
+        title: "Peer link",
+        help: "The ports whose cables lead to the other node. Two or more are best.",
+        kind: Kind::Links,
+        asked: several_links,
+    },
+    Question {
+        id: Id::Pair,
+        key: "pair",
+        title: "Name of the pair",
+        help: "Lower-case letters, digits and hyphens.",
+        kind: Kind::Text,
+        asked: first,
+    },
+    Question {
+        id: Id::Node,
+        key: "node",
+        title: "Name of this node",
+        help: "Lower-case letters, digits and hyphens.",
+        kind: Kind::Text,
+        asked: always,
+    },
+    Question {
+        id: Id::Password,
+        key: "password",
+        title: "Administrator password",
+        help: "8 to 128 characters. It is the same on both nodes.",
+        kind: Kind::Secret,
+        asked: first,
+    },
+    Question {
+        id: Id::Witness,
+        key: "witness",
+        title: "Witness",
+        help: "Host name or address of the witness, or the word later. Without a witness the pair is not protected.",
+        kind: Kind::Text,
+        asked: first,
+    },
+    Question {
+        id: Id::WitnessCode,
+        key: "witness_code",
+        title: "Code of the witness",
+        help: "The one-time code that the witness printed for this pair.",
+        kind: Kind::Text,
+        asked: has_witness,
+    },
+];
+
+/// The question with this id.
+#[must_use]
+pub fn question(id: Id) -> &'static Question {
+    // The list holds every id in order; `tests/questions.rs` shows it.
+    &QUESTIONS[id as usize]
+}
+
+/// The first question that is asked and not answered yet; `None` = ready for the summary.
+#[must_use]
+pub fn next(answers: &Answers, surroundings: &Surroundings) -> Option<&'static Question> {
+    QUESTIONS.iter().find(|q| (q.asked)(answers, surroundings) && answers.get(q.id).is_none())
+}
+
+/// Whether the question may be answered: when it is asked, and also when it is not asked only because there is no
+/// choice to make.
+pub(crate) fn allowed(id: Id, answers: &Answers, surroundings: &Surroundings) -> bool {
+    (question(id).asked)(answers, surroundings)
+        || match id {
+            Id::Offer => join(answers, surroundings),
+            Id::Port => !surroundings.ports.is_empty(),
+            Id::PeerLinks => !surroundings.links.is_empty(),
+            _ => false,
+        }
+}
+
+/// What counts as the answer when a seed file does not name the key. `None` = it must be named.
+#[must_use]
+pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option<String> {
+    match id {
+        Id::Network => Some("dhcp".into()),
+        Id::Gateway | Id::Dns => Some(String::new()),
+        Id::Port => surroundings.ports.first().cloned(),
+        Id::PeerLinks => {
+            let up: Vec<_> = surroundings.links.iter().filter(|l| l.up).map(|l| l.name.as_str()).collect();
+            (!up.is_empty()).then(|| up.join(" "))
+        }
+        Id::Node => match answers.get(Id::Role) {
+            Some("first") => Some("node-a".into()),
+            Some("join") => Some("node-b".into()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// What a face fills in before the person types: the default, or what is most likely wanted.
+#[must_use]
+pub fn suggestion(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option<String> {
+    match id {
+        Id::Disks => {
+            let blank = surroundings.disks.iter().filter(|d| d.content == DiskContent::Blank);
+            let paths: Vec<_> = blank.map(|d| d.path.as_str()).collect();
+            (!paths.is_empty()).then(|| paths.join(" "))
+        }
+        Id::Role => Some(if surroundings.offers.is_empty() { "first" } else { "join" }.into()),
+        Id::Pair => Some("pair".into()),
+        _ => default(id, answers, surroundings),
+    }
+}
+
+/// The text that has to be typed before these disks are erased: `erase vdb vdc`.
+#[must_use]
+pub fn confirmation(disks: &str) -> String {
+    let names = disks.split_whitespace().map(|path| path.rsplit('/').next().unwrap_or(path));
+    std::iter::once("erase").chain(names).collect::<Vec<_>>().join(" ")
+}

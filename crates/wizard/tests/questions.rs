@@ -1,0 +1,253 @@
+//! The list of questions as the faces walk it, and each problem with its sentence.
+
+use dyad_wizard::{
+    Answers, Disk, DiskContent, Id, Link, Network, Offer, Plan, Problem, QUESTIONS, Surroundings, WitnessPlan, default,
+    from_json, from_toml, next, plan, question, suggestion, to_toml,
+};
+use proptest::prelude::*;
+
+fn disk(path: &str, content: DiskContent) -> Disk {
+    Disk { path: path.into(), model: "QEMU".into(), bytes: 8 << 30, content }
+}
+
+fn rig() -> Surroundings {
+    Surroundings {
+        disks: vec![
+            disk("/dev/vdb", DiskContent::Blank),
+            disk("/dev/vdc", DiskContent::Foreign("ext4".into())),
+            disk("/dev/vdd", DiskContent::Pool { pair: "other".into(), node: "x".into() }),
+        ],
+        ports: vec!["eth0".into()],
+        links: vec![Link { name: "eth1".into(), up: true }, Link { name: "eth2".into(), up: false }],
+        offers: vec![],
+    }
+}
+
+const FIRST: &str = r#"
+role = "first"
+disks = ["/dev/vdb", "/dev/vdc"]
+erase = "erase vdb vdc"
+network = "dhcp"
+pair = "office"
+node = "left"
+password = "correct horse"
+witness = "192.0.2.9"
+witness_code = "0123-4567"
+"#;
+
+const JOIN: &str = r#"
+role = "join"
+disks = "/dev/vdb"
+erase = "erase vdb"
+code = "123 456"
+"#;
+
+#[test]
+fn the_list_is_in_the_order_of_its_ids_and_reads_well() {
+    for (i, q) in QUESTIONS.iter().enumerate() {
+        assert_eq!(q.id as usize, i, "{}", q.key);
+        assert_eq!(question(q.id).key, q.key);
+        assert!(q.help.ends_with('.') && !q.title.ends_with('.'), "{}", q.key);
+        assert!(q.title.len() <= 30 && q.help.len() <= 160, "{} does not fit a serial screen", q.key);
+    }
+}
+
+#[test]
+fn at_most_nine_questions_for_a_first_node() {
+    let surroundings = rig();
+    let typed = [
+        ("role", "first"),
+        ("disks", "vdb"),
+        ("erase", "erase vdb"),
+        ("network", "dhcp"),
+        ("peer_links", "eth1 eth2"),
+        ("pair", "office"),
+        ("node", "left"),
+        ("password", "correct horse"),
+        ("witness", "later"),
+    ];
+    let mut answers = Answers::new();
+    for (key, text) in typed {
+        let q = next(&answers, &surroundings).expect("a question is left");
+        assert_eq!(q.key, key);
+        answers.set(q.id, text, &surroundings).unwrap();
+    }
+    assert!(next(&answers, &surroundings).is_none());
+    assert!(matches!(plan(&answers, &surroundings), Ok(Plan::First { witness: None, .. })));
+}
+
+#[test]
+fn a_seed_file_becomes_a_plan() {
+    let answers = from_toml(FIRST, &rig()).unwrap();
+    let wanted = Plan::First {
+        pair: "office".into(),
+        node: "left".into(),
+        disks: vec!["/dev/vdb".into(), "/dev/vdc".into()],
+        password: "correct horse".into(),
+        network: Some(Network { port: "eth0".into(), fixed: None, peer_links: vec!["eth1".into()] }),
+        witness: Some(WitnessPlan { address: "192.0.2.9:7403".into(), code: "0123-4567".into() }),
+    };
+    assert_eq!(plan(&answers, &rig()), Ok(wanted));
+    let join = plan(&from_toml(JOIN, &rig()).unwrap(), &rig()).unwrap();
+    let Plan::Join { node, code, offer, .. } = join else { panic!("{join:?}") };
+    assert_eq!((node.as_str(), code.as_str(), offer), ("node-b", "123456", None));
+}
+
+#[test]
+fn the_wizard_is_an_editor_of_the_seed_file() {
+    for seed in [FIRST, JOIN] {
+        let answers = from_toml(seed, &rig()).unwrap();
+        assert_eq!(from_toml(&to_toml(&answers), &rig()).unwrap(), answers);
+    }
+}
+
+#[test]
+fn json_and_toml_give_the_same_answers() {
+    let json = br#"{"role":"join","disks":["/dev/vdb"],"erase":"erase vdb","code":"123456","pair":"","offer":null}"#;
+    assert_eq!(from_json(json, &rig()).unwrap(), from_toml(JOIN, &rig()).unwrap());
+}
+
+#[test]
+fn each_problem_is_one_sentence_that_names_what_is_wrong() {
+    let with = |line: &str| format!("{}\n{line}", FIRST.trim());
+    let replaced = |from: &str, to: &str| FIRST.replace(from, to);
+    let cases = [
+        (with("colour = \"red\""), "The key \"colour\" is unknown: remove it or correct its spelling."),
+        (with("code = \"123456\""), "The key \"code\" does not fit the other answers: remove it."),
+        (with("gateway = \"192.0.2.1\""), "The key \"gateway\" does not fit"),
+        (with("dns = 7"), "The key \"dns\" must be a text in quotes or a list of such texts."),
+        (
+            replaced("role = \"first\"", "role = \"third\""),
+            "\"third\" is not an answer to \"role\": choose first or join.",
+        ),
+        (replaced("role = \"first\"", "role = first"), "The setup cannot be read:"),
+        (replaced("pair = \"office\"", ""), "The answer \"pair\" (Name of the pair) is missing."),
+        (
+            replaced("witness = \"192.0.2.9\"", "").replace("witness_code = \"0123-4567\"", ""),
+            "The answer \"witness\" (Witness) is missing.",
+        ),
+        (replaced("/dev/vdc", "/dev/sdz"), "There is no disk /dev/sdz in this node: choose one that is listed."),
+        (
+            replaced("/dev/vdc", "/dev/vdd"),
+            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten here: choose another disk.",
+        ),
+        (replaced("erase vdb vdc", "erase vdb"), "Nothing was erased: to confirm, type exactly \"erase vdb vdc\"."),
+        (replaced("erase = \"erase vdb vdc\"", ""), "The answer \"erase\" (Confirm what is erased) is missing."),
+        (replaced("office", "The Office"), "The name \"The Office\" cannot be used:"),
+        (replaced("correct horse", "short"), "The password must have 8 to 128 characters"),
+        (replaced("192.0.2.9", "192.0.2.999"), "\"192.0.2.999\" is not a witness:"),
+        (replaced("0123-4567", "0123 4567!"), "A witness code is letters, digits and hyphens"),
+        (JOIN.replace("123 456", "12345"), "A pairing code is 6 digits, as the first node shows them."),
+        (with("peer_links = [\"eth0\"]"), "There is no network port eth0 in this node"),
+        (
+            replaced("\"dhcp\"", "\"static\"\naddress = \"10.0.0.1\""),
+            "\"10.0.0.1\" is not an address with a prefix length",
+        ),
+    ];
+    for (seed, expected) in cases {
+        let said = match from_toml(&seed, &rig()).and_then(|answers| plan(&answers, &rig())) {
+            Err(problem) => problem.to_string(),
+            Ok(plan) => panic!("{expected}: accepted as {plan:?}"),
+        };
+        assert!(said.starts_with(expected), "{said}");
+        assert!(said.ends_with('.') && !said.contains('\n'), "{said}");
+    }
+}
+
+#[test]
+fn changing_the_disks_asks_for_a_new_confirmation() {
+    let mut answers = from_toml(FIRST, &rig()).unwrap();
+    answers.set(Id::Disks, "/dev/vdb", &rig()).unwrap();
+    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(Id::Erase));
+    assert_eq!(answers.confirmation().as_deref(), Some("erase vdb"));
+}
+
+#[test]
+fn changing_the_role_forgets_what_no_longer_fits() {
+    let mut answers = from_toml(FIRST, &rig()).unwrap();
+    answers.set(Id::Role, "join", &rig()).unwrap();
+    assert_eq!(answers.get(Id::Password), None);
+    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(Id::Code));
+}
+
+#[test]
+fn a_disk_that_joined_a_pair_since_it_was_chosen_is_refused() {
+    let answers = from_toml(FIRST, &rig()).unwrap();
+    let mut later = rig();
+    later.disks[0].content = DiskContent::Pool { pair: "new".into(), node: "y".into() };
+    assert!(matches!(plan(&answers, &later), Err(Problem::DiskOfPair { .. })));
+}
+
+#[test]
+fn several_pairs_are_told_apart() {
+    let mut surroundings = rig();
+    for (pair_id, pair) in [("aa", "office"), ("bb", "lab")] {
+        surroundings.offers.push(Offer { pair_id: pair_id.into(), pair: pair.into(), node: "left".into() });
+    }
+    let answers = from_toml(JOIN, &surroundings).unwrap();
+    assert_eq!(next(&answers, &surroundings).map(|q| q.id), Some(Id::Offer));
+    assert!(matches!(plan(&answers, &surroundings), Err(Problem::Missing { key: "offer", .. })));
+    let answers = from_toml(&format!("{JOIN}\noffer = \"lab\""), &surroundings).unwrap();
+    assert!(matches!(plan(&answers, &surroundings), Ok(Plan::Join { offer: Some(o), .. }) if o == "bb"));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let answers = from_toml(FIRST, &rig()).unwrap();
+    assert!(!format!("{answers:?}").contains("horse"));
+    assert!(answers.summary().iter().all(|(_, text)| !text.contains("horse")));
+}
+
+#[test]
+fn a_laptop_without_a_network_of_ours_asks_nothing_of_it() {
+    let laptop = Surroundings { disks: rig().disks, ..Surroundings::default() };
+    let answers = from_toml(&FIRST.replace("network = \"dhcp\"", ""), &laptop).unwrap();
+    assert!(matches!(plan(&answers, &laptop), Ok(Plan::First { network: None, .. })));
+}
+
+#[test]
+fn suggestions_and_defaults_are_accepted_answers() {
+    let mut surroundings = rig();
+    surroundings.ports.push("eth3".into());
+    for role in ["first", "join"] {
+        let mut answers = Answers::new();
+        answers.set(Id::Role, role, &surroundings).unwrap();
+        for q in QUESTIONS {
+            for text in [default(q.id, &answers, &surroundings), suggestion(q.id, &answers, &surroundings)] {
+                if let Some(text) = text
+                    && (q.asked)(&answers, &surroundings)
+                {
+                    answers.clone().set(q.id, &text, &surroundings).unwrap_or_else(|p| panic!("{}: {p}", q.key));
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_plan_never_names_a_disk_that_may_not_be_erased(
+        disks in proptest::collection::vec("(/dev/)?(vd[a-e]|sda|)", 0..4),
+        erase in proptest::collection::vec("erase|vd[a-e]", 0..4),
+    ) {
+        let seed = format!("role = \"first\"\npair = \"p\"\npassword = \"12345678\"\nwitness = \"later\"\n\
+            disks = {disks:?}\nerase = {:?}", erase.join(" "));
+        if let Ok(Plan::First { disks, .. }) = from_toml(&seed, &rig()).and_then(|a| plan(&a, &rig())) {
+            prop_assert!(!disks.is_empty());
+            for path in disks {
+                let free = rig().disks.iter().any(|d| d.path == path && !matches!(d.content, DiskContent::Pool { .. }));
+                prop_assert!(free && erase.iter().any(|e| path.ends_with(e.as_str())), "{}", path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", key in "[a-z_]{1,8}") {
+        let _ = from_toml(&text, &rig());
+        let _ = from_json(text.as_bytes(), &rig());
+        let seed = format!("{key} = {text:?}");
+        if let Err(problem) = from_toml(&seed, &rig()) {
+            prop_assert!(!problem.to_string().contains('\n'));
+        }
+    }
+}
