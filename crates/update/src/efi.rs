@@ -1,0 +1,94 @@
+//! What the boot loader tells the system it started.
+
+use crate::{EntryName, UpdateError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Vendor of the boot loader interface variables (systemd's *Boot Loader Interface*).
+const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+/// The variables of the boot loader, as files.
+#[derive(Debug, Clone)]
+pub struct LoaderVariables {
+    directory: PathBuf,
+}
+
+impl LoaderVariables {
+    /// Reads below `directory`, on a node `/sys/firmware/efi/efivars`.
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// The slot that was booted, with the counter it had then. `None` when another loader started this system.
+    pub fn booted(&self) -> Result<Option<EntryName>, UpdateError> {
+        // The counted name comes first: only it is certain to carry the counter. The selected one is there always.
+        for name in ["LoaderBootCountPath", "LoaderEntrySelected"] {
+            if let Some(path) = self.read(name)? {
+                let file = path.rsplit(['\\', '/']).next().unwrap_or_default();
+                if let Ok(entry) = file.parse() {
+                    return Ok(Some(entry));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The identifier of the partition the boot loader was read from, in lower case.
+    pub fn partition(&self) -> Result<Option<String>, UpdateError> {
+        Ok(self.read("LoaderDevicePartUUID")?.map(|id| id.to_ascii_lowercase()))
+    }
+
+    fn read(&self, name: &'static str) -> Result<Option<String>, UpdateError> {
+        match std::fs::read(self.directory.join(format!("{name}-{VENDOR}"))) {
+            Ok(bytes) => Ok(Some(text(&bytes))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(UpdateError::Variable { name, source }),
+        }
+    }
+}
+
+/// Four bytes of attributes, then UTF-16LE that may end with a zero.
+fn text(bytes: &[u8]) -> String {
+    let units: Vec<u16> =
+        bytes.get(4..).unwrap_or_default().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();
+    String::from_utf16_lossy(&units).trim_end_matches('\0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(pairs: &[(&str, &str)]) -> (tempfile::TempDir, LoaderVariables) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, value) in pairs {
+            let mut bytes = vec![6, 0, 0, 0];
+            value.encode_utf16().chain([0]).for_each(|unit| bytes.extend(unit.to_le_bytes()));
+            std::fs::write(dir.path().join(format!("{name}-{VENDOR}")), bytes).expect("a variable");
+        }
+        let variables = LoaderVariables::new(dir.path());
+        (dir, variables)
+    }
+
+    #[test]
+    fn the_counted_path_wins() {
+        let (_dir, variables) = variables(&[
+            ("LoaderBootCountPath", "\\EFI\\Linux\\dyad-0.2.0+2-1.efi"),
+            ("LoaderEntrySelected", "dyad-0.2.0.efi"),
+        ]);
+        let booted = variables.booted().expect("readable").expect("booted");
+        assert_eq!(booted.to_string(), "dyad-0.2.0+2-1.efi");
+    }
+
+    #[test]
+    fn a_blessed_slot_is_known_by_the_selected_entry() {
+        let (_dir, variables) = variables(&[("LoaderEntrySelected", "dyad-0.2.0.efi")]);
+        assert_eq!(variables.booted().expect("readable").expect("booted").to_string(), "dyad-0.2.0.efi");
+    }
+
+    #[test]
+    fn without_our_loader_nothing_is_known() {
+        let (_dir, variables) = variables(&[]);
+        assert_eq!(variables.booted().expect("readable"), None);
+        assert_eq!(variables.partition().expect("readable"), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! The slots on a system partition.
+
+use crate::{EntryName, UpdateError};
+use rustix::fs::{StatVfsMountFlags, statvfs, syncfs};
+use rustix::mount::{MountFlags, mount_remount};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// One bootable system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Version and counter.
+    pub name: EntryName,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// A mounted system partition, on a node at `/boot`.
+#[derive(Debug, Clone)]
+pub struct SystemPartition {
+    root: PathBuf,
+}
+
+impl SystemPartition {
+    /// The partition mounted at `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// All slots, newest version first.
+    pub fn slots(&self) -> Result<Vec<Slot>, UpdateError> {
+        let directory = self.directory();
+        let mut slots = Vec::new();
+        for file in fs::read_dir(&directory).map_err(at(&directory))? {
+            let file = file.map_err(at(&directory))?;
+            if let Some(name) = file.file_name().to_str().and_then(|name| name.parse().ok()) {
+                slots.push(Slot { name, bytes: file.metadata().map_err(at(&file.path()))?.len() });
+            }
+        }
+        slots.sort_by(|a, b| compare(&b.name.version, &a.name.version));
+        Ok(slots)
+    }
+
+    /// Gives a slot another name; the change is on the disk when this returns.
+    pub(crate) fn rename(&self, source: &EntryName, target: &EntryName) -> Result<(), UpdateError> {
+        self.change(|directory| {
+            let path = directory.join(source.to_string());
+            fs::rename(&path, directory.join(target.to_string())).map_err(at(&path))
+        })
+    }
+
+    /// Writes a slot: under a working name first, renamed when all bytes are on the disk. Slots for which `keep` is
+    /// false go first, as the partition may not have room for one more. Leftovers of a broken attempt go as well.
+    pub(crate) fn write(
+        &self,
+        target: &EntryName,
+        content: &mut dyn Read,
+        keep: impl Fn(&EntryName) -> bool,
+    ) -> Result<(), UpdateError> {
+        let doomed: Vec<_> = self.slots()?.into_iter().filter(|slot| !keep(&slot.name)).collect();
+        self.change(|directory| {
+            for slot in &doomed {
+                let path = directory.join(slot.name.to_string());
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+            let working = directory.join("incoming.tmp");
+            let mut copy = || -> io::Result<()> {
+                let mut file = File::create(&working)?;
+                io::copy(content, &mut file)?;
+                file.sync_all()
+            };
+            copy().map_err(at(&working))?;
+            fs::rename(&working, directory.join(target.to_string())).map_err(at(&working))
+        })
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.root.join("EFI/Linux")
+    }
+
+    /// Runs `work` with the partition writable and leaves it as it was, synced.
+    fn change(&self, work: impl FnOnce(&Path) -> Result<(), UpdateError>) -> Result<(), UpdateError> {
+        let root = &self.root;
+        let locked = statvfs(root).map_err(|e| at(root)(e.into()))?.f_flag.contains(StatVfsMountFlags::RDONLY);
+        let remount = |flags| mount_remount(root, flags, "").map_err(|e| at(root)(e.into()));
+        if locked {
+            remount(MountFlags::empty())?;
+        }
+        let result = work(&self.directory());
+        let synced = File::open(root).and_then(|dir| Ok(syncfs(dir)?)).map_err(at(root));
+        if locked {
+            // A partition that stays writable is a smaller evil than a change reported as failed.
+            let _ = remount(MountFlags::RDONLY);
+        }
+        result.and(synced)
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> UpdateError {
+    let path = path.to_path_buf();
+    move |source| UpdateError::Partition { path, source }
+}
+
+/// Orders versions as the boot loader does for the forms we use: runs of digits by value, `~` before everything.
+fn compare(left: &str, right: &str) -> std::cmp::Ordering {
+    let (mut a, mut b) = (left.as_bytes(), right.as_bytes());
+    loop {
+        let (digits_a, digits_b) = (run(a), run(b));
+        let order = if digits_a > 0 && digits_b > 0 {
+            let (x, y) = (value(&a[..digits_a]), value(&b[..digits_b]));
+            (a, b) = (&a[digits_a..], &b[digits_b..]);
+            x.cmp(&y)
+        } else {
+            let order = rank(a.first()).cmp(&rank(b.first()));
+            if a.is_empty() && b.is_empty() {
+                return order;
+            }
+            (a, b) = (a.get(1..).unwrap_or_default(), b.get(1..).unwrap_or_default());
+            order
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+fn run(text: &[u8]) -> usize {
+    text.iter().take_while(|b| b.is_ascii_digit()).count()
+}
+
+fn value(digits: &[u8]) -> u128 {
+    digits.iter().fold(0, |sum: u128, b| sum.saturating_mul(10).saturating_add(u128::from(b - b'0')))
+}
+
+/// A tilde sorts before the end of the text, the end before everything else.
+fn rank(byte: Option<&u8>) -> u16 {
+    match byte {
+        Some(b'~') => 0,
+        None => 1,
+        Some(b'-') => 2,
+        Some(b'.') => 3,
+        Some(&b) if b.is_ascii_alphabetic() => 0x100 + u16::from(b),
+        Some(&b) => 0x200 + u16::from(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_sort_by_value() {
+        let mut versions = ["0.10.0", "0.9.0", "1.0.0~rc1", "1.0.0", "1.0.0-2", "0.9.1", "999-broken"];
+        versions.sort_by(|a, b| compare(a, b));
+        assert_eq!(versions, ["0.9.0", "0.9.1", "0.10.0", "1.0.0~rc1", "1.0.0", "1.0.0-2", "999-broken"]);
+    }
+}

@@ -1,0 +1,124 @@
+//! The partitions of the system disk: the table in `image/partitions`, which the image and init both follow.
+
+/// Bytes of a MiB.
+pub const MIB: u64 = 1 << 20;
+/// Name of the system partition, which holds boot loader and slots.
+pub const ESP: &str = "dyad-esp";
+/// Name of the room kept for a larger system partition. Only disks of [`SPARE_FROM`] bytes and more have it.
+pub const SPARE: &str = "dyad-spare";
+/// Name of the partition that holds what a node remembers.
+pub const STATE: &str = "dyad-state";
+/// Smallest disk that keeps spare room, in bytes: on smaller ones the state needs it more.
+pub const SPARE_FROM: u64 = 16 << 30;
+/// Smallest state partition that is worth having, in bytes.
+pub const SMALLEST_STATE: u64 = 256 << 20;
+
+const TABLE: &str = include_str!("../../../image/partitions");
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Name in the partition table.
+    pub name: &'static str,
+    /// Part of the image, or made at the first boot.
+    pub in_image: bool,
+    /// Size in bytes; for those made at the first boot the largest size.
+    pub bytes: u64,
+    /// Type, in the byte order of the disk.
+    pub kind: [u8; 16],
+    /// Identifier, in the byte order of the disk.
+    pub id: [u8; 16],
+}
+
+/// Identifier of a freshly written disk, in the byte order of the disk.
+pub fn disk_id() -> [u8; 16] {
+    let row = TABLE.lines().find_map(|line| line.strip_prefix("# disk")).expect("the table names the disk");
+    parse_guid(row.trim()).expect("the disk has an identifier")
+}
+
+/// All rows, in the order of the disk.
+///
+/// # Panics
+/// When `image/partitions` is malformed: a test of this crate reads it.
+pub fn partitions() -> Vec<Partition> {
+    TABLE
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim())
+        .filter(|line| !line.is_empty())
+        .map(row)
+        .collect()
+}
+
+/// The row called `name`.
+///
+/// # Panics
+/// When there is none.
+pub fn partition(name: &str) -> Partition {
+    partitions().into_iter().find(|row| row.name == name).expect("the table has this row")
+}
+
+fn row(line: &'static str) -> Partition {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [name, when, mib, kind, id] = fields[..] else { panic!("a row has five fields: {line}") };
+    Partition {
+        name,
+        in_image: when == "image",
+        bytes: mib.parse::<u64>().expect("a size in MiB") * MIB,
+        kind: parse_guid(kind).expect("a type"),
+        id: parse_guid(id).expect("an identifier"),
+    }
+}
+
+/// GPT keeps the first three fields of an identifier in little-endian order (UEFI 2.10, appendix A).
+pub fn parse_guid(text: &str) -> Option<[u8; 16]> {
+    let hex: String = text.split('-').collect();
+    if text.len() != 36 || hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).ok()?;
+    }
+    bytes[0..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    Some(bytes)
+}
+
+/// The text form of an identifier, in lower case.
+pub fn format_guid(bytes: &[u8; 16]) -> String {
+    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+    let mut text = String::with_capacity(36);
+    for (i, &at) in ORDER.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{:02x}", bytes[at]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_what_image_and_init_rely_on() {
+        let names: Vec<_> = partitions().iter().map(|row| (row.name, row.in_image)).collect();
+        assert_eq!(names, [(ESP, true), (SPARE, false), (STATE, false)]);
+        assert_eq!(partition(ESP).kind, parse_guid("C12A7328-F81F-11D2-BA4B-00A0C93EC93B").expect("the ESP type"));
+        // Below 264 MiB firmware takes a FAT with 4 KiB clusters for FAT16.
+        assert!(partition(ESP).bytes >= 264 * MIB);
+        assert_ne!(disk_id(), [0; 16]);
+    }
+
+    #[test]
+    fn identifiers_keep_their_mixed_byte_order() {
+        let text = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+        let bytes = parse_guid(text).expect("an identifier");
+        assert_eq!(&bytes[..8], [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]);
+        assert_eq!(format_guid(&bytes), text);
+        assert_eq!(parse_guid("c12a7328"), None);
+        assert_eq!(parse_guid("c12a7328-f81f-11d2-ba4b-00a0c93ec93g"), None);
+    }
+}

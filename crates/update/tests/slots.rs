@@ -1,0 +1,130 @@
+//! A node's slots through updates, good boots and bad ones, on a directory instead of a disk.
+
+use dyad_update::{Blessing, Node, UpdateError};
+use std::path::{Path, PathBuf};
+
+const COUNTED: &str = "LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+const SELECTED: &str = "LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+
+struct Disk {
+    root: tempfile::TempDir,
+}
+
+impl Disk {
+    fn with(slots: &[&str]) -> Self {
+        let disk = Self { root: tempfile::tempdir().expect("a directory") };
+        std::fs::create_dir_all(disk.slot("")).expect("the partition");
+        std::fs::create_dir_all(disk.vars()).expect("variables");
+        for name in slots {
+            std::fs::write(disk.slot(name), name).expect("a slot");
+        }
+        disk
+    }
+
+    fn slot(&self, name: &str) -> PathBuf {
+        self.root.path().join("boot/EFI/Linux").join(name)
+    }
+
+    fn vars(&self) -> PathBuf {
+        self.root.path().join("vars")
+    }
+
+    fn node(&self) -> Node {
+        Node::new(&self.root.path().join("boot"), &self.vars())
+    }
+
+    fn variable(&self, name: &str, value: Option<&str>) {
+        let path: &Path = &self.vars().join(name);
+        match value {
+            None => drop(std::fs::remove_file(path)),
+            Some(value) => {
+                let bytes: Vec<u8> =
+                    [6, 0, 0, 0].into_iter().chain(value.encode_utf16().flat_map(u16::to_le_bytes)).collect();
+                std::fs::write(path, bytes).expect("a variable");
+            }
+        }
+    }
+
+    /// What the boot loader does: picks the newest slot that is not bad, counts it down, says which it was.
+    fn boot(&self) -> String {
+        let slots = self.node().slots().expect("slots");
+        let picked = slots.iter().find(|slot| !slot.name.is_bad()).unwrap_or(&slots[0]);
+        let mut name = picked.name.clone();
+        if let Some(counter) = &mut name.counter {
+            counter.left = counter.left.saturating_sub(1);
+            counter.done += 1;
+            std::fs::rename(self.slot(&picked.name.to_string()), self.slot(&name.to_string())).expect("a count");
+        }
+        let path = format!("\\EFI\\Linux\\{name}");
+        self.variable(COUNTED, name.counter.map(|_| path.as_str()));
+        self.variable(SELECTED, Some(&name.blessed().to_string()));
+        name.to_string()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.node().slots().expect("slots").into_iter().map(|slot| slot.name.to_string()).collect()
+    }
+}
+
+#[test]
+fn a_good_boot_is_blessed_once() {
+    let disk = Disk::with(&["dyad-0.1.0+3-0.efi"]);
+    assert_eq!(disk.boot(), "dyad-0.1.0+2-1.efi");
+    assert!(disk.node().on_trial().expect("known"));
+    let good = "dyad-0.1.0.efi".parse().expect("a name");
+    assert_eq!(disk.node().bless().expect("blessed"), Blessing::Blessed(good));
+    assert_eq!(disk.names(), ["dyad-0.1.0.efi"]);
+    // The boot loader's variable still holds the counted name.
+    assert!(matches!(disk.node().bless(), Ok(Blessing::AlreadyGood(_))));
+    assert!(!disk.node().on_trial().expect("known"));
+    assert_eq!(disk.boot(), "dyad-0.1.0.efi");
+}
+
+#[test]
+fn three_bad_boots_fall_back_to_the_old_slot() {
+    let disk = Disk::with(&["dyad-0.1.0.efi"]);
+    disk.boot();
+    disk.node().install("0.2.0", &mut &b"new"[..]).expect("installed");
+    for expected in ["dyad-0.2.0+2-1.efi", "dyad-0.2.0+1-2.efi", "dyad-0.2.0+0-3.efi", "dyad-0.1.0.efi"] {
+        assert_eq!(disk.boot(), expected);
+    }
+    assert_eq!(disk.node().fallback().expect("known"), None, "a bad slot is nothing to fall back to");
+}
+
+#[test]
+fn installing_keeps_only_the_running_slot_and_the_new_one() {
+    let disk = Disk::with(&["dyad-0.1.0.efi", "dyad-0.3.0+0-3.efi"]);
+    std::fs::write(disk.slot("incoming.tmp"), "half a slot").expect("leftover");
+    disk.boot();
+    let name = disk.node().install("0.3.1", &mut &b"new system"[..]).expect("installed");
+    assert_eq!(disk.names(), ["dyad-0.3.1+3-0.efi", "dyad-0.1.0.efi"]);
+    assert_eq!(std::fs::read(disk.slot(&name.to_string())).expect("written"), b"new system");
+    assert!(!disk.slot("incoming.tmp").exists());
+    assert_eq!(disk.node().fallback().expect("known").expect("one").name, name);
+}
+
+#[test]
+fn the_running_system_is_never_overwritten() {
+    let disk = Disk::with(&["dyad-0.1.0.efi"]);
+    disk.boot();
+    let refused = disk.node().install("0.1.0", &mut &b"x"[..]);
+    assert!(matches!(refused, Err(UpdateError::Running { .. })), "{refused:?}");
+    let refused = disk.node().install("../../x", &mut &b"x"[..]);
+    assert!(matches!(refused, Err(UpdateError::Version { .. })), "{refused:?}");
+    assert_eq!(std::fs::read(disk.slot("dyad-0.1.0.efi")).expect("kept"), b"dyad-0.1.0.efi");
+}
+
+#[test]
+fn a_slot_that_vanished_under_the_system_is_an_error_not_a_guess() {
+    let disk = Disk::with(&["dyad-0.1.0.efi"]);
+    disk.boot();
+    std::fs::remove_file(disk.slot("dyad-0.1.0.efi")).expect("removed");
+    assert!(matches!(disk.node().bless(), Err(UpdateError::Missing { .. })));
+}
+
+#[test]
+fn without_our_boot_loader_nothing_is_blessed() {
+    let disk = Disk::with(&["dyad-0.1.0+3-0.efi"]);
+    assert_eq!(disk.node().bless().expect("harmless"), Blessing::NotOurs);
+    assert_eq!(disk.names(), ["dyad-0.1.0+3-0.efi"]);
+}
