@@ -1,1 +1,30 @@
-//! The rig.
+//! The rig: a whole pair on a build machine, and the stories that are played on it.
+//!
+//! Two nodes boot the real image through UEFI under QEMU; the witness runs beside them as an ordinary program.
+//! [`stories`] holds the steps, each a function that acts, waits and asserts; `cargo xtask rig demo` and the
+//! tests of this package play the same steps.
+//!
+//! The rig must never look inside a node: it sees what an owner sees (the network, the serial line, the power
+//! switch and the cables) and so takes no code from the daemons.
+//!
+//! **Invariants**
+//! * Nothing outlives the rig: each process it starts dies with it, even when the rig is killed.
+//! * Nothing waits for time to pass: every wait is for a condition, has a deadline, and says what it waited for.
+//! * What counts as acknowledged is what the guest said on its serial line *and* the rig recorded outside the pair.
+
+pub mod accelerator;
+pub mod artifacts;
+pub mod child;
+pub mod guest;
+pub mod harness;
+pub mod http;
+pub mod node;
+// pub mod pair;
+pub mod qmp;
+pub mod report;
+pub mod serial;
+// pub mod setup;
+// pub mod stories;
+pub mod terminal;
+pub mod wait;
+// pub mod witness;

@@ -1,0 +1,66 @@
+//! How the build machine runs a node: with KVM if that truly works, else emulated.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::child::Program;
+use crate::serial::SerialLine;
+
+/// The counting guest says its first word within seconds when KVM works. A KVM that opens but cannot run an
+/// ordinary kernel hangs in the boot ROM for ever.
+const TRIAL: Duration = Duration::from_secs(20);
+
+/// What executes a node's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The processor itself.
+    Kvm,
+    /// QEMU's translator; `-cpu max` gives the node AMD SVM, so its own guests run under KVM.
+    Tcg,
+}
+
+impl Accelerator {
+    /// Finds out by booting the disk `guest`. `sockets` is a folder for the trial's own files.
+    ///
+    /// # Errors
+    /// The trial could not even be started.
+    pub fn by_trial(guest: &Path, sockets: &Path) -> Result<Self> {
+        if !Path::new("/dev/kvm").exists() {
+            return Ok(Self::Tcg);
+        }
+        let socket = sockets.join("trial");
+        let line = SerialLine::new(&sockets.join("trial.log"), &sockets.join("trial-relay"))?;
+        let mut program = Program::new("qemu-system-x86_64");
+        program.args(["-machine", "q35", "-m", "128", "-nodefaults"]);
+        program.args(["-display", "none", "-snapshot"]);
+        program.args(Self::Kvm.arguments());
+        program.arg("-drive");
+        program.arg(format!("file={},format=raw,if=virtio", guest.display()));
+        program.arg("-serial");
+        program.arg(format!("unix:{},server=on,wait=off", socket.display()));
+        let qemu = program.start(&sockets.join("trial-qemu.log"))?;
+        let spoke = line.connect(&socket).and_then(|()| line.wait_for_text("resume ", 0, TRIAL));
+        drop(qemu);
+        Ok(if spoke.is_ok() { Self::Kvm } else { Self::Tcg })
+    }
+
+    /// The QEMU arguments that choose it, with the processor a node needs.
+    pub fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}

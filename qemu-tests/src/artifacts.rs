@@ -1,0 +1,86 @@
+//! Where the rig finds what it boots, and where it leaves what it recorded.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The target triple that everything is built for; it names a folder below the target directory.
+const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+
+/// The files a rig needs, all below one target directory.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    target: PathBuf,
+}
+
+impl Artifacts {
+    /// Below the target directory that the running program was built in.
+    ///
+    /// # Errors
+    /// The program does not lie in a cargo target directory.
+    pub fn beside_this_program() -> Result<Self> {
+        let program = env::current_exe().context("The path of this program is unknown.")?;
+        let target = program
+            .ancestors()
+            .find(|folder| folder.file_name().is_some_and(|name| name == TRIPLE))
+            .and_then(Path::parent)
+            .with_context(|| format!("{} does not lie in a cargo target directory.", program.display()))?;
+        Ok(Self { target: target.to_owned() })
+    }
+
+    /// The target directory itself.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Our programs, built with the release profile.
+    pub fn programs(&self) -> PathBuf {
+        self.target.join(TRIPLE).join("release")
+    }
+
+    /// The appliance image: a raw disk.
+    pub fn image(&self) -> PathBuf {
+        self.target.join("image/dyad.img")
+    }
+
+    /// The disk of the counting guest: a raw, bootable disk.
+    pub fn guest(&self) -> PathBuf {
+        self.target.join("rig/counter.img")
+    }
+
+    /// Records of the runs: serial lines, guests' lines, the report.
+    pub fn records(&self) -> PathBuf {
+        self.target.join("rig")
+    }
+
+    /// Checks that everything a pair needs was built.
+    ///
+    /// # Errors
+    /// Names the first missing file and the command that makes it.
+    pub fn check(&self) -> Result<()> {
+        for (file, command) in [
+            (self.image(), "cargo xtask image"),
+            (self.guest(), "cargo xtask guest"),
+            (self.programs().join("dyad-witness"), "cargo build --release --workspace"),
+        ] {
+            if !file.exists() {
+                bail!("{} is missing; run `{command}` first.", file.display());
+            }
+        }
+        Ok(())
+    }
+
+    /// A fresh folder for one run's records, `name` below [`Artifacts::records`]; an older one is removed.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn fresh_records(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.records().join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("Cannot remove {}.", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
+        Ok(folder)
+    }
+}

@@ -1,0 +1,107 @@
+//! Programs that the rig starts and that must never outlive it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A program that is about to be started.
+#[derive(Debug)]
+pub struct Program {
+    command: Command,
+}
+
+impl Program {
+    /// `program` by name or path. The kernel kills it when the thread that started it ends, so start it from a
+    /// thread that lives as long as the rig.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        Self { command }
+    }
+
+    /// Adds one argument.
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.command.arg(arg);
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Starts it, with its output in `log`, out of reach of the terminal's Ctrl-C.
+    ///
+    /// # Errors
+    /// The log or the program cannot be opened.
+    pub fn start(&mut self, log: &Path) -> Result<Running> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("Cannot open {}.", log.display()))?;
+        let child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("Cannot start {:?}.", self.command))?;
+        Ok(Running { child })
+    }
+}
+
+/// A started program; dropping it kills it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Stops it in its tracks, as a hang would.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on after [`Running::freeze`].
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal)
+            .with_context(|| format!("Process {} takes no {signal}.", self.child.id()))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself; both calls then fail, and that is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

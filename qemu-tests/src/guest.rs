@@ -1,0 +1,340 @@
+//! What the guests say on their serial lines, recorded outside the pair, and the verdicts drawn from it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::http::Client;
+use crate::node::Name;
+use crate::wait::{self, Look};
+
+/// Between two attempts to follow a line that is not there.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// One statement of `dyad-counter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// A boot of the guest, with its random name.
+    Life(u64),
+    /// The newest counter found on the disk.
+    Resume(u64),
+    /// A counter is written and flushed.
+    Ack {
+        /// The counter.
+        counter: u64,
+        /// What writing and flushing took.
+        took: Duration,
+    },
+    /// Data was lost, or the disk returned an error: never acceptable.
+    Trouble(String),
+}
+
+impl Said {
+    /// Understands one whole line; `None` for anything else, such as the guest's kernel or firmware.
+    pub fn parse(line: &str) -> Option<Self> {
+        let (word, rest) = line.trim().split_once(' ')?;
+        match word {
+            "life" => u64::from_str_radix(rest, 16).ok().map(Self::Life),
+            "resume" => rest.parse().ok().map(Self::Resume),
+            "ack" => {
+                let (counter, took) = rest.split_once(' ')?;
+                Some(Self::Ack { counter: counter.parse().ok()?, took: Duration::from_millis(took.parse().ok()?) })
+            }
+            "fault" | "io_error" | "error" => Some(Self::Trouble(line.trim().to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// One boot of a guest, as the rig saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// Its random name.
+    pub id: u64,
+    /// The node it ran on.
+    pub node: Name,
+    /// When its first word arrived.
+    pub begin: Instant,
+    /// When its newest acknowledgement arrived.
+    pub last: Instant,
+    /// The counter it found on the disk.
+    pub resumed: Option<u64>,
+    /// The newest counter it acknowledged; 0 = none.
+    pub acked: u64,
+}
+
+/// All that one guest ever said.
+#[derive(Debug, Default)]
+pub struct Record {
+    lives: Vec<Life>,
+    acks: Vec<(Instant, u64, Duration)>,
+    trouble: Vec<String>,
+}
+
+impl Record {
+    /// Takes one statement that arrived `at` this time from `node`. A node may repeat old lines when the rig
+    /// connects again; a repeated statement changes nothing.
+    pub fn take(&mut self, at: Instant, node: Name, current: &mut Option<u64>, said: Said) {
+        match said {
+            Said::Life(id) => {
+                *current = Some(id);
+                if !self.lives.iter().any(|life| life.id == id) {
+                    self.lives.push(Life { id, node, begin: at, last: at, resumed: None, acked: 0 });
+                }
+            }
+            Said::Resume(counter) => {
+                if let Some(life) = self.life(*current) {
+                    life.resumed = Some(counter);
+                }
+            }
+            Said::Ack { counter, took } => {
+                if let Some(life) = self.life(*current)
+                    && counter > life.acked
+                {
+                    life.acked = counter;
+                    life.last = at;
+                    self.acks.push((at, counter, took));
+                }
+            }
+            Said::Trouble(line) => {
+                if !self.trouble.contains(&line) {
+                    self.trouble.push(line);
+                }
+            }
+        }
+    }
+
+    fn life(&mut self, id: Option<u64>) -> Option<&mut Life> {
+        self.lives.iter_mut().find(|life| Some(life.id) == id)
+    }
+
+    /// Every boot, in the order seen.
+    pub fn lives(&self) -> &[Life] {
+        &self.lives
+    }
+
+    /// The newest acknowledged counter; 0 = none.
+    pub fn acked(&self) -> u64 {
+        self.lives.iter().map(|life| life.acked).max().unwrap_or(0)
+    }
+
+    /// Acknowledged writes that a later boot did not find, plus every fault the guest itself saw.
+    pub fn lost_acked_writes(&self) -> u64 {
+        let mut acked: u64 = 0;
+        let mut lost = self.trouble.len() as u64;
+        for life in &self.lives {
+            if let Some(resumed) = life.resumed {
+                lost += acked.saturating_sub(resumed);
+            }
+            acked = acked.max(life.acked);
+        }
+        lost
+    }
+
+    /// Pairs of boots that were both alive at one time: the first acknowledged after the second had begun.
+    pub fn two_runners(&self) -> u64 {
+        let mut seen = 0;
+        for (index, early) in self.lives.iter().enumerate() {
+            for late in &self.lives[index + 1..] {
+                seen += u64::from(early.last > late.begin);
+            }
+        }
+        seen
+    }
+
+    /// What the guest complained of.
+    pub fn trouble(&self) -> &[String] {
+        &self.trouble
+    }
+
+    /// The longest time a write with flush took, among those that ended after `since`.
+    pub fn longest_pause(&self, since: Instant) -> Duration {
+        self.acks.iter().filter(|(at, _, _)| *at > since).map(|(_, _, took)| *took).max().unwrap_or_default()
+    }
+
+    /// The first acknowledgement that arrived after `since`: when, and the counter.
+    pub fn first_ack(&self, since: Instant) -> Option<(Instant, u64)> {
+        self.acks.iter().find(|(at, _, _)| *at > since).map(|(at, counter, _)| (*at, *counter))
+    }
+}
+
+/// A guest whose serial line is followed on both nodes.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    name: String,
+    record: Arc<Mutex<Record>>,
+    log: Arc<Mutex<File>>,
+}
+
+impl Guest {
+    /// Begins to record the VM `name` into `log`; add nodes with [`Guest::follow`].
+    ///
+    /// # Errors
+    /// The log cannot be made.
+    pub fn new(name: &str, log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("Cannot create {}.", log.display()))?;
+        Ok(Self { name: name.to_owned(), record: Arc::default(), log: Arc::new(Mutex::new(file)) })
+    }
+
+    /// The VM's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Follows the VM's line on `node` for as long as the rig lives, whenever it runs there.
+    pub fn follow(&self, node: Name, client: Client) {
+        let guest = self.clone();
+        thread::spawn(move || {
+            let mut current = None;
+            loop {
+                let path = format!("vms/{}/serial/log", guest.name);
+                // Between its runs on this node there is nothing to follow, and that is no error.
+                let _ = client.follow(&path, |line| {
+                    guest.take(node, &mut current, line);
+                    true
+                });
+                thread::sleep(RETRY);
+            }
+        });
+    }
+
+    /// The record so far.
+    pub fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an acknowledgement that arrives after `since`; returns when it arrived and the counter.
+    ///
+    /// # Errors
+    /// None arrived within `deadline`.
+    pub fn wait_for_ack(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
+        wait::until(&format!("guest {} to count", self.name), deadline, || {
+            let record = self.record();
+            Ok(match record.first_ack(since) {
+                Some(ack) => Look::Ready(ack),
+                None => Look::NotYet(format!("{} boots, newest counter {}", record.lives().len(), record.acked())),
+            })
+        })
+    }
+
+    /// Waits until the guest counted `more` further; returns the newest counter.
+    ///
+    /// # Errors
+    /// It did not within `deadline`.
+    pub fn wait_for_progress(&self, more: u64, deadline: Duration) -> Result<u64> {
+        let goal = self.record().acked() + more;
+        wait::until(&format!("guest {} to reach {goal}", self.name), deadline, || {
+            let acked = self.record().acked();
+            Ok(if acked >= goal { Look::Ready(acked) } else { Look::NotYet(format!("counter {acked}")) })
+        })
+    }
+
+    fn take(&self, node: Name, current: &mut Option<u64>, line: &str) {
+        {
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            // A full disk under the log must not stop the verdicts.
+            let _ = writeln!(log, "{node} {line}");
+        }
+        if let Some(said) = Said::parse(line) {
+            self.record().take(Instant::now(), node, current, said);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Play {
+        record: Record,
+        now: Instant,
+        current: [Option<u64>; 2],
+    }
+
+    impl Play {
+        fn new() -> Self {
+            Self { record: Record::default(), now: Instant::now(), current: [None; 2] }
+        }
+
+        fn line(&mut self, node: Name, line: &str) {
+            self.now += Duration::from_secs(1);
+            let current = &mut self.current[usize::from(node == Name::B)];
+            let said = Said::parse(line).unwrap();
+            self.record.take(self.now, node, current, said);
+        }
+    }
+
+    #[test]
+    fn noise_is_not_a_statement() {
+        for noise in ["", "ack 12", "ack 12 x", "SeaBIOS (version 1.16)", "life zz"] {
+            assert_eq!(Said::parse(noise), None, "{noise:?}");
+        }
+    }
+
+    #[test]
+    fn a_clean_fail_over_loses_nothing() {
+        let mut play = Play::new();
+        for line in ["life a", "resume 0", "ack 1 5", "ack 2 5"] {
+            play.line(Name::A, line);
+        }
+        for line in ["life b", "resume 3", "ack 4 7"] {
+            play.line(Name::B, line);
+        }
+        assert_eq!(play.record.lost_acked_writes(), 0);
+        assert_eq!(play.record.two_runners(), 0);
+        assert_eq!(play.record.acked(), 4);
+    }
+
+    #[test]
+    fn a_lost_write_is_counted() {
+        let mut play = Play::new();
+        for line in ["life a", "resume 0", "ack 1 5", "ack 2 5", "ack 3 5"] {
+            play.line(Name::A, line);
+        }
+        for line in ["life b", "resume 1", "fault slot 2 holds Blank, expected 2"] {
+            play.line(Name::B, line);
+        }
+        assert_eq!(play.record.lost_acked_writes(), 3);
+    }
+
+    #[test]
+    fn two_runners_are_seen() {
+        let mut play = Play::new();
+        play.line(Name::A, "life a");
+        play.line(Name::A, "ack 1 5");
+        play.line(Name::B, "life b");
+        play.line(Name::A, "ack 2 5");
+        assert_eq!(play.record.two_runners(), 1);
+    }
+
+    #[test]
+    fn a_repeated_line_is_old_news() {
+        let mut play = Play::new();
+        for line in ["life a", "resume 0", "ack 1 5"] {
+            play.line(Name::A, line);
+        }
+        play.line(Name::B, "life b");
+        for line in ["life a", "resume 0", "ack 1 5"] {
+            play.line(Name::A, line);
+        }
+        assert_eq!(play.record.two_runners(), 0);
+        assert_eq!(play.record.lives().len(), 2);
+    }
+
+    #[test]
+    fn the_longest_pause_is_that_of_the_window() {
+        let mut play = Play::new();
+        play.line(Name::A, "life a");
+        play.line(Name::A, "ack 1 900");
+        let since = play.now;
+        play.line(Name::A, "ack 2 20");
+        play.line(Name::A, "ack 3 70");
+        assert_eq!(play.record.longest_pause(since), Duration::from_millis(70));
+        assert_eq!(play.record.first_ack(since).unwrap().1, 2);
+    }
+}

@@ -1,0 +1,80 @@
+//! Named tests that share one pair, one after the other, with the summary every Rust test prints.
+//!
+//! Booting a pair for each test would take most of an hour. A failed test does not stop the others: each begins by
+//! waiting for the state it needs, and says so when the pair is not in it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+use std::{env, io};
+
+use anyhow::{Result, anyhow};
+
+/// A test: its name and what it plays.
+pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
+
+/// Plays `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
+/// harness does. The context is made only when a test will run.
+pub fn play<C>(tests: &[Test<C>], begin: impl FnOnce() -> Result<C>) -> ExitCode {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for (name, _) in tests {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filters: Vec<_> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(*f));
+    let start = Instant::now();
+    let chosen: Vec<_> = tests.iter().filter(|(name, _)| wanted(name)).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failures = Vec::new();
+    if !chosen.is_empty() {
+        match begin() {
+            Ok(mut context) => run(&chosen, &mut context, &mut failures),
+            Err(error) => {
+                for (name, _) in &chosen {
+                    println!("test {name} ... FAILED (could not begin)");
+                    failures.push((*name, format!("{error:#}")));
+                }
+            }
+        }
+    }
+    summary(tests.len(), chosen.len(), &failures, start)
+}
+
+fn run<C>(chosen: &[&Test<C>], context: &mut C, failures: &mut Vec<(&'static str, String)>) {
+    for (name, test) in chosen {
+        let start = Instant::now();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| test(context))).unwrap_or_else(|_| Err(anyhow!("it panicked; see above")));
+        let seconds = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => println!("test {name} ... ok ({seconds:.1} s)"),
+            Err(error) => {
+                println!("test {name} ... FAILED ({seconds:.1} s)\n    {error:#}");
+                failures.push((*name, format!("{error:#}")));
+            }
+        }
+        // Progress is for people who wait; a closed pipe is nobody waiting.
+        let _ = io::Write::flush(&mut io::stdout());
+    }
+}
+
+fn summary(all: usize, chosen: usize, failures: &[(&'static str, String)], start: Instant) -> ExitCode {
+    if !failures.is_empty() {
+        println!("\nfailures:");
+        for (name, error) in failures {
+            println!("    {name}: {error}");
+        }
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failures.is_empty() { "ok" } else { "FAILED" },
+        chosen - failures.len(),
+        failures.len(),
+        all - chosen,
+        start.elapsed().as_secs_f64()
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}

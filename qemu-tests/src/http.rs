@@ -1,0 +1,189 @@
+//! A client of a node's API, as a stranger would write it from the OpenAPI document.
+
+use std::fmt;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use ureq::http::Response;
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body, RequestBuilder};
+
+/// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// Forming a pair or filling a volume moves megabytes through two emulated nodes.
+const WORK_DEADLINE: Duration = Duration::from_secs(300);
+
+/// One node's API, perhaps with a login.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: Agent,
+    address: String,
+    password: Option<String>,
+    token: Arc<Mutex<Option<String>>>,
+}
+
+/// A request that the node understood and refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The answer's body: JSON, or a string if it was not.
+    pub body: Value,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}: {}", self.status, self.body)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Client {
+    /// A client of the node at `address` (`https://host:port`). The node's certificate is its own, so any is
+    /// accepted here.
+    pub fn new(address: &str) -> Self {
+        let agent = Agent::config_builder()
+            .tls_config(TlsConfig::builder().disable_verification(true).build())
+            .timeout_connect(Some(ANSWER_DEADLINE))
+            .http_status_as_error(false)
+            .build()
+            .new_agent();
+        Self { agent, address: address.to_owned(), password: None, token: Arc::default() }
+    }
+
+    /// The same, as the administrator: it logs in when the node asks for it, also after the node was away.
+    pub fn administrator(address: &str, password: &str) -> Self {
+        Self { password: Some(password.to_owned()), ..Self::new(address) }
+    }
+
+    /// The node's address.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Reads `/api/v1/{path}`.
+    ///
+    /// # Errors
+    /// The node is away, or a [`Refusal`].
+    pub fn get(&self, path: &str) -> Result<Value> {
+        self.exchange(path, || {
+            let request = self.authorized(self.agent.get(self.url(path)));
+            within(request, ANSWER_DEADLINE).call()
+        })
+    }
+
+    /// Sends `body` to `/api/v1/{path}`.
+    ///
+    /// # Errors
+    /// The node is away, or a [`Refusal`].
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.exchange(path, || {
+            let request = self.authorized(self.agent.post(self.url(path)));
+            within(request, WORK_DEADLINE).content_type("application/json").send(body.to_string())
+        })
+    }
+
+    /// Deletes `/api/v1/{path}`.
+    ///
+    /// # Errors
+    /// The node is away, or a [`Refusal`].
+    pub fn delete(&self, path: &str) -> Result<Value> {
+        self.exchange(path, || {
+            let request = self.authorized(self.agent.delete(self.url(path)));
+            within(request, ANSWER_DEADLINE).call()
+        })
+    }
+
+    /// Uploads `file` as the raw body of `/api/v1/{path}`.
+    ///
+    /// # Errors
+    /// The file cannot be read, the node is away, or a [`Refusal`].
+    pub fn put_file(&self, path: &str, file: &Path) -> Result<Value> {
+        let content = std::fs::read(file).with_context(|| format!("Cannot read {}.", file.display()))?;
+        self.exchange(path, || {
+            let request = self.authorized(self.agent.put(self.url(path)));
+            within(request, WORK_DEADLINE).content_type("application/octet-stream").send(&content[..])
+        })
+    }
+
+    /// Follows the endless text at `/api/v1/{path}`, whole line by whole line, until it ends or `take` says no.
+    ///
+    /// # Errors
+    /// The node is away, refuses, or the stream broke.
+    pub fn follow(&self, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<()> {
+        let answer = self.answer(path, || {
+            let request = self.authorized(self.agent.get(self.url(path)));
+            let config = request.config().timeout_recv_response(Some(ANSWER_DEADLINE));
+            config.build().call()
+        })?;
+        let mut lines = BufReader::new(answer.into_body().into_reader());
+        let mut line = Vec::new();
+        while lines.read_until(b'\n', &mut line)? > 0 {
+            // A line cut off by the node's death might be a different, shorter statement.
+            if !line.ends_with(b"\n") || !take(String::from_utf8_lossy(&line).trim_end()) {
+                break;
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Value> {
+        body(path, self.answer(path, ask)?)
+    }
+
+    /// Asks; when the node wants a login and we have a password, logs in and asks once more.
+    fn answer(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Response<Body>> {
+        let mut answer = ask().with_context(|| format!("No answer to {path}."))?;
+        if answer.status().as_u16() == 401
+            && let Some(password) = &self.password
+        {
+            self.login(password)?;
+            answer = ask().with_context(|| format!("No answer to {path}."))?;
+        }
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        Err(Refusal { status: answer.status().as_u16(), body: body(path, answer)? }.into())
+    }
+
+    fn login(&self, password: &str) -> Result<()> {
+        let request = self.agent.post(self.url("login"));
+        let answer = within(request, ANSWER_DEADLINE)
+            .content_type("application/json")
+            .send(json!({"password": password}).to_string())
+            .context("No answer to the login.")?;
+        let answer = body("login", answer)?;
+        let token = answer["token"].as_str().with_context(|| format!("The login answered {answer}."))?;
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.to_owned());
+        Ok(())
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/api/v1/{path}", self.address)
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+}
+
+type Asked = Result<Response<Body>, ureq::Error>;
+
+fn within<B>(request: RequestBuilder<B>, deadline: Duration) -> RequestBuilder<B> {
+    request.config().timeout_global(Some(deadline)).build()
+}
+
+fn body(path: &str, mut answer: Response<Body>) -> Result<Value> {
+    let text = answer.body_mut().read_to_string().with_context(|| format!("The answer to {path} broke off."))?;
+    Ok(serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}

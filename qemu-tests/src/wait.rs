@@ -1,0 +1,73 @@
+//! Waiting for conditions, never for time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+/// Between two looks at a condition.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a look at a condition may say.
+pub enum Look<T> {
+    /// It holds, with what was seen.
+    Ready(T),
+    /// Not yet; what was seen instead goes into the error when time is up.
+    NotYet(String),
+}
+
+/// Looks until the condition holds.
+///
+/// # Errors
+/// The deadline passed: the error names `what` and what was seen last. An error of the look itself ends the
+/// wait at once.
+pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        let seen = match look()? {
+            Look::Ready(value) => return Ok(value),
+            Look::NotYet(seen) => seen,
+        };
+        if start.elapsed() > deadline {
+            bail!("waited {} s for {what}; last seen: {seen}", deadline.as_secs());
+        }
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// Like [`until`] for looks that may fail while a machine is away: an error counts as "not yet".
+///
+/// # Errors
+/// The deadline passed.
+pub fn until_ok<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    until(what, deadline, || {
+        Ok(match look() {
+            Ok(value) => Look::Ready(value),
+            Err(error) => Look::NotYet(format!("{error:#}")),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_says_what_was_seen_last() {
+        let error = until::<()>("the moon", Duration::ZERO, || Ok(Look::NotYet("clouds".into()))).unwrap_err();
+        assert!(error.to_string().contains("the moon"), "{error}");
+        assert!(error.to_string().contains("clouds"), "{error}");
+    }
+
+    #[test]
+    fn a_condition_that_comes_true_ends_the_wait() {
+        let mut looks = 0;
+        let seen = until_ok("the third look", Duration::from_secs(5), || {
+            looks += 1;
+            anyhow::ensure!(looks == 3, "look {looks}");
+            Ok(looks)
+        })
+        .unwrap();
+        assert_eq!(seen, 3);
+    }
+}
