@@ -1,0 +1,273 @@
+//! In-flight tracking: what survives the death of this process (vhost-user, "Inflight I/O tracking").
+//!
+//! We make the shared memory, QEMU keeps it and hands it back when it connects again. Per queue, at a
+//! multiple of 64 bytes, little endian ("QueueRegionSplit" of the specification, format version 1):
+//!
+//! | offset | size | field |
+//! | ---: | ---: | --- |
+//! | 0 | 8 | features, unused, 0 |
+//! | 8 | 2 | version: 1, or 0 for a queue that was never started |
+//! | 10 | 2 | desc_num: size of the queue |
+//! | 12 | 2 | last_batch_head: head of the list of the last batch of used descriptors |
+//! | 14 | 2 | used_idx: index of the used ring after the last finished batch |
+//! | 16 + 16·i | 1 | desc\[i\].inflight: 1 while the chain that starts at i is ours |
+//! | 22 + 16·i | 2 | desc\[i\].next: next in the list of the last batch |
+//! | 24 + 16·i | 8 | desc\[i\].counter: order of arrival |
+//!
+//! QEMU may write anything here at any time, so nothing read from it is trusted: indices are checked,
+//! loops are bounded.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vhost::vhost_user::message::VhostUserInflight;
+use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
+
+use crate::memory::{MapError, check_shared};
+
+const VERSION: u16 = 1;
+const HEADER: usize = 16;
+const SLOT: usize = 16;
+/// Queues start on separate cache lines.
+const ALIGN: usize = 64;
+
+fn queue_bytes(queue_size: u16) -> usize {
+    (HEADER + SLOT * usize::from(queue_size)).next_multiple_of(ALIGN)
+}
+
+/// Why the shared memory for in-flight tracking is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InflightError {
+    #[error("the memory for in-flight requests could not be made")]
+    Create(#[from] rustix::io::Errno),
+    #[error("the memory for in-flight requests could not be mapped")]
+    Map(#[from] MapError),
+    #[error("the memory for in-flight requests is smaller than its queues need")]
+    TooSmall,
+}
+
+/// The shared memory of all queues of one device.
+pub(crate) struct InflightRegion {
+    map: Arc<MmapRegion>,
+    queues: u16,
+    queue_size: u16,
+}
+
+impl InflightRegion {
+    /// Make fresh memory for a device (`VHOST_USER_GET_INFLIGHT_FD`). All zero: no queue was started.
+    pub fn create(queues: u16, queue_size: u16) -> Result<(VhostUserInflight, File), InflightError> {
+        let size = queue_bytes(queue_size) as u64 * u64::from(queues);
+        let fd = memfd_create("dyad-inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, size)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok((VhostUserInflight::new(size, 0, queues, queue_size), File::from(fd)))
+    }
+
+    /// Use the memory QEMU kept (`VHOST_USER_SET_INFLIGHT_FD`).
+    pub fn open(message: &VhostUserInflight, file: File) -> Result<Self, InflightError> {
+        let (queues, queue_size) = (message.num_queues, message.queue_size);
+        let needed = queue_bytes(queue_size) as u64 * u64::from(queues);
+        if message.mmap_size < needed {
+            return Err(InflightError::TooSmall);
+        }
+        check_shared(&file, message.mmap_offset, needed)?;
+        let size = usize::try_from(needed).map_err(|_| MapError::TooLarge)?;
+        let offset = FileOffset::new(file, message.mmap_offset);
+        let map = MmapRegion::from_file(offset, size).map_err(MapError::from)?;
+        Ok(Self { map: Arc::new(map), queues, queue_size })
+    }
+
+    /// The part of queue `index`, if the memory has one for a queue of `size` descriptors.
+    pub fn queue(&self, index: u16, size: u16) -> Option<InflightQueue> {
+        (index < self.queues && size <= self.queue_size).then(|| InflightQueue {
+            map: self.map.clone(),
+            base: queue_bytes(self.queue_size) * usize::from(index),
+            size,
+            counter: 0,
+        })
+    }
+}
+
+/// What a queue's memory says about the time before.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Recovered {
+    /// The queue was never started with this memory.
+    Fresh,
+    /// These heads were taken and not answered, in the order in which they were taken.
+    Pending(Vec<u16>),
+}
+
+/// The in-flight tracking of one queue.
+pub(crate) struct InflightQueue {
+    map: Arc<MmapRegion>,
+    base: usize,
+    /// Number of descriptors of the queue.
+    size: u16,
+    /// Counter for the next head.
+    counter: u64,
+}
+
+impl InflightQueue {
+    /// Bring the memory into order after whatever happened, given the used ring's index now.
+    pub fn recover(&mut self, used_idx: u16) -> Recovered {
+        let fresh = self.load(8) == 0;
+        if fresh {
+            (0..self.size).for_each(|head| self.set_inflight(head, false));
+        } else {
+            // The used ring was moved but the batch that moved it was not closed: its heads are answered.
+            let mut head = self.load(12);
+            for _ in 0..used_idx.wrapping_sub(self.load(14)).min(self.size) {
+                if head >= self.size {
+                    break;
+                }
+                self.set_inflight(head, false);
+                head = self.load(self.slot(head) + 6);
+            }
+        }
+        self.store(14, used_idx);
+        self.store(10, self.size);
+        self.store(8, VERSION);
+        if fresh {
+            return Recovered::Fresh;
+        }
+        let mut pending: Vec<(u64, u16)> =
+            (0..self.size).filter(|head| self.is_inflight(*head)).map(|head| (self.counter_of(head), head)).collect();
+        pending.sort_unstable();
+        self.counter = pending.last().map_or(0, |(counter, _)| counter.wrapping_add(1));
+        Recovered::Pending(pending.into_iter().map(|(_, head)| head).collect())
+    }
+
+    /// `head` was taken from the available ring.
+    pub fn begin(&mut self, head: u16) {
+        let counter = self.counter;
+        self.counter = counter.wrapping_add(1);
+        let slot = self.map.as_volatile_slice();
+        // The memory was mapped with room for every slot, so accesses inside of it cannot fail.
+        let _ = slot.store(counter.to_le(), self.base + self.slot(head) + 8, Ordering::Release);
+        self.set_inflight(head, true);
+    }
+
+    /// `head` is about to be put into the used ring.
+    pub fn before_used(&self, head: u16) {
+        self.store(self.slot(head) + 6, self.load(12));
+        self.store(12, head);
+    }
+
+    /// `head` is in the used ring, whose index is now `used_idx`.
+    pub fn after_used(&self, head: u16, used_idx: u16) {
+        self.set_inflight(head, false);
+        self.store(14, used_idx);
+    }
+
+    fn slot(&self, head: u16) -> usize {
+        debug_assert!(head < self.size);
+        HEADER + SLOT * usize::from(head)
+    }
+
+    fn counter_of(&self, head: u16) -> u64 {
+        let at = self.base + self.slot(head) + 8;
+        let value = self.map.as_volatile_slice().load(at, Ordering::Acquire);
+        u64::from_le(value.unwrap_or(0))
+    }
+
+    fn is_inflight(&self, head: u16) -> bool {
+        let at = self.base + self.slot(head);
+        let value = self.map.as_volatile_slice().load::<u8>(at, Ordering::Acquire);
+        value.unwrap_or(0) != 0
+    }
+
+    fn set_inflight(&self, head: u16, inflight: bool) {
+        let at = self.base + self.slot(head);
+        let _ = self.map.as_volatile_slice().store(u8::from(inflight), at, Ordering::Release);
+    }
+
+    fn load(&self, at: usize) -> u16 {
+        let value = self.map.as_volatile_slice().load(self.base + at, Ordering::Acquire);
+        u16::from_le(value.unwrap_or(0))
+    }
+
+    fn store(&self, at: usize, value: u16) {
+        let _ = self.map.as_volatile_slice().store(value.to_le(), self.base + at, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn region(queues: u16, size: u16) -> (VhostUserInflight, File) {
+        InflightRegion::create(queues, size).unwrap()
+    }
+
+    fn open(message: &VhostUserInflight, file: &File, index: u16) -> InflightQueue {
+        let region = InflightRegion::open(message, file.try_clone().unwrap()).unwrap();
+        region.queue(index, message.queue_size).unwrap()
+    }
+
+    #[test]
+    fn taken_heads_come_back_in_order_of_arrival() {
+        let (message, file) = region(2, 8);
+        let mut queue = open(&message, &file, 1);
+        assert_eq!(queue.recover(0), Recovered::Fresh);
+        [5, 2, 7].into_iter().for_each(|head| queue.begin(head));
+        queue.before_used(2);
+        queue.after_used(2, 1);
+        let mut again = open(&message, &file, 1);
+        assert_eq!(again.recover(1), Recovered::Pending(vec![5, 7]));
+        again.begin(0);
+        assert_eq!(open(&message, &file, 1).recover(1), Recovered::Pending(vec![5, 7, 0]));
+        assert_eq!(open(&message, &file, 0).recover(0), Recovered::Fresh);
+    }
+
+    #[test]
+    fn a_death_between_used_ring_and_bookkeeping_answers_nothing_twice() {
+        let (message, file) = region(1, 8);
+        let mut queue = open(&message, &file, 0);
+        queue.recover(0);
+        queue.begin(3);
+        queue.begin(4);
+        queue.before_used(4);
+        // The used ring's index became 1; then we died before `after_used`.
+        assert_eq!(open(&message, &file, 0).recover(1), Recovered::Pending(vec![3]));
+    }
+
+    #[test]
+    fn a_death_before_the_used_ring_moved_answers_later() {
+        let (message, file) = region(1, 8);
+        let mut queue = open(&message, &file, 0);
+        queue.recover(0);
+        queue.begin(3);
+        queue.before_used(3);
+        assert_eq!(open(&message, &file, 0).recover(0), Recovered::Pending(vec![3]));
+    }
+
+    #[test]
+    fn memory_that_is_too_small_is_refused() {
+        let (mut message, file) = region(1, 8);
+        message.queue_size = 16;
+        let refused = InflightRegion::open(&message, file.try_clone().unwrap());
+        assert!(matches!(refused.err(), Some(InflightError::TooSmall)));
+        message.mmap_size = 1 << 20;
+        message.queue_size = 1024;
+        let refused = InflightRegion::open(&message, file);
+        assert!(matches!(refused.err(), Some(InflightError::Map(MapError::TooShort))));
+    }
+
+    proptest! {
+        /// Whatever QEMU leaves in the memory: no panic, no head out of range, none twice.
+        #[test]
+        fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 192), used in any::<u16>()) {
+            let (message, file) = region(1, 8);
+            let map = MmapRegion::<()>::from_file(FileOffset::new(file.try_clone().unwrap(), 0), 192).unwrap();
+            map.as_volatile_slice().write_slice(&bytes[..192], 0).unwrap();
+            if let Recovered::Pending(heads) = open(&message, &file, 0).recover(used) {
+                let distinct: std::collections::BTreeSet<_> = heads.iter().collect();
+                prop_assert_eq!(distinct.len(), heads.len());
+                prop_assert!(heads.iter().all(|head| *head < 8));
+            }
+        }
+    }
+}

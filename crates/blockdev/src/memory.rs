@@ -1,0 +1,143 @@
+//! Guest memory: mapping what QEMU shares, and translating its addresses.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use rustix::fs::SealFlags;
+use vhost::vhost_user::message::VhostUserMemoryRegion;
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+use crate::dirty_log::{DirtyLog, RegionLog};
+
+/// The memory of a guest, with its dirty log.
+pub(crate) type GuestMemory = GuestMemoryMmap<RegionLog>;
+
+/// Why memory that QEMU offered is not used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MapError {
+    #[error(
+        "memory shared with a device must be a memfd sealed against shrinking; use memory-backend-memfd with share=on"
+    )]
+    NotSealed,
+    #[error("the memory region is longer than its file")]
+    TooShort,
+    #[error("the memory region is larger than this machine can address")]
+    TooLarge,
+    #[error("the memory region could not be mapped")]
+    Map(#[from] MmapRegionError),
+    #[error("the memory regions are empty or overlap")]
+    Layout,
+}
+
+/// Refuse a file that does not hold `len` bytes at `offset`, or whose owner could cut it off under our
+/// mapping: the next access would be a SIGBUS that ends the whole daemon, with every volume in it.
+/// (vm-memory maps whatever it is told to.)
+pub(crate) fn check_shared(file: impl AsFd, offset: u64, len: u64) -> Result<(), MapError> {
+    match rustix::fs::fcntl_get_seals(&file) {
+        Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
+        _ => return Err(MapError::NotSealed),
+    }
+    let size = rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size.max(0) as u64);
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(MapError::TooShort),
+    }
+}
+
+/// The guest's memory and where each region lies in QEMU's address space
+/// (vhost-user, "Memory regions description").
+pub(crate) struct MemoryTable {
+    /// All regions, by guest physical address.
+    pub guest: Arc<GuestMemory>,
+    /// (address in QEMU, guest physical address, length).
+    places: Vec<(u64, u64, u64)>,
+}
+
+impl MemoryTable {
+    /// Map all regions of one `VHOST_USER_SET_MEM_TABLE` message.
+    pub fn map(regions: &[VhostUserMemoryRegion], files: Vec<File>, log: &Arc<DirtyLog>) -> Result<Self, MapError> {
+        let mut mapped = Vec::with_capacity(regions.len());
+        let mut places = Vec::with_capacity(regions.len());
+        for (region, file) in regions.iter().zip(files) {
+            let (user, guest, len) = (region.user_addr, region.guest_phys_addr, region.memory_size);
+            check_shared(&file, region.mmap_offset, len)?;
+            let size = usize::try_from(len).map_err(|_| MapError::TooLarge)?;
+            let bitmap = RegionLog::new(guest, log.clone());
+            let mapping = vm_memory::mmap::MmapRegionBuilder::new_with_bitmap(size, bitmap)
+                .with_file_offset(FileOffset::new(file, region.mmap_offset))
+                .with_mmap_prot(PROT_READ_WRITE)
+                .with_mmap_flags(MAP_SHARED_NORESERVE)
+                .build()?;
+            mapped.push(GuestRegionMmap::new(mapping, GuestAddress(guest)).ok_or(MapError::Layout)?);
+            places.push((user, guest, len));
+        }
+        mapped.sort_by_key(vm_memory::GuestMemoryRegion::start_addr);
+        let guest = GuestMemory::from_regions(mapped).map_err(|_| MapError::Layout)?;
+        Ok(Self { guest: Arc::new(guest), places })
+    }
+
+    /// The guest physical address of an address in QEMU, as ring addresses are given.
+    pub fn guest_address(&self, user: u64) -> Option<GuestAddress> {
+        self.places.iter().find_map(|(start, guest, len)| {
+            let offset = user.checked_sub(*start)?;
+            (offset < *len).then(|| GuestAddress(guest + offset))
+        })
+    }
+}
+
+// vm-memory wants the numbers of the C library.
+const PROT_READ_WRITE: i32 = (rustix::mm::ProtFlags::READ.bits() | rustix::mm::ProtFlags::WRITE.bits()) as i32;
+const MAP_SHARED_NORESERVE: i32 = (rustix::mm::MapFlags::SHARED.bits() | rustix::mm::MapFlags::NORESERVE.bits()) as i32;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
+
+    /// A memfd as QEMU makes them.
+    pub fn sealed_memfd(size: u64) -> File {
+        let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let file = File::from(fd);
+        file.set_len(size).unwrap();
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+        file
+    }
+
+    #[test]
+    fn addresses_of_qemu_are_found_in_their_region_only() {
+        let regions = [
+            VhostUserMemoryRegion::new(0x10_0000, 0x2000, 0x7000_0000, 0),
+            VhostUserMemoryRegion::new(0, 0x1000, 0x5000_0000, 0),
+        ];
+        let files = vec![sealed_memfd(0x2000), sealed_memfd(0x1000)];
+        let table = MemoryTable::map(&regions, files, &Arc::default()).unwrap();
+        assert_eq!(table.guest_address(0x7000_1fff), Some(GuestAddress(0x10_1fff)));
+        assert_eq!(table.guest_address(0x5000_0000), Some(GuestAddress(0)));
+        assert_eq!(table.guest_address(0x7000_2000), None);
+        assert_eq!(table.guest_address(0x4fff_ffff), None);
+    }
+
+    #[test]
+    fn memory_that_could_shrink_is_refused() {
+        let region = [VhostUserMemoryRegion::new(0, 0x1000, 0, 0)];
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(0x1000).unwrap();
+        let refused = MemoryTable::map(&region, vec![file], &Arc::default());
+        assert!(matches!(refused.err(), Some(MapError::NotSealed)));
+    }
+
+    #[test]
+    fn regions_that_overlap_or_exceed_their_file_are_refused() {
+        let region = VhostUserMemoryRegion::new(0, 0x2000, 0, 0);
+        let short = MemoryTable::map(&[region], vec![sealed_memfd(0x1000)], &Arc::default());
+        assert!(matches!(short.err(), Some(MapError::TooShort)));
+        let twice = MemoryTable::map(
+            &[region, VhostUserMemoryRegion::new(0x1000, 0x1000, 0, 0)],
+            vec![sealed_memfd(0x2000), sealed_memfd(0x2000)],
+            &Arc::default(),
+        );
+        assert!(matches!(twice.err(), Some(MapError::Layout)));
+    }
+}

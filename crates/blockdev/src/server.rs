@@ -1,0 +1,220 @@
+//! Starting, watching and stopping a device.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::mailbox::Mailbox;
+use crate::{BLOCK, Backend, worker};
+
+/// Largest number of queues of a device: one per virtual CPU is enough for everybody.
+const MAX_QUEUES: u16 = 64;
+
+/// How a device presents itself and behaves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the guest reads as the disk's serial number; the first 20 bytes count.
+    pub serial: String,
+    /// Number of queues offered, 1 to 64. QEMU must not ask for more (`num-queues`).
+    pub queues: u16,
+    /// The guest may only read.
+    pub read_only: bool,
+    /// How long QEMU may have to wait for requests in flight when it stops a ring. QEMU holds its global
+    /// lock meanwhile, so this is also the longest freeze of the virtual machine's control socket.
+    pub drain_limit: Duration,
+    /// Memory for request data in bytes, before a ring has to wait. It may be exceeded by one request's 1 MiB.
+    pub memory_limit: u64,
+}
+
+impl Config {
+    /// The usual device with this serial number: 16 queues, writable, 3 s to drain, 32 MiB.
+    pub fn new(serial: impl Into<String>) -> Self {
+        Self {
+            serial: serial.into(),
+            queues: 16,
+            read_only: false,
+            drain_limit: Duration::from_secs(3),
+            memory_limit: 32 << 20,
+        }
+    }
+}
+
+/// Why a device could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The unix socket could not be made.
+    #[error("the device's socket {path} could not be opened; check that its directory exists and is writable")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system has no thread or descriptor left.
+    #[error("the device's thread could not be started; check the limits on threads and open files")]
+    Resources(#[source] io::Error),
+    /// The size of the volume or the number of queues is out of range.
+    #[error("a device needs 1 to 64 queues and a volume of whole 4 KiB blocks, not {queues} queues and {size} bytes")]
+    Shape {
+        /// Queues asked for.
+        queues: u16,
+        /// Size of the backend in bytes.
+        size: u64,
+    },
+}
+
+/// What a device is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// The device's thread is alive. False before `stop` means a defect in this crate.
+    pub running: bool,
+    /// QEMU is connected.
+    pub connected: bool,
+    /// Requests answered since the start.
+    pub served: u64,
+    /// Requests taken from the guest and not answered yet.
+    pub in_flight: u64,
+    /// Connections that ended because a ring or a message broke the rules.
+    pub violations: u64,
+}
+
+/// Figures the device's thread keeps for everyone.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub connected: AtomicBool,
+    pub served: AtomicU64,
+    pub in_flight: AtomicU64,
+    pub violations: AtomicU64,
+}
+
+impl Counters {
+    pub fn add_served(&self, count: u64) {
+        self.served.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+/// What the handle and the device's thread share.
+pub(crate) struct Shared {
+    pub mailbox: Arc<Mailbox>,
+    pub counters: Arc<Counters>,
+    pub stop: AtomicBool,
+    /// The connection there is, to be shut down from outside: the thread may be waiting for a message.
+    pub connection: Mutex<Option<UnixStream>>,
+}
+
+impl Shared {
+    /// End the connection there is. The device's thread sees its end and cleans up.
+    fn hang_up(&self) {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stream) = connection.as_ref() {
+            // Already ended is as good.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// A vhost-user-blk device server.
+pub struct Server;
+
+impl Server {
+    /// Serve `backend` on a unix socket at `path` until the handle is stopped or dropped. A socket left
+    /// over at `path` is replaced. Serving begins at once, so a daemon that may not serve must not call this.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`]; nothing is left behind.
+    pub fn start(path: impl AsRef<Path>, backend: Arc<dyn Backend>, config: Config) -> Result<Handle, StartError> {
+        let path = path.as_ref().to_owned();
+        let size = backend.size();
+        if size == 0 || !size.is_multiple_of(BLOCK) || !(1..=MAX_QUEUES).contains(&config.queues) {
+            let queues = config.queues;
+            return Err(StartError::Shape { queues, size });
+        }
+        let listener = listen(&path).map_err(|source| StartError::Socket { path: path.clone(), source })?;
+        let shared = Arc::new(Shared {
+            mailbox: Arc::new(Mailbox::new().map_err(StartError::Resources)?),
+            counters: Arc::default(),
+            stop: AtomicBool::new(false),
+            connection: Mutex::new(None),
+        });
+        let worker = worker::Worker::new(listener, backend, &config, shared.clone());
+        let worker = worker.map_err(StartError::Resources)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("blk-{:.11}", config.serial))
+            .spawn(move || worker.run())
+            .map_err(StartError::Resources)?;
+        Ok(Handle { path, shared, thread: Some(thread) })
+    }
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A running device. Dropping it stops the device.
+pub struct Handle {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Handle {
+    /// What the device is doing now.
+    pub fn status(&self) -> Status {
+        let counters = &self.shared.counters;
+        Status {
+            running: self.thread.as_ref().is_some_and(|thread| !thread.is_finished()),
+            connected: counters.connected.load(Ordering::Relaxed),
+            served: counters.served.load(Ordering::Relaxed),
+            in_flight: counters.in_flight.load(Ordering::Relaxed),
+            violations: counters.violations.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The unix socket QEMU connects to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// End the connection with QEMU, if there is one. QEMU connects again by itself; what was in flight
+    /// is submitted again then.
+    pub fn close_connections(&self) {
+        self.shared.hang_up();
+    }
+
+    /// Stop serving: ends the connection, removes the socket and waits for the device's thread. Requests
+    /// at the backend are not waited for; their completions are ignored and the guest's requests stay in
+    /// flight, to be submitted again by the next server at this path.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.hang_up();
+        self.shared.mailbox.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed by itself; the device is gone either way.
+            let _ = thread.join();
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
