@@ -1,1 +1,42 @@
-//! dyad-api
+//! The API of a node: types on the wire, the list of routes, the OpenAPI document, and the sentence that says whether
+//! the pair is protected.
+//!
+//! Web pages, the CLI and the rig code against these types; `dyad-node` implements [`Service`] and serves [`ROUTES`].
+//!
+//! This crate must never know: sockets, TLS, axum, templates, or how a request is carried out.
+//!
+//! **Invariants.** Wire types are their own: a type of `control` or `desired` never travels to a browser as it is. An
+//! error is one sentence and one stable word. [`verdict`] says "protected" only when nothing is missing, and whatever
+//! is missing is named. `docs/openapi.json` is exactly what [`openapi`] gives (`tests/openapi.rs`).
+
+mod error;
+mod openapi;
+mod routes;
+mod service;
+mod setup;
+mod status;
+mod verdict;
+mod vms;
+mod volumes;
+
+pub use error::ApiError;
+pub use openapi::openapi;
+pub use routes::{Body, Method, ROUTES, Route};
+pub use service::{Answer, Service, Session};
+pub use setup::{
+    ChoiceView, DiskView, LinkView, OfferView, PairingCodeReply, QuestionView, SetupPhase, SetupReply, SetupRequest,
+    StepState, StepView, TaskView, WitnessRequest, questions,
+};
+pub use status::{
+    Details, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail, PoolDiskDetail, Role,
+    StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
+};
+pub use verdict::{Verdict, verdict};
+pub use vms::{CreateVm, FirmwareView, IntentView, VmState, VmView};
+pub use volumes::{CreateVolume, ImportReply, VolumeView};
+
+/// Name of the cookie that carries the session's token.
+pub const COOKIE: &str = "dyad_session";
+
+/// TCP port of the web pages and the API (HTTPS).
+pub const PORT: u16 = 443;

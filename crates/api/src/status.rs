@@ -1,0 +1,336 @@
+//! What a node says of itself: status, timeline, login.
+
+use dyad_control as control;
+use dyad_quorum::NodeId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::verdict;
+
+/// The state of the pair as this node sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StatusReply {
+    /// The state in one sentence.
+    pub sentence: String,
+    /// True only if both replicas are in sync, both links up, the witness reachable and fencing proven.
+    pub protected: bool,
+    /// What is missing to be protected; empty exactly when protected.
+    pub missing: Vec<String>,
+    /// "A" or "B"; absent until the node belongs to a pair.
+    pub node: Option<String>,
+    /// Name of this node.
+    pub node_name: Option<String>,
+    /// Name of the pair.
+    pub pair: Option<String>,
+    /// What this node is in the pair.
+    pub role: Role,
+    /// The newest epoch known here; absent until the node belongs to a pair.
+    pub epoch: Option<u64>,
+    /// Versions of the programs.
+    pub versions: Versions,
+    /// More, for those who are logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+}
+
+/// What a node is in the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Not part of a pair.
+    Blank,
+    /// In sync and leading.
+    Lead,
+    /// In sync and following.
+    Follower,
+    /// The only one in sync.
+    Solo,
+    /// Not in sync: it lacks data.
+    Behind,
+}
+
+/// Versions of the programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Versions {
+    /// Version of the appliance.
+    pub dyad: String,
+    /// Version of this API.
+    pub api: String,
+}
+
+/// Everything behind the sentence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Details {
+    /// Id of the pair, in hexadecimal.
+    pub pair_id: Option<String>,
+    /// The other node, once it has joined.
+    pub peer: Option<NodeDetail>,
+    /// The in-sync set.
+    pub members: Vec<String>,
+    /// Who holds the tie vote: "A", "B" or "W".
+    pub tie: Option<String>,
+    /// The lead.
+    pub lead: Option<String>,
+    /// Whether VMs may run on this node now.
+    pub may_run: bool,
+    /// The paths to the other node.
+    pub links: Vec<LinkDetail>,
+    /// The witness; absent when none is enrolled.
+    pub witness: Option<WitnessDetail>,
+    /// Replication.
+    pub mirror: Option<MirrorDetail>,
+    /// This node's share of the pool.
+    pub pool: Option<PoolDetail>,
+    /// The watchdog of this node; absent when there is none.
+    pub watchdog: Option<WatchdogDetail>,
+    /// Names of the VMs that may run here now.
+    pub permits: Vec<String>,
+    /// Generation of the replicated document.
+    pub document_generation: u64,
+    /// The open pairing code.
+    pub pairing_code: Option<String>,
+    /// Whether VMs run with hardware virtualisation; absent until a trial has shown it.
+    pub hardware_virtualisation: Option<bool>,
+}
+
+/// The other node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeDetail {
+    /// Its name.
+    pub name: String,
+    /// Whether its heartbeats arrive.
+    pub alive: bool,
+}
+
+/// One path to the other node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LinkDetail {
+    /// Name of the port.
+    pub name: String,
+    /// Both directions confirmed.
+    pub up: bool,
+}
+
+/// The witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WitnessDetail {
+    /// `host:port`.
+    pub address: String,
+    /// Whether it answers.
+    pub reachable: bool,
+    /// Last round trip, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Seconds since it last answered, when it is silent.
+    pub silent_s: Option<u64>,
+}
+
+/// Replication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorDetail {
+    /// Whether data flows between the nodes.
+    pub connected: bool,
+    /// "solo", "reconciling", "resyncing", "in-sync", "behind" or "held".
+    pub state: String,
+    /// Bytes the other node lacks.
+    pub dirty_bytes: u64,
+    /// Bytes copied by the running or last resync.
+    pub resync_bytes: u64,
+    /// Bytes that were dirty when it began.
+    pub resync_dirty_bytes: u64,
+    /// Blocks healed from the other node since the start.
+    pub healed_blocks: u64,
+}
+
+/// This node's share of the pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolDetail {
+    /// Bytes for data on all disks.
+    pub total_bytes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// The disks.
+    pub disks: Vec<PoolDiskDetail>,
+}
+
+/// One pool disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolDiskDetail {
+    /// Path.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Whether it works.
+    pub well: bool,
+    /// What is wrong, one sentence.
+    pub trouble: Option<String>,
+}
+
+/// The watchdog of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WatchdogDetail {
+    /// Name from the driver.
+    pub identity: String,
+    /// Seconds without food until it resets the node.
+    pub timeout_s: u64,
+    /// Whether it has been seen to reset this node.
+    pub proven: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimelineReply {
+    /// Oldest first.
+    pub events: Vec<TimelineEvent>,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TimelineEvent {
+    /// Grows by one.
+    pub number: u64,
+    /// Milliseconds since this node started.
+    pub boot_ms: u64,
+    /// Wall clock in milliseconds since 1970, for people only.
+    pub wall_ms: u64,
+    /// "A" or "B".
+    pub node: Option<String>,
+    /// A short stable word.
+    pub kind: String,
+    /// One sentence.
+    pub text: String,
+}
+
+/// Log in as administrator.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginRequest {
+    /// The administrator's password.
+    pub password: String,
+}
+
+/// The session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LoginReply {
+    /// Send it as `Authorization: Bearer <token>`; browsers get it as a cookie as well.
+    pub token: String,
+}
+
+impl StatusReply {
+    /// What the core says, judged and put on the wire; with the details for those who are logged in.
+    #[must_use]
+    pub fn of(status: &control::Status, versions: Versions, details: bool) -> Self {
+        let verdict = verdict(status);
+        StatusReply {
+            sentence: verdict.sentence,
+            protected: verdict.protected,
+            missing: verdict.missing,
+            node: status.pair.as_ref().map(|p| letter(p.me)),
+            node_name: status.pair.as_ref().map(|p| p.node.clone()),
+            pair: status.pair.as_ref().map(|p| p.name.clone()),
+            role: role(status),
+            epoch: status.quorum.as_ref().map(|q| q.epoch),
+            versions,
+            details: details.then(|| Details::of(status)),
+        }
+    }
+}
+
+impl From<control::TimelineEvent> for TimelineEvent {
+    fn from(event: control::TimelineEvent) -> Self {
+        TimelineEvent {
+            number: event.number,
+            boot_ms: event.boot_ms,
+            wall_ms: event.wall_ms,
+            node: event.node.map(letter),
+            kind: event.kind,
+            text: event.text,
+        }
+    }
+}
+
+pub(crate) fn letter(node: NodeId) -> String {
+    match node {
+        NodeId::A => "A".into(),
+        NodeId::B => "B".into(),
+    }
+}
+
+fn role(status: &control::Status) -> Role {
+    let (Some(pair), Some(quorum)) = (&status.pair, &status.quorum) else { return Role::Blank };
+    match quorum.members.as_slice() {
+        members if !members.contains(&pair.me) => Role::Behind,
+        [_] => Role::Solo,
+        _ if quorum.lead == pair.me => Role::Lead,
+        _ => Role::Follower,
+    }
+}
+
+impl Details {
+    fn of(status: &control::Status) -> Self {
+        let quorum = status.quorum.as_ref();
+        let peer = status.pair.as_ref().and_then(|p| p.peer.clone());
+        Details {
+            pair_id: status.pair.as_ref().map(|p| p.id.clone()),
+            peer: peer.map(|name| NodeDetail { name, alive: quorum.is_some_and(|q| q.peer_alive) }),
+            members: quorum.map(|q| q.members.iter().copied().map(letter).collect()).unwrap_or_default(),
+            tie: quorum.map(|q| q.tie.clone()),
+            lead: quorum.map(|q| letter(q.lead)),
+            may_run: quorum.is_some_and(|q| q.may_run),
+            links: status.links.iter().map(|l| LinkDetail { name: l.name.clone(), up: l.up }).collect(),
+            witness: quorum.and_then(|q| witness(&q.witness)),
+            mirror: status.mirror.as_ref().map(mirror),
+            pool: status.pool.as_ref().map(pool),
+            watchdog: match &status.watchdog {
+                control::WatchdogStatus::Absent => None,
+                control::WatchdogStatus::Armed { identity, timeout_s, proven } => {
+                    Some(WatchdogDetail { identity: identity.clone(), timeout_s: *timeout_s, proven: *proven })
+                }
+            },
+            permits: status.permits.clone(),
+            document_generation: status.document_generation,
+            pairing_code: status.pairing_code.clone(),
+            hardware_virtualisation: None,
+        }
+    }
+}
+
+fn witness(status: &control::WitnessStatus) -> Option<WitnessDetail> {
+    match status {
+        control::WitnessStatus::None => None,
+        control::WitnessStatus::Reachable { address, rtt_us } => {
+            Some(WitnessDetail { address: address.clone(), reachable: true, rtt_us: Some(*rtt_us), silent_s: None })
+        }
+        control::WitnessStatus::Unreachable { address, silent_s } => {
+            Some(WitnessDetail { address: address.clone(), reachable: false, rtt_us: None, silent_s: *silent_s })
+        }
+    }
+}
+
+fn mirror(status: &control::MirrorStatus) -> MirrorDetail {
+    let state = match status.state {
+        control::MirrorState::Solo => "solo",
+        control::MirrorState::Reconciling => "reconciling",
+        control::MirrorState::Resyncing => "resyncing",
+        control::MirrorState::InSync => "in-sync",
+        control::MirrorState::Behind => "behind",
+        control::MirrorState::Held => "held",
+    };
+    MirrorDetail {
+        connected: status.connected,
+        state: state.into(),
+        // One extent is 64 KiB.
+        dirty_bytes: status.dirty_extents << 16,
+        resync_bytes: status.resync_bytes,
+        resync_dirty_bytes: status.resync_dirty_bytes,
+        healed_blocks: status.healed_blocks,
+    }
+}
+
+fn pool(status: &control::PoolStatus) -> PoolDetail {
+    let disks = status.disks.iter().map(|disk| PoolDiskDetail {
+        path: disk.path.clone(),
+        bytes: disk.bytes,
+        well: disk.well,
+        trouble: disk.trouble.clone(),
+    });
+    PoolDetail { total_bytes: status.total_bytes, used_bytes: status.used_bytes, disks: disks.collect() }
+}

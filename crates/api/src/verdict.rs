@@ -1,0 +1,146 @@
+//! Whether the pair is protected, in one sentence. One pure function for web, serial line and CLI.
+
+use dyad_control::{MirrorState, Phase, QuorumStatus, Standing, Status, WatchdogStatus, WitnessStatus};
+
+/// What people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing unwell.
+    pub protected: bool,
+    /// One sentence.
+    pub sentence: String,
+    /// What is missing, each a short clause without a full stop; empty exactly when protected.
+    pub missing: Vec<String>,
+}
+
+/// Judges the state of this moment. What is not known counts as missing.
+#[must_use]
+pub fn verdict(status: &Status) -> Verdict {
+    match &status.phase {
+        Phase::Blank => not_set_up("This node is not set up yet: answer the wizard.", "this node is not set up"),
+        Phase::SettingUp { step } => {
+            let step = step.trim_end_matches('.');
+            not_set_up(&format!("This node is being set up: {step}."), "setup is not finished")
+        }
+        Phase::Broken { sentence } => not_set_up(sentence, "this node cannot work"),
+        Phase::Running => running(status),
+    }
+}
+
+fn not_set_up(sentence: &str, missing: &str) -> Verdict {
+    Verdict { protected: false, sentence: sentence.to_owned(), missing: vec![missing.to_owned()] }
+}
+
+fn running(status: &Status) -> Verdict {
+    let missing = missing(status);
+    let peer = peer_name(status);
+    let listed = missing.join("; ");
+    let standing = status.quorum.as_ref().map(|q| &q.standing);
+    let sentence = match standing {
+        None => "Not protected: this node does not know yet who holds the newest data.".to_owned(),
+        Some(Standing::Paused) => format!(
+            "The VMs of this node are paused: neither {peer} nor the witness answers, and they go on when one of them does."
+        ),
+        Some(Standing::WaitingForVote) => {
+            format!("No VM may start yet: this node waits for {peer} or the witness to answer.")
+        }
+        Some(Standing::PeerIsNewer { syncing: true }) => {
+            format!("Not protected: this node is receiving the newer data of {peer}.")
+        }
+        Some(Standing::PeerIsNewer { syncing: false }) => {
+            format!("Not protected: {peer} holds newer data and this node waits for it.")
+        }
+        Some(Standing::FenceWait { left_ms }) => {
+            format!("Not protected: {peer} is lost and its VMs start here in {} s.", left_ms.div_ceil(1000))
+        }
+        Some(Standing::Amnesia) => {
+            format!("Not protected: this node lost its record of votes and must be admitted again by {peer}.")
+        }
+        Some(Standing::Unwell { what }) => {
+            format!("Not protected: this node is unwell ({}).", what.trim_end_matches('.'))
+        }
+        Some(Standing::Running) if missing.is_empty() => {
+            "Protected: every write is on both nodes, and either of them may be lost.".to_owned()
+        }
+        Some(Standing::Running) => format!("Not protected: {listed}."),
+    };
+    Verdict { protected: missing.is_empty(), sentence, missing }
+}
+
+fn missing(status: &Status) -> Vec<String> {
+    let mut missing = Vec::new();
+    let peer = peer_name(status);
+    let joined = status.pair.as_ref().is_some_and(|p| p.peer.is_some());
+    match &status.quorum {
+        None => missing.push("the state of the pair is not known".to_owned()),
+        Some(quorum) if joined => {
+            replicas(status, quorum, &peer, &mut missing);
+            links(status, quorum, &peer, &mut missing);
+        }
+        Some(_) => missing.push("the second node has not joined".to_owned()),
+    }
+    if let Some(quorum) = &status.quorum {
+        match &quorum.witness {
+            WitnessStatus::Reachable { .. } => {}
+            WitnessStatus::None => missing.push("no witness is enrolled".to_owned()),
+            WitnessStatus::Unreachable { address, .. } => {
+                missing.push(format!("the witness {address} does not answer"));
+            }
+        }
+        if quorum.standing != Standing::Running || !quorum.may_run {
+            missing.push("this node may not run VMs".to_owned());
+        }
+    }
+    match &status.watchdog {
+        WatchdogStatus::Armed { proven: true, .. } => {}
+        WatchdogStatus::Armed { proven: false, .. } => {
+            missing.push("the watchdog of this node has not been proven".to_owned());
+        }
+        WatchdogStatus::Absent => missing.push("this node has no watchdog".to_owned()),
+    }
+    match &status.pool {
+        None => missing.push("the pool of this node is not open".to_owned()),
+        Some(pool) => {
+            let unwell = pool.disks.iter().filter(|d| !d.well);
+            missing.extend(unwell.map(|d| format!("the pool disk {} has failed", d.path)));
+        }
+    }
+    missing
+}
+
+fn replicas(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
+    let state = status.mirror.as_ref().map(|m| (m.state, m.dirty_extents));
+    let both = quorum.members.len() == 2;
+    match state {
+        Some((MirrorState::InSync, _)) if both => {}
+        Some((MirrorState::Resyncing, dirty)) => {
+            // One extent is 64 KiB.
+            missing.push(format!("{} MiB are still to be copied to {peer}", dirty.div_ceil(16)));
+        }
+        Some((MirrorState::Reconciling, _)) => missing.push(format!("this node and {peer} compare their journals")),
+        Some((MirrorState::Behind, _)) => missing.push(format!("this node lacks data that {peer} holds")),
+        Some((MirrorState::Held, _)) => missing.push(format!("writes wait for {peer} or for a decision")),
+        Some((MirrorState::InSync | MirrorState::Solo, _)) | None => {
+            missing.push(format!("the replica on {peer} is not in sync"));
+        }
+    }
+}
+
+fn links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
+    if !quorum.peer_alive {
+        missing.push(format!("{peer} does not answer"));
+        return;
+    }
+    let down = status.links.iter().filter(|l| !l.up);
+    missing.extend(down.map(|l| format!("the link {} is down", l.name)));
+    if status.links.len() < 2 {
+        missing.push(format!("there is no second link to {peer}"));
+    }
+}
+
+fn peer_name(status: &Status) -> String {
+    match status.pair.as_ref().and_then(|p| p.peer.as_ref()) {
+        Some(name) => format!("node {name}"),
+        None => "the other node".to_owned(),
+    }
+}

@@ -1,0 +1,140 @@
+//! VMs on the wire.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// One VM: what it is meant to be and what this node sees of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmView {
+    /// Its name.
+    pub name: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// How it boots.
+    pub firmware: FirmwareView,
+    /// Names of its volumes, the first one boots.
+    pub disks: Vec<String>,
+    /// The node that may run it, "A" or "B".
+    pub owner: String,
+    /// What it is meant to do.
+    pub intent: IntentView,
+    /// Starting order, 0 (last) to 100 (first).
+    pub priority: u8,
+    /// Whether it is started on the survivor when its node is lost.
+    pub ha: bool,
+    /// What this node sees of it.
+    pub state: VmState,
+    /// Why it is in this state, if there is more to say; one sentence.
+    pub reason: Option<String>,
+}
+
+/// How a VM boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FirmwareView {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    #[default]
+    Uefi,
+}
+
+/// What a VM is meant to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntentView {
+    /// It runs, and is started again when it or its node dies.
+    Running,
+    /// Someone stopped it.
+    Stopped,
+    /// Its own operating system switched it off.
+    GuestShutDown,
+}
+
+/// What a node sees of a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VmState {
+    /// Not running here.
+    Stopped,
+    /// Being started, or waiting for the right to run.
+    Starting,
+    /// Running here.
+    Running,
+    /// Held here: it goes on when the pair has decided.
+    Paused,
+    /// Being shut down.
+    Stopping,
+    /// It could not be started.
+    Failed,
+    /// It belongs to the other node: ask that one.
+    Elsewhere,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn middle() -> u8 {
+    50
+}
+
+/// Make a VM.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVm {
+    /// 1 to 32 lower-case letters, digits and hyphens.
+    pub name: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// How it boots; UEFI unless told otherwise.
+    #[serde(default)]
+    pub firmware: FirmwareView,
+    /// Names of its volumes, the first one boots.
+    #[serde(default)]
+    pub disks: Vec<String>,
+    /// The node that runs it, "A" or "B"; the node that is asked unless told otherwise.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Whether it starts at once.
+    #[serde(default = "yes")]
+    pub start: bool,
+    /// Starting order, 0 (last) to 100 (first).
+    #[serde(default = "middle")]
+    pub priority: u8,
+    /// Whether it is started on the survivor when its node is lost.
+    #[serde(default = "yes")]
+    pub ha: bool,
+}
+
+impl From<dyad_desired::Firmware> for FirmwareView {
+    fn from(firmware: dyad_desired::Firmware) -> Self {
+        match firmware {
+            dyad_desired::Firmware::Bios => FirmwareView::Bios,
+            dyad_desired::Firmware::Uefi => FirmwareView::Uefi,
+        }
+    }
+}
+
+impl From<FirmwareView> for dyad_desired::Firmware {
+    fn from(firmware: FirmwareView) -> Self {
+        match firmware {
+            FirmwareView::Bios => dyad_desired::Firmware::Bios,
+            FirmwareView::Uefi => dyad_desired::Firmware::Uefi,
+        }
+    }
+}
+
+impl From<dyad_desired::Intent> for IntentView {
+    fn from(intent: dyad_desired::Intent) -> Self {
+        match intent {
+            dyad_desired::Intent::Running => IntentView::Running,
+            dyad_desired::Intent::Stopped => IntentView::Stopped,
+            dyad_desired::Intent::GuestShutDown => IntentView::GuestShutDown,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The sentence tells the truth: one healthy pair, then everything that may be missing, one by one.
+
+use dyad_api::{Role, StatusReply, Versions, verdict};
+use dyad_control::{
+    LinkStatus, MirrorState, MirrorStatus, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Standing, Status,
+    WatchdogStatus, WitnessStatus,
+};
+use dyad_quorum::NodeId;
+
+fn healthy() -> Status {
+    Status {
+        revision: 1,
+        phase: Phase::Running,
+        pair: Some(Pair {
+            id: "00ff".into(),
+            name: "office".into(),
+            me: NodeId::A,
+            node: "left".into(),
+            peer: Some("right".into()),
+        }),
+        quorum: Some(QuorumStatus {
+            epoch: 3,
+            members: vec![NodeId::A, NodeId::B],
+            tie: "W".into(),
+            lead: NodeId::A,
+            lineage: 0,
+            may_run: true,
+            standing: Standing::Running,
+            peer_alive: true,
+            witness: WitnessStatus::Reachable { address: "w:7403".into(), rtt_us: 400 },
+        }),
+        links: vec![LinkStatus { name: "eth1".into(), up: true }, LinkStatus { name: "eth2".into(), up: true }],
+        mirror: Some(MirrorStatus {
+            connected: true,
+            state: MirrorState::InSync,
+            dirty_extents: 0,
+            resync_bytes: 0,
+            resync_dirty_bytes: 0,
+            healed_blocks: 0,
+        }),
+        pool: Some(PoolStatus {
+            total_bytes: 1 << 34,
+            used_bytes: 1 << 20,
+            disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, well: true, trouble: None }],
+        }),
+        watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
+        volumes: vec![],
+        permits: vec![],
+        document_generation: 1,
+        pairing_code: None,
+    }
+}
+
+fn with(change: impl FnOnce(&mut Status)) -> Status {
+    let mut status = healthy();
+    change(&mut status);
+    status
+}
+
+fn quorum(change: impl FnOnce(&mut QuorumStatus)) -> Status {
+    with(|s| change(s.quorum.as_mut().unwrap()))
+}
+
+fn mirror(state: MirrorState) -> Status {
+    with(|s| {
+        let mirror = s.mirror.as_mut().unwrap();
+        mirror.state = state;
+        mirror.dirty_extents = 33;
+    })
+}
+
+#[test]
+fn a_healthy_pair_is_protected() {
+    let verdict = verdict(&healthy());
+    assert!(verdict.protected);
+    assert_eq!(verdict.sentence, "Protected: every write is on both nodes, and either of them may be lost.");
+    assert_eq!(verdict.missing, Vec::<String>::new());
+}
+
+#[test]
+fn whatever_is_missing_is_said() {
+    let cases: Vec<(Status, &str)> = vec![
+        (with(|s| s.links[1].up = false), "Not protected: the link eth2 is down."),
+        (with(|s| s.links.truncate(1)), "Not protected: there is no second link to node right."),
+        (quorum(|q| q.witness = WitnessStatus::None), "Not protected: no witness is enrolled."),
+        (
+            quorum(|q| q.witness = WitnessStatus::Unreachable { address: "w:7403".into(), silent_s: Some(9) }),
+            "Not protected: the witness w:7403 does not answer.",
+        ),
+        (with(|s| s.watchdog = WatchdogStatus::Absent), "Not protected: this node has no watchdog."),
+        (
+            with(|s| s.watchdog = WatchdogStatus::Armed { identity: String::new(), timeout_s: 3, proven: false }),
+            "Not protected: the watchdog of this node has not been proven.",
+        ),
+        (with(|s| s.pool = None), "Not protected: the pool of this node is not open."),
+        (with(|s| s.pool.as_mut().unwrap().disks[0].well = false), "Not protected: the pool disk /dev/vdb has failed."),
+        (with(|s| s.mirror = None), "Not protected: the replica on node right is not in sync."),
+        (quorum(|q| q.members = vec![NodeId::A]), "Not protected: the replica on node right is not in sync."),
+        (mirror(MirrorState::Resyncing), "Not protected: 3 MiB are still to be copied to node right."),
+        (mirror(MirrorState::Behind), "Not protected: this node lacks data that node right holds."),
+        (mirror(MirrorState::Held), "Not protected: writes wait for node right or for a decision."),
+        (mirror(MirrorState::Reconciling), "Not protected: this node and node right compare their journals."),
+        (quorum(|q| q.peer_alive = false), "Not protected: node right does not answer."),
+        (with(|s| s.pair.as_mut().unwrap().peer = None), "Not protected: the second node has not joined."),
+        (with(|s| s.quorum = None), "Not protected: this node does not know yet who holds the newest data."),
+        (quorum(|q| q.standing = Standing::Paused), "The VMs of this node are paused: neither node right nor the"),
+        (quorum(|q| q.standing = Standing::WaitingForVote), "No VM may start yet: this node waits for node right"),
+        (
+            quorum(|q| q.standing = Standing::FenceWait { left_ms: 3001 }),
+            "Not protected: node right is lost and its VMs start here in 4 s.",
+        ),
+        (quorum(|q| q.standing = Standing::PeerIsNewer { syncing: true }), "Not protected: this node is receiving"),
+        (quorum(|q| q.standing = Standing::PeerIsNewer { syncing: false }), "Not protected: node right holds newer"),
+        (quorum(|q| q.standing = Standing::Amnesia), "Not protected: this node lost its record of votes"),
+        (
+            quorum(|q| q.standing = Standing::Unwell { what: "The disk hangs.".into() }),
+            "Not protected: this node is unwell (The disk hangs).",
+        ),
+        (with(|s| s.phase = Phase::Blank), "This node is not set up yet: answer the wizard."),
+        (
+            with(|s| s.phase = Phase::SettingUp { step: "Formatting the disks.".into() }),
+            "This node is being set up: Formatting the disks.",
+        ),
+        (with(|s| s.phase = Phase::Broken { sentence: "No pool disk opens.".into() }), "No pool disk opens."),
+    ];
+    for (status, expected) in cases {
+        let verdict = verdict(&status);
+        assert!(!verdict.protected, "{expected}");
+        assert!(!verdict.missing.is_empty(), "{expected}");
+        assert!(verdict.sentence.starts_with(expected), "{}", verdict.sentence);
+        assert!(verdict.sentence.ends_with('.') && !verdict.sentence.contains(".."), "{}", verdict.sentence);
+        assert!(verdict.missing.iter().all(|m| !m.ends_with('.')), "{:?}", verdict.missing);
+    }
+}
+
+#[test]
+fn everything_missing_at_once_is_listed() {
+    let status = with(|s| {
+        s.links[0].up = false;
+        s.watchdog = WatchdogStatus::Absent;
+        s.quorum.as_mut().unwrap().witness = WitnessStatus::None;
+    });
+    assert_eq!(
+        verdict(&status).sentence,
+        "Not protected: the link eth1 is down; no witness is enrolled; this node has no watchdog."
+    );
+}
+
+#[test]
+fn details_are_only_for_those_who_are_logged_in() {
+    let versions = Versions { dyad: "0".into(), api: "1".into() };
+    let mut status = healthy();
+    status.pairing_code = Some("123456".into());
+    let open = StatusReply::of(&status, versions.clone(), false);
+    assert!(!serde_json::to_string(&open).unwrap().contains("123456"));
+    assert_eq!((open.role, open.epoch, open.node.as_deref()), (Role::Lead, Some(3), Some("A")));
+    let details = StatusReply::of(&status, versions, true).details.expect("details");
+    assert_eq!(details.pairing_code.as_deref(), Some("123456"));
+    assert_eq!(details.links.len(), 2);
+}
+
+#[test]
+fn the_role_follows_membership() {
+    let role =
+        |status: &Status| StatusReply::of(status, Versions { dyad: String::new(), api: String::new() }, false).role;
+    assert_eq!(role(&quorum(|q| q.lead = NodeId::B)), Role::Follower);
+    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::A])), Role::Solo);
+    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::B])), Role::Behind);
+    assert_eq!(role(&with(|s| s.pair = None)), Role::Blank);
+}
