@@ -91,6 +91,8 @@ pub struct Found {
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
+    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every interface of the node.
+    pub links: Vec<String>,
     /// Argon2 hash (PHC string) of the administrator's password.
     pub admin_password_hash: String,
 }
@@ -102,6 +104,8 @@ pub struct Join {
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
+    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every interface of the node.
+    pub links: Vec<String>,
     /// The code that the first node shows.
     pub code: String,
     /// Which offer to take, as [`Offer::pair_id`], if several pairs are heard; also `host:port` for pairs without a
