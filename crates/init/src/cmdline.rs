@@ -1,0 +1,63 @@
+//! Our words on the kernel command line.
+
+use crate::machine::Machine;
+use anyhow::Context;
+use std::time::Duration;
+
+/// What the command line may change. Tests of whole machines use it; nobody else needs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `dyad.watchdog=SECONDS`: period of the watchdog; 0 leaves it alone.
+    pub watchdog: Duration,
+    /// `dyad.disk=SECONDS`: how long to wait for the system disk to appear.
+    pub disk: Duration,
+    /// `dyad.rescue=SECONDS`: how long a broken node shows what is wrong before it reboots.
+    pub rescue: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { watchdog: Duration::from_secs(30), disk: Duration::from_secs(60), rescue: Duration::from_secs(120) }
+    }
+}
+
+impl Options {
+    /// Reads a command line; what is not understood is left at its default.
+    pub fn parse(line: &str) -> Self {
+        let mut options = Self::default();
+        for (name, value) in line.split_whitespace().filter_map(|word| word.strip_prefix("dyad.")?.split_once('=')) {
+            let Ok(seconds) = value.parse().map(Duration::from_secs) else { continue };
+            match name {
+                "watchdog" => options.watchdog = seconds,
+                "disk" => options.disk = seconds,
+                "rescue" => options.rescue = seconds,
+                _ => {}
+            }
+        }
+        options
+    }
+
+    /// The options of this boot, for those who cannot be handed them.
+    pub fn of_this_boot() -> Self {
+        Self::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())
+    }
+}
+
+/// Phase: reads the command line.
+pub fn read(machine: &mut Machine) -> anyhow::Result<()> {
+    let line = std::fs::read_to_string("/proc/cmdline").context("the kernel does not show its command line")?;
+    machine.options = Options::parse(&line);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_words_count() {
+        let options = Options::parse("quiet dyad.rescue=5 watchdog=9 dyad.disk=x dyad.unknown=1 dyad.watchdog=0");
+        let expected = Options { rescue: Duration::from_secs(5), watchdog: Duration::ZERO, ..Options::default() };
+        assert_eq!(options, expected);
+    }
+}

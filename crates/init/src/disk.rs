@@ -1,0 +1,184 @@
+//! The system disk: the one that the boot loader came from and that holds what this node remembers.
+
+use crate::events::DeviceEvents;
+use crate::machine::Machine;
+use crate::partition::{self, Role, State};
+use crate::{log, sys};
+use anyhow::{Context, bail};
+use dyad_update::LoaderVariables;
+use nix::mount::{MsFlags, mount as attach};
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+const VARIABLES: &str = "/sys/firmware/efi/efivars";
+/// Disks of the kernel that can never hold the system.
+const NOT_DISKS: [&str; 7] = ["loop", "ram", "zram", "sr", "fd", "dm-", "nbd"];
+const TOOLS: &str = "/usr/sbin";
+
+/// Phase: waits for the system disk. Two of them are an error: which one remembers the truth, nobody here can know.
+pub fn find(machine: &mut Machine) -> anyhow::Result<()> {
+    let booted = LoaderVariables::new(Path::new(VARIABLES)).partition().unwrap_or_default();
+    let events = DeviceEvents::open()?;
+    let deadline = Instant::now() + machine.options.disk;
+    loop {
+        // Devices may have come since the drivers were loaded; a disk behind a bridge takes several rounds.
+        machine.modules.load_for_devices();
+        if let Some(disk) = choose(system_disks(booted.as_deref()))? {
+            log::info(&format!("the system disk is {}", disk.display()));
+            machine.disk = disk;
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!(
+                "no disk holds this system after {} s. Check the cables and the controller of the disk this node \
+                 was started from; the drivers know these disks: {}",
+                machine.options.disk.as_secs(),
+                disks().iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(" ")
+            );
+        }
+        events.wait(left)?;
+    }
+}
+
+/// Phase: creates and formats the state partition at the first boot.
+pub fn prepare(machine: &mut Machine) -> anyhow::Result<()> {
+    let disk = &machine.disk;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(disk)
+        .with_context(|| format!("{} cannot be written: it may be failing or write-protected", disk.display()))?;
+    let number = match partition::role(&mut file) {
+        Role::System { state: State::Ready(_), .. } => return Ok(()),
+        Role::System { state: State::Unfinished(number), .. } => number,
+        Role::System { state: State::Absent, .. } => {
+            let number = partition::add_state(&mut file)?;
+            file.sync_all()?;
+            sys::reread_partitions(&file).context("the kernel does not take the new partition table")?;
+            number
+        }
+        Role::Other => bail!("{} lost its partition table. Write the image again", disk.display()),
+    };
+    let device = node(disk, number);
+    log::info(&format!("first boot: formatting {}", device.display()));
+    let options =
+        ["-q", "-F", "-t", "ext4", "-m", "0", "-L", "dyad-state", "-E", "lazy_itable_init=1,lazy_journal_init=1"];
+    run("mke2fs", &options, &device, 0)?;
+    partition::finish_state(&mut file, number)?;
+    file.sync_all().context("the system disk does not keep its partition table")
+}
+
+/// Phase: checks and mounts both partitions. The system partition stays read-only outside of updates.
+pub fn mount(machine: &mut Machine) -> anyhow::Result<()> {
+    let mut file = File::open(&machine.disk).context("the system disk went away")?;
+    let Role::System { esp, state: State::Ready(state), .. } = partition::role(&mut file) else {
+        bail!("{} lost its state partition. Restore it, or write the image again", machine.disk.display());
+    };
+    drop(file);
+    let (esp, state) = (node(&machine.disk, esp), node(&machine.disk, state));
+    // 1: repaired. Whatever is beyond that needs a person: guessing would lose what this node remembers.
+    run("e2fsck", &["-p"], &state, 1)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    attach(Some(&state), "/state", Some("ext4"), flags, Some("errors=remount-ro"))
+        .with_context(|| format!("the state partition {} does not mount", state.display()))?;
+    for directory in ["/state/log", "/state/var/lib/dhcpcd"] {
+        fs::create_dir_all(directory).context("the state partition is not writable")?;
+    }
+    attach(Some("/state/var"), "/var", None::<&str>, MsFlags::MS_BIND, None::<&str>).context("/var cannot be kept")?;
+    // A system partition that needs repair still booted this system: say so, and go on.
+    if let Err(error) = run("fsck.fat", &["-a"], &esp, 1) {
+        log::warn(&format!("{error:#}"));
+    }
+    let flags = flags | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
+    attach(Some(&esp), "/boot", Some("vfat"), flags, Some("umask=0077"))
+        .with_context(|| format!("the system partition {} does not mount", esp.display()))
+}
+
+/// A disk that holds a system of ours, and whether it has a state.
+type Candidate = (PathBuf, bool);
+
+/// Disks whose system partition is the one the boot loader came from; all of ours if the loader did not say.
+fn system_disks(booted: Option<&str>) -> Vec<Candidate> {
+    let candidate = |disk: PathBuf| {
+        let mut file = File::open(&disk).ok()?;
+        match partition::role(&mut file) {
+            Role::System { esp_id, state, .. } if booted.is_none_or(|id| id == esp_id) => {
+                Some((disk, matches!(state, State::Ready(_))))
+            }
+            _ => None,
+        }
+    };
+    disks().into_iter().filter_map(candidate).collect()
+}
+
+/// The one with a state wins over freshly written ones.
+fn choose(mut candidates: Vec<Candidate>) -> anyhow::Result<Option<PathBuf>> {
+    if candidates.iter().any(|(_, ready)| *ready) {
+        candidates.retain(|(_, ready)| *ready);
+    }
+    if let [(first, _), (second, _), ..] = &candidates[..] {
+        bail!(
+            "{} and {} both hold a Dyad system. Take out the one that does not belong to this node",
+            first.display(),
+            second.display()
+        );
+    }
+    Ok(candidates.pop().map(|(disk, _)| disk))
+}
+
+fn disks() -> Vec<PathBuf> {
+    let mut names: Vec<String> = fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    names.sort();
+    names.into_iter().map(|name| Path::new("/dev").join(name)).collect()
+}
+
+/// `/dev/vda`, 1 → `/dev/vda1`; `/dev/nvme0n1`, 1 → `/dev/nvme0n1p1`.
+fn node(disk: &Path, number: u32) -> PathBuf {
+    let name = disk.to_string_lossy();
+    let gap = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    PathBuf::from(format!("{name}{gap}{number}"))
+}
+
+/// Runs a file system tool on `device`. Exit codes up to `worst` are good.
+fn run(tool: &str, options: &[&str], device: &Path, worst: i32) -> anyhow::Result<()> {
+    let output = Command::new(Path::new(TOOLS).join(tool))
+        .args(options)
+        .arg(device)
+        .output()
+        .with_context(|| format!("{tool} does not start"))?;
+    if output.status.code().is_none_or(|code| code > worst) {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{tool} gave up on {} ({}): {}", device.display(), output.status, String::from_utf8_lossy(&said).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_are_named_as_the_kernel_does() {
+        assert_eq!(node(Path::new("/dev/vda"), 3), Path::new("/dev/vda3"));
+        assert_eq!(node(Path::new("/dev/nvme0n1"), 3), Path::new("/dev/nvme0n1p3"));
+    }
+
+    #[test]
+    fn the_disk_with_a_state_is_chosen_and_two_of_a_kind_are_refused() {
+        let disk = |name: &str, ready| (PathBuf::from(name), ready);
+        assert_eq!(choose(vec![]).expect("no error"), None);
+        let chosen = choose(vec![disk("a", false), disk("b", true), disk("c", false)]).expect("no error");
+        assert_eq!(chosen, Some(PathBuf::from("b")));
+        assert!(choose(vec![disk("a", false), disk("b", false)]).is_err());
+        assert!(choose(vec![disk("a", true), disk("b", true), disk("c", false)]).is_err());
+    }
+}

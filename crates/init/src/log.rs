@@ -1,0 +1,40 @@
+//! What init says: to the kernel log always, to the console until the status screen owns it.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set once `dyad-console` draws on the lines that the kernel console shares.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on only the kernel log is written.
+pub fn leave_console() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// The console is ours again.
+pub fn take_console() {
+    QUIET.store(false, Ordering::Relaxed);
+}
+
+/// The ordinary course of things.
+pub fn info(text: &str) {
+    write(6, text);
+}
+
+/// Something a person may have to look at.
+pub fn warn(text: &str) {
+    write(4, text);
+}
+
+fn write(level: u8, text: &str) {
+    // Each message opens its target: a console may appear, vanish and hang up under us. Nothing helps if it fails.
+    if let Ok(mut kernel) = OpenOptions::new().write(true).open("/dev/kmsg") {
+        let _ = kernel.write_all(format!("<{level}>dyad-init: {text}\n").as_bytes());
+    }
+    if !QUIET.load(Ordering::Relaxed)
+        && let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console")
+    {
+        let _ = console.write_all(format!("dyad: {text}\r\n").as_bytes());
+    }
+}

@@ -1,0 +1,187 @@
+//! The partition table of the system disk: recognising it, and adding what the image left out.
+
+use anyhow::{Context, bail};
+use dyad_update::layout::{self, MIB};
+use gptman::{GPT, GPTPartitionEntry};
+use std::io::{Read, Seek, SeekFrom, Write};
+
+/// Name of the state partition until its file system is complete: then nothing in it can be worth keeping.
+const UNFINISHED: &str = "dyad-state.new";
+
+/// What a disk is to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Not a system disk of ours.
+    Other,
+    /// Holds the system; `state` says how far its state partition is.
+    System {
+        /// Number of the system partition.
+        esp: u32,
+        /// Identifier of the system partition, as the boot loader reports it.
+        esp_id: String,
+        /// The state partition.
+        state: State,
+    },
+}
+
+/// How far the state partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// There is none.
+    Absent,
+    /// It has a place, but its file system was not finished.
+    Unfinished(u32),
+    /// It is in use.
+    Ready(u32),
+}
+
+/// Reads the table of a disk.
+pub fn role(disk: &mut (impl Read + Seek)) -> Role {
+    let Ok(table) = GPT::find_from(disk) else { return Role::Other };
+    let find = |name: &str, kind: [u8; 16]| {
+        let fits =
+            |entry: &GPTPartitionEntry| entry.partition_type_guid == kind && entry.partition_name.as_str() == name;
+        table.iter().find(|(_, entry)| fits(entry)).map(|(number, entry)| (number, entry.unique_partition_guid))
+    };
+    let Some((esp, id)) = find(layout::ESP, layout::partition(layout::ESP).kind) else { return Role::Other };
+    let kind = layout::partition(layout::STATE).kind;
+    let state = match (find(layout::STATE, kind), find(UNFINISHED, kind)) {
+        (Some((number, _)), _) => State::Ready(number),
+        (None, Some((number, _))) => State::Unfinished(number),
+        (None, None) => State::Absent,
+    };
+    Role::System { esp, esp_id: layout::format_guid(&id), state }
+}
+
+/// Adds the partitions that the image left out. The table is stretched to the real end of the disk first: an image
+/// knows only its own end. Returns the number of the state partition, which is unfinished now.
+pub fn add_state(disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<u32> {
+    let bytes = disk.seek(SeekFrom::End(0))?;
+    let mut table = GPT::find_from(disk).context("the partition table of the system disk is damaged")?;
+    let sector = table.sector_size;
+    table.header.update_from(disk, sector).context("the partition table does not fit the system disk")?;
+    table.align = MIB / sector;
+    if bytes >= layout::SPARE_FROM {
+        let spare = layout::partition(layout::SPARE);
+        add(&mut table, &spare, spare.name, spare.bytes / sector)?;
+    }
+    let row = layout::partition(layout::STATE);
+    let room = table.get_maximum_partition_size().unwrap_or(0) / table.align * table.align;
+    if room * sector < layout::SMALLEST_STATE {
+        bail!(
+            "the system disk has no {} MiB left for the state of this node: use a larger disk",
+            layout::SMALLEST_STATE / MIB
+        );
+    }
+    let number = add(&mut table, &row, UNFINISHED, room.min(row.bytes / sector))?;
+    write(&mut table, disk)?;
+    Ok(number)
+}
+
+/// Marks the file system of the state partition as complete.
+pub fn finish_state(disk: &mut (impl Read + Write + Seek), number: u32) -> anyhow::Result<()> {
+    let mut table = GPT::find_from(disk).context("the partition table of the system disk is damaged")?;
+    table[number].partition_name = layout::STATE.into();
+    write(&mut table, disk)
+}
+
+fn add(table: &mut GPT, row: &layout::Partition, name: &str, sectors: u64) -> anyhow::Result<u32> {
+    let number = table
+        .iter()
+        .find(|(_, entry)| entry.is_unused())
+        .map(|(number, _)| number)
+        .context("the partition table of the system disk is full")?;
+    let first = table.find_first_place(sectors).with_context(|| format!("the system disk has no room for {name}"))?;
+    table[number] = GPTPartitionEntry {
+        partition_type_guid: row.kind,
+        unique_partition_guid: row.id,
+        starting_lba: first,
+        ending_lba: first + sectors - 1,
+        attribute_bits: 0,
+        partition_name: name.into(),
+    };
+    Ok(number)
+}
+
+fn write(table: &mut GPT, disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<()> {
+    // The backup at the end goes first within gptman's order of writing; either copy alone is a valid table.
+    table.write_into(disk).context("the partition table of the system disk cannot be written")?;
+    disk.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    /// A disk as the image leaves it: written for its own end, then the disk goes on.
+    fn flashed(bytes: u64) -> File {
+        let mut disk = tempfile::tempfile().expect("a file");
+        let esp = layout::partition(layout::ESP);
+        disk.set_len(esp.bytes + 2 * MIB).expect("sized");
+        let mut table = GPT::new_from(&mut disk, 512, layout::disk_id()).expect("a table");
+        table.align = MIB / 512;
+        add(&mut table, &esp, esp.name, esp.bytes / 512).expect("room");
+        table.write_into(&mut disk).expect("written");
+        disk.set_len(bytes).expect("sized");
+        disk
+    }
+
+    fn state(disk: &mut File) -> State {
+        match role(disk) {
+            Role::System { state, .. } => state,
+            Role::Other => panic!("not recognised"),
+        }
+    }
+
+    #[test]
+    fn a_flashed_disk_gets_its_state_once() {
+        let mut disk = flashed(32 << 30);
+        assert_eq!(state(&mut disk), State::Absent);
+        let number = add_state(&mut disk).expect("added");
+        assert_eq!(state(&mut disk), State::Unfinished(number));
+        finish_state(&mut disk, number).expect("finished");
+        assert_eq!(state(&mut disk), State::Ready(number));
+
+        let table = GPT::find_from(&mut disk).expect("a table");
+        assert_eq!(table.header.backup_lba, (32 << 30) / 512 - 1, "the backup stayed at the end of the image");
+        let sizes: Vec<_> = table
+            .iter()
+            .filter(|(_, entry)| entry.is_used())
+            .map(|(_, entry)| (entry.partition_name.as_str().to_owned(), entry.size().expect("a size") * 512 / MIB))
+            .collect();
+        let named = |name: &str| layout::partition(name).bytes / MIB;
+        let expected = [layout::ESP, layout::SPARE, layout::STATE].map(|name| (name.to_owned(), named(name)));
+        assert_eq!(sizes, expected);
+    }
+
+    #[test]
+    fn a_small_disk_has_less_state_and_no_spare_room() {
+        let mut disk = flashed(2 << 30);
+        let number = add_state(&mut disk).expect("added");
+        let table = GPT::find_from(&mut disk).expect("a table");
+        assert_eq!(table.iter().filter(|(_, entry)| entry.is_used()).count(), 2);
+        let mib = table[number].size().expect("a size") * 512 / MIB;
+        assert!((1500..=1535).contains(&mib), "{mib} MiB");
+    }
+
+    #[test]
+    fn a_tiny_disk_is_refused_and_left_alone() {
+        let mut disk = flashed(700 * MIB);
+        assert!(add_state(&mut disk).is_err());
+        assert_eq!(state(&mut disk), State::Absent);
+    }
+
+    #[test]
+    fn other_disks_are_not_ours() {
+        let mut blank = tempfile::tempfile().expect("a file");
+        blank.set_len(64 * MIB).expect("sized");
+        assert_eq!(role(&mut blank), Role::Other);
+        let mut foreign = flashed(1 << 30);
+        let mut table = GPT::find_from(&mut foreign).expect("a table");
+        table[1].partition_name = "EFI System Partition".into();
+        table.write_into(&mut foreign).expect("written");
+        assert_eq!(role(&mut foreign), Role::Other);
+    }
+}

@@ -1,0 +1,99 @@
+//! Shell patterns as they stand in `modules.alias`: `*`, `?` and `[a-z]`.
+
+/// Whether `pattern` describes all of `text`.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    walk(pattern.as_bytes(), text.as_bytes())
+}
+
+fn walk(mut pattern: &[u8], mut text: &[u8]) -> bool {
+    // Where to go on when a later part fails: behind the last star, one byte of text further.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some(rest) = pattern.strip_prefix(b"*") {
+            retry = Some((rest, text));
+            pattern = rest;
+            continue;
+        }
+        if pattern.is_empty() && text.is_empty() {
+            return true;
+        }
+        match step(pattern, text) {
+            Some(rest) => (pattern, text) = (rest, &text[1..]),
+            None => match retry {
+                Some((after, from)) if !from.is_empty() => {
+                    retry = Some((after, &from[1..]));
+                    (pattern, text) = (after, &from[1..]);
+                }
+                _ => return false,
+            },
+        }
+    }
+}
+
+/// Matches one byte of text; returns the rest of the pattern.
+fn step<'a>(pattern: &'a [u8], text: &[u8]) -> Option<&'a [u8]> {
+    let (&head, rest) = pattern.split_first()?;
+    let &byte = text.first()?;
+    match head {
+        b'?' => Some(rest),
+        b'[' => {
+            let end = rest.iter().position(|&b| b == b']')?;
+            class(&rest[..end], byte).then_some(&rest[end + 1..])
+        }
+        _ => (head == byte).then_some(rest),
+    }
+}
+
+fn class(mut set: &[u8], byte: u8) -> bool {
+    loop {
+        match set {
+            [low, b'-', high, rest @ ..] => {
+                if (*low..=*high).contains(&byte) {
+                    return true;
+                }
+                set = rest;
+            }
+            [one, rest @ ..] => {
+                if *one == byte {
+                    return true;
+                }
+                set = rest;
+            }
+            [] => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn real_aliases() {
+        let virtio = "virtio:d00000001v00001AF4";
+        assert!(matches("virtio:d00000001v*", virtio));
+        assert!(!matches("virtio:d00000002v*", virtio));
+        let pci = "pci:v00008086d000025ABsv00001AF4sd00001100bc08sc80i00";
+        assert!(matches("pci:v00008086d000025ABsv*sd*bc*sc*i*", pci));
+        assert!(!matches("pci:v*d*sv*sd*bc01sc06i01*", pci));
+        assert!(matches(
+            "cpu:type:x86,ven*fam*mod*:feature:*00C2*",
+            "cpu:type:x86,ven0002fam0019mod0001:feature:,0000,00C2,00C3"
+        ));
+        assert!(matches("usb:v*p*d*dc*dsc*dp*ic08isc06ip50in*", "usb:v1d0Ap2d1dc00dsc00dp00ic08isc06ip50in00"));
+        assert!(matches("usb:v03F0p0[0-9A]24d*", "usb:v03F0p0A24d0100"));
+        assert!(!matches("usb:v03F0p0[0-9A]24d*", "usb:v03F0p0B24d0100"));
+    }
+
+    #[test]
+    fn corners() {
+        assert!(matches("", ""));
+        assert!(matches("*", ""));
+        assert!(matches("a*b*c", "a-b-b-c"));
+        assert!(!matches("a*b*c", "a-b-b"));
+        assert!(matches("a?c", "abc"));
+        assert!(!matches("a?c", "ac"));
+        assert!(!matches("a", "ab"));
+        assert!(!matches("[a-c", "b"));
+    }
+}
