@@ -1,0 +1,105 @@
+//! A volume in memory that can hold requests back and remembers what it was asked.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use dyad_blockdev::{BLOCK, Backend, BackendError, Done, Request};
+
+pub struct Volume {
+    data: Mutex<Vec<u8>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    holding: bool,
+    failing: bool,
+    held: Vec<(Request, Done)>,
+    asked: Vec<Request>,
+}
+
+impl Volume {
+    pub fn new(size: u64) -> Arc<Self> {
+        Arc::new(Self { data: Mutex::new(vec![0; size as usize]), state: Mutex::default() })
+    }
+
+    /// Keep all requests back from now on.
+    pub fn hold(&self) {
+        self.state.lock().unwrap().holding = true;
+    }
+
+    /// Do what was kept back, in reverse order, from another thread, and hold nothing any more.
+    pub fn release(self: &Arc<Self>) {
+        let mut state = self.state.lock().unwrap();
+        state.holding = false;
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        let volume = self.clone();
+        std::thread::spawn(move || {
+            for (request, done) in held.into_iter().rev() {
+                done(volume.perform(&request));
+            }
+        });
+    }
+
+    /// Fail everything from now on.
+    pub fn fail(&self) {
+        self.state.lock().unwrap().failing = true;
+    }
+
+    /// What was asked since the last call.
+    pub fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.lock().unwrap().asked)
+    }
+
+    pub fn held(&self) -> usize {
+        self.state.lock().unwrap().held.len()
+    }
+
+    pub fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
+        self.data.lock().unwrap()[offset..offset + len].to_vec()
+    }
+
+    fn perform(&self, request: &Request) -> Result<Bytes, BackendError> {
+        if self.state.lock().unwrap().failing {
+            return Err(BackendError::Failed("the test says so".into()));
+        }
+        let mut data = self.data.lock().unwrap();
+        let size = data.len() as u64;
+        let part = |offset: u64, len: u64| {
+            assert!(offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK));
+            assert!(len > 0 && offset + len <= size);
+            offset as usize..(offset + len) as usize
+        };
+        match request {
+            Request::Read { offset, len } => {
+                return Ok(Bytes::copy_from_slice(&data[part(*offset, u64::from(*len))]));
+            }
+            Request::Write { offset, data: new } => {
+                data[part(*offset, new.len() as u64)].copy_from_slice(new);
+            }
+            Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
+                data[part(*offset, *len)].fill(0);
+            }
+            Request::Flush => {}
+        }
+        Ok(Bytes::new())
+    }
+}
+
+impl Backend for Volume {
+    fn submit(&self, request: Request, done: Done) {
+        let mut state = self.state.lock().unwrap();
+        state.asked.push(request.clone());
+        if state.holding {
+            state.held.push((request, done));
+            return;
+        }
+        drop(state);
+        done(self.perform(&request));
+    }
+
+    fn size(&self) -> u64 {
+        self.data.lock().unwrap().len() as u64
+    }
+}
