@@ -1,1 +1,40 @@
-//! dyad-quorum
+//! Who is in sync, who may run virtual machines, and how the other is surely stopped.
+//!
+//! A register decides the configuration of a pair epoch by epoch: one Paxos instance per epoch over three
+//! acceptors, the nodes A and B and the witness W. Each node leases its right to run from its peer. This
+//! crate is the rules as a state machine: [`Quorum`] is fed with [`Event`]s and the time, and answers with
+//! [`Action`]s. The witness uses [`acceptor`] alone.
+//!
+//! It must never know: sockets, files, clocks, threads, what a volume or a virtual machine is.
+//!
+//! **Invariants.**
+//! * I1 no two nodes run a VM at once. I2 a running VM's replica holds every acknowledged write. I3 one chosen
+//!   configuration per epoch. I4 each member of the newest chosen configuration holds every acknowledged write.
+//!   I5 one lead per epoch.
+//! * A message that depends on the record is emitted only after [`Event::Persisted`]: [`Quorum`] holds the durable
+//!   record and one candidate; what the candidate allows waits, what it forbids is forbidden at once.
+//! * The safety of data never depends on time. Time protects only that no VM runs twice.
+//! * One ballot, one target, one value.
+
+pub mod acceptor;
+mod codec;
+pub mod event;
+pub mod lease;
+mod machine;
+pub mod message;
+pub mod mutants;
+mod peer;
+pub mod proposer;
+mod reach;
+pub mod rules;
+pub mod slots;
+pub mod standing;
+pub mod timing;
+pub mod types;
+
+pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Setup, Why, WitnessReply};
+pub use machine::Quorum;
+pub use message::{Answer, Body, Datagram, Echo, Health, Heartbeat, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
+pub use standing::{Fence, Need, Standing};
+pub use timing::{MS, SEC, Timing};
+pub use types::{Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, NodeId, Record, Seat, Time, WitnessId};

@@ -1,0 +1,245 @@
+//! Taking in datagrams and the witness's replies, and sending the own heartbeats.
+
+use super::*;
+use crate::event::{Action, Note};
+use crate::message::{Echo, Health, Heartbeat, Learn, Refusal, Verdict, WitnessAsk};
+
+/// Most asks of the peer relayed to the witness at a time.
+const MAX_RELAYS: usize = 8;
+
+impl Quorum {
+    pub(super) fn on_datagram(&mut self, path: u8, datagram: Datagram, out: &mut Vec<Action>) {
+        if datagram.pair != self.setup.pair || datagram.from != self.peer_id() {
+            return;
+        }
+        match &datagram.body {
+            Body::Heartbeat(beat) => self.on_heartbeat(path, &datagram, beat, out),
+            Body::Grant(echo) => {
+                if self.is_peer_store(datagram.incarnation) && self.is_own(echo) {
+                    self.leases.granted(self.now, echo.sent, &self.setup.timing);
+                }
+            }
+            Body::Ask(ask) => self.on_ask(path, ask, out),
+            Body::Answer(answer) => {
+                if answer.from == self.peer_id().seat() && self.is_peer_store(datagram.incarnation) {
+                    self.on_answer(answer);
+                }
+            }
+            Body::Relay(number, ask) => self.on_relay(path, *number, ask, out),
+            Body::Relayed(number, answer) => {
+                if answer.from == Seat::W && self.active.as_ref().is_some_and(|active| active.ask_id == *number) {
+                    self.on_answer(answer);
+                }
+            }
+        }
+    }
+
+    fn is_own(&self, echo: &Echo) -> bool {
+        echo.boot == self.setup.boot && echo.started == self.started
+    }
+
+    fn on_heartbeat(&mut self, path: u8, datagram: &Datagram, beat: &Heartbeat, out: &mut Vec<Action>) {
+        let mine = (self.setup.boot, self.started);
+        let heard = self.peer.hear(self.now, usize::from(path), datagram, beat, mine, &self.setup.timing);
+        // A chosen configuration is true whoever tells it and however late.
+        self.consider(&beat.base);
+        if !heard.confirmed {
+            return;
+        }
+        self.watch_peer();
+        if heard.new_boot {
+            self.leases.prove(Proof::NewBoot);
+        }
+        let same_store = self.is_peer_store(datagram.incarnation);
+        if same_store {
+            self.peer_watchdog = beat.health.watchdog;
+        }
+        let base = &self.record.base;
+        if beat.base.witness == base.witness && beat.base.incarnations[2] == base.incarnations[2] {
+            self.witness.seen = self.witness.seen.max(beat.mark);
+        }
+        if same_store && beat.base == *base && !base.members.has(self.peer_id()) {
+            // It stopped its VMs before it took over the configuration that removes it.
+            self.leases.prove(Proof::Removed);
+        }
+        let now = self.now;
+        if same_store && !self.peer.drifts() && self.with_view(now, |view| view.may_grant(&beat.base)) {
+            self.leases.grant(now, &self.setup.timing);
+            let echo = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
+            out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Grant(echo)) });
+        }
+    }
+
+    /// Notes whether the peer is up.
+    pub(super) fn watch_peer(&mut self) {
+        // A dying gasp needs no confirmation by silence, unless the peer is heard after all.
+        let gasped = matches!(self.peer_proof, Some((Proof::DyingGasp, at)) if at >= self.peer.heard_at());
+        if self.peer.alive(self.now, &self.setup.timing) && !gasped {
+            self.peer.alive_since.get_or_insert(self.now);
+            self.peer.lost_at = None;
+        } else if self.peer.alive_since.take().is_some() {
+            self.peer.lost_at = self.peer.lost_at.max(Some(self.now));
+        }
+    }
+
+    /// Since when the silence of the peer counts; in the future while it is too early to tell.
+    pub(super) fn silent_from(&self) -> Time {
+        let timing = &self.setup.timing;
+        // A rebooted node gives its peer time to boot as well; a daemon that restarted under running VMs does not.
+        let patience = if self.vms == Vms::None { timing.cold_patience } else { timing.detection() };
+        self.peer.lost_at.unwrap_or(self.started + patience)
+    }
+
+    /// Takes note of a chosen configuration.
+    pub(super) fn consider(&mut self, config: &Config) {
+        if !config.exists() {
+            return;
+        }
+        let newest = self.newest();
+        if config.rank() > newest.rank() {
+            self.heard = Some(config.clone());
+        } else if config.rank() == newest.rank() && config != newest {
+            self.conflict = true;
+        }
+    }
+
+    fn on_relay(&mut self, path: u8, number: u64, ask: &WitnessAsk, out: &mut Vec<Action>) {
+        let honest = ask.sender() == self.peer_id() && ask.pair() == self.setup.pair;
+        if honest && self.relays.len() < MAX_RELAYS {
+            let id = self.number();
+            self.relays.push((id, path, number));
+            out.push(Action::AskWitness { id, ask: ask.clone() });
+        }
+    }
+
+    pub(super) fn on_witness(&mut self, id: u64, reply: WitnessReply, out: &mut Vec<Action>) {
+        if let Some(index) = self.relays.iter().position(|(own, _, _)| *own == id) {
+            let (_, path, number) = self.relays.remove(index);
+            if let WitnessReply::Answer(answer) = reply {
+                out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Relayed(number, answer)) });
+            }
+            return;
+        }
+        let timing = &self.setup.timing;
+        let was_read = self.witness.read.take_if(|(read, _)| *read == id).is_some();
+        match reply {
+            WitnessReply::Answer(answer) => {
+                let usable = self.on_answer(&answer);
+                if usable {
+                    self.witness.answered(self.now);
+                } else if was_read {
+                    self.witness.missed(self.now);
+                }
+                if was_read {
+                    self.witness.next_read = self.now + self.setup.timing.witness_poll;
+                }
+            }
+            WitnessReply::Unreachable => {
+                if was_read {
+                    self.witness.missed(self.now);
+                    self.witness.next_read = self.now + timing.witness_retry;
+                }
+                if self.active.as_ref().is_some_and(|active| active.ask_id == id) {
+                    self.witness.missed(self.now);
+                    self.relay(out);
+                }
+            }
+        }
+    }
+
+    /// Takes in an acceptor's answer; whether it came from a voter this configuration knows.
+    pub(super) fn on_answer(&mut self, answer: &Answer) -> bool {
+        let base = &self.record.base;
+        if let Verdict::Newer(newer) | Verdict::Base(newer) = &answer.verdict {
+            // A witness enrolled after our base speaks for itself in what it tells.
+            let speaks = answer.from != Seat::W
+                || (newer.witness == answer.witness && newer.incarnations[2] == answer.incarnation);
+            if speaks && newer.rank() > base.rank() {
+                self.consider(&newer.clone());
+                return true;
+            }
+        }
+        if answer.from == Seat::W {
+            if answer.witness != base.witness || answer.incarnation != base.incarnations[2] {
+                return false;
+            }
+            if answer.verdict == Verdict::Refused(Refusal::RolledBack) {
+                self.witness.rolled_back = true;
+            }
+            if self.witness.rolled_back || matches!(answer.verdict, Verdict::Refused(_)) {
+                return false;
+            }
+            self.witness.seen = self.witness.seen.max(answer.mark);
+        } else if answer.incarnation != base.incarnations[answer.from.index()] {
+            return false;
+        }
+        match &answer.verdict {
+            Verdict::Base(told) => {
+                if told.rank() == base.rank() && told != base {
+                    self.conflict = true;
+                }
+                let told = told.clone();
+                self.witness.told(&told);
+            }
+            Verdict::Accepted(ballot, value) => self.on_accepted(answer.from, *ballot, value),
+            Verdict::Nack(ballot, promised) => self.on_nack(*ballot, *promised),
+            Verdict::Promise(..) | Verdict::Newer(_) | Verdict::Refused(_) => {}
+        }
+        true
+    }
+
+    /// Sends heartbeats and reads the witness when it is time.
+    pub(super) fn beat(&mut self, out: &mut Vec<Action>) {
+        if self.now >= self.next_heartbeat {
+            self.next_heartbeat = self.now + self.setup.timing.heartbeat;
+            self.seq += 1;
+            for path in 0..self.peer.path_count() {
+                let beat = Heartbeat {
+                    seq: self.seq,
+                    sent: self.now,
+                    base: self.record.base.clone(),
+                    heard: self.peer.echo(path),
+                    health: self.health(),
+                    mark: self.witness.seen,
+                };
+                let datagram = self.datagram(Body::Heartbeat(beat));
+                out.push(Action::Send { path: Some(path as u8), datagram });
+            }
+        }
+        self.witness.expire(self.now, &self.setup.timing);
+        if self.witness_is_enrolled() && self.witness.read.is_none() && self.now >= self.witness.next_read {
+            let id = self.number();
+            self.witness.read = Some((id, self.now));
+            let ask = WitnessAsk::Learn(Learn {
+                pair: self.setup.pair,
+                sender: self.setup.me,
+                base: self.record.base.clone(),
+                seen: self.witness.seen,
+            });
+            out.push(Action::AskWitness { id, ask });
+        }
+        let lost = self.witness_lost();
+        if lost != self.witness_note {
+            self.witness_note = lost;
+            out.push(Action::Note(if lost { Note::WitnessLost } else { Note::WitnessBack }));
+        }
+    }
+
+    /// Whether neither node reaches the witness.
+    pub(super) fn witness_lost(&self) -> bool {
+        let lost_here = self.witness.lost_for(self.now).is_some();
+        let lost_there = self.peer.health().is_none_or(|health| health.witness_lost_ms > 0);
+        self.witness_is_enrolled() && lost_here && (lost_there || self.peer.alive_since.is_none())
+    }
+
+    fn health(&self) -> Health {
+        let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
+        Health {
+            well: self.well,
+            register: self.failed.is_none(),
+            leaving: self.leaving,
+            watchdog: self.watchdog,
+            witness_lost_ms: u32::try_from(lost).unwrap_or(u32::MAX),
+        }
+    }
+}

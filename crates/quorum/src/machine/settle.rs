@@ -1,0 +1,201 @@
+//! What must hold after every event: VMs stopped where they may not run, the fence, the acknowledgement set, alarms.
+
+use super::*;
+use crate::event::Action;
+use crate::mutants::Mutant;
+
+impl Quorum {
+    pub(super) fn settle(&mut self, out: &mut Vec<Action>) {
+        self.settle_vms(out);
+        if !self.told_config {
+            self.told_config = true;
+            if self.record.base.exists() {
+                out.push(Action::Config(self.record.base.clone()));
+            }
+        }
+        self.settle_fence(out);
+        self.settle_goodbye(out);
+        let acks = self.ack_set();
+        if self.record.base.exists() && self.told_acks != Some(acks) {
+            self.told_acks = Some(acks);
+            out.push(Action::AckSet(acks));
+        }
+        self.settle_alarms(out);
+    }
+
+    /// Freezes, thaws or kills, so that no VM executes without the right to.
+    pub(super) fn settle_vms(&mut self, out: &mut Vec<Action>) {
+        if self.vms == Vms::None {
+            self.paused = false;
+            return;
+        }
+        if let Some(reason) = self.must_kill() {
+            if self.vms != Vms::Killing {
+                self.vms = Vms::Killing;
+                out.push(Action::Kill { reason });
+            }
+            return;
+        }
+        let may = self.may_run(self.now);
+        match self.vms {
+            Vms::Running if !may => {
+                self.vms = Vms::Freezing;
+                self.paused = true;
+                out.push(Action::Note(Note::LeaseLapsed));
+                out.push(Action::Freeze);
+            }
+            Vms::Frozen if may => {
+                self.vms = Vms::Running;
+                self.paused = false;
+                out.push(Action::Note(Note::Resumed));
+                out.push(Action::Thaw);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a configuration in force, accepted or about to be removes this node.
+    fn must_kill(&self) -> Option<KillReason> {
+        let me = self.setup.me;
+        let removed = self.with_view(self.now, |view| !view.member(me) || view.removes(me));
+        let handing_over = self.leaving
+            && self.record.base.members == Members::Both
+            && self.peer.alive_since.is_some()
+            && self.is_peer_store(self.peer.incarnation());
+        if removed { Some(KillReason::Removed) } else { handing_over.then_some(KillReason::Leaving) }
+    }
+
+    /// Whether the peer of a solo node surely runs nothing: `None` = it may, else what proved it.
+    pub(super) fn fence_over(&self) -> Option<Option<Proof>> {
+        let base = &self.record.base;
+        let by_word = self.peer_proof.filter(|_| self.peer_is_dead()).map(|(proof, _)| proof);
+        if let Some(proof) = self.leases.proof().or(by_word) {
+            return Some(Some(proof));
+        }
+        let nobody = base.incarnations[self.peer_id().index()] == 0;
+        let elapsed = self.peer_watchdog && self.now >= self.leases.granted_until();
+        (nobody || elapsed || self.mutants.has(Mutant::NoFenceWait)).then_some(None)
+    }
+
+    fn settle_fence(&mut self, out: &mut Vec<Action>) {
+        let early = self.mutants.has(Mutant::ActBeforeChosen)
+            && self.active.as_ref().is_some_and(|active| active.why == Why::PeerSilent);
+        if self.record.base.members.solo() != Some(self.setup.me) && !early || self.fence_told {
+            return;
+        }
+        match self.fence_over() {
+            Some(proof) => {
+                self.fence_told = true;
+                out.push(Action::Note(Note::FenceOver { proof }));
+                out.push(Action::PeerVmsAllowed);
+            }
+            None if !self.fence_noted => {
+                self.fence_noted = true;
+                let until = self.peer_watchdog.then(|| self.leases.granted_until());
+                out.push(Action::Note(Note::FenceWait { until }));
+            }
+            None => {}
+        }
+    }
+
+    fn settle_goodbye(&mut self, out: &mut Vec<Action>) {
+        if !self.leaving || self.goodbye_told || self.vms != Vms::None || self.write.is_some() {
+            return;
+        }
+        let base = &self.record.base;
+        let done = match base.members.solo() {
+            _ if !base.exists() => true,
+            Some(node) if node == self.setup.me => true,
+            // The peer must know that nothing runs here before this node goes silent.
+            Some(_) => {
+                self.peer.alive_since.is_none() || self.peer.base().is_some_and(|told| told.rank() >= base.rank())
+            }
+            None => false,
+        };
+        if done {
+            self.goodbye_told = true;
+            out.push(Action::GoodbyeDone);
+        }
+    }
+
+    fn settle_alarms(&mut self, out: &mut Vec<Action>) {
+        let wanted = self.wanted_alarms();
+        if wanted == self.alarms {
+            return;
+        }
+        for gone in self.alarms.difference(&wanted) {
+            out.push(Action::Clear(*gone));
+            if *gone == Alarm::PeerSilent {
+                out.push(Action::Note(Note::PeerHeard));
+            }
+        }
+        for new in wanted.difference(&self.alarms) {
+            if *new == Alarm::PeerSilent {
+                out.push(Action::Note(Note::Detected { last_alive: self.peer.heard_at() }));
+            }
+            out.push(Action::Alarm(*new));
+        }
+        self.alarms = wanted;
+    }
+
+    fn wanted_alarms(&self) -> BTreeSet<Alarm> {
+        let mut alarms = BTreeSet::new();
+        let base = &self.record.base;
+        if !base.exists() {
+            return alarms;
+        }
+        let timing = &self.setup.timing;
+        let has_peer = base.incarnations[self.peer_id().index()] != 0;
+        let listened = self.now > self.started + timing.detection();
+        let silent = self.peer.alive_since.is_none();
+        let mut raise = |alarm, condition: bool| {
+            if condition {
+                alarms.insert(alarm);
+            }
+        };
+        raise(Alarm::PeerSilent, has_peer && silent && (self.peer.lost_at.is_some() || listened));
+        for path in 0..self.peer.path_count() {
+            let down = !self.peer.path_up(path, self.now, timing);
+            raise(Alarm::PathDown(path as u8), has_peer && listened && down);
+        }
+        let stranger = !silent && !self.is_peer_store(self.peer.incarnation());
+        raise(Alarm::PeerStranger, has_peer && stranger);
+        raise(Alarm::WitnessLost, self.witness_lost());
+        raise(Alarm::WitnessRolledBack, self.witness.rolled_back);
+        let tie = base.tie.node().filter(|_| base.members == Members::Both && self.witness_is_enrolled());
+        if let Some(node) = tie {
+            raise(Alarm::TieAt(node), true);
+        }
+        raise(Alarm::ClockDrift, self.peer.drifts());
+        raise(Alarm::RegisterFailed, self.failed.is_some());
+        raise(Alarm::PeerUnfenced, has_peer && !self.peer_watchdog);
+        raise(Alarm::Conflict, self.conflict);
+        alarms
+    }
+
+    /// When [`Event::Tick`] is due at the latest, on the own clock.
+    pub fn next_wakeup(&self) -> Time {
+        let timing = &self.setup.timing;
+        let mut next = self.next_heartbeat;
+        let mut at = |time: Time| {
+            if time > self.now {
+                next = next.min(time);
+            }
+        };
+        at(self.leases.until());
+        at(self.leases.granted_until());
+        at(self.peer.alive_until(timing) + 1);
+        at(self.not_before);
+        if self.witness_is_enrolled() {
+            at(self.witness.next_read);
+        }
+        if let Some((from, _, _)) = self.remove_from() {
+            at(from);
+        }
+        if let Some(active) = &self.active {
+            at(active.begun + timing.patience);
+            at(active.sent_at.unwrap_or(self.now) + timing.retry);
+        }
+        next.max(self.now)
+    }
+}

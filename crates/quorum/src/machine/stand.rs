@@ -1,0 +1,71 @@
+//! The standing of a node, derived from epoch, leases and reachability together.
+
+use super::*;
+use crate::standing::{Fence, Need, Standing};
+
+impl Quorum {
+    /// Why this node can or cannot run VMs now.
+    pub fn standing(&self) -> Standing {
+        let base = self.newest();
+        let peer = self.peer_id();
+        let peer_alive = self.peer.alive_since.is_some();
+        if !base.exists() {
+            return Standing::NotSetUp;
+        }
+        if self.failed.is_some() {
+            return Standing::RegisterFailed;
+        }
+        if !base.members.has(self.setup.me) {
+            return Standing::OutOfSync { holder: peer, holder_alive: peer_alive };
+        }
+        if !self.record.votes(self.setup.me.seat()) {
+            return Standing::Stranger;
+        }
+        if self.leaving {
+            return Standing::Leaving;
+        }
+        if self.may_run(self.now) {
+            return match base.members {
+                Members::Both => Standing::InSync {
+                    tie: base.tie,
+                    peer_alive,
+                    witness_alive: self.witness_is_enrolled() && self.witness_reached(),
+                },
+                _ => Standing::Solo { fence: self.fence(), peer_alive },
+            };
+        }
+        Standing::Paused { needs: self.need() }
+    }
+
+    /// The witness answers here or told the peer.
+    fn witness_reached(&self) -> bool {
+        let there = peer_reaches(self.peer.health());
+        (self.witness.up() || (self.peer.alive_since.is_some() && there)) && !self.witness.rolled_back
+    }
+
+    fn fence(&self) -> Fence {
+        if self.fence_over().is_some() {
+            Fence::Over
+        } else if self.peer_watchdog {
+            Fence::Until(self.leases.granted_until())
+        } else {
+            Fence::NeedsProof
+        }
+    }
+
+    fn need(&self) -> Need {
+        let base = &self.record.base;
+        let moment = self.peer.alive_since.is_some() || self.write.is_some() || self.now < self.silent_from();
+        match base.tie {
+            _ if moment => Need::Moment,
+            Seat::W if self.witness.up() => Need::Moment,
+            Seat::W => Need::PeerOrWitness,
+            Seat::A => Need::Node(NodeId::A),
+            Seat::B => Need::Node(NodeId::B),
+        }
+    }
+}
+
+fn peer_reaches(health: Option<crate::message::Health>) -> bool {
+    health.is_some_and(|health| health.witness_lost_ms == 0)
+}

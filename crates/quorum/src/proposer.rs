@@ -1,0 +1,106 @@
+//! The proposer: how a node gets the next epoch decided with the help of at most one other acceptor.
+//!
+//! ```text
+//! plan ─┬─ Local(record) ── durable ──────────────────────────────► chosen
+//!       └─ Ask(proposal, record) ── durable ── send ── Accepted ──► conclude(record) ── durable ─► chosen
+//! ```
+//!
+//! A ballot has exactly one target and one content. The same target is asked again with the same bytes;
+//! another target needs another ballot.
+
+use crate::acceptor::follows;
+use crate::message::TryDecide;
+use crate::types::{Ballot, Config, NodeId, Record, Seat};
+
+/// A ballot under way. It lives in memory only: forgetting it is what a restart does too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposal {
+    /// The only acceptor asked in this ballot.
+    pub target: Seat,
+    /// What it is asked, the same in each repetition.
+    pub ask: TryDecide,
+}
+
+impl Proposal {
+    /// What would be chosen if nobody had accepted anything.
+    pub fn value(&self) -> &Config {
+        self.ask.best.as_ref().map_or(&self.ask.want, |(_, value)| value)
+    }
+}
+
+/// How a decision begins. The record must be durable before anything else happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// The own vote is a quorum: with this record durable, its base is chosen.
+    Local(Record),
+    /// With this record durable, the proposal may be sent.
+    Ask(Box<Proposal>, Record),
+}
+
+/// Who asks what of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish<'a> {
+    /// The proposer.
+    pub me: NodeId,
+    /// The pair.
+    pub pair: u128,
+    /// The configuration wanted; its epoch is set here.
+    pub want: Config,
+    /// The acceptor to ask if one is needed.
+    pub target: Seat,
+    /// The new ballot is above this, for example above the ballot of a Nack.
+    pub above: Ballot,
+    /// The highest count of the witness seen.
+    pub seen: u64,
+    /// The durable record.
+    pub record: &'a Record,
+}
+
+/// Begins a decision, or `None` when this store may not propose or the target is of no use.
+pub fn plan(wish: Wish<'_>) -> Option<Plan> {
+    let Wish { me, pair, mut want, target, above, seen, record } = wish;
+    let base = &record.base;
+    want.epoch = base.epoch + 1;
+    want.lineage = base.lineage;
+    if !record.votes(me.seat()) || !follows(&want, base) {
+        return None;
+    }
+    let mut next = record.clone();
+    next.mark = next.mark.max(seen);
+    if base.quorum(&[me.seat()]) {
+        // What was accepted while the own vote is a quorum is chosen already.
+        let value = record.accepted.as_ref().map_or(want, |(_, value)| value.clone());
+        next.adopt(value);
+        return Some(Plan::Local(next));
+    }
+    if target == me.seat() || !base.quorum(&[me.seat(), target]) {
+        return None;
+    }
+    let ballot = Ballot { round: record.promised.round.max(above.round) + 1, node: me };
+    next.promised = ballot;
+    let ask = TryDecide {
+        pair,
+        sender: me,
+        incarnation: record.incarnation,
+        base: base.clone(),
+        ballot,
+        best: record.accepted.clone(),
+        want,
+        seen: next.mark,
+    };
+    Some(Plan::Ask(Box::new(Proposal { target, ask }), next))
+}
+
+/// The target voted for `value` at the proposal's ballot: the record that, once durable, makes it chosen.
+///
+/// `None` when the own promise moved on meanwhile; the proposal is void then. The caller has applied D1 and D2 to `value`.
+pub fn conclude(record: &Record, proposal: &Proposal, ballot: Ballot, value: &Config) -> Option<Record> {
+    let same_register = record.base == proposal.ask.base && proposal.ask.ballot == ballot;
+    if !same_register || record.promised != ballot || !follows(value, &record.base) {
+        return None;
+    }
+    // The own acceptance and the knowledge that it completes the quorum are one durable write.
+    let mut next = record.clone();
+    next.adopt(value.clone());
+    Some(next)
+}
