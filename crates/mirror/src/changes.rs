@@ -1,0 +1,141 @@
+//! Changes of the volume table: carried out on both nodes, one at a time, before they are answered.
+
+use crate::event::{Action, StoreCommand};
+use crate::machine::{Mirror, Phase};
+use crate::message::Body;
+use crate::peer::Ask;
+use crate::store::Purpose;
+use crate::types::*;
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+struct Pending {
+    id: u64,
+    req: Option<RequestId>,
+    change: VolumeChange,
+    /// At both stores, or waiting for its turn.
+    running: bool,
+    local: Option<bool>,
+    peer: Option<bool>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    next: u64,
+    queue: VecDeque<Pending>,
+}
+
+impl Mirror {
+    pub(crate) fn on_change(&mut self, req: RequestId, change: VolumeChange) {
+        let sound = match change {
+            VolumeChange::Create { size, .. } => size > 0 && size.is_multiple_of(BLOCK as u64),
+            VolumeChange::Resize { id, size } => {
+                size.is_multiple_of(BLOCK as u64) && self.volumes.get(&id).is_some_and(|v| size >= v.size)
+            }
+            VolumeChange::Delete { .. } => true,
+        };
+        if !sound {
+            self.out.push(Action::Complete { req, result: Err(GuestError::Range) });
+            return;
+        }
+        self.push_change(Some(req), change);
+    }
+
+    fn push_change(&mut self, req: Option<RequestId>, change: VolumeChange) {
+        self.changes.next += 1;
+        let id = self.changes.next;
+        self.changes.queue.push_back(Pending { id, req, change, running: false, local: None, peer: None });
+    }
+
+    /// The peer's part of what runs is unknown: it runs again when it can.
+    pub(crate) fn requeue_changes(&mut self) {
+        let need_peer = self.need_peer();
+        for pending in &mut self.changes.queue {
+            // One without the peer's part goes on.
+            if pending.running && (pending.peer.is_some() || need_peer) {
+                pending.running = false;
+            }
+        }
+        if self.view.is_some_and(|view| !view.me) {
+            for pending in std::mem::take(&mut self.changes.queue) {
+                if let Some(req) = pending.req {
+                    self.out.push(Action::Complete { req, result: Err(GuestError::NotInSync) });
+                }
+            }
+        }
+    }
+
+    pub(crate) fn pump_changes(&mut self) {
+        let ready = match self.phase {
+            Phase::Steady | Phase::Source => true,
+            Phase::Down | Phase::Handshake => self.in_sync() && !self.need_peer(),
+            Phase::Reconcile | Phase::Target => false,
+        };
+        let Some(pending) = self.changes.queue.front_mut() else {
+            return;
+        };
+        if !ready || pending.running {
+            return;
+        }
+        self.changes.next += 1;
+        pending.id = self.changes.next;
+        pending.running = true;
+        pending.local = None;
+        let send = matches!(self.phase, Phase::Steady | Phase::Source);
+        pending.peer = send.then_some(false);
+        let (id, change) = (pending.id, pending.change);
+        self.command(StoreCommand::Volume(change), Purpose::Change { id });
+        if send {
+            let op = self.ask(Ask::Change { id });
+            self.send(Body::Volume { op, change });
+        }
+    }
+
+    fn pending(&mut self, id: u64) -> Option<&mut Pending> {
+        self.changes.queue.front_mut().filter(|pending| pending.id == id && pending.running)
+    }
+
+    pub(crate) fn on_change_stored(&mut self, id: u64, ok: bool) {
+        if let Some(pending) = self.pending(id) {
+            let change = pending.change;
+            pending.local = Some(ok);
+            if ok {
+                self.apply_change(change);
+            }
+            self.finish_change();
+        }
+    }
+
+    pub(crate) fn on_change_held(&mut self, id: u64, ok: bool) {
+        if let Some(pending) = self.pending(id) {
+            if ok {
+                pending.peer = Some(true);
+            } else {
+                pending.peer = None;
+                pending.local = Some(false);
+            }
+            self.finish_change();
+        }
+    }
+
+    fn finish_change(&mut self) {
+        let Some(pending) = self.changes.queue.front() else {
+            return;
+        };
+        let (Some(ok), true) = (pending.local, pending.peer != Some(false)) else {
+            return;
+        };
+        let Some(pending) = self.changes.queue.pop_front() else {
+            return;
+        };
+        if !ok && let VolumeChange::Create { id, .. } = pending.change {
+            // Half made is not made.
+            self.push_change(None, VolumeChange::Delete { id });
+        }
+        if let Some(req) = pending.req {
+            let result = if ok { Ok(Reply::Done) } else { Err(GuestError::Disk) };
+            self.out.push(Action::Complete { req, result });
+        }
+    }
+}

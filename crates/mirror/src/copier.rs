@@ -1,0 +1,239 @@
+//! Copies extents to the peer, for reconciliation and for resync: a bounded window, each extent locked from the read
+//! until its copy is on the wire, so that a later write follows it in order.
+
+use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
+use crate::extents::ExtentSet;
+use crate::machine::{Mirror, Phase};
+use crate::message::{Body, Trouble};
+use crate::peer::Ask;
+use crate::store::Purpose;
+use crate::types::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Extents to copy and under way.
+#[derive(Debug, Default)]
+pub(crate) struct Copier {
+    /// Not begun.
+    pub work: BTreeMap<VolumeId, ExtentSet>,
+    /// Unreadable here or refused there; tried again at the pace of `Tuning::retry`.
+    parked: BTreeMap<VolumeId, ExtentSet>,
+    /// Volumes that the peer has yet to create.
+    pub missing: BTreeSet<VolumeId>,
+    /// Reading, and sent but not acknowledged.
+    under_way: usize,
+    /// Bytes acknowledged.
+    copied: u64,
+    since: Time,
+    retry_at: Time,
+    told: Time,
+}
+
+impl Copier {
+    pub fn new(now: Time, work: BTreeMap<VolumeId, ExtentSet>) -> Self {
+        Self { work, since: now, retry_at: now, told: now, ..Self::default() }
+    }
+
+    /// Nothing is left to copy.
+    pub fn is_done(&self) -> bool {
+        self.under_way == 0 && self.work.is_empty() && self.parked.is_empty() && self.missing.is_empty()
+    }
+
+    /// Every extent of `range` is yet to be copied as a whole.
+    pub fn holds_all(&self, volume: VolumeId, range: &Range<u64>) -> bool {
+        let work = self.work.get(&volume);
+        let parked = self.parked.get(&volume);
+        match (work, parked) {
+            (Some(work), None) => work.covers(range),
+            (work, Some(parked)) => {
+                range.clone().all(|e| parked.covers(&(e..e + 1)) || work.is_some_and(|work| work.covers(&(e..e + 1))))
+            }
+            (None, None) => false,
+        }
+    }
+
+    /// Some extent of `range` is yet to be copied.
+    pub fn holds_any(&self, volume: VolumeId, range: &Range<u64>) -> bool {
+        [&self.work, &self.parked].iter().any(|sets| sets.get(&volume).is_some_and(|set| set.touches(range)))
+    }
+
+    /// The volume was deleted.
+    pub fn forget(&mut self, volume: VolumeId) {
+        self.work.remove(&volume);
+        self.parked.remove(&volume);
+        self.missing.remove(&volume);
+    }
+
+    fn next(&mut self) -> Option<(VolumeId, u64)> {
+        let (&volume, set) = self.work.iter_mut().find(|(volume, _)| !self.missing.contains(volume))?;
+        let extent = set.pop_first()?;
+        if set.is_empty() {
+            self.work.remove(&volume);
+        }
+        Some((volume, extent))
+    }
+
+    fn park(&mut self, volume: VolumeId, extent: u64) {
+        self.parked.entry(volume).or_default().insert(extent..extent + 1);
+    }
+
+    pub fn progress(&self) -> crate::event::Progress {
+        let left: u64 = self.work.values().chain(self.parked.values()).map(ExtentSet::len).sum();
+        crate::event::Progress {
+            copied: self.copied,
+            left: (left + self.under_way as u64) * EXTENT,
+            since: self.since,
+            unreadable: self.parked.values().map(ExtentSet::len).sum(),
+        }
+    }
+}
+
+impl Mirror {
+    /// How far the resync is, if one runs.
+    pub fn progress(&self) -> Option<crate::event::Progress> {
+        (self.phase == Phase::Source).then(|| self.copier.as_ref().map(Copier::progress))?
+    }
+
+    pub(crate) fn tick_copier(&mut self) {
+        let (now, tuning) = (self.now, self.tuning);
+        let resync = self.phase == Phase::Source;
+        let Some(copier) = &mut self.copier else {
+            return;
+        };
+        if now >= copier.retry_at + tuning.retry {
+            copier.retry_at = now;
+            for (volume, set) in std::mem::take(&mut copier.parked) {
+                copier.work.entry(volume).or_default().union(&set);
+            }
+        }
+        if resync && now >= copier.told + 1_000_000_000 && !copier.is_done() {
+            copier.told = now;
+            self.out.push(Action::Progress(copier.progress()));
+        }
+    }
+
+    pub(crate) fn advance_copier(&mut self) {
+        let busy = self.tickets.busy() && self.phase == Phase::Source;
+        let window = if busy { self.tuning.window_busy } else { self.tuning.window };
+        while let Some(copier) = &mut self.copier {
+            if copier.under_way >= window {
+                return;
+            }
+            let Some((volume, extent)) = copier.next() else {
+                return;
+            };
+            if self.locks.contains(&(volume, extent)) {
+                // Under repair for a guest: comes again.
+                copier.work.entry(volume).or_default().insert(extent..extent + 1);
+                return;
+            }
+            copier.under_way += 1;
+            self.read_copy(volume, extent);
+        }
+    }
+
+    /// Locks an extent and reads it in order to send it.
+    pub(crate) fn read_copy(&mut self, volume: VolumeId, extent: u64) {
+        self.locks.insert((volume, extent));
+        let purpose = Purpose::CopyRead { generation: self.generation, volume, extent };
+        self.command(StoreCommand::ReadExtent { volume, extent }, purpose);
+    }
+
+    pub(crate) fn on_copy_read(&mut self, volume: VolumeId, extent: u64, result: Result<StoreOutput, StoreError>) {
+        let image = match result {
+            Ok(StoreOutput::Extent(image)) => {
+                assert!(image.is_sound(), "the store answered with an image that does not add up");
+                image
+            }
+            Err(StoreError::NoVolume) => return self.copy_over(volume, extent, true),
+            // Nothing of it can be read.
+            _ => ExtentImage { bad: u16::MAX, ..ExtentImage::default() },
+        };
+        if image.bad == 0 {
+            return self.send_copy(volume, extent, image);
+        }
+        if self.phase == Phase::Reconcile {
+            // The peer's copy of the damaged blocks is the next best; the lock stays until it is here.
+            let op = self.ask(Ask::ReconcileFetch { volume, extent, mine: image });
+            self.send(Body::Fetch { op, volume, extent });
+        } else {
+            // The peer's copy may be stale and nobody can tell: the resync waits rather than guess.
+            self.out.push(Action::Lost { volume, extent });
+            self.locks.remove(&(volume, extent));
+            self.copy_over(volume, extent, false);
+        }
+    }
+
+    /// Puts a copy on the wire; writes to the extent may follow it at once.
+    pub(crate) fn send_copy(&mut self, volume: VolumeId, extent: u64, image: ExtentImage) {
+        self.locks.remove(&(volume, extent));
+        let Some(stamp) = self.copy_stamp(volume) else {
+            return self.copy_over(volume, extent, true);
+        };
+        let op = self.ask(Ask::Copy { volume, extent });
+        self.send(Body::Extent { op, volume, stamp, extent, image });
+    }
+
+    /// The stamp a copy is stored under: it must not make the receiver's history look newer than it is.
+    fn copy_stamp(&self, volume: VolumeId) -> Option<Stamp> {
+        match &self.reconcile {
+            Some(reconcile) => reconcile.stamps.get(&volume).copied(),
+            None => self.volumes.get(&volume).map(|state| Stamp { epoch: self.epoch(), seq: state.assigned }),
+        }
+    }
+
+    pub(crate) fn on_copy_held(&mut self, volume: VolumeId, extent: u64, ok: bool) {
+        if ok && let Some(copier) = &mut self.copier {
+            copier.copied += EXTENT;
+        }
+        self.copy_over(volume, extent, ok);
+    }
+
+    fn copy_over(&mut self, volume: VolumeId, extent: u64, ok: bool) {
+        self.locks.remove(&(volume, extent));
+        let known = self.volumes.contains_key(&volume);
+        let Some(copier) = &mut self.copier else {
+            return; // a single copy for the peer's scrub
+        };
+        copier.under_way -= 1;
+        if !ok && known {
+            copier.park(volume, extent);
+        }
+    }
+
+    /// The peer's scrub found a damaged extent of a volume it does not write.
+    pub(crate) fn on_peer_want(&mut self, volume: VolumeId, extent: u64) {
+        let known = self.volumes.get(&volume).is_some_and(|state| extent < state.extents());
+        if known && self.writer(volume) != Writer::Peer && !self.locks.contains(&(volume, extent)) {
+            self.read_copy(volume, extent);
+        }
+    }
+
+    pub(crate) fn on_reconcile_fetched(
+        &mut self,
+        volume: VolumeId,
+        extent: u64,
+        mine: ExtentImage,
+        theirs: Option<ExtentImage>,
+    ) {
+        match theirs {
+            Some(theirs) if theirs.bad & mine.bad == 0 => {
+                let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
+                let wanted = mine.bad;
+                let command = StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted };
+                self.command(command, Purpose::Quiet);
+                self.out.push(Action::Healed { volume, extent });
+            }
+            _ => self.out.push(Action::Lost { volume, extent }),
+        }
+        self.send_copy(volume, extent, mine);
+    }
+}
+
+/// Whether the peer refused for good.
+impl Trouble {
+    /// Its disks failed, as opposed to this one piece of data.
+    pub fn is_disk(self) -> bool {
+        self == Self::Disk
+    }
+}

@@ -1,0 +1,84 @@
+//! Durable dirty marks: asked for by writes without the peer, gathered into one command at a time.
+
+use crate::event::StoreCommand;
+use crate::extents::ExtentSet;
+use crate::machine::Mirror;
+use crate::store::Purpose;
+use crate::types::VolumeId;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Marks wanted and on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    wanted: BTreeMap<VolumeId, ExtentSet>,
+    in_flight: bool,
+    /// Grows when marks are cleared: a mark that was on its way then counts for nothing.
+    era: u64,
+    /// The store refused marks: wait for a tick before the next attempt.
+    pub paused: bool,
+}
+
+impl Mirror {
+    /// Whether every extent of `range` is marked durably; asks for what is missing.
+    pub(crate) fn marked(&mut self, volume: VolumeId, range: &Range<u64>) -> bool {
+        let Some(state) = self.volumes.get(&volume) else {
+            return true;
+        };
+        if state.dirty.covers(range) {
+            return true;
+        }
+        let wanted = self.marks.wanted.entry(volume).or_default();
+        for gap in state.dirty.missing(range) {
+            wanted.insert(gap);
+        }
+        false
+    }
+
+    pub(crate) fn pump_marks(&mut self) {
+        if self.marks.in_flight || self.marks.paused || self.marks.wanted.is_empty() {
+            return;
+        }
+        let wanted = std::mem::take(&mut self.marks.wanted);
+        let marks: Vec<_> = wanted
+            .into_iter()
+            .filter(|(id, _)| self.volumes.contains_key(id))
+            .map(|(id, set)| (id, set.ranges().collect::<Vec<_>>()))
+            .collect();
+        if marks.is_empty() {
+            return;
+        }
+        self.marks.in_flight = true;
+        let purpose = Purpose::Mark { era: self.marks.era, marks: marks.clone() };
+        self.command(StoreCommand::MarkDirty { marks }, purpose);
+    }
+
+    pub(crate) fn on_marked(&mut self, era: u64, marks: Vec<(VolumeId, Vec<Range<u64>>)>, ok: bool) {
+        self.marks.in_flight = false;
+        self.recheck = true;
+        self.marks.paused = !ok;
+        if !ok || era != self.marks.era {
+            return; // the writes that wait ask again
+        }
+        for (id, ranges) in marks {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                ranges.into_iter().for_each(|range| volume.dirty.insert(range));
+            }
+        }
+    }
+
+    /// Both replicas are equal and durable: no extent is dirty any more.
+    pub(crate) fn clear_marks(&mut self) {
+        assert!(self.both(), "dirty marks are cleared only while both nodes are members");
+        self.marks.era += 1;
+        self.marks.wanted.clear();
+        let mut any = self.marks.in_flight;
+        for volume in self.volumes.values_mut() {
+            any |= !volume.dirty.is_empty();
+            volume.dirty = ExtentSet::new();
+        }
+        if any {
+            self.command(StoreCommand::ClearDirty, Purpose::Quiet);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Flushes: gathered into rounds, each one sync here and, when needed, one at the peer.
+//!
+//! A round covers the writes completed before it began. A round that both nodes finished also confirms them: the tails
+//! of both journals may forget them.
+
+use crate::event::StoreCommand;
+use crate::machine::{Mirror, Phase};
+use crate::message::Body;
+use crate::peer::Ask;
+use crate::store::Purpose;
+use crate::types::*;
+
+/// A round under way.
+#[derive(Debug)]
+struct Round {
+    id: u64,
+    tickets: Vec<u64>,
+    local: bool,
+    /// `None`: the peer is not asked.
+    peer: Option<bool>,
+    confirm: Vec<(VolumeId, Seq)>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Flushes {
+    next: u64,
+    round: Option<Round>,
+    /// Tickets that join the next round.
+    pub waiting: Vec<u64>,
+    /// Confirm in the background.
+    due: bool,
+    last: Time,
+}
+
+impl Mirror {
+    pub(crate) fn tick_flush(&mut self) {
+        if self.phase == Phase::Steady && self.now >= self.flushes.last + self.tuning.confirm {
+            self.flushes.due = self.volumes.iter().any(|(&id, v)| v.unconfirmed && self.writer(id) != Writer::Peer);
+        }
+    }
+
+    /// The round under way counts for nothing any more; its flushes join the next one.
+    pub(crate) fn restart_round(&mut self) {
+        if let Some(round) = self.flushes.round.take() {
+            self.flushes.waiting.extend(round.tickets);
+        }
+    }
+
+    pub(crate) fn pump_flush(&mut self) {
+        self.flushes.waiting.retain(|id| self.tickets.map.contains_key(id));
+        if self.flushes.round.is_some() || (self.flushes.waiting.is_empty() && !self.flushes.due) {
+            return;
+        }
+        let ready = match self.phase {
+            Phase::Steady | Phase::Source => true,
+            Phase::Reconcile | Phase::Target => false,
+            Phase::Down | Phase::Handshake => self.trusted && self.in_sync() && !self.need_peer(),
+        };
+        if !ready {
+            return;
+        }
+        self.flushes.due = false;
+        self.flushes.last = self.now;
+        self.flushes.next += 1;
+        let id = self.flushes.next;
+        let peer = self.need_peer().then_some(false);
+        let confirm = if self.phase == Phase::Steady { self.completed() } else { Vec::new() };
+        if self.phase == Phase::Steady {
+            for (volume, _) in &confirm {
+                // Set again by the next write; a write in flight now is completed later and sets it as well.
+                self.volumes.get_mut(volume).expect("listed from it").unconfirmed = false;
+            }
+        }
+        let tickets = std::mem::take(&mut self.flushes.waiting);
+        self.flushes.round = Some(Round { id, tickets, local: false, peer, confirm });
+        self.command(StoreCommand::Sync, Purpose::RoundSync { round: id });
+        if peer.is_some() {
+            let op = self.ask(Ask::RoundSync { round: id });
+            self.send(Body::Sync { op });
+        }
+    }
+
+    /// For each volume this node may confirm: every write up to the number is complete.
+    pub(crate) fn completed(&self) -> Vec<(VolumeId, Seq)> {
+        self.volumes
+            .iter()
+            .filter(|(id, volume)| volume.unconfirmed && self.writer(**id) != Writer::Peer)
+            .map(|(&id, volume)| (id, volume.completed_through()))
+            .collect()
+    }
+
+    pub(crate) fn on_round_synced(&mut self, id: u64, peer: bool, ok: bool) {
+        let Some(round) = self.flushes.round.as_mut().filter(|round| round.id == id) else {
+            return;
+        };
+        if !ok {
+            return; // a disk failed: the flush waits for what `quorum` makes of it
+        }
+        if peer {
+            round.peer = Some(true);
+        } else {
+            round.local = true;
+        }
+        self.finish_round();
+    }
+
+    fn finish_round(&mut self) {
+        let Some(round) = &self.flushes.round else {
+            return;
+        };
+        if !round.local || round.peer == Some(false) {
+            return;
+        }
+        assert!(round.peer.is_some() || !self.need_peer() || self.phase == Phase::Source);
+        let round = self.flushes.round.take().expect("looked at above");
+        for id in round.tickets {
+            self.complete(id, Ok(Reply::Done));
+        }
+        if !round.confirm.is_empty() {
+            self.confirm(round.confirm);
+        }
+    }
+
+    /// Tells both stores that both hold these writes durably.
+    pub(crate) fn confirm(&mut self, through: Vec<(VolumeId, Seq)>) {
+        for &(volume, seq) in &through {
+            self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
+        }
+        self.send(Body::Confirm { through });
+    }
+}

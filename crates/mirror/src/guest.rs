@@ -1,0 +1,435 @@
+//! The requests of guests: when each may start and when it is complete.
+
+use crate::event::*;
+use crate::machine::{Mirror, Phase, Span};
+use crate::message::{Body, Change};
+use crate::store::Purpose;
+use crate::types::*;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Where the peer's part of a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerPart {
+    /// The peer was not asked.
+    NotSent,
+    /// Asked in this generation.
+    Sent(u64),
+    /// It holds the write.
+    Held,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not started, or to be started again.
+    Queued,
+    /// A write at the store (as this command) and perhaps at the peer.
+    Writing { op: StoreOp, stored: bool, peer: PeerPart },
+    /// A read at the store or under repair.
+    Reading,
+    /// A flush that waits for a round or runs in one.
+    Flushing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    /// `None`: nobody waits for the answer any more.
+    pub req: Option<RequestId>,
+    pub volume: VolumeId,
+    pub op: GuestOp,
+    pub state: State,
+    /// The local copy could not be read this often.
+    pub failures: u32,
+}
+
+/// Requests by order of arrival.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    next: u64,
+    pub map: BTreeMap<u64, Ticket>,
+    pub queued: BTreeSet<u64>,
+}
+
+impl Tickets {
+    pub fn open(&self) -> usize {
+        self.map.values().filter(|ticket| ticket.req.is_some()).count()
+    }
+
+    /// Guest requests wait or run: resync makes room.
+    pub fn busy(&self) -> bool {
+        !self.map.is_empty()
+    }
+}
+
+impl Mirror {
+    pub(crate) fn on_guest(&mut self, req: RequestId, volume: VolumeId, op: GuestOp) {
+        let verdict = match self.volumes.get(&volume) {
+            None => Err(GuestError::NoVolume),
+            Some(state) => in_range(&op, state.blocks()),
+        };
+        if let Err(error) = verdict {
+            self.out.push(Action::Complete { req, result: Err(error) });
+            return;
+        }
+        self.tickets.next += 1;
+        let id = self.tickets.next;
+        self.tickets.map.insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, failures: 0 });
+        self.tickets.queued.insert(id);
+    }
+
+    /// Whether guest requests of a volume may start; `peek` does not need the writer's right nor the lease.
+    fn gate(&self, volume: VolumeId, op: &GuestOp) -> bool {
+        let Some(view) = self.view else { return false };
+        if !view.me || !self.trusted {
+            return false;
+        }
+        let peek = matches!(op, GuestOp::Peek { .. });
+        if !peek && (self.hold || self.writer(volume) != Writer::Me) {
+            return false;
+        }
+        let reads = matches!(op, GuestOp::Read { .. } | GuestOp::Peek { .. });
+        match self.phase {
+            Phase::Steady | Phase::Source => true,
+            Phase::Reconcile | Phase::Target => false,
+            Phase::Down => reads || !self.need_peer(),
+            Phase::Handshake => !view.peer && (reads || !self.need_peer()),
+        }
+    }
+
+    /// Starts every queued request that may start.
+    pub(crate) fn pump_guests(&mut self) {
+        let queued: Vec<u64> = self.tickets.queued.iter().copied().collect();
+        for id in queued {
+            let Some(ticket) = self.tickets.map.get(&id) else {
+                continue;
+            };
+            let (volume, op, failures) = (ticket.volume, ticket.op.clone(), ticket.failures);
+            if matches!(op, GuestOp::Peek { .. }) && self.view.is_some_and(|view| !view.me) {
+                self.complete(id, Err(GuestError::NotInSync));
+                continue;
+            }
+            if !self.gate(volume, &op) {
+                continue;
+            }
+            let started = match op {
+                GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
+                    self.start_read(id, volume, block, count, failures)
+                }
+                GuestOp::Write { .. } | GuestOp::Discard { .. } => self.start_write(id, volume, op),
+                GuestOp::Flush => {
+                    self.set_state(id, State::Flushing);
+                    self.flushes.waiting.push(id);
+                    true
+                }
+            };
+            if started {
+                self.tickets.queued.remove(&id);
+            }
+        }
+    }
+
+    fn set_state(&mut self, id: u64, state: State) {
+        if let Some(ticket) = self.tickets.map.get_mut(&id) {
+            ticket.state = state;
+        }
+    }
+
+    /// Reads wait for overlapping writes in flight: what a read shows must never un-happen.
+    fn start_read(&mut self, id: u64, volume: VolumeId, block: u64, count: u64, failures: u32) -> bool {
+        let state = &self.volumes[&volume];
+        let clash = state.writing.values().any(|w| w.block < block + count && block < w.block + w.count);
+        if clash || (failures > 0 && self.locked(volume, block, count)) {
+            return false;
+        }
+        if failures > 0 && !self.peer_has(volume, &extents_of(block, count)) {
+            // Damaged here: with both as members the peer's copy is worth waiting for, without it there is none.
+            if !self.both() {
+                self.complete(id, Err(GuestError::Corrupt));
+            }
+            return !self.both();
+        }
+        self.set_state(id, State::Reading);
+        self.volumes.get_mut(&volume).expect("looked up above").reading += 1;
+        if failures > 1 {
+            self.heal_all(id, volume, block, count);
+        } else {
+            self.command(StoreCommand::Read { volume, block, count }, Purpose::GuestRead { ticket: id });
+        }
+        true
+    }
+
+    pub(crate) fn on_read_stored(&mut self, id: u64, result: Result<StoreOutput, StoreError>) {
+        let Some(ticket) = self.tickets.map.get_mut(&id) else {
+            return; // closed meanwhile
+        };
+        let volume = ticket.volume;
+        let (block, count) = ticket.op.span();
+        let bad = match result {
+            Ok(StoreOutput::Data(data)) => {
+                assert_eq!(data.len() as u64, count * BLOCK as u64, "the store answered a read with another length");
+                self.read_over(volume);
+                return self.complete(id, Ok(Reply::Data(data)));
+            }
+            Ok(_) => panic!("the store answered a read without data"),
+            Err(StoreError::NoVolume) => {
+                self.read_over(volume);
+                return self.complete(id, Err(GuestError::NoVolume));
+            }
+            Err(StoreError::Corrupt { blocks }) => Some(blocks),
+            Err(StoreError::Io | StoreError::NoSpace) => None,
+        };
+        ticket.failures += 1;
+        let failures = ticket.failures;
+        let extents = extents_of(block, count);
+        let ready = self.peer_has(volume, &extents) && !self.locked(volume, block, count);
+        match bad {
+            Some(blocks) if failures == 1 && ready => self.heal_blocks(id, volume, &blocks),
+            _ if ready && failures <= 2 => self.heal_all(id, volume, block, count),
+            _ => self.requeue_read(id, volume),
+        }
+    }
+
+    pub(crate) fn read_over(&mut self, volume: VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(&volume) {
+            volume.reading -= 1;
+        }
+    }
+
+    /// A read starts again from the queue.
+    pub(crate) fn requeue_read(&mut self, id: u64, volume: VolumeId) {
+        self.read_over(volume);
+        if self.tickets.map.contains_key(&id) {
+            self.set_state(id, State::Queued);
+            self.tickets.queued.insert(id);
+        }
+    }
+
+    pub(crate) fn locked(&self, volume: VolumeId, block: u64, count: u64) -> bool {
+        let extents = extents_of(block, count);
+        self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some()
+    }
+
+    fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
+        let (block, count) = op.span();
+        let extents = extents_of(block, count);
+        if self.locked(volume, block, count) {
+            return false;
+        }
+        if !self.both() && !self.marked(volume, &extents) {
+            return false;
+        }
+        let epoch = self.epoch();
+        // During resync what lies wholly in extents still to be copied stays local: the copy will carry it.
+        let send = match self.phase {
+            Phase::Steady => true,
+            Phase::Source => {
+                self.need_peer() || !self.copier.as_ref().is_some_and(|copier| copier.holds_all(volume, &extents))
+            }
+            _ => false,
+        };
+        assert!(send || !self.need_peer(), "a write that the peer must hold is sent to it");
+        let state = self.volumes.get_mut(&volume).expect("checked on arrival");
+        state.assigned += 1;
+        let seq = state.assigned;
+        state.writing.insert(id, Span { block, count, seq });
+        let stamp = Stamp { epoch, seq };
+        let (command, data) = match op {
+            GuestOp::Write { data, .. } => {
+                (StoreCommand::Write { volume, stamp, block, data: data.clone() }, Change::Data(data))
+            }
+            _ => (StoreCommand::Discard { volume, stamp, block, count }, Change::Discard(count)),
+        };
+        let op = self.command(command, Purpose::GuestWrite { ticket: id });
+        let peer = if send {
+            let ask = self.ask(crate::peer::Ask::Write { ticket: id, store_op: op });
+            self.send(Body::Write { op: ask, volume, seq, block, data });
+            PeerPart::Sent(self.generation)
+        } else {
+            PeerPart::NotSent
+        };
+        self.set_state(id, State::Writing { op, stored: false, peer });
+        true
+    }
+
+    pub(crate) fn on_write_stored(&mut self, id: u64, done: StoreOp, result: Result<StoreOutput, StoreError>) {
+        if let Some(Ticket { state: State::Writing { op, stored, .. }, .. }) = self.tickets.map.get_mut(&id)
+            && *op == done
+            && result.is_ok()
+        {
+            *stored = true;
+            self.finish_write(id);
+        }
+        // A failed write stays in flight: this node is unwell, and the guest waits for what `quorum` makes of that.
+    }
+
+    pub(crate) fn on_write_held(&mut self, id: u64, store_op: StoreOp) {
+        if let Some(Ticket { state: State::Writing { op, peer, .. }, .. }) = self.tickets.map.get_mut(&id)
+            && *op == store_op
+        {
+            *peer = PeerPart::Held;
+            self.finish_write(id);
+        }
+    }
+
+    /// Completes the write if everything it waits for has happened.
+    fn finish_write(&mut self, id: u64) {
+        let Some(ticket) = self.tickets.map.get(&id) else {
+            return;
+        };
+        let State::Writing { stored, peer, .. } = ticket.state else {
+            return;
+        };
+        let volume = ticket.volume;
+        let (block, count) = ticket.op.span();
+        let waits = match peer {
+            PeerPart::Held => false,
+            PeerPart::NotSent => self.need_peer(),
+            PeerPart::Sent(generation) => {
+                self.need_peer() || (generation == self.generation && self.phase == Phase::Source)
+            }
+        };
+        if !stored || waits || !self.in_sync() {
+            return;
+        }
+        if !self.both() && !self.marked(volume, &extents_of(block, count)) {
+            return;
+        }
+        assert!(peer == PeerPart::Held || !self.need_peer(), "no write completes without a peer that must hold it");
+        if let Some(state) = self.volumes.get_mut(&volume) {
+            state.unconfirmed = true;
+        }
+        self.complete(id, Ok(Reply::Done));
+    }
+
+    /// Looks at every write in flight again.
+    pub(crate) fn finish_writes(&mut self) {
+        let writing: Vec<u64> = self.volumes.values().flat_map(|v| v.writing.keys().copied()).collect();
+        for id in writing {
+            self.finish_write(id);
+        }
+    }
+
+    /// Writes in flight that match start again from the queue, as new writes; what nobody waits for is dropped.
+    fn requeue_writes(&mut self, which: impl Fn(PeerPart) -> bool) {
+        for volume in self.volumes.values_mut() {
+            volume.writing.retain(|id, _| {
+                let Some(ticket) = self.tickets.map.get_mut(id) else {
+                    return false;
+                };
+                match ticket.state {
+                    State::Writing { peer, .. } if which(peer) => {
+                        if ticket.req.is_some() {
+                            ticket.state = State::Queued;
+                            self.tickets.queued.insert(*id);
+                        } else {
+                            self.tickets.map.remove(id);
+                        }
+                        false
+                    }
+                    _ => true,
+                }
+            });
+        }
+    }
+
+    /// Both replicas are equal: what was in flight is written once more to both, in the order of arrival.
+    ///
+    /// To the guest these are writes that were never answered, so a second run is within what a disk may do.
+    pub(crate) fn requeue_all(&mut self) {
+        self.requeue_writes(|_| true);
+    }
+
+    /// The peer must hold from now on what was meant to stay local.
+    pub(crate) fn requeue_unsent(&mut self) {
+        let generation = self.generation;
+        self.requeue_writes(|peer| match peer {
+            PeerPart::NotSent => true,
+            PeerPart::Sent(sent) => sent != generation,
+            PeerPart::Held => false,
+        });
+    }
+
+    /// A write kept local is in flight.
+    pub(crate) fn unsent_in_flight(&self) -> bool {
+        let generation = self.generation;
+        self.volumes.values().flat_map(|v| v.writing.keys()).any(|id| {
+            self.tickets.map.get(id).is_some_and(|ticket| match ticket.state {
+                State::Writing { peer: PeerPart::Sent(sent), .. } => sent != generation,
+                State::Writing { peer, .. } => peer == PeerPart::NotSent,
+                _ => false,
+            })
+        })
+    }
+
+    /// Answers a request and forgets it.
+    pub(crate) fn complete(&mut self, id: u64, result: Result<Reply, GuestError>) {
+        self.tickets.queued.remove(&id);
+        let Some(ticket) = self.tickets.map.remove(&id) else {
+            return;
+        };
+        if let Some(volume) = self.volumes.get_mut(&ticket.volume) {
+            volume.writing.remove(&id);
+        }
+        if let Some(req) = ticket.req {
+            self.out.push(Action::Complete { req, result });
+        }
+    }
+
+    /// Answers every request of a volume with an error. Writes in flight are followed to their end without an answer.
+    pub(crate) fn close(&mut self, volume: VolumeId, error: GuestError) {
+        let ids: Vec<u64> = self.tickets.map.iter().filter(|(_, t)| t.volume == volume).map(|(&id, _)| id).collect();
+        for id in ids {
+            let ticket = self.tickets.map.get_mut(&id).expect("listed above");
+            if let Some(req) = ticket.req.take() {
+                self.out.push(Action::Complete { req, result: Err(error) });
+            }
+            match ticket.state {
+                State::Writing { .. } => {}
+                State::Reading => {
+                    self.tickets.map.remove(&id);
+                    self.abandon_heals(id);
+                    self.read_over(volume);
+                }
+                State::Queued | State::Flushing => {
+                    self.tickets.map.remove(&id);
+                    self.tickets.queued.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// This node left the in-sync set: nothing of its guests may ever reach a store again.
+    pub(crate) fn close_all(&mut self) {
+        let volumes: Vec<VolumeId> = self.volumes.keys().copied().collect();
+        for volume in volumes {
+            self.close(volume, GuestError::Closed);
+        }
+        self.requeue_all();
+    }
+}
+
+fn in_range(op: &GuestOp, blocks: u64) -> Result<(), GuestError> {
+    if matches!(op, GuestOp::Flush) {
+        return Ok(());
+    }
+    if let GuestOp::Write { data, .. } = op
+        && (data.len() > MAX_WRITE || !data.len().is_multiple_of(BLOCK))
+    {
+        return Err(GuestError::Range);
+    }
+    let (block, count) = op.span();
+    match block.checked_add(count) {
+        Some(end) if count > 0 && end <= blocks => Ok(()),
+        _ => Err(GuestError::Range),
+    }
+}
+
+/// Assembles blocks from images; `None` if one is missing or bad.
+pub(crate) fn assemble(images: &BTreeMap<u64, ExtentImage>, block: u64, count: u64) -> Option<Bytes> {
+    let mut data = Vec::with_capacity(count as usize * BLOCK);
+    for block in block..block + count {
+        let image = images.get(&(block / EXTENT_BLOCKS))?;
+        data.extend_from_slice(&image.block(block % EXTENT_BLOCKS)?);
+    }
+    Some(Bytes::from(data))
+}

@@ -1,0 +1,224 @@
+//! Repair of damaged extents from the peer, for a guest's read or for the scrub.
+//!
+//! While an extent is under repair its guest writes wait, so what the peer sends is the newest.
+
+use crate::event::*;
+use crate::guest::assemble;
+use crate::machine::{Mirror, Phase};
+use crate::message::Body;
+use crate::peer::Ask;
+use crate::store::Purpose;
+use crate::types::*;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+/// Names a repair.
+pub(crate) type HealId = u64;
+
+#[derive(Debug)]
+struct Heal {
+    /// The read that waits, if any.
+    ticket: Option<u64>,
+    volume: VolumeId,
+    /// Damaged blocks per extent. Empty mask: only fetched.
+    damaged: BTreeMap<u64, u16>,
+    images: BTreeMap<u64, ExtentImage>,
+    /// Answers that are still to come.
+    fetching: usize,
+    writing: usize,
+    /// The read is answered from the images: the local copy cannot be read even after a repair.
+    direct: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Heals {
+    next: HealId,
+    map: BTreeMap<HealId, Heal>,
+    /// Found by the scrub, not begun.
+    found: VecDeque<(VolumeId, u64)>,
+}
+
+/// Extents the scrub may have waiting here; more than this are found again by its next pass.
+const MAX_FOUND: usize = 4096;
+
+impl Mirror {
+    /// The peer's copy of these extents is as new as the own one, and it can be asked.
+    pub(crate) fn peer_has(&self, volume: VolumeId, extents: &Range<u64>) -> bool {
+        match self.phase {
+            Phase::Steady => true,
+            Phase::Source => self.copier.as_ref().is_some_and(|copier| {
+                let locked = self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some();
+                !locked && !copier.holds_any(volume, extents) && !copier.missing.contains(&volume)
+            }),
+            _ => false,
+        }
+    }
+
+    /// Repairs these blocks and then lets the read start again.
+    pub(crate) fn heal_blocks(&mut self, ticket: u64, volume: VolumeId, blocks: &[u64]) {
+        let mut damaged: BTreeMap<u64, u16> = BTreeMap::new();
+        for block in blocks {
+            *damaged.entry(block / EXTENT_BLOCKS).or_default() |= 1 << (block % EXTENT_BLOCKS);
+        }
+        self.begin_heal(Some(ticket), volume, damaged, false);
+    }
+
+    /// Fetches everything a read wants and answers it from that.
+    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, block: u64, count: u64) {
+        let damaged = extents_of(block, count).map(|extent| (extent, 0)).collect();
+        self.begin_heal(Some(ticket), volume, damaged, true);
+    }
+
+    fn begin_heal(&mut self, ticket: Option<u64>, volume: VolumeId, damaged: BTreeMap<u64, u16>, direct: bool) {
+        self.heals.next += 1;
+        let heal = self.heals.next;
+        for &extent in damaged.keys() {
+            self.locks.insert((volume, extent));
+            let op = self.ask(Ask::HealFetch { heal, extent });
+            self.send(Body::Fetch { op, volume, extent });
+        }
+        // The repair of a volume the peer writes would race with its writes: it is asked to send the extent instead.
+        if self.writer(volume) == Writer::Peer {
+            for (&extent, _) in damaged.iter().filter(|(_, mask)| **mask != 0) {
+                self.send(Body::Want { volume, extent });
+            }
+        }
+        let fetching = damaged.len();
+        self.heals
+            .map
+            .insert(heal, Heal { ticket, volume, damaged, images: BTreeMap::new(), fetching, writing: 0, direct });
+    }
+
+    pub(crate) fn on_heal_fetched(&mut self, id: HealId, extent: u64, image: Option<ExtentImage>) {
+        let Some(heal) = self.heals.map.get_mut(&id) else {
+            return;
+        };
+        heal.fetching -= 1;
+        let image = image.unwrap_or(ExtentImage { bad: u16::MAX, ..ExtentImage::default() });
+        let mask = heal.damaged.get(&extent).copied().unwrap_or(0);
+        let volume = heal.volume;
+        let wanted = mask & !image.bad;
+        if wanted != mask {
+            self.out.push(Action::Lost { volume, extent });
+        }
+        heal.images.insert(extent, image.clone());
+        if wanted != 0 && self.writer(volume) != Writer::Peer {
+            self.heals.map.get_mut(&id).expect("found above").writing += 1;
+            let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
+            let command = StoreCommand::WriteExtent { volume, stamp, extent, image, wanted };
+            self.command(command, Purpose::HealWrite { heal: id });
+            self.out.push(Action::Healed { volume, extent });
+        }
+        self.finish_heal(id);
+    }
+
+    pub(crate) fn on_heal_written(&mut self, id: HealId) {
+        if let Some(heal) = self.heals.map.get_mut(&id) {
+            heal.writing -= 1;
+            self.finish_heal(id);
+        }
+    }
+
+    fn finish_heal(&mut self, id: HealId) {
+        let Some(heal) = self.heals.map.get(&id) else {
+            return;
+        };
+        if heal.fetching > 0 || heal.writing > 0 {
+            return;
+        }
+        let heal = self.heals.map.remove(&id).expect("found above");
+        for &extent in heal.damaged.keys() {
+            self.locks.remove(&(heal.volume, extent));
+        }
+        let Some(ticket) = heal.ticket else {
+            return;
+        };
+        if !heal.direct {
+            return self.requeue_read(ticket, heal.volume);
+        }
+        self.read_over(heal.volume);
+        let Some((block, count)) = self.tickets.map.get(&ticket).map(|t| t.op.span()) else {
+            return;
+        };
+        let result = assemble(&heal.images, block, count).map(Reply::Data).ok_or(GuestError::Corrupt);
+        self.complete(ticket, result);
+    }
+
+    /// The session is gone: reads under repair wait in the queue.
+    pub(crate) fn abort_heals(&mut self) {
+        for (_, heal) in std::mem::take(&mut self.heals.map) {
+            if let Some(ticket) = heal.ticket {
+                self.requeue_read(ticket, heal.volume);
+            }
+        }
+    }
+
+    /// A read under repair was closed.
+    pub(crate) fn abandon_heals(&mut self, ticket: u64) {
+        for heal in self.heals.map.values_mut().filter(|heal| heal.ticket == Some(ticket)) {
+            heal.ticket = None;
+        }
+    }
+
+    pub(crate) fn on_damaged(&mut self, volume: VolumeId, extent: u64) {
+        let known = self.volumes.get(&volume).is_some_and(|state| extent < state.extents());
+        if known && self.heals.found.len() < MAX_FOUND && !self.heals.found.contains(&(volume, extent)) {
+            self.heals.found.push_back((volume, extent));
+        }
+    }
+
+    /// Begins repairs the scrub asked for, one at a time.
+    pub(crate) fn pump_heals(&mut self) {
+        if self.phase != Phase::Steady || !self.heals.map.is_empty() {
+            return;
+        }
+        let Some((volume, extent)) = self.heals.found.pop_front() else {
+            return;
+        };
+        if !self.volumes.contains_key(&volume) || self.locks.contains(&(volume, extent)) {
+            return;
+        }
+        if self.writer(volume) == Writer::Me {
+            self.heals.next += 1;
+            let heal = self.heals.next;
+            self.locks.insert((volume, extent));
+            let entry = Heal {
+                ticket: None,
+                volume,
+                damaged: BTreeMap::from([(extent, 0)]),
+                images: BTreeMap::new(),
+                fetching: 1,
+                writing: 0,
+                direct: false,
+            };
+            self.heals.map.insert(heal, entry);
+            self.command(StoreCommand::ReadExtent { volume, extent }, Purpose::HealRead { heal });
+        } else {
+            self.send(Body::Want { volume, extent });
+        }
+    }
+
+    /// The scrub's extent was read: what is bad in it is fetched.
+    pub(crate) fn on_heal_read(&mut self, id: HealId, result: Result<StoreOutput, StoreError>) {
+        let Some(heal) = self.heals.map.get_mut(&id) else {
+            return;
+        };
+        let bad = match result {
+            Ok(StoreOutput::Extent(image)) => image.bad,
+            Err(StoreError::NoVolume) => 0,
+            _ => u16::MAX,
+        };
+        let Some((&extent, mask)) = heal.damaged.iter_mut().next() else {
+            return;
+        };
+        *mask = bad;
+        let volume = heal.volume;
+        if bad == 0 {
+            heal.fetching = 0;
+            return self.finish_heal(id);
+        }
+        let op = self.ask(Ask::HealFetch { heal: id, extent });
+        self.send(Body::Fetch { op, volume, extent });
+    }
+}

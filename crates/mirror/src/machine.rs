@@ -1,0 +1,337 @@
+//! The machine: its state, the door for events, and the order in which its parts are settled.
+
+use crate::changes::Changes;
+use crate::copier::Copier;
+use crate::dirty::Marks;
+use crate::event::*;
+use crate::extents::ExtentSet;
+use crate::flush::Flushes;
+use crate::guest::Tickets;
+use crate::handshake::Handshake;
+use crate::heal::Heals;
+use crate::peer::Link;
+use crate::reconcile::Reconcile;
+use crate::resync::Clean;
+use crate::store::StoreQueue;
+use crate::types::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How far numbers jump at a start: further than one run of a node can have numbered writes that its store then lost.
+const START_GAP: Seq = 1 << 20;
+
+/// What this node does with its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// No session, or no view yet.
+    Down,
+    /// A session or an epoch began: volume tables and touched extents are exchanged.
+    Handshake,
+    /// Both are members: what may differ is made equal; guests wait.
+    Reconcile,
+    /// Both are members and equal: writes go to both.
+    Steady,
+    /// Only this node is a member: it copies what differs to the peer.
+    Source,
+    /// Only the peer is a member: this node takes what it sends.
+    Target,
+}
+
+/// A volume as the mirror sees it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Volume {
+    pub size: u64,
+    /// Newest stamp the local store is known to hold.
+    pub last: Stamp,
+    /// Highest number given or seen.
+    pub assigned: Seq,
+    /// Highest number the peer sent since the handshake.
+    pub heard: Seq,
+    /// Extents with a durable dirty mark.
+    pub dirty: ExtentSet,
+    /// Writes of this node completed that no confirmation covers yet.
+    pub unconfirmed: bool,
+    /// Guest writes in flight, by ticket.
+    pub writing: BTreeMap<u64, Span>,
+    /// Guest reads in flight.
+    pub reading: usize,
+}
+
+/// The blocks and the number of a write in flight.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub block: u64,
+    pub count: u64,
+    pub seq: Seq,
+}
+
+impl Volume {
+    /// Every write up to this number is complete.
+    pub fn completed_through(&self) -> Seq {
+        self.writing.values().map(|span| span.seq - 1).min().unwrap_or(self.assigned)
+    }
+
+    pub fn blocks(&self) -> u64 {
+        self.size / BLOCK as u64
+    }
+
+    pub fn extents(&self) -> u64 {
+        self.blocks().div_ceil(EXTENT_BLOCKS)
+    }
+}
+
+/// Replication of all volumes on one node. See the crate's page for what it guarantees.
+#[derive(Debug)]
+pub struct Mirror {
+    pub(crate) now: Time,
+    pub(crate) tuning: Tuning,
+    pub(crate) view: Option<View>,
+    pub(crate) hold: bool,
+    /// The local replica holds no write that a fail-over could undo, besides those in flight.
+    pub(crate) trusted: bool,
+    pub(crate) writers: BTreeMap<VolumeId, Writer>,
+    pub(crate) volumes: BTreeMap<VolumeId, Volume>,
+    pub(crate) phase: Phase,
+    /// Grows at each handshake and each loss of the session; answers to older questions are ignored.
+    pub(crate) generation: u64,
+    pub(crate) tickets: Tickets,
+    pub(crate) link: Link,
+    pub(crate) store: StoreQueue,
+    pub(crate) handshake: Option<Handshake>,
+    pub(crate) reconcile: Option<Reconcile>,
+    pub(crate) copier: Option<Copier>,
+    pub(crate) clean: Clean,
+    pub(crate) flushes: Flushes,
+    pub(crate) marks: Marks,
+    pub(crate) heals: Heals,
+    pub(crate) changes: Changes,
+    /// Extents whose guest writes wait: being copied or repaired.
+    pub(crate) locks: BTreeSet<(VolumeId, u64)>,
+    /// Volumes whose writer was taken away and whose requests are still in flight.
+    pub(crate) draining: BTreeSet<VolumeId>,
+    /// Something changed that may let writes in flight complete.
+    pub(crate) recheck: bool,
+    pub(crate) out: Vec<Action>,
+}
+
+impl Mirror {
+    /// A mirror over what its store holds. It does nothing before the first [`Event::View`].
+    pub fn new(now: Time, tuning: Tuning, inventory: Inventory) -> Self {
+        let mut volumes = BTreeMap::new();
+        for info in inventory.volumes {
+            let volume =
+                Volume { size: info.size, last: info.last, assigned: info.last.seq + START_GAP, ..Volume::default() };
+            volumes.insert(info.id, volume);
+        }
+        for (id, dirty) in inventory.dirty {
+            if let Some(volume) = volumes.get_mut(&id) {
+                volume.dirty.union(&dirty);
+            }
+        }
+        Self {
+            now,
+            tuning,
+            view: None,
+            hold: false,
+            trusted: false,
+            writers: BTreeMap::new(),
+            volumes,
+            phase: Phase::Down,
+            generation: 0,
+            tickets: Tickets::default(),
+            link: Link::default(),
+            store: StoreQueue::default(),
+            handshake: None,
+            reconcile: None,
+            copier: None,
+            clean: Clean::No,
+            flushes: Flushes::default(),
+            marks: Marks::default(),
+            heals: Heals::default(),
+            changes: Changes::default(),
+            locks: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            recheck: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one event and appends what is to be done, in order, to `out`. `now` never goes back.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+        assert!(now >= self.now, "the clock went back");
+        self.now = now;
+        match event {
+            Event::Tick => self.on_tick(),
+            Event::Guest { req, volume, op } => self.on_guest(req, volume, op),
+            Event::Volume { req, change } => self.on_change(req, change),
+            Event::Stored { op, result } => self.on_stored(op, result),
+            Event::PeerUp { session } => self.on_peer_up(session),
+            Event::PeerDown { session } => {
+                if self.link.session == Some(session) {
+                    self.on_peer_down();
+                }
+            }
+            Event::Peer { session, message } => {
+                if self.link.session == Some(session) {
+                    self.on_message(message);
+                }
+            }
+            Event::View(view) => self.on_view(view),
+            Event::Writer { volume, writer } => self.on_writer(volume, writer),
+            Event::Close { volume } => self.close(volume, GuestError::Closed),
+            Event::Hold => self.hold = true,
+            Event::Resume => self.hold = false,
+            Event::Damaged { volume, extent } => self.on_damaged(volume, extent),
+            Event::SpaceFreed => self.store.retry_now(),
+        }
+        self.settle();
+        out.append(&mut self.out);
+    }
+
+    /// What this node does with its peer now.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The volume table, ascending.
+    pub fn volumes(&self) -> Vec<VolumeInfo> {
+        self.volumes.iter().map(|(&id, volume)| VolumeInfo { id, size: volume.size, last: volume.last }).collect()
+    }
+
+    /// Extents marked dirty, over all volumes.
+    pub fn dirty_extents(&self) -> u64 {
+        self.volumes.values().map(|volume| volume.dirty.len()).sum()
+    }
+
+    /// Requests of guests that are not answered yet.
+    pub fn open_requests(&self) -> usize {
+        self.tickets.open()
+    }
+
+    /// Whether resync is complete and the peer may be made a member (the state after [`Action::PeerClean`]).
+    pub fn peer_clean(&self) -> bool {
+        self.clean == Clean::Yes
+    }
+
+    /// Whether the local replica holds every acknowledged write.
+    pub fn in_sync(&self) -> bool {
+        self.view.is_some_and(|view| view.me)
+    }
+
+    /// Both nodes are in the in-sync set.
+    pub(crate) fn both(&self) -> bool {
+        self.view.is_some_and(|view| view.me && view.peer)
+    }
+
+    /// A write must not complete without the peer.
+    pub(crate) fn need_peer(&self) -> bool {
+        self.view.is_some_and(|view| view.peer || view.ack_peer) || self.clean != Clean::No
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.view.map_or(0, |view| view.epoch)
+    }
+
+    pub(crate) fn writer(&self, volume: VolumeId) -> Writer {
+        self.writers.get(&volume).copied().unwrap_or(Writer::Nobody)
+    }
+
+    fn on_view(&mut self, view: View) {
+        let old = self.view.replace(view);
+        if let Some(old) = old {
+            assert!(view.epoch >= old.epoch, "the view went back from epoch {} to {}", old.epoch, view.epoch);
+        }
+        self.recheck = true;
+        let same = old.is_some_and(|old| (old.epoch, old.me, old.peer) == (view.epoch, view.me, view.peer));
+        if same {
+            // Only the acknowledgement set changed: what was kept local and is still in flight goes to the peer as well.
+            if view.ack_peer {
+                self.requeue_unsent();
+            }
+            return;
+        }
+        if !view.me {
+            self.trusted = false;
+            self.close_all();
+        } else if !view.peer {
+            self.trusted = true;
+        }
+        self.restart_handshake();
+    }
+
+    fn on_writer(&mut self, volume: VolumeId, writer: Writer) {
+        let old = self.writers.insert(volume, writer).unwrap_or(Writer::Nobody);
+        if writer == Writer::Peer
+            && let Some(state) = self.volumes.get_mut(&volume)
+        {
+            state.unconfirmed = false; // the peer confirms from now on, older writes included
+        }
+        match (old, writer) {
+            (_, Writer::Me) => {
+                self.draining.remove(&volume);
+            }
+            (Writer::Me, _) => {
+                self.draining.insert(volume);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if self.store.retry_due(self.now, self.tuning.retry) {
+            self.store.retry_now();
+        }
+        self.recheck |= std::mem::take(&mut self.marks.paused);
+        self.check_stuck();
+        self.tick_copier();
+        self.tick_flush();
+    }
+
+    /// Re-establishes what must hold after every event: whatever can go on goes on.
+    fn settle(&mut self) {
+        self.pump_store();
+        self.advance_handshake();
+        self.advance_copier();
+        self.advance_reconcile();
+        self.advance_resync();
+        if std::mem::take(&mut self.recheck) {
+            self.finish_writes();
+        }
+        self.pump_changes();
+        self.pump_heals();
+        self.pump_guests();
+        self.pump_flush();
+        self.pump_marks();
+        self.report_drained();
+        self.check();
+    }
+
+    fn report_drained(&mut self) {
+        let done: Vec<VolumeId> = self
+            .draining
+            .iter()
+            .copied()
+            .filter(|id| {
+                let locked = self.locks.range((*id, 0)..=(*id, u64::MAX)).next().is_some();
+                !locked && self.volumes.get(id).is_none_or(|v| v.writing.is_empty() && v.reading == 0)
+            })
+            .collect();
+        for volume in done {
+            self.draining.remove(&volume);
+            self.out.push(Action::Drained { volume });
+        }
+    }
+
+    /// The shape of the state in each phase; on in release.
+    fn check(&self) {
+        let view = self.view;
+        match self.phase {
+            Phase::Down => assert!(self.copier.is_none() && self.handshake.is_none()),
+            Phase::Handshake => assert!(self.handshake.is_some() && self.copier.is_none()),
+            Phase::Reconcile => assert!(self.reconcile.is_some() && self.both()),
+            Phase::Steady => assert!(self.both() && self.trusted && self.reconcile.is_none()),
+            Phase::Source => assert!(self.copier.is_some() && view.is_some_and(|v| v.me && !v.peer)),
+            Phase::Target => assert!(view.is_some_and(|v| !v.me) && self.copier.is_none()),
+        }
+        assert!(self.clean == Clean::No || self.phase == Phase::Source);
+    }
+}

@@ -1,0 +1,276 @@
+//! The session with the peer: numbering, epochs, questions and their answers.
+
+use crate::event::{Action, Reason};
+use crate::heal::HealId;
+use crate::machine::{Mirror, Phase};
+use crate::message::{Answer, Body, PeerMessage, PeerOp, Trouble};
+use crate::types::*;
+use std::collections::BTreeMap;
+
+/// Messages of a newer epoch kept until `quorum` catches up. A handshake sends a table and a few frames of ranges, so
+/// this is generous; beyond it the session is given up.
+const MAX_EARLY: usize = 65_536;
+
+/// A question to the peer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Ask {
+    Write {
+        ticket: u64,
+        store_op: StoreOp,
+    },
+    Copy {
+        volume: VolumeId,
+        extent: u64,
+    },
+    RoundSync {
+        round: u64,
+    },
+    BarrierSync,
+    Change {
+        id: u64,
+    },
+    HealFetch {
+        heal: HealId,
+        extent: u64,
+    },
+    ReconcileFetch {
+        volume: VolumeId,
+        extent: u64,
+        mine: ExtentImage,
+    },
+    /// Only that it was answered matters.
+    Quiet,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    pub session: Option<Session>,
+    sent: u64,
+    received: u64,
+    /// Messages of an epoch this node does not know yet.
+    early: Vec<PeerMessage>,
+    next_ask: PeerOp,
+    /// Open questions with the time of asking.
+    pub asks: BTreeMap<PeerOp, (Time, Ask)>,
+    /// The peer said that it keeps requests waiting for space.
+    peer_full: bool,
+    /// When the peer last said anything of this epoch.
+    heard: Time,
+    stuck_told: Time,
+}
+
+impl Link {
+    /// The number the next question will have.
+    pub fn next_ask(&self) -> PeerOp {
+        self.next_ask + 1
+    }
+
+    /// Every question before this one is answered.
+    pub fn answered_before(&self, op: PeerOp) -> bool {
+        self.asks.keys().next().is_none_or(|&first| first >= op)
+    }
+}
+
+impl Mirror {
+    pub(crate) fn on_peer_up(&mut self, session: Session) {
+        if self.link.session.is_some() {
+            self.on_peer_down();
+        }
+        self.link.session = Some(session);
+        self.link.sent = 0;
+        self.link.received = 0;
+        self.restart_handshake();
+    }
+
+    pub(crate) fn on_peer_down(&mut self) {
+        self.link.session = None;
+        self.link.early.clear();
+        self.reset_peer();
+    }
+
+    /// Forgets everything that belongs to the current generation.
+    pub(crate) fn reset_peer(&mut self) {
+        self.generation += 1;
+        self.link.asks.clear();
+        self.link.heard = self.now;
+        if std::mem::take(&mut self.link.peer_full) {
+            self.out.push(Action::Full { peer: true, full: false });
+        }
+        if self.peer_clean() {
+            self.out.push(Action::PeerDirty);
+        }
+        self.clean = crate::resync::Clean::No;
+        self.phase = Phase::Down;
+        self.handshake = None;
+        self.reconcile = None;
+        self.copier = None;
+        self.locks.clear();
+        self.abort_heals();
+        self.requeue_changes();
+        self.restart_round();
+        self.recheck = true;
+    }
+
+    pub(crate) fn send(&mut self, body: Body) {
+        if self.link.session.is_none() {
+            return;
+        }
+        self.link.sent += 1;
+        self.out.push(Action::Send(PeerMessage { number: self.link.sent, epoch: self.epoch(), body }));
+    }
+
+    pub(crate) fn disconnect(&mut self, reason: Reason) {
+        if self.link.session.is_some() {
+            self.on_peer_down();
+            self.out.push(Action::Disconnect(reason));
+        }
+    }
+
+    /// Registers a question; the caller sends it under the number returned.
+    pub(crate) fn ask(&mut self, ask: Ask) -> PeerOp {
+        self.link.next_ask += 1;
+        self.link.asks.insert(self.link.next_ask, (self.now, ask));
+        self.link.next_ask
+    }
+
+    pub(crate) fn answer(&mut self, op: PeerOp, result: Result<Answer, Trouble>) {
+        self.send(Body::Done { op, result });
+    }
+
+    pub(crate) fn on_message(&mut self, message: PeerMessage) {
+        if message.number <= self.link.received {
+            return; // a repeat
+        }
+        if message.number != self.link.received + 1 {
+            return self.disconnect(Reason::Hole);
+        }
+        self.link.received = message.number;
+        let known = self.view.map_or(0, |view| view.epoch);
+        if message.epoch < known {
+            if message.body != Body::Newer {
+                self.send(Body::Newer);
+            }
+            return;
+        }
+        if message.epoch > known || self.view.is_none() {
+            if self.link.early.len() >= MAX_EARLY {
+                return self.disconnect(Reason::Protocol);
+            }
+            if self.link.early.last().is_none_or(|last| last.epoch != message.epoch) {
+                self.out.push(Action::NewerEpoch(message.epoch));
+            }
+            self.link.early.push(message);
+            return;
+        }
+        self.on_body(message.body);
+    }
+
+    /// A new view is known: take what arrived too early for the old one.
+    pub(crate) fn replay_early(&mut self) {
+        let epoch = self.epoch();
+        let early = std::mem::take(&mut self.link.early);
+        for message in early {
+            if message.epoch > epoch {
+                self.link.early.push(message);
+            } else if message.epoch == epoch {
+                self.on_body(message.body);
+            }
+        }
+    }
+
+    fn on_body(&mut self, body: Body) {
+        use Phase::*;
+        self.link.heard = self.now;
+        match (self.phase, body) {
+            (_, Body::Newer) => {}
+            (_, Body::Full(full)) => {
+                if self.link.peer_full != full {
+                    self.link.peer_full = full;
+                    self.out.push(Action::Full { peer: true, full });
+                }
+            }
+            (Handshake, Body::Hello { volumes }) => self.on_hello(volumes),
+            (Handshake, Body::Touched { volume, ranges }) => self.on_touched(volume, ranges),
+            (Handshake, Body::Ready) => self.on_ready(),
+            (Steady | Target, Body::Write { op, volume, seq, block, data }) => {
+                self.on_peer_write(op, volume, seq, block, data);
+            }
+            (Steady | Target | Reconcile, Body::Extent { op, volume, stamp, extent, image }) => {
+                self.on_peer_extent(op, volume, stamp, extent, image);
+            }
+            (Steady | Target, Body::Volume { op, change }) => self.on_peer_volume(op, change),
+            (Steady | Target, Body::Sync { op }) => self.on_peer_sync(op),
+            (Steady | Target | Reconcile, Body::Fetch { op, volume, extent }) => {
+                self.on_peer_fetch(op, volume, extent);
+            }
+            (Steady, Body::Want { volume, extent }) => self.on_peer_want(volume, extent),
+            (Steady | Target | Reconcile, Body::Confirm { through }) => self.on_peer_confirm(through),
+            (Steady | Source | Target | Reconcile, Body::Done { op, result }) => self.on_done(op, result),
+            (Reconcile, Body::Copied) => self.on_copied(),
+            (Reconcile, Body::Synced) => self.on_synced(),
+            _ => self.disconnect(Reason::Protocol),
+        }
+    }
+
+    fn on_done(&mut self, op: PeerOp, result: Result<Answer, Trouble>) {
+        let Some((_, ask)) = self.link.asks.remove(&op) else {
+            return;
+        };
+        match (ask, result) {
+            (Ask::Write { ticket, store_op }, Ok(_)) => self.on_write_held(ticket, store_op),
+            (Ask::RoundSync { round }, Ok(_)) => self.on_round_synced(round, true, true),
+            (Ask::BarrierSync, Ok(_)) => self.on_barrier_synced(true),
+            // The volume was deleted there: the deletion is on its way here and will answer the guest.
+            (Ask::Write { .. }, Err(Trouble::Unreadable)) => {}
+            (Ask::Write { .. } | Ask::RoundSync { .. } | Ask::BarrierSync, Err(_)) => self.peer_failed(),
+            (Ask::Copy { volume, extent }, result) => self.on_copy_held(volume, extent, result.is_ok()),
+            (Ask::Change { id }, result) => self.on_change_held(id, result.is_ok()),
+            (Ask::HealFetch { heal, extent }, result) => self.on_heal_fetched(heal, extent, image_of(result)),
+            (Ask::ReconcileFetch { volume, extent, mine }, result) => {
+                self.on_reconcile_fetched(volume, extent, mine, image_of(result));
+            }
+            (Ask::Quiet, _) => {}
+        }
+    }
+
+    /// The peer refused what it must hold: its disks are failing.
+    fn peer_failed(&mut self) {
+        if self.need_peer() && self.view.is_some_and(|view| view.peer || view.ack_peer) {
+            self.out.push(Action::PeerStuck);
+        } else {
+            self.disconnect(Reason::Stalled);
+        }
+    }
+
+    /// Looks for questions the peer owes an answer to for too long.
+    pub(crate) fn check_stuck(&mut self) {
+        if self.link.session.is_none() || self.link.peer_full || self.view.is_none() {
+            return;
+        }
+        let asked = self.link.asks.values().next().map(|(at, _)| *at);
+        let waiting = match self.phase {
+            Phase::Reconcile => Some(self.link.heard),
+            Phase::Handshake if self.handshake.as_ref().is_some_and(|h| h.sent) => Some(self.link.heard),
+            _ => asked.map(|at| at.max(if self.phase == Phase::Source { self.link.heard } else { at })),
+        };
+        let Some(since) = waiting.filter(|&since| self.now >= since + self.tuning.stuck) else {
+            return;
+        };
+        if self.view.is_some_and(|view| view.me && (view.peer || view.ack_peer)) {
+            if self.now >= self.link.stuck_told + self.tuning.stuck {
+                self.link.stuck_told = self.now;
+                self.out.push(Action::PeerStuck);
+            }
+        } else if self.phase == Phase::Source && since < self.now {
+            self.disconnect(Reason::Stalled);
+        }
+    }
+}
+
+fn image_of(result: Result<Answer, Trouble>) -> Option<ExtentImage> {
+    match result {
+        Ok(Answer::Extent(image)) if image.is_sound() => Some(image),
+        _ => None,
+    }
+}

@@ -1,0 +1,139 @@
+//! The other side of every question: carrying out what the peer asks, under its epoch and in its order.
+
+use crate::event::*;
+use crate::machine::{Mirror, Phase};
+use crate::message::{Answer, Change, PeerOp, Trouble};
+use crate::store::Purpose;
+use crate::types::*;
+
+impl Mirror {
+    fn replica(&self, op: PeerOp) -> Purpose {
+        Purpose::Replica { generation: self.generation, op }
+    }
+
+    pub(crate) fn on_peer_write(&mut self, op: PeerOp, volume: VolumeId, seq: Seq, block: u64, data: Change) {
+        if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
+            return self.disconnect(Reason::TwoWriters);
+        }
+        let epoch = self.epoch();
+        let Some(state) = self.volumes.get_mut(&volume) else {
+            return self.answer(op, Err(Trouble::Unreadable));
+        };
+        let count = match &data {
+            Change::Data(data) => (data.len() / BLOCK) as u64,
+            Change::Discard(count) => *count,
+        };
+        let whole = !matches!(&data, Change::Data(data) if !data.len().is_multiple_of(BLOCK));
+        let fits = block.checked_add(count).is_some_and(|end| end <= state.blocks());
+        if !whole || count == 0 || !fits || seq <= state.heard {
+            return self.disconnect(Reason::Protocol);
+        }
+        state.heard = seq;
+        state.assigned = state.assigned.max(seq);
+        let stamp = Stamp { epoch, seq };
+        let command = match data {
+            Change::Data(data) => StoreCommand::Write { volume, stamp, block, data },
+            Change::Discard(count) => StoreCommand::Discard { volume, stamp, block, count },
+        };
+        let purpose = self.replica(op);
+        self.command(command, purpose);
+    }
+
+    pub(crate) fn on_peer_extent(
+        &mut self,
+        op: PeerOp,
+        volume: VolumeId,
+        stamp: Stamp,
+        extent: u64,
+        image: ExtentImage,
+    ) {
+        let Some(state) = self.volumes.get(&volume) else {
+            return self.answer(op, Err(Trouble::Unreadable));
+        };
+        if !image.is_sound() || extent >= state.extents() {
+            return self.disconnect(Reason::Protocol);
+        }
+        if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
+            // Asked for while the peer was the writer; the volume changed hands since. The scrub will come again.
+            return self.answer(op, Ok(Answer::Ok));
+        }
+        if self.phase == Phase::Reconcile && stamp > state.last {
+            // A half-copied replica would look newer than the one it is copied from.
+            return self.disconnect(Reason::Protocol);
+        }
+        let purpose = self.replica(op);
+        self.command(StoreCommand::WriteExtent { volume, stamp, extent, image, wanted: u16::MAX }, purpose);
+    }
+
+    pub(crate) fn on_peer_volume(&mut self, op: PeerOp, change: VolumeChange) {
+        self.apply_change(change);
+        self.out.push(Action::VolumesChanged);
+        let purpose = self.replica(op);
+        self.command(StoreCommand::Volume(change), purpose);
+    }
+
+    pub(crate) fn on_peer_sync(&mut self, op: PeerOp) {
+        let purpose = self.replica(op);
+        self.command(StoreCommand::Sync, purpose);
+    }
+
+    pub(crate) fn on_peer_fetch(&mut self, op: PeerOp, volume: VolumeId, extent: u64) {
+        if self.volumes.get(&volume).is_none_or(|state| extent >= state.extents()) {
+            return self.answer(op, Err(Trouble::Unreadable));
+        }
+        let purpose = Purpose::ReplicaFetch { generation: self.generation, op };
+        self.command(StoreCommand::ReadExtent { volume, extent }, purpose);
+    }
+
+    pub(crate) fn on_peer_confirm(&mut self, through: Vec<(VolumeId, Seq)>) {
+        for (volume, seq) in through {
+            if self.volumes.contains_key(&volume) {
+                self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
+            }
+        }
+    }
+
+    pub(crate) fn on_replica_stored(&mut self, generation: u64, op: PeerOp, result: Result<StoreOutput, StoreError>) {
+        if generation == self.generation {
+            let result = result.map(|_| Answer::Ok).map_err(|error| match error {
+                StoreError::NoVolume => Trouble::Unreadable,
+                _ => Trouble::Disk,
+            });
+            self.answer(op, result);
+        }
+    }
+
+    pub(crate) fn on_fetch_stored(&mut self, generation: u64, op: PeerOp, result: Result<StoreOutput, StoreError>) {
+        if generation != self.generation {
+            return;
+        }
+        let result = match result {
+            Ok(StoreOutput::Extent(image)) => Ok(Answer::Extent(image)),
+            _ => Err(Trouble::Unreadable),
+        };
+        self.answer(op, result);
+    }
+
+    /// Carries a change of the volume table out in memory. Idempotent.
+    pub(crate) fn apply_change(&mut self, change: VolumeChange) {
+        match change {
+            VolumeChange::Create { id, size } | VolumeChange::Resize { id, size } => {
+                if matches!(change, VolumeChange::Resize { .. }) && !self.volumes.contains_key(&id) {
+                    return;
+                }
+                let volume = self.volumes.entry(id).or_default();
+                volume.size = volume.size.max(size);
+            }
+            VolumeChange::Delete { id } => {
+                self.close(id, GuestError::NoVolume);
+                self.volumes.remove(&id);
+                self.tickets.map.retain(|_, ticket| ticket.volume != id);
+                self.locks.retain(|&(volume, _)| volume != id);
+                self.draining.remove(&id);
+                if let Some(copier) = &mut self.copier {
+                    copier.forget(id);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The commands in flight at the local store, and those that wait for space.
+//!
+//! A command refused for lack of space is repeated with everything after it that touches the same blocks, so that the
+//! store still sees the writes of a block in order.
+
+use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
+use crate::heal::HealId;
+use crate::machine::Mirror;
+use crate::message::PeerOp;
+use crate::types::*;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Why a command was given.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Purpose {
+    GuestWrite {
+        ticket: u64,
+    },
+    GuestRead {
+        ticket: u64,
+    },
+    Replica {
+        generation: u64,
+        op: PeerOp,
+    },
+    ReplicaFetch {
+        generation: u64,
+        op: PeerOp,
+    },
+    CopyRead {
+        generation: u64,
+        volume: VolumeId,
+        extent: u64,
+    },
+    RoundSync {
+        round: u64,
+    },
+    BarrierSync {
+        generation: u64,
+    },
+    ReconcileSync {
+        generation: u64,
+    },
+    Mark {
+        era: u64,
+        marks: Vec<(VolumeId, Vec<Range<u64>>)>,
+    },
+    Tail {
+        generation: u64,
+        volume: VolumeId,
+    },
+    HealRead {
+        heal: HealId,
+    },
+    HealWrite {
+        heal: HealId,
+    },
+    Change {
+        id: u64,
+    },
+    /// Only success matters.
+    Quiet,
+}
+
+#[derive(Debug, Clone)]
+struct InFlight {
+    command: StoreCommand,
+    purpose: Purpose,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct StoreQueue {
+    next: StoreOp,
+    ops: BTreeMap<StoreOp, InFlight>,
+    /// Data commands among `ops`.
+    data: usize,
+    /// Refused for space, or given after such a one.
+    stalled: BTreeMap<StoreOp, InFlight>,
+    retry_at: Time,
+    retry: bool,
+    full: bool,
+}
+
+impl StoreQueue {
+    /// No command that changes data is in flight or waiting.
+    pub fn drained(&self) -> bool {
+        self.data == 0 && self.stalled.is_empty()
+    }
+
+    /// Try the stalled commands at the next chance.
+    pub fn retry_now(&mut self) {
+        self.retry = true;
+    }
+
+    pub fn retry_due(&mut self, now: Time, every: Time) -> bool {
+        if self.stalled.is_empty() || now < self.retry_at {
+            return false;
+        }
+        self.retry_at = now + every;
+        true
+    }
+}
+
+/// The blocks a data command changes.
+fn span(command: &StoreCommand) -> Option<(VolumeId, Range<u64>)> {
+    match command {
+        StoreCommand::Write { volume, block, data, .. } => {
+            Some((*volume, *block..*block + (data.len() / BLOCK) as u64))
+        }
+        StoreCommand::Discard { volume, block, count, .. } => Some((*volume, *block..*block + *count)),
+        StoreCommand::WriteExtent { volume, extent, .. } => {
+            Some((*volume, *extent * EXTENT_BLOCKS..(*extent + 1) * EXTENT_BLOCKS))
+        }
+        StoreCommand::Volume(change) => Some((change.id(), 0..u64::MAX)),
+        _ => None,
+    }
+}
+
+fn overlap(a: &StoreCommand, b: &StoreCommand) -> bool {
+    match (span(a), span(b)) {
+        (Some((v, a)), Some((w, b))) => v == w && a.start < b.end && b.start < a.end,
+        _ => false,
+    }
+}
+
+impl Mirror {
+    /// Gives a command to the store, or keeps it back behind those that wait for space.
+    pub(crate) fn command(&mut self, command: StoreCommand, purpose: Purpose) -> StoreOp {
+        self.store.next += 1;
+        let op = self.store.next;
+        let entry = InFlight { command, purpose };
+        if span(&entry.command).is_some() && !self.store.stalled.is_empty() {
+            self.store.stalled.insert(op, entry);
+        } else {
+            self.emit(op, entry);
+        }
+        op
+    }
+
+    fn emit(&mut self, op: StoreOp, entry: InFlight) {
+        if span(&entry.command).is_some() {
+            self.store.data += 1;
+        }
+        self.out.push(Action::Store { op, command: entry.command.clone() });
+        self.store.ops.insert(op, entry);
+    }
+
+    /// Repeats what waits for space once nothing that could overtake it is in flight.
+    pub(crate) fn pump_store(&mut self) {
+        if self.store.stalled.is_empty() {
+            if std::mem::take(&mut self.store.full) {
+                self.tell_full(false);
+            }
+            self.store.retry = false;
+            return;
+        }
+        if self.store.retry && self.store.data == 0 {
+            self.store.retry = false;
+            for (op, entry) in std::mem::take(&mut self.store.stalled) {
+                self.emit(op, entry);
+            }
+        }
+    }
+
+    /// A new session begins: the peer is told why answers may be late.
+    pub(crate) fn announce_full(&mut self) {
+        if self.store.full {
+            self.send(crate::message::Body::Full(true));
+        }
+    }
+
+    fn tell_full(&mut self, full: bool) {
+        self.out.push(Action::Full { peer: false, full });
+        if self.link.session.is_some() {
+            self.send(crate::message::Body::Full(full));
+        }
+    }
+
+    pub(crate) fn on_stored(&mut self, op: StoreOp, result: Result<StoreOutput, StoreError>) {
+        let Some(entry) = self.store.ops.remove(&op) else {
+            return;
+        };
+        let is_data = span(&entry.command).is_some();
+        if is_data {
+            self.store.data -= 1;
+        }
+        match &result {
+            Err(StoreError::NoSpace) if is_data => {
+                if !std::mem::replace(&mut self.store.full, true) {
+                    self.store.retry_at = self.now + self.tuning.retry;
+                    self.tell_full(true);
+                }
+                self.store.stalled.insert(op, entry);
+                return;
+            }
+            Ok(_) if is_data => {
+                let older = self.store.stalled.range(..op);
+                if older.into_iter().any(|(_, other)| overlap(&other.command, &entry.command)) {
+                    self.store.stalled.insert(op, entry);
+                    return;
+                }
+                self.note_stored(&entry.command);
+            }
+            Err(error @ (StoreError::Io | StoreError::NoSpace)) => {
+                self.out.push(Action::Unwell { error: error.clone() });
+            }
+            _ => {}
+        }
+        self.on_finished(op, entry.purpose, result);
+    }
+
+    /// Remembers the newest stamp the store holds.
+    fn note_stored(&mut self, command: &StoreCommand) {
+        let (volume, stamp) = match command {
+            StoreCommand::Write { volume, stamp, .. }
+            | StoreCommand::Discard { volume, stamp, .. }
+            | StoreCommand::WriteExtent { volume, stamp, .. } => (volume, stamp),
+            _ => return,
+        };
+        if let Some(volume) = self.volumes.get_mut(volume) {
+            volume.last = volume.last.max(*stamp);
+            volume.assigned = volume.assigned.max(stamp.seq);
+        }
+    }
+
+    fn on_finished(&mut self, op: StoreOp, purpose: Purpose, result: Result<StoreOutput, StoreError>) {
+        match purpose {
+            Purpose::GuestWrite { ticket } => self.on_write_stored(ticket, op, result),
+            Purpose::GuestRead { ticket } => self.on_read_stored(ticket, result),
+            Purpose::Replica { generation, op } => self.on_replica_stored(generation, op, result),
+            Purpose::ReplicaFetch { generation, op } => self.on_fetch_stored(generation, op, result),
+            Purpose::CopyRead { generation, volume, extent } => {
+                if generation == self.generation {
+                    self.on_copy_read(volume, extent, result);
+                }
+            }
+            Purpose::RoundSync { round } => self.on_round_synced(round, false, result.is_ok()),
+            Purpose::BarrierSync { generation } => {
+                if generation == self.generation && result.is_ok() {
+                    self.on_barrier_synced(false);
+                }
+            }
+            Purpose::ReconcileSync { generation } => {
+                if generation == self.generation && result.is_ok() {
+                    self.on_reconcile_synced();
+                }
+            }
+            Purpose::Mark { era, marks } => self.on_marked(era, marks, result.is_ok()),
+            Purpose::Tail { generation, volume } => {
+                if generation == self.generation {
+                    self.on_tail(volume, result);
+                }
+            }
+            Purpose::HealRead { heal } => self.on_heal_read(heal, result),
+            Purpose::HealWrite { heal } => self.on_heal_written(heal),
+            Purpose::Change { id } => self.on_change_stored(id, result.is_ok()),
+            Purpose::Quiet => {}
+        }
+    }
+}
