@@ -44,6 +44,11 @@ impl Artifacts {
         self.target.join("image/dyad.img")
     }
 
+    /// The appliance image with a second, newer slot that never comes up.
+    pub fn broken_image(&self) -> PathBuf {
+        self.target.join("image/broken.img")
+    }
+
     /// The disk of the counting guest: a raw, bootable disk.
     pub fn guest(&self) -> PathBuf {
         self.target.join("rig/counter.img")

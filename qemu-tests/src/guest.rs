@@ -192,7 +192,7 @@ impl Guest {
         thread::spawn(move || {
             let mut current = None;
             loop {
-                let path = format!("vms/{}/serial/log", guest.name);
+                let path = format!("vms/{}/serial/log?follow=1", guest.name);
                 // Between its runs on this node there is nothing to follow, and that is no error.
                 let _ = client.follow(&path, |line| {
                     guest.take(node, &mut current, line);

@@ -77,6 +77,17 @@ impl Client {
         })
     }
 
+    /// Reads the metrics in Prometheus text form.
+    ///
+    /// # Errors
+    /// The node is away or refuses.
+    pub fn metrics(&self) -> Result<String> {
+        let answer = self.exchange("metrics", || {
+            within(self.agent.get(format!("{}/metrics", self.address)), ANSWER_DEADLINE).call()
+        })?;
+        Ok(answer.as_str().context("The metrics are not text.")?.to_owned())
+    }
+
     /// Sends `body` to `/api/v1/{path}`.
     ///
     /// # Errors

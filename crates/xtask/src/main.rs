@@ -1,2 +1,67 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: builds the image, plays the rig, runs every test. Start it with no argument for the list.
+//!
+//! It is the only program that installs packages, and it says so before it does.
+
+mod attach;
+mod checks;
+mod deps;
+mod guest;
+mod host;
+mod image;
+mod rig;
+mod sim;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::host::Host;
+
+const USAGE: &str = "\
+cargo xtask image                build the appliance image: target/image/dyad.img
+cargo xtask rig                  boot a pair and its witness, set them up, leave them running until Ctrl-C
+cargo xtask rig demo             play the main job and write target/rig/report.json
+cargo xtask attach a|b           the serial line of a node of a running rig; Ctrl-] leaves
+cargo xtask test                 every test there is; lists all failures at the end
+cargo xtask sim --seed N         one simulator run, again exactly as it was
+cargo xtask sim --minutes M      as many simulator runs as fit
+cargo xtask bench                what replication costs beside the bare limits
+cargo xtask deps                 install the packages and tools that the above need (they call it themselves)
+cargo xtask guest                build the counting guest's disk: target/rig/counter.img";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let host = Host::find()?;
+    match words.as_slice() {
+        ["image", rest @ ..] => {
+            deps::install(&host)?;
+            image::run(&host, rest)
+        }
+        ["rig"] => rig::stay(&host),
+        ["rig", "demo"] => rig::demo(&host),
+        ["attach", node] => attach::attach(&host, node),
+        ["test"] => checks::run(&host),
+        ["sim", rest @ ..] => sim::run(&host, rest),
+        ["deps"] => deps::install(&host),
+        ["guest"] => {
+            deps::install(&host)?;
+            guest::build(&host).map(drop)
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("There is no `{}`. These exist:\n{USAGE}", other.join(" ")),
+    }
+}

@@ -1,0 +1,37 @@
+# What people type. Each recipe is one line over `cargo xtask`; without `just`, type that line.
+
+# Every test there is, exactly as CI runs them.
+ci:
+    .ci/run
+
+# The appliance image: target/image/dyad.img.
+image:
+    cargo xtask image
+
+# A pair and its witness on this machine, until Ctrl-C.
+rig:
+    cargo xtask rig
+
+# The main job, played by itself; writes target/rig/report.json.
+demo:
+    cargo xtask rig demo
+
+# Every test there is.
+test:
+    cargo xtask test
+
+# As many simulator runs as fit into some minutes.
+sim minutes="5":
+    cargo xtask sim --minutes {{minutes}}
+
+# One simulator run again, exactly as it was.
+replay seed:
+    cargo xtask sim --seed {{seed}}
+
+# What replication costs beside the bare limits.
+bench:
+    cargo xtask bench
+
+# Install what a fresh Debian lacks.
+deps:
+    cargo xtask deps

@@ -1,0 +1,192 @@
+//! `cargo xtask test`: every check there is, one after the other, all failures at the end.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::host::{self, Host};
+use crate::image::{self, Options};
+use crate::{deps, guest};
+
+/// Minutes of simulated chaos in each run of the tests.
+const SIM_MINUTES: &str = "1";
+
+/// Newer than any version of ours.
+const BROKEN_VERSION: &str = "9999";
+
+/// What was counted so far.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    failures: Vec<String>,
+}
+
+/// Runs everything; an error if anything failed.
+pub fn run(host: &Host) -> Result<()> {
+    let start = Instant::now();
+    deps::install(host)?;
+    let mut tally = Tally::default();
+    tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
+    tally.check("cargo deny", || {
+        let deny = deps::cargo_deny(host)?;
+        // The database of advisories is not fetched: tests need the network only to install packages.
+        host::run(
+            host.cargo().arg("deny").env("PATH", path_with(&deny)?).args(["check", "bans", "licenses", "sources"]),
+        )
+    });
+    tally.check("cargo clippy", || {
+        let mut clippy = host.cargo();
+        clippy.args(["clippy", "--release", "--workspace", "--all-targets", "--features", "dyad-rig/machines"]);
+        host::run(clippy.args(["--", "-D", "warnings"]))
+    });
+    tally.tests("cargo test", host.cargo().args(["test", "--release", "--workspace", "--no-fail-fast"]));
+    tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
+    let mut built = false;
+    tally.check("image", || {
+        image::build(host, &Options::default())?;
+        // The same system with a newer slot that never comes up: the loader must fall back by itself.
+        let broken = Options {
+            fast: true,
+            broken: Some(BROKEN_VERSION.into()),
+            output: Some(host.artifacts().broken_image()),
+            programs: Some(host.artifacts().programs()),
+            ..Options::default()
+        };
+        image::build(host, &broken)?;
+        guest::build(host)?;
+        built = true;
+        Ok(())
+    });
+    if built {
+        let mut machines = host.cargo();
+        machines.args(["test", "--release", "--package", "dyad-rig", "--features", "machines"]);
+        tally.tests("qemu-tests", machines.args(["--no-fail-fast", "--test", "*"]));
+    } else {
+        tally.fail("qemu-tests", "there is no image to test");
+    }
+    tally.report(start)
+}
+
+impl Tally {
+    /// A check that passes or fails as a whole.
+    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+        host::step(name);
+        let start = Instant::now();
+        match check() {
+            Ok(()) => {
+                self.passed += 1;
+                println!("    {name}: ok ({} s)", start.elapsed().as_secs());
+            }
+            Err(error) => self.fail(name, &format!("{error:#}")),
+        }
+    }
+
+    /// A command that prints the usual summaries of Rust tests; they are counted one by one.
+    fn tests(&mut self, name: &str, command: &mut Command) {
+        host::step(name);
+        let start = Instant::now();
+        let before = self.failed;
+        match self.follow(command) {
+            Ok(true) => println!("    {name}: ok ({} s)", start.elapsed().as_secs()),
+            // Its failures were counted and named as they were printed.
+            Ok(false) if self.failed > before => {}
+            Ok(false) => self.fail(name, "it did not build, or ended without a summary"),
+            Err(error) => self.fail(name, &format!("{error:#}")),
+        }
+    }
+
+    fn follow(&mut self, command: &mut Command) -> Result<bool> {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started.")?;
+        let lines = BufReader::new(child.stdout.take().context("cargo has no output.")?).lines();
+        for line in lines {
+            let line = line?;
+            println!("{line}");
+            self.count(&line);
+        }
+        Ok(child.wait()?.success())
+    }
+
+    /// Reads one line of a Rust test's output.
+    fn count(&mut self, line: &str) {
+        if let Some(summary) = line.strip_prefix("test result: ") {
+            let number = |word: &str| {
+                let end = summary.find(word)?;
+                summary[..end].trim_end().rsplit(' ').next()?.parse::<u64>().ok()
+            };
+            self.passed += number("passed").unwrap_or(0);
+            self.failed += number("failed").unwrap_or(0);
+        } else if let Some(test) = line.strip_prefix("test ")
+            && let Some((name, _)) = test.split_once(" ... FAILED")
+        {
+            self.failures.push(name.to_owned());
+        }
+    }
+
+    fn fail(&mut self, name: &str, why: &str) {
+        println!("    {name}: FAILED: {why}");
+        self.failed += 1;
+        self.failures.push(format!("{name}: {why}"));
+    }
+
+    fn report(&self, start: Instant) -> Result<()> {
+        println!();
+        for failure in &self.failures {
+            println!("FAILED {failure}");
+        }
+        println!("all checks took {} s", start.elapsed().as_secs());
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed > 0 {
+            bail!("{} of {} failed.", self.failed, self.passed + self.failed);
+        }
+        Ok(())
+    }
+}
+
+/// PATH with the folder of `program` in front, so that cargo finds its subcommand.
+fn path_with(program: &std::path::Path) -> Result<std::ffi::OsString> {
+    let folder = program.parent().context("A program lies in no folder.")?;
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&old));
+    Ok(std::env::join_paths(folders)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_of_tests_are_counted() {
+        let mut tally = Tally::default();
+        for line in [
+            "running 3 tests",
+            "test a::b ... ok",
+            "test a::c ... FAILED",
+            "test power_cut_fails_over ... FAILED (12.0 s)",
+            "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.1s",
+            "test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s",
+        ] {
+            tally.count(line);
+        }
+        assert_eq!((tally.passed, tally.failed), (17, 2));
+        assert_eq!(tally.failures, ["a::c", "power_cut_fails_over"]);
+        assert!(tally.report(Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_failed_check_does_not_stop_the_others() {
+        let mut tally = Tally::default();
+        tally.check("bad", || bail!("broken"));
+        tally.check("good", || Ok(()));
+        assert_eq!((tally.passed, tally.failed), (1, 1));
+    }
+
+    #[test]
+    fn a_program_that_ends_without_a_summary_is_a_failure() {
+        let mut tally = Tally::default();
+        tally.tests("build", &mut Command::new("false"));
+        assert_eq!(tally.failed, 1);
+    }
+}

@@ -1,0 +1,215 @@
+//! The counting guest's disk: boot loader, Debian's cloud kernel, `dyad-counter` as PID 1, and the ring it writes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::host::{self, Host};
+
+/// Debian's package that depends on the newest cloud kernel.
+const KERNEL: &str = "linux-image-cloud-amd64";
+/// What the guest needs to see its disk.
+const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
+/// What the boot loader does, without asking.
+const BOOT: &str = "\
+DEFAULT counter
+PROMPT 0
+TIMEOUT 0
+LABEL counter
+  LINUX vmlinuz
+  INITRD initrd
+  APPEND console=ttyS0,115200 quiet loglevel=3 panic=-1 tsc=reliable
+";
+/// Sectors and heads of the disk as its boot loader sees them; the cylinders follow from the size.
+const SECTORS: u64 = 32;
+const HEADS: u64 = 64;
+
+/// Builds `target/rig/counter.img` and returns its path. Takes seconds; the kernel is downloaded once.
+pub fn build(host: &Host) -> Result<PathBuf> {
+    host::step("Building the counting guest");
+    host::run(host.cargo().args(["build", "--release", "--package", "dyad-counter"]))?;
+    let kernel = kernel(host)?;
+    let work = host.target().join("guest");
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    fs::create_dir_all(&work)?;
+    let initrd = initrd(host, &kernel, &work)?;
+    let disk = disk(&kernel.image, &initrd, &work)?;
+    let finished = host.artifacts().guest();
+    fs::create_dir_all(finished.parent().context("The guest's disk has no folder.")?)?;
+    fs::rename(&disk, &finished)?;
+    println!("    {}: {} MiB", finished.display(), fs::metadata(&finished)?.len() >> 20);
+    Ok(finished)
+}
+
+struct Kernel {
+    image: PathBuf,
+    modules: PathBuf,
+}
+
+/// Downloads and unpacks the kernel that this machine's Debian offers, unless it lies in the cache.
+fn kernel(host: &Host) -> Result<Kernel> {
+    let text = host::output(Command::new("apt-cache").args(["depends", "--important", KERNEL]))?;
+    let package = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with("linux-image-"))
+        .with_context(|| format!("apt knows no {KERNEL}; run `apt-get update`."))?
+        .to_owned();
+    let folder = host.cache()?.join(&package);
+    if !folder.exists() {
+        let fresh = folder.with_extension("part");
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh)?;
+        }
+        fs::create_dir_all(&fresh)?;
+        println!("    downloading {package}");
+        let mut download = Command::new("apt-get");
+        // As root, apt would drop privileges it needs to write here, and warn about it.
+        download.args(["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
+        host::run(download.args(["download", &package]).current_dir(&fresh))?;
+        let archive = only_entry(&fresh, ".deb")?;
+        host::run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&fresh))?;
+        fs::remove_file(archive)?;
+        let modules = modules_folder(&fresh)?;
+        let version = modules.file_name().context("The kernel has no version.")?;
+        host::run_quietly(Command::new("depmod").arg("--basedir").arg(usr_merged(&fresh)).arg(version))?;
+        fs::rename(&fresh, &folder)?;
+    }
+    Ok(Kernel { image: only_entry(&folder.join("boot"), "vmlinuz-")?, modules: modules_folder(&folder)? })
+}
+
+/// Debian 12 has its modules below `lib`, Debian 13 below `usr/lib`.
+fn usr_merged(root: &Path) -> PathBuf {
+    let usr = root.join("usr");
+    if usr.join("lib/modules").exists() { usr } else { root.to_owned() }
+}
+
+fn modules_folder(root: &Path) -> Result<PathBuf> {
+    only_entry(&usr_merged(root).join("lib/modules"), "")
+}
+
+/// The one entry of `folder` whose name contains `part`.
+fn only_entry(folder: &Path, part: &str) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("Cannot read {}.", folder.display()))? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)) {
+            found.push(path);
+        }
+    }
+    match found.as_slice() {
+        [path] => Ok(path.clone()),
+        _ => bail!("{} holds {} entries like {part:?}, not one.", folder.display(), found.len()),
+    }
+}
+
+/// The file tree of the guest: PID 1 and the modules with their order.
+fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
+    let root = work.join("root");
+    fs::create_dir_all(root.join("modules"))?;
+    let counter = host.artifacts().programs().join("dyad-counter");
+    host::run(Command::new("strip").arg("-o").arg(root.join("init")).arg(counter))?;
+    let dependencies =
+        fs::read_to_string(kernel.modules.join("modules.dep")).context("The kernel's modules have no modules.dep.")?;
+    let mut order = Vec::new();
+    for module in MODULES {
+        for file in load_order(&dependencies, module)? {
+            if !order.contains(&file) {
+                order.push(file);
+            }
+        }
+    }
+    let mut names = String::new();
+    for file in &order {
+        let name = place(&kernel.modules.join(file), &root.join("modules"))?;
+        names.push_str(&name);
+        names.push('\n');
+    }
+    fs::write(root.join("modules/order"), names)?;
+    let archive = work.join("initrd");
+    archive_tree(&root, &archive)?;
+    Ok(archive)
+}
+
+/// The files to load for `module`, what it needs before itself, from the text of `modules.dep`.
+fn load_order(dependencies: &str, module: &str) -> Result<Vec<String>> {
+    let plain = |file: &str| file.split('/').next_back().unwrap_or(file).replace('-', "_");
+    for line in dependencies.lines() {
+        let Some((file, needs)) = line.split_once(':') else { continue };
+        if plain(file).split('.').next() == Some(module) {
+            // depmod lists the deepest need last.
+            let needs = needs.split_whitespace().rev().map(str::to_owned);
+            return Ok(needs.chain([file.to_owned()]).collect());
+        }
+    }
+    bail!("The kernel has no module {module}.")
+}
+
+/// Copies one module, unpacked, into `folder`; returns its name there.
+fn place(file: &Path, folder: &Path) -> Result<String> {
+    let name = file.file_name().context("A module has no name.")?.to_string_lossy().into_owned();
+    let Some(plain) = name.strip_suffix(".xz") else {
+        fs::copy(file, folder.join(&name))?;
+        return Ok(name);
+    };
+    let unpacked = fs::File::create(folder.join(plain))?;
+    host::run(Command::new("xz").args(["--decompress", "--stdout"]).arg(file).stdout(unpacked))?;
+    Ok(plain.to_owned())
+}
+
+fn archive_tree(root: &Path, archive: &Path) -> Result<()> {
+    let mut list = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn()?;
+    let names = list.stdout.take().context("find has no output.")?;
+    let mut cpio = Command::new("cpio");
+    cpio.args(["--create", "--format=newc", "--owner=0:0", "--quiet"]).current_dir(root);
+    host::run(cpio.stdin(names).stdout(fs::File::create(archive)?))?;
+    ensure!(list.wait()?.success(), "find failed.");
+    Ok(())
+}
+
+/// One FAT file system that a PC's firmware boots, with the ring behind it.
+fn disk(kernel: &Path, initrd: &Path, work: &Path) -> Result<PathBuf> {
+    let disk = work.join("counter.img");
+    let boot = work.join("syslinux.cfg");
+    fs::write(&boot, BOOT)?;
+    let file = fs::File::create(&disk)?;
+    file.set_len(dyad_counter::DATA_OFFSET)?;
+    let sectors = dyad_counter::DATA_OFFSET / 512;
+    let mut format = Command::new("mformat");
+    format.arg("-i").arg(&disk).args(["-h", &HEADS.to_string(), "-s", &SECTORS.to_string()]);
+    host::run(format.args(["-T", &sectors.to_string(), "-d", "1", "-v", "COUNTER", "::"]))?;
+    for (from, to) in [(kernel, "::vmlinuz"), (initrd, "::initrd"), (&boot, "::syslinux.cfg")] {
+        host::run(Command::new("mcopy").arg("-i").arg(&disk).arg(from).arg(to))?;
+    }
+    host::run(Command::new("syslinux").arg("--install").arg(&disk))?;
+    file.set_len(dyad_counter::DISK_BYTES)?;
+    Ok(disk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEPENDENCIES: &str = "\
+kernel/drivers/virtio/virtio.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz
+kernel/drivers/virtio/virtio_ring.ko.xz:
+kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio.ko.xz kernel/drivers/virtio/virtio_ring.ko.xz
+";
+
+    #[test]
+    fn what_a_module_needs_comes_first() {
+        let order = load_order(DEPENDENCIES, "virtio_blk").unwrap();
+        let names: Vec<_> = order.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["virtio_ring.ko.xz", "virtio.ko.xz", "virtio_blk.ko.xz"]);
+    }
+
+    #[test]
+    fn a_module_that_does_not_exist_is_named() {
+        let error = load_order(DEPENDENCIES, "virtio_moon").unwrap_err();
+        assert!(error.to_string().contains("virtio_moon"));
+    }
+}

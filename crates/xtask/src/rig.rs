@@ -1,0 +1,104 @@
+//! `cargo xtask rig` and `cargo xtask rig demo`.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use dyad_rig::node::Name;
+use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::report::Report;
+use dyad_rig::stories::{MAIN_JOB, Story};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::host::{self, Host};
+use crate::image::{self, Options};
+use crate::{deps, guest};
+
+/// Stories that only form the pair; `rig` plays these and then leaves it alone.
+const FORMING: usize = 2;
+
+/// Installs and builds everything that a pair needs.
+pub fn prepare(host: &Host) -> Result<()> {
+    deps::install(host)?;
+    let image = image::build(host, &Options::default())?;
+    println!("    image     {}: {} MiB", image.disk.display(), megabytes(&image.disk)?);
+    println!("    system    {}: {} MiB", image.slot.display(), megabytes(&image.slot)?);
+    println!("    manifest  {}", image.manifest.display());
+    guest::build(host).map(drop)
+}
+
+/// Bytes on disk, holes left out, in MiB.
+fn megabytes(file: &Path) -> Result<u64> {
+    let data = fs::metadata(file).with_context(|| format!("Cannot look at {}.", file.display()))?;
+    Ok((data.blocks() * 512) >> 20)
+}
+
+/// Where `attach` finds the sockets of the running rig.
+pub fn sockets_link(host: &Host) -> PathBuf {
+    host.artifacts().records().join("sockets")
+}
+
+/// Boots a pair, sets it up, prints how to reach it, and waits for Ctrl-C.
+pub fn stay(host: &Host) -> Result<()> {
+    // Before any thread exists, so that all of them leave the signals to the wait below.
+    let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    prepare(host)?;
+    stop.thread_block().context("Signals cannot be held back.")?;
+    let mut pair = Pair::new(host.artifacts().clone(), "stay")?;
+    let link = sockets_link(host);
+    // A link of an earlier rig may be left over.
+    let _ = fs::remove_file(&link);
+    symlink(pair.sockets(), &link).with_context(|| format!("Cannot create {}.", link.display()))?;
+    for story in &MAIN_JOB[..FORMING] {
+        play(story, &mut pair)?;
+    }
+    let cli = host.artifacts().programs().join("dyad");
+    println!();
+    for name in [Name::A, Name::B] {
+        let address = pair.node(name).address();
+        println!("Node {name}");
+        println!("  web     {address}   (password: {PASSWORD})");
+        println!("  serial  cargo xtask attach {}", name.letter());
+        println!("  CLI     {} --node {address} status", cli.display());
+    }
+    println!("Witness   {} as the nodes see it", pair.witness.address());
+    println!("\nCtrl-C tears all down.");
+    stop.wait().context("The wait for Ctrl-C failed.")?;
+    println!("Tearing down.");
+    let _ = fs::remove_file(&link);
+    Ok(())
+}
+
+/// Plays the main job and writes the report, also when a step fails.
+pub fn demo(host: &Host) -> Result<()> {
+    prepare(host)?;
+    let start = Instant::now();
+    let mut pair = Pair::new(host.artifacts().clone(), "demo")?;
+    let outcome = MAIN_JOB.iter().try_for_each(|story| play(story, &mut pair));
+    let file = host.artifacts().records().join("report.json");
+    pair.report.write(&file)?;
+    summary(&pair.report);
+    println!("{} after {:.0} s", file.display(), start.elapsed().as_secs_f64());
+    outcome?;
+    let missing = pair.report.missing();
+    if !missing.is_empty() {
+        bail!("The report lacks {}.", missing.join(", "));
+    }
+    Ok(())
+}
+
+fn play(story: &Story, pair: &mut Pair) -> Result<()> {
+    host::step(story.title);
+    (story.play)(pair).with_context(|| format!("{} failed; records are in {}", story.name, pair.records().display()))
+}
+
+fn summary(report: &Report) {
+    println!("\nReport");
+    if let Some(fields) = report.to_json().as_object() {
+        for field in dyad_rig::report::FIELDS {
+            println!("  {field:22} {}", fields[field]);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A node's own timeline, put on the rig's clock.
+//!
+//! A node dates its events by its own time since boot. An event cannot arrive before it happened, so the earliest
+//! arrival of any event bounds the moment of that boot; polled often, it is known to a tenth of a second.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::http::Client;
+use crate::wait::{self, Look};
+
+/// One event of a node's timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// A stable word.
+    pub kind: String,
+    /// One sentence.
+    pub text: String,
+    /// Milliseconds since the node started.
+    pub boot_ms: u64,
+}
+
+/// The timeline of one node from now on.
+#[derive(Debug)]
+pub struct Chronicle {
+    client: Client,
+    next: u64,
+    events: Vec<Event>,
+    booted: Option<Instant>,
+}
+
+impl Chronicle {
+    /// Of the node behind `client`.
+    pub fn new(client: Client) -> Self {
+        Self { client, next: 0, events: Vec::new(), booted: None }
+    }
+
+    /// Fetches what is new.
+    ///
+    /// # Errors
+    /// The node does not answer, or not in the API's shape.
+    pub fn poll(&mut self) -> Result<()> {
+        let answer = self.client.get(&format!("timeline?since={}", self.next))?;
+        self.take(&answer, Instant::now())
+    }
+
+    fn take(&mut self, answer: &Value, now: Instant) -> Result<()> {
+        let events = answer["events"].as_array().with_context(|| format!("The timeline is {answer}."))?;
+        for event in events {
+            let boot_ms = event["boot_ms"].as_u64().context("An event has no time.")?;
+            self.next = event["number"].as_u64().context("An event has no number.")? + 1;
+            let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            self.events.push(Event { kind: text("kind"), text: text("text"), boot_ms });
+            if let Some(booted) = now.checked_sub(Duration::from_millis(boot_ms)) {
+                self.booted = Some(self.booted.map_or(booted, |known| known.min(booted)));
+            }
+        }
+        Ok(())
+    }
+
+    /// When an event happened, on the rig's clock.
+    pub fn when(&self, event: &Event) -> Option<Instant> {
+        Some(self.booted? + Duration::from_millis(event.boot_ms))
+    }
+
+    /// The events known so far.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Waits for the first event of this kind that happened after `since`; returns it with its time.
+    ///
+    /// # Errors
+    /// None came within `deadline`; the error holds the newest events.
+    pub fn wait(&mut self, kind: &str, since: Instant, deadline: Duration) -> Result<(Event, Instant)> {
+        wait::until(&format!("`{kind}` in the timeline"), deadline, || {
+            // A node under stress may miss one question; the next one asks for the same events.
+            let polled = self.poll();
+            let found = self.events.iter().find(|event| {
+                // The rig's clock and the node's differ by the delay of the answer.
+                let tolerance = Duration::from_millis(200);
+                event.kind == kind && self.when(event).is_some_and(|when| when + tolerance > since)
+            });
+            if let Some(event) = found
+                && let Some(when) = self.when(event)
+            {
+                return Ok(Look::Ready((event.clone(), when)));
+            }
+            let newest: Vec<_> = self.events.iter().rev().take(5).map(|event| event.text.as_str()).collect();
+            Ok(Look::NotYet(format!("{newest:?} {}", polled.err().map(|e| e.to_string()).unwrap_or_default())))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_earliest_arrival_dates_the_boot() {
+        let mut chronicle = Chronicle::new(Client::new("https://127.0.0.1:1"));
+        let start = Instant::now() + Duration::from_secs(1_000);
+        let event = |number: u64, boot_ms: u64| json!({"events": [{"number": number, "boot_ms": boot_ms, "kind": "k", "text": "t"}]});
+        // Fetched 30 s late, then 50 ms late.
+        chronicle.take(&event(1, 1_000), start + Duration::from_secs(31)).unwrap();
+        chronicle.take(&event(2, 40_000), start + Duration::from_millis(40_050)).unwrap();
+        let when = chronicle.when(&chronicle.events()[1]).unwrap();
+        assert_eq!(when - start, Duration::from_millis(40_050));
+        assert_eq!(chronicle.next, 3);
+    }
+}

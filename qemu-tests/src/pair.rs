@@ -1,0 +1,205 @@
+//! A whole installation on the rig: two nodes, their cables, the witness, the guests, and what was measured.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, fs, process};
+
+use anyhow::{Context as _, Result};
+
+use crate::accelerator::Accelerator;
+use crate::artifacts::Artifacts;
+use crate::chronicle::Chronicle;
+use crate::guest::Guest;
+use crate::http::Client;
+use crate::node::{Name, Node};
+use crate::report::Report;
+use crate::status::Status;
+use crate::wait::{self, Look};
+use crate::witness::Witness;
+
+/// The administrator's password of every pair on the rig.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// A pair on the rig.
+#[derive(Debug)]
+pub struct Pair {
+    /// Node A, on or off.
+    pub a: Node,
+    /// Node B, on or off.
+    pub b: Node,
+    /// The witness, outside both.
+    pub witness: Witness,
+    /// What was measured so far.
+    pub report: Report,
+    artifacts: Artifacts,
+    guests: Vec<Guest>,
+    records: PathBuf,
+    start: Instant,
+    // Last: the sockets go when everything that uses them is gone.
+    sockets: Sockets,
+}
+
+/// A short path for unix sockets, removed at the end.
+#[derive(Debug)]
+pub struct Sockets(PathBuf);
+
+impl Sockets {
+    /// Makes it; `name` tells several rigs of one process apart.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(name: &str) -> Result<Self> {
+        let folder = env::temp_dir().join(format!("dyad-{name}-{}", process::id()));
+        fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
+        Ok(Self(folder))
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        // What is left behind in the temporary folder does no harm.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Pair {
+    /// Flashes two nodes and starts a witness; nothing has power yet. `name` names the folder of records.
+    ///
+    /// # Errors
+    /// Something was not built, or a program does not start.
+    pub fn new(artifacts: Artifacts, name: &str) -> Result<Self> {
+        artifacts.check()?;
+        let records = artifacts.fresh_records(name)?;
+        let sockets = Sockets::new(name)?;
+        let accelerator = Accelerator::by_trial(&artifacts.guest(), sockets.path())?;
+        let image = artifacts.image();
+        let node = |name| Node::new(name, accelerator, &image, &records, sockets.path());
+        let (a, b) = (node(Name::A)?, node(Name::B)?);
+        let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records)?;
+        let mut report = Report::default();
+        report.set("accelerator", accelerator.to_string());
+        // What has to be stored or sent: the partitions are mostly holes.
+        report.set("image_bytes", fs::metadata(&image)?.blocks() * 512);
+        Ok(Self { a, b, witness, report, artifacts, guests: Vec::new(), records, start: Instant::now(), sockets })
+    }
+
+    /// One node.
+    pub fn node(&mut self, name: Name) -> &mut Node {
+        match name {
+            Name::A => &mut self.a,
+            Name::B => &mut self.b,
+        }
+    }
+
+    /// The administrator's client of one node.
+    pub fn client(&self, name: Name) -> Client {
+        let node = match name {
+            Name::A => &self.a,
+            Name::B => &self.b,
+        };
+        Client::administrator(&node.address(), PASSWORD)
+    }
+
+    /// What one node says of the pair.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self, name: Name) -> Result<Status> {
+        Status::read(&self.client(name))
+    }
+
+    /// The guest of this name.
+    ///
+    /// # Errors
+    /// It was never made: an earlier story failed.
+    pub fn guest(&self, name: &str) -> Result<Guest> {
+        let found = self.guests.iter().find(|guest| guest.name() == name);
+        found.cloned().with_context(|| format!("The guest {name} was never made: an earlier step failed."))
+    }
+
+    /// Every guest.
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
+    }
+
+    /// Begins to follow a guest on both nodes.
+    ///
+    /// # Errors
+    /// Its record cannot be made.
+    pub fn follow(&mut self, name: &str) -> Result<Guest> {
+        let guest = Guest::new(name, &self.records.join(format!("guest-{name}.log")))?;
+        for node in [Name::A, Name::B] {
+            guest.follow(node, self.client(node));
+        }
+        self.guests.push(guest.clone());
+        Ok(guest)
+    }
+
+    /// Begins to read one node's own timeline.
+    pub fn chronicle(&self, name: Name) -> Chronicle {
+        Chronicle::new(self.client(name))
+    }
+
+    /// What was built.
+    pub fn artifacts(&self) -> &Artifacts {
+        &self.artifacts
+    }
+
+    /// The folder with the records of this run.
+    pub fn records(&self) -> &Path {
+        &self.records
+    }
+
+    /// The folder with the sockets of this run.
+    pub fn sockets(&self) -> &Path {
+        self.sockets.path()
+    }
+
+    /// Prints one line of the rig's own timeline.
+    pub fn say(&self, what: &str) {
+        println!("[{:7.1} s] {what}", self.start.elapsed().as_secs_f64());
+    }
+
+    /// Waits until both nodes say that the pair is protected.
+    ///
+    /// # Errors
+    /// They do not within `deadline`; the error holds their sentences.
+    pub fn wait_protected(&self, deadline: Duration) -> Result<()> {
+        wait::until("both nodes to be protected", deadline, || {
+            let mut sentences = Vec::new();
+            for name in [Name::A, Name::B] {
+                match self.status(name) {
+                    Ok(status) if status.protected => {}
+                    Ok(status) => sentences.push(format!("{name}: {}", status.sentence)),
+                    Err(error) => sentences.push(format!("{name}: {error:#}")),
+                }
+            }
+            Ok(if sentences.is_empty() { Look::Ready(()) } else { Look::NotYet(sentences.join(" | ")) })
+        })
+    }
+
+    /// Adds every guest's verdict to the report.
+    ///
+    /// # Errors
+    /// A write was lost or a guest ran twice at one time: the two things that must never happen.
+    pub fn judge_guests(&mut self) -> Result<()> {
+        let (mut lost, mut runners, mut trouble) = (0, 0, Vec::new());
+        for guest in &self.guests {
+            let record = guest.record();
+            lost += record.lost_acked_writes();
+            runners += record.two_runners();
+            trouble.extend(record.trouble().iter().map(|line| format!("{}: {line}", guest.name())));
+        }
+        self.report.raise("lost_acked_writes", lost);
+        self.report.raise("two_runners_observed", runners);
+        anyhow::ensure!(lost == 0, "{lost} acknowledged writes were lost. {}", trouble.join("; "));
+        anyhow::ensure!(runners == 0, "A guest ran on both nodes at one time, {runners} times.");
+        Ok(())
+    }
+}

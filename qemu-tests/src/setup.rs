@@ -1,0 +1,105 @@
+//! Setting up nodes through the web wizard's own API, as a browser would.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::http::Client;
+use crate::pair::PASSWORD;
+use crate::wait::{self, Look};
+
+/// Formatting disks and the first copy of the pair's document, emulated.
+const SETUP_DEADLINE: Duration = Duration::from_secs(180);
+
+/// What both kinds of node answer alike.
+fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
+    let setup = client.get("setup")?;
+    let disks = list(&setup["disks"], "path")?;
+    let names: Vec<_> = disks.iter().filter_map(|path| path.rsplit('/').next()).collect();
+    let mut answers = json!({
+        "role": role,
+        "node": node,
+        "disks": disks,
+        // The typed confirmation: word for word what a person would type.
+        "erase": format!("erase {}", names.join(" ")),
+    });
+    let port = suggestion(&setup, "port");
+    if let Some(port) = &port {
+        answers["port"] = json!(port);
+        answers["network"] = json!("dhcp");
+    }
+    let links: Vec<_> = list(&setup["links"], "name")?.into_iter().filter(|link| Some(link) != port.as_ref()).collect();
+    if !links.is_empty() {
+        answers["peer_links"] = json!(links);
+    }
+    Ok(answers)
+}
+
+/// Makes the node behind `client` the first of a new pair.
+///
+/// # Errors
+/// The node refuses or fails; the error holds its sentence.
+pub fn found(client: &Client, witness: &str, witness_code: &str) -> Result<()> {
+    let mut answers = common(client, "first", "left")?;
+    answers["pair"] = json!("rig");
+    answers["password"] = json!(PASSWORD);
+    answers["witness"] = json!(witness);
+    answers["witness_code"] = json!(witness_code);
+    begin(client, &answers)
+}
+
+/// Opens the pairing code on the first node.
+///
+/// # Errors
+/// The node refuses.
+pub fn pairing_code(first: &Client) -> Result<String> {
+    let answer = first.post("pairing-code", &json!({}))?;
+    Ok(answer["code"].as_str().with_context(|| format!("No code in {answer}."))?.to_owned())
+}
+
+/// Makes the node behind `client` join the pair that shows `code`.
+///
+/// # Errors
+/// The node does not hear the first one, refuses or fails.
+pub fn join(client: &Client, code: &str) -> Result<()> {
+    wait::until("the joining node to hear the first one", Duration::from_secs(60), || {
+        let offers = client.get("setup/offers")?;
+        let heard = offers.as_array().is_some_and(|offers| !offers.is_empty());
+        Ok(if heard { Look::Ready(()) } else { Look::NotYet(offers.to_string()) })
+    })?;
+    let mut answers = common(client, "join", "right")?;
+    answers["code"] = json!(code);
+    begin(client, &answers)
+}
+
+/// Sends the answers and waits for the end of the task they start.
+fn begin(client: &Client, answers: &Value) -> Result<()> {
+    client.post("setup", answers).context("The wizard refused the answers")?;
+    wait::until("setup to finish", SETUP_DEADLINE, || {
+        let setup = match client.get("setup") {
+            Ok(setup) => setup,
+            // A node may change its address or restart a program during setup.
+            Err(error) => return Ok(Look::NotYet(format!("{error:#}"))),
+        };
+        if let Some(error) = setup["task"]["error"]["error"].as_str() {
+            bail!("Setup failed: {error}");
+        }
+        let done = setup["phase"] == "running" && setup["task"]["finished"] != false;
+        Ok(if done { Look::Ready(()) } else { Look::NotYet(setup["task"].to_string()) })
+    })
+}
+
+fn suggestion(setup: &Value, key: &str) -> Option<String> {
+    let questions = setup["questions"].as_array()?;
+    let question = questions.iter().find(|question| question["key"] == key)?;
+    question["suggestion"].as_str().map(str::to_owned)
+}
+
+fn list(entries: &Value, field: &str) -> Result<Vec<String>> {
+    let entries = entries.as_array().with_context(|| format!("No list: {entries}"))?;
+    entries
+        .iter()
+        .map(|entry| Ok(entry[field].as_str().with_context(|| format!("No {field}: {entry}"))?.to_owned()))
+        .collect()
+}

@@ -1,0 +1,76 @@
+//! What a node says of the pair, as far as the stories ask.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::http::Client;
+
+/// One answer of `GET /api/v1/status`.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The state in one sentence.
+    pub sentence: String,
+    /// Nothing is missing.
+    pub protected: bool,
+    /// The newest epoch known there; 0 before the pair exists.
+    pub epoch: u64,
+    /// The whole answer.
+    pub json: Value,
+}
+
+impl Status {
+    /// Asks the node.
+    ///
+    /// # Errors
+    /// It does not answer, or not in this shape.
+    pub fn read(client: &Client) -> Result<Self> {
+        let json = client.get("status")?;
+        let sentence = json["sentence"].as_str().with_context(|| format!("The status is {json}."))?;
+        Ok(Self {
+            sentence: sentence.to_owned(),
+            protected: json["protected"] == true,
+            epoch: json["epoch"].as_u64().unwrap_or(0),
+            json,
+        })
+    }
+
+    /// The in-sync set as the node knows it, such as `A` or `AB`.
+    pub fn members(&self) -> String {
+        let members = self.json["details"]["members"].as_array();
+        members.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// A number below `details/mirror`.
+    ///
+    /// # Errors
+    /// The node does not tell it.
+    pub fn mirror(&self, field: &str) -> Result<u64> {
+        let value = &self.json["details"]["mirror"][field];
+        value.as_u64().with_context(|| format!("The status tells no mirror/{field}: {}", self.json))
+    }
+}
+
+/// The state of one VM on one node, such as `running` or `elsewhere`.
+///
+/// # Errors
+/// The node does not answer or has no such VM.
+pub fn vm_state(client: &Client, vm: &str) -> Result<String> {
+    let vms = client.get("vms")?;
+    let found = vms.as_array().into_iter().flatten().find(|view| view["name"] == vm);
+    let state = found.and_then(|view| view["state"].as_str());
+    Ok(state.with_context(|| format!("There is no VM {vm}: {vms}"))?.to_owned())
+}
+
+/// Waits until the VM is in this state on the node; returns when it was first seen so.
+///
+/// # Errors
+/// It is not within `deadline`.
+pub fn wait_vm_state(client: &Client, vm: &str, state: &str, deadline: Duration) -> Result<Instant> {
+    crate::wait::until_ok(&format!("{vm} to be {state} at {}", client.address()), deadline, || {
+        let seen = vm_state(client, vm)?;
+        anyhow::ensure!(seen == state, "it is {seen}");
+        Ok(Instant::now())
+    })
+}

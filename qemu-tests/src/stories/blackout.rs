@@ -1,0 +1,41 @@
+//! The whole site loses power, and the witness is not there when it returns.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE};
+use crate::node::Name;
+use crate::pair::Pair;
+use crate::wait;
+
+/// Two nodes always form, witness or not, and no flushed write is lost.
+pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
+    let guest = pair.guest(FIRST)?;
+    guest.wait_for_progress(10, GUEST_DEADLINE)?;
+    pair.witness.stop()?;
+    let cut = Instant::now();
+    pair.a.power_cut()?;
+    pair.b.power_cut()?;
+    let acked = guest.record().acked();
+    pair.say(&format!("both nodes lose power, the witness is gone; newest acknowledged counter {acked}"));
+    for name in [Name::A, Name::B] {
+        pair.node(name).power_on()?;
+    }
+    for name in [Name::A, Name::B] {
+        wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || pair.status(name))?;
+    }
+    pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));
+    for guest in pair.guests().to_vec() {
+        let (alive, counter) = guest.wait_for_ack(cut, PROTECTED_DEADLINE)?;
+        let after = alive.duration_since(cut).as_secs_f64();
+        pair.say(&format!("{} runs again {after:.1} s after the blackout: counter {counter}", guest.name()));
+    }
+    let (_, counter) = guest.wait_for_ack(cut, GUEST_DEADLINE)?;
+    ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
+    pair.judge_guests()?;
+    pair.witness.start()?;
+    pair.wait_protected(PROTECTED_DEADLINE)?;
+    pair.say("the witness is back; protected again");
+    pair.judge_guests()
+}

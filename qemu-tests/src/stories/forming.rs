@@ -1,0 +1,109 @@
+//! From two flashed servers to a protected pair with running guests.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
+use crate::guest::Guest;
+use crate::node::Name;
+use crate::pair::Pair;
+use crate::setup;
+use crate::wait;
+
+/// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
+const GUEST_MEMORY_MIB: u64 = 128;
+
+/// Two nodes boot through UEFI from the image and answer on their API.
+pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
+    for name in [Name::A, Name::B] {
+        pair.node(name).power_on()?;
+    }
+    let mut slowest = Duration::ZERO;
+    for name in [Name::A, Name::B] {
+        let client = pair.node(name).client();
+        let setup = wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || client.get("setup"))?;
+        ensure!(setup["phase"] == "blank", "Node {name} is not blank: {setup}");
+        let took = pair.node(name).on_since()?.elapsed();
+        pair.say(&format!("node {name} answers at {} after {:.1} s", client.address(), took.as_secs_f64()));
+        slowest = slowest.max(took);
+    }
+    pair.report.set_time("boot_to_api_s", slowest);
+    Ok(())
+}
+
+/// Node A through the web wizard's API, node B by joining with the pairing code, the witness by its one-time code.
+pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
+    let start = Instant::now();
+    let code = pair.witness.code()?;
+    let address = pair.witness.address();
+    setup::found(&pair.a.client(), &address, &code).context("Node A did not become the first node")?;
+    pair.say("node A is set up; the witness is enrolled");
+    let code = setup::pairing_code(&pair.client(Name::A))?;
+    pair.say(&format!("node A shows the pairing code {code}"));
+    setup::join(&pair.b.client(), &code).context("Node B did not join")?;
+    pair.say("node B has joined");
+    pair.wait_protected(PROTECTED_DEADLINE)?;
+    pair.report.set_time("wizard_to_protected_s", start.elapsed());
+    let status = pair.status(Name::A)?;
+    ensure!(status.members() == "AB", "The in-sync set is {}.", status.members());
+    pair.say(&format!("protected: yes (epoch {}): {}", status.epoch, status.sentence));
+    Ok(())
+}
+
+/// A VM on each node, on mirrored volumes; the first one is timed.
+pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
+    let start = Instant::now();
+    let first = create_vm(pair, FIRST, Name::A)?;
+    let (seen, counter) = first.wait_for_ack(start, GUEST_DEADLINE)?;
+    let accepted = seen.duration_since(start);
+    pair.report.set_time("guest_boot_s", accepted);
+    pair.say(&format!("{FIRST} runs on node A; counter {counter} acknowledged after {:.1} s", accepted.as_secs_f64()));
+    let second = create_vm(pair, SECOND, Name::B)?;
+    second.wait_for_ack(start, GUEST_DEADLINE)?;
+    pair.say(&format!("{SECOND} runs on node B"));
+    let counter = first.wait_for_progress(50, GUEST_DEADLINE)?;
+    pair.say(&format!("{FIRST} goes on: counter {counter}"));
+    measure_memory(pair)?;
+    pair.judge_guests()
+}
+
+/// Makes a mirrored volume from the guest image and a VM on it that runs on `node`; its line is followed from the
+/// first word on.
+///
+/// # Errors
+/// The node refuses.
+pub fn create_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<Guest> {
+    let image = pair.artifacts().guest();
+    let size = std::fs::metadata(&image)?.len();
+    let client = pair.client(node);
+    client.post("volumes", &json!({"name": vm, "size": size})).context("The volume was refused")?;
+    let import = client.put_file(&format!("volumes/{vm}/content"), &image).context("The image was refused")?;
+    ensure!(import["bytes"] == size, "The import says {import}.");
+    let guest = pair.follow(vm)?;
+    let machine = json!({
+        "name": vm,
+        "cpus": 1,
+        "memory_mib": GUEST_MEMORY_MIB,
+        "firmware": "bios",
+        "disks": [vm],
+        "node": node.to_string(),
+    });
+    client.post("vms", &machine).context("The VM was refused")?;
+    Ok(guest)
+}
+
+/// The memory of everything that is not a guest, the larger of the two nodes.
+fn measure_memory(pair: &mut Pair) -> Result<()> {
+    for name in [Name::A, Name::B] {
+        let metrics = pair.client(name).metrics()?;
+        let bytes = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("dyad_management_rss_bytes "))
+            .and_then(|value| value.trim().parse::<f64>().ok())
+            .context("The metrics tell no dyad_management_rss_bytes.")?;
+        pair.report.raise("management_rss_bytes", bytes as u64);
+    }
+    Ok(())
+}

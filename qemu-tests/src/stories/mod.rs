@@ -1,0 +1,87 @@
+//! The steps of the main job. Each acts, waits, asserts, and records its figures; they are played in this order.
+
+mod blackout;
+mod forming;
+mod parting;
+mod power_cut;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::pair::Pair;
+
+pub use forming::create_vm;
+
+/// The guest whose node loses power.
+pub const FIRST: &str = "alpha";
+/// The guest on the survivor.
+pub const SECOND: &str = "beta";
+/// The guest that stands on the other side of the cut cables.
+pub const THIRD: &str = "gamma";
+
+/// F′ of the default profile: the longest time after its last lease in which a silent node may still run VMs.
+pub const FENCE: Duration = Duration::from_millis(5_641);
+/// D of the default profile: silence this long is called silence.
+pub const DETECTION: Duration = Duration::from_millis(500);
+
+/// From power-on to an answering API, emulated, on a busy machine; the promise is 25 s on an idle one.
+pub const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+/// From an answering API to a protected pair: the peer must be heard for a minute before it becomes a member again.
+pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
+/// From the start of a VM to its guest's first word, two emulations deep.
+pub const GUEST_DEADLINE: Duration = Duration::from_secs(120);
+
+/// One step of the main job.
+pub struct Story {
+    /// Its name as a test.
+    pub name: &'static str,
+    /// What the owner sees, for the demo.
+    pub title: &'static str,
+    /// Plays it.
+    pub play: fn(&mut Pair) -> Result<()>,
+}
+
+/// The main job, in order.
+pub const MAIN_JOB: [Story; 8] = [
+    Story {
+        name: "boot_answers_api",
+        title: "Two nodes boot from the image and answer",
+        play: forming::boot_answers_api,
+    },
+    Story {
+        name: "pair_forms_protected",
+        title: "The wizard forms the pair: first node, joining node, witness",
+        play: forming::pair_forms_protected,
+    },
+    Story {
+        name: "vm_runs_and_acks",
+        title: "A VM runs on a mirrored volume and counts",
+        play: forming::vm_runs_and_acks,
+    },
+    Story {
+        name: "power_cut_fails_over",
+        title: "The node that runs it loses power; the survivor takes over",
+        play: power_cut::power_cut_fails_over,
+    },
+    Story {
+        name: "survivor_pause",
+        title: "The survivor's own VM only paused for a moment",
+        play: power_cut::survivor_pause,
+    },
+    Story {
+        name: "rejoin_copies_delta",
+        title: "The dead node comes back and copies only what changed",
+        play: power_cut::rejoin_copies_delta,
+    },
+    Story {
+        name: "link_cut_one_side",
+        title: "All cables between the nodes are cut; exactly one side goes on",
+        play: parting::link_cut_one_side,
+    },
+    Story {
+        name: "both_power_loss_without_witness",
+        title: "Both nodes lose power at once and return without the witness",
+        play: blackout::both_power_loss_without_witness,
+    },
+];

@@ -1,0 +1,86 @@
+//! The cables between the nodes are cut while both are alive.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, THIRD, create_vm};
+use crate::guest::Guest;
+use crate::node::{Cable, Name};
+use crate::pair::Pair;
+use crate::wait::{self, Look};
+
+/// Exactly one side goes on; the other's VMs are stopped before theirs start elsewhere; then the pair heals.
+pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
+    let start = Instant::now();
+    // The power cut left node A without a VM; a side without one would prove little.
+    create_vm(pair, THIRD, Name::A)?.wait_for_ack(start, GUEST_DEADLINE)?;
+    let guests: Vec<Guest> = [FIRST, SECOND, THIRD].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
+    for guest in &guests {
+        guest.wait_for_progress(5, GUEST_DEADLINE)?;
+    }
+    let homes: Vec<Name> = guests.iter().map(home).collect::<Result<_>>()?;
+    let before = pair.status(Name::A)?.epoch;
+
+    let cut = Instant::now();
+    set_peer_cables(pair, false)?;
+    pair.say("both peer cables are cut");
+    let winner = wait::until("one side to be chosen", BOOT_DEADLINE, || {
+        for name in [Name::A, Name::B] {
+            if let Ok(status) = pair.status(name)
+                && status.epoch > before
+                && status.members() == name.to_string()
+            {
+                return Ok(Look::Ready(name));
+            }
+        }
+        Ok(Look::NotYet("both wait".into()))
+    })?;
+    let loser = winner.peer();
+    pair.say(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
+
+    for (guest, home) in guests.iter().zip(&homes) {
+        wait::until(&format!("{} to run on node {winner}", guest.name()), GUEST_DEADLINE, || {
+            let record = guest.record();
+            let life = record.lives().last().context("The guest has no life.")?;
+            let runs = life.node == winner && life.last > cut + FENCE;
+            Ok(if runs { Look::Ready(()) } else { Look::NotYet(format!("{life:?}")) })
+        })?;
+        let record = guest.record();
+        let since = record.lives().iter().filter(|life| life.begin > cut).count();
+        if *home == winner {
+            ensure!(since == 0, "{} ran on the winning side and was restarted.", guest.name());
+        } else {
+            ensure!(since == 1, "{} was started {since} times after the cut.", guest.name());
+        }
+    }
+    let status = pair.status(loser)?;
+    ensure!(status.json["details"]["may_run"] == false, "Node {loser} still may run VMs: {}", status.json);
+    pair.say(&format!("node {loser} says: {}", status.sentence));
+    pair.judge_guests()?;
+
+    set_peer_cables(pair, true)?;
+    pair.say("the cables are plugged again");
+    pair.wait_protected(PROTECTED_DEADLINE)?;
+    super::power_cut::expect_members(pair, "AB")?;
+    for guest in &guests {
+        guest.wait_for_progress(5, GUEST_DEADLINE)?;
+    }
+    pair.say("protected again");
+    pair.judge_guests()
+}
+
+fn home(guest: &Guest) -> Result<Name> {
+    let record = guest.record();
+    Ok(record.lives().last().with_context(|| format!("{} never ran.", guest.name()))?.node)
+}
+
+/// Both ends of both cables, so that neither side sees the other's carrier.
+fn set_peer_cables(pair: &mut Pair, plugged: bool) -> Result<()> {
+    for cable in [Cable::Peer0, Cable::Peer1] {
+        for name in [Name::A, Name::B] {
+            pair.node(name).set_cable(cable, plugged)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! A node loses power, the survivor takes over, the dead one comes back.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::{BOOT_DEADLINE, DETECTION, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
+use crate::node::Name;
+use crate::pair::Pair;
+use crate::status::{Status, wait_vm_state};
+use crate::wait::{self, Look};
+
+/// What a take-over may cost beyond the fence: the witness, the document, the start of QEMU.
+const START_ALLOWANCE: Duration = Duration::from_secs(3);
+/// What the survivor's guests may wait beyond detection: one witness round trip and a second of slack.
+const PAUSE_ALLOWANCE: Duration = Duration::from_millis(1_100);
+
+/// SIGKILL of the QEMU that is node A: the guest goes on at node B, from a counter it had acknowledged or later.
+pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
+    let guest = pair.guest(FIRST)?;
+    let survivor = pair.client(Name::B);
+    let mut chronicle = pair.chronicle(Name::B);
+    chronicle.poll()?;
+    let before = pair.status(Name::B)?.epoch;
+    guest.wait_for_progress(20, GUEST_DEADLINE)?;
+
+    let cut = Instant::now();
+    pair.a.power_cut()?;
+    let acked = guest.record().acked();
+    pair.say(&format!("node A loses power; newest acknowledged counter {acked}"));
+    let after = |when: Instant| when.saturating_duration_since(cut);
+
+    let (_, detected) = chronicle.wait("peer-silent", cut, BOOT_DEADLINE)?;
+    pair.say(&format!("detection after {:.2} s", after(detected).as_secs_f64()));
+    let (epoch, chosen) = chronicle.wait("epoch", cut, BOOT_DEADLINE)?;
+    pair.say(&format!("{:.2} s: {}", after(chosen).as_secs_f64(), epoch.text));
+    let (_, fenced) = chronicle.wait("fence-over", cut, BOOT_DEADLINE)?;
+    pair.say(&format!("fence over after {:.2} s", after(fenced).as_secs_f64()));
+    let started = wait_vm_state(&survivor, FIRST, "running", GUEST_DEADLINE)?;
+    pair.say(&format!("{FIRST} started on node B after {:.2} s", after(started).as_secs_f64()));
+    let (alive, counter) = guest.wait_for_ack(fenced, GUEST_DEADLINE)?;
+    pair.say(&format!("{FIRST} is alive after {:.2} s: counter {counter}", after(alive).as_secs_f64()));
+
+    pair.report.set_time("failover_detect_s", after(detected));
+    pair.report.set_time("failover_vm_start_s", after(started));
+    ensure!(pair.status(Name::B)?.epoch > before, "The epoch did not grow.");
+    ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
+    pair.judge_guests()?;
+    let limit = FENCE + START_ALLOWANCE;
+    ensure!(
+        after(started) <= limit,
+        "The VM started {:.2} s after the power cut; the promise is {:.2} s.",
+        after(started).as_secs_f64(),
+        limit.as_secs_f64()
+    );
+    // `survivor_pause` looks at the same cut.
+    let pause = pair.guest(SECOND)?.record().longest_pause(cut);
+    pair.report.set_time("survivor_io_pause_s", pause);
+    Ok(())
+}
+
+/// The guest that ran on node B all along never restarted, and its longest write took D + T_cas and little more.
+pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
+    let guest = pair.guest(SECOND)?;
+    guest.wait_for_progress(5, GUEST_DEADLINE)?;
+    ensure!(guest.record().lives().len() == 1, "{SECOND} was restarted: {:?}", guest.record().lives());
+    let pause = pair.report.get("survivor_io_pause_s").as_f64();
+    let Some(pause) = pause else { anyhow::bail!("There was no power cut to look at.") };
+    pair.say(&format!("longest I/O pause of {SECOND}: {pause:.3} s"));
+    let limit = (DETECTION + PAUSE_ALLOWANCE).as_secs_f64();
+    ensure!(pause <= limit, "{SECOND} paused for {pause:.2} s; the promise is {limit:.2} s.");
+    Ok(())
+}
+
+/// Node A boots again, rejoins by itself and receives only what changed meanwhile.
+pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
+    let survivor = pair.client(Name::B);
+    let guest = pair.guest(FIRST)?;
+    guest.wait_for_progress(80, GUEST_DEADLINE)?;
+    let on = Instant::now();
+    pair.a.power_on()?;
+    let mut chronicle = pair.chronicle(Name::B);
+    let (_, connected) = chronicle.wait("session-up", on, BOOT_DEADLINE)?;
+    pair.say(&format!("node A is back after {:.1} s", connected.duration_since(on).as_secs_f64()));
+    let (_, clean) = chronicle.wait("peer-clean", connected, PROTECTED_DEADLINE)?;
+    pair.wait_protected(PROTECTED_DEADLINE)?;
+    pair.report.set_time("back_to_protected_s", on.elapsed());
+    pair.report.set_time("resync_s", clean.saturating_duration_since(connected));
+    let status = Status::read(&survivor)?;
+    let (dirty, copied) = (status.mirror("resync_dirty_bytes")?, status.mirror("resync_bytes")?);
+    pair.report.set("dirty_bytes", dirty);
+    pair.report.set("resync_bytes", copied);
+    pair.say(&format!("protected again; {dirty} bytes were dirty, {copied} were copied"));
+    ensure!(dirty > 0, "The guest wrote alone for a while, and nothing was dirty.");
+    ensure!(copied <= 2 * dirty, "{copied} bytes were copied for {dirty} that were dirty.");
+    expect_members(pair, "AB")?;
+    guest.wait_for_progress(10, GUEST_DEADLINE)?;
+    pair.judge_guests()
+}
+
+/// Both nodes name the same in-sync set.
+pub(super) fn expect_members(pair: &Pair, members: &str) -> Result<()> {
+    wait::until(&format!("both nodes to name {members} in sync"), GUEST_DEADLINE, || {
+        let a = pair.status(Name::A)?.members();
+        let b = pair.status(Name::B)?.members();
+        Ok(if a == members && b == members { Look::Ready(()) } else { Look::NotYet(format!("A: {a}, B: {b}")) })
+    })
+}

@@ -1,0 +1,13 @@
+//! The main job as separate tests on one pair, in the order in which an owner would live through it.
+
+use std::process::ExitCode;
+
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::harness::{Test, play};
+use dyad_rig::pair::Pair;
+use dyad_rig::stories::MAIN_JOB;
+
+fn main() -> ExitCode {
+    let tests: Vec<Test<Pair>> = MAIN_JOB.iter().map(|story| (story.name, story.play)).collect();
+    play(&tests, || Pair::new(Artifacts::beside_this_program()?, "pair"))
+}
