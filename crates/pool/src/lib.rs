@@ -1,1 +1,114 @@
-//! dyad-pool
+//! # dyad-pool: the on-disk store of one node
+//!
+//! Takes writes of 4 KiB blocks into a journal, moves them to thin 64 KiB extents at checkpoints,
+//! and proves every byte it returns with a checksum kept away from the data. It also keeps the
+//! small durable facts the mirror needs: which extents are dirty, which were touched since the last
+//! common flush, and a few named values.
+//!
+//! It must never know: the peer, the network, epochs' meaning (it only stores the number), time,
+//! threads (jobs are handed out, the owner runs them where it likes) or randomness (an argument).
+//!
+//! ## How a write travels
+//!
+//! ```text
+//! write() ──► journal ring (page cache)  ──begin_sync/complete_sync──► durable
+//!                │ overlay: (volume, extent) -> journal page + checksum
+//!                ▼ checkpoint
+//! journal sync ─► extents (O_DIRECT) ─► sync of the disks ─► index commits ─► labels ─► journal tail moves
+//! ```
+//!
+//! ## Invariants
+//!
+//! * **What was acknowledged survives SIGKILL**: an operation that returned is in the page cache.
+//!   **What a completed sync covered survives power loss**: it is on stable storage.
+//! * A position is called durable only if the sync began after it was written and did not fail.
+//! * Nothing is written in place before its journal record is durable; no index commit happens
+//!   before the extents it names are durable; the journal tail moves only after every index
+//!   has committed and the labels are durable; no slot is reused before that either.
+//! * Replay is idempotent: a block's state after replay depends on the journal alone if the journal
+//!   touches it, and on an index record that no unfinished checkpoint changed otherwise.
+//! * Every byte returned by a read matched its CRC32C in this very read, wherever it came from.
+//! * The memory map of homes says which extents exist; an index that disagrees is corrupt, never "empty".
+//! * A disk whose write or sync failed is failed until the pool is opened again; so is the pool.
+//!
+//! ## Bounds on memory
+//!
+//! | what | bound |
+//! | --- | --- |
+//! | overlay (active + frozen) | 2 × [`OVERLAY_LIMIT`] entries of about 230 B: 60 MiB |
+//! | homes | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
+//! | free map | 1 bit per 64 KiB of disk: 2 MiB per TiB |
+//! | dirty map, tails | 1 bit per 64 KiB touched, at most 5 such sets per volume: 2 MiB per TiB and set |
+//! | values of `meta_put` | [`META_TOTAL_MAX`] |
+//! | jobs in flight | one sync, one checkpoint job of the caller's budget (64 KiB per extent) |
+
+mod buffer;
+mod checkpoint;
+mod checksum;
+mod codec;
+mod disk;
+mod error;
+mod extent_set;
+mod homes;
+mod index;
+mod inspect;
+mod journal;
+mod label;
+mod layout;
+mod open;
+mod overlay;
+mod pool;
+mod read;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod space;
+mod state;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
+pub use disk::{Access, Disk, FileDisk};
+pub use error::{FormatError, OpenError, ReadError, StoreError};
+pub use extent_set::ExtentSet;
+pub use inspect::{Inspection, inspect};
+pub use label::Identity;
+pub use layout::index_bytes;
+pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite, PoolDisk};
+pub use pool::{Pool, Usage, VolumeInfo};
+pub use read::{ExtentImage, ReadJob};
+pub use sync::{SyncDone, SyncJob};
+
+/// Bytes of a block, the unit of checksums and of every address in this crate.
+pub const BLOCK: usize = 4096;
+/// Blocks of an extent, the unit of allocation and resync.
+pub const EXTENT_BLOCKS: u64 = 16;
+/// Bytes of an extent.
+pub const EXTENT: usize = BLOCK * EXTENT_BLOCKS as usize;
+/// Most blocks of one [`Pool::write`].
+pub const MAX_WRITE_BLOCKS: u64 = 256;
+/// Most blocks of one [`Pool::read`].
+pub const MAX_READ_BLOCKS: u64 = 4096;
+/// Most blocks of one [`Pool::discard`] (1 GiB).
+pub const MAX_DISCARD_BLOCKS: u64 = 1 << 18;
+/// Most blocks of a volume (4 PiB).
+pub const MAX_VOLUME_BLOCKS: u64 = 1 << 40;
+/// Extents the overlay may hold before writes are told to wait for a checkpoint.
+pub const OVERLAY_LIMIT: usize = 128 * 1024;
+/// Longest key of [`Pool::meta_put`], in bytes.
+pub const META_KEY_MAX: usize = 256;
+/// Longest value of [`Pool::meta_put`], in bytes.
+pub const META_VALUE_MAX: usize = 64 * 1024;
+/// Bytes all values and keys of [`Pool::meta_put`] may take together.
+pub const META_TOTAL_MAX: usize = 4 << 20;
+
+/// Names a volume; chosen by the caller, not reused while the old one is being deleted.
+pub type VolumeId = u64;
+/// The pair's epoch, stored with each write and never interpreted here.
+pub type Epoch = u64;
+/// A write's number within its volume, chosen by the caller.
+pub type Seq = u64;
+
+/// A point in the journal. An operation is durable once [`Pool::durable`] is at or past its position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);

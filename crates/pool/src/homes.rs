@@ -1,0 +1,86 @@
+//! Which disk's index holds each extent. Absence here is the only proof that a block was never written.
+
+use crate::VolumeId;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// Extents per chunk: one byte each.
+const CHUNK: u64 = 4096;
+
+struct Chunk {
+    /// 0 = none, otherwise the disk's number + 1.
+    disks: Box<[u8; CHUNK as usize]>,
+    used: u32,
+}
+
+/// A byte per extent, in chunks that exist only where something is stored.
+#[derive(Default)]
+pub(crate) struct Homes {
+    chunks: BTreeMap<(VolumeId, u64), Chunk>,
+}
+
+impl Homes {
+    /// The disk that holds an extent.
+    pub fn get(&self, volume: VolumeId, extent: u64) -> Option<usize> {
+        let chunk = self.chunks.get(&(volume, extent / CHUNK))?;
+        usize::from(chunk.disks[(extent % CHUNK) as usize]).checked_sub(1)
+    }
+
+    /// Sets or removes an extent's disk.
+    pub fn set(&mut self, volume: VolumeId, extent: u64, disk: Option<usize>) {
+        let mut entry = match self.chunks.entry((volume, extent / CHUNK)) {
+            Entry::Occupied(entry) => entry,
+            Entry::Vacant(_) if disk.is_none() => return,
+            Entry::Vacant(entry) => entry.insert_entry(Chunk { disks: Box::new([0; CHUNK as usize]), used: 0 }),
+        };
+        let chunk = entry.get_mut();
+        let cell = &mut chunk.disks[(extent % CHUNK) as usize];
+        chunk.used -= u32::from(*cell != 0);
+        *cell = disk.map_or(0, |d| d as u8 + 1);
+        chunk.used += u32::from(*cell != 0);
+        if chunk.used == 0 {
+            entry.remove();
+        }
+    }
+
+    /// The first extents of a volume, at most `limit`.
+    pub fn first(&self, volume: VolumeId, limit: usize) -> Vec<u64> {
+        self.chunks
+            .range((volume, 0)..=(volume, u64::MAX))
+            .flat_map(|((_, number), chunk)| {
+                chunk.disks.iter().zip(number * CHUNK..).filter(|(disk, _)| **disk != 0).map(|(_, extent)| extent)
+            })
+            .take(limit)
+            .collect()
+    }
+
+    /// How many extents of a volume are stored.
+    pub fn count(&self, volume: VolumeId) -> u64 {
+        self.chunks.range((volume, 0)..=(volume, u64::MAX)).map(|(_, c)| u64::from(c.used)).sum()
+    }
+
+    /// Volumes with at least one stored extent.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.chunks.keys().map(|(volume, _)| *volume)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn set_get_count() {
+        let mut homes = Homes::default();
+        homes.set(1, 5000, Some(0));
+        homes.set(1, 3, Some(23));
+        homes.set(2, 3, Some(1));
+        homes.set(2, 9, None);
+        assert_eq!((homes.get(1, 5000), homes.get(1, 3), homes.get(1, 4)), (Some(0), Some(23), None));
+        assert_eq!((homes.first(1, 9), homes.first(1, 1)), (vec![3, 5000], vec![3]));
+        homes.set(1, 3, None);
+        assert_eq!((homes.count(1), homes.count(2), homes.count(3)), (1, 1, 0));
+        homes.set(2, 3, None);
+        assert_eq!(homes.volumes().collect::<Vec<_>>(), [1]);
+    }
+}

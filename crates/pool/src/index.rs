@@ -1,0 +1,191 @@
+//! The index of one disk: an LMDB environment with one tree, changed only by checkpoints.
+//!
+//! LMDB keeps no checksums. So each value carries its own, one root record sums up all of them and is
+//! verified at open, the file's structure is checked before LMDB maps it, and after that the map of
+//! homes tells when a record is missing.
+
+mod check;
+pub(crate) mod key;
+pub(crate) mod row;
+
+use crate::disk::Device;
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, EnvFlags, EnvOpenOptions, WithoutTls};
+use key::Patch;
+use row::{ExtentRow, Root};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why an index cannot be used.
+#[derive(Debug)]
+pub(crate) enum IndexError {
+    /// It is not what was committed.
+    Damaged(String),
+    /// The database or its file system refused.
+    Io(String),
+}
+
+impl IndexError {
+    pub fn text(self) -> String {
+        match self {
+            IndexError::Damaged(text) | IndexError::Io(text) => text,
+        }
+    }
+}
+
+impl From<heed::Error> for IndexError {
+    fn from(error: heed::Error) -> Self {
+        IndexError::Io(error.to_string())
+    }
+}
+
+/// One disk's index. Shared with the job that commits.
+pub(crate) struct Index {
+    env: heed::Env<WithoutTls>,
+    tree: Database<'static, Bytes, Bytes>,
+    root: Mutex<Root>,
+    path: PathBuf,
+}
+
+/// Bytes of address space for the map; the file only grows as needed.
+fn map_size(slots: u64) -> usize {
+    (slots * 1024 + (1 << 30)).next_multiple_of(1 << 20) as usize
+}
+
+impl Index {
+    /// Makes an empty index in `path`; an old one there is removed.
+    pub fn create(path: &Path, disk: u128, slots: u64, durable: bool) -> Result<(), IndexError> {
+        let io = |e: std::io::Error| IndexError::Io(e.to_string());
+        std::fs::create_dir_all(path).map_err(io)?;
+        for name in ["data.mdb", "lock.mdb"] {
+            match std::fs::remove_file(path.join(name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io(e)),
+                _ => {}
+            }
+        }
+        let index = Self::map(path, slots, durable)?;
+        let mut txn = index.env.write_txn()?;
+        index.tree.put(&mut txn, key::ROOT, &Root { disk, ..Root::default() }.encode())?;
+        txn.commit()?;
+        if durable {
+            std::fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(io)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the index, checking the structure of its file first.
+    pub fn open(path: &Path, disk: u128, slots: u64, durable: bool) -> Result<Self, IndexError> {
+        check::file(&path.join("data.mdb"))?;
+        let index = Self::map(path, slots, durable)?;
+        let root = {
+            let txn = index.env.read_txn()?;
+            let stored = index.tree.get(&txn, key::ROOT)?;
+            stored.and_then(Root::decode).ok_or_else(|| IndexError::Damaged("its root record is bad".into()))?
+        };
+        if root.disk != disk {
+            return Err(IndexError::Damaged("it is the index of another disk".into()));
+        }
+        *index.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
+        Ok(index)
+    }
+
+    #[allow(unsafe_code)]
+    fn map(path: &Path, slots: u64, durable: bool) -> Result<Self, IndexError> {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_size(slots)).max_readers(64);
+        if !durable {
+            // SAFETY: the flag gives up durability, which only simulations ask for; it does not touch memory safety.
+            unsafe { options.flags(EnvFlags::NO_SYNC) };
+        }
+        // SAFETY: the directory belongs to this pool alone: the disk is locked exclusively while it is
+        // open, and nothing else writes there; the structure of an old file was checked before.
+        let env = unsafe { options.open(path)? };
+        // A reader that died with its process must not pin old pages.
+        env.clear_stale_readers()?;
+        let txn = env.write_txn()?;
+        let tree = env
+            .create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
+                opener.create_database::<Bytes, Bytes>(txn, None).map(CommitOrAbort::<_, ()>::Commit)
+            })?
+            .unwrap_commit();
+        Ok(Self { env, tree, root: Mutex::new(Root::default()), path: path.to_owned() })
+    }
+
+    pub fn checkpoint(&self) -> u64 {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).checkpoint
+    }
+
+    /// The newest record of an extent and the birth it has.
+    pub fn extent(&self, volume: u64, extent: u64) -> Result<Option<(u64, ExtentRow)>, IndexError> {
+        let txn = self.env.read_txn()?;
+        let newest = key::extent(volume, extent, u64::MAX);
+        let Some((found, stored)) = self.tree.get_lower_than_or_equal_to(&txn, &newest)? else { return Ok(None) };
+        if found.len() != newest.len() || found[..17] != newest[..17] {
+            return Ok(None);
+        }
+        let bad = || IndexError::Damaged(format!("the record of extent {extent} of volume {volume} is bad"));
+        let (value, _) = row::unseal(found, stored).ok_or_else(bad)?;
+        let [_, _, birth] = key::parse(found).ok_or_else(bad)?;
+        Ok(Some((birth, ExtentRow::decode(value).ok_or_else(bad)?)))
+    }
+
+    /// Gives every record but the root to `each`, and verifies that they are what was committed.
+    pub fn walk(&self, mut each: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), IndexError> {
+        let txn = self.env.read_txn()?;
+        let expected = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = Root { count: 0, sum: 0, ..expected };
+        for entry in self.tree.iter(&txn)? {
+            let (found, stored) = entry?;
+            if found == key::ROOT {
+                continue;
+            }
+            let bad = || IndexError::Damaged("a record is bad".into());
+            let (value, crc) = row::unseal(found, stored).ok_or_else(bad)?;
+            seen.add(crc);
+            each(found, value).ok_or_else(bad)?;
+        }
+        if seen != expected {
+            return Err(IndexError::Damaged(format!(
+                "{} records where {} were committed, or others than these",
+                seen.count, expected.count
+            )));
+        }
+        Ok(())
+    }
+
+    /// Applies a patch and the checkpoint's number in one transaction; durable on return.
+    pub fn commit(&self, device: &Device, checkpoint: u64, patch: &Patch) -> Result<(), IndexError> {
+        device.check().map_err(|fault| IndexError::Io(fault.source.to_string()))?;
+        let mut root = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
+        root.checkpoint = checkpoint;
+        let mut txn = self.env.write_txn()?;
+        for (name, value) in patch {
+            let bad = || IndexError::Damaged("a record it replaces is bad".into());
+            if let Some(old) = self.tree.get(&txn, name)? {
+                root.subtract(row::unseal(name, old).ok_or_else(bad)?.1);
+            }
+            match value {
+                Some(value) => {
+                    let (sealed, crc) = row::seal(name, value.clone());
+                    root.add(crc);
+                    self.tree.put(&mut txn, name, &sealed)?;
+                }
+                None => {
+                    self.tree.delete(&mut txn, name)?;
+                }
+            }
+        }
+        self.tree.put(&mut txn, key::ROOT, &root.encode())?;
+        txn.commit()?;
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
+        Ok(())
+    }
+
+    /// Bytes of the index file.
+    pub fn bytes(&self) -> u64 {
+        std::fs::metadata(self.path.join("data.mdb")).map_or(0, |m| m.len())
+    }
+}
+
+/// The indexes of a node, in the order of its disks.
+pub(crate) type Indexes = Vec<Arc<Index>>;

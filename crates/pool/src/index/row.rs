@@ -1,0 +1,131 @@
+//! Values of the index. Each ends with a CRC32C over its key and itself.
+
+use super::key;
+use crate::codec::{Reader, Writer};
+use crate::extent_set::CHUNK_BYTES;
+use crate::{EXTENT_BLOCKS, Epoch, Seq, VolumeId, checksum};
+
+/// Adds the checksum.
+pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> (Vec<u8>, u32) {
+    let crc = checksum::pair(key, &value);
+    value.extend_from_slice(&crc.to_le_bytes());
+    (value, crc)
+}
+
+/// Checks and removes the checksum.
+pub(crate) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Option<(&'a [u8], u32)> {
+    let (value, crc) = stored.split_at_checked(stored.len().checked_sub(4)?)?;
+    let expected = checksum::pair(key, value);
+    (expected.to_le_bytes() == crc).then_some((value, expected))
+}
+
+/// Where an extent lies and what its blocks must look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExtentRow {
+    pub slot: u64,
+    /// Which blocks exist.
+    pub present: u16,
+    pub crcs: [u32; EXTENT_BLOCKS as usize],
+    /// Epoch and sequence number of the last change.
+    pub last: (Epoch, Seq),
+}
+
+impl ExtentRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u64(self.slot).u64(self.last.0).u64(self.last.1).u16(self.present);
+        for crc in self.crcs {
+            w.u32(crc);
+        }
+        w.0
+    }
+
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let mut r = Reader(value);
+        let (slot, last, present) = (r.u64()?, (r.u64()?, r.u64()?), r.u16()?);
+        let mut crcs = [0; EXTENT_BLOCKS as usize];
+        for crc in &mut crcs {
+            *crc = r.u32()?;
+        }
+        r.0.is_empty().then_some(Self { slot, present, crcs, last })
+    }
+}
+
+/// A volume's fixed-size facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeRow {
+    pub blocks: u64,
+    pub birth: u64,
+    pub last: (Epoch, Seq),
+    pub confirmed: Seq,
+    /// Confirming up to here empties the tail.
+    pub tail_highest: Seq,
+    pub deleting: bool,
+}
+
+impl VolumeRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u64(self.blocks).u64(self.birth).u64(self.last.0).u64(self.last.1);
+        w.u64(self.confirmed).u64(self.tail_highest).u8(u8::from(self.deleting));
+        w.0
+    }
+
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let mut r = Reader(value);
+        let row = Self {
+            blocks: r.u64()?,
+            birth: r.u64()?,
+            last: (r.u64()?, r.u64()?),
+            confirmed: r.u64()?,
+            tail_highest: r.u64()?,
+            deleting: r.u8()? != 0,
+        };
+        r.0.is_empty().then_some(row)
+    }
+}
+
+/// A row of the state, as read at open.
+pub(crate) enum Row {
+    Volume(VolumeId, VolumeRow),
+    Dirty(VolumeId, u64, Box<[u8; CHUNK_BYTES]>),
+    Tail(VolumeId, u64, Box<[u8; CHUNK_BYTES]>, Seq),
+    Meta(Vec<u8>, Vec<u8>),
+}
+
+/// The sum of one index: how far it is, and what all its records add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Root {
+    /// The disk this index belongs to.
+    pub disk: u128,
+    /// The checkpoint it was committed by.
+    pub checkpoint: u64,
+    /// How many records there are beside this one.
+    pub count: u64,
+    /// Sum of the checksums of all records.
+    pub sum: u64,
+}
+
+impl Root {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.u128(self.disk).u64(self.checkpoint).u64(self.count).u64(self.sum);
+        seal(key::ROOT, w.0).0
+    }
+
+    pub fn decode(stored: &[u8]) -> Option<Self> {
+        let mut r = Reader(unseal(key::ROOT, stored)?.0);
+        let root = Self { disk: r.u128()?, checkpoint: r.u64()?, count: r.u64()?, sum: r.u64()? };
+        r.0.is_empty().then_some(root)
+    }
+
+    pub fn add(&mut self, crc: u32) {
+        self.count += 1;
+        self.sum = self.sum.wrapping_add(u64::from(crc));
+    }
+
+    pub fn subtract(&mut self, crc: u32) {
+        self.count -= 1;
+        self.sum = self.sum.wrapping_sub(u64::from(crc));
+    }
+}

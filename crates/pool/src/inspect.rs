@@ -1,0 +1,93 @@
+//! What is on a disk, before anybody decides to write to it.
+
+use crate::Disk;
+use crate::disk::{Access, Device, Fault};
+use crate::label::{self, Identity};
+use crate::layout::MARGIN;
+use std::io;
+
+/// What [`inspect`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inspection {
+    /// A pool disk of the pair and node named.
+    Pool {
+        /// Whose it is.
+        identity: Identity,
+        /// Its place among the node's disks, from 0.
+        number: u16,
+        /// How many disks that node's pool has.
+        count: u16,
+    },
+    /// A pool disk without one whole label, or of a newer format.
+    Unreadable {
+        /// What is wrong, for people.
+        what: String,
+    },
+    /// Something else: the first or last MiB is not zero.
+    Foreign {
+        /// What it looks like, for people.
+        what: &'static str,
+    },
+    /// Zeros in the first and the last MiB.
+    Blank,
+}
+
+/// Looks at the labels and at the first and last MiB. Writes nothing.
+///
+/// # Errors
+/// The disk cannot be read.
+pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
+    inspect_device(&Device::new(String::new(), disk)).map_err(|fault| fault.source)
+}
+
+pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
+    let found = label::find(device);
+    if let Some(label) = found.best {
+        let count = label.disks.len() as u16;
+        return Ok(Inspection::Pool { identity: label.identity, number: label.number, count });
+    }
+    if let Some(version) = found.newer {
+        return Ok(Inspection::Unreadable { what: format!("a Dyad disk of the newer format {version}") });
+    }
+    if found.any {
+        return Ok(Inspection::Unreadable { what: "a Dyad disk whose labels are all damaged".into() });
+    }
+    let len = device.size().min(MARGIN);
+    let mut front = vec![0u8; len as usize];
+    device.read(Access::Cached, 0, &mut front)?;
+    if let Some(what) = signature(&front) {
+        return Ok(Inspection::Foreign { what });
+    }
+    if front.iter().any(|b| *b != 0) {
+        return Ok(Inspection::Foreign { what: "unknown data" });
+    }
+    let mut end = vec![0u8; len as usize];
+    device.read(Access::Cached, device.size() - len, &mut end)?;
+    if end.iter().any(|b| *b != 0) {
+        let backup = end.chunks(512).any(|sector| sector.starts_with(b"EFI PART"));
+        return Ok(Inspection::Foreign { what: if backup { "a GPT partition table" } else { "unknown data" } });
+    }
+    Ok(Inspection::Blank)
+}
+
+/// Magic numbers at their offsets: (offset, bytes, name).
+const SIGNATURES: [(usize, &[u8], &str); 14] = [
+    (512, b"EFI PART", "a GPT partition table"),
+    (4096, b"EFI PART", "a GPT partition table"),
+    (0, b"LUKS\xba\xbe", "a LUKS volume"),
+    (0, b"XFSB", "an XFS file system"),
+    (3, b"NTFS    ", "an NTFS file system"),
+    (512, b"LABELONE", "an LVM physical volume"),
+    (1080, b"\x53\xef", "an ext2/3/4 file system"),
+    (1024, b"\xe2\xe1\xf5\xe0", "an EROFS file system"),
+    (4086, b"SWAPSPACE2", "swap space"),
+    (4096, b"\xfc\x4e\x2b\xa9", "a Linux RAID member"),
+    (0x1_0040, b"_BHRfS_M", "a btrfs file system"),
+    (32769, b"CD001", "an ISO 9660 image"),
+    (0, b"hsqs", "a squashfs image"),
+    (510, b"\x55\xaa", "an MBR partition table or boot sector"),
+];
+
+fn signature(front: &[u8]) -> Option<&'static str> {
+    SIGNATURES.iter().find(|(at, magic, _)| front.get(*at..*at + magic.len()) == Some(*magic)).map(|(_, _, name)| *name)
+}

@@ -1,0 +1,191 @@
+//! The journal: a ring of records on the first disk, numbered, chained and checksummed.
+//!
+//! Positions are logical: they only grow, and their remainder by the ring's length is the place.
+//! A record never wraps; a filler takes the rest of the ring when it would.
+
+pub(crate) mod record;
+pub(crate) mod scan;
+
+use crate::disk::{Access, Device, Fault};
+use crate::label::Tail;
+use crate::layout::MARGIN;
+use crate::{BLOCK, Position};
+use record::{Head, Record};
+use std::sync::Arc;
+
+/// Bytes that may be written but not yet synced. Beyond, an append syncs by itself first.
+///
+/// It bounds how far behind a damaged record the proof of its durability can lie: see [`scan`].
+pub(crate) const UNSYNCED_MAX: u64 = 64 << 20;
+
+/// A place between two records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Logical position of the next record.
+    pub position: u64,
+    /// Number of the last record before it.
+    pub record: u64,
+}
+
+/// Reads pages of the ring; cheap to clone into jobs.
+#[derive(Clone)]
+pub(crate) struct Ring {
+    pub device: Arc<Device>,
+    pub len: u64,
+}
+
+impl Ring {
+    fn offset(&self, position: u64) -> u64 {
+        MARGIN + position % self.len
+    }
+
+    /// Reads from a logical position; the range must not cross the ring's end.
+    pub fn read(&self, position: u64, buffer: &mut [u8]) -> Result<(), Fault> {
+        debug_assert!(position % self.len + buffer.len() as u64 <= self.len);
+        self.device.read(Access::Cached, self.offset(position), buffer)
+    }
+
+    /// Reads whole pages by page number within the ring.
+    pub fn read_pages(&self, page: u32, buffer: &mut [u8]) -> Result<(), Fault> {
+        self.read(u64::from(page) * BLOCK as u64, buffer)
+    }
+
+    /// Page number within the ring of a logical position.
+    pub fn page(&self, position: u64) -> u32 {
+        u32::try_from(position % self.len / BLOCK as u64).expect("a ring has at most 8 GiB")
+    }
+}
+
+/// The writing end.
+pub(crate) struct Journal {
+    pub ring: Ring,
+    salt: u128,
+    session: u64,
+    /// Everything before is in the indexes and may be overwritten.
+    tail: u64,
+    head: u64,
+    next: u64,
+    chain: u32,
+    synced: Mark,
+    /// Highest record whose durability a later record tells of.
+    noted: u64,
+    /// The last record that is not a note.
+    substance: u64,
+}
+
+impl Journal {
+    /// Continues behind what a scan found. Nothing is trusted to be durable until the next sync.
+    pub fn resume(ring: Ring, salt: u128, session: u64, tail: u64, end: &scan::End, floor: u64) -> Self {
+        Self {
+            ring,
+            salt,
+            session,
+            tail,
+            head: end.position,
+            next: end.record,
+            chain: end.chain,
+            synced: Mark { position: tail, record: floor },
+            noted: floor,
+            substance: end.record - 1,
+        }
+    }
+
+    /// Whether a record with this body and data would leave `spare` bytes free.
+    pub fn has_room(&self, record: &Record, data: usize, spare: u64) -> bool {
+        let bytes = record::head_bytes(record) as u64 + data as u64;
+        self.used() + self.filler(bytes) + bytes + spare <= self.ring.len
+    }
+
+    /// Bytes between tail and head.
+    pub fn used(&self) -> u64 {
+        self.head - self.tail
+    }
+
+    /// Bytes to the ring's end if a record of `bytes` does not fit before it.
+    fn filler(&self, bytes: u64) -> u64 {
+        let left = self.ring.len - self.head % self.ring.len;
+        if bytes > left { left } else { 0 }
+    }
+
+    /// Writes a record; gives the ring page of its first data block.
+    ///
+    /// The caller has asked [`Journal::has_room`].
+    pub fn append(&mut self, record: &Record, data: &[u8]) -> Result<u32, Fault> {
+        assert!(self.has_room(record, data.len(), 0), "room is checked before an append");
+        if self.head - self.synced.position > UNSYNCED_MAX {
+            let mark = self.mark();
+            self.ring.device.sync()?;
+            self.synced(mark);
+        }
+        let bytes = record::head_bytes(record) as u64 + data.len() as u64;
+        if self.filler(bytes) > 0 {
+            self.put(&Record::Filler, &[])?;
+        }
+        self.put(record, data)
+    }
+
+    fn put(&mut self, record: &Record, data: &[u8]) -> Result<u32, Fault> {
+        let head = Head {
+            salt: self.salt,
+            record: self.next,
+            session: self.session,
+            synced: self.synced.record,
+            position: self.head,
+            chain: self.chain,
+            data_blocks: (data.len() / BLOCK) as u32,
+        };
+        let (mut bytes, crc) = record::encode(&head, record);
+        let data_at = self.head + bytes.len() as u64;
+        bytes.extend_from_slice(data);
+        self.ring.device.write(Access::Cached, self.ring.offset(self.head), &bytes)?;
+        self.head += match record {
+            Record::Filler => self.ring.len - self.head % self.ring.len,
+            _ => bytes.len() as u64,
+        };
+        if *record != Record::Note {
+            self.substance = self.next;
+        }
+        self.next += 1;
+        self.chain = crc;
+        self.noted = self.synced.record;
+        Ok(if data.is_empty() { 0 } else { self.ring.page(data_at) })
+    }
+
+    /// Where the journal ends now.
+    pub fn mark(&self) -> Mark {
+        Mark { position: self.head, record: self.next - 1 }
+    }
+
+    /// Where a checkpoint that covers everything up to now will put the tail.
+    pub fn cut(&self) -> Tail {
+        Tail { position: self.head, record: self.next, chain: self.chain, session: self.session }
+    }
+
+    /// A sync that began at `mark` has succeeded.
+    pub fn synced(&mut self, mark: Mark) {
+        if mark.record > self.synced.record {
+            self.synced = mark;
+        }
+    }
+
+    /// The last durable record.
+    pub fn durable(&self) -> Position {
+        Position(self.synced.record)
+    }
+
+    /// The last record written.
+    pub fn last(&self) -> Position {
+        Position(self.next - 1)
+    }
+
+    /// Whether records are durable that no later record tells of: worth a note when idle.
+    pub fn owes_note(&self) -> bool {
+        self.synced.record.min(self.substance) > self.noted
+    }
+
+    /// A finished checkpoint moves the tail.
+    pub fn advance(&mut self, tail: &Tail) {
+        assert!(tail.position >= self.tail && tail.position <= self.head, "the tail moves on, not past the head");
+        self.tail = tail.position;
+    }
+}

@@ -1,0 +1,199 @@
+//! Finding the journal's end at open, and replaying up to it.
+//!
+//! After a loss of power the records written since the last sync may be there in any subset, torn or
+//! out of order. So a bad record is the end of the journal **unless it is known to have been durable**:
+//! the label's floor says so, or a whole later record carries a `synced` number at or past it. Then it
+//! is damage, and is reported. An append never runs more than [`UNSYNCED_MAX`] ahead of a sync, so the
+//! telling record, if there is one, starts within that distance.
+
+use super::record::{self, Head, Record};
+use super::{Ring, UNSYNCED_MAX};
+use crate::disk::Fault;
+use crate::label::Tail;
+use crate::{BLOCK, checksum};
+
+/// Where the journal ends: what the next record builds on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct End {
+    pub position: u64,
+    pub record: u64,
+    pub chain: u32,
+    /// Data blocks of durable records that do not match: they stay, and reading them is an error.
+    pub poisoned: u64,
+    /// The last record known durable.
+    pub durable: u64,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug)]
+pub(crate) enum ScanError {
+    Io(Fault),
+    Damaged { record: u64, what: String },
+}
+
+impl From<Fault> for ScanError {
+    fn from(fault: Fault) -> Self {
+        ScanError::Io(fault)
+    }
+}
+
+/// One record read back.
+struct Found {
+    head: Head,
+    record: Record,
+    crc: u32,
+    /// Logical position of the data blocks.
+    data_at: u64,
+    bytes: u64,
+}
+
+/// Damaged data blocks beyond which a journal is not worth using.
+const POISON_MAX: usize = 1024;
+
+/// Walks the chain from `tail`, verifying heads and data.
+pub(crate) fn find_end(ring: &Ring, salt: u128, session: u64, tail: &Tail, floor: u64) -> Result<End, ScanError> {
+    let mut walk = Walk::new(ring, salt, session, tail);
+    let mut durable = floor.max(tail.record.saturating_sub(1));
+    let mut suspects: Vec<(End, u64)> = Vec::new();
+    loop {
+        let before = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
+        let Some(found) = walk.next()? else { break };
+        durable = durable.max(found.head.synced);
+        let bad = bad_blocks(ring, &found)?;
+        if bad > 0 {
+            suspects.push((before, bad));
+            if suspects.len() > POISON_MAX {
+                let record = suspects[0].0.record;
+                return Err(ScanError::Damaged { record, what: "the data of many records does not match".into() });
+            }
+        }
+    }
+    let hole = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
+    if let Some(later) = proof_of(ring, salt, &hole, tail)? {
+        let what = format!("it is not whole, but record {later} tells that it was durable");
+        return Err(ScanError::Damaged { record: hole.record, what });
+    }
+    if hole.record <= durable {
+        let what = format!("it is not whole, but all up to {durable} were durable");
+        return Err(ScanError::Damaged { record: hole.record, what });
+    }
+    let poisoned = suspects.iter().filter(|(at, _)| at.record <= durable).map(|(_, bad)| bad).sum();
+    let torn = suspects.into_iter().map(|(at, _)| at).find(|at| at.record > durable);
+    Ok(End { poisoned, durable, ..torn.unwrap_or(hole) })
+}
+
+/// Gives each record before `end` to `apply`, with the ring page of its first data block and its number.
+pub(crate) fn replay(
+    ring: &Ring,
+    salt: u128,
+    session: u64,
+    tail: &Tail,
+    end: &End,
+    mut apply: impl FnMut(&Record, u32, u64),
+) -> Result<(), ScanError> {
+    let mut walk = Walk::new(ring, salt, session, tail);
+    while walk.record < end.record {
+        let Some(found) = walk.next()? else {
+            return Err(ScanError::Damaged { record: walk.record, what: "it changed between two readings".into() });
+        };
+        apply(&found.record, ring.page(found.data_at), found.head.record);
+    }
+    Ok(())
+}
+
+/// A walk along the chain.
+struct Walk<'a> {
+    ring: &'a Ring,
+    salt: u128,
+    /// The last session that may have written.
+    newest: u64,
+    start: u64,
+    position: u64,
+    record: u64,
+    chain: u32,
+    session: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(ring: &'a Ring, salt: u128, newest: u64, tail: &Tail) -> Self {
+        let Tail { position, record, chain, session } = *tail;
+        Self { ring, salt, newest, start: position, position, record, chain, session }
+    }
+
+    /// The next record of the chain; `None` where the chain breaks.
+    fn next(&mut self) -> Result<Option<Found>, ScanError> {
+        if self.position - self.start >= self.ring.len {
+            return Ok(None);
+        }
+        let Some(found) = read_head(self.ring, self.salt, self.position)? else { return Ok(None) };
+        let head = &found.head;
+        let fits = head.record == self.record
+            && head.chain == self.chain
+            && head.position == self.position
+            && (self.session..=self.newest).contains(&head.session)
+            && self.position + found.bytes - self.start <= self.ring.len;
+        if !fits {
+            return Ok(None);
+        }
+        self.position += found.bytes;
+        self.record += 1;
+        self.chain = found.crc;
+        self.session = head.session;
+        Ok(Some(found))
+    }
+}
+
+/// The record whose head is whole at this logical position, whatever its number.
+fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<Found>, Fault> {
+    let mut bytes = vec![0; BLOCK];
+    ring.read(position, &mut bytes)?;
+    let Some((head_len, head)) = record::peek(&bytes, salt) else { return Ok(None) };
+    let left = ring.len - position % ring.len;
+    let data = u64::from(head.data_blocks) * BLOCK as u64;
+    if head_len as u64 + data > left {
+        return Ok(None);
+    }
+    if head_len > BLOCK {
+        bytes.resize(head_len, 0);
+        ring.read(position, &mut bytes)?;
+    }
+    let Some((record, crc)) = record::decode(&bytes, &head) else { return Ok(None) };
+    let total = if record == Record::Filler { left } else { head_len as u64 + data };
+    Ok(Some(Found { head, record, crc, data_at: position + head_len as u64, bytes: total }))
+}
+
+/// How many data blocks of a record do not match.
+fn bad_blocks(ring: &Ring, found: &Found) -> Result<u64, Fault> {
+    let Record::Write { volume, block, birth, crcs, .. } = &found.record else { return Ok(0) };
+    let mut data = vec![0; crcs.len() * BLOCK];
+    ring.read(found.data_at, &mut data)?;
+    let bad = data
+        .chunks_exact(BLOCK)
+        .zip(crcs)
+        .zip(*block..)
+        .filter(|((bytes, crc), number)| checksum::block(*volume, *number, *birth, bytes) != **crc)
+        .count();
+    Ok(bad as u64)
+}
+
+/// A whole later record that says the record at the hole was durable.
+fn proof_of(ring: &Ring, salt: u128, hole: &End, tail: &Tail) -> Result<Option<u64>, ScanError> {
+    let free = ring.len - (hole.position - tail.position);
+    let window = free.min(UNSYNCED_MAX + (4 << 20));
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = hole.position;
+    while at < hole.position + window {
+        let left = ring.len - at % ring.len;
+        let len = (chunk.len() as u64).min(left).min(hole.position + window - at) as usize;
+        ring.read(at, &mut chunk[..len])?;
+        for (block, position) in chunk[..len].chunks_exact(BLOCK).zip((at..).step_by(BLOCK)) {
+            let Some((_, head)) = record::peek(block, salt) else { continue };
+            let tells = head.record > hole.record && head.synced >= hole.record && head.position == position;
+            if tells && read_head(ring, salt, position)?.is_some_and(|f| f.head == head) {
+                return Ok(Some(head.record));
+            }
+        }
+        at += len as u64;
+    }
+    Ok(None)
+}

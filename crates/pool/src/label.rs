@@ -1,0 +1,240 @@
+//! The label: four copies on each disk that say whose it is and where the journal begins.
+
+use crate::codec::{Reader, Writer};
+use crate::disk::{Access, Device, Fault};
+use crate::{BLOCK, checksum, layout};
+
+pub(crate) const MAGIC: &[u8; 8] = b"DYADPOOL";
+pub(crate) const VERSION: u32 = 1;
+/// Most disks of one node.
+pub(crate) const DISKS_MAX: usize = 24;
+/// Longest name of a pair or node, in bytes.
+pub(crate) const NAME_MAX: usize = 255;
+
+/// Whose a disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The pair's id; the same on both nodes.
+    pub pool: u128,
+    /// `b'A'` or `b'B'`.
+    pub node: u8,
+    /// The pair's name, for people; at most 255 bytes.
+    pub pair_name: String,
+    /// The node's name, for people; at most 255 bytes.
+    pub node_name: String,
+}
+
+/// Where the journal begins and what is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Logical byte position of the first record that is not in the indexes.
+    pub position: u64,
+    /// Its number.
+    pub record: u64,
+    /// Checksum of the record before it.
+    pub chain: u32,
+    /// Session of the record before it: later ones have this session or a later one.
+    pub session: u64,
+}
+
+/// The content of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Label {
+    pub generation: u64,
+    pub identity: Identity,
+    pub disk: u128,
+    /// This disk's place in `disks`; the journal is on disk 0.
+    pub number: u16,
+    pub disks: Vec<u128>,
+    pub size: u64,
+    /// Bytes of the journal on this disk; 0 on all but the first.
+    pub journal: u64,
+    pub slots: u64,
+    /// Random number in every journal record, so that guest data never passes for one.
+    pub salt: u128,
+    /// How often the pool was opened.
+    pub session: u64,
+    /// Number of the last finished checkpoint.
+    pub checkpoint: u64,
+    pub tail: Tail,
+    /// Every journal record up to this one is known to have been durable.
+    pub floor: u64,
+}
+
+impl Label {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.bytes(MAGIC).u32(VERSION).u64(self.generation);
+        w.u128(self.identity.pool).u8(self.identity.node);
+        w.sized(self.identity.pair_name.as_bytes()).sized(self.identity.node_name.as_bytes());
+        w.u128(self.disk).u16(self.number).u16(self.disks.len() as u16);
+        for disk in &self.disks {
+            w.u128(*disk);
+        }
+        w.u64(self.size).u64(self.journal).u64(self.slots).u128(self.salt);
+        w.u64(self.session).u64(self.checkpoint);
+        w.u64(self.tail.position).u64(self.tail.record).u32(self.tail.chain).u64(self.tail.session);
+        w.u64(self.floor);
+        assert!(w.0.len() <= BLOCK - 4, "a label fits a block: names and disk count are bounded");
+        w.0.resize(BLOCK - 4, 0);
+        let crc = checksum::plain(&w.0);
+        w.u32(crc);
+        w.0
+    }
+
+    pub fn decode(block: &[u8]) -> Decoded {
+        let mut r = Reader(block);
+        if r.take(8) != Some(MAGIC) {
+            return if block.iter().all(|b| *b == 0) { Decoded::Blank } else { Decoded::Other };
+        }
+        let (body, crc) = block.split_at(BLOCK - 4);
+        if checksum::plain(body).to_le_bytes() != crc {
+            return Decoded::Damaged;
+        }
+        match r.u32() {
+            Some(VERSION) => Self::fields(&mut r).map_or(Decoded::Damaged, |l| Decoded::Good(Box::new(l))),
+            Some(newer) => Decoded::Newer(newer),
+            None => Decoded::Damaged,
+        }
+    }
+
+    fn fields(r: &mut Reader) -> Option<Label> {
+        let generation = r.u64()?;
+        let identity = Identity { pool: r.u128()?, node: r.u8()?, pair_name: r.text()?, node_name: r.text()? };
+        let (disk, number, count) = (r.u128()?, r.u16()?, r.u16()?);
+        let disks: Vec<u128> = (0..count).map(|_| r.u128()).collect::<Option<_>>()?;
+        let label = Label {
+            generation,
+            identity,
+            disk,
+            number,
+            disks,
+            size: r.u64()?,
+            journal: r.u64()?,
+            slots: r.u64()?,
+            salt: r.u128()?,
+            session: r.u64()?,
+            checkpoint: r.u64()?,
+            tail: Tail { position: r.u64()?, record: r.u64()?, chain: r.u32()?, session: r.u64()? },
+            floor: r.u64()?,
+        };
+        (label.disks.get(usize::from(number)) == Some(&disk)).then_some(label)
+    }
+
+    /// Offset of a slot's extent on this disk.
+    pub fn extents_start(&self) -> u64 {
+        layout::MARGIN + self.journal
+    }
+}
+
+/// What a label's place holds.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Decoded {
+    Good(Box<Label>),
+    Newer(u32),
+    Damaged,
+    Other,
+    Blank,
+}
+
+/// The four places of one disk.
+pub(crate) struct Found {
+    /// The whole label of the highest generation.
+    pub best: Option<Label>,
+    pub newer: Option<u32>,
+    /// Places with a label that is not whole, or with none although another place has one.
+    pub damaged: u32,
+    /// Whether a Dyad label, whole or not, is anywhere.
+    pub any: bool,
+}
+
+/// Reads all four labels. Unreadable places count as damaged.
+pub(crate) fn find(device: &Device) -> Found {
+    let mut found = Found { best: None, newer: None, damaged: 0, any: false };
+    if device.size() < layout::smallest(0) {
+        return found;
+    }
+    let mut missing = 0;
+    for offset in layout::label_offsets(device.size()) {
+        let mut block = vec![0u8; BLOCK];
+        let decoded = match device.read(Access::Cached, offset, &mut block) {
+            Ok(()) => Label::decode(&block),
+            Err(_) => Decoded::Damaged,
+        };
+        match decoded {
+            Decoded::Good(label) => {
+                if found.best.as_ref().is_none_or(|b| b.generation < label.generation) {
+                    found.best = Some(*label);
+                }
+            }
+            Decoded::Newer(version) => found.newer = Some(version),
+            Decoded::Damaged => found.damaged += 1,
+            Decoded::Other | Decoded::Blank => missing += 1,
+        }
+    }
+    found.any = missing < 4;
+    if found.any {
+        found.damaged += missing;
+    }
+    found
+}
+
+/// Writes all four copies so that at any moment a whole one is durable: one in front and one at the
+/// end, sync, then the other two, sync.
+pub(crate) fn write(device: &Device, label: &Label) -> Result<(), Fault> {
+    let block = label.encode();
+    let [a, b, c, d] = layout::label_offsets(label.size);
+    for places in [[a, c], [b, d]] {
+        for place in places {
+            device.write(Access::Cached, place, &block)?;
+        }
+        device.sync()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label() -> Label {
+        Label {
+            generation: 7,
+            identity: Identity { pool: 1 << 100, node: b'B', pair_name: "office".into(), node_name: "left".into() },
+            disk: 5,
+            number: 1,
+            disks: vec![4, 5],
+            size: 1 << 30,
+            journal: 0,
+            slots: 99,
+            salt: 77,
+            session: 3,
+            checkpoint: 12,
+            tail: Tail { position: 4096, record: 9, chain: 0xdead_beef, session: 2 },
+            floor: 8,
+        }
+    }
+
+    #[test]
+    fn round_trip_and_every_bit_flip_is_seen() {
+        let block = label().encode();
+        assert_eq!(Label::decode(&block), Decoded::Good(Box::new(label())));
+        for bit in (0..block.len() * 8).step_by(7) {
+            let mut bad = block.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(Label::decode(&bad), Decoded::Damaged | Decoded::Other), "bit {bit}");
+        }
+        assert_eq!(Label::decode(&[0; BLOCK]), Decoded::Blank);
+    }
+
+    #[test]
+    fn longest_label_fits() {
+        let mut label = label();
+        label.disks = (0..DISKS_MAX as u128).collect();
+        label.number = 23;
+        label.disk = 23;
+        label.identity.pair_name = "x".repeat(NAME_MAX);
+        label.identity.node_name = "y".repeat(NAME_MAX);
+        assert_eq!(Label::decode(&label.encode()), Decoded::Good(Box::new(label)));
+    }
+}

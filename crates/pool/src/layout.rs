@@ -1,0 +1,68 @@
+//! Where things lie on a pool disk. Byte by byte: `docs/formats.md`.
+
+use crate::EXTENT;
+
+/// Kept free of data at each end: labels live here, and blankness is judged here.
+pub(crate) const MARGIN: u64 = 1 << 20;
+/// Smallest journal.
+pub(crate) const JOURNAL_MIN: u64 = 4 << 20;
+/// Largest journal.
+pub(crate) const JOURNAL_MAX: u64 = 8 << 30;
+/// Fewest extents of a disk.
+pub(crate) const SLOTS_MIN: u64 = 64;
+
+/// Offsets of the four labels of a disk of `size` bytes: two in front, two at the end.
+pub(crate) fn label_offsets(size: u64) -> [u64; 4] {
+    let end = size / EXTENT as u64 * EXTENT as u64;
+    let step = EXTENT as u64;
+    [0, step, end - 2 * step, end - step]
+}
+
+/// How many extents fit on a disk of `size` bytes beside a journal of `journal` bytes.
+pub(crate) fn slots(size: u64, journal: u64) -> u64 {
+    let end = size / EXTENT as u64 * EXTENT as u64;
+    end.saturating_sub(2 * MARGIN + journal) / EXTENT as u64
+}
+
+/// Smallest usable disk with a journal of `journal` bytes.
+pub(crate) fn smallest(journal: u64) -> u64 {
+    2 * MARGIN + journal + SLOTS_MIN * EXTENT as u64
+}
+
+/// The journal for a pool of `total` bytes whose first disk has `first` bytes:
+/// 1 % of the pool within 256 MiB … 8 GiB, but never more than a quarter of its disk.
+pub(crate) fn journal_bytes(total: u64, first: u64) -> u64 {
+    let wanted = (total / 100).clamp(256 << 20, JOURNAL_MAX);
+    let step = EXTENT as u64;
+    (wanted.min(first / 4) / step * step).max(JOURNAL_MIN)
+}
+
+/// Bytes the index file system of a disk of `size` bytes should have: 512 B per extent and some room.
+///
+/// A record takes about 140 B; LMDB pages are half to full, and one commit copies what it changes.
+pub fn index_bytes(size: u64) -> u64 {
+    size / EXTENT as u64 * 512 + (128 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_lie_in_the_margins() {
+        for size in [64 << 20, (64 << 20) + 12345, 1 << 40] {
+            let [a, b, c, d] = label_offsets(size);
+            assert!(b > a && b + 4096 <= MARGIN);
+            assert!(c < d && d + 4096 <= size);
+            assert!(MARGIN + (4 << 20) + slots(size, 4 << 20) * EXTENT as u64 <= c);
+        }
+    }
+
+    #[test]
+    fn journal_follows_the_pool() {
+        assert_eq!(journal_bytes(100 << 30, 50 << 30), 1 << 30);
+        assert_eq!(journal_bytes(1 << 30, 1 << 30), 256 << 20);
+        assert_eq!(journal_bytes(u64::MAX / 2, 1 << 40), JOURNAL_MAX);
+        assert_eq!(journal_bytes(8 << 20, 8 << 20), JOURNAL_MIN);
+    }
+}

@@ -1,0 +1,210 @@
+//! Making a pool, and opening one: labels, then indexes, then the journal; only then is anything written.
+
+mod assemble;
+mod format;
+
+pub use format::{FormatOptions, Overwrite};
+
+use crate::disk::{Device, Fault};
+use crate::homes::Homes;
+use crate::index::{Index, Indexes, key, row};
+use crate::journal::scan::{self, ScanError};
+use crate::journal::{Journal, Ring};
+use crate::label::{self, Label};
+use crate::overlay::Overlay;
+use crate::pool::Pool;
+use crate::space::Space;
+use crate::state::State;
+use crate::{Disk, OpenError};
+use assemble::Member;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A disk to format or open: its raw region and the directory of its index.
+pub struct PoolDisk {
+    /// What people call it; used in error texts.
+    pub name: String,
+    /// The raw region.
+    pub device: Box<dyn Disk>,
+    /// The directory of its LMDB index, on a file system of the same disk.
+    pub index: PathBuf,
+}
+
+/// How to open.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// The pair's id and the node (`b'A'` or `b'B'`) the disks must belong to.
+    pub expected: (u128, u8),
+    /// False only in simulations, where the index need not survive loss of power.
+    pub durable_index: bool,
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Journal records replayed.
+    pub replayed: u64,
+    /// Data blocks of durable journal records that do not match: reading them is an error until they are written again.
+    pub poisoned_blocks: u64,
+    /// Label copies that were damaged or missing and are whole again.
+    pub repaired_labels: u32,
+    /// Stored extents over all volumes.
+    pub extents: u64,
+    /// How often this pool was opened, with this time.
+    pub session: u64,
+}
+
+impl Pool {
+    /// Opens the pool on `disks`, given in any order but all of them.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing on the disks was changed unless it is `Io`.
+    pub fn open(disks: Vec<PoolDisk>, options: &OpenOptions) -> Result<(Pool, OpenReport), OpenError> {
+        let members = assemble::members(disks, options.expected)?;
+        let devices: Arc<[Arc<Device>]> = members.iter().map(|m| m.device.clone()).collect();
+        let mut label = members[0].label.clone();
+        let mut report =
+            OpenReport { repaired_labels: members.iter().map(|m| m.damaged).sum(), ..OpenReport::default() };
+
+        let loaded = load_indexes(&members, options.durable_index)?;
+        report.extents = loaded.extents;
+
+        let ring = Ring { device: devices[0].clone(), len: label.journal };
+        let damaged = |error| journal_error(&devices[0].name, error);
+        let end = scan::find_end(&ring, label.salt, label.session, &label.tail, label.floor).map_err(damaged)?;
+        report.poisoned_blocks = end.poisoned;
+        report.replayed = end.record - label.tail.record;
+
+        let session = label.session + 1;
+        report.session = session;
+        let journal = Journal::resume(ring.clone(), label.salt, session, label.tail.position, &end, end.durable);
+        let mut pool = Pool {
+            label: label.clone(),
+            devices: devices.clone(),
+            indexes: loaded.indexes,
+            extents_at: members.iter().map(|m| m.label.extents_start()).collect(),
+            journal,
+            state: loaded.state,
+            active: Overlay::default(),
+            running: None,
+            homes: loaded.homes,
+            space: loaded.space,
+            syncing: false,
+            starved: false,
+            poisoned: end.poisoned,
+            #[cfg(test)]
+            planted: crate::tests::Planted::default(),
+        };
+        let apply = |record: &_, page, number| pool.apply(record, page, number);
+        scan::replay(&ring, label.salt, label.session, &label.tail, &end, apply).map_err(damaged)?;
+        if let Some(volume) = pool.homes.volumes().find(|v| !pool.state.volumes.contains_key(v)) {
+            let what = format!("it holds extents of volume {volume}, which does not exist");
+            return Err(OpenError::IndexDamaged { disk: devices[0].name.clone(), what });
+        }
+
+        label.generation += 1;
+        label.session = session;
+        label.floor = end.durable;
+        write_labels(&members, &label)?;
+        pool.label = label;
+        Ok((pool, report))
+    }
+}
+
+/// The first disk's label always, the others' where a copy was damaged.
+fn write_labels(members: &[Member], first: &Label) -> Result<(), Fault> {
+    for member in &members[1..] {
+        if member.damaged > 0 {
+            let label = Label { generation: member.label.generation + 1, ..member.label.clone() };
+            label::write(&member.device, &label)?;
+        }
+    }
+    label::write(&members[0].device, first)
+}
+
+fn journal_error(disk: &str, error: ScanError) -> OpenError {
+    match error {
+        ScanError::Io(fault) => fault.into(),
+        ScanError::Damaged { record, what } => OpenError::JournalDamaged { disk: disk.to_owned(), record, what },
+    }
+}
+
+/// What the indexes hold.
+struct Loaded {
+    indexes: Indexes,
+    state: State,
+    homes: Homes,
+    space: Space,
+    extents: u64,
+}
+
+fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> {
+    let slots: Vec<u64> = members.iter().map(|m| m.label.slots).collect();
+    let mut loaded = Loaded {
+        indexes: Vec::new(),
+        state: State::default(),
+        homes: Homes::default(),
+        space: Space::new(&slots),
+        extents: 0,
+    };
+    let checkpoint = members[0].label.checkpoint;
+    for (number, member) in members.iter().enumerate() {
+        let damaged = |what: String| OpenError::IndexDamaged { disk: member.device.name.clone(), what };
+        let index = Index::open(&member.index, member.label.disk, member.label.slots, durable)
+            .map_err(|e| damaged(e.text()))?;
+        let at = index.checkpoint();
+        if at != checkpoint && at != checkpoint + 1 {
+            return Err(damaged(format!("it is of checkpoint {at}, the label of {checkpoint}")));
+        }
+        let mut tails = std::collections::BTreeMap::new();
+        index
+            .walk(|name, value| take_row(&mut loaded, &mut tails, number, name, value))
+            .map_err(|e| damaged(e.text()))?;
+        loaded.indexes.push(Arc::new(index));
+    }
+    Ok(loaded)
+}
+
+/// Takes one record in; `None` if it makes no sense.
+fn take_row(
+    loaded: &mut Loaded,
+    tails: &mut std::collections::BTreeMap<u64, u64>,
+    disk: usize,
+    name: &[u8],
+    value: &[u8],
+) -> Option<()> {
+    let kind = *name.first()?;
+    if kind == key::EXTENT {
+        let [volume, extent, _birth] = key::parse(name)?;
+        let record = row::ExtentRow::decode(value)?;
+        if !loaded.space.take(disk, record.slot) || loaded.homes.get(volume, extent).is_some_and(|d| d != disk) {
+            return None;
+        }
+        loaded.homes.set(volume, extent, Some(disk));
+        loaded.extents += 1;
+        return Some(());
+    }
+    if disk != 0 {
+        return None;
+    }
+    let bits = || Box::<[u8]>::from(value).try_into().ok();
+    let row = match kind {
+        key::VOLUME => {
+            let [id] = key::parse(name)?;
+            let row = row::VolumeRow::decode(value)?;
+            tails.insert(id, row.tail_highest);
+            row::Row::Volume(id, row)
+        }
+        key::DIRTY => {
+            let [id, chunk] = key::parse(name)?;
+            row::Row::Dirty(id, chunk, bits()?)
+        }
+        key::TAIL => {
+            let [id, chunk] = key::parse(name)?;
+            row::Row::Tail(id, chunk, bits()?, *tails.get(&id)?)
+        }
+        key::META => row::Row::Meta(name[1..].to_vec(), value.to_vec()),
+        _ => return None,
+    };
+    loaded.state.restore(row)
+}

@@ -1,0 +1,118 @@
+//! Making a pool on disks: erase the ends, make empty indexes, write the labels last.
+
+use super::PoolDisk;
+use crate::disk::{Access, Device};
+use crate::index::Index;
+use crate::inspect::{self, Inspection};
+use crate::label::{DISKS_MAX, Label, NAME_MAX, Tail};
+use crate::layout::{self, MARGIN};
+use crate::pool::Pool;
+use crate::{EXTENT, FormatError, Identity, label};
+
+/// Which disks may be written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Only those whose first and last MiB are zero.
+    BlankOnly,
+    /// Any: a person has confirmed the erasure of these very disks.
+    Anything,
+}
+
+/// How to format. All randomness comes in here.
+#[derive(Clone, Debug)]
+pub struct FormatOptions {
+    /// Whose disks they become.
+    pub identity: Identity,
+    /// One random id per disk, all different.
+    pub disk_ids: Vec<u128>,
+    /// A random number nobody can guess; keeps guest data from passing for journal records.
+    pub salt: u128,
+    /// Bytes of the journal; `None` for 1 % of the pool within 256 MiB … 8 GiB and a quarter of the first disk.
+    pub journal_bytes: Option<u64>,
+    /// Which disks may be written over.
+    pub overwrite: Overwrite,
+    /// False only in simulations.
+    pub durable_index: bool,
+}
+
+impl Pool {
+    /// Makes an empty pool on `disks`; the first, which should be the fastest, gets the journal.
+    ///
+    /// # Errors
+    /// See [`FormatError`]. If it is `Io` or `Index` the disks may be erased but carry no whole label, so none is
+    /// taken for a pool disk.
+    pub fn format(disks: Vec<PoolDisk>, options: &FormatOptions) -> Result<(), FormatError> {
+        let names = [&options.identity.pair_name, &options.identity.node_name];
+        if disks.is_empty() || disks.len() > DISKS_MAX || options.disk_ids.len() != disks.len() {
+            return Err(FormatError::Plan("a node has 1 to 24 pool disks, each with its own id; choose them again"));
+        }
+        if names.iter().any(|n| n.len() > NAME_MAX) {
+            return Err(FormatError::Plan("names of pair and node may have 255 bytes; choose shorter ones"));
+        }
+        if (1..disks.len()).any(|i| options.disk_ids[..i].contains(&options.disk_ids[i])) {
+            return Err(FormatError::Plan("two disks were given the same id; choose ids again"));
+        }
+        let devices: Vec<(Device, std::path::PathBuf)> =
+            disks.into_iter().map(|d| (Device::new(d.name, d.device), d.index)).collect();
+        let total = devices.iter().map(|(d, _)| d.size()).sum();
+        let step = EXTENT as u64;
+        let journal = options.journal_bytes.unwrap_or_else(|| layout::journal_bytes(total, devices[0].0.size()));
+        let journal = (journal / step * step).clamp(layout::JOURNAL_MIN, layout::JOURNAL_MAX);
+        for (number, (device, _)) in devices.iter().enumerate() {
+            let needed = layout::smallest(if number == 0 { journal } else { 0 });
+            if device.size() < needed {
+                return Err(FormatError::TooSmall { disk: device.name.clone(), bytes: device.size(), needed });
+            }
+            if options.overwrite == Overwrite::BlankOnly {
+                refuse_used(device)?;
+            }
+        }
+        for (device, _) in &devices {
+            let zeros = vec![0; MARGIN as usize];
+            device.write(Access::Cached, 0, &zeros)?;
+            device.write(Access::Cached, device.size() - MARGIN, &zeros)?;
+            device.sync()?;
+        }
+        let labels: Vec<Label> =
+            devices.iter().enumerate().map(|(i, (d, _))| first_label(options, i, d.size(), journal)).collect();
+        for ((_, index), label) in devices.iter().zip(&labels) {
+            Index::create(index, label.disk, label.slots, options.durable_index)
+                .map_err(|e| FormatError::Index { path: index.clone(), what: e.text() })?;
+        }
+        for ((device, _), label) in devices.iter().zip(&labels) {
+            label::write(device, label)?;
+        }
+        Ok(())
+    }
+}
+
+fn first_label(options: &FormatOptions, number: usize, size: u64, journal: u64) -> Label {
+    let journal = if number == 0 { journal } else { 0 };
+    Label {
+        generation: 1,
+        identity: options.identity.clone(),
+        disk: options.disk_ids[number],
+        number: number as u16,
+        disks: options.disk_ids.clone(),
+        size,
+        journal,
+        slots: layout::slots(size, journal),
+        salt: options.salt,
+        session: 0,
+        checkpoint: 0,
+        tail: Tail { position: 0, record: 1, chain: 0, session: 0 },
+        floor: 0,
+    }
+}
+
+fn refuse_used(device: &Device) -> Result<(), FormatError> {
+    let what = match inspect::inspect_device(device)? {
+        Inspection::Blank => return Ok(()),
+        Inspection::Foreign { what } => what.to_owned(),
+        Inspection::Unreadable { what } => what,
+        Inspection::Pool { identity, .. } => {
+            format!("node {} of the pair \"{}\"", identity.node_name, identity.pair_name)
+        }
+    };
+    Err(FormatError::NotBlank { disk: device.name.clone(), what })
+}

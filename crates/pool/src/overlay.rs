@@ -1,0 +1,119 @@
+//! What is newer than the index: for each extent, which blocks changed and where the journal has them.
+
+use crate::{EXTENT_BLOCKS, Epoch, Seq, VolumeId};
+use std::collections::BTreeMap;
+
+/// An extent's name in the overlay.
+pub(crate) type Place = (VolumeId, u64);
+
+/// The newest changes of one extent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Change {
+    /// Blocks written or discarded since the index.
+    pub touched: u16,
+    /// Of those, the blocks that hold data.
+    pub present: u16,
+    /// Ring page of each present block.
+    pub pages: [u32; EXTENT_BLOCKS as usize],
+    /// Checksum of each present block.
+    pub crcs: [u32; EXTENT_BLOCKS as usize],
+    pub birth: u64,
+    pub epoch: Epoch,
+    pub seq: Seq,
+    /// A free slot is set aside for this extent.
+    pub reserved: bool,
+    /// The running checkpoint removes the extent from the index.
+    pub doomed: bool,
+    /// The running checkpoint has given it its place.
+    pub placed: bool,
+}
+
+impl Change {
+    fn stamp(&mut self, epoch: Epoch, seq: Seq) {
+        if (epoch, seq) >= (self.epoch, self.seq) {
+            (self.epoch, self.seq) = (epoch, seq);
+        }
+    }
+}
+
+/// Changes in address order.
+#[derive(Default)]
+pub(crate) struct Overlay(pub BTreeMap<Place, Box<Change>>);
+
+impl Overlay {
+    pub fn get(&self, place: Place) -> Option<&Change> {
+        self.0.get(&place).map(|c| &**c)
+    }
+
+    /// A block now holds the data at a journal page.
+    pub fn put(
+        &mut self,
+        volume: VolumeId,
+        block: u64,
+        stamp: (Epoch, Seq),
+        birth: u64,
+        page: u32,
+        crc: u32,
+    ) -> &mut Change {
+        let inside = (block % EXTENT_BLOCKS) as usize;
+        let change = self.0.entry((volume, block / EXTENT_BLOCKS)).or_default();
+        change.touched |= 1 << inside;
+        change.present |= 1 << inside;
+        change.pages[inside] = page;
+        change.crcs[inside] = crc;
+        change.birth = birth;
+        change.stamp(stamp.0, stamp.1);
+        change
+    }
+
+    /// The blocks of `mask` hold nothing any more.
+    pub fn clear(&mut self, place: Place, mask: u16, stamp: (Epoch, Seq), birth: u64) {
+        let change = self.0.entry(place).or_default();
+        change.touched |= mask;
+        change.present &= !mask;
+        change.birth = birth;
+        change.stamp(stamp.0, stamp.1);
+    }
+
+    /// Forgets a volume; gives back how many slots were set aside for it.
+    pub fn forget(&mut self, volume: VolumeId) -> u64 {
+        let places: Vec<Place> = self.0.range((volume, 0)..=(volume, u64::MAX)).map(|(p, _)| *p).collect();
+        places.iter().filter_map(|p| self.0.remove(p)).filter(|c| c.reserved).count() as u64
+    }
+}
+
+/// The extents a block range (of at least one block) touches, each with the mask of its touched blocks.
+pub(crate) fn split(block: u64, count: u64) -> impl Iterator<Item = (u64, u16)> {
+    let end = block + count;
+    (block / EXTENT_BLOCKS..end.div_ceil(EXTENT_BLOCKS)).map(move |extent| {
+        let first = extent * EXTENT_BLOCKS;
+        let from = block.max(first) - first;
+        let to = end.min(first + EXTENT_BLOCKS) - first;
+        (extent, (((1u32 << to) - 1) & !((1u32 << from) - 1)) as u16)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_split_into_masks() {
+        assert_eq!(split(0, 16).collect::<Vec<_>>(), [(0, 0xffff)]);
+        assert_eq!(split(15, 2).collect::<Vec<_>>(), [(0, 0x8000), (1, 1)]);
+        assert_eq!(split(20, 30).collect::<Vec<_>>(), [(1, 0xfff0), (2, 0xffff), (3, 3)]);
+    }
+
+    #[test]
+    fn last_change_wins() {
+        let mut overlay = Overlay::default();
+        overlay.put(1, 17, (1, 1), 0, 10, 100);
+        overlay.put(1, 17, (1, 2), 0, 11, 101);
+        overlay.clear((1, 1), 1, (1, 3), 0);
+        let change = overlay.get((1, 1)).unwrap();
+        assert_eq!((change.touched, change.present, change.pages[1], change.seq), (3, 2, 11, 3));
+        overlay.0.get_mut(&(1, 1)).unwrap().reserved = true;
+        assert_eq!(overlay.forget(1), 1);
+        assert!(overlay.get((1, 1)).is_none());
+    }
+}

@@ -1,0 +1,343 @@
+//! The pool in memory: one owner, every operation journalled first and applied by the same code that replays it.
+
+mod facts;
+mod usage;
+
+pub use usage::{Usage, VolumeInfo};
+
+use crate::checkpoint::Checkpoint;
+use crate::disk::Device;
+use crate::homes::Homes;
+use crate::index::row::ExtentRow;
+use crate::index::{IndexError, Indexes};
+use crate::journal::Journal;
+use crate::journal::record::Record;
+use crate::label::Label;
+use crate::overlay::{Change, Overlay, Place, split};
+use crate::read::ExtentImage;
+use crate::space::Space;
+use crate::state::State;
+use crate::sync::{SyncDone, SyncJob};
+use crate::{
+    BLOCK, EXTENT, EXTENT_BLOCKS, Epoch, MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, Seq,
+    StoreError, VolumeId, checksum,
+};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// The store of one node. Not shared: one thread owns it, jobs it hands out may run elsewhere.
+pub struct Pool {
+    /// The label of the first disk, as last written.
+    pub(crate) label: Label,
+    pub(crate) devices: Arc<[Arc<Device>]>,
+    pub(crate) indexes: Indexes,
+    /// Where each disk's extents begin.
+    pub(crate) extents_at: Vec<u64>,
+    pub(crate) journal: Journal,
+    pub(crate) state: State,
+    /// Changes since the running checkpoint began, or since the last one.
+    pub(crate) active: Overlay,
+    pub(crate) running: Option<Checkpoint>,
+    pub(crate) homes: Homes,
+    pub(crate) space: Space,
+    pub(crate) syncing: bool,
+    /// A write was refused for want of space or journal: a checkpoint may help.
+    pub(crate) starved: bool,
+    /// Data blocks found corrupt in the journal when they were moved to their extents.
+    pub(crate) poisoned: u64,
+    #[cfg(test)]
+    pub(crate) planted: crate::tests::Planted,
+}
+
+impl Pool {
+    /// Journals a write of whole blocks. On return it survives SIGKILL; durable with a sync.
+    ///
+    /// `data` must not change any more. Writes of one volume may come with any `seq`; the last call wins.
+    ///
+    /// # Errors
+    /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: nothing happened. `Failed`: nothing works any more.
+    pub fn write(
+        &mut self,
+        volume: VolumeId,
+        epoch: Epoch,
+        seq: Seq,
+        block: u64,
+        data: Bytes,
+    ) -> Result<Position, StoreError> {
+        let count = (data.len() / BLOCK) as u64;
+        let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
+        let birth = self.checked(volume, block, count, whole)?.birth;
+        let crcs = (block..).zip(data.chunks_exact(BLOCK)).map(|(n, d)| checksum::block(volume, n, birth, d)).collect();
+        let new = split(block, count).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
+        if !self.space.can_reserve(new) {
+            self.starved = true;
+            return Err(StoreError::NoSpace);
+        }
+        let record = Record::Write { volume, epoch, seq, block, birth, crcs };
+        self.overlay_room(OVERLAY_LIMIT)?;
+        let spare = self.write_spare();
+        self.log(&record, &data, spare)
+    }
+
+    /// Makes blocks absent: they read as zeros and their space is freed at the next checkpoint.
+    ///
+    /// # Errors
+    /// As [`Pool::write`], but never `NoSpace`; it may use journal space that writes may not.
+    pub fn discard(
+        &mut self,
+        volume: VolumeId,
+        epoch: Epoch,
+        seq: Seq,
+        block: u64,
+        count: u64,
+    ) -> Result<Position, StoreError> {
+        self.checked(volume, block, count, count <= MAX_DISCARD_BLOCKS)?;
+        self.overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
+        self.log(&Record::Discard { volume, epoch, seq, block, count }, &[], 0)
+    }
+
+    /// Makes an extent equal to `image`: writes what is present, discards the rest, all as `seq`.
+    ///
+    /// Not one record: a crash in the middle leaves a mix, so the extent must stay dirty at its source until
+    /// this is durable. Blocks beyond the volume's end are ignored.
+    ///
+    /// # Errors
+    /// As [`Pool::write`]; after an error part of the image may be there. `Range` also if the data is not 64 KiB.
+    pub fn write_extent(
+        &mut self,
+        volume: VolumeId,
+        epoch: Epoch,
+        seq: Seq,
+        extent: u64,
+        image: &ExtentImage,
+    ) -> Result<Position, StoreError> {
+        let first = extent.saturating_mul(EXTENT_BLOCKS);
+        let blocks = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
+        let count = blocks.saturating_sub(first).min(EXTENT_BLOCKS);
+        if image.data.len() != EXTENT || count == 0 {
+            return Err(StoreError::Range { volume, block: first, count: EXTENT_BLOCKS });
+        }
+        let mut from = 0;
+        let mut position = self.journal.last();
+        while from < count {
+            let present = image.present & 1 << from != 0;
+            let mut to = from + 1;
+            while to < count && (image.present & 1 << to != 0) == present {
+                to += 1;
+            }
+            position = if present {
+                let data = image.data.slice(from as usize * BLOCK..to as usize * BLOCK);
+                self.write(volume, epoch, seq, first + from, data)?
+            } else {
+                self.discard(volume, epoch, seq, first + from, to - from)?
+            };
+            from = to;
+        }
+        Ok(position)
+    }
+
+    /// A sync of everything written so far, to be run anywhere. `None` while one is out or when all is durable.
+    pub fn begin_sync(&mut self) -> Option<SyncJob> {
+        if self.syncing || self.journal.last() <= self.journal.durable() {
+            return None;
+        }
+        self.syncing = true;
+        Some(SyncJob { device: self.devices[0].clone(), mark: self.journal.mark() })
+    }
+
+    /// Takes a sync's outcome; gives the position up to which all is durable now.
+    ///
+    /// # Errors
+    /// `Failed`: the disk did not confirm, nothing more is durable, and the pool is closed to everything.
+    pub fn complete_sync(&mut self, done: SyncDone) -> Result<Position, StoreError> {
+        self.syncing = false;
+        done.result?;
+        self.journal.synced(done.mark);
+        Ok(self.journal.durable())
+    }
+
+    /// Syncs here and now. Must not be called while a [`SyncJob`] is out.
+    ///
+    /// # Errors
+    /// `Failed`.
+    pub fn sync(&mut self) -> Result<Position, StoreError> {
+        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        assert!(!self.syncing, "complete_sync comes before the next sync");
+        match self.begin_sync() {
+            Some(job) => self.complete_sync(job.run()),
+            None => Ok(self.journal.durable()),
+        }
+    }
+
+    /// Every operation up to this position survives loss of power.
+    pub fn durable(&self) -> Position {
+        self.journal.durable()
+    }
+
+    /// Position of the last operation.
+    pub fn last_position(&self) -> Position {
+        self.journal.last()
+    }
+
+    /// Names the failed disk, if there is one. Then every operation fails.
+    pub fn usable(&self) -> Result<(), String> {
+        match self.devices.iter().find(|d| d.failed()) {
+            Some(device) => Err(device.name.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs, notes in the label how far the journal is known to reach, and lets go of the disks.
+    ///
+    /// # Errors
+    /// `Failed`. The pool is gone either way and can be opened again.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        self.label.generation += 1;
+        self.label.floor = self.journal.durable().0;
+        Ok(crate::label::write(&self.devices[0], &self.label)?)
+    }
+
+    /// Journals a record and applies it. The caller has checked that it makes sense.
+    pub(crate) fn log(&mut self, record: &Record, data: &[u8], spare: u64) -> Result<Position, StoreError> {
+        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        if !self.journal.has_room(record, data.len(), spare) {
+            self.starved = true;
+            return Err(StoreError::JournalFull);
+        }
+        let page = self.journal.append(record, data)?;
+        let position = self.journal.last();
+        self.apply(record, page, position.0);
+        Ok(position)
+    }
+
+    /// Makes a journalled record true in memory. Also used to replay, so it must be idempotent.
+    pub(crate) fn apply(&mut self, record: &Record, page: u32, number: u64) {
+        match record {
+            Record::Note | Record::Filler => {}
+            Record::Write { volume, epoch, seq, block, birth, crcs } => {
+                let stamp = (*epoch, *seq);
+                if self.touch(*volume, stamp, *block, crcs.len() as u64) {
+                    for (i, crc) in crcs.iter().enumerate() {
+                        self.put(*volume, block + i as u64, stamp, *birth, page + i as u32, *crc);
+                    }
+                }
+            }
+            Record::Discard { volume, epoch, seq, block, count } => {
+                if self.touch(*volume, (*epoch, *seq), *block, *count) {
+                    self.clear(*volume, (*epoch, *seq), *block, *count);
+                }
+            }
+            Record::Confirm { volume, seq } => self.apply_confirm(*volume, *seq),
+            Record::Dirty { volume, extents } => self.state.mark(*volume, extents.clone(), true, number),
+            Record::Clean { volume, extents } => self.state.mark(*volume, extents.clone(), false, number),
+            Record::Meta { key, value } => self.state.set_meta(key, value.as_deref()),
+            Record::Create { volume, blocks } => self.state.create(*volume, *blocks),
+            Record::Resize { volume, blocks } => {
+                if let Some(v) = self.state.volumes.get_mut(volume) {
+                    v.blocks = *blocks;
+                }
+            }
+            Record::Delete { volume } => {
+                self.state.delete(*volume);
+                let slots = self.active.forget(*volume);
+                self.space.put_back(slots);
+            }
+        }
+    }
+
+    /// Notes in the volume that a range changes; false if the volume is gone.
+    fn touch(&mut self, volume: VolumeId, stamp: (Epoch, Seq), block: u64, count: u64) -> bool {
+        let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
+        v.last = v.last.max(stamp);
+        for (extent, _) in split(block, count) {
+            v.tail.touch(extent, stamp.1);
+        }
+        true
+    }
+
+    fn put(&mut self, volume: VolumeId, block: u64, stamp: (Epoch, Seq), birth: u64, page: u32, crc: u32) {
+        let wants = self.wants_slot((volume, block / EXTENT_BLOCKS));
+        let change = self.active.put(volume, block, stamp, birth, page, crc);
+        if wants {
+            change.reserved = true;
+            self.space.set_aside(1);
+        }
+    }
+
+    fn clear(&mut self, volume: VolumeId, stamp: (Epoch, Seq), block: u64, count: u64) {
+        let birth = self.state.volumes.get(&volume).map_or(0, |v| v.birth);
+        for (extent, mask) in split(block, count) {
+            let place = (volume, extent);
+            let exists = self.homes.get(volume, extent).is_some()
+                || self.active.get(place).is_some()
+                || self.frozen_change(place).is_some();
+            if exists {
+                self.active.clear(place, mask, stamp, birth);
+            }
+        }
+    }
+
+    /// Whether a write to this extent needs a free slot that is not set aside for it yet.
+    fn wants_slot(&self, place: Place) -> bool {
+        if self.active.get(place).is_some_and(|c| c.reserved) {
+            return false;
+        }
+        let home = self.homes.get(place.0, place.1).is_some();
+        match self.frozen_change(place) {
+            Some(change) => change.doomed || !(home || change.reserved || change.placed),
+            None => !home,
+        }
+    }
+
+    pub(crate) fn frozen_change(&self, place: Place) -> Option<&Change> {
+        self.running.as_ref()?.frozen.get(place)
+    }
+
+    /// An extent's record in the index of its home disk. Absent only if the running checkpoint removes it.
+    pub(crate) fn stored_row(
+        &self,
+        volume: VolumeId,
+        extent: u64,
+        disk: usize,
+    ) -> Result<Option<(u64, ExtentRow)>, (usize, IndexError)> {
+        let row = self.indexes[disk].extent(volume, extent).map_err(|e| (disk, e))?;
+        if row.is_none() && !self.frozen_change((volume, extent)).is_some_and(|c| c.doomed) {
+            let what = format!("the record of extent {extent} of volume {volume} is missing");
+            return Err((disk, IndexError::Damaged(what)));
+        }
+        Ok(row)
+    }
+
+    pub(crate) fn slot_offset(&self, disk: usize, slot: u64) -> u64 {
+        self.extents_at[disk] + slot * EXTENT as u64
+    }
+
+    fn checked(
+        &self,
+        volume: VolumeId,
+        block: u64,
+        count: u64,
+        allowed: bool,
+    ) -> Result<&crate::state::Volume, StoreError> {
+        let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
+        let inside = block.checked_add(count).is_some_and(|end| end <= v.blocks);
+        if count == 0 || !allowed || !inside {
+            return Err(StoreError::Range { volume, block, count });
+        }
+        Ok(v)
+    }
+
+    fn overlay_room(&mut self, limit: usize) -> Result<(), StoreError> {
+        if self.active.0.len() >= limit {
+            self.starved = true;
+            return Err(StoreError::JournalFull);
+        }
+        Ok(())
+    }
+
+    /// Journal bytes that writes leave for discards, marks and small values.
+    fn write_spare(&self) -> u64 {
+        (self.journal.ring.len / 8).min(16 << 20)
+    }
+}

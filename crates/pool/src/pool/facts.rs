@@ -1,0 +1,188 @@
+//! Operations on the small facts: volumes, dirty marks, confirmations, named values.
+
+use super::Pool;
+use crate::journal::record::Record;
+use crate::{
+    EXTENT_BLOCKS, Epoch, ExtentSet, MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Position, Seq,
+    StoreError, VolumeId,
+};
+use std::ops::Range;
+
+/// Records after which a confirmation is journalled again.
+const CONFIRM_EVERY: u64 = 256;
+
+impl Pool {
+    /// Makes an empty volume of `blocks` blocks. Durable with a sync.
+    ///
+    /// # Errors
+    /// `Exists` (also while an old one of this id is being deleted), `Range` for none or too many blocks.
+    pub fn create_volume(&mut self, volume: VolumeId, blocks: u64) -> Result<Position, StoreError> {
+        if self.state.volumes.contains_key(&volume) {
+            return Err(StoreError::Exists { volume });
+        }
+        if blocks == 0 || blocks > MAX_VOLUME_BLOCKS {
+            return Err(StoreError::Range { volume, block: 0, count: blocks });
+        }
+        self.log(&Record::Create { volume, blocks }, &[], 0)
+    }
+
+    /// Grows a volume; the new blocks are absent. Durable with a sync.
+    ///
+    /// # Errors
+    /// `NoVolume`; `Range` if it would shrink or grow too far.
+    pub fn resize_volume(&mut self, volume: VolumeId, blocks: u64) -> Result<Position, StoreError> {
+        let old = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
+        if blocks < old || blocks > MAX_VOLUME_BLOCKS {
+            return Err(StoreError::Range { volume, block: 0, count: blocks });
+        }
+        self.log(&Record::Resize { volume, blocks }, &[], 0)
+    }
+
+    /// Removes a volume. It is gone for callers at once; its space returns over the next checkpoints.
+    ///
+    /// # Errors
+    /// `NoVolume`.
+    pub fn delete_volume(&mut self, volume: VolumeId) -> Result<Position, StoreError> {
+        self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
+        self.log(&Record::Delete { volume }, &[], 0)
+    }
+
+    /// Marks extents as to be copied to the peer. They are marked durably once the position is durable.
+    ///
+    /// # Errors
+    /// `NoVolume`; `Range` for extents beyond the volume's end.
+    pub fn mark_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
+        let v = self.checked_extents(volume, &extents)?;
+        if v.dirty.contains_all(extents.clone()) {
+            return Ok(Position(v.marked));
+        }
+        self.log(&Record::Dirty { volume, extents }, &[], 0)
+    }
+
+    /// Takes marks away. Durable with a sync; losing it only costs a needless copy.
+    ///
+    /// # Errors
+    /// `NoVolume`; `Range` for extents beyond the volume's end.
+    pub fn clear_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
+        let v = self.checked_extents(volume, &extents)?;
+        if !extents.clone().any(|e| v.dirty.contains(e)) {
+            return Ok(self.journal.last());
+        }
+        self.log(&Record::Clean { volume, extents }, &[], 0)
+    }
+
+    /// The marked extents of a volume; `None` if there is no such volume.
+    pub fn dirty(&self, volume: VolumeId) -> Option<&ExtentSet> {
+        Some(&self.state.live(volume)?.dirty)
+    }
+
+    /// Both nodes hold every write up to `seq` on stable storage: they leave the tail.
+    ///
+    /// Remembered lazily: after a crash the tail may again hold some extents it had lost, never fewer.
+    ///
+    /// # Errors
+    /// `NoVolume`.
+    pub fn confirm(&mut self, volume: VolumeId, seq: Seq) -> Result<(), StoreError> {
+        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        let next = self.journal.last().0;
+        let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
+        if seq <= v.confirmed {
+            return Ok(());
+        }
+        let owed = next < v.confirm_logged + CONFIRM_EVERY;
+        self.apply_confirm(volume, seq);
+        if let Some(v) = self.state.volumes.get_mut(&volume) {
+            v.confirm_owed = true;
+        }
+        if owed { Ok(()) } else { self.log_confirm(volume) }
+    }
+
+    /// Journals the confirmations that were only remembered in memory. For quiet moments.
+    pub(crate) fn log_confirms(&mut self) -> Result<(), StoreError> {
+        let owed = self.state.volumes.iter().filter(|(_, v)| v.confirm_owed && !v.deleting).map(|(id, _)| *id);
+        for volume in owed.collect::<Vec<_>>() {
+            self.log_confirm(volume)?;
+        }
+        Ok(())
+    }
+
+    /// Journals a volume's newest confirmation, if there is plenty of room; otherwise the next checkpoint stores it.
+    fn log_confirm(&mut self, volume: VolumeId) -> Result<(), StoreError> {
+        let Some(v) = self.state.live(volume) else { return Ok(()) };
+        let record = Record::Confirm { volume, seq: v.confirmed };
+        if !self.journal.has_room(&record, 0, self.write_spare()) {
+            return Ok(());
+        }
+        let position = self.log(&record, &[], 0)?;
+        if let Some(v) = self.state.volumes.get_mut(&volume) {
+            v.confirm_logged = position.0;
+            v.confirm_owed = false;
+        }
+        Ok(())
+    }
+
+    pub(super) fn apply_confirm(&mut self, volume: VolumeId, seq: Seq) {
+        if let Some(v) = self.state.volumes.get_mut(&volume) {
+            v.confirmed = seq.max(v.confirmed);
+            v.tail.confirm(seq);
+        }
+    }
+
+    /// Extents that may differ from the peer's: all written or discarded after the last confirmed
+    /// sequence number, and possibly more. `None` if there is no such volume.
+    pub fn tail(&self, volume: VolumeId) -> Option<ExtentSet> {
+        Some(self.state.live(volume)?.tail.all())
+    }
+
+    /// Epoch and sequence number of the newest write. `None` if there is no such volume.
+    pub fn last(&self, volume: VolumeId) -> Option<(Epoch, Seq)> {
+        Some(self.state.live(volume)?.last)
+    }
+
+    /// The last confirmed sequence number, possibly an older one after a crash. `None` if there is no such volume.
+    pub fn confirmed(&self, volume: VolumeId) -> Option<Seq> {
+        Some(self.state.live(volume)?.confirmed)
+    }
+
+    /// Keeps a small value under a name. Durable with a sync.
+    ///
+    /// # Errors
+    /// `TooLong`: see the limits at the head of the crate.
+    pub fn meta_put(&mut self, key: &[u8], value: &[u8]) -> Result<Position, StoreError> {
+        let total = self.state.meta_bytes_with(key, Some(value));
+        if key.is_empty() || key.len() > META_KEY_MAX || value.len() > META_VALUE_MAX || total > META_TOTAL_MAX {
+            return Err(StoreError::TooLong);
+        }
+        self.log(&Record::Meta { key: key.to_vec(), value: Some(value.to_vec()) }, &[], 0)
+    }
+
+    /// Forgets a value. Durable with a sync.
+    ///
+    /// # Errors
+    /// `JournalFull`, `Failed`.
+    pub fn meta_delete(&mut self, key: &[u8]) -> Result<Position, StoreError> {
+        if self.state.meta(key).is_none() {
+            return Ok(self.journal.last());
+        }
+        self.log(&Record::Meta { key: key.to_vec(), value: None }, &[], 0)
+    }
+
+    /// A value kept by [`Pool::meta_put`].
+    pub fn meta_get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.state.meta(key)
+    }
+
+    /// The names of all values, in order.
+    pub fn meta_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.state.meta_keys()
+    }
+
+    fn checked_extents(&self, volume: VolumeId, extents: &Range<u64>) -> Result<&crate::state::Volume, StoreError> {
+        let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
+        if extents.is_empty() || extents.end > v.blocks.div_ceil(EXTENT_BLOCKS) {
+            let count = extents.end.saturating_sub(extents.start).saturating_mul(EXTENT_BLOCKS);
+            return Err(StoreError::Range { volume, block: extents.start.saturating_mul(EXTENT_BLOCKS), count });
+        }
+        Ok(v)
+    }
+}

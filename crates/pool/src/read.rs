@@ -1,0 +1,213 @@
+//! Reading: first a plan of where each block lies, then the I/O and the checksums, on any thread.
+
+use crate::buffer::AlignedBuffer;
+use crate::disk::{Access, Device, Fault};
+use crate::index::IndexError;
+use crate::journal::Ring;
+use crate::pool::Pool;
+use crate::{BLOCK, EXTENT, EXTENT_BLOCKS, MAX_READ_BLOCKS, ReadError, VolumeId, checksum};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Where one block's newest content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Never written, or discarded.
+    Zeros,
+    /// A page of the journal ring.
+    Journal { page: u32, crc: u32, birth: u64 },
+    /// A byte offset of a disk.
+    Extent { disk: usize, offset: u64, crc: u32, birth: u64 },
+}
+
+impl Source {
+    /// Whether `next` lies right behind, so that one read serves both.
+    fn continues(&self, next: &Source) -> bool {
+        match (self, next) {
+            (Source::Zeros, Source::Zeros) => true,
+            (Source::Journal { page, .. }, Source::Journal { page: next, .. }) => page + 1 == *next,
+            (Source::Extent { disk, offset, .. }, Source::Extent { disk: d, offset: o, .. }) => {
+                disk == d && offset + BLOCK as u64 == *o
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A planned read. It may run on another thread while the pool goes on.
+///
+/// If the pool overwrote or freed the place meanwhile, the checksum does not match and the job says
+/// `Corrupt`: read again with [`Pool::read`] before believing it.
+#[must_use = "a read that is not run gives nothing"]
+pub struct ReadJob {
+    pub(crate) devices: Arc<[Arc<Device>]>,
+    pub(crate) ring: Ring,
+    pub(crate) volume: VolumeId,
+    pub(crate) block: u64,
+    pub(crate) sources: Vec<Source>,
+    #[cfg(test)]
+    pub(crate) trusting: bool,
+}
+
+impl ReadJob {
+    /// Does the I/O and verifies every block.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] with every block that does not match, [`ReadError::Io`].
+    pub fn run(self) -> Result<Bytes, ReadError> {
+        let mut buffer = AlignedBuffer::zeroed(self.sources.len() * BLOCK);
+        let bytes = buffer.as_mut_slice();
+        let mut from = 0;
+        while from < self.sources.len() {
+            let mut to = from + 1;
+            while to < self.sources.len() && self.sources[to - 1].continues(&self.sources[to]) {
+                to += 1;
+            }
+            self.fetch(self.sources[from], &mut bytes[from * BLOCK..to * BLOCK]).map_err(|f| self.fault(f))?;
+            from = to;
+        }
+        let corrupt: Vec<u64> = (self.block..)
+            .zip(bytes.chunks_exact(BLOCK).zip(&self.sources))
+            .filter(|(number, (data, source))| !self.matches(*number, data, source))
+            .map(|(number, _)| number)
+            .collect();
+        if corrupt.is_empty() {
+            return Ok(buffer.into_bytes());
+        }
+        Err(ReadError::Corrupt { volume: self.volume, blocks: corrupt })
+    }
+
+    fn fetch(&self, source: Source, into: &mut [u8]) -> Result<(), Fault> {
+        match source {
+            Source::Zeros => Ok(()),
+            Source::Journal { page, .. } => self.ring.read_pages(page, into),
+            Source::Extent { disk, offset, .. } => self.devices[disk].read(Access::Direct, offset, into),
+        }
+    }
+
+    fn matches(&self, number: u64, data: &[u8], source: &Source) -> bool {
+        #[cfg(test)]
+        if self.trusting {
+            return true;
+        }
+        match *source {
+            Source::Zeros => true,
+            Source::Journal { crc, birth, .. } | Source::Extent { crc, birth, .. } => {
+                checksum::block(self.volume, number, birth, data) == crc
+            }
+        }
+    }
+
+    fn fault(&self, fault: Fault) -> ReadError {
+        if self.devices.iter().any(|d| d.name == fault.disk && d.failed()) {
+            return ReadError::Failed { disk: fault.disk };
+        }
+        ReadError::Io { disk: fault.disk, source: fault.source }
+    }
+}
+
+/// One whole extent, for resync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtentImage {
+    /// Bit i: block i of the extent exists. The others read as zeros and travel as discards.
+    pub present: u16,
+    /// 64 KiB; zeros where a block does not exist.
+    pub data: Bytes,
+}
+
+impl Pool {
+    /// The newest content of `count` blocks; absent blocks are zeros. Blocks for the I/O.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; never data that did not match its checksum.
+    pub fn read(&self, volume: VolumeId, block: u64, count: u64) -> Result<Bytes, ReadError> {
+        self.begin_read(volume, block, count)?.run()
+    }
+
+    /// Plans a read, to be run elsewhere. Costs memory and at most one index lookup per extent.
+    ///
+    /// # Errors
+    /// As [`Pool::read`], without those of the I/O.
+    pub fn begin_read(&self, volume: VolumeId, block: u64, count: u64) -> Result<ReadJob, ReadError> {
+        self.usable().map_err(|disk| ReadError::Failed { disk })?;
+        let blocks = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
+        if count == 0 || count > MAX_READ_BLOCKS || block.checked_add(count).is_none_or(|end| end > blocks) {
+            return Err(ReadError::Range { volume, block, count });
+        }
+        self.plan_read(volume, block, count)
+    }
+
+    /// One extent with the map of its blocks. Beyond the volume's end nothing is present.
+    ///
+    /// # Errors
+    /// As [`Pool::read`].
+    pub fn read_extent(&self, volume: VolumeId, extent: u64) -> Result<ExtentImage, ReadError> {
+        let first = extent.saturating_mul(EXTENT_BLOCKS);
+        let blocks = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
+        let count = blocks.saturating_sub(first).min(EXTENT_BLOCKS);
+        let job = self.begin_read(volume, first, count)?;
+        let present =
+            job.sources.iter().enumerate().filter(|(_, s)| **s != Source::Zeros).fold(0, |m, (i, _)| m | 1 << i);
+        let mut data = job.run()?;
+        if data.len() < EXTENT {
+            let mut whole = data.to_vec();
+            whole.resize(EXTENT, 0);
+            data = whole.into();
+        }
+        Ok(ExtentImage { present, data })
+    }
+
+    fn plan_read(&self, volume: VolumeId, block: u64, count: u64) -> Result<ReadJob, ReadError> {
+        let mut sources = Vec::with_capacity(count as usize);
+        for (extent, mask) in crate::overlay::split(block, count) {
+            self.plan_extent(volume, extent, mask, &mut sources).map_err(|(disk, e)| ReadError::IndexDamaged {
+                disk: self.devices[disk].name.clone(),
+                what: e.text(),
+            })?;
+        }
+        Ok(ReadJob {
+            devices: self.devices.clone(),
+            ring: self.journal.ring.clone(),
+            volume,
+            block,
+            sources,
+            #[cfg(test)]
+            trusting: self.planted.unchecked_checksum,
+        })
+    }
+
+    fn plan_extent(
+        &self,
+        volume: VolumeId,
+        extent: u64,
+        mask: u16,
+        out: &mut Vec<Source>,
+    ) -> Result<(), (usize, IndexError)> {
+        let layers = [self.active.get((volume, extent)), self.frozen_change((volume, extent))];
+        let covered = layers.iter().flatten().fold(0, |m, change| m | change.touched);
+        let stored = match self.homes.get(volume, extent) {
+            Some(disk) if mask & !covered != 0 => {
+                self.stored_row(volume, extent, disk)?.map(|(birth, row)| (disk, birth, row))
+            }
+            _ => None,
+        };
+        for inside in (0..EXTENT_BLOCKS as usize).filter(|i| mask & 1 << i != 0) {
+            let bit = 1u16 << inside;
+            let newest = layers.iter().flatten().find(|change| change.touched & bit != 0);
+            out.push(match (newest, &stored) {
+                (Some(change), _) if change.present & bit != 0 => {
+                    Source::Journal { page: change.pages[inside], crc: change.crcs[inside], birth: change.birth }
+                }
+                (Some(_), _) => Source::Zeros,
+                (None, Some((disk, birth, row))) if row.present & bit != 0 => Source::Extent {
+                    disk: *disk,
+                    offset: self.slot_offset(*disk, row.slot) + (inside * BLOCK) as u64,
+                    crc: row.crcs[inside],
+                    birth: *birth,
+                },
+                (None, _) => Source::Zeros,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! A simulated disk: live and durable bytes kept apart, per 512-byte sector, from one seed.
+//!
+//! The live bytes are what reads see. Every sector written since the last sync keeps its versions, from the
+//! durable one to the newest. [`SimDisk::crash`] is a loss of power: each such sector falls back to any of
+//! its versions, so writes are lost, reordered and torn. Faults are probabilities, switched at any time.
+
+use crate::{Access, Disk};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const SECTOR: usize = 512;
+
+/// How likely each fault is, per operation, in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// A sync reports success and makes nothing durable.
+    pub lying_sync: u32,
+    /// A write reports success and writes nothing.
+    pub lost_write: u32,
+    /// A write reports success and lands elsewhere (a multiple of 4 KiB away).
+    pub misdirected_write: u32,
+    /// A read flips one bit of the medium first, for good.
+    pub bit_flip: u32,
+    /// An operation fails with EIO; the next one may succeed.
+    pub read_error: u32,
+    /// As above, for writes.
+    pub write_error: u32,
+    /// As above, for syncs. What was to be synced stays unsynced.
+    pub sync_error: u32,
+}
+
+/// What happened to a simulated disk since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Syncs.
+    pub syncs: u64,
+    /// Losses of power.
+    pub crashes: u64,
+    /// Sectors that lost their newest bytes in a loss of power.
+    pub lost_sectors: u64,
+    /// Faults injected, of all kinds but loss of power.
+    pub faults: u64,
+}
+
+struct State {
+    live: Vec<u8>,
+    /// Sectors written since the last sync: every version, the durable one first, without the live one.
+    unsynced: BTreeMap<u64, Vec<[u8; SECTOR]>>,
+    random: u64,
+    faults: Faults,
+    counts: Counts,
+    /// Handles of an earlier life are dead.
+    life: u64,
+    /// Operations left until the power goes; `None` = it stays.
+    fuse: Option<u64>,
+    powered: bool,
+}
+
+/// One simulated disk. Clones are handles to the same disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    life: u64,
+}
+
+impl SimDisk {
+    /// A blank disk of `size` bytes; everything random about it comes from `seed`.
+    pub fn new(size: u64, seed: u64) -> Self {
+        let state = State {
+            live: vec![0; size as usize],
+            unsynced: BTreeMap::new(),
+            random: seed,
+            faults: Faults::default(),
+            counts: Counts::default(),
+            life: 0,
+            fuse: None,
+            powered: true,
+        };
+        Self { state: Arc::new(Mutex::new(state)), life: 0 }
+    }
+
+    /// A handle of the disk as it is plugged in now.
+    pub fn handle(&self) -> SimDisk {
+        SimDisk { life: self.lock().life, state: self.state.clone() }
+    }
+
+    /// From now on faults are this likely.
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// The power goes after `operations` more writes, syncs and checks: the next one fails, and so does all after it.
+    pub fn cut_after(&self, operations: u64) {
+        self.lock().fuse = Some(operations);
+    }
+
+    /// Whether the power has gone through [`SimDisk::cut_after`].
+    pub fn is_cut(&self) -> bool {
+        !self.lock().powered
+    }
+
+    /// Loss of power and return of it: unsynced sectors fall back to any of their versions; old handles are dead.
+    pub fn crash(&self) {
+        let mut state = self.lock();
+        let unsynced = std::mem::take(&mut state.unsynced);
+        for (sector, versions) in unsynced {
+            let pick = state.below(versions.len() as u64 + 1) as usize;
+            if let Some(version) = versions.get(pick) {
+                let at = sector as usize * SECTOR;
+                state.live[at..at + SECTOR].copy_from_slice(version);
+                state.counts.lost_sectors += 1;
+            }
+        }
+        state.counts.crashes += 1;
+        state.restart();
+    }
+
+    /// Death of the process only: nothing is lost, old handles are dead.
+    pub fn kill(&self) {
+        self.lock().restart();
+    }
+
+    /// Flips one bit of the medium.
+    pub fn flip_bit(&self, offset: u64, bit: u8) {
+        self.lock().live[offset as usize] ^= 1 << (bit % 8);
+    }
+
+    /// Overwrites bytes of the medium, durably and unseen.
+    pub fn poke(&self, offset: u64, bytes: &[u8]) {
+        let mut state = self.lock();
+        let at = offset as usize;
+        state.live[at..at + bytes.len()].copy_from_slice(bytes);
+        for sector in offset / SECTOR as u64..=(offset + bytes.len() as u64 - 1) / SECTOR as u64 {
+            state.unsynced.remove(&sector);
+        }
+    }
+
+    /// Bytes of the medium as a read would see them, without faults.
+    pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.lock().live[offset as usize..offset as usize + len].to_vec()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, if this handle may still use it.
+    fn enter(&self, burns: bool) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        if state.life != self.life {
+            return Err(io::Error::other("this handle is from before the last crash"));
+        }
+        if burns && state.powered {
+            match &mut state.fuse {
+                Some(0) => state.powered = false,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        if !state.powered {
+            return Err(io::Error::other("the power is off"));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    /// splitmix64.
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn strikes(&mut self, millionths: u32) -> bool {
+        let struck = millionths > 0 && self.below(1_000_000) < u64::from(millionths);
+        self.counts.faults += u64::from(struck);
+        struck
+    }
+
+    fn restart(&mut self) {
+        self.life += 1;
+        self.fuse = None;
+        self.powered = true;
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) {
+        for (i, chunk) in bytes.chunks(SECTOR).enumerate() {
+            let at = offset as usize + i * SECTOR;
+            let mut old = [0; SECTOR];
+            old.copy_from_slice(&self.live[at..at + SECTOR]);
+            let versions = self.unsynced.entry((at / SECTOR) as u64).or_default();
+            // The durable one and the last few are enough to choose from.
+            if versions.len() == 4 {
+                versions.remove(1);
+            }
+            versions.push(old);
+            self.live[at..at + SECTOR].copy_from_slice(chunk);
+        }
+    }
+}
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+impl Disk for SimDisk {
+    fn size(&self) -> u64 {
+        self.lock().live.len() as u64
+    }
+
+    fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        aligned(access, offset, buffer)?;
+        let mut state = self.enter(false)?;
+        state.counts.reads += 1;
+        let faults = state.faults;
+        if state.strikes(faults.read_error) {
+            return Err(eio());
+        }
+        if state.strikes(faults.bit_flip) {
+            let bit = state.below(buffer.len() as u64 * 8);
+            state.live[offset as usize + (bit / 8) as usize] ^= 1 << (bit % 8);
+        }
+        buffer.copy_from_slice(&state.live[offset as usize..offset as usize + buffer.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        aligned(access, offset, bytes)?;
+        let mut state = self.enter(true)?;
+        state.counts.writes += 1;
+        let faults = state.faults;
+        if state.strikes(faults.write_error) {
+            return Err(eio());
+        }
+        if state.strikes(faults.lost_write) {
+            return Ok(());
+        }
+        let mut offset = offset;
+        if state.strikes(faults.misdirected_write) {
+            let places = (state.live.len() - bytes.len()) as u64 / 4096 + 1;
+            offset = state.below(places) * 4096;
+        }
+        state.write(offset, bytes);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.enter(true)?;
+        state.counts.syncs += 1;
+        let faults = state.faults;
+        if state.strikes(faults.sync_error) {
+            return Err(eio());
+        }
+        if !state.strikes(faults.lying_sync) {
+            state.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.enter(true).map(|_| ())
+    }
+}
+
+/// A real disk would refuse what is not aligned, too.
+fn aligned(access: Access, offset: u64, buffer: &[u8]) -> io::Result<()> {
+    let unit = if access == Access::Direct { crate::BLOCK } else { SECTOR };
+    let memory = access == Access::Direct && buffer.as_ptr().align_offset(crate::BLOCK) != 0;
+    if memory || !offset.is_multiple_of(unit as u64) || !buffer.len().is_multiple_of(unit) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    Ok(())
+}

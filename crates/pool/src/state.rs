@@ -1,0 +1,267 @@
+//! The small durable facts: volumes, dirty maps, tails, named values. All in memory, journalled on
+//! change, stored in the first disk's index at checkpoints.
+
+use crate::index::key::{self, Patch};
+use crate::index::row::{self, VolumeRow};
+use crate::{Epoch, ExtentSet, Seq, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Sets a tail keeps apart, so that a confirmation frees what it covers.
+const TAIL_SETS: usize = 4;
+
+/// The extents written since the last common flush, grouped by the highest sequence number of the group.
+///
+/// A superset is safe (it is only copied for nothing), so an extent leaves with its group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tail {
+    /// Oldest first; the last one is still growing.
+    groups: Vec<(Seq, ExtentSet)>,
+}
+
+impl Tail {
+    pub fn touch(&mut self, extent: u64, seq: Seq) {
+        if self.groups.is_empty() {
+            self.groups.push((seq, ExtentSet::default()));
+        }
+        let (highest, set) = self.groups.last_mut().expect("one was pushed");
+        *highest = seq.max(*highest);
+        set.insert(extent);
+    }
+
+    /// Both nodes hold everything up to `seq` on stable storage.
+    pub fn confirm(&mut self, seq: Seq) {
+        self.groups.retain(|(highest, _)| *highest > seq);
+        if self.groups.len() < TAIL_SETS && self.groups.last().is_some_and(|(_, set)| !set.is_empty()) {
+            self.groups.push((seq, ExtentSet::default()));
+        }
+    }
+
+    pub fn all(&self) -> ExtentSet {
+        let mut all = ExtentSet::default();
+        for (_, set) in &self.groups {
+            all.union(set);
+        }
+        all
+    }
+
+    pub fn restore(set: ExtentSet, highest: Seq) -> Self {
+        if set.is_empty() { Self::default() } else { Self { groups: vec![(highest, set)] } }
+    }
+
+    fn highest(&self) -> Seq {
+        self.groups.iter().map(|(highest, _)| *highest).max().unwrap_or(0)
+    }
+}
+
+/// One volume's facts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Volume {
+    pub blocks: u64,
+    /// Number of the newest snapshot; writes are born with it.
+    pub birth: u64,
+    pub last: (Epoch, Seq),
+    pub confirmed: Seq,
+    pub tail: Tail,
+    pub dirty: ExtentSet,
+    /// Journal record of the newest mark: when it is durable all marks are.
+    pub marked: u64,
+    /// Journal record of the last confirmation that was journalled.
+    pub confirm_logged: u64,
+    /// `confirmed` is newer than what journal and index know.
+    pub confirm_owed: bool,
+    pub deleting: bool,
+}
+
+/// Everything that is not a block.
+#[derive(Default)]
+pub(crate) struct State {
+    pub volumes: BTreeMap<VolumeId, Volume>,
+    meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    meta_bytes: usize,
+    changed_meta: BTreeSet<Vec<u8>>,
+    changed_dirty: BTreeSet<(VolumeId, u64)>,
+    /// Tail chunks in the index.
+    stored_tails: BTreeSet<(VolumeId, u64)>,
+    /// Volumes with a row in the index.
+    stored_volumes: BTreeSet<VolumeId>,
+}
+
+impl State {
+    /// The volume, if it exists and is not being deleted.
+    pub fn live(&self, volume: VolumeId) -> Option<&Volume> {
+        self.volumes.get(&volume).filter(|v| !v.deleting)
+    }
+
+    pub fn create(&mut self, volume: VolumeId, blocks: u64) {
+        self.drop_marks(volume);
+        self.volumes.insert(volume, Volume { blocks, ..Volume::default() });
+    }
+
+    /// From now on the volume is gone for callers; its extents go at the next checkpoints.
+    pub fn delete(&mut self, volume: VolumeId) {
+        self.drop_marks(volume);
+        if let Some(v) = self.volumes.get_mut(&volume) {
+            v.deleting = true;
+            v.tail = Tail::default();
+        }
+    }
+
+    /// Forgets a deleted volume that has no extent left.
+    pub fn forget(&mut self, volume: VolumeId) {
+        self.volumes.remove(&volume);
+    }
+
+    fn drop_marks(&mut self, volume: VolumeId) {
+        if let Some(v) = self.volumes.get_mut(&volume) {
+            let chunks: Vec<u64> = v.dirty.chunk_numbers().collect();
+            self.changed_dirty.extend(chunks.into_iter().map(|chunk| (volume, chunk)));
+            v.dirty = ExtentSet::default();
+        }
+    }
+
+    pub fn mark(&mut self, volume: VolumeId, extents: Range<u64>, dirty: bool, record: u64) {
+        let Some(v) = self.volumes.get_mut(&volume) else { return };
+        if dirty {
+            v.marked = record;
+        }
+        for extent in extents {
+            let changed = if dirty { v.dirty.insert(extent) } else { v.dirty.remove(extent) };
+            if changed {
+                self.changed_dirty.insert((volume, extent / crate::extent_set::CHUNK_EXTENTS));
+            }
+        }
+    }
+
+    pub fn meta(&self, key: &[u8]) -> Option<&[u8]> {
+        self.meta.get(key).map(Vec::as_slice)
+    }
+
+    pub fn meta_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.meta.keys().map(Vec::as_slice)
+    }
+
+    /// Bytes of all keys and values if this one were set.
+    pub fn meta_bytes_with(&self, key: &[u8], value: Option<&[u8]>) -> usize {
+        let cost = |v: &[u8]| key.len() + v.len();
+        self.meta_bytes + value.map_or(0, cost) - self.meta.get(key).map_or(0, |v| cost(v))
+    }
+
+    pub fn set_meta(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.meta_bytes = self.meta_bytes_with(key, value);
+        match value {
+            Some(value) => self.meta.insert(key.to_vec(), value.to_vec()),
+            None => self.meta.remove(key),
+        };
+        self.changed_meta.insert(key.to_vec());
+    }
+
+    /// What the index must change to hold the state as it is now. Forgets what changed: the caller commits or fails for good.
+    pub fn take_patch(&mut self) -> Patch {
+        let mut patch = Patch::default();
+        for (id, v) in &mut self.volumes {
+            v.confirm_owed = false;
+            let row = VolumeRow {
+                blocks: v.blocks,
+                birth: v.birth,
+                last: v.last,
+                confirmed: v.confirmed,
+                tail_highest: v.tail.highest(),
+                deleting: v.deleting,
+            };
+            patch.push((key::volume(*id), Some(row.encode())));
+        }
+        let volumes = self.volumes.keys().copied().collect();
+        for gone in self.stored_volumes.difference(&volumes) {
+            patch.push((key::volume(*gone), None));
+        }
+        self.stored_volumes = volumes;
+        for (volume, chunk) in std::mem::take(&mut self.changed_dirty) {
+            let bits = self.volumes.get(&volume).and_then(|v| v.dirty.chunk(chunk));
+            patch.push((key::dirty(volume, chunk), bits.map(|b| b.to_vec())));
+        }
+        let mut tails = BTreeSet::new();
+        for (id, v) in &self.volumes {
+            let all = v.tail.all();
+            for chunk in all.chunk_numbers() {
+                tails.insert((*id, chunk));
+                patch.push((key::tail(*id, chunk), all.chunk(chunk).map(|b| b.to_vec())));
+            }
+        }
+        for (volume, chunk) in self.stored_tails.difference(&tails) {
+            patch.push((key::tail(*volume, *chunk), None));
+        }
+        self.stored_tails = tails;
+        for name in std::mem::take(&mut self.changed_meta) {
+            patch.push((key::meta(&name), self.meta.get(&name).cloned()));
+        }
+        patch
+    }
+
+    /// Takes one row of the index back in. `None`: the row makes no sense. Volumes come before what belongs to them.
+    pub fn restore(&mut self, row: row::Row) -> Option<()> {
+        match row {
+            row::Row::Volume(id, r) => {
+                let volume = Volume {
+                    blocks: r.blocks,
+                    birth: r.birth,
+                    last: r.last,
+                    confirmed: r.confirmed,
+                    deleting: r.deleting,
+                    tail: Tail::restore(ExtentSet::default(), 0),
+                    ..Volume::default()
+                };
+                self.volumes.insert(id, volume);
+                self.stored_volumes.insert(id);
+            }
+            row::Row::Dirty(id, chunk, bits) => {
+                self.volumes.get_mut(&id)?.dirty.set_chunk(chunk, *bits);
+            }
+            row::Row::Tail(id, chunk, bits, highest) => {
+                let volume = self.volumes.get_mut(&id)?;
+                let mut all = volume.tail.all();
+                all.set_chunk(chunk, *bits);
+                volume.tail = Tail::restore(all, highest);
+                self.stored_tails.insert((id, chunk));
+            }
+            row::Row::Meta(name, value) => {
+                self.set_meta(&name, Some(&value));
+                self.changed_meta.remove(&name);
+            }
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_under_steady_load_stays_short() {
+        let mut tail = Tail::default();
+        for seq in 1..1000u64 {
+            tail.touch(seq, seq);
+            if seq % 10 == 0 {
+                tail.confirm(seq - 5);
+            }
+            assert!(tail.groups.len() <= TAIL_SETS);
+            let all = tail.all();
+            let confirmed = (seq / 10 * 10).saturating_sub(5);
+            assert!((confirmed + 1..=seq).all(|s| all.contains(s)), "nothing unconfirmed is missing at {seq}");
+            assert!(all.len() < 60, "{} extents for at most 15 unconfirmed", all.len());
+        }
+        tail.confirm(999);
+        assert!(tail.all().is_empty());
+    }
+
+    #[test]
+    fn meta_is_counted() {
+        let mut state = State::default();
+        state.set_meta(b"ab", Some(b"123"));
+        assert_eq!(state.meta_bytes_with(b"ab", Some(b"1")), 3);
+        assert_eq!(state.meta_bytes_with(b"c", Some(b"1")), 7);
+        state.set_meta(b"ab", None);
+        assert_eq!((state.meta(b"ab"), state.meta_bytes_with(b"c", None)), (None, 0));
+    }
+}

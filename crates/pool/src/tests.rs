@@ -1,0 +1,13 @@
+//! Whole-store tests: against a naive map, across crashes, and with damage.
+
+mod basics;
+mod rig;
+
+/// Bugs that the crash tests must find. Only tests can plant them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Planted {
+    /// Extents are not synced before the index names them.
+    pub skipped_sync: bool,
+    /// Reads believe whatever they get.
+    pub unchecked_checksum: bool,
+}

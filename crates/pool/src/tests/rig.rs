@@ -1,0 +1,90 @@
+//! A pool on simulated disks that can be crashed and opened again.
+
+use crate::sim::SimDisk;
+use crate::{FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Overwrite, Pool, PoolDisk};
+use bytes::Bytes;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+pub(crate) const POOL: u128 = 0xd1ad;
+
+pub(crate) struct Rig {
+    pub disks: Vec<SimDisk>,
+    pub dir: TempDir,
+    pub planted: super::Planted,
+}
+
+pub(crate) fn identity() -> Identity {
+    Identity { pool: POOL, node: b'A', pair_name: "office".into(), node_name: "left".into() }
+}
+
+/// A temporary directory in memory where there is such a thing.
+pub(crate) fn temporary() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a temporary directory")
+}
+
+impl Rig {
+    /// A formatted pool: sizes in MiB, a 4 MiB journal.
+    pub fn new(seed: u64, sizes: &[u64]) -> Self {
+        let rig = Self {
+            disks: sizes.iter().zip(seed..).map(|(size, seed)| SimDisk::new(size << 20, seed)).collect(),
+            dir: temporary(),
+            planted: super::Planted::default(),
+        };
+        Pool::format(rig.plug(), &rig.format_options()).expect("blank disks can be formatted");
+        rig
+    }
+
+    pub fn format_options(&self) -> FormatOptions {
+        FormatOptions {
+            identity: identity(),
+            disk_ids: (1..=self.disks.len() as u128).collect(),
+            salt: 0x5a17,
+            journal_bytes: Some(4 << 20),
+            overwrite: Overwrite::BlankOnly,
+            durable_index: false,
+        }
+    }
+
+    pub fn index(&self, number: usize) -> PathBuf {
+        self.dir.path().join(format!("index-{number}"))
+    }
+
+    pub fn plug(&self) -> Vec<PoolDisk> {
+        let disk = |(i, disk): (usize, &SimDisk)| PoolDisk {
+            name: format!("disk-{i}"),
+            device: Box::new(disk.handle()),
+            index: self.index(i),
+        };
+        self.disks.iter().enumerate().map(disk).collect()
+    }
+
+    pub fn try_open(&self) -> Result<(Pool, OpenReport), OpenError> {
+        let options = OpenOptions { expected: (POOL, b'A'), durable_index: false };
+        let (mut pool, report) = Pool::open(self.plug(), &options)?;
+        pool.planted = self.planted;
+        Ok((pool, report))
+    }
+
+    pub fn open(&self) -> Pool {
+        match self.try_open() {
+            Ok((pool, _)) => pool,
+            Err(e) => panic!("the pool does not open: {e}"),
+        }
+    }
+
+    pub fn crash(&self) {
+        self.disks.iter().for_each(SimDisk::crash);
+    }
+
+    pub fn kill(&self) {
+        self.disks.iter().for_each(SimDisk::kill);
+    }
+}
+
+/// `count` blocks that can be told from all others: `tag` in every word.
+pub(crate) fn blocks(tag: u64, count: usize) -> Bytes {
+    let words = (0..count * 512).map(|i| tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i / 512) as u64);
+    words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>().into()
+}
