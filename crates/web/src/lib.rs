@@ -1,1 +1,57 @@
-//! dyad-web
+//! The pages: rendered on the server, usable without JavaScript where that is possible, on a phone and during a fail-over.
+//!
+//! Three small modules add what a page alone cannot: `live.js` (the page follows the state by server-sent events),
+//! `act.js` (buttons and uploads that call the API) and `console.js` (a VM's serial line over a WebSocket).
+//!
+//! This crate must never know how anything is done: it asks a [`Service`] and shows the answer, the same sentences as
+//! the serial line and the CLI.
+//!
+//! **Invariants.** Nothing but the status sentence and the wizard is shown without a session. Every text that came from
+//! outside is escaped by the templates. Nothing is loaded from anywhere but this node.
+
+mod assets;
+mod filters;
+mod pages;
+mod session;
+mod setup;
+
+use axum::http::{HeaderValue, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::{Router, extract::Request, routing::get};
+use dyad_api::Service;
+use std::sync::Arc;
+
+/// What every handler shares.
+pub(crate) type Shared = Arc<dyn Service>;
+
+/// Only from this node, and no inline script: a name with markup in it stays a name.
+const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'";
+
+/// All pages and their assets, to be served beside the API.
+pub fn router(service: Arc<dyn Service>) -> Router {
+    Router::new()
+        .route("/", get(pages::status))
+        .route("/login", get(pages::login))
+        .route("/vms", get(pages::vms))
+        .route("/vms/{name}/console", get(pages::console))
+        .route("/volumes", get(pages::volumes))
+        .route("/timeline", get(pages::timeline))
+        .route("/setup", get(setup::begin).post(setup::answer))
+        .route("/setup/progress", get(setup::progress))
+        .route("/assets/{name}", get(assets::serve))
+        .layer(from_fn(guard))
+        .with_state(service)
+}
+
+async fn guard(request: Request, next: Next) -> Response {
+    let asset = request.uri().path().starts_with("/assets/");
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    let cache = if asset { "max-age=300" } else { "no-store" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    response
+}

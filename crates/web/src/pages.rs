@@ -1,0 +1,197 @@
+//! Everything but the wizard.
+
+use crate::{Shared, filters, session};
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use dyad_api::{ApiError, IntentView, SetupPhase, StatusReply, TimelineEvent, VmState, VmView, VolumeView};
+
+/// What every page shows around its content.
+pub(crate) struct Frame {
+    /// Name of the pair and the node.
+    pub title: String,
+    /// Whether somebody is logged in.
+    pub user: bool,
+    /// Whether the node is set up.
+    pub ready: bool,
+    /// The menu entry of this page.
+    pub here: &'static str,
+}
+
+impl Frame {
+    pub(crate) fn new(status: &StatusReply, user: bool, here: &'static str) -> Self {
+        let title = match (&status.pair, &status.node_name) {
+            (Some(pair), Some(node)) => format!("{pair} / {node}"),
+            _ => "Dyad".into(),
+        };
+        Self { title, user, ready: status.pair.is_some(), here }
+    }
+}
+
+/// Renders a page; a template that cannot be rendered is a defect of this program.
+pub(crate) fn page(template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown; restart the node.").into_response(),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct StatusPage {
+    frame: Frame,
+    status: StatusReply,
+}
+
+pub(crate) async fn status(State(service): State<Shared>, headers: HeaderMap) -> Response {
+    if let Ok(setup) = service.setup().await {
+        match setup.phase {
+            SetupPhase::Blank => return Redirect::to("/setup").into_response(),
+            SetupPhase::SettingUp => return Redirect::to("/setup/progress").into_response(),
+            SetupPhase::Running | SetupPhase::Broken => {}
+        }
+    }
+    let user = session::of(&service, &headers).await.is_some();
+    let status = service.status(user);
+    page(&StatusPage { frame: Frame::new(&status, user, "status"), status })
+}
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage {
+    frame: Frame,
+}
+
+pub(crate) async fn login(State(service): State<Shared>) -> Response {
+    page(&LoginPage { frame: Frame::new(&service.status(false), false, "login") })
+}
+
+#[derive(Template)]
+#[template(path = "vms.html")]
+struct VmsPage {
+    frame: Frame,
+    vms: Vec<VmView>,
+    volumes: Vec<VolumeView>,
+    trouble: Option<ApiError>,
+}
+
+impl VmsPage {
+    /// Volumes that no VM uses yet.
+    fn free(&self) -> impl Iterator<Item = &VolumeView> {
+        self.volumes.iter().filter(|volume| volume.vm.is_none())
+    }
+
+    /// What people call the state of a VM, and how it is coloured.
+    fn state(&self, vm: &VmView) -> (&'static str, &'static str) {
+        match vm.state {
+            VmState::Running => ("running", "good"),
+            VmState::Starting => ("starting", "busy"),
+            VmState::Paused => ("paused", "bad"),
+            VmState::Stopping => ("stopping", "busy"),
+            VmState::Failed => ("failed", "bad"),
+            VmState::Elsewhere if vm.intent == IntentView::Running => ("on the other node", "good"),
+            VmState::Elsewhere => ("stopped, on the other node", "idle"),
+            VmState::Stopped if vm.intent == IntentView::GuestShutDown => ("shut down by its guest", "idle"),
+            VmState::Stopped => ("stopped", "idle"),
+        }
+    }
+
+    fn wanted(&self, vm: &VmView) -> bool {
+        vm.intent == IntentView::Running
+    }
+
+    fn here(&self, vm: &VmView) -> bool {
+        vm.state != VmState::Elsewhere
+    }
+}
+
+pub(crate) async fn vms(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    session::need(&service, &headers).await?;
+    let (vms, volumes) = (service.vms().await, service.volumes().await);
+    let trouble = vms.as_ref().err().or(volumes.as_ref().err()).cloned();
+    let frame = Frame::new(&service.status(false), true, "vms");
+    let (vms, volumes) = (vms.unwrap_or_default(), volumes.unwrap_or_default());
+    Ok(page(&VmsPage { frame, vms, volumes, trouble }))
+}
+
+#[derive(Template)]
+#[template(path = "console.html")]
+struct ConsolePage {
+    frame: Frame,
+    name: String,
+}
+
+pub(crate) async fn console(
+    State(service): State<Shared>,
+    headers: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Response> {
+    session::need(&service, &headers).await?;
+    Ok(page(&ConsolePage { frame: Frame::new(&service.status(false), true, "vms"), name }))
+}
+
+#[derive(Template)]
+#[template(path = "volumes.html")]
+struct VolumesPage {
+    frame: Frame,
+    volumes: Vec<VolumeView>,
+    trouble: Option<ApiError>,
+}
+
+pub(crate) async fn volumes(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    session::need(&service, &headers).await?;
+    let volumes = service.volumes().await;
+    let trouble = volumes.as_ref().err().cloned();
+    let frame = Frame::new(&service.status(false), true, "volumes");
+    Ok(page(&VolumesPage { frame, volumes: volumes.unwrap_or_default(), trouble }))
+}
+
+#[derive(Template)]
+#[template(path = "timeline.html")]
+struct TimelinePage {
+    frame: Frame,
+    events: Vec<TimelineEvent>,
+    trouble: Option<ApiError>,
+}
+
+impl TimelinePage {
+    /// Time since the node started, for people.
+    fn clock(&self, event: &TimelineEvent) -> String {
+        let ms = event.boot_ms;
+        format!("{}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
+    }
+}
+
+pub(crate) async fn timeline(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+    session::need(&service, &headers).await?;
+    let reply = service.timeline(0).await;
+    let trouble = reply.as_ref().err().cloned();
+    let mut events = reply.map(|reply| reply.events).unwrap_or_default();
+    events.reverse();
+    Ok(page(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, trouble }))
+}
+
+/// Bytes as people read them.
+pub(crate) fn size(bytes: &u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = *bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(size(&512), "512 B");
+        assert_eq!(size(&(64 << 20)), "64.0 MiB");
+        assert_eq!(size(&(3 << 40)), "3.0 TiB");
+    }
+}

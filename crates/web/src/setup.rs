@@ -1,0 +1,206 @@
+//! The wizard: one question a page, in the order and with the checks of `dyad-wizard`. The answers so far travel in the
+//! form; nothing is kept on the node before the last page.
+
+use crate::pages::{Frame, page};
+use crate::{Shared, pages::size};
+use askama::Template;
+use axum::extract::{Form, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use dyad_api::{ApiError, SetupPhase, SetupReply, StepState};
+use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question, Surroundings, next, suggestion};
+
+/// A choice on a page.
+struct Entry {
+    value: String,
+    label: String,
+    note: String,
+    chosen: bool,
+    usable: bool,
+}
+
+#[derive(Template)]
+#[template(path = "question.html")]
+struct QuestionPage {
+    frame: Frame,
+    number: usize,
+    question: &'static Question,
+    control: &'static str,
+    listed: bool,
+    entries: Vec<Entry>,
+    suggestion: String,
+    confirmation: Option<String>,
+    kept: Vec<(&'static str, String)>,
+    error: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "summary.html")]
+struct SummaryPage {
+    frame: Frame,
+    rows: Vec<(&'static str, String)>,
+    erased: String,
+    kept: Vec<(&'static str, String)>,
+    error: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "progress.html")]
+struct ProgressPage {
+    frame: Frame,
+    setup: SetupReply,
+    sentence: String,
+    finished: bool,
+    running: bool,
+}
+
+impl ProgressPage {
+    fn mark(&self, state: &StepState) -> &'static str {
+        match state {
+            StepState::Waiting => "idle",
+            StepState::Running => "busy",
+            StepState::Done => "good",
+            StepState::Failed => "bad",
+        }
+    }
+}
+
+pub(crate) async fn begin(State(service): State<Shared>) -> Response {
+    if let Some(elsewhere) = not_blank(&service).await {
+        return elsewhere;
+    }
+    ask(&service, Answers::new(), None, None).await
+}
+
+/// A form of the wizard: the answers so far, the answer to one question, and which button was pressed.
+pub(crate) async fn answer(State(service): State<Shared>, Form(fields): Form<Vec<(String, String)>>) -> Response {
+    if let Some(elsewhere) = not_blank(&service).await {
+        return elsewhere;
+    }
+    let surroundings = match service.surroundings().await {
+        Ok(surroundings) => surroundings,
+        Err(error) => return ask(&service, Answers::new(), None, Some(error.error)).await,
+    };
+    let value = |key: &str| fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+    let mut answers = Answers::new();
+    for question in QUESTIONS {
+        // What was kept has been checked before; if the disks or neighbours changed meanwhile it is simply asked again.
+        if let Some(kept) = value(&format!("kept-{}", question.key)) {
+            let _ = answers.set(question.id, kept, &surroundings);
+        }
+    }
+    match value("button") {
+        Some("back") => {
+            let last = QUESTIONS.iter().rev().find(|q| answers.get(q.id).is_some());
+            if let Some(question) = last {
+                answers.forget(question.id);
+            }
+            return ask(&service, answers, None, None).await;
+        }
+        Some("begin") => {
+            return match service.begin_setup(answers.clone()).await {
+                Ok(_) => Redirect::to("/setup/progress").into_response(),
+                Err(error) => ask(&service, answers, None, Some(error.error)).await,
+            };
+        }
+        _ => {}
+    }
+    let asked = value("question").and_then(|key| QUESTIONS.iter().find(|q| q.key == key));
+    let Some(question) = asked else { return ask(&service, answers, None, None).await };
+    // Several boxes of one name are one answer of several words.
+    let typed: Vec<&str> = fields.iter().filter(|(name, _)| name == "answer").map(|(_, v)| v.as_str()).collect();
+    let typed = typed.join(" ");
+    let error = answers.set(question.id, &typed, &surroundings).err().map(|problem| problem.to_string());
+    let typed = error.is_some().then_some(typed);
+    ask(&service, answers, typed, error).await
+}
+
+async fn not_blank(service: &Shared) -> Option<Response> {
+    match service.setup().await.ok()?.phase {
+        SetupPhase::Blank => None,
+        SetupPhase::SettingUp => Some(Redirect::to("/setup/progress").into_response()),
+        SetupPhase::Running | SetupPhase::Broken => Some(Redirect::to("/").into_response()),
+    }
+}
+
+/// Shows the next question, or the summary when none is left.
+async fn ask(service: &Shared, answers: Answers, typed: Option<String>, error: Option<String>) -> Response {
+    let frame = Frame::new(&service.status(false), false, "setup");
+    let surroundings = service.surroundings().await.unwrap_or_default();
+    let kept = kept(&answers);
+    let Some(question) = next(&answers, &surroundings) else {
+        let erased = answers.get(Id::Disks).unwrap_or_default().to_owned();
+        return page(&SummaryPage { frame, rows: answers.summary(), erased, kept, error });
+    };
+    let suggestion = typed.or_else(|| suggestion(question.id, &answers, &surroundings)).unwrap_or_default();
+    let control = match question.kind {
+        Kind::Choice(_) | Kind::Port | Kind::Offer => "radio",
+        Kind::Disks | Kind::Links => "checkbox",
+        Kind::Secret => "password",
+        Kind::Text => "text",
+    };
+    let entries = entries(question, &suggestion, &surroundings);
+    let confirmation = if question.id == Id::Erase { answers.confirmation() } else { None };
+    // A password is never sent back to the browser.
+    let suggestion = if control == "password" { String::new() } else { suggestion };
+    let number = kept.len() + 1;
+    let listed = matches!(control, "radio" | "checkbox");
+    page(&QuestionPage { frame, number, question, control, listed, entries, suggestion, confirmation, kept, error })
+}
+
+fn kept(answers: &Answers) -> Vec<(&'static str, String)> {
+    QUESTIONS.iter().filter_map(|q| answers.get(q.id).map(|text| (q.key, text.to_owned()))).collect()
+}
+
+fn entries(question: &Question, suggestion: &str, surroundings: &Surroundings) -> Vec<Entry> {
+    let chosen = |value: &str| suggestion.split_whitespace().any(|word| word == value);
+    let plain = |value: &str, label: &str, note: String| Entry {
+        value: value.into(),
+        label: label.into(),
+        note,
+        chosen: chosen(value),
+        usable: true,
+    };
+    match question.kind {
+        Kind::Choice(choices) => choices.iter().map(|c| plain(c.value, c.label, String::new())).collect(),
+        Kind::Port => surroundings.ports.iter().map(|p| plain(p, p, String::new())).collect(),
+        Kind::Offer => {
+            let note = |node: &str| format!("first node: {node}");
+            surroundings.offers.iter().map(|o| plain(&o.pair_id, &o.pair, note(&o.node))).collect()
+        }
+        Kind::Links => {
+            let note = |up: bool| if up { "cable connected".into() } else { "no cable".into() };
+            surroundings.links.iter().map(|l| plain(&l.name, &l.name, note(l.up))).collect()
+        }
+        Kind::Disks => surroundings.disks.iter().map(|disk| disk_entry(disk, chosen(&disk.path))).collect(),
+        Kind::Text | Kind::Secret => Vec::new(),
+    }
+}
+
+fn disk_entry(disk: &dyad_wizard::Disk, chosen: bool) -> Entry {
+    let view = dyad_api::DiskView::from(disk);
+    let label = [view.path.as_str(), &size(&view.bytes), &view.model].join("  ");
+    Entry { value: view.path, label, note: view.content, chosen, usable: view.usable }
+}
+
+pub(crate) async fn progress(State(service): State<Shared>) -> Result<Response, ApiErrorPage> {
+    let setup = service.setup().await.map_err(ApiErrorPage)?;
+    let status = service.status(false);
+    let running = matches!(setup.phase, SetupPhase::Running);
+    let finished = setup.task.as_ref().is_none_or(|task| task.finished);
+    if matches!(setup.phase, SetupPhase::Blank) && setup.task.is_none() {
+        return Ok(Redirect::to("/setup").into_response());
+    }
+    let frame = Frame::new(&status, false, "setup");
+    Ok(page(&ProgressPage { frame, setup, sentence: status.sentence, finished, running }))
+}
+
+/// A page that is only an error sentence.
+pub(crate) struct ApiErrorPage(ApiError);
+
+impl IntoResponse for ApiErrorPage {
+    fn into_response(self) -> Response {
+        let status = axum::http::StatusCode::from_u16(self.0.status)
+            .unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
+        (status, self.0.error).into_response()
+    }
+}
