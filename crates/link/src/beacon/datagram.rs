@@ -1,0 +1,164 @@
+//! The bytes of a beacon datagram.
+//!
+//! ```text
+//! offset size                                     (all numbers little endian)
+//!      0    4  magic "DYHB"
+//!      4    1  version, 1
+//!      5    1  sending node: 0 = A, 1 = B
+//!      6    2  length n of the body in bytes, at most 1364
+//!      8   16  pair id
+//!     24    8  instance: random, one per start of the sender
+//!     32    8  challenge: random, never 0, drawn by the sender
+//!     40    8  echo: the receiver's challenge as the sender knows it, or 0
+//!     48    8  counter: grows with each datagram of this instance
+//!     56    n  body
+//!   56+n   32  HMAC-SHA256 by the pair key over all before
+//! ```
+
+use std::ops::Range;
+
+use ring::hmac;
+
+use crate::{Node, PairId, PairKey};
+
+const MAGIC: [u8; 4] = *b"DYHB";
+const VERSION: u8 = 1;
+const HEADER: usize = 56;
+const MAC: usize = 32;
+
+/// Bytes of a datagram beside its body.
+pub(super) const OVERHEAD: usize = HEADER + MAC;
+/// Longest body in bytes: the datagram fits into one IPv6 packet of 1500 bytes, plain Ethernet.
+pub const MAX_BODY: usize = 1500 - 40 - 8 - OVERHEAD;
+
+/// What makes one datagram differ from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) instance: u64,
+    pub(super) challenge: u64,
+    pub(super) echo: u64,
+    pub(super) counter: u64,
+}
+
+/// What a datagram turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// Made by the peer, now or once; the body's place.
+    Authentic(Stamp, Range<usize>),
+    /// An announcement for people.
+    Discovery,
+    Foreign,
+    OtherPair,
+    Forged,
+}
+
+/// Seals and opens datagrams of one pair.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pair: [u8; 16],
+    node: Node,
+    key: hmac::Key,
+}
+
+impl Keys {
+    pub(super) fn new(pair: PairId, node: Node, key: &PairKey) -> Self {
+        Self { pair: pair.0.to_le_bytes(), node, key: hmac::Key::new(hmac::HMAC_SHA256, &key.0) }
+    }
+
+    /// Writes the datagram to the start of `buffer` and returns its length.
+    pub(super) fn seal(&self, stamp: &Stamp, body: &[u8], buffer: &mut [u8]) -> usize {
+        let length = u16::try_from(body.len()).expect("a body is checked to be short");
+        buffer[0..4].copy_from_slice(&MAGIC);
+        buffer[4] = VERSION;
+        buffer[5] = self.node.wire();
+        buffer[6..8].copy_from_slice(&length.to_le_bytes());
+        buffer[8..24].copy_from_slice(&self.pair);
+        buffer[24..32].copy_from_slice(&stamp.instance.to_le_bytes());
+        buffer[32..40].copy_from_slice(&stamp.challenge.to_le_bytes());
+        buffer[40..48].copy_from_slice(&stamp.echo.to_le_bytes());
+        buffer[48..56].copy_from_slice(&stamp.counter.to_le_bytes());
+        let end = HEADER + body.len();
+        buffer[HEADER..end].copy_from_slice(body);
+        let tag = hmac::sign(&self.key, &buffer[..end]);
+        buffer[end..end + MAC].copy_from_slice(tag.as_ref());
+        end + MAC
+    }
+
+    /// Tells what `datagram` is. The key is used only on what claims to be of this pair.
+    pub(super) fn open(&self, datagram: &[u8]) -> Opened {
+        if datagram.starts_with(&crate::discovery::MAGIC) {
+            return Opened::Discovery;
+        }
+        let Some(head) = datagram.first_chunk::<HEADER>() else { return Opened::Foreign };
+        let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
+        let end = HEADER + length;
+        if head[..4] != MAGIC || head[4] != VERSION || datagram.len() != end + MAC || length > MAX_BODY {
+            return Opened::Foreign;
+        }
+        if head[8..24] != self.pair || head[5] != self.node.peer().wire() {
+            return Opened::OtherPair;
+        }
+        if hmac::verify(&self.key, &datagram[..end], &datagram[end..]).is_err() {
+            return Opened::Forged;
+        }
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
+        let stamp = Stamp { instance: number(24), challenge: number(32), echo: number(40), counter: number(48) };
+        Opened::Authentic(stamp, HEADER..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STAMP: Stamp = Stamp { instance: 1, challenge: 2, echo: 3, counter: 4 };
+
+    fn keys(node: Node) -> Keys {
+        Keys::new(PairId(5), node, &PairKey([6; 32]))
+    }
+
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut buffer = [0; OVERHEAD + MAX_BODY];
+        let length = keys(Node::A).seal(&STAMP, body, &mut buffer);
+        buffer[..length].to_vec()
+    }
+
+    #[test]
+    fn the_datagram_is_what_the_wire_page_says() {
+        let bytes = sealed(b"xy");
+        assert_eq!(&bytes[..8], b"DYHB\x01\x00\x02\x00");
+        assert_eq!((bytes[8], bytes[24], bytes[32], bytes[40], bytes[48]), (5, 1, 2, 3, 4));
+        assert_eq!(&bytes[56..58], b"xy");
+        assert_eq!(bytes.len(), 56 + 2 + 32);
+        assert_eq!(MAX_BODY, 1364);
+    }
+
+    #[test]
+    fn only_the_peer_of_the_same_pair_is_heard() {
+        let bytes = sealed(b"xy");
+        assert_eq!(keys(Node::B).open(&bytes), Opened::Authentic(STAMP, 56..58));
+        assert_eq!(keys(Node::A).open(&bytes), Opened::OtherPair);
+        assert_eq!(Keys::new(PairId(9), Node::B, &PairKey([6; 32])).open(&bytes), Opened::OtherPair);
+        assert_eq!(Keys::new(PairId(5), Node::B, &PairKey([7; 32])).open(&bytes), Opened::Forged);
+    }
+
+    proptest! {
+        #[test]
+        fn no_changed_datagram_is_authentic(body in proptest::collection::vec(any::<u8>(), 0..200), at: usize, bit in 0..8u32) {
+            let mut bytes = sealed(&body);
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(!matches!(keys(Node::B).open(&bytes), Opened::Authentic(..)));
+        }
+
+        #[test]
+        fn noise_is_never_authentic_nor_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(!matches!(keys(Node::B).open(&noise), Opened::Authentic(..)));
+            let mut behind = b"DYHB\x01\x00".to_vec();
+            behind.extend(noise);
+            prop_assert!(!matches!(keys(Node::B).open(&behind), Opened::Authentic(..)));
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Is an authentic datagram of *now*, or a recording?
+//!
+//! Hearing a new boot id of the peer counts as proof that its old VMs are gone, so a replayed
+//! datagram of an earlier run must never be believed. Clocks cannot tell: they may be wrong by
+//! years. So a run of the peer that is not known yet proves itself by echoing a challenge of ours:
+//!
+//! ```text
+//! new run of B: {instance b, challenge y, echo 0}   A: unproven, answers
+//! A:            {instance a, challenge x, echo y}   B: the echo fits: a is proven, y is replaced
+//! B:            {instance b, challenge …, echo x}   A: the echo fits: b is proven, x is replaced
+//! ```
+//!
+//! A challenge serves one proof, so no recording fits the current one. Within a proven run a window
+//! over the counters lets each datagram pass once; paths may be up to 127 datagrams apart.
+
+use super::datagram::Stamp;
+
+/// Counters remembered behind the highest.
+const WINDOW: u64 = 128;
+
+/// What to do with an authentic datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Deliver it.
+    Fresh,
+    /// It came before, or is too old to tell.
+    Replayed,
+    /// Its run is not the known one and has not proven itself: answer with [`Freshness::answer`].
+    Unproven,
+}
+
+#[derive(Debug)]
+struct Peer {
+    instance: u64,
+    challenge: u64,
+    highest: u64,
+    /// Bit n: the counter `highest - n` was seen.
+    seen: u128,
+}
+
+/// Both sides' runs as this node knows them.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    instance: u64,
+    challenge: u64,
+    counter: u64,
+    peer: Option<Peer>,
+}
+
+impl Freshness {
+    pub(super) fn new() -> Self {
+        let instance = u64::from_ne_bytes(crate::random());
+        Self { instance, challenge: challenge(u64::from_ne_bytes(crate::random())), counter: 0, peer: None }
+    }
+
+    fn stamp_for(&mut self, echo: u64) -> Stamp {
+        self.counter += 1;
+        Stamp { instance: self.instance, challenge: self.challenge, echo, counter: self.counter }
+    }
+
+    /// The stamp of the next datagram.
+    pub(super) fn stamp(&mut self) -> Stamp {
+        self.stamp_for(self.peer.as_ref().map_or(0, |peer| peer.challenge))
+    }
+
+    /// The stamp of an answer to an unproven datagram.
+    pub(super) fn answer(&mut self, unproven: &Stamp) -> Stamp {
+        self.stamp_for(unproven.challenge)
+    }
+
+    /// Judges an authentic datagram; `draw` gives a random number for the next challenge.
+    pub(super) fn judge(&mut self, stamp: &Stamp, draw: impl FnOnce() -> u64) -> Verdict {
+        match &mut self.peer {
+            Some(peer) if peer.instance == stamp.instance => peer.pass(stamp),
+            _ if stamp.echo == self.challenge => {
+                let peer = Peer {
+                    instance: stamp.instance,
+                    challenge: stamp.challenge,
+                    highest: stamp.counter,
+                    // What this run sent before its proof may have been recorded: it is lost.
+                    seen: u128::MAX,
+                };
+                self.peer = Some(peer);
+                self.challenge = challenge(draw());
+                Verdict::Fresh
+            }
+            _ => Verdict::Unproven,
+        }
+    }
+}
+
+/// 0 means "no challenge known".
+fn challenge(drawn: u64) -> u64 {
+    drawn.max(1)
+}
+
+impl Peer {
+    fn pass(&mut self, stamp: &Stamp) -> Verdict {
+        if stamp.counter > self.highest {
+            let ahead = stamp.counter - self.highest;
+            self.seen = if ahead < WINDOW { self.seen << ahead } else { 0 } | 1;
+            self.highest = stamp.counter;
+            self.challenge = stamp.challenge;
+            return Verdict::Fresh;
+        }
+        let behind = self.highest - stamp.counter;
+        if behind >= WINDOW || self.seen & (1 << behind) != 0 {
+            return Verdict::Replayed;
+        }
+        self.seen |= 1 << behind;
+        Verdict::Fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draw() -> u64 {
+        u64::from_ne_bytes(crate::random())
+    }
+
+    /// Lets both sides talk until each knows the other.
+    fn acquaint(a: &mut Freshness, b: &mut Freshness) -> Vec<Stamp> {
+        let hello = b.stamp();
+        assert_eq!(a.judge(&hello, draw), Verdict::Unproven);
+        let answer = a.answer(&hello);
+        assert_eq!(b.judge(&answer, draw), Verdict::Fresh);
+        let proof = b.stamp();
+        assert_eq!(a.judge(&proof, draw), Verdict::Fresh);
+        vec![hello, proof]
+    }
+
+    #[test]
+    fn two_runs_get_acquainted_in_three_datagrams() {
+        let (mut a, mut b) = (Freshness::new(), Freshness::new());
+        acquaint(&mut a, &mut b);
+        for _ in 0..1000 {
+            assert_eq!(a.judge(&b.stamp(), draw), Verdict::Fresh);
+            assert_eq!(b.judge(&a.stamp(), draw), Verdict::Fresh);
+        }
+    }
+
+    #[test]
+    fn a_recording_of_an_earlier_run_is_never_believed() {
+        let (mut a, mut b) = (Freshness::new(), Freshness::new());
+        let mut recorded = acquaint(&mut a, &mut b);
+        recorded.extend((0..50).map(|_| b.stamp()));
+        recorded.iter().for_each(|stamp| {
+            a.judge(stamp, draw);
+        });
+        // B starts anew, and is believed only after its proof.
+        let mut second = Freshness::new();
+        acquaint(&mut a, &mut second);
+        // So does A.
+        let mut restarted = Freshness::new();
+        acquaint(&mut restarted, &mut second);
+        for stamp in &recorded {
+            assert_eq!(a.judge(stamp, draw), Verdict::Unproven);
+            assert_eq!(restarted.judge(stamp, draw), Verdict::Unproven);
+        }
+        // The recordings did not disturb the run that goes on.
+        assert_eq!(restarted.judge(&second.stamp(), draw), Verdict::Fresh);
+    }
+
+    #[test]
+    fn both_sides_may_restart_at_once() {
+        let (mut a, mut b) = (Freshness::new(), Freshness::new());
+        acquaint(&mut a, &mut b);
+        let (mut a, mut b) = (Freshness::new(), Freshness::new());
+        let (from_a, from_b) = (a.stamp(), b.stamp());
+        assert_eq!(a.judge(&from_b, draw), Verdict::Unproven);
+        assert_eq!(b.judge(&from_a, draw), Verdict::Unproven);
+        let (to_b, to_a) = (a.answer(&from_b), b.answer(&from_a));
+        assert_eq!(b.judge(&to_b, draw), Verdict::Fresh);
+        assert_eq!(a.judge(&to_a, draw), Verdict::Fresh);
+        assert_eq!(a.judge(&b.stamp(), draw), Verdict::Fresh);
+        assert_eq!(b.judge(&a.stamp(), draw), Verdict::Fresh);
+    }
+
+    #[test]
+    fn each_datagram_passes_once_and_a_slow_path_may_lag() {
+        let (mut a, mut b) = (Freshness::new(), Freshness::new());
+        acquaint(&mut a, &mut b);
+        let stamps: Vec<Stamp> = (0..300).map(|_| b.stamp()).collect();
+        let (slow, fast): (Vec<&Stamp>, Vec<&Stamp>) = stamps.iter().partition(|stamp| stamp.counter % 2 == 0);
+        for pair in fast.windows(31).zip(&slow) {
+            assert_eq!(a.judge(pair.0[30], draw), Verdict::Fresh);
+            assert_eq!(a.judge(pair.1, draw), Verdict::Fresh);
+        }
+        for stamp in &stamps[60..240] {
+            assert_eq!(a.judge(stamp, draw), Verdict::Replayed);
+        }
+        assert_eq!(a.judge(&stamps[0], draw), Verdict::Replayed);
+    }
+}

@@ -1,0 +1,181 @@
+//! One way for datagrams: its socket, and where the peer was heard on it.
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{GROUP, net};
+
+/// A peer heard this recently is sent to directly; else the group is asked for it again.
+const RECENT: Duration = Duration::from_secs(1);
+/// Traffic class "network control" (RFC 4594, CS6): heartbeats go before bulk data.
+const CLASS: u32 = 0xc0;
+
+/// How a path reaches the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathConfig {
+    /// Whatever hangs on the interface of this name, by link-local multicast.
+    Interface {
+        /// Its name, such as `eno2`.
+        name: String,
+    },
+    /// Between two addresses, for networks without multicast and for tests.
+    Unicast {
+        /// A name for people.
+        name: String,
+        /// Address and port to bind.
+        local: SocketAddr,
+        /// Where the peer is, or `None` to answer to wherever it is heard from.
+        peer: Option<SocketAddr>,
+    },
+}
+
+impl PathConfig {
+    /// The path's name for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Interface { name } | Self::Unicast { name, .. } => name,
+        }
+    }
+}
+
+/// The state of a path, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStatus {
+    /// The path's name.
+    pub name: String,
+    /// Whether its socket is open.
+    pub open: bool,
+    /// Why it is not, or why the last datagram could not be sent.
+    pub trouble: Option<String>,
+    /// Where the peer was last heard.
+    pub peer: Option<SocketAddr>,
+    /// How long ago that was.
+    pub heard: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(super) struct PathState {
+    pub(super) config: PathConfig,
+    socket: Option<UdpSocket>,
+    /// Number of the interface the socket is bound to; 0 for a unicast path.
+    index: u32,
+    heard: Option<(SocketAddr, Instant)>,
+    trouble: Option<io::Error>,
+}
+
+impl PathState {
+    pub(super) fn new(config: PathConfig) -> Self {
+        Self { config, socket: None, index: 0, heard: None, trouble: None }
+    }
+
+    /// Opens the socket if it is not open, or opens it anew if the interface is another one now.
+    pub(super) fn refresh(&mut self, port: u16) {
+        let opened = match &self.config {
+            PathConfig::Interface { name } => {
+                let index = net::index_of(name).unwrap_or(0);
+                if self.socket.is_some() && self.index == index {
+                    return;
+                }
+                self.socket = None;
+                self.index = index;
+                match index {
+                    0 => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such interface")),
+                    index => open_on(name, index, port),
+                }
+            }
+            PathConfig::Unicast { .. } if self.socket.is_some() => return,
+            PathConfig::Unicast { local, .. } => open_at(*local),
+        };
+        match opened {
+            Ok(socket) => (self.socket, self.trouble) = (Some(socket), None),
+            Err(error) => self.trouble = Some(error),
+        }
+    }
+
+    pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(super) fn send(&mut self, datagram: &[u8], now: Instant, port: u16) -> bool {
+        let heard = self.heard.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT).map(|(from, _)| from);
+        let target = match &self.config {
+            PathConfig::Interface { .. } => Some(heard.unwrap_or(SocketAddrV6::new(GROUP, port, 0, self.index).into())),
+            PathConfig::Unicast { peer, .. } => peer.or(self.heard.map(|(from, _)| from)),
+        };
+        target.is_some_and(|target| self.send_to(datagram, target))
+    }
+
+    pub(super) fn send_to(&mut self, datagram: &[u8], target: SocketAddr) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        match socket.send_to(datagram, target) {
+            Ok(_) => {
+                self.trouble = None;
+                true
+            }
+            Err(error) => {
+                self.trouble = Some(error);
+                false
+            }
+        }
+    }
+
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
+        // An error here is the echo of one datagram sent earlier (nobody listens yet); reading it
+        // clears it, and the next read goes on.
+        let socket = self.socket.as_ref()?;
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => socket.recv_from(buffer).ok(),
+            outcome => outcome.ok(),
+        }
+    }
+
+    pub(super) fn heard_from(&mut self, from: SocketAddr, now: Instant) {
+        self.heard = Some((from, now));
+    }
+
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.heard.map(|(from, _)| from)
+    }
+
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.socket.as_ref()?.local_addr().ok()
+    }
+
+    pub(super) fn status(&self, now: Instant) -> PathStatus {
+        PathStatus {
+            name: self.config.name().to_owned(),
+            open: self.socket.is_some(),
+            trouble: self.trouble.as_ref().map(ToString::to_string),
+            peer: self.peer(),
+            heard: self.heard.map(|(_, at)| now.saturating_duration_since(at)),
+        }
+    }
+}
+
+/// A socket that hears and speaks on one interface only.
+fn open_on(name: &str, index: u32, port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(name.as_bytes()))?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    socket.join_multicast_v6(&GROUP, index)?;
+    socket.set_multicast_if_v6(index)?;
+    socket.set_multicast_loop_v6(false)?;
+    // A wish; the path works without it.
+    let _ = socket.set_tclass_v6(CLASS);
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn open_at(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind(&local.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}

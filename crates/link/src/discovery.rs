@@ -1,0 +1,247 @@
+//! "A pair here takes a second node": offers announced on every link while a pairing code is open.
+//!
+//! ```text
+//! offset size
+//!      0    4  magic "DYDC"
+//!      4    1  version, 1
+//!      5    n  Offer, a postcard message; the whole datagram has at most 512 bytes
+//!    5+n    4  CRC32C of all before, little endian
+//! ```
+//!
+//! **Invariant**: an offer proves nothing. It only fills a list that a person chooses from; the
+//! code that person types is what proves the rest ([`crate::pairing`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV6, UdpSocket};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::net::Interface;
+use crate::{Fingerprint, GROUP, PairId, UDP_PORT};
+
+/// Announce about this often.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// An offer not heard for this long is gone.
+pub const LIFETIME: Duration = Duration::from_secs(5);
+
+pub(crate) const MAGIC: [u8; 4] = *b"DYDC";
+const VERSION: u8 = 1;
+const MAX_DATAGRAM: usize = 512;
+/// Longest name in an offer, in characters.
+const MAX_NAME: usize = 64;
+/// Offers kept at most: whoever floods the link fills no memory.
+const MAX_OFFERS: usize = 64;
+
+/// What a node with an open pairing code announces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The installation to join.
+    pub pair: PairId,
+    /// Its name.
+    pub pair_name: String,
+    /// Name of the announcing node.
+    pub node_name: String,
+    /// TCP port where it waits for pairing.
+    pub port: u16,
+    /// Its key.
+    pub fingerprint: Fingerprint,
+}
+
+impl Offer {
+    fn encode(&self) -> Option<Vec<u8>> {
+        let mut bytes = [&MAGIC[..], &[VERSION]].concat();
+        bytes.extend(postcard::to_stdvec(self).ok()?);
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        (bytes.len() <= MAX_DATAGRAM).then_some(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (content, sum) = bytes.split_last_chunk::<4>()?;
+        let body = content.strip_prefix(&MAGIC)?.strip_prefix(&[VERSION])?;
+        if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
+            return None;
+        }
+        let mut offer: Self = crate::frame::from_payload(body).ok()?;
+        // The names go to terminals and pages.
+        for name in [&mut offer.pair_name, &mut offer.node_name] {
+            *name = name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
+        }
+        Some(offer)
+    }
+}
+
+/// Where offers are announced or listened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Everyone on this interface.
+    Interface(Interface),
+    /// One address: the announcer sends to it, the listener binds it. For tests and networks
+    /// without multicast.
+    Address(SocketAddr),
+}
+
+/// Announces offers.
+#[derive(Debug)]
+pub struct Announcer {
+    sockets: Vec<(UdpSocket, SocketAddr)>,
+}
+
+impl Announcer {
+    /// Opens a socket for each of `places`; those that fail are left out.
+    #[must_use]
+    pub fn open(places: &[Place]) -> Self {
+        Self { sockets: places.iter().filter_map(|place| announcing_socket(place).ok()).collect() }
+    }
+
+    /// Announces `offer` once everywhere; returns in how many places. Never blocks.
+    pub fn announce(&self, offer: &Offer) -> usize {
+        let Some(bytes) = offer.encode() else { return 0 };
+        self.sockets.iter().filter(|(socket, target)| socket.send_to(&bytes, target).is_ok()).count()
+    }
+}
+
+/// An offer that is heard now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What is offered.
+    pub offer: Offer,
+    /// Where to pair: the sender's address (with its scope) and the offer's port.
+    pub address: SocketAddr,
+    /// The interface it was heard on; empty for [`Place::Address`].
+    pub interface: String,
+}
+
+/// Listens for offers.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<(UdpSocket, String)>,
+    heard: BTreeMap<(Fingerprint, String), (Found, Instant)>,
+}
+
+impl Listener {
+    /// Opens a socket for each of `places`; those that fail are left out.
+    #[must_use]
+    pub fn open(places: &[Place]) -> Self {
+        let socket = |place: &Place| match place {
+            Place::Interface(interface) => listening_socket(interface).ok().map(|it| (it, interface.name.clone())),
+            Place::Address(address) => nonblocking(UdpSocket::bind(address)).ok().map(|it| (it, String::new())),
+        };
+        Self { sockets: places.iter().filter_map(socket).collect(), heard: BTreeMap::new() }
+    }
+
+    /// Reads what came and returns the offers of the last [`LIFETIME`]. Never blocks.
+    pub fn offers(&mut self, now: Instant) -> Vec<Found> {
+        let mut buffer = [0; MAX_DATAGRAM];
+        for (socket, interface) in &self.sockets {
+            // Bounded: a flood must not hold the caller.
+            for _ in 0..MAX_OFFERS {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { break };
+                let Some(offer) = Offer::decode(&buffer[..length]) else { continue };
+                let key = (offer.fingerprint, interface.clone());
+                if self.heard.len() < MAX_OFFERS || self.heard.contains_key(&key) {
+                    let mut address = from;
+                    address.set_port(offer.port);
+                    self.heard.insert(key, (Found { offer, address, interface: interface.clone() }, now));
+                }
+            }
+        }
+        self.heard.retain(|_, (_, at)| now.saturating_duration_since(*at) < LIFETIME);
+        self.heard.values().map(|(found, _)| found.clone()).collect()
+    }
+
+    /// Addresses the listener is bound to.
+    #[must_use]
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
+    }
+}
+
+fn nonblocking(socket: io::Result<UdpSocket>) -> io::Result<UdpSocket> {
+    let socket = socket?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn announcing_socket(place: &Place) -> io::Result<(UdpSocket, SocketAddr)> {
+    let target = match place {
+        Place::Address(address) => *address,
+        Place::Interface(interface) => SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index).into(),
+    };
+    let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(Protocol::UDP))?;
+    if let Place::Interface(interface) = place {
+        socket.set_multicast_if_v6(interface.index)?;
+        socket.set_multicast_loop_v6(false)?;
+    }
+    Ok((nonblocking(Ok(socket.into()))?, target))
+}
+
+/// Bound to the group's own address: it must never take the unicast heartbeats of a core that runs
+/// on the same machine.
+fn listening_socket(interface: &Interface) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_only_v6(true)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from(SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index)).into())?;
+    socket.join_multicast_v6(&GROUP, interface.index)?;
+    nonblocking(Ok(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn offer(name: &str) -> Offer {
+        Offer {
+            pair: PairId(1),
+            pair_name: name.into(),
+            node_name: "one".into(),
+            port: 4711,
+            fingerprint: Fingerprint([3; 32]),
+        }
+    }
+
+    #[test]
+    fn an_offer_is_heard_and_forgotten() {
+        let mut listener = Listener::open(&[Place::Address("127.0.0.1:0".parse().unwrap())]);
+        let announcer = Announcer::open(&[Place::Address(listener.local_addresses()[0])]);
+        assert_eq!(announcer.announce(&offer("office")), 1);
+        let start = Instant::now();
+        let found = loop {
+            if let [found] = &listener.offers(Instant::now())[..] {
+                break found.clone();
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "the offer was not heard");
+            std::thread::yield_now();
+        };
+        assert_eq!(found.offer, offer("office"));
+        assert_eq!(found.address, "127.0.0.1:4711".parse().unwrap());
+        assert!(listener.offers(Instant::now() + LIFETIME).is_empty());
+    }
+
+    #[test]
+    fn names_cannot_steer_a_terminal() {
+        let bytes = offer("\u{1b}[2Joffice\n").encode().unwrap();
+        assert_eq!(Offer::decode(&bytes).unwrap().pair_name, "[2Joffice");
+    }
+
+    #[test]
+    fn an_offer_too_long_for_a_datagram_is_not_sent() {
+        assert_eq!(offer(&"x".repeat(600)).encode(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_no_offer(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(Offer::decode(&noise), None);
+            let mut behind = b"DYDC\x01".to_vec();
+            behind.extend(noise);
+            behind.extend(crc32c::crc32c(&behind).to_le_bytes());
+            let _ = Offer::decode(&behind);
+        }
+    }
+}

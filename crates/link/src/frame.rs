@@ -1,0 +1,414 @@
+//! Frames: how messages are cut on any byte stream.
+//!
+//! ```text
+//! offset size
+//!      0    4  magic "DYAD"
+//!      4    2  version of this header, 1          (all numbers little endian)
+//!      6    2  kind, a number the protocol on top gives its messages
+//!      8    4  length of the payload in bytes, at most 2 MiB
+//!     12    4  CRC32C of bytes 0..12 and the payload
+//!     16    …  payload, usually a postcard message
+//! ```
+//!
+//! **Invariants**
+//! * A reader allocates for a payload only after magic, version and length are found good.
+//! * [`FrameReader::next`] may be cancelled at any await and loses nothing.
+//! * An error ends the stream: there is no resynchronisation.
+
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes before the payload.
+pub const HEADER: usize = 16;
+/// Largest payload, in bytes.
+pub const MAX_PAYLOAD: usize = 2 << 20;
+
+const MAGIC: [u8; 4] = *b"DYAD";
+const VERSION: u16 = 1;
+/// A writer passes its buffer on when it has gathered this many bytes.
+const BATCH: usize = 256 << 10;
+/// A reader asks the stream for at least this many bytes at once.
+const READ_AHEAD: usize = 4 << 10;
+
+/// Why a frame could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The stream itself failed.
+    #[error("the connection broke")]
+    Io(#[source] std::io::Error),
+    /// The stream ended inside a frame.
+    #[error("the other side closed the connection in the middle of a message")]
+    Truncated,
+    /// These are not our frames.
+    #[error("the other side does not speak this protocol; check the address and the port")]
+    Magic,
+    /// A header version this build does not know.
+    #[error("the other side uses frame version {found}, this one knows {VERSION}; update the older side")]
+    Version {
+        /// The version in the header.
+        found: u16,
+    },
+    /// The payload is longer than this stream allows.
+    #[error("a message of {length} bytes is longer than the {limit} allowed here")]
+    TooLong {
+        /// Length of the payload in bytes.
+        length: usize,
+        /// Bytes this reader or writer allows.
+        limit: usize,
+    },
+    /// The checksum does not fit.
+    #[error("a message was damaged on its way; check cables, network cards and memory")]
+    Checksum,
+    /// The payload is not the message its kind says.
+    #[error("a message cannot be understood; update both sides to the same version")]
+    Message(#[source] postcard::Error),
+    /// A message of this kind has no place here.
+    #[error("a message of kind {kind} has no place here; update both sides to the same version")]
+    Unexpected {
+        /// The kind that came.
+        kind: u16,
+    },
+}
+
+/// One message: a number that says what it is, and its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Meaning given by the protocol on top.
+    pub kind: u16,
+    /// The bytes; shares the reader's buffer, nothing is copied.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// The payload as a `T`.
+    ///
+    /// # Errors
+    /// [`FrameError::Message`] if it is none, or if bytes are left over.
+    pub fn message<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        from_payload(&self.payload)
+    }
+
+    /// The payload as a `T`, if the frame is of `kind`.
+    ///
+    /// # Errors
+    /// [`FrameError::Unexpected`] for another kind, else as [`Self::message`].
+    pub fn expect<T: DeserializeOwned>(&self, kind: u16) -> Result<T, FrameError> {
+        if self.kind != kind {
+            return Err(FrameError::Unexpected { kind: self.kind });
+        }
+        self.message()
+    }
+
+    /// Checks that the frame is of `kind` and carries nothing.
+    ///
+    /// # Errors
+    /// [`FrameError::Unexpected`] for another kind, [`FrameError::Message`] for a payload.
+    pub fn expect_empty(&self, kind: u16) -> Result<(), FrameError> {
+        self.expect::<()>(kind)
+    }
+}
+
+/// The bytes of `message`.
+///
+/// # Errors
+/// [`FrameError::Message`] if `T` holds something postcard has no form for.
+pub fn to_payload<T: Serialize>(message: &T) -> Result<Bytes, FrameError> {
+    postcard::to_stdvec(message).map(Bytes::from).map_err(FrameError::Message)
+}
+
+/// The message in `payload`.
+///
+/// # Errors
+/// [`FrameError::Message`] if there is none, or if bytes are left over.
+pub fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(payload) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(FrameError::Message(postcard::Error::DeserializeBadEncoding)),
+        Err(error) => Err(FrameError::Message(error)),
+    }
+}
+
+fn checksum(head: &[u8], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(head), payload)
+}
+
+fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
+    let too_long = || FrameError::TooLong { length: payload.len(), limit: MAX_PAYLOAD };
+    let length = u32::try_from(payload.len()).map_err(|_| too_long())?;
+    if payload.len() > MAX_PAYLOAD {
+        return Err(too_long());
+    }
+    let mut header = [0; HEADER];
+    header[0..4].copy_from_slice(&MAGIC);
+    header[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    header[6..8].copy_from_slice(&kind.to_le_bytes());
+    header[8..12].copy_from_slice(&length.to_le_bytes());
+    let sum = checksum(&header[..12], payload);
+    header[12..].copy_from_slice(&sum.to_le_bytes());
+    Ok(header)
+}
+
+/// Takes the first frame out of `buffer`, or tells how many bytes are missing.
+fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, FrameError> {
+    let Some(&head) = buffer.first_chunk::<HEADER>() else {
+        // What is there must already look like a frame: an HTTP client is told at once.
+        let seen = buffer.len().min(MAGIC.len());
+        return if buffer[..seen] == MAGIC[..seen] { Ok(Err(HEADER - buffer.len())) } else { Err(FrameError::Magic) };
+    };
+    let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let long = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if head[..4] != MAGIC {
+        return Err(FrameError::Magic);
+    }
+    if short(4) != VERSION {
+        return Err(FrameError::Version { found: short(4) });
+    }
+    let length = long(8) as usize;
+    if length > limit {
+        return Err(FrameError::TooLong { length, limit });
+    }
+    if buffer.len() < HEADER + length {
+        return Ok(Err(HEADER + length - buffer.len()));
+    }
+    let _ = buffer.split_to(HEADER);
+    let payload = buffer.split_to(length).freeze();
+    if checksum(&head[..12], &payload) != long(12) {
+        return Err(FrameError::Checksum);
+    }
+    Ok(Ok(Frame { kind: short(6), payload }))
+}
+
+/// Reads frames from a byte stream.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    buffer: BytesMut,
+    limit: usize,
+    received: u64,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader of frames up to [`MAX_PAYLOAD`].
+    pub fn new(stream: R) -> Self {
+        Self { stream, buffer: BytesMut::new(), limit: MAX_PAYLOAD, received: 0 }
+    }
+
+    /// Allows payloads of at most `bytes` from now on (never more than [`MAX_PAYLOAD`]); for peers
+    /// not trusted yet.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes.min(MAX_PAYLOAD);
+    }
+
+    /// Bytes received so far: grows while a long frame is still on its way, a sign of life.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The next frame; `None` when the other side closed between two frames. May be cancelled.
+    ///
+    /// # Errors
+    /// Any [`FrameError`]; the stream is of no use afterwards.
+    pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            match take(&mut self.buffer, self.limit)? {
+                Ok(frame) => return Ok(Some(frame)),
+                Err(missing) => self.buffer.reserve(missing.max(READ_AHEAD)),
+            }
+            let count = self.stream.read_buf(&mut self.buffer).await.map_err(FrameError::Io)?;
+            self.received += count as u64;
+            if count == 0 {
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Truncated) };
+            }
+        }
+    }
+
+    /// The next frame of a dialogue that is not over yet.
+    ///
+    /// # Errors
+    /// As [`Self::next`], and [`FrameError::Truncated`] if the other side closed.
+    pub async fn require(&mut self) -> Result<Frame, FrameError> {
+        self.next().await?.ok_or(FrameError::Truncated)
+    }
+}
+
+/// Writes frames to a byte stream.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    stream: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// A writer of frames.
+    pub fn new(stream: W) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
+    /// Adds one frame to the batch; [`Self::flush`] sends it at the latest. Not to be cancelled.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] (nothing was added) or [`FrameError::Io`].
+    pub async fn feed(&mut self, kind: u16, payload: &[u8]) -> Result<(), FrameError> {
+        let header = header(kind, payload)?;
+        self.buffer.extend_from_slice(&header);
+        self.buffer.extend_from_slice(payload);
+        if self.buffer.len() >= BATCH { self.pass_on().await } else { Ok(()) }
+    }
+
+    /// Sends what was fed. Not to be cancelled.
+    ///
+    /// # Errors
+    /// [`FrameError::Io`].
+    pub async fn flush(&mut self) -> Result<(), FrameError> {
+        self.pass_on().await?;
+        self.stream.flush().await.map_err(FrameError::Io)
+    }
+
+    /// Sends one frame of raw bytes. Not to be cancelled.
+    ///
+    /// # Errors
+    /// As [`Self::feed`].
+    pub async fn send_bytes(&mut self, kind: u16, payload: &[u8]) -> Result<(), FrameError> {
+        self.feed(kind, payload).await?;
+        self.flush().await
+    }
+
+    /// Sends one message. Not to be cancelled.
+    ///
+    /// # Errors
+    /// As [`Self::feed`] and [`to_payload`].
+    pub async fn send<T: Serialize>(&mut self, kind: u16, message: &T) -> Result<(), FrameError> {
+        self.send_bytes(kind, &to_payload(message)?).await
+    }
+
+    /// Tells the other side in order that nothing more comes.
+    ///
+    /// # Errors
+    /// [`FrameError::Io`].
+    pub async fn close(&mut self) -> Result<(), FrameError> {
+        self.flush().await?;
+        self.stream.shutdown().await.map_err(FrameError::Io)
+    }
+
+    async fn pass_on(&mut self) -> Result<(), FrameError> {
+        let sent = self.stream.write_all(&self.buffer).await;
+        self.buffer.clear();
+        // One large frame must not keep its memory for the life of a quiet connection.
+        self.buffer.shrink_to(BATCH);
+        sent.map_err(FrameError::Io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(kind: u16, payload: &[u8]) -> BytesMut {
+        let mut bytes = BytesMut::from(&header(kind, payload).unwrap()[..]);
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Result<Frame, usize>, FrameError> {
+        take(&mut BytesMut::from(bytes), MAX_PAYLOAD)
+    }
+
+    #[test]
+    fn the_header_is_what_the_wire_page_says() {
+        let bytes = encoded(0x0102, b"x");
+        assert_eq!(&bytes[..12], b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00");
+        assert_eq!(bytes[12..16], crc32c::crc32c(b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00x").to_le_bytes());
+    }
+
+    #[test]
+    fn a_payload_beyond_the_limit_is_refused_before_it_is_read() {
+        let bytes = encoded(1, &[0; 100]);
+        let found = take(&mut BytesMut::from(&bytes[..HEADER]), 99);
+        assert!(matches!(found, Err(FrameError::TooLong { length: 100, limit: 99 })));
+        assert!(matches!(header(1, &vec![0; MAX_PAYLOAD + 1]), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn foreign_protocols_and_versions_are_told_at_once() {
+        assert!(matches!(decode(b"GE"), Err(FrameError::Magic)));
+        let mut bytes = encoded(1, b"");
+        bytes[4] = 9;
+        assert!(matches!(decode(&bytes), Err(FrameError::Version { found: 9 })));
+    }
+
+    #[test]
+    fn bytes_left_over_are_no_message() {
+        assert!(from_payload::<u8>(&[1, 2]).is_err());
+        assert_eq!(from_payload::<u8>(&[1]).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn frames_survive_any_cut_and_a_cancelled_read() {
+        let (near, far) = tokio::io::duplex(7);
+        let mut reader = FrameReader::new(far);
+        let payload = vec![5; 300_000];
+        let sent = payload.clone();
+        let writer = tokio::spawn(async move {
+            let mut writer = FrameWriter::new(near);
+            writer.feed(1, b"first").await.unwrap();
+            writer.send_bytes(2, &sent).await.unwrap();
+            writer.close().await.unwrap();
+        });
+        let mut frames = Vec::new();
+        loop {
+            // The branch that is always ready cancels the read again and again.
+            tokio::select! {
+                biased;
+                frame = reader.next() => match frame.unwrap() {
+                    Some(frame) => frames.push(frame),
+                    None => break,
+                },
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        writer.await.unwrap();
+        assert_eq!(frames.len(), 2);
+        assert_eq!((frames[0].kind, &frames[0].payload[..]), (1, &b"first"[..]));
+        assert_eq!((frames[1].kind, &frames[1].payload[..]), (2, &payload[..]));
+    }
+
+    #[tokio::test]
+    async fn an_end_inside_a_frame_is_an_error() {
+        let bytes = encoded(1, b"payload");
+        let mut reader = FrameReader::new(&bytes[..bytes.len() - 1]);
+        assert!(matches!(reader.next().await, Err(FrameError::Truncated)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let frame = decode(&encoded(kind, &payload)).unwrap().unwrap();
+            prop_assert_eq!(frame, Frame { kind, payload: payload.into() });
+        }
+
+        #[test]
+        fn noise_is_never_a_frame_nor_a_panic(noise in proptest::collection::vec(any::<u8>(), 4..400)) {
+            prop_assert!(!matches!(decode(&noise), Ok(Ok(_))));
+        }
+
+        #[test]
+        fn noise_behind_a_good_head_never_panics(tail in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let mut bytes = b"DYAD\x01\x00".to_vec();
+            bytes.extend(tail);
+            prop_assert!(!matches!(decode(&bytes), Ok(Ok(_))));
+        }
+
+        #[test]
+        fn any_flipped_bit_is_seen(payload in proptest::collection::vec(any::<u8>(), 0..200), at: usize, bit in 0..8u32) {
+            let mut bytes = encoded(3, &payload);
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            prop_assert!(!matches!(decode(&bytes), Ok(Ok(_))));
+        }
+    }
+}

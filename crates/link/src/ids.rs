@@ -1,0 +1,189 @@
+//! The names by which nodes, pairs and keys know each other on the wire.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+/// `N` bytes from the kernel's random generator.
+///
+/// # Panics
+/// If the kernel has no random generator: nothing secret can be made then.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).expect("the kernel's random generator answers");
+    bytes
+}
+
+/// The text is not the hexadecimal form of this id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this is not an id of {digits} hexadecimal digits; copy the whole id and try again")]
+pub struct ParseIdError {
+    digits: usize,
+}
+
+fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
+    let wrong = ParseIdError { digits: N * 2 };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':' && !byte.is_ascii_whitespace()).collect();
+    if digits.len() != N * 2 {
+        return Err(wrong);
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let high = char::from(pair[0]).to_digit(16).ok_or(wrong.clone())?;
+        let low = char::from(pair[1]).to_digit(16).ok_or(wrong.clone())?;
+        *byte = u8::try_from(high * 16 + low).map_err(|_| wrong.clone())?;
+    }
+    Ok(bytes)
+}
+
+/// One of the two nodes of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Node {
+    /// The node that was set up first. It dials the peer link.
+    A,
+    /// The node that joined. It listens.
+    B,
+}
+
+impl Node {
+    /// The other node of the pair.
+    #[must_use]
+    pub fn peer(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// The byte that stands for this node on the wire: 0 or 1.
+    #[must_use]
+    pub(crate) fn wire(self) -> u8 {
+        match self {
+            Self::A => 0,
+            Self::B => 1,
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::A => "A",
+            Self::B => "B",
+        })
+    }
+}
+
+/// Names one installation; drawn at random when the first node is set up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PairId(pub u128);
+
+impl PairId {
+    /// A new id, never seen before.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(u128::from_be_bytes(random()))
+    }
+}
+
+impl fmt::Display for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for PairId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PairId({self})")
+    }
+}
+
+impl FromStr for PairId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        parse_hex(text).map(|bytes| Self(u128::from_be_bytes(bytes)))
+    }
+}
+
+/// SHA-256 of a certificate in DER form: the only name a peer is trusted by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
+
+impl Fingerprint {
+    /// The fingerprint of the certificate `der`.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, der);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        parse_hex(text).map(Self)
+    }
+}
+
+/// The secret both nodes share from pairing on; authenticates datagrams.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairKey(pub [u8; 32]);
+
+impl PairKey {
+    /// A new key from the kernel's random generator.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(random())
+    }
+}
+
+impl fmt::Debug for PairKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PairKey(secret)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_text_form() {
+        let pair = PairId::generate();
+        assert_eq!(pair.to_string().parse(), Ok(pair));
+        let print = Fingerprint::of(b"certificate");
+        assert_eq!(print.to_string().parse(), Ok(print));
+        assert_eq!(print.to_string().to_uppercase().parse(), Ok(print));
+    }
+
+    #[test]
+    fn half_an_id_is_refused() {
+        assert!("abcd".parse::<PairId>().is_err());
+        assert!("zz".repeat(16).parse::<PairId>().is_err());
+        assert!("é".repeat(16).parse::<PairId>().is_err());
+    }
+
+    #[test]
+    fn a_pair_key_is_never_printed() {
+        assert_eq!(format!("{:?}", PairKey([7; 32])), "PairKey(secret)");
+    }
+}

@@ -1,0 +1,83 @@
+//! Sockets and interfaces as the rest of this crate wants them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType, netdevice};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::TcpListener;
+
+/// Connections the kernel queues until they are accepted.
+const BACKLOG: i32 = 128;
+
+/// A network interface that may carry the peer link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name, such as `eno1`; it is what survives when the interface goes and comes back.
+    pub name: String,
+    /// Its number in the kernel, never 0; a new one each time it comes back.
+    pub index: u32,
+}
+
+impl Interface {
+    /// The interface called `name`, if there is one now.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(Self { name: name.to_owned(), index: index_of(name)? })
+    }
+}
+
+/// The kernel's number of the interface `name`, if there is one now.
+#[must_use]
+pub fn index_of(name: &str) -> Option<u32> {
+    let socket = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).ok()?;
+    netdevice::name_to_index(&socket, name).ok()
+}
+
+/// A TCP listener on `address`; port 0 lets the kernel choose. An IPv6 listener takes IPv6 only,
+/// so that both families can be listened on at once. Needs a tokio runtime.
+///
+/// # Errors
+/// What the system says, for instance that the address is in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Makes a connected TCP socket notice a dead path: unacknowledged data and an idle line both end
+/// it within about `patience`.
+///
+/// # Errors
+/// What the system says.
+pub fn bound_silence(stream: &tokio::net::TcpStream, patience: Duration) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_user_timeout(Some(patience))?;
+    let probe = (patience / 4).max(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe).with_retries(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_has_a_number_and_nonsense_has_none() {
+        assert!(Interface::named("lo").is_some_and(|interface| interface.index > 0));
+        assert_eq!(Interface::named("no-such-if0"), None);
+    }
+
+    #[tokio::test]
+    async fn both_families_listen_on_one_port() {
+        let six = listen("[::1]:0".parse().unwrap()).unwrap();
+        let port = six.local_addr().unwrap().port();
+        listen(([127, 0, 0, 1], port).into()).unwrap();
+    }
+}

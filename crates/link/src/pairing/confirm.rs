@@ -1,0 +1,185 @@
+//! SPAKE2 over the code, and the proof that both sides came to the same key.
+
+use ring::hmac;
+use spake2::{Ed25519Group, Identity as Name, Password, Spake2};
+
+use super::Purpose;
+use crate::Fingerprint;
+use crate::tls::Channel;
+
+/// The two sides of a pairing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Typed the code.
+    Joiner,
+    /// Showed the code.
+    Host,
+}
+
+/// What both sides of one TLS connection must agree on, beside the code.
+#[derive(Debug, Clone)]
+struct Ends {
+    purpose: Purpose,
+    joiner: Fingerprint,
+    host: Fingerprint,
+    binding: [u8; 32],
+}
+
+impl Ends {
+    fn name(&self, role: Role) -> Name {
+        let (word, key) = match role {
+            Role::Joiner => ("joiner", self.joiner),
+            Role::Host => ("host", self.host),
+        };
+        let purpose = match self.purpose {
+            Purpose::Node => "node",
+            Purpose::Witness => "witness",
+        };
+        Name::new(format!("dyad pairing 1 {purpose} {word} {key}").as_bytes())
+    }
+}
+
+/// One side of the exchange, before the other side's message came.
+pub(super) struct Exchange {
+    role: Role,
+    ends: Ends,
+    state: Spake2<Ed25519Group>,
+    message: Vec<u8>,
+}
+
+impl Exchange {
+    pub(super) fn new(secret: &str, purpose: Purpose, role: Role, own: Fingerprint, channel: &Channel) -> Self {
+        Self::between(secret, purpose, role, own, channel.peer, channel.binding)
+    }
+
+    fn between(
+        secret: &str,
+        purpose: Purpose,
+        role: Role,
+        own: Fingerprint,
+        peer: Fingerprint,
+        binding: [u8; 32],
+    ) -> Self {
+        let (joiner, host) = match role {
+            Role::Joiner => (own, peer),
+            Role::Host => (peer, own),
+        };
+        let ends = Ends { purpose, joiner, host, binding };
+        let (password, a, b) = (Password::new(secret), ends.name(Role::Joiner), ends.name(Role::Host));
+        let (state, message) = match role {
+            Role::Joiner => Spake2::start_a(&password, &a, &b),
+            Role::Host => Spake2::start_b(&password, &a, &b),
+        };
+        Self { role, ends, state, message }
+    }
+
+    /// What the other side needs.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// The keys, if `theirs` is a SPAKE2 message at all.
+    pub(super) fn finish(self, theirs: &[u8]) -> Option<Keys> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.state.finish(theirs).ok()?);
+        Some(Keys { role: self.role, ends: self.ends, key })
+    }
+}
+
+/// The common key, if the codes were equal; else just a key.
+pub(super) struct Keys {
+    role: Role,
+    ends: Ends,
+    key: hmac::Key,
+}
+
+impl Keys {
+    fn transcript(&self, role: Role) -> Vec<u8> {
+        let word: &[u8] = match role {
+            Role::Joiner => b"dyad pairing 1 joiner confirms",
+            Role::Host => b"dyad pairing 1 host confirms",
+        };
+        [word, &self.ends.joiner.0, &self.ends.host.0, &self.ends.binding].concat()
+    }
+
+    /// The proof of this side.
+    pub(super) fn ours(&self) -> [u8; 32] {
+        let tag = hmac::sign(&self.key, &self.transcript(self.role));
+        std::array::from_fn(|at| tag.as_ref()[at])
+    }
+
+    /// Whether `proof` is that of the other side.
+    pub(super) fn fits(&self, proof: &[u8; 32]) -> bool {
+        let other = match self.role {
+            Role::Joiner => Role::Host,
+            Role::Host => Role::Joiner,
+        };
+        hmac::verify(&self.key, &self.transcript(other), proof).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOINER: Fingerprint = Fingerprint([1; 32]);
+    const HOST: Fingerprint = Fingerprint([2; 32]);
+
+    struct Side {
+        secret: &'static str,
+        purpose: Purpose,
+        own: Fingerprint,
+        peer: Fingerprint,
+        binding: [u8; 32],
+    }
+
+    impl Side {
+        fn start(&self, role: Role) -> Exchange {
+            Exchange::between(self.secret, self.purpose, role, self.own, self.peer, self.binding)
+        }
+    }
+
+    fn joiner() -> Side {
+        Side { secret: "123456", purpose: Purpose::Node, own: JOINER, peer: HOST, binding: [3; 32] }
+    }
+
+    fn host() -> Side {
+        Side { own: HOST, peer: JOINER, ..joiner() }
+    }
+
+    fn agree(joiner: Side, host: Side) -> bool {
+        let (joiner, host) = (joiner.start(Role::Joiner), host.start(Role::Host));
+        let (to_host, to_joiner) = (joiner.message().to_vec(), host.message().to_vec());
+        let (joiner, host) = (joiner.finish(&to_joiner).unwrap(), host.finish(&to_host).unwrap());
+        let outcome = (joiner.fits(&host.ours()), host.fits(&joiner.ours()));
+        assert_eq!(outcome.0, outcome.1);
+        outcome.0
+    }
+
+    #[test]
+    fn the_same_code_on_the_same_connection_fits() {
+        assert!(agree(joiner(), host()));
+    }
+
+    #[test]
+    fn every_single_difference_is_noticed() {
+        let stranger = Fingerprint([9; 32]);
+        assert!(!agree(Side { secret: "123457", ..joiner() }, host()));
+        assert!(!agree(Side { purpose: Purpose::Witness, ..joiner() }, host()));
+        assert!(!agree(Side { own: stranger, ..joiner() }, host()));
+        assert!(!agree(Side { peer: stranger, ..joiner() }, host()));
+        assert!(!agree(Side { binding: [4; 32], ..joiner() }, host()));
+    }
+
+    #[test]
+    fn a_reflected_proof_is_worth_nothing() {
+        let (joiner, host) = (joiner().start(Role::Joiner), host().start(Role::Host));
+        let to_joiner = host.message().to_vec();
+        let keys = joiner.finish(&to_joiner).unwrap();
+        assert!(!keys.fits(&keys.ours()));
+    }
+
+    #[test]
+    fn nonsense_is_no_message() {
+        assert!(joiner().start(Role::Joiner).finish(b"nonsense").is_none());
+    }
+}

@@ -1,0 +1,243 @@
+//! The greeting: who is there, and which version is spoken.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Config;
+use crate::frame::FrameError;
+use crate::tls::{Channel, TlsError};
+use crate::{Node, PairId};
+
+/// Longest [`Config::greeting`] in bytes.
+pub const MAX_GREETING: usize = 4096;
+/// Longest frame accepted before the session is up, in bytes.
+const MAX_HELLO: usize = MAX_GREETING + 1024;
+
+pub(super) const HELLO: u16 = 0x0101;
+pub(super) const WELCOME: u16 = 0x0102;
+pub(super) const REFUSE: u16 = 0x0103;
+pub(super) const USE: u16 = 0x0104;
+pub(super) const ALIVE: u16 = 0x0105;
+pub(super) const DATA: u16 = 0x0106;
+
+/// What each side says first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Hello {
+    pair: PairId,
+    node: Node,
+    boot: u128,
+    instance: u128,
+    /// Grows with each attempt of this instance to dial; 0 from the side that listens.
+    attempt: u64,
+    lowest: u16,
+    highest: u16,
+    greeting: Bytes,
+}
+
+/// Why a Hello is turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Refuse {
+    Pair { pair: PairId },
+    SameNode,
+    Version { lowest: u16, highest: u16 },
+    Stale,
+}
+
+/// What the peer says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerHello {
+    /// Which node it is: always the other one.
+    pub node: Node,
+    /// Drawn once per boot of its machine.
+    pub boot: u128,
+    /// Drawn once per start of its program.
+    pub instance: u128,
+    /// The version both sides speak now.
+    pub version: u16,
+    /// Its [`Config::greeting`].
+    pub greeting: Bytes,
+}
+
+/// Why no session came about although somebody answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// TLS failed; a wrong key is told here.
+    #[error(transparent)]
+    Tls(TlsError),
+    /// The other side belongs to another installation.
+    #[error(
+        "the other node belongs to the pair {theirs}, this one to {ours}; connect the right cables or join it again"
+    )]
+    Pair {
+        /// Our pair.
+        ours: PairId,
+        /// The other side's pair.
+        theirs: PairId,
+    },
+    /// Both call themselves A, or both B.
+    #[error("the other node says it is node {node} as well; one of them is a copy and must be set up anew")]
+    SameNode {
+        /// The node both claim to be.
+        node: Node,
+    },
+    /// No common version.
+    #[error(
+        "the other node speaks versions {} to {}, this one {} to {}; update the older node first",
+        theirs.start(), theirs.end(), ours.start(), ours.end()
+    )]
+    Version {
+        /// What we speak.
+        ours: RangeInclusive<u16>,
+        /// What the other side speaks.
+        theirs: RangeInclusive<u16>,
+    },
+    /// A later attempt of the same node is already there.
+    #[error("a newer connection from the same node is in use")]
+    Stale,
+    /// The greeting broke off or was nonsense.
+    #[error(transparent)]
+    Frame(FrameError),
+    /// The greeting took too long.
+    #[error("the other side did not finish its greeting in time; check the network between the nodes")]
+    Timeout,
+}
+
+impl From<FrameError> for Refused {
+    /// A refused key shows up as a failed first read.
+    fn from(error: FrameError) -> Self {
+        match TlsError::of_frame(error) {
+            Ok(TlsError::Io(source)) => Self::Frame(FrameError::Io(source)),
+            Ok(tls) => Self::Tls(tls),
+            Err(frame) => Self::Frame(frame),
+        }
+    }
+}
+
+/// A greeted connection.
+pub(super) struct Greeted {
+    pub(super) channel: Channel,
+    pub(super) hello: PeerHello,
+    pub(super) attempt: u64,
+}
+
+fn hello_of(config: &Config, attempt: u64) -> Hello {
+    let mut greeting = config.greeting.clone();
+    greeting.truncate(MAX_GREETING);
+    Hello {
+        pair: config.pair,
+        node: config.node,
+        boot: config.boot,
+        instance: config.instance,
+        attempt,
+        lowest: *config.versions.start(),
+        highest: *config.versions.end(),
+        greeting,
+    }
+}
+
+/// The highest version in both ranges.
+fn common(ours: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Option<u16> {
+    let highest = *ours.end().min(theirs.end());
+    (highest >= *ours.start().max(theirs.start())).then_some(highest)
+}
+
+/// Decides over the other side's hello; the wire form and our own error say the same.
+fn judge(config: &Config, theirs: &Hello) -> Result<u16, (Refuse, Refused)> {
+    if theirs.pair != config.pair {
+        let reason = Refused::Pair { ours: config.pair, theirs: theirs.pair };
+        return Err((Refuse::Pair { pair: config.pair }, reason));
+    }
+    if theirs.node == config.node {
+        return Err((Refuse::SameNode, Refused::SameNode { node: config.node }));
+    }
+    let range = theirs.lowest..=theirs.highest;
+    common(&config.versions, &range).ok_or_else(|| {
+        let (lowest, highest) = (*config.versions.start(), *config.versions.end());
+        (Refuse::Version { lowest, highest }, Refused::Version { ours: config.versions.clone(), theirs: range })
+    })
+}
+
+impl Refuse {
+    fn explain(self, config: &Config) -> Refused {
+        match self {
+            Self::Pair { pair } => Refused::Pair { ours: config.pair, theirs: pair },
+            Self::SameNode => Refused::SameNode { node: config.node },
+            Self::Version { lowest, highest } => {
+                Refused::Version { ours: config.versions.clone(), theirs: lowest..=highest }
+            }
+            Self::Stale => Refused::Stale,
+        }
+    }
+}
+
+fn peer_hello(hello: Hello, version: u16) -> PeerHello {
+    PeerHello { node: hello.node, boot: hello.boot, instance: hello.instance, version, greeting: hello.greeting }
+}
+
+/// Greets as the side that dialled.
+pub(super) async fn greet(mut channel: Channel, config: &Config, attempt: u64) -> Result<Greeted, Refused> {
+    channel.reader.set_limit(MAX_HELLO);
+    channel.writer.send(HELLO, &hello_of(config, attempt)).await?;
+    let frame = channel.reader.require().await?;
+    if frame.kind == REFUSE {
+        return Err(frame.message::<Refuse>()?.explain(config));
+    }
+    let theirs: Hello = frame.expect(WELCOME)?;
+    let version = judge(config, &theirs).map_err(|(_, reason)| reason)?;
+    channel.writer.send_bytes(USE, &[]).await?;
+    channel.reader.set_limit(crate::frame::MAX_PAYLOAD);
+    Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })
+}
+
+/// Greets as the side that was dialled; `stale` tells whether this instance and attempt of the peer
+/// are older than the session in use.
+pub(super) async fn answer(
+    mut channel: Channel,
+    config: &Config,
+    stale: impl Fn(u128, u64) -> bool,
+) -> Result<Greeted, Refused> {
+    channel.reader.set_limit(MAX_HELLO);
+    let theirs: Hello = channel.reader.require().await?.expect(HELLO)?;
+    let verdict = match judge(config, &theirs) {
+        Ok(_) if stale(theirs.instance, theirs.attempt) => Err((Refuse::Stale, Refused::Stale)),
+        verdict => verdict,
+    };
+    let version = match verdict {
+        Ok(version) => version,
+        Err((refuse, reason)) => {
+            channel.writer.send(REFUSE, &refuse).await?;
+            channel.writer.close().await?;
+            return Err(reason);
+        }
+    };
+    channel.writer.send(WELCOME, &hello_of(config, 0)).await?;
+    channel.reader.require().await?.expect_empty(USE)?;
+    channel.reader.set_limit(crate::frame::MAX_PAYLOAD);
+    let attempt = theirs.attempt;
+    Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_highest_common_version_wins() {
+        assert_eq!(common(&(1..=3), &(2..=5)), Some(3));
+        assert_eq!(common(&(2..=5), &(1..=3)), Some(3));
+        assert_eq!(common(&(1..=1), &(1..=1)), Some(1));
+        assert_eq!(common(&(1..=2), &(3..=4)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_no_greeting_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = crate::frame::from_payload::<Hello>(&noise);
+            let _ = crate::frame::from_payload::<Refuse>(&noise);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Node B's side: answers who dials, and keeps the newest good session.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::hello::{Greeted, Refused, answer};
+use super::{Config, Down, Event, pump};
+use crate::net::bound_silence;
+use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
+
+/// Handshakes at once; more callers than that are turned away.
+const HANDSHAKES: usize = 16;
+/// Pause after the system could not accept (no file handles left), in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 100;
+
+/// Instance and attempt of the newest session.
+type Newest = watch::Sender<Option<(u128, u64)>>;
+
+pub(super) struct Listener {
+    config: Arc<Config>,
+    tls: Arc<ServerConfig>,
+    events: mpsc::Sender<Event>,
+    newest: Arc<Newest>,
+    session: u64,
+    current: Option<Running>,
+    told: Option<String>,
+}
+
+struct Running {
+    stop: pump::Stop,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn is_stale(newest: Option<(u128, u64)>, instance: u128, attempt: u64) -> bool {
+    newest.is_some_and(|(known, latest)| known == instance && attempt <= latest)
+}
+
+impl Listener {
+    pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
+        let tls = server_config(&config.identity, Trust::Pinned(config.peer), &[Protocol::Peer])?;
+        let newest = Arc::new(watch::Sender::new(None));
+        Ok(Self { config: Arc::new(config), tls, events, newest, session: 0, current: None, told: None })
+    }
+
+    pub(super) async fn run(mut self, listeners: Vec<TcpListener>) {
+        let (sender, mut callers) = mpsc::channel(HANDSHAKES);
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(accept_forever(listener, sender.clone()));
+        }
+        let mut handshakes = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some((stream, from)) = callers.recv() => {
+                    if handshakes.len() < HANDSHAKES {
+                        handshakes.spawn(self.handshake(stream, from));
+                    }
+                }
+                Some(done) = handshakes.join_next() => match done {
+                    Ok((from, Ok(greeted))) => self.take(from, greeted).await,
+                    Ok((from, Err(reason))) => self.tell(from, reason).await,
+                    Err(_) => {}
+                },
+                else => return,
+            }
+        }
+    }
+
+    fn handshake(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+    ) -> impl Future<Output = (SocketAddr, Result<Greeted, Refused>)> + Send + 'static {
+        let (config, tls, newest) = (Arc::clone(&self.config), Arc::clone(&self.tls), Arc::clone(&self.newest));
+        async move {
+            let limit = config.timing.handshake;
+            let greeting = async {
+                bound_silence(&stream, config.timing.silence * 10)
+                    .map_err(|error| Refused::Tls(TlsError::Io(error)))?;
+                let channel = accept(stream, tls, limit).await.map_err(Refused::Tls)?;
+                answer(channel, &config, |instance, attempt| is_stale(*newest.borrow(), instance, attempt)).await
+            };
+            (from, tokio::time::timeout(limit, greeting).await.unwrap_or(Err(Refused::Timeout)))
+        }
+    }
+
+    /// Puts a greeted connection in the place of the session there is.
+    async fn take(&mut self, from: SocketAddr, greeted: Greeted) {
+        let name = (greeted.hello.instance, greeted.attempt);
+        if is_stale(*self.newest.borrow(), name.0, name.1) {
+            return;
+        }
+        self.newest.send_replace(Some(name));
+        if let Some(mut old) = self.current.take() {
+            let (unused, _) = oneshot::channel();
+            let _ = std::mem::replace(&mut old.stop, unused).send(Down::Superseded);
+            let _ = (&mut old.task).await;
+        }
+        self.session += 1;
+        self.told = None;
+        let (stop, stopped) = oneshot::channel();
+        let (config, events, session) = (Arc::clone(&self.config), self.events.clone(), self.session);
+        let task = tokio::spawn(async move {
+            pump::run(greeted, session, from.to_string(), &config, &events, stopped).await;
+        });
+        self.current = Some(Running { stop, task });
+    }
+
+    async fn tell(&mut self, from: SocketAddr, reason: Refused) {
+        let news = reason.to_string();
+        if self.told.as_ref() != Some(&news) {
+            tracing::warn!(%from, %reason, "a caller was turned away");
+            self.told = Some(news);
+            let _ = self.events.send(Event::Refused { path: from.to_string(), reason }).await;
+        }
+    }
+}
+
+async fn accept_forever(listener: TcpListener, callers: mpsc::Sender<(TcpStream, SocketAddr)>) {
+    loop {
+        match listener.accept().await {
+            Ok(caller) => {
+                if callers.send(caller).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a caller could not be accepted");
+                tokio::time::sleep(std::time::Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            }
+        }
+    }
+}

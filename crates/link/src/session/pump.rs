@@ -1,0 +1,173 @@
+//! A session while it is up: frames in, frames out, and signs of life.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::hello::{ALIVE, DATA, Greeted};
+use super::outbox::{Outbox, Queued};
+use super::{Config, Down, Event, Timing};
+use crate::frame::{FrameError, FrameReader, FrameWriter};
+
+/// Queued bytes put into one write at most.
+const BATCH: usize = 256 << 10;
+
+/// A sign of life; also measures the round trip. Times in nanoseconds of the sender's session clock.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Alive {
+    /// When this was sent.
+    sent: u64,
+    /// `sent` of the last one received, 0 if none came yet.
+    echo: u64,
+    /// How long ago that was.
+    held: u64,
+}
+
+/// What both directions know about the signs of life.
+struct Pulse {
+    start: Instant,
+    heard: AtomicU64,
+    heard_at: AtomicU64,
+    round_trip: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    fn now(&self) -> u64 {
+        // Never 0, which means "none yet".
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn send(&self) -> Alive {
+        let sent = self.now();
+        let echo = self.heard.load(Ordering::Relaxed);
+        Alive { sent, echo, held: sent.saturating_sub(self.heard_at.load(Ordering::Relaxed)) }
+    }
+
+    fn hear(&self, alive: Alive) {
+        let now = self.now();
+        self.heard.store(alive.sent, Ordering::Relaxed);
+        self.heard_at.store(now, Ordering::Relaxed);
+        if alive.echo != 0 {
+            let trip = now.saturating_sub(alive.echo).saturating_sub(alive.held).max(1);
+            self.round_trip.store(trip, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells a running session to end; ends it as well when dropped.
+pub(super) type Stop = oneshot::Sender<Down>;
+
+/// Runs a greeted connection as session number `session`: `Up`, messages, `Down`.
+pub(super) async fn run(
+    greeted: Greeted,
+    session: u64,
+    path: String,
+    config: &Config,
+    events: &mpsc::Sender<Event>,
+    stop: oneshot::Receiver<Down>,
+) {
+    let round_trip = Arc::new(AtomicU64::new(0));
+    let (outbox, queue) = Outbox::new(config.queue_messages, config.queue_bytes, Arc::clone(&round_trip));
+    let pulse =
+        Arc::new(Pulse { start: Instant::now(), heard: AtomicU64::new(0), heard_at: AtomicU64::new(0), round_trip });
+    tracing::info!(session, path, version = greeted.hello.version, "the peer link is up");
+    if events.send(Event::Up { session, hello: greeted.hello, path, outbox }).await.is_err() {
+        return;
+    }
+    // Two tasks, not two branches of one: a flood from the peer would use up the task's budget and
+    // starve what this side has to send, its signs of life included.
+    let mut halves = JoinSet::new();
+    halves.spawn(receive(greeted.channel.reader, session, config.timing, Arc::clone(&pulse), events.clone()));
+    halves.spawn(transmit(greeted.channel.writer, queue, config.timing.alive, pulse));
+    let reason = tokio::select! {
+        biased;
+        reason = stop => reason.unwrap_or(Down::Dropped),
+        Some(reason) = halves.join_next() => reason.unwrap_or(Down::Dropped),
+    };
+    // No message of this session may come after its end.
+    halves.shutdown().await;
+    tracing::info!(session, %reason, "the peer link is down");
+    // If nobody listens any more, nobody needs to know.
+    let _ = events.send(Event::Down { session, reason }).await;
+}
+
+async fn receive(
+    mut reader: FrameReader<impl AsyncRead + Unpin>,
+    session: u64,
+    timing: Timing,
+    pulse: Arc<Pulse>,
+    events: mpsc::Sender<Event>,
+) -> Down {
+    loop {
+        let before = reader.received();
+        let frame = match tokio::time::timeout(timing.silence, reader.next()).await {
+            Ok(Ok(Some(frame))) => frame,
+            Ok(Ok(None)) => return Down::Closed,
+            Ok(Err(error)) => return Down::Broken(error),
+            Err(_) if reader.received() == before => return Down::Silent(timing.silence),
+            Err(_) => continue,
+        };
+        match frame.kind {
+            DATA => {
+                // While the owner is busy the peer is not read, and its silence not counted.
+                if events.send(Event::Message { session, payload: frame.payload }).await.is_err() {
+                    return Down::Dropped;
+                }
+            }
+            ALIVE => match frame.message() {
+                Ok(alive) => pulse.hear(alive),
+                Err(error) => return Down::Broken(error),
+            },
+            kind => return Down::Broken(FrameError::Unexpected { kind }),
+        }
+    }
+}
+
+async fn transmit(
+    mut writer: FrameWriter<impl AsyncWrite + Unpin>,
+    mut queue: mpsc::Receiver<Queued>,
+    alive: Duration,
+    pulse: Arc<Pulse>,
+) -> Down {
+    let mut beat = tokio::time::interval(alive);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let sent = tokio::select! {
+            biased;
+            _ = beat.tick() => writer.send(ALIVE, &pulse.send()).await,
+            message = queue.recv() => match message {
+                Some(message) => send_batch(&mut writer, &mut queue, message).await,
+                None => {
+                    // The session ends either way; the peer learns it sooner if this works.
+                    let _ = writer.close().await;
+                    return Down::Dropped;
+                }
+            },
+        };
+        if let Err(error) = sent {
+            return Down::Broken(error);
+        }
+    }
+}
+
+async fn send_batch(
+    writer: &mut FrameWriter<impl AsyncWrite + Unpin>,
+    queue: &mut mpsc::Receiver<Queued>,
+    first: Queued,
+) -> Result<(), FrameError> {
+    let mut bytes = first.payload.len();
+    writer.feed(DATA, &first.payload).await?;
+    drop(first);
+    while bytes < BATCH {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += next.payload.len();
+        writer.feed(DATA, &next.payload).await?;
+    }
+    writer.flush().await
+}

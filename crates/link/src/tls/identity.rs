@@ -1,0 +1,187 @@
+//! A node's or witness's key and certificate, and how they lie on disk.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::TlsError;
+use crate::Fingerprint;
+
+const CERTIFICATE_FILE: &str = "identity.crt";
+const KEY_FILE: &str = "identity.key";
+
+/// A private key (ECDSA P-256) and its self-signed certificate.
+///
+/// The certificate carries no name anyone checks and no lifetime that matters: clocks may be wrong
+/// by years. The fingerprint is the identity.
+pub struct Identity {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.fingerprint())
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self { certificate: self.certificate.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl Identity {
+    /// A new identity; `name` is shown by tools that print certificates, nothing relies on it.
+    ///
+    /// # Errors
+    /// [`TlsError::Generate`] if `name` cannot stand in a certificate.
+    pub fn generate(name: &str) -> Result<Self, TlsError> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(TlsError::Generate)?;
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(4096, 1, 1);
+        let certificate = params.self_signed(&key).map_err(TlsError::Generate)?;
+        Ok(Self {
+            certificate: certificate.der().clone(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).expect("a key just made has a known form"),
+        })
+    }
+
+    /// The identity kept in `directory` by [`Self::store`].
+    ///
+    /// # Errors
+    /// [`TlsError::File`] if a file cannot be read, [`TlsError::Damaged`] if it holds something else.
+    pub fn load(directory: &Path) -> Result<Self, TlsError> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            fs::read(&path).map(|text| (path.clone(), text)).map_err(|source| TlsError::File { path, source })
+        };
+        let (path, text) = read(CERTIFICATE_FILE)?;
+        let certificate = CertificateDer::from_pem_slice(&text).map_err(|_| TlsError::Damaged { path })?;
+        let (path, text) = read(KEY_FILE)?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| TlsError::Damaged { path })?;
+        Ok(Self { certificate, key })
+    }
+
+    /// Writes the identity into `directory`, the key readable by its owner only, and syncs it.
+    /// The certificate comes last: it marks a complete identity.
+    ///
+    /// # Errors
+    /// [`TlsError::File`] if a file cannot be written.
+    pub fn store(&self, directory: &Path) -> Result<(), TlsError> {
+        let key = pem("PRIVATE KEY", self.key.secret_der());
+        let certificate = pem("CERTIFICATE", &self.certificate);
+        for (name, mode, text) in [(KEY_FILE, 0o600, key), (CERTIFICATE_FILE, 0o644, certificate)] {
+            let path = directory.join(name);
+            write_synced(&path, mode, &text).map_err(|source| TlsError::File { path, source })?;
+        }
+        fs::File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| TlsError::File { path: directory.to_owned(), source })
+    }
+
+    /// The identity kept in `directory`, or a new one stored there if none was ever completed.
+    ///
+    /// # Errors
+    /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced silently.
+    pub fn load_or_generate(directory: &Path, name: &str) -> Result<Self, TlsError> {
+        if directory.join(CERTIFICATE_FILE).exists() {
+            return Self::load(directory);
+        }
+        let identity = Self::generate(name)?;
+        identity.store(directory)?;
+        Ok(identity)
+    }
+
+    /// The name by which others pin this identity.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.certificate)
+    }
+
+    pub(super) fn certificate(&self) -> CertificateDer<'static> {
+        self.certificate.clone()
+    }
+
+    pub(super) fn key(&self) -> PrivateKeyDer<'static> {
+        self.key.clone_key()
+    }
+
+    /// The certificate as PEM text, for servers with a TLS stack of their own (the web).
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        pem("CERTIFICATE", &self.certificate)
+    }
+
+    /// The private key as PEM text. Never log or send it.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        pem("PRIVATE KEY", self.key.secret_der())
+    }
+}
+
+fn write_synced(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    let _ = fs::remove_file(&partial);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(partial, path)
+}
+
+/// PEM as of RFC 7468.
+fn pem(label: &str, der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut body = String::new();
+    for group in der.chunks(3) {
+        let word = group.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let index = (word >> (18 - 6 * place)) & 63;
+            body.push(if place <= group.len() { char::from(ALPHABET[index as usize]) } else { '=' });
+        }
+    }
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_stored_identity_comes_back_and_its_key_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::load_or_generate(directory.path(), "node a").unwrap();
+        let again = Identity::load_or_generate(directory.path(), "other name").unwrap();
+        assert_eq!(identity.fingerprint(), again.fingerprint());
+        assert_eq!(identity.key.secret_der(), again.key.secret_der());
+        let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_reported_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        Identity::load_or_generate(directory.path(), "node a").unwrap();
+        fs::write(directory.path().join(KEY_FILE), "nothing").unwrap();
+        assert!(matches!(Identity::load_or_generate(directory.path(), "node a"), Err(TlsError::Damaged { .. })));
+    }
+
+    #[test]
+    fn pem_pads_every_length() {
+        for length in 0..70 {
+            let der: Vec<u8> = (0..length).collect();
+            let text = pem("CERTIFICATE", &der);
+            assert_eq!(CertificateDer::from_pem_slice(text.as_bytes()).unwrap().as_ref(), der);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Two nodes on loopback: sessions come up, carry, break, move to another path, or are refused.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Cable, within};
+use dyad_link::frame::MAX_PAYLOAD;
+use dyad_link::session::{Config, Down, Event, Outbox, Path, PeerHello, PeerLink, Refused, SendError, Timing};
+use dyad_link::tls::{Identity, TlsError};
+use dyad_link::{Node, PairId, net};
+
+struct Pair {
+    a: Config,
+    b: Config,
+}
+
+fn pair() -> Pair {
+    let (a, b) = (Identity::generate("a").unwrap(), Identity::generate("b").unwrap());
+    let (print_a, print_b) = (a.fingerprint(), b.fingerprint());
+    let id = PairId::generate();
+    let mut pair = Pair { a: Config::new(id, Node::A, a, print_b), b: Config::new(id, Node::B, b, print_a) };
+    for config in [&mut pair.a, &mut pair.b] {
+        // A busy test machine schedules late; the silence must not be mistaken for that.
+        config.timing =
+            Timing { alive: Duration::from_millis(50), silence: Duration::from_secs(2), ..Timing::default() };
+    }
+    pair
+}
+
+fn listen(config: Config) -> (PeerLink, SocketAddr) {
+    let listener = net::listen("[::1]:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    (PeerLink::listen(config, vec![listener]).unwrap(), address)
+}
+
+fn path(name: &str, peer: SocketAddr) -> Path {
+    Path { name: name.into(), peer, local: None }
+}
+
+async fn up(link: &mut PeerLink) -> (u64, PeerHello, String, Outbox) {
+    within("the session comes up", async {
+        loop {
+            match link.next().await.unwrap() {
+                Event::Up { session, hello, path, outbox } => return (session, hello, path, outbox),
+                Event::Refused { .. } => {}
+                other => panic!("expected Up, got {other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+async fn message(link: &mut PeerLink) -> Bytes {
+    match within("a message comes", link.next()).await {
+        Some(Event::Message { payload, .. }) => payload,
+        other => panic!("expected a message, got {other:?}"),
+    }
+}
+
+async fn down(link: &mut PeerLink) -> Down {
+    within("the session ends", async {
+        loop {
+            match link.next().await.unwrap() {
+                Event::Down { reason, .. } => return reason,
+                Event::Message { .. } => {}
+                other => panic!("expected Down, got {other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+async fn refused(link: &mut PeerLink) -> Refused {
+    match within("a refusal is told", link.next()).await {
+        Some(Event::Refused { reason, .. }) => reason,
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn messages_travel_both_ways_in_order() {
+    let Pair { mut a, mut b } = pair();
+    a.greeting = Bytes::from_static(b"from a");
+    (a.versions, b.versions) = (1..=3, 2..=7);
+    let (boot, instance) = (a.boot, a.instance);
+    let (mut b, address) = listen(b);
+    let mut a = PeerLink::dial(a, vec![path("cable", address)]).unwrap();
+    let (_, hello_b, name, to_b) = up(&mut a).await;
+    let (_, hello_a, _, to_a) = up(&mut b).await;
+    assert_eq!((hello_a.node, hello_b.node, name.as_str()), (Node::A, Node::B, "cable"));
+    assert_eq!((hello_a.version, hello_b.version), (3, 3));
+    assert_eq!((hello_a.boot, hello_a.instance, &hello_a.greeting[..]), (boot, instance, &b"from a"[..]));
+
+    let large = Bytes::from(vec![7; MAX_PAYLOAD]);
+    to_b.send(large.clone()).await.unwrap();
+    for number in 0..1000u16 {
+        to_b.send(Bytes::copy_from_slice(&number.to_le_bytes())).await.unwrap();
+    }
+    assert_eq!(message(&mut b).await, large);
+    for number in 0..1000u16 {
+        assert_eq!(&message(&mut b).await[..], number.to_le_bytes());
+    }
+    to_a.try_send(Bytes::from_static(b"back")).unwrap();
+    assert_eq!(&message(&mut a).await[..], b"back");
+    within("the round trip is measured", async {
+        while to_b.round_trip().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(to_b.round_trip().unwrap() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_cut_cable_is_noticed_and_the_other_one_used() {
+    let Pair { a, b } = pair();
+    let (mut b, address) = listen(b);
+    let (one, two) = (Cable::to(address).await, Cable::to(address).await);
+    let mut a = PeerLink::dial(a, vec![path("one", one.address), path("two", two.address)]).unwrap();
+    let (first, _, name, outbox) = up(&mut a).await;
+    let (_, _, _, _outbox_b) = up(&mut b).await;
+    assert_eq!(name, "one");
+
+    one.cut();
+    assert!(matches!(down(&mut a).await, Down::Silent(_)));
+    assert!(matches!(down(&mut b).await, Down::Silent(_) | Down::Superseded));
+    let (second, _, name, _to_b) = up(&mut a).await;
+    let (_, _, _, to_a) = up(&mut b).await;
+    assert_eq!((first, second, name.as_str()), (1, 2, "two"));
+    // The old outbox never reaches the new session.
+    assert_eq!(outbox.send(Bytes::from_static(b"late")).await, Err(SendError::Down));
+    to_a.send(Bytes::from_static(b"fresh")).await.unwrap();
+    assert_eq!(&message(&mut a).await[..], b"fresh");
+
+    // What the first cable held back belongs to a session that is over: nothing happens.
+    one.mend();
+    to_a.send(Bytes::from_static(b"still")).await.unwrap();
+    assert_eq!(&message(&mut a).await[..], b"still");
+}
+
+#[tokio::test]
+async fn a_path_taken_away_ends_its_session() {
+    let Pair { a, b } = pair();
+    let (mut b, address) = listen(b);
+    let spare = Cable::to(address).await;
+    let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
+    let (_, _, _, _outbox) = up(&mut a).await;
+    let (_, _, _, _outbox_b) = up(&mut b).await;
+    a.set_paths(vec![path("two", spare.address)]);
+    assert!(matches!(down(&mut a).await, Down::PathRemoved));
+    assert_eq!(up(&mut a).await.2, "two");
+}
+
+#[tokio::test]
+async fn a_restarted_node_takes_its_place_at_once() {
+    let Pair { a, b } = pair();
+    let (mut b, address) = listen(b);
+    let mut restarted = a.clone();
+    restarted.instance += 1;
+    let cable = Cable::to(address).await;
+    let mut old = PeerLink::dial(a, vec![path("one", cable.address)]).unwrap();
+    let (_, _, _, _outbox) = up(&mut old).await;
+    let (_, first, _, _outbox_b) = up(&mut b).await;
+    cable.cut();
+    drop(old);
+    let mut new = PeerLink::dial(restarted, vec![path("one", address)]).unwrap();
+    up(&mut new).await;
+    assert!(matches!(down(&mut b).await, Down::Superseded | Down::Silent(_)));
+    let (_, second, _, _) = up(&mut b).await;
+    assert_eq!(second.boot, first.boot);
+    assert_ne!(second.instance, first.instance);
+}
+
+#[tokio::test]
+async fn dropping_the_outbox_ends_the_session_in_order() {
+    let Pair { a, b } = pair();
+    let (mut b, address) = listen(b);
+    let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
+    let (_, _, _, to_b) = up(&mut a).await;
+    let (_, _, _, _to_a) = up(&mut b).await;
+    to_b.send(Bytes::from_static(b"last")).await.unwrap();
+    drop(to_b);
+    assert_eq!(&message(&mut b).await[..], b"last");
+    assert!(matches!(down(&mut b).await, Down::Closed));
+    assert!(matches!(down(&mut a).await, Down::Dropped));
+    up(&mut a).await;
+}
+
+#[tokio::test]
+async fn a_busy_owner_is_not_a_dead_path() {
+    let Pair { mut a, mut b } = pair();
+    for config in [&mut a, &mut b] {
+        config.timing.silence = Duration::from_millis(400);
+    }
+    let (mut b, address) = listen(b);
+    let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
+    let (_, _, _, to_b) = up(&mut a).await;
+    let (_, _, _, _to_a) = up(&mut b).await;
+    // Far more than all queues between the nodes hold; B reads none of it for three silences.
+    let sender = tokio::spawn(async move {
+        for _ in 0..200 {
+            to_b.send(Bytes::from(vec![1; 1 << 20])).await.unwrap();
+        }
+        to_b
+    });
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    for _ in 0..200 {
+        assert_eq!(message(&mut b).await.len(), 1 << 20);
+    }
+    drop(sender.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_foreign_key_is_refused_on_both_sides() {
+    let Pair { a, b } = pair();
+    let stranger = pair().a;
+    let (mut b, address) = listen(b);
+    // B does not know this key.
+    let mut dialler = PeerLink::dial(Config { peer: a.peer, ..stranger }, vec![path("one", address)]).unwrap();
+    let reason = refused(&mut dialler).await;
+    assert!(matches!(reason, Refused::Tls(TlsError::KeyRefused)), "{reason:?}");
+    assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::WrongKey { .. })));
+    assert!(reason.to_string().contains("refuses this node's key"));
+
+    // A expects another key than B's.
+    let mut a = PeerLink::dial(Config { peer: stranger.peer, ..a }, vec![path("one", address)]).unwrap();
+    assert!(matches!(refused(&mut a).await, Refused::Tls(TlsError::WrongKey { .. })));
+}
+
+#[tokio::test]
+async fn another_pair_is_refused_with_both_names() {
+    let Pair { a, b } = pair();
+    let ours = PairId::generate();
+    let theirs = b.pair;
+    let (mut b, address) = listen(b);
+    let mut a = PeerLink::dial(Config { pair: ours, ..a }, vec![path("one", address)]).unwrap();
+    let reason = refused(&mut a).await;
+    assert!(matches!(reason, Refused::Pair { .. }), "{reason:?}");
+    assert!(reason.to_string().contains(&theirs.to_string()) && reason.to_string().contains(&ours.to_string()));
+    assert!(matches!(refused(&mut b).await, Refused::Pair { .. }));
+}
+
+#[tokio::test]
+async fn two_nodes_of_one_name_and_versions_apart_are_refused() {
+    let Pair { a, b } = pair();
+    let (_b, address) = listen(Config { node: Node::A, versions: 4..=5, ..b });
+    let mut same = PeerLink::dial(a.clone(), vec![path("one", address)]).unwrap();
+    assert!(matches!(refused(&mut same).await, Refused::SameNode { node: Node::A }));
+    let mut old = PeerLink::dial(Config { node: Node::B, ..a }, vec![path("one", address)]).unwrap();
+    match refused(&mut old).await {
+        Refused::Version { ours, theirs } => assert_eq!((ours, theirs), (1..=1, 4..=5)),
+        other => panic!("expected versions, got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_without_our_protocol_does_not_disturb() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Pair { a, b } = pair();
+    let (mut b, address) = listen(b);
+    let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
+    let (_, _, _, _to_b) = up(&mut a).await;
+    let (_, _, _, to_a) = up(&mut b).await;
+    let mut stranger = tokio::net::TcpStream::connect(address).await.unwrap();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    within("the stranger is sent away", stranger.read_to_end(&mut answer)).await.ok();
+    to_a.send(Bytes::from_static(b"calm")).await.unwrap();
+    assert_eq!(&message(&mut a).await[..], b"calm");
+    assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::Protocol)));
+}
