@@ -1,0 +1,612 @@
+//! The world around two machines: time, network, witness, power.
+
+use std::collections::BTreeMap;
+
+use dyad_quorum::mutants::Mutants;
+use dyad_quorum::{
+    Action, Answer, Datagram, Event, Exception, MS, Members, NodeId, Proof, Quorum, Record, SEC, Seat, Setup, Time,
+    Timing, WitnessAsk, WitnessId, WitnessReply, acceptor,
+};
+
+use super::machine::{Machine, VMS, WriteId};
+use super::oracle::Oracle;
+use super::Dice;
+
+const PAIR: u128 = 0xD1AD;
+pub const WITNESS: WitnessId = WitnessId(77);
+/// How long the kernel takes to freeze or kill.
+const STOP_TIME: Time = 20 * MS;
+
+/// One direction of one path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    pub cut: bool,
+    /// Lost datagrams, of a thousand.
+    pub loss: u64,
+}
+
+/// Something on its way to a daemon.
+#[derive(Clone, Debug)]
+pub enum Incoming {
+    Datagram(u8, Datagram),
+    Witness(u64, WitnessReply),
+    Persisted(u64, Record),
+    PersistFailed(u64),
+    Frozen,
+    Killed,
+    Replicate(usize, WriteId, u64),
+    Replicated(usize, WriteId),
+    Wake,
+    Mirror,
+    Told(Event),
+}
+
+#[derive(Clone, Debug)]
+enum Due {
+    /// For the daemon of this life.
+    In(NodeId, u64, Incoming),
+    /// For whatever daemon runs then.
+    Net(NodeId, Incoming),
+    Witness(NodeId, u64, u64, WitnessAsk),
+    Watchdog(NodeId, u64),
+    PowerOn(NodeId),
+}
+
+/// The pair and its surroundings.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub now: Time,
+    pub dice: Dice,
+    pub nodes: [Machine; 2],
+    /// `links[path][from]`.
+    pub links: [[Link; 2]; 2],
+    pub witness: Record,
+    pub witness_up: bool,
+    /// Who reaches the witness.
+    pub reach: [bool; 2],
+    pub witness_rtt: Time,
+    /// Replies of the witness lost, of a thousand.
+    pub witness_loss: u64,
+    pub timing: Timing,
+    pub mutants: Mutants,
+    pub oracle: Oracle,
+    pub violation: Option<String>,
+    pub resync_time: Time,
+    pub peer_watchdog: bool,
+    queue: BTreeMap<(Time, u64), Due>,
+    number: u64,
+}
+
+impl Pair {
+    /// Both nodes in sync, tie at the witness, VM 0 on A and VM 1 on B.
+    pub fn protected(seed: u64) -> Pair {
+        Pair::protected_with(seed, Timing { readmit_after: 5 * SEC, ..Timing::default() }, Mutants::NONE)
+    }
+
+    pub fn protected_with(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
+        let mut pair = Pair::founded(seed, timing, mutants);
+        pair.tell(NodeId::A, Event::Admit { incarnation: 202 });
+        pair.until("B joins", 60, |pair| pair.nodes[0].config().members == Members::Both);
+        pair.tell(NodeId::A, Event::Enrol { witness: WITNESS, incarnation: 303 });
+        pair.until("the tie goes to the witness", 60, |pair| pair.is("D(W)"));
+        pair.place(1, NodeId::B);
+        pair.until("both VMs run", 10, |pair| pair.runner(0).is_some() && pair.runner(1) == Some(NodeId::B));
+        pair.run(SEC);
+        pair
+    }
+
+    /// Moves a VM, stopped in between. The document is replicated, so both nodes are in sync.
+    pub fn place(&mut self, vm: usize, to: NodeId) {
+        assert_eq!(self.nodes[0].config().members, Members::Both);
+        for machine in &mut self.nodes {
+            machine.disk.owner[vm] = to;
+            machine.vms[vm] = false;
+            machine.pending[vm] = None;
+        }
+    }
+
+    /// A alone, B with an empty store, the witness not enrolled.
+    pub fn founded(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
+        let nodes = [
+            Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)),
+            Machine::new(NodeId::B, Record::fresh(202)),
+        ];
+        let mut pair = Pair {
+            now: SEC,
+            dice: Dice(seed),
+            nodes,
+            links: Default::default(),
+            witness: Record::witness(WITNESS, 303),
+            witness_up: true,
+            reach: [true; 2],
+            witness_rtt: 50 * MS,
+            witness_loss: 0,
+            timing,
+            mutants,
+            oracle: Oracle::default(),
+            violation: None,
+            resync_time: SEC,
+            peer_watchdog: true,
+            queue: BTreeMap::new(),
+            number: 0,
+        };
+        pair.power_on(NodeId::A);
+        pair.power_on(NodeId::B);
+        pair
+    }
+
+    // ---- faults -------------------------------------------------------------------------------------------------
+
+    pub fn power_on(&mut self, node: NodeId) {
+        let machine = &mut self.nodes[node.index()];
+        if machine.up {
+            return;
+        }
+        machine.up = true;
+        machine.boots += 1;
+        machine.boot_at = self.now;
+        self.start_core(node);
+    }
+
+    pub fn power_on_in(&mut self, node: NodeId, delay: Time) {
+        self.put(delay, Due::PowerOn(node));
+    }
+
+    pub fn power_off(&mut self, node: NodeId) {
+        self.tear_writes(node);
+        let machine = &mut self.nodes[node.index()];
+        machine.up = false;
+        machine.core = None;
+        machine.life += 1;
+        machine.vms = [false; VMS];
+        machine.frozen = false;
+        machine.stopped = false;
+        machine.backlog.clear();
+        machine.watchdog_at = Time::MAX;
+    }
+
+    /// `kill -9` of the daemon, which init restarts at once. VMs stay as they are.
+    pub fn restart_core(&mut self, node: NodeId) {
+        if self.nodes[node.index()].up {
+            self.tear_writes(node);
+            self.start_core(node);
+        }
+    }
+
+    pub fn stop_core(&mut self, node: NodeId) {
+        self.nodes[node.index()].stopped = true;
+    }
+
+    pub fn continue_core(&mut self, node: NodeId) {
+        self.nodes[node.index()].stopped = false;
+        let backlog = std::mem::take(&mut self.nodes[node.index()].backlog);
+        for incoming in backlog {
+            self.incoming(node, incoming);
+        }
+        self.feed(node, Event::Tick);
+    }
+
+    pub fn cut_all(&mut self, cut: bool) {
+        for path in 0..2 {
+            self.cut(path, cut);
+        }
+    }
+
+    pub fn cut(&mut self, path: usize, cut: bool) {
+        for link in &mut self.links[path] {
+            link.cut = cut;
+        }
+    }
+
+    /// A write under way when the power goes may or may not be on the disk.
+    fn tear_writes(&mut self, node: NodeId) {
+        let life = self.nodes[node.index()].life;
+        let under_way: Vec<Record> = self
+            .queue
+            .values()
+            .filter_map(|due| match due {
+                Due::In(to, of, Incoming::Persisted(_, record)) if *to == node && *of == life => Some(record.clone()),
+                _ => None,
+            })
+            .collect();
+        for record in under_way {
+            if self.dice.chance(500) {
+                self.nodes[node.index()].disk.record = record;
+            }
+        }
+    }
+
+    fn start_core(&mut self, node: NodeId) {
+        let (peer_watchdog, timing, mutants) = (self.peer_watchdog, self.timing.clone(), self.mutants);
+        let now = self.now;
+        let machine = &mut self.nodes[node.index()];
+        machine.life += 1;
+        let setup = Setup {
+            me: node,
+            pair: PAIR,
+            boot: machine.boot_id(),
+            paths: 2,
+            timing,
+            watchdog: peer_watchdog,
+            peer_watchdog,
+        };
+        machine.core = Some(Quorum::sabotaged(setup, machine.disk.record.clone(), machine.clock(now), mutants));
+        machine.peer_holds = [(0, 0); VMS];
+        machine.pending = [None; VMS];
+        machine.syncing = false;
+        machine.stopped = false;
+        machine.goodbye_done = false;
+        machine.backlog.clear();
+        machine.wake_at = 0;
+        if machine.watchdog_at == Time::MAX {
+            machine.watchdog_at = now + 3 * SEC;
+            let life = machine.boots;
+            self.put(3 * SEC, Due::Watchdog(node, life));
+        }
+        let found = self.nodes[node.index()].vms.contains(&true);
+        self.feed(node, if found { Event::VmsRunning(true) } else { Event::Tick });
+        self.put_in(node, 10 * MS, Incoming::Mirror);
+    }
+
+    // ---- time ---------------------------------------------------------------------------------------------------
+
+    pub fn run(&mut self, length: Time) {
+        let end = self.now + length;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `condition` holds; panics with the state after `seconds`.
+    pub fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&Pair) -> bool) {
+        let end = self.now + seconds * SEC;
+        while !condition(self) {
+            let more = self.step(end);
+            self.demand();
+            assert!(more, "waited {seconds} s in vain: {what}\n{}", self.picture());
+        }
+    }
+
+    /// Fails the test if an invariant was broken.
+    pub fn demand(&self) {
+        if let Some(violation) = &self.violation {
+            panic!("{violation}\n{}", self.picture());
+        }
+    }
+
+    fn step(&mut self, end: Time) -> bool {
+        let Some(entry) = self.queue.first_entry() else { return false };
+        if entry.key().0 > end {
+            return false;
+        }
+        let ((at, _), due) = entry.remove_entry();
+        self.now = self.now.max(at);
+        self.fire(due);
+        let bases = [self.nodes[0].config(), self.nodes[1].config(), &self.witness.base];
+        let verdict = self.oracle.check(&self.nodes, bases);
+        if let Err(violation) = verdict {
+            self.violation.get_or_insert(violation);
+        }
+        true
+    }
+
+    fn put(&mut self, delay: Time, due: Due) {
+        self.number += 1;
+        self.queue.insert((self.now + delay, self.number), due);
+    }
+
+    fn put_in(&mut self, node: NodeId, delay: Time, incoming: Incoming) {
+        let life = self.nodes[node.index()].life;
+        self.put(delay, Due::In(node, life, incoming));
+    }
+
+    fn fire(&mut self, due: Due) {
+        match due {
+            Due::In(node, life, incoming) => {
+                let machine = &mut self.nodes[node.index()];
+                if machine.life != life {
+                    return;
+                }
+                if machine.stopped {
+                    machine.backlog.push(incoming);
+                } else {
+                    self.incoming(node, incoming);
+                }
+            }
+            Due::Net(node, incoming) => {
+                let life = self.nodes[node.index()].life;
+                if self.nodes[node.index()].up {
+                    self.fire(Due::In(node, life, incoming));
+                }
+            }
+            Due::Witness(from, life, id, ask) => self.at_witness(from, life, id, ask),
+            Due::Watchdog(node, boot) => {
+                let machine = &self.nodes[node.index()];
+                if machine.boots != boot || !machine.up {
+                    return;
+                }
+                if self.now >= machine.watchdog_at {
+                    self.power_off(node);
+                    self.power_on_in(node, 10 * SEC);
+                } else {
+                    let delay = machine.watchdog_at - self.now;
+                    self.put(delay, Due::Watchdog(node, boot));
+                }
+            }
+            Due::PowerOn(node) => self.power_on(node),
+        }
+    }
+
+    fn at_witness(&mut self, from: NodeId, life: u64, id: u64, ask: WitnessAsk) {
+        let half = self.witness_rtt / 2;
+        let reachable = self.witness_up && self.reach[from.index()];
+        let reply = if !reachable {
+            WitnessReply::Unreachable
+        } else {
+            // A stored answer is durable here at once; losing the reply is the network's part.
+            let answer: Answer = acceptor::answer(&mut self.witness, &ask);
+            if self.dice.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+        };
+        self.put(half, Due::In(from, life, Incoming::Witness(id, reply)));
+    }
+
+    // ---- one machine --------------------------------------------------------------------------------------------
+
+    /// A person or the rest of the daemon tells the machine something.
+    pub fn tell(&mut self, node: NodeId, event: Event) {
+        match event {
+            Event::Goodbye => self.nodes[node.index()].leaving = true,
+            Event::Stay => self.nodes[node.index()].leaving = false,
+            _ => {}
+        }
+        self.put_in(node, 0, Incoming::Told(event));
+    }
+
+    pub fn prove(&mut self, node: NodeId, proof: Proof) {
+        self.tell(node, Event::Proof(proof));
+    }
+
+    pub fn except(&mut self, node: NodeId, list: Vec<Exception>) {
+        self.tell(node, Event::Exceptions(list));
+    }
+
+    fn incoming(&mut self, node: NodeId, incoming: Incoming) {
+        match incoming {
+            Incoming::Datagram(path, datagram) => self.feed(node, Event::Peer { path, datagram }),
+            Incoming::Witness(id, reply) => self.feed(node, Event::Witness { id, reply }),
+            Incoming::Persisted(token, record) => {
+                self.nodes[node.index()].disk.record = record;
+                self.feed(node, Event::Persisted { token });
+            }
+            Incoming::PersistFailed(token) => self.feed(node, Event::PersistFailed { token }),
+            Incoming::Frozen => {
+                self.nodes[node.index()].frozen = true;
+                self.feed(node, Event::VmsFrozen);
+            }
+            Incoming::Killed => {
+                self.nodes[node.index()].vms = [false; VMS];
+                self.nodes[node.index()].frozen = false;
+                self.feed(node, Event::VmsKilled);
+            }
+            Incoming::Wake => {
+                self.nodes[node.index()].wake_at = 0;
+                self.feed(node, Event::Tick);
+            }
+            Incoming::Told(event) => self.feed(node, event),
+            Incoming::Mirror => self.mirror(node),
+            Incoming::Replicate(vm, write, epoch) => {
+                let machine = &mut self.nodes[node.index()];
+                // A replica refuses an epoch that is not that of its base.
+                if machine.core.is_some() && machine.config().epoch == epoch {
+                    machine.disk.data[vm] = machine.disk.data[vm].max(write);
+                    self.to_peer(node, Incoming::Replicated(vm, write));
+                }
+            }
+            Incoming::Replicated(vm, write) => {
+                let machine = &mut self.nodes[node.index()];
+                machine.peer_holds[vm] = machine.peer_holds[vm].max(write);
+                self.acknowledge(node);
+            }
+        }
+    }
+
+    fn feed(&mut self, node: NodeId, event: Event) {
+        let now = self.now;
+        let machine = &mut self.nodes[node.index()];
+        let clock = machine.clock(now);
+        let Some(core) = machine.core.as_mut() else { return };
+        let mut actions = Vec::new();
+        core.handle(clock, event, &mut actions);
+        for action in actions {
+            self.act(node, action);
+        }
+        self.start_vms(node);
+        self.acknowledge(node);
+        let machine = &mut self.nodes[node.index()];
+        let core = machine.core.as_ref().expect("still there");
+        if core.watchdog_ok(clock) {
+            machine.watchdog_at = now + 3 * SEC;
+        }
+        let wake = machine.real(core.next_wakeup().max(clock + 1));
+        if machine.wake_at == 0 || wake < machine.wake_at {
+            machine.wake_at = wake;
+            self.put_in(node, wake - now, Incoming::Wake);
+        }
+    }
+
+    fn act(&mut self, node: NodeId, action: Action) {
+        match action {
+            Action::Send { path, datagram } => {
+                let paths = path.map_or(0..2, |path| path..path + 1);
+                for path in paths {
+                    let link = self.links[usize::from(path)][node.index()];
+                    if !link.cut && !self.dice.chance(link.loss) {
+                        let delay = 100_000 + self.dice.below(MS);
+                        self.put(delay, Due::Net(node.peer(), Incoming::Datagram(path, datagram.clone())));
+                    }
+                }
+            }
+            Action::AskWitness { id, ask } => {
+                let life = self.nodes[node.index()].life;
+                self.put(self.witness_rtt / 2, Due::Witness(node, life, id, ask));
+            }
+            Action::Persist { token, record } => {
+                let delay = MS + self.dice.below(4 * MS);
+                let broken = self.nodes[node.index()].disk.broken;
+                let outcome =
+                    if broken { Incoming::PersistFailed(token) } else { Incoming::Persisted(token, record) };
+                self.put_in(node, delay, outcome);
+            }
+            Action::Freeze => {
+                self.nodes[node.index()].freezes += 1;
+                self.put_in(node, STOP_TIME, Incoming::Frozen);
+            }
+            Action::Thaw => self.nodes[node.index()].frozen = false,
+            Action::Kill { .. } => {
+                self.nodes[node.index()].kills += 1;
+                self.put_in(node, STOP_TIME, Incoming::Killed);
+            }
+            Action::PeerVmsAllowed => self.nodes[node.index()].disk.owner = [node; VMS],
+            Action::AckSet(set) => self.nodes[node.index()].ack_set = Some(set),
+            Action::Config(_) => self.nodes[node.index()].configs += 1,
+            Action::Note(note) => {
+                let now = self.now;
+                self.nodes[node.index()].notes.push((now, note));
+            }
+            Action::GoodbyeDone => self.nodes[node.index()].goodbye_done = true,
+            Action::Alarm(_) | Action::Clear(_) => {}
+        }
+    }
+
+    fn start_vms(&mut self, node: NodeId) {
+        for vm in 0..VMS {
+            let machine = &mut self.nodes[node.index()];
+            let clock = machine.clock(self.now);
+            let core = machine.core.as_mut().expect("the daemon runs");
+            let wanted = machine.disk.owner[vm] == node && !machine.vms[vm] && !machine.leaving;
+            if wanted && !machine.frozen && core.may_run(clock) {
+                let mut actions = Vec::new();
+                core.handle(clock, Event::VmsRunning(true), &mut actions);
+                if core.may_run(clock) {
+                    machine.vms[vm] = true;
+                }
+                for action in actions {
+                    self.act(node, action);
+                }
+            }
+        }
+    }
+
+    // ---- the mirror, as little of it as the invariants need -------------------------------------------------------
+
+    fn linked(&self) -> bool {
+        (0..2).any(|path| !self.links[path][0].cut && !self.links[path][1].cut)
+    }
+
+    fn to_peer(&mut self, node: NodeId, incoming: Incoming) {
+        if self.linked() {
+            let delay = 100_000 + self.dice.below(MS);
+            self.put(delay, Due::Net(node.peer(), incoming));
+        }
+    }
+
+    /// The writers and the resync, every 20 ms.
+    fn mirror(&mut self, node: NodeId) {
+        self.put_in(node, 20 * MS, Incoming::Mirror);
+        for vm in 0..VMS {
+            let machine = &mut self.nodes[node.index()];
+            let epoch = machine.config().epoch;
+            if !machine.executing(vm) {
+                machine.pending[vm] = None;
+                continue;
+            }
+            let write = *machine.pending[vm].get_or_insert((epoch, machine.disk.data[vm].1 + 1));
+            machine.disk.data[vm] = machine.disk.data[vm].max(write);
+            self.to_peer(node, Incoming::Replicate(vm, write, epoch));
+        }
+        self.acknowledge(node);
+        self.resync(node);
+    }
+
+    fn acknowledge(&mut self, node: NodeId) {
+        let machine = &mut self.nodes[node.index()];
+        let Some(core) = &machine.core else { return };
+        let set = core.ack_set();
+        for vm in 0..VMS {
+            let Some(write) = machine.pending[vm] else { continue };
+            let held = !set.has(node.peer()) || machine.peer_holds[vm] >= write;
+            // Guest I/O is held while the VMs are frozen, and only a writer in sync may acknowledge.
+            if held && machine.executing(vm) && set.has(node) {
+                machine.pending[vm] = None;
+                self.oracle.acked[vm] = self.oracle.acked[vm].max(write);
+            }
+        }
+    }
+
+    /// A solo node brings its peer up to date.
+    fn resync(&mut self, node: NodeId) {
+        let peer = node.peer();
+        let base = self.nodes[node.index()].config().clone();
+        let solo = base.members == Members::only(node);
+        let ready = solo
+            && self.linked()
+            && self.nodes[peer.index()].up
+            && !self.nodes[peer.index()].stopped
+            && self.nodes[peer.index()].config() == &base;
+        let syncing = self.nodes[node.index()].syncing;
+        if solo && !ready && syncing {
+            self.nodes[node.index()].syncing = false;
+            self.feed(node, Event::PeerDirty);
+        } else if ready && !syncing {
+            self.nodes[node.index()].syncing = true;
+            self.put_in(node, self.resync_time, Incoming::Told(Event::PeerClean));
+        } else if ready && self.nodes[node.index()].ack_set == Some(Members::Both) {
+            // Both acknowledge now: what was acknowledged before is copied, then it is said.
+            let disk = self.nodes[node.index()].disk.clone();
+            self.nodes[peer.index()].disk.data = disk.data;
+            self.nodes[peer.index()].disk.owner = disk.owner;
+            self.feed(node, Event::AckPeer);
+        } else if !solo {
+            self.nodes[node.index()].syncing = false;
+        }
+    }
+
+    // ---- looking ------------------------------------------------------------------------------------------------
+
+    /// Whether every running node's durable configuration that is newest looks like this, for example "D(W)", "S(A)".
+    pub fn is(&self, shape: &str) -> bool {
+        let Some(newest) = self.oracle.newest() else { return false };
+        let name = match (newest.members.solo(), newest.tie) {
+            (Some(node), _) => format!("S({node})"),
+            (None, Seat::W) => "D(W)".to_string(),
+            (None, tie) => format!("D({tie:?})"),
+        };
+        name == shape && self.nodes.iter().all(|node| !node.up || !newest.members.has(node.id) || node.config() == newest)
+    }
+
+    /// Where a VM executes.
+    pub fn runner(&self, vm: usize) -> Option<NodeId> {
+        self.nodes.iter().find(|machine| machine.executing(vm)).map(|machine| machine.id)
+    }
+
+    pub fn picture(&self) -> String {
+        let mut text = format!("at {} ms\n", self.now / MS);
+        for machine in &self.nodes {
+            text += &format!(
+                "{}: up {} vms {:?} frozen {} owner {:?} data {:?} standing {:?}\n  record {:?}\n",
+                machine.id,
+                machine.up,
+                machine.vms,
+                machine.frozen,
+                machine.disk.owner,
+                machine.disk.data,
+                machine.core.as_ref().map(|core| core.standing()),
+                machine.disk.record,
+            );
+            for (at, note) in machine.notes.iter().rev().take(12).rev() {
+                text += &format!("  {} ms {note:?}\n", at / MS);
+            }
+        }
+        text += &format!("W: {:?}\nacked {:?}\n", self.witness, self.oracle.acked);
+        text
+    }
+}

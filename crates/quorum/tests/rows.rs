@@ -1,0 +1,856 @@
+//! The fault table of the design, row by row, on a whole simulated pair. The oracle checks I1 to I5 after every event.
+//!
+//! Rows that need what this crate does not know (wall clock, migration, disks, many pairs, other versions) are the
+//! simulator's and the rig's.
+
+mod pair;
+
+use dyad_quorum::{
+    Action, Body, Datagram, Event, Exception, MS, Members, Need, NodeId, Note, Proof, SEC, Seat, Standing, Time, Timing,
+    Why, WitnessId, acceptor,
+};
+use pair::Pair;
+
+const A: NodeId = NodeId::A;
+const B: NodeId = NodeId::B;
+
+/// D + one round trip to the witness + what the simulated disks and network take.
+const DECIDED: Time = 800 * MS;
+
+/// Longest time a VM did not execute while `run` ran.
+fn longest_pause(pair: &mut Pair, vm: usize, length: Time) -> Time {
+    let end = pair.now + length;
+    let (mut since, mut longest) = (pair.now, 0);
+    while pair.now < end {
+        pair.run(5 * MS);
+        if pair.runner(vm).is_some() {
+            since = pair.now;
+        }
+        longest = longest.max(pair.now - since);
+    }
+    longest
+}
+
+fn noted(pair: &Pair, node: NodeId, wanted: impl Fn(&Note) -> bool) -> Option<Time> {
+    pair.nodes[node.index()].notes.iter().rev().find(|(_, note)| wanted(note)).map(|(at, _)| *at)
+}
+
+fn standing(pair: &Pair, node: NodeId) -> Standing {
+    pair.nodes[node.index()].q().standing()
+}
+
+fn kills(pair: &Pair) -> [u64; 2] {
+    [pair.nodes[0].kills, pair.nodes[1].kills]
+}
+
+#[test]
+fn a_pair_forms_and_is_protected() {
+    let mut pair = Pair::protected(1);
+    pair.run(60 * SEC);
+    pair.demand();
+    assert!(pair.is("D(W)"), "{}", pair.picture());
+    assert_eq!((pair.runner(0), pair.runner(1)), (Some(A), Some(B)), "{}", pair.picture());
+    assert_eq!(pair.nodes[0].freezes + pair.nodes[1].freezes, 0);
+    assert_eq!(pair.nodes[0].q().alarms().count(), 0);
+}
+
+fn lose_power(node: NodeId) {
+    let other = node.peer();
+    let mut pair = Pair::protected(2);
+    let start = pair.now;
+    let fence = pair.nodes[0].q().grant_until().max(pair.nodes[1].q().grant_until());
+    pair.power_off(node);
+    let own = other.index();
+    assert_eq!(longest_pause(&mut pair, own, 2 * SEC), 0, "the survivor's own VM goes on");
+    let shape = format!("S({other})");
+    assert!(pair.is(&shape), "{}", pair.picture());
+    let chosen = noted(&pair, other, |note| matches!(note, Note::Chosen { .. })).expect("noted");
+    assert!(chosen - start <= DECIDED + 300 * MS, "{}", pair.picture());
+    assert!(noted(&pair, other, |note| matches!(note, Note::Detected { .. })).is_some());
+    pair.until("the dead node's VM starts", 10, |pair| pair.runner(node.index()) == Some(other));
+    let fence_prime = pair.timing.fence_grantor();
+    assert!(pair.now >= start + fence_prime - 200 * MS && pair.now <= start + fence_prime + SEC, "{fence}");
+    pair.demand();
+    // It comes back by itself.
+    pair.power_on(node);
+    pair.until("protected again", 60, |pair| pair.is("D(W)"));
+    pair.run(10 * SEC);
+    pair.demand();
+}
+
+#[test]
+fn row_01_b_loses_power() {
+    lose_power(B);
+}
+
+#[test]
+fn row_02_a_loses_power() {
+    lose_power(A);
+}
+
+#[test]
+fn row_03_all_links_cut_with_the_witness_in_sight() {
+    for seed in 0..20 {
+        let mut pair = Pair::protected(seed);
+        let before = pair.oracle.decisions;
+        pair.cut_all(true);
+        pair.until("one decision", 5, |pair| pair.is("S(A)"));
+        pair.until("the loser kills", 5, |pair| pair.nodes[1].kills == 1);
+        pair.until("its VM moves", 10, |pair| pair.runner(1) == Some(A));
+        assert_eq!(pair.oracle.decisions, before + 1, "{}", pair.picture());
+        assert_eq!(pair.runner(0), Some(A));
+        assert_eq!(pair.nodes[0].kills, 0);
+        pair.cut_all(false);
+        pair.until("healed", 60, |pair| pair.is("D(W)"));
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_04_one_of_two_links_cut_only_alarms() {
+    let mut pair = Pair::protected(4);
+    let before = pair.oracle.decisions;
+    pair.cut(1, true);
+    pair.run(120 * SEC);
+    pair.demand();
+    assert_eq!(pair.oracle.decisions, before);
+    assert_eq!(pair.nodes[0].freezes + pair.nodes[1].freezes, 0);
+    let alarms: Vec<_> = pair.nodes[0].q().alarms().collect();
+    assert_eq!(alarms, [dyad_quorum::Alarm::PathDown(1)]);
+}
+
+#[test]
+fn row_05_witness_lost_for_ten_minutes() {
+    let mut pair = Pair::protected(5);
+    pair.witness_up = false;
+    let lost = pair.now;
+    pair.until("the tie is delegated", 60, |pair| pair.is("D(A)"));
+    assert!(pair.now - lost >= 25 * SEC, "{}", pair.picture());
+    pair.run(600 * SEC);
+    assert!(pair.is("D(A)"));
+    pair.witness_up = true;
+    let back = pair.now;
+    pair.until("the tie returns", 120, |pair| pair.is("D(W)"));
+    assert!(pair.now - back >= 55 * SEC);
+    pair.run(10 * SEC);
+    pair.demand();
+    assert_eq!(pair.nodes[0].freezes + pair.nodes[1].freezes, 0, "no effect on I/O");
+}
+
+fn delegated(seed: u64) -> Pair {
+    let mut pair = Pair::protected(seed);
+    pair.witness_up = false;
+    pair.until("the tie is delegated", 60, |pair| pair.is("D(A)"));
+    pair.run(SEC);
+    pair
+}
+
+#[test]
+fn row_06_tie_holder_survives_without_the_witness() {
+    let mut pair = delegated(6);
+    pair.power_off(B);
+    pair.until("solo", 2, |pair| pair.is("S(A)"));
+    pair.until("all VMs", 10, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.demand();
+}
+
+#[test]
+fn row_07_without_the_tie_holder_the_other_stays_paused() {
+    let mut pair = delegated(7);
+    pair.power_off(A);
+    pair.run(60 * SEC);
+    pair.demand();
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    assert_eq!(standing(&pair, B), Standing::Paused { needs: Need::Node(A) });
+    assert_eq!(pair.nodes[1].kills, 0);
+    pair.power_on(A);
+    pair.until("resumed", 30, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+    pair.demand();
+}
+
+#[test]
+fn row_08_witness_and_node_lost_together() {
+    let mut pair = Pair::protected(8);
+    pair.witness_up = false;
+    pair.run(10 * SEC);
+    pair.power_off(B);
+    pair.run(30 * SEC);
+    assert_eq!(pair.runner(0), None, "{}", pair.picture());
+    assert_eq!(standing(&pair, A), Standing::Paused { needs: Need::PeerOrWitness });
+    pair.witness_up = true;
+    pair.until("resumed", 10, |pair| pair.is("S(A)") && pair.runner(0) == Some(A));
+    pair.until("all VMs", 10, |pair| pair.runner(1) == Some(A));
+    assert_eq!(kills(&pair), [0, 0], "resumed without reboot");
+    pair.demand();
+}
+
+fn solo(seed: u64) -> Pair {
+    let mut pair = Pair::protected(seed);
+    pair.power_off(B);
+    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    pair.until("all VMs", 10, |pair| pair.runner(1) == Some(A));
+    pair.run(5 * SEC);
+    pair
+}
+
+#[test]
+fn row_09_solo_node_does_not_need_the_witness() {
+    let mut pair = solo(9);
+    pair.witness_up = false;
+    assert_eq!(longest_pause(&mut pair, 0, 300 * SEC), 0);
+    assert!(pair.is("S(A)"));
+    pair.demand();
+}
+
+#[test]
+fn row_10_out_of_date_node_refuses() {
+    let mut pair = solo(10);
+    pair.power_off(A);
+    pair.run(SEC);
+    pair.power_on(B);
+    pair.run(60 * SEC);
+    pair.demand();
+    assert_eq!(standing(&pair, B), Standing::OutOfSync { holder: A, holder_alive: false });
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+}
+
+#[test]
+fn row_11_solo_node_power_cycles_alone() {
+    let mut pair = solo(11);
+    pair.witness_up = false;
+    pair.power_off(A);
+    pair.run(30 * SEC);
+    pair.power_on(A);
+    pair.until("starts alone", 1, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.demand();
+}
+
+#[test]
+fn row_12_both_lose_power_and_form_without_the_witness() {
+    for seed in 0..10 {
+        let mut pair = Pair::protected(seed);
+        pair.witness_up = false;
+        let before = pair.oracle.decisions;
+        pair.power_off(A);
+        pair.power_off(B);
+        pair.run(20 * SEC);
+        pair.power_on_in(A, pair.dice.clone().below(4000) * MS);
+        pair.power_on(B);
+        pair.until("both run", 8, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+        assert_eq!(pair.oracle.decisions, before, "no decision is needed");
+        pair.until("the tie is delegated", 60, |pair| pair.is("D(A)"));
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_13_only_b_returns_with_the_witness() {
+    let mut pair = Pair::protected(13);
+    pair.power_off(A);
+    pair.power_off(B);
+    pair.run(20 * SEC);
+    pair.power_on(B);
+    let start = pair.now;
+    pair.until("solo", 10, |pair| pair.is("S(B)"));
+    pair.until("all VMs", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    assert!(pair.now - start >= pair.timing.fence_grantor());
+    assert!(pair.now - start <= pair.timing.fence_grantor() + 2 * SEC);
+    pair.demand();
+}
+
+#[test]
+fn row_14_only_b_returns_without_the_witness() {
+    let mut pair = Pair::protected(14);
+    pair.witness_up = false;
+    pair.power_off(A);
+    pair.power_off(B);
+    pair.run(20 * SEC);
+    pair.power_on(B);
+    pair.run(120 * SEC);
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    assert_eq!(standing(&pair, B), Standing::Paused { needs: Need::PeerOrWitness });
+    pair.demand();
+}
+
+#[test]
+fn row_15_both_lose_power_while_solo_and_the_stale_one_is_first() {
+    let mut pair = solo(15);
+    pair.power_off(A);
+    pair.run(5 * SEC);
+    pair.power_on(B);
+    pair.run(30 * SEC);
+    assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, .. }), "{}", pair.picture());
+    pair.power_on(A);
+    pair.until("A starts", 10, |pair| pair.runner(0) == Some(A));
+    pair.until("protected again", 60, |pair| pair.is("D(W)"));
+    pair.demand();
+}
+
+#[test]
+fn row_16_stale_node_returns_and_sees_only_its_peer() {
+    let mut pair = solo(16);
+    pair.reach[1] = false;
+    pair.power_on(B);
+    pair.until("learned from A", 2, |pair| pair.nodes[1].config().members == Members::OnlyA);
+    pair.until("protected again", 60, |pair| pair.is("D(W)"));
+    pair.demand();
+}
+
+#[test]
+fn row_17_source_dies_during_resync() {
+    let mut pair = solo(17);
+    pair.resync_time = 100 * SEC;
+    pair.power_on(B);
+    pair.run(50 * SEC);
+    pair.power_off(A);
+    pair.run(60 * SEC);
+    assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, holder_alive: false }));
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    pair.demand();
+}
+
+#[test]
+fn row_18_a_dies_just_after_the_peer_was_taken_in_again() {
+    for told in [false, true] {
+        let mut pair = solo(18);
+        pair.power_on(B);
+        pair.until("chosen at A", 60, |pair| pair.nodes[0].config().members == Members::Both);
+        // B was not told; the witness was or was not.
+        pair.cut_all(true);
+        if told {
+            pair.until("W learned", 5, |pair| pair.witness.base.members == Members::Both);
+        }
+        pair.power_off(A);
+        pair.run(40 * SEC);
+        pair.demand();
+        if told {
+            assert!(pair.is("S(B)"), "{}", pair.picture());
+            assert_eq!(pair.runner(0), Some(B));
+        } else if !pair.is("S(B)") {
+            assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, .. }));
+        }
+    }
+}
+
+#[test]
+fn row_19_proposer_dies_at_every_moment() {
+    for delay in 0..60 {
+        let mut pair = Pair::protected(19 + delay);
+        pair.cut_all(true);
+        pair.run(590 * MS + delay * 2 * MS);
+        pair.power_off(A);
+        pair.run(30 * SEC);
+        pair.cut_all(false);
+        pair.power_on(A);
+        pair.until("healed", 90, |pair| pair.is("D(W)") && pair.runner(0).is_some() && pair.runner(1).is_some());
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_20_replies_of_the_witness_get_lost() {
+    let mut pair = Pair::protected(20);
+    pair.witness_loss = 600;
+    pair.power_off(B);
+    pair.until("solo all the same", 20, |pair| pair.is("S(A)"));
+    pair.demand();
+}
+
+#[test]
+fn row_21_an_ask_that_arrives_ten_minutes_late_changes_nothing() {
+    let mut pair = Pair::protected(21);
+    let record = pair.nodes[0].disk.record.clone();
+    let mut want = record.base.clone();
+    (want.epoch, want.members, want.tie) = (record.base.epoch + 1, Members::OnlyA, Seat::A);
+    let ask = dyad_quorum::TryDecide {
+        pair: 0xD1AD,
+        sender: A,
+        incarnation: 101,
+        base: record.base.clone(),
+        ballot: dyad_quorum::Ballot { round: 9, node: A },
+        best: None,
+        want,
+        seen: 0,
+    };
+    pair.power_off(A);
+    pair.until("B goes on", 20, |pair| pair.is("S(B)") && pair.witness.base.members == Members::OnlyB);
+    let (before_w, before_b) = (pair.witness.clone(), pair.nodes[1].disk.record.clone());
+    let answer = acceptor::try_decide(&mut pair.witness, Seat::W, &ask);
+    assert!(matches!(answer.verdict, dyad_quorum::Verdict::Newer(_)));
+    assert_eq!(pair.witness, before_w);
+    let mut late = pair.nodes[1].disk.record.clone();
+    assert!(matches!(acceptor::try_decide(&mut late, Seat::B, &ask).verdict, dyad_quorum::Verdict::Newer(_)));
+    assert_eq!(late, before_b);
+}
+
+#[test]
+fn row_22_core_stopped_under_running_vms() {
+    for seed in 0..10 {
+        let mut pair = Pair::protected(22 + seed);
+        let start = pair.now;
+        pair.stop_core(A);
+        pair.until("the watchdog resets A", 10, |pair| pair.runner(0).is_none());
+        let lease_and_watchdog = pair.timing.fence();
+        assert!(pair.now - start <= lease_and_watchdog, "{}", pair.picture());
+        pair.until("B runs all", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+        pair.until("A is back", 120, |pair| pair.is("D(W)"));
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_23_core_killed_and_restarted_within_the_lease() {
+    let mut pair = Pair::protected(23);
+    let before = pair.oracle.decisions;
+    pair.restart_core(A);
+    let pause = longest_pause(&mut pair, 0, 10 * SEC);
+    assert!(pause <= SEC, "{pause}");
+    assert_eq!(pair.oracle.decisions, before);
+    assert_eq!(kills(&pair), [0, 0]);
+    pair.demand();
+}
+
+#[test]
+fn row_24_dying_gasp_is_a_proof() {
+    let mut pair = Pair::protected(24);
+    pair.power_off(B);
+    pair.run(5 * MS);
+    let start = pair.now;
+    pair.prove(A, Proof::DyingGasp);
+    pair.until("B's VM runs on A", 2, |pair| pair.runner(1) == Some(A));
+    assert!(pair.now - start <= 400 * MS, "{}", pair.picture());
+    pair.demand();
+}
+
+#[test]
+fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns() {
+    let mut pair = Pair::protected(26);
+    let mut core = pair.nodes[0].q().clone();
+    let clock = pair.nodes[0].clock(pair.now);
+    pair.power_off(A);
+    pair.until("B goes on", 20, |pair| pair.is("S(B)"));
+    // The copy of A's daemon wakes up thirty seconds later; the first thing it hears is an old lease.
+    let woken = clock + 30 * SEC;
+    let mut actions = Vec::new();
+    assert!(!core.may_run(woken));
+    assert!(!core.watchdog_ok(woken));
+    core.handle(woken, Event::Tick, &mut actions);
+    assert!(actions.contains(&Action::Freeze), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Note(Note::Deciding { .. }))), "{actions:?}");
+    actions.clear();
+    core.handle(woken + MS, Event::VmsFrozen, &mut actions);
+    assert!(core.watchdog_ok(woken + MS));
+    let reply = acceptor::learn(
+        &mut pair.witness,
+        Seat::W,
+        &dyad_quorum::Learn { pair: 0xD1AD, sender: A, base: core.config().clone(), seen: 0 },
+    );
+    let read = actions.iter().chain(&[]).count();
+    assert_eq!(read, 0);
+    core.handle(
+        woken + 2 * MS,
+        Event::Witness { id: 1, reply: dyad_quorum::WitnessReply::Answer(reply) },
+        &mut actions,
+    );
+    assert!(actions.iter().any(|action| matches!(action, Action::Kill { .. })), "{actions:?}");
+}
+
+#[test]
+fn row_27_one_clock_off_by_rho() {
+    for (slow, fast) in [(A, B), (B, A)] {
+        let mut pair = Pair::protected(27);
+        pair.power_off(slow);
+        pair.power_off(fast);
+        pair.nodes[slow.index()].clock_ppm = -5_000;
+        pair.nodes[fast.index()].clock_ppm = 5_000;
+        pair.power_on(A);
+        pair.power_on(B);
+        pair.run(300 * SEC);
+        assert_eq!(pair.nodes[0].q().alarms().count(), 0, "{}", pair.picture());
+        pair.stop_core(slow);
+        pair.until("the other goes on", 20, |pair| pair.runner(slow.index()) == Some(fast));
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_27_beyond_rho_grants_stop() {
+    let mut pair = Pair::protected(271);
+    pair.power_off(A);
+    pair.power_off(B);
+    pair.nodes[0].clock_ppm = 40_000;
+    pair.power_on(A);
+    pair.power_on(B);
+    pair.run(150 * SEC);
+    for node in &pair.nodes {
+        assert!(node.q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::ClockDrift), "{}", pair.picture());
+    }
+    pair.demand();
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+}
+
+#[test]
+fn row_29_one_direction_lost() {
+    let mut pair = Pair::protected(29);
+    for path in 0..2 {
+        pair.links[path][1].cut = true;
+    }
+    let timing = pair.timing.clone();
+    pair.run(timing.detection() + 2 * timing.heartbeat);
+    for node in &pair.nodes {
+        assert!(!node.q().peer_alive(node.clock(pair.now)), "{}", pair.picture());
+    }
+    pair.until("as row 3", 10, |pair| pair.is("S(A)") && pair.runner(1) == Some(A));
+    pair.demand();
+}
+
+#[test]
+fn row_30_witness_reached_only_through_the_peer() {
+    let mut pair = Pair::protected(30);
+    pair.reach[0] = false;
+    pair.run(120 * SEC);
+    assert!(pair.is("D(W)"), "it is not lost while B reaches it");
+    assert!(!pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessLost));
+    // B's register hangs silently while its daemon still answers: A needs the witness, through B.
+    pair.nodes[1].disk.broken = true;
+    pair.tell(A, Event::PeerStuck);
+    pair.until("relayed", 20, |pair| pair.nodes[0].config().members == Members::OnlyA);
+    pair.demand();
+}
+
+#[test]
+fn row_31_a_cut_off_from_peer_and_witness() {
+    let mut pair = Pair::protected(31);
+    pair.cut_all(true);
+    pair.reach[0] = false;
+    pair.until("B wins", 5, |pair| pair.is("S(B)"));
+    pair.until("A pauses", 5, |pair| pair.runner(0).is_none());
+    pair.until("B runs all", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    assert_eq!(pair.nodes[0].kills, 0);
+    pair.reach[0] = true;
+    pair.until("A kills once it learns", 10, |pair| pair.nodes[0].kills == 1);
+    pair.demand();
+}
+
+#[test]
+fn row_32_nobody_sees_anybody() {
+    let mut pair = Pair::protected(32);
+    pair.cut_all(true);
+    pair.witness_up = false;
+    pair.run(60 * SEC);
+    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    pair.cut_all(false);
+    pair.until("both resume", 5, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+    assert_eq!(kills(&pair), [0, 0], "no reboot");
+    pair.demand();
+    let mut pair = Pair::protected(33);
+    pair.cut_all(true);
+    pair.witness_up = false;
+    pair.run(60 * SEC);
+    pair.reach[0] = false;
+    pair.witness_up = true;
+    pair.until("the first with two votes resumes its own", 10, |pair| pair.runner(1) == Some(B) && pair.is("S(B)"));
+    assert_eq!(pair.nodes[1].kills, 0);
+    pair.demand();
+}
+
+#[test]
+fn row_33_flapping_link() {
+    let timing = Timing::default();
+    let mut pair = Pair::protected_with(33, timing, dyad_quorum::mutants::Mutants::NONE);
+    let before = pair.oracle.decisions;
+    for round in 0..60 {
+        pair.cut_all(round % 2 == 0);
+        pair.run(2 * SEC);
+    }
+    assert_eq!(pair.oracle.decisions, before + 1, "one decision: {}", pair.picture());
+    assert!(pair.is("S(A)"));
+    assert!(kills(&pair)[0] == 0 && kills(&pair)[1] <= 1, "VMs do not bounce");
+    pair.cut_all(false);
+    let healed = pair.now;
+    pair.until("in again", 90, |pair| pair.is("D(W)"));
+    assert!(pair.now - healed >= 59 * SEC);
+    pair.demand();
+}
+
+#[test]
+fn row_34_flapping_witness() {
+    for (up, down) in [(20, 20), (65, 35)] {
+        let mut pair = Pair::protected(34);
+        let before = pair.oracle.decisions;
+        let start = pair.now;
+        while pair.now - start < 3600 * SEC {
+            pair.witness_up = false;
+            pair.run(down * SEC);
+            pair.witness_up = true;
+            pair.run(up * SEC);
+        }
+        assert!(pair.oracle.decisions - before <= 4, "{} {}", pair.oracle.decisions - before, pair.picture());
+        pair.demand();
+    }
+}
+
+#[test]
+fn row_35_slow_witness() {
+    let mut pair = Pair::protected(35);
+    pair.witness_rtt = 500 * MS;
+    pair.run(10 * SEC);
+    pair.power_off(B);
+    assert_eq!(longest_pause(&mut pair, 0, 3 * SEC), 0);
+    assert!(pair.is("S(A)"));
+    pair.demand();
+    let mut pair = Pair::protected(36);
+    pair.witness_rtt = 3 * SEC;
+    pair.run(10 * SEC);
+    pair.power_off(B);
+    let pause = longest_pause(&mut pair, 0, 20 * SEC);
+    assert!(pause > SEC && pause < 4 * SEC, "{pause} {}", pair.picture());
+    assert!(pair.is("S(A)") && kills(&pair) == [0, 0]);
+    pair.demand();
+}
+
+#[test]
+fn row_36_witness_restored_from_an_old_backup() {
+    let mut pair = Pair::protected(36);
+    let backup = pair.witness.clone();
+    pair.power_off(B);
+    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    pair.run(10 * SEC);
+    pair.witness = backup;
+    pair.run(10 * SEC);
+    assert!(pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessRolledBack));
+    // It gets no tie until it is enrolled again, with a new store.
+    pair.power_on(B);
+    pair.until("in again", 60, |pair| pair.nodes[0].config().members == Members::Both);
+    pair.run(200 * SEC);
+    assert!(pair.is("D(A)"), "{}", pair.picture());
+    pair.witness = dyad_quorum::Record::witness(WitnessId(77), 304);
+    pair.tell(A, Event::Enrol { witness: WitnessId(77), incarnation: 304 });
+    pair.until("protected", 10, |pair| pair.is("D(W)"));
+    pair.demand();
+}
+
+#[test]
+fn row_37_witness_destroyed_and_replaced() {
+    let mut pair = Pair::protected(37);
+    pair.witness = dyad_quorum::Record::witness(WitnessId(88), 404);
+    pair.run(5 * SEC);
+    pair.tell(B, Event::Enrol { witness: WitnessId(88), incarnation: 404 });
+    pair.until("the new one holds the tie", 30, |pair| pair.is("D(W)") && pair.witness.base.witness == WitnessId(88));
+    // The old one, found again, is ignored.
+    pair.witness = dyad_quorum::Record::witness(WitnessId(77), 303);
+    pair.power_off(B);
+    pair.run(20 * SEC);
+    assert_eq!(pair.nodes[0].config().members, Members::Both);
+    assert_eq!(pair.runner(0), None);
+    pair.demand();
+}
+
+#[test]
+fn row_38_metadata_disk_swapped() {
+    let mut pair = Pair::protected(38);
+    pair.power_off(B);
+    pair.run(100 * MS);
+    pair.nodes[1].disk.record = dyad_quorum::Record::fresh(999);
+    pair.nodes[1].disk.data = [(0, 0); 2];
+    pair.power_on(B);
+    pair.until("A goes on alone", 30, |pair| pair.is("S(A)"));
+    pair.run(60 * SEC);
+    assert!(pair.is("S(A)"), "no vote until admitted");
+    pair.until("B's VM", 10, |pair| pair.runner(1) == Some(A));
+    pair.tell(A, Event::Admit { incarnation: 999 });
+    pair.until("admitted", 60, |pair| pair.is("D(W)"));
+    pair.demand();
+}
+
+#[test]
+fn row_39_register_of_a_fails() {
+    let mut pair = Pair::protected(39);
+    pair.nodes[0].disk.broken = true;
+    // Something must be written before it shows.
+    pair.tell(A, Event::Exceptions(vec![Exception { volume: 5, holder: B }]));
+    pair.until("B takes over", 10, |pair| pair.nodes[1].config().members == Members::OnlyB);
+    assert_eq!(standing(&pair, A), Standing::RegisterFailed);
+    pair.until("B runs all", 15, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    pair.demand();
+}
+
+#[test]
+fn row_40_a_volume_excepted_survives_only_at_its_holder() {
+    let mut pair = Pair::protected(40);
+    let lost_here = Exception { volume: 7, holder: B };
+    pair.except(A, vec![lost_here]);
+    pair.until("chosen", 5, |pair| pair.nodes.iter().all(|node| node.config().exceptions == [lost_here]));
+    pair.power_off(B);
+    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    assert_eq!(pair.nodes[0].config().exceptions, [lost_here], "that volume stays down on A");
+    pair.demand();
+}
+
+#[test]
+fn row_41_disk_of_b_hangs_under_good_heartbeats() {
+    let mut pair = Pair::protected(41);
+    pair.tell(A, Event::PeerStuck);
+    pair.until("B stops its VMs and votes itself out", 5, |pair| pair.is("S(A)") && pair.nodes[1].kills == 1);
+    let start = pair.now;
+    pair.until("no fence wait", 1, |pair| pair.runner(1) == Some(A));
+    assert!(pair.now - start <= SEC);
+    pair.demand();
+}
+
+#[test]
+fn row_43_maintenance_of_b() {
+    let mut pair = Pair::protected(43);
+    let start = pair.now;
+    pair.tell(B, Event::Goodbye);
+    pair.until("B may go", 5, |pair| pair.nodes[1].goodbye_done);
+    pair.power_off(B);
+    pair.until("its VM runs on A", 1, |pair| pair.runner(1) == Some(A) && pair.is("S(A)"));
+    assert!(pair.now - start <= 2 * SEC, "no fence wait: {}", pair.picture());
+    assert_eq!(pair.nodes[0].freezes, 0);
+    pair.demand();
+}
+
+#[test]
+fn row_44_whole_site_shutdown() {
+    let mut pair = Pair::protected(44);
+    pair.tell(B, Event::Goodbye);
+    pair.until("B may go", 5, |pair| pair.nodes[1].goodbye_done);
+    pair.power_off(B);
+    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    pair.tell(A, Event::Goodbye);
+    // The daemon stops the VMs of the last node itself.
+    pair.nodes[0].vms = [false; 2];
+    pair.tell(A, Event::VmsKilled);
+    pair.until("A may go", 5, |pair| pair.nodes[0].goodbye_done);
+    pair.power_off(A);
+    pair.nodes[0].leaving = false;
+    pair.witness_up = false;
+    pair.run(60 * SEC);
+    pair.power_on(A);
+    pair.until("the last one standing starts alone", 10, |pair| {
+        pair.runner(0) == Some(A) && pair.runner(1) == Some(A)
+    });
+    pair.demand();
+}
+
+#[test]
+fn row_45_operator_forces_b() {
+    let mut pair = solo(45);
+    pair.power_off(A);
+    pair.power_on(B);
+    pair.run(30 * SEC);
+    // The loss is a person's decision: what only A held is gone, so the oracle starts anew.
+    pair.oracle = Default::default();
+    pair.oracle.acked = pair.nodes[1].disk.data;
+    pair.tell(B, Event::Force);
+    pair.until("B goes on", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    assert_eq!(pair.nodes[1].config().lineage, 1);
+    // A cannot know while nobody tells; told, it stops and stays out until wiped.
+    pair.power_on(A);
+    pair.run(120 * SEC);
+    assert_eq!(pair.runner(0), Some(B), "{}", pair.picture());
+    assert!(pair.is("S(B)"), "A is refused: {}", pair.picture());
+    assert!(matches!(standing(&pair, A), Standing::OutOfSync { holder: B, .. }));
+}
+
+#[test]
+fn row_46_management_controller() {
+    // Says off: start at once.
+    let mut pair = Pair::protected(46);
+    pair.power_off(B);
+    pair.run(100 * MS);
+    let start = pair.now;
+    pair.prove(A, Proof::PowerOff);
+    pair.until("started", 3, |pair| pair.runner(1) == Some(A));
+    assert!(pair.now - start <= SEC, "{}", pair.picture());
+    pair.demand();
+    // Lies while B is heard: nothing happens.
+    let mut pair = Pair::protected(47);
+    let before = pair.oracle.decisions;
+    for _ in 0..20 {
+        pair.prove(A, Proof::PowerOff);
+        pair.run(SEC / 7);
+    }
+    assert_eq!(pair.oracle.decisions, before);
+    pair.demand();
+}
+
+#[test]
+fn row_47_new_boot_id_is_a_proof() {
+    let mut pair = Pair::protected(47);
+    pair.power_off(B);
+    pair.until("removed", 5, |pair| pair.is("S(A)"));
+    pair.power_on(B);
+    let start = pair.now;
+    pair.until("its VM runs on A", 2, |pair| pair.runner(1) == Some(A));
+    assert!(pair.now - start <= SEC, "{}", pair.picture());
+    pair.demand();
+}
+
+#[test]
+fn row_48_no_watchdog_no_takeover_without_proof() {
+    let mut pair = Pair::protected(48);
+    pair.tell(B, Event::Watchdog(false));
+    pair.run(SEC);
+    assert!(pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::PeerUnfenced));
+    pair.power_off(B);
+    pair.run(60 * SEC);
+    assert!(pair.is("S(A)"));
+    assert_eq!(pair.runner(1), None, "{}", pair.picture());
+    pair.prove(A, Proof::PowerOff);
+    pair.until("with proof", 1, |pair| pair.runner(1) == Some(A));
+    pair.demand();
+}
+
+#[test]
+fn row_49_starvation_is_no_silence() {
+    let mut pair = Pair::protected(49);
+    let before = pair.oracle.decisions;
+    for _ in 0..30 {
+        pair.stop_core(A);
+        pair.run(300 * MS);
+        pair.continue_core(A);
+        pair.run(700 * MS);
+    }
+    assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
+    for path in 0..2 {
+        pair.links[path][0].loss = 200;
+        pair.links[path][1].loss = 200;
+    }
+    pair.run(120 * SEC);
+    assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
+    pair.demand();
+}
+
+#[test]
+fn a_stopped_daemon_that_goes_on_does_not_accuse_its_peer() {
+    // Stopped for longer than D but shorter than the lease: it asks for nobody's removal.
+    for seed in 0..10 {
+        let mut pair = Pair::protected(60 + seed);
+        pair.reach[1] = false;
+        pair.stop_core(A);
+        pair.run(1500 * MS);
+        pair.continue_core(A);
+        pair.run(5 * SEC);
+        let accused = noted(&pair, A, |note| matches!(note, Note::Deciding { why: Why::PeerSilent, .. }));
+        assert_eq!(accused, None, "{}", pair.picture());
+        pair.demand();
+    }
+}
+
+#[test]
+fn foreign_datagrams_are_ignored() {
+    let mut pair = Pair::protected(70);
+    let mut core = pair.nodes[0].q().clone();
+    let clock = pair.nodes[0].clock(pair.now);
+    let mut actions = Vec::new();
+    let grant = dyad_quorum::Echo { boot: pair.nodes[0].boot_id(), started: 0, sent: clock };
+    for (pair_id, from) in [(1, B), (0xD1AD, A)] {
+        let datagram =
+            Datagram { pair: pair_id, from, boot: 1, started: 1, incarnation: 202, body: Body::Grant(grant) };
+        let before = core.lease_until();
+        core.handle(clock, Event::Peer { path: 0, datagram }, &mut actions);
+        assert_eq!(core.lease_until(), before);
+    }
+}
