@@ -1,0 +1,228 @@
+//! The command line of QEMU for one VM.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use dyad_desired::Firmware;
+
+use crate::accelerator::Accelerator;
+use crate::spec::{Network, VmSpec};
+
+/// Most queues of one disk; `dyad-core` offers 16.
+const QUEUES_MAX: u32 = 8;
+
+/// A version of QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// First number.
+    pub major: u32,
+    /// Second number.
+    pub minor: u32,
+}
+
+impl Version {
+    /// Reads the output of `qemu-system-x86_64 --version`.
+    #[must_use]
+    pub fn parse(output: &str) -> Option<Self> {
+        let rest = output.strip_prefix("QEMU emulator version ")?;
+        let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
+        Some(Self { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
+    }
+}
+
+/// Where a VM's sockets and files are: one directory per VM below the run directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    dir: PathBuf,
+}
+
+impl Places {
+    /// In the directory `dir`.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The VM's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Socket of the control protocol.
+    #[must_use]
+    pub fn qmp(&self) -> PathBuf {
+        self.dir.join("qmp.sock")
+    }
+
+    /// Socket of the first serial line.
+    #[must_use]
+    pub fn serial(&self) -> PathBuf {
+        self.dir.join("serial.sock")
+    }
+
+    /// Socket of the screen.
+    #[must_use]
+    pub fn vnc(&self) -> PathBuf {
+        self.dir.join("vnc.sock")
+    }
+
+    /// What QEMU says.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("qemu.log")
+    }
+
+    /// The record by which a running VM is found again.
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.dir.join("vm.json")
+    }
+}
+
+/// What all VMs of a node have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The QEMU program.
+    pub qemu: PathBuf,
+    /// Its version.
+    pub version: Version,
+    /// What runs the guests' instructions.
+    pub accelerator: Accelerator,
+    /// UEFI firmware, read-only.
+    pub ovmf_code: PathBuf,
+}
+
+/// The command line for `spec`. `vars` is the VM's own copy of the UEFI variables, if it boots by UEFI.
+#[must_use]
+pub fn command_line(host: &Host, spec: &VmSpec, places: &Places, vars: Option<&Path>) -> Vec<OsString> {
+    let mut line = Line(vec![host.qemu.clone().into_os_string()]);
+    line.option("-name", [format!("guest={},debug-threads=on", spec.name)]);
+    line.flag("-nodefaults").flag("-no-user-config");
+    line.option("-display", ["none"]);
+    line.option("-sandbox", ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    line.option("-msg", ["timestamp=on"]);
+    // Off is a message for us, not an exit: it would be lost while nobody watches.
+    line.option("-action", ["reboot=reset,shutdown=pause,panic=pause,watchdog=reset"]);
+    let (accel, cpu) = match host.accelerator {
+        Accelerator::Kvm => ("kvm", "host"),
+        Accelerator::Tcg => ("tcg,thread=multi", "max"),
+    };
+    line.option("-machine", ["q35,memory-backend=ram,vmport=off"]);
+    line.option("-accel", [accel]).option("-cpu", [cpu]);
+    line.option("-smp", [spec.cpus.to_string()]);
+    line.option("-m", [format!("{}M", spec.memory_mib)]);
+    // Disks are served by another process, which maps this memory; it insists on the seal.
+    line.option("-object", [format!("memory-backend-memfd,id=ram,size={}M,share=on,seal=on", spec.memory_mib)]);
+    line.option("-rtc", ["base=utc"]).option("-boot", ["strict=on"]);
+    if let (Firmware::Uefi, Some(vars)) = (spec.firmware, vars) {
+        line.path_option("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &host.ovmf_code);
+        line.path_option("-drive", "if=pflash,unit=1,format=raw,file=", vars);
+    }
+    disks(&mut line, host, spec);
+    if spec.network == Network::User {
+        line.option("-netdev", ["user,id=net0"]);
+        line.option("-device", ["virtio-net-pci,netdev=net0,disable-legacy=on,romfile="]);
+    }
+    line.option("-device", ["virtio-rng-pci,disable-legacy=on"]);
+    line.option("-device", ["pvpanic-pci"]);
+    line.option("-device", ["VGA"]);
+    line.path_option("-vnc", "unix:", &places.vnc());
+    line.path_option("-chardev", "socket,id=serial0,server=on,wait=off,path=", &places.serial());
+    line.option("-serial", ["chardev:serial0"]);
+    line.path_option("-chardev", "socket,id=qmp0,server=on,wait=off,path=", &places.qmp());
+    line.option("-mon", ["chardev=qmp0,mode=control"]);
+    line.0
+}
+
+fn disks(line: &mut Line, host: &Host, spec: &VmSpec) {
+    // Milliseconds came with 9.2; before, whole seconds.
+    let reconnect = match host.version >= (Version { major: 9, minor: 2 }) {
+        true => "reconnect-ms=100",
+        false => "reconnect=1",
+    };
+    let queues = spec.cpus.clamp(1, QUEUES_MAX);
+    for (n, disk) in spec.disks.iter().enumerate() {
+        line.path_option("-chardev", &format!("socket,id=disk{n},{reconnect},path="), &disk.socket);
+        let boot = n + 1;
+        line.option(
+            "-device",
+            [format!("vhost-user-blk-pci,chardev=disk{n},num-queues={queues},bootindex={boot},disable-legacy=on")],
+        );
+    }
+}
+
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: [impl Into<OsString>; 1]) -> &mut Self {
+        self.0.push(name.into());
+        self.0.extend(value.map(Into::into));
+        self
+    }
+
+    /// A path as the last value. QEMU reads a doubled comma as a comma.
+    fn path_option(&mut self, name: &str, before: &str, path: &Path) -> &mut Self {
+        let path = path.to_string_lossy().replace(',', ",,");
+        self.option(name, [format!("{before}{path}")])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Disk;
+
+    fn host(major: u32, minor: u32, accelerator: Accelerator) -> Host {
+        Host {
+            qemu: "/usr/bin/qemu-system-x86_64".into(),
+            version: Version { major, minor },
+            accelerator,
+            ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+        }
+    }
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            name: "web".into(),
+            cpus: 2,
+            memory_mib: 512,
+            firmware: Firmware::Uefi,
+            disks: vec![Disk { socket: "/run/dyad/vhost/1.sock".into() }],
+            network: Network::User,
+            changed: 1,
+        }
+    }
+
+    fn text(host: &Host, spec: &VmSpec) -> String {
+        let places = Places::new("/run/dyad/vms/web".into());
+        let line = command_line(host, spec, &places, Some(Path::new("/state/vms/web.vars")));
+        line.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join("\n") + "\n"
+    }
+
+    #[test]
+    fn the_command_line_is_the_one_on_file() {
+        let now = text(&host(10, 0, Accelerator::Kvm), &spec());
+        assert_eq!(now, include_str!("../tests/command_line.txt"));
+    }
+
+    #[test]
+    fn old_versions_and_tcg_get_what_they_understand() {
+        let line = text(&host(7, 2, Accelerator::Tcg), &VmSpec { firmware: Firmware::Bios, ..spec() });
+        assert!(line.contains("reconnect=1,") && !line.contains("reconnect-ms"));
+        assert!(line.contains("\nmax\n") && !line.contains("pflash"));
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright";
+        assert_eq!(Version::parse(debian), Some(Version { major: 7, minor: 2 }));
+        assert!(Version { major: 10, minor: 0 } > Version { major: 9, minor: 2 });
+        assert_eq!(Version::parse("qemu"), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! The serial line of a VM: kept connected, remembered for a while, shared by everyone who looks.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{broadcast, mpsc};
+
+/// Output that is remembered, in bytes.
+const RECENT: usize = 64 << 10;
+/// Pieces of output a slow subscriber may be behind before it loses the oldest.
+const BACKLOG: usize = 1024;
+/// Pieces of input that may wait for the VM.
+const INPUT: usize = 64;
+/// Pause between two tries to connect.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// The serial line of one VM. It lives on over restarts of the VM; clones are the same line.
+#[derive(Clone)]
+pub struct Console {
+    shared: Arc<Mutex<Shared>>,
+    input: mpsc::Sender<Bytes>,
+    pending: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
+}
+
+struct Shared {
+    recent: VecDeque<u8>,
+    output: broadcast::Sender<Bytes>,
+}
+
+/// What a new viewer gets: nothing is lost or doubled between the two.
+pub struct Subscription {
+    /// The last output, at most 64 KiB.
+    pub recent: Vec<u8>,
+    /// Everything after it. A viewer that is too slow gets `Lagged` and goes on with newer output.
+    pub output: broadcast::Receiver<Bytes>,
+}
+
+impl Console {
+    pub(crate) fn new() -> Self {
+        let (input, pending) = mpsc::channel(INPUT);
+        let shared = Shared { recent: VecDeque::new(), output: broadcast::Sender::new(BACKLOG) };
+        Self { shared: Arc::new(Mutex::new(shared)), input, pending: Arc::new(tokio::sync::Mutex::new(pending)) }
+    }
+
+    /// Look at the line from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        Subscription { recent: shared.recent.iter().copied().collect(), output: shared.output.subscribe() }
+    }
+
+    /// Type something. Returns false if the line does not take it now: the VM is off, or does not read.
+    #[must_use]
+    pub fn send(&self, input: Bytes) -> bool {
+        self.input.try_send(input).is_ok()
+    }
+
+    fn append(&self, bytes: &[u8]) {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.recent.extend(bytes);
+        let excess = shared.recent.len().saturating_sub(RECENT);
+        shared.recent.drain(..excess);
+        // Nobody looking is fine.
+        let _ = shared.output.send(Bytes::copy_from_slice(bytes));
+    }
+
+    /// Keep the line connected to the socket at `path`, for ever. `first` is called at the first output.
+    pub(crate) async fn serve(&self, path: &Path, first: impl FnOnce() + Send) {
+        let mut first = Some(first);
+        let mut pending = self.pending.lock().await;
+        // What was typed while the VM was off was not meant for its next boot.
+        while pending.try_recv().is_ok() {}
+        loop {
+            let Ok(stream) = UnixStream::connect(path).await else {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            };
+            let (mut reader, mut writer) = stream.into_split();
+            let mut buffer = vec![0; 4096];
+            loop {
+                tokio::select! {
+                    count = reader.read(&mut buffer) => match count {
+                        Ok(0) | Err(_) => break,
+                        Ok(count) => {
+                            self.append(&buffer[..count]);
+                            if let Some(first) = first.take() {
+                                first();
+                            }
+                        }
+                    },
+                    Some(input) = pending.recv() => {
+                        // A guest that does not read must not keep its output from being read.
+                        let write = tokio::time::timeout(RETRY, writer.write_all(&input)).await;
+                        if matches!(write, Ok(Err(_))) {
+                            break;
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_viewer_sees_the_end_of_what_was_and_then_everything() {
+        let console = Console::new();
+        console.append(&[b'x'; RECENT]);
+        console.append(b"login: ");
+        let mut viewer = console.subscribe();
+        assert_eq!(viewer.recent.len(), RECENT);
+        assert!(viewer.recent.ends_with(b"xlogin: "));
+        console.append(b"root");
+        assert_eq!(viewer.output.try_recv().unwrap(), "root");
+    }
+}

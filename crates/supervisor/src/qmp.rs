@@ -1,0 +1,230 @@
+//! A small client of QEMU's control protocol (QMP).
+//!
+//! Format: one JSON object per line. QEMU greets with `{"QMP": …}`; after `qmp_capabilities` it answers each
+//! command with `{"return": …}` or `{"error": …}`, both with the command's id, and sends `{"event": …}` at any
+//! time (QEMU manual, "QEMU Machine Protocol Specification").
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// How long QEMU may take for one answer. A frozen QEMU never answers.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Longest accepted line, in bytes.
+const LINE_MAX: u64 = 1 << 20;
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    /// The socket failed.
+    #[error("QEMU's control socket failed")]
+    Socket(#[from] io::Error),
+    /// No answer within five seconds, or the connection ended.
+    #[error("QEMU does not answer on its control socket; it may be frozen or ending")]
+    NoAnswer,
+    /// What came is not QMP.
+    #[error("what answers on the control socket is not QEMU")]
+    NotQmp,
+    /// QEMU refused the command.
+    #[error("QEMU refused {command}: {reason}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// Its words.
+        reason: String,
+    },
+}
+
+/// Something QEMU said on its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QmpEvent {
+    /// The machine stops for good: `guest` says whose will it was.
+    Shutdown {
+        /// The guest's own.
+        guest: bool,
+    },
+    /// The machine was reset.
+    Reset {
+        /// By the guest.
+        guest: bool,
+    },
+    /// The guest's system reported its death.
+    Panicked,
+    /// Any other event, by name.
+    Other(String),
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+
+/// A connection to one QEMU. Dropping it hangs up.
+pub struct Qmp {
+    writer: OwnedWriteHalf,
+    waiting: Waiting,
+    next: u64,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Qmp {
+    /// Connect, negotiate, and return the connection with its events. The event channel ends with the
+    /// connection.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`]; takes at most ten seconds.
+    pub async fn connect(path: &Path) -> Result<(Self, mpsc::Receiver<QmpEvent>), QmpError> {
+        let stream = UnixStream::connect(path).await?;
+        let (reader, writer) = stream.into_split();
+        let mut reader = BufReader::new(reader);
+        let greeting = timeout(ANSWER, read_line(&mut reader)).await;
+        let greeting = greeting.map_err(|_| QmpError::NoAnswer)??;
+        if greeting.and_then(|line| line.get("QMP").cloned()).is_none() {
+            return Err(QmpError::NotQmp);
+        }
+        let waiting = Waiting::default();
+        let (events, receiver) = mpsc::channel(64);
+        let reader = tokio::spawn(listen(reader, waiting.clone(), events));
+        let mut qmp = Self { writer, waiting, next: 0, reader };
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok((qmp, receiver))
+    }
+
+    /// Run one command and return its answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`]; takes at most five seconds.
+    pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        let id = self.next;
+        self.next += 1;
+        let (sender, answer) = oneshot::channel();
+        lock(&self.waiting).insert(id, sender);
+        let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
+        let write = timeout(ANSWER, self.writer.write_all(line.as_bytes())).await;
+        write.map_err(|_| QmpError::NoAnswer)??;
+        let Ok(Ok(mut answer)) = timeout(ANSWER, answer).await else {
+            lock(&self.waiting).remove(&id);
+            return Err(QmpError::NoAnswer);
+        };
+        if let Some(error) = answer.get("error") {
+            let reason = error.get("desc").and_then(Value::as_str).unwrap_or("no reason given");
+            return Err(QmpError::Refused { command: command.to_owned(), reason: reason.to_owned() });
+        }
+        Ok(answer["return"].take())
+    }
+
+    /// The run state, e.g. `running`, `paused`, `shutdown`, `guest-panicked`.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`].
+    pub async fn status(&mut self) -> Result<String, QmpError> {
+        let answer = self.execute("query-status", json!({})).await?;
+        answer["status"].as_str().map(str::to_owned).ok_or(QmpError::NotQmp)
+    }
+
+    /// Press the power button.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`].
+    pub async fn power_down(&mut self) -> Result<(), QmpError> {
+        self.execute("system_powerdown", json!({})).await.map(drop)
+    }
+
+    /// End QEMU.
+    ///
+    /// # Errors
+    ///
+    /// See [`QmpError`]. That the connection ends instead of an answer is no error.
+    pub async fn quit(&mut self) -> Result<(), QmpError> {
+        match self.execute("quit", json!({})).await {
+            Ok(_) | Err(QmpError::NoAnswer) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Value>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Value>> {
+    let mut line = Vec::new();
+    let count = reader.take(LINE_MAX).read_until(b'\n', &mut line).await?;
+    if count == 0 {
+        return Ok(None);
+    }
+    serde_json::from_slice(&line).map(Some).map_err(io::Error::from)
+}
+
+async fn listen(mut reader: BufReader<OwnedReadHalf>, waiting: Waiting, events: mpsc::Sender<QmpEvent>) {
+    while let Ok(Some(line)) = read_line(&mut reader).await {
+        if let Some(event) = event(&line) {
+            if events.send(event).await.is_err() {
+                break;
+            }
+        } else if let Some(id) = line.get("id").and_then(Value::as_u64) {
+            let waiter = lock(&waiting).remove(&id);
+            // Who does not wait any more does not want the answer.
+            let _ = waiter.map(|waiter| waiter.send(line));
+        }
+    }
+    lock(&waiting).clear();
+}
+
+fn event(line: &Value) -> Option<QmpEvent> {
+    let name = line.get("event")?.as_str()?;
+    let guest = line["data"]["guest"].as_bool().unwrap_or(false);
+    Some(match name {
+        "SHUTDOWN" => QmpEvent::Shutdown { guest },
+        "RESET" => QmpEvent::Reset { guest },
+        "GUEST_PANICKED" => QmpEvent::Panicked,
+        other => QmpEvent::Other(other.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_told_apart() {
+        let line = json!({"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}});
+        assert_eq!(event(&line), Some(QmpEvent::Shutdown { guest: true }));
+        assert_eq!(event(&json!({"return": {}, "id": 1})), None);
+        assert_eq!(event(&json!({"event": "STOP"})), Some(QmpEvent::Other("STOP".into())));
+    }
+
+    #[tokio::test]
+    async fn a_stranger_on_the_socket_is_refused_and_a_silent_one_is_not_waited_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qmp.sock");
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let stranger = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(b"{\"hello\": 1}\n").await.unwrap();
+            stream
+        };
+        let (answer, _stream) = tokio::join!(Qmp::connect(&path), stranger);
+        assert!(matches!(answer.err(), Some(QmpError::NotQmp)));
+        tokio::time::pause();
+        let silent = async { listener.accept().await.unwrap() };
+        let (answer, _stream) = tokio::join!(Qmp::connect(&path), silent);
+        assert!(matches!(answer.err(), Some(QmpError::NoAnswer)));
+    }
+}

@@ -1,0 +1,359 @@
+//! Carries out steps: starts, stops, kills and finds VMs on this node.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use dyad_desired::Firmware;
+use tokio::sync::mpsc;
+
+use crate::cgroup::{self, Cgroup};
+use crate::command::{Host, Places, command_line};
+use crate::console::Console;
+use crate::lifecycle::Happening;
+use crate::machine::{Event, EventKind, Handle, Machine, Order, Reporter, observe};
+use crate::process::Process;
+use crate::record::Record;
+use crate::{Observed, Phase, VmSpec, now};
+
+/// Where things are on this node.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// One directory per VM with its sockets and its record; empty after a reboot, e.g. `/run/dyad/vms`.
+    pub run_dir: PathBuf,
+    /// What VMs keep over reboots (UEFI variables), e.g. `/state/vms`.
+    pub state_dir: PathBuf,
+    /// The cgroup below which each VM gets its own, e.g. `/sys/fs/cgroup/vms`. `None`: VMs run where we run,
+    /// and only their main process is killed; for laptops without cgroup version 2.
+    pub cgroup_root: Option<PathBuf>,
+    /// The command that ends in [`crate::exec_in_cgroup`]; `CGROUP -- QEMU …` is appended.
+    pub launcher: Vec<OsString>,
+    /// Template of the UEFI variables, copied for each VM.
+    pub ovmf_vars: PathBuf,
+    /// How QEMU is called here.
+    pub host: Host,
+}
+
+/// Why a VM could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// A file or directory of the VM.
+    #[error("the VM {vm} needs {path}, which could not be made; check the disk space and the directory")]
+    File {
+        /// The VM.
+        vm: String,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process.
+    #[error("the process of the VM {vm} could not be started; check that QEMU is installed and memory is free")]
+    Spawn {
+        /// The VM.
+        vm: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The VMs of this node. Needs a tokio runtime. Dropping it leaves the VMs running.
+pub struct Runner {
+    settings: Settings,
+    events: mpsc::UnboundedSender<Event>,
+    machines: BTreeMap<String, Handle>,
+    /// VMs without a process whose last run is remembered, and why it could not be started if so.
+    failed: BTreeMap<String, Observed>,
+    consoles: BTreeMap<String, Console>,
+}
+
+impl Runner {
+    /// A runner that knows no VM yet, and what will happen to its VMs: every change of phase is an event.
+    #[must_use]
+    pub fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Event>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let runner =
+            Self { settings, events, machines: BTreeMap::new(), failed: BTreeMap::new(), consoles: BTreeMap::new() };
+        (runner, receiver)
+    }
+
+    /// Find the VMs of a runner before us. Processes in VM cgroups that no record explains are killed: one of
+    /// them could be a second run of a VM. Call it once, before anything is started.
+    ///
+    /// # Errors
+    ///
+    /// The run directory cannot be read.
+    pub fn adopt(&mut self) -> io::Result<()> {
+        std::fs::create_dir_all(&self.settings.run_dir)?;
+        let mut known = Vec::new();
+        for entry in std::fs::read_dir(&self.settings.run_dir)? {
+            let Ok(name) = entry?.file_name().into_string() else { continue };
+            let Some(record) = Record::load(&self.places(&name).record()) else { continue };
+            if self.adopt_one(&name, record) {
+                known.push(name);
+            }
+        }
+        let Some(root) = &self.settings.cgroup_root else { return Ok(()) };
+        for name in cgroup::names(root).into_iter().filter(|name| !known.contains(name)) {
+            let group = Cgroup::new(root, &name);
+            if !group.pids().is_empty() {
+                tracing::warn!(vm = name, "killing a VM process that no record explains");
+                group.kill()?;
+            }
+            tokio::spawn(async move { group.remove().await });
+        }
+        Ok(())
+    }
+
+    /// True if the VM has a process.
+    fn adopt_one(&mut self, name: &str, mut record: Record) -> bool {
+        let cgroup = self.cgroup(name);
+        let found = record.process.and_then(|(pid, start)| Process::find(pid, start));
+        // Between start and record the process is known by its cgroup only.
+        let found = found.or_else(|| match (&cgroup, record.process) {
+            (Some(cgroup), None) => cgroup.pids().first().and_then(|pid| Process::open(*pid).ok()),
+            _ => None,
+        });
+        let reporter = self.reporter(name);
+        if let (Some(process), Ok(phase)) = (found, record.phase.after(Happening::Adopt)) {
+            record.phase = phase;
+            record.process = Some((process.pid(), process.start()));
+            reporter.report(EventKind::Adopted { pid: process.pid() });
+            let machine = Machine {
+                places: self.places(name),
+                cgroup,
+                process,
+                child: None,
+                record,
+                console: self.console_of(name),
+                reporter,
+            };
+            self.machines.insert(name.to_owned(), machine.launch());
+            return true;
+        }
+        if let Ok(phase) = record.phase.after(Happening::Gone) {
+            record.crashes += u32::from(phase == Phase::Crashed);
+            record.phase = phase;
+            record.since = now();
+            record.note.get_or_insert_with(|| "The VM ended while nobody watched.".into());
+            self.save(name, &record);
+        }
+        self.failed.insert(name.to_owned(), observe(&record, None));
+        false
+    }
+
+    /// Start a VM. Does nothing if it has a process already.
+    ///
+    /// # Errors
+    ///
+    /// See [`RunnerError`]; the VM is then observed as crashed, with the reason as its note.
+    pub fn start(&mut self, spec: &VmSpec) -> Result<(), RunnerError> {
+        let before = self.observed_one(&spec.name);
+        if before.as_ref().is_some_and(|seen| seen.phase.is_alive()) {
+            return Ok(());
+        }
+        let phase = before.as_ref().map_or(Phase::Absent, |seen| seen.phase);
+        debug_assert_eq!(phase.after(Happening::Start), Ok(Phase::Starting));
+        let mut record = Record {
+            phase: Phase::Starting,
+            since: now(),
+            started: now(),
+            process: None,
+            started_for: spec.changed,
+            crashes: before.map_or(0, |seen| seen.crashes),
+            deadline: None,
+            note: None,
+        };
+        self.machines.remove(&spec.name);
+        match self.spawn(spec, &record) {
+            Ok((child, process)) => {
+                record.process = Some((process.pid(), process.start()));
+                self.save(&spec.name, &record);
+                self.failed.remove(&spec.name);
+                let reporter = self.reporter(&spec.name);
+                reporter.report(EventKind::Started { pid: process.pid() });
+                let machine = Machine {
+                    places: self.places(&spec.name),
+                    cgroup: self.cgroup(&spec.name),
+                    process,
+                    child: Some(child),
+                    record,
+                    console: self.console_of(&spec.name),
+                    reporter,
+                };
+                self.machines.insert(spec.name.clone(), machine.launch());
+                Ok(())
+            }
+            Err(error) => {
+                record.phase = Phase::Crashed;
+                record.crashes += 1;
+                let note = error.to_string();
+                record.note = Some(note.clone());
+                self.save(&spec.name, &record);
+                self.failed.insert(spec.name.clone(), observe(&record, None));
+                let phase = record.phase;
+                self.reporter(&spec.name).report(EventKind::Ended { phase, note });
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn(&self, spec: &VmSpec, record: &Record) -> Result<(Child, Process), RunnerError> {
+        let places = self.places(&spec.name);
+        let file = |path: PathBuf| {
+            let vm = spec.name.clone();
+            move |source| RunnerError::File { vm, path, source }
+        };
+        std::fs::create_dir_all(places.dir()).map_err(file(places.dir().to_owned()))?;
+        record.save(&places.record()).map_err(file(places.record()))?;
+        let vars = self.vars(spec).map_err(file(self.settings.state_dir.clone()))?;
+        let log = std::fs::File::create(places.log()).map_err(file(places.log()))?;
+        let both = log.try_clone().map_err(file(places.log()))?;
+        let mut line = command_line(&self.settings.host, spec, &places, vars.as_deref());
+        if let Some(cgroup) = self.cgroup(&spec.name) {
+            cgroup.create().map_err(file(cgroup.dir().to_owned()))?;
+            let mut launched = self.settings.launcher.clone();
+            launched.extend([cgroup.dir().into(), "--".into()]);
+            launched.append(&mut line);
+            line = launched;
+        }
+        let failed = |source| RunnerError::Spawn { vm: spec.name.clone(), source };
+        let mut child = Command::new(&line[0])
+            .args(&line[1..])
+            .stdin(Stdio::null())
+            .stdout(both)
+            .stderr(log)
+            // A signal to our process group, such as Ctrl-C on a laptop, is not for VMs.
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        match Process::open(child.id()) {
+            Ok(process) => Ok((child, process)),
+            Err(source) => {
+                // Gone already, or not to be watched: then it must not run.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(failed(source))
+            }
+        }
+    }
+
+    /// The VM's own copy of the UEFI variables.
+    fn vars(&self, spec: &VmSpec) -> io::Result<Option<PathBuf>> {
+        if spec.firmware != Firmware::Uefi {
+            return Ok(None);
+        }
+        let vars = self.vars_path(&spec.name);
+        if !vars.exists() {
+            std::fs::create_dir_all(&self.settings.state_dir)?;
+            let new = vars.with_extension("new");
+            std::fs::copy(&self.settings.ovmf_vars, &new)?;
+            std::fs::rename(new, &vars)?;
+        }
+        Ok(Some(vars))
+    }
+
+    /// Ask the guest to shut down, and kill it `grace_s` seconds later. Does nothing for a VM without process.
+    pub fn shut_down(&mut self, name: &str, grace_s: u32) {
+        let deadline = now() + u64::from(grace_s) * 1_000_000_000;
+        self.order(name, Order::ShutDown { deadline });
+    }
+
+    /// Kill the VM now. Does nothing for a VM without process.
+    pub fn kill(&mut self, name: &str) {
+        self.order(name, Order::Kill);
+    }
+
+    fn order(&self, name: &str, order: Order) {
+        if let Some(machine) = self.machines.get(name) {
+            // The task is gone if the process is: then there is nothing to do.
+            let _ = machine.orders.send(order);
+        }
+    }
+
+    /// Drop what is remembered of a VM without process: its last run and its run directory.
+    pub fn forget(&mut self, name: &str) {
+        if self.observed_one(name).is_some_and(|seen| seen.phase.is_alive()) {
+            return;
+        }
+        self.machines.remove(name);
+        self.failed.remove(name);
+        let dir = self.places(name).dir().to_owned();
+        if let Err(error) = std::fs::remove_dir_all(dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(vm = name, %error, "a VM's run directory could not be removed");
+        }
+    }
+
+    /// Forget a deleted VM and everything it kept on this node.
+    pub fn delete(&mut self, name: &str) {
+        self.forget(name);
+        self.consoles.remove(name);
+        let _ = std::fs::remove_file(self.vars_path(name));
+    }
+
+    /// What is known of all VMs that have a process or a remembered last run.
+    #[must_use]
+    pub fn observed(&self) -> BTreeMap<String, Observed> {
+        let mut all = self.failed.clone();
+        for (name, machine) in &self.machines {
+            all.insert(name.clone(), machine.observed.borrow().clone());
+        }
+        all
+    }
+
+    fn observed_one(&self, name: &str) -> Option<Observed> {
+        let machine = self.machines.get(name).map(|machine| machine.observed.borrow().clone());
+        machine.or_else(|| self.failed.get(name).cloned())
+    }
+
+    /// Names of the VMs that have a process.
+    #[must_use]
+    pub fn running(&self) -> Vec<String> {
+        let all = self.observed().into_iter();
+        all.filter(|(_, seen)| seen.phase.is_alive()).map(|(name, _)| name).collect()
+    }
+
+    /// The serial line of a VM that was started or found by this runner.
+    #[must_use]
+    pub fn console(&self, name: &str) -> Option<Console> {
+        self.consoles.get(name).cloned()
+    }
+
+    /// The VNC socket of a VM with a process.
+    #[must_use]
+    pub fn vnc(&self, name: &str) -> Option<PathBuf> {
+        let alive = self.observed_one(name).is_some_and(|seen| seen.phase.is_alive());
+        alive.then(|| self.places(name).vnc())
+    }
+
+    fn console_of(&mut self, name: &str) -> Console {
+        self.consoles.entry(name.to_owned()).or_insert_with(Console::new).clone()
+    }
+
+    fn places(&self, name: &str) -> Places {
+        Places::new(self.settings.run_dir.join(name))
+    }
+
+    fn vars_path(&self, name: &str) -> PathBuf {
+        self.settings.state_dir.join(format!("{name}.vars"))
+    }
+
+    fn cgroup(&self, name: &str) -> Option<Cgroup> {
+        self.settings.cgroup_root.as_deref().map(|root| Cgroup::new(root, name))
+    }
+
+    fn reporter(&self, name: &str) -> Reporter {
+        Reporter { vm: name.to_owned(), events: self.events.clone() }
+    }
+
+    fn save(&self, name: &str, record: &Record) {
+        if let Err(error) = record.save(&self.places(name).record()) {
+            tracing::warn!(vm = name, %error, "a VM's record could not be written; a restart would not find it");
+        }
+    }
+}

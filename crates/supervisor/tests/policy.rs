@@ -1,0 +1,173 @@
+//! What the policy does in each situation, and what it never does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dyad_desired::{Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, apply};
+use dyad_supervisor::{Observed, Phase, Step, back_off, next_wakeup, plan};
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn document(vms: &[(&str, Intent, u8)]) -> Document {
+    let node = NodeRecord { name: "a".into(), addresses: vec![], usable_memory_mib: 0 };
+    let mut document = Document::found("pair", node, "$argon2id$x").unwrap();
+    for (name, intent, priority) in vms {
+        let vm = NewVm {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: vec![],
+            owner: Node::A,
+            intent: *intent,
+            priority: *priority,
+            ha: true,
+        };
+        document = apply(&document, &Change::CreateVm { name: (*name).into(), vm }).unwrap();
+    }
+    document
+}
+
+fn seen(phase: Phase, since: u64, started_for: u64, crashes: u32) -> Observed {
+    Observed { phase, since, started_for, crashes, pid: None, note: None }
+}
+
+fn permits(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+/// The plan for one VM "web".
+fn one(now: u64, me: Node, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
+    let observed = observed.map(|seen| ("web".to_owned(), seen)).into_iter().collect();
+    plan(now, me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
+}
+
+#[test]
+fn a_vm_is_started_with_a_permit_only() {
+    let document = document(&[("web", Intent::Running, 0)]);
+    assert_eq!(one(0, Node::A, &document, true, None), [Step::Start("web".into())]);
+    assert_eq!(one(0, Node::A, &document, false, None), []);
+    assert_eq!(one(0, Node::B, &document, true, None), [], "not its owner");
+}
+
+#[test]
+fn a_vm_that_shall_not_run_is_asked_to_stop_once() {
+    let document = document(&[("web", Intent::Stopped, 0)]);
+    let stop = Step::ShutDown { vm: "web".into(), grace_s: 60 };
+    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Running, 0, 0, 0))), [stop]);
+    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Stopping, 0, 0, 0))), []);
+    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Off, 0, 0, 0))), [Step::Forget("web".into())]);
+}
+
+#[test]
+fn a_process_of_a_vm_that_is_not_ours_is_killed() {
+    let document = document(&[("web", Intent::Running, 0)]);
+    let running = Some(seen(Phase::Running, 0, 1, 0));
+    assert_eq!(one(0, Node::B, &document, false, running.clone()), [Step::Kill("web".into())]);
+    let gone = apply(&document, &Change::SetIntent { name: "web".into(), intent: Intent::Stopped }).unwrap();
+    let gone = apply(&gone, &Change::DeleteVm { name: "web".into() }).unwrap();
+    assert_eq!(one(0, Node::A, &gone, false, running), [Step::Kill("web".into())]);
+}
+
+#[test]
+fn a_missing_permit_kills_nothing() {
+    let document = document(&[("web", Intent::Running, 0)]);
+    assert_eq!(one(0, Node::A, &document, false, Some(seen(Phase::Running, 0, 1, 0))), []);
+}
+
+#[test]
+fn a_guest_that_switched_itself_off_stays_off() {
+    let document = document(&[("web", Intent::Running, 0)]);
+    let changed = document.vms["web"].changed;
+    let off = Some(seen(Phase::ShutDown, 0, changed, 0));
+    let steps = one(0, Node::A, &document, true, off.clone());
+    assert_eq!(steps, [Step::RecordGuestShutDown("web".into())]);
+    let recorded = apply(&document, &steps[0].change().unwrap()).unwrap();
+    assert_eq!(one(0, Node::A, &recorded, true, off.clone()), [Step::Forget("web".into())]);
+    assert_eq!(one(0, Node::A, &recorded, true, None), []);
+    let again = apply(&recorded, &Change::SetIntent { name: "web".into(), intent: Intent::Running }).unwrap();
+    assert_eq!(one(0, Node::A, &again, true, off), [Step::Start("web".into())]);
+}
+
+#[test]
+fn a_document_older_than_the_start_says_nothing() {
+    let old = document(&[("web", Intent::Stopped, 0)]);
+    let started_for = old.vms["web"].changed + 1;
+    assert_eq!(one(0, Node::A, &old, true, Some(seen(Phase::Running, 0, started_for, 0))), []);
+}
+
+#[test]
+fn crashes_are_retried_later_and_later() {
+    let document = document(&[("web", Intent::Running, 0)]);
+    let pauses: Vec<u64> = (1..12).map(|n| back_off(n) / SECOND).collect();
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+    assert_eq!(back_off(u32::MAX) / SECOND, 300);
+    let crashed = seen(Phase::Crashed, 10 * SECOND, 1, 3);
+    assert_eq!(one(13 * SECOND, Node::A, &document, true, Some(crashed.clone())), []);
+    let due = next_wakeup(&BTreeMap::from([("web".to_owned(), crashed.clone())]));
+    assert_eq!(due, Some(14 * SECOND));
+    assert_eq!(one(14 * SECOND, Node::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
+    // Killed by the core together with the permit: nothing to hold against the VM.
+    assert_eq!(one(13 * SECOND, Node::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
+}
+
+#[test]
+fn after_a_node_was_lost_vms_start_by_priority_a_few_at_a_time() {
+    let vms = [("low", 1), ("db", 90), ("web", 50), ("app", 50), ("x", 0), ("y", 0)];
+    let vms: Vec<_> = vms.iter().map(|(name, priority)| (*name, Intent::Running, *priority)).collect();
+    let document = document(&vms);
+    let all = permits(&["low", "db", "web", "app", "x", "y"]);
+    let names = |steps: Vec<Step>| steps.iter().map(|step| step.vm().to_owned()).collect::<Vec<_>>();
+    let first = names(plan(0, Node::A, &document, &all, &BTreeMap::new()));
+    assert_eq!(first, ["db", "app", "web", "low"]);
+    let mut observed: BTreeMap<_, _> = first.into_iter().map(|name| (name, seen(Phase::Starting, 0, 9, 0))).collect();
+    assert_eq!(names(plan(0, Node::A, &document, &all, &observed)), [""; 0]);
+    observed.insert("db".into(), seen(Phase::Running, 0, 9, 0));
+    assert_eq!(names(plan(0, Node::A, &document, &all, &observed)), ["x"]);
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop::sample::select(Phase::ALL.to_vec())
+}
+
+fn intent() -> impl Strategy<Value = Intent> {
+    prop::sample::select(vec![Intent::Running, Intent::Stopped, Intent::GuestShutDown])
+}
+
+proptest! {
+    /// In any situation: at most one step per VM; starts need permit, ownership and intent, and no process;
+    /// kills and shutdowns need a process.
+    #[test]
+    fn the_policy_keeps_its_promises(
+        vms in prop::collection::vec((intent(), 0u8..=100, any::<bool>(), prop::option::of((phase(), 0u32..5))), 0..8),
+        me in prop::sample::select(vec![Node::A, Node::B]),
+        now in 0u64..400 * SECOND,
+    ) {
+        let names: Vec<String> = (0..vms.len()).map(|n| format!("vm{n}")).collect();
+        let wanted: Vec<_> = names.iter().zip(&vms).map(|(name, vm)| (name.as_str(), vm.0, vm.1)).collect();
+        let document = document(&wanted);
+        let permits: BTreeSet<String> =
+            names.iter().zip(&vms).filter(|(_, vm)| vm.2).map(|(name, _)| name.clone()).collect();
+        let observed: BTreeMap<String, Observed> = names
+            .iter()
+            .zip(&vms)
+            .filter_map(|(name, vm)| vm.3.map(|(phase, crashes)| (name.clone(), seen(phase, 0, 0, crashes))))
+            .collect();
+        let steps = plan(now, me, &document, &permits, &observed);
+        let distinct: BTreeSet<_> = steps.iter().map(Step::vm).collect();
+        prop_assert_eq!(distinct.len(), steps.len());
+        for step in &steps {
+            let vm = &document.vms[step.vm()];
+            let phase = observed.get(step.vm()).map_or(Phase::Absent, |seen| seen.phase);
+            match step {
+                Step::Start(name) => {
+                    prop_assert!(permits.contains(name) && vm.owner == me && vm.intent == Intent::Running);
+                    prop_assert!(!phase.is_alive());
+                }
+                Step::Kill(_) => prop_assert!(phase.is_alive() && vm.owner != me),
+                Step::ShutDown { .. } => prop_assert!(phase.is_alive() && vm.intent != Intent::Running),
+                Step::RecordGuestShutDown(_) => prop_assert_eq!(phase, Phase::ShutDown),
+                Step::Forget(_) => prop_assert!(!phase.is_alive() && phase != Phase::Absent),
+            }
+        }
+    }
+}
