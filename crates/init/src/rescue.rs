@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
-const LINES: [&str; 3] = ["/dev/console", "/dev/ttyS0", "/dev/tty1"];
+const LINES: [&str; 2] = ["/dev/ttyS0", "/dev/tty1"];
 
 /// Never returns.
 pub fn run(problem: &anyhow::Error) -> ! {

@@ -4,7 +4,7 @@
 use nix::libc;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -45,8 +45,12 @@ pub fn watchdog_feed(descriptor: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `number` another name of the open file `file`, closed in programs we start.
-pub fn duplicate_to(file: &File, number: RawFd) -> io::Result<()> {
+/// Keeps `file` open for ever under the descriptor `number`, closed in programs we start.
+pub fn keep_as(file: File, number: RawFd) -> io::Result<()> {
+    if file.as_raw_fd() == number {
+        let _ = file.into_raw_fd();
+        return Ok(());
+    }
     // SAFETY: nobody in this process owns `number`: it was set aside before the first other file was opened.
     let result = unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

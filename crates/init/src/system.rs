@@ -8,24 +8,19 @@ use nix::unistd::{chdir, chroot, sethostname};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
-/// The tree, a squashfs in the initramfs.
-const IMAGE: &str = "/system.squashfs";
-const LOOP: &str = "/dev/loop0";
 const ROOT: &str = "/sysroot";
+/// file in the initramfs, loop device, mount point: the tree, and our programs within it
+const IMAGES: [(&str, &str, &str); 2] =
+    [("/system.squashfs", "/dev/loop0", ROOT), ("/dyad.squashfs", "/dev/loop1", "/sysroot/usr/lib/dyad")];
 /// Mounts that move along into the new root.
 const CARRIED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 const HOSTNAME: &str = "/state/hostname";
 
-/// Phase: mounts the tree and makes it the root. The file it lives in stays in the memory of the initramfs, compressed.
+/// Phase: mounts the system and makes it the root. The files it lives in stay in the initramfs, compressed.
 pub fn enter(_: &mut Machine) -> anyhow::Result<()> {
-    let image = File::open(IMAGE).with_context(|| {
-        format!("{IMAGE} is missing from this image. Write the image again, or let the other slot boot")
-    })?;
-    let device = OpenOptions::new().read(true).open(LOOP).with_context(|| format!("{LOOP} does not open"))?;
-    sys::loop_attach(&device, &image).with_context(|| format!("{LOOP} does not take {IMAGE}"))?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    mount(Some(LOOP), ROOT, Some("squashfs"), flags, None::<&str>)
-        .with_context(|| format!("{IMAGE} is damaged. Write the image again, or let the other slot boot"))?;
+    for (image, device, place) in IMAGES {
+        attach(image, device, place)?;
+    }
     for place in CARRIED {
         let target = format!("{ROOT}{place}");
         mount(Some(place), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
@@ -37,6 +32,16 @@ pub fn enter(_: &mut Machine) -> anyhow::Result<()> {
     chroot(".").context("the system cannot become the root")?;
     chdir("/").context("the new root cannot be entered")?;
     Ok(())
+}
+
+fn attach(image: &str, device: &str, place: &str) -> anyhow::Result<()> {
+    let file = File::open(image)
+        .with_context(|| format!("{image} is missing from this slot. Write it again, or let the other slot boot"))?;
+    let target = OpenOptions::new().read(true).open(device).with_context(|| format!("{device} does not open"))?;
+    sys::loop_attach(&target, &file).with_context(|| format!("{device} does not take {image}"))?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(Some(device), place, Some("squashfs"), flags, None::<&str>)
+        .with_context(|| format!("{image} is damaged. Write this slot again, or let the other slot boot"))
 }
 
 /// Phase: the host name that setup left in the state, and the loopback interface.

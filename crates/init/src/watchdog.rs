@@ -27,7 +27,7 @@ pub struct Watchdog {
 /// Puts a harmless file under [`DESCRIPTOR`], so that no other file gets that number.
 pub fn reserve_descriptor() -> anyhow::Result<()> {
     let null = File::open("/dev/null").context("/dev/null does not open")?;
-    sys::duplicate_to(&null, DESCRIPTOR).context("a descriptor cannot be set aside for the watchdog")
+    sys::keep_as(null, DESCRIPTOR).context("a descriptor cannot be set aside for the watchdog")
 }
 
 /// Phase: arms the first hardware watchdog, or the kernel's software one if there is none.
@@ -50,7 +50,7 @@ pub fn open(machine: &mut Machine) -> anyhow::Result<()> {
         .write(true)
         .open(&device)
         .with_context(|| format!("the watchdog {} does not open: no other program may use it", device.display()))?;
-    sys::duplicate_to(&file, DESCRIPTOR).context("the watchdog cannot be kept open")?;
+    sys::keep_as(file, DESCRIPTOR).context("the watchdog cannot be kept open")?;
     let watchdog = Watchdog { identity };
     let period = watchdog.set_period(machine.options.watchdog);
     log::info(&format!("watchdog {} ({}), period {period:?}", device.display(), watchdog.identity));

@@ -1,0 +1,167 @@
+//! The packages of Debian 13, from the mirror that this machine's apt uses.
+
+use crate::host::{self, Host};
+use anyhow::{Context as _, Result, ensure};
+use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const RELEASE: &str = "trixie";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// The newest key in that keyring's directory tells whether it knows the release at all.
+const RELEASE_KEY: &str = "/usr/share/keyrings/debian-archive-trixie-stable.gpg";
+/// Every package that was unpacked with its hash, written by the hook below.
+const LIST: &str = "packages.sha256";
+
+/// Unpacked packages.
+#[derive(Debug)]
+pub struct Debian {
+    root: PathBuf,
+}
+
+/// One package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version, with a `%3a` for the colon of an epoch resolved.
+    pub version: String,
+    /// SHA-256 of the package file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Fetches and unpacks the packages of `image/packages`, once per content of that list. Remove the folder in the cache
+/// to get newer versions.
+pub fn fetch(host: &Host) -> Result<Debian> {
+    let path = host.repository().join("image/packages");
+    let list = fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?;
+    let names = names(&list);
+    let key = hex(&Sha256::digest(format!("{RELEASE} {}", names.join(" "))));
+    let root = host.cache()?.join(format!("debian-{}", &key[..16]));
+    if !root.exists() {
+        ensure!(
+            Path::new(RELEASE_KEY).exists(),
+            "This machine does not know the keys of Debian 13. Run `apt-get update && apt-get install debian-archive-keyring`."
+        );
+        host::step(&format!("Fetching {} packages of Debian 13 and what they need", names.len()));
+        let fresh = root.with_extension("part");
+        if fresh.exists() {
+            fs::remove_dir_all(&fresh)?;
+        }
+        let hook = format!(r#"cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/{LIST}""#);
+        let mut bootstrap = Command::new("mmdebstrap");
+        bootstrap
+            .args(["--quiet", "--variant=extract", "--architectures=amd64", "--skip=essential/unlink"])
+            .arg(format!("--include={}", names.join(",")))
+            .arg(format!("--extract-hook={hook}"))
+            .arg(RELEASE)
+            .arg(&fresh)
+            .args(sources()?);
+        host::run(&mut bootstrap)
+            .context("Debian's packages could not be fetched. Check the network and try again.")?;
+        // The order in which modules need each other; it never changes for these packages.
+        let release = Debian { root: fresh.clone() }.kernel_release()?;
+        host::run_quietly(Command::new("depmod").arg("-b").arg(fresh.join("usr")).arg(release))?;
+        fs::rename(&fresh, &root)?;
+    }
+    Ok(Debian { root })
+}
+
+impl Debian {
+    /// The root of the unpacked tree.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Every package in the tree.
+    pub fn packages(&self) -> Result<Vec<Package>> {
+        let text = fs::read_to_string(self.root.join(LIST)).context("The list of packages is missing in the cache.")?;
+        let mut packages: Vec<_> = text.lines().filter_map(package).collect();
+        packages.sort();
+        Ok(packages)
+    }
+
+    /// The kernel's release, such as `6.12.0-amd64`.
+    pub fn kernel_release(&self) -> Result<String> {
+        let folder = self.root.join("usr/lib/modules");
+        let entry = fs::read_dir(&folder)?.next().with_context(|| format!("{} is empty.", folder.display()))??;
+        Ok(entry.file_name().to_string_lossy().into_owned())
+    }
+
+    /// The kernel itself.
+    pub fn kernel(&self) -> Result<PathBuf> {
+        Ok(self.root.join(format!("boot/vmlinuz-{}", self.kernel_release()?)))
+    }
+
+    /// The kernel's modules, as packed.
+    pub fn modules(&self) -> Result<PathBuf> {
+        Ok(self.root.join("usr/lib/modules").join(self.kernel_release()?))
+    }
+
+    /// The boot loader.
+    pub fn boot_loader(&self) -> PathBuf {
+        self.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
+    }
+
+    /// What becomes an EFI program when kernel and initramfs are added.
+    pub fn stub(&self) -> PathBuf {
+        self.root.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+    }
+}
+
+/// apt's own mirrors, with the release we build from. Security updates come along where apt has them.
+fn sources() -> Result<Vec<String>> {
+    let format = "$(LABEL)|$(COMPONENT)|$(REPO_URI)";
+    let text =
+        host::output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    let mut lines = Vec::new();
+    for (label, suites) in [
+        ("Debian", vec![RELEASE.to_owned(), format!("{RELEASE}-updates")]),
+        ("Debian-Security", vec![format!("{RELEASE}-security")]),
+    ] {
+        let uri = text.lines().find_map(|line| line.strip_prefix(&format!("{label}|main|")));
+        for suite in suites {
+            lines.extend(uri.map(|uri| format!("deb [signed-by={KEYRING}] {uri} {suite} main")));
+        }
+    }
+    ensure!(
+        lines.iter().any(|line| line.ends_with(&format!("{RELEASE} main"))),
+        "apt knows no Debian mirror on this machine. Add one to /etc/apt and run `apt-get update`."
+    );
+    Ok(lines)
+}
+
+fn names(list: &str) -> Vec<&str> {
+    list.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|name| !name.is_empty()).collect()
+}
+
+/// `HASH  NAME_VERSION_ARCHITECTURE.deb`
+fn package(line: &str) -> Option<Package> {
+    let (sha256, file) = line.split_once("  ")?;
+    let mut fields = file.strip_suffix(".deb")?.split('_');
+    let (name, version) = (fields.next()?, fields.next()?);
+    Some(Package { name: name.into(), version: version.replace("%3a", ":"), sha256: sha256.into() })
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_read_from_their_file_names() {
+        let expected = Package { name: "ovmf".into(), version: "1:2025.02-8".into(), sha256: "ab".into() };
+        assert_eq!(package("ab  ovmf_1%3a2025.02-8_all.deb"), Some(expected));
+        assert_eq!(package("ab  lock"), None);
+    }
+
+    #[test]
+    fn the_list_may_have_comments() {
+        assert_eq!(names("# head\n\novmf   # firmware\nseabios\n"), ["ovmf", "seabios"]);
+    }
+}

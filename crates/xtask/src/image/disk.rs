@@ -1,0 +1,111 @@
+//! The raw disk: partition table, system partition, boot loader, slots.
+
+use super::FILE_TIME;
+use super::debian::Debian;
+use crate::host::{self, Host};
+use anyhow::{Context as _, Result};
+use dyad_update::EntryName;
+use dyad_update::layout::{self, MIB};
+use gptman::{GPT, GPTPartitionEntry};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+const SECTOR: u64 = 512;
+/// Serial number of the file system.
+const VOLUME: &str = "d1ad0001";
+
+/// Writes the disk `target` with the slots given by version and file.
+pub fn build(host: &Host, debian: &Debian, slots: &[(String, PathBuf)], target: &Path) -> Result<()> {
+    let fresh = target.with_extension("part");
+    let esp = layout::partition(layout::ESP);
+    // One MiB in front and behind: the two copies of the partition table.
+    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(&fresh)?;
+    file.set_len(esp.bytes + 2 * MIB)?;
+    partition(&mut file, &esp)?;
+    drop(file);
+    format(&fresh, &esp)?;
+
+    let loader = debian.boot_loader();
+    let mut files: Vec<(PathBuf, String)> = vec![
+        (loader.clone(), "EFI/BOOT/BOOTX64.EFI".into()),
+        (loader, "EFI/systemd/systemd-bootx64.efi".into()),
+        (host.repository().join("image/boot/loader.conf"), "loader/loader.conf".into()),
+    ];
+    for (version, slot) in slots {
+        files.push((slot.clone(), format!("EFI/Linux/{}", EntryName::fresh(version)?)));
+    }
+    let fat = Fat { disk: format!("{}@@{MIB}", fresh.display()) };
+    for folder in ["EFI", "EFI/BOOT", "EFI/systemd", "EFI/Linux", "loader"] {
+        fat.run("mmd", &[&format!("::{folder}")])?;
+    }
+    for (source, name) in files {
+        fat.copy(&source, &name)?;
+    }
+    fs::rename(&fresh, target).with_context(|| format!("Cannot write {}.", target.display()))
+}
+
+/// Bytes of a sparse file that take room.
+pub fn content(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path)?.blocks() * SECTOR)
+}
+
+fn partition(file: &mut File, esp: &layout::Partition) -> Result<()> {
+    let mut table = GPT::new_from(file, SECTOR, layout::disk_id()).context("The partition table does not fit.")?;
+    table[1] = GPTPartitionEntry {
+        partition_type_guid: esp.kind,
+        unique_partition_guid: esp.id,
+        starting_lba: MIB / SECTOR,
+        ending_lba: (MIB + esp.bytes) / SECTOR - 1,
+        attribute_bits: 0,
+        partition_name: esp.name.into(),
+    };
+    GPT::write_protective_mbr_into(file, SECTOR)?;
+    table.write_into(file)?;
+    Ok(())
+}
+
+fn format(disk: &Path, esp: &layout::Partition) -> Result<()> {
+    let mut command = Command::new("mkfs.fat");
+    // Clusters of 4 KiB: some firmware takes larger ones for another FAT.
+    command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "-i", VOLUME, "--invariant"]);
+    command.arg("--offset").arg((MIB / SECTOR).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
+    // It lies in a folder that a user's PATH may not have.
+    command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
+    host::run_quietly(&mut command)
+}
+
+/// A FAT file system inside a disk, reached through mtools.
+struct Fat {
+    disk: String,
+}
+
+impl Fat {
+    fn copy(&self, source: &Path, name: &str) -> Result<()> {
+        // mtools takes the time of the file: give it the one that all files have.
+        let copy = tempfile(source)?;
+        File::options()
+            .append(true)
+            .open(&copy)?
+            .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(FILE_TIME))?;
+        let result = self.run("mcopy", &["-m", &copy.to_string_lossy(), &format!("::{name}")]);
+        fs::remove_file(copy)?;
+        result
+    }
+
+    fn run(&self, tool: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = Command::new(tool);
+        command.args(["-i", &self.disk]).args(arguments);
+        // Partition offsets confuse its check of the geometry.
+        command.env("MTOOLS_SKIP_CHECK", "1").env("TZ", "UTC").env("SOURCE_DATE_EPOCH", FILE_TIME.to_string());
+        host::run_quietly(&mut command)
+    }
+}
+
+fn tempfile(source: &Path) -> Result<PathBuf> {
+    let copy = std::env::temp_dir().join(format!("dyad-image-{}", std::process::id()));
+    fs::copy(source, &copy).with_context(|| format!("Cannot copy {}.", source.display()))?;
+    Ok(copy)
+}

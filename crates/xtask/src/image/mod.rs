@@ -1,0 +1,176 @@
+//! Builds the appliance image: one raw disk with a boot loader and one file that is the whole system.
+//!
+//! What goes in is data below `image/` and `initramfs/`; this module only carries it out:
+//!
+//! ```text
+//! debian     packages of Debian 13, unpacked and cached                target/cache/debian-…
+//! tree       the files that `image/files` chooses, with their libraries
+//! kernel     the modules that `image/modules` chooses
+//! squash     tree + kernel → system.squashfs (cached), our programs → dyad.squashfs
+//! cpio       init, boot modules and both of them → initramfs
+//! uki        stub + kernel + initramfs → dyad-VERSION+3-0.efi
+//! disk       partition table, FAT, boot loader, slots → dyad.img
+//! ```
+//!
+//! **Invariants.** Same inputs, same bytes: no clock, no random number, no host name enters a file. Everything that
+//! entered is in the manifest beside the image.
+
+mod cpio;
+mod debian;
+mod disk;
+mod glob;
+mod kernel;
+mod manifest;
+mod options;
+mod squash;
+mod tree;
+mod uki;
+
+pub use options::Options;
+
+use crate::host::{self, Host};
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Debian packages of the build machine that building the image takes.
+pub const PACKAGES: &[&str] = &[
+    "mmdebstrap",
+    "debian-archive-keyring",
+    "squashfs-tools",
+    "dosfstools",
+    "mtools",
+    "binutils",
+    "kmod",
+    "xz-utils",
+    "git",
+];
+
+/// Times of all files in the image, in seconds since 1970. A constant: the version says how old a system is.
+const FILE_TIME: u64 = 1_767_225_600;
+
+/// Our programs on a node.
+const PROGRAMS: [&str; 5] = ["dyad-init", "dyad-core", "dyad-node", "dyad-console", "dyad"];
+
+/// Largest slot, in bytes, that still leaves room for three of them on the system partition.
+const SLOT_BUDGET: u64 = 150 << 20;
+
+/// What was built.
+#[derive(Debug)]
+pub struct Image {
+    /// The raw disk.
+    pub disk: PathBuf,
+    /// The slot in it, as an update carries it.
+    pub slot: PathBuf,
+    /// The list of everything inside.
+    pub manifest: PathBuf,
+}
+
+/// `cargo xtask image WORDS…`
+pub fn run(host: &Host, words: &[&str]) -> Result<()> {
+    let options = Options::parse(words)?;
+    let start = Instant::now();
+    let image = build(host, &options)?;
+    println!("    {} after {} s", image.disk.display(), start.elapsed().as_secs());
+    Ok(())
+}
+
+/// Builds the image. The packages of [`PACKAGES`] are installed.
+pub fn build(host: &Host, options: &Options) -> Result<Image> {
+    let work = host.target().join("image");
+    fs::create_dir_all(&work).with_context(|| format!("Cannot create {}.", work.display()))?;
+    let programs = match &options.programs {
+        Some(folder) => folder.clone(),
+        None => {
+            host.build_programs()?;
+            host.artifacts().programs()
+        }
+    };
+
+    let debian = debian::fetch(host)?;
+    host::step("Building the image");
+    let system = squash::system(host, &debian, options)?;
+    let version = options.version();
+    let os_release = os_release(&version);
+    let ours = our_programs(&work, &programs, options, &os_release)?;
+    let boot_modules = kernel::boot_modules(host, &debian)?;
+    let init = ours.join("dyad-init");
+    let dyad = squash::squash(&ours, &work.join("dyad.squashfs"), options.level())?;
+
+    let parts = |squashed: &[(&str, &Path)]| -> Result<Vec<u8>> { initramfs(&init, &boot_modules, squashed) };
+    let whole = parts(&[("system.squashfs", &system), ("dyad.squashfs", &dyad)])?;
+    let cmdline = command_line(host, options)?;
+    let recipe = uki::Recipe { debian: &debian, work: &work, os_release: &os_release, cmdline: &cmdline };
+    let slot = recipe.build(&whole, &work.join(format!("dyad-{version}.efi")))?;
+    let bytes = fs::metadata(&slot)?.len();
+    ensure!(
+        bytes <= SLOT_BUDGET,
+        "The slot has {} MiB, its budget is {} MiB. Take something out of image/files or image/modules.",
+        bytes >> 20,
+        SLOT_BUDGET >> 20
+    );
+
+    let mut slots = vec![(version.clone(), slot.clone())];
+    if let Some(broken) = &options.broken {
+        // A system without its tree: init stops at its console and reboots, as after a bad update.
+        let cmdline = format!("{cmdline} dyad.rescue=5");
+        let os_release = self::os_release(broken);
+        let recipe = uki::Recipe { os_release: &os_release, cmdline: &cmdline, ..recipe };
+        slots.push((broken.clone(), recipe.build(&parts(&[])?, &work.join("broken.efi"))?));
+    }
+
+    let disk = options.output.clone().unwrap_or_else(|| host.artifacts().image());
+    disk::build(host, &debian, &slots, &disk)?;
+    let entered: [&Path; 6] = [&debian.kernel()?, &system, &dyad, &slot, &debian.boot_loader(), &disk];
+    let manifest = manifest::write(host, &debian, &version, &entered, &disk.with_extension("json"))?;
+    println!("    slot {} MiB, disk {} MiB of content", bytes >> 20, disk::content(&disk)? >> 20);
+    Ok(Image { disk, slot, manifest })
+}
+
+/// Our programs without debugging information, and what names the version.
+fn our_programs(work: &Path, programs: &Path, options: &Options, os_release: &str) -> Result<PathBuf> {
+    let folder = work.join("programs");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    fs::create_dir_all(&folder)?;
+    for name in PROGRAMS {
+        let source = options.replaced.get(name).cloned().unwrap_or_else(|| programs.join(name));
+        ensure!(source.exists(), "{} is missing; build it first.", source.display());
+        host::run_quietly(Command::new("strip").arg("-o").arg(folder.join(name)).arg(&source))?;
+    }
+    fs::write(folder.join("os-release"), os_release)?;
+    Ok(folder)
+}
+
+fn initramfs(init: &Path, modules: &[(String, Vec<u8>)], squashed: &[(&str, &Path)]) -> Result<Vec<u8>> {
+    let mut archive = cpio::Archive::new(FILE_TIME);
+    for folder in ["dev", "proc", "sys", "run", "sysroot", "modules"] {
+        archive.folder(folder);
+    }
+    // Standard input and output of the first process.
+    archive.character_device("dev/console", 5, 1);
+    archive.file("init", 0o755, &fs::read(init)?);
+    for (name, content) in modules {
+        archive.file(&format!("modules/{name}"), 0o644, content);
+    }
+    for (name, path) in squashed {
+        archive.file(name, 0o644, &fs::read(path)?);
+    }
+    Ok(archive.finish())
+}
+
+fn os_release(version: &str) -> String {
+    format!(
+        "ID=dyad\nNAME=Dyad\nPRETTY_NAME=\"Dyad {version}\"\nVERSION_ID={version}\nIMAGE_ID=dyad\nIMAGE_VERSION={version}\n"
+    )
+}
+
+fn command_line(host: &Host, options: &Options) -> Result<String> {
+    let path = host.repository().join("image/boot/cmdline");
+    let text = fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?;
+    let words: Vec<&str> = text.split_whitespace().chain(options.cmdline.split_whitespace()).collect();
+    Ok(words.join(" "))
+}

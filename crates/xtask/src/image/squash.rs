@@ -1,0 +1,64 @@
+//! Compressed read-only file systems.
+
+use super::debian::{Debian, hex};
+use super::{FILE_TIME, Options, kernel, tree};
+use crate::host::{self, Host};
+use anyhow::Result;
+use sha2::{Digest as _, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Changes when this program builds the tree in another way, so that no old one is taken from the cache.
+const RECIPE: u32 = 1;
+
+/// The system without our programs: from the cache if nothing that enters has changed.
+pub fn system(host: &Host, debian: &Debian, options: &Options) -> Result<PathBuf> {
+    let key = key(host, debian, options)?;
+    let finished = host.cache()?.join(format!("system-{}.squashfs", &key[..16]));
+    if finished.exists() {
+        return Ok(finished);
+    }
+    let folder = host.target().join("image/tree");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    tree::build(host, debian, &folder)?;
+    kernel::install(host, debian, &folder)?;
+    let fresh = squash(&folder, &finished.with_extension("part"), options.level())?;
+    fs::rename(fresh, &finished)?;
+    Ok(finished)
+}
+
+/// Compresses `folder` into the file `target`.
+pub fn squash(folder: &Path, target: &Path, level: u32) -> Result<PathBuf> {
+    let mut command = Command::new("mksquashfs");
+    command.arg(folder).arg(target).args([
+        "-noappend",
+        "-quiet",
+        "-no-progress",
+        "-all-root",
+        "-no-xattrs",
+        "-no-exports",
+    ]);
+    command.args(["-b", "256K", "-comp", "zstd", "-Xcompression-level", &level.to_string()]);
+    let time = FILE_TIME.to_string();
+    // It refuses these options beside the variable of the same meaning.
+    command.args(["-mkfs-time", &time, "-all-time", &time]).env_remove("SOURCE_DATE_EPOCH");
+    host::run_quietly(&mut command)?;
+    Ok(target.into())
+}
+
+/// A hash over everything that enters the system.
+fn key(host: &Host, debian: &Debian, options: &Options) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{RECIPE} {} {:?}", options.level(), debian.packages()?));
+    let repository = host.repository();
+    for folder in ["image", "initramfs"] {
+        for file in tree::all_files(&repository.join(folder))? {
+            hash.update(&file);
+            hash.update(fs::read(repository.join(folder).join(&file))?);
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}

@@ -1,0 +1,83 @@
+//! The unified kernel image: an EFI program that carries kernel, command line and initramfs.
+//!
+//! Sections and their meaning are those of the UAPI group's *Unified Kernel Image* specification.
+
+use super::FILE_TIME;
+use super::debian::Debian;
+use crate::host;
+use anyhow::{Context as _, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Alignment of sections in memory, in bytes.
+const PAGE: u64 = 4096;
+
+/// What goes in besides the initramfs.
+#[derive(Clone, Copy)]
+pub struct Recipe<'a> {
+    /// Kernel and stub.
+    pub debian: &'a Debian,
+    /// A folder for the parts.
+    pub work: &'a Path,
+    /// What the boot loader reads name and version from.
+    pub os_release: &'a str,
+    /// The kernel's command line.
+    pub cmdline: &'a str,
+}
+
+impl Recipe<'_> {
+    /// Writes the image `target` with this initramfs.
+    pub fn build(&self, initramfs: &[u8], target: &Path) -> Result<PathBuf> {
+        let part = |name: &str, content: &[u8]| -> Result<PathBuf> {
+            let path = self.work.join(name);
+            fs::write(&path, content).with_context(|| format!("Cannot write {}.", path.display()))?;
+            Ok(path)
+        };
+        // The kernel comes last: the stub unpacks it in place and may run over what lies behind.
+        let sections = [
+            (".osrel", part("osrel", self.os_release.as_bytes())?),
+            (".cmdline", part("cmdline", self.cmdline.as_bytes())?),
+            (".uname", part("uname", self.debian.kernel_release()?.as_bytes())?),
+            (".initrd", part("initrd", initramfs)?),
+            (".linux", self.debian.kernel()?),
+        ];
+        let mut place = end(&host::output(Command::new("objdump").args(["-h", "-w"]).arg(self.debian.stub()))?)?;
+        let mut command = Command::new("objcopy");
+        command.arg("--enable-deterministic-archives").env("SOURCE_DATE_EPOCH", FILE_TIME.to_string());
+        for (name, path) in &sections {
+            place = place.next_multiple_of(PAGE);
+            command.arg("--add-section").arg(format!("{name}={}", path.display()));
+            command.arg("--set-section-flags").arg(format!("{name}=contents,alloc,load,readonly,data"));
+            command.arg("--change-section-vma").arg(format!("{name}={place:#x}"));
+            place += fs::metadata(path)?.len();
+        }
+        host::run_quietly(command.arg(self.debian.stub()).arg(target))?;
+        Ok(target.into())
+    }
+}
+
+/// Where the last section ends in memory: `objdump -h` prints number, name, size, address, … per section.
+fn end(headers: &str) -> Result<u64> {
+    let row = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.first()?.parse::<u32>().ok()?;
+        let number = |at: usize| u64::from_str_radix(fields.get(at)?, 16).ok();
+        Some(number(2)? + number(3)?)
+    };
+    headers.lines().filter_map(row).max().context("The stub has no sections.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end;
+
+    #[test]
+    fn the_end_is_that_of_the_last_section_in_memory() {
+        let text = "\nx:  file format pei-x86-64\n\nSections:\nIdx Name Size VMA LMA File off Algn\n  \
+                    0 .text 00000100 0000000140001000 0000000140001000 00000400 2**4 CONTENTS\n  \
+                    1 .data 00000010 0000000140003000 0000000140003000 00000600 2**4 CONTENTS\n";
+        assert_eq!(end(text).expect("sections"), 0x1_4000_3010);
+        assert!(end("nothing").is_err());
+    }
+}
