@@ -89,7 +89,9 @@ impl Quorum {
             }
             let wanted =
                 goal.as_ref().is_some_and(|goal| goal.why == active.why && goal.want == active.proposal.ask.want);
-            if wanted && self.now < active.begun + self.setup.timing.patience {
+            let patient =
+                !goal.as_ref().is_some_and(|goal| goal.swap) || self.now < active.begun + self.setup.timing.patience;
+            if wanted && patient {
                 self.repeat(out);
                 return;
             }
@@ -106,11 +108,11 @@ impl Quorum {
     fn begin(&mut self, goal: Goal, out: &mut Vec<Action>) {
         let Goal { want, why, target, swap } = goal;
         let me = self.setup.me.seat();
+        // Only where the goal says so: a silent peer must not find a vote on its own removal when it returns.
         let other = if target == Seat::W { self.peer_id().seat() } else { Seat::W };
-        // A relayed ask goes through the peer, so W stays worth a try while the peer is up.
-        let target = if swap && self.swap_target { other } else { target };
-        let useful = |target: Seat| target != me && self.record.base.quorum(&[me, target]);
-        let target = if useful(target) { target } else { other };
+        let useful = |target: Seat| self.record.base.quorum(&[me, target]);
+        let swap = swap && useful(other) && (self.swap_target || !useful(target));
+        let target = if swap { other } else { target };
         let wish = Wish {
             me: self.setup.me,
             pair: self.setup.pair,
@@ -137,6 +139,7 @@ impl Quorum {
                     begun: self.now,
                     sent_at: None,
                     ask_id,
+                    waiting: false,
                     relayed: false,
                     voted: None,
                 });
@@ -150,6 +153,7 @@ impl Quorum {
         let now = self.now;
         let Some(active) = &mut self.active else { return };
         active.sent_at = Some(now);
+        active.waiting = active.proposal.target == Seat::W;
         let ask = active.proposal.ask.clone();
         if active.proposal.target == Seat::W {
             out.push(Action::AskWitness { id: active.ask_id, ask: WitnessAsk::TryDecide(ask) });
@@ -159,7 +163,12 @@ impl Quorum {
     }
 
     fn repeat(&mut self, out: &mut Vec<Action>) {
-        let due = |active: &Active| active.sent_at.is_some_and(|sent| self.now >= sent + self.setup.timing.retry);
+        let timing = &self.setup.timing;
+        // The witness is asked over a stream that tells when it gave up; datagrams just vanish.
+        let due = |active: &Active| {
+            let pause = if active.waiting { 3 * timing.patience } else { timing.retry };
+            active.sent_at.is_some_and(|sent| self.now >= sent + pause)
+        };
         if self.active.as_ref().is_some_and(due) {
             self.send_ask(out);
             if self.active.as_ref().is_some_and(|active| active.relayed) {

@@ -10,7 +10,7 @@ pub(super) struct Goal {
     pub why: Why,
     /// The acceptor to ask first.
     pub target: Seat,
-    /// Whether the other acceptor may be tried too.
+    /// Whether the other acceptor will do as well.
     pub swap: bool,
 }
 
@@ -152,7 +152,9 @@ impl Quorum {
         let mut want = self.next_config();
         want.members = Members::Both;
         want.incarnations[self.peer_id().index()] = incarnation;
-        if self.witness_is_enrolled() && self.witness.holds(base) {
+        // D2: a peer that could not grant a lease so far leaves the tie here for a moment.
+        let leased = self.leases.leased(self.now + self.setup.timing.detection());
+        if self.witness_is_enrolled() && self.witness.holds(base) && leased {
             want.tie = Seat::W;
         }
         self.goal_of(want, Why::PeerClean, self.peer_seat())

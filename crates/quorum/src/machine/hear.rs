@@ -139,7 +139,8 @@ impl Quorum {
                     self.witness.missed(self.now);
                     self.witness.next_read = self.now + timing.witness_retry;
                 }
-                if self.active.as_ref().is_some_and(|active| active.ask_id == id) {
+                if let Some(active) = self.active.as_mut().filter(|active| active.ask_id == id) {
+                    active.waiting = false;
                     self.witness.missed(self.now);
                     self.relay(out);
                 }

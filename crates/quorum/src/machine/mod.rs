@@ -83,6 +83,8 @@ struct Active {
     begun: Time,
     sent_at: Option<Time>,
     ask_id: u64,
+    /// The witness was asked and neither answered nor proved unreachable.
+    waiting: bool,
     relayed: bool,
     /// The target voted for this; it waits for VMs to stop or for another write.
     voted: Option<(Ballot, Config)>,

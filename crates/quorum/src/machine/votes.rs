@@ -102,12 +102,14 @@ impl Quorum {
     fn on_chosen(&mut self, old: &Config, learned: bool, out: &mut Vec<Action>) {
         let base = self.record.base.clone();
         let peer = self.peer_id();
-        if !learned
-            && !base.members.has(peer)
+        let voted_itself_out = !learned
             && old.members.has(peer)
-            && self.active.as_ref().is_some_and(|active| active.proposal.target == peer.seat())
-        {
-            // It voted for its own removal, and stopped its VMs before it did.
+            && self.active.as_ref().is_some_and(|active| {
+                active.proposal.target == peer.seat() && active.voted.as_ref().is_some_and(|(_, value)| *value == base)
+            });
+        let knows = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());
+        if !base.members.has(peer) && (voted_itself_out || knows) {
+            // Before it voted for its removal or took it over, it stopped its VMs.
             self.leases.prove(Proof::Removed);
         }
         if self.heard.as_ref().is_some_and(|heard| heard.rank() <= base.rank()) {

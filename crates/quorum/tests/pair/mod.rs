@@ -9,8 +9,7 @@ mod machine;
 mod oracle;
 mod world;
 
-pub use machine::{Machine, VMS};
-pub use world::{Link, Pair};
+pub use world::Pair;
 
 /// Splitmix64: small, seeded, good enough to choose faults.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use dyad_quorum::{
     Timing, WitnessAsk, WitnessId, WitnessReply, acceptor,
 };
 
+use super::Dice;
 use super::machine::{Machine, VMS, WriteId};
 use super::oracle::Oracle;
-use super::Dice;
 
 const PAIR: u128 = 0xD1AD;
 pub const WITNESS: WitnessId = WitnessId(77);
@@ -107,10 +107,8 @@ impl Pair {
 
     /// A alone, B with an empty store, the witness not enrolled.
     pub fn founded(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
-        let nodes = [
-            Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)),
-            Machine::new(NodeId::B, Record::fresh(202)),
-        ];
+        let nodes =
+            [Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)), Machine::new(NodeId::B, Record::fresh(202))];
         let mut pair = Pair {
             now: SEC,
             dice: Dice(seed),
@@ -452,8 +450,7 @@ impl Pair {
             Action::Persist { token, record } => {
                 let delay = MS + self.dice.below(4 * MS);
                 let broken = self.nodes[node.index()].disk.broken;
-                let outcome =
-                    if broken { Incoming::PersistFailed(token) } else { Incoming::Persisted(token, record) };
+                let outcome = if broken { Incoming::PersistFailed(token) } else { Incoming::Persisted(token, record) };
                 self.put_in(node, delay, outcome);
             }
             Action::Freeze => {
@@ -580,7 +577,8 @@ impl Pair {
             (None, Seat::W) => "D(W)".to_string(),
             (None, tie) => format!("D({tie:?})"),
         };
-        name == shape && self.nodes.iter().all(|node| !node.up || !newest.members.has(node.id) || node.config() == newest)
+        name == shape
+            && self.nodes.iter().all(|node| !node.up || !newest.members.has(node.id) || node.config() == newest)
     }
 
     /// Where a VM executes.

@@ -1,0 +1,199 @@
+//! Random schedules of faults on a whole pair: the oracle checks I1 to I5 after every event, and after the faults
+//! end the pair must heal by itself.
+//!
+//! `DYAD_CHAOS_SEEDS=n` plays n seeds instead of the few that fit into every run of the tests.
+
+mod pair;
+
+use dyad_quorum::mutants::{Mutant, Mutants};
+use dyad_quorum::{MS, NodeId, SEC, Time, Timing};
+use pair::{Dice, Pair};
+use proptest::prelude::*;
+
+/// Something that goes wrong, or right again.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    PowerOff(NodeId),
+    PowerOn(NodeId),
+    RestartCore(NodeId),
+    StopCore(NodeId),
+    ContinueCore(NodeId),
+    CutAll(bool),
+    Cut(usize, bool),
+    CutOneWay(NodeId, bool),
+    Reach(NodeId, bool),
+    Witness(bool),
+    WitnessSlow(u64),
+    WitnessLoss(u64),
+    Loss(u64),
+}
+
+fn play(pair: &mut Pair, fault: Fault) {
+    match fault {
+        Fault::PowerOff(node) => pair.power_off(node),
+        Fault::PowerOn(node) => pair.power_on(node),
+        Fault::RestartCore(node) => pair.restart_core(node),
+        Fault::StopCore(node) if pair.nodes[node.index()].up => pair.stop_core(node),
+        Fault::ContinueCore(node) if pair.nodes[node.index()].stopped => pair.continue_core(node),
+        Fault::StopCore(_) | Fault::ContinueCore(_) => {}
+        Fault::CutAll(cut) => pair.cut_all(cut),
+        Fault::Cut(path, cut) => pair.cut(path, cut),
+        Fault::CutOneWay(from, cut) => {
+            for path in 0..2 {
+                pair.links[path][from.index()].cut = cut;
+            }
+        }
+        Fault::Reach(node, reach) => pair.reach[node.index()] = reach,
+        Fault::Witness(up) => pair.witness_up = up,
+        Fault::WitnessSlow(rtt_ms) => pair.witness_rtt = rtt_ms * MS,
+        Fault::WitnessLoss(parts) => pair.witness_loss = parts,
+        Fault::Loss(parts) => {
+            for link in pair.links.iter_mut().flatten() {
+                link.loss = parts;
+            }
+        }
+    }
+}
+
+fn heal(pair: &mut Pair) {
+    pair.cut_all(false);
+    for fault in [Fault::Loss(0), Fault::Witness(true), Fault::WitnessSlow(50), Fault::WitnessLoss(0)] {
+        play(pair, fault);
+    }
+    for node in [NodeId::A, NodeId::B] {
+        play(pair, Fault::Reach(node, true));
+        play(pair, Fault::ContinueCore(node));
+        pair.power_on(node);
+    }
+}
+
+/// Short times where they only cost patience, so that one run sees many epochs.
+fn brisk() -> Timing {
+    Timing {
+        readmit_after: 2 * SEC,
+        delegate_after: 3 * SEC,
+        return_after: 3 * SEC,
+        return_gap: 5 * SEC,
+        ..Timing::default()
+    }
+}
+
+fn random_fault(dice: &mut Dice) -> Fault {
+    let node = if dice.chance(500) { NodeId::A } else { NodeId::B };
+    match dice.below(16) {
+        0 => Fault::PowerOff(node),
+        1..=3 => Fault::PowerOn(node),
+        4 => Fault::RestartCore(node),
+        5 => Fault::StopCore(node),
+        6 => Fault::ContinueCore(node),
+        7 => Fault::CutAll(true),
+        8 => Fault::CutAll(false),
+        9 => Fault::Cut(dice.below(2) as usize, dice.chance(500)),
+        10 => Fault::CutOneWay(node, dice.chance(600)),
+        11 => Fault::Reach(node, dice.chance(500)),
+        12 => Fault::Witness(dice.chance(500)),
+        13 => Fault::WitnessSlow([10, 50, 500, 1500][dice.below(4) as usize]),
+        14 => Fault::WitnessLoss([0, 0, 300, 800][dice.below(4) as usize]),
+        _ => Fault::Loss([0, 0, 100, 400][dice.below(4) as usize]),
+    }
+}
+
+/// One seed: 40 faults, then healing. The violation of an invariant, if any.
+fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
+    let mut pair = Pair::protected_with(seed, brisk(), mutants);
+    let mut dice = Dice(seed ^ 0xC4A0);
+    for _ in 0..40 {
+        play(&mut pair, random_fault(&mut dice));
+        let pause: Time = match dice.below(4) {
+            0 => dice.below(60),
+            1 => dice.below(900),
+            2 => dice.below(4000),
+            _ => dice.below(12_000),
+        };
+        pair.run(pause * MS);
+        if pair.violation.is_some() {
+            return pair.violation;
+        }
+    }
+    heal(&mut pair);
+    if mutants == Mutants::NONE {
+        pair.until("healed", 180, |pair| pair.is("D(W)") && pair.runner(0).is_some() && pair.runner(1).is_some());
+        pair.run(10 * SEC);
+    }
+    pair.violation
+}
+
+#[test]
+fn random_faults_break_no_invariant_and_the_pair_heals() {
+    let seeds = std::env::var("DYAD_CHAOS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
+    for seed in 0..seeds {
+        if let Some(violation) = chaos(seed, Mutants::NONE) {
+            panic!("seed {seed}: {violation}");
+        }
+    }
+}
+
+fn found_within(mutant: Mutant, seeds: u64) {
+    let found = (0..seeds).find(|seed| chaos(*seed, Mutants::plant(mutant)).is_some());
+    assert!(found.is_some(), "{mutant:?} was not found within {seeds} seeds");
+}
+
+#[test]
+fn without_the_fence_wait_a_vm_runs_twice() {
+    found_within(Mutant::NoFenceWait, 40);
+}
+
+#[test]
+fn without_grace_after_a_restart_a_vm_runs_twice() {
+    found_within(Mutant::NoGrace, 400);
+}
+
+#[test]
+fn acting_before_a_configuration_is_chosen_is_found() {
+    found_within(Mutant::ActBeforeChosen, 40);
+}
+
+#[test]
+fn acknowledging_solo_before_that_is_chosen_is_found() {
+    found_within(Mutant::SoloAckEarly, 200);
+}
+
+fn any_node() -> impl Strategy<Value = NodeId> {
+    prop_oneof![Just(NodeId::A), Just(NodeId::B)]
+}
+
+fn any_fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        any_node().prop_map(Fault::PowerOff),
+        any_node().prop_map(Fault::PowerOn),
+        any_node().prop_map(Fault::RestartCore),
+        any_node().prop_map(Fault::StopCore),
+        any_node().prop_map(Fault::ContinueCore),
+        any::<bool>().prop_map(Fault::CutAll),
+        (0..2_usize, any::<bool>()).prop_map(|(path, cut)| Fault::Cut(path, cut)),
+        (any_node(), any::<bool>()).prop_map(|(node, cut)| Fault::CutOneWay(node, cut)),
+        (any_node(), any::<bool>()).prop_map(|(node, reach)| Fault::Reach(node, reach)),
+        any::<bool>().prop_map(Fault::Witness),
+        (10..2000_u64).prop_map(Fault::WitnessSlow),
+        (0..900_u64).prop_map(Fault::WitnessLoss),
+        (0..500_u64).prop_map(Fault::Loss),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    /// The same with shrinking: a failure is reported as the shortest schedule proptest finds.
+    #[test]
+    fn schedules_break_no_invariant(
+        seed in any::<u64>(),
+        schedule in prop::collection::vec((any_fault(), 0..8000_u64), 1..25),
+    ) {
+        let mut pair = Pair::protected_with(seed, brisk(), Mutants::NONE);
+        for (fault, pause) in schedule {
+            play(&mut pair, fault);
+            pair.run(pause * MS);
+        }
+        prop_assert_eq!(&pair.violation, &None);
+    }
+}
