@@ -49,6 +49,11 @@ impl Artifacts {
         self.target.join("image/broken.img")
     }
 
+    /// The appliance image with `dyad-saboteur` in place of the console.
+    pub fn saboteur_image(&self) -> PathBuf {
+        self.target.join("image/saboteur.img")
+    }
+
     /// The disk of the counting guest: a raw, bootable disk.
     pub fn guest(&self) -> PathBuf {
         self.target.join("rig/counter.img")

@@ -222,6 +222,22 @@ impl Guest {
         })
     }
 
+    /// Waits for a new boot of the guest that began after `since` and counts; returns when it first did, and the
+    /// counter.
+    ///
+    /// # Errors
+    /// None came within `deadline`.
+    pub fn wait_for_rebirth(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
+        let begin = wait::until(&format!("guest {} to boot anew", self.name), deadline, || {
+            let record = self.record();
+            Ok(match record.lives().iter().find(|life| life.begin > since) {
+                Some(life) => Look::Ready(life.begin),
+                None => Look::NotYet(format!("{} boots before", record.lives().len())),
+            })
+        })?;
+        self.wait_for_ack(begin, deadline)
+    }
+
     /// Waits until the guest counted `more` further; returns the newest counter.
     ///
     /// # Errors

@@ -74,18 +74,26 @@ impl Pair {
     /// # Errors
     /// Something was not built, or a program does not start.
     pub fn new(artifacts: Artifacts, name: &str) -> Result<Self> {
+        let image = artifacts.image();
+        Self::with_image(artifacts, name, &image)
+    }
+
+    /// The same with another image on both nodes.
+    ///
+    /// # Errors
+    /// As [`Pair::new`].
+    pub fn with_image(artifacts: Artifacts, name: &str, image: &Path) -> Result<Self> {
         artifacts.check()?;
         let records = artifacts.fresh_records(name)?;
         let sockets = Sockets::new(name)?;
         let accelerator = Accelerator::by_trial(&artifacts.guest(), sockets.path())?;
-        let image = artifacts.image();
-        let node = |name| Node::new(name, accelerator, &image, &records, sockets.path());
+        let node = |name| Node::new(name, accelerator, image, &records, sockets.path());
         let (a, b) = (node(Name::A)?, node(Name::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records)?;
         let mut report = Report::default();
         report.set("accelerator", accelerator.to_string());
         // What has to be stored or sent: the partitions are mostly holes.
-        report.set("image_bytes", fs::metadata(&image)?.blocks() * 512);
+        report.set("image_bytes", fs::metadata(image)?.blocks() * 512);
         Ok(Self { a, b, witness, report, artifacts, guests: Vec::new(), records, start: Instant::now(), sockets })
     }
 

@@ -36,14 +36,24 @@ fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
     Ok(answers)
 }
 
+/// The first node's answers, without a witness yet.
+///
+/// # Errors
+/// The node does not say what it found.
+pub fn first_answers(client: &Client) -> Result<Value> {
+    let mut answers = common(client, "first", "left")?;
+    answers["pair"] = json!("rig");
+    answers["password"] = json!(PASSWORD);
+    answers["witness"] = json!("later");
+    Ok(answers)
+}
+
 /// Makes the node behind `client` the first of a new pair.
 ///
 /// # Errors
 /// The node refuses or fails; the error holds its sentence.
 pub fn found(client: &Client, witness: &str, witness_code: &str) -> Result<()> {
-    let mut answers = common(client, "first", "left")?;
-    answers["pair"] = json!("rig");
-    answers["password"] = json!(PASSWORD);
+    let mut answers = first_answers(client)?;
     answers["witness"] = json!(witness);
     answers["witness_code"] = json!(witness_code);
     begin(client, &answers)
@@ -74,7 +84,10 @@ pub fn join(client: &Client, code: &str) -> Result<()> {
 }
 
 /// Sends the answers and waits for the end of the task they start.
-fn begin(client: &Client, answers: &Value) -> Result<()> {
+///
+/// # Errors
+/// The node refuses or fails; the error holds its sentence.
+pub fn begin(client: &Client, answers: &Value) -> Result<()> {
     client.post("setup", answers).context("The wizard refused the answers")?;
     wait::until("setup to finish", SETUP_DEADLINE, || {
         let setup = match client.get("setup") {

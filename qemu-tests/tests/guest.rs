@@ -57,7 +57,7 @@ impl Machine {
     fn newest<T>(&self, pick: impl Fn(Said) -> Option<T>) -> Option<T> {
         let log = fs::read_to_string(self.path("log")).unwrap();
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().filter_map(Said::parse).filter_map(pick).last()
+        whole.lines().filter_map(Said::parse).filter_map(pick).next_back()
     }
 
     fn path(&self, name: &str) -> PathBuf {

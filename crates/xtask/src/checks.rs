@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check there is, one after the other, all failures at the end.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -47,15 +48,7 @@ pub fn run(host: &Host) -> Result<()> {
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;
-        // The same system with a newer slot that never comes up: the loader must fall back by itself.
-        let broken = Options {
-            fast: true,
-            broken: Some(BROKEN_VERSION.into()),
-            output: Some(host.artifacts().broken_image()),
-            programs: Some(host.artifacts().programs()),
-            ..Options::default()
-        };
-        image::build(host, &broken)?;
+        build_test_images(host)?;
         guest::build(host)?;
         built = true;
         Ok(())
@@ -68,6 +61,26 @@ pub fn run(host: &Host) -> Result<()> {
         tally.fail("qemu-tests", "there is no image to test");
     }
     tally.report(start)
+}
+
+/// Two images that only tests boot: one with a newer slot that never comes up, one that takes orders.
+fn build_test_images(host: &Host) -> Result<()> {
+    let programs = host.artifacts().programs();
+    let saboteur = programs.join("dyad-saboteur");
+    let common = Options { fast: true, programs: Some(programs), ..Options::default() };
+    let broken = Options {
+        broken: Some(BROKEN_VERSION.into()),
+        output: Some(host.artifacts().broken_image()),
+        ..common.clone()
+    };
+    let sabotaged = Options {
+        replaced: BTreeMap::from([("dyad-console".into(), saboteur)]),
+        output: Some(host.artifacts().saboteur_image()),
+        ..common
+    };
+    image::build(host, &broken)?;
+    image::build(host, &sabotaged)?;
+    Ok(())
 }
 
 impl Tally {

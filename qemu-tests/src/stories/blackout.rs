@@ -27,11 +27,11 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
     }
     pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));
     for guest in pair.guests().to_vec() {
-        let (alive, counter) = guest.wait_for_ack(cut, PROTECTED_DEADLINE)?;
+        let (alive, counter) = guest.wait_for_rebirth(cut, PROTECTED_DEADLINE)?;
         let after = alive.duration_since(cut).as_secs_f64();
         pair.say(&format!("{} runs again {after:.1} s after the blackout: counter {counter}", guest.name()));
     }
-    let (_, counter) = guest.wait_for_ack(cut, GUEST_DEADLINE)?;
+    let (_, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     pair.judge_guests()?;
     pair.witness.start()?;

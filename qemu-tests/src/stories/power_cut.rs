@@ -38,7 +38,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     pair.say(&format!("fence over after {:.2} s", after(fenced).as_secs_f64()));
     let started = wait_vm_state(&survivor, FIRST, "running", GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} started on node B after {:.2} s", after(started).as_secs_f64()));
-    let (alive, counter) = guest.wait_for_ack(fenced, GUEST_DEADLINE)?;
+    let (alive, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} is alive after {:.2} s: counter {counter}", after(alive).as_secs_f64()));
 
     pair.report.set_time("failover_detect_s", after(detected));

@@ -1,0 +1,113 @@
+//! What happens inside one node when its own programs die or hang. One node alone is enough, and its guest counts.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::guest::Guest;
+use dyad_rig::harness::{Test, play};
+use dyad_rig::node::Name;
+use dyad_rig::pair::Pair;
+use dyad_rig::setup;
+use dyad_rig::status::wait_vm_state;
+use dyad_rig::stories::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, create_vm};
+use dyad_rig::wait;
+
+/// The core is started again, opens its pool, and QEMU connects again; the promise is about idle machines.
+const CORE_PAUSE: Duration = Duration::from_secs(5);
+/// From the order to stop until the watchdog bites, on the rig's clock.
+const RESET_LIMIT: Duration = Duration::from_secs(10);
+/// The saboteur answers at once, on an emulated serial line.
+const ORDER_DEADLINE: Duration = Duration::from_secs(30);
+/// The first thing that firmware says when a machine starts again.
+const FIRMWARE: &str = "BdsDxe: starting";
+
+const TESTS: [Test<Pair>; 4] = [
+    ("first_node_alone_runs_a_vm", first_node_alone_runs_a_vm),
+    ("core_kill9_short_pause", core_kill9_short_pause),
+    ("node_kill9_keeps_vms", node_kill9_keeps_vms),
+    ("watchdog_resets_stopped_core", watchdog_resets_stopped_core),
+];
+
+fn main() -> ExitCode {
+    play(&TESTS, || {
+        let artifacts = Artifacts::beside_this_program()?;
+        let image = artifacts.saboteur_image();
+        let mut pair = Pair::with_image(artifacts, "faults", &image)?;
+        pair.a.power_on()?;
+        pair.a.serial().wait_for_text("saboteur ready", 0, BOOT_DEADLINE)?;
+        Ok(pair)
+    })
+}
+
+/// A first node without a witness and without a peer works, and says that it is not protected.
+fn first_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
+    let client = pair.a.client();
+    wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+    setup::begin(&client, &setup::first_answers(&client)?)?;
+    let status = wait::until_ok("the node to work", BOOT_DEADLINE, || pair.status(Name::A))?;
+    ensure!(!status.protected, "One node alone says: {}", status.sentence);
+    let start = Instant::now();
+    let guest = create_vm(pair, FIRST, Name::A)?;
+    guest.wait_for_ack(start, GUEST_DEADLINE)?;
+    Ok(())
+}
+
+/// `kill -9` of the storage daemon under a running VM is a short pause and nothing else.
+fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
+    let guest = counting(pair)?;
+    let lives = guest.record().lives().len();
+    let since = order(pair, "kill dyad-core")?;
+    guest.wait_for_progress(20, GUEST_DEADLINE)?;
+    ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
+    let pause = guest.record().longest_pause(since);
+    println!("    the guest paused for {} ms", pause.as_millis());
+    ensure!(pause <= CORE_PAUSE, "The guest paused for {} ms.", pause.as_millis());
+    pair.judge_guests()
+}
+
+/// `kill -9` of the node daemon: VMs do not notice, and it finds them again.
+fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
+    let guest = counting(pair)?;
+    let lives = guest.record().lives().len();
+    let since = order(pair, "kill dyad-node")?;
+    wait_vm_state(&pair.client(Name::A), FIRST, "running", BOOT_DEADLINE)?;
+    guest.wait_for_ack(since, GUEST_DEADLINE)?;
+    guest.wait_for_progress(5, GUEST_DEADLINE)?;
+    ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
+    pair.judge_guests()
+}
+
+/// A storage daemon that hangs stops feeding the watchdog, and the node is reset before anybody else may run its VMs.
+fn watchdog_resets_stopped_core(pair: &mut Pair) -> Result<()> {
+    let guest = counting(pair)?;
+    let acked = guest.record().acked();
+    let position = pair.a.serial().position();
+    let since = order(pair, "stop dyad-core")?;
+    pair.a.serial().wait_for_text(FIRMWARE, position, GUEST_DEADLINE).context("The watchdog did not reset the node")?;
+    let took = since.elapsed();
+    println!("    the node was reset after {:.1} s; F' is {:.1} s", took.as_secs_f64(), FENCE.as_secs_f64());
+    let last = guest.record().lives().last().map(|life| life.last);
+    ensure!(took <= RESET_LIMIT, "The reset took {:.1} s.", took.as_secs_f64());
+    ensure!(last.is_none_or(|last| last < since + FENCE), "The guest counted longer than F' allows.");
+    let (_, counter) = guest.wait_for_rebirth(since, BOOT_DEADLINE + GUEST_DEADLINE)?;
+    ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
+    pair.judge_guests()
+}
+
+fn counting(pair: &Pair) -> Result<Guest> {
+    let guest = pair.guest(FIRST)?;
+    guest.wait_for_progress(10, GUEST_DEADLINE)?;
+    Ok(guest)
+}
+
+/// Gives the saboteur an order and waits until it is carried out; returns when it was given.
+fn order(pair: &Pair, order: &str) -> Result<Instant> {
+    let serial = pair.a.serial();
+    let position = serial.position();
+    let given = Instant::now();
+    serial.send(&format!("{order}\r"))?;
+    serial.wait_for_text(&format!("saboteur did {order}"), position, ORDER_DEADLINE)?;
+    Ok(given)
+}

@@ -1,0 +1,116 @@
+//! One node alone: its boot loader, and what it refuses before it belongs to a pair.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use dyad_rig::accelerator::Accelerator;
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::harness::{Test, play};
+use dyad_rig::http::{Client, Refusal};
+use dyad_rig::node::{Name, Node};
+use dyad_rig::pair::Sockets;
+use dyad_rig::stories::BOOT_DEADLINE;
+use dyad_rig::{setup, wait};
+use serde_json::{Value, json};
+
+/// Three bad boots and a good one, each through the firmware.
+const FALL_BACK_DEADLINE: Duration = Duration::from_secs(360);
+/// What the firmware says at each start.
+const FIRMWARE: &str = "BdsDxe: starting";
+
+const TESTS: [Test<Artifacts>; 2] =
+    [("refusals_change_nothing", refusals_change_nothing), ("bad_boots_fall_back", bad_boots_fall_back)];
+
+fn main() -> ExitCode {
+    play(&TESTS, || {
+        let artifacts = Artifacts::beside_this_program()?;
+        artifacts.check()?;
+        Ok(artifacts)
+    })
+}
+
+/// Each wrong answer gets one clear sentence, and the node stays as blank as its disks.
+fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
+    let sockets = Sockets::new("refusals")?;
+    let records = artifacts.fresh_records("refusals")?;
+    let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), &records, sockets.path())?;
+    node.power_on()?;
+    let client = node.client();
+    wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+    let good = setup::first_answers(&client)?;
+    let cases: [(&str, Value); 6] = [
+        ("a word that is not the confirmation", with(&good, "erase", json!("yes"))),
+        ("no confirmation", without(&good, "erase")),
+        ("a disk that is not there", with(&good, "disks", json!(["/dev/sdzz"]))),
+        ("a short password", with(&good, "password", json!("short"))),
+        ("an unknown key", with(&good, "colour", json!("green"))),
+        ("a code nobody shows", with(&with(&good, "role", json!("join")), "code", json!("000000"))),
+    ];
+    for (what, answers) in &cases {
+        let sentence = refused(&client, answers).with_context(|| format!("for {what}"))?;
+        println!("    {what}: {sentence}");
+        let setup = client.get("setup")?;
+        ensure!(setup["phase"] == "blank", "After {what} the node is {}.", setup["phase"]);
+    }
+    drop(node);
+    for disk in ["pool0.img", "pool1.img"] {
+        use std::os::unix::fs::MetadataExt as _;
+        let blocks = fs::metadata(records.join("a").join(disk))?.blocks();
+        ensure!(blocks == 0, "{disk} was written to: {blocks} blocks.");
+    }
+    Ok(())
+}
+
+/// A newer slot that never comes up is given three chances; then the loader takes the older one by itself.
+fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
+    let sockets = Sockets::new("fallback")?;
+    let records = artifacts.fresh_records("fallback")?;
+    let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.broken_image(), &records, sockets.path())?;
+    node.power_on()?;
+    let client = node.client();
+    let status = wait::until_ok("the older slot to answer", FALL_BACK_DEADLINE, || client.get("status"))?;
+    let log = fs::read_to_string(records.join("serial-a.log"))?;
+    ensure!(log.contains("this node did not start"), "The broken slot says nothing; see {}.", records.display());
+    let bad = log.matches(FIRMWARE).count() - 1;
+    println!("    {bad} bad boots, then {}", status["versions"]["dyad"]);
+    ensure!(bad == 3, "The broken slot got {bad} chances, not three.");
+    ensure!(status["versions"]["dyad"] != "9999", "The broken slot runs: {status}");
+    // The next start goes straight to the older slot: the broken one has no chance left.
+    let position = node.serial().position();
+    node.reset()?;
+    node.serial().wait_for_text(FIRMWARE, position, BOOT_DEADLINE)?;
+    wait::until_ok("the older slot to answer again", BOOT_DEADLINE, || client.get("status"))?;
+    let log = fs::read_to_string(records.join("serial-a.log"))?;
+    let starts = log.matches(FIRMWARE).count();
+    ensure!(starts == bad + 2, "The broken slot was tried again: {starts} starts.");
+    Ok(())
+}
+
+/// The sentence with which the node refuses these answers.
+fn refused(client: &Client, answers: &Value) -> Result<String> {
+    let error = match client.post("setup", answers) {
+        Ok(answer) => bail!("The node accepted it: {answer}"),
+        Err(error) => error,
+    };
+    let refusal = error.downcast_ref::<Refusal>().with_context(|| format!("No refusal: {error:#}"))?;
+    ensure!((400..500).contains(&refusal.status), "HTTP {}: {}", refusal.status, refusal.body);
+    let sentence = refusal.body["error"].as_str().with_context(|| format!("No sentence in {}", refusal.body))?;
+    ensure!(sentence.ends_with('.') && sentence.len() < 300, "This is not one sentence: {sentence:?}");
+    Ok(sentence.to_owned())
+}
+
+fn with(answers: &Value, key: &str, value: Value) -> Value {
+    let mut answers = answers.clone();
+    answers[key] = value;
+    answers
+}
+
+fn without(answers: &Value, key: &str) -> Value {
+    let mut answers = answers.clone();
+    if let Some(map) = answers.as_object_mut() {
+        map.remove(key);
+    }
+    answers
+}
