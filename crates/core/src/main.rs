@@ -1,2 +1,128 @@
-//! dyad-core
-fn main() {}
+//! `dyad-core`: see the library of this crate.
+
+use anyhow::Context;
+use clap::Parser;
+use dyad_control::{Phase, WatchdogStatus};
+use dyad_core::blank::{self, Blank};
+use dyad_core::event::{Event, Inbox};
+use dyad_core::identity::Identity;
+use dyad_core::node::{self, Start};
+use dyad_core::options::Options;
+use dyad_core::watchdog::Watchdog;
+use dyad_core::{control_server, links, selftest};
+use dyad_link::tls;
+use std::sync::mpsc::{Receiver, channel};
+use tokio::sync::watch;
+
+fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let options = Options::parse();
+    std::fs::create_dir_all(&options.state).with_context(|| format!("{} cannot be made", options.state.display()))?;
+    std::fs::create_dir_all(&options.run).with_context(|| format!("{} cannot be made", options.run.display()))?;
+    // Pages already used stay in memory; the index's map, which is larger than memory, must not be forced in.
+    let lock =
+        rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE | rustix::mm::MlockAllFlags::ONFAULT;
+    if let Err(e) = rustix::mm::mlockall(lock) {
+        tracing::warn!(error = %e, "the heartbeat's memory is not locked");
+    }
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let watchdog = Watchdog::open(&options, &selftest::proof_path(&options.state)).context("the watchdog")?;
+    let facts = watchdog.as_ref().map_or(WatchdogStatus::Absent, |(_, facts)| facts.status());
+    let (sender, events) = channel();
+    let inbox = Inbox(sender);
+    let (status, watcher) = watch::channel(blank::status(Phase::Blank, facts.clone()));
+    let (socket, way_in) = (options.socket(), inbox.clone());
+    runtime.spawn(async move {
+        if let Err(e) = control_server::serve(&socket, way_in, watcher).await {
+            tracing::error!(error = %e, "the local socket cannot be served");
+            std::process::exit(1);
+        }
+    });
+    let stop = inbox.clone();
+    runtime.spawn(async move {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .expect("a signal can be waited for");
+        term.recv().await;
+        stop.send(Event::Stop);
+    });
+
+    let identity = Identity::load(&options.state);
+    let tls = tls::Identity::load_or_generate(&options.state, "dyad node");
+    let (identity, tls) = match (identity, tls) {
+        (Ok(identity), Ok(tls)) => (identity, tls),
+        (Err(e), _) => return broken(&status, &facts, &events, watchdog.map(|w| w.0), &e),
+        (_, Err(e)) => return broken(&status, &facts, &events, watchdog.map(|w| w.0), &e.into()),
+    };
+    let (identity, watchdog) = match identity {
+        Some(identity) => (identity, watchdog),
+        None => {
+            let (device, known) = watchdog.unzip();
+            let blank = Blank {
+                options: options.clone(),
+                tls: tls.clone(),
+                places: || links::places(&links::all()),
+                status: status.clone(),
+                runtime: runtime.handle().clone(),
+                inbox: inbox.clone(),
+                watchdog: device,
+                facts: facts.clone(),
+            };
+            match blank.run(&events) {
+                None => return Ok(()),
+                Some((identity, device)) => (identity, device.zip(known)),
+            }
+        }
+    };
+    let links = if identity.links.is_empty() { links::all() } else { identity.links.clone() };
+    let start = Start {
+        places: links::places(&links),
+        links,
+        options,
+        identity,
+        tls,
+        inbox,
+        status: status.clone(),
+        watchdog,
+        runtime: runtime.handle().clone(),
+    };
+    match node::run(start, &events) {
+        Ok(()) => Ok(()),
+        Err(e) => broken(&status, &facts, &events, None, &e),
+    }
+}
+
+/// Says what is wrong for as long as the process lives. No VM runs: init feeds the watchdog only while none does.
+fn broken(
+    status: &watch::Sender<dyad_control::Status>,
+    facts: &WatchdogStatus,
+    events: &Receiver<Event>,
+    mut watchdog: Option<Watchdog>,
+    error: &anyhow::Error,
+) -> anyhow::Result<()> {
+    let sentence = format!("This node cannot work: {error:#}.");
+    tracing::error!("{sentence}");
+    status.send_modify(|shown| {
+        let revision = shown.revision + 1;
+        *shown = dyad_control::Status {
+            revision,
+            ..blank::status(Phase::Broken { sentence: sentence.clone() }, facts.clone())
+        };
+    });
+    loop {
+        match events.recv_timeout(std::time::Duration::from_millis(500)) {
+            Ok(Event::Stop) => return Ok(()),
+            Ok(Event::Control { answer, .. }) => {
+                let _ = answer.send(dyad_control::Reply::refused("broken", sentence.clone()));
+            }
+            Ok(Event::OpenImport { answer, .. }) => {
+                let _ = answer.send(Err(dyad_control::Reply::refused("broken", sentence.clone())));
+            }
+            _ => {}
+        }
+        if let Some(watchdog) = &mut watchdog {
+            watchdog.feed();
+        }
+    }
+}

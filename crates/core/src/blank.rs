@@ -1,0 +1,200 @@
+//! A node that belongs to no pair yet: answers the few questions setup needs, and carries setup out.
+
+use crate::event::{Event, Inbox};
+use crate::identity::Identity;
+use crate::options::Options;
+use crate::timeline::Timeline;
+use crate::{disks, selftest, setup};
+use dyad_control::{Found, Join, Offer, Phase, Reply, Request, Status, WatchdogStatus};
+use dyad_link::discovery::{self, Listener, Place};
+use dyad_link::tls;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tokio::sync::{oneshot, watch};
+
+/// How often the links are listened to for first nodes.
+const LISTEN: Duration = Duration::from_millis(500);
+
+/// The blank node.
+pub struct Blank {
+    /// The command line.
+    pub options: Options,
+    /// This node's key.
+    pub tls: tls::Identity,
+    /// Where first nodes are heard.
+    pub places: fn() -> Vec<Place>,
+    /// Where the status is shown.
+    pub status: watch::Sender<Status>,
+    /// The runtime for pairing.
+    pub runtime: tokio::runtime::Handle,
+    /// The way in.
+    pub inbox: Inbox,
+    /// Whether a watchdog is there, for the status and the self-test.
+    pub watchdog: Option<crate::watchdog::Watchdog>,
+    /// For the status.
+    pub facts: WatchdogStatus,
+}
+
+/// A status of a node without a pair.
+pub fn status(phase: Phase, watchdog: WatchdogStatus) -> Status {
+    Status {
+        revision: 0,
+        phase,
+        pair: None,
+        quorum: None,
+        links: Vec::new(),
+        mirror: None,
+        pool: None,
+        watchdog,
+        volumes: Vec::new(),
+        permits: Vec::new(),
+        document_generation: 0,
+        pairing_code: None,
+    }
+}
+
+impl Blank {
+    /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
+    pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<crate::watchdog::Watchdog>)> {
+        let mut timeline = Timeline::new(None);
+        let mut listener = Listener::open(&(self.places)());
+        let mut opened = Instant::now();
+        let mut offers: Vec<discovery::Found> = Vec::new();
+        self.show(Phase::Blank);
+        loop {
+            let event = match events.recv_timeout(LISTEN) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return None,
+            };
+            if let Some(watchdog) = &mut self.watchdog {
+                // No VM can run on a blank node.
+                watchdog.feed();
+            }
+            // Interfaces come late or return: the sockets are made anew now and then.
+            if opened.elapsed() > Duration::from_secs(5) && offers.is_empty() {
+                listener = Listener::open(&(self.places)());
+                opened = Instant::now();
+            }
+            offers = listener.offers(Instant::now());
+            let (request, answer) = match event {
+                Some(Event::Control { request, answer }) => (request, answer),
+                Some(Event::OpenImport { answer, .. }) => {
+                    let _ = answer.send(Err(not_set_up()));
+                    continue;
+                }
+                Some(Event::Stop) => return None,
+                _ => continue,
+            };
+            let reply = match request {
+                Request::Disks => Reply::Disks { disks: disks::list(&self.options.disks, &self.options.run) },
+                Request::Offers => Reply::Offers { offers: offers.iter().map(offer).collect() },
+                Request::Timeline { since } => Reply::Timeline { events: timeline.since(since) },
+                Request::Running { .. } | Request::Goodbye => Reply::Done,
+                Request::Found(request) => match self.set_up(events, Work::Found(request)) {
+                    Ok(identity) => return self.end(identity, answer),
+                    Err(reply) => reply,
+                },
+                Request::Join(request) => match self.set_up(events, Work::Join(request, offers.clone())) {
+                    Ok(identity) => return self.end(identity, answer),
+                    Err(reply) => reply,
+                },
+                _ => not_set_up(),
+            };
+            if let Reply::Refused { sentence, .. } = &reply {
+                timeline.note("refused", sentence);
+            }
+            let _ = answer.send(reply);
+        }
+    }
+
+    fn show(&self, phase: Phase) {
+        self.status.send_modify(|shown| {
+            let revision = shown.revision + 1;
+            *shown = Status { revision, ..status(phase, self.facts.clone()) };
+        });
+    }
+
+    /// Carries setup out on a thread of its own while this one feeds the watchdog and refuses a second setup.
+    fn set_up(&mut self, events: &Receiver<Event>, work: Work) -> Result<Identity, Reply> {
+        let (sender, outcome) = std::sync::mpsc::channel();
+        let (options, tls, runtime) = (self.options.clone(), self.tls.clone(), self.runtime.clone());
+        let shown = self.status.clone();
+        let facts = self.facts.clone();
+        self.show(Phase::SettingUp { step: "Checking the answers".into() });
+        let run = move || {
+            let step = |text: &str| {
+                shown.send_modify(|old| {
+                    let revision = old.revision + 1;
+                    let phase = Phase::SettingUp { step: text.into() };
+                    *old = Status { revision, ..status(phase, facts.clone()) };
+                });
+            };
+            let result = match &work {
+                Work::Found(request) => setup::found(&options, request, &step),
+                Work::Join(request, offers) => runtime.block_on(setup::join(&options, request, offers, &tls, &step)),
+            };
+            let _ = sender.send(result);
+        };
+        std::thread::Builder::new().name("setup".into()).spawn(run).expect("the system can start a thread");
+        loop {
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.feed();
+            }
+            match outcome.recv_timeout(Duration::from_millis(200)) {
+                Ok(Ok(identity)) => return Ok(identity),
+                Ok(Err(reply)) => {
+                    self.show(Phase::Blank);
+                    return Err(reply);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.show(Phase::Blank);
+                    return Err(Reply::refused(
+                        "setup-failed",
+                        "Setup ended unexpectedly; look into the log of the core.",
+                    ));
+                }
+            }
+            for event in events.try_iter() {
+                if let Event::Control { answer, .. } = event {
+                    let _ = answer.send(Reply::refused("setting-up", "Setup is running; wait until it is finished."));
+                }
+            }
+        }
+    }
+
+    /// The node has its place. If it has a watchdog, that is proven now: the node restarts.
+    fn end(
+        self,
+        identity: Identity,
+        answer: oneshot::Sender<Reply>,
+    ) -> Option<(Identity, Option<crate::watchdog::Watchdog>)> {
+        let _ = answer.send(Reply::Done);
+        if self.watchdog.is_some() && !selftest::proof_path(&self.options.state).exists() {
+            self.show(Phase::SettingUp { step: "Proving the watchdog: this node restarts once".into() });
+            if let Err(sentence) = selftest::run(&self.options.state, &self.options.run) {
+                tracing::error!(sentence, "the watchdog is not proven");
+            }
+        }
+        Some((identity, self.watchdog))
+    }
+}
+
+enum Work {
+    Found(Found),
+    Join(Join, Vec<discovery::Found>),
+}
+
+fn offer(found: &discovery::Found) -> Offer {
+    Offer {
+        pair_id: found.offer.pair.to_string(),
+        pair: found.offer.pair_name.clone(),
+        node: found.offer.node_name.clone(),
+        link: found.interface.clone(),
+    }
+}
+
+fn not_set_up() -> Reply {
+    Reply::refused("not-set-up", "This node is not set up yet: answer the wizard first.")
+}

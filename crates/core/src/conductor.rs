@@ -1,0 +1,297 @@
+//! The conductor: the one thread that keeps time. It owns the quorum machine, the heartbeats and the watchdog.
+//!
+//! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
+//! to the witness to a task, cgroups to the enforcer. What it learns it tells the owner as [`News`].
+//!
+//! **Invariant.** The watchdog is fed by this thread only, and only when the quorum machine says so in that moment.
+
+use crate::clock;
+use crate::enforcer;
+use crate::event::{Event, Inbox};
+use crate::register::Register;
+use crate::watchdog::Watchdog;
+use dyad_link::beacon::{Beacon, Wake, Waker};
+use dyad_quorum::{Action, Alarm, Config, Datagram, Members, NodeId, Note, Quorum, Standing, WitnessAsk};
+use std::net::SocketAddr;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The watchdog is fed at least this often while it may be.
+const LONGEST_SLEEP: Duration = Duration::from_millis(250);
+
+/// How often interfaces that came or went are looked for.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// What the conductor tells the owner.
+#[derive(Debug)]
+pub enum News {
+    /// A configuration is in force.
+    Config(Config),
+    /// Who must acknowledge writes.
+    AckSet(Members),
+    /// VMs are being frozen: start no guest request.
+    Hold,
+    /// VMs are being killed, and why.
+    Kill(String),
+    /// The peer's VMs may start here.
+    PeerVmsAllowed,
+    /// A lasting condition began.
+    Alarm(Alarm),
+    /// It ended.
+    Clear(Alarm),
+    /// Something for the timeline, and when it happened.
+    Note(u64, Note),
+    /// A planned leave is complete.
+    GoodbyeDone,
+    /// Where this node stands; told at each change.
+    Standpoint(Standpoint),
+}
+
+/// Where this node stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standpoint {
+    /// Why it may or may not run VMs.
+    pub standing: Standing,
+    /// Whether it may.
+    pub may_run: bool,
+    /// The peer is heard in both directions.
+    pub peer_alive: bool,
+    /// By path: both directions confirmed.
+    pub paths_up: Vec<bool>,
+    /// By path: where the peer was last heard.
+    pub peer_addresses: Vec<Option<SocketAddr>>,
+    /// The witness.
+    pub witness: WitnessHealth,
+}
+
+impl Default for Standpoint {
+    fn default() -> Self {
+        Self {
+            standing: Standing::NotSetUp,
+            may_run: false,
+            peer_alive: false,
+            paths_up: Vec::new(),
+            peer_addresses: Vec::new(),
+            witness: WitnessHealth::Silent { since: None },
+        }
+    }
+}
+
+/// The witness as last seen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WitnessHealth {
+    /// It answered the last question.
+    Answers {
+        /// In this time.
+        rtt_us: u64,
+    },
+    /// It did not.
+    Silent {
+        /// When it last answered, nanoseconds since boot.
+        since: Option<u64>,
+    },
+}
+
+/// What the conductor's thread receives.
+pub enum Input {
+    /// For the quorum machine.
+    Quorum(dyad_quorum::Event),
+    /// The witness was asked; this is how it is.
+    Witness(WitnessHealth),
+    /// End the thread: the watchdog is no longer fed.
+    Stop,
+}
+
+/// The way to the conductor.
+#[derive(Clone)]
+pub struct ConductorHandle {
+    inputs: Sender<Input>,
+    waker: Waker,
+}
+
+impl ConductorHandle {
+    /// Tells the quorum machine that something happened.
+    pub fn tell(&self, event: dyad_quorum::Event) {
+        self.send(Input::Quorum(event));
+    }
+
+    /// Delivers any input. The thread lives as long as the process.
+    pub fn send(&self, input: Input) {
+        let _ = self.inputs.send(input);
+        self.waker.wake();
+    }
+}
+
+/// The way to a conductor that is not running yet and will use the beacon of this waker.
+pub fn queue(waker: Waker) -> (ConductorHandle, Receiver<Input>) {
+    let (inputs, receiver) = channel();
+    (ConductorHandle { inputs, waker }, receiver)
+}
+
+/// What the conductor is made of.
+pub struct Conductor {
+    /// The machine.
+    pub quorum: Quorum,
+    /// Heartbeats out.
+    pub beacon: Beacon,
+    /// Number of paths.
+    pub paths: u8,
+    /// The watchdog, if there is one.
+    pub watchdog: Option<Watchdog>,
+    /// Records out.
+    pub register: Register,
+    /// Questions to the witness out.
+    pub witness: UnboundedSender<(u64, WitnessAsk)>,
+    /// Freeze, thaw, kill.
+    pub enforcer: Sender<enforcer::Order>,
+    /// News out.
+    pub owner: Inbox,
+}
+
+impl Conductor {
+    /// Runs the thread.
+    pub fn start(self, inputs: Receiver<Input>) {
+        let run = move || {
+            // Without the privilege (a laptop) it runs at normal priority; heartbeats may then be late under load.
+            let realtime = thread_priority::ThreadPriority::Crossplatform(50u8.try_into().expect("50 is in range"));
+            let policy =
+                thread_priority::ThreadSchedulePolicy::Realtime(thread_priority::RealtimeThreadSchedulePolicy::Fifo);
+            let id = thread_priority::thread_native_id();
+            if let Err(e) = thread_priority::set_thread_priority_and_policy(id, realtime, policy) {
+                tracing::warn!(error = ?e, "heartbeats run without real-time priority");
+            }
+            State { parts: self, shown: None, health: WitnessHealth::Silent { since: None }, actions: Vec::new() }
+                .run(&inputs);
+        };
+        std::thread::Builder::new()
+            .name("conductor".into())
+            .spawn(run)
+            .expect("the system can start a thread at start-up");
+    }
+}
+
+struct State {
+    parts: Conductor,
+    shown: Option<Standpoint>,
+    health: WitnessHealth,
+    actions: Vec<Action>,
+}
+
+impl State {
+    fn run(mut self, inputs: &Receiver<Input>) {
+        let mut refreshed = Instant::now();
+        loop {
+            loop {
+                match inputs.try_recv() {
+                    Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(Input::Quorum(event)) => self.handle(event),
+                    Ok(Input::Witness(health)) => self.health = health,
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if clock::now() >= self.parts.quorum.next_wakeup() {
+                self.handle(dyad_quorum::Event::Tick);
+            }
+            if let Some(watchdog) = &mut self.parts.watchdog
+                && self.parts.quorum.watchdog_ok(clock::now())
+            {
+                watchdog.feed();
+            }
+            if refreshed.elapsed() >= REFRESH {
+                refreshed = Instant::now();
+                self.parts.beacon.refresh();
+            }
+            self.show();
+            self.listen();
+        }
+    }
+
+    /// Waits for a datagram, an input or the time of the next deed.
+    fn listen(&mut self) {
+        let sleep = self.parts.quorum.next_wakeup().saturating_sub(clock::now());
+        let sleep = Duration::from_nanos(sleep).min(LONGEST_SLEEP);
+        let heard = match self.parts.beacon.receive(sleep) {
+            // One that is not understood is authenticated all the same, so it comes from a peer of another version:
+            // silence is how that looks from here.
+            Ok(Wake::Datagram(received)) => {
+                postcard::from_bytes::<Datagram>(received.body).ok().map(|datagram| (received.path, datagram))
+            }
+            Ok(Wake::Woken | Wake::TimedOut) => None,
+            Err(e) => {
+                tracing::error!(error = %e, "the heartbeat sockets cannot be polled");
+                std::thread::sleep(Duration::from_millis(10));
+                None
+            }
+        };
+        if let Some((path, datagram)) = heard {
+            self.handle(dyad_quorum::Event::Peer { path, datagram });
+        }
+    }
+
+    fn handle(&mut self, event: dyad_quorum::Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.parts.quorum.handle(clock::now(), event, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.actions = actions;
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let parts = &mut self.parts;
+        let tell = |news| parts.owner.send(Event::Quorum(news));
+        match action {
+            Action::Send { path, datagram } => {
+                let mut buffer = [0; 1400];
+                let body = postcard::to_slice(&datagram, &mut buffer).expect("a datagram is below 1200 bytes");
+                parts.beacon.send(path, body);
+            }
+            Action::AskWitness { id, ask } => drop(parts.witness.send((id, ask))),
+            Action::Persist { token, record } => parts.register.save(token, record),
+            Action::Freeze => {
+                tell(News::Hold);
+                let _ = parts.enforcer.send(enforcer::Order::Freeze);
+            }
+            Action::Thaw => drop(parts.enforcer.send(enforcer::Order::Thaw)),
+            Action::Kill { reason } => {
+                tell(News::Kill(format!("{reason:?}")));
+                let _ = parts.enforcer.send(enforcer::Order::Kill);
+            }
+            Action::Config(config) => tell(News::Config(config)),
+            Action::AckSet(set) => tell(News::AckSet(set)),
+            Action::PeerVmsAllowed => tell(News::PeerVmsAllowed),
+            Action::Alarm(alarm) => tell(News::Alarm(alarm)),
+            Action::Clear(alarm) => tell(News::Clear(alarm)),
+            Action::Note(note) => tell(News::Note(clock::now(), note)),
+            Action::GoodbyeDone => tell(News::GoodbyeDone),
+        }
+    }
+
+    fn show(&mut self) {
+        let now = clock::now();
+        let quorum = &self.parts.quorum;
+        let peer_alive = quorum.peer_alive(now);
+        let down: Vec<Alarm> = quorum.alarms().collect();
+        let standpoint = Standpoint {
+            standing: quorum.standing(),
+            may_run: quorum.may_run(now),
+            peer_alive,
+            paths_up: (0..self.parts.paths).map(|path| peer_alive && !down.contains(&Alarm::PathDown(path))).collect(),
+            peer_addresses: (0..self.parts.paths).map(|path| self.parts.beacon.peer_address(path)).collect(),
+            witness: self.health,
+        };
+        if self.shown.as_ref() != Some(&standpoint) {
+            self.shown = Some(standpoint.clone());
+            self.parts.owner.send(Event::Quorum(News::Standpoint(standpoint)));
+        }
+    }
+}
+
+/// The pair's word for a node on the link.
+pub fn link_node(node: NodeId) -> dyad_link::Node {
+    match node {
+        NodeId::A => dyad_link::Node::A,
+        NodeId::B => dyad_link::Node::B,
+    }
+}

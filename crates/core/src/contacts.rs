@@ -1,0 +1,251 @@
+//! First contacts: pairing with the second node, enrolling at a witness, and what is needed to keep both.
+
+use crate::conductor::link_node;
+use crate::disks;
+use crate::event::{Event, Inbox};
+use crate::identity::{Identity, Peer, Welcome, Witness};
+use crate::options::Options;
+use crate::peer::PeerHandle;
+use crate::witness::WitnessHandle;
+use anyhow::Context;
+use dyad_control::{DiskCandidate, Reply};
+use dyad_link::discovery::{Announcer, INTERVAL, Offer, Place};
+use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
+use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+
+/// A code shown on this node's screens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenCode {
+    /// What is typed on the second node.
+    pub digits: String,
+    until: Instant,
+}
+
+impl OpenCode {
+    /// Whether it may still be used.
+    pub fn is_open(&self) -> bool {
+        !self.left().is_zero()
+    }
+
+    /// For how long it may still be used.
+    pub fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+}
+
+/// What the second node says first.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Its name.
+    pub node: String,
+    /// The number of its store's life.
+    pub incarnation: u64,
+}
+
+/// What the first node answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Admission {
+    /// Come in.
+    Welcome(Box<Welcome>),
+    /// No, and why, one sentence.
+    Refused(String),
+}
+
+/// A witness that has accepted this pair.
+pub struct Enrolled {
+    /// For the identity.
+    pub witness: Witness,
+    /// Its id.
+    pub id: u128,
+    /// Its store's life.
+    pub incarnation: u64,
+}
+
+/// What contacts need.
+pub struct Contacts {
+    options: Options,
+    tls: tls::Identity,
+    codes: Arc<Codes>,
+    places: Vec<Place>,
+    witness: WitnessHandle,
+    inbox: Inbox,
+    runtime: tokio::runtime::Handle,
+    hosting: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Contacts {
+    /// With this node's key, announcing on these links.
+    pub fn new(
+        options: Options,
+        tls: tls::Identity,
+        places: Vec<Place>,
+        witness: WitnessHandle,
+        inbox: Inbox,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self { options, tls, codes: Arc::default(), places, witness, inbox, runtime, hosting: None }
+    }
+
+    /// Disks that could become pool disks.
+    pub fn disks(&self) -> Vec<DiskCandidate> {
+        disks::list(&self.options.disks, &self.options.run)
+    }
+
+    /// Opens a code, announces it on every link and waits for the second node.
+    pub fn open_code(&mut self, identity: &Identity) -> Result<OpenCode, String> {
+        let _in_runtime = self.runtime.enter();
+        if let Some(hosting) = self.hosting.take() {
+            hosting.abort();
+        }
+        let open = self.codes.open(CodeForm::Node, Instant::now());
+        let code = OpenCode { digits: open.code, until: Instant::now() + open.left };
+        let host = Host {
+            tls: self.tls.clone(),
+            codes: self.codes.clone(),
+            identity: identity.clone(),
+            places: self.places.clone(),
+            inbox: self.inbox.clone(),
+            until: code.until,
+        };
+        self.hosting = Some(self.runtime.spawn(host.run()));
+        Ok(code)
+    }
+
+    /// Keeps a data session with the peer, if there is one.
+    pub fn connect(&self, identity: &Identity, link: &mut PeerHandle) {
+        let Some(peer) = &identity.peer else { return };
+        let Ok(fingerprint) = peer.fingerprint.parse::<Fingerprint>() else {
+            tracing::error!("the peer's fingerprint in the identity is damaged");
+            return;
+        };
+        let pair = PairId(identity.pair_number());
+        let mut config = session::Config::new(pair, link_node(identity.me), self.tls.clone(), fingerprint);
+        config.boot = crate::clock::boot_id();
+        link.connect(config);
+    }
+
+    /// Starts asking the witness, if there is one.
+    pub fn use_witness(&self, identity: &Identity) {
+        if let Some(witness) = &identity.witness {
+            self.witness.use_witness(identity.pair_number(), self.tls.clone(), witness.clone());
+        }
+    }
+
+    /// Tells the witness the key of the second node, so that it answers it too.
+    pub fn add_peer_to_witness(&self, identity: &Identity) {
+        if let (Some(_), Some(peer)) = (&identity.witness, &identity.peer) {
+            self.witness.add_key(identity.me.peer(), peer.fingerprint.clone());
+        }
+    }
+
+    /// Enrols this pair at a witness.
+    pub fn enrol(
+        &self,
+        identity: &Identity,
+        address: String,
+        code: String,
+    ) -> impl Future<Output = Result<Enrolled, Reply>> + Send + use<> {
+        crate::witness::enrol(identity.clone(), self.tls.clone(), address, code)
+    }
+}
+
+/// Waits for the second node while a code is open.
+struct Host {
+    tls: tls::Identity,
+    codes: Arc<Codes>,
+    identity: Identity,
+    places: Vec<Place>,
+    inbox: Inbox,
+    until: Instant,
+}
+
+impl Host {
+    async fn run(self) {
+        let listener = match net::listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PEER_PORT))) {
+            Ok(listener) => listener,
+            Err(e) => return tracing::error!(error = %e, "the pairing port cannot be opened"),
+        };
+        tokio::select! {
+            () = self.announce() => {}
+            () = self.accept(&listener) => {}
+            () = tokio::time::sleep(self.until.saturating_duration_since(Instant::now())) => {}
+        }
+    }
+
+    async fn announce(&self) {
+        let announcer = Announcer::open(&self.places);
+        let offer = Offer {
+            pair: PairId(self.identity.pair_number()),
+            pair_name: self.identity.pair.clone(),
+            node_name: self.identity.node.clone(),
+            port: PEER_PORT,
+            fingerprint: self.tls.fingerprint(),
+        };
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            ticks.tick().await;
+            announcer.announce(&offer);
+        }
+    }
+
+    /// Ends after the first node that proves the code.
+    async fn accept(&self, listener: &TcpListener) {
+        loop {
+            let Ok((stream, from)) = listener.accept().await else { continue };
+            match self.pair(stream).await {
+                Ok(peer) => {
+                    self.inbox.send(Event::Call(Box::new(move |owner| owner.paired(peer))));
+                    return;
+                }
+                Err(e) => tracing::warn!(%from, error = format!("{e:#}"), "a node could not be paired"),
+            }
+        }
+    }
+
+    async fn pair(&self, stream: tokio::net::TcpStream) -> anyhow::Result<Peer> {
+        let mut paired = pairing::host(stream, &self.tls, &self.codes, Purpose::Node).await?;
+        let hello: Hello = paired.receive().await?;
+        if hello.node == self.identity.node {
+            let why = format!("The first node is already named {}; give the second one another name.", hello.node);
+            paired.send(&Admission::Refused(why.clone())).await?;
+            anyhow::bail!(why);
+        }
+        let welcome = Welcome {
+            pair_id: self.identity.pair_id.clone(),
+            pair: self.identity.pair.clone(),
+            pair_key: self.identity.pair_key.clone(),
+            peer: Peer {
+                node: self.identity.node.clone(),
+                fingerprint: self.tls.fingerprint().to_string(),
+                incarnation: self.identity.incarnation,
+            },
+            witness: self.identity.witness.clone(),
+        };
+        paired.send(&Admission::Welcome(Box::new(welcome))).await?;
+        // The second node formats its disks and writes down who it is; only then is it admitted here.
+        let ready: bool = paired.receive().await.context("the second node did not finish its setup")?;
+        anyhow::ensure!(ready, "the second node gave up");
+        Ok(Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation })
+    }
+}
+
+/// The sentence and the stable word for a failed pairing.
+pub fn refusal(error: &PairingError) -> Reply {
+    let code = match error {
+        PairingError::WrongCode => "wrong-code",
+        PairingError::Expired => "code-expired",
+        PairingError::NoCodeOpen => "no-code-open",
+        PairingError::TooManyTries => "code-void",
+        _ => "pairing",
+    };
+    let text = error.to_string();
+    let mut letters = text.chars();
+    let sentence: String =
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
+    Reply::refused(code, format!("{sentence}."))
+}

@@ -1,0 +1,135 @@
+//! The replicated document on volume 0: one task that reads it, changes it on the lead, and tells everyone.
+//!
+//! **Invariants.** A change is answered only after the flush of volume 0 that carries it: durable on every in-sync
+//! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
+//! written later (the owner closes volume 0 when this node stops being its writer).
+
+use crate::event::{Event, Inbox};
+use crate::guests::VolumeBackend;
+use dyad_control::Reply;
+use dyad_desired::slots::{self, Choice, SLOT};
+use dyad_desired::{Change, Document, apply};
+use dyad_mirror::VolumeChange;
+use tokio::sync::{mpsc, oneshot};
+
+/// Size of volume 0 in bytes: two slots.
+pub const DOCUMENT_BYTES: u64 = 2 * SLOT as u64;
+
+/// What the task can be asked.
+pub enum Order {
+    /// Make a change (only on the lead).
+    Change {
+        /// The change.
+        change: Change,
+        /// [`Reply::Done`] or a refusal.
+        answer: oneshot::Sender<Reply>,
+    },
+    /// Membership or the peer's word says that volume 0 may have changed.
+    Reload {
+        /// This node writes volume 0 now.
+        lead: bool,
+    },
+}
+
+/// Starts the task.
+pub fn start(inbox: Inbox) -> mpsc::UnboundedSender<Order> {
+    let (sender, orders) = mpsc::unbounded_channel();
+    let volume = VolumeBackend::new(inbox.clone(), 0, DOCUMENT_BYTES);
+    tokio::spawn(Keeper { inbox, volume, current: None, lead: false }.run(orders));
+    sender
+}
+
+struct Keeper {
+    inbox: Inbox,
+    volume: VolumeBackend,
+    current: Option<Document>,
+    lead: bool,
+}
+
+impl Keeper {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Reload { lead } => {
+                    self.lead = lead;
+                    self.reload().await;
+                }
+                Order::Change { change, answer } => {
+                    let reply = match self.change(&change).await {
+                        Ok(()) => Reply::Done,
+                        Err(reply) => reply,
+                    };
+                    let _ = answer.send(reply);
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self) {
+        let first = self.volume.document_slot(0, SLOT as u64, self.lead).await;
+        let second = self.volume.document_slot(SLOT as u64, SLOT as u64, self.lead).await;
+        let (first, second) = match (first, second) {
+            (Ok(first), Ok(second)) => (first, second),
+            (Err(why), _) | (_, Err(why)) => return tracing::debug!(why, "the document cannot be read now"),
+        };
+        match slots::choose(&first, &second) {
+            Choice::Fresh => {}
+            Choice::Found(document, trouble) => {
+                if let Some(trouble) = trouble {
+                    tracing::info!(trouble, "one slot of the document is not usable; the other one is");
+                }
+                self.publish(*document);
+            }
+            Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |owner| owner.document_lost(&why)))),
+        }
+    }
+
+    fn publish(&mut self, document: Document) {
+        if self.current.as_ref() != Some(&document) {
+            self.current = Some(document.clone());
+            self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document))));
+        }
+    }
+
+    async fn change(&mut self, change: &Change) -> Result<(), Reply> {
+        let Some(current) = self.current.clone() else {
+            return Err(Reply::refused(
+                "no-document",
+                "The pair's document is not readable yet; ask again in a moment.",
+            ));
+        };
+        let next = apply(&current, change).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+        // The store first, the document second: a crash in between leaves an unused volume, never a promised one.
+        for volume in next.volumes.values().filter(|v| current.volumes.values().all(|old| old.id != v.id)) {
+            self.volumes(VolumeChange::Create { id: volume.id, size: volume.size }).await?;
+        }
+        let kept = next.clone();
+        self.write(next).await?;
+        for volume in current.volumes.values().filter(|v| kept.volumes.values().all(|new| new.id != v.id)) {
+            self.volumes(VolumeChange::Delete { id: volume.id }).await?;
+        }
+        Ok(())
+    }
+
+    async fn volumes(&self, change: VolumeChange) -> Result<(), Reply> {
+        let (answer, done) = oneshot::channel();
+        self.inbox.send(Event::VolumeTable { change, done: Box::new(move |outcome| drop(answer.send(outcome))) });
+        match done.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(why)) => Err(Reply::refused("pool", why)),
+            Err(_) => Err(Reply::refused("stopping", "The core is stopping; ask again in a moment.")),
+        }
+    }
+
+    async fn write(&mut self, document: Document) -> Result<(), Reply> {
+        let encoded =
+            slots::encode(&document).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+        let cut = |why: String| {
+            Reply::refused("membership-changed", format!("The pair is just changing who leads it: {why}; ask again."))
+        };
+        self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(cut)?;
+        self.volume.flush().await.map_err(cut)?;
+        self.publish(document);
+        Ok(())
+    }
+}

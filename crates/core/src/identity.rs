@@ -1,0 +1,175 @@
+//! Who this node is: one small file on the state partition, written at setup, at pairing and at enrolment.
+
+use crate::files;
+use anyhow::{Context, bail};
+use dyad_quorum::NodeId;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Version of the file; an unknown one is refused rather than guessed at.
+const VERSION: u32 = 1;
+
+/// Who this node is and whom it trusts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    version: u32,
+    /// Id of the pair, hex.
+    pub pair_id: String,
+    /// Name of the pair.
+    pub pair: String,
+    /// Which node this is.
+    pub me: NodeId,
+    /// This node's name.
+    pub node: String,
+    /// Number of this store's life; a wiped store gets a new one.
+    pub incarnation: u64,
+    /// Shared secret of both nodes that authenticates heartbeats, 32 bytes, hex.
+    pub pair_key: String,
+    /// Interfaces that are peer links; empty = all.
+    pub links: Vec<String>,
+    /// The other node, once paired.
+    pub peer: Option<Peer>,
+    /// The witness, once enrolled.
+    pub witness: Option<Witness>,
+}
+
+/// The other node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its name.
+    pub node: String,
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// Number of its store's life.
+    pub incarnation: u64,
+}
+
+/// The witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// `host:port`.
+    pub address: String,
+    /// SHA-256 of its certificate, hex.
+    pub fingerprint: String,
+    /// Id of its store, hex: a restored or new store has another.
+    pub id: String,
+}
+
+impl Identity {
+    /// Of a first node: everything drawn at random.
+    pub fn found(pair: &str, node: &str, links: &[String]) -> Self {
+        Self {
+            version: VERSION,
+            pair_id: hex::encode(rand::random::<[u8; 16]>()),
+            pair: pair.into(),
+            me: NodeId::A,
+            node: node.into(),
+            incarnation: fresh_incarnation(),
+            pair_key: hex::encode(rand::random::<[u8; 32]>()),
+            links: links.to_vec(),
+            peer: None,
+            witness: None,
+        }
+    }
+
+    /// Of a second node, from what the first told it.
+    pub fn joined(node: &str, incarnation: u64, links: &[String], welcome: &Welcome) -> Self {
+        Self {
+            version: VERSION,
+            pair_id: welcome.pair_id.clone(),
+            pair: welcome.pair.clone(),
+            me: NodeId::B,
+            node: node.into(),
+            incarnation,
+            pair_key: welcome.pair_key.clone(),
+            links: links.to_vec(),
+            peer: Some(welcome.peer.clone()),
+            witness: welcome.witness.clone(),
+        }
+    }
+
+    /// The pair's id as a number.
+    pub fn pair_number(&self) -> u128 {
+        u128::from_str_radix(&self.pair_id, 16).unwrap_or(0)
+    }
+
+    /// The pair's key as bytes.
+    pub fn key_bytes(&self) -> [u8; 32] {
+        let mut key = [0; 32];
+        // Checked at load: 64 hex digits.
+        hex::decode_to_slice(&self.pair_key, &mut key).expect("the pair key was checked when it was loaded");
+        key
+    }
+
+    fn path(state: &Path) -> PathBuf {
+        state.join("identity.json")
+    }
+
+    /// Reads it. `Ok(None)` on a node that was never set up.
+    pub fn load(state: &Path) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(state);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
+        };
+        let identity: Self = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        if identity.version != VERSION {
+            bail!("{} has version {}; this program knows {VERSION}", path.display(), identity.version);
+        }
+        if hex::decode(&identity.pair_key).map(|k| k.len()) != Ok(32) || identity.pair_number() == 0 {
+            bail!("{} is damaged: the pair's key or id is not as long as it must be", path.display());
+        }
+        Ok(Some(identity))
+    }
+
+    /// Writes it, durably.
+    pub fn save(&self, state: &Path) -> anyhow::Result<()> {
+        let path = Self::path(state);
+        files::replace(&path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("{} cannot be written", path.display()))
+    }
+}
+
+/// A number for a new store that no earlier store of the pair has had.
+pub fn fresh_incarnation() -> u64 {
+    rand::random::<u64>().max(1)
+}
+
+/// What the first node tells the second inside the pairing channel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Id of the pair, hex.
+    pub pair_id: String,
+    /// Name of the pair.
+    pub pair: String,
+    /// The pair's key, hex.
+    pub pair_key: String,
+    /// The first node itself.
+    pub peer: Peer,
+    /// The witness, if one is enrolled.
+    pub witness: Option<Witness>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_a_round_trip_and_refuses_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        let identity = Identity::found("harbour", "left", &[]);
+        identity.save(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
+        let path = dir.path().join("identity.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace(&identity.pair_key, "beef")).unwrap();
+        assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
+        std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
+    }
+}

@@ -1,0 +1,25 @@
+//! The interfaces of this node that can be peer links.
+
+use dyad_link::discovery::Place;
+use dyad_link::net::Interface;
+use std::path::Path;
+
+/// All Ethernet interfaces but the loopback and those made by software on top of others, in order of their names.
+pub fn all() -> Vec<String> {
+    let ethernet = |name: &String| {
+        let dir = Path::new("/sys/class/net").join(name);
+        let kind = std::fs::read_to_string(dir.join("type")).unwrap_or_default();
+        // 1 = ARPHRD_ETHER (linux/if_arp.h).
+        kind.trim() == "1" && !dir.join("bridge").exists() && !dir.join("bonding").exists()
+    };
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(ethernet).collect();
+    names.sort();
+    names
+}
+
+/// Those interfaces as places to announce and to listen.
+pub fn places(names: &[String]) -> Vec<Place> {
+    names.iter().filter_map(|name| Interface::named(name)).map(Place::Interface).collect()
+}

@@ -1,0 +1,174 @@
+//! A node that belongs to a pair: opens what is on its disks and starts the threads around the owner.
+
+use crate::conductor::{self, Conductor, Input};
+use crate::contacts::Contacts;
+use crate::disks::{self, Parts};
+use crate::event::{Event, Inbox};
+use crate::identity::Identity;
+use crate::options::Options;
+use crate::owner::{self, Owner};
+use crate::peer::PeerHandle;
+use crate::register::{Places, Register};
+use crate::store::{self, StoreHandle};
+use crate::timeline::Timeline;
+use crate::watchdog::{Facts, Watchdog};
+use crate::witness::WitnessHandle;
+use crate::{clock, documents, enforcer, selftest};
+use anyhow::{Context, bail};
+use dyad_control::Status;
+use dyad_link::beacon::{self, Beacon, PathConfig};
+use dyad_link::discovery::Place;
+use dyad_link::{PairId, PairKey, UDP_PORT, tls};
+use dyad_mirror::{Mirror, Tuning};
+use dyad_pool::{OpenOptions, Pool};
+use dyad_quorum::{MAX_PATHS, NodeId, Quorum, Setup, Timing, slots};
+use std::sync::mpsc::Receiver;
+use tokio::sync::watch;
+
+/// Everything a node starts with.
+pub struct Start {
+    /// The command line.
+    pub options: Options,
+    /// Who this node is.
+    pub identity: Identity,
+    /// Its key.
+    pub tls: tls::Identity,
+    /// The way in.
+    pub inbox: Inbox,
+    /// Where the status is shown.
+    pub status: watch::Sender<Status>,
+    /// The watchdog, if there is one.
+    pub watchdog: Option<(Watchdog, Facts)>,
+    /// The runtime for sockets.
+    pub runtime: tokio::runtime::Handle,
+    /// Names of the interfaces that are peer links.
+    pub links: Vec<String>,
+    /// Where pairing is announced.
+    pub places: Vec<Place>,
+}
+
+/// Opens everything and runs the owner until it is told to stop.
+pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
+    let Start { options, identity, tls, inbox, status, watchdog, runtime, links, places } = start;
+    let _in_runtime = runtime.enter();
+    let mut timeline = Timeline::new(Some(identity.me));
+    if let Some(verdict) = selftest::conclude(&options.state) {
+        timeline.note("watchdog", verdict);
+    }
+    let (watchdog, facts) = prove(&options, watchdog, &mut timeline);
+
+    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
+    let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), node);
+    if parts.is_empty() {
+        bail!("no pool disk of this node was found; attach its disks and restart it");
+    }
+    let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<anyhow::Result<Vec<_>>>()?;
+    let sizes = parts.iter().map(disk_size).collect();
+    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
+    let (pool, report) = Pool::open(disks::open(&parts, &indexes)?, &open)?;
+    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
+
+    let owner = slots::Owner { pair: identity.pair_number(), node: identity.me };
+    let (register, record) = Places::open([&options.state, &indexes[0]], owner)?;
+    let config = record.base.clone();
+
+    let paths: Vec<PathConfig> =
+        links.iter().take(MAX_PATHS).map(|name| PathConfig::Interface { name: name.clone() }).collect();
+    let path_count = paths.len() as u8;
+    let beacon_config = beacon::Config {
+        pair: PairId(identity.pair_number()),
+        node: conductor::link_node(identity.me),
+        key: PairKey(identity.key_bytes()),
+        port: UDP_PORT,
+    };
+    let beacon = Beacon::open(&beacon_config, paths).context("the heartbeat sockets cannot be opened")?;
+    let (handle, inputs) = conductor::queue(beacon.waker());
+    let register = Register::start(register, handle.clone());
+    let witness = WitnessHandle::start(handle.clone());
+
+    let reporter = inbox.clone();
+    let enforcer = enforcer::start(options.vms(), move |done| reporter.send(Event::Enforced(done)));
+    let setup = Setup {
+        me: identity.me,
+        pair: identity.pair_number(),
+        boot: clock::boot_id(),
+        paths: path_count.max(1),
+        timing: Timing::standard(),
+        watchdog: facts.as_ref().is_some_and(|facts| facts.proven),
+        // Until the peer says otherwise in its heartbeats: the careful guess.
+        peer_watchdog: false,
+    };
+    let quorum = Quorum::new(setup, record, clock::now());
+    Conductor {
+        quorum,
+        beacon,
+        paths: path_count,
+        watchdog,
+        register,
+        witness: witness.asks(),
+        enforcer: enforcer.clone(),
+        owner: inbox.clone(),
+    }
+    .start(inputs);
+
+    let mirror = Mirror::new(clock::now(), Tuning::default(), store::inventory(&pool));
+    let store = StoreHandle::start(pool, sizes, inbox.clone());
+    let mut peer = PeerHandle::start(inbox.clone());
+    let contacts = Contacts::new(options.clone(), tls, places, witness, inbox.clone(), runtime.clone());
+    contacts.connect(&identity, &mut peer);
+    contacts.use_witness(&identity);
+    contacts.add_peer_to_witness(&identity);
+    let parts = owner::Parts {
+        identity,
+        state: options.state.clone(),
+        run: options.run.clone(),
+        documents: documents::start(inbox.clone()),
+        inbox,
+        mirror,
+        store,
+        peer,
+        conductor: handle.clone(),
+        enforcer,
+        vms: options.vms(),
+        timeline,
+        status,
+        watchdog: facts,
+        paths: links,
+        runtime,
+        contacts,
+    };
+    std::fs::create_dir_all(options.run.join("vhost"))?;
+    Owner::new(parts, config).run(events);
+    handle.send(Input::Stop);
+    Ok(())
+}
+
+/// A watchdog that was proven, with its period set; one that is not proven is fed all the same but not relied upon.
+fn prove(
+    options: &Options,
+    watchdog: Option<(Watchdog, Facts)>,
+    timeline: &mut Timeline,
+) -> (Option<Watchdog>, Option<Facts>) {
+    let Some((watchdog, mut facts)) = watchdog else { return (None, None) };
+    facts.proven = selftest::proof_path(&options.state).exists();
+    match crate::init::watchdog_period(&options.run, selftest::PERIOD_S) {
+        Ok(granted) if granted == selftest::PERIOD_S => facts.timeout_s = granted,
+        Ok(granted) => {
+            facts.proven = false;
+            timeline.note("watchdog", format!("The watchdog has a period of {granted} s: it is not relied upon."));
+        }
+        Err(why) => {
+            facts.proven = false;
+            timeline.note("watchdog", format!("The watchdog's period cannot be set: {why}."));
+        }
+    }
+    (Some(watchdog), Some(facts))
+}
+
+fn disk_size(parts: &Parts) -> (String, u64) {
+    let size = std::fs::File::open(&parts.raw).and_then(|mut file| {
+        use std::io::Seek;
+        file.seek(std::io::SeekFrom::End(0))
+    });
+    (parts.disk.display().to_string(), size.unwrap_or(0))
+}

@@ -1,0 +1,160 @@
+//! Between the mirror and the rest: carries out its actions, passes on what the peer says.
+
+use super::Owner;
+use crate::event::Event;
+use crate::peer::{FromPeer, Wire};
+use bytes::Bytes;
+use dyad_control::Reply;
+use dyad_desired::Change;
+use dyad_mirror::Action;
+use dyad_quorum as quorum;
+
+impl Owner {
+    /// Feeds the mirror and carries out what it asks for.
+    pub(super) fn mirror(&mut self, event: dyad_mirror::Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.parts.mirror.handle(crate::clock::now(), event, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.actions = actions;
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Store { op, command } => self.parts.store.run(op, command),
+            Action::Send(message) => self.parts.peer.send(Wire::Mirror(message)),
+            Action::Complete { req, result } => {
+                if let Some(done) = self.requests.remove(&req) {
+                    done(match result {
+                        Ok(dyad_mirror::Reply::Data(data)) => Ok(data),
+                        Ok(dyad_mirror::Reply::Done) => Ok(Bytes::new()),
+                        Err(e) => Err(e.to_string()),
+                    });
+                }
+            }
+            Action::Disconnect(reason) => {
+                self.parts.timeline.note("session-reset", format!("The data session is opened anew: {reason}."));
+                self.parts.peer.disconnect();
+            }
+            Action::PeerStuck => {
+                self.parts.timeline.note("peer-stuck", "The peer does not acknowledge writes.");
+                self.parts.conductor.tell(quorum::Event::PeerStuck);
+            }
+            Action::PeerClean => {
+                self.parts.timeline.note("peer-clean", "The peer's replica is complete again.");
+                self.peer_clean = true;
+                self.parts.conductor.tell(quorum::Event::PeerClean);
+                self.acknowledge_peer();
+            }
+            Action::PeerDirty => {
+                self.peer_clean = false;
+                self.parts.conductor.tell(quorum::Event::PeerDirty);
+            }
+            Action::NewerEpoch(epoch) => {
+                // Heartbeats carry the configuration itself; this only explains a refused message.
+                tracing::info!(epoch, "the peer knows a newer epoch");
+            }
+            Action::Drained { volume } => tracing::debug!(volume, "drained"),
+            Action::Unwell { error } => {
+                self.trouble = Some(format!("The pool of this node refused a request: {error}."));
+                self.parts.timeline.note("unwell", format!("The pool of this node refused a request: {error}."));
+                self.parts.conductor.tell(quorum::Event::Unwell);
+            }
+            Action::Full { peer, full } => {
+                let whose = if peer { "The peer's pool" } else { "The pool of this node" };
+                let what = if full { "is full: guests that write wait until space is freed" } else { "has room again" };
+                self.parts.timeline.note("pool-full", format!("{whose} {what}."));
+            }
+            Action::Healed { volume, extent } => {
+                self.healed += 1;
+                let text = format!("A damaged extent of volume {volume} was healed from the peer ({extent}).");
+                self.parts.timeline.note("healed", text);
+            }
+            Action::Lost { volume, extent } => {
+                let text =
+                    format!("Extent {extent} of volume {volume} is damaged on both nodes; restore it from a backup.");
+                self.parts.timeline.note("lost", text);
+            }
+            Action::VolumesChanged => self.reload_document(),
+            Action::Progress(progress) => {
+                if progress.since != self.progress.since {
+                    self.dirty_bytes = progress.copied + progress.left;
+                }
+                if progress.left == 0 && self.progress.left != 0 {
+                    let text = format!("{} bytes were copied to the peer.", progress.copied);
+                    self.parts.timeline.note("resync-done", text);
+                }
+                self.progress = progress;
+            }
+        }
+    }
+
+    pub(super) fn peer_says(&mut self, from: FromPeer) {
+        match from {
+            FromPeer::Up { session, path, outbox } => {
+                self.connected = true;
+                self.parts.peer.adopt(outbox);
+                self.parts.timeline.note("session-up", format!("Data session with the peer over {path}."));
+                self.mirror(dyad_mirror::Event::PeerUp { session });
+                self.reload_document();
+            }
+            FromPeer::Down { session, reason } => {
+                self.connected = false;
+                self.parts.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
+                self.mirror(dyad_mirror::Event::PeerDown { session });
+                for (_, answer) in self.forwarded.drain() {
+                    let _ = answer.send(Reply::refused(
+                        "peer-lost",
+                        "The connection to the leading node ended; look whether the change was made and ask again.",
+                    ));
+                }
+            }
+            FromPeer::Refused { path, reason } => {
+                if self.refused.as_ref() != Some(&reason) {
+                    let text = format!("A data session over {path} was refused: {reason}.");
+                    self.parts.timeline.note("session-refused", text);
+                    self.refused = Some(reason);
+                }
+            }
+            FromPeer::Wire { session, wire } => match wire {
+                Wire::Mirror(message) => self.mirror(dyad_mirror::Event::Peer { session, message }),
+                Wire::DocumentChanged { .. } => self.reload_document(),
+                Wire::Change { id, change } => self.peer_asks_change(id, &change),
+                Wire::Changed { id, reply } => {
+                    let reply = serde_json::from_str(&reply)
+                        .unwrap_or_else(|_| Reply::refused("peer", "The leading node's answer is not understood."));
+                    if let Some(answer) = self.forwarded.remove(&id) {
+                        let _ = answer.send(reply);
+                    }
+                }
+            },
+        }
+    }
+
+    /// The other node passes on a change because this one leads.
+    fn peer_asks_change(&mut self, id: u64, change: &str) {
+        let answer = move |owner: &mut Owner, reply: &Reply| {
+            let reply = serde_json::to_string(reply).unwrap_or_default();
+            owner.parts.peer.send(Wire::Changed { id, reply });
+        };
+        let Ok(change) = serde_json::from_str::<Change>(change) else {
+            return answer(
+                self,
+                &Reply::refused("peer", "The leading node does not understand this change; update it."),
+            );
+        };
+        if !self.leads() {
+            return answer(
+                self,
+                &Reply::refused("membership-changed", "The pair is just changing who leads it; ask again."),
+            );
+        }
+        let inbox = self.parts.inbox.clone();
+        let reply = self.change(change);
+        self.parts.runtime.spawn(async move {
+            let reply = reply.await.unwrap_or_else(|_| Reply::refused("stopping", "The leading node is stopping."));
+            inbox.send(Event::Call(Box::new(move |owner| answer(owner, &reply))));
+        });
+    }
+}

@@ -1,0 +1,240 @@
+//! The one owner of the core's state in a node that belongs to a pair.
+//!
+//! ```text
+//!            ┌──────────── select: the next Event ◄── control, guests, peer, store, conductor, enforcer
+//!            ▼
+//!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, conductor, guests
+//!            │
+//!            ▼
+//!   settle(): writers, device servers, permits and the status follow from the state; nothing else sets them
+//! ```
+//!
+//! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is
+//! permitted only while all its volumes have servers, and the conductor knew of it before anyone else.
+
+mod mirroring;
+mod questions;
+mod report;
+mod serving;
+mod votes;
+
+use crate::conductor::{ConductorHandle, Standpoint};
+use crate::documents::Order;
+use crate::enforcer;
+use crate::event::{Event, Inbox};
+use crate::guests::Answer;
+use crate::identity::Identity;
+use crate::peer::PeerHandle;
+use crate::store::StoreHandle;
+use crate::timeline::Timeline;
+use crate::watchdog;
+use dyad_control::{Reply, Status};
+use dyad_desired::Document;
+use dyad_mirror::{Mirror, Progress, RequestId, VolumeId};
+use dyad_quorum::{Config, Members, NodeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The mirror wants to hear of time at least this often.
+const TICK: Duration = Duration::from_millis(100);
+/// Most events handled between two rounds of [`Owner::settle`]: keeps the status fresh under load.
+const BATCH: usize = 256;
+
+/// Everything the owner was given at start.
+pub struct Parts {
+    /// Who this node is.
+    pub identity: Identity,
+    /// Where state is kept.
+    pub state: PathBuf,
+    /// Where sockets are made.
+    pub run: PathBuf,
+    /// The way in, for callbacks.
+    pub inbox: Inbox,
+    /// Replication.
+    pub mirror: Mirror,
+    /// The pool's thread.
+    pub store: StoreHandle,
+    /// The peer session.
+    pub peer: PeerHandle,
+    /// Quorum, heartbeats, watchdog.
+    pub conductor: ConductorHandle,
+    /// Freeze, thaw, kill.
+    pub enforcer: Sender<enforcer::Order>,
+    /// The VMs' cgroup, if there is one.
+    pub vms: Option<PathBuf>,
+    /// The document's task.
+    pub documents: mpsc::UnboundedSender<Order>,
+    /// What happened so far.
+    pub timeline: Timeline,
+    /// Where the status is shown.
+    pub status: watch::Sender<Status>,
+    /// The watchdog as found at start.
+    pub watchdog: Option<watchdog::Facts>,
+    /// Names of the peer-link paths, by path number.
+    pub paths: Vec<String>,
+    /// The tokio runtime for background work.
+    pub runtime: tokio::runtime::Handle,
+    /// How pairing and enrolment reach the world.
+    pub contacts: crate::contacts::Contacts,
+}
+
+/// The owner.
+pub struct Owner {
+    parts: Parts,
+    me: NodeId,
+    config: Config,
+    ack_set: Members,
+    standpoint: Standpoint,
+    peer_vms_allowed: bool,
+    peer_clean: bool,
+    connected: bool,
+    document: Option<Document>,
+    requests: HashMap<RequestId, Answer>,
+    next_request: RequestId,
+    writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
+    servers: BTreeMap<VolumeId, serving::Served>,
+    importing: BTreeSet<VolumeId>,
+    permits: BTreeSet<String>,
+    serving: bool,
+    vms_known: bool,
+    progress: Progress,
+    dirty_bytes: u64,
+    healed: u64,
+    trouble: Option<String>,
+    forwarded: HashMap<u64, oneshot::Sender<Reply>>,
+    goodbye: Vec<oneshot::Sender<Reply>>,
+    alarms: BTreeSet<dyad_quorum::Alarm>,
+    pairing_code: Option<crate::contacts::OpenCode>,
+    revision: u64,
+    actions: Vec<dyad_mirror::Action>,
+    stopping: bool,
+    rehoming: bool,
+    held: bool,
+    refused: Option<String>,
+}
+
+impl Owner {
+    /// Takes over. `config` is what the register holds at start.
+    pub fn new(parts: Parts, config: Config) -> Self {
+        let me = parts.identity.me;
+        Self {
+            me,
+            ack_set: config.members,
+            config,
+            standpoint: Standpoint::default(),
+            peer_vms_allowed: false,
+            peer_clean: false,
+            connected: false,
+            document: None,
+            requests: HashMap::new(),
+            next_request: 1,
+            writers: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            importing: BTreeSet::new(),
+            permits: BTreeSet::new(),
+            serving: false,
+            vms_known: false,
+            progress: Progress::default(),
+            dirty_bytes: 0,
+            healed: 0,
+            trouble: None,
+            forwarded: HashMap::new(),
+            goodbye: Vec::new(),
+            alarms: BTreeSet::new(),
+            pairing_code: None,
+            revision: 0,
+            actions: Vec::new(),
+            stopping: false,
+            rehoming: false,
+            held: true,
+            refused: None,
+            parts,
+        }
+    }
+
+    /// Runs until [`Event::Stop`].
+    pub fn run(mut self, events: &Receiver<Event>) {
+        self.announce_view();
+        self.mirror(dyad_mirror::Event::Hold);
+        self.settle();
+        while !self.stopping {
+            match events.recv_timeout(TICK) {
+                Ok(event) => {
+                    self.apply(event);
+                    for event in events.try_iter().take(BATCH) {
+                        self.apply(event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.mirror(dyad_mirror::Event::Tick);
+            self.settle();
+        }
+        self.servers.clear();
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Control { request, answer } => self.question(request, answer),
+            Event::OpenImport { volume, bytes, answer } => {
+                let _ = answer.send(self.open_import(&volume, bytes));
+            }
+            Event::ImportClosed { volume } => {
+                self.importing.remove(&volume);
+            }
+            Event::Guest { volume, op, done } => {
+                let req = self.request(done);
+                self.mirror(dyad_mirror::Event::Guest { req, volume, op });
+            }
+            Event::VolumeTable { change, done } => {
+                let req = self.request(done);
+                self.mirror(dyad_mirror::Event::Volume { req, change });
+            }
+            Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
+            Event::Peer(from) => self.peer_says(from),
+            Event::Quorum(news) => self.news(news),
+            Event::Enforced(done) => self.enforced(done),
+            Event::Call(call) => call(self),
+            Event::Stop => self.stopping = true,
+        }
+    }
+
+    fn request(&mut self, done: Answer) -> RequestId {
+        let req = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(req, done);
+        req
+    }
+
+    /// Whether this node leads the pair now: it writes the document and applies its changes.
+    fn leads(&self) -> bool {
+        self.config.lead == self.me && self.config.members.has(self.me)
+    }
+
+    /// Re-establishes what must follow from the state.
+    fn settle(&mut self) {
+        self.settle_writers();
+        self.settle_servers();
+        self.settle_permits();
+        self.show();
+    }
+
+    /// The document's task has read or written a newer document.
+    pub fn document_is(&mut self, document: Document) {
+        if self.leads() {
+            self.parts.peer.send(crate::peer::Wire::DocumentChanged { generation: document.generation });
+        }
+        self.document = Some(document);
+        self.remember_witness();
+    }
+
+    /// Neither copy of the document is readable.
+    pub fn document_lost(&mut self, why: &str) {
+        self.trouble = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
+        self.parts.timeline.note("document-lost", why);
+    }
+}

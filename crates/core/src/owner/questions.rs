@@ -1,0 +1,158 @@
+//! Answers the local socket.
+
+use super::Owner;
+use crate::contacts::{self, OpenCode};
+use crate::documents::Order;
+use crate::event::Event;
+use crate::identity::{Peer, Witness};
+use dyad_control::{Reply, Request};
+use dyad_desired::{Change, WitnessInfo};
+use dyad_quorum as quorum;
+use tokio::sync::oneshot;
+
+impl Owner {
+    pub(super) fn question(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
+        let reply = match request {
+            Request::Found(_) | Request::Join(_) => Reply::refused(
+                "already-set-up",
+                format!("This node already belongs to the pair {}; erase it first.", self.parts.identity.pair),
+            ),
+            Request::Disks => Reply::Disks { disks: self.parts.contacts.disks() },
+            Request::Offers => Reply::Offers { offers: Vec::new() },
+            Request::OpenPairingCode => self.open_pairing_code(),
+            Request::Document => match &self.document {
+                Some(document) => Reply::Document { document: Box::new(document.clone()) },
+                None => {
+                    Reply::refused("no-document", "The pair's document is not readable yet; ask again in a moment.")
+                }
+            },
+            Request::Change { change } => {
+                let reply = self.change(change);
+                self.parts.runtime.spawn(async move {
+                    let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
+                    let _ = answer.send(reply.await.unwrap_or_else(|_| stopping()));
+                });
+                return;
+            }
+            Request::Enrol { address, code } => return self.enrol(address, code, answer),
+            Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
+            Request::Running { .. } => Reply::Done,
+            Request::Goodbye => {
+                self.goodbye.push(answer);
+                self.parts.conductor.tell(quorum::Event::Goodbye);
+                return;
+            }
+            // Answered by the server itself.
+            Request::Status | Request::Watch | Request::Import { .. } => {
+                Reply::refused("bad-request", "This question is not for the owner.")
+            }
+        };
+        let _ = answer.send(reply);
+    }
+
+    /// Makes a change here if this node leads, else through the peer.
+    pub(super) fn change(&mut self, change: Change) -> oneshot::Receiver<Reply> {
+        let (answer, reply) = oneshot::channel();
+        if self.leads() {
+            let _ = self.parts.documents.send(Order::Change { change, answer });
+        } else if self.connected {
+            let id = self.next_request;
+            self.next_request += 1;
+            self.forwarded.insert(id, answer);
+            let change = serde_json::to_string(&change).unwrap_or_default();
+            self.parts.peer.send(crate::peer::Wire::Change { id, change });
+        } else {
+            let text = "The other node leads the pair and is not connected; ask again when it is back.";
+            let _ = answer.send(Reply::refused("no-lead", text));
+        }
+        reply
+    }
+
+    fn open_pairing_code(&mut self) -> Reply {
+        if !self.leads() {
+            return Reply::refused("not-lead", "The other node leads the pair: open the pairing code there.");
+        }
+        if self.config.incarnations[self.me.peer().index()] != 0 && self.config.members == quorum::Members::Both {
+            return Reply::refused("pair-complete", "The pair already has two nodes in sync.");
+        }
+        match self.parts.contacts.open_code(&self.parts.identity) {
+            Ok(open) => {
+                let reply = Reply::Code { code: open.digits.clone(), expires_s: open.left().as_secs() };
+                self.parts.timeline.note("pairing-open", "A pairing code is open.");
+                self.pairing_code = Some(open);
+                reply
+            }
+            Err(sentence) => Reply::refused("pairing", sentence),
+        }
+    }
+
+    /// The second node has proven the code: remember it, admit its store, connect.
+    pub fn paired(&mut self, peer: Peer) {
+        self.pairing_code = None::<OpenCode>;
+        self.parts.timeline.note("paired", format!("The node {} has joined.", peer.node));
+        let incarnation = peer.incarnation;
+        self.parts.identity.peer = Some(peer);
+        if let Err(e) = self.parts.identity.save(&self.parts.state) {
+            self.trouble = Some(format!("The identity of this node cannot be written: {e:#}."));
+            return;
+        }
+        self.parts.contacts.connect(&self.parts.identity, &mut self.parts.peer);
+        self.parts.contacts.add_peer_to_witness(&self.parts.identity);
+        self.parts.conductor.tell(quorum::Event::Admit { incarnation });
+    }
+
+    fn enrol(&mut self, address: String, code: String, answer: oneshot::Sender<Reply>) {
+        if !self.leads() {
+            let _ = answer.send(Reply::refused("not-lead", "The other node leads the pair: enrol the witness there."));
+            return;
+        }
+        let inbox = self.parts.inbox.clone();
+        let enrolment = self.parts.contacts.enrol(&self.parts.identity, address, code);
+        self.parts.runtime.spawn(async move {
+            match enrolment.await {
+                Ok(enrolled) => inbox.send(Event::Call(Box::new(move |owner| owner.enrolled(enrolled, answer)))),
+                Err(refusal) => drop(answer.send(refusal)),
+            }
+        });
+    }
+
+    fn enrolled(&mut self, enrolled: contacts::Enrolled, answer: oneshot::Sender<Reply>) {
+        let witness = enrolled.witness;
+        self.parts.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
+        let info = WitnessInfo {
+            address: witness.address.clone(),
+            id: witness.id.clone(),
+            fingerprint: witness.fingerprint.clone(),
+        };
+        if let Err(sentence) = self.use_witness(witness) {
+            let _ = answer.send(Reply::refused("state", sentence));
+            return;
+        }
+        self.parts
+            .conductor
+            .tell(quorum::Event::Enrol { witness: quorum::WitnessId(enrolled.id), incarnation: enrolled.incarnation });
+        let reply = self.change(Change::SetWitness { witness: Some(info) });
+        self.parts.runtime.spawn(async move {
+            let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
+            let _ = answer.send(reply.await.unwrap_or_else(|_| stopping()));
+        });
+    }
+
+    fn use_witness(&mut self, witness: Witness) -> Result<(), String> {
+        self.parts.identity.witness = Some(witness);
+        self.parts.contacts.use_witness(&self.parts.identity);
+        let saved = self.parts.identity.save(&self.parts.state);
+        saved.map_err(|e| format!("The identity of this node cannot be written: {e:#}."))
+    }
+
+    /// The document names a witness that this node does not know yet (the other node enrolled it).
+    pub(super) fn remember_witness(&mut self) {
+        let Some(info) = self.document.as_ref().and_then(|document| document.witness.clone()) else { return };
+        let witness = Witness { address: info.address, fingerprint: info.fingerprint, id: info.id };
+        if self.parts.identity.witness.as_ref() != Some(&witness)
+            && let Err(sentence) = self.use_witness(witness)
+        {
+            tracing::error!(sentence, "the witness is forgotten at the next start");
+        }
+    }
+}

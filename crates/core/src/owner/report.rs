@@ -1,0 +1,150 @@
+//! The status: everything known in one moment, shown to whoever watches.
+
+use super::Owner;
+use dyad_control::{
+    LinkStatus, MirrorState, MirrorStatus, Pair, Phase, QuorumStatus, Standing, Status, VolumeStatus, WatchdogStatus,
+    WitnessStatus,
+};
+use dyad_mirror as mirror;
+use dyad_quorum as quorum;
+
+impl Owner {
+    /// Shows the state if it has changed.
+    pub(super) fn show(&mut self) {
+        let mut status = self.status();
+        let revision = self.revision;
+        let changed = self.parts.status.send_if_modified(|shown| {
+            status.revision = shown.revision;
+            let changed = *shown != status;
+            if changed {
+                status.revision = revision + 1;
+                *shown = status;
+            }
+            changed
+        });
+        if changed {
+            self.revision += 1;
+        }
+    }
+
+    fn status(&self) -> Status {
+        let identity = &self.parts.identity;
+        let open_code = self.pairing_code.as_ref().filter(|code| code.is_open());
+        Status {
+            revision: 0,
+            phase: Phase::Running,
+            pair: Some(Pair {
+                id: identity.pair_id.clone(),
+                name: identity.pair.clone(),
+                me: self.me,
+                node: identity.node.clone(),
+                peer: identity.peer.as_ref().map(|peer| peer.node.clone()),
+            }),
+            quorum: Some(self.quorum_status()),
+            links: self
+                .parts
+                .paths
+                .iter()
+                .enumerate()
+                .map(|(i, name)| LinkStatus { name: name.clone(), up: self.standpoint.paths_up.get(i) == Some(&true) })
+                .collect(),
+            mirror: Some(self.mirror_status()),
+            pool: Some(self.parts.store.usage()),
+            watchdog: self.parts.watchdog.as_ref().map_or(WatchdogStatus::Absent, |facts| facts.status()),
+            volumes: self.volume_status(),
+            permits: self.permits.iter().cloned().collect(),
+            document_generation: self.document.as_ref().map_or(0, |document| document.generation),
+            pairing_code: open_code.map(|code| code.digits.clone()),
+        }
+    }
+
+    fn quorum_status(&self) -> QuorumStatus {
+        let members = [quorum::NodeId::A, quorum::NodeId::B];
+        QuorumStatus {
+            epoch: self.config.epoch,
+            members: members.into_iter().filter(|node| self.config.members.has(*node)).collect(),
+            tie: format!("{:?}", self.config.tie),
+            lead: self.config.lead,
+            lineage: self.config.lineage,
+            may_run: self.standpoint.may_run,
+            standing: self.standing(),
+            peer_alive: self.standpoint.peer_alive,
+            witness: self.witness_status(),
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        use quorum::{Fence, Standing as S};
+        if let Some(what) = &self.trouble {
+            return Standing::Unwell { what: what.clone() };
+        }
+        match self.standpoint.standing {
+            S::NotSetUp | S::Stranger => Standing::PeerIsNewer { syncing: self.connected },
+            S::RegisterFailed => Standing::Amnesia,
+            S::Leaving => Standing::Unwell { what: "This node is shutting down.".into() },
+            S::InSync { .. } => Standing::Running,
+            S::Paused { .. } if self.serving => Standing::Paused,
+            S::Paused { .. } => Standing::WaitingForVote,
+            S::Solo { fence: Fence::Over, .. } => Standing::Running,
+            S::Solo { fence: Fence::Until(until), .. } => {
+                Standing::FenceWait { left_ms: until.saturating_sub(crate::clock::now()) / 1_000_000 }
+            }
+            S::Solo { fence: Fence::NeedsProof, .. } => Standing::Unwell {
+                what:
+                    "The other node is silent and its watchdog is not proven: its VMs start here only on proof of its \
+                       death."
+                        .into(),
+            },
+            S::OutOfSync { holder_alive, .. } => Standing::PeerIsNewer { syncing: holder_alive && self.connected },
+        }
+    }
+
+    fn witness_status(&self) -> WitnessStatus {
+        let Some(witness) = &self.parts.identity.witness else { return WitnessStatus::None };
+        let address = witness.address.clone();
+        match self.standpoint.witness {
+            crate::conductor::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
+            crate::conductor::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
+                address,
+                silent_s: since.map(|since| crate::clock::now().saturating_sub(since) / 1_000_000_000),
+            },
+        }
+    }
+
+    fn mirror_status(&self) -> MirrorStatus {
+        let members = self.config.members;
+        let me = members.has(self.me);
+        let state = match (me, members.has(self.me.peer()), self.parts.mirror.phase()) {
+            (false, ..) => MirrorState::Behind,
+            (true, true, mirror::Phase::Steady) => MirrorState::InSync,
+            (true, true, mirror::Phase::Reconcile | mirror::Phase::Handshake) => MirrorState::Reconciling,
+            (true, true, _) => MirrorState::Held,
+            (true, false, mirror::Phase::Source | mirror::Phase::Handshake) => MirrorState::Resyncing,
+            (true, false, _) => MirrorState::Solo,
+        };
+        MirrorStatus {
+            connected: self.connected,
+            state,
+            dirty_extents: self.parts.mirror.dirty_extents(),
+            resync_bytes: self.progress.copied,
+            resync_dirty_bytes: self.dirty_bytes,
+            healed_blocks: self.healed,
+        }
+    }
+
+    fn volume_status(&self) -> Vec<VolumeStatus> {
+        let Some(document) = &self.document else { return Vec::new() };
+        let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
+            id: volume.id,
+            name: name.clone(),
+            size: volume.size,
+            writer: match self.writers.get(&volume.id) {
+                Some(mirror::Writer::Me) => Some(self.me),
+                Some(mirror::Writer::Peer) => Some(self.me.peer()),
+                _ => None,
+            },
+            socket: self.servers.get(&volume.id).map(|served| served.socket.display().to_string()),
+        });
+        volumes.collect()
+    }
+}

@@ -1,0 +1,163 @@
+//! Which volumes are served to guests here, and which VMs may run: both follow from the state.
+
+use super::Owner;
+use super::votes::node;
+use crate::guests::VolumeBackend;
+use dyad_blockdev::{Config, Handle, Server};
+use dyad_control::Reply;
+use dyad_desired::Document;
+use dyad_mirror::{VolumeId, Writer};
+use dyad_quorum as quorum;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Queues offered to a guest; it takes as many as it has CPUs.
+const QUEUES: u16 = 4;
+
+/// A volume with a device server.
+pub struct Served {
+    pub(super) socket: PathBuf,
+    _server: Handle,
+}
+
+impl Owner {
+    /// Tells the mirror who writes which volume. A volume that this node may not write any more is closed, so that no
+    /// request of its old life runs in a later one.
+    pub(super) fn settle_writers(&mut self) {
+        let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
+        wanted.insert(0, self.writer(self.config.lead));
+        if let Some(document) = &self.document {
+            for volume in document.volumes.values() {
+                let home = if volume.home == node(self.me) { self.me } else { self.me.peer() };
+                wanted.insert(volume.id, self.writer(home));
+            }
+        }
+        for (volume, writer) in &wanted {
+            let before = self.writers.insert(*volume, *writer);
+            if before == Some(*writer) {
+                continue;
+            }
+            if before == Some(Writer::Me) {
+                self.mirror(dyad_mirror::Event::Close { volume: *volume });
+            }
+            self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
+        }
+        self.writers.retain(|volume, _| wanted.contains_key(volume));
+    }
+
+    /// Nobody outside the in-sync set writes; a lost node's volumes are written by nobody until its fence is over and
+    /// the document says who has them.
+    fn writer(&self, home: quorum::NodeId) -> Writer {
+        match (self.config.members.has(home), home == self.me) {
+            (false, _) => Writer::Nobody,
+            (true, true) => Writer::Me,
+            (true, false) => Writer::Peer,
+        }
+    }
+
+    /// Starts and stops device servers.
+    pub(super) fn settle_servers(&mut self) {
+        let wanted: BTreeMap<VolumeId, u64> = match &self.document {
+            Some(document) if self.serving => my_disks(document, node(self.me)),
+            _ => BTreeMap::new(),
+        };
+        let surplus: Vec<VolumeId> = self.servers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for id in surplus {
+            self.servers.remove(&id);
+            self.mirror(dyad_mirror::Event::Close { volume: id });
+        }
+        for (id, size) in wanted {
+            if self.servers.contains_key(&id) || self.importing.contains(&id) || !self.mirror_has(id) {
+                continue;
+            }
+            let socket = self.parts.run.join("vhost").join(format!("{id}.sock"));
+            let backend = Arc::new(VolumeBackend::new(self.parts.inbox.clone(), id, size));
+            let config = Config { queues: QUEUES, ..Config::new(format!("dyad-{id}")) };
+            match Server::start(&socket, backend, config) {
+                Ok(server) => {
+                    self.servers.insert(id, Served { socket, _server: server });
+                }
+                Err(e) => tracing::error!(volume = id, error = %e, "the volume's device cannot be served"),
+            }
+        }
+    }
+
+    fn mirror_has(&self, volume: VolumeId) -> bool {
+        self.parts.mirror.volumes().iter().any(|info| info.id == volume)
+    }
+
+    /// The VMs that belong here and whose disks are served. The conductor hears of the first one before anybody can
+    /// start it; it hears that there are none only once the kernel says so.
+    pub(super) fn settle_permits(&mut self) {
+        let permits: BTreeSet<String> = match &self.document {
+            Some(document) if self.serving => document
+                .vms
+                .iter()
+                .filter(|(_, vm)| vm.owner == node(self.me))
+                .filter(|(_, vm)| vm.disks.iter().all(|disk| self.is_served(document, disk)))
+                .map(|(name, _)| name.clone())
+                .collect(),
+            _ => BTreeSet::new(),
+        };
+        let vms = !permits.is_empty() || self.populated();
+        if vms != self.vms_known {
+            self.vms_known = vms;
+            self.parts.conductor.tell(quorum::Event::VmsRunning(vms));
+        }
+        self.permits = permits;
+        self.rehome();
+    }
+
+    fn is_served(&self, document: &Document, disk: &str) -> bool {
+        document.volumes.get(disk).is_some_and(|volume| self.servers.contains_key(&volume.id))
+    }
+
+    /// Whether the kernel sees a process below the VMs' cgroup. What cannot be read is assumed to run.
+    fn populated(&self) -> bool {
+        let Some(vms) = &self.parts.vms else { return false };
+        match std::fs::read_to_string(vms.join("cgroup.events")) {
+            Ok(events) => !events.lines().any(|line| line == "populated 0"),
+            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+
+    /// Opens a volume for an import: only where it is written, and only while no VM uses it.
+    pub(super) fn open_import(&mut self, name: &str, bytes: u64) -> Result<VolumeBackend, Reply> {
+        let Some(document) = &self.document else {
+            return Err(Reply::refused(
+                "no-document",
+                "The pair's document is not readable yet; ask again in a moment.",
+            ));
+        };
+        let Some(volume) = document.volumes.get(name) else {
+            return Err(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
+        };
+        if bytes == 0 || bytes > volume.size {
+            let text = format!(
+                "The image has {bytes} bytes and the volume {name} has {}: make the volume larger.",
+                volume.size
+            );
+            return Err(Reply::refused("does-not-fit", text));
+        }
+        if let Some(vm) = document.user_of(name) {
+            let text =
+                format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
+            return Err(Reply::refused("volume-in-use", text));
+        }
+        if volume.home != node(self.me) || !self.config.members.has(self.me) {
+            let text = format!("The volume {name} is written on node {}: send the image there.", volume.home);
+            return Err(Reply::refused("other-node", text));
+        }
+        if !self.importing.insert(volume.id) {
+            return Err(Reply::refused("busy", format!("An import into {name} is already running.")));
+        }
+        Ok(VolumeBackend::new(self.parts.inbox.clone(), volume.id, volume.size))
+    }
+}
+
+/// Ids and sizes of the volumes of VMs that `me` owns.
+fn my_disks(document: &Document, me: dyad_desired::Node) -> BTreeMap<VolumeId, u64> {
+    let disks = document.vms.values().filter(|vm| vm.owner == me).flat_map(|vm| &vm.disks);
+    disks.filter_map(|disk| document.volumes.get(disk)).map(|volume| (volume.id, volume.size)).collect()
+}

@@ -1,0 +1,211 @@
+//! Between the conductor (quorum) and the rest.
+
+use super::Owner;
+use crate::conductor::News;
+use crate::documents::Order;
+use crate::enforcer;
+use crate::event::Event;
+use dyad_control::Reply;
+use dyad_desired::Change;
+use dyad_mirror::View;
+use dyad_quorum::{self as quorum, Alarm, Members, Note};
+use std::net::SocketAddr;
+
+impl Owner {
+    pub(super) fn news(&mut self, news: News) {
+        match news {
+            News::Config(config) => self.config_is(config),
+            News::AckSet(set) => {
+                self.ack_set = set;
+                self.announce_view();
+                self.acknowledge_peer();
+            }
+            News::Hold => self.hold(true),
+            News::Kill(reason) => {
+                self.parts.timeline.note("vms-killed", format!("VMs of this node are stopped: {reason}."));
+                self.serving = false;
+            }
+            News::PeerVmsAllowed => {
+                self.peer_vms_allowed = true;
+                self.rehome();
+            }
+            News::Alarm(alarm) => {
+                if self.alarms.insert(alarm) {
+                    self.parts.timeline.note("alarm", alarm_text(alarm, &self.parts.paths));
+                }
+            }
+            News::Clear(alarm) => {
+                if self.alarms.remove(&alarm) {
+                    let text = format!("No longer: {}", alarm_text(alarm, &self.parts.paths));
+                    self.parts.timeline.note("alarm-over", text);
+                }
+            }
+            News::Note(at, note) => {
+                let (kind, text) = note_text(at, &note);
+                self.parts.timeline.note_at(at, kind, text);
+            }
+            News::GoodbyeDone => {
+                for answer in self.goodbye.drain(..) {
+                    let _ = answer.send(Reply::Done);
+                }
+            }
+            News::Standpoint(standpoint) => {
+                if standpoint.may_run && self.config.members.has(self.me) {
+                    self.serving = true;
+                }
+                self.hold(!standpoint.may_run);
+                if standpoint.peer_addresses != self.standpoint.peer_addresses {
+                    self.dial(&standpoint.peer_addresses);
+                }
+                self.standpoint = standpoint;
+            }
+        }
+    }
+
+    /// The data session goes where heartbeats come from.
+    fn dial(&mut self, addresses: &[Option<SocketAddr>]) {
+        let paths = self.parts.paths.iter().zip(addresses).filter_map(|(name, address)| {
+            let mut peer = (*address)?;
+            peer.set_port(dyad_link::PEER_PORT);
+            Some(dyad_link::session::Path { name: name.clone(), peer, local: None })
+        });
+        self.parts.peer.set_paths(paths.collect());
+    }
+
+    /// Guests' requests wait while this node has no right to run.
+    fn hold(&mut self, hold: bool) {
+        if self.held != hold {
+            self.held = hold;
+            self.mirror(if hold { dyad_mirror::Event::Hold } else { dyad_mirror::Event::Resume });
+        }
+    }
+
+    fn config_is(&mut self, config: quorum::Config) {
+        if config.members != Members::only(self.me) {
+            self.peer_vms_allowed = false;
+        }
+        if !config.members.has(self.me) {
+            self.serving = false;
+        }
+        self.config = config;
+        self.announce_view();
+        self.reload_document();
+        // The name of a new witness, if one came with this configuration, is in the document and in the identity.
+        self.remember_witness();
+    }
+
+    /// Tells the mirror where it stands.
+    pub(super) fn announce_view(&mut self) {
+        let members = self.config.members;
+        self.mirror(dyad_mirror::Event::View(View {
+            epoch: self.config.epoch,
+            me: members.has(self.me),
+            peer: members.has(self.me.peer()),
+            ack_peer: self.ack_set.has(self.me.peer()),
+            lead: self.config.lead == self.me,
+        }));
+    }
+
+    /// The peer may be re-added once it is clean and every new write waits for it.
+    pub(super) fn acknowledge_peer(&mut self) {
+        if self.peer_clean && self.ack_set == Members::Both {
+            self.parts.conductor.tell(quorum::Event::AckPeer);
+        }
+    }
+
+    /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
+    pub(super) fn reload_document(&mut self) {
+        self.settle_writers();
+        let lead = self.leads();
+        let _ = self.parts.documents.send(Order::Reload { lead });
+    }
+
+    /// The peer surely runs nothing: what was its is ours.
+    pub(super) fn rehome(&mut self) {
+        let Some(document) = &self.document else { return };
+        if self.rehoming {
+            return;
+        }
+        let me = node(self.me);
+        let foreign = document.vms.values().any(|vm| vm.owner != me) || document.volumes.values().any(|v| v.home != me);
+        if self.peer_vms_allowed && foreign && self.leads() {
+            self.rehoming = true;
+            let (reply, inbox) = (self.change(Change::Rehome { survivor: me }), self.parts.inbox.clone());
+            self.parts.runtime.spawn(async move {
+                // A refused one is tried again at the next settling.
+                let _ = reply.await;
+                inbox.send(Event::Call(Box::new(|owner| owner.rehoming = false)));
+            });
+        }
+    }
+
+    pub(super) fn enforced(&mut self, done: enforcer::Done) {
+        let event = match done {
+            enforcer::Done::Frozen => quorum::Event::VmsFrozen,
+            enforcer::Done::Thawed => quorum::Event::VmsThawed,
+            enforcer::Done::Killed => quorum::Event::VmsKilled,
+        };
+        self.parts.conductor.tell(event);
+    }
+}
+
+/// The document's word for a node.
+pub(super) fn node(node: quorum::NodeId) -> dyad_desired::Node {
+    match node {
+        quorum::NodeId::A => dyad_desired::Node::A,
+        quorum::NodeId::B => dyad_desired::Node::B,
+    }
+}
+
+/// One sentence for each lasting condition.
+pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
+    match alarm {
+        Alarm::PeerSilent => "The other node is silent.".into(),
+        Alarm::PathDown(path) => {
+            let name = paths.get(usize::from(path)).map_or("?", String::as_str);
+            format!("The peer link {name} is down: check its cable.")
+        }
+        Alarm::PeerStranger => "The other node answers from a store that was never admitted: pair it again.".into(),
+        Alarm::WitnessLost => "The witness does not answer.".into(),
+        Alarm::WitnessRolledBack => "The witness was set back to an older state: enrol it again.".into(),
+        Alarm::TieAt(node) => {
+            format!("The witness is away: the pair survives the loss of the other node, not of {node}.")
+        }
+        Alarm::ClockDrift => "The clocks of the nodes drift apart: no lease is granted until one is repaired.".into(),
+        Alarm::RegisterFailed => "The register of this node cannot be written: replace its system disk.".into(),
+        Alarm::PeerUnfenced => {
+            "The other node's watchdog is not proven: its VMs start here only on proof of its death.".into()
+        }
+        Alarm::Conflict => "Two configurations carry one epoch: this must never happen; call for help.".into(),
+    }
+}
+
+/// A stable word and one sentence for each timeline entry of the quorum.
+fn note_text(at: u64, note: &Note) -> (&'static str, String) {
+    let ms = |time: u64| at.abs_diff(time) / 1_000_000;
+    match note {
+        Note::Detected { last_alive } => {
+            ("peer-silent", format!("The peer is silent; it was last heard {} ms ago.", ms(*last_alive)))
+        }
+        Note::PeerHeard => ("peer-heard", "The peer is heard in both directions.".into()),
+        Note::Deciding { epoch, why, target } => {
+            ("deciding", format!("Epoch {epoch} is being decided ({why:?}), asking {target:?}."))
+        }
+        Note::Chosen { epoch, members, tie, learned } => {
+            let how = if *learned { "learned" } else { "decided here" };
+            ("epoch", format!("Epoch {epoch}: members {members:?}, tie at {tie:?}, {how}."))
+        }
+        Note::FenceWait { until: Some(until) } => {
+            ("fence-wait", format!("The peer may still run VMs for {} ms.", ms(*until)))
+        }
+        Note::FenceWait { until: None } => {
+            ("fence-wait", "The peer's VMs start here only on proof of its death.".into())
+        }
+        Note::FenceOver { proof: None } => ("fence-over", "The peer surely runs nothing: its time is over.".into()),
+        Note::FenceOver { proof: Some(proof) } => ("fence-over", format!("The peer surely runs nothing: {proof:?}.")),
+        Note::LeaseLapsed => ("lease-lapsed", "The right to run has lapsed; VMs are paused.".into()),
+        Note::Resumed => ("resumed", "The right to run is back; VMs go on.".into()),
+        Note::WitnessLost => ("witness-lost", "Nobody reaches the witness.".into()),
+        Note::WitnessBack => ("witness-back", "The witness answers again.".into()),
+    }
+}

@@ -1,0 +1,187 @@
+//! The data session with the peer: one message type for everything that travels, and the task that keeps it up.
+
+use crate::event::{Event, Inbox};
+use dyad_link::session::{self, Config, Outbox, Path, PeerLink};
+use dyad_mirror::PeerMessage;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// Everything the two cores say to each other over the session.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Wire {
+    /// Replication.
+    Mirror(PeerMessage),
+    /// Please make this change of the document: JSON of `dyad_desired::Change`.
+    Change {
+        /// Names the question.
+        id: u64,
+        /// The change.
+        change: String,
+    },
+    /// The answer: JSON of `dyad_control::Reply`.
+    Changed {
+        /// Which question.
+        id: u64,
+        /// The answer.
+        reply: String,
+    },
+    /// Volume 0 holds this generation now, durably on both nodes.
+    DocumentChanged {
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// What the task tells the owner.
+pub enum FromPeer {
+    /// A session stands.
+    Up {
+        /// Its number.
+        session: u64,
+        /// The path it uses.
+        path: String,
+        /// The sending end.
+        outbox: Outbox,
+    },
+    /// It ended.
+    Down {
+        /// Its number.
+        session: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A message.
+    Wire {
+        /// On which session.
+        session: u64,
+        /// What.
+        wire: Wire,
+    },
+    /// A connection was refused, by us or by the peer.
+    Refused {
+        /// On which path.
+        path: String,
+        /// One sentence.
+        reason: String,
+    },
+}
+
+enum Order {
+    Connect(Box<Config>),
+    Paths(Vec<Path>),
+}
+
+/// The owner's end.
+pub struct PeerHandle {
+    outbox: Option<Outbox>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl PeerHandle {
+    /// Starts the task; it does nothing until [`PeerHandle::connect`].
+    pub fn start(inbox: Inbox) -> Self {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(run(receiver, inbox));
+        Self { outbox: None, orders }
+    }
+
+    /// The peer is known: keep a session with it. Replaces an earlier peer.
+    pub fn connect(&mut self, config: Config) {
+        self.outbox = None;
+        let _ = self.orders.send(Order::Connect(Box::new(config)));
+    }
+
+    /// Where the peer can be dialled now, best path first.
+    pub fn set_paths(&self, paths: Vec<Path>) {
+        let _ = self.orders.send(Order::Paths(paths));
+    }
+
+    /// A session stands: send on it from now on.
+    pub fn adopt(&mut self, outbox: Outbox) {
+        self.outbox = Some(outbox);
+    }
+
+    /// Ends the session; a new one is made.
+    pub fn disconnect(&mut self) {
+        // The session ends with its last outbox.
+        self.outbox = None;
+    }
+
+    /// Sends. Without a session the message is dropped, as the mirror expects. A peer so slow that the queue is full
+    /// is disconnected: the handshake of the next session makes both equal again.
+    pub fn send(&mut self, wire: Wire) {
+        let Some(outbox) = &self.outbox else { return };
+        let bytes = postcard::to_stdvec(&wire).expect("a message of plain data is always encodable");
+        if let Err(e) = outbox.try_send(bytes.into()) {
+            tracing::warn!(error = %e, "the session to the peer is ended");
+            self.outbox = None;
+        }
+    }
+
+    /// Last measured round trip in microseconds.
+    pub fn round_trip_us(&self) -> Option<u64> {
+        self.outbox.as_ref()?.round_trip().map(|rtt| rtt.as_micros() as u64)
+    }
+}
+
+async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
+    let mut link: Option<PeerLink> = None;
+    let mut paths = Vec::new();
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Paths(new)) => {
+                    paths = new;
+                    if let Some(link) = &link {
+                        link.set_paths(paths.clone());
+                    }
+                }
+                Some(Order::Connect(config)) => {
+                    // The old link, and with it its listening socket, must be gone before a new one listens.
+                    drop(link.take());
+                    link = open(*config, paths.clone(), &inbox);
+                }
+            },
+            event = next(&mut link) => match event {
+                Some(event) => inbox.send(Event::Peer(translate(event))),
+                None => link = None,
+            },
+        }
+    }
+}
+
+/// The next event, or never without a link.
+async fn next(link: &mut Option<PeerLink>) -> Option<session::Event> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn open(config: Config, paths: Vec<Path>, inbox: &Inbox) -> Option<PeerLink> {
+    let opened = match config.node {
+        dyad_link::Node::A => PeerLink::dial(config, paths).map_err(|e| e.to_string()),
+        dyad_link::Node::B => listeners()
+            .map_err(|e| format!("the peer port cannot be opened: {e}"))
+            .and_then(|listeners| PeerLink::listen(config, listeners).map_err(|e| e.to_string())),
+    };
+    opened.map_err(|reason| inbox.send(Event::Peer(FromPeer::Refused { path: "local".into(), reason }))).ok()
+}
+
+fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
+    let any = (std::net::Ipv6Addr::UNSPECIFIED, dyad_link::PEER_PORT);
+    Ok(vec![dyad_link::net::listen(any.into())?])
+}
+
+fn translate(event: session::Event) -> FromPeer {
+    match event {
+        session::Event::Up { session, path, outbox, .. } => FromPeer::Up { session, path, outbox },
+        session::Event::Down { session, reason } => FromPeer::Down { session, reason: reason.to_string() },
+        session::Event::Refused { path, reason } => FromPeer::Refused { path, reason: reason.to_string() },
+        session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
+            Ok(wire) => FromPeer::Wire { session, wire },
+            Err(_) => FromPeer::Down { session, reason: "the peer said something that is not understood".into() },
+        },
+    }
+}

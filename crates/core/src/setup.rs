@@ -1,0 +1,180 @@
+//! Makes a node of a pair out of a blank one: found a pair, or join one.
+//!
+//! **Invariant.** The identity file is written last: a setup that was interrupted leaves a blank node, whose disks need
+//! no confirmation beyond the one already given.
+
+use crate::contacts::{self, Admission, Hello};
+use crate::disks::{self, Prepared};
+use crate::documents::DOCUMENT_BYTES;
+use crate::identity::{Identity, Peer, fresh_incarnation};
+use crate::options::Options;
+use crate::register::Places;
+use dyad_control::{DiskContent, Found, Join, Reply};
+use dyad_desired::{Document, NodeRecord, slots};
+use dyad_link::pairing::{self, Purpose};
+use dyad_link::{discovery, tls};
+use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
+use dyad_quorum::{NodeId, Record, slots::Owner};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Tells people how far it is.
+pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+/// Founds a pair: this node alone, holding the tie.
+pub fn found(options: &Options, request: &Found, step: Step<'_>) -> Result<Identity, Reply> {
+    let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let document = Document::found(&request.pair, record, &request.admin_password_hash)
+        .map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+    check_disks(options, &request.disks)?;
+    let identity = Identity::found(&request.pair, &request.node, &request.links);
+    let pool = prepare(options, &identity, &request.disks, step)?;
+    step("Writing the founding document");
+    write_document(pool, &document)?;
+    save(options, &identity)?;
+    Ok(identity)
+}
+
+/// Joins the pair whose first node shows `request.code`.
+pub async fn join(
+    options: &Options,
+    request: &Join,
+    offers: &[discovery::Found],
+    tls: &tls::Identity,
+    step: Step<'_>,
+) -> Result<Identity, Reply> {
+    dyad_desired::names::check(&request.node).map_err(|r| Reply::refused(r.code(), r.to_string()))?;
+    check_disks(options, &request.disks)?;
+    let offer = choose(request, offers)?;
+    step("Pairing with the first node");
+    let stream = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(offer.address)).await;
+    let Ok(Ok(stream)) = stream else {
+        let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
+        return Err(Reply::refused("no-answer", text));
+    };
+    let paired = pairing::join(stream, tls, &request.code, Purpose::Node).await;
+    let mut paired = paired.map_err(|e| contacts::refusal(&e))?;
+    let incarnation = fresh_incarnation();
+    let broken = |e: pairing::PairingError| contacts::refusal(&e);
+    paired.send(&Hello { node: request.node.clone(), incarnation }).await.map_err(broken)?;
+    let welcome = match paired.receive().await.map_err(broken)? {
+        Admission::Welcome(welcome) => welcome,
+        Admission::Refused(sentence) => return Err(Reply::refused("name-exists", sentence)),
+    };
+    if welcome.peer.fingerprint != paired.peer().to_string() {
+        return Err(Reply::refused("pairing", "The first node names another key than it uses; pair again."));
+    }
+    let welcome = cleaned(*welcome);
+    let identity = Identity::joined(&request.node, incarnation, &request.links, &welcome);
+    let pool = prepare(options, &identity, &request.disks, step)?;
+    pool.close().map_err(|e| failed("the pool", &e))?;
+    save(options, &identity)?;
+    // If this does not arrive, the first node does not know us: its code is opened again, and this node erased.
+    paired.send(&true).await.map_err(broken)?;
+    let _ = paired.close().await;
+    Ok(identity)
+}
+
+/// Nothing of what came over the wire is trusted beyond its type: names are checked before they reach a label.
+fn cleaned(welcome: crate::identity::Welcome) -> crate::identity::Welcome {
+    let clean = |name: String| name.chars().filter(|c| !c.is_control()).take(64).collect();
+    let peer = Peer { node: clean(welcome.peer.node), ..welcome.peer };
+    crate::identity::Welcome { pair: clean(welcome.pair), peer, ..welcome }
+}
+
+fn choose<'a>(request: &Join, offers: &'a [discovery::Found]) -> Result<&'a discovery::Found, Reply> {
+    let wanted = |found: &&discovery::Found| match &request.offer {
+        Some(id) => *id == found.offer.pair.to_string(),
+        None => true,
+    };
+    let mut fitting = offers.iter().filter(wanted);
+    let first = fitting.next().ok_or_else(|| {
+        let text = "No first node is heard: open the pairing code there and check the cables between the nodes.";
+        Reply::refused("no-offer", text)
+    })?;
+    if fitting.any(|other| other.offer.pair != first.offer.pair) {
+        return Err(Reply::refused("several-offers", "Several pairs are heard; choose the one to join."));
+    }
+    Ok(first)
+}
+
+/// Disks of another pair are refused by name; the confirmation covers everything else.
+fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Reply> {
+    if wanted.is_empty() {
+        return Err(Reply::refused("no-disk", "Choose at least one disk for the pool."));
+    }
+    let found = disks::list(&options.disks, &options.run);
+    for path in wanted {
+        let Some(disk) = found.iter().find(|disk| disk.path == *path) else {
+            return Err(Reply::refused("unknown-disk", format!("There is no disk {path} that could be used.")));
+        };
+        if let DiskContent::Pool { pair, node, .. } = &disk.content {
+            let text = format!("The disk {path} belongs to node {node} of the pair {pair}; erase it there first.");
+            return Err(Reply::refused("foreign-disk", text));
+        }
+    }
+    Ok(())
+}
+
+fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Reply> {
+    let mut parts: Vec<Prepared> = Vec::new();
+    for path in wanted {
+        step(&format!("Formatting {path}"));
+        parts.push(disks::prepare(Path::new(path)).map_err(|e| Reply::refused("format", format!("{e:#}.")))?);
+    }
+    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
+    let format = FormatOptions {
+        identity: dyad_pool::Identity {
+            pool: identity.pair_number(),
+            node,
+            pair_name: identity.pair.clone(),
+            node_name: identity.node.clone(),
+        },
+        disk_ids: parts.iter().map(|_| rand::random()).collect(),
+        salt: rand::random(),
+        journal_bytes: None,
+        overwrite: Overwrite::Anything,
+        durable_index: true,
+    };
+    let indexes = mount_indexes(options, &parts)?;
+    Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| failed("the pool", &e))?;
+    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
+    let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
+    let owner = Owner { pair: identity.pair_number(), node: identity.me };
+    let record = match identity.me {
+        NodeId::A => Record::first_node(NodeId::A, identity.incarnation),
+        NodeId::B => Record::fresh(identity.incarnation),
+    };
+    std::fs::create_dir_all(&options.state).map_err(|e| failed("the state directory", &e))?;
+    Places::create([&options.state, &indexes[0]], owner, &record)
+        .map_err(|e| Reply::refused("register", format!("{e:#}.")))?;
+    Ok(pool)
+}
+
+fn mount_indexes(options: &Options, parts: &[Prepared]) -> Result<Vec<PathBuf>, Reply> {
+    let mount = |part: &Prepared| part.index.mount(&options.run);
+    parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| Reply::refused("index", format!("{e:#}.")))
+}
+
+fn open_disks(parts: &[Prepared], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, Reply> {
+    disks::open(parts, indexes).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+}
+
+/// Volume 0 with the founding document in it.
+fn write_document(mut pool: Pool, document: &Document) -> Result<(), Reply> {
+    let encoded = slots::encode(document).map_err(|r| Reply::refused(r.code(), r.to_string()))?;
+    let written = pool
+        .create_volume(0, DOCUMENT_BYTES / BLOCK as u64)
+        .and_then(|_| pool.write(0, 1, 1, encoded.offset / BLOCK as u64, encoded.bytes.into()))
+        .and_then(|_| pool.close());
+    written.map_err(|e| failed("the pool", &e))
+}
+
+fn save(options: &Options, identity: &Identity) -> Result<(), Reply> {
+    identity.save(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> Reply {
+    Reply::refused("setup-failed", format!("Setup stopped at {what}: {error}."))
+}

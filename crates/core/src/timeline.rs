@@ -1,0 +1,52 @@
+//! What happened, for people: a bounded list in memory, each entry also in the log.
+
+use crate::clock;
+use dyad_control::TimelineEvent;
+use dyad_quorum::NodeId;
+use std::collections::VecDeque;
+
+/// Entries remembered.
+const KEEP: usize = 2_000;
+
+/// The newest [`KEEP`] events of this node since its core started.
+#[derive(Debug)]
+pub struct Timeline {
+    events: VecDeque<TimelineEvent>,
+    next: u64,
+    me: Option<NodeId>,
+}
+
+impl Timeline {
+    /// An empty one.
+    pub fn new(me: Option<NodeId>) -> Self {
+        Self { events: VecDeque::new(), next: 1, me }
+    }
+
+    /// Adds an entry that happened now.
+    pub fn note(&mut self, kind: &str, text: impl Into<String>) {
+        self.note_at(clock::now(), kind, text);
+    }
+
+    /// Adds an entry that happened at `at` nanoseconds since boot.
+    pub fn note_at(&mut self, at: u64, kind: &str, text: impl Into<String>) {
+        let text = text.into();
+        tracing::info!(kind, "{text}");
+        if self.events.len() == KEEP {
+            self.events.pop_front();
+        }
+        self.events.push_back(TimelineEvent {
+            number: self.next,
+            boot_ms: at / 1_000_000,
+            wall_ms: clock::wall_ms(),
+            node: self.me,
+            kind: kind.into(),
+            text,
+        });
+        self.next += 1;
+    }
+
+    /// Entries from number `since` on.
+    pub fn since(&self, since: u64) -> Vec<TimelineEvent> {
+        self.events.iter().filter(|e| e.number >= since).cloned().collect()
+    }
+}

@@ -1,0 +1,63 @@
+//! The hardware watchdog: the last resort that stops this node when its core cannot.
+//!
+//! init opens the device, sets the period and hands the descriptor over, and keeps its own copy open so that a
+//! restart of the core does not disarm it.
+
+use crate::options::Options;
+use dyad_control::WatchdogStatus;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// An armed watchdog.
+#[derive(Debug)]
+pub struct Watchdog(File);
+
+/// What is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    identity: String,
+    /// Seconds without food until it resets the node.
+    pub timeout_s: u64,
+    /// It has been seen to reset this node.
+    pub proven: bool,
+}
+
+impl Facts {
+    /// For status.
+    pub fn status(&self) -> WatchdogStatus {
+        WatchdogStatus::Armed { identity: self.identity.clone(), timeout_s: self.timeout_s, proven: self.proven }
+    }
+}
+
+impl Watchdog {
+    /// Takes the descriptor that init handed over, or opens the device given. `None` without either.
+    ///
+    /// `proof` is the note that exists once the watchdog has been seen to reset this node.
+    pub fn open(options: &Options, proof: &Path) -> std::io::Result<Option<(Self, Facts)>> {
+        let device = match (std::env::var("DYAD_WATCHDOG_FD").ok().and_then(|fd| fd.parse().ok()), &options.watchdog) {
+            (Some(fd), _) => {
+                // A second open() of a watchdog is refused, so the inherited descriptor itself is duplicated.
+                let me = pidfd_open(getpid(), PidfdFlags::empty())?;
+                File::from(pidfd_getfd(&me, fd, PidfdGetfdFlags::empty())?)
+            }
+            (None, Some(path)) => File::options().write(true).open(path)?,
+            (None, None) => return Ok(None),
+        };
+        let sys = Path::new("/sys/class/watchdog/watchdog0");
+        let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
+        let facts = Facts {
+            identity: read("identity"),
+            timeout_s: read("timeout").parse().unwrap_or(0),
+            proven: proof.exists(),
+        };
+        Ok(Some((Self(device), facts)))
+    }
+
+    /// Feeds it once.
+    pub fn feed(&mut self) {
+        // A device that refuses food resets the node, which is safe; there is nothing better to do here.
+        let _ = self.0.write(&[0]);
+    }
+}
