@@ -34,8 +34,8 @@ pub trait Service: Send + Sync + 'static {
     fn setup(&self) -> Answer<'_, SetupReply>;
     /// What the wizard's checks compare answers with.
     fn surroundings(&self) -> Answer<'_, Surroundings>;
-    /// Begins setup as a task and returns at once; refused unless the node is blank.
-    fn begin_setup(&self, answers: Answers) -> Answer<'_, ()>;
+    /// Checks the answers and begins setup as a task; returns at once. Refused unless the node is blank.
+    fn begin_setup(&self, answers: Answers) -> Answer<'_, SetupReply>;
     /// First nodes heard.
     fn offers(&self) -> Answer<'_, Vec<OfferView>>;
     /// What happened since this event number.
@@ -47,13 +47,13 @@ pub trait Service: Send + Sync + 'static {
     /// Every volume.
     fn volumes(&self) -> Answer<'_, Vec<VolumeView>>;
     /// Makes a volume.
-    fn create_volume(&self, request: CreateVolume) -> Answer<'_, ()>;
+    fn create_volume(&self, request: CreateVolume) -> Answer<'_, VolumeView>;
     /// Deletes a volume with all it holds.
     fn delete_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Every VM.
     fn vms(&self) -> Answer<'_, Vec<VmView>>;
     /// Makes a VM.
-    fn create_vm(&self, request: CreateVm) -> Answer<'_, ()>;
+    fn create_vm(&self, request: CreateVm) -> Answer<'_, VmView>;
     /// Deletes a stopped VM; its volumes stay.
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Wants the VM running.

@@ -87,8 +87,11 @@ fn missing(status: &Status) -> Vec<String> {
                 missing.push(format!("the witness {address} does not answer"));
             }
         }
-        if quorum.standing != Standing::Running || !quorum.may_run {
-            missing.push("this node may not run VMs".to_owned());
+        match &quorum.standing {
+            Standing::FenceWait { .. } => missing.push(format!("the VMs of {peer} wait until it is surely stopped")),
+            Standing::Unwell { what } => missing.push(uncapitalised(what)),
+            Standing::Running if quorum.may_run => {}
+            _ => missing.push("this node may not run VMs".to_owned()),
         }
     }
     match &status.watchdog {
@@ -136,6 +139,12 @@ fn links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<S
     if status.links.len() < 2 {
         missing.push(format!("there is no second link to {peer}"));
     }
+}
+
+/// A sentence as a clause of another one.
+fn uncapitalised(sentence: &str) -> String {
+    let mut letters = sentence.trim_end_matches('.').chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 fn peer_name(status: &Status) -> String {

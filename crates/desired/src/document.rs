@@ -49,7 +49,7 @@ impl fmt::Display for Node {
 pub struct Document {
     /// Version of this shape; see [`limits::FORMAT`].
     pub format: u32,
-    /// Grows by one with each change; 0 is the founding document.
+    /// Grows by one with each change; the founding document has 1, so that 0 can mean "none".
     pub generation: u64,
     /// Name of the pair.
     pub pair: String,
@@ -190,7 +190,7 @@ impl Document {
         let admin = User { password_hash: admin_hash.to_owned(), role: Role::Administrator };
         let document = Document {
             format: limits::FORMAT,
-            generation: 0,
+            generation: 1,
             pair: pair.to_owned(),
             nodes: BTreeMap::from([(Node::A, node)]),
             volumes: BTreeMap::new(),

@@ -1,2 +1,88 @@
-//! dyad-node
-fn main() {}
+//! `dyad-node`: parses the flags, opens the sockets, and runs until it is told to end.
+//!
+//! SIGTERM means that the node goes down: VMs are handed over or shut down first. SIGINT and SIGHUP end only this
+//! program; VMs go on and are found again by the next one.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use dyad_node::{NodeHandle, Options, bless, certificate, http, network, seed, server, supervise, vms};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+/// How often the node looks whether its addresses have changed.
+const ADDRESSES: Duration = Duration::from_secs(10);
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == supervise::ENTER_CGROUP) {
+        return Err(dyad_supervisor::exec_in_cgroup(arguments).into());
+    }
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // Few threads: the node has little to do and its memory belongs to the VMs.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(options))
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    for dir in [&options.state, &options.run] {
+        std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    }
+    let mut down = signal(SignalKind::terminate())?;
+    let mut leave = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let network: Arc<dyn network::Network> = Arc::new(network::NoNetwork);
+    let vms = if options.no_vms { vms::NoVms::start() } else { supervise::Supervisor::start(&options)? };
+    let real = !options.no_network;
+    let (node, mut ended) = NodeHandle::start(options.clone(), network, vms);
+
+    let tls = certificate::server_config(&options.state)?;
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("{} cannot be listened on", options.listen))?;
+    let local = server::local_listener(&options.local_socket())?;
+    tracing::info!("listening on https://{}", listener.local_addr()?);
+    let site = http::site(node.clone(), axum::Router::new());
+    tokio::spawn(server::serve_tls(listener, tls, site.clone()));
+    tokio::spawn(server::serve_local(local, site));
+
+    tokio::spawn(keep_network(node.clone()));
+    let seeded = node.clone();
+    tokio::spawn(async move {
+        if let Err(problem) = seed::carry_out(seeded, real).await {
+            tracing::error!("the seed file was not carried out: {problem}");
+        }
+    });
+    tokio::spawn(bless::when_good(node.follow(), || match dyad_update::Node::here().bless() {
+        Ok(blessing) => tracing::info!("this boot is good: {blessing:?}"),
+        Err(error) => tracing::warn!("this boot was not blessed: {error}"),
+    }));
+
+    tokio::select! {
+        _ = down.recv() => {}
+        _ = leave.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+        result = &mut ended => return result.context("the owner of state failed"),
+    }
+    tracing::info!("the node goes down: handing over and shutting down VMs");
+    node.shut_down().await;
+    ended.await.context("the owner of state failed")
+}
+
+/// Brings the network up and keeps the document's addresses true.
+async fn keep_network(node: Arc<NodeHandle>) {
+    if let Err(sentence) = node.network().start().await {
+        tracing::error!("{sentence}");
+    }
+    let mut look = tokio::time::interval(ADDRESSES);
+    loop {
+        look.tick().await;
+        node.refresh_addresses().await;
+    }
+}

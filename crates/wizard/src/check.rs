@@ -170,3 +170,16 @@ fn short(path: &str) -> &str {
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
+
+/// Checks the address and the one-time code of a witness that is enrolled after setup.
+///
+/// # Errors
+/// The same [`Problem`]s as the wizard's own questions.
+pub fn enrolment(address: &str, code: &str) -> Result<(String, String), Problem> {
+    let (none, nothing) = (Answers::new(), Surroundings::default());
+    let address = check(Id::Witness, address, &none, &nothing)?;
+    if address == "later" {
+        return Err(Problem::Witness(address));
+    }
+    Ok((address, check(Id::WitnessCode, code, &none, &nothing)?))
+}

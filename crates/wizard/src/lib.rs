@@ -20,6 +20,7 @@ mod seed;
 mod surroundings;
 
 pub use answers::Answers;
+pub use check::enrolment;
 pub use plan::{Network, Plan, Static, WitnessPlan, plan};
 pub use problem::Problem;
 pub use question::{Choice, Id, Kind, QUESTIONS, Question, confirmation, default, next, question, suggestion};

@@ -1,0 +1,71 @@
+//! The node's own certificate for HTTPS: self-signed, made once, kept in the state directory.
+
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+
+use anyhow::Context;
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
+};
+
+const CERTIFICATE: &str = "web-certificate.der";
+const KEY: &str = "web-key.der";
+
+/// The TLS side of the server, with the certificate in `state`; makes one if there is none that can be read.
+///
+/// # Errors
+/// The directory cannot be written, or the key is damaged.
+pub fn server_config(state: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    let (certificate, key) = match (fs::read(state.join(CERTIFICATE)), fs::read(state.join(KEY))) {
+        (Ok(certificate), Ok(key)) => (certificate, key),
+        _ => make(state).context("the certificate for HTTPS cannot be made")?,
+    };
+    let chain = vec![CertificateDer::from(certificate)];
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, PrivatePkcs8KeyDer::from(key).into())
+        .context("the key for HTTPS is damaged: remove it and the certificate to get new ones")?;
+    // WebSockets need HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn make(state: &Path) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(vec!["dyad".to_owned(), "localhost".to_owned()])?;
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Dyad node");
+    let certificate = params.self_signed(&key)?.der().to_vec();
+    let key = key.serialize_der();
+    fs::create_dir_all(state)?;
+    // The certificate comes last: whoever finds it finds its key.
+    write(&state.join(KEY), &key)?;
+    write(&state.join(CERTIFICATE), &certificate)?;
+    Ok((certificate, key))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_certificate_is_made_once() {
+        let state = tempfile::tempdir().unwrap();
+        server_config(state.path()).unwrap();
+        let first = fs::read(state.path().join(CERTIFICATE)).unwrap();
+        server_config(state.path()).unwrap();
+        assert_eq!(fs::read(state.path().join(CERTIFICATE)).unwrap(), first);
+        fs::write(state.path().join(KEY), b"noise").unwrap();
+        assert!(server_config(state.path()).is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! Between the core's types, the document's types and the wizard's.
+
+use dyad_api::{ApiError, CreateVm, VmState, VmView, VolumeView};
+use dyad_control as control;
+use dyad_desired::{Document, Intent, NewVm, Node, Volume};
+use dyad_wizard as wizard;
+
+use crate::snapshot::Snapshot;
+
+/// The disks as the wizard's checks see them.
+pub(crate) fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
+    let disk = |disk: control::DiskCandidate| wizard::Disk {
+        path: disk.path,
+        model: [disk.model, disk.serial].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "),
+        bytes: disk.bytes,
+        content: match disk.content {
+            control::DiskContent::Blank => wizard::DiskContent::Blank,
+            control::DiskContent::Foreign(what) => wizard::DiskContent::Foreign(what),
+            control::DiskContent::Pool { pair, node, .. } => wizard::DiskContent::Pool { pair, node },
+        },
+    };
+    found.into_iter().map(disk).collect()
+}
+
+/// The offers as the wizard's checks see them.
+pub(crate) fn offers(heard: &[control::Offer]) -> Vec<wizard::Offer> {
+    let offer =
+        |o: &control::Offer| wizard::Offer { pair_id: o.pair_id.clone(), pair: o.pair.clone(), node: o.node.clone() };
+    heard.iter().map(offer).collect()
+}
+
+/// A volume on the wire.
+pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> VolumeView {
+    VolumeView {
+        name: name.to_owned(),
+        id: volume.id,
+        size: volume.size,
+        home: volume.home.to_string(),
+        vm: document.user_of(name).map(str::to_owned),
+    }
+}
+
+/// A VM on the wire: the record and what this node sees of it.
+pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
+    let observed = snapshot.vms.get(name);
+    let here = snapshot.me() == Some(vm.owner);
+    let held = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
+    let (state, reason) = match observed {
+        // The core has frozen what may not run now.
+        Some(observed) if observed.state == VmState::Running && held => (VmState::Paused, observed.reason.clone()),
+        Some(observed) if here || observed.state != VmState::Stopped => (observed.state, observed.reason.clone()),
+        _ if !here => (VmState::Elsewhere, None),
+        _ if vm.shall_run() => (VmState::Starting, None),
+        _ => (VmState::Stopped, None),
+    };
+    VmView {
+        name: name.to_owned(),
+        cpus: vm.cpus,
+        memory_mib: vm.memory_mib,
+        firmware: vm.firmware.into(),
+        disks: vm.disks.clone(),
+        owner: vm.owner.to_string(),
+        intent: vm.intent.into(),
+        priority: vm.priority,
+        ha: vm.ha,
+        state,
+        reason,
+    }
+}
+
+/// The record of a new VM; it belongs to `me` unless the request names a node.
+pub(crate) fn new_vm(request: &CreateVm, me: Node) -> Result<NewVm, ApiError> {
+    let owner = match request.node.as_deref() {
+        None => me,
+        Some("A") => Node::A,
+        Some("B") => Node::B,
+        Some(_) => return Err(ApiError::new(422, "unknown-node", "A node is \"A\" or \"B\".")),
+    };
+    Ok(NewVm {
+        cpus: request.cpus,
+        memory_mib: request.memory_mib,
+        firmware: request.firmware.into(),
+        disks: request.disks.clone(),
+        owner,
+        intent: if request.start { Intent::Running } else { Intent::Stopped },
+        priority: request.priority,
+        ha: request.ha,
+    })
+}

@@ -1,0 +1,357 @@
+//! The [`Service`] of a real node: reads the snapshot, asks the owner, passes changes to the core.
+
+use std::sync::Arc;
+
+use dyad_api::{
+    Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply, Service,
+    Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
+};
+use dyad_control::{Client, Reply, Request};
+use dyad_desired::{Change, Document, Intent};
+use dyad_wizard::{Answers, Plan, Surroundings};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    Options, convert,
+    network::Network,
+    owner::{self, Ask, Event, Owner},
+    password,
+    setup::Run,
+    snapshot::Snapshot,
+    vms::Started,
+};
+
+/// The way to everything a node can do. Cheap to share.
+pub struct NodeHandle {
+    pub(crate) core: Client,
+    pub(crate) options: Options,
+    events: mpsc::UnboundedSender<Event>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    network: Arc<dyn Network>,
+}
+
+impl NodeHandle {
+    /// Starts the owner of state. The returned future ends when the node has gone down in order.
+    pub fn start(
+        options: Options,
+        network: Arc<dyn Network>,
+        vms: Started,
+    ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
+        let core = Client::new(&options.control_socket);
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (show, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+        let owner = Owner::new(core.clone(), (events.clone(), receiver), vms, show);
+        let ended = tokio::spawn(owner.run());
+        (Arc::new(NodeHandle { core, options, events, snapshot, network }), ended)
+    }
+
+    /// The newest moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Every moment from now on.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    /// The network of this node.
+    #[must_use]
+    pub fn network(&self) -> &Arc<dyn Network> {
+        &self.network
+    }
+
+    /// Looks up this node's addresses anew, for the document.
+    pub async fn refresh_addresses(&self) {
+        let addresses = self.network.addresses().await;
+        let _ = self.events.send(Event::Addresses(addresses));
+    }
+
+    /// The node goes down: hands over what the core can, then shuts down the VMs.
+    pub async fn shut_down(&self) {
+        if let Err(error) = self.core.ask(&Request::Goodbye).await {
+            tracing::warn!("the core handed nothing over: {error}");
+        }
+        let _ = self.events.send(Event::ShutDown);
+    }
+
+    /// Status of a moment, on the wire.
+    #[must_use]
+    pub fn status_of(snapshot: &Snapshot, details: bool) -> StatusReply {
+        let versions = Versions { dyad: env!("CARGO_PKG_VERSION").into(), api: "1".into() };
+        match &snapshot.status {
+            Some(status) => {
+                let mut reply = StatusReply::of(status, versions, details);
+                if let Some(details) = &mut reply.details {
+                    details.hardware_virtualisation = snapshot.hardware;
+                }
+                reply
+            }
+            None => StatusReply {
+                sentence: "Not protected: the storage service of this node does not answer.".into(),
+                protected: false,
+                missing: vec!["the storage service of this node does not answer".into()],
+                node: None,
+                node_name: None,
+                pair: None,
+                role: dyad_api::Role::Blank,
+                epoch: None,
+                versions,
+                details: None,
+            },
+        }
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), ApiError> {
+        self.events.send(Event::Ask(ask)).map_err(|_| stopping())
+    }
+
+    async fn change(&self, change: Change) -> Result<(), ApiError> {
+        self.core.ask(&Request::Change { change }).await?;
+        Ok(())
+    }
+
+    /// The newest document, asked for now, so that people read what they just wrote.
+    pub(crate) async fn document(&self) -> Result<Arc<Document>, ApiError> {
+        Ok(owner::newest(&self.core).await?)
+    }
+
+    fn me(&self) -> Result<dyad_desired::Node, ApiError> {
+        self.snapshot().me().ok_or_else(not_set_up)
+    }
+
+    /// Refuses unless the VM exists and belongs to this node.
+    pub(crate) async fn here(&self, name: &str) -> Result<(), ApiError> {
+        let document = self.document().await?;
+        let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
+        if vm.owner == self.me()? {
+            return Ok(());
+        }
+        let other = document.nodes.get(&vm.owner).map_or("the other node", |n| n.name.as_str());
+        Err(ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node.")))
+    }
+
+    async fn log_in(&self, password: &str) -> Result<LoginReply, ApiError> {
+        let (answer, may_try) = oneshot::channel();
+        self.ask(Ask::MayTry(answer))?;
+        if !may_try.await.map_err(|_| stopping())? {
+            return Err(ApiError::new(429, "too-many-tries", "Too many wrong passwords: wait a minute."));
+        }
+        let document = match self.snapshot().document.clone() {
+            Some(document) => document,
+            None if self.snapshot().status.as_ref().is_some_and(|s| s.pair.is_none()) => return Err(not_set_up()),
+            None => self.document().await?,
+        };
+        let hash = document.users.get("admin").map(|user| user.password_hash.clone()).unwrap_or_default();
+        if !password::verify(password, &hash).await? {
+            self.ask(Ask::Failed)?;
+            return Err(ApiError::new(401, "wrong-password", "The password is wrong."));
+        }
+        let token = hex::encode(rand::random::<[u8; 32]>());
+        self.ask(Ask::Begin { token: token.clone(), user: "admin".into() })?;
+        Ok(LoginReply { token })
+    }
+
+    async fn look_around(&self) -> Result<Surroundings, ApiError> {
+        let disks = match self.core.ask(&Request::Disks).await? {
+            Reply::Disks { disks } => convert::disks(disks),
+            _ => Vec::new(),
+        };
+        let offers = convert::offers(&self.heard().await?);
+        Ok(Surroundings { disks, ports: self.network.ports().await, links: self.network.links().await, offers })
+    }
+
+    async fn heard(&self) -> Result<Vec<dyad_control::Offer>, ApiError> {
+        match self.core.ask(&Request::Offers).await? {
+            Reply::Offers { offers } => Ok(offers),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    async fn setup_reply(&self) -> Result<SetupReply, ApiError> {
+        let mut reply = owner::setup_reply(&self.snapshot());
+        if reply.phase == dyad_api::SetupPhase::Blank {
+            let around = self.look_around().await?;
+            reply.questions = dyad_api::questions(&around);
+            reply.disks = around.disks.iter().map(DiskView::from).collect();
+            reply.links = around.links.iter().map(LinkView::from).collect();
+            reply.ports = around.ports;
+        }
+        Ok(reply)
+    }
+
+    /// Begins this setup.
+    ///
+    /// # Errors
+    /// The node is set up already, or setup runs.
+    pub async fn begin(&self, plan: Plan) -> Result<(), ApiError> {
+        let (answer, began) = oneshot::channel();
+        self.ask(Ask::Setup { run: Run::new(plan, self.network.clone()), answer })?;
+        began.await.map_err(|_| stopping())?
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::new(503, "stopping", "This node is stopping: try again in a moment.")
+}
+
+fn not_set_up() -> ApiError {
+    ApiError::new(409, "not-set-up", "This node is not set up yet: answer the wizard first.")
+}
+
+fn unknown_vm(name: &str) -> ApiError {
+    dyad_desired::Refusal::Unknown { kind: "VM", name: name.to_owned() }.into()
+}
+
+impl Service for NodeHandle {
+    fn status(&self, details: bool) -> StatusReply {
+        Self::status_of(&self.snapshot(), details)
+    }
+
+    fn session<'a>(&'a self, token: &'a str) -> Answer<'a, Session> {
+        Box::pin(async move {
+            let (answer, session) = oneshot::channel();
+            self.ask(Ask::Check { token: token.to_owned(), answer })?;
+            session.await.map_err(|_| stopping())?.ok_or_else(ApiError::login_needed)
+        })
+    }
+
+    fn login<'a>(&'a self, password: &'a str) -> Answer<'a, LoginReply> {
+        Box::pin(self.log_in(password))
+    }
+
+    fn logout<'a>(&'a self, token: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move { self.ask(Ask::End { token: token.to_owned() }) })
+    }
+
+    fn setup(&self) -> Answer<'_, SetupReply> {
+        Box::pin(self.setup_reply())
+    }
+
+    fn surroundings(&self) -> Answer<'_, Surroundings> {
+        Box::pin(self.look_around())
+    }
+
+    fn begin_setup(&self, answers: Answers) -> Answer<'_, SetupReply> {
+        Box::pin(async move {
+            let plan = dyad_wizard::plan(&answers, &self.look_around().await?)?;
+            self.begin(plan).await?;
+            let mut reply = owner::setup_reply(&self.snapshot());
+            reply.phase = dyad_api::SetupPhase::SettingUp;
+            Ok(reply)
+        })
+    }
+
+    fn offers(&self) -> Answer<'_, Vec<OfferView>> {
+        Box::pin(async move { Ok(self.heard().await?.into_iter().map(OfferView::from).collect()) })
+    }
+
+    fn timeline(&self, since: u64) -> Answer<'_, TimelineReply> {
+        Box::pin(async move {
+            let events = match self.core.ask(&Request::Timeline { since }).await? {
+                Reply::Timeline { events } => events.into_iter().map(Into::into).collect(),
+                _ => Vec::new(),
+            };
+            Ok(TimelineReply { events })
+        })
+    }
+
+    fn pairing_code(&self) -> Answer<'_, PairingCodeReply> {
+        Box::pin(async move {
+            match self.core.ask(&Request::OpenPairingCode).await? {
+                Reply::Code { code, expires_s } => Ok(PairingCodeReply { code, expires_s }),
+                _ => Err(ApiError::new(500, "core-unknown", "The storage service gave no code: try again.")),
+            }
+        })
+    }
+
+    fn witness(&self, request: WitnessRequest) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
+            self.core.ask(&Request::Enrol { address, code }).await?;
+            Ok(())
+        })
+    }
+
+    fn volumes(&self) -> Answer<'_, Vec<VolumeView>> {
+        Box::pin(async move {
+            let document = self.readable().await?;
+            Ok(document.volumes.iter().map(|(name, volume)| convert::volume(&document, name, volume)).collect())
+        })
+    }
+
+    fn create_volume(&self, request: CreateVolume) -> Answer<'_, VolumeView> {
+        Box::pin(async move {
+            let CreateVolume { name, size } = request;
+            self.change(Change::CreateVolume { name: name.clone(), size, home: self.me()? }).await?;
+            let document = self.document().await?;
+            let volume = document.volumes.get(&name).ok_or_else(gone)?;
+            Ok(convert::volume(&document, &name, volume))
+        })
+    }
+
+    fn delete_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.change(Change::DeleteVolume { name: name.to_owned() }))
+    }
+
+    fn vms(&self) -> Answer<'_, Vec<VmView>> {
+        Box::pin(async move {
+            let document = self.readable().await?;
+            let snapshot = self.snapshot();
+            Ok(document.vms.iter().map(|(name, vm)| convert::vm(name, vm, &snapshot)).collect())
+        })
+    }
+
+    fn create_vm(&self, request: CreateVm) -> Answer<'_, VmView> {
+        Box::pin(async move {
+            let vm = convert::new_vm(&request, self.me()?)?;
+            self.change(Change::CreateVm { name: request.name.clone(), vm }).await?;
+            let document = self.document().await?;
+            let vm = document.vms.get(&request.name).ok_or_else(gone)?;
+            Ok(convert::vm(&request.name, vm, &self.snapshot()))
+        })
+    }
+
+    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let state = self.snapshot().vms.get(name).map(|vm| vm.state);
+            if state == Some(VmState::Stopping) {
+                let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
+                return Err(ApiError::new(409, "vm-running", sentence));
+            }
+            self.change(Change::DeleteVm { name: name.to_owned() }).await
+        })
+    }
+
+    fn start_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Running }))
+    }
+
+    fn stop_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Stopped }))
+    }
+
+    fn kill_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.here(name).await?;
+            self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Stopped }).await?;
+            self.ask(Ask::Kill { name: name.to_owned() })
+        })
+    }
+}
+
+impl NodeHandle {
+    /// The newest document; the last one read when the core is away, because reads work without it.
+    async fn readable(&self) -> Result<Arc<Document>, ApiError> {
+        match self.document().await {
+            Ok(document) => Ok(document),
+            Err(error) => self.snapshot().document.clone().ok_or(error),
+        }
+    }
+}
+
+fn gone() -> ApiError {
+    ApiError::new(409, "gone", "It was made and deleted again by somebody else in the same moment.")
+}

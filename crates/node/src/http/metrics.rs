@@ -1,0 +1,90 @@
+//! A few metrics in Prometheus text form. What is not known is left out, never shown as zero.
+
+use std::{fmt::Write, sync::Arc};
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{AppendHeaders, IntoResponse},
+};
+use dyad_api::{VmState, verdict};
+use dyad_control::WitnessStatus;
+
+use crate::{NodeHandle, snapshot::Snapshot};
+
+pub(super) async fn metrics(State(node): State<Arc<NodeHandle>>) -> impl IntoResponse {
+    let kind = AppendHeaders([(header::CONTENT_TYPE, "text/plain; version=0.0.4")]);
+    (kind, text(&node.snapshot()))
+}
+
+fn text(snapshot: &Snapshot) -> String {
+    let mut out = Metrics(String::new());
+    out.one("dyad_core_up", "Whether dyad-core answers.", u64::from(snapshot.status.is_some()));
+    let Some(status) = &snapshot.status else { return out.0 };
+    out.one("dyad_protected", "Whether the pair is protected.", u64::from(verdict(status).protected));
+    if let Some(quorum) = &status.quorum {
+        out.one("dyad_epoch", "Newest epoch known here.", quorum.epoch);
+        out.one("dyad_in_sync_nodes", "Nodes in the in-sync set.", quorum.members.len() as u64);
+        out.one("dyad_may_run", "Whether VMs may run on this node.", u64::from(quorum.may_run));
+        match quorum.witness {
+            WitnessStatus::None => {}
+            WitnessStatus::Reachable { .. } => out.one("dyad_witness_up", "Whether the witness answers.", 1),
+            WitnessStatus::Unreachable { .. } => out.one("dyad_witness_up", "Whether the witness answers.", 0),
+        }
+    }
+    if !status.links.is_empty() {
+        out.head("dyad_link_up", "Whether this path to the other node works both ways.");
+        for link in &status.links {
+            let _ = writeln!(out.0, "dyad_link_up{{link=\"{}\"}} {}", escape(&link.name), u8::from(link.up));
+        }
+    }
+    if let Some(mirror) = &status.mirror {
+        out.one("dyad_dirty_bytes", "Bytes the other node lacks.", mirror.dirty_extents << 16);
+        out.one("dyad_resync_bytes", "Bytes copied by the running or last resync.", mirror.resync_bytes);
+        out.one(
+            "dyad_healed_blocks",
+            "Blocks healed from the other node since dyad-core started.",
+            mirror.healed_blocks,
+        );
+    }
+    if let Some(pool) = &status.pool {
+        out.one("dyad_pool_total_bytes", "Room for data on this node.", pool.total_bytes);
+        out.one("dyad_pool_used_bytes", "Room in use on this node.", pool.used_bytes);
+        let failed = pool.disks.iter().filter(|d| !d.well).count();
+        out.one("dyad_pool_failed_disks", "Pool disks of this node that have failed.", failed as u64);
+    }
+    let running = snapshot.vms.values().filter(|vm| vm.state == VmState::Running).count();
+    out.one("dyad_running_vms", "VMs that run on this node.", running as u64);
+    out.0
+}
+
+struct Metrics(String);
+
+impl Metrics {
+    fn head(&mut self, name: &str, help: &str) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
+    }
+
+    fn one(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, help);
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+}
+
+fn escape(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let text = text(&Snapshot::default());
+        assert!(text.contains("\ndyad_core_up 0\n"));
+        assert!(!text.contains("dyad_protected"));
+        assert_eq!(escape("a\"b"), "a\\\"b");
+    }
+}

@@ -1,0 +1,32 @@
+//! Setup, pairing code and witness.
+
+use std::sync::Arc;
+
+use axum::{Json, body::Bytes, extract::State, http::StatusCode};
+use dyad_api::{OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
+
+use super::{Reply, auth::LoggedIn, json};
+use crate::NodeHandle;
+
+pub(super) async fn read(State(node): State<Arc<NodeHandle>>) -> Reply<Json<SetupReply>> {
+    Ok(Json(node.setup().await?))
+}
+
+pub(super) async fn begin(State(node): State<Arc<NodeHandle>>, body: Bytes) -> Reply<(StatusCode, Json<SetupReply>)> {
+    // Keys and values are read by the wizard itself: the same sentences as for a seed file.
+    let answers = dyad_wizard::from_json(&body, &node.surroundings().await?)?;
+    Ok((StatusCode::ACCEPTED, Json(node.begin_setup(answers).await?)))
+}
+
+pub(super) async fn offers(State(node): State<Arc<NodeHandle>>) -> Reply<Json<Vec<OfferView>>> {
+    Ok(Json(node.offers().await?))
+}
+
+pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<Json<PairingCodeReply>> {
+    Ok(Json(node.pairing_code().await?))
+}
+
+pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
+    node.witness(json::<WitnessRequest>(&body)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

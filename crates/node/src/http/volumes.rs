@@ -1,0 +1,56 @@
+//! Volumes and the images that go into them.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+};
+use dyad_api::{ApiError, CreateVolume, ImportReply, Service, VolumeView};
+use serde::Deserialize;
+
+use super::{Reply, auth::LoggedIn, json};
+use crate::{NodeHandle, import};
+
+pub(super) async fn list(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<Json<Vec<VolumeView>>> {
+    Ok(Json(node.volumes().await?))
+}
+
+pub(super) async fn create(
+    State(node): State<Arc<NodeHandle>>,
+    _: LoggedIn,
+    body: Bytes,
+) -> Reply<(StatusCode, Json<VolumeView>)> {
+    let volume = node.create_volume(json::<CreateVolume>(&body)?).await?;
+    Ok((StatusCode::CREATED, Json(volume)))
+}
+
+pub(super) async fn remove(
+    State(node): State<Arc<NodeHandle>>,
+    _: LoggedIn,
+    Path(name): Path<String>,
+) -> Reply<StatusCode> {
+    node.delete_volume(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Expected {
+    sha256: Option<String>,
+}
+
+pub(super) async fn import(
+    State(node): State<Arc<NodeHandle>>,
+    _: LoggedIn,
+    Path(name): Path<String>,
+    Query(expected): Query<Expected>,
+    headers: HeaderMap,
+    body: Body,
+) -> Reply<Json<ImportReply>> {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let no_length = || ApiError::new(411, "no-length", "The length of the image must be told before it is sent.");
+    let bytes = length.ok_or_else(no_length)?;
+    Ok(Json(import::import(&node, &name, bytes, expected.sha256.as_deref(), body).await?))
+}

@@ -1,0 +1,49 @@
+//! Argon2id, off the loop: it takes tens of milliseconds and 19 MiB on purpose.
+
+use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
+use dyad_api::ApiError;
+use tokio::sync::Semaphore;
+
+/// Never more than two at once: guessing must not take the node's memory.
+static SLOTS: Semaphore = Semaphore::const_new(2);
+
+/// The hash of a password in PHC text form.
+pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
+    let password = password.to_owned();
+    run(move || {
+        let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).ok()?;
+        Argon2::default().hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string()).ok()
+    })
+    .await?
+    .ok_or_else(|| ApiError::new(500, "password-hash", "The password could not be hashed: try again."))
+}
+
+/// Whether the password has this hash.
+pub(crate) async fn verify(password: &str, hash: &str) -> Result<bool, ApiError> {
+    let (password, hash) = (password.to_owned(), hash.to_owned());
+    run(move || {
+        let parsed = PasswordHash::new(&hash);
+        parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    })
+    .await
+}
+
+async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let stopping = || ApiError::new(503, "stopping", "This node is stopping: try again in a moment.");
+    let _slot = SLOTS.acquire().await.map_err(|_| stopping())?;
+    tokio::task::spawn_blocking(work).await.map_err(|_| stopping())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hash, verify};
+
+    #[tokio::test]
+    async fn only_the_right_password_is_right() {
+        let made = hash("correct horse").await.unwrap();
+        assert!(made.starts_with("$argon2id$"));
+        assert!(verify("correct horse", &made).await.unwrap());
+        assert!(!verify("Correct horse", &made).await.unwrap());
+        assert!(!verify("correct horse", "not a hash").await.unwrap());
+    }
+}

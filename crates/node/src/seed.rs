@@ -1,0 +1,133 @@
+//! A seed file answers the wizard at boot: in the state directory, or on a FAT volume labelled `DYAD-SEED`.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dyad_api::{ApiError, Service};
+use dyad_control::Phase;
+use dyad_wizard::{SEED_FILE, SEED_LABEL};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::NodeHandle;
+
+/// Longest seed file, in bytes.
+const LONGEST: u64 = 64 << 10;
+
+/// Waits until the core says whether the node is set up; if it is not and a seed file is there, carries it out.
+///
+/// Returns the problem with the seed file, if there is one; the wizard goes on being offered.
+pub async fn carry_out(node: Arc<NodeHandle>, volumes: bool) -> Result<(), ApiError> {
+    let mut moments = node.follow();
+    loop {
+        let phase = moments.borrow_and_update().status.as_ref().map(|s| s.phase.clone());
+        match phase {
+            Some(Phase::Blank) => break,
+            Some(Phase::Running) => {
+                // The file holds the password: it has done its work.
+                let _ = fs::remove_file(node.options.state.join(SEED_FILE));
+                return Ok(());
+            }
+            Some(Phase::SettingUp { .. } | Phase::Broken { .. }) | None => {}
+        }
+        if moments.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+    let (state, run) = (node.options.state.clone(), node.options.run.clone());
+    let found = tokio::task::spawn_blocking(move || find(&state, volumes.then_some(&run))).await.ok().flatten();
+    let Some(text) = found else { return Ok(()) };
+    let around = node.surroundings().await?;
+    let answers = dyad_wizard::from_toml(&text, &around)?;
+    node.begin(dyad_wizard::plan(&answers, &around)?).await
+}
+
+/// The text of the seed file, if there is one.
+fn find(state: &Path, run: Option<&PathBuf>) -> Option<String> {
+    match read(&state.join(SEED_FILE)) {
+        Ok(text) => return Some(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!("the seed file in {} was not read: {error}", state.display()),
+    }
+    let point = run?.join("seed");
+    let disks = fs::read_dir("/sys/class/block").ok()?.flatten();
+    let mut devices: Vec<PathBuf> = disks.map(|d| Path::new("/dev").join(d.file_name())).collect();
+    devices.sort();
+    let device = devices.into_iter().find(|device| is_seed_volume(device))?;
+    match read_from(&device, &point) {
+        Ok(text) => Some(text),
+        Err(error) => {
+            tracing::warn!("the seed volume {} was not read: {error}", device.display());
+            None
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn read_from(device: &Path, point: &Path) -> io::Result<String> {
+    fs::create_dir_all(point)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount(device, point, "vfat", flags, None)?;
+    let text = read(&point.join(SEED_FILE));
+    unmount(point, UnmountFlags::DETACH)?;
+    text
+}
+
+fn is_seed_volume(device: &Path) -> bool {
+    let mut sector = [0; 512];
+    let opened = fs::File::open(device).and_then(|mut file| file.read_exact(&mut sector));
+    opened.is_ok() && fat_label(&sector).is_some_and(|label| label == SEED_LABEL)
+}
+
+/// The label in the boot sector of a FAT volume: at byte 71 of FAT32, at byte 43 of FAT12 and FAT16.
+fn fat_label(sector: &[u8; 512]) -> Option<String> {
+    if sector[510..] != [0x55, 0xaa] {
+        return None;
+    }
+    let label = if &sector[82..87] == b"FAT32" {
+        &sector[71..82]
+    } else if &sector[54..57] == b"FAT" {
+        &sector[43..54]
+    } else {
+        return None;
+    };
+    Some(String::from_utf8_lossy(label).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sector(kind: (usize, &[u8]), label: (usize, &[u8])) -> [u8; 512] {
+        let mut sector = [0; 512];
+        for (at, bytes) in [kind, label, (510, &[0x55, 0xaa])] {
+            sector[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        sector
+    }
+
+    #[test]
+    fn the_label_is_found_on_every_kind_of_fat() {
+        let small = sector((54, b"FAT16   "), (43, b"DYAD-SEED  "));
+        let large = sector((82, b"FAT32   "), (71, b"DYAD-SEED  "));
+        assert_eq!(fat_label(&small).as_deref(), Some(SEED_LABEL));
+        assert_eq!(fat_label(&large).as_deref(), Some(SEED_LABEL));
+        assert_eq!(fat_label(&[0; 512]), None);
+    }
+
+    #[test]
+    fn the_state_directory_comes_first() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(find(state.path(), None), None);
+        fs::write(state.path().join(SEED_FILE), "role = \"first\"").unwrap();
+        assert_eq!(find(state.path(), None).as_deref(), Some("role = \"first\""));
+    }
+}

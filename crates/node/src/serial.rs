@@ -1,0 +1,115 @@
+//! The serial line of a VM: attached both ways over a WebSocket, or read as text.
+
+use std::{io, sync::Arc};
+
+use axum::extract::ws::{Message, WebSocket};
+use bytes::Bytes;
+use dyad_api::ApiError;
+use futures_util::Stream;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
+
+use crate::snapshot::{SerialLine, Snapshot};
+
+/// The serial line of this VM.
+pub(crate) fn of(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
+    snapshot.vms.get(name).and_then(|vm| vm.serial.clone()).ok_or_else(|| {
+        let sentence = format!("The VM {name} has not been started on this node yet: it has no serial line.");
+        ApiError::new(409, "no-serial", sentence)
+    })
+}
+
+/// Carries bytes both ways until the browser goes. First comes the last output, so that a prompt is seen.
+pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
+    let (recent, mut output) = line.subscribe();
+    if browser.send(Message::Binary(recent.into())).await.is_err() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            written = output.recv() => match written {
+                Ok(bytes) => if browser.send(Message::Binary(bytes)).await.is_err() { return },
+                // A slow browser misses some output and goes on with the newest.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => break,
+            },
+            message = browser.recv() => {
+                let typed = match message {
+                    Some(Ok(Message::Binary(bytes))) => bytes,
+                    Some(Ok(Message::Text(text))) => Bytes::from(text.to_string()),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                };
+                // What a VM that is off does not take is lost, as on a real line.
+                let _ = line.send(typed);
+            }
+        }
+    }
+    // The browser may be gone already.
+    let _ = browser.send(Message::Close(None)).await;
+}
+
+/// The last output of the VM. With `follow` it goes on as the VM writes, from its first start on and over restarts,
+/// until the reader goes, the VM is deleted, or it belongs to the other node.
+pub(crate) fn log(
+    moments: watch::Receiver<Arc<Snapshot>>,
+    name: String,
+    follow: bool,
+) -> impl Stream<Item = io::Result<Bytes>> {
+    let reader = Reader { moments, name, follow, output: None };
+    futures_util::stream::unfold(reader, |mut reader| async move {
+        let bytes = reader.next().await?;
+        Some((Ok(bytes), reader))
+    })
+}
+
+struct Reader {
+    moments: watch::Receiver<Arc<Snapshot>>,
+    name: String,
+    follow: bool,
+    output: Option<broadcast::Receiver<Bytes>>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let moment = self.moments.borrow_and_update().clone();
+            if self.left(&moment) {
+                return None;
+            }
+            let Some(output) = &mut self.output else {
+                if let Some(line) = moment.vms.get(&self.name).and_then(|vm| vm.serial.as_ref()) {
+                    let (recent, output) = line.subscribe();
+                    self.output = Some(output);
+                    return Some(recent.into());
+                }
+                if !self.follow {
+                    return None;
+                }
+                self.moments.changed().await.ok()?;
+                continue;
+            };
+            if !self.follow {
+                return None;
+            }
+            tokio::select! {
+                written = output.recv() => match written {
+                    Ok(bytes) => return Some(bytes),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => self.output = None,
+                },
+                changed = self.moments.changed() => changed.ok()?,
+            }
+        }
+    }
+
+    /// Whether the VM is no longer this node's.
+    fn left(&self, moment: &Snapshot) -> bool {
+        let (Some(document), Some(me)) = (&moment.document, moment.me()) else { return false };
+        // A document older than the VM says nothing about it: the line is waited for.
+        let owner = document.vms.get(&self.name).map(|vm| vm.owner);
+        owner.map_or(self.output.is_some(), |owner| owner != me)
+    }
+}

@@ -1,0 +1,86 @@
+//! The listening side: HTTPS for people, and the same site without TLS on a socket only root can open.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Most connections at once; further ones wait in the kernel's queue.
+const CONNECTIONS: usize = 512;
+/// Longest TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Longest time to send the head of a request.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long to wait after the system would not accept a connection (too many open files).
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Serves HTTPS for ever.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Router) {
+    let acceptor = TlsAcceptor::from(tls);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause(&error).await;
+                continue;
+            }
+        };
+        // Consoles are typed: small packets must not wait.
+        let _ = stream.set_nodelay(true);
+        let (acceptor, site) = (acceptor.clone(), site.clone());
+        tokio::spawn(async move {
+            // A peer that does not speak TLS is nobody's problem but its own.
+            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                connection(stream, site).await;
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// Opens the local socket, for root only.
+///
+/// # Errors
+/// The directory does not exist or cannot be written.
+pub fn local_listener(path: &Path) -> anyhow::Result<UnixListener> {
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).with_context(|| format!("{} cannot be made", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves the local socket for ever.
+pub async fn serve_local(listener: UnixListener, site: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::spawn(connection(stream, site.clone()))),
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!("a connection was not accepted: {error}");
+    tokio::time::sleep(BREATH).await;
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD);
+    // A connection that ends badly has told its reason to the one who cut it.
+    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(site)).await;
+}

@@ -1,0 +1,186 @@
+//! Carries out a [`Plan`]: a list of named steps whose progress everybody can see.
+
+use std::{sync::Arc, time::Duration};
+
+use dyad_api::{ApiError, StepState, StepView, TaskView};
+use dyad_control::{Client, Found, Join, Phase, Request};
+use dyad_wizard::{Plan, WitnessPlan};
+
+use crate::{network::Network, password};
+
+/// How long the core may take to open its pool after formatting.
+const OPENING: Duration = Duration::from_secs(120);
+
+/// One setup, ready to run.
+pub(crate) struct Run {
+    plan: Plan,
+    network: Arc<dyn Network>,
+}
+
+/// What a running setup tells.
+#[derive(Debug, Clone)]
+pub(crate) enum Progress {
+    /// This step runs now; those before it are done.
+    Step(usize),
+    /// All steps are done.
+    Done,
+    /// The running step failed.
+    Failed(ApiError),
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Network,
+    Found,
+    Join,
+    Open,
+    Witness,
+}
+
+impl Step {
+    fn text(self) -> &'static str {
+        match self {
+            Step::Network => "set up the network",
+            Step::Found => "format the disks and begin the pair",
+            Step::Join => "prove the pairing code, format the disks and join",
+            Step::Open => "open the pool",
+            Step::Witness => "enrol at the witness",
+        }
+    }
+}
+
+impl Progress {
+    /// Puts the progress into the view of the task.
+    pub(crate) fn show(&self, task: &mut TaskView) {
+        let running = task.steps.iter().position(|s| s.state == StepState::Running);
+        match self {
+            Progress::Step(at) => {
+                for (i, step) in task.steps.iter_mut().enumerate() {
+                    if i < *at {
+                        step.state = StepState::Done;
+                    } else if i == *at {
+                        step.state = StepState::Running;
+                    }
+                }
+            }
+            Progress::Done => {
+                task.finished = true;
+                task.steps.iter_mut().for_each(|step| step.state = StepState::Done);
+            }
+            Progress::Failed(error) => {
+                task.finished = true;
+                task.error = Some(error.clone());
+                if let Some(at) = running {
+                    task.steps[at].state = StepState::Failed;
+                }
+            }
+        }
+    }
+}
+
+impl Run {
+    pub(crate) fn new(plan: Plan, network: Arc<dyn Network>) -> Self {
+        Run { plan, network }
+    }
+
+    fn steps(&self) -> Vec<Step> {
+        let (network, middle, witness) = match &self.plan {
+            Plan::First { network, witness, .. } => (network, Step::Found, witness.is_some()),
+            Plan::Join { network, .. } => (network, Step::Join, false),
+        };
+        let mut steps = vec![middle, Step::Open];
+        if network.is_some() {
+            steps.insert(0, Step::Network);
+        }
+        if witness {
+            steps.push(Step::Witness);
+        }
+        steps
+    }
+
+    /// The ports of the peer link; empty = the core takes what it was started with.
+    fn links(&self) -> Vec<String> {
+        let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
+        network.as_ref().map(|network| network.peer_links.clone()).unwrap_or_default()
+    }
+
+    /// The task as it looks before it runs.
+    pub(crate) fn task(&self) -> TaskView {
+        let step = |step: Step| StepView { text: step.text().into(), state: StepState::Waiting };
+        TaskView { finished: false, error: None, steps: self.steps().into_iter().map(step).collect() }
+    }
+
+    /// Runs all steps; stops at the first that fails.
+    pub(crate) async fn carry_out(self, core: &Client, tell: impl Fn(Progress)) {
+        for (i, step) in self.steps().into_iter().enumerate() {
+            tell(Progress::Step(i));
+            if let Err(error) = self.step(step, core).await {
+                tracing::warn!("setup failed, {}: {error}", step.text());
+                return tell(Progress::Failed(error));
+            }
+        }
+        tell(Progress::Done);
+    }
+
+    async fn step(&self, step: Step, core: &Client) -> Result<(), ApiError> {
+        match (step, &self.plan) {
+            (Step::Network, Plan::First { network, .. } | Plan::Join { network, .. }) => match network {
+                Some(wanted) => {
+                    let failed = |sentence| ApiError::new(422, "network", sentence);
+                    self.network.apply(wanted.clone()).await.map_err(failed)
+                }
+                None => Ok(()),
+            },
+            (Step::Found, Plan::First { pair, node, disks, password, .. }) => {
+                let found = Found {
+                    pair: pair.clone(),
+                    node: node.clone(),
+                    disks: disks.clone(),
+                    links: self.links(),
+                    admin_password_hash: password::hash(password).await?,
+                };
+                core.ask(&Request::Found(found)).await?;
+                Ok(())
+            }
+            (Step::Join, Plan::Join { node, disks, code, offer, .. }) => {
+                let join = Join {
+                    node: node.clone(),
+                    disks: disks.clone(),
+                    links: self.links(),
+                    code: code.clone(),
+                    offer: offer.clone(),
+                };
+                core.ask(&Request::Join(join)).await?;
+                Ok(())
+            }
+            (Step::Witness, Plan::First { witness: Some(WitnessPlan { address, code }), .. }) => {
+                core.ask(&Request::Enrol { address: address.clone(), code: code.clone() }).await?;
+                Ok(())
+            }
+            (Step::Open, _) => opened(core).await,
+            // `steps` names only steps of this plan.
+            (Step::Found | Step::Join | Step::Witness, _) => Ok(()),
+        }
+    }
+}
+
+/// Waits until the core works. It may restart itself in between.
+async fn opened(core: &Client) -> Result<(), ApiError> {
+    let waiting = async {
+        loop {
+            if let Ok(mut watch) = core.watch().await {
+                while let Ok(status) = watch.next().await {
+                    match status.phase {
+                        Phase::Running => return Ok(()),
+                        Phase::Broken { sentence } => return Err(ApiError::new(500, "broken", sentence)),
+                        Phase::Blank | Phase::SettingUp { .. } => {}
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let late =
+        || ApiError::new(504, "pool-late", "The pool did not open within two minutes: look at the log of this node.");
+    tokio::time::timeout(OPENING, waiting).await.map_err(|_| late())?
+}

@@ -1,0 +1,62 @@
+//! What everybody may read: one consistent moment of the owner's state.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use dyad_api::{TaskView, VmState};
+use dyad_control::Status;
+use dyad_desired::{Document, Node};
+use dyad_quorum::NodeId;
+use tokio::sync::broadcast;
+
+/// One moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// What the core last said; `None` while it does not answer.
+    pub status: Option<Arc<Status>>,
+    /// The newest document read.
+    pub document: Option<Arc<Document>>,
+    /// The running or last setup.
+    pub task: Option<TaskView>,
+    /// What this node sees of its VMs, by name.
+    pub vms: BTreeMap<String, Observed>,
+    /// Whether VMs run with hardware virtualisation; `None` until a trial has shown it.
+    pub hardware: Option<bool>,
+}
+
+/// What this node sees of one VM.
+#[derive(Clone)]
+pub struct Observed {
+    /// What it does.
+    pub state: VmState,
+    /// One sentence, if there is more to say.
+    pub reason: Option<String>,
+    /// Its serial line, from its first start on this node on.
+    pub serial: Option<Arc<dyn SerialLine>>,
+}
+
+/// The serial line of a VM. It lives on over restarts of the VM.
+pub trait SerialLine: Send + Sync {
+    /// The last output, and everything after it.
+    fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>);
+    /// Types something; false if the line does not take it now.
+    fn send(&self, input: Bytes) -> bool;
+}
+
+impl fmt::Debug for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observed").field("state", &self.state).field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Which node this is, once it belongs to a pair.
+    #[must_use]
+    pub fn me(&self) -> Option<Node> {
+        let me = self.status.as_ref()?.pair.as_ref()?.me;
+        Some(match me {
+            NodeId::A => Node::A,
+            NodeId::B => Node::B,
+        })
+    }
+}

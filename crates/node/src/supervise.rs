@@ -1,0 +1,224 @@
+//! The VMs of a real node: the supervisor's policy and runner, in a task of their own.
+
+use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use bytes::Bytes;
+use dyad_api::VmState;
+use dyad_supervisor::{
+    Accelerator, Console, Phase, Runner, Settings, Step, VmSpec, accelerator,
+    command::{Host, Version},
+};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::{
+    Options,
+    snapshot::{Observed, SerialLine},
+    vms::{Report, Started, Vms, Wanted},
+};
+
+/// The hidden subcommand with which a VM enters its cgroup before its first instruction.
+pub const ENTER_CGROUP: &str = "enter-cgroup";
+
+/// Seconds a guest gets to shut down when the node goes down and no document says otherwise.
+const GRACE_S: u32 = 60;
+
+/// The way to the task.
+pub struct Supervisor {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+enum Order {
+    Want(Box<Wanted>),
+    Kill(String),
+    ShutDown,
+}
+
+impl Vms for Supervisor {
+    fn want(&mut self, wanted: Wanted) {
+        // The task lives until it was told to shut down: then nothing is wanted any more.
+        let _ = self.orders.send(Order::Want(Box::new(wanted)));
+    }
+    fn kill(&mut self, name: &str) {
+        let _ = self.orders.send(Order::Kill(name.to_owned()));
+    }
+    fn shut_down(&mut self) {
+        let _ = self.orders.send(Order::ShutDown);
+    }
+}
+
+impl Supervisor {
+    /// Finds running VMs and supervises them from now on.
+    ///
+    /// # Errors
+    /// QEMU is not there, or this program does not know its own path.
+    pub fn start(options: &Options) -> anyhow::Result<Started> {
+        let version = Command::new(&options.qemu)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("{} does not run: install QEMU or give --no-vms", options.qemu.display()))?;
+        let version =
+            Version::parse(&String::from_utf8_lossy(&version.stdout)).context("QEMU's version is not understood")?;
+        let program = std::env::current_exe().context("this program's own path is not known")?;
+        let cgroup_root = options.cgroup.is_dir().then(|| options.cgroup.clone());
+        if cgroup_root.is_none() {
+            tracing::warn!("{} is not there: VMs run without a cgroup of their own", options.cgroup.display());
+        }
+        let settings = Settings {
+            run_dir: options.run.join("vms"),
+            state_dir: options.state.join("vms"),
+            cgroup_root,
+            launcher: vec![program.into_os_string(), ENTER_CGROUP.into()],
+            ovmf_vars: options.ovmf_vars.clone(),
+            host: Host {
+                qemu: options.qemu.clone(),
+                version,
+                // Replaced by what the trial shows, before the runner exists.
+                accelerator: Accelerator::Tcg,
+                ovmf_code: options.ovmf_code.clone(),
+            },
+        };
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let (reports, reported) = mpsc::unbounded_channel();
+        tokio::spawn(run(settings, options.run.clone(), receiver, reports));
+        Ok((Box::new(Supervisor { orders }), reported))
+    }
+}
+
+/// The task: tries out the accelerator, finds running VMs, then does what is planned after each event.
+async fn run(
+    mut settings: Settings,
+    dir: PathBuf,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    let found = accelerator::decide(&settings.host.qemu, &dir, accelerator::TRIAL).await;
+    if let Some(warning) = found.warning() {
+        tracing::warn!("{warning}");
+    }
+    let _ = reports.send(Report::Hardware(found == Accelerator::Kvm));
+    settings.host.accelerator = found;
+    let (mut runner, mut events) = Runner::new(settings);
+    if let Err(error) = runner.adopt() {
+        // Without knowing what runs, nothing may be started.
+        tracing::error!("the running VMs could not be found: {error}");
+        return;
+    }
+    let mut task = Task { runner, wanted: None, reports, missing: BTreeMap::new() };
+    let mut ending = false;
+    loop {
+        task.report();
+        if ending && task.runner.running().is_empty() {
+            return;
+        }
+        let due = task.due().filter(|_| !ending);
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Want(wanted)) => task.wanted = Some(*wanted),
+                Some(Order::Kill(name)) => task.runner.kill(&name),
+                Some(Order::ShutDown) => {
+                    ending = true;
+                    task.shut_down();
+                }
+                // The owner is gone: this program ends, the VMs do not.
+                None => return,
+            },
+            Some(event) = events.recv() => tracing::info!(vm = event.vm, "{:?}", event.kind),
+            () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {}
+        }
+        if !ending {
+            task.act();
+        }
+    }
+}
+
+struct Task {
+    runner: Runner,
+    wanted: Option<Wanted>,
+    reports: mpsc::UnboundedSender<Report>,
+    /// VMs that wait for a disk, and the sentence.
+    missing: BTreeMap<String, String>,
+}
+
+impl Task {
+    /// Time until a back-off ends, if one runs.
+    fn due(&self) -> Option<Duration> {
+        let now = dyad_supervisor::now();
+        let at = dyad_supervisor::next_wakeup(&self.runner.observed())?;
+        // One that is over and still does not start waits for a permit, not for the time.
+        at.checked_sub(now).filter(|left| *left > 0).map(Duration::from_nanos)
+    }
+
+    fn act(&mut self) {
+        let Some(wanted) = self.wanted.clone() else { return };
+        self.missing.clear();
+        let seen = self.runner.observed();
+        let steps = dyad_supervisor::plan(dyad_supervisor::now(), wanted.me, &wanted.document, &wanted.permits, &seen);
+        for step in steps {
+            match step {
+                Step::Kill(vm) => self.runner.kill(&vm),
+                Step::ShutDown { vm, grace_s } => self.runner.shut_down(&vm, grace_s),
+                Step::RecordGuestShutDown(vm) => drop(self.reports.send(Report::GuestShutDown(vm))),
+                Step::Forget(vm) if wanted.document.vms.contains_key(&vm) => self.runner.forget(&vm),
+                Step::Forget(vm) => self.runner.delete(&vm),
+                Step::Start(vm) => self.start(&wanted, &vm),
+            }
+        }
+    }
+
+    fn start(&mut self, wanted: &Wanted, vm: &str) {
+        match VmSpec::from_document(vm, &wanted.document, |id| wanted.sockets.get(&id).cloned()) {
+            Ok(None) => {}
+            Ok(Some(spec)) => {
+                if let Err(error) = self.runner.start(&spec) {
+                    tracing::warn!("{error}");
+                }
+            }
+            Err(missing) => drop(self.missing.insert(vm.to_owned(), format!("{missing}."))),
+        }
+    }
+
+    fn shut_down(&mut self) {
+        let grace_s = self.wanted.as_ref().map_or(GRACE_S, |w| w.document.policies.shutdown_grace_s);
+        for name in self.runner.running() {
+            self.runner.shut_down(&name, grace_s);
+        }
+    }
+
+    fn report(&self) {
+        let mut all = BTreeMap::new();
+        for (name, sentence) in &self.missing {
+            all.insert(name.clone(), (VmState::Starting, Some(sentence.clone())));
+        }
+        for (name, seen) in self.runner.observed() {
+            all.insert(name, (state(seen.phase), seen.note));
+        }
+        let observed = all.into_iter().map(|(name, (state, reason))| {
+            let line = self.runner.console(&name).map(|console| Arc::new(Line(console)) as Arc<dyn SerialLine>);
+            (name, Observed { state, reason, serial: line })
+        });
+        let _ = self.reports.send(Report::Observed(observed.collect()));
+    }
+}
+
+fn state(phase: Phase) -> VmState {
+    match phase {
+        Phase::Absent | Phase::Off | Phase::ShutDown => VmState::Stopped,
+        Phase::Starting => VmState::Starting,
+        Phase::Running => VmState::Running,
+        Phase::Stopping | Phase::Ending | Phase::Killing => VmState::Stopping,
+        Phase::Crashed => VmState::Failed,
+    }
+}
+
+struct Line(Console);
+
+impl SerialLine for Line {
+    fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>) {
+        let viewer = self.0.subscribe();
+        (viewer.recent, viewer.output)
+    }
+    fn send(&self, input: Bytes) -> bool {
+        self.0.send(input)
+    }
+}
