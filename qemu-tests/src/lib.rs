@@ -14,6 +14,7 @@
 
 pub mod accelerator;
 pub mod artifacts;
+pub mod browser;
 pub mod child;
 pub mod chronicle;
 pub mod guest;

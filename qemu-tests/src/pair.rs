@@ -89,7 +89,7 @@ impl Pair {
         let accelerator = Accelerator::by_trial(&artifacts.guest(), sockets.path())?;
         let node = |name| Node::new(name, accelerator, image, &records, sockets.path());
         let (a, b) = (node(Name::A)?, node(Name::B)?);
-        let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records)?;
+        let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
         let mut report = Report::default();
         report.set("accelerator", accelerator.to_string());
         // What has to be stored or sent: the partitions are mostly holes.

@@ -24,12 +24,12 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts `program` with a fresh store below `records`.
+    /// Starts `program` with a fresh store below `sockets` (it makes a socket there) and its log below `records`.
     ///
     /// # Errors
     /// It does not start.
-    pub fn new(program: &Path, records: &Path) -> Result<Self> {
-        let store = records.join("witness");
+    pub fn new(program: &Path, records: &Path, sockets: &Path) -> Result<Self> {
+        let store = sockets.join("witness");
         fs::create_dir_all(&store)?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log = records.join("witness.log");
@@ -50,7 +50,7 @@ impl Witness {
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "The witness runs already.");
         let mut program = Program::new(&self.program);
-        program.arg("run").arg("--store").arg(&self.store);
+        program.arg("run").arg("--dir").arg(&self.store);
         program.arg("--listen").arg(format!("127.0.0.1:{}", self.port));
         self.running = Some(program.start(&self.log)?);
         wait::until_ok("the witness to listen", std::time::Duration::from_secs(30), || {
@@ -92,13 +92,13 @@ impl Witness {
     pub fn code(&self) -> Result<String> {
         let output = Command::new(&self.program)
             .arg("code")
-            .arg("--store")
+            .arg("--dir")
             .arg(&self.store)
             .output()
             .with_context(|| format!("Cannot start {}.", self.program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "The witness gave no code: {}", String::from_utf8_lossy(&output.stderr));
-        let code = text.split_whitespace().find(|word| word.chars().any(|c| c.is_ascii_digit()));
+        let code = text.lines().next().map(str::trim).filter(|line| !line.is_empty());
         Ok(code.with_context(|| format!("No code in {text:?}."))?.to_owned())
     }
 }

@@ -1,0 +1,207 @@
+//! A person sets a node up and runs a VM with nothing but a browser.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::browser::Browser;
+use dyad_rig::harness::{Test, play};
+use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::stories::{BOOT_DEADLINE, GUEST_DEADLINE};
+use dyad_rig::wait::{self, Look};
+
+/// A page of an emulated node.
+const PAGE_DEADLINE: Duration = Duration::from_secs(60);
+/// Setup formats disks and restarts the node once to prove its watchdog.
+const SETUP_DEADLINE: Duration = Duration::from_secs(300);
+/// At most so many questions for the pair.
+const PROMISED_QUESTIONS: usize = 9;
+/// A wizard that asks on and on ends here.
+const MANY_QUESTIONS: usize = 20;
+
+const TESTS: [Test<Desk>; 4] = [
+    ("web_wizard_sets_up_first_node", web_wizard_sets_up_first_node),
+    ("web_login_and_pairing_code", web_login_and_pairing_code),
+    ("web_creates_a_volume_and_a_vm", web_creates_a_volume_and_a_vm),
+    ("web_shows_the_serial_line", web_shows_the_serial_line),
+];
+
+/// A person's desk: a browser, and a node to look at.
+struct Desk {
+    browser: Browser,
+    pair: Pair,
+}
+
+fn main() -> ExitCode {
+    play(&TESTS, || {
+        let mut pair = Pair::new(Artifacts::beside_this_program()?, "browser")?;
+        pair.a.power_on()?;
+        let client = pair.a.client();
+        wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+        let browser = Browser::open(pair.records(), pair.sockets())?;
+        Ok(Desk { browser, pair })
+    })
+}
+
+/// Every question of the wizard, one wrong answer included, up to the status page.
+fn web_wizard_sets_up_first_node(desk: &mut Desk) -> Result<()> {
+    desk.browser.go(&desk.pair.a.address())?;
+    desk.browser.wait_for("input[name=question]", PAGE_DEADLINE)?;
+    let mut asked = Vec::new();
+    while asked.len() < MANY_QUESTIONS {
+        let Ok(question) = desk.browser.find("input[name=question]") else { break };
+        let key = desk.browser.property(&question, "value")?.as_str().unwrap_or_default().to_owned();
+        desk.browser.picture(&format!("question-{key}"))?;
+        answer(&desk.browser, &key).with_context(|| format!("The question {key} cannot be answered"))?;
+        asked.push(key.clone());
+        desk.next_page(&key)?;
+    }
+    println!("    asked: {}", asked.join(", "));
+    // Typing what will be erased confirms an answer; it is not a question of its own.
+    let questions = asked.iter().filter(|key| *key != "erase").count();
+    ensure!(questions <= PROMISED_QUESTIONS, "The wizard asks {questions} questions.");
+    desk.browser.picture("summary")?;
+    desk.browser.press("button[value=begin]")?;
+    desk.browser.wait_for("#sentence", PAGE_DEADLINE)?;
+    desk.browser.picture("progress")?;
+    desk.wait_for_status_page()?;
+    desk.browser.picture("status-without-login")?;
+    Ok(())
+}
+
+/// Log in, read the whole status, open the pairing code.
+fn web_login_and_pairing_code(desk: &mut Desk) -> Result<()> {
+    let address = desk.pair.a.address();
+    let browser = &mut desk.browser;
+    browser.go(&format!("{address}/login"))?;
+    browser.fill_field("input[name=password]", "not the password")?;
+    browser.press("form button")?;
+    wait::until("a sentence about the password", PAGE_DEADLINE, || {
+        let shown = browser.text(&browser.find("#refusal")?)?;
+        Ok(if shown.is_empty() { Look::NotYet("nothing".into()) } else { Look::Ready(shown) })
+    })?;
+    browser.fill_field("input[name=password]", PASSWORD)?;
+    browser.press("form button")?;
+    browser.wait_for_text("h1", "Not protected", PAGE_DEADLINE)?;
+    browser.wait_for("button[data-post='/api/v1/pairing-code']", PAGE_DEADLINE)?;
+    browser.picture("status")?;
+    browser.press("button[data-post='/api/v1/pairing-code']")?;
+    let code = browser.wait_for(".code", PAGE_DEADLINE)?;
+    let code = browser.text(&code)?;
+    ensure!(code.len() == 6 && code.chars().all(|c| c.is_ascii_digit()), "The pairing code is {code:?}.");
+    browser.picture("pairing-code")?;
+    Ok(())
+}
+
+/// A volume, its content from a file, and a VM on it.
+fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
+    let address = desk.pair.a.address();
+    let image = desk.pair.artifacts().guest();
+    let size = std::fs::metadata(&image)?.len() >> 20;
+    let browser = &mut desk.browser;
+    browser.go(&format!("{address}/volumes"))?;
+    let create = "form[data-json='/api/v1/volumes']";
+    browser.fill_field(&format!("{create} input[name=name]"), "web")?;
+    browser.fill_field(&format!("{create} input[name=size]"), &size.to_string())?;
+    browser.press(&format!("{create} button"))?;
+    let upload = "form[data-upload='/api/v1/volumes/web/content']";
+    browser.wait_for(upload, PAGE_DEADLINE)?;
+    browser.fill_field(&format!("{upload} input[type=file]"), &image.to_string_lossy())?;
+    browser.press(&format!("{upload} button"))?;
+    // The page is loaded anew when the last byte is durable; the file field is empty then.
+    wait::until("the upload to end", SETUP_DEADLINE, || {
+        let field = browser.find(&format!("{upload} input[type=file]"));
+        let chosen = field.and_then(|field| browser.property(&field, "value"));
+        Ok(match chosen {
+            Ok(chosen) if chosen == "" => Look::Ready(()),
+            other => Look::NotYet(format!("{other:?} {}", browser.page_text().unwrap_or_default())),
+        })
+    })?;
+    browser.picture("volumes")?;
+    browser.go(&format!("{address}/vms"))?;
+    let create = "form[data-json='/api/v1/vms']";
+    browser.fill_field(&format!("{create} input[name=name]"), "web")?;
+    browser.fill_field(&format!("{create} input[name=memory_mib]"), "128")?;
+    choose(browser, &format!("{create} select[name=firmware]"), "BIOS")?;
+    choose(browser, &format!("{create} select[name=disks]"), "web")?;
+    browser.press(&format!("{create} button"))?;
+    browser.wait_for_text("[data-vm=web]", "running", GUEST_DEADLINE)?;
+    browser.picture("vms")?;
+    Ok(())
+}
+
+/// The guest's serial line in the browser: it counts.
+fn web_shows_the_serial_line(desk: &mut Desk) -> Result<()> {
+    desk.browser.go(&format!("{}/vms/web/console", desk.pair.a.address()))?;
+    desk.browser.wait_for_text("#screen", "ack ", GUEST_DEADLINE)?;
+    desk.browser.picture("console")?;
+    Ok(())
+}
+
+impl Desk {
+    /// Waits until the page after the question `key` is there.
+    fn next_page(&self, key: &str) -> Result<()> {
+        wait::until(&format!("the page after {key}"), PAGE_DEADLINE, || {
+            if self.browser.find("button[value=begin]").is_ok() {
+                return Ok(Look::Ready(()));
+            }
+            let now = self.browser.find("input[name=question]").and_then(|q| self.browser.property(&q, "value"));
+            Ok(match now {
+                Ok(now) if now != key => Look::Ready(()),
+                _ => Look::NotYet(self.browser.page_text().unwrap_or_default()),
+            })
+        })
+    }
+
+    /// The page follows by itself, unless it was loading while the node restarted: then a person loads it again.
+    fn wait_for_status_page(&self) -> Result<()> {
+        wait::until("the status page", SETUP_DEADLINE, || {
+            if let Ok(error) = self.browser.find("#error") {
+                bail!("Setup failed: {}", self.browser.text(&error)?);
+            }
+            let text = self.browser.page_text().unwrap_or_default();
+            if text.contains("Not protected") {
+                return Ok(Look::Ready(()));
+            }
+            if !text.contains("Setting up") {
+                // The node may still be away.
+                let _ = self.browser.go(&self.pair.a.address());
+            }
+            Ok(Look::NotYet(text))
+        })
+    }
+}
+
+/// Answers the question shown now.
+fn answer(browser: &Browser, key: &str) -> Result<()> {
+    match key {
+        "role" => browser.press("input[value=first]")?,
+        "erase" => {
+            let wanted = browser.text(&browser.find("#confirmation")?)?;
+            browser.fill_field("input[name=answer]", "yes")?;
+            browser.press("button[value=next]")?;
+            let error = browser.wait_for("#error", PAGE_DEADLINE)?;
+            let error = browser.text(&error)?;
+            ensure!(error.contains(&wanted), "The refusal does not say what to type: {error}");
+            browser.fill_field("input[name=answer]", &wanted)?;
+        }
+        "pair" => browser.fill_field("input[name=answer]", "office")?,
+        "node" => browser.fill_field("input[name=answer]", "left")?,
+        "password" => browser.fill_field("input[name=answer]", PASSWORD)?,
+        "witness" => browser.fill_field("input[name=answer]", "later")?,
+        // What is suggested is right: the blank disks, the first port, DHCP, all cables.
+        _ => {}
+    }
+    browser.press("button[value=next]")
+}
+
+/// Chooses the entry with this text in a selection.
+fn choose(browser: &Browser, selector: &str, text: &str) -> Result<()> {
+    for option in browser.find_all(&format!("{selector} option"))? {
+        if browser.text(&option)? == text {
+            return browser.click(&option);
+        }
+    }
+    bail!("{selector} does not offer {text}.")
+}
