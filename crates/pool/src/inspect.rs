@@ -1,9 +1,9 @@
 //! What is on a disk, before anybody decides to write to it.
 
-use crate::Disk;
 use crate::disk::{Access, Device, Fault};
 use crate::label::{self, Identity};
 use crate::layout::MARGIN;
+use crate::{Disk, checksum};
 use std::io;
 
 /// What [`inspect`] found.
@@ -58,12 +58,12 @@ pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
     if let Some(what) = signature(&front) {
         return Ok(Inspection::Foreign { what });
     }
-    if front.iter().any(|b| *b != 0) {
+    if !checksum::is_zero(&front) {
         return Ok(Inspection::Foreign { what: "unknown data" });
     }
     let mut end = vec![0u8; len as usize];
     device.read(Access::Cached, device.size() - len, &mut end)?;
-    if end.iter().any(|b| *b != 0) {
+    if !checksum::is_zero(&end) {
         let backup = end.chunks(512).any(|sector| sector.starts_with(b"EFI PART"));
         return Ok(Inspection::Foreign { what: if backup { "a GPT partition table" } else { "unknown data" } });
     }

@@ -85,7 +85,7 @@ impl Label {
     pub fn decode(block: &[u8]) -> Decoded {
         let mut r = Reader(block);
         if r.take(8) != Some(MAGIC) {
-            return if block.iter().all(|b| *b == 0) { Decoded::Blank } else { Decoded::Other };
+            return if checksum::is_zero(block) { Decoded::Blank } else { Decoded::Other };
         }
         let (body, crc) = block.split_at(BLOCK - 4);
         if checksum::plain(body).to_le_bytes() != crc {

@@ -7,6 +7,7 @@
 use crate::{Access, Disk};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SECTOR: usize = 512;
@@ -56,9 +57,34 @@ struct State {
     counts: Counts,
     /// Handles of an earlier life are dead.
     life: u64,
-    /// Operations left until the power goes; `None` = it stays.
-    fuse: Option<u64>,
-    powered: bool,
+    power: Arc<Power>,
+}
+
+/// The supply of one machine's disks.
+struct Power {
+    /// Operations left until it goes, or one of the two values below.
+    fuse: AtomicI64,
+}
+
+/// The power stays.
+const STEADY: i64 = i64::MAX;
+/// The power is off.
+const OFF: i64 = -1;
+
+impl Power {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { fuse: AtomicI64::new(STEADY) })
+    }
+
+    /// Whether it is there for one more operation.
+    fn holds(&self, burns: bool) -> bool {
+        let left = self.fuse.load(Ordering::SeqCst);
+        if burns && left != STEADY && left != OFF {
+            self.fuse.store(left - 1, Ordering::SeqCst);
+            return left > 0;
+        }
+        left != OFF
+    }
 }
 
 /// One simulated disk. Clones are handles to the same disk.
@@ -71,6 +97,16 @@ pub struct SimDisk {
 impl SimDisk {
     /// A blank disk of `size` bytes; everything random about it comes from `seed`.
     pub fn new(size: u64, seed: u64) -> Self {
+        Self::powered_by(size, seed, Power::new())
+    }
+
+    /// Blank disks of one machine: they lose power together.
+    pub fn together(sizes: &[u64], seed: u64) -> Vec<Self> {
+        let power = Power::new();
+        sizes.iter().zip(seed..).map(|(size, seed)| Self::powered_by(*size, seed, power.clone())).collect()
+    }
+
+    fn powered_by(size: u64, seed: u64, power: Arc<Power>) -> Self {
         let state = State {
             live: vec![0; size as usize],
             unsynced: BTreeMap::new(),
@@ -78,8 +114,7 @@ impl SimDisk {
             faults: Faults::default(),
             counts: Counts::default(),
             life: 0,
-            fuse: None,
-            powered: true,
+            power,
         };
         Self { state: Arc::new(Mutex::new(state)), life: 0 }
     }
@@ -99,14 +134,15 @@ impl SimDisk {
         self.lock().counts
     }
 
-    /// The power goes after `operations` more writes, syncs and checks: the next one fails, and so does all after it.
-    pub fn cut_after(&self, operations: u64) {
-        self.lock().fuse = Some(operations);
+    /// The power of this disk's machine goes after `operations` more writes, syncs and checks of all its disks:
+    /// the next one fails, and so does all after it, until each disk is crashed or killed.
+    pub fn cut_after(&self, operations: u32) {
+        self.lock().power.fuse.store(operations.into(), Ordering::SeqCst);
     }
 
     /// Whether the power has gone through [`SimDisk::cut_after`].
     pub fn is_cut(&self) -> bool {
-        !self.lock().powered
+        self.lock().power.fuse.load(Ordering::SeqCst) == OFF
     }
 
     /// Loss of power and return of it: unsynced sectors fall back to any of their versions; old handles are dead.
@@ -156,18 +192,11 @@ impl SimDisk {
 
     /// The state, if this handle may still use it.
     fn enter(&self, burns: bool) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.life != self.life {
             return Err(io::Error::other("this handle is from before the last crash"));
         }
-        if burns && state.powered {
-            match &mut state.fuse {
-                Some(0) => state.powered = false,
-                Some(left) => *left -= 1,
-                None => {}
-            }
-        }
-        if !state.powered {
+        if !state.power.holds(burns) {
             return Err(io::Error::other("the power is off"));
         }
         Ok(state)
@@ -196,8 +225,7 @@ impl State {
 
     fn restart(&mut self) {
         self.life += 1;
-        self.fuse = None;
-        self.powered = true;
+        self.power.fuse.store(STEADY, Ordering::SeqCst);
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {

@@ -1,6 +1,13 @@
 //! Whole-store tests: against a naive map, across crashes, and with damage.
 
 mod basics;
+mod crash;
+mod damage;
+mod disks;
+mod faults;
+mod full;
+mod model;
+mod oracle;
 mod rig;
 
 /// Bugs that the crash tests must find. Only tests can plant them.

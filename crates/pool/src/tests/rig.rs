@@ -1,7 +1,7 @@
 //! A pool on simulated disks that can be crashed and opened again.
 
 use crate::sim::SimDisk;
-use crate::{FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Overwrite, Pool, PoolDisk};
+use crate::{BLOCK, FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Overwrite, Pool, PoolDisk};
 use bytes::Bytes;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ impl Rig {
     /// A formatted pool: sizes in MiB, a 4 MiB journal.
     pub fn new(seed: u64, sizes: &[u64]) -> Self {
         let rig = Self {
-            disks: sizes.iter().zip(seed..).map(|(size, seed)| SimDisk::new(size << 20, seed)).collect(),
+            disks: SimDisk::together(&sizes.iter().map(|s| s << 20).collect::<Vec<_>>(), seed),
             dir: temporary(),
             planted: super::Planted::default(),
         };
@@ -85,6 +85,6 @@ impl Rig {
 
 /// `count` blocks that can be told from all others: `tag` in every word.
 pub(crate) fn blocks(tag: u64, count: usize) -> Bytes {
-    let words = (0..count * 512).map(|i| tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (i / 512) as u64);
-    words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>().into()
+    let block = |i: usize| (tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64).to_le_bytes().repeat(BLOCK / 8);
+    (0..count).map(block).collect::<Vec<_>>().concat().into()
 }

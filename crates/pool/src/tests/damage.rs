@@ -1,0 +1,277 @@
+//! Bit flips, truncations and old copies: in labels, journal, index and extents. Found, named, never used.
+
+use super::model::Random;
+use super::rig::{Rig, blocks};
+use crate::layout::{MARGIN, label_offsets};
+use crate::{BLOCK, OpenError, Pool, ReadError};
+use std::fs;
+
+/// A closed pool with 20 extents in the index and 10 newer writes in the journal.
+fn rig() -> Rig {
+    let rig = Rig::new(1, &[12]);
+    let mut pool = rig.open();
+    pool.create_volume(1, 1 << 20).unwrap();
+    pool.meta_put(b"name", &[7; 9000]).unwrap();
+    for i in 0..20 {
+        pool.write(1, 1, i, i * 16, blocks(i, 16)).unwrap();
+    }
+    pool.checkpoint().unwrap();
+    for i in 0..10 {
+        pool.write(1, 1, 20 + i, i * 32 + 3, blocks(20 + i, 2)).unwrap();
+    }
+    pool.close().unwrap();
+    rig
+}
+
+fn expected(block: u64) -> Vec<u8> {
+    let (extent, inside) = (block / 16, block % 16);
+    let newer = extent % 2 == 0 && (inside == 3 || inside == 4);
+    let (tag, at) = if newer { (20 + extent / 2, inside - 3) } else { (extent, inside) };
+    blocks(tag, at as usize + 1)[at as usize * BLOCK..].to_vec()
+}
+
+/// Reads everything; each block is right or an error. Gives the corrupt ones.
+fn corrupt(pool: &Pool) -> Vec<u64> {
+    let mut bad = Vec::new();
+    for extent in 0..20 {
+        let whole: Vec<u8> = (0..16).map(|i| expected(extent * 16 + i)).collect::<Vec<_>>().concat();
+        if pool.read(1, extent * 16, 16).is_ok_and(|data| data[..] == whole[..]) {
+            continue;
+        }
+        bad.extend(corrupt_blocks(pool, extent * 16));
+    }
+    bad
+}
+
+fn corrupt_blocks(pool: &Pool, first: u64) -> Vec<u64> {
+    let mut bad = Vec::new();
+    for block in first..first + 16 {
+        match pool.read(1, block, 1) {
+            Ok(data) => assert!(data[..] == expected(block)[..], "block {block} is silently wrong"),
+            Err(ReadError::Corrupt { volume: 1, blocks }) => bad.extend(blocks),
+            Err(ReadError::IndexDamaged { .. }) => bad.push(block),
+            Err(e) => panic!("{e}"),
+        }
+    }
+    bad
+}
+
+#[test]
+fn the_undamaged_pool_is_right() {
+    let pool = rig().open();
+    assert!(corrupt(&pool).is_empty());
+    assert_eq!(pool.usage().poisoned_blocks, 0);
+}
+
+#[test]
+fn a_flipped_bit_in_an_extent() {
+    let rig = rig();
+    let start = MARGIN + (4 << 20);
+    let mut random = Random(1);
+    for _ in 0..20 {
+        let offset = start + random.below(20 * 65536);
+        rig.disks[0].flip_bit(offset, random.below(8) as u8);
+        let mut pool = rig.open();
+        let bad = corrupt(&pool);
+        assert!(bad.len() <= 1, "one flip spoils at most its own block");
+        if let Some(block) = bad.first() {
+            let all = pool.read(1, block / 16 * 16, 16).unwrap_err();
+            assert!(matches!(all, ReadError::Corrupt { blocks, .. } if blocks == bad));
+            pool.write(1, 2, 100, *block, expected(*block).into()).unwrap();
+            assert!(corrupt(&pool).is_empty(), "writing it heals it");
+            pool.checkpoint().unwrap();
+            assert!(corrupt(&pool).is_empty());
+        } else {
+            rig.disks[0].flip_bit(offset, 0);
+        }
+        pool.close().unwrap();
+        if bad.is_empty() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_journal() {
+    let mut random = Random(2);
+    let (mut refused, mut poisoned) = (0, 0);
+    for _ in 0..60 {
+        let rig = rig();
+        let (from, to) = {
+            let pool = rig.open();
+            (pool.label.tail.position, pool.journal.mark().position)
+        };
+        rig.disks[0].flip_bit(MARGIN + from + random.below(to - from), random.below(8) as u8);
+        match rig.try_open() {
+            Err(OpenError::JournalDamaged { .. }) => refused += 1,
+            Err(e) => panic!("{e}"),
+            Ok((mut pool, report)) => {
+                assert_eq!(report.poisoned_blocks, 1, "a flip in what was durable is reported");
+                let bad = corrupt(&pool);
+                assert_eq!(bad.len(), 1);
+                pool.checkpoint().unwrap();
+                assert_eq!(corrupt(&pool), bad, "moving it to its extent does not whitewash it");
+                poisoned += 1;
+            }
+        }
+    }
+    assert!(refused > 5 && poisoned > 5, "{refused} heads, {poisoned} blocks");
+}
+
+#[test]
+fn a_journal_cut_short_or_wiped() {
+    for part in 0..4 {
+        let rig = rig();
+        let (from, to) = {
+            let pool = rig.open();
+            (pool.label.tail.position, pool.journal.mark().position)
+        };
+        let at = MARGIN + from + (to - from) / 4 / 4096 * 4096 * part;
+        rig.disks[0].poke(at, &vec![0; (MARGIN + to - at) as usize]);
+        let refused = rig.try_open().err().expect("must be refused");
+        assert!(matches!(refused, OpenError::JournalDamaged { .. }), "{refused}");
+    }
+}
+
+/// Without a clean close the proof of durability is in later records.
+#[test]
+fn damage_before_a_later_sync_is_told_from_a_torn_end() {
+    let rig = Rig::new(3, &[12]);
+    let mut pool = rig.open();
+    pool.create_volume(1, 1000).unwrap();
+    let first = pool.journal.mark().position;
+    pool.write(1, 1, 1, 0, blocks(1, 1)).unwrap();
+    pool.sync().unwrap();
+    let last = pool.journal.mark().position;
+    pool.write(1, 1, 2, 1, blocks(2, 1)).unwrap();
+    drop(pool);
+    rig.kill();
+    rig.disks[0].flip_bit(MARGIN + last + 5000, 0);
+    let (pool, report) = rig.try_open().unwrap();
+    assert_eq!(report.poisoned_blocks, 0, "the last record was never durable: a torn end");
+    assert!(pool.read(1, 1, 1).unwrap().iter().all(|b| *b == 0));
+    assert_eq!(pool.read(1, 0, 1).unwrap(), blocks(1, 1));
+    drop(pool);
+
+    let rig = Rig::new(3, &[12]);
+    let mut pool = rig.open();
+    pool.create_volume(1, 1000).unwrap();
+    pool.write(1, 1, 1, 0, blocks(1, 1)).unwrap();
+    pool.sync().unwrap();
+    pool.write(1, 1, 2, 1, blocks(2, 1)).unwrap();
+    drop(pool);
+    rig.kill();
+    rig.disks[0].flip_bit(MARGIN + first + 100, 0);
+    let refused = rig.try_open().err().expect("must be refused");
+    assert!(refused.to_string().contains("tells that it was durable"), "{refused}");
+}
+
+/// Records that were lost behind a torn end must not come back when the journal grows over them.
+#[test]
+fn a_torn_end_stays_the_end() {
+    let rig = Rig::new(4, &[12]);
+    let mut pool = rig.open();
+    pool.create_volume(1, 1000).unwrap();
+    pool.sync().unwrap();
+    let at = pool.journal.mark().position;
+    for i in 0..5 {
+        pool.write(1, 1, i, i, blocks(i, 1)).unwrap();
+    }
+    drop(pool);
+    rig.kill();
+    rig.disks[0].flip_bit(MARGIN + at + 50, 0);
+    let mut pool = rig.open();
+    assert!(pool.read(1, 0, 5).unwrap().iter().all(|b| *b == 0));
+    pool.write(1, 2, 9, 100, blocks(9, 1)).unwrap();
+    pool.sync().unwrap();
+    drop(pool);
+    rig.crash();
+    let pool = rig.open();
+    assert_eq!(pool.read(1, 100, 1).unwrap(), blocks(9, 1));
+    assert!(pool.read(1, 0, 5).unwrap().iter().all(|b| *b == 0), "old records do not come back");
+}
+
+#[test]
+fn labels() {
+    let mut random = Random(5);
+    let rig = rig();
+    let places = label_offsets(12 << 20);
+    for spared in 0..4 {
+        for place in places.iter().enumerate().filter(|(i, _)| *i != spared).map(|(_, p)| p) {
+            rig.disks[0].flip_bit(place + random.below(4096), random.below(8) as u8);
+        }
+        let (pool, report) = rig.try_open().unwrap();
+        assert_eq!(report.repaired_labels, 3);
+        assert!(corrupt(&pool).is_empty());
+    }
+    let (_, report) = rig.try_open().unwrap();
+    assert_eq!(report.repaired_labels, 0);
+    let saved: Vec<Vec<u8>> = places.iter().map(|p| rig.disks[0].peek(*p, 4096)).collect();
+    places.iter().for_each(|p| rig.disks[0].flip_bit(p + 100, 0));
+    assert!(matches!(rig.try_open().err(), Some(OpenError::LabelDamaged { .. })));
+    places.iter().for_each(|p| rig.disks[0].poke(*p, &[0; 4096]));
+    assert!(matches!(rig.try_open().err(), Some(OpenError::NoLabel { .. })));
+    places.iter().zip(&saved).for_each(|(p, old)| rig.disks[0].poke(*p, old));
+    let mut pool = rig.open();
+    // Old labels: every later checkpoint contradicts them.
+    for i in 0..3 {
+        pool.write(1, 3, 200 + i, 0, blocks(i, 1)).unwrap();
+        pool.checkpoint().unwrap();
+    }
+    drop(pool);
+    places.iter().zip(&saved).for_each(|(p, old)| rig.disks[0].poke(*p, old));
+    let refused = rig.try_open().err().expect("must be refused");
+    assert!(matches!(refused, OpenError::IndexDamaged { .. }), "{refused}");
+}
+
+#[test]
+fn a_flipped_bit_in_the_index() {
+    let rig = rig();
+    let file = rig.index(0).join("data.mdb");
+    let whole = fs::read(&file).unwrap();
+    let mut random = Random(6);
+    let mut refused = 0;
+    for _ in 0..400 {
+        let mut bad = whole.clone();
+        bad[random.below(whole.len() as u64) as usize] ^= 1 << random.below(8);
+        fs::write(&file, &bad).unwrap();
+        match rig.try_open() {
+            Ok((pool, _)) => assert!(corrupt(&pool).is_empty(), "what opens is right"),
+            Err(OpenError::IndexDamaged { .. }) => refused += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(refused > 50, "only {refused} of 400 flips were in live data");
+}
+
+#[test]
+fn an_index_cut_short_missing_old_or_of_another_disk() {
+    let rig = rig();
+    let file = rig.index(0).join("data.mdb");
+    let whole = fs::read(&file).unwrap();
+    let refused = |what: &str| {
+        let error = rig.try_open().err().expect("must be refused");
+        assert!(matches!(&error, OpenError::IndexDamaged { .. }), "{error}");
+        assert!(error.to_string().contains(what), "{error} does not say {what}");
+    };
+    for len in [0, 100, 4096, 8192, whole.len() - 4096, whole.len() - 1] {
+        fs::write(&file, &whole[..len]).unwrap();
+        refused("cut short");
+    }
+    fs::remove_file(&file).unwrap();
+    refused("missing");
+    fs::write(&file, &whole).unwrap();
+    let mut pool = rig.open();
+    for i in 0..2 {
+        pool.write(1, 3, 300 + i, 0, blocks(i, 1)).unwrap();
+        pool.checkpoint().unwrap();
+    }
+    drop(pool);
+    fs::write(&file, &whole).unwrap();
+    refused("checkpoint");
+    let two = Rig::new(9, &[10, 10]);
+    drop(two.open());
+    fs::copy(two.index(1).join("data.mdb"), two.index(0).join("data.mdb")).unwrap();
+    let error = two.try_open().err().expect("must be refused");
+    assert!(error.to_string().contains("another disk"), "{error}");
+}

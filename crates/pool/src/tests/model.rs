@@ -1,0 +1,177 @@
+//! The naive store the real one is compared with, and the operations both understand.
+
+use super::rig::blocks;
+use crate::{BLOCK, EXTENT_BLOCKS, Pool, Position, ReadError, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Volumes 1 and 2 have this many blocks: twelve and a half extents.
+pub(crate) const BLOCKS: u64 = 200;
+pub(crate) const VOLUMES: [u64; 2] = [1, 2];
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Write { volume: u64, block: u64, count: u64 },
+    Discard { volume: u64, block: u64, count: u64 },
+    Mark { volume: u64, from: u64, to: u64 },
+    Clear { volume: u64, from: u64, to: u64 },
+    Meta { key: u8, there: bool },
+    Confirm { volume: u64, back: u64 },
+}
+
+/// What the store should hold. Facts of the tail are a lower bound only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    /// Tag of each block that exists, by volume and block.
+    pub blocks: BTreeMap<(u64, u64), u64>,
+    pub dirty: BTreeSet<(u64, u64)>,
+    pub meta: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// The newest write, by volume.
+    pub last: BTreeMap<u64, u64>,
+    /// The newest write of each extent, by volume and extent.
+    pub touched: BTreeMap<(u64, u64), u64>,
+}
+
+/// How many seeds a test tries: `DYAD_SEEDS`, or its own number.
+pub(crate) fn seeds(default: u64) -> u64 {
+    std::env::var("DYAD_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// A splitmix64 stream.
+pub(crate) struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn op(&mut self) -> Op {
+        let volume = 1 + self.below(2);
+        let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 + self.below(4) };
+        let block = self.below(BLOCKS - count);
+        let from = self.below(12);
+        match self.below(20) {
+            0..12 => Op::Write { volume, block, count },
+            12..15 => Op::Discard { volume, block, count },
+            15 => Op::Mark { volume, from, to: from + 1 + self.below(12 - from) },
+            16 => Op::Clear { volume, from, to: from + 1 + self.below(12 - from) },
+            17 => Op::Meta { key: self.below(4) as u8, there: self.below(3) > 0 },
+            _ => Op::Confirm { volume, back: self.below(5) },
+        }
+    }
+}
+
+impl Model {
+    /// Does `op`, with `tag` as its sequence number and content.
+    pub fn apply(&mut self, op: &Op, tag: u64) {
+        match *op {
+            Op::Write { volume, block, count } | Op::Discard { volume, block, count } => {
+                for b in block..block + count {
+                    match op {
+                        Op::Write { .. } => self.blocks.insert((volume, b), tag),
+                        _ => self.blocks.remove(&(volume, b)),
+                    };
+                    self.touched.insert((volume, b / EXTENT_BLOCKS), tag);
+                }
+                self.last.insert(volume, tag);
+            }
+            Op::Mark { volume, from, to } => self.dirty.extend((from..to).map(|e| (volume, e))),
+            Op::Clear { volume, from, to } => (from..to).for_each(|e| {
+                self.dirty.remove(&(volume, e));
+            }),
+            Op::Meta { key, there: true } => {
+                self.meta.insert(vec![key], tag.to_le_bytes().to_vec());
+            }
+            Op::Meta { key, there: false } => {
+                self.meta.remove(&vec![key]);
+            }
+            Op::Confirm { .. } => {}
+        }
+    }
+
+    /// Does `op` to the real store.
+    pub fn perform(pool: &mut Pool, op: &Op, tag: u64) -> Result<Position, StoreError> {
+        match *op {
+            Op::Write { volume, block, count } => pool.write(volume, 1, tag, block, blocks(tag, count as usize)),
+            Op::Discard { volume, block, count } => pool.discard(volume, 1, tag, block, count),
+            Op::Mark { volume, from, to } => pool.mark_dirty(volume, from..to),
+            Op::Clear { volume, from, to } => pool.clear_dirty(volume, from..to),
+            Op::Meta { key, there: true } => pool.meta_put(&[key], &tag.to_le_bytes()),
+            Op::Meta { key, there: false } => pool.meta_delete(&[key]),
+            Op::Confirm { volume, back } => {
+                let last = pool.last(volume).map_or(0, |(_, seq)| seq);
+                pool.confirm(volume, last.saturating_sub(back))?;
+                Ok(pool.last_position())
+            }
+        }
+    }
+
+    /// What the real store holds, in the model's terms. Each block is told by its first word.
+    pub fn observe(pool: &Pool) -> Result<Model, ReadError> {
+        let mut model = Model::default();
+        for volume in VOLUMES {
+            let Some(info) = pool.volume(volume) else { continue };
+            let mut extents = Vec::new();
+            for extent in 0..info.blocks.div_ceil(EXTENT_BLOCKS) {
+                extents.push(pool.read_extent(volume, extent)?);
+            }
+            for block in 0..info.blocks {
+                let image = &extents[(block / EXTENT_BLOCKS) as usize];
+                let inside = (block % EXTENT_BLOCKS) as usize;
+                let data = &image.data[inside * BLOCK..(inside + 1) * BLOCK];
+                if image.present & 1 << inside != 0 {
+                    model.blocks.insert((volume, block), tag_of(data));
+                } else {
+                    assert!(data == [0; BLOCK], "absent blocks are zeros");
+                }
+            }
+            model.dirty.extend(pool.dirty(volume).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
+            if info.last.1 > 0 {
+                model.last.insert(volume, info.last.1);
+            }
+        }
+        model.meta = pool.meta_keys().map(|k| (k.to_vec(), pool.meta_get(k).unwrap_or_default().to_vec())).collect();
+        Ok(model)
+    }
+
+    /// Whether the store holds this; the tail may be more.
+    pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
+        let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
+            pool.confirmed(*volume).is_some_and(|c| *seq <= c)
+                || pool.tail(*volume).is_some_and(|t| t.contains(*extent))
+        });
+        tails_hold
+            && self.blocks == seen.blocks
+            && self.dirty == seen.dirty
+            && self.meta == seen.meta
+            && self.last == seen.last
+    }
+}
+
+/// The tag of a block made by [`blocks`]; `u64::MAX` if it is not whole.
+///
+/// The test data is tag * odd constant ^ the block's number within its write (0..40).
+pub(crate) fn tag_of(data: &[u8]) -> u64 {
+    const INVERSE: u64 = 0xf1de_83e1_9937_733d;
+    let word = u64::from_le_bytes(data[..8].try_into().expect("eight bytes"));
+    if data[8..] != data[..data.len() - 8] {
+        return u64::MAX;
+    }
+    (0..40).map(|i| (word ^ i).wrapping_mul(INVERSE)).find(|tag| *tag < 1 << 32).unwrap_or(u64::MAX)
+}
+
+#[test]
+fn tags_are_read_back() {
+    let data = blocks(77, 40);
+    assert!(data.chunks(BLOCK).all(|b| tag_of(b) == 77));
+    let mut bad = data.to_vec();
+    bad[100] ^= 1;
+    assert_eq!(tag_of(&bad[..BLOCK]), u64::MAX);
+}
