@@ -73,6 +73,8 @@ pub async fn try_out(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> b
     let mut sector = CODE.to_vec();
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
+    // The firmware takes nothing smaller than a cylinder for a disk.
+    sector.resize(1 << 20, 0);
     if std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&disk, sector)).is_err() {
         return false;
     }

@@ -1,0 +1,231 @@
+//! The server dies, is stopped, or QEMU stops a ring: nothing is lost, nothing is done behind the guest's back.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::volume::Volume;
+use common::*;
+use dyad_blockdev::{Config, Handle, Request, Server};
+use vhost::{VhostBackend, VhostUserDirtyLogRegion};
+use vm_memory::{Bytes, GuestAddress};
+
+const SIZE: u64 = 8 << 20;
+
+fn start(path: &Path, volume: &std::sync::Arc<Volume>) -> Handle {
+    Server::start(path, volume.clone(), Config::new("disk")).unwrap()
+}
+
+fn offsets(asked: &[Request]) -> Vec<u64> {
+    let writes = asked.iter().filter_map(|asked| match asked {
+        Request::Write { offset, .. } => Some(*offset),
+        _ => None,
+    });
+    writes.collect()
+}
+
+#[test]
+fn requests_in_flight_are_submitted_again_in_order_of_arrival() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let mut guest = Guest::new(1);
+    let first = Volume::new(SIZE);
+    let server = start(&path, &first);
+    guest.connect(&path).unwrap();
+    guest.submit(0, 0, OUT, 0, &[9; 4096]);
+    assert_eq!(guest.wait(0).1, 0);
+    first.hold();
+    // In flight by slot 5, 1, 3; blocks 10, 11, 12.
+    for (n, slot) in [5, 1, 3].into_iter().enumerate() {
+        guest.submit(0, slot, OUT, (10 + n as u64) * 8, &[slot as u8; 4096]);
+    }
+    wait_for("three requests", || first.held() == 3);
+    server.stop();
+    assert!(!path.exists());
+    // Requests that arrive while nobody is there.
+    guest.submit(0, 7, OUT, 8 * 8, &[7; 4096]);
+    let second = Volume::new(SIZE);
+    let _server = start(&path, &second);
+    guest.connect(&path).unwrap();
+    for slot in [5, 1, 3, 7] {
+        assert_eq!(guest.wait(0), (slot, 0, 1));
+    }
+    assert_eq!(offsets(&second.asked()), [10, 11, 12, 8].map(|block| block * 4096));
+    // What the first server's volume answers now touches nothing.
+    first.release();
+    wait_for("the old answers", || first.held() == 0);
+    assert_eq!(guest.poll(0), None);
+    assert_eq!(guest.run(0, OUT, 0, &[1; 512]).0, 0);
+}
+
+#[test]
+fn closing_the_connection_is_a_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let server = start(&path, &volume);
+    let mut guest = Guest::new(2);
+    guest.connect(&path).unwrap();
+    volume.hold();
+    guest.submit(0, 0, OUT, 0, &[3; 1024]);
+    guest.submit(1, 0, OUT, 16, &[4; 4096]);
+    wait_for("two requests", || volume.held() == 2);
+    server.close_connections();
+    wait_for("the end of the connection", || !server.status().connected);
+    // The first write of block 0 is still at the volume, so its repetition waits for it.
+    guest.connect(&path).unwrap();
+    volume.release();
+    assert_eq!(guest.wait(0), (0, 0, 1));
+    assert_eq!(guest.wait(1), (0, 0, 1));
+    assert_eq!(volume.bytes(0, 1024), [3; 1024]);
+    assert_eq!(volume.bytes(8192, 4096), [4; 4096]);
+    assert_eq!(server.status().in_flight, 0);
+}
+
+#[test]
+fn stopping_a_ring_waits_for_its_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let _server = start(&path, &volume);
+    let mut guest = Guest::new(1);
+    guest.connect(&path).unwrap();
+    volume.hold();
+    guest.submit(0, 0, OUT, 0, &[3; 4096]);
+    wait_for("the request", || volume.held() == 1);
+    let releasing = volume.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        releasing.release();
+    });
+    assert_eq!(guest.front().get_vring_base(0).unwrap(), 1);
+    assert_eq!(guest.poll(0), Some((0, 0, 1)), "answered before the ring stopped");
+    thread.join().unwrap();
+}
+
+#[test]
+fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let config = Config { drain_limit: Duration::from_millis(100), ..Config::new("disk") };
+    let _server = Server::start(&path, volume.clone(), config).unwrap();
+    let mut guest = Guest::new(1);
+    guest.connect(&path).unwrap();
+    volume.hold();
+    guest.submit(0, 0, IN, 0, &[0xee; 4096]);
+    guest.memory.write_slice(&[0xee; 4096], GuestAddress(room(0, 0))).unwrap();
+    wait_for("the request", || volume.held() == 1);
+    let before = Instant::now();
+    assert_eq!(guest.front().get_vring_base(0).unwrap(), 1);
+    assert!(before.elapsed() < Duration::from_secs(3));
+    volume.release();
+    wait_for("the late answer", || volume.held() == 0);
+    // A round trip through the device's thread: it has seen the late answer by then.
+    guest.front().get_features().unwrap();
+    guest.front().get_features().unwrap();
+    assert_eq!(guest.poll(0), None);
+    assert_eq!(guest.data(0, 0, 4096), [0xee; 4096]);
+    // The ring goes on where it was, with the request that was never answered.
+    let inflight = guest.inflight.take();
+    guest.front = None;
+    guest.inflight = inflight;
+    guest.connect(&path).unwrap();
+    assert_eq!(guest.wait(0), (0, 0, 4097));
+    assert_eq!(guest.data(0, 0, 4096), [0; 4096]);
+}
+
+#[test]
+fn pages_written_during_a_migration_are_logged() {
+    const LOG_ALL: u64 = 1 << 26;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let _server = start(&path, &volume);
+    let mut guest = Guest::new(1);
+    guest.connect(&path).unwrap();
+    let log = memfd(4096);
+    let region = VhostUserDirtyLogRegion { mmap_size: 4096, mmap_offset: 0, mmap_handle: log.as_raw_fd() };
+    guest.front().set_log_base(0, Some(region)).unwrap();
+    let pages = || -> Vec<u64> {
+        let mut bytes = [0; 4096];
+        std::os::unix::fs::FileExt::read_exact_at(&log, &mut bytes, 0).unwrap();
+        (0..4096 * 8).filter(|page| bytes[page / 8] & (1 << (page % 8)) != 0).map(|page| page as u64).collect()
+    };
+    guest.run(0, IN, 0, &[0; 8192]);
+    assert_eq!(pages(), [0u64; 0], "not asked for yet");
+    let features = guest.front().get_features().unwrap();
+    guest.front().set_features(features & !(1 << 5) | LOG_ALL).unwrap();
+    guest.run(0, IN, 0, &[0; 8192]);
+    let data = room(0, 0) / 4096;
+    let expected = [ring(0) / 4096 + 2, status(0, 0) / 4096, data, data + 1];
+    assert_eq!(pages(), expected, "used ring, status, data");
+}
+
+/// Not a test: the process that the next one kills. It serves a volume that never answers.
+#[test]
+fn serving_child() {
+    let Ok(path) = std::env::var("DYAD_TEST_SERVE") else { return };
+    let volume = Volume::new(SIZE);
+    let server = start(Path::new(&path), &volume);
+    volume.hold();
+    let mut told = 0;
+    while server.status().running {
+        let held = volume.held();
+        if held != told {
+            told = held;
+            eprintln!("holding {held}");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn child(path: &Path) -> Child {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "serving_child", "--nocapture"])
+        .env("DYAD_TEST_SERVE", path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the child's socket", || path.exists());
+    child
+}
+
+#[test]
+fn a_killed_server_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let mut guest = Guest::new(1);
+    for round in 0..5 {
+        let mut killed = child(&path);
+        if round == 0 {
+            guest.connect(&path).unwrap();
+            for slot in 0..SLOTS {
+                guest.submit(0, slot, OUT, u64::from(slot) * 8, &[slot as u8 + 1; 4096]);
+            }
+        } else {
+            guest.connect(&path).unwrap();
+        }
+        let mut lines = BufReader::new(killed.stderr.take().unwrap()).lines();
+        // Kill it at different moments: while it takes requests, and when it has all.
+        let enough = if round < 2 { "holding".to_owned() } else { format!("holding {SLOTS}") };
+        assert!(lines.any(|line| line.unwrap().starts_with(&enough)));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        guest.front = None;
+        std::fs::remove_file(&path).unwrap();
+    }
+    let volume = Volume::new(SIZE);
+    let _server = start(&path, &volume);
+    guest.connect(&path).unwrap();
+    for slot in 0..SLOTS {
+        assert_eq!(guest.wait(0), (slot, 0, 1));
+        assert_eq!(volume.bytes(usize::from(slot) * 4096, 4096), [slot as u8 + 1; 4096]);
+    }
+    assert_eq!(guest.poll(0), None);
+}

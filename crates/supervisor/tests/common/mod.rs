@@ -1,0 +1,294 @@
+//! A node of one VM in a temporary directory.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use dyad_blockdev::{Backend, Done, Request, Server};
+use dyad_desired::Firmware;
+use dyad_supervisor::cgroup::Cgroup;
+use dyad_supervisor::command::{Host, Version};
+use dyad_supervisor::{
+    Accelerator, Disk, Event, EventKind, Network, Observed, Phase, Runner, Settings, Subscription, VmSpec,
+};
+use tokio::sync::mpsc;
+
+pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+pub const VM: &str = "vm";
+/// Longest wait for anything: an emulated boot on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A boot sector that says "hello", echoes what is typed, and says "bye" and switches off through ACPI when
+/// `q` is typed or the power button is pressed.
+const TALKATIVE: [u8; 84] = [
+    0x31, 0xc0, 0x8e, 0xd8, //             ds = 0
+    0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, // PM1 enable (0x602) = power button
+    0xbe, 0x46, 0x7c, 0xe8, 0x29, 0x00, // print hello
+    0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0x09, // loop: has the serial line (0x3f8) input?
+    0xba, 0xf8, 0x03, 0xec, 0x3c, 0x71, 0x74, 0x0a, 0xee, // q: off, else echo
+    0xba, 0x00, 0x06, 0xed, 0xf6, 0xc4, 0x01, 0x74, 0xe6, // PM1 status (0x600): power button? else loop
+    0xbe, 0x4e, 0x7c, 0xe8, 0x09, 0x00, // off: print bye
+    0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xeb, 0xfe, // PM1 control (0x604) = sleep enable, type S5
+    0xba, 0xf8, 0x03, 0xac, 0x84, 0xc0, 0x74, 0x03, 0xee, 0xeb, 0xf8, 0xc3, // print: bytes at si up to 0
+    b'h', b'e', b'l', b'l', b'o', b'\r', b'\n', 0, b'b', b'y', b'e', b'\r', b'\n', 0,
+];
+
+/// A boot sector that writes "x" and hears nothing.
+pub const DEAF: [u8; 9] = [
+    0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, // x to the serial line
+    0xf4, 0xeb, 0xfd, // halt for ever
+];
+
+struct BootDisk(Mutex<Vec<u8>>);
+
+impl Backend for BootDisk {
+    fn submit(&self, request: Request, done: Done) {
+        let mut data = self.0.lock().unwrap();
+        let read = match request {
+            Request::Read { offset, len } => Bytes::copy_from_slice(&data[offset as usize..][..len as usize]),
+            Request::Write { offset, data: new } => {
+                data[offset as usize..][..new.len()].copy_from_slice(&new);
+                Bytes::new()
+            }
+            Request::Flush => Bytes::new(),
+            Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
+                data[offset as usize..][..len as usize].fill(0);
+                Bytes::new()
+            }
+        };
+        drop(data);
+        done(Ok(read));
+    }
+
+    fn size(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+}
+
+pub struct Node {
+    pub runner: Runner,
+    pub settings: Settings,
+    events: mpsc::UnboundedReceiver<Event>,
+    seen: Vec<EventKind>,
+    socket: PathBuf,
+    _disk: dyad_blockdev::Handle,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    pub fn new() -> Self {
+        Self::with_code(&TALKATIVE)
+    }
+
+    pub fn with_code(code: &[u8]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("disk.sock");
+        let mut disk = vec![0; 1 << 20];
+        disk[..code.len()].copy_from_slice(code);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let backend = Arc::new(BootDisk(Mutex::new(disk)));
+        let handle = Server::start(&socket, backend, dyad_blockdev::Config::new("boot")).unwrap();
+        let settings = Settings {
+            run_dir: dir.path().join("vms"),
+            state_dir: dir.path().join("state"),
+            cgroup_root: cgroup_root(dir.path()),
+            launcher: exec_launcher(),
+            ovmf_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
+            host: Host {
+                qemu: QEMU.into(),
+                version: version(),
+                accelerator: Accelerator::Tcg,
+                ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+            },
+        };
+        let (runner, events) = Runner::new(settings.clone());
+        Self { runner, settings, events, seen: Vec::new(), socket, _disk: handle, _dir: dir }
+    }
+
+    pub fn spec(&self) -> VmSpec {
+        VmSpec {
+            name: VM.into(),
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: vec![Disk { socket: self.socket.clone() }],
+            network: Network::User,
+            changed: 1,
+        }
+    }
+
+    pub async fn start(&mut self) {
+        self.runner.start(&self.spec()).unwrap();
+    }
+
+    /// What a restart of `dyad-node` does to the runner.
+    pub fn restart_runner(&mut self) {
+        let (runner, events) = Runner::new(self.settings.clone());
+        self.runner = runner;
+        self.events = events;
+        self.seen.clear();
+    }
+
+    pub fn seen(&self) -> Observed {
+        self.runner.observed().remove(VM).unwrap()
+    }
+
+    pub fn cgroup(&self) -> Option<Cgroup> {
+        self.settings.cgroup_root.as_deref().map(|root| Cgroup::new(root, VM))
+    }
+
+    /// Wait for an event, whether it has come already or comes yet.
+    pub async fn runner_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.seen.iter().position(&wanted) {
+                return self.seen.remove(found);
+            }
+            let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
+            self.seen.push(event.unwrap_or_else(|_| panic!("waited too long, seen {:?}", self.seen)).unwrap().kind);
+        }
+    }
+
+    pub async fn phase(&self, phase: Phase) {
+        wait_for(&format!("the VM to be {phase}"), || self.seen().phase == phase).await;
+    }
+
+    /// Wait until the serial line has said `text`.
+    pub async fn read_until(&self, text: &str) -> Subscription {
+        let mut viewer = self.runner.console(VM).unwrap().subscribe();
+        let said = viewer.recent.clone();
+        read_on(&mut viewer, said, text).await;
+        viewer
+    }
+
+    /// Type until the answer comes: the line may just be connecting again.
+    pub async fn type_until(&self, input: &'static str, answer: &str) {
+        let console = self.runner.console(VM).unwrap();
+        let viewer = console.subscribe();
+        let mut seen = viewer.recent;
+        let mut output = viewer.output;
+        let deadline = Instant::now() + PATIENCE;
+        while !contains(&seen, answer) {
+            assert!(Instant::now() < deadline, "no answer to {input}");
+            let _ = console.send(Bytes::from_static(input.as_bytes()));
+            if let Ok(Ok(piece)) = tokio::time::timeout(Duration::from_millis(200), output.recv()).await {
+                seen.extend(piece);
+            }
+        }
+    }
+
+    /// Talk to the serial socket directly.
+    pub async fn raw_serial(&self, input: &'static str, answer: &'static str) -> String {
+        let path = self.settings.run_dir.join(VM).join("serial.sock");
+        let talk = move || {
+            let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(input.as_bytes()).unwrap();
+            let mut said = Vec::new();
+            while !contains(&said, answer) {
+                let mut buffer = [0; 64];
+                let count = stream.read(&mut buffer).unwrap();
+                assert!(count > 0, "the line was closed");
+                said.extend(&buffer[..count]);
+            }
+            String::from_utf8_lossy(&said).into_owned()
+        };
+        tokio::task::spawn_blocking(talk).await.unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for seen in self.runner.observed().values() {
+            if let Some(pid) = seen.pid {
+                kill_process(pid);
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        if let Some(root) = &self.settings.cgroup_root {
+            let _ = Cgroup::new(root, VM).kill();
+            let _ = std::fs::remove_dir(Cgroup::new(root, VM).dir());
+            while std::fs::remove_dir(root).is_err() && root.exists() && Instant::now() < deadline {
+                let _ = std::fs::remove_dir(Cgroup::new(root, VM).dir());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+}
+
+pub async fn read_more(viewer: &mut Subscription, text: &str) {
+    read_on(viewer, Vec::new(), text).await;
+}
+
+async fn read_on(viewer: &mut Subscription, mut said: Vec<u8>, text: &str) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !contains(&said, text) {
+        let piece = tokio::time::timeout_at(deadline, viewer.output.recv()).await;
+        let piece = piece.unwrap_or_else(|_| panic!("no {text:?} in {:?}", String::from_utf8_lossy(&said)));
+        said.extend(piece.unwrap());
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+pub async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !ready() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// True unless the process is gone or a zombie.
+pub fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+pub fn kill_process(pid: u32) {
+    signal(pid, rustix::process::Signal::KILL);
+}
+
+pub fn stop_process(pid: u32) {
+    signal(pid, rustix::process::Signal::STOP);
+}
+
+/// This test program again, as [`dyad_supervisor::exec_in_cgroup`].
+fn exec_launcher() -> Vec<std::ffi::OsString> {
+    let me = std::env::current_exe().unwrap();
+    vec![me.into(), "--exact".into(), "exec_helper".into(), "--nocapture".into()]
+}
+
+fn version() -> Version {
+    let output = std::process::Command::new(QEMU).arg("--version").output().unwrap();
+    Version::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
+}
+
+/// A cgroup of our own, if this machine lets us make one; else the tests run without.
+fn cgroup_root(dir: &Path) -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+    let mounted = mounts.lines().filter(|line| line.starts_with("cgroup2 ") || line.contains(" cgroup2 "));
+    let mount = mounted.filter_map(|line| line.split(' ').nth(1)).next();
+    let Some(mount) = mount else {
+        eprintln!("cgroup version 2 is not mounted: VMs run without a cgroup in this test");
+        return None;
+    };
+    let name = format!("dyad-test-{}", dir.file_name().unwrap().to_string_lossy());
+    let root = Path::new(mount).join(name);
+    match std::fs::create_dir(&root) {
+        Ok(()) => Some(root),
+        Err(error) => {
+            eprintln!("no cgroup can be made ({error}): VMs run without one in this test");
+            None
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The runner against a real QEMU (emulated processor) with a guest of 84 bytes.
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use dyad_desired::Firmware;
+use dyad_supervisor::{EventKind, Phase, RunnerError, VmSpec};
+
+/// Not a test: what [`exec_launcher`] starts. It becomes QEMU in the cgroup.
+#[test]
+fn exec_helper() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--nocapture")
+        && arguments.len() > at + 1
+    {
+        let error = dyad_supervisor::exec_in_cgroup(arguments[at + 1..].iter().cloned());
+        panic!("{error}");
+    }
+    // Run as a test it has no arguments and must say how it is used.
+    let usage = dyad_supervisor::exec_in_cgroup(Vec::new());
+    assert!(usage.to_string().contains("CGROUP -- PROGRAM"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_starts_talks_and_switches_itself_off() {
+    let mut node = Node::new();
+    node.start().await;
+    let EventKind::Started { pid } = node.runner_event(|kind| matches!(kind, EventKind::Started { .. })).await else {
+        unreachable!()
+    };
+    if let Some(cgroup) = node.cgroup() {
+        wait_for("the VM to be in its own cgroup", || cgroup.pids() == [pid]).await;
+    }
+    node.runner_event(|kind| *kind == EventKind::FirstOutput).await;
+    node.phase(Phase::Running).await;
+    let console = node.runner.console(VM).unwrap();
+    let mut viewer = node.read_until("hello\r\n").await;
+    assert!(console.send("ping".into()));
+    read_more(&mut viewer, "ping").await;
+    assert!(node.runner.vnc(VM).unwrap().exists());
+    assert!(console.send("q".into()));
+    node.phase(Phase::ShutDown).await;
+    read_more(&mut viewer, "bye\r\n").await;
+    assert!(!alive(pid), "QEMU has ended");
+    assert!(node.cgroup().is_none_or(|cgroup| !cgroup.dir().exists()));
+    assert_eq!(node.seen().note.unwrap(), "The guest switched itself off.");
+    node.runner.forget(VM);
+    assert!(node.runner.observed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_asked_to_shut_down_does() {
+    let mut node = Node::new();
+    node.start().await;
+    node.read_until("hello").await;
+    node.runner.shut_down(VM, 60);
+    node.phase(Phase::Off).await;
+    let subscription = node.runner.console(VM).unwrap().subscribe();
+    assert!(String::from_utf8_lossy(&subscription.recent).contains("bye"), "it was not killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_does_not_react_is_killed_at_the_end_of_the_grace() {
+    let mut node = Node::with_code(&DEAF);
+    node.start().await;
+    node.read_until("x").await;
+    node.runner.shut_down(VM, 1);
+    node.phase(Phase::Off).await;
+    assert_eq!(node.seen().crashes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_vm_is_gone_at_once_even_while_frozen() {
+    let mut node = Node::new();
+    node.start().await;
+    node.read_until("hello").await;
+    let pid = node.seen().pid.unwrap();
+    match node.cgroup() {
+        Some(cgroup) => std::fs::write(cgroup.dir().join("cgroup.freeze"), "1").unwrap(),
+        None => stop_process(pid),
+    }
+    node.runner.kill(VM);
+    node.phase(Phase::Off).await;
+    assert!(!alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_runner_finds_a_running_vm_and_its_serial_line() {
+    let mut node = Node::new();
+    node.start().await;
+    node.read_until("hello").await;
+    let pid = node.seen().pid.unwrap();
+    node.restart_runner();
+    assert!(alive(pid), "the end of the runner is not the end of the VM");
+    node.runner.adopt().unwrap();
+    assert_eq!(node.seen().pid, Some(pid));
+    assert_eq!(node.runner.running(), [VM]);
+    let (start, again) = (node.seen(), node.spec());
+    node.runner.start(&again).unwrap();
+    assert_eq!(node.seen(), start, "a VM has at most one process");
+    node.runner_event(|kind| *kind == EventKind::Adopted { pid }).await;
+    node.type_until("ping", "ping").await;
+    node.runner.shut_down(VM, 60);
+    node.phase(Phase::Off).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_of_the_guest_is_seen_also_if_nobody_watched() {
+    let mut node = Node::new();
+    node.start().await;
+    node.phase(Phase::Running).await;
+    node.read_until("hello").await;
+    let pid = node.seen().pid.unwrap();
+    node.restart_runner();
+    // Nobody watches: the guest is told over its own serial line to switch off.
+    let said = node.raw_serial("q", "bye").await;
+    assert!(said.contains("bye"));
+    assert!(alive(pid), "QEMU waits for us");
+    node.runner.adopt().unwrap();
+    node.phase(Phase::ShutDown).await;
+    // And also if we die before anyone was told.
+    node.restart_runner();
+    node.runner.adopt().unwrap();
+    assert_eq!(node.seen().phase, Phase::ShutDown);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_died_while_nobody_watched_is_a_crash() {
+    let mut node = Node::new();
+    node.start().await;
+    node.phase(Phase::Running).await;
+    let pid = node.seen().pid.unwrap();
+    node.restart_runner();
+    kill_process(pid);
+    wait_for("the end of QEMU", || !alive(pid)).await;
+    node.runner.adopt().unwrap();
+    let seen = node.seen();
+    assert_eq!((seen.phase, seen.crashes), (Phase::Crashed, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_is_told_with_the_words_of_qemu_and_counted() {
+    let mut node = Node::new();
+    let spec = VmSpec { cpus: 100_000, ..node.spec() };
+    for crashes in 1..=2 {
+        node.runner.start(&spec).unwrap();
+        node.phase(Phase::Crashed).await;
+        let seen = node.seen();
+        assert_eq!(seen.crashes, crashes);
+        assert!(seen.note.as_ref().unwrap().contains("CPUs"), "{:?}", seen.note);
+    }
+    // A run that ends well ends the series.
+    node.start().await;
+    node.read_until("hello").await;
+    node.runner.kill(VM);
+    node.phase(Phase::Off).await;
+    assert_eq!(node.seen().crashes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_program_is_a_sentence() {
+    let mut node = Node::new();
+    node.settings.cgroup_root = None;
+    node.settings.host.qemu = "/nonexistent/qemu".into();
+    node.restart_runner();
+    let spec = VmSpec { disks: vec![], ..node.spec() };
+    let error = node.runner.start(&spec).unwrap_err();
+    assert!(matches!(error, RunnerError::Spawn { .. }));
+    assert!(error.to_string().contains("check that QEMU is installed"));
+    assert_eq!(node.seen().phase, Phase::Crashed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_uefi_vm_has_its_own_variables() {
+    let mut node = Node::new();
+    let spec = VmSpec { firmware: Firmware::Uefi, ..node.spec() };
+    node.runner.start(&spec).unwrap();
+    node.phase(Phase::Running).await;
+    let vars = node.settings.state_dir.join("vm.vars");
+    let template = std::fs::metadata(&node.settings.ovmf_vars).unwrap().len();
+    assert_eq!(std::fs::metadata(&vars).unwrap().len(), template);
+    node.runner.kill(VM);
+    node.phase(Phase::Off).await;
+    node.runner.delete(VM);
+    assert!(!vars.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
+    let mut node = Node::new();
+    let Some(cgroup) = node.cgroup() else { return };
+    cgroup.create().unwrap();
+    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    std::fs::write(cgroup.dir().join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    node.runner.adopt().unwrap();
+    let status = tokio::task::spawn_blocking(move || stranger.wait().unwrap()).await.unwrap();
+    assert!(!status.success());
+    wait_for("the end of the cgroup", || !cgroup.dir().exists()).await;
+}
+
+#[tokio::test]
+async fn the_trial_tells_what_works() {
+    use dyad_supervisor::accelerator::{TRIAL, try_out};
+    let dir = tempfile::tempdir().unwrap();
+    assert!(try_out(QEMU.as_ref(), dir.path(), "tcg", TRIAL).await, "emulation boots a sector");
+    assert!(!try_out(QEMU.as_ref(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
+    assert!(!try_out(QEMU.as_ref(), dir.path(), "nonsense", TRIAL).await);
+    assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", TRIAL).await);
+    let limit = Duration::from_secs(3);
+    let decided = dyad_supervisor::accelerator::decide(QEMU.as_ref(), dir.path(), limit).await;
+    let again = dyad_supervisor::accelerator::decide("/nonexistent".as_ref(), dir.path(), limit).await;
+    assert_eq!(decided, again, "the second answer comes from the note");
+}
