@@ -85,7 +85,7 @@ impl Mirror {
         let send = matches!(self.phase, Phase::Steady | Phase::Source);
         pending.peer = send.then_some(false);
         let (id, change) = (pending.id, pending.change);
-        self.command(StoreCommand::Volume(change), Purpose::Change { id });
+        self.command(StoreCommand::Volume(change), Purpose::Change { id, change });
         if send {
             let op = self.ask(Ask::Change { id });
             self.send(Body::Volume { op, change });
@@ -96,13 +96,13 @@ impl Mirror {
         self.changes.queue.front_mut().filter(|pending| pending.id == id && pending.running)
     }
 
-    pub(crate) fn on_change_stored(&mut self, id: u64, ok: bool) {
+    pub(crate) fn on_change_stored(&mut self, id: u64, change: VolumeChange, ok: bool) {
+        if ok {
+            // Also when nobody waits for it any more: the table in memory is what the store has.
+            self.apply_change(change);
+        }
         if let Some(pending) = self.pending(id) {
-            let change = pending.change;
             pending.local = Some(ok);
-            if ok {
-                self.apply_change(change);
-            }
             self.finish_change();
         }
     }

@@ -132,9 +132,28 @@ impl Mirror {
         }
     }
 
-    /// Locks an extent and reads it in order to send it.
+    /// Locks an extent in order to send it.
     pub(crate) fn read_copy(&mut self, volume: VolumeId, extent: u64) {
         self.locks.insert((volume, extent));
+        self.copy_waits.insert((volume, extent));
+        self.pump_copy_reads();
+    }
+
+    /// Reads locked extents whose writes in flight are all in the store. One that waits for space would be missing from
+    /// the copy, and nothing would send it later.
+    pub(crate) fn pump_copy_reads(&mut self) {
+        if self.copy_waits.is_empty() {
+            return;
+        }
+        for (volume, extent) in self.copy_waits.clone() {
+            if self.all_stored(volume, &(extent..extent + 1)) {
+                self.copy_waits.remove(&(volume, extent));
+                self.emit_copy_read(volume, extent);
+            }
+        }
+    }
+
+    fn emit_copy_read(&mut self, volume: VolumeId, extent: u64) {
         let purpose = Purpose::CopyRead { generation: self.generation, volume, extent };
         self.command(StoreCommand::ReadExtent { volume, extent }, purpose);
     }

@@ -8,6 +8,9 @@ use crate::types::*;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A read is repaired and tried again this often; then it is answered from the peer's copy alone.
+const REPAIRS: u32 = 2;
+
 /// Where the peer's part of a write is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerPart {
@@ -38,8 +41,10 @@ pub(crate) struct Ticket {
     pub volume: VolumeId,
     pub op: GuestOp,
     pub state: State,
-    /// The local copy could not be read this often.
-    pub failures: u32,
+    /// The local copy could not be read: starts only when the peer can help.
+    pub needs_peer: bool,
+    /// Repairs begun for it.
+    pub repairs: u32,
 }
 
 /// Requests by order of arrival.
@@ -53,6 +58,11 @@ pub(crate) struct Tickets {
 impl Tickets {
     pub fn open(&self) -> usize {
         self.map.values().filter(|ticket| ticket.req.is_some()).count()
+    }
+
+    /// The request is a write in flight as this command.
+    pub fn writes_as(&self, id: u64, command: StoreOp) -> bool {
+        self.map.get(&id).is_some_and(|t| matches!(t.state, State::Writing { op, .. } if op == command))
     }
 
     /// Guest requests wait or run: resync makes room.
@@ -73,7 +83,9 @@ impl Mirror {
         }
         self.tickets.next += 1;
         let id = self.tickets.next;
-        self.tickets.map.insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, failures: 0 });
+        self.tickets
+            .map
+            .insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: 0 });
         self.tickets.queued.insert(id);
     }
 
@@ -103,7 +115,7 @@ impl Mirror {
             let Some(ticket) = self.tickets.map.get(&id) else {
                 continue;
             };
-            let (volume, op, failures) = (ticket.volume, ticket.op.clone(), ticket.failures);
+            let (volume, op) = (ticket.volume, ticket.op.clone());
             if matches!(op, GuestOp::Peek { .. }) && self.view.is_some_and(|view| !view.me) {
                 self.complete(id, Err(GuestError::NotInSync));
                 continue;
@@ -113,7 +125,7 @@ impl Mirror {
             }
             let started = match op {
                 GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
-                    self.start_read(id, volume, block, count, failures)
+                    self.start_read(id, volume, block, count)
                 }
                 GuestOp::Write { .. } | GuestOp::Discard { .. } => self.start_write(id, volume, op),
                 GuestOp::Flush => {
@@ -135,13 +147,14 @@ impl Mirror {
     }
 
     /// Reads wait for overlapping writes in flight: what a read shows must never un-happen.
-    fn start_read(&mut self, id: u64, volume: VolumeId, block: u64, count: u64, failures: u32) -> bool {
+    fn start_read(&mut self, id: u64, volume: VolumeId, block: u64, count: u64) -> bool {
+        let (needs_peer, repairs) = self.tickets.map.get(&id).map_or((false, 0), |t| (t.needs_peer, t.repairs));
         let state = &self.volumes[&volume];
         let clash = state.writing.values().any(|w| w.block < block + count && block < w.block + w.count);
-        if clash || (failures > 0 && self.locked(volume, block, count)) {
+        if clash || (needs_peer && self.locked(volume, block, count)) {
             return false;
         }
-        if failures > 0 && !self.peer_has(volume, &extents_of(block, count)) {
+        if needs_peer && !self.peer_has(volume, &extents_of(block, count)) {
             // Damaged here: with both as members the peer's copy is worth waiting for, without it there is none.
             if !self.both() {
                 self.complete(id, Err(GuestError::Corrupt));
@@ -150,7 +163,7 @@ impl Mirror {
         }
         self.set_state(id, State::Reading);
         self.volumes.get_mut(&volume).expect("looked up above").reading += 1;
-        if failures > 1 {
+        if repairs > REPAIRS {
             self.heal_all(id, volume, block, count);
         } else {
             self.command(StoreCommand::Read { volume, block, count }, Purpose::GuestRead { ticket: id });
@@ -178,15 +191,25 @@ impl Mirror {
             Err(StoreError::Corrupt { blocks }) => Some(blocks),
             Err(StoreError::Io | StoreError::NoSpace) => None,
         };
-        ticket.failures += 1;
-        let failures = ticket.failures;
-        let extents = extents_of(block, count);
-        let ready = self.peer_has(volume, &extents) && !self.locked(volume, block, count);
-        match bad {
-            Some(blocks) if failures == 1 && ready => self.heal_blocks(id, volume, &blocks),
-            _ if ready && failures <= 2 => self.heal_all(id, volume, block, count),
-            _ => self.requeue_read(id, volume),
+        ticket.needs_peer = true;
+        ticket.repairs += 1;
+        let repairs = ticket.repairs;
+        if !self.peer_has(volume, &extents_of(block, count)) || self.locked(volume, block, count) {
+            self.repair_later(id, volume);
+        } else {
+            match bad {
+                Some(blocks) if repairs <= REPAIRS => self.heal_blocks(id, volume, &blocks),
+                _ => self.heal_all(id, volume, block, count),
+            }
         }
+    }
+
+    /// A repair could not be made, or not finished: the read starts again when the peer can help.
+    pub(crate) fn repair_later(&mut self, id: u64, volume: VolumeId) {
+        if let Some(ticket) = self.tickets.map.get_mut(&id) {
+            ticket.repairs -= 1;
+        }
+        self.requeue_read(id, volume);
     }
 
     pub(crate) fn read_over(&mut self, volume: VolumeId) {
@@ -347,6 +370,18 @@ impl Mirror {
             PeerPart::Sent(sent) => sent != generation,
             PeerPart::Held => false,
         });
+    }
+
+    /// Every guest write in flight to these extents is in the local store.
+    pub(crate) fn all_stored(&self, volume: VolumeId, extents: &std::ops::Range<u64>) -> bool {
+        let Some(state) = self.volumes.get(&volume) else {
+            return true;
+        };
+        state.writing.iter().all(|(id, span)| {
+            let reach = extents_of(span.block, span.count);
+            let clear = reach.end <= extents.start || extents.end <= reach.start;
+            clear || self.tickets.map.get(id).is_none_or(|t| matches!(t.state, State::Writing { stored: true, .. }))
+        })
     }
 
     /// A write kept local is in flight.

@@ -149,7 +149,7 @@ impl Mirror {
     pub(crate) fn abort_heals(&mut self) {
         for (_, heal) in std::mem::take(&mut self.heals.map) {
             if let Some(ticket) = heal.ticket {
-                self.requeue_read(ticket, heal.volume);
+                self.repair_later(ticket, heal.volume);
             }
         }
     }

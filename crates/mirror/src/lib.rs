@@ -37,12 +37,17 @@ mod handshake;
 mod heal;
 mod machine;
 mod message;
+#[cfg(any(test, feature = "testing"))]
+pub mod oracle;
 mod peer;
 mod reconcile;
 mod replica;
 mod resync;
 mod store;
 mod types;
+
+#[cfg(test)]
+mod tests;
 
 pub use event::*;
 pub use extents::ExtentSet;

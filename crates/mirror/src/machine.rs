@@ -106,6 +106,8 @@ pub struct Mirror {
     pub(crate) changes: Changes,
     /// Extents whose guest writes wait: being copied or repaired.
     pub(crate) locks: BTreeSet<(VolumeId, u64)>,
+    /// Locked extents to be copied whose writes in flight are not in the store yet.
+    pub(crate) copy_waits: BTreeSet<(VolumeId, u64)>,
     /// Volumes whose writer was taken away and whose requests are still in flight.
     pub(crate) draining: BTreeSet<VolumeId>,
     /// Something changed that may let writes in flight complete.
@@ -149,6 +151,7 @@ impl Mirror {
             heals: Heals::default(),
             changes: Changes::default(),
             locks: BTreeSet::new(),
+            copy_waits: BTreeSet::new(),
             draining: BTreeSet::new(),
             recheck: false,
             out: Vec::new(),
@@ -291,6 +294,7 @@ impl Mirror {
         self.pump_store();
         self.advance_handshake();
         self.advance_copier();
+        self.pump_copy_reads();
         self.advance_reconcile();
         self.advance_resync();
         if std::mem::take(&mut self.recheck) {

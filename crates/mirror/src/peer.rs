@@ -106,6 +106,7 @@ impl Mirror {
         self.reconcile = None;
         self.copier = None;
         self.locks.clear();
+        self.copy_waits.clear();
         self.abort_heals();
         self.requeue_changes();
         self.restart_round();

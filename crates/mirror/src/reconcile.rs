@@ -128,6 +128,7 @@ impl Mirror {
         self.phase = Phase::Steady;
         self.trusted = true;
         self.locks.clear();
+        self.copy_waits.clear();
         let equal: Vec<(VolumeId, Seq)> = self.volumes.iter().map(|(&id, v)| (id, v.assigned)).collect();
         for (volume, seq) in equal {
             self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);

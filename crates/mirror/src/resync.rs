@@ -43,6 +43,8 @@ impl Mirror {
         let mut missing = BTreeSet::new();
         for (&id, volume) in &self.volumes {
             let set = work.entry(id).or_default();
+            // What is in flight since before this session may be marked nowhere yet; its copy waits for it.
+            volume.writing.values().for_each(|span| set.insert(extents_of(span.block, span.count)));
             if peer.contains_key(&id) {
                 set.union(&volume.dirty);
             } else {

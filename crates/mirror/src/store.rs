@@ -58,6 +58,7 @@ pub(crate) enum Purpose {
     },
     Change {
         id: u64,
+        change: VolumeChange,
     },
     /// Only success matters.
     Quiet,
@@ -147,8 +148,23 @@ impl Mirror {
         self.store.ops.insert(op, entry);
     }
 
+    /// Forgets what waits for space and is wanted no more: the peer's writes of an earlier generation, which it will
+    /// never hear acknowledged, and writes of guests that are gone or were given anew. Applied late they would
+    /// change what was read since.
+    fn drop_stale(&mut self) {
+        let (generation, tickets) = (self.generation, &self.tickets);
+        self.store.stalled.retain(|op, entry| match entry.purpose {
+            // The table in memory has changed already.
+            _ if matches!(entry.command, StoreCommand::Volume(_)) => true,
+            Purpose::Replica { generation: asked, .. } => asked == generation,
+            Purpose::GuestWrite { ticket } => tickets.writes_as(ticket, *op),
+            _ => true,
+        });
+    }
+
     /// Repeats what waits for space once nothing that could overtake it is in flight.
     pub(crate) fn pump_store(&mut self) {
+        self.drop_stale();
         if self.store.stalled.is_empty() {
             if std::mem::take(&mut self.store.full) {
                 self.tell_full(false);
@@ -255,7 +271,7 @@ impl Mirror {
             }
             Purpose::HealRead { heal } => self.on_heal_read(heal, result),
             Purpose::HealWrite { heal } => self.on_heal_written(heal),
-            Purpose::Change { id } => self.on_change_stored(id, result.is_ok()),
+            Purpose::Change { id, change } => self.on_change_stored(id, change, result.is_ok()),
             Purpose::Quiet => {}
         }
     }

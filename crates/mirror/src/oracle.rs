@@ -1,0 +1,150 @@
+//! A naive judge of a replicated disk: which values may a block hold, given what guests were told?
+//!
+//! For tests and the simulator (feature `testing`). It knows nothing of nodes or messages.
+
+use crate::types::{BLOCK, VolumeId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A value written to a block: unique over a run; 0 is "never written or discarded".
+pub type Value = u64;
+
+/// What a block may hold.
+#[derive(Debug, Clone)]
+struct Cell {
+    /// Values a read may show now.
+    now: BTreeSet<Value>,
+    /// Values it may hold after every in-sync memory was lost.
+    durable: BTreeSet<Value>,
+    /// Writes issued and not answered.
+    open: BTreeSet<Value>,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self { now: BTreeSet::from([0]), durable: BTreeSet::from([0]), open: BTreeSet::new() }
+    }
+}
+
+/// What a flush will have made durable when it is answered.
+#[derive(Debug, Clone)]
+pub struct FlushMark {
+    cells: BTreeMap<u64, BTreeSet<Value>>,
+    values: Value,
+}
+
+/// The judge.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    cells: BTreeMap<(VolumeId, u64), Cell>,
+    values: Value,
+}
+
+/// A block filled with a value.
+pub fn fill(value: Value) -> Vec<u8> {
+    value.to_le_bytes().repeat(BLOCK / 8)
+}
+
+/// The value a block is filled with; an error if it is not filled with one.
+pub fn value_of(block: &[u8]) -> Result<Value, String> {
+    let first: [u8; 8] = block[..8].try_into().map_err(|_| "a short block".to_owned())?;
+    if block.chunks(8).all(|chunk| chunk == first) {
+        Ok(Value::from_le_bytes(first))
+    } else {
+        Err("a block is a mixture of values".into())
+    }
+}
+
+impl Oracle {
+    /// A write (or, with `discard`, a discard) of `count` blocks begins: the data to write, and its value.
+    pub fn issue(&mut self, volume: VolumeId, block: u64, count: u64) -> (Value, Bytes) {
+        self.values += 1;
+        let value = self.values;
+        for block in block..block + count {
+            let cell = self.cells.entry((volume, block)).or_default();
+            cell.now.insert(value);
+            cell.durable.insert(value);
+            cell.open.insert(value);
+        }
+        (value, Bytes::from(fill(value).repeat(count as usize)))
+    }
+
+    /// Whether a write to these blocks is open: the harness keeps guests from racing with themselves.
+    pub fn is_open(&self, volume: VolumeId, block: u64, count: u64) -> bool {
+        (block..block + count).any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
+    }
+
+    /// The write was answered as done.
+    pub fn acknowledge(&mut self, volume: VolumeId, block: u64, count: u64, value: Value) {
+        for block in block..block + count {
+            if let Some(cell) = self.cells.get_mut(&(volume, block)) {
+                cell.open.remove(&value);
+                cell.now = BTreeSet::from([value]);
+            }
+        }
+    }
+
+    /// The guest died: its open writes may or may not have happened.
+    pub fn guest_died(&mut self, volume: VolumeId) {
+        for (_, cell) in self.cells.range_mut((volume, 0)..=(volume, u64::MAX)) {
+            cell.open.clear();
+        }
+    }
+
+    /// A flush begins.
+    pub fn flush_begins(&self, volume: VolumeId) -> FlushMark {
+        let cells = self.cells.range((volume, 0)..=(volume, u64::MAX));
+        FlushMark { cells: cells.map(|(&(_, b), cell)| (b, cell.now.clone())).collect(), values: self.values }
+    }
+
+    /// It was answered as done.
+    pub fn flushed(&mut self, volume: VolumeId, mark: &FlushMark) {
+        for (&block, then) in &mark.cells {
+            if let Some(cell) = self.cells.get_mut(&(volume, block)) {
+                let durable: BTreeSet<Value> =
+                    cell.durable.iter().copied().filter(|value| *value > mark.values || then.contains(value)).collect();
+                cell.durable = durable;
+            }
+        }
+    }
+
+    /// Every memory that held acknowledged writes is gone: only what was flushed is promised.
+    pub fn memories_lost(&mut self) {
+        for cell in self.cells.values_mut() {
+            cell.now = cell.durable.clone();
+        }
+    }
+
+    /// A guest read these blocks.
+    ///
+    /// # Errors
+    /// Says which block holds what it must not hold.
+    pub fn read(&mut self, volume: VolumeId, block: u64, data: &[u8]) -> Result<(), String> {
+        for (i, bytes) in data.chunks(BLOCK).enumerate() {
+            let block = block + i as u64;
+            let value = value_of(bytes)?;
+            let cell = self.cells.entry((volume, block)).or_default();
+            if !cell.now.contains(&value) {
+                return Err(format!(
+                    "volume {volume} block {block} reads as {value}, allowed: {:?}, open: {:?}",
+                    cell.now, cell.open
+                ));
+            }
+            if cell.open.is_empty() {
+                // What was seen once must not un-happen.
+                cell.now = BTreeSet::from([value]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a block may hold this value, without having been read by a guest.
+    pub fn allows(&self, volume: VolumeId, block: u64, value: Value) -> bool {
+        self.cells.get(&(volume, block)).map_or(value == 0, |cell| cell.now.contains(&value))
+    }
+
+    /// Every block ever written.
+    pub fn blocks(&self) -> impl Iterator<Item = (VolumeId, u64)> + '_ {
+        self.cells.keys().copied()
+    }
+}

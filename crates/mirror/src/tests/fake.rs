@@ -1,0 +1,194 @@
+//! A store in memory: what is done survives a crash of the process, what is synced survives the loss of power.
+
+use crate::oracle::{fill, value_of};
+use crate::*;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    pub volumes: BTreeMap<VolumeId, Content>,
+    pub dirty: BTreeMap<VolumeId, ExtentSet>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Content {
+    pub size: u64,
+    pub last: Stamp,
+    /// block → value
+    pub blocks: BTreeMap<u64, u64>,
+    pub confirmed: Seq,
+    /// extent → newest unconfirmed number that touched it
+    pub touched: BTreeMap<u64, Seq>,
+}
+
+#[derive(Debug, Default)]
+pub struct FakeStore {
+    pub live: Disk,
+    durable: Disk,
+    /// What the journal holds beyond `durable`, oldest first: a loss of power keeps some beginning of it.
+    journal: Vec<StoreCommand>,
+    /// Blocks that fail their checksum here.
+    pub bad: BTreeSet<(VolumeId, u64)>,
+    /// Data commands are refused.
+    pub full: bool,
+}
+
+impl FakeStore {
+    pub fn inventory(&self) -> Inventory {
+        Inventory {
+            volumes: self.live.volumes.iter().map(|(&id, c)| VolumeInfo { id, size: c.size, last: c.last }).collect(),
+            dirty: self.live.dirty.clone().into_iter().collect(),
+        }
+    }
+
+    /// The power fails: of the unsynced journal the first `keep` (modulo) commands survive.
+    pub fn power_loss(&mut self, keep: usize) {
+        let journal = std::mem::take(&mut self.journal);
+        self.live = self.durable.clone();
+        for command in journal.iter().take(keep % (journal.len() + 1)) {
+            apply(&mut self.live, command);
+        }
+        self.durable = self.live.clone();
+    }
+
+    pub fn run(&mut self, command: &StoreCommand) -> Result<StoreOutput, StoreError> {
+        match command {
+            StoreCommand::Read { volume, block, count } => {
+                let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
+                let range = *block..*block + *count;
+                let bad: Vec<u64> = range.clone().filter(|b| self.bad.contains(&(*volume, *b))).collect();
+                if !bad.is_empty() {
+                    return Err(StoreError::Corrupt { blocks: bad });
+                }
+                let data: Vec<u8> = range.flat_map(|b| fill(content.blocks.get(&b).copied().unwrap_or(0))).collect();
+                Ok(StoreOutput::Data(Bytes::from(data)))
+            }
+            StoreCommand::ReadExtent { volume, extent } => {
+                let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
+                let mut image = ExtentImage::default();
+                let mut data = Vec::new();
+                for bit in 0..EXTENT_BLOCKS {
+                    let block = extent * EXTENT_BLOCKS + bit;
+                    if self.bad.contains(&(*volume, block)) {
+                        image.bad |= 1 << bit;
+                    } else if let Some(&value) = content.blocks.get(&block) {
+                        image.present |= 1 << bit;
+                        data.extend(fill(value));
+                    }
+                }
+                image.data = Bytes::from(data);
+                Ok(StoreOutput::Extent(image))
+            }
+            StoreCommand::Tail { volume } => {
+                let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
+                Ok(StoreOutput::Tail(content.touched.keys().copied().collect()))
+            }
+            StoreCommand::Sync => {
+                self.durable = self.live.clone();
+                self.journal.clear();
+                Ok(StoreOutput::Done)
+            }
+            StoreCommand::MarkDirty { .. } | StoreCommand::ClearDirty | StoreCommand::Volume(_) => {
+                apply(&mut self.live, command);
+                // Facts are durable at once, and so is all before them in the same journal.
+                self.durable = self.live.clone();
+                self.journal.clear();
+                Ok(StoreOutput::Done)
+            }
+            StoreCommand::Confirm { .. } => {
+                apply(&mut self.live, command);
+                self.journal.push(command.clone());
+                Ok(StoreOutput::Done)
+            }
+            StoreCommand::Write { volume, .. }
+            | StoreCommand::Discard { volume, .. }
+            | StoreCommand::WriteExtent { volume, .. } => {
+                if self.full {
+                    return Err(StoreError::NoSpace);
+                }
+                if !self.live.volumes.contains_key(volume) {
+                    return Err(StoreError::NoVolume);
+                }
+                apply(&mut self.live, command);
+                self.journal.push(command.clone());
+                self.bad.retain(|&(v, b)| v != *volume || !writes(command, b));
+                Ok(StoreOutput::Done)
+            }
+        }
+    }
+}
+
+/// Whether a command changes a block.
+fn writes(command: &StoreCommand, block: u64) -> bool {
+    match command {
+        StoreCommand::Write { block: first, data, .. } => {
+            (*first..*first + (data.len() / BLOCK) as u64).contains(&block)
+        }
+        StoreCommand::Discard { block: first, count, .. } => (*first..*first + *count).contains(&block),
+        StoreCommand::WriteExtent { extent, image, wanted, .. } => {
+            block / EXTENT_BLOCKS == *extent && wanted & !image.bad & (1 << (block % EXTENT_BLOCKS)) != 0
+        }
+        _ => false,
+    }
+}
+
+fn apply(disk: &mut Disk, command: &StoreCommand) {
+    let mut touch = |volume: &VolumeId, stamp: &Stamp, runs: Vec<Run>| {
+        let Some(content) = disk.volumes.get_mut(volume) else { return };
+        content.last = content.last.max(*stamp);
+        for run in runs {
+            let (first, values): (u64, Vec<Option<u64>>) = match run {
+                Run::Data(first, data) => {
+                    (first, data.chunks(BLOCK).map(|b| Some(value_of(b).expect("whole values"))).collect())
+                }
+                Run::Absent(first, count) => (first, vec![None; count as usize]),
+            };
+            for (block, value) in (first..).zip(values) {
+                match value {
+                    Some(value) => content.blocks.insert(block, value),
+                    None => content.blocks.remove(&block),
+                };
+                if stamp.seq > content.confirmed {
+                    content.touched.insert(block / EXTENT_BLOCKS, stamp.seq);
+                }
+            }
+        }
+    };
+    match command {
+        StoreCommand::Write { volume, stamp, block, data } => {
+            touch(volume, stamp, vec![Run::Data(*block, data.clone())]);
+        }
+        StoreCommand::Discard { volume, stamp, block, count } => {
+            touch(volume, stamp, vec![Run::Absent(*block, *count)]);
+        }
+        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
+            touch(volume, stamp, image.runs(*extent, *wanted, u64::MAX));
+        }
+        StoreCommand::Confirm { volume, seq } => {
+            if let Some(content) = disk.volumes.get_mut(volume) {
+                content.confirmed = content.confirmed.max(*seq);
+                content.touched.retain(|_, touched| *touched > *seq);
+            }
+        }
+        StoreCommand::MarkDirty { marks } => {
+            for (volume, ranges) in marks {
+                let set = disk.dirty.entry(*volume).or_default();
+                ranges.iter().for_each(|range| set.insert(range.clone()));
+            }
+        }
+        StoreCommand::ClearDirty => disk.dirty.clear(),
+        StoreCommand::Volume(VolumeChange::Create { id, size } | VolumeChange::Resize { id, size }) => {
+            let content = disk.volumes.entry(*id).or_default();
+            content.size = content.size.max(*size);
+        }
+        StoreCommand::Volume(VolumeChange::Delete { id }) => {
+            disk.volumes.remove(id);
+            disk.dirty.remove(id);
+        }
+        StoreCommand::Read { .. }
+        | StoreCommand::ReadExtent { .. }
+        | StoreCommand::Tail { .. }
+        | StoreCommand::Sync => {}
+    }
+}

@@ -1,0 +1,479 @@
+//! Two mirrors over fake stores, an ideal register and an oracle: each step is one thing that may happen.
+
+use super::fake::FakeStore;
+use crate::oracle::{FlushMark, Oracle, Value};
+use crate::*;
+use std::collections::{BTreeMap, VecDeque};
+
+pub const EXTENTS: u64 = 6;
+pub const BLOCKS: u64 = EXTENTS * EXTENT_BLOCKS;
+/// Volume 1 is written by node 0, volume 2 by node 1, unless one of them is alone.
+pub const VOLUMES: [VolumeId; 2] = [1, 2];
+
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    Write {
+        volume: usize,
+        block: u64,
+        count: u64,
+    },
+    Discard {
+        volume: usize,
+        block: u64,
+        count: u64,
+    },
+    Read {
+        volume: usize,
+        block: u64,
+        count: u64,
+    },
+    Flush {
+        volume: usize,
+    },
+    /// The node's store runs this many of its commands.
+    Store {
+        node: usize,
+        count: usize,
+    },
+    /// This many messages reach the node.
+    Deliver {
+        node: usize,
+        count: usize,
+    },
+    LinkDown,
+    LinkUp,
+    Kill {
+        node: usize,
+    },
+    Power {
+        node: usize,
+        keep: usize,
+    },
+    Start {
+        node: usize,
+    },
+    /// The other node removes this one, if it may.
+    Remove {
+        node: usize,
+    },
+    /// The node learns the newest configuration.
+    Learn {
+        node: usize,
+    },
+    /// The clean peer becomes a member again.
+    Readd,
+    /// A block rots on one node.
+    Rot {
+        node: usize,
+        volume: usize,
+        block: u64,
+    },
+    Full {
+        node: usize,
+        full: bool,
+    },
+    Create,
+    Tick {
+        millis: u64,
+    },
+}
+
+#[derive(Debug)]
+enum Request {
+    Write { volume: VolumeId, block: u64, count: u64, value: Value },
+    Read { volume: VolumeId, block: u64 },
+    Flush { volume: VolumeId, mark: FlushMark },
+    Create,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    mirror: Option<Mirror>,
+    store: FakeStore,
+    commands: VecDeque<(StoreOp, StoreCommand)>,
+    inbox: VecDeque<PeerMessage>,
+    clean: bool,
+    /// Holds every acknowledged write in memory.
+    complete: bool,
+    knows: Epoch,
+}
+
+pub struct Pair {
+    now: Time,
+    nodes: [Node; 2],
+    session: Option<Session>,
+    sessions: Session,
+    epoch: Epoch,
+    members: [bool; 2],
+    ack_both: bool,
+    pub oracle: Oracle,
+    requests: BTreeMap<RequestId, (usize, Request)>,
+    next_req: RequestId,
+    next_volume: VolumeId,
+    pub healed: usize,
+    pub copied: u64,
+    pub log: Vec<String>,
+    healing: bool,
+}
+
+const STEP: Time = 1_000_000;
+
+impl Pair {
+    pub fn new() -> Self {
+        let mut nodes = [Node::default(), Node::default()];
+        for node in &mut nodes {
+            for id in VOLUMES {
+                let change = VolumeChange::Create { id, size: BLOCKS * BLOCK as u64 };
+                node.store.run(&StoreCommand::Volume(change)).expect("a fresh store");
+            }
+            node.complete = true;
+        }
+        let mut pair = Self {
+            now: 1,
+            nodes,
+            session: None,
+            sessions: 0,
+            epoch: 1,
+            members: [true, true],
+            ack_both: false,
+            oracle: Oracle::default(),
+            requests: BTreeMap::new(),
+            next_req: 0,
+            next_volume: 100,
+            healed: 0,
+            copied: 0,
+            log: Vec::new(),
+            healing: false,
+        };
+        for node in 0..2 {
+            pair.start(node);
+        }
+        pair.step(Step::LinkUp);
+        pair
+    }
+
+    fn both(&self) -> bool {
+        self.members == [true, true]
+    }
+
+    /// The node whose guests may run a volume now.
+    fn home(&self, volume: VolumeId) -> usize {
+        match self.members {
+            [true, true] => (volume as usize + 1) % 2,
+            [true, false] => 0,
+            _ => 1,
+        }
+    }
+
+    pub fn phase(&self, node: usize) -> Option<Phase> {
+        self.nodes[node].mirror.as_ref().map(Mirror::phase)
+    }
+
+    fn event(&mut self, node: usize, event: Event) {
+        let mut out = Vec::new();
+        let Some(mirror) = &mut self.nodes[node].mirror else { return };
+        mirror.handle(self.now, event, &mut out);
+        for action in out {
+            self.act(node, action);
+        }
+        if self.both() && (0..2).all(|n| self.phase(n) == Some(Phase::Steady)) {
+            self.nodes.iter_mut().for_each(|node| node.complete = true);
+        }
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        match action {
+            Action::Store { op, command } => self.nodes[node].commands.push_back((op, command)),
+            Action::Send(message) => {
+                if self.session.is_some() {
+                    self.nodes[1 - node].inbox.push_back(message);
+                }
+            }
+            Action::Complete { req, result } => self.complete(req, result),
+            Action::Disconnect(reason) => {
+                assert!(!matches!(reason, Reason::Hole | Reason::Protocol | Reason::TwoWriters), "{reason}");
+                self.step(Step::LinkDown);
+            }
+            Action::PeerClean => self.nodes[node].clean = true,
+            Action::PeerDirty => {
+                self.nodes[node].clean = false;
+                // As `quorum` does: the proposal is withdrawn, nothing was chosen.
+                self.ack_both = false;
+                self.view(node);
+            }
+            Action::Healed { .. } => self.healed += 1,
+            Action::Lost { .. } => panic!("something is lost although one copy was good\n{}", self.log.join("\n")),
+            Action::Progress(progress) => self.copied += progress.copied,
+            Action::Unwell { error } => panic!("the fake store has no such fault: {error}"),
+            Action::PeerStuck
+            | Action::NewerEpoch(_)
+            | Action::Drained { .. }
+            | Action::Full { .. }
+            | Action::VolumesChanged => {}
+        }
+    }
+
+    fn complete(&mut self, req: RequestId, result: Result<Reply, GuestError>) {
+        let Some((_, request)) = self.requests.remove(&req) else { return };
+        match (request, result) {
+            (Request::Write { volume, block, count, value }, Ok(Reply::Done)) => {
+                self.oracle.acknowledge(volume, block, count, value);
+            }
+            (Request::Flush { volume, mark }, Ok(Reply::Done)) => self.oracle.flushed(volume, &mark),
+            (Request::Read { volume, block }, Ok(Reply::Data(data))) => {
+                if let Err(e) = self.oracle.read(volume, block, &data) {
+                    panic!("{e}\n{}", self.log.join("\n"));
+                }
+            }
+            (Request::Create, _) => {}
+            (_, Err(GuestError::Closed)) => {}
+            (request, result) => panic!("{request:?} ended as {result:?}"),
+        }
+    }
+
+    fn request(&mut self, volume: VolumeId, op: GuestOp, request: Request) {
+        self.next_req += 1;
+        let (req, node) = (self.next_req, self.home(volume));
+        self.requests.insert(req, (node, request));
+        self.event(node, Event::Guest { req, volume, op });
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].mirror.is_some() {
+            return;
+        }
+        let inventory = self.nodes[node].store.inventory();
+        self.nodes[node].mirror = Some(Mirror::new(self.now, Tuning::default(), inventory));
+        self.nodes[node].commands.clear();
+        self.nodes[node].clean = false;
+        self.view(node);
+    }
+
+    /// Tells a node the configuration it knows: the newest, or for an older one nothing.
+    fn view(&mut self, node: usize) {
+        self.nodes[node].knows = self.epoch;
+        let view = View {
+            epoch: self.epoch,
+            me: self.members[node],
+            peer: self.members[1 - node],
+            ack_peer: self.ack_both || self.both(),
+            lead: node == 0,
+        };
+        for volume in VOLUMES {
+            let writer = if self.home(volume) == node { Writer::Me } else { Writer::Peer };
+            self.event(node, Event::Writer { volume, writer });
+        }
+        self.event(node, Event::View(view));
+    }
+
+    fn stop(&mut self, node: usize) {
+        self.nodes[node].mirror = None;
+        self.nodes[node].commands.clear();
+        self.kill_guests(node);
+        self.link_down();
+    }
+
+    fn kill_guests(&mut self, node: usize) {
+        for volume in VOLUMES {
+            if self.home(volume) == node {
+                self.oracle.guest_died(volume);
+            }
+        }
+        self.requests.retain(|_, (home, _)| *home != node);
+    }
+
+    fn link_down(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        for node in 0..2 {
+            self.nodes[node].inbox.clear();
+            self.event(node, Event::PeerDown { session });
+        }
+    }
+
+    pub fn step(&mut self, step: Step) {
+        self.now += STEP;
+        if !self.healing {
+            self.log.push(format!("{step:?}  phases {:?} {:?}", self.phase(0), self.phase(1)));
+        }
+        match step {
+            Step::Write { volume, block, count } | Step::Discard { volume, block, count } => {
+                let volume = VOLUMES[volume];
+                if self.oracle.is_open(volume, block, count) || self.nodes[self.home(volume)].mirror.is_none() {
+                    return;
+                }
+                let (value, data) = self.oracle.issue(volume, block, count);
+                let request = Request::Write { volume, block, count, value };
+                self.request(volume, GuestOp::Write { block, data }, request);
+            }
+            Step::Read { volume, block, count } => {
+                let volume = VOLUMES[volume];
+                if self.nodes[self.home(volume)].mirror.is_some() {
+                    self.request(volume, GuestOp::Read { block, count }, Request::Read { volume, block });
+                }
+            }
+            Step::Flush { volume } => {
+                let volume = VOLUMES[volume];
+                if self.nodes[self.home(volume)].mirror.is_some() {
+                    let mark = self.oracle.flush_begins(volume);
+                    self.request(volume, GuestOp::Flush, Request::Flush { volume, mark });
+                }
+            }
+            Step::Store { node, count } => {
+                for _ in 0..count {
+                    let Some((op, command)) = self.nodes[node].commands.pop_front() else { return };
+                    let result = self.nodes[node].store.run(&command);
+                    self.event(node, Event::Stored { op, result });
+                }
+            }
+            Step::Deliver { node, count } => {
+                for _ in 0..count {
+                    let Some(message) = self.nodes[node].inbox.pop_front() else { return };
+                    let Some(session) = self.session else { return };
+                    self.event(node, Event::Peer { session, message });
+                }
+            }
+            Step::LinkDown => self.link_down(),
+            Step::LinkUp => {
+                if self.session.is_none() && self.nodes.iter().all(|node| node.mirror.is_some()) {
+                    self.sessions += 1;
+                    self.session = Some(self.sessions);
+                    for node in 0..2 {
+                        self.event(node, Event::PeerUp { session: self.sessions });
+                    }
+                }
+            }
+            Step::Kill { node } => self.stop(node),
+            Step::Power { node, keep } => {
+                self.stop(node);
+                self.nodes[node].store.power_loss(keep);
+                self.nodes[node].complete = false;
+                if !(0..2).any(|n| self.members[n] && self.nodes[n].complete) {
+                    self.oracle.memories_lost();
+                }
+            }
+            Step::Start { node } => self.start(node),
+            Step::Remove { node } => {
+                if self.both() && self.nodes[1 - node].mirror.is_some() {
+                    self.kill_guests(node);
+                    self.event(node, Event::Hold);
+                    self.epoch += 1;
+                    self.members[node] = false;
+                    self.ack_both = false;
+                    self.nodes[1 - node].complete = true;
+                    self.view(1 - node);
+                }
+            }
+            Step::Learn { node } => {
+                if self.nodes[node].knows < self.epoch {
+                    self.view(node);
+                    self.event(node, Event::Resume);
+                }
+            }
+            Step::Readd => self.readd(),
+            Step::Rot { node, volume, block } => {
+                // Only one copy of a block may rot, and only while the other is good.
+                let place = (VOLUMES[volume], block);
+                let equal = self.both() && (0..2).all(|n| self.phase(n) == Some(Phase::Steady));
+                if equal && !self.nodes[1 - node].store.bad.contains(&place) {
+                    self.nodes[node].store.bad.insert(place);
+                }
+            }
+            Step::Full { node, full } => {
+                self.nodes[node].store.full = full;
+                if !full {
+                    self.event(node, Event::SpaceFreed);
+                }
+            }
+            Step::Create => {
+                let lead = if self.members[0] { 0 } else { 1 };
+                if self.nodes[lead].mirror.is_none() {
+                    return;
+                }
+                self.next_volume += 1;
+                self.next_req += 1;
+                let (req, id) = (self.next_req, self.next_volume);
+                self.requests.insert(req, (lead, Request::Create));
+                let change = VolumeChange::Create { id, size: BLOCKS * BLOCK as u64 };
+                self.event(lead, Event::Volume { req, change });
+            }
+            Step::Tick { millis } => {
+                self.now += millis * STEP;
+                for node in 0..2 {
+                    self.event(node, Event::Tick);
+                }
+            }
+        }
+    }
+
+    fn readd(&mut self) {
+        let Some(source) = (0..2).find(|&n| self.members == [n == 0, n == 1] && self.nodes[n].clean) else {
+            return;
+        };
+        if !self.ack_both {
+            self.ack_both = true;
+            return self.view(source);
+        }
+        self.epoch += 1;
+        self.members = [true, true];
+        self.ack_both = false;
+        self.nodes[source].clean = false;
+        // Everything acknowledged is at the new member too, from the moment it is one.
+        self.nodes[1 - source].complete = true;
+        // The other's guests move home: those here are shut down first.
+        self.kill_guests(source);
+        for volume in VOLUMES {
+            self.event(source, Event::Close { volume });
+        }
+        self.view(source);
+    }
+
+    /// Ends every fault and runs until nothing happens any more.
+    pub fn heal(&mut self) {
+        self.healing = true;
+        for node in 0..2 {
+            self.step(Step::Full { node, full: false });
+            self.step(Step::Start { node });
+        }
+        for _ in 0..400 {
+            self.step(Step::LinkUp);
+            for node in 0..2 {
+                self.step(Step::Learn { node });
+                self.step(Step::Store { node, count: 50 });
+                self.step(Step::Deliver { node, count: 50 });
+            }
+            self.step(Step::Readd);
+            self.step(Step::Tick { millis: 100 });
+        }
+        let trail = || self.log.join("\n");
+        assert!(self.both(), "the pair is not whole again\n{}", trail());
+        for node in 0..2 {
+            assert_eq!(self.phase(node), Some(Phase::Steady), "{}", trail());
+            assert_eq!(self.nodes[node].mirror.as_ref().map(Mirror::dirty_extents), Some(0));
+        }
+        assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, trail());
+        self.healing = false;
+    }
+
+    /// Both replicas hold the same, and only what they may.
+    pub fn judge(&self) {
+        let [a, b] = &self.nodes;
+        let trail = || self.log.join("\n");
+        let table = |node: &Node| node.store.live.volumes.iter().map(|(id, c)| (*id, c.size)).collect::<Vec<_>>();
+        assert_eq!(table(a), table(b), "{}", trail());
+        for (volume, block) in self.oracle.blocks() {
+            let value = |node: &Node| node.store.live.volumes[&volume].blocks.get(&block).copied().unwrap_or(0);
+            assert_eq!(value(a), value(b), "volume {volume} block {block}\n{}", trail());
+            assert!(
+                self.oracle.allows(volume, block, value(a)),
+                "volume {volume} block {block} ended as {}\n{}",
+                value(a),
+                trail()
+            );
+        }
+        for node in &self.nodes {
+            for content in node.store.live.volumes.values() {
+                assert!(content.touched.is_empty(), "a tail is left at rest\n{}", trail());
+            }
+        }
+    }
+}

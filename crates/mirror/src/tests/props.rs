@@ -1,0 +1,61 @@
+//! Random lives of a pair, judged by the oracle.
+
+use super::pair::{BLOCKS, Pair, Step};
+use proptest::prelude::*;
+
+fn span() -> impl Strategy<Value = (u64, u64)> {
+    (0..BLOCKS, 1u64..24).prop_map(|(block, count)| (block, count.min(BLOCKS - block)))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let node = 0usize..2;
+    let volume = 0usize..2;
+    prop_oneof![
+        12 => (volume.clone(), span()).prop_map(|(volume, (block, count))| Step::Write { volume, block, count }),
+        2 => (volume.clone(), span()).prop_map(|(volume, (block, count))| Step::Discard { volume, block, count }),
+        6 => (volume.clone(), span()).prop_map(|(volume, (block, count))| Step::Read { volume, block, count }),
+        4 => volume.clone().prop_map(|volume| Step::Flush { volume }),
+        20 => (node.clone(), 1usize..12).prop_map(|(node, count)| Step::Store { node, count }),
+        20 => (node.clone(), 1usize..12).prop_map(|(node, count)| Step::Deliver { node, count }),
+        2 => Just(Step::LinkDown),
+        4 => Just(Step::LinkUp),
+        1 => node.clone().prop_map(|node| Step::Kill { node }),
+        1 => (node.clone(), 0usize..50).prop_map(|(node, keep)| Step::Power { node, keep }),
+        4 => node.clone().prop_map(|node| Step::Start { node }),
+        2 => node.clone().prop_map(|node| Step::Remove { node }),
+        4 => node.clone().prop_map(|node| Step::Learn { node }),
+        4 => Just(Step::Readd),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, full)| Step::Full { node, full }),
+        1 => Just(Step::Create),
+        3 => (0u64..1500).prop_map(|millis| Step::Tick { millis }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 250, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_life_of_a_pair_breaks_a_promise(steps in prop::collection::vec(step(), 1..200)) {
+        let mut pair = Pair::new();
+        for step in steps {
+            pair.step(step);
+        }
+        pair.heal();
+        pair.judge();
+    }
+
+    #[test]
+    fn a_rotten_block_is_never_read(
+        steps in prop::collection::vec(prop_oneof![
+            8 => step().prop_filter("no crashes", |s| !matches!(s, Step::Kill { .. } | Step::Power { .. } | Step::Remove { .. })),
+            2 => (0usize..2, 0usize..2, 0..BLOCKS).prop_map(|(node, volume, block)| Step::Rot { node, volume, block }),
+        ], 1..120),
+    ) {
+        let mut pair = Pair::new();
+        pair.heal();
+        for step in steps {
+            pair.step(step);
+        }
+        pair.heal();
+    }
+}

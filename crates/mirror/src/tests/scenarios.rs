@@ -1,0 +1,140 @@
+//! Lives that once broke a promise, kept with the steps that did it.
+
+use super::pair::{Pair, Step::*};
+
+fn live(steps: impl IntoIterator<Item = super::pair::Step>) -> Pair {
+    let mut pair = Pair::new();
+    for step in steps {
+        pair.step(step);
+    }
+    pair.heal();
+    pair.judge();
+    pair
+}
+
+/// A creation kept back behind a copy that waited for space was forgotten with the session; the table in memory had it.
+#[test]
+fn a_creation_outlives_the_session_that_brought_it() {
+    live([
+        Kill { node: 0 },
+        Full { node: 1, full: true },
+        Start { node: 0 },
+        Create,
+        Write { volume: 0, block: 0, count: 1 },
+        Remove { node: 1 },
+        Write { volume: 0, block: 0, count: 1 },
+        Write { volume: 0, block: 16, count: 1 },
+        Learn { node: 1 },
+        LinkUp,
+        Store { node: 1, count: 4 },
+        Deliver { node: 0, count: 2 },
+        Store { node: 0, count: 6 },
+        Deliver { node: 1, count: 3 },
+        Store { node: 1, count: 1 },
+        Store { node: 0, count: 3 },
+        Deliver { node: 1, count: 2 },
+        Kill { node: 0 },
+    ]);
+}
+
+/// A creation was in flight at the store when its node was removed; the table in memory missed it.
+#[test]
+fn a_creation_in_flight_at_a_removal_is_not_forgotten() {
+    live([
+        Create,
+        Store { node: 0, count: 2 },
+        Store { node: 1, count: 2 },
+        Deliver { node: 1, count: 2 },
+        Deliver { node: 0, count: 3 },
+        Store { node: 0, count: 1 },
+        Deliver { node: 1, count: 1 },
+        Store { node: 1, count: 1 },
+        Deliver { node: 0, count: 1 },
+        Write { volume: 0, block: 0, count: 1 },
+        Remove { node: 0 },
+    ]);
+}
+
+/// A copy was read while a write to its extent waited for space; the copy lacked it, and nothing sent it later.
+#[test]
+fn a_copy_waits_for_the_writes_in_flight_to_its_extent() {
+    live([
+        Remove { node: 0 },
+        Write { volume: 0, block: 0, count: 1 },
+        LinkUp,
+        Full { node: 1, full: true },
+        Store { node: 0, count: 2 },
+        Deliver { node: 1, count: 2 },
+        Store { node: 1, count: 8 },
+    ]);
+}
+
+/// A write of the removed node waited for space at the survivor and was applied after the survivor's guests had read.
+#[test]
+fn a_write_of_an_older_epoch_that_waits_for_space_is_dropped() {
+    live([
+        Store { node: 0, count: 2 },
+        Store { node: 1, count: 2 },
+        Deliver { node: 0, count: 9 },
+        Deliver { node: 1, count: 9 },
+        Store { node: 0, count: 2 },
+        Store { node: 1, count: 2 },
+        Deliver { node: 0, count: 9 },
+        Deliver { node: 1, count: 9 },
+        Store { node: 0, count: 9 },
+        Store { node: 1, count: 9 },
+        Deliver { node: 0, count: 9 },
+        Deliver { node: 1, count: 9 },
+        Full { node: 0, full: true },
+        Write { volume: 1, block: 0, count: 15 },
+        Deliver { node: 0, count: 1 },
+        Store { node: 0, count: 9 },
+        Remove { node: 1 },
+        Read { volume: 1, block: 0, count: 1 },
+    ]);
+}
+
+/// A write of the two-member time waited for space when the peer was removed; the resync did not know of it.
+#[test]
+fn a_write_in_flight_before_the_session_is_part_of_the_resync() {
+    live([
+        Store { node: 1, count: 2 },
+        Write { volume: 1, block: 0, count: 1 },
+        Store { node: 0, count: 2 },
+        Deliver { node: 0, count: 2 },
+        Deliver { node: 1, count: 3 },
+        Deliver { node: 0, count: 1 },
+        Full { node: 1, full: true },
+        Store { node: 0, count: 1 },
+        Store { node: 1, count: 1 },
+        Deliver { node: 1, count: 1 },
+        Kill { node: 0 },
+        Remove { node: 0 },
+        Start { node: 0 },
+        Store { node: 1, count: 1 },
+        LinkUp,
+        Store { node: 0, count: 2 },
+        Deliver { node: 1, count: 2 },
+        Store { node: 1, count: 2 },
+    ]);
+}
+
+/// A repair was cut short by the link; the read was then wanted whole from the peer, whose copy had another bad block.
+#[test]
+fn each_copy_may_be_bad_in_another_block() {
+    let mut pair = Pair::new();
+    pair.heal();
+    pair.step(Write { volume: 1, block: 8, count: 16 });
+    pair.heal();
+    for step in [
+        Rot { node: 0, volume: 1, block: 15 },
+        Rot { node: 1, volume: 1, block: 16 },
+        Read { volume: 1, block: 12, count: 5 },
+        LinkDown,
+    ] {
+        pair.step(step);
+    }
+    pair.heal();
+    pair.judge();
+    assert_eq!(pair.healed, 1);
+}
