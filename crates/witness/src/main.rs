@@ -1,2 +1,158 @@
-//! dyad-witness
-fn main() {}
+//! `dyad-witness`: the witness daemon and its command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use dyad_link::{PairId, WITNESS_PORT};
+use dyad_witness::admin::{self, Command, Report};
+use dyad_witness::install::{Plan, STATE};
+use dyad_witness::server::{Config, PairSummary, Server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Files the daemon may have open: one for each connection.
+const OPEN_FILES: u64 = 65_536;
+
+/// The outside tiebreaker of Dyad pairs.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Serve pairs.
+    Run {
+        /// Directory of its key and records.
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        dir: PathBuf,
+        /// Address to listen on.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value_t = default_listen())]
+        listen: SocketAddr,
+    },
+    /// Print a one-time code to enrol one pair.
+    Code {
+        /// Directory of the running witness.
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        dir: PathBuf,
+    },
+    /// List the enrolled pairs.
+    List {
+        /// Directory of the running witness.
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        dir: PathBuf,
+    },
+    /// Remove a pair; its vote here is gone until it is enrolled again.
+    Forget {
+        /// Directory of the running witness.
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        dir: PathBuf,
+        /// The pair's id, as 'list' prints it.
+        pair: PairId,
+    },
+    /// Install this program as a systemd service and start it.
+    Install {
+        /// Install into the file tree of another system and do not start it.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+        root: PathBuf,
+        /// Address the service listens on.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value_t = default_listen())]
+        listen: SocketAddr,
+        /// Only print what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, WITNESS_PORT))
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if let Action::Install { root, listen, dry_run } = arguments.action {
+        return install(root, listen, dry_run);
+    }
+    tokio::runtime::Runtime::new().context("no runtime could be started")?.block_on(act(arguments.action))
+}
+
+async fn act(action: Action) -> Result<()> {
+    match action {
+        Action::Run { dir, listen } => run(dir, listen).await,
+        Action::Code { dir } => match admin::command(&dir, &Command::Code).await? {
+            Report::Code { code, seconds, fingerprint } => {
+                println!("{code}");
+                println!("Type this code on the pair within {} minutes. It works once.", seconds / 60);
+                println!("Fingerprint of this witness: {fingerprint}");
+                Ok(())
+            }
+            other => bail!("the witness gave an unexpected answer: {other:?}"),
+        },
+        Action::List { dir } => match admin::command(&dir, &Command::List).await? {
+            Report::Pairs(pairs) => {
+                pairs.iter().for_each(|pair| println!("{}", line(pair)));
+                Ok(())
+            }
+            other => bail!("the witness gave an unexpected answer: {other:?}"),
+        },
+        Action::Forget { dir, pair } => match admin::command(&dir, &Command::Forget(pair)).await? {
+            Report::Forgotten(true) => Ok(()),
+            _ => bail!("there is no pair {pair} here; 'dyad-witness list' names them all"),
+        },
+        Action::Install { .. } => unreachable!("handled without a runtime"),
+    }
+}
+
+/// One pair: id, nodes known, epoch, standing, name.
+fn line(pair: &PairSummary) -> String {
+    let nodes: String =
+        ['A', 'B'].into_iter().zip(pair.keys).map(|(node, key)| if key.is_some() { node } else { '-' }).collect();
+    let (epoch, standing) = match pair.epoch {
+        None => ("-".into(), "damaged"),
+        Some(epoch) if pair.votes => (epoch.to_string(), "votes"),
+        Some(epoch) => (epoch.to_string(), "not admitted"),
+    };
+    format!("{}  {nodes}  epoch {epoch:<6}  {standing:<12}  {}", pair.pair, pair.name)
+}
+
+async fn run(directory: PathBuf, listen: SocketAddr) -> Result<()> {
+    raise_open_files();
+    let server = Server::open(&Config { directory: directory.clone(), listen })?;
+    let local = admin::serve(&directory, &server)?;
+    // Port 0 lets the kernel choose; whoever started us reads here what it chose.
+    println!("listening on {}", server.address()?);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        failed = server.run() => Err(failed).context("the witness stops rather than answer from memory"),
+        () = local => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// As many as the system allows; the bound on connections is then the smaller of the two.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let target = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < target) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum });
+    }
+}
+
+fn install(root: PathBuf, listen: SocketAddr, dry_run: bool) -> Result<()> {
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let plan = Plan { root, program, listen };
+    if dry_run {
+        plan.describe().iter().for_each(|step| println!("{step}"));
+        return Ok(());
+    }
+    plan.carry_out()?;
+    println!("Installed. 'dyad-witness code' prints a code to enrol a pair.");
+    Ok(())
+}

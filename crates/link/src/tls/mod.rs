@@ -9,7 +9,7 @@ mod verify;
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, ServerConfig};
+pub use rustls::{ClientConfig, ServerConfig};
 
 pub use channel::{Channel, accept, connect};
 pub use identity::Identity;

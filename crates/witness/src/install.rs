@@ -1,0 +1,207 @@
+//! Becoming a service: the program and one systemd unit, nothing else.
+//!
+//! The unit lets systemd make a user for the service and a directory that only this user reads, so
+//! there is nothing to clean up beside what [`Plan::describe`] names.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The service's directory, as [`crate::server::Config::directory`].
+pub const STATE: &str = "/var/lib/dyad-witness";
+
+const PROGRAM: &str = "usr/local/bin/dyad-witness";
+const UNIT: &str = "etc/systemd/system/dyad-witness.service";
+const WANTED: &str = "etc/systemd/system/multi-user.target.wants/dyad-witness.service";
+
+/// Why the installation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// A file.
+    #[error("{} cannot be written; run this as root", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No systemd here.
+    #[error(
+        "this system does not run systemd; start '/usr/local/bin/dyad-witness run --dir {STATE}' with the service manager it has"
+    )]
+    NoSystemd,
+    /// systemd does not do what it was told.
+    #[error("'systemctl {arguments}' failed; see 'journalctl -u dyad-witness'")]
+    Systemctl {
+        /// What it was told.
+        arguments: String,
+    },
+}
+
+/// What an installation is to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The tree to install into: `/`, or that of another system, which is then not started.
+    pub root: PathBuf,
+    /// The program to copy.
+    pub program: PathBuf,
+    /// Where the service listens.
+    pub listen: SocketAddr,
+}
+
+impl Plan {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    fn live(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
+    /// The unit file.
+    #[must_use]
+    pub fn unit(&self) -> String {
+        format!(
+            "[Unit]\n\
+             Description=Dyad witness: the third vote of pairs\n\
+             Wants=network-online.target\n\
+             After=network-online.target\n\
+             \n\
+             [Service]\n\
+             ExecStart=/{PROGRAM} run --dir {STATE} --listen {}\n\
+             Restart=always\n\
+             RestartSec=1\n\
+             DynamicUser=yes\n\
+             StateDirectory=dyad-witness\n\
+             StateDirectoryMode=0700\n\
+             LimitNOFILE=65536\n\
+             ProtectSystem=strict\n\
+             ProtectHome=yes\n\
+             PrivateDevices=yes\n\
+             ProtectKernelTunables=yes\n\
+             ProtectControlGroups=yes\n\
+             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\n\
+             MemoryDenyWriteExecute=yes\n\
+             NoNewPrivileges=yes\n\
+             CapabilityBoundingSet=\n\
+             SystemCallFilter=@system-service\n\
+             \n\
+             [Install]\n\
+             WantedBy=multi-user.target\n",
+            self.listen
+        )
+    }
+
+    /// What [`Self::carry_out`] would do, a line for each step.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let mut steps = vec![
+            format!("copy {} to {}", self.program.display(), self.at(PROGRAM).display()),
+            format!("write {}", self.at(UNIT).display()),
+        ];
+        if self.live() {
+            steps.push("systemctl daemon-reload".into());
+            steps.push("systemctl enable dyad-witness.service".into());
+            steps.push("systemctl restart dyad-witness.service".into());
+        } else {
+            steps.push(format!("link {}", self.at(WANTED).display()));
+        }
+        steps
+    }
+
+    /// Installs; may be repeated to update.
+    ///
+    /// # Errors
+    /// Any [`InstallError`].
+    pub fn carry_out(&self) -> Result<(), InstallError> {
+        let program = self.at(PROGRAM);
+        let image = fs::read(&self.program).map_err(|source| file(&self.program, source))?;
+        replace(&program, &image, 0o755)?;
+        replace(&self.at(UNIT), self.unit().as_bytes(), 0o644)?;
+        if !self.live() {
+            let link = self.at(WANTED);
+            make_parent(&link)?;
+            let _ = fs::remove_file(&link);
+            return symlink(format!("/{UNIT}"), &link).map_err(|source| file(&link, source));
+        }
+        if !Path::new("/run/systemd/system").is_dir() {
+            return Err(InstallError::NoSystemd);
+        }
+        systemctl(["daemon-reload"])?;
+        systemctl(["enable", "dyad-witness.service"])?;
+        systemctl(["restart", "dyad-witness.service"])
+    }
+}
+
+fn file(path: &Path, source: std::io::Error) -> InstallError {
+    InstallError::File { path: path.to_owned(), source }
+}
+
+fn make_parent(path: &Path) -> Result<(), InstallError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).map_err(|source| file(parent, source))
+}
+
+/// Writes beside the target and renames: a running program can be replaced, and never half.
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
+    make_parent(path)?;
+    let partial = path.with_extension("new");
+    let write = || {
+        fs::write(&partial, content)?;
+        fs::set_permissions(&partial, fs::Permissions::from_mode(mode))?;
+        fs::File::open(&partial)?.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(|source| file(path, source))
+}
+
+fn systemctl<const N: usize>(arguments: [&str; N]) -> Result<(), InstallError> {
+    let done = Command::new("systemctl").args(arguments.map(OsStr::new)).status();
+    if done.is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(InstallError::Systemctl { arguments: arguments.join(" ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_tree_gets_program_unit_and_link() {
+        let root = tempfile::tempdir().unwrap();
+        let program = root.path().join("source");
+        fs::write(&program, "first").unwrap();
+        let plan = Plan { root: root.path().join("tree"), program, listen: "[::]:7403".parse().unwrap() };
+        assert_eq!(plan.describe().len(), 3);
+        assert!(!plan.root.exists(), "describing does nothing");
+        plan.carry_out().unwrap();
+        fs::write(&plan.program, "second").unwrap();
+        plan.carry_out().unwrap();
+        let program = plan.root.join(PROGRAM);
+        assert_eq!(fs::read_to_string(&program).unwrap(), "second");
+        assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
+        let unit = fs::read_to_string(plan.root.join(UNIT)).unwrap();
+        assert!(
+            unit.contains("ExecStart=/usr/local/bin/dyad-witness run --dir /var/lib/dyad-witness --listen [::]:7403\n")
+        );
+        assert_eq!(
+            fs::read_link(plan.root.join(WANTED)).unwrap(),
+            Path::new("/etc/systemd/system/dyad-witness.service")
+        );
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let blocked = root.path().join("file");
+        fs::write(&blocked, "").unwrap();
+        let plan = Plan { root: blocked.clone(), program: blocked, listen: "[::]:7403".parse().unwrap() };
+        let error = plan.carry_out().unwrap_err();
+        assert!(matches!(&error, InstallError::File { path, .. } if path.ends_with("usr/local/bin")), "{error}");
+    }
+}

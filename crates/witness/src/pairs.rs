@@ -1,0 +1,245 @@
+//! Who may do what to a pair's entry. Plain functions on a batch; no network, no clock.
+
+use dyad_link::{Fingerprint, PairId};
+use dyad_quorum::{Answer, NodeId, Record, Refusal, Verdict, WitnessAsk, acceptor};
+
+use crate::protocol::{Enrol, Enrolled, Keys, MAX_NAME, Refused};
+use crate::store::{Batch, Entry, Slot, StoreError, new_incarnation};
+
+/// A refusal is an answer; a [`StoreError`] ends the daemon.
+type Outcome<T> = Result<Result<T, Refused>, StoreError>;
+
+/// The entry of `pair`, if `key` may speak for it.
+fn entry_for(batch: &Batch<'_>, pair: PairId, key: Fingerprint) -> Outcome<Box<Entry>> {
+    Ok(match batch.get(pair)? {
+        Slot::Empty => Err(Refused::UnknownPair),
+        Slot::Damaged => Err(Refused::Damaged),
+        Slot::Entry(entry) if entry.knows(key) => Ok(entry),
+        Slot::Entry(_) => Err(Refused::WrongKey),
+    })
+}
+
+/// Enrols a pair for a node that has shown a one-time code and owns `key`.
+///
+/// A pair already known by this key keeps its record: enrolling twice loses no vote.
+pub(crate) fn enrol(batch: &mut Batch<'_>, key: Fingerprint, ask: Enrol) -> Outcome<Enrolled> {
+    if ask.keys[ask.node.index()] != Some(key) {
+        return Ok(Err(Refused::Mismatch));
+    }
+    let entry = match batch.get(ask.pair)? {
+        Slot::Damaged => return Ok(Err(Refused::Damaged)),
+        Slot::Entry(entry) if !entry.knows(key) => return Ok(Err(Refused::PairTaken)),
+        Slot::Entry(entry) => Entry { name: cut(ask.name), keys: merged(entry.keys, ask.keys), ..*entry },
+        Slot::Empty => {
+            Entry { name: cut(ask.name), keys: ask.keys, record: Record::witness(batch.witness(), new_incarnation()) }
+        }
+    };
+    batch.put(ask.pair, &entry)?;
+    Ok(Ok(Enrolled { witness: entry.record.witness, incarnation: entry.record.incarnation }))
+}
+
+/// The newer keys, and the older ones where nothing new is known.
+fn merged(old: Keys, new: Keys) -> Keys {
+    std::array::from_fn(|node| new[node].or(old[node]))
+}
+
+/// Names go to a terminal and into a value of bounded size.
+fn cut(name: String) -> String {
+    let mut plain: String = name.chars().filter(|letter| !letter.is_control()).collect();
+    let end = (0..=MAX_NAME.min(plain.len())).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
+    plain.truncate(end);
+    plain
+}
+
+/// Answers a question on behalf of the pair's record.
+pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &WitnessAsk) -> Outcome<Answer> {
+    if ask.pair() != pair.0 {
+        return Ok(Err(Refused::Mismatch));
+    }
+    let mut entry = match entry_for(batch, pair, key)? {
+        Ok(entry) => entry,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let before = entry.record.clone();
+    let answer = acceptor::answer(&mut entry.record, ask);
+    if answer.verdict == Verdict::Refused(Refusal::RolledBack) {
+        // A node has seen more of this store than the store itself remembers: it was rolled back.
+        // The other node may have seen less, so what is left must not vote for anyone.
+        tracing::warn!(%pair, "the record of this pair was rolled back; it is void until the pair admits it again");
+        entry.record = Record::witness(batch.witness(), new_incarnation());
+    }
+    if entry.record != before {
+        batch.put(pair, &entry)?;
+    }
+    Ok(Ok(answer))
+}
+
+/// Lets `new` speak for `node`, which must not be the one who asks.
+pub(crate) fn add_key(
+    batch: &mut Batch<'_>,
+    key: Fingerprint,
+    pair: PairId,
+    node: NodeId,
+    new: Fingerprint,
+) -> Outcome<()> {
+    let mut entry = match entry_for(batch, pair, key)? {
+        Ok(entry) => entry,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if entry.keys[node.index()] == Some(new) {
+        return Ok(Ok(()));
+    }
+    if entry.keys[node.index()] == Some(key) {
+        return Ok(Err(Refused::OwnKey));
+    }
+    entry.keys[node.index()] = Some(new);
+    batch.put(pair, &entry)?;
+    Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use dyad_quorum::{Ballot, Config, Learn, Members, Seat, TryDecide};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::Store;
+
+    const PAIR: PairId = PairId(7);
+    const KEY_A: Fingerprint = Fingerprint([0xa; 32]);
+    const KEY_B: Fingerprint = Fingerprint([0xb; 32]);
+    const STRANGER: Fingerprint = Fingerprint([0xc; 32]);
+
+    struct Bench {
+        store: Store,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            Self { store: Store::open(directory.path()).unwrap(), _directory: directory }
+        }
+
+        fn run<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Outcome<T>) -> Result<T, Refused> {
+            let mut batch = self.store.begin().unwrap();
+            let outcome = work(&mut batch).unwrap();
+            batch.finish().unwrap();
+            outcome
+        }
+
+        fn enrol(&self, key: Fingerprint, node: NodeId, keys: Keys) -> Result<Enrolled, Refused> {
+            let ask = Enrol { pair: PAIR, name: "office".into(), node, keys };
+            self.run(|batch| enrol(batch, key, ask))
+        }
+
+        fn ask(&self, key: Fingerprint, question: &WitnessAsk) -> Result<Answer, Refused> {
+            self.run(|batch| ask(batch, key, PAIR, question))
+        }
+    }
+
+    /// Epoch 3: both in sync, tie at the witness just enrolled.
+    fn both(enrolled: Enrolled) -> Config {
+        Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
+    }
+
+    fn learn(base: &Config, seen: u64) -> WitnessAsk {
+        WitnessAsk::Learn(Learn { pair: PAIR.0, sender: NodeId::A, base: base.clone(), seen })
+    }
+
+    fn solo(node: NodeId, base: &Config, seen: u64) -> WitnessAsk {
+        let want = Config {
+            epoch: base.epoch + 1,
+            members: Members::only(node),
+            tie: node.seat(),
+            lead: node,
+            ..base.clone()
+        };
+        WitnessAsk::TryDecide(TryDecide {
+            pair: PAIR.0,
+            sender: node,
+            incarnation: base.incarnations[node.index()],
+            base: base.clone(),
+            ballot: Ballot { round: 1, node },
+            best: None,
+            want,
+            seen,
+        })
+    }
+
+    #[test]
+    fn an_enrolled_pair_votes_once_admitted() {
+        let bench = Bench::new();
+        let enrolled = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
+        let base = both(enrolled);
+        assert!(matches!(bench.ask(KEY_B, &learn(&base, 0)).unwrap().verdict, Verdict::Base(found) if found == base));
+        let answer = bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
+        assert!(matches!(&answer.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyA));
+        assert_eq!(
+            (answer.from, answer.witness, answer.incarnation),
+            (Seat::W, enrolled.witness, enrolled.incarnation)
+        );
+        // The same question gets the same answer, also from what was stored.
+        assert_eq!(bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), answer);
+    }
+
+    #[test]
+    fn a_cloned_node_and_strangers_are_refused() {
+        let bench = Bench::new();
+        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
+        assert_eq!(bench.enrol(STRANGER, NodeId::B, [None, Some(STRANGER)]), Err(Refused::PairTaken));
+        assert_eq!(bench.ask(STRANGER, &learn(&base, 0)), Err(Refused::WrongKey));
+        let other = PairId(8);
+        assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
+        let question = WitnessAsk::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
+        assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
+        assert_eq!(bench.enrol(STRANGER, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
+    }
+
+    #[test]
+    fn a_node_adds_the_key_of_its_peer_only() {
+        let bench = Bench::new();
+        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), None]).unwrap());
+        assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
+        let add = |who, node, new| bench.run(|batch| add_key(batch, who, PAIR, node, new));
+        assert_eq!(add(KEY_B, NodeId::B, KEY_B), Err(Refused::WrongKey));
+        assert_eq!(add(KEY_A, NodeId::A, STRANGER), Err(Refused::OwnKey));
+        assert_eq!(add(KEY_A, NodeId::B, KEY_B), Ok(()));
+        assert!(bench.ask(KEY_B, &learn(&base, 0)).is_ok());
+        // B was set up anew: its old key is worth nothing from then on.
+        assert_eq!(add(KEY_A, NodeId::B, STRANGER), Ok(()));
+        assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
+    }
+
+    #[test]
+    fn enrolling_twice_loses_no_vote() {
+        let bench = Bench::new();
+        let first = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
+        let base = both(first);
+        let voted = bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
+        assert_eq!(bench.enrol(KEY_B, NodeId::B, [None, Some(KEY_B)]), Ok(first));
+        assert_eq!(bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), voted);
+    }
+
+    #[test]
+    fn a_rolled_back_record_votes_for_neither_node() {
+        let bench = Bench::new();
+        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
+        bench.ask(KEY_A, &learn(&base, 0)).unwrap();
+        // A has seen 40 changes of this store, which remembers one.
+        let answer = bench.ask(KEY_A, &solo(NodeId::A, &base, 40)).unwrap();
+        assert_eq!(answer.verdict, Verdict::Refused(Refusal::RolledBack));
+        // B never saw them; it must not get a vote from what is left.
+        let answer = bench.ask(KEY_B, &solo(NodeId::B, &base, 0)).unwrap();
+        assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
+        assert_ne!(answer.incarnation, base.incarnations[2]);
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_short_and_plain(name in ".{0,100}") {
+            let cut = cut(name);
+            prop_assert!(cut.len() <= MAX_NAME && !cut.contains(char::is_control));
+        }
+    }
+}

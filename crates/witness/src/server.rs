@@ -1,0 +1,272 @@
+//! The daemon's network side: many pairs, each node on a connection of its own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dyad_link::pairing::{self, CodeForm, Codes, OpenCode, PairingError, Purpose};
+use dyad_link::tls::{self, Channel, Identity, Protocol, ServerConfig, TlsError, Trust};
+use dyad_link::{Fingerprint, PairId, net};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinSet;
+
+use crate::keeper::{Keeper, Stopped};
+use crate::pairs;
+use crate::protocol::{Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};
+use crate::store::{Slot, Store, StoreError};
+
+/// Connections at once; two for each of ten thousand pairs, and some.
+const CONNECTIONS: usize = 25_000;
+/// TLS handshakes at once; they cost processor time, the rest waits its turn.
+const HANDSHAKES: usize = 256;
+/// Pairings at once.
+const PAIRINGS: usize = 8;
+/// For a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A node that asks nothing for this long is disconnected; it asks every 10 s when all is well.
+const IDLE: Duration = Duration::from_secs(300);
+/// After the system could not accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a witness needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where its key and records lie; made if it is not there.
+    pub directory: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+/// Why the witness cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its records.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its key.
+    #[error(transparent)]
+    Identity(#[from] TlsError),
+    /// Its socket.
+    #[error("the witness cannot listen on {address}; is another program using that port?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What is known of a pair, for `dyad-witness list`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PairSummary {
+    /// The pair.
+    pub pair: PairId,
+    /// Its name; empty if its record is damaged.
+    pub name: String,
+    /// The keys of its nodes.
+    pub keys: Keys,
+    /// The newest epoch known here; `None` if the record is damaged.
+    pub epoch: Option<u64>,
+    /// Whether a configuration admits this witness, so that its vote counts.
+    pub votes: bool,
+}
+
+/// What the daemon's parts share.
+pub(crate) struct Shared {
+    keeper: Keeper,
+    codes: Codes,
+    identity: Identity,
+    tls: Arc<ServerConfig>,
+    handshakes: Arc<Semaphore>,
+    pairings: Semaphore,
+}
+
+impl Shared {
+    pub(crate) fn open_code(&self) -> OpenCode {
+        self.codes.open(CodeForm::Witness, Instant::now())
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        self.identity.fingerprint()
+    }
+
+    pub(crate) async fn list(&self) -> Result<Vec<PairSummary>, Stopped> {
+        let all = self.keeper.run(|batch| batch.all()).await?;
+        let summary = |(pair, slot)| match slot {
+            Slot::Entry(entry) => PairSummary {
+                pair,
+                name: entry.name,
+                keys: entry.keys,
+                epoch: Some(entry.record.base.epoch),
+                votes: entry.record.votes(dyad_quorum::Seat::W),
+            },
+            Slot::Empty | Slot::Damaged => {
+                PairSummary { pair, name: String::new(), keys: [None; 2], epoch: None, votes: false }
+            }
+        };
+        Ok(all.into_iter().map(summary).collect())
+    }
+
+    pub(crate) async fn forget(&self, pair: PairId) -> Result<bool, Stopped> {
+        self.keeper.run(move |batch| batch.delete(pair)).await
+    }
+}
+
+/// A witness ready to serve.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    failure: oneshot::Receiver<StoreError>,
+}
+
+impl Server {
+    /// Opens the store and the socket. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// Any [`ServerError`].
+    pub fn open(config: &Config) -> Result<Self, ServerError> {
+        let store = Store::open(&config.directory)?;
+        let identity = Identity::load_or_generate(&config.directory, "dyad-witness")?;
+        let tls = tls::server_config(&identity, Trust::AnyKey, &[Protocol::Witness, Protocol::Pairing])?;
+        let listener =
+            net::listen(config.listen).map_err(|source| ServerError::Listen { address: config.listen, source })?;
+        tracing::info!(fingerprint = %identity.fingerprint(), address = %config.listen, "the witness is ready");
+        let (keeper, failure) = Keeper::start(store);
+        let shared = Shared {
+            keeper,
+            codes: Codes::new(),
+            identity,
+            tls,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            pairings: Semaphore::new(PAIRINGS),
+        };
+        Ok(Self { shared: Arc::new(shared), listener, failure })
+    }
+
+    /// The key nodes pin.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.shared.fingerprint()
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Opens a one-time code for one enrolment.
+    #[must_use]
+    pub fn open_code(&self) -> OpenCode {
+        self.shared.open_code()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Serves until the store fails. Dropping the future ends all connections.
+    pub async fn run(self) -> StoreError {
+        let Self { shared, listener, mut failure } = self;
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                failed = &mut failure => return failed.unwrap_or(StoreError::Ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, from)) => {
+                        // Beyond the bound a connection is closed at once: the node tries again.
+                        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                            connections.spawn(serve(Arc::clone(&shared), stream, from, place));
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _place: OwnedSemaphorePermit) {
+    let channel = {
+        let Ok(_turn) = shared.handshakes.acquire().await else { return };
+        tls::accept(stream, Arc::clone(&shared.tls), HANDSHAKE).await
+    };
+    match channel {
+        Ok(channel) if channel.protocol == Protocol::Pairing => match enrol(&shared, channel).await {
+            Ok((pair, Ok(_))) => tracing::info!(%from, %pair, "a pair was enrolled"),
+            Ok((pair, Err(refused))) => tracing::warn!(%from, %pair, %refused, "an enrolment was refused"),
+            Err(error) => tracing::warn!(%from, %error, "an enrolment failed"),
+        },
+        Ok(channel) => {
+            if let Err(error) = answer_all(&shared, channel).await {
+                tracing::debug!(%from, %error, "a connection ended");
+            }
+        }
+        Err(error) => tracing::debug!(%from, %error, "no TLS"),
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Frame(#[from] dyad_link::frame::FrameError),
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error("nothing was asked for {} s", IDLE.as_secs())]
+    Idle,
+    #[error("too many enrolments at once")]
+    Busy,
+}
+
+async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enrolled, Refused>), Ended> {
+    let _turn = shared.pairings.try_acquire().map_err(|_| Ended::Busy)?;
+    let own = shared.fingerprint();
+    let mut paired = pairing::host_on(channel, own, &shared.codes, Purpose::Witness).await?;
+    let key = paired.peer();
+    let ask: Enrol = paired.receive().await?;
+    let pair = ask.pair;
+    let outcome = shared.keeper.run(move |batch| pairs::enrol(batch, key, ask)).await?;
+    paired.send(&outcome).await?;
+    paired.close().await?;
+    Ok((pair, outcome))
+}
+
+async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Ended> {
+    channel.reader.set_limit(MAX_MESSAGE);
+    let key = channel.peer;
+    loop {
+        let frame = match tokio::time::timeout(IDLE, channel.reader.next()).await {
+            Ok(frame) => frame?,
+            Err(_) => return Err(Ended::Idle),
+        };
+        let Some(frame) = frame else { return Ok(()) };
+        let Request { id, pair, body } = frame.expect(REQUEST)?;
+        let outcome = match body {
+            Body::Ask(ask) => {
+                let answer = shared.keeper.run(move |batch| pairs::ask(batch, key, pair, &ask)).await?;
+                answer.map(Response::Answer)
+            }
+            Body::AddKey { node, key: new } => {
+                let added = shared.keeper.run(move |batch| pairs::add_key(batch, key, pair, node, new)).await?;
+                added.map(|()| Response::Added)
+            }
+        };
+        if let Err(refused) = &outcome {
+            tracing::warn!(%pair, %key, %refused, "a question was refused");
+        }
+        channel.writer.send(REPLY, &Reply { id, outcome }).await?;
+    }
+}

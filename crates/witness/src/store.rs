@@ -1,0 +1,391 @@
+//! The records on disk: an LMDB file with one small value per pair.
+//!
+//! ```text
+//! key                     value                                   (little endian)
+//! "store"                 version u8 = 1, postcard Header, CRC32C u32
+//! pair id, 16 bytes       version u8 = 1, postcard Entry, CRC32C u32       big endian key
+//! ```
+//!
+//! The header names the file the store was made in. A store found in another file is a copy: a
+//! restored backup, a moved or cloned machine's disk. Its votes are void (see [`Store::open`]).
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use dyad_link::{Fingerprint, PairId, random};
+use dyad_quorum::{Record, WitnessId};
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
+use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock, statx};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::Keys;
+
+/// Address space for the file, in bytes: room for a million pairs. The file grows as needed.
+const MAP_SIZE: usize = 2 << 30;
+const VERSION: u8 = 1;
+const HEADER_KEY: &[u8] = b"store";
+/// Largest value, in bytes: the promise of "less than 1 KiB per pair".
+const MAX_VALUE: usize = 1024;
+
+/// Why the store cannot be used. Every one of them ends the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory or its file system.
+    #[error("the witness's directory {} cannot be used; check that it exists and may be written", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another daemon holds it.
+    #[error("another dyad-witness already uses the directory {}; stop it first", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The database.
+    #[error("the witness's records cannot be read or written; check its disk")]
+    Database(#[from] heed::Error),
+    /// The header is damaged or of a later version.
+    #[error(
+        "the witness's store is damaged or was made by a later version; install that version or enrol the pairs at a new witness"
+    )]
+    Header,
+    /// The thread that owns the store is gone without a word: a bug.
+    #[error("the thread that writes the witness's records has died; report this")]
+    Ended,
+    /// A record would break the size promise; the acceptor's rules forbid it.
+    #[error("a record of {bytes} bytes is larger than the {MAX_VALUE} a pair may use")]
+    TooLarge {
+        /// Its size in bytes.
+        bytes: usize,
+    },
+}
+
+/// All that is kept of a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) keys: Keys,
+    pub(crate) record: Record,
+}
+
+impl Entry {
+    pub(crate) fn knows(&self, key: Fingerprint) -> bool {
+        self.keys.contains(&Some(key))
+    }
+}
+
+/// What lies under a pair's id.
+#[derive(Debug)]
+pub(crate) enum Slot {
+    Empty,
+    Damaged,
+    Entry(Box<Entry>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    id: u128,
+    file: Option<FileMark>,
+}
+
+/// What a copy of a file cannot have in common with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FileMark {
+    inode: u64,
+    born_s: i64,
+    born_ns: u32,
+}
+
+impl FileMark {
+    /// `None` where the file system does not tell when a file was made.
+    fn of(path: &Path) -> std::io::Result<Option<Self>> {
+        let stat = statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME)?;
+        let told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let mark = Self { inode: stat.stx_ino, born_s: stat.stx_btime.tv_sec, born_ns: stat.stx_btime.tv_nsec };
+        Ok(told.then_some(mark))
+    }
+}
+
+/// A number for a store that nobody has seen, never 0.
+pub(crate) fn new_incarnation() -> u64 {
+    u64::from_ne_bytes(random()).max(1)
+}
+
+fn seal(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![VERSION];
+    bytes.extend(postcard::to_stdvec(value).expect("records have a postcard form"));
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    if bytes.len() > MAX_VALUE { Err(StoreError::TooLarge { bytes: bytes.len() }) } else { Ok(bytes) }
+}
+
+fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (content, sum) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
+        return None;
+    }
+    dyad_link::frame::from_payload(content.strip_prefix(&[VERSION])?).ok()
+}
+
+/// The open store. One process has it at a time.
+#[derive(Debug)]
+pub(crate) struct Store {
+    env: Env<WithoutTls>,
+    tree: Database<'static, Bytes, Bytes>,
+    id: WitnessId,
+    /// Locked for as long as the store is open.
+    _lock: OwnedFd,
+}
+
+impl Store {
+    /// Opens the store in `directory`, or makes one.
+    ///
+    /// A store that was copied here becomes a new witness: a new id, and every record empty in a
+    /// new incarnation. The pairs' keys stay, so their nodes need only admit it.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let io = |source| StoreError::Directory { path: directory.to_owned(), source };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let lock: OwnedFd = File::open(directory).map_err(io)?.into();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| StoreError::InUse { path: directory.to_owned() })?;
+        let (env, tree) = Self::map(directory)?;
+        // The new file itself must survive a power cut, not only what is in it.
+        rustix::fs::fsync(&lock).map_err(|error| io(error.into()))?;
+        let here = FileMark::of(&directory.join("data.mdb")).map_err(io)?;
+        let mut store = Self { env, tree, id: WitnessId::NONE, _lock: lock };
+        store.id = store.settle(here)?;
+        Ok(store)
+    }
+
+    #[allow(unsafe_code)]
+    fn map(directory: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>), StoreError> {
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_SIZE);
+        // SAFETY: the file is mapped; nothing else may write or truncate it. The directory is the
+        // daemon's own and was just locked against other daemons.
+        let env = unsafe { options.open(directory)? };
+        let txn = env.write_txn()?;
+        let tree = env
+            .create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
+                opener.create_database::<Bytes, Bytes>(txn, None).map(CommitOrAbort::<_, ()>::Commit)
+            })?
+            .unwrap_commit();
+        Ok((env, tree))
+    }
+
+    /// Reads or makes the header; voids all votes if this is not the file they were given in.
+    fn settle(&self, here: Option<FileMark>) -> Result<WitnessId, StoreError> {
+        let mut batch = self.begin()?;
+        let stored = self.tree.get(&batch.txn, HEADER_KEY)?.map(<[u8]>::to_vec);
+        let known: Option<Header> = match stored {
+            Some(bytes) => Some(unseal(&bytes).ok_or(StoreError::Header)?),
+            None => None,
+        };
+        let copied = known.as_ref().is_some_and(|known| known.file.is_some() && here.is_some() && known.file != here);
+        let id = match &known {
+            Some(known) if !copied => known.id,
+            _ => u128::from_ne_bytes(random()).max(1),
+        };
+        if copied {
+            tracing::warn!("this store is a copy of another one: all its votes are void until the pairs admit it");
+            for (pair, slot) in batch.all()? {
+                if let Slot::Entry(mut entry) = slot {
+                    entry.record = Record::witness(WitnessId(id), new_incarnation());
+                    batch.put(pair, &entry)?;
+                }
+            }
+        }
+        let header = Header { id, file: here };
+        if known.as_ref() != Some(&header) {
+            self.tree.put(&mut batch.txn, HEADER_KEY, &seal(&header)?)?;
+            batch.changed = true;
+        }
+        batch.finish()?;
+        Ok(WitnessId(id))
+    }
+
+    /// The identity the pairs' configurations name this witness by.
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> WitnessId {
+        self.id
+    }
+
+    /// Begins a batch of changes; dropping it undoes them.
+    pub(crate) fn begin(&self) -> Result<Batch<'_>, StoreError> {
+        Ok(Batch { txn: self.env.write_txn()?, tree: self.tree, id: self.id, changed: false })
+    }
+}
+
+/// Changes that become durable together.
+pub(crate) struct Batch<'s> {
+    txn: RwTxn<'s>,
+    tree: Database<'static, Bytes, Bytes>,
+    id: WitnessId,
+    changed: bool,
+}
+
+impl Batch<'_> {
+    pub(crate) fn witness(&self) -> WitnessId {
+        self.id
+    }
+
+    pub(crate) fn get(&self, pair: PairId) -> Result<Slot, StoreError> {
+        Ok(match self.tree.get(&self.txn, &pair.0.to_be_bytes())? {
+            None => Slot::Empty,
+            Some(bytes) => unseal(bytes).map_or(Slot::Damaged, |entry| Slot::Entry(Box::new(entry))),
+        })
+    }
+
+    pub(crate) fn put(&mut self, pair: PairId, entry: &Entry) -> Result<(), StoreError> {
+        self.changed = true;
+        Ok(self.tree.put(&mut self.txn, &pair.0.to_be_bytes(), &seal(entry)?)?)
+    }
+
+    /// Whether there was anything to delete.
+    pub(crate) fn delete(&mut self, pair: PairId) -> Result<bool, StoreError> {
+        self.changed = true;
+        Ok(self.tree.delete(&mut self.txn, &pair.0.to_be_bytes())?)
+    }
+
+    pub(crate) fn all(&self) -> Result<Vec<(PairId, Slot)>, StoreError> {
+        let mut pairs = Vec::new();
+        for found in self.tree.iter(&self.txn)? {
+            let (key, bytes) = found?;
+            let Ok(key) = <[u8; 16]>::try_from(key) else { continue };
+            let slot = unseal(bytes).map_or(Slot::Damaged, |entry| Slot::Entry(Box::new(entry)));
+            pairs.push((PairId(u128::from_be_bytes(key)), slot));
+        }
+        Ok(pairs)
+    }
+
+    /// Makes the batch durable; what changed nothing costs no sync.
+    pub(crate) fn finish(self) -> Result<(), StoreError> {
+        if self.changed { Ok(self.txn.commit()?) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dyad_quorum::{Ballot, Config, Exception, MAX_EXCEPTIONS, NodeId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let record = Record::witness(WitnessId(u128::MAX), u64::MAX);
+        Entry { name: "x".repeat(crate::protocol::MAX_NAME), keys: [Some(Fingerprint([9; 32])); 2], record }
+    }
+
+    /// The largest record the acceptor's rules let through.
+    fn largest() -> Entry {
+        let exceptions = vec![Exception { volume: u64::MAX, holder: NodeId::B }; MAX_EXCEPTIONS];
+        let config = Config {
+            epoch: u64::MAX,
+            incarnations: [u64::MAX; 3],
+            witness: WitnessId(u128::MAX),
+            lineage: u64::MAX,
+            exceptions,
+            ..Config::none()
+        };
+        let ballot = Ballot { round: u64::MAX, node: NodeId::B };
+        let mut entry = entry();
+        entry.record.mark = u64::MAX;
+        entry.record.promised = ballot;
+        entry.record.base = config.clone();
+        entry.record.accepted = Some((ballot, config));
+        entry
+    }
+
+    fn put(store: &Store, pair: PairId, entry: &Entry) {
+        let mut batch = store.begin().unwrap();
+        batch.put(pair, entry).unwrap();
+        batch.finish().unwrap();
+    }
+
+    fn get(store: &Store, pair: PairId) -> Option<Entry> {
+        match store.begin().unwrap().get(pair).unwrap() {
+            Slot::Entry(entry) => Some(*entry),
+            Slot::Empty | Slot::Damaged => None,
+        }
+    }
+
+    #[test]
+    fn a_pair_takes_less_than_a_kibibyte() {
+        let size = seal(&largest()).unwrap().len();
+        assert!(size < 1024, "{size} bytes");
+    }
+
+    #[test]
+    fn records_survive_and_an_unfinished_batch_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = {
+            let store = Store::open(directory.path()).unwrap();
+            put(&store, PairId(1), &entry());
+            store.begin().unwrap().put(PairId(2), &entry()).unwrap();
+            store.id()
+        };
+        let store = Store::open(directory.path()).unwrap();
+        assert_eq!(store.id(), id);
+        assert_eq!(get(&store, PairId(1)), Some(entry()));
+        assert_eq!(get(&store, PairId(2)), None);
+    }
+
+    #[test]
+    fn two_daemons_do_not_share_a_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let _store = Store::open(directory.path()).unwrap();
+        assert!(matches!(Store::open(directory.path()), Err(StoreError::InUse { .. })));
+    }
+
+    #[test]
+    fn a_copied_store_keeps_the_keys_and_voids_the_votes() {
+        let (original, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mut voted = largest();
+        {
+            let store = Store::open(original.path()).unwrap();
+            voted.record.witness = store.id();
+            put(&store, PairId(1), &voted);
+        }
+        std::fs::copy(original.path().join("data.mdb"), copy.path().join("data.mdb")).unwrap();
+        let (store, restored) = (Store::open(original.path()).unwrap(), Store::open(copy.path()).unwrap());
+        assert_eq!(get(&store, PairId(1)), Some(voted.clone()));
+        assert_ne!(store.id(), restored.id());
+        let void = get(&restored, PairId(1)).unwrap();
+        assert_eq!((void.keys, &void.name), (voted.keys, &voted.name));
+        assert_eq!(void.record, Record::witness(restored.id(), void.record.incarnation));
+        assert_ne!(void.record.incarnation, voted.record.incarnation);
+        // Once settled it stays what it is.
+        drop(restored);
+        let again = Store::open(copy.path()).unwrap();
+        assert_eq!(get(&again, PairId(1)), Some(void));
+    }
+
+    #[test]
+    fn a_damaged_record_is_told_from_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut bytes = seal(&entry()).unwrap();
+        bytes[20] ^= 1;
+        let mut batch = store.begin().unwrap();
+        batch.tree.put(&mut batch.txn, &1u128.to_be_bytes(), &bytes).unwrap();
+        assert!(matches!(batch.get(PairId(1)).unwrap(), Slot::Damaged));
+        assert!(matches!(batch.get(PairId(2)).unwrap(), Slot::Empty));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_no_record(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(unseal::<Entry>(&noise), None);
+            let mut behind = vec![VERSION];
+            behind.extend(noise);
+            behind.extend(crc32c::crc32c(&behind).to_le_bytes());
+            let _ = unseal::<Entry>(&behind);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A pair as the witness sees it: two keys, and the configurations it decides.
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
+use std::time::Duration;
+
+use dyad_link::tls::Identity;
+use dyad_link::{Fingerprint, PairId};
+use dyad_quorum::{Ballot, Config, Learn, Members, NodeId, TryDecide, WitnessAsk};
+use dyad_witness::client::{self, Client, ClientConfigured, EnrolError, Enrolment};
+use dyad_witness::protocol::Enrol;
+
+/// No single answer takes longer, even on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+pub struct Pair {
+    pub id: PairId,
+    pub a: Identity,
+    pub b: Identity,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        let node = |name| Identity::generate(name).unwrap();
+        Self { id: PairId::generate(), a: node("a"), b: node("b") }
+    }
+
+    pub fn enrolment(&self) -> Enrol {
+        let keys = [Some(self.a.fingerprint()), Some(self.b.fingerprint())];
+        Enrol { pair: self.id, name: "office".into(), node: NodeId::A, keys }
+    }
+
+    pub async fn enrol(&self, address: &str, code: &str) -> Result<Enrolment, EnrolError> {
+        client::enrol(address, code, &self.a, &self.enrolment(), LIMIT).await
+    }
+
+    pub fn client(&self, identity: &Identity, address: &str, witness: Fingerprint) -> Client {
+        let config = ClientConfigured { address: address.into(), pair: self.id, identity: identity.clone(), witness };
+        Client::new(&config).unwrap()
+    }
+
+    /// Epoch 3: both in sync, the tie at the witness just enrolled.
+    pub fn both(&self, enrolment: &Enrolment) -> Config {
+        let enrolled = enrolment.enrolled;
+        Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
+    }
+
+    pub fn learn(&self, base: &Config) -> WitnessAsk {
+        WitnessAsk::Learn(Learn { pair: self.id.0, sender: NodeId::A, base: base.clone(), seen: 0 })
+    }
+
+    /// `node` asks to be the only one in sync.
+    pub fn solo(&self, node: NodeId, base: &Config) -> WitnessAsk {
+        let want = Config {
+            epoch: base.epoch + 1,
+            members: Members::only(node),
+            tie: node.seat(),
+            lead: node,
+            ..base.clone()
+        };
+        WitnessAsk::TryDecide(TryDecide {
+            pair: self.id.0,
+            sender: node,
+            incarnation: base.incarnations[node.index()],
+            base: base.clone(),
+            ballot: Ballot { round: 1, node },
+            best: None,
+            want,
+            seen: 0,
+        })
+    }
+}

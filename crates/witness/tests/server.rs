@@ -1,0 +1,155 @@
+//! The server in this process: who gets an answer, and a hundred pairs at once.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{LIMIT, Pair};
+use dyad_link::Fingerprint;
+use dyad_link::pairing::PairingError;
+use dyad_link::tls::{Identity, TlsError};
+use dyad_quorum::{Members, NodeId, Verdict};
+use dyad_witness::client::{AskError, EnrolError};
+use dyad_witness::protocol::Refused;
+use dyad_witness::server::{Config, Server};
+
+struct Witness {
+    address: String,
+    fingerprint: Fingerprint,
+    codes: Vec<String>,
+    _directory: tempfile::TempDir,
+    _task: tokio::task::JoinHandle<()>,
+}
+
+/// A running witness with `codes` open codes.
+fn witness(codes: usize) -> Witness {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config { directory: directory.path().into(), listen: "[::1]:0".parse().unwrap() };
+    let server = Server::open(&config).unwrap();
+    Witness {
+        address: server.address().unwrap().to_string(),
+        fingerprint: server.fingerprint(),
+        codes: (0..codes).map(|_| server.open_code().code).collect(),
+        _directory: directory,
+        _task: tokio::spawn(async move { panic!("the store failed: {}", server.run().await) }),
+    }
+}
+
+#[tokio::test]
+async fn a_pair_enrols_with_its_code_and_decides() {
+    let (witness, pair) = (witness(1), Pair::new());
+    let enrolment = pair.enrol(&witness.address, &witness.codes[0].to_lowercase()).await.unwrap();
+    assert_eq!(enrolment.fingerprint, witness.fingerprint);
+    let base = pair.both(&enrolment);
+    let mut b = pair.client(&pair.b, &witness.address, witness.fingerprint);
+    let learned = b.ask(&pair.learn(&base), LIMIT).await.unwrap();
+    assert_eq!(learned.verdict, Verdict::Base(base.clone()));
+    let first = b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap();
+    assert!(matches!(&first.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyB));
+    assert!(first.mark > learned.mark);
+    assert!(b.round_trip().is_some_and(|took| took < LIMIT));
+    // Its reply was lost: the same question gets the same answer.
+    assert_eq!(b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap(), first);
+    // A comes late; it learns what B was promised.
+    let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
+    let late = a.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap();
+    assert!(matches!(late.verdict, Verdict::Nack(..)), "{late:?}");
+}
+
+#[tokio::test]
+async fn codes_work_once_and_wrong_ones_never() {
+    let (witness, pair, other) = (witness(1), Pair::new(), Pair::new());
+    let wrong = format!("{}-0000-0000", &witness.codes[0][..2]);
+    let error = pair.enrol(&witness.address, &wrong).await.unwrap_err();
+    assert!(matches!(error, EnrolError::Pairing(PairingError::WrongCode)), "{error:?}");
+    pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
+    let error = other.enrol(&witness.address, &witness.codes[0]).await.unwrap_err();
+    assert!(matches!(error, EnrolError::Pairing(PairingError::NoCodeOpen)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
+    let (witness, pair) = (witness(2), Pair::new());
+    let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
+    let base = pair.both(&enrolment);
+    // The same pair id, another key.
+    let clone = Pair { id: pair.id, ..Pair::new() };
+    let error = clone.enrol(&witness.address, &witness.codes[1]).await.unwrap_err();
+    assert!(matches!(error, EnrolError::Refused(Refused::PairTaken)), "{error:?}");
+    let mut asking = pair.client(&clone.b, &witness.address, witness.fingerprint);
+    let error = asking.ask(&pair.learn(&base), LIMIT).await.unwrap_err();
+    assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
+    assert!(!error.is_unreachable() && error.to_string().contains("a copy or was set up anew"));
+
+    let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
+    a.add_key(NodeId::B, clone.b.fingerprint(), LIMIT).await.unwrap();
+    asking.ask(&pair.learn(&base), LIMIT).await.unwrap();
+    let mut replaced = pair.client(&pair.b, &witness.address, witness.fingerprint);
+    let error = replaced.ask(&pair.learn(&base), LIMIT).await.unwrap_err();
+    assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
+    let error = a.add_key(NodeId::A, clone.a.fingerprint(), LIMIT).await.unwrap_err();
+    assert!(matches!(error, AskError::Refused(Refused::OwnKey)), "{error:?}");
+}
+
+#[tokio::test]
+async fn unknown_pairs_and_impostors_are_told_apart_from_silence() {
+    let (witness, pair) = (witness(1), Pair::new());
+    let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
+    let stranger = Pair::new();
+    let mut unknown = stranger.client(&stranger.a, &witness.address, witness.fingerprint);
+    let error = unknown.ask(&stranger.learn(&stranger.both(&enrolment)), LIMIT).await.unwrap_err();
+    assert!(matches!(error, AskError::Refused(Refused::UnknownPair)), "{error:?}");
+
+    let impostor = Identity::generate("impostor").unwrap().fingerprint();
+    let mut misled = pair.client(&pair.a, &witness.address, impostor);
+    let error = misled.ask(&pair.learn(&pair.both(&enrolment)), LIMIT).await.unwrap_err();
+    assert!(matches!(error, AskError::Tls(TlsError::WrongKey { found }) if found == witness.fingerprint));
+    assert!(!error.is_unreachable());
+
+    let mut nowhere = pair.client(&pair.a, "[::1]:1", witness.fingerprint);
+    let error = nowhere.ask(&pair.learn(&pair.both(&enrolment)), LIMIT).await.unwrap_err();
+    assert!(error.is_unreachable() && matches!(error, AskError::Unreachable { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_given_up() {
+    // Accepts, and never says a word.
+    let silent = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+    let pair = Pair::new();
+    let address = silent.local_addr().unwrap().to_string();
+    let mut client = pair.client(&pair.a, &address, pair.b.fingerprint());
+    let limit = Duration::from_millis(300);
+    let start = Instant::now();
+    let base = dyad_quorum::Config::none();
+    let error = client.ask(&pair.learn(&base), limit).await.unwrap_err();
+    assert!(error.is_unreachable(), "{error:?}");
+    assert!(start.elapsed() >= limit && start.elapsed() < LIMIT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_pairs_fail_over_at_once() {
+    const PAIRS: usize = 100;
+    let witness = witness(PAIRS);
+    let mut ready = Vec::new();
+    for code in &witness.codes {
+        let pair = Pair::new();
+        let enrolment = pair.enrol(&witness.address, code).await.unwrap();
+        let base = pair.both(&enrolment);
+        let mut client = pair.client(&pair.a, &witness.address, witness.fingerprint);
+        client.ask(&pair.learn(&base), LIMIT).await.unwrap();
+        ready.push((pair, base, client));
+    }
+    let mut deciding = tokio::task::JoinSet::new();
+    for (pair, base, mut client) in ready {
+        deciding.spawn(async move {
+            let start = Instant::now();
+            let answer = client.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap();
+            assert!(matches!(answer.verdict, Verdict::Accepted(..)), "{answer:?}");
+            start.elapsed()
+        });
+    }
+    let mut took = deciding.join_all().await;
+    took.sort();
+    assert_eq!(took.len(), PAIRS);
+    assert!(took[PAIRS * 99 / 100 - 1] < Duration::from_secs(1), "p99 is {:?}", took[PAIRS * 99 / 100 - 1]);
+}
