@@ -243,9 +243,12 @@ pub fn refusal(error: &PairingError) -> Reply {
         PairingError::TooManyTries => "code-void",
         _ => "pairing",
     };
-    let text = error.to_string();
+    Reply::refused(code, sentence(&error.to_string()))
+}
+
+/// An error's text as a sentence for people.
+pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
-    let sentence: String =
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    Reply::refused(code, format!("{sentence}."))
+    let text: String = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
+    format!("{text}.")
 }

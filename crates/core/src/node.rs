@@ -86,6 +86,11 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     let register = Register::start(register, handle.clone());
     let witness = WitnessHandle::start(handle.clone());
 
+    let asks = witness.asks();
+    let contacts = Contacts::new(options.clone(), tls, places, witness, inbox.clone(), runtime.clone());
+    // Before the conductor asks for the first time.
+    contacts.use_witness(&identity);
+    contacts.add_peer_to_witness(&identity);
     let reporter = inbox.clone();
     let enforcer = enforcer::start(options.vms(), move |done| reporter.send(Event::Enforced(done)));
     let setup = Setup {
@@ -105,7 +110,7 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
         paths: path_count,
         watchdog,
         register,
-        witness: witness.asks(),
+        witness: asks,
         enforcer: enforcer.clone(),
         owner: inbox.clone(),
     }
@@ -114,10 +119,7 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     let mirror = Mirror::new(clock::now(), Tuning::default(), store::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
-    let contacts = Contacts::new(options.clone(), tls, places, witness, inbox.clone(), runtime.clone());
     contacts.connect(&identity, &mut peer);
-    contacts.use_witness(&identity);
-    contacts.add_peer_to_witness(&identity);
     let parts = owner::Parts {
         identity,
         state: options.state.clone(),

@@ -2,11 +2,14 @@
 
 use crate::clock;
 use crate::conductor::{ConductorHandle, Input, WitnessHealth};
-use crate::contacts::Enrolled;
+use crate::contacts::{self, Enrolled};
 use crate::identity::{Identity, Witness};
 use dyad_control::Reply;
-use dyad_link::tls;
-use dyad_quorum::{Event, NodeId, WitnessAsk, WitnessReply};
+use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
+use dyad_quorum::{Answer, Event, NodeId, WitnessAsk, WitnessReply};
+use dyad_witness::client::{self, Client, ClientConfigured, EnrolError};
+use dyad_witness::protocol::Enrol;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 enum Order {
@@ -45,24 +48,105 @@ impl WitnessHandle {
     }
 }
 
+/// An ask that takes longer is as good as none: the rules go on without it and a late answer is ignored.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+struct Task {
+    conductor: ConductorHandle,
+    client: Option<Client>,
+    /// A key that the witness does not know yet.
+    key: Option<(NodeId, Fingerprint)>,
+    answered: Option<u64>,
+}
+
 async fn run(
     mut asks: UnboundedReceiver<(u64, WitnessAsk)>,
     mut orders: UnboundedReceiver<Order>,
     conductor: ConductorHandle,
 ) {
+    let mut task = Task { conductor, client: None, key: None, answered: None };
     loop {
         tokio::select! {
-            ask = asks.recv() => {
-                let Some((id, _)) = ask else { return };
-                conductor.send(Input::Quorum(Event::Witness { id, reply: WitnessReply::Unreachable }));
-                conductor.send(Input::Witness(WitnessHealth::Silent { since: Some(clock::now()) }));
-            }
-            order = orders.recv() => if order.is_none() { return },
+            biased;
+            order = orders.recv() => match order {
+                Some(order) => task.obey(order),
+                None => return,
+            },
+            ask = asks.recv() => match ask {
+                Some((id, ask)) => task.ask(id, &ask).await,
+                None => return,
+            },
         }
     }
 }
 
-/// Enrols at the witness.
-pub async fn enrol(_: Identity, _: tls::Identity, _: String, _: String) -> Result<Enrolled, Reply> {
-    Err(Reply::refused("x", "x"))
+impl Task {
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
+            Order::Use(pair, identity, witness) => {
+                let client = witness.fingerprint.parse().ok().and_then(|fingerprint| {
+                    let address = witness.address.clone();
+                    Client::new(&ClientConfigured { address, pair: PairId(pair), identity, witness: fingerprint }).ok()
+                });
+                if client.is_none() {
+                    tracing::error!("the witness in the identity is damaged: enrol it again");
+                }
+                self.client = client;
+            }
+        }
+    }
+
+    async fn ask(&mut self, id: u64, ask: &WitnessAsk) {
+        let reply = match self.answer(ask).await {
+            Ok((answer, rtt)) => {
+                self.answered = Some(clock::now());
+                self.conductor.send(Input::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
+                WitnessReply::Answer(answer)
+            }
+            Err(why) => {
+                tracing::warn!(why, "the witness gave no answer");
+                self.conductor.send(Input::Witness(WitnessHealth::Silent { since: self.answered }));
+                WitnessReply::Unreachable
+            }
+        };
+        self.conductor.send(Input::Quorum(Event::Witness { id, reply }));
+    }
+
+    async fn answer(&mut self, ask: &WitnessAsk) -> Result<(Answer, Duration), String> {
+        let client = self.client.as_mut().ok_or("none is enrolled")?;
+        // The second node's key goes first, so that the witness answers it from the moment it is asked.
+        if let Some((node, key)) = self.key {
+            match client.add_key(node, key, PATIENCE).await {
+                Ok(()) => self.key = None,
+                Err(e) if e.is_unreachable() => return Err(e.to_string()),
+                Err(e) => tracing::error!(error = %e, "the witness does not take the second node's key"),
+            }
+        }
+        let answer = client.ask(ask, PATIENCE).await.map_err(|e| e.to_string())?;
+        Ok((answer, client.round_trip().unwrap_or_default()))
+    }
+}
+
+/// Enrols this pair at the witness at `address` by its one-time code.
+pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code: String) -> Result<Enrolled, Reply> {
+    let address = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        address
+    } else {
+        format!("{address}:{WITNESS_PORT}")
+    };
+    let peer = identity.peer.as_ref().and_then(|peer| peer.fingerprint.parse().ok());
+    let keys = match identity.me {
+        NodeId::A => [Some(tls.fingerprint()), peer],
+        NodeId::B => [peer, Some(tls.fingerprint())],
+    };
+    let ask = Enrol { pair: PairId(identity.pair_number()), name: identity.pair.clone(), node: identity.me, keys };
+    let enrolment = client::enrol(&address, &code, &tls, &ask, Duration::from_secs(5)).await;
+    let enrolment = enrolment.map_err(|e| match &e {
+        EnrolError::Pairing(pairing) => contacts::refusal(pairing),
+        other => Reply::refused("witness", contacts::sentence(&other.to_string())),
+    })?;
+    let id = enrolment.enrolled.witness.0;
+    let witness = Witness { address, fingerprint: enrolment.fingerprint.to_string(), id: format!("{id:032x}") };
+    Ok(Enrolled { witness, id, incarnation: enrolment.enrolled.incarnation })
 }

@@ -1,12 +1,13 @@
 //! Answers the local socket.
 
 use super::Owner;
+use super::votes::node;
 use crate::contacts::{self, OpenCode};
 use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
 use dyad_control::{Reply, Request};
-use dyad_desired::{Change, WitnessInfo};
+use dyad_desired::{Change, NodeRecord, WitnessInfo};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -90,7 +91,7 @@ impl Owner {
     pub fn paired(&mut self, peer: Peer) {
         self.pairing_code = None::<OpenCode>;
         self.parts.timeline.note("paired", format!("The node {} has joined.", peer.node));
-        let incarnation = peer.incarnation;
+        let (incarnation, name) = (peer.incarnation, peer.node.clone());
         self.parts.identity.peer = Some(peer);
         if let Err(e) = self.parts.identity.save(&self.parts.state) {
             self.trouble = Some(format!("The identity of this node cannot be written: {e:#}."));
@@ -99,6 +100,9 @@ impl Owner {
         self.parts.contacts.connect(&self.parts.identity, &mut self.parts.peer);
         self.parts.contacts.add_peer_to_witness(&self.parts.identity);
         self.parts.conductor.tell(quorum::Event::Admit { incarnation });
+        let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0 };
+        // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
+        drop(self.change(Change::SetNode { node: node(self.me.peer()), record }));
     }
 
     fn enrol(&mut self, address: String, code: String, answer: oneshot::Sender<Reply>) {
