@@ -78,6 +78,10 @@ pub enum Request {
         /// Names of the VMs with a live process on this node.
         vms: Vec<String>,
     },
+    /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup.
+    /// Answered [`Reply::Done`] just before the reset, or at once if it was proven before or there is none.
+    /// Refused while a VM runs here.
+    ProveWatchdog,
     /// This node is about to shut down: hand over what can be handed over. Answered when done.
     Goodbye,
 }

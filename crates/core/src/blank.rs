@@ -4,7 +4,8 @@ use crate::event::{Event, Inbox};
 use crate::identity::Identity;
 use crate::options::Options;
 use crate::timeline::Timeline;
-use crate::{disks, selftest, setup};
+use crate::watchdog::Watchdog;
+use crate::{disks, setup};
 use dyad_control::{Found, Join, Offer, Phase, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Listener, Place};
 use dyad_link::tls;
@@ -30,7 +31,7 @@ pub struct Blank {
     /// The way in.
     pub inbox: Inbox,
     /// Whether a watchdog is there, for the status and the self-test.
-    pub watchdog: Option<crate::watchdog::Watchdog>,
+    pub watchdog: Option<Watchdog>,
     /// For the status.
     pub facts: WatchdogStatus,
 }
@@ -55,7 +56,7 @@ pub fn status(phase: Phase, watchdog: WatchdogStatus) -> Status {
 
 impl Blank {
     /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
-    pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<crate::watchdog::Watchdog>)> {
+    pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<Watchdog>)> {
         let mut timeline = Timeline::new(None);
         let mut listener = Listener::open(&(self.places)());
         let mut opened = Instant::now();
@@ -164,19 +165,9 @@ impl Blank {
         }
     }
 
-    /// The node has its place. If it has a watchdog, that is proven now: the node restarts.
-    fn end(
-        self,
-        identity: Identity,
-        answer: oneshot::Sender<Reply>,
-    ) -> Option<(Identity, Option<crate::watchdog::Watchdog>)> {
+    /// The node has its place.
+    fn end(self, identity: Identity, answer: oneshot::Sender<Reply>) -> Option<(Identity, Option<Watchdog>)> {
         let _ = answer.send(Reply::Done);
-        if self.watchdog.is_some() && !selftest::proof_path(&self.options.state).exists() {
-            self.show(Phase::SettingUp { step: "Proving the watchdog: this node restarts once".into() });
-            if let Err(sentence) = selftest::run(&self.options.state, &self.options.run) {
-                tracing::error!(sentence, "the watchdog is not proven");
-            }
-        }
         Some((identity, self.watchdog))
     }
 }

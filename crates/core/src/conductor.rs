@@ -99,6 +99,8 @@ pub enum Input {
     Quorum(dyad_quorum::Event),
     /// The witness was asked; this is how it is.
     Witness(WitnessHealth),
+    /// The watchdog is (`true`) or is not to go hungry, to prove it.
+    Starve(bool),
     /// End the thread: the watchdog is no longer fed.
     Stop,
 }
@@ -161,8 +163,14 @@ impl Conductor {
             if let Err(e) = thread_priority::set_thread_priority_and_policy(id, realtime, policy) {
                 tracing::warn!(error = ?e, "heartbeats run without real-time priority");
             }
-            State { parts: self, shown: None, health: WitnessHealth::Silent { since: None }, actions: Vec::new() }
-                .run(&inputs);
+            State {
+                parts: self,
+                shown: None,
+                health: WitnessHealth::Silent { since: None },
+                starve: false,
+                actions: Vec::new(),
+            }
+            .run(&inputs);
         };
         std::thread::Builder::new()
             .name("conductor".into())
@@ -175,6 +183,7 @@ struct State {
     parts: Conductor,
     shown: Option<Standpoint>,
     health: WitnessHealth,
+    starve: bool,
     actions: Vec<Action>,
 }
 
@@ -187,6 +196,7 @@ impl State {
                     Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return,
                     Ok(Input::Quorum(event)) => self.handle(event),
                     Ok(Input::Witness(health)) => self.health = health,
+                    Ok(Input::Starve(starve)) => self.starve = starve,
                     Err(TryRecvError::Empty) => break,
                 }
             }
@@ -194,6 +204,7 @@ impl State {
                 self.handle(dyad_quorum::Event::Tick);
             }
             if let Some(watchdog) = &mut self.parts.watchdog
+                && !self.starve
                 && self.parts.quorum.watchdog_ok(clock::now())
             {
                 watchdog.feed();

@@ -2,10 +2,12 @@
 
 use super::Owner;
 use super::votes::node;
+use crate::conductor::Input;
 use crate::contacts::{self, OpenCode};
 use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
+use crate::selftest;
 use dyad_control::{Reply, Request};
 use dyad_desired::{Change, NodeRecord, WitnessInfo};
 use dyad_quorum as quorum;
@@ -38,6 +40,7 @@ impl Owner {
             Request::Enrol { address, code } => return self.enrol(address, code, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
             Request::Running { .. } => Reply::Done,
+            Request::ProveWatchdog => return self.prove_watchdog(answer),
             Request::Goodbye => {
                 self.goodbye.push(answer);
                 self.parts.conductor.tell(quorum::Event::Goodbye);
@@ -67,6 +70,31 @@ impl Owner {
             let _ = answer.send(Reply::refused("no-lead", text));
         }
         reply
+    }
+
+    /// Lets the watchdog go hungry until it resets this node, which nothing may notice.
+    fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
+        if self.parts.watchdog.as_ref().is_none_or(|facts| facts.proven) {
+            let _ = answer.send(Reply::Done);
+            return;
+        }
+        if self.vms_known {
+            let text = "VMs run on this node: stop them before its watchdog is proven.";
+            let _ = answer.send(Reply::refused("vm-running", text));
+            return;
+        }
+        let _ = answer.send(Reply::Done);
+        self.parts.timeline.note("watchdog", "The watchdog is being proven: this node restarts now.");
+        self.parts.conductor.send(Input::Starve(true));
+        let (state, run, inbox) = (self.parts.state.clone(), self.parts.run.clone(), self.parts.inbox.clone());
+        let prove = move || {
+            let Err(sentence) = selftest::run(&state, &run) else { return };
+            inbox.send(Event::Call(Box::new(move |owner| {
+                owner.parts.conductor.send(Input::Starve(false));
+                owner.parts.timeline.note("watchdog", sentence);
+            })));
+        };
+        std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
     }
 
     fn open_pairing_code(&mut self) -> Reply {
