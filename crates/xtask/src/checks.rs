@@ -14,6 +14,8 @@ use crate::{deps, guest};
 /// Minutes of simulated chaos in each run of the tests.
 const SIM_MINUTES: &str = "1";
 
+/// The tests that need more than cargo builds by itself.
+const TEST_FEATURES: &str = "dyad-rig/machines,dyad-lab/daemons";
 /// Newer than any version of ours.
 const BROKEN_VERSION: &str = "9999";
 
@@ -40,11 +42,15 @@ pub fn run(host: &Host) -> Result<()> {
     });
     tally.check("cargo clippy", || {
         let mut clippy = host.cargo();
-        clippy.args(["clippy", "--release", "--workspace", "--all-targets", "--features", "dyad-rig/machines"]);
+        clippy.args(["clippy", "--release", "--workspace", "--all-targets", "--features", TEST_FEATURES]);
         host::run(clippy.args(["--", "-D", "warnings"]))
     });
+    tally.check("build", || host.build_programs());
     tally.tests("cargo test", host.cargo().args(["test", "--release", "--workspace", "--no-fail-fast"]));
     tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
+    let mut processes = host.cargo();
+    processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "*"]);
+    tally.tests("process tests", host::as_root(&mut processes));
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;

@@ -59,6 +59,14 @@ impl Host {
     }
 }
 
+/// Makes what cargo runs (not cargo itself) run as root: network namespaces need it.
+pub fn as_root(cargo: &mut Command) -> &mut Command {
+    if !nix::unistd::geteuid().is_root() {
+        cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
+    }
+    cargo
+}
+
 /// Says what comes next.
 pub fn step(what: &str) {
     println!("==> {what}");

@@ -3,6 +3,7 @@
 //! It is the only program that installs packages, and it says so before it does.
 
 mod attach;
+mod bench;
 mod checks;
 mod deps;
 mod guest;
@@ -53,6 +54,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["attach", node] => attach::attach(&host, node),
         ["test"] => checks::run(&host),
         ["sim", rest @ ..] => sim::run(&host, rest),
+        ["bench"] => bench::run(&host),
         ["deps"] => deps::install(&host),
         ["guest"] => {
             deps::install(&host)?;

@@ -1,0 +1,117 @@
+//! `dyad-bench`: what mirroring costs beside what the machine allows.
+//!
+//! It prints one line for each job and writes `report.json`: medians in microseconds over interleaved runs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use dyad_lab::cores::Cores;
+use dyad_lab::device::Device;
+use dyad_lab::limits::{self, BLOCK};
+use dyad_rig::artifacts::Artifacts;
+use serde_json::{Value, json};
+
+/// Interleaved runs of each job.
+const RUNS: usize = 5;
+/// Requests in one run.
+const REQUESTS: usize = 400;
+/// Bytes that the jobs spread over.
+const SPAN: u64 = 128 << 20;
+
+/// One job: name, whether it writes, whether each request is followed by a flush.
+const JOBS: [(&str, bool, bool); 3] = [
+    ("4 KiB random write QD1", true, false),
+    ("4 KiB random write QD1 + flush", true, true),
+    ("4 KiB random read QD1", false, false),
+];
+
+fn main() -> Result<()> {
+    let artifacts = Artifacts::beside_this_program()?;
+    let folder = artifacts.target().join("bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
+    let program = artifacts.programs().join("dyad-core");
+    if !program.exists() {
+        bail!("{} is missing; run `cargo build --release --workspace` first.", program.display());
+    }
+    let cores = Cores::pair(&program, &folder.join("pair")).context("The pair does not form")?;
+    let mut device = Device::connect(&cores.volume("bench", SPAN >> 20)?)?;
+    fill(&mut device)?;
+    let (a, b) = (cores.spaces.name(0), cores.spaces.name(1));
+    let network = median(limits::ping_pong(a, b, "10.77.0.2", RUNS * REQUESTS)?);
+    println!("4 KiB there, one byte back, bare TCP: {} µs", network.as_micros());
+    println!("\n{:34} {:>10} {:>10} {:>8}", "job", "limit µs", "ours µs", "ratio");
+    let mut jobs = Vec::new();
+    for (name, writes, flush) in JOBS {
+        jobs.push(job(name, writes, flush, network, &mut device, &folder)?);
+    }
+    let report = json!({ "ping_pong_us": micros(network), "jobs": jobs });
+    let file = folder.join("report.json");
+    std::fs::write(&file, format!("{report:#}\n")).with_context(|| format!("Cannot write {}.", file.display()))?;
+    println!("\n{}", file.display());
+    Ok(())
+}
+
+/// Every block exists before anything is timed.
+fn fill(device: &mut Device) -> Result<()> {
+    let chunk = vec![5; 1 << 20];
+    for offset in (0..SPAN).step_by(chunk.len()) {
+        device.write(offset, &chunk)?;
+    }
+    device.flush()
+}
+
+/// Runs one job beside its limit, in turns, and prints the medians.
+fn job(name: &str, writes: bool, flush: bool, network: Duration, device: &mut Device, folder: &Path) -> Result<Value> {
+    let bare: PathBuf = folder.join("bare.disk");
+    let (mut ours, mut limit) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let offsets = offsets(run as u64);
+        limit.extend(match (writes, flush) {
+            // A mirrored write without a flush needs the cable, and both memories: nothing has to reach a disk.
+            (true, false) => vec![network],
+            (true, true) => limits::direct_writes(&bare, SPAN, &offsets, true)?,
+            (false, _) => limits::direct_reads(&bare, SPAN, &offsets)?,
+        });
+        let mut block = [3; BLOCK];
+        for offset in offsets {
+            let start = Instant::now();
+            if writes {
+                device.write(offset, &block)?;
+            } else {
+                device.read(offset, &mut block)?;
+            }
+            if flush {
+                device.flush()?;
+            }
+            ours.push(start.elapsed());
+        }
+    }
+    // A durable mirrored write cannot be faster than the cable and one disk after each other.
+    let limit = median(limit) + if flush { network } else { Duration::ZERO };
+    let ours = median(ours);
+    let ratio = ours.as_secs_f64() / limit.as_secs_f64();
+    println!("{name:34} {:>10} {:>10} {ratio:>8.2}", limit.as_micros(), ours.as_micros());
+    Ok(json!({ "job": name, "limit_us": micros(limit), "ours_us": micros(ours), "ratio": ratio }))
+}
+
+/// The same well-spread offsets in each run of the same number: a fixed linear congruence over all blocks.
+fn offsets(seed: u64) -> Vec<u64> {
+    let blocks = SPAN / BLOCK as u64;
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..REQUESTS)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % blocks * BLOCK as u64
+        })
+        .collect()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1000.0
+}

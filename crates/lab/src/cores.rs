@@ -1,0 +1,214 @@
+//! Two `dyad-core` processes that form a pair, each in its namespace with a pool disk that is a file.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use dyad_control::{Client, Found, Join, Reply, Request, Status};
+use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
+use dyad_rig::child::{Program, Running};
+use dyad_rig::wait::{self, Look};
+use tokio::runtime::Runtime;
+
+use crate::namespaces::{CABLES, Namespaces};
+
+/// Bytes of each pool disk; the files are sparse.
+const POOL_DISK: u64 = 1 << 30;
+/// A daemon opens its pool and its socket.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Two daemons find each other, copy the document and agree.
+const FORM_DEADLINE: Duration = Duration::from_secs(240);
+/// A hash no password has: nobody logs in here.
+const NO_PASSWORD: &str = "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
+
+/// Both daemons and what they stand on.
+#[derive(Debug)]
+pub struct Cores {
+    sides: [Side; 2],
+    runtime: Runtime,
+    /// The namespaces, to pull cables.
+    pub spaces: Namespaces,
+}
+
+#[derive(Debug)]
+struct Side {
+    folder: PathBuf,
+    running: Option<Running>,
+}
+
+impl Cores {
+    /// Starts two blank daemons of `program`, with their files below `folder` (emptied first; a short path, since
+    /// sockets are made there).
+    ///
+    /// # Errors
+    /// A daemon does not start.
+    pub fn blank(program: &Path, folder: &Path) -> Result<Self> {
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
+        }
+        let side = |letter: &str| Side { folder: folder.join(letter), running: None };
+        let mut cores = Self {
+            sides: [side("a"), side("b")],
+            runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
+            spaces: Namespaces::new()?,
+        };
+        for number in [0, 1] {
+            fs::create_dir_all(&cores.sides[number].folder)?;
+            File::create(cores.disk(number))?.set_len(POOL_DISK)?;
+            cores.start(program, number)?;
+        }
+        Ok(cores)
+    }
+
+    /// The same, formed into a pair that is in sync.
+    ///
+    /// # Errors
+    /// The pair does not form.
+    pub fn pair(program: &Path, folder: &Path) -> Result<Self> {
+        let cores = Self::blank(program, folder)?;
+        cores.ask(
+            0,
+            &Request::Found(Found {
+                pair: "lab".into(),
+                node: "left".into(),
+                links: CABLES.map(String::from).to_vec(),
+                disks: vec![cores.disk(0).display().to_string()],
+                admin_password_hash: NO_PASSWORD.into(),
+            }),
+        )?;
+        cores.wait("the first daemon to work", 0, START_DEADLINE, |status| status.quorum.is_some())?;
+        let Reply::Code { code, .. } = cores.ask(0, &Request::OpenPairingCode)? else { bail!("No pairing code.") };
+        wait::until("the first daemon to be heard", START_DEADLINE, || {
+            Ok(match cores.ask(1, &Request::Offers)? {
+                Reply::Offers { offers } if !offers.is_empty() => Look::Ready(()),
+                other => Look::NotYet(format!("{other:?}")),
+            })
+        })?;
+        cores.ask(
+            1,
+            &Request::Join(Join {
+                node: "right".into(),
+                links: CABLES.map(String::from).to_vec(),
+                disks: vec![cores.disk(1).display().to_string()],
+                code,
+                offer: None,
+            }),
+        )?;
+        cores.wait_in_sync()?;
+        Ok(cores)
+    }
+
+    /// Starts the daemon of side 0 or 1.
+    ///
+    /// # Errors
+    /// It does not answer in time.
+    pub fn start(&mut self, program: &Path, number: usize) -> Result<()> {
+        let folder = self.sides[number].folder.clone();
+        let mut core = Program::new("ip");
+        core.args(["netns", "exec", self.spaces.name(number)]).arg(program);
+        core.arg("--state").arg(folder.join("state")).arg("--run").arg(folder.join("run"));
+        core.arg("--disk").arg(self.disk(number)).args(["--vms", ""]);
+        self.sides[number].running = Some(core.start(&folder.join("log"))?);
+        wait::until_ok("the daemon to answer", START_DEADLINE, || self.status(number))
+            .with_context(|| format!("See {}.", folder.join("log").display()))?;
+        Ok(())
+    }
+
+    /// `kill -9` of the daemon of side 0 or 1.
+    pub fn kill(&mut self, number: usize) {
+        self.sides[number].running = None;
+    }
+
+    /// Its process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn process(&self, number: usize) -> Result<&Running> {
+        self.sides[number].running.as_ref().context("The daemon does not run.")
+    }
+
+    /// The pool disk of side 0 or 1.
+    pub fn disk(&self, number: usize) -> PathBuf {
+        self.sides[number].folder.join("pool.disk")
+    }
+
+    /// Asks one daemon.
+    ///
+    /// # Errors
+    /// It does not answer, or refuses.
+    pub fn ask(&self, number: usize, request: &Request) -> Result<Reply> {
+        let client = Client::new(self.sides[number].folder.join("run/core.sock"));
+        Ok(self.runtime.block_on(client.ask(request))?)
+    }
+
+    /// What one daemon says of itself.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn status(&self, number: usize) -> Result<Status> {
+        match self.ask(number, &Request::Status)? {
+            Reply::Status(status) => Ok(*status),
+            other => bail!("The daemon answered {other:?}."),
+        }
+    }
+
+    /// Waits until a daemon's status is as wanted.
+    ///
+    /// # Errors
+    /// It is not within `deadline`.
+    pub fn wait(
+        &self,
+        what: &str,
+        number: usize,
+        deadline: Duration,
+        wanted: impl Fn(&Status) -> bool,
+    ) -> Result<Status> {
+        wait::until(what, deadline, || {
+            Ok(match self.status(number) {
+                Ok(status) if wanted(&status) => Look::Ready(status),
+                other => Look::NotYet(format!("{other:?}")),
+            })
+        })
+    }
+
+    /// Waits until both daemons are in the in-sync set.
+    ///
+    /// # Errors
+    /// They are not in time.
+    pub fn wait_in_sync(&self) -> Result<()> {
+        for number in [0, 1] {
+            self.wait("both daemons to be in sync", number, FORM_DEADLINE, |status| {
+                status.quorum.as_ref().is_some_and(|quorum| quorum.members.len() == 2)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes a volume of `mib` MiB that side 0 writes, and returns the socket of its device.
+    ///
+    /// # Errors
+    /// The pair refuses, or does not serve it.
+    pub fn volume(&self, name: &str, mib: u64) -> Result<PathBuf> {
+        let size = mib << 20;
+        let change = |change| self.ask(0, &Request::Change { change });
+        change(Change::CreateVolume { name: name.into(), size, home: Node::A })?;
+        // A device is served for the VM that has it as a disk; nobody starts that VM here.
+        let vm = NewVm {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: vec![name.into()],
+            owner: Node::A,
+            intent: Intent::Running,
+            priority: 50,
+            ha: true,
+        };
+        change(Change::CreateVm { name: name.into(), vm })?;
+        let socket = |status: &Status| {
+            status.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.socket.clone())
+        };
+        let status = self.wait("the volume to be served", 0, START_DEADLINE, |status| socket(status).is_some())?;
+        Ok(socket(&status).context("The volume has no device.")?.into())
+    }
+}

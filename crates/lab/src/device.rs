@@ -1,0 +1,227 @@
+//! A guest's disk driver without a guest: vhost-user-blk, one queue, one request at a time.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use dyad_rig::wait;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
+use vhost::vhost_user::{Frontend, VhostUserFrontend as _, VhostUserVirtioFeatures};
+use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Bytes of one request at most.
+pub const LARGEST: usize = 1 << 20;
+
+/// Request types (virtio 1.2, 5.2.6).
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const FLUSH: u32 = 4;
+/// Descriptor flags (virtio 1.2, 2.7.5).
+const NEXT: u16 = 1;
+const DEVICE_WRITES: u16 = 2;
+/// Feature bits (virtio 1.2, 5.2.3 and 6).
+const FEATURE_FLUSH: u64 = 1 << 9;
+const FEATURE_VERSION_1: u64 = 1 << 32;
+
+/// The shared memory: rings, header and status, then the data.
+const QUEUE_SIZE: u16 = 4;
+const DESCRIPTORS: u64 = 0;
+const AVAILABLE: u64 = 0x1000;
+const USED: u64 = 0x2000;
+const HEADER: u64 = 0x3000;
+const STATUS: u64 = 0x3100;
+const DATA: u64 = 0x10_0000;
+const MEMORY: u64 = DATA + LARGEST as u64;
+/// Where that memory pretends to be in the driver's address space.
+const USER: u64 = 0x7f00_0000_0000;
+/// A daemon that was killed is back by then; guests wait longer still.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A disk.
+pub struct Device {
+    socket: PathBuf,
+    memory: GuestMemoryMmap,
+    file: File,
+    kick: EventFd,
+    call: EventFd,
+    /// Ready when `call` is.
+    signal: Epoll,
+    inflight: Option<(VhostUserInflight, File)>,
+    front: Option<Frontend>,
+    offered: u16,
+}
+
+impl Device {
+    /// Connects to the device at `socket`.
+    ///
+    /// # Errors
+    /// Nobody serves it, or it lacks what a driver needs.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let file = File::from(memfd_create("driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.set_len(MEMORY)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
+        let map = FileOffset::new(file.try_clone()?, 0);
+        let (call, signal) = (EventFd::new(EFD_NONBLOCK)?, Epoll::new()?);
+        signal.ctl(ControlOperation::Add, call.as_raw_fd(), EpollEvent::new(EventSet::IN, 0))?;
+        let mut device = Self {
+            socket: socket.to_owned(),
+            memory: GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY as usize, Some(map))])?,
+            file,
+            kick: EventFd::new(EFD_NONBLOCK)?,
+            call,
+            signal,
+            inflight: None,
+            front: None,
+            offered: 0,
+        };
+        device.reconnect()?;
+        Ok(device)
+    }
+
+    /// Connects again after the daemon was away, as QEMU does: requests that were under way are carried out by the new
+    /// daemon from the shared in-flight record.
+    ///
+    /// # Errors
+    /// Nobody serves it.
+    pub fn reconnect(&mut self) -> Result<()> {
+        self.front = None;
+        let mut front =
+            wait::until_ok("the device's socket", ANSWER_DEADLINE, || Ok(Frontend::connect(&self.socket, 1)?))?;
+        let features = front.get_features()?;
+        ensure!(features & FEATURE_FLUSH != 0, "The device has no flush.");
+        let protocol = front.get_protocol_features()?;
+        front.set_protocol_features(protocol)?;
+        front.set_owner()?;
+        let user = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+        front.set_features(features & (FEATURE_FLUSH | FEATURE_VERSION_1 | user))?;
+        front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        if self.inflight.is_none() {
+            self.inflight = Some(front.get_inflight_fd(&VhostUserInflight::new(0, 0, 1, QUEUE_SIZE))?);
+        }
+        let (record, file) = self.inflight.as_ref().context("The device keeps no in-flight record.")?;
+        front.set_inflight_fd(record, file.as_raw_fd())?;
+        front.set_mem_table(&[VhostUserMemoryRegionInfo {
+            guest_phys_addr: 0,
+            memory_size: MEMORY,
+            userspace_addr: USER,
+            mmap_offset: 0,
+            mmap_handle: self.file.as_raw_fd(),
+        }])?;
+        front.set_vring_num(0, QUEUE_SIZE)?;
+        front.set_vring_base(0, self.answered()?)?;
+        front.set_vring_addr(
+            0,
+            &VringConfigData {
+                queue_max_size: QUEUE_SIZE,
+                queue_size: QUEUE_SIZE,
+                flags: 0,
+                desc_table_addr: USER + DESCRIPTORS,
+                avail_ring_addr: USER + AVAILABLE,
+                used_ring_addr: USER + USED,
+                log_addr: None,
+            },
+        )?;
+        front.set_vring_kick(0, &self.kick)?;
+        front.set_vring_call(0, &self.call)?;
+        front.set_vring_enable(0, true)?;
+        self.front = Some(front);
+        Ok(())
+    }
+
+    /// Writes `data` at byte `offset`; both whole sectors of 512 bytes.
+    ///
+    /// # Errors
+    /// The device reports one.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        self.begin_write(offset, data)?;
+        self.finish()
+    }
+
+    /// Starts a write without waiting for its end.
+    ///
+    /// # Errors
+    /// The request is too large.
+    pub fn begin_write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
+        ensure!(data.len() <= LARGEST, "{} bytes are more than one request holds.", data.len());
+        self.memory.write_slice(data, GuestAddress(DATA))?;
+        self.begin(WRITE, offset, data.len(), 0)
+    }
+
+    /// Reads `data.len()` bytes at byte `offset`.
+    ///
+    /// # Errors
+    /// The device reports one.
+    pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<()> {
+        ensure!(data.len() <= LARGEST, "{} bytes are more than one request holds.", data.len());
+        self.begin(READ, offset, data.len(), DEVICE_WRITES)?;
+        self.finish()?;
+        self.memory.read_slice(data, GuestAddress(DATA))?;
+        Ok(())
+    }
+
+    /// Makes every finished write durable.
+    ///
+    /// # Errors
+    /// The device reports one.
+    pub fn flush(&mut self) -> Result<()> {
+        self.begin(FLUSH, 0, 0, 0)?;
+        self.finish()
+    }
+
+    /// Waits for the answer to the request that was begun.
+    ///
+    /// # Errors
+    /// The device reports one, or does not answer in time.
+    pub fn finish(&mut self) -> Result<()> {
+        while self.answered()? != self.offered {
+            let mut events = [EpollEvent::default()];
+            let ready = self.signal.wait(i32::try_from(ANSWER_DEADLINE.as_millis())?, &mut events)?;
+            ensure!(ready > 0, "The device did not answer for {} s.", ANSWER_DEADLINE.as_secs());
+            // The answer may have been seen before its signal was read.
+            let _ = self.call.read();
+        }
+        match self.memory.read_obj::<u8>(GuestAddress(STATUS))? {
+            0 => Ok(()),
+            status => bail!("The device reports error {status}."),
+        }
+    }
+
+    fn answered(&self) -> Result<u16> {
+        Ok(self.memory.load(GuestAddress(USED + 2), Ordering::Acquire)?)
+    }
+
+    fn begin(&mut self, kind: u32, offset: u64, length: usize, flags: u16) -> Result<()> {
+        self.memory.write_obj(u64::from(kind), GuestAddress(HEADER))?;
+        self.memory.write_obj(offset / 512, GuestAddress(HEADER + 8))?;
+        self.memory.write_obj(0xff_u8, GuestAddress(STATUS))?;
+        self.descriptor(0, HEADER, 16, NEXT, 1)?;
+        if length == 0 {
+            self.descriptor(1, STATUS, 1, DEVICE_WRITES, 0)?;
+        } else {
+            self.descriptor(1, DATA, u32::try_from(length)?, flags | NEXT, 2)?;
+            self.descriptor(2, STATUS, 1, DEVICE_WRITES, 0)?;
+        }
+        let slot = u64::from(self.offered % QUEUE_SIZE);
+        self.memory.write_obj(0_u16, GuestAddress(AVAILABLE + 4 + 2 * slot))?;
+        self.offered = self.offered.wrapping_add(1);
+        self.memory.store(self.offered, GuestAddress(AVAILABLE + 2), Ordering::SeqCst)?;
+        self.kick.write(1)?;
+        Ok(())
+    }
+
+    fn descriptor(&self, number: u64, address: u64, length: u32, flags: u16, next: u16) -> Result<()> {
+        let place = DESCRIPTORS + 16 * number;
+        self.memory.write_obj(address, GuestAddress(place))?;
+        self.memory.write_obj(length, GuestAddress(place + 8))?;
+        self.memory.write_obj(flags, GuestAddress(place + 12))?;
+        self.memory.write_obj(next, GuestAddress(place + 14))?;
+        Ok(())
+    }
+}

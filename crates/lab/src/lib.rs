@@ -1,0 +1,14 @@
+//! A pair of real storage daemons on one machine: two network namespaces, real files, real TLS, and a driver of our own
+//! in place of QEMU. The process tests and the benchmarks run on it; it needs root for the namespaces.
+//!
+//! It must never reach into a daemon: it uses the command line, the local socket and the device socket that `dyad-node`
+//! and QEMU use.
+//!
+//! **Invariants**
+//! * Namespaces and daemons are gone when the lab is dropped, and the daemons also when it is killed.
+//! * [`device::Device`] reports a write or flush as done only when the daemon answered it with success.
+
+pub mod cores;
+pub mod device;
+pub mod limits;
+pub mod namespaces;
