@@ -189,3 +189,6 @@ impl Index {
 
 /// The indexes of a node, in the order of its disks.
 pub(crate) type Indexes = Vec<Arc<Index>>;
+
+#[cfg(test)]
+mod tests;

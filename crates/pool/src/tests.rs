@@ -5,10 +5,11 @@ mod crash;
 mod damage;
 mod disks;
 mod faults;
+mod formats;
 mod full;
-mod model;
+pub(crate) mod model;
 mod oracle;
-mod rig;
+pub(crate) mod rig;
 
 /// Bugs that the crash tests must find. Only tests can plant them.
 #[derive(Clone, Copy, Debug, Default)]

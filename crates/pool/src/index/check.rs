@@ -22,6 +22,8 @@ const OVERFLOW: u16 = 4;
 const META: u16 = 8;
 /// A node whose data lies in overflow pages.
 const BIG_DATA: u16 = 1;
+/// Flag of the tree of free pages: its keys are numbers.
+const INTEGER_KEYS: u16 = 8;
 const DEPTH_MAX: u16 = 32;
 const NO_PAGE: u64 = u64::MAX;
 
@@ -114,8 +116,8 @@ impl Check {
             }
             r.u64()?;
             let map_size = r.u64()?;
-            let (page_size, free) = tree(&mut r)?;
-            let (_, main) = tree(&mut r)?;
+            let (page_size, free) = tree(&mut r, INTEGER_KEYS)?;
+            let (_, main) = tree(&mut r, 0)?;
             Some(Meta { map_size, page_size, free, main, last_page: r.u64()?, txn: r.u64()? })
         };
         parse().ok_or_else(|| IndexError::Damaged("its meta page is bad".into()))
@@ -292,11 +294,11 @@ fn in_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<()
     if ascending && above && below { Ok(()) } else { damaged("its keys are not in order") }
 }
 
-fn tree(r: &mut Reader) -> Option<(u32, Tree)> {
-    let (pad, _flags, depth) = (r.u32()?, r.u16()?, r.u16()?);
-    let tree =
-        Tree { depth, branches: r.u64()?, leaves: r.u64()?, overflows: r.u64()?, entries: r.u64()?, root: r.u64()? };
-    Some((pad, tree))
+/// One tree's description, if it has the flags it must have.
+fn tree(r: &mut Reader, expected: u16) -> Option<(u32, Tree)> {
+    let (pad, flags, depth) = (r.u32()?, r.u16()?, r.u16()?);
+    let [branches, leaves, overflows, entries, root] = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];
+    (flags == expected).then_some((pad, Tree { depth, branches, leaves, overflows, entries, root }))
 }
 
 fn flags(page: &[u8]) -> u16 {

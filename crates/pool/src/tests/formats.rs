@@ -1,0 +1,60 @@
+//! Format 1 as it was first written. If one of these numbers changes, the format changed: give it a new version and keep
+//! reading this one.
+
+use crate::checksum;
+use crate::index::key;
+use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
+use crate::journal::record::{Head, Record, encode};
+use crate::label::{Decoded, Label, Tail};
+
+fn label() -> Label {
+    Label {
+        generation: 1,
+        identity: super::rig::identity(),
+        disk: 2,
+        number: 0,
+        disks: vec![2, 3],
+        size: 1 << 30,
+        journal: 4 << 20,
+        slots: 5,
+        salt: 6,
+        session: 7,
+        checkpoint: 8,
+        tail: Tail { position: 9, record: 10, chain: 11, session: 12 },
+        floor: 13,
+    }
+}
+
+#[test]
+fn format_1_is_pinned() {
+    assert_eq!(checksum::plain(&label().encode()[..4092]), 0x4e90_d05d);
+    let write = Record::Write { volume: 1, epoch: 2, seq: 3, block: 4, birth: 0, crcs: vec![5, 6] };
+    let head = Head { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
+    assert_eq!(encode(&head, &write).1, 0xa406_d578);
+    let meta = Record::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
+    assert_eq!(encode(&Head { data_blocks: 0, ..head }, &meta).1, 0x9efa_6797);
+    let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: (4, 5) };
+    assert_eq!(seal(&key::extent(1, 2, 3), extent.encode()).1, 0x1b79_95e2);
+    let volume = VolumeRow { blocks: 1, birth: 2, last: (3, 4), confirmed: 5, tail_highest: 6, deleting: true };
+    assert_eq!(seal(&key::volume(1), volume.encode()).1, 0x3ed5_cdb3);
+    let root = Root { disk: 1, checkpoint: 2, count: 3, sum: 4 };
+    assert_eq!(checksum::plain(&root.encode()), 0x6e3f_1bf4);
+    assert_eq!(checksum::block(1, 2, 3, &[4; 4096]), 0x201b_d15b);
+}
+
+#[test]
+fn a_newer_label_is_refused_by_its_version() {
+    let mut block = label().encode();
+    block[8] = 2;
+    let body = block.len() - 4;
+    let crc = checksum::plain(&block[..body]);
+    block[body..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Label::decode(&block), Decoded::Newer(2));
+
+    let rig = super::rig::Rig::new(1, &[10]);
+    for place in crate::layout::label_offsets(10 << 20) {
+        rig.disks[0].poke(place, &block);
+    }
+    let refused = rig.try_open().err().expect("must be refused");
+    assert!(refused.to_string().contains("format 2"), "{refused}");
+}
