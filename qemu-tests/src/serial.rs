@@ -100,6 +100,12 @@ impl SerialLine {
         self.lock().text.len()
     }
 
+    /// Everything the node sent after position `since`, control sequences included.
+    pub fn text_since(&self, since: usize) -> String {
+        let shared = self.lock();
+        shared.text[since.min(shared.text.len())..].to_owned()
+    }
+
     /// Waits until the terminal shows `text`.
     ///
     /// # Errors

@@ -1,0 +1,157 @@
+//! A person sets up both nodes at their serial lines, as with a cable and a terminal program.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::harness::{Test, play};
+use dyad_rig::node::Name;
+use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::serial::SerialLine;
+use dyad_rig::stories::BOOT_DEADLINE;
+use dyad_rig::wait::{self, Look};
+
+/// One question on an emulated line.
+const QUESTION_DEADLINE: Duration = Duration::from_secs(60);
+/// Setup formats disks and restarts the node once to prove its watchdog.
+const SETUP_DEADLINE: Duration = Duration::from_secs(300);
+/// A conversation that asks on and on ends here.
+const MANY_QUESTIONS: usize = 20;
+
+const TESTS: [Test<Pair>; 4] = [
+    ("serial_wizard", serial_wizard),
+    ("serial_status_tells_the_truth", serial_status_tells_the_truth),
+    ("serial_shows_the_pairing_code", serial_shows_the_pairing_code),
+    ("serial_wizard_joins", serial_wizard_joins),
+];
+
+fn main() -> ExitCode {
+    play(&TESTS, || {
+        let mut pair = Pair::new(Artifacts::beside_this_program()?, "serial")?;
+        pair.a.power_on()?;
+        Ok(pair)
+    })
+}
+
+/// Every question of the first node, with one wrong answer, up to the status screen.
+fn serial_wizard(pair: &mut Pair) -> Result<()> {
+    pair.a.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
+    converse(pair.a.serial(), |title| match title {
+        "First node or second" => "1",
+        "Name of the pair" => "office",
+        "Name of this node" => "left",
+        "Administrator password" => PASSWORD,
+        "Witness" => "later",
+        // What is suggested is right.
+        _ => "",
+    })?;
+    let log = pair.a.serial().text_since(0);
+    ensure!(!log.contains(PASSWORD), "The password was echoed.");
+    pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
+    Ok(())
+}
+
+/// The screen says in one sentence what is missing.
+fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
+    let screen = pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
+    println!("{screen}");
+    for part in ["office", "left", "In sync", "the second node has not joined"] {
+        let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(flat.contains(part), "The screen does not say {part:?}:\n{screen}");
+    }
+    ensure!(screen.is_ascii(), "The screen is not plain ASCII.");
+    Ok(())
+}
+
+/// One key shows the code.
+fn serial_shows_the_pairing_code(pair: &mut Pair) -> Result<()> {
+    pair.a.serial().send("p")?;
+    pair.a.serial().wait_for_screen("Pairing code: ", QUESTION_DEADLINE)?;
+    ensure!(code(pair).is_ok(), "The screen shows no six digits:\n{}", pair.a.serial().screen());
+    Ok(())
+}
+
+/// The second node is set up at its own line with the code that the first one shows on its.
+fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
+    pair.b.power_on()?;
+    pair.b.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
+    // Booting took a while; the code may have expired.
+    pair.a.serial().send("p")?;
+    pair.a.serial().wait_for_screen("Pairing code: ", QUESTION_DEADLINE)?;
+    let code = code(pair)?;
+    converse(pair.b.serial(), |title| match title {
+        "First node or second" => "2",
+        "Pairing code" => &code,
+        "Name of this node" => "right",
+        _ => "",
+    })?;
+    let screen = pair.b.serial().wait_for_screen("(node B)", SETUP_DEADLINE)?;
+    ensure!(screen.contains("right"), "The screen does not name the node:\n{screen}");
+    wait::until("both nodes to know each other", SETUP_DEADLINE, || {
+        let peer = |name: Name| Ok::<_, anyhow::Error>(pair.status(name)?.json["details"]["peer"].clone());
+        Ok(match (peer(Name::A), peer(Name::B)) {
+            (Ok(a), Ok(b)) if a["alive"] == true && b["alive"] == true => Look::Ready(()),
+            other => Look::NotYet(format!("{other:?}")),
+        })
+    })
+}
+
+/// Answers question after question, then the summary. The confirmation is first answered wrongly.
+fn converse<'a>(line: &SerialLine, answer: impl Fn(&str) -> &'a str) -> Result<()> {
+    let mut position = 0;
+    let mut refused = false;
+    for _ in 0..MANY_QUESTIONS {
+        let (title, text) = question(line, position)?;
+        position = line.position();
+        match title.as_str() {
+            "Summary" => {
+                line.send("yes\r")?;
+                return Ok(());
+            }
+            "Confirm what is erased" if !refused => {
+                line.send("yes\r")?;
+                line.wait_for_text("\n! ", position, QUESTION_DEADLINE).context("A wrong confirmation was taken")?;
+                refused = true;
+            }
+            "Confirm what is erased" => {
+                let wanted = text.lines().find_map(|line| line.trim().strip_prefix("Type: "));
+                line.send(&format!("{}\r", wanted.context("It is not said what to type")?))?;
+            }
+            "Administrator password" => {
+                let password = answer(&title);
+                line.send(&format!("{password}\r"))?;
+                line.wait_for_text("again> ", position, QUESTION_DEADLINE)?;
+                position = line.position();
+                line.send(&format!("{password}\r"))?;
+            }
+            other => line.send(&format!("{}\r", answer(other)))?,
+        }
+    }
+    anyhow::bail!("The wizard asked more than {MANY_QUESTIONS} questions.")
+}
+
+/// Waits for the next question after `since`, complete with its prompt; returns its title and its text.
+fn question(line: &SerialLine, since: usize) -> Result<(String, String)> {
+    wait::until("the next question", QUESTION_DEADLINE, || {
+        let text = line.text_since(since);
+        let asked = text.rfind("\n* ").map(|at| text[at + 3..].to_owned());
+        let prompt = ["> ", "] ", "(yes/no) "].iter().any(|prompt| text.ends_with(prompt));
+        Ok(match asked {
+            Some(asked) if prompt => {
+                let title = asked.lines().next().unwrap_or_default().trim().to_owned();
+                Look::Ready((title, asked))
+            }
+            _ => Look::NotYet(text),
+        })
+    })
+}
+
+/// The code on the first node's screen.
+fn code(pair: &Pair) -> Result<String> {
+    let screen = pair.a.serial().screen();
+    let after = screen.split_once("Pairing code: ").map_or("", |(_, after)| after);
+    let code: String = after.chars().take_while(char::is_ascii_digit).collect();
+    ensure!(code.len() == 6, "No code on the screen:\n{screen}");
+    Ok(code)
+}
