@@ -113,7 +113,7 @@ pub async fn enrol(
 
 /// How to reach a witness that the pair is enrolled at.
 #[derive(Debug, Clone)]
-pub struct ClientConfigured {
+pub struct Target {
     /// "host:port".
     pub address: String,
     /// The pair.
@@ -147,9 +147,9 @@ impl Client {
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
-    pub fn new(config: &ClientConfigured) -> Result<Self, TlsError> {
-        let tls = tls::client_config(&config.identity, Trust::Pinned(config.witness), Protocol::Witness)?;
-        Ok(Self { address: config.address.clone(), pair: config.pair, tls, line: None, next: 0, round_trip: None })
+    pub fn new(target: &Target) -> Result<Self, TlsError> {
+        let tls = tls::client_config(&target.identity, Trust::Pinned(target.witness), Protocol::Witness)?;
+        Ok(Self { address: target.address.clone(), pair: target.pair, tls, line: None, next: 0, round_trip: None })
     }
 
     /// Asks `question` and waits up to `limit` for the answer, connecting if need be.

@@ -116,10 +116,26 @@ pub enum Refused {
 
 #[cfg(test)]
 mod tests {
-    use dyad_link::frame::from_payload;
+    use dyad_link::frame::{from_payload, to_payload};
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_bytes_are_what_the_wire_page_says() {
+        let key = Fingerprint([9; 32]);
+        let request = Request { id: 1, pair: PairId(2), body: Body::AddKey { node: NodeId::B, key } };
+        let bytes = [&[1, 2, 1, 1][..], &[9; 32]].concat();
+        assert_eq!(to_payload(&request).unwrap()[..], bytes);
+        assert_eq!(from_payload::<Request>(&bytes).unwrap(), request);
+        let replies = [Ok(Response::Added), Err(Refused::WrongKey)].map(|outcome| Reply { id: 3, outcome });
+        assert_eq!(replies.map(|reply| to_payload(&reply).unwrap().to_vec()), [vec![3, 0, 1], vec![3, 1, 1]]);
+        let enrol = Enrol { pair: PairId(2), name: "p".into(), node: NodeId::A, keys: [Some(key), None] };
+        let bytes = [&[2, 1, b'p', 0, 1][..], &[9; 32], &[0]].concat();
+        assert_eq!(to_payload(&enrol).unwrap()[..], bytes);
+        let enrolled: Result<Enrolled, Refused> = Ok(Enrolled { witness: WitnessId(4), incarnation: 5 });
+        assert_eq!(to_payload(&enrolled).unwrap()[..], [0, 4, 5]);
+    }
 
     proptest! {
         #[test]

@@ -233,6 +233,26 @@ mod tests {
         assert_eq!(common(&(1..=2), &(3..=4)), None);
     }
 
+    #[test]
+    fn the_bytes_are_what_the_wire_page_says() {
+        let hello = Hello {
+            pair: PairId(1),
+            node: Node::B,
+            boot: 2,
+            instance: 300,
+            attempt: 4,
+            lowest: 5,
+            highest: 6,
+            greeting: Bytes::from_static(b"hi"),
+        };
+        let bytes = [1, 1, 2, 0xac, 0x02, 4, 5, 6, 2, b'h', b'i'];
+        assert_eq!(crate::frame::to_payload(&hello).unwrap()[..], bytes);
+        assert_eq!(crate::frame::from_payload::<Hello>(&bytes).unwrap(), hello);
+        let refusals = [Refuse::Pair { pair: PairId(7) }, Refuse::SameNode, Refuse::Version { lowest: 1, highest: 2 }];
+        let payloads = refusals.map(|refuse| crate::frame::to_payload(&refuse).unwrap());
+        assert_eq!(payloads.map(|bytes| bytes.to_vec()), [vec![0, 7], vec![1], vec![2, 1, 2]]);
+    }
+
     proptest! {
         #[test]
         fn noise_is_no_greeting_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {

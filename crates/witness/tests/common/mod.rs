@@ -6,7 +6,7 @@ use std::time::Duration;
 use dyad_link::tls::Identity;
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{Ballot, Config, Learn, Members, NodeId, TryDecide, WitnessAsk};
-use dyad_witness::client::{self, Client, ClientConfigured, EnrolError, Enrolment};
+use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
 
 /// No single answer takes longer, even on a busy machine.
@@ -34,7 +34,7 @@ impl Pair {
     }
 
     pub fn client(&self, identity: &Identity, address: &str, witness: Fingerprint) -> Client {
-        let config = ClientConfigured { address: address.into(), pair: self.id, identity: identity.clone(), witness };
+        let config = Target { address: address.into(), pair: self.id, identity: identity.clone(), witness };
         Client::new(&config).unwrap()
     }
 
