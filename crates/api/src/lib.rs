@@ -15,6 +15,7 @@ mod routes;
 mod service;
 mod setup;
 mod status;
+pub mod surroundings;
 mod verdict;
 mod vms;
 mod volumes;

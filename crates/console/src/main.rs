@@ -1,2 +1,79 @@
-//! dyad-console
-fn main() {}
+//! `dyad-console`: one for each serial line and screen. See the library of this crate.
+
+use clap::Parser;
+use dyad_api::SetupPhase;
+use dyad_console::client::Client;
+use dyad_console::screen::Screen;
+use dyad_console::status::{Around, addresses, draw};
+use dyad_console::terminal::{Key, Terminal, write};
+use dyad_console::wizard::Wizard;
+use dyad_control::{Reply, Request, Status};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The wizard and the status screen of a node on this terminal.
+#[derive(Debug, Parser)]
+#[command(name = "dyad-console", version)]
+struct Options {
+    /// Directory of the local sockets.
+    #[arg(long, default_value = "/run/dyad")]
+    run: PathBuf,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let wizard = Wizard {
+        node: Client::new(options.run.join("node.sock")),
+        core: dyad_control::Client::new(options.run.join("core.sock")),
+    };
+    let mut terminal = Terminal::open()?;
+    write("\r\nDyad is starting.\r\n");
+    loop {
+        match wizard.node.setup().await.map(|setup| setup.phase) {
+            Ok(SetupPhase::Blank) => {
+                if wizard.run(&mut terminal).await.is_none() {
+                    return Ok(());
+                }
+            }
+            Ok(_) => {
+                if watch(&mut terminal, &wizard).await.is_none() {
+                    return Ok(());
+                }
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
+}
+
+/// Shows the status until the node is blank again; `None` when the line is gone.
+async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
+    let (columns, rows) = terminal.size().await;
+    let mut screen = Screen::new(columns, rows);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            key = terminal.key() => match key? {
+                Key::Char('r' | 'R') => {
+                    let (columns, rows) = terminal.size().await;
+                    drop(screen);
+                    screen = Screen::new(columns, rows);
+                }
+                Key::Char('p' | 'P') => {
+                    // The answer, code or refusal, shows on the screen below.
+                    let _ = wizard.core.ask(&Request::OpenPairingCode).await;
+                }
+                _ => continue,
+            },
+            _ = ticks.tick() => {}
+        }
+        let status: Option<Status> = match wizard.core.ask(&Request::Status).await {
+            Ok(Reply::Status(status)) => Some(*status),
+            _ => None,
+        };
+        let vms = status.as_ref().map(|s| s.permits.clone()).unwrap_or_default();
+        let mut page = screen.page();
+        draw(&mut page, status.as_ref(), &Around { addresses: addresses(), vms });
+        screen.show(page);
+    }
+}

@@ -1,33 +1,9 @@
 //! Between the core's types, the document's types and the wizard's.
 
 use dyad_api::{ApiError, CreateVm, VmState, VmView, VolumeView};
-use dyad_control as control;
 use dyad_desired::{Document, Intent, NewVm, Node, Volume};
-use dyad_wizard as wizard;
 
 use crate::snapshot::Snapshot;
-
-/// The disks as the wizard's checks see them.
-pub(crate) fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
-    let disk = |disk: control::DiskCandidate| wizard::Disk {
-        path: disk.path,
-        model: [disk.model, disk.serial].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "),
-        bytes: disk.bytes,
-        content: match disk.content {
-            control::DiskContent::Blank => wizard::DiskContent::Blank,
-            control::DiskContent::Foreign(what) => wizard::DiskContent::Foreign(what),
-            control::DiskContent::Pool { pair, node, .. } => wizard::DiskContent::Pool { pair, node },
-        },
-    };
-    found.into_iter().map(disk).collect()
-}
-
-/// The offers as the wizard's checks see them.
-pub(crate) fn offers(heard: &[control::Offer]) -> Vec<wizard::Offer> {
-    let offer =
-        |o: &control::Offer| wizard::Offer { pair_id: o.pair_id.clone(), pair: o.pair.clone(), node: o.node.clone() };
-    heard.iter().map(offer).collect()
-}
 
 /// A volume on the wire.
 pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> VolumeView {

@@ -156,10 +156,10 @@ impl NodeHandle {
 
     async fn look_around(&self) -> Result<Surroundings, ApiError> {
         let disks = match self.core.ask(&Request::Disks).await? {
-            Reply::Disks { disks } => convert::disks(disks),
+            Reply::Disks { disks } => dyad_api::surroundings::disks(disks),
             _ => Vec::new(),
         };
-        let offers = convert::offers(&self.heard().await?);
+        let offers = dyad_api::surroundings::offers(&self.heard().await?);
         Ok(Surroundings { disks, ports: self.network.ports().await, links: self.network.links().await, offers })
     }
 

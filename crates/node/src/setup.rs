@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, StepState, StepView, TaskView};
-use dyad_control::{Client, Found, Join, Phase, Request};
+use dyad_control::{Client, Found, Join, Phase, Request, Status, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{network::Network, password};
 
 /// How long the core may take to open its pool after formatting.
 const OPENING: Duration = Duration::from_secs(120);
+
+/// A watchdog that has not reset the node after this long will not.
+const RESET: Duration = Duration::from_secs(15);
 
 /// One setup, ready to run.
 pub(crate) struct Run {
@@ -35,6 +38,7 @@ enum Step {
     Join,
     Open,
     Witness,
+    Watchdog,
 }
 
 impl Step {
@@ -45,6 +49,8 @@ impl Step {
             Step::Join => "prove the pairing code, format the disks and join",
             Step::Open => "open the pool",
             Step::Witness => "enrol at the witness",
+            Step::Watchdog => "prove the watchdog: this node restarts once",
+            Step::Watchdog => "prove the watchdog, for which this node restarts once",
         }
     }
 }
@@ -95,6 +101,8 @@ impl Run {
         if witness {
             steps.push(Step::Witness);
         }
+        steps.push(Step::Watchdog);
+        steps.push(Step::Watchdog);
         steps
     }
 
@@ -158,10 +166,25 @@ impl Run {
                 Ok(())
             }
             (Step::Open, _) => opened(core).await,
+            (Step::Watchdog, _) => prove_watchdog(core).await,
+            (Step::Watchdog, _) => prove_watchdog(core).await,
             // `steps` names only steps of this plan.
             (Step::Found | Step::Join | Step::Witness, _) => Ok(()),
         }
     }
+}
+
+/// Lets the watchdog reset this node. Ends only where there is nothing to prove or nothing came of it: the status says
+/// what that means.
+async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
+    let unproven = |status: &Status| matches!(status.watchdog, WatchdogStatus::Armed { proven: false, .. });
+    if !unproven(&core.status().await?) {
+        return Ok(());
+    }
+    core.ask(&Request::ProveWatchdog).await?;
+    // No event tells of a reset that does not come: the time itself is what is waited for.
+    tokio::time::sleep(RESET).await;
+    Ok(())
 }
 
 /// Waits until the core works. It may restart itself in between.
@@ -183,4 +206,20 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
     let late =
         || ApiError::new(504, "pool-late", "The pool did not open within two minutes: look at the log of this node.");
     tokio::time::timeout(OPENING, waiting).await.map_err(|_| late())?
+}
+
+/// Lets the watchdog reset this node, unless it has done so before or there is none. When it works, nobody is left to
+/// see the end of this step: the node starts anew.
+async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
+    let WatchdogStatus::Armed { proven: false, timeout_s, .. } = core.status().await?.watchdog else { return Ok(()) };
+    core.ask(&Request::ProveWatchdog).await?;
+    // Drivers may take several periods; see what is left after four.
+    tokio::time::sleep(Duration::from_secs(4 * timeout_s + 10)).await;
+    match core.status().await?.watchdog {
+        WatchdogStatus::Armed { proven: true, .. } => Ok(()),
+        _ => {
+            let sentence = "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
+            Err(ApiError::new(500, "watchdog", sentence))
+        }
+    }
 }

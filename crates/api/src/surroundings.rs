@@ -1,0 +1,28 @@
+//! What the core found, as the wizard's checks see it: the same for web, serial line and seed file.
+
+use dyad_control as control;
+use dyad_wizard as wizard;
+
+/// The disks as the wizard's checks see them.
+#[must_use]
+pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
+    let disk = |disk: control::DiskCandidate| wizard::Disk {
+        path: disk.path,
+        model: [disk.model, disk.serial].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "),
+        bytes: disk.bytes,
+        content: match disk.content {
+            control::DiskContent::Blank => wizard::DiskContent::Blank,
+            control::DiskContent::Foreign(what) => wizard::DiskContent::Foreign(what),
+            control::DiskContent::Pool { pair, node, .. } => wizard::DiskContent::Pool { pair, node },
+        },
+    };
+    found.into_iter().map(disk).collect()
+}
+
+/// The offers as the wizard's checks see them.
+#[must_use]
+pub fn offers(heard: &[control::Offer]) -> Vec<wizard::Offer> {
+    let offer =
+        |o: &control::Offer| wizard::Offer { pair_id: o.pair_id.clone(), pair: o.pair.clone(), node: o.node.clone() };
+    heard.iter().map(offer).collect()
+}

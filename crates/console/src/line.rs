@@ -1,0 +1,34 @@
+//! One typed line, with its own echo: the terminal is in raw mode.
+
+use crate::terminal::{Key, Terminal, write};
+
+/// Longest line, in characters.
+const LONGEST: usize = 512;
+
+/// Reads one line; Enter alone takes `offered`. Secrets are echoed as stars. `None` when the line is gone.
+pub async fn read(terminal: &mut Terminal, prompt: &str, offered: &str, secret: bool) -> Option<String> {
+    let hint = if offered.is_empty() || secret { String::new() } else { format!("[{offered}] ") };
+    write(&format!("{prompt}{hint}"));
+    let mut typed = String::new();
+    loop {
+        match terminal.key().await? {
+            Key::Enter => break,
+            Key::Char(c) if typed.len() < LONGEST => {
+                typed.push(c);
+                write(if secret { "*" } else { typed.get(typed.len() - 1..).unwrap_or("") });
+            }
+            Key::Erase => {
+                if typed.pop().is_some() {
+                    write("\x08 \x08");
+                }
+            }
+            Key::Cancel => {
+                typed.clear();
+                write(&format!("\r\n{prompt}{hint}"));
+            }
+            Key::Char(_) | Key::Size(..) => {}
+        }
+    }
+    write("\r\n");
+    Some(if typed.is_empty() && !secret { offered.to_owned() } else { typed })
+}

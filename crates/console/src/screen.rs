@@ -1,0 +1,85 @@
+//! Draws on a terminal by differences only: what did not change is not sent again.
+
+use crate::terminal::write;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Modifier;
+use std::fmt::Write;
+
+/// A terminal as it looks now.
+pub struct Screen {
+    shown: Buffer,
+}
+
+impl Screen {
+    /// A cleared one of this size.
+    pub fn new(columns: u16, rows: u16) -> Self {
+        write("\x1b[0m\x1b[2J\x1b[H\x1b[?25l");
+        Self { shown: Buffer::empty(Rect::new(0, 0, columns, rows)) }
+    }
+
+    /// An empty page of the right size.
+    pub fn page(&self) -> Buffer {
+        Buffer::empty(self.shown.area)
+    }
+
+    /// Sends what differs.
+    pub fn show(&mut self, page: Buffer) {
+        let text = difference(&self.shown, &page);
+        if !text.is_empty() {
+            write(&text);
+        }
+        self.shown = page;
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        write("\x1b[0m\x1b[2J\x1b[H\x1b[?25h");
+    }
+}
+
+fn difference(before: &Buffer, after: &Buffer) -> String {
+    let mut text = String::new();
+    let mut at = None;
+    let mut bold = false;
+    for (x, y, cell) in before.diff(after) {
+        if at != Some((x, y)) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\x1b[{};{}H", y + 1, x + 1);
+        }
+        let wanted = cell.modifier.contains(Modifier::BOLD);
+        if wanted != bold {
+            text.push_str(if wanted { "\x1b[1m" } else { "\x1b[0m" });
+            bold = wanted;
+        }
+        text.push_str(cell.symbol());
+        at = Some((x + 1, y));
+    }
+    if bold {
+        text.push_str("\x1b[0m");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ratatui::style::Style;
+
+    #[test]
+    fn only_differences_travel_and_the_terminal_shows_them() {
+        let area = Rect::new(0, 0, 80, 24);
+        let mut first = Buffer::empty(area);
+        first.set_string(0, 0, "epoch 4", Style::new());
+        let mut second = first.clone();
+        second.set_string(6, 0, "5", Style::new());
+        let mut parser = vt100::Parser::new(24, 80, 0);
+        parser.process(difference(&Buffer::empty(area), &first).as_bytes());
+        let update = difference(&first, &second);
+        assert!(update.len() < 12, "{update:?}");
+        parser.process(update.as_bytes());
+        assert_eq!(parser.screen().contents(), "epoch 5");
+        assert_eq!(difference(&second, &second), "");
+    }
+}

@@ -1,0 +1,168 @@
+//! The status screen: one sentence first, then what stands behind it.
+
+use dyad_api::verdict;
+use dyad_control::{MirrorState, Status, WatchdogStatus, WitnessStatus};
+use ratatui::buffer::Buffer;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Text;
+use ratatui::widgets::{Paragraph, Widget, Wrap};
+
+/// What the screen shows besides the core's status.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Addresses of the web pages.
+    pub addresses: Vec<String>,
+    /// VMs running here.
+    pub vms: Vec<String>,
+}
+
+/// Draws the status. `None` = the core does not answer.
+pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &Around) {
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    let area = page.area;
+    let put = |page: &mut Buffer, row: u16, text: &str| {
+        if row < area.height {
+            page.set_stringn(0, row, text, usize::from(area.width), Style::new());
+        }
+    };
+    let title = match status.and_then(|s| s.pair.as_ref()) {
+        Some(pair) => format!("Dyad  {} / {} (node {})", pair.name, pair.node, pair.me),
+        None => "Dyad".into(),
+    };
+    page.set_stringn(0, 0, title, usize::from(area.width), bold);
+    let web = match around.addresses.first() {
+        Some(_) => around.addresses.iter().map(|a| format!("https://{a}/")).collect::<Vec<_>>().join("  "),
+        None => "no address yet".into(),
+    };
+    put(page, 1, &format!("Web   {web}"));
+    put(page, 2, &"-".repeat(usize::from(area.width)));
+    let Some(status) = status else {
+        page.set_stringn(
+            0,
+            4,
+            "The storage service of this node does not answer: it is starting or has failed.",
+            80,
+            bold,
+        );
+        return;
+    };
+    let verdict = verdict(status);
+    page.set_stringn(0, 4, if verdict.protected { "PROTECTED" } else { "NOT PROTECTED" }, 80, bold);
+    let mut sentence = area;
+    (sentence.y, sentence.height) = (5, 3);
+    Paragraph::new(Text::from(ascii(&verdict.sentence))).wrap(Wrap { trim: true }).render(sentence, page);
+    for (row, line) in (9..).zip(lines(status, around)) {
+        put(page, row, &line);
+    }
+    if let Some(code) = &status.pairing_code {
+        page.set_stringn(0, area.height - 3, format!("Pairing code: {code}   (type it on the second node)"), 80, bold);
+    }
+    put(page, area.height - 1, "p: show the pairing code   r: draw again");
+}
+
+fn lines(status: &Status, around: &Around) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(quorum) = &status.quorum {
+        let members: Vec<String> = quorum.members.iter().map(ToString::to_string).collect();
+        let run = if quorum.may_run { "yes" } else { "no" };
+        lines.push(format!("In sync      {}     epoch {}", members.join(", "), quorum.epoch));
+        lines.push(format!("Lead         {}     tie vote at {}     VMs may run here: {run}", quorum.lead, quorum.tie));
+        let peer = status.pair.as_ref().and_then(|p| p.peer.clone()).unwrap_or_else(|| "has not joined".into());
+        let alive = if quorum.peer_alive { "answers" } else { "silent" };
+        lines.push(format!("Other node   {peer}     {alive}"));
+        lines.push(match &quorum.witness {
+            WitnessStatus::None => "Witness      none".into(),
+            WitnessStatus::Reachable { address, .. } => format!("Witness      {address}     answers"),
+            WitnessStatus::Unreachable { address, .. } => format!("Witness      {address}     silent"),
+        });
+    }
+    let links: Vec<String> =
+        status.links.iter().map(|l| format!("{} {}", l.name, if l.up { "up" } else { "down" })).collect();
+    lines.push(format!("Links        {}", if links.is_empty() { "none".into() } else { links.join("   ") }));
+    lines.push(match &status.watchdog {
+        WatchdogStatus::Absent => "Watchdog     none".into(),
+        WatchdogStatus::Armed { identity, timeout_s, proven } => {
+            let proven = if *proven { "proven" } else { "not proven" };
+            format!("Watchdog     {identity}, {timeout_s} s, {proven}")
+        }
+    });
+    if let Some(mirror) = &status.mirror {
+        let state = match mirror.state {
+            MirrorState::Solo => "solo",
+            MirrorState::Reconciling => "comparing journals",
+            MirrorState::Resyncing => "copying what changed",
+            MirrorState::InSync => "in sync",
+            MirrorState::Behind => "receiving newer data",
+            MirrorState::Held => "writes wait",
+        };
+        // One extent is 64 KiB.
+        lines.push(format!("Mirror       {state}     {} MiB to copy", mirror.dirty_extents.div_ceil(16)));
+    }
+    if let Some(pool) = &status.pool {
+        lines.push(format!("Pool         {} of {} MiB used", pool.used_bytes >> 20, pool.total_bytes >> 20));
+    }
+    let vms = if around.vms.is_empty() { "none".into() } else { around.vms.join(", ") };
+    lines.push(format!("VMs here     {vms}"));
+    lines.iter().map(|line| ascii(line)).collect()
+}
+
+/// A serial terminal may know nothing else.
+fn ascii(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
+/// IPv4 and global IPv6 addresses of this node, for the person in front of it.
+pub fn addresses() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let mut found: Vec<String> = Vec::new();
+    let mut last = "";
+    for line in text.lines() {
+        let line = line.trim();
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address;
+        } else if line.starts_with("/32 host LOCAL") && !last.starts_with("127.") && !found.iter().any(|a| a == last) {
+            found.push(last.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_control::Phase;
+    use ratatui::layout::Rect;
+
+    fn text(page: &Buffer) -> String {
+        let width = usize::from(page.area.width);
+        let symbols: Vec<&str> = page.content.iter().map(ratatui::buffer::Cell::symbol).collect();
+        symbols.chunks(width).map(|row| row.concat().trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_blank_node_and_a_silent_core_say_so() {
+        let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
+        draw(&mut page, None, &Around::default());
+        assert!(text(&page).contains("does not answer"));
+        let status = Status {
+            revision: 1,
+            phase: Phase::Blank,
+            pair: None,
+            quorum: None,
+            links: Vec::new(),
+            mirror: None,
+            pool: None,
+            watchdog: WatchdogStatus::Absent,
+            volumes: Vec::new(),
+            permits: vec!["web".into()],
+            document_generation: 0,
+            pairing_code: Some("123456".into()),
+        };
+        let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
+        draw(&mut page, Some(&status), &Around { addresses: vec!["192.0.2.1".into()], vms: vec!["web".into()] });
+        let text = text(&page);
+        assert!(text.contains("NOT PROTECTED") && text.contains("not set up"), "{text}");
+        assert!(text.contains("https://192.0.2.1/") && text.contains("123456"), "{text}");
+        assert!(text.is_ascii());
+    }
+}

@@ -1,0 +1,152 @@
+//! The line itself: raw mode, its size, and a stream of keys.
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::io::{self, Read, Write};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What a person may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    /// A printable character.
+    Char(char),
+    /// Enter.
+    Enter,
+    /// Take back the last character.
+    Erase,
+    /// Give up this entry (Ctrl-C, Ctrl-U or Escape).
+    Cancel,
+    /// The terminal answered how large it is: columns and rows.
+    Size(u16, u16),
+}
+
+/// Smallest and assumed size: columns and rows.
+pub const SIZE: (u16, u16) = (80, 24);
+
+/// A terminal in raw mode. Dropped, it is as it was.
+pub struct Terminal {
+    before: Option<Termios>,
+    keys: mpsc::UnboundedReceiver<Key>,
+}
+
+impl Terminal {
+    /// Takes standard input and output.
+    pub fn open() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(before) = &before {
+            let mut raw = before.clone();
+            raw.make_raw();
+            tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        }
+        let (sender, keys) = mpsc::unbounded_channel();
+        std::thread::Builder::new().name("keys".into()).spawn(move || read_keys(io::stdin(), &sender))?;
+        Ok(Self { before, keys })
+    }
+
+    /// The next key; `None` when the line is gone.
+    pub async fn key(&mut self) -> Option<Key> {
+        self.keys.recv().await
+    }
+
+    /// Asks the terminal how large it is: a serial line knows it only this way. Silence means 80 by 24.
+    pub async fn size(&mut self) -> (u16, u16) {
+        write("\x1b7\x1b[999;999H\x1b[6n\x1b8");
+        let answer = async {
+            while let Some(key) = self.key().await {
+                if let Key::Size(columns, rows) = key {
+                    return Some((columns, rows));
+                }
+            }
+            None
+        };
+        let (columns, rows) =
+            tokio::time::timeout(Duration::from_millis(300), answer).await.ok().flatten().unwrap_or(SIZE);
+        (columns.clamp(SIZE.0, 200), rows.clamp(SIZE.1, 60))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        }
+    }
+}
+
+/// Writes to the line. One that is gone is noticed by its keys ending.
+pub fn write(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    let _ = out.flush();
+}
+
+fn read_keys(mut from: impl Read, to: &mpsc::UnboundedSender<Key>) {
+    let mut decoder = Decoder::default();
+    let mut buffer = [0; 256];
+    while let Ok(n @ 1..) = from.read(&mut buffer) {
+        for byte in &buffer[..n] {
+            if let Some(key) = decoder.feed(*byte)
+                && to.send(key).is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+/// Turns bytes into keys. Control sequences are swallowed, but for the answer to the question about the size.
+#[derive(Debug, Default)]
+struct Decoder {
+    escape: Option<String>,
+    after_return: bool,
+}
+
+impl Decoder {
+    fn feed(&mut self, byte: u8) -> Option<Key> {
+        if let Some(sequence) = &mut self.escape {
+            sequence.push(char::from(byte));
+            let introduced = sequence.starts_with('[') || sequence.starts_with('O');
+            let ended = if introduced { sequence.len() > 1 && (0x40..0x7f).contains(&byte) } else { true };
+            if !ended && sequence.len() < 32 {
+                return None;
+            }
+            let sequence = self.escape.take().unwrap_or_default();
+            return size_answer(&sequence);
+        }
+        let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
+        match byte {
+            0x1b => {
+                self.escape = Some(String::new());
+                None
+            }
+            b'\r' => Some(Key::Enter),
+            // Some terminals send both for one key.
+            b'\n' if after_return => None,
+            b'\n' => Some(Key::Enter),
+            0x7f | 0x08 => Some(Key::Erase),
+            0x03 | 0x15 => Some(Key::Cancel),
+            b' '..=b'~' => Some(Key::Char(char::from(byte))),
+            _ => None,
+        }
+    }
+}
+
+/// `[ROWS;COLUMNSR`
+fn size_answer(sequence: &str) -> Option<Key> {
+    let (rows, columns) = sequence.strip_prefix('[')?.strip_suffix('R')?.split_once(';')?;
+    Some(Key::Size(columns.parse().ok()?, rows.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_and_answers_are_told_apart() {
+        let mut decoder = Decoder::default();
+        let keys: Vec<Key> =
+            b"a\x1b[A\x7f\r\n\n\x1b[24;80R\x03\xc3".iter().filter_map(|byte| decoder.feed(*byte)).collect();
+        let expected = [Key::Char('a'), Key::Erase, Key::Enter, Key::Enter, Key::Size(80, 24), Key::Cancel];
+        assert_eq!(keys, expected);
+    }
+}

@@ -1,0 +1,229 @@
+//! The wizard as a conversation: each question in a few lines, an answer, and the same checks as everywhere.
+
+use crate::client::Client;
+use crate::line;
+use crate::terminal::{Terminal, write};
+use dyad_api::{SetupPhase, StepState, surroundings};
+use dyad_control::{Reply, Request};
+use dyad_wizard::{Answers, DiskContent, Kind, Link, Question, Surroundings, next, suggestion};
+use std::time::Duration;
+
+/// What the wizard talks to.
+pub struct Wizard {
+    /// `dyad-node`.
+    pub node: Client,
+    /// `dyad-core`.
+    pub core: dyad_control::Client,
+}
+
+impl Wizard {
+    /// Asks everything and sets the node up. Returns when the node is set up, was set up elsewhere, or the line is gone.
+    pub async fn run(&self, terminal: &mut Terminal) -> Option<()> {
+        say("");
+        say("Welcome to Dyad. This node is not set up yet.");
+        say("Answer a few questions; Enter takes the answer in brackets, a single ? asks again.");
+        let mut answers = Answers::new();
+        loop {
+            if !self.blank().await {
+                return Some(());
+            }
+            let surroundings = self.surroundings().await;
+            let Some(question) = next(&answers, &surroundings) else {
+                match self.confirm(terminal, &answers).await? {
+                    true => return Some(()),
+                    false => {
+                        answers = Answers::new();
+                        continue;
+                    }
+                }
+            };
+            self.ask(terminal, question, &mut answers, &surroundings).await?;
+        }
+    }
+
+    async fn blank(&self) -> bool {
+        matches!(self.node.setup().await.map(|setup| setup.phase), Ok(SetupPhase::Blank))
+    }
+
+    async fn surroundings(&self) -> Surroundings {
+        let disks = match self.core.ask(&Request::Disks).await {
+            Ok(Reply::Disks { disks }) => surroundings::disks(disks),
+            _ => Vec::new(),
+        };
+        let offers = match self.core.ask(&Request::Offers).await {
+            Ok(Reply::Offers { offers }) => surroundings::offers(&offers),
+            _ => Vec::new(),
+        };
+        let setup = self.node.setup().await.ok();
+        let (ports, links) = setup.map(|setup| (setup.ports, setup.links)).unwrap_or_default();
+        let links = links.into_iter().map(|link| Link { name: link.name, up: link.up }).collect();
+        Surroundings { disks, ports, links, offers }
+    }
+
+    async fn ask(
+        &self,
+        terminal: &mut Terminal,
+        question: &Question,
+        answers: &mut Answers,
+        surroundings: &Surroundings,
+    ) -> Option<()> {
+        say("");
+        say(&format!("* {}", question.title));
+        for text in wrap(question.help) {
+            say(&format!("  {text}"));
+        }
+        let choices = choices(question, surroundings);
+        for (number, (_, label)) in choices.iter().enumerate() {
+            say(&format!("  {}) {label}", number + 1));
+        }
+        if let Some(confirmation) = (question.key == "erase").then(|| answers.confirmation()).flatten() {
+            say(&format!("  Type: {confirmation}"));
+        }
+        let secret = question.kind == Kind::Secret;
+        let offered = suggestion(question.id, answers, surroundings).unwrap_or_default();
+        let typed = line::read(terminal, "> ", &offered, secret).await?;
+        if typed == "?" {
+            return Some(());
+        }
+        if secret && line::read(terminal, "again> ", "", true).await? != typed {
+            say("! The two entries differ; type them again.");
+            return Some(());
+        }
+        if let Err(problem) = answers.set(question.id, &by_number(&typed, &choices, question), surroundings) {
+            say(&format!("! {problem}"));
+        }
+        Some(())
+    }
+
+    /// Shows the summary and begins. `Some(false)`: the answers shall be changed.
+    async fn confirm(&self, terminal: &mut Terminal, answers: &Answers) -> Option<bool> {
+        say("");
+        say("* Summary");
+        for (title, value) in answers.summary() {
+            say(&format!("  {title:<26} {value}"));
+        }
+        say("  The disks above are erased now.");
+        let typed = line::read(terminal, "Set up this node? (yes/no) ", "", false).await?;
+        if typed != "yes" {
+            say("Nothing was changed. The questions start again.");
+            return Some(false);
+        }
+        match self.node.begin(answers).await {
+            Ok(Ok(_)) => self.follow().await,
+            Ok(Err(refusal)) => {
+                say(&format!("! {}", refusal.error));
+                Some(false)
+            }
+            Err(e) => {
+                say(&format!("! {e:#}."));
+                Some(false)
+            }
+        }
+    }
+
+    /// Prints each step as it begins, until setup has ended.
+    async fn follow(&self) -> Option<bool> {
+        let mut shown = 0;
+        loop {
+            let Ok(setup) = self.node.setup().await else { return Some(true) };
+            let Some(task) = setup.task else { return Some(true) };
+            let begun = task.steps.iter().take_while(|step| step.state != StepState::Waiting);
+            for step in begun.skip(shown) {
+                say(&format!("  ... {}", step.text));
+                shown += 1;
+            }
+            if let Some(error) = task.error {
+                say(&format!("! {}", error.error));
+                return Some(false);
+            }
+            if task.finished {
+                say("This node is set up.");
+                return Some(true);
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+}
+
+fn say(text: &str) {
+    write(&format!("{text}\r\n"));
+}
+
+/// Value and label of what can be chosen by number.
+fn choices(question: &Question, surroundings: &Surroundings) -> Vec<(String, String)> {
+    match question.kind {
+        Kind::Choice(choices) => choices.iter().map(|c| (c.value.to_owned(), c.label.to_owned())).collect(),
+        Kind::Port => surroundings.ports.iter().map(|p| (p.clone(), p.clone())).collect(),
+        Kind::Links => {
+            let cable = |up: bool| if up { "cable connected" } else { "no cable" };
+            surroundings.links.iter().map(|l| (l.name.clone(), format!("{}  {}", l.name, cable(l.up)))).collect()
+        }
+        Kind::Offer => {
+            let label = |o: &dyad_wizard::Offer| format!("{}  (first node {})", o.pair, o.node);
+            surroundings.offers.iter().map(|o| (o.pair_id.clone(), label(o))).collect()
+        }
+        Kind::Disks => surroundings.disks.iter().map(|d| (d.path.clone(), disk(d))).collect(),
+        Kind::Text | Kind::Secret => Vec::new(),
+    }
+}
+
+fn disk(disk: &dyad_wizard::Disk) -> String {
+    let content = match &disk.content {
+        DiskContent::Blank => "blank".to_owned(),
+        DiskContent::Foreign(what) => what.clone(),
+        DiskContent::Pool { pair, node } => format!("belongs to node {node} of the pair {pair}"),
+    };
+    format!("{}  {} MiB  {}  {content}", disk.path, disk.bytes >> 20, disk.model)
+}
+
+/// Numbers stand for the entries of the list; anything else is the answer itself.
+fn by_number(typed: &str, choices: &[(String, String)], question: &Question) -> String {
+    if choices.is_empty() || matches!(question.kind, Kind::Text | Kind::Secret) {
+        return typed.to_owned();
+    }
+    let word = |word: &str| {
+        let entry = word.parse::<usize>().ok().and_then(|n| choices.get(n.checked_sub(1)?));
+        entry.map_or_else(|| word.to_owned(), |(value, _)| value.clone())
+    };
+    typed.split([' ', ',']).filter(|w| !w.is_empty()).map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Lines of at most 76 characters.
+fn wrap(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always one");
+        if !line.is_empty() && line.len() + word.len() + 1 > 76 {
+            lines.push(word.to_owned());
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_wizard::{Id, question};
+
+    #[test]
+    fn numbers_choose_and_texts_stay() {
+        let choices = vec![("/dev/vdb".to_owned(), String::new()), ("/dev/vdc".to_owned(), String::new())];
+        let disks = question(Id::Disks);
+        assert_eq!(by_number("1, 2", &choices, disks), "/dev/vdb /dev/vdc");
+        assert_eq!(by_number("/dev/vdc", &choices, disks), "/dev/vdc");
+        assert_eq!(by_number("3", &choices, disks), "3");
+        assert_eq!(by_number("1", &[], question(Id::Pair)), "1");
+    }
+
+    #[test]
+    fn help_fits_the_line() {
+        for question in dyad_wizard::QUESTIONS {
+            assert!(wrap(question.help).iter().all(|line| line.len() <= 76 && line.is_ascii()), "{}", question.key);
+        }
+    }
+}
