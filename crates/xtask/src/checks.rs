@@ -36,9 +36,13 @@ pub fn run(host: &Host) -> Result<()> {
     tally.check("cargo deny", || {
         let deny = deps::cargo_deny(host)?;
         // The database of advisories is not fetched: tests need the network only to install packages.
-        host::run(
-            host.cargo().arg("deny").env("PATH", path_with(&deny)?).args(["check", "bans", "licenses", "sources"]),
-        )
+        host::run(host.cargo().arg("deny").env("PATH", path_with(&deny)?).args([
+            "check",
+            "--hide-inclusion-graph",
+            "bans",
+            "licenses",
+            "sources",
+        ]))
     });
     tally.check("cargo clippy", || {
         let mut clippy = host.cargo();
