@@ -82,6 +82,9 @@ fn meet(record: &mut Record, me: Seat, base: &Config, seen: u64) -> Result<(), R
         }
     }
     if base.rank() > record.base.rank() {
+        if base.fault().is_some() {
+            return Err(Refusal::BadValue);
+        }
         record.adopt(base.clone());
         touched(record, me);
     } else if base.rank() == record.base.rank() && *base != record.base {
@@ -123,4 +126,173 @@ fn touched(record: &mut Record, me: Seat) {
 fn reply(record: &Record, me: Seat, verdict: Verdict) -> Answer {
     let mark = if me == Seat::W { record.mark } else { 0 };
     Answer { from: me, incarnation: record.incarnation, witness: record.witness, mark, verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Ballot, Members, NodeId, WitnessId};
+
+    const ID: WitnessId = WitnessId(9);
+
+    fn base(tie: Seat) -> Config {
+        Config {
+            epoch: 4,
+            members: Members::Both,
+            tie,
+            lead: NodeId::A,
+            incarnations: [1, 2, 3],
+            witness: ID,
+            exceptions: Vec::new(),
+            lineage: 0,
+        }
+    }
+
+    fn witness(tie: Seat) -> Record {
+        let mut record = Record::witness(ID, 3);
+        record.adopt(base(tie));
+        record
+    }
+
+    fn solo(node: NodeId) -> Config {
+        Config { epoch: 5, members: Members::only(node), tie: node.seat(), lead: node, ..base(Seat::W) }
+    }
+
+    fn ask(node: NodeId, round: u64, tie: Seat) -> TryDecide {
+        TryDecide {
+            pair: 1,
+            sender: node,
+            incarnation: 1 + node.index() as u64,
+            base: base(tie),
+            ballot: Ballot { round, node },
+            best: None,
+            want: solo(node),
+            seen: 0,
+        }
+    }
+
+    #[test]
+    fn a_pair_that_is_a_quorum_accepts_at_once() {
+        let mut record = witness(Seat::W);
+        let answer = try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
+        let ballot = Ballot { round: 1, node: NodeId::A };
+        assert_eq!(answer.verdict, Verdict::Accepted(ballot, solo(NodeId::A)));
+        assert_eq!(record.accepted, Some((ballot, solo(NodeId::A))));
+        assert_eq!((answer.mark, record.mark), (1, 1));
+    }
+
+    #[test]
+    fn an_exact_retry_repeats_the_answer_and_changes_nothing() {
+        let mut record = witness(Seat::W);
+        let first = try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
+        let kept = record.clone();
+        assert_eq!(try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W)), first);
+        assert_eq!(record, kept);
+    }
+
+    #[test]
+    fn a_lower_or_equal_ballot_is_refused() {
+        let mut record = witness(Seat::W);
+        try_decide(&mut record, Seat::W, &ask(NodeId::B, 2, Seat::W));
+        let kept = record.clone();
+        let late = try_decide(&mut record, Seat::W, &ask(NodeId::A, 2, Seat::W));
+        let promised = Ballot { round: 2, node: NodeId::B };
+        assert_eq!(late.verdict, Verdict::Nack(Ballot { round: 2, node: NodeId::A }, promised));
+        assert_eq!(record, kept);
+    }
+
+    #[test]
+    fn the_value_of_the_highest_accepted_ballot_wins_over_the_wish() {
+        let mut record = witness(Seat::W);
+        try_decide(&mut record, Seat::W, &ask(NodeId::A, 3, Seat::W));
+        let low = Some((Ballot { round: 2, node: NodeId::B }, solo(NodeId::B)));
+        let second = TryDecide { best: low, ..ask(NodeId::B, 4, Seat::W) };
+        let answer = try_decide(&mut record, Seat::W, &second);
+        assert_eq!(answer.verdict, Verdict::Accepted(second.ballot, solo(NodeId::A)));
+        let high = Some((Ballot { round: 5, node: NodeId::B }, solo(NodeId::B)));
+        let third = TryDecide { best: high, ..ask(NodeId::B, 6, Seat::W) };
+        let answer = try_decide(&mut record, Seat::W, &third);
+        assert_eq!(answer.verdict, Verdict::Accepted(third.ballot, solo(NodeId::B)));
+    }
+
+    #[test]
+    fn two_that_are_no_quorum_only_get_a_promise() {
+        // A holds the tie: B and the witness cannot decide anything.
+        let mut record = witness(Seat::A);
+        let ask = ask(NodeId::B, 1, Seat::A);
+        let answer = try_decide(&mut record, Seat::W, &ask);
+        assert_eq!(answer.verdict, Verdict::Promise(ask.ballot, None));
+        assert_eq!((record.promised, record.accepted.clone()), (ask.ballot, None));
+        assert_eq!(try_decide(&mut record, Seat::W, &ask).verdict, Verdict::Promise(ask.ballot, None));
+    }
+
+    #[test]
+    fn every_quorum_is_held_by_a_proposer_and_one_acceptor() {
+        let seats = [Seat::A, Seat::B, Seat::W];
+        for tie in seats {
+            for mask in 0..8_usize {
+                let voters: Vec<Seat> = seats.into_iter().filter(|seat| mask >> seat.index() & 1 == 1).collect();
+                let small = |size: usize| {
+                    seats.into_iter().any(|a| {
+                        seats.into_iter().any(|b| {
+                            let pair = if size == 1 { vec![a] } else { vec![a, b] };
+                            pair.iter().all(|seat| voters.contains(seat)) && base(tie).quorum(&pair)
+                        })
+                    })
+                };
+                assert_eq!(base(tie).quorum(&voters), small(1) || small(2), "{tie:?} {voters:?}");
+                // Any two quorums meet.
+                let others: Vec<Seat> = seats.into_iter().filter(|seat| !voters.contains(seat)).collect();
+                assert!(!(base(tie).quorum(&voters) && base(tie).quorum(&others)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_newer_base_is_told_and_an_older_one_gives_way() {
+        let mut record = witness(Seat::W);
+        try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
+        let mut newer = ask(NodeId::A, 1, Seat::W);
+        newer.base = solo(NodeId::A);
+        newer.want = Config { epoch: 6, members: Members::Both, tie: Seat::W, ..base(Seat::W) };
+        // Solo with the tie at A: A and W are a quorum all the same.
+        assert!(matches!(try_decide(&mut record, Seat::W, &newer).verdict, Verdict::Accepted(..)));
+        assert_eq!(record.base, solo(NodeId::A));
+        let old = try_decide(&mut record, Seat::W, &ask(NodeId::B, 9, Seat::W));
+        assert_eq!(old.verdict, Verdict::Newer(solo(NodeId::A)));
+    }
+
+    #[test]
+    fn strangers_get_no_vote() {
+        let refused = |record: &mut Record, ask: &TryDecide, refusal| {
+            let kept = record.clone();
+            assert_eq!(try_decide(record, Seat::W, ask).verdict, Verdict::Refused(refusal));
+            assert_eq!(*record, kept);
+        };
+        let good = ask(NodeId::A, 1, Seat::W);
+        refused(&mut witness(Seat::W), &TryDecide { incarnation: 8, ..good.clone() }, Refusal::UnknownSender);
+        let mut restored = witness(Seat::W);
+        restored.incarnation = 4;
+        refused(&mut restored, &good, Refusal::NotAVoter);
+        let mut other = witness(Seat::W);
+        other.witness = WitnessId(8);
+        refused(&mut other, &good, Refusal::NotAVoter);
+        refused(&mut witness(Seat::W), &TryDecide { seen: 7, ..good.clone() }, Refusal::RolledBack);
+        let skips = Config { epoch: 6, ..solo(NodeId::A) };
+        refused(&mut witness(Seat::W), &TryDecide { want: skips, ..good.clone() }, Refusal::BadValue);
+        let headless = Config { tie: Seat::W, ..solo(NodeId::A) };
+        refused(&mut witness(Seat::W), &TryDecide { want: headless, ..good.clone() }, Refusal::BadValue);
+        let twin = Config { lead: NodeId::B, ..base(Seat::W) };
+        refused(&mut witness(Seat::W), &TryDecide { base: twin, ..good }, Refusal::Conflict);
+    }
+
+    #[test]
+    fn an_enrolled_witness_learns_its_first_base_from_a_read() {
+        let mut record = Record::witness(ID, 3);
+        let ask = Learn { pair: 1, sender: NodeId::A, base: base(Seat::A), seen: 0 };
+        assert_eq!(learn(&mut record, Seat::W, &ask).verdict, Verdict::Base(base(Seat::A)));
+        assert_eq!((record.base.clone(), record.mark), (base(Seat::A), 1));
+        learn(&mut record, Seat::W, &ask);
+        assert_eq!(record.mark, 1, "a read that tells nothing new writes nothing");
+    }
 }

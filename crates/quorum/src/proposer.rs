@@ -104,3 +104,79 @@ pub fn conclude(record: &Record, proposal: &Proposal, ballot: Ballot, value: &Co
     next.adopt(value.clone());
     Some(next)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Members, WitnessId};
+
+    fn record(tie: Seat) -> Record {
+        let mut base = Config::first(NodeId::A, 1);
+        base.members = Members::Both;
+        base.tie = tie;
+        base.incarnations = [1, 2, 3];
+        base.witness = WitnessId(9);
+        let mut record = Record::fresh(1);
+        record.adopt(base);
+        record
+    }
+
+    fn wish(record: &Record, target: Seat) -> Wish<'_> {
+        let want = Config { members: Members::OnlyA, tie: Seat::A, ..record.base.clone() };
+        Wish { me: NodeId::A, pair: 1, want, target, above: Ballot::ZERO, seen: 0, record }
+    }
+
+    fn asked(record: &Record, target: Seat) -> (Proposal, Record) {
+        match plan(wish(record, target)) {
+            Some(Plan::Ask(proposal, next)) => (*proposal, next),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_tie_holder_decides_alone_and_takes_what_it_accepted_before() {
+        let mut record = record(Seat::A);
+        let Some(Plan::Local(next)) = plan(wish(&record, Seat::W)) else { panic!() };
+        assert_eq!((next.base.epoch, next.base.members), (2, Members::OnlyA));
+        let accepted = Config { epoch: 2, tie: Seat::B, ..record.base.clone() };
+        record.accepted = Some((Ballot { round: 1, node: NodeId::B }, accepted.clone()));
+        let Some(Plan::Local(next)) = plan(wish(&record, Seat::W)) else { panic!() };
+        assert_eq!(next.base, accepted);
+    }
+
+    #[test]
+    fn each_plan_has_a_fresh_ballot_promised_to_itself() {
+        let record = record(Seat::W);
+        let (first, next) = asked(&record, Seat::W);
+        assert_eq!(next.promised, first.ask.ballot);
+        let (second, after) = asked(&next, Seat::B);
+        assert!(second.ask.ballot > first.ask.ballot);
+        assert_eq!(after.promised, second.ask.ballot);
+        let above = Ballot { round: 40, node: NodeId::B };
+        let Some(Plan::Ask(third, _)) = plan(Wish { above, ..wish(&after, Seat::W) }) else { panic!() };
+        assert!(third.ask.ballot > above);
+    }
+
+    #[test]
+    fn a_vote_counts_only_for_the_ballot_still_promised() {
+        let record = record(Seat::W);
+        let (proposal, next) = asked(&record, Seat::W);
+        let (ballot, value) = (proposal.ask.ballot, proposal.ask.want.clone());
+        let done = conclude(&next, &proposal, ballot, &value).expect("chosen");
+        assert_eq!((done.base, done.promised, done.accepted), (value.clone(), Ballot::ZERO, None));
+        let mut outbid = next.clone();
+        outbid.promised.round += 1;
+        assert_eq!(conclude(&outbid, &proposal, ballot, &value), None);
+        let mut moved = next;
+        moved.base.epoch += 1;
+        assert_eq!(conclude(&moved, &proposal, ballot, &value), None);
+    }
+
+    #[test]
+    fn useless_targets_and_unadmitted_stores_propose_nothing() {
+        let mut record = record(Seat::B);
+        assert_eq!(plan(wish(&record, Seat::W)), None, "without B nothing can be chosen");
+        record.incarnation = 7;
+        assert_eq!(plan(wish(&record, Seat::B)), None);
+    }
+}

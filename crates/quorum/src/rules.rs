@@ -92,3 +92,92 @@ impl View<'_> {
         (unleased && !self.mutants.has(Mutant::NoD2)).then_some(Stop::Freeze)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Ballot, Seat, WitnessId};
+
+    fn record(tie: Seat) -> Record {
+        let mut base = Config::first(NodeId::A, 1);
+        base.members = Members::Both;
+        base.tie = tie;
+        base.incarnations = [1, 2, 3];
+        base.witness = WitnessId(9);
+        let mut record = Record::fresh(1);
+        record.adopt(base);
+        record
+    }
+
+    fn view<'a>(record: &'a Record, pending: &'a [Option<&'a Config>], leased: bool) -> View<'a> {
+        View { me: NodeId::A, record, pending, leased, mutants: Mutants::NONE }
+    }
+
+    fn solo(record: &Record, node: NodeId) -> Config {
+        let epoch = record.base.epoch + 1;
+        Config { epoch, members: Members::only(node), tie: node.seat(), lead: node, ..record.base.clone() }
+    }
+
+    #[test]
+    fn a_node_runs_by_lease_or_by_the_tie() {
+        assert!(!view(&record(Seat::W), &[], false).may_run());
+        assert!(view(&record(Seat::W), &[], true).may_run());
+        assert!(view(&record(Seat::A), &[], false).may_run());
+        assert!(!view(&record(Seat::B), &[], false).may_run());
+    }
+
+    #[test]
+    fn r1_an_accepted_value_that_moves_the_tie_is_obeyed() {
+        let mut record = record(Seat::A);
+        let moved = Config { epoch: 2, tie: Seat::W, ..record.base.clone() };
+        record.accepted = Some((Ballot { round: 1, node: NodeId::B }, moved));
+        assert!(!view(&record, &[], false).tie_firm());
+        assert!(!view(&record, &[], false).may_run());
+        assert!(view(&record, &[], true).may_run());
+        // The other way round nothing is gained: the base still rules.
+        let mut record = self::record(Seat::W);
+        let gained = Config { epoch: 2, tie: Seat::A, ..record.base.clone() };
+        record.accepted = Some((Ballot { round: 1, node: NodeId::B }, gained));
+        assert!(!view(&record, &[], false).may_run());
+    }
+
+    #[test]
+    fn whatever_removes_a_node_ends_its_right_and_its_grants() {
+        let record = record(Seat::A);
+        let removal = solo(&record, NodeId::B);
+        assert!(!view(&record, &[Some(&removal)], true).may_run());
+        let base = record.base.clone();
+        assert!(view(&record, &[], false).may_grant(&base));
+        let own = solo(&record, NodeId::A);
+        assert!(!view(&record, &[Some(&own)], false).may_grant(&base));
+        assert!(!view(&record, &[], false).may_grant(&own), "the bases differ");
+        let mut stranger = record.clone();
+        stranger.incarnation = 5;
+        assert!(!view(&stranger, &[], true).may_run());
+        assert!(!view(&stranger, &[], true).may_grant(&base));
+    }
+
+    #[test]
+    fn d1_and_d2_name_what_must_stop() {
+        let record = record(Seat::A);
+        let removal = solo(&record, NodeId::B);
+        assert_eq!(view(&record, &[], true).must_stop(&removal), Some(Stop::Kill));
+        let moved = Config { epoch: 2, tie: Seat::W, ..record.base.clone() };
+        assert_eq!(view(&record, &[], false).must_stop(&moved), Some(Stop::Freeze));
+        assert_eq!(view(&record, &[], true).must_stop(&moved), None);
+        assert_eq!(view(&record, &[], false).must_stop(&solo(&record, NodeId::A)), None);
+    }
+
+    #[test]
+    fn the_acknowledgement_set_shrinks_only_with_the_base() {
+        let record = record(Seat::W);
+        let own = solo(&record, NodeId::A);
+        assert_eq!(view(&record, &[Some(&own)], true).ack_set(false), Members::Both);
+        let mut alone = record.clone();
+        alone.adopt(own);
+        assert_eq!(view(&alone, &[], false).ack_set(false), Members::OnlyA);
+        assert_eq!(view(&alone, &[], false).ack_set(true), Members::Both);
+        let back = Config { epoch: 3, members: Members::Both, ..alone.base.clone() };
+        assert_eq!(view(&alone, &[Some(&back)], false).ack_set(false), Members::Both);
+    }
+}

@@ -166,3 +166,144 @@ pub fn choose(owner: Owner, places: [[&[u8]; 2]; 2]) -> Choice {
         Choice::Amnesia
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Ballot, Config, Exception};
+
+    const OWNER: Owner = Owner { pair: 5, node: NodeId::B };
+    const BLANK: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
+
+    /// Two places of two slots, written the way the format demands.
+    #[derive(Clone)]
+    struct Disk([[Vec<u8>; 2]; 2]);
+
+    impl Disk {
+        fn blank() -> Disk {
+            Disk(std::array::from_fn(|_| std::array::from_fn(|_| BLANK.to_vec())))
+        }
+
+        fn write(&mut self, place: usize, generation: u64) {
+            self.0[place][slot_of(generation)] = encode(OWNER, generation, &record(generation)).to_vec();
+        }
+
+        fn tear(&mut self, place: usize, generation: u64) {
+            let old = &mut self.0[place][slot_of(generation)];
+            old[..512].copy_from_slice(&encode(OWNER, generation, &record(generation))[..512]);
+        }
+
+        fn choose(&self) -> Choice {
+            choose(OWNER, std::array::from_fn(|place| std::array::from_fn(|slot| self.0[place][slot].as_slice())))
+        }
+
+        fn written(generation: u64) -> Disk {
+            let mut disk = Disk::blank();
+            for generation in 1..=generation {
+                disk.write(0, generation);
+                disk.write(1, generation);
+            }
+            disk
+        }
+    }
+
+    fn record(generation: u64) -> Record {
+        let mut record = Record::first_node(NodeId::B, 77);
+        record.promised = Ballot { round: generation, node: NodeId::B };
+        let mut value = Config { epoch: 2, ..record.base.clone() };
+        value.exceptions = vec![Exception { volume: 3, holder: NodeId::A }; crate::types::MAX_EXCEPTIONS];
+        record.accepted = generation.is_multiple_of(3).then_some((record.promised, value));
+        record
+    }
+
+    fn chosen(generation: u64) -> Choice {
+        Choice::Record { generation, record: Box::new(record(generation)) }
+    }
+
+    #[test]
+    fn a_blank_register_is_fresh() {
+        assert_eq!(Disk::blank().choose(), Choice::Fresh);
+    }
+
+    #[test]
+    fn the_newest_generation_is_read_back() {
+        for generation in 1..8 {
+            assert_eq!(Disk::written(generation).choose(), chosen(generation));
+        }
+    }
+
+    #[test]
+    fn a_write_cut_at_every_point_leaves_the_old_or_the_new_record() {
+        for old in 1..6 {
+            let new = old + 1;
+            let mut disk = Disk::written(old);
+            disk.tear(0, new);
+            assert_eq!(disk.choose(), chosen(old), "torn in place 0");
+            disk.write(0, new);
+            assert_eq!(disk.choose(), chosen(new), "only in place 0");
+            disk.tear(1, new);
+            assert_eq!(disk.choose(), chosen(new), "torn in place 1: the twin is used");
+        }
+    }
+
+    #[test]
+    fn row_51_a_torn_newest_slot_without_a_twin_is_amnesia() {
+        for generation in 2..6 {
+            let mut disk = Disk::written(generation);
+            for place in 0..2 {
+                disk.0[place][slot_of(generation)][700] ^= 1;
+            }
+            assert_eq!(disk.choose(), Choice::Amnesia);
+        }
+    }
+
+    #[test]
+    fn one_whole_copy_of_each_slot_is_enough() {
+        for generation in 2..6 {
+            for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let mut disk = Disk::written(generation);
+                disk.0[first][slot_of(generation)] = vec![0xFF; SLOT_BYTES];
+                disk.0[second][slot_of(generation + 1)].clear();
+                assert_eq!(disk.choose(), chosen(generation));
+            }
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_copy_is_noticed() {
+        let whole = encode(OWNER, 3, &record(3));
+        for bit in (0..SLOT_BYTES * 8).step_by(37) {
+            let mut bad = whole;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&bad), Slot::Torn), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn registers_of_others_and_newer_versions_are_named() {
+        let mut disk = Disk::written(2);
+        let other = Owner { pair: 6, node: NodeId::A };
+        disk.0[1][1] = encode(other, 1, &record(1)).to_vec();
+        assert_eq!(disk.choose(), Choice::Foreign(other));
+        let mut newer = encode(OWNER, 2, &record(2));
+        newer[8] = 2;
+        let crc = crc64(&newer[..CRC_AT]);
+        newer[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        let mut disk = Disk::written(2);
+        disk.0[0][0] = newer.to_vec();
+        assert_eq!(disk.choose(), Choice::UnknownVersion(2), "no silent downgrade");
+    }
+
+    #[test]
+    fn noise_is_never_a_record() {
+        let mut noise = 1_u64;
+        let mut disk = Disk::blank();
+        for slot in disk.0.iter_mut().flatten() {
+            for byte in slot.iter_mut() {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *byte = (noise >> 56) as u8;
+            }
+        }
+        assert_eq!(disk.choose(), Choice::Amnesia);
+    }
+}

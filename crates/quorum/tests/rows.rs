@@ -836,7 +836,7 @@ fn a_stopped_daemon_that_goes_on_does_not_accuse_its_peer() {
 
 #[test]
 fn foreign_datagrams_are_ignored() {
-    let mut pair = Pair::protected(70);
+    let pair = Pair::protected(70);
     let mut core = pair.nodes[0].q().clone();
     let clock = pair.nodes[0].clock(pair.now);
     let mut actions = Vec::new();

@@ -92,7 +92,7 @@ impl Quorum {
 
     /// Takes note of a chosen configuration.
     pub(super) fn consider(&mut self, config: &Config) {
-        if !config.exists() {
+        if config.fault().is_some() {
             return;
         }
         let newest = self.newest();

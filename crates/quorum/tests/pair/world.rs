@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Action, Answer, Datagram, Event, Exception, MS, Members, NodeId, Proof, Quorum, Record, SEC, Seat, Setup, Time,
-    Timing, WitnessAsk, WitnessId, WitnessReply, acceptor,
+    Action, Answer, Body, Datagram, Event, Exception, MS, Members, NodeId, Proof, Quorum, Record, SEC, Seat, Setup,
+    Time, Timing, TryDecide, Verdict, WitnessAsk, WitnessId, WitnessReply, acceptor,
 };
 
 use super::Dice;
@@ -396,7 +396,7 @@ impl Pair {
                 // A replica refuses an epoch that is not that of its base.
                 if machine.core.is_some() && machine.config().epoch == epoch {
                     machine.disk.data[vm] = machine.disk.data[vm].max(write);
-                    self.to_peer(node, Incoming::Replicated(vm, write));
+                    self.replicate(node, Incoming::Replicated(vm, write));
                 }
             }
             Incoming::Replicated(vm, write) => {
@@ -431,7 +431,35 @@ impl Pair {
         }
     }
 
+    /// Persist, then send: what a message says about the record is on the disk already.
+    fn durable(&self, node: NodeId, action: &Action) -> bool {
+        let record = &self.nodes[node.index()].disk.record;
+        let promised = |ask: &TryDecide| {
+            ask.sender != node
+                || record.base.rank() > ask.base.rank()
+                || (record.base == ask.base && record.promised >= ask.ballot)
+        };
+        match action {
+            Action::AskWitness { ask: WitnessAsk::TryDecide(ask), .. } => promised(ask),
+            Action::Send { datagram, .. } => match &datagram.body {
+                Body::Heartbeat(beat) => beat.base == record.base,
+                Body::Ask(ask) | Body::Relay(_, WitnessAsk::TryDecide(ask)) => promised(ask),
+                Body::Answer(answer) => match &answer.verdict {
+                    Verdict::Accepted(ballot, value) => record.accepted == Some((*ballot, value.clone())),
+                    Verdict::Promise(ballot, _) => record.promised == *ballot,
+                    _ => true,
+                },
+                _ => true,
+            },
+            Action::Config(config) => *config == record.base,
+            _ => true,
+        }
+    }
+
     fn act(&mut self, node: NodeId, action: Action) {
+        if !self.durable(node, &action) {
+            self.violation.get_or_insert(format!("{node} said what is not durable: {action:?}"));
+        }
         match action {
             Action::Send { path, datagram } => {
                 let paths = path.map_or(0..2, |path| path..path + 1);
@@ -499,7 +527,7 @@ impl Pair {
         (0..2).any(|path| !self.links[path][0].cut && !self.links[path][1].cut)
     }
 
-    fn to_peer(&mut self, node: NodeId, incoming: Incoming) {
+    fn replicate(&mut self, node: NodeId, incoming: Incoming) {
         if self.linked() {
             let delay = 100_000 + self.dice.below(MS);
             self.put(delay, Due::Net(node.peer(), incoming));
@@ -518,7 +546,7 @@ impl Pair {
             }
             let write = *machine.pending[vm].get_or_insert((epoch, machine.disk.data[vm].1 + 1));
             machine.disk.data[vm] = machine.disk.data[vm].max(write);
-            self.to_peer(node, Incoming::Replicate(vm, write, epoch));
+            self.replicate(node, Incoming::Replicate(vm, write, epoch));
         }
         self.acknowledge(node);
         self.resync(node);

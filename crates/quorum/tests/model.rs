@@ -1,0 +1,116 @@
+//! The rules checked exhaustively: stateright steps the acceptor, the proposer and the rules *that ship*.
+//!
+//! Two nodes, a witness, one VM. Messages get lost, repeated and late; nodes lose power, daemons restart under a running
+//! VM; leases, grants and fences are flags that run out at any moment the clocks allow. Checked in every state: I1 to
+//! I5. Each planted bug must be found.
+//!
+//! `DYAD_MODEL_EPOCHS=4 DYAD_MODEL_STATES=40000000 cargo test --release -p dyad-quorum --test model -- --nocapture`
+//! looks further than the few seconds of an ordinary run.
+
+#[path = "model_parts/pair.rs"]
+mod pair;
+
+use dyad_quorum::mutants::{Mutant, Mutants};
+use dyad_quorum::{NodeId, Seat};
+use pair::{Aim, PairModel, Step};
+use stateright::{Checker, Model};
+
+fn bound(name: &str, normal: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(normal)
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn no_schedule_breaks_an_invariant() {
+    let epochs = bound("DYAD_MODEL_EPOCHS", 3);
+    let states = bound("DYAD_MODEL_STATES", 60_000) as usize;
+    let model = PairModel { epochs, ..PairModel::default() };
+    let checker = model.checker().threads(threads()).target_state_count(states).spawn_bfs().join();
+    println!(
+        "{} states, {} unique, depth {}",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth()
+    );
+    checker.assert_properties();
+    assert!(checker.unique_state_count() >= states.min(10_000) / 2, "the model must really branch");
+}
+
+#[test]
+fn deep_schedules_break_no_invariant() {
+    // Breadth first never reaches the third epoch in seconds; random walks do.
+    let walks = bound("DYAD_MODEL_WALKS", 200_000) as usize;
+    let model = PairModel { epochs: bound("DYAD_MODEL_EPOCHS", 4), ..PairModel::default() };
+    assert_eq!(pair::walk(&model, 1, walks), None);
+}
+
+/// Finds the bug by random walks over the same model; the seed makes the walks the same in every run.
+fn finds(model: PairModel) {
+    let found = pair::walk(&model, 7, 3_000_000);
+    assert!(found.is_some(), "{model:?} was not found");
+    println!("{model:?}\n{}", found.unwrap_or_default());
+}
+
+fn planted(mutant: Mutant) -> PairModel {
+    PairModel { epochs: 4, mutants: Mutants::plant(mutant), ..PairModel::default() }
+}
+
+#[test]
+fn finds_no_fence_wait() {
+    finds(planted(Mutant::NoFenceWait));
+}
+
+#[test]
+fn finds_solo_acknowledgement_before_chosen() {
+    finds(planted(Mutant::SoloAckEarly));
+}
+
+#[test]
+fn finds_no_grace_after_a_restart() {
+    finds(planted(Mutant::NoGrace));
+}
+
+#[test]
+fn finds_acting_before_chosen() {
+    finds(planted(Mutant::ActBeforeChosen));
+}
+
+#[test]
+fn finds_a_witness_that_forgets() {
+    finds(PairModel { epochs: 4, witness_forgets: true, ..PairModel::default() });
+}
+
+/// The tie moves to A, which then runs without a lease: where R1 and D2 begin to matter.
+const TIE_AT_A: [Step; 5] = [
+    Step::Propose(NodeId::A, Aim::Tie(Seat::A), Seat::W),
+    Step::Deliver(NodeId::A, false, false),
+    Step::Conclude(NodeId::A),
+    Step::Gossip(Seat::A, Seat::B),
+    Step::Start(NodeId::A),
+];
+
+/// All states of a pair to which nothing worse happens than decisions that overlap, from [`TIE_AT_A`] on.
+fn all_calm_states(mutants: Mutants) -> Option<String> {
+    let model = PairModel { epochs: 3, rounds: 2, mutants, calm: true, opening: &TIE_AT_A, ..PairModel::default() };
+    let checker = model.checker().threads(threads()).spawn_bfs().join();
+    println!("{mutants:?}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
+    checker.discovery("I1 to I5").map(|path| path.to_string())
+}
+
+#[test]
+fn all_calm_states_keep_the_invariants() {
+    assert_eq!(all_calm_states(Mutants::NONE), None);
+}
+
+#[test]
+fn finds_r1_dropped() {
+    assert!(all_calm_states(Mutants::plant(Mutant::NoR1)).is_some());
+}
+
+#[test]
+fn finds_d2_dropped() {
+    assert!(all_calm_states(Mutants::plant(Mutant::NoD2)).is_some());
+}
