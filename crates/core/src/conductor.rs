@@ -28,8 +28,8 @@ const REFRESH: Duration = Duration::from_secs(1);
 pub enum News {
     /// A configuration is in force.
     Config(Config),
-    /// Who must acknowledge writes.
-    AckSet(Members),
+    /// Who must acknowledge writes, and how many of the mirror's "clean" and "dirty" were handled before.
+    AckSet(Members, u64),
     /// VMs are being frozen: start no guest request.
     Hold,
     /// VMs are being killed, and why.
@@ -94,6 +94,7 @@ pub enum WitnessHealth {
 }
 
 /// What the conductor's thread receives.
+#[expect(clippy::large_enum_variant, reason = "inputs are few and short-lived")]
 pub enum Input {
     /// For the quorum machine.
     Quorum(dyad_quorum::Event),
@@ -168,6 +169,7 @@ impl Conductor {
                 shown: None,
                 health: WitnessHealth::Silent { since: None },
                 starve: false,
+                clean_told: 0,
                 actions: Vec::new(),
             }
             .run(&inputs);
@@ -184,6 +186,7 @@ struct State {
     shown: Option<Standpoint>,
     health: WitnessHealth,
     starve: bool,
+    clean_told: u64,
     actions: Vec<Action>,
 }
 
@@ -241,6 +244,9 @@ impl State {
     }
 
     fn handle(&mut self, event: dyad_quorum::Event) {
+        if matches!(event, dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty) {
+            self.clean_told += 1;
+        }
         let mut actions = std::mem::take(&mut self.actions);
         self.parts.quorum.handle(clock::now(), event, &mut actions);
         for action in actions.drain(..) {
@@ -270,7 +276,7 @@ impl State {
                 let _ = parts.enforcer.send(enforcer::Order::Kill);
             }
             Action::Config(config) => tell(News::Config(config)),
-            Action::AckSet(set) => tell(News::AckSet(set)),
+            Action::AckSet(set) => tell(News::AckSet(set, self.clean_told)),
             Action::PeerVmsAllowed => tell(News::PeerVmsAllowed),
             Action::Alarm(alarm) => tell(News::Alarm(alarm)),
             Action::Clear(alarm) => tell(News::Clear(alarm)),

@@ -9,7 +9,7 @@ use crate::options::Options;
 use crate::owner::{self, Owner};
 use crate::peer::PeerHandle;
 use crate::register::{Places, Register};
-use crate::store::{self, StoreHandle};
+use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog::{Facts, Watchdog};
 use crate::witness::WitnessHandle;
@@ -116,7 +116,7 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     .start(inputs);
 
-    let mirror = Mirror::new(clock::now(), Tuning::default(), store::inventory(&pool));
+    let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
     contacts.connect(&identity, &mut peer);

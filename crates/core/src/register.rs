@@ -19,6 +19,7 @@ use std::sync::mpsc::{Sender, channel};
 const NAME: &str = "register";
 
 /// The open register of this node.
+#[derive(Debug)]
 pub struct Places {
     owner: Owner,
     files: [File; 2],

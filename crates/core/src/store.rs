@@ -7,11 +7,9 @@
 
 use crate::event::{Event, Inbox};
 use dyad_control::{PoolDiskStatus, PoolStatus};
-use dyad_mirror::{
-    self as mirror, ExtentImage, ExtentSet, Inventory, Run, Stamp, StoreCommand, StoreError, StoreOp, StoreOutput,
-    VolumeChange, VolumeInfo,
-};
-use dyad_pool::{self as pool, CheckpointDone, Pool, ReadError, SyncDone};
+use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
+use dyad_pool::{CheckpointDone, Pool, SyncDone};
+use dyad_replica::{Outcome, execute};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,7 +58,6 @@ impl StoreHandle {
             job_out: false,
             usage: usage.clone(),
             shown: Instant::now(),
-            space_wanted: false,
         };
         std::thread::Builder::new()
             .name("store".into())
@@ -89,24 +86,6 @@ impl StoreHandle {
     }
 }
 
-/// What the mirror must know of the pool at start.
-pub fn inventory(pool: &Pool) -> Inventory {
-    let volumes = pool.volumes();
-    let dirty = volumes.iter().filter_map(|v| Some((v.id, extents(pool.dirty(v.id)?)))).collect();
-    let volumes = volumes.iter().map(|v| VolumeInfo {
-        id: v.id,
-        size: v.blocks * pool::BLOCK as u64,
-        last: Stamp { epoch: v.last.0, seq: v.last.1 },
-    });
-    Inventory { volumes: volumes.collect(), dirty }
-}
-
-fn extents(set: &pool::ExtentSet) -> ExtentSet {
-    let mut all = ExtentSet::new();
-    set.iter().for_each(|extent| all.insert(extent..extent + 1));
-    all
-}
-
 struct Store {
     pool: Pool,
     disks: Vec<(String, u64)>,
@@ -122,14 +101,6 @@ struct Store {
     job_out: bool,
     usage: Arc<Mutex<PoolStatus>>,
     shown: Instant,
-    space_wanted: bool,
-}
-
-/// What became of one command.
-enum Outcome {
-    Done(StoreOutput),
-    AfterSync,
-    AfterCheckpoint,
 }
 
 impl Store {
@@ -168,7 +139,10 @@ impl Store {
             }
             Order::Synced(done) => {
                 self.sync_out = false;
-                let result = self.pool.complete_sync(done).map(|_| StoreOutput::Done).map_err(|e| refused(&e));
+                let result = self.pool.complete_sync(done).map(|_| StoreOutput::Done).map_err(|e| {
+                    report(&e);
+                    StoreError::Io
+                });
                 for op in std::mem::take(&mut self.syncing) {
                     self.answer(op, result.clone());
                 }
@@ -195,7 +169,7 @@ impl Store {
     /// Runs what is queued until something must wait for a checkpoint.
     fn work(&mut self) {
         while let Some((op, command)) = self.queue.pop_front() {
-            match self.execute(&command) {
+            match execute(&mut self.pool, &command, &mut report) {
                 Ok(Outcome::Done(output)) => self.answer(op, Ok(output)),
                 Ok(Outcome::AfterSync) => self.waiting.push(op),
                 Ok(Outcome::AfterCheckpoint) => {
@@ -241,12 +215,7 @@ impl Store {
                 let orders = self.orders.clone();
                 background("checkpoint", move || drop(orders.send(Order::Moved(job.run()))));
             }
-            Ok(None) => {
-                // Nothing is left to move, so whatever waits for room waits in vain: let the caller know.
-                if self.queue.front().is_some() && !self.pool.wants_checkpoint() {
-                    self.space_wanted = true;
-                }
-            }
+            Ok(None) => {}
             Err(e) => tracing::error!(error = %e, "a checkpoint cannot go on"),
         }
     }
@@ -255,164 +224,6 @@ impl Store {
         if self.shown.elapsed() >= USAGE_EVERY {
             self.shown = Instant::now();
             *self.usage.lock().unwrap_or_else(PoisonError::into_inner) = usage_of(&self.pool, &self.disks);
-        }
-    }
-
-    fn execute(&mut self, command: &StoreCommand) -> Result<Outcome, StoreError> {
-        let pool = &mut self.pool;
-        let done = |result: Result<pool::Position, pool::StoreError>| match result {
-            Ok(_) => Ok(Outcome::Done(StoreOutput::Done)),
-            Err(pool::StoreError::JournalFull) => Ok(Outcome::AfterCheckpoint),
-            Err(e) => Err(refused(&e)),
-        };
-        let durable = |result: Result<pool::Position, pool::StoreError>| match result {
-            Ok(_) => Ok(Outcome::AfterSync),
-            Err(pool::StoreError::JournalFull) => Ok(Outcome::AfterCheckpoint),
-            Err(e) => Err(refused(&e)),
-        };
-        match command {
-            StoreCommand::Write { volume, stamp, block, data } => {
-                done(pool.write(*volume, stamp.epoch, stamp.seq, *block, data.clone()))
-            }
-            StoreCommand::Discard { volume, stamp, block, count } => {
-                let (mut at, end) = (*block, block + count);
-                while at < end {
-                    let n = (end - at).min(pool::MAX_DISCARD_BLOCKS);
-                    match done(pool.discard(*volume, stamp.epoch, stamp.seq, at, n))? {
-                        Outcome::Done(_) => at += n,
-                        wait => return Ok(wait),
-                    }
-                }
-                Ok(Outcome::Done(StoreOutput::Done))
-            }
-            StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
-                let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
-                for run in image.runs(*extent, *wanted, blocks) {
-                    let result = match run {
-                        Run::Data(block, data) => pool.write(*volume, stamp.epoch, stamp.seq, block, data),
-                        Run::Absent(block, count) => pool.discard(*volume, stamp.epoch, stamp.seq, block, count),
-                    };
-                    match done(result)? {
-                        Outcome::Done(_) => {}
-                        wait => return Ok(wait),
-                    }
-                }
-                Ok(Outcome::Done(StoreOutput::Done))
-            }
-            StoreCommand::Read { volume, block, count } => {
-                pool.read(*volume, *block, *count).map(|data| Outcome::Done(StoreOutput::Data(data))).map_err(unread)
-            }
-            StoreCommand::ReadExtent { volume, extent } => {
-                read_extent(pool, *volume, *extent).map(|image| Outcome::Done(StoreOutput::Extent(image)))
-            }
-            StoreCommand::Sync => Ok(Outcome::AfterSync),
-            StoreCommand::MarkDirty { marks } => {
-                for (volume, ranges) in marks {
-                    for range in ranges {
-                        match durable(pool.mark_dirty(*volume, range.clone()))? {
-                            Outcome::AfterSync => {}
-                            wait => return Ok(wait),
-                        }
-                    }
-                }
-                Ok(Outcome::AfterSync)
-            }
-            StoreCommand::ClearDirty => {
-                for volume in pool.volumes() {
-                    let set = pool.dirty(volume.id).map(extents).unwrap_or_default();
-                    for range in set.ranges() {
-                        match done(pool.clear_dirty(volume.id, range))? {
-                            Outcome::Done(_) => {}
-                            wait => return Ok(wait),
-                        }
-                    }
-                }
-                Ok(Outcome::Done(StoreOutput::Done))
-            }
-            StoreCommand::Confirm { volume, seq } => match pool.confirm(*volume, *seq) {
-                Ok(()) | Err(pool::StoreError::NoVolume { .. }) => Ok(Outcome::Done(StoreOutput::Done)),
-                Err(e) => Err(refused(&e)),
-            },
-            StoreCommand::Tail { volume } => {
-                let tail = pool.tail(*volume).as_ref().map(extents).unwrap_or_default();
-                Ok(Outcome::Done(StoreOutput::Tail(tail)))
-            }
-            StoreCommand::Volume(change) => match change_volume(pool, change) {
-                // The id is still being freed: a checkpoint finishes that.
-                Err(pool::StoreError::Exists { .. }) => Ok(Outcome::AfterCheckpoint),
-                result => durable(result),
-            },
-        }
-    }
-}
-
-/// Each change is idempotent, as the mirror expects.
-fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<pool::Position, pool::StoreError> {
-    let blocks = |size: u64| size / pool::BLOCK as u64;
-    let existing = pool.volume(change.id()).map(|volume| volume.blocks);
-    match (*change, existing) {
-        (VolumeChange::Create { id, size }, None) => pool.create_volume(id, blocks(size)),
-        (VolumeChange::Delete { id }, Some(_)) => pool.delete_volume(id),
-        (VolumeChange::Resize { id, size }, Some(now)) if blocks(size) > now => pool.resize_volume(id, blocks(size)),
-        (VolumeChange::Resize { id, .. }, None) => Err(pool::StoreError::NoVolume { volume: id }),
-        _ => Ok(pool.last_position()),
-    }
-}
-
-/// An extent with its damaged blocks named instead of an error.
-fn read_extent(pool: &Pool, volume: u64, extent: u64) -> Result<ExtentImage, StoreError> {
-    match pool.read_extent(volume, extent) {
-        Ok(image) => Ok(pack(image.present, 0, &image.data)),
-        Err(ReadError::Corrupt { .. } | ReadError::Io { .. }) => {
-            let blocks = pool.volume(volume).ok_or(StoreError::NoVolume)?.blocks;
-            let first = extent * pool::EXTENT_BLOCKS;
-            let mut data = vec![0; pool::EXTENT];
-            let (mut present, mut bad) = (0u16, 0u16);
-            for bit in 0..pool::EXTENT_BLOCKS.min(blocks.saturating_sub(first)) {
-                let place = bit as usize * pool::BLOCK;
-                match pool.read(volume, first + bit, 1) {
-                    // A block of zeros may as well be absent: it reads the same.
-                    Ok(block) if block.iter().all(|b| *b == 0) => {}
-                    Ok(block) => {
-                        present |= 1 << bit;
-                        data[place..place + pool::BLOCK].copy_from_slice(&block);
-                    }
-                    Err(_) => bad |= 1 << bit,
-                }
-            }
-            Ok(pack(present, bad, &data))
-        }
-        Err(e) => Err(unread(e)),
-    }
-}
-
-fn pack(present: u16, bad: u16, data: &[u8]) -> ExtentImage {
-    let blocks = data.chunks_exact(mirror::BLOCK).enumerate().filter(|(i, _)| present & 1 << i != 0);
-    let data: Vec<u8> = blocks.flat_map(|(_, block)| block.iter().copied()).collect();
-    ExtentImage { present, bad, data: data.into() }
-}
-
-fn refused(error: &pool::StoreError) -> StoreError {
-    match error {
-        pool::StoreError::NoSpace => StoreError::NoSpace,
-        pool::StoreError::NoVolume { .. } => StoreError::NoVolume,
-        other => {
-            tracing::error!(error = %other, "the pool refused a command");
-            StoreError::Io
-        }
-    }
-}
-
-fn unread(error: ReadError) -> StoreError {
-    match error {
-        ReadError::Corrupt { blocks, volume } => {
-            tracing::error!(volume, ?blocks, "blocks do not match their checksums");
-            StoreError::Corrupt { blocks }
-        }
-        ReadError::NoVolume { .. } => StoreError::NoVolume,
-        other => {
-            tracing::error!(error = %other, "the pool could not be read");
-            StoreError::Io
         }
     }
 }
@@ -427,6 +238,11 @@ fn usage_of(pool: &Pool, disks: &[(String, u64)]) -> PoolStatus {
         trouble: (failed.as_ref() == Some(path)).then(|| format!("The disk {path} failed: replace it.")),
     };
     PoolStatus { total_bytes: usage.total, used_bytes: usage.used, disks: disks.iter().map(disk).collect() }
+}
+
+/// The pool's own words go to the log; the mirror gets its own kind of error.
+fn report(error: &dyn std::error::Error) {
+    tracing::error!(%error, "the pool refused a command");
 }
 
 /// Runs one job on a thread of its own. At most one sync and one checkpoint job are out at a time.

@@ -7,7 +7,7 @@ use crate::identity::{Identity, Witness};
 use dyad_control::Reply;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
 use dyad_quorum::{Answer, Event, NodeId, WitnessAsk, WitnessReply};
-use dyad_witness::client::{self, Client, ClientConfigured, EnrolError};
+use dyad_witness::client::{self, Client, EnrolError, Target};
 use dyad_witness::protocol::Enrol;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -87,7 +87,7 @@ impl Task {
             Order::Use(pair, identity, witness) => {
                 let client = witness.fingerprint.parse().ok().and_then(|fingerprint| {
                     let address = witness.address.clone();
-                    Client::new(&ClientConfigured { address, pair: PairId(pair), identity, witness: fingerprint }).ok()
+                    Client::new(&Target { address, pair: PairId(pair), identity, witness: fingerprint }).ok()
                 });
                 if client.is_none() {
                     tracing::error!("the witness in the identity is damaged: enrol it again");

@@ -43,12 +43,11 @@ impl Owner {
             }
             Action::PeerClean => {
                 self.parts.timeline.note("peer-clean", "The peer's replica is complete again.");
-                self.peer_clean = true;
+                self.readmission.told(true);
                 self.parts.conductor.tell(quorum::Event::PeerClean);
-                self.acknowledge_peer();
             }
             Action::PeerDirty => {
-                self.peer_clean = false;
+                self.readmission.told(false);
                 self.parts.conductor.tell(quorum::Event::PeerDirty);
             }
             Action::NewerEpoch(epoch) => {

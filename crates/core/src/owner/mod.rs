@@ -32,6 +32,7 @@ use dyad_control::{Reply, Status};
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, Progress, RequestId, VolumeId};
 use dyad_quorum::{Config, Members, NodeId};
+use dyad_replica::Readmission;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -89,7 +90,7 @@ pub struct Owner {
     ack_set: Members,
     standpoint: Standpoint,
     peer_vms_allowed: bool,
-    peer_clean: bool,
+    readmission: Readmission,
     connected: bool,
     document: Option<Document>,
     requests: HashMap<RequestId, Answer>,
@@ -126,7 +127,7 @@ impl Owner {
             config,
             standpoint: Standpoint::default(),
             peer_vms_allowed: false,
-            peer_clean: false,
+            readmission: Readmission::default(),
             connected: false,
             document: None,
             requests: HashMap::new(),

@@ -7,7 +7,6 @@ use crate::enforcer;
 use crate::event::Event;
 use dyad_control::Reply;
 use dyad_desired::Change;
-use dyad_mirror::View;
 use dyad_quorum::{self as quorum, Alarm, Members, Note};
 use std::net::SocketAddr;
 
@@ -15,10 +14,12 @@ impl Owner {
     pub(super) fn news(&mut self, news: News) {
         match news {
             News::Config(config) => self.config_is(config),
-            News::AckSet(set) => {
+            News::AckSet(set, handled) => {
                 self.ack_set = set;
                 self.announce_view();
-                self.acknowledge_peer();
+                if self.readmission.demand(set, handled) {
+                    self.parts.conductor.tell(quorum::Event::AckPeer);
+                }
             }
             News::Hold => self.hold(true),
             News::Kill(reason) => {
@@ -96,21 +97,8 @@ impl Owner {
 
     /// Tells the mirror where it stands.
     pub(super) fn announce_view(&mut self) {
-        let members = self.config.members;
-        self.mirror(dyad_mirror::Event::View(View {
-            epoch: self.config.epoch,
-            me: members.has(self.me),
-            peer: members.has(self.me.peer()),
-            ack_peer: self.ack_set.has(self.me.peer()),
-            lead: self.config.lead == self.me,
-        }));
-    }
-
-    /// The peer may be re-added once it is clean and every new write waits for it.
-    pub(super) fn acknowledge_peer(&mut self) {
-        if self.peer_clean && self.ack_set == Members::Both {
-            self.parts.conductor.tell(quorum::Event::AckPeer);
-        }
+        let view = dyad_replica::view(&self.config, self.ack_set, self.me);
+        self.mirror(dyad_mirror::Event::View(view));
     }
 
     /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
