@@ -9,6 +9,7 @@
 mod drive;
 mod goal;
 mod hear;
+mod query;
 mod settle;
 mod stand;
 mod votes;
@@ -349,58 +350,6 @@ impl Quorum {
             leased: self.leases.leased(now),
             mutants: self.mutants,
         })
-    }
-
-    /// The newest configuration in force here, durably.
-    pub fn config(&self) -> &Config {
-        &self.record.base
-    }
-
-    /// The durable record.
-    pub fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// Whether VMs of this node may execute at `now`.
-    pub fn may_run(&self, now: Time) -> bool {
-        self.with_view(now, |view| view.may_run())
-    }
-
-    /// R1: whether the tie is surely here, so that no lease is needed.
-    pub fn tie_firm(&self) -> bool {
-        self.with_view(self.now, |view| view.tie_firm())
-    }
-
-    /// Who must hold a write before it is acknowledged.
-    pub fn ack_set(&self) -> Members {
-        let solo = self.record.base.members.solo() == Some(self.setup.me);
-        let readding = solo && self.clean != Clean::No;
-        self.with_view(self.now, |view| view.ack_set(readding))
-    }
-
-    /// The own lease ends at this time; 0 = none was granted since the start.
-    pub fn lease_until(&self) -> Time {
-        self.leases.until()
-    }
-
-    /// The peer may run VMs before this time if nothing is proven.
-    pub fn grant_until(&self) -> Time {
-        self.leases.granted_until()
-    }
-
-    /// Whether the peer is heard on some path in both directions.
-    pub fn peer_alive(&self, now: Time) -> bool {
-        self.peer.alive(now.max(self.now), &self.setup.timing)
-    }
-
-    /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or are verified not to.
-    pub fn watchdog_ok(&self, now: Time) -> bool {
-        matches!(self.vms, Vms::None | Vms::Frozen) || self.may_run(now)
-    }
-
-    /// The alarms in force.
-    pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
-        self.alarms.iter().copied()
     }
 
     fn number(&mut self) -> u64 {

@@ -5,8 +5,10 @@
 // Each test file uses its own part of this.
 #![allow(dead_code)]
 
+mod daemon;
 mod machine;
 mod oracle;
+pub mod scene;
 mod world;
 
 pub use world::Pair;
