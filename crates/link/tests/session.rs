@@ -176,6 +176,20 @@ async fn a_restarted_node_takes_its_place_at_once() {
 }
 
 #[tokio::test]
+async fn a_closed_link_frees_its_port_at_once() {
+    let Pair { a, b } = pair();
+    let (mut old, address) = listen(b.clone());
+    let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
+    let (_, _, _, _to_b) = up(&mut a).await;
+    let (_, _, _, _to_a) = up(&mut old).await;
+    within("the link closes", old.close()).await;
+    let mut new = PeerLink::listen(b, vec![net::listen(address).unwrap()]).unwrap();
+    down(&mut a).await;
+    let (_, _, _, _to_b) = up(&mut a).await;
+    up(&mut new).await;
+}
+
+#[tokio::test]
 async fn dropping_the_outbox_ends_the_session_in_order() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);

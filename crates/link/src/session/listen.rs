@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,8 +17,8 @@ use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
 
 /// Handshakes at once; more callers than that are turned away.
 const HANDSHAKES: usize = 16;
-/// Pause after the system could not accept (no file handles left), in milliseconds.
-const ACCEPT_PAUSE_MS: u64 = 100;
+/// Pause after the system could not accept: no file handles are left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Instance and attempt of the newest session.
 type Newest = watch::Sender<Option<(u128, u64)>>;
@@ -54,25 +56,25 @@ impl Listener {
     }
 
     pub(super) async fn run(mut self, listeners: Vec<TcpListener>) {
-        let (sender, mut callers) = mpsc::channel(HANDSHAKES);
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept_forever(listener, sender.clone()));
-        }
         let mut handshakes = JoinSet::new();
         loop {
             tokio::select! {
-                Some((stream, from)) = callers.recv() => {
-                    if handshakes.len() < HANDSHAKES {
+                caller = accept_any(&listeners) => match caller {
+                    Ok((stream, from)) if handshakes.len() < HANDSHAKES => {
                         handshakes.spawn(self.handshake(stream, from));
                     }
-                }
+                    // Closed at once; a peer dials again.
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "a caller could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
                 Some(done) = handshakes.join_next() => match done {
                     Ok((from, Ok(greeted))) => self.take(from, greeted).await,
                     Ok((from, Err(reason))) => self.tell(from, reason).await,
                     Err(_) => {}
                 },
-                else => return,
             }
         }
     }
@@ -127,18 +129,15 @@ impl Listener {
     }
 }
 
-async fn accept_forever(listener: TcpListener, callers: mpsc::Sender<(TcpStream, SocketAddr)>) {
-    loop {
-        match listener.accept().await {
-            Ok(caller) => {
-                if callers.send(caller).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a caller could not be accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(ACCEPT_PAUSE_MS)).await;
-            }
-        }
-    }
+/// The next caller on any of the listeners; may be cancelled. They stay in the caller's hands, so that
+/// the port is free as soon as the link is closed.
+async fn accept_any(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|context| {
+        let ready = listeners.iter().find_map(|listener| match listener.poll_accept(context) {
+            Poll::Ready(caller) => Some(caller),
+            Poll::Pending => None,
+        });
+        ready.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }

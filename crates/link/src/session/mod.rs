@@ -196,7 +196,7 @@ pub enum Down {
     Broken(FrameError),
 }
 
-/// The peer link of this node. Dropping it ends it.
+/// The peer link of this node. Dropping it ends it soon; [`PeerLink::close`] ends it now.
 #[derive(Debug)]
 pub struct PeerLink {
     events: mpsc::Receiver<Event>,
@@ -238,6 +238,13 @@ impl PeerLink {
     /// What happens next; may be cancelled. `None` only if the link's task died.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// Ends the link. When this returns its ports are free and may be listened on again.
+    pub async fn close(mut self) {
+        self.task.abort();
+        // An error only says that it was aborted, as it should be.
+        let _ = (&mut self.task).await;
     }
 
     /// Replaces the paths node A dials. A session on a path that is gone, or has another address
