@@ -4,7 +4,7 @@
 //! Sealing    sync the journal: nothing is written in place whose record could still be lost
 //! Moving     copy blocks from the journal to their extents, `budget` extents per job
 //! Flushing   sync every disk that was written
-//! Committing commit each index, the first disk's last
+//! Committing commit each index; replay heals a crash between two
 //! Labelling  write the labels with the new tail; sync
 //! ```
 //!
@@ -208,9 +208,8 @@ impl Pool {
                 Phase::Committing => {
                     let patches = std::mem::take(&mut running.patches);
                     let disks = self.devices.iter().cloned().zip(self.indexes.iter().cloned()).zip(patches);
-                    let mut commits: Vec<_> = disks.map(|((device, index), patch)| (device, index, patch)).collect();
-                    // The first disk's index carries the volumes: it goes last, so that it never names what is not there.
-                    commits.rotate_left(1);
+                    // A crash between two commits is healed by replay, so their order does not matter.
+                    let commits = disks.map(|((device, index), patch)| (device, index, patch)).collect();
                     return Ok(Work::Commit { checkpoint: running.number, commits });
                 }
                 Phase::Labelling => {

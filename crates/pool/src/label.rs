@@ -54,6 +54,8 @@ pub(crate) struct Label {
     pub salt: u128,
     /// How often the pool was opened.
     pub session: u64,
+    /// First journal record of the last session: from here on only that session's records count.
+    pub resumed: u64,
     /// Number of the last finished checkpoint.
     pub checkpoint: u64,
     pub tail: Tail,
@@ -72,7 +74,7 @@ impl Label {
             w.u128(*disk);
         }
         w.u64(self.size).u64(self.journal).u64(self.slots).u128(self.salt);
-        w.u64(self.session).u64(self.checkpoint);
+        w.u64(self.session).u64(self.resumed).u64(self.checkpoint);
         w.u64(self.tail.position).u64(self.tail.record).u32(self.tail.chain).u64(self.tail.session);
         w.u64(self.floor);
         assert!(w.0.len() <= BLOCK - 4, "a label fits a block: names and disk count are bounded");
@@ -114,6 +116,7 @@ impl Label {
             slots: r.u64()?,
             salt: r.u128()?,
             session: r.u64()?,
+            resumed: r.u64()?,
             checkpoint: r.u64()?,
             tail: Tail { position: r.u64()?, record: r.u64()?, chain: r.u32()?, session: r.u64()? },
             floor: r.u64()?,
@@ -209,6 +212,7 @@ mod tests {
             slots: 99,
             salt: 77,
             session: 3,
+            resumed: 9,
             checkpoint: 12,
             tail: Tail { position: 4096, record: 9, chain: 0xdead_beef, session: 2 },
             floor: 8,

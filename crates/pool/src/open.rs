@@ -71,7 +71,7 @@ impl Pool {
 
         let ring = Ring { device: devices[0].clone(), len: label.journal };
         let damaged = |error| journal_error(&devices[0].name, error);
-        let end = scan::find_end(&ring, label.salt, label.session, &label.tail, label.floor).map_err(damaged)?;
+        let end = scan::find_end(&ring, &label).map_err(damaged)?;
         report.poisoned_blocks = end.poisoned;
         report.replayed = end.record - label.tail.record;
 
@@ -96,7 +96,7 @@ impl Pool {
             planted: crate::tests::Planted::default(),
         };
         let apply = |record: &_, page, number| pool.apply(record, page, number);
-        scan::replay(&ring, label.salt, label.session, &label.tail, &end, apply).map_err(damaged)?;
+        scan::replay(&ring, &members[0].label, &end, apply).map_err(damaged)?;
         if let Some(volume) = pool.homes.volumes().find(|v| !pool.state.volumes.contains_key(v)) {
             let what = format!("it holds extents of volume {volume}, which does not exist");
             return Err(OpenError::IndexDamaged { disk: devices[0].name.clone(), what });
@@ -104,6 +104,7 @@ impl Pool {
 
         label.generation += 1;
         label.session = session;
+        label.resumed = end.record;
         label.floor = end.durable;
         write_labels(&members, &label)?;
         pool.label = label;

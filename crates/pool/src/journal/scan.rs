@@ -9,7 +9,7 @@
 use super::record::{self, Head, Record};
 use super::{Ring, UNSYNCED_MAX};
 use crate::disk::Fault;
-use crate::label::Tail;
+use crate::label::{Label, Tail};
 use crate::{BLOCK, checksum};
 
 /// Where the journal ends: what the next record builds on.
@@ -51,9 +51,9 @@ struct Found {
 const POISON_MAX: usize = 1024;
 
 /// Walks the chain from `tail`, verifying heads and data.
-pub(crate) fn find_end(ring: &Ring, salt: u128, session: u64, tail: &Tail, floor: u64) -> Result<End, ScanError> {
-    let mut walk = Walk::new(ring, salt, session, tail);
-    let mut durable = floor.max(tail.record.saturating_sub(1));
+pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
+    let mut walk = Walk::new(ring, label);
+    let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
     let mut suspects: Vec<(End, u64)> = Vec::new();
     loop {
         let before = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
@@ -69,7 +69,7 @@ pub(crate) fn find_end(ring: &Ring, salt: u128, session: u64, tail: &Tail, floor
         }
     }
     let hole = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
-    if let Some(later) = proof_of(ring, salt, &hole, tail)? {
+    if let Some(later) = proof_of(ring, label.salt, &hole, &label.tail)? {
         let what = format!("it is not whole, but record {later} tells that it was durable");
         return Err(ScanError::Damaged { record: hole.record, what });
     }
@@ -85,13 +85,11 @@ pub(crate) fn find_end(ring: &Ring, salt: u128, session: u64, tail: &Tail, floor
 /// Gives each record before `end` to `apply`, with the ring page of its first data block and its number.
 pub(crate) fn replay(
     ring: &Ring,
-    salt: u128,
-    session: u64,
-    tail: &Tail,
+    label: &Label,
     end: &End,
     mut apply: impl FnMut(&Record, u32, u64),
 ) -> Result<(), ScanError> {
-    let mut walk = Walk::new(ring, salt, session, tail);
+    let mut walk = Walk::new(ring, label);
     while walk.record < end.record {
         let Some(found) = walk.next()? else {
             return Err(ScanError::Damaged { record: walk.record, what: "it changed between two readings".into() });
@@ -105,8 +103,9 @@ pub(crate) fn replay(
 struct Walk<'a> {
     ring: &'a Ring,
     salt: u128,
-    /// The last session that may have written.
+    /// The last session, and its first record.
     newest: u64,
+    resumed: u64,
     start: u64,
     position: u64,
     record: u64,
@@ -115,9 +114,22 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(ring: &'a Ring, salt: u128, newest: u64, tail: &Tail) -> Self {
-        let Tail { position, record, chain, session } = *tail;
-        Self { ring, salt, newest, start: position, position, record, chain, session }
+    fn new(ring: &'a Ring, label: &Label) -> Self {
+        let Tail { position, record, chain, session } = label.tail;
+        let (salt, newest, resumed) = (label.salt, label.session, label.resumed);
+        Self { ring, salt, newest, resumed, start: position, position, record, chain, session }
+    }
+
+    /// Whether this session can have written the next record: a session's records end where the next one resumed.
+    ///
+    /// Without this a record that was torn, and so lost, could come back whole: its missing sectors may fall
+    /// together with those of a later record in its place that is torn itself.
+    fn plausible(&self, session: u64) -> bool {
+        if self.record >= self.resumed {
+            session == self.newest
+        } else {
+            (self.session..self.newest).contains(&session)
+        }
     }
 
     /// The next record of the chain; `None` where the chain breaks.
@@ -130,7 +142,7 @@ impl<'a> Walk<'a> {
         let fits = head.record == self.record
             && head.chain == self.chain
             && head.position == self.position
-            && (self.session..=self.newest).contains(&head.session)
+            && self.plausible(head.session)
             && self.position + found.bytes - self.start <= self.ring.len;
         if !fits {
             return Ok(None);

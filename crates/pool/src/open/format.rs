@@ -99,6 +99,7 @@ fn first_label(options: &FormatOptions, number: usize, size: u64, journal: u64) 
         slots: layout::slots(size, journal),
         salt: options.salt,
         session: 0,
+        resumed: 1,
         checkpoint: 0,
         tail: Tail { position: 0, record: 1, chain: 0, session: 0 },
         floor: 0,

@@ -117,6 +117,14 @@ fn random_cuts_on_one_disk() {
     }
 }
 
+/// Seeds that once failed: 490 brought a torn record back to life.
+#[test]
+fn seeds_that_failed() {
+    for seed in [490] {
+        run(seed, &[12], Planted::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    }
+}
+
 #[test]
 fn random_cuts_on_two_disks() {
     for seed in 1_000_000..1_000_000 + seeds(40) {

@@ -19,6 +19,7 @@ fn label() -> Label {
         slots: 5,
         salt: 6,
         session: 7,
+        resumed: 9,
         checkpoint: 8,
         tail: Tail { position: 9, record: 10, chain: 11, session: 12 },
         floor: 13,
@@ -27,7 +28,7 @@ fn label() -> Label {
 
 #[test]
 fn format_1_is_pinned() {
-    assert_eq!(checksum::plain(&label().encode()[..4092]), 0x4e90_d05d);
+    assert_eq!(checksum::plain(&label().encode()[..4092]), 0x9f0e_3718);
     let write = Record::Write { volume: 1, epoch: 2, seq: 3, block: 4, birth: 0, crcs: vec![5, 6] };
     let head = Head { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
     assert_eq!(encode(&head, &write).1, 0xa406_d578);
