@@ -139,7 +139,9 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
                 }
                 Some(Order::Connect(config)) => {
                     // The old link, and with it its listening socket, must be gone before a new one listens.
-                    drop(link.take());
+                    if let Some(link) = link.take() {
+                        link.close().await;
+                    }
                     link = open(*config, paths.clone(), &inbox);
                 }
             },

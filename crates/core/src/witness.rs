@@ -49,7 +49,9 @@ impl WitnessHandle {
 }
 
 /// An ask that takes longer is as good as none: the rules go on without it and a late answer is ignored.
-const PATIENCE: Duration = Duration::from_secs(2);
+///
+/// A cold one takes three round trips, which must fit for a witness 3 s away.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 struct Task {
     conductor: ConductorHandle,
