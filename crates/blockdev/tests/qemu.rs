@@ -114,7 +114,9 @@ fn a_guest_sees_a_pause_when_the_server_is_killed() {
     std::fs::write(dir.path().join("disk.img"), image).unwrap();
     let mut server = serve(dir.path());
     let socket = dir.path().join("blk.sock");
-    let mut qemu = Command::new("qemu-system-x86_64")
+    // The environment may name another QEMU, such as the image's.
+    let program = std::env::var_os("DYAD_TEST_QEMU").unwrap_or_else(|| "qemu-system-x86_64".into());
+    let mut qemu = Command::new(program)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "64M"])
         .args(["-object", "memory-backend-memfd,id=ram,size=64M,share=on", "-machine", "q35,memory-backend=ram"])
         .args(["-device", "vhost-user-blk-pci,chardev=disk,bootindex=1,num-queues=1", "-serial", "stdio"])

@@ -63,6 +63,44 @@ fn requests_in_flight_are_submitted_again_in_order_of_arrival() {
 }
 
 #[test]
+fn what_was_answered_out_of_order_is_not_submitted_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let mut guest = Guest::new(1);
+    let first = Volume::new(SIZE);
+    let server = start(&path, &first);
+    guest.connect(&path).unwrap();
+    // A slot that is used, answered and used again is in flight.
+    guest.submit(0, 4, OUT, 0, &[9; 4096]);
+    assert_eq!(guest.wait(0).0, 4);
+    first.hold();
+    for slot in [4, 2, 9] {
+        guest.submit(0, slot, OUT, u64::from(slot) * 8, &[slot as u8; 4096]);
+    }
+    wait_for("three requests", || first.held() == 3);
+    first.release_one(2);
+    assert_eq!(guest.wait(0).0, 9);
+    server.stop();
+    let second = Volume::new(SIZE);
+    let _server = start(&path, &second);
+    guest.connect(&path).unwrap();
+    assert_eq!([guest.wait(0).0, guest.wait(0).0], [4, 2]);
+    assert_eq!(offsets(&second.asked()), [4 * 4096, 2 * 4096]);
+    assert_eq!(guest.poll(0), None);
+}
+
+#[test]
+fn an_interrupt_that_may_have_been_lost_is_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let _server = start(&path, &Volume::new(SIZE));
+    let mut guest = Guest::new(2);
+    guest.connect(&path).unwrap();
+    let interrupted = [guest.interrupted(0), guest.interrupted(1)];
+    assert_eq!(interrupted, [true, true], "whoever died before may have answered silently");
+}
+
+#[test]
 fn closing_the_connection_is_a_pause() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blk.sock");

@@ -204,12 +204,12 @@ async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
 async fn the_trial_tells_what_works() {
     use dyad_supervisor::accelerator::{TRIAL, try_out};
     let dir = tempfile::tempdir().unwrap();
-    assert!(try_out(QEMU.as_ref(), dir.path(), "tcg", TRIAL).await, "emulation boots a sector");
-    assert!(!try_out(QEMU.as_ref(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
-    assert!(!try_out(QEMU.as_ref(), dir.path(), "nonsense", TRIAL).await);
+    assert!(try_out(&qemu(), dir.path(), "tcg", TRIAL).await, "emulation boots a sector");
+    assert!(!try_out(&qemu(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
+    assert!(!try_out(&qemu(), dir.path(), "nonsense", TRIAL).await);
     assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", TRIAL).await);
     let limit = Duration::from_secs(3);
-    let decided = dyad_supervisor::accelerator::decide(QEMU.as_ref(), dir.path(), limit).await;
+    let decided = dyad_supervisor::accelerator::decide(&qemu(), dir.path(), limit).await;
     let again = dyad_supervisor::accelerator::decide("/nonexistent".as_ref(), dir.path(), limit).await;
     assert_eq!(decided, again, "the second answer comes from the note");
 }

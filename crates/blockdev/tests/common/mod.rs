@@ -145,8 +145,14 @@ impl Guest {
                     log_addr: None,
                 },
             )?;
-            front.set_vring_kick(index, &queue.kick)?;
-            front.set_vring_call(index, &queue.call)?;
+            // Both orders are allowed.
+            if index % 2 == 0 {
+                front.set_vring_kick(index, &queue.kick)?;
+                front.set_vring_call(index, &queue.call)?;
+            } else {
+                front.set_vring_call(index, &queue.call)?;
+                front.set_vring_kick(index, &queue.kick)?;
+            }
             front.set_vring_enable(index, true)?;
         }
         self.front = Some(front);

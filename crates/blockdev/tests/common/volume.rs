@@ -42,6 +42,12 @@ impl Volume {
         });
     }
 
+    /// Do the `at`th of the requests that were kept back; the others stay.
+    pub fn release_one(&self, at: usize) {
+        let (request, done) = self.state.lock().unwrap().held.remove(at);
+        done(self.perform(&request));
+    }
+
     /// Fail everything from now on.
     pub fn fail(&self) {
         self.state.lock().unwrap().failing = true;

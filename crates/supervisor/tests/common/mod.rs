@@ -15,7 +15,11 @@ use dyad_supervisor::{
 };
 use tokio::sync::mpsc;
 
-pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// The QEMU to test with; the environment may name another one, such as the image's.
+pub fn qemu() -> PathBuf {
+    std::env::var_os("DYAD_TEST_QEMU").map_or_else(|| "/usr/bin/qemu-system-x86_64".into(), PathBuf::from)
+}
+
 pub const VM: &str = "vm";
 /// Longest wait for anything: an emulated boot on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,6 +77,8 @@ pub struct Node {
     events: mpsc::UnboundedReceiver<Event>,
     seen: Vec<EventKind>,
     socket: PathBuf,
+    /// The cgroup root that was made for this node, whatever the settings say now.
+    made: Option<PathBuf>,
     _disk: dyad_blockdev::Handle,
     _dir: tempfile::TempDir,
 }
@@ -97,14 +103,15 @@ impl Node {
             launcher: exec_launcher(),
             ovmf_vars: "/usr/share/OVMF/OVMF_VARS_4M.fd".into(),
             host: Host {
-                qemu: QEMU.into(),
+                qemu: qemu(),
                 version: version(),
                 accelerator: Accelerator::Tcg,
                 ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
             },
         };
         let (runner, events) = Runner::new(settings.clone());
-        Self { runner, settings, events, seen: Vec::new(), socket, _disk: handle, _dir: dir }
+        let made = settings.cgroup_root.clone();
+        Self { runner, settings, events, seen: Vec::new(), socket, made, _disk: handle, _dir: dir }
     }
 
     pub fn spec(&self) -> VmSpec {
@@ -207,7 +214,7 @@ impl Drop for Node {
             }
         }
         let deadline = Instant::now() + Duration::from_secs(5);
-        if let Some(root) = &self.settings.cgroup_root {
+        if let Some(root) = &self.made {
             let _ = Cgroup::new(root, VM).kill();
             let _ = std::fs::remove_dir(Cgroup::new(root, VM).dir());
             while std::fs::remove_dir(root).is_err() && root.exists() && Instant::now() < deadline {
@@ -269,7 +276,7 @@ fn exec_launcher() -> Vec<std::ffi::OsString> {
 }
 
 fn version() -> Version {
-    let output = std::process::Command::new(QEMU).arg("--version").output().unwrap();
+    let output = std::process::Command::new(qemu()).arg("--version").output().unwrap();
     Version::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
 }
 
