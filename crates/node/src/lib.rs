@@ -28,6 +28,7 @@ pub mod network;
 pub mod options;
 pub mod owner;
 mod password;
+pub mod ports;
 pub mod seed;
 mod serial;
 pub mod server;

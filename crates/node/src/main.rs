@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
-use dyad_node::{NodeHandle, Options, bless, certificate, http, network, seed, server, supervise, vms};
+use dyad_node::{NodeHandle, Options, bless, certificate, http, network, ports, seed, server, supervise, vms};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -38,7 +38,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut leave = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let network: Arc<dyn network::Network> = Arc::new(network::NoNetwork);
+    let network: Arc<dyn network::Network> =
+        if options.no_network { Arc::new(network::NoNetwork) } else { Arc::new(ports::Ports::open(&options.state)?) };
     let vms = if options.no_vms { vms::NoVms::start() } else { supervise::Supervisor::start(&options)? };
     let real = !options.no_network;
     let (node, mut ended) = NodeHandle::start(options.clone(), network, vms);
@@ -48,7 +49,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         TcpListener::bind(options.listen).await.with_context(|| format!("{} cannot be listened on", options.listen))?;
     let local = server::local_listener(&options.local_socket())?;
     tracing::info!("listening on https://{}", listener.local_addr()?);
-    let site = http::site(node.clone(), axum::Router::new());
+    let site = http::site(node.clone(), dyad_web::router(node.clone()));
     tokio::spawn(server::serve_tls(listener, tls, site.clone()));
     tokio::spawn(server::serve_local(local, site));
 

@@ -3,16 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, StepState, StepView, TaskView};
-use dyad_control::{Client, Found, Join, Phase, Request, Status, WatchdogStatus};
+use dyad_control::{Client, Found, Join, Phase, Request, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{network::Network, password};
 
 /// How long the core may take to open its pool after formatting.
 const OPENING: Duration = Duration::from_secs(120);
-
-/// A watchdog that has not reset the node after this long will not.
-const RESET: Duration = Duration::from_secs(15);
 
 /// One setup, ready to run.
 pub(crate) struct Run {
@@ -49,7 +46,6 @@ impl Step {
             Step::Join => "prove the pairing code, format the disks and join",
             Step::Open => "open the pool",
             Step::Witness => "enrol at the witness",
-            Step::Watchdog => "prove the watchdog: this node restarts once",
             Step::Watchdog => "prove the watchdog, for which this node restarts once",
         }
     }
@@ -101,7 +97,6 @@ impl Run {
         if witness {
             steps.push(Step::Witness);
         }
-        steps.push(Step::Watchdog);
         steps.push(Step::Watchdog);
         steps
     }
@@ -167,24 +162,10 @@ impl Run {
             }
             (Step::Open, _) => opened(core).await,
             (Step::Watchdog, _) => prove_watchdog(core).await,
-            (Step::Watchdog, _) => prove_watchdog(core).await,
             // `steps` names only steps of this plan.
             (Step::Found | Step::Join | Step::Witness, _) => Ok(()),
         }
     }
-}
-
-/// Lets the watchdog reset this node. Ends only where there is nothing to prove or nothing came of it: the status says
-/// what that means.
-async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
-    let unproven = |status: &Status| matches!(status.watchdog, WatchdogStatus::Armed { proven: false, .. });
-    if !unproven(&core.status().await?) {
-        return Ok(());
-    }
-    core.ask(&Request::ProveWatchdog).await?;
-    // No event tells of a reset that does not come: the time itself is what is waited for.
-    tokio::time::sleep(RESET).await;
-    Ok(())
 }
 
 /// Waits until the core works. It may restart itself in between.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use dyad_desired::names;
 
 use crate::{
-    Answers, CODE_DIGITS, DiskContent, Id, Kind, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation, question,
+    Answers, CODE_DIGITS, DiskContent, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation, question,
+    question::management,
 };
 
 /// Checks `text` as the answer to `id`, given the answers before it.
@@ -114,16 +115,15 @@ fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<S
         if !surroundings.links.iter().any(|l| l.name == name) {
             return Err(Problem::NoPort(printable(name)));
         }
-        let management = answers.get(Id::Port).or(match surroundings.ports.as_slice() {
-            [only] => Some(only.as_str()),
-            _ => None,
-        });
-        if management == Some(name) {
+        if management(answers, surroundings) == Some(name) {
             return Err(Problem::PortTwice(name.to_owned()));
         }
         if !names.contains(&name) {
             names.push(name);
         }
+    }
+    if names.len() > LINKS {
+        return Err(Problem::TooManyLinks);
     }
     Ok(names.join(" "))
 }

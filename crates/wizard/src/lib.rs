@@ -33,5 +33,8 @@ pub const WITNESS_PORT: u16 = 7403;
 /// Shortest and longest password, in characters.
 pub const PASSWORD: std::ops::RangeInclusive<usize> = 8..=128;
 
+/// Most ports of the peer link.
+pub const LINKS: usize = 4;
+
 /// Digits of a pairing code.
 pub const CODE_DIGITS: usize = 6;

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::{Answers, Id, Problem, QUESTIONS, Surroundings, check, default, question, question::allowed};
+use crate::{Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
+    question::{allowed, others},
+};
 
 /// What setup shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +115,7 @@ fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<Network>
     };
     let links = match all.get(Id::PeerLinks) {
         Some(links) => links.split_whitespace().map(str::to_owned).collect(),
-        None => surroundings.links.iter().map(|l| l.name.clone()).filter(|l| l != port).collect(),
+        None => others(all, surroundings).map(|l| l.name.clone()).filter(|l| l != port).take(LINKS).collect(),
     };
     let fixed = match all.get(Id::Address) {
         None => None,

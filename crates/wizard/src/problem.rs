@@ -80,6 +80,9 @@ pub enum Problem {
     /// The management port cannot be a peer link at once.
     #[error("The port {0} is the management port: choose other ports for the peer link.")]
     PortTwice(String),
+    /// More peer links than can be used at once.
+    #[error("At most {} ports can be peer links: choose the fastest ones.", crate::LINKS)]
+    TooManyLinks,
     /// No such pair was heard.
     #[error("No first node of a pair \"{0}\" is heard: open its pairing code and check the cables.")]
     NoOffer(String),
@@ -106,6 +109,7 @@ impl Problem {
             Problem::Witness(_) => "bad-witness",
             Problem::NoPort(_) => "no-port",
             Problem::PortTwice(_) => "port-twice",
+            Problem::TooManyLinks => "too-many-links",
             Problem::NoOffer(_) => "no-offer",
         }
     }

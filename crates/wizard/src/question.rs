@@ -1,6 +1,6 @@
 //! The one list of questions.
 
-use crate::{Answers, DiskContent, Surroundings};
+use crate::{Answers, DiskContent, LINKS, Link, Surroundings};
 
 /// Which question. The order is the order of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,11 +112,25 @@ fn several_ports(_: &Answers, s: &Surroundings) -> bool {
 fn fixed(a: &Answers, s: &Surroundings) -> bool {
     ours(a, s) && a.get(Id::Network) == Some("static")
 }
-fn several_links(_: &Answers, s: &Surroundings) -> bool {
-    s.links.len() > 1
+fn several_links(a: &Answers, s: &Surroundings) -> bool {
+    others(a, s).count() > 1
 }
 fn has_witness(a: &Answers, s: &Surroundings) -> bool {
     first(a, s) && a.get(Id::Witness).is_some_and(|w| w != "later")
+}
+
+/// The management port, as far as it is known.
+pub(crate) fn management<'a>(answers: &'a Answers, surroundings: &'a Surroundings) -> Option<&'a str> {
+    answers.get(Id::Port).or(match surroundings.ports.as_slice() {
+        [only] => Some(only),
+        _ => None,
+    })
+}
+
+/// The cables that may be peer links: those that do not carry management.
+pub(crate) fn others<'a>(answers: &'a Answers, surroundings: &'a Surroundings) -> impl Iterator<Item = &'a Link> {
+    let taken = management(answers, surroundings);
+    surroundings.links.iter().filter(move |link| Some(link.name.as_str()) != taken)
 }
 
 /// Every question, in the order of asking.
@@ -284,8 +298,9 @@ pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option
         Id::Gateway | Id::Dns => Some(String::new()),
         Id::Port => surroundings.ports.first().cloned(),
         Id::PeerLinks => {
-            let up: Vec<_> = surroundings.links.iter().filter(|l| l.up).map(|l| l.name.as_str()).collect();
-            (!up.is_empty()).then(|| up.join(" "))
+            let up = others(answers, surroundings).filter(|l| l.up).take(LINKS);
+            let names: Vec<_> = up.map(|l| l.name.as_str()).collect();
+            (!names.is_empty()).then(|| names.join(" "))
         }
         Id::Node => match answers.get(Id::Role) {
             Some("first") => Some("node-a".into()),

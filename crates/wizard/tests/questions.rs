@@ -192,6 +192,25 @@ fn several_pairs_are_told_apart() {
 }
 
 #[test]
+fn the_management_port_is_never_a_peer_link() {
+    let mut node = rig();
+    node.ports = vec!["eth0".into(), "eth1".into(), "eth2".into()];
+    node.links.insert(0, Link { name: "eth0".into(), up: true });
+    let plan_of = |port: &str, links: &str| {
+        let seed = format!("{FIRST}\nport = {port:?}\n{links}");
+        from_toml(&seed, &node).and_then(|answers| plan(&answers, &node))
+    };
+    let links = |plan| match plan {
+        Ok(Plan::First { network: Some(network), .. }) => network.peer_links,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(links(plan_of("eth0", "")), ["eth1"], "eth2 has no signal");
+    assert_eq!(links(plan_of("eth1", "")), ["eth0"]);
+    assert_eq!(links(plan_of("eth0", "peer_links = [\"eth1\", \"eth2\"]")), ["eth1", "eth2"]);
+    assert_eq!(plan_of("eth1", "peer_links = [\"eth1\"]"), Err(Problem::PortTwice("eth1".into())));
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let answers = from_toml(FIRST, &rig()).unwrap();
     assert!(!format!("{answers:?}").contains("horse"));

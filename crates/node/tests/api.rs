@@ -1,0 +1,382 @@
+//! The API over a fake core: every route, every refusal with its one sentence, and what a session opens.
+
+mod support;
+
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
+use dyad_api::{Method, ROUTES};
+use dyad_desired::{Intent, Node as Side};
+use dyad_node::vms::Report;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use support::{Node, PASSWORD};
+use tower::ServiceExt;
+
+/// Asks the site and gives status, headers and the body as JSON (or as a JSON text).
+async fn ask(node: &Node, token: Option<&str>, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let response = node.site.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    assert!(response.headers().contains_key(header::CONTENT_SECURITY_POLICY), "{path}");
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+async fn send(node: &Node, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
+    ask(node, Some(token), method, path, body.to_string()).await
+}
+
+async fn login(node: &Node) -> String {
+    let body = json!({ "password": PASSWORD }).to_string();
+    let (status, reply) = ask(node, None, "POST", "/api/v1/login", body).await;
+    assert_eq!(status, 200, "{reply}");
+    reply["token"].as_str().unwrap().to_owned()
+}
+
+fn sentence(reply: &Value) -> &str {
+    let text = reply["error"].as_str().unwrap_or_else(|| panic!("no error in {reply}"));
+    assert!(text.ends_with('.') && !text.contains('\n'), "{text}");
+    assert!(reply["code"].as_str().is_some_and(|code| !code.is_empty()), "{reply}");
+    text
+}
+
+#[tokio::test]
+async fn every_route_is_served_and_guarded() {
+    let node = Node::founded().await;
+    for route in ROUTES {
+        let method = match route.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+        };
+        if route.id == "watchStatus" {
+            continue; // It never ends; it has a test of its own.
+        }
+        let path = route.path.replace("{name}", "none");
+        let (status, reply) = ask(&node, None, method, &path, "{}").await;
+        if route.login {
+            assert_eq!((status, sentence(&reply)), (401, "Log in first: this needs the administrator's password."));
+            let (status, _) = ask(&node, Some("wrong"), method, &path, "{}").await;
+            assert_eq!(status, 401, "{}", route.id);
+        } else {
+            assert!(status != 404 && status != 405 && status != 401, "{}: {status} {reply}", route.id);
+        }
+    }
+    let (status, reply) = ask(&node, None, "GET", "/api/v1/nothing", "").await;
+    assert_eq!((status, sentence(&reply)), (404, "The API has no such route: see the OpenAPI document."));
+}
+
+#[tokio::test]
+async fn a_session_begins_with_the_password_and_ends_with_logout() {
+    let node = Node::founded().await;
+    let (status, reply) = ask(&node, None, "POST", "/api/v1/login", r#"{"password":"wrong"}"#).await;
+    assert_eq!((status, sentence(&reply)), (401, "The password is wrong."));
+    let (status, reply) = ask(&node, None, "POST", "/api/v1/login", "noise").await;
+    assert_eq!(status, 422);
+    assert!(sentence(&reply).starts_with("The request cannot be read: "));
+    let token = login(&node).await;
+    assert_eq!(ask(&node, Some(&token), "GET", "/api/v1/vms", "").await, (200, json!([])));
+    let (_, open) = ask(&node, None, "GET", "/api/v1/status", "").await;
+    assert_eq!(open["details"], Value::Null);
+    let (_, full) = ask(&node, Some(&token), "GET", "/api/v1/status", "").await;
+    assert_eq!(full["details"]["links"].as_array().unwrap().len(), 2);
+    assert_eq!(ask(&node, Some(&token), "POST", "/api/v1/logout", "").await.0, 204);
+    assert_eq!(ask(&node, Some(&token), "GET", "/api/v1/vms", "").await.0, 401);
+}
+
+#[tokio::test]
+async fn the_browser_gets_a_cookie_no_script_can_read() {
+    let node = Node::founded().await;
+    let body = json!({ "password": PASSWORD }).to_string();
+    let request = Request::post("/api/v1/login").body(Body::from(body)).unwrap();
+    let response = node.site.clone().oneshot(request).await.unwrap();
+    let cookie = response.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(cookie.starts_with("dyad_session=") && cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"));
+    let pair = cookie.split(';').next().unwrap();
+    let request = Request::get("/api/v1/volumes").header(header::COOKIE, pair).body(Body::empty()).unwrap();
+    assert_eq!(node.site.clone().oneshot(request).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn guessing_passwords_is_limited() {
+    let node = Node::founded().await;
+    let mut last = (0, Value::Null);
+    for _ in 0..11 {
+        last = ask(&node, None, "POST", "/api/v1/login", r#"{"password":"guess"}"#).await;
+    }
+    assert_eq!((last.0, sentence(&last.1)), (429, "Too many wrong passwords: wait a minute."));
+}
+
+#[tokio::test]
+async fn the_wizard_sets_a_node_up() {
+    let node = Node::start().await;
+    let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
+    assert_eq!(setup["phase"], "blank");
+    assert_eq!(setup["disks"][2]["usable"], false);
+    assert!(setup["questions"].as_array().unwrap().len() > 10);
+    let (_, offers) = ask(&node, None, "GET", "/api/v1/setup/offers", "").await;
+    assert_eq!(offers[0]["pair"], "office");
+    let (status, reply) = ask(&node, None, "POST", "/api/v1/login", r#"{"password":"x"}"#).await;
+    assert_eq!((status, sentence(&reply)), (409, "This node is not set up yet: answer the wizard first."));
+
+    let first = json!({
+        "role": "first", "disks": ["/dev/vdb", "/dev/vdc"], "erase": "erase vdb vdc", "pair": "office",
+        "node": "left", "password": PASSWORD, "witness": "192.0.2.9", "witness_code": "good-code",
+    });
+    let (status, reply) = ask(&node, None, "POST", "/api/v1/setup", first.to_string()).await;
+    assert_eq!((status, &reply["phase"]), (202, &json!("setting-up")));
+    node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+    let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
+    assert_eq!(setup["task"]["error"], Value::Null);
+    assert!(setup["task"]["steps"].as_array().unwrap().iter().all(|step| step["state"] == "done"), "{setup}");
+    assert_eq!(setup["disks"], json!([]), "a node that is set up tells nobody of its disks");
+    assert_eq!(node.core.lock().formatted, ["/dev/vdb", "/dev/vdc"]);
+    let (_, status) = ask(&node, None, "GET", "/api/v1/status", "").await;
+    assert_eq!(status["protected"], true, "{status}");
+    let (status, reply) = ask(&node, None, "POST", "/api/v1/setup", first.to_string()).await;
+    assert_eq!((status, sentence(&reply)), (409, "This node is already set up: nothing was changed."));
+}
+
+#[tokio::test]
+async fn bad_answers_change_nothing() {
+    let node = Node::start().await;
+    let good = json!({
+        "role": "first", "disks": ["/dev/vdb"], "erase": "erase vdb", "pair": "office", "node": "left",
+        "password": PASSWORD, "witness": "later",
+    });
+    let cases = [
+        ("colour", json!("red"), "The key \"colour\" is unknown: remove it or correct its spelling."),
+        ("erase", json!("yes"), "Nothing was erased: to confirm, type exactly \"erase vdb\"."),
+        ("disks", json!(["/dev/sdz"]), "There is no disk /dev/sdz in this node: choose one that is listed."),
+        (
+            "disks",
+            json!(["/dev/vdd"]),
+            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten here: choose another disk.",
+        ),
+        ("pair", json!("Big Office"), "The name \"Big Office\" cannot be used: take 1 to 32 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."),
+        ("password", json!("short"), "The password must have 8 to 128 characters and no control characters."),
+    ];
+    for (key, value, expected) in cases {
+        let mut answers = good.clone();
+        answers[key] = value;
+        let (status, reply) = ask(&node, None, "POST", "/api/v1/setup", answers.to_string()).await;
+        assert_eq!((status, sentence(&reply)), (422, expected));
+    }
+    assert!(node.core.lock().formatted.is_empty() && node.handle.snapshot().task.is_none());
+}
+
+#[tokio::test]
+async fn wrong_and_expired_codes_end_the_task_with_their_sentence() {
+    for (code, expected) in [
+        ("000000", "The pairing code is wrong: 4 tries are left."),
+        ("999999", "The pairing code has expired: open a new one."),
+    ] {
+        let node = Node::start().await;
+        let join = json!({ "role": "join", "disks": ["/dev/vdb"], "erase": "erase vdb", "code": code });
+        assert_eq!(ask(&node, None, "POST", "/api/v1/setup", join.to_string()).await.0, 202);
+        node.until("the task has failed", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+        let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
+        assert_eq!(sentence(&setup["task"]["error"]), expected);
+        assert_eq!((&setup["task"]["steps"][0]["state"], &setup["phase"]), (&json!("failed"), &json!("blank")));
+        assert!(node.core.lock().formatted.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_witness_is_enrolled_later() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let enrol = async |address: &str, code: &str| {
+        send(&node, &token, "POST", "/api/v1/witness", json!({ "address": address, "code": code })).await
+    };
+    let (status, reply) = enrol("192.0.2.9", "bad").await;
+    assert_eq!((status, sentence(&reply)), (422, "The witness does not know this code."));
+    let (_, reply) = enrol("192.0.2.9", "taken").await;
+    assert_eq!(sentence(&reply), "The witness already serves a pair with this id, made by somebody else.");
+    let (_, reply) = enrol("later", "good-code").await;
+    assert!(sentence(&reply).starts_with("\"later\" is not a witness:"));
+    assert_eq!(enrol("192.0.2.9", "good-code").await.0, 204);
+    node.until("protected", |s| dyad_node::NodeHandle::status_of(s, false).protected).await;
+}
+
+#[tokio::test]
+async fn volumes_and_vms_live_and_die() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let post = async |path: &str, body: Value| send(&node, &token, "POST", path, body).await;
+    let (status, volume) = post("/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
+    assert_eq!((status, &volume["id"], &volume["home"]), (201, &json!(1), &json!("A")));
+    let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64, "firmware": "bios", "disks": ["disk"] });
+    let (status, view) = post("/api/v1/vms", vm.clone()).await;
+    assert_eq!((status, &view["owner"], &view["intent"]), (201, &json!("A"), &json!("running")), "{view}");
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    let (_, vms) = ask(&node, Some(&token), "GET", "/api/v1/vms", "").await;
+    assert_eq!(vms[0]["state"], "running");
+    let told = node.wanted.borrow().clone().unwrap();
+    assert_eq!(told.sockets[&1].to_str(), Some("/nowhere/1.sock"));
+
+    let cases = [
+        ("POST", "/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 }), 409, "A volume named disk exists already: choose another name."),
+        ("POST", "/api/v1/volumes", json!({ "name": "d", "size": 5 }), 422, "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
+        ("POST", "/api/v1/volumes", json!({ "name": "d", "size": 1 << 20, "colour": 1 }), 422, "The request cannot be read: unknown field `colour`, expected `name` or `size` at line 1 column 9."),
+        ("DELETE", "/api/v1/volumes/disk", json!({}), 409, "The volume disk is a disk of the VM web: delete that VM first."),
+        ("DELETE", "/api/v1/volumes/none", json!({}), 404, "There is no volume named none."),
+        ("POST", "/api/v1/vms", vm, 409, "A VM named web exists already: choose another name."),
+        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "disks": ["none"] }), 404, "There is no volume named none."),
+        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "B" }), 422, "Node B has not joined the pair yet: let it join first."),
+        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "C" }), 422, "A node is \"A\" or \"B\"."),
+        ("DELETE", "/api/v1/vms/web", json!({}), 409, "The VM web is meant to run: stop it first."),
+        ("POST", "/api/v1/vms/none/start", json!({}), 404, "There is no VM named none."),
+        ("POST", "/api/v1/vms/none/kill", json!({}), 404, "There is no VM named none."),
+    ];
+    for (method, path, body, status, expected) in cases {
+        let (got, reply) = send(&node, &token, method, path, body).await;
+        assert_eq!((got, sentence(&reply)), (status, expected));
+    }
+    let huge = json!({ "name": "huge", "cpus": 1, "memory_mib": 4 << 20 });
+    let (status, reply) = post("/api/v1/vms", huge).await;
+    assert_eq!(status, 409);
+    assert!(sentence(&reply).starts_with("The VM huge does not fit: all VMs together would need"), "{reply}");
+
+    assert_eq!(post("/api/v1/vms/web/stop", Value::Null).await.0, 204);
+    node.until("the VM is off", |s| s.vms.is_empty()).await;
+    assert_eq!(post("/api/v1/vms/web/start", Value::Null).await.0, 204);
+    node.until("the VM runs again", |s| s.vms.contains_key("web")).await;
+    assert_eq!(post("/api/v1/vms/web/kill", Value::Null).await.0, 204);
+    node.until("the VM is off again", |s| s.vms.is_empty()).await;
+    assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
+    assert_eq!(send(&node, &token, "DELETE", "/api/v1/volumes/disk", Value::Null).await.0, 204);
+    assert_eq!(ask(&node, Some(&token), "GET", "/api/v1/volumes", "").await, (200, json!([])));
+}
+
+#[tokio::test]
+async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    let told = async {
+        while node.core.lock().running != ["web"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("the core was not told");
+    node.reports.upgrade().unwrap().send(Report::GuestShutDown("web".into())).unwrap();
+    node.until("the guest's will is written down", |s| {
+        s.document.as_ref().is_some_and(|d| d.vms["web"].intent == Intent::GuestShutDown)
+    })
+    .await;
+    let memory = node.handle.snapshot().document.as_ref().unwrap().nodes[&Side::A].usable_memory_mib;
+    assert_eq!(memory, dyad_node::facts::usable_memory_mib());
+}
+
+#[tokio::test]
+async fn images_are_checked_on_their_way_into_a_volume() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
+    let put = async |path: &str, claimed: usize, image: Vec<u8>| {
+        let request = Request::put(path)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header(header::CONTENT_LENGTH, claimed);
+        // In pieces, as from a socket.
+        let pieces: Vec<_> = image.chunks(10_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect();
+        let body = Body::from_stream(futures_util::stream::iter(pieces));
+        let response = node.site.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, serde_json::from_slice::<Value>(&bytes).unwrap())
+    };
+    let image: Vec<u8> = (0..50_000_u32).map(|i| (i % 251) as u8).collect();
+    let content = "/api/v1/volumes/disk/content";
+    let cases = [
+        ("/api/v1/volumes/none/content", 5, image.clone(), "There is no volume named none."),
+        (content, 1 << 21, image.clone(), "The image has 2097152 bytes and the volume disk has 1048576: it does not fit."),
+        (content, 50_000, image[..30_000].to_vec(), "The image ended after 30000 of 50000 bytes; the volume is not usable, send it again."),
+        (content, 50_000, [b"QFI\xfb".as_slice(), &image[4..]].concat(), "The image is a qcow2 image: convert it to a raw image first; nothing was written."),
+        ("/api/v1/volumes/disk/content?sha256=00", 50_000, image.clone(), "A SHA-256 is 64 hexadecimal digits."),
+    ];
+    for (path, claimed, image, expected) in cases {
+        let (status, reply) = put(path, claimed, image).await;
+        assert!(status >= 400);
+        assert_eq!(sentence(&reply), expected);
+        assert!(node.core.lock().content.is_empty(), "{expected}");
+    }
+    let wrong = format!("{content}?sha256={}", "0".repeat(64));
+    let (status, reply) = put(&wrong, image.len(), image.clone()).await;
+    assert_eq!(status, 422);
+    assert!(sentence(&reply).starts_with("The image is corrupt:"));
+    assert!(node.core.lock().content.is_empty());
+
+    let (status, reply) = put(content, image.len(), image.clone()).await;
+    assert_eq!(status, 200, "{reply}");
+    let right = format!("{content}?sha256={}", reply["sha256"].as_str().unwrap());
+    assert_eq!(put(&right, image.len(), image.clone()).await.0, 200);
+    assert_eq!(node.core.lock().content["disk"], image);
+}
+
+#[tokio::test]
+async fn the_serial_log_goes_on_as_the_vm_writes() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
+    let request = |follow: &str| {
+        Request::get(format!("/api/v1/vms/web/serial/log{follow}"))
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::empty())
+            .unwrap()
+    };
+    let mut log = node.site.clone().oneshot(request("?follow=1")).await.unwrap().into_body().into_data_stream();
+    assert_eq!(log.next().await.unwrap().unwrap(), "login: ");
+    let line = node.handle.snapshot().vms["web"].serial.clone().unwrap();
+    assert!(line.send("root".into()));
+    assert_eq!(log.next().await.unwrap().unwrap(), "root");
+    let (_, text) = ask(&node, Some(&token), "GET", "/api/v1/vms/web/serial/log", "").await;
+    assert_eq!(text, "login: ");
+    let (status, reply) = ask(&node, Some(&token), "GET", "/api/v1/vms/none/serial/log", "").await;
+    assert_eq!((status, sentence(&reply)), (404, "There is no VM named none."));
+    let (status, reply) = ask(&node, Some(&token), "GET", "/api/v1/vms/web/serial", "").await;
+    assert_eq!((status, sentence(&reply)), (426, "The serial line needs a WebSocket."));
+    send(&node, &token, "POST", "/api/v1/vms/web/stop", Value::Null).await;
+    send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await;
+    assert!(log.next().await.is_none(), "the log of a deleted VM ends");
+}
+
+#[tokio::test]
+async fn events_follow_the_state() {
+    let node = Node::founded().await;
+    let request = Request::get("/api/v1/events").body(Body::empty()).unwrap();
+    let mut events = node.site.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
+    let mut next = async || {
+        let text = String::from_utf8(events.next().await.unwrap().unwrap().to_vec()).unwrap();
+        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).expect("data").to_owned();
+        serde_json::from_str::<Value>(&data).unwrap()
+    };
+    assert_eq!(next().await["epoch"], 1);
+    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = 2);
+    assert_eq!(next().await["epoch"], 2);
+    node.core.change(|s| s.links[0].up = false);
+    assert!(next().await["sentence"].as_str().unwrap().contains("the link eth1 is down"));
+}
+
+#[tokio::test]
+async fn timeline_pairing_code_and_metrics() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let (_, timeline) = ask(&node, Some(&token), "GET", "/api/v1/timeline?since=2", "").await;
+    assert_eq!(timeline["events"].as_array().unwrap().len(), 2);
+    let (_, code) = ask(&node, Some(&token), "POST", "/api/v1/pairing-code", "").await;
+    assert_eq!(code, json!({ "code": "123456", "expires_s": 600 }));
+    let (_, metrics) = ask(&node, None, "GET", "/metrics", "").await;
+    let metrics = metrics.as_str().unwrap();
+    for line in ["dyad_protected 0", "dyad_epoch 1", "dyad_link_up{link=\"eth2\"} 1", "dyad_running_vms 0"] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in {metrics}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What the daemon does by itself: seed file, order of going down, blessing, and the sockets it listens on.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use dyad_node::{bless, seed, server};
+use support::Node;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+
+#[tokio::test]
+async fn a_seed_file_sets_the_node_up_and_is_removed_at_the_next_start() {
+    let node = Node::start().await;
+    let file = node.dir.path().join("state").join(dyad_wizard::SEED_FILE);
+    std::fs::write(&file, support::seed()).unwrap();
+    seed::carry_out(node.handle.clone(), false).await.unwrap();
+    node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished && t.error.is_none())).await;
+    assert_eq!(node.core.lock().formatted, ["/dev/vdb"]);
+    node.until("the node runs", |s| s.me().is_some()).await;
+    seed::carry_out(node.handle.clone(), false).await.unwrap();
+    assert!(!file.exists(), "it holds the password");
+}
+
+#[tokio::test]
+async fn a_bad_seed_file_changes_nothing_and_names_the_key() {
+    let node = Node::start().await;
+    let file = node.dir.path().join("state").join(dyad_wizard::SEED_FILE);
+    std::fs::write(&file, support::seed() + "colour = \"red\"\n").unwrap();
+    let problem = seed::carry_out(node.handle.clone(), false).await.expect_err("carried out");
+    assert_eq!(problem.error, "The key \"colour\" is unknown: remove it or correct its spelling.");
+    assert!(node.core.lock().formatted.is_empty());
+}
+
+#[tokio::test]
+async fn going_down_hands_over_first_and_then_stops_the_vms() {
+    let node = Node::founded().await;
+    node.handle.shut_down().await;
+    tokio::time::timeout(Duration::from_secs(20), node.ended).await.expect("it did not end").unwrap();
+    assert_eq!(node.core.lock().goodbyes, 1);
+}
+
+#[tokio::test]
+async fn a_boot_is_blessed_once_it_has_proven_itself() {
+    let node = Node::founded().await;
+    let good = |up_s| bless::good(&node.handle.snapshot(), up_s);
+    assert!(good(0), "the peer is heard");
+    node.core.change(|s| s.quorum.as_mut().unwrap().peer_alive = false);
+    node.until("alone", |s| s.status.as_ref().is_some_and(|s| !s.quorum.as_ref().unwrap().peer_alive)).await;
+    assert!(!good(59) && good(60), "alone but sound counts after a minute");
+    node.core.change(|s| s.pool = None);
+    node.until("no pool", |s| s.status.as_ref().is_some_and(|s| s.pool.is_none())).await;
+    assert!(!good(1000));
+    let (blessed, proof) = tokio::sync::oneshot::channel();
+    let waiting = tokio::spawn(bless::when_good(node.handle.follow(), move || blessed.send(()).unwrap()));
+    let fresh = Node::start().await;
+    assert!(bless::good(&fresh.handle.snapshot(), 0), "a blank node only has to answer");
+    assert!(!waiting.is_finished());
+    node.core.change(|s| {
+        s.quorum.as_mut().unwrap().peer_alive = true;
+        s.pool = Some(dyad_control::PoolStatus {
+            total_bytes: 1,
+            used_bytes: 0,
+            disks: vec![dyad_control::PoolDiskStatus { path: "x".into(), bytes: 1, well: true, trouble: None }],
+        });
+    });
+    tokio::time::timeout(Duration::from_secs(20), proof).await.expect("not blessed").unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_core_is_said_and_found_again() {
+    let node = Node::founded().await;
+    let (one, two) = (node.core.socket.clone(), node.dir.path().join("away.sock"));
+    let lost = dyad_node::NodeHandle::status_of(&dyad_node::snapshot::Snapshot::default(), true);
+    assert_eq!(lost.sentence, "Not protected: the storage service of this node does not answer.");
+    std::fs::rename(&one, &two).unwrap();
+    let refused = dyad_api::Service::pairing_code(&*node.handle).await.expect_err("no core, no code");
+    assert_eq!((refused.status, refused.code.as_str()), (503, "core-away"));
+    assert!(dyad_api::Service::volumes(&*node.handle).await.is_ok(), "reads work without it");
+    std::fs::rename(&two, &one).unwrap();
+    assert!(dyad_api::Service::pairing_code(&*node.handle).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_local_socket_serves_the_same_site_to_root_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::start().await;
+    let path = node.dir.path().join("node.sock");
+    let listener = server::local_listener(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    tokio::spawn(server::serve_local(listener, node.site.clone()));
+    let mut stream = UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("not set up yet"), "{text}");
+}
+
+#[tokio::test]
+async fn the_serial_line_goes_both_ways_over_a_websocket() {
+    use futures_util::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
+    let node = Node::founded().await;
+    let vm = dyad_api::CreateVm {
+        name: "web".into(),
+        cpus: 1,
+        memory_mib: 64,
+        firmware: dyad_api::FirmwareView::Bios,
+        disks: vec![],
+        node: None,
+        start: true,
+        priority: 50,
+        ha: true,
+    };
+    dyad_api::Service::create_vm(&*node.handle, vm).await.unwrap();
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    let token = dyad_api::Service::login(&*node.handle, support::PASSWORD).await.unwrap().token;
+    let path = node.dir.path().join("node.sock");
+    tokio::spawn(server::serve_local(server::local_listener(&path).unwrap(), node.site.clone()));
+    let mut request = "ws://node/api/v1/vms/web/serial".into_client_request().unwrap();
+    request.headers_mut().insert("Authorization", format!("Bearer {token}").parse().unwrap());
+    let stream = UnixStream::connect(&path).await.unwrap();
+    let (mut line, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    assert_eq!(line.next().await.unwrap().unwrap(), Message::Binary("login: ".into()));
+    line.send(Message::Text("root".into())).await.unwrap();
+    assert_eq!(line.next().await.unwrap().unwrap(), Message::Binary("root".into()));
+    drop(Arc::clone(&node.handle));
+}

@@ -1,0 +1,413 @@
+//! A core that is only a socket and a document, and VMs that are only names: enough for everything above them.
+#![allow(dead_code)]
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::Parser;
+use dyad_api::VmState;
+use dyad_control::{
+    DiskCandidate, DiskContent, LinkStatus, MirrorState, MirrorStatus, Offer, Pair, Phase, PoolDiskStatus, PoolStatus,
+    QuorumStatus, Reply, Request, Standing, Status, TimelineEvent, VolumeStatus, WatchdogStatus, WitnessStatus,
+    read_request, write_line,
+};
+use dyad_desired::{Document, NodeRecord, apply};
+use dyad_node::{
+    NodeHandle, Options, http,
+    network::NoNetwork,
+    snapshot::{Observed, SerialLine},
+    vms::{Report, Vms, Wanted},
+};
+use dyad_quorum::NodeId;
+use tokio::{
+    io::{AsyncReadExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{broadcast, mpsc, watch},
+};
+
+/// The password of every pair here.
+pub const PASSWORD: &str = "correct horse";
+
+/// Everything the fake core knows.
+pub struct Core {
+    status: watch::Sender<Status>,
+    pub document: Option<Document>,
+    /// What was imported, by volume.
+    pub content: BTreeMap<String, Vec<u8>>,
+    /// The VMs it was last told of.
+    pub running: Vec<String>,
+    /// Disks it was told to format.
+    pub formatted: Vec<String>,
+    pub goodbyes: usize,
+}
+
+/// A fake core behind a real socket.
+#[derive(Clone)]
+pub struct FakeCore {
+    pub socket: PathBuf,
+    core: Arc<Mutex<Core>>,
+}
+
+impl FakeCore {
+    pub fn start(dir: &std::path::Path) -> Self {
+        let socket = dir.join("core.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let core = Core {
+            status: watch::Sender::new(blank()),
+            document: None,
+            content: BTreeMap::new(),
+            running: vec![],
+            formatted: vec![],
+            goodbyes: 0,
+        };
+        let fake = FakeCore { socket, core: Arc::new(Mutex::new(core)) };
+        let serving = fake.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        fake
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap()
+    }
+
+    /// Changes what the core says of itself.
+    pub fn change(&self, change: impl FnOnce(&mut Status)) {
+        self.lock().status.send_modify(|status| {
+            change(status);
+            status.revision += 1;
+        });
+    }
+
+    async fn serve(self, stream: UnixStream) {
+        let mut stream = BufReader::new(stream);
+        while let Ok(Some(request)) = read_request(&mut stream).await {
+            let reply = match request {
+                Request::Watch => {
+                    let mut changes = self.lock().status.subscribe();
+                    loop {
+                        let status = changes.borrow_and_update().clone();
+                        if write_line(stream.get_mut(), &Reply::Status(Box::new(status))).await.is_err()
+                            || changes.changed().await.is_err()
+                        {
+                            return;
+                        }
+                    }
+                }
+                Request::Import { volume, bytes } => {
+                    write_line(stream.get_mut(), &Reply::Done).await.unwrap();
+                    let mut content = vec![0; usize::try_from(bytes).unwrap()];
+                    if stream.read_exact(&mut content).await.is_err() {
+                        return;
+                    }
+                    self.lock().content.insert(volume, content);
+                    Reply::Done
+                }
+                request => self.lock().answer(request),
+            };
+            if write_line(stream.get_mut(), &reply).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Core {
+    fn answer(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Status => Reply::Status(Box::new(self.status.borrow().clone())),
+            Request::Disks => Reply::Disks { disks: disks() },
+            Request::Offers => Reply::Offers { offers: offers() },
+            Request::Found(found) => {
+                self.formatted = found.disks;
+                let node = NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0 };
+                let document = Document::found(&found.pair, node, &found.admin_password_hash).unwrap();
+                self.status.send_modify(|s| *s = founded(&found.pair, &found.node));
+                self.keep(document);
+                Reply::Done
+            }
+            Request::Join(join) => match join.code.as_str() {
+                "123456" => {
+                    self.formatted = join.disks;
+                    self.status.send_modify(|s| *s = founded("office", &join.node));
+                    Reply::Done
+                }
+                "999999" => Reply::refused("code-expired", "The pairing code has expired: open a new one."),
+                _ => Reply::refused("wrong-code", "The pairing code is wrong: 4 tries are left."),
+            },
+            Request::OpenPairingCode => Reply::Code { code: "123456".into(), expires_s: 600 },
+            Request::Enrol { address, code } if code == "good-code" => {
+                let witness = WitnessStatus::Reachable { address, rtt_us: 400 };
+                self.status.send_modify(|s| s.quorum.as_mut().unwrap().witness = witness);
+                Reply::Done
+            }
+            Request::Enrol { code, .. } if code == "taken" => {
+                Reply::refused("pair-exists", "The witness already serves a pair with this id, made by somebody else.")
+            }
+            Request::Enrol { .. } => Reply::refused("wrong-code", "The witness does not know this code."),
+            Request::Document => match &self.document {
+                Some(document) => Reply::Document { document: Box::new(document.clone()) },
+                None => Reply::refused("no-document", "The pair's document is not readable yet."),
+            },
+            Request::Change { change } => {
+                let Some(document) = &self.document else {
+                    return Reply::refused("no-document", "The pair's document is not readable yet.");
+                };
+                match apply(document, &change) {
+                    Ok(new) => {
+                        self.keep(new);
+                        Reply::Done
+                    }
+                    Err(refusal) => Reply::refused(refusal.code(), refusal.to_string()),
+                }
+            }
+            Request::Timeline { since } => Reply::Timeline {
+                events: (1..=3).filter(|n| *n >= since).map(event).collect(),
+            },
+            Request::Running { vms } => {
+                self.running = vms;
+                Reply::Done
+            }
+            Request::Goodbye => {
+                self.goodbyes += 1;
+                Reply::Done
+            }
+            Request::ProveWatchdog => Reply::Done,
+            Request::Watch | Request::Import { .. } => unreachable!("served elsewhere"),
+        }
+    }
+
+    /// Keeps the document and lets every VM of node A run.
+    fn keep(&mut self, document: Document) {
+        let permits = document.vms.iter().filter(|(_, vm)| vm.owner == dyad_desired::Node::A);
+        let permits: Vec<String> = permits.map(|(name, _)| name.clone()).collect();
+        let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
+            id: volume.id,
+            name: name.clone(),
+            size: volume.size,
+            writer: Some(NodeId::A),
+            socket: Some(format!("/nowhere/{}.sock", volume.id)),
+        });
+        let volumes = volumes.collect();
+        self.status.send_modify(|status| {
+            status.revision += 1;
+            status.document_generation = document.generation;
+            status.permits = permits;
+            status.volumes = volumes;
+        });
+        self.document = Some(document);
+    }
+}
+
+fn event(number: u64) -> TimelineEvent {
+    TimelineEvent { number, boot_ms: 1, wall_ms: 1, node: Some(NodeId::A), kind: "epoch".into(), text: "Epoch.".into() }
+}
+
+pub fn disks() -> Vec<DiskCandidate> {
+    let disk = |path: &str, content| DiskCandidate {
+        path: path.into(),
+        model: "QEMU".into(),
+        serial: "1".into(),
+        bytes: 8 << 30,
+        content,
+    };
+    let pool = DiskContent::Pool { pair: "other".into(), node: "x".into(), pair_id: "ff".into() };
+    vec![
+        disk("/dev/vdb", DiskContent::Blank),
+        disk("/dev/vdc", DiskContent::Foreign("ext4".into())),
+        disk("/dev/vdd", pool),
+    ]
+}
+
+fn offers() -> Vec<Offer> {
+    vec![Offer { pair_id: "aa".into(), pair: "office".into(), node: "left".into(), link: "eth1".into() }]
+}
+
+fn blank() -> Status {
+    Status {
+        revision: 1,
+        phase: Phase::Blank,
+        pair: None,
+        quorum: None,
+        links: vec![],
+        mirror: None,
+        pool: None,
+        watchdog: WatchdogStatus::Absent,
+        volumes: vec![],
+        permits: vec![],
+        document_generation: 0,
+        pairing_code: None,
+    }
+}
+
+fn founded(pair: &str, node: &str) -> Status {
+    let link = |name: &str| LinkStatus { name: name.into(), up: true };
+    let disk = PoolDiskStatus { path: "/dev/vdb".into(), bytes: 8 << 30, well: true, trouble: None };
+    Status {
+        revision: 2,
+        phase: Phase::Running,
+        pair: Some(Pair {
+            id: "aa".into(),
+            name: pair.into(),
+            me: NodeId::A,
+            node: node.into(),
+            peer: Some("right".into()),
+        }),
+        quorum: Some(QuorumStatus {
+            epoch: 1,
+            members: vec![NodeId::A, NodeId::B],
+            tie: "A".into(),
+            lead: NodeId::A,
+            lineage: 0,
+            may_run: true,
+            standing: Standing::Running,
+            peer_alive: true,
+            witness: WitnessStatus::None,
+        }),
+        links: vec![link("eth1"), link("eth2")],
+        mirror: Some(MirrorStatus {
+            connected: true,
+            state: MirrorState::InSync,
+            dirty_extents: 0,
+            resync_bytes: 0,
+            resync_dirty_bytes: 0,
+            healed_blocks: 0,
+        }),
+        pool: Some(PoolStatus { total_bytes: 8 << 30, used_bytes: 0, disks: vec![disk] }),
+        watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
+        ..blank()
+    }
+}
+
+/// VMs that run as soon as they may: a name, a state and an echoing serial line.
+pub struct FakeVms {
+    reports: Option<mpsc::UnboundedSender<Report>>,
+    running: BTreeMap<String, Arc<Echo>>,
+    wanted: watch::Sender<Option<Wanted>>,
+}
+
+/// A serial line that answers what is typed.
+pub struct Echo(broadcast::Sender<Bytes>);
+
+impl SerialLine for Echo {
+    fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>) {
+        (b"login: ".to_vec(), self.0.subscribe())
+    }
+    fn send(&self, input: Bytes) -> bool {
+        self.0.send(input).is_ok()
+    }
+}
+
+impl FakeVms {
+    fn tell(&self) {
+        let observed = self.running.iter().map(|(name, line)| {
+            let serial: Arc<dyn SerialLine> = line.clone();
+            (name.clone(), Observed { state: VmState::Running, reason: None, serial: Some(serial) })
+        });
+        if let Some(reports) = &self.reports {
+            let _ = reports.send(Report::Observed(observed.collect()));
+        }
+    }
+}
+
+impl Vms for FakeVms {
+    fn want(&mut self, wanted: Wanted) {
+        let shall = |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
+        self.running.retain(|name, _| shall(name));
+        for name in wanted.permits.iter().filter(|name| shall(name)) {
+            self.running.entry(name.clone()).or_insert_with(|| Arc::new(Echo(broadcast::Sender::new(16))));
+        }
+        self.wanted.send_replace(Some(wanted));
+        self.tell();
+    }
+    fn kill(&mut self, name: &str) {
+        self.running.remove(name);
+        self.tell();
+    }
+    fn shut_down(&mut self) {
+        self.running.clear();
+        self.tell();
+        self.reports = None;
+    }
+}
+
+/// A whole node over a fake core.
+pub struct Node {
+    pub dir: tempfile::TempDir,
+    pub core: FakeCore,
+    pub handle: Arc<NodeHandle>,
+    pub site: axum::Router,
+    pub ended: tokio::task::JoinHandle<()>,
+    pub wanted: watch::Receiver<Option<Wanted>>,
+    /// A guest that switches itself off is one report.
+    pub reports: mpsc::WeakUnboundedSender<Report>,
+}
+
+impl Node {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let core = FakeCore::start(dir.path());
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let flags = ["dyad-node", "--state", &path("state"), "--run", &path("run"), "--control-socket", &path("core.sock")];
+        let options = Options::parse_from(flags);
+        std::fs::create_dir_all(&options.state).unwrap();
+        std::fs::create_dir_all(&options.run).unwrap();
+        let (reports, reported) = mpsc::unbounded_channel();
+        let (wanted, told) = watch::channel(None);
+        let weak = reports.downgrade();
+        let vms = FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted };
+        let (handle, ended) = NodeHandle::start(options, Arc::new(NoNetwork), (Box::new(vms), reported));
+        let site = http::site(handle.clone(), axum::Router::new());
+        let node = Node { dir, core, handle, site, ended, wanted: told, reports: weak };
+        node.until("the core is heard", |s| s.status.is_some()).await;
+        node
+    }
+
+    /// A node that is set up and named "left".
+    pub async fn founded() -> Self {
+        let node = Self::start().await;
+        let answers = dyad_wizard::from_toml(&seed(), &wizard_disks()).unwrap();
+        dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
+        node.until("setup is finished", |s| {
+            s.task.as_ref().is_some_and(|t| t.finished)
+                && s.document.as_ref().is_some_and(|d| d.nodes[&dyad_desired::Node::A].usable_memory_mib > 0)
+        })
+        .await;
+        node
+    }
+
+    /// Waits until a moment is as it shall be.
+    pub async fn until(&self, what: &str, is_so: impl Fn(&dyad_node::snapshot::Snapshot) -> bool) {
+        let mut moments = self.handle.follow();
+        let waiting = moments.wait_for(|moment| is_so(moment));
+        let in_time = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        in_time.unwrap_or_else(|_| panic!("not in time: {what}")).unwrap();
+    }
+}
+
+/// A seed for a first node without a witness.
+pub fn seed() -> String {
+    format!(
+        "role = \"first\"\ndisks = [\"/dev/vdb\"]\nerase = \"erase vdb\"\npair = \"office\"\nnode = \"left\"\n\
+         password = \"{PASSWORD}\"\nwitness = \"later\"\n"
+    )
+}
+
+/// The disks as the wizard sees them.
+pub fn wizard_disks() -> dyad_wizard::Surroundings {
+    let disk = |path: &str| dyad_wizard::Disk {
+        path: path.into(),
+        model: String::new(),
+        bytes: 1,
+        content: dyad_wizard::DiskContent::Blank,
+    };
+    dyad_wizard::Surroundings { disks: vec![disk("/dev/vdb")], ..Default::default() }
+}
