@@ -1,8 +1,8 @@
 //! PID 1 of a node: brings the machine up, keeps the services running, takes the machine down in order.
 //!
 //! A plain loop over epoll, no async, no configuration: what happens and in which order is the list [`BOOT`], the
-//! table in [`service`] and the list in [`shutdown`]. Called under the name `modprobe` the same program is the
-//! kernel's module loader.
+//! table in [`service`] and the list in [`shutdown`]. Under other names the same program is two helpers that others
+//! call: `modprobe`, the kernel's module loader, and `dhcp-hook`, which keeps the name servers that DHCP brings.
 //!
 //! init must never know anything of the pair, the pool or the VMs: to it they are services and a control group.
 //!
@@ -25,6 +25,7 @@ mod mounts;
 mod partition;
 mod pattern;
 mod rescue;
+mod resolver;
 mod service;
 mod shutdown;
 mod supervise;
@@ -57,8 +58,10 @@ const BOOT: &[Phase] = &[
 fn main() {
     let mut arguments = std::env::args();
     let called = arguments.next().unwrap_or_default();
-    if Path::new(&called).file_name().is_some_and(|name| name == "modprobe") {
-        std::process::exit(modules::modprobe(arguments));
+    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+        Some("modprobe") => std::process::exit(modules::modprobe(arguments)),
+        Some("dhcp-hook") => std::process::exit(resolver::dhcp_hook()),
+        _ => {}
     }
     if std::process::id() != 1 {
         eprintln!("dyad-init is the first process of a node and does nothing elsewhere.");

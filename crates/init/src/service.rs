@@ -38,6 +38,8 @@ pub struct Service {
     pub start_at: Option<Instant>,
     started: Instant,
     backoff: Backoff,
+    /// It shall not start again.
+    stopped: bool,
 }
 
 /// All services, in the order of their start.
@@ -64,7 +66,8 @@ fn terminals() -> Vec<String> {
 
 impl Service {
     fn new(name: &str, kind: Kind, now: Instant) -> Self {
-        Self { name: name.into(), kind, pid: None, start_at: Some(now), started: now, backoff: Backoff::default() }
+        let backoff = Backoff::default();
+        Self { name: name.into(), kind, pid: None, start_at: Some(now), started: now, backoff, stopped: false }
     }
 
     /// Starts it. What it prints comes through the returned output, except on a terminal.
@@ -115,17 +118,21 @@ impl Service {
     /// It ended, or did not start (`status` is `None`): plans the next start.
     pub fn ended(&mut self, now: Instant, status: Option<ExitStatus>) {
         self.pid = None;
+        if self.stopped {
+            return;
+        }
         let run = if status.is_some() { now - self.started } else { Duration::ZERO };
         let pause = self.backoff.ended(run);
         self.start_at = Some(now + pause);
         if let Some(status) = status {
-            log::warn(&format!("{} ended after {} s ({status}), starts again in {pause:?}", self.name, run.as_secs()));
+            let seconds = run.as_secs();
+            log::warn(&format!("{} ended after {seconds} s ({status}), starts again in {pause:?}", self.name));
         }
     }
 
     /// Asks it to end. It is not started again by itself.
     pub fn stop(&mut self) {
-        self.start_at = None;
+        (self.start_at, self.stopped) = (None, true);
         self.signal(Signal::SIGTERM);
     }
 

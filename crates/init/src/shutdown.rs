@@ -8,6 +8,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::convert::Infallible;
+use std::fs;
 use std::time::{Duration, Instant};
 
 /// One step of going down.
@@ -18,6 +19,8 @@ const NODE: Duration = Duration::from_secs(300);
 const CORE: Duration = Duration::from_secs(20);
 const VMS: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(5);
+/// Period of the watchdog for what comes last: if that hangs, the node is reset.
+const LAST: Duration = Duration::from_secs(60);
 
 const SHUTDOWN: &[Step] = &[
     ("stop dyad-node, which sees to the VMs", |s| stop(s, "dyad-node", NODE)),
@@ -59,17 +62,27 @@ fn end_vms(supervisor: &mut Supervisor) -> anyhow::Result<()> {
 
 fn stop_rest(supervisor: &mut Supervisor) -> anyhow::Result<()> {
     if let Some(watchdog) = &supervisor.watchdog {
-        watchdog.feed_without_vms();
+        // Nobody feeds it from here on, and writing back may take longer than the core's short period.
+        watchdog.rest_without_vms(LAST);
     }
+    supervisor.services.iter_mut().for_each(|service| service.stop());
     let everyone = Pid::from_raw(-1);
     // Refused only when nobody is left.
     let _ = kill(everyone, Signal::SIGTERM);
-    let alone = |_: &mut Supervisor| kill(everyone, None).is_err();
-    if wait_until(supervisor, REST, alone, "").is_err() {
+    if wait_until(supervisor, REST, |_| alone(), "").is_err() {
         let _ = kill(everyone, Signal::SIGKILL);
-        wait_until(supervisor, REST, alone, "some processes did not end")?;
+        wait_until(supervisor, REST, |_| alone(), "some processes did not end")?;
     }
     Ok(())
+}
+
+/// Whether no process but this one is left. Threads of the kernel and dead processes have no program.
+fn alone() -> bool {
+    let is_process = |entry: fs::DirEntry| {
+        let number: Option<u32> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        number.is_some_and(|number| number > 1) && fs::read_link(entry.path().join("exe")).is_ok()
+    };
+    !fs::read_dir("/proc").into_iter().flatten().flatten().any(is_process)
 }
 
 fn unmount(_: &mut Supervisor) -> anyhow::Result<()> {

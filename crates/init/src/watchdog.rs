@@ -66,10 +66,11 @@ impl Watchdog {
         Ok(Duration::from_secs(u64::try_from(granted).unwrap_or(0)))
     }
 
-    /// Feeds once, if no VM can be running: then there is nothing left to fence.
-    pub fn feed_without_vms(&self) {
+    /// Changes the period and feeds once, if no VM can be running: then there is nothing left to fence.
+    pub fn rest_without_vms(&self, period: Duration) {
         if !cgroup::vms_running() {
-            // Refused food leads to a reset, which is where this is going anyhow.
+            // A refusal leads to a reset, which is where this is going anyhow.
+            let _ = self.set_period(period);
             let _ = sys::watchdog_feed(DESCRIPTOR);
         }
     }

@@ -11,6 +11,11 @@ cargo xtask image [--fast] [--version V] [--cmdline WORDS] [--output FILE]
                   [--programs DIR]        take our programs from there instead of building them
                   [--program NAME=FILE]   take one program from there (tests)";
 
+/// Level of zstd for images that people install.
+pub const BEST: u32 = 19;
+/// Level of zstd for images that are made to be tried.
+const QUICK: u32 = 3;
+
 /// Options of one image.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -64,7 +69,7 @@ impl Options {
 
     /// Level of zstd.
     pub fn level(&self) -> u32 {
-        if self.fast { 3 } else { 19 }
+        if self.fast { QUICK } else { BEST }
     }
 }
 

@@ -19,14 +19,15 @@ const FOLDERS: [&str; 11] =
     ["boot", "dev", "proc", "root", "run", "state", "sys", "tmp", "var", "usr/lib/dyad", "usr/lib/dhcpcd"];
 
 /// link, target
-const LINKS: [(&str, &str); 9] = [
+const LINKS: [(&str, &str); 10] = [
     ("bin", "usr/bin"),
     ("sbin", "usr/sbin"),
     ("lib", "usr/lib"),
     ("lib64", "usr/lib64"),
     ("usr/lib64/ld-linux-x86-64.so.2", "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
-    // The kernel's module loader is init itself.
+    // The kernel's module loader and the DHCP client's hook are init itself.
     ("usr/sbin/modprobe", "../lib/dyad/dyad-init"),
+    ("usr/sbin/dhcp-hook", "../lib/dyad/dyad-init"),
     ("usr/bin/dyad", "../lib/dyad/dyad"),
     ("etc/os-release", "../usr/lib/dyad/os-release"),
     ("etc/resolv.conf", "../run/dyad/resolv.conf"),

@@ -1,0 +1,111 @@
+//! The DHCP client of a port: `dhcpcd`, as a child process.
+//!
+//! It asks for an IPv4 address, falls back to a link-local one, keeps both fresh, and tells the name servers to the
+//! program named in its configuration. IPv6 is the kernel's own business.
+
+use crate::NetworkError;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// Pause before a client that ended is started again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long a client may take to give its address back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which client is run.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub program: PathBuf,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self { program: "/usr/sbin/dhcpcd".into() }
+    }
+}
+
+/// A running client. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Dhcp {
+    port: String,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Client {
+    /// Starts a client on `port`, which is up, and keeps it running.
+    pub fn start(&self, port: &str) -> Result<Dhcp, NetworkError> {
+        let first = self.spawn(port).map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(keep(self.clone(), port.to_owned(), first, stopped));
+        Ok(Dhcp { port: port.into(), stop: Some(stop), task })
+    }
+
+    fn spawn(&self, port: &str) -> std::io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.args(["--nobackground", "--ipv4only", port]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()
+    }
+
+    /// Asks the client of a port to end and to give its address back: ours, or one that an earlier run of this program
+    /// left behind. There may be none.
+    async fn end(&self, port: &str) {
+        let mut command = Command::new(&self.program);
+        command.args(["--ipv4only", "--exit", port]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        if let Ok(mut child) = command.spawn() {
+            let _ = timeout(PATIENCE, child.wait()).await;
+        }
+    }
+}
+
+impl Dhcp {
+    /// The port it serves.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Ends the client and waits for it.
+    pub async fn stop(mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        let _ = timeout(PATIENCE * 2, &mut self.task).await;
+    }
+}
+
+impl Drop for Dhcp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(client: Client, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        tokio::select! {
+            ended = child.wait() => {
+                tracing::warn!(%port, ?ended, "the DHCP client ended; it starts again");
+                // Another client of this port would make every new one end at once.
+                client.end(&port).await;
+                sleep(PAUSE).await;
+                match client.spawn(&port) {
+                    Ok(next) => child = next,
+                    Err(error) => {
+                        tracing::error!(%port, %error, "the DHCP client does not start any more");
+                        return;
+                    }
+                }
+            }
+            _ = &mut stopped => {
+                client.end(&port).await;
+                let _ = child.kill().await;
+                return;
+            }
+        }
+    }
+}

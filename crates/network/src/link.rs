@@ -1,0 +1,135 @@
+//! Ports and addresses through the kernel's route netlink.
+
+use crate::NetworkError;
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address on a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The port.
+    pub port: String,
+    /// The address.
+    pub address: IpAddr,
+    /// Its prefix length, in bits.
+    pub prefix: u8,
+}
+
+impl Address {
+    /// Whether it works on its own cable only.
+    pub fn is_link_local(&self) -> bool {
+        match self.address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        }
+    }
+}
+
+/// The kernel's ports, physical or not.
+#[derive(Debug, Clone)]
+pub struct Links {
+    handle: Handle,
+}
+
+impl Links {
+    /// Opens the interface in the network namespace of the calling thread.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn open() -> Result<Self, NetworkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Closed)?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Sets a port up. The kernel then gives it an IPv6 link-local address.
+    pub async fn up(&self, port: &str) -> Result<(), NetworkError> {
+        let index = self.index(port).await?;
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().set(message).execute().await.map_err(refused(port))
+    }
+
+    /// Gives a port an address. One that it has already stays.
+    pub async fn add_address(&self, port: &str, address: IpAddr, prefix: u8) -> Result<(), NetworkError> {
+        let index = self.index(port).await?;
+        self.handle.address().add(index, address, prefix).replace().execute().await.map_err(refused(port))
+    }
+
+    /// Takes all addresses from a port that `keep` refuses, except the kernel's own link-local ones of IPv6.
+    pub async fn clear(&self, port: &str, keep: impl Fn(&Address) -> bool) -> Result<(), NetworkError> {
+        let index = self.index(port).await?;
+        for (message, address) in self.messages().await? {
+            let own = address.address.is_ipv6() && address.is_link_local();
+            if message.header.index == index && !own && !keep(&address) {
+                self.handle.address().del(message).execute().await.map_err(refused(port))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what belongs to no port to `gateway`, through `port`.
+    pub async fn set_gateway(&self, port: &str, gateway: IpAddr) -> Result<(), NetworkError> {
+        let index = self.index(port).await?;
+        let message = match gateway {
+            IpAddr::V4(gateway) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).output_interface(index).build()
+            }
+            IpAddr::V6(gateway) => {
+                RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build()
+            }
+        };
+        self.handle.route().add(message).replace().execute().await.map_err(refused(port))
+    }
+
+    /// All addresses of all ports except the loopback, those that reach farther first.
+    pub async fn addresses(&self) -> Result<Vec<Address>, NetworkError> {
+        let mut addresses: Vec<_> = self.messages().await?.into_iter().map(|(_, address)| address).collect();
+        addresses.retain(|address| !address.address.is_loopback());
+        addresses.sort_by_key(|a| (a.is_link_local(), a.address.is_ipv6(), a.port.clone(), a.address));
+        Ok(addresses)
+    }
+
+    async fn messages(&self) -> Result<Vec<(AddressMessage, Address)>, NetworkError> {
+        let names = self.names().await?;
+        let messages: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(NetworkError::Unlisted)?;
+        let read = |message: AddressMessage| {
+            let port = names.iter().find(|(index, _)| *index == message.header.index)?.1.clone();
+            // On point-to-point links `Address` is the other end.
+            let local = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let any = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            let address = Address { port, address: local.or(any)?, prefix: message.header.prefix_len };
+            Some((message, address))
+        };
+        Ok(messages.into_iter().filter_map(read).collect())
+    }
+
+    async fn names(&self) -> Result<Vec<(u32, String)>, NetworkError> {
+        let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(NetworkError::Unlisted)?;
+        let name = |attribute: &LinkAttribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        };
+        Ok(links.iter().filter_map(|link| Some((link.header.index, link.attributes.iter().find_map(name)?))).collect())
+    }
+
+    async fn index(&self, port: &str) -> Result<u32, NetworkError> {
+        let names = self.names().await?;
+        let found = names.into_iter().find(|(_, name)| name == port);
+        found.map(|(index, _)| index).ok_or_else(|| NetworkError::NoPort(port.into()))
+    }
+}
+
+fn refused(port: &str) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    let port = port.to_owned();
+    move |source| NetworkError::Refused { port, source }
+}

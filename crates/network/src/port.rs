@@ -1,0 +1,122 @@
+//! The physical ports of a node, as sysfs shows them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One physical network port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The kernel's name, such as `eth0`.
+    pub name: String,
+    /// Hardware address.
+    pub mac: [u8; 6],
+    /// Set up by us or somebody else.
+    pub up: bool,
+    /// Whether the cable carries a signal. A port that is not up cannot tell: `false`.
+    pub carrier: bool,
+    /// Speed in Mbit/s, when there is a signal and the card tells.
+    pub speed: Option<u32>,
+    /// Name of the driver.
+    pub driver: Option<String>,
+}
+
+/// Where ports are looked up.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    class: PathBuf,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self::at(Path::new("/sys/class/net"))
+    }
+}
+
+impl Ports {
+    /// Reads below `class` instead of `/sys/class/net`.
+    pub fn at(class: &Path) -> Self {
+        Self { class: class.into() }
+    }
+
+    /// All physical ports, by name. Bridges, bonds, tunnels and the loopback have no device behind them.
+    pub fn list(&self) -> Vec<Port> {
+        let mut ports: Vec<Port> = fs::read_dir(&self.class)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path().join("device").exists())
+            .filter_map(|entry| self.port(entry.file_name().to_str()?))
+            .collect();
+        ports.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+        ports
+    }
+
+    fn port(&self, name: &str) -> Option<Port> {
+        let folder = self.class.join(name);
+        let read = |file: &str| fs::read_to_string(folder.join(file)).ok().map(|text| text.trim().to_owned());
+        let flags = u32::from_str_radix(read("flags")?.trim_start_matches("0x"), 16).ok()?;
+        let driver = fs::read_link(folder.join("device/driver")).ok();
+        Some(Port {
+            name: name.into(),
+            mac: mac(&read("address")?)?,
+            up: flags & 1 != 0,
+            // Reading it fails while the port is down.
+            carrier: read("carrier").as_deref() == Some("1"),
+            speed: read("speed").and_then(|text| text.parse().ok()).filter(|speed| (1..u32::MAX).contains(speed)),
+            driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
+        })
+    }
+}
+
+/// `eth2` before `eth10`.
+fn natural(name: &str) -> (String, u64) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (stem.into(), name[stem.len()..].parse().unwrap_or(0))
+}
+
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(class: &Path, name: &str, files: &[(&str, &str)], physical: bool) {
+        let folder = class.join(name);
+        fs::create_dir_all(&folder).expect("a port");
+        for (file, text) in files {
+            fs::write(folder.join(file), format!("{text}\n")).expect("a file");
+        }
+        if physical {
+            fs::create_dir_all(folder.join("device")).expect("a device");
+            std::os::unix::fs::symlink("/drivers/igb", folder.join("device/driver")).expect("a driver");
+        }
+    }
+
+    #[test]
+    fn only_ports_with_a_device_count_and_sort_naturally() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let down = [("flags", "0x1002"), ("address", "52:54:00:12:34:56")];
+        let up = [("flags", "0x1003"), ("address", "52:54:00:12:34:57"), ("carrier", "1"), ("speed", "10000")];
+        add(dir.path(), "eth10", &down, true);
+        add(dir.path(), "eth2", &up, true);
+        add(dir.path(), "lo", &[("flags", "0x9"), ("address", "00:00:00:00:00:00")], false);
+        add(dir.path(), "br0", &up, false);
+        let ports = Ports::at(dir.path()).list();
+        assert_eq!(ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["eth2", "eth10"]);
+        assert_eq!(ports[0].mac, [0x52, 0x54, 0, 0x12, 0x34, 0x57]);
+        assert_eq!((ports[0].up, ports[0].carrier, ports[0].speed), (true, true, Some(10000)));
+        assert_eq!((ports[1].up, ports[1].carrier, ports[1].speed), (false, false, None));
+        assert_eq!(ports[0].driver.as_deref(), Some("igb"));
+    }
+
+    #[test]
+    fn a_speed_that_the_card_does_not_know_is_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let files = [("flags", "0x1003"), ("address", "52:54:00:12:34:57"), ("carrier", "1"), ("speed", "-1")];
+        add(dir.path(), "eth0", &files, true);
+        assert_eq!(Ports::at(dir.path()).list()[0].speed, None);
+    }
+}

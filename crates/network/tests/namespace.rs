@@ -1,0 +1,142 @@
+//! Plans applied for real, each test in a network namespace of its own. Needs root.
+
+use dyad_network::{Fixed, Network, NetworkError, Plan, Ports};
+use nix::sched::{CloneFlags, unshare};
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A node whose ports `eth0` and `eth1` are the two ends of one cable.
+struct Node {
+    folder: tempfile::TempDir,
+    network: Network,
+}
+
+impl Node {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (connection, handle, _) = rtnetlink::new_connection().expect("netlink");
+        tokio::spawn(connection);
+        handle.link().add(rtnetlink::LinkVeth::new("eth0", "eth1").build()).execute().await.expect("a cable");
+        for name in ["eth0", "eth1"] {
+            let class = folder.path().join("class").join(name);
+            fs::create_dir_all(class.join("device")).expect("sysfs");
+            fs::write(class.join("flags"), "0x1003").expect("sysfs");
+            fs::write(class.join("address"), "52:54:00:00:00:01").expect("sysfs");
+        }
+        // Stands in for the DHCP client: notes that it was started and stays.
+        let client = folder.path().join("dhcpcd");
+        let calls = folder.path().join("calls");
+        let script = "#!/bin/sh\ncase \"$*\" in *--exit*) exit;; esac\n";
+        fs::write(&client, format!("{script}echo \"$@\" >> {}\nexec sleep 1000\n", calls.display())).expect("a client");
+        fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).expect("a client");
+        let ports = Ports::at(&folder.path().join("class"));
+        let network = Network::open().expect("opened").with(ports, &client, &folder.path().join("resolv.conf"));
+        Self { folder, network }
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
+    /// The addresses of a port that the kernel did not make itself.
+    async fn addresses(&self, port: &str) -> Vec<String> {
+        let all = self.network.links().addresses().await.expect("listed");
+        let ours = all.into_iter().filter(|a| a.port == port && !(a.address.is_ipv6() && a.is_link_local()));
+        ours.map(|a| format!("{}/{}", a.address, a.prefix)).collect()
+    }
+
+    async fn until(&self, what: &str, done: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !done().await {
+            assert!(Instant::now() < deadline, "{what} did not happen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Runs a test on a thread with a network namespace of its own; all of the runtime stays on that thread.
+fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; run as root");
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test());
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn fixed(address: &str, gateway: Option<&str>) -> Plan {
+    let fixed = Fixed { address: ip(address), prefix: 24, gateway: gateway.map(ip), dns: vec![ip("10.0.0.53")] };
+    Plan { management: "eth0".into(), fixed: Some(fixed), peer_links: vec![] }
+}
+
+#[test]
+fn a_fixed_address_is_the_only_one_and_may_change() {
+    isolated(|| async {
+        let node = Node::new().await;
+        for _ in 0..2 {
+            node.network.apply(&fixed("10.0.0.2", Some("10.0.0.1"))).await.expect("applied");
+            assert_eq!(node.addresses("eth0").await, ["10.0.0.2/24"]);
+        }
+        assert_eq!(node.file("resolv.conf"), "nameserver 10.0.0.53\n");
+        let routes = fs::read_to_string("/proc/thread-self/net/route").expect("routes");
+        assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t0100000A")), "{routes}");
+        node.network.apply(&fixed("10.0.0.3", None)).await.expect("applied");
+        assert_eq!(node.addresses("eth0").await, ["10.0.0.3/24"]);
+        assert_eq!(node.network.likely_management().await.expect("known").as_deref(), Some("eth0"));
+    });
+}
+
+#[test]
+fn peer_links_are_up_with_nothing_but_their_link_local_address() {
+    isolated(|| async {
+        let node = Node::new().await;
+        node.network.links().add_address("eth1", ip("192.168.9.9"), 24).await.expect("an old address");
+        node.network.apply(&fixed("10.0.0.2", None)).await.expect("applied");
+        assert!(node.addresses("eth1").await.is_empty());
+        node.until("a link-local address", async || {
+            let all = node.network.links().addresses().await.expect("listed");
+            all.iter().any(|a| a.port == "eth1" && a.is_link_local() && a.address.is_ipv6())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn the_management_port_keeps_its_client_and_the_others_lose_theirs() {
+    isolated(|| async {
+        let node = Node::new().await;
+        node.network.discover().await.expect("started");
+        node.until("a client on each port", async || node.file("calls").lines().count() == 2).await;
+        let plan = Plan { management: "eth1".into(), fixed: None, peer_links: vec![] };
+        node.network.apply(&plan).await.expect("applied");
+        assert_eq!(node.network.peer_links(&plan), ["eth0"]);
+        node.network.apply(&plan).await.expect("applied");
+        let calls = node.file("calls");
+        assert_eq!(calls.lines().filter(|call| call.ends_with("eth1")).count(), 1, "{calls}");
+        node.network.apply(&fixed("10.0.0.2", None)).await.expect("applied");
+        assert_eq!(node.file("calls"), calls, "a client was started for a fixed address");
+    });
+}
+
+#[test]
+fn a_plan_that_cannot_be_leaves_the_address_alone() {
+    isolated(|| async {
+        let node = Node::new().await;
+        node.network.apply(&fixed("10.0.0.2", None)).await.expect("applied");
+        let absent = Plan { management: "eth7".into(), fixed: None, peer_links: vec![] };
+        assert!(matches!(node.network.apply(&absent).await, Err(NetworkError::NoPort(port)) if port == "eth7"));
+        let mixed = fixed("10.0.0.9", Some("fe80::1"));
+        assert!(matches!(node.network.apply(&mixed).await, Err(NetworkError::Mixed { .. })));
+        assert_eq!(node.addresses("eth0").await, ["10.0.0.2/24"]);
+        let missing = Network::open().expect("opened").with(
+            Ports::at(Path::new("/nonexistent")),
+            Path::new("/nonexistent"),
+            Path::new("/nonexistent"),
+        );
+        let plan = Plan { management: "eth1".into(), fixed: None, peer_links: vec![] };
+        assert!(matches!(missing.apply(&plan).await, Err(NetworkError::Dhcp { .. })));
+    });
+}
