@@ -50,7 +50,8 @@ pub enum Event {
     VmsThawed,
     /// The kernel confirmed that no VM process is left.
     VmsKilled,
-    /// A write acknowledgement of the peer is older than T_io.
+    /// A write acknowledgement of the peer is older than T_io. To be repeated while it holds, more often than
+    /// [`crate::Timing::stuck_memory`].
     PeerStuck,
     /// Resync is done: the peer's replica is clean. Answered by [`Action::AckSet`] with both nodes.
     PeerClean,
@@ -101,7 +102,8 @@ pub enum WitnessReply {
 /// Evidence that no VM of the peer can be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Proof {
-    /// The management controller says the power is off. Void as soon as the peer is heard again.
+    /// The management controller says the power is off. Void as soon as the peer is heard again; to be repeated while
+    /// the controller says so, because a heartbeat may have been on its way.
     PowerOff,
     /// The kernel of the peer said that it is dying.
     DyingGasp,
@@ -186,7 +188,7 @@ pub enum Alarm {
     TieAt(NodeId),
     /// The clocks of the nodes drift apart beyond ρ; no lease is granted.
     ClockDrift,
-    /// The register of this node cannot be written.
+    /// The register of this node cannot be written, or a write of it hangs.
     RegisterFailed,
     /// The peer's watchdog is not proven: its VMs start here only on proof of death.
     PeerUnfenced,

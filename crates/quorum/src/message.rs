@@ -180,7 +180,8 @@ pub struct Heartbeat {
 pub struct Health {
     /// Own disks, QEMU and uplink are well.
     pub well: bool,
-    /// The register can be written; a node whose register failed never votes again in this run.
+    /// The register can be written; a node whose register failed never votes again in this run, one whose register
+    /// hangs does not vote until it is done.
     pub register: bool,
     /// A planned leave is running.
     pub leaving: bool,

@@ -51,6 +51,10 @@ pub struct Timing {
     pub return_gap: Nanos,
     /// The peer must be heard for this long without a break before it becomes a member again.
     pub readmit_after: Nanos,
+    /// A word that the peer is stuck counts for this long; the mirror repeats it while it holds.
+    pub stuck_memory: Nanos,
+    /// A write of the record that takes longer than this makes the register count as failed until it is done.
+    pub slow_write: Nanos,
     /// The longest time a bare acceptance or an abandoned proposal is left unfinished.
     pub unfinished_after: Nanos,
 }
@@ -79,6 +83,8 @@ impl Timing {
             return_after: 60 * SEC,
             return_gap: 3600 * SEC,
             readmit_after: 60 * SEC,
+            stuck_memory: 8 * SEC,
+            slow_write: 2 * SEC,
             unfinished_after: 2 * SEC,
         };
         timing.cold_patience = timing.fence_grantor();

@@ -305,6 +305,38 @@ fn row_39_register_of_a_fails() {
 }
 
 #[test]
+fn row_39_register_of_b_hangs_in_the_middle_of_a_change() {
+    let mut pair = Pair::protected(391);
+    pair.nodes[1].disk.hangs = true;
+    // A new configuration that B can never take over: A may not wait for its leases for ever.
+    pair.except(A, vec![Exception { volume: 5, holder: B }]);
+    pair.until("B is removed", 10, |pair| pair.nodes[0].config().members == Members::OnlyA);
+    assert_eq!(standing(&pair, B), Standing::RegisterFailed);
+    pair.until("A runs all", 15, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.demand();
+}
+
+#[test]
+fn a_word_that_the_peer_is_stuck_wears_off() {
+    let mut pair = Pair::protected(392);
+    // A is unwell and slow to accuse.
+    pair.timing.delay_unwell = 20 * SEC;
+    pair.restart_core(A);
+    pair.tell(A, Event::Unwell);
+    pair.run(SEC);
+    let before = pair.oracle.decisions;
+    pair.tell(A, Event::PeerStuck);
+    pair.run(60 * SEC);
+    assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
+    for _ in 0..8 {
+        pair.tell(A, Event::PeerStuck);
+        pair.run(3 * SEC);
+    }
+    assert!(pair.is("S(A)"), "{}", pair.picture());
+    pair.demand();
+}
+
+#[test]
 fn row_40_a_volume_excepted_survives_only_at_its_holder() {
     let mut pair = Pair::protected(40);
     let lost_here = Exception { volume: 7, holder: B };

@@ -9,8 +9,11 @@ use proptest::prelude::*;
 /// UDP payload that fits into every path of the internet, less what authentication adds.
 const ROOM: usize = 1200 - 64;
 
-/// A configuration as large as it can be. Volume ids are counted up from 1, so three bytes each are plenty.
-fn largest() -> Config {
+/// Volume ids are counted up from 1, so three bytes each are plenty.
+const USUAL: u64 = 2_000_000;
+
+/// A configuration as large as it can be.
+fn largest(volume: u64) -> Config {
     Config {
         epoch: u64::MAX,
         members: Members::Both,
@@ -18,7 +21,7 @@ fn largest() -> Config {
         lead: NodeId::B,
         incarnations: [u64::MAX; 3],
         witness: WitnessId(u128::MAX),
-        exceptions: vec![Exception { volume: 2_000_000, holder: NodeId::B }; MAX_EXCEPTIONS],
+        exceptions: vec![Exception { volume, holder: NodeId::B }; MAX_EXCEPTIONS],
         lineage: u64::MAX,
     }
 }
@@ -27,16 +30,16 @@ fn datagram(body: Body) -> Datagram {
     Datagram { pair: u128::MAX, from: NodeId::B, boot: u128::MAX, started: u64::MAX, incarnation: u64::MAX, body }
 }
 
-fn bodies() -> Vec<Body> {
+fn bodies(volume: u64) -> Vec<Body> {
     let ballot = Ballot { round: u64::MAX, node: NodeId::B };
     let ask = TryDecide {
         pair: u128::MAX,
         sender: NodeId::B,
         incarnation: u64::MAX,
-        base: largest(),
+        base: largest(volume),
         ballot,
-        best: Some((ballot, largest())),
-        want: largest(),
+        best: Some((ballot, largest(volume))),
+        want: largest(volume),
         seen: u64::MAX,
     };
     let answer = Answer {
@@ -44,13 +47,13 @@ fn bodies() -> Vec<Body> {
         incarnation: u64::MAX,
         witness: WitnessId(u128::MAX),
         mark: u64::MAX,
-        verdict: Verdict::Promise(ballot, Some((ballot, largest()))),
+        verdict: Verdict::Promise(ballot, Some((ballot, largest(volume)))),
     };
     let echo = Echo { boot: u128::MAX, started: u64::MAX, sent: u64::MAX };
     let health = Health { well: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
     let heartbeat =
-        Heartbeat { seq: u64::MAX, sent: u64::MAX, base: largest(), heard: Some(echo), health, mark: u64::MAX };
-    let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest(), seen: u64::MAX };
+        Heartbeat { seq: u64::MAX, sent: u64::MAX, base: largest(volume), heard: Some(echo), health, mark: u64::MAX };
+    let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest(volume), seen: u64::MAX };
     vec![
         Body::Heartbeat(heartbeat),
         Body::Grant(echo),
@@ -64,10 +67,13 @@ fn bodies() -> Vec<Body> {
 
 #[test]
 fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
-    for body in bodies() {
+    // With volume ids beyond any count it still fits into an Ethernet frame.
+    let cases =
+        bodies(USUAL).into_iter().map(|body| (body, ROOM)).chain(bodies(u64::MAX).into_iter().map(|body| (body, 1400)));
+    for (body, room) in cases {
         let sent = datagram(body);
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
-        assert!(bytes.len() <= ROOM, "{} bytes: {sent:?}", bytes.len());
+        assert!(bytes.len() <= room, "{} bytes: {sent:?}", bytes.len());
         assert_eq!(postcard::from_bytes::<Datagram>(&bytes).expect("decodes"), sent);
     }
 }

@@ -111,7 +111,7 @@ impl Quorum {
         if self.peer.health().is_some_and(|health| !health.register) {
             return Some((since + delay, Why::PeerRegister, Seat::W));
         }
-        self.stuck_at.map(|at| (at + delay, Why::PeerStuck, peer))
+        self.stuck.map(|(first, _)| (first + delay, Why::PeerStuck, peer))
     }
 
     fn remove(&self) -> Option<Goal> {

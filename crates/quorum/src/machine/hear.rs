@@ -105,7 +105,11 @@ impl Quorum {
 
     fn on_relay(&mut self, path: u8, number: u64, ask: &WitnessAsk, out: &mut Vec<Action>) {
         let honest = ask.sender() == self.peer_id() && ask.pair() == self.setup.pair;
-        if honest && self.relays.len() < MAX_RELAYS {
+        if honest {
+            if self.relays.len() == MAX_RELAYS {
+                // The oldest was never answered.
+                self.relays.remove(0);
+            }
             let id = self.number();
             self.relays.push((id, path, number));
             out.push(Action::AskWitness { id, ask: ask.clone() });
@@ -237,7 +241,7 @@ impl Quorum {
         let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
         Health {
             well: self.well,
-            register: self.failed.is_none(),
+            register: !self.register_failed(),
             leaving: self.leaving,
             watchdog: self.watchdog,
             witness_lost_ms: u32::try_from(lost).unwrap_or(u32::MAX),

@@ -72,6 +72,7 @@ enum Then {
 #[derive(Clone, Debug)]
 struct Write {
     token: u64,
+    begun: Time,
     next: Record,
     then: Then,
 }
@@ -140,7 +141,8 @@ pub struct Quorum {
     goodbye_told: bool,
     force: bool,
     clean: Clean,
-    stuck_at: Option<Time>,
+    /// The peer is stuck: first and last time this was said.
+    stuck: Option<(Time, Time)>,
     admitted: Option<u64>,
     enrol: Option<(WitnessId, u64)>,
     exceptions: Option<Vec<Exception>>,
@@ -205,7 +207,7 @@ impl Quorum {
             goodbye_told: false,
             force: false,
             clean: Clean::No,
-            stuck_at: None,
+            stuck: None,
             admitted: None,
             enrol: None,
             exceptions: None,
@@ -245,6 +247,8 @@ impl Quorum {
             let resumed = now + self.setup.timing.detection();
             self.peer.lost_at = Some(self.silent_from().max(resumed));
         }
+        let memory = self.setup.timing.stuck_memory;
+        self.stuck = self.stuck.filter(|(_, last)| now <= last + memory);
         self.watch_peer();
     }
 
@@ -275,7 +279,7 @@ impl Quorum {
             Event::VmsThawed => {}
             Event::PeerStuck => self.on_stuck(),
             Event::PeerClean => {
-                self.stuck_at = None;
+                self.stuck = None;
                 if self.clean == Clean::No {
                     self.clean = Clean::Resynced;
                 }
@@ -304,7 +308,8 @@ impl Quorum {
 
     fn on_stuck(&mut self) {
         if self.record.base.members == Members::Both {
-            self.stuck_at.get_or_insert(self.now);
+            let first = self.stuck.map_or(self.now, |(first, _)| first);
+            self.stuck = Some((first, self.now));
         } else {
             self.clean = Clean::No;
             self.peer.alive_since = self.peer.alive_since.map(|_| self.now);
@@ -319,10 +324,16 @@ impl Quorum {
         // Too many volumes are broken on one node: it is dropped as a whole.
         let held_here = list.iter().filter(|exception| exception.holder == self.setup.me).count();
         if held_here * 2 >= list.len() {
-            self.stuck_at.get_or_insert(self.now);
+            self.on_stuck();
         } else {
             self.leaving = true;
         }
+    }
+
+    /// Whether the register takes no more writes, for good or because one hangs.
+    fn register_failed(&self) -> bool {
+        let hangs = |write: &Write| self.now > write.begun + self.setup.timing.slow_write;
+        self.failed.is_some() || self.write.as_ref().is_some_and(hangs)
     }
 
     /// The view all rules work on, with everything under way as restrictions.

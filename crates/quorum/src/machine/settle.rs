@@ -167,7 +167,7 @@ impl Quorum {
             raise(Alarm::TieAt(node), true);
         }
         raise(Alarm::ClockDrift, self.peer.drifts());
-        raise(Alarm::RegisterFailed, self.failed.is_some());
+        raise(Alarm::RegisterFailed, self.register_failed());
         raise(Alarm::PeerUnfenced, has_peer && !self.peer_watchdog);
         raise(Alarm::Conflict, self.conflict);
         alarms

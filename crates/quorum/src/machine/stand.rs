@@ -12,7 +12,7 @@ impl Quorum {
         if !base.exists() {
             return Standing::NotSetUp;
         }
-        if self.failed.is_some() {
+        if self.register_failed() {
             return Standing::RegisterFailed;
         }
         if !base.members.has(self.setup.me) {

@@ -83,7 +83,7 @@ impl Quorum {
         }
         let token = self.number();
         out.push(Action::Persist { token, record: next.clone() });
-        self.write = Some(Write { token, next, then });
+        self.write = Some(Write { token, begun: self.now, next, then });
     }
 
     pub(super) fn on_persisted(&mut self, token: u64, out: &mut Vec<Action>) {
@@ -123,7 +123,7 @@ impl Quorum {
         self.not_before = self.now;
         if base.members != old.members {
             self.clean = Clean::No;
-            self.stuck_at = None;
+            self.stuck = None;
         }
         if base.members == Members::Both && self.is_peer_store(self.admitted.unwrap_or(0)) {
             self.admitted = None;

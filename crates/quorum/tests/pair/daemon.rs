@@ -141,6 +141,9 @@ impl Pair {
             }
             Action::Persist { token, record } => {
                 let delay = MS + self.dice.below(4 * MS);
+                if self.nodes[node.index()].disk.hangs {
+                    return;
+                }
                 let broken = self.nodes[node.index()].disk.broken;
                 let outcome = if broken { Incoming::PersistFailed(token) } else { Incoming::Persisted(token, record) };
                 self.put_in(node, delay, outcome);

@@ -18,6 +18,8 @@ pub struct Disk {
     pub data: [WriteId; VMS],
     /// The next writes of the register fail.
     pub broken: bool,
+    /// The next writes of the register never end.
+    pub hangs: bool,
 }
 
 /// One machine.
@@ -56,7 +58,7 @@ impl Machine {
     pub fn new(id: NodeId, record: Record) -> Machine {
         Machine {
             id,
-            disk: Disk { record, owner: [NodeId::A, NodeId::B], data: [(0, 0); VMS], broken: false },
+            disk: Disk { record, owner: [NodeId::A, NodeId::B], data: [(0, 0); VMS], broken: false, hangs: false },
             up: false,
             life: 0,
             boots: 0,
