@@ -38,6 +38,8 @@ pub struct FlushMark {
 pub struct Oracle {
     cells: BTreeMap<(VolumeId, u64), Cell>,
     values: Value,
+    /// Values that stand for discards: they read as zeros.
+    discards: BTreeSet<Value>,
 }
 
 /// A block filled with a value.
@@ -55,8 +57,20 @@ pub fn value_of(block: &[u8]) -> Result<Value, String> {
     }
 }
 
+/// What a block with this value reads as.
+fn shown(discards: &BTreeSet<Value>, value: Value) -> Value {
+    if discards.contains(&value) { 0 } else { value }
+}
+
 impl Oracle {
-    /// A write (or, with `discard`, a discard) of `count` blocks begins: the data to write, and its value.
+    /// A discard of `count` blocks begins: its value, for [`Oracle::acknowledge`].
+    pub fn issue_discard(&mut self, volume: VolumeId, block: u64, count: u64) -> Value {
+        let (value, _) = self.issue(volume, block, count);
+        self.discards.insert(value);
+        value
+    }
+
+    /// A write of `count` blocks begins: its value and the data to write.
     pub fn issue(&mut self, volume: VolumeId, block: u64, count: u64) -> (Value, Bytes) {
         self.values += 1;
         let value = self.values;
@@ -123,8 +137,10 @@ impl Oracle {
         for (i, bytes) in data.chunks(BLOCK).enumerate() {
             let block = block + i as u64;
             let value = value_of(bytes)?;
+            let discards = &self.discards;
             let cell = self.cells.entry((volume, block)).or_default();
-            if !cell.now.contains(&value) {
+            let seen: BTreeSet<Value> = cell.now.iter().copied().filter(|v| shown(discards, *v) == value).collect();
+            if seen.is_empty() {
                 return Err(format!(
                     "volume {volume} block {block} reads as {value}, allowed: {:?}, open: {:?}",
                     cell.now, cell.open
@@ -132,7 +148,7 @@ impl Oracle {
             }
             if cell.open.is_empty() {
                 // What was seen once must not un-happen.
-                cell.now = BTreeSet::from([value]);
+                cell.now = seen;
             }
         }
         Ok(())
@@ -140,7 +156,9 @@ impl Oracle {
 
     /// Whether a block may hold this value, without having been read by a guest.
     pub fn allows(&self, volume: VolumeId, block: u64, value: Value) -> bool {
-        self.cells.get(&(volume, block)).map_or(value == 0, |cell| cell.now.contains(&value))
+        self.cells
+            .get(&(volume, block))
+            .map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
     }
 
     /// Every block ever written.

@@ -301,9 +301,14 @@ impl Pair {
                 if self.oracle.is_open(volume, block, count) || self.nodes[self.home(volume)].mirror.is_none() {
                     return;
                 }
-                let (value, data) = self.oracle.issue(volume, block, count);
-                let request = Request::Write { volume, block, count, value };
-                self.request(volume, GuestOp::Write { block, data }, request);
+                let (value, op) = if matches!(step, Step::Discard { .. }) {
+                    let value = self.oracle.issue_discard(volume, block, count);
+                    (value, GuestOp::Discard { block, count })
+                } else {
+                    let (value, data) = self.oracle.issue(volume, block, count);
+                    (value, GuestOp::Write { block, data })
+                };
+                self.request(volume, op, Request::Write { volume, block, count, value });
             }
             Step::Read { volume, block, count } => {
                 let volume = VOLUMES[volume];

@@ -1,0 +1,161 @@
+//! Guests: each VM writes, reads and flushes its volume and remembers what it was told.
+
+use crate::machine::VMS;
+use crate::world::{Due, Job, World};
+use bytes::Bytes;
+use dyad_mirror::oracle::{FlushMark, Value};
+use dyad_mirror::{GuestError, GuestOp, RequestId, VolumeId};
+use dyad_quorum::MS;
+
+/// Blocks of a guest's volume: 24 extents.
+pub const BLOCKS: u64 = 24 * 16 - 5;
+/// Requests a guest keeps open.
+const DEPTH: usize = 6;
+
+/// What a guest asked.
+#[derive(Debug, Clone)]
+pub enum Request {
+    Write { block: u64, count: u64, value: Value, data: Bytes },
+    Discard { block: u64, count: u64, value: Value },
+    Read { block: u64, count: u64 },
+    Flush(FlushMark),
+}
+
+/// What it was answered.
+pub type Reply = Result<dyad_mirror::Reply, GuestError>;
+
+impl Request {
+    pub fn op(&self) -> GuestOp {
+        match self {
+            Self::Write { block, data, .. } => GuestOp::Write { block: *block, data: data.clone() },
+            Self::Discard { block, count, .. } => GuestOp::Discard { block: *block, count: *count },
+            Self::Read { block, count } => GuestOp::Read { block: *block, count: *count },
+            Self::Flush(_) => GuestOp::Flush,
+        }
+    }
+}
+
+/// The volume of a VM.
+pub fn volume(vm: usize) -> VolumeId {
+    vm as VolumeId + 1
+}
+
+impl World {
+    /// The guest gets to think: perhaps it asks for something.
+    pub(crate) fn guest_thinks(&mut self, vm: usize) {
+        let pause = self.dice.within(MS, 25 * MS);
+        self.put(pause, Due::Guest(vm));
+        if self.quiet {
+            return;
+        }
+        let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm)) else { return };
+        if self.nodes[node].vms[vm].open.len() >= DEPTH {
+            return;
+        }
+        let Some(request) = self.invent(vm) else { return };
+        self.next_request += 1;
+        let req = self.next_request;
+        self.nodes[node].vms[vm].open.insert(req, request);
+        self.submit(node, vm, req);
+    }
+
+    fn invent(&mut self, vm: usize) -> Option<Request> {
+        let volume = volume(vm);
+        // Half of all requests go to a few blocks, so that they meet.
+        let reach = if self.dice.chance(500) { 40 } else { BLOCKS };
+        let block = self.dice.below(reach);
+        let count = if self.dice.chance(700) { 1 } else { self.dice.within(1, 40) };
+        let count = count.min(BLOCKS - block);
+        Some(match self.dice.below(100) {
+            0..48 => {
+                if self.oracle.is_open(volume, block, count) {
+                    return None;
+                }
+                let (value, data) = self.oracle.issue(volume, block, count);
+                Request::Write { block, count, value, data }
+            }
+            48..52 => {
+                if self.oracle.is_open(volume, block, count) {
+                    return None;
+                }
+                let value = self.oracle.issue_discard(volume, block, count);
+                Request::Discard { block, count, value }
+            }
+            52..92 => Request::Read { block, count },
+            _ => Request::Flush(self.oracle.flush_begins(volume)),
+        })
+    }
+
+    /// Puts a request before the daemon, if it runs; a restarted one finds it in the shared memory.
+    pub(crate) fn submit(&mut self, node: usize, vm: usize, req: RequestId) {
+        if self.nodes[node].core.is_some() {
+            let delay = self.dice.within(2_000, 60_000);
+            self.job(node, delay, Job::Guest(vm, req));
+        }
+    }
+
+    /// A started daemon gets everything that is open.
+    pub(crate) fn resubmit(&mut self, node: usize) {
+        for vm in 0..VMS {
+            let open: Vec<RequestId> = self.nodes[node].vms[vm].open.keys().copied().collect();
+            for req in open {
+                self.submit(node, vm, req);
+            }
+        }
+    }
+
+    /// The daemon answers; a frozen guest sees it when it is thawed.
+    pub(crate) fn answer_guest(&mut self, node: usize, vm: usize, req: RequestId, reply: Reply) {
+        let machine = &mut self.nodes[node];
+        if !machine.vms[vm].open.contains_key(&req) {
+            return;
+        }
+        if machine.frozen {
+            machine.vms[vm].answers.push((req, reply));
+        } else {
+            self.guest_sees(node, vm, req, reply);
+        }
+    }
+
+    fn guest_sees(&mut self, node: usize, vm: usize, req: RequestId, reply: Reply) {
+        let Some(request) = self.nodes[node].vms[vm].open.remove(&req) else { return };
+        self.count(match &request {
+            Request::Write { .. } => "writes",
+            Request::Discard { .. } => "discards",
+            Request::Read { .. } => "reads",
+            Request::Flush(_) => "flushes",
+        });
+        let volume = volume(vm);
+        match (request, reply) {
+            (Request::Write { block, count, value, .. } | Request::Discard { block, count, value }, Ok(_)) => {
+                self.oracle.acknowledge(volume, block, count, value);
+            }
+            (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
+            (Request::Read { block, .. }, Ok(dyad_mirror::Reply::Data(data))) => {
+                if let Err(wrong) = self.oracle.read(volume, block, &data) {
+                    self.violate(wrong);
+                }
+            }
+            (request, reply) => {
+                let text = format!("VM {vm} on node {node}: {:?} was answered {reply:?}", request.op().span());
+                self.violate(text);
+            }
+        }
+    }
+
+    pub(crate) fn thaw(&mut self, node: usize) {
+        self.nodes[node].frozen = false;
+        for vm in 0..VMS {
+            for (req, reply) in std::mem::take(&mut self.nodes[node].vms[vm].answers) {
+                self.guest_sees(node, vm, req, reply);
+            }
+        }
+    }
+
+    /// A VM's process ends.
+    pub(crate) fn end_vm(&mut self, node: usize, vm: usize) {
+        if std::mem::take(&mut self.nodes[node].vms[vm]).runs {
+            self.oracle.guest_died(volume(vm));
+        }
+    }
+}

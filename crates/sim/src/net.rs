@@ -1,0 +1,145 @@
+//! The network: datagrams that may be lost, late or doubled; one ordered session between the daemons; the witness.
+
+use crate::world::{Due, Job, World};
+use dyad_mirror::{Event, PeerMessage};
+use dyad_quorum::{Datagram, MS, SEC, Time, WitnessAsk, WitnessReply, acceptor};
+use std::collections::VecDeque;
+
+/// How long a session bears silence.
+const SESSION_PATIENCE: Time = 2 * SEC;
+
+/// The peer link.
+#[derive(Debug, Default)]
+pub struct Net {
+    /// By sender: nothing arrives.
+    pub cut: [bool; 2],
+    /// Datagrams of a thousand.
+    pub loss: u64,
+    pub double: u64,
+    /// The longest delay on top of 0.1 ms.
+    pub jitter: Time,
+    session: u64,
+    /// By end: the session it believes in.
+    ends: [Option<u64>; 2],
+    /// By receiver: sent and not delivered, in order.
+    lines: [VecDeque<PeerMessage>; 2],
+    /// By receiver: when the newest message arrives.
+    last: [Time; 2],
+    stalled: Option<Time>,
+}
+
+impl World {
+    fn delay(&mut self) -> Time {
+        100_000 + self.dice.below(self.net.jitter.max(MS))
+    }
+
+    pub(crate) fn send_datagram(&mut self, from: usize, datagram: Datagram) {
+        let copies = if self.dice.chance(self.net.double) { 2 } else { 1 };
+        for _ in 0..copies {
+            if !self.net.cut[from] && !self.dice.chance(self.net.loss) {
+                let delay = self.delay();
+                self.put(delay, Due::Datagram { to: 1 - from, datagram: datagram.clone() });
+            }
+        }
+    }
+
+    pub(crate) fn send_message(&mut self, from: usize, message: PeerMessage) {
+        let Some(session) = self.net.ends[from] else { return };
+        if self.net.ends[1 - from] != Some(session) {
+            return;
+        }
+        let to = 1 - from;
+        let now = self.now;
+        let delay = self.delay() / 4;
+        self.net.lines[to].push_back(message);
+        self.net.last[to] = self.net.last[to].max(now + delay) + 1;
+        let delay = self.net.last[to] - now;
+        self.put(delay, Due::Message { session, to });
+    }
+
+    /// The oldest message of the line arrives, unless the link is cut: then it waits for a retransmission.
+    pub(crate) fn message_arrives(&mut self, session: u64, to: usize) {
+        if self.net.ends[to] != Some(session) {
+            return;
+        }
+        if self.net.cut != [false; 2] {
+            return self.put(50 * MS, Due::Message { session, to });
+        }
+        let Some(message) = self.net.lines[to].pop_front() else { return };
+        self.job(to, 0, Job::Peer(session, message));
+    }
+
+    /// Every 100 ms: sessions that stand still break, new ones are tried.
+    pub(crate) fn session_tick(&mut self) {
+        self.put(100 * MS, Due::Session);
+        let open = self.net.cut == [false; 2];
+        let cores = self.nodes.iter().all(|node| node.core.is_some());
+        if open {
+            self.net.stalled = None;
+        } else if self.net.stalled.is_none() {
+            self.net.stalled = Some(self.now);
+        }
+        let timed_out = self.net.stalled.is_some_and(|since| self.now >= since + SESSION_PATIENCE);
+        for node in 0..2 {
+            let half_open = self.net.ends[node].is_some() && self.net.ends[1 - node] != self.net.ends[node];
+            // An end hears of the other's end at once while the link is open, else when it loses patience.
+            if self.net.ends[node].is_some() && (timed_out || (half_open && open)) {
+                self.end_session(node);
+            }
+        }
+        if open && cores && self.net.ends == [None; 2] && self.dice.chance(400) {
+            self.net.session += 1;
+            let session = self.net.session;
+            self.net.ends = [Some(session); 2];
+            self.net.lines = Default::default();
+            for node in 0..2 {
+                let delay = self.delay();
+                self.net.last[node] = self.now + delay;
+                self.job(node, delay, Job::SessionUp(session));
+            }
+            self.count("sessions");
+        }
+    }
+
+    fn end_session(&mut self, node: usize) {
+        if let Some(session) = self.net.ends[node].take() {
+            self.net.lines[node].clear();
+            let delay = self.delay();
+            self.job(node, delay, Job::SessionDown(session));
+        }
+    }
+
+    /// The daemon closes its end.
+    pub(crate) fn disconnect(&mut self, node: usize) {
+        self.net.ends[node] = None;
+        self.net.lines[node].clear();
+    }
+
+    pub(crate) fn session_up(&mut self, node: usize, session: u64) {
+        if self.net.ends[node] == Some(session) {
+            self.mirror(node, Event::PeerUp { session });
+            self.reload(node);
+        }
+    }
+
+    pub(crate) fn tell_peer_document(&mut self, node: usize) {
+        if self.net.ends[node].is_some() && self.net.ends[node] == self.net.ends[1 - node] {
+            let delay = self.delay();
+            self.job(1 - node, delay, Job::DocumentChanged);
+        }
+    }
+
+    /// An ask reaches the witness; the answer goes back.
+    pub(crate) fn ask_witness(&mut self, node: usize, life: u64, id: u64, ask: &WitnessAsk) {
+        let half = self.witness_rtt / 2;
+        let reply = if self.witness_up && self.reach[node] {
+            let answer = acceptor::answer(&mut self.witness, ask);
+            // Stored at once; losing the answer is the network's part.
+            if self.dice.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+        } else {
+            WitnessReply::Unreachable
+        };
+        let job = Job::Quorum(dyad_quorum::Event::Witness { id, reply });
+        self.put(half, Due::Node { node, life, job });
+    }
+}

@@ -1,0 +1,456 @@
+//! The owner's thread of one node: mirror, document, who writes what, which VM may run. Follows `dyad-core`'s owner.
+
+use crate::conductor::News;
+use crate::guests::volume;
+use crate::machine::VMS;
+use crate::options::Sabotage;
+use crate::world::{Due, Job, World};
+use bytes::Bytes;
+use dyad_mirror::{Action, BLOCK, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeChange, VolumeId, Writer};
+use dyad_quorum::{self as quorum, Config, MS, Members, NodeId};
+use dyad_replica::{Readmission, view};
+use std::collections::BTreeMap;
+
+/// Requests of the daemon itself have names from here.
+const OWN: RequestId = 1 << 48;
+
+/// The replicated document: where each VM belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Document {
+    pub generation: u64,
+    pub home: [NodeId; VMS],
+}
+
+impl Document {
+    fn encode(self) -> Bytes {
+        let mut block = vec![0; BLOCK];
+        block[..8].copy_from_slice(&self.generation.to_le_bytes());
+        for (vm, home) in self.home.iter().enumerate() {
+            block[8 + vm] = home.index() as u8;
+        }
+        Bytes::from(block)
+    }
+
+    fn decode(block: &[u8]) -> Option<Self> {
+        let generation = u64::from_le_bytes(block[..8].try_into().ok()?);
+        let home = |at: usize| if block[at] == 0 { NodeId::A } else { NodeId::B };
+        (generation > 0).then(|| Self { generation, home: [home(8), home(9)] })
+    }
+}
+
+/// What an own request is for.
+#[derive(Debug, Clone)]
+enum Own {
+    Read,
+    Write(Document),
+    Flush(Document),
+    Create,
+}
+
+/// What the owner's thread keeps.
+pub struct Owner {
+    pub mirror: Mirror,
+    config: Config,
+    acks: Members,
+    readmission: Readmission,
+    pub document: Option<Document>,
+    own: BTreeMap<RequestId, Own>,
+    next_own: RequestId,
+    guests: BTreeMap<RequestId, usize>,
+    writers: [Writer; VMS + 1],
+    pub permits: [bool; VMS],
+    serving: bool,
+    peer_vms_allowed: bool,
+    vms_known: bool,
+    held: bool,
+    /// A VM is moved on an administrator's word.
+    pub moving: Option<(usize, NodeId)>,
+}
+
+impl Owner {
+    pub fn new(mirror: Mirror, config: Config, vms_known: bool) -> Self {
+        Self {
+            mirror,
+            acks: config.members,
+            config,
+            readmission: Readmission::default(),
+            document: None,
+            own: BTreeMap::new(),
+            next_own: OWN,
+            guests: BTreeMap::new(),
+            writers: [Writer::Nobody; VMS + 1],
+            permits: [false; VMS],
+            serving: false,
+            peer_vms_allowed: false,
+            vms_known,
+            held: true,
+            moving: None,
+        }
+    }
+
+    pub fn idle(&self) -> bool {
+        self.own.is_empty() && self.guests.is_empty() && self.mirror.open_requests() == 0
+    }
+}
+
+impl World {
+    fn owner(&mut self, node: usize) -> Option<&mut Owner> {
+        self.nodes[node].core.as_mut().map(|core| &mut core.owner)
+    }
+
+    pub(crate) fn start_owner(&mut self, node: usize) {
+        self.announce(node);
+        self.mirror(node, Event::Hold);
+        self.job(node, 1000, Job::OwnerTick);
+    }
+
+    /// Feeds the mirror and carries out what it asks for.
+    pub(crate) fn mirror(&mut self, node: usize, event: Event) {
+        let clock = self.nodes[node].clock(self.now);
+        let mut actions = Vec::new();
+        let Some(owner) = self.owner(node) else { return };
+        let before = owner.mirror.phase();
+        owner.mirror.handle(clock, event, &mut actions);
+        let after = owner.mirror.phase();
+        if before != after {
+            self.note(node, format!("mirror {before:?} -> {after:?}"));
+        }
+        for action in actions {
+            self.act(node, action);
+        }
+        self.update_complete();
+    }
+
+    fn act(&mut self, node: usize, action: Action) {
+        match action {
+            Action::Store { op, command } => self.store_command(node, op, command),
+            Action::Send(message) => self.send_message(node, message),
+            Action::Complete { req, result } => self.completed(node, req, result),
+            Action::Disconnect(reason) => {
+                self.note(node, format!("disconnect: {reason}"));
+                if matches!(reason, Reason::Hole | Reason::Protocol | Reason::TwoWriters) {
+                    self.violate(format!("node {node} ended its session: {reason}"));
+                }
+                self.disconnect(node);
+            }
+            Action::PeerStuck => {
+                self.count("peer stuck");
+                self.tell_conductor(node, quorum::Event::PeerStuck);
+            }
+            Action::PeerClean => {
+                self.count("resyncs");
+                self.note(node, "the peer is clean".into());
+                if let Some(owner) = self.owner(node) {
+                    owner.readmission.told(true);
+                }
+                self.tell_conductor(node, quorum::Event::PeerClean);
+            }
+            Action::PeerDirty => {
+                self.note(node, "the peer is dirty".into());
+                if let Some(owner) = self.owner(node) {
+                    owner.readmission.told(false);
+                }
+                self.tell_conductor(node, quorum::Event::PeerDirty);
+            }
+            Action::Unwell { error } => self.violate(format!("node {node} is unwell: {error}")),
+            Action::Lost { volume, extent } => {
+                self.violate(format!("node {node} calls extent {extent} of volume {volume} lost"));
+            }
+            Action::Healed { .. } => self.count("heals"),
+            Action::VolumesChanged => self.reload(node),
+            Action::Progress(progress) => {
+                if progress.left == 0 {
+                    let copied = progress.copied;
+                    *self.outcome.events.entry("bytes copied").or_default() += copied;
+                }
+            }
+            Action::NewerEpoch(_) | Action::Drained { .. } | Action::Full { .. } => {}
+        }
+    }
+
+    fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::Reply) {
+        let Some(owner) = self.owner(node) else { return };
+        if let Some(vm) = owner.guests.remove(&req) {
+            let delay = self.dice.within(1_000, 40_000);
+            return self.job(node, delay, Job::Answer(vm, req, result));
+        }
+        let Some(own) = owner.own.remove(&req) else { return };
+        match (own, result) {
+            (Own::Read, Ok(Reply::Data(data))) => {
+                if let Some(document) = Document::decode(&data) {
+                    self.publish(node, document);
+                }
+            }
+            (Own::Write(document), Ok(_)) => self.own_request(node, GuestOp::Flush, Own::Flush(document)),
+            (Own::Flush(document), Ok(_)) => {
+                self.publish(node, document);
+                self.tell_peer_document(node);
+            }
+            // Cut off by a change of membership; asked again when there is reason.
+            _ => {}
+        }
+        self.settle_owner(node);
+    }
+
+    fn publish(&mut self, node: usize, document: Document) {
+        let me = self.nodes[node].id;
+        let Some(owner) = self.owner(node) else { return };
+        if owner.config.members.has(me) && owner.document.is_none_or(|old| old.generation < document.generation) {
+            owner.document = Some(document);
+            owner.moving = None;
+            self.note(node, format!("document {document:?}"));
+        }
+    }
+
+    fn own_request(&mut self, node: usize, op: GuestOp, own: Own) {
+        let Some(owner) = self.owner(node) else { return };
+        owner.next_own += 1;
+        let req = owner.next_own;
+        owner.own.insert(req, own);
+        self.mirror(node, Event::Guest { req, volume: 0, op });
+    }
+
+    /// Reads the document: as its writer, or from the follower's copy.
+    pub(crate) fn reload(&mut self, node: usize) {
+        let me = self.nodes[node].id;
+        let Some(owner) = self.owner(node) else { return };
+        let member = owner.config.exists() && owner.config.members.has(me);
+        if !member || owner.own.values().any(|own| matches!(own, Own::Read)) {
+            return;
+        }
+        let lead = owner.config.lead == me;
+        let (block, count) = (0, 1);
+        let op = if lead { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } };
+        self.own_request(node, op, Own::Read);
+    }
+
+    pub(crate) fn news(&mut self, node: usize, news: News) {
+        let me = self.nodes[node].id;
+        let stale = self.options.sabotage == Some(Sabotage::StaleDocument);
+        let Some(owner) = self.owner(node) else { return };
+        match news {
+            News::Config(config) => {
+                if config.members != Members::only(me) {
+                    owner.peer_vms_allowed = false;
+                }
+                if !config.members.has(me) {
+                    owner.serving = false;
+                    if !stale {
+                        // It may change while this node is away, and must be read again before it counts.
+                        owner.document = None;
+                    }
+                }
+                owner.config = config;
+                self.announce(node);
+                self.reload(node);
+            }
+            News::Acks(set, handled) => {
+                owner.acks = set;
+                self.announce(node);
+                let Some(owner) = self.owner(node) else { return };
+                if owner.readmission.demand(set, handled) {
+                    self.tell_conductor(node, quorum::Event::AckPeer);
+                }
+            }
+            News::Hold => self.hold(node, true),
+            News::Killing => owner.serving = false,
+            News::PeerVmsAllowed => owner.peer_vms_allowed = true,
+            News::MayRun(may_run) => {
+                if may_run && owner.config.members.has(me) {
+                    owner.serving = true;
+                }
+                self.hold(node, !may_run);
+            }
+        }
+        self.settle_owner(node);
+    }
+
+    fn hold(&mut self, node: usize, hold: bool) {
+        if self.options.sabotage == Some(Sabotage::NoFreeze) && hold {
+            return;
+        }
+        let Some(owner) = self.owner(node) else { return };
+        if owner.held != hold {
+            owner.held = hold;
+            self.mirror(node, if hold { Event::Hold } else { Event::Resume });
+        }
+    }
+
+    fn announce(&mut self, node: usize) {
+        let me = self.nodes[node].id;
+        let Some(owner) = self.owner(node) else { return };
+        if owner.config.exists() {
+            let view = view(&owner.config, owner.acks, me);
+            self.settle_writers(node);
+            self.mirror(node, Event::View(view));
+        }
+    }
+
+    fn settle_writers(&mut self, node: usize) {
+        let me = self.nodes[node].id;
+        for index in 0..=VMS {
+            let Some(owner) = self.owner(node) else { return };
+            let home = match index.checked_sub(1) {
+                None => Some(owner.config.lead),
+                Some(vm) => owner.document.map(|document| document.home[vm]),
+            };
+            let writer = match home {
+                Some(home) if owner.config.members.has(home) => {
+                    if home == me {
+                        Writer::Me
+                    } else {
+                        Writer::Peer
+                    }
+                }
+                _ => Writer::Nobody,
+            };
+            let before = std::mem::replace(&mut owner.writers[index], writer);
+            if before == writer {
+                continue;
+            }
+            let volume = index as VolumeId;
+            if before == Writer::Me {
+                self.mirror(node, Event::Close { volume });
+            }
+            self.mirror(node, Event::Writer { volume, writer });
+        }
+    }
+
+    /// Re-establishes what must follow from the state.
+    pub(crate) fn settle_owner(&mut self, node: usize) {
+        self.settle_writers(node);
+        self.settle_permits(node);
+        self.rehome(node);
+    }
+
+    fn settle_permits(&mut self, node: usize) {
+        let me = self.nodes[node].id;
+        let populated = self.nodes[node].has_vms();
+        let boot = self.nodes[node].boots;
+        let Some(owner) = self.owner(node) else { return };
+        let volumes: Vec<VolumeId> = owner.mirror.volumes().iter().map(|info| info.id).collect();
+        let mut started = Vec::new();
+        for vm in 0..VMS {
+            let home = owner.document.is_some_and(|document| document.home[vm] == me);
+            let moving = owner.moving.is_some_and(|(moved, _)| moved == vm);
+            let permit = owner.serving && home && !moving && volumes.contains(&volume(vm));
+            if permit && !owner.permits[vm] {
+                started.push(vm);
+            }
+            owner.permits[vm] = permit;
+        }
+        let vms = populated || owner.permits.contains(&true);
+        if vms != owner.vms_known {
+            owner.vms_known = vms;
+            self.tell_conductor(node, quorum::Event::VmsRunning(vms));
+        }
+        for vm in started {
+            self.put(50 * MS, Due::StartVm { node, boot, vm });
+        }
+    }
+
+    /// The supervisor of a node looks whether it may start a VM.
+    pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: usize) {
+        let machine = &mut self.nodes[node];
+        if !machine.up || machine.boots != boot {
+            return;
+        }
+        let permitted = machine.core.as_ref().is_some_and(|core| core.owner.permits[vm]) && !machine.stopped;
+        if permitted && !machine.vms[vm].runs {
+            machine.vms[vm].runs = true;
+            self.count("VM starts");
+            self.note(node, format!("VM {vm} starts"));
+        }
+    }
+
+    /// The peer surely runs nothing: what was its is ours. And an administrator's move.
+    fn rehome(&mut self, node: usize) {
+        let me = self.nodes[node].id;
+        let Some(owner) = self.owner(node) else { return };
+        let Some(document) = owner.document else { return };
+        let leads = owner.config.lead == me && owner.config.members.has(me);
+        let busy = owner.own.values().any(|own| matches!(own, Own::Write(_) | Own::Flush(_)));
+        if !leads || busy {
+            return;
+        }
+        let mut home = document.home;
+        if owner.peer_vms_allowed && owner.config.members == Members::only(me) {
+            home = [me; VMS];
+        } else if let Some((vm, to)) = owner.moving
+            && owner.config.members == Members::Both
+        {
+            home[vm] = to;
+        }
+        if home != document.home {
+            let next = Document { generation: document.generation + 1, home };
+            self.own_request(node, GuestOp::Write { block: 0, data: next.encode() }, Own::Write(next));
+        }
+    }
+
+    pub(crate) fn owner_tick(&mut self, node: usize) {
+        self.job(node, 100 * MS, Job::OwnerTick);
+        self.mirror(node, Event::Tick);
+        if self.owner(node).is_some_and(|owner| owner.document.is_none()) {
+            self.reload(node);
+        }
+        self.settle_owner(node);
+        // A VM that is permitted and does not run is started, also after a crash of its start.
+        for vm in 0..VMS {
+            let boot = self.nodes[node].boots;
+            let permitted = self.owner(node).is_some_and(|owner| owner.permits[vm]);
+            if permitted && !self.nodes[node].vms[vm].runs {
+                self.put(60 * MS, Due::StartVm { node, boot, vm });
+            }
+        }
+    }
+
+    /// A guest's request reaches the daemon.
+    pub(crate) fn take_request(&mut self, node: usize, vm: usize, req: RequestId) {
+        let Some(request) = self.nodes[node].vms[vm].open.get(&req) else { return };
+        let op = request.op();
+        let Some(owner) = self.owner(node) else { return };
+        if owner.guests.insert(req, vm).is_none() {
+            self.mirror(node, Event::Guest { req, volume: volume(vm), op });
+        }
+    }
+
+    /// The founding node makes the volumes and the first document.
+    pub(crate) fn found(&mut self, node: usize) {
+        let sizes = [4096 * 16, crate::guests::BLOCKS * BLOCK as u64, crate::guests::BLOCKS * BLOCK as u64];
+        for (id, size) in sizes.into_iter().enumerate() {
+            let Some(owner) = self.owner(node) else { return };
+            owner.next_own += 1;
+            let req = owner.next_own;
+            owner.own.insert(req, Own::Create);
+            self.mirror(node, Event::Volume { req, change: VolumeChange::Create { id: id as VolumeId, size } });
+        }
+        self.run(dyad_quorum::SEC);
+        let me = self.nodes[node].id;
+        let first = Document { generation: 1, home: [me; VMS] };
+        self.own_request(node, GuestOp::Write { block: 0, data: first.encode() }, Own::Write(first));
+    }
+
+    /// An administrator moves a VM: it is shut down, then the document changes.
+    pub(crate) fn move_vm(&mut self, vm: usize, to: NodeId) {
+        let lead = (0..2).find(|&node| {
+            let me = self.nodes[node].id;
+            self.owner(node).is_some_and(|o| o.config.lead == me && o.config.members == Members::Both)
+        });
+        let Some(lead) = lead else { return };
+        let known = self.owner(lead).and_then(|owner| owner.document);
+        if known.is_none_or(|document| document.home[vm] == to) || !self.steady() {
+            return;
+        }
+        for node in 0..2 {
+            // Shut down, and started again by nobody before the document says where.
+            self.end_vm(node, vm);
+            if let Some(owner) = self.owner(node) {
+                owner.moving = Some((vm, to));
+                owner.permits[vm] = false;
+            }
+            self.mirror(node, Event::Close { volume: volume(vm) });
+        }
+        self.count("moves");
+        self.settle_owner(lead);
+    }
+}

@@ -1,0 +1,387 @@
+//! The world: time, the queue of what is to happen, both machines, the witness, the network.
+
+use crate::conductor::{News, Order, WATCHDOG};
+use crate::dice::Dice;
+use crate::guests::Reply;
+use crate::machine::{Core, Machine, VMS, Vm};
+use crate::net::Net;
+use crate::options::{Options, Outcome, Sabotage};
+use crate::owner::Owner;
+use crate::store;
+use dyad_mirror::oracle::Oracle;
+use dyad_mirror::{Event, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
+use dyad_pool::PoolDisk;
+use dyad_pool::sim::SimDisk;
+use dyad_quorum::mutants::Mutants;
+use dyad_quorum::{
+    Config, Datagram, MS, NodeId, Quorum, Record, SEC, Seat, Setup, Time, Timing, WitnessAsk, WitnessId,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub const PAIR: u128 = 0xD1AD;
+const WITNESS: WitnessId = WitnessId(77);
+
+/// Something a node's daemon is to do.
+#[derive(Debug, Clone)]
+pub enum Job {
+    Wake,
+    Quorum(dyad_quorum::Event),
+    Persisted(u64, Record),
+    News(News),
+    Enforce(Order),
+    OwnerTick,
+    Guest(usize, RequestId),
+    Answer(usize, RequestId, Reply),
+    Peer(u64, PeerMessage),
+    SessionUp(u64),
+    SessionDown(u64),
+    DocumentChanged,
+    StoreWork,
+    Stored(StoreOp, Result<StoreOutput, StoreError>),
+    Synced,
+    Moved,
+}
+
+/// Something that is to happen.
+#[derive(Debug, Clone)]
+pub enum Due {
+    /// For the daemon of this life.
+    Node {
+        node: usize,
+        life: u64,
+        job: Job,
+    },
+    Datagram {
+        to: usize,
+        datagram: Datagram,
+    },
+    Message {
+        session: u64,
+        to: usize,
+    },
+    Session,
+    AskWitness {
+        node: usize,
+        life: u64,
+        id: u64,
+        ask: WitnessAsk,
+    },
+    WitnessBack,
+    Mend,
+    PowerOn(usize),
+    StartCore {
+        node: usize,
+        boot: u64,
+    },
+    Continue(usize),
+    Watchdog {
+        node: usize,
+        boot: u64,
+    },
+    Guest(usize),
+    StartVm {
+        node: usize,
+        boot: u64,
+        vm: usize,
+    },
+    Fault,
+}
+
+/// Everything.
+pub struct World {
+    pub now: Time,
+    pub dice: Dice,
+    pub options: Options,
+    pub nodes: [Machine; 2],
+    pub net: Net,
+    pub witness: Record,
+    pub witness_up: bool,
+    pub reach: [bool; 2],
+    pub witness_rtt: Time,
+    pub oracle: Oracle,
+    pub chosen: BTreeMap<(u64, u64), Config>,
+    pub outcome: Outcome,
+    pub chaos: bool,
+    /// Guests ask for nothing new.
+    pub quiet: bool,
+    pub next_request: RequestId,
+    queue: BTreeMap<(Time, u64), Due>,
+    number: u64,
+}
+
+impl World {
+    /// Node A founded, node B blank, the witness not enrolled.
+    pub fn new(seed: u64, options: Options, directory: &Path) -> anyhow::Result<Self> {
+        let mut dice = Dice::new(seed);
+        let mut node = |id: NodeId, record: Record| -> anyhow::Result<Machine> {
+            let disk = SimDisk::new(store::DISK, dice.roll());
+            let index = directory.join(id.to_string());
+            std::fs::create_dir_all(&index)?;
+            let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };
+            store::format(plug, PAIR, letter(id))?;
+            Ok(Machine {
+                id,
+                disk,
+                index,
+                record,
+                up: false,
+                boots: 0,
+                boot_at: 0,
+                clock_ppm: dice.below(19_000) as i64 - 9_500,
+                life: 0,
+                core: None,
+                stopped: false,
+                backlog: Vec::new(),
+                vms: [Vm::default(), Vm::default()],
+                frozen: false,
+                watchdog_at: u64::MAX,
+                complete: false,
+            })
+        };
+        let a = node(NodeId::A, Record::first_node(NodeId::A, 101))?;
+        let b = node(NodeId::B, Record::fresh(202))?;
+        Ok(Self {
+            now: SEC,
+            dice,
+            options,
+            nodes: [a, b],
+            net: Net::default(),
+            witness: Record::witness(WITNESS, 303),
+            witness_up: true,
+            reach: [true; 2],
+            witness_rtt: 20 * MS,
+            oracle: Oracle::default(),
+            chosen: BTreeMap::new(),
+            outcome: Outcome { seed, ..Outcome::default() },
+            chaos: false,
+            quiet: true,
+            next_request: 0,
+            queue: BTreeMap::new(),
+            number: 0,
+        })
+    }
+
+    /// From two blank machines to a protected pair with one VM on each.
+    pub fn set_up(&mut self) {
+        self.put(0, Due::Session);
+        (0..VMS).for_each(|vm| self.put(0, Due::Guest(vm)));
+        self.power_on(0);
+        self.power_on(1);
+        self.run(SEC);
+        self.found(0);
+        self.run(2 * SEC);
+        self.tell_conductor(0, dyad_quorum::Event::Admit { incarnation: 202 });
+        self.until("B joins", 60, |world| world.steady());
+        self.tell_conductor(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: 303 });
+        self.until("the tie goes to the witness", 60, |world| {
+            world.steady() && world.nodes.iter().all(|node| node.record.base.tie == Seat::W)
+        });
+        self.until("both VMs run", 30, World::whole);
+        self.move_vm(1, NodeId::B);
+        self.until("one VM runs on each", 30, |world| world.whole() && world.nodes[1].executes(1));
+    }
+
+    pub(crate) fn put(&mut self, delay: Time, due: Due) {
+        self.number += 1;
+        self.queue.insert((self.now + delay, self.number), due);
+    }
+
+    pub(crate) fn job(&mut self, node: usize, delay: Time, job: Job) {
+        let life = self.nodes[node].life;
+        self.put(delay, Due::Node { node, life, job });
+    }
+
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &Due> {
+        self.queue.values()
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.outcome.events.entry(what).or_default() += 1;
+    }
+
+    /// A line of the event log; node 2 is the register.
+    pub(crate) fn note(&mut self, node: usize, text: String) {
+        if self.options.log {
+            let who = ["A", "B", "-"][node];
+            self.outcome.log.push(format!("{:>9.3} {who} {text}", self.now as f64 / 1e9));
+        }
+    }
+
+    pub(crate) fn violate(&mut self, what: String) {
+        self.note(2, format!("VIOLATION {what}"));
+        if self.outcome.violation.is_none() {
+            self.outcome.violation = Some(format!("at {:.3} s: {what}", self.now as f64 / 1e9));
+        }
+    }
+
+    /// Lets this much time pass, or less if a promise is broken.
+    pub fn run(&mut self, length: Time) {
+        let end = self.now + length;
+        while self.step(end) {}
+        self.now = self.now.max(end);
+    }
+
+    /// Lets time pass until `condition` holds; not within `seconds` is a violation.
+    pub fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&World) -> bool) {
+        let end = self.now + seconds * SEC;
+        while self.outcome.violation.is_none() && !condition(self) {
+            if !self.step(end) {
+                let state = self.picture();
+                self.violate(format!("waited {seconds} s in vain: {what}; {state}"));
+            }
+        }
+    }
+
+    fn picture(&self) -> String {
+        self.nodes
+            .iter()
+            .map(|node| {
+                let core = node.core.as_ref().map(|core| {
+                    (core.quorum.standing(), core.owner.mirror.phase(), core.owner.document, core.owner.idle())
+                });
+                let vms: Vec<_> = node.vms.iter().map(|vm| (vm.runs, vm.open.len())).collect();
+                format!("{}: up {} frozen {} vms {vms:?} {core:?}; ", node.id, node.up, node.frozen)
+            })
+            .collect()
+    }
+
+    fn step(&mut self, end: Time) -> bool {
+        if self.outcome.violation.is_some() {
+            return false;
+        }
+        let Some(entry) = self.queue.first_entry() else { return false };
+        if entry.key().0 > end {
+            return false;
+        }
+        let ((at, _), due) = entry.remove_entry();
+        self.now = self.now.max(at);
+        self.fire(due);
+        self.check();
+        true
+    }
+
+    fn fire(&mut self, due: Due) {
+        match due {
+            Due::Node { node, life, job } => {
+                let machine = &mut self.nodes[node];
+                if machine.life != life || machine.core.is_none() {
+                    return;
+                }
+                if machine.stopped && !matches!(job, Job::Enforce(_)) {
+                    machine.backlog.push(job);
+                } else {
+                    self.work(node, job);
+                }
+            }
+            Due::Datagram { to, datagram } => {
+                let event = dyad_quorum::Event::Peer { path: 0, datagram };
+                self.job(to, 0, Job::Quorum(event));
+            }
+            Due::Message { session, to } => self.message_arrives(session, to),
+            Due::Session => self.session_tick(),
+            Due::AskWitness { node, life, id, ask } => self.ask_witness(node, life, id, &ask),
+            Due::WitnessBack => self.witness_back(),
+            Due::Mend => self.mend(),
+            Due::PowerOn(node) => self.power_on(node),
+            Due::StartCore { node, boot } => {
+                if self.nodes[node].up && self.nodes[node].boots == boot && self.nodes[node].core.is_none() {
+                    self.start_core(node);
+                }
+            }
+            Due::Continue(node) => self.continue_core(node),
+            Due::Watchdog { node, boot } => self.watchdog(node, boot),
+            Due::Guest(vm) => self.guest_thinks(vm),
+            Due::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
+            Due::Fault => self.fault(),
+        }
+    }
+
+    pub(crate) fn work(&mut self, node: usize, job: Job) {
+        match job {
+            Job::Wake => self.conduct(node, dyad_quorum::Event::Tick),
+            Job::Quorum(event) => self.conduct(node, event),
+            Job::Persisted(token, record) => {
+                self.nodes[node].record = record;
+                self.conduct(node, dyad_quorum::Event::Persisted { token });
+            }
+            Job::News(news) => self.news(node, news),
+            Job::Enforce(order) => self.enforce(node, order),
+            Job::OwnerTick => self.owner_tick(node),
+            Job::Guest(vm, req) => self.take_request(node, vm, req),
+            Job::Answer(vm, req, reply) => self.answer_guest(node, vm, req, reply),
+            Job::Peer(session, message) => self.mirror(node, Event::Peer { session, message }),
+            Job::SessionUp(session) => self.session_up(node, session),
+            Job::SessionDown(session) => self.mirror(node, Event::PeerDown { session }),
+            Job::DocumentChanged => self.reload(node),
+            Job::StoreWork => self.store_work(node),
+            Job::Stored(op, result) => self.mirror(node, Event::Stored { op, result }),
+            Job::Synced => self.store_synced(node),
+            Job::Moved => self.store_moved(node),
+        }
+    }
+
+    /// The daemon starts: it opens its pool, finds its record and perhaps VMs.
+    pub(crate) fn start_core(&mut self, node: usize) {
+        let mutants = match self.options.sabotage {
+            Some(Sabotage::Quorum(mutant)) => Mutants::plant(mutant),
+            _ => Mutants::NONE,
+        };
+        let now = self.now;
+        let machine = &mut self.nodes[node];
+        machine.life += 1;
+        let clock = machine.clock(now);
+        let plug = PoolDisk {
+            name: machine.id.to_string(),
+            device: Box::new(machine.disk.handle()),
+            index: machine.index.clone(),
+        };
+        let store = match store::open(plug, PAIR, letter(machine.id)) {
+            Ok(store) => store,
+            Err(error) => return self.violate(format!("the pool of node {node} does not open: {error:#}")),
+        };
+        let setup = Setup {
+            me: machine.id,
+            pair: PAIR,
+            boot: machine.boot_id(),
+            paths: 1,
+            timing: Timing { readmit_after: 5 * SEC, ..Timing::standard() },
+            watchdog: true,
+            peer_watchdog: true,
+        };
+        let inventory = dyad_replica::inventory(&store.pool);
+        let mirror = Mirror::new(clock, Tuning::default(), inventory);
+        let found = machine.has_vms();
+        machine.core = Some(Core {
+            quorum: Quorum::sabotaged(setup, machine.record.clone(), clock, mutants),
+            owner: Owner::new(mirror, machine.record.base.clone(), found),
+            store,
+            handled: 0,
+            may_run: false,
+            wake_at: 0,
+            to_owner: now,
+            to_conductor: now,
+            to_enforcer: now,
+        });
+        let boot = machine.boots;
+        if machine.watchdog_at == u64::MAX {
+            machine.watchdog_at = now + WATCHDOG;
+            self.put(WATCHDOG, Due::Watchdog { node, boot });
+        }
+        let thaw = self.nodes[node].frozen;
+        self.conduct(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
+        if thaw && self.nodes[node].core.as_ref().is_some_and(|core| core.may_run) {
+            // The daemon before this one froze them, and this quorum never did: nobody else would thaw them.
+            self.order(node, Order::Thaw);
+        }
+        self.start_owner(node);
+        self.resubmit(node);
+    }
+}
+
+fn letter(id: NodeId) -> u8 {
+    match id {
+        NodeId::A => b'A',
+        NodeId::B => b'B',
+    }
+}
