@@ -3,7 +3,8 @@
 use crate::event::{Event, Inbox};
 use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
-use dyad_mirror::GuestOp;
+use dyad_mirror::{GuestOp, MAX_WRITE};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 /// Bytes of a block.
@@ -77,7 +78,18 @@ impl Backend for VolumeBackend {
     fn submit(&self, request: Request, done: Done) {
         let op = match request {
             Request::Read { offset, len } => GuestOp::Read { block: offset / BLOCK, count: u64::from(len) / BLOCK },
-            Request::Write { offset, data } => GuestOp::Write { block: offset / BLOCK, data },
+            Request::Write { offset, mut data } => {
+                // A guest's largest write, widened to whole blocks, is a little more than the mirror takes at once. Parts
+                // may complete in any order: nothing promises more before the whole write has completed.
+                if data.len() > MAX_WRITE {
+                    let first = data.split_to(MAX_WRITE);
+                    let rest = Request::Write { offset: offset + first.len() as u64, data };
+                    let both = Both::new(done);
+                    self.submit(rest, both.part());
+                    return self.submit(Request::Write { offset, data: first }, both.part());
+                }
+                GuestOp::Write { block: offset / BLOCK, data }
+            }
             Request::Flush => GuestOp::Flush,
             // Both read as zeros afterwards here, which is all that either promises.
             Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
@@ -85,5 +97,63 @@ impl Backend for VolumeBackend {
             }
         };
         self.ask(op, Box::new(move |outcome| done(outcome.map_err(BackendError::Failed))));
+    }
+}
+
+/// Two halves of one request: answered once, when both are done, with the first trouble if there is one.
+struct Both(Arc<Mutex<Halves>>);
+
+struct Halves {
+    left: u8,
+    trouble: Option<BackendError>,
+    done: Option<Done>,
+}
+
+impl Both {
+    fn new(done: Done) -> Self {
+        Self(Arc::new(Mutex::new(Halves { left: 2, trouble: None, done: Some(done) })))
+    }
+
+    fn part(&self) -> Done {
+        let halves = self.0.clone();
+        Box::new(move |outcome| {
+            let mut halves = halves.lock().unwrap_or_else(PoisonError::into_inner);
+            halves.left -= 1;
+            if let Err(trouble) = outcome {
+                halves.trouble.get_or_insert(trouble);
+            }
+            if halves.left == 0
+                && let Some(done) = halves.done.take()
+            {
+                let trouble = halves.trouble.take();
+                drop(halves);
+                done(trouble.map_or_else(|| Ok(Bytes::new()), Err));
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_write_larger_than_the_mirror_takes_is_two_and_answered_once() {
+        let (sender, events) = channel();
+        let volume = VolumeBackend::new(Inbox(sender), 7, 8 << 20);
+        let (answer, answered) = channel();
+        let data = Bytes::from(vec![1; MAX_WRITE + 4096]);
+        volume.submit(Request::Write { offset: 4096, data }, Box::new(move |o| answer.send(o).unwrap()));
+        let mut blocks = Vec::new();
+        for event in events.try_iter() {
+            let Event::Guest { volume: 7, op: GuestOp::Write { block, data }, done } = event else { panic!("a write") };
+            assert!(answered.try_recv().is_err());
+            blocks.push((block, data.len()));
+            done(Ok(Bytes::new()));
+        }
+        blocks.sort_unstable();
+        assert_eq!(blocks, [(1, MAX_WRITE), (257, 4096)]);
+        assert_eq!(answered.try_recv(), Ok(Ok(Bytes::new())));
     }
 }
