@@ -188,7 +188,8 @@ impl NodeHandle {
     /// The node is set up already, or setup runs.
     pub async fn begin(&self, plan: Plan) -> Result<(), ApiError> {
         let (answer, began) = oneshot::channel();
-        self.ask(Ask::Setup { run: Run::new(plan, self.network.clone()), answer })?;
+        let run = Box::new(Run::new(plan, self.network.clone()));
+        self.ask(Ask::Setup { run, answer })?;
         began.await.map_err(|_| stopping())?
     }
 }

@@ -63,7 +63,7 @@ pub(crate) enum Ask {
     /// End a session.
     End { token: String },
     /// Begin this setup.
-    Setup { run: setup::Run, answer: oneshot::Sender<Result<(), ApiError>> },
+    Setup { run: Box<setup::Run>, answer: oneshot::Sender<Result<(), ApiError>> },
     /// End this VM's process now.
     Kill { name: String },
 }
@@ -230,7 +230,7 @@ impl Owner {
         false
     }
 
-    fn begin_setup(&mut self, run: setup::Run) -> Result<(), ApiError> {
+    fn begin_setup(&mut self, run: Box<setup::Run>) -> Result<(), ApiError> {
         let refused = |code, sentence: &str| Err(ApiError::new(409, code, sentence));
         match self.state.status.as_ref().map(|s| &s.phase) {
             None => return Err(ClientError::Cut(std::io::ErrorKind::NotConnected.into()).into()),

@@ -107,24 +107,16 @@ impl Network for Ports {
 
 impl Kept {
     fn plan(&self) -> Plan {
-        let fixed = self.fixed.clone().map(|f| Fixed {
-            address: f.address,
-            prefix: f.prefix,
-            gateway: f.gateway,
-            dns: f.dns,
-        });
+        let fixed =
+            self.fixed.clone().map(|f| Fixed { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
         Plan { management: self.port.clone(), fixed, peer_links: self.peer_links.clone() }
     }
 }
 
 impl From<Wanted> for Kept {
     fn from(wanted: Wanted) -> Self {
-        let fixed = wanted.fixed.map(|f| KeptFixed {
-            address: f.address,
-            prefix: f.prefix,
-            gateway: f.gateway,
-            dns: f.dns,
-        });
+        let fixed =
+            wanted.fixed.map(|f| KeptFixed { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
         Kept { port: wanted.port, fixed, peer_links: wanted.peer_links }
     }
 }

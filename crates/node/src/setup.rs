@@ -199,7 +199,8 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     match core.status().await?.watchdog {
         WatchdogStatus::Armed { proven: true, .. } => Ok(()),
         _ => {
-            let sentence = "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
+            let sentence =
+                "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
             Err(ApiError::new(500, "watchdog", sentence))
         }
     }

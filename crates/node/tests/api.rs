@@ -160,7 +160,11 @@ async fn bad_answers_change_nothing() {
             json!(["/dev/vdd"]),
             "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten here: choose another disk.",
         ),
-        ("pair", json!("Big Office"), "The name \"Big Office\" cannot be used: take 1 to 32 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."),
+        (
+            "pair",
+            json!("Big Office"),
+            "The name \"Big Office\" cannot be used: take 1 to 32 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen.",
+        ),
         ("password", json!("short"), "The password must have 8 to 128 characters and no control characters."),
     ];
     for (key, value, expected) in cases {
@@ -223,15 +227,57 @@ async fn volumes_and_vms_live_and_die() {
     assert_eq!(told.sockets[&1].to_str(), Some("/nowhere/1.sock"));
 
     let cases = [
-        ("POST", "/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 }), 409, "A volume named disk exists already: choose another name."),
-        ("POST", "/api/v1/volumes", json!({ "name": "d", "size": 5 }), 422, "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
-        ("POST", "/api/v1/volumes", json!({ "name": "d", "size": 1 << 20, "colour": 1 }), 422, "The request cannot be read: unknown field `colour`, expected `name` or `size` at line 1 column 9."),
-        ("DELETE", "/api/v1/volumes/disk", json!({}), 409, "The volume disk is a disk of the VM web: delete that VM first."),
+        (
+            "POST",
+            "/api/v1/volumes",
+            json!({ "name": "disk", "size": 1 << 20 }),
+            409,
+            "A volume named disk exists already: choose another name.",
+        ),
+        (
+            "POST",
+            "/api/v1/volumes",
+            json!({ "name": "d", "size": 5 }),
+            422,
+            "The size of a volume must be from 1 to 67108864 MiB, and 0 was given.",
+        ),
+        (
+            "POST",
+            "/api/v1/volumes",
+            json!({ "name": "d", "size": 1 << 20, "colour": 1 }),
+            422,
+            "The request cannot be read: unknown field `colour`, expected `name` or `size` at line 1 column 9.",
+        ),
+        (
+            "DELETE",
+            "/api/v1/volumes/disk",
+            json!({}),
+            409,
+            "The volume disk is a disk of the VM web: delete that VM first.",
+        ),
         ("DELETE", "/api/v1/volumes/none", json!({}), 404, "There is no volume named none."),
         ("POST", "/api/v1/vms", vm, 409, "A VM named web exists already: choose another name."),
-        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "disks": ["none"] }), 404, "There is no volume named none."),
-        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "B" }), 422, "Node B has not joined the pair yet: let it join first."),
-        ("POST", "/api/v1/vms", json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "C" }), 422, "A node is \"A\" or \"B\"."),
+        (
+            "POST",
+            "/api/v1/vms",
+            json!({ "name": "x", "cpus": 1, "memory_mib": 64, "disks": ["none"] }),
+            404,
+            "There is no volume named none.",
+        ),
+        (
+            "POST",
+            "/api/v1/vms",
+            json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "B" }),
+            422,
+            "Node B has not joined the pair yet: let it join first.",
+        ),
+        (
+            "POST",
+            "/api/v1/vms",
+            json!({ "name": "x", "cpus": 1, "memory_mib": 64, "node": "C" }),
+            422,
+            "A node is \"A\" or \"B\".",
+        ),
         ("DELETE", "/api/v1/vms/web", json!({}), 409, "The VM web is meant to run: stop it first."),
         ("POST", "/api/v1/vms/none/start", json!({}), 404, "There is no VM named none."),
         ("POST", "/api/v1/vms/none/kill", json!({}), 404, "There is no VM named none."),
@@ -298,9 +344,24 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let content = "/api/v1/volumes/disk/content";
     let cases = [
         ("/api/v1/volumes/none/content", 5, image.clone(), "There is no volume named none."),
-        (content, 1 << 21, image.clone(), "The image has 2097152 bytes and the volume disk has 1048576: it does not fit."),
-        (content, 50_000, image[..30_000].to_vec(), "The image ended after 30000 of 50000 bytes; the volume is not usable, send it again."),
-        (content, 50_000, [b"QFI\xfb".as_slice(), &image[4..]].concat(), "The image is a qcow2 image: convert it to a raw image first; nothing was written."),
+        (
+            content,
+            1 << 21,
+            image.clone(),
+            "The image has 2097152 bytes and the volume disk has 1048576: it does not fit.",
+        ),
+        (
+            content,
+            50_000,
+            image[..30_000].to_vec(),
+            "The image ended after 30000 of 50000 bytes; the volume is not usable, send it again.",
+        ),
+        (
+            content,
+            50_000,
+            [b"QFI\xfb".as_slice(), &image[4..]].concat(),
+            "The image is a qcow2 image: convert it to a raw image first; nothing was written.",
+        ),
         ("/api/v1/volumes/disk/content?sha256=00", 50_000, image.clone(), "A SHA-256 is 64 hexadecimal digits."),
     ];
     for (path, claimed, image, expected) in cases {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use dyad_desired::names;
 
 use crate::{
-    Answers, CODE_DIGITS, DiskContent, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation, question,
-    question::management,
+    Answers, CODE_DIGITS, DiskContent, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation,
+    question, question::management,
 };
 
 /// Checks `text` as the answer to `id`, given the answers before it.

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::{Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
+use crate::{
+    Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
     question::{allowed, others},
 };
 

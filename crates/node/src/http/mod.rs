@@ -42,7 +42,6 @@ impl IntoResponse for Failure {
 pub(crate) type Reply<T> = Result<T, Failure>;
 
 /// The whole site: the API, and `pages` for everything else.
-#[must_use]
 pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
     let api = Router::new()
         .route("/api/v1/setup", get(setup::read).post(setup::begin))

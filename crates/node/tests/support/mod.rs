@@ -169,9 +169,9 @@ impl Core {
                     Err(refusal) => Reply::refused(refusal.code(), refusal.to_string()),
                 }
             }
-            Request::Timeline { since } => Reply::Timeline {
-                events: (1..=3).filter(|n| *n >= since).map(event).collect(),
-            },
+            Request::Timeline { since } => {
+                Reply::Timeline { events: (1..=3).filter(|n| *n >= since).map(event).collect() }
+            }
             Request::Running { vms } => {
                 self.running = vms;
                 Reply::Done
@@ -320,7 +320,8 @@ impl FakeVms {
 
 impl Vms for FakeVms {
     fn want(&mut self, wanted: Wanted) {
-        let shall = |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
+        let shall =
+            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
         self.running.retain(|name, _| shall(name));
         for name in wanted.permits.iter().filter(|name| shall(name)) {
             self.running.entry(name.clone()).or_insert_with(|| Arc::new(Echo(broadcast::Sender::new(16))));
@@ -356,7 +357,8 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let core = FakeCore::start(dir.path());
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let flags = ["dyad-node", "--state", &path("state"), "--run", &path("run"), "--control-socket", &path("core.sock")];
+        let flags =
+            ["dyad-node", "--state", &path("state"), "--run", &path("run"), "--control-socket", &path("core.sock")];
         let options = Options::parse_from(flags);
         std::fs::create_dir_all(&options.state).unwrap();
         std::fs::create_dir_all(&options.run).unwrap();

@@ -1,0 +1,203 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Administers a Dyad pair over the API of one of its nodes.
+#[derive(Debug, Parser)]
+#[command(name = "dyad", version)]
+pub(crate) struct Arguments {
+    /// The node, such as https://192.0.2.10.
+    #[arg(long, env = "DYAD_NODE", global = true, default_value = "https://localhost")]
+    pub(crate) node: String,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Directory of tokens and of the certificates of known nodes.
+    #[arg(long, env = "DYAD_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say whether the pair is protected.
+    Status,
+    /// Log in; the password comes from DYAD_PASSWORD, from the terminal, or from standard input.
+    Login,
+    /// Log out.
+    Logout,
+    /// Say what happened.
+    Timeline {
+        /// First event number wanted.
+        #[arg(long, default_value_t = 0)]
+        since: u64,
+    },
+    /// Open the code with which the second node joins.
+    PairingCode,
+    /// The witness.
+    #[command(subcommand)]
+    Witness(Witness),
+    /// Set a node up from a seed file.
+    Setup {
+        /// The seed file (TOML).
+        seed: PathBuf,
+    },
+    /// Volumes.
+    #[command(subcommand)]
+    Volume(Volume),
+    /// Virtual machines.
+    #[command(subcommand)]
+    Vm(Vm),
+    /// Forget the certificate of the node, after it was set up anew.
+    Forget,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Witness {
+    /// Enrol at a witness.
+    Add {
+        /// Host name or address, with :port if it is not 7403.
+        address: String,
+        /// The one-time code that the witness printed.
+        code: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Volume {
+    /// List all volumes.
+    List,
+    /// Make a volume.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its size, such as 10GiB, 512MiB, or a number of bytes.
+        #[arg(value_parser = size)]
+        size: u64,
+    },
+    /// Write a raw image into a volume.
+    Import {
+        /// The volume.
+        name: String,
+        /// The image.
+        file: PathBuf,
+        /// Make the volume first, just large enough.
+        #[arg(long)]
+        create: bool,
+    },
+    /// Delete a volume with all it holds.
+    Delete {
+        /// The volume.
+        name: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Firmware {
+    Bios,
+    Uefi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vm {
+    /// List all VMs.
+    List,
+    /// Make a VM.
+    Create {
+        /// Its name.
+        name: String,
+        /// Virtual CPUs.
+        #[arg(long, default_value_t = 1)]
+        cpus: u32,
+        /// Memory, such as 2GiB or 512MiB.
+        #[arg(long, value_parser = size)]
+        memory: u64,
+        /// A volume; give it again for each further disk. The first one boots.
+        #[arg(long = "disk")]
+        disks: Vec<String>,
+        /// How it boots.
+        #[arg(long, value_enum, default_value = "uefi")]
+        firmware: Firmware,
+        /// The node that runs it, A or B; the one that is asked unless told otherwise.
+        #[arg(long)]
+        on: Option<String>,
+        /// Starting order after a fail-over, 0 (last) to 100 (first).
+        #[arg(long, default_value_t = 50)]
+        priority: u8,
+        /// Do not start it now.
+        #[arg(long)]
+        stopped: bool,
+        /// Do not start it on the survivor when its node is lost.
+        #[arg(long)]
+        no_ha: bool,
+    },
+    /// Start a VM.
+    Start {
+        /// The VM.
+        name: String,
+    },
+    /// Ask the guest to shut down.
+    Stop {
+        /// The VM.
+        name: String,
+    },
+    /// Stop a VM at once, like pulling its plug.
+    Kill {
+        /// The VM.
+        name: String,
+    },
+    /// Delete a stopped VM; its volumes stay.
+    Delete {
+        /// The VM.
+        name: String,
+    },
+    /// Print what a VM wrote to its serial line.
+    Log {
+        /// The VM.
+        name: String,
+        /// Go on as it writes.
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// A size in bytes: a number with an optional KiB, MiB, GiB or TiB (or just K, M, G, T).
+fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("\"{text}\" is not a size: write it like 10GiB or 512MiB");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = text[..digits].parse().map_err(|_| bad())?;
+    let shift = match text[digits..].trim().to_ascii_lowercase().trim_end_matches("ib") {
+        "" | "b" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("10GiB"), Ok(10 << 30));
+        assert_eq!(size("512M"), Ok(512 << 20));
+        assert_eq!(size("1 tib"), Ok(1 << 40));
+        for bad in ["", "GiB", "10GB", "1.5G", "-1", "99999999999T"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+}

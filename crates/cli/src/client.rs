@@ -1,0 +1,164 @@
+//! One node's API.
+
+use std::{fs::File, io::Read, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow, bail};
+use dyad_api::ApiError;
+use serde::{Serialize, de::DeserializeOwned};
+use ureq::{
+    Agent,
+    http::Response,
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{Connector, TcpConnector},
+    },
+};
+
+use crate::{
+    pin::{Pin, PinnedTls},
+    store::Store,
+};
+
+/// Longest time to reach a node.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Longest accepted answer that is not a stream, in bytes.
+const LONGEST: u64 = 16 << 20;
+
+/// The API of one node.
+pub(crate) struct Client {
+    base: String,
+    /// `host:port`: the node's name in the store.
+    node: String,
+    agent: Agent,
+    pin: Arc<Pin>,
+    store: Store,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str, config: Option<PathBuf>) -> anyhow::Result<Self> {
+        let url = url.trim_end_matches('/');
+        let base = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let Some(host) = base.strip_prefix("https://").filter(|host| !host.is_empty() && !host.contains('/')) else {
+            bail!("\"{url}\" is not a node: write it like https://192.0.2.10");
+        };
+        let port_given = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let node = if port_given { host.to_owned() } else { format!("{host}:{}", dyad_api::PORT) };
+        let store = Store::open(config)?;
+        let pin = Pin::new(store.known(&node).certificate);
+        let settings = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT))
+            .max_redirects(0)
+            .proxy(None)
+            .build();
+        let connector = TcpConnector::default().chain(PinnedTls::new(pin.clone())?);
+        let agent = Agent::with_parts(settings, connector, DefaultResolver::default());
+        Ok(Client { base, node, agent, pin, store })
+    }
+
+    /// The node's address, as it is remembered.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Reads.
+    pub(crate) fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
+        let response = self.send("GET", path, None)?;
+        answer(response)
+    }
+
+    /// Does something and reads the answer.
+    pub(crate) fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        let response = self.send("POST", path, Some(serde_json::to_string(body)?))?;
+        answer(response)
+    }
+
+    /// Does something that has no answer.
+    pub(crate) fn act(&mut self, method: &str, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<()> {
+        let body = body.map(serde_json::to_string).transpose()?;
+        self.send(method, path, body).map(drop)
+    }
+
+    /// Sends a file.
+    pub(crate) fn put<T: DeserializeOwned>(&mut self, path: &str, file: &File) -> anyhow::Result<T> {
+        let mut request = self.agent.put(self.url(path)).header("Content-Type", "application/octet-stream");
+        if let Some(token) = self.store.known(&self.node).token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let sent = request.send(file);
+        answer(self.checked(sent)?)
+    }
+
+    /// Reads text that may go on for ever.
+    pub(crate) fn stream(&mut self, path: &str) -> anyhow::Result<impl Read + use<>> {
+        Ok(self.send("GET", path, None)?.into_body().into_reader())
+    }
+
+    /// Keeps the session's token, or forgets it.
+    pub(crate) fn keep_token(&mut self, token: Option<String>) -> anyhow::Result<()> {
+        let node = self.node.clone();
+        self.store.remember(&node, |known| known.token = token)
+    }
+
+    /// Forgets the node.
+    pub(crate) fn forget(&mut self) -> anyhow::Result<()> {
+        let node = self.node.clone();
+        self.store.forget(&node)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/api/v1/{path}", self.base)
+    }
+
+    fn send(&mut self, method: &str, path: &str, body: Option<String>) -> anyhow::Result<Response<ureq::Body>> {
+        let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
+        if let Some(token) = self.store.known(&self.node).token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let sent = match body {
+            Some(body) => self.agent.run(request.header("Content-Type", "application/json").body(body)?),
+            None => self.agent.run(request.body(())?),
+        };
+        self.checked(sent)
+    }
+
+    /// Looks at the certificate, then at the status.
+    fn checked(&mut self, sent: Result<Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Response<ureq::Body>> {
+        if self.pin.broken() {
+            bail!(
+                "The certificate of {0} is not the one that is known: if the node was set up anew, run `dyad --node {1} forget` \
+                 and try again; if not, somebody else answers in its place.",
+                self.node,
+                self.base
+            );
+        }
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => return Err(anyhow!(error).context(format!("{} does not answer", self.node))),
+        };
+        if let Some(shown) = self.pin.shown()
+            && self.store.known(&self.node).certificate.is_none()
+        {
+            eprintln!(
+                "First contact with {}: its certificate has the SHA-256 {shown} and is trusted from now on.",
+                self.node
+            );
+            let node = self.node.clone();
+            self.store.remember(&node, |known| known.certificate = Some(shown))?;
+        }
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.body_mut().with_config().limit(LONGEST).read_to_string()?;
+        let mut refused: ApiError = serde_json::from_str(&text)
+            .with_context(|| format!("{} answered {status}, which is not a Dyad node's way", self.node))?;
+        refused.status = status.as_u16();
+        Err(refused.into())
+    }
+}
+
+fn answer<T: DeserializeOwned>(mut response: Response<ureq::Body>) -> anyhow::Result<T> {
+    let text = response.body_mut().with_config().limit(LONGEST).read_to_string()?;
+    serde_json::from_str(&text).context("the node's answer is not understood: use a dyad command of its version")
+}

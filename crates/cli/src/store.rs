@@ -1,0 +1,87 @@
+//! What is remembered between runs: tokens and certificates, by node.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::PathBuf,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// The remembered nodes. The file can be read by its owner only.
+#[derive(Debug)]
+pub(crate) struct Store {
+    file: PathBuf,
+    nodes: BTreeMap<String, Known>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// SHA-256 of its certificate, in hexadecimal.
+    #[serde(default)]
+    pub(crate) certificate: Option<String>,
+    /// The session's token.
+    #[serde(default)]
+    pub(crate) token: Option<String>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or in the user's configuration directory.
+    pub(crate) fn open(dir: Option<PathBuf>) -> anyhow::Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir,
+            None => default_dir().context("HOME is not set: give --config")?,
+        };
+        let file = dir.join("nodes.json");
+        let nodes = match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged: remove it and log in again", file.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
+        };
+        Ok(Store { file, nodes })
+    }
+
+    pub(crate) fn known(&self, node: &str) -> Known {
+        self.nodes.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Remembers something of a node, at once and durably.
+    pub(crate) fn remember(&mut self, node: &str, change: impl FnOnce(&mut Known)) -> anyhow::Result<()> {
+        change(self.nodes.entry(node.to_owned()).or_default());
+        self.save()
+    }
+
+    /// Forgets a node.
+    pub(crate) fn forget(&mut self, node: &str) -> anyhow::Result<()> {
+        self.nodes.remove(node);
+        self.save()
+    }
+
+    fn save(&self) -> anyhow::Result<()> {
+        let failed = || format!("{} cannot be written", self.file.display());
+        if let Some(dir) = self.file.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
+        }
+        let fresh = self.file.with_extension("new");
+        let mut out = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)
+            .with_context(failed)?;
+        out.write_all(&serde_json::to_vec_pretty(&self.nodes)?).with_context(failed)?;
+        fs::rename(&fresh, &self.file).with_context(failed)
+    }
+}
+
+fn default_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))?;
+    Some(base.join("dyad"))
+}

@@ -1,0 +1,170 @@
+//! The real program against a real node over TLS, with a fake core behind it.
+
+#[path = "../../node/tests/support/mod.rs"]
+mod support;
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use dyad_node::{certificate, server};
+use support::Node;
+
+/// A node that listens, and the program pointed at it.
+struct Bench {
+    node: Node,
+    url: String,
+}
+
+impl Bench {
+    async fn new(node: Node) -> Self {
+        let tls = certificate::server_config(&node.dir.path().join("state")).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        tokio::spawn(server::serve_tls(listener, tls, node.site.clone()));
+        Bench { node, url }
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dyad"));
+        command.args(["--node", &self.url, "--config"]).arg(self.node.dir.path().join("config"));
+        command.args(arguments).env("DYAD_PASSWORD", support::PASSWORD).env_remove("DYAD_NODE");
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    /// Runs a command that must work and gives what it printed.
+    async fn done(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must be refused and gives the sentence.
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments).await;
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        said.lines().last().unwrap().to_owned()
+    }
+
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        let path = self.node.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_set_up_from_a_seed_file() {
+    let bench = Bench::new(Node::start().await).await;
+    let bad = bench.file("bad.toml", support::seed() + "colour = \"red\"\n");
+    assert_eq!(
+        bench.refused(&["setup", &bad]).await,
+        "The key \"colour\" is unknown: remove it or correct its spelling."
+    );
+    let noise = bench.file("noise.toml", "role = first");
+    assert!(bench.refused(&["setup", &noise]).await.starts_with("The setup cannot be read: "));
+    assert!(bench.node.core.lock().formatted.is_empty());
+    let good = bench.file("good.toml", support::seed());
+    let steps = bench.done(&["setup", &good]).await;
+    assert!(steps.contains("format the disks and begin the pair\nopen the pool\n"), "{steps}");
+    assert_eq!(bench.refused(&["setup", &good]).await, "This node is already set up: nothing was changed.");
+    let status = bench.done(&["status"]).await;
+    assert!(
+        status.starts_with("Not protected: no witness is enrolled.\nprotected: no\npair office, node left (A)"),
+        "{status}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_vm() {
+    let bench = Bench::new(Node::founded().await).await;
+    assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
+    bench.done(&["login"]).await;
+    assert_eq!(mode(&bench.node.dir.path().join("config/nodes.json")), 0o600);
+
+    let image = bench.file("image.raw", vec![7; 1_500_000]);
+    let imported = bench.done(&["volume", "import", "disk", &image, "--create"]).await;
+    assert!(imported.starts_with("1500000 bytes, SHA-256 "), "{imported}");
+    assert_eq!(bench.node.core.lock().content["disk"].len(), 1_500_000);
+    let created =
+        bench.done(&["vm", "create", "web", "--memory", "64MiB", "--disk", "disk", "--firmware", "bios"]).await;
+    assert!(created.contains("web") && created.contains("64 MiB"), "{created}");
+    bench.node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    assert!(bench.done(&["vm", "list"]).await.contains("web  running  running  A"));
+    assert_eq!(bench.done(&["vm", "log", "web"]).await, "login: ");
+    let json: serde_json::Value = serde_json::from_str(&bench.done(&["--json", "volume", "list"]).await).unwrap();
+    assert_eq!(json[0]["size"], 2_097_152);
+
+    let again = ["vm", "create", "web", "--memory", "64MiB"];
+    assert_eq!(bench.refused(&again).await, "A VM named web exists already: choose another name.");
+    let huge = bench.refused(&["vm", "create", "huge", "--memory", "1TiB"]).await;
+    assert!(huge.starts_with("The VM huge does not fit: all VMs together would need"), "{huge}");
+    assert_eq!(
+        bench.refused(&["volume", "delete", "disk"]).await,
+        "The volume disk is a disk of the VM web: delete that VM first."
+    );
+    assert_eq!(bench.refused(&["vm", "delete", "web"]).await, "The VM web is meant to run: stop it first.");
+    assert_eq!(bench.refused(&["vm", "start", "a/b"]).await, "There is no VM named a/b.");
+    let qcow2 = bench.file("image.qcow2", [b"QFI\xfb".as_slice(), &[0; 5000]].concat());
+    assert_eq!(
+        bench.refused(&["volume", "import", "disk", &qcow2]).await,
+        "The image is a qcow2 image: convert it to a raw image first; nothing was written."
+    );
+    let refused = bench.run(&["--json", "vm", "delete", "web"]).await;
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("\"code\":\"vm-running\""));
+
+    bench.done(&["vm", "stop", "web"]).await;
+    bench.node.until("the VM is off", |s| s.vms.is_empty()).await;
+    bench.done(&["vm", "start", "web"]).await;
+    bench.done(&["vm", "kill", "web"]).await;
+    bench.done(&["vm", "delete", "web"]).await;
+    bench.done(&["volume", "delete", "disk"]).await;
+    bench.done(&["logout"]).await;
+    assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairing_witness_and_timeline() {
+    let bench = Bench::new(Node::founded().await).await;
+    bench.done(&["login"]).await;
+    assert_eq!(bench.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
+    assert_eq!(bench.refused(&["witness", "add", "192.0.2.9", "bad"]).await, "The witness does not know this code.");
+    bench.done(&["witness", "add", "192.0.2.9", "good-code"]).await;
+    bench.node.until("protected", |s| dyad_node::NodeHandle::status_of(s, false).protected).await;
+    assert!(bench.done(&["status"]).await.contains("\nprotected: yes\n"));
+    assert_eq!(bench.done(&["timeline", "--since", "3"]).await.lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_certificate_is_not_trusted() {
+    let mut bench = Bench::new(Node::start().await).await;
+    let first = bench.run(&["status"]).await;
+    assert!(String::from_utf8(first.stderr).unwrap().starts_with("First contact with 127.0.0.1:"));
+    assert!(bench.run(&["status"]).await.stderr.is_empty(), "it is remembered");
+    // Another node at the same address, as the store sees it.
+    let other = Bench::new(Node::start().await).await;
+    let file = bench.node.dir.path().join("config/nodes.json");
+    let known = std::fs::read_to_string(&file).unwrap();
+    let renamed = known.replace(bench.url.trim_start_matches("https://"), other.url.trim_start_matches("https://"));
+    std::fs::write(&file, renamed).unwrap();
+    bench.url.clone_from(&other.url);
+    assert!(bench.refused(&["status"]).await.contains("is not the one that is known: if the node was set up anew"));
+    bench.done(&["forget"]).await;
+    bench.done(&["status"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_command_line_is_a_usage_error() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_dyad")).args(["vm", "create", "x", "--memory", "lots"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("write it like 10GiB or 512MiB"));
+}
