@@ -15,7 +15,7 @@ use crate::overlay::Overlay;
 use crate::pool::Pool;
 use crate::space::Space;
 use crate::state::State;
-use crate::{Disk, OpenError};
+use crate::{Disk, OpenError, Position};
 use assemble::Member;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +91,7 @@ impl Pool {
             space: loaded.space,
             syncing: false,
             starved: false,
+            quiet_at: Position::default(),
             poisoned: end.poisoned,
             #[cfg(test)]
             planted: crate::tests::Planted::default(),

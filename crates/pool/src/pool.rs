@@ -43,6 +43,8 @@ pub struct Pool {
     pub(crate) syncing: bool,
     /// A write was refused for want of space or journal: a checkpoint may help.
     pub(crate) starved: bool,
+    /// The last operation when the owner last had nothing to do.
+    pub(crate) quiet_at: Position,
     /// Data blocks found corrupt in the journal when they were moved to their extents.
     pub(crate) poisoned: u64,
     #[cfg(test)]

@@ -231,9 +231,11 @@ fn an_idle_pool_settles() {
     pool.sync().unwrap();
     let at = pool.last_position();
     assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle);
+    assert_eq!(pool.last_position(), at, "not yet quiet");
+    assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle);
     assert_eq!(pool.last_position(), Position(at.0 + 1), "a note tells of the sync");
     pool.sync().unwrap();
-    pool.checkpoint_step(1).unwrap();
+    (0..3).for_each(|_| assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle));
     assert_eq!(pool.last_position(), Position(at.0 + 1), "but not of the sync of the note");
 }
 

@@ -105,3 +105,24 @@ fn the_overlay_is_bounded() {
     assert!(matches!(pool.write(1, 1, 2, 0, blocks(1, 1)), Err(StoreError::JournalFull)));
     pool.discard(1, 1, 2, 0, 1).unwrap();
 }
+
+/// A write that found its extent stored needs no new slot; the running checkpoint must not take the old one away.
+#[test]
+fn a_slot_that_is_counted_on_stays() {
+    let rig = Rig::new(5, &[12]);
+    let mut pool = rig.open();
+    pool.create_volume(1, 1 << 20).unwrap();
+    let mut extent = 0;
+    while pool.write(1, 1, extent, extent * 16, blocks(extent, 1)).is_ok() {
+        extent += 1;
+    }
+    pool.checkpoint().unwrap();
+    assert_eq!(pool.usage().available, 0);
+    pool.discard(1, 2, 1, 16, 16).unwrap();
+    pool.start_checkpoint();
+    pool.write(1, 2, 2, 17, blocks(7, 1)).unwrap();
+    pool.checkpoint().unwrap();
+    assert_eq!(pool.usage().available, 0, "the write lives in the slot of the discarded block");
+    assert_eq!(pool.space.free(), pool.space.reserve(), "and took none of the reserve");
+    assert_eq!(pool.read(1, 17, 1).unwrap(), blocks(7, 1));
+}
