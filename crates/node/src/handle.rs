@@ -1,6 +1,6 @@
 //! The [`Service`] of a real node: reads the snapshot, asks the owner, passes changes to the core.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
     Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply, Service,
@@ -20,6 +20,9 @@ use crate::{
     snapshot::Snapshot,
     vms::Started,
 };
+
+/// Longest time the core may take to hand over when the node goes down.
+const HAND_OVER: Duration = Duration::from_secs(20);
 
 /// The way to everything a node can do. Cheap to share.
 pub struct NodeHandle {
@@ -69,12 +72,20 @@ impl NodeHandle {
         let _ = self.events.send(Event::Addresses(addresses));
     }
 
-    /// The node goes down: hands over what the core can, then shuts down the VMs.
-    pub async fn shut_down(&self) {
-        if let Err(error) = self.core.ask(&Request::Goodbye).await {
-            tracing::warn!("the core handed nothing over: {error}");
-        }
+    /// The node goes down: shuts down the VMs, and when `ended` (the owner's end) says that none runs any more, lets the
+    /// core hand over what was theirs, so that the other node starts them without waiting.
+    pub async fn shut_down(&self, ended: tokio::task::JoinHandle<()>) {
         let _ = self.events.send(Event::ShutDown);
+        if ended.await.is_err() {
+            tracing::error!("the owner of state failed while the node went down");
+        }
+        for last in [Request::Running { vms: Vec::new() }, Request::Goodbye] {
+            match tokio::time::timeout(HAND_OVER, self.core.ask(&last)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::warn!("the core handed nothing over: {error}"),
+                Err(_) => tracing::warn!("the core did not hand over in time"),
+            }
+        }
     }
 
     /// Status of a moment, on the wire.

@@ -1,6 +1,6 @@
 //! `dyad-node`: parses the flags, opens the sockets, and runs until it is told to end.
 //!
-//! SIGTERM means that the node goes down: VMs are handed over or shut down first. SIGINT and SIGHUP end only this
+//! SIGTERM means that the node goes down: VMs are shut down first, then handed over. SIGINT and SIGHUP end only this
 //! program; VMs go on and are found again by the next one.
 
 use std::{sync::Arc, time::Duration};
@@ -71,9 +71,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => return Ok(()),
         result = &mut ended => return result.context("the owner of state failed"),
     }
-    tracing::info!("the node goes down: handing over and shutting down VMs");
-    node.shut_down().await;
-    ended.await.context("the owner of state failed")
+    tracing::info!("the node goes down: shutting down VMs, then handing over");
+    node.shut_down(ended).await;
+    Ok(())
 }
 
 /// Brings the network up and keeps the document's addresses true.

@@ -11,6 +11,20 @@ use tokio::{
     net::UnixStream,
 };
 
+fn vm(name: &str) -> dyad_api::CreateVm {
+    dyad_api::CreateVm {
+        name: name.into(),
+        cpus: 1,
+        memory_mib: 64,
+        firmware: dyad_api::FirmwareView::Bios,
+        disks: vec![],
+        node: None,
+        start: true,
+        priority: 50,
+        ha: true,
+    }
+}
+
 #[tokio::test]
 async fn a_seed_file_sets_the_node_up_and_is_removed_at_the_next_start() {
     let node = Node::start().await;
@@ -35,11 +49,15 @@ async fn a_bad_seed_file_changes_nothing_and_names_the_key() {
 }
 
 #[tokio::test]
-async fn going_down_hands_over_first_and_then_stops_the_vms() {
+async fn going_down_stops_the_vms_first_and_then_hands_over() {
     let node = Node::founded().await;
-    node.handle.shut_down().await;
-    tokio::time::timeout(Duration::from_secs(20), node.ended).await.expect("it did not end").unwrap();
-    assert_eq!(node.core.lock().goodbyes, 1);
+    dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    let gone = node.handle.shut_down(node.ended);
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it did not end");
+    let core = node.core.lock();
+    assert_eq!((core.goodbyes, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
+    assert_eq!(core.document.as_ref().unwrap().vms["web"].intent, dyad_desired::Intent::Running, "it starts elsewhere");
 }
 
 #[tokio::test]
@@ -103,18 +121,7 @@ async fn the_serial_line_goes_both_ways_over_a_websocket() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
     let node = Node::founded().await;
-    let vm = dyad_api::CreateVm {
-        name: "web".into(),
-        cpus: 1,
-        memory_mib: 64,
-        firmware: dyad_api::FirmwareView::Bios,
-        disks: vec![],
-        node: None,
-        start: true,
-        priority: 50,
-        ha: true,
-    };
-    dyad_api::Service::create_vm(&*node.handle, vm).await.unwrap();
+    dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let token = dyad_api::Service::login(&*node.handle, support::PASSWORD).await.unwrap().token;
     let path = node.dir.path().join("node.sock");
