@@ -1,6 +1,6 @@
 //! PID 1 of a node: brings the machine up, keeps the services running, takes the machine down in order.
 //!
-//! A plain loop over epoll, no async, no configuration: what happens and in which order is the list [`BOOT`], the
+//! A plain loop over poll, no async, no configuration: what happens and in which order is the list [`BOOT`], the
 //! table in [`service`] and the list in [`shutdown`]. Under other names the same program is two helpers that others
 //! call: `modprobe`, the kernel's module loader, and `dhcp-hook`, which keeps the name servers that DHCP brings.
 //!

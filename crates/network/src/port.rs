@@ -47,7 +47,7 @@ impl Ports {
             .filter(|entry| entry.path().join("device").exists())
             .filter_map(|entry| self.port(entry.file_name().to_str()?))
             .collect();
-        ports.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+        ports.sort_by_key(|port| natural(&port.name));
         ports
     }
 
