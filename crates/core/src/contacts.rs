@@ -56,16 +56,6 @@ pub enum Admission {
     Refused(String),
 }
 
-/// A witness that has accepted this pair.
-pub struct Enrolled {
-    /// For the identity.
-    pub witness: Witness,
-    /// Its id.
-    pub id: u128,
-    /// Its store's life.
-    pub incarnation: u64,
-}
-
 /// What contacts need.
 pub struct Contacts {
     options: Options,
@@ -149,7 +139,7 @@ impl Contacts {
         identity: &Identity,
         address: String,
         code: String,
-    ) -> impl Future<Output = Result<Enrolled, Reply>> + Send + use<> {
+    ) -> impl Future<Output = Result<Witness, Reply>> + Send + use<> {
         crate::witness::enrol(identity.clone(), self.tls.clone(), address, code)
     }
 }

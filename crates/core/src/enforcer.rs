@@ -79,6 +79,15 @@ fn obey(vms: &Path, file: &str, value: &str, watch: &str, want: &str) {
     }
 }
 
+/// Whether the kernel sees a process below the VMs' cgroup. What cannot be read is assumed to run.
+pub fn populated(vms: Option<&Path>) -> bool {
+    let Some(vms) = vms else { return false };
+    match fs::read_to_string(vms.join("cgroup.events")) {
+        Ok(events) => !events.lines().any(|line| line == "populated 0"),
+        Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,8 @@ pub struct Witness {
     pub fingerprint: String,
     /// Id of its store, hex: a restored or new store has another.
     pub id: String,
+    /// Number of its store's life as told at enrolment; 0 = this node was not the one that enrolled.
+    pub incarnation: u64,
 }
 
 impl Identity {

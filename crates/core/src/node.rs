@@ -103,6 +103,8 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
         // Until the peer says otherwise in its heartbeats: the careful guess.
         peer_watchdog: false,
     };
+    // The first thing the machine hears: VMs may have outlived an earlier run of this daemon.
+    handle.tell(dyad_quorum::Event::VmsRunning(enforcer::populated(options.vms().as_deref())));
     let quorum = Quorum::new(setup, record, clock::now());
     Conductor {
         quorum,

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::conductor::{ConductorHandle, Input, WitnessHealth};
-use crate::contacts::{self, Enrolled};
+use crate::contacts;
 use crate::identity::{Identity, Witness};
 use dyad_control::Reply;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
@@ -131,7 +131,7 @@ impl Task {
 }
 
 /// Enrols this pair at the witness at `address` by its one-time code.
-pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code: String) -> Result<Enrolled, Reply> {
+pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code: String) -> Result<Witness, Reply> {
     let address = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         address
     } else {
@@ -149,6 +149,11 @@ pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code
         other => Reply::refused("witness", contacts::sentence(&other.to_string())),
     })?;
     let id = enrolment.enrolled.witness.0;
-    let witness = Witness { address, fingerprint: enrolment.fingerprint.to_string(), id: format!("{id:032x}") };
-    Ok(Enrolled { witness, id, incarnation: enrolment.enrolled.incarnation })
+    let witness = Witness {
+        address,
+        fingerprint: enrolment.fingerprint.to_string(),
+        id: format!("{id:032x}"),
+        incarnation: enrolment.enrolled.incarnation,
+    };
+    Ok(witness)
 }

@@ -160,6 +160,7 @@ impl Owner {
     pub fn run(mut self, events: &Receiver<Event>) {
         self.announce_view();
         self.mirror(dyad_mirror::Event::Hold);
+        self.repeat_introductions();
         self.settle();
         while !self.stopping {
             match events.recv_timeout(TICK) {

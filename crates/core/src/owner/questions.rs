@@ -3,7 +3,7 @@
 use super::Owner;
 use super::votes::node;
 use crate::conductor::Input;
-use crate::contacts::{self, OpenCode};
+use crate::contacts::OpenCode;
 use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
@@ -12,6 +12,9 @@ use dyad_control::{Reply, Request};
 use dyad_desired::{Change, NodeRecord, WitnessInfo};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
+
+/// How long a planned leave may take before it is called off.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl Owner {
     pub(super) fn question(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
@@ -44,6 +47,11 @@ impl Owner {
             Request::Goodbye => {
                 self.goodbye.push(answer);
                 self.parts.conductor.tell(quorum::Event::Goodbye);
+                let inbox = self.parts.inbox.clone();
+                self.parts.runtime.spawn(async move {
+                    tokio::time::sleep(GOODBYE).await;
+                    inbox.send(Event::Call(Box::new(Owner::give_up_goodbye)));
+                });
                 return;
             }
             // Answered by the server itself.
@@ -52,6 +60,16 @@ impl Owner {
             }
         };
         let _ = answer.send(reply);
+    }
+
+    /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
+    fn give_up_goodbye(&mut self) {
+        if !self.goodbye.is_empty() {
+            self.parts.conductor.tell(quorum::Event::Stay);
+            for answer in self.goodbye.drain(..) {
+                let _ = answer.send(Reply::refused("no-peer", "Nobody takes over: the other node is away."));
+            }
+        }
     }
 
     /// Makes a change here if this node leads, else through the peer.
@@ -119,7 +137,7 @@ impl Owner {
     pub fn paired(&mut self, peer: Peer) {
         self.pairing_code = None::<OpenCode>;
         self.parts.timeline.note("paired", format!("The node {} has joined.", peer.node));
-        let (incarnation, name) = (peer.incarnation, peer.node.clone());
+        let name = peer.node.clone();
         self.parts.identity.peer = Some(peer);
         if let Err(e) = self.parts.identity.save(&self.parts.state) {
             self.trouble = Some(format!("The identity of this node cannot be written: {e:#}."));
@@ -127,7 +145,7 @@ impl Owner {
         }
         self.parts.contacts.connect(&self.parts.identity, &mut self.parts.peer);
         self.parts.contacts.add_peer_to_witness(&self.parts.identity);
-        self.parts.conductor.tell(quorum::Event::Admit { incarnation });
+        self.repeat_introductions();
         let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0 };
         // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
         drop(self.change(Change::SetNode { node: node(self.me.peer()), record }));
@@ -148,8 +166,7 @@ impl Owner {
         });
     }
 
-    fn enrolled(&mut self, enrolled: contacts::Enrolled, answer: oneshot::Sender<Reply>) {
-        let witness = enrolled.witness;
+    fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.parts.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
         let info = WitnessInfo {
             address: witness.address.clone(),
@@ -160,14 +177,31 @@ impl Owner {
             let _ = answer.send(Reply::refused("state", sentence));
             return;
         }
-        self.parts
-            .conductor
-            .tell(quorum::Event::Enrol { witness: quorum::WitnessId(enrolled.id), incarnation: enrolled.incarnation });
+        self.repeat_introductions();
         let reply = self.change(Change::SetWitness { witness: Some(info) });
         self.parts.runtime.spawn(async move {
             let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
             let _ = answer.send(reply.await.unwrap_or_else(|_| stopping()));
         });
+    }
+
+    /// Tells the quorum of a peer or witness that no configuration admits yet. It forgets them when it restarts.
+    pub(super) fn repeat_introductions(&self) {
+        let identity = &self.parts.identity;
+        if let Some(peer) = &identity.peer
+            && identity.me == quorum::NodeId::A
+            && self.config.incarnations[self.me.peer().index()] != peer.incarnation
+        {
+            self.parts.conductor.tell(quorum::Event::Admit { incarnation: peer.incarnation });
+        }
+        if let Some(witness) = &identity.witness
+            && let Ok(id) = u128::from_str_radix(&witness.id, 16)
+            && witness.incarnation != 0
+            && self.config.witness.0 != id
+        {
+            let (witness, incarnation) = (quorum::WitnessId(id), witness.incarnation);
+            self.parts.conductor.tell(quorum::Event::Enrol { witness, incarnation });
+        }
     }
 
     fn use_witness(&mut self, witness: Witness) -> Result<(), String> {
@@ -180,10 +214,11 @@ impl Owner {
     /// The document names a witness that this node does not know yet (the other node enrolled it).
     pub(super) fn remember_witness(&mut self) {
         let Some(info) = self.document.as_ref().and_then(|document| document.witness.clone()) else { return };
-        let witness = Witness { address: info.address, fingerprint: info.fingerprint, id: info.id };
-        if self.parts.identity.witness.as_ref() != Some(&witness)
-            && let Err(sentence) = self.use_witness(witness)
-        {
+        if self.parts.identity.witness.as_ref().is_some_and(|known| known.id == info.id) {
+            return;
+        }
+        let witness = Witness { address: info.address, fingerprint: info.fingerprint, id: info.id, incarnation: 0 };
+        if let Err(sentence) = self.use_witness(witness) {
             tracing::error!(sentence, "the witness is forgotten at the next start");
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Owner;
 use super::votes::node;
+use crate::enforcer;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Handle, Server};
 use dyad_control::Reply;
@@ -100,7 +101,7 @@ impl Owner {
                 .collect(),
             _ => BTreeSet::new(),
         };
-        let vms = !permits.is_empty() || self.populated();
+        let vms = !permits.is_empty() || enforcer::populated(self.parts.vms.as_deref());
         if vms != self.vms_known {
             self.vms_known = vms;
             self.parts.conductor.tell(quorum::Event::VmsRunning(vms));
@@ -111,15 +112,6 @@ impl Owner {
 
     fn is_served(&self, document: &Document, disk: &str) -> bool {
         document.volumes.get(disk).is_some_and(|volume| self.servers.contains_key(&volume.id))
-    }
-
-    /// Whether the kernel sees a process below the VMs' cgroup. What cannot be read is assumed to run.
-    fn populated(&self) -> bool {
-        let Some(vms) = &self.parts.vms else { return false };
-        match std::fs::read_to_string(vms.join("cgroup.events")) {
-            Ok(events) => !events.lines().any(|line| line == "populated 0"),
-            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
-        }
     }
 
     /// Opens a volume for an import: only where it is written, and only while no VM uses it.
