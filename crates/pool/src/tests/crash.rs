@@ -5,6 +5,19 @@ use super::model::{BLOCKS, Model, Random, VOLUMES, seeds};
 use super::rig::Rig;
 use crate::{Pool, Position, StoreError};
 
+/// What a life is filled with.
+#[derive(Clone, Copy)]
+struct Load {
+    steps: u64,
+    /// Large writes only, so that the journal is nearly always full and goes round.
+    large: bool,
+    /// The power goes before this many operations.
+    cut: u64,
+}
+
+const LIGHT: Load = Load { steps: 80, large: false, cut: 60 };
+const HEAVY: Load = Load { steps: 300, large: true, cut: 300 };
+
 /// One life of the store: what it may hold when it comes back.
 struct Life {
     /// The model after each operation since the last known durable one, with its position.
@@ -37,8 +50,8 @@ impl Life {
 }
 
 /// Runs operations, syncs and checkpoint steps until the power goes.
-fn live(pool: &mut Pool, life: &mut Life, random: &mut Random, tag: &mut u64, steps: u64) -> Result<(), StoreError> {
-    for _ in 0..steps {
+fn live(pool: &mut Pool, life: &mut Life, random: &mut Random, tag: &mut u64, load: Load) -> Result<(), StoreError> {
+    for _ in 0..load.steps {
         match random.below(10) {
             0 => {
                 let at = pool.sync()?;
@@ -53,7 +66,7 @@ fn live(pool: &mut Pool, life: &mut Life, random: &mut Random, tag: &mut u64, st
             }
             _ => {
                 *tag += 1;
-                let op = random.op();
+                let op = if load.large { random.large_write() } else { random.op() };
                 let mut model = life.newest();
                 model.apply(&op, *tag);
                 // Cut in the middle of it, it may be there or not.
@@ -85,7 +98,7 @@ fn begin(rig: &Rig) -> Pool {
 }
 
 /// Several lives, each ended by a loss of power at a random moment. The error says what went wrong.
-fn run(seed: u64, sizes: &[u64], planted: Planted) -> Result<(), String> {
+fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), String> {
     let mut rig = Rig::new(seed, sizes);
     rig.planted = planted;
     let mut pool = begin(&rig);
@@ -94,8 +107,8 @@ fn run(seed: u64, sizes: &[u64], planted: Planted) -> Result<(), String> {
     let mut tag = 0;
     for _ in 0..6 {
         let mut life = Life::new(model, pool.last_position());
-        rig.disks[0].cut_after(random.below(60) as u32);
-        match live(&mut pool, &mut life, &mut random, &mut tag, 80) {
+        rig.disks[0].cut_after(random.below(load.cut) as u32);
+        match live(&mut pool, &mut life, &mut random, &mut tag, load) {
             Ok(()) => {}
             Err(StoreError::Failed { .. }) if rig.disks[0].is_cut() => {}
             Err(e) => return Err(format!("without a cut: {e}")),
@@ -113,20 +126,27 @@ fn run(seed: u64, sizes: &[u64], planted: Planted) -> Result<(), String> {
 #[test]
 fn random_cuts_on_one_disk() {
     for seed in 0..seeds(40) {
-        run(seed, &[12], Planted::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        run(seed, &[12], Planted::default(), LIGHT).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    }
+}
+
+#[test]
+fn random_cuts_with_a_full_journal() {
+    for seed in 2_000_000..2_000_000 + seeds(6) {
+        run(seed, &[40], Planted::default(), HEAVY).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
 }
 
 /// It brought a torn record back to life.
 #[test]
 fn seed_490() {
-    run(490, &[12], Planted::default()).unwrap();
+    run(490, &[12], Planted::default(), LIGHT).unwrap();
 }
 
 #[test]
 fn random_cuts_on_two_disks() {
     for seed in 1_000_000..1_000_000 + seeds(40) {
-        run(seed, &[10, 10], Planted::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        run(seed, &[10, 10], Planted::default(), LIGHT).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
 }
 
@@ -188,7 +208,7 @@ fn a_cut_while_opening() {
     let rig = Rig::new(5, &[10, 10]);
     let mut pool = begin(&rig);
     let mut life = Life::new(Model::default(), pool.last_position());
-    live(&mut pool, &mut life, &mut Random(3), &mut 0, 60).unwrap();
+    live(&mut pool, &mut life, &mut Random(3), &mut 0, LIGHT).unwrap();
     let at = pool.sync().unwrap();
     life.durable(at);
     drop(pool);
@@ -205,6 +225,6 @@ fn a_cut_while_opening() {
 #[test]
 fn a_skipped_sync_is_found() {
     let planted = Planted { skipped_sync: true, ..Planted::default() };
-    let found = (0..20).find(|seed| run(*seed, &[10, 10], planted).is_err());
+    let found = (0..20).find(|seed| run(*seed, &[10, 10], planted, LIGHT).is_err());
     assert!(found.is_some(), "20 seeds did not find the planted bug");
 }

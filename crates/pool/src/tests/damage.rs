@@ -92,6 +92,16 @@ fn a_flipped_bit_in_an_extent() {
 }
 
 #[test]
+fn blocks_in_each_others_place() {
+    let rig = rig();
+    let first = MARGIN + (4 << 20);
+    let (a, b) = (rig.disks[0].peek(first, BLOCK), rig.disks[0].peek(first + 65536, BLOCK));
+    rig.disks[0].poke(first, &b);
+    rig.disks[0].poke(first + 65536, &a);
+    assert_eq!(corrupt(&rig.open()), [0, 16], "good data in the wrong place is corrupt");
+}
+
+#[test]
 fn a_flipped_bit_in_the_journal() {
     let mut random = Random(2);
     let (mut refused, mut poisoned) = (0, 0);

@@ -52,6 +52,12 @@ impl Random {
         self.next() % bound
     }
 
+    /// A write so large that a few dozen fill a journal of 4 MiB.
+    pub fn large_write(&mut self) -> Op {
+        let count = 20 + self.below(20);
+        Op::Write { volume: 1 + self.below(2), block: self.below(BLOCKS - count), count }
+    }
+
     pub fn op(&mut self) -> Op {
         let volume = 1 + self.below(2);
         let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 + self.below(4) };
