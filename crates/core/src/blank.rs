@@ -89,7 +89,7 @@ impl Blank {
             };
             let reply = match request {
                 Request::Disks => Reply::Disks { disks: disks::list(&self.options.disks, &self.options.run) },
-                Request::Offers => Reply::Offers { offers: offers.iter().map(offer).collect() },
+                Request::Offers => Reply::Offers { offers: distinct(&offers) },
                 Request::Timeline { since } => Reply::Timeline { events: timeline.since(since) },
                 Request::Running { .. } | Request::Goodbye => Reply::Done,
                 Request::Found(request) => match self.set_up(events, Work::Found(request)) {
@@ -175,6 +175,14 @@ impl Blank {
 enum Work {
     Found(Found),
     Join(Join, Vec<discovery::Found>),
+}
+
+/// Each pair once, however many links it is heard on.
+fn distinct(heard: &[discovery::Found]) -> Vec<Offer> {
+    let mut offers: Vec<Offer> = heard.iter().map(offer).collect();
+    offers.sort_by(|a, b| (&a.pair_id, &a.link).cmp(&(&b.pair_id, &b.link)));
+    offers.dedup_by(|a, b| a.pair_id == b.pair_id);
+    offers
 }
 
 fn offer(found: &discovery::Found) -> Offer {
