@@ -80,7 +80,8 @@ pub enum Event {
     SpaceFreed,
 }
 
-/// One thing to do. To be carried out in the order given.
+/// One thing to do. To be carried out in the order given, all of one event before the next event is handled: an event that
+/// comes up while actions are carried out waits until they are done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Run a store command. Commands must take effect in the order given; they may finish in any order.

@@ -101,8 +101,9 @@ impl World {
     pub(crate) fn order(&mut self, node: usize, order: Order) {
         let now = self.now;
         let delay = self.dice.within(MS, 30 * MS);
+        let slow = self.nodes[node].kernel_slow_until;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_enforcer = core.to_enforcer.max(now) + delay;
+        core.to_enforcer = core.to_enforcer.max(now).max(slow) + delay;
         let delay = core.to_enforcer - now;
         self.job(node, delay, Job::Enforce(order));
     }

@@ -9,7 +9,8 @@ impl World {
         if !self.chaos {
             return;
         }
-        let pause = if self.dice.chance(300) { self.dice.within(50 * MS, SEC) } else { self.dice.within(SEC, 9 * SEC) };
+        // Troubles come together: every third fault follows the one before within half a second.
+        let pause = if self.dice.chance(350) { self.dice.below(500 * MS) } else { self.dice.within(SEC, 10 * SEC) };
         self.put(pause, Due::Fault);
         let node = self.dice.below(2) as usize;
         let name = match self.dice.below(100) {
@@ -73,7 +74,24 @@ impl World {
                 self.witness_rtt = self.dice.within(5 * MS, 3 * SEC);
                 "slow witness"
             }
-            86..94 => {
+            86..91 => {
+                // All network cards of one machine.
+                self.net.cut = [true; 2];
+                self.reach[node] = false;
+                let length = self.dice.within(100 * MS, 20 * SEC);
+                self.put(length, Due::Mend);
+                self.put(length, Due::WitnessBack);
+                if self.dice.chance(300) {
+                    // The whole machine is ill.
+                    self.nodes[node].kernel_slow_until = self.now + length;
+                }
+                "node cut off"
+            }
+            91..93 => {
+                self.nodes[node].kernel_slow_until = self.now + self.dice.within(SEC, 12 * SEC);
+                "kernel does not confirm"
+            }
+            93..96 => {
                 let vm = self.dice.below(2) as usize;
                 let to = if node == 0 { NodeId::A } else { NodeId::B };
                 self.move_vm(vm, to);
@@ -106,6 +124,7 @@ impl World {
         let machine = &mut self.nodes[node];
         machine.up = false;
         machine.frozen = false;
+        machine.kernel_slow_until = 0;
         machine.watchdog_at = u64::MAX;
         machine.complete = false;
         machine.disk.crash();
@@ -197,6 +216,7 @@ impl World {
         self.witness_back();
         self.witness_rtt = 20 * MS;
         for node in 0..2 {
+            self.nodes[node].kernel_slow_until = 0;
             self.continue_core(node);
             self.put(SEC, Due::PowerOn(node));
         }

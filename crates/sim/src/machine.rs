@@ -21,6 +21,8 @@ pub struct Core {
     /// Clean and dirty told by the owner and handled by the conductor.
     pub handled: u64,
     pub may_run: bool,
+    /// The session the owner's thread knows.
+    pub session: Option<u64>,
     /// The next wake-up of the conductor that is scheduled.
     pub wake_at: Time,
     /// When the last thing put into each queue arrives: queues keep their order.
@@ -57,6 +59,8 @@ pub struct Machine {
     pub backlog: Vec<Job>,
     pub vms: [Vm; VMS],
     pub frozen: bool,
+    /// Freezing and killing take at least until then.
+    pub kernel_slow_until: Time,
     /// The watchdog resets the machine then.
     pub watchdog_at: Time,
     /// Its memory holds every acknowledged write.

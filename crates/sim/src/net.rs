@@ -44,8 +44,9 @@ impl World {
     }
 
     pub(crate) fn send_message(&mut self, from: usize, message: PeerMessage) {
-        let Some(session) = self.net.ends[from] else { return };
-        if self.net.ends[1 - from] != Some(session) {
+        // What the owner's thread takes for its session may have ended already below it.
+        let Some(session) = self.nodes[from].core.as_ref().and_then(|core| core.session) else { return };
+        if self.net.ends != [Some(session); 2] {
             return;
         }
         let to = 1 - from;
@@ -111,15 +112,32 @@ impl World {
 
     /// The daemon closes its end.
     pub(crate) fn disconnect(&mut self, node: usize) {
+        if let Some(core) = &mut self.nodes[node].core
+            && core.session.take() != self.net.ends[node]
+        {
+            return; // the session below is a newer one
+        }
         self.net.ends[node] = None;
         self.net.lines[node].clear();
     }
 
     pub(crate) fn session_up(&mut self, node: usize, session: u64) {
         if self.net.ends[node] == Some(session) {
+            if let Some(core) = &mut self.nodes[node].core {
+                core.session = Some(session);
+            }
             self.mirror(node, Event::PeerUp { session });
             self.reload(node);
         }
+    }
+
+    pub(crate) fn session_down(&mut self, node: usize, session: u64) {
+        if let Some(core) = &mut self.nodes[node].core
+            && core.session == Some(session)
+        {
+            core.session = None;
+        }
+        self.mirror(node, Event::PeerDown { session });
     }
 
     pub(crate) fn tell_peer_document(&mut self, node: usize) {

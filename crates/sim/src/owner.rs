@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dyad_mirror::{Action, BLOCK, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeChange, VolumeId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members, NodeId};
 use dyad_replica::{Readmission, view};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of the daemon itself have names from here.
 const OWN: RequestId = 1 << 48;
@@ -63,6 +63,8 @@ pub struct Owner {
     peer_vms_allowed: bool,
     vms_known: bool,
     held: bool,
+    waiting: VecDeque<Event>,
+    feeding: bool,
     /// A VM is moved on an administrator's word.
     pub moving: Option<(usize, NodeId)>,
 }
@@ -84,6 +86,8 @@ impl Owner {
             peer_vms_allowed: false,
             vms_known,
             held: true,
+            waiting: VecDeque::new(),
+            feeding: false,
             moving: None,
         }
     }
@@ -104,8 +108,24 @@ impl World {
         self.job(node, 1000, Job::OwnerTick);
     }
 
-    /// Feeds the mirror and carries out what it asks for.
+    /// Feeds the mirror and carries out what it asks for. What comes up on the way is fed afterwards: the actions of
+    /// one event are carried out before the next event is taken, or they would mix.
     pub(crate) fn mirror(&mut self, node: usize, event: Event) {
+        let Some(owner) = self.owner(node) else { return };
+        owner.waiting.push_back(event);
+        if std::mem::replace(&mut owner.feeding, true) {
+            return;
+        }
+        while let Some(event) = self.owner(node).and_then(|owner| owner.waiting.pop_front()) {
+            self.feed_mirror(node, event);
+        }
+        if let Some(owner) = self.owner(node) {
+            owner.feeding = false;
+        }
+        self.update_complete();
+    }
+
+    fn feed_mirror(&mut self, node: usize, event: Event) {
         let clock = self.nodes[node].clock(self.now);
         let mut actions = Vec::new();
         let Some(owner) = self.owner(node) else { return };
@@ -118,7 +138,6 @@ impl World {
         for action in actions {
             self.act(node, action);
         }
-        self.update_complete();
     }
 
     fn act(&mut self, node: usize, action: Action) {
