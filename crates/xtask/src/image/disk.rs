@@ -14,8 +14,6 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 const SECTOR: u64 = 512;
-/// Serial number of the file system.
-const VOLUME: &str = "d1ad0001";
 
 /// Writes the disk `target` with the slots given by version and file.
 pub fn build(host: &Host, debian: &Debian, slots: &[(String, PathBuf)], target: &Path) -> Result<()> {
@@ -69,8 +67,8 @@ fn partition(file: &mut File, esp: &layout::Partition) -> Result<()> {
 
 fn format(disk: &Path, esp: &layout::Partition) -> Result<()> {
     let mut command = Command::new("mkfs.fat");
-    // Clusters of 4 KiB: some firmware takes larger ones for another FAT.
-    command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "-i", VOLUME, "--invariant"]);
+    // A fixed serial number and time (--invariant). Clusters of 4 KiB: some firmware takes larger ones for another FAT.
+    command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "--invariant"]);
     command.arg("--offset").arg((MIB / SECTOR).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
     // It lies in a folder that a user's PATH may not have.
     command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));

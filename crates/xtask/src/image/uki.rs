@@ -2,7 +2,6 @@
 //!
 //! Sections and their meaning are those of the UAPI group's *Unified Kernel Image* specification.
 
-use super::FILE_TIME;
 use super::debian::Debian;
 use crate::host;
 use anyhow::{Context as _, Result};
@@ -44,7 +43,8 @@ impl Recipe<'_> {
         ];
         let mut place = end(&host::output(Command::new("objdump").args(["-h", "-w"]).arg(self.debian.stub()))?)?;
         let mut command = Command::new("objcopy");
-        command.arg("--enable-deterministic-archives").env("SOURCE_DATE_EPOCH", FILE_TIME.to_string());
+        // The header keeps the time of the stub; otherwise it would get that of the build.
+        command.arg("--preserve-dates");
         for (name, path) in &sections {
             place = place.next_multiple_of(PAGE);
             command.arg("--add-section").arg(format!("{name}={}", path.display()));
