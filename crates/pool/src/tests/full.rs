@@ -125,6 +125,8 @@ fn a_slot_that_is_counted_on_stays() {
     pool.discard(1, 2, 1, 16, 16).unwrap();
     pool.start_checkpoint();
     pool.write(1, 2, 2, 17, blocks(7, 1)).unwrap();
+    while pool.checkpoint_step(50).unwrap() != crate::Progress::Finished {}
+    assert!(matches!(pool.write(1, 2, 3, 1 << 19, blocks(8, 1)), Err(StoreError::NoSpace)), "the slot is not free");
     pool.checkpoint().unwrap();
     assert_eq!(pool.usage().available, 0, "the write lives in the slot of the discarded block");
     assert_eq!(pool.space.free(), pool.space.reserve(), "and took none of the reserve");
