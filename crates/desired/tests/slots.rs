@@ -51,11 +51,11 @@ fn a_torn_newest_slot_gives_the_older_document() {
     let first = document();
     let second = with_volume(&first, "a");
     let mut volume = written(&[&first, &second]);
-    volume[SLOT + 100] ^= 1;
+    volume[100] ^= 1;
     let Choice::Found(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
     assert_eq!(*found, first);
     assert!(why.contains("checksum"), "{why}");
-    volume[100] ^= 1;
+    volume[SLOT + 100] ^= 1;
     assert!(matches!(choose(&volume), Choice::Lost(_)));
 }
 
@@ -90,6 +90,36 @@ fn the_largest_document_fits_into_a_slot() {
     }
     let bytes = slots::encode(&document).unwrap().bytes.len();
     assert!(bytes < SLOT / 2, "{bytes} bytes leave too little room for what later versions add");
+}
+
+/// Written once by version 1 and never again: later versions must read it.
+const VERSION_1: &[u8] = include_bytes!("data/document-1.slot");
+
+#[test]
+fn the_document_of_version_1_is_read() {
+    if std::env::var_os("DYAD_WRITE_FIXTURE").is_some() {
+        let document = with_vm(&with_volume(&document(), "disk"));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/document-1.slot");
+        std::fs::write(path, slots::encode(&document).unwrap().bytes).unwrap();
+    }
+    let Slot::Good(document) = slots::decode(VERSION_1) else { panic!("not read") };
+    assert_eq!((document.format, document.generation, document.pair.as_str()), (1, 3, "pair"));
+    assert_eq!(document.volumes["disk"].id, 1);
+    assert_eq!(document.vms["web"].disks, ["disk"]);
+}
+
+fn with_vm(document: &Document) -> Document {
+    let vm = NewVm {
+        cpus: 2,
+        memory_mib: 64,
+        firmware: Firmware::Uefi,
+        disks: vec!["disk".into()],
+        owner: Node::A,
+        intent: Intent::Running,
+        priority: 50,
+        ha: true,
+    };
+    apply(document, &Change::CreateVm { name: "web".into(), vm }).unwrap()
 }
 
 proptest! {
