@@ -66,6 +66,11 @@ impl Mirror {
         }
     }
 
+    /// A resync begins: what runs here alone was in neither table when they were compared, so the peer gets it now.
+    pub(crate) fn rerun_changes(&mut self) {
+        self.changes.queue.iter_mut().for_each(|pending| pending.running = false);
+    }
+
     pub(crate) fn pump_changes(&mut self) {
         let ready = match self.phase {
             Phase::Steady | Phase::Source => true,

@@ -4,7 +4,7 @@
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
 use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
-use crate::message::{Body, Trouble};
+use crate::message::Body;
 use crate::peer::Ask;
 use crate::store::Purpose;
 use crate::types::*;
@@ -246,13 +246,5 @@ impl Mirror {
             _ => self.out.push(Action::Lost { volume, extent }),
         }
         self.send_copy(volume, extent, mine);
-    }
-}
-
-/// Whether the peer refused for good.
-impl Trouble {
-    /// Its disks failed, as opposed to this one piece of data.
-    pub fn is_disk(self) -> bool {
-        self == Self::Disk
     }
 }

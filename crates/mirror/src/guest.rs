@@ -1,8 +1,7 @@
-//! The requests of guests: when each may start and when it is complete.
+//! The requests of guests: the queue, when each may start, and reads.
 
 use crate::event::*;
-use crate::machine::{Mirror, Phase, Span};
-use crate::message::{Body, Change};
+use crate::machine::{Mirror, Phase};
 use crate::store::Purpose;
 use crate::types::*;
 use bytes::Bytes;
@@ -140,7 +139,7 @@ impl Mirror {
         }
     }
 
-    fn set_state(&mut self, id: u64, state: State) {
+    pub(crate) fn set_state(&mut self, id: u64, state: State) {
         if let Some(ticket) = self.tickets.map.get_mut(&id) {
             ticket.state = state;
         }
@@ -230,170 +229,6 @@ impl Mirror {
     pub(crate) fn locked(&self, volume: VolumeId, block: u64, count: u64) -> bool {
         let extents = extents_of(block, count);
         self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some()
-    }
-
-    fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
-        let (block, count) = op.span();
-        let extents = extents_of(block, count);
-        if self.locked(volume, block, count) {
-            return false;
-        }
-        if !self.both() && !self.marked(volume, &extents) {
-            return false;
-        }
-        let epoch = self.epoch();
-        // During resync what lies wholly in extents still to be copied stays local: the copy will carry it.
-        let send = match self.phase {
-            Phase::Steady => true,
-            Phase::Source => {
-                self.need_peer() || !self.copier.as_ref().is_some_and(|copier| copier.holds_all(volume, &extents))
-            }
-            _ => false,
-        };
-        assert!(send || !self.need_peer(), "a write that the peer must hold is sent to it");
-        let state = self.volumes.get_mut(&volume).expect("checked on arrival");
-        state.assigned += 1;
-        let seq = state.assigned;
-        state.writing.insert(id, Span { block, count, seq });
-        let stamp = Stamp { epoch, seq };
-        let (command, data) = match op {
-            GuestOp::Write { data, .. } => {
-                (StoreCommand::Write { volume, stamp, block, data: data.clone() }, Change::Data(data))
-            }
-            _ => (StoreCommand::Discard { volume, stamp, block, count }, Change::Discard(count)),
-        };
-        let op = self.command(command, Purpose::GuestWrite { ticket: id });
-        let peer = if send {
-            let ask = self.ask(crate::peer::Ask::Write { ticket: id, store_op: op });
-            self.send(Body::Write { op: ask, volume, seq, block, data });
-            PeerPart::Sent(self.generation)
-        } else {
-            PeerPart::NotSent
-        };
-        self.set_state(id, State::Writing { op, stored: false, peer });
-        true
-    }
-
-    pub(crate) fn on_write_stored(&mut self, id: u64, done: StoreOp, result: Result<StoreOutput, StoreError>) {
-        if let Some(Ticket { state: State::Writing { op, stored, .. }, .. }) = self.tickets.map.get_mut(&id)
-            && *op == done
-            && result.is_ok()
-        {
-            *stored = true;
-            self.finish_write(id);
-        }
-        // A failed write stays in flight: this node is unwell, and the guest waits for what `quorum` makes of that.
-    }
-
-    pub(crate) fn on_write_held(&mut self, id: u64, store_op: StoreOp) {
-        if let Some(Ticket { state: State::Writing { op, peer, .. }, .. }) = self.tickets.map.get_mut(&id)
-            && *op == store_op
-        {
-            *peer = PeerPart::Held;
-            self.finish_write(id);
-        }
-    }
-
-    /// Completes the write if everything it waits for has happened.
-    fn finish_write(&mut self, id: u64) {
-        let Some(ticket) = self.tickets.map.get(&id) else {
-            return;
-        };
-        let State::Writing { stored, peer, .. } = ticket.state else {
-            return;
-        };
-        let volume = ticket.volume;
-        let (block, count) = ticket.op.span();
-        let waits = match peer {
-            PeerPart::Held => false,
-            PeerPart::NotSent => self.need_peer(),
-            PeerPart::Sent(generation) => {
-                self.need_peer() || (generation == self.generation && self.phase == Phase::Source)
-            }
-        };
-        if !stored || waits || !self.in_sync() {
-            return;
-        }
-        if !self.both() && !self.marked(volume, &extents_of(block, count)) {
-            return;
-        }
-        assert!(peer == PeerPart::Held || !self.need_peer(), "no write completes without a peer that must hold it");
-        if let Some(state) = self.volumes.get_mut(&volume) {
-            state.unconfirmed = true;
-        }
-        self.complete(id, Ok(Reply::Done));
-    }
-
-    /// Looks at every write in flight again.
-    pub(crate) fn finish_writes(&mut self) {
-        let writing: Vec<u64> = self.volumes.values().flat_map(|v| v.writing.keys().copied()).collect();
-        for id in writing {
-            self.finish_write(id);
-        }
-    }
-
-    /// Writes in flight that match start again from the queue, as new writes; what nobody waits for is dropped.
-    fn requeue_writes(&mut self, which: impl Fn(PeerPart) -> bool) {
-        for volume in self.volumes.values_mut() {
-            volume.writing.retain(|id, _| {
-                let Some(ticket) = self.tickets.map.get_mut(id) else {
-                    return false;
-                };
-                match ticket.state {
-                    State::Writing { peer, .. } if which(peer) => {
-                        if ticket.req.is_some() {
-                            ticket.state = State::Queued;
-                            self.tickets.queued.insert(*id);
-                        } else {
-                            self.tickets.map.remove(id);
-                        }
-                        false
-                    }
-                    _ => true,
-                }
-            });
-        }
-    }
-
-    /// Both replicas are equal: what was in flight is written once more to both, in the order of arrival.
-    ///
-    /// To the guest these are writes that were never answered, so a second run is within what a disk may do.
-    pub(crate) fn requeue_all(&mut self) {
-        self.requeue_writes(|_| true);
-    }
-
-    /// The peer must hold from now on what was meant to stay local.
-    pub(crate) fn requeue_unsent(&mut self) {
-        let generation = self.generation;
-        self.requeue_writes(|peer| match peer {
-            PeerPart::NotSent => true,
-            PeerPart::Sent(sent) => sent != generation,
-            PeerPart::Held => false,
-        });
-    }
-
-    /// Every guest write in flight to these extents is in the local store.
-    pub(crate) fn all_stored(&self, volume: VolumeId, extents: &std::ops::Range<u64>) -> bool {
-        let Some(state) = self.volumes.get(&volume) else {
-            return true;
-        };
-        state.writing.iter().all(|(id, span)| {
-            let reach = extents_of(span.block, span.count);
-            let clear = reach.end <= extents.start || extents.end <= reach.start;
-            clear || self.tickets.map.get(id).is_none_or(|t| matches!(t.state, State::Writing { stored: true, .. }))
-        })
-    }
-
-    /// A write kept local is in flight.
-    pub(crate) fn unsent_in_flight(&self) -> bool {
-        let generation = self.generation;
-        self.volumes.values().flat_map(|v| v.writing.keys()).any(|id| {
-            self.tickets.map.get(id).is_some_and(|ticket| match ticket.state {
-                State::Writing { peer: PeerPart::Sent(sent), .. } => sent != generation,
-                State::Writing { peer, .. } => peer == PeerPart::NotSent,
-                _ => false,
-            })
-        })
     }
 
     /// Answers a request and forgets it.

@@ -1,6 +1,5 @@
 //! The opening of each session and of each epoch: both sides tell their volume tables and what may differ.
 
-use crate::copier::Copier;
 use crate::event::{StoreCommand, StoreError, StoreOutput};
 use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
@@ -161,10 +160,7 @@ impl Mirror {
         match self.view {
             Some(view) if view.me && view.peer => self.enter_reconcile(peer, touched, view.lead),
             Some(view) if view.me => self.enter_source(peer, touched),
-            _ => {
-                self.phase = Phase::Target;
-                self.copier = None::<Copier>;
-            }
+            _ => self.phase = Phase::Target,
         }
     }
 }

@@ -45,6 +45,7 @@ mod replica;
 mod resync;
 mod store;
 mod types;
+mod write;
 
 #[cfg(test)]
 mod tests;

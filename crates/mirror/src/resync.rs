@@ -63,6 +63,7 @@ impl Mirror {
                 Some(_) => {}
             }
         }
+        self.rerun_changes();
         // A proposal that adds the peer is under way: it must hold from now on what it did not get before.
         if self.need_peer() {
             self.requeue_unsent();

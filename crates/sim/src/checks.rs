@@ -44,6 +44,13 @@ impl World {
         let text =
             format!("CHOSEN epoch {} {:?} tie {:?} lead {}", config.epoch, config.members, config.tie, config.lead);
         self.note(2, text);
+        if let Some(solo) = config.members.solo()
+            && !self.nodes[solo.index()].complete
+        {
+            // It lost its memory and its peer is out of reach: two faults at once, and only what was flushed is promised.
+            self.oracle.memories_lost();
+            self.count("alone after a loss of power");
+        }
         for node in &mut self.nodes {
             // I4: from this moment each member holds every acknowledged write, unless its memory is lost again.
             if config.members.has(node.id) {

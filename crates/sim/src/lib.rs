@@ -19,6 +19,7 @@
 mod checks;
 mod conductor;
 mod dice;
+mod document;
 mod faults;
 mod guests;
 mod machine;

@@ -83,7 +83,7 @@ enum Request {
     Write { volume: VolumeId, block: u64, count: u64, value: Value },
     Read { volume: VolumeId, block: u64 },
     Flush { volume: VolumeId, mark: FlushMark },
-    Create,
+    Create { id: VolumeId },
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +110,7 @@ pub struct Pair {
     requests: BTreeMap<RequestId, (usize, Request)>,
     next_req: RequestId,
     next_volume: VolumeId,
+    created: Vec<VolumeId>,
     pub healed: usize,
     pub copied: u64,
     pub log: Vec<String>,
@@ -140,6 +141,7 @@ impl Pair {
             requests: BTreeMap::new(),
             next_req: 0,
             next_volume: 100,
+            created: Vec::new(),
             healed: 0,
             copied: 0,
             log: Vec::new(),
@@ -225,7 +227,8 @@ impl Pair {
                     panic!("{e}\n{}", self.log.join("\n"));
                 }
             }
-            (Request::Create, _) => {}
+            (Request::Create { id }, Ok(_)) => self.created.push(id),
+            (Request::Create { .. }, _) => {}
             (_, Err(GuestError::Closed)) => {}
             (request, result) => panic!("{request:?} ended as {result:?}"),
         }
@@ -397,7 +400,7 @@ impl Pair {
                 self.next_volume += 1;
                 self.next_req += 1;
                 let (req, id) = (self.next_req, self.next_volume);
-                self.requests.insert(req, (lead, Request::Create));
+                self.requests.insert(req, (lead, Request::Create { id }));
                 let change = VolumeChange::Create { id, size: BLOCKS * BLOCK as u64 };
                 self.event(lead, Event::Volume { req, change });
             }
@@ -459,12 +462,20 @@ impl Pair {
         self.healing = false;
     }
 
+    /// The volume table of each store.
+    pub fn tables(&self) -> [Vec<VolumeId>; 2] {
+        [0, 1].map(|node: usize| self.nodes[node].store.live.volumes.keys().copied().collect())
+    }
+
     /// Both replicas hold the same, and only what they may.
     pub fn judge(&self) {
         let [a, b] = &self.nodes;
         let trail = || self.log.join("\n");
         let table = |node: &Node| node.store.live.volumes.iter().map(|(id, c)| (*id, c.size)).collect::<Vec<_>>();
         assert_eq!(table(a), table(b), "{}", trail());
+        for id in &self.created {
+            assert!(self.tables()[0].contains(id), "volume {id} was promised and is gone\n{}", trail());
+        }
         for (volume, block) in self.oracle.blocks() {
             let value = |node: &Node| node.store.live.volumes[&volume].blocks.get(&block).copied().unwrap_or(0);
             assert_eq!(value(a), value(b), "volume {volume} block {block}\n{}", trail());

@@ -138,3 +138,23 @@ fn each_copy_may_be_bad_in_another_block() {
     pair.judge();
     assert_eq!(pair.healed, 1);
 }
+
+/// A creation ran alone at the source's store while the tables were compared; the target never heard of it, and with two
+/// members the volume was taken for one that nobody was promised, and deleted.
+#[test]
+fn a_creation_in_flight_when_a_resync_begins_reaches_the_target() {
+    let pair = live([
+        Remove { node: 1 },
+        Learn { node: 1 },
+        LinkDown,
+        Tick { millis: 10 },
+        LinkUp,
+        Store { node: 0, count: 9 },
+        Store { node: 1, count: 9 },
+        Deliver { node: 1, count: 9 },
+        Create,
+        Deliver { node: 0, count: 9 },
+        Store { node: 0, count: 9 },
+    ]);
+    assert_eq!(pair.tables()[0].len(), 3);
+}
