@@ -163,6 +163,15 @@ impl Client {
         Err(Refusal { status: answer.status().as_u16(), body: body(path, answer)? }.into())
     }
 
+    /// Logs in, also if it did before: a node forgets its sessions when it restarts, and what it tells everybody
+    /// looks much like what it tells those who are logged in.
+    ///
+    /// # Errors
+    /// The client has no password, or the node refuses it.
+    pub fn log_in(&self) -> Result<()> {
+        self.login(self.password.as_deref().context("This client has no password.")?)
+    }
+
     fn login(&self, password: &str) -> Result<()> {
         let request = self.agent.post(self.url("login"));
         let answer = within(request, ANSWER_DEADLINE)

@@ -33,6 +33,7 @@ pub struct Pair {
     /// What was measured so far.
     pub report: Report,
     artifacts: Artifacts,
+    clients: [Client; 2],
     guests: Vec<Guest>,
     records: PathBuf,
     start: Instant,
@@ -90,11 +91,23 @@ impl Pair {
         let node = |name| Node::new(name, accelerator, image, &records, sockets.path());
         let (a, b) = (node(Name::A)?, node(Name::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
+        let clients = [&a, &b].map(|node| Client::administrator(&node.address(), PASSWORD));
         let mut report = Report::default();
         report.set("accelerator", accelerator.to_string());
         // What has to be stored or sent: the partitions are mostly holes.
         report.set("image_bytes", fs::metadata(image)?.blocks() * 512);
-        Ok(Self { a, b, witness, report, artifacts, guests: Vec::new(), records, start: Instant::now(), sockets })
+        Ok(Self {
+            a,
+            b,
+            witness,
+            report,
+            artifacts,
+            clients,
+            guests: Vec::new(),
+            records,
+            start: Instant::now(),
+            sockets,
+        })
     }
 
     /// One node.
@@ -105,13 +118,16 @@ impl Pair {
         }
     }
 
-    /// The administrator's client of one node.
+    /// The administrator's client of one node. All of them share one login.
     pub fn client(&self, name: Name) -> Client {
-        let node = match name {
-            Name::A => &self.a,
-            Name::B => &self.b,
-        };
-        Client::administrator(&node.address(), PASSWORD)
+        self.client_of(name).clone()
+    }
+
+    fn client_of(&self, name: Name) -> &Client {
+        match name {
+            Name::A => &self.clients[0],
+            Name::B => &self.clients[1],
+        }
     }
 
     /// What one node says of the pair.
@@ -119,7 +135,7 @@ impl Pair {
     /// # Errors
     /// It does not answer.
     pub fn status(&self, name: Name) -> Result<Status> {
-        Status::read(&self.client(name))
+        Status::in_detail(self.client_of(name))
     }
 
     /// The guest of this name.
@@ -182,7 +198,7 @@ impl Pair {
         wait::until("both nodes to be protected", deadline, || {
             let mut sentences = Vec::new();
             for name in [Name::A, Name::B] {
-                match self.status(name) {
+                match Status::read(self.client_of(name)) {
                     Ok(status) if status.protected => {}
                     Ok(status) => sentences.push(format!("{name}: {}", status.sentence)),
                     Err(error) => sentences.push(format!("{name}: {error:#}")),

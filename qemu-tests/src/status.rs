@@ -21,7 +21,20 @@ pub struct Status {
 }
 
 impl Status {
-    /// Asks the node.
+    /// Asks the node with all details, which it tells only those who are logged in.
+    ///
+    /// # Errors
+    /// It does not answer, not in this shape, or refuses the login.
+    pub fn in_detail(client: &Client) -> Result<Self> {
+        let status = Self::read(client)?;
+        if !status.json["details"].is_null() {
+            return Ok(status);
+        }
+        client.log_in()?;
+        Self::read(client)
+    }
+
+    /// Asks the node for what it tells everybody.
     ///
     /// # Errors
     /// It does not answer, or not in this shape.

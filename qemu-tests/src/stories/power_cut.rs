@@ -86,7 +86,7 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     pair.wait_protected(PROTECTED_DEADLINE)?;
     pair.report.set_time("back_to_protected_s", on.elapsed());
     pair.report.set_time("resync_s", clean.saturating_duration_since(connected));
-    let status = Status::read(&survivor)?;
+    let status = Status::in_detail(&survivor)?;
     let (dirty, copied) = (status.mirror("resync_dirty_bytes")?, status.mirror("resync_bytes")?);
     pair.report.set("dirty_bytes", dirty);
     pair.report.set("resync_bytes", copied);
