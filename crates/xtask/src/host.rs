@@ -49,6 +49,14 @@ impl Host {
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.repository).env("CARGO_TARGET_DIR", self.target());
+        // What cargo tells this program about itself would look like a change to build scripts that watch these names
+        // (ring's does), and half of the dependencies would be compiled again at each turn.
+        for (name, _) in env::vars_os() {
+            let inherited = ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.to_string_lossy().starts_with(p));
+            if inherited {
+                command.env_remove(name);
+            }
+        }
         command
     }
 
