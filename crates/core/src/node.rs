@@ -55,7 +55,6 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     if let Some(verdict) = selftest::conclude(&options.state) {
         timeline.note("watchdog", verdict);
     }
-    let (watchdog, facts) = prove(&options, watchdog, &mut timeline);
 
     let node = if identity.me == NodeId::A { b'A' } else { b'B' };
     let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), node);
@@ -64,10 +63,6 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<anyhow::Result<Vec<_>>>()?;
     let sizes = parts.iter().map(disk_size).collect();
-    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
-    let (pool, report) = Pool::open(disks::open(&parts, &indexes)?, &open)?;
-    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
-
     let owner = slots::Owner { pair: identity.pair_number(), node: identity.me };
     let (register, record) = Places::open([&options.state, &indexes[0]], owner)?;
     let config = record.base.clone();
@@ -93,6 +88,9 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     contacts.add_peer_to_witness(&identity);
     let reporter = inbox.clone();
     let enforcer = enforcer::start(options.vms(), move |done| reporter.send(Event::Enforced(done)));
+    // From here on the watchdog is hungry every few seconds, so the conductor starts at once. Opening the pool may take
+    // longer than that; the owner's queue keeps what the conductor has to say until then.
+    let (watchdog, facts) = prove(&options, watchdog, &mut timeline);
     let setup = Setup {
         me: identity.me,
         pair: identity.pair_number(),
@@ -118,6 +116,10 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     .start(inputs);
 
+    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
+    let opened = disks::open(&parts, &indexes).and_then(|disks| Ok(Pool::open(disks, &open)?));
+    let (pool, report) = opened.inspect_err(|_| handle.tell(dyad_quorum::Event::Unwell))?;
+    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
     let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
