@@ -23,7 +23,8 @@ cargo xtask image                build the appliance image: target/image/dyad.im
 cargo xtask rig                  boot a pair and its witness, set them up, leave them running until Ctrl-C
 cargo xtask rig demo             play the main job and write target/rig/report.json
 cargo xtask attach a|b           the serial line of a node of a running rig; Ctrl-] leaves
-cargo xtask test                 every test there is; lists all failures at the end
+cargo xtask test                 the tests, as CI runs them; lists all failures at the end
+cargo xtask test everything      the same and the whole-machine tests that CI does not run yet
 cargo xtask sim --seed N         one simulator run, again exactly as it was
 cargo xtask sim --minutes M      as many simulator runs as fit
 cargo xtask bench                what replication costs beside the bare limits
@@ -52,7 +53,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ["rig"] => rig::stay(&host),
         ["rig", "demo"] => rig::demo(&host),
         ["attach", node] => attach::attach(&host, node),
-        ["test"] => checks::run(&host),
+        ["test"] => checks::run(&host, checks::Scope::Proven),
+        ["test", "everything"] => checks::run(&host, checks::Scope::Everything),
         ["sim", rest @ ..] => sim::run(&host, rest),
         ["bench"] => bench::run(&host),
         ["deps"] => deps::install(&host),
