@@ -247,7 +247,8 @@ pub enum StoreCommand {
         /// Up to and including.
         seq: Seq,
     },
-    /// Which extents were touched after the last confirmed number. Answered with [`StoreOutput::Tail`].
+    /// Which extents were touched after the last confirmation: by a number above it, or by any command given after it,
+    /// whatever its stamp. More is allowed. Answered with [`StoreOutput::Tail`].
     Tail {
         /// The volume.
         volume: VolumeId,

@@ -18,7 +18,7 @@ pub(crate) struct Handshake {
     pub tails: BTreeMap<VolumeId, ExtentSet>,
     /// Own part is sent.
     pub sent: bool,
-    peer: Option<Vec<VolumeInfo>>,
+    peer: Option<Vec<(VolumeInfo, Seq)>>,
     touched: BTreeMap<VolumeId, ExtentSet>,
     ready: bool,
 }
@@ -76,7 +76,8 @@ impl Mirror {
 
     /// Sends the own part.
     fn link_opened(&mut self, source: bool) {
-        self.send(Body::Hello { volumes: self.volumes() });
+        let volumes = self.volumes().into_iter().map(|info| (info, self.volumes[&info.id].assigned)).collect();
+        self.send(Body::Hello { volumes });
         if !source {
             if !self.in_sync() {
                 self.add_own_dirty();
@@ -116,7 +117,7 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn on_hello(&mut self, volumes: Vec<VolumeInfo>) {
+    pub(crate) fn on_hello(&mut self, volumes: Vec<(VolumeInfo, Seq)>) {
         if let Some(handshake) = &mut self.handshake {
             handshake.peer = Some(volumes);
         }
@@ -142,11 +143,12 @@ impl Mirror {
         let Some(handshake) = self.handshake.take() else {
             return;
         };
-        let peer: BTreeMap<VolumeId, VolumeInfo> =
-            handshake.peer.unwrap_or_default().into_iter().map(|info| (info.id, info)).collect();
-        for (id, info) in &peer {
-            if let Some(volume) = self.volumes.get_mut(id) {
-                volume.assigned = volume.assigned.max(info.last.seq);
+        let mut peer = BTreeMap::new();
+        for (info, assigned) in handshake.peer.unwrap_or_default() {
+            peer.insert(info.id, info);
+            if let Some(volume) = self.volumes.get_mut(&info.id) {
+                // From here on both sides count from the same number.
+                volume.assigned = volume.assigned.max(info.last.seq).max(assigned);
             }
         }
         let mut touched = handshake.tails;

@@ -35,8 +35,8 @@ pub enum Trouble {
 pub enum Body {
     /// Opens a handshake: the sender's volume table.
     Hello {
-        /// Its volumes, ascending.
-        volumes: Vec<VolumeInfo>,
+        /// Its volumes, ascending, each with the highest number given or seen there.
+        volumes: Vec<(VolumeInfo, Seq)>,
     },
     /// Extents the sender changed since the last common flush, or has marked dirty.
     Touched {

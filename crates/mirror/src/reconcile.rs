@@ -129,12 +129,15 @@ impl Mirror {
         self.trusted = true;
         self.locks.clear();
         self.copy_waits.clear();
-        let equal: Vec<(VolumeId, Seq)> = self.volumes.iter().map(|(&id, v)| (id, v.assigned)).collect();
+        let mut equal = Vec::new();
+        for (&id, volume) in &mut self.volumes {
+            // One number is spent on the comparison itself: copies bear old stamps, and the tails shall forget them too.
+            volume.assigned += 1;
+            volume.unconfirmed = false;
+            equal.push((id, volume.assigned));
+        }
         for (volume, seq) in equal {
             self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
-        }
-        for volume in self.volumes.values_mut() {
-            volume.unconfirmed = false;
         }
         self.clear_marks();
         self.requeue_all();

@@ -104,8 +104,19 @@ impl StoreQueue {
     }
 }
 
+/// The blocks of a command that must keep its place among the others: those that change data, and the reads the peer asks
+/// for, which must not miss a write of it that waits for space. The own reads wait for such writes before they are given.
+fn span(entry: &InFlight) -> Option<(VolumeId, Range<u64>)> {
+    match (&entry.command, &entry.purpose) {
+        (StoreCommand::ReadExtent { volume, extent }, Purpose::ReplicaFetch { .. }) => {
+            Some((*volume, *extent * EXTENT_BLOCKS..(*extent + 1) * EXTENT_BLOCKS))
+        }
+        (command, _) => changes(command),
+    }
+}
+
 /// The blocks a data command changes.
-fn span(command: &StoreCommand) -> Option<(VolumeId, Range<u64>)> {
+fn changes(command: &StoreCommand) -> Option<(VolumeId, Range<u64>)> {
     match command {
         StoreCommand::Write { volume, block, data, .. } => {
             Some((*volume, *block..*block + (data.len() / BLOCK) as u64))
@@ -119,7 +130,7 @@ fn span(command: &StoreCommand) -> Option<(VolumeId, Range<u64>)> {
     }
 }
 
-fn overlap(a: &StoreCommand, b: &StoreCommand) -> bool {
+fn overlap(a: &InFlight, b: &InFlight) -> bool {
     match (span(a), span(b)) {
         (Some((v, a)), Some((w, b))) => v == w && a.start < b.end && b.start < a.end,
         _ => false,
@@ -132,7 +143,7 @@ impl Mirror {
         self.store.next += 1;
         let op = self.store.next;
         let entry = InFlight { command, purpose };
-        if span(&entry.command).is_some() && !self.store.stalled.is_empty() {
+        if span(&entry).is_some() && !self.store.stalled.is_empty() {
             self.store.stalled.insert(op, entry);
         } else {
             self.emit(op, entry);
@@ -141,7 +152,7 @@ impl Mirror {
     }
 
     fn emit(&mut self, op: StoreOp, entry: InFlight) {
-        if span(&entry.command).is_some() {
+        if span(&entry).is_some() {
             self.store.data += 1;
         }
         self.out.push(Action::Store { op, command: entry.command.clone() });
@@ -156,7 +167,9 @@ impl Mirror {
         self.store.stalled.retain(|op, entry| match entry.purpose {
             // The table in memory has changed already.
             _ if matches!(entry.command, StoreCommand::Volume(_)) => true,
-            Purpose::Replica { generation: asked, .. } => asked == generation,
+            Purpose::Replica { generation: asked, .. } | Purpose::ReplicaFetch { generation: asked, .. } => {
+                asked == generation
+            }
             Purpose::GuestWrite { ticket } => tickets.writes_as(ticket, *op),
             _ => true,
         });
@@ -198,7 +211,7 @@ impl Mirror {
         let Some(entry) = self.store.ops.remove(&op) else {
             return;
         };
-        let is_data = span(&entry.command).is_some();
+        let is_data = span(&entry).is_some();
         if is_data {
             self.store.data -= 1;
         }
@@ -213,7 +226,7 @@ impl Mirror {
             }
             Ok(_) if is_data => {
                 let older = self.store.stalled.range(..op);
-                if older.into_iter().any(|(_, other)| overlap(&other.command, &entry.command)) {
+                if older.into_iter().any(|(_, other)| overlap(other, &entry)) {
                     self.store.stalled.insert(op, entry);
                     return;
                 }

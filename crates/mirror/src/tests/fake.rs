@@ -149,9 +149,8 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
                     Some(value) => content.blocks.insert(block, value),
                     None => content.blocks.remove(&block),
                 };
-                if stamp.seq > content.confirmed {
-                    content.touched.insert(block / EXTENT_BLOCKS, stamp.seq);
-                }
+                // Copies and repairs bear old stamps; they count all the same.
+                content.touched.insert(block / EXTENT_BLOCKS, stamp.seq.max(content.confirmed + 1));
             }
         }
     };

@@ -367,7 +367,10 @@ impl Pair {
                     self.epoch += 1;
                     self.members[node] = false;
                     self.ack_both = false;
-                    self.nodes[1 - node].complete = true;
+                    if !std::mem::replace(&mut self.nodes[1 - node].complete, true) {
+                        // It lost its memory and goes on alone: two faults, so only what was flushed is promised.
+                        self.oracle.memories_lost();
+                    }
                     self.view(1 - node);
                 }
             }
@@ -435,6 +438,11 @@ impl Pair {
         self.view(source);
     }
 
+    /// Extents in the tails of both stores.
+    pub fn tails(&self) -> usize {
+        self.nodes.iter().flat_map(|node| node.store.live.volumes.values()).map(|content| content.touched.len()).sum()
+    }
+
     /// Ends every fault and runs until nothing happens any more.
     pub fn heal(&mut self) {
         self.healing = true;
@@ -485,11 +493,6 @@ impl Pair {
                 value(a),
                 trail()
             );
-        }
-        for node in &self.nodes {
-            for content in node.store.live.volumes.values() {
-                assert!(content.touched.is_empty(), "a tail is left at rest\n{}", trail());
-            }
         }
     }
 }

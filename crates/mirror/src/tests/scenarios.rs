@@ -158,3 +158,62 @@ fn a_creation_in_flight_when_a_resync_begins_reaches_the_target() {
     ]);
     assert_eq!(pair.tables()[0].len(), 3);
 }
+
+/// A copy was stored under the receiver's old stamp and was in no tail; its giver then lost the original.
+#[test]
+fn a_copied_extent_is_in_the_receivers_tail() {
+    live([
+        Store { node: 0, count: 2 },
+        Store { node: 1, count: 2 },
+        Deliver { node: 1, count: 2 },
+        Deliver { node: 0, count: 3 },
+        Store { node: 0, count: 1 },
+        Deliver { node: 1, count: 2 },
+        Write { volume: 1, block: 0, count: 1 },
+        Store { node: 1, count: 1 },
+        Write { volume: 0, block: 0, count: 1 },
+        Power { node: 0, keep: 0 },
+        Start { node: 0 },
+        LinkUp,
+        Store { node: 0, count: 2 },
+        Deliver { node: 1, count: 2 },
+        Store { node: 1, count: 6 },
+        Deliver { node: 0, count: 4 },
+        Write { volume: 0, block: 0, count: 1 },
+        Power { node: 1, keep: 0 },
+    ]);
+}
+
+/// The peer answered a fetch although a write to the extent waited for space there; the repair undid that write.
+#[test]
+fn a_fetch_waits_for_the_writes_before_it() {
+    let mut pair = Pair::new();
+    pair.heal();
+    for step in [
+        Rot { node: 1, volume: 1, block: 76 },
+        Full { node: 0, full: true },
+        Read { volume: 1, block: 57, count: 20 },
+        Write { volume: 1, block: 72, count: 5 },
+        Store { node: 1, count: 1 },
+        Deliver { node: 0, count: 2 },
+        Store { node: 0, count: 1 },
+    ] {
+        pair.step(step);
+    }
+    pair.heal();
+    pair.judge();
+}
+
+/// At rest the tails of both journals are empty: the next reconciliation has nothing to copy.
+#[test]
+fn the_tails_are_forgotten_at_rest() {
+    let pair = live([
+        Store { node: 0, count: 9 },
+        Write { volume: 0, block: 3, count: 30 },
+        Kill { node: 1 },
+        Write { volume: 0, block: 40, count: 3 },
+        Start { node: 1 },
+        LinkUp,
+    ]);
+    assert_eq!(pair.tails(), 0);
+}
