@@ -14,8 +14,33 @@ fn total_kib(meminfo: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Resident memory of everything on this node that is not a VM, in bytes: PID 1 and the services' control group.
+/// `None` off the appliance, where there is no such group.
+#[must_use]
+pub fn management_rss_bytes() -> Option<u64> {
+    let services = std::fs::read_to_string("/sys/fs/cgroup/dyad/cgroup.procs").ok()?;
+    let resident = |pid: &str| {
+        // A process may have ended since it was listed.
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        resident_kib(&status).unwrap_or(0)
+    };
+    let kib: u64 = std::iter::once("1").chain(services.lines()).map(resident).sum();
+    Some(kib * 1024)
+}
+
+fn resident_kib(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn resident_memory_is_read() {
+        assert_eq!(super::resident_kib("Name:\tx\nVmRSS:\t    1234 kB\n"), Some(1234));
+        assert_eq!(super::resident_kib("Name:\tkthreadd\n"), None);
+    }
+
     #[test]
     fn the_kernel_is_understood() {
         assert_eq!(super::total_kib("MemTotal:        2048000 kB\nMemFree: 1 kB\n"), Some(2_048_000));

@@ -119,8 +119,14 @@ impl NodeHandle {
         self.events.send(Event::Ask(ask)).map_err(|_| stopping())
     }
 
+    /// Makes a change and lets the owner know the document it led to before anything that follows: a VM that is killed
+    /// must not be started again because the supervisor still has the document in which it shall run.
     async fn change(&self, change: Change) -> Result<(), ApiError> {
         self.core.ask(&Request::Change { change }).await?;
+        // If it cannot be read now, the owner reads it when the core shows its generation.
+        if let Ok(document) = owner::newest(&self.core).await {
+            self.events.send(Event::Learned(document)).map_err(|_| stopping())?;
+        }
         Ok(())
     }
 

@@ -49,13 +49,15 @@ pub(crate) async fn import(
     let mut incoming = Incoming { body: body.into_data_stream(), first: None, hash: Sha256::new(), left: bytes };
     incoming.check_kind().await?;
     let (mut sink, mut source) = tokio::io::duplex(WINDOW);
+    // Each side owns its end, so that the other one notices when it stops early.
+    let writing = async move { node.core.import(volume, bytes, &mut source).await };
     let feeding = async move {
         let result = incoming.feed(&mut sink, expected).await;
         // Closing early tells the core that the rest never comes.
         drop(sink);
         result
     };
-    let (written, fed) = tokio::join!(node.core.import(volume, bytes, &mut source), feeding);
+    let (written, fed) = tokio::join!(writing, feeding);
     // What is wrong with the image explains why the core did not get all of it; not the other way round.
     match (fed, written) {
         (Ok(sha256), Ok(())) => Ok(ImportReply { bytes, sha256 }),

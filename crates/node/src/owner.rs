@@ -32,8 +32,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) enum Event {
     /// The core said how it is; `None`: it does not answer.
     Core(Option<Box<Status>>),
-    /// The document that was asked for arrived, or did not.
-    Document(Result<Arc<Document>, ClientError>),
+    /// The document that the owner asked for arrived, or did not.
+    Read {
+        /// What was known when it was asked for.
+        known: u64,
+        /// The answer.
+        result: Result<Arc<Document>, ClientError>,
+    },
+    /// Somebody else has read the document.
+    Learned(Arc<Document>),
     /// From the supervisor; `None`: it has ended.
     Vms(Option<Report>),
     /// From the running setup.
@@ -155,16 +162,21 @@ impl Owner {
     fn apply(&mut self, event: Event) -> bool {
         match event {
             Event::Core(status) => self.state.status = status.map(|s| Arc::new(*s)),
-            Event::Document(result) => {
+            Event::Read { known, result } => {
                 self.reading = false;
+                let before = self.known();
                 match result {
-                    Ok(document) => self.state.document = Some(document),
-                    Err(error) => {
-                        tracing::info!("the document was not read: {error}");
-                        self.read_after = Instant::now() + RETRY;
-                    }
+                    // Nothing newer was learned meanwhile: it counts even if it is older, as after an operator's force.
+                    Ok(document) if known == self.known() => self.state.document = Some(document),
+                    Ok(document) => self.learn(document),
+                    Err(error) => tracing::info!("the document was not read: {error}"),
+                }
+                if self.known() == before {
+                    // It failed, or the core will show this generation in a moment.
+                    self.read_after = Instant::now() + RETRY;
                 }
             }
+            Event::Learned(document) => self.learn(document),
             Event::Vms(None) => {
                 if !self.ending {
                     tracing::error!("the supervisor ended by itself: this program ends too and is started again");
@@ -193,6 +205,18 @@ impl Owner {
             }
         }
         true
+    }
+
+    /// Takes a document if it is newer than the known one: answers may overtake each other.
+    fn learn(&mut self, document: Arc<Document>) {
+        if document.generation > self.known() {
+            self.state.document = Some(document);
+        }
+    }
+
+    /// Generation of the known document; 0 = none.
+    fn known(&self) -> u64 {
+        self.state.document.as_ref().map_or(0, |d| d.generation)
     }
 
     fn report(&mut self, report: Report) {
@@ -262,13 +286,13 @@ impl Owner {
 
     fn read_document(&mut self) {
         let Some(status) = &self.state.status else { return };
-        let known = self.state.document.as_ref().map_or(0, |d| d.generation);
+        let known = self.known();
         if self.reading || status.document_generation == known || self.read_after > Instant::now() {
             return;
         }
         self.reading = true;
         let (core, sender) = (self.core.clone(), self.sender.clone());
-        tokio::spawn(async move { sender.send(Event::Document(newest(&core).await)) });
+        tokio::spawn(async move { sender.send(Event::Read { known, result: newest(&core).await }) });
     }
 
     fn want(&mut self) {
@@ -319,7 +343,7 @@ impl Owner {
             if result.is_ok()
                 && let Ok(document) = newest(&core).await
             {
-                let _ = sender.send(Event::Document(Ok(document)));
+                let _ = sender.send(Event::Learned(document));
             }
             sender.send(Event::Changed(result))
         });

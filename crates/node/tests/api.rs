@@ -297,6 +297,8 @@ async fn volumes_and_vms_live_and_die() {
     node.until("the VM runs again", |s| s.vms.contains_key("web")).await;
     assert_eq!(post("/api/v1/vms/web/kill", Value::Null).await.0, 204);
     node.until("the VM is off again", |s| s.vms.is_empty()).await;
+    let starts = node.starts.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(starts, 2, "made, started, and not once more after the kill");
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/volumes/disk", Value::Null).await.0, 204);
     assert_eq!(ask(&node, Some(&token), "GET", "/api/v1/volumes", "").await, (200, json!([])));
@@ -313,7 +315,7 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), told).await.expect("the core was not told");
+    tokio::time::timeout(std::time::Duration::from_secs(120), told).await.expect("the core was not told");
     node.reports.upgrade().unwrap().send(Report::GuestShutDown("web".into())).unwrap();
     node.until("the guest's will is written down", |s| {
         s.document.as_ref().is_some_and(|d| d.vms["web"].intent == Intent::GuestShutDown)
@@ -381,6 +383,14 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let right = format!("{content}?sha256={}", reply["sha256"].as_str().unwrap());
     assert_eq!(put(&right, image.len(), image.clone()).await.0, 200);
     assert_eq!(node.core.lock().content["disk"], image);
+
+    // Refused by the core while more than fits between the two is on its way.
+    send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "large", "size": 8 << 20 })).await;
+    let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64, "disks": ["large"] });
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms", vm).await.0, 201);
+    let refused = put("/api/v1/volumes/large/content", 4 << 20, vec![7; 4 << 20]);
+    let (status, reply) = tokio::time::timeout(std::time::Duration::from_secs(120), refused).await.expect("it hangs");
+    assert_eq!((status, sentence(&reply)), (409, "A VM uses the volume large: stop it first."));
 }
 
 #[tokio::test]

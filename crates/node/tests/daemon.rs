@@ -54,7 +54,7 @@ async fn going_down_stops_the_vms_first_and_then_hands_over() {
     dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let gone = node.handle.shut_down(node.ended);
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("it did not end");
+    tokio::time::timeout(Duration::from_secs(120), gone).await.expect("it did not end");
     let core = node.core.lock();
     assert_eq!((core.goodbyes, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
     assert_eq!(core.document.as_ref().unwrap().vms["web"].intent, dyad_desired::Intent::Running, "it starts elsewhere");
@@ -84,7 +84,7 @@ async fn a_boot_is_blessed_once_it_has_proven_itself() {
             disks: vec![dyad_control::PoolDiskStatus { path: "x".into(), bytes: 1, well: true, trouble: None }],
         });
     });
-    tokio::time::timeout(Duration::from_secs(20), proof).await.expect("not blessed").unwrap();
+    tokio::time::timeout(Duration::from_secs(120), proof).await.expect("not blessed").unwrap();
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ pub(super) async fn metrics(State(node): State<Arc<NodeHandle>>) -> impl IntoRes
 fn text(snapshot: &Snapshot) -> String {
     let mut out = Metrics(String::new());
     out.one("dyad_core_up", "Whether dyad-core answers.", u64::from(snapshot.status.is_some()));
+    if let Some(bytes) = crate::facts::management_rss_bytes() {
+        out.one("dyad_management_rss_bytes", "Memory of this node that is not its VMs'.", bytes);
+    }
     let Some(status) = &snapshot.status else { return out.0 };
     out.one("dyad_protected", "Whether the pair is protected.", u64::from(verdict(status).protected));
     if let Some(quorum) = &status.quorum {

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -102,6 +105,9 @@ impl FakeCore {
                         }
                     }
                 }
+                Request::Import { volume, .. } if self.lock().used(&volume) => {
+                    Reply::refused("volume-in-use", format!("A VM uses the volume {volume}: stop it first."))
+                }
                 Request::Import { volume, bytes } => {
                     write_line(stream.get_mut(), &Reply::Done).await.unwrap();
                     let mut content = vec![0; usize::try_from(bytes).unwrap()];
@@ -121,6 +127,10 @@ impl FakeCore {
 }
 
 impl Core {
+    fn used(&self, volume: &str) -> bool {
+        self.document.as_ref().is_some_and(|document| document.user_of(volume).is_some())
+    }
+
     fn answer(&mut self, request: Request) -> Reply {
         match request {
             Request::Status => Reply::Status(Box::new(self.status.borrow().clone())),
@@ -292,6 +302,7 @@ pub struct FakeVms {
     reports: Option<mpsc::UnboundedSender<Report>>,
     running: BTreeMap<String, Arc<Echo>>,
     wanted: watch::Sender<Option<Wanted>>,
+    starts: Arc<AtomicUsize>,
 }
 
 /// A serial line that answers what is typed.
@@ -307,6 +318,20 @@ impl SerialLine for Echo {
 }
 
 impl FakeVms {
+    fn act(&mut self) {
+        let Some(wanted) = self.wanted.borrow().clone() else { return };
+        let shall =
+            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
+        self.running.retain(|name, _| shall(name));
+        for name in wanted.permits.iter().filter(|name| shall(name)) {
+            self.running.entry(name.clone()).or_insert_with(|| {
+                self.starts.fetch_add(1, Ordering::Relaxed);
+                Arc::new(Echo(broadcast::Sender::new(16)))
+            });
+        }
+        self.tell();
+    }
+
     fn tell(&self) {
         let observed = self.running.iter().map(|(name, line)| {
             let serial: Arc<dyn SerialLine> = line.clone();
@@ -320,18 +345,13 @@ impl FakeVms {
 
 impl Vms for FakeVms {
     fn want(&mut self, wanted: Wanted) {
-        let shall =
-            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
-        self.running.retain(|name, _| shall(name));
-        for name in wanted.permits.iter().filter(|name| shall(name)) {
-            self.running.entry(name.clone()).or_insert_with(|| Arc::new(Echo(broadcast::Sender::new(16))));
-        }
         self.wanted.send_replace(Some(wanted));
-        self.tell();
+        self.act();
     }
+    /// As the real one: what was killed and still shall run is started again at once.
     fn kill(&mut self, name: &str) {
         self.running.remove(name);
-        self.tell();
+        self.act();
     }
     fn shut_down(&mut self) {
         self.running.clear();
@@ -348,6 +368,8 @@ pub struct Node {
     pub site: axum::Router,
     pub ended: tokio::task::JoinHandle<()>,
     pub wanted: watch::Receiver<Option<Wanted>>,
+    /// How often any VM was started.
+    pub starts: Arc<AtomicUsize>,
     /// A guest that switches itself off is one report.
     pub reports: mpsc::WeakUnboundedSender<Report>,
 }
@@ -365,10 +387,11 @@ impl Node {
         let (reports, reported) = mpsc::unbounded_channel();
         let (wanted, told) = watch::channel(None);
         let weak = reports.downgrade();
-        let vms = FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted };
+        let starts = Arc::new(AtomicUsize::new(0));
+        let vms = FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted, starts: starts.clone() };
         let (handle, ended) = NodeHandle::start(options, Arc::new(NoNetwork), (Box::new(vms), reported));
         let site = http::site(handle.clone(), axum::Router::new());
-        let node = Node { dir, core, handle, site, ended, wanted: told, reports: weak };
+        let node = Node { dir, core, handle, site, ended, wanted: told, starts, reports: weak };
         node.until("the core is heard", |s| s.status.is_some()).await;
         node
     }
@@ -390,7 +413,7 @@ impl Node {
     pub async fn until(&self, what: &str, is_so: impl Fn(&dyad_node::snapshot::Snapshot) -> bool) {
         let mut moments = self.handle.follow();
         let waiting = moments.wait_for(|moment| is_so(moment));
-        let in_time = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        let in_time = tokio::time::timeout(Duration::from_secs(120), waiting).await;
         in_time.unwrap_or_else(|_| panic!("not in time: {what}")).unwrap();
     }
 }
