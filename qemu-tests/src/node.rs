@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -83,6 +83,35 @@ impl Cable {
     }
 }
 
+/// The two cables between the nodes: for each, the UDP port at either end.
+///
+/// UDP, because it does what a cable does when nobody takes the frames at the far end: it loses them. A socket that
+/// waits for the far end instead stalls the sender's network card, and with it the whole emulated machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Wiring([[u16; 2]; 2]);
+
+impl Wiring {
+    /// Chooses free ports.
+    ///
+    /// # Errors
+    /// This machine has none.
+    pub fn new() -> Result<Self> {
+        let mut held = Vec::new();
+        for _ in 0..4 {
+            held.push(UdpSocket::bind("127.0.0.1:0")?);
+        }
+        let mut ports = [[0; 2]; 2];
+        for (port, socket) in ports.as_flattened_mut().iter_mut().zip(&held) {
+            *port = socket.local_addr()?.port();
+        }
+        Ok(Self(ports))
+    }
+
+    fn port(self, cable: usize, end: Name) -> u16 {
+        self.0[cable][usize::from(end == Name::B)]
+    }
+}
+
 /// A server on the rig, on or off.
 #[derive(Debug)]
 pub struct Node {
@@ -91,6 +120,7 @@ pub struct Node {
     disks: PathBuf,
     sockets: PathBuf,
     port: u16,
+    wiring: Wiring,
     serial: SerialLine,
     power: Option<Power>,
 }
@@ -108,7 +138,14 @@ impl Node {
     ///
     /// # Errors
     /// The disks cannot be made.
-    pub fn new(name: Name, accelerator: Accelerator, image: &Path, records: &Path, sockets: &Path) -> Result<Self> {
+    pub fn new(
+        name: Name,
+        accelerator: Accelerator,
+        image: &Path,
+        wiring: Wiring,
+        records: &Path,
+        sockets: &Path,
+    ) -> Result<Self> {
         let disks = records.join(name.letter().to_string());
         fs::create_dir_all(&disks)?;
         let (_, variables) = firmware()?;
@@ -117,8 +154,16 @@ impl Node {
             &records.join(format!("serial-{}.log", name.letter())),
             &sockets.join(format!("serial-{}", name.letter())),
         )?;
-        let node =
-            Self { name, accelerator, disks, sockets: sockets.to_owned(), port: free_port()?, serial, power: None };
+        let node = Self {
+            name,
+            accelerator,
+            disks,
+            sockets: sockets.to_owned(),
+            port: free_port()?,
+            wiring,
+            serial,
+            power: None,
+        };
         node.flash(image)?;
         for disk in ["pool0.img", "pool1.img"] {
             File::create(node.disks.join(disk))?.set_len(POOL_DISK)?;
@@ -312,12 +357,8 @@ impl Node {
                 Cable::Management => {
                     format!("user,id={id},hostfwd=tcp:127.0.0.1:{}-:443", self.port)
                 }
-                // Datagrams need no connection: either end may come and go, like a real cable.
-                Cable::Peer0 | Cable::Peer1 => format!(
-                    "dgram,id={id},local.type=unix,local.path={},remote.type=unix,remote.path={}",
-                    self.wire(self.name, cable).display(),
-                    self.wire(self.name.peer(), cable).display(),
-                ),
+                Cable::Peer0 => self.wire(id, 0),
+                Cable::Peer1 => self.wire(id, 1),
             };
             machine.args(["-netdev", &wire, "-device"]);
             // An empty ROM file: nobody boots from the network here, and it would cost seconds.
@@ -328,8 +369,12 @@ impl Node {
         }
     }
 
-    fn wire(&self, end: Name, cable: Cable) -> PathBuf {
-        self.sockets.join(format!("{}-{}", cable.id(), end.letter()))
+    fn wire(&self, id: &str, cable: usize) -> String {
+        let end = |side: &str, name: Name| {
+            let port = self.wiring.port(cable, name);
+            format!("{side}.type=inet,{side}.host=127.0.0.1,{side}.port={port}")
+        };
+        format!("dgram,id={id},{},{}", end("local", self.name), end("remote", self.name.peer()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::artifacts::Artifacts;
 use crate::chronicle::Chronicle;
 use crate::guest::Guest;
 use crate::http::Client;
-use crate::node::{Name, Node};
+use crate::node::{Name, Node, Wiring};
 use crate::report::Report;
 use crate::status::Status;
 use crate::wait::{self, Look};
@@ -88,7 +88,8 @@ impl Pair {
         let records = artifacts.fresh_records(name)?;
         let sockets = Sockets::new(name)?;
         let accelerator = Accelerator::by_trial(&artifacts.guest(), sockets.path())?;
-        let node = |name| Node::new(name, accelerator, image, &records, sockets.path());
+        let wiring = Wiring::new()?;
+        let node = |name| Node::new(name, accelerator, image, wiring, &records, sockets.path());
         let (a, b) = (node(Name::A)?, node(Name::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
         let clients = [&a, &b].map(|node| Client::administrator(&node.address(), PASSWORD));

@@ -9,7 +9,7 @@ use dyad_rig::accelerator::Accelerator;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::http::{Client, Refusal};
-use dyad_rig::node::{Name, Node};
+use dyad_rig::node::{Name, Node, Wiring};
 use dyad_rig::pair::Sockets;
 use dyad_rig::stories::BOOT_DEADLINE;
 use dyad_rig::{setup, wait};
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
     let sockets = Sockets::new("refusals")?;
     let records = artifacts.fresh_records("refusals")?;
-    let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), &records, sockets.path())?;
+    let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
     wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
@@ -67,7 +67,8 @@ fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
 fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
     let sockets = Sockets::new("fallback")?;
     let records = artifacts.fresh_records("fallback")?;
-    let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.broken_image(), &records, sockets.path())?;
+    let mut node =
+        Node::new(Name::A, Accelerator::Tcg, &artifacts.broken_image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
     let status = wait::until_ok("the older slot to answer", FALL_BACK_DEADLINE, || client.get("status"))?;
