@@ -12,8 +12,6 @@ pub enum Sabotage {
     SkippedSync,
     /// A replica answers a write without making it, now and then.
     UnmirroredWrite,
-    /// A dirty mark is answered without being made.
-    NoDirtyMark,
     /// A store knows of no extents touched since the last common flush.
     NoTail,
     /// Resync takes every eighth extent for absent.

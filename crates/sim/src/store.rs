@@ -203,7 +203,6 @@ fn planted(sabotage: Option<Sabotage>, command: &StoreCommand, strikes: bool) ->
     let done = Some(Outcome::Done(StoreOutput::Done));
     match (sabotage?, command) {
         (Sabotage::SkippedSync, StoreCommand::Sync) => done,
-        (Sabotage::NoDirtyMark, StoreCommand::MarkDirty { .. }) => done,
         (Sabotage::NoTail, StoreCommand::Tail { .. }) => Some(Outcome::Done(StoreOutput::Tail(ExtentSet::new()))),
         (Sabotage::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != 0 && strikes => done,
         _ => None,
