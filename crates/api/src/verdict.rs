@@ -80,6 +80,9 @@ fn missing(status: &Status) -> Vec<String> {
         Some(_) => missing.push("the second node has not joined".to_owned()),
     }
     if let Some(quorum) = &status.quorum {
+        if quorum.members.len() == 2 && quorum.tie != "W" {
+            missing.push(format!("node {} holds the tie vote, so that one must not be lost", quorum.tie));
+        }
         match &quorum.witness {
             WitnessStatus::Reachable { .. } => {}
             WitnessStatus::None => missing.push("no witness is enrolled".to_owned()),

@@ -274,7 +274,7 @@ fn founded(pair: &str, node: &str) -> Status {
         quorum: Some(QuorumStatus {
             epoch: 1,
             members: vec![NodeId::A, NodeId::B],
-            tie: "A".into(),
+            tie: "W".into(),
             lead: NodeId::A,
             lineage: 0,
             may_run: true,
