@@ -169,6 +169,7 @@ pub struct Guest {
     name: String,
     record: Arc<Mutex<Record>>,
     log: Arc<Mutex<File>>,
+    start: Instant,
 }
 
 impl Guest {
@@ -178,7 +179,12 @@ impl Guest {
     /// The log cannot be made.
     pub fn new(name: &str, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("Cannot create {}.", log.display()))?;
-        Ok(Self { name: name.to_owned(), record: Arc::default(), log: Arc::new(Mutex::new(file)) })
+        Ok(Self {
+            name: name.to_owned(),
+            record: Arc::default(),
+            log: Arc::new(Mutex::new(file)),
+            start: Instant::now(),
+        })
     }
 
     /// The VM's name.
@@ -254,7 +260,7 @@ impl Guest {
         {
             let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
             // A full disk under the log must not stop the verdicts.
-            let _ = writeln!(log, "{node} {line}");
+            let _ = writeln!(log, "[{:8.2} s] {node} {line}", self.start.elapsed().as_secs_f64());
         }
         if let Some(said) = Said::parse(line) {
             self.record().take(Instant::now(), node, current, said);

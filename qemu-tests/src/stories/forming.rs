@@ -66,6 +66,10 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let counter = first.wait_for_progress(50, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} goes on: counter {counter}"));
     measure_memory(pair)?;
+    for guest in [first, second] {
+        let lives = guest.record().lives().len();
+        ensure!(lives == 1, "{} was restarted {} times although nothing failed.", guest.name(), lives - 1);
+    }
     pair.judge_guests()
 }
 

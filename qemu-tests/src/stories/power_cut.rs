@@ -54,16 +54,18 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
         limit.as_secs_f64()
     );
     // `survivor_pause` looks at the same cut.
-    let pause = pair.guest(SECOND)?.record().longest_pause(cut);
+    let second = pair.guest(SECOND)?;
+    let pause = second.record().longest_pause(cut);
     pair.report.set_time("survivor_io_pause_s", pause);
+    let restarts = second.record().lives().iter().filter(|life| life.begin > cut).count();
+    ensure!(restarts == 0, "{SECOND} ran on the survivor and was restarted.");
     Ok(())
 }
 
-/// The guest that ran on node B all along never restarted, and its longest write took D + T_cas and little more.
+/// The longest write of the guest that ran on node B all along took D + T_cas and little more.
 pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(SECOND)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
-    ensure!(guest.record().lives().len() == 1, "{SECOND} was restarted: {:?}", guest.record().lives());
     let pause = pair.report.get("survivor_io_pause_s").as_f64();
     let Some(pause) = pause else { anyhow::bail!("There was no power cut to look at.") };
     pair.say(&format!("longest I/O pause of {SECOND}: {pause:.3} s"));
