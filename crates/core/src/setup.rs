@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+/// How long the first node is tried.
+const DIAL: Duration = Duration::from_secs(10);
+
 /// Tells people how far it is.
 pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
@@ -48,8 +51,8 @@ pub async fn join(
     check_disks(options, &request.disks)?;
     let offer = choose(request, offers)?;
     step("Pairing with the first node");
-    let stream = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(offer.address)).await;
-    let Ok(Ok(stream)) = stream else {
+    let same_pair: Vec<_> = offers.iter().filter(|found| found.offer.pair == offer.offer.pair).collect();
+    let Some(stream) = dial(&same_pair).await else {
         let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
         return Err(Reply::refused("no-answer", text));
     };
@@ -74,6 +77,23 @@ pub async fn join(
     paired.send(&true).await.map_err(broken)?;
     let _ = paired.close().await;
     Ok(identity)
+}
+
+/// Connects on the first link that works. A link that has just come up refuses for a moment, until its own address is
+/// known to be nobody else's.
+async fn dial(offers: &[&discovery::Found]) -> Option<TcpStream> {
+    let attempts = async {
+        loop {
+            for found in offers {
+                let attempt = tokio::time::timeout(Duration::from_secs(2), TcpStream::connect(found.address));
+                if let Ok(Ok(stream)) = attempt.await {
+                    return stream;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(DIAL, attempts).await.ok()
 }
 
 /// Nothing of what came over the wire is trusted beyond its type: names are checked before they reach a label.
