@@ -49,7 +49,16 @@ impl World {
         {
             // It lost its memory and its peer is out of reach: two faults at once, and only what was flushed is promised.
             self.oracle.memories_lost();
+            let peer = &self.nodes[solo.peer().index()];
+            let (whole, open) = (peer.up && peer.complete, self.net.cut == [false; 2]);
             self.count("alone after a loss of power");
+            if whole {
+                self.count("alone although the peer's memory was whole");
+            }
+            if whole && open {
+                self.count("alone although the peer was whole and in reach");
+                self.note(2, "ALONE although the peer was whole and in reach".into());
+            }
         }
         for node in &mut self.nodes {
             // I4: from this moment each member holds every acknowledged write, unless its memory is lost again.
