@@ -9,8 +9,8 @@ use crate::http::Client;
 use crate::pair::PASSWORD;
 use crate::wait::{self, Look};
 
-/// Formatting disks and the first copy of the pair's document, emulated.
-const SETUP_DEADLINE: Duration = Duration::from_secs(180);
+/// Formatting disks, the first copy of the document, and a restart that proves the watchdog; emulated.
+const SETUP_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What both kinds of node answer alike.
 fn common(client: &Client, role: &str, node: &str) -> Result<Value> {

@@ -26,7 +26,7 @@ pub const FENCE: Duration = Duration::from_millis(5_641);
 pub const DETECTION: Duration = Duration::from_millis(500);
 
 /// From power-on to an answering API, emulated, on a busy machine; the promise is 25 s on an idle one.
-pub const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// From an answering API to a protected pair: the peer must be heard for a minute before it becomes a member again.
 pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
 /// From the start of a VM to its guest's first word, two emulations deep.
