@@ -28,6 +28,8 @@ pub enum Order {
     Reload {
         /// This node writes volume 0 now.
         lead: bool,
+        /// Which stay of this node in the in-sync set this is.
+        tenure: u64,
     },
 }
 
@@ -35,24 +37,33 @@ pub enum Order {
 pub fn start(inbox: Inbox) -> mpsc::UnboundedSender<Order> {
     let (sender, orders) = mpsc::unbounded_channel();
     let volume = VolumeBackend::new(inbox.clone(), 0, DOCUMENT_BYTES);
-    tokio::spawn(Keeper { inbox, volume, current: None, lead: false }.run(orders));
+    tokio::spawn(Keeper { inbox, volume, current: None, told: None, lead: false, tenure: 0 }.run(orders));
     sender
 }
 
 struct Keeper {
     inbox: Inbox,
     volume: VolumeBackend,
+    /// What a change is made to: read or written in this tenure, by this lead.
     current: Option<Document>,
+    /// What the owner was told last, and in which tenure it was true.
+    told: Option<(u64, Document)>,
     lead: bool,
+    tenure: u64,
 }
 
 impl Keeper {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Reload { lead } => {
-                    self.lead = lead;
+                Order::Reload { lead, tenure } => {
+                    if (lead, tenure) != (self.lead, self.tenure) {
+                        // Until it is read again nothing is changed: somebody else may have written it.
+                        self.current = None;
+                    }
+                    (self.lead, self.tenure) = (lead, tenure);
                     self.reload().await;
+                    self.inbox.send(Event::Call(Box::new(|owner| owner.document_asked())));
                 }
                 Order::Change { change, answer } => {
                     let reply = match self.change(&change).await {
@@ -85,9 +96,12 @@ impl Keeper {
     }
 
     fn publish(&mut self, document: Document) {
-        if self.current.as_ref() != Some(&document) {
-            self.current = Some(document.clone());
-            self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document))));
+        self.current = Some(document.clone());
+        let news = (self.tenure, document);
+        if self.told.as_ref() != Some(&news) {
+            let (tenure, document) = news.clone();
+            self.told = Some(news);
+            self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document, tenure))));
         }
     }
 

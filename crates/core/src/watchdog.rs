@@ -48,7 +48,8 @@ impl Watchdog {
         let sys = Path::new("/sys/class/watchdog/watchdog0");
         let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
         let facts = Facts {
-            identity: read("identity"),
+            // The device that init took, which need not be the first one.
+            identity: std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity")),
             timeout_s: read("timeout").parse().unwrap_or(0),
             proven: proof.exists(),
         };

@@ -1,20 +1,26 @@
 //! What init says: to the kernel log always, to the console until the status screen owns it.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Set once `dyad-console` draws on the lines that the kernel console shares.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on only the kernel log is written.
+/// Which kernel messages reach the console, as in `proc_sys_kernel(5)`.
+const PRINTK: &str = "/proc/sys/kernel/printk";
+
+/// From now on only the kernel log is written, by us and by the kernel: the console belongs to the status screen. A
+/// kernel that panics speaks up all the same.
 pub fn leave_console() {
     QUIET.store(true, Ordering::Relaxed);
+    let _ = fs::write(PRINTK, "1");
 }
 
-/// The console is ours again.
+/// The console is ours again, and the kernel's warnings belong there too.
 pub fn take_console() {
     QUIET.store(false, Ordering::Relaxed);
+    let _ = fs::write(PRINTK, "5");
 }
 
 /// The ordinary course of things.

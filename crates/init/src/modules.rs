@@ -20,14 +20,33 @@ const ALWAYS: &str = "/etc/modules";
 #[derive(Debug, Default)]
 pub struct Modules {
     root: PathBuf,
-    /// Pattern and module.
-    aliases: Vec<(String, String)>,
+    aliases: Vec<Alias>,
     /// Module → its file and the files it needs, the most basic one last.
     files: HashMap<String, Vec<PathBuf>>,
     /// Module → modules that shall be loaded before it.
     before: HashMap<String, Vec<String>>,
     /// Modules that need no second look, loaded or not.
     done: HashSet<String>,
+}
+
+/// What a device or the kernel may call a module.
+#[derive(Debug)]
+struct Alias {
+    /// The part before the first special character. Most aliases differ there, which saves the walk.
+    literal: usize,
+    pattern: String,
+    module: String,
+}
+
+impl Alias {
+    fn new(pattern: &str, module: &str) -> Self {
+        let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
+        Self { literal, pattern: pattern.into(), module: module.into() }
+    }
+
+    fn fits(&self, alias: &str) -> bool {
+        alias.as_bytes().starts_with(&self.pattern.as_bytes()[..self.literal]) && pattern::matches(&self.pattern, alias)
+    }
 }
 
 impl Modules {
@@ -45,7 +64,7 @@ impl Modules {
         }
         for line in read("modules.alias")?.lines() {
             if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
-                modules.aliases.push((pattern.into(), module.into()));
+                modules.aliases.push(Alias::new(pattern, module));
             }
         }
         for line in read("modules.softdep")?.lines() {
@@ -64,12 +83,7 @@ impl Modules {
         if self.files.contains_key(&name) {
             return vec![name];
         }
-        let fits = |(pattern, _): &&(String, String)| {
-            // Most patterns differ in their first bytes; the comparison saves the walk.
-            let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-            alias.as_bytes().starts_with(&pattern.as_bytes()[..literal]) && pattern::matches(pattern, alias)
-        };
-        self.aliases.iter().filter(fits).map(|(_, module)| module.clone()).collect()
+        self.aliases.iter().filter(|known| known.fits(alias)).map(|known| known.module.clone()).collect()
     }
 
     /// Loads everything that answers to `alias`. Returns how many modules were new.

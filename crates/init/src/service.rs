@@ -136,9 +136,10 @@ impl Service {
         self.signal(Signal::SIGTERM);
     }
 
-    /// Ends it at once; it starts again in the usual way.
+    /// Ends it at once; it starts again in the usual way. Not with SIGTERM: that tells the supervisor of VMs that the
+    /// machine goes down, and it would stop them.
     pub fn restart(&self) {
-        self.signal(Signal::SIGTERM);
+        self.signal(Signal::SIGINT);
     }
 
     fn signal(&self, signal: Signal) {

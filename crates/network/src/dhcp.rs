@@ -2,8 +2,13 @@
 //!
 //! It asks for an IPv4 address, falls back to a link-local one, keeps both fresh, and tells the name servers to the
 //! program named in its configuration. IPv6 is the kernel's own business.
+//!
+//! A DHCP server looks whether an address is free before it offers it, so the first client takes its word and the node
+//! answers seconds earlier. Without a server the second client, which probes every address with ARP, takes a
+//! link-local one and goes on asking.
 
 use crate::NetworkError;
+use crate::link::Links;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +17,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+/// How long the first client waits for a server.
+const QUICK: Duration = Duration::from_secs(10);
 /// Pause before a client that ended is started again.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long a client may take to give its address back.
@@ -29,6 +36,15 @@ impl Default for Client {
     }
 }
 
+/// How a client goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Takes what a server offers.
+    Quick,
+    /// Probes every address; link-local if there is no server.
+    Careful,
+}
+
 /// A running client. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Dhcp {
@@ -39,16 +55,22 @@ pub(crate) struct Dhcp {
 
 impl Client {
     /// Starts a client on `port`, which is up, and keeps it running.
-    pub fn start(&self, port: &str) -> Result<Dhcp, NetworkError> {
-        let first = self.spawn(port).map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
+    pub fn start(&self, links: &Links, port: &str) -> Result<Dhcp, NetworkError> {
+        let first =
+            self.spawn(port, Manner::Quick).map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(self.clone(), port.to_owned(), first, stopped));
+        let task = tokio::spawn(keep(self.clone(), links.clone(), port.to_owned(), first, stopped));
         Ok(Dhcp { port: port.into(), stop: Some(stop), task })
     }
 
-    fn spawn(&self, port: &str) -> std::io::Result<Child> {
+    fn spawn(&self, port: &str, manner: Manner) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(["--nobackground", "--ipv4only", port]);
+        command.args(["--nobackground", "--ipv4only", "--nodelay"]);
+        if manner == Manner::Quick {
+            // Without ARP there is no link-local address either.
+            command.arg("--noarp");
+        }
+        command.arg(port);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()
     }
 
@@ -85,21 +107,26 @@ impl Drop for Dhcp {
     }
 }
 
-async fn keep(client: Client, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
+async fn keep(client: Client, links: Links, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
+    let mut manner = Manner::Quick;
+    let patience = sleep(QUICK);
+    tokio::pin!(patience);
     loop {
         tokio::select! {
+            () = &mut patience, if manner == Manner::Quick => {
+                manner = Manner::Careful;
+                if has_address(&links, &port).await {
+                    continue;
+                }
+                tracing::info!(%port, "no DHCP server answers; a link-local address will do until one does");
+                client.end(&port).await;
+                let _ = child.kill().await;
+            }
             ended = child.wait() => {
                 tracing::warn!(%port, ?ended, "the DHCP client ended; it starts again");
                 // Another client of this port would make every new one end at once.
                 client.end(&port).await;
                 sleep(PAUSE).await;
-                match client.spawn(&port) {
-                    Ok(next) => child = next,
-                    Err(error) => {
-                        tracing::error!(%port, %error, "the DHCP client does not start any more");
-                        return;
-                    }
-                }
             }
             _ = &mut stopped => {
                 client.end(&port).await;
@@ -107,5 +134,18 @@ async fn keep(client: Client, port: String, mut child: Child, mut stopped: onesh
                 return;
             }
         }
+        match client.spawn(&port, manner) {
+            Ok(next) => child = next,
+            Err(error) => {
+                tracing::error!(%port, %error, "the DHCP client does not start any more");
+                return;
+            }
+        }
     }
+}
+
+/// Whether a port has an IPv4 address. What cannot be asked is taken for a yes: the client may be at work.
+async fn has_address(links: &Links, port: &str) -> bool {
+    let known = links.addresses().await;
+    known.map_or(true, |all| all.iter().any(|one| one.port == port && one.address.is_ipv4()))
 }

@@ -91,7 +91,7 @@ impl Network {
         for port in self.ports.list() {
             self.links.up(&port.name).await?;
             if !clients.iter().any(|client| client.port() == port.name) {
-                clients.push(self.client.start(&port.name)?);
+                clients.push(self.client.start(&self.links, &port.name)?);
             }
         }
         Ok(())
@@ -131,7 +131,7 @@ impl Network {
         match &plan.fixed {
             Some(fixed) => self.fix(&plan.management, fixed).await,
             None if clients.is_empty() => {
-                clients.push(self.client.start(&plan.management)?);
+                clients.push(self.client.start(&self.links, &plan.management)?);
                 Ok(())
             }
             None => Ok(()),

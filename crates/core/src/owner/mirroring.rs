@@ -10,14 +10,21 @@ use dyad_mirror::Action;
 use dyad_quorum as quorum;
 
 impl Owner {
-    /// Feeds the mirror and carries out what it asks for.
+    /// Feeds the mirror and carries out what it asks for. What comes up on the way is fed afterwards: the actions of one
+    /// event are carried out before the next one is taken, or they would mix.
     pub(super) fn mirror(&mut self, event: dyad_mirror::Event) {
-        let mut actions = std::mem::take(&mut self.actions);
-        self.parts.mirror.handle(crate::clock::now(), event, &mut actions);
-        for action in actions.drain(..) {
-            self.carry_out(action);
+        self.waiting.push_back(event);
+        if std::mem::replace(&mut self.feeding, true) {
+            return;
         }
-        self.actions = actions;
+        let mut actions = Vec::new();
+        while let Some(event) = self.waiting.pop_front() {
+            self.parts.mirror.handle(crate::clock::now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.carry_out(action);
+            }
+        }
+        self.feeding = false;
     }
 
     fn carry_out(&mut self, action: Action) {

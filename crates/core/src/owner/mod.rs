@@ -10,7 +10,8 @@
 //! ```
 //!
 //! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is
-//! permitted only while all its volumes have servers, and the conductor knew of it before anyone else.
+//! permitted only while all its volumes have servers, and the conductor knew of it before anyone else. Who owns what
+//! is taken only from a document read since this node last entered the in-sync set ([`Owner::rules`]).
 
 mod mirroring;
 mod questions;
@@ -33,14 +34,16 @@ use dyad_desired::Document;
 use dyad_mirror::{Mirror, Progress, RequestId, VolumeId};
 use dyad_quorum::{Config, Members, NodeId};
 use dyad_replica::Readmission;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The mirror wants to hear of time at least this often.
 const TICK: Duration = Duration::from_millis(100);
+/// A read of the document that takes longer is ordered again: it may wait for a right that never comes.
+const REREAD: Duration = Duration::from_secs(1);
 /// Most events handled between two rounds of [`Owner::settle`]: keeps the status fresh under load.
 const BATCH: usize = 256;
 
@@ -82,6 +85,17 @@ pub struct Parts {
     pub contacts: crate::contacts::Contacts,
 }
 
+/// One stay in the in-sync set.
+#[derive(Debug, Default)]
+struct Tenure {
+    /// Counts the stays.
+    number: u64,
+    /// In which one the document was read.
+    read_in: Option<u64>,
+    /// When reading was ordered, while it is not done.
+    asked_at: Option<Instant>,
+}
+
 /// The owner.
 pub struct Owner {
     parts: Parts,
@@ -93,6 +107,7 @@ pub struct Owner {
     readmission: Readmission,
     connected: bool,
     document: Option<Document>,
+    tenure: Tenure,
     requests: HashMap<RequestId, Answer>,
     next_request: RequestId,
     writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
@@ -110,7 +125,8 @@ pub struct Owner {
     alarms: BTreeSet<dyad_quorum::Alarm>,
     pairing_code: Option<crate::contacts::OpenCode>,
     revision: u64,
-    actions: Vec<dyad_mirror::Action>,
+    waiting: VecDeque<dyad_mirror::Event>,
+    feeding: bool,
     stopping: bool,
     rehoming: bool,
     held: bool,
@@ -130,6 +146,7 @@ impl Owner {
             readmission: Readmission::default(),
             connected: false,
             document: None,
+            tenure: Tenure::default(),
             requests: HashMap::new(),
             next_request: 1,
             writers: BTreeMap::new(),
@@ -147,7 +164,8 @@ impl Owner {
             alarms: BTreeSet::new(),
             pairing_code: None,
             revision: 0,
-            actions: Vec::new(),
+            waiting: VecDeque::new(),
+            feeding: false,
             stopping: false,
             rehoming: false,
             held: true,
@@ -174,6 +192,7 @@ impl Owner {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.mirror(dyad_mirror::Event::Tick);
+            self.read_document_anew();
             self.settle();
         }
         self.servers.clear();
@@ -225,13 +244,34 @@ impl Owner {
         self.show();
     }
 
-    /// The document's task has read or written a newer document.
-    pub fn document_is(&mut self, document: Document) {
+    /// The document, if it says today who owns what: one of an earlier membership is good for logging in, but what it
+    /// says of owners may have been overruled since.
+    fn rules(&self) -> Option<&Document> {
+        let member = self.config.exists() && self.config.members.has(self.me);
+        self.document.as_ref().filter(|_| member && self.tenure.read_in == Some(self.tenure.number))
+    }
+
+    /// The document's task has read or written a document in the given membership of this node.
+    pub fn document_is(&mut self, document: Document, tenure: u64) {
+        self.tenure.read_in = Some(tenure);
         if self.leads() {
             self.parts.peer.send(crate::peer::Wire::DocumentChanged { generation: document.generation });
         }
         self.document = Some(document);
         self.remember_witness();
+    }
+
+    /// The document's task has done what the last order to read asked for, with or without success.
+    pub fn document_asked(&mut self) {
+        self.tenure.asked_at = None;
+    }
+
+    /// A member that could not read the document yet asks again.
+    fn read_document_anew(&mut self) {
+        let due = self.tenure.asked_at.is_none_or(|at| at.elapsed() > REREAD);
+        if due && self.config.exists() && self.config.members.has(self.me) && self.rules().is_none() {
+            self.reload_document();
+        }
     }
 
     /// Neither copy of the document is readable.

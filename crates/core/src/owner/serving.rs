@@ -28,7 +28,7 @@ impl Owner {
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
         wanted.insert(0, self.writer(self.config.lead));
-        if let Some(document) = &self.document {
+        if let Some(document) = self.rules() {
             for volume in document.volumes.values() {
                 let home = if volume.home == node(self.me) { self.me } else { self.me.peer() };
                 wanted.insert(volume.id, self.writer(home));
@@ -44,7 +44,13 @@ impl Owner {
             }
             self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
         }
-        self.writers.retain(|volume, _| wanted.contains_key(volume));
+        let forgotten: Vec<VolumeId> = self.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        for volume in forgotten {
+            if self.writers.remove(&volume) == Some(Writer::Me) {
+                self.mirror(dyad_mirror::Event::Close { volume });
+            }
+            self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::Nobody });
+        }
     }
 
     /// Nobody outside the in-sync set writes; a lost node's volumes are written by nobody until its fence is over and
@@ -59,7 +65,7 @@ impl Owner {
 
     /// Starts and stops device servers.
     pub(super) fn settle_servers(&mut self) {
-        let wanted: BTreeMap<VolumeId, u64> = match &self.document {
+        let wanted: BTreeMap<VolumeId, u64> = match self.rules() {
             Some(document) if self.serving => my_disks(document, node(self.me)),
             _ => BTreeMap::new(),
         };
@@ -91,7 +97,7 @@ impl Owner {
     /// The VMs that belong here and whose disks are served. The conductor hears of the first one before anybody can
     /// start it; it hears that there are none only once the kernel says so.
     pub(super) fn settle_permits(&mut self) {
-        let permits: BTreeSet<String> = match &self.document {
+        let permits: BTreeSet<String> = match self.rules() {
             Some(document) if self.serving => document
                 .vms
                 .iter()
@@ -116,7 +122,7 @@ impl Owner {
 
     /// Opens a volume for an import: only where it is written, and only while no VM uses it.
     pub(super) fn open_import(&mut self, name: &str, bytes: u64) -> Result<VolumeBackend, Reply> {
-        let Some(document) = &self.document else {
+        let Some(document) = self.rules() else {
             return Err(Reply::refused(
                 "no-document",
                 "The pair's document is not readable yet; ask again in a moment.",
@@ -141,10 +147,11 @@ impl Owner {
             let text = format!("The volume {name} is written on node {}: send the image there.", volume.home);
             return Err(Reply::refused("other-node", text));
         }
-        if !self.importing.insert(volume.id) {
+        let (id, size) = (volume.id, volume.size);
+        if !self.importing.insert(id) {
             return Err(Reply::refused("busy", format!("An import into {name} is already running.")));
         }
-        Ok(VolumeBackend::new(self.parts.inbox.clone(), volume.id, volume.size))
+        Ok(VolumeBackend::new(self.parts.inbox.clone(), id, size))
     }
 }
 

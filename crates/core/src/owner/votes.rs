@@ -87,6 +87,8 @@ impl Owner {
         }
         if !config.members.has(self.me) {
             self.serving = false;
+            // The document may change while this node is away, and must be read again before it rules here.
+            self.tenure.number += u64::from(self.config.members.has(self.me));
         }
         self.config = config;
         self.announce_view();
@@ -104,13 +106,13 @@ impl Owner {
     /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
     pub(super) fn reload_document(&mut self) {
         self.settle_writers();
-        let lead = self.leads();
-        let _ = self.parts.documents.send(Order::Reload { lead });
+        self.tenure.asked_at = Some(std::time::Instant::now());
+        let _ = self.parts.documents.send(Order::Reload { lead: self.leads(), tenure: self.tenure.number });
     }
 
     /// The peer surely runs nothing: what was its is ours.
     pub(super) fn rehome(&mut self) {
-        let Some(document) = &self.document else { return };
+        let Some(document) = self.rules() else { return };
         if self.rehoming {
             return;
         }

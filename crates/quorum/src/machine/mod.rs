@@ -188,7 +188,8 @@ impl Quorum {
             heard: None,
             active: None,
             asked: None,
-            abandoned: false,
+            // An own ballot that is still promised may have put a value into an acceptor before the restart.
+            abandoned: record.promised != Ballot::ZERO && record.promised.node == setup.me,
             above: Ballot::ZERO,
             not_before: now,
             swap_target: false,
