@@ -187,6 +187,10 @@ impl Device {
         if !self.rings[index].is_open() {
             return Ok(());
         }
+        if self.engine.has_dead() {
+            self.stalled = true;
+            return Ok(());
+        }
         let memory = self.guest()?;
         loop {
             self.rings[index].queue.disable_notification(&*memory)?;

@@ -74,6 +74,8 @@ pub(crate) struct Engine {
     jobs: HashMap<u64, Job>,
     next_job: u64,
     live: BTreeSet<u64>,
+    /// Number of dead jobs.
+    dead: usize,
     granted: VecDeque<u64>,
     finished: Vec<Finished>,
     charged: u64,
@@ -91,6 +93,7 @@ impl Engine {
             jobs: HashMap::new(),
             next_job: 0,
             live: BTreeSet::new(),
+            dead: 0,
             granted: VecDeque::new(),
             finished: Vec::new(),
             charged: 0,
@@ -105,7 +108,15 @@ impl Engine {
 
     /// Jobs of this run of a ring are dead from now on.
     pub fn revoke(&mut self, epoch: u64) {
-        self.live.remove(&epoch);
+        if self.live.remove(&epoch) {
+            self.dead += self.jobs.values().filter(|job| job.token.epoch == epoch).count();
+        }
+    }
+
+    /// Whether a job of a stopped ring is still under way. Until it has ended nothing new may start: the next driver
+    /// must not read a block and then see it changed by a write of the one before.
+    pub fn has_dead(&self) -> bool {
+        self.dead > 0
     }
 
     /// True if no further job is to be submitted before another ended.
@@ -344,6 +355,7 @@ impl Engine {
     fn drop_job(&mut self, id: u64) {
         if let Some(job) = self.jobs.remove(&id) {
             self.charged -= job.charge;
+            self.dead -= usize::from(!self.live.contains(&job.token.epoch));
         }
     }
 }

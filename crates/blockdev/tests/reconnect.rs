@@ -124,6 +124,32 @@ fn closing_the_connection_is_a_pause() {
     assert_eq!(server.status().in_flight, 0);
 }
 
+/// A VM that is started again must not read a block and then see a write of its former life land in it.
+#[test]
+fn a_new_guest_waits_for_the_requests_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let server = start(&path, &volume);
+    let mut killed = Guest::new(1);
+    killed.connect(&path).unwrap();
+    volume.hold();
+    killed.submit(0, 0, OUT, 0, &[3; 4096]);
+    wait_for("the write", || volume.held() == 1);
+    drop(killed);
+    wait_for("the end of the connection", || !server.status().connected);
+    let mut reborn = Guest::new(1);
+    reborn.connect(&path).unwrap();
+    reborn.submit(0, 0, IN, 0, &[0xee; 4096]);
+    // Round trips through the device's thread: it has seen the request by then.
+    reborn.front().get_features().unwrap();
+    reborn.front().get_features().unwrap();
+    assert_eq!((volume.held(), reborn.poll(0)), (1, None), "the read waits for the write");
+    volume.release();
+    assert_eq!(reborn.wait(0), (0, 0, 4097));
+    assert_eq!(reborn.data(0, 0, 4096), [3; 4096]);
+}
+
 #[test]
 fn stopping_a_ring_waits_for_its_requests() {
     let dir = tempfile::tempdir().unwrap();

@@ -25,6 +25,8 @@ pub const MEMORY_MAX_MIB: u32 = 4 << 20;
 pub const VM_OVERHEAD_MIB: u64 = 64;
 /// Most disks of one VM.
 pub const DISKS: usize = 8;
+/// Most queues of one disk: what the device offers and the most a VM asks for, one for each of its CPUs.
+pub const DISK_QUEUES: u16 = 8;
 /// Priorities run from 0 (started last) to this (started first).
 pub const PRIORITY_MAX: u8 = 100;
 

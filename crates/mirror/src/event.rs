@@ -303,11 +303,20 @@ pub struct Tuning {
     pub window: usize,
     /// Extents in flight in a resync while guests have requests in flight: the floor.
     pub window_busy: usize,
+    /// Guest writes in flight, in bytes; each counts at least [`MIN_WEIGHT`]. The last one may exceed it.
+    pub flight: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { stuck: 3_000_000_000, confirm: 1_000_000_000, retry: 1_000_000_000, window: 32, window_busy: 4 }
+        Self {
+            stuck: 3_000_000_000,
+            confirm: 1_000_000_000,
+            retry: 1_000_000_000,
+            window: 32,
+            window_busy: 4,
+            flight: 24 << 20,
+        }
     }
 }
 

@@ -110,6 +110,7 @@ impl Mirror {
     /// Starts every queued request that may start.
     pub(crate) fn pump_guests(&mut self) {
         let queued: Vec<u64> = self.tickets.queued.iter().copied().collect();
+        let mut room = if queued.is_empty() { 0 } else { self.write_room() };
         for id in queued {
             let Some(ticket) = self.tickets.map.get(&id) else {
                 continue;
@@ -126,7 +127,13 @@ impl Mirror {
                 GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
                     self.start_read(id, volume, block, count)
                 }
-                GuestOp::Write { .. } | GuestOp::Discard { .. } => self.start_write(id, volume, op),
+                GuestOp::Write { .. } | GuestOp::Discard { .. } if room == 0 => false,
+                GuestOp::Write { .. } | GuestOp::Discard { .. } => {
+                    let weight = op.weight();
+                    let started = self.start_write(id, volume, op);
+                    room = if started { room.saturating_sub(weight) } else { room };
+                    started
+                }
                 GuestOp::Flush => {
                     self.set_state(id, State::Flushing);
                     self.flushes.waiting.push(id);

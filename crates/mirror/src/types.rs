@@ -152,6 +152,9 @@ pub enum GuestOp {
     Flush,
 }
 
+/// What the smallest change counts in flight, in bytes.
+pub const MIN_WEIGHT: usize = 16 << 10;
+
 impl GuestOp {
     /// First block and number of blocks it touches; `(0, 0)` for a flush.
     pub fn span(&self) -> (u64, u64) {
@@ -161,6 +164,14 @@ impl GuestOp {
             }
             Self::Write { block, data } => (*block, (data.len() / BLOCK) as u64),
             Self::Flush => (0, 0),
+        }
+    }
+
+    /// What a change counts in flight, in bytes: the data it carries, and something for being a message at all.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Write { data, .. } => data.len().max(MIN_WEIGHT),
+            _ => MIN_WEIGHT,
         }
     }
 }

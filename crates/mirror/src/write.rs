@@ -8,6 +8,14 @@ use crate::store::Purpose;
 use crate::types::*;
 
 impl Mirror {
+    /// Bytes of guest writes that may still start. What is in flight fits into the queue of a session: a peer that is
+    /// merely slower than the guests slows them down instead of losing its session.
+    pub(crate) fn write_room(&self) -> usize {
+        let writing = self.volumes.values().flat_map(|volume| volume.writing.keys());
+        let flying: usize = writing.filter_map(|id| self.tickets.map.get(id)).map(|ticket| ticket.op.weight()).sum();
+        self.tuning.flight.saturating_sub(flying)
+    }
+
     pub(crate) fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
         let (block, count) = op.span();
         let extents = extents_of(block, count);

@@ -49,7 +49,7 @@ impl World {
             return;
         }
         let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm)) else { return };
-        if self.nodes[node].vms[vm].open.len() >= DEPTH {
+        if self.nodes[node].vms[vm].open.len() >= DEPTH || self.serves_the_dead(node, vm) {
             return;
         }
         let Some(request) = self.invent(vm) else { return };
@@ -57,6 +57,12 @@ impl World {
         let req = self.next_request;
         self.nodes[node].vms[vm].open.insert(req, request);
         self.submit(node, vm, req);
+    }
+
+    /// The device starts no request of a new life of a VM while one of an earlier life is under way.
+    fn serves_the_dead(&self, node: usize, vm: usize) -> bool {
+        let machine = &self.nodes[node];
+        machine.core.as_ref().is_some_and(|core| core.owner.serves_other_than(vm, &machine.vms[vm].open))
     }
 
     fn invent(&mut self, vm: usize) -> Option<Request> {

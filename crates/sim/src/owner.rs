@@ -68,6 +68,11 @@ impl Owner {
         }
     }
 
+    /// Whether a request of this VM is under way that is not among these.
+    pub fn serves_other_than<T>(&self, vm: usize, open: &BTreeMap<RequestId, T>) -> bool {
+        self.guests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
+    }
+
     pub fn idle(&self) -> bool {
         self.own.is_empty() && self.guests.is_empty() && self.mirror.open_requests() == 0
     }

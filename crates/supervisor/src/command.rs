@@ -4,12 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use dyad_desired::Firmware;
+use dyad_desired::limits::DISK_QUEUES;
 
 use crate::accelerator::Accelerator;
 use crate::spec::{Network, VmSpec};
-
-/// Most queues of one disk; `dyad-core` offers 16.
-const QUEUES_MAX: u32 = 8;
 
 /// A version of QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,7 +139,7 @@ fn disks(line: &mut Line, host: &Host, spec: &VmSpec) {
         true => "reconnect-ms=100",
         false => "reconnect=1",
     };
-    let queues = spec.cpus.clamp(1, QUEUES_MAX);
+    let queues = spec.cpus.clamp(1, u32::from(DISK_QUEUES));
     for (n, disk) in spec.disks.iter().enumerate() {
         line.path_option("-chardev", &format!("socket,id=disk{n},{reconnect},path="), &disk.socket);
         let boot = n + 1;
