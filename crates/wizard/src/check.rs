@@ -83,15 +83,10 @@ fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> 
     Err(Problem::NotAChoice { key, given: printable(text), choices: choices.join(" or ") })
 }
 
-/// A pair that is heard, by id or by name; or `host:port` of a first node beyond this network segment.
+/// A pair that is heard, by id or by name.
 fn offer(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
-    if let Some(offer) = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text) {
-        return Ok(offer.pair_id.clone());
-    }
-    match host_port(text, None) {
-        Some(far) => Ok(far),
-        None => Err(Problem::NoOffer(printable(text))),
-    }
+    let offer = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text);
+    offer.map(|o| o.pair_id.clone()).ok_or_else(|| Problem::NoOffer(printable(text)))
 }
 
 fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
@@ -132,21 +127,20 @@ fn witness(text: &str) -> Result<String, Problem> {
     if text.eq_ignore_ascii_case("later") {
         return Ok("later".into());
     }
-    host_port(text, Some(WITNESS_PORT)).ok_or_else(|| Problem::Witness(printable(text)))
+    host_port(text).ok_or_else(|| Problem::Witness(printable(text)))
 }
 
 /// `host`, `host:port`, `[v6]:port` or a bare IPv6 address, as `host:port`.
-pub(crate) fn host_port(text: &str, port: Option<u16>) -> Option<String> {
+fn host_port(text: &str) -> Option<String> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        let port = port?;
-        return Some(std::net::SocketAddr::new(address, port).to_string());
+        return Some(std::net::SocketAddr::new(address, WITNESS_PORT).to_string());
     }
     if let Ok(socket) = text.parse::<std::net::SocketAddr>() {
         return (socket.port() != 0).then(|| socket.to_string());
     }
     let (host, port) = match text.split_once(':') {
         Some((host, given)) => (host, given.parse().ok().filter(|p| *p != 0)?),
-        None => (text, port?),
+        None => (text, WITNESS_PORT),
     };
     let label = |l: &str| {
         (1..=63).contains(&l.len())

@@ -189,6 +189,8 @@ fn several_pairs_are_told_apart() {
     assert!(matches!(plan(&answers, &surroundings), Err(Problem::Missing { key: "offer", .. })));
     let answers = from_toml(&format!("{JOIN}\noffer = \"lab\""), &surroundings).unwrap();
     assert!(matches!(plan(&answers, &surroundings), Ok(Plan::Join { offer: Some(o), .. }) if o == "bb"));
+    let far = from_toml(&format!("{JOIN}\noffer = \"first.example:7401\""), &surroundings);
+    assert_eq!(far, Err(Problem::NoOffer("first.example:7401".into())), "only what is heard can be joined");
 }
 
 #[test]
