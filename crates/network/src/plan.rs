@@ -87,7 +87,22 @@ impl Network {
     /// Before setup: sets every port up and asks for an address on each, as nobody has said yet which is which. The one
     /// that gets an address is the likely management port: see [`Network::likely_management`].
     pub async fn discover(&self) -> Result<(), NetworkError> {
+        self.ask_on_all(&mut *self.clients.lock().await).await
+    }
+
+    /// Takes an applied plan back: no port keeps an address of it, and all of them ask again as before setup.
+    pub async fn undo(&self) -> Result<(), NetworkError> {
         let mut clients = self.clients.lock().await;
+        for port in self.ports.list() {
+            // A port that asks keeps what it was given: people may be reading the reason there.
+            if !clients.iter().any(|client| client.port() == port.name) {
+                self.links.clear(&port.name, |_| false).await?;
+            }
+        }
+        self.ask_on_all(&mut clients).await
+    }
+
+    async fn ask_on_all(&self, clients: &mut Vec<Dhcp>) -> Result<(), NetworkError> {
         for port in self.ports.list() {
             self.links.up(&port.name).await?;
             if !clients.iter().any(|client| client.port() == port.name) {

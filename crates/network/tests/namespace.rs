@@ -122,6 +122,19 @@ fn the_management_port_keeps_its_client_and_the_others_lose_theirs() {
 }
 
 #[test]
+fn a_plan_taken_back_leaves_no_address_and_asks_on_every_port() {
+    isolated(|| async {
+        let node = Node::new().await;
+        node.network.apply(&fixed("10.0.0.2", Some("10.0.0.1"))).await.expect("applied");
+        node.network.undo().await.expect("taken back");
+        assert!(node.addresses("eth0").await.is_empty());
+        node.until("a client on each port", async || node.file("calls").lines().count() == 2).await;
+        node.network.undo().await.expect("taken back");
+        assert_eq!(node.file("calls").lines().count(), 2, "a client that runs goes on");
+    });
+}
+
+#[test]
 fn a_plan_that_cannot_be_leaves_the_address_alone() {
     isolated(|| async {
         let node = Node::new().await;
