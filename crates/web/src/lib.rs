@@ -10,6 +10,7 @@
 //! outside is escaped by the templates. Nothing is loaded from anywhere but this node.
 
 mod assets;
+mod drafts;
 mod filters;
 mod pages;
 mod session;
@@ -30,6 +31,8 @@ const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 's
 
 /// All pages and their assets, to be served beside the API.
 pub fn router(service: Arc<dyn Service>) -> Router {
+    let wizard = setup::Wizard { service: service.clone(), drafts: Arc::default() };
+    let wizard = Router::new().route("/setup", get(setup::begin).post(setup::answer)).with_state(wizard);
     Router::new()
         .route("/", get(pages::status))
         .route("/login", get(pages::login))
@@ -37,11 +40,11 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/vms/{name}/console", get(pages::console))
         .route("/volumes", get(pages::volumes))
         .route("/timeline", get(pages::timeline))
-        .route("/setup", get(setup::begin).post(setup::answer))
         .route("/setup/progress", get(setup::progress))
         .route("/assets/{name}", get(assets::serve))
-        .layer(from_fn(guard))
         .with_state(service)
+        .merge(wizard)
+        .layer(from_fn(guard))
 }
 
 async fn guard(request: Request, next: Next) -> Response {

@@ -1,13 +1,28 @@
 //! The wizard: one question a page, in the order and with the checks of `dyad-wizard`. The answers so far travel in the
-//! form; nothing is kept on the node before the last page.
+//! form, but for the password, for which only a token does; nothing is written on the node before the last page.
 
 use crate::pages::{Frame, page};
-use crate::{Shared, pages::size};
+use crate::{Shared, drafts::Drafts, pages::size};
 use askama::Template;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use dyad_api::{ApiError, SetupPhase, SetupReply, StepState};
 use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question, Surroundings, next, suggestion};
+use std::sync::Arc;
+
+/// What the pages of the wizard share.
+#[derive(Clone)]
+pub(crate) struct Wizard {
+    pub(crate) service: Shared,
+    pub(crate) drafts: Arc<Drafts>,
+}
+
+/// The answers so far, and the token of the password among them.
+#[derive(Default)]
+struct Progress {
+    answers: Answers,
+    token: Option<String>,
+}
 
 /// A choice on a page.
 struct Entry {
@@ -64,54 +79,68 @@ impl ProgressPage {
     }
 }
 
-pub(crate) async fn begin(State(service): State<Shared>) -> Response {
-    if let Some(elsewhere) = not_blank(&service).await {
+pub(crate) async fn begin(State(wizard): State<Wizard>) -> Response {
+    let service = &wizard.service;
+    if let Some(elsewhere) = not_blank(service).await {
         return elsewhere;
     }
-    ask(&service, Answers::new(), None, None).await
+    // Why a seed file or an earlier setup failed.
+    let failed = service.setup().await.ok().and_then(|setup| setup.task).and_then(|task| task.error);
+    ask(service, Progress::default(), None, failed.map(|error| error.error)).await
 }
 
 /// A form of the wizard: the answers so far, the answer to one question, and which button was pressed.
-pub(crate) async fn answer(State(service): State<Shared>, Form(fields): Form<Vec<(String, String)>>) -> Response {
-    if let Some(elsewhere) = not_blank(&service).await {
+pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<(String, String)>>) -> Response {
+    let Wizard { service, drafts } = &wizard;
+    if let Some(elsewhere) = not_blank(service).await {
         return elsewhere;
     }
     let surroundings = match service.surroundings().await {
         Ok(surroundings) => surroundings,
-        Err(error) => return ask(&service, Answers::new(), None, Some(error.error)).await,
+        Err(error) => return ask(service, Progress::default(), None, Some(error.error)).await,
     };
     let value = |key: &str| fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-    let mut answers = Answers::new();
+    let mut so_far = Progress::default();
     for question in QUESTIONS {
+        let Some(kept) = value(&format!("kept-{}", question.key)) else { continue };
+        let secret = question.kind == Kind::Secret;
+        let text = if secret { drafts.get(kept) } else { Some(kept.to_owned()) };
         // What was kept has been checked before; if the disks or neighbours changed meanwhile it is simply asked again.
-        if let Some(kept) = value(&format!("kept-{}", question.key)) {
-            let _ = answers.set(question.id, kept, &surroundings);
+        let set = text.is_some_and(|text| so_far.answers.set(question.id, &text, &surroundings).is_ok());
+        if secret && set {
+            so_far.token = Some(kept.to_owned());
         }
     }
     match value("button") {
         Some("back") => {
-            let last = QUESTIONS.iter().rev().find(|q| answers.get(q.id).is_some());
+            let last = QUESTIONS.iter().rev().find(|q| so_far.answers.get(q.id).is_some());
             if let Some(question) = last {
-                answers.forget(question.id);
+                so_far.answers.forget(question.id);
             }
-            return ask(&service, answers, None, None).await;
+            return ask(service, so_far, None, None).await;
         }
         Some("begin") => {
-            return match service.begin_setup(answers.clone()).await {
-                Ok(_) => Redirect::to("/setup/progress").into_response(),
-                Err(error) => ask(&service, answers, None, Some(error.error)).await,
+            return match service.begin_setup(so_far.answers.clone()).await {
+                Ok(_) => {
+                    drafts.clear();
+                    Redirect::to("/setup/progress").into_response()
+                }
+                Err(error) => ask(service, so_far, None, Some(error.error)).await,
             };
         }
         _ => {}
     }
     let asked = value("question").and_then(|key| QUESTIONS.iter().find(|q| q.key == key));
-    let Some(question) = asked else { return ask(&service, answers, None, None).await };
+    let Some(question) = asked else { return ask(service, so_far, None, None).await };
     // Several boxes of one name are one answer of several words.
     let typed: Vec<&str> = fields.iter().filter(|(name, _)| name == "answer").map(|(_, v)| v.as_str()).collect();
     let typed = typed.join(" ");
-    let error = answers.set(question.id, &typed, &surroundings).err().map(|problem| problem.to_string());
+    let error = so_far.answers.set(question.id, &typed, &surroundings).err().map(|problem| problem.to_string());
+    if error.is_none() && question.kind == Kind::Secret {
+        so_far.token = Some(drafts.keep(&typed));
+    }
     let typed = error.is_some().then_some(typed);
-    ask(&service, answers, typed, error).await
+    ask(service, so_far, typed, error).await
 }
 
 async fn not_blank(service: &Shared) -> Option<Response> {
@@ -123,10 +152,11 @@ async fn not_blank(service: &Shared) -> Option<Response> {
 }
 
 /// Shows the next question, or the summary when none is left.
-async fn ask(service: &Shared, answers: Answers, typed: Option<String>, error: Option<String>) -> Response {
+async fn ask(service: &Shared, so_far: Progress, typed: Option<String>, error: Option<String>) -> Response {
     let frame = Frame::new(&service.status(false), false, "setup");
     let surroundings = service.surroundings().await.unwrap_or_default();
-    let kept = kept(&answers);
+    let kept = kept(&so_far);
+    let answers = so_far.answers;
     let Some(question) = next(&answers, &surroundings) else {
         let erased = answers.get(Id::Disks).unwrap_or_default().to_owned();
         return page(&SummaryPage { frame, rows: answers.summary(), erased, kept, error });
@@ -147,8 +177,13 @@ async fn ask(service: &Shared, answers: Answers, typed: Option<String>, error: O
     page(&QuestionPage { frame, number, question, control, listed, entries, suggestion, confirmation, kept, error })
 }
 
-fn kept(answers: &Answers) -> Vec<(&'static str, String)> {
-    QUESTIONS.iter().filter_map(|q| answers.get(q.id).map(|text| (q.key, text.to_owned()))).collect()
+/// What travels in the form: the answers, and for a secret its token.
+fn kept(so_far: &Progress) -> Vec<(&'static str, String)> {
+    let kept = |q: &'static Question| {
+        let text = so_far.answers.get(q.id)?.to_owned();
+        Some((q.key, if q.kind == Kind::Secret { so_far.token.clone()? } else { text }))
+    };
+    QUESTIONS.iter().filter_map(kept).collect()
 }
 
 fn entries(question: &Question, suggestion: &str, surroundings: &Surroundings) -> Vec<Entry> {

@@ -1,0 +1,88 @@
+//! The pages over a fake core, as a browser without scripts asks for them.
+
+mod support;
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, StatusCode, header},
+};
+use dyad_node::http;
+use support::{Node, PASSWORD};
+use tower::ServiceExt;
+
+async fn fetch(site: &Router, request: Request<Body>) -> (StatusCode, String) {
+    let response = site.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// Sends the form of this page with one more field and a button.
+async fn submit(site: &Router, page: &str, answer: &[(&str, &str)]) -> (StatusCode, String) {
+    let between = |text: &str, key: &str| {
+        let rest = text.split_once(key)?.1;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    let hidden = page.split("<input type=\"hidden\"").skip(1);
+    let kept = hidden.map(|tag| (between(tag, "name=\"").unwrap(), between(tag, "value=\"").unwrap()));
+    let given = answer.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let encode = |text: &str| text.bytes().map(|b| format!("%{b:02X}")).collect::<String>();
+    let fields: Vec<String> =
+        kept.chain(given).map(|(name, value)| format!("{}={}", encode(&name), encode(&value))).collect();
+    let request = Request::post("/setup").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    fetch(site, request.body(Body::from(fields.join("&"))).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_password_is_never_sent_back() {
+    let node = Node::start().await;
+    let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
+    let (_, mut page) = fetch(&site, Request::get("/setup").body(Body::empty()).unwrap()).await;
+    let mut asked = Vec::new();
+    while let Some((_, rest)) = page.split_once("name=\"question\" value=\"") {
+        let key = rest.split_once('"').unwrap().0.to_owned();
+        let answer = match key.as_str() {
+            "role" => "first",
+            "disks" => "/dev/vdb",
+            "erase" => "erase vdb",
+            "pair" => "office",
+            "node" => "left",
+            "password" => PASSWORD,
+            "witness" => "later",
+            other => panic!("{other} is asked"),
+        };
+        page = submit(&site, &page, &[("answer", answer), ("button", "next")]).await.1;
+        assert!(!page.contains(PASSWORD), "after {key}: {page}");
+        asked.push(key);
+        assert!(asked.len() < 20, "{asked:?}");
+    }
+    assert_eq!(asked.last().map(String::as_str), Some("witness"), "the password was kept over the next question");
+    let (status, page) = submit(&site, &page, &[("button", "begin")]).await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+    node.until("the document is read", |s| s.document.is_some()).await;
+    assert!(dyad_api::Service::login(&*node.handle, PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_page() {
+    let node = Node::start().await;
+    let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
+    let file = node.dir.path().join("state").join(dyad_wizard::SEED_FILE);
+    std::fs::write(&file, support::seed() + "colour = \"red\"\n").unwrap();
+    dyad_node::seed::carry_out(node.handle.clone(), false).await.expect_err("carried out");
+    node.until("the problem is shown", |s| s.task.is_some()).await;
+    let get = |path: &str| Request::get(path).body(Body::empty()).unwrap();
+    let (_, page) = fetch(&site, get("/setup")).await;
+    assert!(page.contains("is unknown: remove it or correct its spelling."), "{page}");
+
+    let node = Node::founded().await;
+    let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
+    let sentence = "The clocks drift apart: repair one.";
+    let alarm = dyad_control::Alarm { code: "clock-drift".into(), sentence: sentence.into() };
+    node.core.change(|s| s.alarms.push(alarm));
+    node.until("the alarm is heard", |s| s.status.as_ref().is_some_and(|s| !s.alarms.is_empty())).await;
+    let (_, page) = fetch(&site, get("/")).await;
+    assert!(page.contains("Not protected: the clocks drift apart: repair one.") && page.contains(sentence), "{page}");
+}
