@@ -96,7 +96,7 @@ pub const ROUTES: &[Route] = &[
     route(Get, "/api/v1/status", "getStatus", "The state of the pair as this node sees it; details only with a session.")
         .open()
         .gives(200, Json("StatusReply")),
-    route(Get, "/api/v1/events", "watchStatus", "The state now and at every change; details only with a session.")
+    route(Get, "/api/v1/events", "watchStatus", "`status` events: the state now and at every change, details only with a session. With one also `vms` events, each with every VM.")
         .open()
         .gives(200, Events("StatusReply")),
     route(Get, "/api/v1/timeline", "getTimeline", "What happened, oldest first; `?since=` gives the first event number wanted.")
@@ -109,7 +109,7 @@ pub const ROUTES: &[Route] = &[
         .takes(Json("CreateVolume"))
         .gives(201, Json("VolumeView")),
     route(Delete, "/api/v1/volumes/{name}", "deleteVolume", "Delete a volume with all it holds."),
-    route(Put, "/api/v1/volumes/{name}/content", "importVolume", "Write a raw image into a volume from its beginning; needs a Content-Length, and `?sha256=` lets it be checked.")
+    route(Put, "/api/v1/volumes/{name}/content", "importVolume", "Replace all that a volume holds by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. If it fails after its beginning, the volume is empty.")
         .takes(Raw)
         .gives(200, Json("ImportReply")),
     route(Get, "/api/v1/vms", "listVms", "Every VM.").gives(200, List("VmView")),

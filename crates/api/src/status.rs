@@ -16,6 +16,9 @@ pub struct StatusReply {
     pub protected: bool,
     /// What is missing to be protected; empty exactly when protected.
     pub missing: Vec<String>,
+    /// Lasting conditions that somebody has to see to, the gravest first.
+    #[serde(default)]
+    pub alarms: Vec<AlarmView>,
     /// "A" or "B"; absent until the node belongs to a pair.
     pub node: Option<String>,
     /// Name of this node.
@@ -31,6 +34,15 @@ pub struct StatusReply {
     /// More, for those who are logged in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
+}
+
+/// A lasting condition that somebody has to see to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AlarmView {
+    /// A short stable word, such as `clock-drift`.
+    pub code: String,
+    /// One sentence for people.
+    pub text: String,
 }
 
 /// What a node is in the pair.
@@ -223,6 +235,7 @@ impl StatusReply {
             sentence: verdict.sentence,
             protected: verdict.protected,
             missing: verdict.missing,
+            alarms: status.alarms.iter().cloned().map(AlarmView::from).collect(),
             node: status.pair.as_ref().map(|p| letter(p.me)),
             node_name: status.pair.as_ref().map(|p| p.node.clone()),
             pair: status.pair.as_ref().map(|p| p.name.clone()),
@@ -231,6 +244,12 @@ impl StatusReply {
             versions,
             details: details.then(|| Details::of(status)),
         }
+    }
+}
+
+impl From<control::Alarm> for AlarmView {
+    fn from(alarm: control::Alarm) -> Self {
+        AlarmView { code: alarm.code, text: alarm.sentence }
     }
 }
 

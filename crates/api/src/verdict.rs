@@ -2,10 +2,13 @@
 
 use dyad_control::{MirrorState, Phase, QuorumStatus, Standing, Status, WatchdogStatus, WitnessStatus};
 
+/// Alarms whose conditions are judged from the rest of the status, in the words of this moment.
+const JUDGED: [&str; 4] = ["peer-silent", "path-down", "witness-lost", "tie-at-node"];
+
 /// What people are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing unwell.
+    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing unwell, no alarm in force.
     pub protected: bool,
     /// One sentence.
     pub sentence: String,
@@ -32,7 +35,13 @@ fn not_set_up(sentence: &str, missing: &str) -> Verdict {
 }
 
 fn running(status: &Status) -> Verdict {
-    let missing = missing(status);
+    let mut missing = missing(status);
+    let said = |code: &str| !missing.is_empty() && JUDGED.contains(&code);
+    let alarms = status.alarms.iter().filter(|alarm| !said(&alarm.code));
+    let alarms: Vec<String> = alarms.map(|alarm| uncapitalised(&alarm.sentence)).collect();
+    // The gravest alarm is the sentence; everything else is listed.
+    let gravest = alarms.first().cloned();
+    missing.splice(..0, alarms);
     let peer = peer_name(status);
     let listed = missing.join("; ");
     let standing = status.quorum.as_ref().map(|q| &q.standing);
@@ -53,7 +62,7 @@ fn running(status: &Status) -> Verdict {
         Some(Standing::FenceWait { left_ms }) => {
             format!("Not protected: {peer} is lost and its VMs start here in {} s.", left_ms.div_ceil(1000))
         }
-        Some(Standing::Amnesia) => {
+        Some(Standing::Amnesia) if gravest.is_none() => {
             format!("Not protected: this node lost its record of votes and must be admitted again by {peer}.")
         }
         Some(Standing::Unwell { what }) => {
@@ -62,7 +71,7 @@ fn running(status: &Status) -> Verdict {
         Some(Standing::Running) if missing.is_empty() => {
             "Protected: every write is on both nodes, and either of them may be lost.".to_owned()
         }
-        Some(Standing::Running) => format!("Not protected: {listed}."),
+        Some(Standing::Running | Standing::Amnesia) => format!("Not protected: {}.", gravest.unwrap_or(listed)),
     };
     Verdict { protected: missing.is_empty(), sentence, missing }
 }

@@ -2,8 +2,8 @@
 
 use dyad_api::{Role, StatusReply, Versions, verdict};
 use dyad_control::{
-    LinkStatus, MirrorState, MirrorStatus, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Standing, Status,
-    WatchdogStatus, WitnessStatus,
+    Alarm, LinkStatus, MirrorState, MirrorStatus, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Standing,
+    Status, WatchdogStatus, WitnessStatus,
 };
 use dyad_quorum::NodeId;
 
@@ -44,6 +44,7 @@ fn healthy() -> Status {
             disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, well: true, trouble: None }],
         }),
         watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
+        alarms: vec![],
         volumes: vec![],
         permits: vec![],
         document_generation: 1,
@@ -145,6 +146,46 @@ fn everything_missing_at_once_is_listed() {
         verdict(&status).sentence,
         "Not protected: the link eth1 is down; no witness is enrolled; this node has no watchdog."
     );
+}
+
+fn alarm(code: &str, sentence: &str) -> Alarm {
+    Alarm { code: code.into(), sentence: sentence.into() }
+}
+
+#[test]
+fn an_alarm_is_never_protected_and_the_gravest_is_the_sentence() {
+    let drift = alarm("clock-drift", "The clocks of the nodes drift apart: no lease is granted until one is repaired.");
+    let unfenced = alarm("peer-unfenced", "The other node's watchdog is not proven: its VMs start here only on proof.");
+    let status = with(|s| {
+        s.alarms = vec![drift, unfenced];
+        s.links[1].up = false;
+    });
+    let judged = verdict(&status);
+    assert_eq!(
+        judged.sentence,
+        "Not protected: the clocks of the nodes drift apart: no lease is granted until one is repaired."
+    );
+    assert_eq!(judged.missing.len(), 3, "{:?}", judged.missing);
+    let versions = Versions { dyad: String::new(), api: String::new() };
+    let shown = StatusReply::of(&status, versions, false).alarms;
+    assert_eq!((shown.len(), shown[0].code.as_str()), (2, "clock-drift"));
+}
+
+#[test]
+fn what_is_judged_from_the_status_is_said_once() {
+    let down = alarm("path-down", "The peer link eth2 is down: check its cable.");
+    let both = with(|s| {
+        s.links[1].up = false;
+        s.alarms = vec![down.clone()];
+    });
+    assert_eq!(verdict(&both).missing, ["the link eth2 is down"]);
+    let only = with(|s| s.alarms = vec![down]);
+    assert_eq!(verdict(&only).sentence, "Not protected: the peer link eth2 is down: check its cable.");
+    let amnesia = with(|s| {
+        s.quorum.as_mut().unwrap().standing = Standing::Amnesia;
+        s.alarms = vec![alarm("register-failed", "The register of this node cannot be written: replace its disk.")];
+    });
+    assert!(verdict(&amnesia).sentence.starts_with("Not protected: the register of this node cannot be written"));
 }
 
 #[test]

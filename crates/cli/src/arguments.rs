@@ -78,7 +78,7 @@ pub(crate) enum Volume {
         #[arg(value_parser = size)]
         size: u64,
     },
-    /// Write a raw image into a volume.
+    /// Replace everything a volume holds by a raw image. If it fails after its beginning, the volume is empty.
     Import {
         /// The volume.
         name: String,

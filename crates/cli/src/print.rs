@@ -30,6 +30,9 @@ pub(crate) fn status(status: &StatusReply) {
     for missing in &status.missing {
         println!("missing: {missing}");
     }
+    for alarm in &status.alarms {
+        println!("alarm: {}", alarm.text);
+    }
 }
 
 pub(crate) fn timeline(timeline: &TimelineReply) {

@@ -1,7 +1,7 @@
 //! `dyad-console`: one for each serial line and screen. See the library of this crate.
 
 use clap::Parser;
-use dyad_api::SetupPhase;
+use dyad_api::{ApiError, SetupPhase};
 use dyad_console::client::Client;
 use dyad_console::screen::Screen;
 use dyad_console::status::{Around, addresses, draw};
@@ -51,19 +51,22 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
     let (columns, rows) = terminal.size().await;
     let mut screen = Screen::new(columns, rows);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    let mut refusal = None;
     loop {
         tokio::select! {
             key = terminal.key() => match key? {
                 Key::Char('r' | 'R') => {
+                    refusal = None;
                     let (columns, rows) = terminal.size().await;
                     drop(screen);
                     screen = Screen::new(columns, rows);
                 }
                 Key::Char('p' | 'P') => {
-                    // The answer, code or refusal, shows on the screen below.
-                    let _ = wizard.core.ask(&Request::OpenPairingCode).await;
+                    // The code is part of the status; a refusal stays until the next key.
+                    let refused = wizard.core.ask(&Request::OpenPairingCode).await.err();
+                    refusal = refused.map(|error| ApiError::from(error).error);
                 }
-                _ => continue,
+                _ => refusal = None,
             },
             _ = ticks.tick() => {}
         }
@@ -73,7 +76,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
         };
         let vms = status.as_ref().map(|s| s.permits.clone()).unwrap_or_default();
         let mut page = screen.page();
-        draw(&mut page, status.as_ref(), &Around { addresses: addresses(), vms });
+        draw(&mut page, status.as_ref(), &Around { addresses: addresses(), vms, refusal: refusal.clone() });
         screen.show(page);
     }
 }

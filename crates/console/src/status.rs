@@ -14,6 +14,8 @@ pub struct Around {
     pub addresses: Vec<String>,
     /// VMs running here.
     pub vms: Vec<String>,
+    /// Why the last key did nothing, if it did nothing.
+    pub refusal: Option<String>,
 }
 
 /// Draws the status. `None` = the core does not answer.
@@ -48,16 +50,37 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &Around) {
     };
     let verdict = verdict(status);
     page.set_stringn(0, 4, if verdict.protected { "PROTECTED" } else { "NOT PROTECTED" }, 80, bold);
-    let mut sentence = area;
-    (sentence.y, sentence.height) = (5, 3);
-    Paragraph::new(Text::from(ascii(&verdict.sentence))).wrap(Wrap { trim: true }).render(sentence, page);
-    for (row, line) in (9..).zip(lines(status, around)) {
+    paragraph(page, 5, 3, &verdict.sentence);
+    let mut row = 9;
+    for alarm in &status.alarms {
+        put(page, row, "Alarm");
+        row += paragraph_at(page, 13, row, 2, &alarm.sentence);
+    }
+    // The last rows are for the pairing code and the keys.
+    for (row, line) in (row..area.height - 4).zip(lines(status, around)) {
         put(page, row, &line);
     }
-    if let Some(code) = &status.pairing_code {
+    if let Some(refusal) = &around.refusal {
+        paragraph(page, area.height - 3, 2, refusal);
+    } else if let Some(code) = &status.pairing_code {
         page.set_stringn(0, area.height - 3, format!("Pairing code: {code}   (type it on the second node)"), 80, bold);
     }
     put(page, area.height - 1, "p: show the pairing code   r: draw again");
+}
+
+/// A sentence over the whole width, in at most `rows` rows.
+fn paragraph(page: &mut Buffer, row: u16, rows: u16, text: &str) {
+    paragraph_at(page, 0, row, rows, text);
+}
+
+/// A sentence from this column on. Returns how many rows it took.
+fn paragraph_at(page: &mut Buffer, column: u16, row: u16, rows: u16, text: &str) -> u16 {
+    let mut place = page.area;
+    (place.x, place.width) = (column, place.width.saturating_sub(column));
+    (place.y, place.height) = (row, rows.min(page.area.height.saturating_sub(row)));
+    Paragraph::new(Text::from(ascii(text))).wrap(Wrap { trim: true }).render(place, page);
+    let empty = |y: u16| (place.left()..place.right()).all(|x| page[(x, y)].symbol() == " ");
+    (place.top()..place.bottom()).take_while(|y| !empty(*y)).count() as u16
 }
 
 fn lines(status: &Status, around: &Around) -> Vec<String> {
@@ -139,12 +162,8 @@ mod tests {
         symbols.chunks(width).map(|row| row.concat().trim_end().to_owned()).collect::<Vec<_>>().join("\n")
     }
 
-    #[test]
-    fn a_blank_node_and_a_silent_core_say_so() {
-        let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
-        draw(&mut page, None, &Around::default());
-        assert!(text(&page).contains("does not answer"));
-        let status = Status {
+    fn blank() -> Status {
+        Status {
             revision: 1,
             phase: Phase::Blank,
             pair: None,
@@ -153,13 +172,41 @@ mod tests {
             mirror: None,
             pool: None,
             watchdog: WatchdogStatus::Absent,
+            alarms: Vec::new(),
             volumes: Vec::new(),
             permits: vec!["web".into()],
             document_generation: 0,
             pairing_code: Some("123456".into()),
-        };
+        }
+    }
+
+    #[test]
+    fn alarms_and_refusals_are_shown_whole() {
+        let sentence = "The clocks of the nodes drift apart: no lease is granted until one is repaired.";
+        let alarm = |code: &str| dyad_control::Alarm { code: code.into(), sentence: sentence.into() };
+        let status = Status { alarms: vec![alarm("clock-drift"), alarm("again")], ..blank() };
+        let refusal = "The other node leads the pair: open the pairing code there.";
+        let around = Around { refusal: Some(refusal.into()), ..Around::default() };
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
-        draw(&mut page, Some(&status), &Around { addresses: vec!["192.0.2.1".into()], vms: vec!["web".into()] });
+        draw(&mut page, Some(&status), &around);
+        let shown = text(&page);
+        let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&format!("Alarm {sentence} Alarm {sentence} Links none")), "{shown}");
+        assert!(shown.contains(refusal) && !shown.contains("123456"), "{shown}");
+    }
+
+    #[test]
+    fn a_blank_node_and_a_silent_core_say_so() {
+        let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
+        draw(&mut page, None, &Around::default());
+        assert!(text(&page).contains("does not answer"));
+        let status = blank();
+        let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
+        draw(
+            &mut page,
+            Some(&status),
+            &Around { addresses: vec!["192.0.2.1".into()], vms: vec!["web".into()], refusal: None },
+        );
         let text = text(&page);
         assert!(text.contains("NOT PROTECTED") && text.contains("not set up"), "{text}");
         assert!(text.contains("https://192.0.2.1/") && text.contains("123456"), "{text}");

@@ -8,6 +8,9 @@ use dyad_control::{Reply, Request};
 use dyad_wizard::{Answers, DiskContent, Kind, Link, Question, Surroundings, next, suggestion};
 use std::time::Duration;
 
+/// How often the wizard looks whether setup has begun elsewhere.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What the wizard talks to.
 pub struct Wizard {
     /// `dyad-node`.
@@ -23,13 +26,15 @@ impl Wizard {
         say("Welcome to Dyad. This node is not set up yet.");
         say("Answer a few questions; Enter takes the answer in brackets, a single ? asks again.");
         let mut answers = Answers::new();
+        // What went wrong with a seed file, or with a setup begun elsewhere, is said once.
+        let mut told = None;
         loop {
-            if !self.blank().await {
+            if !self.blank(&mut told).await {
                 return Some(());
             }
             let surroundings = self.surroundings().await;
             let Some(question) = next(&answers, &surroundings) else {
-                match self.confirm(terminal, &answers).await? {
+                match self.confirm(terminal, &answers, &mut told).await? {
                     true => return Some(()),
                     false => {
                         answers = Answers::new();
@@ -37,12 +42,35 @@ impl Wizard {
                     }
                 }
             };
-            self.ask(terminal, question, &mut answers, &surroundings).await?;
+            tokio::select! {
+                asked = self.ask(terminal, question, &mut answers, &surroundings) => asked?,
+                () = self.news(&told) => say(""),
+            }
         }
     }
 
-    async fn blank(&self) -> bool {
-        matches!(self.node.setup().await.map(|setup| setup.phase), Ok(SetupPhase::Blank))
+    /// Whether the node still waits for answers. Says why a setup failed, unless `told` is just that.
+    async fn blank(&self, told: &mut Option<String>) -> bool {
+        let Ok(setup) = self.node.setup().await else { return false };
+        let error = setup.task.and_then(|task| task.error).map(|error| error.error);
+        if let Some(error) = error.filter(|error| told.as_ref() != Some(error)) {
+            say(&format!("! {error}"));
+            *told = Some(error);
+        }
+        setup.phase == SetupPhase::Blank
+    }
+
+    /// Waits until a seed file or another face has begun a setup, or failed with one.
+    async fn news(&self, told: &Option<String>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // A node that restarts its services is waited for.
+            let Ok(setup) = self.node.setup().await else { continue };
+            let error = setup.task.and_then(|task| task.error).map(|error| error.error);
+            if setup.phase != SetupPhase::Blank || (error.is_some() && error != *told) {
+                return;
+            }
+        }
     }
 
     async fn surroundings(&self) -> Surroundings {
@@ -96,7 +124,7 @@ impl Wizard {
     }
 
     /// Shows the summary and begins. `Some(false)`: the answers shall be changed.
-    async fn confirm(&self, terminal: &mut Terminal, answers: &Answers) -> Option<bool> {
+    async fn confirm(&self, terminal: &mut Terminal, answers: &Answers, told: &mut Option<String>) -> Option<bool> {
         say("");
         say("* Summary");
         for (title, value) in answers.summary() {
@@ -109,7 +137,7 @@ impl Wizard {
             return Some(false);
         }
         match self.node.begin(answers).await {
-            Ok(Ok(_)) => self.follow().await,
+            Ok(Ok(_)) => self.follow(told).await,
             Ok(Err(refusal)) => {
                 say(&format!("! {}", refusal.error));
                 Some(false)
@@ -122,7 +150,7 @@ impl Wizard {
     }
 
     /// Prints each step as it begins, until setup has ended.
-    async fn follow(&self) -> Option<bool> {
+    async fn follow(&self, told: &mut Option<String>) -> Option<bool> {
         let mut shown = 0;
         loop {
             let Ok(setup) = self.node.setup().await else { return Some(true) };
@@ -134,6 +162,7 @@ impl Wizard {
             }
             if let Some(error) = task.error {
                 say(&format!("! {}", error.error));
+                *told = Some(error.error);
                 return Some(false);
             }
             if task.finished {

@@ -74,7 +74,8 @@ impl Client {
         Ok(Watch { stream })
     }
 
-    /// Fills a volume with `bytes` bytes of `content`; returns once they are durable on every in-sync node.
+    /// Makes `bytes` bytes of `content` all that a volume holds; returns once they are durable on every in-sync node.
+    /// If `content` ends early the core empties the volume and refuses with [`IMPORT_FAILED`](crate::IMPORT_FAILED).
     pub async fn import(
         &self,
         volume: &str,
@@ -85,17 +86,18 @@ impl Client {
         let request = Request::Import { volume: volume.into(), bytes };
         write_line(stream.get_mut(), &request).await.map_err(ClientError::Cut)?;
         read_reply(&mut stream).await?;
-        let sent = tokio::io::copy(&mut content.take(bytes), stream.get_mut()).await.map_err(ClientError::Cut)?;
-        if sent < bytes {
-            // Hanging up early tells the core that the rest never comes.
-            return Err(ClientError::Refused {
-                code: "short-image".into(),
-                sentence: format!(
-                    "The image ended after {sent} of {bytes} bytes; the volume is not usable, send it again."
-                ),
-            });
+        match tokio::io::copy(&mut content.take(bytes), stream.get_mut()).await {
+            // Ending early tells the core that the rest never comes.
+            Ok(sent) if sent < bytes => stream.get_mut().shutdown().await.map_err(ClientError::Cut)?,
+            Ok(_) => stream.get_mut().flush().await.map_err(ClientError::Cut)?,
+            // The core takes no more: it says why, unless it has died.
+            Err(cut) => {
+                return match read_reply(&mut stream).await {
+                    Err(refused @ ClientError::Refused { .. }) => Err(refused),
+                    _ => Err(ClientError::Cut(cut)),
+                };
+            }
         }
-        stream.get_mut().flush().await.map_err(ClientError::Cut)?;
         read_reply(&mut stream).await.map(|_| ())
     }
 }

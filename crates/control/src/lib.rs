@@ -27,6 +27,9 @@ pub const DEFAULT_SOCKET: &str = "/run/dyad/core.sock";
 /// Longest accepted request or reply line, in bytes. The document is the largest thing that travels: 1 MiB.
 pub const MAX_LINE: usize = 4 << 20;
 
+/// Code of the refusal after an import that failed and left the volume as empty as a new one.
+pub const IMPORT_FAILED: &str = "import-failed";
+
 /// One question to the core.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
@@ -59,8 +62,9 @@ pub enum Request {
         /// The change; applied by the lead of the pair to the newest document.
         change: Change,
     },
-    /// Fill a volume from its first byte on. The core answers [`Reply::Done`], then reads exactly `bytes` raw bytes,
-    /// then answers again once they are durable on every in-sync node. Refused while a VM uses the volume.
+    /// Replace what a volume holds. The core answers [`Reply::Done`], then reads exactly `bytes` raw bytes, then
+    /// answers again once they are durable on every in-sync node; the rest of the volume reads as zeros. If they do not
+    /// all come it empties the volume and refuses with [`IMPORT_FAILED`]. Refused while a VM uses the volume.
     Import {
         /// Name of the volume.
         volume: String,
@@ -112,8 +116,7 @@ pub struct Join {
     pub links: Vec<String>,
     /// The code that the first node shows.
     pub code: String,
-    /// Which offer to take, as [`Offer::pair_id`], if several pairs are heard; also `host:port` for pairs without a
-    /// common network segment.
+    /// Which offer to take, as [`Offer::pair_id`], if several pairs are heard.
     pub offer: Option<String>,
 }
 

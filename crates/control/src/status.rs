@@ -22,6 +22,8 @@ pub struct Status {
     pub pool: Option<PoolStatus>,
     /// The watchdog.
     pub watchdog: WatchdogStatus,
+    /// Lasting conditions that somebody has to see to, the gravest first.
+    pub alarms: Vec<Alarm>,
     /// The volumes, by id.
     pub volumes: Vec<VolumeStatus>,
     /// Names of the VMs that may run on this node in this moment, with their disks' sockets open.
@@ -224,6 +226,15 @@ pub enum WatchdogStatus {
         /// It has been seen to reset this node.
         proven: bool,
     },
+}
+
+/// A lasting condition that somebody has to see to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// A short stable word, e.g. `clock-drift`.
+    pub code: String,
+    /// One sentence for people.
+    pub sentence: String,
 }
 
 /// A volume.

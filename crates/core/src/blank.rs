@@ -47,6 +47,7 @@ pub fn status(phase: Phase, watchdog: WatchdogStatus) -> Status {
         mirror: None,
         pool: None,
         watchdog,
+        alarms: Vec::new(),
         volumes: Vec::new(),
         permits: Vec::new(),
         document_generation: 0,

@@ -2,7 +2,8 @@
 
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
-use dyad_control::{Reply, Request, Status, read_request, write_line};
+use dyad_blockdev::Backend as _;
+use dyad_control::{IMPORT_FAILED, Reply, Request, Status, read_request, write_line};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -10,6 +11,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Bytes of an import that travel as one write. Small enough to leave guests their share of the journal.
 const IMPORT_CHUNK: usize = 256 << 10;
+/// Bytes of a volume that are freed as one change.
+const EMPTY_CHUNK: u64 = 256 << 20;
 
 /// Listens until the process ends.
 pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
@@ -78,33 +81,124 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
         Err(_) => return write_line(stream.get_mut(), &Reply::refused("stopping", "The core is stopping.")).await,
     };
     write_line(stream.get_mut(), &Reply::Done).await?;
-    let filled = fill(stream, &backend, bytes).await;
+    let Err(why) = fill(stream, &backend, bytes).await else {
+        backend.close_import();
+        return write_line(stream.get_mut(), &Reply::Done).await;
+    };
+    // Half an image would look like a disk to the next VM.
+    let emptied = empty(&backend, 0).await;
     backend.close_import();
-    match filled {
-        Ok(()) => write_line(stream.get_mut(), &Reply::Done).await,
-        Err(Fill::Client(e)) => Err(e),
-        Err(Fill::Pool(why)) => write_line(stream.get_mut(), &Reply::refused("import-failed", why)).await,
-    }
+    let refusal = match emptied {
+        Ok(()) => Reply::refused(IMPORT_FAILED, format!("{why}: the volume is empty, send the image again.")),
+        Err(trouble) => Reply::refused(
+            "import-left-over",
+            format!("{why}, and the volume could not be emptied ({trouble}): delete it, or send the image again."),
+        ),
+    };
+    write_line(stream.get_mut(), &refusal).await?;
+    // What may still come is the rest of the image, not a request.
+    Err(std::io::ErrorKind::ConnectionAborted.into())
 }
 
-enum Fill {
-    Client(std::io::Error),
-    Pool(String),
-}
-
-async fn fill(stream: &mut BufReader<UnixStream>, backend: &VolumeBackend, bytes: u64) -> Result<(), Fill> {
+/// Fills the volume from its beginning and empties the rest. The error is a clause.
+async fn fill(stream: &mut BufReader<UnixStream>, backend: &VolumeBackend, bytes: u64) -> Result<(), String> {
+    let failed = |trouble| format!("The image was not written ({trouble})");
     let mut at = 0;
     while at < bytes {
         let n = IMPORT_CHUNK.min((bytes - at) as usize);
         // The last block is filled up with zeros: a volume is a whole number of blocks.
         let mut chunk = vec![0; n.next_multiple_of(4096)];
-        stream.read_exact(&mut chunk[..n]).await.map_err(Fill::Client)?;
+        stream
+            .read_exact(&mut chunk[..n])
+            .await
+            .map_err(|_| format!("The image did not come whole, as {bytes} bytes"))?;
         if chunk.iter().all(|b| *b == 0) {
-            backend.discard(at, chunk.len() as u64).await.map_err(Fill::Pool)?;
+            backend.discard(at, chunk.len() as u64).await.map_err(failed)?;
         } else {
-            backend.write(at, chunk.into()).await.map_err(Fill::Pool)?;
+            backend.write(at, chunk.into()).await.map_err(failed)?;
         }
         at += n as u64;
     }
-    backend.flush().await.map_err(Fill::Pool)
+    empty(backend, bytes.next_multiple_of(4096)).await.map_err(failed)
+}
+
+/// Frees everything from the byte `from` on, durably.
+async fn empty(backend: &VolumeBackend, from: u64) -> Result<(), String> {
+    let size = backend.size();
+    let mut at = from;
+    while at < size {
+        let n = EMPTY_CHUNK.min(size - at);
+        backend.discard(at, n).await?;
+        at += n;
+    }
+    backend.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_mirror::GuestOp;
+    use std::sync::mpsc::channel;
+    use tokio::io::AsyncWriteExt;
+
+    const BLOCKS: usize = 16;
+
+    /// Sends these bytes as an image said to be `claimed` long into a volume full of old data. Gives what the volume
+    /// holds afterwards, one byte a block, and the last reply.
+    fn after_import(claimed: u64, sent: &[u8]) -> (Vec<u8>, Reply) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, events) = channel();
+        let inbox = Inbox(sender);
+        let backend = VolumeBackend::new(inbox.clone(), 7, BLOCKS as u64 * 4096);
+        let owner = std::thread::spawn(move || {
+            let mut blocks = vec![9; BLOCKS];
+            for event in events {
+                match event {
+                    Event::OpenImport { answer, .. } => drop(answer.send(Ok(backend.clone()))),
+                    Event::Guest { op, done, .. } => {
+                        match op {
+                            GuestOp::Write { block, data } => {
+                                for (i, bytes) in data.chunks(4096).enumerate() {
+                                    blocks[block as usize + i] = bytes[0];
+                                }
+                            }
+                            GuestOp::Discard { block, count } => blocks[block as usize..][..count as usize].fill(0),
+                            _ => {}
+                        }
+                        done(Ok(bytes::Bytes::new()));
+                    }
+                    Event::ImportClosed { .. } => return blocks,
+                    _ => panic!("an import asks for nothing else"),
+                }
+            }
+            panic!("the import was not closed")
+        });
+        let reply = runtime.block_on(async {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            let importing = tokio::spawn(async move {
+                let _ = import(&mut BufReader::new(server), &inbox, "disk".into(), claimed).await;
+            });
+            client.write_all(sent).await.unwrap();
+            client.shutdown().await.unwrap();
+            importing.await.unwrap();
+            let mut replies = String::new();
+            client.read_to_string(&mut replies).await.unwrap();
+            serde_json::from_str(replies.lines().last().unwrap()).unwrap()
+        });
+        (owner.join().unwrap(), reply)
+    }
+
+    #[test]
+    fn an_image_is_all_the_volume_holds() {
+        let (blocks, reply) = after_import(5000, &[1; 5000]);
+        assert!(matches!(reply, Reply::Done), "{reply:?}");
+        assert_eq!(blocks, [vec![1; 2], vec![0; BLOCKS - 2]].concat());
+    }
+
+    #[test]
+    fn an_image_that_ends_early_leaves_an_empty_volume() {
+        let (blocks, reply) = after_import(60_000, &[1; 50_000]);
+        assert!(matches!(reply, Reply::Refused { code, .. } if code == IMPORT_FAILED));
+        assert_eq!(blocks, vec![0; BLOCKS]);
+    }
 }

@@ -16,6 +16,11 @@ pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> Volume
     }
 }
 
+/// Every VM on the wire.
+pub(crate) fn vms(document: &Document, snapshot: &Snapshot) -> Vec<VmView> {
+    document.vms.iter().map(|(name, record)| vm(name, record, snapshot)).collect()
+}
+
 /// A VM on the wire: the record and what this node sees of it.
 pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
     let observed = snapshot.vms.get(name);

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
-    Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply, Service,
-    Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
+    AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
+    Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
 };
 use dyad_control::{Client, Reply, Request};
 use dyad_desired::{Change, Document, Intent};
@@ -95,6 +95,11 @@ impl NodeHandle {
         match &snapshot.status {
             Some(status) => {
                 let mut reply = StatusReply::of(status, versions, details);
+                if status.phase == dyad_control::Phase::Blank
+                    && let Some(error) = snapshot.task.as_ref().and_then(|task| task.error.clone())
+                {
+                    reply.alarms.push(AlarmView { code: error.code, text: error.error });
+                }
                 if let Some(details) = &mut reply.details {
                     details.hardware_virtualisation = snapshot.hardware;
                 }
@@ -104,6 +109,7 @@ impl NodeHandle {
                 sentence: "Not protected: the storage service of this node does not answer.".into(),
                 protected: false,
                 missing: vec!["the storage service of this node does not answer".into()],
+                alarms: Vec::new(),
                 node: None,
                 node_name: None,
                 pair: None,
@@ -113,6 +119,12 @@ impl NodeHandle {
                 details: None,
             },
         }
+    }
+
+    /// A seed file was refused: shown like a failed setup.
+    pub(crate) fn seed_refused(&self, problem: ApiError) {
+        // Nobody is left to show it to when the node stops.
+        let _ = self.ask(Ask::SeedRefused(problem));
     }
 
     fn ask(&self, ask: Ask) -> Result<(), ApiError> {
@@ -317,8 +329,7 @@ impl Service for NodeHandle {
     fn vms(&self) -> Answer<'_, Vec<VmView>> {
         Box::pin(async move {
             let document = self.readable().await?;
-            let snapshot = self.snapshot();
-            Ok(document.vms.iter().map(|(name, vm)| convert::vm(name, vm, &snapshot)).collect())
+            Ok(convert::vms(&document, &self.snapshot()))
         })
     }
 

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use bytes::Bytes;
 use dyad_api::{ApiError, ImportReply};
+use dyad_control::{ClientError, IMPORT_FAILED};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -12,23 +13,41 @@ use crate::NodeHandle;
 /// Bytes in flight between browser and core.
 const WINDOW: usize = 1 << 20;
 
-/// Beginnings of files that are not raw images, and what they are.
-const NOT_RAW: &[(&[u8], &str)] = &[
-    (b"QFI\xfb", "a qcow2 image"),
-    (b"KDMV", "a VMDK image"),
-    (b"conectix", "a VHD image"),
-    (b"vhdxfile", "a VHDX image"),
-    (b"\x1f\x8b", "compressed with gzip"),
-    (b"\xfd7zXZ\0", "compressed with xz"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
-    (b"BZh", "compressed with bzip2"),
-    (b"PK\x03\x04", "a zip archive"),
+/// Bytes of the beginning that are looked at.
+const HEAD: usize = 512;
+
+/// What files that are not raw images have at this byte of their beginning, and what they are.
+const NOT_RAW: &[(usize, &[u8], &str)] = &[
+    (0, b"QFI\xfb", "a qcow2 image"),
+    (0, b"QED\0", "a QED image"),
+    (0, b"KDMV", "a VMDK image"),
+    (0, b"COWD", "a VMDK image"),
+    (0, b"# Disk DescriptorFile", "the description of a VMDK image"),
+    (0, b"conectix", "a VHD image"),
+    (0, b"vhdxfile", "a VHDX image"),
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (0, b"\x1f\x8b", "compressed with gzip"),
+    (0, b"\xfd7zXZ\0", "compressed with xz"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (0, b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (0, b"BZh", "compressed with bzip2"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (257, b"ustar", "a tar archive, as an OVA file is"),
 ];
 
-/// Writes `bytes` bytes of `body` into the volume and waits until they are durable.
+/// Why an image was not fed whole.
+enum Flaw {
+    /// Something is wrong with it: a word and a clause.
+    Image(&'static str, String),
+    /// The core takes no more.
+    Cut,
+}
+
+/// Makes `bytes` bytes of `body` all that the volume holds and waits until they are durable.
 ///
 /// If a checksum is expected, the end of the image is withheld until it has proven right: the core never confirms a
-/// corrupt image.
+/// corrupt image, and empties the volume of one.
 pub(crate) async fn import(
     node: &NodeHandle,
     volume: &str,
@@ -37,16 +56,10 @@ pub(crate) async fn import(
     body: Body,
 ) -> Result<ImportReply, ApiError> {
     let expected = sha256.map(checksum).transpose()?;
-    let document = node.document().await?;
-    let Some(record) = document.volumes.get(volume) else {
-        return Err(dyad_desired::Refusal::Unknown { kind: "volume", name: volume.to_owned() }.into());
-    };
-    if bytes == 0 || bytes > record.size {
-        let sentence =
-            format!("The image has {bytes} bytes and the volume {volume} has {}: it does not fit.", record.size);
-        return Err(ApiError::new(422, "image-size", sentence));
+    if bytes == 0 {
+        return Err(ApiError::new(422, "empty-image", "The image is empty: choose another file."));
     }
-    let mut incoming = Incoming { body: body.into_data_stream(), first: None, hash: Sha256::new(), left: bytes };
+    let mut incoming = Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: bytes };
     incoming.check_kind().await?;
     let (mut sink, mut source) = tokio::io::duplex(WINDOW);
     // Each side owns its end, so that the other one notices when it stops early.
@@ -58,18 +71,29 @@ pub(crate) async fn import(
         result
     };
     let (written, fed) = tokio::join!(writing, feeding);
+    let trouble = match (written, &fed) {
+        (Ok(()), Ok(sha256)) => return Ok(ImportReply { bytes, sha256: sha256.clone() }),
+        (Ok(()), Err(_)) => None,
+        (Err(trouble), _) => Some(trouble),
+    };
     // What is wrong with the image explains why the core did not get all of it; not the other way round.
-    match (fed, written) {
-        (Ok(sha256), Ok(())) => Ok(ImportReply { bytes, sha256 }),
-        (_, Err(error @ dyad_control::ClientError::Refused { .. })) if !short(&error) => Err(error.into()),
-        (Err(error), _) => Err(error),
-        (Ok(_), Err(error)) => Err(error.into()),
+    let emptied = matches!(&trouble, Some(ClientError::Refused { code, .. }) if code == IMPORT_FAILED);
+    match (fed, trouble) {
+        (Err(Flaw::Image(code, what)), _) if emptied => {
+            Err(ApiError::new(422, code, format!("{what}: the volume is empty, send the image again.")))
+        }
+        (_, Some(refusal @ ClientError::Refused { .. })) => Err(refusal.into()),
+        (Err(Flaw::Image(code, what)), _) => Err(ApiError::new(422, code, format!("{what}: {LEFT_OVER}"))),
+        (_, Some(away @ ClientError::Unreachable { .. })) => Err(away.into()),
+        _ => {
+            let sentence = format!("The storage service of this node restarted in the middle: {LEFT_OVER}");
+            Err(ApiError::new(503, "core-cut", sentence))
+        }
     }
 }
 
-fn short(error: &dyad_control::ClientError) -> bool {
-    matches!(error, dyad_control::ClientError::Refused { code, .. } if code == "short-image")
-}
+/// What is said of a volume nobody could empty.
+const LEFT_OVER: &str = "the volume may hold a part of the image, send it again or delete the volume.";
 
 fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
     let mut sum = [0; 32];
@@ -81,15 +105,15 @@ fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
 struct Incoming {
     body: axum::body::BodyDataStream,
     /// What was read to look at the beginning.
-    first: Option<Bytes>,
+    head: Bytes,
     hash: Sha256,
     left: u64,
 }
 
 impl Incoming {
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
+        if !self.head.is_empty() {
+            return Some(std::mem::take(&mut self.head));
         }
         loop {
             match self.body.next().await {
@@ -102,46 +126,44 @@ impl Incoming {
 
     /// Refuses what is plainly not a raw image, before anything is written.
     async fn check_kind(&mut self) -> Result<(), ApiError> {
-        let Some(first) = self.next().await else { return Ok(()) };
-        let kind = NOT_RAW.iter().find(|(mark, _)| first.starts_with(mark));
-        self.first = Some(first);
-        match kind {
-            None => Ok(()),
-            Some((_, what)) => {
-                let sentence = format!("The image is {what}: convert it to a raw image first; nothing was written.");
-                Err(ApiError::new(422, "not-raw", sentence))
-            }
+        let mut head = Vec::new();
+        while head.len() < HEAD
+            && let Some(chunk) = self.next().await
+        {
+            head.extend_from_slice(&chunk);
         }
+        let has = |at: usize, mark: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(mark));
+        if let Some((.., what)) = NOT_RAW.iter().find(|(at, mark, _)| has(*at, mark)) {
+            let sentence = format!("The image is {what}: convert it to a raw image first; nothing was written.");
+            return Err(ApiError::new(422, "not-raw", sentence));
+        }
+        self.head = head.into();
+        Ok(())
     }
 
-    async fn feed(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, ApiError> {
-        let cut = |_| ApiError::new(503, "core-cut", "The storage service stopped taking the image: send it again.");
+    async fn feed(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, Flaw> {
         let total = self.left;
         let mut held: Option<Bytes> = None;
         while self.left > 0 {
             let Some(mut chunk) = self.next().await else {
-                let sentence = format!(
-                    "The image ended after {} of {total} bytes; the volume is not usable, send it again.",
-                    total - self.left
-                );
-                return Err(ApiError::new(422, "short-image", sentence));
+                let what = format!("The image ended after {} of {total} bytes", total - self.left);
+                return Err(Flaw::Image("short-image", what));
             };
             chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= chunk.len() as u64;
             self.hash.update(&chunk);
             // One chunk behind, so that the last one waits for the checksum.
             if let Some(before) = held.replace(chunk) {
-                sink.write_all(&before).await.map_err(cut)?;
+                sink.write_all(&before).await.map_err(|_| Flaw::Cut)?;
             }
         }
         let sum = std::mem::take(&mut self.hash).finalize();
         if expected.is_some_and(|expected| expected[..] != sum[..]) {
-            let sentence =
-                "The image is corrupt: its SHA-256 is not the expected one; the volume is not usable, send it again.";
-            return Err(ApiError::new(422, "corrupt-image", sentence));
+            let what = "The image is corrupt, its SHA-256 is not the expected one";
+            return Err(Flaw::Image("corrupt-image", what.into()));
         }
         if let Some(last) = held {
-            sink.write_all(&last).await.map_err(cut)?;
+            sink.write_all(&last).await.map_err(|_| Flaw::Cut)?;
         }
         Ok(hex::encode(sum))
     }

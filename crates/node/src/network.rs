@@ -19,6 +19,8 @@ pub trait Network: Send + Sync + 'static {
     fn start(&self) -> Work<'_, Result<(), String>>;
     /// Sets up the network as wanted and keeps it for the next start. The error is one sentence.
     fn apply(&self, wanted: Wanted) -> Work<'_, Result<(), String>>;
+    /// Forgets what was kept at a setup that failed: from now on it is as before setup. The error is one sentence.
+    fn undo(&self) -> Work<'_, Result<(), String>>;
 }
 
 /// `--no-network`: everything is as it is.
@@ -39,6 +41,9 @@ impl Network for NoNetwork {
         Box::pin(async { Ok(()) })
     }
     fn apply(&self, _: Wanted) -> Work<'_, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn undo(&self) -> Work<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dyad_api::{ApiError, Session, SetupReply, VmState};
+use dyad_api::{ApiError, Session, SetupReply, TaskView, VmState};
 use dyad_control::{Client, ClientError, Phase, Reply, Request, Status};
 use dyad_desired::{Change, Document, Intent, NodeRecord};
 use tokio::{
@@ -71,6 +71,8 @@ pub(crate) enum Ask {
     End { token: String },
     /// Begin this setup.
     Setup { run: Box<setup::Run>, answer: oneshot::Sender<Result<(), ApiError>> },
+    /// The seed file was refused for this reason.
+    SeedRefused(ApiError),
     /// End this VM's process now.
     Kill { name: String },
 }
@@ -247,6 +249,13 @@ impl Owner {
             Ask::End { token } => self.sessions.end(&token),
             Ask::Setup { run, answer } => {
                 drop(answer.send(self.begin_setup(run)));
+                return true;
+            }
+            Ask::SeedRefused(problem) => {
+                // A setup that somebody has begun meanwhile is of more interest.
+                if self.state.task.as_ref().is_none_or(|task| task.finished) {
+                    self.state.task = Some(TaskView { finished: true, error: Some(problem), steps: Vec::new() });
+                }
                 return true;
             }
             Ask::Kill { name } => self.vms.kill(&name),

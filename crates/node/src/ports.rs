@@ -69,6 +69,15 @@ impl Ports {
         keep(&self.file, &kept).map_err(|error| format!("The network's settings could not be kept: {error}."))
     }
 
+    async fn take_back(&self) -> Result<(), String> {
+        match fs::remove_file(&self.file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(format!("The network's settings could not be forgotten: {error}."))
+            }
+            _ => self.network.undo().await.map_err(sentence),
+        }
+    }
+
     /// The likely management port first.
     async fn candidates(&self) -> Vec<String> {
         let mut names: Vec<String> = self.network.ports().into_iter().map(|port| port.name).collect();
@@ -102,6 +111,9 @@ impl Network for Ports {
     }
     fn apply(&self, wanted: Wanted) -> Work<'_, Result<(), String>> {
         Box::pin(self.make(wanted))
+    }
+    fn undo(&self) -> Work<'_, Result<(), String>> {
+        Box::pin(self.take_back())
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use dyad_api::{ApiError, Service};
 use dyad_control::Phase;
-use dyad_wizard::{SEED_FILE, SEED_LABEL};
+use dyad_wizard::{Problem, SEED_FILE, SEED_LABEL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::NodeHandle;
@@ -19,8 +19,20 @@ const LONGEST: u64 = 64 << 10;
 
 /// Waits until the core says whether the node is set up; if it is not and a seed file is there, carries it out.
 ///
-/// Returns the problem with the seed file, if there is one; the wizard goes on being offered.
+/// A problem with the seed file is returned, and shown on every face like that of a failed setup; the wizard goes on
+/// being offered.
+///
+/// # Errors
+/// The problem.
 pub async fn carry_out(node: Arc<NodeHandle>, volumes: bool) -> Result<(), ApiError> {
+    let result = read_and_begin(&node, volumes).await;
+    if let Err(problem) = &result {
+        node.seed_refused(problem.clone());
+    }
+    result
+}
+
+async fn read_and_begin(node: &Arc<NodeHandle>, volumes: bool) -> Result<(), ApiError> {
     let mut moments = node.follow();
     loop {
         let phase = moments.borrow_and_update().status.as_ref().map(|s| s.phase.clone());
@@ -38,31 +50,27 @@ pub async fn carry_out(node: Arc<NodeHandle>, volumes: bool) -> Result<(), ApiEr
         }
     }
     let (state, run) = (node.options.state.clone(), node.options.run.clone());
-    let found = tokio::task::spawn_blocking(move || find(&state, volumes.then_some(&run))).await.ok().flatten();
-    let Some(text) = found else { return Ok(()) };
+    let found = tokio::task::spawn_blocking(move || find(&state, volumes.then_some(&run))).await;
+    let found = found.unwrap_or(Ok(None));
+    let unreadable = |error| Problem::Unreadable(format!("the seed file does not open ({error})"));
+    let Some(text) = found.map_err(unreadable)? else { return Ok(()) };
     let around = node.surroundings().await?;
     let answers = dyad_wizard::from_toml(&text, &around)?;
     node.begin(dyad_wizard::plan(&answers, &around)?).await
 }
 
 /// The text of the seed file, if there is one.
-fn find(state: &Path, run: Option<&PathBuf>) -> Option<String> {
+fn find(state: &Path, run: Option<&PathBuf>) -> io::Result<Option<String>> {
     match read(&state.join(SEED_FILE)) {
-        Ok(text) => return Some(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!("the seed file in {} was not read: {error}", state.display()),
+        found => return found.map(Some),
     }
-    let point = run?.join("seed");
-    let disks = fs::read_dir("/sys/class/block").ok()?.flatten();
-    let mut devices: Vec<PathBuf> = disks.map(|d| Path::new("/dev").join(d.file_name())).collect();
+    let (Some(run), Ok(disks)) = (run, fs::read_dir("/sys/class/block")) else { return Ok(None) };
+    let mut devices: Vec<PathBuf> = disks.flatten().map(|d| Path::new("/dev").join(d.file_name())).collect();
     devices.sort();
-    let device = devices.into_iter().find(|device| is_seed_volume(device))?;
-    match read_from(&device, &point) {
-        Ok(text) => Some(text),
-        Err(error) => {
-            tracing::warn!("the seed volume {} was not read: {error}", device.display());
-            None
-        }
+    match devices.into_iter().find(|device| is_seed_volume(device)) {
+        Some(device) => read_from(&device, &run.join("seed")).map(Some),
+        None => Ok(None),
     }
 }
 
@@ -126,8 +134,10 @@ mod tests {
     #[test]
     fn the_state_directory_comes_first() {
         let state = tempfile::tempdir().unwrap();
-        assert_eq!(find(state.path(), None), None);
+        assert_eq!(find(state.path(), None).unwrap(), None);
         fs::write(state.path().join(SEED_FILE), "role = \"first\"").unwrap();
-        assert_eq!(find(state.path(), None).as_deref(), Some("role = \"first\""));
+        assert_eq!(find(state.path(), None).unwrap().as_deref(), Some("role = \"first\""));
+        fs::write(state.path().join(SEED_FILE), [0xff]).unwrap();
+        assert!(find(state.path(), None).is_err(), "one that cannot be read is not passed over");
     }
 }

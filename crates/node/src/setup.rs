@@ -11,6 +11,9 @@ use crate::{network::Network, password};
 /// How long the core may take to open its pool after formatting.
 const OPENING: Duration = Duration::from_secs(120);
 
+/// How long to wait before a core that was lost is watched again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// One setup, ready to run.
 pub(crate) struct Run {
     plan: Plan,
@@ -119,10 +122,23 @@ impl Run {
             tell(Progress::Step(i));
             if let Err(error) = self.step(step, core).await {
                 tracing::warn!("setup failed, {}: {error}", step.text());
+                self.undo(core).await;
                 return tell(Progress::Failed(error));
             }
         }
         tell(Progress::Done);
+    }
+
+    /// Takes the network back if the node belongs to no pair: people reach it where they began, with other answers.
+    async fn undo(&self, core: &Client) {
+        let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
+        let blank = core.status().await.is_ok_and(|status| status.phase == Phase::Blank);
+        if network.is_some()
+            && blank
+            && let Err(sentence) = self.network.undo().await
+        {
+            tracing::error!("the network was not taken back: {sentence}");
+        }
     }
 
     async fn step(&self, step: Step, core: &Client) -> Result<(), ApiError> {
@@ -181,7 +197,7 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
                     }
                 }
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(AGAIN).await;
         }
     };
     let late =
@@ -194,14 +210,22 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
 async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     let WatchdogStatus::Armed { proven: false, timeout_s, .. } = core.status().await?.watchdog else { return Ok(()) };
     core.ask(&Request::ProveWatchdog).await?;
-    // Drivers may take several periods; see what is left after four.
-    tokio::time::sleep(Duration::from_secs(4 * timeout_s + 10)).await;
-    match core.status().await?.watchdog {
-        WatchdogStatus::Armed { proven: true, .. } => Ok(()),
-        _ => {
-            let sentence =
-                "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
-            Err(ApiError::new(500, "watchdog", sentence))
+    let proven = async {
+        loop {
+            if let Ok(mut watch) = core.watch().await {
+                while let Ok(status) = watch.next().await {
+                    if matches!(status.watchdog, WatchdogStatus::Armed { proven: true, .. }) {
+                        return;
+                    }
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
         }
-    }
+    };
+    // Drivers may take several periods; the core gives up after four.
+    let deadline = Duration::from_secs(4 * timeout_s + 10);
+    tokio::time::timeout(deadline, proven).await.map_err(|_| {
+        let sentence = "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
+        ApiError::new(500, "watchdog", sentence)
+    })
 }

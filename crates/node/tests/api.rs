@@ -346,23 +346,25 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let content = "/api/v1/volumes/disk/content";
     let cases = [
         ("/api/v1/volumes/none/content", 5, image.clone(), "There is no volume named none."),
-        (
-            content,
-            1 << 21,
-            image.clone(),
-            "The image has 2097152 bytes and the volume disk has 1048576: it does not fit.",
-        ),
+        (content, 1 << 21, image.clone(), "Make the volume larger."),
+        (content, 0, vec![], "The image is empty: choose another file."),
         (
             content,
             50_000,
             image[..30_000].to_vec(),
-            "The image ended after 30000 of 50000 bytes; the volume is not usable, send it again.",
+            "The image ended after 30000 of 50000 bytes: the volume is empty, send the image again.",
         ),
         (
             content,
             50_000,
             [b"QFI\xfb".as_slice(), &image[4..]].concat(),
             "The image is a qcow2 image: convert it to a raw image first; nothing was written.",
+        ),
+        (
+            content,
+            50_000,
+            [&image[..64], b"\x7f\x10\xda\xbe", &image[68..]].concat(),
+            "The image is a VDI image: convert it to a raw image first; nothing was written.",
         ),
         ("/api/v1/volumes/disk/content?sha256=00", 50_000, image.clone(), "A SHA-256 is 64 hexadecimal digits."),
     ];
@@ -375,7 +377,9 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let wrong = format!("{content}?sha256={}", "0".repeat(64));
     let (status, reply) = put(&wrong, image.len(), image.clone()).await;
     assert_eq!(status, 422);
-    assert!(sentence(&reply).starts_with("The image is corrupt:"));
+    let corrupt =
+        "The image is corrupt, its SHA-256 is not the expected one: the volume is empty, send the image again.";
+    assert_eq!(sentence(&reply), corrupt);
     assert!(node.core.lock().content.is_empty());
 
     let (status, reply) = put(content, image.len(), image.clone()).await;
@@ -383,6 +387,9 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let right = format!("{content}?sha256={}", reply["sha256"].as_str().unwrap());
     assert_eq!(put(&right, image.len(), image.clone()).await.0, 200);
     assert_eq!(node.core.lock().content["disk"], image);
+    // What the volume held before is gone too: half of one disk and half of another is neither.
+    assert_eq!(put(content, image.len(), image[..9].to_vec()).await.0, 422);
+    assert!(node.core.lock().content.is_empty());
 
     // Refused by the core while more than fits between the two is on its way.
     send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "large", "size": 8 << 20 })).await;
@@ -435,6 +442,40 @@ async fn events_follow_the_state() {
     assert_eq!(next().await["epoch"], 2);
     node.core.change(|s| s.links[0].up = false);
     assert!(next().await["sentence"].as_str().unwrap().contains("the link eth1 is down"));
+}
+
+#[tokio::test]
+async fn pages_listen_to_every_event_and_vms_are_among_them() {
+    const SCRIPT: &str = include_str!("../../web/assets/live.js");
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let follow = async |token: Option<&str>| {
+        let bearer = token.map(|token| (header::AUTHORIZATION, format!("Bearer {token}")));
+        let mut request = Request::get("/api/v1/events").body(Body::empty()).unwrap();
+        request.headers_mut().extend(bearer.map(|(name, value)| (name, value.parse().unwrap())));
+        node.site.clone().oneshot(request).await.unwrap().into_body().into_data_stream()
+    };
+    let (mut known, mut stranger) = (follow(Some(&token)).await, follow(None).await);
+    send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
+    let running = async {
+        loop {
+            let event = String::from_utf8(known.next().await.unwrap().unwrap().to_vec()).unwrap();
+            let name = event.lines().find_map(|line| line.strip_prefix("event: ")).expect("a name");
+            assert!(SCRIPT.contains(&format!("{name:?}")), "no page listens to {event}");
+            if name == "vms" && event.contains("\"state\":\"running\"") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(120), running).await.expect("no event says that the VM runs");
+    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = 77);
+    loop {
+        let event = String::from_utf8(stranger.next().await.unwrap().unwrap().to_vec()).unwrap();
+        assert!(event.starts_with("event: status") && !event.contains("web"), "{event}");
+        if event.contains("\"epoch\":77") {
+            return;
+        }
+    }
 }
 
 #[tokio::test]

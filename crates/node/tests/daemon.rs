@@ -2,9 +2,16 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use dyad_node::{bless, seed, server};
+use dyad_node::{
+    bless,
+    network::{Network, Work},
+    seed, server,
+};
 use support::Node;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -46,6 +53,70 @@ async fn a_bad_seed_file_changes_nothing_and_names_the_key() {
     let problem = seed::carry_out(node.handle.clone(), false).await.expect_err("carried out");
     assert_eq!(problem.error, "The key \"colour\" is unknown: remove it or correct its spelling.");
     assert!(node.core.lock().formatted.is_empty());
+    node.until("the problem is shown", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+    let setup = dyad_api::Service::setup(&*node.handle).await.unwrap();
+    assert_eq!((setup.phase, setup.task.unwrap().error), (dyad_api::SetupPhase::Blank, Some(problem.clone())));
+    let status = dyad_api::Service::status(&*node.handle, false);
+    assert_eq!(status.alarms.iter().map(|alarm| &alarm.text).collect::<Vec<_>>(), [&problem.error]);
+}
+
+/// A network of one management port and one cable that notes what it is told.
+#[derive(Default)]
+struct Noted(Mutex<Vec<&'static str>>);
+
+impl Noted {
+    fn note(&self, what: &'static str) -> Work<'_, Result<(), String>> {
+        self.0.lock().unwrap().push(what);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl Network for Noted {
+    fn ports(&self) -> Work<'_, Vec<String>> {
+        Box::pin(async { vec!["eth0".into()] })
+    }
+    fn links(&self) -> Work<'_, Vec<dyad_wizard::Link>> {
+        Box::pin(async { vec![dyad_wizard::Link { name: "eth1".into(), up: true }] })
+    }
+    fn addresses(&self) -> Work<'_, Vec<String>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn start(&self) -> Work<'_, Result<(), String>> {
+        self.note("start")
+    }
+    fn apply(&self, _: dyad_wizard::Network) -> Work<'_, Result<(), String>> {
+        self.note("apply")
+    }
+    fn undo(&self) -> Work<'_, Result<(), String>> {
+        self.note("undo")
+    }
+}
+
+#[tokio::test]
+async fn a_refused_setup_takes_its_network_back_and_a_good_one_keeps_it() {
+    for (code, expected) in [("000000", vec!["apply", "undo"]), ("123456", vec!["apply"])] {
+        let network = Arc::new(Noted::default());
+        let node = Node::on(network.clone()).await;
+        let join = format!("role = \"join\"\ndisks = \"/dev/vdb\"\nerase = \"erase vdb\"\ncode = \"{code}\"\n");
+        let answers = dyad_wizard::from_toml(&join, &support::wizard_disks()).unwrap();
+        dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
+        node.until("setup has ended", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+        assert_eq!(*network.0.lock().unwrap(), expected, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_watchdog_that_is_proven_ends_the_waiting() {
+    let node = Node::start().await;
+    node.core.lock().unproven = true;
+    let answers = dyad_wizard::from_toml(&support::seed(), &support::wizard_disks()).unwrap();
+    dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
+    let finished =
+        node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished && t.error.is_none()));
+    // Its deadline is four periods of 3 s and 10 s.
+    tokio::time::timeout(Duration::from_secs(15), finished)
+        .await
+        .expect("it waited although nothing was left to wait for");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The status: everything known in one moment, shown to whoever watches.
 
 use super::Owner;
+use super::votes::alarm_text;
 use dyad_control::{
     LinkStatus, MirrorState, MirrorStatus, Pair, Phase, QuorumStatus, Standing, Status, VolumeStatus, WatchdogStatus,
     WitnessStatus,
@@ -51,11 +52,22 @@ impl Owner {
             mirror: Some(self.mirror_status()),
             pool: Some(self.parts.store.usage()),
             watchdog: self.parts.watchdog.as_ref().map_or(WatchdogStatus::Absent, |facts| facts.status()),
+            alarms: self.alarm_status(),
             volumes: self.volume_status(),
             permits: self.permits.iter().cloned().collect(),
             document_generation: self.document.as_ref().map_or(0, |document| document.generation),
             pairing_code: open_code.map(|code| code.digits.clone()),
         }
+    }
+
+    fn alarm_status(&self) -> Vec<dyad_control::Alarm> {
+        let mut alarms: Vec<quorum::Alarm> = self.alarms.iter().copied().collect();
+        alarms.sort_by_key(|alarm| word(*alarm).0);
+        let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
+            code: word(alarm).1.into(),
+            sentence: alarm_text(alarm, &self.parts.paths),
+        };
+        alarms.into_iter().map(alarm).collect()
     }
 
     fn quorum_status(&self) -> QuorumStatus {
@@ -146,5 +158,22 @@ impl Owner {
             socket: self.servers.get(&volume.id).map(|served| served.socket.display().to_string()),
         });
         volumes.collect()
+    }
+}
+
+/// How grave an alarm is, 0 being the gravest, and its stable word.
+fn word(alarm: quorum::Alarm) -> (u8, &'static str) {
+    use quorum::Alarm;
+    match alarm {
+        Alarm::Conflict => (0, "conflict"),
+        Alarm::RegisterFailed => (1, "register-failed"),
+        Alarm::PeerStranger => (2, "peer-stranger"),
+        Alarm::ClockDrift => (3, "clock-drift"),
+        Alarm::PeerUnfenced => (4, "peer-unfenced"),
+        Alarm::WitnessRolledBack => (5, "witness-rolled-back"),
+        Alarm::PeerSilent => (6, "peer-silent"),
+        Alarm::WitnessLost => (7, "witness-lost"),
+        Alarm::TieAt(_) => (8, "tie-at-node"),
+        Alarm::PathDown(_) => (9, "path-down"),
     }
 }

@@ -7,15 +7,20 @@ use axum::{
     extract::{Query, State},
     response::sse::{self, KeepAlive, Sse},
 };
-use dyad_api::{Service, StatusReply, TimelineReply};
+use dyad_api::{Service, StatusReply, TimelineReply, VmView};
 use futures_util::Stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Reply,
     auth::{LoggedIn, Maybe},
 };
-use crate::NodeHandle;
+use crate::{NodeHandle, convert, snapshot::Snapshot};
+
+/// Name of the event with the status. `live.js` listens to both.
+const STATUS: &str = "status";
+/// Name of the event with every VM.
+const VMS: &str = "vms";
 
 /// Longest silence of an event stream.
 const BEAT: Duration = Duration::from_secs(10);
@@ -24,19 +29,45 @@ pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: Maybe) -> J
     Json(node.status(who.0))
 }
 
-/// The status now and at every change; equal ones are not repeated.
+/// What one who follows has been shown.
+#[derive(Default)]
+struct Shown {
+    status: Option<StatusReply>,
+    vms: Option<Vec<VmView>>,
+}
+
+impl Shown {
+    /// The next event that this moment makes worth sending, if any. VMs have names: only those who are logged in see
+    /// them.
+    fn next(&mut self, moment: &Snapshot, logged_in: bool) -> Option<sse::Event> {
+        let status = NodeHandle::status_of(moment, logged_in);
+        if self.status.as_ref() != Some(&status) {
+            return Some(event(STATUS, self.status.insert(status)));
+        }
+        let vms = convert::vms(moment.document.as_deref()?, moment);
+        if !logged_in || self.vms.as_ref() == Some(&vms) {
+            return None;
+        }
+        Some(event(VMS, self.vms.insert(vms)))
+    }
+}
+
+fn event(name: &str, data: &impl Serialize) -> sse::Event {
+    // Plain maps, numbers and texts: JSON can always hold them.
+    sse::Event::default().event(name).json_data(data).unwrap_or_default()
+}
+
+/// The status and the VMs now and at every change; equal ones are not repeated.
 pub(super) async fn follow(
     State(node): State<Arc<NodeHandle>>,
     who: Maybe,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
-    let start = (node.follow(), None::<StatusReply>);
-    let stream = futures_util::stream::unfold(start, move |(mut moments, shown)| async move {
+    let start = (node.follow(), Shown::default());
+    let stream = futures_util::stream::unfold(start, move |(mut moments, mut shown)| async move {
         loop {
-            let status = NodeHandle::status_of(&moments.borrow_and_update().clone(), who.0);
-            if shown.as_ref() != Some(&status) {
-                // Plain maps, numbers and texts: JSON can always hold them.
-                let event = sse::Event::default().event("status").json_data(&status).unwrap_or_default();
-                return Some((Ok(event), (moments, Some(status))));
+            let moment = moments.borrow_and_update().clone();
+            if let Some(event) = shown.next(&moment, who.0) {
+                return Some((Ok(event), (moments, shown)));
             }
             moments.changed().await.ok()?;
         }

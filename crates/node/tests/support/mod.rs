@@ -22,7 +22,7 @@ use dyad_control::{
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_node::{
     NodeHandle, Options, http,
-    network::NoNetwork,
+    network::{Network, NoNetwork},
     snapshot::{Observed, SerialLine},
     vms::{Report, Vms, Wanted},
 };
@@ -47,6 +47,8 @@ pub struct Core {
     /// Disks it was told to format.
     pub formatted: Vec<String>,
     pub goodbyes: usize,
+    /// Its watchdog is still to be proven, and bites at once when it is.
+    pub unproven: bool,
 }
 
 /// A fake core behind a real socket.
@@ -67,6 +69,7 @@ impl FakeCore {
             running: vec![],
             formatted: vec![],
             goodbyes: 0,
+            unproven: false,
         };
         let fake = FakeCore { socket, core: Arc::new(Mutex::new(core)) };
         let serving = fake.clone();
@@ -105,17 +108,21 @@ impl FakeCore {
                         }
                     }
                 }
-                Request::Import { volume, .. } if self.lock().used(&volume) => {
-                    Reply::refused("volume-in-use", format!("A VM uses the volume {volume}: stop it first."))
-                }
                 Request::Import { volume, bytes } => {
-                    write_line(stream.get_mut(), &Reply::Done).await.unwrap();
-                    let mut content = vec![0; usize::try_from(bytes).unwrap()];
-                    if stream.read_exact(&mut content).await.is_err() {
+                    let refusal = self.lock().import_refusal(&volume, bytes);
+                    if let Some(refusal) = refusal {
+                        let _ = write_line(stream.get_mut(), &refusal).await;
                         return;
                     }
-                    self.lock().content.insert(volume, content);
-                    Reply::Done
+                    write_line(stream.get_mut(), &Reply::Done).await.unwrap();
+                    let mut content = vec![0; usize::try_from(bytes).unwrap()];
+                    if stream.read_exact(&mut content).await.is_ok() {
+                        self.lock().content.insert(volume, content);
+                        Reply::Done
+                    } else {
+                        self.lock().content.remove(&volume);
+                        Reply::refused(dyad_control::IMPORT_FAILED, "The image did not come whole.")
+                    }
                 }
                 request => self.lock().answer(request),
             };
@@ -127,8 +134,16 @@ impl FakeCore {
 }
 
 impl Core {
-    fn used(&self, volume: &str) -> bool {
-        self.document.as_ref().is_some_and(|document| document.user_of(volume).is_some())
+    fn import_refusal(&self, name: &str, bytes: u64) -> Option<Reply> {
+        let document = self.document.as_ref()?;
+        let Some(volume) = document.volumes.get(name) else {
+            return Some(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
+        };
+        if bytes > volume.size {
+            return Some(Reply::refused("does-not-fit", "Make the volume larger."));
+        }
+        let used = document.user_of(name).is_some();
+        used.then(|| Reply::refused("volume-in-use", format!("A VM uses the volume {name}: stop it first.")))
     }
 
     fn answer(&mut self, request: Request) -> Reply {
@@ -140,7 +155,11 @@ impl Core {
                 self.formatted = found.disks;
                 let node = NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0 };
                 let document = Document::found(&found.pair, node, &found.admin_password_hash).unwrap();
-                self.status.send_modify(|s| *s = founded(&found.pair, &found.node));
+                let proven = !self.unproven;
+                self.status.send_modify(|s| {
+                    *s = founded(&found.pair, &found.node);
+                    s.watchdog = watchdog(proven);
+                });
                 self.keep(document);
                 Reply::Done
             }
@@ -190,8 +209,11 @@ impl Core {
                 self.goodbyes += 1;
                 Reply::Done
             }
-            Request::ProveWatchdog => Reply::Done,
-            Request::Watch | Request::Import { .. } => unreachable!("served elsewhere"),
+            Request::ProveWatchdog => {
+                self.status.send_modify(|s| s.watchdog = watchdog(true));
+                Reply::Done
+            }
+            _ => unreachable!("served elsewhere, or asked by nobody here"),
         }
     }
 
@@ -251,6 +273,7 @@ fn blank() -> Status {
         mirror: None,
         pool: None,
         watchdog: WatchdogStatus::Absent,
+        alarms: vec![],
         volumes: vec![],
         permits: vec![],
         document_generation: 0,
@@ -292,9 +315,13 @@ fn founded(pair: &str, node: &str) -> Status {
             healed_blocks: 0,
         }),
         pool: Some(PoolStatus { total_bytes: 8 << 30, used_bytes: 0, disks: vec![disk] }),
-        watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
+        watchdog: watchdog(true),
         ..blank()
     }
+}
+
+fn watchdog(proven: bool) -> WatchdogStatus {
+    WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven }
 }
 
 /// VMs that run as soon as they may: a name, a state and an echoing serial line.
@@ -376,6 +403,11 @@ pub struct Node {
 
 impl Node {
     pub async fn start() -> Self {
+        Self::on(Arc::new(NoNetwork)).await
+    }
+
+    /// A blank node on this network.
+    pub async fn on(network: Arc<dyn Network>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let core = FakeCore::start(dir.path());
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -389,7 +421,7 @@ impl Node {
         let weak = reports.downgrade();
         let starts = Arc::new(AtomicUsize::new(0));
         let vms = FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted, starts: starts.clone() };
-        let (handle, ended) = NodeHandle::start(options, Arc::new(NoNetwork), (Box::new(vms), reported));
+        let (handle, ended) = NodeHandle::start(options, network, (Box::new(vms), reported));
         let site = http::site(handle.clone(), axum::Router::new());
         let node = Node { dir, core, handle, site, ended, wanted: told, starts, reports: weak };
         node.until("the core is heard", |s| s.status.is_some()).await;
