@@ -86,6 +86,20 @@ pub enum Request {
     /// Answered [`Reply::Done`] just before the reset, or at once if it was proven before or there is none.
     /// Refused while a VM runs here.
     ProveWatchdog,
+    /// Start over. Answered when there is no way back; what is left is erased after the core has started again.
+    ///
+    /// Without `disk`: this node leaves its pair, stops its VMs and becomes blank. `confirm` is the node's name
+    /// (`left`) if the other node is in sync and answers, so that nothing is lost; otherwise the copy here may be the
+    /// last one and both names must be typed (`office/left`). A refusal says which.
+    ///
+    /// With `disk`, on a blank node: that disk, named as [`DiskCandidate::path`] or by its last part, gets rid of the
+    /// labels of a pair. `confirm` is the last part of its path (`vdb`).
+    Erase {
+        /// The disk; `None` = this node.
+        disk: Option<String>,
+        /// The typed confirmation.
+        confirm: String,
+    },
     /// This node is about to shut down: hand over what can be handed over. Answered when done.
     Goodbye,
 }

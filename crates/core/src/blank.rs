@@ -5,8 +5,8 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
-use crate::{disks, setup};
-use dyad_control::{Found, Join, Offer, Phase, Reply, Request, Status, WatchdogStatus};
+use crate::{disks, erase, setup};
+use dyad_control::{Offer, Phase, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Listener, Place};
 use dyad_link::tls;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -62,7 +62,14 @@ impl Blank {
         let mut listener = Listener::open(&(self.places)());
         let mut opened = Instant::now();
         let mut offers: Vec<discovery::Found> = Vec::new();
-        self.show(Phase::Blank);
+        if !matches!(Identity::unfinished(&self.options.state), Ok(None)) {
+            // What an interrupted setup or an erasure has left goes before anything else.
+            match self.carry_out(events, |_, _| Ok(())) {
+                Err(Reply::Refused { sentence, .. }) => timeline.note("refused", sentence),
+                _ => timeline.note("erased", "What was left of a pair on this node is erased."),
+            }
+            self.show(Phase::Blank);
+        }
         loop {
             let event = match events.recv_timeout(LISTEN) {
                 Ok(event) => Some(event),
@@ -93,14 +100,31 @@ impl Blank {
                 Request::Offers => Reply::Offers { offers: distinct(&offers) },
                 Request::Timeline { since } => Reply::Timeline { events: timeline.since(since) },
                 Request::Running { .. } | Request::Goodbye => Reply::Done,
-                Request::Found(request) => match self.set_up(events, Work::Found(request)) {
-                    Ok(identity) => return self.end(identity, answer),
-                    Err(reply) => reply,
-                },
-                Request::Join(request) => match self.set_up(events, Work::Join(request, offers.clone())) {
-                    Ok(identity) => return self.end(identity, answer),
-                    Err(reply) => reply,
-                },
+                Request::Found(request) => {
+                    match self.carry_out(events, move |options, step| setup::found(options, &request, step)) {
+                        Ok(identity) => return self.end(identity, answer),
+                        Err(reply) => reply,
+                    }
+                }
+                Request::Join(request) => {
+                    let (offers, tls, runtime) = (offers.clone(), self.tls.clone(), self.runtime.clone());
+                    let join = move |options: &Options, step: setup::Step<'_>| {
+                        runtime.block_on(setup::join(options, &request, &offers, &tls, step))
+                    };
+                    match self.carry_out(events, join) {
+                        Ok(identity) => return self.end(identity, answer),
+                        Err(reply) => reply,
+                    }
+                }
+                Request::Erase { disk: None, .. } => {
+                    Reply::refused("not-set-up", "This node belongs to no pair: name the disk that shall be erased.")
+                }
+                Request::Erase { disk: Some(disk), confirm } => {
+                    let erase = move |options: &Options, _: setup::Step<'_>| erase::disk(options, &disk, &confirm);
+                    let reply = self.carry_out(events, erase).err().unwrap_or(Reply::Done);
+                    self.show(Phase::Blank);
+                    reply
+                }
                 _ => not_set_up(),
             };
             if let Reply::Refused { sentence, .. } = &reply {
@@ -117,12 +141,15 @@ impl Blank {
         });
     }
 
-    /// Carries setup out on a thread of its own while this one feeds the watchdog and refuses a second setup.
-    fn set_up(&mut self, events: &Receiver<Event>, work: Work) -> Result<Identity, Reply> {
+    /// Carries `work` out on a thread of its own while this one feeds the watchdog and refuses further work. Before it,
+    /// and again if it fails, the leftovers of an unfinished setup are erased.
+    fn carry_out<T: Send + 'static>(
+        &mut self,
+        events: &Receiver<Event>,
+        work: impl FnOnce(&Options, setup::Step<'_>) -> Result<T, Reply> + Send + 'static,
+    ) -> Result<T, Reply> {
         let (sender, outcome) = std::sync::mpsc::channel();
-        let (options, tls, runtime) = (self.options.clone(), self.tls.clone(), self.runtime.clone());
-        let shown = self.status.clone();
-        let facts = self.facts.clone();
+        let (options, shown, facts) = (self.options.clone(), self.status.clone(), self.facts.clone());
         self.show(Phase::SettingUp { step: "Checking the answers".into() });
         let run = move || {
             let step = |text: &str| {
@@ -132,10 +159,11 @@ impl Blank {
                     *old = Status { revision, ..status(phase, facts.clone()) };
                 });
             };
-            let result = match &work {
-                Work::Found(request) => setup::found(&options, request, &step),
-                Work::Join(request, offers) => runtime.block_on(setup::join(&options, request, offers, &tls, &step)),
-            };
+            let undo = || erase::undo(&options, &step).map_err(|e| Reply::refused("state", format!("{e:#}.")));
+            let result = undo().and_then(|()| work(&options, &step)).inspect_err(|_| {
+                // If it fails as well, it is tried again before the next setup.
+                let _ = undo();
+            });
             let _ = sender.send(result);
         };
         std::thread::Builder::new().name("setup".into()).spawn(run).expect("the system can start a thread");
@@ -144,7 +172,7 @@ impl Blank {
                 watchdog.feed();
             }
             match outcome.recv_timeout(Duration::from_millis(200)) {
-                Ok(Ok(identity)) => return Ok(identity),
+                Ok(Ok(done)) => return Ok(done),
                 Ok(Err(reply)) => {
                     self.show(Phase::Blank);
                     return Err(reply);
@@ -171,11 +199,6 @@ impl Blank {
         let _ = answer.send(Reply::Done);
         Some((identity, self.watchdog))
     }
-}
-
-enum Work {
-    Found(Found),
-    Join(Join, Vec<discovery::Found>),
 }
 
 /// Each pair once, however many links it is heard on.

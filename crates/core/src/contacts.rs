@@ -12,11 +12,13 @@ use dyad_control::{DiskCandidate, Reply};
 use dyad_link::discovery::{Announcer, INTERVAL, Offer, Place};
 use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
+use dyad_quorum::NodeId;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 /// A code shown on this node's screens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,24 +158,27 @@ struct Host {
 
 impl Host {
     async fn run(self) {
-        let listener = match net::listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, PEER_PORT))) {
-            Ok(listener) => listener,
+        // On node B the usual port waits for the sessions of node A; the offer names the one to be used.
+        let port = if self.identity.me == NodeId::A { PEER_PORT } else { 0 };
+        let opened = net::listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let (listener, port) = match opened.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
+            Ok((port, listener)) => (listener, port),
             Err(e) => return tracing::error!(error = %e, "the pairing port cannot be opened"),
         };
         tokio::select! {
-            () = self.announce() => {}
+            () = self.announce(port) => {}
             () = self.accept(&listener) => {}
             () = tokio::time::sleep(self.until.saturating_duration_since(Instant::now())) => {}
         }
     }
 
-    async fn announce(&self) {
+    async fn announce(&self, port: u16) {
         let announcer = Announcer::open(&self.places);
         let offer = Offer {
             pair: PairId(self.identity.pair_number()),
             pair_name: self.identity.pair.clone(),
             node_name: self.identity.node.clone(),
-            port: PEER_PORT,
+            port,
             fingerprint: self.tls.fingerprint(),
         };
         let mut ticks = tokio::time::interval(INTERVAL);
@@ -188,16 +193,13 @@ impl Host {
         loop {
             let Ok((stream, from)) = listener.accept().await else { continue };
             match self.pair(stream).await {
-                Ok(peer) => {
-                    self.inbox.send(Event::Call(Box::new(move |owner| owner.paired(peer))));
-                    return;
-                }
+                Ok(()) => return,
                 Err(e) => tracing::warn!(%from, error = format!("{e:#}"), "a node could not be paired"),
             }
         }
     }
 
-    async fn pair(&self, stream: tokio::net::TcpStream) -> anyhow::Result<Peer> {
+    async fn pair(&self, stream: tokio::net::TcpStream) -> anyhow::Result<()> {
         let mut paired = pairing::host(stream, &self.tls, &self.codes, Purpose::Node).await?;
         let hello: Hello = paired.receive().await?;
         if hello.node == self.identity.node {
@@ -209,6 +211,7 @@ impl Host {
             pair_id: self.identity.pair_id.clone(),
             pair: self.identity.pair.clone(),
             pair_key: self.identity.pair_key.clone(),
+            you: self.identity.me.peer(),
             peer: Peer {
                 node: self.identity.node.clone(),
                 fingerprint: self.tls.fingerprint().to_string(),
@@ -217,10 +220,18 @@ impl Host {
             witness: self.identity.witness.clone(),
         };
         paired.send(&Admission::Welcome(Box::new(welcome))).await?;
-        // The second node formats its disks and writes down who it is; only then is it admitted here.
-        let ready: bool = paired.receive().await.context("the second node did not finish its setup")?;
-        anyhow::ensure!(ready, "the second node gave up");
-        Ok(Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation })
+        // The second node formats its disks and says so now and then, and when it is ready.
+        while !paired.receive::<bool>().await.context("the second node did not finish its setup")? {}
+        let peer = Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
+        let (done, admitted) = oneshot::channel();
+        self.inbox.send(Event::Call(Box::new(move |owner| {
+            let _ = done.send(owner.paired(peer));
+        })));
+        let admitted = admitted.await.unwrap_or(false);
+        paired.send(&admitted).await?;
+        paired.close().await?;
+        anyhow::ensure!(admitted, "the second node could not be written down");
+        Ok(())
     }
 }
 

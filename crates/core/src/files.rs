@@ -16,3 +16,18 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&fresh, path)?;
     File::open(dir)?.sync_all()
 }
+
+/// Renames, durably: after a crash the file has the old or the new name.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    File::open(to.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Removes, durably; a file that is not there is as good.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

@@ -1,4 +1,16 @@
 //! Who this node is: one small file on the state partition, written at setup, at pairing and at enrolment.
+//!
+//! ```text
+//!          begin                     finish
+//! blank ──────────▶ unfinished.json ────────▶ identity.json
+//!   ▲                │         ▲    (rename)        │
+//!   └── forget ──────┘         └──── forsake ───────┘
+//!    (disks erased)                  (rename)
+//! ```
+//!
+//! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last one, one of the
+//! two files names that pair. Both never do. So an unfinished setup and an unfinished erasure are one and the same, and
+//! are undone without asking: the data of a pair is worth something only under `identity.json`.
 
 use crate::files;
 use anyhow::{Context, bail};
@@ -83,7 +95,7 @@ impl Identity {
             version: VERSION,
             pair_id: welcome.pair_id.clone(),
             pair: welcome.pair.clone(),
-            me: NodeId::B,
+            me: welcome.you,
             node: node.into(),
             incarnation,
             pair_key: welcome.pair_key.clone(),
@@ -110,10 +122,47 @@ impl Identity {
         state.join("identity.json")
     }
 
-    /// Reads it. `Ok(None)` on a node that was never set up.
+    fn unfinished_path(state: &Path) -> PathBuf {
+        state.join("unfinished.json")
+    }
+
+    /// Whether this node is set up, be the file damaged or not.
+    pub fn is_there(state: &Path) -> bool {
+        Self::path(state).exists()
+    }
+
+    /// Reads it. `Ok(None)` on a node that is not set up.
     pub fn load(state: &Path) -> anyhow::Result<Option<Self>> {
-        let path = Self::path(state);
-        let text = match std::fs::read_to_string(&path) {
+        Self::read(&Self::path(state))
+    }
+
+    /// The pair of which this node's disks may carry labels that are worth nothing.
+    pub fn unfinished(state: &Path) -> anyhow::Result<Option<Self>> {
+        Self::read(&Self::unfinished_path(state))
+    }
+
+    /// Setup begins: from now on labels of this pair may be written, and are erased if setup does not get to its end.
+    pub fn begin(&self, state: &Path) -> anyhow::Result<()> {
+        self.write(&Self::unfinished_path(state))
+    }
+
+    /// Setup is complete: this node belongs to the pair.
+    pub fn finish(state: &Path) -> anyhow::Result<()> {
+        files::rename(&Self::unfinished_path(state), &Self::path(state)).context("the identity cannot be written")
+    }
+
+    /// This node no longer belongs to its pair, and there is no way back: what is left of the pair here is erased.
+    pub fn forsake(state: &Path) -> anyhow::Result<()> {
+        files::rename(&Self::path(state), &Self::unfinished_path(state)).context("the identity cannot be removed")
+    }
+
+    /// Nothing is left of the unfinished pair.
+    pub fn forget_unfinished(state: &Path) -> anyhow::Result<()> {
+        files::remove(&Self::unfinished_path(state)).context("the unfinished identity cannot be removed")
+    }
+
+    fn read(path: &Path) -> anyhow::Result<Option<Self>> {
+        let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
@@ -128,10 +177,16 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    /// Writes it, durably.
+    /// Writes it, durably. Refused once this node has forsaken its pair: nothing that is still under way brings it back.
     pub fn save(&self, state: &Path) -> anyhow::Result<()> {
-        let path = Self::path(state);
-        files::replace(&path, &serde_json::to_vec_pretty(self)?)
+        if Self::unfinished_path(state).exists() {
+            bail!("this node is being erased");
+        }
+        self.write(&Self::path(state))
+    }
+
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        files::replace(path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("{} cannot be written", path.display()))
     }
 }
@@ -150,6 +205,8 @@ pub struct Welcome {
     pub pair: String,
     /// The pair's key, hex.
     pub pair_key: String,
+    /// Which node the joining one becomes.
+    pub you: NodeId,
     /// The first node itself.
     pub peer: Peer,
     /// The witness, if one is enrolled.
@@ -173,5 +230,24 @@ mod tests {
         assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
         std::fs::write(&path, &text[..text.len() / 2]).unwrap();
         assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_pair_that_was_forsaken_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::found("harbour", "left", &[]);
+        identity.begin(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        Identity::finish(dir.path()).unwrap();
+        assert_eq!(Identity::unfinished(dir.path()).unwrap(), None);
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
+        identity.save(dir.path()).unwrap();
+        Identity::forsake(dir.path()).unwrap();
+        assert!(identity.save(dir.path()).is_err());
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        assert_eq!(Identity::unfinished(dir.path()).unwrap(), Some(identity));
+        Identity::forget_unfinished(dir.path()).unwrap();
+        Identity::forget_unfinished(dir.path()).unwrap();
+        assert_eq!(Identity::unfinished(dir.path()).unwrap(), None);
     }
 }

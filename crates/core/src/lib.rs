@@ -22,6 +22,7 @@ pub mod control_server;
 pub mod disks;
 pub mod documents;
 pub mod enforcer;
+pub mod erase;
 pub mod event;
 pub mod files;
 pub mod guests;

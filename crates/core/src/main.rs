@@ -32,7 +32,10 @@ fn main() -> anyhow::Result<()> {
     let facts = watchdog.as_ref().map_or(WatchdogStatus::Absent, |(_, facts)| facts.status());
     let (sender, events) = channel();
     let inbox = Inbox(sender);
-    let (status, watcher) = watch::channel(blank::status(Phase::Blank, facts.clone()));
+    // A node that is set up is never shown as blank, not even for a moment: others would forget the pair.
+    let starting = || Phase::SettingUp { step: "Opening the pool".into() };
+    let phase = if Identity::is_there(&options.state) { starting() } else { Phase::Blank };
+    let (status, watcher) = watch::channel(blank::status(phase, facts.clone()));
     let (socket, way_in) = (options.socket(), inbox.clone());
     runtime.spawn(async move {
         if let Err(e) = control_server::serve(&socket, way_in, watcher).await {

@@ -12,7 +12,7 @@ use dyad_quorum::slots::{self, Choice, Owner, SLOT_BYTES};
 use dyad_quorum::{Event, Record};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
 /// The file's name in both places.
@@ -26,8 +26,13 @@ pub struct Places {
     generation: u64,
 }
 
+/// The register's file in one of its places.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join(NAME)
+}
+
 fn open(dir: &Path, create: bool) -> anyhow::Result<File> {
-    let path = dir.join(NAME);
+    let path = path(dir);
     let mut options = fs::OpenOptions::new();
     // Written through: the return of a write means that the medium has it.
     options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);

@@ -1,7 +1,10 @@
 //! Makes a node of a pair out of a blank one: found a pair, or join one.
 //!
-//! **Invariant.** The identity file is written last: a setup that was interrupted leaves a blank node, whose disks need
-//! no confirmation beyond the one already given.
+//! **Invariants.** Before the first label is written, `unfinished.json` names the pair; it becomes the identity file in
+//! the last step ([`Identity::finish`]). A setup that was interrupted anywhere before is undone by
+//! [`crate::erase::undo`] and leaves a blank node, whose disks need no confirmation beyond the one already given. A
+//! joining node takes the last step only after the first node has written it down: whatever message is lost, either
+//! both know of each other or the joining one is blank and joins again with a new code.
 
 use crate::contacts::{self, Admission, Hello};
 use crate::disks::{self, Prepared};
@@ -18,6 +21,7 @@ use dyad_quorum::{NodeId, Record, slots::Owner};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 /// How long the first node is tried.
 const DIAL: Duration = Duration::from_secs(10);
@@ -32,10 +36,11 @@ pub fn found(options: &Options, request: &Found, step: Step<'_>) -> Result<Ident
         .map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
     check_disks(options, &request.disks)?;
     let identity = Identity::found(&request.pair, &request.node, &request.links);
+    begin(options, &identity)?;
     let pool = prepare(options, &identity, &request.disks, step)?;
     step("Writing the founding document");
     write_document(pool, &document)?;
-    save(options, &identity)?;
+    finish(options)?;
     Ok(identity)
 }
 
@@ -70,13 +75,37 @@ pub async fn join(
     }
     let welcome = cleaned(*welcome);
     let identity = Identity::joined(&request.node, incarnation, &request.links, &welcome);
-    let pool = prepare(options, &identity, &request.disks, step)?;
-    pool.close().map_err(|e| failed("the pool", &e))?;
-    save(options, &identity)?;
-    // If this does not arrive, the first node does not know us: its code is opened again, and this node erased.
+    begin(options, &identity)?;
+    let (stop, stopped) = oneshot::channel();
+    let patience = tokio::spawn(keep_waiting(paired, stopped));
+    // This thread is not one of the runtime's: the first node is told meanwhile that it goes on.
+    let prepared = prepare(options, &identity, &request.disks, step);
+    drop::<oneshot::Sender<()>>(stop);
+    let lost = || Reply::refused("pairing", "The line to the first node was lost; pair again.");
+    let mut paired = patience.await.map_err(|_| lost())?.map_err(broken)?;
+    prepared?.close().map_err(|e| failed("the pool", &e))?;
+    step("Waiting for the first node");
     paired.send(&true).await.map_err(broken)?;
+    if !paired.receive::<bool>().await.map_err(|_| lost())? {
+        return Err(Reply::refused("pairing", "The first node could not write this one down; look at its status."));
+    }
+    finish(options)?;
     let _ = paired.close().await;
     Ok(identity)
+}
+
+/// Tells the first node now and then that formatting goes on, until `stopped`.
+async fn keep_waiting(
+    mut paired: pairing::Paired,
+    mut stopped: oneshot::Receiver<()>,
+) -> Result<pairing::Paired, pairing::PairingError> {
+    let mut ticks = tokio::time::interval(pairing::STEP / 4);
+    loop {
+        tokio::select! {
+            _ = &mut stopped => return Ok(paired),
+            _ = ticks.tick() => paired.send(&false).await?,
+        }
+    }
 }
 
 /// Connects on the first link that works. A link that has just come up refuses for a moment, until its own address is
@@ -130,7 +159,8 @@ fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Reply> {
             return Err(Reply::refused("unknown-disk", format!("There is no disk {path} that could be used.")));
         };
         if let DiskContent::Pool { pair, node, .. } = &disk.content {
-            let text = format!("The disk {path} belongs to node {node} of the pair {pair}; erase it there first.");
+            let text =
+                format!("The disk {path} belongs to node {node} of the pair {pair}; erase it first (dyad erase).");
             return Err(Reply::refused("foreign-disk", text));
         }
     }
@@ -162,9 +192,9 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
     let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
     let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
     let owner = Owner { pair: identity.pair_number(), node: identity.me };
-    let record = match identity.me {
-        NodeId::A => Record::first_node(NodeId::A, identity.incarnation),
-        NodeId::B => Record::fresh(identity.incarnation),
+    let record = match identity.peer {
+        None => Record::first_node(identity.me, identity.incarnation),
+        Some(_) => Record::fresh(identity.incarnation),
     };
     std::fs::create_dir_all(&options.state).map_err(|e| failed("the state directory", &e))?;
     Places::create([&options.state, &indexes[0]], owner, &record)
@@ -191,8 +221,12 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Reply> {
     written.map_err(|e| failed("the pool", &e))
 }
 
-fn save(options: &Options, identity: &Identity) -> Result<(), Reply> {
-    identity.save(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+fn begin(options: &Options, identity: &Identity) -> Result<(), Reply> {
+    identity.begin(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+}
+
+fn finish(options: &Options) -> Result<(), Reply> {
+    Identity::finish(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Reply {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use dyad_control::{Client, Found, Join, Reply, Request, Status};
+use dyad_control::{Client, DiskContent, Found, Join, Phase, Reply, Request, Status};
 use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
@@ -67,36 +67,102 @@ impl Cores {
     /// The pair does not form.
     pub fn pair(program: &Path, folder: &Path) -> Result<Self> {
         let cores = Self::blank(program, folder)?;
-        cores.ask(
-            0,
-            &Request::Found(Found {
-                pair: "lab".into(),
-                node: "left".into(),
-                links: CABLES.map(String::from).to_vec(),
-                disks: vec![cores.disk(0).display().to_string()],
-                admin_password_hash: NO_PASSWORD.into(),
-            }),
-        )?;
-        cores.wait("the first daemon to work", 0, START_DEADLINE, |status| status.quorum.is_some())?;
-        let Reply::Code { code, .. } = cores.ask(0, &Request::OpenPairingCode)? else { bail!("No pairing code.") };
+        cores.found(0)?;
+        cores.join(1)?;
+        cores.wait_in_sync()?;
+        Ok(cores)
+    }
+
+    /// The name of the node on side 0 or 1.
+    pub fn name(number: usize) -> &'static str {
+        ["left", "right"][number]
+    }
+
+    /// Side 0 or 1, which is blank, founds the pair.
+    ///
+    /// # Errors
+    /// It refuses, or does not work afterwards.
+    pub fn found(&self, number: usize) -> Result<()> {
+        let found = Found {
+            pair: "lab".into(),
+            node: Self::name(number).into(),
+            links: CABLES.map(String::from).to_vec(),
+            disks: vec![self.disk(number).display().to_string()],
+            admin_password_hash: NO_PASSWORD.into(),
+        };
+        self.ask(number, &Request::Found(found))?;
+        self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
+        Ok(())
+    }
+
+    /// Side 0 or 1, which is blank, joins the pair of the other side.
+    ///
+    /// # Errors
+    /// Either side refuses.
+    pub fn join(&self, number: usize) -> Result<()> {
+        let join = self.invitation(number)?;
+        self.ask(number, &Request::Join(join))?;
+        Ok(())
+    }
+
+    /// The request with which side 0 or 1 joins the pair of the other side, which has opened a code and is heard.
+    ///
+    /// # Errors
+    /// The other side refuses, or is not heard.
+    pub fn invitation(&self, number: usize) -> Result<Join> {
+        let Reply::Code { code, .. } = self.ask(1 - number, &Request::OpenPairingCode)? else {
+            bail!("No pairing code.")
+        };
         wait::until("the first daemon to be heard", START_DEADLINE, || {
-            Ok(match cores.ask(1, &Request::Offers)? {
+            Ok(match self.ask(number, &Request::Offers)? {
                 Reply::Offers { offers } if !offers.is_empty() => Look::Ready(()),
                 other => Look::NotYet(format!("{other:?}")),
             })
         })?;
-        cores.ask(
-            1,
-            &Request::Join(Join {
-                node: "right".into(),
-                links: CABLES.map(String::from).to_vec(),
-                disks: vec![cores.disk(1).display().to_string()],
-                code,
-                offer: None,
-            }),
-        )?;
-        cores.wait_in_sync()?;
-        Ok(cores)
+        Ok(Join {
+            node: Self::name(number).into(),
+            links: CABLES.map(String::from).to_vec(),
+            disks: vec![self.disk(number).display().to_string()],
+            code,
+            offer: None,
+        })
+    }
+
+    /// Erases side 0 or 1 and starts its daemon again, as init does.
+    ///
+    /// # Errors
+    /// It refuses, does not end, or is not blank afterwards.
+    pub fn erase(&mut self, program: &Path, number: usize, confirm: &str) -> Result<()> {
+        self.ask(number, &Request::Erase { disk: None, confirm: confirm.into() })?;
+        // Its socket goes first; the next daemon must find its disk free.
+        let running = self.sides[number].running.as_mut().context("The daemon does not run.")?;
+        wait::until("the erased daemon to end", START_DEADLINE, || {
+            Ok(if running.ended() { Look::Ready(()) } else { Look::NotYet("it still runs".into()) })
+        })?;
+        self.start(program, number)?;
+        self.wait("the erased daemon to be blank", number, START_DEADLINE, |status| status.phase == Phase::Blank)?;
+        Ok(())
+    }
+
+    /// What side 0 or 1 sees on its pool disk.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn content(&self, number: usize) -> Result<DiskContent> {
+        match self.ask(number, &Request::Disks)? {
+            Reply::Disks { disks } => Ok(disks.into_iter().next().context("There is no disk.")?.content),
+            other => bail!("The daemon answered {other:?}."),
+        }
+    }
+
+    /// Where the daemon of side 0 or 1 keeps its state.
+    pub fn state(&self, number: usize) -> PathBuf {
+        self.sides[number].folder.join("state")
+    }
+
+    /// Where the daemon of side 0 or 1 is asked.
+    pub fn socket(&self, number: usize) -> PathBuf {
+        self.sides[number].folder.join("run/core.sock")
     }
 
     /// Starts the daemon of side 0 or 1.
@@ -138,7 +204,7 @@ impl Cores {
     /// # Errors
     /// It does not answer, or refuses.
     pub fn ask(&self, number: usize, request: &Request) -> Result<Reply> {
-        let client = Client::new(self.sides[number].folder.join("run/core.sock"));
+        let client = Client::new(self.socket(number));
         Ok(self.runtime.block_on(client.ask(request))?)
     }
 

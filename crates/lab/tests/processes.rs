@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dyad_control::{DiskContent, Phase, Request};
 use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_lab::cores::Cores;
 use dyad_lab::device::Device;
@@ -115,4 +116,81 @@ fn one_pulled_cable_is_an_alarm_and_nothing_else() {
     ring.check();
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("erase"));
+    let mut cores = Cores::pair(&program, &folder).unwrap();
+    let solo = |status: &dyad_control::Status| status.quorum.as_ref().is_some_and(|quorum| quorum.members.len() == 1);
+    // Either node: the survivor admits it as the node it was, with a new store.
+    for number in [1, 0] {
+        for wrong in ["lab", Cores::name(1 - number), ""] {
+            let refused = cores.erase(&program, number, wrong).unwrap_err().to_string();
+            assert!(refused.contains(&format!("type exactly \"{}\"", Cores::name(number))), "{refused}");
+        }
+        cores.erase(&program, number, Cores::name(number)).unwrap();
+        assert_eq!(cores.content(number).unwrap(), DiskContent::Blank);
+        let survivor = cores.wait("the survivor to be alone", 1 - number, Duration::from_secs(30), solo).unwrap();
+        assert!(survivor.quorum.unwrap().may_run);
+        cores.join(number).unwrap();
+        cores.wait_in_sync().unwrap();
+    }
+    cores.erase(&program, 1, "right").unwrap();
+    let refused = cores.erase(&program, 0, "left").unwrap_err().to_string();
+    assert!(refused.contains("type exactly \"lab/left\""), "{refused}");
+    cores.erase(&program, 0, "lab/left").unwrap();
+    // Nothing is left of the pair: another one is made, the other way round.
+    cores.found(1).unwrap();
+    cores.join(0).unwrap();
+    cores.wait_in_sync().unwrap();
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_join_that_is_cut_short_is_undone_and_begins_again() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("join"));
+    let mut cores = Cores::blank(&program, &folder).unwrap();
+    cores.found(0).unwrap();
+
+    // The second node dies as soon as it has the pair's secrets.
+    let (join, socket) = (cores.invitation(1).unwrap(), cores.socket(1));
+    let joining = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(dyad_control::Client::new(socket).ask(&Request::Join(join))).map(|_| ())
+    });
+    let unfinished = cores.state(1).join("unfinished.json");
+    let began = std::time::Instant::now();
+    while !unfinished.exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "the join does not begin");
+        std::thread::yield_now();
+    }
+    cores.kill(1);
+    joining.join().unwrap().unwrap_err();
+    cores.start(&program, 1).unwrap();
+    cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+    assert!(!unfinished.exists());
+    assert!(!matches!(cores.content(1).unwrap(), DiskContent::Pool { .. }));
+
+    // The first node cannot write it down: the second one does not become what the first one does not know.
+    std::fs::rename(cores.state(0).join("identity.json"), cores.state(0).join("held.json")).unwrap();
+    std::fs::create_dir(cores.state(0).join("identity.json")).unwrap();
+    let refused = cores.join(1).unwrap_err().to_string();
+    assert!(refused.contains("could not write this one down"), "{refused}");
+    std::fs::remove_dir(cores.state(0).join("identity.json")).unwrap();
+    std::fs::rename(cores.state(0).join("held.json"), cores.state(0).join("identity.json")).unwrap();
+    cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+    assert_eq!(cores.content(1).unwrap(), DiskContent::Blank);
+
+    cores.join(1).unwrap();
+    cores.wait_in_sync().unwrap();
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn blank(status: &dyad_control::Status) -> bool {
+    status.phase == Phase::Blank
 }

@@ -40,6 +40,19 @@ pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
     inspect_device(&Device::new(String::new(), disk)).map_err(|fault| fault.source)
 }
 
+/// Makes a pool disk one that nobody takes for a pool disk: zeros in the first and the last MiB, durably. The data
+/// between them stays, and no label says any more what it was.
+///
+/// # Errors
+/// The disk cannot be written, or is smaller than any pool disk.
+pub fn erase(disk: &dyn Disk) -> io::Result<()> {
+    let zeros = vec![0; MARGIN as usize];
+    let last = disk.size().checked_sub(MARGIN).ok_or(io::ErrorKind::InvalidInput)?;
+    disk.write_at(Access::Cached, 0, &zeros)?;
+    disk.write_at(Access::Cached, last, &zeros)?;
+    disk.sync()
+}
+
 pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
     let found = label::find(device);
     if let Some(label) = found.best {

@@ -71,7 +71,7 @@ pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
 pub use disk::{Access, Disk, FileDisk};
 pub use error::{FormatError, OpenError, ReadError, StoreError};
 pub use extent_set::ExtentSet;
-pub use inspect::{Inspection, inspect};
+pub use inspect::{Inspection, erase, inspect};
 pub use label::Identity;
 pub use layout::index_bytes;
 pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite, PoolDisk};

@@ -2,8 +2,9 @@
 
 use super::{INDEX_TYPE, Index, POOL_TYPE, Parts, partition};
 use anyhow::{Context, bail};
+use dyad_pool::FileDisk;
 use gptman::{GPT, GPTPartitionEntry};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,32 @@ pub fn prepare(disk: &Path) -> anyhow::Result<Prepared> {
     }
     fs::create_dir_all(&index)?;
     Ok(Parts { disk: disk.into(), raw: disk.into(), index: Index::Directory(index) })
+}
+
+/// Makes the disk blank for everybody: first the pool's labels go, then what else tells of the pool. Crashed in between,
+/// it is an unfinished pool disk.
+pub fn erase(parts: &Parts, run: &Path) -> anyhow::Result<()> {
+    let failed = || format!("{} cannot be erased", parts.disk.display());
+    let raw = FileDisk::open(&parts.raw).with_context(failed)?;
+    dyad_pool::erase(&raw).with_context(failed)?;
+    drop(raw);
+    match &parts.index {
+        Index::Directory(index) => match fs::remove_dir_all(index) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(failed),
+            _ => Ok(()),
+        },
+        Index::Partition(index) => {
+            // Mounted if the core was restarted; nothing in it is open.
+            if let Some(name) = index.file_name() {
+                let _ = unmount(run.join("index").join(name), UnmountFlags::DETACH);
+            }
+            dyad_pool::erase(&FileDisk::open(index).with_context(failed)?).with_context(failed)?;
+            dyad_pool::erase(&FileDisk::open(&parts.disk).with_context(failed)?).with_context(failed)?;
+            // The kernel may keep the old partitions until the next boot: setup makes it read the new ones.
+            let _ = gptman::linux::reread_partition_table(&mut File::open(&parts.disk).with_context(failed)?);
+            Ok(())
+        }
+    }
 }
 
 fn prepare_device(disk: &Path) -> anyhow::Result<Prepared> {

@@ -7,8 +7,8 @@
 mod format;
 mod scan;
 
-pub use format::{Prepared, prepare};
-pub use scan::{find_pool_disks, list};
+pub use format::{Prepared, erase, prepare};
+pub use scan::{find_pool_disks, list, parts};
 
 use anyhow::Context;
 use dyad_pool::{FileDisk, PoolDisk};

@@ -102,7 +102,7 @@ fn content(path: &Path) -> DiskContent {
 }
 
 /// The parts of a disk that has been prepared, whoever did it.
-fn parts(disk: &Path) -> Option<Parts> {
+pub fn parts(disk: &Path) -> Option<Parts> {
     if !fs::metadata(disk).ok()?.file_type().is_block_device() {
         let index = disk.with_extension("index");
         return index.is_dir().then(|| Parts { disk: disk.into(), raw: disk.into(), index: Index::Directory(index) });

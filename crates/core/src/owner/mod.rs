@@ -13,6 +13,7 @@
 //! permitted only while all its volumes have servers, and the conductor knew of it before anyone else. Who owns what
 //! is taken only from a document read since this node last entered the in-sync set ([`Owner::rules`]).
 
+mod erasing;
 mod mirroring;
 mod questions;
 mod report;

@@ -21,7 +21,10 @@ impl Owner {
         let reply = match request {
             Request::Found(_) | Request::Join(_) => Reply::refused(
                 "already-set-up",
-                format!("This node already belongs to the pair {}; erase it first.", self.parts.identity.pair),
+                format!(
+                    "This node already belongs to the pair {}; erase it first (dyad erase).",
+                    self.parts.identity.pair
+                ),
             ),
             Request::Disks => Reply::Disks { disks: self.parts.contacts.disks() },
             Request::Offers => Reply::Offers { offers: Vec::new() },
@@ -44,22 +47,25 @@ impl Owner {
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
             Request::Running { .. } => Reply::Done,
             Request::ProveWatchdog => return self.prove_watchdog(answer),
-            Request::Goodbye => {
-                self.goodbye.push(answer);
-                self.parts.conductor.tell(quorum::Event::Goodbye);
-                let inbox = self.parts.inbox.clone();
-                self.parts.runtime.spawn(async move {
-                    tokio::time::sleep(GOODBYE).await;
-                    inbox.send(Event::Call(Box::new(Owner::give_up_goodbye)));
-                });
-                return;
-            }
+            Request::Erase { disk, confirm } => return self.erase(disk.as_deref(), &confirm, answer),
+            Request::Goodbye => return self.say_goodbye(answer),
             // Answered by the server itself.
             Request::Status | Request::Watch | Request::Import { .. } => {
                 Reply::refused("bad-request", "This question is not for the owner.")
             }
         };
         let _ = answer.send(reply);
+    }
+
+    /// Hands over to the other node, if it can be done in time.
+    pub(super) fn say_goodbye(&mut self, answer: oneshot::Sender<Reply>) {
+        self.goodbye.push(answer);
+        self.parts.conductor.tell(quorum::Event::Goodbye);
+        let inbox = self.parts.inbox.clone();
+        self.parts.runtime.spawn(async move {
+            tokio::time::sleep(GOODBYE).await;
+            inbox.send(Event::Call(Box::new(Owner::give_up_goodbye)));
+        });
     }
 
     /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
@@ -133,22 +139,25 @@ impl Owner {
         }
     }
 
-    /// The second node has proven the code: remember it, admit its store, connect.
-    pub fn paired(&mut self, peer: Peer) {
+    /// The other node has proven the code and is ready: remember it, admit its store, connect. It becomes a node of the
+    /// pair only when it is told the `true` that this returns; if that is lost, it is blank and another one may come.
+    pub fn paired(&mut self, peer: Peer) -> bool {
         self.pairing_code = None::<OpenCode>;
-        self.parts.timeline.note("paired", format!("The node {} has joined.", peer.node));
         let name = peer.node.clone();
-        self.parts.identity.peer = Some(peer);
+        let before = self.parts.identity.peer.replace(peer);
         if let Err(e) = self.parts.identity.save(&self.parts.state) {
+            self.parts.identity.peer = before;
             self.trouble = Some(format!("The identity of this node cannot be written: {e:#}."));
-            return;
+            return false;
         }
+        self.parts.timeline.note("paired", format!("The node {name} has joined."));
         self.parts.contacts.connect(&self.parts.identity, &mut self.parts.peer);
         self.parts.contacts.add_peer_to_witness(&self.parts.identity);
         self.repeat_introductions();
         let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0 };
         // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
         drop(self.change(Change::SetNode { node: node(self.me.peer()), record }));
+        true
     }
 
     fn enrol(&mut self, address: String, code: String, answer: oneshot::Sender<Reply>) {
@@ -189,7 +198,8 @@ impl Owner {
     pub(super) fn repeat_introductions(&self) {
         let identity = &self.parts.identity;
         if let Some(peer) = &identity.peer
-            && identity.me == quorum::NodeId::A
+            && self.config.exists()
+            && self.config.members.has(self.me)
             && self.config.incarnations[self.me.peer().index()] != peer.incarnation
         {
             self.parts.conductor.tell(quorum::Event::Admit { incarnation: peer.incarnation });

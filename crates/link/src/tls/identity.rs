@@ -99,6 +99,20 @@ impl Identity {
         Ok(identity)
     }
 
+    /// Removes what [`Self::load_or_generate`] keeps in `directory`: the next one is another identity.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn forget(directory: &Path) -> std::io::Result<()> {
+        for name in [CERTIFICATE_FILE, KEY_FILE] {
+            match std::fs::remove_file(directory.join(name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The name by which others pin this identity.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {

@@ -1,0 +1,195 @@
+//! Starting over: who may erase what, and the erasing itself.
+//!
+//! A node is erased in two steps. The identity is renamed ([`Identity::forsake`]), which cannot be taken back; then the
+//! process ends, and the next one, which has no disk open, erases what the renamed file names ([`undo`]). A setup that
+//! did not get to its end leaves the same file and is undone in the same way.
+//!
+//! Only labels, indexes and keys are erased, which takes no time; guests' data between them stays on the disks until
+//! it is written over.
+
+use crate::disks::{self, Index, Parts};
+use crate::identity::Identity;
+use crate::options::Options;
+use crate::setup::Step;
+use crate::{enforcer, files, register};
+use dyad_control::{DiskContent, Reply};
+use dyad_link::tls;
+use dyad_quorum::NodeId;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// How long killed VMs may take to be gone.
+const KILL: Duration = Duration::from_secs(5);
+
+/// For the answer to reach whoever asked before this process ends.
+pub const FAREWELL: Duration = Duration::from_millis(300);
+
+/// How a node goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The other node goes on alone first, and says so.
+    Leave,
+    /// At once: the pair's data may be lost with this copy, as a person has confirmed.
+    Abandon,
+}
+
+/// What counts for the decision.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Name of the pair.
+    pub pair: &'a str,
+    /// Name of this node.
+    pub node: &'a str,
+    /// The other node is in the in-sync set and heard: whatever is lost here is there.
+    pub peer_has_all: bool,
+}
+
+/// Whether `confirm` is enough to erase this node, and how.
+pub fn decide(facts: Facts<'_>, confirm: &str) -> Result<Way, Reply> {
+    let Facts { pair, node, peer_has_all } = facts;
+    let both = format!("{pair}/{node}");
+    match (confirm == node, confirm == both) {
+        (true, _) | (_, true) if peer_has_all => Ok(Way::Leave),
+        (_, true) => Ok(Way::Abandon),
+        _ if peer_has_all => Err(Reply::refused(
+            "confirm",
+            format!(
+                "Nothing was erased: to erase this node, whose data the other node holds, type exactly \"{node}\"."
+            ),
+        )),
+        _ => Err(Reply::refused(
+            "confirm-loss",
+            format!(
+                "Nothing was erased: no other node is known to hold the data of the pair {pair}, so all of it may be lost; \
+                 to erase this node all the same, type exactly \"{both}\"."
+            ),
+        )),
+    }
+}
+
+/// The step without return. No VM may be left: they are killed first, whoever allowed them.
+pub fn forsake(state: &Path, vms: Option<PathBuf>) -> Result<(), Reply> {
+    let (done, killed) = channel();
+    let report = move |what| {
+        let _ = done.send(what);
+    };
+    let _ = enforcer::start(vms, report).send(enforcer::Order::Kill);
+    if killed.recv_timeout(KILL).is_err() {
+        return Err(Reply::refused("vm-running", "Nothing was erased: the VMs of this node do not end."));
+    }
+    Identity::forsake(state).map_err(|e| Reply::refused("state", format!("Nothing was erased: {e:#}.")))?;
+    // The next start makes a new key: nobody who trusted this node shall trust what it becomes.
+    if let Err(e) = tls::Identity::forget(state) {
+        tracing::warn!(error = %e, "the key of this node is kept");
+    }
+    Ok(())
+}
+
+/// As asked of a node that cannot work: nobody knows what the other node has.
+pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &str) -> Reply {
+    if disk.is_some() {
+        return not_blank();
+    }
+    let identity = match Identity::load(state) {
+        Ok(Some(identity)) => identity,
+        Ok(None) => return Reply::refused("not-set-up", "This node belongs to no pair: there is nothing to erase."),
+        Err(e) => return Reply::refused("broken", format!("This node cannot be erased: {e:#}.")),
+    };
+    let facts = Facts { pair: &identity.pair, node: &identity.node, peer_has_all: false };
+    decide(facts, confirm).and_then(|_| forsake(state, vms)).err().unwrap_or(Reply::Done)
+}
+
+/// Single disks are erased on blank nodes only.
+pub fn not_blank() -> Reply {
+    Reply::refused("already-set-up", "A single disk can be erased only on a node that is not set up.")
+}
+
+/// Erases what an unfinished setup or an erasure has left. Does nothing on a node without one.
+///
+/// A disk that cannot be erased is left alone, or a dying one would keep the node from ever being set up again: its
+/// label is then that of a pair nobody knows, and it is not chosen by mistake.
+pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
+    let identity = match Identity::unfinished(&options.state) {
+        Ok(None) => return Ok(()),
+        Ok(Some(identity)) => identity,
+        Err(e) => {
+            tracing::error!(error = format!("{e:#}"), "what setup has left is not known: disks keep their labels");
+            return Identity::forget_unfinished(&options.state);
+        }
+    };
+    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
+    for parts in disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), node) {
+        step(&format!("Erasing {}", parts.disk.display()));
+        if let Err(e) = disks::erase(&parts, &options.run) {
+            tracing::error!(error = format!("{e:#}"), "a disk keeps its label");
+        }
+    }
+    files::remove(&register::path(&options.state))?;
+    Identity::forget_unfinished(&options.state)
+}
+
+/// Erases one disk that carries labels of a pair, on a blank node.
+pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
+    let candidates = disks::list(&options.disks, &options.run);
+    let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let Some(found) = candidates.iter().find(|disk| disk.path == name || short(&disk.path) == name) else {
+        return Err(Reply::refused("unknown-disk", format!("There is no disk {} here.", printable(name))));
+    };
+    let short = short(&found.path);
+    let DiskContent::Pool { pair, node, .. } = &found.content else {
+        let text = format!("The disk {short} belongs to no pair: setup takes it as it is.");
+        return Err(Reply::refused("no-pool-disk", text));
+    };
+    if confirm != short {
+        let text = format!(
+            "Nothing was erased: the disk {short} holds data of the node {node} of the pair {pair}; to erase it, type exactly \
+             \"{short}\"."
+        );
+        return Err(Reply::refused("confirm", text));
+    }
+    let path = Path::new(&found.path);
+    let parts = disks::parts(path).unwrap_or_else(|| Parts {
+        disk: path.into(),
+        raw: path.into(),
+        index: Index::Directory(path.with_extension("index")),
+    });
+    disks::erase(&parts, &options.run).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+}
+
+/// What a person typed, fit for a screen.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(answer: Result<Way, Reply>) -> Result<Way, String> {
+        answer.map_err(|reply| match reply {
+            Reply::Refused { code, .. } => code,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn the_last_copy_needs_both_names() {
+        let ask = |peer_has_all, confirm| code(decide(Facts { pair: "office", node: "left", peer_has_all }, confirm));
+        assert_eq!(ask(true, "left"), Ok(Way::Leave));
+        // Whoever confirmed the loss of everything has confirmed this too, but nothing is abandoned without need.
+        assert_eq!(ask(true, "office/left"), Ok(Way::Leave));
+        assert_eq!(ask(false, "left"), Err("confirm-loss".into()));
+        assert_eq!(ask(false, "office/left"), Ok(Way::Abandon));
+        for wrong in ["", "office", "Left", "left ", "office/", "/left", "right", "yes"] {
+            assert_eq!(ask(true, wrong), Err("confirm".into()), "{wrong}");
+            assert_eq!(ask(false, wrong), Err("confirm-loss".into()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_node_named_as_its_pair_is_not_abandoned_by_its_name() {
+        let facts = Facts { pair: "box", node: "box", peer_has_all: false };
+        assert_eq!(code(decide(facts, "box")), Err("confirm-loss".into()));
+    }
+}

@@ -1,0 +1,63 @@
+//! A person wants this node to start over.
+
+use super::Owner;
+use crate::erase::{self, Facts, Way};
+use crate::event::Event;
+use dyad_control::Reply;
+use tokio::sync::oneshot;
+
+impl Owner {
+    pub(super) fn erase(&mut self, disk: Option<&str>, confirm: &str, answer: oneshot::Sender<Reply>) {
+        if disk.is_some() {
+            let _ = answer.send(erase::not_blank());
+            return;
+        }
+        // A node that was never admitted holds nothing.
+        let nothing_here = !self.config.exists();
+        let peer_in_sync = self.config.members.has(self.me.peer()) && self.standpoint.peer_alive;
+        let facts = Facts {
+            pair: &self.parts.identity.pair,
+            node: &self.parts.identity.node,
+            peer_has_all: nothing_here || peer_in_sync,
+        };
+        match erase::decide(facts, confirm) {
+            Err(refusal) => drop(answer.send(refusal)),
+            Ok(Way::Abandon) => self.forsake(answer),
+            Ok(Way::Leave) => {
+                self.parts.timeline.note("erasing", "This node leaves the pair to be erased.");
+                let (sender, left) = oneshot::channel();
+                self.say_goodbye(sender);
+                let inbox = self.parts.inbox.clone();
+                self.parts.runtime.spawn(async move {
+                    let left = left.await;
+                    inbox.send(Event::Call(Box::new(move |owner| owner.left(left.ok(), answer))));
+                });
+            }
+        }
+    }
+
+    /// The other node has taken over, or not.
+    fn left(&mut self, reply: Option<Reply>, answer: oneshot::Sender<Reply>) {
+        // A goodbye is also done when there was nobody to say it to.
+        let peer_has_all = !self.config.exists() || !self.config.members.has(self.me);
+        if matches!(reply, Some(Reply::Done)) && peer_has_all {
+            return self.forsake(answer);
+        }
+        self.parts.conductor.tell(dyad_quorum::Event::Stay);
+        let text = "Nothing was erased: the other node did not take over; look at the status and ask again.";
+        let _ = answer.send(Reply::refused("no-peer", text));
+    }
+
+    /// The step without return. This process ends; the next one erases.
+    fn forsake(&mut self, answer: oneshot::Sender<Reply>) {
+        self.servers.clear();
+        match erase::forsake(&self.parts.state, self.parts.vms.clone()) {
+            Ok(()) => {
+                let _ = answer.send(Reply::Done);
+                std::thread::sleep(erase::FAREWELL);
+                self.stopping = true;
+            }
+            Err(refusal) => drop(answer.send(refusal)),
+        }
+    }
+}

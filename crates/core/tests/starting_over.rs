@@ -1,0 +1,111 @@
+//! Setup that is cut short, and erasing, on disks that are files.
+
+use dyad_control::{DiskContent, Found, Reply};
+use dyad_core::identity::Identity;
+use dyad_core::options::Options;
+use dyad_core::{disks, erase, register, setup};
+use std::fs::File;
+use std::path::Path;
+
+const NO_PASSWORD: &str = "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
+
+fn node(dir: &Path, disks: &[&str]) -> Options {
+    let disks = disks.iter().map(|name| {
+        let path = dir.join(name);
+        File::options().create(true).truncate(false).write(true).open(&path).unwrap().set_len(600 << 20).unwrap();
+        path
+    });
+    let options = Options {
+        state: dir.join("state"),
+        run: dir.join("run"),
+        socket: None,
+        disks: disks.collect(),
+        vms: String::new(),
+        watchdog: None,
+    };
+    std::fs::create_dir_all(&options.state).unwrap();
+    options
+}
+
+fn found(options: &Options, pair: &str) -> Result<Identity, Reply> {
+    let request = Found {
+        pair: pair.into(),
+        node: "left".into(),
+        disks: options.disks.iter().map(|disk| disk.display().to_string()).collect(),
+        links: Vec::new(),
+        admin_password_hash: NO_PASSWORD.into(),
+    };
+    setup::found(options, &request, &|_| {})
+}
+
+fn contents(options: &Options) -> Vec<DiskContent> {
+    disks::list(&options.disks, &options.run).into_iter().map(|disk| disk.content).collect()
+}
+
+fn belongs_to(content: &DiskContent, wanted: &str) -> bool {
+    matches!(content, DiskContent::Pool { pair, .. } if pair == wanted)
+}
+
+#[test]
+fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = node(dir.path(), &["one.disk", "two.disk"]);
+    found(&options, "office").unwrap();
+    // The very state before the last step.
+    Identity::forsake(&options.state).unwrap();
+    assert_eq!(Identity::load(&options.state).unwrap(), None);
+    assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
+    // Cut short again after the first disk.
+    disks::erase(&disks::parts(&options.disks[0]).unwrap(), &options.run).unwrap();
+
+    erase::undo(&options, &|_| {}).unwrap();
+    assert_eq!(contents(&options), [DiskContent::Blank, DiskContent::Blank]);
+    assert_eq!(Identity::unfinished(&options.state).unwrap(), None);
+    assert!(!register::path(&options.state).exists());
+    erase::undo(&options, &|_| {}).unwrap();
+
+    let identity = found(&options, "office").unwrap();
+    assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
+    // Nothing of a node that is set up is ever undone.
+    erase::undo(&options, &|_| {}).unwrap();
+    assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
+}
+
+#[test]
+fn only_the_unfinished_pair_is_undone() {
+    let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stranger = node(other.path(), &["foreign.disk"]);
+    found(&stranger, "office").unwrap();
+    let mut options = node(mine.path(), &["own.disk"]);
+    found(&options, "office").unwrap();
+    Identity::forsake(&options.state).unwrap();
+    options.disks.extend(stranger.disks.clone());
+    erase::undo(&options, &|_| {}).unwrap();
+    let found = contents(&options);
+    assert_eq!(found[0], DiskContent::Blank);
+    assert!(belongs_to(&found[1], "office"), "a pair of the same name with another id");
+}
+
+#[test]
+fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
+    let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stranger = node(other.path(), &["vdb"]);
+    found(&stranger, "office").unwrap();
+    let options = Options { disks: stranger.disks.clone(), ..node(mine.path(), &[]) };
+    let refused = |reply: Result<_, Reply>| match reply {
+        Err(Reply::Refused { code, sentence }) => (code, sentence),
+        _ => panic!("not refused"),
+    };
+    let (code, sentence) = refused(found(&options, "harbour").map(|_| ()));
+    assert_eq!(code, "foreign-disk");
+    assert!(sentence.contains("office") && sentence.contains("dyad erase"), "{sentence}");
+    assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, "unknown-disk");
+    for wrong in ["", "office", "erase vdb"] {
+        let (code, sentence) = refused(erase::disk(&options, "vdb", wrong));
+        assert_eq!(code, "confirm");
+        assert!(sentence.contains("type exactly \"vdb\""), "{sentence}");
+    }
+    erase::disk(&options, "vdb", "vdb").unwrap();
+    assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, "no-pool-disk");
+    found(&options, "harbour").unwrap();
+}
