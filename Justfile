@@ -1,6 +1,6 @@
 # What people type. Each recipe is one line over `cargo xtask`; without `just`, type that line.
 
-# Every test there is, exactly as CI runs them.
+# Exactly what CI runs: the tests without those of whole machines that are not proven yet.
 ci:
     .ci/run
 
@@ -16,7 +16,7 @@ rig:
 demo:
     cargo xtask rig demo
 
-# Every test there is.
+# The same; `cargo xtask test everything` adds the whole-machine tests that CI does not run yet.
 test:
     cargo xtask test
 

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check there is, one after the other, all failures at the end.
+//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; with `everything` also the
+//! whole-machine tests that are not proven yet.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
