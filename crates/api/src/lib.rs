@@ -25,8 +25,8 @@ pub use openapi::openapi;
 pub use routes::{Body, Method, ROUTES, Route};
 pub use service::{Answer, Service, Session};
 pub use setup::{
-    ChoiceView, DiskView, LinkView, OfferView, PairingCodeReply, QuestionView, SetupPhase, SetupReply, SetupRequest,
-    StepState, StepView, TaskView, WitnessRequest, questions,
+    ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
+    SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,
 };
 pub use status::{
     AlarmView, Details, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail, PoolDiskDetail,

@@ -25,6 +25,8 @@ use crate::{Body, Method, ROUTES, Route};
     crate::TimelineReply,
     crate::PairingCodeReply,
     crate::WitnessRequest,
+    crate::EraseRequest,
+    crate::EraseDiskRequest,
     crate::VolumeView,
     crate::CreateVolume,
     crate::ImportReply,

@@ -191,6 +191,25 @@ pub struct WitnessRequest {
     pub code: String,
 }
 
+/// Start over.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EraseRequest {
+    /// The node's name, such as "left", if the other node holds all data and answers; else the names of pair and
+    /// node, such as "office/left".
+    pub confirm: String,
+}
+
+/// Erase a disk that carries data of a pair.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EraseDiskRequest {
+    /// Its path or the last part of it.
+    pub disk: String,
+    /// The last part of its path, such as "vdb".
+    pub confirm: String,
+}
+
 /// The questions as the wire shows them, with suggestions for a node that has no answer yet.
 #[must_use]
 pub fn questions(surroundings: &Surroundings) -> Vec<QuestionView> {

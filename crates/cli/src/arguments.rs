@@ -51,6 +51,14 @@ pub(crate) enum Command {
     /// Virtual machines.
     #[command(subcommand)]
     Vm(Vm),
+    /// Start over: the node leaves its pair and becomes blank. Without the confirmation it says what to type.
+    Erase {
+        /// What the node wants typed: its name, or "pair/node" if no other node is known to hold the data.
+        confirm: Option<String>,
+        /// Erase this disk, which carries data of a pair, of a node that is not set up; confirmed by its name.
+        #[arg(long)]
+        disk: Option<String>,
+    },
     /// Forget the certificate of the node, after it was set up anew.
     Forget,
 }

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context;
 use dyad_api::{
-    CreateVm, CreateVolume, FirmwareView, ImportReply, LoginReply, LoginRequest, PairingCodeReply, StatusReply,
-    TimelineReply, VmView, VolumeView, WitnessRequest,
+    CreateVm, CreateVolume, EraseDiskRequest, EraseRequest, FirmwareView, ImportReply, LoginReply, LoginRequest,
+    PairingCodeReply, StatusReply, TimelineReply, VmView, VolumeView, WitnessRequest,
 };
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256};
@@ -58,6 +58,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Setup { seed } => setup::run(&mut client, &seed),
         Command::Volume(command) => volume(&mut client, json, command),
         Command::Vm(command) => vm(&mut client, json, command),
+        Command::Erase { confirm, disk } => {
+            let confirm = confirm.unwrap_or_default();
+            match disk {
+                Some(disk) => client.act("POST", "setup/erase-disk", Some(&EraseDiskRequest { disk, confirm })),
+                None => client.act("POST", "erase", Some(&EraseRequest { confirm })),
+            }
+        }
         Command::Forget => client.forget(),
     }
 }

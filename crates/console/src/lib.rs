@@ -9,6 +9,7 @@
 //! **Invariant.** A secret is never echoed. Nothing is set up before the summary was confirmed.
 
 pub mod client;
+pub mod erase;
 pub mod line;
 pub mod screen;
 pub mod status;

@@ -3,6 +3,7 @@
 use clap::Parser;
 use dyad_api::{ApiError, SetupPhase};
 use dyad_console::client::Client;
+use dyad_console::erase;
 use dyad_console::screen::Screen;
 use dyad_console::status::{Around, addresses, draw};
 use dyad_console::terminal::{Key, Terminal, write};
@@ -61,6 +62,12 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
                     drop(screen);
                     screen = Screen::new(columns, rows);
                 }
+                Key::Char('e' | 'E') => {
+                    drop(screen);
+                    erase::node(terminal, &wizard.core).await?;
+                    let (columns, rows) = terminal.size().await;
+                    screen = Screen::new(columns, rows);
+                }
                 Key::Char('p' | 'P') => {
                     // The code is part of the status; a refusal stays until the next key.
                     let refused = wizard.core.ask(&Request::OpenPairingCode).await.err();
@@ -69,6 +76,10 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
                 _ => refusal = None,
             },
             _ = ticks.tick() => {}
+        }
+        // Erased: the wizard asks again.
+        if matches!(wizard.node.setup().await, Ok(setup) if setup.phase == SetupPhase::Blank) {
+            return Some(());
         }
         let status: Option<Status> = match wizard.core.ask(&Request::Status).await {
             Ok(Reply::Status(status)) => Some(*status),

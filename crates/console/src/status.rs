@@ -65,7 +65,7 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &Around) {
     } else if let Some(code) = &status.pairing_code {
         page.set_stringn(0, area.height - 3, format!("Pairing code: {code}   (type it on the second node)"), 80, bold);
     }
-    put(page, area.height - 1, "p: show the pairing code   r: draw again");
+    put(page, area.height - 1, "p: show the pairing code   e: erase this node   r: draw again");
 }
 
 /// A sentence over the whole width, in at most `rows` rows.

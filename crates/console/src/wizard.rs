@@ -1,6 +1,7 @@
 //! The wizard as a conversation: each question in a few lines, an answer, and the same checks as everywhere.
 
 use crate::client::Client;
+use crate::erase;
 use crate::line;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
@@ -107,10 +108,14 @@ impl Wizard {
         if let Some(confirmation) = (question.key == "erase").then(|| answers.confirmation()).flatten() {
             say(&format!("  Type: {confirmation}"));
         }
+        let of_pair = |disk: &dyad_wizard::Disk| matches!(disk.content, DiskContent::Pool { .. });
+        if question.kind == Kind::Disks && surroundings.disks.iter().any(of_pair) {
+            say("  To erase a disk of another pair, type erase and its name, such as: erase vdb");
+        }
         let secret = question.kind == Kind::Secret;
         let offered = suggestion(question.id, answers, surroundings).unwrap_or_default();
         let typed = line::read(terminal, "> ", &offered, secret).await?;
-        if typed == "?" {
+        if typed == "?" || question.kind == Kind::Disks && erase::disk(&self.core, &typed).await {
             return Some(());
         }
         if secret && line::read(terminal, "again> ", "", true).await? != typed {

@@ -171,7 +171,9 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
     let mut parts: Vec<Prepared> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
-        parts.push(disks::prepare(Path::new(path)).map_err(|e| Reply::refused("format", format!("{e:#}.")))?);
+        parts.push(
+            disks::prepare(Path::new(path), &options.run).map_err(|e| Reply::refused("format", format!("{e:#}.")))?,
+        );
     }
     let node = if identity.me == NodeId::A { b'A' } else { b'B' };
     let format = FormatOptions {

@@ -211,6 +211,16 @@ impl NodeHandle {
         Ok(reply)
     }
 
+    /// Starts over: this node leaves its pair, or a disk of a blank node is erased. The core decides; when the node
+    /// is blank, this program ends and begins anew, so that it remembers nothing of the pair.
+    ///
+    /// # Errors
+    /// The core's refusal, which says what to type.
+    pub async fn erase(&self, disk: Option<String>, confirm: String) -> Result<(), ApiError> {
+        self.core.ask(&Request::Erase { disk, confirm }).await?;
+        Ok(())
+    }
+
     /// Begins this setup.
     ///
     /// # Errors

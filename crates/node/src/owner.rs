@@ -163,7 +163,14 @@ impl Owner {
     /// Handles one event. Says whether anything changed that the others may have to follow.
     fn apply(&mut self, event: Event) -> bool {
         match event {
-            Event::Core(status) => self.state.status = status.map(|s| Arc::new(*s)),
+            Event::Core(status) => {
+                let blank = status.as_ref().is_some_and(|s| s.phase == Phase::Blank);
+                if blank && self.state.document.is_some() {
+                    tracing::info!("this node was erased: this program begins anew, without sessions or document");
+                    self.ended = true;
+                }
+                self.state.status = status.map(|s| Arc::new(*s));
+            }
             Event::Read { known, result } => {
                 self.reading = false;
                 let before = self.known();

@@ -158,7 +158,7 @@ async fn bad_answers_change_nothing() {
         (
             "disks",
             json!(["/dev/vdd"]),
-            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten here: choose another disk.",
+            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten: choose another disk, or erase this one first (dyad erase --disk).",
         ),
         (
             "pair",
@@ -191,6 +191,26 @@ async fn wrong_and_expired_codes_end_the_task_with_their_sentence() {
         assert_eq!((&setup["task"]["steps"][0]["state"], &setup["phase"]), (&json!("failed"), &json!("blank")));
         assert!(node.core.lock().formatted.is_empty());
     }
+}
+
+#[tokio::test]
+async fn starting_over_needs_a_login_and_the_typed_name() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let erase = |token: Option<String>, body: Value| {
+        let node = &node;
+        async move { ask(node, token.as_deref(), "POST", "/api/v1/erase", body.to_string()).await }
+    };
+    assert_eq!(erase(None, json!({ "confirm": "left" })).await.0, 401);
+    let (status, reply) = erase(Some(token.clone()), json!({ "confirm": "yes" })).await;
+    assert_eq!((status, sentence(&reply)), (422, "Nothing was erased: type exactly \"left\"."));
+    assert_eq!(erase(Some(token), json!({ "confirm": "left" })).await.0, 204);
+
+    let blank = Node::start().await;
+    let disk = |confirm: &str| json!({ "disk": "vdd", "confirm": confirm }).to_string();
+    let (status, reply) = ask(&blank, None, "POST", "/api/v1/setup/erase-disk", disk("")).await;
+    assert_eq!((status, sentence(&reply)), (422, "Nothing was erased: type exactly \"vdd\"."));
+    assert_eq!(ask(&blank, None, "POST", "/api/v1/setup/erase-disk", disk("vdd")).await.0, 204);
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ pub enum Problem {
     NoDisk(String),
     /// The disk is part of a pair.
     #[error(
-        "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten here: choose another disk."
+        "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or erase this one first (dyad erase --disk)."
     )]
     DiskOfPair {
         /// Its path.

@@ -129,7 +129,7 @@ fn each_problem_is_one_sentence_that_names_what_is_wrong() {
         (replaced("/dev/vdc", "/dev/sdz"), "There is no disk /dev/sdz in this node: choose one that is listed."),
         (
             replaced("/dev/vdc", "/dev/vdd"),
-            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten here: choose another disk.",
+            "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten: choose another disk, or erase this one first (dyad erase --disk).",
         ),
         (replaced("erase vdb vdc", "erase vdb"), "Nothing was erased: to confirm, type exactly \"erase vdb vdc\"."),
         (replaced("erase = \"erase vdb vdc\"", ""), "The answer \"erase\" (Confirm what is erased) is missing."),

@@ -17,9 +17,11 @@ pub const SMALLEST_DISK: u64 = 512 << 20;
 pub type Prepared = Parts;
 
 /// Partitions `disk` (a device) or clears its index (a file).
-pub fn prepare(disk: &Path) -> anyhow::Result<Prepared> {
+pub fn prepare(disk: &Path, run: &Path) -> anyhow::Result<Prepared> {
     let kind = fs::metadata(disk).with_context(|| format!("{} does not exist", disk.display()))?.file_type();
     if kind.is_block_device() {
+        // Of a setup that failed before: the kernel takes no new partitions while one is in use.
+        unmount_index(&partition(disk, 1), run);
         return prepare_device(disk);
     }
     let index = disk.with_extension("index");
@@ -43,10 +45,7 @@ pub fn erase(parts: &Parts, run: &Path) -> anyhow::Result<()> {
             _ => Ok(()),
         },
         Index::Partition(index) => {
-            // Mounted if the core was restarted; nothing in it is open.
-            if let Some(name) = index.file_name() {
-                let _ = unmount(run.join("index").join(name), UnmountFlags::DETACH);
-            }
+            unmount_index(index, run);
             dyad_pool::erase(&FileDisk::open(index).with_context(failed)?).with_context(failed)?;
             dyad_pool::erase(&FileDisk::open(&parts.disk).with_context(failed)?).with_context(failed)?;
             // The kernel may keep the old partitions until the next boot: setup makes it read the new ones.
@@ -110,6 +109,13 @@ fn make_ext4(device: &Path) -> anyhow::Result<()> {
         bail!("mke2fs failed on {}: {}", device.display(), String::from_utf8_lossy(&made.stderr).trim());
     }
     Ok(())
+}
+
+/// Unmounts an index partition that an earlier setup or an earlier core has mounted; nothing in it is open.
+fn unmount_index(device: &Path, run: &Path) {
+    if let Some(name) = device.file_name() {
+        let _ = unmount(run.join("index").join(name), UnmountFlags::DETACH);
+    }
 }
 
 /// Mounts an index partition below `run` unless it is mounted already (the core was restarted).

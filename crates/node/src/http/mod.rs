@@ -46,6 +46,8 @@ pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
     let api = Router::new()
         .route("/api/v1/setup", get(setup::read).post(setup::begin))
         .route("/api/v1/setup/offers", get(setup::offers))
+        .route("/api/v1/setup/erase-disk", post(setup::erase_disk))
+        .route("/api/v1/erase", post(setup::erase))
         .route("/api/v1/login", post(auth::login))
         .route("/api/v1/logout", post(auth::logout))
         .route("/api/v1/status", get(events::status))

@@ -1,9 +1,9 @@
-//! Setup, pairing code and witness.
+//! Setup, pairing code, witness, and starting over.
 
 use std::sync::Arc;
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
-use dyad_api::{OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
+use dyad_api::{EraseDiskRequest, EraseRequest, OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
 
 use super::{Reply, auth::LoggedIn, json};
 use crate::NodeHandle;
@@ -28,5 +28,17 @@ pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>, _: LoggedI
 
 pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
     node.witness(json::<WitnessRequest>(&body)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn erase(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
+    let EraseRequest { confirm } = json(&body)?;
+    node.erase(None, confirm).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn erase_disk(State(node): State<Arc<NodeHandle>>, body: Bytes) -> Reply<StatusCode> {
+    let EraseDiskRequest { disk, confirm } = json(&body)?;
+    node.erase(Some(disk), confirm).await?;
     Ok(StatusCode::NO_CONTENT)
 }

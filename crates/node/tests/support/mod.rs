@@ -209,6 +209,15 @@ impl Core {
                 self.goodbyes += 1;
                 Reply::Done
             }
+            Request::Erase { disk: None, confirm } if confirm == "left" => {
+                self.status.send_modify(|s| *s = blank());
+                Reply::Done
+            }
+            Request::Erase { disk: Some(disk), confirm } if disk == "vdd" && confirm == "vdd" => Reply::Done,
+            Request::Erase { disk, .. } => {
+                let what = disk.unwrap_or_else(|| "left".into());
+                Reply::refused("confirm", format!("Nothing was erased: type exactly \"{what}\"."))
+            }
             Request::ProveWatchdog => {
                 self.status.send_modify(|s| s.watchdog = watchdog(true));
                 Reply::Done

@@ -1,0 +1,38 @@
+//! Starting over at the terminal of the node itself. It needs no password, as it is also the way out for a node that cannot
+//! work or whose password is lost: whoever stands here could as well pull the disks.
+
+use crate::line;
+use crate::terminal::{Terminal, write};
+use dyad_api::ApiError;
+use dyad_control::{Client, Request};
+
+/// Says what would be lost, reads the confirmation and erases this node. `None` when the line is gone.
+pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
+    // Without a confirmation the core says what to type.
+    let Err(asked) = erase(core, None, "").await else { return Some(()) };
+    write(&format!("Erase this node.\r\n\r\n{asked}\r\nEnter alone goes back.\r\n\r\n"));
+    let typed = line::read(terminal, "> ", "", false).await?;
+    if typed.is_empty() {
+        return Some(());
+    }
+    match erase(core, None, &typed).await {
+        Ok(()) => write("This node starts again and is blank then.\r\n"),
+        Err(refusal) => write(&format!("! {refusal}\r\n")),
+    }
+    line::read(terminal, "Enter goes on. ", "", false).await.map(drop)
+}
+
+/// Erases a disk of another pair on a blank node, if what was typed as the answer asks for that: `erase vdb`.
+pub async fn disk(core: &Client, typed: &str) -> bool {
+    let Some(disk) = typed.strip_prefix("erase ").map(str::trim) else { return false };
+    match erase(core, Some(disk.to_owned()), disk).await {
+        Ok(()) => write(&format!("The disk {disk} is erased.\r\n")),
+        Err(refusal) => write(&format!("! {refusal}\r\n")),
+    }
+    true
+}
+
+async fn erase(core: &Client, disk: Option<String>, confirm: &str) -> Result<(), String> {
+    let request = Request::Erase { disk, confirm: confirm.to_owned() };
+    core.ask(&request).await.map(drop).map_err(|error| ApiError::from(error).error)
+}
