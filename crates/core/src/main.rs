@@ -2,15 +2,16 @@
 
 use anyhow::Context;
 use clap::Parser;
-use dyad_control::{Phase, WatchdogStatus};
+use dyad_control::{Phase, Reply, Request, WatchdogStatus};
 use dyad_core::blank::{self, Blank};
 use dyad_core::event::{Event, Inbox};
 use dyad_core::identity::Identity;
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
 use dyad_core::watchdog::Watchdog;
-use dyad_core::{control_server, links, selftest};
+use dyad_core::{control_server, erase, links, selftest};
 use dyad_link::tls;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use tokio::sync::watch;
 
@@ -51,12 +52,15 @@ fn main() -> anyhow::Result<()> {
         stop.send(Event::Stop);
     });
 
+    let (state, vms) = (options.state.clone(), options.vms());
     let identity = Identity::load(&options.state);
     let tls = tls::Identity::load_or_generate(&options.state, "dyad node");
     let (identity, tls) = match (identity, tls) {
         (Ok(identity), Ok(tls)) => (identity, tls),
-        (Err(e), _) => return broken(&status, &facts, &events, watchdog.map(|w| w.0), &e),
-        (_, Err(e)) => return broken(&status, &facts, &events, watchdog.map(|w| w.0), &e.into()),
+        (Err(e), _) => return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e),
+        (_, Err(e)) => {
+            return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e.into());
+        }
     };
     let (identity, watchdog) = match identity {
         Some(identity) => (identity, watchdog),
@@ -92,7 +96,7 @@ fn main() -> anyhow::Result<()> {
     };
     match node::run(start, &events) {
         Ok(()) => Ok(()),
-        Err(e) => broken(&status, &facts, &events, None, &e),
+        Err(e) => broken(&status, &facts, &events, (&state, vms.as_deref()), None, &e),
     }
 }
 
@@ -101,6 +105,7 @@ fn broken(
     status: &watch::Sender<dyad_control::Status>,
     facts: &WatchdogStatus,
     events: &Receiver<Event>,
+    (state, vms): (&Path, Option<&Path>),
     mut watchdog: Option<Watchdog>,
     error: &anyhow::Error,
 ) -> anyhow::Result<()> {
@@ -116,11 +121,20 @@ fn broken(
     loop {
         match events.recv_timeout(std::time::Duration::from_millis(500)) {
             Ok(Event::Stop) => return Ok(()),
+            Ok(Event::Control { request: Request::Erase { disk, confirm }, answer }) => {
+                let reply = erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm);
+                let erased = matches!(reply, Reply::Done);
+                let _ = answer.send(reply);
+                if erased {
+                    std::thread::sleep(erase::FAREWELL);
+                    return Ok(());
+                }
+            }
             Ok(Event::Control { answer, .. }) => {
-                let _ = answer.send(dyad_control::Reply::refused("broken", sentence.clone()));
+                let _ = answer.send(Reply::refused("broken", sentence.clone()));
             }
             Ok(Event::OpenImport { answer, .. }) => {
-                let _ = answer.send(Err(dyad_control::Reply::refused("broken", sentence.clone())));
+                let _ = answer.send(Err(Reply::refused("broken", sentence.clone())));
             }
             _ => {}
         }
