@@ -10,10 +10,14 @@ use dyad_control::Reply;
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Size of volume 0 in bytes: two slots.
 pub const DOCUMENT_BYTES: u64 = 2 * SLOT as u64;
+
+/// A change that waited longer than this is not begun: whoever asked may have given up.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the task can be asked.
 pub enum Order {
@@ -23,6 +27,8 @@ pub enum Order {
         change: Change,
         /// [`Reply::Done`] or a refusal.
         answer: oneshot::Sender<Reply>,
+        /// When it was asked for.
+        asked: Instant,
     },
     /// Membership or the peer's word says that volume 0 may have changed.
     Reload {
@@ -65,7 +71,11 @@ impl Keeper {
                     self.reload().await;
                     self.inbox.send(Event::Call(Box::new(|owner| owner.document_asked())));
                 }
-                Order::Change { change, answer } => {
+                Order::Change { answer, asked, .. } if asked.elapsed() > PATIENCE => {
+                    let text = "The pair could not make this change in time and did not make it; ask again.";
+                    let _ = answer.send(Reply::refused("too-late", text));
+                }
+                Order::Change { change, answer, .. } => {
                     let reply = match self.change(&change).await {
                         Ok(()) => Reply::Done,
                         Err(reply) => reply,

@@ -43,6 +43,11 @@ pub fn start(vms: Option<PathBuf>, report: impl Fn(Done) + Send + 'static) -> Se
 }
 
 fn run(vms: Option<&Path>, orders: &Receiver<Order>, report: &dyn Fn(Done)) {
+    if let Some(vms) = vms
+        && !populated(Some(vms))
+    {
+        thaw_empty(vms);
+    }
     while let Ok(order) = orders.recv() {
         let (file, value, watch, want, done) = match order {
             Order::Freeze => ("cgroup.freeze", "1", "cgroup.events", "frozen 1", Done::Frozen),
@@ -51,9 +56,17 @@ fn run(vms: Option<&Path>, orders: &Receiver<Order>, report: &dyn Fn(Done)) {
         };
         if let Some(vms) = vms {
             obey(vms, file, value, watch, want);
+            if order == Order::Kill {
+                thaw_empty(vms);
+            }
         }
         report(done);
     }
+}
+
+/// A group that was frozen before it was killed stays frozen, and would freeze whatever is started in it later.
+fn thaw_empty(vms: &Path) {
+    obey(vms, "cgroup.freeze", "0", "cgroup.events", "frozen 0");
 }
 
 /// Writes until the kernel confirms. It must not give up: while this is unconfirmed the watchdog goes hungry and the
@@ -125,6 +138,8 @@ mod tests {
         orders.send(Order::Kill).unwrap();
         assert_eq!(wait(), Done::Killed);
         assert!(!child.wait().unwrap().success());
+        let events = fs::read_to_string(group.join("cgroup.events")).unwrap();
+        assert!(events.contains("frozen 0"), "a VM started after the kill would stand still: {events}");
         orders.send(Order::Thaw).unwrap();
         assert_eq!(wait(), Done::Thawed);
         fs::remove_dir(&group).unwrap();

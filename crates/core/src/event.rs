@@ -1,7 +1,6 @@
 //! Everything that can happen to the owner of the core's state, as one closed list.
 
 use crate::conductor::News;
-use crate::enforcer;
 use crate::guests::{Answer, VolumeBackend};
 use crate::peer::FromPeer;
 use crate::store::StoreDone;
@@ -55,8 +54,6 @@ pub enum Event {
     Peer(FromPeer),
     /// From the conductor: membership, leases, fences.
     Quorum(News),
-    /// The VMs have been stopped or let go on.
-    Enforced(enforcer::Done),
     /// A background task wants something done by the owner.
     Call(Box<dyn FnOnce(&mut crate::owner::Owner) + Send>),
     /// Time to end.

@@ -9,7 +9,7 @@ use dyad_core::identity::Identity;
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
 use dyad_core::watchdog::Watchdog;
-use dyad_core::{control_server, erase, links, selftest};
+use dyad_core::{control_server, erase, links};
 use dyad_link::tls;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +18,12 @@ use tokio::sync::watch;
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // A node that lost one of its threads looks alive and does nothing. As a whole it is restarted or fenced.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(101);
+    }));
     let options = Options::parse();
     std::fs::create_dir_all(&options.state).with_context(|| format!("{} cannot be made", options.state.display()))?;
     std::fs::create_dir_all(&options.run).with_context(|| format!("{} cannot be made", options.run.display()))?;
@@ -29,7 +35,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let watchdog = Watchdog::open(&options, &selftest::proof_path(&options.state)).context("the watchdog")?;
+    let watchdog = Watchdog::open(&options).context("the watchdog")?;
     let facts = watchdog.as_ref().map_or(WatchdogStatus::Absent, |(_, facts)| facts.status());
     let (sender, events) = channel();
     let inbox = Inbox(sender);
@@ -62,7 +68,7 @@ fn main() -> anyhow::Result<()> {
             return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e.into());
         }
     };
-    let (identity, watchdog) = match identity {
+    let (identity, mut watchdog) = match identity {
         Some(identity) => (identity, watchdog),
         None => {
             let (device, known) = watchdog.unzip();
@@ -91,16 +97,17 @@ fn main() -> anyhow::Result<()> {
         tls,
         inbox,
         status: status.clone(),
-        watchdog,
+        watchdog: &mut watchdog,
         runtime: runtime.handle().clone(),
     };
     match node::run(start, &events) {
         Ok(()) => Ok(()),
-        Err(e) => broken(&status, &facts, &events, (&state, vms.as_deref()), None, &e),
+        Err(e) => broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e),
     }
 }
 
-/// Says what is wrong for as long as the process lives. No VM runs: init feeds the watchdog only while none does.
+/// Says what is wrong for as long as the process lives. A watchdog that is given here is fed by nobody else; VMs
+/// that outlived an earlier core are for it to end.
 fn broken(
     status: &watch::Sender<dyad_control::Status>,
     facts: &WatchdogStatus,
@@ -138,7 +145,9 @@ fn broken(
             }
             _ => {}
         }
-        if let Some(watchdog) = &mut watchdog {
+        if let Some(watchdog) = &mut watchdog
+            && !dyad_core::enforcer::populated(vms)
+        {
             watchdog.feed();
         }
     }

@@ -26,7 +26,7 @@ use std::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
 /// Everything a node starts with.
-pub struct Start {
+pub struct Start<'a> {
     /// The command line.
     pub options: Options,
     /// Who this node is.
@@ -37,8 +37,8 @@ pub struct Start {
     pub inbox: Inbox,
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
-    /// The watchdog, if there is one.
-    pub watchdog: Option<(Watchdog, Facts)>,
+    /// The watchdog, if there is one. Still there afterwards if nothing else feeds it.
+    pub watchdog: &'a mut Option<(Watchdog, Facts)>,
     /// The runtime for sockets.
     pub runtime: tokio::runtime::Handle,
     /// Names of the interfaces that are peer links.
@@ -48,7 +48,7 @@ pub struct Start {
 }
 
 /// Opens everything and runs the owner until it is told to stop.
-pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
+pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let Start { options, identity, tls, inbox, status, watchdog, runtime, links, places } = start;
     let _in_runtime = runtime.enter();
     let mut timeline = Timeline::new(Some(identity.me));
@@ -86,11 +86,18 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
     // Before the conductor asks for the first time.
     contacts.use_witness(&identity);
     contacts.add_peer_to_witness(&identity);
-    let reporter = inbox.clone();
-    let enforcer = enforcer::start(options.vms(), move |done| reporter.send(Event::Enforced(done)));
+    // Straight to the conductor: the owner may be busy opening the pool while VMs stand still.
+    let reporter = handle.clone();
+    let enforcer = enforcer::start(options.vms(), move |done| {
+        reporter.tell(match done {
+            enforcer::Done::Frozen => dyad_quorum::Event::VmsFrozen,
+            enforcer::Done::Thawed => dyad_quorum::Event::VmsThawed,
+            enforcer::Done::Killed => dyad_quorum::Event::VmsKilled,
+        });
+    });
     // From here on the watchdog is hungry every few seconds, so the conductor starts at once. Opening the pool may take
     // longer than that; the owner's queue keeps what the conductor has to say until then.
-    let (watchdog, facts) = prove(&options, watchdog, &mut timeline);
+    let (watchdog, facts) = prove(&options, watchdog.take(), &mut timeline);
     let setup = Setup {
         me: identity.me,
         pair: identity.pair_number(),
@@ -122,7 +129,11 @@ pub fn run(start: Start, events: &Receiver<Event>) -> anyhow::Result<()> {
 
     let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
     let opened = disks::open(&parts, &indexes).and_then(|disks| Ok(Pool::open(disks, &open)?));
-    let (pool, report) = opened.inspect_err(|_| handle.tell(dyad_quorum::Event::Unwell))?;
+    let (pool, report) = opened.inspect_err(|_| {
+        // The other node has everything this one has: it goes on alone.
+        handle.tell(dyad_quorum::Event::Unwell);
+        handle.tell(dyad_quorum::Event::Goodbye);
+    })?;
     timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
     let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
@@ -160,7 +171,7 @@ fn prove(
     timeline: &mut Timeline,
 ) -> (Option<Watchdog>, Option<Facts>) {
     let Some((watchdog, mut facts)) = watchdog else { return (None, None) };
-    facts.proven = selftest::proof_path(&options.state).exists();
+    facts.proven = selftest::is_proven(&options.state, &facts.identity);
     match crate::init::watchdog_period(&options.run, selftest::PERIOD_S) {
         Ok(granted) if granted == selftest::PERIOD_S => facts.timeout_s = granted,
         Ok(granted) => {

@@ -13,18 +13,31 @@ use std::time::{Duration, Instant};
 pub const PERIOD_S: u64 = 3;
 /// The reset must come within k = 1 periods and this much, in milliseconds, for ticks and the write itself.
 const SLACK_MS: u64 = 500;
+/// A reset that comes sooner was not the watchdog's, in milliseconds: somebody pulled a plug. The last food may be a
+/// quarter of a second old when the test begins, and devices count whole seconds.
+const SOONEST_MS: u64 = PERIOD_S * 1000 - 1250;
+/// The kernel's own watchdog stops with the kernel, which is what a watchdog is for.
+const SOFTWARE: &str = "Software Watchdog";
 /// A watchdog that has done nothing for this long never will.
 const GIVE_UP: Duration = Duration::from_secs(4 * PERIOD_S);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     boot: String,
+    /// The device.
+    watchdog: String,
     unfed_ms: u64,
 }
 
 /// Where the proof is kept.
-pub fn proof_path(state: &Path) -> PathBuf {
+fn proof_path(state: &Path) -> PathBuf {
     state.join("watchdog-proof.json")
+}
+
+/// Whether this very watchdog has been seen to reset this node.
+pub fn is_proven(state: &Path, watchdog: &str) -> bool {
+    let note = std::fs::read(proof_path(state)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+    note.is_some_and(|note| note.watchdog == watchdog)
 }
 
 fn test_path(state: &Path) -> PathBuf {
@@ -37,8 +50,11 @@ pub fn conclude(state: &Path) -> Option<String> {
     let note: Option<Note> = serde_json::from_slice(&text).ok();
     let verdict = match note {
         Some(note) if note.boot == boot() => "The watchdog test was interrupted.".to_owned(),
+        Some(note) if note.unfed_ms < SOONEST_MS => {
+            format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
+        }
         Some(note) if note.unfed_ms <= PERIOD_S * 1000 + SLACK_MS => match files::replace(&proof_path(state), &text) {
-            Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms.max(100)),
+            Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms),
             Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
         },
         Some(note) => {
@@ -51,14 +67,17 @@ pub fn conclude(state: &Path) -> Option<String> {
 }
 
 /// Stops feeding and waits for the reset. Returns only when none came. Nothing may run on this node.
-pub fn run(state: &Path, run: &Path) -> Result<(), String> {
+pub fn run(state: &Path, run: &Path, watchdog: &str) -> Result<(), String> {
+    if watchdog == SOFTWARE {
+        return Err("This node has only the kernel's software watchdog, which a hanging kernel does not fear.".into());
+    }
     let granted = init::watchdog_period(run, PERIOD_S)?;
     if granted != PERIOD_S {
         return Err(format!("The watchdog knows periods of {granted} s, not of {PERIOD_S} s; it is not relied upon."));
     }
     let since = Instant::now();
     while since.elapsed() < GIVE_UP {
-        let note = Note { boot: boot(), unfed_ms: since.elapsed().as_millis() as u64 };
+        let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms: since.elapsed().as_millis() as u64 };
         let bytes = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
         files::replace(&test_path(state), &bytes)
             .map_err(|e| format!("The state partition cannot be written: {e}."))?;
@@ -77,7 +96,7 @@ mod tests {
     use super::*;
 
     fn leave(dir: &Path, boot: &str, unfed_ms: u64) {
-        let note = Note { boot: boot.into(), unfed_ms };
+        let note = Note { boot: boot.into(), watchdog: "i6300".into(), unfed_ms };
         std::fs::write(test_path(dir), serde_json::to_vec(&note).unwrap()).unwrap();
     }
 
@@ -90,8 +109,12 @@ mod tests {
         leave(dir.path(), "another", 9_000);
         assert!(conclude(dir.path()).unwrap().contains("not relied upon"));
         assert!(!proof_path(dir.path()).exists());
+        leave(dir.path(), "another", 200);
+        assert!(conclude(dir.path()).unwrap().contains("too soon"));
+        assert!(!proof_path(dir.path()).exists());
         leave(dir.path(), "another", 2_900);
         assert!(conclude(dir.path()).unwrap().contains("2900 ms"));
-        assert!(proof_path(dir.path()).exists() && !test_path(dir.path()).exists());
+        assert!(!test_path(dir.path()).exists());
+        assert!(is_proven(dir.path(), "i6300") && !is_proven(dir.path(), "another device"));
     }
 }

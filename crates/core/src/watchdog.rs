@@ -4,6 +4,7 @@
 //! restart of the core does not disarm it.
 
 use crate::options::Options;
+use crate::selftest;
 use dyad_control::WatchdogStatus;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs::{self, File};
@@ -17,7 +18,8 @@ pub struct Watchdog(File);
 /// What is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    identity: String,
+    /// What its driver calls it.
+    pub identity: String,
     /// Seconds without food until it resets the node.
     pub timeout_s: u64,
     /// It has been seen to reset this node.
@@ -33,9 +35,7 @@ impl Facts {
 
 impl Watchdog {
     /// Takes the descriptor that init handed over, or opens the device given. `None` without either.
-    ///
-    /// `proof` is the note that exists once the watchdog has been seen to reset this node.
-    pub fn open(options: &Options, proof: &Path) -> std::io::Result<Option<(Self, Facts)>> {
+    pub fn open(options: &Options) -> std::io::Result<Option<(Self, Facts)>> {
         let device = match (std::env::var("DYAD_WATCHDOG_FD").ok().and_then(|fd| fd.parse().ok()), &options.watchdog) {
             (Some(fd), _) => {
                 // A second open() of a watchdog is refused, so the inherited descriptor itself is duplicated.
@@ -47,11 +47,12 @@ impl Watchdog {
         };
         let sys = Path::new("/sys/class/watchdog/watchdog0");
         let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
+        // The device that init took, which need not be the first one.
+        let identity = std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity"));
         let facts = Facts {
-            // The device that init took, which need not be the first one.
-            identity: std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity")),
+            proven: selftest::is_proven(&options.state, &identity),
+            identity,
             timeout_s: read("timeout").parse().unwrap_or(0),
-            proven: proof.exists(),
         };
         Ok(Some((Self(device), facts)))
     }

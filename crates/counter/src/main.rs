@@ -7,6 +7,7 @@
 //! | `life H` | this boot of the guest; H is random |
 //! | `fault …` | a slot does not hold what a flushed write put there: data was lost |
 //! | `resume N` | N is the newest counter found on the disk |
+//! | `tick N` | the guest executes, whatever its disk does; N grows by one about every 250 ms |
 //! | `ack N MS` | counter N is flushed; writing and flushing it took MS milliseconds |
 //! | `pause_ms M` | M is the longest such time of this boot; printed when it grows |
 //! | `io_error …` | the disk returned an error, which a guest of the pair must never see |
@@ -23,6 +24,8 @@ use rustix::mount::{MountFlags, mount};
 
 /// Between two writes: fast enough to see a pause, slow enough for a guest inside an emulated node.
 const REST: Duration = Duration::from_millis(40);
+/// Between two ticks.
+const TICK: Duration = Duration::from_millis(250);
 /// The disk may appear a moment after its driver.
 const DISK_DEADLINE: Duration = Duration::from_secs(30);
 /// Modules in the order they need each other; the image builder puts them below `/modules`.
@@ -64,6 +67,16 @@ fn say(line: &mut File, text: &str) {
     let _ = line.write_all(format!("{text}\r\n").as_bytes());
 }
 
+/// Shows that the guest executes even while its disk keeps it waiting: a second runner would be seen by this alone.
+fn tick(mut line: File) {
+    thread::spawn(move || {
+        for number in 1_u64.. {
+            say(&mut line, &format!("tick {number}"));
+            thread::sleep(TICK);
+        }
+    });
+}
+
 fn count(line: &mut File) -> io::Result<()> {
     load_modules(line)?;
     let disk = open_disk()?;
@@ -71,6 +84,7 @@ fn count(line: &mut File) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     let life = u64::from_le_bytes(seed);
     say(line, &format!("life {life:016x}"));
+    tick(line.try_clone()?);
 
     let found = survey(&read_ring(&disk)?);
     for fault in &found.faults {

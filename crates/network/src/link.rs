@@ -6,6 +6,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// An address on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl Address {
 #[derive(Debug, Clone)]
 pub struct Links {
     handle: Handle,
+    /// The kernel gives one list at a time per socket and refuses the second with EBUSY.
+    listing: Arc<Mutex<()>>,
 }
 
 impl Links {
@@ -42,7 +46,7 @@ impl Links {
     pub fn open() -> Result<Self, NetworkError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetworkError::Closed)?;
         tokio::spawn(connection);
-        Ok(Self { handle })
+        Ok(Self { handle, listing: Arc::default() })
     }
 
     /// Sets a port up. The kernel then gives it an IPv6 link-local address.
@@ -94,8 +98,10 @@ impl Links {
 
     async fn messages(&self) -> Result<Vec<(AddressMessage, Address)>, NetworkError> {
         let names = self.names().await?;
+        let one_at_a_time = self.listing.lock().await;
         let messages: Vec<_> =
             self.handle.address().get().execute().try_collect().await.map_err(NetworkError::Unlisted)?;
+        drop(one_at_a_time);
         let read = |message: AddressMessage| {
             let port = names.iter().find(|(index, _)| *index == message.header.index)?.1.clone();
             // On point-to-point links `Address` is the other end.
@@ -114,6 +120,7 @@ impl Links {
     }
 
     async fn names(&self) -> Result<Vec<(u32, String)>, NetworkError> {
+        let _one_at_a_time = self.listing.lock().await;
         let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(NetworkError::Unlisted)?;
         let name = |attribute: &LinkAttribute| match attribute {
             LinkAttribute::IfName(name) => Some(name.clone()),

@@ -36,6 +36,8 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     pair.say(&format!("{:.2} s: {}", after(chosen).as_secs_f64(), epoch.text));
     let (_, fenced) = chronicle.wait("fence-over", cut, BOOT_DEADLINE)?;
     pair.say(&format!("fence over after {:.2} s", after(fenced).as_secs_f64()));
+    let (_, permitted) = chronicle.wait("vm-permitted", cut, BOOT_DEADLINE)?;
+    pair.say(&format!("{FIRST} may run on node B after {:.2} s", after(permitted).as_secs_f64()));
     let started = wait_vm_state(&survivor, FIRST, "running", GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} started on node B after {:.2} s", after(started).as_secs_f64()));
     let (alive, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;

@@ -66,6 +66,8 @@ impl Owner {
                 self.trouble = Some(format!("The pool of this node refused a request: {error}."));
                 self.parts.timeline.note("unwell", format!("The pool of this node refused a request: {error}."));
                 self.parts.conductor.tell(quorum::Event::Unwell);
+                // What was refused stays unanswered here; the other node, which has all the rest, takes over if it can.
+                self.parts.conductor.tell(quorum::Event::Goodbye);
             }
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };
@@ -107,6 +109,8 @@ impl Owner {
             }
             FromPeer::Down { session, reason } => {
                 self.connected = false;
+                // One whose messages are not understood is still open on our side.
+                self.parts.peer.disconnect();
                 self.parts.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
                 self.mirror(dyad_mirror::Event::PeerDown { session });
                 for (_, answer) in self.forwarded.drain() {

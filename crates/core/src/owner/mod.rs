@@ -43,8 +43,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 /// The mirror wants to hear of time at least this often.
 const TICK: Duration = Duration::from_millis(100);
-/// A read of the document that takes longer is ordered again: it may wait for a right that never comes.
-const REREAD: Duration = Duration::from_secs(1);
+/// Pause before the document is read again that could not be read.
+const REREAD: Duration = Duration::from_millis(200);
 /// Most events handled between two rounds of [`Owner::settle`]: keeps the status fresh under load.
 const BATCH: usize = 256;
 
@@ -87,14 +87,16 @@ pub struct Parts {
 }
 
 /// One stay in the in-sync set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tenure {
     /// Counts the stays.
     number: u64,
     /// In which one the document was read.
     read_in: Option<u64>,
-    /// When reading was ordered, while it is not done.
-    asked_at: Option<Instant>,
+    /// A read is ordered and not done.
+    asking: bool,
+    /// When the last read was done.
+    asked_at: Instant,
 }
 
 /// The owner.
@@ -147,7 +149,7 @@ impl Owner {
             readmission: Readmission::default(),
             connected: false,
             document: None,
-            tenure: Tenure::default(),
+            tenure: Tenure { number: 0, read_in: None, asking: false, asked_at: Instant::now() },
             requests: HashMap::new(),
             next_request: 1,
             writers: BTreeMap::new(),
@@ -219,7 +221,6 @@ impl Owner {
             Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
             Event::Peer(from) => self.peer_says(from),
             Event::Quorum(news) => self.news(news),
-            Event::Enforced(done) => self.enforced(done),
             Event::Call(call) => call(self),
             Event::Stop => self.stopping = true,
         }
@@ -264,12 +265,13 @@ impl Owner {
 
     /// The document's task has done what the last order to read asked for, with or without success.
     pub fn document_asked(&mut self) {
-        self.tenure.asked_at = None;
+        self.tenure.asking = false;
+        self.tenure.asked_at = Instant::now();
     }
 
-    /// A member that could not read the document yet asks again.
+    /// A member that could not read the document yet asks again, one question at a time and not in haste.
     fn read_document_anew(&mut self) {
-        let due = self.tenure.asked_at.is_none_or(|at| at.elapsed() > REREAD);
+        let due = !self.tenure.asking && self.tenure.asked_at.elapsed() > REREAD;
         if due && self.config.exists() && self.config.members.has(self.me) && self.rules().is_none() {
             self.reload_document();
         }

@@ -82,7 +82,7 @@ impl Owner {
     pub(super) fn change(&mut self, change: Change) -> oneshot::Receiver<Reply> {
         let (answer, reply) = oneshot::channel();
         if self.leads() {
-            let _ = self.parts.documents.send(Order::Change { change, answer });
+            let _ = self.parts.documents.send(Order::Change { change, answer, asked: std::time::Instant::now() });
         } else if self.connected {
             let id = self.next_request;
             self.next_request += 1;
@@ -98,10 +98,11 @@ impl Owner {
 
     /// Lets the watchdog go hungry until it resets this node, which nothing may notice.
     fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
-        if self.parts.watchdog.as_ref().is_none_or(|facts| facts.proven) {
+        let unproven = self.parts.watchdog.as_ref().filter(|facts| !facts.proven);
+        let Some(watchdog) = unproven.map(|facts| facts.identity.clone()) else {
             let _ = answer.send(Reply::Done);
             return;
-        }
+        };
         if self.vms_known {
             let text = "VMs run on this node: stop them before its watchdog is proven.";
             let _ = answer.send(Reply::refused("vm-running", text));
@@ -112,7 +113,7 @@ impl Owner {
         self.parts.conductor.send(Input::Starve(true));
         let (state, run, inbox) = (self.parts.state.clone(), self.parts.run.clone(), self.parts.inbox.clone());
         let prove = move || {
-            let Err(sentence) = selftest::run(&state, &run) else { return };
+            let Err(sentence) = selftest::run(&state, &run, &watchdog) else { return };
             inbox.send(Event::Call(Box::new(move |owner| {
                 owner.parts.conductor.send(Input::Starve(false));
                 owner.parts.timeline.note("watchdog", sentence);

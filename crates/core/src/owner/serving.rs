@@ -7,14 +7,12 @@ use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Handle, Server};
 use dyad_control::Reply;
 use dyad_desired::Document;
+use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::{VolumeId, Writer};
 use dyad_quorum as quorum;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-
-/// Queues offered to a guest; it takes as many as it has CPUs.
-const QUEUES: u16 = 4;
 
 /// A volume with a device server.
 pub struct Served {
@@ -80,7 +78,7 @@ impl Owner {
             }
             let socket = self.parts.run.join("vhost").join(format!("{id}.sock"));
             let backend = Arc::new(VolumeBackend::new(self.parts.inbox.clone(), id, size));
-            let config = Config { queues: QUEUES, ..Config::new(format!("dyad-{id}")) };
+            let config = Config { queues: DISK_QUEUES, ..Config::new(format!("dyad-{id}")) };
             match Server::start(&socket, backend, config) {
                 Ok(server) => {
                     self.servers.insert(id, Served { socket, _server: server });
@@ -111,6 +109,9 @@ impl Owner {
         if vms != self.vms_known {
             self.vms_known = vms;
             self.parts.conductor.tell(quorum::Event::VmsRunning(vms));
+        }
+        for vm in permits.difference(&self.permits) {
+            self.parts.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
         }
         self.permits = permits;
         self.rehome();

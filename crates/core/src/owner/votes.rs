@@ -3,7 +3,6 @@
 use super::Owner;
 use crate::conductor::News;
 use crate::documents::Order;
-use crate::enforcer;
 use crate::event::Event;
 use dyad_control::Reply;
 use dyad_desired::Change;
@@ -106,7 +105,7 @@ impl Owner {
     /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
     pub(super) fn reload_document(&mut self) {
         self.settle_writers();
-        self.tenure.asked_at = Some(std::time::Instant::now());
+        self.tenure.asking = true;
         let _ = self.parts.documents.send(Order::Reload { lead: self.leads(), tenure: self.tenure.number });
     }
 
@@ -127,15 +126,6 @@ impl Owner {
                 inbox.send(Event::Call(Box::new(|owner| owner.rehoming = false)));
             });
         }
-    }
-
-    pub(super) fn enforced(&mut self, done: enforcer::Done) {
-        let event = match done {
-            enforcer::Done::Frozen => quorum::Event::VmsFrozen,
-            enforcer::Done::Thawed => quorum::Event::VmsThawed,
-            enforcer::Done::Killed => quorum::Event::VmsKilled,
-        };
-        self.parts.conductor.tell(event);
     }
 }
 
