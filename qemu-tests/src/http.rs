@@ -77,6 +77,15 @@ impl Client {
         })
     }
 
+    /// Reads `/api/v1/{path}` of a node that may still be booting. QEMU takes the connection at once and knocks at the node
+    /// ever more rarely, so that a new question is sooner answered than an old one.
+    ///
+    /// # Errors
+    /// No answer within `patience`, or a [`Refusal`].
+    pub fn knock(&self, path: &str, patience: Duration) -> Result<Value> {
+        self.exchange(path, || within(self.agent.get(self.url(path)), patience).call())
+    }
+
     /// Reads the metrics in Prometheus text form.
     ///
     /// # Errors

@@ -139,6 +139,21 @@ impl Pair {
         Status::in_detail(self.client_of(name))
     }
 
+    /// Writes down what both nodes remember since they booted, as far as they answer.
+    pub fn record_timelines(&self) {
+        for name in [Name::A, Name::B] {
+            let Ok(timeline) = self.client_of(name).get("timeline?since=0") else { continue };
+            let events = timeline["events"].as_array().cloned().unwrap_or_default();
+            let line = |event: &serde_json::Value| {
+                let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+                format!("{:>9} ms {:16} {}\n", event["boot_ms"], text("kind"), text("text"))
+            };
+            let lines: String = events.iter().map(line).collect();
+            // A record that cannot be written must not stop what is recorded.
+            let _ = fs::write(self.records.join(format!("timeline-{}.log", name.letter())), lines);
+        }
+    }
+
     /// The guest of this name.
     ///
     /// # Errors

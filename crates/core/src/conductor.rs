@@ -20,6 +20,9 @@ use tokio::sync::mpsc::UnboundedSender;
 /// The watchdog is fed at least this often while it may be.
 const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 
+/// A thread that keeps time and is late by this much is worth a line in the timeline: the peer loses patience soon.
+const LATE: Duration = Duration::from_millis(200);
+
 /// How often interfaces that came or went are looked for.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,14 @@ pub enum News {
     Note(u64, Note),
     /// A planned leave is complete.
     GoodbyeDone,
+    /// This thread, and so the heartbeats, stood still for longer than it may: in milliseconds, waiting for the
+    /// processor beyond the time it asked for, and in its own work.
+    Late {
+        /// Waiting.
+        waited_ms: u64,
+        /// Working.
+        worked_ms: u64,
+    },
     /// Where this node stands; told at each change.
     Standpoint(Standpoint),
 }
@@ -61,6 +72,8 @@ pub struct Standpoint {
     pub paths_up: Vec<bool>,
     /// By path: where the peer was last heard.
     pub peer_addresses: Vec<Option<SocketAddr>>,
+    /// The peer's watchdog is proven.
+    pub peer_watchdog: bool,
     /// The witness.
     pub witness: WitnessHealth,
 }
@@ -73,6 +86,7 @@ impl Default for Standpoint {
             peer_alive: false,
             paths_up: Vec::new(),
             peer_addresses: Vec::new(),
+            peer_watchdog: false,
             witness: WitnessHealth::Silent { since: None },
         }
     }
@@ -193,7 +207,9 @@ struct State {
 impl State {
     fn run(mut self, inputs: &Receiver<Input>) {
         let mut refreshed = Instant::now();
+        let mut overslept = Duration::ZERO;
         loop {
+            let woke = Instant::now();
             loop {
                 match inputs.try_recv() {
                     Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return,
@@ -217,15 +233,23 @@ impl State {
                 self.parts.beacon.refresh();
             }
             self.show();
-            self.listen();
+            let worked = woke.elapsed();
+            if overslept + worked > LATE {
+                let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
+                self.parts.owner.send(Event::Quorum(News::Late { waited_ms, worked_ms }));
+            }
+            overslept = self.listen();
         }
     }
 
-    /// Waits for a datagram, an input or the time of the next deed.
-    fn listen(&mut self) {
+    /// Waits for a datagram, an input or the time of the next deed; returns by how much longer than asked for.
+    fn listen(&mut self) -> Duration {
+        let begin = Instant::now();
         let sleep = self.parts.quorum.next_wakeup().saturating_sub(clock::now());
         let sleep = Duration::from_nanos(sleep).min(LONGEST_SLEEP);
-        let heard = match self.parts.beacon.receive(sleep) {
+        let wake = self.parts.beacon.receive(sleep);
+        let overslept = begin.elapsed().saturating_sub(sleep);
+        let heard = match wake {
             // One that is not understood is authenticated all the same, so it comes from a peer of another version:
             // silence is how that looks from here.
             Ok(Wake::Datagram(received)) => {
@@ -241,6 +265,7 @@ impl State {
         if let Some((path, datagram)) = heard {
             self.handle(dyad_quorum::Event::Peer { path, datagram });
         }
+        overslept
     }
 
     fn handle(&mut self, event: dyad_quorum::Event) {
@@ -296,6 +321,7 @@ impl State {
             peer_alive,
             paths_up: (0..self.parts.paths).map(|path| peer_alive && !down.contains(&Alarm::PathDown(path))).collect(),
             peer_addresses: (0..self.parts.paths).map(|path| self.parts.beacon.peer_address(path)).collect(),
+            peer_watchdog: quorum.peer_watchdog(),
             witness: self.health,
         };
         if self.shown.as_ref() != Some(&standpoint) {

@@ -30,6 +30,13 @@ pub enum Order {
         /// When it was asked for.
         asked: Instant,
     },
+    /// Answer when everything ordered before is done and the owner has heard of it.
+    Answer {
+        /// Who waits.
+        answer: oneshot::Sender<Reply>,
+        /// For what.
+        reply: Reply,
+    },
     /// Membership or the peer's word says that volume 0 may have changed.
     Reload {
         /// This node writes volume 0 now.
@@ -70,6 +77,9 @@ impl Keeper {
                     (self.lead, self.tenure) = (lead, tenure);
                     self.reload().await;
                     self.inbox.send(Event::Call(Box::new(|owner| owner.document_asked())));
+                }
+                Order::Answer { answer, reply } => {
+                    self.inbox.send(Event::Call(Box::new(move |_| drop(answer.send(reply)))));
                 }
                 Order::Change { answer, asked, .. } if asked.elapsed() > PATIENCE => {
                     let text = "The pair could not make this change in time and did not make it; ask again.";

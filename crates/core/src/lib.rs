@@ -33,6 +33,7 @@ pub mod node;
 pub mod options;
 pub mod owner;
 pub mod peer;
+pub mod peer_proof;
 pub mod register;
 pub mod selftest;
 pub mod setup;

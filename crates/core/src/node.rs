@@ -13,7 +13,7 @@ use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog::{Facts, Watchdog};
 use crate::witness::WitnessHandle;
-use crate::{clock, documents, enforcer, selftest};
+use crate::{clock, documents, enforcer, peer_proof, selftest};
 use anyhow::{Context, bail};
 use dyad_control::Status;
 use dyad_link::beacon::{self, Beacon, PathConfig};
@@ -105,8 +105,8 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         paths: path_count.max(1),
         timing: Timing::standard(),
         watchdog: facts.as_ref().is_some_and(|facts| facts.proven),
-        // Until the peer says otherwise in its heartbeats: the careful guess.
-        peer_watchdog: false,
+        // Until the peer says otherwise in its heartbeats.
+        peer_watchdog: peer_proof::load(&options.state, config.incarnations[identity.me.peer().index()]),
     };
     // The first thing the machine hears: VMs may have outlived an earlier run of this daemon.
     handle.tell(dyad_quorum::Event::VmsRunning(enforcer::populated(options.vms().as_deref())));

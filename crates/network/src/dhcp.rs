@@ -54,12 +54,32 @@ pub(crate) struct Dhcp {
 }
 
 impl Client {
-    /// Starts a client on `port`, which is up, and keeps it running.
-    pub fn start(&self, links: &Links, port: &str) -> Result<Dhcp, NetworkError> {
-        let first =
-            self.spawn(port, Manner::Quick).map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(self.clone(), links.clone(), port.to_owned(), first, stopped));
+    /// Starts a client on `port`, which is up, and keeps it running. With a delay it starts later: starting takes the
+    /// processor seconds on a slow one, which the ports that are asked first can use better.
+    pub fn start(&self, links: &Links, port: &str, delay: Duration) -> Result<Dhcp, NetworkError> {
+        let first = match delay.is_zero() {
+            true => Some(self.spawn(port, Manner::Quick)),
+            false => None,
+        };
+        let first = first.transpose().map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
+        let (stop, mut stopped) = oneshot::channel();
+        let (client, links, name) = (self.clone(), links.clone(), port.to_owned());
+        let task = tokio::spawn(async move {
+            let child = match first {
+                Some(child) => child,
+                None => {
+                    tokio::select! {
+                        () = sleep(delay) => {}
+                        _ = &mut stopped => return,
+                    }
+                    match client.spawn(&name, Manner::Quick) {
+                        Ok(child) => child,
+                        Err(error) => return tracing::error!(port = %name, %error, "the DHCP client does not start"),
+                    }
+                }
+            };
+            keep(client, links, name, child, stopped).await;
+        });
         Ok(Dhcp { port: port.into(), stop: Some(stop), task })
     }
 

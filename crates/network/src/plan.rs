@@ -5,7 +5,11 @@ use crate::{Links, NetworkError, Port, Ports};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::sync::Mutex;
+
+/// Before setup each further port begins to ask this much later than the one before it.
+const STAGGER: Duration = Duration::from_secs(3);
 
 /// What was answered at setup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,10 +107,10 @@ impl Network {
     }
 
     async fn ask_on_all(&self, clients: &mut Vec<Dhcp>) -> Result<(), NetworkError> {
-        for port in self.ports.list() {
+        for (place, port) in (0_u32..).zip(self.ports.list()) {
             self.links.up(&port.name).await?;
             if !clients.iter().any(|client| client.port() == port.name) {
-                clients.push(self.client.start(&self.links, &port.name)?);
+                clients.push(self.client.start(&self.links, &port.name, STAGGER * place)?);
             }
         }
         Ok(())
@@ -146,7 +150,7 @@ impl Network {
         match &plan.fixed {
             Some(fixed) => self.fix(&plan.management, fixed).await,
             None if clients.is_empty() => {
-                clients.push(self.client.start(&self.links, &plan.management)?);
+                clients.push(self.client.start(&self.links, &plan.management, Duration::ZERO)?);
                 Ok(())
             }
             None => Ok(()),

@@ -44,6 +44,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let real = !options.no_network;
     let (node, mut ended) = NodeHandle::start(options.clone(), network, vms);
 
+    // Addresses take seconds to come, the rest of the start does not wait for them.
+    tokio::spawn(keep_network(node.clone()));
     let tls = certificate::server_config(&options.state)?;
     let listener =
         TcpListener::bind(options.listen).await.with_context(|| format!("{} cannot be listened on", options.listen))?;
@@ -53,7 +55,6 @@ async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(server::serve_tls(listener, tls, site.clone()));
     tokio::spawn(server::serve_local(local, site));
 
-    tokio::spawn(keep_network(node.clone()));
     let seeded = node.clone();
     tokio::spawn(async move {
         if let Err(problem) = seed::carry_out(seeded, real).await {

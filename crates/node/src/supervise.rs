@@ -1,6 +1,11 @@
 //! The VMs of a real node: the supervisor's policy and runner, in a task of their own.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -9,7 +14,10 @@ use dyad_supervisor::{
     Accelerator, Console, Phase, Runner, Settings, Step, VmSpec, accelerator,
     command::{Host, Version},
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    process::Command,
+    sync::{broadcast, mpsc},
+};
 
 use crate::{
     Options,
@@ -19,6 +27,9 @@ use crate::{
 
 /// The hidden subcommand with which a VM enters its cgroup before its first instruction.
 pub const ENTER_CGROUP: &str = "enter-cgroup";
+
+/// A node whose document is not there yet tries out its hardware after this time all the same, for its status page.
+const NOT_WANTED: Duration = Duration::from_secs(15);
 
 /// Seconds a guest gets to shut down when the node goes down and no document says otherwise.
 const GRACE_S: u32 = 60;
@@ -51,69 +62,77 @@ impl Supervisor {
     /// Finds running VMs and supervises them from now on.
     ///
     /// # Errors
-    /// QEMU is not there, or this program does not know its own path.
+    /// This program does not know its own path.
     pub fn start(options: &Options) -> anyhow::Result<Started> {
-        let version = Command::new(&options.qemu)
-            .arg("--version")
-            .output()
-            .with_context(|| format!("{} does not run: install QEMU or give --no-vms", options.qemu.display()))?;
-        let version =
-            Version::parse(&String::from_utf8_lossy(&version.stdout)).context("QEMU's version is not understood")?;
         let program = std::env::current_exe().context("this program's own path is not known")?;
-        let cgroup_root = options.cgroup.is_dir().then(|| options.cgroup.clone());
-        if cgroup_root.is_none() {
-            tracing::warn!("{} is not there: VMs run without a cgroup of their own", options.cgroup.display());
-        }
-        let settings = Settings {
-            run_dir: options.run.join("vms"),
-            state_dir: options.state.join("vms"),
-            cgroup_root,
-            launcher: vec![program.into_os_string(), ENTER_CGROUP.into()],
-            ovmf_vars: options.ovmf_vars.clone(),
-            host: Host {
-                qemu: options.qemu.clone(),
-                version,
-                // Replaced by what the trial shows, before the runner exists.
-                accelerator: Accelerator::Tcg,
-                ovmf_code: options.ovmf_code.clone(),
-            },
-        };
         let (orders, receiver) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
-        tokio::spawn(run(settings, options.run.clone(), receiver, reports));
+        let options = options.clone();
+        tokio::spawn(async move {
+            if let Err(error) = run(&options, program, receiver, reports).await {
+                tracing::error!("no VM can be supervised: {error:#}");
+            }
+        });
         Ok((Box::new(Supervisor { orders }), reported))
     }
 }
 
+fn settings(options: &Options, program: PathBuf, version: Version, accelerator: Accelerator) -> Settings {
+    let cgroup_root = options.cgroup.is_dir().then(|| options.cgroup.clone());
+    if cgroup_root.is_none() {
+        tracing::warn!("{} is not there: VMs run without a cgroup of their own", options.cgroup.display());
+    }
+    Settings {
+        run_dir: options.run.join("vms"),
+        state_dir: options.state.join("vms"),
+        cgroup_root,
+        launcher: vec![program.into_os_string(), ENTER_CGROUP.into()],
+        ovmf_vars: options.ovmf_vars.clone(),
+        host: Host { qemu: options.qemu.clone(), version, accelerator, ovmf_code: options.ovmf_code.clone() },
+    }
+}
+
+async fn version(qemu: &Path) -> anyhow::Result<Version> {
+    let output = Command::new(qemu)
+        .arg("--version")
+        .output()
+        .await
+        .with_context(|| format!("{} does not run: install QEMU or give --no-vms", qemu.display()))?;
+    Version::parse(&String::from_utf8_lossy(&output.stdout)).context("QEMU's version is not understood")
+}
+
 /// The task: tries out the accelerator, finds running VMs, then does what is planned after each event.
 async fn run(
-    mut settings: Settings,
-    dir: PathBuf,
+    options: &Options,
+    program: PathBuf,
     mut orders: mpsc::UnboundedReceiver<Order>,
     reports: mpsc::UnboundedSender<Report>,
-) {
-    let found = accelerator::decide(&settings.host.qemu, &dir, accelerator::TRIAL).await;
+) -> anyhow::Result<()> {
+    // The trial runs a VM, and a node that has just started has better things to do until somebody wants one.
+    let mut first = match tokio::time::timeout(NOT_WANTED, orders.recv()).await {
+        Ok(None) => return Ok(()),
+        Ok(order) => order,
+        Err(_) => None,
+    };
+    let version = version(&options.qemu).await?;
+    let found = accelerator::decide(&options.qemu, &options.run, accelerator::TRIAL).await;
     if let Some(warning) = found.warning() {
         tracing::warn!("{warning}");
     }
     let _ = reports.send(Report::Hardware(found == Accelerator::Kvm));
-    settings.host.accelerator = found;
-    let (mut runner, mut events) = Runner::new(settings);
-    if let Err(error) = runner.adopt() {
-        // Without knowing what runs, nothing may be started.
-        tracing::error!("the running VMs could not be found: {error}");
-        return;
-    }
+    let (mut runner, mut events) = Runner::new(settings(options, program, version, found));
+    // Without knowing what runs, nothing may be started.
+    runner.adopt().context("the running VMs could not be found")?;
     let mut task = Task { runner, wanted: None, reports, missing: BTreeMap::new() };
     let mut ending = false;
     loop {
         task.report();
         if ending && task.runner.running().is_empty() {
-            return;
+            return Ok(());
         }
         let due = task.due().filter(|_| !ending);
         tokio::select! {
-            order = orders.recv() => match order {
+            order = next(&mut first, &mut orders) => match order {
                 Some(Order::Want(wanted)) => task.wanted = Some(*wanted),
                 Some(Order::Kill(name)) => task.runner.kill(&name),
                 Some(Order::ShutDown) => {
@@ -121,7 +140,7 @@ async fn run(
                     task.shut_down();
                 }
                 // The owner is gone: this program ends, the VMs do not.
-                None => return,
+                None => return Ok(()),
             },
             Some(event) = events.recv() => tracing::info!(vm = event.vm, "{:?}", event.kind),
             () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {}
@@ -129,6 +148,14 @@ async fn run(
         if !ending {
             task.act();
         }
+    }
+}
+
+/// The order that came before the trial, then what comes.
+async fn next(first: &mut Option<Order>, orders: &mut mpsc::UnboundedReceiver<Order>) -> Option<Order> {
+    match first.take() {
+        Some(order) => Some(order),
+        None => orders.recv().await,
     }
 }
 

@@ -14,23 +14,37 @@ use crate::wait;
 
 /// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
 const GUEST_MEMORY_MIB: u64 = 128;
+/// From power-on to an answering API, emulated.
+const BOOT_LIMIT: Duration = Duration::from_secs(25);
+/// The memory of a node that is not its guests', in bytes.
+const MEMORY_LIMIT: f64 = 400e6;
 
-/// Two nodes boot through UEFI from the image and answer on their API.
+/// A node boots through UEFI from the image and answers on its API; the other one gets power then, and boots while the
+/// first one is set up, as it would for somebody who does one thing after the other.
 pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
-    for name in [Name::A, Name::B] {
-        pair.node(name).power_on()?;
+    pair.a.power_on()?;
+    let took = answers_blank(pair, Name::A)?;
+    pair.report.set_time("boot_to_api_s", took);
+    if took > BOOT_LIMIT {
+        // The speed of an emulated processor is not the product's: told, and not a failure.
+        pair.say(&format!("that is more than the {} s of an idle machine", BOOT_LIMIT.as_secs()));
     }
-    let mut slowest = Duration::ZERO;
-    for name in [Name::A, Name::B] {
-        let client = pair.node(name).client();
-        let setup = wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || client.get("setup"))?;
-        ensure!(setup["phase"] == "blank", "Node {name} is not blank: {setup}");
-        let took = pair.node(name).on_since()?.elapsed();
-        pair.say(&format!("node {name} answers at {} after {:.1} s", client.address(), took.as_secs_f64()));
-        slowest = slowest.max(took);
-    }
-    pair.report.set_time("boot_to_api_s", slowest);
-    Ok(())
+    pair.b.power_on()
+}
+
+/// Waits for a node that was never set up to answer; returns the time since it got power.
+fn answers_blank(pair: &mut Pair, name: Name) -> Result<Duration> {
+    let client = pair.node(name).client();
+    // A loaded node may need longer for an answer, so patience grows.
+    let mut patience = Duration::from_millis(800);
+    let setup = wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || {
+        patience += Duration::from_millis(20);
+        client.knock("setup", patience)
+    })?;
+    ensure!(setup["phase"] == "blank", "Node {name} is not blank: {setup}");
+    let took = pair.node(name).on_since()?.elapsed();
+    pair.say(&format!("node {name} answers at {} after {:.1} s", client.address(), took.as_secs_f64()));
+    Ok(took)
 }
 
 /// Node A through the web wizard's API, node B by joining with the pairing code, the witness by its one-time code.
@@ -42,6 +56,7 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
     pair.say("node A is set up; the witness is enrolled");
     let code = setup::pairing_code(&pair.client(Name::A))?;
     pair.say(&format!("node A shows the pairing code {code}"));
+    answers_blank(pair, Name::B)?;
     setup::join(&pair.b.client(), &code).context("Node B did not join")?;
     pair.say("node B has joined");
     pair.wait_protected(PROTECTED_DEADLINE)?;
@@ -108,6 +123,7 @@ fn measure_memory(pair: &mut Pair) -> Result<()> {
             .and_then(|value| value.trim().parse::<f64>().ok())
             .context("The metrics tell no dyad_management_rss_bytes.")?;
         pair.report.raise("management_rss_bytes", bytes as u64);
+        ensure!(bytes <= MEMORY_LIMIT, "Node {name} takes {bytes} bytes for itself; the promise is {MEMORY_LIMIT}.");
     }
     Ok(())
 }

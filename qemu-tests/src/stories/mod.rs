@@ -46,7 +46,7 @@ pub struct Story {
 pub const MAIN_JOB: [Story; 8] = [
     Story {
         name: "boot_answers_api",
-        title: "Two nodes boot from the image and answer",
+        title: "A node boots from the image and answers; the other one follows",
         play: forming::boot_answers_api,
     },
     Story {

@@ -1,6 +1,7 @@
 //! Between the mirror and the rest: carries out its actions, passes on what the peer says.
 
 use super::Owner;
+use crate::documents::Order;
 use crate::event::Event;
 use crate::peer::{FromPeer, Wire};
 use bytes::Bytes;
@@ -135,7 +136,9 @@ impl Owner {
                     let reply = serde_json::from_str(&reply)
                         .unwrap_or_else(|_| Reply::refused("peer", "The leading node's answer is not understood."));
                     if let Some(answer) = self.forwarded.remove(&id) {
-                        let _ = answer.send(reply);
+                        // Whoever asked will look here for what was made, so it is read first.
+                        self.reload_document();
+                        let _ = self.parts.documents.send(Order::Answer { answer, reply });
                     }
                 }
             },

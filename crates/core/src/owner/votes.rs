@@ -44,6 +44,12 @@ impl Owner {
                 let (kind, text) = note_text(at, &note);
                 self.parts.timeline.note_at(at, kind, text);
             }
+            News::Late { waited_ms, worked_ms } => {
+                let text = format!(
+                    "The heartbeats of this node stood still: {waited_ms} ms for want of the processor, {worked_ms} ms at work."
+                );
+                self.parts.timeline.note("late", text);
+            }
             News::GoodbyeDone => {
                 for answer in self.goodbye.drain(..) {
                     let _ = answer.send(Reply::Done);
@@ -54,11 +60,22 @@ impl Owner {
                     self.serving = true;
                 }
                 self.hold(!standpoint.may_run);
+                self.remember_peer_watchdog(standpoint.peer_watchdog);
                 if standpoint.peer_addresses != self.standpoint.peer_addresses {
                     self.dial(&standpoint.peer_addresses);
                 }
                 self.standpoint = standpoint;
             }
+        }
+    }
+
+    fn remember_peer_watchdog(&self, proven: bool) {
+        let incarnation = self.config.incarnations[self.me.peer().index()];
+        if incarnation == 0 || crate::peer_proof::load(&self.parts.state, incarnation) == proven {
+            return;
+        }
+        if let Err(e) = crate::peer_proof::save(&self.parts.state, incarnation, proven) {
+            tracing::error!(error = %e, "whether the peer's watchdog is proven is forgotten at the next start");
         }
     }
 

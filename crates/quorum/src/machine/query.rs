@@ -50,6 +50,11 @@ impl Quorum {
         matches!(self.vms, Vms::None | Vms::Frozen) || self.may_run(now)
     }
 
+    /// Whether the peer's watchdog is proven: as it last said itself, or as the owner of this machine knew at start.
+    pub fn peer_watchdog(&self) -> bool {
+        self.peer_watchdog
+    }
+
     /// The alarms in force.
     pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
         self.alarms.iter().copied()

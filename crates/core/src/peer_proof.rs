@@ -1,0 +1,43 @@
+//! Whether the peer's watchdog is proven, kept over restarts.
+//!
+//! The peer says so in its heartbeats. When both nodes lost power and only one returns, nobody says it any more, and the
+//! one that returned may start the other's VMs after the fence only if it remembers.
+
+use crate::files;
+use std::io;
+use std::path::{Path, PathBuf};
+
+fn path(state: &Path) -> PathBuf {
+    state.join("peer-watchdog-proven")
+}
+
+/// Whether the watchdog of the peer with this store was proven when it was last heard.
+pub fn load(state: &Path, incarnation: u64) -> bool {
+    let known = std::fs::read_to_string(path(state)).ok();
+    incarnation != 0 && known.is_some_and(|text| text.trim() == incarnation.to_string())
+}
+
+/// Remembers it, durably.
+pub fn save(state: &Path, incarnation: u64, proven: bool) -> io::Result<()> {
+    if proven {
+        files::replace(&path(state), incarnation.to_string().as_bytes())
+    } else {
+        files::remove(&path(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_belongs_to_one_store_and_can_be_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!load(dir.path(), 7));
+        save(dir.path(), 7, true).unwrap();
+        assert!(load(dir.path(), 7) && !load(dir.path(), 8) && !load(dir.path(), 0));
+        save(dir.path(), 7, false).unwrap();
+        save(dir.path(), 7, false).unwrap();
+        assert!(!load(dir.path(), 7));
+    }
+}
