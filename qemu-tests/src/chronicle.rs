@@ -11,6 +11,10 @@ use serde_json::Value;
 use crate::http::Client;
 use crate::wait::{self, Look};
 
+/// Between two looks. Events carry their own time, and each look takes an emulated node a noticeable part of its only
+/// processor.
+const LOOK: Duration = Duration::from_millis(300);
+
 /// One event of a node's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -75,7 +79,7 @@ impl Chronicle {
     /// # Errors
     /// None came within `deadline`; the error holds the newest events.
     pub fn wait(&mut self, kind: &str, since: Instant, deadline: Duration) -> Result<(Event, Instant)> {
-        wait::until(&format!("`{kind}` in the timeline"), deadline, || {
+        wait::until_every(LOOK, &format!("`{kind}` in the timeline"), deadline, || {
             // A node under stress may miss one question; the next one asks for the same events.
             let polled = self.poll();
             let found = self.events.iter().find(|event| {

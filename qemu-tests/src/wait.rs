@@ -21,7 +21,20 @@ pub enum Look<T> {
 /// # Errors
 /// The deadline passed: the error names `what` and what was seen last. An error of the look itself ends the
 /// wait at once.
-pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+pub fn until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
+    until_every(INTERVAL, what, deadline, look)
+}
+
+/// Like [`until`] with another time between two looks: for looks that cost the one looked at.
+///
+/// # Errors
+/// As [`until`].
+pub fn until_every<T>(
+    interval: Duration,
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<Look<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         let seen = match look()? {
@@ -31,7 +44,7 @@ pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result
         if start.elapsed() > deadline {
             bail!("waited {} s for {what}; last seen: {seen}", deadline.as_secs());
         }
-        thread::sleep(INTERVAL);
+        thread::sleep(interval);
     }
 }
 

@@ -76,10 +76,10 @@ pub enum Request {
         /// First event number wanted; 0 = everything still remembered.
         since: u64,
     },
-    /// Tell the core which of the VMs run in this moment, by name. It freezes and kills them by cgroup, and will not
-    /// hand over ownership of one that runs.
+    /// Tell the core which of the VMs run in this moment, by name, for the timeline. For its decisions the core asks the
+    /// kernel.
     Running {
-        /// Names of the VMs with a live process on this node.
+        /// Names of the VMs whose guests execute on this node.
         vms: Vec<String>,
     },
     /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup.

@@ -19,11 +19,7 @@ pub fn load(state: &Path, incarnation: u64) -> bool {
 
 /// Remembers it, durably.
 pub fn save(state: &Path, incarnation: u64, proven: bool) -> io::Result<()> {
-    if proven {
-        files::replace(&path(state), incarnation.to_string().as_bytes())
-    } else {
-        files::remove(&path(state))
-    }
+    if proven { files::replace(&path(state), incarnation.to_string().as_bytes()) } else { files::remove(&path(state)) }
 }
 
 #[cfg(test)]

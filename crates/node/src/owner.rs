@@ -231,8 +231,11 @@ impl Owner {
     fn report(&mut self, report: Report) {
         match report {
             Report::Observed(vms) => {
-                let alive = |state| !matches!(state, VmState::Stopped | VmState::Failed | VmState::Elsewhere);
-                let running = vms.iter().filter(|(_, vm)| alive(vm.state)).map(|(name, _)| name.clone()).collect();
+                let running = vms
+                    .iter()
+                    .filter(|(_, vm)| matches!(vm.state, VmState::Running | VmState::Stopping))
+                    .map(|(name, _)| name.clone())
+                    .collect();
                 self.running.send_if_modified(|told: &mut Vec<String>| std::mem::replace(told, running) != *told);
                 self.state.vms = vms;
             }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::{BOOT_DEADLINE, DETECTION, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
 use crate::node::Name;
 use crate::pair::Pair;
-use crate::status::{Status, wait_vm_state};
+use crate::status::Status;
 use crate::wait::{self, Look};
 
 /// What a take-over may cost beyond the fence: the witness, the document, the start of QEMU.
@@ -18,7 +18,6 @@ const PAUSE_ALLOWANCE: Duration = Duration::from_millis(1_100);
 /// SIGKILL of the QEMU that is node A: the guest goes on at node B, from a counter it had acknowledged or later.
 pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(FIRST)?;
-    let survivor = pair.client(Name::B);
     let mut chronicle = pair.chronicle(Name::B);
     chronicle.poll()?;
     let before = pair.status(Name::B)?.epoch;
@@ -38,7 +37,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     pair.say(&format!("fence over after {:.2} s", after(fenced).as_secs_f64()));
     let (_, permitted) = chronicle.wait("vm-permitted", cut, BOOT_DEADLINE)?;
     pair.say(&format!("{FIRST} may run on node B after {:.2} s", after(permitted).as_secs_f64()));
-    let started = wait_vm_state(&survivor, FIRST, "running", GUEST_DEADLINE)?;
+    let (_, started) = chronicle.wait("vm-running", cut, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} started on node B after {:.2} s", after(started).as_secs_f64()));
     let (alive, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} is alive after {:.2} s: counter {counter}", after(alive).as_secs_f64()));

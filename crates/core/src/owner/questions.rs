@@ -45,7 +45,10 @@ impl Owner {
             }
             Request::Enrol { address, code } => return self.enrol(address, code, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
-            Request::Running { .. } => Reply::Done,
+            Request::Running { vms } => {
+                self.running_are(vms.into_iter().collect());
+                Reply::Done
+            }
             Request::ProveWatchdog => return self.prove_watchdog(answer),
             Request::Erase { disk, confirm } => return self.erase(disk.as_deref(), &confirm, answer),
             Request::Goodbye => return self.say_goodbye(answer),
@@ -66,6 +69,17 @@ impl Owner {
             tokio::time::sleep(GOODBYE).await;
             inbox.send(Event::Call(Box::new(Owner::give_up_goodbye)));
         });
+    }
+
+    /// The supervisor tells which VMs run; the timeline shows what is new.
+    fn running_are(&mut self, vms: std::collections::BTreeSet<String>) {
+        for vm in vms.difference(&self.running) {
+            self.parts.timeline.note("vm-running", format!("The VM {vm} runs on this node."));
+        }
+        for vm in self.running.difference(&vms) {
+            self.parts.timeline.note("vm-ended", format!("The VM {vm} does not run on this node any more."));
+        }
+        self.running = vms;
     }
 
     /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
