@@ -55,6 +55,8 @@ impl Mirror {
         work.retain(|_, set| !set.is_empty());
         let mut copier = Copier::new(self.now, work);
         copier.missing = missing;
+        // The first word of a resync tells how much was dirty.
+        self.out.push(Action::Progress(copier.progress()));
         self.copier = Some(copier);
         for (&id, theirs) in &peer {
             match self.volumes.get(&id).map(|volume| volume.size) {

@@ -86,9 +86,13 @@ impl Owner {
                 self.parts.timeline.note("lost", text);
             }
             Action::VolumesChanged => self.reload_document(),
+            // No resync runs any more: the figures of the last one stay.
+            Action::Progress(progress) if progress.since == 0 => self.progress.left = 0,
             Action::Progress(progress) => {
                 if progress.since != self.progress.since {
                     self.dirty_bytes = progress.copied + progress.left;
+                    let text = format!("Copying to the peer what it missed: {} bytes.", self.dirty_bytes);
+                    self.parts.timeline.note("resync", text);
                 }
                 if progress.left == 0 && self.progress.left != 0 {
                     let text = format!("{} bytes were copied to the peer.", progress.copied);
