@@ -8,7 +8,7 @@ use super::{BOOT_DEADLINE, DETECTION, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DE
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::status::Status;
-use crate::wait::{self, Look};
+use crate::wait;
 
 /// What a take-over may cost beyond the fence: the witness, the document, the start of QEMU.
 const START_ALLOWANCE: Duration = Duration::from_secs(3);
@@ -106,9 +106,11 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
 
 /// Both nodes name the same in-sync set.
 pub(super) fn expect_members(pair: &Pair, members: &str) -> Result<()> {
-    wait::until(&format!("both nodes to name {members} in sync"), GUEST_DEADLINE, || {
+    // A node that has just become a member reads the document, and with it who may log in, a moment later.
+    wait::until_ok(&format!("both nodes to name {members} in sync"), GUEST_DEADLINE, || {
         let a = pair.status(Name::A)?.members();
         let b = pair.status(Name::B)?.members();
-        Ok(if a == members && b == members { Look::Ready(()) } else { Look::NotYet(format!("A: {a}, B: {b}")) })
+        ensure!(a == members && b == members, "A: {a}, B: {b}");
+        Ok(())
     })
 }
