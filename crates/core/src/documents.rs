@@ -6,6 +6,7 @@
 
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
+use bytes::Bytes;
 use dyad_control::Reply;
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
@@ -97,11 +98,9 @@ impl Keeper {
     }
 
     async fn reload(&mut self) {
-        let first = self.volume.document_slot(0, SLOT as u64, self.lead).await;
-        let second = self.volume.document_slot(SLOT as u64, SLOT as u64, self.lead).await;
-        let (first, second) = match (first, second) {
-            (Ok(first), Ok(second)) => (first, second),
-            (Err(why), _) | (_, Err(why)) => return tracing::debug!(why, "the document cannot be read now"),
+        let (first, second) = match self.slots().await {
+            Ok(slots) => slots,
+            Err(why) => return tracing::info!(why, "the document cannot be read now"),
         };
         match slots::choose(&first, &second) {
             Choice::Fresh => {}
@@ -113,6 +112,14 @@ impl Keeper {
             }
             Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |owner| owner.document_lost(&why)))),
         }
+    }
+
+    async fn slots(&self) -> Result<(Bytes, Bytes), String> {
+        let slot = SLOT as u64;
+        Ok((
+            self.volume.document_slot(0, slot, self.lead).await?,
+            self.volume.document_slot(slot, slot, self.lead).await?,
+        ))
     }
 
     fn publish(&mut self, document: Document) {
@@ -165,5 +172,41 @@ impl Keeper {
         self.volume.flush().await.map_err(cut)?;
         self.publish(document);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_mirror::GuestOp;
+    use std::sync::mpsc::channel;
+
+    /// A lead that is replaced while it reads is told so by the first read; the second one would have nobody to wait for.
+    #[tokio::test]
+    async fn a_read_that_fails_is_the_last_of_its_reload() {
+        let (sender, events) = channel();
+        let orders = start(Inbox(sender));
+        for (lead, expected) in [(true, "Read"), (false, "Peek")] {
+            orders.send(Order::Reload { lead, tenure: 0 }).unwrap_or_else(|_| panic!("the task ended"));
+            let mut asked = Vec::new();
+            loop {
+                // The task's turn; nothing else runs here.
+                tokio::task::yield_now().await;
+                match events.try_recv() {
+                    Ok(Event::Guest { op, done, .. }) => {
+                        asked.push(match op {
+                            GuestOp::Read { .. } => "Read",
+                            GuestOp::Peek { .. } => "Peek",
+                            other => panic!("a reload asks for {other:?}"),
+                        });
+                        done(Err("the volume was closed".into()));
+                    }
+                    Ok(Event::Call(_)) => break,
+                    Ok(_) => panic!("a reload asks for nothing else"),
+                    Err(_) => {}
+                }
+            }
+            assert_eq!(asked, [expected]);
+        }
     }
 }

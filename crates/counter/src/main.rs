@@ -22,8 +22,9 @@ use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, offset, survey};
 use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, mount};
 
-/// Between two writes: fast enough to see a pause, slow enough for a guest inside an emulated node.
-const REST: Duration = Duration::from_millis(40);
+/// Between two writes: fast enough to see a pause, slow enough that two guests leave an emulated node half of its
+/// processor. A pause that begins within a rest is seen shorter by what is left of the rest.
+const REST: Duration = Duration::from_millis(150);
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(250);
 /// The disk may appear a moment after its driver.

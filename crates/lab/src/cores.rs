@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use dyad_control::{Client, DiskContent, Found, Join, Phase, Reply, Request, Status};
+use dyad_control::{Client, DiskContent, Found, Join, Phase, Reply, Request, Status, TimelineEvent};
 use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
@@ -215,6 +215,17 @@ impl Cores {
     pub fn status(&self, number: usize) -> Result<Status> {
         match self.ask(number, &Request::Status)? {
             Reply::Status(status) => Ok(*status),
+            other => bail!("The daemon answered {other:?}."),
+        }
+    }
+
+    /// All that one daemon has told since it started, oldest first.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn timeline(&self, number: usize) -> Result<Vec<TimelineEvent>> {
+        match self.ask(number, &Request::Timeline { since: 0 })? {
+            Reply::Timeline { events } => Ok(events),
             other => bail!("The daemon answered {other:?}."),
         }
     }

@@ -53,7 +53,8 @@ pub enum Event {
     },
     /// `quorum` knows a configuration or an acknowledgement set.
     View(View),
-    /// Who writes a volume from now on. Remembered also for volumes that do not exist yet.
+    /// Who writes a volume from now on. Remembered also for volumes that do not exist yet. If it was this node and no
+    /// longer is, the volume is closed as by [`Event::Close`]; requests for a volume of another writer are refused.
     Writer {
         /// The volume.
         volume: VolumeId,

@@ -72,8 +72,11 @@ impl Tickets {
 
 impl Mirror {
     pub(crate) fn on_guest(&mut self, req: RequestId, volume: VolumeId, op: GuestOp) {
+        let peek = matches!(op, GuestOp::Peek { .. });
         let verdict = match self.volumes.get(&volume) {
             None => Err(GuestError::NoVolume),
+            // It was on its way when the volume was closed: it must not wait for a later life of the volume here.
+            Some(_) if !peek && self.writer(volume) != Writer::Me => Err(GuestError::Closed),
             Some(state) => in_range(&op, state.blocks()),
         };
         if let Err(error) = verdict {

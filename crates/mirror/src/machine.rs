@@ -274,6 +274,7 @@ impl Mirror {
             }
             (Writer::Me, _) => {
                 self.draining.insert(volume);
+                self.close(volume, GuestError::Closed);
             }
             _ => {}
         }

@@ -20,6 +20,7 @@ pub mod acceptor;
 mod codec;
 pub mod event;
 pub mod lease;
+mod losses;
 mod machine;
 pub mod message;
 pub mod mutants;

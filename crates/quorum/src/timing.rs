@@ -51,6 +51,10 @@ pub struct Timing {
     pub return_gap: Nanos,
     /// The peer must be heard for this long without a break before it becomes a member again.
     pub readmit_after: Nanos,
+    /// The same for a peer that was lost more than three times within `losses_remembered`.
+    pub readmit_flapping: Nanos,
+    /// A loss of the peer counts for this long.
+    pub losses_remembered: Nanos,
     /// A word that the peer is stuck counts for this long; the mirror repeats it while it holds.
     pub stuck_memory: Nanos,
     /// A write of the record that takes longer than this makes the register count as failed until it is done.
@@ -82,7 +86,9 @@ impl Timing {
             delegate_after: 30 * SEC,
             return_after: 60 * SEC,
             return_gap: 3600 * SEC,
-            readmit_after: 60 * SEC,
+            readmit_after: 5 * SEC,
+            readmit_flapping: 60 * SEC,
+            losses_remembered: 3600 * SEC,
             stuck_memory: 8 * SEC,
             slow_write: 2 * SEC,
             unfinished_after: 2 * SEC,

@@ -71,6 +71,7 @@ fn heal(pair: &mut Pair) {
 fn brisk() -> Timing {
     Timing {
         readmit_after: 2 * SEC,
+        readmit_flapping: 2 * SEC,
         delegate_after: 3 * SEC,
         return_after: 3 * SEC,
         return_gap: 5 * SEC,

@@ -92,21 +92,22 @@ impl World {
         })
     }
 
-    /// Puts a request before the daemon, if it runs; a restarted one finds it in the shared memory.
+    /// The volume's device takes a request, if there is one; it may reach the mirror after the VM has died.
     pub(crate) fn submit(&mut self, node: usize, vm: usize, req: RequestId) {
-        if self.nodes[node].core.is_some() {
+        let machine = &self.nodes[node];
+        let served = machine.core.as_ref().is_some_and(|core| core.owner.permits[vm]);
+        if let Some(request) = machine.vms[vm].open.get(&req).filter(|_| served) {
+            let op = request.op();
             let delay = self.dice.within(2_000, 60_000);
-            self.job(node, delay, Job::Guest(vm, req));
+            self.job(node, delay, Job::Guest(vm, req, op));
         }
     }
 
-    /// A started daemon gets everything that is open.
-    pub(crate) fn resubmit(&mut self, node: usize) {
-        for vm in 0..VMS {
-            let open: Vec<RequestId> = self.nodes[node].vms[vm].open.keys().copied().collect();
-            for req in open {
-                self.submit(node, vm, req);
-            }
+    /// A device that has just begun to serve finds everything that is open in the shared memory.
+    pub(crate) fn resubmit(&mut self, node: usize, vm: usize) {
+        let open: Vec<RequestId> = self.nodes[node].vms[vm].open.keys().copied().collect();
+        for req in open {
+            self.submit(node, vm, req);
         }
     }
 

@@ -272,15 +272,9 @@ impl World {
                 }
                 _ => Writer::Nobody,
             };
-            let before = std::mem::replace(&mut owner.writers[index], writer);
-            if before == writer {
-                continue;
+            if std::mem::replace(&mut owner.writers[index], writer) != writer {
+                self.mirror(node, Event::Writer { volume: index as VolumeId, writer });
             }
-            let volume = index as VolumeId;
-            if before == Writer::Me {
-                self.mirror(node, Event::Close { volume });
-            }
-            self.mirror(node, Event::Writer { volume, writer });
         }
     }
 
@@ -314,6 +308,7 @@ impl World {
         }
         for vm in started {
             self.put(50 * MS, Due::StartVm { node, boot, vm });
+            self.resubmit(node, vm);
         }
     }
 
@@ -349,9 +344,7 @@ impl World {
     }
 
     /// A guest's request reaches the daemon.
-    pub(crate) fn take_request(&mut self, node: usize, vm: usize, req: RequestId) {
-        let Some(request) = self.nodes[node].vms[vm].open.get(&req) else { return };
-        let op = request.op();
+    pub(crate) fn take_request(&mut self, node: usize, vm: usize, req: RequestId, op: GuestOp) {
         let Some(owner) = self.owner(node) else { return };
         if owner.guests.insert(req, vm).is_none() {
             self.mirror(node, Event::Guest { req, volume: volume(vm), op });

@@ -9,7 +9,7 @@ use crate::options::{Options, Outcome, Sabotage};
 use crate::owner::Owner;
 use crate::store;
 use dyad_mirror::oracle::Oracle;
-use dyad_mirror::{Event, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
+use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
 use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
@@ -31,7 +31,7 @@ pub enum Job {
     News(News),
     Enforce(Order),
     OwnerTick,
-    Guest(usize, RequestId),
+    Guest(usize, RequestId, GuestOp),
     Answer(usize, RequestId, Reply),
     Peer(u64, PeerMessage),
     SessionUp(u64),
@@ -309,7 +309,7 @@ impl World {
             Job::News(news) => self.news(node, news),
             Job::Enforce(order) => self.enforce(node, order),
             Job::OwnerTick => self.owner_tick(node),
-            Job::Guest(vm, req) => self.take_request(node, vm, req),
+            Job::Guest(vm, req, op) => self.take_request(node, vm, req, op),
             Job::Answer(vm, req, reply) => self.answer_guest(node, vm, req, reply),
             Job::Peer(session, message) => self.mirror(node, Event::Peer { session, message }),
             Job::SessionUp(session) => self.session_up(node, session),
@@ -346,7 +346,7 @@ impl World {
             pair: PAIR,
             boot: machine.boot_id(),
             paths: 1,
-            timing: Timing { readmit_after: 5 * SEC, ..Timing::standard() },
+            timing: Timing { readmit_flapping: 5 * SEC, ..Timing::standard() },
             watchdog: true,
             peer_watchdog: true,
         };
@@ -377,7 +377,6 @@ impl World {
             self.order(node, Order::Thaw);
         }
         self.start_owner(node);
-        self.resubmit(node);
     }
 }
 

@@ -27,7 +27,8 @@ pub const DETECTION: Duration = Duration::from_millis(500);
 
 /// From power-on to an answering API, emulated, on a busy machine; the promise is 25 s on an idle one.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
-/// From an answering API to a protected pair: the peer must be heard for a minute before it becomes a member again.
+/// From an answering API to a protected pair: a peer that was lost often must be heard for a minute before it becomes a
+/// member again.
 pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
 /// From the start of a VM to its first word, two emulations deep, beside two other VMs on one emulated processor.
 pub const GUEST_DEADLINE: Duration = Duration::from_secs(300);

@@ -23,7 +23,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     let mut chronicle = pair.chronicle(Name::B);
     chronicle.poll()?;
     let before = pair.status(Name::B)?.epoch;
-    guest.wait_for_progress(20, GUEST_DEADLINE)?;
+    guest.wait_for_progress(10, GUEST_DEADLINE)?;
 
     let cut = Instant::now();
     pair.a.power_cut()?;
@@ -82,7 +82,7 @@ pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
 pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     let survivor = pair.client(Name::B);
     let guest = pair.guest(FIRST)?;
-    guest.wait_for_progress(80, GUEST_DEADLINE)?;
+    guest.wait_for_progress(30, GUEST_DEADLINE)?;
     let on = Instant::now();
     pair.a.power_on()?;
     let mut chronicle = pair.chronicle(Name::B);

@@ -37,16 +37,11 @@ impl Owner {
             if before == Some(*writer) {
                 continue;
             }
-            if before == Some(Writer::Me) {
-                self.mirror(dyad_mirror::Event::Close { volume: *volume });
-            }
             self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
         }
         let forgotten: Vec<VolumeId> = self.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for volume in forgotten {
-            if self.writers.remove(&volume) == Some(Writer::Me) {
-                self.mirror(dyad_mirror::Event::Close { volume });
-            }
+            self.writers.remove(&volume);
             self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::Nobody });
         }
     }

@@ -1,5 +1,6 @@
 //! Pairs of mirrors over fake stores.
 
+mod closing;
 mod fake;
 mod flight;
 mod pair;

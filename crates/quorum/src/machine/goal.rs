@@ -141,7 +141,7 @@ impl Quorum {
         let incarnation = self.peer.incarnation();
         let joins = self.admitted == Some(incarnation) && !self.is_peer_store(incarnation);
         let alive_for = self.now - self.peer.alive_since?;
-        let stable = joins || alive_for >= self.setup.timing.readmit_after;
+        let stable = joins || alive_for >= self.losses.readmit_after(self.now, &self.setup.timing);
         let health = self.peer.health()?;
         let ready =
             self.clean == Clean::Acked && health.register && !health.leaving && !self.leaving && incarnation != 0;

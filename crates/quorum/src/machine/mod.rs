@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 
 use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Setup, Why, WitnessReply};
 use crate::lease::Leases;
+use crate::losses::Losses;
 use crate::message::{Answer, Body, Datagram, TryDecide};
 use crate::mutants::Mutants;
 use crate::peer::PeerView;
@@ -141,6 +142,7 @@ pub struct Quorum {
     goodbye_told: bool,
     force: bool,
     clean: Clean,
+    losses: Losses,
     /// The peer is stuck: first and last time this was said.
     stuck: Option<(Time, Time)>,
     admitted: Option<u64>,
@@ -208,6 +210,7 @@ impl Quorum {
             goodbye_told: false,
             force: false,
             clean: Clean::No,
+            losses: Losses::default(),
             stuck: None,
             admitted: None,
             enrol: None,

@@ -121,6 +121,9 @@ impl Quorum {
         self.above = Ballot::ZERO;
         self.swap_target = false;
         self.not_before = self.now;
+        if old.members.has(peer) && !base.members.has(peer) {
+            self.losses.note(self.now);
+        }
         if base.members != old.members {
             self.clean = Clean::No;
             self.stuck = None;

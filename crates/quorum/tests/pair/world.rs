@@ -78,7 +78,7 @@ pub struct Pair {
 impl Pair {
     /// Both nodes in sync, tie at the witness, VM 0 on A and VM 1 on B.
     pub fn protected(seed: u64) -> Pair {
-        Pair::protected_with(seed, Timing { readmit_after: 5 * SEC, ..Timing::default() }, Mutants::NONE)
+        Pair::protected_with(seed, Timing { readmit_flapping: 5 * SEC, ..Timing::default() }, Mutants::NONE)
     }
 
     pub fn protected_with(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
