@@ -163,11 +163,6 @@ impl Pair {
         found.cloned().with_context(|| format!("The guest {name} was never made: an earlier step failed."))
     }
 
-    /// Every guest.
-    pub fn guests(&self) -> &[Guest] {
-        &self.guests
-    }
-
     /// Begins to follow a guest on both nodes.
     ///
     /// # Errors

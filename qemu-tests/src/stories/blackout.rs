@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE};
+use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::wait;
@@ -26,7 +26,7 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
         wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || pair.status(name))?;
     }
     pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));
-    for guest in pair.guests().to_vec() {
+    for guest in [pair.guest(FIRST)?, pair.guest(SECOND)?] {
         let (alive, counter) = guest.wait_for_rebirth(cut, PROTECTED_DEADLINE)?;
         let after = alive.duration_since(cut).as_secs_f64();
         pair.say(&format!("{} runs again {after:.1} s after the blackout: counter {counter}", guest.name()));
@@ -34,8 +34,11 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
     let (_, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     pair.judge_guests()?;
+    super::power_cut::expect_members(pair, "AB")?;
+    let back = Instant::now();
+    let mut chronicle = pair.chronicle(Name::A);
     pair.witness.start()?;
-    pair.wait_protected(PROTECTED_DEADLINE)?;
-    pair.say("the witness is back; protected again");
+    chronicle.wait("witness-back", back, PROTECTED_DEADLINE)?;
+    pair.say("the witness answers again, and has the tie vote after a minute without a break");
     pair.judge_guests()
 }

@@ -10,6 +10,7 @@ use crate::guest::Guest;
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::setup;
+use crate::status::wait_vm_state;
 use crate::wait;
 
 /// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
@@ -71,11 +72,11 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
 pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
     let first = create_vm(pair, FIRST, Name::A)?;
+    let second = create_vm(pair, SECOND, Name::B)?;
     let (seen, counter) = first.wait_for_ack(start, GUEST_DEADLINE)?;
     let accepted = seen.duration_since(start);
     pair.report.set_time("guest_boot_s", accepted);
     pair.say(&format!("{FIRST} runs on node A; counter {counter} acknowledged after {:.1} s", accepted.as_secs_f64()));
-    let second = create_vm(pair, SECOND, Name::B)?;
     second.wait_for_ack(start, GUEST_DEADLINE)?;
     pair.say(&format!("{SECOND} runs on node B"));
     let counter = first.wait_for_progress(15, GUEST_DEADLINE)?;
@@ -86,6 +87,19 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
         ensure!(lives == 1, "{} was restarted {} times although nothing failed.", guest.name(), lives - 1);
     }
     pair.judge_guests()
+}
+
+/// Pulls the plug of a VM and deletes it with its volume.
+///
+/// # Errors
+/// The node refuses.
+pub fn delete_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<()> {
+    let client = pair.client(node);
+    client.post(&format!("vms/{vm}/kill"), &json!({})).context("The VM was not stopped")?;
+    wait_vm_state(&client, vm, "stopped", GUEST_DEADLINE)?;
+    client.delete(&format!("vms/{vm}")).context("The VM was not deleted")?;
+    client.delete(&format!("volumes/{vm}")).context("The volume was not deleted")?;
+    Ok(())
 }
 
 /// Makes a mirrored volume from the guest image and a VM on it that runs on `node`; its line is followed from the

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::pair::Pair;
 
-pub use forming::create_vm;
+pub use forming::{create_vm, delete_vm};
 
 /// The guest whose node loses power.
 pub const FIRST: &str = "alpha";

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, THIRD, create_vm};
+use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, THIRD, create_vm, delete_vm};
 use crate::guest::Guest;
 use crate::node::{Cable, Name};
 use crate::pair::Pair;
@@ -67,7 +67,10 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
     pair.say("protected again");
-    pair.judge_guests()
+    pair.judge_guests()?;
+    delete_vm(pair, THIRD, winner)?;
+    pair.say(&format!("{THIRD} is deleted"));
+    Ok(())
 }
 
 fn home(guest: &Guest) -> Result<Name> {
