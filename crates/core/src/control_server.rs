@@ -58,8 +58,14 @@ async fn converse(stream: UnixStream, inbox: &Inbox, mut status: watch::Receiver
             },
             Request::Import { volume, bytes } => import(&mut stream, inbox, volume, bytes).await?,
             request => {
+                let erases = matches!(request, Request::Erase { disk: None, .. });
                 let reply = ask(inbox, request).await;
-                write_line(stream.get_mut(), &reply).await?;
+                let told = write_line(stream.get_mut(), &reply).await;
+                if erases && matches!(reply, Reply::Done) {
+                    // Whoever asked knows, or is gone; the next process does the erasing.
+                    inbox.send(Event::Stop);
+                }
+                told?;
             }
         }
     }

@@ -6,11 +6,13 @@
 
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
+use crate::last_document;
 use bytes::Bytes;
 use dyad_control::Reply;
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
@@ -48,15 +50,17 @@ pub enum Order {
 }
 
 /// Starts the task.
-pub fn start(inbox: Inbox) -> mpsc::UnboundedSender<Order> {
+pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<Order> {
     let (sender, orders) = mpsc::unbounded_channel();
     let volume = VolumeBackend::new(inbox.clone(), 0, DOCUMENT_BYTES);
-    tokio::spawn(Keeper { inbox, volume, current: None, told: None, lead: false, tenure: 0 }.run(orders));
+    tokio::spawn(Keeper { inbox, state, volume, current: None, told: None, lead: false, tenure: 0 }.run(orders));
     sender
 }
 
 struct Keeper {
     inbox: Inbox,
+    /// Where what was read last is kept.
+    state: PathBuf,
     volume: VolumeBackend,
     /// What a change is made to: read or written in this tenure, by this lead.
     current: Option<Document>,
@@ -108,7 +112,7 @@ impl Keeper {
                 if let Some(trouble) = trouble {
                     tracing::info!(trouble, "one slot of the document is not usable; the other one is");
                 }
-                self.publish(*document);
+                self.publish(*document).await;
             }
             Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |owner| owner.document_lost(&why)))),
         }
@@ -122,13 +126,24 @@ impl Keeper {
         ))
     }
 
-    fn publish(&mut self, document: Document) {
+    async fn publish(&mut self, document: Document) {
         self.current = Some(document.clone());
         let news = (self.tenure, document);
-        if self.told.as_ref() != Some(&news) {
-            let (tenure, document) = news.clone();
-            self.told = Some(news);
-            self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document, tenure))));
+        if self.told.as_ref() == Some(&news) {
+            return;
+        }
+        let (tenure, document) = news.clone();
+        let kept = document.clone();
+        let known = self.told.replace(news).is_some_and(|(_, old)| old == kept);
+        self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document, tenure))));
+        if known {
+            return;
+        }
+        // Not on the owner's thread: guests would wait for this disk.
+        let state = self.state.clone();
+        let saved = tokio::task::spawn_blocking(move || last_document::save(&state, &kept)).await;
+        if let Err(error) = saved.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
+            tracing::warn!(%error, "nobody can log in here after a restart while this node is not in sync");
         }
     }
 
@@ -170,7 +185,7 @@ impl Keeper {
         };
         self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(cut)?;
         self.volume.flush().await.map_err(cut)?;
-        self.publish(document);
+        self.publish(document).await;
         Ok(())
     }
 }
@@ -185,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn a_read_that_fails_is_the_last_of_its_reload() {
         let (sender, events) = channel();
-        let orders = start(Inbox(sender));
+        let orders = start(Inbox(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
             orders.send(Order::Reload { lead, tenure: 0 }).unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();

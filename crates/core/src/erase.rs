@@ -11,7 +11,7 @@ use crate::disks::{self, Index, Parts};
 use crate::identity::Identity;
 use crate::options::Options;
 use crate::setup::Step;
-use crate::{enforcer, files, register};
+use crate::{enforcer, files, last_document, register};
 use dyad_control::{DiskContent, Reply};
 use dyad_link::tls;
 use dyad_quorum::NodeId;
@@ -21,9 +21,6 @@ use std::time::Duration;
 
 /// How long killed VMs may take to be gone.
 const KILL: Duration = Duration::from_secs(5);
-
-/// For the answer to reach whoever asked before this process ends.
-pub const FAREWELL: Duration = Duration::from_millis(300);
 
 /// How a node goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +123,7 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
         }
     }
     files::remove(&register::path(&options.state))?;
+    last_document::remove(&options.state)?;
     Identity::forget_unfinished(&options.state)
 }
 

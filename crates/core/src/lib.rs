@@ -28,6 +28,7 @@ pub mod files;
 pub mod guests;
 pub mod identity;
 pub mod init;
+pub mod last_document;
 pub mod links;
 pub mod node;
 pub mod options;

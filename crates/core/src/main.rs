@@ -129,13 +129,8 @@ fn broken(
         match events.recv_timeout(std::time::Duration::from_millis(500)) {
             Ok(Event::Stop) => return Ok(()),
             Ok(Event::Control { request: Request::Erase { disk, confirm }, answer }) => {
-                let reply = erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm);
-                let erased = matches!(reply, Reply::Done);
-                let _ = answer.send(reply);
-                if erased {
-                    std::thread::sleep(erase::FAREWELL);
-                    return Ok(());
-                }
+                // If it did, the control server tells so and then ends this process.
+                let _ = answer.send(erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm));
             }
             Ok(Event::Control { answer, .. }) => {
                 let _ = answer.send(Reply::refused("broken", sentence.clone()));

@@ -143,7 +143,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         identity,
         state: options.state.clone(),
         run: options.run.clone(),
-        documents: documents::start(inbox.clone()),
+        documents: documents::start(inbox.clone(), options.state.clone()),
         inbox,
         mirror,
         store,

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; with `everything` also the
-//! whole-machine tests that are not proven yet.
+//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; and the tests that boot whole
+//! machines, alone or by name.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -31,23 +31,36 @@ struct Tally {
 /// Files of `qemu-tests/tests`, from the quickest to the longest.
 const MACHINE_TESTS: &[&str] = &["guest", "machine", "serial", "browser", "pair", "faults"];
 /// Those that have passed from beginning to end on a machine like CI's. The others are played with
-/// `cargo xtask test everything` until they have, so that one of them does not hide what the rest shows.
+/// `cargo xtask test machines` until they have, so that one of them does not hide what the rest shows.
 const PROVEN_MACHINE_TESTS: &[&str] = &["guest"];
+/// Those that boot what [`build_test_images`] makes.
+const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults"];
 
-/// How much is tested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// What CI runs.
-    Proven,
-    /// And the whole-machine tests that are not proven yet.
-    Everything,
-}
-
-/// Runs the tests; an error if anything failed.
-pub fn run(host: &Host, scope: Scope) -> Result<()> {
+/// Runs all tests that CI runs; an error if anything failed.
+pub fn run(host: &Host) -> Result<()> {
     let start = Instant::now();
     deps::install(host)?;
     let mut tally = Tally::default();
+    checks(host, &mut tally);
+    machines(host, &mut tally, PROVEN_MACHINE_TESTS);
+    tally.report(start)
+}
+
+/// Runs the whole-machine tests of these names, or all of them; an error if anything failed.
+pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
+    let start = Instant::now();
+    if let Some(unknown) = names.iter().find(|name| !MACHINE_TESTS.contains(name)) {
+        bail!("There is no machine test {unknown}; these exist: {}.", MACHINE_TESTS.join(", "));
+    }
+    deps::install(host)?;
+    let mut tally = Tally::default();
+    tally.check("build", || host.build_programs());
+    machines(host, &mut tally, if names.is_empty() { MACHINE_TESTS } else { names });
+    tally.report(start)
+}
+
+/// Everything that needs no machine of its own.
+fn checks(host: &Host, tally: &mut Tally) {
     tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
     tally.check("cargo deny", || {
         let deny = deps::cargo_deny(host)?;
@@ -71,10 +84,14 @@ pub fn run(host: &Host, scope: Scope) -> Result<()> {
     let mut processes = host.cargo();
     processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "*"]);
     tally.tests("process tests", host::as_root(&mut processes));
+}
+
+/// The images, and the tests that boot them.
+fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) {
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;
-        if scope == Scope::Everything {
+        if chosen.iter().any(|test| TESTS_WITH_OWN_IMAGES.contains(test)) {
             build_test_images(host)?;
         }
         guest::build(host)?;
@@ -84,12 +101,10 @@ pub fn run(host: &Host, scope: Scope) -> Result<()> {
     if built {
         let mut machines = host.cargo();
         machines.args(["test", "--release", "--package", "dyad-rig", "--features", "machines", "--no-fail-fast"]);
-        let chosen = if scope == Scope::Everything { MACHINE_TESTS } else { PROVEN_MACHINE_TESTS };
         tally.tests("qemu-tests", machines.args(chosen.iter().flat_map(|test| ["--test", test])));
     } else {
         tally.fail("qemu-tests", "there is no image to test");
     }
-    tally.report(start)
 }
 
 /// Two images that only tests boot: one with a newer slot that never comes up, one that takes orders.

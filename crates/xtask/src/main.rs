@@ -24,7 +24,7 @@ cargo xtask rig                  boot a pair and its witness, set them up, leave
 cargo xtask rig demo             play the main job and write target/rig/report.json
 cargo xtask attach a|b           the serial line of a node of a running rig; Ctrl-] leaves
 cargo xtask test                 the tests, as CI runs them; lists all failures at the end
-cargo xtask test everything      the same and the whole-machine tests that CI does not run yet
+cargo xtask test machines        the whole-machine tests alone, or some of them: guest machine serial browser pair faults
 cargo xtask sim --seed N         one simulator run, again exactly as it was
 cargo xtask sim --minutes M      as many simulator runs as fit
 cargo xtask bench                what replication costs beside the bare limits
@@ -53,8 +53,8 @@ fn run(arguments: &[String]) -> Result<()> {
         ["rig"] => rig::stay(&host),
         ["rig", "demo"] => rig::demo(&host),
         ["attach", node] => attach::attach(&host, node),
-        ["test"] => checks::run(&host, checks::Scope::Proven),
-        ["test", "everything"] => checks::run(&host, checks::Scope::Everything),
+        ["test"] => checks::run(&host),
+        ["test", "machines", names @ ..] => checks::run_machines(&host, names),
         ["sim", rest @ ..] => sim::run(&host, rest),
         ["bench"] => bench::run(&host),
         ["deps"] => deps::install(&host),

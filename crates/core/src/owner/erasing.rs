@@ -43,19 +43,18 @@ impl Owner {
         if matches!(reply, Some(Reply::Done)) && peer_has_all {
             return self.forsake(answer);
         }
-        self.parts.conductor.tell(dyad_quorum::Event::Stay);
+        self.stay();
         let text = "Nothing was erased: the other node did not take over; look at the status and ask again.";
         let _ = answer.send(Reply::refused("no-peer", text));
     }
 
-    /// The step without return. This process ends; the next one erases.
+    /// The step without return. This process ends when the control server has told so; the next one erases.
     fn forsake(&mut self, answer: oneshot::Sender<Reply>) {
         self.servers.clear();
         match erase::forsake(&self.parts.state, self.parts.vms.clone()) {
             Ok(()) => {
+                self.forsaken = true;
                 let _ = answer.send(Reply::Done);
-                std::thread::sleep(erase::FAREWELL);
-                self.stopping = true;
             }
             Err(refusal) => drop(answer.send(refusal)),
         }

@@ -68,6 +68,7 @@ impl Owner {
                 self.parts.timeline.note("unwell", format!("The pool of this node refused a request: {error}."));
                 self.parts.conductor.tell(quorum::Event::Unwell);
                 // What was refused stays unanswered here; the other node, which has all the rest, takes over if it can.
+                self.pool_failed = true;
                 self.parts.conductor.tell(quorum::Event::Goodbye);
             }
             Action::Full { peer, full } => {

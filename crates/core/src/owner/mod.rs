@@ -26,6 +26,7 @@ use crate::enforcer;
 use crate::event::{Event, Inbox};
 use crate::guests::Answer;
 use crate::identity::Identity;
+use crate::last_document;
 use crate::peer::PeerHandle;
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
@@ -132,6 +133,10 @@ pub struct Owner {
     waiting: VecDeque<dyad_mirror::Event>,
     feeding: bool,
     stopping: bool,
+    /// This node was erased: nothing happens here any more until whoever asked knows.
+    forsaken: bool,
+    /// The pool failed: a leave that began then is not called off.
+    pool_failed: bool,
     rehoming: bool,
     held: bool,
     refused: Option<String>,
@@ -149,7 +154,7 @@ impl Owner {
             peer_vms_allowed: false,
             readmission: Readmission::default(),
             connected: false,
-            document: None,
+            document: last_document::load(&parts.state),
             tenure: Tenure { number: 0, read_in: None, asking: false, asked_at: Instant::now() },
             requests: HashMap::new(),
             next_request: 1,
@@ -172,6 +177,8 @@ impl Owner {
             waiting: VecDeque::new(),
             feeding: false,
             stopping: false,
+            forsaken: false,
+            pool_failed: false,
             rehoming: false,
             held: true,
             refused: None,
@@ -196,15 +203,19 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.mirror(dyad_mirror::Event::Tick);
-            self.read_document_anew();
-            self.settle();
+            if !self.forsaken {
+                self.mirror(dyad_mirror::Event::Tick);
+                self.read_document_anew();
+                self.settle();
+            }
         }
         self.servers.clear();
     }
 
     fn apply(&mut self, event: Event) {
         match event {
+            Event::Stop => self.stopping = true,
+            _ if self.forsaken => {}
             Event::Control { request, answer } => self.question(request, answer),
             Event::OpenImport { volume, bytes, answer } => {
                 let _ = answer.send(self.open_import(&volume, bytes));
@@ -224,7 +235,6 @@ impl Owner {
             Event::Peer(from) => self.peer_says(from),
             Event::Quorum(news) => self.news(news),
             Event::Call(call) => call(self),
-            Event::Stop => self.stopping = true,
         }
     }
 

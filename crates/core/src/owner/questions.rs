@@ -71,6 +71,13 @@ impl Owner {
         });
     }
 
+    /// Calls off a leave that a person asked for; one that the pool's failure asks for goes on.
+    pub(super) fn stay(&self) {
+        if !self.pool_failed {
+            self.parts.conductor.tell(quorum::Event::Stay);
+        }
+    }
+
     /// The supervisor tells which VMs run; the timeline shows what is new.
     fn running_are(&mut self, vms: std::collections::BTreeSet<String>) {
         for vm in vms.difference(&self.running) {
@@ -85,7 +92,7 @@ impl Owner {
     /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
     fn give_up_goodbye(&mut self) {
         if !self.goodbye.is_empty() {
-            self.parts.conductor.tell(quorum::Event::Stay);
+            self.stay();
             for answer in self.goodbye.drain(..) {
                 let _ = answer.send(Reply::refused("no-peer", "Nobody takes over: the other node is away."));
             }
@@ -238,7 +245,9 @@ impl Owner {
 
     /// The document names a witness that this node does not know yet (the other node enrolled it).
     pub(super) fn remember_witness(&mut self) {
-        let Some(info) = self.document.as_ref().and_then(|document| document.witness.clone()) else { return };
+        // What was kept from an earlier life may name an earlier witness.
+        let read = self.document.as_ref().filter(|_| self.tenure.read_in.is_some());
+        let Some(info) = read.and_then(|document| document.witness.clone()) else { return };
         if self.parts.identity.witness.as_ref().is_some_and(|known| known.id == info.id) {
             return;
         }

@@ -1,0 +1,49 @@
+//! The pair's document as this node read it last, kept beside the pool.
+//!
+//! A node that is not in sync must not read the document from its volumes, and somebody must be able to log in there all the
+//! same and see why. What it says of owners counts for nothing until the document was read again.
+
+use crate::files;
+use dyad_desired::Document;
+use std::io;
+use std::path::{Path, PathBuf};
+
+fn path(state: &Path) -> PathBuf {
+    state.join("last-document.json")
+}
+
+/// What was read last, if that can be read.
+pub fn load(state: &Path) -> Option<Document> {
+    let bytes = std::fs::read(path(state)).ok()?;
+    serde_json::from_slice(&bytes).inspect_err(|e| tracing::warn!(error = %e, "the last document is damaged")).ok()
+}
+
+/// Remembers it, durably.
+pub fn save(state: &Path, document: &Document) -> io::Result<()> {
+    files::replace(&path(state), &serde_json::to_vec(document)?)
+}
+
+/// Forgets it, with the password it holds.
+pub fn remove(state: &Path) -> io::Result<()> {
+    files::remove(&path(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_desired::NodeRecord;
+
+    #[test]
+    fn it_is_read_back_and_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(load(dir.path()), None);
+        let node = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+        let document = Document::found("rig", node, "$argon2id$none").unwrap();
+        save(dir.path(), &document).unwrap();
+        assert_eq!(load(dir.path()), Some(document));
+        std::fs::write(path(dir.path()), "{").unwrap();
+        assert_eq!(load(dir.path()), None, "a damaged one is as good as none");
+        remove(dir.path()).unwrap();
+        assert_eq!(load(dir.path()), None);
+    }
+}
