@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::http::Client;
@@ -81,6 +81,23 @@ pub fn join(client: &Client, code: &str) -> Result<()> {
     let mut answers = common(client, "join", "right")?;
     answers["code"] = json!(code);
     begin(client, &answers)
+}
+
+/// Sends answers that the node accepts and that lead to nothing; returns the sentence with which it ends.
+///
+/// # Errors
+/// The node refuses them, or is set up, or is not blank afterwards.
+pub fn failed(client: &Client, answers: &Value) -> Result<String> {
+    client.post("setup", answers).context("The wizard refused the answers")?;
+    wait::until("setup to fail", SETUP_DEADLINE, || {
+        let setup = client.get("setup")?;
+        if setup["task"]["finished"] != true {
+            return Ok(Look::NotYet(setup["task"].to_string()));
+        }
+        ensure!(setup["phase"] == "blank", "The node is {}.", setup["phase"]);
+        let error = setup["task"]["error"]["error"].as_str();
+        Ok(Look::Ready(error.with_context(|| format!("Setup worked: {setup}"))?.to_owned()))
+    })
 }
 
 /// Sends the answers and waits for the end of the task they start.

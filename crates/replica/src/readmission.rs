@@ -36,6 +36,12 @@ impl Readmission {
         self.agreed = false;
     }
 
+    /// The newest word was that the peer is clean.
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.clean
+    }
+
     /// Quorum's demand after it handled `handled` of those. The mirror has the matching view already. True: tell quorum
     /// `AckPeer` now.
     #[must_use]
@@ -61,5 +67,6 @@ mod tests {
         assert!(!readmission.demand(Members::Both, 3), "once is enough");
         readmission.told(false);
         assert!(!readmission.demand(Members::Both, 4), "dirty");
+        assert!(!readmission.clean());
     }
 }

@@ -72,11 +72,11 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
 pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
     let first = create_vm(pair, FIRST, Name::A)?;
-    let second = create_vm(pair, SECOND, Name::B)?;
     let (seen, counter) = first.wait_for_ack(start, GUEST_DEADLINE)?;
     let accepted = seen.duration_since(start);
     pair.report.set_time("guest_boot_s", accepted);
     pair.say(&format!("{FIRST} runs on node A; counter {counter} acknowledged after {:.1} s", accepted.as_secs_f64()));
+    let second = create_vm(pair, SECOND, Name::B)?;
     second.wait_for_ack(start, GUEST_DEADLINE)?;
     pair.say(&format!("{SECOND} runs on node B"));
     let counter = first.wait_for_progress(15, GUEST_DEADLINE)?;

@@ -59,6 +59,8 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     );
     // `survivor_pause` looks at the same cut.
     let second = pair.guest(SECOND)?;
+    // One that stands still for ever would show no pause at all.
+    second.wait_for_ack(started, GUEST_DEADLINE)?;
     let pause = second.record().longest_pause(cut);
     pair.report.set_time("survivor_io_pause_s", pause);
     let restarts = second.record().lives().iter().filter(|life| life.begin > cut).count();

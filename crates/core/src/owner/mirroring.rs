@@ -51,12 +51,13 @@ impl Owner {
             }
             Action::PeerClean => {
                 self.parts.timeline.note("peer-clean", "The peer's replica is complete again.");
-                self.readmission.told(true);
-                self.parts.conductor.tell(quorum::Event::PeerClean);
+                self.peer_is_clean();
             }
             Action::PeerDirty => {
-                self.readmission.told(false);
-                self.parts.conductor.tell(quorum::Event::PeerDirty);
+                if !std::mem::take(&mut self.clean_waits) {
+                    self.readmission.told(false);
+                    self.parts.conductor.tell(quorum::Event::PeerDirty);
+                }
             }
             Action::NewerEpoch(epoch) => {
                 // Heartbeats carry the configuration itself; this only explains a refused message.
@@ -101,6 +102,15 @@ impl Owner {
                 }
                 self.progress = progress;
             }
+        }
+    }
+
+    /// A node that becomes a member reads the document and starts what is its: not while its VMs are being made ours.
+    pub(super) fn peer_is_clean(&mut self) {
+        self.clean_waits = self.rehoming;
+        if !self.rehoming {
+            self.readmission.told(true);
+            self.parts.conductor.tell(quorum::Event::PeerClean);
         }
     }
 

@@ -109,6 +109,8 @@ pub struct Owner {
     standpoint: Standpoint,
     peer_vms_allowed: bool,
     readmission: Readmission,
+    /// The peer is clean, and quorum is told when the rehoming is done.
+    clean_waits: bool,
     connected: bool,
     document: Option<Document>,
     tenure: Tenure,
@@ -153,6 +155,7 @@ impl Owner {
             standpoint: Standpoint::default(),
             peer_vms_allowed: false,
             readmission: Readmission::default(),
+            clean_waits: false,
             connected: false,
             document: last_document::load(&parts.state),
             tenure: Tenure { number: 0, read_in: None, asking: false, asked_at: Instant::now() },

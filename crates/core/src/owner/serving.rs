@@ -144,6 +144,8 @@ impl Owner {
             return Err(Reply::refused("other-node", text));
         }
         let (id, size) = (volume.id, volume.size);
+        // The volume may have been made by an event of this very moment.
+        self.settle_writers();
         if !self.importing.insert(id) {
             return Err(Reply::refused("busy", format!("An import into {name} is already running.")));
         }

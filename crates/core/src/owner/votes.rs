@@ -129,7 +129,8 @@ impl Owner {
     /// The peer surely runs nothing: what was its is ours.
     pub(super) fn rehome(&mut self) {
         let Some(document) = self.rules() else { return };
-        if self.rehoming {
+        // A peer that was called clean may become a member at any moment, with what the document says is its.
+        if self.rehoming || self.readmission.clean() {
             return;
         }
         let me = node(self.me);
@@ -140,8 +141,15 @@ impl Owner {
             self.parts.runtime.spawn(async move {
                 // A refused one is tried again at the next settling.
                 let _ = reply.await;
-                inbox.send(Event::Call(Box::new(|owner| owner.rehoming = false)));
+                inbox.send(Event::Call(Box::new(Owner::rehoming_ended)));
             });
+        }
+    }
+
+    fn rehoming_ended(&mut self) {
+        self.rehoming = false;
+        if self.clean_waits {
+            self.peer_is_clean();
         }
     }
 }

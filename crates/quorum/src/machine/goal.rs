@@ -140,8 +140,8 @@ impl Quorum {
         let base = &self.record.base;
         let incarnation = self.peer.incarnation();
         let joins = self.admitted == Some(incarnation) && !self.is_peer_store(incarnation);
-        let alive_for = self.now - self.peer.alive_since?;
-        let stable = joins || alive_for >= self.losses.readmit_after(self.now, &self.setup.timing);
+        let alive_since = self.peer.alive_since?;
+        let stable = joins || self.losses.may_readmit(alive_since, self.now, &self.setup.timing);
         let health = self.peer.health()?;
         let ready =
             self.clean == Clean::Acked && health.register && !health.leaving && !self.leaving && incarnation != 0;
