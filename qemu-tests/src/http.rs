@@ -12,6 +12,9 @@ use ureq::http::Response;
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, RequestBuilder};
 
+/// A node whose watchdog bit says no goodbye to its connections: whoever follows connects again after this time. What the node
+/// repeats then changes nothing.
+const FOLLOW_AT_MOST: Duration = Duration::from_secs(30);
 /// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Forming a pair or filling a volume moves megabytes through two emulated nodes.
@@ -139,7 +142,7 @@ impl Client {
         let answer = self.answer(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
             let config = request.config().timeout_recv_response(Some(ANSWER_DEADLINE));
-            config.build().call()
+            config.timeout_recv_body(Some(FOLLOW_AT_MOST)).build().call()
         })?;
         let mut lines = BufReader::new(answer.into_body().into_reader());
         let mut line = Vec::new();

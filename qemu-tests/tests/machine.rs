@@ -1,7 +1,8 @@
 //! One node alone: its boot loader, and what it refuses before it belongs to a pair.
 
 use std::fs;
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,8 +12,9 @@ use dyad_rig::harness::{Test, play};
 use dyad_rig::http::{Client, Refusal};
 use dyad_rig::node::{Name, Node, Wiring};
 use dyad_rig::pair::Sockets;
+use dyad_rig::setup;
 use dyad_rig::stories::BOOT_DEADLINE;
-use dyad_rig::{setup, wait};
+use dyad_rig::wait::{self, Look};
 use serde_json::{Value, json};
 
 /// Three bad boots and a good one, each through the firmware.
@@ -85,6 +87,13 @@ fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
     let bad = log.matches(FIRMWARE).count() - 1;
     println!("    {bad} bad boots, then {}", status["versions"]["dyad"]);
     ensure!(bad == 3, "The broken slot got {bad} chances, not three.");
+    let slots = wait::until("the older slot to be blessed", BOOT_DEADLINE, || {
+        let slots = slots(&records.join("a/system.img"))?;
+        let blessed = slots.iter().any(|slot| !slot.contains('+'));
+        Ok(if blessed { Look::Ready(slots) } else { Look::NotYet(slots.join(" ")) })
+    })?;
+    println!("    {}", slots.join(" "));
+    ensure!(slots.contains(&"dyad-9999+0-3.efi".to_owned()), "The broken slot is not used up: {slots:?}");
     // The next start goes straight to the older slot: the broken one has no chance left.
     let position = node.serial().position();
     node.reset()?;
@@ -94,6 +103,16 @@ fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
     let starts = log.matches(FIRMWARE).count();
     ensure!(starts == bad + 2, "The broken slot was tried again: {starts} starts.");
     Ok(())
+}
+
+/// The names of the slots on a system disk, whose first partition begins after 1 MiB.
+fn slots(disk: &Path) -> Result<Vec<String>> {
+    let partition = format!("{}@@1M", disk.display());
+    let mdir =
+        Command::new("mdir").args(["-b", "-i", &partition, "::/EFI/Linux"]).output().context("mtools is missing")?;
+    ensure!(mdir.status.success(), "{}", String::from_utf8_lossy(&mdir.stderr));
+    let list = String::from_utf8(mdir.stdout)?;
+    Ok(list.lines().filter_map(|line| line.rsplit('/').next()).map(str::to_owned).collect())
 }
 
 /// The sentence with which the node refuses these answers.
