@@ -14,6 +14,8 @@ use crate::wait::{self, Look};
 
 /// Chromium starts slowly on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
+/// A page that is being loaded anew is there again.
+const PRESS_DEADLINE: Duration = Duration::from_secs(30);
 /// The key under which the protocol names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -173,12 +175,19 @@ impl Browser {
         self.fill(&self.find(selector)?, text).with_context(|| format!("{selector} takes no text"))
     }
 
-    /// Presses the button of this selector.
+    /// Presses the button of this selector. A page that follows the node may be loaded anew between looking and pressing:
+    /// a person would press again.
     ///
     /// # Errors
     /// As [`Browser::click`].
     pub fn press(&self, selector: &str) -> Result<()> {
-        self.click(&self.find(selector)?).with_context(|| format!("{selector} cannot be pressed"))
+        wait::until(&format!("{selector} to be pressed"), PRESS_DEADLINE, || {
+            match self.find(selector).and_then(|button| self.click(&button)) {
+                Ok(()) => Ok(Look::Ready(())),
+                Err(error) if format!("{error:#}").contains("stale element") => Ok(Look::NotYet(format!("{error:#}"))),
+                Err(error) => Err(error.context(format!("{selector} cannot be pressed"))),
+            }
+        })
     }
 
     /// Everything the page says.

@@ -54,7 +54,8 @@ fn serial_wizard(pair: &mut Pair) -> Result<()> {
 
 /// The screen says in one sentence what is missing.
 fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
-    let screen = pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
+    // Until the node has restarted and opened its pool, the screen tells that.
+    let screen = pair.a.serial().wait_for_screen("In sync", SETUP_DEADLINE)?;
     println!("{screen}");
     for part in ["office", "left", "In sync", "the second node has not joined"] {
         let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");

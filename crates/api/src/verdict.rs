@@ -23,7 +23,8 @@ pub fn verdict(status: &Status) -> Verdict {
         Phase::Blank => not_set_up("This node is not set up yet: answer the wizard.", "this node is not set up"),
         Phase::SettingUp { step } => {
             let step = step.trim_end_matches('.');
-            not_set_up(&format!("This node is being set up: {step}."), "setup is not finished")
+            // Also while it starts.
+            not_set_up(&format!("This node is not ready yet: {step}."), "this node is not ready")
         }
         Phase::Broken { sentence } => not_set_up(sentence, "this node cannot work"),
         Phase::Running => running(status),

@@ -121,7 +121,7 @@ fn whatever_is_missing_is_said() {
         (with(|s| s.phase = Phase::Blank), "This node is not set up yet: answer the wizard."),
         (
             with(|s| s.phase = Phase::SettingUp { step: "Formatting the disks.".into() }),
-            "This node is being set up: Formatting the disks.",
+            "This node is not ready yet: Formatting the disks.",
         ),
         (with(|s| s.phase = Phase::Broken { sentence: "No pool disk opens.".into() }), "No pool disk opens."),
     ];

@@ -410,7 +410,10 @@ async fn tell_running(core: Client, mut running: watch::Receiver<Vec<String>>) {
 pub(crate) fn setup_reply(snapshot: &Snapshot) -> SetupReply {
     use dyad_api::SetupPhase;
     let phase = match snapshot.status.as_ref().map(|s| &s.phase) {
-        Some(Phase::Blank) if snapshot.task.as_ref().is_some_and(|t| !t.finished) => SetupPhase::SettingUp,
+        // Also when the core runs already: the last steps follow, and with them a restart.
+        Some(Phase::Blank | Phase::Running) if snapshot.task.as_ref().is_some_and(|t| !t.finished) => {
+            SetupPhase::SettingUp
+        }
         Some(Phase::Blank) => SetupPhase::Blank,
         Some(Phase::SettingUp { .. }) => SetupPhase::SettingUp,
         Some(Phase::Running) => SetupPhase::Running,

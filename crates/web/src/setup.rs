@@ -69,6 +69,11 @@ struct ProgressPage {
 }
 
 impl ProgressPage {
+    /// Something is still to come without a person.
+    fn goes_on(&self) -> bool {
+        self.setup.task.as_ref().is_none_or(|task| task.error.is_none())
+    }
+
     fn mark(&self, state: &StepState) -> &'static str {
         match state {
             StepState::Waiting => "idle",
