@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// One mebibyte, in bytes.
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Nothing to send.
 const NOTHING: Option<&()> = None;
 
@@ -124,7 +124,7 @@ fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
             let request = CreateVm {
                 name,
                 cpus,
-                memory_mib: u32::try_from(memory / MIB).unwrap_or(u32::MAX),
+                memory_mib: memory,
                 firmware: match firmware {
                     Firmware::Bios => FirmwareView::Bios,
                     Firmware::Uefi => FirmwareView::Uefi,

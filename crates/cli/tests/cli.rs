@@ -167,4 +167,8 @@ async fn a_wrong_command_line_is_a_usage_error() {
         Command::new(env!("CARGO_BIN_EXE_dyad")).args(["vm", "create", "x", "--memory", "lots"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("write it like 10GiB or 512MiB"));
+    let odd = ["vm", "create", "x", "--memory", "1500K"];
+    let output = Command::new(env!("CARGO_BIN_EXE_dyad")).args(odd).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("\"1500K\" is not whole MiB"));
 }
