@@ -13,7 +13,7 @@ mod client;
 mod server;
 mod status;
 
-pub use client::{Client, ClientError, Watch};
+pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use server::{read_request, write_line};
 pub use status::*;
 

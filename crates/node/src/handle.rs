@@ -6,7 +6,7 @@ use dyad_api::{
     AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
     Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
 };
-use dyad_control::{Client, Reply, Request};
+use dyad_control::{CORE_AWAY, Client, Reply, Request};
 use dyad_desired::{Change, Document, Intent};
 use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -106,7 +106,7 @@ impl NodeHandle {
                 reply
             }
             None => StatusReply {
-                sentence: "Not protected: the storage service of this node does not answer.".into(),
+                sentence: CORE_AWAY.into(),
                 protected: false,
                 missing: vec!["the storage service of this node does not answer".into()],
                 alarms: Vec::new(),
