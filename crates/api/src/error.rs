@@ -44,7 +44,7 @@ impl std::error::Error for ApiError {}
 fn status(code: &str) -> u16 {
     match code {
         "unknown-name" => 404,
-        "name-exists" | "volume-in-use" | "vm-running" | "does-not-fit" | "already-set-up" => 409,
+        "name-exists" | "volume-in-use" | "vm-running" | "does-not-fit" | "already-set-up" | "proving" => 409,
         _ => 422,
     }
 }

@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// The witness.
     #[command(subcommand)]
     Witness(Witness),
+    /// The watchdog of the node.
+    #[command(subcommand)]
+    Watchdog(Watchdog),
     /// Set a node up from a seed file.
     Setup {
         /// The seed file (TOML).
@@ -74,6 +77,12 @@ pub(crate) enum Witness {
         /// The one-time code that the witness printed.
         code: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Watchdog {
+    /// Prove that it resets the node, which restarts now; no VM may run there.
+    Prove,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,7 +15,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    arguments::{Arguments, Command, Firmware, Vm, Volume, Witness},
+    arguments::{Arguments, Command, Firmware, Vm, Volume, Watchdog, Witness},
     client::Client,
     print, setup,
 };
@@ -54,6 +54,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Witness(Witness::Add { address, code }) => {
             client.act("POST", "witness", Some(&WitnessRequest { address, code }))
+        }
+        Command::Watchdog(Watchdog::Prove) => {
+            client.act("POST", "watchdog/prove", NOTHING)?;
+            if !json {
+                println!("The node restarts now: ask \"dyad status\" in a minute whether its watchdog is proven.");
+            }
+            Ok(())
         }
         Command::Setup { seed } => setup::run(&mut client, &seed),
         Command::Volume(command) => volume(&mut client, json, command),

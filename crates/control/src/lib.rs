@@ -82,9 +82,9 @@ pub enum Request {
         /// Names of the VMs whose guests execute on this node.
         vms: Vec<String>,
     },
-    /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup.
-    /// Answered [`Reply::Done`] just before the reset, or at once if it was proven before or there is none.
-    /// Refused while a VM runs here.
+    /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup,
+    /// and asked again by people when it did not work then. Answered [`Reply::Done`] just before the reset, or at once
+    /// if it was proven before or there is none. Refused while a VM runs here; none starts until it is over.
     ProveWatchdog,
     /// Start over. Answered when there is no way back; what is left is erased after the core has started again.
     ///

@@ -6,7 +6,7 @@ use dyad_api::{
     AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
     Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
 };
-use dyad_control::{CORE_AWAY, Client, Reply, Request};
+use dyad_control::{CORE_AWAY, Client, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
 use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -312,6 +312,24 @@ impl Service for NodeHandle {
             let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
             self.core.ask(&Request::Enrol { address, code }).await?;
             Ok(())
+        })
+    }
+
+    fn prove_watchdog(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let refused = |code, sentence| Err(ApiError::new(409, code, sentence));
+            match self.core.status().await?.watchdog {
+                WatchdogStatus::Absent => {
+                    refused("no-watchdog", "This node has no watchdog: there is nothing to be proven.")
+                }
+                WatchdogStatus::Armed { proven: true, .. } => {
+                    refused("already-proven", "The watchdog of this node is proven already: nothing was changed.")
+                }
+                WatchdogStatus::Armed { .. } => {
+                    self.core.ask(&Request::ProveWatchdog).await?;
+                    Ok(())
+                }
+            }
         })
     }
 

@@ -7,9 +7,9 @@ use crate::contacts::OpenCode;
 use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
-use crate::selftest;
+use crate::{enforcer, selftest};
 use dyad_control::{Reply, Request};
-use dyad_desired::{Change, NodeRecord, WitnessInfo};
+use dyad_desired::{Change, Document, NodeRecord, Vm, WitnessInfo};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -124,11 +124,17 @@ impl Owner {
             let _ = answer.send(Reply::Done);
             return;
         };
-        if self.vms_known {
+        if self.proving {
+            let _ =
+                answer.send(Reply::refused("proving", "The watchdog is being proven already: this node restarts now."));
+            return;
+        }
+        if self.runs_vms() {
             let text = "VMs run on this node: stop them before its watchdog is proven.";
             let _ = answer.send(Reply::refused("vm-running", text));
             return;
         }
+        self.proving = true;
         let _ = answer.send(Reply::Done);
         self.parts.timeline.note("watchdog", "The watchdog is being proven: this node restarts now.");
         self.parts.conductor.send(Input::Starve(true));
@@ -136,11 +142,19 @@ impl Owner {
         let prove = move || {
             let Err(sentence) = selftest::run(&state, &run, &watchdog) else { return };
             inbox.send(Event::Call(Box::new(move |owner| {
+                owner.proving = false;
                 owner.parts.conductor.send(Input::Starve(false));
                 owner.parts.timeline.note("watchdog", sentence);
             })));
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
+    }
+
+    /// Whether the kernel knows of a VM here, or one is about to start.
+    fn runs_vms(&self) -> bool {
+        let starts =
+            |document: &Document| self.permits.iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run));
+        enforcer::populated(self.parts.vms.as_deref()) || self.document.as_ref().is_some_and(starts)
     }
 
     fn open_pairing_code(&mut self) -> Reply {
