@@ -49,12 +49,7 @@ pub enum Request {
     /// Open (or renew) the one-time code with which the second node joins: [`Reply::Code`].
     OpenPairingCode,
     /// Enrol at a witness and give it the tie vote.
-    Enrol {
-        /// `host:port` of the witness.
-        address: String,
-        /// The one-time code that the witness printed.
-        code: String,
-    },
+    Enrol(Enrol),
     /// The replicated document: [`Reply::Document`].
     Document,
     /// Change the document. Answered when the change is durable on every in-sync node.
@@ -117,6 +112,18 @@ pub struct Found {
     pub links: Vec<String>,
     /// Argon2 hash (PHC string) of the administrator's password.
     pub admin_password_hash: String,
+    /// The witness to enrol at before anything is formatted; `None` = later.
+    #[serde(default)]
+    pub witness: Option<Enrol>,
+}
+
+/// Enrol at a witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// `host:port` of the witness; without a port it is the usual one.
+    pub address: String,
+    /// The one-time code that the witness printed.
+    pub code: String,
 }
 
 /// Become the second node of an existing pair.

@@ -6,7 +6,7 @@ use dyad_api::{
     AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
     Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
 };
-use dyad_control::{CORE_AWAY, Client, Reply, Request, WatchdogStatus};
+use dyad_control::{CORE_AWAY, Client, Enrol, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
 use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -310,7 +310,7 @@ impl Service for NodeHandle {
     fn witness(&self, request: WitnessRequest) -> Answer<'_, ()> {
         Box::pin(async move {
             let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
-            self.core.ask(&Request::Enrol { address, code }).await?;
+            self.core.ask(&Request::Enrol(Enrol { address, code })).await?;
             Ok(())
         })
     }

@@ -8,8 +8,8 @@ use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
 use crate::{enforcer, selftest};
-use dyad_control::{Reply, Request};
-use dyad_desired::{Change, Document, NodeRecord, Vm, WitnessInfo};
+use dyad_control::{Enrol, Reply, Request};
+use dyad_desired::{Change, Document, NodeRecord, Vm};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -43,7 +43,7 @@ impl Owner {
                 });
                 return;
             }
-            Request::Enrol { address, code } => return self.enrol(address, code, answer),
+            Request::Enrol(at) => return self.enrol(at, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
             Request::Running { vms } => {
                 self.running_are(vms.into_iter().collect());
@@ -196,13 +196,13 @@ impl Owner {
         true
     }
 
-    fn enrol(&mut self, address: String, code: String, answer: oneshot::Sender<Reply>) {
+    fn enrol(&mut self, at: Enrol, answer: oneshot::Sender<Reply>) {
         if !self.leads() {
             let _ = answer.send(Reply::refused("not-lead", "The other node leads the pair: enrol the witness there."));
             return;
         }
         let inbox = self.parts.inbox.clone();
-        let enrolment = self.parts.contacts.enrol(&self.parts.identity, address, code);
+        let enrolment = self.parts.contacts.enrol(&self.parts.identity, at);
         self.parts.runtime.spawn(async move {
             match enrolment.await {
                 Ok(enrolled) => inbox.send(Event::Call(Box::new(move |owner| owner.enrolled(enrolled, answer)))),
@@ -213,11 +213,7 @@ impl Owner {
 
     fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.parts.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
-        let info = WitnessInfo {
-            address: witness.address.clone(),
-            id: witness.id.clone(),
-            fingerprint: witness.fingerprint.clone(),
-        };
+        let info = witness.info();
         if let Err(sentence) = self.use_witness(witness) {
             let _ = answer.send(Reply::refused("state", sentence));
             return;
