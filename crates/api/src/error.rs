@@ -44,7 +44,7 @@ impl std::error::Error for ApiError {}
 fn status(code: &str) -> u16 {
     match code {
         "unknown-name" => 404,
-        "name-exists" | "volume-in-use" | "vm-running" | "does-not-fit" | "already-set-up" => 409,
+        "name-exists" | "volume-in-use" | "vm-running" | "does-not-fit" | "already-set-up" | "proving" => 409,
         _ => 422,
     }
 }
@@ -66,11 +66,7 @@ impl From<dyad_control::ClientError> for ApiError {
         use dyad_control::ClientError;
         match error {
             ClientError::Refused { code, sentence } => Self::new(status(&code), &code, sentence),
-            ClientError::Unreachable { .. } => Self::new(
-                503,
-                "core-away",
-                "The storage service of this node is not answering: it is starting or has failed.",
-            ),
+            ClientError::Unreachable { .. } => Self::new(503, "core-away", dyad_control::CORE_AWAY),
             ClientError::Cut(_) => Self::new(
                 503,
                 "core-cut",

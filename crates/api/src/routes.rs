@@ -104,6 +104,7 @@ pub const ROUTES: &[Route] = &[
     route(Post, "/api/v1/pairing-code", "openPairingCode", "Open the code with which the second node joins.")
         .gives(200, Json("PairingCodeReply")),
     route(Post, "/api/v1/witness", "enrolWitness", "Enrol at a witness.").takes(Json("WitnessRequest")),
+    route(Post, "/api/v1/watchdog/prove", "proveWatchdog", "Prove that the watchdog resets this node: it restarts now, and the status says afterwards whether it is proven. Refused while VMs run here."),
     route(Post, "/api/v1/erase", "eraseNode", "Start over: this node leaves its pair and becomes blank. What must be typed to confirm it is in the refusal.")
         .takes(Json("EraseRequest")),
     route(Post, "/api/v1/setup/erase-disk", "eraseDisk", "Erase a disk that carries data of a pair, on a node that is not set up.")

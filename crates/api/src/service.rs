@@ -44,6 +44,8 @@ pub trait Service: Send + Sync + 'static {
     fn pairing_code(&self) -> Answer<'_, PairingCodeReply>;
     /// Enrols at a witness.
     fn witness(&self, request: WitnessRequest) -> Answer<'_, ()>;
+    /// Proves that the watchdog resets this node, which restarts. Refused while VMs run here.
+    fn prove_watchdog(&self) -> Answer<'_, ()>;
     /// Every volume.
     fn volumes(&self) -> Answer<'_, Vec<VolumeView>>;
     /// Makes a volume.

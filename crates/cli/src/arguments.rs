@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::commands::MIB;
+
 /// Administers a Dyad pair over the API of one of its nodes.
 #[derive(Debug, Parser)]
 #[command(name = "dyad", version)]
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     /// The witness.
     #[command(subcommand)]
     Witness(Witness),
+    /// The watchdog of the node.
+    #[command(subcommand)]
+    Watchdog(Watchdog),
     /// Set a node up from a seed file.
     Setup {
         /// The seed file (TOML).
@@ -72,6 +77,12 @@ pub(crate) enum Witness {
         /// The one-time code that the witness printed.
         code: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Watchdog {
+    /// Prove that it resets the node, which restarts now; no VM may run there.
+    Prove,
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,9 +131,9 @@ pub(crate) enum Vm {
         /// Virtual CPUs.
         #[arg(long, default_value_t = 1)]
         cpus: u32,
-        /// Memory, such as 2GiB or 512MiB.
-        #[arg(long, value_parser = size)]
-        memory: u64,
+        /// Memory in whole MiB, such as 2GiB or 512MiB.
+        #[arg(long, value_parser = mebibytes)]
+        memory: u32,
         /// A volume; give it again for each further disk. The first one boots.
         #[arg(long = "disk")]
         disks: Vec<String>,
@@ -188,6 +199,15 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(bad)
 }
 
+/// A size in whole MiB: a VM gets exactly the memory that was asked for, or none.
+fn mebibytes(text: &str) -> Result<u32, String> {
+    let bytes = size(text)?;
+    if bytes % MIB != 0 {
+        return Err(format!("\"{text}\" is not whole MiB: write it like 2GiB or 512MiB"));
+    }
+    u32::try_from(bytes / MIB).map_err(|_| format!("\"{text}\" is more than any VM can have"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +221,17 @@ mod tests {
         for bad in ["", "GiB", "10GB", "1.5G", "-1", "99999999999T"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn memory_is_never_rounded() {
+        assert_eq!(mebibytes("2GiB"), Ok(2048));
+        assert_eq!(mebibytes("67108864"), Ok(64));
+        for odd in ["100", "1500K", "67108865"] {
+            assert_eq!(mebibytes(odd), Err(format!("\"{odd}\" is not whole MiB: write it like 2GiB or 512MiB")));
+        }
+        assert!(mebibytes("8192T").unwrap_err().contains("more than any VM"));
+        assert!(mebibytes("lots").unwrap_err().contains("is not a size"));
     }
 
     #[test]

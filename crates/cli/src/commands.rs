@@ -15,13 +15,13 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    arguments::{Arguments, Command, Firmware, Vm, Volume, Witness},
+    arguments::{Arguments, Command, Firmware, Vm, Volume, Watchdog, Witness},
     client::Client,
     print, setup,
 };
 
 /// One mebibyte, in bytes.
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 /// Nothing to send.
 const NOTHING: Option<&()> = None;
 
@@ -54,6 +54,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Witness(Witness::Add { address, code }) => {
             client.act("POST", "witness", Some(&WitnessRequest { address, code }))
+        }
+        Command::Watchdog(Watchdog::Prove) => {
+            client.act("POST", "watchdog/prove", NOTHING)?;
+            if !json {
+                println!("The node restarts now: ask \"dyad status\" in a minute whether its watchdog is proven.");
+            }
+            Ok(())
         }
         Command::Setup { seed } => setup::run(&mut client, &seed),
         Command::Volume(command) => volume(&mut client, json, command),
@@ -124,7 +131,7 @@ fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
             let request = CreateVm {
                 name,
                 cpus,
-                memory_mib: u32::try_from(memory / MIB).unwrap_or(u32::MAX),
+                memory_mib: memory,
                 firmware: match firmware {
                     Firmware::Bios => FirmwareView::Bios,
                     Firmware::Uefi => FirmwareView::Uefi,

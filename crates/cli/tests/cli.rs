@@ -136,11 +136,29 @@ async fn pairing_witness_and_timeline() {
     let bench = Bench::new(Node::founded().await).await;
     bench.done(&["login"]).await;
     assert_eq!(bench.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
-    assert_eq!(bench.refused(&["witness", "add", "192.0.2.9", "bad"]).await, "The witness does not know this code.");
+    assert_eq!(
+        bench.refused(&["witness", "add", "192.0.2.9", "bad"]).await,
+        "The witness code is wrong: compare it with the one on the witness and type it again."
+    );
     bench.done(&["witness", "add", "192.0.2.9", "good-code"]).await;
     bench.node.until("protected", |s| dyad_node::NodeHandle::status_of(s, false).protected).await;
     assert!(bench.done(&["status"]).await.contains("\nprotected: yes\n"));
     assert_eq!(bench.done(&["timeline", "--since", "3"]).await.lines().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_is_proven_later() {
+    let bench = Bench::new(Node::founded().await).await;
+    let prove = ["watchdog", "prove"];
+    assert_eq!(bench.refused(&prove).await, "Log in first: this needs the administrator's password.");
+    bench.done(&["login"]).await;
+    let expected = "The watchdog of this node is proven already: nothing was changed.";
+    assert_eq!(bench.refused(&prove).await, expected);
+    bench.node.core.change(|s| {
+        s.watchdog = dyad_control::WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: false };
+    });
+    assert!(bench.done(&prove).await.starts_with("The node restarts now: "));
+    assert_eq!(bench.node.core.lock().proofs, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,4 +185,8 @@ async fn a_wrong_command_line_is_a_usage_error() {
         Command::new(env!("CARGO_BIN_EXE_dyad")).args(["vm", "create", "x", "--memory", "lots"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("write it like 10GiB or 512MiB"));
+    let odd = ["vm", "create", "x", "--memory", "1500K"];
+    let output = Command::new(env!("CARGO_BIN_EXE_dyad")).args(odd).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("\"1500K\" is not whole MiB"));
 }

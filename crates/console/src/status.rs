@@ -1,7 +1,7 @@
 //! The status screen: one sentence first, then what stands behind it.
 
 use dyad_api::verdict;
-use dyad_control::{MirrorState, Status, WatchdogStatus, WitnessStatus};
+use dyad_control::{CORE_AWAY, MirrorState, Status, WatchdogStatus, WitnessStatus};
 use ratatui::buffer::Buffer;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Text;
@@ -39,13 +39,7 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &Around) {
     put(page, 1, &format!("Web   {web}"));
     put(page, 2, &"-".repeat(usize::from(area.width)));
     let Some(status) = status else {
-        page.set_stringn(
-            0,
-            4,
-            "The storage service of this node does not answer: it is starting or has failed.",
-            80,
-            bold,
-        );
+        page.set_stringn(0, 4, CORE_AWAY, 80, bold);
         return;
     };
     let verdict = verdict(status);
@@ -199,7 +193,7 @@ mod tests {
     fn a_blank_node_and_a_silent_core_say_so() {
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(&mut page, None, &Around::default());
-        assert!(text(&page).contains("does not answer"));
+        assert!(text(&page).contains(CORE_AWAY));
         let status = blank();
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(

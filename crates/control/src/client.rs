@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
+/// What people are told while nobody answers on the socket.
+pub const CORE_AWAY: &str = "The storage service of this node does not answer: it is starting or has failed.";
+
 /// Why a question got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

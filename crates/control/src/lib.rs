@@ -13,7 +13,7 @@ mod client;
 mod server;
 mod status;
 
-pub use client::{Client, ClientError, Watch};
+pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use server::{read_request, write_line};
 pub use status::*;
 
@@ -49,12 +49,7 @@ pub enum Request {
     /// Open (or renew) the one-time code with which the second node joins: [`Reply::Code`].
     OpenPairingCode,
     /// Enrol at a witness and give it the tie vote.
-    Enrol {
-        /// `host:port` of the witness.
-        address: String,
-        /// The one-time code that the witness printed.
-        code: String,
-    },
+    Enrol(Enrol),
     /// The replicated document: [`Reply::Document`].
     Document,
     /// Change the document. Answered when the change is durable on every in-sync node.
@@ -82,9 +77,9 @@ pub enum Request {
         /// Names of the VMs whose guests execute on this node.
         vms: Vec<String>,
     },
-    /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup.
-    /// Answered [`Reply::Done`] just before the reset, or at once if it was proven before or there is none.
-    /// Refused while a VM runs here.
+    /// Prove that the watchdog resets this node: it is no longer fed, and the node restarts. The last step of setup,
+    /// and asked again by people when it did not work then. Answered [`Reply::Done`] just before the reset, or at once
+    /// if it was proven before or there is none. Refused while a VM runs here; none starts until it is over.
     ProveWatchdog,
     /// Start over. Answered when there is no way back; what is left is erased after the core has started again.
     ///
@@ -117,6 +112,18 @@ pub struct Found {
     pub links: Vec<String>,
     /// Argon2 hash (PHC string) of the administrator's password.
     pub admin_password_hash: String,
+    /// The witness to enrol at before anything is formatted; `None` = later.
+    #[serde(default)]
+    pub witness: Option<Enrol>,
+}
+
+/// Enrol at a witness.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// `host:port` of the witness; without a port it is the usual one.
+    pub address: String,
+    /// The one-time code that the witness printed.
+    pub code: String,
 }
 
 /// Become the second node of an existing pair.

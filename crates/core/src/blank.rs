@@ -101,7 +101,11 @@ impl Blank {
                 Request::Timeline { since } => Reply::Timeline { events: timeline.since(since) },
                 Request::Running { .. } | Request::Goodbye => Reply::Done,
                 Request::Found(request) => {
-                    match self.carry_out(events, move |options, step| setup::found(options, &request, step)) {
+                    let (tls, runtime) = (self.tls.clone(), self.runtime.clone());
+                    let found = move |options: &Options, step: setup::Step<'_>| {
+                        runtime.block_on(setup::found(options, &request, &tls, step))
+                    };
+                    match self.carry_out(events, found) {
                         Ok(identity) => return self.end(identity, answer),
                         Err(reply) => reply,
                     }

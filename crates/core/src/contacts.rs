@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::peer::PeerHandle;
 use crate::witness::WitnessHandle;
 use anyhow::Context;
-use dyad_control::{DiskCandidate, Reply};
+use dyad_control::{DiskCandidate, Enrol, Reply};
 use dyad_link::discovery::{Announcer, INTERVAL, Offer, Place};
 use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
@@ -136,13 +136,8 @@ impl Contacts {
     }
 
     /// Enrols this pair at a witness.
-    pub fn enrol(
-        &self,
-        identity: &Identity,
-        address: String,
-        code: String,
-    ) -> impl Future<Output = Result<Witness, Reply>> + Send + use<> {
-        crate::witness::enrol(identity.clone(), self.tls.clone(), address, code)
+    pub fn enrol(&self, identity: &Identity, at: Enrol) -> impl Future<Output = Result<Witness, Reply>> + Send + use<> {
+        crate::witness::enrol(identity.clone(), self.tls.clone(), at)
     }
 }
 
@@ -235,16 +230,33 @@ impl Host {
     }
 }
 
-/// The sentence and the stable word for a failed pairing.
-pub fn refusal(error: &PairingError) -> Reply {
-    let code = match error {
-        PairingError::WrongCode => "wrong-code",
-        PairingError::Expired => "code-expired",
-        PairingError::NoCodeOpen => "no-code-open",
-        PairingError::TooManyTries => "code-void",
-        _ => "pairing",
+/// The sentence and the stable word for a failed pairing: with the first node, or with a witness.
+pub fn refusal(error: &PairingError, purpose: Purpose) -> Reply {
+    let (code, host, anew) = match purpose {
+        Purpose::Node => ("pairing code", "first node", "open a new one on the first node"),
+        Purpose::Witness => ("witness code", "witness", "print a new one on the witness (dyad-witness code)"),
     };
-    Reply::refused(code, sentence(&error.to_string()))
+    let (word, text) = match error {
+        PairingError::WrongCode => {
+            ("wrong-code", format!("the {code} is wrong: compare it with the one on the {host} and type it again"))
+        }
+        PairingError::Expired => ("code-expired", format!("the {code} has expired: {anew}")),
+        PairingError::NoCodeOpen => {
+            ("no-code-open", format!("no {code} is open on the {host}, or it was used already: {anew}"))
+        }
+        PairingError::TooManyTries => {
+            ("code-void", format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
+        }
+        PairingError::Timeout => {
+            let patience = pairing::STEP.as_secs();
+            ("pairing", format!("the {host} did not answer within {patience} s: check the network and try again"))
+        }
+        PairingError::Version => {
+            ("pairing", format!("the {host} runs another version of Dyad: update the older one first"))
+        }
+        PairingError::Purpose | PairingError::Tls(_) | PairingError::Frame(_) => ("pairing", error.to_string()),
+    };
+    Reply::refused(word, sentence(&text))
 }
 
 /// An error's text as a sentence for people.

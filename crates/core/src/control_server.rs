@@ -5,6 +5,7 @@ use crate::guests::VolumeBackend;
 use dyad_blockdev::Backend as _;
 use dyad_control::{IMPORT_FAILED, Reply, Request, Status, read_request, write_line};
 use std::path::Path;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
@@ -13,6 +14,8 @@ use tokio::sync::{oneshot, watch};
 const IMPORT_CHUNK: usize = 256 << 10;
 /// Bytes of a volume that are freed as one change.
 const EMPTY_CHUNK: u64 = 256 << 20;
+/// How often one who watches is shown what is not urgent.
+const PACE: Duration = Duration::from_millis(200);
 
 /// Listens until the process ends.
 pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
@@ -34,7 +37,7 @@ pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -
     }
 }
 
-async fn converse(stream: UnixStream, inbox: &Inbox, mut status: watch::Receiver<Status>) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let request = match read_request(&mut stream).await {
@@ -47,15 +50,7 @@ async fn converse(stream: UnixStream, inbox: &Inbox, mut status: watch::Receiver
                 let now = Box::new(status.borrow().clone());
                 write_line(stream.get_mut(), &Reply::Status(now)).await?;
             }
-            Request::Watch => loop {
-                let now = Box::new(status.borrow_and_update().clone());
-                write_line(stream.get_mut(), &Reply::Status(now)).await?;
-                if status.changed().await.is_err() {
-                    return Ok(());
-                }
-                // At most five a second: the newest one wins.
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            },
+            Request::Watch => return watch(stream.get_mut(), status, PACE).await,
             Request::Import { volume, bytes } => import(&mut stream, inbox, volume, bytes).await?,
             request => {
                 let erases = matches!(request, Request::Erase { disk: None, .. });
@@ -67,6 +62,26 @@ async fn converse(stream: UnixStream, inbox: &Inbox, mut status: watch::Receiver
                 }
                 told?;
             }
+        }
+    }
+}
+
+/// Shows the state now and at every change until the client hangs up or the core ends. What nobody waits for is shown
+/// once in `pace`, the newest one; what says whether VMs may run, or how far the node is, at once: a VM that is started
+/// anew after a failure waits for nothing else.
+async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, pace: Duration) -> std::io::Result<()> {
+    loop {
+        let shown = Box::new(status.borrow_and_update().clone());
+        let (permits, phase) = (shown.permits.clone(), shown.phase.clone());
+        write_line(stream, &Reply::Status(shown)).await?;
+        let rest = tokio::time::sleep(pace);
+        if status.changed().await.is_err() {
+            return Ok(());
+        }
+        let urgent = status.wait_for(|now| now.permits != permits || now.phase != phase);
+        tokio::select! {
+            () = rest => {}
+            outcome = urgent => if outcome.is_err() { return Ok(()) },
         }
     }
 }
@@ -143,9 +158,56 @@ async fn empty(backend: &VolumeBackend, from: u64) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dyad_control::{Phase, WatchdogStatus};
     use dyad_mirror::GuestOp;
     use std::sync::mpsc::channel;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+
+    /// So long that nothing but urgency can end it.
+    const NEVER: Duration = Duration::from_secs(100_000);
+
+    #[tokio::test]
+    async fn permits_and_phase_do_not_wait_for_the_pace() {
+        let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
+        let (client, mut server) = UnixStream::pair().unwrap();
+        tokio::spawn(async move { watch(&mut server, status, NEVER).await });
+        let mut lines = tokio::io::BufReader::new(client).lines();
+        let mut next = async || match serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap() {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await.revision, 0);
+        changes.send_modify(|now| now.revision = 1);
+        tokio::task::yield_now().await;
+        changes.send_modify(|now| (now.revision, now.permits) = (2, vec!["web".into()]));
+        let urgent = next().await;
+        assert_eq!((urgent.revision, urgent.permits), (2, vec!["web".into()]), "the first one was not worth a line");
+        changes.send_modify(|now| now.permits.clear());
+        assert!(next().await.permits.is_empty());
+        changes.send_modify(|now| now.phase = Phase::Broken { sentence: "It broke.".into() });
+        assert!(matches!(next().await.phase, Phase::Broken { .. }));
+    }
+
+    #[tokio::test]
+    async fn everything_else_is_shown_at_its_pace() {
+        let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
+        let (client, mut server) = UnixStream::pair().unwrap();
+        let pace = Duration::from_millis(50);
+        tokio::spawn(async move { watch(&mut server, status, pace).await });
+        let mut lines = tokio::io::BufReader::new(client).lines();
+        lines.next_line().await.unwrap().unwrap();
+        let (began, mut shown) = (tokio::time::Instant::now(), 0);
+        for revision in 1..=200 {
+            changes.send_modify(|now| now.revision = revision);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let took = began.elapsed();
+        drop(changes);
+        while lines.next_line().await.unwrap().is_some() {
+            shown += 1;
+        }
+        assert!((1..=took.as_millis() / pace.as_millis() + 1).contains(&shown), "{shown} in {took:?}");
+    }
 
     const BLOCKS: usize = 16;
 

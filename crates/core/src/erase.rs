@@ -12,7 +12,7 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::setup::Step;
 use crate::{enforcer, files, last_document, register};
-use dyad_control::{DiskContent, Reply};
+use dyad_control::{DiskCandidate, DiskContent, Reply};
 use dyad_link::tls;
 use dyad_quorum::NodeId;
 use std::path::{Path, PathBuf};
@@ -130,6 +130,18 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
 /// Erases one disk that carries labels of a pair, on a blank node.
 pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
     let candidates = disks::list(&options.disks, &options.run);
+    let found = decide_disk(&candidates, name, confirm)?;
+    let path = Path::new(&found.path);
+    let parts = disks::parts(path).unwrap_or_else(|| Parts {
+        disk: path.into(),
+        raw: path.into(),
+        index: Index::Directory(path.with_extension("index")),
+    });
+    disks::erase(&parts, &options.run).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+}
+
+/// Which of `candidates` is erased, if `confirm` is enough.
+pub fn decide_disk<'a>(candidates: &'a [DiskCandidate], name: &str, confirm: &str) -> Result<&'a DiskCandidate, Reply> {
     let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let Some(found) = candidates.iter().find(|disk| disk.path == name || short(&disk.path) == name) else {
         return Err(Reply::refused("unknown-disk", format!("There is no disk {} here.", printable(name))));
@@ -146,13 +158,7 @@ pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
         );
         return Err(Reply::refused("confirm", text));
     }
-    let path = Path::new(&found.path);
-    let parts = disks::parts(path).unwrap_or_else(|| Parts {
-        disk: path.into(),
-        raw: path.into(),
-        index: Index::Directory(path.with_extension("index")),
-    });
-    disks::erase(&parts, &options.run).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+    Ok(found)
 }
 
 /// What a person typed, fit for a screen.

@@ -14,6 +14,7 @@
 
 use crate::files;
 use anyhow::{Context, bail};
+use dyad_desired::WitnessInfo;
 use dyad_quorum::NodeId;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,13 @@ pub struct Witness {
     pub id: String,
     /// Number of its store's life as told at enrolment; 0 = this node was not the one that enrolled.
     pub incarnation: u64,
+}
+
+impl Witness {
+    /// What the pair's document says of it.
+    pub fn info(&self) -> WitnessInfo {
+        WitnessInfo { address: self.address.clone(), id: self.id.clone(), fingerprint: self.fingerprint.clone() }
+    }
 }
 
 impl Identity {

@@ -12,8 +12,9 @@ use crate::documents::DOCUMENT_BYTES;
 use crate::identity::{Identity, Peer, fresh_incarnation};
 use crate::options::Options;
 use crate::register::Places;
+use crate::witness;
 use dyad_control::{DiskContent, Found, Join, Reply};
-use dyad_desired::{Document, NodeRecord, slots};
+use dyad_desired::{Document, NodeRecord, Refusal, slots};
 use dyad_link::pairing::{self, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
@@ -29,13 +30,22 @@ const DIAL: Duration = Duration::from_secs(10);
 /// Tells people how far it is.
 pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
-/// Founds a pair: this node alone, holding the tie.
-pub fn found(options: &Options, request: &Found, step: Step<'_>) -> Result<Identity, Reply> {
+/// Founds a pair: this node alone, holding the tie. A witness is enrolled first: whatever is wrong with its code or the
+/// way to it is refused before anything is written. Where formatting fails after that, the witness keeps a pair that
+/// nobody speaks for, and the next setup needs a new code.
+pub async fn found(options: &Options, request: &Found, tls: &tls::Identity, step: Step<'_>) -> Result<Identity, Reply> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0 };
-    let document = Document::found(&request.pair, record, &request.admin_password_hash)
-        .map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+    let mut document =
+        Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
     check_disks(options, &request.disks)?;
-    let identity = Identity::found(&request.pair, &request.node, &request.links);
+    let mut identity = Identity::found(&request.pair, &request.node, &request.links);
+    if let Some(at) = &request.witness {
+        step("Enrolling at the witness");
+        let witness = witness::enrol_patiently(&identity, tls, at).await?;
+        document.witness = Some(witness.info());
+        document.check().map_err(|r| contradicts(&r))?;
+        identity.witness = Some(witness);
+    }
     begin(options, &identity)?;
     let pool = prepare(options, &identity, &request.disks, step)?;
     step("Writing the founding document");
@@ -52,7 +62,7 @@ pub async fn join(
     tls: &tls::Identity,
     step: Step<'_>,
 ) -> Result<Identity, Reply> {
-    dyad_desired::names::check(&request.node).map_err(|r| Reply::refused(r.code(), r.to_string()))?;
+    dyad_desired::names::check(&request.node).map_err(|r| contradicts(&r))?;
     check_disks(options, &request.disks)?;
     let offer = choose(request, offers)?;
     step("Pairing with the first node");
@@ -61,10 +71,9 @@ pub async fn join(
         let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
         return Err(Reply::refused("no-answer", text));
     };
-    let paired = pairing::join(stream, tls, &request.code, Purpose::Node).await;
-    let mut paired = paired.map_err(|e| contacts::refusal(&e))?;
+    let broken = |e: pairing::PairingError| contacts::refusal(&e, Purpose::Node);
+    let mut paired = pairing::join(stream, tls, &request.code, Purpose::Node).await.map_err(broken)?;
     let incarnation = fresh_incarnation();
-    let broken = |e: pairing::PairingError| contacts::refusal(&e);
     paired.send(&Hello { node: request.node.clone(), incarnation }).await.map_err(broken)?;
     let welcome = match paired.receive().await.map_err(broken)? {
         Admission::Welcome(welcome) => welcome,
@@ -159,12 +168,19 @@ fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Reply> {
             return Err(Reply::refused("unknown-disk", format!("There is no disk {path} that could be used.")));
         };
         if let DiskContent::Pool { pair, node, .. } = &disk.content {
-            let text =
-                format!("The disk {path} belongs to node {node} of the pair {pair}; erase it first (dyad erase).");
-            return Err(Reply::refused("foreign-disk", text));
+            return Err(disk_of_pair(path, pair, node));
         }
     }
     Ok(())
+}
+
+/// The wizard's sentence and word: it is asked first, and the disks may have changed since.
+pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Reply {
+    let text = format!(
+        "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or \
+         erase this one first (dyad erase --disk)."
+    );
+    Reply::refused("disk-of-pair", text)
 }
 
 fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Reply> {
@@ -215,7 +231,7 @@ fn open_disks(parts: &[Prepared], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, 
 
 /// Volume 0 with the founding document in it.
 fn write_document(mut pool: Pool, document: &Document) -> Result<(), Reply> {
-    let encoded = slots::encode(document).map_err(|r| Reply::refused(r.code(), r.to_string()))?;
+    let encoded = slots::encode(document).map_err(|r| contradicts(&r))?;
     let written = pool
         .create_volume(0, DOCUMENT_BYTES / BLOCK as u64)
         .and_then(|_| pool.write(0, 1, 1, encoded.offset / BLOCK as u64, encoded.bytes.into()))
@@ -229,6 +245,11 @@ fn begin(options: &Options, identity: &Identity) -> Result<(), Reply> {
 
 fn finish(options: &Options) -> Result<(), Reply> {
     Identity::finish(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+}
+
+/// A rule of the document says no.
+fn contradicts(refusal: &Refusal) -> Reply {
+    Reply::refused(refusal.code(), refusal.to_string())
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> Reply {

@@ -4,13 +4,19 @@ use crate::clock;
 use crate::conductor::{ConductorHandle, Input, WitnessHealth};
 use crate::contacts;
 use crate::identity::{Identity, Witness};
-use dyad_control::Reply;
+use dyad_control::{Enrol, Reply};
+use dyad_link::pairing::Purpose;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
 use dyad_quorum::{Answer, Event, NodeId, WitnessAsk, WitnessReply};
 use dyad_witness::client::{self, Client, EnrolError, Target};
-use dyad_witness::protocol::Enrol;
-use std::time::Duration;
+use dyad_witness::protocol;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// How long a witness may be out of reach at setup: a server that gives addresses answers within 10 s or not at all.
+const REACH: Duration = Duration::from_secs(12);
+/// Between two attempts to reach it.
+const AGAIN: Duration = Duration::from_millis(500);
 
 enum Order {
     Use(u128, tls::Identity, Box<Witness>),
@@ -130,8 +136,33 @@ impl Task {
     }
 }
 
-/// Enrols this pair at the witness at `address` by its one-time code.
-pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code: String) -> Result<Witness, Reply> {
+/// Enrols this pair at the witness at `at.address` by its one-time code.
+pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Reply> {
+    let enrolled = try_to_enrol(&identity, &tls, at).await;
+    enrolled.map_err(|e| refusal(&e))
+}
+
+/// The same for a node whose network has just come up: it may have no address yet.
+pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Reply> {
+    let deadline = Instant::now() + REACH;
+    loop {
+        match try_to_enrol(identity, tls, at.clone()).await {
+            Err(EnrolError::Unreachable { .. }) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            other => return other.map_err(|e| refusal(&e)),
+        }
+    }
+}
+
+/// The sentence and the stable word for a failed enrolment.
+pub fn refusal(error: &EnrolError) -> Reply {
+    match error {
+        EnrolError::Pairing(pairing) => contacts::refusal(pairing, Purpose::Witness),
+        other => Reply::refused("witness", contacts::sentence(&other.to_string())),
+    }
+}
+
+async fn try_to_enrol(identity: &Identity, tls: &tls::Identity, at: Enrol) -> Result<Witness, EnrolError> {
+    let Enrol { address, code } = at;
     let address = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         address
     } else {
@@ -142,12 +173,9 @@ pub async fn enrol(identity: Identity, tls: tls::Identity, address: String, code
         NodeId::A => [Some(tls.fingerprint()), peer],
         NodeId::B => [peer, Some(tls.fingerprint())],
     };
-    let ask = Enrol { pair: PairId(identity.pair_number()), name: identity.pair.clone(), node: identity.me, keys };
-    let enrolment = client::enrol(&address, &code, &tls, &ask, Duration::from_secs(5)).await;
-    let enrolment = enrolment.map_err(|e| match &e {
-        EnrolError::Pairing(pairing) => contacts::refusal(pairing),
-        other => Reply::refused("witness", contacts::sentence(&other.to_string())),
-    })?;
+    let ask =
+        protocol::Enrol { pair: PairId(identity.pair_number()), name: identity.pair.clone(), node: identity.me, keys };
+    let enrolment = client::enrol(&address, &code, tls, &ask, Duration::from_secs(5)).await?;
     let id = enrolment.enrolled.witness.0;
     let witness = Witness {
         address,

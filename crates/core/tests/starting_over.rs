@@ -1,6 +1,6 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
-use dyad_control::{DiskContent, Found, Reply};
+use dyad_control::{DiskContent, Enrol, Found, Reply};
 use dyad_core::identity::Identity;
 use dyad_core::options::Options;
 use dyad_core::{disks, erase, register, setup};
@@ -34,8 +34,15 @@ fn found(options: &Options, pair: &str) -> Result<Identity, Reply> {
         disks: options.disks.iter().map(|disk| disk.display().to_string()).collect(),
         links: Vec::new(),
         admin_password_hash: NO_PASSWORD.into(),
+        witness: None,
     };
-    setup::found(options, &request, &|_| {})
+    found_as(options, &request)
+}
+
+fn found_as(options: &Options, request: &Found) -> Result<Identity, Reply> {
+    let tls = dyad_link::tls::Identity::load_or_generate(&options.state, "node").unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(setup::found(options, request, &tls, &|_| {}))
 }
 
 fn contents(options: &Options) -> Vec<DiskContent> {
@@ -97,8 +104,8 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
         _ => panic!("not refused"),
     };
     let (code, sentence) = refused(found(&options, "harbour").map(|_| ()));
-    assert_eq!(code, "foreign-disk");
-    assert!(sentence.contains("office") && sentence.contains("dyad erase"), "{sentence}");
+    assert_eq!(code, "disk-of-pair");
+    assert!(sentence.contains("office") && sentence.contains("dyad erase --disk"), "{sentence}");
     assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, "unknown-disk");
     for wrong in ["", "office", "erase vdb"] {
         let (code, sentence) = refused(erase::disk(&options, "vdb", wrong));
@@ -108,4 +115,52 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     erase::disk(&options, "vdb", "vdb").unwrap();
     assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, "no-pool-disk");
     found(&options, "harbour").unwrap();
+}
+
+#[test]
+fn a_witness_that_refuses_leaves_everything_as_it_was() {
+    use dyad_witness::server::{Config, Server};
+    let dir = tempfile::tempdir().unwrap();
+    let options = node(dir.path(), &["own.disk"]);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let server =
+        runtime.block_on(async { Server::open(&Config { directory: dir.path().join("witness"), listen }) }).unwrap();
+    let (address, code) = (server.address().unwrap().to_string(), server.open_code().code);
+    let (start, end) = code.split_at(code.len() - 1);
+    let wrong = format!("{start}{}", if end == "7" { '8' } else { '7' });
+    let request = |address: &str, code: &str| Found {
+        pair: "office".into(),
+        node: "left".into(),
+        disks: vec![options.disks[0].display().to_string()],
+        links: Vec::new(),
+        admin_password_hash: NO_PASSWORD.into(),
+        witness: Some(Enrol { address: address.into(), code: code.into() }),
+    };
+    // Its label says which code is meant: another one that is open does not make a used one merely wrong.
+    let _other = server.open_code();
+    let _serving = runtime.spawn(server.run());
+    let written =
+        || std::fs::read_dir(&options.state).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    let refused = |address: &str, code: &str, expected: &str| {
+        match found_as(&options, &request(address, code)) {
+            Err(Reply::Refused { sentence, .. }) => assert!(sentence.starts_with(expected), "{sentence}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(contents(&options), [DiskContent::Blank]);
+        assert!(!written().iter().any(|name| name == "identity.json" || name == "unfinished.json"), "{:?}", written());
+    };
+    refused(&address, &wrong, "The witness code is wrong:");
+    refused("127.0.0.1:1", &code, "The witness at 127.0.0.1:1 cannot be reached;");
+
+    let identity = found_as(&options, &request(&address, &code)).unwrap();
+    let witness = identity.witness.clone().unwrap();
+    assert_eq!((witness.address.as_str(), witness.incarnation != 0), (address.as_str(), true));
+    assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
+
+    let options = node(dir.path(), &["other.disk"]);
+    let request = Found { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };
+    let Err(Reply::Refused { code, .. }) = found_as(&options, &request) else { panic!("a used code is taken") };
+    assert_eq!(code, "no-code-open");
+    assert_eq!(contents(&options), [DiskContent::Blank]);
 }

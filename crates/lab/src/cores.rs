@@ -1,6 +1,7 @@
 //! Two `dyad-core` processes that form a pair, each in its namespace with a pool disk that is a file.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ impl Cores {
             links: CABLES.map(String::from).to_vec(),
             disks: vec![self.disk(number).display().to_string()],
             admin_password_hash: NO_PASSWORD.into(),
+            witness: None,
         };
         self.ask(number, &Request::Found(found))?;
         self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
@@ -142,6 +144,15 @@ impl Cores {
         self.start(program, number)?;
         self.wait("the erased daemon to be blank", number, START_DEADLINE, |status| status.phase == Phase::Blank)?;
         Ok(())
+    }
+
+    /// Of the pool disk of side 0 or 1: the bytes that were ever written, and when the last one was.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn written(&self, number: usize) -> Result<(u64, std::time::SystemTime)> {
+        let disk = fs::metadata(self.disk(number))?;
+        Ok((disk.blocks() * 512, disk.modified()?))
     }
 
     /// What side 0 or 1 sees on its pool disk.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use dyad_control::{DiskContent, Phase, Request, TimelineEvent};
+use dyad_control::{DiskContent, Join, Phase, Request, TimelineEvent};
 use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_lab::cores::Cores;
 use dyad_lab::device::Device;
@@ -210,6 +210,44 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     assert_eq!(cores.content(1).unwrap(), DiskContent::Blank);
 
     cores.join(1).unwrap();
+    cores.wait_in_sync().unwrap();
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_code_that_is_not_good_changes_nothing() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("code"));
+    let cores = Cores::blank(&program, &folder).unwrap();
+    cores.found(0).unwrap();
+    let untouched = cores.written(1).unwrap();
+    let refused = |join: Join, expected: &str| {
+        assert_eq!(cores.ask(1, &Request::Join(join)).unwrap_err().to_string(), expected);
+        let status = cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+        assert_eq!((status.pair, cores.content(1).unwrap()), (None, DiskContent::Blank));
+        assert_eq!(cores.written(1).unwrap(), untouched, "something was written to the disk");
+        for name in ["identity.json", "unfinished.json"] {
+            assert!(!cores.state(1).join(name).exists(), "{name}");
+        }
+    };
+    let join = cores.invitation(1).unwrap();
+    let other = if join.code.ends_with('7') { '8' } else { '7' };
+    let wrong = Join { code: format!("{}{other}", &join.code[..5]), ..join.clone() };
+    refused(wrong, "The pairing code is wrong: compare it with the one on the first node and type it again.");
+    // The code is used up by whoever proves it, also if nothing comes of it.
+    let named_twice = Join { node: Cores::name(0).into(), ..join.clone() };
+    refused(named_twice, "The first node is already named left; give the second one another name.");
+    refused(
+        join.clone(),
+        "No pairing code is open on the first node, or it was used already: open a new one on the first node.",
+    );
+    // A new one takes the place of the used one.
+    let fresh = cores.invitation(1).unwrap();
+    if fresh.code != join.code {
+        refused(join, "The pairing code is wrong: compare it with the one on the first node and type it again.");
+    }
+    cores.ask(1, &Request::Join(fresh)).unwrap();
     cores.wait_in_sync().unwrap();
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();

@@ -6,7 +6,7 @@ use dyad_api::{
     AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
     Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
 };
-use dyad_control::{Client, Reply, Request};
+use dyad_control::{CORE_AWAY, Client, Enrol, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
 use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -106,7 +106,7 @@ impl NodeHandle {
                 reply
             }
             None => StatusReply {
-                sentence: "Not protected: the storage service of this node does not answer.".into(),
+                sentence: CORE_AWAY.into(),
                 protected: false,
                 missing: vec!["the storage service of this node does not answer".into()],
                 alarms: Vec::new(),
@@ -310,8 +310,26 @@ impl Service for NodeHandle {
     fn witness(&self, request: WitnessRequest) -> Answer<'_, ()> {
         Box::pin(async move {
             let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
-            self.core.ask(&Request::Enrol { address, code }).await?;
+            self.core.ask(&Request::Enrol(Enrol { address, code })).await?;
             Ok(())
+        })
+    }
+
+    fn prove_watchdog(&self) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let refused = |code, sentence| Err(ApiError::new(409, code, sentence));
+            match self.core.status().await?.watchdog {
+                WatchdogStatus::Absent => {
+                    refused("no-watchdog", "This node has no watchdog: there is nothing to be proven.")
+                }
+                WatchdogStatus::Armed { proven: true, .. } => {
+                    refused("already-proven", "The watchdog of this node is proven already: nothing was changed.")
+                }
+                WatchdogStatus::Armed { .. } => {
+                    self.core.ask(&Request::ProveWatchdog).await?;
+                    Ok(())
+                }
+            }
         })
     }
 

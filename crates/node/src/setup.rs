@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, StepState, StepView, TaskView};
-use dyad_control::{Client, Found, Join, Phase, Request, WatchdogStatus};
+use dyad_control::{Client, Enrol, Found, Join, Phase, Request, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{network::Network, password};
@@ -35,9 +35,10 @@ pub(crate) enum Progress {
 enum Step {
     Network,
     Found,
+    /// One step, as the witness is enrolled before a disk is touched: a wrong code changes nothing.
+    EnrolAndFound,
     Join,
     Open,
-    Witness,
     Watchdog,
 }
 
@@ -46,9 +47,9 @@ impl Step {
         match self {
             Step::Network => "set up the network",
             Step::Found => "format the disks and begin the pair",
+            Step::EnrolAndFound => "enrol at the witness, format the disks and begin the pair",
             Step::Join => "prove the pairing code, format the disks and join",
             Step::Open => "open the pool",
-            Step::Witness => "enrol at the witness",
             Step::Watchdog => "prove the watchdog, for which this node restarts once",
         }
     }
@@ -89,18 +90,15 @@ impl Run {
     }
 
     fn steps(&self) -> Vec<Step> {
-        let (network, middle, witness) = match &self.plan {
-            Plan::First { network, witness, .. } => (network, Step::Found, witness.is_some()),
-            Plan::Join { network, .. } => (network, Step::Join, false),
+        let (network, middle) = match &self.plan {
+            Plan::First { network, witness: Some(_), .. } => (network, Step::EnrolAndFound),
+            Plan::First { network, .. } => (network, Step::Found),
+            Plan::Join { network, .. } => (network, Step::Join),
         };
-        let mut steps = vec![middle, Step::Open];
+        let mut steps = vec![middle, Step::Open, Step::Watchdog];
         if network.is_some() {
             steps.insert(0, Step::Network);
         }
-        if witness {
-            steps.push(Step::Witness);
-        }
-        steps.push(Step::Watchdog);
         steps
     }
 
@@ -150,13 +148,15 @@ impl Run {
                 }
                 None => Ok(()),
             },
-            (Step::Found, Plan::First { pair, node, disks, password, .. }) => {
+            (Step::Found | Step::EnrolAndFound, Plan::First { pair, node, disks, password, witness, .. }) => {
+                let enrol = |at: &WitnessPlan| Enrol { address: at.address.clone(), code: at.code.clone() };
                 let found = Found {
                     pair: pair.clone(),
                     node: node.clone(),
                     disks: disks.clone(),
                     links: self.links(),
                     admin_password_hash: password::hash(password).await?,
+                    witness: witness.as_ref().map(enrol),
                 };
                 core.ask(&Request::Found(found)).await?;
                 Ok(())
@@ -172,14 +172,10 @@ impl Run {
                 core.ask(&Request::Join(join)).await?;
                 Ok(())
             }
-            (Step::Witness, Plan::First { witness: Some(WitnessPlan { address, code }), .. }) => {
-                core.ask(&Request::Enrol { address: address.clone(), code: code.clone() }).await?;
-                Ok(())
-            }
             (Step::Open, _) => opened(core).await,
             (Step::Watchdog, _) => prove_watchdog(core).await,
             // `steps` names only steps of this plan.
-            (Step::Found | Step::Join | Step::Witness, _) => Ok(()),
+            (Step::Found | Step::EnrolAndFound | Step::Join, _) => Ok(()),
         }
     }
 }
@@ -225,7 +221,8 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     // Drivers may take several periods; the core gives up after four.
     let deadline = Duration::from_secs(4 * timeout_s + 10);
     tokio::time::timeout(deadline, proven).await.map_err(|_| {
-        let sentence = "The watchdog did not reset this node: the pair works, but it is not protected until it does.";
+        let sentence = "The watchdog did not reset this node: the pair works, but is not protected until this is proven \
+                        (dyad watchdog prove).";
         ApiError::new(500, "watchdog", sentence)
     })
 }

@@ -7,6 +7,7 @@ use axum::{
     http::{Request, header},
 };
 use dyad_api::{Method, ROUTES};
+use dyad_control::WatchdogStatus;
 use dyad_desired::{Intent, Node as Side};
 use dyad_node::vms::Report;
 use futures_util::StreamExt;
@@ -179,8 +180,8 @@ async fn bad_answers_change_nothing() {
 #[tokio::test]
 async fn wrong_and_expired_codes_end_the_task_with_their_sentence() {
     for (code, expected) in [
-        ("000000", "The pairing code is wrong: 4 tries are left."),
-        ("999999", "The pairing code has expired: open a new one."),
+        ("000000", "The pairing code is wrong: compare it with the one on the first node and type it again."),
+        ("999999", "The pairing code has expired: open a new one on the first node."),
     ] {
         let node = Node::start().await;
         let join = json!({ "role": "join", "disks": ["/dev/vdb"], "erase": "erase vdb", "code": code });
@@ -194,6 +195,75 @@ async fn wrong_and_expired_codes_end_the_task_with_their_sentence() {
 }
 
 #[tokio::test]
+async fn a_witness_that_refuses_leaves_the_node_blank() {
+    for (witness, code, expected) in [
+        ("192.0.2.9", "bad", "The witness code is wrong: compare it with the one on the witness and type it again."),
+        ("192.0.2.9", "expired", "The witness code has expired: print a new one on the witness (dyad-witness code)."),
+        (
+            "192.0.2.9",
+            "used",
+            "No witness code is open on the witness, or it was used already: print a new one on the witness (dyad-witness code).",
+        ),
+        (
+            "192.0.2.8",
+            "good-code",
+            "The witness at 192.0.2.8:7403 cannot be reached; check the address and the way there.",
+        ),
+    ] {
+        let node = Node::start().await;
+        let mut first = json!({
+            "role": "first", "disks": ["/dev/vdb"], "erase": "erase vdb", "pair": "office", "node": "left",
+            "password": PASSWORD, "witness": witness, "witness_code": code,
+        });
+        assert_eq!(ask(&node, None, "POST", "/api/v1/setup", first.to_string()).await.0, 202);
+        node.until("the task has failed", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
+        let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
+        assert_eq!(sentence(&setup["task"]["error"]), expected);
+        assert_eq!((&setup["task"]["steps"][0]["state"], &setup["phase"]), (&json!("failed"), &json!("blank")));
+        assert!(node.core.lock().formatted.is_empty());
+        // Nothing stands in the way of the right answer, or of none.
+        first["witness"] = json!("later");
+        first.as_object_mut().unwrap().remove("witness_code");
+        assert_eq!(ask(&node, None, "POST", "/api/v1/setup", first.to_string()).await.0, 202);
+        node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished && t.error.is_none())).await;
+        assert_eq!(node.core.lock().formatted, ["/dev/vdb"]);
+    }
+}
+
+#[tokio::test]
+async fn a_watchdog_is_proven_later() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let prove = async || ask(&node, Some(&token), "POST", "/api/v1/watchdog/prove", "").await;
+    let watchdog = async |now: WatchdogStatus| {
+        node.core.change(|s| s.watchdog = now.clone());
+        node.until("the watchdog is seen", |s| s.status.as_ref().is_some_and(|s| s.watchdog == now)).await;
+    };
+    let (status, reply) = prove().await;
+    let expected = "The watchdog of this node is proven already: nothing was changed.";
+    assert_eq!((status, sentence(&reply)), (409, expected));
+    watchdog(WatchdogStatus::Absent).await;
+    let (status, reply) = prove().await;
+    assert_eq!((status, sentence(&reply)), (409, "This node has no watchdog: there is nothing to be proven."));
+    assert_eq!(node.core.lock().proofs, 0);
+    watchdog(WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: false }).await;
+    let (_, said) = ask(&node, None, "GET", "/api/v1/status", "").await;
+    assert!(said["missing"].to_string().contains("the watchdog of this node has not been proven"), "{said}");
+    assert_eq!(prove().await.0, 204);
+    assert_eq!(node.core.lock().proofs, 1);
+}
+
+#[test]
+fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
+    let problem = dyad_wizard::Problem::DiskOfPair { disk: "/dev/vdd".into(), pair: "other".into(), node: "x".into() };
+    let dyad_control::Reply::Refused { code, sentence } = dyad_core::setup::disk_of_pair("/dev/vdd", "other", "x")
+    else {
+        panic!("not refused")
+    };
+    assert_eq!((code.as_str(), sentence), (problem.code(), problem.to_string()));
+}
+
+#[tokio::test]
 async fn starting_over_needs_a_login_and_the_typed_name() {
     let node = Node::founded().await;
     let token = login(&node).await;
@@ -203,13 +273,20 @@ async fn starting_over_needs_a_login_and_the_typed_name() {
     };
     assert_eq!(erase(None, json!({ "confirm": "left" })).await.0, 401);
     let (status, reply) = erase(Some(token.clone()), json!({ "confirm": "yes" })).await;
-    assert_eq!((status, sentence(&reply)), (422, "Nothing was erased: type exactly \"left\"."));
+    let expected = "Nothing was erased: to erase this node, whose data the other node holds, type exactly \"left\".";
+    assert_eq!((status, sentence(&reply)), (422, expected));
+    node.core.lock().peer_has_all = false;
+    let (status, reply) = erase(Some(token.clone()), json!({ "confirm": "left" })).await;
+    let expected = "Nothing was erased: no other node is known to hold the data of the pair office, so all of it may be lost; to erase this node all the same, type exactly \"office/left\".";
+    assert_eq!((status, sentence(&reply)), (422, expected));
+    node.core.lock().peer_has_all = true;
     assert_eq!(erase(Some(token), json!({ "confirm": "left" })).await.0, 204);
 
     let blank = Node::start().await;
     let disk = |confirm: &str| json!({ "disk": "vdd", "confirm": confirm }).to_string();
     let (status, reply) = ask(&blank, None, "POST", "/api/v1/setup/erase-disk", disk("")).await;
-    assert_eq!((status, sentence(&reply)), (422, "Nothing was erased: type exactly \"vdd\"."));
+    let expected = "Nothing was erased: the disk vdd holds data of the node x of the pair other; to erase it, type exactly \"vdd\".";
+    assert_eq!((status, sentence(&reply)), (422, expected));
     assert_eq!(ask(&blank, None, "POST", "/api/v1/setup/erase-disk", disk("vdd")).await.0, 204);
 }
 
@@ -221,9 +298,11 @@ async fn a_witness_is_enrolled_later() {
         send(&node, &token, "POST", "/api/v1/witness", json!({ "address": address, "code": code })).await
     };
     let (status, reply) = enrol("192.0.2.9", "bad").await;
-    assert_eq!((status, sentence(&reply)), (422, "The witness does not know this code."));
+    let expected = "The witness code is wrong: compare it with the one on the witness and type it again.";
+    assert_eq!((status, sentence(&reply)), (422, expected));
     let (_, reply) = enrol("192.0.2.9", "taken").await;
-    assert_eq!(sentence(&reply), "The witness already serves a pair with this id, made by somebody else.");
+    let expected = "The witness already serves a pair of this id with other keys; if that is this pair set up anew, remove the old one with 'dyad-witness forget' first.";
+    assert_eq!(sentence(&reply), expected);
     let (_, reply) = enrol("later", "good-code").await;
     assert!(sentence(&reply).starts_with("\"later\" is not a witness:"));
     assert_eq!(enrol("192.0.2.9", "good-code").await.0, 204);

@@ -163,10 +163,11 @@ async fn a_lost_core_is_said_and_found_again() {
     let node = Node::founded().await;
     let (one, two) = (node.core.socket.clone(), node.dir.path().join("away.sock"));
     let lost = dyad_node::NodeHandle::status_of(&dyad_node::snapshot::Snapshot::default(), true);
-    assert_eq!(lost.sentence, "Not protected: the storage service of this node does not answer.");
+    assert_eq!(lost.sentence, dyad_control::CORE_AWAY);
+    assert!(!lost.protected && !lost.missing.is_empty());
     std::fs::rename(&one, &two).unwrap();
     let refused = dyad_api::Service::pairing_code(&*node.handle).await.expect_err("no core, no code");
-    assert_eq!((refused.status, refused.code.as_str()), (503, "core-away"));
+    assert_eq!((refused.status, refused.code.as_str(), refused.error), (503, "core-away", lost.sentence));
     assert!(dyad_api::Service::volumes(&*node.handle).await.is_ok(), "reads work without it");
     std::fs::rename(&two, &one).unwrap();
     assert!(dyad_api::Service::pairing_code(&*node.handle).await.is_ok());

@@ -86,3 +86,21 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
     let (_, page) = fetch(&site, get("/")).await;
     assert!(page.contains("Not protected: the clocks drift apart: repair one.") && page.contains(sentence), "{page}");
 }
+
+#[tokio::test]
+async fn a_watchdog_that_is_not_proven_has_a_button() {
+    let node = Node::founded().await;
+    let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
+    let token = dyad_api::Service::login(&*node.handle, PASSWORD).await.unwrap().token;
+    let page = async |token: &str| {
+        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::COOKIE));
+        fetch(&site, request.body(Body::empty()).unwrap()).await.1
+    };
+    const BUTTON: &str = "data-post=\"/api/v1/watchdog/prove\"";
+    assert!(!page(&token).await.contains(BUTTON), "it is proven");
+    let armed = dyad_control::WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: false };
+    node.core.change(|s| s.watchdog = armed.clone());
+    node.until("the watchdog is seen", |s| s.status.as_ref().is_some_and(|s| s.watchdog == armed)).await;
+    assert!(page(&token).await.contains(BUTTON));
+    assert!(!page("nobody").await.contains(BUTTON), "who is not logged in cannot restart the node");
+}

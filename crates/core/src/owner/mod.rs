@@ -123,6 +123,8 @@ pub struct Owner {
     running: BTreeSet<String>,
     serving: bool,
     vms_known: bool,
+    /// The watchdog goes hungry to prove that it resets this node.
+    proving: bool,
     progress: Progress,
     dirty_bytes: u64,
     healed: u64,
@@ -168,6 +170,7 @@ impl Owner {
             running: BTreeSet::new(),
             serving: false,
             vms_known: false,
+            proving: false,
             progress: Progress::default(),
             dirty_bytes: 0,
             healed: 0,

@@ -7,9 +7,9 @@ use crate::contacts::OpenCode;
 use crate::documents::Order;
 use crate::event::Event;
 use crate::identity::{Peer, Witness};
-use crate::selftest;
-use dyad_control::{Reply, Request};
-use dyad_desired::{Change, NodeRecord, WitnessInfo};
+use crate::{enforcer, selftest};
+use dyad_control::{Enrol, Reply, Request};
+use dyad_desired::{Change, Document, NodeRecord, Vm};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -43,7 +43,7 @@ impl Owner {
                 });
                 return;
             }
-            Request::Enrol { address, code } => return self.enrol(address, code, answer),
+            Request::Enrol(at) => return self.enrol(at, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
             Request::Running { vms } => {
                 self.running_are(vms.into_iter().collect());
@@ -124,11 +124,17 @@ impl Owner {
             let _ = answer.send(Reply::Done);
             return;
         };
-        if self.vms_known {
+        if self.proving {
+            let _ =
+                answer.send(Reply::refused("proving", "The watchdog is being proven already: this node restarts now."));
+            return;
+        }
+        if self.runs_vms() {
             let text = "VMs run on this node: stop them before its watchdog is proven.";
             let _ = answer.send(Reply::refused("vm-running", text));
             return;
         }
+        self.proving = true;
         let _ = answer.send(Reply::Done);
         self.parts.timeline.note("watchdog", "The watchdog is being proven: this node restarts now.");
         self.parts.conductor.send(Input::Starve(true));
@@ -136,11 +142,19 @@ impl Owner {
         let prove = move || {
             let Err(sentence) = selftest::run(&state, &run, &watchdog) else { return };
             inbox.send(Event::Call(Box::new(move |owner| {
+                owner.proving = false;
                 owner.parts.conductor.send(Input::Starve(false));
                 owner.parts.timeline.note("watchdog", sentence);
             })));
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
+    }
+
+    /// Whether the kernel knows of a VM here, or one is about to start.
+    fn runs_vms(&self) -> bool {
+        let starts =
+            |document: &Document| self.permits.iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run));
+        enforcer::populated(self.parts.vms.as_deref()) || self.document.as_ref().is_some_and(starts)
     }
 
     fn open_pairing_code(&mut self) -> Reply {
@@ -182,13 +196,13 @@ impl Owner {
         true
     }
 
-    fn enrol(&mut self, address: String, code: String, answer: oneshot::Sender<Reply>) {
+    fn enrol(&mut self, at: Enrol, answer: oneshot::Sender<Reply>) {
         if !self.leads() {
             let _ = answer.send(Reply::refused("not-lead", "The other node leads the pair: enrol the witness there."));
             return;
         }
         let inbox = self.parts.inbox.clone();
-        let enrolment = self.parts.contacts.enrol(&self.parts.identity, address, code);
+        let enrolment = self.parts.contacts.enrol(&self.parts.identity, at);
         self.parts.runtime.spawn(async move {
             match enrolment.await {
                 Ok(enrolled) => inbox.send(Event::Call(Box::new(move |owner| owner.enrolled(enrolled, answer)))),
@@ -199,11 +213,7 @@ impl Owner {
 
     fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.parts.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
-        let info = WitnessInfo {
-            address: witness.address.clone(),
-            id: witness.id.clone(),
-            fingerprint: witness.fingerprint.clone(),
-        };
+        let info = witness.info();
         if let Err(sentence) = self.use_witness(witness) {
             let _ = answer.send(Reply::refused("state", sentence));
             return;

@@ -91,7 +91,8 @@ impl Owner {
     /// start it; it hears that there are none only once the kernel says so.
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.rules() {
-            Some(document) if self.serving => document
+            // A node that is about to restart lets no VM start.
+            Some(document) if self.serving && !self.proving => document
                 .vms
                 .iter()
                 .filter(|(_, vm)| vm.owner == node(self.me))

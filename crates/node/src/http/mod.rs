@@ -55,6 +55,7 @@ pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
         .route("/api/v1/timeline", get(events::timeline))
         .route("/api/v1/pairing-code", post(setup::pairing_code))
         .route("/api/v1/witness", post(setup::witness))
+        .route("/api/v1/watchdog/prove", post(setup::prove_watchdog))
         .route("/api/v1/volumes", get(volumes::list).post(volumes::create))
         .route("/api/v1/volumes/{name}", delete(volumes::remove))
         .route("/api/v1/volumes/{name}/content", put(volumes::import))

@@ -1,4 +1,4 @@
-//! Setup, pairing code, witness, and starting over.
+//! Setup, pairing code, witness, watchdog, and starting over.
 
 use std::sync::Arc;
 
@@ -28,6 +28,11 @@ pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>, _: LoggedI
 
 pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
     node.witness(json::<WitnessRequest>(&body)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn prove_watchdog(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<StatusCode> {
+    node.prove_watchdog().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,4 +1,5 @@
-//! A core that is only a socket and a document, and VMs that are only names: enough for everything above them.
+//! A core that is only a socket and a document, and VMs that are only names: enough for everything above them. What it
+//! refuses it refuses with the functions of the real one, so that the tests read the sentences people read.
 #![allow(dead_code)]
 
 use std::{
@@ -15,11 +16,13 @@ use bytes::Bytes;
 use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
-    DiskCandidate, DiskContent, LinkStatus, MirrorState, MirrorStatus, Offer, Pair, Phase, PoolDiskStatus, PoolStatus,
-    QuorumStatus, Reply, Request, Standing, Status, TimelineEvent, VolumeStatus, WatchdogStatus, WitnessStatus,
-    read_request, write_line,
+    DiskCandidate, DiskContent, Enrol, LinkStatus, MirrorState, MirrorStatus, Offer, Pair, Phase, PoolDiskStatus,
+    PoolStatus, QuorumStatus, Reply, Request, Standing, Status, TimelineEvent, VolumeStatus, WatchdogStatus,
+    WitnessStatus, read_request, write_line,
 };
+use dyad_core::{contacts, erase, witness};
 use dyad_desired::{Document, NodeRecord, apply};
+use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
     NodeHandle, Options, http,
     network::{Network, NoNetwork},
@@ -27,6 +30,7 @@ use dyad_node::{
     vms::{Report, Vms, Wanted},
 };
 use dyad_quorum::NodeId;
+use dyad_witness::{client::EnrolError, protocol::Refused};
 use tokio::{
     io::{AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -49,6 +53,10 @@ pub struct Core {
     pub goodbyes: usize,
     /// Its watchdog is still to be proven, and bites at once when it is.
     pub unproven: bool,
+    /// How often it was told to prove its watchdog.
+    pub proofs: usize,
+    /// The other node holds all data and answers.
+    pub peer_has_all: bool,
 }
 
 /// A fake core behind a real socket.
@@ -70,6 +78,8 @@ impl FakeCore {
             formatted: vec![],
             goodbyes: 0,
             unproven: false,
+            proofs: 0,
+            peer_has_all: true,
         };
         let fake = FakeCore { socket, core: Arc::new(Mutex::new(core)) };
         let serving = fake.clone();
@@ -152,6 +162,9 @@ impl Core {
             Request::Disks => Reply::Disks { disks: disks() },
             Request::Offers => Reply::Offers { offers: offers() },
             Request::Found(found) => {
+                if let Some(refusal) = found.witness.as_ref().and_then(witness_refusal) {
+                    return refusal;
+                }
                 self.formatted = found.disks;
                 let node = NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0 };
                 let document = Document::found(&found.pair, node, &found.admin_password_hash).unwrap();
@@ -159,6 +172,9 @@ impl Core {
                 self.status.send_modify(|s| {
                     *s = founded(&found.pair, &found.node);
                     s.watchdog = watchdog(proven);
+                    if let Some(Enrol { address, .. }) = found.witness {
+                        s.quorum.as_mut().unwrap().witness = WitnessStatus::Reachable { address, rtt_us: 400 };
+                    }
                 });
                 self.keep(document);
                 Reply::Done
@@ -169,19 +185,18 @@ impl Core {
                     self.status.send_modify(|s| *s = founded("office", &join.node));
                     Reply::Done
                 }
-                "999999" => Reply::refused("code-expired", "The pairing code has expired: open a new one."),
-                _ => Reply::refused("wrong-code", "The pairing code is wrong: 4 tries are left."),
+                "999999" => contacts::refusal(&PairingError::Expired, Purpose::Node),
+                _ => contacts::refusal(&PairingError::WrongCode, Purpose::Node),
             },
             Request::OpenPairingCode => Reply::Code { code: "123456".into(), expires_s: 600 },
-            Request::Enrol { address, code } if code == "good-code" => {
-                let witness = WitnessStatus::Reachable { address, rtt_us: 400 };
-                self.status.send_modify(|s| s.quorum.as_mut().unwrap().witness = witness);
-                Reply::Done
-            }
-            Request::Enrol { code, .. } if code == "taken" => {
-                Reply::refused("pair-exists", "The witness already serves a pair with this id, made by somebody else.")
-            }
-            Request::Enrol { .. } => Reply::refused("wrong-code", "The witness does not know this code."),
+            Request::Enrol(at) => match witness_refusal(&at) {
+                Some(refusal) => refusal,
+                None => {
+                    let witness = WitnessStatus::Reachable { address: at.address, rtt_us: 400 };
+                    self.status.send_modify(|s| s.quorum.as_mut().unwrap().witness = witness);
+                    Reply::Done
+                }
+            },
             Request::Document => match &self.document {
                 Some(document) => Reply::Document { document: Box::new(document.clone()) },
                 None => Reply::refused("no-document", "The pair's document is not readable yet."),
@@ -209,16 +224,21 @@ impl Core {
                 self.goodbyes += 1;
                 Reply::Done
             }
-            Request::Erase { disk: None, confirm } if confirm == "left" => {
-                self.status.send_modify(|s| *s = blank());
-                Reply::Done
+            Request::Erase { disk: None, confirm } => {
+                let facts = erase::Facts { pair: "office", node: "left", peer_has_all: self.peer_has_all };
+                match erase::decide(facts, &confirm) {
+                    Ok(_) => {
+                        self.status.send_modify(|s| *s = blank());
+                        Reply::Done
+                    }
+                    Err(refusal) => refusal,
+                }
             }
-            Request::Erase { disk: Some(disk), confirm } if disk == "vdd" && confirm == "vdd" => Reply::Done,
-            Request::Erase { disk, .. } => {
-                let what = disk.unwrap_or_else(|| "left".into());
-                Reply::refused("confirm", format!("Nothing was erased: type exactly \"{what}\"."))
+            Request::Erase { disk: Some(disk), confirm } => {
+                erase::decide_disk(&disks(), &disk, &confirm).err().unwrap_or(Reply::Done)
             }
             Request::ProveWatchdog => {
+                self.proofs += 1;
                 self.status.send_modify(|s| s.watchdog = watchdog(true));
                 Reply::Done
             }
@@ -245,6 +265,22 @@ impl Core {
             status.volumes = volumes;
         });
         self.document = Some(document);
+    }
+}
+
+/// A witness that is at 192.0.2.9 only and knows two codes; what it says is what the real one says.
+fn witness_refusal(at: &Enrol) -> Option<Reply> {
+    let pairing = |error| Some(witness::refusal(&EnrolError::Pairing(error)));
+    match at.code.as_str() {
+        _ if !at.address.starts_with("192.0.2.9:") => Some(witness::refusal(&EnrolError::Unreachable {
+            address: at.address.clone(),
+            source: std::io::ErrorKind::TimedOut.into(),
+        })),
+        "good-code" => None,
+        "expired" => pairing(PairingError::Expired),
+        "used" => pairing(PairingError::NoCodeOpen),
+        "taken" => Some(witness::refusal(&EnrolError::Refused(Refused::PairTaken))),
+        _ => pairing(PairingError::WrongCode),
     }
 }
 
