@@ -79,9 +79,10 @@ impl Client {
         self.send(method, path, body).map(drop)
     }
 
-    /// Sends a file.
+    /// Sends a file. The node is asked first, so that one it will not take is not sent.
     pub(crate) fn put<T: DeserializeOwned>(&mut self, path: &str, file: &File) -> anyhow::Result<T> {
         let mut request = self.agent.put(self.url(path)).header("Content-Type", "application/octet-stream");
+        request = request.header("Expect", "100-continue");
         if let Some(token) = self.store.known(&self.node).token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }

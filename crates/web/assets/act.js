@@ -49,7 +49,8 @@ function upload(form) {
   const file = form.elements.image.files[0];
   const bar = form.querySelector("progress");
   const request = new XMLHttpRequest();
-  request.open("PUT", form.dataset.upload);
+  const sum = form.elements.sha256.value.trim();
+  request.open("PUT", sum ? `${form.dataset.upload}?sha256=${encodeURIComponent(sum)}` : form.dataset.upload);
   request.upload.onprogress = (event) => { bar.hidden = false; bar.max = event.total; bar.value = event.loaded; };
   request.onerror = () => refuse("The connection broke; write the image again.");
   request.onload = () => {

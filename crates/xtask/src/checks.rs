@@ -79,7 +79,10 @@ fn checks(host: &Host, tally: &mut Tally) {
         host::run(clippy.args(["--", "-D", "warnings"]))
     });
     tally.check("build", || host.build_programs());
-    tally.tests("cargo test", host.cargo().args(["test", "--release", "--workspace", "--no-fail-fast"]));
+    // As root, or those that need namespaces and cgroups would be skipped.
+    let mut workspace = host.cargo();
+    workspace.args(["test", "--release", "--workspace", "--no-fail-fast"]);
+    tally.tests("cargo test", host::as_root(&mut workspace));
     tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
     let mut processes = host.cargo();
     processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "*"]);

@@ -92,7 +92,7 @@ fn missing(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
         .args(wanted)
         .output()
-        .context("This is not Debian: dpkg-query is missing. Install by hand what the README lists.")?;
+        .context("dpkg-query is missing, so this is not Debian: use a machine with Debian 12 or 13.")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let present: BTreeSet<_> = text.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
     Ok(wanted.iter().filter(|name| !present.contains(**name)).map(|name| (*name).to_owned()).collect())

@@ -11,6 +11,8 @@ mod host;
 mod image;
 mod rig;
 mod sim;
+#[cfg(test)]
+mod tidy;
 
 use std::process::ExitCode;
 

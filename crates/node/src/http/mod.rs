@@ -2,6 +2,7 @@
 
 mod auth;
 mod events;
+mod linger;
 mod metrics;
 mod setup;
 mod vms;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
-    middleware::map_response,
+    middleware::{from_fn, map_response},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
@@ -69,7 +70,7 @@ pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
         .route("/api/{*rest}", axum::routing::any(unknown))
         .route("/metrics", get(metrics::metrics))
         .with_state(node);
-    api.merge(pages).layer(map_response(guard))
+    api.merge(pages).layer(map_response(guard)).layer(from_fn(linger::linger))
 }
 
 async fn unknown() -> Failure {

@@ -1,0 +1,124 @@
+//! The rules between crates that the compiler cannot keep: `ARCHITECTURE.md` draws the arrows, each `Cargo.toml` follows
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+/// Everything a crate without I/O, clock and randomness may depend on; `ARCHITECTURE.md` says why it is so much.
+const PURE: &[(&str, &[&str])] = &[
+    ("quorum", &["serde"]),
+    ("mirror", &["bytes", "serde", "thiserror"]),
+    ("desired", &["crc32c", "serde", "serde_json", "thiserror"]),
+];
+/// What a crate must never know, by the crates that would teach it.
+const NEVER: &[(&str, &[&str])] = &[
+    ("pool", &["tokio", "socket2", "rustls"]),
+    ("supervisor", &["axum", "hyper", "hyper-util", "tower"]),
+    ("init", &["tokio"]),
+];
+
+/// A row of the code map.
+struct Row {
+    /// The crate's short name.
+    name: String,
+    /// The crates that it says it knows.
+    knows: BTreeSet<String>,
+}
+
+/// A crate's dependencies: our own by short name, and everybody else's.
+struct Manifest {
+    ours: BTreeSet<String>,
+    ours_in_tests: BTreeSet<String>,
+    foreign: BTreeSet<String>,
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("xtask lies in the repository")
+}
+
+/// `qemu-tests` is the crate `dyad-rig`; every other folder has the name of its crate.
+fn short(name: &str) -> &str {
+    let name = name.strip_prefix("crates/").unwrap_or(name);
+    if name == "qemu-tests" { "rig" } else { name }
+}
+
+/// The rows of crates, from top to bottom.
+fn code_map() -> Vec<Row> {
+    let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md can be read");
+    let rows = text.lines().filter(|line| line.starts_with("| `crates/") || line.starts_with("| `qemu-tests"));
+    rows.map(|line| {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [place, _, knows] = cells[..] else { panic!("a row of the code map has three cells: {line}") };
+        let knows = knows.split(", ").filter(|word| *word != "–").map(str::to_owned);
+        Row { name: short(place.trim_matches('`')).to_owned(), knows: knows.collect() }
+    })
+    .collect()
+}
+
+fn manifests() -> BTreeMap<String, Manifest> {
+    let crates = fs::read_dir(repository().join("crates")).expect("crates/ can be read");
+    let folders = crates.map(|entry| entry.expect("crates/ can be read").path());
+    let folders = folders.chain([repository().join("qemu-tests")]);
+    folders
+        .map(|folder| (short(&folder.file_name().expect("it has a name").to_string_lossy()).to_owned(), folder))
+        .map(|(name, folder)| {
+            let text = fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest can be read");
+            let table: toml::Table = text.parse().expect("a manifest is TOML");
+            let names = |section: &str| {
+                let section = table.get(section).and_then(toml::Value::as_table);
+                section.into_iter().flat_map(|table| table.keys().cloned()).collect::<BTreeSet<_>>()
+            };
+            let ours = |name: &String| name.strip_prefix("dyad-").map(str::to_owned);
+            let all: BTreeSet<_> = names("dependencies").into_iter().chain(names("build-dependencies")).collect();
+            assert!(!table.contains_key("target"), "{name} has dependencies that these rules do not see");
+            let manifest = Manifest {
+                ours: all.iter().filter_map(ours).collect(),
+                ours_in_tests: names("dev-dependencies").iter().filter_map(ours).collect(),
+                foreign: all.iter().filter(|name| ours(name).is_none()).cloned().collect(),
+            };
+            (name, manifest)
+        })
+        .collect()
+}
+
+#[test]
+fn the_code_map_names_what_each_crate_knows() {
+    let (map, manifests) = (code_map(), manifests());
+    let rows: BTreeSet<_> = map.iter().map(|row| row.name.clone()).collect();
+    assert_eq!(rows, manifests.keys().cloned().collect(), "one row for each crate");
+    assert_eq!(map.len(), manifests.len(), "one row for each crate");
+    for row in &map {
+        assert_eq!(row.knows, manifests[&row.name].ours, "the row of {} in ARCHITECTURE.md", row.name);
+    }
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let (map, manifests) = (code_map(), manifests());
+    for (at, row) in map.iter().enumerate() {
+        let below: BTreeSet<_> = map[at + 1..].iter().map(|row| row.name.as_str()).collect();
+        let manifest = &manifests[&row.name];
+        // A crate's tests may also name the crate itself, to switch a feature on.
+        let others = manifest.ours_in_tests.iter().filter(|name| **name != row.name);
+        for known in manifest.ours.iter().chain(others) {
+            assert!(below.contains(known.as_str()), "{} knows {known}, which is not below it", row.name);
+        }
+    }
+}
+
+#[test]
+fn pure_crates_stay_pure() {
+    let manifests = manifests();
+    for (name, allowed) in PURE {
+        let manifest = &manifests[*name];
+        assert_eq!(manifest.ours, BTreeSet::new(), "{name} knows no crate of ours");
+        let foreign: Vec<_> = manifest.foreign.iter().map(String::as_str).collect();
+        assert_eq!(foreign, *allowed, "what {name} depends on");
+    }
+    for (name, forbidden) in NEVER {
+        for taught in *forbidden {
+            assert!(!manifests[*name].foreign.contains(*taught), "{name} must not depend on {taught}");
+        }
+    }
+}
