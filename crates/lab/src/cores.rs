@@ -84,17 +84,21 @@ impl Cores {
     /// # Errors
     /// It refuses, or does not work afterwards.
     pub fn found(&self, number: usize) -> Result<()> {
-        let found = Found {
+        self.ask(number, &Request::Found(self.founding(number)))?;
+        self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
+        Ok(())
+    }
+
+    /// The request with which side 0 or 1 founds the pair, without a witness.
+    pub fn founding(&self, number: usize) -> Found {
+        Found {
             pair: "lab".into(),
             node: Self::name(number).into(),
             links: CABLES.map(String::from).to_vec(),
             disks: vec![self.disk(number).display().to_string()],
             admin_password_hash: NO_PASSWORD.into(),
             witness: None,
-        };
-        self.ask(number, &Request::Found(found))?;
-        self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
-        Ok(())
+        }
     }
 
     /// Side 0 or 1, which is blank, joins the pair of the other side.

@@ -1,14 +1,18 @@
 //! Real daemons, real files, a pulled cable and `kill -9`: no acknowledged write is ever lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use dyad_control::{DiskContent, Join, Phase, Request, TimelineEvent};
+use anyhow::Context as _;
+use dyad_control::{DiskContent, Enrol, Found, Join, Phase, Request, TimelineEvent};
 use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_lab::cores::Cores;
 use dyad_lab::device::Device;
 use dyad_lab::namespaces::CABLES;
+use dyad_rig::child::{Program, Running};
+use dyad_rig::wait;
 
 /// Two pairs at once would make each other's deadlines a matter of luck.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -211,6 +215,59 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
 
     cores.join(1).unwrap();
     cores.wait_in_sync().unwrap();
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Starts a witness beside the first node, at 10.77.0.1, and opens a code.
+fn witness(cores: &Cores, folder: &Path) -> (Running, String) {
+    let program = program().with_file_name("dyad-witness");
+    let store = folder.join("witness");
+    let mut run = Program::new("ip");
+    run.args(["netns", "exec", cores.spaces.name(0)]).arg(&program).args([
+        "run",
+        "--listen",
+        "10.77.0.1:7403",
+        "--dir",
+    ]);
+    let running = run.arg(&store).start(&folder.join("witness.log")).unwrap();
+    let code = wait::until_ok("the witness to print a code", Duration::from_secs(30), || {
+        let output = Command::new(&program).args(["code", "--dir"]).arg(&store).output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        Ok(printed.lines().next().context("It is not there yet.")?.to_owned())
+    });
+    (running, code.unwrap())
+}
+
+#[test]
+fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("witness"));
+    let cores = Cores::blank(&program, &folder).unwrap();
+    let (_witness, code) = witness(&cores, &folder);
+    let untouched = cores.written(0).unwrap();
+    let found = |code: &str| {
+        let witness = Some(Enrol { address: "10.77.0.1".into(), code: code.into() });
+        cores.ask(0, &Request::Found(Found { witness, ..cores.founding(0) })).map(|_| ())
+    };
+    let (start, end) = code.split_at(code.len() - 1);
+    let refused = found(&format!("{start}{}", if end == "7" { '8' } else { '7' })).unwrap_err().to_string();
+    assert_eq!(refused, "The witness code is wrong: compare it with the one on the witness and type it again.");
+    cores.wait("the node to be blank", 0, Duration::from_secs(30), blank).unwrap();
+    assert_eq!(cores.written(0).unwrap(), untouched, "something was written to the disk");
+
+    found(&code).unwrap();
+    cores.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    cores.join(1).unwrap();
+    cores.wait_in_sync().unwrap();
+    let tie = |status: &dyad_control::Status| {
+        status.quorum.as_ref().is_some_and(|quorum| {
+            quorum.tie == "W" && matches!(quorum.witness, dyad_control::WitnessStatus::Reachable { .. })
+        })
+    };
+    for number in [0, 1] {
+        cores.wait("the witness to hold the tie", number, Duration::from_secs(60), tie).unwrap();
+    }
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();
 }
