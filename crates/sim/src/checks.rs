@@ -1,4 +1,13 @@
 //! What must hold: after every event, and at rest.
+//!
+//! Of the invariants of `quorum`, three are asserted after every event: I1 (a VM executes once), I3 and I5 (one
+//! configuration, so one lead, per epoch). I4 is asserted from the bytes: when a configuration is chosen, each member that
+//! did not lose its memory holds in every block a value that the oracle allows, and one that lost it does as soon as
+//! both mirrors are steady again. I2 is asserted in the same way for the volume of a VM that starts.
+//!
+//! Between these moments I2 and I4 are shown by the oracle alone: each read of a guest must give the newest
+//! acknowledged value. So it is for a VM that starts on a member without memory: its requests wait until the mirrors
+//! agree.
 
 use crate::guests::volume;
 use crate::machine::VMS;
@@ -29,18 +38,18 @@ impl World {
                 }
                 Some(_) => {}
                 None => {
-                    let newest = self.chosen.last_key_value().is_none_or(|(rank, _)| *rank < base.rank());
+                    let before = self.chosen.last_key_value().map(|(rank, config)| (*rank, config.members));
                     self.chosen.insert(base.rank(), base.clone());
                     self.count("configurations");
-                    if newest {
-                        self.is_chosen(&base);
+                    if before.is_none_or(|(rank, _)| rank < base.rank()) {
+                        self.is_chosen(&base, before.map(|(_, members)| members));
                     }
                 }
             }
         }
     }
 
-    fn is_chosen(&mut self, config: &Config) {
+    fn is_chosen(&mut self, config: &Config, before: Option<Members>) {
         let text =
             format!("CHOSEN epoch {} {:?} tie {:?} lead {}", config.epoch, config.members, config.tie, config.lead);
         self.note(2, text);
@@ -60,20 +69,57 @@ impl World {
                 self.note(2, "ALONE although the peer was whole and in reach".into());
             }
         }
-        for node in &mut self.nodes {
-            // I4: from this moment each member holds every acknowledged write, unless its memory is lost again.
-            if config.members.has(node.id) {
-                node.complete = node.complete || config.members != Members::Both || node.up;
-            } else {
-                node.complete = false;
+        for node in 0..2 {
+            let machine = &mut self.nodes[node];
+            let was_member = before.is_some_and(|members| members.has(machine.id));
+            // A new member was found clean, and has everything unless its memory was lost since. A lone member is the truth.
+            let joined = before.is_none() || !was_member && machine.clean_in == machine.boots;
+            let alone = config.members == Members::only(machine.id);
+            let member = config.members.has(machine.id);
+            machine.complete = member && (machine.complete || alone || machine.up && joined);
+            if machine.complete {
+                (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
             }
         }
     }
 
-    /// Both are equal and hold everything.
+    /// A VM starts: its replica holds every acknowledged write.
+    pub(crate) fn check_start(&mut self, node: usize, vm: usize) {
+        if self.nodes[node].complete {
+            self.holds_everything(node, vm, "I2");
+        } else {
+            self.count("VM starts on a member without memory");
+        }
+    }
+
+    /// Whether the node's replica of this VM's volume has a value in each block that it may have.
+    fn holds_everything(&mut self, node: usize, vm: usize, which: &str) {
+        let Some(core) = &self.nodes[node].core else { return };
+        let pool = &core.store.pool;
+        // Before founding there is no volume.
+        if !core.owner.mirror.volumes().iter().any(|info| info.id == volume(vm)) {
+            return;
+        }
+        let wrong = (0..crate::guests::BLOCKS).find_map(|block| {
+            let value = pool.read(volume(vm), block, 1).map(|data| value_of(&data));
+            let fine = matches!(value, Ok(Ok(value)) if self.oracle.allows(volume(vm), block, value));
+            (!fine).then(|| format!("{which}: node {node} holds {value:?} in block {block} of volume {}", volume(vm)))
+        });
+        self.count("replicas looked at");
+        if let Some(wrong) = wrong {
+            self.violate(wrong);
+        }
+    }
+
+    /// Both are equal and hold everything: asserted for one that had lost its memory.
     pub(crate) fn update_complete(&mut self) {
-        if self.steady() {
-            self.nodes.iter_mut().for_each(|node| node.complete = true);
+        if !self.steady() {
+            return;
+        }
+        for node in 0..2 {
+            if !std::mem::replace(&mut self.nodes[node].complete, true) {
+                (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
+            }
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Machine {
     pub watchdog_at: Time,
     /// Its memory holds every acknowledged write.
     pub complete: bool,
+    /// The boot in which its peer found it clean last.
+    pub clean_in: u64,
 }
 
 impl Machine {

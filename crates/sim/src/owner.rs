@@ -140,6 +140,8 @@ impl World {
             Action::PeerClean => {
                 self.count("resyncs");
                 self.note(node, "the peer is clean".into());
+                let peer = &mut self.nodes[1 - node];
+                peer.clean_in = peer.boots;
                 if let Some(owner) = self.owner(node) {
                     owner.readmission.told(true);
                 }
@@ -323,6 +325,7 @@ impl World {
             machine.vms[vm].runs = true;
             self.count("VM starts");
             self.note(node, format!("VM {vm} starts"));
+            self.check_start(node, vm);
         }
     }
 

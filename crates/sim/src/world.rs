@@ -138,6 +138,7 @@ impl World {
                 kernel_slow_until: 0,
                 watchdog_at: u64::MAX,
                 complete: false,
+                clean_in: 0,
             })
         };
         let a = node(NodeId::A, Record::first_node(NodeId::A, 101))?;
