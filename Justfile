@@ -16,7 +16,7 @@ rig:
 demo:
     cargo xtask rig demo
 
-# The same; `cargo xtask test machines` plays the whole-machine tests, also those that CI does not run yet.
+# The same; `cargo xtask test machines` plays only those that boot whole machines.
 test:
     cargo xtask test
 

@@ -65,5 +65,5 @@ fn acting_on_an_unchosen_configuration_is_found() {
 
 #[test]
 fn a_watchdog_fed_blindly_is_found() {
-    found(Sabotage::BlindWatchdog, 1, 25);
+    found(Sabotage::BlindWatchdog, 1, 60);
 }
