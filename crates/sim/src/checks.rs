@@ -76,8 +76,9 @@ impl World {
             let joined = before.is_none() || !was_member && machine.clean_in == machine.boots;
             let alone = config.members == Members::only(machine.id);
             let member = config.members.has(machine.id);
-            machine.complete = member && (machine.complete || alone || machine.up && joined);
-            if machine.complete {
+            machine.complete = member && (machine.complete || alone || machine.up);
+            machine.proven = member && (machine.proven || alone || machine.up && joined);
+            if machine.proven {
                 (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
             }
         }
@@ -85,7 +86,7 @@ impl World {
 
     /// A VM starts: its replica holds every acknowledged write.
     pub(crate) fn check_start(&mut self, node: usize, vm: usize) {
-        if self.nodes[node].complete {
+        if self.nodes[node].proven {
             self.holds_everything(node, vm, "I2");
         } else {
             self.count("VM starts on a member without memory");
@@ -117,7 +118,8 @@ impl World {
             return;
         }
         for node in 0..2 {
-            if !std::mem::replace(&mut self.nodes[node].complete, true) {
+            self.nodes[node].complete = true;
+            if !std::mem::replace(&mut self.nodes[node].proven, true) {
                 (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
             }
         }

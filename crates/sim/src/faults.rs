@@ -127,6 +127,7 @@ impl World {
         machine.kernel_slow_until = 0;
         machine.watchdog_at = u64::MAX;
         machine.complete = false;
+        machine.proven = false;
         machine.disk.crash();
         self.check_memories();
     }

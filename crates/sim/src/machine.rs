@@ -63,8 +63,10 @@ pub struct Machine {
     pub kernel_slow_until: Time,
     /// The watchdog resets the machine then.
     pub watchdog_at: Time,
-    /// Its memory holds every acknowledged write.
+    /// It counts as holding every acknowledged write: if no member does, the oracle is told that memories were lost.
     pub complete: bool,
+    /// It surely holds them, and is looked at: narrower than `complete`, or the oracle would forgive too much.
+    pub proven: bool,
     /// The boot in which its peer found it clean last.
     pub clean_in: u64,
 }

@@ -138,6 +138,7 @@ impl World {
                 kernel_slow_until: 0,
                 watchdog_at: u64::MAX,
                 complete: false,
+                proven: false,
                 clean_in: 0,
             })
         };
