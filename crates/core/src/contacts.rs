@@ -91,9 +91,7 @@ impl Contacts {
     /// Opens a code, announces it on every link and waits for the second node.
     pub fn open_code(&mut self, identity: &Identity) -> Result<OpenCode, String> {
         let _in_runtime = self.runtime.enter();
-        if let Some(hosting) = self.hosting.take() {
-            hosting.abort();
-        }
+        let before = self.hosting.take();
         let open = self.codes.open(CodeForm::Node, Instant::now());
         let code = OpenCode { digits: open.code, until: Instant::now() + open.left };
         let host = Host {
@@ -104,7 +102,14 @@ impl Contacts {
             inbox: self.inbox.clone(),
             until: code.until,
         };
-        self.hosting = Some(self.runtime.spawn(host.run()));
+        self.hosting = Some(self.runtime.spawn(async move {
+            if let Some(before) = before {
+                before.abort();
+                // It has the port until it has ended.
+                let _ = before.await;
+            }
+            host.run().await;
+        }));
         Ok(code)
     }
 
