@@ -10,7 +10,7 @@ use crate::enforcer;
 use crate::event::{Event, Inbox};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
-use dyad_link::beacon::{Beacon, Wake, Waker};
+use dyad_link::beacon::{Beacon, Received, Wake, Waker};
 use dyad_quorum::{Action, Alarm, Config, Datagram, Members, NodeId, Note, Quorum, Standing, WitnessAsk};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -22,6 +22,9 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(250);
 
 /// A thread that keeps time and is late by this much is worth a line in the timeline: the peer loses patience soon.
 const LATE: Duration = Duration::from_millis(200);
+
+/// Datagrams taken in before a tick at most: what two nodes say to each other in seconds.
+const BACKLOG: usize = 128;
 
 /// How often interfaces that came or went are looked for.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -195,6 +198,12 @@ impl Conductor {
     }
 }
 
+/// One that is not understood is authenticated all the same, so it comes from a peer of another version: silence is how that
+/// looks from here.
+fn read(received: &Received<'_>) -> Option<(u8, Datagram)> {
+    postcard::from_bytes::<Datagram>(received.body).ok().map(|datagram| (received.path, datagram))
+}
+
 struct State {
     parts: Conductor,
     shown: Option<Standpoint>,
@@ -219,7 +228,10 @@ impl State {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            let mut woken = false;
             if clock::now() >= self.parts.quorum.next_wakeup() {
+                // What came in while this thread stood still is heard before anybody is called silent.
+                woken = self.catch_up();
                 self.handle(dyad_quorum::Event::Tick);
             }
             if let Some(watchdog) = &mut self.parts.watchdog
@@ -238,8 +250,24 @@ impl State {
                 let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
                 self.parts.owner.send(Event::Quorum(News::Late { waited_ms, worked_ms }));
             }
-            overslept = self.listen();
+            overslept = if woken { Duration::ZERO } else { self.listen() };
         }
+    }
+
+    /// Takes in the datagrams that wait already; whether it was woken for an input meanwhile.
+    fn catch_up(&mut self) -> bool {
+        for _ in 0..BACKLOG {
+            match self.parts.beacon.receive(Duration::ZERO) {
+                Ok(Wake::Datagram(received)) => {
+                    if let Some((path, datagram)) = read(&received) {
+                        self.handle(dyad_quorum::Event::Peer { path, datagram });
+                    }
+                }
+                Ok(Wake::Woken) => return true,
+                Ok(Wake::TimedOut) | Err(_) => break,
+            }
+        }
+        false
     }
 
     /// Waits for a datagram, an input or the time of the next deed; returns by how much longer than asked for.
@@ -250,11 +278,7 @@ impl State {
         let wake = self.parts.beacon.receive(sleep);
         let overslept = begin.elapsed().saturating_sub(sleep);
         let heard = match wake {
-            // One that is not understood is authenticated all the same, so it comes from a peer of another version:
-            // silence is how that looks from here.
-            Ok(Wake::Datagram(received)) => {
-                postcard::from_bytes::<Datagram>(received.body).ok().map(|datagram| (received.path, datagram))
-            }
+            Ok(Wake::Datagram(received)) => read(&received),
             Ok(Wake::Woken | Wake::TimedOut) => None,
             Err(e) => {
                 tracing::error!(error = %e, "the heartbeat sockets cannot be polled");

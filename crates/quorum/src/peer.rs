@@ -1,6 +1,7 @@
 //! What is known of the peer: which paths work in both directions, which boot speaks, how it is.
 //!
-//! A path is up when heartbeats arrive on it *and* give back a heartbeat of ours that was sent a moment ago.
+//! A path is up when heartbeats arrive on it *and* give back one of the last heartbeats that we sent: counted, not timed,
+//! so that a node that stood still itself does not take its own silence for the peer's.
 //! A new boot id counts only in a datagram that gives back words of ours newer than all we heard of the old
 //! boot: then it was made later, and what ran under the old boot is gone. A replayed datagram cannot do that.
 
@@ -8,6 +9,7 @@ use crate::event::MAX_PATHS;
 use crate::message::{Datagram, Echo, Health, Heartbeat};
 use crate::timing::{SEC, Timing};
 use crate::types::{Config, Nanos, Time};
+use std::collections::VecDeque;
 
 /// Clock rates are compared over this long.
 const DRIFT_WINDOW: Nanos = 100 * SEC;
@@ -50,6 +52,8 @@ pub(crate) struct PeerView {
     /// First pair of (own time, peer's time) of the drift window.
     window: Option<(Time, Time)>,
     drifts: bool,
+    /// When our last heartbeats were sent, oldest first.
+    sent: VecDeque<Time>,
 }
 
 /// What a heartbeat told beyond its content.
@@ -76,6 +80,15 @@ impl PeerView {
             lost_at: None,
             window: None,
             drifts: false,
+            sent: VecDeque::new(),
+        }
+    }
+
+    /// A heartbeat of ours goes out on every path.
+    pub(crate) fn beat(&mut self, now: Time, timing: &Timing) {
+        self.sent.push_back(now);
+        if self.sent.len() as u64 > timing.misses + 1 {
+            self.sent.pop_front();
         }
     }
 
@@ -160,9 +173,10 @@ impl PeerView {
     /// Until when the path counts as up if nothing more is heard; `None` = it is not confirmed.
     fn up_until(&self, path: usize, timing: &Timing) -> Option<Time> {
         let path = self.paths.get(path)?;
-        let heard = path.heard_at? + timing.detection();
-        let echoed = path.echoed? + timing.detection() + timing.heartbeat;
-        Some(heard.min(echoed))
+        // More than `misses` were sent since the one that was given back.
+        let missed = self.sent.len() as u64 > timing.misses && self.sent.front() > path.echoed.as_ref();
+        path.echoed.filter(|_| !missed)?;
+        Some(path.heard_at? + timing.detection())
     }
 
     /// Whether this path works in both directions.

@@ -184,6 +184,25 @@ fn row_32_nobody_sees_anybody() {
     pair.demand();
 }
 
+/// A daemon that gets its processor late, again and again, but never for as long as its peer is patient, is late and
+/// nothing else: it does not take the answers that its own silence delayed for the peer's silence.
+#[test]
+fn a_late_daemon_calls_nobody_silent() {
+    for seed in 0..20 {
+        let mut pair = Pair::protected(seed);
+        let before = pair.oracle.decisions;
+        for _ in 0..10 {
+            pair.stop_core(A);
+            pair.run(430 * MS);
+            pair.continue_core(A);
+            pair.run(30 * MS);
+        }
+        pair.run(2 * SEC);
+        assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
+        pair.demand();
+    }
+}
+
 #[test]
 fn row_33_flapping_link() {
     let timing = Timing::default();

@@ -198,6 +198,7 @@ impl Quorum {
         if self.now >= self.next_heartbeat {
             self.next_heartbeat = self.now + self.setup.timing.heartbeat;
             self.seq += 1;
+            self.peer.beat(self.now, &self.setup.timing);
             for path in 0..self.peer.path_count() {
                 let beat = Heartbeat {
                     seq: self.seq,
