@@ -184,25 +184,6 @@ fn row_32_nobody_sees_anybody() {
     pair.demand();
 }
 
-/// A daemon that gets its processor late, again and again, but never for as long as its peer is patient, is late and
-/// nothing else: it does not take the answers that its own silence delayed for the peer's silence.
-#[test]
-fn a_late_daemon_calls_nobody_silent() {
-    for seed in 0..20 {
-        let mut pair = Pair::protected(seed);
-        let before = pair.oracle.decisions;
-        for _ in 0..10 {
-            pair.stop_core(A);
-            pair.run(430 * MS);
-            pair.continue_core(A);
-            pair.run(30 * MS);
-        }
-        pair.run(2 * SEC);
-        assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
-        pair.demand();
-    }
-}
-
 /// All links come and go, each time for `period`: this costs so many decisions, and then the peer must be heard for
 /// `calm` before it is a member again.
 fn flap(period: u64, decisions: u64, calm: u64) {
@@ -492,16 +473,35 @@ fn row_48_no_watchdog_no_takeover_without_proof() {
     pair.demand();
 }
 
+/// The daemon of A gets no processor for `without`, then has it for `with`, so many times.
+fn starve(pair: &mut Pair, rounds: u32, without: u64, with: u64) {
+    for _ in 0..rounds {
+        pair.stop_core(A);
+        pair.run(without);
+        pair.continue_core(A);
+        pair.run(with);
+    }
+}
+
+/// A daemon that gets its processor late, again and again, but never for as long as its peer is patient, is late and
+/// nothing else: it does not take the answers that its own silence delayed for the peer's silence.
+#[test]
+fn a_late_daemon_calls_nobody_silent() {
+    for seed in 0..20 {
+        let mut pair = Pair::protected(seed);
+        let before = pair.oracle.decisions;
+        starve(&mut pair, 10, 430 * MS, 30 * MS);
+        pair.run(2 * SEC);
+        assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
+        pair.demand();
+    }
+}
+
 #[test]
 fn row_49_starvation_is_no_silence() {
     let mut pair = Pair::protected(49);
     let before = pair.oracle.decisions;
-    for _ in 0..30 {
-        pair.stop_core(A);
-        pair.run(300 * MS);
-        pair.continue_core(A);
-        pair.run(700 * MS);
-    }
+    starve(&mut pair, 30, 300 * MS, 700 * MS);
     assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
     for path in 0..2 {
         pair.links[path][0].loss = 200;
