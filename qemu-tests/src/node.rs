@@ -13,6 +13,7 @@ use crate::accelerator::Accelerator;
 use crate::child::{Program, Running};
 use crate::http::Client;
 use crate::qmp::Qmp;
+use crate::seed;
 use crate::serial::SerialLine;
 
 /// Memory of a node in MiB.
@@ -184,6 +185,15 @@ impl Node {
         Ok(())
     }
 
+    /// Plugs in a seed volume with these answers. The node must be off.
+    ///
+    /// # Errors
+    /// The volume cannot be made.
+    pub fn plug_seed(&mut self, answers: &str) -> Result<()> {
+        ensure!(self.power.is_none(), "Node {} is on: it would not look for a seed volume.", self.name);
+        seed::make(&self.disks.join("seed.img"), answers)
+    }
+
     /// Which node it is.
     pub fn name(&self) -> Name {
         self.name
@@ -338,9 +348,13 @@ impl Node {
         machine.arg("-drive");
         machine.arg(format!("if=pflash,format=raw,file={}", self.disks.join("firmware.fd").display()));
         let letter = self.name.letter();
-        for (file, device) in
-            [("system.img", "virtio-blk-pci,bootindex=0"), ("pool0.img", "virtio-blk-pci"), ("pool1.img", "nvme")]
-        {
+        let disks = [
+            ("system.img", "virtio-blk-pci,bootindex=0"),
+            ("pool0.img", "virtio-blk-pci"),
+            ("pool1.img", "nvme"),
+            ("seed.img", "virtio-blk-pci"),
+        ];
+        for (file, device) in disks.into_iter().filter(|(file, _)| self.disks.join(file).exists()) {
             let id = file.trim_end_matches(".img");
             machine.arg("-drive");
             machine.arg(format!("if=none,id={id},format=raw,discard=unmap,file={}", self.disks.join(file).display()));

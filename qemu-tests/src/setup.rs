@@ -106,6 +106,14 @@ pub fn failed(client: &Client, answers: &Value) -> Result<String> {
 /// The node refuses or fails; the error holds its sentence.
 pub fn begin(client: &Client, answers: &Value) -> Result<()> {
     client.post("setup", answers).context("The wizard refused the answers")?;
+    finish(client)
+}
+
+/// Waits for the end of the setup that a person or a seed volume began.
+///
+/// # Errors
+/// The node refuses or fails; the error holds its sentence.
+pub fn finish(client: &Client) -> Result<()> {
     wait::until("setup to finish", SETUP_DEADLINE, || {
         let setup = match client.get("setup") {
             Ok(setup) => setup,

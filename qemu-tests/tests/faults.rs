@@ -9,10 +9,10 @@ use dyad_rig::guest::Guest;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
-use dyad_rig::setup;
 use dyad_rig::status::wait_vm_state;
 use dyad_rig::stories::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, create_vm};
 use dyad_rig::wait;
+use dyad_rig::{seed, setup};
 
 /// The core is started again, opens its pool, and QEMU connects again; the promise is about idle machines.
 const CORE_PAUSE: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 const FIRMWARE: &str = "BdsDxe: starting";
 
 const TESTS: [Test<Pair>; 4] = [
-    ("first_node_alone_runs_a_vm", first_node_alone_runs_a_vm),
+    ("seeded_node_alone_runs_a_vm", seeded_node_alone_runs_a_vm),
     ("core_kill9_short_pause", core_kill9_short_pause),
     ("node_kill9_keeps_vms", node_kill9_keeps_vms),
     ("watchdog_resets_stopped_core", watchdog_resets_stopped_core),
@@ -35,17 +35,19 @@ fn main() -> ExitCode {
         let artifacts = Artifacts::beside_this_program()?;
         let image = artifacts.saboteur_image();
         let mut pair = Pair::with_image(artifacts, "faults", &image)?;
+        pair.a.plug_seed(&seed::first_node())?;
         pair.a.power_on()?;
         pair.a.serial().wait_for_text("saboteur ready", 0, BOOT_DEADLINE)?;
         Ok(pair)
     })
 }
 
-/// A first node without a witness and without a peer works, and says that it is not protected.
-fn first_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
+/// A node sets itself up from its seed volume. Without a witness and without a peer it works, and says that it is not
+/// protected.
+fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
     let client = pair.a.client();
     wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
-    setup::begin(&client, &setup::first_answers(&client)?)?;
+    setup::finish(&client)?;
     let status = wait::until_ok("the node to work", BOOT_DEADLINE, || pair.status(Name::A))?;
     ensure!(!status.protected, "One node alone says: {}", status.sentence);
     let start = Instant::now();

@@ -23,7 +23,7 @@ mod volumes;
 pub use error::ApiError;
 pub use openapi::openapi;
 pub use routes::{Body, Method, ROUTES, Route};
-pub use service::{Answer, Service, Session};
+pub use service::{Answer, Service, Session, Source};
 pub use setup::{
     ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
     SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,

@@ -1,6 +1,10 @@
 //! What the pages and the HTTP routes ask of a node. `dyad-node` implements it; tests of the pages bring their own.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+};
 
 use dyad_wizard::{Answers, Surroundings};
 
@@ -19,6 +23,30 @@ pub struct Session {
     pub user: String,
 }
 
+/// Whom a request comes from, as far as limits are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A program on the node itself.
+    Local,
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// The first half of an IPv6 address: one host may use all addresses of such a network.
+    V6([u8; 8]),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Source::V4(address),
+            IpAddr::V6(address) => {
+                let mut network = [0; 8];
+                network.copy_from_slice(&address.octets()[..8]);
+                Source::V6(network)
+            }
+        }
+    }
+}
+
 /// Everything a person may ask of a node. Reads work without quorum. Callers check the session before anything but
 /// status, setup, offers and login.
 pub trait Service: Send + Sync + 'static {
@@ -26,8 +54,8 @@ pub trait Service: Send + Sync + 'static {
     fn status(&self, details: bool) -> StatusReply;
     /// The session of this token, if it is valid.
     fn session<'a>(&'a self, token: &'a str) -> Answer<'a, Session>;
-    /// Begins a session.
-    fn login<'a>(&'a self, password: &'a str) -> Answer<'a, LoginReply>;
+    /// Begins a session. Wrong passwords are limited for each source by itself.
+    fn login<'a>(&'a self, source: Source, password: &'a str) -> Answer<'a, LoginReply>;
     /// Ends a session; unknown tokens are ignored.
     fn logout<'a>(&'a self, token: &'a str) -> Answer<'a, ()>;
     /// How far setup is.
@@ -64,4 +92,18 @@ pub trait Service: Send + Sync + 'static {
     fn stop_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Stops the VM at once, like pulling its plug.
     fn kill_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_is_one_source() {
+        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:2"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+    }
 }

@@ -66,9 +66,7 @@ fn running(status: &Status) -> Verdict {
         Some(Standing::Amnesia) if gravest.is_none() => {
             format!("Not protected: this node lost its record of votes and must be admitted again by {peer}.")
         }
-        Some(Standing::Unwell { what }) => {
-            format!("Not protected: this node is unwell ({}).", what.trim_end_matches('.'))
-        }
+        Some(Standing::Unwell { what }) => format!("Not protected: {}.", uncapitalised(what)),
         Some(Standing::Running) if missing.is_empty() => {
             "Protected: every write is on both nodes, and either of them may be lost.".to_owned()
         }

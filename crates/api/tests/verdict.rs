@@ -116,7 +116,7 @@ fn whatever_is_missing_is_said() {
         (quorum(|q| q.standing = Standing::Amnesia), "Not protected: this node lost its record of votes"),
         (
             quorum(|q| q.standing = Standing::Unwell { what: "The disk hangs.".into() }),
-            "Not protected: this node is unwell (The disk hangs).",
+            "Not protected: the disk hangs.",
         ),
         (with(|s| s.phase = Phase::Blank), "This node is not set up yet: answer the wizard."),
         (

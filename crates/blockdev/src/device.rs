@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -12,10 +13,9 @@ use virtio_queue::QueueT;
 use crate::dirty_log::DirtyLog;
 use crate::engine::{Engine, SERIAL, Token};
 use crate::inflight::InflightRegion;
-use crate::mailbox::Mailbox;
 use crate::memory::{GuestMemory, MemoryTable};
 use crate::request::RingError;
-use crate::server::{Config, Counters};
+use crate::server::{Config, Shared};
 use crate::vring::Vring;
 use crate::{Backend, config_space};
 
@@ -28,8 +28,7 @@ pub(crate) struct Device {
     pub(crate) read_only: bool,
     drain_limit: Duration,
     epoll: Arc<OwnedFd>,
-    mailbox: Arc<Mailbox>,
-    counters: Arc<Counters>,
+    shared: Arc<Shared>,
     engine: Engine,
     next_epoch: u64,
     /// A ring has requests that were not taken because the engine was full.
@@ -44,13 +43,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub fn new(
-        backend: Arc<dyn Backend>,
-        config: &Config,
-        epoll: Arc<OwnedFd>,
-        mailbox: Arc<Mailbox>,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub fn new(backend: Arc<dyn Backend>, config: &Config, epoll: Arc<OwnedFd>, shared: Arc<Shared>) -> Self {
         let mut serial = [0; SERIAL];
         let len = config.serial.len().min(SERIAL);
         serial[..len].copy_from_slice(&config.serial.as_bytes()[..len]);
@@ -59,9 +52,8 @@ impl Device {
             read_only: config.read_only,
             drain_limit: config.drain_limit,
             epoll,
-            counters,
-            engine: Engine::new(backend, mailbox.clone(), serial, config.memory_limit),
-            mailbox,
+            engine: Engine::new(backend, shared.mailbox.clone(), serial, config.memory_limit),
+            shared,
             next_epoch: 0,
             stalled: false,
             features: 0,
@@ -142,7 +134,8 @@ impl Device {
     pub fn drain_ring(&mut self, index: usize) -> Result<u16, RingError> {
         let deadline = Instant::now() + self.drain_limit;
         self.rings[index].draining = true;
-        while self.rings[index].in_flight() > 0 {
+        // Whoever stops the device may be the one who would have to answer.
+        while self.rings[index].in_flight() > 0 && !self.shared.stop.load(Ordering::SeqCst) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 // What is left is in the in-flight memory and will be submitted again, or QEMU resets the
@@ -154,7 +147,7 @@ impl Device {
                 );
                 break;
             }
-            self.mailbox.wait(left);
+            self.shared.mailbox.wait(left);
             self.settle()?;
         }
         let base = self.rings[index].queue.next_avail();
@@ -170,7 +163,7 @@ impl Device {
 
     /// Take what the backend answered, answer the driver, and go on where the engine was full.
     pub fn settle(&mut self) -> Result<(), RingError> {
-        for completion in self.mailbox.take() {
+        for completion in self.shared.mailbox.take() {
             self.engine.complete(completion);
         }
         self.answer()?;
@@ -244,7 +237,7 @@ impl Device {
                 touched[ring] = true;
             }
         }
-        self.counters.add_served(finished.len() as u64);
+        self.shared.counters.add_served(finished.len() as u64);
         for (index, _) in touched.iter().enumerate().filter(|(_, touched)| **touched) {
             self.rings[index].notify(&memory)?;
         }

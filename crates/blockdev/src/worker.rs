@@ -71,8 +71,7 @@ impl Worker {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         epoll_add(&epoll, &listener, LISTENER)?;
         epoll_add(&epoll, &*shared.mailbox, MAILBOX)?;
-        let (mailbox, counters) = (shared.mailbox.clone(), shared.counters.clone());
-        let device = Device::new(backend, config, epoll.clone(), mailbox, counters);
+        let device = Device::new(backend, config, epoll.clone(), shared.clone());
         Ok(Self { listener, epoll, device: Arc::new(Mutex::new(device)), shared, connection: None, listen_at: None })
     }
 

@@ -203,6 +203,38 @@ fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
     assert_eq!(guest.data(0, 0, 4096), [0; 4096]);
 }
 
+/// Whoever stops a device may be the one who has to answer it: it does not wait for what is in flight.
+#[test]
+fn a_device_that_waits_for_answers_stops_all_the_same() {
+    const LIMIT: Duration = Duration::from_secs(600);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(SIZE);
+    let config = Config { drain_limit: LIMIT, ..Config::new("drained") };
+    let server = Server::start(&path, volume.clone(), config).unwrap();
+    let mut guest = Guest::new(1);
+    guest.connect(&path).unwrap();
+    volume.hold();
+    guest.submit(0, 0, IN, 0, &[0; 4096]);
+    wait_for("the request", || volume.held() == 1);
+    let stopping = std::thread::spawn(move || {
+        // Ends with the connection, at the latest.
+        let _ = guest.front().get_vring_base(0);
+    });
+    // Its thread is in poll or ppoll then, and else in epoll_wait.
+    let waits = |task: &std::path::Path| {
+        let read = |name: &str| std::fs::read_to_string(task.join(name)).unwrap_or_default();
+        read("comm").trim() == "blk-drained" && ["7 ", "271 "].iter().any(|call| read("syscall").starts_with(call))
+    };
+    wait_for("the device to wait for answers", || {
+        std::fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| waits(&task.path()))
+    });
+    let before = Instant::now();
+    server.stop();
+    assert!(before.elapsed() < LIMIT / 2);
+    stopping.join().unwrap();
+}
+
 #[test]
 fn pages_written_during_a_migration_are_logged() {
     const LOG_ALL: u64 = 1 << 26;

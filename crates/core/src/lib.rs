@@ -33,6 +33,7 @@ pub mod links;
 pub mod node;
 pub mod options;
 pub mod owner;
+pub mod panics;
 pub mod peer;
 pub mod peer_proof;
 pub mod register;

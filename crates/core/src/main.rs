@@ -9,7 +9,7 @@ use dyad_core::identity::Identity;
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
 use dyad_core::watchdog::Watchdog;
-use dyad_core::{control_server, erase, links};
+use dyad_core::{control_server, erase, links, panics};
 use dyad_link::tls;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
@@ -18,12 +18,7 @@ use tokio::sync::watch;
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    // A node that lost one of its threads looks alive and does nothing. As a whole it is restarted or fenced.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::exit(101);
-    }));
+    panics::end_the_process();
     let options = Options::parse();
     std::fs::create_dir_all(&options.state).with_context(|| format!("{} cannot be made", options.state.display()))?;
     std::fs::create_dir_all(&options.run).with_context(|| format!("{} cannot be made", options.run.display()))?;

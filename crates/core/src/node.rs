@@ -111,10 +111,6 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     // The first thing the machine hears: VMs may have outlived an earlier run of this daemon.
     handle.tell(dyad_quorum::Event::VmsRunning(enforcer::populated(options.vms().as_deref())));
     let quorum = Quorum::new(setup, record, clock::now());
-    if quorum.may_run(clock::now()) {
-        // A daemon before this one may have frozen them, and this quorum machine never did: nobody else thaws them.
-        let _ = enforcer.send(enforcer::Order::Thaw);
-    }
     Conductor {
         quorum,
         beacon,

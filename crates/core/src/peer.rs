@@ -69,6 +69,7 @@ pub enum FromPeer {
 enum Order {
     Connect(Box<Config>),
     Paths(Vec<Path>),
+    Stop,
 }
 
 /// The owner's end.
@@ -89,6 +90,12 @@ impl PeerHandle {
     pub fn connect(&mut self, config: Config) {
         self.outbox = None;
         let _ = self.orders.send(Order::Connect(Box::new(config)));
+    }
+
+    /// Ends the session for good: none is made any more.
+    pub fn stop(&mut self) {
+        self.outbox = None;
+        let _ = self.orders.send(Order::Stop);
     }
 
     /// Where the peer can be dialled now, best path first.
@@ -127,6 +134,7 @@ impl PeerHandle {
 async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
     let mut link: Option<PeerLink> = None;
     let mut paths = Vec::new();
+    let mut up = None;
     loop {
         tokio::select! {
             order = orders.recv() => match order {
@@ -135,6 +143,15 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
                     paths = new;
                     if let Some(link) = &link {
                         link.set_paths(paths.clone());
+                    }
+                }
+                Some(Order::Stop) => {
+                    if let Some(link) = link.take() {
+                        link.close().await;
+                    }
+                    if let Some(session) = up.take() {
+                        let reason = "this node ended it".into();
+                        inbox.send(Event::Peer(FromPeer::Down { session, reason }));
                     }
                 }
                 Some(Order::Connect(config)) => {
@@ -146,7 +163,15 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
                 }
             },
             event = next(&mut link) => match event {
-                Some(event) => inbox.send(Event::Peer(translate(event))),
+                Some(event) => {
+                    let event = translate(event);
+                    match &event {
+                        FromPeer::Up { session, .. } => up = Some(*session),
+                        FromPeer::Down { session, .. } if up == Some(*session) => up = None,
+                        _ => {}
+                    }
+                    inbox.send(Event::Peer(event));
+                }
                 None => link = None,
             },
         }

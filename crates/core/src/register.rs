@@ -1,7 +1,7 @@
 //! The register's slots on disk: two slots in each of two places, written through to the medium.
 //!
-//! One place is a file on the state partition, the other a file beside the index of the first pool disk, so that the
-//! loss of either disk leaves one.
+//! One place is a file on the state partition, the other a file beside the index of the first pool disk, so that damage to
+//! either leaves the record. A node one of whose places is gone altogether does not start: its disk is gone too.
 //!
 //! **Invariants.** A record counts as durable only when both places hold it. After the first failed write nothing is
 //! written any more in this run: what a failed `fsync` left behind is unknown.

@@ -3,7 +3,8 @@
 //! Syncs and checkpoint jobs run on threads of their own, so that reads and writes go on meanwhile. A write for which
 //! the journal has no room waits for the checkpoint, and with it everything behind it: order is a promise.
 //!
-//! **Invariant.** A `Sync` or `MarkDirty` is answered only after a sync that began after everything before it.
+//! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after everything before it. What waits for
+//! a sync or a checkpoint never waits for more than [`READS`] reads, however many are asked for.
 
 use crate::event::{Event, Inbox};
 use dyad_control::{PoolDiskStatus, PoolStatus};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// Extents moved by one checkpoint job, each at most 64 KiB.
 const JOB_EXTENTS: usize = 64;
+/// Reads of one round at most. Each may take as long as the disk does, and the end of a sync or of a checkpoint's job is
+/// noticed only between two rounds.
+const READS: usize = 16;
 /// How often the usage shown in the status is renewed.
 const USAGE_EVERY: Duration = Duration::from_millis(500);
 
@@ -52,6 +56,7 @@ impl StoreHandle {
             owner,
             orders: orders.clone(),
             queue: VecDeque::new(),
+            stalled: false,
             waiting: Vec::new(),
             syncing: Vec::new(),
             sync_out: false,
@@ -64,6 +69,13 @@ impl StoreHandle {
             .spawn(move || store.run(&receiver))
             .expect("the system can start a thread at start-up");
         Self { orders, usage }
+    }
+
+    /// Nobody carries out what this one is told.
+    #[cfg(test)]
+    pub fn idle() -> Self {
+        let usage = PoolStatus { total_bytes: 0, used_bytes: 0, disks: Vec::new() };
+        Self { orders: channel().0, usage: Arc::new(Mutex::new(usage)) }
     }
 
     /// Runs a command after all earlier ones.
@@ -91,8 +103,10 @@ struct Store {
     disks: Vec<(String, u64)>,
     owner: Inbox,
     orders: Sender<Order>,
-    /// Commands not begun yet: the first one waits for a checkpoint.
+    /// Commands not begun yet.
     queue: VecDeque<(StoreOp, StoreCommand)>,
+    /// The first of them waits for a checkpoint.
+    stalled: bool,
     /// Answered after the next sync.
     waiting: Vec<StoreOp>,
     /// Answered after the sync that is out.
@@ -106,20 +120,21 @@ struct Store {
 impl Store {
     fn run(mut self, orders: &Receiver<Order>) {
         loop {
-            match orders.recv_timeout(USAGE_EVERY) {
+            let patience = if self.at_hand() { Duration::ZERO } else { USAGE_EVERY };
+            match orders.recv_timeout(patience) {
                 Ok(order) => {
                     if self.take(order) {
                         return;
                     }
-                    // All that is queued goes into one group before the next sync begins.
-                    while let Ok(order) = orders.try_recv() {
-                        if self.take(order) {
-                            return;
-                        }
-                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // All that is queued goes into one group before the next sync begins.
+            while let Ok(order) = orders.try_recv() {
+                if self.take(order) {
+                    return;
+                }
             }
             self.work();
             self.begin_sync();
@@ -128,15 +143,15 @@ impl Store {
         }
     }
 
+    /// Whether there is a command that need not wait for a checkpoint.
+    fn at_hand(&self) -> bool {
+        !self.queue.is_empty() && !self.stalled
+    }
+
     /// Returns true when it was told to stop.
     fn take(&mut self, order: Order) -> bool {
         match order {
-            Order::Run(op, command) => {
-                self.queue.push_back((op, command));
-                if self.queue.len() == 1 {
-                    self.work();
-                }
-            }
+            Order::Run(op, command) => self.queue.push_back((op, command)),
             Order::Synced(done) => {
                 self.sync_out = false;
                 let result = self.pool.complete_sync(done).map(|_| StoreOutput::Done).map_err(|e| {
@@ -154,6 +169,9 @@ impl Store {
                 }
             }
             Order::Stop(done) => {
+                while self.at_hand() {
+                    self.work();
+                }
                 if !self.sync_out
                     && let Err(e) = self.pool.sync()
                 {
@@ -166,14 +184,26 @@ impl Store {
         false
     }
 
-    /// Runs what is queued until something must wait for a checkpoint.
+    /// Runs what is queued, in order, until something must wait for a checkpoint or enough was read for one round.
     fn work(&mut self) {
+        self.stalled = false;
+        let mut reads = 0;
         while let Some((op, command)) = self.queue.pop_front() {
+            if matches!(command, StoreCommand::Read { .. } | StoreCommand::ReadExtent { .. }) {
+                if reads == READS {
+                    self.queue.push_front((op, command));
+                    return;
+                }
+                reads += 1;
+                // What waits for a sync does not wait for this read as well.
+                self.begin_sync();
+            }
             match execute(&mut self.pool, &command, &mut report) {
                 Ok(Outcome::Done(output)) => self.answer(op, Ok(output)),
                 Ok(Outcome::AfterSync) => self.waiting.push(op),
                 Ok(Outcome::AfterCheckpoint) => {
                     self.queue.push_front((op, command));
+                    self.stalled = true;
                     return;
                 }
                 Err(e) => self.answer(op, Err(e)),
@@ -248,4 +278,105 @@ fn report(error: &dyn std::error::Error) {
 /// Runs one job on a thread of its own. At most one sync and one checkpoint job are out at a time.
 fn background(name: &str, job: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().name(name.into()).spawn(job).expect("the system can start a thread");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_mirror::{Stamp, VolumeChange};
+    use dyad_pool::{Access, Disk, FileDisk, FormatOptions, OpenOptions, Overwrite, PoolDisk};
+    use std::io;
+    use std::path::Path;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const SYNC: StoreOp = 0;
+
+    /// A disk on which every read takes longer than the owner takes to ask for the next one.
+    struct SlowReads(FileDisk);
+
+    impl Disk for SlowReads {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+
+        fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+            if matches!(access, Access::Direct) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            self.0.read_at(access, offset, buffer)
+        }
+
+        fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(access, offset, bytes)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+    }
+
+    /// A pool whose volume 1 has one extent on the disk itself and not only in the journal.
+    fn pool(dir: &Path) -> Pool {
+        let disk = || {
+            let device = FileDisk::open(&dir.join("disk")).unwrap();
+            vec![PoolDisk { name: "disk".into(), device: Box::new(SlowReads(device)), index: dir.join("index") }]
+        };
+        drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
+        let identity = dyad_pool::Identity { pool: 1, node: b'A', pair_name: "rig".into(), node_name: "left".into() };
+        let format = FormatOptions {
+            identity,
+            disk_ids: vec![1],
+            salt: 1,
+            journal_bytes: Some(4 << 20),
+            overwrite: Overwrite::BlankOnly,
+            durable_index: false,
+        };
+        Pool::format(disk(), &format).unwrap();
+        let (mut pool, _) = Pool::open(disk(), &OpenOptions { expected: (1, b'A'), durable_index: false }).unwrap();
+        pool.create_volume(1, 256).unwrap();
+        pool.write(1, 1, 1, 0, vec![7; dyad_pool::EXTENT].into()).unwrap();
+        pool.checkpoint().unwrap();
+        pool
+    }
+
+    /// A guest that never stops reading does not keep another one from flushing.
+    #[test]
+    fn a_sync_does_not_wait_for_the_end_of_all_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (owner, events) = channel();
+        let store = StoreHandle::start(pool(dir.path()), Vec::new(), Inbox(owner));
+        let read = |op| store.run(op, StoreCommand::Read { volume: 1, block: 0, count: 1 });
+        (1..=64).for_each(read);
+        let write =
+            StoreCommand::Write { volume: 1, stamp: Stamp { epoch: 1, seq: 2 }, block: 32, data: vec![1; 4096].into() };
+        store.run(1000, write);
+        store.run(SYNC, StoreCommand::Sync);
+        // As many again are asked for as are answered, so that there is always one more.
+        for more in 2000..3000 {
+            let Ok(Event::Store(done)) = events.recv_timeout(PATIENCE) else { panic!("the store answers") };
+            assert!(done.result.is_ok(), "{}", done.op);
+            if done.op == SYNC {
+                store.stop();
+                return;
+            }
+            read(more);
+        }
+        panic!("a thousand reads were answered and no sync");
+    }
+
+    /// What was ordered before the end is done, however much it is.
+    #[test]
+    fn everything_before_the_end_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (owner, events) = channel();
+        let store = StoreHandle::start(pool(dir.path()), Vec::new(), Inbox(owner));
+        for op in 0..3 * READS as StoreOp {
+            store.run(op, StoreCommand::Read { volume: 1, block: 0, count: 1 });
+        }
+        store.run(1000, StoreCommand::Volume(VolumeChange::Create { id: 2, size: 1 << 20 }));
+        store.stop();
+        let answered = events.try_iter().filter(|event| matches!(event, Event::Store(_))).count();
+        // The change is made durable, but nobody may be left to hear of it.
+        assert!(answered >= 3 * READS, "{answered}");
+    }
 }

@@ -10,12 +10,15 @@ use dyad_control::{Client, DiskContent, Found, Join, Phase, Reply, Request, Stat
 use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::runtime::Runtime;
 
 use crate::namespaces::{CABLES, Namespaces};
 
 /// Bytes of each pool disk; the files are sparse.
 const POOL_DISK: u64 = 1 << 30;
+/// Bytes in front of the journal; see `docs/formats.md`.
+const LABELS: u64 = 1 << 20;
 /// A daemon opens its pool and its socket.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Two daemons find each other, copy the document and agree.
@@ -35,6 +38,8 @@ pub struct Cores {
 #[derive(Debug)]
 struct Side {
     folder: PathBuf,
+    /// The cgroup that stands for its VMs; empty = it has none.
+    vms: PathBuf,
     running: Option<Running>,
 }
 
@@ -48,7 +53,7 @@ impl Cores {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
         }
-        let side = |letter: &str| Side { folder: folder.join(letter), running: None };
+        let side = |letter: &str| Side { folder: folder.join(letter), vms: PathBuf::new(), running: None };
         let mut cores = Self {
             sides: [side("a"), side("b")],
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
@@ -186,13 +191,30 @@ impl Cores {
     /// It does not answer in time.
     pub fn start(&mut self, program: &Path, number: usize) -> Result<()> {
         let folder = self.sides[number].folder.clone();
-        let mut core = Program::new("ip");
-        core.args(["netns", "exec", self.spaces.name(number)]).arg(program);
+        // A file that may not grow is how a disk fails here: as an error of the write, not as a signal.
+        let mut core = Program::new("env");
+        core.args(["--ignore-signal=XFSZ", "ip", "netns", "exec", self.spaces.name(number)]).arg(program);
         core.arg("--state").arg(folder.join("state")).arg("--run").arg(folder.join("run"));
-        core.arg("--disk").arg(self.disk(number)).args(["--vms", ""]);
+        core.arg("--disk").arg(self.disk(number)).arg("--vms").arg(&self.sides[number].vms);
         self.sides[number].running = Some(core.start(&folder.join("log"))?);
         wait::until_ok("the daemon to answer", START_DEADLINE, || self.status(number))
             .with_context(|| format!("See {}.", folder.join("log").display()))?;
+        Ok(())
+    }
+
+    /// The VMs of side 0 or 1 are those in this cgroup, from the next start of its daemon on.
+    pub fn set_vms(&mut self, number: usize, vms: &Path) {
+        self.sides[number].vms = vms.into();
+    }
+
+    /// The pool disk of side 0 or 1 fails: its daemon cannot write behind the labels any more.
+    ///
+    /// # Errors
+    /// The daemon does not run.
+    pub fn fail_disk(&self, number: usize) -> Result<()> {
+        let pid = Pid::from_raw(self.process(number)?.id().cast_signed());
+        let limit = Rlimit { current: Some(LABELS), maximum: Some(LABELS) };
+        prlimit(pid, Resource::Fsize, limit)?;
         Ok(())
     }
 
@@ -297,10 +319,18 @@ impl Cores {
             ha: true,
         };
         change(Change::CreateVm { name: name.into(), vm })?;
+        self.served(0, name)
+    }
+
+    /// Waits until side 0 or 1 serves the volume, and returns the socket of its device.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn served(&self, number: usize, name: &str) -> Result<PathBuf> {
         let socket = |status: &Status| {
             status.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.socket.clone())
         };
-        let status = self.wait("the volume to be served", 0, START_DEADLINE, |status| socket(status).is_some())?;
+        let status = self.wait("the volume to be served", number, START_DEADLINE, |status| socket(status).is_some())?;
         Ok(socket(&status).context("The volume has no device.")?.into())
     }
 }

@@ -180,7 +180,7 @@ impl Device {
     /// # Errors
     /// The device reports one, or does not answer in time.
     pub fn finish(&mut self) -> Result<()> {
-        while self.answered()? != self.offered {
+        while !self.is_answered()? {
             let mut events = [EpollEvent::default()];
             let ready = self.signal.wait(i32::try_from(ANSWER_DEADLINE.as_millis())?, &mut events)?;
             ensure!(ready > 0, "The device did not answer for {} s.", ANSWER_DEADLINE.as_secs());
@@ -191,6 +191,14 @@ impl Device {
             0 => Ok(()),
             status => bail!("The device reports error {status}."),
         }
+    }
+
+    /// Whether the request that was begun has its answer.
+    ///
+    /// # Errors
+    /// The rings cannot be read.
+    pub fn is_answered(&self) -> Result<bool> {
+        Ok(self.answered()? == self.offered)
     }
 
     fn answered(&self) -> Result<u16> {

@@ -8,6 +8,7 @@
 //! * Namespaces and daemons are gone when the lab is dropped, and the daemons also when it is killed.
 //! * [`device::Device`] reports a write or flush as done only when the daemon answered it with success.
 
+pub mod cgroup;
 pub mod cores;
 pub mod device;
 pub mod limits;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use dyad_control::{DiskContent, Enrol, Found, Join, Phase, Request, TimelineEvent};
 use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
+use dyad_lab::cgroup::Cgroup;
 use dyad_lab::cores::Cores;
 use dyad_lab::device::Device;
 use dyad_lab::namespaces::CABLES;
@@ -51,6 +52,11 @@ impl Ring {
 
     /// Every slot holds what a flushed write put there.
     fn check(&mut self) {
+        assert_eq!(self.newest(), self.counter);
+    }
+
+    /// The newest counter, among slots of which none is missing or torn.
+    fn newest(&mut self) -> u64 {
         let mut block = [0; BLOCK];
         let slots: Vec<Slot> = (0..SLOTS)
             .map(|slot| {
@@ -60,7 +66,7 @@ impl Ring {
             .collect();
         let found = survey(&slots);
         assert!(found.faults.is_empty(), "{:?}", found.faults);
-        assert_eq!(found.newest, self.counter);
+        found.newest
     }
 }
 
@@ -94,6 +100,59 @@ fn killed_daemons_lose_nothing_that_was_acknowledged() {
     ring.count(50);
     ring.check();
     cores.wait_in_sync().unwrap();
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Guests hear nothing of it but silence, and the other node goes on with all that was acknowledged.
+#[test]
+fn a_node_whose_pool_disk_fails_hands_over() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("disk"));
+    let cores = Cores::pair(&program, &folder).unwrap();
+    let mut ring = ring(&cores);
+    ring.count(50);
+    cores.fail_disk(0).unwrap();
+    let next = ring.counter + 1;
+    ring.device.begin_write(Ring::place(next), &encode(next, 1)).unwrap();
+    let alone = |status: &dyad_control::Status| {
+        status.quorum.as_ref().is_some_and(|quorum| quorum.may_run && quorum.members.len() == 1)
+    };
+    cores.wait("the other node to go on alone", 1, Duration::from_secs(30), alone).unwrap();
+    let mut there = Ring { device: Device::connect(&cores.served(1, "ring").unwrap()).unwrap(), counter: ring.counter };
+    assert!(!ring.device.is_answered().unwrap(), "the guest was told of a failure that is not its own");
+    // The write that nobody answered may have reached the other node, or not.
+    let newest = there.newest();
+    assert!((ring.counter..=next).contains(&newest), "{newest}");
+    there.counter = newest;
+    there.count(20);
+    there.check();
+    let unwell = |status: &dyad_control::Status| status.pool.as_ref().is_some_and(|pool| !pool.disks[0].well);
+    let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), unwell).unwrap();
+    let trouble = failed.pool.unwrap().disks[0].trouble.clone().unwrap();
+    assert!(trouble.contains("replace it"), "{trouble}");
+    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == "unwell").count();
+    assert_eq!(told, 1, "people are told once");
+    let quorum = failed.quorum.unwrap();
+    assert!(!quorum.may_run && matches!(quorum.standing, dyad_control::Standing::Unwell { .. }), "{quorum:?}");
+    drop(cores);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Nobody else would thaw them: the daemon that froze them is gone.
+#[test]
+fn vms_that_a_dead_daemon_froze_go_on() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (program(), folder("thaw"));
+    let vms = Cgroup::new("thaw").unwrap();
+    let mut cores = Cores::blank(&program, &folder).unwrap();
+    cores.found(0).unwrap();
+    cores.kill(0);
+    vms.freeze().unwrap();
+    cores.set_vms(0, &vms.path());
+    cores.start(&program, 0).unwrap();
+    vms.wait("frozen 0").unwrap();
+    vms.wait("populated 1").unwrap();
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
     AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
-    Service, Session, SetupReply, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView, WitnessRequest,
+    Service, Session, SetupReply, Source, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView,
+    WitnessRequest,
 };
 use dyad_control::{CORE_AWAY, Client, Enrol, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
@@ -162,25 +163,33 @@ impl NodeHandle {
         Err(ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node.")))
     }
 
-    async fn log_in(&self, password: &str) -> Result<LoginReply, ApiError> {
+    async fn log_in(&self, source: Source, password: &str) -> Result<LoginReply, ApiError> {
         let (answer, may_try) = oneshot::channel();
-        self.ask(Ask::MayTry(answer))?;
+        self.ask(Ask::MayTry { source, answer })?;
         if !may_try.await.map_err(|_| stopping())? {
             return Err(ApiError::new(429, "too-many-tries", "Too many wrong passwords: wait a minute."));
         }
+        let verified = self.is_password(password).await;
+        if !matches!(verified, Ok(false)) {
+            self.ask(Ask::NotWrong(source))?;
+        }
+        if !verified? {
+            return Err(ApiError::new(401, "wrong-password", "The password is wrong."));
+        }
+        let token = hex::encode(rand::random::<[u8; 32]>());
+        self.ask(Ask::Begin { token: token.clone(), user: "admin".into() })?;
+        Ok(LoginReply { token })
+    }
+
+    /// Whether this is the administrator's password.
+    async fn is_password(&self, password: &str) -> Result<bool, ApiError> {
         let document = match self.snapshot().document.clone() {
             Some(document) => document,
             None if self.snapshot().status.as_ref().is_some_and(|s| s.pair.is_none()) => return Err(not_set_up()),
             None => self.document().await?,
         };
         let hash = document.users.get("admin").map(|user| user.password_hash.clone()).unwrap_or_default();
-        if !password::verify(password, &hash).await? {
-            self.ask(Ask::Failed)?;
-            return Err(ApiError::new(401, "wrong-password", "The password is wrong."));
-        }
-        let token = hex::encode(rand::random::<[u8; 32]>());
-        self.ask(Ask::Begin { token: token.clone(), user: "admin".into() })?;
-        Ok(LoginReply { token })
+        password::verify(password, &hash).await
     }
 
     async fn look_around(&self) -> Result<Surroundings, ApiError> {
@@ -258,8 +267,8 @@ impl Service for NodeHandle {
         })
     }
 
-    fn login<'a>(&'a self, password: &'a str) -> Answer<'a, LoginReply> {
-        Box::pin(self.log_in(password))
+    fn login<'a>(&'a self, source: Source, password: &'a str) -> Answer<'a, LoginReply> {
+        Box::pin(self.log_in(source, password))
     }
 
     fn logout<'a>(&'a self, token: &'a str) -> Answer<'a, ()> {
@@ -373,6 +382,8 @@ impl Service for NodeHandle {
 
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
+            // Only its own node knows whether it is still shutting down.
+            self.here(name).await?;
             let state = self.snapshot().vms.get(name).map(|vm| vm.state);
             if state == Some(VmState::Stopping) {
                 let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");

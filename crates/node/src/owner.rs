@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dyad_api::{ApiError, Session, SetupReply, TaskView, VmState};
+use dyad_api::{ApiError, Session, SetupReply, Source, TaskView, VmState};
 use dyad_control::{Client, ClientError, Phase, Reply, Request, Status};
 use dyad_desired::{Change, Document, Intent, NodeRecord};
 use tokio::{
@@ -59,10 +59,10 @@ pub(crate) enum Event {
 
 /// What the faces ask of the owner.
 pub(crate) enum Ask {
-    /// May a password be tried now?
-    MayTry(oneshot::Sender<bool>),
-    /// A wrong password was given.
-    Failed,
+    /// May a password be tried now? If so the try counts as a wrong one until [`Ask::NotWrong`].
+    MayTry { source: Source, answer: oneshot::Sender<bool> },
+    /// The password was right, or could not be compared.
+    NotWrong(Source),
     /// Begin a session with this token.
     Begin { token: String, user: String },
     /// Whose token is this?
@@ -252,8 +252,8 @@ impl Owner {
         let now_s = self.started.elapsed().as_secs();
         // Whoever asked may have gone: nobody misses the answer then.
         match ask {
-            Ask::MayTry(answer) => drop(answer.send(self.sessions.may_try(now_s))),
-            Ask::Failed => self.sessions.failed(now_s),
+            Ask::MayTry { source, answer } => drop(answer.send(self.sessions.may_try(source, now_s))),
+            Ask::NotWrong(source) => self.sessions.not_wrong(source),
             Ask::Begin { token, user } => self.sessions.begin(&token, &user, now_s),
             Ask::Check { token, answer } => drop(answer.send(self.sessions.check(&token, now_s))),
             Ask::End { token } => self.sessions.end(&token),

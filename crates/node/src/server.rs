@@ -1,9 +1,17 @@
 //! The listening side: HTTPS for people, and the same site without TLS on a socket only root can open.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
-use axum::Router;
+use axum::{Extension, Router};
+use dyad_api::Source;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -19,6 +27,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Most connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
+/// Most connections of one source: nobody alone keeps the others out.
+const OF_ONE_SOURCE: usize = 64;
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time to send the head of a request.
@@ -30,25 +40,67 @@ const BREATH: Duration = Duration::from_millis(100);
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Router) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let crowd = Arc::new(Crowd::default());
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, source) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, Source::from(peer.ip())),
             Err(error) => {
                 pause(&error).await;
                 continue;
             }
         };
+        // One too many is closed at once.
+        let Some(seat) = crowd.enter(source) else { continue };
         // Consoles are typed: small packets must not wait.
         let _ = stream.set_nodelay(true);
-        let (acceptor, site) = (acceptor.clone(), site.clone());
+        let (acceptor, site) = (acceptor.clone(), site.clone().layer(Extension(source)));
         tokio::spawn(async move {
             // A peer that does not speak TLS is nobody's problem but its own.
             if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 connection(stream, site).await;
             }
-            drop(slot);
+            drop((slot, seat));
         });
+    }
+}
+
+/// How many connections each source has.
+#[derive(Default)]
+struct Crowd(Mutex<HashMap<Source, usize>>);
+
+impl Crowd {
+    /// A place for one more connection of this source, if it may have one.
+    fn enter(self: &Arc<Self>, source: Source) -> Option<Seat> {
+        let mut counts = self.counts();
+        let count = counts.entry(source).or_default();
+        if *count == OF_ONE_SOURCE {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { crowd: self.clone(), source })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one connection; it is free again when this is dropped.
+struct Seat {
+    crowd: Arc<Crowd>,
+    source: Source,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut counts = self.crowd.counts();
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
+        }
     }
 }
 
@@ -83,4 +135,22 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD);
     // A connection that ends badly has told its reason to the one who cut it.
     let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(site)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_takes_all_places() {
+        let crowd = Arc::new(Crowd::default());
+        let [one, other] = [1, 2].map(|number| Source::V4(std::net::Ipv4Addr::from(number)));
+        let mut seats: Vec<_> = (0..OF_ONE_SOURCE).map(|_| crowd.enter(one).unwrap()).collect();
+        assert!(crowd.enter(one).is_none());
+        assert!(crowd.enter(other).is_some());
+        seats.pop();
+        seats.push(crowd.enter(one).expect("a place is free again"));
+        drop(seats);
+        assert!(crowd.counts().is_empty());
+    }
 }

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
-use dyad_api::Session;
+use dyad_api::{Session, Source};
 use sha2::{Digest, Sha256};
 
 /// Most sessions at once; the one that was idle longest gives way.
 const SESSIONS: usize = 64;
 /// Seconds without a request after which a session ends.
 const IDLE_S: u64 = 12 * 3600;
-/// Wrong passwords within [`WINDOW_S`] after which none is checked any more.
+/// Wrong passwords from one source within [`WINDOW_S`] after which none from there is checked any more. Others are not kept
+/// out by somebody who guesses.
 const FAILURES: usize = 10;
+/// Most sources remembered; the one that was quiet longest gives way.
+const SOURCES: usize = 1024;
 /// Seconds a wrong password is remembered.
 const WINDOW_S: u64 = 60;
 
@@ -18,7 +21,8 @@ const WINDOW_S: u64 = 60;
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     open: HashMap<[u8; 32], Open>,
-    failures: Vec<u64>,
+    /// When passwords were tried that were wrong, or are still being compared.
+    tries: HashMap<Source, Vec<u64>>,
 }
 
 #[derive(Debug)]
@@ -51,15 +55,33 @@ impl Sessions {
         self.open.remove(&hash(token));
     }
 
-    /// Whether a password may be tried now.
-    pub(crate) fn may_try(&mut self, now_s: u64) -> bool {
-        self.failures.retain(|at| now_s.saturating_sub(*at) < WINDOW_S);
-        self.failures.len() < FAILURES
+    /// Whether a password may be tried now. If so it counts as wrong until it is known not to be: many tried at one time are
+    /// many.
+    pub(crate) fn may_try(&mut self, source: Source, now_s: u64) -> bool {
+        self.tries.retain(|_, tries| {
+            tries.retain(|at| now_s.saturating_sub(*at) < WINDOW_S);
+            !tries.is_empty()
+        });
+        if self.tries.len() >= SOURCES
+            && !self.tries.contains_key(&source)
+            && let Some(quiet) =
+                self.tries.iter().min_by_key(|(_, tries)| tries.last().copied()).map(|(source, _)| *source)
+        {
+            self.tries.remove(&quiet);
+        }
+        let tries = self.tries.entry(source).or_default();
+        let may = tries.len() < FAILURES;
+        if may {
+            tries.push(now_s);
+        }
+        may
     }
 
-    /// A wrong password was given.
-    pub(crate) fn failed(&mut self, now_s: u64) {
-        self.failures.push(now_s);
+    /// A try from there was no wrong password.
+    pub(crate) fn not_wrong(&mut self, source: Source) {
+        if let Some(tries) = self.tries.get_mut(&source) {
+            tries.pop();
+        }
     }
 }
 
@@ -94,14 +116,37 @@ mod tests {
         assert!(sessions.check("1", 100).is_some());
     }
 
+    fn source(number: u32) -> Source {
+        Source::V4(std::net::Ipv4Addr::from(number))
+    }
+
     #[test]
-    fn wrong_passwords_are_limited() {
+    fn wrong_passwords_are_limited_where_they_come_from() {
         let mut sessions = Sessions::default();
         for _ in 0..FAILURES {
-            assert!(sessions.may_try(5));
-            sessions.failed(5);
+            assert!(sessions.may_try(source(1), 5));
         }
-        assert!(!sessions.may_try(5 + WINDOW_S - 1));
-        assert!(sessions.may_try(5 + WINDOW_S));
+        assert!(!sessions.may_try(source(1), 5 + WINDOW_S - 1));
+        assert!(sessions.may_try(source(2), 5 + WINDOW_S - 1), "who guesses locks nobody else out");
+        assert!(sessions.may_try(source(1), 5 + WINDOW_S));
+    }
+
+    #[test]
+    fn right_passwords_are_not_limited() {
+        let mut sessions = Sessions::default();
+        for _ in 0..2 * FAILURES {
+            assert!(sessions.may_try(source(1), 5));
+            sessions.not_wrong(source(1));
+        }
+    }
+
+    #[test]
+    fn the_source_that_was_quiet_longest_is_forgotten() {
+        let mut sessions = Sessions::default();
+        for number in 0..=SOURCES as u32 {
+            assert!(sessions.may_try(source(number), u64::from(number / 100)));
+        }
+        assert_eq!(sessions.tries.len(), SOURCES);
+        assert!(sessions.tries.contains_key(&source(SOURCES as u32)));
     }
 }

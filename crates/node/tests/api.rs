@@ -591,3 +591,34 @@ async fn timeline_pairing_code_and_metrics() {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in {metrics}");
     }
 }
+
+/// Only its own node knows whether it is still shutting down, with data of the guest under way.
+#[tokio::test]
+async fn a_vm_of_the_other_node_is_deleted_there() {
+    use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord, apply};
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    {
+        let mut core = node.core.lock();
+        let other = dyad_desired::Node::B;
+        let record = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+        let vm = NewVm {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            owner: other,
+            intent: Intent::Stopped,
+            priority: 50,
+            ha: true,
+        };
+        let changes = [Change::SetNode { node: other, record }, Change::CreateVm { name: "web".into(), vm }];
+        let document = core.document.take().unwrap();
+        core.document = Some(changes.iter().fold(document, |document, change| apply(&document, change).unwrap()));
+    }
+    for (method, path) in [("DELETE", "/api/v1/vms/web"), ("POST", "/api/v1/vms/web/kill")] {
+        let (status, reply) = send(&node, &token, method, path, Value::Null).await;
+        assert_eq!((status, sentence(&reply)), (409, "The VM web is on the node right: ask that node."));
+    }
+    assert!(node.core.lock().document.as_ref().unwrap().vms.contains_key("web"));
+}

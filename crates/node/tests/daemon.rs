@@ -195,7 +195,8 @@ async fn the_serial_line_goes_both_ways_over_a_websocket() {
     let node = Node::founded().await;
     dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
-    let token = dyad_api::Service::login(&*node.handle, support::PASSWORD).await.unwrap().token;
+    let token =
+        dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, support::PASSWORD).await.unwrap().token;
     let path = node.dir.path().join("node.sock");
     tokio::spawn(server::serve_local(server::local_listener(&path).unwrap(), node.site.clone()));
     let mut request = "ws://node/api/v1/vms/web/serial".into_client_request().unwrap();

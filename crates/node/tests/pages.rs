@@ -62,7 +62,7 @@ async fn a_password_is_never_sent_back() {
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
     node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
     node.until("the document is read", |s| s.document.is_some()).await;
-    assert!(dyad_api::Service::login(&*node.handle, PASSWORD).await.is_ok());
+    assert!(dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.is_ok());
 }
 
 #[tokio::test]
@@ -91,7 +91,7 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
 async fn a_watchdog_that_is_not_proven_has_a_button() {
     let node = Node::founded().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
-    let token = dyad_api::Service::login(&*node.handle, PASSWORD).await.unwrap().token;
+    let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
     let page = async |token: &str| {
         let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::COOKIE));
         fetch(&site, request.body(Body::empty()).unwrap()).await.1

@@ -49,7 +49,7 @@ fn put(socket: &Path, volume: &str, headers: &str, body: &[u8]) -> String {
 async fn a_large_image_that_is_refused_early_gets_its_sentence() {
     let node = Node::founded().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 16 << 20 }).await.unwrap();
-    let login = node.handle.login(PASSWORD).await.unwrap();
+    let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
     let socket = listen(&node);
     let cookie = format!("Cookie: dyad_session={}\r\n", login.token);
     let raw = vec![7; IMAGE];
@@ -83,7 +83,7 @@ async fn nothing_is_awaited_from_one_that_asked_first() {
 async fn the_pages_ask_for_the_checksum_and_leave_refusals_to_the_node() {
     let node = Node::founded().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 1 << 20 }).await.unwrap();
-    let login = node.handle.login(PASSWORD).await.unwrap();
+    let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     for page in ["/volumes", "/vms", "/login", "/"] {
         let request = Request::get(page).header(header::COOKIE, format!("dyad_session={}", login.token));

@@ -113,7 +113,8 @@ impl Pool {
     /// job, each at most 64 KiB read and written. `None` if there is nothing to do or a job is out.
     ///
     /// # Errors
-    /// `Failed`; `IndexDamaged`; `NoSpace` if extents that were promised a slot find none.
+    /// `Failed`; `IndexDamaged`, or `NoSpace` if extents that were promised a slot find none: the pool is closed then, because
+    /// a journal that is never emptied would let its writers wait for ever.
     pub fn checkpoint_job(&mut self, budget: usize) -> Result<Option<CheckpointJob>, StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         if self.running.is_none() && self.wants_checkpoint() {
@@ -126,7 +127,17 @@ impl Pool {
         if running.waiting {
             return Ok(None);
         }
-        let work = self.next_work(budget.max(1))?;
+        let work = match self.next_work(budget.max(1)) {
+            Ok(work) => work,
+            Err(error) => {
+                let culprit = match &error {
+                    StoreError::IndexDamaged { disk, .. } => self.devices.iter().find(|device| device.name == *disk),
+                    _ => None,
+                };
+                culprit.unwrap_or(&self.devices[0]).fail(std::io::Error::other(error.to_string()));
+                return Err(error);
+            }
+        };
         if let Some(running) = &mut self.running {
             running.waiting = true;
         }

@@ -42,6 +42,42 @@ fn row_23_core_killed_and_restarted_within_the_lease() {
     pair.demand();
 }
 
+/// The daemon that froze them is dead, and the next one has the right to run from its first moment on: nobody else would thaw
+/// them.
+#[test]
+fn row_23_vms_that_a_dead_daemon_froze_are_thawed() {
+    let mut pair = solo(232);
+    pair.nodes[0].frozen = true;
+    pair.restart_core(A);
+    pair.until("the VMs go on", 10, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    assert_eq!(kills(&pair)[0], 0);
+    pair.demand();
+}
+
+/// The witness voted for A alone and A's daemon died before it heard so. Once both nodes hear each other again that vote
+/// must not come back: the next epoch makes it void.
+#[test]
+fn row_23_a_ballot_begun_before_the_restart_is_cleared_up() {
+    let mut pair = Pair::protected(231);
+    let before = pair.nodes[0].config().clone();
+    pair.witness_loss = 1000;
+    pair.cut_all(true);
+    pair.until("the witness votes, and nobody hears it", 5, |pair| pair.witness.accepted.is_some());
+    pair.cut_all(false);
+    pair.restart_core(A);
+    pair.witness_loss = 0;
+    pair.until("A clears up", 60, |pair| {
+        noted(pair, A, |note| matches!(note, Note::Deciding { why: Why::Abandoned, .. })).is_some()
+            && pair.is("D(W)")
+            && pair.witness.accepted.is_none()
+    });
+    assert!(pair.nodes[0].config().epoch > before.epoch);
+    assert_eq!(kills(&pair), [0, 0]);
+    pair.power_off(A);
+    pair.until("B goes on, and not the vote of old", 20, |pair| pair.is("S(B)") && pair.runner(0) == Some(B));
+    pair.demand();
+}
+
 #[test]
 fn row_24_dying_gasp_is_a_proof() {
     let mut pair = Pair::protected(24);

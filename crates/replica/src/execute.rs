@@ -67,6 +67,8 @@ pub fn execute(
         }
         StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block, *count) {
             Ok(data) => Ok(Outcome::Done(StoreOutput::Data(data))),
+            // A sector that the disk cannot read is a damaged block like any other: the peer has it.
+            Err(ReadError::Io { .. }) => read_singly(pool, *volume, *block, *count, report),
             Err(error) => Err(unread(error, report)),
         },
         StoreCommand::ReadExtent { volume, extent } => {
@@ -143,6 +145,31 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
     }
 }
 
+/// Reads block by block, to name those that cannot be read.
+fn read_singly(
+    pool: &Pool,
+    volume: u64,
+    block: u64,
+    count: u64,
+    report: &mut dyn FnMut(&dyn std::error::Error),
+) -> Result<Outcome, StoreError> {
+    let (mut data, mut bad) = (Vec::new(), Vec::new());
+    for number in block..block + count {
+        match pool.read(volume, number, 1) {
+            Ok(one) => data.extend_from_slice(&one),
+            Err(error @ (ReadError::Io { .. } | ReadError::Corrupt { .. })) => {
+                report(&error);
+                bad.push(number);
+            }
+            Err(error) => return Err(unread(error, report)),
+        }
+    }
+    if bad.is_empty() {
+        return Ok(Outcome::Done(StoreOutput::Data(data.into())));
+    }
+    Err(StoreError::Corrupt { blocks: bad })
+}
+
 /// An extent with its damaged blocks named instead of an error.
 fn read_extent(
     pool: &Pool,
@@ -201,5 +228,59 @@ fn unread(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) -> S
         ReadError::Corrupt { blocks, .. } => StoreError::Corrupt { blocks },
         ReadError::NoVolume { .. } => StoreError::NoVolume,
         _ => StoreError::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_pool::sim::{Faults, SimDisk};
+    use dyad_pool::{FormatOptions, Identity, OpenOptions, Overwrite, PoolDisk};
+    use std::path::Path;
+
+    /// A pool with one written extent, and the disk below it.
+    fn pool(dir: &Path) -> (Pool, SimDisk) {
+        let disk = SimDisk::new(32 << 20, 1);
+        let plug = || vec![PoolDisk { name: "disk".into(), device: Box::new(disk.handle()), index: dir.join("index") }];
+        let format = FormatOptions {
+            identity: Identity { pool: 1, node: b'A', pair_name: "rig".into(), node_name: "left".into() },
+            disk_ids: vec![1],
+            salt: 1,
+            journal_bytes: Some(4 << 20),
+            overwrite: Overwrite::BlankOnly,
+            durable_index: false,
+        };
+        Pool::format(plug(), &format).unwrap();
+        let (mut pool, _) = Pool::open(plug(), &OpenOptions { expected: (1, b'A'), durable_index: false }).unwrap();
+        pool.create_volume(1, 256).unwrap();
+        pool.write(1, 1, 1, 0, vec![7; pool::EXTENT].into()).unwrap();
+        pool.checkpoint().unwrap();
+        (pool, disk)
+    }
+
+    fn read(pool: &mut Pool) -> Result<Outcome, StoreError> {
+        execute(pool, &StoreCommand::Read { volume: 1, block: 2, count: 3 }, &mut |_| {})
+    }
+
+    /// Such a block is healed from the peer; the disk, and with it the node, is as good as before.
+    #[test]
+    fn a_block_that_cannot_be_read_is_a_damaged_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pool, disk) = pool(dir.path());
+        disk.set_faults(Faults { read_error: 1_000_000, ..Faults::default() });
+        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![2, 3, 4] });
+        disk.set_faults(Faults::default());
+        let Ok(Outcome::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
+        assert_eq!(data[..], [7; 3 * pool::BLOCK]);
+    }
+
+    #[test]
+    fn a_disk_that_failed_a_write_is_not_read_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pool, disk) = pool(dir.path());
+        disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });
+        pool.write(1, 1, 2, 0, vec![8; pool::BLOCK].into()).unwrap();
+        pool.sync().unwrap_err();
+        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is unwell");
     }
 }

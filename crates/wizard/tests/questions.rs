@@ -306,3 +306,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_page_on_the_seed_file_has_every_key() {
+    let page = include_str!("../../../docs/seed.md");
+    let keys: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(keys, QUESTIONS.iter().map(|question| question.key).collect::<Vec<_>>());
+}

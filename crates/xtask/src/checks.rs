@@ -37,6 +37,7 @@ const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults"];
 pub fn run(host: &Host) -> Result<()> {
     let start = Instant::now();
     deps::install(host)?;
+    deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
     machines(host, &mut tally, MACHINE_TESTS);

@@ -59,6 +59,25 @@ pub fn install(host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// The formatter and the linter: a minimal installation of Rust lacks them.
+pub fn components(host: &Host) -> Result<()> {
+    let there = |name: &str| {
+        let output = host.cargo().args([name, "--version"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let missing: Vec<&str> = [("fmt", "rustfmt"), ("clippy", "clippy")]
+        .into_iter()
+        .filter(|(name, _)| !there(name))
+        .map(|(_, c)| c)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    host::step(&format!("Installing parts of Rust: {}", missing.join(" ")));
+    host::run(Command::new("rustup").args(["component", "add"]).args(missing))
+        .context("They could not be installed: add them to this installation of Rust, then run the same command again.")
+}
+
 /// Installs cargo-deny below the target directory and returns its path. About a minute on two cores: without
 /// optimisation it builds four times faster, and it runs for a second.
 pub fn cargo_deny(host: &Host) -> Result<PathBuf> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use std::{process, thread};
 
 use anyhow::{Context as _, Result, bail};
 use dyad_rig::node::Name;
@@ -40,17 +41,19 @@ pub fn sockets_link(host: &Host) -> PathBuf {
     host.artifacts().records().join("sockets")
 }
 
-/// Boots a pair, sets it up, prints how to reach it, and waits for Ctrl-C.
+/// Boots a pair, sets it up, prints how to reach it, and stays until Ctrl-C, which ends it at any time.
 pub fn stay(host: &Host) -> Result<()> {
-    // Before any thread exists, so that all of them leave the signals to the wait below.
-    let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     prepare(host)?;
+    // Before any thread exists, so that all of them leave the signals to the one below.
+    let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     stop.thread_block().context("Signals cannot be held back.")?;
     let mut pair = Pair::new(host.artifacts().clone(), "stay")?;
     let link = sockets_link(host);
     // A link of an earlier rig may be left over.
     let _ = fs::remove_file(&link);
     symlink(pair.sockets(), &link).with_context(|| format!("Cannot create {}.", link.display()))?;
+    let sockets = pair.sockets().to_owned();
+    thread::spawn(move || tear_down(&stop, &link, &sockets));
     for story in &MAIN_JOB[..FORMING] {
         play(story, &mut pair)?;
     }
@@ -65,10 +68,22 @@ pub fn stay(host: &Host) -> Result<()> {
     }
     println!("Witness   {} as the nodes see it", pair.witness.address());
     println!("\nCtrl-C tears all down.");
-    stop.wait().context("The wait for Ctrl-C failed.")?;
+    loop {
+        // The nodes live as long as this thread.
+        thread::park();
+    }
+}
+
+/// Waits for Ctrl-C and ends everything: nodes and witness end with this process.
+fn tear_down(stop: &SigSet, link: &Path, sockets: &Path) {
+    if let Err(error) = stop.wait() {
+        println!("The wait for Ctrl-C failed: {error}.");
+    }
     println!("Tearing down.");
-    let _ = fs::remove_file(&link);
-    Ok(())
+    // What cannot be removed does no harm.
+    let _ = fs::remove_file(link);
+    let _ = fs::remove_dir_all(sockets);
+    process::exit(0);
 }
 
 /// Plays the main job and writes the report, also when a step fails.

@@ -17,12 +17,16 @@ use crate::wait;
 const GUEST_MEMORY_MIB: u64 = 128;
 /// From power-on to an answering API, emulated.
 const BOOT_LIMIT: Duration = Duration::from_secs(25);
+/// What has to be stored or sent of the image, in bytes.
+const IMAGE_LIMIT: u64 = 150_000_000;
 /// The memory of a node that is not its guests', in bytes.
 const MEMORY_LIMIT: f64 = 400e6;
 
 /// A node boots through UEFI from the image and answers on its API; the other one gets power then, and boots while the
 /// first one is set up, as it would for somebody who does one thing after the other.
 pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
+    let image = pair.report.get("image_bytes").as_u64().context("The image was not measured.")?;
+    ensure!(image <= IMAGE_LIMIT, "The image has {image} bytes; the promise is {IMAGE_LIMIT}.");
     pair.a.power_on()?;
     let took = answers_blank(pair, Name::A)?;
     pair.report.set_time("boot_to_api_s", took);

@@ -53,17 +53,13 @@ impl Owner {
                 self.parts.timeline.note("peer-clean", "The peer's replica is complete again.");
                 self.peer_is_clean();
             }
-            Action::PeerDirty => {
-                if !std::mem::take(&mut self.clean_waits) {
-                    self.readmission.told(false);
-                    self.parts.conductor.tell(quorum::Event::PeerDirty);
-                }
-            }
+            Action::PeerDirty => self.peer_is_dirty(),
             Action::NewerEpoch(epoch) => {
                 // Heartbeats carry the configuration itself; this only explains a refused message.
                 tracing::info!(epoch, "the peer knows a newer epoch");
             }
             Action::Drained { volume } => tracing::debug!(volume, "drained"),
+            Action::Unwell { .. } if self.pool_failed => {}
             Action::Unwell { error } => {
                 self.trouble = Some(format!("The pool of this node refused a request: {error}."));
                 self.parts.timeline.note("unwell", format!("The pool of this node refused a request: {error}."));
@@ -71,6 +67,8 @@ impl Owner {
                 // What was refused stays unanswered here; the other node, which has all the rest, takes over if it can.
                 self.pool_failed = true;
                 self.parts.conductor.tell(quorum::Event::Goodbye);
+                // Nothing can be copied to a pool that takes nothing, and trying costs the other node time.
+                self.parts.peer.stop();
             }
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };
@@ -111,6 +109,14 @@ impl Owner {
         if !self.rehoming {
             self.readmission.told(true);
             self.parts.conductor.tell(quorum::Event::PeerClean);
+        }
+    }
+
+    /// One that was not called clean yet is not called dirty either.
+    pub(super) fn peer_is_dirty(&mut self) {
+        if !std::mem::take(&mut self.clean_waits) {
+            self.readmission.told(false);
+            self.parts.conductor.tell(quorum::Event::PeerDirty);
         }
     }
 

@@ -18,6 +18,8 @@ mod mirroring;
 mod questions;
 mod report;
 mod serving;
+#[cfg(test)]
+mod tests;
 mod votes;
 
 use crate::conductor::{ConductorHandle, Standpoint};

@@ -37,11 +37,16 @@ impl Owner {
             if before == Some(*writer) {
                 continue;
             }
+            if *writer != Writer::Me {
+                // Its guest, if it still runs, waits: the mirror refuses what is open, and no guest may hear of that.
+                self.servers.remove(volume);
+            }
             self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
         }
         let forgotten: Vec<VolumeId> = self.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for volume in forgotten {
             self.writers.remove(&volume);
+            self.servers.remove(&volume);
             self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::Nobody });
         }
     }

@@ -103,6 +103,8 @@ impl Owner {
         }
         if !config.members.has(self.me) {
             self.serving = false;
+            // Before the mirror refuses what is open: no guest may hear of that, should one run still.
+            self.servers.clear();
             // The document may change while this node is away, and must be read again before it rules here.
             self.tenure.number += u64::from(self.config.members.has(self.me));
         }

@@ -1,6 +1,6 @@
 //! Login, logout, and the proof that somebody is logged in.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{AppendHeaders, IntoResponse},
 };
-use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service};
+use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service, Source};
 
 use super::{Failure, Reply, json};
 use crate::NodeHandle;
@@ -43,6 +43,17 @@ impl FromRequestParts<Arc<NodeHandle>> for Maybe {
     }
 }
 
+/// Whom the request comes from: the server tells for connections over the network.
+pub(super) struct Caller(Source);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Caller(parts.extensions.get().copied().unwrap_or(Source::Local)))
+    }
+}
+
 /// The token of a request: from the `Authorization` header, or from the cookie.
 fn token(headers: &HeaderMap) -> Option<String> {
     let bearer =
@@ -60,9 +71,13 @@ fn cookie(token: &str, lasting: &str) -> AppendHeaders<[(header::HeaderName, Str
     AppendHeaders([(header::SET_COOKIE, cookie)])
 }
 
-pub(super) async fn login(State(node): State<Arc<NodeHandle>>, body: Bytes) -> Reply<impl IntoResponse> {
+pub(super) async fn login(
+    State(node): State<Arc<NodeHandle>>,
+    Caller(source): Caller,
+    body: Bytes,
+) -> Reply<impl IntoResponse> {
     let LoginRequest { password } = json(&body)?;
-    let LoginReply { token } = node.login(&password).await?;
+    let LoginReply { token } = node.login(source, &password).await?;
     Ok((cookie(&token, ""), Json(LoginReply { token })))
 }
 

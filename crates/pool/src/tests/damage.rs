@@ -2,8 +2,9 @@
 
 use super::model::Random;
 use super::rig::{Rig, blocks};
+use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
-use crate::{BLOCK, OpenError, Pool, ReadError};
+use crate::{BLOCK, OpenError, Pool, ReadError, StoreError};
 use std::fs;
 
 /// A closed pool with 20 extents in the index and 10 newer writes in the journal.
@@ -309,4 +310,19 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     fs::copy(two.index(1).join("data.mdb"), two.index(0).join("data.mdb")).unwrap();
     let error = two.try_open().err().expect("must be refused");
     assert!(error.to_string().contains("another disk"), "{error}");
+}
+
+/// A checkpoint that cannot go on would let every writer wait for room in the journal, and nobody would know why.
+#[test]
+fn an_index_that_rots_under_an_open_pool_closes_it() {
+    let rig = rig();
+    let mut pool = rig.open();
+    let (birth, _) = pool.indexes[0].extent(1, 0).unwrap().unwrap();
+    let (device, number) = (pool.devices[0].clone(), pool.indexes[0].checkpoint());
+    pool.indexes[0].commit(&device, number, &vec![(key::extent(1, 0, birth), None)]).unwrap();
+    pool.write(1, 3, 100, 0, blocks(9, 1)).unwrap();
+    assert!(matches!(pool.checkpoint(), Err(StoreError::IndexDamaged { .. })));
+    assert_eq!(pool.usable(), Err("disk-0".into()));
+    assert!(matches!(pool.write(1, 3, 101, 0, blocks(9, 1)), Err(StoreError::Failed { .. })));
+    assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })));
 }

@@ -134,6 +134,8 @@ pub struct Quorum {
     witness: Reach,
     relays: Vec<(u64, u8, u64)>,
     vms: Vms,
+    /// VMs run that an earlier daemon may have frozen.
+    found: bool,
     /// The right to run was lost since VMs ran last; for the timeline.
     paused: bool,
     well: bool,
@@ -203,6 +205,7 @@ impl Quorum {
             witness,
             relays: Vec::new(),
             vms: Vms::None,
+            found: false,
             paused: false,
             well: true,
             watchdog: setup.watchdog,
@@ -272,6 +275,7 @@ impl Quorum {
             Event::VmsRunning(true) => {
                 if self.vms == Vms::None {
                     self.vms = Vms::Running;
+                    self.found = true;
                 }
             }
             Event::VmsRunning(false) | Event::VmsKilled => self.vms = Vms::None,

@@ -44,6 +44,8 @@ impl Quorum {
                 out.push(Action::Note(Note::LeaseLapsed));
                 out.push(Action::Freeze);
             }
+            // A daemon before this one may have frozen them, and died; nobody else thaws them.
+            Vms::Running if std::mem::take(&mut self.found) => out.push(Action::Thaw),
             Vms::Frozen if may => {
                 self.vms = Vms::Running;
                 self.paused = false;

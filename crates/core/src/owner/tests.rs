@@ -1,0 +1,205 @@
+//! What the owner tells whom and when, with nobody behind it: no disks, no peer, no quorum machine.
+
+use super::*;
+use crate::conductor::{self, Input, News};
+use crate::contacts::Contacts;
+use crate::options::Options;
+use crate::watchdog::Facts;
+use crate::witness::WitnessHandle;
+use clap::Parser as _;
+use dyad_control::{Phase, Request, WatchdogStatus};
+use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
+use dyad_link::beacon::{self, Beacon};
+use dyad_link::{Node, PairId, PairKey, tls};
+use dyad_mirror::{Inventory, Tuning};
+use std::sync::mpsc::channel;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An owner on node A, and the far ends of what it talks to.
+struct Scene {
+    owner: Owner,
+    /// What background work sends back.
+    events: Receiver<Event>,
+    /// What the conductor is told.
+    conductor: Receiver<Input>,
+    /// What the document's task is told.
+    documents: mpsc::UnboundedReceiver<Order>,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    /// Node A alone in the in-sync set, with a watchdog that is not proven and a document with `vms`.
+    fn new(vms: &[(&str, dyad_desired::Node, Intent)]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let _in_runtime = handle.enter();
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let mut options = Options::parse_from(["dyad-core", "--state", &path("state"), "--run", &path("run")]);
+        options.vms.clear();
+        std::fs::create_dir_all(&options.state).unwrap();
+        let config = beacon::Config { pair: PairId(1), node: Node::A, key: PairKey([0; 32]), port: 0 };
+        let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
+        let (conductor, inputs) = conductor::queue(waker);
+        let (sender, events) = channel();
+        let inbox = Inbox(sender);
+        let (documents, orders) = mpsc::unbounded_channel();
+        let contacts = Contacts::new(
+            options.clone(),
+            tls::Identity::generate("node").unwrap(),
+            Vec::new(),
+            WitnessHandle::start(conductor.clone()),
+            inbox.clone(),
+            handle.clone(),
+        );
+        let parts = Parts {
+            identity: Identity::found("rig", "left", &[]),
+            state: options.state.clone(),
+            run: options.run.clone(),
+            mirror: Mirror::new(
+                crate::clock::now(),
+                Tuning::default(),
+                Inventory { volumes: Vec::new(), dirty: Vec::new() },
+            ),
+            store: StoreHandle::idle(),
+            peer: PeerHandle::start(inbox.clone()),
+            inbox,
+            conductor,
+            enforcer: channel().0,
+            vms: None,
+            documents,
+            timeline: Timeline::new(Some(NodeId::A)),
+            status: watch::channel(crate::blank::status(Phase::Blank, WatchdogStatus::Absent)).0,
+            watchdog: Some(Facts { identity: "a device".into(), timeout_s: 3, proven: false }),
+            paths: Vec::new(),
+            runtime: handle.clone(),
+            contacts,
+        };
+        let mut owner = Owner::new(parts, Config::first(NodeId::A, 7));
+        owner.announce_view();
+        owner.document_is(document(vms), 0);
+        owner.apply(Event::Quorum(News::Standpoint(Standpoint { may_run: true, ..Standpoint::default() })));
+        owner.settle();
+        let mut scene = Self { owner, events, conductor: inputs, documents: orders, runtime, _dir: dir };
+        scene.told();
+        scene
+    }
+
+    /// What quorum was told since the last look.
+    fn told(&mut self) -> Vec<Input> {
+        self.conductor.try_iter().collect()
+    }
+
+    fn told_clean(&mut self) -> bool {
+        self.told().iter().any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean)))
+    }
+
+    /// Waits for what background work has to say, and lets the owner hear it.
+    fn hear(&mut self) {
+        let event = self.events.recv_timeout(PATIENCE).expect("background work comes back");
+        self.owner.apply(event);
+        self.owner.settle();
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        let (answer, reply) = oneshot::channel();
+        self.owner.apply(Event::Control { request, answer });
+        self.owner.settle();
+        self.runtime.block_on(reply).unwrap()
+    }
+
+    /// The order to make the other node's VMs ours, if one was given.
+    fn rehoming(&mut self) -> Option<oneshot::Sender<Reply>> {
+        while let Ok(order) = self.documents.try_recv() {
+            if let Order::Change { change: Change::Rehome { .. }, answer, .. } = order {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {
+    let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let mut document = Document::found("rig", record, "$argon2id$none").unwrap();
+    let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
+    change(Change::SetNode { node: dyad_desired::Node::B, record: peer });
+    for (name, owner, intent) in vms {
+        let vm = NewVm {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            owner: *owner,
+            intent: *intent,
+            priority: 50,
+            ha: true,
+        };
+        change(Change::CreateVm { name: (*name).into(), vm });
+    }
+    document
+}
+
+/// A peer that is called clean may become a member at any moment, reads the document and starts what is its: not what is
+/// just being made ours.
+#[test]
+fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
+    let mut scene = Scene::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    scene.owner.apply(Event::Quorum(News::PeerVmsAllowed));
+    let answer = scene.rehoming().expect("the peer surely runs nothing: its VMs become ours");
+    scene.owner.peer_is_clean();
+    assert!(!scene.told_clean(), "the peer could start web while it becomes ours");
+    answer.send(Reply::refused("membership-changed", "Not now.")).unwrap();
+    scene.hear();
+    assert!(scene.told_clean());
+    // The other way round: what was called clean is not robbed any more.
+    scene.owner.apply(Event::Quorum(News::PeerVmsAllowed));
+    scene.owner.settle();
+    assert!(scene.rehoming().is_none());
+}
+
+/// What was clean and is not any more, while the rehoming went on, is not reported late.
+#[test]
+fn a_peer_that_is_dirty_again_was_never_clean() {
+    let mut scene = Scene::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    scene.owner.apply(Event::Quorum(News::PeerVmsAllowed));
+    let answer = scene.rehoming().unwrap();
+    scene.owner.peer_is_clean();
+    scene.owner.peer_is_dirty();
+    answer.send(Reply::Done).unwrap();
+    scene.hear();
+    assert!(
+        !scene
+            .told()
+            .iter()
+            .any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty)))
+    );
+}
+
+#[test]
+fn a_watchdog_is_not_proven_under_vms() {
+    let mut scene = Scene::new(&[("web", dyad_desired::Node::A, Intent::Running)]);
+    let Reply::Refused { code, .. } = scene.ask(Request::ProveWatchdog) else { panic!("web is about to start") };
+    assert_eq!(code, "vm-running");
+    assert!(!scene.told().iter().any(|input| matches!(input, Input::Starve(_))));
+}
+
+/// A node that is about to restart starts no VM; one whose watchdog then does nothing goes on.
+#[test]
+fn no_vm_starts_while_the_watchdog_is_proven() {
+    let mut scene = Scene::new(&[("web", dyad_desired::Node::A, Intent::Stopped)]);
+    let permitted = |scene: &Scene| scene.owner.permits.contains("web");
+    assert!(permitted(&scene));
+    assert!(matches!(scene.ask(Request::ProveWatchdog), Reply::Done));
+    assert!(scene.told().iter().any(|input| matches!(input, Input::Starve(true))));
+    assert!(!permitted(&scene), "a person starts web now, and the watchdog ends it");
+    let Reply::Refused { code, .. } = scene.ask(Request::ProveWatchdog) else { panic!("one proof at a time") };
+    assert_eq!(code, "proving");
+    // There is no init here that would set the watchdog's period.
+    scene.hear();
+    assert!(scene.told().iter().any(|input| matches!(input, Input::Starve(false))));
+    assert!(permitted(&scene));
+}
