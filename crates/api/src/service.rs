@@ -30,8 +30,9 @@ pub enum Source {
     Local,
     /// An IPv4 address.
     V4(Ipv4Addr),
-    /// The first half of an IPv6 address: one host may use all addresses of such a network.
-    V6([u8; 8]),
+    /// An IPv6 address without its last half, since one host may use all addresses of such a network; link-local addresses,
+    /// which all hosts on a cable share that way, whole.
+    V6([u8; 16]),
 }
 
 impl From<IpAddr> for Source {
@@ -39,9 +40,11 @@ impl From<IpAddr> for Source {
         match address.to_canonical() {
             IpAddr::V4(address) => Source::V4(address),
             IpAddr::V6(address) => {
-                let mut network = [0; 8];
-                network.copy_from_slice(&address.octets()[..8]);
-                Source::V6(network)
+                let mut octets = address.octets();
+                if !address.is_unicast_link_local() {
+                    octets[8..].fill(0);
+                }
+                Source::V6(octets)
             }
         }
     }
@@ -103,6 +106,7 @@ mod tests {
         let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:2"));
         assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_ne!(source("fe80::1"), source("fe80::2"));
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
         assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
     }

@@ -142,6 +142,13 @@ pub enum Action {
         /// Which extent.
         extent: u64,
     },
+    /// A guest was told that a block cannot be read: it is damaged here, and the peer, which may have it, is no member.
+    Unreadable {
+        /// The volume.
+        volume: VolumeId,
+        /// The first extent of the read.
+        extent: u64,
+    },
     /// The volume table changed here by the peer's word.
     VolumesChanged,
     /// How far a resync is; sent about once per second and at its end.

@@ -166,6 +166,7 @@ impl Mirror {
         if needs_peer && !self.peer_has(volume, &extents_of(block, count)) {
             // Damaged here: with both as members the peer's copy is worth waiting for, without it there is none.
             if !self.both() {
+                self.out.push(Action::Unreadable { volume, extent: block / EXTENT_BLOCKS });
                 self.complete(id, Err(GuestError::Corrupt));
             }
             return !self.both();

@@ -156,11 +156,31 @@ impl NodeHandle {
     pub(crate) async fn here(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
-        if vm.owner == self.me()? {
-            return Ok(());
+        if vm.owner == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.owner)) }
+    }
+
+    /// Refuses while the VM may have a process: it would be ended in the middle of what its guest still writes. Only its own
+    /// node knows; one that is no member of the in-sync set writes nothing any more.
+    async fn is_off(&self, name: &str) -> Result<(), ApiError> {
+        let document = self.document().await?;
+        let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
+        let snapshot = self.snapshot();
+        if vm.owner != self.me()? {
+            let member = snapshot.has_member(vm.owner);
+            return if member { Err(elsewhere(&document, name, vm.owner)) } else { Ok(()) };
         }
-        let other = document.nodes.get(&vm.owner).map_or("the other node", |n| n.name.as_str());
-        Err(ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node.")))
+        if !snapshot.vms_known {
+            let sentence = "This node does not know yet which VMs run here; try again in a moment.";
+            return Err(ApiError::new(503, "vms-unknown", sentence));
+        }
+        let state = snapshot.vms.get(name).map(|vm| vm.state);
+        let on = matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
+        // One that is meant to run is refused by the pair itself, in its own words.
+        if on && !vm.shall_run() {
+            let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
+            return Err(ApiError::new(409, "vm-running", sentence));
+        }
+        Ok(())
     }
 
     async fn log_in(&self, source: Source, password: &str) -> Result<LoginReply, ApiError> {
@@ -248,6 +268,11 @@ fn stopping() -> ApiError {
 
 fn not_set_up() -> ApiError {
     ApiError::new(409, "not-set-up", "This node is not set up yet: answer the wizard first.")
+}
+
+fn elsewhere(document: &Document, name: &str, owner: dyad_desired::Node) -> ApiError {
+    let other = document.nodes.get(&owner).map_or("the other node", |n| n.name.as_str());
+    ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node."))
 }
 
 fn unknown_vm(name: &str) -> ApiError {
@@ -382,13 +407,7 @@ impl Service for NodeHandle {
 
     fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
         Box::pin(async move {
-            // Only its own node knows whether it is still shutting down.
-            self.here(name).await?;
-            let state = self.snapshot().vms.get(name).map(|vm| vm.state);
-            if state == Some(VmState::Stopping) {
-                let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
-                return Err(ApiError::new(409, "vm-running", sentence));
-            }
+            self.is_off(name).await?;
             self.change(Change::DeleteVm { name: name.to_owned() }).await
         })
     }

@@ -238,6 +238,7 @@ impl Owner {
                     .collect();
                 self.running.send_if_modified(|told: &mut Vec<String>| std::mem::replace(told, running) != *told);
                 self.state.vms = vms;
+                self.state.vms_known = true;
             }
             Report::GuestShutDown(name) => {
                 if !self.switched_off.contains(&name) {

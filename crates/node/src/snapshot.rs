@@ -20,6 +20,8 @@ pub struct Snapshot {
     pub task: Option<TaskView>,
     /// What this node sees of its VMs, by name.
     pub vms: BTreeMap<String, Observed>,
+    /// The supervisor has told what it found; before that `vms` says nothing.
+    pub vms_known: bool,
     /// Whether VMs run with hardware virtualisation; `None` until a trial has shown it.
     pub hardware: Option<bool>,
 }
@@ -53,10 +55,21 @@ impl Snapshot {
     /// Which node this is, once it belongs to a pair.
     #[must_use]
     pub fn me(&self) -> Option<Node> {
-        let me = self.status.as_ref()?.pair.as_ref()?.me;
-        Some(match me {
-            NodeId::A => Node::A,
-            NodeId::B => Node::B,
-        })
+        Some(node(self.status.as_ref()?.pair.as_ref()?.me))
+    }
+
+    /// Whether this node is known to be in the in-sync set.
+    #[must_use]
+    pub fn has_member(&self, wanted: Node) -> bool {
+        let quorum = self.status.as_ref().and_then(|status| status.quorum.as_ref());
+        quorum.is_some_and(|quorum| quorum.members.iter().any(|member| node(*member) == wanted))
+    }
+}
+
+/// The document's word for a node.
+fn node(node: NodeId) -> Node {
+    match node {
+        NodeId::A => Node::A,
+        NodeId::B => Node::B,
     }
 }

@@ -621,4 +621,27 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
         assert_eq!((status, sentence(&reply)), (409, "The VM web is on the node right: ask that node."));
     }
     assert!(node.core.lock().document.as_ref().unwrap().vms.contains_key("web"));
+    // A node that is gone for good cannot be asked, and what runs there reaches no volume.
+    node.core.change(|s| s.quorum.as_mut().unwrap().members.retain(|member| *member == dyad_quorum::NodeId::A));
+    let alone = |s: &dyad_node::snapshot::Snapshot| !s.has_member(dyad_desired::Node::B);
+    node.until("the other node is out", alone).await;
+    assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
+}
+
+/// `stop` has answered, and the guest still writes.
+#[tokio::test]
+async fn a_vm_is_not_deleted_before_it_is_off() {
+    let node = Node::founded().await;
+    let token = login(&node).await;
+    let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64 });
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms", vm).await.0, 201);
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    node.slow.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms/web/stop", Value::Null).await.0, 204);
+    let (status, reply) = send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await;
+    let expected = "The VM web is still shutting down: wait until it has stopped, or kill it.";
+    assert_eq!((status, sentence(&reply)), (409, expected));
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms/web/kill", Value::Null).await.0, 204);
+    node.until("the VM is off", |s| s.vms.is_empty()).await;
+    assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
 }

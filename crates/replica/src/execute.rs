@@ -145,7 +145,8 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
     }
 }
 
-/// Reads block by block, to name those that cannot be read.
+/// Reads block by block, to name those that cannot be read. From the first one on all count as such, unread: a sick disk
+/// takes seconds for each, and the peer has them.
 fn read_singly(
     pool: &Pool,
     volume: u64,
@@ -159,7 +160,8 @@ fn read_singly(
             Ok(one) => data.extend_from_slice(&one),
             Err(error @ (ReadError::Io { .. } | ReadError::Corrupt { .. })) => {
                 report(&error);
-                bad.push(number);
+                bad.extend(number..block + count);
+                break;
             }
             Err(error) => return Err(unread(error, report)),
         }

@@ -159,6 +159,7 @@ impl World {
                 self.violate(format!("node {node} calls extent {extent} of volume {volume} lost"));
             }
             Action::Healed { .. } => self.count("heals"),
+            Action::Unreadable { .. } => self.count("unreadable"),
             Action::VolumesChanged => self.reload(node),
             Action::Progress(progress) => {
                 if progress.left == 0 {

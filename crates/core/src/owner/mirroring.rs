@@ -10,6 +10,9 @@ use dyad_desired::Change;
 use dyad_mirror::Action;
 use dyad_quorum as quorum;
 
+/// Most unreadable extents that are told of.
+const UNREADABLE: usize = 100;
+
 impl Owner {
     /// Feeds the mirror and carries out what it asks for. What comes up on the way is fed afterwards: the actions of one
     /// event are carried out before the next one is taken, or they would mix.
@@ -84,6 +87,15 @@ impl Owner {
                 let text =
                     format!("Extent {extent} of volume {volume} is damaged on both nodes; restore it from a backup.");
                 self.parts.timeline.note("lost", text);
+            }
+            Action::Unreadable { volume, extent } => {
+                // A guest asks again and again; people are told once.
+                if self.unreadable.len() < UNREADABLE && self.unreadable.insert((volume, extent)) {
+                    let text = format!(
+                        "A part of volume {volume} cannot be read (extent {extent}): it comes back with the other node, or from a backup."
+                    );
+                    self.parts.timeline.note("unreadable", text);
+                }
             }
             Action::VolumesChanged => self.reload_document(),
             // No resync runs any more: the figures of the last one stay.

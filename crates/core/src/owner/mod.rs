@@ -146,6 +146,8 @@ pub struct Owner {
     rehoming: bool,
     held: bool,
     refused: Option<String>,
+    /// What guests could not read, as far as it was told.
+    unreadable: BTreeSet<(VolumeId, u64)>,
 }
 
 impl Owner {
@@ -190,6 +192,7 @@ impl Owner {
             rehoming: false,
             held: true,
             refused: None,
+            unreadable: BTreeSet::new(),
             parts,
         }
     }

@@ -102,7 +102,10 @@ impl Owner {
     /// Makes a change here if this node leads, else through the peer.
     pub(super) fn change(&mut self, change: Change) -> oneshot::Receiver<Reply> {
         let (answer, reply) = oneshot::channel();
-        if self.leads() {
+        if self.pool_failed {
+            let text = "The pool of this node failed: ask the other node.";
+            let _ = answer.send(Reply::refused("pool-failed", text));
+        } else if self.leads() {
             let _ = self.parts.documents.send(Order::Change { change, answer, asked: std::time::Instant::now() });
         } else if self.connected {
             let id = self.next_request;

@@ -211,6 +211,7 @@ impl Pair {
             | Action::NewerEpoch(_)
             | Action::Drained { .. }
             | Action::Full { .. }
+            | Action::Unreadable { .. }
             | Action::VolumesChanged => {}
         }
     }

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -375,6 +375,8 @@ pub struct FakeVms {
     running: BTreeMap<String, Arc<Echo>>,
     wanted: watch::Sender<Option<Wanted>>,
     starts: Arc<AtomicUsize>,
+    /// Guests take their time to shut down.
+    slow: Arc<AtomicBool>,
 }
 
 /// A serial line that answers what is typed.
@@ -394,7 +396,8 @@ impl FakeVms {
         let Some(wanted) = self.wanted.borrow().clone() else { return };
         let shall =
             |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
-        self.running.retain(|name, _| shall(name));
+        let slow = self.slow.load(Ordering::Relaxed);
+        self.running.retain(|name, _| slow || shall(name));
         for name in wanted.permits.iter().filter(|name| shall(name)) {
             self.running.entry(name.clone()).or_insert_with(|| {
                 self.starts.fetch_add(1, Ordering::Relaxed);
@@ -444,6 +447,8 @@ pub struct Node {
     pub starts: Arc<AtomicUsize>,
     /// A guest that switches itself off is one report.
     pub reports: mpsc::WeakUnboundedSender<Report>,
+    /// Whether guests take their time to shut down.
+    pub slow: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -465,10 +470,13 @@ impl Node {
         let (wanted, told) = watch::channel(None);
         let weak = reports.downgrade();
         let starts = Arc::new(AtomicUsize::new(0));
-        let vms = FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted, starts: starts.clone() };
+        let slow = Arc::new(AtomicBool::new(false));
+        let (starts_too, slow_too) = (starts.clone(), slow.clone());
+        let vms =
+            FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted, starts: starts_too, slow: slow_too };
         let (handle, ended) = NodeHandle::start(options, network, (Box::new(vms), reported));
         let site = http::site(handle.clone(), axum::Router::new());
-        let node = Node { dir, core, handle, site, ended, wanted: told, starts, reports: weak };
+        let node = Node { dir, core, handle, site, ended, wanted: told, starts, reports: weak, slow };
         node.until("the core is heard", |s| s.status.is_some()).await;
         node
     }
