@@ -1,6 +1,6 @@
 //! Setting up nodes through the web wizard's own API, as a browser would.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -114,6 +114,8 @@ pub fn begin(client: &Client, answers: &Value) -> Result<()> {
 /// # Errors
 /// The node refuses or fails; the error holds its sentence.
 pub fn finish(client: &Client) -> Result<()> {
+    let begin = Instant::now();
+    let mut shown = String::new();
     wait::until("setup to finish", SETUP_DEADLINE, || {
         let setup = match client.get("setup") {
             Ok(setup) => setup,
@@ -123,9 +125,18 @@ pub fn finish(client: &Client) -> Result<()> {
         if let Some(error) = setup["task"]["error"]["error"].as_str() {
             bail!("Setup failed: {error}");
         }
+        if let Some(step) = running_step(&setup).filter(|step| *step != shown) {
+            println!("    {:5.1} s {step}", begin.elapsed().as_secs_f64());
+            step.clone_into(&mut shown);
+        }
         let done = setup["phase"] == "running" && setup["task"]["finished"] != false;
         Ok(if done { Look::Ready(()) } else { Look::NotYet(setup["task"].to_string()) })
     })
+}
+
+fn running_step(setup: &Value) -> Option<&str> {
+    let steps = setup["task"]["steps"].as_array()?;
+    steps.iter().find(|step| step["state"] == "running")?["text"].as_str()
 }
 
 fn suggestion(setup: &Value, key: &str) -> Option<String> {
