@@ -27,8 +27,8 @@ use tokio_rustls::TlsAcceptor;
 
 /// Most connections at once; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
-/// Most connections of one source: nobody alone keeps the others out.
-const OF_ONE_SOURCE: usize = 64;
+/// Most connections of one source, which may be many people behind one address: nobody alone keeps the others out.
+const OF_ONE_SOURCE: usize = 256;
 /// Longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest time to send the head of a request.
