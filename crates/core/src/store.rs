@@ -221,7 +221,10 @@ impl Store {
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
-                self.broken = Some(crate::contacts::sentence(&e.to_string()));
+                // A disk that failed says enough itself.
+                if !matches!(e, dyad_pool::StoreError::Failed { .. }) {
+                    self.broken = Some(crate::contacts::sentence(&e.to_string()));
+                }
             }
         }
     }
@@ -265,39 +268,46 @@ mod tests {
     use dyad_pool::{Access, Disk, FileDisk, FormatOptions, OpenOptions, Overwrite, PoolDisk};
     use std::io;
     use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const PATIENCE: Duration = Duration::from_secs(60);
     const SYNC: StoreOp = 0;
 
-    /// A disk on which every read takes longer than the owner takes to ask for the next one.
-    struct SlowReads(FileDisk);
+    /// A disk on which every read takes longer than the owner takes to ask for the next one, and that may refuse writes.
+    struct SickDisk {
+        file: FileDisk,
+        refuses: Arc<AtomicBool>,
+    }
 
-    impl Disk for SlowReads {
+    impl Disk for SickDisk {
         fn size(&self) -> u64 {
-            self.0.size()
+            self.file.size()
         }
 
         fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
             if matches!(access, Access::Direct) {
                 std::thread::sleep(Duration::from_millis(2));
             }
-            self.0.read_at(access, offset, buffer)
+            self.file.read_at(access, offset, buffer)
         }
 
         fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            self.0.write_at(access, offset, bytes)
+            if self.refuses.load(Ordering::Relaxed) {
+                return Err(io::Error::other("it refuses"));
+            }
+            self.file.write_at(access, offset, bytes)
         }
 
         fn sync(&self) -> io::Result<()> {
-            self.0.sync()
+            self.file.sync()
         }
     }
 
     /// A pool whose volume 1 has one extent on the disk itself and not only in the journal.
-    fn pool(dir: &Path) -> Pool {
+    fn pool(dir: &Path, refuses: &Arc<AtomicBool>) -> Pool {
         let disk = || {
-            let device = FileDisk::open(&dir.join("disk")).unwrap();
-            vec![PoolDisk { name: "disk".into(), device: Box::new(SlowReads(device)), index: dir.join("index") }]
+            let device = SickDisk { file: FileDisk::open(&dir.join("disk")).unwrap(), refuses: refuses.clone() };
+            vec![PoolDisk { name: "disk".into(), device: Box::new(device), index: dir.join("index") }]
         };
         drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
         let identity = dyad_pool::Identity { pool: 1, node: b'A', pair_name: "rig".into(), node_name: "left".into() };
@@ -322,7 +332,7 @@ mod tests {
     fn a_sync_does_not_wait_for_the_end_of_all_reads() {
         let dir = tempfile::tempdir().unwrap();
         let (owner, events) = channel();
-        let store = StoreHandle::start(pool(dir.path()), Vec::new(), Inbox(owner));
+        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(owner));
         let read = |op| store.run(op, StoreCommand::Read { volume: 1, block: 0, count: 1 });
         (1..=64).for_each(read);
         let write =
@@ -340,5 +350,28 @@ mod tests {
             }
             read(more);
         }
+    }
+
+    /// Whoever hits the disk first: here it is the store itself, which leaves a note in the journal when all is quiet.
+    #[test]
+    fn a_disk_that_fails_is_named_and_to_be_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (owner, _events) = channel();
+        let refuses = Arc::default();
+        let mut pool = pool(dir.path(), &refuses);
+        pool.write(1, 1, 2, 0, vec![8; dyad_pool::BLOCK].into()).unwrap();
+        pool.sync().unwrap();
+        refuses.store(true, Ordering::Relaxed);
+        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(owner));
+        let begin = Instant::now();
+        let failed = loop {
+            let [disk] = &store.usage().disks[..] else { panic!("one disk") };
+            if !disk.well {
+                break disk.trouble.clone();
+            }
+            assert!(begin.elapsed() < PATIENCE, "nobody noticed");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(failed.as_deref(), Some("The disk disk failed: replace it."));
     }
 }

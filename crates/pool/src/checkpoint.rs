@@ -131,7 +131,9 @@ impl Pool {
             Ok(work) => work,
             Err(error) => {
                 let culprit = match &error {
-                    StoreError::IndexDamaged { disk, .. } => self.devices.iter().find(|device| device.name == *disk),
+                    StoreError::IndexDamaged { disk, .. } | StoreError::Failed { disk, .. } => {
+                        self.devices.iter().find(|device| device.name == *disk)
+                    }
                     _ => None,
                 };
                 culprit.unwrap_or(&self.devices[0]).fail(std::io::Error::other(error.to_string()));
