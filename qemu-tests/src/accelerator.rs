@@ -11,7 +11,7 @@ use crate::serial::SerialLine;
 
 /// The counting guest says its first word within seconds when KVM works. A KVM that opens but cannot run an
 /// ordinary kernel hangs in the boot ROM for ever.
-const TRIAL: Duration = Duration::from_secs(20);
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// What executes a node's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Where the rig finds what it boots, and where it leaves what it recorded.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -81,16 +82,40 @@ impl Artifacts {
         Ok(())
     }
 
-    /// A fresh folder for one run's records, `name` below [`Artifacts::records`]; an older one is removed.
+    /// A fresh folder for one run's records, `name` below [`Artifacts::records`]; an older one is removed, or kept as
+    /// `name-failed` if that run [failed](keep_as_failed).
     ///
     /// # Errors
     /// The folder cannot be made.
     pub fn fresh_records(&self, name: &str) -> Result<PathBuf> {
         let folder = self.records().join(name);
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("Cannot remove {}.", folder.display()))?;
+        if folder.join(FAILED).exists() {
+            let kept = self.records().join(format!("{name}-failed"));
+            remove(&kept)?;
+            fs::rename(&folder, &kept).with_context(|| format!("Cannot keep {}.", folder.display()))?;
         }
+        remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
         Ok(folder)
+    }
+}
+
+/// In the records of a run that failed: the state of the pair at that time.
+const FAILED: &str = "failed.txt";
+
+/// Keeps the records of a failed run from its successor; `state` tells what the pair was like.
+///
+/// # Errors
+/// It cannot be written.
+pub fn keep_as_failed(records: &Path, state: &str) -> Result<()> {
+    fs::write(records.join(FAILED), state).context("The state of a failed run cannot be written.")
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("Cannot remove {}.", folder.display()))
+        }
+        _ => Ok(()),
     }
 }

@@ -1,8 +1,8 @@
 //! What the guests say on their serial lines, recorded outside the pair, and the verdicts drawn from it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use crate::wait::{self, Look};
 
 /// Between two attempts to follow a line that is not there.
 const RETRY: Duration = Duration::from_millis(200);
+/// Lines of a guest that are shown when something failed.
+const LAST_WORDS: usize = 15;
 
 /// One statement of `dyad-counter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +194,7 @@ pub struct Guest {
     name: String,
     record: Arc<Mutex<Record>>,
     log: Arc<Mutex<File>>,
+    log_path: PathBuf,
     start: Instant,
 }
 
@@ -206,6 +209,7 @@ impl Guest {
             name: name.to_owned(),
             record: Arc::default(),
             log: Arc::new(Mutex::new(file)),
+            log_path: log.to_owned(),
             start: Instant::now(),
         })
     }
@@ -235,6 +239,14 @@ impl Guest {
     /// The record so far.
     pub fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest lines of its record, statements and everything else.
+    pub fn last_words(&self) -> String {
+        let text = fs::read(&self.log_path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n")
     }
 
     /// Waits for an acknowledgement that arrives after `since`; returns when it arrived and the counter.

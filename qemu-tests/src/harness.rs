@@ -15,7 +15,10 @@ pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
 
 /// Plays `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
 /// harness does. The context is made only when a test will run.
-pub fn play<C>(tests: &[Test<C>], begin: impl FnOnce() -> Result<C>) -> ExitCode {
+pub fn play<C, F: Fn(&mut C) -> Result<()>>(
+    tests: &[(&'static str, F)],
+    begin: impl FnOnce() -> Result<C>,
+) -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         for (name, _) in tests {
@@ -43,7 +46,11 @@ pub fn play<C>(tests: &[Test<C>], begin: impl FnOnce() -> Result<C>) -> ExitCode
     summary(tests.len(), chosen.len(), &failures, start)
 }
 
-fn run<C>(chosen: &[&Test<C>], context: &mut C, failures: &mut Vec<(&'static str, String)>) {
+fn run<C, F: Fn(&mut C) -> Result<()>>(
+    chosen: &[&(&'static str, F)],
+    context: &mut C,
+    failures: &mut Vec<(&'static str, String)>,
+) {
     for (name, test) in chosen {
         let start = Instant::now();
         let outcome =

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -12,11 +12,16 @@ use ureq::http::Response;
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, RequestBuilder};
 
+use crate::wait;
+
 /// A node whose watchdog bit says no goodbye to its connections: whoever follows connects again after this time. What the node
 /// repeats then changes nothing.
 const FOLLOW_AT_MOST: Duration = Duration::from_secs(30);
 /// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a client that [knocks](Client::knocking) waits at first, and how much longer after each silence.
+const KNOCK: Duration = Duration::from_millis(800);
+const KNOCK_LONGER: Duration = Duration::from_millis(100);
 /// Forming a pair or filling a volume moves megabytes through two emulated nodes.
 const WORK_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -27,6 +32,8 @@ pub struct Client {
     address: String,
     password: Option<String>,
     token: Arc<Mutex<Option<String>>>,
+    /// How long to wait for the next answer, if this client knocks.
+    patience: Option<Arc<Mutex<Duration>>>,
 }
 
 /// A request that the node understood and refused.
@@ -56,12 +63,38 @@ impl Client {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        Self { agent, address: address.to_owned(), password: None, token: Arc::default() }
+        Self { agent, address: address.to_owned(), password: None, token: Arc::default(), patience: None }
     }
 
     /// The same, as the administrator: it logs in when the node asks for it, also after the node was away.
     pub fn administrator(address: &str, password: &str) -> Self {
         Self { password: Some(password.to_owned()), ..Self::new(address) }
+    }
+
+    /// The same, for a node that may be away or booting. QEMU takes the connection at once and knocks at the node ever more
+    /// rarely, so that a new question is sooner answered than an old one: this client gives up soon, and later each time, because
+    /// a loaded node needs longer.
+    pub fn knocking(&self) -> Self {
+        Self { patience: Some(Arc::new(Mutex::new(KNOCK))), ..self.clone() }
+    }
+
+    /// How long to wait for an answer now.
+    fn patience(&self) -> Duration {
+        match &self.patience {
+            Some(patience) => *patience.lock().unwrap_or_else(PoisonError::into_inner),
+            None => ANSWER_DEADLINE,
+        }
+    }
+
+    /// Learns from an answer, or from silence, how long to wait the next time.
+    fn learn(&self, answered_after: Option<Duration>) {
+        let Some(patience) = &self.patience else { return };
+        let mut patience = patience.lock().unwrap_or_else(PoisonError::into_inner);
+        *patience = match answered_after {
+            Some(took) => KNOCK.max(2 * took),
+            None => *patience + KNOCK_LONGER,
+        }
+        .min(ANSWER_DEADLINE);
     }
 
     /// The node's address.
@@ -76,17 +109,17 @@ impl Client {
     pub fn get(&self, path: &str) -> Result<Value> {
         self.exchange(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
-            within(request, ANSWER_DEADLINE).call()
+            within(request, self.patience()).call()
         })
     }
 
-    /// Reads `/api/v1/{path}` of a node that may still be booting. QEMU takes the connection at once and knocks at the node
-    /// ever more rarely, so that a new question is sooner answered than an old one.
+    /// Reads `/api/v1/{path}` as soon as the node answers; `who` names it should it not.
     ///
     /// # Errors
-    /// No answer within `patience`, or a [`Refusal`].
-    pub fn knock(&self, path: &str, patience: Duration) -> Result<Value> {
-        self.exchange(path, || within(self.agent.get(self.url(path)), patience).call())
+    /// It does not answer well within `deadline`.
+    pub fn get_after_boot(&self, who: &str, path: &str, deadline: Duration) -> Result<Value> {
+        let knocking = self.knocking();
+        wait::until_ok(&format!("{who} to answer"), deadline, || knocking.get(path))
     }
 
     /// Reads the metrics in Prometheus text form.
@@ -141,8 +174,9 @@ impl Client {
     pub fn follow(&self, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<()> {
         let answer = self.answer(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
-            let config = request.config().timeout_recv_response(Some(ANSWER_DEADLINE));
-            config.timeout_recv_body(Some(FOLLOW_AT_MOST)).build().call()
+            let patience = Some(self.patience());
+            let config = request.config().timeout_connect(patience).timeout_send_request(patience);
+            config.timeout_recv_response(patience).timeout_recv_body(Some(FOLLOW_AT_MOST)).build().call()
         })?;
         let mut lines = BufReader::new(answer.into_body().into_reader());
         let mut line = Vec::new();
@@ -162,7 +196,9 @@ impl Client {
 
     /// Asks; when the node wants a login and we have a password, logs in and asks once more.
     fn answer(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Response<Body>> {
-        let mut answer = ask().with_context(|| format!("No answer to {path}."))?;
+        let start = Instant::now();
+        let mut answer = ask().inspect_err(|_| self.learn(None)).with_context(|| format!("No answer to {path}."))?;
+        self.learn(Some(start.elapsed()));
         if answer.status().as_u16() == 401
             && let Some(password) = &self.password
         {

@@ -8,7 +8,7 @@ use std::{env, fs, process};
 use anyhow::{Context as _, Result};
 
 use crate::accelerator::Accelerator;
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, keep_as_failed};
 use crate::chronicle::Chronicle;
 use crate::guest::Guest;
 use crate::http::Client;
@@ -142,7 +142,8 @@ impl Pair {
     /// Writes down what both nodes remember since they booted, as far as they answer.
     pub fn record_timelines(&self) {
         for name in [Name::A, Name::B] {
-            let Ok(timeline) = self.client_of(name).get("timeline?since=0") else { continue };
+            // One that is away or booting has nothing to tell, and nobody waits for it.
+            let Ok(timeline) = self.client_of(name).knocking().get("timeline?since=0") else { continue };
             let events = timeline["events"].as_array().cloned().unwrap_or_default();
             let line = |event: &serde_json::Value| {
                 let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
@@ -151,6 +152,26 @@ impl Pair {
             let lines: String = events.iter().map(line).collect();
             // A record that cannot be written must not stop what is recorded.
             let _ = fs::write(self.records.join(format!("timeline-{}.log", name.letter())), lines);
+        }
+    }
+
+    /// What a reader of a failure wants to know next: what both nodes say of themselves and of their VMs, and the last
+    /// words of every guest. Printed, and kept with the records.
+    pub fn tell_failure(&self) {
+        let mut state = String::new();
+        for name in [Name::A, Name::B] {
+            let client = self.client_of(name);
+            let said =
+                |answer: Result<serde_json::Value>| answer.map_or_else(|error| format!("{error:#}"), |v| v.to_string());
+            let status = Status::in_detail(client).map(|status| status.json);
+            state += &format!("node {name}: {}\nVMs: {}\n", said(status), said(client.get("vms")));
+        }
+        for guest in &self.guests {
+            state += &format!("guest {}:\n{}\n", guest.name(), guest.last_words());
+        }
+        println!("{state}");
+        if let Err(error) = keep_as_failed(&self.records, &state) {
+            println!("{error:#}");
         }
     }
 
@@ -170,7 +191,7 @@ impl Pair {
     pub fn follow(&mut self, name: &str) -> Result<Guest> {
         let guest = Guest::new(name, &self.records.join(format!("guest-{name}.log")))?;
         for node in [Name::A, Name::B] {
-            guest.follow(node, self.client(node));
+            guest.follow(node, self.client(node).knocking());
         }
         self.guests.push(guest.clone());
         Ok(guest)

@@ -116,6 +116,7 @@ pub fn begin(client: &Client, answers: &Value) -> Result<()> {
 pub fn finish(client: &Client) -> Result<()> {
     let begin = Instant::now();
     let mut shown = String::new();
+    let client = client.knocking();
     wait::until("setup to finish", SETUP_DEADLINE, || {
         let setup = match client.get("setup") {
             Ok(setup) => setup,

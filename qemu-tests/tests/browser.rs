@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         let mut pair = Pair::new(Artifacts::beside_this_program()?, "browser")?;
         pair.a.power_on()?;
         let client = pair.a.client();
-        wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+        client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
         let browser = Browser::open(pair.records(), pair.sockets())?;
         Ok(Desk { browser, pair })
     })

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 /// protected.
 fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
     let client = pair.a.client();
-    wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+    client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
     setup::finish(&client)?;
     let status = wait::until_ok("the node to work", BOOT_DEADLINE, || pair.status(Name::A))?;
     ensure!(!status.protected, "One node alone says: {}", status.sentence);

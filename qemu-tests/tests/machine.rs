@@ -40,7 +40,7 @@ fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
     let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
-    wait::until_ok("the node to answer", BOOT_DEADLINE, || client.get("setup"))?;
+    client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
     let good = setup::first_answers(&client)?;
     let cases: [(&str, Value); 5] = [
         ("a word that is not the confirmation", with(&good, "erase", json!("yes"))),
@@ -81,7 +81,7 @@ fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
         Node::new(Name::A, Accelerator::Tcg, &artifacts.broken_image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
-    let status = wait::until_ok("the older slot to answer", FALL_BACK_DEADLINE, || client.get("status"))?;
+    let status = client.get_after_boot("the older slot", "status", FALL_BACK_DEADLINE)?;
     let log = fs::read_to_string(records.join("serial-a.log"))?;
     ensure!(log.contains("this node did not start"), "The broken slot says nothing; see {}.", records.display());
     let bad = log.matches(FIRMWARE).count() - 1;
@@ -98,7 +98,7 @@ fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
     let position = node.serial().position();
     node.reset()?;
     node.serial().wait_for_text(FIRMWARE, position, BOOT_DEADLINE)?;
-    wait::until_ok("the older slot to answer again", BOOT_DEADLINE, || client.get("status"))?;
+    client.get_after_boot("the older slot", "status", BOOT_DEADLINE)?;
     let log = fs::read_to_string(records.join("serial-a.log"))?;
     let starts = log.matches(FIRMWARE).count();
     ensure!(starts == bad + 2, "The broken slot was tried again: {starts} starts.");

@@ -4,9 +4,9 @@
 //!
 //! | line | meaning |
 //! | --- | --- |
-//! | `life H` | this boot of the guest; H is random |
+//! | `life H` | this boot of the guest; H is random. Said again now and then, should a line have been garbled |
 //! | `fault …` | a slot does not hold what a flushed write put there: data was lost |
-//! | `resume N` | N is the newest counter found on the disk |
+//! | `resume N` | N is the newest counter found on the disk at this boot; said again after each `life` |
 //! | `tick N` | the guest executes, whatever its disk does; N grows by one about every 250 ms |
 //! | `ack N MS` | counter N is flushed; writing and flushing it took MS milliseconds |
 //! | `pause_ms M` | M is the longest such time of this boot; printed when it grows |
@@ -84,6 +84,8 @@ fn count(line: &mut File) -> io::Result<()> {
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
     let life = u64::from_le_bytes(seed);
+    // The kernel may have left its words in the middle of a line.
+    say(line, "");
     say(line, &format!("life {life:016x}"));
     tick(line.try_clone()?);
 
@@ -107,6 +109,7 @@ fn count(line: &mut File) -> io::Result<()> {
         }
         if counter.is_multiple_of(16) {
             check(line, &disk, counter, life)?;
+            say(line, &format!("life {life:016x}\r\nresume {}", found.newest));
         }
         thread::sleep(REST);
     }

@@ -31,6 +31,9 @@ pub const ENTER_CGROUP: &str = "enter-cgroup";
 /// A node whose document is not there yet tries out its hardware after this time all the same, for its status page.
 const NOT_WANTED: Duration = Duration::from_secs(15);
 
+/// In the state directory: that KVM works here.
+const PROOF: &str = "kvm-proof.json";
+
 /// Seconds a guest gets to shut down when the node goes down and no document says otherwise.
 const GRACE_S: u32 = 60;
 
@@ -115,7 +118,7 @@ async fn run(
         Err(_) => None,
     };
     let version = version(&options.qemu).await?;
-    let found = accelerator::decide(&options.qemu, &options.run, accelerator::TRIAL).await;
+    let found = accelerator::decide(&options.qemu, &options.run, &options.state.join(PROOF), accelerator::TRIAL).await;
     if let Some(warning) = found.warning() {
         tracing::warn!("{warning}");
     }

@@ -1,7 +1,9 @@
 //! What runs the guests' instructions: KVM if it is proven to work, else emulation.
 //!
 //! `/dev/kvm` may exist, open, and create a VM whose processor then never leaves the boot ROM. So a trial
-//! machine boots a sector that ends QEMU with a certain exit code, within a deadline.
+//! machine boots a sector that ends QEMU with a certain exit code, within a deadline. What was proven holds for the same
+//! processor under the same kernel and the same version of this program, also after a restart: VMs that wait for a node to
+//! come back need not wait for a trial as well. A failure is tried again at the next boot.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -33,6 +35,7 @@ impl Accelerator {
     }
 }
 
+const KVM: &str = "/dev/kvm";
 /// Writes 0x2a to port 0xf4, where the exit device of the trial machine sits, and halts.
 const CODE: [u8; 9] = [
     0xb0, 0x2a, // mov al, 0x2a
@@ -44,29 +47,66 @@ const CODE: [u8; 9] = [
 /// `isa-debug-exit` turns the value written into twice the value plus one.
 const PROVEN: i32 = 0x2a * 2 + 1;
 
-/// How long the trial machine may take. A firmware reaches its boot sector within a second or two.
-pub const TRIAL: Duration = Duration::from_secs(20);
+/// How long the trial machine may take. A firmware reaches its boot sector within a second or two, on a busy node later; the
+/// answer holds until the node restarts, so a minute once is the cheaper mistake.
+pub const TRIAL: Duration = Duration::from_secs(60);
 
-/// Find out once per boot of the node; the answer is kept in `dir`, which a reboot empties.
-pub async fn decide(qemu: &Path, dir: &Path, limit: Duration) -> Accelerator {
+/// Find out at most once per boot of the node. The answer is kept in `dir`, which a reboot empties; a proof of KVM also in
+/// the file `proof`, which survives it.
+pub async fn decide(qemu: &Path, dir: &Path, proof: &Path, limit: Duration) -> Accelerator {
+    let hardware = hardware();
+    if Path::new(KVM).exists() && load::<Proof>(proof).is_some_and(|proof| proof.hardware == hardware) {
+        return Accelerator::Kvm;
+    }
     let cache = dir.join("accelerator");
-    let known = std::fs::read(&cache).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    if let Some(known) = known {
+    if let Some(known) = load(&cache) {
         return known;
     }
     let found = match try_out(qemu, dir, "kvm", limit).await {
         true => Accelerator::Kvm,
         false => Accelerator::Tcg,
     };
-    // Without the note the next start tries again: slower, as correct.
-    let _ = std::fs::create_dir_all(dir);
-    let _ = serde_json::to_vec(&found).map(|text| std::fs::write(&cache, text));
+    // Without the notes the next start tries again: slower, as correct.
+    let _ = save(&cache, &found);
+    if found == Accelerator::Kvm {
+        let _ = save(proof, &Proof { hardware });
+    }
     found
+}
+
+/// KVM was seen to work.
+#[derive(Debug, Serialize, Deserialize)]
+struct Proof {
+    /// Where: [`hardware`].
+    hardware: String,
+}
+
+/// All that the outcome of a trial depends on: this program, the kernel, the processor with its microcode and flags.
+fn hardware() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let names = ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
+    let first = processors.split("\n\n").next().unwrap_or_default();
+    let facts = first.lines().filter(|line| line.split(':').next().is_some_and(|name| names.contains(&name.trim())));
+    let version = env!("CARGO_PKG_VERSION");
+    format!("{version}\n{}{}", read("/proc/sys/kernel/osrelease"), facts.collect::<Vec<_>>().join("\n"))
+}
+
+fn load<T: for<'a> Deserialize<'a>>(file: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+/// Whole or not at all: the node may lose power.
+fn save(file: &Path, what: &impl Serialize) -> std::io::Result<()> {
+    std::fs::create_dir_all(file.parent().unwrap_or(file))?;
+    let new = file.with_extension("new");
+    std::fs::write(&new, serde_json::to_vec(what)?)?;
+    std::fs::rename(new, file)
 }
 
 /// Whether a machine with accelerator `accel` boots within `limit`. Leaves no process behind.
 pub async fn try_out(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
-    if accel == "kvm" && !Path::new("/dev/kvm").exists() {
+    if accel == "kvm" && !Path::new(KVM).exists() {
         return false;
     }
     let disk = dir.join(format!("trial-{accel}.img"));
@@ -100,4 +140,35 @@ pub async fn try_out(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> b
     };
     let _ = std::fs::remove_file(&disk);
     outcome == Some(PROVEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A QEMU that notes that it was called and ends as a trial machine does that reached its boot sector.
+    fn qemu(dir: &Path) -> std::path::PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let program = dir.join("qemu");
+        std::fs::write(&program, format!("#!/bin/sh\necho x >> {}/calls\nexit {PROVEN}\n", dir.display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        program
+    }
+
+    #[tokio::test]
+    async fn a_proof_survives_a_reboot_and_holds_for_this_hardware_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let (qemu, proof) = (qemu(dir.path()), dir.path().join("proof.json"));
+        save(&proof, &Proof { hardware: "another".into() }).unwrap();
+        let calls = || std::fs::read_to_string(dir.path().join("calls")).unwrap_or_default().lines().count();
+        let boot = |number: u32| dir.path().join(number.to_string());
+        let kvm = Path::new(KVM).exists();
+        let expected = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
+        assert_eq!(decide(&qemu, &boot(1), &proof, TRIAL).await, expected);
+        assert_eq!(calls(), usize::from(kvm), "what another machine proved counts for nothing");
+        assert_eq!(decide(&qemu, &boot(2), &proof, TRIAL).await, expected);
+        assert_eq!(calls(), usize::from(kvm), "tried again after a reboot");
+        let kept = load::<Proof>(&proof).unwrap();
+        assert_eq!(kept.hardware == hardware(), kvm, "only a success is kept");
+    }
 }

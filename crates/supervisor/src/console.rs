@@ -69,6 +69,14 @@ impl Console {
         let _ = shared.output.send(Bytes::copy_from_slice(bytes));
     }
 
+    /// A VM that was stopped in the middle of a line must not garble the first line of its next run.
+    fn begin_line(&self) {
+        let last = self.shared.lock().unwrap_or_else(PoisonError::into_inner).recent.back().copied();
+        if last.is_some_and(|last| last != b'\n') {
+            self.append(b"\r\n");
+        }
+    }
+
     /// Keep the line connected to the socket at `path`, for ever. `first` is called at the first output.
     pub(crate) async fn serve(&self, path: &Path, first: impl FnOnce() + Send) {
         let mut first = Some(first);
@@ -87,10 +95,11 @@ impl Console {
                     count = reader.read(&mut buffer) => match count {
                         Ok(0) | Err(_) => break,
                         Ok(count) => {
-                            self.append(&buffer[..count]);
                             if let Some(first) = first.take() {
+                                self.begin_line();
                                 first();
                             }
+                            self.append(&buffer[..count]);
                         }
                     },
                     Some(input) = pending.recv() => {
@@ -121,5 +130,27 @@ mod tests {
         assert!(viewer.recent.ends_with(b"xlogin: "));
         console.append(b"root");
         assert_eq!(viewer.output.try_recv().unwrap(), "root");
+    }
+
+    #[tokio::test]
+    async fn a_run_begins_on_a_line_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("serial");
+        let console = Console::new();
+        for said in [&b"first\r\n"[..], b"cut o", b"again\r\n"] {
+            let _ = std::fs::remove_file(&path);
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let mut viewer = console.subscribe().output;
+            let run = tokio::spawn({
+                let (console, path) = (console.clone(), path.clone());
+                async move { console.serve(&path, || {}).await }
+            });
+            let (mut vm, _) = listener.accept().await.unwrap();
+            vm.write_all(said).await.unwrap();
+            while viewer.recv().await.unwrap() != said {}
+            run.abort();
+            let _ = run.await;
+        }
+        assert_eq!(String::from_utf8(console.subscribe().recent).unwrap(), "first\r\ncut o\r\nagain\r\n");
     }
 }

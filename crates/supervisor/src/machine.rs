@@ -198,6 +198,9 @@ impl Task {
         match news {
             Link::Up(qmp, status) => {
                 self.qmp = Some(*qmp);
+                if let Some(cgroup) = &self.machine.cgroup {
+                    cgroup.settle();
+                }
                 if self.machine.record.phase == Phase::Starting {
                     self.machine.reporter.report(EventKind::Ready);
                 }

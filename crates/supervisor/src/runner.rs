@@ -215,6 +215,7 @@ impl Runner {
         let mut line = command_line(&self.settings.host, spec, &places, vars.as_deref());
         if let Some(cgroup) = self.cgroup(&spec.name) {
             cgroup.create().map_err(file(cgroup.dir().to_owned()))?;
+            cgroup.hurry();
             let mut launched = self.settings.launcher.clone();
             launched.extend([cgroup.dir().into(), "--".into()]);
             launched.append(&mut line);

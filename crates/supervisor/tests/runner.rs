@@ -36,6 +36,11 @@ async fn a_vm_starts_talks_and_switches_itself_off() {
     }
     node.runner_event(|kind| *kind == EventKind::FirstOutput).await;
     node.phase(Phase::Running).await;
+    // Only where the controller is handed down.
+    if let Some(weight) = node.cgroup().and_then(|cgroup| std::fs::read_to_string(cgroup.dir().join("cpu.weight")).ok())
+    {
+        assert_eq!(weight.trim(), "100", "its haste is over");
+    }
     let console = node.runner.console(VM).unwrap();
     let mut viewer = node.read_until("hello\r\n").await;
     assert!(console.send("ping".into()));
@@ -207,14 +212,15 @@ async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
 
 #[tokio::test]
 async fn the_trial_tells_what_works() {
-    use dyad_supervisor::accelerator::{TRIAL, try_out};
+    use dyad_supervisor::accelerator::{TRIAL, decide, try_out};
     let dir = tempfile::tempdir().unwrap();
     assert!(try_out(&qemu(), dir.path(), "tcg", TRIAL).await, "emulation boots a sector");
     assert!(!try_out(&qemu(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
     assert!(!try_out(&qemu(), dir.path(), "nonsense", TRIAL).await);
     assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", TRIAL).await);
     let limit = Duration::from_secs(3);
-    let decided = dyad_supervisor::accelerator::decide(&qemu(), dir.path(), limit).await;
-    let again = dyad_supervisor::accelerator::decide("/nonexistent".as_ref(), dir.path(), limit).await;
+    let proof = dir.path().join("proof.json");
+    let decided = decide(&qemu(), dir.path(), &proof, limit).await;
+    let again = decide("/nonexistent".as_ref(), dir.path(), &proof, limit).await;
     assert_eq!(decided, again, "the second answer comes from the note");
 }

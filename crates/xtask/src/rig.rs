@@ -106,9 +106,7 @@ pub fn demo(host: &Host) -> Result<()> {
 
 fn play(story: &Story, pair: &mut Pair) -> Result<()> {
     host::step(story.title);
-    let outcome = (story.play)(pair);
-    pair.record_timelines();
-    outcome.with_context(|| format!("{} failed; records are in {}", story.name, pair.records().display()))
+    story.run(pair).with_context(|| format!("{} failed; records are in {}", story.name, pair.records().display()))
 }
 
 fn summary(report: &Report) {

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
 use crate::node::Name;
 use crate::pair::Pair;
+use crate::status::Status;
 use crate::wait;
 
 /// Two nodes always form, witness or not, and no flushed write is lost.
@@ -23,7 +24,8 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
         pair.node(name).power_on()?;
     }
     for name in [Name::A, Name::B] {
-        wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || pair.status(name))?;
+        let client = pair.client(name).knocking();
+        wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || Status::in_detail(&client))?;
     }
     pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));
     for guest in [pair.guest(FIRST)?, pair.guest(SECOND)?] {

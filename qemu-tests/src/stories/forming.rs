@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::{BOOT_DEADLINE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
 use crate::guest::Guest;
+use crate::http::Client;
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::setup;
 use crate::status::wait_vm_state;
-use crate::wait;
 
 /// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
 const GUEST_MEMORY_MIB: u64 = 128;
@@ -40,12 +40,7 @@ pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
 /// Waits for a node that was never set up to answer; returns the time since it got power.
 fn answers_blank(pair: &mut Pair, name: Name) -> Result<Duration> {
     let client = pair.node(name).client();
-    // A loaded node may need longer for an answer, so patience grows.
-    let mut patience = Duration::from_millis(800);
-    let setup = wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || {
-        patience += Duration::from_millis(20);
-        client.knock("setup", patience)
-    })?;
+    let setup = client.get_after_boot(&format!("node {name}"), "setup", BOOT_DEADLINE)?;
     ensure!(setup["phase"] == "blank", "Node {name} is not blank: {setup}");
     let took = pair.node(name).on_since()?.elapsed();
     pair.say(&format!("node {name} answers at {} after {:.1} s", client.address(), took.as_secs_f64()));
@@ -76,11 +71,12 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
 pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
     let first = create_vm(pair, FIRST, Name::A)?;
+    // The second one's volume is filled while the first one boots.
+    let second = create_vm(pair, SECOND, Name::B)?;
     let (seen, counter) = first.wait_for_ack(start, GUEST_DEADLINE)?;
     let accepted = seen.duration_since(start);
     pair.report.set_time("guest_boot_s", accepted);
     pair.say(&format!("{FIRST} runs on node A; counter {counter} acknowledged after {:.1} s", accepted.as_secs_f64()));
-    let second = create_vm(pair, SECOND, Name::B)?;
     second.wait_for_ack(start, GUEST_DEADLINE)?;
     pair.say(&format!("{SECOND} runs on node B"));
     let counter = first.wait_for_progress(15, GUEST_DEADLINE)?;
@@ -91,19 +87,6 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
         ensure!(lives == 1, "{} was restarted {} times although nothing failed.", guest.name(), lives - 1);
     }
     pair.judge_guests()
-}
-
-/// Pulls the plug of a VM and deletes it with its volume.
-///
-/// # Errors
-/// The node refuses.
-pub fn delete_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<()> {
-    let client = pair.client(node);
-    client.post(&format!("vms/{vm}/kill"), &json!({})).context("The VM was not stopped")?;
-    wait_vm_state(&client, vm, "stopped", GUEST_DEADLINE)?;
-    client.delete(&format!("vms/{vm}")).context("The VM was not deleted")?;
-    client.delete(&format!("volumes/{vm}")).context("The volume was not deleted")?;
-    Ok(())
 }
 
 /// Makes a mirrored volume from the guest image and a VM on it that runs on `node`; its line is followed from the
@@ -121,6 +104,15 @@ pub fn create_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<Guest> {
     ensure!(import["bytes"] == size, "The import says {import}.");
     pair.say(&format!("the image of {vm} is on both nodes after {:.1} s", start.elapsed().as_secs_f64()));
     let guest = pair.follow(vm)?;
+    put_vm(&client, vm, node)?;
+    Ok(guest)
+}
+
+/// A VM on the volume of the same name, which is there.
+///
+/// # Errors
+/// The node refuses.
+pub fn put_vm(client: &Client, vm: &str, node: Name) -> Result<()> {
     let machine = json!({
         "name": vm,
         "cpus": 1,
@@ -129,8 +121,17 @@ pub fn create_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<Guest> {
         "disks": [vm],
         "node": node.to_string(),
     });
-    client.post("vms", &machine).context("The VM was refused")?;
-    Ok(guest)
+    client.post("vms", &machine).context("The VM was refused").map(drop)
+}
+
+/// Pulls the plug of a VM and deletes it; its volume stays.
+///
+/// # Errors
+/// The node refuses.
+pub fn delete_vm(client: &Client, vm: &str) -> Result<()> {
+    client.post(&format!("vms/{vm}/kill"), &json!({})).context("The VM was not stopped")?;
+    wait_vm_state(client, vm, "stopped", GUEST_DEADLINE)?;
+    client.delete(&format!("vms/{vm}")).context("The VM was not deleted").map(drop)
 }
 
 /// The memory of everything that is not a guest, the larger of the two nodes.

@@ -11,14 +11,12 @@ use anyhow::Result;
 
 use crate::pair::Pair;
 
-pub use forming::{create_vm, delete_vm};
+pub use forming::{create_vm, delete_vm, put_vm};
 
 /// The guest whose node loses power.
 pub const FIRST: &str = "alpha";
 /// The guest on the survivor.
 pub const SECOND: &str = "beta";
-/// The guest that stands on the other side of the cut cables.
-pub const THIRD: &str = "gamma";
 
 /// F′ of the default profile: the longest time after its last lease in which a silent node may still run VMs.
 pub const FENCE: Duration = Duration::from_millis(5_641);
@@ -39,8 +37,23 @@ pub struct Story {
     pub name: &'static str,
     /// What the owner sees, for the demo.
     pub title: &'static str,
-    /// Plays it.
-    pub play: fn(&mut Pair) -> Result<()>,
+    /// Its acts.
+    play: fn(&mut Pair) -> Result<()>,
+}
+
+impl Story {
+    /// Plays it and keeps what the nodes tell of it; of a failure, all that helps to understand it.
+    ///
+    /// # Errors
+    /// It failed.
+    pub fn run(&self, pair: &mut Pair) -> Result<()> {
+        let outcome = (self.play)(pair);
+        pair.record_timelines();
+        if outcome.is_err() {
+            pair.tell_failure();
+        }
+        outcome
+    }
 }
 
 /// The main job, in order.

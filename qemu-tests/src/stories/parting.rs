@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, THIRD, create_vm, delete_vm};
+use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
 use crate::guest::Guest;
 use crate::node::{Cable, Name};
 use crate::pair::Pair;
@@ -12,10 +12,9 @@ use crate::wait::{self, Look};
 
 /// Exactly one side goes on; the other's VMs are stopped before theirs start elsewhere; then the pair heals.
 pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
-    let start = Instant::now();
     // The power cut left node A without a VM; a side without one would prove little.
-    create_vm(pair, THIRD, Name::A)?.wait_for_ack(start, GUEST_DEADLINE)?;
-    let guests: Vec<Guest> = [FIRST, SECOND, THIRD].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
+    bring_home(pair)?;
+    let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     for guest in &guests {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
@@ -67,10 +66,23 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
     pair.say("protected again");
-    pair.judge_guests()?;
-    delete_vm(pair, THIRD, winner)?;
-    pair.say(&format!("{THIRD} is deleted"));
-    Ok(())
+    pair.judge_guests()
+}
+
+/// The first guest's VM is deleted at node B and made anew at node A, on the same volume.
+fn bring_home(pair: &mut Pair) -> Result<()> {
+    let guest = pair.guest(FIRST)?;
+    let gone = Instant::now();
+    let client = pair.client(Name::B);
+    delete_vm(&client, FIRST)?;
+    let acked = guest.record().acked();
+    put_vm(&client, FIRST, Name::A)?;
+    let (_, counter) = guest.wait_for_rebirth(gone, GUEST_DEADLINE)?;
+    ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
+    let life = home(&guest)?;
+    ensure!(life == Name::A, "{FIRST} was made for node A and runs on node {life}.");
+    pair.say(&format!("{FIRST} is back on node A, {:.1} s after node B stopped it", gone.elapsed().as_secs_f64()));
+    pair.judge_guests()
 }
 
 fn home(guest: &Guest) -> Result<Name> {

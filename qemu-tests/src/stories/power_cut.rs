@@ -84,7 +84,7 @@ pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
 pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     let survivor = pair.client(Name::B);
     let guest = pair.guest(FIRST)?;
-    guest.wait_for_progress(30, GUEST_DEADLINE)?;
+    guest.wait_for_progress(15, GUEST_DEADLINE)?;
     let on = Instant::now();
     pair.a.power_on()?;
     let mut chronicle = pair.chronicle(Name::B);
