@@ -1,6 +1,7 @@
 //! Where the rig finds what it boots, and where it leaves what it recorded.
 
-use std::io::ErrorKind;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -103,12 +104,15 @@ impl Artifacts {
 /// In the records of a run that failed: the state of the pair at that time.
 const FAILED: &str = "failed.txt";
 
-/// Keeps the records of a failed run from its successor; `state` tells what the pair was like.
+/// Keeps the records of a failed run from its successor; `state` tells what the pair was like, once for each step that failed.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn keep_as_failed(records: &Path, state: &str) -> Result<()> {
-    fs::write(records.join(FAILED), state).context("The state of a failed run cannot be written.")
+    let written = OpenOptions::new().create(true).append(true).open(records.join(FAILED));
+    written
+        .and_then(|mut file| file.write_all(state.as_bytes()))
+        .context("The state of a failed run cannot be written.")
 }
 
 fn remove(folder: &Path) -> Result<()> {

@@ -19,9 +19,9 @@ use crate::wait;
 const FOLLOW_AT_MOST: Duration = Duration::from_secs(30);
 /// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a client that [knocks](Client::knocking) waits at first, and how much longer after each silence.
+/// How long a client that [knocks](Client::knocking) waits at first, and how many times longer after each silence.
 const KNOCK: Duration = Duration::from_millis(800);
-const KNOCK_LONGER: Duration = Duration::from_millis(100);
+const KNOCK_LONGER: f64 = 1.1;
 /// Forming a pair or filling a volume moves megabytes through two emulated nodes.
 const WORK_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -86,13 +86,17 @@ impl Client {
         }
     }
 
-    /// Learns from an answer, or from silence, how long to wait the next time.
-    fn learn(&self, answered_after: Option<Duration>) {
+    /// Learns from an answer, or from silence, how long to wait the next time. A refused connection says nothing.
+    fn learn<T>(&self, outcome: &Result<T>, took: Duration) {
         let Some(patience) = &self.patience else { return };
         let mut patience = patience.lock().unwrap_or_else(PoisonError::into_inner);
-        *patience = match answered_after {
-            Some(took) => KNOCK.max(2 * took),
-            None => *patience + KNOCK_LONGER,
+        let silence = |error: &anyhow::Error| {
+            error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ureq::Error::Timeout(_))))
+        };
+        *patience = match outcome {
+            Ok(_) => KNOCK.max(2 * took),
+            Err(error) if silence(error) => patience.mul_f64(KNOCK_LONGER),
+            Err(_) => *patience,
         }
         .min(ANSWER_DEADLINE);
     }
@@ -172,12 +176,15 @@ impl Client {
     /// # Errors
     /// The node is away, refuses, or the stream broke.
     pub fn follow(&self, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<()> {
+        let start = Instant::now();
         let answer = self.answer(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
             let patience = Some(self.patience());
             let config = request.config().timeout_connect(patience).timeout_send_request(patience);
             config.timeout_recv_response(patience).timeout_recv_body(Some(FOLLOW_AT_MOST)).build().call()
-        })?;
+        });
+        self.learn(&answer, start.elapsed());
+        let answer = answer?;
         let mut lines = BufReader::new(answer.into_body().into_reader());
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
@@ -191,14 +198,15 @@ impl Client {
     }
 
     fn exchange(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Value> {
-        body(path, self.answer(path, ask)?)
+        let start = Instant::now();
+        let outcome = self.answer(path, ask).and_then(|answer| body(path, answer));
+        self.learn(&outcome, start.elapsed());
+        outcome
     }
 
     /// Asks; when the node wants a login and we have a password, logs in and asks once more.
     fn answer(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Response<Body>> {
-        let start = Instant::now();
-        let mut answer = ask().inspect_err(|_| self.learn(None)).with_context(|| format!("No answer to {path}."))?;
-        self.learn(Some(start.elapsed()));
+        let mut answer = ask().with_context(|| format!("No answer to {path}."))?;
         if answer.status().as_u16() == 401
             && let Some(password) = &self.password
         {

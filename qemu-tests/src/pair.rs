@@ -140,10 +140,13 @@ impl Pair {
     }
 
     /// Writes down what both nodes remember since they booted, as far as they answer.
-    pub fn record_timelines(&self) {
+    ///
+    /// After a success nobody waits long for a node that is away or booting; after a failure an answer is worth a wait.
+    pub fn record_timelines(&self, failed: bool) {
         for name in [Name::A, Name::B] {
-            // One that is away or booting has nothing to tell, and nobody waits for it.
-            let Ok(timeline) = self.client_of(name).knocking().get("timeline?since=0") else { continue };
+            let client = self.client(name);
+            let client = if failed { client } else { client.knocking() };
+            let Ok(timeline) = client.get("timeline?since=0") else { continue };
             let events = timeline["events"].as_array().cloned().unwrap_or_default();
             let line = |event: &serde_json::Value| {
                 let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
@@ -157,8 +160,8 @@ impl Pair {
 
     /// What a reader of a failure wants to know next: what both nodes say of themselves and of their VMs, and the last
     /// words of every guest. Printed, and kept with the records.
-    pub fn tell_failure(&self) {
-        let mut state = String::new();
+    pub fn tell_failure(&self, story: &str) {
+        let mut state = format!("after {story}\n");
         for name in [Name::A, Name::B] {
             let client = self.client_of(name);
             let said =

@@ -118,7 +118,7 @@ async fn run(
         Err(_) => None,
     };
     let version = version(&options.qemu).await?;
-    let found = accelerator::decide(&options.qemu, &options.run, &options.state.join(PROOF), accelerator::TRIAL).await;
+    let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(PROOF)).await;
     if let Some(warning) = found.warning() {
         tracing::warn!("{warning}");
     }
@@ -136,7 +136,10 @@ async fn run(
         let due = task.due().filter(|_| !ending);
         tokio::select! {
             order = next(&mut first, &mut orders) => match order {
-                Some(Order::Want(wanted)) => task.wanted = Some(*wanted),
+                Some(Order::Want(wanted)) => {
+                    task.runner.keep_only(|name| wanted.document.vms.contains_key(name));
+                    task.wanted = Some(*wanted);
+                }
                 Some(Order::Kill(name)) => task.runner.kill(&name),
                 Some(Order::ShutDown) => {
                     ending = true;

@@ -2,14 +2,16 @@
 //!
 //! `/dev/kvm` may exist, open, and create a VM whose processor then never leaves the boot ROM. So a trial
 //! machine boots a sector that ends QEMU with a certain exit code, within a deadline. What was proven holds for the same
-//! processor under the same kernel and the same version of this program, also after a restart: VMs that wait for a node to
-//! come back need not wait for a trial as well. A failure is tried again at the next boot.
+//! hardware, kernel and QEMU also after a restart: VMs that wait for a node to come back need not wait for a trial as well. A
+//! failure is tried again at the next boot.
 
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::command::Version;
 
 /// What runs the guests' instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,44 +54,60 @@ const PROVEN: i32 = 0x2a * 2 + 1;
 pub const TRIAL: Duration = Duration::from_secs(60);
 
 /// Find out at most once per boot of the node. The answer is kept in `dir`, which a reboot empties; a proof of KVM also in
-/// the file `proof`, which survives it.
-pub async fn decide(qemu: &Path, dir: &Path, proof: &Path, limit: Duration) -> Accelerator {
-    let hardware = hardware();
-    if Path::new(KVM).exists() && load::<Proof>(proof).is_some_and(|proof| proof.hardware == hardware) {
-        return Accelerator::Kvm;
+/// the file `proof`, which survives it. `version` is QEMU's.
+pub async fn decide(qemu: &Path, version: Version, dir: &Path, proof: &Path) -> Accelerator {
+    let trial = Trial { kvm: Path::new(KVM), surroundings: surroundings(version), qemu, dir, proof };
+    trial.decide().await
+}
+
+struct Trial<'a> {
+    kvm: &'a Path,
+    surroundings: String,
+    qemu: &'a Path,
+    dir: &'a Path,
+    proof: &'a Path,
+}
+
+impl Trial<'_> {
+    async fn decide(self) -> Accelerator {
+        let there = self.kvm.exists();
+        if there && load::<Proof>(self.proof).is_some_and(|proof| proof.surroundings == self.surroundings) {
+            return Accelerator::Kvm;
+        }
+        let cache = self.dir.join("accelerator");
+        if let Some(known) = load(&cache) {
+            return known;
+        }
+        let found = match there && boots(self.qemu, self.dir, "kvm", TRIAL).await {
+            true => Accelerator::Kvm,
+            false => Accelerator::Tcg,
+        };
+        // Without the notes the next start tries again: slower, as correct.
+        let _ = save(&cache, &found);
+        if found == Accelerator::Kvm {
+            let _ = save(self.proof, &Proof { surroundings: self.surroundings });
+        }
+        found
     }
-    let cache = dir.join("accelerator");
-    if let Some(known) = load(&cache) {
-        return known;
-    }
-    let found = match try_out(qemu, dir, "kvm", limit).await {
-        true => Accelerator::Kvm,
-        false => Accelerator::Tcg,
-    };
-    // Without the notes the next start tries again: slower, as correct.
-    let _ = save(&cache, &found);
-    if found == Accelerator::Kvm {
-        let _ = save(proof, &Proof { hardware });
-    }
-    found
 }
 
 /// KVM was seen to work.
 #[derive(Debug, Serialize, Deserialize)]
 struct Proof {
-    /// Where: [`hardware`].
-    hardware: String,
+    /// Where: [`surroundings`].
+    surroundings: String,
 }
 
-/// All that the outcome of a trial depends on: this program, the kernel, the processor with its microcode and flags.
-fn hardware() -> String {
+/// What the outcome of a trial depends on, as far as a node can see it: QEMU, the kernel with its command line, the firmware
+/// setup, the processor with its microcode and flags. A hypervisor below the node cannot be seen, and no node for real work has one.
+fn surroundings(qemu: Version) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
     let names = ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
     let first = processors.split("\n\n").next().unwrap_or_default();
     let facts = first.lines().filter(|line| line.split(':').next().is_some_and(|name| names.contains(&name.trim())));
-    let version = env!("CARGO_PKG_VERSION");
-    format!("{version}\n{}{}", read("/proc/sys/kernel/osrelease"), facts.collect::<Vec<_>>().join("\n"))
+    let files = ["/proc/version", "/proc/cmdline", "/sys/class/dmi/id/bios_version", "/sys/class/dmi/id/product_name"];
+    format!("{qemu:?}\n{}{}", files.map(read).concat(), facts.collect::<Vec<_>>().join("\n"))
 }
 
 fn load<T: for<'a> Deserialize<'a>>(file: &Path) -> Option<T> {
@@ -106,9 +124,10 @@ fn save(file: &Path, what: &impl Serialize) -> std::io::Result<()> {
 
 /// Whether a machine with accelerator `accel` boots within `limit`. Leaves no process behind.
 pub async fn try_out(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
-    if accel == "kvm" && !Path::new(KVM).exists() {
-        return false;
-    }
+    (accel != "kvm" || Path::new(KVM).exists()) && boots(qemu, dir, accel, limit).await
+}
+
+async fn boots(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
     let disk = dir.join(format!("trial-{accel}.img"));
     let mut sector = CODE.to_vec();
     sector.resize(510, 0);
@@ -156,19 +175,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proof_survives_a_reboot_and_holds_for_this_hardware_only() {
+    async fn a_proof_survives_a_reboot_and_holds_where_it_was_made() {
         let dir = tempfile::tempdir().unwrap();
-        let (qemu, proof) = (qemu(dir.path()), dir.path().join("proof.json"));
-        save(&proof, &Proof { hardware: "another".into() }).unwrap();
-        let calls = || std::fs::read_to_string(dir.path().join("calls")).unwrap_or_default().lines().count();
-        let boot = |number: u32| dir.path().join(number.to_string());
-        let kvm = Path::new(KVM).exists();
-        let expected = if kvm { Accelerator::Kvm } else { Accelerator::Tcg };
-        assert_eq!(decide(&qemu, &boot(1), &proof, TRIAL).await, expected);
-        assert_eq!(calls(), usize::from(kvm), "what another machine proved counts for nothing");
-        assert_eq!(decide(&qemu, &boot(2), &proof, TRIAL).await, expected);
-        assert_eq!(calls(), usize::from(kvm), "tried again after a reboot");
-        let kept = load::<Proof>(&proof).unwrap();
-        assert_eq!(kept.hardware == hardware(), kvm, "only a success is kept");
+        let path = |name: &str| dir.path().join(name);
+        let (qemu, proof, kvm) = (qemu(dir.path()), path("proof.json"), path("kvm"));
+        let calls = || std::fs::read_to_string(path("calls")).unwrap_or_default().lines().count();
+        let boot = async |number: u32, surroundings: &str| {
+            let run = path(&number.to_string());
+            let surroundings = surroundings.to_owned();
+            Trial { kvm: &kvm, surroundings, qemu: &qemu, dir: &run, proof: &proof }.decide().await
+        };
+        assert_eq!((boot(1, "here").await, calls()), (Accelerator::Tcg, 0), "there is no device");
+        std::fs::write(&kvm, "").unwrap();
+        assert_eq!((boot(1, "here").await, calls()), (Accelerator::Tcg, 0), "known until the next boot");
+        assert_eq!((boot(2, "here").await, calls()), (Accelerator::Kvm, 1));
+        assert_eq!((boot(3, "here").await, calls()), (Accelerator::Kvm, 1), "proven");
+        assert_eq!(
+            (boot(4, "there").await, calls()),
+            (Accelerator::Kvm, 2),
+            "what was proven here counts nothing there"
+        );
+        std::fs::write(&qemu, "#!/bin/sh\nexit 1\n").unwrap();
+        assert_eq!(boot(5, "elsewhere").await, Accelerator::Tcg);
+        assert_eq!(boot(6, "there").await, Accelerator::Kvm, "a failure is kept nowhere");
+        std::fs::remove_file(&kvm).unwrap();
+        assert_eq!(boot(7, "there").await, Accelerator::Tcg, "switched off in the firmware setup");
     }
 }

@@ -38,8 +38,8 @@ impl Cgroup {
         std::fs::create_dir_all(&self.dir)
     }
 
-    /// Its share of a busy processor, beside other VMs, until [`Cgroup::settle`]: a VM that starts is on its way to serve
-    /// somebody, perhaps after the death of a node, and its start is short.
+    /// Ten ordinary shares of a busy processor until [`Cgroup::settle`]: a VM that starts is on its way to serve somebody,
+    /// perhaps after the death of a node, and its start is short.
     pub fn hurry(&self) {
         self.weigh(10 * ORDINARY);
     }
@@ -139,4 +139,22 @@ pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecErro
     }
     let source = Command::new(&program).args(arguments).exec();
     ExecError::Exec { program, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In a directory that is no cgroup, a file stands for the kernel.
+    #[test]
+    fn a_vm_has_more_of_the_processor_only_while_it_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::new(dir.path(), "vm");
+        cgroup.create().unwrap();
+        let weight = || std::fs::read_to_string(cgroup.dir().join("cpu.weight")).unwrap();
+        cgroup.hurry();
+        assert_eq!(weight(), "1000");
+        cgroup.settle();
+        assert_eq!(weight(), "100");
+    }
 }

@@ -19,6 +19,8 @@ use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
 const SOUND_RUN: Time = 600 * 1_000_000_000;
 /// A process that was killed is killed again after this long.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
+/// A start that takes longer than this is no longer in a hurry.
+const HASTE: Duration = Duration::from_secs(15);
 /// Pause between two tries to reach the control socket.
 const QMP_RETRY: Duration = Duration::from_millis(50);
 
@@ -159,9 +161,12 @@ impl Task {
         let _console = AbortOnDrop(tokio::spawn(async move {
             console.serve(&serial, || reporter.report(EventKind::FirstOutput)).await;
         }));
+        let haste = tokio::time::sleep(HASTE);
+        tokio::pin!(haste);
         loop {
             let wait = self.time_to_act();
             tokio::select! {
+                () = &mut haste, if !haste.is_elapsed() => self.settle(),
                 () = self.machine.process.gone() => break,
                 Some(order) = inbox.recv() => self.obey(order).await,
                 Some(news) = link.recv() => self.hear(news).await,
@@ -169,6 +174,12 @@ impl Task {
             }
         }
         self.bury().await;
+    }
+
+    fn settle(&self) {
+        if let Some(cgroup) = &self.machine.cgroup {
+            cgroup.settle();
+        }
     }
 
     /// How long until the process is to be killed (again).
@@ -198,9 +209,7 @@ impl Task {
         match news {
             Link::Up(qmp, status) => {
                 self.qmp = Some(*qmp);
-                if let Some(cgroup) = &self.machine.cgroup {
-                    cgroup.settle();
-                }
+                self.settle();
                 if self.machine.record.phase == Phase::Starting {
                     self.machine.reporter.report(EventKind::Ready);
                 }

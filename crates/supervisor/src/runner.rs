@@ -1,6 +1,6 @@
 //! Carries out steps: starts, stops, kills and finds VMs on this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -18,6 +18,9 @@ use crate::machine::{Event, EventKind, Handle, Machine, Order, Reporter, observe
 use crate::process::Process;
 use crate::record::Record;
 use crate::{Observed, Phase, VmSpec, now};
+
+/// What a VM's name and this make is the file of its UEFI variables.
+const VARS: &str = ".vars";
 
 /// Where things are on this node.
 #[derive(Debug, Clone)]
@@ -297,6 +300,21 @@ impl Runner {
         let _ = std::fs::remove_file(self.vars_path(name));
     }
 
+    /// Delete every VM that is not in `known` and has no process: a later one of the same name must find neither its output
+    /// nor its UEFI variables.
+    pub fn keep_only(&mut self, known: impl Fn(&str) -> bool) {
+        let kept = std::fs::read_dir(&self.settings.state_dir).into_iter().flatten().flatten();
+        let vars = kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(VARS).map(str::to_owned));
+        let mut names: BTreeSet<String> = vars.chain(self.consoles.keys().cloned()).collect();
+        names.retain(|name| !known(name));
+        for name in self.running() {
+            names.remove(&name);
+        }
+        for name in names {
+            self.delete(&name);
+        }
+    }
+
     /// What is known of all VMs that have a process or a remembered last run.
     #[must_use]
     pub fn observed(&self) -> BTreeMap<String, Observed> {
@@ -341,7 +359,7 @@ impl Runner {
     }
 
     fn vars_path(&self, name: &str) -> PathBuf {
-        self.settings.state_dir.join(format!("{name}.vars"))
+        self.settings.state_dir.join(format!("{name}{VARS}"))
     }
 
     fn cgroup(&self, name: &str) -> Option<Cgroup> {

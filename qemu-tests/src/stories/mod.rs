@@ -28,7 +28,7 @@ pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// From an answering API to a protected pair: a peer that was lost often must be heard for a minute before it becomes a
 /// member again.
 pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
-/// From the start of a VM to its first word, two emulations deep, beside two other VMs on one emulated processor.
+/// From the start of a VM to its first word, two emulations deep, beside another VM on one emulated processor.
 pub const GUEST_DEADLINE: Duration = Duration::from_secs(300);
 
 /// One step of the main job.
@@ -48,9 +48,9 @@ impl Story {
     /// It failed.
     pub fn run(&self, pair: &mut Pair) -> Result<()> {
         let outcome = (self.play)(pair);
-        pair.record_timelines();
+        pair.record_timelines(outcome.is_err());
         if outcome.is_err() {
-            pair.tell_failure();
+            pair.tell_failure(self.name);
         }
         outcome
     }

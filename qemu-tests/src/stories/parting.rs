@@ -3,12 +3,16 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
 use crate::guest::Guest;
 use crate::node::{Cable, Name};
 use crate::pair::Pair;
 use crate::wait::{self, Look};
+
+/// A volume without a VM.
+const SPARE: &str = "spare";
 
 /// Exactly one side goes on; the other's VMs are stopped before theirs start elsewhere; then the pair heals.
 pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
@@ -66,7 +70,16 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
     pair.say("protected again");
+    make_and_delete_volume(pair)?;
     pair.judge_guests()
+}
+
+/// A pair that was apart takes new volumes and deletes them as before.
+fn make_and_delete_volume(pair: &Pair) -> Result<()> {
+    let client = pair.client(Name::A);
+    client.post("volumes", &json!({"name": SPARE, "size": 64 << 20})).context("The volume was refused")?;
+    client.delete(&format!("volumes/{SPARE}")).context("The volume was not deleted")?;
+    Ok(())
 }
 
 /// The first guest's VM is deleted at node B and made anew at node A, on the same volume.
