@@ -95,6 +95,7 @@ impl Client {
         };
         *patience = match outcome {
             Ok(_) => KNOCK.max(2 * took),
+            Err(error) if error.is::<Refusal>() => KNOCK.max(2 * took),
             Err(error) if silence(error) => patience.mul_f64(KNOCK_LONGER),
             Err(_) => *patience,
         }

@@ -27,6 +27,8 @@ use rustix::mount::{MountFlags, mount};
 const REST: Duration = Duration::from_millis(150);
 /// Between two ticks.
 const TICK: Duration = Duration::from_millis(250);
+/// Ticks after which the guest says again who it is: who looks later knows whose ticks they are.
+const LIFE: u64 = 8;
 /// The disk may appear a moment after its driver.
 const DISK_DEADLINE: Duration = Duration::from_secs(30);
 /// Modules in the order they need each other; the image builder puts them below `/modules`.
@@ -69,10 +71,13 @@ fn say(line: &mut File, text: &str) {
 }
 
 /// Shows that the guest executes even while its disk keeps it waiting: a second runner would be seen by this alone.
-fn tick(mut line: File) {
+fn tick(mut line: File, life: u64) {
     thread::spawn(move || {
         for number in 1_u64.. {
             say(&mut line, &format!("tick {number}"));
+            if number.is_multiple_of(LIFE) {
+                say(&mut line, &format!("life {life:016x}"));
+            }
             thread::sleep(TICK);
         }
     });
@@ -87,7 +92,7 @@ fn count(line: &mut File) -> io::Result<()> {
     // The kernel may have left its words in the middle of a line.
     say(line, "");
     say(line, &format!("life {life:016x}"));
-    tick(line.try_clone()?);
+    tick(line.try_clone()?, life);
 
     let found = survey(&read_ring(&disk)?);
     for fault in &found.faults {

@@ -323,6 +323,7 @@ impl Owner {
         let socket = |v: &dyad_control::VolumeStatus| v.socket.as_ref().map(|s| (v.id, s.into()));
         let wanted = Wanted {
             document: document.clone(),
+            rules: status.quorum.as_ref().is_some_and(|quorum| quorum.may_run),
             me,
             permits: status.permits.iter().cloned().collect(),
             sockets: status.volumes.iter().filter_map(socket).collect(),

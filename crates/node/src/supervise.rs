@@ -1,7 +1,7 @@
 //! The VMs of a real node: the supervisor's policy and runner, in a task of their own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -112,11 +112,12 @@ async fn run(
     reports: mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<()> {
     // The trial runs a VM, and a node that has just started has better things to do until somebody wants one.
-    let mut first = match tokio::time::timeout(NOT_WANTED, orders.recv()).await {
+    let mut backlog = Backlog::default();
+    match tokio::time::timeout(NOT_WANTED, orders.recv()).await {
         Ok(None) => return Ok(()),
-        Ok(order) => order,
-        Err(_) => None,
-    };
+        Ok(Some(order)) => backlog.push(order),
+        Err(_) => {}
+    }
     let version = version(&options.qemu).await?;
     let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(PROOF)).await;
     if let Some(warning) = found.warning() {
@@ -135,9 +136,11 @@ async fn run(
         }
         let due = task.due().filter(|_| !ending);
         tokio::select! {
-            order = next(&mut first, &mut orders) => match order {
+            order = backlog.next(&mut orders) => match order {
                 Some(Order::Want(wanted)) => {
-                    task.runner.keep_only(|name| wanted.document.vms.contains_key(name));
+                    if wanted.rules {
+                        task.runner.keep_only(|name| wanted.document.vms.contains_key(name));
+                    }
                     task.wanted = Some(*wanted);
                 }
                 Some(Order::Kill(name)) => task.runner.kill(&name),
@@ -157,11 +160,27 @@ async fn run(
     }
 }
 
-/// The order that came before the trial, then what comes.
-async fn next(first: &mut Option<Order>, orders: &mut mpsc::UnboundedReceiver<Order>) -> Option<Order> {
-    match first.take() {
-        Some(order) => Some(order),
-        None => orders.recv().await,
+/// Orders that came and were not carried out yet: while KVM is tried out, many may come.
+#[derive(Default)]
+struct Backlog(VecDeque<Order>);
+
+impl Backlog {
+    /// What was wanted before no longer counts: a permit in it may have been taken back.
+    fn push(&mut self, order: Order) {
+        if matches!(order, Order::Want(_)) {
+            self.0.retain(|old| !matches!(old, Order::Want(_)));
+        }
+        self.0.push_back(order);
+    }
+
+    async fn next(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> Option<Order> {
+        if self.0.is_empty() {
+            self.push(orders.recv().await?);
+        }
+        while let Ok(order) = orders.try_recv() {
+            self.push(order);
+        }
+        self.0.pop_front()
     }
 }
 
@@ -253,5 +272,34 @@ impl SerialLine for Line {
     }
     fn send(&self, input: Bytes) -> bool {
         self.0.send(input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want(permits: &[&str]) -> Order {
+        let permits = permits.iter().map(|&vm| vm.to_owned()).collect();
+        let node = dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0 };
+        let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
+        let me = dyad_desired::Node::A;
+        Order::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))
+    }
+
+    /// Many orders come while KVM is tried out, and a permit may be taken back meanwhile.
+    #[tokio::test]
+    async fn only_the_newest_wish_counts() {
+        let (sender, mut orders) = mpsc::unbounded_channel();
+        let mut backlog = Backlog::default();
+        backlog.push(want(&["vm"]));
+        for order in [want(&["vm", "other"]), Order::Kill("other".into()), want(&[])] {
+            assert!(sender.send(order).is_ok());
+        }
+        assert!(matches!(backlog.next(&mut orders).await, Some(Order::Kill(_))));
+        let Some(Order::Want(wanted)) = backlog.next(&mut orders).await else { panic!("something is wanted") };
+        assert!(wanted.permits.is_empty(), "the permit was taken back");
+        drop(sender);
+        assert!(backlog.next(&mut orders).await.is_none());
     }
 }

@@ -16,6 +16,8 @@ use crate::snapshot::Observed;
 pub struct Wanted {
     /// The document.
     pub document: Arc<Document>,
+    /// This node is in sync and may run VMs, so that no newer document is elsewhere: what it does not name is gone.
+    pub rules: bool,
     /// Which node this is.
     pub me: Node,
     /// Names of the VMs that may run here now.

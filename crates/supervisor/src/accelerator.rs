@@ -98,8 +98,8 @@ struct Proof {
     surroundings: String,
 }
 
-/// What the outcome of a trial depends on, as far as a node can see it: QEMU, the kernel with its command line, the firmware
-/// setup, the processor with its microcode and flags. A hypervisor below the node cannot be seen, and no node for real work has one.
+/// What the outcome of a trial depends on, as far as a node can see it: QEMU, the kernel with its command line, the server's
+/// model and firmware, the processor with its microcode and flags. A hypervisor below the node cannot be seen, and no node for real work has one.
 fn surroundings(qemu: Version) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");

@@ -163,10 +163,14 @@ impl Task {
         }));
         let haste = tokio::time::sleep(HASTE);
         tokio::pin!(haste);
+        let mut hasty = true;
         loop {
             let wait = self.time_to_act();
             tokio::select! {
-                () = &mut haste, if !haste.is_elapsed() => self.settle(),
+                () = &mut haste, if hasty => {
+                    hasty = false;
+                    self.settle();
+                }
                 () = self.machine.process.gone() => break,
                 Some(order) = inbox.recv() => self.obey(order).await,
                 Some(news) = link.recv() => self.hear(news).await,

@@ -300,13 +300,13 @@ impl Runner {
         let _ = std::fs::remove_file(self.vars_path(name));
     }
 
-    /// Delete every VM that is not in `known` and has no process: a later one of the same name must find neither its output
-    /// nor its UEFI variables.
+    /// Delete every VM that is not in `known` and has no process: a later one of the same name shall find neither its output
+    /// nor its UEFI variables. One that was made anew before anybody asked here is taken for the old one.
     pub fn keep_only(&mut self, known: impl Fn(&str) -> bool) {
         let kept = std::fs::read_dir(&self.settings.state_dir).into_iter().flatten().flatten();
         let vars = kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(VARS).map(str::to_owned));
         let mut names: BTreeSet<String> = vars.chain(self.consoles.keys().cloned()).collect();
-        names.retain(|name| !known(name));
+        names.retain(|name| !name.is_empty() && !known(name));
         for name in self.running() {
             names.remove(&name);
         }
