@@ -4,10 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::child::Program;
 use crate::serial::SerialLine;
+use crate::wait::{self, Look};
 
 /// The counting guest says its first word within seconds when KVM works. A KVM that opens but cannot run an
 /// ordinary kernel hangs in the boot ROM for ever.
@@ -41,8 +42,15 @@ impl Accelerator {
         program.arg(format!("file={},format=raw,if=virtio", guest.display()));
         program.arg("-serial");
         program.arg(format!("unix:{},server=on,wait=off", socket.display()));
-        let qemu = program.start(&sockets.join("trial-qemu.log"))?;
-        let spoke = line.connect(&socket).and_then(|()| line.wait_for_text("resume ", 0, TRIAL));
+        let mut qemu = program.start(&sockets.join("trial-qemu.log"))?;
+        let mut connected = false;
+        let spoke = wait::until("the trial's first word", TRIAL, || {
+            // Where KVM is only half there, QEMU may also give up by itself.
+            ensure!(!qemu.ended(), "QEMU ended.");
+            connected = connected || (socket.exists() && line.connect(&socket).is_ok());
+            let said = line.text_since(0).contains("resume ");
+            Ok(if said { Look::Ready(()) } else { Look::NotYet("silence".into()) })
+        });
         drop(qemu);
         Ok(if spoke.is_ok() { Self::Kvm } else { Self::Tcg })
     }
