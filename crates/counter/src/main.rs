@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `life H` | this boot of the guest; H is random. Said again now and then, should a line have been garbled |
 //! | `fault …` | a slot does not hold what a flushed write put there: data was lost |
-//! | `resume N` | N is the newest counter found on the disk at this boot; said again after each `life` |
+//! | `resume N` | N is the newest counter found on the disk at this boot; said again now and then |
 //! | `tick N` | the guest executes, whatever its disk does; N grows by one about every 250 ms |
 //! | `ack N MS` | counter N is flushed; writing and flushing it took MS milliseconds |
 //! | `pause_ms M` | M is the longest such time of this boot; printed when it grows |
