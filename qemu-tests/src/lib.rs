@@ -24,6 +24,7 @@ pub mod node;
 pub mod pair;
 pub mod qmp;
 pub mod report;
+pub mod saboteur;
 pub mod seed;
 pub mod serial;
 pub mod setup;

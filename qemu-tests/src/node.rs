@@ -232,7 +232,7 @@ impl Node {
         ensure!(self.power.is_none(), "Node {} is on already.", self.name);
         let qmp_socket = self.socket("qmp");
         let serial_socket = self.socket("tty");
-        let log = self.disks.with_file_name(format!("qemu-{}.log", self.name.letter()));
+        let log = self.hardware_log();
         let since = Instant::now();
         let qemu = self.machine(&qmp_socket, &serial_socket)?.start(&log)?;
         self.serial.connect(&serial_socket)?;
@@ -255,6 +255,21 @@ impl Node {
     /// Whether it has power.
     pub fn is_on(&mut self) -> bool {
         self.power.as_mut().is_some_and(|power| !power.qemu.ended())
+    }
+
+    /// The process that is its hardware, while it has power.
+    pub fn process(&self) -> Option<u32> {
+        self.power.as_ref().map(|power| power.qemu.id())
+    }
+
+    /// Where that process says what goes wrong with it.
+    pub fn hardware_log(&self) -> PathBuf {
+        self.disks.with_file_name(format!("qemu-{}.log", self.name.letter()))
+    }
+
+    /// Whether its processor is emulated.
+    pub fn is_emulated(&self) -> bool {
+        self.accelerator == Accelerator::Tcg
     }
 
     /// When the power button was last pressed.

@@ -135,7 +135,8 @@ pub fn finish(client: &Client) -> Result<()> {
     })
 }
 
-fn running_step(setup: &Value) -> Option<&str> {
+/// The step of the setup that is under way, in the words of the node.
+pub fn running_step(setup: &Value) -> Option<&str> {
     let steps = setup["task"]["steps"].as_array()?;
     steps.iter().find(|step| step["state"] == "running")?["text"].as_str()
 }

@@ -55,12 +55,18 @@ fn serial_wizard(pair: &mut Pair) -> Result<()> {
 /// The screen says in one sentence what is missing.
 fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
     // Until the node has restarted and opened its pool, the screen tells that.
-    let screen = pair.a.serial().wait_for_screen("In sync", SETUP_DEADLINE)?;
-    println!("{screen}");
-    for part in ["office", "left", "In sync", "the second node has not joined"] {
+    let screen = wait::until("the screen to say what is missing", SETUP_DEADLINE, || {
+        let screen = pair.a.serial().screen();
         let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");
-        ensure!(flat.contains(part), "The screen does not say {part:?}:\n{screen}");
-    }
+        // Nobody else holds anything: a node alone that says so misleads, be it for a moment.
+        ensure!(!flat.contains("holds newer data"), "The screen tells of data elsewhere:\n{screen}");
+        let parts = ["office", "left", "In sync", "the second node has not joined"];
+        Ok(match parts.into_iter().find(|part| !flat.contains(part)) {
+            None => Look::Ready(screen),
+            Some(part) => Look::NotYet(format!("{part:?} is missing in\n{screen}")),
+        })
+    })?;
+    println!("{screen}");
     ensure!(screen.is_ascii(), "The screen is not plain ASCII.");
     Ok(())
 }
@@ -87,10 +93,10 @@ fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
     })?;
     let screen = pair.b.serial().wait_for_screen("(node B)", SETUP_DEADLINE)?;
     ensure!(screen.contains("right"), "The screen does not name the node:\n{screen}");
-    wait::until("both nodes to know each other", SETUP_DEADLINE, || {
-        let peer = |name: Name| Ok::<_, anyhow::Error>(pair.status(name)?.json["details"]["peer"].clone());
-        Ok(match (peer(Name::A), peer(Name::B)) {
-            (Ok(a), Ok(b)) if a["alive"] == true && b["alive"] == true => Look::Ready(()),
+    wait::until("both nodes to be in sync", SETUP_DEADLINE, || {
+        let members = |name: Name| pair.status(name).map(|status| status.members());
+        Ok(match (members(Name::A), members(Name::B)) {
+            (Ok(a), Ok(b)) if a == "AB" && b == "AB" => Look::Ready(()),
             other => Look::NotYet(format!("{other:?}")),
         })
     })
@@ -110,7 +116,8 @@ fn converse<'a>(line: &SerialLine, answer: impl Fn(&str) -> &'a str) -> Result<(
             }
             "Confirm what is erased" if !refused => {
                 line.send("yes\r")?;
-                line.wait_for_text("\n! ", position, QUESTION_DEADLINE).context("A wrong confirmation was taken")?;
+                let refusal = "\n! Nothing was erased: to confirm, type exactly \"";
+                line.wait_for_text(refusal, position, QUESTION_DEADLINE).context("A wrong confirmation was taken")?;
                 refused = true;
             }
             "Confirm what is erased" => {

@@ -44,7 +44,10 @@ impl std::error::Error for ApiError {}
 fn status(code: &str) -> u16 {
     match code {
         "unknown-name" => 404,
-        "name-exists" | "volume-in-use" | "vm-running" | "does-not-fit" | "already-set-up" | "proving" => 409,
+        "name-exists" | "volume-in-use" | "image-coming" | "vm-running" | "does-not-fit" | "already-set-up"
+        | "proving" => 409,
+        // Not a fault of who asked.
+        "import-unknown" => 503,
         _ => 422,
     }
 }

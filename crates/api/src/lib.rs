@@ -29,8 +29,8 @@ pub use setup::{
     SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,
 };
 pub use status::{
-    AlarmView, Details, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail, PoolDiskDetail,
-    Role, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
+    AlarmView, Details, EMULATED, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail,
+    PoolDiskDetail, Role, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
 };
 pub use verdict::{Verdict, verdict};
 pub use vms::{CreateVm, FirmwareView, IntentView, VmState, VmView};

@@ -105,6 +105,18 @@ pub struct Details {
     pub hardware_virtualisation: Option<bool>,
 }
 
+/// What people are told where VMs are emulated.
+pub const EMULATED: &str = "Hardware virtualisation does not work on this node, so its VMs are emulated and slow: enable VT-x or \
+                            AMD-V in the firmware setup.";
+
+impl Details {
+    /// What a person should know although it endangers nothing, one sentence.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        (self.hardware_virtualisation == Some(false)).then_some(EMULATED)
+    }
+}
+
 /// The other node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {

@@ -47,7 +47,9 @@ fn running(status: &Status) -> Verdict {
     let listed = missing.join("; ");
     let standing = status.quorum.as_ref().map(|q| &q.standing);
     let sentence = match standing {
-        None => "Not protected: this node does not know yet who holds the newest data.".to_owned(),
+        None | Some(Standing::Starting) => {
+            "Not protected: this node does not know yet who holds the newest data.".to_owned()
+        }
         Some(Standing::Paused) => format!(
             "The VMs of this node are paused: neither {peer} nor the witness answers, and they go on when one of them does."
         ),

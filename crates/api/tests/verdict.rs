@@ -105,6 +105,7 @@ fn whatever_is_missing_is_said() {
         (quorum(|q| q.peer_alive = false), "Not protected: node right does not answer."),
         (with(|s| s.pair.as_mut().unwrap().peer = None), "Not protected: the second node has not joined."),
         (with(|s| s.quorum = None), "Not protected: this node does not know yet who holds the newest data."),
+        (quorum(|q| q.standing = Standing::Starting), "Not protected: this node does not know yet who holds"),
         (quorum(|q| q.standing = Standing::Paused), "The VMs of this node are paused: neither node right nor the"),
         (quorum(|q| q.standing = Standing::WaitingForVote), "No VM may start yet: this node waits for node right"),
         (

@@ -33,6 +33,9 @@ pub(crate) fn status(status: &StatusReply) {
     for alarm in &status.alarms {
         println!("alarm: {}", alarm.text);
     }
+    if let Some(warning) = status.details.as_ref().and_then(dyad_api::Details::warning) {
+        println!("warning: {warning}");
+    }
 }
 
 pub(crate) fn timeline(timeline: &TimelineReply) {

@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// Makes `bytes` bytes of `content` all that a volume holds; returns once they are durable on every in-sync node.
-    /// If `content` ends early the core empties the volume and refuses with [`IMPORT_FAILED`](crate::IMPORT_FAILED).
+    /// If `content` ends early the volume holds what it held before: [`IMPORT_FAILED`](crate::IMPORT_FAILED).
     pub async fn import(
         &self,
         volume: &str,

@@ -27,7 +27,7 @@ pub const DEFAULT_SOCKET: &str = "/run/dyad/core.sock";
 /// Longest accepted request or reply line, in bytes. The document is the largest thing that travels: 1 MiB.
 pub const MAX_LINE: usize = 4 << 20;
 
-/// Code of the refusal after an import that failed and left the volume as empty as a new one.
+/// Code of the refusal after an import that failed: the volume holds what it held before.
 pub const IMPORT_FAILED: &str = "import-failed";
 
 /// One question to the core.
@@ -58,8 +58,10 @@ pub enum Request {
         change: Change,
     },
     /// Replace what a volume holds. The core answers [`Reply::Done`], then reads exactly `bytes` raw bytes, then
-    /// answers again once they are durable on every in-sync node; the rest of the volume reads as zeros. If they do not
-    /// all come it empties the volume and refuses with [`IMPORT_FAILED`]. Refused while a VM uses the volume.
+    /// answers again once they are durable on every in-sync node and all that the volume holds; the rest of it reads as
+    /// zeros. If they do not all come it refuses with [`IMPORT_FAILED`], and the volume holds what it held before.
+    /// If the pair changes its lead in the very last step it refuses with `import-unknown`: either may be true. Refused
+    /// while a VM uses the volume.
     Import {
         /// Name of the volume.
         volume: String,

@@ -96,6 +96,8 @@ pub struct QuorumStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "standing", rename_all = "kebab-case")]
 pub enum Standing {
+    /// Just started: membership was read from the register and is not judged yet.
+    Starting,
     /// Member of the in-sync set with a lease or the tie.
     Running,
     /// The lease has lapsed: VMs are paused until the peer or the witness answers.

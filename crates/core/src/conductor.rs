@@ -65,8 +65,8 @@ pub enum News {
 /// Where this node stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standpoint {
-    /// Why it may or may not run VMs.
-    pub standing: Standing,
+    /// Why it may or may not run VMs; none until the quorum machine has judged for the first time.
+    pub standing: Option<Standing>,
     /// Whether it may.
     pub may_run: bool,
     /// The peer is heard in both directions.
@@ -84,7 +84,7 @@ pub struct Standpoint {
 impl Default for Standpoint {
     fn default() -> Self {
         Self {
-            standing: Standing::NotSetUp,
+            standing: None,
             may_run: false,
             peer_alive: false,
             paths_up: Vec::new(),
@@ -340,7 +340,7 @@ impl State {
         let peer_alive = quorum.peer_alive(now);
         let down: Vec<Alarm> = quorum.alarms().collect();
         let standpoint = Standpoint {
-            standing: quorum.standing(),
+            standing: Some(quorum.standing()),
             may_run: quorum.may_run(now),
             peer_alive,
             paths_up: (0..self.parts.paths).map(|path| peer_alive && !down.contains(&Alarm::PathDown(path))).collect(),

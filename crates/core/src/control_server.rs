@@ -2,7 +2,6 @@
 
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
-use dyad_blockdev::Backend as _;
 use dyad_control::{IMPORT_FAILED, Reply, Request, Status, read_request, write_line};
 use std::path::Path;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use tokio::sync::{oneshot, watch};
 
 /// Bytes of an import that travel as one write. Small enough to leave guests their share of the journal.
 const IMPORT_CHUNK: usize = 256 << 10;
-/// Bytes of a volume that are freed as one change.
-const EMPTY_CHUNK: u64 = 256 << 20;
+/// Refusals after which a change was certainly not made.
+const SURE: [&str; 5] = ["no-image", "unknown-name", "too-late", "no-lead", "pool-failed"];
 /// How often one who watches is shown what is not urgent.
 const PACE: Duration = Duration::from_millis(200);
 
@@ -94,35 +93,43 @@ async fn ask(inbox: &Inbox, request: Request) -> Reply {
 }
 
 async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: String, bytes: u64) -> std::io::Result<()> {
-    let (answer, backend) = oneshot::channel();
-    inbox.send(Event::OpenImport { volume, bytes, answer });
-    let backend: VolumeBackend = match backend.await {
-        Ok(Ok(backend)) => backend,
+    let (answer, opened) = oneshot::channel();
+    inbox.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
+    let incoming = match opened.await {
+        Ok(Ok(incoming)) => incoming,
         Ok(Err(refusal)) => return write_line(stream.get_mut(), &refusal).await,
         Err(_) => return write_line(stream.get_mut(), &Reply::refused("stopping", "The core is stopping.")).await,
     };
-    write_line(stream.get_mut(), &Reply::Done).await?;
-    let Err(why) = fill(stream, &backend, bytes).await else {
-        backend.close_import();
-        return write_line(stream.get_mut(), &Reply::Done).await;
+    // Not before it is closed does this task end.
+    let told = write_line(stream.get_mut(), &Reply::Done).await;
+    let filled = fill(stream, &incoming, bytes).await;
+    let (answer, closed) = oneshot::channel();
+    inbox.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
+    let closed = closed.await.unwrap_or_else(|_| Reply::refused("stopping", "The core is stopping."));
+    told?;
+    let why = match filled {
+        Ok(()) => return write_line(stream.get_mut(), &taken_over(closed)).await,
+        Err(why) => why,
     };
-    // Half an image would look like a disk to the next VM.
-    let emptied = empty(&backend, 0).await;
-    backend.close_import();
-    let refusal = match emptied {
-        Ok(()) => Reply::refused(IMPORT_FAILED, format!("{why}: the volume is empty, send the image again.")),
-        Err(trouble) => Reply::refused(
-            "import-left-over",
-            format!("{why}, and the volume could not be emptied ({trouble}): delete it, or send the image again."),
-        ),
-    };
+    let refusal = Reply::refused(IMPORT_FAILED, format!("{why}: the volume holds what it held before."));
     write_line(stream.get_mut(), &refusal).await?;
     // What may still come is the rest of the image, not a request.
     Err(std::io::ErrorKind::ConnectionAborted.into())
 }
 
-/// Fills the volume from its beginning and empties the rest. The error is a clause.
-async fn fill(stream: &mut BufReader<UnixStream>, backend: &VolumeBackend, bytes: u64) -> Result<(), String> {
+/// What is said of a whole image. A change that is refused while the pair changes may have been made all the same.
+fn taken_over(reply: Reply) -> Reply {
+    match reply {
+        Reply::Refused { code, sentence } if !SURE.contains(&code.as_str()) => Reply::refused(
+            "import-unknown",
+            format!("It is not known whether the image is in the volume, send it again. {sentence}"),
+        ),
+        known => known,
+    }
+}
+
+/// Fills a new volume from its beginning, durably. The error is a clause.
+async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), String> {
     let failed = |trouble| format!("The image was not written ({trouble})");
     let mut at = 0;
     while at < bytes {
@@ -133,26 +140,13 @@ async fn fill(stream: &mut BufReader<UnixStream>, backend: &VolumeBackend, bytes
             .read_exact(&mut chunk[..n])
             .await
             .map_err(|_| format!("The image did not come whole, as {bytes} bytes"))?;
-        if chunk.iter().all(|b| *b == 0) {
-            backend.discard(at, chunk.len() as u64).await.map_err(failed)?;
-        } else {
-            backend.write(at, chunk.into()).await.map_err(failed)?;
+        // A new volume reads as zeros.
+        if chunk.iter().any(|b| *b != 0) {
+            volume.write(at, chunk.into()).await.map_err(failed)?;
         }
         at += n as u64;
     }
-    empty(backend, bytes.next_multiple_of(4096)).await.map_err(failed)
-}
-
-/// Frees everything from the byte `from` on, durably.
-async fn empty(backend: &VolumeBackend, from: u64) -> Result<(), String> {
-    let size = backend.size();
-    let mut at = from;
-    while at < size {
-        let n = EMPTY_CHUNK.min(size - at);
-        backend.discard(at, n).await?;
-        at += n;
-    }
-    backend.flush().await
+    volume.flush().await.map_err(failed)
 }
 
 #[cfg(test)]
@@ -211,31 +205,33 @@ mod tests {
 
     const BLOCKS: usize = 16;
 
-    /// Sends these bytes as an image said to be `claimed` long into a volume full of old data. Gives what the volume
-    /// holds afterwards, one byte a block, and the last reply.
-    fn after_import(claimed: u64, sent: &[u8]) -> (Vec<u8>, Reply) {
+    /// Sends these bytes as an image said to be `claimed` long. Gives what the new volume holds afterwards, one byte a
+    /// block, whether it was said to be whole, and the last reply, if the pair takes it over with this answer.
+    fn after_import(claimed: u64, sent: &[u8], takes: Reply) -> (Vec<u8>, bool, Reply) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = channel();
         let inbox = Inbox(sender);
-        let backend = VolumeBackend::new(inbox.clone(), 7, BLOCKS as u64 * 4096);
+        let incoming = VolumeBackend::new(inbox.clone(), 7, BLOCKS as u64 * 4096);
         let owner = std::thread::spawn(move || {
-            let mut blocks = vec![9; BLOCKS];
+            let (mut blocks, mut flushed) = (vec![0; BLOCKS], false);
             for event in events {
                 match event {
-                    Event::OpenImport { answer, .. } => drop(answer.send(Ok(backend.clone()))),
-                    Event::Guest { op, done, .. } => {
-                        match op {
-                            GuestOp::Write { block, data } => {
-                                for (i, bytes) in data.chunks(4096).enumerate() {
-                                    blocks[block as usize + i] = bytes[0];
-                                }
+                    Event::OpenImport { answer, .. } => drop(answer.send(Ok(incoming.clone()))),
+                    Event::Guest { volume: 7, op, done } => {
+                        flushed = matches!(op, GuestOp::Flush);
+                        if let GuestOp::Write { block, data } = op {
+                            for (i, bytes) in data.chunks(4096).enumerate() {
+                                blocks[block as usize + i] = bytes[0];
                             }
-                            GuestOp::Discard { block, count } => blocks[block as usize..][..count as usize].fill(0),
-                            _ => {}
                         }
                         done(Ok(bytes::Bytes::new()));
                     }
-                    Event::ImportClosed { .. } => return blocks,
+                    Event::CloseImport { volume, id, whole, answer } => {
+                        assert_eq!((volume.as_str(), id), ("disk", 7));
+                        assert!(flushed || !whole, "it is not durable yet");
+                        let _ = answer.send(takes);
+                        return (blocks, whole);
+                    }
                     _ => panic!("an import asks for nothing else"),
                 }
             }
@@ -253,20 +249,37 @@ mod tests {
             client.read_to_string(&mut replies).await.unwrap();
             serde_json::from_str(replies.lines().last().unwrap()).unwrap()
         });
-        (owner.join().unwrap(), reply)
+        let (blocks, whole) = owner.join().unwrap();
+        (blocks, whole, reply)
     }
 
     #[test]
     fn an_image_is_all_the_volume_holds() {
-        let (blocks, reply) = after_import(5000, &[1; 5000]);
-        assert!(matches!(reply, Reply::Done), "{reply:?}");
+        let (blocks, whole, reply) = after_import(5000, &[1; 5000], Reply::Done);
+        assert!(whole && matches!(reply, Reply::Done), "{reply:?}");
         assert_eq!(blocks, [vec![1; 2], vec![0; BLOCKS - 2]].concat());
     }
 
     #[test]
-    fn an_image_that_ends_early_leaves_an_empty_volume() {
-        let (blocks, reply) = after_import(60_000, &[1; 50_000]);
-        assert!(matches!(reply, Reply::Refused { code, .. } if code == IMPORT_FAILED));
-        assert_eq!(blocks, vec![0; BLOCKS]);
+    fn an_image_that_ends_early_is_not_taken_over() {
+        let (_, whole, reply) = after_import(60_000, &[1; 50_000], Reply::Done);
+        let Reply::Refused { code, sentence } = reply else { panic!("{reply:?}") };
+        assert!(!whole);
+        assert_eq!(code, IMPORT_FAILED);
+        assert_eq!(sentence, "The image did not come whole, as 60000 bytes: the volume holds what it held before.");
+    }
+
+    #[test]
+    fn an_image_that_may_or_may_not_be_there_is_asked_for_again() {
+        let refusal = |code: &str| Reply::refused(code, "The reason.");
+        for (code, expected) in [
+            ("membership-changed", "It is not known whether the image is in the volume, send it again. The reason."),
+            ("no-image", "The reason."),
+        ] {
+            let (_, whole, reply) = after_import(5000, &[1; 5000], refusal(code));
+            let Reply::Refused { sentence, .. } = reply else { panic!("{reply:?}") };
+            assert!(whole);
+            assert_eq!(sentence, expected);
+        }
     }
 }

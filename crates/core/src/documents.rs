@@ -156,13 +156,16 @@ impl Keeper {
         };
         let next = apply(&current, change).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
         // The store first, the document second: a crash in between leaves an unused volume, never a promised one.
-        for volume in next.volumes.values().filter(|v| current.volumes.values().all(|old| old.id != v.id)) {
-            self.volumes(VolumeChange::Create { id: volume.id, size: volume.size }).await?;
+        let (before, after) = (current.stored(), next.stored());
+        for (id, size) in after.iter().filter(|(id, _)| !before.contains_key(id)) {
+            self.volumes(VolumeChange::Create { id: *id, size: *size }).await?;
         }
-        let kept = next.clone();
         self.write(next).await?;
-        for volume in current.volumes.values().filter(|v| kept.volumes.values().all(|new| new.id != v.id)) {
-            self.volumes(VolumeChange::Delete { id: volume.id }).await?;
+        for id in before.into_keys().filter(|id| !after.contains_key(id)) {
+            // The change is made; what is left over only takes room.
+            if let Err(refusal) = self.volumes(VolumeChange::Delete { id }).await {
+                tracing::error!(volume = id, ?refusal, "a volume that nobody can reach any more still takes room");
+            }
         }
         Ok(())
     }
@@ -223,5 +226,102 @@ mod tests {
             }
             assert_eq!(asked, [expected]);
         }
+    }
+
+    /// What the pool and volume 0 were asked for, in order.
+    #[derive(Debug, PartialEq)]
+    enum Asked {
+        Create(u64),
+        Write,
+        Flush,
+        Delete(u64),
+    }
+
+    /// Makes changes to a document that lies in the first slot; tells what each one asked for.
+    fn asked_by(document: &Document, changes: Vec<Change>) -> Vec<Vec<Asked>> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (sender, events) = channel();
+        let encoded = slots::encode(document).unwrap();
+        let player = std::thread::spawn(move || {
+            let (mut all, mut asked) = (Vec::new(), Vec::new());
+            for event in events {
+                match event {
+                    Event::Guest { op, done, .. } => {
+                        let mut bytes = Bytes::new();
+                        match op {
+                            GuestOp::Read { block, .. } => {
+                                let mut slot = vec![0; SLOT];
+                                if block * 4096 == encoded.offset {
+                                    slot[..encoded.bytes.len()].copy_from_slice(&encoded.bytes);
+                                }
+                                bytes = slot.into();
+                            }
+                            GuestOp::Write { .. } => asked.push(Asked::Write),
+                            GuestOp::Flush => asked.push(Asked::Flush),
+                            other => panic!("the document asks for {other:?}"),
+                        }
+                        done(Ok(bytes));
+                    }
+                    Event::VolumeTable { change, done } => {
+                        asked.push(match change {
+                            VolumeChange::Create { id, .. } => Asked::Create(id),
+                            VolumeChange::Delete { id } => Asked::Delete(id),
+                            other => panic!("the document asks for {other:?}"),
+                        });
+                        done(Ok(Bytes::new()));
+                    }
+                    Event::Stop => all.push(std::mem::take(&mut asked)),
+                    _ => {}
+                }
+            }
+            all
+        });
+        let dir = tempfile::tempdir().unwrap();
+        runtime.block_on(async {
+            let inbox = Inbox(sender);
+            let orders = start(inbox.clone(), dir.path().into());
+            let order = |order| orders.send(order).unwrap_or_else(|_| panic!("the task ended"));
+            order(Order::Reload { lead: true, tenure: 0 });
+            for change in changes {
+                let (answer, reply) = oneshot::channel();
+                order(Order::Change { change, answer, asked: Instant::now() });
+                assert!(matches!(reply.await, Ok(Reply::Done)));
+                // Marks the end of this change.
+                inbox.send(Event::Stop);
+            }
+        });
+        drop(runtime);
+        player.join().unwrap()
+    }
+
+    /// Room is made before the document promises it, and freed after the document has forgotten it.
+    #[test]
+    fn the_pool_is_asked_first_for_what_comes_and_last_for_what_goes() {
+        let record = dyad_desired::NodeRecord {
+            name: "left".into(),
+            addresses: Vec::new(),
+            usable_memory_mib: 0,
+            usable_cpus: 0,
+        };
+        let document = Document::found("rig", record, "$argon2id$none").unwrap();
+        let disk = || "disk".to_owned();
+        let changes = vec![
+            Change::CreateVolume { name: disk(), size: 1 << 20, home: dyad_desired::Node::A },
+            Change::BeginImport { name: disk() },
+            Change::FinishImport { name: disk(), id: 2 },
+            Change::BeginImport { name: disk() },
+            Change::DropImport { name: disk(), id: 3 },
+            Change::DeleteVolume { name: disk() },
+        ];
+        use Asked::{Create, Delete, Flush, Write};
+        let expected = [
+            vec![Create(1), Write, Flush],
+            vec![Create(2), Write, Flush],
+            vec![Write, Flush, Delete(1)],
+            vec![Create(3), Write, Flush],
+            vec![Write, Flush, Delete(3)],
+            vec![Write, Flush, Delete(2)],
+        ];
+        assert_eq!(asked_by(&document, changes), expected);
     }
 }

@@ -1,11 +1,12 @@
 //! Everything that can happen to the owner of the core's state, as one closed list.
 
 use crate::conductor::News;
-use crate::guests::{Answer, VolumeBackend};
+use crate::guests::Answer;
+use crate::owner::Opened;
 use crate::peer::FromPeer;
 use crate::store::StoreDone;
 use dyad_control::{Reply, Request};
-use dyad_mirror::{GuestOp, VolumeChange};
+use dyad_mirror::{GuestOp, VolumeChange, VolumeId};
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
@@ -24,13 +25,19 @@ pub enum Event {
         volume: String,
         /// Bytes to come.
         bytes: u64,
-        /// The volume's writing end, or the refusal.
-        answer: oneshot::Sender<Result<VolumeBackend, Reply>>,
+        /// The writing end of what the image is sent into, or the refusal. Whoever gets it closes the import.
+        answer: Opened,
     },
-    /// The import of this volume ended, well or not.
-    ImportClosed {
-        /// Id of the volume.
-        volume: u64,
+    /// The image came whole, or does not come.
+    CloseImport {
+        /// Name of the volume.
+        volume: String,
+        /// What it was sent into.
+        id: VolumeId,
+        /// All of it is durable there.
+        whole: bool,
+        /// [`Reply::Done`], or a refusal.
+        answer: oneshot::Sender<Reply>,
     },
     /// A guest, an import or the document asks a volume for something.
     Guest {

@@ -56,9 +56,9 @@ impl VolumeBackend {
         self.run(GuestOp::Flush).await.map(drop)
     }
 
-    /// Tells the owner that an import is over.
-    pub fn close_import(&self) {
-        self.inbox.send(Event::ImportClosed { volume: self.volume });
+    /// Id of the volume.
+    pub fn id(&self) -> u64 {
+        self.volume
     }
 }
 

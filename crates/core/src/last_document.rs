@@ -37,7 +37,7 @@ mod tests {
     fn it_is_read_back_and_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(load(dir.path()), None);
-        let node = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+        let node = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         let document = Document::found("rig", node, "$argon2id$none").unwrap();
         save(dir.path(), &document).unwrap();
         assert_eq!(load(dir.path()), Some(document));

@@ -25,6 +25,9 @@ use dyad_quorum::{MAX_PATHS, NodeId, Quorum, Setup, Timing, slots};
 use std::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
+/// What init gives a node to start, in seconds, before its watchdog must be fed.
+const BOOT_PERIOD_S: u64 = 30;
+
 /// Everything a node starts with.
 pub struct Start<'a> {
     /// The command line.
@@ -53,7 +56,15 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let _in_runtime = runtime.enter();
     let mut timeline = Timeline::new(Some(identity.me));
     if let Some(verdict) = selftest::conclude(&options.state) {
-        timeline.note("watchdog", verdict);
+        timeline.note("watchdog", verdict.text);
+        // The machine has just booted: nothing runs here, and nobody hears of this node yet.
+        if let (true, Some((_, facts))) = (verdict.again && !enforcer::populated(options.vms().as_deref()), &*watchdog)
+            && let Err(sentence) = selftest::run(&options.state, &options.run, &facts.identity, true)
+        {
+            timeline.note("watchdog", sentence);
+            // Nobody feeds it before the conductor starts, which sets the period anew.
+            let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
+        }
     }
 
     let node = if identity.me == NodeId::A { b'A' } else { b'B' };

@@ -49,6 +49,8 @@ pub enum FromPeer {
         session: u64,
         /// Why.
         reason: String,
+        /// The other side ended it, on purpose or by the end of its daemon: its machine lives.
+        closed: bool,
     },
     /// A message.
     Wire {
@@ -151,7 +153,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
                     }
                     if let Some(session) = up.take() {
                         let reason = "this node ended it".into();
-                        inbox.send(Event::Peer(FromPeer::Down { session, reason }));
+                        inbox.send(Event::Peer(FromPeer::Down { session, reason, closed: false }));
                     }
                 }
                 Some(Order::Connect(config)) => {
@@ -204,11 +206,16 @@ fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
 fn translate(event: session::Event) -> FromPeer {
     match event {
         session::Event::Up { session, path, outbox, .. } => FromPeer::Up { session, path, outbox },
-        session::Event::Down { session, reason } => FromPeer::Down { session, reason: reason.to_string() },
+        session::Event::Down { session, reason } => {
+            FromPeer::Down { session, reason: reason.to_string(), closed: reason.is_from_afar() }
+        }
         session::Event::Refused { path, reason } => FromPeer::Refused { path, reason: reason.to_string() },
         session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
             Ok(wire) => FromPeer::Wire { session, wire },
-            Err(_) => FromPeer::Down { session, reason: "the peer said something that is not understood".into() },
+            Err(_) => {
+                let reason = "the peer said something that is not understood".into();
+                FromPeer::Down { session, reason, closed: false }
+            }
         },
     }
 }

@@ -3,6 +3,9 @@
 //! The node writes down every 100 ms for how long it has not fed the watchdog, until it is reset. The next boot finds
 //! the last number, which is how long the reset took. Without this proof VMs of this node are started on the other one
 //! only on proof of death.
+//!
+//! A disk that stands still holds the numbers back, so a reset that seems too soon may have been in time: such a test is
+//! repeated once.
 
 use crate::{clock, files, init};
 use serde::{Deserialize, Serialize};
@@ -27,6 +30,18 @@ struct Note {
     /// The device.
     watchdog: String,
     unfed_ms: u64,
+    /// The test before this one ended too soon.
+    #[serde(default)]
+    repeated: bool,
+}
+
+/// What became of a test.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// One sentence.
+    pub text: String,
+    /// It showed nothing: the test is to be run again, before anything else runs on this node.
+    pub again: bool,
 }
 
 /// Where the proof is kept.
@@ -45,12 +60,14 @@ fn test_path(state: &Path) -> PathBuf {
 }
 
 /// After a boot: was a test under way, and did the watchdog end it in time? Leaves the proof if so.
-pub fn conclude(state: &Path) -> Option<String> {
+pub fn conclude(state: &Path) -> Option<Verdict> {
     let text = std::fs::read(test_path(state)).ok()?;
     let note: Option<Note> = serde_json::from_slice(&text).ok();
-    let verdict = match note {
+    let mut again = false;
+    let text = match note {
         Some(note) if note.boot == boot() => "The watchdog test was interrupted.".to_owned(),
         Some(note) if note.unfed_ms < SOONEST_MS => {
+            again = !note.repeated;
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
         Some(note) if note.unfed_ms <= PERIOD_S * 1000 + SLACK_MS => match files::replace(&proof_path(state), &text) {
@@ -63,24 +80,29 @@ pub fn conclude(state: &Path) -> Option<String> {
         None => "The note of the watchdog test is damaged; repeat the test.".to_owned(),
     };
     let _ = std::fs::remove_file(test_path(state));
-    Some(verdict)
+    Some(Verdict { text, again })
 }
 
 /// Stops feeding and waits for the reset. Returns only when none came. Nothing may run on this node.
-pub fn run(state: &Path, run: &Path, watchdog: &str) -> Result<(), String> {
+pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(), String> {
     if watchdog == SOFTWARE {
         return Err("This node has only the kernel's software watchdog, which a hanging kernel does not fear.".into());
     }
+    let write = |unfed_ms| {
+        let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms, repeated };
+        let bytes = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
+        files::replace(&test_path(state), &bytes).map_err(|e| format!("The state partition cannot be written: {e}."))
+    };
+    // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
+    write(0)?;
     let granted = init::watchdog_period(run, PERIOD_S)?;
     if granted != PERIOD_S {
+        let _ = std::fs::remove_file(test_path(state));
         return Err(format!("The watchdog knows periods of {granted} s, not of {PERIOD_S} s; it is not relied upon."));
     }
     let since = Instant::now();
     while since.elapsed() < GIVE_UP {
-        let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms: since.elapsed().as_millis() as u64 };
-        let bytes = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
-        files::replace(&test_path(state), &bytes)
-            .map_err(|e| format!("The state partition cannot be written: {e}."))?;
+        write(since.elapsed().as_millis() as u64)?;
         std::thread::sleep(Duration::from_millis(100));
     }
     let _ = std::fs::remove_file(test_path(state));
@@ -96,8 +118,30 @@ mod tests {
     use super::*;
 
     fn leave(dir: &Path, boot: &str, unfed_ms: u64) {
-        let note = Note { boot: boot.into(), watchdog: "i6300".into(), unfed_ms };
-        std::fs::write(test_path(dir), serde_json::to_vec(&note).unwrap()).unwrap();
+        leave_note(dir, &Note { boot: boot.into(), watchdog: "i6300".into(), unfed_ms, repeated: false });
+    }
+
+    fn leave_note(dir: &Path, note: &Note) {
+        std::fs::write(test_path(dir), serde_json::to_vec(note).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_test_that_showed_nothing_is_repeated_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let conclude = || conclude(dir.path()).unwrap();
+        leave(dir.path(), "another", 462);
+        assert!(conclude().again, "the numbers may be late");
+        let note = Note { boot: "another".into(), watchdog: "i6300".into(), unfed_ms: 462, repeated: true };
+        leave_note(dir.path(), &note);
+        let verdict = conclude();
+        assert!(!verdict.again && verdict.text.contains("too soon"), "{verdict:?}");
+        for (boot, unfed_ms) in [(boot(), 462), ("another".into(), 2_900), ("another".into(), 9_000)] {
+            leave(dir.path(), &boot, unfed_ms);
+            assert!(!conclude().again, "{unfed_ms}");
+        }
+        // Written by a version that knew of no repetition.
+        std::fs::write(test_path(dir.path()), br#"{"boot":"x","watchdog":"i6300","unfed_ms":1}"#).unwrap();
+        assert!(conclude().again);
     }
 
     #[test]
@@ -105,15 +149,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(conclude(dir.path()), None);
         leave(dir.path(), &boot(), 2_000);
-        assert!(conclude(dir.path()).unwrap().contains("interrupted"));
+        assert!(conclude(dir.path()).unwrap().text.contains("interrupted"));
         leave(dir.path(), "another", 9_000);
-        assert!(conclude(dir.path()).unwrap().contains("not relied upon"));
+        assert!(conclude(dir.path()).unwrap().text.contains("not relied upon"));
         assert!(!proof_path(dir.path()).exists());
         leave(dir.path(), "another", 200);
-        assert!(conclude(dir.path()).unwrap().contains("too soon"));
+        assert!(conclude(dir.path()).unwrap().text.contains("too soon"));
         assert!(!proof_path(dir.path()).exists());
         leave(dir.path(), "another", 2_900);
-        assert!(conclude(dir.path()).unwrap().contains("2900 ms"));
+        assert!(conclude(dir.path()).unwrap().text.contains("2900 ms"));
         assert!(!test_path(dir.path()).exists());
         assert!(is_proven(dir.path(), "i6300") && !is_proven(dir.path(), "another device"));
     }

@@ -34,7 +34,7 @@ pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 /// way to it is refused before anything is written. Where formatting fails after that, the witness keeps a pair that
 /// nobody speaks for, and the next setup needs a new code.
 pub async fn found(options: &Options, request: &Found, tls: &tls::Identity, step: Step<'_>) -> Result<Identity, Reply> {
-    let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
         Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
     check_disks(options, &request.disks)?;

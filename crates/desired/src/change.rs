@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Firmware, Intent, Node, NodeRecord, Policies, Refusal, Role, User, Vm, Volume, WitnessInfo,
+    Document, Firmware, Intent, Node, NodeRecord, Policies, Refusal, Role, User, Vm, Volume, VolumeId, WitnessInfo,
     document::volume_size, limits, names, refusal::text,
 };
 
@@ -48,6 +48,26 @@ pub enum Change {
     DeleteVolume {
         /// Its name.
         name: String,
+    },
+    /// An image is about to be sent into a volume: it gets a volume of the pool of its own. What came of an earlier one is
+    /// dropped.
+    BeginImport {
+        /// Name of the volume.
+        name: String,
+    },
+    /// The image is whole and durable: it is what the volume holds, and what it held before is dropped.
+    FinishImport {
+        /// Name of the volume.
+        name: String,
+        /// Number in the pool of what the image was sent into.
+        id: VolumeId,
+    },
+    /// The image does not come: what came of it is dropped.
+    DropImport {
+        /// Name of the volume.
+        name: String,
+        /// Number in the pool of what the image was sent into.
+        id: VolumeId,
     },
     /// A VM is made.
     CreateVm {
@@ -121,6 +141,9 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         }
         Change::CreateVolume { name, size, home } => create_volume(&mut new, name, *size, *home)?,
         Change::DeleteVolume { name } => delete_volume(&mut new, name)?,
+        Change::BeginImport { name } => begin_import(&mut new, name)?,
+        Change::FinishImport { name, id } => incoming(&mut new, name, *id)?.id = *id,
+        Change::DropImport { name, id } => drop(incoming(&mut new, name, *id)?),
         Change::CreateVm { name, vm } => create_vm(&mut new, name, vm)?,
         Change::DeleteVm { name } => {
             if vm(&new, name)?.shall_run() {
@@ -183,7 +206,7 @@ fn create_volume(new: &mut Document, name: &str, size: u64, home: Node) -> Resul
     if new.volumes.len() >= limits::VOLUMES {
         return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES });
     }
-    new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, home });
+    new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, home, incoming: None });
     new.next_volume += 1;
     Ok(())
 }
@@ -192,8 +215,28 @@ fn delete_volume(new: &mut Document, name: &str) -> Result<(), Refusal> {
     if let Some(vm) = new.user_of(name) {
         return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
     }
-    let gone = new.volumes.remove(name);
-    gone.map(|_| ()).ok_or_else(|| Refusal::Unknown { kind: "volume", name: names::printable(name) })
+    // With it goes what an image is being sent into: whoever sends it is told, and a full pool has room again.
+    new.volumes.remove(name).map(drop).ok_or_else(|| no_volume(name))
+}
+
+fn begin_import(new: &mut Document, name: &str) -> Result<(), Refusal> {
+    if let Some(vm) = new.user_of(name) {
+        return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
+    }
+    new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?.incoming = Some(new.next_volume);
+    new.next_volume += 1;
+    Ok(())
+}
+
+/// The volume that no image is on its way into any more, if it was this one.
+fn incoming<'a>(new: &'a mut Document, name: &str, id: VolumeId) -> Result<&'a mut Volume, Refusal> {
+    let volume = new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?;
+    let ended = volume.incoming.take_if(|coming| *coming == id);
+    ended.map(|_| volume).ok_or_else(|| Refusal::NoImage { volume: name.to_owned() })
+}
+
+fn no_volume(name: &str) -> Refusal {
+    Refusal::Unknown { kind: "volume", name: names::printable(name) }
 }
 
 fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refusal> {
@@ -224,11 +267,13 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
         if let Some(user) = new.user_of(disk) {
             return Err(Refusal::VolumeInUse { volume: disk.clone(), vm: user.to_owned() });
         }
-        let volume = new.volumes.get_mut(disk);
-        let volume = volume.ok_or_else(|| Refusal::Unknown { kind: "volume", name: names::printable(disk) })?;
+        let volume = new.volumes.get_mut(disk).ok_or_else(|| no_volume(disk))?;
+        if volume.incoming.is_some() {
+            return Err(Refusal::ImageComing { volume: disk.clone() });
+        }
         volume.home = vm.owner;
     }
-    fits(new, name, new.needed_memory_mib() + vm.needed_memory_mib())?;
+    fits(new, name, &vm, new.needed_memory_mib())?;
     new.vms.insert(name.to_owned(), vm);
     Ok(())
 }
@@ -236,9 +281,9 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
 fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refusal> {
     let before = vm(new, name)?;
     if intent == Intent::Running && !before.shall_run() {
-        // A node may have come back with less memory than the VMs were admitted for.
+        // A node may have come back with less than the VMs were admitted for.
         let running: u64 = new.vms.values().filter(|v| v.shall_run()).map(Vm::needed_memory_mib).sum();
-        fits(new, name, running + before.needed_memory_mib())?;
+        fits(new, name, before, running)?;
     }
     let generation = new.generation;
     if let Some(vm) = new.vms.get_mut(name) {
@@ -248,7 +293,13 @@ fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refu
     Ok(())
 }
 
-fn fits(document: &Document, name: &str, needed_mib: u64) -> Result<(), Refusal> {
+/// Whether `vm` fits beside VMs that need `others_mib`. Either node must be able to carry all of them alone.
+fn fits(document: &Document, name: &str, vm: &Vm, others_mib: u64) -> Result<(), Refusal> {
+    // A guest with more CPUs than processors waits for those of its own that do not run.
+    if let Some(usable_cpus) = document.usable_cpus().filter(|usable| vm.cpus > *usable) {
+        return Err(Refusal::TooManyCpus { name: name.to_owned(), cpus: vm.cpus, usable_cpus });
+    }
+    let needed_mib = others_mib + vm.needed_memory_mib();
     match document.usable_memory_mib() {
         Some(usable_mib) if needed_mib > usable_mib => {
             Err(Refusal::DoesNotFit { name: name.to_owned(), needed_mib, usable_mib })

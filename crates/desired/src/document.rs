@@ -80,6 +80,9 @@ pub struct NodeRecord {
     /// Memory VMs may use on this node, in MiB; 0 = not reported yet (then it does not limit anything).
     #[serde(default)]
     pub usable_memory_mib: u64,
+    /// Processors VMs may use on this node; 0 = not reported yet (then it does not limit anything).
+    #[serde(default)]
+    pub usable_cpus: u32,
 }
 
 /// One virtual disk in the pool.
@@ -91,6 +94,17 @@ pub struct Volume {
     pub size: u64,
     /// The node that writes it.
     pub home: Node,
+    /// Number in the pool of what an image is being sent into. It takes the place of `id` when the image is whole; until
+    /// then nothing of what the volume holds is touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incoming: Option<VolumeId>,
+}
+
+impl Volume {
+    /// Every number in the pool that belongs to it.
+    pub fn ids(&self) -> impl Iterator<Item = VolumeId> + use<> {
+        [Some(self.id), self.incoming].into_iter().flatten()
+    }
 }
 
 /// How a VM boots.
@@ -210,10 +224,22 @@ impl Document {
         self.nodes.values().map(|n| n.usable_memory_mib).filter(|m| *m > 0).min()
     }
 
+    /// Processors of one node when the other one is lost: the least any node reported, if any did.
+    #[must_use]
+    pub fn usable_cpus(&self) -> Option<u32> {
+        self.nodes.values().map(|n| n.usable_cpus).filter(|c| *c > 0).min()
+    }
+
     /// Memory all VMs together need with their overhead, in MiB.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
         self.vms.values().map(Vm::needed_memory_mib).sum()
+    }
+
+    /// Sizes in bytes of the pool's volumes that belong to this document, by their numbers; without volume 0.
+    #[must_use]
+    pub fn stored(&self) -> BTreeMap<VolumeId, u64> {
+        self.volumes.values().flat_map(|volume| volume.ids().map(|id| (id, volume.size))).collect()
     }
 
     /// The VM that has this volume as a disk.
@@ -244,9 +270,11 @@ impl Document {
         for (name, volume) in &self.volumes {
             names::check(name)?;
             volume_size(volume.size)?;
-            range("The id of a volume", volume.id, 1, self.next_volume.saturating_sub(1), "")?;
-            if !ids.insert(volume.id) {
-                return Err(Refusal::NameExists { kind: "volume", name: name.clone() });
+            for id in volume.ids() {
+                range("The id of a volume", id, 1, self.next_volume.saturating_sub(1), "")?;
+                if !ids.insert(id) {
+                    return Err(Refusal::NameExists { kind: "volume", name: name.clone() });
+                }
             }
         }
         if self.vms.len() > limits::VMS {
@@ -261,6 +289,9 @@ impl Document {
                 let volume = volume.ok_or_else(|| Refusal::Unknown { kind: "volume", name: disk.clone() })?;
                 if !used.insert(disk) || volume.home != vm.owner {
                     return Err(Refusal::VolumeInUse { volume: disk.clone(), vm: name.clone() });
+                }
+                if volume.incoming.is_some() {
+                    return Err(Refusal::ImageComing { volume: disk.clone() });
                 }
             }
         }

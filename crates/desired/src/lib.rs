@@ -11,6 +11,7 @@
 //! * a volume is a disk of at most one VM, each disk names a volume that exists, and the volume's home is the VM's
 //!   owner;
 //! * a volume id is never 0 (that is the document itself) and never given twice;
+//! * no image is on its way into the disk of a VM;
 //! * the generation grows by exactly one per change, so of two documents the newer one is known.
 
 mod change;

@@ -41,6 +41,18 @@ pub enum Refusal {
         /// Usable memory of the smaller node, in MiB.
         usable_mib: u64,
     },
+    /// The VM has more processors than one node.
+    #[error(
+        "The VM {name} does not fit: it has {cpus} CPUs, and one node has {usable_cpus} when the other one is lost."
+    )]
+    TooManyCpus {
+        /// The VM that was to be added or started.
+        name: String,
+        /// Its virtual CPUs.
+        cpus: u32,
+        /// Processors of the smaller node.
+        usable_cpus: u32,
+    },
     /// The volume is a disk of a VM.
     #[error("The volume {volume} is a disk of the VM {vm}: delete that VM first.")]
     VolumeInUse {
@@ -48,6 +60,18 @@ pub enum Refusal {
         volume: String,
         /// The VM that uses it.
         vm: String,
+    },
+    /// An image is on its way into the volume.
+    #[error("An image is on its way into the volume {volume}: wait until it is there or given up.")]
+    ImageComing {
+        /// The volume.
+        volume: String,
+    },
+    /// The image that was on its way into the volume is not any more: another one is, or its node was lost.
+    #[error("The image that was sent into the volume {volume} was given up: send it again.")]
+    NoImage {
+        /// The volume.
+        volume: String,
     },
     /// The same volume was named twice as a disk of one VM.
     #[error("The volume {volume} is named twice: each disk needs a volume of its own.")]
@@ -121,8 +145,10 @@ impl Refusal {
             Refusal::BadName { .. } => "bad-name",
             Refusal::NameExists { .. } => "name-exists",
             Refusal::Unknown { .. } => "unknown-name",
-            Refusal::DoesNotFit { .. } => "does-not-fit",
+            Refusal::DoesNotFit { .. } | Refusal::TooManyCpus { .. } => "does-not-fit",
             Refusal::VolumeInUse { .. } => "volume-in-use",
+            Refusal::ImageComing { .. } => "image-coming",
+            Refusal::NoImage { .. } => "no-image",
             Refusal::DiskTwice { .. } => "disk-twice",
             Refusal::VmRunning { .. } => "vm-running",
             Refusal::OutOfRange { .. } => "out-of-range",

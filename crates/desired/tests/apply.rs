@@ -6,7 +6,7 @@ use dyad_desired::{
 use proptest::prelude::*;
 
 fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
-    NodeRecord { name: name.into(), addresses: vec![], usable_memory_mib }
+    NodeRecord { name: name.into(), addresses: vec![], usable_memory_mib, usable_cpus: 4 }
 }
 
 fn pair() -> Document {
@@ -31,6 +31,14 @@ fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
     }
 }
 
+fn begin(name: &str) -> Change {
+    Change::BeginImport { name: name.into() }
+}
+
+fn finish(name: &str, id: u64) -> Change {
+    Change::FinishImport { name: name.into(), id }
+}
+
 fn vm(name: &str, memory_mib: u32, disks: &[&str]) -> Change {
     Change::CreateVm { name: name.into(), vm: new_vm(memory_mib, disks) }
 }
@@ -43,7 +51,14 @@ fn sentence(document: &Document, change: &Change) -> String {
 fn each_refusal_is_one_sentence() {
     let mut document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
     document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
+    document = apply(&document, &volume("other", limits::MIB, Node::B)).unwrap();
+    document = apply(&document, &begin("other")).unwrap();
     let cases = [
+        (begin("disk"), "The volume disk is a disk of the VM web: delete that VM first."),
+        (begin("none"), "There is no volume named none."),
+        (vm("x", 64, &["other"]), "An image is on its way into the volume other: wait until it is there or given up."),
+        (finish("other", 2), "The image that was sent into the volume other was given up: send it again."),
+        (finish("disk", 3), "The image that was sent into the volume disk was given up: send it again."),
         (volume("disk", limits::MIB, Node::A), "A volume named disk exists already: choose another name."),
         (volume("Disk", limits::MIB, Node::A), "The name \"Disk\" cannot be used:"),
         (volume("d", 5000, Node::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
@@ -60,6 +75,14 @@ fn each_refusal_is_one_sentence() {
         (
             vm("big", 600, &[]),
             "The VM big does not fit: all VMs together would need 1028 MiB, and one node has 900 MiB for VMs when the other one is lost.",
+        ),
+        (
+            Change::CreateVm { name: "wide".into(), vm: NewVm { cpus: 5, ..new_vm(64, &[]) } },
+            "The VM wide does not fit: it has 5 CPUs, and one node has 4 when the other one is lost.",
+        ),
+        (
+            Change::CreateVm { name: "wide".into(), vm: NewVm { cpus: 129, ..new_vm(64, &[]) } },
+            "The number of CPUs must be from 1 to 128 CPUs, and 129 was given.",
         ),
         (Change::DeleteVm { name: "web".into() }, "The VM web is meant to run: stop it first."),
         (Change::SetIntent { name: "none".into(), intent: Intent::Running }, "There is no VM named none."),
@@ -89,6 +112,26 @@ fn a_volume_follows_the_owner_of_its_vm() {
     assert_eq!(moved.volumes["disk"].home, Node::B);
     assert_eq!(moved.vms["web"].intent, Intent::Running);
     assert_eq!(moved.generation, document.generation + 1);
+}
+
+/// What a volume holds is touched only by an image that came whole.
+#[test]
+fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
+    let stored = |document: &Document| document.stored().into_keys().collect::<Vec<_>>();
+    let made = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    let begun = apply(&made, &begin("disk")).unwrap();
+    assert_eq!((begun.volumes["disk"].id, stored(&begun)), (1, vec![1, 2]));
+    let dropped = apply(&begun, &Change::DropImport { name: "disk".into(), id: 2 }).unwrap();
+    assert_eq!((&dropped.volumes, stored(&dropped)), (&made.volumes, vec![1]));
+    let again = apply(&begun, &begin("disk")).unwrap();
+    assert_eq!((again.volumes["disk"].id, stored(&again)), (1, vec![1, 3]));
+    assert_eq!(apply(&again, &finish("disk", 2)), Err(Refusal::NoImage { volume: "disk".into() }));
+    let deleted = apply(&again, &Change::DeleteVolume { name: "disk".into() }).unwrap();
+    assert!(stored(&deleted).is_empty());
+    let moved = rehome(&again, Node::A);
+    let done = apply(&moved, &finish("disk", 3)).unwrap();
+    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].home, stored(&done)), (3, Node::A, vec![3]));
+    apply(&done, &vm("web", 300, &["disk"])).unwrap();
 }
 
 #[test]
@@ -127,7 +170,7 @@ fn intent() -> impl Strategy<Value = Intent> {
 
 fn wanted() -> impl Strategy<Value = NewVm> {
     let disks = proptest::collection::vec(names(), 0..4);
-    (0u32..200, 0u32..500, disks, node(), intent(), any::<u8>(), any::<bool>()).prop_map(
+    (0u32..6, 0u32..500, disks, node(), intent(), any::<u8>(), any::<bool>()).prop_map(
         |(cpus, memory_mib, disks, owner, intent, priority, ha)| NewVm {
             cpus,
             memory_mib,
@@ -146,6 +189,9 @@ fn change() -> impl Strategy<Value = Change> {
         (node(), names(), 0u64..2000).prop_map(|(node, name, m)| Change::SetNode { node, record: record(&name, m) }),
         (names(), 0u64..4, 0u64..2, node()).prop_map(|(n, mib, odd, home)| volume(&n, mib * limits::MIB + odd, home)),
         names().prop_map(|name| Change::DeleteVolume { name }),
+        names().prop_map(|name| Change::BeginImport { name }),
+        (names(), 0u64..12).prop_map(|(name, id)| Change::FinishImport { name, id }),
+        (names(), 0u64..12).prop_map(|(name, id)| Change::DropImport { name, id }),
         (names(), wanted()).prop_map(|(name, vm)| Change::CreateVm { name, vm }),
         names().prop_map(|name| Change::DeleteVm { name }),
         (names(), intent()).prop_map(|(name, intent)| Change::SetIntent { name, intent }),
@@ -170,8 +216,10 @@ proptest! {
                     prop_assert_eq!(new.check(), Ok(()));
                     prop_assert_eq!(new.generation, before.generation + 1);
                     for (name, volume) in &new.volumes {
-                        let owner = ids.entry(volume.id).or_insert_with(|| name.clone());
-                        prop_assert_eq!(&*owner, name, "one id, two volumes");
+                        for id in volume.ids() {
+                            let owner = ids.entry(id).or_insert_with(|| name.clone());
+                            prop_assert_eq!(&*owner, name, "one id, two volumes");
+                        }
                     }
                     document = new;
                 }

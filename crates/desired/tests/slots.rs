@@ -7,7 +7,7 @@ use dyad_desired::{
 use proptest::prelude::*;
 
 fn document() -> Document {
-    let record = NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0 };
+    let record = NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
     Document::found("pair", record, "$argon2id$x").unwrap()
 }
 

@@ -304,9 +304,24 @@ impl Cores {
     /// # Errors
     /// The pair refuses, or does not serve it.
     pub fn volume(&self, name: &str, mib: u64) -> Result<PathBuf> {
-        let size = mib << 20;
-        let change = |change| self.ask(0, &Request::Change { change });
-        change(Change::CreateVolume { name: name.into(), size, home: Node::A })?;
+        self.unused_volume(name, mib)?;
+        self.use_volume(name)
+    }
+
+    /// Makes a volume of `mib` MiB that side 0 writes and no VM uses.
+    ///
+    /// # Errors
+    /// The pair refuses.
+    pub fn unused_volume(&self, name: &str, mib: u64) -> Result<()> {
+        let change = Change::CreateVolume { name: name.into(), size: mib << 20, home: Node::A };
+        self.ask(0, &Request::Change { change }).map(drop)
+    }
+
+    /// Makes a VM on a volume, and returns the socket of the volume's device at side 0.
+    ///
+    /// # Errors
+    /// The pair refuses, or does not serve it.
+    pub fn use_volume(&self, name: &str) -> Result<PathBuf> {
         // A device is served for the VM that has it as a disk; nobody starts that VM here.
         let vm = NewVm {
             cpus: 1,
@@ -318,7 +333,7 @@ impl Cores {
             priority: 50,
             ha: true,
         };
-        change(Change::CreateVm { name: name.into(), vm })?;
+        self.ask(0, &Request::Change { change: Change::CreateVm { name: name.into(), vm } })?;
         self.served(0, name)
     }
 

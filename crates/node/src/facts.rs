@@ -9,6 +9,13 @@ pub fn usable_memory_mib() -> u64 {
     total_kib(&text).map_or(0, |kib| (kib / 1024).saturating_sub(NODE_RESERVE_MIB).max(1))
 }
 
+/// Processors of this node; 0, "unknown", if the kernel does not tell.
+#[must_use]
+pub fn usable_cpus() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    u32::try_from(processors).unwrap_or(u32::MAX)
+}
+
 fn total_kib(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,5 +1,7 @@
 //! An image on its way into a volume: bounded memory, checked before its last bytes are handed on.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use dyad_api::{ApiError, ImportReply};
@@ -12,6 +14,9 @@ use crate::NodeHandle;
 
 /// Bytes in flight between browser and core.
 const WINDOW: usize = 1 << 20;
+
+/// One who sends nothing for so long sends nothing more.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of the beginning that are looked at.
 const HEAD: usize = 512;
@@ -47,7 +52,7 @@ enum Flaw {
 /// Makes `bytes` bytes of `body` all that the volume holds and waits until they are durable.
 ///
 /// If a checksum is expected, the end of the image is withheld until it has proven right: the core never confirms a
-/// corrupt image, and empties the volume of one.
+/// corrupt image, and drops it.
 pub(crate) async fn import(
     node: &NodeHandle,
     volume: &str,
@@ -76,24 +81,23 @@ pub(crate) async fn import(
         (Ok(()), Err(_)) => None,
         (Err(trouble), _) => Some(trouble),
     };
-    // What is wrong with the image explains why the core did not get all of it; not the other way round.
-    let emptied = matches!(&trouble, Some(ClientError::Refused { code, .. }) if code == IMPORT_FAILED);
     match (fed, trouble) {
-        (Err(Flaw::Image(code, what)), _) if emptied => {
-            Err(ApiError::new(422, code, format!("{what}: the volume is empty, send the image again.")))
+        (_, Some(ClientError::Refused { code, sentence })) if code != IMPORT_FAILED => {
+            Err(ClientError::Refused { code, sentence }.into())
         }
-        (_, Some(refusal @ ClientError::Refused { .. })) => Err(refusal.into()),
-        (Err(Flaw::Image(code, what)), _) => Err(ApiError::new(422, code, format!("{what}: {LEFT_OVER}"))),
-        (_, Some(away @ ClientError::Unreachable { .. })) => Err(away.into()),
+        // What is wrong with the image explains why the core did not get all of it; not the other way round. Its end was
+        // withheld, so it never takes the place of what was there.
+        (Err(Flaw::Image(code, what)), _) => {
+            Err(ApiError::new(422, code, format!("{what}: the volume holds what it held before.")))
+        }
+        (_, Some(told @ (ClientError::Refused { .. } | ClientError::Unreachable { .. }))) => Err(told.into()),
         _ => {
-            let sentence = format!("The storage service of this node restarted in the middle: {LEFT_OVER}");
+            let sentence = "The storage service of this node restarted in the middle: the volume holds what it held \
+                            before or the whole image, send it again.";
             Err(ApiError::new(503, "core-cut", sentence))
         }
     }
 }
-
-/// What is said of a volume nobody could empty.
-const LEFT_OVER: &str = "the volume may hold a part of the image, send it again or delete the volume.";
 
 fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
     let mut sum = [0; 32];
@@ -116,10 +120,11 @@ impl Incoming {
             return Some(std::mem::take(&mut self.head));
         }
         loop {
-            match self.body.next().await {
-                Some(Ok(chunk)) if chunk.is_empty() => {}
-                Some(Ok(chunk)) => return Some(chunk),
-                Some(Err(_)) | None => return None,
+            // A browser that is gone without a word would keep the volume from everyone else.
+            match tokio::time::timeout(SILENCE, self.body.next()).await {
+                Ok(Some(Ok(chunk))) if chunk.is_empty() => {}
+                Ok(Some(Ok(chunk))) => return Some(chunk),
+                Ok(Some(Err(_)) | None) | Err(_) => return None,
             }
         }
     }
@@ -166,5 +171,21 @@ impl Incoming {
             sink.write_all(&last).await.map_err(|_| Flaw::Cut)?;
         }
         Ok(hex::encode(sum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_who_falls_silent_is_waited_for_no_more() {
+        let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![1; 9])]);
+        let body = Body::from_stream(pieces.chain(futures_util::stream::pending()));
+        let mut incoming =
+            Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: 20 };
+        let (mut sink, _source) = tokio::io::duplex(WINDOW);
+        let Err(Flaw::Image(code, what)) = incoming.feed(&mut sink, None).await else { panic!("a whole image") };
+        assert_eq!((code, what.as_str()), ("short-image", "The image ended after 9 of 20 bytes"));
     }
 }

@@ -348,6 +348,7 @@ impl Owner {
             name: pair.node.clone(),
             addresses: self.addresses.clone(),
             usable_memory_mib: facts::usable_memory_mib(),
+            usable_cpus: facts::usable_cpus(),
         });
         let change = if let Some(name) = self.switched_off.first() {
             Change::SetIntent { name: name.clone(), intent: Intent::GuestShutDown }

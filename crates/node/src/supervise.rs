@@ -120,8 +120,8 @@ async fn run(
     }
     let version = version(&options.qemu).await?;
     let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(PROOF)).await;
-    if let Some(warning) = found.warning() {
-        tracing::warn!("{warning}");
+    if found == Accelerator::Tcg {
+        tracing::warn!("{}", dyad_api::EMULATED);
     }
     let _ = reports.send(Report::Hardware(found == Accelerator::Kvm));
     let (mut runner, mut events) = Runner::new(settings(options, program, version, found));
@@ -281,7 +281,8 @@ mod tests {
 
     fn want(permits: &[&str]) -> Order {
         let permits = permits.iter().map(|&vm| vm.to_owned()).collect();
-        let node = dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0 };
+        let node =
+            dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
         let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
         let me = dyad_desired::Node::A;
         Order::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))

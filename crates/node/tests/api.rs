@@ -389,6 +389,15 @@ async fn volumes_and_vms_live_and_die() {
     let (status, reply) = post("/api/v1/vms", huge).await;
     assert_eq!(status, 409);
     assert!(sentence(&reply).starts_with("The VM huge does not fit: all VMs together would need"), "{reply}");
+    let processors = dyad_node::facts::usable_cpus();
+    let wide = json!({ "name": "wide", "cpus": processors + 1, "memory_mib": 64 });
+    let (status, reply) = post("/api/v1/vms", wide).await;
+    assert_eq!(status, 409);
+    let expected = format!(
+        "The VM wide does not fit: it has {} CPUs, and one node has {processors} when the other one is lost.",
+        processors + 1
+    );
+    assert_eq!(sentence(&reply), expected);
 
     assert_eq!(post("/api/v1/vms/web/stop", Value::Null).await.0, 204);
     node.until("the VM is off", |s| s.vms.is_empty()).await;
@@ -420,8 +429,9 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
         s.document.as_ref().is_some_and(|d| d.vms["web"].intent == Intent::GuestShutDown)
     })
     .await;
-    let memory = node.handle.snapshot().document.as_ref().unwrap().nodes[&Side::A].usable_memory_mib;
-    assert_eq!(memory, dyad_node::facts::usable_memory_mib());
+    let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&Side::A].clone();
+    assert_eq!(told.usable_memory_mib, dyad_node::facts::usable_memory_mib());
+    assert_eq!(told.usable_cpus, dyad_node::facts::usable_cpus());
 }
 
 #[tokio::test]
@@ -451,7 +461,7 @@ async fn images_are_checked_on_their_way_into_a_volume() {
             content,
             50_000,
             image[..30_000].to_vec(),
-            "The image ended after 30000 of 50000 bytes: the volume is empty, send the image again.",
+            "The image ended after 30000 of 50000 bytes: the volume holds what it held before.",
         ),
         (
             content,
@@ -476,8 +486,7 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let wrong = format!("{content}?sha256={}", "0".repeat(64));
     let (status, reply) = put(&wrong, image.len(), image.clone()).await;
     assert_eq!(status, 422);
-    let corrupt =
-        "The image is corrupt, its SHA-256 is not the expected one: the volume is empty, send the image again.";
+    let corrupt = "The image is corrupt, its SHA-256 is not the expected one: the volume holds what it held before.";
     assert_eq!(sentence(&reply), corrupt);
     assert!(node.core.lock().content.is_empty());
 
@@ -486,9 +495,9 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let right = format!("{content}?sha256={}", reply["sha256"].as_str().unwrap());
     assert_eq!(put(&right, image.len(), image.clone()).await.0, 200);
     assert_eq!(node.core.lock().content["disk"], image);
-    // What the volume held before is gone too: half of one disk and half of another is neither.
+    // A failure changes nothing.
     assert_eq!(put(content, image.len(), image[..9].to_vec()).await.0, 422);
-    assert!(node.core.lock().content.is_empty());
+    assert_eq!(node.core.lock().content["disk"], image);
 
     // Refused by the core while more than fits between the two is on its way.
     send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "large", "size": 8 << 20 })).await;
@@ -601,7 +610,7 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
     {
         let mut core = node.core.lock();
         let other = dyad_desired::Node::B;
-        let record = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+        let record = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         let vm = NewVm {
             cpus: 1,
             memory_mib: 64,

@@ -8,6 +8,7 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use dyad_node::http;
+use dyad_node::vms::Report;
 use support::{Node, PASSWORD};
 use tower::ServiceExt;
 
@@ -103,4 +104,20 @@ async fn a_watchdog_that_is_not_proven_has_a_button() {
     node.until("the watchdog is seen", |s| s.status.as_ref().is_some_and(|s| s.watchdog == armed)).await;
     assert!(page(&token).await.contains(BUTTON));
     assert!(!page("nobody").await.contains(BUTTON), "who is not logged in cannot restart the node");
+}
+
+#[tokio::test]
+async fn emulated_vms_are_told() {
+    let node = Node::founded().await;
+    let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
+    let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
+    let page = async || {
+        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::COOKIE));
+        fetch(&site, request.body(Body::empty()).unwrap()).await.1
+    };
+    for (works, told) in [(true, false), (false, true)] {
+        node.reports.upgrade().unwrap().send(Report::Hardware(works)).unwrap();
+        node.until("the trial's outcome is known", |s| s.hardware == Some(works)).await;
+        assert_eq!(page().await.contains(dyad_api::EMULATED), told);
+    }
 }

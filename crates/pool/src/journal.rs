@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 /// Bytes that may be written but not yet synced. Beyond, an append syncs by itself first.
 ///
-/// It bounds how far behind a damaged record the proof of its durability can lie: see [`scan`].
-pub(crate) const UNSYNCED_MAX: u64 = 64 << 20;
+/// It bounds how far behind a damaged record the proof of its durability can lie, and so what every open reads: see
+/// [`scan`]. A guest that waits for a killed daemon waits for that too.
+pub(crate) const UNSYNCED_MAX: u64 = 16 << 20;
 
 /// A place between two records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

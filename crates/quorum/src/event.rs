@@ -50,6 +50,9 @@ pub enum Event {
     VmsThawed,
     /// The kernel confirmed that no VM process is left.
     VmsKilled,
+    /// The other side closed the data session: its machine lives. If its daemon ended, init starts it again, so silence from
+    /// now on is not the death of the node before [`crate::Timing::absence`] is over.
+    PeerClosed,
     /// A write acknowledgement of the peer is older than T_io. To be repeated while it holds, more often than
     /// [`crate::Timing::stuck_memory`].
     PeerStuck,

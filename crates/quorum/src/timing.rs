@@ -119,6 +119,14 @@ impl Timing {
         self.misses * self.heartbeat + self.jitter
     }
 
+    /// How long a daemon may be away whose end its kernel told. Whoever then asks for its removal, the preferred side or
+    /// the other, has two heartbeats for the answer before the lease lapses that this daemon granted last. A witness that
+    /// takes longer costs the survivor's VMs a freeze until it answers.
+    pub fn absence(&self) -> Nanos {
+        let answered = self.delay_other + 3 * self.heartbeat;
+        self.lease.saturating_sub(answered).max(self.detection())
+    }
+
     /// F = L + max(P, k·T_wd·(1+ρ) + q): from the moment a lease was asked for, nothing of its owner executes later than this.
     pub fn fence(&self) -> Nanos {
         let reset = self.watchdog_periods * self.watchdog;
@@ -165,6 +173,7 @@ mod tests {
     fn the_default_profile_starts_a_dead_nodes_vms_after_about_six_seconds() {
         let timing = Timing::default();
         assert_eq!(timing.detection(), 500 * MS);
+        assert_eq!(timing.absence(), 1400 * MS);
         // 2 s + 3 s·1.01 + 0.5 s, then 2 % more.
         assert_eq!(timing.fence(), 5_530 * MS);
         assert_eq!(timing.fence_grantor(), 5_640_600_000);
@@ -175,6 +184,7 @@ mod tests {
     fn the_fast_profile_starts_them_after_about_one_second() {
         let timing = Timing::fast();
         assert_eq!(timing.detection(), 300 * MS);
+        assert_eq!(timing.absence(), 520 * MS);
         assert_eq!(timing.fence_grantor(), 1_071 * MS);
         assert_eq!(timing.fault(), None);
     }

@@ -42,6 +42,54 @@ fn row_23_core_killed_and_restarted_within_the_lease() {
     pair.demand();
 }
 
+/// Emulated and busy machines need more than D for it.
+#[test]
+fn row_23_a_daemon_that_is_back_in_time_costs_no_fail_over() {
+    for (seed, node, away) in [(233, A, 300), (234, A, 900), (235, A, 1250), (236, B, 900), (237, B, 1250)] {
+        let mut pair = Pair::protected(seed);
+        let before = pair.oracle.decisions;
+        pair.kill_core(node, away * MS);
+        pair.run(20 * SEC);
+        assert_eq!(pair.oracle.decisions, before, "{node} was away for {away} ms\n{}", pair.picture());
+        assert_eq!(kills(&pair), [0, 0]);
+        assert!(pair.is("D(W)") && pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+        pair.demand();
+    }
+}
+
+/// Its removal is decided before the lease lapses that it granted last, so the survivor's VMs never stand still; and the
+/// fence runs from the last grant, so nothing starts later for it.
+#[test]
+fn row_23_a_daemon_that_does_not_return_is_failed_over() {
+    let mut pair = Pair::protected(238);
+    let start = pair.now;
+    pair.kill_core(A, 3600 * SEC);
+    pair.until("B goes on", 4, |pair| pair.is("S(B)"));
+    assert!(pair.now - start <= 2 * SEC, "{}", pair.now - start);
+    assert_eq!(pair.nodes[1].freezes, 0);
+    pair.until("A's VM runs on B", 8, |pair| pair.runner(0) == Some(B));
+    // From the last grant, which came with the last heartbeat.
+    let fence = pair.timing.fence_grantor() - 2 * pair.timing.heartbeat;
+    assert!((fence..fence + SEC).contains(&(pair.now - start)), "{}", pair.now - start);
+    pair.demand();
+}
+
+/// A session may end for other reasons. The power that goes later than a heartbeat after that is found out as fast as ever,
+/// and who is silent already is not waited for anew.
+#[test]
+fn row_23_a_closed_session_does_not_hide_a_power_cut() {
+    let mut pair = Pair::protected(239);
+    pair.tell(B, Event::PeerClosed);
+    pair.run(300 * MS);
+    let start = pair.now;
+    pair.power_off(A);
+    pair.run(600 * MS);
+    pair.tell(B, Event::PeerClosed);
+    pair.until("B goes on", 4, |pair| pair.is("S(B)"));
+    assert!(pair.now - start <= 1200 * MS, "{}", pair.now - start);
+    pair.demand();
+}
+
 /// The daemon that froze them is dead, and the next one has the right to run from its first moment on: nobody else would thaw
 /// them.
 #[test]

@@ -85,6 +85,9 @@ impl World {
             let half_open = self.net.ends[node].is_some() && self.net.ends[1 - node] != self.net.ends[node];
             // An end hears of the other's end at once while the link is open, else when it loses patience.
             if self.net.ends[node].is_some() && (timed_out || (half_open && open)) {
+                if half_open && open && self.nodes[1 - node].up {
+                    self.job(node, 0, Job::Quorum(dyad_quorum::Event::PeerClosed));
+                }
                 self.end_session(node);
             }
         }

@@ -23,20 +23,6 @@ pub enum Accelerator {
     Tcg,
 }
 
-impl Accelerator {
-    /// The warning to show while this accelerator is in use, one sentence; none for KVM.
-    #[must_use]
-    pub fn warning(self) -> Option<&'static str> {
-        match self {
-            Accelerator::Kvm => None,
-            Accelerator::Tcg => Some(
-                "Hardware virtualisation does not work on this node, so its VMs are emulated and slow; \
-                 enable VT-x or AMD-V in the firmware setup.",
-            ),
-        }
-    }
-}
-
 const KVM: &str = "/dev/kvm";
 /// Writes 0x2a to port 0xf4, where the exit device of the trial machine sits, and halts.
 const CODE: [u8; 9] = [

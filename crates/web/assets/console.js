@@ -1,22 +1,77 @@
-// A VM's serial line: bytes in, bytes out. Control sequences are left out of what is shown.
+// A VM's serial line: bytes in, bytes out. The last line can be rewritten, as prompts and progress bars do; programs that
+// paint a whole screen are not shown as they mean it.
 const screen = document.getElementById("screen");
 const link = document.getElementById("link");
-const decoder = new TextDecoder();
 const encoder = new TextEncoder();
 const LONGEST = 200000;
-const CONTROL = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
+// What a guest takes a serial terminal for; its line editor relies on the wrap.
+const WIDTH = 80;
+const LONGEST_SEQUENCE = 1000;
+const CONTROL = /^\u001b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\u0007\u001b]{0,1000}(?:\u0007|\u001b\\)|[ -/]+[0-~]|[0-~])/;
+// A sequence of which more is to come: serial lines deliver what they have.
+const UNFINISHED = /^\u001b(?:\[[0-?]*[ -/]*|[\]PX^_][^\u0007\u001b]*\u001b?|[ -/]+)?$/;
 const KEYS = { Enter: "\r", Backspace: "\u007f", Tab: "\t", Escape: "\u001b", ArrowUp: "\u001b[A", ArrowDown: "\u001b[B", ArrowRight: "\u001b[C", ArrowLeft: "\u001b[D" };
 let socket;
+// Finished lines; the last line, one character each; the place of the next one; the beginning of a control sequence.
+let past, line, column, rest, decoder;
+
+function clear() {
+  past = "";
+  line = [];
+  column = 0;
+  rest = "";
+  decoder = new TextDecoder();
+}
+
+function endLine() {
+  past += `${line.join("")}\n`;
+  line = [];
+  column = 0;
+}
+
+function put(char) {
+  if (column >= WIDTH) endLine();
+  while (line.length < column) line.push(" ");
+  line[column] = char;
+  column += 1;
+}
+
+function control(count, command) {
+  const steps = parseInt(count, 10) || 1;
+  if (command === "C") column = Math.min(WIDTH - 1, column + steps);
+  else if (command === "D") column = Math.max(0, column - steps);
+  else if (command === "G") column = Math.min(WIDTH, steps) - 1;
+  else if (command === "K" || command === "J") {
+    // 1 is up to here, 2 all of it, nothing or 0 from here on.
+    line.fill(" ", count === "1" || count === "2" ? 0 : column, count === "1" ? column + 1 : line.length);
+  }
+}
 
 function show(text) {
-  let shown = screen.textContent;
-  for (const char of text.replace(CONTROL, "").replaceAll("\r\n", "\n")) {
-    if (char === "\b") shown = shown.slice(0, -1);
-    else if (char === "\r") shown = shown.slice(0, shown.lastIndexOf("\n") + 1);
-    else if (char === "\n" || char === "\t" || char >= " ") shown += char;
+  let ahead = rest + text;
+  rest = "";
+  while (ahead) {
+    const char = String.fromCodePoint(ahead.codePointAt(0));
+    if (char === "\u001b") {
+      if (ahead.length < LONGEST_SEQUENCE && UNFINISHED.test(ahead)) {
+        rest = ahead;
+        break;
+      }
+      const found = CONTROL.exec(ahead);
+      if (found) control(found[1], found[2]);
+      ahead = ahead.slice(found ? found[0].length : 1);
+      continue;
+    }
+    if (char === "\n") endLine();
+    else if (char === "\r") column = 0;
+    else if (char === "\b") column = Math.max(0, column - 1);
+    else if (char === "\t") column = Math.min(WIDTH - 1, column + 8 - (column % 8));
+    else if (char >= " ") put(char);
+    ahead = ahead.slice(char.length);
   }
+  past = past.slice(-LONGEST);
   const end = screen.scrollTop + screen.clientHeight >= screen.scrollHeight - 20;
-  screen.textContent = shown.slice(-LONGEST);
+  screen.textContent = past + line.join("");
   if (end) screen.scrollTop = screen.scrollHeight;
 }
 
@@ -28,7 +83,7 @@ function state(text, kind) {
 function connect() {
   socket = new WebSocket(`wss://${location.host}${screen.dataset.socket}`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { screen.textContent = ""; state("connected", "good"); };
+  socket.onopen = () => { clear(); screen.textContent = ""; state("connected", "good"); };
   socket.onmessage = (event) => show(typeof event.data === "string" ? event.data : decoder.decode(event.data, { stream: true }));
   socket.onclose = () => { state("not connected; trying again", "bad"); setTimeout(connect, 1000); };
 }

@@ -16,7 +16,7 @@ use crate::{deps, guest};
 const SIM_MINUTES: &str = "1";
 
 /// The tests that need more than cargo builds by itself.
-const TEST_FEATURES: &str = "dyad-rig/machines,dyad-lab/daemons";
+const TEST_FEATURES: &str = "dyad-rig/machines,dyad-lab/daemons,dyad-lab/images";
 /// Newer than any version of ours.
 const BROKEN_VERSION: &str = "9999";
 
@@ -31,7 +31,7 @@ struct Tally {
 /// Files of `qemu-tests/tests`, from the quickest to the longest.
 const MACHINE_TESTS: &[&str] = &["guest", "machine", "faults", "browser", "serial", "pair"];
 /// Those that boot what [`build_test_images`] makes.
-const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults"];
+const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults", "pair"];
 
 /// Runs all tests that CI runs; an error if anything failed.
 pub fn run(host: &Host) -> Result<()> {
@@ -40,7 +40,11 @@ pub fn run(host: &Host) -> Result<()> {
     deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
-    machines(host, &mut tally, MACHINE_TESTS);
+    if machines(host, &mut tally, MACHINE_TESTS) {
+        let mut firmware = host.cargo();
+        firmware.args(["test", "--release", "--package", "dyad-lab", "--features", "images", "--test", "firmware"]);
+        tally.tests("firmware", host::as_root(&mut firmware));
+    }
     tally.report(start)
 }
 
@@ -83,12 +87,12 @@ fn checks(host: &Host, tally: &mut Tally) {
     tally.tests("cargo test", host::as_root(&mut workspace));
     tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
     let mut processes = host.cargo();
-    processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "*"]);
+    processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "processes"]);
     tally.tests("process tests", host::as_root(&mut processes));
 }
 
-/// The images, and the tests that boot them.
-fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) {
+/// The images, and the tests that boot them; whether there are images.
+fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) -> bool {
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;
@@ -106,6 +110,7 @@ fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) {
     } else {
         tally.fail("qemu-tests", "there is no image to test");
     }
+    built
 }
 
 /// Two images that only tests boot: one with a newer slot that never comes up, one that takes orders.

@@ -11,7 +11,10 @@ use dyad_rig::node::Name;
 use dyad_rig::pair::{PASSWORD, Pair};
 use dyad_rig::report::Report;
 use dyad_rig::stories::{MAIN_JOB, Story};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use crate::host::{self, Host};
 use crate::image::{self, Options};
@@ -67,10 +70,36 @@ pub fn stay(host: &Host) -> Result<()> {
         println!("  CLI     {} --node {address} status", cli.display());
     }
     println!("Witness   {} as the nodes see it", pair.witness.address());
+    if pair.a.is_emulated() {
+        println!(
+            "\nGive VMs BIOS firmware here: QEMU's emulation of AMD-V aborts under UEFI, which takes their node down."
+        );
+    }
     println!("\nCtrl-C tears all down.");
     loop {
         // The nodes live as long as this thread.
-        thread::park();
+        match waitpid(None, None) {
+            Ok(ended) => tell_loss(&mut pair, ended.pid()),
+            Err(Errno::EINTR) => {}
+            // Nothing is left that could end.
+            Err(_) => thread::park(),
+        }
+    }
+}
+
+/// Says so when the process that ended was the hardware of a node.
+fn tell_loss(pair: &mut Pair, ended: Option<Pid>) {
+    for name in [Name::A, Name::B] {
+        let node = pair.node(name);
+        if node.process().map(|id| Pid::from_raw(id.cast_signed())) == ended {
+            let log = node.hardware_log();
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            let last = said.lines().next_back().unwrap_or("nothing");
+            println!(
+                "Node {name} has lost power: its QEMU ended and said {last:?}; see {}. Start the rig again to have both.",
+                log.display()
+            );
+        }
     }
 }
 

@@ -82,6 +82,10 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let counter = first.wait_for_progress(15, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} goes on: counter {counter}"));
     measure_memory(pair)?;
+    for name in [Name::A, Name::B] {
+        let details = pair.status(name)?.json["details"].clone();
+        ensure!(details["hardware_virtualisation"] == true, "VMs are emulated on node {name}: {details}");
+    }
     for guest in [first, second] {
         let lives = guest.record().lives().len();
         ensure!(lives == 1, "{} was restarted {} times although nothing failed.", guest.name(), lives - 1);

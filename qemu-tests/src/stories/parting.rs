@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
+use super::power_cut::EARLY;
 use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
 use crate::guest::Guest;
 use crate::node::{Cable, Name};
@@ -41,6 +42,10 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     })?;
     let loser = winner.peer();
     pair.say(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
+    let (_, started) = pair.chronicle(winner).wait("vm-running", cut, GUEST_DEADLINE)?;
+    let after = started.saturating_duration_since(cut);
+    pair.say(&format!("node {winner} starts the other's VM after {:.2} s", after.as_secs_f64()));
+    ensure!(after + EARLY >= FENCE, "Node {winner} did not wait for the fence: {:.2} s.", after.as_secs_f64());
 
     for (guest, home) in guests.iter().zip(&homes) {
         wait::until(&format!("{} to run on node {winner}", guest.name()), GUEST_DEADLINE, || {
@@ -51,6 +56,8 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         })?;
         let record = guest.record();
         let since = record.lives().iter().filter(|life| life.begin > cut).count();
+        let late = record.lives().iter().find(|life| life.node == loser && life.seen > started);
+        ensure!(late.is_none(), "{} executed on node {loser} when node {winner} had started it.", guest.name());
         if *home == winner {
             ensure!(since == 0, "{} ran on the winning side and was restarted.", guest.name());
         } else {

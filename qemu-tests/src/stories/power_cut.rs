@@ -14,6 +14,12 @@ use crate::wait;
 const START_ALLOWANCE: Duration = Duration::from_secs(3);
 /// The same where the node's one processor is emulated, and starting QEMU alone takes it two to four seconds.
 const EMULATED_START_ALLOWANCE: Duration = Duration::from_secs(6);
+/// How much before the end of F' after the cut the VM may be started: F' runs from the last lease that was granted, which
+/// came with one of the last heartbeats of an emulated node.
+pub(super) const EARLY: Duration = Duration::from_millis(500);
+/// What the counting guest writes: its ring. The two rings, and a little for the document and the allocation, are all that may
+/// be dirty after a while alone.
+const RING_BYTES: u64 = 64 * (64 << 10);
 /// What the survivor's guests may wait beyond detection: one witness round trip and a second of slack.
 const PAUSE_ALLOWANCE: Duration = Duration::from_millis(1_100);
 
@@ -56,6 +62,11 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
         "The VM started {:.2} s after the power cut; the promise is {:.2} s.",
         after(started).as_secs_f64(),
         limit.as_secs_f64()
+    );
+    ensure!(
+        after(permitted) + EARLY >= FENCE,
+        "The VM might start {:.2} s after the power cut: that is before the fence.",
+        after(permitted).as_secs_f64()
     );
     // `survivor_pause` looks at the same cut.
     let second = pair.guest(SECOND)?;
@@ -100,6 +111,9 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     pair.report.set("resync_bytes", copied);
     pair.say(&format!("protected again; {dirty} bytes were dirty, {copied} were copied"));
     ensure!(dirty > 0, "The guest wrote alone for a while, and nothing was dirty.");
+    // What is dirty is known to the nodes alone, but what was written is known here.
+    let most = 2 * RING_BYTES + (1 << 20);
+    ensure!(dirty <= most, "{dirty} bytes were dirty, and the guests wrote to {most} at most.");
     ensure!(copied <= 2 * dirty, "{copied} bytes were copied for {dirty} that were dirty.");
     expect_members(pair, "AB")?;
     guest.wait_for_progress(10, GUEST_DEADLINE)?;

@@ -2,7 +2,6 @@
 
 use super::Owner;
 use crate::documents::Order;
-use crate::event::Event;
 use crate::peer::{FromPeer, Wire};
 use bytes::Bytes;
 use dyad_control::Reply;
@@ -141,7 +140,10 @@ impl Owner {
                 self.mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
-            FromPeer::Down { session, reason } => {
+            FromPeer::Down { session, reason, closed } => {
+                if closed {
+                    self.parts.conductor.tell(quorum::Event::PeerClosed);
+                }
                 self.connected = false;
                 // One whose messages are not understood is still open on our side.
                 self.parts.peer.disconnect();
@@ -196,11 +198,6 @@ impl Owner {
                 &Reply::refused("membership-changed", "The pair is just changing who leads it; ask again."),
             );
         }
-        let inbox = self.parts.inbox.clone();
-        let reply = self.change(change);
-        self.parts.runtime.spawn(async move {
-            let reply = reply.await.unwrap_or_else(|_| Reply::refused("stopping", "The leading node is stopping."));
-            inbox.send(Event::Call(Box::new(move |owner| answer(owner, &reply))));
-        });
+        self.change_and_then(change, move |owner, reply| answer(owner, &reply));
     }
 }

@@ -14,6 +14,7 @@
 //! is taken only from a document read since this node last entered the in-sync set ([`Owner::rules`]).
 
 mod erasing;
+mod importing;
 mod mirroring;
 mod questions;
 mod report;
@@ -21,6 +22,8 @@ mod serving;
 #[cfg(test)]
 mod tests;
 mod votes;
+
+pub use importing::Opened;
 
 use crate::conductor::{ConductorHandle, Standpoint};
 use crate::documents::Order;
@@ -120,7 +123,10 @@ pub struct Owner {
     next_request: RequestId,
     writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
     servers: BTreeMap<VolumeId, serving::Served>,
-    importing: BTreeSet<VolumeId>,
+    /// Volumes that an image is being sent into, by name.
+    importing: BTreeSet<String>,
+    /// When what came of an image was last dropped.
+    dropped: Option<Instant>,
     permits: BTreeSet<String>,
     running: BTreeSet<String>,
     serving: bool,
@@ -170,6 +176,7 @@ impl Owner {
             writers: BTreeMap::new(),
             servers: BTreeMap::new(),
             importing: BTreeSet::new(),
+            dropped: None,
             permits: BTreeSet::new(),
             running: BTreeSet::new(),
             serving: false,
@@ -228,12 +235,8 @@ impl Owner {
             Event::Stop => self.stopping = true,
             _ if self.forsaken => {}
             Event::Control { request, answer } => self.question(request, answer),
-            Event::OpenImport { volume, bytes, answer } => {
-                let _ = answer.send(self.open_import(&volume, bytes));
-            }
-            Event::ImportClosed { volume } => {
-                self.importing.remove(&volume);
-            }
+            Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
+            Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
             Event::Guest { volume, op, done } => {
                 let req = self.request(done);
                 self.mirror(dyad_mirror::Event::Guest { req, volume, op });
@@ -266,6 +269,7 @@ impl Owner {
         self.settle_writers();
         self.settle_servers();
         self.settle_permits();
+        self.settle_imports();
         self.show();
     }
 

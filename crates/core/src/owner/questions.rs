@@ -36,12 +36,7 @@ impl Owner {
                 }
             },
             Request::Change { change } => {
-                let reply = self.change(change);
-                self.parts.runtime.spawn(async move {
-                    let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
-                    let _ = answer.send(reply.await.unwrap_or_else(|_| stopping()));
-                });
-                return;
+                return self.change_and_then(change, |_, reply| drop(answer.send(reply)));
             }
             Request::Enrol(at) => return self.enrol(at, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.parts.timeline.since(since) },
@@ -120,6 +115,16 @@ impl Owner {
         reply
     }
 
+    /// Makes a change, and lets the owner hear the answer.
+    pub(super) fn change_and_then(&mut self, change: Change, then: impl FnOnce(&mut Owner, Reply) + Send + 'static) {
+        let (reply, inbox) = (self.change(change), self.parts.inbox.clone());
+        self.parts.runtime.spawn(async move {
+            let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
+            let reply = reply.await.unwrap_or_else(|_| stopping());
+            inbox.send(Event::Call(Box::new(move |owner| then(owner, reply))));
+        });
+    }
+
     /// Lets the watchdog go hungry until it resets this node, which nothing may notice.
     fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
         let unproven = self.parts.watchdog.as_ref().filter(|facts| !facts.proven);
@@ -143,7 +148,7 @@ impl Owner {
         self.parts.conductor.send(Input::Starve(true));
         let (state, run, inbox) = (self.parts.state.clone(), self.parts.run.clone(), self.parts.inbox.clone());
         let prove = move || {
-            let Err(sentence) = selftest::run(&state, &run, &watchdog) else { return };
+            let Err(sentence) = selftest::run(&state, &run, &watchdog, false) else { return };
             inbox.send(Event::Call(Box::new(move |owner| {
                 owner.proving = false;
                 owner.parts.conductor.send(Input::Starve(false));
@@ -193,7 +198,7 @@ impl Owner {
         self.parts.contacts.connect(&self.parts.identity, &mut self.parts.peer);
         self.parts.contacts.add_peer_to_witness(&self.parts.identity);
         self.repeat_introductions();
-        let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0 };
+        let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
         drop(self.change(Change::SetNode { node: node(self.me.peer()), record }));
         true
@@ -222,11 +227,7 @@ impl Owner {
             return;
         }
         self.repeat_introductions();
-        let reply = self.change(Change::SetWitness { witness: Some(info) });
-        self.parts.runtime.spawn(async move {
-            let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
-            let _ = answer.send(reply.await.unwrap_or_else(|_| stopping()));
-        });
+        self.change_and_then(Change::SetWitness { witness: Some(info) }, |_, reply| drop(answer.send(reply)));
     }
 
     /// Tells the quorum of a peer or witness that no configuration admits yet. It forgets them when it restarts.

@@ -90,7 +90,8 @@ impl Owner {
         if let Some(what) = &self.trouble {
             return Standing::Unwell { what: what.clone() };
         }
-        match self.standpoint.standing {
+        let Some(standing) = self.standpoint.standing else { return Standing::Starting };
+        match standing {
             S::NotSetUp | S::Stranger => Standing::PeerIsNewer { syncing: self.connected },
             S::RegisterFailed => Standing::Amnesia,
             S::Leaving => Standing::Unwell { what: "This node is shutting down.".into() },

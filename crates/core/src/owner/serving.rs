@@ -5,7 +5,6 @@ use super::votes::node;
 use crate::enforcer;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Handle, Server};
-use dyad_control::Reply;
 use dyad_desired::Document;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::{VolumeId, Writer};
@@ -29,7 +28,7 @@ impl Owner {
         if let Some(document) = self.rules() {
             for volume in document.volumes.values() {
                 let home = if volume.home == node(self.me) { self.me } else { self.me.peer() };
-                wanted.insert(volume.id, self.writer(home));
+                wanted.extend(volume.ids().map(|id| (id, self.writer(home))));
             }
         }
         for (volume, writer) in &wanted {
@@ -73,7 +72,7 @@ impl Owner {
             self.mirror(dyad_mirror::Event::Close { volume: id });
         }
         for (id, size) in wanted {
-            if self.servers.contains_key(&id) || self.importing.contains(&id) || !self.mirror_has(id) {
+            if self.servers.contains_key(&id) || !self.mirror_has(id) {
                 continue;
             }
             let socket = self.parts.run.join("vhost").join(format!("{id}.sock"));
@@ -120,42 +119,6 @@ impl Owner {
 
     fn is_served(&self, document: &Document, disk: &str) -> bool {
         document.volumes.get(disk).is_some_and(|volume| self.servers.contains_key(&volume.id))
-    }
-
-    /// Opens a volume for an import: only where it is written, and only while no VM uses it.
-    pub(super) fn open_import(&mut self, name: &str, bytes: u64) -> Result<VolumeBackend, Reply> {
-        let Some(document) = self.rules() else {
-            return Err(Reply::refused(
-                "no-document",
-                "The pair's document is not readable yet; ask again in a moment.",
-            ));
-        };
-        let Some(volume) = document.volumes.get(name) else {
-            return Err(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
-        };
-        if bytes == 0 || bytes > volume.size {
-            let text = format!(
-                "The image has {bytes} bytes and the volume {name} has {}: make the volume larger.",
-                volume.size
-            );
-            return Err(Reply::refused("does-not-fit", text));
-        }
-        if let Some(vm) = document.user_of(name) {
-            let text =
-                format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
-            return Err(Reply::refused("volume-in-use", text));
-        }
-        if volume.home != node(self.me) || !self.config.members.has(self.me) {
-            let text = format!("The volume {name} is written on node {}: send the image there.", volume.home);
-            return Err(Reply::refused("other-node", text));
-        }
-        let (id, size) = (volume.id, volume.size);
-        // The volume may have been made by an event of this very moment.
-        self.settle_writers();
-        if !self.importing.insert(id) {
-            return Err(Reply::refused("busy", format!("An import into {name} is already running.")));
-        }
-        Ok(VolumeBackend::new(self.parts.inbox.clone(), id, size))
     }
 }
 

@@ -119,12 +119,106 @@ impl Scene {
         }
         None
     }
+
+    /// The next change that was ordered is made; nothing if none was.
+    fn make_change(&mut self) -> Option<Change> {
+        while let Ok(order) = self.documents.try_recv() {
+            if let Order::Change { change, answer, .. } = order {
+                let document = dyad_desired::apply(self.owner.document.as_ref().unwrap(), &change).unwrap();
+                self.owner.document_is(document, 0);
+                self.owner.settle();
+                let _ = answer.send(Reply::Done);
+                return Some(change);
+            }
+        }
+        None
+    }
+
+    /// A volume named disk, written here.
+    fn with_a_disk() -> Self {
+        let mut scene = Self::new(&[]);
+        let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, home: dyad_desired::Node::A };
+        let document = dyad_desired::apply(scene.owner.document.as_ref().unwrap(), &disk).unwrap();
+        scene.owner.document_is(document, 0);
+        scene
+    }
+
+    fn open_import(&mut self) -> oneshot::Receiver<Result<crate::guests::VolumeBackend, Reply>> {
+        let (answer, opened) = oneshot::channel();
+        self.owner.apply(Event::OpenImport { volume: "disk".into(), bytes: 5000, answer });
+        self.owner.settle();
+        opened
+    }
+
+    fn close_import(&mut self, id: u64, whole: bool) -> oneshot::Receiver<Reply> {
+        let (answer, closed) = oneshot::channel();
+        self.owner.apply(Event::CloseImport { volume: "disk".into(), id, whole, answer });
+        self.owner.settle();
+        closed
+    }
+}
+
+/// What the volume named disk is in the pool, and what an image is being sent into.
+fn disk(scene: &Scene) -> (u64, Option<u64>) {
+    let volume = &scene.owner.document.as_ref().unwrap().volumes["disk"];
+    (volume.id, volume.incoming)
+}
+
+/// An image goes beside what the volume holds, one at a time, and takes its place only when it is whole.
+#[test]
+fn an_image_goes_beside_what_the_volume_holds() {
+    let mut scene = Scene::with_a_disk();
+    let mut opened = scene.open_import();
+    let Ok(Err(Reply::Refused { code, .. })) = scene.open_import().try_recv() else { panic!("one at a time") };
+    assert_eq!(code, "busy");
+    assert!(opened.try_recv().is_err(), "there is no room yet");
+    assert_eq!(scene.make_change(), Some(Change::BeginImport { name: "disk".into() }));
+    scene.hear();
+    assert_eq!(opened.try_recv().unwrap().unwrap().id(), 2);
+    assert_eq!(disk(&scene), (1, Some(2)));
+    assert_eq!(scene.owner.writers.get(&2), Some(&dyad_mirror::Writer::Me));
+    assert_eq!(scene.make_change(), None, "the image is on its way");
+    let mut closed = scene.close_import(2, true);
+    assert_eq!(scene.make_change(), Some(Change::FinishImport { name: "disk".into(), id: 2 }));
+    scene.hear();
+    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert_eq!(disk(&scene), (2, None));
+    assert!(!scene.owner.writers.contains_key(&1));
+}
+
+/// What came of an image that failed is dropped, and the next one may come at once.
+#[test]
+fn an_image_that_fails_leaves_nothing() {
+    let mut scene = Scene::with_a_disk();
+    let _opened = scene.open_import();
+    scene.make_change();
+    scene.hear();
+    let mut closed = scene.close_import(2, false);
+    assert_eq!(scene.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    scene.hear();
+    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert_eq!(disk(&scene), (1, None));
+    assert_eq!(scene.make_change(), None);
+    let _opened = scene.open_import();
+    assert_eq!(scene.make_change(), Some(Change::BeginImport { name: "disk".into() }));
+}
+
+/// A daemon that starts anew knows of no image on its way; what it wrote of one is dropped.
+#[test]
+fn what_came_of_an_image_does_not_outlive_its_daemon() {
+    let mut scene = Scene::with_a_disk();
+    let begin = Change::BeginImport { name: "disk".into() };
+    let begun = dyad_desired::apply(scene.owner.document.as_ref().unwrap(), &begin).unwrap();
+    scene.owner.document_is(begun, 0);
+    scene.owner.settle();
+    assert_eq!(scene.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    assert_eq!(scene.make_change(), None);
 }
 
 fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {
-    let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document = Document::found("rig", record, "$argon2id$none").unwrap();
-    let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0 };
+    let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     change(Change::SetNode { node: dyad_desired::Node::B, record: peer });
     for (name, owner, intent) in vms {
@@ -202,4 +296,17 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
     scene.hear();
     assert!(scene.told().iter().any(|input| matches!(input, Input::Starve(false))));
     assert!(permitted(&scene));
+}
+
+/// The register is read before the quorum machine has judged. Until it has, nobody is told whose data is newer.
+#[test]
+fn what_is_not_judged_yet_is_not_told() {
+    let mut scene = Scene::new(&[]);
+    let shown = |scene: &Scene| scene.owner.parts.status.borrow().quorum.as_ref().map(|q| q.standing.clone());
+    assert_eq!(shown(&scene), Some(dyad_control::Standing::Starting));
+    let judged = dyad_quorum::Standing::Solo { fence: dyad_quorum::Fence::Over, peer_alive: false };
+    let standpoint = Standpoint { standing: Some(judged), may_run: true, ..Standpoint::default() };
+    scene.owner.apply(Event::Quorum(News::Standpoint(standpoint)));
+    scene.owner.settle();
+    assert_eq!(shown(&scene), Some(dyad_control::Standing::Running));
 }

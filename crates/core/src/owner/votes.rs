@@ -3,7 +3,6 @@
 use super::Owner;
 use crate::conductor::News;
 use crate::documents::Order;
-use crate::event::Event;
 use dyad_control::Reply;
 use dyad_desired::Change;
 use dyad_quorum::{self as quorum, Alarm, Members, Note};
@@ -139,12 +138,8 @@ impl Owner {
         let foreign = document.vms.values().any(|vm| vm.owner != me) || document.volumes.values().any(|v| v.home != me);
         if self.peer_vms_allowed && foreign && self.leads() {
             self.rehoming = true;
-            let (reply, inbox) = (self.change(Change::Rehome { survivor: me }), self.parts.inbox.clone());
-            self.parts.runtime.spawn(async move {
-                // A refused one is tried again at the next settling.
-                let _ = reply.await;
-                inbox.send(Event::Call(Box::new(Owner::rehoming_ended)));
-            });
+            // A refused one is tried again at the next settling.
+            self.change_and_then(Change::Rehome { survivor: me }, |owner, _| owner.rehoming_ended());
         }
     }
 

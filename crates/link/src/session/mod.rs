@@ -196,6 +196,22 @@ pub enum Down {
     Broken(FrameError),
 }
 
+impl Down {
+    /// Whether the other side ended the connection, as its kernel also does for a daemon that was killed. A machine without
+    /// power, or out of reach, ends nothing.
+    #[must_use]
+    pub fn is_from_afar(&self) -> bool {
+        match self {
+            Down::Closed | Down::Broken(FrameError::Truncated) => true,
+            Down::Broken(FrameError::Io(error)) => {
+                use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+                matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            }
+            _ => false,
+        }
+    }
+}
+
 /// The peer link of this node. Dropping it ends it soon; [`PeerLink::close`] ends it now.
 #[derive(Debug)]
 pub struct PeerLink {

@@ -130,7 +130,6 @@ impl FakeCore {
                         self.lock().content.insert(volume, content);
                         Reply::Done
                     } else {
-                        self.lock().content.remove(&volume);
                         Reply::refused(dyad_control::IMPORT_FAILED, "The image did not come whole.")
                     }
                 }
@@ -166,7 +165,8 @@ impl Core {
                     return refusal;
                 }
                 self.formatted = found.disks;
-                let node = NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0 };
+                let node =
+                    NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
                 let document = Document::found(&found.pair, node, &found.admin_password_hash).unwrap();
                 let proven = !self.unproven;
                 self.status.send_modify(|s| {

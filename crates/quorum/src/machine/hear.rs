@@ -87,7 +87,14 @@ impl Quorum {
         let timing = &self.setup.timing;
         // A rebooted node gives its peer time to boot as well; a daemon that restarted under running VMs does not.
         let patience = if self.vms == Vms::None { timing.cold_patience } else { timing.detection() };
-        self.peer.lost_at.unwrap_or(self.started + patience)
+        let from = self.peer.lost_at.unwrap_or(self.started + patience);
+        // Heartbeats that were on their way may arrive after the end of the session; more of them are a daemon that lives.
+        match self.peer_closed {
+            Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat && !self.peer_is_dead() => {
+                from.max(closed + timing.absence())
+            }
+            _ => from,
+        }
     }
 
     /// Takes note of a chosen configuration.

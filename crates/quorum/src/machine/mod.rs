@@ -131,6 +131,8 @@ pub struct Quorum {
     peer: PeerView,
     peer_watchdog: bool,
     peer_proof: Option<(Proof, Time)>,
+    /// When the peer's daemon ended, as far as its kernel told.
+    peer_closed: Option<Time>,
     witness: Reach,
     relays: Vec<(u64, u8, u64)>,
     vms: Vms,
@@ -202,6 +204,7 @@ impl Quorum {
             peer,
             peer_watchdog: setup.peer_watchdog,
             peer_proof: None,
+            peer_closed: None,
             witness,
             relays: Vec::new(),
             vms: Vms::None,
@@ -285,6 +288,8 @@ impl Quorum {
                 }
             }
             Event::VmsThawed => {}
+            // One that is silent already is not waited for anew.
+            Event::PeerClosed => self.peer_closed = self.peer.alive_since.map(|_| self.now).or(self.peer_closed),
             Event::PeerStuck => self.on_stuck(),
             Event::PeerClean => {
                 self.stuck = None;

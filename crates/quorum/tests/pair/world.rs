@@ -48,6 +48,8 @@ pub enum Due {
     Witness(NodeId, u64, u64, WitnessAsk),
     Watchdog(NodeId, u64),
     PowerOn(NodeId),
+    /// Init starts the daemon of this boot again.
+    StartCore(NodeId, u64),
 }
 
 /// The pair and its surroundings.
@@ -167,6 +169,21 @@ impl Pair {
             self.tear_writes(node);
             self.start_core(node);
         }
+    }
+
+    /// `kill -9` of the daemon, which init starts again after `away`. Its kernel closes its session where a cable is whole.
+    pub fn kill_core(&mut self, node: NodeId, away: Time) {
+        self.tear_writes(node);
+        let machine = &mut self.nodes[node.index()];
+        machine.core = None;
+        machine.life += 1;
+        machine.stopped = false;
+        machine.backlog.clear();
+        let boot = machine.boots;
+        if self.links.iter().any(|path| path.iter().all(|link| !link.cut)) {
+            self.put(MS, Due::Net(node.peer(), Incoming::Told(Event::PeerClosed)));
+        }
+        self.put(away, Due::StartCore(node, boot));
     }
 
     pub fn stop_core(&mut self, node: NodeId) {
@@ -329,6 +346,12 @@ impl Pair {
                 }
             }
             Due::PowerOn(node) => self.power_on(node),
+            Due::StartCore(node, boot) => {
+                let machine = &self.nodes[node.index()];
+                if machine.up && machine.boots == boot && machine.core.is_none() {
+                    self.start_core(node);
+                }
+            }
         }
     }
 

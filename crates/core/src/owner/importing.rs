@@ -1,0 +1,109 @@
+//! An image on its way into a volume: it fills a volume of the pool of its own, and one change of the document puts that in
+//! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
+
+use super::Owner;
+use super::votes::node;
+use crate::guests::VolumeBackend;
+use dyad_control::Reply;
+use dyad_desired::Change;
+use dyad_mirror::VolumeId;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What came of images that come no more is dropped one by one, and not in haste: an order may be refused.
+const PACE: Duration = Duration::from_secs(1);
+
+/// The far end of an import.
+pub type Opened = oneshot::Sender<Result<VolumeBackend, Reply>>;
+
+impl Owner {
+    /// Makes room for an image: only where the volume is written, and only while no VM uses it.
+    pub(super) fn open_import(&mut self, name: String, bytes: u64, answer: Opened) {
+        if let Err(refusal) = self.may_import(&name, bytes) {
+            let _ = answer.send(Err(refusal));
+            return;
+        }
+        if !self.importing.insert(name.clone()) {
+            let text = format!("An import into {name} is already running.");
+            let _ = answer.send(Err(Reply::refused("busy", text)));
+            return;
+        }
+        let change = Change::BeginImport { name: name.clone() };
+        self.change_and_then(change, move |owner, reply| owner.import_begun(name, reply, answer));
+    }
+
+    fn may_import(&self, name: &str, bytes: u64) -> Result<(), Reply> {
+        let Some(document) = self.rules() else {
+            return Err(Reply::refused(
+                "no-document",
+                "The pair's document is not readable yet; ask again in a moment.",
+            ));
+        };
+        let Some(volume) = document.volumes.get(name) else {
+            return Err(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
+        };
+        if bytes == 0 || bytes > volume.size {
+            let text = format!(
+                "The image has {bytes} bytes and the volume {name} has {}: make the volume larger.",
+                volume.size
+            );
+            return Err(Reply::refused("does-not-fit", text));
+        }
+        if let Some(vm) = document.user_of(name) {
+            let text =
+                format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
+            return Err(Reply::refused("volume-in-use", text));
+        }
+        if volume.home != node(self.me) || !self.config.members.has(self.me) {
+            let text = format!("The volume {name} is written on node {}: send the image there.", volume.home);
+            return Err(Reply::refused("other-node", text));
+        }
+        Ok(())
+    }
+
+    fn import_begun(&mut self, name: String, reply: Reply, answer: Opened) {
+        // The room was made by an event of this very moment.
+        self.settle_writers();
+        let volume = self.rules().and_then(|document| document.volumes.get(&name));
+        let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
+        let opened = match (reply, room) {
+            (Reply::Done, Some((id, size))) => Ok(VolumeBackend::new(self.parts.inbox.clone(), id, size)),
+            (Reply::Done, None) => Err(Reply::refused(
+                "membership-changed",
+                "The pair is just changing who leads it; send the image again.",
+            )),
+            (refusal, _) => Err(refusal),
+        };
+        let given = opened.is_ok();
+        // Whoever has the writing end closes the import; nobody else does.
+        if answer.send(opened).is_err() || !given {
+            self.importing.remove(&name);
+        }
+    }
+
+    /// Ends an import: what the image was sent into takes the place of what the volume held if it is `whole`, and is
+    /// dropped if not.
+    pub(super) fn close_import(&mut self, name: String, id: VolumeId, whole: bool, answer: oneshot::Sender<Reply>) {
+        let over = name.clone();
+        let change = if whole { Change::FinishImport { name, id } } else { Change::DropImport { name, id } };
+        self.change_and_then(change, move |owner, reply| {
+            owner.importing.remove(&over);
+            let _ = answer.send(reply);
+        });
+    }
+
+    /// Drops what came of images whose way ended here, also in an earlier life of this node or on a lost one.
+    pub(super) fn settle_imports(&mut self) {
+        let due = self.dropped.is_none_or(|last| last.elapsed() >= PACE) && (self.leads() || self.connected);
+        let Some(document) = self.rules().filter(|_| due) else { return };
+        let left = document.volumes.iter().find_map(|(name, volume)| {
+            let ended = volume.home == node(self.me) && !self.importing.contains(name);
+            volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
+        });
+        if let Some((name, id)) = left {
+            self.dropped = Some(Instant::now());
+            // A refused one is tried again.
+            drop(self.change(Change::DropImport { name, id }));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! A VM with UEFI firmware, as QEMU is told to run it on a node, boots from a volume of a pair and boots again after a reset.
+//!
+//! Here, and not on the rig: QEMU's emulation of AMD-V aborts when a guest writes CR8 while an interrupt waits, and UEFI
+//! does so at each tick of its timer. So QEMU runs beside the daemons and emulates the guest's processor.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use dyad_desired::Firmware;
+use dyad_lab::cores::Cores;
+use dyad_lab::device::Device;
+use dyad_rig::artifacts::Artifacts;
+use dyad_rig::child::Program;
+use dyad_rig::serial::SerialLine;
+use dyad_supervisor::command::{Host, Places, Version, command_line};
+use dyad_supervisor::{Accelerator, Disk, Network, VmSpec};
+
+/// Bytes of one write of the image; whole holes of it are left out.
+const CHUNK: u64 = 64 << 10;
+/// What the system in the guest says first: PID 1 of a slot that never comes up, which resets its machine.
+const FIRST_WORD: &str = "dyad: mount the kernel's file systems";
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
+    let artifacts = Artifacts::beside_this_program().unwrap();
+    let folder = std::env::temp_dir().join(format!("dyad-firmware-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let cores = Cores::pair(&artifacts.programs().join("dyad-core"), &folder.join("cores")).unwrap();
+    let image = artifacts.broken_image();
+    let mib = fs::metadata(&image).expect("a slot that never comes up").len().div_ceil(1 << 20);
+    let socket = cores.volume("disk", mib).unwrap();
+    write_image(&image, &socket);
+
+    let variables = folder.join("variables");
+    fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables).unwrap();
+    let spec = VmSpec {
+        name: "disk".into(),
+        cpus: 1,
+        memory_mib: 512,
+        firmware: Firmware::Uefi,
+        disks: vec![Disk { socket }],
+        network: Network::User,
+        changed: 1,
+    };
+    let places = Places::new(folder.clone());
+    let words = command_line(&host(), &spec, &places, Some(&variables));
+    let mut qemu = Program::new(words[0].to_str().unwrap());
+    qemu.args(&words[1..]);
+    let _running = qemu.start(&places.log()).unwrap();
+    let line = SerialLine::new(&folder.join("serial.log"), &folder.join("relay")).unwrap();
+    line.connect(&places.serial()).unwrap();
+    for boot in ["first", "second"] {
+        let since = line.position();
+        line.wait_for_text(FIRST_WORD, since, BOOT_DEADLINE).unwrap_or_else(|error| {
+            let said = fs::read_to_string(places.log()).unwrap_or_default();
+            panic!("the {boot} boot: {error:#}; QEMU said {said:?}");
+        });
+    }
+    drop(cores);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// This machine's QEMU, which emulates the guest's processor.
+fn host() -> Host {
+    let qemu = "/usr/bin/qemu-system-x86_64";
+    let said = Command::new(qemu).arg("--version").output().unwrap();
+    Host {
+        qemu: qemu.into(),
+        version: Version::parse(&String::from_utf8(said.stdout).unwrap()).unwrap(),
+        accelerator: Accelerator::Tcg,
+        ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
+    }
+}
+
+fn write_image(image: &Path, socket: &Path) {
+    let mut image = File::open(image).unwrap();
+    let mut device = Device::connect(socket).unwrap();
+    let (mut offset, mut chunk) = (0, Vec::new());
+    while image.by_ref().take(CHUNK).read_to_end(&mut chunk).unwrap() > 0 {
+        if chunk.iter().any(|byte| *byte != 0) {
+            device.write(offset, &chunk).unwrap();
+        }
+        offset += chunk.len() as u64;
+        chunk.clear();
+    }
+    device.flush().unwrap();
+}
