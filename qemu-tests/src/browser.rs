@@ -14,8 +14,8 @@ use crate::wait::{self, Look};
 
 /// Chromium starts slowly on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// A page that is being loaded anew is there again.
-const PRESS_DEADLINE: Duration = Duration::from_secs(30);
+/// An element that is replaced again and again stays at last.
+const STAY_DEADLINE: Duration = Duration::from_secs(30);
 /// The key under which the protocol names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -29,10 +29,6 @@ pub struct Browser {
     // Dropped last: its browser goes with it.
     _driver: Running,
 }
-
-/// One element of the page shown now.
-#[derive(Debug, Clone)]
-pub struct Element(String);
 
 impl Browser {
     /// Opens a window of 1280×900. Pictures and logs go below `records`, the browser's profile below `scratch`.
@@ -78,56 +74,33 @@ impl Browser {
         self.post("url", &json!({"url": address})).map(drop)
     }
 
-    /// The address shown now.
+    /// Whether the page has an element that this CSS selector finds.
     ///
     /// # Errors
     /// The browser is gone.
-    pub fn address(&self) -> Result<String> {
-        Ok(self.get("url")?.as_str().unwrap_or_default().to_owned())
-    }
-
-    /// The first element that this CSS selector finds now.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn find(&self, selector: &str) -> Result<Element> {
-        self.find_all(selector)?.into_iter().next().with_context(|| format!("The page has no {selector}"))
-    }
-
-    /// All elements that this CSS selector finds now.
-    ///
-    /// # Errors
-    /// The browser is gone.
-    pub fn find_all(&self, selector: &str) -> Result<Vec<Element>> {
-        let found = self.post("elements", &json!({"using": "css selector", "value": selector}))?;
-        let ids = found.as_array().into_iter().flatten().filter_map(|element| element[ELEMENT].as_str());
-        Ok(ids.map(|id| Element(id.to_owned())).collect())
+    pub fn has(&self, selector: &str) -> Result<bool> {
+        Ok(!self.find_all("elements", selector)?.is_empty())
     }
 
     /// Waits for an element.
     ///
     /// # Errors
     /// It does not appear within `deadline`; the error holds what the page says instead.
-    pub fn wait_for(&self, selector: &str, deadline: Duration) -> Result<Element> {
+    pub fn wait_for(&self, selector: &str, deadline: Duration) -> Result<()> {
         wait::until(&format!("{selector} on the page"), deadline, || {
-            Ok(match self.find(selector) {
-                Ok(element) => Look::Ready(element),
-                Err(_) => Look::NotYet(self.page_text().unwrap_or_else(|error| format!("{error:#}"))),
-            })
+            Ok(if self.has(selector)? { Look::Ready(()) } else { self.not_yet() })
         })
     }
 
-    /// Waits until the text of an element contains `text`; looks again from the start each time, since the page may
-    /// have been loaded anew.
+    /// Waits until the text of an element contains `text`.
     ///
     /// # Errors
     /// It does not within `deadline`; the error holds what the page says instead.
-    pub fn wait_for_text(&self, selector: &str, text: &str, deadline: Duration) -> Result<String> {
+    pub fn wait_for_text(&self, selector: &str, text: &str, deadline: Duration) -> Result<()> {
         wait::until(&format!("{text:?} in {selector}"), deadline, || {
-            let seen = self.find(selector).and_then(|element| self.text(&element));
-            Ok(match seen {
-                Ok(seen) if seen.contains(text) => Look::Ready(seen),
-                _ => Look::NotYet(self.page_text().unwrap_or_else(|error| format!("{error:#}"))),
+            Ok(match self.text(selector) {
+                Ok(seen) if seen.contains(text) => Look::Ready(()),
+                _ => self.not_yet(),
             })
         })
     }
@@ -135,58 +108,53 @@ impl Browser {
     /// The visible text of an element.
     ///
     /// # Errors
-    /// It is gone.
-    pub fn text(&self, element: &Element) -> Result<String> {
-        Ok(self.get(&format!("element/{}/text", element.0))?.as_str().unwrap_or_default().to_owned())
+    /// There is none.
+    pub fn text(&self, selector: &str) -> Result<String> {
+        self.on(selector, |element| Ok(self.get(&format!("{element}/text"))?.as_str().unwrap_or_default().to_owned()))
     }
 
-    /// A property of an element, such as `value` or `checked`.
+    /// The value of a field.
     ///
     /// # Errors
-    /// It is gone.
-    pub fn property(&self, element: &Element, name: &str) -> Result<Value> {
-        self.get(&format!("element/{}/property/{name}", element.0))
+    /// There is none.
+    pub fn value(&self, selector: &str) -> Result<String> {
+        self.on(selector, |element| self.property(element, "value"))
     }
 
-    /// Clicks an element as a person would; it must be visible.
+    /// Clicks a button as a person would; it must be visible.
     ///
     /// # Errors
     /// It is gone, hidden or covered.
-    pub fn click(&self, element: &Element) -> Result<()> {
-        self.post(&format!("element/{}/click", element.0), &json!({})).map(drop)
+    pub fn press(&self, selector: &str) -> Result<()> {
+        self.on(selector, |element| self.click(element)).with_context(|| format!("{selector} cannot be pressed"))
     }
 
     /// Empties a field and types into it; for a file field, `text` is the path of the file.
     ///
     /// # Errors
     /// It is gone or takes no text.
-    pub fn fill(&self, element: &Element, text: &str) -> Result<()> {
-        if self.property(element, "type")? != "file" {
-            self.post(&format!("element/{}/clear", element.0), &json!({}))?;
-        }
-        self.post(&format!("element/{}/value", element.0), &json!({"text": text})).map(drop)
-    }
-
-    /// Fills the field of this name on the page.
-    ///
-    /// # Errors
-    /// As [`Browser::fill`].
-    pub fn fill_field(&self, selector: &str, text: &str) -> Result<()> {
-        self.fill(&self.find(selector)?, text).with_context(|| format!("{selector} takes no text"))
-    }
-
-    /// Presses the button of this selector. A page that follows the node may be loaded anew between looking and pressing:
-    /// a person would press again.
-    ///
-    /// # Errors
-    /// As [`Browser::click`].
-    pub fn press(&self, selector: &str) -> Result<()> {
-        wait::until(&format!("{selector} to be pressed"), PRESS_DEADLINE, || {
-            match self.find(selector).and_then(|button| self.click(&button)) {
-                Ok(()) => Ok(Look::Ready(())),
-                Err(error) if format!("{error:#}").contains("stale element") => Ok(Look::NotYet(format!("{error:#}"))),
-                Err(error) => Err(error.context(format!("{selector} cannot be pressed"))),
+    pub fn fill(&self, selector: &str, text: &str) -> Result<()> {
+        let typed = self.on(selector, |element| {
+            if self.property(element, "type")? != "file" {
+                self.post(&format!("{element}/clear"), &json!({}))?;
             }
+            self.post(&format!("{element}/value"), &json!({"text": text})).map(drop)
+        });
+        typed.with_context(|| format!("{selector} takes no text"))
+    }
+
+    /// Chooses the entry with this text in a selection.
+    ///
+    /// # Errors
+    /// It is not offered.
+    pub fn choose(&self, selector: &str, text: &str) -> Result<()> {
+        self.on(selector, |element| {
+            for option in self.find_all(&format!("{element}/elements"), "option")? {
+                if self.property(&option, "text")? == text {
+                    return self.click(&option);
+                }
+            }
+            bail!("{selector} does not offer {text}.")
         })
     }
 
@@ -195,7 +163,7 @@ impl Browser {
     /// # Errors
     /// The browser is gone.
     pub fn page_text(&self) -> Result<String> {
-        self.text(&self.find("body")?)
+        self.text("body")
     }
 
     /// Saves a picture of the page as `NN-name.png` among the records.
@@ -209,6 +177,38 @@ impl Browser {
         let file = self.pictures.join(format!("{:02}-{name}.png", self.taken));
         fs::write(&file, bytes).with_context(|| format!("Cannot write {}.", file.display()))?;
         Ok(file)
+    }
+
+    /// Acts on the first element that this CSS selector finds. Pages follow the node, so an element may be replaced between
+    /// being found and being acted on: then the one in its place is meant, as it would be by a person.
+    fn on<T>(&self, selector: &str, act: impl Fn(&str) -> Result<T>) -> Result<T> {
+        wait::until(&format!("{selector} to stay"), STAY_DEADLINE, || {
+            let found = self.find_all("elements", selector)?;
+            match act(found.first().with_context(|| format!("The page has no {selector}"))?) {
+                Ok(done) => Ok(Look::Ready(done)),
+                Err(error) if format!("{error:#}").contains("stale element") => Ok(Look::NotYet(format!("{error:#}"))),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// The elements found at `place`, each as the path below which the protocol acts on it.
+    fn find_all(&self, place: &str, selector: &str) -> Result<Vec<String>> {
+        let found = self.post(place, &json!({"using": "css selector", "value": selector}))?;
+        let ids = found.as_array().into_iter().flatten().filter_map(|element| element[ELEMENT].as_str());
+        Ok(ids.map(|id| format!("element/{id}")).collect())
+    }
+
+    fn property(&self, element: &str, name: &str) -> Result<String> {
+        Ok(self.get(&format!("{element}/property/{name}"))?.as_str().unwrap_or_default().to_owned())
+    }
+
+    fn click(&self, element: &str) -> Result<()> {
+        self.post(&format!("{element}/click"), &json!({})).map(drop)
+    }
+
+    fn not_yet<T>(&self) -> Look<T> {
+        Look::NotYet(self.page_text().unwrap_or_else(|error| format!("{error:#}")))
     }
 
     fn get(&self, what: &str) -> Result<Value> {

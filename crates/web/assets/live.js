@@ -10,6 +10,7 @@ function name(element) {
 }
 
 function show(fresh) {
+  if (live.innerHTML === fresh.innerHTML) return;
   const held = live.contains(document.activeElement) ? name(document.activeElement) : null;
   live.innerHTML = fresh.innerHTML;
   if (held) [...live.querySelectorAll("button, a")].find((element) => name(element) === held)?.focus();
@@ -22,7 +23,9 @@ async function refresh() {
     const reply = await fetch(location.pathname, { credentials: "same-origin" });
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const fresh = page.getElementById("live");
-    if (fresh) show(fresh);
+    // A button that is replaced while it is held down would never be clicked: it is shown after the pause.
+    if (live.querySelector(":active")) again = true;
+    else if (fresh) show(fresh);
   } catch { /* the node is away: the next event tries again */ }
   await new Promise((resolve) => setTimeout(resolve, PAUSE));
   busy = false;
