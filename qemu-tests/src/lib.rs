@@ -22,6 +22,7 @@ pub mod harness;
 pub mod http;
 pub mod node;
 pub mod pair;
+pub mod pulse;
 pub mod qmp;
 pub mod report;
 pub mod saboteur;

@@ -288,6 +288,14 @@ impl Node {
         self.power_mut()?.qmp.reset()
     }
 
+    /// Which resets it has seen since it has power, and who pressed.
+    ///
+    /// # Errors
+    /// It is off.
+    pub fn resets(&mut self) -> Result<String> {
+        self.power_mut()?.qmp.resets()
+    }
+
     /// Stops the whole server, as a hang of its hardware would; [`Node::thaw`] ends it.
     ///
     /// # Errors

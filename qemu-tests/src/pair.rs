@@ -13,6 +13,7 @@ use crate::chronicle::Chronicle;
 use crate::guest::Guest;
 use crate::http::Client;
 use crate::node::{Name, Node, Wiring};
+use crate::pulse::Pulse;
 use crate::report::Report;
 use crate::status::Status;
 use crate::wait::{self, Look};
@@ -37,6 +38,7 @@ pub struct Pair {
     guests: Vec<Guest>,
     records: PathBuf,
     start: Instant,
+    pulse: Pulse,
     // Last: the sockets go when everything that uses them is gone.
     sockets: Sockets,
 }
@@ -107,6 +109,7 @@ impl Pair {
             guests: Vec::new(),
             records,
             start: Instant::now(),
+            pulse: Pulse::start(),
             sockets,
         })
     }
@@ -160,8 +163,12 @@ impl Pair {
 
     /// What a reader of a failure wants to know next: what both nodes say of themselves and of their VMs, and the last
     /// words of every guest. Printed, and kept with the records.
-    pub fn tell_failure(&self, story: &str) {
-        let mut state = format!("after {story}\n");
+    pub fn tell_failure(&mut self, story: &str) {
+        let mut state = format!("after {story}\nthis machine stood still {}\n", self.pulse.pauses());
+        for name in [Name::A, Name::B] {
+            let resets = self.node(name).resets().unwrap_or_else(|error| format!("{error:#}"));
+            state += &format!("resets of node {name}: {resets}\n");
+        }
         for name in [Name::A, Name::B] {
             let client = self.client_of(name);
             let said =

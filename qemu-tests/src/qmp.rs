@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Qmp {
     lines: BufReader<UnixStream>,
+    /// What QEMU told unasked.
+    events: Vec<Value>,
 }
 
 impl Qmp {
@@ -29,7 +31,7 @@ impl Qmp {
     pub fn connect(path: &Path) -> Result<Self> {
         let stream = wait::until_ok("QEMU's control socket", CONNECT_DEADLINE, || Ok(UnixStream::connect(path)?))?;
         stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
-        let mut qmp = Self { lines: BufReader::new(stream) };
+        let mut qmp = Self { lines: BufReader::new(stream), events: Vec::new() };
         let greeting = qmp.read()?;
         if greeting.get("QMP").is_none() {
             bail!("QEMU greeted with {greeting}.");
@@ -53,8 +55,24 @@ impl Qmp {
             if let Some(result) = answer.get_mut("return") {
                 return Ok(result.take());
             }
-            // Events arrive between answers; nobody here needs them.
+            self.events.push(answer);
         }
+    }
+
+    /// Which resets the machine has seen so far, and who pressed: its watchdog, its own software, or the button.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn resets(&mut self) -> Result<String> {
+        // Events wait in the socket until an answer is read.
+        self.execute("query-status", json!({}))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+        let told = |event: &Value| {
+            let name = event["event"].as_str().filter(|name| ["RESET", "WATCHDOG", "GUEST_PANICKED"].contains(name))?;
+            let at = event["timestamp"]["seconds"].as_f64()? + event["timestamp"]["microseconds"].as_f64()? / 1e6;
+            Some(format!("{name} {:.1} s ago {}", now - at, event["data"]))
+        };
+        Ok(self.events.iter().filter_map(told).collect::<Vec<_>>().join(", "))
     }
 
     /// Pulls (`up` = false) or plugs the cable of the network card with this QEMU id.

@@ -47,6 +47,8 @@ fn serial_wizard(pair: &mut Pair) -> Result<()> {
         _ => "",
     })?;
     let log = pair.a.serial().text_since(0);
+    // For those who would rather sit at a desk.
+    ensure!(log.contains("\n  https://10."), "The wizard did not say where its pages are.");
     ensure!(!log.contains(PASSWORD), "The password was echoed.");
     pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
     Ok(())
@@ -74,9 +76,7 @@ fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
 /// One key shows the code.
 fn serial_shows_the_pairing_code(pair: &mut Pair) -> Result<()> {
     pair.a.serial().send("p")?;
-    pair.a.serial().wait_for_screen("Pairing code: ", QUESTION_DEADLINE)?;
-    ensure!(code(pair).is_ok(), "The screen shows no six digits:\n{}", pair.a.serial().screen());
-    Ok(())
+    wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair)).map(drop)
 }
 
 /// The second node is set up at its own line with the code that the first one shows on its.
@@ -84,7 +84,7 @@ fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
     pair.b.power_on()?;
     pair.b.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
     // The screen shows the code for as long as it counts; `p` would open another one.
-    let code = code(pair)?;
+    let code = wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair))?;
     converse(pair.b.serial(), |title| match title {
         "First node or second" => "2",
         "Pairing code" => &code,

@@ -93,7 +93,9 @@ fn operation(route: &Route) -> utoipa::openapi::path::Operation {
         worked = worked.content(kind, content);
     }
     let error = ContentBuilder::new().schema(Some(Ref::from_schema_name(crate::ApiError::name()))).build();
-    let refused = ResponseBuilder::new().description("Refused; nothing was changed.").content(JSON, error);
+    let refused = ResponseBuilder::new()
+        .description("Refused. Nothing was changed, unless the sentence says that this is not known.")
+        .content(JSON, error);
     operation.response(route.status.to_string(), worked.build()).response("default", refused.build()).build()
 }
 

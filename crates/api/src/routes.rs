@@ -115,7 +115,7 @@ pub const ROUTES: &[Route] = &[
         .takes(Json("CreateVolume"))
         .gives(201, Json("VolumeView")),
     route(Delete, "/api/v1/volumes/{name}", "deleteVolume", "Delete a volume with all it holds."),
-    route(Put, "/api/v1/volumes/{name}/content", "importVolume", "Replace all that a volume holds by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. The old content is dropped when all of the image is durable; if that fails, nothing is changed.")
+    route(Put, "/api/v1/volumes/{name}/content", "importVolume", "Replace all that a volume holds by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. The old content is dropped when all of the image is durable: afterwards the volume holds the one or the other, and has another id if it holds the image.")
         .takes(Raw)
         .gives(200, Json("ImportReply")),
     route(Get, "/api/v1/vms", "listVms", "Every VM.").gives(200, List("VmView")),

@@ -97,7 +97,7 @@ pub(crate) enum Volume {
         #[arg(value_parser = size)]
         size: u64,
     },
-    /// Replace everything a volume holds by a raw image. If it fails, nothing is changed.
+    /// Replace everything a volume holds by a raw image. If it is refused, nothing is changed.
     Import {
         /// The volume.
         name: String,

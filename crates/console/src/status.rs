@@ -128,12 +128,17 @@ fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
-/// IPv4 and global IPv6 addresses of this node, for the person in front of it.
+/// IPv4 addresses of this node, for the person in front of it.
 pub fn addresses() -> Vec<String> {
-    let text = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    local_addresses(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default())
+}
+
+/// The node's own addresses among its routes. Those that it gave itself (169.254/16) only if it has no better one: on a
+/// cable to the other node nobody sits with a browser.
+fn local_addresses(routes: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut last = "";
-    for line in text.lines() {
+    for line in routes.lines() {
         let line = line.trim();
         if let Some(address) = line.strip_prefix("|-- ") {
             last = address;
@@ -141,7 +146,8 @@ pub fn addresses() -> Vec<String> {
             found.push(last.to_owned());
         }
     }
-    found
+    let (own, given): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.starts_with("169.254."));
+    if given.is_empty() { own } else { given }
 }
 
 #[cfg(test)]
@@ -154,6 +160,19 @@ mod tests {
         let width = usize::from(page.area.width);
         let symbols: Vec<&str> = page.content.iter().map(ratatui::buffer::Cell::symbol).collect();
         symbols.chunks(width).map(|row| row.concat().trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn addresses_that_somebody_can_reach_come_alone() {
+        let routes = |addresses: &[&str]| {
+            let leaf = |address: &&str| format!("        |-- {address}\n           /32 host LOCAL\n");
+            // The kernel shows each table twice, and routes that are no address of this node.
+            let table: String = addresses.iter().map(leaf).collect();
+            format!("Main:\n  +-- 0.0.0.0/0 3 0 4\n     |-- 10.0.2.0\n        /24 link UNICAST\n{table}Local:\n{table}")
+        };
+        assert_eq!(local_addresses(&routes(&["10.0.2.15", "127.0.0.1", "169.254.7.7"])), ["10.0.2.15"]);
+        assert_eq!(local_addresses(&routes(&["127.0.0.1", "169.254.7.7"])), ["169.254.7.7"]);
+        assert!(local_addresses("").is_empty());
     }
 
     fn blank() -> Status {

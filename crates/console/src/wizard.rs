@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::erase;
 use crate::line;
+use crate::status::addresses;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
 use dyad_control::{Reply, Request};
@@ -11,6 +12,10 @@ use std::time::Duration;
 
 /// How often the wizard looks whether setup has begun elsewhere.
 const LOOK: Duration = Duration::from_secs(1);
+/// A server of addresses (DHCP) answers within this time, or the first question does not wait for it.
+const ADDRESS: Duration = Duration::from_secs(5);
+/// How often the wizard looks for an address.
+const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(200);
 
 /// What the wizard talks to.
 pub struct Wizard {
@@ -26,12 +31,20 @@ impl Wizard {
         say("");
         say("Welcome to Dyad. This node is not set up yet.");
         say("Answer a few questions; Enter takes the answer in brackets, a single ? asks again.");
+        // Later it is said before the next question.
+        let _ = tokio::time::timeout(ADDRESS, some_address()).await;
+        let mut known = Vec::new();
         let mut answers = Answers::new();
         // What went wrong with a seed file, or with a setup begun elsewhere, is said once.
         let mut told = None;
         loop {
             if !self.blank(&mut told).await {
                 return Some(());
+            }
+            let found = addresses();
+            if found != known {
+                say_where(&found);
+                known = found;
             }
             let surroundings = self.surroundings().await;
             let Some(question) = next(&answers, &surroundings) else {
@@ -176,6 +189,23 @@ impl Wizard {
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
+    }
+}
+
+/// Waits until this node has an address.
+async fn some_address() {
+    while addresses().is_empty() {
+        tokio::time::sleep(LOOK_FOR_ADDRESS).await;
+    }
+}
+
+/// Says where a browser finds the same questions.
+fn say_where(addresses: &[String]) {
+    if !addresses.is_empty() {
+        say("In a browser, the same questions are at");
+    }
+    for address in addresses {
+        say(&format!("  https://{address}/"));
     }
 }
 

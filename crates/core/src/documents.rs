@@ -155,19 +155,13 @@ impl Keeper {
             ));
         };
         let next = apply(&current, change).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
-        // The store first, the document second: a crash in between leaves an unused volume, never a promised one.
-        let (before, after) = (current.stored(), next.stored());
-        for (id, size) in after.iter().filter(|(id, _)| !before.contains_key(id)) {
-            self.volumes(VolumeChange::Create { id: *id, size: *size }).await?;
+        // The store first, the document second: a crash in between leaves an unused volume, never a promised one. What a
+        // document drops, the owner deletes.
+        let before = current.stored();
+        for (id, size) in next.stored().into_iter().filter(|(id, _)| !before.contains_key(id)) {
+            self.volumes(VolumeChange::Create { id, size }).await?;
         }
-        self.write(next).await?;
-        for id in before.into_keys().filter(|id| !after.contains_key(id)) {
-            // The change is made; what is left over only takes room.
-            if let Err(refusal) = self.volumes(VolumeChange::Delete { id }).await {
-                tracing::error!(volume = id, ?refusal, "a volume that nobody can reach any more still takes room");
-            }
-        }
-        Ok(())
+        self.write(next).await
     }
 
     async fn volumes(&self, change: VolumeChange) -> Result<(), Reply> {
@@ -234,7 +228,6 @@ mod tests {
         Create(u64),
         Write,
         Flush,
-        Delete(u64),
     }
 
     /// Makes changes to a document that lies in the first slot; tells what each one asked for.
@@ -265,7 +258,6 @@ mod tests {
                     Event::VolumeTable { change, done } => {
                         asked.push(match change {
                             VolumeChange::Create { id, .. } => Asked::Create(id),
-                            VolumeChange::Delete { id } => Asked::Delete(id),
                             other => panic!("the document asks for {other:?}"),
                         });
                         done(Ok(Bytes::new()));
@@ -294,9 +286,9 @@ mod tests {
         player.join().unwrap()
     }
 
-    /// Room is made before the document promises it, and freed after the document has forgotten it.
+    /// Room is made before the document promises it, and nothing is freed here: a document may still name it.
     #[test]
-    fn the_pool_is_asked_first_for_what_comes_and_last_for_what_goes() {
+    fn the_pool_is_asked_first_for_what_comes_and_never_for_what_goes() {
         let record = dyad_desired::NodeRecord {
             name: "left".into(),
             addresses: Vec::new(),
@@ -313,14 +305,14 @@ mod tests {
             Change::DropImport { name: disk(), id: 3 },
             Change::DeleteVolume { name: disk() },
         ];
-        use Asked::{Create, Delete, Flush, Write};
+        use Asked::{Create, Flush, Write};
         let expected = [
             vec![Create(1), Write, Flush],
             vec![Create(2), Write, Flush],
-            vec![Write, Flush, Delete(1)],
+            vec![Write, Flush],
             vec![Create(3), Write, Flush],
-            vec![Write, Flush, Delete(3)],
-            vec![Write, Flush, Delete(2)],
+            vec![Write, Flush],
+            vec![Write, Flush],
         ];
         assert_eq!(asked_by(&document, changes), expected);
     }

@@ -71,11 +71,12 @@ impl StoreHandle {
         Self { orders, usage }
     }
 
-    /// Nobody carries out what this one is told.
+    /// A test has the place of the thread.
     #[cfg(test)]
-    pub fn idle() -> Self {
+    pub fn played() -> (Self, Played) {
         let usage = PoolStatus { total_bytes: 0, used_bytes: 0, disks: Vec::new() };
-        Self { orders: channel().0, usage: Arc::new(Mutex::new(usage)) }
+        let (orders, receiver) = channel();
+        (Self { orders, usage: Arc::new(Mutex::new(usage)) }, Played(receiver))
     }
 
     /// Runs a command after all earlier ones.
@@ -86,6 +87,21 @@ impl StoreHandle {
     /// The pool's fill and health, at most half a second old.
     pub fn usage(&self) -> PoolStatus {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a test that plays the store was told.
+#[cfg(test)]
+pub struct Played(Receiver<Order>);
+
+#[cfg(test)]
+impl Played {
+    /// The next command, if one waits.
+    pub fn next(&self) -> Option<(StoreOp, StoreCommand)> {
+        match self.0.try_recv() {
+            Ok(Order::Run(op, command)) => Some((op, command)),
+            _ => None,
+        }
     }
 }
 

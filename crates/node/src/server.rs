@@ -12,9 +12,9 @@ use std::{
 use anyhow::Context;
 use axum::{Extension, Router};
 use dyad_api::Source;
+use hyper::server::conn::http1;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto,
+    rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use rustls::ServerConfig;
@@ -131,15 +131,36 @@ async fn pause(error: &io::Error) {
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEAD);
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
     // A connection that ends badly has told its reason to the one who cut it.
-    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(site)).await;
+    let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(site)).with_upgrades().await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn answer_to(request: &[u8]) -> String {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let serving = tokio::spawn(connection(server, Router::new()));
+        client.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// One version, so one set of limits; also for a client that does not ask which one.
+    #[tokio::test]
+    async fn only_http_1_is_spoken() {
+        let http_1 = answer_to(b"GET / HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await;
+        assert!(http_1.starts_with("HTTP/1.1 404"), "{http_1}");
+        // The preface of HTTP/2 and an empty SETTINGS frame.
+        let http_2 = answer_to(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+        assert!(http_2.is_empty() || http_2.starts_with("HTTP/1.1 4"), "{http_2}");
+    }
 
     #[test]
     fn nobody_takes_all_places() {

@@ -132,14 +132,17 @@ fn done(
     }
 }
 
-/// Each change is idempotent, as the mirror expects.
+/// Each change is idempotent, as the mirror expects. What is made is there already if an earlier attempt was cut short before
+/// anybody used it; that one may have wanted a smaller one.
 fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, pool::StoreError> {
     let blocks = |size: u64| size / pool::BLOCK as u64;
     let existing = pool.volume(change.id()).map(|volume| volume.blocks);
     match (*change, existing) {
         (VolumeChange::Create { id, size }, None) => pool.create_volume(id, blocks(size)),
         (VolumeChange::Delete { id }, Some(_)) => pool.delete_volume(id),
-        (VolumeChange::Resize { id, size }, Some(now)) if blocks(size) > now => pool.resize_volume(id, blocks(size)),
+        (VolumeChange::Create { id, size } | VolumeChange::Resize { id, size }, Some(now)) if blocks(size) > now => {
+            pool.resize_volume(id, blocks(size))
+        }
         (VolumeChange::Resize { id, .. }, None) => Err(pool::StoreError::NoVolume { volume: id }),
         _ => Ok(pool.last_position()),
     }
@@ -274,6 +277,18 @@ mod tests {
         disk.set_faults(Faults::default());
         let Ok(Outcome::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
         assert_eq!(data[..], [7; 3 * pool::BLOCK]);
+    }
+
+    /// An attempt that was cut short has left a volume that nobody used.
+    #[test]
+    fn what_is_made_again_has_at_least_the_size_that_is_wanted_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pool, _) = pool(dir.path());
+        for (wanted, blocks) in [(64, 64), (256, 256), (64, 256)] {
+            let create = VolumeChange::Create { id: 2, size: wanted * pool::BLOCK as u64 };
+            execute(&mut pool, &StoreCommand::Volume(create), &mut |_| {}).unwrap();
+            assert_eq!(pool.volume(2).unwrap().blocks, blocks);
+        }
     }
 
     #[test]

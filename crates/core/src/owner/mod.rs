@@ -15,6 +15,7 @@
 
 mod erasing;
 mod importing;
+mod leftovers;
 mod mirroring;
 mod questions;
 mod report;
@@ -127,6 +128,8 @@ pub struct Owner {
     importing: BTreeSet<String>,
     /// When what came of an image was last dropped.
     dropped: Option<Instant>,
+    /// Volumes that the document names no more.
+    leftovers: leftovers::Leftovers,
     permits: BTreeSet<String>,
     running: BTreeSet<String>,
     serving: bool,
@@ -177,6 +180,7 @@ impl Owner {
             servers: BTreeMap::new(),
             importing: BTreeSet::new(),
             dropped: None,
+            leftovers: leftovers::Leftovers::default(),
             permits: BTreeSet::new(),
             running: BTreeSet::new(),
             serving: false,
@@ -270,6 +274,7 @@ impl Owner {
         self.settle_servers();
         self.settle_permits();
         self.settle_imports();
+        self.settle_leftovers();
         self.show();
     }
 
@@ -288,6 +293,7 @@ impl Owner {
         }
         self.document = Some(document);
         self.remember_witness();
+        self.leftovers.look_now();
     }
 
     /// The document's task has done what the last order to read asked for, with or without success.

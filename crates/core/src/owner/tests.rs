@@ -4,6 +4,7 @@ use super::*;
 use crate::conductor::{self, Input, News};
 use crate::contacts::Contacts;
 use crate::options::Options;
+use crate::store::{Played, StoreDone};
 use crate::watchdog::Facts;
 use crate::witness::WitnessHandle;
 use clap::Parser as _;
@@ -11,7 +12,7 @@ use dyad_control::{Phase, Request, WatchdogStatus};
 use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{Node, PairId, PairKey, tls};
-use dyad_mirror::{Inventory, Tuning};
+use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
 use std::sync::mpsc::channel;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ struct Scene {
     conductor: Receiver<Input>,
     /// What the document's task is told.
     documents: mpsc::UnboundedReceiver<Order>,
+    /// What the pool is told.
+    store: Played,
     runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
 }
@@ -32,6 +35,11 @@ struct Scene {
 impl Scene {
     /// Node A alone in the in-sync set, with a watchdog that is not proven and a document with `vms`.
     fn new(vms: &[(&str, dyad_desired::Node, Intent)]) -> Self {
+        Self::with_pool(vms, &[])
+    }
+
+    /// The same over a pool that holds these volumes.
+    fn with_pool(vms: &[(&str, dyad_desired::Node, Intent)], volumes: &[u64]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
         let _in_runtime = handle.enter();
@@ -54,16 +62,15 @@ impl Scene {
             inbox.clone(),
             handle.clone(),
         );
+        let (store, played) = StoreHandle::played();
+        let info = |id: &u64| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
+        let volumes = volumes.iter().map(info).collect();
         let parts = Parts {
             identity: Identity::found("rig", "left", &[]),
             state: options.state.clone(),
             run: options.run.clone(),
-            mirror: Mirror::new(
-                crate::clock::now(),
-                Tuning::default(),
-                Inventory { volumes: Vec::new(), dirty: Vec::new() },
-            ),
-            store: StoreHandle::idle(),
+            mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
+            store,
             peer: PeerHandle::start(inbox.clone()),
             inbox,
             conductor,
@@ -82,7 +89,7 @@ impl Scene {
         owner.document_is(document(vms), 0);
         owner.apply(Event::Quorum(News::Standpoint(Standpoint { may_run: true, ..Standpoint::default() })));
         owner.settle();
-        let mut scene = Self { owner, events, conductor: inputs, documents: orders, runtime, _dir: dir };
+        let mut scene = Self { owner, events, conductor: inputs, documents: orders, store: played, runtime, _dir: dir };
         scene.told();
         scene
     }
@@ -132,6 +139,19 @@ impl Scene {
             }
         }
         None
+    }
+
+    /// The pool does as it is told; which volumes it deletes.
+    fn delete_volumes(&mut self) -> Vec<u64> {
+        let mut deleted = Vec::new();
+        while let Some((op, command)) = self.store.next() {
+            if let StoreCommand::Volume(VolumeChange::Delete { id }) = command {
+                deleted.push(id);
+                self.owner.apply(Event::Store(StoreDone { op, result: Ok(StoreOutput::Done) }));
+                self.hear();
+            }
+        }
+        deleted
     }
 
     /// A volume named disk, written here.
@@ -213,6 +233,33 @@ fn what_came_of_an_image_does_not_outlive_its_daemon() {
     scene.owner.settle();
     assert_eq!(scene.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
     assert_eq!(scene.make_change(), None);
+}
+
+/// Numbers 1 and 3 were given and are in no document any more: a node died before it deleted them. Number 5 is of a volume
+/// that is just being made.
+#[test]
+fn what_the_document_names_no_more_is_deleted() {
+    let mut scene = Scene::with_pool(&[], &[0, 1, 2, 3, 5]);
+    assert!(scene.delete_volumes().is_empty(), "no number was given yet");
+    let mut document = scene.owner.document.clone().unwrap();
+    let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
+    let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, home: dyad_desired::Node::A };
+    ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
+    change(Change::DeleteVolume { name: "one".into() });
+    change(Change::DeleteVolume { name: "three".into() });
+    scene.owner.document_is(document.clone(), 1);
+    scene.owner.settle();
+    assert!(scene.delete_volumes().is_empty(), "the document is of another membership");
+    scene.owner.config.lead = NodeId::B;
+    scene.owner.document_is(document, 0);
+    scene.owner.settle();
+    assert!(scene.delete_volumes().is_empty(), "the lead does it");
+    // The lead dies before it has done it; this node has read the document already.
+    scene.owner.config.lead = NodeId::A;
+    scene.owner.settle();
+    assert_eq!(scene.delete_volumes(), [1, 3]);
+    let held: Vec<u64> = scene.owner.parts.mirror.volumes().iter().map(|volume| volume.id).collect();
+    assert_eq!(held, [0, 2, 5]);
 }
 
 fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {

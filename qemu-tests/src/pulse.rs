@@ -1,0 +1,48 @@
+//! Whether the machine below the rig goes on: a run on one that stood still for seconds says little about the product, whose
+//! nodes are then reset by watchdogs that know the time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at the clock.
+const BEAT: Duration = Duration::from_millis(20);
+/// A pause of a busy machine that is worth a word.
+const LONG: Duration = Duration::from_millis(300);
+
+/// A thread that looks at the clock until it is dropped.
+#[derive(Debug)]
+pub struct Pulse(Arc<Mutex<Vec<(Instant, Duration)>>>);
+
+impl Pulse {
+    /// Starts the thread.
+    pub fn start() -> Self {
+        let pauses = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::downgrade(&pauses);
+        thread::spawn(move || {
+            let mut last = Instant::now();
+            while let Some(pauses) = told.upgrade() {
+                let late = last.elapsed().saturating_sub(BEAT);
+                last = Instant::now();
+                if late > LONG {
+                    pauses.lock().unwrap_or_else(PoisonError::into_inner).push((last, late));
+                }
+                drop(pauses);
+                thread::sleep(BEAT);
+            }
+        });
+        Self(pauses)
+    }
+
+    /// Every long pause so far, for people.
+    pub fn pauses(&self) -> String {
+        let pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pauses.is_empty() {
+            return format!("never for more than {} ms", LONG.as_millis());
+        }
+        let pause = |(end, late): &(Instant, Duration)| {
+            format!("for {} ms {:.1} s ago", late.as_millis(), end.elapsed().as_secs_f64())
+        };
+        pauses.iter().map(pause).collect::<Vec<_>>().join(", ")
+    }
+}
