@@ -36,6 +36,7 @@ pub fn play<C, F: Fn(&mut C) -> Result<()>>(tests: &[(&'static str, F)], begin: 
     println!("\nrunning {} tests", chosen.len());
     let pulse = Pulse::start();
     let failures = judge(&chosen, &begin, &|| pulse.longest());
+    println!("\nthis machine stood still {}", pulse.pauses());
     summary(tests.len(), chosen.len(), &failures, start)
 }
 
