@@ -34,12 +34,6 @@ impl Pulse {
         Self(pauses)
     }
 
-    /// The longest pause so far; zero if none was long.
-    pub fn longest(&self) -> Duration {
-        let pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pauses.iter().map(|(_, late)| *late).max().unwrap_or_default()
-    }
-
     /// Every long pause so far, for people.
     pub fn pauses(&self) -> String {
         let pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
