@@ -9,18 +9,18 @@
 //! while A holds the tie) the acceptor only promises, as in the classic protocol, and nothing follows.
 
 use crate::message::{Answer, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
-use crate::types::{Config, Record, Seat};
+use crate::types::{Acceptor, Config, Record};
 
 /// Answers an ask to the witness; `record` is that witness's record of the pair.
 pub fn answer(record: &mut Record, ask: &WitnessAsk) -> Answer {
     match ask {
-        WitnessAsk::Learn(ask) => learn(record, Seat::W, ask),
-        WitnessAsk::TryDecide(ask) => try_decide(record, Seat::W, ask),
+        WitnessAsk::Learn(ask) => learn(record, Acceptor::W, ask),
+        WitnessAsk::TryDecide(ask) => try_decide(record, Acceptor::W, ask),
     }
 }
 
 /// Takes over a newer chosen configuration and tells the newest one known.
-pub fn learn(record: &mut Record, me: Seat, ask: &Learn) -> Answer {
+pub fn learn(record: &mut Record, me: Acceptor, ask: &Learn) -> Answer {
     let verdict = match meet(record, me, &ask.base, ask.seen) {
         Err(refusal) => Verdict::Refused(refusal),
         Ok(()) => Verdict::Base(record.base.clone()),
@@ -29,12 +29,12 @@ pub fn learn(record: &mut Record, me: Seat, ask: &Learn) -> Answer {
 }
 
 /// Votes on the epoch after `ask.base`, or says why not. Repeating an ask repeats its answer.
-pub fn try_decide(record: &mut Record, me: Seat, ask: &TryDecide) -> Answer {
+pub fn try_decide(record: &mut Record, me: Acceptor, ask: &TryDecide) -> Answer {
     let verdict = vote(record, me, ask);
     reply(record, me, verdict)
 }
 
-fn vote(record: &mut Record, me: Seat, ask: &TryDecide) -> Verdict {
+fn vote(record: &mut Record, me: Acceptor, ask: &TryDecide) -> Verdict {
     if let Err(refusal) = meet(record, me, &ask.base, ask.seen) {
         return Verdict::Refused(refusal);
     }
@@ -44,7 +44,7 @@ fn vote(record: &mut Record, me: Seat, ask: &TryDecide) -> Verdict {
     if !record.votes(me) {
         return Verdict::Refused(Refusal::NotAVoter);
     }
-    let sender = ask.sender.seat();
+    let sender = ask.sender.acceptor();
     if record.base.incarnations[sender.index()] != ask.incarnation || sender == me || ask.ballot.node != ask.sender {
         return Verdict::Refused(Refusal::UnknownSender);
     }
@@ -71,8 +71,8 @@ fn vote(record: &mut Record, me: Seat, ask: &TryDecide) -> Verdict {
 }
 
 /// Compares the bases: detects a roll-back, takes over a newer base, refuses a conflicting one.
-fn meet(record: &mut Record, me: Seat, base: &Config, seen: u64) -> Result<(), Refusal> {
-    if me == Seat::W {
+fn meet(record: &mut Record, me: Acceptor, base: &Config, seen: u64) -> Result<(), Refusal> {
+    if me == Acceptor::W {
         let same_store = base.witness == record.witness && base.incarnations[2] == record.incarnation;
         if !same_store && base.rank() >= record.base.rank() {
             return Err(Refusal::NotAVoter);
@@ -117,14 +117,14 @@ pub(crate) fn follows(value: &Config, base: &Config) -> bool {
     value.epoch == base.epoch + 1 && value.lineage == base.lineage && value.fault().is_none()
 }
 
-fn touched(record: &mut Record, me: Seat) {
-    if me == Seat::W {
+fn touched(record: &mut Record, me: Acceptor) {
+    if me == Acceptor::W {
         record.mark += 1;
     }
 }
 
-fn reply(record: &Record, me: Seat, verdict: Verdict) -> Answer {
-    let mark = if me == Seat::W { record.mark } else { 0 };
+fn reply(record: &Record, me: Acceptor, verdict: Verdict) -> Answer {
+    let mark = if me == Acceptor::W { record.mark } else { 0 };
     Answer { from: me, incarnation: record.incarnation, witness: record.witness, mark, verdict }
 }
 
@@ -135,7 +135,7 @@ mod tests {
 
     const ID: WitnessId = WitnessId(9);
 
-    fn base(tie: Seat) -> Config {
+    fn base(tie: Acceptor) -> Config {
         Config {
             epoch: 4,
             members: Members::Both,
@@ -148,17 +148,17 @@ mod tests {
         }
     }
 
-    fn witness(tie: Seat) -> Record {
+    fn witness(tie: Acceptor) -> Record {
         let mut record = Record::witness(ID, 3);
         record.adopt(base(tie));
         record
     }
 
     fn solo(node: NodeId) -> Config {
-        Config { epoch: 5, members: Members::only(node), tie: node.seat(), lead: node, ..base(Seat::W) }
+        Config { epoch: 5, members: Members::only(node), tie: node.acceptor(), lead: node, ..base(Acceptor::W) }
     }
 
-    fn ask(node: NodeId, round: u64, tie: Seat) -> TryDecide {
+    fn ask(node: NodeId, round: u64, tie: Acceptor) -> TryDecide {
         TryDecide {
             pair: 1,
             sender: node,
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn a_pair_that_is_a_quorum_accepts_at_once() {
-        let mut record = witness(Seat::W);
-        let answer = try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
+        let mut record = witness(Acceptor::W);
+        let answer = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
         let ballot = Ballot { round: 1, node: NodeId::A };
         assert_eq!(answer.verdict, Verdict::Accepted(ballot, solo(NodeId::A)));
         assert_eq!(record.accepted, Some((ballot, solo(NodeId::A))));
@@ -183,19 +183,19 @@ mod tests {
 
     #[test]
     fn an_exact_retry_repeats_the_answer_and_changes_nothing() {
-        let mut record = witness(Seat::W);
-        let first = try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
+        let mut record = witness(Acceptor::W);
+        let first = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
         let kept = record.clone();
-        assert_eq!(try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W)), first);
+        assert_eq!(try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W)), first);
         assert_eq!(record, kept);
     }
 
     #[test]
     fn a_lower_or_equal_ballot_is_refused() {
-        let mut record = witness(Seat::W);
-        try_decide(&mut record, Seat::W, &ask(NodeId::B, 2, Seat::W));
+        let mut record = witness(Acceptor::W);
+        try_decide(&mut record, Acceptor::W, &ask(NodeId::B, 2, Acceptor::W));
         let kept = record.clone();
-        let late = try_decide(&mut record, Seat::W, &ask(NodeId::A, 2, Seat::W));
+        let late = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 2, Acceptor::W));
         let promised = Ballot { round: 2, node: NodeId::B };
         assert_eq!(late.verdict, Verdict::Nack(Ballot { round: 2, node: NodeId::A }, promised));
         assert_eq!(record, kept);
@@ -203,35 +203,35 @@ mod tests {
 
     #[test]
     fn the_value_of_the_highest_accepted_ballot_wins_over_the_wish() {
-        let mut record = witness(Seat::W);
-        try_decide(&mut record, Seat::W, &ask(NodeId::A, 3, Seat::W));
+        let mut record = witness(Acceptor::W);
+        try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 3, Acceptor::W));
         let low = Some((Ballot { round: 2, node: NodeId::B }, solo(NodeId::B)));
-        let second = TryDecide { best: low, ..ask(NodeId::B, 4, Seat::W) };
-        let answer = try_decide(&mut record, Seat::W, &second);
+        let second = TryDecide { best: low, ..ask(NodeId::B, 4, Acceptor::W) };
+        let answer = try_decide(&mut record, Acceptor::W, &second);
         assert_eq!(answer.verdict, Verdict::Accepted(second.ballot, solo(NodeId::A)));
         let high = Some((Ballot { round: 5, node: NodeId::B }, solo(NodeId::B)));
-        let third = TryDecide { best: high, ..ask(NodeId::B, 6, Seat::W) };
-        let answer = try_decide(&mut record, Seat::W, &third);
+        let third = TryDecide { best: high, ..ask(NodeId::B, 6, Acceptor::W) };
+        let answer = try_decide(&mut record, Acceptor::W, &third);
         assert_eq!(answer.verdict, Verdict::Accepted(third.ballot, solo(NodeId::B)));
     }
 
     #[test]
     fn two_that_are_no_quorum_only_get_a_promise() {
         // A holds the tie: B and the witness cannot decide anything.
-        let mut record = witness(Seat::A);
-        let ask = ask(NodeId::B, 1, Seat::A);
-        let answer = try_decide(&mut record, Seat::W, &ask);
+        let mut record = witness(Acceptor::A);
+        let ask = ask(NodeId::B, 1, Acceptor::A);
+        let answer = try_decide(&mut record, Acceptor::W, &ask);
         assert_eq!(answer.verdict, Verdict::Promise(ask.ballot, None));
         assert_eq!((record.promised, record.accepted.clone()), (ask.ballot, None));
-        assert_eq!(try_decide(&mut record, Seat::W, &ask).verdict, Verdict::Promise(ask.ballot, None));
+        assert_eq!(try_decide(&mut record, Acceptor::W, &ask).verdict, Verdict::Promise(ask.ballot, None));
     }
 
     #[test]
     fn every_quorum_is_held_by_a_proposer_and_one_acceptor() {
-        let seats = [Seat::A, Seat::B, Seat::W];
+        let seats = [Acceptor::A, Acceptor::B, Acceptor::W];
         for tie in seats {
             for mask in 0..8_usize {
-                let voters: Vec<Seat> = seats.into_iter().filter(|seat| mask >> seat.index() & 1 == 1).collect();
+                let voters: Vec<Acceptor> = seats.into_iter().filter(|seat| mask >> seat.index() & 1 == 1).collect();
                 let small = |size: usize| {
                     seats.into_iter().any(|a| {
                         seats.into_iter().any(|b| {
@@ -242,7 +242,7 @@ mod tests {
                 };
                 assert_eq!(base(tie).quorum(&voters), small(1) || small(2), "{tie:?} {voters:?}");
                 // Any two quorums meet.
-                let others: Vec<Seat> = seats.into_iter().filter(|seat| !voters.contains(seat)).collect();
+                let others: Vec<Acceptor> = seats.into_iter().filter(|seat| !voters.contains(seat)).collect();
                 assert!(!(base(tie).quorum(&voters) && base(tie).quorum(&others)));
             }
         }
@@ -250,15 +250,15 @@ mod tests {
 
     #[test]
     fn a_newer_base_is_told_and_an_older_one_gives_way() {
-        let mut record = witness(Seat::W);
-        try_decide(&mut record, Seat::W, &ask(NodeId::A, 1, Seat::W));
-        let mut newer = ask(NodeId::A, 1, Seat::W);
+        let mut record = witness(Acceptor::W);
+        try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
+        let mut newer = ask(NodeId::A, 1, Acceptor::W);
         newer.base = solo(NodeId::A);
-        newer.want = Config { epoch: 6, members: Members::Both, tie: Seat::W, ..base(Seat::W) };
+        newer.want = Config { epoch: 6, members: Members::Both, tie: Acceptor::W, ..base(Acceptor::W) };
         // Solo with the tie at A: A and W are a quorum all the same.
-        assert!(matches!(try_decide(&mut record, Seat::W, &newer).verdict, Verdict::Accepted(..)));
+        assert!(matches!(try_decide(&mut record, Acceptor::W, &newer).verdict, Verdict::Accepted(..)));
         assert_eq!(record.base, solo(NodeId::A));
-        let old = try_decide(&mut record, Seat::W, &ask(NodeId::B, 9, Seat::W));
+        let old = try_decide(&mut record, Acceptor::W, &ask(NodeId::B, 9, Acceptor::W));
         assert_eq!(old.verdict, Verdict::Newer(solo(NodeId::A)));
     }
 
@@ -266,33 +266,33 @@ mod tests {
     fn strangers_get_no_vote() {
         let refused = |record: &mut Record, ask: &TryDecide, refusal| {
             let kept = record.clone();
-            assert_eq!(try_decide(record, Seat::W, ask).verdict, Verdict::Refused(refusal));
+            assert_eq!(try_decide(record, Acceptor::W, ask).verdict, Verdict::Refused(refusal));
             assert_eq!(*record, kept);
         };
-        let good = ask(NodeId::A, 1, Seat::W);
-        refused(&mut witness(Seat::W), &TryDecide { incarnation: 8, ..good.clone() }, Refusal::UnknownSender);
-        let mut restored = witness(Seat::W);
+        let good = ask(NodeId::A, 1, Acceptor::W);
+        refused(&mut witness(Acceptor::W), &TryDecide { incarnation: 8, ..good.clone() }, Refusal::UnknownSender);
+        let mut restored = witness(Acceptor::W);
         restored.incarnation = 4;
         refused(&mut restored, &good, Refusal::NotAVoter);
-        let mut other = witness(Seat::W);
+        let mut other = witness(Acceptor::W);
         other.witness = WitnessId(8);
         refused(&mut other, &good, Refusal::NotAVoter);
-        refused(&mut witness(Seat::W), &TryDecide { seen: 7, ..good.clone() }, Refusal::RolledBack);
+        refused(&mut witness(Acceptor::W), &TryDecide { seen: 7, ..good.clone() }, Refusal::RolledBack);
         let skips = Config { epoch: 6, ..solo(NodeId::A) };
-        refused(&mut witness(Seat::W), &TryDecide { want: skips, ..good.clone() }, Refusal::BadValue);
-        let headless = Config { tie: Seat::W, ..solo(NodeId::A) };
-        refused(&mut witness(Seat::W), &TryDecide { want: headless, ..good.clone() }, Refusal::BadValue);
-        let twin = Config { lead: NodeId::B, ..base(Seat::W) };
-        refused(&mut witness(Seat::W), &TryDecide { base: twin, ..good }, Refusal::Conflict);
+        refused(&mut witness(Acceptor::W), &TryDecide { want: skips, ..good.clone() }, Refusal::BadValue);
+        let headless = Config { tie: Acceptor::W, ..solo(NodeId::A) };
+        refused(&mut witness(Acceptor::W), &TryDecide { want: headless, ..good.clone() }, Refusal::BadValue);
+        let twin = Config { lead: NodeId::B, ..base(Acceptor::W) };
+        refused(&mut witness(Acceptor::W), &TryDecide { base: twin, ..good }, Refusal::Conflict);
     }
 
     #[test]
     fn an_enrolled_witness_learns_its_first_base_from_a_read() {
         let mut record = Record::witness(ID, 3);
-        let ask = Learn { pair: 1, sender: NodeId::A, base: base(Seat::A), seen: 0 };
-        assert_eq!(learn(&mut record, Seat::W, &ask).verdict, Verdict::Base(base(Seat::A)));
-        assert_eq!((record.base.clone(), record.mark), (base(Seat::A), 1));
-        learn(&mut record, Seat::W, &ask);
+        let ask = Learn { pair: 1, sender: NodeId::A, base: base(Acceptor::A), seen: 0 };
+        assert_eq!(learn(&mut record, Acceptor::W, &ask).verdict, Verdict::Base(base(Acceptor::A)));
+        assert_eq!((record.base.clone(), record.mark), (base(Acceptor::A), 1));
+        learn(&mut record, Acceptor::W, &ask);
         assert_eq!(record.mark, 1, "a read that tells nothing new writes nothing");
     }
 }

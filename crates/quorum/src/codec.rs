@@ -1,6 +1,6 @@
 //! The bytes of a record: little-endian, every field at a fixed place, so that a page can describe them.
 
-use crate::types::{Ballot, Config, Exception, MAX_EXCEPTIONS, Members, NodeId, Record, Seat, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, NodeId, Record, WitnessId};
 
 /// Bytes of an encoded configuration.
 pub(crate) const CONFIG_BYTES: usize = 8 + 8 + 8 + 24 + 16 + MAX_EXCEPTIONS * 16;
@@ -110,9 +110,9 @@ impl Input<'_> {
             _ => return None,
         };
         let tie = match tie {
-            0 => Seat::A,
-            1 => Seat::B,
-            2 => Seat::W,
+            0 => Acceptor::A,
+            1 => Acceptor::B,
+            2 => Acceptor::W,
             _ => return None,
         };
         let lead = node_from(lead)?;

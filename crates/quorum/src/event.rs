@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Answer, Datagram, WitnessAsk};
-use crate::types::{Config, Exception, Members, NodeId, Record, Seat, Time, WitnessId};
+use crate::types::{Acceptor, Config, Exception, Members, NodeId, Record, Time, WitnessId};
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;
@@ -66,9 +66,9 @@ pub enum Event {
     /// Somebody says that the peer is dead.
     Proof(Proof),
     /// Own disks, QEMU and uplink are well (the state at start).
-    Well,
+    Healthy,
     /// They are not.
-    Unwell,
+    Faulty,
     /// The own hardware watchdog was proven, or its test failed.
     Watchdog(bool),
     /// The peer joins with this new store (pairing done, or a wiped node was confirmed by a person).
@@ -85,10 +85,10 @@ pub enum Event {
     },
     /// Volumes that one of the members no longer holds completely: the whole new list.
     Exceptions(Vec<Exception>),
-    /// A planned leave: hand over to the peer, then [`Action::GoodbyeDone`]. VMs were moved or stopped before.
-    Goodbye,
+    /// A planned leave: hand over to the peer, then [`Action::LeaveDone`]. VMs were moved or stopped before.
+    Leave,
     /// The planned leave is called off.
-    Stay,
+    CancelLeave,
     /// A person takes responsibility: this node goes on alone with what it has, a new lineage begins.
     Force,
 }
@@ -162,7 +162,7 @@ pub enum Action {
     /// An entry for the timeline.
     Note(Note),
     /// The planned leave is complete: the peer carries on and knows that nothing runs here.
-    GoodbyeDone,
+    LeaveDone,
 }
 
 /// Why VMs are killed.
@@ -182,7 +182,7 @@ pub enum Alarm {
     /// This path is down while another is up, or all are.
     PathDown(u8),
     /// The peer answers from a store that was never admitted.
-    PeerStranger,
+    PeerUnadmitted,
     /// The witness does not answer, neither here nor to the peer.
     WitnessLost,
     /// The witness forgot what it had promised; enrol it again.
@@ -201,7 +201,7 @@ pub enum Alarm {
 
 /// Why a change of configuration is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Why {
+pub enum Reason {
     /// A value was accepted and nobody told whether it was chosen.
     Unfinished,
     /// The peer is silent.
@@ -211,7 +211,7 @@ pub enum Why {
     /// The register of the peer failed.
     PeerRegister,
     /// The peer's store is not the admitted one.
-    PeerStranger,
+    PeerUnadmitted,
     /// This node leaves.
     Leaving,
     /// The peer is in sync again, or joins.
@@ -243,9 +243,9 @@ pub enum Note {
         /// The epoch it would get.
         epoch: u64,
         /// Why.
-        why: Why,
+        why: Reason,
         /// Whose vote is asked; the own seat if none other is needed.
-        target: Seat,
+        target: Acceptor,
     },
     /// A configuration was chosen here or learned, and is durable.
     Chosen {
@@ -254,7 +254,7 @@ pub enum Note {
         /// Its members.
         members: Members,
         /// Its tie holder.
-        tie: Seat,
+        tie: Acceptor,
         /// Whether it was learned rather than decided here.
         learned: bool,
     },

@@ -28,14 +28,14 @@ mod peer;
 pub mod proposer;
 mod reach;
 pub mod rules;
+pub mod run_state;
 pub mod slots;
-pub mod standing;
 pub mod timing;
 pub mod types;
 
-pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Setup, Why, WitnessReply};
+pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason, Setup, WitnessReply};
 pub use machine::Quorum;
 pub use message::{Answer, Body, Datagram, Echo, Health, Heartbeat, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
-pub use standing::{Fence, Need, Standing};
+pub use run_state::{Fence, Need, RunState};
 pub use timing::{MS, SEC, Timing};
-pub use types::{Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, NodeId, Record, Seat, Time, WitnessId};
+pub use types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, NodeId, Record, Time, WitnessId};

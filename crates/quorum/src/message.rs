@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Ballot, Config, NodeId, Seat, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, NodeId, Time, WitnessId};
 
 /// "Decide the epoch after `base`": first and second phase in one message, for exactly one acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl WitnessAsk {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// Who answers.
-    pub from: Seat,
+    pub from: Acceptor,
     /// The store that answers.
     pub incarnation: u64,
     /// The witness that answers; [`WitnessId::NONE`] on nodes.

@@ -10,13 +10,13 @@
 
 use crate::acceptor::follows;
 use crate::message::TryDecide;
-use crate::types::{Ballot, Config, NodeId, Record, Seat};
+use crate::types::{Acceptor, Ballot, Config, NodeId, Record};
 
 /// A ballot under way. It lives in memory only: forgetting it is what a restart does too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// The only acceptor asked in this ballot.
-    pub target: Seat,
+    pub target: Acceptor,
     /// What it is asked, the same in each repetition.
     pub ask: TryDecide,
 }
@@ -47,7 +47,7 @@ pub struct Wish<'a> {
     /// The configuration wanted; its epoch is set here.
     pub want: Config,
     /// The acceptor to ask if one is needed.
-    pub target: Seat,
+    pub target: Acceptor,
     /// The new ballot is above this, for example above the ballot of a Nack.
     pub above: Ballot,
     /// The highest count of the witness seen.
@@ -62,18 +62,18 @@ pub fn plan(wish: Wish<'_>) -> Option<Plan> {
     let base = &record.base;
     want.epoch = base.epoch + 1;
     want.lineage = base.lineage;
-    if !record.votes(me.seat()) || !follows(&want, base) {
+    if !record.votes(me.acceptor()) || !follows(&want, base) {
         return None;
     }
     let mut next = record.clone();
     next.mark = next.mark.max(seen);
-    if base.quorum(&[me.seat()]) {
+    if base.quorum(&[me.acceptor()]) {
         // What was accepted while the own vote is a quorum is chosen already.
         let value = record.accepted.as_ref().map_or(want, |(_, value)| value.clone());
         next.adopt(value);
         return Some(Plan::Local(next));
     }
-    if target == me.seat() || !base.quorum(&[me.seat(), target]) {
+    if target == me.acceptor() || !base.quorum(&[me.acceptor(), target]) {
         return None;
     }
     let ballot = Ballot { round: record.promised.round.max(above.round) + 1, node: me };
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
     use crate::types::{Members, WitnessId};
 
-    fn record(tie: Seat) -> Record {
+    fn record(tie: Acceptor) -> Record {
         let mut base = Config::first(NodeId::A, 1);
         base.members = Members::Both;
         base.tie = tie;
@@ -121,12 +121,12 @@ mod tests {
         record
     }
 
-    fn wish(record: &Record, target: Seat) -> Wish<'_> {
-        let want = Config { members: Members::OnlyA, tie: Seat::A, ..record.base.clone() };
+    fn wish(record: &Record, target: Acceptor) -> Wish<'_> {
+        let want = Config { members: Members::OnlyA, tie: Acceptor::A, ..record.base.clone() };
         Wish { me: NodeId::A, pair: 1, want, target, above: Ballot::ZERO, seen: 0, record }
     }
 
-    fn asked(record: &Record, target: Seat) -> (Proposal, Record) {
+    fn asked(record: &Record, target: Acceptor) -> (Proposal, Record) {
         match plan(wish(record, target)) {
             Some(Plan::Ask(proposal, next)) => (*proposal, next),
             other => panic!("{other:?}"),
@@ -135,32 +135,32 @@ mod tests {
 
     #[test]
     fn the_tie_holder_decides_alone_and_takes_what_it_accepted_before() {
-        let mut record = record(Seat::A);
-        let Some(Plan::Local(next)) = plan(wish(&record, Seat::W)) else { panic!() };
+        let mut record = record(Acceptor::A);
+        let Some(Plan::Local(next)) = plan(wish(&record, Acceptor::W)) else { panic!() };
         assert_eq!((next.base.epoch, next.base.members), (2, Members::OnlyA));
-        let accepted = Config { epoch: 2, tie: Seat::B, ..record.base.clone() };
+        let accepted = Config { epoch: 2, tie: Acceptor::B, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, accepted.clone()));
-        let Some(Plan::Local(next)) = plan(wish(&record, Seat::W)) else { panic!() };
+        let Some(Plan::Local(next)) = plan(wish(&record, Acceptor::W)) else { panic!() };
         assert_eq!(next.base, accepted);
     }
 
     #[test]
     fn each_plan_has_a_fresh_ballot_promised_to_itself() {
-        let record = record(Seat::W);
-        let (first, next) = asked(&record, Seat::W);
+        let record = record(Acceptor::W);
+        let (first, next) = asked(&record, Acceptor::W);
         assert_eq!(next.promised, first.ask.ballot);
-        let (second, after) = asked(&next, Seat::B);
+        let (second, after) = asked(&next, Acceptor::B);
         assert!(second.ask.ballot > first.ask.ballot);
         assert_eq!(after.promised, second.ask.ballot);
         let above = Ballot { round: 40, node: NodeId::B };
-        let Some(Plan::Ask(third, _)) = plan(Wish { above, ..wish(&after, Seat::W) }) else { panic!() };
+        let Some(Plan::Ask(third, _)) = plan(Wish { above, ..wish(&after, Acceptor::W) }) else { panic!() };
         assert!(third.ask.ballot > above);
     }
 
     #[test]
     fn a_vote_counts_only_for_the_ballot_still_promised() {
-        let record = record(Seat::W);
-        let (proposal, next) = asked(&record, Seat::W);
+        let record = record(Acceptor::W);
+        let (proposal, next) = asked(&record, Acceptor::W);
         let (ballot, value) = (proposal.ask.ballot, proposal.ask.want.clone());
         let done = conclude(&next, &proposal, ballot, &value).expect("chosen");
         assert_eq!((done.base, done.promised, done.accepted), (value.clone(), Ballot::ZERO, None));
@@ -174,9 +174,9 @@ mod tests {
 
     #[test]
     fn useless_targets_and_unadmitted_stores_propose_nothing() {
-        let mut record = record(Seat::B);
-        assert_eq!(plan(wish(&record, Seat::W)), None, "without B nothing can be chosen");
+        let mut record = record(Acceptor::B);
+        assert_eq!(plan(wish(&record, Acceptor::W)), None, "without B nothing can be chosen");
         record.incarnation = 7;
-        assert_eq!(plan(wish(&record, Seat::B)), None);
+        assert_eq!(plan(wish(&record, Acceptor::B)), None);
     }
 }

@@ -52,7 +52,7 @@ impl View<'_> {
 
     /// R1: the tie is here, and nothing accepted here moves it away.
     pub fn tie_firm(&self) -> bool {
-        let seat = self.me.seat();
+        let seat = self.me.acceptor();
         let obeyed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == seat);
         self.record.base.tie == seat && obeyed
     }
@@ -68,7 +68,7 @@ impl View<'_> {
     pub fn may_grant(&self, theirs: &Config) -> bool {
         let peer = self.me.peer();
         let mine = &self.record.base;
-        mine == theirs && self.record.votes(self.me.seat()) && self.member(peer) && !self.removes(peer)
+        mine == theirs && self.record.votes(self.me.acceptor()) && self.member(peer) && !self.removes(peer)
     }
 
     /// Who must hold a write before it is acknowledged; `readding`: the peer is clean and about to become a member.
@@ -88,7 +88,7 @@ impl View<'_> {
         if !value.members.has(self.me) || value.incarnations[self.me.index()] != self.record.incarnation {
             return Some(Stop::Kill);
         }
-        let unleased = value.tie != self.me.seat() && !self.leased;
+        let unleased = value.tie != self.me.acceptor() && !self.leased;
         (unleased && !self.mutants.has(Mutant::NoD2)).then_some(Stop::Freeze)
     }
 }
@@ -96,9 +96,9 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Ballot, Seat, WitnessId};
+    use crate::types::{Acceptor, Ballot, WitnessId};
 
-    fn record(tie: Seat) -> Record {
+    fn record(tie: Acceptor) -> Record {
         let mut base = Config::first(NodeId::A, 1);
         base.members = Members::Both;
         base.tie = tie;
@@ -115,35 +115,35 @@ mod tests {
 
     fn solo(record: &Record, node: NodeId) -> Config {
         let epoch = record.base.epoch + 1;
-        Config { epoch, members: Members::only(node), tie: node.seat(), lead: node, ..record.base.clone() }
+        Config { epoch, members: Members::only(node), tie: node.acceptor(), lead: node, ..record.base.clone() }
     }
 
     #[test]
     fn a_node_runs_by_lease_or_by_the_tie() {
-        assert!(!view(&record(Seat::W), &[], false).may_run());
-        assert!(view(&record(Seat::W), &[], true).may_run());
-        assert!(view(&record(Seat::A), &[], false).may_run());
-        assert!(!view(&record(Seat::B), &[], false).may_run());
+        assert!(!view(&record(Acceptor::W), &[], false).may_run());
+        assert!(view(&record(Acceptor::W), &[], true).may_run());
+        assert!(view(&record(Acceptor::A), &[], false).may_run());
+        assert!(!view(&record(Acceptor::B), &[], false).may_run());
     }
 
     #[test]
     fn r1_an_accepted_value_that_moves_the_tie_is_obeyed() {
-        let mut record = record(Seat::A);
-        let moved = Config { epoch: 2, tie: Seat::W, ..record.base.clone() };
+        let mut record = record(Acceptor::A);
+        let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, moved));
         assert!(!view(&record, &[], false).tie_firm());
         assert!(!view(&record, &[], false).may_run());
         assert!(view(&record, &[], true).may_run());
         // The other way round nothing is gained: the base still rules.
-        let mut record = self::record(Seat::W);
-        let gained = Config { epoch: 2, tie: Seat::A, ..record.base.clone() };
+        let mut record = self::record(Acceptor::W);
+        let gained = Config { epoch: 2, tie: Acceptor::A, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, gained));
         assert!(!view(&record, &[], false).may_run());
     }
 
     #[test]
     fn whatever_removes_a_node_ends_its_right_and_its_grants() {
-        let record = record(Seat::A);
+        let record = record(Acceptor::A);
         let removal = solo(&record, NodeId::B);
         assert!(!view(&record, &[Some(&removal)], true).may_run());
         let base = record.base.clone();
@@ -151,18 +151,18 @@ mod tests {
         let own = solo(&record, NodeId::A);
         assert!(!view(&record, &[Some(&own)], false).may_grant(&base));
         assert!(!view(&record, &[], false).may_grant(&own), "the bases differ");
-        let mut stranger = record.clone();
-        stranger.incarnation = 5;
-        assert!(!view(&stranger, &[], true).may_run());
-        assert!(!view(&stranger, &[], true).may_grant(&base));
+        let mut other_store = record.clone();
+        other_store.incarnation = 5;
+        assert!(!view(&other_store, &[], true).may_run());
+        assert!(!view(&other_store, &[], true).may_grant(&base));
     }
 
     #[test]
     fn d1_and_d2_name_what_must_stop() {
-        let record = record(Seat::A);
+        let record = record(Acceptor::A);
         let removal = solo(&record, NodeId::B);
         assert_eq!(view(&record, &[], true).must_stop(&removal), Some(Stop::Kill));
-        let moved = Config { epoch: 2, tie: Seat::W, ..record.base.clone() };
+        let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
         assert_eq!(view(&record, &[], false).must_stop(&moved), Some(Stop::Freeze));
         assert_eq!(view(&record, &[], true).must_stop(&moved), None);
         assert_eq!(view(&record, &[], false).must_stop(&solo(&record, NodeId::A)), None);
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_acknowledgement_set_shrinks_only_with_the_base() {
-        let record = record(Seat::W);
+        let record = record(Acceptor::W);
         let own = solo(&record, NodeId::A);
         assert_eq!(view(&record, &[Some(&own)], true).ack_set(false), Members::Both);
         let mut alone = record.clone();

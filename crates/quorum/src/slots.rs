@@ -36,7 +36,7 @@ const CRC_AT: usize = SLOT_BYTES - 8;
 
 /// Whose register it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
+pub struct RegisterId {
     /// The pair.
     pub pair: u128,
     /// The node.
@@ -58,7 +58,7 @@ pub enum Choice {
     /// What was promised is lost. The store must become a new, non-voting incarnation.
     Amnesia,
     /// The register belongs to another pair or node.
-    Foreign(Owner),
+    Foreign(RegisterId),
     /// Written by a newer version of this program; it is not downgraded silently.
     UnknownVersion(u32),
 }
@@ -69,14 +69,14 @@ pub fn slot_of(generation: u64) -> usize {
 }
 
 /// The bytes of one slot.
-pub fn encode(owner: Owner, generation: u64, record: &Record) -> [u8; SLOT_BYTES] {
+pub fn encode(id: RegisterId, generation: u64, record: &Record) -> [u8; SLOT_BYTES] {
     let mut bytes = Vec::with_capacity(SLOT_BYTES);
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend((RECORD_BYTES as u32).to_le_bytes());
     bytes.extend(generation.to_le_bytes());
-    bytes.extend(owner.pair.to_le_bytes());
-    bytes.extend([owner.node as u8, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(id.pair.to_le_bytes());
+    bytes.extend([id.node as u8, 0, 0, 0, 0, 0, 0, 0]);
     put_record(record, &mut bytes);
     bytes.resize(CRC_AT, 0);
     let crc = crc64(&bytes);
@@ -91,7 +91,7 @@ enum Slot {
     Blank,
     Torn,
     Newer(u32),
-    Whole { owner: Owner, generation: u64, record: Box<Record> },
+    Whole { id: RegisterId, generation: u64, record: Box<Record> },
 }
 
 fn decode(bytes: &[u8]) -> Slot {
@@ -115,11 +115,11 @@ fn decode(bytes: &[u8]) -> Slot {
         1 => NodeId::B,
         _ => return Slot::Torn,
     };
-    let owner = Owner { pair: u128::from_le_bytes(field(bytes, 24)), node };
+    let id = RegisterId { pair: u128::from_le_bytes(field(bytes, 24)), node };
     let length = u32::from_le_bytes(field(bytes, 12));
     match take_record(&bytes[HEAD_BYTES..HEAD_BYTES + RECORD_BYTES]) {
         Some(record) if length as usize == RECORD_BYTES && generation > 0 => {
-            Slot::Whole { owner, generation, record: Box::new(record) }
+            Slot::Whole { id, generation, record: Box::new(record) }
         }
         _ => Slot::Torn,
     }
@@ -132,7 +132,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Chooses among the copies, `places[place][slot]`. A copy that cannot be read is given as an empty slice.
-pub fn choose(owner: Owner, places: [[&[u8]; 2]; 2]) -> Choice {
+pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> Choice {
     let mut newest: Option<(u64, Box<Record>)> = None;
     let mut generations: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
     let mut blanks = [0; 2];
@@ -142,7 +142,7 @@ pub fn choose(owner: Owner, places: [[&[u8]; 2]; 2]) -> Choice {
                 Slot::Blank => blanks[index] += 1,
                 Slot::Torn => {}
                 Slot::Newer(version) => return Choice::UnknownVersion(version),
-                Slot::Whole { owner: found, .. } if found != owner => return Choice::Foreign(found),
+                Slot::Whole { id: found, .. } if found != id => return Choice::Foreign(found),
                 Slot::Whole { generation, record, .. } => {
                     if slot_of(generation) != index {
                         continue;
@@ -172,7 +172,7 @@ mod tests {
     use super::*;
     use crate::types::{Ballot, Config, Exception};
 
-    const OWNER: Owner = Owner { pair: 5, node: NodeId::B };
+    const ID: RegisterId = RegisterId { pair: 5, node: NodeId::B };
     const BLANK: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
 
     /// Two places of two slots, written the way the format demands.
@@ -185,16 +185,16 @@ mod tests {
         }
 
         fn write(&mut self, place: usize, generation: u64) {
-            self.0[place][slot_of(generation)] = encode(OWNER, generation, &record(generation)).to_vec();
+            self.0[place][slot_of(generation)] = encode(ID, generation, &record(generation)).to_vec();
         }
 
         fn tear(&mut self, place: usize, generation: u64) {
             let old = &mut self.0[place][slot_of(generation)];
-            old[..512].copy_from_slice(&encode(OWNER, generation, &record(generation))[..512]);
+            old[..512].copy_from_slice(&encode(ID, generation, &record(generation))[..512]);
         }
 
         fn choose(&self) -> Choice {
-            choose(OWNER, std::array::from_fn(|place| std::array::from_fn(|slot| self.0[place][slot].as_slice())))
+            choose(ID, std::array::from_fn(|place| std::array::from_fn(|slot| self.0[place][slot].as_slice())))
         }
 
         fn written(generation: u64) -> Disk {
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_of_a_copy_is_noticed() {
-        let whole = encode(OWNER, 3, &record(3));
+        let whole = encode(ID, 3, &record(3));
         for bit in (0..SLOT_BYTES * 8).step_by(37) {
             let mut bad = whole;
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -282,10 +282,10 @@ mod tests {
     #[test]
     fn registers_of_others_and_newer_versions_are_named() {
         let mut disk = Disk::written(2);
-        let other = Owner { pair: 6, node: NodeId::A };
+        let other = RegisterId { pair: 6, node: NodeId::A };
         disk.0[1][1] = encode(other, 1, &record(1)).to_vec();
         assert_eq!(disk.choose(), Choice::Foreign(other));
-        let mut newer = encode(OWNER, 2, &record(2));
+        let mut newer = encode(ID, 2, &record(2));
         newer[8] = 2;
         let crc = crc64(&newer[..CRC_AT]);
         newer[CRC_AT..].copy_from_slice(&crc.to_le_bytes());

@@ -35,8 +35,8 @@ pub struct Timing {
     pub patience: Nanos,
     /// How much later the side that is not preferred asks for the removal of a silent peer.
     pub delay_other: Nanos,
-    /// How much later an unwell node asks.
-    pub delay_unwell: Nanos,
+    /// How much later an faulty node asks.
+    pub delay_faulty: Nanos,
     /// How long a node that just booted waits for its peer before it asks for its removal.
     pub cold_patience: Nanos,
     /// How often the witness is read while it answers.
@@ -79,7 +79,7 @@ impl Timing {
             retry: 250 * MS,
             patience: SEC,
             delay_other: 300 * MS,
-            delay_unwell: 2 * SEC,
+            delay_faulty: 2 * SEC,
             cold_patience: 0,
             witness_poll: 5 * SEC,
             witness_retry: 2 * SEC,

@@ -30,10 +30,10 @@ impl NodeId {
     }
 
     /// The seat this node votes from.
-    pub fn seat(self) -> Seat {
+    pub fn acceptor(self) -> Acceptor {
         match self {
-            NodeId::A => Seat::A,
-            NodeId::B => Seat::B,
+            NodeId::A => Acceptor::A,
+            NodeId::B => Acceptor::B,
         }
     }
 
@@ -54,7 +54,7 @@ impl std::fmt::Display for NodeId {
 
 /// One of the three acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Seat {
+pub enum Acceptor {
     /// Node A.
     A,
     /// Node B.
@@ -63,7 +63,7 @@ pub enum Seat {
     W,
 }
 
-impl Seat {
+impl Acceptor {
     /// 0, 1, 2: the index into [`Config::incarnations`].
     pub fn index(self) -> usize {
         self as usize
@@ -72,9 +72,9 @@ impl Seat {
     /// The node in this seat, or `None` for the witness.
     pub fn node(self) -> Option<NodeId> {
         match self {
-            Seat::A => Some(NodeId::A),
-            Seat::B => Some(NodeId::B),
-            Seat::W => None,
+            Acceptor::A => Some(NodeId::A),
+            Acceptor::B => Some(NodeId::B),
+            Acceptor::W => None,
         }
     }
 }
@@ -150,7 +150,7 @@ pub struct Config {
     /// The in-sync set.
     pub members: Members,
     /// Who holds the tie vote.
-    pub tie: Seat,
+    pub tie: Acceptor,
     /// The preferred side: it asks first when both nodes are alive and cannot hear each other.
     pub lead: NodeId,
     /// Which store of A, B and W may vote; 0 = none admitted. A wiped store comes back with another number.
@@ -169,7 +169,7 @@ impl Config {
         Config {
             epoch: 0,
             members: Members::Both,
-            tie: Seat::W,
+            tie: Acceptor::W,
             lead: NodeId::A,
             incarnations: [0; 3],
             witness: WitnessId::NONE,
@@ -183,7 +183,7 @@ impl Config {
         let mut config = Config::none();
         config.epoch = 1;
         config.members = Members::only(node);
-        config.tie = node.seat();
+        config.tie = node.acceptor();
         config.lead = node;
         config.incarnations[node.index()] = incarnation;
         config
@@ -202,9 +202,9 @@ impl Config {
     /// Whether the `voters` are a quorum for deciding what follows this configuration.
     ///
     /// votes(S) = |S ∩ {A,B}| + 1 if the tie is in S; a quorum has two. Any two quorums meet.
-    pub fn quorum(&self, voters: &[Seat]) -> bool {
-        let has = |seat: Seat| voters.contains(&seat);
-        let votes = usize::from(has(Seat::A)) + usize::from(has(Seat::B)) + usize::from(has(self.tie));
+    pub fn quorum(&self, voters: &[Acceptor]) -> bool {
+        let has = |seat: Acceptor| voters.contains(&seat);
+        let votes = usize::from(has(Acceptor::A)) + usize::from(has(Acceptor::B)) + usize::from(has(self.tie));
         votes >= 2
     }
 
@@ -220,9 +220,9 @@ impl Config {
             Some("too many exceptions")
         } else if !self.members.has(self.lead) {
             Some("the lead is not in sync")
-        } else if self.members.solo().is_some_and(|node| self.tie != node.seat()) {
+        } else if self.members.solo().is_some_and(|node| self.tie != node.acceptor()) {
             Some("a solo node must hold the tie")
-        } else if self.tie == Seat::W && self.witness == WitnessId::NONE {
+        } else if self.tie == Acceptor::W && self.witness == WitnessId::NONE {
             Some("the tie is at a witness that is not enrolled")
         } else if member_seats.iter().any(|node| self.incarnations[node.index()] == 0) {
             Some("a member has no admitted store")
@@ -287,10 +287,10 @@ impl Record {
     }
 
     /// Whether this store may vote from `seat` on the epoch after its base.
-    pub fn votes(&self, seat: Seat) -> bool {
+    pub fn votes(&self, seat: Acceptor) -> bool {
         self.base.exists()
             && self.base.incarnations[seat.index()] == self.incarnation
-            && (seat != Seat::W || self.base.witness == self.witness)
+            && (seat != Acceptor::W || self.base.witness == self.witness)
     }
 
     /// Moves to a newer chosen configuration: promises and acceptances belonged to the old epoch.

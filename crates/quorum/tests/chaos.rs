@@ -7,7 +7,7 @@ mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_quorum::{MS, NodeId, SEC, Time, Timing};
-use pair::{Dice, Pair};
+use pair::{Pair, Prng};
 use proptest::prelude::*;
 
 /// Something that goes wrong, or right again.
@@ -79,9 +79,9 @@ fn brisk() -> Timing {
     }
 }
 
-fn random_fault(dice: &mut Dice) -> Fault {
-    let node = if dice.chance(500) { NodeId::A } else { NodeId::B };
-    match dice.below(16) {
+fn random_fault(prng: &mut Prng) -> Fault {
+    let node = if prng.chance(500) { NodeId::A } else { NodeId::B };
+    match prng.below(16) {
         0 => Fault::PowerOff(node),
         1..=3 => Fault::PowerOn(node),
         4 => Fault::RestartCore(node),
@@ -89,27 +89,27 @@ fn random_fault(dice: &mut Dice) -> Fault {
         6 => Fault::ContinueCore(node),
         7 => Fault::CutAll(true),
         8 => Fault::CutAll(false),
-        9 => Fault::Cut(dice.below(2) as usize, dice.chance(500)),
-        10 => Fault::CutOneWay(node, dice.chance(600)),
-        11 => Fault::Reach(node, dice.chance(500)),
-        12 => Fault::Witness(dice.chance(500)),
-        13 => Fault::WitnessSlow([10, 50, 500, 1500][dice.below(4) as usize]),
-        14 => Fault::WitnessLoss([0, 0, 300, 800][dice.below(4) as usize]),
-        _ => Fault::Loss([0, 0, 100, 400][dice.below(4) as usize]),
+        9 => Fault::Cut(prng.below(2) as usize, prng.chance(500)),
+        10 => Fault::CutOneWay(node, prng.chance(600)),
+        11 => Fault::Reach(node, prng.chance(500)),
+        12 => Fault::Witness(prng.chance(500)),
+        13 => Fault::WitnessSlow([10, 50, 500, 1500][prng.below(4) as usize]),
+        14 => Fault::WitnessLoss([0, 0, 300, 800][prng.below(4) as usize]),
+        _ => Fault::Loss([0, 0, 100, 400][prng.below(4) as usize]),
     }
 }
 
 /// One seed: 40 faults, then healing. The violation of an invariant, if any.
 fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
     let mut pair = Pair::protected_with(seed, brisk(), mutants);
-    let mut dice = Dice(seed ^ 0xC4A0);
+    let mut prng = Prng(seed ^ 0xC4A0);
     for _ in 0..40 {
-        play(&mut pair, random_fault(&mut dice));
-        let pause: Time = match dice.below(4) {
-            0 => dice.below(60),
-            1 => dice.below(900),
-            2 => dice.below(4000),
-            _ => dice.below(12_000),
+        play(&mut pair, random_fault(&mut prng));
+        let pause: Time = match prng.below(4) {
+            0 => prng.below(60),
+            1 => prng.below(900),
+            2 => prng.below(4000),
+            _ => prng.below(12_000),
         };
         pair.run(pause * MS);
         if pair.violation.is_some() {

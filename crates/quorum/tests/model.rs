@@ -11,7 +11,7 @@
 mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::{NodeId, Seat};
+use dyad_quorum::{Acceptor, NodeId};
 use pair::{Aim, PairModel, Step};
 use stateright::{Checker, Model};
 
@@ -85,10 +85,10 @@ fn finds_a_witness_that_forgets() {
 
 /// The tie moves to A, which then runs without a lease: where R1 and D2 begin to matter.
 const TIE_AT_A: [Step; 5] = [
-    Step::Propose(NodeId::A, Aim::Tie(Seat::A), Seat::W),
+    Step::Propose(NodeId::A, Aim::Tie(Acceptor::A), Acceptor::W),
     Step::Deliver(NodeId::A, false, false),
     Step::Conclude(NodeId::A),
-    Step::Gossip(Seat::A, Seat::B),
+    Step::Gossip(Acceptor::A, Acceptor::B),
     Step::Start(NodeId::A),
 ];
 

@@ -5,7 +5,7 @@
 
 mod pair;
 
-use dyad_quorum::{MS, Members, Need, NodeId, Note, SEC, Seat, Standing, acceptor};
+use dyad_quorum::{Acceptor, MS, Members, Need, NodeId, Note, RunState, SEC, acceptor};
 use pair::Pair;
 use pair::scene::*;
 
@@ -122,7 +122,7 @@ fn row_07_without_the_tie_holder_the_other_stays_paused() {
     pair.run(60 * SEC);
     pair.demand();
     assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
-    assert_eq!(standing(&pair, B), Standing::Paused { needs: Need::Node(A) });
+    assert_eq!(run_state(&pair, B), RunState::Paused { needs: Need::Node(A) });
     assert_eq!(pair.nodes[1].kills, 0);
     pair.power_on(A);
     pair.until("resumed", 30, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
@@ -137,7 +137,7 @@ fn row_08_witness_and_node_lost_together() {
     pair.power_off(B);
     pair.run(30 * SEC);
     assert_eq!(pair.runner(0), None, "{}", pair.picture());
-    assert_eq!(standing(&pair, A), Standing::Paused { needs: Need::PeerOrWitness });
+    assert_eq!(run_state(&pair, A), RunState::Paused { needs: Need::PeerOrWitness });
     pair.witness_up = true;
     pair.until("resumed", 10, |pair| pair.is("S(A)") && pair.runner(0) == Some(A));
     pair.until("all VMs", 10, |pair| pair.runner(1) == Some(A));
@@ -162,7 +162,7 @@ fn row_10_out_of_date_node_refuses() {
     pair.power_on(B);
     pair.run(60 * SEC);
     pair.demand();
-    assert_eq!(standing(&pair, B), Standing::OutOfSync { holder: A, holder_alive: false });
+    assert_eq!(run_state(&pair, B), RunState::OutOfSync { holder: A, holder_alive: false });
     assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
 }
 
@@ -186,7 +186,7 @@ fn row_12_both_lose_power_and_form_without_the_witness() {
         pair.power_off(A);
         pair.power_off(B);
         pair.run(20 * SEC);
-        pair.power_on_in(A, pair.dice.clone().below(4000) * MS);
+        pair.power_on_in(A, pair.prng.clone().below(4000) * MS);
         pair.power_on(B);
         pair.until("both run", 8, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
         assert_eq!(pair.oracle.decisions, before, "no decision is needed");
@@ -220,7 +220,7 @@ fn row_14_only_b_returns_without_the_witness() {
     pair.power_on(B);
     pair.run(120 * SEC);
     assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
-    assert_eq!(standing(&pair, B), Standing::Paused { needs: Need::PeerOrWitness });
+    assert_eq!(run_state(&pair, B), RunState::Paused { needs: Need::PeerOrWitness });
     pair.demand();
 }
 
@@ -231,7 +231,7 @@ fn row_15_both_lose_power_while_solo_and_the_stale_one_is_first() {
     pair.run(5 * SEC);
     pair.power_on(B);
     pair.run(30 * SEC);
-    assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, .. }), "{}", pair.picture());
+    assert!(matches!(run_state(&pair, B), RunState::OutOfSync { holder: A, .. }), "{}", pair.picture());
     pair.power_on(A);
     pair.until("A starts", 10, |pair| pair.runner(0) == Some(A));
     pair.until("protected again", 60, |pair| pair.is("D(W)"));
@@ -256,7 +256,7 @@ fn row_17_source_dies_during_resync() {
     pair.run(50 * SEC);
     pair.power_off(A);
     pair.run(60 * SEC);
-    assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, holder_alive: false }));
+    assert!(matches!(run_state(&pair, B), RunState::OutOfSync { holder: A, holder_alive: false }));
     assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
     pair.demand();
 }
@@ -279,7 +279,7 @@ fn row_18_a_dies_just_after_the_peer_was_taken_in_again() {
             assert!(pair.is("S(B)"), "{}", pair.picture());
             assert_eq!(pair.runner(0), Some(B));
         } else if !pair.is("S(B)") {
-            assert!(matches!(standing(&pair, B), Standing::OutOfSync { holder: A, .. }));
+            assert!(matches!(run_state(&pair, B), RunState::OutOfSync { holder: A, .. }));
         }
     }
 }
@@ -313,7 +313,7 @@ fn row_21_an_ask_that_arrives_ten_minutes_late_changes_nothing() {
     let mut pair = Pair::protected(21);
     let record = pair.nodes[0].disk.record.clone();
     let mut want = record.base.clone();
-    (want.epoch, want.members, want.tie) = (record.base.epoch + 1, Members::OnlyA, Seat::A);
+    (want.epoch, want.members, want.tie) = (record.base.epoch + 1, Members::OnlyA, Acceptor::A);
     let ask = dyad_quorum::TryDecide {
         pair: 0xD1AD,
         sender: A,
@@ -327,10 +327,10 @@ fn row_21_an_ask_that_arrives_ten_minutes_late_changes_nothing() {
     pair.power_off(A);
     pair.until("B goes on", 20, |pair| pair.is("S(B)") && pair.witness.base.members == Members::OnlyB);
     let (before_w, before_b) = (pair.witness.clone(), pair.nodes[1].disk.record.clone());
-    let answer = acceptor::try_decide(&mut pair.witness, Seat::W, &ask);
+    let answer = acceptor::try_decide(&mut pair.witness, Acceptor::W, &ask);
     assert!(matches!(answer.verdict, dyad_quorum::Verdict::Newer(_)));
     assert_eq!(pair.witness, before_w);
     let mut late = pair.nodes[1].disk.record.clone();
-    assert!(matches!(acceptor::try_decide(&mut late, Seat::B, &ask).verdict, dyad_quorum::Verdict::Newer(_)));
+    assert!(matches!(acceptor::try_decide(&mut late, Acceptor::B, &ask).verdict, dyad_quorum::Verdict::Newer(_)));
     assert_eq!(late, before_b);
 }

@@ -6,8 +6,8 @@
 mod pair;
 
 use dyad_quorum::{
-    Action, Body, Datagram, Event, Exception, MS, Members, NodeId, Note, Proof, SEC, Seat, Standing, Timing, Why,
-    WitnessId, acceptor,
+    Acceptor, Action, Body, Datagram, Event, Exception, MS, Members, NodeId, Note, Proof, Reason, RunState, SEC,
+    Timing, WitnessId, acceptor,
 };
 use pair::Pair;
 use pair::scene::*;
@@ -115,7 +115,7 @@ fn row_23_a_ballot_begun_before_the_restart_is_cleared_up() {
     pair.restart_core(A);
     pair.witness_loss = 0;
     pair.until("A clears up", 60, |pair| {
-        noted(pair, A, |note| matches!(note, Note::Deciding { why: Why::Abandoned, .. })).is_some()
+        noted(pair, A, |note| matches!(note, Note::Deciding { why: Reason::Abandoned, .. })).is_some()
             && pair.is("D(W)")
             && pair.witness.accepted.is_none()
     });
@@ -158,7 +158,7 @@ fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns() {
     assert!(core.watchdog_ok(woken + MS));
     let reply = acceptor::learn(
         &mut pair.witness,
-        Seat::W,
+        Acceptor::W,
         &dyad_quorum::Learn { pair: 0xD1AD, sender: A, base: core.config().clone(), seen: 0 },
     );
     core.handle(
@@ -394,7 +394,7 @@ fn row_39_register_of_a_fails() {
     // Something must be written before it shows.
     pair.tell(A, Event::Exceptions(vec![Exception { volume: 5, holder: B }]));
     pair.until("B takes over", 10, |pair| pair.nodes[1].config().members == Members::OnlyB);
-    assert_eq!(standing(&pair, A), Standing::RegisterFailed);
+    assert_eq!(run_state(&pair, A), RunState::RegisterFailed);
     pair.until("B runs all", 15, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
     pair.demand();
 }
@@ -406,7 +406,7 @@ fn row_39_register_of_b_hangs_in_the_middle_of_a_change() {
     // A new configuration that B can never take over: A may not wait for its leases for ever.
     pair.except(A, vec![Exception { volume: 5, holder: B }]);
     pair.until("B is removed", 10, |pair| pair.nodes[0].config().members == Members::OnlyA);
-    assert_eq!(standing(&pair, B), Standing::RegisterFailed);
+    assert_eq!(run_state(&pair, B), RunState::RegisterFailed);
     pair.until("A runs all", 15, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
     pair.demand();
 }
@@ -414,10 +414,10 @@ fn row_39_register_of_b_hangs_in_the_middle_of_a_change() {
 #[test]
 fn a_word_that_the_peer_is_stuck_wears_off() {
     let mut pair = Pair::protected(392);
-    // A is unwell and slow to accuse.
-    pair.timing.delay_unwell = 20 * SEC;
+    // A is faulty and slow to accuse.
+    pair.timing.delay_faulty = 20 * SEC;
     pair.restart_core(A);
-    pair.tell(A, Event::Unwell);
+    pair.tell(A, Event::Faulty);
     pair.run(SEC);
     let before = pair.oracle.decisions;
     pair.tell(A, Event::PeerStuck);
@@ -458,8 +458,8 @@ fn row_41_disk_of_b_hangs_under_good_heartbeats() {
 fn row_43_maintenance_of_b() {
     let mut pair = Pair::protected(43);
     let start = pair.now;
-    pair.tell(B, Event::Goodbye);
-    pair.until("B may go", 5, |pair| pair.nodes[1].goodbye_done);
+    pair.tell(B, Event::Leave);
+    pair.until("B may go", 5, |pair| pair.nodes[1].leave_done);
     pair.power_off(B);
     pair.until("its VM runs on A", 1, |pair| pair.runner(1) == Some(A) && pair.is("S(A)"));
     assert!(pair.now - start <= 2 * SEC, "no fence wait: {}", pair.picture());
@@ -470,21 +470,23 @@ fn row_43_maintenance_of_b() {
 #[test]
 fn row_44_whole_site_shutdown() {
     let mut pair = Pair::protected(44);
-    pair.tell(B, Event::Goodbye);
-    pair.until("B may go", 5, |pair| pair.nodes[1].goodbye_done);
+    pair.tell(B, Event::Leave);
+    pair.until("B may go", 5, |pair| pair.nodes[1].leave_done);
     pair.power_off(B);
     pair.until("solo", 5, |pair| pair.is("S(A)"));
-    pair.tell(A, Event::Goodbye);
+    pair.tell(A, Event::Leave);
     // The daemon stops the VMs of the last node itself.
     pair.nodes[0].vms = [false; 2];
     pair.tell(A, Event::VmsKilled);
-    pair.until("A may go", 5, |pair| pair.nodes[0].goodbye_done);
+    pair.until("A may go", 5, |pair| pair.nodes[0].leave_done);
     pair.power_off(A);
     pair.nodes[0].leaving = false;
     pair.witness_up = false;
     pair.run(60 * SEC);
     pair.power_on(A);
-    pair.until("the last one standing starts alone", 10, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.until("the last one run_state starts alone", 10, |pair| {
+        pair.runner(0) == Some(A) && pair.runner(1) == Some(A)
+    });
     pair.demand();
 }
 
@@ -505,7 +507,7 @@ fn row_45_operator_forces_b() {
     pair.run(120 * SEC);
     assert_eq!(pair.runner(0), Some(B), "{}", pair.picture());
     assert!(pair.is("S(B)"), "A is refused: {}", pair.picture());
-    assert!(matches!(standing(&pair, A), Standing::OutOfSync { holder: B, .. }));
+    assert!(matches!(run_state(&pair, A), RunState::OutOfSync { holder: B, .. }));
 }
 
 #[test]
@@ -558,7 +560,7 @@ fn row_48_no_watchdog_no_takeover_without_proof() {
 }
 
 /// The daemon of A gets no processor for `without`, then has it for `with`, so many times.
-fn starve(pair: &mut Pair, rounds: u32, without: u64, with: u64) {
+fn delay_scheduling(pair: &mut Pair, rounds: u32, without: u64, with: u64) {
     for _ in 0..rounds {
         pair.stop_core(A);
         pair.run(without);
@@ -574,7 +576,7 @@ fn a_late_daemon_calls_nobody_silent() {
     for seed in 0..20 {
         let mut pair = Pair::protected(seed);
         let before = pair.oracle.decisions;
-        starve(&mut pair, 10, 430 * MS, 30 * MS);
+        delay_scheduling(&mut pair, 10, 430 * MS, 30 * MS);
         pair.run(2 * SEC);
         assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
         pair.demand();
@@ -585,7 +587,7 @@ fn a_late_daemon_calls_nobody_silent() {
 fn row_49_starvation_is_no_silence() {
     let mut pair = Pair::protected(49);
     let before = pair.oracle.decisions;
-    starve(&mut pair, 30, 300 * MS, 700 * MS);
+    delay_scheduling(&mut pair, 30, 300 * MS, 700 * MS);
     assert_eq!(pair.oracle.decisions, before, "{}", pair.picture());
     for path in 0..2 {
         pair.links[path][0].loss = 200;
@@ -606,7 +608,7 @@ fn a_stopped_daemon_that_goes_on_does_not_accuse_its_peer() {
         pair.run(1500 * MS);
         pair.continue_core(A);
         pair.run(5 * SEC);
-        let accused = noted(&pair, A, |note| matches!(note, Note::Deciding { why: Why::PeerSilent, .. }));
+        let accused = noted(&pair, A, |note| matches!(note, Note::Deciding { why: Reason::PeerSilent, .. }));
         assert_eq!(accused, None, "{}", pair.picture());
         pair.demand();
     }

@@ -1,8 +1,8 @@
-//! The datagram on the wire: small enough for one packet at its largest, and noise does not decode into trouble.
+//! The datagram on the wire: small enough for one packet at its largest, and noise does not decode into error.
 
 use dyad_quorum::{
-    Answer, Ballot, Body, Config, Datagram, Echo, Exception, Health, Heartbeat, Learn, MAX_EXCEPTIONS, Members, NodeId,
-    Seat, TryDecide, Verdict, WitnessAsk, WitnessId,
+    Acceptor, Answer, Ballot, Body, Config, Datagram, Echo, Exception, Health, Heartbeat, Learn, MAX_EXCEPTIONS,
+    Members, NodeId, TryDecide, Verdict, WitnessAsk, WitnessId,
 };
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn largest(volume: u64) -> Config {
     Config {
         epoch: u64::MAX,
         members: Members::Both,
-        tie: Seat::W,
+        tie: Acceptor::W,
         lead: NodeId::B,
         incarnations: [u64::MAX; 3],
         witness: WitnessId(u128::MAX),
@@ -43,7 +43,7 @@ fn bodies(volume: u64) -> Vec<Body> {
         seen: u64::MAX,
     };
     let answer = Answer {
-        from: Seat::W,
+        from: Acceptor::W,
         incarnation: u64::MAX,
         witness: WitnessId(u128::MAX),
         mark: u64::MAX,

@@ -21,7 +21,7 @@ impl Quorum {
         }
         if self.write.is_none() && self.witness.seen > self.record.mark && self.witness.lost_for(self.now).is_none() {
             // Noted durably, so that a witness rolled back while this node was off is found out.
-            self.persist(self.record.clone(), Then::Nothing, out);
+            self.persist(self.record.clone(), AfterPersist::Nothing, out);
         }
     }
 
@@ -34,7 +34,7 @@ impl Quorum {
             if self.stopped_for(heard) {
                 let mut next = self.record.clone();
                 next.adopt(heard.clone());
-                self.persist(next, Then::Chosen { learned: true }, out);
+                self.persist(next, AfterPersist::Chosen { learned: true }, out);
             }
             return;
         }
@@ -48,7 +48,7 @@ impl Quorum {
             forced.incarnations[2] = base.incarnations[2];
             let mut next = self.record.clone();
             next.adopt(forced);
-            self.persist(next, Then::Chosen { learned: false }, out);
+            self.persist(next, AfterPersist::Chosen { learned: false }, out);
         }
     }
 
@@ -75,7 +75,7 @@ impl Quorum {
             None => self.drop_active(),
             Some(next) => {
                 if self.stopped_for(value) {
-                    self.persist(next, Then::Chosen { learned: false }, out);
+                    self.persist(next, AfterPersist::Chosen { learned: false }, out);
                 }
             }
         }
@@ -107,10 +107,10 @@ impl Quorum {
 
     fn begin(&mut self, goal: Goal, out: &mut Vec<Action>) {
         let Goal { want, why, target, swap } = goal;
-        let me = self.setup.me.seat();
+        let me = self.setup.me.acceptor();
         // Only where the goal says so: a silent peer must not find a vote on its own removal when it returns.
-        let other = if target == Seat::W { self.peer_id().seat() } else { Seat::W };
-        let useful = |target: Seat| self.record.base.quorum(&[me, target]);
+        let other = if target == Acceptor::W { self.peer_id().acceptor() } else { Acceptor::W };
+        let useful = |target: Acceptor| self.record.base.quorum(&[me, target]);
         let swap = swap && useful(other) && (self.swap_target || !useful(target));
         let target = if swap { other } else { target };
         let wish = Wish {
@@ -127,7 +127,7 @@ impl Quorum {
             // D1, D2: the goals wait for the VMs, or an accepted value already forbids them to run.
             Some(Plan::Local(next)) if self.stopped_for(&next.base) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target: me }));
-                self.persist(next, Then::Chosen { learned: false }, out);
+                self.persist(next, AfterPersist::Chosen { learned: false }, out);
             }
             None | Some(Plan::Local(_)) => {}
             Some(Plan::Ask(proposal, next)) => {
@@ -143,7 +143,7 @@ impl Quorum {
                     relayed: false,
                     voted: None,
                 });
-                self.persist(next, Then::Propose, out);
+                self.persist(next, AfterPersist::Propose, out);
             }
         }
     }
@@ -153,9 +153,9 @@ impl Quorum {
         let now = self.now;
         let Some(active) = &mut self.active else { return };
         active.sent_at = Some(now);
-        active.waiting = active.proposal.target == Seat::W;
+        active.waiting = active.proposal.target == Acceptor::W;
         let ask = active.proposal.ask.clone();
-        if active.proposal.target == Seat::W {
+        if active.proposal.target == Acceptor::W {
             out.push(Action::AskWitness { id: active.ask_id, ask: WitnessAsk::TryDecide(ask) });
         } else {
             out.push(Action::Send { path: None, datagram: self.datagram(Body::Ask(ask)) });

@@ -7,9 +7,9 @@ use crate::types::Nanos;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Goal {
     pub want: Config,
-    pub why: Why,
+    pub why: Reason,
     /// The acceptor to ask first.
-    pub target: Seat,
+    pub target: Acceptor,
     /// Whether the other acceptor will do as well.
     pub swap: bool,
 }
@@ -18,7 +18,7 @@ impl Quorum {
     /// The most urgent change wanted now. Deterministic, and stable while nothing changes: a proposal whose goal is
     /// no longer this one is given up.
     pub(super) fn goal(&self) -> Option<Goal> {
-        if self.failed.is_some() || self.heard.is_some() || !self.record.votes(self.setup.me.seat()) {
+        if self.failed.is_some() || self.heard.is_some() || !self.record.votes(self.setup.me.acceptor()) {
             return None;
         }
         let base = &self.record.base;
@@ -39,7 +39,7 @@ impl Quorum {
         }
     }
 
-    fn goal_of(&self, want: Config, why: Why, target: Seat) -> Option<Goal> {
+    fn goal_of(&self, want: Config, why: Reason, target: Acceptor) -> Option<Goal> {
         Some(Goal { want, why, target, swap: false })
     }
 
@@ -53,7 +53,7 @@ impl Quorum {
     fn solo_config(&self, node: NodeId) -> Config {
         let mut want = self.next_config();
         want.members = Members::only(node);
-        want.tie = node.seat();
+        want.tie = node.acceptor();
         want.lead = node;
         want.exceptions.retain(|exception| exception.holder != node);
         want
@@ -63,8 +63,8 @@ impl Quorum {
         self.peer.alive_since.is_some() && self.is_peer_store(self.peer.incarnation())
     }
 
-    fn peer_seat(&self) -> Seat {
-        self.peer_id().seat()
+    fn peer_acceptor(&self) -> Acceptor {
+        self.peer_id().acceptor()
     }
 
     /// A planned leave: the peer goes on alone. Only once nothing runs here.
@@ -73,14 +73,14 @@ impl Quorum {
         if !self.leaving || !self.peer_in_sync() || !register || self.vms != Vms::None {
             return None;
         }
-        self.goal_of(self.solo_config(self.peer_id()), Why::Leaving, self.peer_seat())
+        self.goal_of(self.solo_config(self.peer_id()), Reason::Leaving, self.peer_acceptor())
     }
 
     /// How long this node holds back before it asks for the removal of its peer.
     fn preference_delay(&self) -> Nanos {
         let timing = &self.setup.timing;
-        if !self.well {
-            timing.delay_unwell
+        if !self.healthy {
+            timing.delay_faulty
         } else if self.record.base.lead == self.setup.me || self.peer_is_dead() {
             0
         } else {
@@ -94,24 +94,24 @@ impl Quorum {
     }
 
     /// The peer is to be removed since this time, why, and who should be asked first.
-    pub(super) fn remove_from(&self) -> Option<(Time, Why, Seat)> {
+    pub(super) fn remove_from(&self) -> Option<(Time, Reason, Acceptor)> {
         if self.record.base.members != Members::Both || self.leaving {
             return None;
         }
-        let peer = self.peer_seat();
+        let peer = self.peer_acceptor();
         let delay = self.preference_delay();
         let silent = self.silent_from() + delay;
         if self.peer.alive_since.is_none() {
-            return Some((silent, Why::PeerSilent, Seat::W));
+            return Some((silent, Reason::PeerSilent, Acceptor::W));
         }
         let since = self.peer.alive_since.unwrap_or(self.now);
         if !self.is_peer_store(self.peer.incarnation()) {
-            return Some((since + delay, Why::PeerStranger, Seat::W));
+            return Some((since + delay, Reason::PeerUnadmitted, Acceptor::W));
         }
         if self.peer.health().is_some_and(|health| !health.register) {
-            return Some((since + delay, Why::PeerRegister, Seat::W));
+            return Some((since + delay, Reason::PeerRegister, Acceptor::W));
         }
-        self.stuck.map(|(first, _)| (first + delay, Why::PeerStuck, peer))
+        self.stuck.map(|(first, _)| (first + delay, Reason::PeerStuck, peer))
     }
 
     fn remove(&self) -> Option<Goal> {
@@ -120,19 +120,19 @@ impl Quorum {
             return None;
         }
         let want = self.solo_config(self.setup.me);
-        let swap = why == Why::PeerStuck;
+        let swap = why == Reason::PeerStuck;
         Some(Goal { want, why, target, swap })
     }
 
     /// A value was accepted here: decide again, to learn whether it was chosen.
     fn unfinished(&self) -> Option<Goal> {
         let (_, value) = self.record.accepted.as_ref()?;
-        let own_quorum = self.record.base.quorum(&[self.setup.me.seat()]);
+        let own_quorum = self.record.base.quorum(&[self.setup.me.acceptor()]);
         if !own_quorum && self.now < self.accepted_at + self.setup.timing.unfinished_after {
             return None;
         }
-        let target = if self.peer_in_sync() { self.peer_seat() } else { Seat::W };
-        Some(Goal { want: value.clone(), why: Why::Unfinished, target, swap: true })
+        let target = if self.peer_in_sync() { self.peer_acceptor() } else { Acceptor::W };
+        Some(Goal { want: value.clone(), why: Reason::Unfinished, target, swap: true })
     }
 
     /// The peer is clean and was stable for long enough, or joins.
@@ -155,9 +155,9 @@ impl Quorum {
         // D2: a peer that could not grant a lease so far leaves the tie here for a moment.
         let leased = self.leases.leased(self.now + self.setup.timing.detection());
         if self.witness_is_enrolled() && self.witness.holds(base) && leased {
-            want.tie = Seat::W;
+            want.tie = Acceptor::W;
         }
-        self.goal_of(want, Why::PeerClean, self.peer_seat())
+        self.goal_of(want, Reason::PeerClean, self.peer_acceptor())
     }
 
     /// The witness to be enrolled becomes the one of the configuration; the tie goes to it once it has learned that.
@@ -170,11 +170,11 @@ impl Quorum {
         let mut want = self.next_config();
         want.witness = witness;
         want.incarnations[2] = incarnation;
-        if want.tie == Seat::W {
-            want.tie = base.lead.seat();
+        if want.tie == Acceptor::W {
+            want.tie = base.lead.acceptor();
         }
         let reachable = base.members != Members::Both || self.peer_in_sync();
-        reachable.then(|| self.goal_of(want, Why::Enrol, self.peer_seat())).flatten()
+        reachable.then(|| self.goal_of(want, Reason::Enrol, self.peer_acceptor())).flatten()
     }
 
     fn excepted(&self) -> Option<Goal> {
@@ -182,7 +182,7 @@ impl Quorum {
         let mut want = self.next_config();
         want.exceptions.clone_from(list);
         let reachable = want.members != Members::Both || self.peer_in_sync();
-        reachable.then(|| self.goal_of(want, Why::Exceptions, self.peer_seat())).flatten()
+        reachable.then(|| self.goal_of(want, Reason::Exceptions, self.peer_acceptor())).flatten()
     }
 
     /// Nobody reaches the witness: both agree on who survives the other. The lead proposes.
@@ -192,14 +192,14 @@ impl Quorum {
         let health = self.peer.health()?;
         let lost_here = self.witness.lost_for(self.now).is_some_and(|lost| lost >= after);
         let lost_there = u64::from(health.witness_lost_ms) >= after / crate::timing::MS;
-        let both_well = self.well && health.well && health.register && !health.leaving && !self.leaving;
-        let wanted = base.tie == Seat::W && base.lead == self.setup.me;
+        let both_well = self.healthy && health.well && health.register && !health.leaving && !self.leaving;
+        let wanted = base.tie == Acceptor::W && base.lead == self.setup.me;
         if !(wanted && lost_here && lost_there && both_well && self.peer_in_sync()) {
             return None;
         }
         let mut want = self.next_config();
-        want.tie = base.lead.seat();
-        self.goal_of(want, Why::WitnessLost, self.peer_seat())
+        want.tie = base.lead.acceptor();
+        self.goal_of(want, Reason::WitnessLost, self.peer_acceptor())
     }
 
     /// The witness is back for good and knows this configuration: it gets the tie again. The holder proposes.
@@ -209,7 +209,7 @@ impl Quorum {
         let stable = self.fresh_witness
             || self.witness.up_for(self.now).is_some_and(|up| up >= timing.return_after)
                 && self.last_return.is_none_or(|last| self.now >= last + timing.return_gap);
-        let wanted = base.tie == self.setup.me.seat() && self.witness_is_enrolled();
+        let wanted = base.tie == self.setup.me.acceptor() && self.witness_is_enrolled();
         // D2: without a lease the VMs here would have to stop.
         let leased = self.leases.leased(self.now + timing.detection());
         let agrees = self.peer_in_sync() && self.peer.base() == Some(base);
@@ -217,8 +217,8 @@ impl Quorum {
             return None;
         }
         let mut want = self.next_config();
-        want.tie = Seat::W;
-        self.goal_of(want, Why::WitnessBack, self.setup.me.seat())
+        want.tie = Acceptor::W;
+        self.goal_of(want, Reason::WitnessBack, self.setup.me.acceptor())
     }
 
     /// A proposal given up may lie at an acceptor and surprise a later decision. The next epoch makes it void.
@@ -227,6 +227,6 @@ impl Quorum {
         if !self.abandoned || !self.peer_in_sync() || alive_for < self.setup.timing.unfinished_after {
             return None;
         }
-        self.goal_of(self.next_config(), Why::Abandoned, self.peer_seat())
+        self.goal_of(self.next_config(), Reason::Abandoned, self.peer_acceptor())
     }
 }

@@ -21,13 +21,13 @@ impl Quorum {
             }
             Body::Ask(ask) => self.on_ask(path, ask, out),
             Body::Answer(answer) => {
-                if answer.from == self.peer_id().seat() && self.is_peer_store(datagram.incarnation) {
+                if answer.from == self.peer_id().acceptor() && self.is_peer_store(datagram.incarnation) {
                     self.on_answer(answer);
                 }
             }
             Body::Relay(number, ask) => self.on_relay(path, *number, ask, out),
             Body::Relayed(number, answer) => {
-                if answer.from == Seat::W && self.active.as_ref().is_some_and(|active| active.ask_id == *number) {
+                if answer.from == Acceptor::W && self.active.as_ref().is_some_and(|active| active.ask_id == *number) {
                     self.on_answer(answer);
                 }
             }
@@ -164,14 +164,14 @@ impl Quorum {
         let base = &self.record.base;
         if let Verdict::Newer(newer) | Verdict::Base(newer) = &answer.verdict {
             // A witness enrolled after our base speaks for itself in what it tells.
-            let speaks = answer.from != Seat::W
+            let speaks = answer.from != Acceptor::W
                 || (newer.witness == answer.witness && newer.incarnations[2] == answer.incarnation);
             if speaks && newer.rank() > base.rank() {
                 self.consider(&newer.clone());
                 return true;
             }
         }
-        if answer.from == Seat::W {
+        if answer.from == Acceptor::W {
             if answer.witness != base.witness || answer.incarnation != base.incarnations[2] {
                 return false;
             }
@@ -248,7 +248,7 @@ impl Quorum {
     fn health(&self) -> Health {
         let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
         Health {
-            well: self.well,
+            well: self.healthy,
             register: !self.register_failed(),
             leaving: self.leaving,
             watchdog: self.watchdog,

@@ -16,7 +16,7 @@ mod votes;
 
 use std::collections::BTreeSet;
 
-use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Setup, Why, WitnessReply};
+use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Reason, Setup, WitnessReply};
 use crate::lease::Leases;
 use crate::losses::Losses;
 use crate::message::{Answer, Body, Datagram, TryDecide};
@@ -25,7 +25,7 @@ use crate::peer::PeerView;
 use crate::proposer::Proposal;
 use crate::reach::Reach;
 use crate::rules::View;
-use crate::types::{Ballot, Config, Exception, Members, NodeId, Record, Seat, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, Exception, Members, NodeId, Record, Time, WitnessId};
 
 /// What the VMs of this node do, as far as the kernel confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ enum Clean {
 
 /// What happens once a write of the record is durable.
 #[derive(Clone, Debug)]
-enum Then {
+enum AfterPersist {
     /// Nothing: only the witness's count was noted.
     Nothing,
     /// The peer gets this answer.
@@ -75,14 +75,14 @@ struct Write {
     token: u64,
     begun: Time,
     next: Record,
-    then: Then,
+    then: AfterPersist,
 }
 
 /// A proposal under way.
 #[derive(Clone, Debug)]
 struct Active {
     proposal: Proposal,
-    why: Why,
+    why: Reason,
     begun: Time,
     sent_at: Option<Time>,
     ask_id: u64,
@@ -140,10 +140,10 @@ pub struct Quorum {
     found: bool,
     /// The right to run was lost since VMs ran last; for the timeline.
     paused: bool,
-    well: bool,
+    healthy: bool,
     watchdog: bool,
     leaving: bool,
-    goodbye_told: bool,
+    leave_told: bool,
     force: bool,
     clean: Clean,
     losses: Losses,
@@ -210,10 +210,10 @@ impl Quorum {
             vms: Vms::None,
             found: false,
             paused: false,
-            well: true,
+            healthy: true,
             watchdog: setup.watchdog,
             leaving: false,
-            goodbye_told: false,
+            leave_told: false,
             force: false,
             clean: Clean::No,
             losses: Losses::default(),
@@ -304,16 +304,16 @@ impl Quorum {
             }
             Event::PeerDirty => self.clean = Clean::No,
             Event::Proof(proof) => self.peer_proof = Some((proof, self.now)),
-            Event::Well => self.well = true,
-            Event::Unwell => self.well = false,
+            Event::Healthy => self.healthy = true,
+            Event::Faulty => self.healthy = false,
             Event::Watchdog(proven) => self.watchdog = proven,
             Event::Admit { incarnation } => self.admitted = Some(incarnation),
             Event::Enrol { witness, incarnation } => self.enrol = Some((witness, incarnation)),
             Event::Exceptions(list) => self.on_exceptions(list),
-            Event::Goodbye => self.leaving = true,
-            Event::Stay => {
+            Event::Leave => self.leaving = true,
+            Event::CancelLeave => {
                 self.leaving = false;
-                self.goodbye_told = false;
+                self.leave_told = false;
             }
             Event::Force => self.force = self.record.base.exists() && self.failed.is_none(),
         }

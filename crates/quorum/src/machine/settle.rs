@@ -14,7 +14,7 @@ impl Quorum {
             }
         }
         self.settle_fence(out);
-        self.settle_goodbye(out);
+        self.settle_leave(out);
         let acks = self.ack_set();
         if self.record.base.exists() && self.told_acks != Some(acks) {
             self.told_acks = Some(acks);
@@ -81,7 +81,7 @@ impl Quorum {
 
     fn settle_fence(&mut self, out: &mut Vec<Action>) {
         let early = self.mutants.has(Mutant::ActBeforeChosen)
-            && self.active.as_ref().is_some_and(|active| active.why == Why::PeerSilent);
+            && self.active.as_ref().is_some_and(|active| active.why == Reason::PeerSilent);
         if self.record.base.members.solo() != Some(self.setup.me) && !early || self.fence_told {
             return;
         }
@@ -100,8 +100,8 @@ impl Quorum {
         }
     }
 
-    fn settle_goodbye(&mut self, out: &mut Vec<Action>) {
-        if !self.leaving || self.goodbye_told || self.vms != Vms::None || self.write.is_some() {
+    fn settle_leave(&mut self, out: &mut Vec<Action>) {
+        if !self.leaving || self.leave_told || self.vms != Vms::None || self.write.is_some() {
             return;
         }
         let base = &self.record.base;
@@ -115,8 +115,8 @@ impl Quorum {
             None => false,
         };
         if done {
-            self.goodbye_told = true;
-            out.push(Action::GoodbyeDone);
+            self.leave_told = true;
+            out.push(Action::LeaveDone);
         }
     }
 
@@ -160,8 +160,8 @@ impl Quorum {
             let down = !self.peer.path_up(path, self.now, timing);
             raise(Alarm::PathDown(path as u8), has_peer && listened && down);
         }
-        let stranger = !silent && !self.is_peer_store(self.peer.incarnation());
-        raise(Alarm::PeerStranger, has_peer && stranger);
+        let unadmitted = !silent && !self.is_peer_store(self.peer.incarnation());
+        raise(Alarm::PeerUnadmitted, has_peer && unadmitted);
         raise(Alarm::WitnessLost, self.witness_lost());
         raise(Alarm::WitnessRolledBack, self.witness.rolled_back);
         let tie = base.tie.node().filter(|_| base.members == Members::Both && self.witness_is_enrolled());

@@ -1,40 +1,40 @@
 //! The standing of a node, derived from epoch, leases and reachability together.
 
 use super::*;
-use crate::standing::{Fence, Need, Standing};
+use crate::run_state::{Fence, Need, RunState};
 
 impl Quorum {
     /// Why this node can or cannot run VMs now.
-    pub fn standing(&self) -> Standing {
+    pub fn run_state(&self) -> RunState {
         let base = self.newest();
         let peer = self.peer_id();
         let peer_alive = self.peer.alive_since.is_some();
         if !base.exists() {
-            return Standing::NotSetUp;
+            return RunState::NotSetUp;
         }
         if self.register_failed() {
-            return Standing::RegisterFailed;
+            return RunState::RegisterFailed;
         }
         if !base.members.has(self.setup.me) {
-            return Standing::OutOfSync { holder: peer, holder_alive: peer_alive };
+            return RunState::OutOfSync { holder: peer, holder_alive: peer_alive };
         }
-        if !self.record.votes(self.setup.me.seat()) {
-            return Standing::Stranger;
+        if !self.record.votes(self.setup.me.acceptor()) {
+            return RunState::UnadmittedStore;
         }
         if self.leaving {
-            return Standing::Leaving;
+            return RunState::Leaving;
         }
         if self.may_run(self.now) {
             return match base.members {
-                Members::Both => Standing::InSync {
+                Members::Both => RunState::InSync {
                     tie: base.tie,
                     peer_alive,
                     witness_alive: self.witness_is_enrolled() && self.witness_reached(),
                 },
-                _ => Standing::Solo { fence: self.fence(), peer_alive },
+                _ => RunState::Solo { fence: self.fence(), peer_alive },
             };
         }
-        Standing::Paused { needs: self.need() }
+        RunState::Paused { needs: self.need() }
     }
 
     /// The witness answers here or told the peer.
@@ -58,10 +58,10 @@ impl Quorum {
         let moment = self.peer.alive_since.is_some() || self.write.is_some() || self.now < self.silent_from();
         match base.tie {
             _ if moment => Need::Moment,
-            Seat::W if self.witness.up() => Need::Moment,
-            Seat::W => Need::PeerOrWitness,
-            Seat::A => Need::Node(NodeId::A),
-            Seat::B => Need::Node(NodeId::B),
+            Acceptor::W if self.witness.up() => Need::Moment,
+            Acceptor::W => Need::PeerOrWitness,
+            Acceptor::A => Need::Node(NodeId::A),
+            Acceptor::B => Need::Node(NodeId::B),
         }
     }
 }

@@ -18,7 +18,7 @@ impl Quorum {
             return;
         }
         let mut next = self.record.clone();
-        let answer = acceptor::try_decide(&mut next, self.setup.me.seat(), ask);
+        let answer = acceptor::try_decide(&mut next, self.setup.me.acceptor(), ask);
         if next == self.record {
             out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Answer(answer)) });
             return;
@@ -34,7 +34,7 @@ impl Quorum {
         self.asked = None;
         // Whatever is voted for, an own ballot below it is void.
         self.drop_active();
-        self.persist(next, Then::Answer(path, answer), out);
+        self.persist(next, AfterPersist::Answer(path, answer), out);
     }
 
     /// D1 and D2: whether the VMs here are as `value` demands before it may be accepted or taken over.
@@ -46,7 +46,7 @@ impl Quorum {
         }
     }
 
-    pub(super) fn on_accepted(&mut self, from: Seat, ballot: Ballot, value: &Config) {
+    pub(super) fn on_accepted(&mut self, from: Acceptor, ballot: Ballot, value: &Config) {
         if let Some(active) = &mut self.active
             && active.proposal.target == from
             && active.proposal.ask.ballot == ballot
@@ -74,7 +74,7 @@ impl Quorum {
         }
     }
 
-    pub(super) fn persist(&mut self, mut next: Record, then: Then, out: &mut Vec<Action>) {
+    pub(super) fn persist(&mut self, mut next: Record, then: AfterPersist, out: &mut Vec<Action>) {
         debug_assert!(self.write.is_none() && self.failed.is_none());
         let same_witness = next.base.witness == self.record.base.witness
             && next.base.incarnations[2] == self.record.base.incarnations[2];
@@ -90,12 +90,12 @@ impl Quorum {
         let Some(write) = self.write.take_if(|write| write.token == token) else { return };
         let old = std::mem::replace(&mut self.record, write.next);
         match write.then {
-            Then::Nothing => {}
-            Then::Answer(path, answer) => {
+            AfterPersist::Nothing => {}
+            AfterPersist::Answer(path, answer) => {
                 out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Answer(answer)) });
             }
-            Then::Propose => self.send_ask(out),
-            Then::Chosen { learned } => self.on_chosen(&old.base, learned, out),
+            AfterPersist::Propose => self.send_ask(out),
+            AfterPersist::Chosen { learned } => self.on_chosen(&old.base, learned, out),
         }
     }
 
@@ -105,7 +105,8 @@ impl Quorum {
         let voted_itself_out = !learned
             && old.members.has(peer)
             && self.active.as_ref().is_some_and(|active| {
-                active.proposal.target == peer.seat() && active.voted.as_ref().is_some_and(|(_, value)| *value == base)
+                active.proposal.target == peer.acceptor()
+                    && active.voted.as_ref().is_some_and(|(_, value)| *value == base)
             });
         let knows = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());
         if !base.members.has(peer) && (voted_itself_out || knows) {
@@ -135,8 +136,8 @@ impl Quorum {
             self.witness.replaced(self.now);
             self.fresh_witness = old.exists();
         }
-        if base.tie == Seat::W {
-            if old.tie != Seat::W && !self.fresh_witness {
+        if base.tie == Acceptor::W {
+            if old.tie != Acceptor::W && !self.fresh_witness {
                 self.last_return = Some(self.now);
             }
             self.fresh_witness = false;

@@ -3,7 +3,7 @@
 use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_quorum::proposer::{self, Plan, Proposal, Wish};
 use dyad_quorum::rules::View;
-use dyad_quorum::{Ballot, Config, Members, NodeId, Record, Seat, Verdict, WitnessId, acceptor};
+use dyad_quorum::{Acceptor, Ballot, Config, Members, NodeId, Record, Verdict, WitnessId, acceptor};
 use stateright::{Model, Property};
 use std::sync::LazyLock;
 
@@ -69,19 +69,19 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Aim {
     Remove,
-    Readmit(Seat),
-    Tie(Seat),
+    Readmit(Acceptor),
+    Tie(Acceptor),
     Finish,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    Propose(NodeId, Aim, Seat),
+    Propose(NodeId, Aim, Acceptor),
     Abandon(NodeId),
     /// The ask reaches its target; the flags: it is the late one, the answer gets lost.
     Deliver(NodeId, bool, bool),
     Conclude(NodeId),
-    Gossip(Seat, Seat),
+    Gossip(Acceptor, Acceptor),
     Grant(NodeId),
     Granted(NodeId),
     LeaseEnds(NodeId),
@@ -135,7 +135,7 @@ impl PairModel {
         match aim {
             Aim::Remove if base.members == Members::Both => {
                 want.members = Members::only(node);
-                want.tie = node.seat();
+                want.tie = node.acceptor();
                 want.lead = node;
             }
             Aim::Readmit(tie) if base.members == Members::only(node) && peer.up && peer.record.base == *base => {
@@ -149,7 +149,7 @@ impl PairModel {
         Some(want)
     }
 
-    fn propose(&self, state: &mut State, node: NodeId, aim: Aim, target: Seat) -> Option<()> {
+    fn propose(&self, state: &mut State, node: NodeId, aim: Aim, target: Acceptor) -> Option<()> {
         let want = self.wish(state, node, aim)?;
         let own = &state.nodes[node.index()];
         if !own.up || own.proposal.is_some() || want.epoch > 1 + self.epochs || !own.record.base.members.has(node) {
@@ -158,7 +158,7 @@ impl PairModel {
         let wish = Wish { me: node, pair: PAIR, want, target, above: Ballot::ZERO, seen: 0, record: &own.record };
         match proposer::plan(wish)? {
             Plan::Local(next) => {
-                if target != node.seat() {
+                if target != node.acceptor() {
                     return None;
                 }
                 self.stop_for(state, node, &next.base);
@@ -188,7 +188,7 @@ impl PairModel {
         let proposal = if late { own.late.clone()? } else { own.proposal.clone()? };
         let verdict = match proposal.target.node() {
             None => {
-                let verdict = acceptor::try_decide(&mut state.witness, Seat::W, &proposal.ask).verdict;
+                let verdict = acceptor::try_decide(&mut state.witness, Acceptor::W, &proposal.ask).verdict;
                 state.witness.mark = 0;
                 verdict
             }
@@ -198,7 +198,7 @@ impl PairModel {
                 }
                 self.learn(state, target, &proposal.ask.base);
                 let mut next = state.nodes[target.index()].record.clone();
-                let verdict = acceptor::try_decide(&mut next, target.seat(), &proposal.ask).verdict;
+                let verdict = acceptor::try_decide(&mut next, target.acceptor(), &proposal.ask).verdict;
                 if let Verdict::Accepted(_, value) = &verdict
                     && next != state.nodes[target.index()].record
                 {
@@ -238,7 +238,7 @@ impl PairModel {
                 self.stop_for(state, node, &value);
                 let own = &mut state.nodes[node.index()];
                 own.record = next;
-                if proposal.target == node.peer().seat() && !value.members.has(node.peer()) {
+                if proposal.target == node.peer().acceptor() && !value.members.has(node.peer()) {
                     own.grant = false;
                 }
             }
@@ -249,7 +249,7 @@ impl PairModel {
         Some(())
     }
 
-    fn gossip(&self, state: &mut State, from: Seat, to: Seat) -> Option<()> {
+    fn gossip(&self, state: &mut State, from: Acceptor, to: Acceptor) -> Option<()> {
         let base = match from.node() {
             Some(node) if !state.nodes[node.index()].up => return None,
             Some(node) => state.nodes[node.index()].record.base.clone(),
@@ -298,7 +298,7 @@ impl PairModel {
     /// Rules most steps out at a glance, before the state is copied.
     fn thinkable(&self, state: &State, step: Step) -> bool {
         let node = |id: NodeId| &state.nodes[id.index()];
-        let rank = |seat: Seat| seat.node().map_or(&state.witness, |id| &node(id).record).base.rank();
+        let rank = |seat: Acceptor| seat.node().map_or(&state.witness, |id| &node(id).record).base.rank();
         match step {
             Step::Propose(id, aim, target) => {
                 let own = node(id);
@@ -309,9 +309,9 @@ impl PairModel {
                     Aim::Readmit(_) => !both,
                     Aim::Finish => own.record.accepted.is_some(),
                 };
-                let alone = base.quorum(&[id.seat()]);
+                let alone = base.quorum(&[id.acceptor()]);
                 let ready = own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= self.epochs;
-                fits && ready && alone == (target == id.seat()) && base.quorum(&[id.seat(), target])
+                fits && ready && alone == (target == id.acceptor()) && base.quorum(&[id.acceptor(), target])
             }
             Step::Abandon(id) => !self.calm && node(id).proposal.is_some(),
             Step::Deliver(_, late, lost) if self.calm && (late || lost) => false,
@@ -456,25 +456,25 @@ static STEPS: LazyLock<Vec<Step>> = LazyLock::new(steps);
 fn steps() -> Vec<Step> {
     let mut steps = vec![Step::WitnessForgets];
     for node in NODES {
-        let (own, peer) = (node.seat(), node.peer().seat());
-        for target in [own, peer, Seat::W] {
+        let (own, peer) = (node.acceptor(), node.peer().acceptor());
+        for target in [own, peer, Acceptor::W] {
             steps.push(Step::Propose(node, Aim::Remove, target));
             steps.push(Step::Propose(node, Aim::Finish, target));
-            for tie in [own, peer, Seat::W] {
+            for tie in [own, peer, Acceptor::W] {
                 steps.push(Step::Propose(node, Aim::Tie(tie), target));
             }
         }
         steps.push(Step::Propose(node, Aim::Readmit(own), own));
-        steps.push(Step::Propose(node, Aim::Readmit(Seat::W), own));
+        steps.push(Step::Propose(node, Aim::Readmit(Acceptor::W), own));
         for late in [false, true] {
             for lost in [false, true] {
                 steps.push(Step::Deliver(node, late, lost));
             }
         }
-        for to in [peer, Seat::W] {
+        for to in [peer, Acceptor::W] {
             steps.push(Step::Gossip(own, to));
         }
-        steps.push(Step::Gossip(Seat::W, own));
+        steps.push(Step::Gossip(Acceptor::W, own));
         steps.extend([
             Step::Abandon(node),
             Step::Conclude(node),
@@ -501,7 +501,7 @@ impl Model for PairModel {
     fn init_states(&self) -> Vec<State> {
         let mut base = Config::first(NodeId::A, 1);
         base.members = Members::Both;
-        base.tie = Seat::W;
+        base.tie = Acceptor::W;
         base.incarnations = [1, 2, 3];
         base.witness = WitnessId(9);
         let node = |incarnation| {

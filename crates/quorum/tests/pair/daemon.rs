@@ -16,8 +16,8 @@ impl Pair {
     /// A person or the rest of the daemon tells the machine something.
     pub fn tell(&mut self, node: NodeId, event: Event) {
         match event {
-            Event::Goodbye => self.nodes[node.index()].leaving = true,
-            Event::Stay => self.nodes[node.index()].leaving = false,
+            Event::Leave => self.nodes[node.index()].leaving = true,
+            Event::CancelLeave => self.nodes[node.index()].leaving = false,
             _ => {}
         }
         self.put_in(node, 0, Incoming::Told(event));
@@ -129,8 +129,8 @@ impl Pair {
                 let paths = path.map_or(0..2, |path| path..path + 1);
                 for path in paths {
                     let link = self.links[usize::from(path)][node.index()];
-                    if !link.cut && !self.dice.chance(link.loss) {
-                        let delay = 100_000 + self.dice.below(MS);
+                    if !link.cut && !self.prng.chance(link.loss) {
+                        let delay = 100_000 + self.prng.below(MS);
                         self.put(delay, Due::Net(node.peer(), Incoming::Datagram(path, datagram.clone())));
                     }
                 }
@@ -140,7 +140,7 @@ impl Pair {
                 self.put(self.witness_rtt / 2, Due::Witness(node, life, id, ask));
             }
             Action::Persist { token, record } => {
-                let delay = MS + self.dice.below(4 * MS);
+                let delay = MS + self.prng.below(4 * MS);
                 if self.nodes[node.index()].disk.hangs {
                     return;
                 }
@@ -164,7 +164,7 @@ impl Pair {
                 let now = self.now;
                 self.nodes[node.index()].notes.push((now, note));
             }
-            Action::GoodbyeDone => self.nodes[node.index()].goodbye_done = true,
+            Action::LeaveDone => self.nodes[node.index()].leave_done = true,
             Action::Alarm(_) | Action::Clear(_) => {}
         }
     }
@@ -196,7 +196,7 @@ impl Pair {
 
     fn replicate(&mut self, node: NodeId, incoming: Incoming) {
         if self.linked() {
-            let delay = 100_000 + self.dice.below(MS);
+            let delay = 100_000 + self.prng.below(MS);
             self.put(delay, Due::Net(node.peer(), incoming));
         }
     }

@@ -15,9 +15,9 @@ pub use world::Pair;
 
 /// Splitmix64: small, seeded, good enough to choose faults.
 #[derive(Clone, Debug)]
-pub struct Dice(pub u64);
+pub struct Prng(pub u64);
 
-impl Dice {
+impl Prng {
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

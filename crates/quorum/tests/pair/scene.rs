@@ -1,6 +1,6 @@
 //! Starting points and questions shared by the rows of the fault table.
 
-use dyad_quorum::{MS, NodeId, Note, SEC, Standing, Time};
+use dyad_quorum::{MS, NodeId, Note, RunState, SEC, Time};
 
 use super::Pair;
 
@@ -30,8 +30,8 @@ pub fn noted(pair: &Pair, node: NodeId, wanted: impl Fn(&Note) -> bool) -> Optio
 }
 
 /// Where a node says that it stands.
-pub fn standing(pair: &Pair, node: NodeId) -> Standing {
-    pair.nodes[node.index()].q().standing()
+pub fn run_state(pair: &Pair, node: NodeId) -> RunState {
+    pair.nodes[node.index()].q().run_state()
 }
 
 /// How often each node killed its VMs.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Answer, Datagram, Event, MS, Members, NodeId, Quorum, Record, SEC, Seat, Setup, Time, Timing, WitnessAsk,
+    Acceptor, Answer, Datagram, Event, MS, Members, NodeId, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk,
     WitnessId, WitnessReply, acceptor,
 };
 
-use super::Dice;
+use super::Prng;
 use super::machine::{Machine, VMS, WriteId};
 use super::oracle::Oracle;
 
@@ -56,7 +56,7 @@ pub enum Due {
 #[derive(Clone, Debug)]
 pub struct Pair {
     pub now: Time,
-    pub dice: Dice,
+    pub prng: Prng,
     pub nodes: [Machine; 2],
     /// `links[path][from]`.
     pub links: [[Link; 2]; 2],
@@ -111,7 +111,7 @@ impl Pair {
             [Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)), Machine::new(NodeId::B, Record::fresh(202))];
         let mut pair = Pair {
             now: SEC,
-            dice: Dice(seed),
+            prng: Prng(seed),
             nodes,
             links: Default::default(),
             witness: Record::witness(WITNESS, 303),
@@ -223,7 +223,7 @@ impl Pair {
             })
             .collect();
         for record in under_way {
-            if self.dice.chance(500) {
+            if self.prng.chance(500) {
                 self.nodes[node.index()].disk.record = record;
             }
         }
@@ -248,7 +248,7 @@ impl Pair {
         machine.pending = [None; VMS];
         machine.syncing = false;
         machine.stopped = false;
-        machine.goodbye_done = false;
+        machine.leave_done = false;
         machine.backlog.clear();
         machine.wake_at = 0;
         if machine.watchdog_at == Time::MAX {
@@ -363,7 +363,7 @@ impl Pair {
         } else {
             // A stored answer is durable here at once; losing the reply is the network's part.
             let answer: Answer = acceptor::answer(&mut self.witness, &ask);
-            if self.dice.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+            if self.prng.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
         };
         self.put(half, Due::In(from, life, Incoming::Witness(id, reply)));
     }
@@ -375,7 +375,7 @@ impl Pair {
         let Some(newest) = self.oracle.newest() else { return false };
         let name = match (newest.members.solo(), newest.tie) {
             (Some(node), _) => format!("S({node})"),
-            (None, Seat::W) => "D(W)".to_string(),
+            (None, Acceptor::W) => "D(W)".to_string(),
             (None, tie) => format!("D({tie:?})"),
         };
         name == shape
@@ -391,14 +391,14 @@ impl Pair {
         let mut text = format!("at {} ms\n", self.now / MS);
         for machine in &self.nodes {
             text += &format!(
-                "{}: up {} vms {:?} frozen {} owner {:?} data {:?} standing {:?}\n  record {:?}\n",
+                "{}: up {} vms {:?} frozen {} owner {:?} data {:?} run_state {:?}\n  record {:?}\n",
                 machine.id,
                 machine.up,
                 machine.vms,
                 machine.frozen,
                 machine.disk.owner,
                 machine.disk.data,
-                machine.core.as_ref().map(|core| core.standing()),
+                machine.core.as_ref().map(|core| core.run_state()),
                 machine.disk.record,
             );
             for (at, note) in machine.notes.iter().rev().take(12).rev() {

@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{NodeId, Seat, Time};
+use crate::types::{Acceptor, NodeId, Time};
 
 /// Why this node can or cannot run VMs. Derived from epoch, leases and reachability together, never from one alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Standing {
+pub enum RunState {
     /// No pair was set up on this node.
     NotSetUp,
     /// This store was never admitted, or was replaced: it has no vote until the peer admits it.
-    Stranger,
+    UnadmittedStore,
     /// The register of this node cannot be written: it votes no more and hands over.
     RegisterFailed,
     /// A planned leave is under way.
@@ -18,7 +18,7 @@ pub enum Standing {
     /// Both replicas are in sync and this node may run VMs.
     InSync {
         /// Who holds the tie vote.
-        tie: Seat,
+        tie: Acceptor,
         /// The peer is heard in both directions.
         peer_alive: bool,
         /// The witness answers this node or its peer.
