@@ -116,8 +116,8 @@ pub enum Action {
         /// The volume.
         volume: VolumeId,
     },
-    /// This node's store refused something: it is unwell. For `quorum` and the person.
-    Unwell {
+    /// This node's store refused something: it is faulty. For `quorum` and the person.
+    Faulty {
         /// What failed.
         error: StoreError,
     },

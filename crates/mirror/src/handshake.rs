@@ -112,7 +112,7 @@ impl Mirror {
                 handshake.missing -= 1;
             }
             Err(StoreError::NoVolume) => handshake.missing -= 1,
-            // Without its tail this node cannot say what may differ: it stays silent and unwell.
+            // Without its tail this node cannot say what may differ: it stays silent and faulty.
             _ => {}
         }
     }

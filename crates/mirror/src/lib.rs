@@ -53,5 +53,5 @@ mod tests;
 pub use event::*;
 pub use extents::ExtentSet;
 pub use machine::{Mirror, Phase};
-pub use message::{Answer, Body, Change, MAX_RANGES, PeerMessage, PeerOp, Trouble};
+pub use message::{Answer, Body, Change, MAX_RANGES, PeerMessage, PeerOp, PeerOpError};
 pub use types::*;

@@ -23,7 +23,7 @@ pub type PeerOp = u64;
 
 /// Why a replica did not carry out a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Trouble {
+pub enum PeerOpError {
     /// Its disks failed; it will not recover by waiting.
     Disk,
     /// Both it and the asker have a bad copy, or the volume is gone.
@@ -108,7 +108,7 @@ pub enum Body {
         /// Which request.
         op: PeerOp,
         /// How it went.
-        result: Result<Answer, Trouble>,
+        result: Result<Answer, PeerOpError>,
     },
     /// Both replicas hold these volumes up to these numbers on stable storage.
     Confirm {

@@ -3,7 +3,7 @@
 use crate::event::{Action, Reason};
 use crate::heal::HealId;
 use crate::machine::{Mirror, Phase};
-use crate::message::{Answer, Body, PeerMessage, PeerOp, Trouble};
+use crate::message::{Answer, Body, PeerMessage, PeerOp, PeerOpError};
 use crate::types::*;
 use std::collections::BTreeMap;
 
@@ -135,7 +135,7 @@ impl Mirror {
         self.link.next_ask
     }
 
-    pub(crate) fn answer(&mut self, op: PeerOp, result: Result<Answer, Trouble>) {
+    pub(crate) fn answer(&mut self, op: PeerOp, result: Result<Answer, PeerOpError>) {
         self.send(Body::Done { op, result });
     }
 
@@ -214,7 +214,7 @@ impl Mirror {
         }
     }
 
-    fn on_done(&mut self, op: PeerOp, result: Result<Answer, Trouble>) {
+    fn on_done(&mut self, op: PeerOp, result: Result<Answer, PeerOpError>) {
         let Some((_, ask)) = self.link.asks.remove(&op) else {
             return;
         };
@@ -223,7 +223,7 @@ impl Mirror {
             (Ask::RoundSync { round }, Ok(_)) => self.on_round_synced(round, true, true),
             (Ask::BarrierSync, Ok(_)) => self.on_barrier_synced(true),
             // The volume was deleted there: the deletion is on its way here and will answer the guest.
-            (Ask::Write { .. }, Err(Trouble::Unreadable)) => {}
+            (Ask::Write { .. }, Err(PeerOpError::Unreadable)) => {}
             (Ask::Write { .. } | Ask::RoundSync { .. } | Ask::BarrierSync, Err(_)) => self.peer_failed(),
             (Ask::Copy { volume, extent }, result) => self.on_copy_held(volume, extent, result.is_ok()),
             (Ask::Change { id }, result) => self.on_change_held(id, result.is_ok()),
@@ -269,7 +269,7 @@ impl Mirror {
     }
 }
 
-fn image_of(result: Result<Answer, Trouble>) -> Option<ExtentImage> {
+fn image_of(result: Result<Answer, PeerOpError>) -> Option<ExtentImage> {
     match result {
         Ok(Answer::Extent(image)) if image.is_sound() => Some(image),
         _ => None,

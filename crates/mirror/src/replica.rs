@@ -2,7 +2,7 @@
 
 use crate::event::*;
 use crate::machine::{Mirror, Phase};
-use crate::message::{Answer, Change, PeerOp, Trouble};
+use crate::message::{Answer, Change, PeerOp, PeerOpError};
 use crate::store::Purpose;
 use crate::types::*;
 
@@ -17,7 +17,7 @@ impl Mirror {
         }
         let epoch = self.epoch();
         let Some(state) = self.volumes.get_mut(&volume) else {
-            return self.answer(op, Err(Trouble::Unreadable));
+            return self.answer(op, Err(PeerOpError::Unreadable));
         };
         let count = match &data {
             Change::Data(data) => (data.len() / BLOCK) as u64,
@@ -48,7 +48,7 @@ impl Mirror {
         image: ExtentImage,
     ) {
         let Some(state) = self.volumes.get(&volume) else {
-            return self.answer(op, Err(Trouble::Unreadable));
+            return self.answer(op, Err(PeerOpError::Unreadable));
         };
         if !image.is_sound() || extent >= state.extents() {
             return self.disconnect(Reason::Protocol);
@@ -79,7 +79,7 @@ impl Mirror {
 
     pub(crate) fn on_peer_fetch(&mut self, op: PeerOp, volume: VolumeId, extent: u64) {
         if self.volumes.get(&volume).is_none_or(|state| extent >= state.extents()) {
-            return self.answer(op, Err(Trouble::Unreadable));
+            return self.answer(op, Err(PeerOpError::Unreadable));
         }
         let purpose = Purpose::ReplicaFetch { generation: self.generation, op };
         self.command(StoreCommand::ReadExtent { volume, extent }, purpose);
@@ -96,8 +96,8 @@ impl Mirror {
     pub(crate) fn on_replica_stored(&mut self, generation: u64, op: PeerOp, result: Result<StoreOutput, StoreError>) {
         if generation == self.generation {
             let result = result.map(|_| Answer::Ok).map_err(|error| match error {
-                StoreError::NoVolume => Trouble::Unreadable,
-                _ => Trouble::Disk,
+                StoreError::NoVolume => PeerOpError::Unreadable,
+                _ => PeerOpError::Disk,
             });
             self.answer(op, result);
         }
@@ -109,7 +109,7 @@ impl Mirror {
         }
         let result = match result {
             Ok(StoreOutput::Extent(image)) => Ok(Answer::Extent(image)),
-            _ => Err(Trouble::Unreadable),
+            _ => Err(PeerOpError::Unreadable),
         };
         self.answer(op, result);
     }

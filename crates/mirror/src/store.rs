@@ -233,7 +233,7 @@ impl Mirror {
                 self.note_stored(&entry.command);
             }
             Err(error @ (StoreError::Io | StoreError::NoSpace)) => {
-                self.out.push(Action::Unwell { error: error.clone() });
+                self.out.push(Action::Faulty { error: error.clone() });
             }
             _ => {}
         }

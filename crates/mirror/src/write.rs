@@ -66,7 +66,7 @@ impl Mirror {
             *stored = true;
             self.finish_write(id);
         }
-        // A failed write stays in flight: this node is unwell, and the guest waits for what `quorum` makes of that.
+        // A failed write stays in flight: this node is faulty, and the guest waits for what `quorum` makes of that.
     }
 
     pub(crate) fn on_write_held(&mut self, id: u64, store_op: StoreOp) {

@@ -206,7 +206,7 @@ impl Pair {
             Action::Healed { .. } => self.healed += 1,
             Action::Lost { .. } => panic!("something is lost although one copy was good\n{}", self.log.join("\n")),
             Action::Progress(progress) => self.copied += progress.copied,
-            Action::Unwell { error } => panic!("the fake store has no such fault: {error}"),
+            Action::Faulty { error } => panic!("the fake store has no such fault: {error}"),
             Action::PeerStuck
             | Action::NewerEpoch(_)
             | Action::Drained { .. }
