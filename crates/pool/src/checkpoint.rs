@@ -19,8 +19,8 @@ pub use job::{CheckpointDone, CheckpointJob};
 use crate::index::key::Patch;
 use crate::journal::Mark;
 use crate::journal::record::Record;
-use crate::label::Tail;
-use crate::overlay::{Overlay, Place};
+use crate::label::JournalTail;
+use crate::overlay::{ExtentId, Overlay};
 use crate::pool::Pool;
 use crate::{OVERLAY_LIMIT, StoreError};
 use job::{Outcome, Work};
@@ -57,19 +57,19 @@ pub(crate) struct Checkpoint {
     /// A job is out.
     waiting: bool,
     /// What it covers: everything before this.
-    cut: Tail,
+    cut: JournalTail,
     mark: Mark,
     pub frozen: Overlay,
     /// Extents up to here are planned.
-    planned: Option<Place>,
+    planned: Option<ExtentId>,
     /// Changes of each disk's index.
     patches: Vec<Patch>,
     /// Disks that were written and need a sync.
     written: Vec<bool>,
     /// Slots that become free when it is done.
     freed: Vec<(usize, u64)>,
-    /// Homes that change when it is done.
-    moved: Vec<(Place, Option<usize>)>,
+    /// ExtentMap that change when it is done.
+    moved: Vec<(ExtentId, Option<usize>)>,
 }
 
 impl Pool {
@@ -78,19 +78,19 @@ impl Pool {
         self.running.is_some()
             || self.journal.used() >= (self.journal.ring.len / 2).min(TRIGGER_BYTES)
             || self.active.0.len() >= OVERLAY_LIMIT / 2
-            || self.starved
+            || self.out_of_space
             || self.state.volumes.values().any(|v| v.deleting)
     }
 
     /// Starts a checkpoint even if none is needed. Nothing happens if one is running or there is nothing to do.
     pub fn start_checkpoint(&mut self) {
-        self.starved = false;
+        self.out_of_space = false;
         let deleting = self.state.volumes.values().any(|v| v.deleting);
         let owed = self.state.volumes.values().any(|v| v.confirm_owed);
         if self.running.is_some() || (self.journal.used() == 0 && !deleting && !owed) {
             return;
         }
-        self.bury_deleted();
+        self.reclaim_deleted();
         let disks = self.devices.len();
         let mut patches = vec![Patch::new(); disks];
         patches[0] = self.state.take_patch();
@@ -121,7 +121,7 @@ impl Pool {
             self.start_checkpoint();
         }
         let Some(running) = &self.running else {
-            self.leave_note()?;
+            self.append_sync_note()?;
             return Ok(None);
         };
         if running.waiting {
@@ -158,7 +158,7 @@ impl Pool {
                 self.journal.synced(running.mark);
                 running.phase = Phase::Moving;
             }
-            Outcome::Moved { poisoned } => self.poisoned += poisoned,
+            Outcome::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
             Outcome::Flushed => running.phase = Phase::Committing,
             Outcome::Committed => running.phase = Phase::Labelling,
             Outcome::Labelled(label) => {
@@ -241,7 +241,7 @@ impl Pool {
         let running = self.running.take().expect("a label job belongs to a checkpoint");
         self.journal.advance(&running.cut);
         for ((volume, extent), disk) in running.moved {
-            self.homes.set(volume, extent, disk);
+            self.extent_map.set(volume, extent, disk);
         }
         for (disk, slot) in running.freed {
             self.space.release(disk, slot);
@@ -249,11 +249,11 @@ impl Pool {
     }
 
     /// Discards extents of deleted volumes, and forgets volumes that have none left.
-    fn bury_deleted(&mut self) {
+    fn reclaim_deleted(&mut self) {
         let deleting: Vec<u64> = self.state.volumes.iter().filter(|(_, v)| v.deleting).map(|(id, _)| *id).collect();
         let mut budget = DELETE_EXTENTS;
         for volume in deleting {
-            let extents = self.homes.first(volume, budget);
+            let extents = self.extent_map.first(volume, budget);
             budget -= extents.len();
             if extents.is_empty() && budget > 0 {
                 self.state.forget(volume);
@@ -269,7 +269,7 @@ impl Pool {
     ///
     /// Quiet means that nothing was written since the last time this was asked: a guest that flushes
     /// every write must not pay a record more for each.
-    fn leave_note(&mut self) -> Result<(), StoreError> {
+    fn append_sync_note(&mut self) -> Result<(), StoreError> {
         let quiet = self.quiet_at == self.journal.last();
         self.quiet_at = self.journal.last();
         if !quiet {

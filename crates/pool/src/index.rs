@@ -2,7 +2,7 @@
 //!
 //! LMDB keeps no checksums. So each value carries its own, one root record sums up all of them and is
 //! verified at open, the file's structure is checked before LMDB maps it, and after that the map of
-//! homes tells when a record is missing.
+//! extent_map tells when a record is missing.
 
 mod check;
 pub(crate) mod key;

@@ -7,7 +7,7 @@ pub(crate) mod record;
 pub(crate) mod scan;
 
 use crate::disk::{Access, Device, Fault};
-use crate::label::Tail;
+use crate::label::JournalTail;
 use crate::layout::MARGIN;
 use crate::{BLOCK, Position};
 use record::{Head, Record};
@@ -158,8 +158,8 @@ impl Journal {
     }
 
     /// Where a checkpoint that covers everything up to now will put the tail.
-    pub fn cut(&self) -> Tail {
-        Tail { position: self.head, record: self.next, chain: self.chain, session: self.session }
+    pub fn cut(&self) -> JournalTail {
+        JournalTail { position: self.head, record: self.next, chain: self.chain, session: self.session }
     }
 
     /// A sync that began at `mark` has succeeded.
@@ -185,7 +185,7 @@ impl Journal {
     }
 
     /// A finished checkpoint moves the tail.
-    pub fn advance(&mut self, tail: &Tail) {
+    pub fn advance(&mut self, tail: &JournalTail) {
         assert!(tail.position >= self.tail && tail.position <= self.head, "the tail moves on, not past the head");
         self.tail = tail.position;
     }

@@ -26,7 +26,7 @@ pub struct Identity {
 
 /// Where the journal begins and what is known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tail {
+pub(crate) struct JournalTail {
     /// Logical byte position of the first record that is not in the indexes.
     pub position: u64,
     /// Its number.
@@ -58,7 +58,7 @@ pub(crate) struct Label {
     pub resumed: u64,
     /// Number of the last finished checkpoint.
     pub checkpoint: u64,
-    pub tail: Tail,
+    pub tail: JournalTail,
     /// Every journal record up to this one is known to have been durable.
     pub floor: u64,
 }
@@ -118,7 +118,7 @@ impl Label {
             session: r.u64()?,
             resumed: r.u64()?,
             checkpoint: r.u64()?,
-            tail: Tail { position: r.u64()?, record: r.u64()?, chain: r.u32()?, session: r.u64()? },
+            tail: JournalTail { position: r.u64()?, record: r.u64()?, chain: r.u32()?, session: r.u64()? },
             floor: r.u64()?,
         };
         (label.disks.get(usize::from(number)) == Some(&disk)).then_some(label)
@@ -141,7 +141,7 @@ pub(crate) enum Decoded {
 }
 
 /// The four places of one disk.
-pub(crate) struct Found {
+pub(crate) struct LabelSearch {
     /// The whole label of the highest generation.
     pub best: Option<Label>,
     pub newer: Option<u32>,
@@ -152,8 +152,8 @@ pub(crate) struct Found {
 }
 
 /// Reads all four labels. Unreadable places count as damaged.
-pub(crate) fn find(device: &Device) -> Found {
-    let mut found = Found { best: None, newer: None, damaged: 0, any: false };
+pub(crate) fn find(device: &Device) -> LabelSearch {
+    let mut found = LabelSearch { best: None, newer: None, damaged: 0, any: false };
     if device.size() < layout::smallest(0) {
         return found;
     }
@@ -214,7 +214,7 @@ mod tests {
             session: 3,
             resumed: 9,
             checkpoint: 12,
-            tail: Tail { position: 4096, record: 9, chain: 0xdead_beef, session: 2 },
+            tail: JournalTail { position: 4096, record: 9, chain: 0xdead_beef, session: 2 },
             floor: 8,
         }
     }

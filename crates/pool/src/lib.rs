@@ -28,7 +28,7 @@
 //! * Replay is idempotent: a block's state after replay depends on the journal alone if the journal
 //!   touches it, and on an index record that no unfinished checkpoint changed otherwise.
 //! * Every byte returned by a read matched its CRC32C in this very read, wherever it came from.
-//! * The memory map of homes says which extents exist; an index that disagrees is corrupt, never "empty".
+//! * The memory map of extent_map says which extents exist; an index that disagrees is corrupt, never "empty".
 //! * A disk whose write or sync failed is failed until the pool is opened again; so is the pool.
 //!
 //! ## Bounds on memory
@@ -36,7 +36,7 @@
 //! | what | bound |
 //! | --- | --- |
 //! | overlay (active + frozen) | 2 × [`OVERLAY_LIMIT`] entries of about 230 B: 60 MiB |
-//! | homes | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
+//! | extent_map | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
 //! | free map | 1 bit per 64 KiB of disk: 2 MiB per TiB |
 //! | dirty map, tails | 1 bit per 64 KiB touched, at most 5 such sets per volume: 2 MiB per TiB and set |
 //! | values of `meta_put` | [`META_TOTAL_MAX`] |
@@ -48,8 +48,8 @@ mod checksum;
 mod codec;
 mod disk;
 mod error;
+mod extent_map;
 mod extent_set;
-mod homes;
 mod index;
 mod inspect;
 mod journal;

@@ -6,7 +6,7 @@ mod format;
 pub use format::{FormatOptions, Overwrite};
 
 use crate::disk::{Device, Fault};
-use crate::homes::Homes;
+use crate::extent_map::ExtentMap;
 use crate::index::{Index, Indexes, key, row};
 use crate::journal::scan::{self, ScanError};
 use crate::journal::{Journal, Ring};
@@ -45,7 +45,7 @@ pub struct OpenReport {
     /// Journal records replayed.
     pub replayed: u64,
     /// Data blocks of durable journal records that do not match: reading them is an error until they are written again.
-    pub poisoned_blocks: u64,
+    pub corrupt_blocks: u64,
     /// Label copies that were damaged or missing and are whole again.
     pub repaired_labels: u32,
     /// Stored extents over all volumes.
@@ -72,7 +72,7 @@ impl Pool {
         let ring = Ring { device: devices[0].clone(), len: label.journal };
         let damaged = |error| journal_error(&devices[0].name, error);
         let end = scan::find_end(&ring, &label).map_err(damaged)?;
-        report.poisoned_blocks = end.poisoned;
+        report.corrupt_blocks = end.corrupt_blocks;
         report.replayed = end.record - label.tail.record;
 
         let session = label.session + 1;
@@ -87,18 +87,18 @@ impl Pool {
             state: loaded.state,
             active: Overlay::default(),
             running: None,
-            homes: loaded.homes,
+            extent_map: loaded.extent_map,
             space: loaded.space,
             syncing: false,
-            starved: false,
+            out_of_space: false,
             quiet_at: Position::default(),
-            poisoned: end.poisoned,
+            corrupt_blocks: end.corrupt_blocks,
             #[cfg(test)]
             planted: crate::tests::Planted::default(),
         };
         let apply = |record: &_, page, number| pool.apply(record, page, number);
         scan::replay(&ring, &members[0].label, &end, apply).map_err(damaged)?;
-        if let Some(volume) = pool.homes.volumes().find(|v| !pool.state.volumes.contains_key(v)) {
+        if let Some(volume) = pool.extent_map.volumes().find(|v| !pool.state.volumes.contains_key(v)) {
             let what = format!("it holds extents of volume {volume}, which does not exist");
             return Err(OpenError::IndexDamaged { disk: devices[0].name.clone(), what });
         }
@@ -135,7 +135,7 @@ fn journal_error(disk: &str, error: ScanError) -> OpenError {
 struct Loaded {
     indexes: Indexes,
     state: State,
-    homes: Homes,
+    extent_map: ExtentMap,
     space: Space,
     extents: u64,
 }
@@ -145,7 +145,7 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
     let mut loaded = Loaded {
         indexes: Vec::new(),
         state: State::default(),
-        homes: Homes::default(),
+        extent_map: ExtentMap::default(),
         space: Space::new(&slots),
         extents: 0,
     };
@@ -179,10 +179,10 @@ fn take_row(
     if kind == key::EXTENT {
         let [volume, extent, _birth] = key::parse(name)?;
         let record = row::ExtentRow::decode(value)?;
-        if !loaded.space.take(disk, record.slot) || loaded.homes.get(volume, extent).is_some_and(|d| d != disk) {
+        if !loaded.space.take(disk, record.slot) || loaded.extent_map.get(volume, extent).is_some_and(|d| d != disk) {
             return None;
         }
-        loaded.homes.set(volume, extent, Some(disk));
+        loaded.extent_map.set(volume, extent, Some(disk));
         loaded.extents += 1;
         return Some(());
     }

@@ -4,7 +4,7 @@ use crate::{EXTENT_BLOCKS, Epoch, Seq, VolumeId};
 use std::collections::BTreeMap;
 
 /// An extent's name in the overlay.
-pub(crate) type Place = (VolumeId, u64);
+pub(crate) type ExtentId = (VolumeId, u64);
 
 /// The newest changes of one extent.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Change {
     /// A free slot is set aside for this extent.
     pub reserved: bool,
     /// The running checkpoint removes the extent from the index.
-    pub doomed: bool,
+    pub removing: bool,
     /// The running checkpoint has given it its place.
     pub placed: bool,
 }
@@ -38,10 +38,10 @@ impl Change {
 
 /// Changes in address order.
 #[derive(Default)]
-pub(crate) struct Overlay(pub BTreeMap<Place, Box<Change>>);
+pub(crate) struct Overlay(pub BTreeMap<ExtentId, Box<Change>>);
 
 impl Overlay {
-    pub fn get(&self, place: Place) -> Option<&Change> {
+    pub fn get(&self, place: ExtentId) -> Option<&Change> {
         self.0.get(&place).map(|c| &**c)
     }
 
@@ -67,7 +67,7 @@ impl Overlay {
     }
 
     /// The blocks of `mask` hold nothing any more.
-    pub fn clear(&mut self, place: Place, mask: u16, stamp: (Epoch, Seq), birth: u64) {
+    pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: (Epoch, Seq), birth: u64) {
         let change = self.0.entry(place).or_default();
         change.touched |= mask;
         change.present &= !mask;
@@ -77,7 +77,7 @@ impl Overlay {
 
     /// Forgets a volume; gives back how many slots were set aside for it.
     pub fn forget(&mut self, volume: VolumeId) -> u64 {
-        let places: Vec<Place> = self.0.range((volume, 0)..=(volume, u64::MAX)).map(|(p, _)| *p).collect();
+        let places: Vec<ExtentId> = self.0.range((volume, 0)..=(volume, u64::MAX)).map(|(p, _)| *p).collect();
         places.iter().filter_map(|p| self.0.remove(p)).filter(|c| c.reserved).count() as u64
     }
 }

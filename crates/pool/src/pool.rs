@@ -1,19 +1,19 @@
 //! The pool in memory: one owner, every operation journalled first and applied by the same code that replays it.
 
-mod facts;
+mod metadata;
 mod usage;
 
 pub use usage::{Usage, VolumeInfo};
 
 use crate::checkpoint::Checkpoint;
 use crate::disk::Device;
-use crate::homes::Homes;
+use crate::extent_map::ExtentMap;
 use crate::index::row::ExtentRow;
 use crate::index::{IndexError, Indexes};
 use crate::journal::Journal;
 use crate::journal::record::Record;
 use crate::label::Label;
-use crate::overlay::{Change, Overlay, Place, split};
+use crate::overlay::{Change, ExtentId, Overlay, split};
 use crate::read::ExtentImage;
 use crate::space::Space;
 use crate::state::State;
@@ -38,15 +38,15 @@ pub struct Pool {
     /// Changes since the running checkpoint began, or since the last one.
     pub(crate) active: Overlay,
     pub(crate) running: Option<Checkpoint>,
-    pub(crate) homes: Homes,
+    pub(crate) extent_map: ExtentMap,
     pub(crate) space: Space,
     pub(crate) syncing: bool,
     /// A write was refused for want of space or journal: a checkpoint may help.
-    pub(crate) starved: bool,
+    pub(crate) out_of_space: bool,
     /// The last operation when the owner last had nothing to do.
     pub(crate) quiet_at: Position,
     /// Data blocks found corrupt in the journal when they were moved to their extents.
-    pub(crate) poisoned: u64,
+    pub(crate) corrupt_blocks: u64,
     #[cfg(test)]
     pub(crate) planted: crate::tests::Planted,
 }
@@ -72,7 +72,7 @@ impl Pool {
         let crcs = (block..).zip(data.chunks_exact(BLOCK)).map(|(n, d)| checksum::block(volume, n, birth, d)).collect();
         let new = split(block, count).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
         if !self.space.can_reserve(new) {
-            self.starved = true;
+            self.out_of_space = true;
             return Err(StoreError::NoSpace);
         }
         let record = Record::Write { volume, epoch, seq, block, birth, crcs };
@@ -204,7 +204,7 @@ impl Pool {
     pub(crate) fn log(&mut self, record: &Record, data: &[u8], spare: u64) -> Result<Position, StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         if !self.journal.has_room(record, data.len(), spare) {
-            self.starved = true;
+            self.out_of_space = true;
             return Err(StoreError::JournalFull);
         }
         let page = self.journal.append(record, data)?;
@@ -271,7 +271,7 @@ impl Pool {
         let birth = self.state.volumes.get(&volume).map_or(0, |v| v.birth);
         for (extent, mask) in split(block, count) {
             let place = (volume, extent);
-            let exists = self.homes.get(volume, extent).is_some()
+            let exists = self.extent_map.get(volume, extent).is_some()
                 || self.active.get(place).is_some()
                 || self.frozen_change(place).is_some();
             if exists {
@@ -281,18 +281,18 @@ impl Pool {
     }
 
     /// Whether a write to this extent needs a free slot that is not set aside for it yet.
-    fn wants_slot(&self, place: Place) -> bool {
+    fn wants_slot(&self, place: ExtentId) -> bool {
         if self.active.get(place).is_some_and(|c| c.reserved) {
             return false;
         }
-        let home = self.homes.get(place.0, place.1).is_some();
+        let home = self.extent_map.get(place.0, place.1).is_some();
         match self.frozen_change(place) {
-            Some(change) => change.doomed || !(home || change.reserved || change.placed),
+            Some(change) => change.removing || !(home || change.reserved || change.placed),
             None => !home,
         }
     }
 
-    pub(crate) fn frozen_change(&self, place: Place) -> Option<&Change> {
+    pub(crate) fn frozen_change(&self, place: ExtentId) -> Option<&Change> {
         self.running.as_ref()?.frozen.get(place)
     }
 
@@ -304,7 +304,7 @@ impl Pool {
         disk: usize,
     ) -> Result<Option<(u64, ExtentRow)>, (usize, IndexError)> {
         let row = self.indexes[disk].extent(volume, extent).map_err(|e| (disk, e))?;
-        if row.is_none() && !self.frozen_change((volume, extent)).is_some_and(|c| c.doomed) {
+        if row.is_none() && !self.frozen_change((volume, extent)).is_some_and(|c| c.removing) {
             let what = format!("the record of extent {extent} of volume {volume} is missing");
             return Err((disk, IndexError::Damaged(what)));
         }
@@ -332,7 +332,7 @@ impl Pool {
 
     fn overlay_room(&mut self, limit: usize) -> Result<(), StoreError> {
         if self.active.0.len() >= limit {
-            self.starved = true;
+            self.out_of_space = true;
             return Err(StoreError::JournalFull);
         }
         Ok(())

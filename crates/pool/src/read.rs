@@ -185,7 +185,7 @@ impl Pool {
     ) -> Result<(), (usize, IndexError)> {
         let layers = [self.active.get((volume, extent)), self.frozen_change((volume, extent))];
         let covered = layers.iter().flatten().fold(0, |m, change| m | change.touched);
-        let stored = match self.homes.get(volume, extent) {
+        let stored = match self.extent_map.get(volume, extent) {
             Some(disk) if mask & !covered != 0 => {
                 self.stored_row(volume, extent, disk)?.map(|(birth, row)| (disk, birth, row))
             }

@@ -14,12 +14,12 @@ const TAIL_SETS: usize = 4;
 ///
 /// A superset is safe (it is only copied for nothing), so an extent leaves with its group.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tail {
+pub(crate) struct UnconfirmedExtents {
     /// Oldest first; the last one is still growing.
     groups: Vec<(Seq, ExtentSet)>,
 }
 
-impl Tail {
+impl UnconfirmedExtents {
     pub fn touch(&mut self, extent: u64, seq: Seq) {
         if self.groups.is_empty() {
             self.groups.push((seq, ExtentSet::default()));
@@ -62,7 +62,7 @@ pub(crate) struct Volume {
     pub birth: u64,
     pub last: (Epoch, Seq),
     pub confirmed: Seq,
-    pub tail: Tail,
+    pub tail: UnconfirmedExtents,
     pub dirty: ExtentSet,
     /// Journal record of the newest mark: when it is durable all marks are.
     pub marked: u64,
@@ -81,7 +81,7 @@ pub(crate) struct State {
     meta_bytes: usize,
     changed_meta: BTreeSet<Vec<u8>>,
     changed_dirty: BTreeSet<(VolumeId, u64)>,
-    /// Tail chunks in the index.
+    /// UnconfirmedExtents chunks in the index.
     stored_tails: BTreeSet<(VolumeId, u64)>,
     /// Volumes with a row in the index.
     stored_volumes: BTreeSet<VolumeId>,
@@ -103,7 +103,7 @@ impl State {
         self.drop_marks(volume);
         if let Some(v) = self.volumes.get_mut(&volume) {
             v.deleting = true;
-            v.tail = Tail::default();
+            v.tail = UnconfirmedExtents::default();
         }
     }
 
@@ -208,7 +208,7 @@ impl State {
                     last: r.last,
                     confirmed: r.confirmed,
                     deleting: r.deleting,
-                    tail: Tail::restore(ExtentSet::default(), 0),
+                    tail: UnconfirmedExtents::restore(ExtentSet::default(), 0),
                     ..Volume::default()
                 };
                 self.volumes.insert(id, volume);
@@ -221,7 +221,7 @@ impl State {
                 let volume = self.volumes.get_mut(&id)?;
                 let mut all = volume.tail.all();
                 all.set_chunk(chunk, *bits);
-                volume.tail = Tail::restore(all, highest);
+                volume.tail = UnconfirmedExtents::restore(all, highest);
                 self.stored_tails.insert((id, chunk));
             }
             row::Row::Meta(name, value) => {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_tail_under_steady_load_stays_short() {
-        let mut tail = Tail::default();
+        let mut tail = UnconfirmedExtents::default();
         for seq in 1..1000u64 {
             tail.touch(seq, seq);
             if seq % 10 == 0 {

@@ -32,7 +32,7 @@ pub(super) enum Work {
 
 pub(super) enum Outcome {
     Sealed,
-    Moved { poisoned: u64 },
+    Moved { corrupt_blocks: u64 },
     Flushed,
     Committed,
     Labelled(Box<Label>),
@@ -69,11 +69,11 @@ impl Work {
         match self {
             Work::Seal(device) => device.sync().map(|()| Outcome::Sealed),
             Work::Move { ring, moves } => {
-                let mut poisoned = 0;
+                let mut corrupt_blocks = 0;
                 for one in moves {
-                    poisoned += one.run(&ring)?;
+                    corrupt_blocks += one.run(&ring)?;
                 }
-                Ok(Outcome::Moved { poisoned })
+                Ok(Outcome::Moved { corrupt_blocks })
             }
             Work::Flush(devices) => {
                 for device in devices {
@@ -103,7 +103,7 @@ impl Move {
     fn run(self, ring: &Ring) -> Result<u64, Fault> {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
-        let mut poisoned = 0;
+        let mut corrupt_blocks = 0;
         for run in self.blocks.chunk_by(|a, b| a.inside + 1 == b.inside && a.page + 1 == b.page) {
             let into = &mut bytes[run[0].inside * BLOCK..(run[0].inside + run.len()) * BLOCK];
             if ring.read_pages(run[0].page, into).is_err() {
@@ -111,7 +111,7 @@ impl Move {
             }
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
                 let number = self.first + block.inside as u64;
-                poisoned += u64::from(checksum::block(self.volume, number, self.birth, data) != block.crc);
+                corrupt_blocks += u64::from(checksum::block(self.volume, number, self.birth, data) != block.crc);
             }
         }
         for run in self.blocks.chunk_by(|a, b| a.inside + 1 == b.inside) {
@@ -119,10 +119,10 @@ impl Move {
             let part = &bytes[from..from + run.len() * BLOCK];
             self.device.write(Access::Direct, self.offset + from as u64, part)?;
         }
-        Ok(poisoned)
+        Ok(corrupt_blocks)
     }
 
-    /// Reads block by block what could not be read as a whole; what cannot be read at all stays zero and is poisoned.
+    /// Reads block by block what could not be read as a whole; what cannot be read at all stays zero and is corrupt_blocks.
     fn salvage(&self, ring: &Ring, run: &[MovedBlock], into: &mut [u8]) {
         for (block, data) in run.iter().zip(into.chunks_exact_mut(BLOCK)) {
             if ring.read_pages(block.page, data).is_err() {

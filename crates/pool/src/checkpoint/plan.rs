@@ -4,14 +4,14 @@ use super::Checkpoint;
 use super::job::{Move, MovedBlock};
 use crate::index::key;
 use crate::index::row::ExtentRow;
-use crate::overlay::{Change, Place};
+use crate::overlay::{Change, ExtentId};
 use crate::pool::Pool;
 use crate::{EXTENT_BLOCKS, StoreError};
 use std::ops::Bound;
 
 impl Checkpoint {
     /// The next extent to plan, with its change.
-    fn next(&self) -> Option<(Place, Change)> {
+    fn next(&self) -> Option<(ExtentId, Change)> {
         let from = self.planned.map_or(Bound::Unbounded, Bound::Excluded);
         let (place, change) = self.frozen.0.range((from, Bound::Unbounded)).next()?;
         Some((*place, (**change).clone()))
@@ -37,9 +37,9 @@ impl Pool {
         Ok(moves)
     }
 
-    fn plan_one(&mut self, place: Place, change: &Change) -> Result<Option<Move>, StoreError> {
+    fn plan_one(&mut self, place: ExtentId, change: &Change) -> Result<Option<Move>, StoreError> {
         let (volume, extent) = place;
-        let home = self.homes.get(volume, extent);
+        let home = self.extent_map.get(volume, extent);
         let stored = match home {
             Some(disk) => self
                 .stored_row(volume, extent, disk)
@@ -70,7 +70,7 @@ impl Pool {
         let running = self.running.as_mut().expect("only a running checkpoint plans");
         if let Some(frozen) = running.frozen.0.get_mut(&place) {
             frozen.reserved = false;
-            frozen.doomed = placed.is_none();
+            frozen.removing = placed.is_none();
             frozen.placed = placed.is_some();
         }
         let Some((disk, slot, birth)) = placed else {

@@ -9,7 +9,7 @@
 use super::record::{self, Head, Record};
 use super::{Ring, UNSYNCED_MAX};
 use crate::disk::Fault;
-use crate::label::{Label, Tail};
+use crate::label::{JournalTail, Label};
 use crate::{BLOCK, checksum};
 
 /// Where the journal ends: what the next record builds on.
@@ -19,7 +19,7 @@ pub(crate) struct End {
     pub record: u64,
     pub chain: u32,
     /// Data blocks of durable records that do not match: they stay, and reading them is an error.
-    pub poisoned: u64,
+    pub corrupt_blocks: u64,
     /// The last record known durable.
     pub durable: u64,
 }
@@ -38,7 +38,7 @@ impl From<Fault> for ScanError {
 }
 
 /// One record read back.
-struct Found {
+struct ScannedRecord {
     head: Head,
     record: Record,
     crc: u32,
@@ -56,7 +56,8 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
     let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
     let mut suspects: Vec<(End, u64)> = Vec::new();
     loop {
-        let before = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
+        let before =
+            End { position: walk.position, record: walk.record, chain: walk.chain, corrupt_blocks: 0, durable: 0 };
         let Some(found) = walk.next()? else { break };
         durable = durable.max(found.head.synced);
         let bad = bad_blocks(ring, &found)?;
@@ -68,7 +69,7 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
             }
         }
     }
-    let hole = End { position: walk.position, record: walk.record, chain: walk.chain, poisoned: 0, durable: 0 };
+    let hole = End { position: walk.position, record: walk.record, chain: walk.chain, corrupt_blocks: 0, durable: 0 };
     if let Some(later) = proof_of(ring, label.salt, &hole, &label.tail)? {
         let what = format!("it is not whole, but record {later} tells that it was durable");
         return Err(ScanError::Damaged { record: hole.record, what });
@@ -77,9 +78,9 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
         let what = format!("it is not whole, but all up to {durable} were durable");
         return Err(ScanError::Damaged { record: hole.record, what });
     }
-    let poisoned = suspects.iter().filter(|(at, _)| at.record <= durable).map(|(_, bad)| bad).sum();
+    let corrupt_blocks = suspects.iter().filter(|(at, _)| at.record <= durable).map(|(_, bad)| bad).sum();
     let torn = suspects.into_iter().map(|(at, _)| at).find(|at| at.record > durable);
-    Ok(End { poisoned, durable, ..torn.unwrap_or(hole) })
+    Ok(End { corrupt_blocks, durable, ..torn.unwrap_or(hole) })
 }
 
 /// Gives each record before `end` to `apply`, with the ring page of its first data block and its number.
@@ -115,7 +116,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(ring: &'a Ring, label: &Label) -> Self {
-        let Tail { position, record, chain, session } = label.tail;
+        let JournalTail { position, record, chain, session } = label.tail;
         let (salt, newest, resumed) = (label.salt, label.session, label.resumed);
         Self { ring, salt, newest, resumed, start: position, position, record, chain, session }
     }
@@ -133,7 +134,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next record of the chain; `None` where the chain breaks.
-    fn next(&mut self) -> Result<Option<Found>, ScanError> {
+    fn next(&mut self) -> Result<Option<ScannedRecord>, ScanError> {
         if self.position - self.start >= self.ring.len {
             return Ok(None);
         }
@@ -156,7 +157,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The record whose head is whole at this logical position, whatever its number.
-fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<Found>, Fault> {
+fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<ScannedRecord>, Fault> {
     let mut bytes = vec![0; BLOCK];
     ring.read(position, &mut bytes)?;
     let Some((head_len, head)) = record::peek(&bytes, salt) else { return Ok(None) };
@@ -171,11 +172,11 @@ fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<Found>, Fa
     }
     let Some((record, crc)) = record::decode(&bytes, &head) else { return Ok(None) };
     let total = if record == Record::Filler { left } else { head_len as u64 + data };
-    Ok(Some(Found { head, record, crc, data_at: position + head_len as u64, bytes: total }))
+    Ok(Some(ScannedRecord { head, record, crc, data_at: position + head_len as u64, bytes: total }))
 }
 
 /// How many data blocks of a record do not match.
-fn bad_blocks(ring: &Ring, found: &Found) -> Result<u64, Fault> {
+fn bad_blocks(ring: &Ring, found: &ScannedRecord) -> Result<u64, Fault> {
     let Record::Write { volume, block, birth, crcs, .. } = &found.record else { return Ok(0) };
     let mut data = vec![0; crcs.len() * BLOCK];
     ring.read(found.data_at, &mut data)?;
@@ -189,7 +190,7 @@ fn bad_blocks(ring: &Ring, found: &Found) -> Result<u64, Fault> {
 }
 
 /// A whole later record that says the record at the hole was durable.
-fn proof_of(ring: &Ring, salt: u128, hole: &End, tail: &Tail) -> Result<Option<u64>, ScanError> {
+fn proof_of(ring: &Ring, salt: u128, hole: &End, tail: &JournalTail) -> Result<Option<u64>, ScanError> {
     let free = ring.len - (hole.position - tail.position);
     let window = free.min(UNSYNCED_MAX + (4 << 20));
     let mut chunk = vec![0; 1 << 20];

@@ -4,7 +4,7 @@ use super::PoolDisk;
 use crate::disk::{Access, Device};
 use crate::index::Index;
 use crate::inspect::{self, Inspection};
-use crate::label::{DISKS_MAX, Label, NAME_MAX, Tail};
+use crate::label::{DISKS_MAX, JournalTail, Label, NAME_MAX};
 use crate::layout::{self, MARGIN};
 use crate::pool::Pool;
 use crate::{EXTENT, FormatError, Identity, label};
@@ -101,7 +101,7 @@ fn first_label(options: &FormatOptions, number: usize, size: u64, journal: u64) 
         session: 0,
         resumed: 1,
         checkpoint: 0,
-        tail: Tail { position: 0, record: 1, chain: 0, session: 0 },
+        tail: JournalTail { position: 0, record: 1, chain: 0, session: 0 },
         floor: 0,
     }
 }

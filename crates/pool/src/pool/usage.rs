@@ -23,7 +23,7 @@ pub struct Usage {
     /// The files of all indexes.
     pub index: u64,
     /// Blocks found corrupt in the journal since open; reading them is an error (a count).
-    pub poisoned_blocks: u64,
+    pub corrupt_blocks: u64,
 }
 
 /// One volume.
@@ -63,7 +63,7 @@ impl Pool {
             journal_used: self.journal.used(),
             overlay_extents: (self.active.0.len() + self.running.as_ref().map_or(0, |r| r.frozen.0.len())) as u64,
             index: self.indexes.iter().map(|i| i.bytes()).sum(),
-            poisoned_blocks: self.poisoned,
+            corrupt_blocks: self.corrupt_blocks,
         }
     }
 
@@ -73,7 +73,7 @@ impl Pool {
         live.map(|(id, v)| VolumeInfo {
             id: *id,
             blocks: v.blocks,
-            stored_extents: self.homes.count(*id),
+            stored_extents: self.extent_map.count(*id),
             dirty_extents: v.dirty.len(),
             last: v.last,
             confirmed: v.confirmed,

@@ -19,12 +19,12 @@ const LIGHT: Load = Load { steps: 80, large: false, cut: 60 };
 const HEAVY: Load = Load { steps: 300, large: true, cut: 300 };
 
 /// One life of the store: what it may hold when it comes back.
-struct Life {
+struct JournalRun {
     /// The model after each operation since the last known durable one, with its position.
     history: Vec<(Position, Model)>,
 }
 
-impl Life {
+impl JournalRun {
     fn new(model: Model, at: Position) -> Self {
         Self { history: vec![(at, model)] }
     }
@@ -50,7 +50,13 @@ impl Life {
 }
 
 /// Runs operations, syncs and checkpoint steps until the power goes.
-fn live(pool: &mut Pool, life: &mut Life, random: &mut Random, tag: &mut u64, load: Load) -> Result<(), StoreError> {
+fn live(
+    pool: &mut Pool,
+    life: &mut JournalRun,
+    random: &mut Random,
+    tag: &mut u64,
+    load: Load,
+) -> Result<(), StoreError> {
     for _ in 0..load.steps {
         match random.below(10) {
             0 => {
@@ -106,7 +112,7 @@ fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), Str
     let mut model = Model::default();
     let mut tag = 0;
     for _ in 0..6 {
-        let mut life = Life::new(model, pool.last_position());
+        let mut life = JournalRun::new(model, pool.last_position());
         rig.disks[0].cut_after(random.below(load.cut) as u32);
         match live(&mut pool, &mut life, &mut random, &mut tag, load) {
             Ok(()) => {}
@@ -157,7 +163,7 @@ fn a_cut_at_every_operation() {
     loop {
         let rig = Rig::new(cut, &[10, 10]);
         let mut pool = begin(&rig);
-        let mut life = Life::new(Model::default(), pool.last_position());
+        let mut life = JournalRun::new(Model::default(), pool.last_position());
         rig.disks[0].cut_after(cut as u32);
         let mut random = Random(99);
         let result = script(&mut pool, &mut life, &mut random);
@@ -175,7 +181,7 @@ fn a_cut_at_every_operation() {
     assert!(cut > 80, "the script has only {cut} operations");
 }
 
-fn script(pool: &mut Pool, life: &mut Life, random: &mut Random) -> Result<(), StoreError> {
+fn script(pool: &mut Pool, life: &mut JournalRun, random: &mut Random) -> Result<(), StoreError> {
     let mut tag = 0;
     for _ in 0..2 {
         for step in 0..24 {
@@ -207,7 +213,7 @@ fn script(pool: &mut Pool, life: &mut Life, random: &mut Random) -> Result<(), S
 fn a_cut_while_opening() {
     let rig = Rig::new(5, &[10, 10]);
     let mut pool = begin(&rig);
-    let mut life = Life::new(Model::default(), pool.last_position());
+    let mut life = JournalRun::new(Model::default(), pool.last_position());
     live(&mut pool, &mut life, &mut Random(3), &mut 0, LIGHT).unwrap();
     let at = pool.sync().unwrap();
     life.durable(at);

@@ -61,7 +61,7 @@ fn corrupt_blocks(pool: &Pool, first: u64) -> Vec<u64> {
 fn the_undamaged_pool_is_right() {
     let pool = rig().open();
     assert!(corrupt(&pool).is_empty());
-    assert_eq!(pool.usage().poisoned_blocks, 0);
+    assert_eq!(pool.usage().corrupt_blocks, 0);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn blocks_in_each_others_place() {
 #[test]
 fn a_flipped_bit_in_the_journal() {
     let mut random = Random(2);
-    let (mut refused, mut poisoned) = (0, 0);
+    let (mut refused, mut corrupt_blocks) = (0, 0);
     for _ in 0..60 {
         let rig = rig();
         let (from, to) = {
@@ -117,16 +117,16 @@ fn a_flipped_bit_in_the_journal() {
             Err(OpenError::JournalDamaged { .. }) => refused += 1,
             Err(e) => panic!("{e}"),
             Ok((mut pool, report)) => {
-                assert_eq!(report.poisoned_blocks, 1, "a flip in what was durable is reported");
+                assert_eq!(report.corrupt_blocks, 1, "a flip in what was durable is reported");
                 let bad = corrupt(&pool);
                 assert_eq!(bad.len(), 1);
                 pool.checkpoint().unwrap();
                 assert_eq!(corrupt(&pool), bad, "moving it to its extent does not whitewash it");
-                poisoned += 1;
+                corrupt_blocks += 1;
             }
         }
     }
-    assert!(refused > 5 && poisoned > 5, "{refused} heads, {poisoned} blocks");
+    assert!(refused > 5 && corrupt_blocks > 5, "{refused} heads, {corrupt_blocks} blocks");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + last + 5000, 0);
     let (pool, report) = rig.try_open().unwrap();
-    assert_eq!(report.poisoned_blocks, 0, "the last record was never durable: a torn end");
+    assert_eq!(report.corrupt_blocks, 0, "the last record was never durable: a torn end");
     assert!(pool.read(1, 1, 1).unwrap().iter().all(|b| *b == 0));
     assert_eq!(pool.read(1, 0, 1).unwrap(), blocks(1, 1));
     drop(pool);

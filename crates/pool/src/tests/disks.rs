@@ -13,9 +13,9 @@ fn extents_spread_over_all_disks() {
         pool.write(1, 1, i, i * 16, blocks(i, 2)).unwrap();
     }
     pool.checkpoint().unwrap();
-    let homes: Vec<usize> = (0..200).map(|e| pool.homes.get(1, e).unwrap()).collect();
+    let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(1, e).unwrap()).collect();
     for disk in 0..3 {
-        let share = homes.iter().filter(|d| **d == disk).count();
+        let share = extent_map.iter().filter(|d| **d == disk).count();
         assert!(share > 30, "disk {disk} holds only {share} of 200");
     }
     pool.close().unwrap();

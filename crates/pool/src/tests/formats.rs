@@ -5,7 +5,7 @@ use crate::checksum;
 use crate::index::key;
 use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
 use crate::journal::record::{Head, Record, encode};
-use crate::label::{Decoded, Label, Tail};
+use crate::label::{Decoded, JournalTail, Label};
 
 fn label() -> Label {
     Label {
@@ -21,7 +21,7 @@ fn label() -> Label {
         session: 7,
         resumed: 9,
         checkpoint: 8,
-        tail: Tail { position: 9, record: 10, chain: 11, session: 12 },
+        tail: JournalTail { position: 9, record: 10, chain: 11, session: 12 },
         floor: 13,
     }
 }

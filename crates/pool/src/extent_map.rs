@@ -15,11 +15,11 @@ struct Chunk {
 
 /// A byte per extent, in chunks that exist only where something is stored.
 #[derive(Default)]
-pub(crate) struct Homes {
+pub(crate) struct ExtentMap {
     chunks: BTreeMap<(VolumeId, u64), Chunk>,
 }
 
-impl Homes {
+impl ExtentMap {
     /// The disk that holds an extent.
     pub fn get(&self, volume: VolumeId, extent: u64) -> Option<usize> {
         let chunk = self.chunks.get(&(volume, extent / CHUNK))?;
@@ -71,16 +71,16 @@ mod tests {
 
     #[test]
     fn set_get_count() {
-        let mut homes = Homes::default();
-        homes.set(1, 5000, Some(0));
-        homes.set(1, 3, Some(23));
-        homes.set(2, 3, Some(1));
-        homes.set(2, 9, None);
-        assert_eq!((homes.get(1, 5000), homes.get(1, 3), homes.get(1, 4)), (Some(0), Some(23), None));
-        assert_eq!((homes.first(1, 9), homes.first(1, 1)), (vec![3, 5000], vec![3]));
-        homes.set(1, 3, None);
-        assert_eq!((homes.count(1), homes.count(2), homes.count(3)), (1, 1, 0));
-        homes.set(2, 3, None);
-        assert_eq!(homes.volumes().collect::<Vec<_>>(), [1]);
+        let mut extent_map = ExtentMap::default();
+        extent_map.set(1, 5000, Some(0));
+        extent_map.set(1, 3, Some(23));
+        extent_map.set(2, 3, Some(1));
+        extent_map.set(2, 9, None);
+        assert_eq!((extent_map.get(1, 5000), extent_map.get(1, 3), extent_map.get(1, 4)), (Some(0), Some(23), None));
+        assert_eq!((extent_map.first(1, 9), extent_map.first(1, 1)), (vec![3, 5000], vec![3]));
+        extent_map.set(1, 3, None);
+        assert_eq!((extent_map.count(1), extent_map.count(2), extent_map.count(3)), (1, 1, 0));
+        extent_map.set(2, 3, None);
+        assert_eq!(extent_map.volumes().collect::<Vec<_>>(), [1]);
     }
 }
