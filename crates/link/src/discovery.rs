@@ -23,9 +23,9 @@ use crate::net::Interface;
 use crate::{Fingerprint, GROUP, PairId, UDP_PORT};
 
 /// Announce about this often.
-pub const INTERVAL: Duration = Duration::from_secs(1);
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// An offer not heard for this long is gone.
-pub const LIFETIME: Duration = Duration::from_secs(5);
+pub const OFFER_VALIDITY_PERIOD: Duration = Duration::from_secs(5);
 
 pub(crate) const MAGIC: [u8; 4] = *b"DYDC";
 const VERSION: u8 = 1;
@@ -75,7 +75,7 @@ impl Offer {
 
 /// Where offers are announced or listened for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// Everyone on this interface.
     Interface(Interface),
     /// One address: the announcer sends to it, the listener binds it. For tests and networks
@@ -90,13 +90,13 @@ pub struct Announcer {
 }
 
 impl Announcer {
-    /// Opens a socket for each of `places`; those that fail are left out.
+    /// Opens a socket for each of `endpoints`; those that fail are left out.
     #[must_use]
-    pub fn open(places: &[Place]) -> Self {
-        Self { sockets: places.iter().filter_map(|place| announcing_socket(place).ok()).collect() }
+    pub fn open(endpoints: &[Endpoint]) -> Self {
+        Self { sockets: endpoints.iter().filter_map(|place| announcing_socket(place).ok()).collect() }
     }
 
-    /// Announces `offer` once everywhere; returns in how many places. Never blocks.
+    /// Announces `offer` once everywhere; returns in how many endpoints. Never blocks.
     pub fn announce(&self, offer: &Offer) -> usize {
         let Some(bytes) = offer.encode() else { return 0 };
         self.sockets.iter().filter(|(socket, target)| socket.send_to(&bytes, target).is_ok()).count()
@@ -105,12 +105,12 @@ impl Announcer {
 
 /// An offer that is heard now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct DiscoveredOffer {
     /// What is offered.
     pub offer: Offer,
     /// Where to pair: the sender's address (with its scope) and the offer's port.
     pub address: SocketAddr,
-    /// The interface it was heard on; empty for [`Place::Address`].
+    /// The interface it was heard on; empty for [`Endpoint::Address`].
     pub interface: String,
 }
 
@@ -118,22 +118,22 @@ pub struct Found {
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<(UdpSocket, String)>,
-    heard: BTreeMap<(Fingerprint, String), (Found, Instant)>,
+    heard: BTreeMap<(Fingerprint, String), (DiscoveredOffer, Instant)>,
 }
 
 impl Listener {
-    /// Opens a socket for each of `places`; those that fail are left out.
+    /// Opens a socket for each of `endpoints`; those that fail are left out.
     #[must_use]
-    pub fn open(places: &[Place]) -> Self {
-        let socket = |place: &Place| match place {
-            Place::Interface(interface) => listening_socket(interface).ok().map(|it| (it, interface.name.clone())),
-            Place::Address(address) => nonblocking(UdpSocket::bind(address)).ok().map(|it| (it, String::new())),
+    pub fn open(endpoints: &[Endpoint]) -> Self {
+        let socket = |place: &Endpoint| match place {
+            Endpoint::Interface(interface) => listening_socket(interface).ok().map(|it| (it, interface.name.clone())),
+            Endpoint::Address(address) => nonblocking(UdpSocket::bind(address)).ok().map(|it| (it, String::new())),
         };
-        Self { sockets: places.iter().filter_map(socket).collect(), heard: BTreeMap::new() }
+        Self { sockets: endpoints.iter().filter_map(socket).collect(), heard: BTreeMap::new() }
     }
 
-    /// Reads what came and returns the offers of the last [`LIFETIME`]. Never blocks.
-    pub fn offers(&mut self, now: Instant) -> Vec<Found> {
+    /// Reads what came and returns the offers of the last [`OFFER_VALIDITY_PERIOD`]. Never blocks.
+    pub fn offers(&mut self, now: Instant) -> Vec<DiscoveredOffer> {
         let mut buffer = [0; MAX_DATAGRAM];
         for (socket, interface) in &self.sockets {
             // Bounded: a flood must not hold the caller.
@@ -144,11 +144,11 @@ impl Listener {
                 if self.heard.len() < MAX_OFFERS || self.heard.contains_key(&key) {
                     let mut address = from;
                     address.set_port(offer.port);
-                    self.heard.insert(key, (Found { offer, address, interface: interface.clone() }, now));
+                    self.heard.insert(key, (DiscoveredOffer { offer, address, interface: interface.clone() }, now));
                 }
             }
         }
-        self.heard.retain(|_, (_, at)| now.saturating_duration_since(*at) < LIFETIME);
+        self.heard.retain(|_, (_, at)| now.saturating_duration_since(*at) < OFFER_VALIDITY_PERIOD);
         self.heard.values().map(|(found, _)| found.clone()).collect()
     }
 
@@ -165,13 +165,13 @@ fn nonblocking(socket: io::Result<UdpSocket>) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-fn announcing_socket(place: &Place) -> io::Result<(UdpSocket, SocketAddr)> {
+fn announcing_socket(place: &Endpoint) -> io::Result<(UdpSocket, SocketAddr)> {
     let target = match place {
-        Place::Address(address) => *address,
-        Place::Interface(interface) => SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index).into(),
+        Endpoint::Address(address) => *address,
+        Endpoint::Interface(interface) => SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index).into(),
     };
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(Protocol::UDP))?;
-    if let Place::Interface(interface) = place {
+    if let Endpoint::Interface(interface) = place {
         socket.set_multicast_if_v6(interface.index)?;
         socket.set_multicast_loop_v6(false)?;
     }
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn an_offer_is_heard_and_forgotten() {
-        let mut listener = Listener::open(&[Place::Address("127.0.0.1:0".parse().unwrap())]);
-        let announcer = Announcer::open(&[Place::Address(listener.local_addresses()[0])]);
+        let mut listener = Listener::open(&[Endpoint::Address("127.0.0.1:0".parse().unwrap())]);
+        let announcer = Announcer::open(&[Endpoint::Address(listener.local_addresses()[0])]);
         assert_eq!(announcer.announce(&offer("office")), 1);
         let start = Instant::now();
         let found = loop {
@@ -220,7 +220,7 @@ mod tests {
         };
         assert_eq!(found.offer, offer("office"));
         assert_eq!(found.address, "127.0.0.1:4711".parse().unwrap());
-        assert!(listener.offers(Instant::now() + LIFETIME).is_empty());
+        assert!(listener.offers(Instant::now() + OFFER_VALIDITY_PERIOD).is_empty());
     }
 
     #[test]

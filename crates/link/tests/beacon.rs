@@ -6,13 +6,13 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use dyad_link::beacon::{Beacon, Config, MAX_BODY, PathConfig, Wake};
-use dyad_link::discovery::{Announcer, Listener, Offer, Place};
+use dyad_link::discovery::{Announcer, Endpoint, Listener, Offer};
 use dyad_link::net::Interface;
 use dyad_link::{Fingerprint, Node, PairId, PairKey};
 use netns::{Namespaces, inside};
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const STEP: Duration = Duration::from_millis(20);
+const TEST_DEADLINE: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 fn config(node: Node) -> Config {
     Config { pair: PairId(77), node, key: PairKey([1; 32]), port: dyad_link::UDP_PORT }
@@ -31,7 +31,7 @@ fn couple(paths: usize) -> (Beacon, Beacon) {
 
 /// What `beacon` hears within a step.
 fn hear(beacon: &mut Beacon) -> Option<(u8, Vec<u8>)> {
-    match beacon.receive(STEP).unwrap() {
+    match beacon.receive(POLL_INTERVAL).unwrap() {
         Wake::Datagram(received) => Some((received.path, received.body.to_vec())),
         Wake::Woken | Wake::TimedOut => None,
     }
@@ -42,7 +42,7 @@ fn acquaint(a: &mut Beacon, b: &mut Beacon, paths: u8) {
     let start = Instant::now();
     let (mut at_a, mut at_b) = (0u8, 0u8);
     while at_a.count_ones() < paths.into() || at_b.count_ones() < paths.into() {
-        assert!(start.elapsed() < DEADLINE, "not acquainted: {:?} {:?}", a.status(), b.status());
+        assert!(start.elapsed() < TEST_DEADLINE, "not acquainted: {:?} {:?}", a.status(), b.status());
         a.send(None, b"from a");
         b.send(None, b"from b");
         while let Some((path, body)) = hear(a) {
@@ -73,7 +73,7 @@ fn two_paths_carry_both_ways_and_addresses_are_learned() {
 fn replayed_and_forged_datagrams_are_not_delivered() {
     // The tap stands between the nodes and keeps what A sends.
     let tap = UdpSocket::bind("127.0.0.1:0").unwrap();
-    tap.set_read_timeout(Some(DEADLINE)).unwrap();
+    tap.set_read_timeout(Some(TEST_DEADLINE)).unwrap();
     let mut b = Beacon::open(&config(Node::B), vec![unicast(None)]).unwrap();
     let at_b = b.local_address(0).unwrap();
     let mut a = Beacon::open(&config(Node::A), vec![unicast(tap.local_addr().ok())]).unwrap();
@@ -134,7 +134,7 @@ fn another_thread_ends_the_wait() {
     let mut beacon = Beacon::open(&config(Node::A), vec![unicast(None)]).unwrap();
     let waker = beacon.waker();
     let thread = std::thread::spawn(move || waker.wake());
-    assert_eq!(beacon.receive(DEADLINE).unwrap(), Wake::Woken);
+    assert_eq!(beacon.receive(TEST_DEADLINE).unwrap(), Wake::Woken);
     thread.join().unwrap();
     assert_eq!(beacon.receive(Duration::ZERO).unwrap(), Wake::TimedOut);
 }
@@ -153,7 +153,7 @@ fn a_flood_does_not_hold_the_thread() {
         });
         let start = Instant::now();
         for _ in 0..10 {
-            assert_eq!(beacon.receive(STEP).unwrap(), Wake::TimedOut);
+            assert_eq!(beacon.receive(POLL_INTERVAL).unwrap(), Wake::TimedOut);
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(start.elapsed() < Duration::from_secs(10));
@@ -193,7 +193,7 @@ fn talk(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, St
                 return beacon.peer_address(0).ok_or_else(|| "heard, but from nowhere".into());
             }
         }
-        if start.elapsed() > DEADLINE {
+        if start.elapsed() > TEST_DEADLINE {
             return Err(format!("heard {heard}: {:?} {:?}", beacon.status(), beacon.counts()));
         }
     }
@@ -243,7 +243,7 @@ fn an_offer_is_found_by_multicast_while_a_beacon_runs() {
         port: 4711,
         fingerprint: Fingerprint([3; 32]),
     };
-    let place = || [Place::Interface(Interface::named("cable").unwrap())];
+    let place = || [Endpoint::Interface(Interface::named("cable").unwrap())];
     let announcer = inside(&spaces.a, || Announcer::open(&place()));
     let (mut listener, _beacon) = inside(&spaces.b, || (Listener::open(&place()), on_interface(Node::B, "cable")));
     let start = Instant::now();
@@ -252,8 +252,8 @@ fn an_offer_is_found_by_multicast_while_a_beacon_runs() {
         if let Some(found) = listener.offers(Instant::now()).pop() {
             break found;
         }
-        assert!(start.elapsed() < DEADLINE, "no offer was heard");
-        std::thread::sleep(STEP);
+        assert!(start.elapsed() < TEST_DEADLINE, "no offer was heard");
+        std::thread::sleep(POLL_INTERVAL);
     };
     assert_eq!((found.offer, found.interface.as_str()), (offer, "cable"));
     assert_eq!(found.address.port(), 4711);

@@ -124,10 +124,10 @@ async fn machine_in_between(host: std::net::SocketAddr) -> (std::net::SocketAddr
     let task = tokio::spawn(async move {
         let (near, _) = listener.accept().await.unwrap();
         let config = server_config(&own, Trust::AnyKey, &[Protocol::Pairing]).unwrap();
-        let mut near = accept(near, config, common::DEADLINE).await.unwrap();
+        let mut near = accept(near, config, common::TEST_DEADLINE).await.unwrap();
         let far = TcpStream::connect(host).await.unwrap();
         let config = client_config(&own, Trust::AnyKey, Protocol::Pairing).unwrap();
-        let mut far = connect(far, config, common::DEADLINE).await.unwrap();
+        let mut far = connect(far, config, common::TEST_DEADLINE).await.unwrap();
         let mut passed = 0;
         loop {
             let (frame, to) = tokio::select! {

@@ -13,7 +13,7 @@ use dyad_link::tls::{Identity, TlsError};
 use dyad_link::{Node, PairId, net};
 
 /// A busy test machine schedules late; that must not be mistaken for a dead path.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 struct Pair {
     a: Config,
@@ -26,7 +26,7 @@ fn pair() -> Pair {
     let id = PairId::generate();
     let mut pair = Pair { a: Config::new(id, Node::A, a, print_b), b: Config::new(id, Node::B, b, print_a) };
     for config in [&mut pair.a, &mut pair.b] {
-        config.timing = Timing { alive: Duration::from_millis(50), silence: SILENCE, ..Timing::default() };
+        config.timing = Timing { alive: Duration::from_millis(50), silence: SILENCE_TIMEOUT, ..Timing::default() };
     }
     pair
 }
@@ -218,7 +218,7 @@ async fn a_busy_owner_is_not_a_dead_path() {
         }
         to_b
     });
-    tokio::time::sleep(SILENCE * 2 + SILENCE / 3).await;
+    tokio::time::sleep(SILENCE_TIMEOUT * 2 + SILENCE_TIMEOUT / 3).await;
     for _ in 0..100 {
         assert_eq!(message(&mut b).await.len(), 1 << 20);
     }

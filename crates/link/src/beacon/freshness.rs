@@ -20,7 +20,7 @@ const WINDOW: u64 = 128;
 
 /// What to do with an authentic datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum DatagramVerdict {
     /// Deliver it.
     Fresh,
     /// It came before, or is too old to tell.
@@ -69,7 +69,7 @@ impl Freshness {
     }
 
     /// Judges an authentic datagram; `draw` gives a random number for the next challenge.
-    pub(super) fn judge(&mut self, stamp: &Stamp, draw: impl FnOnce() -> u64) -> Verdict {
+    pub(super) fn judge(&mut self, stamp: &Stamp, draw: impl FnOnce() -> u64) -> DatagramVerdict {
         match &mut self.peer {
             Some(peer) if peer.instance == stamp.instance => peer.pass(stamp),
             _ if stamp.echo == self.challenge => {
@@ -82,9 +82,9 @@ impl Freshness {
                 };
                 self.peer = Some(peer);
                 self.challenge = challenge(draw());
-                Verdict::Fresh
+                DatagramVerdict::Fresh
             }
-            _ => Verdict::Unproven,
+            _ => DatagramVerdict::Unproven,
         }
     }
 }
@@ -95,20 +95,20 @@ fn challenge(drawn: u64) -> u64 {
 }
 
 impl Peer {
-    fn pass(&mut self, stamp: &Stamp) -> Verdict {
+    fn pass(&mut self, stamp: &Stamp) -> DatagramVerdict {
         if stamp.counter > self.highest {
             let ahead = stamp.counter - self.highest;
             self.seen = if ahead < WINDOW { self.seen << ahead } else { 0 } | 1;
             self.highest = stamp.counter;
             self.challenge = stamp.challenge;
-            return Verdict::Fresh;
+            return DatagramVerdict::Fresh;
         }
         let behind = self.highest - stamp.counter;
         if behind >= WINDOW || self.seen & (1 << behind) != 0 {
-            return Verdict::Replayed;
+            return DatagramVerdict::Replayed;
         }
         self.seen |= 1 << behind;
-        Verdict::Fresh
+        DatagramVerdict::Fresh
     }
 }
 
@@ -123,11 +123,11 @@ mod tests {
     /// Lets both sides talk until each knows the other.
     fn acquaint(a: &mut Freshness, b: &mut Freshness) -> Vec<Stamp> {
         let hello = b.stamp();
-        assert_eq!(a.judge(&hello, draw), Verdict::Unproven);
+        assert_eq!(a.judge(&hello, draw), DatagramVerdict::Unproven);
         let answer = a.answer(&hello);
-        assert_eq!(b.judge(&answer, draw), Verdict::Fresh);
+        assert_eq!(b.judge(&answer, draw), DatagramVerdict::Fresh);
         let proof = b.stamp();
-        assert_eq!(a.judge(&proof, draw), Verdict::Fresh);
+        assert_eq!(a.judge(&proof, draw), DatagramVerdict::Fresh);
         vec![hello, proof]
     }
 
@@ -136,8 +136,8 @@ mod tests {
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
         acquaint(&mut a, &mut b);
         for _ in 0..1000 {
-            assert_eq!(a.judge(&b.stamp(), draw), Verdict::Fresh);
-            assert_eq!(b.judge(&a.stamp(), draw), Verdict::Fresh);
+            assert_eq!(a.judge(&b.stamp(), draw), DatagramVerdict::Fresh);
+            assert_eq!(b.judge(&a.stamp(), draw), DatagramVerdict::Fresh);
         }
     }
 
@@ -156,11 +156,11 @@ mod tests {
         let mut restarted = Freshness::new();
         acquaint(&mut restarted, &mut second);
         for stamp in &recorded {
-            assert_eq!(a.judge(stamp, draw), Verdict::Unproven);
-            assert_eq!(restarted.judge(stamp, draw), Verdict::Unproven);
+            assert_eq!(a.judge(stamp, draw), DatagramVerdict::Unproven);
+            assert_eq!(restarted.judge(stamp, draw), DatagramVerdict::Unproven);
         }
         // The recordings did not disturb the run that goes on.
-        assert_eq!(restarted.judge(&second.stamp(), draw), Verdict::Fresh);
+        assert_eq!(restarted.judge(&second.stamp(), draw), DatagramVerdict::Fresh);
     }
 
     #[test]
@@ -169,13 +169,13 @@ mod tests {
         acquaint(&mut a, &mut b);
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
         let (from_a, from_b) = (a.stamp(), b.stamp());
-        assert_eq!(a.judge(&from_b, draw), Verdict::Unproven);
-        assert_eq!(b.judge(&from_a, draw), Verdict::Unproven);
+        assert_eq!(a.judge(&from_b, draw), DatagramVerdict::Unproven);
+        assert_eq!(b.judge(&from_a, draw), DatagramVerdict::Unproven);
         let (to_b, to_a) = (a.answer(&from_b), b.answer(&from_a));
-        assert_eq!(b.judge(&to_b, draw), Verdict::Fresh);
-        assert_eq!(a.judge(&to_a, draw), Verdict::Fresh);
-        assert_eq!(a.judge(&b.stamp(), draw), Verdict::Fresh);
-        assert_eq!(b.judge(&a.stamp(), draw), Verdict::Fresh);
+        assert_eq!(b.judge(&to_b, draw), DatagramVerdict::Fresh);
+        assert_eq!(a.judge(&to_a, draw), DatagramVerdict::Fresh);
+        assert_eq!(a.judge(&b.stamp(), draw), DatagramVerdict::Fresh);
+        assert_eq!(b.judge(&a.stamp(), draw), DatagramVerdict::Fresh);
     }
 
     #[test]
@@ -185,12 +185,12 @@ mod tests {
         let stamps: Vec<Stamp> = (0..300).map(|_| b.stamp()).collect();
         let (slow, fast): (Vec<&Stamp>, Vec<&Stamp>) = stamps.iter().partition(|stamp| stamp.counter % 2 == 0);
         for pair in fast.windows(31).zip(&slow) {
-            assert_eq!(a.judge(pair.0[30], draw), Verdict::Fresh);
-            assert_eq!(a.judge(pair.1, draw), Verdict::Fresh);
+            assert_eq!(a.judge(pair.0[30], draw), DatagramVerdict::Fresh);
+            assert_eq!(a.judge(pair.1, draw), DatagramVerdict::Fresh);
         }
         for stamp in &stamps[60..240] {
-            assert_eq!(a.judge(stamp, draw), Verdict::Replayed);
+            assert_eq!(a.judge(stamp, draw), DatagramVerdict::Replayed);
         }
-        assert_eq!(a.judge(&stamps[0], draw), Verdict::Replayed);
+        assert_eq!(a.judge(&stamps[0], draw), DatagramVerdict::Replayed);
     }
 }

@@ -27,7 +27,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::{Node, PairId, PairKey, random};
 use datagram::{Keys, OVERHEAD, Opened, Stamp};
-use freshness::{Freshness, Verdict};
+use freshness::{DatagramVerdict, Freshness};
 use path::PathState;
 
 pub use datagram::MAX_BODY;
@@ -240,16 +240,16 @@ impl Beacon {
             }
         };
         match self.freshness.judge(&stamp, || u64::from_ne_bytes(random())) {
-            Verdict::Fresh => {
+            DatagramVerdict::Fresh => {
                 self.counts.accepted += 1;
                 self.paths[at].heard_from(from, Instant::now());
                 (!body.is_empty()).then_some(body)
             }
-            Verdict::Replayed => {
+            DatagramVerdict::Replayed => {
                 self.counts.replayed += 1;
                 None
             }
-            Verdict::Unproven => {
+            DatagramVerdict::Unproven => {
                 self.counts.unproven += 1;
                 self.answer(at, from, &stamp);
                 None

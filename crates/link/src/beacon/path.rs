@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{GROUP, net};
 
 /// A peer heard this recently is sent to directly; else the group is asked for it again.
-const RECENT: Duration = Duration::from_secs(1);
+const UNICAST_PERIOD: Duration = Duration::from_secs(1);
 /// Traffic class "network control" (RFC 4594, CS6): heartbeats go before bulk data.
 const CLASS: u32 = 0xc0;
 
@@ -51,7 +51,7 @@ pub struct PathStatus {
     /// Whether its socket is open.
     pub open: bool,
     /// Why it is not, or why the last datagram could not be sent.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
     /// Where the peer was last heard.
     pub peer: Option<SocketAddr>,
     /// How long ago that was.
@@ -65,12 +65,12 @@ pub(super) struct PathState {
     /// Number of the interface the socket is bound to; 0 for a unicast path.
     index: u32,
     heard: Option<(SocketAddr, Instant)>,
-    trouble: Option<io::Error>,
+    error: Option<io::Error>,
 }
 
 impl PathState {
     pub(super) fn new(config: PathConfig) -> Self {
-        Self { config, socket: None, index: 0, heard: None, trouble: None }
+        Self { config, socket: None, index: 0, heard: None, error: None }
     }
 
     /// Opens the socket if it is not open, or opens it anew if the interface is another one now.
@@ -92,8 +92,8 @@ impl PathState {
             PathConfig::Unicast { local, .. } => open_at(*local),
         };
         match opened {
-            Ok(socket) => (self.socket, self.trouble) = (Some(socket), None),
-            Err(error) => self.trouble = Some(error),
+            Ok(socket) => (self.socket, self.error) = (Some(socket), None),
+            Err(error) => self.error = Some(error),
         }
     }
 
@@ -102,7 +102,8 @@ impl PathState {
     }
 
     pub(super) fn send(&mut self, datagram: &[u8], now: Instant, port: u16) -> bool {
-        let heard = self.heard.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT).map(|(from, _)| from);
+        let heard =
+            self.heard.filter(|(_, at)| now.saturating_duration_since(*at) < UNICAST_PERIOD).map(|(from, _)| from);
         let target = match &self.config {
             PathConfig::Interface { .. } => Some(heard.unwrap_or(SocketAddrV6::new(GROUP, port, 0, self.index).into())),
             PathConfig::Unicast { peer, .. } => peer.or(self.heard.map(|(from, _)| from)),
@@ -114,11 +115,11 @@ impl PathState {
         let Some(socket) = &self.socket else { return false };
         match socket.send_to(datagram, target) {
             Ok(_) => {
-                self.trouble = None;
+                self.error = None;
                 true
             }
             Err(error) => {
-                self.trouble = Some(error);
+                self.error = Some(error);
                 false
             }
         }
@@ -150,7 +151,7 @@ impl PathState {
         PathStatus {
             name: self.config.name().to_owned(),
             open: self.socket.is_some(),
-            trouble: self.trouble.as_ref().map(ToString::to_string),
+            error: self.error.as_ref().map(ToString::to_string),
             peer: self.peer(),
             heard: self.heard.map(|(_, at)| now.saturating_duration_since(at)),
         }

@@ -1,7 +1,7 @@
 //! One-time codes: made, shown, tried, used up.
 //!
 //! **Invariants**
-//! * A code is used at most once, tried at most [`MAX_TRIES`] times, and only for [`LIFETIME`].
+//! * A code is used at most once, tried at most [`MAX_TRIES`] times, and only for [`CODE_VALIDITY_PERIOD`].
 //! * A try counts when it begins: many at once win nothing.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use super::PairingError;
 use crate::random;
 
 /// How long a code may be used.
-pub const LIFETIME: Duration = Duration::from_secs(600);
+pub const CODE_VALIDITY_PERIOD: Duration = Duration::from_secs(600);
 /// How often a code may be tried.
 pub const MAX_TRIES: u32 = 5;
 /// Codes remembered at once, used and void ones included.
@@ -146,7 +146,7 @@ impl Codes {
         };
         let fresh = Code { secret, generation, opened: now, tries: 0, state: State::Open };
         inner.codes.insert(label, fresh);
-        OpenCode { code, left: LIFETIME }
+        OpenCode { code, left: CODE_VALIDITY_PERIOD }
     }
 
     /// The open code of a node with the time it has left, for its console.
@@ -154,7 +154,9 @@ impl Codes {
     pub fn shown(&self, now: Instant) -> Option<OpenCode> {
         let inner = self.lock();
         let code = inner.codes.get("").filter(|code| code.state == State::Open)?;
-        let left = LIFETIME.checked_sub(now.saturating_duration_since(code.opened)).filter(|left| !left.is_zero())?;
+        let left = CODE_VALIDITY_PERIOD
+            .checked_sub(now.saturating_duration_since(code.opened))
+            .filter(|left| !left.is_zero())?;
         Some(OpenCode { code: code.secret.clone(), left })
     }
 
@@ -176,7 +178,7 @@ impl Codes {
             State::Void => return Err(PairingError::TooManyTries),
             State::Open => {}
         }
-        if now.saturating_duration_since(code.opened) >= LIFETIME {
+        if now.saturating_duration_since(code.opened) >= CODE_VALIDITY_PERIOD {
             return Err(PairingError::Expired);
         }
         code.tries += 1;
@@ -208,7 +210,7 @@ impl Codes {
 impl Inner {
     /// Drops what is long over, and the oldest beyond the bound.
     fn forget(&mut self, now: Instant) {
-        self.codes.retain(|_, code| now.saturating_duration_since(code.opened) < LIFETIME * 2);
+        self.codes.retain(|_, code| now.saturating_duration_since(code.opened) < CODE_VALIDITY_PERIOD * 2);
         while self.codes.len() >= MAX_CODES {
             let oldest = self.codes.iter().min_by_key(|(_, code)| code.generation).map(|(label, _)| label.clone());
             self.codes.remove(&oldest.expect("a full table has an oldest code"));
@@ -236,11 +238,11 @@ mod tests {
     fn a_code_lives_ten_minutes() {
         let (codes, now) = (Codes::new(), Instant::now());
         let _ = codes.open(CodeForm::Node, now);
-        let last = now + LIFETIME - Duration::from_secs(1);
+        let last = now + CODE_VALIDITY_PERIOD - Duration::from_secs(1);
         assert_eq!(codes.shown(last).unwrap().left, Duration::from_secs(1));
         assert!(codes.attempt("", last).is_ok());
-        assert!(matches!(codes.attempt("", now + LIFETIME), Err(PairingError::Expired)));
-        assert_eq!(codes.shown(now + LIFETIME), None);
+        assert!(matches!(codes.attempt("", now + CODE_VALIDITY_PERIOD), Err(PairingError::Expired)));
+        assert_eq!(codes.shown(now + CODE_VALIDITY_PERIOD), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::tls::Channel;
 
 /// The two sides of a pairing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum PairingRole {
     /// Typed the code.
     Joiner,
     /// Showed the code.
@@ -26,10 +26,10 @@ struct Ends {
 }
 
 impl Ends {
-    fn name(&self, role: Role) -> Name {
+    fn name(&self, role: PairingRole) -> Name {
         let (word, key) = match role {
-            Role::Joiner => ("joiner", self.joiner),
-            Role::Host => ("host", self.host),
+            PairingRole::Joiner => ("joiner", self.joiner),
+            PairingRole::Host => ("host", self.host),
         };
         let purpose = match self.purpose {
             Purpose::Node => "node",
@@ -41,34 +41,34 @@ impl Ends {
 
 /// One side of the exchange, before the other side's message came.
 pub(super) struct Exchange {
-    role: Role,
+    role: PairingRole,
     ends: Ends,
     state: Spake2<Ed25519Group>,
     message: Vec<u8>,
 }
 
 impl Exchange {
-    pub(super) fn new(secret: &str, purpose: Purpose, role: Role, own: Fingerprint, channel: &Channel) -> Self {
+    pub(super) fn new(secret: &str, purpose: Purpose, role: PairingRole, own: Fingerprint, channel: &Channel) -> Self {
         Self::between(secret, purpose, role, own, channel.peer, channel.binding)
     }
 
     fn between(
         secret: &str,
         purpose: Purpose,
-        role: Role,
+        role: PairingRole,
         own: Fingerprint,
         peer: Fingerprint,
         binding: [u8; 32],
     ) -> Self {
         let (joiner, host) = match role {
-            Role::Joiner => (own, peer),
-            Role::Host => (peer, own),
+            PairingRole::Joiner => (own, peer),
+            PairingRole::Host => (peer, own),
         };
         let ends = Ends { purpose, joiner, host, binding };
-        let (password, a, b) = (Password::new(secret), ends.name(Role::Joiner), ends.name(Role::Host));
+        let (password, a, b) = (Password::new(secret), ends.name(PairingRole::Joiner), ends.name(PairingRole::Host));
         let (state, message) = match role {
-            Role::Joiner => Spake2::start_a(&password, &a, &b),
-            Role::Host => Spake2::start_b(&password, &a, &b),
+            PairingRole::Joiner => Spake2::start_a(&password, &a, &b),
+            PairingRole::Host => Spake2::start_b(&password, &a, &b),
         };
         Self { role, ends, state, message }
     }
@@ -87,16 +87,16 @@ impl Exchange {
 
 /// The common key, if the codes were equal; else just a key.
 pub(super) struct Keys {
-    role: Role,
+    role: PairingRole,
     ends: Ends,
     key: hmac::Key,
 }
 
 impl Keys {
-    fn transcript(&self, role: Role) -> Vec<u8> {
+    fn transcript(&self, role: PairingRole) -> Vec<u8> {
         let word: &[u8] = match role {
-            Role::Joiner => b"dyad pairing 1 joiner confirms",
-            Role::Host => b"dyad pairing 1 host confirms",
+            PairingRole::Joiner => b"dyad pairing 1 joiner confirms",
+            PairingRole::Host => b"dyad pairing 1 host confirms",
         };
         [word, &self.ends.joiner.0, &self.ends.host.0, &self.ends.binding].concat()
     }
@@ -110,8 +110,8 @@ impl Keys {
     /// Whether `proof` is that of the other side.
     pub(super) fn fits(&self, proof: &[u8; 32]) -> bool {
         let other = match self.role {
-            Role::Joiner => Role::Host,
-            Role::Host => Role::Joiner,
+            PairingRole::Joiner => PairingRole::Host,
+            PairingRole::Host => PairingRole::Joiner,
         };
         hmac::verify(&self.key, &self.transcript(other), proof).is_ok()
     }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     impl Side {
-        fn start(&self, role: Role) -> Exchange {
+        fn start(&self, role: PairingRole) -> Exchange {
             Exchange::between(self.secret, self.purpose, role, self.own, self.peer, self.binding)
         }
     }
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn agree(joiner: Side, host: Side) -> bool {
-        let (joiner, host) = (joiner.start(Role::Joiner), host.start(Role::Host));
+        let (joiner, host) = (joiner.start(PairingRole::Joiner), host.start(PairingRole::Host));
         let (to_host, to_joiner) = (joiner.message().to_vec(), host.message().to_vec());
         let (joiner, host) = (joiner.finish(&to_joiner).unwrap(), host.finish(&to_host).unwrap());
         let outcome = (joiner.fits(&host.ours()), host.fits(&joiner.ours()));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_reflected_proof_is_worth_nothing() {
-        let (joiner, host) = (joiner().start(Role::Joiner), host().start(Role::Host));
+        let (joiner, host) = (joiner().start(PairingRole::Joiner), host().start(PairingRole::Host));
         let to_joiner = host.message().to_vec();
         let keys = joiner.finish(&to_joiner).unwrap();
         assert!(!keys.fits(&keys.ours()));
@@ -180,6 +180,6 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_message() {
-        assert!(joiner().start(Role::Joiner).finish(b"nonsense").is_none());
+        assert!(joiner().start(PairingRole::Joiner).finish(b"nonsense").is_none());
     }
 }

@@ -28,15 +28,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-pub use codes::{CodeForm, Codes, LIFETIME, MAX_TRIES, OpenCode};
+pub use codes::{CODE_VALIDITY_PERIOD, CodeForm, Codes, MAX_TRIES, OpenCode};
 
 use crate::Fingerprint;
 use crate::frame::{FrameError, MAX_PAYLOAD, from_payload, to_payload};
 use crate::tls::{Channel, Identity, Protocol, TlsError, Trust, accept, client_config, connect, server_config};
-use confirm::{Exchange, Role};
+use confirm::{Exchange, PairingRole};
 
 /// For each step of the exchange: TLS, the code, each payload.
-pub const STEP: Duration = Duration::from_secs(20);
+pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 const VERSION: u16 = 1;
 const START: u16 = 0x0201;
@@ -78,7 +78,7 @@ pub enum PairingError {
     #[error("the code was made for something else: codes for nodes and for witnesses are not exchangeable")]
     Purpose,
     /// The other side does not go on.
-    #[error("the other machine did not answer within {} s; check the network and try again", STEP.as_secs())]
+    #[error("the other machine did not answer within {} s; check the network and try again", STEP_TIMEOUT.as_secs())]
     Timeout,
     /// No TLS connection came about.
     #[error(transparent)]
@@ -195,7 +195,7 @@ impl Paired {
 }
 
 async fn step<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T, PairingError> {
-    match tokio::time::timeout(STEP, work).await {
+    match tokio::time::timeout(STEP_TIMEOUT, work).await {
         Ok(outcome) => outcome.map_err(PairingError::Frame),
         Err(_) => Err(PairingError::Timeout),
     }
@@ -213,9 +213,9 @@ pub async fn join(
     purpose: Purpose,
 ) -> Result<Paired, PairingError> {
     let config = client_config(identity, Trust::AnyKey, Protocol::Pairing)?;
-    let mut channel = connect(stream, config, STEP).await?;
+    let mut channel = connect(stream, config, STEP_TIMEOUT).await?;
     let secret = codes::parse(code);
-    let ends = Exchange::new(&secret.secret, purpose, Role::Joiner, identity.fingerprint(), &channel);
+    let ends = Exchange::new(&secret.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
     let start = Start { version: VERSION, purpose, label: secret.label.to_string(), spake: ends.message().to_vec() };
     step(channel.writer.send(START, &start)).await?;
     let answer: Vec<u8> = reply(&mut channel, ANSWER).await?;
@@ -251,7 +251,7 @@ pub async fn host(
     purpose: Purpose,
 ) -> Result<Paired, PairingError> {
     let config = server_config(identity, Trust::AnyKey, &[Protocol::Pairing])?;
-    host_on(accept(stream, config, STEP).await?, identity.fingerprint(), codes, purpose).await
+    host_on(accept(stream, config, STEP_TIMEOUT).await?, identity.fingerprint(), codes, purpose).await
 }
 
 /// As [`host`], on a TLS connection that was accepted with [`Trust::AnyKey`] as `own` and
@@ -293,7 +293,7 @@ async fn host_steps(
         return Err(PairingError::Purpose);
     }
     let attempt = codes.attempt(&start.label, Instant::now())?;
-    let ends = Exchange::new(&attempt.secret, purpose, Role::Host, own, channel);
+    let ends = Exchange::new(&attempt.secret, purpose, PairingRole::Host, own, channel);
     let answer = ends.message().to_vec();
     let keys = ends.finish(&start.spake).ok_or(PairingError::WrongCode)?;
     step(channel.writer.send(ANSWER, &answer)).await?;

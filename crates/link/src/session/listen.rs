@@ -18,7 +18,7 @@ use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
 /// Handshakes at once; more callers than that are turned away.
 const HANDSHAKES: usize = 16;
 /// Pause after the system could not accept: no file handles are left.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Instance and attempt of the newest session.
 type Newest = watch::Sender<Option<(u128, u64)>>;
@@ -67,7 +67,7 @@ impl Listener {
                     Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a caller could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
                 Some(done) = handshakes.join_next() => match done {

@@ -38,15 +38,15 @@ pub(super) struct Queued {
 #[derive(Debug, Clone)]
 pub struct Outbox {
     queue: mpsc::Sender<Queued>,
-    places: Arc<Semaphore>,
+    endpoints: Arc<Semaphore>,
     round_trip: Arc<AtomicU64>,
 }
 
 impl Outbox {
     pub(super) fn new(messages: usize, bytes: usize, round_trip: Arc<AtomicU64>) -> (Self, mpsc::Receiver<Queued>) {
         let (queue, receiver) = mpsc::channel(messages.max(1));
-        let places = Arc::new(Semaphore::new(bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
-        (Self { queue, places, round_trip }, receiver)
+        let endpoints = Arc::new(Semaphore::new(bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
+        (Self { queue, endpoints, round_trip }, receiver)
     }
 
     fn size(payload: &Bytes) -> Result<u32, SendError> {
@@ -64,7 +64,7 @@ impl Outbox {
     pub async fn send(&self, payload: Bytes) -> Result<(), SendError> {
         let size = Self::size(&payload)?;
         let room = tokio::select! {
-            room = Arc::clone(&self.places).acquire_many_owned(size) => room,
+            room = Arc::clone(&self.endpoints).acquire_many_owned(size) => room,
             () = self.queue.closed() => return Err(SendError::Down),
         };
         let place = room.map_err(|_| SendError::Down)?;
@@ -77,7 +77,7 @@ impl Outbox {
     /// Any [`SendError`].
     pub fn try_send(&self, payload: Bytes) -> Result<(), SendError> {
         let size = Self::size(&payload)?;
-        let place = match Arc::clone(&self.places).try_acquire_many_owned(size) {
+        let place = match Arc::clone(&self.endpoints).try_acquire_many_owned(size) {
             Ok(place) => place,
             Err(TryAcquireError::NoPermits) if self.queue.is_closed() => return Err(SendError::Down),
             Err(TryAcquireError::NoPermits) => return Err(SendError::Full),

@@ -30,14 +30,14 @@ struct Alive {
 }
 
 /// What both directions know about the signs of life.
-struct Pulse {
+struct Keepalive {
     start: Instant,
     heard: AtomicU64,
     heard_at: AtomicU64,
     round_trip: Arc<AtomicU64>,
 }
 
-impl Pulse {
+impl Keepalive {
     fn now(&self) -> u64 {
         // Never 0, which means "none yet".
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
@@ -74,8 +74,12 @@ pub(super) async fn run(
 ) {
     let round_trip = Arc::new(AtomicU64::new(0));
     let (outbox, queue) = Outbox::new(config.queue_messages, config.queue_bytes, Arc::clone(&round_trip));
-    let pulse =
-        Arc::new(Pulse { start: Instant::now(), heard: AtomicU64::new(0), heard_at: AtomicU64::new(0), round_trip });
+    let keepalive = Arc::new(Keepalive {
+        start: Instant::now(),
+        heard: AtomicU64::new(0),
+        heard_at: AtomicU64::new(0),
+        round_trip,
+    });
     tracing::info!(session, path, version = greeted.hello.version, "the peer link is up");
     if events.send(Event::Up { session, hello: greeted.hello, path, outbox }).await.is_err() {
         return;
@@ -83,8 +87,8 @@ pub(super) async fn run(
     // Two tasks, not two branches of one: a flood from the peer would use up the task's budget and
     // starve what this side has to send, its signs of life included.
     let mut halves = JoinSet::new();
-    halves.spawn(receive(greeted.channel.reader, session, config.timing, Arc::clone(&pulse), events.clone()));
-    halves.spawn(transmit(greeted.channel.writer, queue, config.timing.alive, pulse));
+    halves.spawn(receive(greeted.channel.reader, session, config.timing, Arc::clone(&keepalive), events.clone()));
+    halves.spawn(transmit(greeted.channel.writer, queue, config.timing.alive, keepalive));
     let reason = tokio::select! {
         biased;
         reason = stop => reason.unwrap_or(Down::Dropped),
@@ -101,7 +105,7 @@ async fn receive(
     mut reader: FrameReader<impl AsyncRead + Unpin>,
     session: u64,
     timing: Timing,
-    pulse: Arc<Pulse>,
+    keepalive: Arc<Keepalive>,
     events: mpsc::Sender<Event>,
 ) -> Down {
     loop {
@@ -121,7 +125,7 @@ async fn receive(
                 }
             }
             ALIVE => match frame.message() {
-                Ok(alive) => pulse.hear(alive),
+                Ok(alive) => keepalive.hear(alive),
                 Err(error) => return Down::Broken(error),
             },
             kind => return Down::Broken(FrameError::Unexpected { kind }),
@@ -133,14 +137,14 @@ async fn transmit(
     mut writer: FrameWriter<impl AsyncWrite + Unpin>,
     mut queue: mpsc::Receiver<Queued>,
     alive: Duration,
-    pulse: Arc<Pulse>,
+    keepalive: Arc<Keepalive>,
 ) -> Down {
     let mut beat = tokio::time::interval(alive);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let sent = tokio::select! {
             biased;
-            _ = beat.tick() => writer.send(ALIVE, &pulse.send()).await,
+            _ = beat.tick() => writer.send(ALIVE, &keepalive.send()).await,
             message = queue.recv() => match message {
                 Some(message) => send_batch(&mut writer, &mut queue, message).await,
                 None => {

@@ -15,7 +15,7 @@ use crate::Fingerprint;
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
 /// Time a refused client is given to read why, before its connection is reset.
-const LINGER: Duration = Duration::from_secs(1);
+const REFUSAL_LINGER_PERIOD: Duration = Duration::from_secs(1);
 
 /// A TLS connection after its handshake.
 pub struct Channel {
@@ -81,7 +81,7 @@ async fn linger(mut stream: TcpStream) {
         while stream.read(&mut sink).await? > 0 {}
         Ok::<(), std::io::Error>(())
     };
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    let _ = tokio::time::timeout(REFUSAL_LINGER_PERIOD, drain).await;
 }
 
 impl Channel {

@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// No step of a test takes longer, even on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const TEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Awaits `future`, or fails the test with `what`.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(DEADLINE, future).await {
+    match tokio::time::timeout(TEST_DEADLINE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("not within {DEADLINE:?}: {what}"),
+        Err(_) => panic!("not within {TEST_DEADLINE:?}: {what}"),
     }
 }
 
