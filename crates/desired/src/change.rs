@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Firmware, Intent, Node, NodeRecord, Policies, Refusal, Role, User, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Firmware, Intent, Node, NodeRecord, Policies, Refusal, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
     document::volume_size, limits, names, refusal::text,
 };
 
@@ -42,7 +42,8 @@ pub enum Change {
         /// Its size in bytes, a whole number of MiB.
         size: u64,
         /// The node that writes it first.
-        home: Node,
+        #[serde(alias = "home")]
+        primary: Node,
     },
     /// A volume and all it holds is deleted.
     DeleteVolume {
@@ -89,7 +90,8 @@ pub enum Change {
         intent: Intent,
     },
     /// A node was lost: everything belongs to the survivor.
-    Rehome {
+    #[serde(alias = "rehome")]
+    FailOver {
         /// The node that goes on.
         survivor: Node,
     },
@@ -107,7 +109,8 @@ pub struct NewVm {
     /// Names of its volumes, the first one boots.
     pub disks: Vec<String>,
     /// The node that may run it.
-    pub owner: Node,
+    #[serde(alias = "owner")]
+    pub node: Node,
     /// Whether it starts at once.
     pub intent: Intent,
     /// Starting order, 0 (last) to 100 (first).
@@ -132,14 +135,14 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         Change::SetPassword { user, password_hash } => {
             names::check(user)?;
             text("The password hash", password_hash)?;
-            let record = User { password_hash: password_hash.clone(), role: Role::Administrator };
+            let record = User { password_hash: password_hash.clone(), role: UserRole::Administrator };
             new.users.insert(user.clone(), record);
         }
         Change::SetPolicies { policies } => {
             policies.check()?;
             new.policies = policies.clone();
         }
-        Change::CreateVolume { name, size, home } => create_volume(&mut new, name, *size, *home)?,
+        Change::CreateVolume { name, size, primary } => create_volume(&mut new, name, *size, *primary)?,
         Change::DeleteVolume { name } => delete_volume(&mut new, name)?,
         Change::BeginImport { name } => begin_import(&mut new, name)?,
         Change::FinishImport { name, id } => incoming(&mut new, name, *id)?.id = *id,
@@ -152,7 +155,7 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
             new.vms.remove(name);
         }
         Change::SetIntent { name, intent } => set_intent(&mut new, name, *intent)?,
-        Change::Rehome { survivor } => new = rehome(document, *survivor),
+        Change::FailOver { survivor } => new = fail_over(document, *survivor),
     }
     debug_assert_eq!(new.check(), Ok(()), "a change broke the document");
     Ok(new)
@@ -160,21 +163,21 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
 
 /// The document after `survivor` is the only node left: every VM and every volume is its own.
 ///
-/// VMs without HA move as well, so that a volume's home stays its VM's owner, but they are set to stopped: they
+/// VMs without HA move as well, so that a volume's primary stays its VM's node, but they are set to stopped: they
 /// ran on the lost node and nobody asked for them here. Nothing to change still gives a new generation.
 #[must_use]
-pub fn rehome(document: &Document, survivor: Node) -> Document {
+pub fn fail_over(document: &Document, survivor: Node) -> Document {
     let mut new = document.clone();
     new.generation += 1;
-    for vm in new.vms.values_mut().filter(|vm| vm.owner != survivor) {
-        vm.owner = survivor;
+    for vm in new.vms.values_mut().filter(|vm| vm.node != survivor) {
+        vm.node = survivor;
         vm.changed = new.generation;
         if !vm.ha && vm.shall_run() {
             vm.intent = Intent::Stopped;
         }
     }
     for volume in new.volumes.values_mut() {
-        volume.home = survivor;
+        volume.primary = survivor;
     }
     new
 }
@@ -196,17 +199,17 @@ fn set_node(new: &mut Document, node: Node, record: &NodeRecord) -> Result<(), R
     Ok(())
 }
 
-fn create_volume(new: &mut Document, name: &str, size: u64, home: Node) -> Result<(), Refusal> {
+fn create_volume(new: &mut Document, name: &str, size: u64, primary: Node) -> Result<(), Refusal> {
     names::check(name)?;
     volume_size(size)?;
-    joined(new, home)?;
+    joined(new, primary)?;
     if new.volumes.contains_key(name) {
         return Err(Refusal::NameExists { kind: "volume", name: name.to_owned() });
     }
     if new.volumes.len() >= limits::VOLUMES {
         return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES });
     }
-    new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, home, incoming: None });
+    new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, primary, incoming: None });
     new.next_volume += 1;
     Ok(())
 }
@@ -241,7 +244,7 @@ fn no_volume(name: &str) -> Refusal {
 
 fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refusal> {
     names::check(name)?;
-    joined(new, wanted.owner)?;
+    joined(new, wanted.node)?;
     if new.vms.contains_key(name) {
         return Err(Refusal::NameExists { kind: "VM", name: name.to_owned() });
     }
@@ -253,7 +256,7 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
         memory_mib: wanted.memory_mib,
         firmware: wanted.firmware,
         disks: wanted.disks.clone(),
-        owner: wanted.owner,
+        node: wanted.node,
         intent: wanted.intent,
         priority: wanted.priority,
         ha: wanted.ha,
@@ -271,7 +274,7 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
         if volume.incoming.is_some() {
             return Err(Refusal::ImageComing { volume: disk.clone() });
         }
-        volume.home = vm.owner;
+        volume.primary = vm.node;
     }
     fits(new, name, &vm, new.needed_memory_mib())?;
     new.vms.insert(name.to_owned(), vm);

@@ -93,7 +93,8 @@ pub struct Volume {
     /// Size in bytes, a whole number of MiB.
     pub size: u64,
     /// The node that writes it.
-    pub home: Node,
+    #[serde(alias = "home")]
+    pub primary: Node,
     /// Number in the pool of what an image is being sent into. It takes the place of `id` when the image is whole; until
     /// then nothing of what the volume holds is touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,7 +144,8 @@ pub struct Vm {
     /// Names of its volumes, the first one boots.
     pub disks: Vec<String>,
     /// The node that may run it.
-    pub owner: Node,
+    #[serde(alias = "owner")]
+    pub node: Node,
     /// What it is meant to do.
     pub intent: Intent,
     /// Starting order after a fail-over, 0 (last) to 100 (first).
@@ -160,13 +162,13 @@ pub struct User {
     /// Argon2id hash in PHC text form.
     pub password_hash: String,
     /// What the user may do.
-    pub role: Role,
+    pub role: UserRole,
 }
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum UserRole {
     /// Everything.
     Administrator,
 }
@@ -201,7 +203,7 @@ impl Document {
     /// # Errors
     /// A name that breaks the rule, or a hash that is not a printable text.
     pub fn found(pair: &str, node: NodeRecord, admin_hash: &str) -> Result<Document, Refusal> {
-        let admin = User { password_hash: admin_hash.to_owned(), role: Role::Administrator };
+        let admin = User { password_hash: admin_hash.to_owned(), role: UserRole::Administrator };
         let document = Document {
             format: limits::FORMAT,
             generation: 1,
@@ -287,7 +289,7 @@ impl Document {
             for disk in &vm.disks {
                 let volume = self.volumes.get(disk);
                 let volume = volume.ok_or_else(|| Refusal::Unknown { kind: "volume", name: disk.clone() })?;
-                if !used.insert(disk) || volume.home != vm.owner {
+                if !used.insert(disk) || volume.primary != vm.node {
                     return Err(Refusal::VolumeInUse { volume: disk.clone(), vm: name.clone() });
                 }
                 if volume.incoming.is_some() {

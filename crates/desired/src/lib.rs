@@ -8,8 +8,8 @@
 //!
 //! **Invariants** (checked by [`Document::check`], kept by every change, shown by `tests/apply.rs`):
 //! * every name is a good name ([`names::check`]), every number lies in the range its constant states;
-//! * a volume is a disk of at most one VM, each disk names a volume that exists, and the volume's home is the VM's
-//!   owner;
+//! * a volume is a disk of at most one VM, each disk names a volume that exists, and the volume's primary is the VM's
+//!   node;
 //! * a volume id is never 0 (that is the document itself) and never given twice;
 //! * no image is on its way into the disk of a VM;
 //! * the generation grows by exactly one per change, so of two documents the newer one is known.
@@ -21,8 +21,8 @@ pub mod names;
 mod refusal;
 pub mod slots;
 
-pub use change::{Change, NewVm, apply, rehome};
+pub use change::{Change, NewVm, apply, fail_over};
 pub use document::{
-    Document, Firmware, Intent, Node, NodeRecord, Policies, Role, User, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Firmware, Intent, Node, NodeRecord, Policies, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
 };
 pub use refusal::Refusal;

@@ -42,7 +42,7 @@ pub enum Choice {
     /// Neither was ever written: the pair is not founded.
     Fresh,
     /// The newest whole document, and what is wrong with the other slot if anything is.
-    Found(Box<Document>, Option<String>),
+    Current(Box<Document>, Option<String>),
     /// At least one slot was written and none is usable; the text says why, as a sentence.
     Lost(String),
 }
@@ -116,9 +116,9 @@ pub fn decode(slot: &[u8]) -> Slot {
 pub fn choose(first: &[u8], second: &[u8]) -> Choice {
     match (decode(first), decode(second)) {
         (Slot::Empty, Slot::Empty) => Choice::Fresh,
-        (Slot::Good(a), Slot::Good(b)) => Choice::Found(if a.generation >= b.generation { a } else { b }, None),
+        (Slot::Good(a), Slot::Good(b)) => Choice::Current(if a.generation >= b.generation { a } else { b }, None),
         (Slot::Good(document), other) | (other, Slot::Good(document)) => {
-            Choice::Found(document, if let Slot::Bad(why) = other { Some(why) } else { None })
+            Choice::Current(document, if let Slot::Bad(why) = other { Some(why) } else { None })
         }
         (Slot::Bad(why), _) | (_, Slot::Bad(why)) => Choice::Lost(why),
     }

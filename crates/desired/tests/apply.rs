@@ -1,7 +1,7 @@
 //! Changes of the document: each refusal with its sentence, and that no series of changes breaks an invariant.
 
 use dyad_desired::{
-    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, Policies, Refusal, apply, limits, rehome,
+    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, Policies, Refusal, apply, fail_over, limits,
 };
 use proptest::prelude::*;
 
@@ -14,8 +14,8 @@ fn pair() -> Document {
     apply(&founded, &Change::SetNode { node: Node::B, record: record("right", 900) }).unwrap()
 }
 
-fn volume(name: &str, size: u64, home: Node) -> Change {
-    Change::CreateVolume { name: name.into(), size, home }
+fn volume(name: &str, size: u64, primary: Node) -> Change {
+    Change::CreateVolume { name: name.into(), size, primary }
 }
 
 fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
@@ -24,7 +24,7 @@ fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
         memory_mib,
         firmware: Firmware::Uefi,
         disks: disks.iter().map(|d| (*d).to_owned()).collect(),
-        owner: Node::A,
+        node: Node::A,
         intent: Intent::Running,
         priority: 50,
         ha: true,
@@ -103,13 +103,13 @@ fn each_refusal_is_one_sentence() {
 }
 
 #[test]
-fn a_volume_follows_the_owner_of_its_vm() {
+fn a_volume_follows_the_node_of_its_vm() {
     let document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
     let document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
-    assert_eq!(document.volumes["disk"].home, Node::A);
-    let moved = rehome(&document, Node::B);
-    assert_eq!(moved.vms["web"].owner, Node::B);
-    assert_eq!(moved.volumes["disk"].home, Node::B);
+    assert_eq!(document.volumes["disk"].primary, Node::A);
+    let moved = fail_over(&document, Node::B);
+    assert_eq!(moved.vms["web"].node, Node::B);
+    assert_eq!(moved.volumes["disk"].primary, Node::B);
     assert_eq!(moved.vms["web"].intent, Intent::Running);
     assert_eq!(moved.generation, document.generation + 1);
 }
@@ -128,9 +128,9 @@ fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
     assert_eq!(apply(&again, &finish("disk", 2)), Err(Refusal::NoImage { volume: "disk".into() }));
     let deleted = apply(&again, &Change::DeleteVolume { name: "disk".into() }).unwrap();
     assert!(stored(&deleted).is_empty());
-    let moved = rehome(&again, Node::A);
+    let moved = fail_over(&again, Node::A);
     let done = apply(&moved, &finish("disk", 3)).unwrap();
-    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].home, stored(&done)), (3, Node::A, vec![3]));
+    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)), (3, Node::A, vec![3]));
     apply(&done, &vm("web", 300, &["disk"])).unwrap();
 }
 
@@ -138,8 +138,8 @@ fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
 fn a_vm_without_ha_is_stopped_on_the_survivor() {
     let wanted = NewVm { ha: false, ..new_vm(64, &[]) };
     let document = apply(&pair(), &Change::CreateVm { name: "web".into(), vm: wanted }).unwrap();
-    assert_eq!(rehome(&document, Node::B).vms["web"].intent, Intent::Stopped);
-    assert_eq!(rehome(&document, Node::A).vms["web"].intent, Intent::Running);
+    assert_eq!(fail_over(&document, Node::B).vms["web"].intent, Intent::Stopped);
+    assert_eq!(fail_over(&document, Node::A).vms["web"].intent, Intent::Running);
 }
 
 #[test]
@@ -171,12 +171,12 @@ fn intent() -> impl Strategy<Value = Intent> {
 fn wanted() -> impl Strategy<Value = NewVm> {
     let disks = proptest::collection::vec(names(), 0..4);
     (0u32..6, 0u32..500, disks, node(), intent(), any::<u8>(), any::<bool>()).prop_map(
-        |(cpus, memory_mib, disks, owner, intent, priority, ha)| NewVm {
+        |(cpus, memory_mib, disks, node, intent, priority, ha)| NewVm {
             cpus,
             memory_mib,
             firmware: Firmware::Bios,
             disks,
-            owner,
+            node,
             intent,
             priority,
             ha,
@@ -187,7 +187,11 @@ fn wanted() -> impl Strategy<Value = NewVm> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         (node(), names(), 0u64..2000).prop_map(|(node, name, m)| Change::SetNode { node, record: record(&name, m) }),
-        (names(), 0u64..4, 0u64..2, node()).prop_map(|(n, mib, odd, home)| volume(&n, mib * limits::MIB + odd, home)),
+        (names(), 0u64..4, 0u64..2, node()).prop_map(|(n, mib, odd, primary)| volume(
+            &n,
+            mib * limits::MIB + odd,
+            primary
+        )),
         names().prop_map(|name| Change::DeleteVolume { name }),
         names().prop_map(|name| Change::BeginImport { name }),
         (names(), 0u64..12).prop_map(|(name, id)| Change::FinishImport { name, id }),
@@ -195,7 +199,7 @@ fn change() -> impl Strategy<Value = Change> {
         (names(), wanted()).prop_map(|(name, vm)| Change::CreateVm { name, vm }),
         names().prop_map(|name| Change::DeleteVm { name }),
         (names(), intent()).prop_map(|(name, intent)| Change::SetIntent { name, intent }),
-        node().prop_map(|survivor| Change::Rehome { survivor }),
+        node().prop_map(|survivor| Change::FailOver { survivor }),
         (names(), ".{0,4}").prop_map(|(user, password_hash)| Change::SetPassword { user, password_hash }),
     ]
 }
@@ -217,8 +221,8 @@ proptest! {
                     prop_assert_eq!(new.generation, before.generation + 1);
                     for (name, volume) in &new.volumes {
                         for id in volume.ids() {
-                            let owner = ids.entry(id).or_insert_with(|| name.clone());
-                            prop_assert_eq!(&*owner, name, "one id, two volumes");
+                            let node = ids.entry(id).or_insert_with(|| name.clone());
+                            prop_assert_eq!(&*node, name, "one id, two volumes");
                         }
                     }
                     document = new;

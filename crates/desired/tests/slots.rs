@@ -12,7 +12,7 @@ fn document() -> Document {
 }
 
 fn with_volume(document: &Document, name: &str) -> Document {
-    apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, home: Node::A }).unwrap()
+    apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, primary: Node::A }).unwrap()
 }
 
 /// Volume 0 after these documents were written to it in turn.
@@ -41,9 +41,9 @@ fn the_newest_generation_wins_in_either_slot() {
     let first = document();
     let second = with_volume(&first, "a");
     let third = with_volume(&second, "b");
-    assert_eq!(choose(&written(&[&first])), Choice::Found(Box::new(first.clone()), None));
-    assert_eq!(choose(&written(&[&first, &second])), Choice::Found(Box::new(second.clone()), None));
-    assert_eq!(choose(&written(&[&first, &second, &third])), Choice::Found(Box::new(third), None));
+    assert_eq!(choose(&written(&[&first])), Choice::Current(Box::new(first.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second])), Choice::Current(Box::new(second.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second, &third])), Choice::Current(Box::new(third), None));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_torn_newest_slot_gives_the_older_document() {
     let second = with_volume(&first, "a");
     let mut volume = written(&[&first, &second]);
     volume[100] ^= 1;
-    let Choice::Found(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
+    let Choice::Current(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
     assert_eq!(*found, first);
     assert!(why.contains("checksum"), "{why}");
     volume[SLOT + 100] ^= 1;
@@ -81,7 +81,7 @@ fn the_largest_document_fits_into_a_slot() {
             memory_mib: limits::MEMORY_MAX_MIB,
             firmware: Firmware::Bios,
             disks,
-            owner: Node::A,
+            node: Node::A,
             intent: Intent::GuestShutDown,
             priority: 100,
             ha: false,
@@ -114,7 +114,7 @@ fn with_vm(document: &Document) -> Document {
         memory_mib: 64,
         firmware: Firmware::Uefi,
         disks: vec!["disk".into()],
-        owner: Node::A,
+        node: Node::A,
         intent: Intent::Running,
         priority: 50,
         ha: true,
