@@ -43,7 +43,8 @@ pub enum Request {
     /// First nodes heard on the peer links while their pairing code is open: [`Reply::Offers`].
     Offers,
     /// Become the first node of a new pair. Formats the named disks.
-    Found(Found),
+    #[serde(alias = "found")]
+    CreatePair(CreatePair),
     /// Become the second node of an existing pair. Formats the named disks.
     Join(Join),
     /// Open (or renew) the one-time code with which the second node joins: [`Reply::Code`].
@@ -98,12 +99,13 @@ pub enum Request {
         confirm: String,
     },
     /// This node is about to shut down: hand over what can be handed over. Answered when done.
-    Goodbye,
+    #[serde(alias = "goodbye")]
+    Leave,
 }
 
 /// Become the first node of a new pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Found {
+pub struct CreatePair {
     /// Name of the pair.
     pub pair: String,
     /// Name of this node.

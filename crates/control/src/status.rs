@@ -85,7 +85,8 @@ pub struct QuorumStatus {
     /// Whether VMs owned by this node may run now.
     pub may_run: bool,
     /// Why they may or may not.
-    pub standing: Standing,
+    #[serde(alias = "standing")]
+    pub state: NodeState,
     /// The peer's heartbeats arrive.
     pub peer_alive: bool,
     /// The witness.
@@ -94,8 +95,8 @@ pub struct QuorumStatus {
 
 /// Why this node's VMs may or may not run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "standing", rename_all = "kebab-case")]
-pub enum Standing {
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum NodeState {
     /// Just started: membership was read from the register and is not judged yet.
     Starting,
     /// Member of the in-sync set with a lease or the tie.
@@ -116,8 +117,9 @@ pub enum Standing {
     },
     /// The register is damaged on all its places: this node has no vote.
     Amnesia,
-    /// Something on this node is unwell; it hands over.
-    Unwell {
+    /// Something on this node is faulty; it hands over.
+    #[serde(alias = "unwell")]
+    Faulty {
         /// What.
         what: String,
     },
@@ -208,9 +210,10 @@ pub struct PoolDiskStatus {
     /// Size in bytes.
     pub bytes: u64,
     /// Works.
-    pub well: bool,
+    #[serde(alias = "well")]
+    pub healthy: bool,
     /// What is wrong, one sentence.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 /// The watchdog.
