@@ -21,10 +21,10 @@
 pub mod admin;
 pub mod client;
 pub mod install;
-mod keeper;
 mod pairs;
 pub mod protocol;
 pub mod server;
 mod store;
+mod store_writer;
 
 pub use store::StoreError;

@@ -99,7 +99,7 @@ pub(crate) fn add_key(
 
 #[cfg(test)]
 mod tests {
-    use dyad_quorum::{Ballot, Config, Learn, Members, Seat, TryDecide};
+    use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide};
     use proptest::prelude::*;
 
     use super::*;
@@ -110,12 +110,12 @@ mod tests {
     const KEY_B: Fingerprint = Fingerprint([0xb; 32]);
     const STRANGER: Fingerprint = Fingerprint([0xc; 32]);
 
-    struct Bench {
+    struct Fixture {
         store: Store,
         _directory: tempfile::TempDir,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             Self { store: Store::open(directory.path()).unwrap(), _directory: directory }
@@ -151,7 +151,7 @@ mod tests {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
-            tie: node.seat(),
+            tie: node.acceptor(),
             lead: node,
             ..base.clone()
         };
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn an_enrolled_pair_votes_once_admitted() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let enrolled = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
         let base = both(enrolled);
         assert!(matches!(bench.ask(KEY_B, &learn(&base, 0)).unwrap().verdict, Verdict::Base(found) if found == base));
@@ -177,7 +177,7 @@ mod tests {
         assert!(matches!(&answer.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyA));
         assert_eq!(
             (answer.from, answer.witness, answer.incarnation),
-            (Seat::W, enrolled.witness, enrolled.incarnation)
+            (Acceptor::W, enrolled.witness, enrolled.incarnation)
         );
         // The same question gets the same answer, also from what was stored.
         assert_eq!(bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), answer);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_cloned_node_and_strangers_are_refused() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
         assert_eq!(bench.enrol(STRANGER, NodeId::B, [None, Some(STRANGER)]), Err(Refused::PairTaken));
         assert_eq!(bench.ask(STRANGER, &learn(&base, 0)), Err(Refused::WrongKey));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_node_adds_the_key_of_its_peer_only() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), None]).unwrap());
         assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
         let add = |who, node, new| bench.run(|batch| add_key(batch, who, PAIR, node, new));
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn enrolling_twice_loses_no_vote() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let first = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
         let base = both(first);
         let voted = bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_rolled_back_record_votes_for_neither_node() {
-        let bench = Bench::new();
+        let bench = Fixture::new();
         let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
         bench.ask(KEY_A, &learn(&base, 0)).unwrap();
         // A has seen 40 changes of this store, which remembers one.

@@ -12,10 +12,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use crate::keeper::{Keeper, Stopped};
 use crate::pairs;
 use crate::protocol::{Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};
 use crate::store::{Slot, Store, StoreError};
+use crate::store_writer::{Stopped, StoreWriter};
 
 /// Connections at once; two for each of ten thousand pairs, and some.
 const CONNECTIONS: usize = 25_000;
@@ -24,11 +24,11 @@ const HANDSHAKES: usize = 256;
 /// Pairings at once.
 const PAIRINGS: usize = 8;
 /// For a TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that asks nothing for this long is disconnected; it asks every 10 s when all is well.
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// After the system could not accept a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What a witness needs to know.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ pub struct PairSummary {
 
 /// What the daemon's parts share.
 pub(crate) struct Shared {
-    keeper: Keeper,
+    store_writer: StoreWriter,
     codes: Codes,
     identity: Identity,
     tls: Arc<ServerConfig>,
@@ -94,14 +94,14 @@ impl Shared {
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<PairSummary>, Stopped> {
-        let all = self.keeper.run(|batch| batch.all()).await?;
+        let all = self.store_writer.run(|batch| batch.all()).await?;
         let summary = |(pair, slot)| match slot {
             Slot::Entry(entry) => PairSummary {
                 pair,
                 name: entry.name,
                 keys: entry.keys,
                 epoch: Some(entry.record.base.epoch),
-                votes: entry.record.votes(dyad_quorum::Seat::W),
+                votes: entry.record.votes(dyad_quorum::Acceptor::W),
             },
             Slot::Empty | Slot::Damaged => {
                 PairSummary { pair, name: String::new(), keys: [None; 2], epoch: None, votes: false }
@@ -111,7 +111,7 @@ impl Shared {
     }
 
     pub(crate) async fn forget(&self, pair: PairId) -> Result<bool, Stopped> {
-        self.keeper.run(move |batch| batch.delete(pair)).await
+        self.store_writer.run(move |batch| batch.delete(pair)).await
     }
 }
 
@@ -134,9 +134,9 @@ impl Server {
         let listener =
             net::listen(config.listen).map_err(|source| ServerError::Listen { address: config.listen, source })?;
         tracing::info!(fingerprint = %identity.fingerprint(), address = %config.listen, "the witness is ready");
-        let (keeper, failure) = Keeper::start(store);
+        let (store_writer, failure) = StoreWriter::start(store);
         let shared = Shared {
-            keeper,
+            store_writer,
             codes: Codes::new(),
             identity,
             tls,
@@ -187,7 +187,7 @@ impl Server {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -199,7 +199,7 @@ impl Server {
 async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _place: OwnedSemaphorePermit) {
     let channel = {
         let Ok(_turn) = shared.handshakes.acquire().await else { return };
-        tls::accept(stream, Arc::clone(&shared.tls), HANDSHAKE).await
+        tls::accept(stream, Arc::clone(&shared.tls), TLS_HANDSHAKE_TIMEOUT).await
     };
     match channel {
         Ok(channel) if channel.protocol == Protocol::Pairing => match enrol(&shared, channel).await {
@@ -225,7 +225,7 @@ enum Ended {
     Pairing(#[from] PairingError),
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    #[error("nothing was asked for {} s", IDLE.as_secs())]
+    #[error("nothing was asked for {} s", IDLE_TIMEOUT.as_secs())]
     Idle,
     #[error("too many enrolments at once")]
     Busy,
@@ -238,7 +238,7 @@ async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enro
     let key = paired.peer();
     let ask: Enrol = paired.receive().await?;
     let pair = ask.pair;
-    let outcome = shared.keeper.run(move |batch| pairs::enrol(batch, key, ask)).await?;
+    let outcome = shared.store_writer.run(move |batch| pairs::enrol(batch, key, ask)).await?;
     paired.send(&outcome).await?;
     paired.close().await?;
     Ok((pair, outcome))
@@ -248,7 +248,7 @@ async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Ended> 
     channel.reader.set_limit(MAX_MESSAGE);
     let key = channel.peer;
     loop {
-        let frame = match tokio::time::timeout(IDLE, channel.reader.next()).await {
+        let frame = match tokio::time::timeout(IDLE_TIMEOUT, channel.reader.next()).await {
             Ok(frame) => frame?,
             Err(_) => return Err(Ended::Idle),
         };
@@ -256,11 +256,11 @@ async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Ended> 
         let Request { id, pair, body } = frame.expect(REQUEST)?;
         let outcome = match body {
             Body::Ask(ask) => {
-                let answer = shared.keeper.run(move |batch| pairs::ask(batch, key, pair, &ask)).await?;
+                let answer = shared.store_writer.run(move |batch| pairs::ask(batch, key, pair, &ask)).await?;
                 answer.map(Response::Answer)
             }
             Body::AddKey { node, key: new } => {
-                let added = shared.keeper.run(move |batch| pairs::add_key(batch, key, pair, node, new)).await?;
+                let added = shared.store_writer.run(move |batch| pairs::add_key(batch, key, pair, node, new)).await?;
                 added.map(|()| Response::Added)
             }
         };

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{LIMIT, Pair};
+use common::{Pair, TEST_TIMEOUT};
 use dyad_quorum::{NodeId, Refusal, Verdict};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dyad-witness");
@@ -66,15 +66,15 @@ async fn votes_survive_a_kill_and_the_client_comes_back_by_itself() {
     let enrolment = pair.enrol(&address, &code(directory.path())).await.unwrap();
     let base = pair.both(&enrolment);
     let mut a = pair.client(&pair.a, &address, enrolment.fingerprint);
-    let voted = a.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap();
+    let voted = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(voted.verdict, Verdict::Accepted(..)));
 
     daemon.kill();
-    assert!(a.ask(&pair.learn(&base), LIMIT).await.unwrap_err().is_unreachable());
+    assert!(a.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err().is_unreachable());
     let _daemon = Daemon::start(directory.path(), &address);
-    assert_eq!(a.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap(), voted);
+    assert_eq!(a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap(), voted);
     let mut b = pair.client(&pair.b, &address, enrolment.fingerprint);
-    let late = b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap();
+    let late = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
     // B's ballot is the higher one of the same round: it is given A's value, never its own.
     assert!(matches!(&late.verdict, Verdict::Accepted(_, value) if value.lead == NodeId::A), "{late:?}");
 }
@@ -87,20 +87,20 @@ async fn a_restored_copy_does_not_vote() {
     let enrolment = pair.enrol(&daemon.address, &code(original.path())).await.unwrap();
     let base = pair.both(&enrolment);
     let mut a = pair.client(&pair.a, &daemon.address, enrolment.fingerprint);
-    let before = a.ask(&pair.learn(&base), LIMIT).await.unwrap();
+    let before = a.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
     daemon.kill();
     for name in ["data.mdb", "identity.crt", "identity.key"] {
         std::fs::copy(original.path().join(name), copy.path().join(name)).unwrap();
     }
     let restored = Daemon::start(copy.path(), "[::1]:0");
     let mut b = pair.client(&pair.b, &restored.address, enrolment.fingerprint);
-    let answer = b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap();
+    let answer = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
     assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
     assert_ne!((answer.witness, answer.incarnation), (before.witness, before.incarnation));
     // Once a configuration admits the new one, it votes.
     let mut admitted = dyad_quorum::Config { epoch: base.epoch + 1, witness: answer.witness, ..base };
     admitted.incarnations[2] = answer.incarnation;
-    let answer = b.ask(&pair.solo(NodeId::B, &admitted), LIMIT).await.unwrap();
+    let answer = b.ask(&pair.solo(NodeId::B, &admitted), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(answer.verdict, Verdict::Accepted(..)), "{answer:?}");
 }
 
@@ -117,7 +117,7 @@ async fn the_command_line_lists_and_forgets() {
     let listed = text(command(&["list"], directory.path()));
     assert!(listed.starts_with(&format!("{id}  AB  epoch 0")) && listed.contains("not admitted"), "{listed}");
     let mut a = pair.client(&pair.a, &daemon.address, enrolment.fingerprint);
-    a.ask(&pair.learn(&pair.both(&enrolment)), LIMIT).await.unwrap();
+    a.ask(&pair.learn(&pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap();
     let listed = text(command(&["list"], directory.path()));
     assert!(listed.contains("epoch 3") && listed.contains("votes") && listed.trim().ends_with("office"), "{listed}");
     text(command(&["forget", &id], directory.path()));

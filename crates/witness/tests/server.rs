@@ -4,7 +4,7 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{LIMIT, Pair};
+use common::{Pair, TEST_TIMEOUT};
 use dyad_link::Fingerprint;
 use dyad_link::pairing::PairingError;
 use dyad_link::tls::{Identity, TlsError};
@@ -42,17 +42,17 @@ async fn a_pair_enrols_with_its_code_and_decides() {
     assert_eq!(enrolment.fingerprint, witness.fingerprint);
     let base = pair.both(&enrolment);
     let mut b = pair.client(&pair.b, &witness.address, witness.fingerprint);
-    let learned = b.ask(&pair.learn(&base), LIMIT).await.unwrap();
+    let learned = b.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
     assert_eq!(learned.verdict, Verdict::Base(base.clone()));
-    let first = b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap();
+    let first = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(&first.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyB));
     assert!(first.mark > learned.mark);
-    assert!(b.round_trip().is_some_and(|took| took < LIMIT));
+    assert!(b.round_trip().is_some_and(|took| took < TEST_TIMEOUT));
     // Its reply was lost: the same question gets the same answer.
-    assert_eq!(b.ask(&pair.solo(NodeId::B, &base), LIMIT).await.unwrap(), first);
+    assert_eq!(b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap(), first);
     // A comes late; it learns what B was promised.
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
-    let late = a.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap();
+    let late = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(late.verdict, Verdict::Nack(..)), "{late:?}");
 }
 
@@ -77,17 +77,17 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
     let error = clone.enrol(&witness.address, &witness.codes[1]).await.unwrap_err();
     assert!(matches!(error, EnrolError::Refused(Refused::PairTaken)), "{error:?}");
     let mut asking = pair.client(&clone.b, &witness.address, witness.fingerprint);
-    let error = asking.ask(&pair.learn(&base), LIMIT).await.unwrap_err();
+    let error = asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
     assert!(!error.is_unreachable() && error.to_string().contains("a copy or was set up anew"));
 
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
-    a.add_key(NodeId::B, clone.b.fingerprint(), LIMIT).await.unwrap();
-    asking.ask(&pair.learn(&base), LIMIT).await.unwrap();
+    a.add_key(NodeId::B, clone.b.fingerprint(), TEST_TIMEOUT).await.unwrap();
+    asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
     let mut replaced = pair.client(&pair.b, &witness.address, witness.fingerprint);
-    let error = replaced.ask(&pair.learn(&base), LIMIT).await.unwrap_err();
+    let error = replaced.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
-    let error = a.add_key(NodeId::A, clone.a.fingerprint(), LIMIT).await.unwrap_err();
+    let error = a.add_key(NodeId::A, clone.a.fingerprint(), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::OwnKey)), "{error:?}");
 }
 
@@ -97,17 +97,17 @@ async fn unknown_pairs_and_impostors_are_told_apart_from_silence() {
     let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
     let stranger = Pair::new();
     let mut unknown = stranger.client(&stranger.a, &witness.address, witness.fingerprint);
-    let error = unknown.ask(&stranger.learn(&stranger.both(&enrolment)), LIMIT).await.unwrap_err();
+    let error = unknown.ask(&stranger.learn(&stranger.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::UnknownPair)), "{error:?}");
 
     let impostor = Identity::generate("impostor").unwrap().fingerprint();
     let mut misled = pair.client(&pair.a, &witness.address, impostor);
-    let error = misled.ask(&pair.learn(&pair.both(&enrolment)), LIMIT).await.unwrap_err();
+    let error = misled.ask(&pair.learn(&pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Tls(TlsError::WrongKey { found }) if found == witness.fingerprint));
     assert!(!error.is_unreachable());
 
     let mut nowhere = pair.client(&pair.a, "[::1]:1", witness.fingerprint);
-    let error = nowhere.ask(&pair.learn(&pair.both(&enrolment)), LIMIT).await.unwrap_err();
+    let error = nowhere.ask(&pair.learn(&pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(error.is_unreachable() && matches!(error, AskError::Unreachable { .. }), "{error:?}");
 }
 
@@ -123,7 +123,7 @@ async fn an_answer_that_does_not_come_is_given_up() {
     let base = dyad_quorum::Config::none();
     let error = client.ask(&pair.learn(&base), limit).await.unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");
-    assert!(start.elapsed() >= limit && start.elapsed() < LIMIT);
+    assert!(start.elapsed() >= limit && start.elapsed() < TEST_TIMEOUT);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -136,14 +136,14 @@ async fn a_hundred_pairs_fail_over_at_once() {
         let enrolment = pair.enrol(&witness.address, code).await.unwrap();
         let base = pair.both(&enrolment);
         let mut client = pair.client(&pair.a, &witness.address, witness.fingerprint);
-        client.ask(&pair.learn(&base), LIMIT).await.unwrap();
+        client.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
         ready.push((pair, base, client));
     }
     let mut deciding = tokio::task::JoinSet::new();
     for (pair, base, mut client) in ready {
         deciding.spawn(async move {
             let start = Instant::now();
-            let answer = client.ask(&pair.solo(NodeId::A, &base), LIMIT).await.unwrap();
+            let answer = client.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
             assert!(matches!(answer.verdict, Verdict::Accepted(..)), "{answer:?}");
             start.elapsed()
         });

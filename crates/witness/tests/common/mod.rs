@@ -10,7 +10,7 @@ use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
 
 /// No single answer takes longer, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Pair {
     pub id: PairId,
@@ -30,7 +30,7 @@ impl Pair {
     }
 
     pub async fn enrol(&self, address: &str, code: &str) -> Result<Enrolment, EnrolError> {
-        client::enrol(address, code, &self.a, &self.enrolment(), LIMIT).await
+        client::enrol(address, code, &self.a, &self.enrolment(), TEST_TIMEOUT).await
     }
 
     pub fn client(&self, identity: &Identity, address: &str, witness: Fingerprint) -> Client {
@@ -53,7 +53,7 @@ impl Pair {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
-            tie: node.seat(),
+            tie: node.acceptor(),
             lead: node,
             ..base.clone()
         };

@@ -23,11 +23,11 @@ pub(crate) struct Stopped;
 
 /// Hands work to the store's thread. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]
-pub(crate) struct Keeper {
+pub(crate) struct StoreWriter {
     queue: mpsc::Sender<Work>,
 }
 
-impl Keeper {
+impl StoreWriter {
     /// Starts the thread. The receiver gets the error that ended it, if one did.
     pub(crate) fn start(store: Store) -> (Self, oneshot::Receiver<StoreError>) {
         let (queue, work) = mpsc::channel(QUEUE);
@@ -85,8 +85,8 @@ mod tests {
         const PAIRS: u128 = 10_000;
         const KEY: Fingerprint = Fingerprint([1; 32]);
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, _failure) = Keeper::start(Store::open(directory.path()).unwrap());
-        let enrolled = keeper.run(|batch| {
+        let (store_writer, _failure) = StoreWriter::start(Store::open(directory.path()).unwrap());
+        let enrolled = store_writer.run(|batch| {
             let enrol = |pair| {
                 let ask = Enrol { pair: PairId(pair), name: "p".into(), node: NodeId::A, keys: [Some(KEY), None] };
                 Ok(pairs::enrol(batch, KEY, ask)?.expect("a new pair is taken"))
@@ -104,9 +104,9 @@ mod tests {
                 ..Config::none()
             };
             let ask = WitnessAsk::Learn(Learn { pair, sender: NodeId::A, base, seen: 0 });
-            let keeper = keeper.clone();
+            let store_writer = store_writer.clone();
             asking.spawn(async move {
-                let answer = keeper.run(move |batch| pairs::ask(batch, KEY, PairId(pair), &ask)).await;
+                let answer = store_writer.run(move |batch| pairs::ask(batch, KEY, PairId(pair), &ask)).await;
                 assert_eq!(answer.unwrap().unwrap().mark, 1);
             });
         }
@@ -117,11 +117,11 @@ mod tests {
     #[tokio::test]
     async fn an_error_ends_the_thread_and_answers_nobody() {
         let directory = tempfile::tempdir().unwrap();
-        let (keeper, failure) = Keeper::start(Store::open(directory.path()).unwrap());
-        assert!(keeper.run(|batch| Ok(matches!(batch.get(PairId(1))?, Slot::Empty))).await.unwrap());
-        let failed: Result<(), Stopped> = keeper.run(|_| Err(StoreError::Header)).await;
+        let (store_writer, failure) = StoreWriter::start(Store::open(directory.path()).unwrap());
+        assert!(store_writer.run(|batch| Ok(matches!(batch.get(PairId(1))?, Slot::Empty))).await.unwrap());
+        let failed: Result<(), Stopped> = store_writer.run(|_| Err(StoreError::Header)).await;
         assert_eq!(failed, Err(Stopped));
         assert!(matches!(failure.await, Ok(StoreError::Header)));
-        assert_eq!(keeper.run(|_| Ok(())).await, Err(Stopped));
+        assert_eq!(store_writer.run(|_| Ok(())).await, Err(Stopped));
     }
 }
