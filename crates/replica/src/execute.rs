@@ -298,6 +298,6 @@ mod tests {
         disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });
         pool.write(1, 1, 2, 0, vec![8; pool::BLOCK].into()).unwrap();
         pool.sync().unwrap_err();
-        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is unwell");
+        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is faulty");
     }
 }
