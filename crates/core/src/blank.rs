@@ -7,14 +7,14 @@ use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
 use crate::{disks, erase, setup};
 use dyad_control::{Offer, Phase, Reply, Request, Status, WatchdogStatus};
-use dyad_link::discovery::{self, Listener, Place};
+use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 /// How often the links are listened to for first nodes.
-const LISTEN: Duration = Duration::from_millis(500);
+const OFFER_SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The blank node.
 pub struct Blank {
@@ -23,7 +23,7 @@ pub struct Blank {
     /// This node's key.
     pub tls: tls::Identity,
     /// Where first nodes are heard.
-    pub places: fn() -> Vec<Place>,
+    pub endpoints: fn() -> Vec<Endpoint>,
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
     /// The runtime for pairing.
@@ -59,9 +59,9 @@ impl Blank {
     /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
     pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<Watchdog>)> {
         let mut timeline = Timeline::new(None);
-        let mut listener = Listener::open(&(self.places)());
+        let mut listener = Listener::open(&(self.endpoints)());
         let mut opened = Instant::now();
-        let mut offers: Vec<discovery::Found> = Vec::new();
+        let mut offers: Vec<discovery::DiscoveredOffer> = Vec::new();
         if !matches!(Identity::unfinished(&self.options.state), Ok(None)) {
             // What an interrupted setup or an erasure has left goes before anything else.
             match self.carry_out(events, |_, _| Ok(())) {
@@ -71,7 +71,7 @@ impl Blank {
             self.show(Phase::Blank);
         }
         loop {
-            let event = match events.recv_timeout(LISTEN) {
+            let event = match events.recv_timeout(OFFER_SCAN_INTERVAL) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -82,7 +82,7 @@ impl Blank {
             }
             // Interfaces come late or return: the sockets are made anew now and then.
             if opened.elapsed() > Duration::from_secs(5) && offers.is_empty() {
-                listener = Listener::open(&(self.places)());
+                listener = Listener::open(&(self.endpoints)());
                 opened = Instant::now();
             }
             offers = listener.offers(Instant::now());
@@ -99,11 +99,11 @@ impl Blank {
                 Request::Disks => Reply::Disks { disks: disks::list(&self.options.disks, &self.options.run) },
                 Request::Offers => Reply::Offers { offers: distinct(&offers) },
                 Request::Timeline { since } => Reply::Timeline { events: timeline.since(since) },
-                Request::Running { .. } | Request::Goodbye => Reply::Done,
-                Request::Found(request) => {
+                Request::Running { .. } | Request::Leave => Reply::Done,
+                Request::CreatePair(request) => {
                     let (tls, runtime) = (self.tls.clone(), self.runtime.clone());
                     let found = move |options: &Options, step: setup::Step<'_>| {
-                        runtime.block_on(setup::found(options, &request, &tls, step))
+                        runtime.block_on(setup::create_pair(options, &request, &tls, step))
                     };
                     match self.carry_out(events, found) {
                         Ok(identity) => return self.end(identity, answer),
@@ -146,7 +146,7 @@ impl Blank {
     }
 
     /// Carries `work` out on a thread of its own while this one feeds the watchdog and refuses further work. Before it,
-    /// and again if it fails, the leftovers of an unfinished setup are erased.
+    /// and again if it fails, the volume_gc of an unfinished setup are erased.
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
@@ -206,14 +206,14 @@ impl Blank {
 }
 
 /// Each pair once, however many links it is heard on.
-fn distinct(heard: &[discovery::Found]) -> Vec<Offer> {
+fn distinct(heard: &[discovery::DiscoveredOffer]) -> Vec<Offer> {
     let mut offers: Vec<Offer> = heard.iter().map(offer).collect();
     offers.sort_by(|a, b| (&a.pair_id, &a.link).cmp(&(&b.pair_id, &b.link)));
     offers.dedup_by(|a, b| a.pair_id == b.pair_id);
     offers
 }
 
-fn offer(found: &discovery::Found) -> Offer {
+fn offer(found: &discovery::DiscoveredOffer) -> Offer {
     Offer {
         pair_id: found.offer.pair.to_string(),
         pair: found.offer.pair_name.clone(),

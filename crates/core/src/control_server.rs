@@ -14,7 +14,7 @@ const IMPORT_CHUNK: usize = 256 << 10;
 /// Refusals after which a change was certainly not made.
 const SURE: [&str; 5] = ["no-image", "unknown-name", "too-late", "no-lead", "pool-failed"];
 /// How often one who watches is shown what is not urgent.
-const PACE: Duration = Duration::from_millis(200);
+const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Listens until the process ends.
 pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
@@ -49,7 +49,7 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
                 let now = Box::new(status.borrow().clone());
                 write_line(stream.get_mut(), &Reply::Status(now)).await?;
             }
-            Request::Watch => return watch(stream.get_mut(), status, PACE).await,
+            Request::Watch => return watch(stream.get_mut(), status, STATUS_MIN_INTERVAL).await,
             Request::Import { volume, bytes } => import(&mut stream, inbox, volume, bytes).await?,
             request => {
                 let erases = matches!(request, Request::Erase { disk: None, .. });
@@ -158,13 +158,13 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
     /// So long that nothing but urgency can end it.
-    const NEVER: Duration = Duration::from_secs(100_000);
+    const UNREACHABLE_DEADLINE: Duration = Duration::from_secs(100_000);
 
     #[tokio::test]
     async fn permits_and_phase_do_not_wait_for_the_pace() {
         let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
-        tokio::spawn(async move { watch(&mut server, status, NEVER).await });
+        tokio::spawn(async move { watch(&mut server, status, UNREACHABLE_DEADLINE).await });
         let mut lines = tokio::io::BufReader::new(client).lines();
         let mut next = async || match serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap() {
             Reply::Status(status) => *status,

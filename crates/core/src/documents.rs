@@ -4,9 +4,9 @@
 //! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
 //! written later (the owner closes volume 0 when this node stops being its writer).
 
+use crate::document_cache;
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
-use crate::last_document;
 use bytes::Bytes;
 use dyad_control::Reply;
 use dyad_desired::slots::{self, Choice, SLOT};
@@ -20,10 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 pub const DOCUMENT_BYTES: u64 = 2 * SLOT as u64;
 
 /// A change that waited longer than this is not begun: whoever asked may have given up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the task can be asked.
-pub enum Order {
+pub enum DocumentRequest {
     /// Make a change (only on the lead).
     Change {
         /// The change.
@@ -45,52 +45,52 @@ pub enum Order {
         /// This node writes volume 0 now.
         lead: bool,
         /// Which stay of this node in the in-sync set this is.
-        tenure: u64,
+        term: u64,
     },
 }
 
 /// Starts the task.
-pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<Order> {
+pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
     let (sender, orders) = mpsc::unbounded_channel();
     let volume = VolumeBackend::new(inbox.clone(), 0, DOCUMENT_BYTES);
-    tokio::spawn(Keeper { inbox, state, volume, current: None, told: None, lead: false, tenure: 0 }.run(orders));
+    tokio::spawn(DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: 0 }.run(orders));
     sender
 }
 
-struct Keeper {
+struct DocumentTask {
     inbox: Inbox,
     /// Where what was read last is kept.
     state: PathBuf,
     volume: VolumeBackend,
-    /// What a change is made to: read or written in this tenure, by this lead.
+    /// What a change is made to: read or written in this term, by this lead.
     current: Option<Document>,
-    /// What the owner was told last, and in which tenure it was true.
+    /// What the owner was told last, and in which term it was true.
     told: Option<(u64, Document)>,
     lead: bool,
-    tenure: u64,
+    term: u64,
 }
 
-impl Keeper {
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+impl DocumentTask {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<DocumentRequest>) {
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Reload { lead, tenure } => {
-                    if (lead, tenure) != (self.lead, self.tenure) {
+                DocumentRequest::Reload { lead, term } => {
+                    if (lead, term) != (self.lead, self.term) {
                         // Until it is read again nothing is changed: somebody else may have written it.
                         self.current = None;
                     }
-                    (self.lead, self.tenure) = (lead, tenure);
+                    (self.lead, self.term) = (lead, term);
                     self.reload().await;
-                    self.inbox.send(Event::Call(Box::new(|owner| owner.document_asked())));
+                    self.inbox.send(Event::Call(Box::new(|state| state.document_read_ended())));
                 }
-                Order::Answer { answer, reply } => {
+                DocumentRequest::Answer { answer, reply } => {
                     self.inbox.send(Event::Call(Box::new(move |_| drop(answer.send(reply)))));
                 }
-                Order::Change { answer, asked, .. } if asked.elapsed() > PATIENCE => {
+                DocumentRequest::Change { answer, asked, .. } if asked.elapsed() > CHANGE_QUEUE_TIMEOUT => {
                     let text = "The pair could not make this change in time and did not make it; ask again.";
                     let _ = answer.send(Reply::refused("too-late", text));
                 }
-                Order::Change { change, answer, .. } => {
+                DocumentRequest::Change { change, answer, .. } => {
                     let reply = match self.change(&change).await {
                         Ok(()) => Reply::Done,
                         Err(reply) => reply,
@@ -108,13 +108,13 @@ impl Keeper {
         };
         match slots::choose(&first, &second) {
             Choice::Fresh => {}
-            Choice::Found(document, trouble) => {
-                if let Some(trouble) = trouble {
-                    tracing::info!(trouble, "one slot of the document is not usable; the other one is");
+            Choice::Current(document, error) => {
+                if let Some(error) = error {
+                    tracing::info!(error, "one slot of the document is not usable; the other one is");
                 }
                 self.publish(*document).await;
             }
-            Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |owner| owner.document_lost(&why)))),
+            Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |state| state.document_lost(&why)))),
         }
     }
 
@@ -128,20 +128,20 @@ impl Keeper {
 
     async fn publish(&mut self, document: Document) {
         self.current = Some(document.clone());
-        let news = (self.tenure, document);
+        let news = (self.term, document);
         if self.told.as_ref() == Some(&news) {
             return;
         }
-        let (tenure, document) = news.clone();
+        let (term, document) = news.clone();
         let kept = document.clone();
         let known = self.told.replace(news).is_some_and(|(_, old)| old == kept);
-        self.inbox.send(Event::Call(Box::new(move |owner| owner.document_is(document, tenure))));
+        self.inbox.send(Event::Call(Box::new(move |state| state.document_is(document, term))));
         if known {
             return;
         }
         // Not on the owner's thread: guests would wait for this disk.
         let state = self.state.clone();
-        let saved = tokio::task::spawn_blocking(move || last_document::save(&state, &kept)).await;
+        let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
         if let Err(error) = saved.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
             tracing::warn!(%error, "nobody can log in here after a restart while this node is not in sync");
         }
@@ -199,7 +199,7 @@ mod tests {
         let (sender, events) = channel();
         let orders = start(Inbox(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
-            orders.send(Order::Reload { lead, tenure: 0 }).unwrap_or_else(|_| panic!("the task ended"));
+            orders.send(DocumentRequest::Reload { lead, term: 0 }).unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();
             loop {
                 // The task's turn; nothing else runs here.
@@ -273,10 +273,10 @@ mod tests {
             let inbox = Inbox(sender);
             let orders = start(inbox.clone(), dir.path().into());
             let order = |order| orders.send(order).unwrap_or_else(|_| panic!("the task ended"));
-            order(Order::Reload { lead: true, tenure: 0 });
+            order(DocumentRequest::Reload { lead: true, term: 0 });
             for change in changes {
                 let (answer, reply) = oneshot::channel();
-                order(Order::Change { change, answer, asked: Instant::now() });
+                order(DocumentRequest::Change { change, answer, asked: Instant::now() });
                 assert!(matches!(reply.await, Ok(Reply::Done)));
                 // Marks the end of this change.
                 inbox.send(Event::Stop);
@@ -298,7 +298,7 @@ mod tests {
         let document = Document::found("rig", record, "$argon2id$none").unwrap();
         let disk = || "disk".to_owned();
         let changes = vec![
-            Change::CreateVolume { name: disk(), size: 1 << 20, home: dyad_desired::Node::A },
+            Change::CreateVolume { name: disk(), size: 1 << 20, primary: dyad_desired::Node::A },
             Change::BeginImport { name: disk() },
             Change::FinishImport { name: disk(), id: 2 },
             Change::BeginImport { name: disk() },

@@ -1,17 +1,17 @@
 //! Starting over: who may erase what, and the erasing itself.
 //!
-//! A node is erased in two steps. The identity is renamed ([`Identity::forsake`]), which cannot be taken back; then the
+//! A node is erased in two steps. The identity is renamed ([`Identity::decommission`]), which cannot be taken back; then the
 //! process ends, and the next one, which has no disk open, erases what the renamed file names ([`undo`]). A setup that
 //! did not get to its end leaves the same file and is undone in the same way.
 //!
 //! Only labels, indexes and keys are erased, which takes no time; guests' data between them stays on the disks until
 //! it is written over.
 
-use crate::disks::{self, Index, Parts};
+use crate::disks::{self, Index, PoolDiskPaths};
 use crate::identity::Identity;
 use crate::options::Options;
 use crate::setup::Step;
-use crate::{enforcer, files, last_document, register};
+use crate::{cgroup_fence, document_cache, files, register};
 use dyad_control::{DiskCandidate, DiskContent, Reply};
 use dyad_link::tls;
 use dyad_quorum::NodeId;
@@ -20,11 +20,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// How long killed VMs may take to be gone.
-const KILL: Duration = Duration::from_secs(5);
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a node goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum EraseMode {
     /// The other node goes on alone first, and says so.
     Leave,
     /// At once: the pair's data may be lost with this copy, as a person has confirmed.
@@ -33,7 +33,7 @@ pub enum Way {
 
 /// What counts for the decision.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub struct ErasePrecondition<'a> {
     /// Name of the pair.
     pub pair: &'a str,
     /// Name of this node.
@@ -43,12 +43,12 @@ pub struct Facts<'a> {
 }
 
 /// Whether `confirm` is enough to erase this node, and how.
-pub fn decide(facts: Facts<'_>, confirm: &str) -> Result<Way, Reply> {
-    let Facts { pair, node, peer_has_all } = facts;
+pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Reply> {
+    let ErasePrecondition { pair, node, peer_has_all } = facts;
     let both = format!("{pair}/{node}");
     match (confirm == node, confirm == both) {
-        (true, _) | (_, true) if peer_has_all => Ok(Way::Leave),
-        (_, true) => Ok(Way::Abandon),
+        (true, _) | (_, true) if peer_has_all => Ok(EraseMode::Leave),
+        (_, true) => Ok(EraseMode::Abandon),
         _ if peer_has_all => Err(Reply::refused(
             "confirm",
             format!(
@@ -66,16 +66,16 @@ pub fn decide(facts: Facts<'_>, confirm: &str) -> Result<Way, Reply> {
 }
 
 /// The step without return. No VM may be left: they are killed first, whoever allowed them.
-pub fn forsake(state: &Path, vms: Option<PathBuf>) -> Result<(), Reply> {
+pub fn begin_decommission(state: &Path, vms: Option<PathBuf>) -> Result<(), Reply> {
     let (done, killed) = channel();
     let report = move |what| {
         let _ = done.send(what);
     };
-    let _ = enforcer::start(vms, report).send(enforcer::Order::Kill);
-    if killed.recv_timeout(KILL).is_err() {
+    let _ = cgroup_fence::start(vms, report).send(cgroup_fence::CgroupCommand::Kill);
+    if killed.recv_timeout(KILL_TIMEOUT).is_err() {
         return Err(Reply::refused("vm-running", "Nothing was erased: the VMs of this node do not end."));
     }
-    Identity::forsake(state).map_err(|e| Reply::refused("state", format!("Nothing was erased: {e:#}.")))?;
+    Identity::decommission(state).map_err(|e| Reply::refused("state", format!("Nothing was erased: {e:#}.")))?;
     // The next start makes a new key: nobody who trusted this node shall trust what it becomes.
     if let Err(e) = tls::Identity::forget(state) {
         tracing::warn!(error = %e, "the key of this node is kept");
@@ -93,8 +93,8 @@ pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &
         Ok(None) => return Reply::refused("not-set-up", "This node belongs to no pair: there is nothing to erase."),
         Err(e) => return Reply::refused("broken", format!("This node cannot be erased: {e:#}.")),
     };
-    let facts = Facts { pair: &identity.pair, node: &identity.node, peer_has_all: false };
-    decide(facts, confirm).and_then(|_| forsake(state, vms)).err().unwrap_or(Reply::Done)
+    let facts = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
+    decide(facts, confirm).and_then(|_| begin_decommission(state, vms)).err().unwrap_or(Reply::Done)
 }
 
 /// Single disks are erased on blank nodes only.
@@ -123,7 +123,7 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
         }
     }
     files::remove(&register::path(&options.state))?;
-    last_document::remove(&options.state)?;
+    document_cache::remove(&options.state)?;
     Identity::forget_unfinished(&options.state)
 }
 
@@ -132,7 +132,7 @@ pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
     let candidates = disks::list(&options.disks, &options.run);
     let found = decide_disk(&candidates, name, confirm)?;
     let path = Path::new(&found.path);
-    let parts = disks::parts(path).unwrap_or_else(|| Parts {
+    let parts = disks::parts(path).unwrap_or_else(|| PoolDiskPaths {
         disk: path.into(),
         raw: path.into(),
         index: Index::Directory(path.with_extension("index")),
@@ -170,7 +170,7 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn code(answer: Result<Way, Reply>) -> Result<Way, String> {
+    fn code(answer: Result<EraseMode, Reply>) -> Result<EraseMode, String> {
         answer.map_err(|reply| match reply {
             Reply::Refused { code, .. } => code,
             other => panic!("{other:?}"),
@@ -179,12 +179,14 @@ mod tests {
 
     #[test]
     fn the_last_copy_needs_both_names() {
-        let ask = |peer_has_all, confirm| code(decide(Facts { pair: "office", node: "left", peer_has_all }, confirm));
-        assert_eq!(ask(true, "left"), Ok(Way::Leave));
+        let ask = |peer_has_all, confirm| {
+            code(decide(ErasePrecondition { pair: "office", node: "left", peer_has_all }, confirm))
+        };
+        assert_eq!(ask(true, "left"), Ok(EraseMode::Leave));
         // Whoever confirmed the loss of everything has confirmed this too, but nothing is abandoned without need.
-        assert_eq!(ask(true, "office/left"), Ok(Way::Leave));
+        assert_eq!(ask(true, "office/left"), Ok(EraseMode::Leave));
         assert_eq!(ask(false, "left"), Err("confirm-loss".into()));
-        assert_eq!(ask(false, "office/left"), Ok(Way::Abandon));
+        assert_eq!(ask(false, "office/left"), Ok(EraseMode::Abandon));
         for wrong in ["", "office", "Left", "left ", "office/", "/left", "right", "yes"] {
             assert_eq!(ask(true, wrong), Err("confirm".into()), "{wrong}");
             assert_eq!(ask(false, wrong), Err("confirm-loss".into()), "{wrong}");
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_node_named_as_its_pair_is_not_abandoned_by_its_name() {
-        let facts = Facts { pair: "box", node: "box", peer_has_all: false };
+        let facts = ErasePrecondition { pair: "box", node: "box", peer_has_all: false };
         assert_eq!(code(decide(facts, "box")), Err("confirm-loss".into()));
     }
 }

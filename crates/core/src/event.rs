@@ -1,9 +1,9 @@
 //! Everything that can happen to the owner of the core's state, as one closed list.
 
-use crate::conductor::News;
 use crate::guests::Answer;
-use crate::owner::Opened;
 use crate::peer::FromPeer;
+use crate::quorum_thread::QuorumUpdate;
+use crate::state::Opened;
 use crate::store::StoreDone;
 use dyad_control::{Reply, Request};
 use dyad_mirror::{GuestOp, VolumeChange, VolumeId};
@@ -59,10 +59,10 @@ pub enum Event {
     Store(StoreDone),
     /// From the peer session.
     Peer(FromPeer),
-    /// From the conductor: membership, leases, fences.
-    Quorum(News),
+    /// From the quorum_thread: membership, leases, fences.
+    Quorum(QuorumUpdate),
     /// A background task wants something done by the owner.
-    Call(Box<dyn FnOnce(&mut crate::owner::Owner) + Send>),
+    Call(Box<dyn FnOnce(&mut crate::state::CoreState) + Send>),
     /// Time to end.
     Stop,
 }

@@ -10,7 +10,7 @@
 //!
 //! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last one, one of the
 //! two files names that pair. Both never do. So an unfinished setup and an unfinished erasure are one and the same, and
-//! are undone without asking: the data of a pair is worth something only under `identity.json`.
+//! are undone without read_in_flight: the data of a pair is worth something only under `identity.json`.
 
 use crate::files;
 use anyhow::{Context, bail};
@@ -160,7 +160,7 @@ impl Identity {
     }
 
     /// This node no longer belongs to its pair, and there is no way back: what is left of the pair here is erased.
-    pub fn forsake(state: &Path) -> anyhow::Result<()> {
+    pub fn decommission(state: &Path) -> anyhow::Result<()> {
         files::rename(&Self::path(state), &Self::unfinished_path(state)).context("the identity cannot be removed")
     }
 
@@ -185,7 +185,7 @@ impl Identity {
         Ok(Some(identity))
     }
 
-    /// Writes it, durably. Refused once this node has forsaken its pair: nothing that is still under way brings it back.
+    /// Writes it, durably. Refused once this node has decommissioned its pair: nothing that is still under way brings it back.
     pub fn save(&self, state: &Path) -> anyhow::Result<()> {
         if Self::unfinished_path(state).exists() {
             bail!("this node is being erased");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_was_forsaken_does_not_come_back() {
+    fn a_pair_that_was_decommissioned_does_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::found("harbour", "left", &[]);
         identity.begin(dir.path()).unwrap();
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(Identity::unfinished(dir.path()).unwrap(), None);
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
         identity.save(dir.path()).unwrap();
-        Identity::forsake(dir.path()).unwrap();
+        Identity::decommission(dir.path()).unwrap();
         assert!(identity.save(dir.path()).is_err());
         assert_eq!(Identity::load(dir.path()).unwrap(), None);
         assert_eq!(Identity::unfinished(dir.path()).unwrap(), Some(identity));

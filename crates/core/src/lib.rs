@@ -5,40 +5,40 @@
 //!  control socket ─► control_server ├─► owner (mirror, document, permits)
 //!  peer session ─► peer ───────────┘   ▲  │ └─► peer ── TLS session
 //!                                      │  ▼
-//!          conductor (quorum, heartbeats, watchdog) ─► register, witness, enforcer (cgroups)
+//!          quorum_thread (quorum, heartbeats, watchdog) ─► register, witness, cgroup_fence (cgroups)
 //! ```
 //!
 //! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup.
 //!
-//! **Invariants.** All state of the node has one owner, [`owner::Owner`], fed by one queue. VMs are stopped by
-//! [`enforcer`] alone, on the word of [`conductor`] alone, with no other process in the way. The watchdog is fed by the
-//! conductor alone.
+//! **Invariants.** All state of the node has one owner, [`owner::CoreState`], fed by one queue. VMs are stopped by
+//! [`cgroup_fence`] alone, on the word of [`quorum_thread`] alone, with no other process in the way. The watchdog is fed by the
+//! quorum_thread alone.
 
 pub mod blank;
+pub mod cgroup_fence;
 pub mod clock;
-pub mod conductor;
-pub mod contacts;
 pub mod control_server;
 pub mod disks;
+pub mod document_cache;
 pub mod documents;
-pub mod enforcer;
 pub mod erase;
 pub mod event;
 pub mod files;
 pub mod guests;
 pub mod identity;
 pub mod init;
-pub mod last_document;
 pub mod links;
 pub mod node;
 pub mod options;
-pub mod owner;
+pub mod pairing;
 pub mod panics;
 pub mod peer;
-pub mod peer_proof;
+pub mod peer_watchdog_cache;
+pub mod quorum_thread;
 pub mod register;
 pub mod selftest;
 pub mod setup;
+pub mod state;
 pub mod store;
 pub mod timeline;
 pub mod watchdog;

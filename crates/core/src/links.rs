@@ -1,6 +1,6 @@
 //! The interfaces of this node that can be peer links.
 
-use dyad_link::discovery::Place;
+use dyad_link::discovery::Endpoint;
 use dyad_link::net::Interface;
 use std::path::Path;
 
@@ -19,7 +19,7 @@ pub fn all() -> Vec<String> {
     names
 }
 
-/// Those interfaces as places to announce and to listen.
-pub fn places(names: &[String]) -> Vec<Place> {
-    names.iter().filter_map(|name| Interface::named(name)).map(Place::Interface).collect()
+/// Those interfaces as endpoints to announce and to listen.
+pub fn endpoints(names: &[String]) -> Vec<Endpoint> {
+    names.iter().filter_map(|name| Interface::named(name)).map(Endpoint::Interface).collect()
 }

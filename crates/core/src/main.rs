@@ -70,7 +70,7 @@ fn main() -> anyhow::Result<()> {
             let blank = Blank {
                 options: options.clone(),
                 tls: tls.clone(),
-                places: || links::places(&links::all()),
+                endpoints: || links::endpoints(&links::all()),
                 status: status.clone(),
                 runtime: runtime.handle().clone(),
                 inbox: inbox.clone(),
@@ -85,7 +85,7 @@ fn main() -> anyhow::Result<()> {
     };
     let links = if identity.links.is_empty() { links::all() } else { identity.links.clone() };
     let start = Start {
-        places: links::places(&links),
+        endpoints: links::endpoints(&links),
         links,
         options,
         identity,
@@ -136,7 +136,7 @@ fn broken(
             _ => {}
         }
         if let Some(watchdog) = &mut watchdog
-            && !dyad_core::enforcer::populated(vms)
+            && !dyad_core::cgroup_fence::populated(vms)
         {
             watchdog.feed();
         }

@@ -1,23 +1,23 @@
 //! A node that belongs to a pair: opens what is on its disks and starts the threads around the owner.
 
-use crate::conductor::{self, Conductor, Input};
-use crate::contacts::Contacts;
-use crate::disks::{self, Parts};
+use crate::disks::{self, PoolDiskPaths};
 use crate::event::{Event, Inbox};
 use crate::identity::Identity;
 use crate::options::Options;
-use crate::owner::{self, Owner};
+use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
-use crate::register::{Places, Register};
+use crate::quorum_thread::{self, Input, QuorumThread};
+use crate::register::{Register, RegisterFiles};
+use crate::state::{self, CoreState};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
-use crate::watchdog::{Facts, Watchdog};
+use crate::watchdog::{Watchdog, WatchdogInfo};
 use crate::witness::WitnessHandle;
-use crate::{clock, documents, enforcer, peer_proof, selftest};
+use crate::{cgroup_fence, clock, documents, peer_watchdog_cache, selftest};
 use anyhow::{Context, bail};
 use dyad_control::Status;
 use dyad_link::beacon::{self, Beacon, PathConfig};
-use dyad_link::discovery::Place;
+use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
 use dyad_pool::{OpenOptions, Pool};
@@ -41,28 +41,29 @@ pub struct Start<'a> {
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
     /// The watchdog, if there is one. Still there afterwards if nothing else feeds it.
-    pub watchdog: &'a mut Option<(Watchdog, Facts)>,
+    pub watchdog: &'a mut Option<(Watchdog, WatchdogInfo)>,
     /// The runtime for sockets.
     pub runtime: tokio::runtime::Handle,
     /// Names of the interfaces that are peer links.
     pub links: Vec<String>,
     /// Where pairing is announced.
-    pub places: Vec<Place>,
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// Opens everything and runs the owner until it is told to stop.
 pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
-    let Start { options, identity, tls, inbox, status, watchdog, runtime, links, places } = start;
+    let Start { options, identity, tls, inbox, status, watchdog, runtime, links, endpoints } = start;
     let _in_runtime = runtime.enter();
     let mut timeline = Timeline::new(Some(identity.me));
     if let Some(verdict) = selftest::conclude(&options.state) {
         timeline.note("watchdog", verdict.text);
         // The machine has just booted: nothing runs here, and nobody hears of this node yet.
-        if let (true, Some((_, facts))) = (verdict.again && !enforcer::populated(options.vms().as_deref()), &*watchdog)
+        if let (true, Some((_, facts))) =
+            (verdict.again && !cgroup_fence::populated(options.vms().as_deref()), &*watchdog)
             && let Err(sentence) = selftest::run(&options.state, &options.run, &facts.identity, true)
         {
             timeline.note("watchdog", sentence);
-            // Nobody feeds it before the conductor starts, which sets the period anew.
+            // Nobody feeds it before the quorum_thread starts, which sets the period anew.
             let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
         }
     }
@@ -74,8 +75,8 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<anyhow::Result<Vec<_>>>()?;
     let sizes = parts.iter().map(disk_size).collect();
-    let owner = slots::Owner { pair: identity.pair_number(), node: identity.me };
-    let (register, record) = Places::open([&options.state, &indexes[0]], owner)?;
+    let owner = slots::RegisterId { pair: identity.pair_number(), node: identity.me };
+    let (register, record) = RegisterFiles::open([&options.state, &indexes[0]], owner)?;
     let config = record.base.clone();
 
     let paths: Vec<PathConfig> =
@@ -83,31 +84,31 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let path_count = paths.len() as u8;
     let beacon_config = beacon::Config {
         pair: PairId(identity.pair_number()),
-        node: conductor::link_node(identity.me),
+        node: quorum_thread::link_node(identity.me),
         key: PairKey(identity.key_bytes()),
         port: UDP_PORT,
     };
     let beacon = Beacon::open(&beacon_config, paths).context("the heartbeat sockets cannot be opened")?;
-    let (handle, inputs) = conductor::queue(beacon.waker());
+    let (handle, inputs) = quorum_thread::queue(beacon.waker());
     let register = Register::start(register, handle.clone());
     let witness = WitnessHandle::start(handle.clone());
 
     let asks = witness.asks();
-    let contacts = Contacts::new(options.clone(), tls, places, witness, inbox.clone(), runtime.clone());
-    // Before the conductor asks for the first time.
-    contacts.use_witness(&identity);
-    contacts.add_peer_to_witness(&identity);
-    // Straight to the conductor: the owner may be busy opening the pool while VMs stand still.
+    let pairing = Pairing::new(options.clone(), tls, endpoints, witness, inbox.clone(), runtime.clone());
+    // Before the quorum_thread asks for the first time.
+    pairing.use_witness(&identity);
+    pairing.add_peer_to_witness(&identity);
+    // Straight to the quorum_thread: the owner may be busy opening the pool while VMs stand still.
     let reporter = handle.clone();
-    let enforcer = enforcer::start(options.vms(), move |done| {
+    let cgroup_fence = cgroup_fence::start(options.vms(), move |done| {
         reporter.tell(match done {
-            enforcer::Done::Frozen => dyad_quorum::Event::VmsFrozen,
-            enforcer::Done::Thawed => dyad_quorum::Event::VmsThawed,
-            enforcer::Done::Killed => dyad_quorum::Event::VmsKilled,
+            cgroup_fence::CgroupState::Frozen => dyad_quorum::Event::VmsFrozen,
+            cgroup_fence::CgroupState::Thawed => dyad_quorum::Event::VmsThawed,
+            cgroup_fence::CgroupState::Killed => dyad_quorum::Event::VmsKilled,
         });
     });
-    // From here on the watchdog is hungry every few seconds, so the conductor starts at once. Opening the pool may take
-    // longer than that; the owner's queue keeps what the conductor has to say until then.
+    // From here on the watchdog is hungry every few seconds, so the quorum_thread starts at once. Opening the pool may take
+    // longer than that; the owner's queue keeps what the quorum_thread has to say until then.
     let (watchdog, facts) = prove(&options, watchdog.take(), &mut timeline);
     let setup = Setup {
         me: identity.me,
@@ -117,19 +118,19 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         timing: Timing::standard(),
         watchdog: facts.as_ref().is_some_and(|facts| facts.proven),
         // Until the peer says otherwise in its heartbeats.
-        peer_watchdog: peer_proof::load(&options.state, config.incarnations[identity.me.peer().index()]),
+        peer_watchdog: peer_watchdog_cache::load(&options.state, config.incarnations[identity.me.peer().index()]),
     };
     // The first thing the machine hears: VMs may have outlived an earlier run of this daemon.
-    handle.tell(dyad_quorum::Event::VmsRunning(enforcer::populated(options.vms().as_deref())));
+    handle.tell(dyad_quorum::Event::VmsRunning(cgroup_fence::populated(options.vms().as_deref())));
     let quorum = Quorum::new(setup, record, clock::now());
-    Conductor {
+    QuorumThread {
         quorum,
         beacon,
         paths: path_count,
         watchdog,
         register,
         witness: asks,
-        enforcer: enforcer.clone(),
+        cgroup_fence: cgroup_fence.clone(),
         owner: inbox.clone(),
     }
     .start(inputs);
@@ -138,15 +139,15 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let opened = disks::open(&parts, &indexes).and_then(|disks| Ok(Pool::open(disks, &open)?));
     let (pool, report) = opened.inspect_err(|_| {
         // The other node has everything this one has: it goes on alone.
-        handle.tell(dyad_quorum::Event::Unwell);
-        handle.tell(dyad_quorum::Event::Goodbye);
+        handle.tell(dyad_quorum::Event::Faulty);
+        handle.tell(dyad_quorum::Event::Leave);
     })?;
     timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
     let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
-    contacts.connect(&identity, &mut peer);
-    let parts = owner::Parts {
+    pairing.connect(&identity, &mut peer);
+    let parts = state::Dependencies {
         identity,
         state: options.state.clone(),
         run: options.run.clone(),
@@ -155,18 +156,18 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         mirror,
         store,
         peer,
-        conductor: handle.clone(),
-        enforcer,
+        quorum_thread: handle.clone(),
+        cgroup_fence,
         vms: options.vms(),
         timeline,
         status,
         watchdog: facts,
         paths: links,
         runtime,
-        contacts,
+        pairing,
     };
     std::fs::create_dir_all(options.run.join("vhost"))?;
-    Owner::new(parts, config).run(events);
+    CoreState::new(parts, config).run(events);
     handle.send(Input::Stop);
     Ok(())
 }
@@ -174,9 +175,9 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
 /// A watchdog that was proven, with its period set; one that is not proven is fed all the same but not relied upon.
 fn prove(
     options: &Options,
-    watchdog: Option<(Watchdog, Facts)>,
+    watchdog: Option<(Watchdog, WatchdogInfo)>,
     timeline: &mut Timeline,
-) -> (Option<Watchdog>, Option<Facts>) {
+) -> (Option<Watchdog>, Option<WatchdogInfo>) {
     let Some((watchdog, mut facts)) = watchdog else { return (None, None) };
     facts.proven = selftest::is_proven(&options.state, &facts.identity);
     match crate::init::watchdog_period(&options.run, selftest::PERIOD_S) {
@@ -193,7 +194,7 @@ fn prove(
     (Some(watchdog), Some(facts))
 }
 
-fn disk_size(parts: &Parts) -> (String, u64) {
+fn disk_size(parts: &PoolDiskPaths) -> (String, u64) {
     let size = std::fs::File::open(&parts.raw).and_then(|mut file| {
         use std::io::Seek;
         file.seek(std::io::SeekFrom::End(0))

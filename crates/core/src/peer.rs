@@ -68,7 +68,7 @@ pub enum FromPeer {
     },
 }
 
-enum Order {
+enum PeerRequest {
     Connect(Box<Config>),
     Paths(Vec<Path>),
     Stop,
@@ -77,7 +77,7 @@ enum Order {
 /// The owner's end.
 pub struct PeerHandle {
     outbox: Option<Outbox>,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<PeerRequest>,
 }
 
 impl PeerHandle {
@@ -91,18 +91,18 @@ impl PeerHandle {
     /// The peer is known: keep a session with it. Replaces an earlier peer.
     pub fn connect(&mut self, config: Config) {
         self.outbox = None;
-        let _ = self.orders.send(Order::Connect(Box::new(config)));
+        let _ = self.orders.send(PeerRequest::Connect(Box::new(config)));
     }
 
     /// Ends the session for good: none is made any more.
     pub fn stop(&mut self) {
         self.outbox = None;
-        let _ = self.orders.send(Order::Stop);
+        let _ = self.orders.send(PeerRequest::Stop);
     }
 
     /// Where the peer can be dialled now, best path first.
     pub fn set_paths(&self, paths: Vec<Path>) {
-        let _ = self.orders.send(Order::Paths(paths));
+        let _ = self.orders.send(PeerRequest::Paths(paths));
     }
 
     /// A session stands: send on it from now on.
@@ -133,7 +133,7 @@ impl PeerHandle {
     }
 }
 
-async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
+async fn run(mut orders: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
     let mut link: Option<PeerLink> = None;
     let mut paths = Vec::new();
     let mut up = None;
@@ -141,13 +141,13 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
         tokio::select! {
             order = orders.recv() => match order {
                 None => return,
-                Some(Order::Paths(new)) => {
+                Some(PeerRequest::Paths(new)) => {
                     paths = new;
                     if let Some(link) = &link {
                         link.set_paths(paths.clone());
                     }
                 }
-                Some(Order::Stop) => {
+                Some(PeerRequest::Stop) => {
                     if let Some(link) = link.take() {
                         link.close().await;
                     }
@@ -156,7 +156,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<Order>, inbox: Inbox) {
                         inbox.send(Event::Peer(FromPeer::Down { session, reason, closed: false }));
                     }
                 }
-                Some(Order::Connect(config)) => {
+                Some(PeerRequest::Connect(config)) => {
                     // The old link, and with it its listening socket, must be gone before a new one listens.
                     if let Some(link) = link.take() {
                         link.close().await;

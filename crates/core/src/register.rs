@@ -1,32 +1,32 @@
-//! The register's slots on disk: two slots in each of two places, written through to the medium.
+//! The register's slots on disk: two slots in each of two files, written through to the medium.
 //!
 //! One place is a file on the state partition, the other a file beside the index of the first pool disk, so that damage to
-//! either leaves the record. A node one of whose places is gone altogether does not start: its disk is gone too.
+//! either leaves the record. A node one of whose files is gone altogether does not start: its disk is gone too.
 //!
-//! **Invariants.** A record counts as durable only when both places hold it. After the first failed write nothing is
+//! **Invariants.** A record counts as durable only when both files hold it. After the first failed write nothing is
 //! written any more in this run: what a failed `fsync` left behind is unknown.
 
-use crate::conductor::{ConductorHandle, Input};
+use crate::quorum_thread::{Input, QuorumHandle};
 use anyhow::{Context, bail};
-use dyad_quorum::slots::{self, Choice, Owner, SLOT_BYTES};
+use dyad_quorum::slots::{self, Choice, RegisterId, SLOT_BYTES};
 use dyad_quorum::{Event, Record};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
-/// The file's name in both places.
+/// The file's name in both files.
 const NAME: &str = "register";
 
 /// The open register of this node.
 #[derive(Debug)]
-pub struct Places {
-    owner: Owner,
+pub struct RegisterFiles {
+    id: RegisterId,
     files: [File; 2],
     generation: u64,
 }
 
-/// The register's file in one of its places.
+/// The register's file in one of its files.
 pub fn path(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
@@ -49,18 +49,18 @@ fn open(dir: &Path, create: bool) -> anyhow::Result<File> {
     Ok(file)
 }
 
-impl Places {
+impl RegisterFiles {
     /// Makes the register of a new store and writes its first record.
-    pub fn create(dirs: [&Path; 2], owner: Owner, record: &Record) -> anyhow::Result<()> {
+    pub fn create(dirs: [&Path; 2], id: RegisterId, record: &Record) -> anyhow::Result<()> {
         let files = [open(dirs[0], true)?, open(dirs[1], true)?];
-        let mut places = Self { owner, files, generation: 0 };
-        // Twice: both slots of both places are whole from the first moment.
-        places.write(record)?;
-        places.write(record)
+        let mut files = Self { id, files, generation: 0 };
+        // Twice: both slots of both files are whole from the first moment.
+        files.write(record)?;
+        files.write(record)
     }
 
     /// Opens the register and reads the newest record.
-    pub fn open(dirs: [&Path; 2], owner: Owner) -> anyhow::Result<(Self, Record)> {
+    pub fn open(dirs: [&Path; 2], id: RegisterId) -> anyhow::Result<(Self, Record)> {
         let files = [open(dirs[0], false)?, open(dirs[1], false)?];
         let copies: Vec<Vec<u8>> = files
             .iter()
@@ -70,12 +70,12 @@ impl Places {
                 file.read_exact_at(&mut slot, at).map_or(Vec::new(), |()| slot)
             })
             .collect();
-        match slots::choose(owner, [[&copies[0], &copies[1]], [&copies[2], &copies[3]]]) {
-            Choice::Record { generation, record } => Ok((Self { owner, files, generation }, *record)),
+        match slots::choose(id, [[&copies[0], &copies[1]], [&copies[2], &copies[3]]]) {
+            Choice::Record { generation, record } => Ok((Self { id, files, generation }, *record)),
             Choice::Fresh => {
                 bail!("the register is empty although this node was set up: erase this node and join it again")
             }
-            Choice::Amnesia => bail!("the register is damaged in both places: erase this node and join it again"),
+            Choice::Amnesia => bail!("the register is damaged in both files: erase this node and join it again"),
             Choice::Foreign(other) => bail!("the register belongs to node {} of another pair", other.node),
             Choice::UnknownVersion(version) => bail!("the register has version {version}: update this node"),
         }
@@ -83,7 +83,7 @@ impl Places {
 
     fn write(&mut self, record: &Record) -> anyhow::Result<()> {
         let generation = self.generation + 1;
-        let bytes = slots::encode(self.owner, generation, record);
+        let bytes = slots::encode(self.id, generation, record);
         let at = (slots::slot_of(generation) * SLOT_BYTES) as u64;
         for file in &self.files {
             file.write_all_at(&bytes, at)?;
@@ -97,13 +97,13 @@ impl Places {
 pub struct Register(Sender<(u64, Record)>);
 
 impl Register {
-    /// Starts the thread; it reports to the conductor.
-    pub fn start(mut places: Places, conductor: ConductorHandle) -> Self {
+    /// Starts the thread; it reports to the quorum_thread.
+    pub fn start(mut files: RegisterFiles, quorum_thread: QuorumHandle) -> Self {
         let (sender, orders) = channel::<(u64, Record)>();
         let run = move || {
             let mut failed = false;
             for (token, record) in orders {
-                let written = if failed { bail_failed() } else { places.write(&record) };
+                let written = if failed { bail_failed() } else { files.write(&record) };
                 let event = match written {
                     Ok(()) => Event::Persisted { token },
                     Err(e) => {
@@ -112,7 +112,7 @@ impl Register {
                         Event::PersistFailed { token }
                     }
                 };
-                conductor.send(Input::Quorum(event));
+                quorum_thread.send(Input::Quorum(event));
             }
         };
         std::thread::Builder::new()
@@ -141,21 +141,21 @@ mod tests {
     fn a_record_comes_back_and_one_place_is_enough_for_the_newest() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dirs = [a.path(), b.path()];
-        let owner = Owner { pair: 7, node: NodeId::A };
+        let id = RegisterId { pair: 7, node: NodeId::A };
         let mut record = Record::first_node(NodeId::A, 3);
-        Places::create(dirs, owner, &record).unwrap();
-        let (mut places, read) = Places::open(dirs, owner).unwrap();
+        RegisterFiles::create(dirs, id, &record).unwrap();
+        let (mut files, read) = RegisterFiles::open(dirs, id).unwrap();
         assert_eq!(read, record);
         record.mark = 9;
-        places.write(&record).unwrap();
-        drop(places);
+        files.write(&record).unwrap();
+        drop(files);
         // The newest slot is torn in one place.
         let file = File::options().write(true).open(a.path().join(NAME)).unwrap();
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
-        assert_eq!(Places::open(dirs, owner).unwrap().1, record);
+        assert_eq!(RegisterFiles::open(dirs, id).unwrap().1, record);
         // And in the other: amnesia, never the older one.
         let file = File::options().write(true).open(b.path().join(NAME)).unwrap();
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
-        assert!(Places::open(dirs, owner).unwrap_err().to_string().contains("damaged"));
+        assert!(RegisterFiles::open(dirs, id).unwrap_err().to_string().contains("damaged"));
     }
 }

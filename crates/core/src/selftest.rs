@@ -22,7 +22,7 @@ const SOONEST_MS: u64 = PERIOD_S * 1000 - 1250;
 /// The kernel's own watchdog stops with the kernel, which is what a watchdog is for.
 const SOFTWARE: &str = "Software Watchdog";
 /// A watchdog that has done nothing for this long never will.
-const GIVE_UP: Duration = Duration::from_secs(4 * PERIOD_S);
+const RESET_TIMEOUT: Duration = Duration::from_secs(4 * PERIOD_S);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
@@ -37,7 +37,7 @@ struct Note {
 
 /// What became of a test.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct SelfTestOutcome {
     /// One sentence.
     pub text: String,
     /// It showed nothing: the test is to be run again, before anything else runs on this node.
@@ -60,7 +60,7 @@ fn test_path(state: &Path) -> PathBuf {
 }
 
 /// After a boot: was a test under way, and did the watchdog end it in time? Leaves the proof if so.
-pub fn conclude(state: &Path) -> Option<Verdict> {
+pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     let text = std::fs::read(test_path(state)).ok()?;
     let note: Option<Note> = serde_json::from_slice(&text).ok();
     let mut again = false;
@@ -80,7 +80,7 @@ pub fn conclude(state: &Path) -> Option<Verdict> {
         None => "The note of the watchdog test is damaged; repeat the test.".to_owned(),
     };
     let _ = std::fs::remove_file(test_path(state));
-    Some(Verdict { text, again })
+    Some(SelfTestOutcome { text, again })
 }
 
 /// Stops feeding and waits for the reset. Returns only when none came. Nothing may run on this node.
@@ -101,12 +101,12 @@ pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(
         return Err(format!("The watchdog knows periods of {granted} s, not of {PERIOD_S} s; it is not relied upon."));
     }
     let since = Instant::now();
-    while since.elapsed() < GIVE_UP {
+    while since.elapsed() < RESET_TIMEOUT {
         write(since.elapsed().as_millis() as u64)?;
         std::thread::sleep(Duration::from_millis(100));
     }
     let _ = std::fs::remove_file(test_path(state));
-    Err(format!("The watchdog did not reset this node within {} s: it is not relied upon.", GIVE_UP.as_secs()))
+    Err(format!("The watchdog did not reset this node within {} s: it is not relied upon.", RESET_TIMEOUT.as_secs()))
 }
 
 fn boot() -> String {

@@ -6,26 +6,26 @@
 //! joining node takes the last step only after the first node has written it down: whatever message is lost, either
 //! both know of each other or the joining one is blank and joins again with a new code.
 
-use crate::contacts::{self, Admission, Hello};
 use crate::disks::{self, Prepared};
 use crate::documents::DOCUMENT_BYTES;
 use crate::identity::{Identity, Peer, fresh_incarnation};
 use crate::options::Options;
-use crate::register::Places;
+use crate::pairing::{self, Admission, Hello};
+use crate::register::RegisterFiles;
 use crate::witness;
-use dyad_control::{DiskContent, Found, Join, Reply};
+use dyad_control::{CreatePair, DiskContent, Join, Reply};
 use dyad_desired::{Document, NodeRecord, Refusal, slots};
-use dyad_link::pairing::{self, Purpose};
+use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
-use dyad_quorum::{NodeId, Record, slots::Owner};
+use dyad_quorum::{NodeId, Record, slots::RegisterId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// How long the first node is tried.
-const DIAL: Duration = Duration::from_secs(10);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Tells people how far it is.
 pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -33,7 +33,12 @@ pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 /// Founds a pair: this node alone, holding the tie. A witness is enrolled first: whatever is wrong with its code or the
 /// way to it is refused before anything is written. Where formatting fails after that, the witness keeps a pair that
 /// nobody speaks for, and the next setup needs a new code.
-pub async fn found(options: &Options, request: &Found, tls: &tls::Identity, step: Step<'_>) -> Result<Identity, Reply> {
+pub async fn create_pair(
+    options: &Options,
+    request: &CreatePair,
+    tls: &tls::Identity,
+    step: Step<'_>,
+) -> Result<Identity, Reply> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
         Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
@@ -58,7 +63,7 @@ pub async fn found(options: &Options, request: &Found, tls: &tls::Identity, step
 pub async fn join(
     options: &Options,
     request: &Join,
-    offers: &[discovery::Found],
+    offers: &[discovery::DiscoveredOffer],
     tls: &tls::Identity,
     step: Step<'_>,
 ) -> Result<Identity, Reply> {
@@ -71,8 +76,8 @@ pub async fn join(
         let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
         return Err(Reply::refused("no-answer", text));
     };
-    let broken = |e: pairing::PairingError| contacts::refusal(&e, Purpose::Node);
-    let mut paired = pairing::join(stream, tls, &request.code, Purpose::Node).await.map_err(broken)?;
+    let broken = |e: link_pairing::PairingError| pairing::refusal(&e, Purpose::Node);
+    let mut paired = link_pairing::join(stream, tls, &request.code, Purpose::Node).await.map_err(broken)?;
     let incarnation = fresh_incarnation();
     paired.send(&Hello { node: request.node.clone(), incarnation }).await.map_err(broken)?;
     let welcome = match paired.receive().await.map_err(broken)? {
@@ -105,10 +110,10 @@ pub async fn join(
 
 /// Tells the first node now and then that formatting goes on, until `stopped`.
 async fn keep_waiting(
-    mut paired: pairing::Paired,
+    mut paired: link_pairing::Paired,
     mut stopped: oneshot::Receiver<()>,
-) -> Result<pairing::Paired, pairing::PairingError> {
-    let mut ticks = tokio::time::interval(pairing::STEP / 4);
+) -> Result<link_pairing::Paired, link_pairing::PairingError> {
+    let mut ticks = tokio::time::interval(link_pairing::STEP_TIMEOUT / 4);
     loop {
         tokio::select! {
             _ = &mut stopped => return Ok(paired),
@@ -119,7 +124,7 @@ async fn keep_waiting(
 
 /// Connects on the first link that works. A link that has just come up refuses for a moment, until its own address is
 /// known to be nobody else's.
-async fn dial(offers: &[&discovery::Found]) -> Option<TcpStream> {
+async fn dial(offers: &[&discovery::DiscoveredOffer]) -> Option<TcpStream> {
     let attempts = async {
         loop {
             for found in offers {
@@ -131,7 +136,7 @@ async fn dial(offers: &[&discovery::Found]) -> Option<TcpStream> {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(DIAL, attempts).await.ok()
+    tokio::time::timeout(DIAL_TIMEOUT, attempts).await.ok()
 }
 
 /// Nothing of what came over the wire is trusted beyond its type: names are checked before they reach a label.
@@ -141,8 +146,11 @@ fn cleaned(welcome: crate::identity::Welcome) -> crate::identity::Welcome {
     crate::identity::Welcome { pair: clean(welcome.pair), peer, ..welcome }
 }
 
-fn choose<'a>(request: &Join, offers: &'a [discovery::Found]) -> Result<&'a discovery::Found, Reply> {
-    let wanted = |found: &&discovery::Found| match &request.offer {
+fn choose<'a>(
+    request: &Join,
+    offers: &'a [discovery::DiscoveredOffer],
+) -> Result<&'a discovery::DiscoveredOffer, Reply> {
+    let wanted = |found: &&discovery::DiscoveredOffer| match &request.offer {
         Some(id) => *id == found.offer.pair.to_string(),
         None => true,
     };
@@ -209,13 +217,13 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
     Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| failed("the pool", &e))?;
     let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
     let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
-    let owner = Owner { pair: identity.pair_number(), node: identity.me };
+    let owner = RegisterId { pair: identity.pair_number(), node: identity.me };
     let record = match identity.peer {
         None => Record::first_node(identity.me, identity.incarnation),
         Some(_) => Record::fresh(identity.incarnation),
     };
     std::fs::create_dir_all(&options.state).map_err(|e| failed("the state directory", &e))?;
-    Places::create([&options.state, &indexes[0]], owner, &record)
+    RegisterFiles::create([&options.state, &indexes[0]], owner, &record)
         .map_err(|e| Reply::refused("register", format!("{e:#}.")))?;
     Ok(pool)
 }

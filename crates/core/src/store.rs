@@ -22,7 +22,7 @@ const JOB_EXTENTS: usize = 64;
 /// noticed only between two rounds.
 const READS: usize = 16;
 /// How often the usage shown in the status is renewed.
-const USAGE_EVERY: Duration = Duration::from_millis(500);
+const USAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A finished command.
 pub struct StoreDone {
@@ -32,7 +32,7 @@ pub struct StoreDone {
     pub result: Result<StoreOutput, StoreError>,
 }
 
-enum Order {
+enum StoreRequest {
     Run(StoreOp, StoreCommand),
     Synced(SyncDone),
     Moved(CheckpointDone),
@@ -40,7 +40,7 @@ enum Order {
 
 /// The way to the store's thread.
 pub struct StoreHandle {
-    orders: Sender<Order>,
+    orders: Sender<StoreRequest>,
     usage: Arc<Mutex<PoolStatus>>,
 }
 
@@ -73,15 +73,15 @@ impl StoreHandle {
 
     /// A test has the place of the thread.
     #[cfg(test)]
-    pub fn played() -> (Self, Played) {
+    pub fn fake() -> (Self, FakeStore) {
         let usage = PoolStatus { total_bytes: 0, used_bytes: 0, disks: Vec::new() };
         let (orders, receiver) = channel();
-        (Self { orders, usage: Arc::new(Mutex::new(usage)) }, Played(receiver))
+        (Self { orders, usage: Arc::new(Mutex::new(usage)) }, FakeStore(receiver))
     }
 
     /// Runs a command after all earlier ones.
     pub fn run(&self, op: StoreOp, command: StoreCommand) {
-        let _ = self.orders.send(Order::Run(op, command));
+        let _ = self.orders.send(StoreRequest::Run(op, command));
     }
 
     /// The pool's fill and health, at most half a second old.
@@ -92,14 +92,14 @@ impl StoreHandle {
 
 /// What a test that plays the store was told.
 #[cfg(test)]
-pub struct Played(Receiver<Order>);
+pub struct FakeStore(Receiver<StoreRequest>);
 
 #[cfg(test)]
-impl Played {
+impl FakeStore {
     /// The next command, if one waits.
     pub fn next(&self) -> Option<(StoreOp, StoreCommand)> {
         match self.0.try_recv() {
-            Ok(Order::Run(op, command)) => Some((op, command)),
+            Ok(StoreRequest::Run(op, command)) => Some((op, command)),
             _ => None,
         }
     }
@@ -109,7 +109,7 @@ struct Store {
     pool: Pool,
     disks: Vec<(String, u64)>,
     owner: Inbox,
-    orders: Sender<Order>,
+    orders: Sender<StoreRequest>,
     /// Commands not begun yet.
     queue: VecDeque<(StoreOp, StoreCommand)>,
     /// The first of them waits for a checkpoint.
@@ -127,9 +127,9 @@ struct Store {
 }
 
 impl Store {
-    fn run(mut self, orders: &Receiver<Order>) {
+    fn run(mut self, orders: &Receiver<StoreRequest>) {
         loop {
-            let patience = if self.at_hand() { Duration::ZERO } else { USAGE_EVERY };
+            let patience = if self.at_hand() { Duration::ZERO } else { USAGE_INTERVAL };
             match orders.recv_timeout(patience) {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -151,10 +151,10 @@ impl Store {
         !self.queue.is_empty() && !self.stalled
     }
 
-    fn take(&mut self, order: Order) {
+    fn take(&mut self, order: StoreRequest) {
         match order {
-            Order::Run(op, command) => self.queue.push_back((op, command)),
-            Order::Synced(done) => {
+            StoreRequest::Run(op, command) => self.queue.push_back((op, command)),
+            StoreRequest::Synced(done) => {
                 self.sync_out = false;
                 let result = self.pool.complete_sync(done).map(|_| StoreOutput::Done).map_err(|e| {
                     report(&e);
@@ -164,7 +164,7 @@ impl Store {
                     self.answer(op, result.clone());
                 }
             }
-            Order::Moved(done) => {
+            StoreRequest::Moved(done) => {
                 self.job_out = false;
                 if let Err(e) = self.pool.complete_checkpoint_job(done) {
                     tracing::error!(error = %e, "a checkpoint failed");
@@ -219,7 +219,7 @@ impl Store {
                 self.syncing = covered;
                 self.sync_out = true;
                 let orders = self.orders.clone();
-                background("sync", move || drop(orders.send(Order::Synced(job.run()))));
+                background("sync", move || drop(orders.send(StoreRequest::Synced(job.run()))));
             }
         }
     }
@@ -232,21 +232,21 @@ impl Store {
             Ok(Some(job)) => {
                 self.job_out = true;
                 let orders = self.orders.clone();
-                background("checkpoint", move || drop(orders.send(Order::Moved(job.run()))));
+                background("checkpoint", move || drop(orders.send(StoreRequest::Moved(job.run()))));
             }
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
                 // A disk that failed says enough itself.
                 if !matches!(e, dyad_pool::StoreError::Failed { .. }) {
-                    self.broken = Some(crate::contacts::sentence(&e.to_string()));
+                    self.broken = Some(crate::pairing::sentence(&e.to_string()));
                 }
             }
         }
     }
 
     fn show(&mut self) {
-        if self.shown.elapsed() >= USAGE_EVERY {
+        if self.shown.elapsed() >= USAGE_INTERVAL {
             self.shown = Instant::now();
             *self.usage.lock().unwrap_or_else(PoisonError::into_inner) =
                 usage_of(&self.pool, &self.disks, self.broken.as_deref());
@@ -260,8 +260,8 @@ fn usage_of(pool: &Pool, disks: &[(String, u64)], broken: Option<&str>) -> PoolS
     let disk = |(path, bytes): &(String, u64)| PoolDiskStatus {
         path: path.clone(),
         bytes: *bytes,
-        well: failed.as_ref() != Some(path),
-        trouble: (failed.as_ref() == Some(path))
+        healthy: failed.as_ref() != Some(path),
+        error: (failed.as_ref() == Some(path))
             .then(|| broken.map_or_else(|| format!("The disk {path} failed: replace it."), str::to_owned)),
     };
     PoolStatus { total_bytes: usage.total, used_bytes: usage.used, disks: disks.iter().map(disk).collect() }
@@ -286,7 +286,7 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
     const SYNC: StoreOp = 0;
 
     /// A disk on which every read takes longer than the owner takes to ask for the next one, and that may refuse writes.
@@ -358,8 +358,8 @@ mod tests {
         // As many again are asked for as are answered, so that there is always one more.
         let begin = Instant::now();
         for more in 2000.. {
-            assert!(begin.elapsed() < PATIENCE, "{more} reads were answered and no sync");
-            let Ok(Event::Store(done)) = events.recv_timeout(PATIENCE) else { panic!("the store answers") };
+            assert!(begin.elapsed() < TEST_TIMEOUT, "{more} reads were answered and no sync");
+            let Ok(Event::Store(done)) = events.recv_timeout(TEST_TIMEOUT) else { panic!("the store answers") };
             assert!(done.result.is_ok(), "{}", done.op);
             if done.op == SYNC {
                 return;
@@ -382,10 +382,10 @@ mod tests {
         let begin = Instant::now();
         let failed = loop {
             let [disk] = &store.usage().disks[..] else { panic!("one disk") };
-            if !disk.well {
-                break disk.trouble.clone();
+            if !disk.healthy {
+                break disk.error.clone();
             }
-            assert!(begin.elapsed() < PATIENCE, "nobody noticed");
+            assert!(begin.elapsed() < TEST_TIMEOUT, "nobody noticed");
             std::thread::sleep(Duration::from_millis(10));
         };
         assert_eq!(failed.as_deref(), Some("The disk disk failed: replace it."));

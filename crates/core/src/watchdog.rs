@@ -17,7 +17,7 @@ pub struct Watchdog(File);
 
 /// What is known of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct WatchdogInfo {
     /// What its driver calls it.
     pub identity: String,
     /// Seconds without food until it resets the node.
@@ -26,7 +26,7 @@ pub struct Facts {
     pub proven: bool,
 }
 
-impl Facts {
+impl WatchdogInfo {
     /// For status.
     pub fn status(&self) -> WatchdogStatus {
         WatchdogStatus::Armed { identity: self.identity.clone(), timeout_s: self.timeout_s, proven: self.proven }
@@ -35,7 +35,7 @@ impl Facts {
 
 impl Watchdog {
     /// Takes the descriptor that init handed over, or opens the device given. `None` without either.
-    pub fn open(options: &Options) -> std::io::Result<Option<(Self, Facts)>> {
+    pub fn open(options: &Options) -> std::io::Result<Option<(Self, WatchdogInfo)>> {
         let device = match (std::env::var("DYAD_WATCHDOG_FD").ok().and_then(|fd| fd.parse().ok()), &options.watchdog) {
             (Some(fd), _) => {
                 // A second open() of a watchdog is refused, so the inherited descriptor itself is duplicated.
@@ -49,7 +49,7 @@ impl Watchdog {
         let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
         // The device that init took, which need not be the first one.
         let identity = std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity"));
-        let facts = Facts {
+        let facts = WatchdogInfo {
             proven: selftest::is_proven(&options.state, &identity),
             identity,
             timeout_s: read("timeout").parse().unwrap_or(0),

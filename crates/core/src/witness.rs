@@ -1,9 +1,9 @@
 //! The witness as this node uses it: one task that asks, one function that enrols.
 
 use crate::clock;
-use crate::conductor::{ConductorHandle, Input, WitnessHealth};
-use crate::contacts;
 use crate::identity::{Identity, Witness};
+use crate::pairing;
+use crate::quorum_thread::{Input, QuorumHandle, WitnessHealth};
 use dyad_control::{Enrol, Reply};
 use dyad_link::pairing::Purpose;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// How long a witness may be out of reach at setup: a server that gives addresses answers within 10 s or not at all.
-const REACH: Duration = Duration::from_secs(12);
+const ENROL_RETRY_TIMEOUT: Duration = Duration::from_secs(12);
 /// Between two attempts to reach it.
-const AGAIN: Duration = Duration::from_millis(500);
+const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-enum Order {
+enum WitnessRequest {
     Use(u128, tls::Identity, Box<Witness>),
     AddKey(NodeId, String),
 }
@@ -26,41 +26,41 @@ enum Order {
 /// The way to the task.
 pub struct WitnessHandle {
     asks: UnboundedSender<(u64, WitnessAsk)>,
-    orders: UnboundedSender<Order>,
+    orders: UnboundedSender<WitnessRequest>,
 }
 
 impl WitnessHandle {
     /// Starts the task; every ask is answered "unreachable" until a witness is named.
-    pub fn start(conductor: ConductorHandle) -> Self {
+    pub fn start(quorum_thread: QuorumHandle) -> Self {
         let (asks, receiver) = unbounded_channel();
         let (orders, order_receiver) = unbounded_channel();
-        tokio::spawn(run(receiver, order_receiver, conductor));
+        tokio::spawn(run(receiver, order_receiver, quorum_thread));
         Self { asks, orders }
     }
 
-    /// Where the conductor puts its asks.
+    /// Where the quorum_thread puts its asks.
     pub fn asks(&self) -> UnboundedSender<(u64, WitnessAsk)> {
         self.asks.clone()
     }
 
     /// From now on ask this witness.
     pub fn use_witness(&self, pair: u128, tls: tls::Identity, witness: Witness) {
-        let _ = self.orders.send(Order::Use(pair, tls, Box::new(witness)));
+        let _ = self.orders.send(WitnessRequest::Use(pair, tls, Box::new(witness)));
     }
 
     /// The witness shall answer the holder of this key too.
     pub fn add_key(&self, node: NodeId, fingerprint: String) {
-        let _ = self.orders.send(Order::AddKey(node, fingerprint));
+        let _ = self.orders.send(WitnessRequest::AddKey(node, fingerprint));
     }
 }
 
 /// An ask that takes longer is as good as none: the rules go on without it and a late answer is ignored.
 ///
 /// A cold one takes three round trips, which must fit for a witness 3 s away.
-const PATIENCE: Duration = Duration::from_secs(12);
+const WITNESS_REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 struct Task {
-    conductor: ConductorHandle,
+    quorum_thread: QuorumHandle,
     client: Option<Client>,
     /// A key that the witness does not know yet.
     key: Option<(NodeId, Fingerprint)>,
@@ -69,15 +69,15 @@ struct Task {
 
 async fn run(
     mut asks: UnboundedReceiver<(u64, WitnessAsk)>,
-    mut orders: UnboundedReceiver<Order>,
-    conductor: ConductorHandle,
+    mut orders: UnboundedReceiver<WitnessRequest>,
+    quorum_thread: QuorumHandle,
 ) {
-    let mut task = Task { conductor, client: None, key: None, answered: None };
+    let mut task = Task { quorum_thread, client: None, key: None, answered: None };
     loop {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(order) => task.obey(order),
+                Some(order) => task.write_until_confirmed(order),
                 None => return,
             },
             ask = asks.recv() => match ask {
@@ -89,10 +89,10 @@ async fn run(
 }
 
 impl Task {
-    fn obey(&mut self, order: Order) {
+    fn write_until_confirmed(&mut self, order: WitnessRequest) {
         match order {
-            Order::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
-            Order::Use(pair, identity, witness) => {
+            WitnessRequest::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
+            WitnessRequest::Use(pair, identity, witness) => {
                 let client = witness.fingerprint.parse().ok().and_then(|fingerprint| {
                     let address = witness.address.clone();
                     Client::new(&Target { address, pair: PairId(pair), identity, witness: fingerprint }).ok()
@@ -109,29 +109,29 @@ impl Task {
         let reply = match self.answer(ask).await {
             Ok((answer, rtt)) => {
                 self.answered = Some(clock::now());
-                self.conductor.send(Input::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
+                self.quorum_thread.send(Input::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
                 WitnessReply::Answer(answer)
             }
             Err(why) => {
                 tracing::warn!(why, "the witness gave no answer");
-                self.conductor.send(Input::Witness(WitnessHealth::Silent { since: self.answered }));
+                self.quorum_thread.send(Input::Witness(WitnessHealth::Silent { since: self.answered }));
                 WitnessReply::Unreachable
             }
         };
-        self.conductor.send(Input::Quorum(Event::Witness { id, reply }));
+        self.quorum_thread.send(Input::Quorum(Event::Witness { id, reply }));
     }
 
     async fn answer(&mut self, ask: &WitnessAsk) -> Result<(Answer, Duration), String> {
         let client = self.client.as_mut().ok_or("none is enrolled")?;
         // The second node's key goes first, so that the witness answers it from the moment it is asked.
         if let Some((node, key)) = self.key {
-            match client.add_key(node, key, PATIENCE).await {
+            match client.add_key(node, key, WITNESS_REQUEST_TIMEOUT).await {
                 Ok(()) => self.key = None,
                 Err(e) if e.is_unreachable() => return Err(e.to_string()),
                 Err(e) => tracing::error!(error = %e, "the witness does not take the second node's key"),
             }
         }
-        let answer = client.ask(ask, PATIENCE).await.map_err(|e| e.to_string())?;
+        let answer = client.ask(ask, WITNESS_REQUEST_TIMEOUT).await.map_err(|e| e.to_string())?;
         Ok((answer, client.round_trip().unwrap_or_default()))
     }
 }
@@ -144,10 +144,12 @@ pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<
 
 /// The same for a node whose network has just come up: it may have no address yet.
 pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Reply> {
-    let deadline = Instant::now() + REACH;
+    let deadline = Instant::now() + ENROL_RETRY_TIMEOUT;
     loop {
         match try_to_enrol(identity, tls, at.clone()).await {
-            Err(EnrolError::Unreachable { .. }) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            Err(EnrolError::Unreachable { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(ENROL_RETRY_INTERVAL).await
+            }
             other => return other.map_err(|e| refusal(&e)),
         }
     }
@@ -156,8 +158,8 @@ pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enro
 /// The sentence and the stable word for a failed enrolment.
 pub fn refusal(error: &EnrolError) -> Reply {
     match error {
-        EnrolError::Pairing(pairing) => contacts::refusal(pairing, Purpose::Witness),
-        other => Reply::refused("witness", contacts::sentence(&other.to_string())),
+        EnrolError::Pairing(pairing) => pairing::refusal(pairing, Purpose::Witness),
+        other => Reply::refused("witness", pairing::sentence(&other.to_string())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
-use dyad_control::{DiskContent, Enrol, Found, Reply};
+use dyad_control::{CreatePair, DiskContent, Enrol, Reply};
 use dyad_core::identity::Identity;
 use dyad_core::options::Options;
 use dyad_core::{disks, erase, register, setup};
@@ -27,8 +27,8 @@ fn node(dir: &Path, disks: &[&str]) -> Options {
     options
 }
 
-fn found(options: &Options, pair: &str) -> Result<Identity, Reply> {
-    let request = Found {
+fn create_pair(options: &Options, pair: &str) -> Result<Identity, Reply> {
+    let request = CreatePair {
         pair: pair.into(),
         node: "left".into(),
         disks: options.disks.iter().map(|disk| disk.display().to_string()).collect(),
@@ -39,10 +39,10 @@ fn found(options: &Options, pair: &str) -> Result<Identity, Reply> {
     found_as(options, &request)
 }
 
-fn found_as(options: &Options, request: &Found) -> Result<Identity, Reply> {
+fn found_as(options: &Options, request: &CreatePair) -> Result<Identity, Reply> {
     let tls = dyad_link::tls::Identity::load_or_generate(&options.state, "node").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(setup::found(options, request, &tls, &|_| {}))
+    runtime.block_on(setup::create_pair(options, request, &tls, &|_| {}))
 }
 
 fn contents(options: &Options) -> Vec<DiskContent> {
@@ -57,9 +57,9 @@ fn belongs_to(content: &DiskContent, wanted: &str) -> bool {
 fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = node(dir.path(), &["one.disk", "two.disk"]);
-    found(&options, "office").unwrap();
+    create_pair(&options, "office").unwrap();
     // The very state before the last step.
-    Identity::forsake(&options.state).unwrap();
+    Identity::decommission(&options.state).unwrap();
     assert_eq!(Identity::load(&options.state).unwrap(), None);
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
     // Cut short again after the first disk.
@@ -71,7 +71,7 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
     assert!(!register::path(&options.state).exists());
     erase::undo(&options, &|_| {}).unwrap();
 
-    let identity = found(&options, "office").unwrap();
+    let identity = create_pair(&options, "office").unwrap();
     assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
     // Nothing of a node that is set up is ever undone.
     erase::undo(&options, &|_| {}).unwrap();
@@ -82,10 +82,10 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
 fn only_the_unfinished_pair_is_undone() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let stranger = node(other.path(), &["foreign.disk"]);
-    found(&stranger, "office").unwrap();
+    create_pair(&stranger, "office").unwrap();
     let mut options = node(mine.path(), &["own.disk"]);
-    found(&options, "office").unwrap();
-    Identity::forsake(&options.state).unwrap();
+    create_pair(&options, "office").unwrap();
+    Identity::decommission(&options.state).unwrap();
     options.disks.extend(stranger.disks.clone());
     erase::undo(&options, &|_| {}).unwrap();
     let found = contents(&options);
@@ -97,13 +97,13 @@ fn only_the_unfinished_pair_is_undone() {
 fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let stranger = node(other.path(), &["vdb"]);
-    found(&stranger, "office").unwrap();
+    create_pair(&stranger, "office").unwrap();
     let options = Options { disks: stranger.disks.clone(), ..node(mine.path(), &[]) };
     let refused = |reply: Result<_, Reply>| match reply {
         Err(Reply::Refused { code, sentence }) => (code, sentence),
         _ => panic!("not refused"),
     };
-    let (code, sentence) = refused(found(&options, "harbour").map(|_| ()));
+    let (code, sentence) = refused(create_pair(&options, "harbour").map(|_| ()));
     assert_eq!(code, "disk-of-pair");
     assert!(sentence.contains("office") && sentence.contains("dyad erase --disk"), "{sentence}");
     assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, "unknown-disk");
@@ -114,7 +114,7 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     }
     erase::disk(&options, "vdb", "vdb").unwrap();
     assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, "no-pool-disk");
-    found(&options, "harbour").unwrap();
+    create_pair(&options, "harbour").unwrap();
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
     let (address, code) = (server.address().unwrap().to_string(), server.open_code().code);
     let (start, end) = code.split_at(code.len() - 1);
     let wrong = format!("{start}{}", if end == "7" { '8' } else { '7' });
-    let request = |address: &str, code: &str| Found {
+    let request = |address: &str, code: &str| CreatePair {
         pair: "office".into(),
         node: "left".into(),
         disks: vec![options.disks[0].display().to_string()],
@@ -159,7 +159,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
     assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
 
     let options = node(dir.path(), &["other.disk"]);
-    let request = Found { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };
+    let request = CreatePair { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };
     let Err(Reply::Refused { code, .. }) = found_as(&options, &request) else { panic!("a used code is taken") };
     assert_eq!(code, "no-code-open");
     assert_eq!(contents(&options), [DiskContent::Blank]);

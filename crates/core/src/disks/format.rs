@@ -1,6 +1,6 @@
 //! Makes pool disks. Everything here destroys what was there: the caller has the typed confirmation.
 
-use super::{INDEX_TYPE, Index, POOL_TYPE, Parts, partition};
+use super::{INDEX_TYPE, Index, POOL_TYPE, PoolDiskPaths, partition};
 use anyhow::{Context, bail};
 use dyad_pool::FileDisk;
 use gptman::{GPT, GPTPartitionEntry};
@@ -14,7 +14,7 @@ use std::process::Command;
 pub const SMALLEST_DISK: u64 = 512 << 20;
 
 /// A disk that has been partitioned and whose index file system exists; the pool's own labels come next.
-pub type Prepared = Parts;
+pub type Prepared = PoolDiskPaths;
 
 /// Partitions `disk` (a device) or clears its index (a file).
 pub fn prepare(disk: &Path, run: &Path) -> anyhow::Result<Prepared> {
@@ -29,12 +29,12 @@ pub fn prepare(disk: &Path, run: &Path) -> anyhow::Result<Prepared> {
         fs::remove_dir_all(&index).with_context(|| format!("{} cannot be cleared", index.display()))?;
     }
     fs::create_dir_all(&index)?;
-    Ok(Parts { disk: disk.into(), raw: disk.into(), index: Index::Directory(index) })
+    Ok(PoolDiskPaths { disk: disk.into(), raw: disk.into(), index: Index::Directory(index) })
 }
 
 /// Makes the disk blank for everybody: first the pool's labels go, then what else tells of the pool. Crashed in between,
 /// it is an unfinished pool disk.
-pub fn erase(parts: &Parts, run: &Path) -> anyhow::Result<()> {
+pub fn erase(parts: &PoolDiskPaths, run: &Path) -> anyhow::Result<()> {
     let failed = || format!("{} cannot be erased", parts.disk.display());
     let raw = FileDisk::open(&parts.raw).with_context(failed)?;
     dyad_pool::erase(&raw).with_context(failed)?;
@@ -77,7 +77,7 @@ fn prepare_device(disk: &Path) -> anyhow::Result<Prepared> {
         .with_context(|| format!("the kernel does not take the new partitions of {}", disk.display()))?;
     let index = partition(disk, 1);
     make_ext4(&index)?;
-    Ok(Parts { disk: disk.into(), raw: partition(disk, 2), index: Index::Partition(index) })
+    Ok(PoolDiskPaths { disk: disk.into(), raw: partition(disk, 2), index: Index::Partition(index) })
 }
 
 /// 1/64 of the disk, at least 64 MiB, at most 64 GiB: an index record of 100 bytes describes 64 KiB.

@@ -29,7 +29,7 @@ const fn gptman_guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
 
 /// Where the two parts of a pool disk are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parts {
+pub struct PoolDiskPaths {
     /// The disk as a person names it.
     pub disk: PathBuf,
     /// The raw part.
@@ -58,8 +58,8 @@ impl Index {
 }
 
 /// Opens the raw parts for the pool; `indexes` are the mounted directories, in the same order.
-pub fn open(parts: &[Parts], indexes: &[PathBuf]) -> anyhow::Result<Vec<PoolDisk>> {
-    let open = |(part, index): (&Parts, &PathBuf)| {
+pub fn open(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> anyhow::Result<Vec<PoolDisk>> {
+    let open = |(part, index): (&PoolDiskPaths, &PathBuf)| {
         let device = FileDisk::open(&part.raw).with_context(|| format!("{} cannot be opened", part.raw.display()))?;
         Ok(PoolDisk { name: part.disk.display().to_string(), device: Box::new(device), index: index.clone() })
     };

@@ -1,6 +1,6 @@
 //! Which disks there are, and which of them are pool disks of this node.
 
-use super::{Index, POOL_TYPE, Parts, partition};
+use super::{Index, POOL_TYPE, PoolDiskPaths, partition};
 use dyad_control::{DiskCandidate, DiskContent};
 use dyad_pool::{FileDisk, Inspection, inspect};
 use gptman::GPT;
@@ -18,8 +18,8 @@ pub fn list(given: &[PathBuf], run: &Path) -> Vec<DiskCandidate> {
 }
 
 /// The pool disks of this node: their parts, found by label whatever their device names are today, in label order.
-pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: u8) -> Vec<Parts> {
-    let mut found: Vec<(u16, Parts)> = paths(given, run)
+pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: u8) -> Vec<PoolDiskPaths> {
+    let mut found: Vec<(u16, PoolDiskPaths)> = paths(given, run)
         .into_iter()
         .filter_map(|disk| parts(&disk))
         .filter_map(|parts| match look(&parts.raw) {
@@ -102,13 +102,17 @@ fn content(path: &Path) -> DiskContent {
 }
 
 /// The parts of a disk that has been prepared, whoever did it.
-pub fn parts(disk: &Path) -> Option<Parts> {
+pub fn parts(disk: &Path) -> Option<PoolDiskPaths> {
     if !fs::metadata(disk).ok()?.file_type().is_block_device() {
         let index = disk.with_extension("index");
-        return index.is_dir().then(|| Parts { disk: disk.into(), raw: disk.into(), index: Index::Directory(index) });
+        return index.is_dir().then(|| PoolDiskPaths {
+            disk: disk.into(),
+            raw: disk.into(),
+            index: Index::Directory(index),
+        });
     }
     let gpt = GPT::find_from(&mut File::open(disk).ok()?).ok()?;
     let (number, _) = gpt.iter().find(|(_, entry)| entry.partition_type_guid == POOL_TYPE)?;
     let index = Index::Partition(partition(disk, 1));
-    Some(Parts { disk: disk.into(), raw: partition(disk, number), index })
+    Some(PoolDiskPaths { disk: disk.into(), raw: partition(disk, number), index })
 }

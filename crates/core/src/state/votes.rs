@@ -1,91 +1,91 @@
-//! Between the conductor (quorum) and the rest.
+//! Between the quorum_thread (quorum) and the rest.
 
-use super::Owner;
-use crate::conductor::News;
-use crate::documents::Order;
+use super::CoreState;
+use crate::documents::DocumentRequest;
+use crate::quorum_thread::QuorumUpdate;
 use dyad_control::Reply;
 use dyad_desired::Change;
 use dyad_quorum::{self as quorum, Alarm, Members, Note};
 use std::net::SocketAddr;
 
-impl Owner {
-    pub(super) fn news(&mut self, news: News) {
-        match news {
-            News::Config(config) => self.config_is(config),
-            News::AckSet(set, handled) => {
+impl CoreState {
+    pub(super) fn quorum_update(&mut self, update: QuorumUpdate) {
+        match update {
+            QuorumUpdate::Config(config) => self.config_is(config),
+            QuorumUpdate::AckSet(set, handled) => {
                 self.ack_set = set;
                 self.announce_view();
                 if self.readmission.demand(set, handled) {
-                    self.parts.conductor.tell(quorum::Event::AckPeer);
+                    self.deps.quorum_thread.tell(quorum::Event::AckPeer);
                 }
             }
-            News::Hold => self.hold(true),
-            News::Kill(reason) => {
-                self.parts.timeline.note("vms-killed", format!("VMs of this node are stopped: {reason}."));
+            QuorumUpdate::Hold => self.hold(true),
+            QuorumUpdate::Kill(reason) => {
+                self.deps.timeline.note("vms-killed", format!("VMs of this node are stopped: {reason}."));
                 self.serving = false;
             }
-            News::PeerVmsAllowed => {
+            QuorumUpdate::PeerVmsAllowed => {
                 self.peer_vms_allowed = true;
-                self.rehome();
+                self.fail_over();
             }
-            News::Alarm(alarm) => {
+            QuorumUpdate::Alarm(alarm) => {
                 if self.alarms.insert(alarm) {
-                    self.parts.timeline.note("alarm", alarm_text(alarm, &self.parts.paths));
+                    self.deps.timeline.note("alarm", alarm_text(alarm, &self.deps.paths));
                 }
             }
-            News::Clear(alarm) => {
+            QuorumUpdate::Clear(alarm) => {
                 if self.alarms.remove(&alarm) {
-                    let text = format!("No longer: {}", alarm_text(alarm, &self.parts.paths));
-                    self.parts.timeline.note("alarm-over", text);
+                    let text = format!("No longer: {}", alarm_text(alarm, &self.deps.paths));
+                    self.deps.timeline.note("alarm-over", text);
                 }
             }
-            News::Note(at, note) => {
+            QuorumUpdate::Note(at, note) => {
                 let (kind, text) = note_text(at, &note);
-                self.parts.timeline.note_at(at, kind, text);
+                self.deps.timeline.note_at(at, kind, text);
             }
-            News::Late { waited_ms, worked_ms } => {
+            QuorumUpdate::Late { waited_ms, worked_ms } => {
                 let text = format!(
                     "The heartbeats of this node stood still: {waited_ms} ms for want of the processor, {worked_ms} ms at work."
                 );
-                self.parts.timeline.note("late", text);
+                self.deps.timeline.note("late", text);
             }
-            News::GoodbyeDone => {
-                for answer in self.goodbye.drain(..) {
+            QuorumUpdate::LeaveDone => {
+                for answer in self.leave_waiters.drain(..) {
                     let _ = answer.send(Reply::Done);
                 }
             }
-            News::Standpoint(standpoint) => {
-                if standpoint.may_run && self.config.members.has(self.me) {
+            QuorumUpdate::Snapshot(snapshot) => {
+                if snapshot.may_run && self.config.members.has(self.me) {
                     self.serving = true;
                 }
-                self.hold(!standpoint.may_run);
-                self.remember_peer_watchdog(standpoint.peer_watchdog);
-                if standpoint.peer_addresses != self.standpoint.peer_addresses {
-                    self.dial(&standpoint.peer_addresses);
+                self.hold(!snapshot.may_run);
+                self.remember_peer_watchdog(snapshot.peer_watchdog);
+                if snapshot.peer_addresses != self.snapshot.peer_addresses {
+                    self.dial(&snapshot.peer_addresses);
                 }
-                self.standpoint = standpoint;
+                self.snapshot = snapshot;
             }
         }
     }
 
     fn remember_peer_watchdog(&self, proven: bool) {
         let incarnation = self.config.incarnations[self.me.peer().index()];
-        if incarnation == 0 || crate::peer_proof::load(&self.parts.state, incarnation) == proven {
+        if incarnation == 0 || crate::peer_watchdog_cache::load(&self.deps.state, incarnation) == proven {
             return;
         }
-        if let Err(e) = crate::peer_proof::save(&self.parts.state, incarnation, proven) {
+        if let Err(e) = crate::peer_watchdog_cache::save(&self.deps.state, incarnation, proven) {
             tracing::error!(error = %e, "whether the peer's watchdog is proven is forgotten at the next start");
         }
     }
 
     /// The data session goes where heartbeats come from.
     fn dial(&mut self, addresses: &[Option<SocketAddr>]) {
-        let paths = self.parts.paths.iter().zip(addresses).filter_map(|(name, address)| {
+        let paths = self.deps.paths.iter().zip(addresses).filter_map(|(name, address)| {
             let mut peer = (*address)?;
             peer.set_port(dyad_link::PEER_PORT);
             Some(dyad_link::session::Path { name: name.clone(), peer, local: None })
         });
-        self.parts.peer.set_paths(paths.collect());
+        self.deps.peer.set_paths(paths.collect());
     }
 
     /// Guests' requests wait while this node has no right to run.
@@ -105,7 +105,7 @@ impl Owner {
             // Before the mirror refuses what is open: no guest may hear of that, should one run still.
             self.servers.clear();
             // The document may change while this node is away, and must be read again before it rules here.
-            self.tenure.number += u64::from(self.config.members.has(self.me));
+            self.term.number += u64::from(self.config.members.has(self.me));
         }
         self.config = config;
         self.announce_view();
@@ -123,29 +123,30 @@ impl Owner {
     /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
     pub(super) fn reload_document(&mut self) {
         self.settle_writers();
-        self.tenure.asking = true;
-        let _ = self.parts.documents.send(Order::Reload { lead: self.leads(), tenure: self.tenure.number });
+        self.term.read_in_flight = true;
+        let _ = self.deps.documents.send(DocumentRequest::Reload { lead: self.leads(), term: self.term.number });
     }
 
     /// The peer surely runs nothing: what was its is ours.
-    pub(super) fn rehome(&mut self) {
-        let Some(document) = self.rules() else { return };
+    pub(super) fn fail_over(&mut self) {
+        let Some(document) = self.authoritative_document() else { return };
         // A peer that was called clean may become a member at any moment, with what the document says is its.
-        if self.rehoming || self.readmission.clean() {
+        if self.failover_in_flight || self.readmission.clean() {
             return;
         }
         let me = node(self.me);
-        let foreign = document.vms.values().any(|vm| vm.owner != me) || document.volumes.values().any(|v| v.home != me);
+        let foreign =
+            document.vms.values().any(|vm| vm.node != me) || document.volumes.values().any(|v| v.primary != me);
         if self.peer_vms_allowed && foreign && self.leads() {
-            self.rehoming = true;
+            self.failover_in_flight = true;
             // A refused one is tried again at the next settling.
-            self.change_and_then(Change::Rehome { survivor: me }, |owner, _| owner.rehoming_ended());
+            self.change_and_then(Change::FailOver { survivor: me }, |state, _| state.failover_ended());
         }
     }
 
-    fn rehoming_ended(&mut self) {
-        self.rehoming = false;
-        if self.clean_waits {
+    fn failover_ended(&mut self) {
+        self.failover_in_flight = false;
+        if self.clean_deferred {
             self.peer_is_clean();
         }
     }
@@ -167,7 +168,7 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
             let name = paths.get(usize::from(path)).map_or("?", String::as_str);
             format!("The peer link {name} is down: check its cable.")
         }
-        Alarm::PeerStranger => "The other node answers from a store that was never admitted: pair it again.".into(),
+        Alarm::PeerUnadmitted => "The other node answers from a store that was never admitted: pair it again.".into(),
         Alarm::WitnessLost => "The witness does not answer.".into(),
         Alarm::WitnessRolledBack => "The witness was set back to an older state: enrol it again.".into(),
         Alarm::TieAt(node) => {

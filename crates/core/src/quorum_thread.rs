@@ -1,37 +1,37 @@
-//! The conductor: the one thread that keeps time. It owns the quorum machine, the heartbeats and the watchdog.
+//! The quorum_thread: the one thread that keeps time. It owns the quorum machine, the heartbeats and the watchdog.
 //!
 //! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
-//! to the witness to a task, cgroups to the enforcer. What it learns it tells the owner as [`News`].
+//! to the witness to a task, cgroups to the cgroup_fence. What it learns it tells the owner as [`QuorumUpdate`].
 //!
 //! **Invariant.** The watchdog is fed by this thread only, and only when the quorum machine says so in that moment.
 
+use crate::cgroup_fence;
 use crate::clock;
-use crate::enforcer;
 use crate::event::{Event, Inbox};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake, Waker};
-use dyad_quorum::{Action, Alarm, Config, Datagram, Members, NodeId, Note, Quorum, Standing, WitnessAsk};
+use dyad_quorum::{Action, Alarm, Config, Datagram, Members, NodeId, Note, Quorum, RunState, WitnessAsk};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// The watchdog is fed at least this often while it may be.
-const LONGEST_SLEEP: Duration = Duration::from_millis(250);
+const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A thread that keeps time and is late by this much is worth a line in the timeline: the peer loses patience soon.
-const LATE: Duration = Duration::from_millis(200);
+const LATE_REPORT_DELAY: Duration = Duration::from_millis(200);
 
 /// Datagrams taken in before a tick at most: what two nodes say to each other in seconds.
 const BACKLOG: usize = 128;
 
 /// How often interfaces that came or went are looked for.
-const REFRESH: Duration = Duration::from_secs(1);
+const INTERFACE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the conductor tells the owner.
+/// What the quorum_thread tells the owner.
 #[derive(Debug)]
-pub enum News {
+pub enum QuorumUpdate {
     /// A configuration is in force.
     Config(Config),
     /// Who must acknowledge writes, and how many of the mirror's "clean" and "dirty" were handled before.
@@ -49,7 +49,7 @@ pub enum News {
     /// Something for the timeline, and when it happened.
     Note(u64, Note),
     /// A planned leave is complete.
-    GoodbyeDone,
+    LeaveDone,
     /// This thread, and so the heartbeats, stood still for longer than it may: in milliseconds, waiting for the
     /// processor beyond the time it asked for, and in its own work.
     Late {
@@ -59,14 +59,14 @@ pub enum News {
         worked_ms: u64,
     },
     /// Where this node stands; told at each change.
-    Standpoint(Standpoint),
+    Snapshot(QuorumSnapshot),
 }
 
 /// Where this node stands.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Standpoint {
+pub struct QuorumSnapshot {
     /// Why it may or may not run VMs; none until the quorum machine has judged for the first time.
-    pub standing: Option<Standing>,
+    pub run_state: Option<RunState>,
     /// Whether it may.
     pub may_run: bool,
     /// The peer is heard in both directions.
@@ -81,10 +81,10 @@ pub struct Standpoint {
     pub witness: WitnessHealth,
 }
 
-impl Default for Standpoint {
+impl Default for QuorumSnapshot {
     fn default() -> Self {
         Self {
-            standing: None,
+            run_state: None,
             may_run: false,
             peer_alive: false,
             paths_up: Vec::new(),
@@ -110,7 +110,7 @@ pub enum WitnessHealth {
     },
 }
 
-/// What the conductor's thread receives.
+/// What the quorum_thread's thread receives.
 #[expect(clippy::large_enum_variant, reason = "inputs are few and short-lived")]
 pub enum Input {
     /// For the quorum machine.
@@ -118,19 +118,19 @@ pub enum Input {
     /// The witness was asked; this is how it is.
     Witness(WitnessHealth),
     /// The watchdog is (`true`) or is not to go hungry, to prove it.
-    Starve(bool),
+    StopFeeding(bool),
     /// End the thread: the watchdog is no longer fed.
     Stop,
 }
 
-/// The way to the conductor.
+/// The way to the quorum_thread.
 #[derive(Clone)]
-pub struct ConductorHandle {
+pub struct QuorumHandle {
     inputs: Sender<Input>,
     waker: Waker,
 }
 
-impl ConductorHandle {
+impl QuorumHandle {
     /// Tells the quorum machine that something happened.
     pub fn tell(&self, event: dyad_quorum::Event) {
         self.send(Input::Quorum(event));
@@ -143,14 +143,14 @@ impl ConductorHandle {
     }
 }
 
-/// The way to a conductor that is not running yet and will use the beacon of this waker.
-pub fn queue(waker: Waker) -> (ConductorHandle, Receiver<Input>) {
+/// The way to a quorum_thread that is not running yet and will use the beacon of this waker.
+pub fn queue(waker: Waker) -> (QuorumHandle, Receiver<Input>) {
     let (inputs, receiver) = channel();
-    (ConductorHandle { inputs, waker }, receiver)
+    (QuorumHandle { inputs, waker }, receiver)
 }
 
-/// What the conductor is made of.
-pub struct Conductor {
+/// What the quorum_thread is made of.
+pub struct QuorumThread {
     /// The machine.
     pub quorum: Quorum,
     /// Heartbeats out.
@@ -164,12 +164,12 @@ pub struct Conductor {
     /// Questions to the witness out.
     pub witness: UnboundedSender<(u64, WitnessAsk)>,
     /// Freeze, thaw, kill.
-    pub enforcer: Sender<enforcer::Order>,
-    /// News out.
+    pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
+    /// QuorumUpdate out.
     pub owner: Inbox,
 }
 
-impl Conductor {
+impl QuorumThread {
     /// Runs the thread.
     pub fn start(self, inputs: Receiver<Input>) {
         let run = move || {
@@ -185,14 +185,14 @@ impl Conductor {
                 parts: self,
                 shown: None,
                 health: WitnessHealth::Silent { since: None },
-                starve: false,
+                stop_feeding: false,
                 clean_told: 0,
                 actions: Vec::new(),
             }
             .run(&inputs);
         };
         std::thread::Builder::new()
-            .name("conductor".into())
+            .name("quorum_thread".into())
             .spawn(run)
             .expect("the system can start a thread at start-up");
     }
@@ -205,10 +205,10 @@ fn read(received: &Received<'_>) -> Option<(u8, Datagram)> {
 }
 
 struct State {
-    parts: Conductor,
-    shown: Option<Standpoint>,
+    parts: QuorumThread,
+    shown: Option<QuorumSnapshot>,
     health: WitnessHealth,
-    starve: bool,
+    stop_feeding: bool,
     clean_told: u64,
     actions: Vec<Action>,
 }
@@ -224,7 +224,7 @@ impl State {
                     Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return,
                     Ok(Input::Quorum(event)) => self.handle(event),
                     Ok(Input::Witness(health)) => self.health = health,
-                    Ok(Input::Starve(starve)) => self.starve = starve,
+                    Ok(Input::StopFeeding(stop_feeding)) => self.stop_feeding = stop_feeding,
                     Err(TryRecvError::Empty) => break,
                 }
             }
@@ -235,20 +235,20 @@ impl State {
                 self.handle(dyad_quorum::Event::Tick);
             }
             if let Some(watchdog) = &mut self.parts.watchdog
-                && !self.starve
+                && !self.stop_feeding
                 && self.parts.quorum.watchdog_ok(clock::now())
             {
                 watchdog.feed();
             }
-            if refreshed.elapsed() >= REFRESH {
+            if refreshed.elapsed() >= INTERFACE_SCAN_INTERVAL {
                 refreshed = Instant::now();
                 self.parts.beacon.refresh();
             }
             self.show();
             let worked = woke.elapsed();
-            if overslept + worked > LATE {
+            if overslept + worked > LATE_REPORT_DELAY {
                 let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
-                self.parts.owner.send(Event::Quorum(News::Late { waited_ms, worked_ms }));
+                self.parts.owner.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
             }
             overslept = if woken { Duration::ZERO } else { self.listen() };
         }
@@ -274,7 +274,7 @@ impl State {
     fn listen(&mut self) -> Duration {
         let begin = Instant::now();
         let sleep = self.parts.quorum.next_wakeup().saturating_sub(clock::now());
-        let sleep = Duration::from_nanos(sleep).min(LONGEST_SLEEP);
+        let sleep = Duration::from_nanos(sleep).min(WATCHDOG_FEED_INTERVAL);
         let wake = self.parts.beacon.receive(sleep);
         let overslept = begin.elapsed().saturating_sub(sleep);
         let heard = match wake {
@@ -306,7 +306,7 @@ impl State {
 
     fn carry_out(&mut self, action: Action) {
         let parts = &mut self.parts;
-        let tell = |news| parts.owner.send(Event::Quorum(news));
+        let tell = |update| parts.owner.send(Event::Quorum(update));
         match action {
             Action::Send { path, datagram } => {
                 let mut buffer = [0; 1400];
@@ -316,21 +316,21 @@ impl State {
             Action::AskWitness { id, ask } => drop(parts.witness.send((id, ask))),
             Action::Persist { token, record } => parts.register.save(token, record),
             Action::Freeze => {
-                tell(News::Hold);
-                let _ = parts.enforcer.send(enforcer::Order::Freeze);
+                tell(QuorumUpdate::Hold);
+                let _ = parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Freeze);
             }
-            Action::Thaw => drop(parts.enforcer.send(enforcer::Order::Thaw)),
+            Action::Thaw => drop(parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
             Action::Kill { reason } => {
-                tell(News::Kill(format!("{reason:?}")));
-                let _ = parts.enforcer.send(enforcer::Order::Kill);
+                tell(QuorumUpdate::Kill(format!("{reason:?}")));
+                let _ = parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
             }
-            Action::Config(config) => tell(News::Config(config)),
-            Action::AckSet(set) => tell(News::AckSet(set, self.clean_told)),
-            Action::PeerVmsAllowed => tell(News::PeerVmsAllowed),
-            Action::Alarm(alarm) => tell(News::Alarm(alarm)),
-            Action::Clear(alarm) => tell(News::Clear(alarm)),
-            Action::Note(note) => tell(News::Note(clock::now(), note)),
-            Action::GoodbyeDone => tell(News::GoodbyeDone),
+            Action::Config(config) => tell(QuorumUpdate::Config(config)),
+            Action::AckSet(set) => tell(QuorumUpdate::AckSet(set, self.clean_told)),
+            Action::PeerVmsAllowed => tell(QuorumUpdate::PeerVmsAllowed),
+            Action::Alarm(alarm) => tell(QuorumUpdate::Alarm(alarm)),
+            Action::Clear(alarm) => tell(QuorumUpdate::Clear(alarm)),
+            Action::Note(note) => tell(QuorumUpdate::Note(clock::now(), note)),
+            Action::LeaveDone => tell(QuorumUpdate::LeaveDone),
         }
     }
 
@@ -339,8 +339,8 @@ impl State {
         let quorum = &self.parts.quorum;
         let peer_alive = quorum.peer_alive(now);
         let down: Vec<Alarm> = quorum.alarms().collect();
-        let standpoint = Standpoint {
-            standing: Some(quorum.standing()),
+        let snapshot = QuorumSnapshot {
+            run_state: Some(quorum.run_state()),
             may_run: quorum.may_run(now),
             peer_alive,
             paths_up: (0..self.parts.paths).map(|path| peer_alive && !down.contains(&Alarm::PathDown(path))).collect(),
@@ -348,9 +348,9 @@ impl State {
             peer_watchdog: quorum.peer_watchdog(),
             witness: self.health,
         };
-        if self.shown.as_ref() != Some(&standpoint) {
-            self.shown = Some(standpoint.clone());
-            self.parts.owner.send(Event::Quorum(News::Standpoint(standpoint)));
+        if self.shown.as_ref() != Some(&snapshot) {
+            self.shown = Some(snapshot.clone());
+            self.parts.owner.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
         }
     }
 }

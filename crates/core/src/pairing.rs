@@ -1,15 +1,15 @@
-//! First contacts: pairing with the second node, enrolling at a witness, and what is needed to keep both.
+//! First pairing: pairing with the second node, enrolling at a witness, and what is needed to keep both.
 
-use crate::conductor::link_node;
 use crate::disks;
 use crate::event::{Event, Inbox};
 use crate::identity::{Identity, Peer, Welcome, Witness};
 use crate::options::Options;
 use crate::peer::PeerHandle;
+use crate::quorum_thread::link_node;
 use crate::witness::WitnessHandle;
 use anyhow::Context;
 use dyad_control::{DiskCandidate, Enrol, Reply};
-use dyad_link::discovery::{Announcer, INTERVAL, Offer, Place};
+use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
 use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
 use dyad_quorum::NodeId;
@@ -58,29 +58,29 @@ pub enum Admission {
     Refused(String),
 }
 
-/// What contacts need.
-pub struct Contacts {
+/// What pairing need.
+pub struct Pairing {
     options: Options,
     tls: tls::Identity,
     codes: Arc<Codes>,
-    places: Vec<Place>,
+    endpoints: Vec<Endpoint>,
     witness: WitnessHandle,
     inbox: Inbox,
     runtime: tokio::runtime::Handle,
     hosting: Option<tokio::task::JoinHandle<()>>,
 }
 
-impl Contacts {
+impl Pairing {
     /// With this node's key, announcing on these links.
     pub fn new(
         options: Options,
         tls: tls::Identity,
-        places: Vec<Place>,
+        endpoints: Vec<Endpoint>,
         witness: WitnessHandle,
         inbox: Inbox,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { options, tls, codes: Arc::default(), places, witness, inbox, runtime, hosting: None }
+        Self { options, tls, codes: Arc::default(), endpoints, witness, inbox, runtime, hosting: None }
     }
 
     /// Disks that could become pool disks.
@@ -98,7 +98,7 @@ impl Contacts {
             tls: self.tls.clone(),
             codes: self.codes.clone(),
             identity: identity.clone(),
-            places: self.places.clone(),
+            endpoints: self.endpoints.clone(),
             inbox: self.inbox.clone(),
             until: code.until,
         };
@@ -151,7 +151,7 @@ struct Host {
     tls: tls::Identity,
     codes: Arc<Codes>,
     identity: Identity,
-    places: Vec<Place>,
+    endpoints: Vec<Endpoint>,
     inbox: Inbox,
     until: Instant,
 }
@@ -173,7 +173,7 @@ impl Host {
     }
 
     async fn announce(&self, port: u16) {
-        let announcer = Announcer::open(&self.places);
+        let announcer = Announcer::open(&self.endpoints);
         let offer = Offer {
             pair: PairId(self.identity.pair_number()),
             pair_name: self.identity.pair.clone(),
@@ -181,7 +181,7 @@ impl Host {
             port,
             fingerprint: self.tls.fingerprint(),
         };
-        let mut ticks = tokio::time::interval(INTERVAL);
+        let mut ticks = tokio::time::interval(ANNOUNCE_INTERVAL);
         loop {
             ticks.tick().await;
             announcer.announce(&offer);
@@ -224,8 +224,8 @@ impl Host {
         while !paired.receive::<bool>().await.context("the second node did not finish its setup")? {}
         let peer = Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
         let (done, admitted) = oneshot::channel();
-        self.inbox.send(Event::Call(Box::new(move |owner| {
-            let _ = done.send(owner.paired(peer));
+        self.inbox.send(Event::Call(Box::new(move |state| {
+            let _ = done.send(state.paired(peer));
         })));
         let admitted = admitted.await.unwrap_or(false);
         paired.send(&admitted).await?;
@@ -253,7 +253,7 @@ pub fn refusal(error: &PairingError, purpose: Purpose) -> Reply {
             ("code-void", format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
         }
         PairingError::Timeout => {
-            let patience = pairing::STEP.as_secs();
+            let patience = pairing::STEP_TIMEOUT.as_secs();
             ("pairing", format!("the {host} did not answer within {patience} s: check the network and try again"))
         }
         PairingError::Version => {

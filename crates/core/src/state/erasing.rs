@@ -1,12 +1,12 @@
 //! A person wants this node to start over.
 
-use super::Owner;
-use crate::erase::{self, Facts, Way};
+use super::CoreState;
+use crate::erase::{self, EraseMode, ErasePrecondition};
 use crate::event::Event;
 use dyad_control::Reply;
 use tokio::sync::oneshot;
 
-impl Owner {
+impl CoreState {
     pub(super) fn erase(&mut self, disk: Option<&str>, confirm: &str, answer: oneshot::Sender<Reply>) {
         if disk.is_some() {
             let _ = answer.send(erase::not_blank());
@@ -14,23 +14,23 @@ impl Owner {
         }
         // A node that was never admitted holds nothing.
         let nothing_here = !self.config.exists();
-        let peer_in_sync = self.config.members.has(self.me.peer()) && self.standpoint.peer_alive;
-        let facts = Facts {
-            pair: &self.parts.identity.pair,
-            node: &self.parts.identity.node,
+        let peer_in_sync = self.config.members.has(self.me.peer()) && self.snapshot.peer_alive;
+        let facts = ErasePrecondition {
+            pair: &self.deps.identity.pair,
+            node: &self.deps.identity.node,
             peer_has_all: nothing_here || peer_in_sync,
         };
         match erase::decide(facts, confirm) {
             Err(refusal) => drop(answer.send(refusal)),
-            Ok(Way::Abandon) => self.forsake(answer),
-            Ok(Way::Leave) => {
-                self.parts.timeline.note("erasing", "This node leaves the pair to be erased.");
+            Ok(EraseMode::Abandon) => self.begin_decommission(answer),
+            Ok(EraseMode::Leave) => {
+                self.deps.timeline.note("erasing", "This node leaves the pair to be erased.");
                 let (sender, left) = oneshot::channel();
-                self.say_goodbye(sender);
-                let inbox = self.parts.inbox.clone();
-                self.parts.runtime.spawn(async move {
+                self.begin_leave(sender);
+                let inbox = self.deps.inbox.clone();
+                self.deps.runtime.spawn(async move {
                     let left = left.await;
-                    inbox.send(Event::Call(Box::new(move |owner| owner.left(left.ok(), answer))));
+                    inbox.send(Event::Call(Box::new(move |state| state.left(left.ok(), answer))));
                 });
             }
         }
@@ -38,22 +38,22 @@ impl Owner {
 
     /// The other node has taken over, or not.
     fn left(&mut self, reply: Option<Reply>, answer: oneshot::Sender<Reply>) {
-        // A goodbye is also done when there was nobody to say it to.
+        // A leave_waiters is also done when there was nobody to say it to.
         let peer_has_all = !self.config.exists() || !self.config.members.has(self.me);
         if matches!(reply, Some(Reply::Done)) && peer_has_all {
-            return self.forsake(answer);
+            return self.begin_decommission(answer);
         }
-        self.stay();
+        self.cancel_leave();
         let text = "Nothing was erased: the other node did not take over; look at the status and ask again.";
         let _ = answer.send(Reply::refused("no-peer", text));
     }
 
     /// The step without return. This process ends when the control server has told so; the next one erases.
-    fn forsake(&mut self, answer: oneshot::Sender<Reply>) {
+    fn begin_decommission(&mut self, answer: oneshot::Sender<Reply>) {
         self.servers.clear();
-        match erase::forsake(&self.parts.state, self.parts.vms.clone()) {
+        match erase::begin_decommission(&self.deps.state, self.deps.vms.clone()) {
             Ok(()) => {
-                self.forsaken = true;
+                self.decommissioned = true;
                 let _ = answer.send(Reply::Done);
             }
             Err(refusal) => drop(answer.send(refusal)),

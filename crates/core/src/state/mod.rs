@@ -1,39 +1,39 @@
 //! The one owner of the core's state in a node that belongs to a pair.
 //!
 //! ```text
-//!            ┌──────────── select: the next Event ◄── control, guests, peer, store, conductor, enforcer
+//!            ┌──────────── select: the next Event ◄── control, guests, peer, store, quorum_thread, cgroup_fence
 //!            ▼
-//!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, conductor, guests
+//!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum_thread, guests
 //!            │
 //!            ▼
 //!   settle(): writers, device servers, permits and the status follow from the state; nothing else sets them
 //! ```
 //!
 //! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is
-//! permitted only while all its volumes have servers, and the conductor knew of it before anyone else. Who owns what
-//! is taken only from a document read since this node last entered the in-sync set ([`Owner::rules`]).
+//! permitted only while all its volumes have servers, and the quorum_thread knew of it before anyone else. Who owns what
+//! is taken only from a document read since this node last entered the in-sync set ([`CoreState::rules`]).
 
 mod erasing;
 mod importing;
-mod leftovers;
 mod mirroring;
-mod questions;
 mod report;
+mod requests;
 mod serving;
 #[cfg(test)]
 mod tests;
+mod volume_gc;
 mod votes;
 
 pub use importing::Opened;
 
-use crate::conductor::{ConductorHandle, Standpoint};
-use crate::documents::Order;
-use crate::enforcer;
+use crate::cgroup_fence;
+use crate::document_cache;
+use crate::documents::DocumentRequest;
 use crate::event::{Event, Inbox};
 use crate::guests::Answer;
 use crate::identity::Identity;
-use crate::last_document;
 use crate::peer::PeerHandle;
+use crate::quorum_thread::{QuorumHandle, QuorumSnapshot};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog;
@@ -49,14 +49,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The mirror wants to hear of time at least this often.
-const TICK: Duration = Duration::from_millis(100);
+const MIRROR_TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause before the document is read again that could not be read.
-const REREAD: Duration = Duration::from_millis(200);
-/// Most events handled between two rounds of [`Owner::settle`]: keeps the status fresh under load.
+const DOCUMENT_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// Most events handled between two rounds of [`CoreState::settle`]: keeps the status fresh under load.
 const BATCH: usize = 256;
 
 /// Everything the owner was given at start.
-pub struct Parts {
+pub struct Dependencies {
     /// Who this node is.
     pub identity: Identity,
     /// Where state is kept.
@@ -72,54 +72,54 @@ pub struct Parts {
     /// The peer session.
     pub peer: PeerHandle,
     /// Quorum, heartbeats, watchdog.
-    pub conductor: ConductorHandle,
+    pub quorum_thread: QuorumHandle,
     /// Freeze, thaw, kill.
-    pub enforcer: Sender<enforcer::Order>,
+    pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
     /// The VMs' cgroup, if there is one.
     pub vms: Option<PathBuf>,
     /// The document's task.
-    pub documents: mpsc::UnboundedSender<Order>,
+    pub documents: mpsc::UnboundedSender<DocumentRequest>,
     /// What happened so far.
     pub timeline: Timeline,
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
     /// The watchdog as found at start.
-    pub watchdog: Option<watchdog::Facts>,
+    pub watchdog: Option<watchdog::WatchdogInfo>,
     /// Names of the peer-link paths, by path number.
     pub paths: Vec<String>,
     /// The tokio runtime for background work.
     pub runtime: tokio::runtime::Handle,
     /// How pairing and enrolment reach the world.
-    pub contacts: crate::contacts::Contacts,
+    pub pairing: crate::pairing::Pairing,
 }
 
 /// One stay in the in-sync set.
 #[derive(Debug)]
-struct Tenure {
+struct MembershipTerm {
     /// Counts the stays.
     number: u64,
     /// In which one the document was read.
-    read_in: Option<u64>,
+    document_term: Option<u64>,
     /// A read is ordered and not done.
-    asking: bool,
+    read_in_flight: bool,
     /// When the last read was done.
-    asked_at: Instant,
+    read_ended_at: Instant,
 }
 
 /// The owner.
-pub struct Owner {
-    parts: Parts,
+pub struct CoreState {
+    deps: Dependencies,
     me: NodeId,
     config: Config,
     ack_set: Members,
-    standpoint: Standpoint,
+    snapshot: QuorumSnapshot,
     peer_vms_allowed: bool,
     readmission: Readmission,
-    /// The peer is clean, and quorum is told when the rehoming is done.
-    clean_waits: bool,
+    /// The peer is clean, and quorum is told when the failover_in_flight is done.
+    clean_deferred: bool,
     connected: bool,
     document: Option<Document>,
-    tenure: Tenure,
+    term: MembershipTerm,
     requests: HashMap<RequestId, Answer>,
     next_request: RequestId,
     writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
@@ -129,7 +129,7 @@ pub struct Owner {
     /// When what came of an image was last dropped.
     dropped: Option<Instant>,
     /// Volumes that the document names no more.
-    leftovers: leftovers::Leftovers,
+    volume_gc: volume_gc::VolumeGc,
     permits: BTreeSet<String>,
     running: BTreeSet<String>,
     serving: bool,
@@ -139,48 +139,53 @@ pub struct Owner {
     progress: Progress,
     dirty_bytes: u64,
     healed: u64,
-    trouble: Option<String>,
+    error: Option<String>,
     forwarded: HashMap<u64, oneshot::Sender<Reply>>,
-    goodbye: Vec<oneshot::Sender<Reply>>,
+    leave_waiters: Vec<oneshot::Sender<Reply>>,
     alarms: BTreeSet<dyad_quorum::Alarm>,
-    pairing_code: Option<crate::contacts::OpenCode>,
+    pairing_code: Option<crate::pairing::OpenCode>,
     revision: u64,
     waiting: VecDeque<dyad_mirror::Event>,
     feeding: bool,
     stopping: bool,
     /// This node was erased: nothing happens here any more until whoever asked knows.
-    forsaken: bool,
+    decommissioned: bool,
     /// The pool failed: a leave that began then is not called off.
     pool_failed: bool,
-    rehoming: bool,
+    failover_in_flight: bool,
     held: bool,
     refused: Option<String>,
     /// What guests could not read, as far as it was told.
     unreadable: BTreeSet<(VolumeId, u64)>,
 }
 
-impl Owner {
+impl CoreState {
     /// Takes over. `config` is what the register holds at start.
-    pub fn new(parts: Parts, config: Config) -> Self {
-        let me = parts.identity.me;
+    pub fn new(deps: Dependencies, config: Config) -> Self {
+        let me = deps.identity.me;
         Self {
             me,
             ack_set: config.members,
             config,
-            standpoint: Standpoint::default(),
+            snapshot: QuorumSnapshot::default(),
             peer_vms_allowed: false,
             readmission: Readmission::default(),
-            clean_waits: false,
+            clean_deferred: false,
             connected: false,
-            document: last_document::load(&parts.state),
-            tenure: Tenure { number: 0, read_in: None, asking: false, asked_at: Instant::now() },
+            document: document_cache::load(&deps.state),
+            term: MembershipTerm {
+                number: 0,
+                document_term: None,
+                read_in_flight: false,
+                read_ended_at: Instant::now(),
+            },
             requests: HashMap::new(),
             next_request: 1,
             writers: BTreeMap::new(),
             servers: BTreeMap::new(),
             importing: BTreeSet::new(),
             dropped: None,
-            leftovers: leftovers::Leftovers::default(),
+            volume_gc: volume_gc::VolumeGc::default(),
             permits: BTreeSet::new(),
             running: BTreeSet::new(),
             serving: false,
@@ -189,22 +194,22 @@ impl Owner {
             progress: Progress::default(),
             dirty_bytes: 0,
             healed: 0,
-            trouble: None,
+            error: None,
             forwarded: HashMap::new(),
-            goodbye: Vec::new(),
+            leave_waiters: Vec::new(),
             alarms: BTreeSet::new(),
             pairing_code: None,
             revision: 0,
             waiting: VecDeque::new(),
             feeding: false,
             stopping: false,
-            forsaken: false,
+            decommissioned: false,
             pool_failed: false,
-            rehoming: false,
+            failover_in_flight: false,
             held: true,
             refused: None,
             unreadable: BTreeSet::new(),
-            parts,
+            deps,
         }
     }
 
@@ -215,7 +220,7 @@ impl Owner {
         self.repeat_introductions();
         self.settle();
         while !self.stopping {
-            match events.recv_timeout(TICK) {
+            match events.recv_timeout(MIRROR_TICK_INTERVAL) {
                 Ok(event) => {
                     self.apply(event);
                     for event in events.try_iter().take(BATCH) {
@@ -225,9 +230,9 @@ impl Owner {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if !self.forsaken {
+            if !self.decommissioned {
                 self.mirror(dyad_mirror::Event::Tick);
-                self.read_document_anew();
+                self.retry_document_read();
                 self.settle();
             }
         }
@@ -237,7 +242,7 @@ impl Owner {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Stop => self.stopping = true,
-            _ if self.forsaken => {}
+            _ if self.decommissioned => {}
             Event::Control { request, answer } => self.question(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
@@ -251,7 +256,7 @@ impl Owner {
             }
             Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
             Event::Peer(from) => self.peer_says(from),
-            Event::Quorum(news) => self.news(news),
+            Event::Quorum(update) => self.quorum_update(update),
             Event::Call(call) => call(self),
         }
     }
@@ -274,45 +279,45 @@ impl Owner {
         self.settle_servers();
         self.settle_permits();
         self.settle_imports();
-        self.settle_leftovers();
+        self.settle_volume_gc();
         self.show();
     }
 
     /// The document, if it says today who owns what: one of an earlier membership is good for logging in, but what it
     /// says of owners may have been overruled since.
-    fn rules(&self) -> Option<&Document> {
+    fn authoritative_document(&self) -> Option<&Document> {
         let member = self.config.exists() && self.config.members.has(self.me);
-        self.document.as_ref().filter(|_| member && self.tenure.read_in == Some(self.tenure.number))
+        self.document.as_ref().filter(|_| member && self.term.document_term == Some(self.term.number))
     }
 
     /// The document's task has read or written a document in the given membership of this node.
-    pub fn document_is(&mut self, document: Document, tenure: u64) {
-        self.tenure.read_in = Some(tenure);
+    pub fn document_is(&mut self, document: Document, term: u64) {
+        self.term.document_term = Some(term);
         if self.leads() {
-            self.parts.peer.send(crate::peer::Wire::DocumentChanged { generation: document.generation });
+            self.deps.peer.send(crate::peer::Wire::DocumentChanged { generation: document.generation });
         }
         self.document = Some(document);
         self.remember_witness();
-        self.leftovers.look_now();
+        self.volume_gc.look_now();
     }
 
     /// The document's task has done what the last order to read asked for, with or without success.
-    pub fn document_asked(&mut self) {
-        self.tenure.asking = false;
-        self.tenure.asked_at = Instant::now();
+    pub fn document_read_ended(&mut self) {
+        self.term.read_in_flight = false;
+        self.term.read_ended_at = Instant::now();
     }
 
     /// A member that could not read the document yet asks again, one question at a time and not in haste.
-    fn read_document_anew(&mut self) {
-        let due = !self.tenure.asking && self.tenure.asked_at.elapsed() > REREAD;
-        if due && self.config.exists() && self.config.members.has(self.me) && self.rules().is_none() {
+    fn retry_document_read(&mut self) {
+        let due = !self.term.read_in_flight && self.term.read_ended_at.elapsed() > DOCUMENT_RETRY_DELAY;
+        if due && self.config.exists() && self.config.members.has(self.me) && self.authoritative_document().is_none() {
             self.reload_document();
         }
     }
 
     /// Neither copy of the document is readable.
     pub fn document_lost(&mut self, why: &str) {
-        self.trouble = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
-        self.parts.timeline.note("document-lost", why);
+        self.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
+        self.deps.timeline.note("document-lost", why);
     }
 }

@@ -1,20 +1,20 @@
 //! The status: everything known in one moment, shown to whoever watches.
 
-use super::Owner;
+use super::CoreState;
 use super::votes::alarm_text;
 use dyad_control::{
-    LinkStatus, MirrorState, MirrorStatus, Pair, Phase, QuorumStatus, Standing, Status, VolumeStatus, WatchdogStatus,
+    LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status, VolumeStatus, WatchdogStatus,
     WitnessStatus,
 };
 use dyad_mirror as mirror;
 use dyad_quorum as quorum;
 
-impl Owner {
+impl CoreState {
     /// Shows the state if it has changed.
     pub(super) fn show(&mut self) {
         let mut status = self.status();
         let revision = self.revision;
-        let changed = self.parts.status.send_if_modified(|shown| {
+        let changed = self.deps.status.send_if_modified(|shown| {
             status.revision = shown.revision;
             let changed = *shown != status;
             if changed {
@@ -29,7 +29,7 @@ impl Owner {
     }
 
     fn status(&self) -> Status {
-        let identity = &self.parts.identity;
+        let identity = &self.deps.identity;
         let open_code = self.pairing_code.as_ref().filter(|code| code.is_open());
         Status {
             revision: 0,
@@ -43,15 +43,15 @@ impl Owner {
             }),
             quorum: Some(self.quorum_status()),
             links: self
-                .parts
+                .deps
                 .paths
                 .iter()
                 .enumerate()
-                .map(|(i, name)| LinkStatus { name: name.clone(), up: self.standpoint.paths_up.get(i) == Some(&true) })
+                .map(|(i, name)| LinkStatus { name: name.clone(), up: self.snapshot.paths_up.get(i) == Some(&true) })
                 .collect(),
             mirror: Some(self.mirror_status()),
-            pool: Some(self.parts.store.usage()),
-            watchdog: self.parts.watchdog.as_ref().map_or(WatchdogStatus::Absent, |facts| facts.status()),
+            pool: Some(self.deps.store.usage()),
+            watchdog: self.deps.watchdog.as_ref().map_or(WatchdogStatus::Absent, |facts| facts.status()),
             alarms: self.alarm_status(),
             volumes: self.volume_status(),
             permits: self.permits.iter().cloned().collect(),
@@ -65,7 +65,7 @@ impl Owner {
         alarms.sort_by_key(|alarm| word(*alarm).0);
         let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
             code: word(alarm).1.into(),
-            sentence: alarm_text(alarm, &self.parts.paths),
+            sentence: alarm_text(alarm, &self.deps.paths),
         };
         alarms.into_iter().map(alarm).collect()
     }
@@ -78,46 +78,46 @@ impl Owner {
             tie: format!("{:?}", self.config.tie),
             lead: self.config.lead,
             lineage: self.config.lineage,
-            may_run: self.standpoint.may_run,
-            standing: self.standing(),
-            peer_alive: self.standpoint.peer_alive,
+            may_run: self.snapshot.may_run,
+            state: self.node_state(),
+            peer_alive: self.snapshot.peer_alive,
             witness: self.witness_status(),
         }
     }
 
-    fn standing(&self) -> Standing {
-        use quorum::{Fence, Standing as S};
-        if let Some(what) = &self.trouble {
-            return Standing::Unwell { what: what.clone() };
+    fn node_state(&self) -> NodeState {
+        use quorum::{Fence, RunState as S};
+        if let Some(what) = &self.error {
+            return NodeState::Faulty { what: what.clone() };
         }
-        let Some(standing) = self.standpoint.standing else { return Standing::Starting };
-        match standing {
-            S::NotSetUp | S::Stranger => Standing::PeerIsNewer { syncing: self.connected },
-            S::RegisterFailed => Standing::Amnesia,
-            S::Leaving => Standing::Unwell { what: "This node is shutting down.".into() },
-            S::InSync { .. } => Standing::Running,
-            S::Paused { .. } if self.serving => Standing::Paused,
-            S::Paused { .. } => Standing::WaitingForVote,
-            S::Solo { fence: Fence::Over, .. } => Standing::Running,
+        let Some(run_state) = self.snapshot.run_state else { return NodeState::Starting };
+        match run_state {
+            S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.connected },
+            S::RegisterFailed => NodeState::Amnesia,
+            S::Leaving => NodeState::Faulty { what: "This node is shutting down.".into() },
+            S::InSync { .. } => NodeState::Running,
+            S::Paused { .. } if self.serving => NodeState::Paused,
+            S::Paused { .. } => NodeState::WaitingForVote,
+            S::Solo { fence: Fence::Over, .. } => NodeState::Running,
             S::Solo { fence: Fence::Until(until), .. } => {
-                Standing::FenceWait { left_ms: until.saturating_sub(crate::clock::now()) / 1_000_000 }
+                NodeState::FenceWait { left_ms: until.saturating_sub(crate::clock::now()) / 1_000_000 }
             }
-            S::Solo { fence: Fence::NeedsProof, .. } => Standing::Unwell {
+            S::Solo { fence: Fence::NeedsProof, .. } => NodeState::Faulty {
                 what:
                     "The other node is silent and its watchdog is not proven: its VMs start here only on proof of its \
                        death."
                         .into(),
             },
-            S::OutOfSync { holder_alive, .. } => Standing::PeerIsNewer { syncing: holder_alive && self.connected },
+            S::OutOfSync { holder_alive, .. } => NodeState::PeerIsNewer { syncing: holder_alive && self.connected },
         }
     }
 
     fn witness_status(&self) -> WitnessStatus {
-        let Some(witness) = &self.parts.identity.witness else { return WitnessStatus::None };
+        let Some(witness) = &self.deps.identity.witness else { return WitnessStatus::None };
         let address = witness.address.clone();
-        match self.standpoint.witness {
-            crate::conductor::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
-            crate::conductor::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
+        match self.snapshot.witness {
+            crate::quorum_thread::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
+            crate::quorum_thread::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
                 address,
                 silent_s: since.map(|since| crate::clock::now().saturating_sub(since) / 1_000_000_000),
             },
@@ -127,7 +127,7 @@ impl Owner {
     fn mirror_status(&self) -> MirrorStatus {
         let members = self.config.members;
         let me = members.has(self.me);
-        let state = match (me, members.has(self.me.peer()), self.parts.mirror.phase()) {
+        let state = match (me, members.has(self.me.peer()), self.deps.mirror.phase()) {
             (false, ..) => MirrorState::Behind,
             (true, true, mirror::Phase::Steady) => MirrorState::InSync,
             (true, true, mirror::Phase::Reconcile | mirror::Phase::Handshake) => MirrorState::Reconciling,
@@ -138,7 +138,7 @@ impl Owner {
         MirrorStatus {
             connected: self.connected,
             state,
-            dirty_extents: self.parts.mirror.dirty_extents(),
+            dirty_extents: self.deps.mirror.dirty_extents(),
             resync_bytes: self.progress.copied,
             resync_dirty_bytes: self.dirty_bytes,
             healed_blocks: self.healed,
@@ -168,7 +168,7 @@ fn word(alarm: quorum::Alarm) -> (u8, &'static str) {
     match alarm {
         Alarm::Conflict => (0, "conflict"),
         Alarm::RegisterFailed => (1, "register-failed"),
-        Alarm::PeerStranger => (2, "peer-stranger"),
+        Alarm::PeerUnadmitted => (2, "peer-unadmitted"),
         Alarm::ClockDrift => (3, "clock-drift"),
         Alarm::PeerUnfenced => (4, "peer-unfenced"),
         Alarm::WitnessRolledBack => (5, "witness-rolled-back"),

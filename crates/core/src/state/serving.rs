@@ -1,8 +1,8 @@
 //! Which volumes are served to guests here, and which VMs may run: both follow from the state.
 
-use super::Owner;
+use super::CoreState;
 use super::votes::node;
-use crate::enforcer;
+use crate::cgroup_fence;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Handle, Server};
 use dyad_desired::Document;
@@ -19,15 +19,15 @@ pub struct Served {
     _server: Handle,
 }
 
-impl Owner {
+impl CoreState {
     /// Tells the mirror who writes which volume. A volume that this node may not write any more is closed, so that no
     /// request of its old life runs in a later one.
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
         wanted.insert(0, self.writer(self.config.lead));
-        if let Some(document) = self.rules() {
+        if let Some(document) = self.authoritative_document() {
             for volume in document.volumes.values() {
-                let home = if volume.home == node(self.me) { self.me } else { self.me.peer() };
+                let home = if volume.primary == node(self.me) { self.me } else { self.me.peer() };
                 wanted.extend(volume.ids().map(|id| (id, self.writer(home))));
             }
         }
@@ -62,7 +62,7 @@ impl Owner {
 
     /// Starts and stops device servers.
     pub(super) fn settle_servers(&mut self) {
-        let wanted: BTreeMap<VolumeId, u64> = match self.rules() {
+        let wanted: BTreeMap<VolumeId, u64> = match self.authoritative_document() {
             Some(document) if self.serving => my_disks(document, node(self.me)),
             _ => BTreeMap::new(),
         };
@@ -75,8 +75,8 @@ impl Owner {
             if self.servers.contains_key(&id) || !self.mirror_has(id) {
                 continue;
             }
-            let socket = self.parts.run.join("vhost").join(format!("{id}.sock"));
-            let backend = Arc::new(VolumeBackend::new(self.parts.inbox.clone(), id, size));
+            let socket = self.deps.run.join("vhost").join(format!("{id}.sock"));
+            let backend = Arc::new(VolumeBackend::new(self.deps.inbox.clone(), id, size));
             let config = Config { queues: DISK_QUEUES, ..Config::new(format!("dyad-{id}")) };
             match Server::start(&socket, backend, config) {
                 Ok(server) => {
@@ -88,33 +88,33 @@ impl Owner {
     }
 
     fn mirror_has(&self, volume: VolumeId) -> bool {
-        self.parts.mirror.volumes().iter().any(|info| info.id == volume)
+        self.deps.mirror.volumes().iter().any(|info| info.id == volume)
     }
 
-    /// The VMs that belong here and whose disks are served. The conductor hears of the first one before anybody can
+    /// The VMs that belong here and whose disks are served. The quorum_thread hears of the first one before anybody can
     /// start it; it hears that there are none only once the kernel says so.
     pub(super) fn settle_permits(&mut self) {
-        let permits: BTreeSet<String> = match self.rules() {
+        let permits: BTreeSet<String> = match self.authoritative_document() {
             // A node that is about to restart lets no VM start.
             Some(document) if self.serving && !self.proving => document
                 .vms
                 .iter()
-                .filter(|(_, vm)| vm.owner == node(self.me))
+                .filter(|(_, vm)| vm.node == node(self.me))
                 .filter(|(_, vm)| vm.disks.iter().all(|disk| self.is_served(document, disk)))
                 .map(|(name, _)| name.clone())
                 .collect(),
             _ => BTreeSet::new(),
         };
-        let vms = !permits.is_empty() || enforcer::populated(self.parts.vms.as_deref());
+        let vms = !permits.is_empty() || cgroup_fence::populated(self.deps.vms.as_deref());
         if vms != self.vms_known {
             self.vms_known = vms;
-            self.parts.conductor.tell(quorum::Event::VmsRunning(vms));
+            self.deps.quorum_thread.tell(quorum::Event::VmsRunning(vms));
         }
         for vm in permits.difference(&self.permits) {
-            self.parts.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
+            self.deps.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
         }
         self.permits = permits;
-        self.rehome();
+        self.fail_over();
     }
 
     fn is_served(&self, document: &Document, disk: &str) -> bool {
@@ -124,6 +124,6 @@ impl Owner {
 
 /// Ids and sizes of the volumes of VMs that `me` owns.
 fn my_disks(document: &Document, me: dyad_desired::Node) -> BTreeMap<VolumeId, u64> {
-    let disks = document.vms.values().filter(|vm| vm.owner == me).flat_map(|vm| &vm.disks);
+    let disks = document.vms.values().filter(|vm| vm.node == me).flat_map(|vm| &vm.disks);
     disks.filter_map(|disk| document.volumes.get(disk)).map(|volume| (volume.id, volume.size)).collect()
 }

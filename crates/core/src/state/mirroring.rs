@@ -1,7 +1,7 @@
 //! Between the mirror and the rest: carries out its actions, passes on what the peer says.
 
-use super::Owner;
-use crate::documents::Order;
+use super::CoreState;
+use crate::documents::DocumentRequest;
 use crate::peer::{FromPeer, Wire};
 use bytes::Bytes;
 use dyad_control::Reply;
@@ -12,7 +12,7 @@ use dyad_quorum as quorum;
 /// Most unreadable extents that are told of.
 const UNREADABLE: usize = 100;
 
-impl Owner {
+impl CoreState {
     /// Feeds the mirror and carries out what it asks for. What comes up on the way is fed afterwards: the actions of one
     /// event are carried out before the next one is taken, or they would mix.
     pub(super) fn mirror(&mut self, event: dyad_mirror::Event) {
@@ -22,7 +22,7 @@ impl Owner {
         }
         let mut actions = Vec::new();
         while let Some(event) = self.waiting.pop_front() {
-            self.parts.mirror.handle(crate::clock::now(), event, &mut actions);
+            self.deps.mirror.handle(crate::clock::now(), event, &mut actions);
             for action in actions.drain(..) {
                 self.carry_out(action);
             }
@@ -32,8 +32,8 @@ impl Owner {
 
     fn carry_out(&mut self, action: Action) {
         match action {
-            Action::Store { op, command } => self.parts.store.run(op, command),
-            Action::Send(message) => self.parts.peer.send(Wire::Mirror(message)),
+            Action::Store { op, command } => self.deps.store.run(op, command),
+            Action::Send(message) => self.deps.peer.send(Wire::Mirror(message)),
             Action::Complete { req, result } => {
                 if let Some(done) = self.requests.remove(&req) {
                     done(match result {
@@ -44,15 +44,15 @@ impl Owner {
                 }
             }
             Action::Disconnect(reason) => {
-                self.parts.timeline.note("session-reset", format!("The data session is opened anew: {reason}."));
-                self.parts.peer.disconnect();
+                self.deps.timeline.note("session-reset", format!("The data session is opened anew: {reason}."));
+                self.deps.peer.disconnect();
             }
             Action::PeerStuck => {
-                self.parts.timeline.note("peer-stuck", "The peer does not acknowledge writes.");
-                self.parts.conductor.tell(quorum::Event::PeerStuck);
+                self.deps.timeline.note("peer-stuck", "The peer does not acknowledge writes.");
+                self.deps.quorum_thread.tell(quorum::Event::PeerStuck);
             }
             Action::PeerClean => {
-                self.parts.timeline.note("peer-clean", "The peer's replica is complete again.");
+                self.deps.timeline.note("peer-clean", "The peer's replica is complete again.");
                 self.peer_is_clean();
             }
             Action::PeerDirty => self.peer_is_dirty(),
@@ -61,31 +61,31 @@ impl Owner {
                 tracing::info!(epoch, "the peer knows a newer epoch");
             }
             Action::Drained { volume } => tracing::debug!(volume, "drained"),
-            Action::Unwell { .. } if self.pool_failed => {}
-            Action::Unwell { error } => {
-                self.trouble = Some(format!("The pool of this node refused a request: {error}."));
-                self.parts.timeline.note("unwell", format!("The pool of this node refused a request: {error}."));
-                self.parts.conductor.tell(quorum::Event::Unwell);
+            Action::Faulty { .. } if self.pool_failed => {}
+            Action::Faulty { error } => {
+                self.error = Some(format!("The pool of this node refused a request: {error}."));
+                self.deps.timeline.note("faulty", format!("The pool of this node refused a request: {error}."));
+                self.deps.quorum_thread.tell(quorum::Event::Faulty);
                 // What was refused stays unanswered here; the other node, which has all the rest, takes over if it can.
                 self.pool_failed = true;
-                self.parts.conductor.tell(quorum::Event::Goodbye);
+                self.deps.quorum_thread.tell(quorum::Event::Leave);
                 // Nothing can be copied to a pool that takes nothing, and trying costs the other node time.
-                self.parts.peer.stop();
+                self.deps.peer.stop();
             }
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };
                 let what = if full { "is full: guests that write wait until space is freed" } else { "has room again" };
-                self.parts.timeline.note("pool-full", format!("{whose} {what}."));
+                self.deps.timeline.note("pool-full", format!("{whose} {what}."));
             }
             Action::Healed { volume, extent } => {
                 self.healed += 1;
                 let text = format!("A damaged extent of volume {volume} was healed from the peer ({extent}).");
-                self.parts.timeline.note("healed", text);
+                self.deps.timeline.note("healed", text);
             }
             Action::Lost { volume, extent } => {
                 let text =
                     format!("Extent {extent} of volume {volume} is damaged on both nodes; restore it from a backup.");
-                self.parts.timeline.note("lost", text);
+                self.deps.timeline.note("lost", text);
             }
             Action::Unreadable { volume, extent } => {
                 // A guest asks again and again; people are told once.
@@ -93,7 +93,7 @@ impl Owner {
                     let text = format!(
                         "A part of volume {volume} cannot be read (extent {extent}): it comes back with the other node, or from a backup."
                     );
-                    self.parts.timeline.note("unreadable", text);
+                    self.deps.timeline.note("unreadable", text);
                 }
             }
             Action::VolumesChanged => self.reload_document(),
@@ -103,11 +103,11 @@ impl Owner {
                 if progress.since != self.progress.since {
                     self.dirty_bytes = progress.copied + progress.left;
                     let text = format!("Copying to the peer what it missed: {} bytes.", self.dirty_bytes);
-                    self.parts.timeline.note("resync", text);
+                    self.deps.timeline.note("resync", text);
                 }
                 if progress.left == 0 && self.progress.left != 0 {
                     let text = format!("{} bytes were copied to the peer.", progress.copied);
-                    self.parts.timeline.note("resync-done", text);
+                    self.deps.timeline.note("resync-done", text);
                 }
                 self.progress = progress;
             }
@@ -116,18 +116,18 @@ impl Owner {
 
     /// A node that becomes a member reads the document and starts what is its: not while its VMs are being made ours.
     pub(super) fn peer_is_clean(&mut self) {
-        self.clean_waits = self.rehoming;
-        if !self.rehoming {
+        self.clean_deferred = self.failover_in_flight;
+        if !self.failover_in_flight {
             self.readmission.told(true);
-            self.parts.conductor.tell(quorum::Event::PeerClean);
+            self.deps.quorum_thread.tell(quorum::Event::PeerClean);
         }
     }
 
     /// One that was not called clean yet is not called dirty either.
     pub(super) fn peer_is_dirty(&mut self) {
-        if !std::mem::take(&mut self.clean_waits) {
+        if !std::mem::take(&mut self.clean_deferred) {
             self.readmission.told(false);
-            self.parts.conductor.tell(quorum::Event::PeerDirty);
+            self.deps.quorum_thread.tell(quorum::Event::PeerDirty);
         }
     }
 
@@ -135,19 +135,19 @@ impl Owner {
         match from {
             FromPeer::Up { session, path, outbox } => {
                 self.connected = true;
-                self.parts.peer.adopt(outbox);
-                self.parts.timeline.note("session-up", format!("Data session with the peer over {path}."));
+                self.deps.peer.adopt(outbox);
+                self.deps.timeline.note("session-up", format!("Data session with the peer over {path}."));
                 self.mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
             FromPeer::Down { session, reason, closed } => {
                 if closed {
-                    self.parts.conductor.tell(quorum::Event::PeerClosed);
+                    self.deps.quorum_thread.tell(quorum::Event::PeerClosed);
                 }
                 self.connected = false;
                 // One whose messages are not understood is still open on our side.
-                self.parts.peer.disconnect();
-                self.parts.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
+                self.deps.peer.disconnect();
+                self.deps.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
                 self.mirror(dyad_mirror::Event::PeerDown { session });
                 for (_, answer) in self.forwarded.drain() {
                     let _ = answer.send(Reply::refused(
@@ -159,7 +159,7 @@ impl Owner {
             FromPeer::Refused { path, reason } => {
                 if self.refused.as_ref() != Some(&reason) {
                     let text = format!("A data session over {path} was refused: {reason}.");
-                    self.parts.timeline.note("session-refused", text);
+                    self.deps.timeline.note("session-refused", text);
                     self.refused = Some(reason);
                 }
             }
@@ -173,7 +173,7 @@ impl Owner {
                     if let Some(answer) = self.forwarded.remove(&id) {
                         // Whoever asked will look here for what was made, so it is read first.
                         self.reload_document();
-                        let _ = self.parts.documents.send(Order::Answer { answer, reply });
+                        let _ = self.deps.documents.send(DocumentRequest::Answer { answer, reply });
                     }
                 }
             },
@@ -182,9 +182,9 @@ impl Owner {
 
     /// The other node passes on a change because this one leads.
     fn peer_asks_change(&mut self, id: u64, change: &str) {
-        let answer = move |owner: &mut Owner, reply: &Reply| {
+        let answer = move |state: &mut CoreState, reply: &Reply| {
             let reply = serde_json::to_string(reply).unwrap_or_default();
-            owner.parts.peer.send(Wire::Changed { id, reply });
+            state.deps.peer.send(Wire::Changed { id, reply });
         };
         let Ok(change) = serde_json::from_str::<Change>(change) else {
             return answer(
@@ -198,6 +198,6 @@ impl Owner {
                 &Reply::refused("membership-changed", "The pair is just changing who leads it; ask again."),
             );
         }
-        self.change_and_then(change, move |owner, reply| answer(owner, &reply));
+        self.change_and_then(change, move |state, reply| answer(state, &reply));
     }
 }

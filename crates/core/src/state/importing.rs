@@ -1,7 +1,7 @@
 //! An image on its way into a volume: it fills a volume of the pool of its own, and one change of the document puts that in
 //! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
 
-use super::Owner;
+use super::CoreState;
 use super::votes::node;
 use crate::guests::VolumeBackend;
 use dyad_control::Reply;
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// What came of images that come no more is dropped one by one, and not in haste: an order may be refused.
-const PACE: Duration = Duration::from_secs(1);
+const DROP_IMPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The far end of an import.
 pub type Opened = oneshot::Sender<Result<VolumeBackend, Reply>>;
 
-impl Owner {
+impl CoreState {
     /// Makes room for an image: only where the volume is written, and only while no VM uses it.
     pub(super) fn open_import(&mut self, name: String, bytes: u64, answer: Opened) {
         if let Err(refusal) = self.may_import(&name, bytes) {
@@ -29,11 +29,11 @@ impl Owner {
             return;
         }
         let change = Change::BeginImport { name: name.clone() };
-        self.change_and_then(change, move |owner, reply| owner.import_begun(name, reply, answer));
+        self.change_and_then(change, move |state, reply| state.import_begun(name, reply, answer));
     }
 
     fn may_import(&self, name: &str, bytes: u64) -> Result<(), Reply> {
-        let Some(document) = self.rules() else {
+        let Some(document) = self.authoritative_document() else {
             return Err(Reply::refused(
                 "no-document",
                 "The pair's document is not readable yet; ask again in a moment.",
@@ -54,8 +54,8 @@ impl Owner {
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
             return Err(Reply::refused("volume-in-use", text));
         }
-        if volume.home != node(self.me) || !self.config.members.has(self.me) {
-            let text = format!("The volume {name} is written on node {}: send the image there.", volume.home);
+        if volume.primary != node(self.me) || !self.config.members.has(self.me) {
+            let text = format!("The volume {name} is written on node {}: send the image there.", volume.primary);
             return Err(Reply::refused("other-node", text));
         }
         Ok(())
@@ -64,10 +64,10 @@ impl Owner {
     fn import_begun(&mut self, name: String, reply: Reply, answer: Opened) {
         // The room was made by an event of this very moment.
         self.settle_writers();
-        let volume = self.rules().and_then(|document| document.volumes.get(&name));
+        let volume = self.authoritative_document().and_then(|document| document.volumes.get(&name));
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
         let opened = match (reply, room) {
-            (Reply::Done, Some((id, size))) => Ok(VolumeBackend::new(self.parts.inbox.clone(), id, size)),
+            (Reply::Done, Some((id, size))) => Ok(VolumeBackend::new(self.deps.inbox.clone(), id, size)),
             (Reply::Done, None) => Err(Reply::refused(
                 "membership-changed",
                 "The pair is just changing who leads it; send the image again.",
@@ -86,18 +86,19 @@ impl Owner {
     pub(super) fn close_import(&mut self, name: String, id: VolumeId, whole: bool, answer: oneshot::Sender<Reply>) {
         let over = name.clone();
         let change = if whole { Change::FinishImport { name, id } } else { Change::DropImport { name, id } };
-        self.change_and_then(change, move |owner, reply| {
-            owner.importing.remove(&over);
+        self.change_and_then(change, move |state, reply| {
+            state.importing.remove(&over);
             let _ = answer.send(reply);
         });
     }
 
     /// Drops what came of images whose way ended here, also in an earlier life of this node or on a lost one.
     pub(super) fn settle_imports(&mut self) {
-        let due = self.dropped.is_none_or(|last| last.elapsed() >= PACE) && (self.leads() || self.connected);
-        let Some(document) = self.rules().filter(|_| due) else { return };
+        let due =
+            self.dropped.is_none_or(|last| last.elapsed() >= DROP_IMPORT_INTERVAL) && (self.leads() || self.connected);
+        let Some(document) = self.authoritative_document().filter(|_| due) else { return };
         let left = document.volumes.iter().find_map(|(name, volume)| {
-            let ended = volume.home == node(self.me) && !self.importing.contains(name);
+            let ended = volume.primary == node(self.me) && !self.importing.contains(name);
             volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
         });
         if let Some((name, id)) = left {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// What to do to all VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum CgroupCommand {
     /// Stop executing, keep memory.
     Freeze,
     /// Go on.
@@ -22,7 +22,7 @@ pub enum Order {
 
 /// What has been confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Done {
+pub enum CgroupState {
     /// No VM executes.
     Frozen,
     /// VMs may execute.
@@ -33,16 +33,16 @@ pub enum Done {
 
 /// Starts the thread. `vms` is the cgroup that holds one child per VM; `None` on a laptop without cgroups, where
 /// there are no VMs to stop.
-pub fn start(vms: Option<PathBuf>, report: impl Fn(Done) + Send + 'static) -> Sender<Order> {
+pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static) -> Sender<CgroupCommand> {
     let (sender, orders) = channel();
     std::thread::Builder::new()
-        .name("enforcer".into())
+        .name("cgroup_fence".into())
         .spawn(move || run(vms.as_deref(), &orders, &report))
         .expect("the system can start a thread at start-up");
     sender
 }
 
-fn run(vms: Option<&Path>, orders: &Receiver<Order>, report: &dyn Fn(Done)) {
+fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
     if let Some(vms) = vms
         && !populated(Some(vms))
     {
@@ -50,13 +50,13 @@ fn run(vms: Option<&Path>, orders: &Receiver<Order>, report: &dyn Fn(Done)) {
     }
     while let Ok(order) = orders.recv() {
         let (file, value, watch, want, done) = match order {
-            Order::Freeze => ("cgroup.freeze", "1", "cgroup.events", "frozen 1", Done::Frozen),
-            Order::Thaw => ("cgroup.freeze", "0", "cgroup.events", "frozen 0", Done::Thawed),
-            Order::Kill => ("cgroup.kill", "1", "cgroup.events", "populated 0", Done::Killed),
+            CgroupCommand::Freeze => ("cgroup.freeze", "1", "cgroup.events", "frozen 1", CgroupState::Frozen),
+            CgroupCommand::Thaw => ("cgroup.freeze", "0", "cgroup.events", "frozen 0", CgroupState::Thawed),
+            CgroupCommand::Kill => ("cgroup.kill", "1", "cgroup.events", "populated 0", CgroupState::Killed),
         };
         if let Some(vms) = vms {
-            obey(vms, file, value, watch, want);
-            if order == Order::Kill {
+            write_until_confirmed(vms, file, value, watch, want);
+            if order == CgroupCommand::Kill {
                 thaw_empty(vms);
             }
         }
@@ -66,12 +66,12 @@ fn run(vms: Option<&Path>, orders: &Receiver<Order>, report: &dyn Fn(Done)) {
 
 /// A group that was frozen before it was killed stays frozen, and would freeze whatever is started in it later.
 fn thaw_empty(vms: &Path) {
-    obey(vms, "cgroup.freeze", "0", "cgroup.events", "frozen 0");
+    write_until_confirmed(vms, "cgroup.freeze", "0", "cgroup.events", "frozen 0");
 }
 
 /// Writes until the kernel confirms. It must not give up: while this is unconfirmed the watchdog goes hungry and the
 /// machine itself is reset, which is the last resort that this thread cannot and need not replace.
-fn obey(vms: &Path, file: &str, value: &str, watch: &str, want: &str) {
+fn write_until_confirmed(vms: &Path, file: &str, value: &str, watch: &str, want: &str) {
     let since = Instant::now();
     let mut complained = false;
     loop {
@@ -125,28 +125,28 @@ mod tests {
     fn without_a_group_there_is_nothing_to_stop() {
         let (tx, rx) = channel();
         let orders = start(Some("/nonexistent/vms".into()), move |d| tx.send(d).unwrap());
-        orders.send(Order::Kill).unwrap();
-        assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), Done::Killed);
+        orders.send(CgroupCommand::Kill).unwrap();
+        assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), CgroupState::Killed);
     }
 
     #[test]
     fn a_frozen_group_stands_still_and_a_killed_one_is_empty() {
-        let Some(group) = own_cgroup("enforcer") else { return };
+        let Some(group) = own_cgroup("cgroup_fence") else { return };
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
         let (tx, rx) = channel();
         let orders = start(Some(group.clone()), move |d| tx.send(d).unwrap());
         let wait = || rx.recv_timeout(Duration::from_secs(10)).unwrap();
-        orders.send(Order::Freeze).unwrap();
-        assert_eq!(wait(), Done::Frozen);
+        orders.send(CgroupCommand::Freeze).unwrap();
+        assert_eq!(wait(), CgroupState::Frozen);
         assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
-        orders.send(Order::Kill).unwrap();
-        assert_eq!(wait(), Done::Killed);
+        orders.send(CgroupCommand::Kill).unwrap();
+        assert_eq!(wait(), CgroupState::Killed);
         assert!(!child.wait().unwrap().success());
         let events = fs::read_to_string(group.join("cgroup.events")).unwrap();
         assert!(events.contains("frozen 0"), "a VM started after the kill would stand still: {events}");
-        orders.send(Order::Thaw).unwrap();
-        assert_eq!(wait(), Done::Thawed);
+        orders.send(CgroupCommand::Thaw).unwrap();
+        assert_eq!(wait(), CgroupState::Thawed);
         fs::remove_dir(&group).unwrap();
     }
 }

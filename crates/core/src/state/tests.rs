@@ -1,0 +1,363 @@
+//! What the state tells whom and when, with nobody behind it: no disks, no peer, no quorum machine.
+
+use super::*;
+use crate::options::Options;
+use crate::pairing::Pairing;
+use crate::quorum_thread::{self, Input, QuorumUpdate};
+use crate::store::{FakeStore, StoreDone};
+use crate::watchdog::WatchdogInfo;
+use crate::witness::WitnessHandle;
+use clap::Parser as _;
+use dyad_control::{Phase, Request, WatchdogStatus};
+use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
+use dyad_link::beacon::{self, Beacon};
+use dyad_link::{Node, PairId, PairKey, tls};
+use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
+use std::sync::mpsc::channel;
+
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An state on node A, and the far ends of what it talks to.
+struct CoreFixture {
+    state: CoreState,
+    /// What background work sends back.
+    events: Receiver<Event>,
+    /// What the quorum_thread is told.
+    quorum_thread: Receiver<Input>,
+    /// What the document's task is told.
+    documents: mpsc::UnboundedReceiver<DocumentRequest>,
+    /// What the pool is told.
+    store: FakeStore,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+impl CoreFixture {
+    /// Node A alone in the in-sync set, with a watchdog that is not proven and a document with `vms`.
+    fn new(vms: &[(&str, dyad_desired::Node, Intent)]) -> Self {
+        Self::with_pool(vms, &[])
+    }
+
+    /// The same over a pool that holds these volumes.
+    fn with_pool(vms: &[(&str, dyad_desired::Node, Intent)], volumes: &[u64]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let _in_runtime = handle.enter();
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let mut options = Options::parse_from(["dyad-core", "--state", &path("state"), "--run", &path("run")]);
+        options.vms.clear();
+        std::fs::create_dir_all(&options.state).unwrap();
+        let config = beacon::Config { pair: PairId(1), node: Node::A, key: PairKey([0; 32]), port: 0 };
+        let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
+        let (quorum_thread, inputs) = quorum_thread::queue(waker);
+        let (sender, events) = channel();
+        let inbox = Inbox(sender);
+        let (documents, orders) = mpsc::unbounded_channel();
+        let pairing = Pairing::new(
+            options.clone(),
+            tls::Identity::generate("node").unwrap(),
+            Vec::new(),
+            WitnessHandle::start(quorum_thread.clone()),
+            inbox.clone(),
+            handle.clone(),
+        );
+        let (store, fake) = StoreHandle::fake();
+        let info = |id: &u64| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
+        let volumes = volumes.iter().map(info).collect();
+        let deps = Dependencies {
+            identity: Identity::found("rig", "left", &[]),
+            state: options.state.clone(),
+            run: options.run.clone(),
+            mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
+            store,
+            peer: PeerHandle::start(inbox.clone()),
+            inbox,
+            quorum_thread,
+            cgroup_fence: channel().0,
+            vms: None,
+            documents,
+            timeline: Timeline::new(Some(NodeId::A)),
+            status: watch::channel(crate::blank::status(Phase::Blank, WatchdogStatus::Absent)).0,
+            watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
+            paths: Vec::new(),
+            runtime: handle.clone(),
+            pairing,
+        };
+        let mut state = CoreState::new(deps, Config::first(NodeId::A, 7));
+        state.announce_view();
+        state.document_is(document(vms), 0);
+        state.apply(Event::Quorum(QuorumUpdate::Snapshot(QuorumSnapshot {
+            may_run: true,
+            ..QuorumSnapshot::default()
+        })));
+        state.settle();
+        let mut fixture =
+            Self { state, events, quorum_thread: inputs, documents: orders, store: fake, runtime, _dir: dir };
+        fixture.told();
+        fixture
+    }
+
+    /// What quorum was told since the last look.
+    fn told(&mut self) -> Vec<Input> {
+        self.quorum_thread.try_iter().collect()
+    }
+
+    fn told_clean(&mut self) -> bool {
+        self.told().iter().any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean)))
+    }
+
+    /// Waits for what background work has to say, and lets the state hear it.
+    fn hear(&mut self) {
+        let event = self.events.recv_timeout(TEST_TIMEOUT).expect("background work comes back");
+        self.state.apply(event);
+        self.state.settle();
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        let (answer, reply) = oneshot::channel();
+        self.state.apply(Event::Control { request, answer });
+        self.state.settle();
+        self.runtime.block_on(reply).unwrap()
+    }
+
+    /// The order to make the other node's VMs ours, if one was given.
+    fn failover_in_flight(&mut self) -> Option<oneshot::Sender<Reply>> {
+        while let Ok(order) = self.documents.try_recv() {
+            if let DocumentRequest::Change { change: Change::FailOver { .. }, answer, .. } = order {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// The next change that was ordered is made; nothing if none was.
+    fn make_change(&mut self) -> Option<Change> {
+        while let Ok(order) = self.documents.try_recv() {
+            if let DocumentRequest::Change { change, answer, .. } = order {
+                let document = dyad_desired::apply(self.state.document.as_ref().unwrap(), &change).unwrap();
+                self.state.document_is(document, 0);
+                self.state.settle();
+                let _ = answer.send(Reply::Done);
+                return Some(change);
+            }
+        }
+        None
+    }
+
+    /// The pool does as it is told; which volumes it deletes.
+    fn delete_volumes(&mut self) -> Vec<u64> {
+        let mut deleted = Vec::new();
+        while let Some((op, command)) = self.store.next() {
+            if let StoreCommand::Volume(VolumeChange::Delete { id }) = command {
+                deleted.push(id);
+                self.state.apply(Event::Store(StoreDone { op, result: Ok(StoreOutput::Done) }));
+                self.hear();
+            }
+        }
+        deleted
+    }
+
+    /// A volume named disk, written here.
+    fn with_a_disk() -> Self {
+        let mut fixture = Self::new(&[]);
+        let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: dyad_desired::Node::A };
+        let document = dyad_desired::apply(fixture.state.document.as_ref().unwrap(), &disk).unwrap();
+        fixture.state.document_is(document, 0);
+        fixture
+    }
+
+    fn open_import(&mut self) -> oneshot::Receiver<Result<crate::guests::VolumeBackend, Reply>> {
+        let (answer, opened) = oneshot::channel();
+        self.state.apply(Event::OpenImport { volume: "disk".into(), bytes: 5000, answer });
+        self.state.settle();
+        opened
+    }
+
+    fn close_import(&mut self, id: u64, whole: bool) -> oneshot::Receiver<Reply> {
+        let (answer, closed) = oneshot::channel();
+        self.state.apply(Event::CloseImport { volume: "disk".into(), id, whole, answer });
+        self.state.settle();
+        closed
+    }
+}
+
+/// What the volume named disk is in the pool, and what an image is being sent into.
+fn disk(fixture: &CoreFixture) -> (u64, Option<u64>) {
+    let volume = &fixture.state.document.as_ref().unwrap().volumes["disk"];
+    (volume.id, volume.incoming)
+}
+
+/// An image goes beside what the volume holds, one at a time, and takes its place only when it is whole.
+#[test]
+fn an_image_goes_beside_what_the_volume_holds() {
+    let mut fixture = CoreFixture::with_a_disk();
+    let mut opened = fixture.open_import();
+    let Ok(Err(Reply::Refused { code, .. })) = fixture.open_import().try_recv() else { panic!("one at a time") };
+    assert_eq!(code, "busy");
+    assert!(opened.try_recv().is_err(), "there is no room yet");
+    assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
+    fixture.hear();
+    assert_eq!(opened.try_recv().unwrap().unwrap().id(), 2);
+    assert_eq!(disk(&fixture), (1, Some(2)));
+    assert_eq!(fixture.state.writers.get(&2), Some(&dyad_mirror::Writer::Me));
+    assert_eq!(fixture.make_change(), None, "the image is on its way");
+    let mut closed = fixture.close_import(2, true);
+    assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: 2 }));
+    fixture.hear();
+    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert_eq!(disk(&fixture), (2, None));
+    assert!(!fixture.state.writers.contains_key(&1));
+}
+
+/// What came of an image that failed is dropped, and the next one may come at once.
+#[test]
+fn an_image_that_fails_leaves_nothing() {
+    let mut fixture = CoreFixture::with_a_disk();
+    let _opened = fixture.open_import();
+    fixture.make_change();
+    fixture.hear();
+    let mut closed = fixture.close_import(2, false);
+    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    fixture.hear();
+    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert_eq!(disk(&fixture), (1, None));
+    assert_eq!(fixture.make_change(), None);
+    let _opened = fixture.open_import();
+    assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
+}
+
+/// A daemon that starts anew knows of no image on its way; what it wrote of one is dropped.
+#[test]
+fn what_came_of_an_image_does_not_outlive_its_daemon() {
+    let mut fixture = CoreFixture::with_a_disk();
+    let begin = Change::BeginImport { name: "disk".into() };
+    let begun = dyad_desired::apply(fixture.state.document.as_ref().unwrap(), &begin).unwrap();
+    fixture.state.document_is(begun, 0);
+    fixture.state.settle();
+    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    assert_eq!(fixture.make_change(), None);
+}
+
+/// Numbers 1 and 3 were given and are in no document any more: a node died before it deleted them. Number 5 is of a volume
+/// that is just being made.
+#[test]
+fn what_the_document_names_no_more_is_deleted() {
+    let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5]);
+    assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
+    let mut document = fixture.state.document.clone().unwrap();
+    let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
+    let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, primary: dyad_desired::Node::A };
+    ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
+    change(Change::DeleteVolume { name: "one".into() });
+    change(Change::DeleteVolume { name: "three".into() });
+    fixture.state.document_is(document.clone(), 1);
+    fixture.state.settle();
+    assert!(fixture.delete_volumes().is_empty(), "the document is of another membership");
+    fixture.state.config.lead = NodeId::B;
+    fixture.state.document_is(document, 0);
+    fixture.state.settle();
+    assert!(fixture.delete_volumes().is_empty(), "the lead does it");
+    // The lead dies before it has done it; this node has read the document already.
+    fixture.state.config.lead = NodeId::A;
+    fixture.state.settle();
+    assert_eq!(fixture.delete_volumes(), [1, 3]);
+    let held: Vec<u64> = fixture.state.deps.mirror.volumes().iter().map(|volume| volume.id).collect();
+    assert_eq!(held, [0, 2, 5]);
+}
+
+fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {
+    let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
+    let mut document = Document::found("rig", record, "$argon2id$none").unwrap();
+    let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
+    let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
+    change(Change::SetNode { node: dyad_desired::Node::B, record: peer });
+    for (name, state, intent) in vms {
+        let vm = NewVm {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: Vec::new(),
+            node: *state,
+            intent: *intent,
+            priority: 50,
+            ha: true,
+        };
+        change(Change::CreateVm { name: (*name).into(), vm });
+    }
+    document
+}
+
+/// A peer that is called clean may become a member at any moment, reads the document and starts what is its: not what is
+/// just being made ours.
+#[test]
+fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
+    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
+    let answer = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
+    fixture.state.peer_is_clean();
+    assert!(!fixture.told_clean(), "the peer could start web while it becomes ours");
+    answer.send(Reply::refused("membership-changed", "Not now.")).unwrap();
+    fixture.hear();
+    assert!(fixture.told_clean());
+    // The other way round: what was called clean is not robbed any more.
+    fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
+    fixture.state.settle();
+    assert!(fixture.failover_in_flight().is_none());
+}
+
+/// What was clean and is not any more, while the failover_in_flight went on, is not reported late.
+#[test]
+fn a_peer_that_is_dirty_again_was_never_clean() {
+    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
+    let answer = fixture.failover_in_flight().unwrap();
+    fixture.state.peer_is_clean();
+    fixture.state.peer_is_dirty();
+    answer.send(Reply::Done).unwrap();
+    fixture.hear();
+    assert!(
+        !fixture
+            .told()
+            .iter()
+            .any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty)))
+    );
+}
+
+#[test]
+fn a_watchdog_is_not_proven_under_vms() {
+    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::A, Intent::Running)]);
+    let Reply::Refused { code, .. } = fixture.ask(Request::ProveWatchdog) else { panic!("web is about to start") };
+    assert_eq!(code, "vm-running");
+    assert!(!fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(_))));
+}
+
+/// A node that is about to restart starts no VM; one whose watchdog then does nothing goes on.
+#[test]
+fn no_vm_starts_while_the_watchdog_is_proven() {
+    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::A, Intent::Stopped)]);
+    let permitted = |fixture: &CoreFixture| fixture.state.permits.contains("web");
+    assert!(permitted(&fixture));
+    assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
+    assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(true))));
+    assert!(!permitted(&fixture), "a person starts web now, and the watchdog ends it");
+    let Reply::Refused { code, .. } = fixture.ask(Request::ProveWatchdog) else { panic!("one proof at a time") };
+    assert_eq!(code, "proving");
+    // There is no init here that would set the watchdog's period.
+    fixture.hear();
+    assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(false))));
+    assert!(permitted(&fixture));
+}
+
+/// The register is read before the quorum machine has judged. Until it has, nobody is told whose data is newer.
+#[test]
+fn what_is_not_judged_yet_is_not_told() {
+    let mut fixture = CoreFixture::new(&[]);
+    let shown = |fixture: &CoreFixture| fixture.state.deps.status.borrow().quorum.as_ref().map(|q| q.state.clone());
+    assert_eq!(shown(&fixture), Some(dyad_control::NodeState::Starting));
+    let judged = dyad_quorum::RunState::Solo { fence: dyad_quorum::Fence::Over, peer_alive: false };
+    let snapshot = QuorumSnapshot { run_state: Some(judged), may_run: true, ..QuorumSnapshot::default() };
+    fixture.state.apply(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
+    fixture.state.settle();
+    assert_eq!(shown(&fixture), Some(dyad_control::NodeState::Running));
+}
