@@ -37,7 +37,7 @@ const PROVEN: i32 = 0x2a * 2 + 1;
 
 /// How long the trial machine may take. A firmware reaches its boot sector within a second or two, on a busy node later; the
 /// answer holds until the node restarts, so a minute once is the cheaper mistake.
-pub const TRIAL: Duration = Duration::from_secs(60);
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Find out at most once per boot of the node. The answer is kept in `dir`, which a reboot empties; a proof of KVM also in
 /// the file `proof`, which survives it. `version` is QEMU's.
@@ -64,7 +64,7 @@ impl Trial<'_> {
         if let Some(known) = load(&cache) {
             return known;
         }
-        let found = match there && boots(self.qemu, self.dir, "kvm", TRIAL).await {
+        let found = match there && boots(self.qemu, self.dir, "kvm", PROBE_TIMEOUT).await {
             true => Accelerator::Kvm,
             false => Accelerator::Tcg,
         };

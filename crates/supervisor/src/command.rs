@@ -30,11 +30,11 @@ impl Version {
 
 /// Where a VM's sockets and files are: one directory per VM below the run directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Places {
+pub struct VmPaths {
     dir: PathBuf,
 }
 
-impl Places {
+impl VmPaths {
     /// In the directory `dir`.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
@@ -93,7 +93,7 @@ pub struct Host {
 
 /// The command line for `spec`. `vars` is the VM's own copy of the UEFI variables, if it boots by UEFI.
 #[must_use]
-pub fn command_line(host: &Host, spec: &VmSpec, places: &Places, vars: Option<&Path>) -> Vec<OsString> {
+pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&Path>) -> Vec<OsString> {
     let mut line = Line(vec![host.qemu.clone().into_os_string()]);
     line.option("-name", [format!("guest={},debug-threads=on", spec.name)]);
     line.flag("-nodefaults").flag("-no-user-config");
@@ -125,10 +125,10 @@ pub fn command_line(host: &Host, spec: &VmSpec, places: &Places, vars: Option<&P
     line.option("-device", ["virtio-rng-pci,disable-legacy=on"]);
     line.option("-device", ["pvpanic-pci"]);
     line.option("-device", ["VGA"]);
-    line.path_option("-vnc", "unix:", &places.vnc());
-    line.path_option("-chardev", "socket,id=serial0,server=on,wait=off,path=", &places.serial());
+    line.path_option("-vnc", "unix:", &paths.vnc());
+    line.path_option("-chardev", "socket,id=serial0,server=on,wait=off,path=", &paths.serial());
     line.option("-serial", ["chardev:serial0"]);
-    line.path_option("-chardev", "socket,id=qmp0,server=on,wait=off,path=", &places.qmp());
+    line.path_option("-chardev", "socket,id=qmp0,server=on,wait=off,path=", &paths.qmp());
     line.option("-mon", ["chardev=qmp0,mode=control"]);
     line.0
 }
@@ -198,8 +198,8 @@ mod tests {
     }
 
     fn text(host: &Host, spec: &VmSpec) -> String {
-        let places = Places::new("/run/dyad/vms/web".into());
-        let line = command_line(host, spec, &places, Some(Path::new("/state/vms/web.vars")));
+        let paths = VmPaths::new("/run/dyad/vms/web".into());
+        let line = command_line(host, spec, &paths, Some(Path::new("/state/vms/web.vars")));
         line.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join("\n") + "\n"
     }
 

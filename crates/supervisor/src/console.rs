@@ -17,7 +17,7 @@ const BACKLOG: usize = 1024;
 /// Pieces of input that may wait for the VM.
 const INPUT: usize = 64;
 /// Pause between two tries to connect.
-const RETRY: Duration = Duration::from_millis(20);
+const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The serial line of one VM. It lives on over restarts of the VM; clones are the same line.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Console {
         while pending.try_recv().is_ok() {}
         loop {
             let Ok(stream) = UnixStream::connect(path).await else {
-                tokio::time::sleep(RETRY).await;
+                tokio::time::sleep(CONNECT_RETRY_INTERVAL).await;
                 continue;
             };
             let (mut reader, mut writer) = stream.into_split();
@@ -104,14 +104,14 @@ impl Console {
                     },
                     Some(input) = pending.recv() => {
                         // A guest that does not read must not keep its output from being read.
-                        let write = tokio::time::timeout(RETRY, writer.write_all(&input)).await;
+                        let write = tokio::time::timeout(CONNECT_RETRY_INTERVAL, writer.write_all(&input)).await;
                         if matches!(write, Ok(Err(_))) {
                             break;
                         }
                     }
                 }
             }
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(CONNECT_RETRY_INTERVAL).await;
         }
     }
 }

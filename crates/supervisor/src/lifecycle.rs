@@ -40,7 +40,7 @@ pub enum Phase {
 
 /// What happens to a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Happening {
+pub enum VmEvent {
     /// We start a process.
     Start,
     /// We found a process of before.
@@ -64,11 +64,11 @@ pub enum Happening {
 /// A happening that cannot happen in a phase: a defect of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{happening:?} cannot happen to a VM that is {phase}")]
-pub struct Illegal {
+pub struct InvalidTransition {
     /// Where the VM was.
     pub phase: Phase,
     /// What was claimed to happen.
-    pub happening: Happening,
+    pub happening: VmEvent,
 }
 
 impl Phase {
@@ -96,10 +96,10 @@ impl Phase {
     ///
     /// # Errors
     ///
-    /// [`Illegal`] for what the table has no row for.
-    pub fn after(self, happening: Happening) -> Result<Phase, Illegal> {
-        use Happening as H;
+    /// [`InvalidTransition`] for what the table has no row for.
+    pub fn after(self, happening: VmEvent) -> Result<Phase, InvalidTransition> {
         use Phase as P;
+        use VmEvent as H;
         Ok(match (self, happening) {
             (P::Absent | P::Off | P::ShutDown | P::Crashed, H::Start) => P::Starting,
             // A process of before goes on where it was.
@@ -121,7 +121,7 @@ impl Phase {
             (P::Stopping | P::Killing, H::Gone) => P::Off,
             (P::Ending, H::Gone) => P::ShutDown,
             (P::Off | P::ShutDown | P::Crashed | P::Absent, H::Forget) => P::Absent,
-            (phase, happening) => return Err(Illegal { phase, happening }),
+            (phase, happening) => return Err(InvalidTransition { phase, happening }),
         })
     }
 }
@@ -142,17 +142,17 @@ impl fmt::Display for Phase {
     }
 }
 
-impl Happening {
+impl VmEvent {
     /// All happenings.
-    pub const ALL: [Happening; 9] = [
-        Happening::Start,
-        Happening::Adopt,
-        Happening::Ready,
-        Happening::Stop,
-        Happening::Kill,
-        Happening::GuestOff,
-        Happening::Panic,
-        Happening::Gone,
-        Happening::Forget,
+    pub const ALL: [VmEvent; 9] = [
+        VmEvent::Start,
+        VmEvent::Adopt,
+        VmEvent::Ready,
+        VmEvent::Stop,
+        VmEvent::Kill,
+        VmEvent::GuestOff,
+        VmEvent::Panic,
+        VmEvent::Gone,
+        VmEvent::Forget,
     ];
 }

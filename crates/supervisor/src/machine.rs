@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::command::Places;
-use crate::lifecycle::Happening;
+use crate::command::VmPaths;
+use crate::lifecycle::VmEvent;
 use crate::process::Process;
 use crate::qmp::{Qmp, QmpEvent};
 use crate::record::Record;
@@ -18,11 +18,11 @@ use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
 /// A run this long, in nanoseconds, ends a series of crashes.
 const SOUND_RUN: Time = 600 * 1_000_000_000;
 /// A process that was killed is killed again after this long.
-const KILL_AGAIN: Duration = Duration::from_secs(1);
+const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A start that takes longer than this is no longer in a hurry.
-const HASTE: Duration = Duration::from_secs(15);
+const START_BOOST_PERIOD: Duration = Duration::from_secs(15);
 /// Pause between two tries to reach the control socket.
-const QMP_RETRY: Duration = Duration::from_millis(50);
+const QMP_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Something that happened to a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Reporter {
 
 /// What a machine is told.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Order {
+pub(crate) enum VmCommand {
     /// Ask the guest to shut down, kill it at the deadline.
     ShutDown { deadline: Time },
     /// Kill it now.
@@ -92,7 +92,7 @@ pub(crate) enum Order {
 
 /// What the runner keeps of a machine.
 pub(crate) struct Handle {
-    pub orders: mpsc::UnboundedSender<Order>,
+    pub orders: mpsc::UnboundedSender<VmCommand>,
     pub observed: watch::Receiver<Observed>,
     task: JoinHandle<()>,
 }
@@ -106,7 +106,7 @@ impl Drop for Handle {
 
 /// A VM's process and everything known about it.
 pub(crate) struct Machine {
-    pub places: Places,
+    pub paths: VmPaths,
     pub cgroup: Option<Cgroup>,
     pub process: Process,
     /// Set if the process is our child.
@@ -152,16 +152,16 @@ enum Link {
 }
 
 impl Task {
-    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<VmCommand>) {
         let (sender, mut link) = mpsc::channel(16);
-        let path: Arc<Path> = self.machine.places.qmp().into();
+        let path: Arc<Path> = self.machine.paths.qmp().into();
         let _qmp = AbortOnDrop(tokio::spawn(keep_linked(path, sender)));
         let (console, reporter) = (self.machine.console.clone(), self.machine.reporter.clone());
-        let serial = self.machine.places.serial();
+        let serial = self.machine.paths.serial();
         let _console = AbortOnDrop(tokio::spawn(async move {
             console.serve(&serial, || reporter.report(EventKind::FirstOutput)).await;
         }));
-        let haste = tokio::time::sleep(HASTE);
+        let haste = tokio::time::sleep(START_BOOST_PERIOD);
         tokio::pin!(haste);
         let mut hasty = true;
         loop {
@@ -189,21 +189,21 @@ impl Task {
     /// How long until the process is to be killed (again).
     fn time_to_act(&self) -> Duration {
         match (self.machine.record.phase, self.machine.record.deadline) {
-            (Phase::Killing, _) => KILL_AGAIN,
+            (Phase::Killing, _) => KILL_RETRY_INTERVAL,
             (Phase::Stopping | Phase::Ending, Some(deadline)) => Duration::from_nanos(deadline.saturating_sub(now())),
             _ => Duration::from_secs(3600 * 24),
         }
     }
 
-    async fn obey(&mut self, order: Order) {
+    async fn obey(&mut self, order: VmCommand) {
         match order {
-            Order::Kill => self.kill(),
-            Order::ShutDown { deadline } => {
+            VmCommand::Kill => self.kill(),
+            VmCommand::ShutDown { deadline } => {
                 let phase = self.machine.record.phase;
                 if matches!(phase, Phase::Starting | Phase::Running) {
                     self.machine.record.deadline = Some(deadline);
                 }
-                self.happen(Happening::Stop);
+                self.happen(VmEvent::Stop);
                 self.power_down().await;
             }
         }
@@ -217,7 +217,7 @@ impl Task {
                 if self.machine.record.phase == Phase::Starting {
                     self.machine.reporter.report(EventKind::Ready);
                 }
-                self.happen(Happening::Ready);
+                self.happen(VmEvent::Ready);
                 match status.as_str() {
                     "shutdown" => self.guest_off().await,
                     "guest-panicked" => self.panicked(),
@@ -252,7 +252,7 @@ impl Task {
             // Should QEMU not end by itself, it is killed soon.
             self.machine.record.deadline = Some(now() + 10 * 1_000_000_000);
         }
-        self.happen(Happening::GuestOff);
+        self.happen(VmEvent::GuestOff);
         if let Some(qmp) = &mut self.qmp
             && qmp.quit().await.is_err()
         {
@@ -262,13 +262,13 @@ impl Task {
 
     fn panicked(&mut self) {
         self.machine.reporter.report(EventKind::GuestPanicked);
-        self.happen(Happening::Panic);
+        self.happen(VmEvent::Panic);
         self.machine.record.note = Some("The guest's system reported that it died.".into());
         self.strike();
     }
 
     fn kill(&mut self) {
-        self.happen(Happening::Kill);
+        self.happen(VmEvent::Kill);
         self.strike();
     }
 
@@ -283,7 +283,7 @@ impl Task {
     }
 
     /// Move through the table, write down where we are, and tell.
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, happening: VmEvent) {
         let record = &mut self.machine.record;
         match record.phase.after(happening) {
             Ok(phase) if phase == record.phase => return,
@@ -294,7 +294,7 @@ impl Task {
             }
         }
         record.since = now();
-        if let Err(error) = record.save(&self.machine.places.record()) {
+        if let Err(error) = record.save(&self.machine.paths.record()) {
             tracing::warn!(vm = self.machine.reporter.vm, %error, "a VM's record could not be written");
         }
         self.sender.send_replace(observe(record, Some(self.machine.process.pid())));
@@ -315,9 +315,9 @@ impl Task {
             record.crashes = 0;
         }
         let note = record.note.take();
-        let note = note.unwrap_or_else(|| ending(record.phase, status, &self.machine.places.log()));
+        let note = note.unwrap_or_else(|| ending(record.phase, status, &self.machine.paths.log()));
         record.note = Some(note.clone());
-        self.happen(Happening::Gone);
+        self.happen(VmEvent::Gone);
         let phase = self.machine.record.phase;
         self.machine.reporter.report(EventKind::Ended { phase, note });
     }
@@ -366,6 +366,6 @@ async fn keep_linked(path: Arc<Path>, link: mpsc::Sender<Link>) {
                 return;
             }
         }
-        tokio::time::sleep(QMP_RETRY).await;
+        tokio::time::sleep(QMP_RETRY_INTERVAL).await;
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 /// How long QEMU may take for one answer. A frozen QEMU never answers.
-const ANSWER: Duration = Duration::from_secs(5);
+const QMP_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest accepted line, in bytes.
 const LINE_MAX: u64 = 1 << 20;
 
@@ -84,7 +84,7 @@ impl Qmp {
         let stream = UnixStream::connect(path).await?;
         let (reader, writer) = stream.into_split();
         let mut reader = BufReader::new(reader);
-        let greeting = timeout(ANSWER, read_line(&mut reader)).await;
+        let greeting = timeout(QMP_ANSWER_TIMEOUT, read_line(&mut reader)).await;
         let greeting = greeting.map_err(|_| QmpError::NoAnswer)??;
         if greeting.and_then(|line| line.get("QMP").cloned()).is_none() {
             return Err(QmpError::NotQmp);
@@ -108,9 +108,9 @@ impl Qmp {
         let (sender, answer) = oneshot::channel();
         lock(&self.waiting).insert(id, sender);
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
-        let write = timeout(ANSWER, self.writer.write_all(line.as_bytes())).await;
+        let write = timeout(QMP_ANSWER_TIMEOUT, self.writer.write_all(line.as_bytes())).await;
         write.map_err(|_| QmpError::NoAnswer)??;
-        let Ok(Ok(mut answer)) = timeout(ANSWER, answer).await else {
+        let Ok(Ok(mut answer)) = timeout(QMP_ANSWER_TIMEOUT, answer).await else {
             lock(&self.waiting).remove(&id);
             return Err(QmpError::NoAnswer);
         };

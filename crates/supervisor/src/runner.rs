@@ -11,10 +11,10 @@ use dyad_desired::Firmware;
 use tokio::sync::mpsc;
 
 use crate::cgroup::{self, Cgroup};
-use crate::command::{Host, Places, command_line};
+use crate::command::{Host, VmPaths, command_line};
 use crate::console::Console;
-use crate::lifecycle::Happening;
-use crate::machine::{Event, EventKind, Handle, Machine, Order, Reporter, observe};
+use crate::lifecycle::VmEvent;
+use crate::machine::{Event, EventKind, Handle, Machine, Reporter, VmCommand, observe};
 use crate::process::Process;
 use crate::record::Record;
 use crate::{Observed, Phase, VmSpec, now};
@@ -94,7 +94,7 @@ impl Runner {
         let mut known = Vec::new();
         for entry in std::fs::read_dir(&self.settings.run_dir)? {
             let Ok(name) = entry?.file_name().into_string() else { continue };
-            let Some(record) = Record::load(&self.places(&name).record()) else { continue };
+            let Some(record) = Record::load(&self.paths(&name).record()) else { continue };
             if self.adopt_one(&name, record) {
                 known.push(name);
             }
@@ -121,12 +121,12 @@ impl Runner {
             _ => None,
         });
         let reporter = self.reporter(name);
-        if let (Some(process), Ok(phase)) = (found, record.phase.after(Happening::Adopt)) {
+        if let (Some(process), Ok(phase)) = (found, record.phase.after(VmEvent::Adopt)) {
             record.phase = phase;
             record.process = Some((process.pid(), process.start()));
             reporter.report(EventKind::Adopted { pid: process.pid() });
             let machine = Machine {
-                places: self.places(name),
+                paths: self.paths(name),
                 cgroup,
                 process,
                 child: None,
@@ -137,7 +137,7 @@ impl Runner {
             self.machines.insert(name.to_owned(), machine.launch());
             return true;
         }
-        if let Ok(phase) = record.phase.after(Happening::Gone) {
+        if let Ok(phase) = record.phase.after(VmEvent::Gone) {
             record.crashes += u32::from(phase == Phase::Crashed);
             record.phase = phase;
             record.since = now();
@@ -159,7 +159,7 @@ impl Runner {
             return Ok(());
         }
         let phase = before.as_ref().map_or(Phase::Absent, |seen| seen.phase);
-        debug_assert_eq!(phase.after(Happening::Start), Ok(Phase::Starting));
+        debug_assert_eq!(phase.after(VmEvent::Start), Ok(Phase::Starting));
         let mut record = Record {
             phase: Phase::Starting,
             since: now(),
@@ -179,7 +179,7 @@ impl Runner {
                 let reporter = self.reporter(&spec.name);
                 reporter.report(EventKind::Started { pid: process.pid() });
                 let machine = Machine {
-                    places: self.places(&spec.name),
+                    paths: self.paths(&spec.name),
                     cgroup: self.cgroup(&spec.name),
                     process,
                     child: Some(child),
@@ -205,17 +205,17 @@ impl Runner {
     }
 
     fn spawn(&self, spec: &VmSpec, record: &Record) -> Result<(Child, Process), RunnerError> {
-        let places = self.places(&spec.name);
+        let paths = self.paths(&spec.name);
         let file = |path: PathBuf| {
             let vm = spec.name.clone();
             move |source| RunnerError::File { vm, path, source }
         };
-        std::fs::create_dir_all(places.dir()).map_err(file(places.dir().to_owned()))?;
-        record.save(&places.record()).map_err(file(places.record()))?;
+        std::fs::create_dir_all(paths.dir()).map_err(file(paths.dir().to_owned()))?;
+        record.save(&paths.record()).map_err(file(paths.record()))?;
         let vars = self.vars(spec).map_err(file(self.settings.state_dir.clone()))?;
-        let log = std::fs::File::create(places.log()).map_err(file(places.log()))?;
-        let both = log.try_clone().map_err(file(places.log()))?;
-        let mut line = command_line(&self.settings.host, spec, &places, vars.as_deref());
+        let log = std::fs::File::create(paths.log()).map_err(file(paths.log()))?;
+        let both = log.try_clone().map_err(file(paths.log()))?;
+        let mut line = command_line(&self.settings.host, spec, &paths, vars.as_deref());
         if let Some(cgroup) = self.cgroup(&spec.name) {
             cgroup.create().map_err(file(cgroup.dir().to_owned()))?;
             cgroup.hurry();
@@ -263,15 +263,15 @@ impl Runner {
     /// Ask the guest to shut down, and kill it `grace_s` seconds later. Does nothing for a VM without process.
     pub fn shut_down(&mut self, name: &str, grace_s: u32) {
         let deadline = now() + u64::from(grace_s) * 1_000_000_000;
-        self.order(name, Order::ShutDown { deadline });
+        self.order(name, VmCommand::ShutDown { deadline });
     }
 
     /// Kill the VM now. Does nothing for a VM without process.
     pub fn kill(&mut self, name: &str) {
-        self.order(name, Order::Kill);
+        self.order(name, VmCommand::Kill);
     }
 
-    fn order(&self, name: &str, order: Order) {
+    fn order(&self, name: &str, order: VmCommand) {
         if let Some(machine) = self.machines.get(name) {
             // The task is gone if the process is: then there is nothing to do.
             let _ = machine.orders.send(order);
@@ -285,7 +285,7 @@ impl Runner {
         }
         self.machines.remove(name);
         self.failed.remove(name);
-        let dir = self.places(name).dir().to_owned();
+        let dir = self.paths(name).dir().to_owned();
         if let Err(error) = std::fs::remove_dir_all(dir)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -347,15 +347,15 @@ impl Runner {
     #[must_use]
     pub fn vnc(&self, name: &str) -> Option<PathBuf> {
         let alive = self.observed_one(name).is_some_and(|seen| seen.phase.is_alive());
-        alive.then(|| self.places(name).vnc())
+        alive.then(|| self.paths(name).vnc())
     }
 
     fn console_of(&mut self, name: &str) -> Console {
         self.consoles.entry(name.to_owned()).or_insert_with(Console::new).clone()
     }
 
-    fn places(&self, name: &str) -> Places {
-        Places::new(self.settings.run_dir.join(name))
+    fn paths(&self, name: &str) -> VmPaths {
+        VmPaths::new(self.settings.run_dir.join(name))
     }
 
     fn vars_path(&self, name: &str) -> PathBuf {
@@ -371,7 +371,7 @@ impl Runner {
     }
 
     fn save(&self, name: &str, record: &Record) {
-        if let Err(error) = record.save(&self.places(name).record()) {
+        if let Err(error) = record.save(&self.paths(name).record()) {
             tracing::warn!(vm = name, %error, "a VM's record could not be written; a restart would not find it");
         }
     }

@@ -1,13 +1,13 @@
 //! The whole table of a VM's life is on file: a change of it is seen in review.
 
 use dyad_supervisor::Phase;
-use dyad_supervisor::lifecycle::Happening;
+use dyad_supervisor::lifecycle::VmEvent;
 
 #[test]
 fn the_table_is_the_one_on_file() {
     let mut table = String::new();
     for phase in Phase::ALL {
-        for happening in Happening::ALL {
+        for happening in VmEvent::ALL {
             let after = phase.after(happening).map_or_else(|_| "illegal".into(), |after| after.to_string());
             let happening = format!("{happening:?}");
             table += &format!("{:10} {happening:10} {after}\n", phase.to_string());
@@ -20,15 +20,15 @@ fn the_table_is_the_one_on_file() {
 fn every_life_ends_where_it_can_be_started_or_forgotten() {
     for phase in Phase::ALL {
         if phase.is_alive() {
-            let ended = phase.after(Happening::Gone).unwrap();
+            let ended = phase.after(VmEvent::Gone).unwrap();
             assert!(!ended.is_alive());
-            assert_eq!(ended.after(Happening::Start), Ok(Phase::Starting));
-            assert_eq!(ended.after(Happening::Forget), Ok(Phase::Absent));
-            assert!(phase.after(Happening::Start).is_err(), "a VM has at most one process");
-            assert_eq!(phase.after(Happening::Adopt), Ok(phase));
+            assert_eq!(ended.after(VmEvent::Start), Ok(Phase::Starting));
+            assert_eq!(ended.after(VmEvent::Forget), Ok(Phase::Absent));
+            assert!(phase.after(VmEvent::Start).is_err(), "a VM has at most one process");
+            assert_eq!(phase.after(VmEvent::Adopt), Ok(phase));
         } else {
-            assert!(phase.after(Happening::Gone).is_err());
-            assert!(phase.after(Happening::Adopt).is_err());
+            assert!(phase.after(VmEvent::Gone).is_err());
+            assert!(phase.after(VmEvent::Adopt).is_err());
         }
     }
 }

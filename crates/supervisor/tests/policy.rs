@@ -17,7 +17,7 @@ fn document(vms: &[(&str, Intent, u8)]) -> Document {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: vec![],
-            owner: Node::A,
+            node: Node::A,
             intent: *intent,
             priority: *priority,
             ha: true,
@@ -160,10 +160,10 @@ proptest! {
             let phase = observed.get(step.vm()).map_or(Phase::Absent, |seen| seen.phase);
             match step {
                 Step::Start(name) => {
-                    prop_assert!(permits.contains(name) && vm.owner == me && vm.intent == Intent::Running);
+                    prop_assert!(permits.contains(name) && vm.node == me && vm.intent == Intent::Running);
                     prop_assert!(!phase.is_alive());
                 }
-                Step::Kill(_) => prop_assert!(phase.is_alive() && vm.owner != me),
+                Step::Kill(_) => prop_assert!(phase.is_alive() && vm.node != me),
                 Step::ShutDown { .. } => prop_assert!(phase.is_alive() && vm.intent != Intent::Running),
                 Step::RecordGuestShutDown(_) => prop_assert_eq!(phase, Phase::ShutDown),
                 Step::Forget(_) => prop_assert!(!phase.is_alive() && phase != Phase::Absent),

@@ -213,13 +213,13 @@ async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
 
 #[tokio::test]
 async fn the_trial_tells_what_works() {
-    use dyad_supervisor::accelerator::{TRIAL, decide, try_out};
+    use dyad_supervisor::accelerator::{PROBE_TIMEOUT, decide, try_out};
     use dyad_supervisor::command::Version;
     let dir = tempfile::tempdir().unwrap();
-    assert!(try_out(&qemu(), dir.path(), "tcg", TRIAL).await, "emulation boots a sector");
+    assert!(try_out(&qemu(), dir.path(), "tcg", PROBE_TIMEOUT).await, "emulation boots a sector");
     assert!(!try_out(&qemu(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
-    assert!(!try_out(&qemu(), dir.path(), "nonsense", TRIAL).await);
-    assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", TRIAL).await);
+    assert!(!try_out(&qemu(), dir.path(), "nonsense", PROBE_TIMEOUT).await);
+    assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", PROBE_TIMEOUT).await);
     let proof = dir.path().join("proof.json");
     let version = Version { major: 10, minor: 0 };
     let decided = decide(&qemu(), version, dir.path(), &proof).await;

@@ -22,7 +22,7 @@ pub fn qemu() -> PathBuf {
 
 pub const VM: &str = "vm";
 /// Longest wait for anything: an emulated boot on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A boot sector that says "hello", echoes what is typed, and says "bye" and switches off through ACPI when
 /// `q` is typed or the power button is pressed.
@@ -148,7 +148,7 @@ impl Node {
 
     /// Wait for an event, whether it has come already or comes yet.
     pub async fn runner_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         loop {
             if let Some(found) = self.seen.iter().position(&wanted) {
                 return self.seen.remove(found);
@@ -176,7 +176,7 @@ impl Node {
         let viewer = console.subscribe();
         let mut seen = viewer.recent;
         let mut output = viewer.output;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIMEOUT;
         while !contains(&seen, answer) {
             assert!(Instant::now() < deadline, "no answer to {input}");
             let _ = console.send(Bytes::from_static(input.as_bytes()));
@@ -191,7 +191,7 @@ impl Node {
         let path = self.settings.run_dir.join(VM).join("serial.sock");
         let talk = move || {
             let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             stream.write_all(input.as_bytes()).unwrap();
             let mut said = Vec::new();
             while !contains(&said, answer) {
@@ -230,7 +230,7 @@ pub async fn read_more(viewer: &mut Subscription, text: &str) {
 }
 
 async fn read_on(viewer: &mut Subscription, mut said: Vec<u8>, text: &str) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     while !contains(&said, text) {
         let piece = tokio::time::timeout_at(deadline, viewer.output.recv()).await;
         let piece = piece.unwrap_or_else(|_| panic!("no {text:?} in {:?}", String::from_utf8_lossy(&said)));
@@ -243,7 +243,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 }
 
 pub async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !ready() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
