@@ -18,11 +18,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// How long the first client waits for a server.
-const QUICK: Duration = Duration::from_secs(10);
+const QUICK_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a client that ended is started again.
-const PAUSE: Duration = Duration::from_secs(5);
+const CLIENT_RESTART_DELAY: Duration = Duration::from_secs(5);
 /// How long a client may take to give its address back.
-const PATIENCE: Duration = Duration::from_secs(5);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which client is run.
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ impl Default for Client {
 
 /// How a client goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum DhcpMode {
     /// Takes what a server offers.
     Quick,
     /// Probes every address; link-local if there is no server.
@@ -58,7 +58,7 @@ impl Client {
     /// processor seconds on a slow one, which the ports that are asked first can use better.
     pub fn start(&self, links: &Links, port: &str, delay: Duration) -> Result<Dhcp, NetworkError> {
         let first = match delay.is_zero() {
-            true => Some(self.spawn(port, Manner::Quick)),
+            true => Some(self.spawn(port, DhcpMode::Quick)),
             false => None,
         };
         let first = first.transpose().map_err(|source| NetworkError::Dhcp { port: port.into(), source })?;
@@ -72,7 +72,7 @@ impl Client {
                         () = sleep(delay) => {}
                         _ = &mut stopped => return,
                     }
-                    match client.spawn(&name, Manner::Quick) {
+                    match client.spawn(&name, DhcpMode::Quick) {
                         Ok(child) => child,
                         Err(error) => return tracing::error!(port = %name, %error, "the DHCP client does not start"),
                     }
@@ -83,10 +83,10 @@ impl Client {
         Ok(Dhcp { port: port.into(), stop: Some(stop), task })
     }
 
-    fn spawn(&self, port: &str, manner: Manner) -> std::io::Result<Child> {
+    fn spawn(&self, port: &str, manner: DhcpMode) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(["--nobackground", "--ipv4only", "--nodelay"]);
-        if manner == Manner::Quick {
+        if manner == DhcpMode::Quick {
             // Without ARP there is no link-local address either.
             command.arg("--noarp");
         }
@@ -101,7 +101,7 @@ impl Client {
         command.args(["--ipv4only", "--exit", port]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         if let Ok(mut child) = command.spawn() {
-            let _ = timeout(PATIENCE, child.wait()).await;
+            let _ = timeout(RELEASE_TIMEOUT, child.wait()).await;
         }
     }
 }
@@ -117,7 +117,7 @@ impl Dhcp {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
-        let _ = timeout(PATIENCE * 2, &mut self.task).await;
+        let _ = timeout(RELEASE_TIMEOUT * 2, &mut self.task).await;
     }
 }
 
@@ -128,13 +128,13 @@ impl Drop for Dhcp {
 }
 
 async fn keep(client: Client, links: Links, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
-    let mut manner = Manner::Quick;
-    let patience = sleep(QUICK);
+    let mut manner = DhcpMode::Quick;
+    let patience = sleep(QUICK_DISCOVERY_TIMEOUT);
     tokio::pin!(patience);
     loop {
         tokio::select! {
-            () = &mut patience, if manner == Manner::Quick => {
-                manner = Manner::Careful;
+            () = &mut patience, if manner == DhcpMode::Quick => {
+                manner = DhcpMode::Careful;
                 if has_address(&links, &port).await {
                     continue;
                 }
@@ -146,7 +146,7 @@ async fn keep(client: Client, links: Links, port: String, mut child: Child, mut 
                 tracing::warn!(%port, ?ended, "the DHCP client ended; it starts again");
                 // Another client of this port would make every new one end at once.
                 client.end(&port).await;
-                sleep(PAUSE).await;
+                sleep(CLIENT_RESTART_DELAY).await;
             }
             _ = &mut stopped => {
                 client.end(&port).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Before setup each further port begins to ask this much later than the one before it.
-const STAGGER: Duration = Duration::from_secs(3);
+const PORT_STAGGER_DELAY: Duration = Duration::from_secs(3);
 
 /// What was answered at setup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Network {
         for (place, port) in (0_u32..).zip(self.ports.list()) {
             self.links.up(&port.name).await?;
             if !clients.iter().any(|client| client.port() == port.name) {
-                clients.push(self.client.start(&self.links, &port.name, STAGGER * place)?);
+                clients.push(self.client.start(&self.links, &port.name, PORT_STAGGER_DELAY * place)?);
             }
         }
         Ok(())
