@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(30);
+const FIRST_RESTART_DELAY: Duration = Duration::from_millis(100);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(30);
 /// A run of this length clears what happened before.
-const STEADY: Duration = Duration::from_secs(60);
+const STABLE_RUN_PERIOD: Duration = Duration::from_secs(60);
 
 /// Doubles from 100 ms to 30 s while runs are short.
 #[derive(Debug, Clone, Default)]
@@ -16,10 +16,10 @@ pub struct Backoff {
 impl Backoff {
     /// The service ended after `run`. Returns the pause before its next start.
     pub fn ended(&mut self, run: Duration) -> Duration {
-        if run >= STEADY {
+        if run >= STABLE_RUN_PERIOD {
             self.short_runs = 0;
         }
-        let pause = FIRST.saturating_mul(1 << self.short_runs.min(16)).min(LONGEST);
+        let pause = FIRST_RESTART_DELAY.saturating_mul(1 << self.short_runs.min(16)).min(MAX_RESTART_DELAY);
         self.short_runs += 1;
         pause
     }
@@ -42,7 +42,7 @@ mod tests {
         for _ in 0..9 {
             backoff.ended(Duration::ZERO);
         }
-        assert_eq!(backoff.ended(STEADY), FIRST);
-        assert_eq!(backoff.ended(Duration::ZERO), FIRST * 2);
+        assert_eq!(backoff.ended(STABLE_RUN_PERIOD), FIRST_RESTART_DELAY);
+        assert_eq!(backoff.ended(Duration::ZERO), FIRST_RESTART_DELAY * 2);
     }
 }

@@ -22,11 +22,11 @@ pub const SOCKET: &str = "/run/dyad/init.sock";
 /// Longest request, in bytes.
 const LONGEST: u64 = 256;
 /// How long a client may keep init waiting. Only root can connect, and init has other things to do.
-const PATIENCE: Duration = Duration::from_millis(200);
+const CLIENT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How the machine goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PowerAction {
     /// Off.
     Poweroff,
     /// Off and on again.
@@ -37,7 +37,7 @@ pub enum Way {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Take the machine down.
-    Down(Way),
+    Down(PowerAction),
     /// End a service and start it again.
     Restart(String),
     /// Change the period of the watchdog.
@@ -65,8 +65,8 @@ impl Control {
     pub fn serve(&self, handle: impl FnOnce(Request) -> Result<String, String>) -> io::Result<()> {
         let (mut stream, _) = self.listener.accept()?;
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         let reply = match parse(&read_line(&stream)?).and_then(handle) {
             Ok(text) => format!("ok {text}"),
             Err(sentence) => format!("error {sentence}"),
@@ -89,8 +89,8 @@ fn read_line(stream: &UnixStream) -> io::Result<String> {
 
 fn parse(line: &str) -> Result<Request, String> {
     match line.split_whitespace().collect::<Vec<_>>()[..] {
-        ["poweroff"] => Ok(Request::Down(Way::Poweroff)),
-        ["reboot"] => Ok(Request::Down(Way::Reboot)),
+        ["poweroff"] => Ok(Request::Down(PowerAction::Poweroff)),
+        ["reboot"] => Ok(Request::Down(PowerAction::Reboot)),
         ["restart", service] => Ok(Request::Restart(service.into())),
         ["watchdog", seconds] => match seconds.parse() {
             Ok(seconds @ 1..=600) => Ok(Request::Watchdog(Duration::from_secs(seconds))),
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn requests_are_words() {
-        assert_eq!(parse("reboot\n"), Ok(Request::Down(Way::Reboot)));
+        assert_eq!(parse("reboot\n"), Ok(Request::Down(PowerAction::Reboot)));
         assert_eq!(parse(" restart dyad-node \n"), Ok(Request::Restart("dyad-node".into())));
         assert_eq!(parse("watchdog 3"), Ok(Request::Watchdog(Duration::from_secs(3))));
         for line in ["", "watchdog 0", "watchdog x", "restart", "reboot now", "POWEROFF"] {

@@ -2,7 +2,7 @@
 
 use crate::events::DeviceEvents;
 use crate::machine::Machine;
-use crate::partition::{self, Role, State};
+use crate::partition::{self, PartitionRole, State};
 use crate::{log, sys};
 use anyhow::{Context, bail};
 use dyad_update::LoaderVariables;
@@ -52,15 +52,15 @@ pub fn prepare(machine: &mut Machine) -> anyhow::Result<()> {
         .open(disk)
         .with_context(|| format!("{} cannot be written: it may be failing or write-protected", disk.display()))?;
     let number = match partition::role(&mut file) {
-        Role::System { state: State::Ready(_), .. } => return Ok(()),
-        Role::System { state: State::Unfinished(number), .. } => number,
-        Role::System { state: State::Absent, .. } => {
+        PartitionRole::System { state: State::Ready(_), .. } => return Ok(()),
+        PartitionRole::System { state: State::Unfinished(number), .. } => number,
+        PartitionRole::System { state: State::Absent, .. } => {
             let number = partition::add_state(&mut file)?;
             file.sync_all()?;
             sys::reread_partitions(&file).context("the kernel does not take the new partition table")?;
             number
         }
-        Role::Other => bail!("{} lost its partition table. Write the image again", disk.display()),
+        PartitionRole::Other => bail!("{} lost its partition table. Write the image again", disk.display()),
     };
     let device = node(disk, number);
     log::info(&format!("first boot: formatting {}", device.display()));
@@ -74,7 +74,7 @@ pub fn prepare(machine: &mut Machine) -> anyhow::Result<()> {
 /// Phase: checks and mounts both partitions. The system partition stays read-only outside of updates.
 pub fn mount(machine: &mut Machine) -> anyhow::Result<()> {
     let mut file = File::open(&machine.disk).context("the system disk went away")?;
-    let Role::System { esp, state: State::Ready(state), .. } = partition::role(&mut file) else {
+    let PartitionRole::System { esp, state: State::Ready(state), .. } = partition::role(&mut file) else {
         bail!("{} lost its state partition. Restore it, or write the image again", machine.disk.display());
     };
     drop(file);
@@ -105,7 +105,7 @@ fn system_disks(booted: Option<&str>) -> Vec<Candidate> {
     let candidate = |disk: PathBuf| {
         let mut file = File::open(&disk).ok()?;
         match partition::role(&mut file) {
-            Role::System { esp_id, state, .. } if booted.is_none_or(|id| id == esp_id) => {
+            PartitionRole::System { esp_id, state, .. } if booted.is_none_or(|id| id == esp_id) => {
                 Some((disk, matches!(state, State::Ready(_))))
             }
             _ => None,

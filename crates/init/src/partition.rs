@@ -10,7 +10,7 @@ const UNFINISHED: &str = "dyad-state.new";
 
 /// What a disk is to this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Role {
+pub enum PartitionRole {
     /// Not a system disk of ours.
     Other,
     /// Holds the system; `state` says how far its state partition is.
@@ -36,21 +36,21 @@ pub enum State {
 }
 
 /// Reads the table of a disk.
-pub fn role(disk: &mut (impl Read + Seek)) -> Role {
-    let Ok(table) = GPT::find_from(disk) else { return Role::Other };
+pub fn role(disk: &mut (impl Read + Seek)) -> PartitionRole {
+    let Ok(table) = GPT::find_from(disk) else { return PartitionRole::Other };
     let find = |name: &str, kind: [u8; 16]| {
         let fits =
             |entry: &GPTPartitionEntry| entry.partition_type_guid == kind && entry.partition_name.as_str() == name;
         table.iter().find(|(_, entry)| fits(entry)).map(|(number, entry)| (number, entry.unique_partition_guid))
     };
-    let Some((esp, id)) = find(layout::ESP, layout::partition(layout::ESP).kind) else { return Role::Other };
+    let Some((esp, id)) = find(layout::ESP, layout::partition(layout::ESP).kind) else { return PartitionRole::Other };
     let kind = layout::partition(layout::STATE).kind;
     let state = match (find(layout::STATE, kind), find(UNFINISHED, kind)) {
         (Some((number, _)), _) => State::Ready(number),
         (None, Some((number, _))) => State::Unfinished(number),
         (None, None) => State::Absent,
     };
-    Role::System { esp, esp_id: layout::format_guid(&id), state }
+    PartitionRole::System { esp, esp_id: layout::format_guid(&id), state }
 }
 
 /// Adds the partitions that the image left out. The table is stretched to the real end of the disk first: an image
@@ -130,8 +130,8 @@ mod tests {
 
     fn state(disk: &mut File) -> State {
         match role(disk) {
-            Role::System { state, .. } => state,
-            Role::Other => panic!("not recognised"),
+            PartitionRole::System { state, .. } => state,
+            PartitionRole::Other => panic!("not recognised"),
         }
     }
 
@@ -177,11 +177,11 @@ mod tests {
     fn other_disks_are_not_ours() {
         let mut blank = tempfile::tempfile().expect("a file");
         blank.set_len(64 * MIB).expect("sized");
-        assert_eq!(role(&mut blank), Role::Other);
+        assert_eq!(role(&mut blank), PartitionRole::Other);
         let mut foreign = flashed(1 << 30);
         let mut table = GPT::find_from(&mut foreign).expect("a table");
         table[1].partition_name = "EFI System Partition".into();
         table.write_into(&mut foreign).expect("written");
-        assert_eq!(role(&mut foreign), Role::Other);
+        assert_eq!(role(&mut foreign), PartitionRole::Other);
     }
 }

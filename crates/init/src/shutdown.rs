@@ -1,6 +1,6 @@
 //! Taking the machine down: every step is bounded, none may keep the machine up.
 
-use crate::control::Way;
+use crate::control::PowerAction;
 use crate::supervise::Supervisor;
 use crate::{cgroup, log};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -15,23 +15,23 @@ use std::time::{Duration, Instant};
 type Step = (&'static str, fn(&mut Supervisor) -> anyhow::Result<()>);
 
 /// `dyad-node` stops or moves the VMs before it ends: guests need their time.
-const NODE: Duration = Duration::from_secs(300);
-const CORE: Duration = Duration::from_secs(20);
-const VMS: Duration = Duration::from_secs(10);
-const REST: Duration = Duration::from_secs(5);
+const NODE_STOP_TIMEOUT: Duration = Duration::from_secs(300);
+const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(20);
+const VMS_KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const OTHERS_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Period of the watchdog for what comes last: if that hangs, the node is reset.
-const LAST: Duration = Duration::from_secs(60);
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(60);
 
 const SHUTDOWN: &[Step] = &[
-    ("stop dyad-node, which sees to the VMs", |s| stop(s, "dyad-node", NODE)),
+    ("stop dyad-node, which sees to the VMs", |s| stop(s, "dyad-node", NODE_STOP_TIMEOUT)),
     ("end the VMs that are left", end_vms),
-    ("stop dyad-core", |s| stop(s, "dyad-core", CORE)),
+    ("stop dyad-core", |s| stop(s, "dyad-core", CORE_STOP_TIMEOUT)),
     ("stop everything else", stop_rest),
     ("write and unmount", unmount),
 ];
 
 /// Goes down.
-pub fn run(mut supervisor: Supervisor, way: Way) -> anyhow::Result<Infallible> {
+pub fn run(mut supervisor: Supervisor, way: PowerAction) -> anyhow::Result<Infallible> {
     log::take_console();
     // From here on nothing is started: only the loop does that. What runs goes on until its own step.
     for (name, step) in SHUTDOWN {
@@ -40,8 +40,8 @@ pub fn run(mut supervisor: Supervisor, way: Way) -> anyhow::Result<Infallible> {
             log::warn(&format!("{error:#}"));
         }
     }
-    log::info(if way == Way::Reboot { "reboot" } else { "power off" });
-    reboot(if way == Way::Reboot { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF })?;
+    log::info(if way == PowerAction::Reboot { "reboot" } else { "power off" });
+    reboot(if way == PowerAction::Reboot { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF })?;
     unreachable!("the kernel came back from reboot(2)")
 }
 
@@ -57,21 +57,26 @@ fn end_vms(supervisor: &mut Supervisor) -> anyhow::Result<()> {
         return Ok(());
     }
     cgroup::kill_vms();
-    wait_until(supervisor, VMS, |_| !cgroup::vms_running(), "some VMs did not end: the watchdog will reset this node")
+    wait_until(
+        supervisor,
+        VMS_KILL_TIMEOUT,
+        |_| !cgroup::vms_running(),
+        "some VMs did not end: the watchdog will reset this node",
+    )
 }
 
 fn stop_rest(supervisor: &mut Supervisor) -> anyhow::Result<()> {
     if let Some(watchdog) = &supervisor.watchdog {
         // Nobody feeds it from here on, and writing back may take longer than the core's short period.
-        watchdog.rest_without_vms(LAST);
+        watchdog.rest_without_vms(SHUTDOWN_DEADLINE);
     }
     supervisor.services.iter_mut().for_each(|service| service.stop());
     let everyone = Pid::from_raw(-1);
     // Refused only when nobody is left.
     let _ = kill(everyone, Signal::SIGTERM);
-    if wait_until(supervisor, REST, |_| alone(), "").is_err() {
+    if wait_until(supervisor, OTHERS_STOP_TIMEOUT, |_| alone(), "").is_err() {
         let _ = kill(everyone, Signal::SIGKILL);
-        wait_until(supervisor, REST, |_| alone(), "some processes did not end")?;
+        wait_until(supervisor, OTHERS_STOP_TIMEOUT, |_| alone(), "some processes did not end")?;
     }
     Ok(())
 }

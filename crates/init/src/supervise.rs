@@ -1,6 +1,6 @@
 //! The loop of PID 1 once the machine is up.
 
-use crate::control::{self, Control, Request, Way};
+use crate::control::{self, Control, PowerAction, Request};
 use crate::events::{DeviceEvent, DeviceEvents};
 use crate::journal::{Journal, Output};
 use crate::machine::Machine;
@@ -35,7 +35,7 @@ pub struct Supervisor {
     journal: Journal,
     outputs: Vec<Output>,
     /// Set once somebody wants the machine down.
-    down: Option<Way>,
+    down: Option<PowerAction>,
 }
 
 /// Runs the services until the machine goes down.
@@ -95,7 +95,7 @@ impl Supervisor {
                 Source::Button(number) => {
                     if button::pressed(&self.buttons[number]) {
                         log::warn("the power button was pressed");
-                        self.down = Some(Way::Poweroff);
+                        self.down = Some(PowerAction::Poweroff);
                     }
                 }
                 Source::Output(number) => {
@@ -155,8 +155,8 @@ impl Supervisor {
     fn take_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match Signal::try_from(signal.ssi_signo as c_int) {
-                Ok(Signal::SIGTERM | Signal::SIGINT) => self.down = Some(Way::Reboot),
-                Ok(Signal::SIGUSR2) => self.down = Some(Way::Poweroff),
+                Ok(Signal::SIGTERM | Signal::SIGINT) => self.down = Some(PowerAction::Reboot),
+                Ok(Signal::SIGUSR2) => self.down = Some(PowerAction::Poweroff),
                 // Several children may stand behind one SIGCHLD.
                 _ => self.reap(),
             }
