@@ -184,9 +184,9 @@ pub struct PoolDiskDetail {
     /// Size in bytes.
     pub bytes: u64,
     /// Whether it works.
-    pub well: bool,
+    pub healthy: bool,
     /// What is wrong, one sentence.
-    pub trouble: Option<String>,
+    pub error: Option<String>,
 }
 
 /// The watchdog of this node.
@@ -360,8 +360,8 @@ fn pool(status: &control::PoolStatus) -> PoolDetail {
     let disks = status.disks.iter().map(|disk| PoolDiskDetail {
         path: disk.path.clone(),
         bytes: disk.bytes,
-        well: disk.well,
-        trouble: disk.trouble.clone(),
+        healthy: disk.healthy,
+        error: disk.error.clone(),
     });
     PoolDetail { total_bytes: status.total_bytes, used_bytes: status.used_bytes, disks: disks.collect() }
 }

@@ -1,6 +1,6 @@
 //! Whether the pair is protected, in one sentence. One pure function for web, serial line and CLI.
 
-use dyad_control::{MirrorState, Phase, QuorumStatus, Standing, Status, WatchdogStatus, WitnessStatus};
+use dyad_control::{MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
 
 /// Alarms whose conditions are judged from the rest of the status, in the words of this moment.
 const JUDGED: [&str; 4] = ["peer-silent", "path-down", "witness-lost", "tie-at-node"];
@@ -8,7 +8,7 @@ const JUDGED: [&str; 4] = ["peer-silent", "path-down", "witness-lost", "tie-at-n
 /// What people are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing unwell, no alarm in force.
+    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing failed_disks, no alarm in force.
     pub protected: bool,
     /// One sentence.
     pub sentence: String,
@@ -45,34 +45,34 @@ fn running(status: &Status) -> Verdict {
     missing.splice(..0, alarms);
     let peer = peer_name(status);
     let listed = missing.join("; ");
-    let standing = status.quorum.as_ref().map(|q| &q.standing);
-    let sentence = match standing {
-        None | Some(Standing::Starting) => {
+    let state = status.quorum.as_ref().map(|q| &q.state);
+    let sentence = match state {
+        None | Some(NodeState::Starting) => {
             "Not protected: this node does not know yet who holds the newest data.".to_owned()
         }
-        Some(Standing::Paused) => format!(
+        Some(NodeState::Paused) => format!(
             "The VMs of this node are paused: neither {peer} nor the witness answers, and they go on when one of them does."
         ),
-        Some(Standing::WaitingForVote) => {
+        Some(NodeState::WaitingForVote) => {
             format!("No VM may start yet: this node waits for {peer} or the witness to answer.")
         }
-        Some(Standing::PeerIsNewer { syncing: true }) => {
+        Some(NodeState::PeerIsNewer { syncing: true }) => {
             format!("Not protected: this node is receiving the newer data of {peer}.")
         }
-        Some(Standing::PeerIsNewer { syncing: false }) => {
+        Some(NodeState::PeerIsNewer { syncing: false }) => {
             format!("Not protected: {peer} holds newer data and this node waits for it.")
         }
-        Some(Standing::FenceWait { left_ms }) => {
+        Some(NodeState::FenceWait { left_ms }) => {
             format!("Not protected: {peer} is lost and its VMs start here in {} s.", left_ms.div_ceil(1000))
         }
-        Some(Standing::Amnesia) if gravest.is_none() => {
+        Some(NodeState::Amnesia) if gravest.is_none() => {
             format!("Not protected: this node lost its record of votes and must be admitted again by {peer}.")
         }
-        Some(Standing::Unwell { what }) => format!("Not protected: {}.", uncapitalised(what)),
-        Some(Standing::Running) if missing.is_empty() => {
+        Some(NodeState::Faulty { what }) => format!("Not protected: {}.", uncapitalised(what)),
+        Some(NodeState::Running) if missing.is_empty() => {
             "Protected: every write is on both nodes, and either of them may be lost.".to_owned()
         }
-        Some(Standing::Running | Standing::Amnesia) => format!("Not protected: {}.", gravest.unwrap_or(listed)),
+        Some(NodeState::Running | NodeState::Amnesia) => format!("Not protected: {}.", gravest.unwrap_or(listed)),
     };
     Verdict { protected: missing.is_empty(), sentence, missing }
 }
@@ -100,10 +100,10 @@ fn missing(status: &Status) -> Vec<String> {
                 missing.push(format!("the witness {address} does not answer"));
             }
         }
-        match &quorum.standing {
-            Standing::FenceWait { .. } => missing.push(format!("the VMs of {peer} wait until it is surely stopped")),
-            Standing::Unwell { what } => missing.push(uncapitalised(what)),
-            Standing::Running if quorum.may_run => {}
+        match &quorum.state {
+            NodeState::FenceWait { .. } => missing.push(format!("the VMs of {peer} wait until it is surely stopped")),
+            NodeState::Faulty { what } => missing.push(uncapitalised(what)),
+            NodeState::Running if quorum.may_run => {}
             _ => missing.push("this node may not run VMs".to_owned()),
         }
     }
@@ -117,8 +117,8 @@ fn missing(status: &Status) -> Vec<String> {
     match &status.pool {
         None => missing.push("the pool of this node is not open".to_owned()),
         Some(pool) => {
-            let unwell = pool.disks.iter().filter(|d| !d.well);
-            missing.extend(unwell.map(|d| format!("the pool disk {} has failed", d.path)));
+            let failed_disks = pool.disks.iter().filter(|d| !d.healthy);
+            missing.extend(failed_disks.map(|d| format!("the pool disk {} has failed", d.path)));
         }
     }
     missing

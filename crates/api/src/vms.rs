@@ -17,7 +17,7 @@ pub struct VmView {
     /// Names of its volumes, the first one boots.
     pub disks: Vec<String>,
     /// The node that may run it, "A" or "B".
-    pub owner: String,
+    pub node: String,
     /// What it is meant to do.
     pub intent: IntentView,
     /// Starting order, 0 (last) to 100 (first).

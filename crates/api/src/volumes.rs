@@ -13,7 +13,7 @@ pub struct VolumeView {
     /// Its size in bytes.
     pub size: u64,
     /// The node that writes it, "A" or "B".
-    pub home: String,
+    pub primary: String,
     /// The VM that has it as a disk.
     pub vm: Option<String>,
 }

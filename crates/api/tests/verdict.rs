@@ -2,7 +2,7 @@
 
 use dyad_api::{Role, StatusReply, Versions, verdict};
 use dyad_control::{
-    Alarm, LinkStatus, MirrorState, MirrorStatus, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Standing,
+    Alarm, LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus,
     Status, WatchdogStatus, WitnessStatus,
 };
 use dyad_quorum::NodeId;
@@ -25,7 +25,7 @@ fn healthy() -> Status {
             lead: NodeId::A,
             lineage: 0,
             may_run: true,
-            standing: Standing::Running,
+            state: NodeState::Running,
             peer_alive: true,
             witness: WitnessStatus::Reachable { address: "w:7403".into(), rtt_us: 400 },
         }),
@@ -41,7 +41,7 @@ fn healthy() -> Status {
         pool: Some(PoolStatus {
             total_bytes: 1 << 34,
             used_bytes: 1 << 20,
-            disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, well: true, trouble: None }],
+            disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, healthy: true, error: None }],
         }),
         watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
         alarms: vec![],
@@ -95,7 +95,10 @@ fn whatever_is_missing_is_said() {
             "Not protected: the watchdog of this node has not been proven.",
         ),
         (with(|s| s.pool = None), "Not protected: the pool of this node is not open."),
-        (with(|s| s.pool.as_mut().unwrap().disks[0].well = false), "Not protected: the pool disk /dev/vdb has failed."),
+        (
+            with(|s| s.pool.as_mut().unwrap().disks[0].healthy = false),
+            "Not protected: the pool disk /dev/vdb has failed.",
+        ),
         (with(|s| s.mirror = None), "Not protected: the replica on node right is not in sync."),
         (quorum(|q| q.members = vec![NodeId::A]), "Not protected: the replica on node right is not in sync."),
         (mirror(MirrorState::Resyncing), "Not protected: 3 MiB are still to be copied to node right."),
@@ -105,20 +108,17 @@ fn whatever_is_missing_is_said() {
         (quorum(|q| q.peer_alive = false), "Not protected: node right does not answer."),
         (with(|s| s.pair.as_mut().unwrap().peer = None), "Not protected: the second node has not joined."),
         (with(|s| s.quorum = None), "Not protected: this node does not know yet who holds the newest data."),
-        (quorum(|q| q.standing = Standing::Starting), "Not protected: this node does not know yet who holds"),
-        (quorum(|q| q.standing = Standing::Paused), "The VMs of this node are paused: neither node right nor the"),
-        (quorum(|q| q.standing = Standing::WaitingForVote), "No VM may start yet: this node waits for node right"),
+        (quorum(|q| q.state = NodeState::Starting), "Not protected: this node does not know yet who holds"),
+        (quorum(|q| q.state = NodeState::Paused), "The VMs of this node are paused: neither node right nor the"),
+        (quorum(|q| q.state = NodeState::WaitingForVote), "No VM may start yet: this node waits for node right"),
         (
-            quorum(|q| q.standing = Standing::FenceWait { left_ms: 3001 }),
+            quorum(|q| q.state = NodeState::FenceWait { left_ms: 3001 }),
             "Not protected: node right is lost and its VMs start here in 4 s.",
         ),
-        (quorum(|q| q.standing = Standing::PeerIsNewer { syncing: true }), "Not protected: this node is receiving"),
-        (quorum(|q| q.standing = Standing::PeerIsNewer { syncing: false }), "Not protected: node right holds newer"),
-        (quorum(|q| q.standing = Standing::Amnesia), "Not protected: this node lost its record of votes"),
-        (
-            quorum(|q| q.standing = Standing::Unwell { what: "The disk hangs.".into() }),
-            "Not protected: the disk hangs.",
-        ),
+        (quorum(|q| q.state = NodeState::PeerIsNewer { syncing: true }), "Not protected: this node is receiving"),
+        (quorum(|q| q.state = NodeState::PeerIsNewer { syncing: false }), "Not protected: node right holds newer"),
+        (quorum(|q| q.state = NodeState::Amnesia), "Not protected: this node lost its record of votes"),
+        (quorum(|q| q.state = NodeState::Faulty { what: "The disk hangs.".into() }), "Not protected: the disk hangs."),
         (with(|s| s.phase = Phase::Blank), "This node is not set up yet: answer the wizard."),
         (
             with(|s| s.phase = Phase::SettingUp { step: "Formatting the disks.".into() }),
@@ -183,7 +183,7 @@ fn what_is_judged_from_the_status_is_said_once() {
     let only = with(|s| s.alarms = vec![down]);
     assert_eq!(verdict(&only).sentence, "Not protected: the peer link eth2 is down: check its cable.");
     let amnesia = with(|s| {
-        s.quorum.as_mut().unwrap().standing = Standing::Amnesia;
+        s.quorum.as_mut().unwrap().state = NodeState::Amnesia;
         s.alarms = vec![alarm("register-failed", "The register of this node cannot be written: replace its disk.")];
     });
     assert!(verdict(&amnesia).sentence.starts_with("Not protected: the register of this node cannot be written"));
