@@ -10,9 +10,9 @@
 //! outside is escaped by the templates. Nothing is loaded from anywhere but this node.
 
 mod assets;
-mod drafts;
 mod filters;
 mod pages;
+mod pending_passwords;
 mod session;
 mod setup;
 
@@ -31,7 +31,7 @@ const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 's
 
 /// All pages and their assets, to be served beside the API.
 pub fn router(service: Arc<dyn Service>) -> Router {
-    let wizard = setup::Wizard { service: service.clone(), drafts: Arc::default() };
+    let wizard = setup::Wizard { service: service.clone(), pending_passwords: Arc::default() };
     let wizard = Router::new().route("/setup", get(setup::begin).post(setup::answer)).with_state(wizard);
     Router::new()
         .route("/", get(pages::status))

@@ -73,7 +73,7 @@ struct VmsPage {
     frame: Frame,
     vms: Vec<VmView>,
     volumes: Vec<VolumeView>,
-    trouble: Option<ApiError>,
+    error: Option<ApiError>,
 }
 
 impl VmsPage {
@@ -109,10 +109,10 @@ impl VmsPage {
 pub(crate) async fn vms(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
     session::need(&service, &headers).await?;
     let (vms, volumes) = (service.vms().await, service.volumes().await);
-    let trouble = vms.as_ref().err().or(volumes.as_ref().err()).cloned();
+    let error = vms.as_ref().err().or(volumes.as_ref().err()).cloned();
     let frame = Frame::new(&service.status(false), true, "vms");
     let (vms, volumes) = (vms.unwrap_or_default(), volumes.unwrap_or_default());
-    Ok(page(&VmsPage { frame, vms, volumes, trouble }))
+    Ok(page(&VmsPage { frame, vms, volumes, error }))
 }
 
 #[derive(Template)]
@@ -136,15 +136,15 @@ pub(crate) async fn console(
 struct VolumesPage {
     frame: Frame,
     volumes: Vec<VolumeView>,
-    trouble: Option<ApiError>,
+    error: Option<ApiError>,
 }
 
 pub(crate) async fn volumes(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
     session::need(&service, &headers).await?;
     let volumes = service.volumes().await;
-    let trouble = volumes.as_ref().err().cloned();
+    let error = volumes.as_ref().err().cloned();
     let frame = Frame::new(&service.status(false), true, "volumes");
-    Ok(page(&VolumesPage { frame, volumes: volumes.unwrap_or_default(), trouble }))
+    Ok(page(&VolumesPage { frame, volumes: volumes.unwrap_or_default(), error }))
 }
 
 #[derive(Template)]
@@ -152,7 +152,7 @@ pub(crate) async fn volumes(State(service): State<Shared>, headers: HeaderMap) -
 struct TimelinePage {
     frame: Frame,
     events: Vec<TimelineEvent>,
-    trouble: Option<ApiError>,
+    error: Option<ApiError>,
 }
 
 impl TimelinePage {
@@ -166,10 +166,10 @@ impl TimelinePage {
 pub(crate) async fn timeline(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
     session::need(&service, &headers).await?;
     let reply = service.timeline(0).await;
-    let trouble = reply.as_ref().err().cloned();
+    let error = reply.as_ref().err().cloned();
     let mut events = reply.map(|reply| reply.events).unwrap_or_default();
     events.reverse();
-    Ok(page(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, trouble }))
+    Ok(page(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, error }))
 }
 
 /// Bytes as people read them.

@@ -2,7 +2,7 @@
 //! form, but for the password, for which only a token does; nothing is written on the node before the last page.
 
 use crate::pages::{Frame, page};
-use crate::{Shared, drafts::Drafts, pages::size};
+use crate::{Shared, pages::size, pending_passwords::PendingPasswords};
 use askama::Template;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(crate) struct Wizard {
     pub(crate) service: Shared,
-    pub(crate) drafts: Arc<Drafts>,
+    pub(crate) pending_passwords: Arc<PendingPasswords>,
 }
 
 /// The answers so far, and the token of the password among them.
@@ -96,7 +96,7 @@ pub(crate) async fn begin(State(wizard): State<Wizard>) -> Response {
 
 /// A form of the wizard: the answers so far, the answer to one question, and which button was pressed.
 pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<(String, String)>>) -> Response {
-    let Wizard { service, drafts } = &wizard;
+    let Wizard { service, pending_passwords } = &wizard;
     if let Some(elsewhere) = not_blank(service).await {
         return elsewhere;
     }
@@ -109,7 +109,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
     for question in QUESTIONS {
         let Some(kept) = value(&format!("kept-{}", question.key)) else { continue };
         let secret = question.kind == Kind::Secret;
-        let text = if secret { drafts.get(kept) } else { Some(kept.to_owned()) };
+        let text = if secret { pending_passwords.get(kept) } else { Some(kept.to_owned()) };
         // What was kept has been checked before; if the disks or neighbours changed meanwhile it is simply asked again.
         let set = text.is_some_and(|text| so_far.answers.set(question.id, &text, &surroundings).is_ok());
         if secret && set {
@@ -127,7 +127,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
         Some("begin") => {
             return match service.begin_setup(so_far.answers.clone()).await {
                 Ok(_) => {
-                    drafts.clear();
+                    pending_passwords.clear();
                     Redirect::to("/setup/progress").into_response()
                 }
                 Err(error) => ask(service, so_far, None, Some(error.error)).await,
@@ -142,7 +142,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
     let typed = typed.join(" ");
     let error = so_far.answers.set(question.id, &typed, &surroundings).err().map(|problem| problem.to_string());
     if error.is_none() && question.kind == Kind::Secret {
-        so_far.token = Some(drafts.keep(&typed));
+        so_far.token = Some(pending_passwords.keep(&typed));
     }
     let typed = error.is_some().then_some(typed);
     ask(service, so_far, typed, error).await
