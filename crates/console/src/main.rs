@@ -5,7 +5,7 @@ use dyad_api::{ApiError, SetupPhase};
 use dyad_console::client::Client;
 use dyad_console::erase;
 use dyad_console::screen::Screen;
-use dyad_console::status::{Around, addresses, draw};
+use dyad_console::status::{LocalInfo, addresses, draw};
 use dyad_console::terminal::{Key, Terminal, write};
 use dyad_console::wizard::Wizard;
 use dyad_control::{Reply, Request, Status};
@@ -87,7 +87,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
         };
         let vms = status.as_ref().map(|s| s.permits.clone()).unwrap_or_default();
         let mut page = screen.page();
-        draw(&mut page, status.as_ref(), &Around { addresses: addresses(), vms, refusal: refusal.clone() });
+        draw(&mut page, status.as_ref(), &LocalInfo { addresses: addresses(), vms, refusal: refusal.clone() });
         screen.show(page);
     }
 }

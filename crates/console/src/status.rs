@@ -9,7 +9,7 @@ use ratatui::widgets::{Paragraph, Widget, Wrap};
 
 /// What the screen shows besides the core's status.
 #[derive(Debug, Clone, Default)]
-pub struct Around {
+pub struct LocalInfo {
     /// Addresses of the web pages.
     pub addresses: Vec<String>,
     /// VMs running here.
@@ -19,7 +19,7 @@ pub struct Around {
 }
 
 /// Draws the status. `None` = the core does not answer.
-pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &Around) {
+pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &LocalInfo) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let area = page.area;
     let put = |page: &mut Buffer, row: u16, text: &str| {
@@ -77,7 +77,7 @@ fn paragraph_at(page: &mut Buffer, column: u16, row: u16, rows: u16, text: &str)
     (place.top()..place.bottom()).take_while(|y| !empty(*y)).count() as u16
 }
 
-fn lines(status: &Status, around: &Around) -> Vec<String> {
+fn lines(status: &Status, around: &LocalInfo) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(quorum) = &status.quorum {
         let members: Vec<String> = quorum.members.iter().map(ToString::to_string).collect();
@@ -199,7 +199,7 @@ mod tests {
         let alarm = |code: &str| dyad_control::Alarm { code: code.into(), sentence: sentence.into() };
         let status = Status { alarms: vec![alarm("clock-drift"), alarm("again")], ..blank() };
         let refusal = "The other node leads the pair: open the pairing code there.";
-        let around = Around { refusal: Some(refusal.into()), ..Around::default() };
+        let around = LocalInfo { refusal: Some(refusal.into()), ..LocalInfo::default() };
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(&mut page, Some(&status), &around);
         let shown = text(&page);
@@ -211,14 +211,14 @@ mod tests {
     #[test]
     fn a_blank_node_and_a_silent_core_say_so() {
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
-        draw(&mut page, None, &Around::default());
+        draw(&mut page, None, &LocalInfo::default());
         assert!(text(&page).contains(CORE_AWAY));
         let status = blank();
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(
             &mut page,
             Some(&status),
-            &Around { addresses: vec!["192.0.2.1".into()], vms: vec!["web".into()], refusal: None },
+            &LocalInfo { addresses: vec!["192.0.2.1".into()], vms: vec!["web".into()], refusal: None },
         );
         let text = text(&page);
         assert!(text.contains("NOT PROTECTED") && text.contains("not set up"), "{text}");

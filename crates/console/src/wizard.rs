@@ -11,11 +11,11 @@ use dyad_wizard::{Answers, DiskContent, Kind, Link, Question, Surroundings, next
 use std::time::Duration;
 
 /// How often the wizard looks whether setup has begun elsewhere.
-const LOOK: Duration = Duration::from_secs(1);
+const SETUP_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A server of addresses (DHCP) answers within this time, or the first question does not wait for it.
-const ADDRESS: Duration = Duration::from_secs(5);
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the wizard looks for an address.
-const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(200);
+const ADDRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the wizard talks to.
 pub struct Wizard {
@@ -32,7 +32,7 @@ impl Wizard {
         say("Welcome to Dyad. This node is not set up yet.");
         say("Answer a few questions; Enter takes the answer in brackets, a single ? asks again.");
         // Later it is said before the next question.
-        let _ = tokio::time::timeout(ADDRESS, some_address()).await;
+        let _ = tokio::time::timeout(ADDRESS_TIMEOUT, some_address()).await;
         let mut known = Vec::new();
         let mut answers = Answers::new();
         // What went wrong with a seed file, or with a setup begun elsewhere, is said once.
@@ -77,7 +77,7 @@ impl Wizard {
     /// Waits until a seed file or another face has begun a setup, or failed with one.
     async fn news(&self, told: &Option<String>) {
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(SETUP_POLL_INTERVAL).await;
             // A node that restarts its services is waited for.
             let Ok(setup) = self.node.setup().await else { continue };
             let error = setup.task.and_then(|task| task.error).map(|error| error.error);
@@ -195,7 +195,7 @@ impl Wizard {
 /// Waits until this node has an address.
 async fn some_address() {
     while addresses().is_empty() {
-        tokio::time::sleep(LOOK_FOR_ADDRESS).await;
+        tokio::time::sleep(ADDRESS_POLL_INTERVAL).await;
     }
 }
 
