@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Longest time to reach a node.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest accepted answer that is not a stream, in bytes.
 const LONGEST: u64 = 16 << 20;
 
@@ -47,7 +47,7 @@ impl Client {
         let pin = Pin::new(store.known(&node).certificate);
         let settings = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .max_redirects(0)
             .proxy(None)
             .build();

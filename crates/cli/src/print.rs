@@ -53,7 +53,7 @@ pub(crate) fn timeline(timeline: &TimelineReply) {
 pub(crate) fn volumes(volumes: &[VolumeView]) {
     let row = |v: &VolumeView| {
         let size = format!("{} MiB", v.size >> 20);
-        vec![v.name.clone(), size, v.home.clone(), v.vm.clone().unwrap_or_else(|| "-".into())]
+        vec![v.name.clone(), size, v.primary.clone(), v.vm.clone().unwrap_or_else(|| "-".into())]
     };
     table(&["VOLUME", "SIZE", "HOME", "VM"], volumes.iter().map(row).collect());
 }
@@ -61,7 +61,7 @@ pub(crate) fn volumes(volumes: &[VolumeView]) {
 pub(crate) fn vms(vms: &[VmView]) {
     let row = |vm: &VmView| {
         let memory = format!("{} MiB", vm.memory_mib);
-        vec![vm.name.clone(), word(&vm.state), word(&vm.intent), vm.owner.clone(), vm.cpus.to_string(), memory]
+        vec![vm.name.clone(), word(&vm.state), word(&vm.intent), vm.node.clone(), vm.cpus.to_string(), memory]
     };
     table(&["VM", "STATE", "INTENT", "NODE", "CPUS", "MEMORY"], vms.iter().map(row).collect());
     for (name, reason) in vms.iter().filter_map(|vm| vm.reason.as_ref().map(|reason| (&vm.name, reason))) {

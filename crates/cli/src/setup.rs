@@ -13,9 +13,9 @@ use dyad_wizard::Problem;
 use crate::client::Client;
 
 /// How often the node is asked.
-const LOOK: Duration = Duration::from_millis(300);
+const SETUP_POLL_INTERVAL: Duration = Duration::from_millis(300);
 /// How long a node may be away: it may restart to prove its watchdog.
-const AWAY: Duration = Duration::from_secs(180);
+const NODE_RESTART_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Sets the node up.
 pub(crate) fn run(client: &mut Client, seed: &Path) -> anyhow::Result<()> {
@@ -45,13 +45,13 @@ pub(crate) fn run(client: &mut Client, seed: &Path) -> anyhow::Result<()> {
             // It has restarted and belongs to the pair.
             return Ok(());
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(SETUP_POLL_INTERVAL);
         match client.get("setup") {
             Ok(newer) => {
                 reply = newer;
                 seen = Instant::now();
             }
-            Err(error) if seen.elapsed() > AWAY => return Err(error),
+            Err(error) if seen.elapsed() > NODE_RESTART_TIMEOUT => return Err(error),
             Err(_) => {}
         }
         if reply.phase == SetupPhase::Blank && reply.task.is_none() {

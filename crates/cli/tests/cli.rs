@@ -12,18 +12,18 @@ use dyad_node::{certificate, server};
 use support::Node;
 
 /// A node that listens, and the program pointed at it.
-struct Bench {
+struct Fixture {
     node: Node,
     url: String,
 }
 
-impl Bench {
+impl Fixture {
     async fn new(node: Node) -> Self {
         let tls = certificate::server_config(&node.dir.path().join("state")).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         tokio::spawn(server::serve_tls(listener, tls, node.site.clone()));
-        Bench { node, url }
+        Fixture { node, url }
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
@@ -63,7 +63,7 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_set_up_from_a_seed_file() {
-    let bench = Bench::new(Node::start().await).await;
+    let bench = Fixture::new(Node::start().await).await;
     let bad = bench.file("bad.toml", support::seed() + "colour = \"red\"\n");
     assert_eq!(
         bench.refused(&["setup", &bad]).await,
@@ -85,7 +85,7 @@ async fn a_node_is_set_up_from_a_seed_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_a_vm() {
-    let bench = Bench::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::founded().await).await;
     assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
     bench.done(&["login"]).await;
     assert_eq!(mode(&bench.node.dir.path().join("config/nodes.json")), 0o600);
@@ -133,7 +133,7 @@ async fn the_life_of_a_vm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_witness_and_timeline() {
-    let bench = Bench::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::founded().await).await;
     bench.done(&["login"]).await;
     assert_eq!(bench.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
     assert_eq!(
@@ -148,7 +148,7 @@ async fn pairing_witness_and_timeline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watchdog_is_proven_later() {
-    let bench = Bench::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::founded().await).await;
     let prove = ["watchdog", "prove"];
     assert_eq!(bench.refused(&prove).await, "Log in first: this needs the administrator's password.");
     bench.done(&["login"]).await;
@@ -163,12 +163,12 @@ async fn a_watchdog_is_proven_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_certificate_is_not_trusted() {
-    let mut bench = Bench::new(Node::start().await).await;
+    let mut bench = Fixture::new(Node::start().await).await;
     let first = bench.run(&["status"]).await;
     assert!(String::from_utf8(first.stderr).unwrap().starts_with("First contact with 127.0.0.1:"));
     assert!(bench.run(&["status"]).await.stderr.is_empty(), "it is remembered");
     // Another node at the same address, as the store sees it.
-    let other = Bench::new(Node::start().await).await;
+    let other = Fixture::new(Node::start().await).await;
     let file = bench.node.dir.path().join("config/nodes.json");
     let known = std::fs::read_to_string(&file).unwrap();
     let renamed = known.replace(bench.url.trim_start_matches("https://"), other.url.trim_start_matches("https://"));
