@@ -19,7 +19,7 @@ pub fn good(snapshot: &Snapshot, up_s: u64) -> bool {
         Phase::Blank => true,
         Phase::SettingUp { .. } | Phase::Broken { .. } => false,
         Phase::Running => {
-            let sound = status.pool.as_ref().is_some_and(|pool| pool.disks.iter().any(|d| d.well));
+            let sound = status.pool.as_ref().is_some_and(|pool| pool.disks.iter().any(|d| d.healthy));
             let heard = |q: &QuorumStatus| q.peer_alive || matches!(q.witness, WitnessStatus::Reachable { .. });
             sound && (status.quorum.as_ref().is_some_and(heard) || up_s >= ALONE_S)
         }

@@ -11,7 +11,7 @@ pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> Volume
         name: name.to_owned(),
         id: volume.id,
         size: volume.size,
-        home: volume.home.to_string(),
+        primary: volume.primary.to_string(),
         vm: document.user_of(name).map(str::to_owned),
     }
 }
@@ -24,7 +24,7 @@ pub(crate) fn vms(document: &Document, snapshot: &Snapshot) -> Vec<VmView> {
 /// A VM on the wire: the record and what this node sees of it.
 pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
     let observed = snapshot.vms.get(name);
-    let here = snapshot.me() == Some(vm.owner);
+    let here = snapshot.me() == Some(vm.node);
     let held = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
     let (state, reason) = match observed {
         // The core has frozen what may not run now.
@@ -40,7 +40,7 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
         memory_mib: vm.memory_mib,
         firmware: vm.firmware.into(),
         disks: vm.disks.clone(),
-        owner: vm.owner.to_string(),
+        node: vm.node.to_string(),
         intent: vm.intent.into(),
         priority: vm.priority,
         ha: vm.ha,
@@ -51,7 +51,7 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
 
 /// The record of a new VM; it belongs to `me` unless the request names a node.
 pub(crate) fn new_vm(request: &CreateVm, me: Node) -> Result<NewVm, ApiError> {
-    let owner = match request.node.as_deref() {
+    let node = match request.node.as_deref() {
         None => me,
         Some("A") => Node::A,
         Some("B") => Node::B,
@@ -62,7 +62,7 @@ pub(crate) fn new_vm(request: &CreateVm, me: Node) -> Result<NewVm, ApiError> {
         memory_mib: request.memory_mib,
         firmware: request.firmware.into(),
         disks: request.disks.clone(),
-        owner,
+        node,
         intent: if request.start { Intent::Running } else { Intent::Stopped },
         priority: request.priority,
         ha: request.ha,

@@ -13,9 +13,10 @@ use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    Options, convert,
+    Options,
+    control_plane::{self, Ask, ControlPlane, Event},
+    convert,
     network::Network,
-    owner::{self, Ask, Event, Owner},
     password,
     setup::Run,
     snapshot::Snapshot,
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// Longest time the core may take to hand over when the node goes down.
-const HAND_OVER: Duration = Duration::from_secs(20);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The way to everything a node can do. Cheap to share.
 pub struct NodeHandle {
@@ -44,7 +45,7 @@ impl NodeHandle {
         let core = Client::new(&options.control_socket);
         let (events, receiver) = mpsc::unbounded_channel();
         let (show, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-        let owner = Owner::new(core.clone(), (events.clone(), receiver), vms, show);
+        let owner = ControlPlane::new(core.clone(), (events.clone(), receiver), vms, show);
         let ended = tokio::spawn(owner.run());
         (Arc::new(NodeHandle { core, options, events, snapshot, network }), ended)
     }
@@ -80,8 +81,8 @@ impl NodeHandle {
         if ended.await.is_err() {
             tracing::error!("the owner of state failed while the node went down");
         }
-        for last in [Request::Running { vms: Vec::new() }, Request::Goodbye] {
-            match tokio::time::timeout(HAND_OVER, self.core.ask(&last)).await {
+        for last in [Request::Running { vms: Vec::new() }, Request::Leave] {
+            match tokio::time::timeout(LEAVE_TIMEOUT, self.core.ask(&last)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!("the core handed nothing over: {error}"),
                 Err(_) => tracing::warn!("the core did not hand over in time"),
@@ -137,7 +138,7 @@ impl NodeHandle {
     async fn change(&self, change: Change) -> Result<(), ApiError> {
         self.core.ask(&Request::Change { change }).await?;
         // If it cannot be read now, the owner reads it when the core shows its generation.
-        if let Ok(document) = owner::newest(&self.core).await {
+        if let Ok(document) = control_plane::newest(&self.core).await {
             self.events.send(Event::Learned(document)).map_err(|_| stopping())?;
         }
         Ok(())
@@ -145,7 +146,7 @@ impl NodeHandle {
 
     /// The newest document, asked for now, so that people read what they just wrote.
     pub(crate) async fn document(&self) -> Result<Arc<Document>, ApiError> {
-        Ok(owner::newest(&self.core).await?)
+        Ok(control_plane::newest(&self.core).await?)
     }
 
     fn me(&self) -> Result<dyad_desired::Node, ApiError> {
@@ -156,7 +157,7 @@ impl NodeHandle {
     pub(crate) async fn here(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
-        if vm.owner == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.owner)) }
+        if vm.node == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.node)) }
     }
 
     /// Refuses while the VM may have a process: it would be ended in the middle of what its guest still writes. Only its own
@@ -165,9 +166,9 @@ impl NodeHandle {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
         let snapshot = self.snapshot();
-        if vm.owner != self.me()? {
-            let member = snapshot.has_member(vm.owner);
-            return if member { Err(elsewhere(&document, name, vm.owner)) } else { Ok(()) };
+        if vm.node != self.me()? {
+            let member = snapshot.has_member(vm.node);
+            return if member { Err(elsewhere(&document, name, vm.node)) } else { Ok(()) };
         }
         if !snapshot.vms_known {
             let sentence = "This node does not know yet which VMs run here; try again in a moment.";
@@ -229,7 +230,7 @@ impl NodeHandle {
     }
 
     async fn setup_reply(&self) -> Result<SetupReply, ApiError> {
-        let mut reply = owner::setup_reply(&self.snapshot());
+        let mut reply = control_plane::setup_reply(&self.snapshot());
         if reply.phase == dyad_api::SetupPhase::Blank {
             let around = self.look_around().await?;
             reply.questions = dyad_api::questions(&around);
@@ -312,7 +313,7 @@ impl Service for NodeHandle {
         Box::pin(async move {
             let plan = dyad_wizard::plan(&answers, &self.look_around().await?)?;
             self.begin(plan).await?;
-            let mut reply = owner::setup_reply(&self.snapshot());
+            let mut reply = control_plane::setup_reply(&self.snapshot());
             reply.phase = dyad_api::SetupPhase::SettingUp;
             Ok(reply)
         })
@@ -377,7 +378,7 @@ impl Service for NodeHandle {
     fn create_volume(&self, request: CreateVolume) -> Answer<'_, VolumeView> {
         Box::pin(async move {
             let CreateVolume { name, size } = request;
-            self.change(Change::CreateVolume { name: name.clone(), size, home: self.me()? }).await?;
+            self.change(Change::CreateVolume { name: name.clone(), size, primary: self.me()? }).await?;
             let document = self.document().await?;
             let volume = document.volumes.get(&name).ok_or_else(gone)?;
             Ok(convert::volume(&document, &name, volume))

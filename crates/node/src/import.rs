@@ -16,7 +16,7 @@ use crate::NodeHandle;
 const WINDOW: usize = 1 << 20;
 
 /// One who sends nothing for so long sends nothing more.
-const SILENCE: Duration = Duration::from_secs(60);
+const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes of the beginning that are looked at.
 const HEAD: usize = 512;
@@ -42,7 +42,7 @@ const NOT_RAW: &[(usize, &[u8], &str)] = &[
 ];
 
 /// Why an image was not fed whole.
-enum Flaw {
+enum ImportError {
     /// Something is wrong with it: a word and a clause.
     Image(&'static str, String),
     /// The core takes no more.
@@ -76,18 +76,18 @@ pub(crate) async fn import(
         result
     };
     let (written, fed) = tokio::join!(writing, feeding);
-    let trouble = match (written, &fed) {
+    let error = match (written, &fed) {
         (Ok(()), Ok(sha256)) => return Ok(ImportReply { bytes, sha256: sha256.clone() }),
         (Ok(()), Err(_)) => None,
-        (Err(trouble), _) => Some(trouble),
+        (Err(error), _) => Some(error),
     };
-    match (fed, trouble) {
+    match (fed, error) {
         (_, Some(ClientError::Refused { code, sentence })) if code != IMPORT_FAILED => {
             Err(ClientError::Refused { code, sentence }.into())
         }
         // What is wrong with the image explains why the core did not get all of it; not the other way round. Its end was
         // withheld, so it never takes the place of what was there.
-        (Err(Flaw::Image(code, what)), _) => {
+        (Err(ImportError::Image(code, what)), _) => {
             Err(ApiError::new(422, code, format!("{what}: the volume holds what it held before.")))
         }
         (_, Some(told @ (ClientError::Refused { .. } | ClientError::Unreachable { .. }))) => Err(told.into()),
@@ -121,7 +121,7 @@ impl Incoming {
         }
         loop {
             // A browser that is gone without a word would keep the volume from everyone else.
-            match tokio::time::timeout(SILENCE, self.body.next()).await {
+            match tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, self.body.next()).await {
                 Ok(Some(Ok(chunk))) if chunk.is_empty() => {}
                 Ok(Some(Ok(chunk))) => return Some(chunk),
                 Ok(Some(Err(_)) | None) | Err(_) => return None,
@@ -146,29 +146,29 @@ impl Incoming {
         Ok(())
     }
 
-    async fn feed(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, Flaw> {
+    async fn feed(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, ImportError> {
         let total = self.left;
         let mut held: Option<Bytes> = None;
         while self.left > 0 {
             let Some(mut chunk) = self.next().await else {
                 let what = format!("The image ended after {} of {total} bytes", total - self.left);
-                return Err(Flaw::Image("short-image", what));
+                return Err(ImportError::Image("short-image", what));
             };
             chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= chunk.len() as u64;
             self.hash.update(&chunk);
             // One chunk behind, so that the last one waits for the checksum.
             if let Some(before) = held.replace(chunk) {
-                sink.write_all(&before).await.map_err(|_| Flaw::Cut)?;
+                sink.write_all(&before).await.map_err(|_| ImportError::Cut)?;
             }
         }
         let sum = std::mem::take(&mut self.hash).finalize();
         if expected.is_some_and(|expected| expected[..] != sum[..]) {
             let what = "The image is corrupt, its SHA-256 is not the expected one";
-            return Err(Flaw::Image("corrupt-image", what.into()));
+            return Err(ImportError::Image("corrupt-image", what.into()));
         }
         if let Some(last) = held {
-            sink.write_all(&last).await.map_err(|_| Flaw::Cut)?;
+            sink.write_all(&last).await.map_err(|_| ImportError::Cut)?;
         }
         Ok(hex::encode(sum))
     }
@@ -185,7 +185,7 @@ mod tests {
         let mut incoming =
             Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: 20 };
         let (mut sink, _source) = tokio::io::duplex(WINDOW);
-        let Err(Flaw::Image(code, what)) = incoming.feed(&mut sink, None).await else { panic!("a whole image") };
+        let Err(ImportError::Image(code, what)) = incoming.feed(&mut sink, None).await else { panic!("a whole image") };
         assert_eq!((code, what.as_str()), ("short-image", "The image ended after 9 of 20 bytes"));
     }
 }

@@ -19,14 +19,14 @@
 
 pub mod bless;
 pub mod certificate;
+pub mod control_plane;
 mod convert;
-pub mod facts;
 pub mod handle;
+pub mod host_inventory;
 pub mod http;
 mod import;
 pub mod network;
 pub mod options;
-pub mod owner;
 mod password;
 pub mod ports;
 pub mod seed;

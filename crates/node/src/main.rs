@@ -15,7 +15,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 /// How often the node looks whether its addresses have changed.
-const ADDRESSES: Duration = Duration::from_secs(10);
+const ADDRESS_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
@@ -82,7 +82,7 @@ async fn keep_network(node: Arc<NodeHandle>) {
     if let Err(sentence) = node.network().start().await {
         tracing::error!("{sentence}");
     }
-    let mut look = tokio::time::interval(ADDRESSES);
+    let mut look = tokio::time::interval(ADDRESS_SCAN_INTERVAL);
     loop {
         look.tick().await;
         node.refresh_addresses().await;

@@ -30,17 +30,17 @@ const CONNECTIONS: usize = 512;
 /// Most connections of one source, which may be many people behind one address: nobody alone keeps the others out.
 const OF_ONE_SOURCE: usize = 256;
 /// Longest TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time to send the head of a request.
-const HEAD: Duration = Duration::from_secs(30);
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait after the system would not accept a connection (too many open files).
-const BREATH: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves HTTPS for ever.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Router) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let crowd = Arc::new(Crowd::default());
+    let limits = Arc::new(ConnectionLimits::default());
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (stream, source) = match listener.accept().await {
@@ -51,13 +51,13 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Rout
             }
         };
         // One too many is closed at once.
-        let Some(seat) = crowd.enter(source) else { continue };
+        let Some(seat) = limits.enter(source) else { continue };
         // Consoles are typed: small packets must not wait.
         let _ = stream.set_nodelay(true);
         let (acceptor, site) = (acceptor.clone(), site.clone().layer(Extension(source)));
         tokio::spawn(async move {
             // A peer that does not speak TLS is nobody's problem but its own.
-            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 connection(stream, site).await;
             }
             drop((slot, seat));
@@ -67,18 +67,18 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Rout
 
 /// How many connections each source has.
 #[derive(Default)]
-struct Crowd(Mutex<HashMap<Source, usize>>);
+struct ConnectionLimits(Mutex<HashMap<Source, usize>>);
 
-impl Crowd {
+impl ConnectionLimits {
     /// A place for one more connection of this source, if it may have one.
-    fn enter(self: &Arc<Self>, source: Source) -> Option<Seat> {
+    fn enter(self: &Arc<Self>, source: Source) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         let count = counts.entry(source).or_default();
         if *count == OF_ONE_SOURCE {
             return None;
         }
         *count += 1;
-        Some(Seat { crowd: self.clone(), source })
+        Some(ConnectionPermit { limits: self.clone(), source })
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
@@ -87,14 +87,14 @@ impl Crowd {
 }
 
 /// The place of one connection; it is free again when this is dropped.
-struct Seat {
-    crowd: Arc<Crowd>,
+struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
     source: Source,
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        let mut counts = self.crowd.counts();
+        let mut counts = self.limits.counts();
         if let Some(count) = counts.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
@@ -127,12 +127,12 @@ pub async fn serve_local(listener: UnixListener, site: Router) {
 
 async fn pause(error: &io::Error) {
     tracing::warn!("a connection was not accepted: {error}");
-    tokio::time::sleep(BREATH).await;
+    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    server.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
     // A connection that ends badly has told its reason to the one who cut it.
     let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(site)).with_upgrades().await;
 }
@@ -164,14 +164,14 @@ mod tests {
 
     #[test]
     fn nobody_takes_all_places() {
-        let crowd = Arc::new(Crowd::default());
+        let limits = Arc::new(ConnectionLimits::default());
         let [one, other] = [1, 2].map(|number| Source::V4(std::net::Ipv4Addr::from(number)));
-        let mut seats: Vec<_> = (0..OF_ONE_SOURCE).map(|_| crowd.enter(one).unwrap()).collect();
-        assert!(crowd.enter(one).is_none());
-        assert!(crowd.enter(other).is_some());
+        let mut seats: Vec<_> = (0..OF_ONE_SOURCE).map(|_| limits.enter(one).unwrap()).collect();
+        assert!(limits.enter(one).is_none());
+        assert!(limits.enter(other).is_some());
         seats.pop();
-        seats.push(crowd.enter(one).expect("a place is free again"));
+        seats.push(limits.enter(one).expect("a place is free again"));
         drop(seats);
-        assert!(crowd.counts().is_empty());
+        assert!(limits.counts().is_empty());
     }
 }

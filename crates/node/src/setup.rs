@@ -3,16 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, StepState, StepView, TaskView};
-use dyad_control::{Client, Enrol, Found, Join, Phase, Request, WatchdogStatus};
+use dyad_control::{Client, CreatePair, Enrol, Join, Phase, Request, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{network::Network, password};
 
 /// How long the core may take to open its pool after formatting.
-const OPENING: Duration = Duration::from_secs(120);
+const POOL_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long to wait before a core that was lost is watched again.
-const AGAIN: Duration = Duration::from_millis(100);
+const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// One setup, ready to run.
 pub(crate) struct Run {
@@ -34,9 +34,9 @@ pub(crate) enum Progress {
 #[derive(Clone, Copy)]
 enum Step {
     Network,
-    Found,
+    CreatePair,
     /// One step, as the witness is enrolled before a disk is touched: a wrong code changes nothing.
-    EnrolAndFound,
+    EnrolAndCreatePair,
     Join,
     Open,
     Watchdog,
@@ -46,8 +46,8 @@ impl Step {
     fn text(self) -> &'static str {
         match self {
             Step::Network => "set up the network",
-            Step::Found => "format the disks and begin the pair",
-            Step::EnrolAndFound => "enrol at the witness, format the disks and begin the pair",
+            Step::CreatePair => "format the disks and begin the pair",
+            Step::EnrolAndCreatePair => "enrol at the witness, format the disks and begin the pair",
             Step::Join => "prove the pairing code, format the disks and join",
             Step::Open => "open the pool",
             Step::Watchdog => "prove the watchdog, for which this node restarts once",
@@ -91,8 +91,8 @@ impl Run {
 
     fn steps(&self) -> Vec<Step> {
         let (network, middle) = match &self.plan {
-            Plan::First { network, witness: Some(_), .. } => (network, Step::EnrolAndFound),
-            Plan::First { network, .. } => (network, Step::Found),
+            Plan::First { network, witness: Some(_), .. } => (network, Step::EnrolAndCreatePair),
+            Plan::First { network, .. } => (network, Step::CreatePair),
             Plan::Join { network, .. } => (network, Step::Join),
         };
         let mut steps = vec![middle, Step::Open, Step::Watchdog];
@@ -148,9 +148,9 @@ impl Run {
                 }
                 None => Ok(()),
             },
-            (Step::Found | Step::EnrolAndFound, Plan::First { pair, node, disks, password, witness, .. }) => {
+            (Step::CreatePair | Step::EnrolAndCreatePair, Plan::First { pair, node, disks, password, witness, .. }) => {
                 let enrol = |at: &WitnessPlan| Enrol { address: at.address.clone(), code: at.code.clone() };
-                let found = Found {
+                let found = CreatePair {
                     pair: pair.clone(),
                     node: node.clone(),
                     disks: disks.clone(),
@@ -158,7 +158,7 @@ impl Run {
                     admin_password_hash: password::hash(password).await?,
                     witness: witness.as_ref().map(enrol),
                 };
-                core.ask(&Request::Found(found)).await?;
+                core.ask(&Request::CreatePair(found)).await?;
                 Ok(())
             }
             (Step::Join, Plan::Join { node, disks, code, offer, .. }) => {
@@ -175,7 +175,7 @@ impl Run {
             (Step::Open, _) => opened(core).await,
             (Step::Watchdog, _) => prove_watchdog(core).await,
             // `steps` names only steps of this plan.
-            (Step::Found | Step::EnrolAndFound | Step::Join, _) => Ok(()),
+            (Step::CreatePair | Step::EnrolAndCreatePair | Step::Join, _) => Ok(()),
         }
     }
 }
@@ -193,12 +193,12 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
                     }
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(CORE_RECONNECT_DELAY).await;
         }
     };
     let late =
         || ApiError::new(504, "pool-late", "The pool did not open within two minutes: look at the log of this node.");
-    tokio::time::timeout(OPENING, waiting).await.map_err(|_| late())?
+    tokio::time::timeout(POOL_OPEN_TIMEOUT, waiting).await.map_err(|_| late())?
 }
 
 /// Lets the watchdog reset this node, unless it has done so before or there is none. When it works, nobody is left to
@@ -215,7 +215,7 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
                     }
                 }
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(CORE_RECONNECT_DELAY).await;
         }
     };
     // Drivers may take several periods; the core gives up after four.

@@ -29,7 +29,7 @@ use crate::{
 pub const ENTER_CGROUP: &str = "enter-cgroup";
 
 /// A node whose document is not there yet tries out its hardware after this time all the same, for its status page.
-const NOT_WANTED: Duration = Duration::from_secs(15);
+const KVM_PROBE_DELAY: Duration = Duration::from_secs(15);
 
 /// In the state directory: that KVM works here.
 const PROOF: &str = "kvm-proof.json";
@@ -39,10 +39,10 @@ const GRACE_S: u32 = 60;
 
 /// The way to the task.
 pub struct Supervisor {
-    orders: mpsc::UnboundedSender<Order>,
+    orders: mpsc::UnboundedSender<SupervisorCommand>,
 }
 
-enum Order {
+enum SupervisorCommand {
     Want(Box<Wanted>),
     Kill(String),
     ShutDown,
@@ -51,13 +51,13 @@ enum Order {
 impl Vms for Supervisor {
     fn want(&mut self, wanted: Wanted) {
         // The task lives until it was told to shut down: then nothing is wanted any more.
-        let _ = self.orders.send(Order::Want(Box::new(wanted)));
+        let _ = self.orders.send(SupervisorCommand::Want(Box::new(wanted)));
     }
     fn kill(&mut self, name: &str) {
-        let _ = self.orders.send(Order::Kill(name.to_owned()));
+        let _ = self.orders.send(SupervisorCommand::Kill(name.to_owned()));
     }
     fn shut_down(&mut self) {
-        let _ = self.orders.send(Order::ShutDown);
+        let _ = self.orders.send(SupervisorCommand::ShutDown);
     }
 }
 
@@ -108,12 +108,12 @@ async fn version(qemu: &Path) -> anyhow::Result<Version> {
 async fn run(
     options: &Options,
     program: PathBuf,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut orders: mpsc::UnboundedReceiver<SupervisorCommand>,
     reports: mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<()> {
     // The trial runs a VM, and a node that has just started has better things to do until somebody wants one.
     let mut backlog = Backlog::default();
-    match tokio::time::timeout(NOT_WANTED, orders.recv()).await {
+    match tokio::time::timeout(KVM_PROBE_DELAY, orders.recv()).await {
         Ok(None) => return Ok(()),
         Ok(Some(order)) => backlog.push(order),
         Err(_) => {}
@@ -137,14 +137,14 @@ async fn run(
         let due = task.due().filter(|_| !ending);
         tokio::select! {
             order = backlog.next(&mut orders) => match order {
-                Some(Order::Want(wanted)) => {
+                Some(SupervisorCommand::Want(wanted)) => {
                     if wanted.rules {
                         task.runner.keep_only(|name| wanted.document.vms.contains_key(name));
                     }
                     task.wanted = Some(*wanted);
                 }
-                Some(Order::Kill(name)) => task.runner.kill(&name),
-                Some(Order::ShutDown) => {
+                Some(SupervisorCommand::Kill(name)) => task.runner.kill(&name),
+                Some(SupervisorCommand::ShutDown) => {
                     ending = true;
                     task.shut_down();
                 }
@@ -162,18 +162,18 @@ async fn run(
 
 /// Orders that came and were not carried out yet: while KVM is tried out, many may come.
 #[derive(Default)]
-struct Backlog(VecDeque<Order>);
+struct Backlog(VecDeque<SupervisorCommand>);
 
 impl Backlog {
     /// What was wanted before no longer counts: a permit in it may have been taken back.
-    fn push(&mut self, order: Order) {
-        if matches!(order, Order::Want(_)) {
-            self.0.retain(|old| !matches!(old, Order::Want(_)));
+    fn push(&mut self, order: SupervisorCommand) {
+        if matches!(order, SupervisorCommand::Want(_)) {
+            self.0.retain(|old| !matches!(old, SupervisorCommand::Want(_)));
         }
         self.0.push_back(order);
     }
 
-    async fn next(&mut self, orders: &mut mpsc::UnboundedReceiver<Order>) -> Option<Order> {
+    async fn next(&mut self, orders: &mut mpsc::UnboundedReceiver<SupervisorCommand>) -> Option<SupervisorCommand> {
         if self.0.is_empty() {
             self.push(orders.recv().await?);
         }
@@ -279,13 +279,13 @@ impl SerialLine for Line {
 mod tests {
     use super::*;
 
-    fn want(permits: &[&str]) -> Order {
+    fn want(permits: &[&str]) -> SupervisorCommand {
         let permits = permits.iter().map(|&vm| vm.to_owned()).collect();
         let node =
             dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
         let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
         let me = dyad_desired::Node::A;
-        Order::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))
+        SupervisorCommand::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))
     }
 
     /// Many orders come while KVM is tried out, and a permit may be taken back meanwhile.
@@ -294,11 +294,13 @@ mod tests {
         let (sender, mut orders) = mpsc::unbounded_channel();
         let mut backlog = Backlog::default();
         backlog.push(want(&["vm"]));
-        for order in [want(&["vm", "other"]), Order::Kill("other".into()), want(&[])] {
+        for order in [want(&["vm", "other"]), SupervisorCommand::Kill("other".into()), want(&[])] {
             assert!(sender.send(order).is_ok());
         }
-        assert!(matches!(backlog.next(&mut orders).await, Some(Order::Kill(_))));
-        let Some(Order::Want(wanted)) = backlog.next(&mut orders).await else { panic!("something is wanted") };
+        assert!(matches!(backlog.next(&mut orders).await, Some(SupervisorCommand::Kill(_))));
+        let Some(SupervisorCommand::Want(wanted)) = backlog.next(&mut orders).await else {
+            panic!("something is wanted")
+        };
         assert!(wanted.permits.is_empty(), "the permit was taken back");
         drop(sender);
         assert!(backlog.next(&mut orders).await.is_none());

@@ -315,10 +315,10 @@ async fn volumes_and_vms_live_and_die() {
     let token = login(&node).await;
     let post = async |path: &str, body: Value| send(&node, &token, "POST", path, body).await;
     let (status, volume) = post("/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
-    assert_eq!((status, &volume["id"], &volume["home"]), (201, &json!(1), &json!("A")));
+    assert_eq!((status, &volume["id"], &volume["primary"]), (201, &json!(1), &json!("A")));
     let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64, "firmware": "bios", "disks": ["disk"] });
     let (status, view) = post("/api/v1/vms", vm.clone()).await;
-    assert_eq!((status, &view["owner"], &view["intent"]), (201, &json!("A"), &json!("running")), "{view}");
+    assert_eq!((status, &view["node"], &view["intent"]), (201, &json!("A"), &json!("running")), "{view}");
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let (_, vms) = ask(&node, Some(&token), "GET", "/api/v1/vms", "").await;
     assert_eq!(vms[0]["state"], "running");
@@ -389,7 +389,7 @@ async fn volumes_and_vms_live_and_die() {
     let (status, reply) = post("/api/v1/vms", huge).await;
     assert_eq!(status, 409);
     assert!(sentence(&reply).starts_with("The VM huge does not fit: all VMs together would need"), "{reply}");
-    let processors = dyad_node::facts::usable_cpus();
+    let processors = dyad_node::host_inventory::usable_cpus();
     let wide = json!({ "name": "wide", "cpus": processors + 1, "memory_mib": 64 });
     let (status, reply) = post("/api/v1/vms", wide).await;
     assert_eq!(status, 409);
@@ -430,8 +430,8 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
     })
     .await;
     let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&Side::A].clone();
-    assert_eq!(told.usable_memory_mib, dyad_node::facts::usable_memory_mib());
-    assert_eq!(told.usable_cpus, dyad_node::facts::usable_cpus());
+    assert_eq!(told.usable_memory_mib, dyad_node::host_inventory::usable_memory_mib());
+    assert_eq!(told.usable_cpus, dyad_node::host_inventory::usable_cpus());
 }
 
 #[tokio::test]
@@ -616,7 +616,7 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: Vec::new(),
-            owner: other,
+            node: other,
             intent: Intent::Stopped,
             priority: 50,
             ha: true,

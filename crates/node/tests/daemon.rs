@@ -127,7 +127,7 @@ async fn going_down_stops_the_vms_first_and_then_hands_over() {
     let gone = node.handle.shut_down(node.ended);
     tokio::time::timeout(Duration::from_secs(120), gone).await.expect("it did not end");
     let core = node.core.lock();
-    assert_eq!((core.goodbyes, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
+    assert_eq!((core.leaves, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
     assert_eq!(core.document.as_ref().unwrap().vms["web"].intent, dyad_desired::Intent::Running, "it starts elsewhere");
 }
 
@@ -152,7 +152,7 @@ async fn a_boot_is_blessed_once_it_has_proven_itself() {
         s.pool = Some(dyad_control::PoolStatus {
             total_bytes: 1,
             used_bytes: 0,
-            disks: vec![dyad_control::PoolDiskStatus { path: "x".into(), bytes: 1, well: true, trouble: None }],
+            disks: vec![dyad_control::PoolDiskStatus { path: "x".into(), bytes: 1, healthy: true, error: None }],
         });
     });
     tokio::time::timeout(Duration::from_secs(120), proof).await.expect("not blessed").unwrap();

@@ -21,7 +21,7 @@ use tower::ServiceExt;
 /// More than the kernel's buffers on both sides hold together.
 const IMAGE: usize = 8 << 20;
 /// A refusal that waited for its own time limit instead of the end of the request.
-const TOO_LATE: Duration = Duration::from_secs(20);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Serves the site on a real socket.
 fn listen(node: &Node) -> PathBuf {
@@ -63,7 +63,7 @@ async fn a_large_image_that_is_refused_early_gets_its_sentence() {
         let (socket, start) = (socket.clone(), Instant::now());
         let answer = tokio::task::spawn_blocking(move || put(&socket, volume, &headers, &image)).await.unwrap();
         assert!(answer.starts_with(status) && answer.contains(sentence), "{answer}");
-        assert!(start.elapsed() < TOO_LATE, "{sentence} took {:?}", start.elapsed());
+        assert!(start.elapsed() < TEST_TIMEOUT, "{sentence} took {:?}", start.elapsed());
     }
     assert!(node.core.lock().content.is_empty());
 }
@@ -76,7 +76,7 @@ async fn nothing_is_awaited_from_one_that_asked_first() {
     let asking = move || put(&socket, "disk", "Expect: 100-continue\r\n", b"");
     let answer = tokio::task::spawn_blocking(asking).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
-    assert!(start.elapsed() < TOO_LATE, "{:?}", start.elapsed());
+    assert!(start.elapsed() < TEST_TIMEOUT, "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ const STATUS: &str = "status";
 const VMS: &str = "vms";
 
 /// Longest silence of an event stream.
-const BEAT: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: Maybe) -> Json<StatusReply> {
     Json(node.status(who.0))
@@ -72,7 +72,7 @@ pub(super) async fn follow(
             moments.changed().await.ok()?;
         }
     });
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(BEAT))
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE_INTERVAL))
 }
 
 #[derive(Deserialize)]

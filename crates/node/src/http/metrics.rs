@@ -20,7 +20,7 @@ pub(super) async fn metrics(State(node): State<Arc<NodeHandle>>) -> impl IntoRes
 fn text(snapshot: &Snapshot) -> String {
     let mut out = Metrics(String::new());
     out.one("dyad_core_up", "Whether dyad-core answers.", u64::from(snapshot.status.is_some()));
-    if let Some(bytes) = crate::facts::management_rss_bytes() {
+    if let Some(bytes) = crate::host_inventory::management_rss_bytes() {
         out.one("dyad_management_rss_bytes", "Memory of this node that is not its VMs'.", bytes);
     }
     let Some(status) = &snapshot.status else { return out.0 };
@@ -53,7 +53,7 @@ fn text(snapshot: &Snapshot) -> String {
     if let Some(pool) = &status.pool {
         out.one("dyad_pool_total_bytes", "Room for data on this node.", pool.total_bytes);
         out.one("dyad_pool_used_bytes", "Room in use on this node.", pool.used_bytes);
-        let failed = pool.disks.iter().filter(|d| !d.well).count();
+        let failed = pool.disks.iter().filter(|d| !d.healthy).count();
         out.one("dyad_pool_failed_disks", "Pool disks of this node that have failed.", failed as u64);
     }
     let running = snapshot.vms.values().filter(|vm| vm.state == VmState::Running).count();

@@ -1,8 +1,8 @@
 //! The routes over axum: thin, each asks the [`NodeHandle`] and puts its answer on the wire.
 
 mod auth;
+mod drain;
 mod events;
-mod linger;
 mod metrics;
 mod setup;
 mod vms;
@@ -70,7 +70,7 @@ pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
         .route("/api/{*rest}", axum::routing::any(unknown))
         .route("/metrics", get(metrics::metrics))
         .with_state(node);
-    api.merge(pages).layer(map_response(guard)).layer(from_fn(linger::linger))
+    api.merge(pages).layer(map_response(guard)).layer(from_fn(drain::drain))
 }
 
 async fn unknown() -> Failure {

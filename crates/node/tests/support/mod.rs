@@ -16,11 +16,11 @@ use bytes::Bytes;
 use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
-    DiskCandidate, DiskContent, Enrol, LinkStatus, MirrorState, MirrorStatus, Offer, Pair, Phase, PoolDiskStatus,
-    PoolStatus, QuorumStatus, Reply, Request, Standing, Status, TimelineEvent, VolumeStatus, WatchdogStatus,
+    DiskCandidate, DiskContent, Enrol, LinkStatus, MirrorState, MirrorStatus, NodeState, Offer, Pair, Phase,
+    PoolDiskStatus, PoolStatus, QuorumStatus, Reply, Request, Status, TimelineEvent, VolumeStatus, WatchdogStatus,
     WitnessStatus, read_request, write_line,
 };
-use dyad_core::{contacts, erase, witness};
+use dyad_core::{erase, pairing, witness};
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
@@ -50,7 +50,7 @@ pub struct Core {
     pub running: Vec<String>,
     /// Disks it was told to format.
     pub formatted: Vec<String>,
-    pub goodbyes: usize,
+    pub leaves: usize,
     /// Its watchdog is still to be proven, and bites at once when it is.
     pub unproven: bool,
     /// How often it was told to prove its watchdog.
@@ -76,7 +76,7 @@ impl FakeCore {
             content: BTreeMap::new(),
             running: vec![],
             formatted: vec![],
-            goodbyes: 0,
+            leaves: 0,
             unproven: false,
             proofs: 0,
             peer_has_all: true,
@@ -160,7 +160,7 @@ impl Core {
             Request::Status => Reply::Status(Box::new(self.status.borrow().clone())),
             Request::Disks => Reply::Disks { disks: disks() },
             Request::Offers => Reply::Offers { offers: offers() },
-            Request::Found(found) => {
+            Request::CreatePair(found) => {
                 if let Some(refusal) = found.witness.as_ref().and_then(witness_refusal) {
                     return refusal;
                 }
@@ -185,8 +185,8 @@ impl Core {
                     self.status.send_modify(|s| *s = founded("office", &join.node));
                     Reply::Done
                 }
-                "999999" => contacts::refusal(&PairingError::Expired, Purpose::Node),
-                _ => contacts::refusal(&PairingError::WrongCode, Purpose::Node),
+                "999999" => pairing::refusal(&PairingError::Expired, Purpose::Node),
+                _ => pairing::refusal(&PairingError::WrongCode, Purpose::Node),
             },
             Request::OpenPairingCode => Reply::Code { code: "123456".into(), expires_s: 600 },
             Request::Enrol(at) => match witness_refusal(&at) {
@@ -220,12 +220,12 @@ impl Core {
                 self.running = vms;
                 Reply::Done
             }
-            Request::Goodbye => {
-                self.goodbyes += 1;
+            Request::Leave => {
+                self.leaves += 1;
                 Reply::Done
             }
             Request::Erase { disk: None, confirm } => {
-                let facts = erase::Facts { pair: "office", node: "left", peer_has_all: self.peer_has_all };
+                let facts = erase::ErasePrecondition { pair: "office", node: "left", peer_has_all: self.peer_has_all };
                 match erase::decide(facts, &confirm) {
                     Ok(_) => {
                         self.status.send_modify(|s| *s = blank());
@@ -248,7 +248,7 @@ impl Core {
 
     /// Keeps the document and lets every VM of node A run.
     fn keep(&mut self, document: Document) {
-        let permits = document.vms.iter().filter(|(_, vm)| vm.owner == dyad_desired::Node::A);
+        let permits = document.vms.iter().filter(|(_, vm)| vm.node == dyad_desired::Node::A);
         let permits: Vec<String> = permits.map(|(name, _)| name.clone()).collect();
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
             id: volume.id,
@@ -328,7 +328,7 @@ fn blank() -> Status {
 
 fn founded(pair: &str, node: &str) -> Status {
     let link = |name: &str| LinkStatus { name: name.into(), up: true };
-    let disk = PoolDiskStatus { path: "/dev/vdb".into(), bytes: 8 << 30, well: true, trouble: None };
+    let disk = PoolDiskStatus { path: "/dev/vdb".into(), bytes: 8 << 30, healthy: true, error: None };
     Status {
         revision: 2,
         phase: Phase::Running,
@@ -346,7 +346,7 @@ fn founded(pair: &str, node: &str) -> Status {
             lead: NodeId::A,
             lineage: 0,
             may_run: true,
-            standing: Standing::Running,
+            state: NodeState::Running,
             peer_alive: true,
             witness: WitnessStatus::None,
         }),
@@ -395,7 +395,7 @@ impl FakeVms {
     fn act(&mut self) {
         let Some(wanted) = self.wanted.borrow().clone() else { return };
         let shall =
-            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.owner == wanted.me);
+            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.node == wanted.me);
         let slow = self.slow.load(Ordering::Relaxed);
         self.running.retain(|name, _| slow || shall(name));
         for name in wanted.permits.iter().filter(|name| shall(name)) {

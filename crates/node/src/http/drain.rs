@@ -22,10 +22,10 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::oneshot, time};
 
 /// Longest time to read on after a refusal: as long as somebody may take for the head of a request.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets a refusal wait for the end of its request.
-pub(super) async fn linger(request: Request, next: Next) -> Response {
+pub(super) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
@@ -33,7 +33,7 @@ pub(super) async fn linger(request: Request, next: Next) -> Response {
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (back, mut returned) = oneshot::channel();
     let (head, body) = request.into_parts();
-    let lent = Lent { body: Some(body.into_data_stream()), sent: !asks_first, back: Some(back) };
+    let lent = DrainBody { body: Some(body.into_data_stream()), sent: !asks_first, back: Some(back) };
     let response = next.run(Request::from_parts(head, Body::from_stream(lent))).await;
     // The handler has ended, and with it the loan, unless it read everything.
     match returned.try_recv() {
@@ -49,7 +49,7 @@ fn hold(response: Response, rest: BodyDataStream) -> Response {
     head.headers.remove(header::CONTENT_LENGTH);
     let discarding = async move {
         let all = rest.for_each(|_| std::future::ready(()));
-        let _ = time::timeout(PATIENCE, all).await;
+        let _ = time::timeout(DRAIN_TIMEOUT, all).await;
         None::<(Result<Bytes, axum::Error>, Infallible)>
     };
     let nothing = stream::once(discarding).filter_map(async |none| none.map(|(item, _)| item));
@@ -57,14 +57,14 @@ fn hold(response: Response, rest: BodyDataStream) -> Response {
 }
 
 /// The body of a request while its handler has it.
-struct Lent {
+struct DrainBody {
     body: Option<BodyDataStream>,
     /// Whether anything is to come: the client did not ask first, or was told to send.
     sent: bool,
     back: Option<oneshot::Sender<BodyDataStream>>,
 }
 
-impl Stream for Lent {
+impl Stream for DrainBody {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -79,7 +79,7 @@ impl Stream for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for DrainBody {
     fn drop(&mut self) {
         if let (Some(body), true, Some(back)) = (self.body.take(), self.sent, self.back.take()) {
             // Nobody waits for it if the client is gone.

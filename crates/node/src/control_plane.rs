@@ -1,8 +1,8 @@
-//! The one owner of state: [`Owner::select`] yields the next event, [`Owner::apply`] handles it and then
+//! The one owner of state: [`ControlPlane::select`] yields the next event, [`ControlPlane::apply`] handles it and then
 //! re-establishes what must hold.
 //!
-//! What must hold after each event ([`Owner::settle`]): the newest document is read or being read, the supervisor
-//! wants what document and permits say, the core knows which VMs run, the document knows this node's facts, and the
+//! What must hold after each event ([`ControlPlane::settle`]): the newest document is read or being read, the supervisor
+//! wants what document and permits say, the core knows which VMs run, the document knows this node's host_inventory, and the
 //! snapshot shows all of it. Work that waits (asking the core, hashing, setup) runs in tasks that send an event.
 
 use std::{sync::Arc, time::Duration};
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    facts,
+    host_inventory,
     sessions::Sessions,
     setup::{self, Progress},
     snapshot::Snapshot,
@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// How long to wait before a lost core is tried again.
-const RETRY: Duration = Duration::from_millis(250);
+const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(250);
 /// How long to wait before a change of our own that was refused is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REPORT_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// Everything that can happen to the owner.
 pub(crate) enum Event {
@@ -78,7 +78,7 @@ pub(crate) enum Ask {
 }
 
 /// The owner.
-pub(crate) struct Owner {
+pub(crate) struct ControlPlane {
     core: Client,
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
@@ -106,7 +106,7 @@ pub(crate) struct Owner {
     ended: bool,
 }
 
-impl Owner {
+impl ControlPlane {
     pub(crate) fn new(
         core: Client,
         (sender, events): (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
@@ -116,7 +116,7 @@ impl Owner {
         tokio::spawn(watch_core(core.clone(), sender.clone()));
         let (running, receiver) = watch::channel(Vec::new());
         tokio::spawn(tell_running(core.clone(), receiver));
-        Owner {
+        ControlPlane {
             core,
             events,
             sender,
@@ -182,7 +182,7 @@ impl Owner {
                 }
                 if self.known() == before {
                     // It failed, or the core will show this generation in a moment.
-                    self.read_after = Instant::now() + RETRY;
+                    self.read_after = Instant::now() + CORE_RECONNECT_DELAY;
                 }
             }
             Event::Learned(document) => self.learn(document),
@@ -202,7 +202,7 @@ impl Owner {
                 self.changing = false;
                 if let Err(error) = result {
                     tracing::info!("a change of this node's own was refused: {error}");
-                    self.change_after = Instant::now() + PATIENCE;
+                    self.change_after = Instant::now() + REPORT_RETRY_DELAY;
                 }
             }
             Event::Ask(ask) => return self.answer(ask),
@@ -334,7 +334,7 @@ impl Owner {
         }
     }
 
-    /// Puts into the document what this node knows first: its own facts, and what guests did.
+    /// Puts into the document what this node knows first: its own host_inventory, and what guests did.
     fn keep_document(&mut self) {
         let (Some(status), Some(document), Some(me)) = (&self.state.status, &self.state.document, self.state.me())
         else {
@@ -344,15 +344,17 @@ impl Owner {
             return;
         }
         self.switched_off.retain(|name| document.vms.get(name).is_some_and(dyad_desired::Vm::shall_run));
-        let facts = status.pair.as_ref().map(|pair| NodeRecord {
+        let host_inventory = status.pair.as_ref().map(|pair| NodeRecord {
             name: pair.node.clone(),
             addresses: self.addresses.clone(),
-            usable_memory_mib: facts::usable_memory_mib(),
-            usable_cpus: facts::usable_cpus(),
+            usable_memory_mib: host_inventory::usable_memory_mib(),
+            usable_cpus: host_inventory::usable_cpus(),
         });
         let change = if let Some(name) = self.switched_off.first() {
             Change::SetIntent { name: name.clone(), intent: Intent::GuestShutDown }
-        } else if let Some(record) = facts.filter(|facts| document.nodes.get(&me) != Some(facts)) {
+        } else if let Some(record) =
+            host_inventory.filter(|host_inventory| document.nodes.get(&me) != Some(host_inventory))
+        {
             Change::SetNode { node: me, record }
         } else {
             return;
@@ -393,7 +395,7 @@ async fn watch_core(core: Client, sender: mpsc::UnboundedSender<Event>) {
         if sender.send(Event::Core(None)).is_err() {
             return;
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(CORE_RECONNECT_DELAY).await;
     }
 }
 
@@ -402,7 +404,7 @@ async fn tell_running(core: Client, mut running: watch::Receiver<Vec<String>>) {
     loop {
         let vms = running.borrow_and_update().clone();
         if core.ask(&Request::Running { vms }).await.is_err() {
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(CORE_RECONNECT_DELAY).await;
         } else if running.changed().await.is_err() {
             return;
         }
