@@ -66,7 +66,7 @@ impl World {
     }
 
     /// The peer surely runs nothing: what was its is ours. And an administrator's move.
-    pub(crate) fn rehome(&mut self, node: usize) {
+    pub(crate) fn fail_over(&mut self, node: usize) {
         let me = self.nodes[node].id;
         let Some(owner) = self.owner(node) else { return };
         let Some(document) = owner.document else { return };

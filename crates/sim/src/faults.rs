@@ -10,20 +10,20 @@ impl World {
             return;
         }
         // Troubles come together: every third fault follows the one before within half a second.
-        let pause = if self.dice.chance(350) { self.dice.below(500 * MS) } else { self.dice.within(SEC, 10 * SEC) };
+        let pause = if self.prng.chance(350) { self.prng.below(500 * MS) } else { self.prng.within(SEC, 10 * SEC) };
         self.put(pause, Due::Fault);
-        let node = self.dice.below(2) as usize;
-        let name = match self.dice.below(100) {
+        let node = self.prng.below(2) as usize;
+        let name = match self.prng.below(100) {
             0..12 => {
                 self.power_off(node);
-                let dark = self.dice.within(SEC, 20 * SEC);
+                let dark = self.prng.within(SEC, 20 * SEC);
                 self.put(dark, Due::PowerOn(node));
                 "power lost"
             }
             12..16 => {
                 for node in [node, 1 - node] {
                     self.power_off(node);
-                    let dark = self.dice.within(SEC, 20 * SEC);
+                    let dark = self.prng.within(SEC, 20 * SEC);
                     self.put(dark, Due::PowerOn(node));
                 }
                 "power lost on both"
@@ -34,7 +34,7 @@ impl World {
             }
             30..38 => {
                 self.nodes[node].stopped = true;
-                let length = self.dice.within(50 * MS, 8 * SEC);
+                let length = self.prng.within(50 * MS, 8 * SEC);
                 self.put(length, Due::Continue(node));
                 "daemon stopped"
             }
@@ -51,54 +51,54 @@ impl World {
                 "link cut one way"
             }
             60..68 => {
-                self.net.loss = self.dice.within(20, 400);
-                self.net.double = self.dice.below(200);
-                self.net.jitter = self.dice.within(MS, 150 * MS);
-                let length = self.dice.within(SEC, 10 * SEC);
+                self.net.loss = self.prng.within(20, 400);
+                self.net.double = self.prng.below(200);
+                self.net.jitter = self.prng.within(MS, 150 * MS);
+                let length = self.prng.within(SEC, 10 * SEC);
                 self.put(length, Due::Mend);
                 "lossy link"
             }
             68..76 => {
                 self.witness_up = false;
-                let length = self.dice.within(SEC, 50 * SEC);
+                let length = self.prng.within(SEC, 50 * SEC);
                 self.put(length, Due::WitnessBack);
                 "witness lost"
             }
             76..82 => {
                 self.reach[node] = false;
-                let length = self.dice.within(SEC, 30 * SEC);
+                let length = self.prng.within(SEC, 30 * SEC);
                 self.put(length, Due::WitnessBack);
                 "witness out of reach"
             }
             82..86 => {
-                self.witness_rtt = self.dice.within(5 * MS, 3 * SEC);
+                self.witness_rtt = self.prng.within(5 * MS, 3 * SEC);
                 "slow witness"
             }
             86..91 => {
                 // All network cards of one machine.
                 self.net.cut = [true; 2];
                 self.reach[node] = false;
-                let length = self.dice.within(100 * MS, 20 * SEC);
+                let length = self.prng.within(100 * MS, 20 * SEC);
                 self.put(length, Due::Mend);
                 self.put(length, Due::WitnessBack);
-                if self.dice.chance(300) {
+                if self.prng.chance(300) {
                     // The whole machine is ill.
                     self.nodes[node].kernel_slow_until = self.now + length;
                 }
                 "node cut off"
             }
             91..93 => {
-                self.nodes[node].kernel_slow_until = self.now + self.dice.within(SEC, 12 * SEC);
+                self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC, 12 * SEC);
                 "kernel does not confirm"
             }
             93..96 => {
-                let vm = self.dice.below(2) as usize;
+                let vm = self.prng.below(2) as usize;
                 let to = if node == 0 { NodeId::A } else { NodeId::B };
                 self.move_vm(vm, to);
                 "VM moved"
             }
             _ => {
-                let vm = self.dice.below(2) as usize;
+                let vm = self.prng.below(2) as usize;
                 self.end_vm(node, vm);
                 "VM died"
             }
@@ -108,7 +108,7 @@ impl World {
     }
 
     fn short_or_long(&mut self) -> u64 {
-        if self.dice.chance(500) { self.dice.within(20 * MS, 1500 * MS) } else { self.dice.within(SEC, 20 * SEC) }
+        if self.prng.chance(500) { self.prng.within(20 * MS, 1500 * MS) } else { self.prng.within(SEC, 20 * SEC) }
     }
 
     /// The machine loses its power: what was not synced may be gone.
@@ -153,7 +153,7 @@ impl World {
         self.drop_core(node);
         self.nodes[node].disk.kill();
         let boot = self.nodes[node].boots;
-        let delay = self.dice.within(50 * MS, 800 * MS);
+        let delay = self.prng.within(50 * MS, 800 * MS);
         self.put(delay, Due::StartCore { node, boot });
     }
 
@@ -179,7 +179,7 @@ impl World {
             })
             .collect();
         for record in under_way {
-            if self.dice.chance(500) {
+            if self.prng.chance(500) {
                 self.nodes[node].record = record;
             }
         }
@@ -206,7 +206,7 @@ impl World {
         self.note(node, "the watchdog resets the machine".into());
         self.count("watchdog resets");
         self.power_off(node);
-        let boot_time = self.dice.within(3 * SEC, 12 * SEC);
+        let boot_time = self.prng.within(3 * SEC, 12 * SEC);
         self.put(boot_time, Due::PowerOn(node));
     }
 

@@ -43,7 +43,7 @@ pub fn volume(vm: usize) -> VolumeId {
 impl World {
     /// The guest gets to think: perhaps it asks for something.
     pub(crate) fn guest_thinks(&mut self, vm: usize) {
-        let pause = self.dice.within(MS, 25 * MS);
+        let pause = self.prng.within(MS, 25 * MS);
         self.put(pause, Due::Guest(vm));
         if self.quiet {
             return;
@@ -68,11 +68,11 @@ impl World {
     fn invent(&mut self, vm: usize) -> Option<Request> {
         let volume = volume(vm);
         // Half of all requests go to a few blocks, so that they meet.
-        let reach = if self.dice.chance(500) { 40 } else { BLOCKS };
-        let block = self.dice.below(reach);
-        let count = if self.dice.chance(700) { 1 } else { self.dice.within(1, 40) };
+        let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
+        let block = self.prng.below(reach);
+        let count = if self.prng.chance(700) { 1 } else { self.prng.within(1, 40) };
         let count = count.min(BLOCKS - block);
-        Some(match self.dice.below(100) {
+        Some(match self.prng.below(100) {
             0..48 => {
                 if self.oracle.is_open(volume, block, count) {
                     return None;
@@ -98,7 +98,7 @@ impl World {
         let served = machine.core.as_ref().is_some_and(|core| core.owner.permits[vm]);
         if let Some(request) = machine.vms[vm].open.get(&req).filter(|_| served) {
             let op = request.op();
-            let delay = self.dice.within(2_000, 60_000);
+            let delay = self.prng.within(2_000, 60_000);
             self.job(node, delay, Job::Guest(vm, req, op));
         }
     }

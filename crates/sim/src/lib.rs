@@ -17,8 +17,6 @@
 //! ```
 
 mod checks;
-mod conductor;
-mod dice;
 mod document;
 mod faults;
 mod guests;
@@ -26,6 +24,8 @@ mod machine;
 mod net;
 mod options;
 mod owner;
+mod prng;
+mod quorum_thread;
 mod store;
 mod world;
 

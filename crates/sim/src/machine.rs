@@ -18,17 +18,17 @@ pub struct Core {
     /// What the owner's thread keeps.
     pub owner: Owner,
     pub store: Store,
-    /// Clean and dirty told by the owner and handled by the conductor.
+    /// Clean and dirty told by the owner and handled by the quorum_thread.
     pub handled: u64,
     pub may_run: bool,
     /// The session the owner's thread knows.
     pub session: Option<u64>,
-    /// The next wake-up of the conductor that is scheduled.
+    /// The next wake-up of the quorum_thread that is scheduled.
     pub wake_at: Time,
     /// When the last thing put into each queue arrives: queues keep their order.
     pub to_owner: Time,
-    pub to_conductor: Time,
-    pub to_enforcer: Time,
+    pub to_quorum_thread: Time,
+    pub to_cgroup_fence: Time,
 }
 
 /// A VM's process on one machine.

@@ -30,13 +30,13 @@ pub struct Net {
 
 impl World {
     fn delay(&mut self) -> Time {
-        100_000 + self.dice.below(self.net.jitter.max(MS))
+        100_000 + self.prng.below(self.net.jitter.max(MS))
     }
 
     pub(crate) fn send_datagram(&mut self, from: usize, datagram: Datagram) {
-        let copies = if self.dice.chance(self.net.double) { 2 } else { 1 };
+        let copies = if self.prng.chance(self.net.double) { 2 } else { 1 };
         for _ in 0..copies {
-            if !self.net.cut[from] && !self.dice.chance(self.net.loss) {
+            if !self.net.cut[from] && !self.prng.chance(self.net.loss) {
                 let delay = self.delay();
                 self.put(delay, Due::Datagram { to: 1 - from, datagram: datagram.clone() });
             }
@@ -91,7 +91,7 @@ impl World {
                 self.end_session(node);
             }
         }
-        if open && cores && self.net.ends == [None; 2] && self.dice.chance(400) {
+        if open && cores && self.net.ends == [None; 2] && self.prng.chance(400) {
             self.net.session += 1;
             let session = self.net.session;
             self.net.ends = [Some(session); 2];
@@ -156,7 +156,7 @@ impl World {
         let reply = if self.witness_up && self.reach[node] {
             let answer = acceptor::answer(&mut self.witness, ask);
             // Stored at once; losing the answer is the network's part.
-            if self.dice.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+            if self.prng.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
         } else {
             WitnessReply::Unreachable
         };

@@ -1,10 +1,10 @@
 //! The owner's thread of one node: mirror, document, who writes what, which VM may run. Follows `dyad-core`'s owner.
 
-use crate::conductor::News;
 use crate::document::Document;
 use crate::guests::volume;
 use crate::machine::VMS;
 use crate::options::Sabotage;
+use crate::quorum_thread::News;
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members, NodeId};
@@ -135,7 +135,7 @@ impl World {
             }
             Action::PeerStuck => {
                 self.count("peer stuck");
-                self.tell_conductor(node, quorum::Event::PeerStuck);
+                self.tell_quorum_thread(node, quorum::Event::PeerStuck);
             }
             Action::PeerClean => {
                 self.count("resyncs");
@@ -145,16 +145,16 @@ impl World {
                 if let Some(owner) = self.owner(node) {
                     owner.readmission.told(true);
                 }
-                self.tell_conductor(node, quorum::Event::PeerClean);
+                self.tell_quorum_thread(node, quorum::Event::PeerClean);
             }
             Action::PeerDirty => {
                 self.note(node, "the peer is dirty".into());
                 if let Some(owner) = self.owner(node) {
                     owner.readmission.told(false);
                 }
-                self.tell_conductor(node, quorum::Event::PeerDirty);
+                self.tell_quorum_thread(node, quorum::Event::PeerDirty);
             }
-            Action::Unwell { error } => self.violate(format!("node {node} is unwell: {error}")),
+            Action::Faulty { error } => self.violate(format!("node {node} is faulty: {error}")),
             Action::Lost { volume, extent } => {
                 self.violate(format!("node {node} calls extent {extent} of volume {volume} lost"));
             }
@@ -174,7 +174,7 @@ impl World {
     fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::Reply) {
         let Some(owner) = self.owner(node) else { return };
         if let Some(vm) = owner.guests.remove(&req) {
-            let delay = self.dice.within(1_000, 40_000);
+            let delay = self.prng.within(1_000, 40_000);
             return self.job(node, delay, Job::Answer(vm, req, result));
         }
         let Some(own) = owner.own.remove(&req) else { return };
@@ -220,7 +220,7 @@ impl World {
                 self.announce(node);
                 let Some(owner) = self.owner(node) else { return };
                 if owner.readmission.demand(set, handled) {
-                    self.tell_conductor(node, quorum::Event::AckPeer);
+                    self.tell_quorum_thread(node, quorum::Event::AckPeer);
                 }
             }
             News::Hold => self.hold(node, true),
@@ -285,7 +285,7 @@ impl World {
     pub(crate) fn settle_owner(&mut self, node: usize) {
         self.settle_writers(node);
         self.settle_permits(node);
-        self.rehome(node);
+        self.fail_over(node);
     }
 
     fn settle_permits(&mut self, node: usize) {
@@ -307,7 +307,7 @@ impl World {
         let vms = populated || owner.permits.contains(&true);
         if vms != owner.vms_known {
             owner.vms_known = vms;
-            self.tell_conductor(node, quorum::Event::VmsRunning(vms));
+            self.tell_quorum_thread(node, quorum::Event::VmsRunning(vms));
         }
         for vm in started {
             self.put(50 * MS, Due::StartVm { node, boot, vm });

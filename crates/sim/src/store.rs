@@ -67,7 +67,7 @@ impl World {
         core.store.queue.push_back((op, command));
         if !core.store.working {
             core.store.working = true;
-            let delay = self.dice.within(5 * US, 80 * US);
+            let delay = self.prng.within(5 * US, 80 * US);
             self.job(node, delay, Job::StoreWork);
         }
     }
@@ -75,7 +75,7 @@ impl World {
     /// One command.
     pub(crate) fn store_work(&mut self, node: usize) {
         let sabotage = self.options.sabotage;
-        let strikes = self.dice.chance(30);
+        let strikes = self.prng.chance(30);
         let Some(core) = &mut self.nodes[node].core else { return };
         core.store.working = false;
         let Some((op, command)) = core.store.queue.pop_front() else {
@@ -110,7 +110,7 @@ impl World {
             Err(error) => self.stored(node, op, Err(error)),
         }
         self.store_background(node);
-        let delay = self.dice.within(5 * US, 80 * US);
+        let delay = self.prng.within(5 * US, 80 * US);
         let Some(core) = &mut self.nodes[node].core else { return };
         if !core.store.queue.is_empty() && !core.store.working {
             core.store.working = true;
@@ -119,15 +119,15 @@ impl World {
     }
 
     fn stored(&mut self, node: usize, op: StoreOp, result: Result<StoreOutput, StoreError>) {
-        let delay = self.dice.within(US, 30 * US);
+        let delay = self.prng.within(US, 30 * US);
         self.job(node, delay, Job::Stored(op, result));
     }
 
     /// Begins a sync and a checkpoint step if there is reason.
     fn store_background(&mut self, node: usize) {
-        let at_once = self.dice.chance(500);
-        let sync_time = self.dice.within(300 * US, 6 * MS);
-        let step_time = self.dice.within(100 * US, 4 * MS);
+        let at_once = self.prng.chance(500);
+        let sync_time = self.prng.within(300 * US, 6 * MS);
+        let step_time = self.prng.within(100 * US, 4 * MS);
         let Some(core) = &mut self.nodes[node].core else { return };
         let store = &mut core.store;
         if store.sync.is_none() && !store.waiting.is_empty() {

@@ -1,12 +1,12 @@
 //! The world: time, the queue of what is to happen, both machines, the witness, the network.
 
-use crate::conductor::{News, Order, WATCHDOG};
-use crate::dice::Dice;
 use crate::guests::Reply;
 use crate::machine::{Core, Machine, VMS, Vm};
 use crate::net::Net;
 use crate::options::{Options, Outcome, Sabotage};
 use crate::owner::Owner;
+use crate::prng::Prng;
+use crate::quorum_thread::{CgroupCommand, News, WATCHDOG};
 use crate::store;
 use dyad_mirror::oracle::Oracle;
 use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
@@ -14,7 +14,7 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Config, Datagram, MS, NodeId, Quorum, Record, SEC, Seat, Setup, Time, Timing, WitnessAsk, WitnessId,
+    Acceptor, Config, Datagram, MS, NodeId, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub enum Job {
     Quorum(dyad_quorum::Event),
     Persisted(u64, Record),
     News(News),
-    Enforce(Order),
+    Enforce(CgroupCommand),
     OwnerTick,
     Guest(usize, RequestId, GuestOp),
     Answer(usize, RequestId, Reply),
@@ -91,7 +91,7 @@ pub enum Due {
 /// Everything.
 pub struct World {
     pub now: Time,
-    pub dice: Dice,
+    pub prng: Prng,
     pub options: Options,
     pub nodes: [Machine; 2],
     pub net: Net,
@@ -113,9 +113,9 @@ pub struct World {
 impl World {
     /// Node A founded, node B blank, the witness not enrolled.
     pub fn new(seed: u64, options: Options, directory: &Path) -> anyhow::Result<Self> {
-        let mut dice = Dice::new(seed);
+        let mut prng = Prng::new(seed);
         let mut node = |id: NodeId, record: Record| -> anyhow::Result<Machine> {
-            let disk = SimDisk::new(store::DISK, dice.roll());
+            let disk = SimDisk::new(store::DISK, prng.roll());
             let index = directory.join(id.to_string());
             std::fs::create_dir_all(&index)?;
             let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };
@@ -128,7 +128,7 @@ impl World {
                 up: false,
                 boots: 0,
                 boot_at: 0,
-                clock_ppm: dice.below(19_000) as i64 - 9_500,
+                clock_ppm: prng.below(19_000) as i64 - 9_500,
                 life: 0,
                 core: None,
                 stopped: false,
@@ -146,7 +146,7 @@ impl World {
         let b = node(NodeId::B, Record::fresh(202))?;
         Ok(Self {
             now: SEC,
-            dice,
+            prng,
             options,
             nodes: [a, b],
             net: Net::default(),
@@ -174,11 +174,11 @@ impl World {
         self.run(SEC);
         self.found(0);
         self.run(2 * SEC);
-        self.tell_conductor(0, dyad_quorum::Event::Admit { incarnation: 202 });
+        self.tell_quorum_thread(0, dyad_quorum::Event::Admit { incarnation: 202 });
         self.until("B joins", 60, |world| world.steady());
-        self.tell_conductor(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: 303 });
+        self.tell_quorum_thread(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: 303 });
         self.until("the tie goes to the witness", 60, |world| {
-            world.steady() && world.nodes.iter().all(|node| node.record.base.tie == Seat::W)
+            world.steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
         });
         self.until("both VMs run", 30, World::whole);
         self.move_vm(1, NodeId::B);
@@ -241,7 +241,7 @@ impl World {
             .iter()
             .map(|node| {
                 let core = node.core.as_ref().map(|core| {
-                    (core.quorum.standing(), core.owner.mirror.phase(), core.owner.document, core.owner.idle())
+                    (core.quorum.run_state(), core.owner.mirror.phase(), core.owner.document, core.owner.idle())
                 });
                 let vms: Vec<_> = node.vms.iter().map(|vm| (vm.runs, vm.open.len())).collect();
                 format!("{}: up {} frozen {} vms {vms:?} {core:?}; ", node.id, node.up, node.frozen)
@@ -364,8 +364,8 @@ impl World {
             session: None,
             wake_at: 0,
             to_owner: now,
-            to_conductor: now,
-            to_enforcer: now,
+            to_quorum_thread: now,
+            to_cgroup_fence: now,
         });
         let boot = machine.boots;
         if machine.watchdog_at == u64::MAX {
@@ -376,7 +376,7 @@ impl World {
         self.conduct(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
         if thaw && self.nodes[node].core.as_ref().is_some_and(|core| core.may_run) {
             // The daemon before this one froze them, and this quorum never did: nobody else would thaw them.
-            self.order(node, Order::Thaw);
+            self.order(node, CgroupCommand::Thaw);
         }
         self.start_owner(node);
     }

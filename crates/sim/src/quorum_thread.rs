@@ -1,4 +1,4 @@
-//! The conductor's thread of one node: quorum, heartbeats, lease, watchdog, enforcer.
+//! The quorum_thread's thread of one node: quorum, heartbeats, lease, watchdog, cgroup_fence.
 
 use crate::options::Sabotage;
 use crate::world::{Due, Job, World};
@@ -9,7 +9,7 @@ pub const WATCHDOG: Time = 3 * SEC;
 /// The watchdog is fed at least this often while it may be.
 const LONGEST_SLEEP: Time = 250 * MS;
 
-/// What the conductor tells the owner.
+/// What the quorum_thread tells the owner.
 #[derive(Debug, Clone)]
 pub enum News {
     Config(Config),
@@ -23,7 +23,7 @@ pub enum News {
 
 /// What the kernel is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum CgroupCommand {
     Freeze,
     Thaw,
     Kill,
@@ -84,45 +84,45 @@ impl World {
     }
 
     /// The owner tells the quorum machine something.
-    pub(crate) fn tell_conductor(&mut self, node: usize, event: Event) {
+    pub(crate) fn tell_quorum_thread(&mut self, node: usize, event: Event) {
         let delay = self.thread_delay();
         let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_conductor = core.to_conductor.max(now + delay) + 1;
-        let delay = core.to_conductor - now;
+        core.to_quorum_thread = core.to_quorum_thread.max(now + delay) + 1;
+        let delay = core.to_quorum_thread - now;
         self.job(node, delay, Job::Quorum(event));
     }
 
     /// How long a message between two threads lies: mostly microseconds, now and then a while.
     fn thread_delay(&mut self) -> Time {
-        if self.dice.chance(20) { self.dice.below(40 * MS) } else { self.dice.within(1_000, 200_000) }
+        if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000, 200_000) }
     }
 
-    pub(crate) fn order(&mut self, node: usize, order: Order) {
+    pub(crate) fn order(&mut self, node: usize, order: CgroupCommand) {
         let now = self.now;
-        let delay = self.dice.within(MS, 30 * MS);
+        let delay = self.prng.within(MS, 30 * MS);
         let slow = self.nodes[node].kernel_slow_until;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_enforcer = core.to_enforcer.max(now).max(slow) + delay;
-        let delay = core.to_enforcer - now;
+        core.to_cgroup_fence = core.to_cgroup_fence.max(now).max(slow) + delay;
+        let delay = core.to_cgroup_fence - now;
         self.job(node, delay, Job::Enforce(order));
     }
 
     /// The kernel does what it was told and confirms it.
-    pub(crate) fn enforce(&mut self, node: usize, order: Order) {
+    pub(crate) fn enforce(&mut self, node: usize, order: CgroupCommand) {
         let event = match order {
-            Order::Freeze => {
+            CgroupCommand::Freeze => {
                 if self.options.sabotage != Some(Sabotage::NoFreeze) {
                     self.nodes[node].frozen = true;
                 }
                 self.count("freezes");
                 Event::VmsFrozen
             }
-            Order::Thaw => {
+            CgroupCommand::Thaw => {
                 self.thaw(node);
                 Event::VmsThawed
             }
-            Order::Kill => {
+            CgroupCommand::Kill => {
                 for vm in 0..crate::machine::VMS {
                     self.end_vm(node, vm);
                 }
@@ -131,7 +131,7 @@ impl World {
                 Event::VmsKilled
             }
         };
-        self.tell_conductor(node, event);
+        self.tell_quorum_thread(node, event);
     }
 
     fn carry_out(&mut self, node: usize, action: Action) {
@@ -143,17 +143,17 @@ impl World {
                 self.put(half, Due::AskWitness { node, life, id, ask });
             }
             Action::Persist { token, record } => {
-                let delay = self.dice.within(MS, 5 * MS);
+                let delay = self.prng.within(MS, 5 * MS);
                 self.job(node, delay, Job::Persisted(token, record));
             }
             Action::Freeze => {
                 self.tell_owner(node, News::Hold);
-                self.order(node, Order::Freeze);
+                self.order(node, CgroupCommand::Freeze);
             }
-            Action::Thaw => self.order(node, Order::Thaw),
+            Action::Thaw => self.order(node, CgroupCommand::Thaw),
             Action::Kill { .. } => {
                 self.tell_owner(node, News::Killing);
-                self.order(node, Order::Kill);
+                self.order(node, CgroupCommand::Kill);
             }
             Action::Config(config) => self.tell_owner(node, News::Config(config)),
             Action::AckSet(set) => {
@@ -166,7 +166,7 @@ impl World {
                     self.note(node, format!("{note:?}"));
                 }
             }
-            Action::Alarm(_) | Action::Clear(_) | Action::GoodbyeDone => {}
+            Action::Alarm(_) | Action::Clear(_) | Action::LeaveDone => {}
         }
     }
 }

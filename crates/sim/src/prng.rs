@@ -2,10 +2,10 @@
 
 /// splitmix64.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Prng(u64);
 
-impl Dice {
-    /// Dice of a seed.
+impl Prng {
+    /// Prng of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0xD1AD_0000_0000_0001)
     }
