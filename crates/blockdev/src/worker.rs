@@ -21,7 +21,7 @@ const MAILBOX: u64 = 2;
 
 /// How long nobody is let in after a connection that broke the rules, so that a guest that goes on
 /// breaking them costs next to nothing.
-const PENALTY: Duration = Duration::from_secs(1);
+const RING_ERROR_DELAY: Duration = Duration::from_secs(1);
 
 /// The thread's state. The device sits behind a mutex because the protocol crate wants to share it with
 /// its handler; both are used by this thread only, so it is never contended.
@@ -179,7 +179,7 @@ impl Worker {
         self.shared.counters.violations.fetch_add(1, Ordering::Relaxed);
         let cause = std::error::Error::source(ending).map(ToString::to_string);
         tracing::warn!(%ending, cause, "the connection with QEMU was ended");
-        self.listen_at = Some(Instant::now() + PENALTY);
+        self.listen_at = Some(Instant::now() + RING_ERROR_DELAY);
     }
 
     fn watch_listener(&self) {

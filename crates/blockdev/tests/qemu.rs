@@ -14,7 +14,7 @@ use dyad_blockdev::{Backend, BackendError, Config, Done, Request, Server};
 
 const SIZE: u64 = 1 << 20;
 /// An emulated boot on a busy machine, and QEMU before 9.2 connects again after a whole second.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A boot sector that counts: writes the counter to the second sector through the firmware, reads it back,
 /// compares, and says "." on the serial line; "E" and a halt if anything fails.
@@ -97,7 +97,7 @@ fn serve(dir: &Path) -> Running {
 }
 
 fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     while !ready() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(2));

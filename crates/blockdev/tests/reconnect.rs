@@ -206,11 +206,11 @@ fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
 /// Whoever stops a device may be the one who has to answer it: it does not wait for what is in flight.
 #[test]
 fn a_device_that_waits_for_answers_stops_all_the_same() {
-    const LIMIT: Duration = Duration::from_secs(600);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(600);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blk.sock");
     let volume = Volume::new(SIZE);
-    let config = Config { drain_limit: LIMIT, ..Config::new("drained") };
+    let config = Config { drain_limit: TEST_TIMEOUT, ..Config::new("drained") };
     let server = Server::start(&path, volume.clone(), config).unwrap();
     let mut guest = Guest::new(1);
     guest.connect(&path).unwrap();
@@ -231,7 +231,7 @@ fn a_device_that_waits_for_answers_stops_all_the_same() {
     });
     let before = Instant::now();
     server.stop();
-    assert!(before.elapsed() < LIMIT / 2);
+    assert!(before.elapsed() < TEST_TIMEOUT / 2);
     stopping.join().unwrap();
 }
 

@@ -10,21 +10,21 @@ use vhost::vhost_user::message::VhostUserConfigFlags;
 
 const SIZE: u64 = 8 << 20;
 
-struct Bench {
+struct Fixture {
     volume: std::sync::Arc<Volume>,
     handle: Handle,
     guest: Guest,
     _dir: tempfile::TempDir,
 }
 
-fn bench(queues: usize, config: Config) -> Bench {
+fn bench(queues: usize, config: Config) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blk.sock");
     let volume = Volume::new(SIZE);
     let handle = Server::start(&path, volume.clone(), config).unwrap();
     let mut guest = Guest::new(queues);
     guest.connect(&path).unwrap();
-    Bench { volume, handle, guest, _dir: dir }
+    Fixture { volume, handle, guest, _dir: dir }
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
