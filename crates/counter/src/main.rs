@@ -24,9 +24,9 @@ use rustix::mount::{MountFlags, mount};
 
 /// Between two writes: fast enough to see a pause, slow enough that two guests leave an emulated node half of its
 /// processor. A pause that begins within a rest is seen shorter by what is left of the rest.
-const REST: Duration = Duration::from_millis(150);
+const WRITE_INTERVAL: Duration = Duration::from_millis(150);
 /// Between two ticks.
-const TICK: Duration = Duration::from_millis(250);
+const TICK_INTERVAL: Duration = Duration::from_millis(250);
 /// Ticks after which the guest says again who it is: who looks later knows whose ticks they are.
 const LIFE: u64 = 8;
 /// The disk may appear a moment after its driver.
@@ -78,7 +78,7 @@ fn tick(mut line: File, life: u64) {
             if number.is_multiple_of(LIFE) {
                 say(&mut line, &format!("life {life:016x}"));
             }
-            thread::sleep(TICK);
+            thread::sleep(TICK_INTERVAL);
         }
     });
 }
@@ -116,7 +116,7 @@ fn count(line: &mut File) -> io::Result<()> {
             check(line, &disk, counter, life)?;
             say(line, &format!("life {life:016x}\r\nresume {}", found.newest));
         }
-        thread::sleep(REST);
+        thread::sleep(WRITE_INTERVAL);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `dyad-saboteur`: does inside a node of the rig what no owner could do from outside.
+//! `dyad-fault-agent`: does inside a node of the rig what no owner could do from outside.
 //!
 //! Test images carry it in place of the console; the image that ships does not. It reads orders from its serial
 //! line, one each line, and answers each with one line:
@@ -15,12 +15,12 @@ use std::io::{self, BufRead as _};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn main() {
-    println!("saboteur ready\r");
+    println!("fault-agentready\r");
     for order in io::stdin().lock().lines() {
         let Ok(order) = order else { break };
         match obey(order.trim()) {
-            Ok(count) => println!("saboteur did {} to {count} processes\r", order.trim()),
-            Err(why) => println!("saboteur cannot: {why}\r"),
+            Ok(count) => println!("fault-agentdid {} to {count} processes\r", order.trim()),
+            Err(why) => println!("fault_agent cannot: {why}\r"),
         }
     }
 }
