@@ -24,7 +24,7 @@ impl Namespaces {
     /// The user may not make namespaces, or iproute2 is missing.
     pub fn new() -> Result<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let names = ["a", "b"].map(|side| format!("dyad-lab-{}-{number}{side}", process::id()));
+        let names = ["a", "b"].map(|side| format!("dyad-process-tests-{}-{number}{side}", process::id()));
         let spaces = Self { names };
         for name in &spaces.names {
             ip(&["netns", "add", name]).context("Network namespaces need root.")?;

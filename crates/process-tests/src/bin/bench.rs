@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use dyad_lab::cores::Cores;
-use dyad_lab::device::Device;
-use dyad_lab::limits::{self, BLOCK};
+use dyad_process_tests::cores::Cores;
+use dyad_process_tests::device::Device;
+use dyad_process_tests::limits::{self, BLOCK};
 use dyad_rig::artifacts::Artifacts;
 use serde_json::{Value, json};
 

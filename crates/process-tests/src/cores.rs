@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use dyad_control::{Client, DiskContent, Found, Join, Phase, Reply, Request, Status, TimelineEvent};
+use dyad_control::{Client, CreatePair, DiskContent, Join, Phase, Reply, Request, Status, TimelineEvent};
 use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
@@ -89,14 +89,14 @@ impl Cores {
     /// # Errors
     /// It refuses, or does not work afterwards.
     pub fn found(&self, number: usize) -> Result<()> {
-        self.ask(number, &Request::Found(self.founding(number)))?;
+        self.ask(number, &Request::CreatePair(self.create_pair_request(number)))?;
         self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
         Ok(())
     }
 
     /// The request with which side 0 or 1 founds the pair, without a witness.
-    pub fn founding(&self, number: usize) -> Found {
-        Found {
+    pub fn create_pair_request(&self, number: usize) -> CreatePair {
+        CreatePair {
             pair: "lab".into(),
             node: Self::name(number).into(),
             links: CABLES.map(String::from).to_vec(),
@@ -313,7 +313,7 @@ impl Cores {
     /// # Errors
     /// The pair refuses.
     pub fn unused_volume(&self, name: &str, mib: u64) -> Result<()> {
-        let change = Change::CreateVolume { name: name.into(), size: mib << 20, home: Node::A };
+        let change = Change::CreateVolume { name: name.into(), size: mib << 20, primary: Node::A };
         self.ask(0, &Request::Change { change }).map(drop)
     }
 
@@ -328,7 +328,7 @@ impl Cores {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: vec![name.into()],
-            owner: Node::A,
+            node: Node::A,
             intent: Intent::Running,
             priority: 50,
             ha: true,

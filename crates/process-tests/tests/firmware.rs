@@ -10,12 +10,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use dyad_desired::Firmware;
-use dyad_lab::cores::Cores;
-use dyad_lab::device::Device;
+use dyad_process_tests::cores::Cores;
+use dyad_process_tests::device::Device;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::Program;
 use dyad_rig::serial::SerialLine;
-use dyad_supervisor::command::{Host, Places, Version, command_line};
+use dyad_supervisor::command::{Host, Version, VmPaths, command_line};
 use dyad_supervisor::{Accelerator, Disk, Network, VmSpec};
 
 /// Bytes of one write of the image; whole holes of it are left out.
@@ -46,17 +46,17 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
         network: Network::User,
         changed: 1,
     };
-    let places = Places::new(folder.clone());
-    let words = command_line(&host(), &spec, &places, Some(&variables));
+    let paths = VmPaths::new(folder.clone());
+    let words = command_line(&host(), &spec, &paths, Some(&variables));
     let mut qemu = Program::new(words[0].to_str().unwrap());
     qemu.args(&words[1..]);
-    let _running = qemu.start(&places.log()).unwrap();
+    let _running = qemu.start(&paths.log()).unwrap();
     let line = SerialLine::new(&folder.join("serial.log"), &folder.join("relay")).unwrap();
-    line.connect(&places.serial()).unwrap();
+    line.connect(&paths.serial()).unwrap();
     for boot in ["first", "second"] {
         let since = line.position();
         line.wait_for_text(FIRST_WORD, since, BOOT_DEADLINE).unwrap_or_else(|error| {
-            let said = fs::read_to_string(places.log()).unwrap_or_default();
+            let said = fs::read_to_string(paths.log()).unwrap_or_default();
             panic!("the {boot} boot: {error:#}; QEMU said {said:?}");
         });
     }

@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dyad_control::{DiskContent, Enrol, Found, Join, Phase, Request, TimelineEvent};
+use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, TimelineEvent};
 use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_desired::Change;
-use dyad_lab::cgroup::Cgroup;
-use dyad_lab::cores::Cores;
-use dyad_lab::device::Device;
-use dyad_lab::namespaces::CABLES;
+use dyad_process_tests::cgroup::Cgroup;
+use dyad_process_tests::cores::Cores;
+use dyad_process_tests::device::Device;
+use dyad_process_tests::namespaces::CABLES;
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait;
 
@@ -27,7 +27,7 @@ fn program() -> PathBuf {
 }
 
 fn folder(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("dyad-lab-{name}-{}", std::process::id()))
+    std::env::temp_dir().join(format!("dyad-process-tests-{name}-{}", std::process::id()))
 }
 
 /// The ring of the counting guest, at the beginning of a volume.
@@ -128,14 +128,14 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     there.counter = newest;
     there.count(20);
     there.check();
-    let unwell = |status: &dyad_control::Status| status.pool.as_ref().is_some_and(|pool| !pool.disks[0].well);
-    let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), unwell).unwrap();
-    let trouble = failed.pool.unwrap().disks[0].trouble.clone().unwrap();
-    assert!(trouble.contains("replace it"), "{trouble}");
-    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == "unwell").count();
+    let disk_failed = |status: &dyad_control::Status| status.pool.as_ref().is_some_and(|pool| !pool.disks[0].healthy);
+    let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), disk_failed).unwrap();
+    let error = failed.pool.unwrap().disks[0].error.clone().unwrap();
+    assert!(error.contains("replace it"), "{error}");
+    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == "faulty").count();
     assert_eq!(told, 1, "people are told once");
     let quorum = failed.quorum.unwrap();
-    assert!(!quorum.may_run && matches!(quorum.standing, dyad_control::Standing::Unwell { .. }), "{quorum:?}");
+    assert!(!quorum.may_run && matches!(quorum.state, dyad_control::NodeState::Faulty { .. }), "{quorum:?}");
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -312,7 +312,7 @@ fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
     let untouched = cores.written(0).unwrap();
     let found = |code: &str| {
         let witness = Some(Enrol { address: "10.77.0.1".into(), code: code.into() });
-        cores.ask(0, &Request::Found(Found { witness, ..cores.founding(0) })).map(|_| ())
+        cores.ask(0, &Request::CreatePair(CreatePair { witness, ..cores.create_pair_request(0) })).map(|_| ())
     };
     let (start, end) = code.split_at(code.len() - 1);
     let refused = found(&format!("{start}{}", if end == "7" { '8' } else { '7' })).unwrap_err().to_string();
@@ -343,7 +343,7 @@ fn wait_for_witness(cores: &Cores) {
 
 /// Longer than D, so that the other node would have gone on alone; shorter than it waits for a daemon whose kernel closed the
 /// session.
-const AWAY: Duration = Duration::from_millis(900);
+const ABSENCE_PERIOD: Duration = Duration::from_millis(900);
 
 #[test]
 fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
@@ -352,7 +352,7 @@ fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
     let mut cores = Cores::blank(&program, &folder).unwrap();
     let (_witness, code) = witness(&cores, &folder);
     let witness = Some(Enrol { address: "10.77.0.1".into(), code });
-    cores.ask(0, &Request::Found(Found { witness, ..cores.founding(0) })).unwrap();
+    cores.ask(0, &Request::CreatePair(CreatePair { witness, ..cores.create_pair_request(0) })).unwrap();
     cores.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
     cores.join(1).unwrap();
     wait_for_witness(&cores);
@@ -363,7 +363,7 @@ fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
     for number in [0, 1] {
         cores.kill(number);
         // The fault itself: nothing is awaited here.
-        std::thread::sleep(AWAY);
+        std::thread::sleep(ABSENCE_PERIOD);
         cores.start(&program, number).unwrap();
         if number == 0 {
             ring.device.reconnect().unwrap();
@@ -426,7 +426,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     wait_for(&cores, "what came of the image to be dropped", false);
 
     // At the node that does not lead.
-    let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, home: dyad_desired::Node::B };
+    let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: dyad_desired::Node::B };
     cores.ask(1, &Request::Change { change: other }).unwrap();
     let id = |cores: &Cores, number| match cores.ask(number, &Request::Document).unwrap() {
         dyad_control::Reply::Document { document } => document.volumes["other"].id,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use dyad_rig::wait::{self, Look};
 
 /// The kernel freezes and kills within milliseconds.
-const DEADLINE: Duration = Duration::from_secs(30);
+const CGROUP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The group and its one process, which ends with it.
 #[derive(Debug)]
@@ -26,7 +26,9 @@ impl Cgroup {
     pub fn new(name: &str) -> Result<Self> {
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
         let root = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
-        let folder = root.context("cgroup v2 is not mounted.")?.join(format!("dyad-lab-{name}-{}", std::process::id()));
+        let folder = root
+            .context("cgroup v2 is not mounted.")?
+            .join(format!("dyad-process-tests-{name}-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
         let process = Command::new("sleep").arg("1000").spawn()?;
         let group = Self { folder, process };
@@ -54,7 +56,7 @@ impl Cgroup {
     /// # Errors
     /// It does not in time.
     pub fn wait(&self, line: &str) -> Result<()> {
-        wait::until(&format!("the group to be {line}"), DEADLINE, || {
+        wait::until(&format!("the group to be {line}"), CGROUP_DEADLINE, || {
             let events = fs::read_to_string(self.folder.join("cgroup.events"))?;
             Ok(if events.lines().any(|said| said == line) { Look::Ready(()) } else { Look::NotYet(events) })
         })
