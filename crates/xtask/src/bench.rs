@@ -10,6 +10,6 @@ pub fn run(host: &Host) -> Result<()> {
     deps::install(host)?;
     host.build_programs()?;
     let mut bench = host.cargo();
-    bench.args(["run", "--release", "--quiet", "--package", "dyad-lab", "--bin", "dyad-bench"]);
+    bench.args(["run", "--release", "--quiet", "--package", "dyad-process-tests", "--bin", "dyad-bench"]);
     host::run(host::as_root(&mut bench))
 }

@@ -16,7 +16,7 @@ use crate::{deps, guest};
 const SIM_MINUTES: &str = "1";
 
 /// The tests that need more than cargo builds by itself.
-const TEST_FEATURES: &str = "dyad-rig/machines,dyad-lab/daemons,dyad-lab/images";
+const TEST_FEATURES: &str = "dyad-rig/machines,dyad-process-tests/daemons,dyad-process-tests/images";
 /// Newer than any version of ours.
 const BROKEN_VERSION: &str = "9999";
 
@@ -42,7 +42,16 @@ pub fn run(host: &Host) -> Result<()> {
     checks(host, &mut tally);
     if machines(host, &mut tally, MACHINE_TESTS) {
         let mut firmware = host.cargo();
-        firmware.args(["test", "--release", "--package", "dyad-lab", "--features", "images", "--test", "firmware"]);
+        firmware.args([
+            "test",
+            "--release",
+            "--package",
+            "dyad-process-tests",
+            "--features",
+            "images",
+            "--test",
+            "firmware",
+        ]);
         tally.tests("firmware", host::as_root(&mut firmware));
     }
     tally.report(start)
@@ -87,7 +96,16 @@ fn checks(host: &Host, tally: &mut Tally) {
     tally.tests("cargo test", host::as_root(&mut workspace));
     tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
     let mut processes = host.cargo();
-    processes.args(["test", "--release", "--package", "dyad-lab", "--features", "daemons", "--test", "processes"]);
+    processes.args([
+        "test",
+        "--release",
+        "--package",
+        "dyad-process-tests",
+        "--features",
+        "daemons",
+        "--test",
+        "processes",
+    ]);
     tally.tests("process tests", host::as_root(&mut processes));
 }
 
@@ -116,7 +134,7 @@ fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) -> bool {
 /// Two images that only tests boot: one with a newer slot that never comes up, one that takes orders.
 fn build_test_images(host: &Host) -> Result<()> {
     let programs = host.artifacts().programs();
-    let saboteur = programs.join("dyad-saboteur");
+    let fault_agent = programs.join("dyad-fault-agent");
     let common = Options { fast: true, programs: Some(programs), ..Options::default() };
     let broken = Options {
         broken: Some(BROKEN_VERSION.into()),
@@ -124,8 +142,8 @@ fn build_test_images(host: &Host) -> Result<()> {
         ..common.clone()
     };
     let sabotaged = Options {
-        replaced: BTreeMap::from([("dyad-console".into(), saboteur)]),
-        output: Some(host.artifacts().saboteur_image()),
+        replaced: BTreeMap::from([("dyad-console".into(), fault_agent)]),
+        output: Some(host.artifacts().fault_agent_image()),
         ..common
     };
     image::build(host, &broken)?;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use dyad_rig::node::Name;
 use dyad_rig::pair::{PASSWORD, Pair};
 use dyad_rig::report::Report;
-use dyad_rig::stories::{MAIN_JOB, Story};
+use dyad_rig::scenarios::{MAIN_JOB, Scenario};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::waitpid;
@@ -57,8 +57,8 @@ pub fn stay(host: &Host) -> Result<()> {
     symlink(pair.sockets(), &link).with_context(|| format!("Cannot create {}.", link.display()))?;
     let sockets = pair.sockets().to_owned();
     thread::spawn(move || tear_down(&stop, &link, &sockets));
-    for story in &MAIN_JOB[..FORMING] {
-        play(story, &mut pair)?;
+    for scenario in &MAIN_JOB[..FORMING] {
+        play(scenario, &mut pair)?;
     }
     let cli = host.artifacts().programs().join("dyad");
     println!();
@@ -120,7 +120,7 @@ pub fn demo(host: &Host) -> Result<()> {
     prepare(host)?;
     let start = Instant::now();
     let mut pair = Pair::new(host.artifacts().clone(), "demo")?;
-    let outcome = MAIN_JOB.iter().try_for_each(|story| play(story, &mut pair));
+    let outcome = MAIN_JOB.iter().try_for_each(|scenario| play(scenario, &mut pair));
     let file = host.artifacts().records().join("report.json");
     pair.report.write(&file)?;
     summary(&pair.report);
@@ -133,9 +133,9 @@ pub fn demo(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn play(story: &Story, pair: &mut Pair) -> Result<()> {
-    host::step(story.title);
-    story.run(pair).with_context(|| format!("{} failed; records are in {}", story.name, pair.records().display()))
+fn play(scenario: &Scenario, pair: &mut Pair) -> Result<()> {
+    host::step(scenario.title);
+    scenario.run(pair).with_context(|| format!("{} failed; records are in {}", scenario.name, pair.records().display()))
 }
 
 fn summary(report: &Report) {
