@@ -12,7 +12,7 @@ use crate::wait::{self, Look};
 
 /// The counting guest says its first word within seconds when KVM works. A KVM that opens but cannot run an
 /// ordinary kernel hangs in the boot ROM for ever.
-const TRIAL: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What executes a node's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Accelerator {
         program.arg(format!("unix:{},server=on,wait=off", socket.display()));
         let mut qemu = program.start(&sockets.join("trial-qemu.log"))?;
         let mut connected = false;
-        let spoke = wait::until("the trial's first word", TRIAL, || {
+        let spoke = wait::until("the trial's first word", PROBE_TIMEOUT, || {
             // Where KVM is only half there, QEMU may also give up by itself.
             ensure!(!qemu.ended(), "QEMU ended.");
             connected = connected || (socket.exists() && line.connect(&socket).is_ok());

@@ -51,9 +51,9 @@ impl Artifacts {
         self.target.join("image/broken.img")
     }
 
-    /// The appliance image with `dyad-saboteur` in place of the console.
-    pub fn saboteur_image(&self) -> PathBuf {
-        self.target.join("image/saboteur.img")
+    /// The appliance image with `dyad-fault-agent` in place of the console.
+    pub fn fault_agent_image(&self) -> PathBuf {
+        self.target.join("image/fault-agent.img")
     }
 
     /// The disk of the counting guest: a raw, bootable disk.

@@ -14,15 +14,15 @@ use crate::node::Name;
 use crate::wait::{self, Look};
 
 /// Between two attempts to follow a line that is not there.
-const RETRY: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// Lines of a guest that are shown when something failed.
 const LAST_WORDS: usize = 15;
 
 /// One statement of `dyad-counter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum GuestLine {
     /// A boot of the guest, with its random name.
-    Life(u64),
+    GuestBoot(u64),
     /// The newest counter found on the disk.
     Resume(u64),
     /// The guest executes; the number grows.
@@ -35,23 +35,23 @@ pub enum Said {
         took: Duration,
     },
     /// Data was lost, or the disk returned an error: never acceptable.
-    Trouble(String),
+    Error(String),
 }
 
-impl Said {
+impl GuestLine {
     /// Understands one whole line; `None` for anything else, such as the guest's kernel or firmware.
     pub fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.trim().split_once(' ')?;
         match word {
             // A name cut short would be another one.
-            "life" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Self::Life),
+            "life" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Self::GuestBoot),
             "resume" => rest.parse().ok().map(Self::Resume),
             "tick" => rest.parse().ok().map(Self::Tick),
             "ack" => {
                 let (counter, took) = rest.split_once(' ')?;
                 Some(Self::Ack { counter: counter.parse().ok()?, took: Duration::from_millis(took.parse().ok()?) })
             }
-            "fault" | "io_error" | "error" => Some(Self::Trouble(line.trim().to_owned())),
+            "fault" | "io_error" | "error" => Some(Self::Error(line.trim().to_owned())),
             _ => None,
         }
     }
@@ -59,7 +59,7 @@ impl Said {
 
 /// One boot of a guest, as the rig saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
+pub struct GuestBoot {
     /// Its random name.
     pub id: u64,
     /// The node it ran on.
@@ -81,20 +81,20 @@ pub struct Life {
 /// All that one guest ever said.
 #[derive(Debug, Default)]
 pub struct Record {
-    lives: Vec<Life>,
+    lives: Vec<GuestBoot>,
     acks: Vec<(Instant, u64, Duration)>,
-    trouble: Vec<String>,
+    error: Vec<String>,
 }
 
 impl Record {
     /// Takes one statement that arrived `at` this time from `node`. A node may repeat old lines when the rig
     /// connects again; a repeated statement changes nothing.
-    pub fn take(&mut self, at: Instant, node: Name, current: &mut Option<u64>, said: Said) {
+    pub fn take(&mut self, at: Instant, node: Name, current: &mut Option<u64>, said: GuestLine) {
         match said {
-            Said::Life(id) => {
+            GuestLine::GuestBoot(id) => {
                 *current = Some(id);
                 if !self.lives.iter().any(|life| life.id == id) {
-                    self.lives.push(Life {
+                    self.lives.push(GuestBoot {
                         id,
                         node,
                         begin: at,
@@ -106,13 +106,13 @@ impl Record {
                     });
                 }
             }
-            Said::Resume(counter) => {
+            GuestLine::Resume(counter) => {
                 if let Some(life) = self.life(*current) {
-                    // Said again now and then; the last time may be cut short by the VM's death.
+                    // GuestLine again now and then; the last time may be cut short by the VM's death.
                     life.resumed.get_or_insert(counter);
                 }
             }
-            Said::Ack { counter, took } => {
+            GuestLine::Ack { counter, took } => {
                 if let Some(life) = self.life(*current)
                     && counter > life.acked
                 {
@@ -121,27 +121,27 @@ impl Record {
                     self.acks.push((at, counter, took));
                 }
             }
-            Said::Tick(number) => {
+            GuestLine::Tick(number) => {
                 if let Some(life) = self.life(*current)
                     && number > life.ticks
                 {
                     (life.ticks, life.seen) = (number, at);
                 }
             }
-            Said::Trouble(line) => {
-                if !self.trouble.contains(&line) {
-                    self.trouble.push(line);
+            GuestLine::Error(line) => {
+                if !self.error.contains(&line) {
+                    self.error.push(line);
                 }
             }
         }
     }
 
-    fn life(&mut self, id: Option<u64>) -> Option<&mut Life> {
+    fn life(&mut self, id: Option<u64>) -> Option<&mut GuestBoot> {
         self.lives.iter_mut().find(|life| Some(life.id) == id)
     }
 
     /// Every boot, in the order seen.
-    pub fn lives(&self) -> &[Life] {
+    pub fn lives(&self) -> &[GuestBoot] {
         &self.lives
     }
 
@@ -153,7 +153,7 @@ impl Record {
     /// Acknowledged writes that a later boot did not find, plus every fault the guest itself saw.
     pub fn lost_acked_writes(&self) -> u64 {
         let mut acked: u64 = 0;
-        let mut lost = self.trouble.len() as u64;
+        let mut lost = self.error.len() as u64;
         for life in &self.lives {
             if let Some(resumed) = life.resumed {
                 lost += acked.saturating_sub(resumed);
@@ -175,8 +175,8 @@ impl Record {
     }
 
     /// What the guest complained of.
-    pub fn trouble(&self) -> &[String] {
-        &self.trouble
+    pub fn error(&self) -> &[String] {
+        &self.error
     }
 
     /// The longest time a write with flush took, among those that ended after `since`.
@@ -234,7 +234,7 @@ impl Guest {
                     guest.take(node, &mut current, line);
                     true
                 });
-                thread::sleep(RETRY);
+                thread::sleep(RECONNECT_DELAY);
             }
         });
     }
@@ -271,7 +271,7 @@ impl Guest {
     ///
     /// # Errors
     /// None came within `deadline`.
-    pub fn wait_for_rebirth(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
+    pub fn wait_for_restart(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
         let begin = wait::until(&format!("guest {} to boot anew", self.name), deadline, || {
             let record = self.record();
             Ok(match record.lives().iter().find(|life| life.begin > since) {
@@ -300,7 +300,7 @@ impl Guest {
             // A full disk under the log must not stop the verdicts.
             let _ = writeln!(log, "[{:8.2} s] {node} {line}", self.start.elapsed().as_secs_f64());
         }
-        if let Some(said) = Said::parse(line) {
+        if let Some(said) = GuestLine::parse(line) {
             self.record().take(Instant::now(), node, current, said);
         }
     }
@@ -328,7 +328,7 @@ mod tests {
                 Some(id) => format!("life {id:0>16}"),
                 None => line.to_owned(),
             };
-            let said = Said::parse(&line).unwrap();
+            let said = GuestLine::parse(&line).unwrap();
             self.record.take(self.now, node, current, said);
         }
     }
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn noise_is_not_a_statement() {
         for noise in ["", "ack 12", "ack 12 x", "SeaBIOS (version 1.16)", "life 61f29b82c1001bzz", "life 61f29b82"] {
-            assert_eq!(Said::parse(noise), None, "{noise:?}");
+            assert_eq!(GuestLine::parse(noise), None, "{noise:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::{env, io};
 
 use anyhow::{Result, anyhow};
 
-use crate::pulse::Pulse;
+use crate::stall_detector::StallDetector;
 
 /// A test: its name and what it plays.
 pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
@@ -33,7 +33,7 @@ pub fn play<C, F: Fn(&mut C) -> Result<()>>(
     let start = Instant::now();
     let chosen: Vec<_> = tests.iter().filter(|(name, _)| wanted(name)).collect();
     println!("\nrunning {} tests", chosen.len());
-    let pulse = Pulse::start();
+    let stall_detector = StallDetector::start();
     let mut failures = Vec::new();
     if !chosen.is_empty() {
         match begin() {
@@ -46,7 +46,7 @@ pub fn play<C, F: Fn(&mut C) -> Result<()>>(
             }
         }
     }
-    println!("\nthis machine stood still {}", pulse.pauses());
+    println!("\nthis machine stood still {}", stall_detector.pauses());
     summary(tests.len(), chosen.len(), &failures, start)
 }
 

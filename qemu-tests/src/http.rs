@@ -16,12 +16,12 @@ use crate::wait;
 
 /// A node whose watchdog bit says no goodbye to its connections: whoever follows connects again after this time. What the node
 /// repeats then changes nothing.
-const FOLLOW_AT_MOST: Duration = Duration::from_secs(30);
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
 /// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// How long a client that [knocks](Client::knocking) waits at first, and how many times longer after each silence.
-const KNOCK: Duration = Duration::from_millis(800);
-const KNOCK_LONGER: f64 = 1.1;
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+const PROBE_BACKOFF: f64 = 1.1;
 /// Forming a pair or filling a volume moves megabytes through two emulated nodes.
 const WORK_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -75,7 +75,7 @@ impl Client {
     /// rarely, so that a new question is sooner answered than an old one: this client gives up soon, and later each time, because
     /// a loaded node needs longer.
     pub fn knocking(&self) -> Self {
-        Self { patience: Some(Arc::new(Mutex::new(KNOCK))), ..self.clone() }
+        Self { patience: Some(Arc::new(Mutex::new(PROBE_TIMEOUT))), ..self.clone() }
     }
 
     /// How long to wait for an answer now.
@@ -94,9 +94,9 @@ impl Client {
             error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ureq::Error::Timeout(_))))
         };
         *patience = match outcome {
-            Ok(_) => KNOCK.max(2 * took),
-            Err(error) if error.is::<Refusal>() => KNOCK.max(2 * took),
-            Err(error) if silence(error) => patience.mul_f64(KNOCK_LONGER),
+            Ok(_) => PROBE_TIMEOUT.max(2 * took),
+            Err(error) if error.is::<Refusal>() => PROBE_TIMEOUT.max(2 * took),
+            Err(error) if silence(error) => patience.mul_f64(PROBE_BACKOFF),
             Err(_) => *patience,
         }
         .min(ANSWER_DEADLINE);
@@ -182,7 +182,7 @@ impl Client {
             let request = self.authorized(self.agent.get(self.url(path)));
             let patience = Some(self.patience());
             let config = request.config().timeout_connect(patience).timeout_send_request(patience);
-            config.timeout_recv_response(patience).timeout_recv_body(Some(FOLLOW_AT_MOST)).build().call()
+            config.timeout_recv_response(patience).timeout_recv_body(Some(FOLLOW_TIMEOUT)).build().call()
         });
         self.learn(&answer, start.elapsed());
         let answer = answer?;

@@ -1,7 +1,7 @@
-//! The rig: a whole pair on a build machine, and the stories that are played on it.
+//! The rig: a whole pair on a build machine, and the scenarios that are played on it.
 //!
 //! Two nodes boot the real image through UEFI under QEMU; the witness runs beside them as an ordinary program.
-//! [`stories`] holds the steps, each a function that acts, waits and asserts; `cargo xtask rig demo` and the
+//! [`scenarios`] holds the steps, each a function that acts, waits and asserts; `cargo xtask rig demo` and the
 //! tests of this package play the same steps.
 //!
 //! The rig must never look inside a node: it sees what an owner sees (the network, the serial line, the power
@@ -16,21 +16,21 @@ pub mod accelerator;
 pub mod artifacts;
 pub mod browser;
 pub mod child;
-pub mod chronicle;
+pub mod fault_agent;
 pub mod guest;
 pub mod harness;
 pub mod http;
 pub mod node;
 pub mod pair;
-pub mod pulse;
 pub mod qmp;
 pub mod report;
-pub mod saboteur;
+pub mod scenarios;
 pub mod seed;
 pub mod serial;
 pub mod setup;
+pub mod stall_detector;
 pub mod status;
-pub mod stories;
 pub mod terminal;
+pub mod timeline_follower;
 pub mod wait;
 pub mod witness;

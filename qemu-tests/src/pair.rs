@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result};
 
 use crate::accelerator::Accelerator;
 use crate::artifacts::{Artifacts, keep_as_failed};
-use crate::chronicle::Chronicle;
 use crate::guest::Guest;
 use crate::http::Client;
 use crate::node::{Name, Node, Wiring};
-use crate::pulse::Pulse;
 use crate::report::Report;
+use crate::stall_detector::StallDetector;
 use crate::status::Status;
+use crate::timeline_follower::TimelineFollower;
 use crate::wait::{self, Look};
 use crate::witness::Witness;
 
@@ -38,7 +38,7 @@ pub struct Pair {
     guests: Vec<Guest>,
     records: PathBuf,
     start: Instant,
-    pulse: Pulse,
+    stall_detector: StallDetector,
     // Last: the sockets go when everything that uses them is gone.
     sockets: Sockets,
 }
@@ -109,7 +109,7 @@ impl Pair {
             guests: Vec::new(),
             records,
             start: Instant::now(),
-            pulse: Pulse::start(),
+            stall_detector: StallDetector::start(),
             sockets,
         })
     }
@@ -163,8 +163,8 @@ impl Pair {
 
     /// What a reader of a failure wants to know next: what both nodes say of themselves and of their VMs, and the last
     /// words of every guest. Printed, and kept with the records.
-    pub fn tell_failure(&mut self, story: &str) {
-        let mut state = format!("after {story}\nthis machine stood still {}\n", self.pulse.pauses());
+    pub fn tell_failure(&mut self, scenario: &str) {
+        let mut state = format!("after {scenario}\nthis machine stood still {}\n", self.stall_detector.pauses());
         for name in [Name::A, Name::B] {
             let resets = self.node(name).resets().unwrap_or_else(|error| format!("{error:#}"));
             state += &format!("resets of node {name}: {resets}\n");
@@ -188,7 +188,7 @@ impl Pair {
     /// The guest of this name.
     ///
     /// # Errors
-    /// It was never made: an earlier story failed.
+    /// It was never made: an earlier scenario failed.
     pub fn guest(&self, name: &str) -> Result<Guest> {
         let found = self.guests.iter().find(|guest| guest.name() == name);
         found.cloned().with_context(|| format!("The guest {name} was never made: an earlier step failed."))
@@ -208,8 +208,8 @@ impl Pair {
     }
 
     /// Begins to read one node's own timeline.
-    pub fn chronicle(&self, name: Name) -> Chronicle {
-        Chronicle::new(self.client(name))
+    pub fn timeline_follower(&self, name: Name) -> TimelineFollower {
+        TimelineFollower::new(self.client(name))
     }
 
     /// What was built.
@@ -255,16 +255,16 @@ impl Pair {
     /// # Errors
     /// A write was lost or a guest ran twice at one time: the two things that must never happen.
     pub fn judge_guests(&mut self) -> Result<()> {
-        let (mut lost, mut runners, mut trouble) = (0, 0, Vec::new());
+        let (mut lost, mut runners, mut error) = (0, 0, Vec::new());
         for guest in &self.guests {
             let record = guest.record();
             lost += record.lost_acked_writes();
             runners += record.two_runners();
-            trouble.extend(record.trouble().iter().map(|line| format!("{}: {line}", guest.name())));
+            error.extend(record.error().iter().map(|line| format!("{}: {line}", guest.name())));
         }
         self.report.raise("lost_acked_writes", lost);
         self.report.raise("two_runners_observed", runners);
-        anyhow::ensure!(lost == 0, "{lost} acknowledged writes were lost. {}", trouble.join("; "));
+        anyhow::ensure!(lost == 0, "{lost} acknowledged writes were lost. {}", error.join("; "));
         anyhow::ensure!(runners == 0, "A guest ran on both nodes at one time, {runners} times.");
         Ok(())
     }

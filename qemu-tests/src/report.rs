@@ -36,7 +36,7 @@ impl Report {
     /// Records a figure.
     ///
     /// # Panics
-    /// `field` is not one of [`FIELDS`]: a typing error in a story.
+    /// `field` is not one of [`FIELDS`]: a typing error in a scenario.
     pub fn set(&mut self, field: &str, value: impl Into<Value>) {
         assert!(FIELDS.contains(&field), "no such field: {field}");
         self.values.insert(field.to_owned(), value.into());

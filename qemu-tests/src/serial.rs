@@ -15,7 +15,7 @@ use crate::wait::{self, Look};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 /// An attached client that takes no output for so long is dropped: it must not stop the recording.
-const STALLED: Duration = Duration::from_millis(500);
+const CLIENT_STALL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The far end of one serial line, across power cuts of the node.
 #[derive(Debug, Clone)]
@@ -164,7 +164,7 @@ impl SerialLine {
             let Ok(output) = client.try_clone() else {
                 continue;
             };
-            if output.set_write_timeout(Some(STALLED)).is_err() {
+            if output.set_write_timeout(Some(CLIENT_STALL_TIMEOUT)).is_err() {
                 continue;
             }
             self.lock().attached.push(output);

@@ -1,4 +1,4 @@
-//! What a node says of the pair, as far as the stories ask.
+//! What a node says of the pair, as far as the scenarios ask.
 
 use std::time::{Duration, Instant};
 

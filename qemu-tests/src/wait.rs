@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// Between two looks at a condition.
-const INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What a look at a condition may say.
 pub enum Look<T> {
@@ -22,7 +22,7 @@ pub enum Look<T> {
 /// The deadline passed: the error names `what` and what was seen last. An error of the look itself ends the
 /// wait at once.
 pub fn until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
-    until_every(INTERVAL, what, deadline, look)
+    until_every(POLL_INTERVAL, what, deadline, look)
 }
 
 /// Like [`until`] with another time between two looks: for looks that cost the one looked at.

@@ -8,7 +8,7 @@ use dyad_rig::artifacts::Artifacts;
 use dyad_rig::browser::Browser;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::pair::{PASSWORD, Pair};
-use dyad_rig::stories::{BOOT_DEADLINE, GUEST_DEADLINE};
+use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
 use dyad_rig::wait::{self, Look};
 
 /// A page of an emulated node.

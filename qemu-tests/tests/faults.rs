@@ -10,17 +10,17 @@ use dyad_rig::guest::Guest;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
+use dyad_rig::scenarios::{BOOT_DEADLINE, FENCE_PERIOD, FIRST, GUEST_DEADLINE, create_vm};
 use dyad_rig::status::wait_vm_state;
-use dyad_rig::stories::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, create_vm};
 use dyad_rig::wait::{self, Look};
-use dyad_rig::{saboteur, seed, setup};
+use dyad_rig::{fault_agent, seed, setup};
 
 /// The core is started again, opens its pool, and QEMU connects again; the promise is about idle machines.
-const CORE_PAUSE: Duration = Duration::from_secs(5);
+const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
 /// From the order to stop until the watchdog bites, on the rig's clock.
-const RESET_LIMIT: Duration = Duration::from_secs(10);
+const RESET_DEADLINE: Duration = Duration::from_secs(10);
 /// After the beginning of a test that takes 3 s.
-const CUT_SHORT: Duration = Duration::from_millis(700);
+const CUT_SHORT_DELAY: Duration = Duration::from_millis(700);
 /// The first thing that firmware says when a machine starts again.
 const FIRMWARE: &str = "BdsDxe: starting";
 
@@ -35,11 +35,11 @@ const TESTS: [Test<Pair>; 5] = [
 fn main() -> ExitCode {
     play(&TESTS, || {
         let artifacts = Artifacts::beside_this_program()?;
-        let image = artifacts.saboteur_image();
+        let image = artifacts.fault_agent_image();
         let mut pair = Pair::with_image(artifacts, "faults", &image)?;
         pair.a.plug_seed(&seed::first_node())?;
         pair.a.power_on()?;
-        pair.a.serial().wait_for_text(saboteur::READY, 0, BOOT_DEADLINE)?;
+        pair.a.serial().wait_for_text(fault_agent::READY, 0, BOOT_DEADLINE)?;
         Ok(pair)
     })
 }
@@ -56,7 +56,7 @@ fn a_watchdog_test_cut_short_is_repeated(pair: &mut Pair) -> Result<()> {
     })?;
     let position = pair.a.serial().position();
     // The fault is this moment: the test has begun, and the watchdog does not bite yet.
-    thread::sleep(CUT_SHORT);
+    thread::sleep(CUT_SHORT_DELAY);
     pair.a.reset()?;
     setup::finish(&client)?;
     let starts = pair.a.serial().text_since(position).matches(FIRMWARE).count();
@@ -86,14 +86,14 @@ fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
 fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let lives = guest.record().lives().len();
-    let since = saboteur::order(pair.a.serial(), "kill dyad-core")?;
+    let since = fault_agent::order(pair.a.serial(), "kill dyad-core")?;
     guest.wait_for_progress(20, GUEST_DEADLINE)?;
     ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
     let pause = guest.record().longest_pause(since);
     println!("    the guest paused for {} ms", pause.as_millis());
     // Far below that nothing was killed: a write is under way or begins within the rest of the guest.
     ensure!(pause > Duration::from_millis(100), "The guest noticed nothing: was the daemon killed?");
-    ensure!(pause <= CORE_PAUSE, "The guest paused for {} ms.", pause.as_millis());
+    ensure!(pause <= CORE_PAUSE_DEADLINE, "The guest paused for {} ms.", pause.as_millis());
     pair.judge_guests()
 }
 
@@ -101,7 +101,7 @@ fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
 fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let lives = guest.record().lives().len();
-    let since = saboteur::order(pair.a.serial(), "kill dyad-node")?;
+    let since = fault_agent::order(pair.a.serial(), "kill dyad-node")?;
     wait_vm_state(&pair.client(Name::A), FIRST, "running", BOOT_DEADLINE)?;
     guest.wait_for_ack(since, GUEST_DEADLINE)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
@@ -114,14 +114,14 @@ fn watchdog_resets_stopped_core(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let acked = guest.record().acked();
     let position = pair.a.serial().position();
-    let since = saboteur::order(pair.a.serial(), "stop dyad-core")?;
+    let since = fault_agent::order(pair.a.serial(), "stop dyad-core")?;
     pair.a.serial().wait_for_text(FIRMWARE, position, GUEST_DEADLINE).context("The watchdog did not reset the node")?;
     let took = since.elapsed();
-    println!("    the node was reset after {:.1} s; F' is {:.1} s", took.as_secs_f64(), FENCE.as_secs_f64());
+    println!("    the node was reset after {:.1} s; F' is {:.1} s", took.as_secs_f64(), FENCE_PERIOD.as_secs_f64());
     let last = guest.record().lives().last().map(|life| life.last);
-    ensure!(took <= RESET_LIMIT, "The reset took {:.1} s.", took.as_secs_f64());
-    ensure!(last.is_none_or(|last| last < since + FENCE), "The guest counted longer than F' allows.");
-    let (_, counter) = guest.wait_for_rebirth(since, BOOT_DEADLINE + GUEST_DEADLINE)?;
+    ensure!(took <= RESET_DEADLINE, "The reset took {:.1} s.", took.as_secs_f64());
+    ensure!(last.is_none_or(|last| last < since + FENCE_PERIOD), "The guest counted longer than F' allows.");
+    let (_, counter) = guest.wait_for_restart(since, BOOT_DEADLINE + GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     pair.judge_guests()
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use dyad_rig::accelerator::Accelerator;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::{Program, Running};
-use dyad_rig::guest::Said;
+use dyad_rig::guest::GuestLine;
 use dyad_rig::pair::Sockets;
 use dyad_rig::serial::SerialLine;
 
 /// First byte of the ring, bytes between its slots, and their number: what `dyad-counter` documents.
 const RING: (u64, u64, u64) = (24 << 20, 64 << 10, 64);
-const DEADLINE: Duration = Duration::from_secs(120);
+const GUEST_DEADLINE: Duration = Duration::from_secs(120);
 
 struct Machine {
     disk: PathBuf,
@@ -47,17 +47,17 @@ impl Machine {
     /// Cuts the power and returns the newest acknowledged counter.
     fn power_cut(&mut self) -> u64 {
         self.power = None;
-        self.newest(|said| if let Said::Ack { counter, .. } = said { Some(counter) } else { None }).unwrap()
+        self.newest(|said| if let GuestLine::Ack { counter, .. } = said { Some(counter) } else { None }).unwrap()
     }
 
     fn wait(&self, text: &str, since: usize) {
-        self.line.wait_for_text(text, since, DEADLINE).unwrap();
+        self.line.wait_for_text(text, since, GUEST_DEADLINE).unwrap();
     }
 
-    fn newest<T>(&self, pick: impl Fn(Said) -> Option<T>) -> Option<T> {
+    fn newest<T>(&self, pick: impl Fn(GuestLine) -> Option<T>) -> Option<T> {
         let log = fs::read_to_string(self.path("log")).unwrap();
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().filter_map(Said::parse).filter_map(pick).next_back()
+        whole.lines().filter_map(GuestLine::parse).filter_map(pick).next_back()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -76,10 +76,10 @@ fn it_goes_on_from_what_it_acknowledged() {
     machine.power_on();
     machine.wait("resume ", since);
     machine.wait("\nack ", since);
-    let resumed = machine.newest(|said| if let Said::Resume(counter) = said { Some(counter) } else { None });
+    let resumed = machine.newest(|said| if let GuestLine::Resume(counter) = said { Some(counter) } else { None });
     assert!(resumed.unwrap() >= acked, "resumed {resumed:?} after {acked}");
-    let trouble = machine.newest(|said| if let Said::Trouble(line) = said { Some(line) } else { None });
-    assert_eq!(trouble, None);
+    let error = machine.newest(|said| if let GuestLine::Error(line) = said { Some(line) } else { None });
+    assert_eq!(error, None);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use dyad_rig::harness::{Test, play};
 use dyad_rig::http::{Client, Refusal};
 use dyad_rig::node::{Name, Node, Wiring};
 use dyad_rig::pair::Sockets;
+use dyad_rig::scenarios::BOOT_DEADLINE;
 use dyad_rig::setup;
-use dyad_rig::stories::BOOT_DEADLINE;
 use dyad_rig::wait::{self, Look};
 use serde_json::{Value, json};
 

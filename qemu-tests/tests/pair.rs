@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use dyad_rig::artifacts::Artifacts;
+use dyad_rig::fault_agent;
 use dyad_rig::guest::Guest;
 use dyad_rig::harness::play;
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
-use dyad_rig::saboteur;
-use dyad_rig::stories::{FIRST, GUEST_DEADLINE, MAIN_JOB, PROTECTED_DEADLINE, SECOND};
+use dyad_rig::scenarios::{FIRST, GUEST_DEADLINE, MAIN_JOB, PROTECTED_DEADLINE, SECOND};
 
 /// Of the main job, what makes the pair and its guests.
 const FORMING: usize = 3;
 /// A killed core is started again, opens its pool, finds its peer, and QEMU connects again; on an emulated node.
-const CORE_PAUSE: Duration = Duration::from_secs(5);
+const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
 
 type Act = Box<dyn Fn(&mut Pair) -> Result<()>>;
 
 fn main() -> ExitCode {
     let mut tests: Vec<(&str, Act)> = Vec::new();
-    for story in &MAIN_JOB {
-        tests.push((story.name, Box::new(|pair: &mut Pair| story.run(pair))));
+    for scenario in &MAIN_JOB {
+        tests.push((scenario.name, Box::new(|pair: &mut Pair| scenario.run(pair))));
     }
     tests.insert(FORMING, ("core_kill9_is_no_fail_over", Box::new(core_kill9_is_no_fail_over)));
     play(&tests, || {
         let artifacts = Artifacts::beside_this_program()?;
-        let image = artifacts.saboteur_image();
+        let image = artifacts.fault_agent_image();
         Pair::with_image(artifacts, "pair", &image)
     })
 }
@@ -38,7 +38,7 @@ fn core_kill9_is_no_fail_over(pair: &mut Pair) -> Result<()> {
     let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     let epoch = pair.status(Name::A)?.epoch;
     for name in [Name::A, Name::B] {
-        let since = saboteur::order(pair.node(name).serial(), "kill dyad-core")?;
+        let since = fault_agent::order(pair.node(name).serial(), "kill dyad-core")?;
         for guest in &guests {
             guest.wait_for_ack(since, GUEST_DEADLINE)?;
             guest.wait_for_progress(20, GUEST_DEADLINE)?;
@@ -47,7 +47,7 @@ fn core_kill9_is_no_fail_over(pair: &mut Pair) -> Result<()> {
             ensure!(guest.record().lives().len() == 1, "{} was restarted.", guest.name());
             // A write needs both nodes, so that far below it nothing was killed.
             ensure!(pause > Duration::from_millis(100), "{} noticed nothing: was it killed?", guest.name());
-            ensure!(pause <= CORE_PAUSE, "{} paused for {} ms.", guest.name(), pause.as_millis());
+            ensure!(pause <= CORE_PAUSE_DEADLINE, "{} paused for {} ms.", guest.name(), pause.as_millis());
         }
         pair.wait_protected(PROTECTED_DEADLINE)?;
         let now = pair.status(Name::A)?.epoch;

@@ -8,8 +8,8 @@ use dyad_rig::artifacts::Artifacts;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::node::Name;
 use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::scenarios::BOOT_DEADLINE;
 use dyad_rig::serial::SerialLine;
-use dyad_rig::stories::BOOT_DEADLINE;
 use dyad_rig::wait::{self, Look};
 
 /// One question on an emulated line.

@@ -1,4 +1,4 @@
-//! Orders for `dyad-saboteur`, which listens at the serial line of a node with the saboteur image.
+//! Orders for `dyad-fault-agent`, which listens at the serial line of a node with the fault_agent image.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use anyhow::Result;
 use crate::serial::SerialLine;
 
 /// What it says when it listens.
-pub const READY: &str = "saboteur ready";
+pub const READY: &str = "fault-agentready";
 /// It answers at once, on an emulated serial line.
-const DEADLINE: Duration = Duration::from_secs(30);
+const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Gives an order and waits until it is carried out; returns when it was given.
 ///
@@ -19,6 +19,6 @@ pub fn order(serial: &SerialLine, order: &str) -> Result<Instant> {
     let position = serial.position();
     let given = Instant::now();
     serial.send(&format!("{order}\r"))?;
-    serial.wait_for_text(&format!("saboteur did {order}"), position, DEADLINE)?;
+    serial.wait_for_text(&format!("fault-agentdid {order}"), position, ORDER_DEADLINE)?;
     Ok(given)
 }

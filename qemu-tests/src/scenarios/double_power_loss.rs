@@ -29,18 +29,18 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
     }
     pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));
     for guest in [pair.guest(FIRST)?, pair.guest(SECOND)?] {
-        let (alive, counter) = guest.wait_for_rebirth(cut, PROTECTED_DEADLINE)?;
+        let (alive, counter) = guest.wait_for_restart(cut, PROTECTED_DEADLINE)?;
         let after = alive.duration_since(cut).as_secs_f64();
-        pair.say(&format!("{} runs again {after:.1} s after the blackout: counter {counter}", guest.name()));
+        pair.say(&format!("{} runs again {after:.1} s after the double_power_loss: counter {counter}", guest.name()));
     }
-    let (_, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
+    let (_, counter) = guest.wait_for_restart(cut, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     pair.judge_guests()?;
     super::power_cut::expect_members(pair, "AB")?;
     let back = Instant::now();
-    let mut chronicle = pair.chronicle(Name::A);
+    let mut timeline_follower = pair.timeline_follower(Name::A);
     pair.witness.start()?;
-    chronicle.wait("witness-back", back, PROTECTED_DEADLINE)?;
+    timeline_follower.wait("witness-back", back, PROTECTED_DEADLINE)?;
     pair.say("the witness answers again");
     pair.judge_guests()
 }

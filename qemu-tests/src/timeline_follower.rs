@@ -13,7 +13,7 @@ use crate::wait::{self, Look};
 
 /// Between two looks. Events carry their own time, and each look takes an emulated node a noticeable part of its only
 /// processor.
-const LOOK: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// One event of a node's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,14 +28,14 @@ pub struct Event {
 
 /// The timeline of one node from now on.
 #[derive(Debug)]
-pub struct Chronicle {
+pub struct TimelineFollower {
     client: Client,
     next: u64,
     events: Vec<Event>,
     booted: Option<Instant>,
 }
 
-impl Chronicle {
+impl TimelineFollower {
     /// Of the node behind `client`.
     pub fn new(client: Client) -> Self {
         Self { client, next: 0, events: Vec::new(), booted: None }
@@ -79,7 +79,7 @@ impl Chronicle {
     /// # Errors
     /// None came within `deadline`; the error holds the newest events.
     pub fn wait(&mut self, kind: &str, since: Instant, deadline: Duration) -> Result<(Event, Instant)> {
-        wait::until_every(LOOK, &format!("`{kind}` in the timeline"), deadline, || {
+        wait::until_every(POLL_INTERVAL, &format!("`{kind}` in the timeline"), deadline, || {
             // A node under stress may miss one question; the next one asks for the same events.
             let polled = self.poll();
             let found = self.events.iter().find(|event| {
@@ -105,14 +105,14 @@ mod tests {
 
     #[test]
     fn the_earliest_arrival_dates_the_boot() {
-        let mut chronicle = Chronicle::new(Client::new("https://127.0.0.1:1"));
+        let mut timeline_follower = TimelineFollower::new(Client::new("https://127.0.0.1:1"));
         let start = Instant::now() + Duration::from_secs(1_000);
         let event = |number: u64, boot_ms: u64| json!({"events": [{"number": number, "boot_ms": boot_ms, "kind": "k", "text": "t"}]});
         // Fetched 30 s late, then 50 ms late.
-        chronicle.take(&event(1, 1_000), start + Duration::from_secs(31)).unwrap();
-        chronicle.take(&event(2, 40_000), start + Duration::from_millis(40_050)).unwrap();
-        let when = chronicle.when(&chronicle.events()[1]).unwrap();
+        timeline_follower.take(&event(1, 1_000), start + Duration::from_secs(31)).unwrap();
+        timeline_follower.take(&event(2, 40_000), start + Duration::from_millis(40_050)).unwrap();
+        let when = timeline_follower.when(&timeline_follower.events()[1]).unwrap();
         assert_eq!(when - start, Duration::from_millis(40_050));
-        assert_eq!(chronicle.next, 3);
+        assert_eq!(timeline_follower.next, 3);
     }
 }

@@ -1,8 +1,8 @@
 //! The steps of the main job. Each acts, waits, asserts, and records its figures; they are played in this order.
 
-mod blackout;
-mod forming;
-mod parting;
+mod double_power_loss;
+mod link_partition;
+mod pair_setup;
 mod power_cut;
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::pair::Pair;
 
-pub use forming::{create_vm, delete_vm, put_vm};
+pub use pair_setup::{create_vm, delete_vm, put_vm};
 
 /// The guest whose node loses power.
 pub const FIRST: &str = "alpha";
@@ -19,9 +19,9 @@ pub const FIRST: &str = "alpha";
 pub const SECOND: &str = "beta";
 
 /// F′ of the default profile: the longest time after its last lease in which a silent node may still run VMs.
-pub const FENCE: Duration = Duration::from_millis(5_641);
+pub const FENCE_PERIOD: Duration = Duration::from_millis(5_641);
 /// D of the default profile: silence this long is called silence.
-pub const DETECTION: Duration = Duration::from_millis(500);
+pub const DETECTION_DELAY: Duration = Duration::from_millis(500);
 
 /// From power-on to an answering API, emulated, on a busy machine; the promise is 25 s on an idle one.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
@@ -32,7 +32,7 @@ pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
 pub const GUEST_DEADLINE: Duration = Duration::from_secs(300);
 
 /// One step of the main job.
-pub struct Story {
+pub struct Scenario {
     /// Its name as a test.
     pub name: &'static str,
     /// What the owner sees, for the demo.
@@ -41,7 +41,7 @@ pub struct Story {
     play: fn(&mut Pair) -> Result<()>,
 }
 
-impl Story {
+impl Scenario {
     /// Plays it and keeps what the nodes tell of it; of a failure, all that helps to understand it.
     ///
     /// # Errors
@@ -57,45 +57,45 @@ impl Story {
 }
 
 /// The main job, in order.
-pub const MAIN_JOB: [Story; 8] = [
-    Story {
+pub const MAIN_JOB: [Scenario; 8] = [
+    Scenario {
         name: "boot_answers_api",
         title: "A node boots from the image and answers; the other one follows",
-        play: forming::boot_answers_api,
+        play: pair_setup::boot_answers_api,
     },
-    Story {
+    Scenario {
         name: "pair_forms_protected",
         title: "The wizard forms the pair: first node, joining node, witness",
-        play: forming::pair_forms_protected,
+        play: pair_setup::pair_forms_protected,
     },
-    Story {
+    Scenario {
         name: "vm_runs_and_acks",
         title: "A VM runs on a mirrored volume and counts",
-        play: forming::vm_runs_and_acks,
+        play: pair_setup::vm_runs_and_acks,
     },
-    Story {
+    Scenario {
         name: "power_cut_fails_over",
         title: "The node that runs it loses power; the survivor takes over",
         play: power_cut::power_cut_fails_over,
     },
-    Story {
+    Scenario {
         name: "survivor_pause",
         title: "The survivor's own VM only paused for a moment",
         play: power_cut::survivor_pause,
     },
-    Story {
+    Scenario {
         name: "rejoin_copies_delta",
         title: "The dead node comes back and copies only what changed",
         play: power_cut::rejoin_copies_delta,
     },
-    Story {
+    Scenario {
         name: "link_cut_one_side",
         title: "All cables between the nodes are cut; exactly one side goes on",
-        play: parting::link_cut_one_side,
+        play: link_partition::link_cut_one_side,
     },
-    Story {
+    Scenario {
         name: "both_power_loss_without_witness",
         title: "Both nodes lose power at once and return without the witness",
-        play: blackout::both_power_loss_without_witness,
+        play: double_power_loss::both_power_loss_without_witness,
     },
 ];

@@ -16,7 +16,7 @@ use crate::status::wait_vm_state;
 /// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
 const GUEST_MEMORY_MIB: u64 = 128;
 /// From power-on to an answering API, emulated.
-const BOOT_LIMIT: Duration = Duration::from_secs(25);
+const IDLE_BOOT_DEADLINE: Duration = Duration::from_secs(25);
 /// What has to be stored or sent of the image, in bytes.
 const IMAGE_LIMIT: u64 = 150_000_000;
 /// The memory of a node that is not its guests', in bytes.
@@ -30,9 +30,9 @@ pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
     pair.a.power_on()?;
     let took = answers_blank(pair, Name::A)?;
     pair.report.set_time("boot_to_api_s", took);
-    if took > BOOT_LIMIT {
+    if took > IDLE_BOOT_DEADLINE {
         // The speed of an emulated processor is not the product's: told, and not a failure.
-        pair.say(&format!("that is more than the {} s of an idle machine", BOOT_LIMIT.as_secs()));
+        pair.say(&format!("that is more than the {} s of an idle machine", IDLE_BOOT_DEADLINE.as_secs()));
     }
     pair.b.power_on()
 }

@@ -4,30 +4,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::{BOOT_DEADLINE, DETECTION, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
+use super::{BOOT_DEADLINE, DETECTION_DELAY, FENCE_PERIOD, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND};
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::status::Status;
 use crate::wait;
 
 /// What a take-over may cost beyond the fence: the witness, the document, the start of QEMU.
-const START_ALLOWANCE: Duration = Duration::from_secs(3);
+const VM_START_DELAY: Duration = Duration::from_secs(3);
 /// The same where the node's one processor is emulated, and starting QEMU alone takes it two to four seconds.
-const EMULATED_START_ALLOWANCE: Duration = Duration::from_secs(6);
+const EMULATED_VM_START_DELAY: Duration = Duration::from_secs(6);
 /// How much before the end of F' after the cut the VM may be started: F' runs from the last lease that was granted, which
 /// came with one of the last heartbeats of an emulated node.
-pub(super) const EARLY: Duration = Duration::from_millis(500);
+pub(super) const EARLY_DETECTION_DELAY: Duration = Duration::from_millis(500);
 /// What the counting guest writes: its ring. The two rings, and a little for the document and the allocation, are all that may
 /// be dirty after a while alone.
 const RING_BYTES: u64 = 64 * (64 << 10);
 /// What the survivor's guests may wait beyond detection: one witness round trip and a second of slack.
-const PAUSE_ALLOWANCE: Duration = Duration::from_millis(1_100);
+const PAUSE_EXTRA_DELAY: Duration = Duration::from_millis(1_100);
 
 /// SIGKILL of the QEMU that is node A: the guest goes on at node B, from a counter it had acknowledged or later.
 pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(FIRST)?;
-    let mut chronicle = pair.chronicle(Name::B);
-    chronicle.poll()?;
+    let mut timeline_follower = pair.timeline_follower(Name::B);
+    timeline_follower.poll()?;
     let before = pair.status(Name::B)?.epoch;
     guest.wait_for_progress(10, GUEST_DEADLINE)?;
 
@@ -37,17 +37,17 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     pair.say(&format!("node A loses power; newest acknowledged counter {acked}"));
     let after = |when: Instant| when.saturating_duration_since(cut);
 
-    let (_, detected) = chronicle.wait("peer-silent", cut, BOOT_DEADLINE)?;
+    let (_, detected) = timeline_follower.wait("peer-silent", cut, BOOT_DEADLINE)?;
     pair.say(&format!("detection after {:.2} s", after(detected).as_secs_f64()));
-    let (epoch, chosen) = chronicle.wait("epoch", cut, BOOT_DEADLINE)?;
+    let (epoch, chosen) = timeline_follower.wait("epoch", cut, BOOT_DEADLINE)?;
     pair.say(&format!("{:.2} s: {}", after(chosen).as_secs_f64(), epoch.text));
-    let (_, fenced) = chronicle.wait("fence-over", cut, BOOT_DEADLINE)?;
+    let (_, fenced) = timeline_follower.wait("fence-over", cut, BOOT_DEADLINE)?;
     pair.say(&format!("fence over after {:.2} s", after(fenced).as_secs_f64()));
-    let (_, permitted) = chronicle.wait("vm-permitted", cut, BOOT_DEADLINE)?;
+    let (_, permitted) = timeline_follower.wait("vm-permitted", cut, BOOT_DEADLINE)?;
     pair.say(&format!("{FIRST} may run on node B after {:.2} s", after(permitted).as_secs_f64()));
-    let (_, started) = chronicle.wait("vm-running", cut, GUEST_DEADLINE)?;
+    let (_, started) = timeline_follower.wait("vm-running", cut, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} started on node B after {:.2} s", after(started).as_secs_f64()));
-    let (alive, counter) = guest.wait_for_rebirth(cut, GUEST_DEADLINE)?;
+    let (alive, counter) = guest.wait_for_restart(cut, GUEST_DEADLINE)?;
     pair.say(&format!("{FIRST} is alive after {:.2} s: counter {counter}", after(alive).as_secs_f64()));
 
     pair.report.set_time("failover_detect_s", after(detected));
@@ -56,7 +56,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     pair.judge_guests()?;
     let emulated = pair.report.get("accelerator").as_str() == Some("tcg");
-    let limit = FENCE + if emulated { EMULATED_START_ALLOWANCE } else { START_ALLOWANCE };
+    let limit = FENCE_PERIOD + if emulated { EMULATED_VM_START_DELAY } else { VM_START_DELAY };
     ensure!(
         after(started) <= limit,
         "The VM started {:.2} s after the power cut; the promise is {:.2} s.",
@@ -64,7 +64,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
         limit.as_secs_f64()
     );
     ensure!(
-        after(permitted) + EARLY >= FENCE,
+        after(permitted) + EARLY_DETECTION_DELAY >= FENCE_PERIOD,
         "The VM might start {:.2} s after the power cut: that is before the fence.",
         after(permitted).as_secs_f64()
     );
@@ -86,7 +86,7 @@ pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
     let pause = pair.report.get("survivor_io_pause_s").as_f64();
     let Some(pause) = pause else { anyhow::bail!("There was no power cut to look at.") };
     pair.say(&format!("longest I/O pause of {SECOND}: {pause:.3} s"));
-    let limit = (DETECTION + PAUSE_ALLOWANCE).as_secs_f64();
+    let limit = (DETECTION_DELAY + PAUSE_EXTRA_DELAY).as_secs_f64();
     ensure!(pause <= limit, "{SECOND} paused for {pause:.2} s; the promise is {limit:.2} s.");
     Ok(())
 }
@@ -98,10 +98,10 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     guest.wait_for_progress(15, GUEST_DEADLINE)?;
     let on = Instant::now();
     pair.a.power_on()?;
-    let mut chronicle = pair.chronicle(Name::B);
-    let (_, connected) = chronicle.wait("session-up", on, BOOT_DEADLINE)?;
+    let mut timeline_follower = pair.timeline_follower(Name::B);
+    let (_, connected) = timeline_follower.wait("session-up", on, BOOT_DEADLINE)?;
     pair.say(&format!("node A is back after {:.1} s", connected.duration_since(on).as_secs_f64()));
-    let (_, clean) = chronicle.wait("peer-clean", connected, PROTECTED_DEADLINE)?;
+    let (_, clean) = timeline_follower.wait("peer-clean", connected, PROTECTED_DEADLINE)?;
     pair.wait_protected(PROTECTED_DEADLINE)?;
     pair.report.set_time("back_to_protected_s", on.elapsed());
     pair.report.set_time("resync_s", clean.saturating_duration_since(connected));

@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::power_cut::EARLY;
-use super::{BOOT_DEADLINE, FENCE, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
+use super::power_cut::EARLY_DETECTION_DELAY;
+use super::{BOOT_DEADLINE, FENCE_PERIOD, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
 use crate::guest::Guest;
 use crate::node::{Cable, Name};
 use crate::pair::Pair;
@@ -42,16 +42,20 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     })?;
     let loser = winner.peer();
     pair.say(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
-    let (_, started) = pair.chronicle(winner).wait("vm-running", cut, GUEST_DEADLINE)?;
+    let (_, started) = pair.timeline_follower(winner).wait("vm-running", cut, GUEST_DEADLINE)?;
     let after = started.saturating_duration_since(cut);
     pair.say(&format!("node {winner} starts the other's VM after {:.2} s", after.as_secs_f64()));
-    ensure!(after + EARLY >= FENCE, "Node {winner} did not wait for the fence: {:.2} s.", after.as_secs_f64());
+    ensure!(
+        after + EARLY_DETECTION_DELAY >= FENCE_PERIOD,
+        "Node {winner} did not wait for the fence: {:.2} s.",
+        after.as_secs_f64()
+    );
 
     for (guest, home) in guests.iter().zip(&homes) {
         wait::until(&format!("{} to run on node {winner}", guest.name()), GUEST_DEADLINE, || {
             let record = guest.record();
             let life = record.lives().last().context("The guest has no life.")?;
-            let runs = life.node == winner && life.last > cut + FENCE;
+            let runs = life.node == winner && life.last > cut + FENCE_PERIOD;
             Ok(if runs { Look::Ready(()) } else { Look::NotYet(format!("{life:?}")) })
         })?;
         let record = guest.record();
@@ -97,7 +101,7 @@ fn bring_home(pair: &mut Pair) -> Result<()> {
     delete_vm(&client, FIRST)?;
     let acked = guest.record().acked();
     put_vm(&client, FIRST, Name::A)?;
-    let (_, counter) = guest.wait_for_rebirth(gone, GUEST_DEADLINE)?;
+    let (_, counter) = guest.wait_for_restart(gone, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     let life = home(&guest)?;
     ensure!(life == Name::A, "{FIRST} was made for node A and runs on node {life}.");

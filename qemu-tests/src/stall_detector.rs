@@ -6,15 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Between two looks at the clock.
-const BEAT: Duration = Duration::from_millis(20);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 /// A pause of a busy machine that is worth a word.
-const LONG: Duration = Duration::from_millis(300);
+const STALL_REPORT_DELAY: Duration = Duration::from_millis(300);
 
 /// A thread that looks at the clock until it is dropped.
 #[derive(Debug)]
-pub struct Pulse(Arc<Mutex<Vec<(Instant, Duration)>>>);
+pub struct StallDetector(Arc<Mutex<Vec<(Instant, Duration)>>>);
 
-impl Pulse {
+impl StallDetector {
     /// Starts the thread.
     pub fn start() -> Self {
         let pauses = Arc::new(Mutex::new(Vec::new()));
@@ -22,13 +22,13 @@ impl Pulse {
         thread::spawn(move || {
             let mut last = Instant::now();
             while let Some(pauses) = told.upgrade() {
-                let late = last.elapsed().saturating_sub(BEAT);
+                let late = last.elapsed().saturating_sub(SAMPLE_INTERVAL);
                 last = Instant::now();
-                if late > LONG {
+                if late > STALL_REPORT_DELAY {
                     pauses.lock().unwrap_or_else(PoisonError::into_inner).push((last, late));
                 }
                 drop(pauses);
-                thread::sleep(BEAT);
+                thread::sleep(SAMPLE_INTERVAL);
             }
         });
         Self(pauses)
@@ -38,7 +38,7 @@ impl Pulse {
     pub fn pauses(&self) -> String {
         let pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pauses.is_empty() {
-            return format!("never for more than {} ms", LONG.as_millis());
+            return format!("never for more than {} ms", STALL_REPORT_DELAY.as_millis());
         }
         let pause = |(end, late): &(Instant, Duration)| {
             format!("for {} ms {:.1} s ago", late.as_millis(), end.elapsed().as_secs_f64())
