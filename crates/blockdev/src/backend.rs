@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-/// Size of a block in bytes: each offset and length a [`Backend`] sees is a multiple of it.
-pub const BLOCK: u64 = 4096;
+#[cfg(doc)]
+use crate::BLOCK;
 
 /// One request to a [`Backend`]. Offsets and lengths are in bytes, multiples of [`BLOCK`], inside the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]

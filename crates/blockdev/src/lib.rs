@@ -1,13 +1,13 @@
-//! The face of a volume towards a guest: a `vhost-user-blk` device server.
+//! Serves the blocks of a volume to clients, one folder per protocol.
 //!
-//! One [`Server`] serves one volume to one QEMU over a unix socket. It speaks the vhost-user protocol,
-//! walks the guest's virtqueues, turns requests of 512-byte sectors into requests of whole 4 KiB blocks
-//! and hands those to a [`Backend`]. QEMU connects to us and connects again whenever we were away;
-//! requests that were in flight are found in memory shared with QEMU and are submitted again, so the
-//! death of the serving process is a short pause for the guest.
+//! * `vhost_user/`: a `vhost-user-blk` device, for a virtual machine on this node. One [`Server`] serves one
+//!   volume to one QEMU over a unix socket.
 //!
-//! This crate must never know what a volume is made of: no pool, no peer, no epoch, no lease. A backend
-//! that may not serve now keeps its completions back; a daemon that may not serve starts no server.
+//! What the protocols share stands beside the folders: the [`Backend`] trait that a volume implements, the locks
+//! that keep changes of one block in order, and the limits of a request.
+//!
+//! This crate must not know what a volume is made of: no pool, no peer, no epoch, no lease. A backend that may not
+//! serve now keeps its completions back; a daemon that may not serve starts no server.
 //!
 //! **Invariants**
 //!
@@ -29,23 +29,10 @@
 #![warn(missing_docs)]
 
 mod backend;
-mod config_space;
-mod device;
-mod dirty_log;
-mod engine;
-mod handler;
-mod inflight;
-mod job;
-mod mailbox;
-mod memory;
+mod limits;
 mod ranges;
-mod request;
-mod server;
-mod vring;
-mod worker;
+mod vhost_user;
 
-pub use backend::{BLOCK, Backend, BackendError, Done, Request};
-pub use server::{Config, Handle, Server, StartError, Status};
-
-/// Unit of addresses in virtio-blk requests, in bytes (virtio 5.2.4, `capacity`).
-pub const SECTOR: u64 = 512;
+pub use backend::{Backend, BackendError, Done, Request};
+pub use limits::{BLOCK, SECTOR};
+pub use vhost_user::{Config, Handle, Server, StartError, Status};

@@ -10,14 +10,16 @@ use vhost::vhost_user::VhostUserVirtioFeatures;
 use virtio_bindings::bindings::{virtio_blk, virtio_ring};
 use virtio_queue::QueueT;
 
-use crate::dirty_log::DirtyLog;
-use crate::engine::{Engine, SERIAL, Token};
-use crate::inflight::InflightRegion;
-use crate::memory::{GuestMemory, MemoryTable};
-use crate::request::RingError;
-use crate::server::{Config, Shared};
-use crate::vring::Vring;
-use crate::{Backend, config_space};
+use crate::Backend;
+use crate::vhost_user::config::Config;
+use crate::vhost_user::config_space;
+use crate::vhost_user::dirty_log::DirtyLog;
+use crate::vhost_user::engine::{Engine, SERIAL, Token};
+use crate::vhost_user::inflight::InflightRegion;
+use crate::vhost_user::memory::{GuestMemory, MemoryTable};
+use crate::vhost_user::request::{GuestRequest, RingError};
+use crate::vhost_user::shared::Shared;
+use crate::vhost_user::vring::Vring;
 
 /// Number that an epoll event of ring 0's kick carries; ring n has `KICK + n`.
 pub(crate) const KICK: u64 = 16;
@@ -205,13 +207,7 @@ impl Device {
         self.answer()
     }
 
-    fn submit(
-        &mut self,
-        index: usize,
-        head: u16,
-        mut request: crate::request::GuestRequest,
-        memory: &Arc<GuestMemory>,
-    ) {
+    fn submit(&mut self, index: usize, head: u16, mut request: GuestRequest, memory: &Arc<GuestMemory>) {
         let epoch = self.rings[index].epoch().expect("only a started ring has requests");
         if self.read_only {
             request.refuse_changes();

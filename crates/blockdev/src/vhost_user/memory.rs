@@ -1,50 +1,16 @@
 //! Guest memory: mapping what QEMU shares, and translating its addresses.
 
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::fs::SealFlags;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
-use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use crate::dirty_log::{DirtyLog, RegionLog};
+use crate::vhost_user::dirty_log::{DirtyLog, RegionLog};
+use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
 /// The memory of a guest, with its dirty log.
 pub(crate) type GuestMemory = GuestMemoryMmap<RegionLog>;
-
-/// Why memory that QEMU offered is not used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MapError {
-    #[error(
-        "memory shared with a device must be a memfd sealed against shrinking; use memory-backend-memfd with share=on"
-    )]
-    NotSealed,
-    #[error("the memory region is longer than its file")]
-    TooShort,
-    #[error("the memory region is larger than this machine can address")]
-    TooLarge,
-    #[error("the memory region could not be mapped")]
-    Map(#[from] MmapRegionError),
-    #[error("the memory regions are empty or overlap")]
-    Layout,
-}
-
-/// Refuse a file that does not hold `len` bytes at `offset`, or whose owner could cut it off under our
-/// mapping: the next access would be a SIGBUS that ends the whole daemon, with every volume in it.
-/// (vm-memory maps whatever it is told to.)
-pub(crate) fn check_shared(file: impl AsFd, offset: u64, len: u64) -> Result<(), MapError> {
-    match rustix::fs::fcntl_get_seals(&file) {
-        Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
-        _ => return Err(MapError::NotSealed),
-    }
-    let size = rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size.max(0) as u64);
-    match offset.checked_add(len) {
-        Some(end) if end <= size => Ok(()),
-        _ => Err(MapError::TooShort),
-    }
-}
 
 /// The guest's memory and where each region lies in QEMU's address space
 /// (vhost-user, "Memory regions description").
@@ -62,7 +28,7 @@ impl MemoryTable {
         let mut places = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
             let (user, guest, len) = (region.user_addr, region.guest_phys_addr, region.memory_size);
-            check_shared(&file, region.mmap_offset, len)?;
+            check_sealed(&file, region.mmap_offset, len)?;
             let size = usize::try_from(len).map_err(|_| MapError::TooLarge)?;
             let bitmap = RegionLog::new(guest, log.clone());
             let mapping = vm_memory::mmap::MmapRegionBuilder::new_with_bitmap(size, bitmap)
@@ -92,18 +58,9 @@ const PROT_READ_WRITE: i32 = (rustix::mm::ProtFlags::READ.bits() | rustix::mm::P
 const MAP_SHARED_NORESERVE: i32 = (rustix::mm::MapFlags::SHARED.bits() | rustix::mm::MapFlags::NORESERVE.bits()) as i32;
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use rustix::fs::{MemfdFlags, fcntl_add_seals, memfd_create};
-
-    /// A memfd as QEMU makes them.
-    pub fn sealed_memfd(size: u64) -> File {
-        let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-        let file = File::from(fd);
-        file.set_len(size).unwrap();
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
-        file
-    }
+    use crate::vhost_user::shared_memory::tests::sealed_memfd;
 
     #[test]
     fn addresses_of_qemu_are_found_in_their_region_only() {

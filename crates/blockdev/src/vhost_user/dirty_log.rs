@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
-use crate::memory::{MapError, check_shared};
+use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
 /// Size of the pages the log counts, in bytes (vhost-user, "Migration": `VHOST_LOG_PAGE`).
 const LOG_PAGE: u64 = 0x1000;
@@ -31,7 +31,7 @@ impl DirtyLog {
 
     /// Use the bitmap of `size` bytes at `offset` of `file` from now on (`VHOST_USER_SET_LOG_BASE`).
     pub fn set_base(&self, file: File, offset: u64, size: u64) -> Result<(), MapError> {
-        check_shared(&file, offset, size)?;
+        check_sealed(&file, offset, size)?;
         let size = usize::try_from(size).map_err(|_| MapError::TooLarge)?;
         let region = MmapRegion::from_file(FileOffset::new(file, offset), size)?;
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = Some(region);
@@ -106,7 +106,7 @@ impl NewBitmap for RegionLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::tests::sealed_memfd;
+    use crate::vhost_user::shared_memory::tests::sealed_memfd;
     use vm_memory::Bytes;
 
     fn byte(log: &DirtyLog, at: usize) -> u8 {

@@ -7,8 +7,8 @@ use virtio_bindings::bindings::virtio_blk;
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
 
-use crate::SECTOR;
-use crate::memory::GuestMemory;
+use crate::limits::SECTOR;
+use crate::vhost_user::memory::GuestMemory;
 
 /// Longest chain that is followed: no queue is longer, and no chain may be longer than its queue.
 const MAX_CHAIN: usize = 1024;

@@ -10,17 +10,14 @@ use bytes::{Bytes, BytesMut};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 use vm_memory::GuestAddress;
 
-use crate::job::{Action, Piece, Plan};
-use crate::mailbox::{Completion, Mailbox, Part};
-use crate::memory::GuestMemory;
+use crate::limits::{BLOCK, MAX_TRANSFER};
 use crate::ranges::RangeLocks;
-use crate::request::{Ask, GuestRequest};
-use crate::{BLOCK, Backend, BackendError, Request};
+use crate::vhost_user::job::{Action, Piece, Plan};
+use crate::vhost_user::mailbox::{Completion, Mailbox, Part};
+use crate::vhost_user::memory::GuestMemory;
+use crate::vhost_user::request::{Ask, GuestRequest};
+use crate::{Backend, BackendError, Request};
 
-/// Most data of one request to the backend, in bytes, before rounding to blocks.
-pub(crate) const CHUNK: u64 = 1 << 20;
-/// Most bytes of one discard or write-zeroes to the backend.
-pub(crate) const MAX_BULK: u64 = 64 << 20;
 /// Length of the device's name in bytes (virtio 5.2.6: VIRTIO_BLK_T_GET_ID).
 pub(crate) const SERIAL: usize = 20;
 
@@ -139,7 +136,7 @@ impl Engine {
             Ask::Discard { offset, .. } => (offset, false),
             _ => (0, false),
         };
-        let charge = data_len.min(CHUNK) + 2 * BLOCK;
+        let charge = data_len.min(MAX_TRANSFER) + 2 * BLOCK;
         let id = self.next_job;
         self.next_job += 1;
         self.charged += charge;

@@ -11,9 +11,11 @@ use rustix::event::{Timespec, epoll};
 use vhost::vhost_user::{BackendReqHandler, Error};
 
 use crate::Backend;
-use crate::device::{Device, KICK, epoll_add};
-use crate::request::RingError;
-use crate::server::{Config, Shared};
+use crate::vhost_user::config::Config;
+use crate::vhost_user::device::{Device, KICK, epoll_add};
+use crate::vhost_user::request::RingError;
+use crate::vhost_user::shared::Shared;
+use crate::vhost_user::vring::Vring;
 
 const LISTENER: u64 = 0;
 const CONNECTION: u64 = 1;
@@ -167,7 +169,7 @@ impl Worker {
         *self.connection_slot() = None;
         let mut device = self.device();
         if let Ending::Ring(_) = ending {
-            device.rings.iter().for_each(crate::vring::Vring::signal_error);
+            device.rings.iter().for_each(Vring::signal_error);
         }
         device.disconnect();
         drop(device);

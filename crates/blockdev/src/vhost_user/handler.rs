@@ -14,11 +14,11 @@ use vhost::vhost_user::{
 };
 use virtio_queue::QueueT;
 
-use crate::config_space;
-use crate::device::Device;
-use crate::inflight::InflightRegion;
-use crate::memory::MemoryTable;
-use crate::vring::{MAX_QUEUE, Vring};
+use crate::vhost_user::config_space;
+use crate::vhost_user::device::Device;
+use crate::vhost_user::inflight::InflightRegion;
+use crate::vhost_user::memory::MemoryTable;
+use crate::vhost_user::vring::{MAX_QUEUE, Vring};
 
 /// An error of ours as the protocol crate carries it; it ends the connection.
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -1,48 +1,20 @@
 //! Starting, watching and stopping a device.
 
 use std::io;
-use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crate::mailbox::Mailbox;
-use crate::{BLOCK, Backend, worker};
+use crate::vhost_user::config::Config;
+use crate::vhost_user::mailbox::Mailbox;
+use crate::vhost_user::shared::Shared;
+use crate::vhost_user::worker::Worker;
+use crate::{BLOCK, Backend};
 
 /// Largest number of queues of a device: one per virtual CPU is enough for everybody.
 const MAX_QUEUES: u16 = 64;
-
-/// How a device presents itself and behaves.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// What the guest reads as the disk's serial number; the first 20 bytes count.
-    pub serial: String,
-    /// Number of queues offered, 1 to 64. QEMU must not ask for more (`num-queues`).
-    pub queues: u16,
-    /// The guest may only read.
-    pub read_only: bool,
-    /// How long QEMU may have to wait for requests in flight when it stops a ring. QEMU holds its global
-    /// lock meanwhile, so this is also the longest freeze of the virtual machine's control socket.
-    pub drain_limit: Duration,
-    /// Memory for request data in bytes, before a ring has to wait. It may be exceeded by one request's 1 MiB.
-    pub memory_limit: u64,
-}
-
-impl Config {
-    /// The usual device with this serial number: 16 queues, writable, 3 s to drain, 32 MiB.
-    pub fn new(serial: impl Into<String>) -> Self {
-        Self {
-            serial: serial.into(),
-            queues: 16,
-            read_only: false,
-            drain_limit: Duration::from_secs(3),
-            memory_limit: 32 << 20,
-        }
-    }
-}
 
 /// Why a device could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -83,41 +55,6 @@ pub struct Status {
     pub violations: u64,
 }
 
-/// Figures the device's thread keeps for everyone.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub connected: AtomicBool,
-    pub served: AtomicU64,
-    pub in_flight: AtomicU64,
-    pub violations: AtomicU64,
-}
-
-impl Counters {
-    pub fn add_served(&self, count: u64) {
-        self.served.fetch_add(count, Ordering::Relaxed);
-    }
-}
-
-/// What the handle and the device's thread share.
-pub(crate) struct Shared {
-    pub mailbox: Arc<Mailbox>,
-    pub counters: Arc<Counters>,
-    pub stop: AtomicBool,
-    /// The connection there is, to be shut down from outside: the thread may be waiting for a message.
-    pub connection: Mutex<Option<UnixStream>>,
-}
-
-impl Shared {
-    /// End the connection there is. The device's thread sees its end and cleans up.
-    fn hang_up(&self) {
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = connection.as_ref() {
-            // Already ended is as good.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
 /// A vhost-user-blk device server.
 pub struct Server;
 
@@ -142,7 +79,7 @@ impl Server {
             stop: AtomicBool::new(false),
             connection: Mutex::new(None),
         });
-        let worker = worker::Worker::new(listener, backend, &config, shared.clone());
+        let worker = Worker::new(listener, backend, &config, shared.clone());
         let worker = worker.map_err(StartError::Resources)?;
         let thread = std::thread::Builder::new()
             .name(format!("blk-{:.11}", config.serial))

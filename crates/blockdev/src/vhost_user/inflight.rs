@@ -25,7 +25,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
-use crate::memory::{MapError, check_shared};
+use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
 const VERSION: u16 = 1;
 const HEADER: usize = 16;
@@ -72,7 +72,7 @@ impl InflightRegion {
         if message.mmap_size < needed {
             return Err(InflightError::TooSmall);
         }
-        check_shared(&file, message.mmap_offset, needed)?;
+        check_sealed(&file, message.mmap_offset, needed)?;
         let size = usize::try_from(needed).map_err(|_| MapError::TooLarge)?;
         let offset = FileOffset::new(file, message.mmap_offset);
         let map = MmapRegion::from_file(offset, size).map_err(MapError::from)?;

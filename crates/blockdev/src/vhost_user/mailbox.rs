@@ -13,7 +13,7 @@ use crate::BackendError;
 
 /// The answer of the backend to one part of one job.
 pub(crate) struct Completion {
-    /// Number of the job, see [`crate::engine`].
+    /// Number of the job, see [`super::engine`].
     pub job: u64,
     /// Which part of the job was answered.
     pub part: Part,

@@ -3,13 +3,13 @@
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::bindings::{virtio_blk, virtio_config, virtio_ring};
 
-use crate::{BLOCK, SECTOR, engine};
+use crate::limits::{BLOCK, MAX_BULK, MAX_TRANSFER, SECTOR};
 
 /// Segments of data in one request. QEMU's default queue has 128 descriptors, a chain must not be longer
 /// (virtio 2.7.5.3.1), and two are taken by header and status.
 const SEG_MAX: u32 = 126;
 /// Largest DISCARD or WRITE_ZEROES we ask for, in sectors.
-const MAX_BULK_SECTORS: u32 = (engine::MAX_BULK / SECTOR) as u32;
+const MAX_BULK_SECTORS: u32 = (MAX_BULK / SECTOR) as u32;
 /// Length of `struct virtio_blk_config` as far as we fill it; beyond it everything reads as 0.
 const FILLED: usize = 57;
 
@@ -56,7 +56,7 @@ pub(crate) fn read(capacity: u64, queues: u16, offset: usize, size: usize) -> Ve
     // Topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size; sizes in logical blocks.
     put(24, &[(BLOCK / SECTOR).trailing_zeros() as u8, 0]);
     put(26, &((BLOCK / SECTOR) as u16).to_le_bytes());
-    put(28, &((engine::CHUNK / SECTOR) as u32).to_le_bytes());
+    put(28, &((MAX_TRANSFER / SECTOR) as u32).to_le_bytes());
     put(32, &[1]); // writeback: there is a cache, use FLUSH
     put(34, &queues.to_le_bytes());
     put(36, &MAX_BULK_SECTORS.to_le_bytes());

@@ -1,8 +1,7 @@
 //! How one request of a driver is cut into pieces for the backend.
 
-use crate::BLOCK;
-use crate::engine::{CHUNK, MAX_BULK};
-use crate::request::Ask;
+use crate::limits::{BLOCK, MAX_BULK, MAX_TRANSFER};
+use crate::vhost_user::request::Ask;
 
 /// One piece of a job: done as one request to the backend, after reading partial blocks if there are any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +78,8 @@ impl Plan {
         }
         let (offset, left) = (self.next, self.end - self.next);
         let (action, len) = match self.ask {
-            Ask::Read { .. } => (Action::Read, left.min(CHUNK - offset % CHUNK)),
-            Ask::Write { .. } => (Action::Write, left.min(CHUNK - offset % CHUNK)),
+            Ask::Read { .. } => (Action::Read, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
+            Ask::Write { .. } => (Action::Write, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
             Ask::Discard { .. } => (Action::Discard, left.min(MAX_BULK)),
             _ if !offset.is_multiple_of(BLOCK) || left < BLOCK => (Action::Fill, left.min(BLOCK - offset % BLOCK)),
             _ => (Action::WriteZeroes, (left - left % BLOCK).min(MAX_BULK)),
@@ -136,7 +135,7 @@ mod tests {
                         prop_assert!(piece.len <= MAX_BULK);
                     }
                     Action::Fill => prop_assert_eq!(piece.cover().end - piece.cover().start, BLOCK),
-                    _ => prop_assert!(piece.len <= CHUNK),
+                    _ => prop_assert!(piece.len <= MAX_TRANSFER),
                 }
                 at += piece.len;
             }

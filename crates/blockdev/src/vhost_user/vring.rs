@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use crate::engine::Finished;
-use crate::inflight::{InflightQueue, InflightRegion, Recovered};
-use crate::memory::GuestMemory;
-use crate::request::{GuestRequest, RingError, parse};
+use crate::vhost_user::engine::Finished;
+use crate::vhost_user::inflight::{InflightQueue, InflightRegion, Recovered};
+use crate::vhost_user::memory::GuestMemory;
+use crate::vhost_user::request::{GuestRequest, RingError, parse};
 
 /// Largest number of descriptors of a queue that we accept.
 pub(crate) const MAX_QUEUE: u16 = 1024;
