@@ -40,27 +40,26 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
-/// HTTP status of a refusal by its word: what does not exist is 404, what clashes is 409, everything else is 422.
-fn status(code: &str) -> u16 {
-    match code {
-        "unknown-name" => 404,
-        "name-exists" | "volume-in-use" | "image-coming" | "vm-running" | "does-not-fit" | "already-set-up"
-        | "proving" => 409,
-        // Not a fault of who asked.
-        "import-unknown" => 503,
-        _ => 422,
+impl From<dyad_control::Refusal> for ApiError {
+    fn from(refusal: dyad_control::Refusal) -> Self {
+        Self::new(refusal.code.http_status(), refusal.code.word(), refusal.sentence)
     }
 }
 
 impl From<dyad_desired::Refusal> for ApiError {
     fn from(refusal: dyad_desired::Refusal) -> Self {
-        Self::new(status(refusal.code()), refusal.code(), refusal.to_string())
+        dyad_control::Refusal::from(refusal).into()
     }
 }
 
 impl From<dyad_wizard::Problem> for ApiError {
     fn from(problem: dyad_wizard::Problem) -> Self {
-        Self::new(status(problem.code()), problem.code(), problem.to_string())
+        // A name is refused by the rules of the document, every other answer because it must be given differently.
+        let status = match &problem {
+            dyad_wizard::Problem::Name(refusal) => dyad_control::RefusalCode::from(refusal).http_status(),
+            _ => 422,
+        };
+        Self::new(status, problem.code(), problem.to_string())
     }
 }
 
@@ -68,7 +67,7 @@ impl From<dyad_control::ClientError> for ApiError {
     fn from(error: dyad_control::ClientError) -> Self {
         use dyad_control::ClientError;
         match error {
-            ClientError::Refused { code, sentence } => Self::new(status(&code), &code, sentence),
+            ClientError::Refused(refusal) => refusal.into(),
             ClientError::Unreachable { .. } => Self::new(503, "core-away", dyad_control::CORE_AWAY),
             ClientError::Cut(_) => Self::new(
                 503,

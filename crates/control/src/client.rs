@@ -1,6 +1,6 @@
 //! The asking side.
 
-use crate::{MAX_LINE, Reply, Request, Status, write_line};
+use crate::{MAX_LINE, Refusal, Reply, Request, Status, write_line};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -27,13 +27,8 @@ pub enum ClientError {
     #[error("dyad-core answered in a form this program does not know")]
     Unknown(#[from] serde_json::Error),
     /// The core refused; nothing was changed. Shown to people as it is.
-    #[error("{sentence}")]
-    Refused {
-        /// Stable word.
-        code: String,
-        /// One sentence.
-        sentence: String,
-    },
+    #[error("{0}")]
+    Refused(Refusal),
 }
 
 /// Asks the core. Cheap: each question opens its own connection, so a client survives restarts of the core.
@@ -78,7 +73,7 @@ impl Client {
     }
 
     /// Makes `bytes` bytes of `content` all that a volume holds; returns once they are durable on every in-sync node.
-    /// If `content` ends early the volume holds what it held before: [`IMPORT_FAILED`](crate::IMPORT_FAILED).
+    /// If `content` ends early the volume holds what it held before: [`RefusalCode::ImportFailed`](crate::RefusalCode::ImportFailed).
     pub async fn import(
         &self,
         volume: &str,
@@ -96,7 +91,7 @@ impl Client {
             // The core takes no more: it says why, unless it has died.
             Err(cut) => {
                 return match read_reply(&mut stream).await {
-                    Err(refused @ ClientError::Refused { .. }) => Err(refused),
+                    Err(refused @ ClientError::Refused(_)) => Err(refused),
                     _ => Err(ClientError::Cut(cut)),
                 };
             }
@@ -133,7 +128,7 @@ async fn read_reply(stream: &mut BufReader<UnixStream>) -> Result<Reply, ClientE
         return Err(ClientError::Cut(std::io::ErrorKind::UnexpectedEof.into()));
     }
     match serde_json::from_str(&line)? {
-        Reply::Refused { code, sentence } => Err(ClientError::Refused { code, sentence }),
+        Reply::Refused(refusal) => Err(ClientError::Refused(refusal)),
         reply => Ok(reply),
     }
 }

@@ -10,10 +10,12 @@
 //! parts were read together. Whatever is not known is `None`, never a reassuring default.
 
 mod client;
+mod refusal;
 mod server;
 mod status;
 
 pub use client::{CORE_AWAY, Client, ClientError, Watch};
+pub use refusal::{Refusal, RefusalCode};
 pub use server::{read_request, write_line};
 pub use status::*;
 
@@ -26,9 +28,6 @@ pub const DEFAULT_SOCKET: &str = "/run/dyad/core.sock";
 
 /// Longest accepted request or reply line, in bytes. The document is the largest thing that travels: 1 MiB.
 pub const MAX_LINE: usize = 4 << 20;
-
-/// Code of the refusal after an import that failed: the volume holds what it held before.
-pub const IMPORT_FAILED: &str = "import-failed";
 
 /// One question to the core.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,8 +59,8 @@ pub enum Request {
     },
     /// Replace what a volume holds. The core answers [`Reply::Done`], then reads exactly `bytes` raw bytes, then
     /// answers again once they are durable on every in-sync node and all that the volume holds; the rest of it reads as
-    /// zeros. If they do not all come it refuses with [`IMPORT_FAILED`], and the volume holds what it held before.
-    /// If the pair changes its lead in the very last step it refuses with `import-unknown`: either may be true. Refused
+    /// zeros. If they do not all come it refuses with [`RefusalCode::ImportFailed`], and the volume holds what it held before.
+    /// If the pair changes its lead in the very last step it refuses with [`RefusalCode::ImportUnknown`]: either may be true. Refused
     /// while a VM uses the volume.
     Import {
         /// Name of the volume.
@@ -181,18 +180,25 @@ pub enum Reply {
         events: Vec<TimelineEvent>,
     },
     /// Nothing was changed, and why.
-    Refused {
-        /// A short stable word for programs, e.g. `name-exists`.
-        code: String,
-        /// One sentence for people.
-        sentence: String,
-    },
+    Refused(Refusal),
 }
 
 impl Reply {
     /// A refusal.
-    pub fn refused(code: &str, sentence: impl Into<String>) -> Self {
-        Reply::Refused { code: code.into(), sentence: sentence.into() }
+    pub fn refused(code: RefusalCode, sentence: impl Into<String>) -> Self {
+        Reply::Refused(Refusal::new(code, sentence))
+    }
+}
+
+impl From<Result<(), Refusal>> for Reply {
+    fn from(result: Result<(), Refusal>) -> Self {
+        result.map_or_else(Reply::Refused, |()| Reply::Done)
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Reply::Refused(refusal)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
 use crate::{disks, erase, setup};
-use dyad_control::{Offer, Phase, Reply, Request, Status, WatchdogStatus};
+use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -65,7 +65,7 @@ impl Blank {
         if !matches!(Identity::unfinished(&self.options.state), Ok(None)) {
             // What an interrupted setup or an erasure has left goes before anything else.
             match self.carry_out(events, |_, _| Ok(())) {
-                Err(Reply::Refused { sentence, .. }) => timeline.note("refused", sentence),
+                Err(refusal) => timeline.note("refused", refusal.sentence),
                 _ => timeline.note("erased", "What was left of a pair on this node is erased."),
             }
             self.show(Phase::Blank);
@@ -107,7 +107,7 @@ impl Blank {
                     };
                     match self.carry_out(events, found) {
                         Ok(identity) => return self.end(identity, answer),
-                        Err(reply) => reply,
+                        Err(refusal) => refusal.into(),
                     }
                 }
                 Request::Join(request) => {
@@ -117,21 +117,22 @@ impl Blank {
                     };
                     match self.carry_out(events, join) {
                         Ok(identity) => return self.end(identity, answer),
-                        Err(reply) => reply,
+                        Err(refusal) => refusal.into(),
                     }
                 }
-                Request::Erase { disk: None, .. } => {
-                    Reply::refused("not-set-up", "This node belongs to no pair: name the disk that shall be erased.")
-                }
+                Request::Erase { disk: None, .. } => Reply::refused(
+                    RefusalCode::NotSetUp,
+                    "This node belongs to no pair: name the disk that shall be erased.",
+                ),
                 Request::Erase { disk: Some(disk), confirm } => {
                     let erase = move |options: &Options, _: setup::Step<'_>| erase::disk(options, &disk, &confirm);
-                    let reply = self.carry_out(events, erase).err().unwrap_or(Reply::Done);
+                    let reply = self.carry_out(events, erase).into();
                     self.show(Phase::Blank);
                     reply
                 }
-                _ => not_set_up(),
+                _ => not_set_up().into(),
             };
-            if let Reply::Refused { sentence, .. } = &reply {
+            if let Reply::Refused(Refusal { sentence, .. }) = &reply {
                 timeline.note("refused", sentence);
             }
             let _ = answer.send(reply);
@@ -150,8 +151,8 @@ impl Blank {
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
-        work: impl FnOnce(&Options, setup::Step<'_>) -> Result<T, Reply> + Send + 'static,
-    ) -> Result<T, Reply> {
+        work: impl FnOnce(&Options, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (sender, outcome) = std::sync::mpsc::channel();
         let (options, shown, facts) = (self.options.clone(), self.status.clone(), self.facts.clone());
         self.show(Phase::SettingUp { step: "Checking the answers".into() });
@@ -163,7 +164,7 @@ impl Blank {
                     *old = Status { revision, ..status(phase, facts.clone()) };
                 });
             };
-            let undo = || erase::undo(&options, &step).map_err(|e| Reply::refused("state", format!("{e:#}.")));
+            let undo = || erase::undo(&options, &step).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")));
             let result = undo().and_then(|()| work(&options, &step)).inspect_err(|_| {
                 // If it fails as well, it is tried again before the next setup.
                 let _ = undo();
@@ -177,22 +178,23 @@ impl Blank {
             }
             match outcome.recv_timeout(Duration::from_millis(200)) {
                 Ok(Ok(done)) => return Ok(done),
-                Ok(Err(reply)) => {
+                Ok(Err(refusal)) => {
                     self.show(Phase::Blank);
-                    return Err(reply);
+                    return Err(refusal);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     self.show(Phase::Blank);
-                    return Err(Reply::refused(
-                        "setup-failed",
+                    return Err(Refusal::new(
+                        RefusalCode::SetupFailed,
                         "Setup ended unexpectedly; look into the log of the core.",
                     ));
                 }
             }
             for event in events.try_iter() {
                 if let Event::Control { answer, .. } = event {
-                    let _ = answer.send(Reply::refused("setting-up", "Setup is running; wait until it is finished."));
+                    let _ = answer
+                        .send(Reply::refused(RefusalCode::SettingUp, "Setup is running; wait until it is finished."));
                 }
             }
         }
@@ -222,6 +224,6 @@ fn offer(found: &discovery::DiscoveredOffer) -> Offer {
     }
 }
 
-fn not_set_up() -> Reply {
-    Reply::refused("not-set-up", "This node is not set up yet: answer the wizard first.")
+fn not_set_up() -> Refusal {
+    Refusal::new(RefusalCode::NotSetUp, "This node is not set up yet: answer the wizard first.")
 }

@@ -2,7 +2,7 @@
 
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
-use dyad_control::{IMPORT_FAILED, Reply, Request, Status, read_request, write_line};
+use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_line};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, BufReader};
@@ -11,8 +11,6 @@ use tokio::sync::{oneshot, watch};
 
 /// Bytes of an import that travel as one write. Small enough to leave guests their share of the journal.
 const IMPORT_CHUNK: usize = 256 << 10;
-/// Refusals after which a change was certainly not made.
-const SURE: [&str; 5] = ["no-image", "unknown-name", "too-late", "no-lead", "pool-failed"];
 /// How often one who watches is shown what is not urgent.
 const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -42,7 +40,9 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
         let request = match read_request(&mut stream).await {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
-            Err(sentence) => return write_line(stream.get_mut(), &Reply::refused("bad-request", sentence)).await,
+            Err(sentence) => {
+                return write_line(stream.get_mut(), &Reply::refused(RefusalCode::BadRequest, sentence)).await;
+            }
         };
         match request {
             Request::Status => {
@@ -89,7 +89,9 @@ async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, pac
 async fn ask(inbox: &Inbox, request: Request) -> Reply {
     let (answer, reply) = oneshot::channel();
     inbox.send(Event::Control { request, answer });
-    reply.await.unwrap_or_else(|_| Reply::refused("stopping", "The core is stopping; ask again in a moment."))
+    reply
+        .await
+        .unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment."))
 }
 
 async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: String, bytes: u64) -> std::io::Result<()> {
@@ -98,20 +100,22 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     let incoming = match opened.await {
         Ok(Ok(incoming)) => incoming,
         Ok(Err(refusal)) => return write_line(stream.get_mut(), &refusal).await,
-        Err(_) => return write_line(stream.get_mut(), &Reply::refused("stopping", "The core is stopping.")).await,
+        Err(_) => {
+            return write_line(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
+        }
     };
     // Not before it is closed does this task end.
     let told = write_line(stream.get_mut(), &Reply::Done).await;
     let filled = fill(stream, &incoming, bytes).await;
     let (answer, closed) = oneshot::channel();
     inbox.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
-    let closed = closed.await.unwrap_or_else(|_| Reply::refused("stopping", "The core is stopping."));
+    let closed = closed.await.unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping."));
     told?;
     let why = match filled {
         Ok(()) => return write_line(stream.get_mut(), &taken_over(closed)).await,
         Err(why) => why,
     };
-    let refusal = Reply::refused(IMPORT_FAILED, format!("{why}: the volume holds what it held before."));
+    let refusal = Reply::refused(RefusalCode::ImportFailed, format!("{why}: the volume holds what it held before."));
     write_line(stream.get_mut(), &refusal).await?;
     // What may still come is the rest of the image, not a request.
     Err(std::io::ErrorKind::ConnectionAborted.into())
@@ -120,8 +124,8 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
 /// What is said of a whole image. A change that is refused while the pair changes may have been made all the same.
 fn taken_over(reply: Reply) -> Reply {
     match reply {
-        Reply::Refused { code, sentence } if !SURE.contains(&code.as_str()) => Reply::refused(
-            "import-unknown",
+        Reply::Refused(Refusal { code, sentence }) if !code.change_certainly_not_made() => Reply::refused(
+            RefusalCode::ImportUnknown,
             format!("It is not known whether the image is in the volume, send it again. {sentence}"),
         ),
         known => known,
@@ -130,7 +134,7 @@ fn taken_over(reply: Reply) -> Reply {
 
 /// Fills a new volume from its beginning, durably. The error is a clause.
 async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), String> {
-    let failed = |trouble| format!("The image was not written ({trouble})");
+    let failed = |error| format!("The image was not written ({error})");
     let mut at = 0;
     while at < bytes {
         let n = IMPORT_CHUNK.min((bytes - at) as usize);
@@ -263,21 +267,24 @@ mod tests {
     #[test]
     fn an_image_that_ends_early_is_not_taken_over() {
         let (_, whole, reply) = after_import(60_000, &[1; 50_000], Reply::Done);
-        let Reply::Refused { code, sentence } = reply else { panic!("{reply:?}") };
+        let Reply::Refused(Refusal { code, sentence }) = reply else { panic!("{reply:?}") };
         assert!(!whole);
-        assert_eq!(code, IMPORT_FAILED);
+        assert_eq!(code, RefusalCode::ImportFailed);
         assert_eq!(sentence, "The image did not come whole, as 60000 bytes: the volume holds what it held before.");
     }
 
     #[test]
     fn an_image_that_may_or_may_not_be_there_is_asked_for_again() {
-        let refusal = |code: &str| Reply::refused(code, "The reason.");
+        let refusal = |code| Reply::refused(code, "The reason.");
         for (code, expected) in [
-            ("membership-changed", "It is not known whether the image is in the volume, send it again. The reason."),
-            ("no-image", "The reason."),
+            (
+                RefusalCode::MembershipChanged,
+                "It is not known whether the image is in the volume, send it again. The reason.",
+            ),
+            (RefusalCode::NoImage, "The reason."),
         ] {
             let (_, whole, reply) = after_import(5000, &[1; 5000], refusal(code));
-            let Reply::Refused { sentence, .. } = reply else { panic!("{reply:?}") };
+            let Reply::Refused(Refusal { sentence, .. }) = reply else { panic!("{reply:?}") };
             assert!(whole);
             assert_eq!(sentence, expected);
         }

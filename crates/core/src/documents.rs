@@ -8,7 +8,7 @@ use crate::document_cache;
 use crate::event::{Event, Inbox};
 use crate::guests::VolumeBackend;
 use bytes::Bytes;
-use dyad_control::Reply;
+use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
@@ -88,14 +88,11 @@ impl DocumentTask {
                 }
                 DocumentRequest::Change { answer, asked, .. } if asked.elapsed() > CHANGE_QUEUE_TIMEOUT => {
                     let text = "The pair could not make this change in time and did not make it; ask again.";
-                    let _ = answer.send(Reply::refused("too-late", text));
+                    let _ = answer.send(Reply::refused(RefusalCode::TooLate, text));
                 }
                 DocumentRequest::Change { change, answer, .. } => {
-                    let reply = match self.change(&change).await {
-                        Ok(()) => Reply::Done,
-                        Err(reply) => reply,
-                    };
-                    let _ = answer.send(reply);
+                    let result = self.change(&change).await;
+                    let _ = answer.send(result.into());
                 }
             }
         }
@@ -147,14 +144,14 @@ impl DocumentTask {
         }
     }
 
-    async fn change(&mut self, change: &Change) -> Result<(), Reply> {
+    async fn change(&mut self, change: &Change) -> Result<(), Refusal> {
         let Some(current) = self.current.clone() else {
-            return Err(Reply::refused(
-                "no-document",
+            return Err(Refusal::new(
+                RefusalCode::NoDocument,
                 "The pair's document is not readable yet; ask again in a moment.",
             ));
         };
-        let next = apply(&current, change).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+        let next = apply(&current, change).map_err(Refusal::from)?;
         // The store first, the document second: a crash in between leaves an unused volume, never a promised one. What a
         // document drops, the owner deletes.
         let before = current.stored();
@@ -164,21 +161,23 @@ impl DocumentTask {
         self.write(next).await
     }
 
-    async fn volumes(&self, change: VolumeChange) -> Result<(), Reply> {
+    async fn volumes(&self, change: VolumeChange) -> Result<(), Refusal> {
         let (answer, done) = oneshot::channel();
         self.inbox.send(Event::VolumeTable { change, done: Box::new(move |outcome| drop(answer.send(outcome))) });
         match done.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(why)) => Err(Reply::refused("pool", why)),
-            Err(_) => Err(Reply::refused("stopping", "The core is stopping; ask again in a moment.")),
+            Ok(Err(why)) => Err(Refusal::new(RefusalCode::Pool, why)),
+            Err(_) => Err(Refusal::stopping()),
         }
     }
 
-    async fn write(&mut self, document: Document) -> Result<(), Reply> {
-        let encoded =
-            slots::encode(&document).map_err(|refusal| Reply::refused(refusal.code(), refusal.to_string()))?;
+    async fn write(&mut self, document: Document) -> Result<(), Refusal> {
+        let encoded = slots::encode(&document).map_err(Refusal::from)?;
         let cut = |why: String| {
-            Reply::refused("membership-changed", format!("The pair is just changing who leads it: {why}; ask again."))
+            Refusal::new(
+                RefusalCode::MembershipChanged,
+                format!("The pair is just changing who leads it: {why}; ask again."),
+            )
         };
         self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(cut)?;
         self.volume.flush().await.map_err(cut)?;

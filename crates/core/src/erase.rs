@@ -12,7 +12,7 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::setup::Step;
 use crate::{cgroup_fence, document_cache, files, register};
-use dyad_control::{DiskCandidate, DiskContent, Reply};
+use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode};
 use dyad_link::tls;
 use dyad_quorum::NodeId;
 use std::path::{Path, PathBuf};
@@ -43,20 +43,20 @@ pub struct ErasePrecondition<'a> {
 }
 
 /// Whether `confirm` is enough to erase this node, and how.
-pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Reply> {
+pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Refusal> {
     let ErasePrecondition { pair, node, peer_has_all } = facts;
     let both = format!("{pair}/{node}");
     match (confirm == node, confirm == both) {
         (true, _) | (_, true) if peer_has_all => Ok(EraseMode::Leave),
         (_, true) => Ok(EraseMode::Abandon),
-        _ if peer_has_all => Err(Reply::refused(
-            "confirm",
+        _ if peer_has_all => Err(Refusal::new(
+            RefusalCode::Confirm,
             format!(
                 "Nothing was erased: to erase this node, whose data the other node holds, type exactly \"{node}\"."
             ),
         )),
-        _ => Err(Reply::refused(
-            "confirm-loss",
+        _ => Err(Refusal::new(
+            RefusalCode::ConfirmLoss,
             format!(
                 "Nothing was erased: no other node is known to hold the data of the pair {pair}, so all of it may be lost; \
                  to erase this node all the same, type exactly \"{both}\"."
@@ -66,16 +66,17 @@ pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, 
 }
 
 /// The step without return. No VM may be left: they are killed first, whoever allowed them.
-pub fn begin_decommission(state: &Path, vms: Option<PathBuf>) -> Result<(), Reply> {
+pub fn begin_decommission(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
     let (done, killed) = channel();
     let report = move |what| {
         let _ = done.send(what);
     };
     let _ = cgroup_fence::start(vms, report).send(cgroup_fence::CgroupCommand::Kill);
     if killed.recv_timeout(KILL_TIMEOUT).is_err() {
-        return Err(Reply::refused("vm-running", "Nothing was erased: the VMs of this node do not end."));
+        return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
     }
-    Identity::decommission(state).map_err(|e| Reply::refused("state", format!("Nothing was erased: {e:#}.")))?;
+    Identity::decommission(state)
+        .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {e:#}.")))?;
     // The next start makes a new key: nobody who trusted this node shall trust what it becomes.
     if let Err(e) = tls::Identity::forget(state) {
         tracing::warn!(error = %e, "the key of this node is kept");
@@ -84,22 +85,27 @@ pub fn begin_decommission(state: &Path, vms: Option<PathBuf>) -> Result<(), Repl
 }
 
 /// As asked of a node that cannot work: nobody knows what the other node has.
-pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &str) -> Reply {
+pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &str) -> Result<(), Refusal> {
     if disk.is_some() {
-        return not_blank();
+        return Err(not_blank());
     }
     let identity = match Identity::load(state) {
         Ok(Some(identity)) => identity,
-        Ok(None) => return Reply::refused("not-set-up", "This node belongs to no pair: there is nothing to erase."),
-        Err(e) => return Reply::refused("broken", format!("This node cannot be erased: {e:#}.")),
+        Ok(None) => {
+            return Err(Refusal::new(
+                RefusalCode::NotSetUp,
+                "This node belongs to no pair: there is nothing to erase.",
+            ));
+        }
+        Err(e) => return Err(Refusal::new(RefusalCode::Broken, format!("This node cannot be erased: {e:#}."))),
     };
     let facts = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
-    decide(facts, confirm).and_then(|_| begin_decommission(state, vms)).err().unwrap_or(Reply::Done)
+    decide(facts, confirm).and_then(|_| begin_decommission(state, vms))
 }
 
 /// Single disks are erased on blank nodes only.
-pub fn not_blank() -> Reply {
-    Reply::refused("already-set-up", "A single disk can be erased only on a node that is not set up.")
+pub fn not_blank() -> Refusal {
+    Refusal::new(RefusalCode::AlreadySetUp, "A single disk can be erased only on a node that is not set up.")
 }
 
 /// Erases what an unfinished setup or an erasure has left. Does nothing on a node without one.
@@ -128,7 +134,7 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
 }
 
 /// Erases one disk that carries labels of a pair, on a blank node.
-pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
+pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Refusal> {
     let candidates = disks::list(&options.disks, &options.run);
     let found = decide_disk(&candidates, name, confirm)?;
     let path = Path::new(&found.path);
@@ -137,26 +143,30 @@ pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Reply> {
         raw: path.into(),
         index: Index::Directory(path.with_extension("index")),
     });
-    disks::erase(&parts, &options.run).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+    disks::erase(&parts, &options.run).map_err(|e| Refusal::new(RefusalCode::Disk, format!("{e:#}.")))
 }
 
 /// Which of `candidates` is erased, if `confirm` is enough.
-pub fn decide_disk<'a>(candidates: &'a [DiskCandidate], name: &str, confirm: &str) -> Result<&'a DiskCandidate, Reply> {
+pub fn decide_disk<'a>(
+    candidates: &'a [DiskCandidate],
+    name: &str,
+    confirm: &str,
+) -> Result<&'a DiskCandidate, Refusal> {
     let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let Some(found) = candidates.iter().find(|disk| disk.path == name || short(&disk.path) == name) else {
-        return Err(Reply::refused("unknown-disk", format!("There is no disk {} here.", printable(name))));
+        return Err(Refusal::new(RefusalCode::UnknownDisk, format!("There is no disk {} here.", printable(name))));
     };
     let short = short(&found.path);
     let DiskContent::Pool { pair, node, .. } = &found.content else {
         let text = format!("The disk {short} belongs to no pair: setup takes it as it is.");
-        return Err(Reply::refused("no-pool-disk", text));
+        return Err(Refusal::new(RefusalCode::NoPoolDisk, text));
     };
     if confirm != short {
         let text = format!(
             "Nothing was erased: the disk {short} holds data of the node {node} of the pair {pair}; to erase it, type exactly \
              \"{short}\"."
         );
-        return Err(Reply::refused("confirm", text));
+        return Err(Refusal::new(RefusalCode::Confirm, text));
     }
     Ok(found)
 }
@@ -170,11 +180,8 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn code(answer: Result<EraseMode, Reply>) -> Result<EraseMode, String> {
-        answer.map_err(|reply| match reply {
-            Reply::Refused { code, .. } => code,
-            other => panic!("{other:?}"),
-        })
+    fn code(answer: Result<EraseMode, Refusal>) -> Result<EraseMode, RefusalCode> {
+        answer.map_err(|refusal| refusal.code)
     }
 
     #[test]
@@ -185,17 +192,17 @@ mod tests {
         assert_eq!(ask(true, "left"), Ok(EraseMode::Leave));
         // Whoever confirmed the loss of everything has confirmed this too, but nothing is abandoned without need.
         assert_eq!(ask(true, "office/left"), Ok(EraseMode::Leave));
-        assert_eq!(ask(false, "left"), Err("confirm-loss".into()));
+        assert_eq!(ask(false, "left"), Err(RefusalCode::ConfirmLoss));
         assert_eq!(ask(false, "office/left"), Ok(EraseMode::Abandon));
         for wrong in ["", "office", "Left", "left ", "office/", "/left", "right", "yes"] {
-            assert_eq!(ask(true, wrong), Err("confirm".into()), "{wrong}");
-            assert_eq!(ask(false, wrong), Err("confirm-loss".into()), "{wrong}");
+            assert_eq!(ask(true, wrong), Err(RefusalCode::Confirm), "{wrong}");
+            assert_eq!(ask(false, wrong), Err(RefusalCode::ConfirmLoss), "{wrong}");
         }
     }
 
     #[test]
     fn a_node_named_as_its_pair_is_not_abandoned_by_its_name() {
         let facts = ErasePrecondition { pair: "box", node: "box", peer_has_all: false };
-        assert_eq!(code(decide(facts, "box")), Err("confirm-loss".into()));
+        assert_eq!(code(decide(facts, "box")), Err(RefusalCode::ConfirmLoss));
     }
 }

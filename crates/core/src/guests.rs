@@ -100,18 +100,18 @@ impl Backend for VolumeBackend {
     }
 }
 
-/// Two halves of one request: answered once, when both are done, with the first trouble if there is one.
+/// Two halves of one request: answered once, when both are done, with the first error if there is one.
 struct Both(Arc<Mutex<Halves>>);
 
 struct Halves {
     left: u8,
-    trouble: Option<BackendError>,
+    error: Option<BackendError>,
     done: Option<Done>,
 }
 
 impl Both {
     fn new(done: Done) -> Self {
-        Self(Arc::new(Mutex::new(Halves { left: 2, trouble: None, done: Some(done) })))
+        Self(Arc::new(Mutex::new(Halves { left: 2, error: None, done: Some(done) })))
     }
 
     fn part(&self) -> Done {
@@ -119,15 +119,15 @@ impl Both {
         Box::new(move |outcome| {
             let mut halves = halves.lock().unwrap_or_else(PoisonError::into_inner);
             halves.left -= 1;
-            if let Err(trouble) = outcome {
-                halves.trouble.get_or_insert(trouble);
+            if let Err(error) = outcome {
+                halves.error.get_or_insert(error);
             }
             if halves.left == 0
                 && let Some(done) = halves.done.take()
             {
-                let trouble = halves.trouble.take();
+                let error = halves.error.take();
                 drop(halves);
-                done(trouble.map_or_else(|| Ok(Bytes::new()), Err));
+                done(error.map_or_else(|| Ok(Bytes::new()), Err));
             }
         })
     }

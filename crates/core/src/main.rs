@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use dyad_control::{Phase, Reply, Request, WatchdogStatus};
+use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_core::blank::{self, Blank};
 use dyad_core::event::{Event, Inbox};
 use dyad_core::identity::Identity;
@@ -125,13 +125,13 @@ fn broken(
             Ok(Event::Stop) => return Ok(()),
             Ok(Event::Control { request: Request::Erase { disk, confirm }, answer }) => {
                 // If it did, the control server tells so and then ends this process.
-                let _ = answer.send(erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm));
+                let _ = answer.send(erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm).into());
             }
             Ok(Event::Control { answer, .. }) => {
-                let _ = answer.send(Reply::refused("broken", sentence.clone()));
+                let _ = answer.send(Reply::refused(RefusalCode::Broken, sentence.clone()));
             }
             Ok(Event::OpenImport { answer, .. }) => {
-                let _ = answer.send(Err(Reply::refused("broken", sentence.clone())));
+                let _ = answer.send(Err(Refusal::new(RefusalCode::Broken, sentence.clone())));
             }
             _ => {}
         }

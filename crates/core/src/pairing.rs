@@ -8,7 +8,7 @@ use crate::peer::PeerHandle;
 use crate::quorum_thread::link_node;
 use crate::witness::WitnessHandle;
 use anyhow::Context;
-use dyad_control::{DiskCandidate, Enrol, Reply};
+use dyad_control::{DiskCandidate, Enrol, Refusal, RefusalCode};
 use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
 use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
@@ -141,7 +141,11 @@ impl Pairing {
     }
 
     /// Enrols this pair at a witness.
-    pub fn enrol(&self, identity: &Identity, at: Enrol) -> impl Future<Output = Result<Witness, Reply>> + Send + use<> {
+    pub fn enrol(
+        &self,
+        identity: &Identity,
+        at: Enrol,
+    ) -> impl Future<Output = Result<Witness, Refusal>> + Send + use<> {
         crate::witness::enrol(identity.clone(), self.tls.clone(), at)
     }
 }
@@ -235,33 +239,39 @@ impl Host {
     }
 }
 
-/// The sentence and the stable word for a failed pairing: with the first node, or with a witness.
-pub fn refusal(error: &PairingError, purpose: Purpose) -> Reply {
+/// The refusal of a failed pairing with the first node or with a witness.
+pub fn refusal(error: &PairingError, purpose: Purpose) -> Refusal {
     let (code, host, anew) = match purpose {
         Purpose::Node => ("pairing code", "first node", "open a new one on the first node"),
         Purpose::Witness => ("witness code", "witness", "print a new one on the witness (dyad-witness code)"),
     };
-    let (word, text) = match error {
-        PairingError::WrongCode => {
-            ("wrong-code", format!("the {code} is wrong: compare it with the one on the {host} and type it again"))
-        }
-        PairingError::Expired => ("code-expired", format!("the {code} has expired: {anew}")),
+    let (reason, text) = match error {
+        PairingError::WrongCode => (
+            RefusalCode::WrongCode,
+            format!("the {code} is wrong: compare it with the one on the {host} and type it again"),
+        ),
+        PairingError::Expired => (RefusalCode::CodeExpired, format!("the {code} has expired: {anew}")),
         PairingError::NoCodeOpen => {
-            ("no-code-open", format!("no {code} is open on the {host}, or it was used already: {anew}"))
+            (RefusalCode::NoCodeOpen, format!("no {code} is open on the {host}, or it was used already: {anew}"))
         }
         PairingError::TooManyTries => {
-            ("code-void", format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
+            (RefusalCode::CodeVoid, format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
         }
         PairingError::Timeout => {
             let patience = pairing::STEP_TIMEOUT.as_secs();
-            ("pairing", format!("the {host} did not answer within {patience} s: check the network and try again"))
+            (
+                RefusalCode::Pairing,
+                format!("the {host} did not answer within {patience} s: check the network and try again"),
+            )
         }
         PairingError::Version => {
-            ("pairing", format!("the {host} runs another version of Dyad: update the older one first"))
+            (RefusalCode::Pairing, format!("the {host} runs another version of Dyad: update the older one first"))
         }
-        PairingError::Purpose | PairingError::Tls(_) | PairingError::Frame(_) => ("pairing", error.to_string()),
+        PairingError::Purpose | PairingError::Tls(_) | PairingError::Frame(_) => {
+            (RefusalCode::Pairing, error.to_string())
+        }
     };
-    Reply::refused(word, sentence(&text))
+    Refusal::new(reason, sentence(&text))
 }
 
 /// An error's text as a sentence for people.

@@ -13,8 +13,8 @@ use crate::options::Options;
 use crate::pairing::{self, Admission, Hello};
 use crate::register::RegisterFiles;
 use crate::witness;
-use dyad_control::{CreatePair, DiskContent, Join, Reply};
-use dyad_desired::{Document, NodeRecord, Refusal, slots};
+use dyad_control::{CreatePair, DiskContent, Join, Refusal, RefusalCode};
+use dyad_desired::{Document, NodeRecord, slots};
 use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
@@ -38,7 +38,7 @@ pub async fn create_pair(
     request: &CreatePair,
     tls: &tls::Identity,
     step: Step<'_>,
-) -> Result<Identity, Reply> {
+) -> Result<Identity, Refusal> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
         Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
@@ -66,7 +66,7 @@ pub async fn join(
     offers: &[discovery::DiscoveredOffer],
     tls: &tls::Identity,
     step: Step<'_>,
-) -> Result<Identity, Reply> {
+) -> Result<Identity, Refusal> {
     dyad_desired::names::check(&request.node).map_err(|r| contradicts(&r))?;
     check_disks(options, &request.disks)?;
     let offer = choose(request, offers)?;
@@ -74,7 +74,7 @@ pub async fn join(
     let same_pair: Vec<_> = offers.iter().filter(|found| found.offer.pair == offer.offer.pair).collect();
     let Some(stream) = dial(&same_pair).await else {
         let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
-        return Err(Reply::refused("no-answer", text));
+        return Err(Refusal::new(RefusalCode::NoAnswer, text));
     };
     let broken = |e: link_pairing::PairingError| pairing::refusal(&e, Purpose::Node);
     let mut paired = link_pairing::join(stream, tls, &request.code, Purpose::Node).await.map_err(broken)?;
@@ -82,10 +82,10 @@ pub async fn join(
     paired.send(&Hello { node: request.node.clone(), incarnation }).await.map_err(broken)?;
     let welcome = match paired.receive().await.map_err(broken)? {
         Admission::Welcome(welcome) => welcome,
-        Admission::Refused(sentence) => return Err(Reply::refused("name-exists", sentence)),
+        Admission::Refused(sentence) => return Err(Refusal::new(RefusalCode::NameExists, sentence)),
     };
     if welcome.peer.fingerprint != paired.peer().to_string() {
-        return Err(Reply::refused("pairing", "The first node names another key than it uses; pair again."));
+        return Err(Refusal::new(RefusalCode::Pairing, "The first node names another key than it uses; pair again."));
     }
     let welcome = cleaned(*welcome);
     let identity = Identity::joined(&request.node, incarnation, &request.links, &welcome);
@@ -95,13 +95,16 @@ pub async fn join(
     // This thread is not one of the runtime's: the first node is told meanwhile that it goes on.
     let prepared = prepare(options, &identity, &request.disks, step);
     drop::<oneshot::Sender<()>>(stop);
-    let lost = || Reply::refused("pairing", "The line to the first node was lost; pair again.");
+    let lost = || Refusal::new(RefusalCode::Pairing, "The line to the first node was lost; pair again.");
     let mut paired = patience.await.map_err(|_| lost())?.map_err(broken)?;
     prepared?.close().map_err(|e| failed("the pool", &e))?;
     step("Waiting for the first node");
     paired.send(&true).await.map_err(broken)?;
     if !paired.receive::<bool>().await.map_err(|_| lost())? {
-        return Err(Reply::refused("pairing", "The first node could not write this one down; look at its status."));
+        return Err(Refusal::new(
+            RefusalCode::Pairing,
+            "The first node could not write this one down; look at its status.",
+        ));
     }
     finish(options)?;
     let _ = paired.close().await;
@@ -149,7 +152,7 @@ fn cleaned(welcome: crate::identity::Welcome) -> crate::identity::Welcome {
 fn choose<'a>(
     request: &Join,
     offers: &'a [discovery::DiscoveredOffer],
-) -> Result<&'a discovery::DiscoveredOffer, Reply> {
+) -> Result<&'a discovery::DiscoveredOffer, Refusal> {
     let wanted = |found: &&discovery::DiscoveredOffer| match &request.offer {
         Some(id) => *id == found.offer.pair.to_string(),
         None => true,
@@ -157,23 +160,23 @@ fn choose<'a>(
     let mut fitting = offers.iter().filter(wanted);
     let first = fitting.next().ok_or_else(|| {
         let text = "No first node is heard: open the pairing code there and check the cables between the nodes.";
-        Reply::refused("no-offer", text)
+        Refusal::new(RefusalCode::NoOffer, text)
     })?;
     if fitting.any(|other| other.offer.pair != first.offer.pair) {
-        return Err(Reply::refused("several-offers", "Several pairs are heard; choose the one to join."));
+        return Err(Refusal::new(RefusalCode::SeveralOffers, "Several pairs are heard; choose the one to join."));
     }
     Ok(first)
 }
 
 /// Disks of another pair are refused by name; the confirmation covers everything else.
-fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Reply> {
+fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Refusal> {
     if wanted.is_empty() {
-        return Err(Reply::refused("no-disk", "Choose at least one disk for the pool."));
+        return Err(Refusal::new(RefusalCode::NoDisk, "Choose at least one disk for the pool."));
     }
     let found = disks::list(&options.disks, &options.run);
     for path in wanted {
         let Some(disk) = found.iter().find(|disk| disk.path == *path) else {
-            return Err(Reply::refused("unknown-disk", format!("There is no disk {path} that could be used.")));
+            return Err(Refusal::new(RefusalCode::UnknownDisk, format!("There is no disk {path} that could be used.")));
         };
         if let DiskContent::Pool { pair, node, .. } = &disk.content {
             return Err(disk_of_pair(path, pair, node));
@@ -183,20 +186,21 @@ fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Reply> {
 }
 
 /// The wizard's sentence and word: it is asked first, and the disks may have changed since.
-pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Reply {
+pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Refusal {
     let text = format!(
         "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or \
          erase this one first (dyad erase --disk)."
     );
-    Reply::refused("disk-of-pair", text)
+    Refusal::new(RefusalCode::DiskOfPair, text)
 }
 
-fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Reply> {
+fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
     let mut parts: Vec<Prepared> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
         parts.push(
-            disks::prepare(Path::new(path), &options.run).map_err(|e| Reply::refused("format", format!("{e:#}.")))?,
+            disks::prepare(Path::new(path), &options.run)
+                .map_err(|e| Refusal::new(RefusalCode::Format, format!("{e:#}.")))?,
         );
     }
     let node = if identity.me == NodeId::A { b'A' } else { b'B' };
@@ -224,21 +228,21 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
     };
     std::fs::create_dir_all(&options.state).map_err(|e| failed("the state directory", &e))?;
     RegisterFiles::create([&options.state, &indexes[0]], owner, &record)
-        .map_err(|e| Reply::refused("register", format!("{e:#}.")))?;
+        .map_err(|e| Refusal::new(RefusalCode::Register, format!("{e:#}.")))?;
     Ok(pool)
 }
 
-fn mount_indexes(options: &Options, parts: &[Prepared]) -> Result<Vec<PathBuf>, Reply> {
+fn mount_indexes(options: &Options, parts: &[Prepared]) -> Result<Vec<PathBuf>, Refusal> {
     let mount = |part: &Prepared| part.index.mount(&options.run);
-    parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| Reply::refused("index", format!("{e:#}.")))
+    parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| Refusal::new(RefusalCode::Index, format!("{e:#}.")))
 }
 
-fn open_disks(parts: &[Prepared], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, Reply> {
-    disks::open(parts, indexes).map_err(|e| Reply::refused("disk", format!("{e:#}.")))
+fn open_disks(parts: &[Prepared], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, Refusal> {
+    disks::open(parts, indexes).map_err(|e| Refusal::new(RefusalCode::Disk, format!("{e:#}.")))
 }
 
 /// Volume 0 with the founding document in it.
-fn write_document(mut pool: Pool, document: &Document) -> Result<(), Reply> {
+fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
     let encoded = slots::encode(document).map_err(|r| contradicts(&r))?;
     let written = pool
         .create_volume(0, DOCUMENT_BYTES / BLOCK as u64)
@@ -247,19 +251,19 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Reply> {
     written.map_err(|e| failed("the pool", &e))
 }
 
-fn begin(options: &Options, identity: &Identity) -> Result<(), Reply> {
-    identity.begin(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+fn begin(options: &Options, identity: &Identity) -> Result<(), Refusal> {
+    identity.begin(&options.state).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")))
 }
 
-fn finish(options: &Options) -> Result<(), Reply> {
-    Identity::finish(&options.state).map_err(|e| Reply::refused("state", format!("{e:#}.")))
+fn finish(options: &Options) -> Result<(), Refusal> {
+    Identity::finish(&options.state).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")))
 }
 
 /// A rule of the document says no.
-fn contradicts(refusal: &Refusal) -> Reply {
-    Reply::refused(refusal.code(), refusal.to_string())
+fn contradicts(refusal: &dyad_desired::Refusal) -> Refusal {
+    refusal.clone().into()
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Reply {
-    Reply::refused("setup-failed", format!("Setup stopped at {what}: {error}."))
+fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(RefusalCode::SetupFailed, format!("Setup stopped at {what}: {error}."))
 }

@@ -4,7 +4,7 @@ use crate::clock;
 use crate::identity::{Identity, Witness};
 use crate::pairing;
 use crate::quorum_thread::{Input, QuorumHandle, WitnessHealth};
-use dyad_control::{Enrol, Reply};
+use dyad_control::{Enrol, Refusal, RefusalCode};
 use dyad_link::pairing::Purpose;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
 use dyad_quorum::{Answer, Event, NodeId, WitnessAsk, WitnessReply};
@@ -137,13 +137,13 @@ impl Task {
 }
 
 /// Enrols this pair at the witness at `at.address` by its one-time code.
-pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Reply> {
+pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Refusal> {
     let enrolled = try_to_enrol(&identity, &tls, at).await;
     enrolled.map_err(|e| refusal(&e))
 }
 
 /// The same for a node whose network has just come up: it may have no address yet.
-pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Reply> {
+pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Refusal> {
     let deadline = Instant::now() + ENROL_RETRY_TIMEOUT;
     loop {
         match try_to_enrol(identity, tls, at.clone()).await {
@@ -156,10 +156,10 @@ pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enro
 }
 
 /// The sentence and the stable word for a failed enrolment.
-pub fn refusal(error: &EnrolError) -> Reply {
+pub fn refusal(error: &EnrolError) -> Refusal {
     match error {
         EnrolError::Pairing(pairing) => pairing::refusal(pairing, Purpose::Witness),
-        other => Reply::refused("witness", pairing::sentence(&other.to_string())),
+        other => Refusal::new(RefusalCode::Witness, pairing::sentence(&other.to_string())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
-use dyad_control::{CreatePair, DiskContent, Enrol, Reply};
+use dyad_control::{CreatePair, DiskContent, Enrol, Refusal, RefusalCode};
 use dyad_core::identity::Identity;
 use dyad_core::options::Options;
 use dyad_core::{disks, erase, register, setup};
@@ -27,7 +27,7 @@ fn node(dir: &Path, disks: &[&str]) -> Options {
     options
 }
 
-fn create_pair(options: &Options, pair: &str) -> Result<Identity, Reply> {
+fn create_pair(options: &Options, pair: &str) -> Result<Identity, Refusal> {
     let request = CreatePair {
         pair: pair.into(),
         node: "left".into(),
@@ -39,7 +39,7 @@ fn create_pair(options: &Options, pair: &str) -> Result<Identity, Reply> {
     found_as(options, &request)
 }
 
-fn found_as(options: &Options, request: &CreatePair) -> Result<Identity, Reply> {
+fn found_as(options: &Options, request: &CreatePair) -> Result<Identity, Refusal> {
     let tls = dyad_link::tls::Identity::load_or_generate(&options.state, "node").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(setup::create_pair(options, request, &tls, &|_| {}))
@@ -99,21 +99,21 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     let stranger = node(other.path(), &["vdb"]);
     create_pair(&stranger, "office").unwrap();
     let options = Options { disks: stranger.disks.clone(), ..node(mine.path(), &[]) };
-    let refused = |reply: Result<_, Reply>| match reply {
-        Err(Reply::Refused { code, sentence }) => (code, sentence),
+    let refused = |reply: Result<_, Refusal>| match reply {
+        Err(Refusal { code, sentence }) => (code, sentence),
         _ => panic!("not refused"),
     };
     let (code, sentence) = refused(create_pair(&options, "harbour").map(|_| ()));
-    assert_eq!(code, "disk-of-pair");
+    assert_eq!(code, RefusalCode::DiskOfPair);
     assert!(sentence.contains("office") && sentence.contains("dyad erase --disk"), "{sentence}");
-    assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, "unknown-disk");
+    assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, RefusalCode::UnknownDisk);
     for wrong in ["", "office", "erase vdb"] {
         let (code, sentence) = refused(erase::disk(&options, "vdb", wrong));
-        assert_eq!(code, "confirm");
+        assert_eq!(code, RefusalCode::Confirm);
         assert!(sentence.contains("type exactly \"vdb\""), "{sentence}");
     }
     erase::disk(&options, "vdb", "vdb").unwrap();
-    assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, "no-pool-disk");
+    assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, RefusalCode::NoPoolDisk);
     create_pair(&options, "harbour").unwrap();
 }
 
@@ -144,7 +144,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
         || std::fs::read_dir(&options.state).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     let refused = |address: &str, code: &str, expected: &str| {
         match found_as(&options, &request(address, code)) {
-            Err(Reply::Refused { sentence, .. }) => assert!(sentence.starts_with(expected), "{sentence}"),
+            Err(Refusal { sentence, .. }) => assert!(sentence.starts_with(expected), "{sentence}"),
             other => panic!("{other:?}"),
         }
         assert_eq!(contents(&options), [DiskContent::Blank]);
@@ -160,7 +160,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
 
     let options = node(dir.path(), &["other.disk"]);
     let request = CreatePair { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };
-    let Err(Reply::Refused { code, .. }) = found_as(&options, &request) else { panic!("a used code is taken") };
-    assert_eq!(code, "no-code-open");
+    let Err(Refusal { code, .. }) = found_as(&options, &request) else { panic!("a used code is taken") };
+    assert_eq!(code, RefusalCode::NoCodeOpen);
     assert_eq!(contents(&options), [DiskContent::Blank]);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use dyad_api::{ApiError, ImportReply};
-use dyad_control::{ClientError, IMPORT_FAILED};
+use dyad_control::{ClientError, RefusalCode};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, DuplexStream};
@@ -82,15 +82,13 @@ pub(crate) async fn import(
         (Err(error), _) => Some(error),
     };
     match (fed, error) {
-        (_, Some(ClientError::Refused { code, sentence })) if code != IMPORT_FAILED => {
-            Err(ClientError::Refused { code, sentence }.into())
-        }
+        (_, Some(ClientError::Refused(refusal))) if refusal.code != RefusalCode::ImportFailed => Err(refusal.into()),
         // What is wrong with the image explains why the core did not get all of it; not the other way round. Its end was
         // withheld, so it never takes the place of what was there.
         (Err(ImportError::Image(code, what)), _) => {
             Err(ApiError::new(422, code, format!("{what}: the volume holds what it held before.")))
         }
-        (_, Some(told @ (ClientError::Refused { .. } | ClientError::Unreachable { .. }))) => Err(told.into()),
+        (_, Some(told @ (ClientError::Refused(_) | ClientError::Unreachable { .. }))) => Err(told.into()),
         _ => {
             let sentence = "The storage service of this node restarted in the middle: the volume holds what it held \
                             before or the whole image, send it again.";

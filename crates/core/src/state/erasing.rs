@@ -3,13 +3,13 @@
 use super::CoreState;
 use crate::erase::{self, EraseMode, ErasePrecondition};
 use crate::event::Event;
-use dyad_control::Reply;
+use dyad_control::{RefusalCode, Reply};
 use tokio::sync::oneshot;
 
 impl CoreState {
     pub(super) fn erase(&mut self, disk: Option<&str>, confirm: &str, answer: oneshot::Sender<Reply>) {
         if disk.is_some() {
-            let _ = answer.send(erase::not_blank());
+            let _ = answer.send(erase::not_blank().into());
             return;
         }
         // A node that was never admitted holds nothing.
@@ -21,7 +21,7 @@ impl CoreState {
             peer_has_all: nothing_here || peer_in_sync,
         };
         match erase::decide(facts, confirm) {
-            Err(refusal) => drop(answer.send(refusal)),
+            Err(refusal) => drop(answer.send(refusal.into())),
             Ok(EraseMode::Abandon) => self.begin_decommission(answer),
             Ok(EraseMode::Leave) => {
                 self.deps.timeline.note("erasing", "This node leaves the pair to be erased.");
@@ -45,7 +45,7 @@ impl CoreState {
         }
         self.cancel_leave();
         let text = "Nothing was erased: the other node did not take over; look at the status and ask again.";
-        let _ = answer.send(Reply::refused("no-peer", text));
+        let _ = answer.send(Reply::refused(RefusalCode::NoPeer, text));
     }
 
     /// The step without return. This process ends when the control server has told so; the next one erases.
@@ -56,7 +56,7 @@ impl CoreState {
                 self.decommissioned = true;
                 let _ = answer.send(Reply::Done);
             }
-            Err(refusal) => drop(answer.send(refusal)),
+            Err(refusal) => drop(answer.send(refusal.into())),
         }
     }
 }

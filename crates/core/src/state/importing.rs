@@ -4,7 +4,7 @@
 use super::CoreState;
 use super::votes::node;
 use crate::guests::VolumeBackend;
-use dyad_control::Reply;
+use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
 use dyad_mirror::VolumeId;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 const DROP_IMPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The far end of an import.
-pub type Opened = oneshot::Sender<Result<VolumeBackend, Reply>>;
+pub type Opened = oneshot::Sender<Result<VolumeBackend, Refusal>>;
 
 impl CoreState {
     /// Makes room for an image: only where the volume is written, and only while no VM uses it.
@@ -25,38 +25,38 @@ impl CoreState {
         }
         if !self.importing.insert(name.clone()) {
             let text = format!("An import into {name} is already running.");
-            let _ = answer.send(Err(Reply::refused("busy", text)));
+            let _ = answer.send(Err(Refusal::new(RefusalCode::Busy, text)));
             return;
         }
         let change = Change::BeginImport { name: name.clone() };
         self.change_and_then(change, move |state, reply| state.import_begun(name, reply, answer));
     }
 
-    fn may_import(&self, name: &str, bytes: u64) -> Result<(), Reply> {
+    fn may_import(&self, name: &str, bytes: u64) -> Result<(), Refusal> {
         let Some(document) = self.authoritative_document() else {
-            return Err(Reply::refused(
-                "no-document",
+            return Err(Refusal::new(
+                RefusalCode::NoDocument,
                 "The pair's document is not readable yet; ask again in a moment.",
             ));
         };
         let Some(volume) = document.volumes.get(name) else {
-            return Err(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
+            return Err(Refusal::new(RefusalCode::UnknownName, format!("There is no volume named {name}.")));
         };
         if bytes == 0 || bytes > volume.size {
             let text = format!(
                 "The image has {bytes} bytes and the volume {name} has {}: make the volume larger.",
                 volume.size
             );
-            return Err(Reply::refused("does-not-fit", text));
+            return Err(Refusal::new(RefusalCode::DoesNotFit, text));
         }
         if let Some(vm) = document.user_of(name) {
             let text =
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
-            return Err(Reply::refused("volume-in-use", text));
+            return Err(Refusal::new(RefusalCode::VolumeInUse, text));
         }
         if volume.primary != node(self.me) || !self.config.members.has(self.me) {
             let text = format!("The volume {name} is written on node {}: send the image there.", volume.primary);
-            return Err(Reply::refused("other-node", text));
+            return Err(Refusal::new(RefusalCode::OtherNode, text));
         }
         Ok(())
     }
@@ -68,11 +68,12 @@ impl CoreState {
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
         let opened = match (reply, room) {
             (Reply::Done, Some((id, size))) => Ok(VolumeBackend::new(self.deps.inbox.clone(), id, size)),
-            (Reply::Done, None) => Err(Reply::refused(
-                "membership-changed",
+            (Reply::Done, None) => Err(Refusal::new(
+                RefusalCode::MembershipChanged,
                 "The pair is just changing who leads it; send the image again.",
             )),
-            (refusal, _) => Err(refusal),
+            (Reply::Refused(refusal), _) => Err(refusal),
+            (_, _) => Err(Refusal::new(RefusalCode::PeerUnreadable, "The leading node's answer is not understood.")),
         };
         let given = opened.is_ok();
         // Whoever has the writing end closes the import; nobody else does.

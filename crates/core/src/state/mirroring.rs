@@ -4,7 +4,7 @@ use super::CoreState;
 use crate::documents::DocumentRequest;
 use crate::peer::{FromPeer, Wire};
 use bytes::Bytes;
-use dyad_control::Reply;
+use dyad_control::{RefusalCode, Reply};
 use dyad_desired::Change;
 use dyad_mirror::Action;
 use dyad_quorum as quorum;
@@ -151,7 +151,7 @@ impl CoreState {
                 self.mirror(dyad_mirror::Event::PeerDown { session });
                 for (_, answer) in self.forwarded.drain() {
                     let _ = answer.send(Reply::refused(
-                        "peer-lost",
+                        RefusalCode::PeerLost,
                         "The connection to the leading node ended; look whether the change was made and ask again.",
                     ));
                 }
@@ -168,8 +168,9 @@ impl CoreState {
                 Wire::DocumentChanged { .. } => self.reload_document(),
                 Wire::Change { id, change } => self.peer_asks_change(id, &change),
                 Wire::Changed { id, reply } => {
-                    let reply = serde_json::from_str(&reply)
-                        .unwrap_or_else(|_| Reply::refused("peer", "The leading node's answer is not understood."));
+                    let reply = serde_json::from_str(&reply).unwrap_or_else(|_| {
+                        Reply::refused(RefusalCode::PeerUnreadable, "The leading node's answer is not understood.")
+                    });
                     if let Some(answer) = self.forwarded.remove(&id) {
                         // Whoever asked will look here for what was made, so it is read first.
                         self.reload_document();
@@ -189,13 +190,16 @@ impl CoreState {
         let Ok(change) = serde_json::from_str::<Change>(change) else {
             return answer(
                 self,
-                &Reply::refused("peer", "The leading node does not understand this change; update it."),
+                &Reply::refused(
+                    RefusalCode::PeerUnreadable,
+                    "The leading node does not understand this change; update it.",
+                ),
             );
         };
         if !self.leads() {
             return answer(
                 self,
-                &Reply::refused("membership-changed", "The pair is just changing who leads it; ask again."),
+                &Reply::refused(RefusalCode::MembershipChanged, "The pair is just changing who leads it; ask again."),
             );
         }
         self.change_and_then(change, move |state, reply| answer(state, &reply));

@@ -9,7 +9,7 @@ use crate::identity::{Peer, Witness};
 use crate::pairing::OpenCode;
 use crate::quorum_thread::Input;
 use crate::selftest;
-use dyad_control::{Enrol, Reply, Request};
+use dyad_control::{Enrol, RefusalCode, Reply, Request};
 use dyad_desired::{Change, Document, NodeRecord, Vm};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
@@ -21,7 +21,7 @@ impl CoreState {
     pub(super) fn question(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
         let reply = match request {
             Request::CreatePair(_) | Request::Join(_) => Reply::refused(
-                "already-set-up",
+                RefusalCode::AlreadySetUp,
                 format!(
                     "This node already belongs to the pair {}; erase it first (dyad erase).",
                     self.deps.identity.pair
@@ -32,9 +32,10 @@ impl CoreState {
             Request::OpenPairingCode => self.open_pairing_code(),
             Request::Document => match &self.document {
                 Some(document) => Reply::Document { document: Box::new(document.clone()) },
-                None => {
-                    Reply::refused("no-document", "The pair's document is not readable yet; ask again in a moment.")
-                }
+                None => Reply::refused(
+                    RefusalCode::NoDocument,
+                    "The pair's document is not readable yet; ask again in a moment.",
+                ),
             },
             Request::Change { change } => {
                 return self.change_and_then(change, |_, reply| drop(answer.send(reply)));
@@ -50,7 +51,7 @@ impl CoreState {
             Request::Leave => return self.begin_leave(answer),
             // Answered by the server itself.
             Request::Status | Request::Watch | Request::Import { .. } => {
-                Reply::refused("bad-request", "This question is not for the owner.")
+                Reply::refused(RefusalCode::BadRequest, "This question is not for the owner.")
             }
         };
         let _ = answer.send(reply);
@@ -90,7 +91,7 @@ impl CoreState {
         if !self.leave_waiters.is_empty() {
             self.cancel_leave();
             for answer in self.leave_waiters.drain(..) {
-                let _ = answer.send(Reply::refused("no-peer", "Nobody takes over: the other node is away."));
+                let _ = answer.send(Reply::refused(RefusalCode::NoPeer, "Nobody takes over: the other node is away."));
             }
         }
     }
@@ -100,7 +101,7 @@ impl CoreState {
         let (answer, reply) = oneshot::channel();
         if self.pool_failed {
             let text = "The pool of this node failed: ask the other node.";
-            let _ = answer.send(Reply::refused("pool-failed", text));
+            let _ = answer.send(Reply::refused(RefusalCode::PoolFailed, text));
         } else if self.leads() {
             let _ =
                 self.deps.documents.send(DocumentRequest::Change { change, answer, asked: std::time::Instant::now() });
@@ -112,7 +113,7 @@ impl CoreState {
             self.deps.peer.send(crate::peer::Wire::Change { id, change });
         } else {
             let text = "The other node leads the pair and is not connected; ask again when it is back.";
-            let _ = answer.send(Reply::refused("no-lead", text));
+            let _ = answer.send(Reply::refused(RefusalCode::NotLead, text));
         }
         reply
     }
@@ -125,7 +126,7 @@ impl CoreState {
     ) {
         let (reply, inbox) = (self.change(change), self.deps.inbox.clone());
         self.deps.runtime.spawn(async move {
-            let stopping = || Reply::refused("stopping", "The core is stopping; ask again in a moment.");
+            let stopping = || Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment.");
             let reply = reply.await.unwrap_or_else(|_| stopping());
             inbox.send(Event::Call(Box::new(move |state| then(state, reply))));
         });
@@ -139,13 +140,15 @@ impl CoreState {
             return;
         };
         if self.proving {
-            let _ =
-                answer.send(Reply::refused("proving", "The watchdog is being proven already: this node restarts now."));
+            let _ = answer.send(Reply::refused(
+                RefusalCode::Proving,
+                "The watchdog is being proven already: this node restarts now.",
+            ));
             return;
         }
         if self.runs_vms() {
             let text = "VMs run on this node: stop them before its watchdog is proven.";
-            let _ = answer.send(Reply::refused("vm-running", text));
+            let _ = answer.send(Reply::refused(RefusalCode::VmRunning, text));
             return;
         }
         self.proving = true;
@@ -173,10 +176,10 @@ impl CoreState {
 
     fn open_pairing_code(&mut self) -> Reply {
         if !self.leads() {
-            return Reply::refused("not-lead", "The other node leads the pair: open the pairing code there.");
+            return Reply::refused(RefusalCode::NotLead, "The other node leads the pair: open the pairing code there.");
         }
         if self.config.incarnations[self.me.peer().index()] != 0 && self.config.members == quorum::Members::Both {
-            return Reply::refused("pair-complete", "The pair already has two nodes in sync.");
+            return Reply::refused(RefusalCode::PairComplete, "The pair already has two nodes in sync.");
         }
         match self.deps.pairing.open_code(&self.deps.identity) {
             Ok(open) => {
@@ -185,7 +188,7 @@ impl CoreState {
                 self.pairing_code = Some(open);
                 reply
             }
-            Err(sentence) => Reply::refused("pairing", sentence),
+            Err(sentence) => Reply::refused(RefusalCode::Pairing, sentence),
         }
     }
 
@@ -212,7 +215,8 @@ impl CoreState {
 
     fn enrol(&mut self, at: Enrol, answer: oneshot::Sender<Reply>) {
         if !self.leads() {
-            let _ = answer.send(Reply::refused("not-lead", "The other node leads the pair: enrol the witness there."));
+            let _ = answer
+                .send(Reply::refused(RefusalCode::NotLead, "The other node leads the pair: enrol the witness there."));
             return;
         }
         let inbox = self.deps.inbox.clone();
@@ -220,7 +224,7 @@ impl CoreState {
         self.deps.runtime.spawn(async move {
             match enrolment.await {
                 Ok(enrolled) => inbox.send(Event::Call(Box::new(move |state| state.enrolled(enrolled, answer)))),
-                Err(refusal) => drop(answer.send(refusal)),
+                Err(refusal) => drop(answer.send(refusal.into())),
             }
         });
     }
@@ -229,7 +233,7 @@ impl CoreState {
         self.deps.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
         let info = witness.info();
         if let Err(sentence) = self.use_witness(witness) {
-            let _ = answer.send(Reply::refused("state", sentence));
+            let _ = answer.send(Reply::refused(RefusalCode::State, sentence));
             return;
         }
         self.repeat_introductions();

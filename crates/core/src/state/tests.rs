@@ -8,7 +8,7 @@ use crate::store::{FakeStore, StoreDone};
 use crate::watchdog::WatchdogInfo;
 use crate::witness::WitnessHandle;
 use clap::Parser as _;
-use dyad_control::{Phase, Request, WatchdogStatus};
+use dyad_control::{Phase, Refusal, RefusalCode, Request, WatchdogStatus};
 use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{Node, PairId, PairKey, tls};
@@ -167,7 +167,7 @@ impl CoreFixture {
         fixture
     }
 
-    fn open_import(&mut self) -> oneshot::Receiver<Result<crate::guests::VolumeBackend, Reply>> {
+    fn open_import(&mut self) -> oneshot::Receiver<Result<crate::guests::VolumeBackend, Refusal>> {
         let (answer, opened) = oneshot::channel();
         self.state.apply(Event::OpenImport { volume: "disk".into(), bytes: 5000, answer });
         self.state.settle();
@@ -193,8 +193,8 @@ fn disk(fixture: &CoreFixture) -> (u64, Option<u64>) {
 fn an_image_goes_beside_what_the_volume_holds() {
     let mut fixture = CoreFixture::with_a_disk();
     let mut opened = fixture.open_import();
-    let Ok(Err(Reply::Refused { code, .. })) = fixture.open_import().try_recv() else { panic!("one at a time") };
-    assert_eq!(code, "busy");
+    let Ok(Err(Refusal { code, .. })) = fixture.open_import().try_recv() else { panic!("one at a time") };
+    assert_eq!(code, RefusalCode::Busy);
     assert!(opened.try_recv().is_err(), "there is no room yet");
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
     fixture.hear();
@@ -297,7 +297,7 @@ fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
     let answer = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
     fixture.state.peer_is_clean();
     assert!(!fixture.told_clean(), "the peer could start web while it becomes ours");
-    answer.send(Reply::refused("membership-changed", "Not now.")).unwrap();
+    answer.send(Reply::refused(RefusalCode::MembershipChanged, "Not now.")).unwrap();
     fixture.hear();
     assert!(fixture.told_clean());
     // The other way round: what was called clean is not robbed any more.
@@ -327,8 +327,10 @@ fn a_peer_that_is_dirty_again_was_never_clean() {
 #[test]
 fn a_watchdog_is_not_proven_under_vms() {
     let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::A, Intent::Running)]);
-    let Reply::Refused { code, .. } = fixture.ask(Request::ProveWatchdog) else { panic!("web is about to start") };
-    assert_eq!(code, "vm-running");
+    let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
+        panic!("web is about to start")
+    };
+    assert_eq!(code, RefusalCode::VmRunning);
     assert!(!fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(_))));
 }
 
@@ -341,8 +343,10 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
     assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(true))));
     assert!(!permitted(&fixture), "a person starts web now, and the watchdog ends it");
-    let Reply::Refused { code, .. } = fixture.ask(Request::ProveWatchdog) else { panic!("one proof at a time") };
-    assert_eq!(code, "proving");
+    let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
+        panic!("one proof at a time")
+    };
+    assert_eq!(code, RefusalCode::Proving);
     // There is no init here that would set the watchdog's period.
     fixture.hear();
     assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(false))));

@@ -17,8 +17,8 @@ use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
     DiskCandidate, DiskContent, Enrol, LinkStatus, MirrorState, MirrorStatus, NodeState, Offer, Pair, Phase,
-    PoolDiskStatus, PoolStatus, QuorumStatus, Reply, Request, Status, TimelineEvent, VolumeStatus, WatchdogStatus,
-    WitnessStatus, read_request, write_line,
+    PoolDiskStatus, PoolStatus, QuorumStatus, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
+    WatchdogStatus, WitnessStatus, read_request, write_line,
 };
 use dyad_core::{erase, pairing, witness};
 use dyad_desired::{Document, NodeRecord, apply};
@@ -130,7 +130,7 @@ impl FakeCore {
                         self.lock().content.insert(volume, content);
                         Reply::Done
                     } else {
-                        Reply::refused(dyad_control::IMPORT_FAILED, "The image did not come whole.")
+                        Reply::refused(RefusalCode::ImportFailed, "The image did not come whole.")
                     }
                 }
                 request => self.lock().answer(request),
@@ -146,13 +146,13 @@ impl Core {
     fn import_refusal(&self, name: &str, bytes: u64) -> Option<Reply> {
         let document = self.document.as_ref()?;
         let Some(volume) = document.volumes.get(name) else {
-            return Some(Reply::refused("unknown-name", format!("There is no volume named {name}.")));
+            return Some(Reply::refused(RefusalCode::UnknownName, format!("There is no volume named {name}.")));
         };
         if bytes > volume.size {
-            return Some(Reply::refused("does-not-fit", "Make the volume larger."));
+            return Some(Reply::refused(RefusalCode::DoesNotFit, "Make the volume larger."));
         }
         let used = document.user_of(name).is_some();
-        used.then(|| Reply::refused("volume-in-use", format!("A VM uses the volume {name}: stop it first.")))
+        used.then(|| Reply::refused(RefusalCode::VolumeInUse, format!("A VM uses the volume {name}: stop it first.")))
     }
 
     fn answer(&mut self, request: Request) -> Reply {
@@ -185,8 +185,8 @@ impl Core {
                     self.status.send_modify(|s| *s = founded("office", &join.node));
                     Reply::Done
                 }
-                "999999" => pairing::refusal(&PairingError::Expired, Purpose::Node),
-                _ => pairing::refusal(&PairingError::WrongCode, Purpose::Node),
+                "999999" => pairing::refusal(&PairingError::Expired, Purpose::Node).into(),
+                _ => pairing::refusal(&PairingError::WrongCode, Purpose::Node).into(),
             },
             Request::OpenPairingCode => Reply::Code { code: "123456".into(), expires_s: 600 },
             Request::Enrol(at) => match witness_refusal(&at) {
@@ -199,18 +199,18 @@ impl Core {
             },
             Request::Document => match &self.document {
                 Some(document) => Reply::Document { document: Box::new(document.clone()) },
-                None => Reply::refused("no-document", "The pair's document is not readable yet."),
+                None => Reply::refused(RefusalCode::NoDocument, "The pair's document is not readable yet."),
             },
             Request::Change { change } => {
                 let Some(document) = &self.document else {
-                    return Reply::refused("no-document", "The pair's document is not readable yet.");
+                    return Reply::refused(RefusalCode::NoDocument, "The pair's document is not readable yet.");
                 };
                 match apply(document, &change) {
                     Ok(new) => {
                         self.keep(new);
                         Reply::Done
                     }
-                    Err(refusal) => Reply::refused(refusal.code(), refusal.to_string()),
+                    Err(refusal) => Reply::Refused(refusal.into()),
                 }
             }
             Request::Timeline { since } => {
@@ -231,11 +231,11 @@ impl Core {
                         self.status.send_modify(|s| *s = blank());
                         Reply::Done
                     }
-                    Err(refusal) => refusal,
+                    Err(refusal) => refusal.into(),
                 }
             }
             Request::Erase { disk: Some(disk), confirm } => {
-                erase::decide_disk(&disks(), &disk, &confirm).err().unwrap_or(Reply::Done)
+                erase::decide_disk(&disks(), &disk, &confirm).map(drop).into()
             }
             Request::ProveWatchdog => {
                 self.proofs += 1;
@@ -270,16 +270,19 @@ impl Core {
 
 /// A witness that is at 192.0.2.9 only and knows two codes; what it says is what the real one says.
 fn witness_refusal(at: &Enrol) -> Option<Reply> {
-    let pairing = |error| Some(witness::refusal(&EnrolError::Pairing(error)));
+    let pairing = |error| Some(witness::refusal(&EnrolError::Pairing(error)).into());
     match at.code.as_str() {
-        _ if !at.address.starts_with("192.0.2.9:") => Some(witness::refusal(&EnrolError::Unreachable {
-            address: at.address.clone(),
-            source: std::io::ErrorKind::TimedOut.into(),
-        })),
+        _ if !at.address.starts_with("192.0.2.9:") => Some(
+            witness::refusal(&EnrolError::Unreachable {
+                address: at.address.clone(),
+                source: std::io::ErrorKind::TimedOut.into(),
+            })
+            .into(),
+        ),
         "good-code" => None,
         "expired" => pairing(PairingError::Expired),
         "used" => pairing(PairingError::NoCodeOpen),
-        "taken" => Some(witness::refusal(&EnrolError::Refused(Refused::PairTaken))),
+        "taken" => Some(witness::refusal(&EnrolError::Refused(Refused::PairTaken)).into()),
         _ => pairing(PairingError::WrongCode),
     }
 }
