@@ -1,7 +1,6 @@
 //! What a node says of itself: status, timeline, login.
 
 use dyad_control as control;
-use dyad_quorum::NodeId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -248,7 +247,7 @@ impl StatusReply {
             protected: verdict.protected,
             missing: verdict.missing,
             alarms: status.alarms.iter().cloned().map(AlarmView::from).collect(),
-            node: status.pair.as_ref().map(|p| letter(p.me)),
+            node: status.pair.as_ref().map(|p| p.me.to_string()),
             node_name: status.pair.as_ref().map(|p| p.node.clone()),
             pair: status.pair.as_ref().map(|p| p.name.clone()),
             role: role(status),
@@ -271,17 +270,10 @@ impl From<control::TimelineEvent> for TimelineEvent {
             number: event.number,
             boot_ms: event.boot_ms,
             wall_ms: event.wall_ms,
-            node: event.node.map(letter),
+            node: event.node.map(|node| node.to_string()),
             kind: event.kind,
             text: event.text,
         }
-    }
-}
-
-pub(crate) fn letter(node: NodeId) -> String {
-    match node {
-        NodeId::A => "A".into(),
-        NodeId::B => "B".into(),
     }
 }
 
@@ -302,9 +294,11 @@ impl Details {
         Details {
             pair_id: status.pair.as_ref().map(|p| p.id.clone()),
             peer: peer.map(|name| NodeDetail { name, alive: quorum.is_some_and(|q| q.peer_alive) }),
-            members: quorum.map(|q| q.members.iter().copied().map(letter).collect()).unwrap_or_default(),
+            members: quorum
+                .map(|q| q.members.iter().copied().map(|node| node.to_string()).collect())
+                .unwrap_or_default(),
             tie: quorum.map(|q| q.tie.clone()),
-            lead: quorum.map(|q| letter(q.lead)),
+            lead: quorum.map(|q| q.lead.to_string()),
             may_run: quorum.is_some_and(|q| q.may_run),
             links: status.links.iter().map(|l| LinkDetail { name: l.name.clone(), up: l.up }).collect(),
             witness: quorum.and_then(|q| witness(&q.witness)),

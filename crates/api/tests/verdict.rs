@@ -5,7 +5,7 @@ use dyad_control::{
     Alarm, LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus,
     Status, WatchdogStatus, WitnessStatus,
 };
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 
 fn healthy() -> Status {
     Status {

@@ -20,7 +20,7 @@ pub use server::{read_request, write_line};
 pub use status::*;
 
 use dyad_desired::{Change, Document};
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// Where the core listens unless told otherwise.

@@ -1,6 +1,6 @@
 //! What the core says of itself.
 
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// Everything the core knows, read in one moment.

@@ -190,6 +190,7 @@ impl DocumentTask {
 mod tests {
     use super::*;
     use dyad_mirror::GuestOp;
+    use dyad_types::NodeId;
     use std::sync::mpsc::channel;
 
     /// A lead that is replaced while it reads is told so by the first read; the second one would have nobody to wait for.
@@ -297,7 +298,7 @@ mod tests {
         let document = Document::found("rig", record, "$argon2id$none").unwrap();
         let disk = || "disk".to_owned();
         let changes = vec![
-            Change::CreateVolume { name: disk(), size: 1 << 20, primary: dyad_desired::Node::A },
+            Change::CreateVolume { name: disk(), size: 1 << 20, primary: NodeId::A },
             Change::BeginImport { name: disk() },
             Change::FinishImport { name: disk(), id: 2 },
             Change::BeginImport { name: disk() },

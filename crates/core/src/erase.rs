@@ -14,7 +14,6 @@ use crate::setup::Step;
 use crate::{cgroup_fence, document_cache, files, register};
 use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode};
 use dyad_link::tls;
-use dyad_quorum::NodeId;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -121,8 +120,7 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
             return Identity::forget_unfinished(&options.state);
         }
     };
-    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
-    for parts in disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), node) {
+    for parts in disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me) {
         step(&format!("Erasing {}", parts.disk.display()));
         if let Err(e) = disks::erase(&parts, &options.run) {
             tracing::error!(error = format!("{e:#}"), "a disk keeps its label");

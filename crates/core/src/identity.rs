@@ -15,7 +15,7 @@
 use crate::files;
 use anyhow::{Context, bail};
 use dyad_desired::WitnessInfo;
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

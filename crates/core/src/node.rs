@@ -21,7 +21,7 @@ use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
 use dyad_pool::{OpenOptions, Pool};
-use dyad_quorum::{MAX_PATHS, NodeId, Quorum, Setup, Timing, slots};
+use dyad_quorum::{MAX_PATHS, Quorum, Setup, Timing, slots};
 use std::sync::mpsc::Receiver;
 use tokio::sync::watch;
 
@@ -68,8 +68,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         }
     }
 
-    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
-    let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), node);
+    let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
     if parts.is_empty() {
         bail!("no pool disk of this node was found; attach its disks and restart it");
     }
@@ -84,7 +83,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let path_count = paths.len() as u8;
     let beacon_config = beacon::Config {
         pair: PairId(identity.pair_number()),
-        node: quorum_thread::link_node(identity.me),
+        node: identity.me,
         key: PairKey(identity.key_bytes()),
         port: UDP_PORT,
     };
@@ -135,7 +134,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     .start(inputs);
 
-    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
+    let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let opened = disks::open(&parts, &indexes).and_then(|disks| Ok(Pool::open(disks, &open)?));
     let (pool, report) = opened.inspect_err(|_| {
         // The other node has everything this one has: it goes on alone.

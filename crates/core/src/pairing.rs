@@ -5,14 +5,13 @@ use crate::event::{Event, Inbox};
 use crate::identity::{Identity, Peer, Welcome, Witness};
 use crate::options::Options;
 use crate::peer::PeerHandle;
-use crate::quorum_thread::link_node;
 use crate::witness::WitnessHandle;
 use anyhow::Context;
 use dyad_control::{DiskCandidate, Enrol, Refusal, RefusalCode};
 use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
 use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -121,7 +120,7 @@ impl Pairing {
             return;
         };
         let pair = PairId(identity.pair_number());
-        let mut config = session::Config::new(pair, link_node(identity.me), self.tls.clone(), fingerprint);
+        let mut config = session::Config::new(pair, identity.me, self.tls.clone(), fingerprint);
         config.boot = crate::clock::boot_id();
         link.connect(config);
     }

@@ -3,6 +3,7 @@
 use crate::event::{Event, Inbox};
 use dyad_link::session::{self, Config, Outbox, Path, PeerLink};
 use dyad_mirror::PeerMessage;
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -190,8 +191,8 @@ async fn next(link: &mut Option<PeerLink>) -> Option<session::Event> {
 
 fn open(config: Config, paths: Vec<Path>, inbox: &Inbox) -> Option<PeerLink> {
     let opened = match config.node {
-        dyad_link::Node::A => PeerLink::dial(config, paths).map_err(|e| e.to_string()),
-        dyad_link::Node::B => listeners()
+        NodeId::A => PeerLink::dial(config, paths).map_err(|e| e.to_string()),
+        NodeId::B => listeners()
             .map_err(|e| format!("the peer port cannot be opened: {e}"))
             .and_then(|listeners| PeerLink::listen(config, listeners).map_err(|e| e.to_string())),
     };

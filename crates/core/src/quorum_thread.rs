@@ -11,7 +11,7 @@ use crate::event::{Event, Inbox};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake, Waker};
-use dyad_quorum::{Action, Alarm, Config, Datagram, Members, NodeId, Note, Quorum, RunState, WitnessAsk};
+use dyad_quorum::{Action, Alarm, Config, Datagram, Members, Note, Quorum, RunState, WitnessAsk};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -352,13 +352,5 @@ impl State {
             self.shown = Some(snapshot.clone());
             self.parts.owner.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
         }
-    }
-}
-
-/// The pair's word for a node on the link.
-pub fn link_node(node: NodeId) -> dyad_link::Node {
-    match node {
-        NodeId::A => dyad_link::Node::A,
-        NodeId::B => dyad_link::Node::B,
     }
 }

@@ -135,7 +135,7 @@ fn bail_failed() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_quorum::NodeId;
+    use dyad_types::NodeId;
 
     #[test]
     fn a_record_comes_back_and_one_place_is_enough_for_the_newest() {

@@ -18,7 +18,7 @@ use dyad_desired::{Document, NodeRecord, slots};
 use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
-use dyad_quorum::{NodeId, Record, slots::RegisterId};
+use dyad_quorum::{Record, slots::RegisterId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -203,11 +203,10 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
                 .map_err(|e| Refusal::new(RefusalCode::Format, format!("{e:#}.")))?,
         );
     }
-    let node = if identity.me == NodeId::A { b'A' } else { b'B' };
     let format = FormatOptions {
         identity: dyad_pool::Identity {
             pool: identity.pair_number(),
-            node,
+            node: identity.me,
             pair_name: identity.pair.clone(),
             node_name: identity.node.clone(),
         },
@@ -219,7 +218,7 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
     };
     let indexes = mount_indexes(options, &parts)?;
     Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| failed("the pool", &e))?;
-    let open = OpenOptions { expected: (identity.pair_number(), node), durable_index: true };
+    let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
     let owner = RegisterId { pair: identity.pair_number(), node: identity.me };
     let record = match identity.peer {

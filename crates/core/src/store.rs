@@ -282,6 +282,7 @@ mod tests {
     use super::*;
     use dyad_mirror::Stamp;
     use dyad_pool::{Access, Disk, FileDisk, FormatOptions, OpenOptions, Overwrite, PoolDisk};
+    use dyad_types::NodeId;
     use std::io;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -326,7 +327,8 @@ mod tests {
             vec![PoolDisk { name: "disk".into(), device: Box::new(device), index: dir.join("index") }]
         };
         drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
-        let identity = dyad_pool::Identity { pool: 1, node: b'A', pair_name: "rig".into(), node_name: "left".into() };
+        let identity =
+            dyad_pool::Identity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() };
         let format = FormatOptions {
             identity,
             disk_ids: vec![1],
@@ -336,7 +338,8 @@ mod tests {
             durable_index: false,
         };
         Pool::format(disk(), &format).unwrap();
-        let (mut pool, _) = Pool::open(disk(), &OpenOptions { expected: (1, b'A'), durable_index: false }).unwrap();
+        let (mut pool, _) =
+            Pool::open(disk(), &OpenOptions { expected: (1, NodeId::A), durable_index: false }).unwrap();
         pool.create_volume(1, 256).unwrap();
         pool.write(1, 1, 1, 0, vec![7; dyad_pool::EXTENT].into()).unwrap();
         pool.checkpoint().unwrap();

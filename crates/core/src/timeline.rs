@@ -2,7 +2,7 @@
 
 use crate::clock;
 use dyad_control::TimelineEvent;
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use std::collections::VecDeque;
 
 /// Entries remembered.

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Firmware, Intent, Node, NodeRecord, Policies, Refusal, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Firmware, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
     document::volume_size, limits, names, refusal::text,
 };
+use dyad_types::NodeId;
 
 /// One change of the document. Made on the lead, replicated as part of volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +15,7 @@ pub enum Change {
     /// A node joins, or reports its name, addresses and memory anew.
     SetNode {
         /// Which one.
-        node: Node,
+        node: NodeId,
         /// What it reports.
         record: NodeRecord,
     },
@@ -43,7 +44,7 @@ pub enum Change {
         size: u64,
         /// The node that writes it first.
         #[serde(alias = "home")]
-        primary: Node,
+        primary: NodeId,
     },
     /// A volume and all it holds is deleted.
     DeleteVolume {
@@ -93,7 +94,7 @@ pub enum Change {
     #[serde(alias = "rehome")]
     FailOver {
         /// The node that goes on.
-        survivor: Node,
+        survivor: NodeId,
     },
 }
 
@@ -110,7 +111,7 @@ pub struct NewVm {
     pub disks: Vec<String>,
     /// The node that may run it.
     #[serde(alias = "owner")]
-    pub node: Node,
+    pub node: NodeId,
     /// Whether it starts at once.
     pub intent: Intent,
     /// Starting order, 0 (last) to 100 (first).
@@ -166,7 +167,7 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
 /// VMs without HA move as well, so that a volume's primary stays its VM's node, but they are set to stopped: they
 /// ran on the lost node and nobody asked for them here. Nothing to change still gives a new generation.
 #[must_use]
-pub fn fail_over(document: &Document, survivor: Node) -> Document {
+pub fn fail_over(document: &Document, survivor: NodeId) -> Document {
     let mut new = document.clone();
     new.generation += 1;
     for vm in new.vms.values_mut().filter(|vm| vm.node != survivor) {
@@ -186,11 +187,11 @@ fn vm<'a>(document: &'a Document, name: &str) -> Result<&'a Vm, Refusal> {
     document.vms.get(name).ok_or_else(|| Refusal::Unknown { kind: "VM", name: names::printable(name) })
 }
 
-fn joined(document: &Document, node: Node) -> Result<(), Refusal> {
+fn joined(document: &Document, node: NodeId) -> Result<(), Refusal> {
     if document.nodes.contains_key(&node) { Ok(()) } else { Err(Refusal::NoNode { node }) }
 }
 
-fn set_node(new: &mut Document, node: Node, record: &NodeRecord) -> Result<(), Refusal> {
+fn set_node(new: &mut Document, node: NodeId, record: &NodeRecord) -> Result<(), Refusal> {
     record.check()?;
     if new.nodes.get(&node.peer()).is_some_and(|peer| peer.name == record.name) {
         return Err(Refusal::NameExists { kind: "node", name: record.name.clone() });
@@ -199,7 +200,7 @@ fn set_node(new: &mut Document, node: Node, record: &NodeRecord) -> Result<(), R
     Ok(())
 }
 
-fn create_volume(new: &mut Document, name: &str, size: u64, primary: Node) -> Result<(), Refusal> {
+fn create_volume(new: &mut Document, name: &str, size: u64, primary: NodeId) -> Result<(), Refusal> {
     names::check(name)?;
     volume_size(size)?;
     joined(new, primary)?;

@@ -1,10 +1,8 @@
 //! The document's types and the check of its invariants.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,35 +12,6 @@ use crate::{
 
 /// Number of a volume in the pool. 0 is the document itself; user volumes count from 1 and are never reused.
 pub type VolumeId = u64;
-
-/// One of the two servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Node {
-    /// The node the pair was founded on.
-    A,
-    /// The node that joined it.
-    B,
-}
-
-impl Node {
-    /// The other one.
-    #[must_use]
-    pub fn peer(self) -> Node {
-        match self {
-            Node::A => Node::B,
-            Node::B => Node::A,
-        }
-    }
-}
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Node::A => "A",
-            Node::B => "B",
-        })
-    }
-}
 
 /// What the pair is meant to be. Replicated to both nodes in volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +23,7 @@ pub struct Document {
     /// Name of the pair.
     pub pair: String,
     /// The nodes that are part of the pair.
-    pub nodes: BTreeMap<Node, NodeRecord>,
+    pub nodes: BTreeMap<NodeId, NodeRecord>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
     /// VMs by name.
@@ -94,7 +63,7 @@ pub struct Volume {
     pub size: u64,
     /// The node that writes it.
     #[serde(alias = "home")]
-    pub primary: Node,
+    pub primary: NodeId,
     /// Number in the pool of what an image is being sent into. It takes the place of `id` when the image is whole; until
     /// then nothing of what the volume holds is touched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,7 +114,7 @@ pub struct Vm {
     pub disks: Vec<String>,
     /// The node that may run it.
     #[serde(alias = "owner")]
-    pub node: Node,
+    pub node: NodeId,
     /// What it is meant to do.
     pub intent: Intent,
     /// Starting order after a fail-over, 0 (last) to 100 (first).
@@ -208,7 +177,7 @@ impl Document {
             format: limits::FORMAT,
             generation: 1,
             pair: pair.to_owned(),
-            nodes: BTreeMap::from([(Node::A, node)]),
+            nodes: BTreeMap::from([(NodeId::A, node)]),
             volumes: BTreeMap::new(),
             vms: BTreeMap::new(),
             users: BTreeMap::from([("admin".to_owned(), admin)]),

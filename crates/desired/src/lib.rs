@@ -23,6 +23,6 @@ pub mod slots;
 
 pub use change::{Change, NewVm, apply, fail_over};
 pub use document::{
-    Document, Firmware, Intent, Node, NodeRecord, Policies, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Firmware, Intent, NodeRecord, Policies, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
 };
 pub use refusal::Refusal;

@@ -1,6 +1,7 @@
 //! Why a change was refused: one sentence each, the same on the web, on the serial line and in the CLI.
 
-use crate::{Node, limits};
+use crate::limits;
+use dyad_types::NodeId;
 
 /// A refused change. Its `Display` is the sentence people read; [`Refusal::code`] is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +126,7 @@ pub enum Refusal {
     #[error("Node {node} has not joined the pair yet: let it join first.")]
     NoNode {
         /// The missing node.
-        node: Node,
+        node: NodeId,
     },
     /// The document cannot be stored because it outgrew its slot.
     #[error(

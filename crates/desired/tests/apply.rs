@@ -1,8 +1,9 @@
 //! Changes of the document: each refusal with its sentence, and that no series of changes breaks an invariant.
 
 use dyad_desired::{
-    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, Policies, Refusal, apply, fail_over, limits,
+    Change, Document, Firmware, Intent, NewVm, NodeRecord, Policies, Refusal, apply, fail_over, limits,
 };
+use dyad_types::NodeId;
 use proptest::prelude::*;
 
 fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
@@ -11,10 +12,10 @@ fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
 
 fn pair() -> Document {
     let founded = Document::found("pair", record("left", 1000), "$argon2id$x").unwrap();
-    apply(&founded, &Change::SetNode { node: Node::B, record: record("right", 900) }).unwrap()
+    apply(&founded, &Change::SetNode { node: NodeId::B, record: record("right", 900) }).unwrap()
 }
 
-fn volume(name: &str, size: u64, primary: Node) -> Change {
+fn volume(name: &str, size: u64, primary: NodeId) -> Change {
     Change::CreateVolume { name: name.into(), size, primary }
 }
 
@@ -24,7 +25,7 @@ fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
         memory_mib,
         firmware: Firmware::Uefi,
         disks: disks.iter().map(|d| (*d).to_owned()).collect(),
-        node: Node::A,
+        node: NodeId::A,
         intent: Intent::Running,
         priority: 50,
         ha: true,
@@ -49,9 +50,9 @@ fn sentence(document: &Document, change: &Change) -> String {
 
 #[test]
 fn each_refusal_is_one_sentence() {
-    let mut document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    let mut document = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
-    document = apply(&document, &volume("other", limits::MIB, Node::B)).unwrap();
+    document = apply(&document, &volume("other", limits::MIB, NodeId::B)).unwrap();
     document = apply(&document, &begin("other")).unwrap();
     let cases = [
         (begin("disk"), "The volume disk is a disk of the VM web: delete that VM first."),
@@ -59,10 +60,10 @@ fn each_refusal_is_one_sentence() {
         (vm("x", 64, &["other"]), "An image is on its way into the volume other: wait until it is there or given up."),
         (finish("other", 2), "The image that was sent into the volume other was given up: send it again."),
         (finish("disk", 3), "The image that was sent into the volume disk was given up: send it again."),
-        (volume("disk", limits::MIB, Node::A), "A volume named disk exists already: choose another name."),
-        (volume("Disk", limits::MIB, Node::A), "The name \"Disk\" cannot be used:"),
-        (volume("d", 5000, Node::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
-        (volume("d", limits::MIB + 1, Node::A), "a whole number of MiB (1048576 bytes), and 1048577 bytes"),
+        (volume("disk", limits::MIB, NodeId::A), "A volume named disk exists already: choose another name."),
+        (volume("Disk", limits::MIB, NodeId::A), "The name \"Disk\" cannot be used:"),
+        (volume("d", 5000, NodeId::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
+        (volume("d", limits::MIB + 1, NodeId::A), "a whole number of MiB (1048576 bytes), and 1048577 bytes"),
         (
             Change::DeleteVolume { name: "disk".into() },
             "The volume disk is a disk of the VM web: delete that VM first.",
@@ -87,7 +88,7 @@ fn each_refusal_is_one_sentence() {
         (Change::DeleteVm { name: "web".into() }, "The VM web is meant to run: stop it first."),
         (Change::SetIntent { name: "none".into(), intent: Intent::Running }, "There is no VM named none."),
         (
-            Change::SetNode { node: Node::B, record: record("left", 1) },
+            Change::SetNode { node: NodeId::B, record: record("left", 1) },
             "A node named left exists already: choose another name.",
         ),
         (
@@ -104,12 +105,12 @@ fn each_refusal_is_one_sentence() {
 
 #[test]
 fn a_volume_follows_the_node_of_its_vm() {
-    let document = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    let document = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     let document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
-    assert_eq!(document.volumes["disk"].primary, Node::A);
-    let moved = fail_over(&document, Node::B);
-    assert_eq!(moved.vms["web"].node, Node::B);
-    assert_eq!(moved.volumes["disk"].primary, Node::B);
+    assert_eq!(document.volumes["disk"].primary, NodeId::A);
+    let moved = fail_over(&document, NodeId::B);
+    assert_eq!(moved.vms["web"].node, NodeId::B);
+    assert_eq!(moved.volumes["disk"].primary, NodeId::B);
     assert_eq!(moved.vms["web"].intent, Intent::Running);
     assert_eq!(moved.generation, document.generation + 1);
 }
@@ -118,7 +119,7 @@ fn a_volume_follows_the_node_of_its_vm() {
 #[test]
 fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
     let stored = |document: &Document| document.stored().into_keys().collect::<Vec<_>>();
-    let made = apply(&pair(), &volume("disk", limits::MIB, Node::B)).unwrap();
+    let made = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     let begun = apply(&made, &begin("disk")).unwrap();
     assert_eq!((begun.volumes["disk"].id, stored(&begun)), (1, vec![1, 2]));
     let dropped = apply(&begun, &Change::DropImport { name: "disk".into(), id: 2 }).unwrap();
@@ -128,9 +129,9 @@ fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
     assert_eq!(apply(&again, &finish("disk", 2)), Err(Refusal::NoImage { volume: "disk".into() }));
     let deleted = apply(&again, &Change::DeleteVolume { name: "disk".into() }).unwrap();
     assert!(stored(&deleted).is_empty());
-    let moved = fail_over(&again, Node::A);
+    let moved = fail_over(&again, NodeId::A);
     let done = apply(&moved, &finish("disk", 3)).unwrap();
-    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)), (3, Node::A, vec![3]));
+    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)), (3, NodeId::A, vec![3]));
     apply(&done, &vm("web", 300, &["disk"])).unwrap();
 }
 
@@ -138,21 +139,21 @@ fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
 fn a_vm_without_ha_is_stopped_on_the_survivor() {
     let wanted = NewVm { ha: false, ..new_vm(64, &[]) };
     let document = apply(&pair(), &Change::CreateVm { name: "web".into(), vm: wanted }).unwrap();
-    assert_eq!(fail_over(&document, Node::B).vms["web"].intent, Intent::Stopped);
-    assert_eq!(fail_over(&document, Node::A).vms["web"].intent, Intent::Running);
+    assert_eq!(fail_over(&document, NodeId::B).vms["web"].intent, Intent::Stopped);
+    assert_eq!(fail_over(&document, NodeId::A).vms["web"].intent, Intent::Running);
 }
 
 #[test]
 fn nothing_is_made_for_a_node_that_has_not_joined() {
     let alone = Document::found("pair", record("left", 0), "$argon2id$x").unwrap();
-    assert_eq!(apply(&alone, &volume("d", limits::MIB, Node::B)), Err(Refusal::NoNode { node: Node::B }));
+    assert_eq!(apply(&alone, &volume("d", limits::MIB, NodeId::B)), Err(Refusal::NoNode { node: NodeId::B }));
 }
 
 #[test]
 fn volume_ids_are_never_reused() {
-    let document = apply(&pair(), &volume("a", limits::MIB, Node::A)).unwrap();
+    let document = apply(&pair(), &volume("a", limits::MIB, NodeId::A)).unwrap();
     let document = apply(&document, &Change::DeleteVolume { name: "a".into() }).unwrap();
-    let document = apply(&document, &volume("a", limits::MIB, Node::A)).unwrap();
+    let document = apply(&document, &volume("a", limits::MIB, NodeId::A)).unwrap();
     assert_eq!(document.volumes["a"].id, 2);
 }
 
@@ -160,8 +161,8 @@ fn names() -> impl Strategy<Value = String> {
     prop_oneof![8 => "[a-d]", 1 => "[A-Z ]{0,3}", 1 => Just("x".repeat(33))]
 }
 
-fn node() -> impl Strategy<Value = Node> {
-    prop_oneof![Just(Node::A), Just(Node::B)]
+fn node() -> impl Strategy<Value = NodeId> {
+    prop_oneof![Just(NodeId::A), Just(NodeId::B)]
 }
 
 fn intent() -> impl Strategy<Value = Intent> {

@@ -1,9 +1,10 @@
 //! The document's bytes: round trip, tearing, rot, noise, and the largest document there may be.
 
 use dyad_desired::{
-    Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, apply, limits,
+    Change, Document, Firmware, Intent, NewVm, NodeRecord, apply, limits,
     slots::{self, BLOCK, Choice, SLOT, Slot},
 };
+use dyad_types::NodeId;
 use proptest::prelude::*;
 
 fn document() -> Document {
@@ -12,7 +13,7 @@ fn document() -> Document {
 }
 
 fn with_volume(document: &Document, name: &str) -> Document {
-    apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, primary: Node::A }).unwrap()
+    apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, primary: NodeId::A }).unwrap()
 }
 
 /// Volume 0 after these documents were written to it in turn.
@@ -81,7 +82,7 @@ fn the_largest_document_fits_into_a_slot() {
             memory_mib: limits::MEMORY_MAX_MIB,
             firmware: Firmware::Bios,
             disks,
-            node: Node::A,
+            node: NodeId::A,
             intent: Intent::GuestShutDown,
             priority: 100,
             ha: false,
@@ -114,7 +115,7 @@ fn with_vm(document: &Document) -> Document {
         memory_mib: 64,
         firmware: Firmware::Uefi,
         disks: vec!["disk".into()],
-        node: Node::A,
+        node: NodeId::A,
         intent: Intent::Running,
         priority: 50,
         ha: true,

@@ -39,44 +39,6 @@ fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
     Ok(bytes)
 }
 
-/// One of the two nodes of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Node {
-    /// The node that was set up first. It dials the peer link.
-    A,
-    /// The node that joined. It listens.
-    B,
-}
-
-impl Node {
-    /// The other node of the pair.
-    #[must_use]
-    pub fn peer(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
-    }
-
-    /// The byte that stands for this node on the wire: 0 or 1.
-    #[must_use]
-    pub(crate) fn wire(self) -> u8 {
-        match self {
-            Self::A => 0,
-            Self::B => 1,
-        }
-    }
-}
-
-impl fmt::Display for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::A => "A",
-            Self::B => "B",
-        })
-    }
-}
-
 /// Names one installation; drawn at random when the first node is set up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u128);

@@ -29,7 +29,7 @@ pub mod pairing;
 pub mod session;
 pub mod tls;
 
-pub use ids::{Fingerprint, Node, PairId, PairKey, ParseIdError, random};
+pub use ids::{Fingerprint, PairId, PairKey, ParseIdError, random};
 
 /// UDP port of heartbeats and discovery.
 pub const UDP_PORT: u16 = 7401;

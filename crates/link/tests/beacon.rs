@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use dyad_link::beacon::{Beacon, Config, MAX_BODY, PathConfig, Wake};
 use dyad_link::discovery::{Announcer, Endpoint, Listener, Offer};
 use dyad_link::net::Interface;
-use dyad_link::{Fingerprint, Node, PairId, PairKey};
+use dyad_link::{Fingerprint, PairId, PairKey};
+use dyad_types::NodeId;
 use netns::{Namespaces, inside};
 
 const TEST_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-fn config(node: Node) -> Config {
+fn config(node: NodeId) -> Config {
     Config { pair: PairId(77), node, key: PairKey([1; 32]), port: dyad_link::UDP_PORT }
 }
 
@@ -24,9 +25,9 @@ fn unicast(peer: Option<SocketAddr>) -> PathConfig {
 
 /// B knows nothing; A knows where B is, on each of `paths` paths.
 fn couple(paths: usize) -> (Beacon, Beacon) {
-    let b = Beacon::open(&config(Node::B), (0..paths).map(|_| unicast(None)).collect()).unwrap();
+    let b = Beacon::open(&config(NodeId::B), (0..paths).map(|_| unicast(None)).collect()).unwrap();
     let peers = (0..paths).map(|path| unicast(b.local_address(u8::try_from(path).unwrap())));
-    (Beacon::open(&config(Node::A), peers.collect()).unwrap(), b)
+    (Beacon::open(&config(NodeId::A), peers.collect()).unwrap(), b)
 }
 
 /// What `beacon` hears within a step.
@@ -74,9 +75,9 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
     // The tap stands between the nodes and keeps what A sends.
     let tap = UdpSocket::bind("127.0.0.1:0").unwrap();
     tap.set_read_timeout(Some(TEST_DEADLINE)).unwrap();
-    let mut b = Beacon::open(&config(Node::B), vec![unicast(None)]).unwrap();
+    let mut b = Beacon::open(&config(NodeId::B), vec![unicast(None)]).unwrap();
     let at_b = b.local_address(0).unwrap();
-    let mut a = Beacon::open(&config(Node::A), vec![unicast(tap.local_addr().ok())]).unwrap();
+    let mut a = Beacon::open(&config(NodeId::A), vec![unicast(tap.local_addr().ok())]).unwrap();
     let at_a = a.local_address(0).unwrap();
     let mut recorded = Vec::new();
     let mut pass = |a: &mut Beacon, b: &mut Beacon| {
@@ -115,11 +116,11 @@ fn a_restarted_node_is_heard_again_and_strangers_are_not() {
     let (mut a, mut b) = couple(1);
     acquaint(&mut a, &mut b, 1);
     let at_b = b.local_address(0);
-    let mut restarted = Beacon::open(&config(Node::A), vec![unicast(at_b)]).unwrap();
+    let mut restarted = Beacon::open(&config(NodeId::A), vec![unicast(at_b)]).unwrap();
     acquaint(&mut restarted, &mut b, 1);
-    let foreign = Config { key: PairKey([2; 32]), ..config(Node::A) };
+    let foreign = Config { key: PairKey([2; 32]), ..config(NodeId::A) };
     let mut stranger = Beacon::open(&foreign, vec![unicast(at_b)]).unwrap();
-    let other = Config { pair: PairId(78), ..config(Node::A) };
+    let other = Config { pair: PairId(78), ..config(NodeId::A) };
     let mut neighbour = Beacon::open(&other, vec![unicast(at_b)]).unwrap();
     stranger.send(None, b"me");
     neighbour.send(None, b"me");
@@ -131,7 +132,7 @@ fn a_restarted_node_is_heard_again_and_strangers_are_not() {
 
 #[test]
 fn another_thread_ends_the_wait() {
-    let mut beacon = Beacon::open(&config(Node::A), vec![unicast(None)]).unwrap();
+    let mut beacon = Beacon::open(&config(NodeId::A), vec![unicast(None)]).unwrap();
     let waker = beacon.waker();
     let thread = std::thread::spawn(move || waker.wake());
     assert_eq!(beacon.receive(TEST_DEADLINE).unwrap(), Wake::Woken);
@@ -141,7 +142,7 @@ fn another_thread_ends_the_wait() {
 
 #[test]
 fn a_flood_does_not_hold_the_thread() {
-    let mut beacon = Beacon::open(&config(Node::A), vec![unicast(None)]).unwrap();
+    let mut beacon = Beacon::open(&config(NodeId::A), vec![unicast(None)]).unwrap();
     let target = beacon.local_address(0).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
@@ -164,14 +165,14 @@ fn a_flood_does_not_hold_the_thread() {
 #[test]
 fn a_missing_interface_is_waited_for() {
     let path = PathConfig::Interface { name: "no-such-if0".into() };
-    let mut beacon = Beacon::open(&config(Node::A), vec![path]).unwrap();
+    let mut beacon = Beacon::open(&config(NodeId::A), vec![path]).unwrap();
     assert_eq!(beacon.send(None, b"x"), 0);
     assert!(!beacon.status()[0].open);
     assert_eq!(beacon.receive(Duration::ZERO).unwrap(), Wake::TimedOut);
-    assert!(Beacon::open(&config(Node::A), vec![unicast(None); 9]).is_err());
+    assert!(Beacon::open(&config(NodeId::A), vec![unicast(None); 9]).is_err());
 }
 
-fn on_interface(node: Node, name: &str) -> Beacon {
+fn on_interface(node: NodeId, name: &str) -> Beacon {
     Beacon::open(&config(node), vec![PathConfig::Interface { name: name.into() }]).unwrap()
 }
 
@@ -204,7 +205,7 @@ fn nodes_find_each_other_by_multicast_and_survive_a_vanished_interface() {
     let Some(mut spaces) = Namespaces::create() else { return };
     for round in 0..2 {
         let (a, b) = (spaces.a.clone(), spaces.b.clone());
-        let sides = [(a, Node::A), (b, Node::B)].map(|(space, node)| {
+        let sides = [(a, NodeId::A), (b, NodeId::B)].map(|(space, node)| {
             std::thread::spawn(move || {
                 inside(&space, || {
                     let mut beacon = on_interface(node, "cable");
@@ -225,10 +226,10 @@ fn nodes_find_each_other_by_multicast_and_survive_a_vanished_interface() {
 #[test]
 fn an_open_socket_follows_its_interface() {
     let Some(mut spaces) = Namespaces::create() else { return };
-    let mut beacon = inside(&spaces.a, || on_interface(Node::A, "cable"));
+    let mut beacon = inside(&spaces.a, || on_interface(NodeId::A, "cable"));
     spaces.replug();
     let b = spaces.b.clone();
-    let far = std::thread::spawn(move || inside(&b, || talk(&mut on_interface(Node::B, "cable"), b"beat", 5)));
+    let far = std::thread::spawn(move || inside(&b, || talk(&mut on_interface(NodeId::B, "cable"), b"beat", 5)));
     inside(&spaces.a, || talk(&mut beacon, b"beat", 5)).unwrap();
     far.join().unwrap().unwrap();
 }
@@ -245,7 +246,7 @@ fn an_offer_is_found_by_multicast_while_a_beacon_runs() {
     };
     let place = || [Endpoint::Interface(Interface::named("cable").unwrap())];
     let announcer = inside(&spaces.a, || Announcer::open(&place()));
-    let (mut listener, _beacon) = inside(&spaces.b, || (Listener::open(&place()), on_interface(Node::B, "cable")));
+    let (mut listener, _beacon) = inside(&spaces.b, || (Listener::open(&place()), on_interface(NodeId::B, "cable")));
     let start = Instant::now();
     let found = loop {
         announcer.announce(&offer);

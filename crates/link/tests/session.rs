@@ -10,7 +10,8 @@ use common::{Cable, within};
 use dyad_link::frame::MAX_PAYLOAD;
 use dyad_link::session::{Config, Down, Event, Outbox, Path, PeerHello, PeerLink, Refused, SendError, Timing};
 use dyad_link::tls::{Identity, TlsError};
-use dyad_link::{Node, PairId, net};
+use dyad_link::{PairId, net};
+use dyad_types::NodeId;
 
 /// A busy test machine schedules late; that must not be mistaken for a dead path.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,7 +25,7 @@ fn pair() -> Pair {
     let (a, b) = (Identity::generate("a").unwrap(), Identity::generate("b").unwrap());
     let (print_a, print_b) = (a.fingerprint(), b.fingerprint());
     let id = PairId::generate();
-    let mut pair = Pair { a: Config::new(id, Node::A, a, print_b), b: Config::new(id, Node::B, b, print_a) };
+    let mut pair = Pair { a: Config::new(id, NodeId::A, a, print_b), b: Config::new(id, NodeId::B, b, print_a) };
     for config in [&mut pair.a, &mut pair.b] {
         config.timing = Timing { alive: Duration::from_millis(50), silence: SILENCE_TIMEOUT, ..Timing::default() };
     }
@@ -91,7 +92,7 @@ async fn messages_travel_both_ways_in_order() {
     let mut a = PeerLink::dial(a, vec![path("cable", address)]).unwrap();
     let (_, hello_b, name, to_b) = up(&mut a).await;
     let (_, hello_a, _, to_a) = up(&mut b).await;
-    assert_eq!((hello_a.node, hello_b.node, name.as_str()), (Node::A, Node::B, "cable"));
+    assert_eq!((hello_a.node, hello_b.node, name.as_str()), (NodeId::A, NodeId::B, "cable"));
     assert_eq!((hello_a.version, hello_b.version), (3, 3));
     assert_eq!((hello_a.boot, hello_a.instance, &hello_a.greeting[..]), (boot, instance, &b"from a"[..]));
 
@@ -258,10 +259,10 @@ async fn another_pair_is_refused_with_both_names() {
 #[tokio::test]
 async fn two_nodes_of_one_name_and_versions_apart_are_refused() {
     let Pair { a, b } = pair();
-    let (_b, address) = listen(Config { node: Node::A, versions: 4..=5, ..b });
+    let (_b, address) = listen(Config { node: NodeId::A, versions: 4..=5, ..b });
     let mut same = PeerLink::dial(a.clone(), vec![path("one", address)]).unwrap();
-    assert!(matches!(refused(&mut same).await, Refused::SameNode { node: Node::A }));
-    let mut old = PeerLink::dial(Config { node: Node::B, ..a }, vec![path("one", address)]).unwrap();
+    assert!(matches!(refused(&mut same).await, Refused::SameNode { node: NodeId::A }));
+    let mut old = PeerLink::dial(Config { node: NodeId::B, ..a }, vec![path("one", address)]).unwrap();
     match refused(&mut old).await {
         Refused::Version { ours, theirs } => assert_eq!((ours, theirs), (1..=1, 4..=5)),
         other => panic!("expected versions, got {other:?}"),

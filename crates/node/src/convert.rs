@@ -1,7 +1,8 @@
 //! Between the core's types, the document's types and the wizard's.
 
 use dyad_api::{ApiError, CreateVm, VmState, VmView, VolumeView};
-use dyad_desired::{Document, Intent, NewVm, Node, Volume};
+use dyad_desired::{Document, Intent, NewVm, Volume};
+use dyad_types::NodeId;
 
 use crate::snapshot::Snapshot;
 
@@ -50,12 +51,10 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
 }
 
 /// The record of a new VM; it belongs to `me` unless the request names a node.
-pub(crate) fn new_vm(request: &CreateVm, me: Node) -> Result<NewVm, ApiError> {
+pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<NewVm, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
-        Some("A") => Node::A,
-        Some("B") => Node::B,
-        Some(_) => return Err(ApiError::new(422, "unknown-node", "A node is \"A\" or \"B\".")),
+        Some(text) => text.parse().map_err(|_| ApiError::new(422, "unknown-node", "A node is \"A\" or \"B\"."))?,
     };
     Ok(NewVm {
         cpus: request.cpus,

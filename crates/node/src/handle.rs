@@ -1,5 +1,6 @@
 //! The [`Service`] of a real node: reads the snapshot, asks the owner, passes changes to the core.
 
+use dyad_types::NodeId;
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
@@ -149,7 +150,7 @@ impl NodeHandle {
         Ok(control_plane::newest(&self.core).await?)
     }
 
-    fn me(&self) -> Result<dyad_desired::Node, ApiError> {
+    fn me(&self) -> Result<NodeId, ApiError> {
         self.snapshot().me().ok_or_else(not_set_up)
     }
 
@@ -271,7 +272,7 @@ fn not_set_up() -> ApiError {
     ApiError::new(409, "not-set-up", "This node is not set up yet: answer the wizard first.")
 }
 
-fn elsewhere(document: &Document, name: &str, owner: dyad_desired::Node) -> ApiError {
+fn elsewhere(document: &Document, name: &str, owner: NodeId) -> ApiError {
     let other = document.nodes.get(&owner).map_or("the other node", |n| n.name.as_str());
     ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node."))
 }

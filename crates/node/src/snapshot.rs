@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use bytes::Bytes;
 use dyad_api::{TaskView, VmState};
 use dyad_control::Status;
-use dyad_desired::{Document, Node};
-use dyad_quorum::NodeId;
+use dyad_desired::Document;
+use dyad_types::NodeId;
 use tokio::sync::broadcast;
 
 /// One moment.
@@ -54,22 +54,14 @@ impl fmt::Debug for Observed {
 impl Snapshot {
     /// Which node this is, once it belongs to a pair.
     #[must_use]
-    pub fn me(&self) -> Option<Node> {
-        Some(node(self.status.as_ref()?.pair.as_ref()?.me))
+    pub fn me(&self) -> Option<NodeId> {
+        Some(self.status.as_ref()?.pair.as_ref()?.me)
     }
 
     /// Whether this node is known to be in the in-sync set.
     #[must_use]
-    pub fn has_member(&self, wanted: Node) -> bool {
+    pub fn has_member(&self, wanted: NodeId) -> bool {
         let quorum = self.status.as_ref().and_then(|status| status.quorum.as_ref());
-        quorum.is_some_and(|quorum| quorum.members.iter().any(|member| node(*member) == wanted))
-    }
-}
-
-/// The document's word for a node.
-fn node(node: NodeId) -> Node {
-    match node {
-        NodeId::A => Node::A,
-        NodeId::B => Node::B,
+        quorum.is_some_and(|quorum| quorum.members.contains(&wanted))
     }
 }

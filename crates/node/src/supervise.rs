@@ -278,13 +278,14 @@ impl SerialLine for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dyad_types::NodeId;
 
     fn want(permits: &[&str]) -> SupervisorCommand {
         let permits = permits.iter().map(|&vm| vm.to_owned()).collect();
         let node =
             dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
         let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
-        let me = dyad_desired::Node::A;
+        let me = NodeId::A;
         SupervisorCommand::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))
     }
 

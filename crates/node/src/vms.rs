@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use dyad_desired::{Document, Node, VolumeId};
+use dyad_desired::{Document, VolumeId};
+use dyad_types::NodeId;
 use tokio::sync::mpsc;
 
 use crate::snapshot::Observed;
@@ -19,7 +20,7 @@ pub struct Wanted {
     /// This node is in sync and may run VMs, so that no newer document is elsewhere: what it does not name is gone.
     pub rules: bool,
     /// Which node this is.
-    pub me: Node,
+    pub me: NodeId,
     /// Names of the VMs that may run here now.
     pub permits: BTreeSet<String>,
     /// The vhost-user socket of each volume that may be used here.

@@ -8,8 +8,9 @@ use axum::{
 };
 use dyad_api::{Method, ROUTES};
 use dyad_control::WatchdogStatus;
-use dyad_desired::{Intent, Node as Side};
+use dyad_desired::Intent;
 use dyad_node::vms::Report;
+use dyad_types::NodeId;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use support::{Node, PASSWORD};
@@ -426,7 +427,7 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
         s.document.as_ref().is_some_and(|d| d.vms["web"].intent == Intent::GuestShutDown)
     })
     .await;
-    let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&Side::A].clone();
+    let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&NodeId::A].clone();
     assert_eq!(told.usable_memory_mib, dyad_node::host_inventory::usable_memory_mib());
     assert_eq!(told.usable_cpus, dyad_node::host_inventory::usable_cpus());
 }
@@ -606,7 +607,7 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
     let token = login(&node).await;
     {
         let mut core = node.core.lock();
-        let other = dyad_desired::Node::B;
+        let other = NodeId::B;
         let record = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         let vm = NewVm {
             cpus: 1,
@@ -628,8 +629,8 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
     }
     assert!(node.core.lock().document.as_ref().unwrap().vms.contains_key("web"));
     // A node that is gone for good cannot be asked, and what runs there reaches no volume.
-    node.core.change(|s| s.quorum.as_mut().unwrap().members.retain(|member| *member == dyad_quorum::NodeId::A));
-    let alone = |s: &dyad_node::snapshot::Snapshot| !s.has_member(dyad_desired::Node::B);
+    node.core.change(|s| s.quorum.as_mut().unwrap().members.retain(|member| *member == NodeId::A));
+    let alone = |s: &dyad_node::snapshot::Snapshot| !s.has_member(NodeId::B);
     node.until("the other node is out", alone).await;
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
 }

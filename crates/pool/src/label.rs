@@ -3,6 +3,7 @@
 use crate::codec::{Reader, Writer};
 use crate::disk::{Access, Device, Fault};
 use crate::{BLOCK, checksum, layout};
+use dyad_types::NodeId;
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADPOOL";
 pub(crate) const VERSION: u32 = 1;
@@ -16,8 +17,8 @@ pub(crate) const NAME_MAX: usize = 255;
 pub struct Identity {
     /// The pair's id; the same on both nodes.
     pub pool: u128,
-    /// `b'A'` or `b'B'`.
-    pub node: u8,
+    /// The node of the pair; the label holds its letter.
+    pub node: NodeId,
     /// The pair's name, for people; at most 255 bytes.
     pub pair_name: String,
     /// The node's name, for people; at most 255 bytes.
@@ -67,7 +68,7 @@ impl Label {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.bytes(MAGIC).u32(VERSION).u64(self.generation);
-        w.u128(self.identity.pool).u8(self.identity.node);
+        w.u128(self.identity.pool).u8(self.identity.node.letter());
         w.sized(self.identity.pair_name.as_bytes()).sized(self.identity.node_name.as_bytes());
         w.u128(self.disk).u16(self.number).u16(self.disks.len() as u16);
         for disk in &self.disks {
@@ -102,7 +103,12 @@ impl Label {
 
     fn fields(r: &mut Reader) -> Option<Label> {
         let generation = r.u64()?;
-        let identity = Identity { pool: r.u128()?, node: r.u8()?, pair_name: r.text()?, node_name: r.text()? };
+        let identity = Identity {
+            pool: r.u128()?,
+            node: NodeId::from_letter(r.u8()?)?,
+            pair_name: r.text()?,
+            node_name: r.text()?,
+        };
         let (disk, number, count) = (r.u128()?, r.u16()?, r.u16()?);
         let disks: Vec<u128> = (0..count).map(|_| r.u128()).collect::<Option<_>>()?;
         let label = Label {
@@ -203,7 +209,12 @@ mod tests {
     fn label() -> Label {
         Label {
             generation: 7,
-            identity: Identity { pool: 1 << 100, node: b'B', pair_name: "office".into(), node_name: "left".into() },
+            identity: Identity {
+                pool: 1 << 100,
+                node: NodeId::B,
+                pair_name: "office".into(),
+                node_name: "left".into(),
+            },
             disk: 5,
             number: 1,
             disks: vec![4, 5],

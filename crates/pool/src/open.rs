@@ -3,6 +3,7 @@
 mod assemble;
 mod format;
 
+use dyad_types::NodeId;
 pub use format::{FormatOptions, Overwrite};
 
 use crate::disk::{Device, Fault};
@@ -33,8 +34,8 @@ pub struct PoolDisk {
 /// How to open.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// The pair's id and the node (`b'A'` or `b'B'`) the disks must belong to.
-    pub expected: (u128, u8),
+    /// The pair's id and the node that the disks must belong to.
+    pub expected: (u128, NodeId),
     /// False only in simulations, where the index need not survive loss of power.
     pub durable_index: bool,
 }

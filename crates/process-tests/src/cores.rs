@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use dyad_control::{Client, CreatePair, DiskContent, Join, Phase, Reply, Request, Status, TimelineEvent};
-use dyad_desired::{Change, Firmware, Intent, NewVm, Node};
+use dyad_desired::{Change, Firmware, Intent, NewVm};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
+use dyad_types::NodeId;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::runtime::Runtime;
 
@@ -313,7 +314,7 @@ impl Cores {
     /// # Errors
     /// The pair refuses.
     pub fn unused_volume(&self, name: &str, mib: u64) -> Result<()> {
-        let change = Change::CreateVolume { name: name.into(), size: mib << 20, primary: Node::A };
+        let change = Change::CreateVolume { name: name.into(), size: mib << 20, primary: NodeId::A };
         self.ask(0, &Request::Change { change }).map(drop)
     }
 
@@ -328,7 +329,7 @@ impl Cores {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: vec![name.into()],
-            node: Node::A,
+            node: NodeId::A,
             intent: Intent::Running,
             priority: 50,
             ha: true,

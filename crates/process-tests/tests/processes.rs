@@ -1,5 +1,6 @@
 //! Real daemons, real files, a pulled cable and `kill -9`: no acknowledged write is ever lost.
 
+use dyad_types::NodeId;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -426,7 +427,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     wait_for(&cores, "what came of the image to be dropped", false);
 
     // At the node that does not lead.
-    let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: dyad_desired::Node::B };
+    let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: NodeId::B };
     cores.ask(1, &Request::Change { change: other }).unwrap();
     let id = |cores: &Cores, number| match cores.ask(number, &Request::Document).unwrap() {
         dyad_control::Reply::Document { document } => document.volumes["other"].id,

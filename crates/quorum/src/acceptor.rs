@@ -44,7 +44,7 @@ fn vote(record: &mut Record, me: Acceptor, ask: &TryDecide) -> Verdict {
     if !record.votes(me) {
         return Verdict::Refused(Refusal::NotAVoter);
     }
-    let sender = ask.sender.acceptor();
+    let sender = Acceptor::from(ask.sender);
     if record.base.incarnations[sender.index()] != ask.incarnation || sender == me || ask.ballot.node != ask.sender {
         return Verdict::Refused(Refusal::UnknownSender);
     }
@@ -131,7 +131,8 @@ fn reply(record: &Record, me: Acceptor, verdict: Verdict) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Ballot, Members, NodeId, WitnessId};
+    use crate::types::{Ballot, Members, WitnessId};
+    use dyad_types::NodeId;
 
     const ID: WitnessId = WitnessId(9);
 
@@ -155,7 +156,7 @@ mod tests {
     }
 
     fn solo(node: NodeId) -> Config {
-        Config { epoch: 5, members: Members::only(node), tie: node.acceptor(), lead: node, ..base(Acceptor::W) }
+        Config { epoch: 5, members: Members::only(node), tie: Acceptor::from(node), lead: node, ..base(Acceptor::W) }
     }
 
     fn ask(node: NodeId, round: u64, tie: Acceptor) -> TryDecide {

@@ -1,6 +1,7 @@
 //! The bytes of a record: little-endian, every field at a fixed place, so that a page can describe them.
 
-use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, NodeId, Record, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Record, WitnessId};
+use dyad_types::NodeId;
 
 /// Bytes of an encoded configuration.
 pub(crate) const CONFIG_BYTES: usize = 8 + 8 + 8 + 24 + 16 + MAX_EXCEPTIONS * 16;

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Answer, Datagram, WitnessAsk};
-use crate::types::{Acceptor, Config, Exception, Members, NodeId, Record, Time, WitnessId};
+use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
+use dyad_types::NodeId;
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;

@@ -38,4 +38,4 @@ pub use machine::Quorum;
 pub use message::{Answer, Body, Datagram, Echo, Health, Heartbeat, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
 pub use run_state::{Fence, Need, RunState};
 pub use timing::{MS, SEC, Timing};
-pub use types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, NodeId, Record, Time, WitnessId};
+pub use types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, Record, Time, WitnessId};

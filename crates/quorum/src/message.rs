@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Acceptor, Ballot, Config, NodeId, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, Time, WitnessId};
+use dyad_types::NodeId;
 
 /// "Decide the epoch after `base`": first and second phase in one message, for exactly one acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,8 @@
 
 use crate::acceptor::follows;
 use crate::message::TryDecide;
-use crate::types::{Acceptor, Ballot, Config, NodeId, Record};
+use crate::types::{Acceptor, Ballot, Config, Record};
+use dyad_types::NodeId;
 
 /// A ballot under way. It lives in memory only: forgetting it is what a restart does too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -62,18 +63,18 @@ pub fn plan(wish: Wish<'_>) -> Option<Plan> {
     let base = &record.base;
     want.epoch = base.epoch + 1;
     want.lineage = base.lineage;
-    if !record.votes(me.acceptor()) || !follows(&want, base) {
+    if !record.votes(Acceptor::from(me)) || !follows(&want, base) {
         return None;
     }
     let mut next = record.clone();
     next.mark = next.mark.max(seen);
-    if base.quorum(&[me.acceptor()]) {
+    if base.quorum(&[Acceptor::from(me)]) {
         // What was accepted while the own vote is a quorum is chosen already.
         let value = record.accepted.as_ref().map_or(want, |(_, value)| value.clone());
         next.adopt(value);
         return Some(Plan::Local(next));
     }
-    if target == me.acceptor() || !base.quorum(&[me.acceptor(), target]) {
+    if target == Acceptor::from(me) || !base.quorum(&[Acceptor::from(me), target]) {
         return None;
     }
     let ballot = Ballot { round: record.promised.round.max(above.round) + 1, node: me };

@@ -3,7 +3,8 @@
 //! They are apart from the machine so that the model checker steps exactly what ships.
 
 use crate::mutants::{Mutant, Mutants};
-use crate::types::{Config, Members, NodeId, Record};
+use crate::types::{Acceptor, Config, Members, Record};
+use dyad_types::NodeId;
 
 /// All that decides on the rights of one node at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,7 @@ impl View<'_> {
 
     /// R1: the tie is here, and nothing accepted here moves it away.
     pub fn tie_firm(&self) -> bool {
-        let seat = self.me.acceptor();
+        let seat = Acceptor::from(self.me);
         let obeyed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == seat);
         self.record.base.tie == seat && obeyed
     }
@@ -68,7 +69,7 @@ impl View<'_> {
     pub fn may_grant(&self, theirs: &Config) -> bool {
         let peer = self.me.peer();
         let mine = &self.record.base;
-        mine == theirs && self.record.votes(self.me.acceptor()) && self.member(peer) && !self.removes(peer)
+        mine == theirs && self.record.votes(Acceptor::from(self.me)) && self.member(peer) && !self.removes(peer)
     }
 
     /// Who must hold a write before it is acknowledged; `readding`: the peer is clean and about to become a member.
@@ -88,7 +89,7 @@ impl View<'_> {
         if !value.members.has(self.me) || value.incarnations[self.me.index()] != self.record.incarnation {
             return Some(Stop::Kill);
         }
-        let unleased = value.tie != self.me.acceptor() && !self.leased;
+        let unleased = value.tie != Acceptor::from(self.me) && !self.leased;
         (unleased && !self.mutants.has(Mutant::NoD2)).then_some(Stop::Freeze)
     }
 }
@@ -115,7 +116,7 @@ mod tests {
 
     fn solo(record: &Record, node: NodeId) -> Config {
         let epoch = record.base.epoch + 1;
-        Config { epoch, members: Members::only(node), tie: node.acceptor(), lead: node, ..record.base.clone() }
+        Config { epoch, members: Members::only(node), tie: Acceptor::from(node), lead: node, ..record.base.clone() }
     }
 
     #[test]

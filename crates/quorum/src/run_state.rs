@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Acceptor, NodeId, Time};
+use crate::types::{Acceptor, Time};
+use dyad_types::NodeId;
 
 /// Why this node can or cannot run VMs. Derived from epoch, leases and reachability together, never from one alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

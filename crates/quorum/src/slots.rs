@@ -24,7 +24,8 @@
 //! ```
 
 use crate::codec::{RECORD_BYTES, crc64, put_record, take_record};
-use crate::types::{NodeId, Record};
+use crate::types::Record;
+use dyad_types::NodeId;
 
 /// Bytes of one slot; a slot is written and read as a whole.
 pub const SLOT_BYTES: usize = 4096;

@@ -1,5 +1,6 @@
 //! The words of the register: seats, members, configurations, ballots and the record an acceptor keeps.
 
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds on CLOCK_BOOTTIME of the node that holds the value; never compared between nodes.
@@ -11,47 +12,6 @@ pub type Nanos = u64;
 /// Most volumes one configuration can except; one more and the node with the failed disk is dropped instead.
 pub const MAX_EXCEPTIONS: usize = 16;
 
-/// One of the two nodes of a pair.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum NodeId {
-    /// Node A.
-    A,
-    /// Node B.
-    B,
-}
-
-impl NodeId {
-    /// The other node.
-    pub fn peer(self) -> NodeId {
-        match self {
-            NodeId::A => NodeId::B,
-            NodeId::B => NodeId::A,
-        }
-    }
-
-    /// The seat this node votes from.
-    pub fn acceptor(self) -> Acceptor {
-        match self {
-            NodeId::A => Acceptor::A,
-            NodeId::B => Acceptor::B,
-        }
-    }
-
-    /// 0 for A, 1 for B: an index into arrays held per node.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            NodeId::A => "A",
-            NodeId::B => "B",
-        })
-    }
-}
-
 /// One of the three acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Acceptor {
@@ -61,6 +21,15 @@ pub enum Acceptor {
     B,
     /// The witness.
     W,
+}
+
+impl From<NodeId> for Acceptor {
+    fn from(node: NodeId) -> Acceptor {
+        match node {
+            NodeId::A => Acceptor::A,
+            NodeId::B => Acceptor::B,
+        }
+    }
 }
 
 impl Acceptor {
@@ -183,7 +152,7 @@ impl Config {
         let mut config = Config::none();
         config.epoch = 1;
         config.members = Members::only(node);
-        config.tie = node.acceptor();
+        config.tie = Acceptor::from(node);
         config.lead = node;
         config.incarnations[node.index()] = incarnation;
         config
@@ -220,7 +189,7 @@ impl Config {
             Some("too many exceptions")
         } else if !self.members.has(self.lead) {
             Some("the lead is not in sync")
-        } else if self.members.solo().is_some_and(|node| self.tie != node.acceptor()) {
+        } else if self.members.solo().is_some_and(|node| self.tie != Acceptor::from(node)) {
             Some("a solo node must hold the tie")
         } else if self.tie == Acceptor::W && self.witness == WitnessId::NONE {
             Some("the tie is at a witness that is not enrolled")

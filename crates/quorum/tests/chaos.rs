@@ -6,7 +6,8 @@
 mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::{MS, NodeId, SEC, Time, Timing};
+use dyad_quorum::{MS, SEC, Time, Timing};
+use dyad_types::NodeId;
 use pair::{Pair, Prng};
 use proptest::prelude::*;
 

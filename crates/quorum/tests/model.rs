@@ -10,8 +10,9 @@
 #[path = "model_parts/pair.rs"]
 mod pair;
 
+use dyad_quorum::Acceptor;
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::{Acceptor, NodeId};
+use dyad_types::NodeId;
 use pair::{Aim, PairModel, Step};
 use stateright::{Checker, Model};
 

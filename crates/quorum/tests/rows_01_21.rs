@@ -5,7 +5,8 @@
 
 mod pair;
 
-use dyad_quorum::{Acceptor, MS, Members, Need, NodeId, Note, RunState, SEC, acceptor};
+use dyad_quorum::{Acceptor, MS, Members, Need, Note, RunState, SEC, acceptor};
+use dyad_types::NodeId;
 use pair::Pair;
 use pair::scene::*;
 

@@ -6,9 +6,10 @@
 mod pair;
 
 use dyad_quorum::{
-    Acceptor, Action, Body, Datagram, Event, Exception, MS, Members, NodeId, Note, Proof, Reason, RunState, SEC,
-    Timing, WitnessId, acceptor,
+    Acceptor, Action, Body, Datagram, Event, Exception, MS, Members, Note, Proof, Reason, RunState, SEC, Timing,
+    WitnessId, acceptor,
 };
+use dyad_types::NodeId;
 use pair::Pair;
 use pair::scene::*;
 

@@ -2,8 +2,9 @@
 
 use dyad_quorum::{
     Acceptor, Answer, Ballot, Body, Config, Datagram, Echo, Exception, Health, Heartbeat, Learn, MAX_EXCEPTIONS,
-    Members, NodeId, TryDecide, Verdict, WitnessAsk, WitnessId,
+    Members, TryDecide, Verdict, WitnessAsk, WitnessId,
 };
+use dyad_types::NodeId;
 use proptest::prelude::*;
 
 /// UDP payload that fits into every path of the internet, less what authentication adds.

@@ -1,7 +1,8 @@
 //! From quorum to mirror and back.
 
 use dyad_mirror::View;
-use dyad_quorum::{Config, Members, NodeId};
+use dyad_quorum::{Config, Members};
+use dyad_types::NodeId;
 
 /// What the mirror must know of a configuration and of who must acknowledge.
 pub fn view(config: &Config, acks: Members, me: NodeId) -> View {

@@ -6,7 +6,8 @@ use crate::owner::Own;
 use crate::world::World;
 use bytes::Bytes;
 use dyad_mirror::{BLOCK, Event, GuestOp, VolumeChange, VolumeId};
-use dyad_quorum::{Members, NodeId};
+use dyad_quorum::Members;
+use dyad_types::NodeId;
 
 /// The replicated document: where each VM belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

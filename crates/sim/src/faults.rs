@@ -1,7 +1,8 @@
 //! Faults, each with a name, a time and an end.
 
 use crate::world::{Due, Job, World};
-use dyad_quorum::{MS, NodeId, SEC};
+use dyad_quorum::{MS, SEC};
+use dyad_types::NodeId;
 
 impl World {
     /// One fault, and when the next one comes.

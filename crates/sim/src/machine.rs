@@ -5,7 +5,8 @@ use crate::store::Store;
 use crate::world::Job;
 use dyad_mirror::RequestId;
 use dyad_pool::sim::SimDisk;
-use dyad_quorum::{NodeId, Quorum, Record, SEC, Time};
+use dyad_quorum::{Quorum, Record, SEC, Time};
+use dyad_types::NodeId;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

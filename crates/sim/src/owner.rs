@@ -7,8 +7,9 @@ use crate::options::Sabotage;
 use crate::quorum_thread::News;
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeId, Writer};
-use dyad_quorum::{self as quorum, Config, MS, Members, NodeId};
+use dyad_quorum::{self as quorum, Config, MS, Members};
 use dyad_replica::{Readmission, view};
+use dyad_types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of the daemon itself have names from here.

@@ -7,6 +7,7 @@ use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOpti
 use dyad_pool::{SyncDone, SyncJob};
 use dyad_quorum::{MS, Time};
 use dyad_replica::{Outcome, execute};
+use dyad_types::NodeId;
 use std::collections::VecDeque;
 
 /// Microseconds in nanoseconds.
@@ -33,11 +34,11 @@ enum Syncing {
 }
 
 /// Makes a blank pool.
-pub fn format(disk: PoolDisk, pair: u128, node: u8) -> anyhow::Result<()> {
+pub fn format(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<()> {
     let identity = Identity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
     let options = FormatOptions {
         identity,
-        disk_ids: vec![u128::from(node)],
+        disk_ids: vec![u128::from(node.letter())],
         salt: 7,
         journal_bytes: Some(JOURNAL),
         overwrite: Overwrite::BlankOnly,
@@ -47,7 +48,7 @@ pub fn format(disk: PoolDisk, pair: u128, node: u8) -> anyhow::Result<()> {
 }
 
 /// Opens it again, after whatever happened.
-pub fn open(disk: PoolDisk, pair: u128, node: u8) -> anyhow::Result<Store> {
+pub fn open(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<Store> {
     let (pool, _) = Pool::open(vec![disk], &OpenOptions { expected: (pair, node), durable_index: false })?;
     Ok(Store {
         pool,

@@ -13,9 +13,8 @@ use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, St
 use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
-use dyad_quorum::{
-    Acceptor, Config, Datagram, MS, NodeId, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId,
-};
+use dyad_quorum::{Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId};
+use dyad_types::NodeId;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -119,7 +118,7 @@ impl World {
             let index = directory.join(id.to_string());
             std::fs::create_dir_all(&index)?;
             let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };
-            store::format(plug, PAIR, letter(id))?;
+            store::format(plug, PAIR, id)?;
             Ok(Machine {
                 id,
                 disk,
@@ -339,7 +338,7 @@ impl World {
             device: Box::new(machine.disk.handle()),
             index: machine.index.clone(),
         };
-        let store = match store::open(plug, PAIR, letter(machine.id)) {
+        let store = match store::open(plug, PAIR, machine.id) {
             Ok(store) => store,
             Err(error) => return self.violate(format!("the pool of node {node} does not open: {error:#}")),
         };
@@ -379,12 +378,5 @@ impl World {
             self.order(node, CgroupCommand::Thaw);
         }
         self.start_owner(node);
-    }
-}
-
-fn letter(id: NodeId) -> u8 {
-    match id {
-        NodeId::A => b'A',
-        NodeId::B => b'B',
     }
 }

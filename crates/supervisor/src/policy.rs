@@ -15,7 +15,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dyad_desired::{Document, Intent, Node, Vm};
+use dyad_desired::{Document, Intent, Vm};
+use dyad_types::NodeId;
 
 use crate::{Phase, Time};
 
@@ -84,7 +85,7 @@ pub fn next_wakeup(observed: &BTreeMap<String, Observed>) -> Option<Time> {
 #[must_use]
 pub fn plan(
     now: Time,
-    me: Node,
+    me: NodeId,
     document: &Document,
     permits: &BTreeSet<String>,
     observed: &BTreeMap<String, Observed>,

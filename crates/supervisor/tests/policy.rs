@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dyad_desired::{Change, Document, Firmware, Intent, NewVm, Node, NodeRecord, apply};
+use dyad_desired::{Change, Document, Firmware, Intent, NewVm, NodeRecord, apply};
 use dyad_supervisor::{Observed, Phase, Step, back_off, next_wakeup, plan};
+use dyad_types::NodeId;
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -17,7 +18,7 @@ fn document(vms: &[(&str, Intent, u8)]) -> Document {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: vec![],
-            node: Node::A,
+            node: NodeId::A,
             intent: *intent,
             priority: *priority,
             ha: true,
@@ -36,7 +37,7 @@ fn permits(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// The plan for one VM "web".
-fn one(now: u64, me: Node, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
+fn one(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
     let observed = observed.map(|seen| ("web".to_owned(), seen)).into_iter().collect();
     plan(now, me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
 }
@@ -44,34 +45,34 @@ fn one(now: u64, me: Node, document: &Document, permit: bool, observed: Option<O
 #[test]
 fn a_vm_is_started_with_a_permit_only() {
     let document = document(&[("web", Intent::Running, 0)]);
-    assert_eq!(one(0, Node::A, &document, true, None), [Step::Start("web".into())]);
-    assert_eq!(one(0, Node::A, &document, false, None), []);
-    assert_eq!(one(0, Node::B, &document, true, None), [], "not its owner");
+    assert_eq!(one(0, NodeId::A, &document, true, None), [Step::Start("web".into())]);
+    assert_eq!(one(0, NodeId::A, &document, false, None), []);
+    assert_eq!(one(0, NodeId::B, &document, true, None), [], "not its owner");
 }
 
 #[test]
 fn a_vm_that_shall_not_run_is_asked_to_stop_once() {
     let document = document(&[("web", Intent::Stopped, 0)]);
     let stop = Step::ShutDown { vm: "web".into(), grace_s: 60 };
-    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Running, 0, 0, 0))), [stop]);
-    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Stopping, 0, 0, 0))), []);
-    assert_eq!(one(0, Node::A, &document, true, Some(seen(Phase::Off, 0, 0, 0))), [Step::Forget("web".into())]);
+    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Running, 0, 0, 0))), [stop]);
+    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Stopping, 0, 0, 0))), []);
+    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Off, 0, 0, 0))), [Step::Forget("web".into())]);
 }
 
 #[test]
 fn a_process_of_a_vm_that_is_not_ours_is_killed() {
     let document = document(&[("web", Intent::Running, 0)]);
     let running = Some(seen(Phase::Running, 0, 1, 0));
-    assert_eq!(one(0, Node::B, &document, false, running.clone()), [Step::Kill("web".into())]);
+    assert_eq!(one(0, NodeId::B, &document, false, running.clone()), [Step::Kill("web".into())]);
     let gone = apply(&document, &Change::SetIntent { name: "web".into(), intent: Intent::Stopped }).unwrap();
     let gone = apply(&gone, &Change::DeleteVm { name: "web".into() }).unwrap();
-    assert_eq!(one(0, Node::A, &gone, false, running), [Step::Kill("web".into())]);
+    assert_eq!(one(0, NodeId::A, &gone, false, running), [Step::Kill("web".into())]);
 }
 
 #[test]
 fn a_missing_permit_kills_nothing() {
     let document = document(&[("web", Intent::Running, 0)]);
-    assert_eq!(one(0, Node::A, &document, false, Some(seen(Phase::Running, 0, 1, 0))), []);
+    assert_eq!(one(0, NodeId::A, &document, false, Some(seen(Phase::Running, 0, 1, 0))), []);
 }
 
 #[test]
@@ -79,20 +80,20 @@ fn a_guest_that_switched_itself_off_stays_off() {
     let document = document(&[("web", Intent::Running, 0)]);
     let changed = document.vms["web"].changed;
     let off = Some(seen(Phase::ShutDown, 0, changed, 0));
-    let steps = one(0, Node::A, &document, true, off.clone());
+    let steps = one(0, NodeId::A, &document, true, off.clone());
     assert_eq!(steps, [Step::RecordGuestShutDown("web".into())]);
     let recorded = apply(&document, &steps[0].change().unwrap()).unwrap();
-    assert_eq!(one(0, Node::A, &recorded, true, off.clone()), [Step::Forget("web".into())]);
-    assert_eq!(one(0, Node::A, &recorded, true, None), []);
+    assert_eq!(one(0, NodeId::A, &recorded, true, off.clone()), [Step::Forget("web".into())]);
+    assert_eq!(one(0, NodeId::A, &recorded, true, None), []);
     let again = apply(&recorded, &Change::SetIntent { name: "web".into(), intent: Intent::Running }).unwrap();
-    assert_eq!(one(0, Node::A, &again, true, off), [Step::Start("web".into())]);
+    assert_eq!(one(0, NodeId::A, &again, true, off), [Step::Start("web".into())]);
 }
 
 #[test]
 fn a_document_older_than_the_start_says_nothing() {
     let old = document(&[("web", Intent::Stopped, 0)]);
     let started_for = old.vms["web"].changed + 1;
-    assert_eq!(one(0, Node::A, &old, true, Some(seen(Phase::Running, 0, started_for, 0))), []);
+    assert_eq!(one(0, NodeId::A, &old, true, Some(seen(Phase::Running, 0, started_for, 0))), []);
 }
 
 #[test]
@@ -102,12 +103,12 @@ fn crashes_are_retried_later_and_later() {
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     assert_eq!(back_off(u32::MAX) / SECOND, 300);
     let crashed = seen(Phase::Crashed, 10 * SECOND, 1, 3);
-    assert_eq!(one(13 * SECOND, Node::A, &document, true, Some(crashed.clone())), []);
+    assert_eq!(one(13 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), []);
     let due = next_wakeup(&BTreeMap::from([("web".to_owned(), crashed.clone())]));
     assert_eq!(due, Some(14 * SECOND));
-    assert_eq!(one(14 * SECOND, Node::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
+    assert_eq!(one(14 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
     // Killed by the core together with the permit: nothing to hold against the VM.
-    assert_eq!(one(13 * SECOND, Node::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
+    assert_eq!(one(13 * SECOND, NodeId::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
 }
 
 #[test]
@@ -117,12 +118,12 @@ fn after_a_node_was_lost_vms_start_by_priority_a_few_at_a_time() {
     let document = document(&vms);
     let all = permits(&["low", "db", "web", "app", "x", "y"]);
     let names = |steps: Vec<Step>| steps.iter().map(|step| step.vm().to_owned()).collect::<Vec<_>>();
-    let first = names(plan(0, Node::A, &document, &all, &BTreeMap::new()));
+    let first = names(plan(0, NodeId::A, &document, &all, &BTreeMap::new()));
     assert_eq!(first, ["db", "app", "web", "low"]);
     let mut observed: BTreeMap<_, _> = first.into_iter().map(|name| (name, seen(Phase::Starting, 0, 9, 0))).collect();
-    assert_eq!(names(plan(0, Node::A, &document, &all, &observed)), [""; 0]);
+    assert_eq!(names(plan(0, NodeId::A, &document, &all, &observed)), [""; 0]);
     observed.insert("db".into(), seen(Phase::Running, 0, 9, 0));
-    assert_eq!(names(plan(0, Node::A, &document, &all, &observed)), ["x"]);
+    assert_eq!(names(plan(0, NodeId::A, &document, &all, &observed)), ["x"]);
 }
 
 fn phase() -> impl Strategy<Value = Phase> {
@@ -139,7 +140,7 @@ proptest! {
     #[test]
     fn the_policy_keeps_its_promises(
         vms in prop::collection::vec((intent(), 0u8..=100, any::<bool>(), prop::option::of((phase(), 0u32..5))), 0..8),
-        me in prop::sample::select(vec![Node::A, Node::B]),
+        me in prop::sample::select(vec![NodeId::A, NodeId::B]),
         now in 0u64..400 * SECOND,
     ) {
         let names: Vec<String> = (0..vms.len()).map(|n| format!("vm{n}")).collect();

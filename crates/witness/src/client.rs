@@ -7,7 +7,8 @@ use dyad_link::frame::FrameError;
 use dyad_link::pairing::{self, PairingError, Purpose};
 use dyad_link::tls::{self, Channel, ClientConfig, Identity, Protocol, TlsError, Trust};
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, NodeId, WitnessAsk};
+use dyad_quorum::{Answer, WitnessAsk};
+use dyad_types::NodeId;
 use tokio::net::TcpStream;
 
 use crate::protocol::{Body, Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};

@@ -1,7 +1,8 @@
 //! Who may do what to a pair's entry. Plain functions on a batch; no network, no clock.
 
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, NodeId, Record, Refusal, Verdict, WitnessAsk, acceptor};
+use dyad_quorum::{Answer, Record, Refusal, Verdict, WitnessAsk, acceptor};
+use dyad_types::NodeId;
 
 use crate::protocol::{Enrol, Enrolled, Keys, MAX_NAME, Refused};
 use crate::store::{Batch, Entry, Slot, StoreError, new_incarnation};
@@ -151,7 +152,7 @@ mod tests {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
-            tie: node.acceptor(),
+            tie: Acceptor::from(node),
             lead: node,
             ..base.clone()
         };

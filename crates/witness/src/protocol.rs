@@ -4,7 +4,8 @@
 //! one is read. Enrolment travels inside a pairing ([`dyad_link::pairing`]) instead.
 
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, NodeId, WitnessAsk, WitnessId};
+use dyad_quorum::{Answer, WitnessAsk, WitnessId};
+use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 /// Kind of the frame with a [`Request`].

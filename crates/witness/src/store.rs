@@ -272,7 +272,8 @@ impl Batch<'_> {
 
 #[cfg(test)]
 mod tests {
-    use dyad_quorum::{Ballot, Config, Exception, MAX_EXCEPTIONS, NodeId};
+    use dyad_quorum::{Ballot, Config, Exception, MAX_EXCEPTIONS};
+    use dyad_types::NodeId;
     use proptest::prelude::*;
 
     use super::*;

@@ -73,7 +73,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use dyad_link::{Fingerprint, PairId};
-    use dyad_quorum::{Config, Learn, NodeId, WitnessAsk};
+    use dyad_quorum::{Config, Learn, WitnessAsk};
+    use dyad_types::NodeId;
 
     use super::*;
     use crate::pairs;

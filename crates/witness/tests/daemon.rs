@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use common::{Pair, TEST_TIMEOUT};
-use dyad_quorum::{NodeId, Refusal, Verdict};
+use dyad_quorum::{Refusal, Verdict};
+use dyad_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dyad-witness");
 

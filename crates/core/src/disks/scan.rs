@@ -3,6 +3,7 @@
 use super::{Index, POOL_TYPE, PoolDiskPaths, partition};
 use dyad_control::{DiskCandidate, DiskContent};
 use dyad_pool::{FileDisk, Inspection, inspect};
+use dyad_types::NodeId;
 use gptman::GPT;
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
@@ -18,7 +19,7 @@ pub fn list(given: &[PathBuf], run: &Path) -> Vec<DiskCandidate> {
 }
 
 /// The pool disks of this node: their parts, found by label whatever their device names are today, in label order.
-pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: u8) -> Vec<PoolDiskPaths> {
+pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: NodeId) -> Vec<PoolDiskPaths> {
     let mut found: Vec<(u16, PoolDiskPaths)> = paths(given, run)
         .into_iter()
         .filter_map(|disk| parts(&disk))

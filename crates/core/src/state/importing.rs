@@ -2,7 +2,6 @@
 //! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
 
 use super::CoreState;
-use super::votes::node;
 use crate::guests::VolumeBackend;
 use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
@@ -54,7 +53,7 @@ impl CoreState {
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
             return Err(Refusal::new(RefusalCode::VolumeInUse, text));
         }
-        if volume.primary != node(self.me) || !self.config.members.has(self.me) {
+        if volume.primary != self.me || !self.config.members.has(self.me) {
             let text = format!("The volume {name} is written on node {}: send the image there.", volume.primary);
             return Err(Refusal::new(RefusalCode::OtherNode, text));
         }
@@ -99,7 +98,7 @@ impl CoreState {
             self.dropped.is_none_or(|last| last.elapsed() >= DROP_IMPORT_INTERVAL) && (self.leads() || self.connected);
         let Some(document) = self.authoritative_document().filter(|_| due) else { return };
         let left = document.volumes.iter().find_map(|(name, volume)| {
-            let ended = volume.primary == node(self.me) && !self.importing.contains(name);
+            let ended = volume.primary == self.me && !self.importing.contains(name);
             volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
         });
         if let Some((name, id)) = left {

@@ -8,6 +8,7 @@ use dyad_control::{
 };
 use dyad_mirror as mirror;
 use dyad_quorum as quorum;
+use dyad_types::NodeId;
 
 impl CoreState {
     /// Shows the state if it has changed.
@@ -71,7 +72,7 @@ impl CoreState {
     }
 
     fn quorum_status(&self) -> QuorumStatus {
-        let members = [quorum::NodeId::A, quorum::NodeId::B];
+        let members = [NodeId::A, NodeId::B];
         QuorumStatus {
             epoch: self.config.epoch,
             members: members.into_iter().filter(|node| self.config.members.has(*node)).collect(),

@@ -1,7 +1,6 @@
 //! Answers the local socket.
 
 use super::CoreState;
-use super::votes::node;
 use crate::cgroup_fence::{self};
 use crate::documents::DocumentRequest;
 use crate::event::Event;
@@ -209,7 +208,7 @@ impl CoreState {
         self.repeat_introductions();
         let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
-        drop(self.change(Change::SetNode { node: node(self.me.peer()), record }));
+        drop(self.change(Change::SetNode { node: self.me.peer(), record }));
         true
     }
 

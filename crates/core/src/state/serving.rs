@@ -1,7 +1,6 @@
 //! Which volumes are served to guests here, and which VMs may run: both follow from the state.
 
 use super::CoreState;
-use super::votes::node;
 use crate::cgroup_fence;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Handle, Server};
@@ -9,6 +8,7 @@ use dyad_desired::Document;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::{VolumeId, Writer};
 use dyad_quorum as quorum;
+use dyad_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,8 +27,7 @@ impl CoreState {
         wanted.insert(0, self.writer(self.config.lead));
         if let Some(document) = self.authoritative_document() {
             for volume in document.volumes.values() {
-                let home = if volume.primary == node(self.me) { self.me } else { self.me.peer() };
-                wanted.extend(volume.ids().map(|id| (id, self.writer(home))));
+                wanted.extend(volume.ids().map(|id| (id, self.writer(volume.primary))));
             }
         }
         for (volume, writer) in &wanted {
@@ -52,8 +51,8 @@ impl CoreState {
 
     /// Nobody outside the in-sync set writes; a lost node's volumes are written by nobody until its fence is over and
     /// the document says who has them.
-    fn writer(&self, home: quorum::NodeId) -> Writer {
-        match (self.config.members.has(home), home == self.me) {
+    fn writer(&self, primary: NodeId) -> Writer {
+        match (self.config.members.has(primary), primary == self.me) {
             (false, _) => Writer::Nobody,
             (true, true) => Writer::Me,
             (true, false) => Writer::Peer,
@@ -63,7 +62,7 @@ impl CoreState {
     /// Starts and stops device servers.
     pub(super) fn settle_servers(&mut self) {
         let wanted: BTreeMap<VolumeId, u64> = match self.authoritative_document() {
-            Some(document) if self.serving => my_disks(document, node(self.me)),
+            Some(document) if self.serving => my_disks(document, self.me),
             _ => BTreeMap::new(),
         };
         let surplus: Vec<VolumeId> = self.servers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
@@ -99,7 +98,7 @@ impl CoreState {
             Some(document) if self.serving && !self.proving => document
                 .vms
                 .iter()
-                .filter(|(_, vm)| vm.node == node(self.me))
+                .filter(|(_, vm)| vm.node == self.me)
                 .filter(|(_, vm)| vm.disks.iter().all(|disk| self.is_served(document, disk)))
                 .map(|(name, _)| name.clone())
                 .collect(),
@@ -123,7 +122,7 @@ impl CoreState {
 }
 
 /// Ids and sizes of the volumes of VMs that `me` owns.
-fn my_disks(document: &Document, me: dyad_desired::Node) -> BTreeMap<VolumeId, u64> {
+fn my_disks(document: &Document, me: NodeId) -> BTreeMap<VolumeId, u64> {
     let disks = document.vms.values().filter(|vm| vm.node == me).flat_map(|vm| &vm.disks);
     disks.filter_map(|disk| document.volumes.get(disk)).map(|volume| (volume.id, volume.size)).collect()
 }

@@ -11,8 +11,9 @@ use clap::Parser as _;
 use dyad_control::{Phase, Refusal, RefusalCode, Request, WatchdogStatus};
 use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
 use dyad_link::beacon::{self, Beacon};
-use dyad_link::{Node, PairId, PairKey, tls};
+use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
+use dyad_types::NodeId;
 use std::sync::mpsc::channel;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,12 +35,12 @@ struct CoreFixture {
 
 impl CoreFixture {
     /// Node A alone in the in-sync set, with a watchdog that is not proven and a document with `vms`.
-    fn new(vms: &[(&str, dyad_desired::Node, Intent)]) -> Self {
+    fn new(vms: &[(&str, NodeId, Intent)]) -> Self {
         Self::with_pool(vms, &[])
     }
 
     /// The same over a pool that holds these volumes.
-    fn with_pool(vms: &[(&str, dyad_desired::Node, Intent)], volumes: &[u64]) -> Self {
+    fn with_pool(vms: &[(&str, NodeId, Intent)], volumes: &[u64]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
         let _in_runtime = handle.enter();
@@ -48,7 +49,7 @@ impl CoreFixture {
         let mut options = Options::parse_from(["dyad-core", "--state", &path("state"), "--run", &path("run")]);
         options.vms.clear();
         std::fs::create_dir_all(&options.state).unwrap();
-        let config = beacon::Config { pair: PairId(1), node: Node::A, key: PairKey([0; 32]), port: 0 };
+        let config = beacon::Config { pair: PairId(1), node: NodeId::A, key: PairKey([0; 32]), port: 0 };
         let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
         let (quorum_thread, inputs) = quorum_thread::queue(waker);
         let (sender, events) = channel();
@@ -161,7 +162,7 @@ impl CoreFixture {
     /// A volume named disk, written here.
     fn with_a_disk() -> Self {
         let mut fixture = Self::new(&[]);
-        let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: dyad_desired::Node::A };
+        let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::A };
         let document = dyad_desired::apply(fixture.state.document.as_ref().unwrap(), &disk).unwrap();
         fixture.state.document_is(document, 0);
         fixture
@@ -247,7 +248,7 @@ fn what_the_document_names_no_more_is_deleted() {
     assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
     let mut document = fixture.state.document.clone().unwrap();
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
-    let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, primary: dyad_desired::Node::A };
+    let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, primary: NodeId::A };
     ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
     change(Change::DeleteVolume { name: "one".into() });
     change(Change::DeleteVolume { name: "three".into() });
@@ -266,12 +267,12 @@ fn what_the_document_names_no_more_is_deleted() {
     assert_eq!(held, [0, 2, 5]);
 }
 
-fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {
+fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
     let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document = Document::found("rig", record, "$argon2id$none").unwrap();
     let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
-    change(Change::SetNode { node: dyad_desired::Node::B, record: peer });
+    change(Change::SetNode { node: NodeId::B, record: peer });
     for (name, state, intent) in vms {
         let vm = NewVm {
             cpus: 1,
@@ -292,7 +293,7 @@ fn document(vms: &[(&str, dyad_desired::Node, Intent)]) -> Document {
 /// just being made ours.
 #[test]
 fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
-    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let answer = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
     fixture.state.peer_is_clean();
@@ -309,7 +310,7 @@ fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
 /// What was clean and is not any more, while the failover_in_flight went on, is not reported late.
 #[test]
 fn a_peer_that_is_dirty_again_was_never_clean() {
-    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::B, Intent::Running)]);
+    let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let answer = fixture.failover_in_flight().unwrap();
     fixture.state.peer_is_clean();
@@ -326,7 +327,7 @@ fn a_peer_that_is_dirty_again_was_never_clean() {
 
 #[test]
 fn a_watchdog_is_not_proven_under_vms() {
-    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::A, Intent::Running)]);
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
     let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
         panic!("web is about to start")
     };
@@ -337,7 +338,7 @@ fn a_watchdog_is_not_proven_under_vms() {
 /// A node that is about to restart starts no VM; one whose watchdog then does nothing goes on.
 #[test]
 fn no_vm_starts_while_the_watchdog_is_proven() {
-    let mut fixture = CoreFixture::new(&[("web", dyad_desired::Node::A, Intent::Stopped)]);
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Stopped)]);
     let permitted = |fixture: &CoreFixture| fixture.state.permits.contains("web");
     assert!(permitted(&fixture));
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));

@@ -134,7 +134,7 @@ impl CoreState {
         if self.failover_in_flight || self.readmission.clean() {
             return;
         }
-        let me = node(self.me);
+        let me = self.me;
         let foreign =
             document.vms.values().any(|vm| vm.node != me) || document.volumes.values().any(|v| v.primary != me);
         if self.peer_vms_allowed && foreign && self.leads() {
@@ -149,14 +149,6 @@ impl CoreState {
         if self.clean_deferred {
             self.peer_is_clean();
         }
-    }
-}
-
-/// The document's word for a node.
-pub(super) fn node(node: quorum::NodeId) -> dyad_desired::Node {
-    match node {
-        quorum::NodeId::A => dyad_desired::Node::A,
-        quorum::NodeId::B => dyad_desired::Node::B,
     }
 }
 

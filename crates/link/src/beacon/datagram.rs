@@ -19,7 +19,8 @@ use std::ops::Range;
 
 use ring::hmac;
 
-use crate::{Node, PairId, PairKey};
+use crate::{PairId, PairKey};
+use dyad_types::NodeId;
 
 const MAGIC: [u8; 4] = *b"DYHB";
 const VERSION: u8 = 1;
@@ -56,12 +57,20 @@ pub(super) enum Opened {
 #[derive(Debug)]
 pub(super) struct Keys {
     pair: [u8; 16],
-    node: Node,
+    node: NodeId,
     key: hmac::Key,
 }
 
+/// The byte that stands for a node in a datagram: 0 or 1.
+fn wire_node(node: NodeId) -> u8 {
+    match node {
+        NodeId::A => 0,
+        NodeId::B => 1,
+    }
+}
+
 impl Keys {
-    pub(super) fn new(pair: PairId, node: Node, key: &PairKey) -> Self {
+    pub(super) fn new(pair: PairId, node: NodeId, key: &PairKey) -> Self {
         Self { pair: pair.0.to_le_bytes(), node, key: hmac::Key::new(hmac::HMAC_SHA256, &key.0) }
     }
 
@@ -70,7 +79,7 @@ impl Keys {
         let length = u16::try_from(body.len()).expect("a body is checked to be short");
         buffer[0..4].copy_from_slice(&MAGIC);
         buffer[4] = VERSION;
-        buffer[5] = self.node.wire();
+        buffer[5] = wire_node(self.node);
         buffer[6..8].copy_from_slice(&length.to_le_bytes());
         buffer[8..24].copy_from_slice(&self.pair);
         buffer[24..32].copy_from_slice(&stamp.instance.to_le_bytes());
@@ -95,7 +104,7 @@ impl Keys {
         if head[..4] != MAGIC || head[4] != VERSION || datagram.len() != end + MAC || length > MAX_BODY {
             return Opened::Foreign;
         }
-        if head[8..24] != self.pair || head[5] != self.node.peer().wire() {
+        if head[8..24] != self.pair || head[5] != wire_node(self.node.peer()) {
             return Opened::OtherPair;
         }
         if hmac::verify(&self.key, &datagram[..end], &datagram[end..]).is_err() {
@@ -115,13 +124,13 @@ mod tests {
 
     const STAMP: Stamp = Stamp { instance: 1, challenge: 2, echo: 3, counter: 4 };
 
-    fn keys(node: Node) -> Keys {
+    fn keys(node: NodeId) -> Keys {
         Keys::new(PairId(5), node, &PairKey([6; 32]))
     }
 
     fn sealed(body: &[u8]) -> Vec<u8> {
         let mut buffer = [0; OVERHEAD + MAX_BODY];
-        let length = keys(Node::A).seal(&STAMP, body, &mut buffer);
+        let length = keys(NodeId::A).seal(&STAMP, body, &mut buffer);
         buffer[..length].to_vec()
     }
 
@@ -138,10 +147,10 @@ mod tests {
     #[test]
     fn only_the_peer_of_the_same_pair_is_heard() {
         let bytes = sealed(b"xy");
-        assert_eq!(keys(Node::B).open(&bytes), Opened::Authentic(STAMP, 56..58));
-        assert_eq!(keys(Node::A).open(&bytes), Opened::OtherPair);
-        assert_eq!(Keys::new(PairId(9), Node::B, &PairKey([6; 32])).open(&bytes), Opened::OtherPair);
-        assert_eq!(Keys::new(PairId(5), Node::B, &PairKey([7; 32])).open(&bytes), Opened::Forged);
+        assert_eq!(keys(NodeId::B).open(&bytes), Opened::Authentic(STAMP, 56..58));
+        assert_eq!(keys(NodeId::A).open(&bytes), Opened::OtherPair);
+        assert_eq!(Keys::new(PairId(9), NodeId::B, &PairKey([6; 32])).open(&bytes), Opened::OtherPair);
+        assert_eq!(Keys::new(PairId(5), NodeId::B, &PairKey([7; 32])).open(&bytes), Opened::Forged);
     }
 
     proptest! {
@@ -150,15 +159,15 @@ mod tests {
             let mut bytes = sealed(&body);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
-            prop_assert!(!matches!(keys(Node::B).open(&bytes), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&bytes), Opened::Authentic(..)));
         }
 
         #[test]
         fn noise_is_never_authentic_nor_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(!matches!(keys(Node::B).open(&noise), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&noise), Opened::Authentic(..)));
             let mut behind = b"DYHB\x01\x00".to_vec();
             behind.extend(noise);
-            prop_assert!(!matches!(keys(Node::B).open(&behind), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&behind), Opened::Authentic(..)));
         }
     }
 }

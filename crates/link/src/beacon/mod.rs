@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
-use crate::{Node, PairId, PairKey, random};
+use crate::{PairId, PairKey, random};
 use datagram::{Keys, OVERHEAD, Opened, Stamp};
+use dyad_types::NodeId;
 use freshness::{DatagramVerdict, Freshness};
 use path::PathState;
 
@@ -42,7 +43,7 @@ pub struct Config {
     /// The installation both nodes belong to.
     pub pair: PairId,
     /// Which node this is.
-    pub node: Node,
+    pub node: NodeId,
     /// The secret of the pair.
     pub key: PairKey,
     /// UDP port on interfaces, for both nodes: [`crate::UDP_PORT`] but in tests.

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Config;
+use crate::PairId;
 use crate::frame::FrameError;
 use crate::tls::{Channel, TlsError};
-use crate::{Node, PairId};
+use dyad_types::NodeId;
 
 /// Longest [`Config::greeting`] in bytes.
 pub const MAX_GREETING: usize = 4096;
@@ -26,7 +27,7 @@ pub(super) const DATA: u16 = 0x0106;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Hello {
     pair: PairId,
-    node: Node,
+    node: NodeId,
     boot: u128,
     instance: u128,
     /// Grows with each attempt of this instance to dial; 0 from the side that listens.
@@ -49,7 +50,7 @@ enum Refuse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerHello {
     /// Which node it is: always the other one.
-    pub node: Node,
+    pub node: NodeId,
     /// Drawn once per boot of its machine.
     pub boot: u128,
     /// Drawn once per start of its program.
@@ -80,7 +81,7 @@ pub enum Refused {
     #[error("the other node says it is node {node} as well; one of them is a copy and must be set up anew")]
     SameNode {
         /// The node both claim to be.
-        node: Node,
+        node: NodeId,
     },
     /// No common version.
     #[error(
@@ -237,7 +238,7 @@ mod tests {
     fn the_bytes_are_what_the_wire_page_says() {
         let hello = Hello {
             pair: PairId(1),
-            node: Node::B,
+            node: NodeId::B,
             boot: 2,
             instance: 300,
             attempt: 4,

@@ -42,7 +42,8 @@ pub use outbox::{Outbox, SendError};
 
 use crate::frame::FrameError;
 use crate::tls::{Identity, TlsError};
-use crate::{Fingerprint, Node, PairId};
+use crate::{Fingerprint, PairId};
+use dyad_types::NodeId;
 
 /// Events that wait for the owner at most; beyond that the peer is not read.
 const EVENTS: usize = 64;
@@ -83,7 +84,7 @@ pub struct Config {
     /// The installation both nodes belong to.
     pub pair: PairId,
     /// Which node this is.
-    pub node: Node,
+    pub node: NodeId,
     /// Drawn at random once per boot of this machine.
     pub boot: u128,
     /// Drawn at random once per start of this program.
@@ -108,7 +109,7 @@ impl Config {
     /// A configuration with default timing and queues (4096 messages, 64 MiB), version 1 and an
     /// empty greeting; `boot` and `instance` are drawn at random.
     #[must_use]
-    pub fn new(pair: PairId, node: Node, identity: Identity, peer: Fingerprint) -> Self {
+    pub fn new(pair: PairId, node: NodeId, identity: Identity, peer: Fingerprint) -> Self {
         Self {
             pair,
             node,

@@ -29,7 +29,7 @@ use dyad_node::{
     snapshot::{Observed, SerialLine},
     vms::{Report, Vms, Wanted},
 };
-use dyad_quorum::NodeId;
+use dyad_types::NodeId;
 use dyad_witness::{client::EnrolError, protocol::Refused};
 use tokio::{
     io::{AsyncReadExt, BufReader},
@@ -248,7 +248,7 @@ impl Core {
 
     /// Keeps the document and lets every VM of node A run.
     fn keep(&mut self, document: Document) {
-        let permits = document.vms.iter().filter(|(_, vm)| vm.node == dyad_desired::Node::A);
+        let permits = document.vms.iter().filter(|(_, vm)| vm.node == NodeId::A);
         let permits: Vec<String> = permits.map(|(name, _)| name.clone()).collect();
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
             id: volume.id,
@@ -491,7 +491,7 @@ impl Node {
         dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
         node.until("setup is finished", |s| {
             s.task.as_ref().is_some_and(|t| t.finished)
-                && s.document.as_ref().is_some_and(|d| d.nodes[&dyad_desired::Node::A].usable_memory_mib > 0)
+                && s.document.as_ref().is_some_and(|d| d.nodes[&NodeId::A].usable_memory_mib > 0)
         })
         .await;
         node

@@ -5,6 +5,7 @@ use crate::OpenError;
 use crate::disk::Device;
 use crate::inspect::{self, Inspection};
 use crate::label::{self, Label};
+use dyad_types::NodeId;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ pub(super) struct Member {
 }
 
 /// The pool's disks in their order.
-pub(super) fn members(disks: Vec<PoolDisk>, expected: (u128, u8)) -> Result<Vec<Member>, OpenError> {
+pub(super) fn members(disks: Vec<PoolDisk>, expected: (u128, NodeId)) -> Result<Vec<Member>, OpenError> {
     let mut members = disks.into_iter().map(|disk| member(disk, expected)).collect::<Result<Vec<_>, _>>()?;
     members.sort_by_key(|m| m.label.number);
     let Some(first) = members.first() else {
@@ -43,7 +44,7 @@ pub(super) fn members(disks: Vec<PoolDisk>, expected: (u128, u8)) -> Result<Vec<
     Ok(members)
 }
 
-fn member(disk: PoolDisk, expected: (u128, u8)) -> Result<Member, OpenError> {
+fn member(disk: PoolDisk, expected: (u128, NodeId)) -> Result<Member, OpenError> {
     let device = Device::new(disk.name, disk.device);
     let found = label::find(&device);
     let Some(label) = found.best else {

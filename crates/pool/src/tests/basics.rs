@@ -6,6 +6,7 @@ use crate::{
     PoolDisk, Position, Progress, ReadError, StoreError, inspect,
 };
 use bytes::Bytes;
+use dyad_types::NodeId;
 
 #[test]
 fn reads_back_across_kill_crash_and_checkpoint() {
@@ -290,7 +291,7 @@ fn real_files_work_like_simulated_disks() {
         durable_index: true,
     };
     Pool::format(vec![open(0), open(1)], &options).unwrap();
-    let expected = OpenOptions { expected: (identity().pool, b'A'), durable_index: true };
+    let expected = OpenOptions { expected: (identity().pool, NodeId::A), durable_index: true };
     let (mut pool, _) = Pool::open(vec![open(1), open(0)], &expected).unwrap();
     assert!(FileDisk::open(&path).is_err(), "a disk in use is locked");
     pool.create_volume(1, 4000).unwrap();

@@ -3,6 +3,7 @@
 use super::rig::{POOL, Rig, blocks};
 use crate::sim::SimDisk;
 use crate::{Disk, FormatError, Identity, Inspection, OpenError, OpenOptions, Pool, inspect};
+use dyad_types::NodeId;
 
 #[test]
 fn extents_spread_over_all_disks() {
@@ -21,7 +22,7 @@ fn extents_spread_over_all_disks() {
     pool.close().unwrap();
     let mut disks = rig.plug();
     disks.reverse();
-    let (pool, report) = Pool::open(disks, &OpenOptions { expected: (POOL, b'A'), durable_index: false }).unwrap();
+    let (pool, report) = Pool::open(disks, &OpenOptions { expected: (POOL, NodeId::A), durable_index: false }).unwrap();
     assert_eq!(report.extents, 200);
     assert!((0..200).all(|i| pool.read(1, i * 16, 2).unwrap() == blocks(i, 2)));
 }
@@ -29,7 +30,7 @@ fn extents_spread_over_all_disks() {
 #[test]
 fn the_wrong_disks_are_refused() {
     let rig = Rig::new(2, &[10, 10]);
-    let options = OpenOptions { expected: (POOL, b'A'), durable_index: false };
+    let options = OpenOptions { expected: (POOL, NodeId::A), durable_index: false };
     let refused = |disks| Pool::open(disks, &options).err().expect("must be refused");
     let mut disks = rig.plug();
     disks.remove(0);
@@ -49,14 +50,14 @@ fn the_wrong_disks_are_refused() {
     mixed[1] = other.plug().remove(1);
     assert!(matches!(refused(mixed), OpenError::Mixed { .. }));
 
-    options.identity = Identity { pool: 1, node: b'A', pair_name: "rival".into(), node_name: "far".into() };
+    options.identity = Identity { pool: 1, node: NodeId::A, pair_name: "rival".into(), node_name: "far".into() };
     Pool::format(other.plug(), &options).unwrap();
     let mut foreign = rig.plug();
     foreign[1] = other.plug().remove(1);
     let text = refused(foreign).to_string();
     assert!(text.contains("disk-1") && text.contains("\"rival\"") && text.contains("node far"), "{text}");
 
-    options.identity = Identity { pool: POOL, node: b'B', ..super::rig::identity() };
+    options.identity = Identity { pool: POOL, node: NodeId::B, ..super::rig::identity() };
     Pool::format(other.plug(), &options).unwrap();
     assert!(matches!(refused(other.plug()), OpenError::ForeignDisk { .. }), "the other node's disk is foreign too");
 }

@@ -3,6 +3,7 @@
 use crate::sim::SimDisk;
 use crate::{BLOCK, FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Overwrite, Pool, PoolDisk};
 use bytes::Bytes;
+use dyad_types::NodeId;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -15,7 +16,7 @@ pub(crate) struct Rig {
 }
 
 pub(crate) fn identity() -> Identity {
-    Identity { pool: POOL, node: b'A', pair_name: "office".into(), node_name: "left".into() }
+    Identity { pool: POOL, node: NodeId::A, pair_name: "office".into(), node_name: "left".into() }
 }
 
 /// A temporary directory in memory where there is such a thing.
@@ -61,7 +62,7 @@ impl Rig {
     }
 
     pub fn try_open(&self) -> Result<(Pool, OpenReport), OpenError> {
-        let options = OpenOptions { expected: (POOL, b'A'), durable_index: false };
+        let options = OpenOptions { expected: (POOL, NodeId::A), durable_index: false };
         let (mut pool, report) = Pool::open(self.plug(), &options)?;
         pool.planted = self.planted;
         Ok((pool, report))

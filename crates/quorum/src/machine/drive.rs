@@ -107,9 +107,9 @@ impl Quorum {
 
     fn begin(&mut self, goal: Goal, out: &mut Vec<Action>) {
         let Goal { want, why, target, swap } = goal;
-        let me = self.setup.me.acceptor();
+        let me = Acceptor::from(self.setup.me);
         // Only where the goal says so: a silent peer must not find a vote on its own removal when it returns.
-        let other = if target == Acceptor::W { self.peer_id().acceptor() } else { Acceptor::W };
+        let other = if target == Acceptor::W { Acceptor::from(self.peer_id()) } else { Acceptor::W };
         let useful = |target: Acceptor| self.record.base.quorum(&[me, target]);
         let swap = swap && useful(other) && (self.swap_target || !useful(target));
         let target = if swap { other } else { target };

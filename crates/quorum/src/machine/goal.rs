@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::types::Nanos;
+use dyad_types::NodeId;
 
 /// A wanted change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +19,7 @@ impl Quorum {
     /// The most urgent change wanted now. Deterministic, and stable while nothing changes: a proposal whose goal is
     /// no longer this one is given up.
     pub(super) fn goal(&self) -> Option<Goal> {
-        if self.failed.is_some() || self.heard.is_some() || !self.record.votes(self.setup.me.acceptor()) {
+        if self.failed.is_some() || self.heard.is_some() || !self.record.votes(Acceptor::from(self.setup.me)) {
             return None;
         }
         let base = &self.record.base;
@@ -53,7 +54,7 @@ impl Quorum {
     fn solo_config(&self, node: NodeId) -> Config {
         let mut want = self.next_config();
         want.members = Members::only(node);
-        want.tie = node.acceptor();
+        want.tie = Acceptor::from(node);
         want.lead = node;
         want.exceptions.retain(|exception| exception.holder != node);
         want
@@ -64,7 +65,7 @@ impl Quorum {
     }
 
     fn peer_acceptor(&self) -> Acceptor {
-        self.peer_id().acceptor()
+        Acceptor::from(self.peer_id())
     }
 
     /// A planned leave: the peer goes on alone. Only once nothing runs here.
@@ -127,7 +128,7 @@ impl Quorum {
     /// A value was accepted here: decide again, to learn whether it was chosen.
     fn unfinished(&self) -> Option<Goal> {
         let (_, value) = self.record.accepted.as_ref()?;
-        let own_quorum = self.record.base.quorum(&[self.setup.me.acceptor()]);
+        let own_quorum = self.record.base.quorum(&[Acceptor::from(self.setup.me)]);
         if !own_quorum && self.now < self.accepted_at + self.setup.timing.unfinished_after {
             return None;
         }
@@ -171,7 +172,7 @@ impl Quorum {
         want.witness = witness;
         want.incarnations[2] = incarnation;
         if want.tie == Acceptor::W {
-            want.tie = base.lead.acceptor();
+            want.tie = Acceptor::from(base.lead);
         }
         let reachable = base.members != Members::Both || self.peer_in_sync();
         reachable.then(|| self.goal_of(want, Reason::Enrol, self.peer_acceptor())).flatten()
@@ -198,7 +199,7 @@ impl Quorum {
             return None;
         }
         let mut want = self.next_config();
-        want.tie = base.lead.acceptor();
+        want.tie = Acceptor::from(base.lead);
         self.goal_of(want, Reason::WitnessLost, self.peer_acceptor())
     }
 
@@ -209,7 +210,7 @@ impl Quorum {
         let stable = self.fresh_witness
             || self.witness.up_for(self.now).is_some_and(|up| up >= timing.return_after)
                 && self.last_return.is_none_or(|last| self.now >= last + timing.return_gap);
-        let wanted = base.tie == self.setup.me.acceptor() && self.witness_is_enrolled();
+        let wanted = base.tie == Acceptor::from(self.setup.me) && self.witness_is_enrolled();
         // D2: without a lease the VMs here would have to stop.
         let leased = self.leases.leased(self.now + timing.detection());
         let agrees = self.peer_in_sync() && self.peer.base() == Some(base);
@@ -218,7 +219,7 @@ impl Quorum {
         }
         let mut want = self.next_config();
         want.tie = Acceptor::W;
-        self.goal_of(want, Reason::WitnessBack, self.setup.me.acceptor())
+        self.goal_of(want, Reason::WitnessBack, Acceptor::from(self.setup.me))
     }
 
     /// A proposal given up may lie at an acceptor and surprise a later decision. The next epoch makes it void.

@@ -21,7 +21,7 @@ impl Quorum {
             }
             Body::Ask(ask) => self.on_ask(path, ask, out),
             Body::Answer(answer) => {
-                if answer.from == self.peer_id().acceptor() && self.is_peer_store(datagram.incarnation) {
+                if answer.from == Acceptor::from(self.peer_id()) && self.is_peer_store(datagram.incarnation) {
                     self.on_answer(answer);
                 }
             }

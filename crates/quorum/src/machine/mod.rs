@@ -25,7 +25,8 @@ use crate::peer::PeerView;
 use crate::proposer::Proposal;
 use crate::reach::Reach;
 use crate::rules::View;
-use crate::types::{Acceptor, Ballot, Config, Exception, Members, NodeId, Record, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, Config, Exception, Members, Record, Time, WitnessId};
+use dyad_types::NodeId;
 
 /// What the VMs of this node do, as far as the kernel confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::run_state::{Fence, Need, RunState};
+use dyad_types::NodeId;
 
 impl Quorum {
     /// Why this node can or cannot run VMs now.
@@ -18,7 +19,7 @@ impl Quorum {
         if !base.members.has(self.setup.me) {
             return RunState::OutOfSync { holder: peer, holder_alive: peer_alive };
         }
-        if !self.record.votes(self.setup.me.acceptor()) {
+        if !self.record.votes(Acceptor::from(self.setup.me)) {
             return RunState::UnadmittedStore;
         }
         if self.leaving {

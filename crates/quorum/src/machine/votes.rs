@@ -18,7 +18,7 @@ impl Quorum {
             return;
         }
         let mut next = self.record.clone();
-        let answer = acceptor::try_decide(&mut next, self.setup.me.acceptor(), ask);
+        let answer = acceptor::try_decide(&mut next, Acceptor::from(self.setup.me), ask);
         if next == self.record {
             out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Answer(answer)) });
             return;
@@ -105,7 +105,7 @@ impl Quorum {
         let voted_itself_out = !learned
             && old.members.has(peer)
             && self.active.as_ref().is_some_and(|active| {
-                active.proposal.target == peer.acceptor()
+                active.proposal.target == Acceptor::from(peer)
                     && active.voted.as_ref().is_some_and(|(_, value)| *value == base)
             });
         let knows = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());

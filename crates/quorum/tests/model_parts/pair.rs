@@ -3,7 +3,8 @@
 use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_quorum::proposer::{self, Plan, Proposal, Wish};
 use dyad_quorum::rules::View;
-use dyad_quorum::{Acceptor, Ballot, Config, Members, NodeId, Record, Verdict, WitnessId, acceptor};
+use dyad_quorum::{Acceptor, Ballot, Config, Members, Record, Verdict, WitnessId, acceptor};
+use dyad_types::NodeId;
 use stateright::{Model, Property};
 use std::sync::LazyLock;
 
@@ -135,7 +136,7 @@ impl PairModel {
         match aim {
             Aim::Remove if base.members == Members::Both => {
                 want.members = Members::only(node);
-                want.tie = node.acceptor();
+                want.tie = Acceptor::from(node);
                 want.lead = node;
             }
             Aim::Readmit(tie) if base.members == Members::only(node) && peer.up && peer.record.base == *base => {
@@ -158,7 +159,7 @@ impl PairModel {
         let wish = Wish { me: node, pair: PAIR, want, target, above: Ballot::ZERO, seen: 0, record: &own.record };
         match proposer::plan(wish)? {
             Plan::Local(next) => {
-                if target != node.acceptor() {
+                if target != Acceptor::from(node) {
                     return None;
                 }
                 self.stop_for(state, node, &next.base);
@@ -198,7 +199,7 @@ impl PairModel {
                 }
                 self.learn(state, target, &proposal.ask.base);
                 let mut next = state.nodes[target.index()].record.clone();
-                let verdict = acceptor::try_decide(&mut next, target.acceptor(), &proposal.ask).verdict;
+                let verdict = acceptor::try_decide(&mut next, Acceptor::from(target), &proposal.ask).verdict;
                 if let Verdict::Accepted(_, value) = &verdict
                     && next != state.nodes[target.index()].record
                 {
@@ -238,7 +239,7 @@ impl PairModel {
                 self.stop_for(state, node, &value);
                 let own = &mut state.nodes[node.index()];
                 own.record = next;
-                if proposal.target == node.peer().acceptor() && !value.members.has(node.peer()) {
+                if proposal.target == Acceptor::from(node.peer()) && !value.members.has(node.peer()) {
                     own.grant = false;
                 }
             }
@@ -309,9 +310,9 @@ impl PairModel {
                     Aim::Readmit(_) => !both,
                     Aim::Finish => own.record.accepted.is_some(),
                 };
-                let alone = base.quorum(&[id.acceptor()]);
+                let alone = base.quorum(&[Acceptor::from(id)]);
                 let ready = own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= self.epochs;
-                fits && ready && alone == (target == id.acceptor()) && base.quorum(&[id.acceptor(), target])
+                fits && ready && alone == (target == Acceptor::from(id)) && base.quorum(&[Acceptor::from(id), target])
             }
             Step::Abandon(id) => !self.calm && node(id).proposal.is_some(),
             Step::Deliver(_, late, lost) if self.calm && (late || lost) => false,
@@ -456,7 +457,7 @@ static STEPS: LazyLock<Vec<Step>> = LazyLock::new(steps);
 fn steps() -> Vec<Step> {
     let mut steps = vec![Step::WitnessForgets];
     for node in NODES {
-        let (own, peer) = (node.acceptor(), node.peer().acceptor());
+        let (own, peer) = (Acceptor::from(node), Acceptor::from(node.peer()));
         for target in [own, peer, Acceptor::W] {
             steps.push(Step::Propose(node, Aim::Remove, target));
             steps.push(Step::Propose(node, Aim::Finish, target));

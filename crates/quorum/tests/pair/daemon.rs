@@ -1,8 +1,7 @@
 //! What runs on one machine: the daemon around the `Quorum`, its VMs, and as little of a mirror as the invariants need.
 
-use dyad_quorum::{
-    Action, Body, Event, Exception, MS, Members, NodeId, Proof, SEC, Time, TryDecide, Verdict, WitnessAsk,
-};
+use dyad_quorum::{Action, Body, Event, Exception, MS, Members, Proof, SEC, Time, TryDecide, Verdict, WitnessAsk};
+use dyad_types::NodeId;
 
 use super::machine::VMS;
 use super::world::{Due, Incoming, Pair};

@@ -1,6 +1,7 @@
 //! One machine: hardware, kernel, VMs and the daemon with its `Quorum`.
 
-use dyad_quorum::{Config, Members, NodeId, Note, Quorum, Record, SEC, Time};
+use dyad_quorum::{Config, Members, Note, Quorum, Record, SEC, Time};
+use dyad_types::NodeId;
 
 /// VMs of the pair: 0 starts on A, 1 on B.
 pub const VMS: usize = 2;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dyad_quorum::{Config, NodeId};
+use dyad_quorum::Config;
+use dyad_types::NodeId;
 
 use super::machine::{Machine, VMS, WriteId};
 

@@ -1,6 +1,7 @@
 //! Starting points and questions shared by the rows of the fault table.
 
-use dyad_quorum::{MS, NodeId, Note, RunState, SEC, Time};
+use dyad_quorum::{MS, Note, RunState, SEC, Time};
+use dyad_types::NodeId;
 
 use super::Pair;
 

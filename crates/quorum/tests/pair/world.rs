@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Answer, Datagram, Event, MS, Members, NodeId, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk,
-    WitnessId, WitnessReply, acceptor,
+    Acceptor, Answer, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId,
+    WitnessReply, acceptor,
 };
+use dyad_types::NodeId;
 
 use super::Prng;
 use super::machine::{Machine, VMS, WriteId};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use dyad_link::tls::Identity;
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Ballot, Config, Learn, Members, NodeId, TryDecide, WitnessAsk};
+use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessAsk};
+use dyad_types::NodeId;
 use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
 
@@ -53,7 +54,7 @@ impl Pair {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
-            tie: node.acceptor(),
+            tie: Acceptor::from(node),
             lead: node,
             ..base.clone()
         };

@@ -1,0 +1,19 @@
+//! Identifiers, numbers and sizes that all crates share.
+//!
+//! A type is here when two crates would otherwise define it: the node of a pair, the unit of checksums, the unit of
+//! resync. A type that one crate owns stays in that crate.
+//!
+//! This crate must never know a crate of the workspace, a clock, a socket, a disk or the layout of a format. It depends
+//! on std and serde only.
+//!
+//! **Invariants**
+//! * Each type is `Copy` unless it says otherwise, and a wrapper of a number has the size and the serialised form of
+//!   that number, so that formats on disk and on the wire do not depend on whether a field is wrapped.
+//! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard; documents, registers,
+//!   datagrams and the API hold it.
+
+mod node;
+mod sizes;
+
+pub use node::{NodeId, ParseNodeError};
+pub use sizes::{BLOCK, BLOCK_BYTES, EXTENT, EXTENT_BLOCKS, EXTENT_BYTES, MIB, WITNESS_PORT};
