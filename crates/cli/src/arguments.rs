@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::commands::MIB;
+use crate::size;
 
 /// Administers a Dyad pair over the API of one of its nodes.
 #[derive(Debug, Parser)]
@@ -94,7 +94,7 @@ pub(crate) enum Volume {
         /// Its name.
         name: String,
         /// Its size, such as 10GiB, 512MiB, or a number of bytes.
-        #[arg(value_parser = size)]
+        #[arg(value_parser = size::bytes)]
         size: u64,
     },
     /// Replace everything a volume holds by a raw image. If it is refused, nothing is changed.
@@ -132,7 +132,7 @@ pub(crate) enum Vm {
         #[arg(long, default_value_t = 1)]
         cpus: u32,
         /// Memory in whole MiB, such as 2GiB or 512MiB.
-        #[arg(long, value_parser = mebibytes)]
+        #[arg(long, value_parser = size::mebibytes)]
         memory: u32,
         /// A volume; give it again for each further disk. The first one boots.
         #[arg(long = "disk")]
@@ -183,56 +183,9 @@ pub(crate) enum Vm {
     },
 }
 
-/// A size in bytes: a number with an optional KiB, MiB, GiB or TiB (or just K, M, G, T).
-fn size(text: &str) -> Result<u64, String> {
-    let bad = || format!("\"{text}\" is not a size: write it like 10GiB or 512MiB");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().map_err(|_| bad())?;
-    let shift = match text[digits..].trim().to_ascii_lowercase().trim_end_matches("ib") {
-        "" | "b" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        _ => return Err(bad()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(bad)
-}
-
-/// A size in whole MiB: a VM gets exactly the memory that was asked for, or none.
-fn mebibytes(text: &str) -> Result<u32, String> {
-    let bytes = size(text)?;
-    if bytes % MIB != 0 {
-        return Err(format!("\"{text}\" is not whole MiB: write it like 2GiB or 512MiB"));
-    }
-    u32::try_from(bytes / MIB).map_err(|_| format!("\"{text}\" is more than any VM can have"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("10GiB"), Ok(10 << 30));
-        assert_eq!(size("512M"), Ok(512 << 20));
-        assert_eq!(size("1 tib"), Ok(1 << 40));
-        for bad in ["", "GiB", "10GB", "1.5G", "-1", "99999999999T"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn memory_is_never_rounded() {
-        assert_eq!(mebibytes("2GiB"), Ok(2048));
-        assert_eq!(mebibytes("67108864"), Ok(64));
-        for odd in ["100", "1500K", "67108865"] {
-            assert_eq!(mebibytes(odd), Err(format!("\"{odd}\" is not whole MiB: write it like 2GiB or 512MiB")));
-        }
-        assert!(mebibytes("8192T").unwrap_err().contains("more than any VM"));
-        assert!(mebibytes("lots").unwrap_err().contains("is not a size"));
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -18,12 +18,11 @@ use crate::{
     arguments::{Arguments, Command, Firmware, Vm, Volume, Watchdog, Witness},
     client::Client,
     print, setup,
+    size::MIB,
 };
 
-/// One mebibyte, in bytes.
-pub(crate) const MIB: u64 = 1 << 20;
-/// Nothing to send.
-const NOTHING: Option<&()> = None;
+/// The body of a request that carries none.
+const NO_BODY: Option<&()> = None;
 
 /// Runs one command.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -40,7 +39,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             client.keep_token(Some(token))
         }
         Command::Logout => {
-            let ended = client.act("POST", "logout", NOTHING);
+            let ended = client.act("POST", "logout", NO_BODY);
             client.keep_token(None)?;
             ended
         }
@@ -56,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             client.act("POST", "witness", Some(&WitnessRequest { address, code }))
         }
         Command::Watchdog(Watchdog::Prove) => {
-            client.act("POST", "watchdog/prove", NOTHING)?;
+            client.act("POST", "watchdog/prove", NO_BODY)?;
             if !json {
                 println!("The node restarts now: ask \"dyad status\" in a minute whether its watchdog is proven.");
             }
@@ -90,7 +89,7 @@ fn volume(client: &mut Client, json: bool, command: Volume) -> anyhow::Result<()
             let image = import(client, &name, &file, create)?;
             print::show(json, &image, |image| println!("{} bytes, SHA-256 {}", image.bytes, image.sha256))
         }
-        Volume::Delete { name } => client.act("DELETE", &format!("volumes/{}", segment(&name)), NOTHING),
+        Volume::Delete { name } => client.act("DELETE", &format!("volumes/{}", segment(&name)), NO_BODY),
     }
 }
 
@@ -117,12 +116,12 @@ fn import(client: &mut Client, name: &str, path: &Path, create: bool) -> anyhow:
 }
 
 fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
-    let mut act = |name: &str, what: &str| client.act("POST", &format!("vms/{}/{what}", segment(name)), NOTHING);
+    let mut act = |name: &str, what: &str| client.act("POST", &format!("vms/{}/{what}", segment(name)), NO_BODY);
     match command {
         Vm::Start { name } => act(&name, "start"),
         Vm::Stop { name } => act(&name, "stop"),
         Vm::Kill { name } => act(&name, "kill"),
-        Vm::Delete { name } => client.act("DELETE", &format!("vms/{}", segment(&name)), NOTHING),
+        Vm::Delete { name } => client.act("DELETE", &format!("vms/{}", segment(&name)), NO_BODY),
         Vm::List => {
             let vms: Vec<VmView> = client.get("vms")?;
             print::show(json, &vms, |vms| print::vms(vms))

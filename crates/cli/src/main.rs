@@ -10,6 +10,7 @@ mod commands;
 mod pin;
 mod print;
 mod setup;
+mod size;
 mod store;
 
 use std::process::ExitCode;

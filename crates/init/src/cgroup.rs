@@ -1,6 +1,5 @@
 //! Control groups: one for the services, one with a child per VM.
 
-use crate::machine::Machine;
 use anyhow::Context;
 use std::fs;
 use std::path::Path;
@@ -14,8 +13,8 @@ pub const SERVICES: &str = "/sys/fs/cgroup/dyad";
 /// What may be bounded and counted per VM.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-/// Phase: makes the groups and hands the controllers down.
-pub fn prepare(_: &mut Machine) -> anyhow::Result<()> {
+/// Phase: makes the groups and lets their children use the controllers.
+pub fn prepare() -> anyhow::Result<()> {
     delegate(Path::new(ROOT))?;
     for group in [VMS, SERVICES] {
         fs::create_dir_all(group).with_context(|| format!("the control group {group} cannot be made"))?;

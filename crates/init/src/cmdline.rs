@@ -1,6 +1,5 @@
 //! Our words on the kernel command line.
 
-use crate::machine::Machine;
 use anyhow::Context;
 use std::time::Duration;
 
@@ -44,10 +43,9 @@ impl Options {
 }
 
 /// Phase: reads the command line.
-pub fn read(machine: &mut Machine) -> anyhow::Result<()> {
+pub fn read() -> anyhow::Result<Options> {
     let line = std::fs::read_to_string("/proc/cmdline").context("the kernel does not show its command line")?;
-    machine.options = Options::parse(&line);
-    Ok(())
+    Ok(Options::parse(&line))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The system disk: the one that the boot loader came from and that holds what this node remembers.
 
 use crate::events::DeviceEvents;
-use crate::machine::Machine;
+use crate::modules::Modules;
 use crate::partition::{self, PartitionRole, State};
 use crate::{log, sys};
 use anyhow::{Context, bail};
@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount as attach};
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 /// Disks of the kernel that can never hold the system.
@@ -18,24 +18,23 @@ const NOT_DISKS: [&str; 7] = ["loop", "ram", "zram", "sr", "fd", "dm-", "nbd"];
 const TOOLS: &str = "/usr/sbin";
 
 /// Phase: waits for the system disk. Two of them are an error: which one remembers the truth, nobody here can know.
-pub fn find(machine: &mut Machine) -> anyhow::Result<()> {
+pub fn find(timeout: Duration, modules: &mut Modules) -> anyhow::Result<PathBuf> {
     let booted = LoaderVariables::new(Path::new(VARIABLES)).partition().unwrap_or_default();
     let events = DeviceEvents::open()?;
-    let deadline = Instant::now() + machine.options.disk;
+    let deadline = Instant::now() + timeout;
     loop {
         // Devices may have come since the drivers were loaded; a disk behind a bridge takes several rounds.
-        machine.modules.load_for_devices();
+        modules.load_for_devices();
         if let Some(disk) = choose(system_disks(booted.as_deref()))? {
             log::info(&format!("the system disk is {}", disk.display()));
-            machine.disk = disk;
-            return Ok(());
+            return Ok(disk);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             bail!(
                 "no disk holds this system after {} s. Check the cables and the controller of the disk this node \
                  was started from; the drivers know these disks: {}",
-                machine.options.disk.as_secs(),
+                timeout.as_secs(),
                 disks().iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(" ")
             );
         }
@@ -44,8 +43,7 @@ pub fn find(machine: &mut Machine) -> anyhow::Result<()> {
 }
 
 /// Phase: creates and formats the state partition at the first boot.
-pub fn prepare(machine: &mut Machine) -> anyhow::Result<()> {
-    let disk = &machine.disk;
+pub fn prepare(disk: &Path) -> anyhow::Result<()> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -72,13 +70,13 @@ pub fn prepare(machine: &mut Machine) -> anyhow::Result<()> {
 }
 
 /// Phase: checks and mounts both partitions. The system partition stays read-only outside of updates.
-pub fn mount(machine: &mut Machine) -> anyhow::Result<()> {
-    let mut file = File::open(&machine.disk).context("the system disk went away")?;
+pub fn mount(disk: &Path) -> anyhow::Result<()> {
+    let mut file = File::open(disk).context("the system disk went away")?;
     let PartitionRole::System { esp, state: State::Ready(state), .. } = partition::role(&mut file) else {
-        bail!("{} lost its state partition. Restore it, or write the image again", machine.disk.display());
+        bail!("{} lost its state partition. Restore it, or write the image again", disk.display());
     };
     drop(file);
-    let (esp, state) = (node(&machine.disk, esp), node(&machine.disk, state));
+    let (esp, state) = (node(disk, esp), node(disk, state));
     // 1: repaired. Whatever is beyond that needs a person: guessing would lose what this node remembers.
     run("e2fsck", &["-p"], &state, 1)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;

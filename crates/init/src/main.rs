@@ -1,6 +1,6 @@
 //! PID 1 of a node: brings the machine up, keeps the services running, takes the machine down in order.
 //!
-//! A plain loop over poll, no async, no configuration: what happens and in which order is the list [`BOOT`], the
+//! A plain loop over poll, no async, no configuration: what happens and in which order is the list in [`boot`], the
 //! table in [`service`] and the list in [`shutdown`]. Under other names the same program is two helpers that others
 //! call: `modprobe`, the kernel's module loader, and `dhcp-hook`, which keeps the name servers that DHCP brings.
 //!
@@ -11,6 +11,7 @@
 //! the other slot back. The state partition is formatted only if this very program created it a moment ago.
 
 mod backoff;
+mod boot;
 mod button;
 mod cgroup;
 mod cmdline;
@@ -19,7 +20,6 @@ mod disk;
 mod events;
 mod journal;
 mod log;
-mod machine;
 mod modules;
 mod mounts;
 mod partition;
@@ -33,27 +33,10 @@ mod sys;
 mod system;
 mod watchdog;
 
-use machine::Machine;
+use std::convert::Infallible;
 use std::path::Path;
-
-/// One step of the boot: what a person would call it, and how it is done.
-type Phase = (&'static str, fn(&mut Machine) -> anyhow::Result<()>);
-
-/// From the kernel's hands to running services.
-const BOOT: &[Phase] = &[
-    ("mount the kernel's file systems", mounts::kernel),
-    ("read the kernel command line", cmdline::read),
-    ("load the modules of the initramfs", modules::load_initramfs),
-    ("mount the system and make it the root", system::enter),
-    ("load the drivers of this machine", modules::load_hardware),
-    ("mount the file systems that came as modules", mounts::late),
-    ("prepare control groups", cgroup::prepare),
-    ("find the system disk", disk::find),
-    ("make room for the state of this node", disk::prepare),
-    ("mount the state and the system partition", disk::mount),
-    ("name this node and start its loopback", system::name),
-    ("open the watchdog", watchdog::open),
-];
+use supervise::Supervisor;
+use watchdog::Watchdog;
 
 fn main() {
     let mut arguments = std::env::args();
@@ -78,15 +61,19 @@ fn main() {
 
 /// Boots and supervises. Returns only when the boot cannot go on.
 fn run() -> anyhow::Error {
-    let mut machine = Machine::default();
-    for (name, phase) in BOOT {
-        log::info(name);
-        if let Err(error) = phase(&mut machine) {
-            return error.context(format!("this node could not {name}"));
-        }
-    }
-    match supervise::run(machine) {
+    let watchdog = match boot::run() {
+        Ok(watchdog) => watchdog,
+        Err(error) => return error,
+    };
+    match serve(watchdog) {
         Ok(never) => match never {},
         Err(error) => error.context("this node could not supervise its services"),
     }
+}
+
+/// Keeps the services running until the machine is told to go down, then takes it down.
+fn serve(watchdog: Option<Watchdog>) -> anyhow::Result<Infallible> {
+    let mut supervisor = Supervisor::start(watchdog)?;
+    let action = supervisor.run()?;
+    shutdown::run(supervisor, action)
 }

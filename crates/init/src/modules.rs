@@ -2,7 +2,6 @@
 //!
 //! The index files are those of depmod; the modules were decompressed when the image was built.
 
-use crate::machine::Machine;
 use crate::{log, pattern};
 use anyhow::Context;
 use nix::errno::Errno;
@@ -129,7 +128,7 @@ impl Modules {
 }
 
 /// Phase: the modules that mounting the system takes.
-pub fn load_initramfs(_: &mut Machine) -> anyhow::Result<()> {
+pub fn load_initramfs() -> anyhow::Result<()> {
     let mut files: Vec<_> = fs::read_dir(INITRAMFS)
         .with_context(|| format!("{INITRAMFS} is missing from the initramfs. Write the image again"))?
         .flatten()
@@ -143,15 +142,15 @@ pub fn load_initramfs(_: &mut Machine) -> anyhow::Result<()> {
 }
 
 /// Phase: drivers for this machine's hardware and the modules every node needs.
-pub fn load_hardware(machine: &mut Machine) -> anyhow::Result<()> {
-    machine.modules = Modules::open(&directory()?)?;
+pub fn load_hardware() -> anyhow::Result<Modules> {
+    let mut modules = Modules::open(&directory()?)?;
     let always = fs::read_to_string(ALWAYS).with_context(|| format!("{ALWAYS} is missing from this image"))?;
     for module in always.lines() {
-        machine.modules.load(module);
+        modules.load(module);
     }
-    let count = machine.modules.load_for_devices();
+    let count = modules.load_for_devices();
     log::info(&format!("{count} driver modules loaded"));
-    Ok(())
+    Ok(modules)
 }
 
 /// The kernel asks for a module: `modprobe -q -- ALIAS`. Returns the exit code.

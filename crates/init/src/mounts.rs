@@ -1,6 +1,5 @@
 //! The file systems that live in the kernel.
 
-use crate::machine::Machine;
 use crate::{log, watchdog};
 use anyhow::Context;
 use nix::mount::{MsFlags, mount};
@@ -30,7 +29,7 @@ const LATE: &[Row] = &[
 ];
 
 /// Phase: everything that needs no module.
-pub fn kernel(_: &mut Machine) -> anyhow::Result<()> {
+pub fn kernel() -> anyhow::Result<()> {
     for row in KERNEL {
         attach(row)?;
     }
@@ -46,7 +45,7 @@ pub fn kernel(_: &mut Machine) -> anyhow::Result<()> {
 }
 
 /// Phase: what needs modules or the final root. A machine without UEFI variables boots all the same.
-pub fn late(_: &mut Machine) -> anyhow::Result<()> {
+pub fn late() -> anyhow::Result<()> {
     for row in LATE {
         if let Err(error) = attach(row) {
             log::warn(&format!("{error:#}"));

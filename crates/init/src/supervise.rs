@@ -3,10 +3,9 @@
 use crate::control::{self, Control, PowerAction, Request};
 use crate::events::{DeviceEvent, DeviceEvents};
 use crate::journal::{Journal, Output};
-use crate::machine::Machine;
 use crate::service::{self, Service};
 use crate::watchdog::Watchdog;
-use crate::{button, log, shutdown};
+use crate::{button, log};
 use anyhow::Context;
 use nix::libc::c_int;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,7 +13,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::convert::Infallible;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -38,32 +36,6 @@ pub struct Supervisor {
     down: Option<PowerAction>,
 }
 
-/// Runs the services until the machine goes down.
-pub fn run(machine: Machine) -> anyhow::Result<Infallible> {
-    let signals = block_signals()?;
-    let mut supervisor = Supervisor {
-        services: service::table(Instant::now()),
-        watchdog: machine.watchdog,
-        signals,
-        devices: DeviceEvents::open()?,
-        control: Control::open(Path::new(control::SOCKET))?,
-        buttons: button::find(),
-        journal: Journal::start().context("the thread that keeps the logs does not start")?,
-        outputs: Vec::new(),
-        down: None,
-    };
-    log::info("starting the services");
-    log::leave_console();
-    loop {
-        supervisor.start_due();
-        let next = supervisor.services.iter().filter_map(|service| service.start_at).min();
-        supervisor.turn(next)?;
-        if let Some(way) = supervisor.down {
-            return shutdown::run(supervisor, way);
-        }
-    }
-}
-
 /// Signals become readable on a descriptor. Done before the first thread starts, so that all threads inherit it.
 fn block_signals() -> anyhow::Result<SignalFd> {
     // Ctrl-Alt-Del asks init instead of resetting the machine.
@@ -84,6 +56,44 @@ enum Source {
 }
 
 impl Supervisor {
+    /// Opens the sources of events and prepares the services; none is started yet.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses signals, device events, the control socket or a thread.
+    pub fn start(watchdog: Option<Watchdog>) -> anyhow::Result<Self> {
+        let signals = block_signals()?;
+        Ok(Self {
+            services: service::table(Instant::now()),
+            watchdog,
+            signals,
+            devices: DeviceEvents::open()?,
+            control: Control::open(Path::new(control::SOCKET))?,
+            buttons: button::find(),
+            journal: Journal::start().context("the thread that keeps the logs does not start")?,
+            outputs: Vec::new(),
+            down: None,
+        })
+    }
+
+    /// Runs the services until the machine is told to go down. Returns how.
+    ///
+    /// # Errors
+    ///
+    /// If waiting for events fails.
+    pub fn run(&mut self) -> anyhow::Result<PowerAction> {
+        log::info("starting the services");
+        log::leave_console();
+        loop {
+            self.start_due();
+            let next = self.services.iter().filter_map(|service| service.start_at).min();
+            self.turn(next)?;
+            if let Some(action) = self.down {
+                return Ok(action);
+            }
+        }
+    }
+
     /// One turn of the loop: waits until `deadline` for something to happen and handles it.
     pub fn turn(&mut self, deadline: Option<Instant>) -> anyhow::Result<()> {
         // Backwards, so that removing an output leaves the numbers of those still to be handled as they are.

@@ -1,6 +1,5 @@
 //! The system: the file tree in the initramfs that becomes the root, and the name of the node.
 
-use crate::machine::Machine;
 use crate::sys;
 use anyhow::Context;
 use nix::mount::{MsFlags, mount};
@@ -17,7 +16,7 @@ const CARRIED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 const HOSTNAME: &str = "/state/hostname";
 
 /// Phase: mounts the system and makes it the root. The files it lives in stay in the initramfs, compressed.
-pub fn enter(_: &mut Machine) -> anyhow::Result<()> {
+pub fn enter() -> anyhow::Result<()> {
     for (image, device, place) in IMAGES {
         attach(image, device, place)?;
     }
@@ -45,7 +44,7 @@ fn attach(image: &str, device: &str, place: &str) -> anyhow::Result<()> {
 }
 
 /// Phase: the host name that setup left in the state, and the loopback interface.
-pub fn name(_: &mut Machine) -> anyhow::Result<()> {
+pub fn name() -> anyhow::Result<()> {
     let name = read_name(Path::new(HOSTNAME));
     sethostname(&name).with_context(|| format!("`{name}` is refused as host name"))?;
     sys::interface_up("lo").context("the loopback interface does not start")

@@ -3,7 +3,7 @@
 //! init holds the descriptor for as long as the machine runs, so that the end of the core never closes, and thereby
 //! never disarms, the device. It is always descriptor [`DESCRIPTOR`], here and in the core.
 
-use crate::machine::Machine;
+use crate::modules::Modules;
 use crate::{cgroup, log, sys};
 use anyhow::Context;
 use std::fs::{self, File, OpenOptions};
@@ -30,21 +30,22 @@ pub fn reserve_descriptor() -> anyhow::Result<()> {
     sys::keep_as(null, DESCRIPTOR).context("a descriptor cannot be set aside for the watchdog")
 }
 
-/// Phase: arms the first hardware watchdog, or the kernel's software one if there is none.
-pub fn open(machine: &mut Machine) -> anyhow::Result<()> {
-    if machine.options.watchdog.is_zero() {
+/// Phase: arms the first hardware watchdog with `period`, or the kernel's software watchdog if there is none. A
+/// period of 0 leaves every watchdog closed. Returns the armed watchdog.
+pub fn open(period: Duration, modules: &mut Modules) -> anyhow::Result<Option<Watchdog>> {
+    if period.is_zero() {
         log::warn("no watchdog is used, as the command line demands");
-        return Ok(());
+        return Ok(None);
     }
     let hardware = devices().into_iter().find(|(_, identity)| identity != SOFTWARE);
     let found = hardware.or_else(|| {
         log::warn("there is no hardware watchdog: the software one cannot help when the kernel hangs");
-        machine.modules.load("softdog");
+        modules.load("softdog");
         devices().into_iter().next()
     });
     let Some((device, identity)) = found else {
         log::warn("there is no watchdog at all: this node cannot fence itself when it hangs");
-        return Ok(());
+        return Ok(None);
     };
     let file = OpenOptions::new()
         .write(true)
@@ -52,10 +53,9 @@ pub fn open(machine: &mut Machine) -> anyhow::Result<()> {
         .with_context(|| format!("the watchdog {} does not open: no other program may use it", device.display()))?;
     sys::keep_as(file, DESCRIPTOR).context("the watchdog cannot be kept open")?;
     let watchdog = Watchdog { identity };
-    let period = watchdog.set_period(machine.options.watchdog);
-    log::info(&format!("watchdog {} ({}), period {period:?}", device.display(), watchdog.identity));
-    machine.watchdog = Some(watchdog);
-    Ok(())
+    let granted = watchdog.set_period(period);
+    log::info(&format!("watchdog {} ({}), period {granted:?}", device.display(), watchdog.identity));
+    Ok(Some(watchdog))
 }
 
 impl Watchdog {

@@ -1,0 +1,65 @@
+//! The phases of a boot, in their order.
+
+use crate::cmdline::Options;
+use crate::modules::Modules;
+use crate::watchdog::Watchdog;
+use crate::{cgroup, cmdline, disk, log, modules, mounts, system, watchdog};
+use anyhow::Context;
+use std::path::PathBuf;
+
+/// The machine as far as it is known: each phase fills in its part.
+#[derive(Default)]
+struct Machine {
+    /// The `dyad.` options of the kernel command line.
+    options: Options,
+    modules: Modules,
+    /// The disk that holds the system and the state of this node, such as `/dev/vda`.
+    disk: PathBuf,
+    /// The armed watchdog. `None` if the machine has none or the command line forbids it.
+    watchdog: Option<Watchdog>,
+}
+
+/// One phase: its name for a person, in the form "this node could not …", and its function.
+type Phase = (&'static str, fn(&mut Machine) -> anyhow::Result<()>);
+
+/// From the start of the kernel's first process to the point where services can be started.
+const PHASES: &[Phase] = &[
+    ("mount the kernel's file systems", |_| mounts::kernel()),
+    ("read the kernel command line", |machine| {
+        machine.options = cmdline::read()?;
+        Ok(())
+    }),
+    ("load the modules of the initramfs", |_| modules::load_initramfs()),
+    ("mount the system and make it the root", |_| system::enter()),
+    ("load the drivers of this machine", |machine| {
+        machine.modules = modules::load_hardware()?;
+        Ok(())
+    }),
+    ("mount the file systems that came as modules", |_| mounts::late()),
+    ("prepare control groups", |_| cgroup::prepare()),
+    ("find the system disk", |machine| {
+        machine.disk = disk::find(machine.options.disk, &mut machine.modules)?;
+        Ok(())
+    }),
+    ("make room for the state of this node", |machine| disk::prepare(&machine.disk)),
+    ("mount the state and the system partition", |machine| disk::mount(&machine.disk)),
+    ("name this node and start its loopback", |_| system::name()),
+    ("open the watchdog", |machine| {
+        machine.watchdog = watchdog::open(machine.options.watchdog, &mut machine.modules)?;
+        Ok(())
+    }),
+];
+
+/// Runs all phases. Returns the armed watchdog.
+///
+/// # Errors
+///
+/// The error of the first phase that failed, with the phase named. No later phase was run.
+pub fn run() -> anyhow::Result<Option<Watchdog>> {
+    let mut machine = Machine::default();
+    for (name, phase) in PHASES {
+        log::info(name);
+        phase(&mut machine).with_context(|| format!("this node could not {name}"))?;
+    }
+    Ok(machine.watchdog)
+}
