@@ -1,7 +1,7 @@
 //! The raw disk: partition table, system partition, boot loader, slots.
 
-use super::FILE_TIME;
 use super::debian::Debian;
+use super::options::FILE_TIME;
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result};
 use dyad_update::EntryName;

@@ -26,6 +26,7 @@ mod squash;
 mod tree;
 mod uki;
 
+use options::FILE_TIME;
 pub use options::Options;
 
 use crate::host::{self, Host};
@@ -47,9 +48,6 @@ pub const PACKAGES: &[&str] = &[
     "xz-utils",
     "git",
 ];
-
-/// Times of all files in the image, in seconds since 1970. A constant: the version says how old a system is.
-const FILE_TIME: u64 = 1_767_225_600;
 
 /// Our programs on a node.
 const PROGRAMS: [&str; 5] = ["dyad-init", "dyad-core", "dyad-node", "dyad-console", "dyad"];

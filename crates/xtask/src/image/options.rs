@@ -11,6 +11,8 @@ cargo xtask image [--fast] [--version V] [--cmdline WORDS] [--output FILE]
                   [--programs DIR]        take our programs from there instead of building them
                   [--program NAME=FILE]   take one program from there (tests)";
 
+/// Times of all files in the image, in seconds since 1970. A constant: the version says how old a system is.
+pub const FILE_TIME: u64 = 1_767_225_600;
 /// Level of zstd for images that people install.
 pub const BEST: u32 = 19;
 /// Level of zstd for images that are made to be tried.

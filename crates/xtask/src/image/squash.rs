@@ -1,8 +1,8 @@
 //! Compressed read-only file systems.
 
 use super::debian::{Debian, hex};
-use super::options::BEST;
-use super::{FILE_TIME, Options, kernel, tree};
+use super::options::{BEST, FILE_TIME, Options};
+use super::{kernel, tree};
 use crate::host::{self, Host};
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};

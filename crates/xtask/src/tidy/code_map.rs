@@ -1,9 +1,9 @@
-//! The rules between crates that the compiler cannot keep: `ARCHITECTURE.md` draws the arrows, each `Cargo.toml` follows
-//! them.
+//! `ARCHITECTURE.md` draws the arrows between crates, each `Cargo.toml` follows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+
+use super::sources::{crate_folders, repository, short};
 
 /// Everything a crate without I/O, clock and randomness may depend on; `ARCHITECTURE.md` says why it is so much.
 const PURE: &[(&str, &[&str])] = &[
@@ -27,21 +27,11 @@ struct Row {
     knows: BTreeSet<String>,
 }
 
-/// A crate's dependencies: our own by short name, and everybody else's.
+/// A crate's dependencies: crates of this workspace by short name, and crates from the registry.
 struct Manifest {
     ours: BTreeSet<String>,
     ours_in_tests: BTreeSet<String>,
     foreign: BTreeSet<String>,
-}
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("xtask lies in the repository")
-}
-
-/// `qemu-tests` is the crate `dyad-rig`; every other folder has the name of its crate.
-fn short(name: &str) -> &str {
-    let name = name.strip_prefix("crates/").unwrap_or(name);
-    if name == "qemu-tests" { "rig" } else { name }
 }
 
 /// The rows of crates, from top to bottom.
@@ -58,11 +48,8 @@ fn code_map() -> Vec<Row> {
 }
 
 fn manifests() -> BTreeMap<String, Manifest> {
-    let crates = fs::read_dir(repository().join("crates")).expect("crates/ can be read");
-    let folders = crates.map(|entry| entry.expect("crates/ can be read").path());
-    let folders = folders.chain([repository().join("qemu-tests")]);
-    folders
-        .map(|folder| (short(&folder.file_name().expect("it has a name").to_string_lossy()).to_owned(), folder))
+    crate_folders()
+        .into_iter()
         .map(|(name, folder)| {
             let text = fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest can be read");
             let table: toml::Table = text.parse().expect("a manifest is TOML");

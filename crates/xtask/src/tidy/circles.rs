@@ -1,0 +1,410 @@
+//! Inside a crate no files depend on each other in a circle: each file can be read and tested before the files above it.
+//!
+//! A file depends on another if its code outside of tests names something that the other defines. Paths are followed
+//! through re-exports to the file of the definition. A `mod` line and a re-export alone are no dependency, so a parent
+//! that only declares and re-exports its children is part of no circle.
+//!
+//! Not seen: names that macros build, and methods and traits that are used without being imported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::lexer::{Kind, Token};
+use super::sources::{crate_folders, files, group_end, read, split};
+
+/// Crates that still have circles, each with the reason. A crate without circles must leave this list.
+const ALLOWED: &[(&str, &str)] = &[
+    ("control", "the types of the protocol stand in lib.rs, which client and server need: being rewritten"),
+    ("core", "the state object and its events name each other: being split, remove this row then"),
+    ("link", "the parents of pairing, session and tls hold the types of their children: to be moved"),
+    ("mirror", "one state machine whose `impl` blocks stand in one file for each concern"),
+    ("node", "the handlers share types with the file that makes the router: to be moved"),
+    ("pool", "`Pool` and the passes over it name each other: to be moved"),
+    ("rig", "the constants of the scenarios stand in the file that lists them: to be moved"),
+    ("sim", "the world and its parts schedule each other: one program for tests"),
+    ("supervisor", "the version of QEMU stands beside its command line: to be moved"),
+    ("web", "the state of the server stands in lib.rs: to be moved"),
+    ("wizard", "the check of an answer asks for other answers: to be moved"),
+];
+
+/// Keywords before the name of an item.
+const ITEMS: [&str; 9] = ["struct", "enum", "union", "trait", "fn", "const", "static", "type", "mod"];
+/// Re-exports that lead to each other end after this many steps.
+const MAX_REEXPORTS: usize = 16;
+
+/// A module's place in its crate, such as `["state", "votes"]`; the crate's root is empty.
+type Module = Vec<String>;
+
+/// A name that a `use` brings into a file. `name` is `*` for a glob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Import {
+    name: String,
+    path: Vec<String>,
+    /// `pub use`, of any visibility.
+    reexport: bool,
+}
+
+/// What one file defines and names.
+#[derive(Debug, Default)]
+struct File {
+    /// Defined at the top level of the file, inline modules included.
+    items: BTreeSet<String>,
+    imports: Vec<Import>,
+    /// Paths in the code outside of `use`, of two segments or more.
+    paths: Vec<Vec<String>>,
+    /// All identifiers outside of `use`.
+    words: BTreeSet<String>,
+}
+
+/// One crate: its files by module. Binaries beside a library are modules named after their file.
+#[derive(Debug, Default)]
+struct Crate {
+    files: BTreeMap<Module, File>,
+}
+
+/// From file to file, the names that tie them.
+type Arrows = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
+
+impl Crate {
+    /// Reads files, each given as its path below `src` and its text.
+    fn new<'a>(sources: impl IntoIterator<Item = (String, &'a str)>) -> Self {
+        let mut files = BTreeMap::new();
+        let mut test_modules = BTreeSet::new();
+        for (path, text) in sources {
+            let module = module_of(&path);
+            let code = split(text);
+            for name in &code.test_modules {
+                test_modules.insert([module.clone(), vec![(*name).to_owned()]].concat());
+            }
+            files.insert(module.clone(), parse(&code.shipped));
+        }
+        files.retain(|module, _| !test_modules.iter().any(|tests| module.starts_with(tests)));
+        Self { files }
+    }
+
+    /// The files that define what `path`, seen from `module`, leads to. Empty: another crate, or the file itself.
+    fn resolve(&self, module: &Module, path: &[String], steps: usize) -> BTreeSet<Module> {
+        let Some((first, rest)) = path.split_first() else { return BTreeSet::new() };
+        if steps == 0 {
+            return BTreeSet::new();
+        }
+        match first.as_str() {
+            "crate" => self.descend(&Vec::new(), rest, steps),
+            "self" => self.descend(module, rest, steps),
+            "super" => match module.split_last() {
+                Some((_, parent)) => self.resolve_from_parent(parent, rest, steps),
+                None => BTreeSet::new(),
+            },
+            _ => {
+                let Some(file) = self.files.get(module) else { return BTreeSet::new() };
+                if self.files.contains_key(&child(module, first)) || file.items.contains(first) {
+                    return self.descend(module, path, steps);
+                }
+                match file.imports.iter().find(|import| import.name == *first) {
+                    // `use tokio;` names itself: another crate.
+                    Some(import) if import.path.first() != Some(first) || import.path.len() > 1 => {
+                        self.resolve(module, &[&import.path[..], rest].concat(), steps - 1)
+                    }
+                    _ => BTreeSet::new(),
+                }
+            }
+        }
+    }
+
+    fn resolve_from_parent(&self, parent: &[String], rest: &[String], steps: usize) -> BTreeSet<Module> {
+        if rest.first().is_some_and(|next| next == "super") {
+            return self.resolve(&parent.to_vec(), rest, steps);
+        }
+        self.descend(&parent.to_vec(), rest, steps)
+    }
+
+    /// Follows `path` down from `module`. A path that ends at a module leads to nothing: what is used of that module
+    /// stands in longer paths.
+    fn descend(&self, module: &Module, path: &[String], steps: usize) -> BTreeSet<Module> {
+        let Some((first, rest)) = path.split_first() else { return BTreeSet::new() };
+        let Some(file) = self.files.get(module) else { return BTreeSet::new() };
+        if first == "*" {
+            return self.glob(module, steps);
+        }
+        if file.items.contains(first) {
+            return BTreeSet::from([module.clone()]);
+        }
+        let below = child(module, first);
+        if self.files.contains_key(&below) {
+            return self.descend(&below, rest, steps);
+        }
+        if let Some(import) = file.imports.iter().find(|import| import.name == *first) {
+            return self.resolve(module, &[&import.path[..], rest].concat(), steps.saturating_sub(1));
+        }
+        let globs = file.imports.iter().filter(|import| import.name == "*");
+        let behind = globs.flat_map(|import| {
+            let mut path = import.path.clone();
+            path.pop();
+            self.resolve(module, &[&path[..], &[first.clone()], rest].concat(), steps.saturating_sub(1))
+        });
+        let behind: BTreeSet<_> = behind.collect();
+        // A name that is not found, such as one that a macro made, is the module's own.
+        if behind.is_empty() { BTreeSet::from([module.clone()]) } else { behind }
+    }
+
+    /// What `use module::*` leads to: the module if it defines anything, and the targets of its re-exports.
+    fn glob(&self, module: &Module, steps: usize) -> BTreeSet<Module> {
+        let file = &self.files[module];
+        let targets = file.imports.iter().filter(|import| import.reexport);
+        let mut found: BTreeSet<_> =
+            targets.flat_map(|import| self.resolve(module, &import.path, steps.saturating_sub(1))).collect();
+        if !file.items.is_empty() {
+            found.insert(module.clone());
+        }
+        found
+    }
+
+    fn arrows(&self) -> Arrows {
+        let mut arrows = Arrows::new();
+        for (module, file) in &self.files {
+            let imports = file.imports.iter().filter(|import| {
+                // A trait may be imported for its methods alone, so a private import always counts.
+                !import.reexport || file.words.contains(&import.name)
+            });
+            let paths = imports.map(|import| &import.path).chain(&file.paths);
+            for path in paths {
+                for target in self.resolve(module, path, MAX_REEXPORTS) {
+                    if target != *module {
+                        let names = arrows.entry(module.clone()).or_default().entry(target).or_default();
+                        names.insert(path.last().cloned().unwrap_or_default());
+                    }
+                }
+            }
+        }
+        arrows
+    }
+}
+
+fn child(module: &Module, name: &str) -> Module {
+    [module.clone(), vec![name.to_owned()]].concat()
+}
+
+/// `lib.rs` and `main.rs` → the root, `state/mod.rs` → `state`, `state/votes.rs` → `state::votes`.
+fn module_of(path: &str) -> Module {
+    let mut module: Module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    if module.last().is_some_and(|last| last == "mod") || module == ["lib"] || module == ["main"] {
+        module.pop();
+    }
+    module
+}
+
+/// Reads the tokens of one file.
+fn parse(tokens: &[Token<'_>]) -> File {
+    let mut file = File::default();
+    let mut depth = 0usize;
+    let mut at = 0;
+    while at < tokens.len() {
+        let token = tokens[at];
+        match token.text {
+            "{" | "(" | "[" => depth += 1,
+            "}" | ")" | "]" => depth = depth.saturating_sub(1),
+            "use" if token.kind == Kind::Identifier => {
+                let reexport = at > 0 && (tokens[at - 1].text == "pub" || tokens[at - 1].is(')'));
+                at = import(tokens, at + 1, &mut Vec::new(), reexport, &mut file.imports);
+                continue;
+            }
+            _ => {}
+        }
+        if token.kind != Kind::Identifier {
+            at += 1;
+            continue;
+        }
+        if depth == 0
+            && let Some(name) = item_name(tokens, at)
+        {
+            file.items.insert(name.to_owned());
+        }
+        if token.text == "mod" && tokens.get(at + 2).is_some_and(|end| end.is(';')) {
+            at += 3;
+            continue;
+        }
+        let mut path = vec![token.text.to_owned()];
+        while is_path_separator(tokens, at + 1) && tokens.get(at + 3).is_some_and(|t| t.kind == Kind::Identifier) {
+            at += 3;
+            path.push(tokens[at].text.to_owned());
+        }
+        file.words.extend(path.iter().cloned());
+        if path.len() > 1 {
+            file.paths.push(path);
+        }
+        at += 1;
+    }
+    file
+}
+
+/// The name of the item whose keyword stands at `at`; a module counts only if its body stands here.
+fn item_name<'a>(tokens: &[Token<'a>], at: usize) -> Option<&'a str> {
+    let name = tokens.get(at + 1).filter(|next| next.kind == Kind::Identifier)?;
+    if tokens[at].text == "macro_rules" {
+        return None;
+    }
+    if !ITEMS.contains(&tokens[at].text) || ITEMS.contains(&name.text) {
+        return None;
+    }
+    if tokens[at].text == "mod" && tokens.get(at + 2).is_some_and(|end| end.is(';')) {
+        return None;
+    }
+    Some(name.text)
+}
+
+fn is_path_separator(tokens: &[Token<'_>], at: usize) -> bool {
+    tokens.get(at).is_some_and(|token| token.is(':')) && tokens.get(at + 1).is_some_and(|token| token.is(':'))
+}
+
+/// Reads one tree of a `use`, up to `,`, `}` or `;`. Returns the index behind the tree, and behind the semicolon.
+fn import(
+    tokens: &[Token<'_>],
+    mut at: usize,
+    prefix: &mut Vec<String>,
+    reexport: bool,
+    to: &mut Vec<Import>,
+) -> usize {
+    let start = prefix.len();
+    let mut name = None;
+    let mut braces = false;
+    while at < tokens.len() {
+        let token = tokens[at];
+        match token.text {
+            ";" | "," | "}" => break,
+            "{" => {
+                braces = true;
+                let end = group_end(tokens, at) - 1;
+                at += 1;
+                while at < end {
+                    at = import(tokens, at, prefix, reexport, to);
+                    at += usize::from(at < end);
+                }
+            }
+            "as" => {
+                name = tokens.get(at + 1).map(|alias| alias.text.to_owned());
+                at += 1;
+            }
+            ":" => {}
+            text => prefix.push(text.to_owned()),
+        }
+        at += 1;
+    }
+    if !braces && prefix.len() > start {
+        let mut path = prefix.clone();
+        // `use a::{self}` is `use a`.
+        if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
+            path.pop();
+        }
+        let name = name.unwrap_or_else(|| path.last().cloned().unwrap_or_default());
+        to.push(Import { name, path, reexport });
+    }
+    prefix.truncate(start);
+    at + usize::from(tokens.get(at).is_some_and(|token| token.is(';')))
+}
+
+/// Groups of two or more files that all lead to each other, each sorted.
+fn circles(arrows: &Arrows) -> Vec<Vec<Module>> {
+    let reach = |from: &Module| {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![from];
+        while let Some(module) = open.pop() {
+            for next in arrows.get(module).into_iter().flat_map(BTreeMap::keys) {
+                if seen.insert(next) {
+                    open.push(next);
+                }
+            }
+        }
+        seen
+    };
+    let reached: BTreeMap<_, _> = arrows.keys().map(|module| (module, reach(module))).collect();
+    let mut found: Vec<Vec<Module>> = Vec::new();
+    for (module, ahead) in &reached {
+        if !ahead.contains(module) || found.iter().any(|circle| circle.contains(module)) {
+            continue;
+        }
+        let tied = ahead.iter().filter(|other| reached.get(**other).is_some_and(|back| back.contains(module)));
+        found.push(tied.map(|other| (*other).clone()).collect());
+    }
+    found
+}
+
+/// The circles of a crate in words, one line for each arrow inside of a circle.
+fn describe(arrows: &Arrows) -> Vec<String> {
+    let shown = |module: &Module| if module.is_empty() { "crate".to_owned() } else { module.join("::") };
+    let mut lines = Vec::new();
+    for (number, circle) in circles(arrows).iter().enumerate() {
+        for from in circle {
+            for (to, names) in arrows[from].iter().filter(|(to, _)| circle.contains(to)) {
+                let names: Vec<_> = names.iter().map(String::as_str).collect();
+                lines.push(format!("circle {}: {} -> {}: {}", number + 1, shown(from), shown(to), names.join(", ")));
+            }
+        }
+    }
+    lines
+}
+
+fn read_crate(folder: &Path) -> Crate {
+    let src = folder.join("src");
+    let texts: Vec<_> = files(&src, "rs").into_iter().map(|path| (read(&path), path)).collect();
+    Crate::new(texts.iter().map(|(text, path)| {
+        let below = path.strip_prefix(&src).expect("it was found there").display().to_string();
+        // The library and the program of one crate are two roots; the library is the one that others name.
+        let program = below == "main.rs" && src.join("lib.rs").exists();
+        (if program { "main.rs/mod.rs".to_owned() } else { below }, text.as_str())
+    }))
+}
+
+#[test]
+fn modules_of_a_crate_form_no_circle() {
+    let mut failures = Vec::new();
+    for (name, folder) in crate_folders() {
+        let found = describe(&read_crate(&folder).arrows());
+        let allowed = ALLOWED.iter().any(|(allowed, _)| *allowed == name);
+        if allowed && found.is_empty() {
+            failures.push(format!("{name} has no circle any more: take it off the list ALLOWED"));
+        } else if !allowed {
+            failures.extend(found.into_iter().map(|line| format!("{name}: {line}")));
+        }
+    }
+    assert!(failures.is_empty(), "move what ties the files into a file of its own:\n{}", failures.join("\n"));
+}
+
+fn circles_of(sources: &[(&str, &str)]) -> Vec<String> {
+    describe(&Crate::new(sources.iter().map(|(path, text)| ((*path).to_owned(), *text))).arrows())
+}
+
+#[test]
+fn a_circle_is_found_through_a_re_export() {
+    let found = circles_of(&[
+        ("lib.rs", "mod disk; mod store; pub use disk::{Disk, MAX as LIMIT}; pub use store::Store;"),
+        ("disk.rs", "use crate::Store; pub struct Disk(Store); pub const MAX: u64 = 1;"),
+        ("store.rs", "pub struct Store; fn full(n: u64) -> bool { n > crate::LIMIT }"),
+    ]);
+    assert_eq!(found, ["circle 1: disk -> store: Store", "circle 1: store -> disk: LIMIT"]);
+}
+
+#[test]
+fn a_circle_is_found_through_super_and_imported_modules() {
+    let found = circles_of(&[
+        ("main.rs", "mod a;"),
+        ("a/mod.rs", "mod b; mod c; use b::B; pub struct A(B);"),
+        ("a/b.rs", "use super::{c::{self, C}}; pub struct B(C); pub fn b() { c::run() }"),
+        ("a/c.rs", "use super::A; pub struct C; pub fn run() { let _: Option<A> = None; }"),
+    ]);
+    let expected = ["circle 1: a -> a::b: B", "circle 1: a::b -> a::c: C, run", "circle 1: a::c -> a: A"];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_is_no_circle_is_not_reported() {
+    let found = circles_of(&[
+        // A parent that declares and re-exports, the use of a name through it, and a comment.
+        ("lib.rs", "mod a; mod b; mod c; pub use a::A; pub use b::*; pub(crate) use c::C;"),
+        ("a.rs", "// crate::b::B\nuse crate::C; pub struct A(C);"),
+        ("b.rs", "use crate::{A, c}; use std::fmt; pub struct B(A, c::C); /* crate::B */"),
+        // Tests may name anything.
+        ("c.rs", "pub struct C; #[cfg(test)] mod tests { use crate::{A, B}; } #[cfg(test)] mod more;"),
+        ("c/more.rs", "use crate::A; use super::C;"),
+    ]);
+    assert_eq!(found, Vec::<String>::new());
+}

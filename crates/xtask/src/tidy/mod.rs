@@ -1,0 +1,16 @@
+//! Rules of the repository that neither the compiler nor clippy checks. Each rule is a test.
+//!
+//! * `code_map`: `ARCHITECTURE.md` and the manifests draw the same arrows between crates, and all point down.
+//! * `circles`: inside a crate no modules depend on each other in a circle.
+//! * `words`: no banned word in an identifier, and no vague subject in comments and documents beyond the counted rest.
+//! * `durations`: the name of a duration constant says what the duration is for.
+//!
+//! Source text is read by `lexer`, which knows tokens and comments but no syntax; `sources` finds files and leaves out
+//! the code that exists in tests only.
+
+mod circles;
+mod code_map;
+mod durations;
+mod lexer;
+mod sources;
+mod words;

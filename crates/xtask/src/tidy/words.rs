@@ -1,0 +1,208 @@
+//! Words that the code does not use: metaphors in identifiers, and subjects in sentences that name nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::lexer::{Kind, tokens};
+use super::sources::{crate_folders, files, read, repository, short, shown};
+
+/// Words banned in identifiers and what to write instead. A word is a part of an identifier between underscores or
+/// capitals, in lower case; `*` at its end stands for any ending.
+const BANNED: &[(&str, &str)] = &[
+    ("around", "LocalInfo, or the name of what is meant"),
+    ("breath", "the name of the interval"),
+    ("chronicle", "TimelineFollower"),
+    ("conductor", "quorum_thread"),
+    ("crowd", "ConnectionLimits"),
+    ("dice", "Prng"),
+    ("enforcer", "cgroup_fence"),
+    ("flaw", "ImportError"),
+    ("forsake*", "decommissioned"),
+    ("forsaken", "decommissioned"),
+    ("goodbye", "Leave, begin_leave"),
+    ("happening", "VmEvent"),
+    ("hungry", "not fed"),
+    ("illegal", "InvalidTransition"),
+    ("leftover*", "volume_gc"),
+    ("lent", "DrainBody"),
+    ("obey*", "write_until_confirmed"),
+    ("pace", "the name of the interval"),
+    ("patience", "the name of the timeout"),
+    ("rehom*", "FailOver, failover_in_flight"),
+    ("saboteur", "fault_agent"),
+    ("standpoint", "QuorumSnapshot"),
+    ("starv*", "stop_feeding"),
+    ("stranger*", "UnadmittedStore, or unknown node"),
+    ("tenure", "membership_term"),
+    ("unwell", "Faulty"),
+];
+
+/// Banned words that still stand in a crate, by its short name. Rows only go away.
+const BANNED_LEFT: &[(&str, &[&str])] = &[
+    ("core", &["pace", "patience", "stranger*"]),
+    ("node", &["around", "lent", "stranger*"]),
+    ("quorum", &["patience"]),
+    ("sim", &["patience"]),
+];
+
+/// Subjects that name nothing: a sentence says which part of the system it is about.
+const VAGUE: [&str; 8] = ["nobody", "whoever", "somebody", "one that", "one who", "what came of", "anew", "of today"];
+
+/// How often [`VAGUE`] subjects still stand in the comments and documents of a crate, and in the documents of the
+/// repository outside of its crates (`.`). The numbers only go down.
+const VAGUE_LEFT: &[(&str, usize)] = &[
+    (".", 8),
+    ("api", 4),
+    ("blockdev", 7),
+    ("cli", 3),
+    ("console", 3),
+    ("control", 6),
+    ("core", 56),
+    ("desired", 6),
+    ("init", 9),
+    ("link", 15),
+    ("mirror", 12),
+    ("network", 5),
+    ("node", 34),
+    ("pool", 5),
+    ("process-tests", 10),
+    ("quorum", 26),
+    ("replica", 2),
+    ("rig", 14),
+    ("sim", 5),
+    ("supervisor", 11),
+    ("update", 2),
+    ("web", 1),
+    ("witness", 8),
+    ("wizard", 2),
+    ("xtask", 5),
+];
+
+/// The words of an identifier: `begin_leave` and `BeginLeave` → `begin`, `leave`.
+fn words_of(identifier: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut before_upper = true;
+    let characters: Vec<char> = identifier.chars().collect();
+    for (at, &character) in characters.iter().enumerate() {
+        let next_is_lower = characters.get(at + 1).is_some_and(|next| next.is_lowercase());
+        // A capital begins a word behind a small letter, and before one: `VmEvent`, `GUEST_OS`, `HTTPServer`.
+        let begins = character.is_uppercase() && (!before_upper || next_is_lower);
+        if (begins || character == '_') && !word.is_empty() {
+            words.push(std::mem::take(&mut word));
+        }
+        if character != '_' {
+            word.extend(character.to_lowercase());
+        }
+        before_upper = character.is_uppercase();
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
+}
+
+/// The first banned word in an identifier, and what to write instead.
+fn banned(identifier: &str) -> Option<(&'static str, &'static str)> {
+    let words = words_of(identifier);
+    let hits = |banned: &str| match banned.strip_suffix('*') {
+        Some(start) => words.iter().any(|word| word.starts_with(start)),
+        None => words.iter().any(|word| word == banned),
+    };
+    BANNED.iter().find(|(banned, _)| hits(banned)).copied()
+}
+
+#[test]
+fn identifiers_have_no_banned_words() {
+    let mut failures = Vec::new();
+    for (name, folder) in crate_folders() {
+        let left = BANNED_LEFT.iter().find(|(owner, _)| *owner == name).map_or(&[][..], |(_, words)| *words);
+        for path in files(&folder, "rs") {
+            let text = read(&path);
+            let mut seen = BTreeSet::new();
+            for token in tokens(&text) {
+                if !matches!(token.kind, Kind::Identifier | Kind::Lifetime) || !seen.insert(token.text) {
+                    continue;
+                }
+                if let Some((_, instead)) = banned(token.text).filter(|(word, _)| !left.contains(word)) {
+                    failures.push(format!("{}:{}: {} (instead: {instead})", shown(&path), token.line, token.text));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "use the field's word:\n{}", failures.join("\n"));
+}
+
+/// How often vague subjects stand in a text.
+fn vague_in(text: &str) -> usize {
+    let text = text.to_lowercase();
+    let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    let whole_word = |at: usize, len: usize| {
+        let (before, after) = (text[..at].chars().next_back(), text[at + len..].chars().next());
+        // A word in quotes is mentioned, not used.
+        let quoted = before == after && matches!(before, Some('"' | '`'));
+        !letter(before) && !letter(after) && !quoted
+    };
+    VAGUE.iter().map(|vague| text.match_indices(vague).filter(|(at, hit)| whole_word(*at, hit.len())).count()).sum()
+}
+
+/// Line and text of each comment line of a Rust file, and of each line of any other file.
+fn sentences<'a>(path: &std::path::Path, text: &'a str) -> Vec<(usize, &'a str)> {
+    let lines = |first: usize, text: &'a str| text.lines().enumerate().map(move |(n, line)| (first + n, line));
+    if path.extension().is_some_and(|end| end == "rs") {
+        let comments = tokens(text).into_iter().filter(|token| token.kind == Kind::Comment);
+        comments.flat_map(|token| lines(token.line, token.text)).collect()
+    } else {
+        lines(1, text).collect()
+    }
+}
+
+#[test]
+fn sentences_name_their_subject() {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for extension in ["rs", "md"] {
+        for path in files(repository(), extension) {
+            let below = path.strip_prefix(repository()).expect("it was found there");
+            let folder: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
+            let owner = match &folder[..] {
+                [crates, name, ..] if crates == "crates" => name.to_string(),
+                [rig, ..] if rig == "qemu-tests" => short(rig).to_owned(),
+                _ => ".".to_owned(),
+            };
+            let text = read(&path);
+            for (line, sentence) in sentences(&path, &text) {
+                let hit = format!("{}:{line}: {}", below.display(), sentence.trim());
+                found.entry(owner.clone()).or_default().extend((0..vague_in(sentence)).map(|_| hit.clone()));
+            }
+        }
+    }
+    let mut failures = Vec::new();
+    for (owner, hits) in &found {
+        let ceiling = VAGUE_LEFT.iter().find(|(name, _)| name == owner).map_or(0, |(_, ceiling)| *ceiling);
+        if hits.len() > ceiling {
+            failures.push(format!("{owner}: {} are more than {ceiling}:", hits.len()));
+            failures.extend(hits.iter().cloned());
+        }
+    }
+    assert!(failures.is_empty(), "name the subject instead of {}:\n{}", VAGUE.join(", "), failures.join("\n"));
+}
+
+#[test]
+fn identifiers_are_cut_into_words() {
+    assert_eq!(words_of("begin_leave"), ["begin", "leave"]);
+    assert_eq!(words_of("VmEvent"), ["vm", "event"]);
+    assert_eq!(words_of("HTTPServer"), ["http", "server"]);
+    assert_eq!(words_of("_PEER_TIMEOUT"), ["peer", "timeout"]);
+    for bad in ["say_goodbye", "Rehoming", "PATIENCE", "SESSION_PATIENCE", "isUnwell", "obeyed", "StrangerNode"] {
+        assert!(banned(bad).is_some(), "{bad}");
+    }
+    for good in ["space", "namespace", "silent", "workaround", "impatience_", "leave"] {
+        assert!(banned(good).is_none(), "{good}");
+    }
+}
+
+#[test]
+fn vague_subjects_are_counted_in_comments_only() {
+    let text = "// Nobody waits, anew.\nfn nobody() { f(\"somebody\") } /* one\nthat: one that */";
+    let counted: usize =
+        sentences(std::path::Path::new("a.rs"), text).iter().map(|(_, sentence)| vague_in(sentence)).sum();
+    assert_eq!(counted, 3);
+    assert_eq!(vague_in("renewal is no one-thatch; write no `nobody`"), 0);
+}
