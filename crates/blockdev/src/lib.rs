@@ -26,8 +26,6 @@
 //! "Communication", "Inflight I/O tracking", "Migration"); *virtio* is "Virtual I/O Device Version 1.2",
 //! with sections 2.7 (split virtqueues) and 5.2 (block device). Comments name the section they follow.
 
-#![warn(missing_docs)]
-
 mod backend;
 mod limits;
 mod ranges;

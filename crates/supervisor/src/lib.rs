@@ -18,8 +18,6 @@
 //! 5. To kill a VM is to kill its cgroup; that needs no cooperation of QEMU and works while it is frozen.
 //! 6. Nothing here waits for QEMU without a limit: a frozen QEMU answers nobody.
 
-#![warn(missing_docs)]
-
 pub mod accelerator;
 pub mod cgroup;
 pub mod command;
