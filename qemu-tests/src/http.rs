@@ -33,7 +33,7 @@ pub struct Client {
     password: Option<String>,
     token: Arc<Mutex<Option<String>>>,
     /// How long to wait for the next answer, if this client knocks.
-    patience: Option<Arc<Mutex<Duration>>>,
+    probe_timeout: Option<Arc<Mutex<Duration>>>,
 }
 
 /// A request that the node understood and refused.
@@ -63,7 +63,7 @@ impl Client {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        Self { agent, address: address.to_owned(), password: None, token: Arc::default(), patience: None }
+        Self { agent, address: address.to_owned(), password: None, token: Arc::default(), probe_timeout: None }
     }
 
     /// The same, as the administrator: it logs in when the node asks for it, also after the node was away.
@@ -75,29 +75,29 @@ impl Client {
     /// rarely, so that a new question is sooner answered than an old one: this client gives up soon, and later each time, because
     /// a loaded node needs longer.
     pub fn knocking(&self) -> Self {
-        Self { patience: Some(Arc::new(Mutex::new(PROBE_TIMEOUT))), ..self.clone() }
+        Self { probe_timeout: Some(Arc::new(Mutex::new(PROBE_TIMEOUT))), ..self.clone() }
     }
 
     /// How long to wait for an answer now.
-    fn patience(&self) -> Duration {
-        match &self.patience {
-            Some(patience) => *patience.lock().unwrap_or_else(PoisonError::into_inner),
+    fn answer_timeout(&self) -> Duration {
+        match &self.probe_timeout {
+            Some(timeout) => *timeout.lock().unwrap_or_else(PoisonError::into_inner),
             None => ANSWER_DEADLINE,
         }
     }
 
     /// Learns from an answer, or from silence, how long to wait the next time. A refused connection says nothing.
     fn learn<T>(&self, outcome: &Result<T>, took: Duration) {
-        let Some(patience) = &self.patience else { return };
-        let mut patience = patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(timeout) = &self.probe_timeout else { return };
+        let mut timeout = timeout.lock().unwrap_or_else(PoisonError::into_inner);
         let silence = |error: &anyhow::Error| {
             error.chain().any(|cause| matches!(cause.downcast_ref(), Some(ureq::Error::Timeout(_))))
         };
-        *patience = match outcome {
+        *timeout = match outcome {
             Ok(_) => PROBE_TIMEOUT.max(2 * took),
             Err(error) if error.is::<Refusal>() => PROBE_TIMEOUT.max(2 * took),
-            Err(error) if silence(error) => patience.mul_f64(PROBE_BACKOFF),
-            Err(_) => *patience,
+            Err(error) if silence(error) => timeout.mul_f64(PROBE_BACKOFF),
+            Err(_) => *timeout,
         }
         .min(ANSWER_DEADLINE);
     }
@@ -114,7 +114,7 @@ impl Client {
     pub fn get(&self, path: &str) -> Result<Value> {
         self.exchange(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
-            within(request, self.patience()).call()
+            within(request, self.answer_timeout()).call()
         })
     }
 
@@ -180,9 +180,9 @@ impl Client {
         let start = Instant::now();
         let answer = self.answer(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
-            let patience = Some(self.patience());
-            let config = request.config().timeout_connect(patience).timeout_send_request(patience);
-            config.timeout_recv_response(patience).timeout_recv_body(Some(FOLLOW_TIMEOUT)).build().call()
+            let timeout = Some(self.answer_timeout());
+            let config = request.config().timeout_connect(timeout).timeout_send_request(timeout);
+            config.timeout_recv_response(timeout).timeout_recv_body(Some(FOLLOW_TIMEOUT)).build().call()
         });
         self.learn(&answer, start.elapsed());
         let answer = answer?;

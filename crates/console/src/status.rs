@@ -19,7 +19,7 @@ pub struct LocalInfo {
 }
 
 /// Draws the status. `None` = the core does not answer.
-pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &LocalInfo) {
+pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let area = page.area;
     let put = |page: &mut Buffer, row: u16, text: &str| {
@@ -32,8 +32,8 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &LocalInfo) {
         None => "Dyad".into(),
     };
     page.set_stringn(0, 0, title, usize::from(area.width), bold);
-    let web = match around.addresses.first() {
-        Some(_) => around.addresses.iter().map(|a| format!("https://{a}/")).collect::<Vec<_>>().join("  "),
+    let web = match local.addresses.first() {
+        Some(_) => local.addresses.iter().map(|a| format!("https://{a}/")).collect::<Vec<_>>().join("  "),
         None => "no address yet".into(),
     };
     put(page, 1, &format!("Web   {web}"));
@@ -51,10 +51,10 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, around: &LocalInfo) {
         row += paragraph_at(page, 13, row, 2, &alarm.sentence);
     }
     // The last rows are for the pairing code and the keys.
-    for (row, line) in (row..area.height - 4).zip(lines(status, around)) {
+    for (row, line) in (row..area.height - 4).zip(lines(status, local)) {
         put(page, row, &line);
     }
-    if let Some(refusal) = &around.refusal {
+    if let Some(refusal) = &local.refusal {
         paragraph(page, area.height - 3, 2, refusal);
     } else if let Some(code) = &status.pairing_code {
         page.set_stringn(0, area.height - 3, format!("Pairing code: {code}   (type it on the second node)"), 80, bold);
@@ -77,7 +77,7 @@ fn paragraph_at(page: &mut Buffer, column: u16, row: u16, rows: u16, text: &str)
     (place.top()..place.bottom()).take_while(|y| !empty(*y)).count() as u16
 }
 
-fn lines(status: &Status, around: &LocalInfo) -> Vec<String> {
+fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(quorum) = &status.quorum {
         let members: Vec<String> = quorum.members.iter().map(ToString::to_string).collect();
@@ -118,7 +118,7 @@ fn lines(status: &Status, around: &LocalInfo) -> Vec<String> {
     if let Some(pool) = &status.pool {
         lines.push(format!("Pool         {} of {} MiB used", pool.used_bytes >> 20, pool.total_bytes >> 20));
     }
-    let vms = if around.vms.is_empty() { "none".into() } else { around.vms.join(", ") };
+    let vms = if local.vms.is_empty() { "none".into() } else { local.vms.join(", ") };
     lines.push(format!("VMs here     {vms}"));
     lines.iter().map(|line| ascii(line)).collect()
 }
@@ -199,9 +199,9 @@ mod tests {
         let alarm = |code: &str| dyad_control::Alarm { code: code.into(), sentence: sentence.into() };
         let status = Status { alarms: vec![alarm("clock-drift"), alarm("again")], ..blank() };
         let refusal = "The other node leads the pair: open the pairing code there.";
-        let around = LocalInfo { refusal: Some(refusal.into()), ..LocalInfo::default() };
+        let local = LocalInfo { refusal: Some(refusal.into()), ..LocalInfo::default() };
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
-        draw(&mut page, Some(&status), &around);
+        draw(&mut page, Some(&status), &local);
         let shown = text(&page);
         let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(words.contains(&format!("Alarm {sentence} Alarm {sentence} Links none")), "{shown}");

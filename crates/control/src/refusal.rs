@@ -384,7 +384,7 @@ mod tests {
 
     /// A request that may succeed unchanged a moment later must never look like the caller's fault.
     #[test]
-    fn a_refusal_that_asks_for_patience_is_503() {
+    fn a_retryable_refusal_is_503() {
         use RefusalCode as C;
         for code in [C::Stopping, C::MembershipChanged, C::NotLead, C::NoDocument, C::PeerLost, C::TooLate, C::NoPeer] {
             assert_eq!(code.http_status(), 503, "{code}");

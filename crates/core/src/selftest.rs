@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 /// Period used for fencing, in seconds.
 pub const PERIOD_S: u64 = 3;
 /// The reset must come within k = 1 periods and this much, in milliseconds, for ticks and the write itself.
-const SLACK_MS: u64 = 500;
+const LATE_RESET_PERIOD_MS: u64 = 500;
 /// A reset that comes sooner was not the watchdog's, in milliseconds: somebody pulled a plug. The last food may be a
 /// quarter of a second old when the test begins, and devices count whole seconds.
-const SOONEST_MS: u64 = PERIOD_S * 1000 - 1250;
+const EARLIEST_RESET_DELAY_MS: u64 = PERIOD_S * 1000 - 1250;
 /// The kernel's own watchdog stops with the kernel, which is what a watchdog is for.
 const SOFTWARE: &str = "Software Watchdog";
 /// A watchdog that has done nothing for this long never will.
@@ -66,14 +66,16 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     let mut again = false;
     let text = match note {
         Some(note) if note.boot == boot() => "The watchdog test was interrupted.".to_owned(),
-        Some(note) if note.unfed_ms < SOONEST_MS => {
+        Some(note) if note.unfed_ms < EARLIEST_RESET_DELAY_MS => {
             again = !note.repeated;
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
-        Some(note) if note.unfed_ms <= PERIOD_S * 1000 + SLACK_MS => match files::replace(&proof_path(state), &text) {
-            Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms),
-            Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
-        },
+        Some(note) if note.unfed_ms <= PERIOD_S * 1000 + LATE_RESET_PERIOD_MS => {
+            match files::replace(&proof_path(state), &text) {
+                Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms),
+                Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
+            }
+        }
         Some(note) => {
             format!("The watchdog took more than {} ms to reset this node: it is not relied upon.", note.unfed_ms)
         }

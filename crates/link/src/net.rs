@@ -53,14 +53,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Makes a connected TCP socket notice a dead path: unacknowledged data and an idle line both end
-/// it within about `patience`.
+/// it within about `timeout`.
 ///
 /// # Errors
 /// What the system says.
-pub fn bound_silence(stream: &tokio::net::TcpStream, patience: Duration) -> io::Result<()> {
+pub fn bound_silence(stream: &tokio::net::TcpStream, timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
-    socket.set_tcp_user_timeout(Some(patience))?;
-    let probe = (patience / 4).max(Duration::from_secs(1));
+    socket.set_tcp_user_timeout(Some(timeout))?;
+    let probe = (timeout / 4).max(Duration::from_secs(1));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(probe).with_interval(probe).with_retries(3))
 }
 

@@ -112,17 +112,17 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
 }
 
 #[test]
-fn a_restarted_node_is_heard_again_and_strangers_are_not() {
+fn a_restarted_node_is_heard_again_and_unknown_keys_are_not() {
     let (mut a, mut b) = couple(1);
     acquaint(&mut a, &mut b, 1);
     let at_b = b.local_address(0);
     let mut restarted = Beacon::open(&config(NodeId::A), vec![unicast(at_b)]).unwrap();
     acquaint(&mut restarted, &mut b, 1);
     let foreign = Config { key: PairKey([2; 32]), ..config(NodeId::A) };
-    let mut stranger = Beacon::open(&foreign, vec![unicast(at_b)]).unwrap();
+    let mut unknown = Beacon::open(&foreign, vec![unicast(at_b)]).unwrap();
     let other = Config { pair: PairId(78), ..config(NodeId::A) };
     let mut neighbour = Beacon::open(&other, vec![unicast(at_b)]).unwrap();
-    stranger.send(None, b"me");
+    unknown.send(None, b"me");
     neighbour.send(None, b"me");
     while let Some((_, body)) = hear(&mut b) {
         assert_ne!(body, b"me");

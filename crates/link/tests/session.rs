@@ -229,17 +229,17 @@ async fn a_busy_owner_is_not_a_dead_path() {
 #[tokio::test]
 async fn a_foreign_key_is_refused_on_both_sides() {
     let Pair { a, b } = pair();
-    let stranger = pair().a;
+    let unknown = pair().a;
     let (mut b, address) = listen(b);
     // B does not know this key.
-    let mut dialler = PeerLink::dial(Config { peer: a.peer, ..stranger }, vec![path("one", address)]).unwrap();
+    let mut dialler = PeerLink::dial(Config { peer: a.peer, ..unknown }, vec![path("one", address)]).unwrap();
     let reason = refused(&mut dialler).await;
     assert!(matches!(reason, Refused::Tls(TlsError::KeyRefused)), "{reason:?}");
     assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::WrongKey { .. })));
     assert!(reason.to_string().contains("refuses this node's key"));
 
     // A expects another key than B's.
-    let mut a = PeerLink::dial(Config { peer: stranger.peer, ..a }, vec![path("one", address)]).unwrap();
+    let mut a = PeerLink::dial(Config { peer: unknown.peer, ..a }, vec![path("one", address)]).unwrap();
     assert!(matches!(refused(&mut a).await, Refused::Tls(TlsError::WrongKey { .. })));
 }
 
@@ -270,17 +270,17 @@ async fn two_nodes_of_one_name_and_versions_apart_are_refused() {
 }
 
 #[tokio::test]
-async fn a_stranger_without_our_protocol_does_not_disturb() {
+async fn a_client_without_our_protocol_does_not_disturb() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
     let (_, _, _, _to_b) = up(&mut a).await;
     let (_, _, _, to_a) = up(&mut b).await;
-    let mut stranger = tokio::net::TcpStream::connect(address).await.unwrap();
-    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    within("the stranger is sent away", stranger.read_to_end(&mut answer)).await.ok();
+    within("the client is sent away", client.read_to_end(&mut answer)).await.ok();
     to_a.send(Bytes::from_static(b"calm")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"calm");
     assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::Protocol)));

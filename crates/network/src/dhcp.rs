@@ -129,11 +129,11 @@ impl Drop for Dhcp {
 
 async fn keep(client: Client, links: Links, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
     let mut manner = DhcpMode::Quick;
-    let patience = sleep(QUICK_DISCOVERY_TIMEOUT);
-    tokio::pin!(patience);
+    let discovery_timeout = sleep(QUICK_DISCOVERY_TIMEOUT);
+    tokio::pin!(discovery_timeout);
     loop {
         tokio::select! {
-            () = &mut patience, if manner == DhcpMode::Quick => {
+            () = &mut discovery_timeout, if manner == DhcpMode::Quick => {
                 manner = DhcpMode::Careful;
                 if has_address(&links, &port).await {
                     continue;

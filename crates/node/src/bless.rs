@@ -8,10 +8,10 @@ use tokio::{sync::watch, time::Instant};
 use crate::snapshot::Snapshot;
 
 /// Seconds after which a node that is well but hears nobody counts as good all the same.
-const ALONE_S: u64 = 60;
+const ALONE_PERIOD_S: u64 = 60;
 
 /// Whether this boot has proven itself: the core answers, the pool is open on disks that are well, and the peer or the
-/// witness was heard, or [`ALONE_S`] seconds have passed. A node that is not set up only has to answer.
+/// witness was heard, or [`ALONE_PERIOD_S`] seconds have passed. A node that is not set up only has to answer.
 #[must_use]
 pub fn good(snapshot: &Snapshot, up_s: u64) -> bool {
     let Some(status) = &snapshot.status else { return false };
@@ -21,7 +21,7 @@ pub fn good(snapshot: &Snapshot, up_s: u64) -> bool {
         Phase::Running => {
             let sound = status.pool.as_ref().is_some_and(|pool| pool.disks.iter().any(|d| d.healthy));
             let heard = |q: &QuorumStatus| q.peer_alive || matches!(q.witness, WitnessStatus::Reachable { .. });
-            sound && (status.quorum.as_ref().is_some_and(heard) || up_s >= ALONE_S)
+            sound && (status.quorum.as_ref().is_some_and(heard) || up_s >= ALONE_PERIOD_S)
         }
     }
 }

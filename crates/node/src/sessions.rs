@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 /// Most sessions at once; the one that was idle longest gives way.
 const SESSIONS: usize = 64;
 /// Seconds without a request after which a session ends.
-const IDLE_S: u64 = 12 * 3600;
-/// Wrong passwords from one source within [`WINDOW_S`] after which none from there is checked any more. Others are not kept
+const IDLE_TIMEOUT_S: u64 = 12 * 3600;
+/// Wrong passwords from one source within [`WRONG_PASSWORD_PERIOD_S`] after which none from there is checked any more. Others are not kept
 /// out by somebody who guesses.
 const FAILURES: usize = 10;
 /// Most sources remembered; the one that was quiet longest gives way.
 const SOURCES: usize = 1024;
 /// Seconds a wrong password is remembered.
-const WINDOW_S: u64 = 60;
+const WRONG_PASSWORD_PERIOD_S: u64 = 60;
 
 /// The sessions of this node, in memory only: a restart logs everybody out.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Sessions {
 
     /// The session of this token, which counts as used now.
     pub(crate) fn check(&mut self, token: &str, now_s: u64) -> Option<Session> {
-        self.open.retain(|_, open| now_s.saturating_sub(open.used_s) < IDLE_S);
+        self.open.retain(|_, open| now_s.saturating_sub(open.used_s) < IDLE_TIMEOUT_S);
         let open = self.open.get_mut(&hash(token))?;
         open.used_s = now_s;
         Some(Session { user: open.user.clone() })
@@ -59,7 +59,7 @@ impl Sessions {
     /// many.
     pub(crate) fn may_try(&mut self, source: Source, now_s: u64) -> bool {
         self.tries.retain(|_, tries| {
-            tries.retain(|at| now_s.saturating_sub(*at) < WINDOW_S);
+            tries.retain(|at| now_s.saturating_sub(*at) < WRONG_PASSWORD_PERIOD_S);
             !tries.is_empty()
         });
         if self.tries.len() >= SOURCES
@@ -98,9 +98,9 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.begin("a", "admin", 0);
         assert_eq!(sessions.check("b", 1), None);
-        assert_eq!(sessions.check("a", IDLE_S - 1), Some(Session { user: "admin".into() }));
-        assert!(sessions.check("a", 2 * IDLE_S - 2).is_some(), "use keeps it alive");
-        assert_eq!(sessions.check("a", 4 * IDLE_S), None);
+        assert_eq!(sessions.check("a", IDLE_TIMEOUT_S - 1), Some(Session { user: "admin".into() }));
+        assert!(sessions.check("a", 2 * IDLE_TIMEOUT_S - 2).is_some(), "use keeps it alive");
+        assert_eq!(sessions.check("a", 4 * IDLE_TIMEOUT_S), None);
         sessions.begin("a", "admin", 0);
         sessions.end("a");
         assert_eq!(sessions.check("a", 1), None);
@@ -126,9 +126,9 @@ mod tests {
         for _ in 0..FAILURES {
             assert!(sessions.may_try(source(1), 5));
         }
-        assert!(!sessions.may_try(source(1), 5 + WINDOW_S - 1));
-        assert!(sessions.may_try(source(2), 5 + WINDOW_S - 1), "who guesses locks nobody else out");
-        assert!(sessions.may_try(source(1), 5 + WINDOW_S));
+        assert!(!sessions.may_try(source(1), 5 + WRONG_PASSWORD_PERIOD_S - 1));
+        assert!(sessions.may_try(source(2), 5 + WRONG_PASSWORD_PERIOD_S - 1), "who guesses locks nobody else out");
+        assert!(sessions.may_try(source(1), 5 + WRONG_PASSWORD_PERIOD_S));
     }
 
     #[test]

@@ -35,7 +35,7 @@ const KVM_PROBE_DELAY: Duration = Duration::from_secs(15);
 const PROOF: &str = "kvm-proof.json";
 
 /// Seconds a guest gets to shut down when the node goes down and no document says otherwise.
-const GRACE_S: u32 = 60;
+const SHUTDOWN_GRACE_PERIOD_S: u32 = 60;
 
 /// The way to the task.
 pub struct Supervisor {
@@ -231,7 +231,7 @@ impl Task {
     }
 
     fn shut_down(&mut self) {
-        let grace_s = self.wanted.as_ref().map_or(GRACE_S, |w| w.document.policies.shutdown_grace_s);
+        let grace_s = self.wanted.as_ref().map_or(SHUTDOWN_GRACE_PERIOD_S, |w| w.document.policies.shutdown_grace_s);
         for name in self.runner.running() {
             self.runner.shut_down(&name, grace_s);
         }

@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_get_no_vote() {
+    fn unknown_nodes_get_no_vote() {
         let refused = |record: &mut Record, ask: &TryDecide, refusal| {
             let kept = record.clone();
             assert_eq!(try_decide(record, Acceptor::W, ask).verdict, Verdict::Refused(refusal));

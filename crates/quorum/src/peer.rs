@@ -12,7 +12,7 @@ use crate::types::{Config, Nanos, Time};
 use std::collections::VecDeque;
 
 /// Clock rates are compared over this long.
-const DRIFT_WINDOW: Nanos = 100 * SEC;
+const DRIFT_PERIOD: Nanos = 100 * SEC;
 
 /// One path of the peer link.
 #[derive(Clone, Debug, Default)]
@@ -162,7 +162,7 @@ impl PeerView {
             return;
         };
         let mine = now.saturating_sub(now0);
-        if mine < DRIFT_WINDOW {
+        if mine < DRIFT_PERIOD {
             return;
         }
         let gap = mine.abs_diff(theirs.saturating_sub(theirs0));

@@ -54,8 +54,8 @@ impl View<'_> {
     /// R1: the tie is here, and nothing accepted here moves it away.
     pub fn tie_firm(&self) -> bool {
         let seat = Acceptor::from(self.me);
-        let obeyed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == seat);
-        self.record.base.tie == seat && obeyed
+        let followed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == seat);
+        self.record.base.tie == seat && followed
     }
 
     /// Whether VMs of this node may execute now.
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn r1_an_accepted_value_that_moves_the_tie_is_obeyed() {
+    fn r1_an_accepted_value_that_moves_the_tie_is_followed() {
         let mut record = record(Acceptor::A);
         let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, moved));

@@ -35,7 +35,7 @@ fn lose_power(node: NodeId) {
     let shape = format!("S({other})");
     assert!(pair.is(&shape), "{}", pair.picture());
     let chosen = noted(&pair, other, |note| matches!(note, Note::Chosen { .. })).expect("noted");
-    assert!(chosen - start <= DECIDED + 300 * MS, "{}", pair.picture());
+    assert!(chosen - start <= DECISION_TIMEOUT + 300 * MS, "{}", pair.picture());
     assert!(noted(&pair, other, |note| matches!(note, Note::Detected { .. })).is_some());
     pair.until("the dead node's VM starts", 10, |pair| pair.runner(node.index()) == Some(other));
     let fence_prime = pair.timing.fence_grantor();

@@ -585,7 +585,7 @@ fn a_late_daemon_calls_nobody_silent() {
 }
 
 #[test]
-fn row_49_starvation_is_no_silence() {
+fn row_49_a_node_that_was_not_scheduled_is_not_silent() {
     let mut pair = Pair::protected(49);
     let before = pair.oracle.decisions;
     delay_scheduling(&mut pair, 30, 300 * MS, 700 * MS);

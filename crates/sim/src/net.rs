@@ -6,7 +6,7 @@ use dyad_quorum::{Datagram, MS, SEC, Time, WitnessAsk, WitnessReply, acceptor};
 use std::collections::VecDeque;
 
 /// How long a session bears silence.
-const SESSION_PATIENCE: Time = 2 * SEC;
+const SESSION_TIMEOUT: Time = 2 * SEC;
 
 /// The peer link.
 #[derive(Debug, Default)]
@@ -80,7 +80,7 @@ impl World {
         } else if self.net.stalled.is_none() {
             self.net.stalled = Some(self.now);
         }
-        let timed_out = self.net.stalled.is_some_and(|since| self.now >= since + SESSION_PATIENCE);
+        let timed_out = self.net.stalled.is_some_and(|since| self.now >= since + SESSION_TIMEOUT);
         for node in 0..2 {
             let half_open = self.net.ends[node].is_some() && self.net.ends[1 - node] != self.net.ends[node];
             // An end hears of the other's end at once while the link is open, else when it loses patience.

@@ -5,9 +5,9 @@ use crate::world::{Due, Job, World};
 use dyad_quorum::{Action, Config, Event, MS, Members, Note, SEC, Time};
 
 /// The hardware watchdog's period.
-pub const WATCHDOG: Time = 3 * SEC;
+pub const WATCHDOG_PERIOD: Time = 3 * SEC;
 /// The watchdog is fed at least this often while it may be.
-const LONGEST_SLEEP: Time = 250 * MS;
+const MAX_WAKE_DELAY: Time = 250 * MS;
 
 /// What the quorum_thread tells the owner.
 #[derive(Debug, Clone)]
@@ -57,11 +57,11 @@ impl World {
         let machine = &mut self.nodes[node];
         let Some(core) = &mut machine.core else { return };
         if core.quorum.watchdog_ok(clock) || blind {
-            machine.watchdog_at = now + WATCHDOG;
+            machine.watchdog_at = now + WATCHDOG_PERIOD;
         }
         let may_run = core.quorum.may_run(clock);
         let changed = std::mem::replace(&mut core.may_run, may_run) != may_run;
-        let wake = core.quorum.next_wakeup().clamp(clock + 1, clock + LONGEST_SLEEP);
+        let wake = core.quorum.next_wakeup().clamp(clock + 1, clock + MAX_WAKE_DELAY);
         let machine = &mut self.nodes[node];
         let at = machine.real(wake).max(now + 1);
         let Some(core) = &mut machine.core else { return };

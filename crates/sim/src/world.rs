@@ -6,7 +6,7 @@ use crate::net::Net;
 use crate::options::{Options, Outcome, Sabotage};
 use crate::owner::Owner;
 use crate::prng::Prng;
-use crate::quorum_thread::{CgroupCommand, News, WATCHDOG};
+use crate::quorum_thread::{CgroupCommand, News, WATCHDOG_PERIOD};
 use crate::store;
 use dyad_mirror::oracle::Oracle;
 use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
@@ -368,8 +368,8 @@ impl World {
         });
         let boot = machine.boots;
         if machine.watchdog_at == u64::MAX {
-            machine.watchdog_at = now + WATCHDOG;
-            self.put(WATCHDOG, Due::Watchdog { node, boot });
+            machine.watchdog_at = now + WATCHDOG_PERIOD;
+            self.put(WATCHDOG_PERIOD, Due::Watchdog { node, boot });
         }
         let thaw = self.nodes[node].frozen;
         self.conduct(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });

@@ -61,14 +61,14 @@ pub enum VmEvent {
     Forget,
 }
 
-/// A happening that cannot happen in a phase: a defect of the caller.
+/// An event that is not possible in a phase: a defect of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{happening:?} cannot happen to a VM that is {phase}")]
+#[error("{event:?} cannot happen to a VM that is {phase}")]
 pub struct InvalidTransition {
     /// Where the VM was.
     pub phase: Phase,
-    /// What was claimed to happen.
-    pub happening: VmEvent,
+    /// The event that was reported.
+    pub event: VmEvent,
 }
 
 impl Phase {
@@ -92,15 +92,15 @@ impl Phase {
         matches!(self, Starting | Running | Stopping | Ending | Killing)
     }
 
-    /// The phase after `happening`.
+    /// The phase after `event`.
     ///
     /// # Errors
     ///
     /// [`InvalidTransition`] for what the table has no row for.
-    pub fn after(self, happening: VmEvent) -> Result<Phase, InvalidTransition> {
+    pub fn after(self, event: VmEvent) -> Result<Phase, InvalidTransition> {
         use Phase as P;
         use VmEvent as H;
-        Ok(match (self, happening) {
+        Ok(match (self, event) {
             (P::Absent | P::Off | P::ShutDown | P::Crashed, H::Start) => P::Starting,
             // A process of before goes on where it was.
             (phase, H::Adopt) if phase.is_alive() => phase,
@@ -121,7 +121,7 @@ impl Phase {
             (P::Stopping | P::Killing, H::Gone) => P::Off,
             (P::Ending, H::Gone) => P::ShutDown,
             (P::Off | P::ShutDown | P::Crashed | P::Absent, H::Forget) => P::Absent,
-            (phase, happening) => return Err(InvalidTransition { phase, happening }),
+            (phase, event) => return Err(InvalidTransition { phase, event }),
         })
     }
 }

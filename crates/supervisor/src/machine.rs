@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
 
 /// A run this long, in nanoseconds, ends a series of crashes.
-const SOUND_RUN: Time = 600 * 1_000_000_000;
+const STABLE_RUN_PERIOD: Time = 600 * 1_000_000_000;
 /// A process that was killed is killed again after this long.
 const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// A start that takes longer than this is no longer in a hurry.
@@ -172,7 +172,7 @@ impl Task {
                     self.settle();
                 }
                 () = self.machine.process.gone() => break,
-                Some(order) = inbox.recv() => self.obey(order).await,
+                Some(order) = inbox.recv() => self.execute(order).await,
                 Some(news) = link.recv() => self.hear(news).await,
                 () = tokio::time::sleep(wait) => self.kill(),
             }
@@ -195,7 +195,7 @@ impl Task {
         }
     }
 
-    async fn obey(&mut self, order: VmCommand) {
+    async fn execute(&mut self, order: VmCommand) {
         match order {
             VmCommand::Kill => self.kill(),
             VmCommand::ShutDown { deadline } => {
@@ -283,13 +283,13 @@ impl Task {
     }
 
     /// Move through the table, write down where we are, and tell.
-    fn happen(&mut self, happening: VmEvent) {
+    fn happen(&mut self, event: VmEvent) {
         let record = &mut self.machine.record;
-        match record.phase.after(happening) {
+        match record.phase.after(event) {
             Ok(phase) if phase == record.phase => return,
             Ok(phase) => record.phase = phase,
-            Err(illegal) => {
-                tracing::error!(vm = self.machine.reporter.vm, %illegal, "a defect of the supervisor");
+            Err(invalid) => {
+                tracing::error!(vm = self.machine.reporter.vm, %invalid, "a defect of the supervisor");
                 return;
             }
         }
@@ -310,7 +310,7 @@ impl Task {
         let record = &mut self.machine.record;
         let ran = now().saturating_sub(record.started);
         if matches!(record.phase, Phase::Starting | Phase::Running) {
-            record.crashes = if ran >= SOUND_RUN { 1 } else { record.crashes + 1 };
+            record.crashes = if ran >= STABLE_RUN_PERIOD { 1 } else { record.crashes + 1 };
         } else {
             record.crashes = 0;
         }

@@ -22,7 +22,7 @@ use crate::{Phase, Time};
 
 const SECOND: Time = 1_000_000_000;
 /// Longest pause before a crashed VM is started again, in seconds.
-const BACK_OFF_MAX_S: u64 = 300;
+const MAX_RESTART_DELAY_S: u64 = 300;
 /// VMs that may be starting at once, so that those of high priority have the processors for themselves.
 const STARTING_MAX: usize = 4;
 
@@ -68,7 +68,7 @@ pub enum Step {
 pub fn back_off(crashes: u32) -> Time {
     match crashes {
         0 => 0,
-        n => 1u64.checked_shl(n - 1).unwrap_or(u64::MAX).min(BACK_OFF_MAX_S) * SECOND,
+        n => 1u64.checked_shl(n - 1).unwrap_or(u64::MAX).min(MAX_RESTART_DELAY_S) * SECOND,
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_is_noticed_and_a_stranger_is_not_taken_for_it() {
+    async fn an_end_is_noticed_and_a_later_process_is_not_taken_for_it() {
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let process = Process::open(child.id()).unwrap();
         assert!(Process::find(child.id(), process.start()).is_some());

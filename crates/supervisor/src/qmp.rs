@@ -211,16 +211,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_on_the_socket_is_refused_and_a_silent_one_is_not_waited_for_long() {
+    async fn a_foreign_server_on_the_socket_is_refused_and_a_silent_one_is_not_waited_for_long() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let stranger = async {
+        let other_server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(b"{\"hello\": 1}\n").await.unwrap();
             stream
         };
-        let (answer, _stream) = tokio::join!(Qmp::connect(&path), stranger);
+        let (answer, _stream) = tokio::join!(Qmp::connect(&path), other_server);
         assert!(matches!(answer.err(), Some(QmpError::NotQmp)));
         tokio::time::pause();
         let silent = async { listener.accept().await.unwrap() };

@@ -7,10 +7,10 @@ use dyad_supervisor::lifecycle::VmEvent;
 fn the_table_is_the_one_on_file() {
     let mut table = String::new();
     for phase in Phase::ALL {
-        for happening in VmEvent::ALL {
-            let after = phase.after(happening).map_or_else(|_| "illegal".into(), |after| after.to_string());
-            let happening = format!("{happening:?}");
-            table += &format!("{:10} {happening:10} {after}\n", phase.to_string());
+        for event in VmEvent::ALL {
+            let after = phase.after(event).map_or_else(|_| "illegal".into(), |after| after.to_string());
+            let event = format!("{event:?}");
+            table += &format!("{:10} {event:10} {after}\n", phase.to_string());
         }
     }
     assert_eq!(table, include_str!("lifecycle.txt"), "the table now is:\n{table}");

@@ -195,7 +195,7 @@ async fn a_uefi_vm_has_its_own_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
+async fn foreign_processes_in_vm_cgroups_are_killed_at_adoption() {
     let mut node = Node::new();
     let Some(cgroup) = node.cgroup() else {
         // Not by `eprintln!`: what a test prints that way is shown only if it fails.
@@ -203,10 +203,10 @@ async fn strangers_in_vm_cgroups_are_killed_at_adoption() {
         return;
     };
     cgroup.create().unwrap();
-    let mut stranger = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    std::fs::write(cgroup.dir().join("cgroup.procs"), stranger.id().to_string()).unwrap();
+    let mut foreign = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    std::fs::write(cgroup.dir().join("cgroup.procs"), foreign.id().to_string()).unwrap();
     node.runner.adopt().unwrap();
-    let status = tokio::task::spawn_blocking(move || stranger.wait().unwrap()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || foreign.wait().unwrap()).await.unwrap();
     assert!(!status.success());
     wait_for("the end of the cgroup", || !cgroup.dir().exists()).await;
 }

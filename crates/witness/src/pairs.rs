@@ -109,7 +109,7 @@ mod tests {
     const PAIR: PairId = PairId(7);
     const KEY_A: Fingerprint = Fingerprint([0xa; 32]);
     const KEY_B: Fingerprint = Fingerprint([0xb; 32]);
-    const STRANGER: Fingerprint = Fingerprint([0xc; 32]);
+    const UNKNOWN_KEY: Fingerprint = Fingerprint([0xc; 32]);
 
     struct Fixture {
         store: Store,
@@ -185,16 +185,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cloned_node_and_strangers_are_refused() {
+    fn a_cloned_node_and_unknown_keys_are_refused() {
         let bench = Fixture::new();
         let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
-        assert_eq!(bench.enrol(STRANGER, NodeId::B, [None, Some(STRANGER)]), Err(Refused::PairTaken));
-        assert_eq!(bench.ask(STRANGER, &learn(&base, 0)), Err(Refused::WrongKey));
+        assert_eq!(bench.enrol(UNKNOWN_KEY, NodeId::B, [None, Some(UNKNOWN_KEY)]), Err(Refused::PairTaken));
+        assert_eq!(bench.ask(UNKNOWN_KEY, &learn(&base, 0)), Err(Refused::WrongKey));
         let other = PairId(8);
         assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
         let question = WitnessAsk::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
         assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
-        assert_eq!(bench.enrol(STRANGER, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
+        assert_eq!(bench.enrol(UNKNOWN_KEY, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
     }
 
     #[test]
@@ -204,11 +204,11 @@ mod tests {
         assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
         let add = |who, node, new| bench.run(|batch| add_key(batch, who, PAIR, node, new));
         assert_eq!(add(KEY_B, NodeId::B, KEY_B), Err(Refused::WrongKey));
-        assert_eq!(add(KEY_A, NodeId::A, STRANGER), Err(Refused::OwnKey));
+        assert_eq!(add(KEY_A, NodeId::A, UNKNOWN_KEY), Err(Refused::OwnKey));
         assert_eq!(add(KEY_A, NodeId::B, KEY_B), Ok(()));
         assert!(bench.ask(KEY_B, &learn(&base, 0)).is_ok());
         // B was set up anew: its old key is worth nothing from then on.
-        assert_eq!(add(KEY_A, NodeId::B, STRANGER), Ok(()));
+        assert_eq!(add(KEY_A, NodeId::B, UNKNOWN_KEY), Ok(()));
         assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
     }
 

@@ -96,9 +96,9 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
 async fn unknown_pairs_and_impostors_are_told_apart_from_silence() {
     let (witness, pair) = (witness(1), Pair::new());
     let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
-    let stranger = Pair::new();
-    let mut unknown = stranger.client(&stranger.a, &witness.address, witness.fingerprint);
-    let error = unknown.ask(&stranger.learn(&stranger.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
+    let other_pair = Pair::new();
+    let mut unknown = other_pair.client(&other_pair.a, &witness.address, witness.fingerprint);
+    let error = unknown.ask(&other_pair.learn(&other_pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::UnknownPair)), "{error:?}");
 
     let impostor = Identity::generate("impostor").unwrap().fingerprint();

@@ -18,14 +18,14 @@ fn main() {
     println!("fault-agentready\r");
     for order in io::stdin().lock().lines() {
         let Ok(order) = order else { break };
-        match obey(order.trim()) {
+        match execute(order.trim()) {
             Ok(count) => println!("fault-agentdid {} to {count} processes\r", order.trim()),
             Err(why) => println!("fault_agent cannot: {why}\r"),
         }
     }
 }
 
-fn obey(order: &str) -> Result<usize, String> {
+fn execute(order: &str) -> Result<usize, String> {
     let (word, name) = order.split_once(' ').ok_or("say `kill NAME`, `stop NAME` or `cont NAME`")?;
     let signal = match word {
         "kill" => Signal::KILL,

@@ -162,11 +162,11 @@ mod tests {
 
     #[test]
     fn every_single_difference_is_noticed() {
-        let stranger = Fingerprint([9; 32]);
+        let unknown = Fingerprint([9; 32]);
         assert!(!agree(Side { secret: "123457", ..joiner() }, host()));
         assert!(!agree(Side { purpose: Purpose::Witness, ..joiner() }, host()));
-        assert!(!agree(Side { own: stranger, ..joiner() }, host()));
-        assert!(!agree(Side { peer: stranger, ..joiner() }, host()));
+        assert!(!agree(Side { own: unknown, ..joiner() }, host()));
+        assert!(!agree(Side { peer: unknown, ..joiner() }, host()));
         assert!(!agree(Side { binding: [4; 32], ..joiner() }, host()));
     }
 

@@ -117,7 +117,7 @@ pub struct Pair {
     healing: bool,
 }
 
-const STEP: Time = 1_000_000;
+const STEP_PERIOD: Time = 1_000_000;
 
 impl Pair {
     pub fn new() -> Self {
@@ -295,7 +295,7 @@ impl Pair {
     }
 
     pub fn step(&mut self, step: Step) {
-        self.now += STEP;
+        self.now += STEP_PERIOD;
         if !self.healing {
             self.log.push(format!("{step:?}  phases {:?} {:?}", self.phase(0), self.phase(1)));
         }
@@ -409,7 +409,7 @@ impl Pair {
                 self.event(lead, Event::Volume { req, change });
             }
             Step::Tick { millis } => {
-                self.now += millis * STEP;
+                self.now += millis * STEP_PERIOD;
                 for node in 0..2 {
                     self.event(node, Event::Tick);
                 }

@@ -7,7 +7,7 @@ use super::machine::VMS;
 use super::world::{Due, Incoming, Pair};
 
 /// How long the kernel takes to freeze or kill.
-const STOP_TIME: Time = 20 * MS;
+const STOP_DELAY: Time = 20 * MS;
 
 impl Pair {
     // ---- one machine --------------------------------------------------------------------------------------------
@@ -149,12 +149,12 @@ impl Pair {
             }
             Action::Freeze => {
                 self.nodes[node.index()].freezes += 1;
-                self.put_in(node, STOP_TIME, Incoming::Frozen);
+                self.put_in(node, STOP_DELAY, Incoming::Frozen);
             }
             Action::Thaw => self.nodes[node.index()].frozen = false,
             Action::Kill { .. } => {
                 self.nodes[node.index()].kills += 1;
-                self.put_in(node, STOP_TIME, Incoming::Killed);
+                self.put_in(node, STOP_DELAY, Incoming::Killed);
             }
             Action::PeerVmsAllowed => self.nodes[node.index()].disk.owner = [node; VMS],
             Action::AckSet(set) => self.nodes[node.index()].ack_set = Some(set),

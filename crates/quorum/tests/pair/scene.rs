@@ -9,7 +9,7 @@ const A: NodeId = NodeId::A;
 const B: NodeId = NodeId::B;
 
 /// D + one round trip to the witness + what the simulated disks and network take.
-pub const DECIDED: Time = 800 * MS;
+pub const DECISION_TIMEOUT: Time = 800 * MS;
 
 /// Longest time a VM did not execute while `run` ran.
 pub fn longest_pause(pair: &mut Pair, vm: usize, length: Time) -> Time {
