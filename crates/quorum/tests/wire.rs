@@ -2,7 +2,7 @@
 
 use dyad_quorum::{
     Acceptor, Answer, Ballot, Body, Config, Datagram, Echo, Exception, Health, Heartbeat, Learn, MAX_EXCEPTIONS,
-    Members, TryDecide, Verdict, WitnessAsk, WitnessId,
+    Members, Refusal, TryDecide, Verdict, WitnessAsk, WitnessId,
 };
 use dyad_types::NodeId;
 use proptest::prelude::*;
@@ -76,6 +76,80 @@ fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
         assert!(bytes.len() <= room, "{} bytes: {sent:?}", bytes.len());
         assert_eq!(postcard::from_bytes::<Datagram>(&bytes).expect("decodes"), sent);
+    }
+}
+
+/// A configuration of a few bytes.
+fn small(epoch: u64) -> Config {
+    Config {
+        epoch,
+        members: Members::Both,
+        tie: Acceptor::W,
+        lead: NodeId::A,
+        incarnations: [11, 12, 13],
+        witness: WitnessId(14),
+        exceptions: vec![Exception { volume: 15, holder: NodeId::B }],
+        lineage: 16,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of each message are those of `docs/quorum.md`: an older node and an older witness read them.
+#[test]
+fn the_bytes_of_each_message_stay_the_same() {
+    let ballot = Ballot { round: 5, node: NodeId::B };
+    let ask = TryDecide {
+        pair: 1,
+        sender: NodeId::A,
+        incarnation: 11,
+        base: small(3),
+        ballot,
+        best: Some((ballot, small(4))),
+        want: small(4),
+        seen: 6,
+    };
+    let learn = Learn { pair: 1, sender: NodeId::B, base: small(3), seen: 6 };
+    let answer = |verdict| Answer { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, verdict };
+    let echo = Echo { boot: 7, started: 8, sent: 9 };
+    let health = Health { well: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
+    let heartbeat = Heartbeat { seq: 1, sent: 2, base: small(3), heard: Some(echo), health, mark: 6 };
+    let bodies = [
+        Body::Heartbeat(heartbeat),
+        Body::Grant(echo),
+        Body::Ask(ask.clone()),
+        Body::Answer(answer(Verdict::Accepted(ballot, small(4)))),
+        Body::Answer(answer(Verdict::Promise(ballot, None))),
+        Body::Answer(answer(Verdict::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
+        Body::Answer(answer(Verdict::Newer(small(4)))),
+        Body::Relay(17, WitnessAsk::Learn(learn)),
+        Body::Relay(17, WitnessAsk::TryDecide(ask)),
+        Body::Relayed(17, answer(Verdict::Base(small(3)))),
+        Body::Relayed(17, answer(Verdict::Refused(Refusal::NotAVoter))),
+        Body::Relayed(17, answer(Verdict::Refused(Refusal::Conflict))),
+    ];
+    let expected = [
+        "010007080b000102030202000b0c0d0e010f01100107080901000100ac0206",
+        "010007080b01070809",
+        "010007080b0201000b030202000b0c0d0e010f01100501010501040202000b0c0d0e010f0110040202000b0c0d0e010f0110\
+         06",
+        "010007080b03020d0e06000501040202000b0c0d0e010f0110",
+        "010007080b03020d0e0601050100",
+        "010007080b03020d0e060205010600",
+        "010007080b03020d0e0603040202000b0c0d0e010f0110",
+        "010007080b0411000101030202000b0c0d0e010f011006",
+        "010007080b04110101000b030202000b0c0d0e010f01100501010501040202000b0c0d0e010f0110040202000b0c0d0e010f\
+         011006",
+        "010007080b0511020d0e0604030202000b0c0d0e010f0110",
+        "010007080b0511020d0e060500",
+        "010007080b0511020d0e060504",
+    ];
+    for (body, expected) in bodies.into_iter().zip(expected) {
+        let sent = Datagram { pair: 1, from: NodeId::A, boot: 7, started: 8, incarnation: 11, body };
+        let bytes = postcard::to_allocvec(&sent).expect("encodes");
+        assert_eq!(hex(&bytes), expected, "{sent:?}");
     }
 }
 
