@@ -26,12 +26,12 @@ pub mod message;
 pub mod mutants;
 mod peer;
 pub mod proposer;
-mod reach;
 pub mod rules;
 pub mod run_state;
 pub mod slots;
 pub mod timing;
 pub mod types;
+mod witness_view;
 
 pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason, Setup, WitnessReply};
 pub use machine::Quorum;

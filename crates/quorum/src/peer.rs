@@ -1,17 +1,18 @@
-//! What is known of the peer: which paths work in both directions, which boot speaks, how it is.
+//! What is known of the peer: which paths work in both directions, which boot of it sends, what it says of itself.
 //!
-//! A path is up when heartbeats arrive on it *and* give back one of the last heartbeats that we sent: counted, not timed,
-//! so that a node that stood still itself does not take its own silence for the peer's.
-//! A new boot id counts only in a datagram that gives back words of ours newer than all we heard of the old
-//! boot: then it was made later, and what ran under the old boot is gone. A replayed datagram cannot do that.
+//! A path is up when heartbeats arrive on it *and* give back one of the newest `misses` + 1 heartbeats of this node. They
+//! are counted, not timed: a node that was not scheduled has sent none, and must not take its own silence for the peer's.
+//!
+//! A new boot id counts only in a heartbeat that gives back an echo of this node newer than every heartbeat of the old
+//! boot. Such a heartbeat was made after them, so what ran under the old boot is gone. A replayed datagram cannot do that.
 
-use crate::event::MAX_PATHS;
+use crate::event::{MAX_PATHS, Proof};
 use crate::message::{Datagram, Echo, Health, Heartbeat};
 use crate::timing::{SEC, Timing};
 use crate::types::{Config, Nanos, Time};
 use std::collections::VecDeque;
 
-/// Clock rates are compared over this long.
+/// Clock rates are compared over this length of time: ρ = 1 % of it is 1 s, twice the jitter of a datagram (D).
 const DRIFT_PERIOD: Nanos = 100 * SEC;
 
 /// One path of the peer link.
@@ -21,25 +22,64 @@ struct Path {
     heard: Option<Echo>,
     /// When the last new heartbeat arrived.
     heard_at: Option<Time>,
-    /// `sent` of the newest of our heartbeats that was given back.
+    /// `sent` of the newest heartbeat of this node that was given back.
     echoed: Option<Time>,
     /// The newest sequence number heard here.
     seq: u64,
 }
 
-/// The daemon that speaks for the peer.
+/// The run of the peer's daemon whose heartbeats count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Instance {
     boot: u128,
     started: Time,
 }
 
+/// The heartbeats of this node.
+#[derive(Clone, Debug, Default)]
+struct OwnHeartbeats {
+    /// Number of the newest one.
+    seq: u64,
+    /// When the next one is due.
+    next_at: Time,
+    /// When the newest `misses` + 1 were sent, oldest first.
+    sent: VecDeque<Time>,
+}
+
+/// Compares the rate of the peer's clock with the own one.
+#[derive(Clone, Copy, Debug, Default)]
+struct DriftCheck {
+    /// Own time and peer's time at the beginning of the period.
+    begin: Option<(Time, Time)>,
+    /// The rates differed by more than ρ over the last whole period.
+    drifts: bool,
+}
+
+impl DriftCheck {
+    fn compare(&mut self, now: Time, theirs: Time, timing: &Timing) {
+        let Some((now0, theirs0)) = self.begin else {
+            self.begin = Some((now, theirs));
+            return;
+        };
+        let mine = now.saturating_sub(now0);
+        if mine < DRIFT_PERIOD {
+            return;
+        }
+        let gap = mine.abs_diff(theirs.saturating_sub(theirs0));
+        self.drifts = gap > timing.parts(mine, 1) + timing.detection() / 2;
+        self.begin = Some((now, theirs));
+    }
+}
+
 /// What is known of the peer.
+///
+/// Invariant: `alive_since` and `lost_at` are not both set after [`PeerView::judge`] found the peer alive. What it says
+/// of itself (`incarnation`, `base`, `health`) comes from confirmed heartbeats of `instance` only.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerView {
     paths: Vec<Path>,
     instance: Option<Instance>,
-    /// When a confirmed datagram of the instance last arrived.
+    /// When a confirmed heartbeat of the instance last arrived.
     heard_at: Time,
     seq: u64,
     incarnation: u64,
@@ -49,24 +89,28 @@ pub(crate) struct PeerView {
     pub(crate) alive_since: Option<Time>,
     /// Since when it counts as silent.
     pub(crate) lost_at: Option<Time>,
-    /// First pair of (own time, peer's time) of the drift window.
-    window: Option<(Time, Time)>,
-    drifts: bool,
-    /// When our last heartbeats were sent, oldest first.
-    sent: VecDeque<Time>,
+    /// The newest evidence of its death from outside its heartbeats, and when it came.
+    pub(crate) proof: Option<(Proof, Time)>,
+    /// When the peer's kernel closed the data session.
+    pub(crate) session_closed_at: Option<Time>,
+    /// Its watchdog is proven: as it last said itself, or as this node's file said at start.
+    pub(crate) watchdog: bool,
+    drift: DriftCheck,
+    own: OwnHeartbeats,
 }
 
-/// What a heartbeat told beyond its content.
+/// What a heartbeat shows beyond its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// It is new, of the current instance, and answers our own heartbeats.
+    /// It is new, of the current instance, and gives back a heartbeat of this node.
     pub confirmed: bool,
-    /// The machine of the peer was booted anew, with the same store.
+    /// The machine of the peer was booted again, with the same store.
     pub new_boot: bool,
 }
 
 impl PeerView {
-    pub(crate) fn new(paths: u8) -> PeerView {
+    /// At the start of the daemon. The first heartbeat is due at once.
+    pub(crate) fn at_start(now: Time, paths: u8, watchdog: bool) -> PeerView {
         let count = usize::from(paths).clamp(1, MAX_PATHS);
         PeerView {
             paths: vec![Path::default(); count],
@@ -78,18 +122,50 @@ impl PeerView {
             health: None,
             alive_since: None,
             lost_at: None,
-            window: None,
-            drifts: false,
-            sent: VecDeque::new(),
+            proof: None,
+            session_closed_at: None,
+            watchdog,
+            drift: DriftCheck::default(),
+            own: OwnHeartbeats { next_at: now, ..OwnHeartbeats::default() },
         }
     }
 
-    /// A heartbeat of ours goes out on every path.
-    pub(crate) fn beat(&mut self, now: Time, timing: &Timing) {
-        self.sent.push_back(now);
-        if self.sent.len() as u64 > timing.misses + 1 {
-            self.sent.pop_front();
+    /// When the next heartbeat of this node is due.
+    pub(crate) fn next_heartbeat(&self) -> Time {
+        self.own.next_at
+    }
+
+    /// Makes the next heartbeat due at this time.
+    pub(crate) fn set_next_heartbeat(&mut self, at: Time) {
+        self.own.next_at = at;
+    }
+
+    /// A heartbeat of this node goes out on every path now: returns its number.
+    pub(crate) fn begin_heartbeat(&mut self, now: Time, timing: &Timing) -> u64 {
+        self.own.next_at = now + timing.heartbeat;
+        self.own.seq += 1;
+        self.own.sent.push_back(now);
+        if self.own.sent.len() as u64 > timing.misses + 1 {
+            self.own.sent.pop_front();
         }
+        self.own.seq
+    }
+
+    /// Notes whether the peer is up now.
+    pub(crate) fn judge(&mut self, now: Time, timing: &Timing) {
+        // A dying gasp needs no confirmation by silence, unless the peer is heard after it.
+        let gasped = matches!(self.proof, Some((Proof::DyingGasp, at)) if at >= self.heard_at);
+        if self.alive(now, timing) && !gasped {
+            self.alive_since.get_or_insert(now);
+            self.lost_at = None;
+        } else if self.alive_since.take().is_some() {
+            self.lost_at = self.lost_at.max(Some(now));
+        }
+    }
+
+    /// A proof of its death came, and it was not heard since.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.alive_since.is_none() && self.proof.is_some_and(|(_, at)| at >= self.heard_at)
     }
 
     /// Takes in a heartbeat. `mine` is (boot, started) of this daemon.
@@ -104,25 +180,25 @@ impl PeerView {
     ) -> Heard {
         let mut heard = Heard { confirmed: false, new_boot: false };
         let Some(slot) = self.paths.get_mut(path) else { return heard };
-        let speaker = Instance { boot: datagram.boot, started: datagram.started };
-        let words = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
-        let newer = slot
-            .heard
-            .is_none_or(|old| (old.boot, old.started) != (words.boot, words.started) || old.sent < words.sent);
+        let sender = Instance { boot: datagram.boot, started: datagram.started };
+        let echo_of_it = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
+        let newer = slot.heard.is_none_or(|old| {
+            (old.boot, old.started) != (echo_of_it.boot, echo_of_it.started) || old.sent < echo_of_it.sent
+        });
         if newer {
-            slot.heard = Some(words);
+            slot.heard = Some(echo_of_it);
         }
         let Some(echo) = beat.heard.filter(|echo| (echo.boot, echo.started) == mine && echo.sent <= now) else {
             return heard;
         };
-        if self.instance != Some(speaker) {
+        if self.instance != Some(sender) {
             let in_time = now - echo.sent <= timing.detection() + timing.heartbeat;
             if !in_time || self.instance.is_some() && echo.sent <= self.heard_at {
                 return heard;
             }
             heard.new_boot =
-                self.instance.is_some_and(|old| old.boot != speaker.boot) && self.incarnation == datagram.incarnation;
-            self.switch_to(speaker);
+                self.instance.is_some_and(|old| old.boot != sender.boot) && self.incarnation == datagram.incarnation;
+            self.switch_to(sender);
         }
         let slot = &mut self.paths[path];
         if beat.seq > slot.seq || slot.echoed.is_none() {
@@ -137,18 +213,17 @@ impl PeerView {
             self.incarnation = datagram.incarnation;
             self.base = Some(beat.base.clone());
             self.health = Some(beat.health);
-            self.compare_clocks(now, beat.sent, timing);
+            self.drift.compare(now, beat.sent, timing);
         }
         heard
     }
 
-    fn switch_to(&mut self, speaker: Instance) {
-        self.instance = Some(speaker);
+    fn switch_to(&mut self, sender: Instance) {
+        self.instance = Some(sender);
         self.seq = 0;
         self.base = None;
         self.health = None;
-        self.window = None;
-        self.drifts = false;
+        self.drift = DriftCheck::default();
         for path in &mut self.paths {
             path.heard_at = None;
             path.echoed = None;
@@ -156,25 +231,11 @@ impl PeerView {
         }
     }
 
-    fn compare_clocks(&mut self, now: Time, theirs: Time, timing: &Timing) {
-        let Some((now0, theirs0)) = self.window else {
-            self.window = Some((now, theirs));
-            return;
-        };
-        let mine = now.saturating_sub(now0);
-        if mine < DRIFT_PERIOD {
-            return;
-        }
-        let gap = mine.abs_diff(theirs.saturating_sub(theirs0));
-        self.drifts = gap > timing.parts(mine, 1) + timing.detection() / 2;
-        self.window = Some((now, theirs));
-    }
-
     /// Until when the path counts as up if nothing more is heard; `None` = it is not confirmed.
     fn up_until(&self, path: usize, timing: &Timing) -> Option<Time> {
         let path = self.paths.get(path)?;
-        // More than `misses` were sent since the one that was given back.
-        let missed = self.sent.len() as u64 > timing.misses && self.sent.front() > path.echoed.as_ref();
+        // More than `misses` heartbeats were sent since the one that was given back.
+        let missed = self.own.sent.len() as u64 > timing.misses && self.own.sent.front() > path.echoed.as_ref();
         path.echoed.filter(|_| !missed)?;
         Some(path.heard_at? + timing.detection())
     }
@@ -194,7 +255,7 @@ impl PeerView {
         now <= self.alive_until(timing) && self.instance.is_some()
     }
 
-    /// What to give back on this path.
+    /// The echo that the next heartbeat on this path gives back.
     pub(crate) fn echo(&self, path: usize) -> Option<Echo> {
         self.paths.get(path).and_then(|path| path.heard)
     }
@@ -208,12 +269,12 @@ impl PeerView {
         self.heard_at
     }
 
-    /// The store it speaks for; 0 = never heard.
+    /// The incarnation of the peer's store; 0 = never heard.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
     }
 
-    /// The newest configuration durable at the peer.
+    /// The base of the peer, as its newest heartbeat says.
     pub(crate) fn base(&self) -> Option<&Config> {
         self.base.as_ref()
     }
@@ -222,8 +283,8 @@ impl PeerView {
         self.health
     }
 
-    /// Whether the clocks run apart.
+    /// Whether the clocks of the nodes drift apart by more than ρ.
     pub(crate) fn drifts(&self) -> bool {
-        self.drifts
+        self.drift.drifts
     }
 }

@@ -1,6 +1,6 @@
-//! Driving decisions: begin, repeat, conclude, give up.
+//! Brings the register forward: begins, repeats, concludes and gives up proposals.
 
-use super::goal::Goal;
+use super::wanted::WantedChange;
 use super::*;
 use crate::event::Action;
 use crate::message::WitnessAsk;
@@ -9,70 +9,71 @@ use crate::proposer::{self, Plan, Wish};
 impl Quorum {
     /// Brings the register forward as far as it goes without another event.
     pub(super) fn drive(&mut self, out: &mut Vec<Action>) {
-        self.beat(out);
-        if self.failed.is_some() || self.write.is_some() {
+        self.send_due(out);
+        if self.register.has_failed() || self.register.is_writing() {
             return;
         }
-        self.take_over(out);
-        self.retry_asked(out);
+        self.adopt_newer(out);
+        self.retry_deferred(out);
         self.conclude(out);
-        if self.write.is_none() && self.heard.is_none() && self.asked.is_none() {
-            self.pursue(out);
+        let idle = !self.register.is_writing() && self.register.newer().is_none() && self.register.deferred().is_none();
+        if idle {
+            self.propose(out);
         }
-        if self.write.is_none() && self.witness.seen > self.record.mark && self.witness.lost_for(self.now).is_none() {
-            // Noted durably, so that a witness rolled back while this node was off is found out.
-            self.persist(self.record.clone(), AfterPersist::Nothing, out);
+        let unnoted = self.witness.seen > self.register.record().mark && self.witness.lost_for(self.now).is_none();
+        if unnoted && !self.register.is_writing() {
+            // The witness's mark is made durable, so that a witness rolled back while this node is off is detected.
+            self.persist(self.register.record().clone(), AfterPersist::Nothing, out);
         }
     }
 
     /// Makes a newer chosen configuration, or a forced one, the durable base once the VMs are as it demands.
-    fn take_over(&mut self, out: &mut Vec<Action>) {
-        if self.heard.as_ref().is_some_and(|heard| heard.rank() <= self.record.base.rank()) {
-            self.heard = None;
-        }
-        if let Some(heard) = &self.heard {
-            if self.stopped_for(heard) {
-                let mut next = self.record.clone();
-                next.adopt(heard.clone());
+    fn adopt_newer(&mut self, out: &mut Vec<Action>) {
+        self.register.forget_reached();
+        if let Some(newer) = self.register.newer() {
+            if self.stopped_for(newer) {
+                let mut next = self.register.record().clone();
+                next.adopt(newer.clone());
                 self.persist(next, AfterPersist::Chosen { learned: true }, out);
             }
             return;
         }
-        if std::mem::take(&mut self.force) {
+        if std::mem::take(&mut self.requests.force) {
             let me = self.setup.me;
-            let base = &self.record.base;
-            let mut forced = Config::first(me, self.record.incarnation);
+            let base = self.register.base();
+            let mut forced = Config::first(me, self.register.record().incarnation);
             forced.epoch = base.epoch + 1;
             forced.lineage = base.lineage + 1;
             forced.witness = base.witness;
             forced.incarnations[2] = base.incarnations[2];
-            let mut next = self.record.clone();
+            let mut next = self.register.record().clone();
             next.adopt(forced);
             self.persist(next, AfterPersist::Chosen { learned: false }, out);
         }
     }
 
-    /// A vote that waited for VMs to stop.
-    fn retry_asked(&mut self, out: &mut Vec<Action>) {
-        let Some(asked) = &self.asked else { return };
-        if self.now >= asked.at + 4 * self.setup.timing.patience {
-            self.asked = None;
-        } else if self.write.is_none() && self.stopped_for(&asked.value) {
-            let Asked { path, ask, .. } = asked.clone();
-            self.asked = None;
+    /// Gives the deferred vote once the VMs have stopped; drops it after 4 × [`crate::Timing::patience`].
+    fn retry_deferred(&mut self, out: &mut Vec<Action>) {
+        let Some(vote) = self.register.deferred() else { return };
+        if self.now >= vote.at + 4 * self.setup.timing.patience {
+            self.register.take_deferred();
+        } else if !self.register.is_writing()
+            && self.stopped_for(&vote.value)
+            && let Some(DeferredVote { path, ask, .. }) = self.register.take_deferred()
+        {
             self.on_ask(path, &ask, out);
         }
     }
 
     /// The target voted: D1, D2, then the own acceptance, which completes the quorum.
     fn conclude(&mut self, out: &mut Vec<Action>) {
-        let Some(active) = &self.active else { return };
+        let Some(active) = &self.proposals.active else { return };
         let Some((ballot, value)) = &active.voted else { return };
-        if self.write.is_some() {
+        if self.register.is_writing() {
             return;
         }
-        match proposer::conclude(&self.record, &active.proposal, *ballot, value) {
-            None => self.drop_active(),
+        match proposer::conclude(self.register.record(), &active.proposal, *ballot, value) {
+            None => self.proposals.give_up(),
             Some(next) => {
                 if self.stopped_for(value) {
                     self.persist(next, AfterPersist::Chosen { learned: false }, out);
@@ -81,50 +82,52 @@ impl Quorum {
         }
     }
 
-    fn pursue(&mut self, out: &mut Vec<Action>) {
-        let goal = self.goal();
-        if let Some(active) = &self.active {
+    /// Keeps the active proposal going while its change is wanted; else begins the one that is.
+    fn propose(&mut self, out: &mut Vec<Action>) {
+        let change = self.wanted_change();
+        if let Some(active) = &self.proposals.active {
             if active.voted.is_some() {
                 return;
             }
-            let wanted =
-                goal.as_ref().is_some_and(|goal| goal.why == active.why && goal.want == active.proposal.ask.want);
-            let patient =
-                !goal.as_ref().is_some_and(|goal| goal.swap) || self.now < active.begun + self.setup.timing.patience;
-            if wanted && patient {
+            let wanted = change
+                .as_ref()
+                .is_some_and(|change| change.why == active.why && change.want == active.proposal.ask.want);
+            let in_time = !change.as_ref().is_some_and(|change| change.either)
+                || self.now < active.begun + self.setup.timing.patience;
+            if wanted && in_time {
                 self.repeat(out);
                 return;
             }
-            // Wanted no more, or the target does not answer: the next ballot may go elsewhere.
-            self.swap_target = wanted && !self.swap_target;
-            self.drop_active();
+            // No longer wanted, or the target does not answer: the next ballot may go to the other acceptor.
+            self.proposals.try_other = wanted && !self.proposals.try_other;
+            self.proposals.give_up();
         }
-        match goal {
-            Some(goal) if self.now >= self.not_before => self.begin(goal, out),
+        match change {
+            Some(change) if self.now >= self.proposals.not_before => self.begin(change, out),
             _ => {}
         }
     }
 
-    fn begin(&mut self, goal: Goal, out: &mut Vec<Action>) {
-        let Goal { want, why, target, swap } = goal;
+    fn begin(&mut self, change: WantedChange, out: &mut Vec<Action>) {
+        let WantedChange { want, why, target, either } = change;
         let me = Acceptor::from(self.setup.me);
-        // Only where the goal says so: a silent peer must not find a vote on its own removal when it returns.
+        // Only where the change allows it: a silent peer must not find a vote on its own removal when it returns.
         let other = if target == Acceptor::W { Acceptor::from(self.peer_id()) } else { Acceptor::W };
-        let useful = |target: Acceptor| self.record.base.quorum(&[me, target]);
-        let swap = swap && useful(other) && (self.swap_target || !useful(target));
+        let useful = |target: Acceptor| self.register.base().quorum(&[me, target]);
+        let swap = either && useful(other) && (self.proposals.try_other || !useful(target));
         let target = if swap { other } else { target };
         let wish = Wish {
             me: self.setup.me,
             pair: self.setup.pair,
             want,
             target,
-            above: self.above,
+            above: self.proposals.ballot_floor,
             seen: self.witness.seen,
-            record: &self.record,
+            record: self.register.record(),
         };
-        let epoch = self.record.base.epoch + 1;
+        let epoch = self.register.base().epoch + 1;
         match proposer::plan(wish) {
-            // D1, D2: the goals wait for the VMs, or an accepted value already forbids them to run.
+            // D1, D2: the wanted changes wait for the VMs, or an accepted value already forbids them to run.
             Some(Plan::Local(next)) if self.stopped_for(&next.base) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target: me }));
                 self.persist(next, AfterPersist::Chosen { learned: false }, out);
@@ -132,8 +135,8 @@ impl Quorum {
             None | Some(Plan::Local(_)) => {}
             Some(Plan::Ask(proposal, next)) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target }));
-                let ask_id = self.number();
-                self.active = Some(Active {
+                let ask_id = self.next_id();
+                self.proposals.active = Some(Active {
                     proposal: *proposal,
                     why,
                     begun: self.now,
@@ -148,10 +151,10 @@ impl Quorum {
         }
     }
 
-    /// Sends the proposal under way; its promise is durable.
+    /// Sends the active proposal. Precondition: its promise is durable here.
     pub(super) fn send_ask(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
-        let Some(active) = &mut self.active else { return };
+        let Some(active) = &mut self.proposals.active else { return };
         active.sent_at = Some(now);
         active.waiting = active.proposal.target == Acceptor::W;
         let ask = active.proposal.ask.clone();
@@ -164,26 +167,26 @@ impl Quorum {
 
     fn repeat(&mut self, out: &mut Vec<Action>) {
         let timing = &self.setup.timing;
-        // The witness is asked over a stream that tells when it gave up; datagrams just vanish.
+        // A request to the witness goes over a stream, whose end is reported; a datagram is lost without a report.
         let due = |active: &Active| {
             let pause = if active.waiting { 3 * timing.patience } else { timing.retry };
             active.sent_at.is_some_and(|sent| self.now >= sent + pause)
         };
-        if self.active.as_ref().is_some_and(due) {
+        if self.proposals.active.as_ref().is_some_and(due) {
             self.send_ask(out);
-            if self.active.as_ref().is_some_and(|active| active.relayed) {
+            if self.proposals.active.as_ref().is_some_and(|active| active.relayed) {
                 self.relay(out);
             }
         }
     }
 
-    /// The witness is out of reach here but not for the peer: the peer passes the ask on.
+    /// Asks the peer to pass the proposal on to the witness, if the peer reaches it.
     pub(super) fn relay(&mut self, out: &mut Vec<Action>) {
         let reaches = self.peer.health().is_some_and(|health| health.witness_lost_ms == 0);
         if !reaches || self.peer.alive_since.is_none() {
             return;
         }
-        let Some(active) = &mut self.active else { return };
+        let Some(active) = &mut self.proposals.active else { return };
         active.relayed = true;
         let ask = WitnessAsk::TryDecide(active.proposal.ask.clone());
         let body = Body::Relay(active.ask_id, ask);

@@ -1,175 +1,68 @@
-//! The machine: one node's part of the quorum.
+//! [`Quorum`]: one node's part of the quorum.
 //!
-//! Each event is handled in three steps: take it in (`hear`, `votes`), decide what is wanted (`goal`, `drive`), then
-//! re-establish what must hold (`settle`): VMs frozen or killed, fence, acknowledgement set, alarms.
+//! Each event is handled in three steps: apply it (`receive`, `votes`), bring the register forward (`wanted`, `drive`),
+//! then re-establish what must hold (`settle`): VMs frozen or killed, fence, acknowledgement set, alarms.
 //!
-//! At most one write of the record is under way. `record` is always the durable one and `write` the candidate; a
-//! message that needs a write is held inside it. Asks that arrive meanwhile are dropped: whoever asks repeats.
+//! At most one write of the record is under way. `Register` holds the durable record and the candidate; a message
+//! that depends on the candidate is held inside the write. Requests for a vote that arrive meanwhile are dropped: the
+//! peer repeats them every [`crate::Timing::retry`].
 
+mod announced;
 mod drive;
-mod goal;
-mod hear;
+mod inputs;
+mod proposals;
 mod query;
+mod receive;
+mod register;
+mod run_state;
 mod settle;
-mod stand;
 mod votes;
+mod wanted;
 
 use std::collections::BTreeSet;
 
 use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Reason, Setup, WitnessReply};
 use crate::lease::Leases;
 use crate::losses::Losses;
-use crate::message::{Answer, Body, Datagram, TryDecide};
+use crate::message::{Answer, Body, Datagram};
 use crate::mutants::Mutants;
 use crate::peer::PeerView;
-use crate::proposer::Proposal;
-use crate::reach::Reach;
 use crate::rules::View;
 use crate::types::{Acceptor, Ballot, Config, Exception, Members, Record, Time, WitnessId};
+use crate::witness_view::WitnessView;
+use announced::{Announced, FenceAnnounced};
 use dyad_types::NodeId;
+use inputs::{Clean, OwnState, PeerReplica, Requests, VmState, Vms};
+use proposals::{Active, Proposals};
+use register::{AfterPersist, DeferredVote, Register};
 
-/// What the VMs of this node do, as far as the kernel confirmed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vms {
-    /// None exists.
-    None,
-    /// They may execute.
-    Running,
-    /// Asked to freeze; they may execute.
-    Freezing,
-    /// Confirmed not to execute.
-    Frozen,
-    /// Being killed; they may execute.
-    Killing,
-}
-
-/// How far the peer's replica is, while this node is solo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clean {
-    /// Behind.
-    No,
-    /// Resync is done; acknowledgements are being moved to both.
-    Resynced,
-    /// Nothing acknowledged is missing there and nothing will be.
-    Acked,
-}
-
-/// What happens once a write of the record is durable.
-#[derive(Clone, Debug)]
-enum AfterPersist {
-    /// Nothing: only the witness's count was noted.
-    Nothing,
-    /// The peer gets this answer.
-    Answer(u8, Answer),
-    /// The proposal is sent.
-    Propose,
-    /// The new base is in force.
-    Chosen {
-        /// It was learned, not decided here.
-        learned: bool,
-    },
-}
-
-/// A write of the record under way.
-#[derive(Clone, Debug)]
-struct Write {
-    token: u64,
-    begun: Time,
-    next: Record,
-    then: AfterPersist,
-}
-
-/// A proposal under way.
-#[derive(Clone, Debug)]
-struct Active {
-    proposal: Proposal,
-    why: Reason,
-    begun: Time,
-    sent_at: Option<Time>,
-    ask_id: u64,
-    /// The witness was asked and neither answered nor proved unreachable.
-    waiting: bool,
-    relayed: bool,
-    /// The target voted for this; it waits for VMs to stop or for another write.
-    voted: Option<(Ballot, Config)>,
-}
-
-/// A vote the peer asked for that must wait until VMs stopped here.
-#[derive(Clone, Debug)]
-struct Asked {
-    path: u8,
-    ask: TryDecide,
-    value: Config,
-    at: Time,
-}
-
-/// One node's part of the quorum. Pure: fed with events and the time, it answers with actions.
+/// One node's part of the quorum. Pure: it is given events and the time, and returns actions.
 #[derive(Clone, Debug)]
 pub struct Quorum {
     setup: Setup,
+    /// When the daemon started.
     started: Time,
+    /// Time of the event being handled. It never goes back.
     now: Time,
     mutants: Mutants,
-    record: Record,
-    write: Option<Write>,
-    /// What could not be written. It may lie on the disk all the same, so what it forbids stays forbidden.
-    failed: Option<Record>,
-    next_number: u64,
-    /// A chosen configuration newer than the base, not yet durable here.
-    heard: Option<Config>,
-    active: Option<Active>,
-    asked: Option<Asked>,
-    /// A proposal was given up after it may have reached an acceptor.
-    abandoned: bool,
-    /// New ballots are above this one.
-    above: Ballot,
-    /// No new ballot before this time.
-    not_before: Time,
-    /// Try the other acceptor in the next ballot.
-    swap_target: bool,
-    accepted_at: Time,
+    register: Register,
+    proposals: Proposals,
     leases: Leases,
     peer: PeerView,
-    peer_watchdog: bool,
-    peer_proof: Option<(Proof, Time)>,
-    /// When the peer's daemon ended, as far as its kernel told.
-    peer_closed: Option<Time>,
-    witness: Reach,
-    relays: Vec<(u64, u8, u64)>,
+    replica: PeerReplica,
+    witness: WitnessView,
     vms: Vms,
-    /// VMs run that an earlier daemon may have frozen.
-    found: bool,
-    /// The right to run was lost since VMs ran last; for the timeline.
-    paused: bool,
-    healthy: bool,
-    watchdog: bool,
-    leaving: bool,
-    leave_told: bool,
-    force: bool,
-    clean: Clean,
-    losses: Losses,
-    /// The peer is stuck: first and last time this was said.
-    stuck: Option<(Time, Time)>,
-    admitted: Option<u64>,
-    enrol: Option<(WitnessId, u64)>,
-    exceptions: Option<Vec<Exception>>,
-    fresh_witness: bool,
-    last_return: Option<Time>,
-    seq: u64,
-    next_heartbeat: Time,
-    fence_told: bool,
-    fence_noted: bool,
-    told_config: bool,
-    told_acks: Option<Members>,
-    conflict: bool,
-    witness_note: bool,
-    alarms: BTreeSet<Alarm>,
+    own: OwnState,
+    requests: Requests,
+    announced: Announced,
+    /// The newest id given to a write or to a request to the witness.
+    last_id: u64,
 }
 
 impl Quorum {
     /// A node that starts (or whose daemon restarts) at `now` with its durable record.
     ///
-    /// Feed [`Event::Tick`] at once, and [`Event::VmsRunning`] first if VMs were found.
+    /// Give it [`Event::Tick`] at once; [`Event::VmsRunning`] before that if VMs were found.
     pub fn new(setup: Setup, record: Record, now: Time) -> Quorum {
         Quorum::with(setup, record, now, Mutants::NONE)
     }
@@ -181,59 +74,24 @@ impl Quorum {
     }
 
     fn with(setup: Setup, record: Record, now: Time, mutants: Mutants) -> Quorum {
-        let leases = Leases::at_start(now, &setup.timing, mutants);
-        let peer = PeerView::new(setup.paths);
-        let witness = Reach::at_start(now, record.mark);
+        // An own ballot that is still promised may have put a value into an acceptor before the restart.
+        let abandoned = record.promised != Ballot::ZERO && record.promised.node == setup.me;
         Quorum {
             started: now,
             now,
             mutants,
-            write: None,
-            failed: None,
-            // Ids of asks must not meet those of an earlier daemon.
-            next_number: now,
-            heard: None,
-            active: None,
-            asked: None,
-            // An own ballot that is still promised may have put a value into an acceptor before the restart.
-            abandoned: record.promised != Ballot::ZERO && record.promised.node == setup.me,
-            above: Ballot::ZERO,
-            not_before: now,
-            swap_target: false,
-            accepted_at: now,
-            leases,
-            peer,
-            peer_watchdog: setup.peer_watchdog,
-            peer_proof: None,
-            peer_closed: None,
-            witness,
-            relays: Vec::new(),
-            vms: Vms::None,
-            found: false,
-            paused: false,
-            healthy: true,
-            watchdog: setup.watchdog,
-            leaving: false,
-            leave_told: false,
-            force: false,
-            clean: Clean::No,
-            losses: Losses::default(),
-            stuck: None,
-            admitted: None,
-            enrol: None,
-            exceptions: None,
-            fresh_witness: false,
-            last_return: None,
-            seq: 0,
-            next_heartbeat: now,
-            fence_told: false,
-            fence_noted: false,
-            told_config: false,
-            told_acks: None,
-            conflict: false,
-            witness_note: false,
-            alarms: BTreeSet::new(),
-            record,
+            proposals: Proposals::at_start(now, abandoned),
+            leases: Leases::at_start(now, &setup.timing, mutants),
+            peer: PeerView::at_start(now, setup.paths, setup.peer_watchdog),
+            replica: PeerReplica { clean: Clean::No, stuck: None, losses: Losses::default() },
+            witness: WitnessView::at_start(now, record.mark),
+            vms: Vms { state: VmState::None, found: false },
+            own: OwnState { healthy: true, watchdog: setup.watchdog, leaving: false },
+            requests: Requests::default(),
+            announced: Announced::nothing(),
+            // Counting from the time keeps the ids apart from those of an earlier daemon of this boot.
+            last_id: now,
+            register: Register::new(record, now),
             setup,
         }
     }
@@ -241,145 +99,132 @@ impl Quorum {
     /// Takes in one event at time `now` and appends what must be done, in order.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         self.advance(now);
-        // A lease that lapsed while nobody looked is acted upon before anything can renew it.
+        // A lease that lapsed before this event is acted upon before the event can renew it.
         self.settle_vms(out);
-        self.take(event, out);
+        self.apply(event, out);
         self.drive(out);
         self.settle(out);
     }
 
     fn advance(&mut self, now: Time) {
-        // CLOCK_BOOTTIME does not go back; an owner that gives an older time gets the newest one.
+        // CLOCK_BOOTTIME does not go back; a caller that gives an older time gets the newest one.
         let now = now.max(self.now);
         let overslept = now - self.now > 3 * self.setup.timing.heartbeat;
         self.now = now;
         if overslept && now > self.started {
-            // Who did not listen cannot say that the other is silent.
+            // This node was not scheduled for more than 3 heartbeats, so heartbeats may be queued: judging the peer is
+            // postponed by D.
             let resumed = now + self.setup.timing.detection();
             self.peer.lost_at = Some(self.silent_from().max(resumed));
         }
         let memory = self.setup.timing.stuck_memory;
-        self.stuck = self.stuck.filter(|(_, last)| now <= last + memory);
-        self.watch_peer();
+        self.replica.stuck = self.replica.stuck.filter(|(_, last)| now <= last + memory);
+        self.peer.judge(now, &self.setup.timing);
     }
 
-    fn take(&mut self, event: Event, out: &mut Vec<Action>) {
+    fn apply(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::VmsThawed => {}
             Event::Peer { path, datagram } => self.on_datagram(path, datagram, out),
             Event::Witness { id, reply } => self.on_witness(id, reply, out),
             Event::Persisted { token } => self.on_persisted(token, out),
             Event::PersistFailed { token } => {
-                if self.write.as_ref().is_some_and(|write| write.token == token) {
-                    self.failed = self.write.take().map(|write| write.next);
-                    self.active = None;
-                    self.asked = None;
+                if self.register.fail_write(token) {
+                    self.proposals.active = None;
                 }
             }
             Event::VmsRunning(true) => {
-                if self.vms == Vms::None {
-                    self.vms = Vms::Running;
-                    self.found = true;
+                if self.vms.state == VmState::None {
+                    self.vms = Vms { state: VmState::Running, found: true };
                 }
             }
-            Event::VmsRunning(false) | Event::VmsKilled => self.vms = Vms::None,
+            Event::VmsRunning(false) | Event::VmsKilled => self.vms.state = VmState::None,
             Event::VmsFrozen => {
-                if self.vms == Vms::Freezing {
-                    self.vms = Vms::Frozen;
+                if self.vms.state == VmState::Freezing {
+                    self.vms.state = VmState::Frozen;
                 }
             }
-            Event::VmsThawed => {}
-            // One that is silent already is not waited for anew.
-            Event::PeerClosed => self.peer_closed = self.peer.alive_since.map(|_| self.now).or(self.peer_closed),
+            Event::PeerClosed => {
+                // A peer that is silent already gets no more time.
+                if self.peer.alive_since.is_some() {
+                    self.peer.session_closed_at = Some(self.now);
+                }
+            }
             Event::PeerStuck => self.on_stuck(),
             Event::PeerClean => {
-                self.stuck = None;
-                if self.clean == Clean::No {
-                    self.clean = Clean::Resynced;
+                self.replica.stuck = None;
+                if self.replica.clean == Clean::No {
+                    self.replica.clean = Clean::Resynced;
                 }
             }
             Event::AckPeer => {
-                if self.clean == Clean::Resynced {
-                    self.clean = Clean::Acked;
+                if self.replica.clean == Clean::Resynced {
+                    self.replica.clean = Clean::Acked;
                 }
             }
-            Event::PeerDirty => self.clean = Clean::No,
-            Event::Proof(proof) => self.peer_proof = Some((proof, self.now)),
-            Event::Healthy => self.healthy = true,
-            Event::Faulty => self.healthy = false,
-            Event::Watchdog(proven) => self.watchdog = proven,
-            Event::Admit { incarnation } => self.admitted = Some(incarnation),
-            Event::Enrol { witness, incarnation } => self.enrol = Some((witness, incarnation)),
+            Event::PeerDirty => self.replica.clean = Clean::No,
+            Event::Proof(proof) => self.peer.proof = Some((proof, self.now)),
+            Event::Healthy => self.own.healthy = true,
+            Event::Faulty => self.own.healthy = false,
+            Event::Watchdog(proven) => self.own.watchdog = proven,
+            Event::Admit { incarnation } => self.requests.admit = Some(incarnation),
+            Event::Enrol { witness, incarnation } => self.requests.enrol = Some((witness, incarnation)),
             Event::Exceptions(list) => self.on_exceptions(list),
-            Event::Leave => self.leaving = true,
+            Event::Leave => self.own.leaving = true,
             Event::CancelLeave => {
-                self.leaving = false;
-                self.leave_told = false;
+                self.own.leaving = false;
+                self.announced.leave_done = false;
             }
-            Event::Force => self.force = self.record.base.exists() && self.failed.is_none(),
+            Event::Force => self.requests.force = self.register.base().exists() && !self.register.has_failed(),
         }
     }
 
     fn on_stuck(&mut self) {
-        if self.record.base.members == Members::Both {
-            let first = self.stuck.map_or(self.now, |(first, _)| first);
-            self.stuck = Some((first, self.now));
+        if self.register.base().members == Members::Both {
+            let first = self.replica.stuck.map_or(self.now, |(first, _)| first);
+            self.replica.stuck = Some((first, self.now));
         } else {
-            self.clean = Clean::No;
+            self.replica.clean = Clean::No;
             self.peer.alive_since = self.peer.alive_since.map(|_| self.now);
         }
     }
 
     fn on_exceptions(&mut self, list: Vec<Exception>) {
         if list.len() <= crate::types::MAX_EXCEPTIONS {
-            self.exceptions = Some(list);
+            self.requests.exceptions = Some(list);
             return;
         }
-        // Too many volumes are broken on one node: it is dropped as a whole.
+        // More volumes than a configuration can except are broken on one node: it is dropped as a whole.
         let held_here = list.iter().filter(|exception| exception.holder == self.setup.me).count();
         if held_here * 2 >= list.len() {
             self.on_stuck();
         } else {
-            self.leaving = true;
+            self.own.leaving = true;
         }
     }
 
     /// Whether the register takes no more writes, for good or because one hangs.
     fn register_failed(&self) -> bool {
-        let hangs = |write: &Write| self.now > write.begun + self.setup.timing.slow_write;
-        self.failed.is_some() || self.write.as_ref().is_some_and(hangs)
+        self.register.failed_or_hangs(self.now, &self.setup.timing)
     }
 
-    /// The view all rules work on, with everything under way as restrictions.
+    /// The view on which all rules work, with everything under way as restrictions.
     fn with_view<T>(&self, now: Time, use_view: impl FnOnce(&View<'_>) -> T) -> T {
-        let write = self.write.as_ref().map(|write| &write.next);
-        let base_of = |record: Option<&'_ Record>| {
-            record.map(|record| record.base.clone()).filter(|base| *base != self.record.base)
-        };
-        let written = base_of(write);
-        let failed = base_of(self.failed.as_ref());
-        let pending = [
-            self.heard.as_ref(),
-            written.as_ref(),
-            write.and_then(|record| record.accepted.as_ref()).map(|(_, value)| value),
-            failed.as_ref(),
-            self.failed.as_ref().and_then(|record| record.accepted.as_ref()).map(|(_, value)| value),
-            self.active.as_ref().map(|active| active.proposal.value()),
-            self.active.as_ref().and_then(|active| active.voted.as_ref()).map(|(_, value)| value),
-            self.asked.as_ref().map(|asked| &asked.value),
-        ];
+        let [newer, written, to_accept, failed, failed_to_accept, deferred] = self.register.pending();
+        let [proposed, voted] = self.proposals.pending();
+        let pending = [newer, written, to_accept, failed, failed_to_accept, deferred, proposed, voted];
         use_view(&View {
             me: self.setup.me,
-            record: &self.record,
+            record: self.register.record(),
             pending: &pending,
             leased: self.leases.leased(now),
             mutants: self.mutants,
         })
     }
 
-    fn number(&mut self) -> u64 {
-        self.next_number += 1;
-        self.next_number
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
     }
 
     fn peer_id(&self) -> NodeId {
@@ -392,21 +237,22 @@ impl Quorum {
             from: self.setup.me,
             boot: self.setup.boot,
             started: self.started,
-            incarnation: self.record.incarnation,
+            incarnation: self.register.record().incarnation,
             body,
         }
     }
 
-    fn is_peer_store(&self, incarnation: u64) -> bool {
-        incarnation != 0 && self.record.base.incarnations[self.peer_id().index()] == incarnation
+    /// The store that the base admits for the peer; 0 = none.
+    fn peer_store(&self) -> u64 {
+        self.register.base().incarnations[self.peer_id().index()]
     }
 
-    /// Whether a chosen configuration newer than the base is known.
-    fn newest(&self) -> &Config {
-        self.heard.as_ref().unwrap_or(&self.record.base)
+    /// Whether this is the peer's admitted store.
+    fn is_peer_store(&self, incarnation: u64) -> bool {
+        incarnation != 0 && self.peer_store() == incarnation
     }
 
     fn witness_is_enrolled(&self) -> bool {
-        self.record.base.witness != WitnessId::NONE
+        self.register.base().witness != WitnessId::NONE
     }
 }

@@ -1,16 +1,16 @@
-//! What the owner of the machine may ask it at any time.
+//! What the daemon may ask at any time.
 
 use super::*;
 
 impl Quorum {
     /// The newest configuration in force here, durably.
     pub fn config(&self) -> &Config {
-        &self.record.base
+        self.register.base()
     }
 
     /// The durable record.
     pub fn record(&self) -> &Record {
-        &self.record
+        self.register.record()
     }
 
     /// Whether VMs of this node may execute at `now`.
@@ -18,15 +18,15 @@ impl Quorum {
         self.with_view(now, |view| view.may_run())
     }
 
-    /// R1: whether the tie is surely here, so that no lease is needed.
+    /// R1: whether the tie is firm here, so that no lease is needed.
     pub fn tie_firm(&self) -> bool {
         self.with_view(self.now, |view| view.tie_firm())
     }
 
     /// Who must hold a write before it is acknowledged.
     pub fn ack_set(&self) -> Members {
-        let solo = self.record.base.members.solo() == Some(self.setup.me);
-        let readding = solo && self.clean != Clean::No;
+        let solo = self.register.base().members.solo() == Some(self.setup.me);
+        let readding = solo && self.replica.clean != Clean::No;
         self.with_view(self.now, |view| view.ack_set(readding))
     }
 
@@ -35,7 +35,7 @@ impl Quorum {
         self.leases.until()
     }
 
-    /// The peer may run VMs before this time if nothing is proven.
+    /// Without a proof of its death the peer may run VMs before this time.
     pub fn grant_until(&self) -> Time {
         self.leases.granted_until()
     }
@@ -45,18 +45,18 @@ impl Quorum {
         self.peer.alive(now.max(self.now), &self.setup.timing)
     }
 
-    /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or are verified not to.
+    /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or the kernel confirmed that none executes.
     pub fn watchdog_ok(&self, now: Time) -> bool {
-        matches!(self.vms, Vms::None | Vms::Frozen) || self.may_run(now)
+        matches!(self.vms.state, VmState::None | VmState::Frozen) || self.may_run(now)
     }
 
-    /// Whether the peer's watchdog is proven: as it last said itself, or as the owner of this machine knew at start.
+    /// Whether the peer's watchdog is proven: as it last said itself, else as [`Setup::peer_watchdog`] said at start.
     pub fn peer_watchdog(&self) -> bool {
-        self.peer_watchdog
+        self.peer.watchdog
     }
 
     /// The alarms in force.
     pub fn alarms(&self) -> impl Iterator<Item = Alarm> {
-        self.alarms.iter().copied()
+        self.announced.alarms.iter().copied()
     }
 }

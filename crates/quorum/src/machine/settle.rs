@@ -7,17 +7,17 @@ use crate::mutants::Mutant;
 impl Quorum {
     pub(super) fn settle(&mut self, out: &mut Vec<Action>) {
         self.settle_vms(out);
-        if !self.told_config {
-            self.told_config = true;
-            if self.record.base.exists() {
-                out.push(Action::Config(self.record.base.clone()));
+        if !self.announced.config {
+            self.announced.config = true;
+            if self.register.base().exists() {
+                out.push(Action::Config(self.register.base().clone()));
             }
         }
         self.settle_fence(out);
         self.settle_leave(out);
         let acks = self.ack_set();
-        if self.record.base.exists() && self.told_acks != Some(acks) {
-            self.told_acks = Some(acks);
+        if self.register.base().exists() && self.announced.ack_set != Some(acks) {
+            self.announced.ack_set = Some(acks);
             out.push(Action::AckSet(acks));
         }
         self.settle_alarms(out);
@@ -25,30 +25,27 @@ impl Quorum {
 
     /// Freezes, thaws or kills, so that no VM executes without the right to.
     pub(super) fn settle_vms(&mut self, out: &mut Vec<Action>) {
-        if self.vms == Vms::None {
-            self.paused = false;
+        if self.vms.state == VmState::None {
             return;
         }
         if let Some(reason) = self.must_kill() {
-            if self.vms != Vms::Killing {
-                self.vms = Vms::Killing;
+            if self.vms.state != VmState::Killing {
+                self.vms.state = VmState::Killing;
                 out.push(Action::Kill { reason });
             }
             return;
         }
         let may = self.may_run(self.now);
-        match self.vms {
-            Vms::Running if !may => {
-                self.vms = Vms::Freezing;
-                self.paused = true;
+        match self.vms.state {
+            VmState::Running if !may => {
+                self.vms.state = VmState::Freezing;
                 out.push(Action::Note(Note::LeaseLapsed));
                 out.push(Action::Freeze);
             }
-            // A daemon before this one may have frozen them, and died; nobody else thaws them.
-            Vms::Running if std::mem::take(&mut self.found) => out.push(Action::Thaw),
-            Vms::Frozen if may => {
-                self.vms = Vms::Running;
-                self.paused = false;
+            // An earlier daemon may have frozen them and ended; nothing else thaws them.
+            VmState::Running if std::mem::take(&mut self.vms.found) => out.push(Action::Thaw),
+            VmState::Frozen if may => {
+                self.vms.state = VmState::Running;
                 out.push(Action::Note(Note::Resumed));
                 out.push(Action::Thaw);
             }
@@ -60,8 +57,8 @@ impl Quorum {
     fn must_kill(&self) -> Option<KillReason> {
         let me = self.setup.me;
         let removed = self.with_view(self.now, |view| !view.member(me) || view.removes(me));
-        let handing_over = self.leaving
-            && self.record.base.members == Members::Both
+        let handing_over = self.own.leaving
+            && self.register.base().members == Members::Both
             && self.peer.alive_since.is_some()
             && self.is_peer_store(self.peer.incarnation());
         if removed { Some(KillReason::Removed) } else { handing_over.then_some(KillReason::Leaving) }
@@ -69,31 +66,32 @@ impl Quorum {
 
     /// Whether the peer of a solo node surely runs nothing: `None` = it may, else what proved it.
     pub(super) fn fence_over(&self) -> Option<Option<Proof>> {
-        let base = &self.record.base;
-        let by_word = self.peer_proof.filter(|_| self.peer_is_dead()).map(|(proof, _)| proof);
+        let by_word = self.peer.proof.filter(|_| self.peer.is_dead()).map(|(proof, _)| proof);
         if let Some(proof) = self.leases.proof().or(by_word) {
             return Some(Some(proof));
         }
-        let nobody = base.incarnations[self.peer_id().index()] == 0;
-        let elapsed = self.peer_watchdog && self.now >= self.leases.granted_until();
-        (nobody || elapsed || self.mutants.has(Mutant::NoFenceWait)).then_some(None)
+        let no_peer = self.peer_store() == 0;
+        let elapsed = self.peer.watchdog && self.now >= self.leases.granted_until();
+        (no_peer || elapsed || self.mutants.has(Mutant::NoFenceWait)).then_some(None)
     }
 
     fn settle_fence(&mut self, out: &mut Vec<Action>) {
         let early = self.mutants.has(Mutant::ActBeforeChosen)
-            && self.active.as_ref().is_some_and(|active| active.why == Reason::PeerSilent);
-        if self.record.base.members.solo() != Some(self.setup.me) && !early || self.fence_told {
+            && self.proposals.active.as_ref().is_some_and(|active| active.why == Reason::PeerSilent);
+        if self.register.base().members.solo() != Some(self.setup.me) && !early
+            || self.announced.fence == FenceAnnounced::Over
+        {
             return;
         }
         match self.fence_over() {
             Some(proof) => {
-                self.fence_told = true;
+                self.announced.fence = FenceAnnounced::Over;
                 out.push(Action::Note(Note::FenceOver { proof }));
                 out.push(Action::PeerVmsAllowed);
             }
-            None if !self.fence_noted => {
-                self.fence_noted = true;
-                let until = self.peer_watchdog.then(|| self.leases.granted_until());
+            None if self.announced.fence == FenceAnnounced::Nothing => {
+                self.announced.fence = FenceAnnounced::Wait;
+                let until = self.peer.watchdog.then(|| self.leases.granted_until());
                 out.push(Action::Note(Note::FenceWait { until }));
             }
             None => {}
@@ -101,10 +99,14 @@ impl Quorum {
     }
 
     fn settle_leave(&mut self, out: &mut Vec<Action>) {
-        if !self.leaving || self.leave_told || self.vms != Vms::None || self.write.is_some() {
+        if !self.own.leaving
+            || self.announced.leave_done
+            || self.vms.state != VmState::None
+            || self.register.is_writing()
+        {
             return;
         }
-        let base = &self.record.base;
+        let base = self.register.base();
         let done = match base.members.solo() {
             _ if !base.exists() => true,
             Some(node) if node == self.setup.me => true,
@@ -115,39 +117,39 @@ impl Quorum {
             None => false,
         };
         if done {
-            self.leave_told = true;
+            self.announced.leave_done = true;
             out.push(Action::LeaveDone);
         }
     }
 
     fn settle_alarms(&mut self, out: &mut Vec<Action>) {
         let wanted = self.wanted_alarms();
-        if wanted == self.alarms {
+        if wanted == self.announced.alarms {
             return;
         }
-        for gone in self.alarms.difference(&wanted) {
+        for gone in self.announced.alarms.difference(&wanted) {
             out.push(Action::Clear(*gone));
             if *gone == Alarm::PeerSilent {
                 out.push(Action::Note(Note::PeerHeard));
             }
         }
-        for new in wanted.difference(&self.alarms) {
+        for new in wanted.difference(&self.announced.alarms) {
             if *new == Alarm::PeerSilent {
                 out.push(Action::Note(Note::Detected { last_alive: self.peer.heard_at() }));
             }
             out.push(Action::Alarm(*new));
         }
-        self.alarms = wanted;
+        self.announced.alarms = wanted;
     }
 
     fn wanted_alarms(&self) -> BTreeSet<Alarm> {
         let mut alarms = BTreeSet::new();
-        let base = &self.record.base;
+        let base = self.register.base();
         if !base.exists() {
             return alarms;
         }
         let timing = &self.setup.timing;
-        let has_peer = base.incarnations[self.peer_id().index()] != 0;
+        let has_peer = self.peer_store() != 0;
         let listened = self.now > self.started + timing.detection();
         let silent = self.peer.alive_since.is_none();
         let mut raise = |alarm, condition: bool| {
@@ -170,15 +172,15 @@ impl Quorum {
         }
         raise(Alarm::ClockDrift, self.peer.drifts());
         raise(Alarm::RegisterFailed, self.register_failed());
-        raise(Alarm::PeerUnfenced, has_peer && !self.peer_watchdog);
-        raise(Alarm::Conflict, self.conflict);
+        raise(Alarm::PeerUnfenced, has_peer && !self.peer.watchdog);
+        raise(Alarm::Conflict, self.register.conflict());
         alarms
     }
 
     /// When [`Event::Tick`] is due at the latest, on the own clock.
     pub fn next_wakeup(&self) -> Time {
         let timing = &self.setup.timing;
-        let mut next = self.next_heartbeat;
+        let mut next = self.peer.next_heartbeat();
         let mut at = |time: Time| {
             if time > self.now {
                 next = next.min(time);
@@ -187,14 +189,14 @@ impl Quorum {
         at(self.leases.until());
         at(self.leases.granted_until());
         at(self.peer.alive_until(timing) + 1);
-        at(self.not_before);
+        at(self.proposals.not_before);
         if self.witness_is_enrolled() {
             at(self.witness.next_read);
         }
         if let Some((from, _, _)) = self.remove_from() {
             at(from);
         }
-        if let Some(active) = &self.active {
+        if let Some(active) = &self.proposals.active {
             at(active.begun + timing.patience);
             at(active.sent_at.unwrap_or(self.now) + timing.retry);
         }

@@ -1,13 +1,12 @@
-//! The standing of a node, derived from epoch, leases and reachability together.
+//! The run state of a node: why it can or cannot run VMs.
 
 use super::*;
 use crate::run_state::{Fence, Need, RunState};
-use dyad_types::NodeId;
 
 impl Quorum {
     /// Why this node can or cannot run VMs now.
     pub fn run_state(&self) -> RunState {
-        let base = self.newest();
+        let base = self.register.newest();
         let peer = self.peer_id();
         let peer_alive = self.peer.alive_since.is_some();
         if !base.exists() {
@@ -19,10 +18,10 @@ impl Quorum {
         if !base.members.has(self.setup.me) {
             return RunState::OutOfSync { holder: peer, holder_alive: peer_alive };
         }
-        if !self.record.votes(Acceptor::from(self.setup.me)) {
+        if !self.register.record().votes(Acceptor::from(self.setup.me)) {
             return RunState::UnadmittedStore;
         }
-        if self.leaving {
+        if self.own.leaving {
             return RunState::Leaving;
         }
         if self.may_run(self.now) {
@@ -38,16 +37,16 @@ impl Quorum {
         RunState::Paused { needs: self.need() }
     }
 
-    /// The witness answers here or told the peer.
+    /// Whether the witness answers this node or, as the peer says, the peer.
     fn witness_reached(&self) -> bool {
-        let there = peer_reaches(self.peer.health());
+        let there = self.peer.health().is_some_and(|health| health.witness_lost_ms == 0);
         (self.witness.up() || (self.peer.alive_since.is_some() && there)) && !self.witness.rolled_back
     }
 
     fn fence(&self) -> Fence {
         if self.fence_over().is_some() {
             Fence::Over
-        } else if self.peer_watchdog {
+        } else if self.peer.watchdog {
             Fence::Until(self.leases.granted_until())
         } else {
             Fence::NeedsProof
@@ -55,8 +54,8 @@ impl Quorum {
     }
 
     fn need(&self) -> Need {
-        let base = &self.record.base;
-        let moment = self.peer.alive_since.is_some() || self.write.is_some() || self.now < self.silent_from();
+        let base = self.register.base();
+        let moment = self.peer.alive_since.is_some() || self.register.is_writing() || self.now < self.silent_from();
         match base.tie {
             _ if moment => Need::Moment,
             Acceptor::W if self.witness.up() => Need::Moment,
@@ -65,8 +64,4 @@ impl Quorum {
             Acceptor::B => Need::Node(NodeId::B),
         }
     }
-}
-
-fn peer_reaches(health: Option<crate::message::Health>) -> bool {
-    health.is_some_and(|health| health.witness_lost_ms == 0)
 }

@@ -1,10 +1,11 @@
-//! Taking in datagrams and the witness's replies, and sending the own heartbeats.
+//! Datagrams of the peer and answers of the witness; sending of heartbeats and of reads of the witness.
 
 use super::*;
 use crate::event::{Action, Note};
 use crate::message::{Echo, Health, Heartbeat, Learn, Refusal, Verdict, WitnessAsk};
+use crate::witness_view::Relay;
 
-/// Most asks of the peer relayed to the witness at a time.
+/// Most requests of the peer under way to the witness at a time.
 const MAX_RELAYS: usize = 8;
 
 impl Quorum {
@@ -27,7 +28,9 @@ impl Quorum {
             }
             Body::Relay(number, ask) => self.on_relay(path, *number, ask, out),
             Body::Relayed(number, answer) => {
-                if answer.from == Acceptor::W && self.active.as_ref().is_some_and(|active| active.ask_id == *number) {
+                if answer.from == Acceptor::W
+                    && self.proposals.active.as_ref().is_some_and(|active| active.ask_id == *number)
+                {
                     self.on_answer(answer);
                 }
             }
@@ -41,25 +44,24 @@ impl Quorum {
     fn on_heartbeat(&mut self, path: u8, datagram: &Datagram, beat: &Heartbeat, out: &mut Vec<Action>) {
         let mine = (self.setup.boot, self.started);
         let heard = self.peer.hear(self.now, usize::from(path), datagram, beat, mine, &self.setup.timing);
-        // A chosen configuration is true whoever tells it and however late.
-        self.consider(&beat.base);
+        self.register.learn(&beat.base);
         if !heard.confirmed {
             return;
         }
-        self.watch_peer();
+        self.peer.judge(self.now, &self.setup.timing);
         if heard.new_boot {
             self.leases.prove(Proof::NewBoot);
         }
         let same_store = self.is_peer_store(datagram.incarnation);
         if same_store {
-            self.peer_watchdog = beat.health.watchdog;
+            self.peer.watchdog = beat.health.watchdog;
         }
-        let base = &self.record.base;
+        let base = self.register.base();
         if beat.base.witness == base.witness && beat.base.incarnations[2] == base.incarnations[2] {
             self.witness.seen = self.witness.seen.max(beat.mark);
         }
         if same_store && beat.base == *base && !base.members.has(self.peer_id()) {
-            // It stopped its VMs before it took over the configuration that removes it.
+            // D1: the peer stopped its VMs before it took over the configuration that removes it.
             self.leases.prove(Proof::Removed);
         }
         let now = self.now;
@@ -70,64 +72,40 @@ impl Quorum {
         }
     }
 
-    /// Notes whether the peer is up.
-    pub(super) fn watch_peer(&mut self) {
-        // A dying gasp needs no confirmation by silence, unless the peer is heard after all.
-        let gasped = matches!(self.peer_proof, Some((Proof::DyingGasp, at)) if at >= self.peer.heard_at());
-        if self.peer.alive(self.now, &self.setup.timing) && !gasped {
-            self.peer.alive_since.get_or_insert(self.now);
-            self.peer.lost_at = None;
-        } else if self.peer.alive_since.take().is_some() {
-            self.peer.lost_at = self.peer.lost_at.max(Some(self.now));
-        }
-    }
-
-    /// Since when the silence of the peer counts; in the future while it is too early to tell.
+    /// From when on the peer counts as silent; in the future while it is too early to judge.
     pub(super) fn silent_from(&self) -> Time {
         let timing = &self.setup.timing;
-        // A rebooted node gives its peer time to boot as well; a daemon that restarted under running VMs does not.
-        let patience = if self.vms == Vms::None { timing.cold_patience } else { timing.detection() };
-        let from = self.peer.lost_at.unwrap_or(self.started + patience);
-        // Heartbeats that were on their way may arrive after the end of the session; more of them are a daemon that lives.
-        match self.peer_closed {
-            Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat && !self.peer_is_dead() => {
+        // After a boot the peer gets time to boot as well; after a restart of the daemon under running VMs it does not.
+        let no_vms = self.vms.state == VmState::None;
+        let wait = if no_vms { timing.cold_patience } else { timing.detection() };
+        let from = self.peer.lost_at.unwrap_or(self.started + wait);
+        // Heartbeats that were on their way may arrive after the end of the session; later ones mean that the daemon lives.
+        match self.peer.session_closed_at {
+            Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat && !self.peer.is_dead() => {
                 from.max(closed + timing.absence())
             }
             _ => from,
         }
     }
 
-    /// Takes note of a chosen configuration.
-    pub(super) fn consider(&mut self, config: &Config) {
-        if config.fault().is_some() {
-            return;
-        }
-        let newest = self.newest();
-        if config.rank() > newest.rank() {
-            self.heard = Some(config.clone());
-        } else if config.rank() == newest.rank() && config != newest {
-            self.conflict = true;
-        }
-    }
-
     fn on_relay(&mut self, path: u8, number: u64, ask: &WitnessAsk, out: &mut Vec<Action>) {
         let honest = ask.sender() == self.peer_id() && ask.pair() == self.setup.pair;
         if honest {
-            if self.relays.len() == MAX_RELAYS {
+            if self.witness.relays.len() == MAX_RELAYS {
                 // The oldest was never answered.
-                self.relays.remove(0);
+                self.witness.relays.remove(0);
             }
-            let id = self.number();
-            self.relays.push((id, path, number));
+            let id = self.next_id();
+            self.witness.relays.push(Relay { id, path, peer_id: number });
             out.push(Action::AskWitness { id, ask: ask.clone() });
         }
     }
 
     pub(super) fn on_witness(&mut self, id: u64, reply: WitnessReply, out: &mut Vec<Action>) {
-        if let Some(index) = self.relays.iter().position(|(own, _, _)| *own == id) {
-            let (_, path, number) = self.relays.remove(index);
+        if let Some(index) = self.witness.relays.iter().position(|relay| relay.id == id) {
+            let Relay { path, peer_id, .. } = self.witness.relays.remove(index);
             if let WitnessReply::Answer(answer) = reply {
-                out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Relayed(number, answer)) });
+                out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Relayed(peer_id, answer)) });
             }
             return;
         }
@@ -150,7 +128,7 @@ impl Quorum {
                     self.witness.missed(self.now);
                     self.witness.next_read = self.now + timing.witness_retry;
                 }
-                if let Some(active) = self.active.as_mut().filter(|active| active.ask_id == id) {
+                if let Some(active) = self.proposals.active.as_mut().filter(|active| active.ask_id == id) {
                     active.waiting = false;
                     self.witness.missed(self.now);
                     self.relay(out);
@@ -159,15 +137,15 @@ impl Quorum {
         }
     }
 
-    /// Takes in an acceptor's answer; whether it came from a voter this configuration knows.
+    /// Takes in an acceptor's answer; returns whether it came from a store that the base or a newer configuration admits.
     pub(super) fn on_answer(&mut self, answer: &Answer) -> bool {
-        let base = &self.record.base;
+        let base = self.register.base();
         if let Verdict::Newer(newer) | Verdict::Base(newer) = &answer.verdict {
-            // A witness enrolled after our base speaks for itself in what it tells.
-            let speaks = answer.from != Acceptor::W
+            // A witness enrolled after this node's base is admitted by the configuration that it sends.
+            let admitted = answer.from != Acceptor::W
                 || (newer.witness == answer.witness && newer.incarnations[2] == answer.incarnation);
-            if speaks && newer.rank() > base.rank() {
-                self.consider(&newer.clone());
+            if admitted && newer.rank() > base.rank() {
+                self.register.learn(newer);
                 return true;
             }
         }
@@ -187,30 +165,25 @@ impl Quorum {
         }
         match &answer.verdict {
             Verdict::Base(told) => {
-                if told.rank() == base.rank() && told != base {
-                    self.conflict = true;
-                }
-                let told = told.clone();
-                self.witness.told(&told);
+                self.register.detect_conflict(told);
+                self.witness.learned(told);
             }
-            Verdict::Accepted(ballot, value) => self.on_accepted(answer.from, *ballot, value),
+            Verdict::Accepted(ballot, value) => self.proposals.on_accepted(answer.from, *ballot, value),
             Verdict::Nack(ballot, promised) => self.on_nack(*ballot, *promised),
             Verdict::Promise(..) | Verdict::Newer(_) | Verdict::Refused(_) => {}
         }
         true
     }
 
-    /// Sends heartbeats and reads the witness when it is time.
-    pub(super) fn beat(&mut self, out: &mut Vec<Action>) {
-        if self.now >= self.next_heartbeat {
-            self.next_heartbeat = self.now + self.setup.timing.heartbeat;
-            self.seq += 1;
-            self.peer.beat(self.now, &self.setup.timing);
+    /// Sends heartbeats and reads of the witness that are due.
+    pub(super) fn send_due(&mut self, out: &mut Vec<Action>) {
+        if self.now >= self.peer.next_heartbeat() {
+            let seq = self.peer.begin_heartbeat(self.now, &self.setup.timing);
             for path in 0..self.peer.path_count() {
                 let beat = Heartbeat {
-                    seq: self.seq,
+                    seq,
                     sent: self.now,
-                    base: self.record.base.clone(),
+                    base: self.register.base().clone(),
                     heard: self.peer.echo(path),
                     health: self.health(),
                     mark: self.witness.seen,
@@ -221,19 +194,19 @@ impl Quorum {
         }
         self.witness.expire(self.now, &self.setup.timing);
         if self.witness_is_enrolled() && self.witness.read.is_none() && self.now >= self.witness.next_read {
-            let id = self.number();
+            let id = self.next_id();
             self.witness.read = Some((id, self.now));
             let ask = WitnessAsk::Learn(Learn {
                 pair: self.setup.pair,
                 sender: self.setup.me,
-                base: self.record.base.clone(),
+                base: self.register.base().clone(),
                 seen: self.witness.seen,
             });
             out.push(Action::AskWitness { id, ask });
         }
         let lost = self.witness_lost();
-        if lost != self.witness_note {
-            self.witness_note = lost;
+        if lost != self.announced.witness_lost {
+            self.announced.witness_lost = lost;
             out.push(Action::Note(if lost { Note::WitnessLost } else { Note::WitnessBack }));
         }
     }
@@ -248,10 +221,10 @@ impl Quorum {
     fn health(&self) -> Health {
         let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
         Health {
-            well: self.healthy,
+            well: self.own.healthy,
             register: !self.register_failed(),
-            leaving: self.leaving,
-            watchdog: self.watchdog,
+            leaving: self.own.leaving,
+            watchdog: self.own.watchdog,
             witness_lost_ms: u32::try_from(lost).unwrap_or(u32::MAX),
         }
     }

@@ -1,0 +1,238 @@
+//! Which change of the configuration this node wants now, if any.
+
+use super::*;
+use crate::types::Nanos;
+
+/// A change of the configuration that this node wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WantedChange {
+    pub want: Config,
+    pub why: Reason,
+    /// The acceptor to ask first.
+    pub target: Acceptor,
+    /// Whether the other acceptor may be asked as well.
+    pub either: bool,
+}
+
+impl Quorum {
+    /// The most urgent change wanted now. The same state gives the same change: a proposal for another one is given up.
+    pub(super) fn wanted_change(&self) -> Option<WantedChange> {
+        let votes = self.register.record().votes(Acceptor::from(self.setup.me));
+        if self.register.has_failed() || self.register.newer().is_some() || !votes {
+            return None;
+        }
+        let base = self.register.base();
+        if !base.members.has(self.setup.me) {
+            return self.unfinished();
+        }
+        match base.members {
+            Members::Both => self
+                .leave()
+                .or_else(|| self.remove())
+                .or_else(|| self.unfinished())
+                .or_else(|| self.enrolment())
+                .or_else(|| self.new_exceptions())
+                .or_else(|| self.delegate_tie())
+                .or_else(|| self.return_tie())
+                .or_else(|| self.void_abandoned()),
+            _ => self
+                .unfinished()
+                .or_else(|| self.readmit())
+                .or_else(|| self.enrolment())
+                .or_else(|| self.new_exceptions()),
+        }
+    }
+
+    fn change_to(&self, want: Config, why: Reason, target: Acceptor) -> Option<WantedChange> {
+        Some(WantedChange { want, why, target, either: false })
+    }
+
+    fn next_config(&self) -> Config {
+        let mut want = self.register.base().clone();
+        want.epoch += 1;
+        want
+    }
+
+    /// `{node}` with tie and lead at `node`. Volumes of which only the other node has all data stay excepted.
+    fn solo_config(&self, node: NodeId) -> Config {
+        let mut want = self.next_config();
+        want.members = Members::only(node);
+        want.tie = Acceptor::from(node);
+        want.lead = node;
+        want.exceptions.retain(|exception| exception.holder != node);
+        want
+    }
+
+    fn peer_in_sync(&self) -> bool {
+        self.peer.alive_since.is_some() && self.is_peer_store(self.peer.incarnation())
+    }
+
+    fn peer_acceptor(&self) -> Acceptor {
+        Acceptor::from(self.peer_id())
+    }
+
+    /// A planned leave: the peer goes on alone. Wanted only when no VM is left here.
+    fn leave(&self) -> Option<WantedChange> {
+        let register = self.peer.health().is_some_and(|health| health.register && !health.leaving);
+        if !self.own.leaving || !self.peer_in_sync() || !register || self.vms.state != VmState::None {
+            return None;
+        }
+        self.change_to(self.solo_config(self.peer_id()), Reason::Leaving, self.peer_acceptor())
+    }
+
+    /// How long this node waits before it asks for the removal of its peer, so that two nodes do not ask at once.
+    fn preference_delay(&self) -> Nanos {
+        let timing = &self.setup.timing;
+        if !self.own.healthy {
+            timing.delay_faulty
+        } else if self.register.base().lead == self.setup.me || self.peer.is_dead() {
+            0
+        } else {
+            timing.delay_other
+        }
+    }
+
+    /// From when on the peer is to be removed, why, and which acceptor is asked first.
+    pub(super) fn remove_from(&self) -> Option<(Time, Reason, Acceptor)> {
+        if self.register.base().members != Members::Both || self.own.leaving {
+            return None;
+        }
+        let peer = self.peer_acceptor();
+        let delay = self.preference_delay();
+        let silent = self.silent_from() + delay;
+        if self.peer.alive_since.is_none() {
+            return Some((silent, Reason::PeerSilent, Acceptor::W));
+        }
+        let since = self.peer.alive_since.unwrap_or(self.now);
+        if !self.is_peer_store(self.peer.incarnation()) {
+            return Some((since + delay, Reason::PeerUnadmitted, Acceptor::W));
+        }
+        if self.peer.health().is_some_and(|health| !health.register) {
+            return Some((since + delay, Reason::PeerRegister, Acceptor::W));
+        }
+        self.replica.stuck.map(|(first, _)| (first + delay, Reason::PeerStuck, peer))
+    }
+
+    fn remove(&self) -> Option<WantedChange> {
+        let (from, why, target) = self.remove_from()?;
+        if self.now < from {
+            return None;
+        }
+        let want = self.solo_config(self.setup.me);
+        let either = why == Reason::PeerStuck;
+        Some(WantedChange { want, why, target, either })
+    }
+
+    /// A value was accepted here: decides again, to learn whether it was chosen. Its proposer gets
+    /// [`crate::Timing::unfinished_after`] to finish it, unless this node alone is a quorum.
+    fn unfinished(&self) -> Option<WantedChange> {
+        let (_, value) = self.register.record().accepted.as_ref()?;
+        let own_quorum = self.register.base().quorum(&[Acceptor::from(self.setup.me)]);
+        if !own_quorum && self.now < self.register.accepted_at() + self.setup.timing.unfinished_after {
+            return None;
+        }
+        let target = if self.peer_in_sync() { self.peer_acceptor() } else { Acceptor::W };
+        Some(WantedChange { want: value.clone(), why: Reason::Unfinished, target, either: true })
+    }
+
+    /// The peer's replica is complete and the peer was heard for long enough, or the peer joins with a new store.
+    fn readmit(&self) -> Option<WantedChange> {
+        let base = self.register.base();
+        let incarnation = self.peer.incarnation();
+        let joins = self.requests.admit == Some(incarnation) && !self.is_peer_store(incarnation);
+        let alive_since = self.peer.alive_since?;
+        let stable = joins || self.replica.losses.may_readmit(alive_since, self.now, &self.setup.timing);
+        let health = self.peer.health()?;
+        let ready = self.replica.clean == Clean::Acked
+            && health.register
+            && !health.leaving
+            && !self.own.leaving
+            && incarnation != 0;
+        let follows = self.peer.base() == Some(base);
+        if !(stable && ready && follows && (joins || self.is_peer_store(incarnation))) {
+            return None;
+        }
+        let mut want = self.next_config();
+        want.members = Members::Both;
+        want.incarnations[self.peer_id().index()] = incarnation;
+        // D2: without a lease this node keeps the tie; it gives it back once the peer has granted one.
+        let leased = self.leases.leased(self.now + self.setup.timing.detection());
+        if self.witness_is_enrolled() && self.witness.holds(base) && leased {
+            want.tie = Acceptor::W;
+        }
+        self.change_to(want, Reason::PeerClean, self.peer_acceptor())
+    }
+
+    /// A witness is to be enrolled. The tie goes to it in a later change, once it has learned this configuration.
+    fn enrolment(&self) -> Option<WantedChange> {
+        let (witness, incarnation) = self.requests.enrol?;
+        let base = self.register.base();
+        if (base.witness, base.incarnations[2]) == (witness, incarnation) {
+            return None;
+        }
+        let mut want = self.next_config();
+        want.witness = witness;
+        want.incarnations[2] = incarnation;
+        if want.tie == Acceptor::W {
+            want.tie = Acceptor::from(base.lead);
+        }
+        let reachable = base.members != Members::Both || self.peer_in_sync();
+        reachable.then(|| self.change_to(want, Reason::Enrol, self.peer_acceptor())).flatten()
+    }
+
+    /// A new list of exceptions was given.
+    fn new_exceptions(&self) -> Option<WantedChange> {
+        let list = self.requests.exceptions.as_ref().filter(|list| **list != self.register.base().exceptions)?;
+        let mut want = self.next_config();
+        want.exceptions.clone_from(list);
+        let reachable = want.members != Members::Both || self.peer_in_sync();
+        reachable.then(|| self.change_to(want, Reason::Exceptions, self.peer_acceptor())).flatten()
+    }
+
+    /// Neither node has reached the witness for [`crate::Timing::delegate_after`]: the tie goes to the lead, which proposes.
+    fn delegate_tie(&self) -> Option<WantedChange> {
+        let base = self.register.base();
+        let after = self.setup.timing.delegate_after;
+        let health = self.peer.health()?;
+        let lost_here = self.witness.lost_for(self.now).is_some_and(|lost| lost >= after);
+        let lost_there = u64::from(health.witness_lost_ms) >= after / crate::timing::MS;
+        let both_healthy = self.own.healthy && health.well && health.register && !health.leaving && !self.own.leaving;
+        let wanted = base.tie == Acceptor::W && base.lead == self.setup.me;
+        if !(wanted && lost_here && lost_there && both_healthy && self.peer_in_sync()) {
+            return None;
+        }
+        let mut want = self.next_config();
+        want.tie = Acceptor::from(base.lead);
+        self.change_to(want, Reason::WitnessLost, self.peer_acceptor())
+    }
+
+    /// The witness has answered for [`crate::Timing::return_after`] and knows this configuration: it gets the tie again. The
+    /// holder proposes.
+    fn return_tie(&self) -> Option<WantedChange> {
+        let base = self.register.base();
+        let timing = &self.setup.timing;
+        let stable = self.witness.new
+            || self.witness.up_for(self.now).is_some_and(|up| up >= timing.return_after)
+                && self.witness.last_return.is_none_or(|last| self.now >= last + timing.return_gap);
+        let wanted = base.tie == Acceptor::from(self.setup.me) && self.witness_is_enrolled();
+        // D2: without a lease the VMs here would have to stop.
+        let leased = self.leases.leased(self.now + timing.detection());
+        let agrees = self.peer_in_sync() && self.peer.base() == Some(base);
+        if !(wanted && stable && self.witness.holds(base) && leased && agrees && !self.own.leaving) {
+            return None;
+        }
+        let mut want = self.next_config();
+        want.tie = Acceptor::W;
+        self.change_to(want, Reason::WitnessBack, Acceptor::from(self.setup.me))
+    }
+
+    /// The value of an abandoned proposal may lie at an acceptor, where a later decision would find it. Choosing the next
+    /// epoch, with the configuration unchanged, makes it void.
+    fn void_abandoned(&self) -> Option<WantedChange> {
+        let alive_for = self.now - self.peer.alive_since?;
+        if !self.proposals.abandoned || !self.peer_in_sync() || alive_for < self.setup.timing.unfinished_after {
+            return None;
+        }
+        self.change_to(self.next_config(), Reason::Abandoned, self.peer_acceptor())
+    }
+}

@@ -1,0 +1,102 @@
+//! What is known of the witness: whether it answers this node, since when, and which configuration it holds.
+
+use crate::timing::Timing;
+use crate::types::{Config, Time};
+
+/// The witness as this node reaches it directly.
+///
+/// Invariant: at most one of `up_since` and `lost_since` is set; neither before the first answer or failure.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WitnessView {
+    /// Since when it answers.
+    up_since: Option<Time>,
+    /// Since when it does not answer.
+    lost_since: Option<Time>,
+    /// Rank of the newest base it sent.
+    learned: Option<(u64, u64)>,
+    /// The read under way: its id and when it was sent.
+    pub(crate) read: Option<(u64, Time)>,
+    /// When the next read is due.
+    pub(crate) next_read: Time,
+    /// The highest [`crate::Record::mark`] of it that was seen, to detect a roll-back.
+    pub(crate) seen: u64,
+    /// It was found to hold an older record than it once did.
+    pub(crate) rolled_back: bool,
+    /// It was enrolled and has not had the tie yet: it gets the tie without the waiting times.
+    pub(crate) new: bool,
+    /// When the tie last returned to a witness.
+    pub(crate) last_return: Option<Time>,
+    /// Requests of the peer on their way to the witness, oldest first.
+    pub(crate) relays: Vec<Relay>,
+}
+
+/// A request of the peer that this node passed on to the witness.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relay {
+    /// Id of the request here.
+    pub(crate) id: u64,
+    /// The path on which it came.
+    pub(crate) path: u8,
+    /// Id of the request at the peer.
+    pub(crate) peer_id: u64,
+}
+
+impl WitnessView {
+    /// At the start of the daemon. `seen` is the mark in the node's record.
+    pub(crate) fn at_start(now: Time, seen: u64) -> WitnessView {
+        WitnessView { next_read: now, seen, ..WitnessView::default() }
+    }
+
+    /// It gave a usable answer.
+    pub(crate) fn answered(&mut self, now: Time) {
+        self.lost_since = None;
+        self.up_since.get_or_insert(now);
+    }
+
+    /// Its answer held its newest base.
+    pub(crate) fn learned(&mut self, base: &Config) {
+        self.learned = Some(base.rank());
+    }
+
+    /// It gave no usable answer.
+    pub(crate) fn missed(&mut self, now: Time) {
+        self.up_since = None;
+        self.lost_since.get_or_insert(now);
+    }
+
+    /// The configuration names another witness: what was known of the former one is void. `new`: the pair had a
+    /// configuration before.
+    pub(crate) fn replaced(&mut self, now: Time, new: bool) {
+        let relays = std::mem::take(&mut self.relays);
+        *self = WitnessView { new, last_return: self.last_return, relays, ..WitnessView::at_start(now, 0) };
+    }
+
+    /// Counts a read as unanswered after 3 × [`Timing::patience`].
+    pub(crate) fn expire(&mut self, now: Time, timing: &Timing) {
+        if self.read.is_some_and(|(_, sent)| now >= sent + 3 * timing.patience) {
+            self.read = None;
+            self.missed(now);
+            self.next_read = now;
+        }
+    }
+
+    /// Whether the last request was answered.
+    pub(crate) fn up(&self) -> bool {
+        self.up_since.is_some()
+    }
+
+    /// For how long it has answered without a break.
+    pub(crate) fn up_for(&self, now: Time) -> Option<u64> {
+        self.up_since.map(|since| now.saturating_sub(since))
+    }
+
+    /// For how long it has not answered; `None` = it answers, or was never asked.
+    pub(crate) fn lost_for(&self, now: Time) -> Option<u64> {
+        self.lost_since.map(|since| now.saturating_sub(since))
+    }
+
+    /// Whether it answers and its newest base has this rank.
+    pub(crate) fn holds(&self, base: &Config) -> bool {
+        self.up() && self.learned == Some(base.rank())
+    }
+}
