@@ -1,6 +1,6 @@
 //! A node that belongs to no pair yet: answers the few questions setup needs, and carries setup out.
 
-use crate::event::{Event, Inbox};
+use crate::event::{ControlRequest, Event, Inbox};
 use crate::identity::Identity;
 use crate::options::Options;
 use crate::timeline::Timeline;
@@ -87,7 +87,7 @@ impl Blank {
             }
             offers = listener.offers(Instant::now());
             let (request, answer) = match event {
-                Some(Event::Control { request, answer }) => (request, answer),
+                Some(Event::Control(ControlRequest { request, answer })) => (request, answer),
                 Some(Event::OpenImport { answer, .. }) => {
                     let _ = answer.send(Err(not_set_up()));
                     continue;
@@ -192,7 +192,7 @@ impl Blank {
                 }
             }
             for event in events.try_iter() {
-                if let Event::Control { answer, .. } = event {
+                if let Event::Control(ControlRequest { answer, .. }) = event {
                     let _ = answer
                         .send(Reply::refused(RefusalCode::SettingUp, "Setup is running; wait until it is finished."));
                 }

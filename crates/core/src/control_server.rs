@@ -1,7 +1,8 @@
 //! Answers the local socket: each connection is a task that passes requests to the owner and waits for its answer.
 
-use crate::event::{Event, Inbox};
+use crate::event::{ControlRequest, Event, Inbox};
 use crate::guests::VolumeBackend;
+use crate::volume_request::VolumeError;
 use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_line};
 use std::path::Path;
 use std::time::Duration;
@@ -88,7 +89,7 @@ async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, pac
 /// Passes a request to the owner.
 async fn ask(inbox: &Inbox, request: Request) -> Reply {
     let (answer, reply) = oneshot::channel();
-    inbox.send(Event::Control { request, answer });
+    inbox.send(Event::Control(ControlRequest { request, answer }));
     reply
         .await
         .unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment."))
@@ -98,7 +99,7 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     let (answer, opened) = oneshot::channel();
     inbox.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
     let incoming = match opened.await {
-        Ok(Ok(incoming)) => incoming,
+        Ok(Ok(target)) => VolumeBackend::new(inbox.clone(), target.id, target.size),
         Ok(Err(refusal)) => return write_line(stream.get_mut(), &refusal).await,
         Err(_) => {
             return write_line(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
@@ -109,10 +110,10 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     let filled = fill(stream, &incoming, bytes).await;
     let (answer, closed) = oneshot::channel();
     inbox.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
-    let closed = closed.await.unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping."));
+    let closed = closed.await.unwrap_or_else(|_| Err(Refusal::new(RefusalCode::Stopping, "The core is stopping.")));
     told?;
     let why = match filled {
-        Ok(()) => return write_line(stream.get_mut(), &taken_over(closed)).await,
+        Ok(()) => return write_line(stream.get_mut(), &Reply::from(closed.map_err(taken_over))).await,
         Err(why) => why,
     };
     let refusal = Reply::refused(RefusalCode::ImportFailed, format!("{why}: the volume holds what it held before."));
@@ -121,20 +122,18 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     Err(std::io::ErrorKind::ConnectionAborted.into())
 }
 
-/// What is said of a whole image. A change that is refused while the pair changes may have been made all the same.
-fn taken_over(reply: Reply) -> Reply {
-    match reply {
-        Reply::Refused(Refusal { code, sentence }) if !code.change_certainly_not_made() => Reply::refused(
-            RefusalCode::ImportUnknown,
-            format!("It is not known whether the image is in the volume, send it again. {sentence}"),
-        ),
-        known => known,
+/// The refusal of a whole image. A change that is refused while the pair changes may have been made all the same.
+fn taken_over(refusal: Refusal) -> Refusal {
+    if refusal.code.change_certainly_not_made() {
+        return refusal;
     }
+    let text = format!("It is not known whether the image is in the volume, send it again. {}", refusal.sentence);
+    Refusal::new(RefusalCode::ImportUnknown, text)
 }
 
 /// Fills a new volume from its beginning, durably. The error is a clause.
 async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), String> {
-    let failed = |error| format!("The image was not written ({error})");
+    let failed = |error: VolumeError| format!("The image was not written ({error})");
     let mut at = 0;
     while at < bytes {
         let n = IMPORT_CHUNK.min((bytes - at) as usize);
@@ -156,6 +155,8 @@ async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ImportTarget;
+    use crate::volume_request::VolumeRequest;
     use dyad_control::{Phase, WatchdogStatus};
     use dyad_mirror::GuestOp;
     use std::sync::mpsc::channel;
@@ -211,24 +212,24 @@ mod tests {
 
     /// Sends these bytes as an image said to be `claimed` long. Gives what the new volume holds afterwards, one byte a
     /// block, whether it was said to be whole, and the last reply, if the pair takes it over with this answer.
-    fn after_import(claimed: u64, sent: &[u8], takes: Reply) -> (Vec<u8>, bool, Reply) {
+    fn after_import(claimed: u64, sent: &[u8], takes: Result<(), Refusal>) -> (Vec<u8>, bool, Reply) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = channel();
         let inbox = Inbox(sender);
-        let incoming = VolumeBackend::new(inbox.clone(), 7, BLOCKS as u64 * 4096);
+        let incoming = ImportTarget { id: 7, size: BLOCKS as u64 * 4096 };
         let owner = std::thread::spawn(move || {
             let (mut blocks, mut flushed) = (vec![0; BLOCKS], false);
             for event in events {
                 match event {
-                    Event::OpenImport { answer, .. } => drop(answer.send(Ok(incoming.clone()))),
-                    Event::Guest { volume: 7, op, done } => {
+                    Event::OpenImport { answer, .. } => drop(answer.send(Ok(incoming))),
+                    Event::Volume(VolumeRequest { volume: 7, op, done }) => {
                         flushed = matches!(op, GuestOp::Flush);
                         if let GuestOp::Write { block, data } = op {
                             for (i, bytes) in data.chunks(4096).enumerate() {
                                 blocks[block as usize + i] = bytes[0];
                             }
                         }
-                        done(Ok(bytes::Bytes::new()));
+                        done.complete(Ok(bytes::Bytes::new()));
                     }
                     Event::CloseImport { volume, id, whole, answer } => {
                         assert_eq!((volume.as_str(), id), ("disk", 7));
@@ -259,14 +260,14 @@ mod tests {
 
     #[test]
     fn an_image_is_all_the_volume_holds() {
-        let (blocks, whole, reply) = after_import(5000, &[1; 5000], Reply::Done);
+        let (blocks, whole, reply) = after_import(5000, &[1; 5000], Ok(()));
         assert!(whole && matches!(reply, Reply::Done), "{reply:?}");
         assert_eq!(blocks, [vec![1; 2], vec![0; BLOCKS - 2]].concat());
     }
 
     #[test]
     fn an_image_that_ends_early_is_not_taken_over() {
-        let (_, whole, reply) = after_import(60_000, &[1; 50_000], Reply::Done);
+        let (_, whole, reply) = after_import(60_000, &[1; 50_000], Ok(()));
         let Reply::Refused(Refusal { code, sentence }) = reply else { panic!("{reply:?}") };
         assert!(!whole);
         assert_eq!(code, RefusalCode::ImportFailed);
@@ -275,7 +276,7 @@ mod tests {
 
     #[test]
     fn an_image_that_may_or_may_not_be_there_is_asked_for_again() {
-        let refusal = |code| Reply::refused(code, "The reason.");
+        let refusal = |code| Err(Refusal::new(code, "The reason."));
         for (code, expected) in [
             (
                 RefusalCode::MembershipChanged,

@@ -5,10 +5,11 @@
 //! written later (the owner closes volume 0 when this node stops being its writer).
 
 use crate::document_cache;
-use crate::event::{Event, Inbox};
+use crate::event::{DocumentRead, Event, Inbox, Ticket};
 use crate::guests::VolumeBackend;
+use crate::volume_request::{Completion, VolumeError};
 use bytes::Bytes;
-use dyad_control::{Refusal, RefusalCode, Reply};
+use dyad_control::{Refusal, RefusalCode};
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
@@ -22,29 +23,31 @@ pub const DOCUMENT_BYTES: u64 = 2 * SLOT as u64;
 /// A change that waited longer than this is not begun: whoever asked may have given up.
 const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the task can be asked.
+/// What the task can be asked. It carries out one request after the other.
+#[derive(Debug)]
 pub enum DocumentRequest {
-    /// Make a change (only on the lead).
+    /// Make a change (only on the lead), then send [`Event::ChangeDone`].
     Change {
         /// The change.
         change: Change,
-        /// [`Reply::Done`] or a refusal.
-        answer: oneshot::Sender<Reply>,
+        /// Names the change.
+        ticket: Ticket,
         /// When it was asked for.
         asked: Instant,
     },
-    /// Answer when everything ordered before is done and the owner has heard of it.
-    Answer {
-        /// Who waits.
-        answer: oneshot::Sender<Reply>,
-        /// For what.
-        reply: Reply,
+    /// The peer has decided a change: send [`Event::ChangeDone`] once everything asked for before is done, so that the
+    /// owner knows the document that came of it.
+    Confirm {
+        /// Names the change.
+        ticket: Ticket,
+        /// The peer's decision.
+        result: Result<(), Refusal>,
     },
-    /// Membership or the peer's word says that volume 0 may have changed.
+    /// Membership or the peer says that volume 0 may have changed.
     Reload {
         /// This node writes volume 0 now.
         lead: bool,
-        /// Which stay of this node in the in-sync set this is.
+        /// The membership term of this node.
         term: u64,
     },
 }
@@ -81,18 +84,19 @@ impl DocumentTask {
                     }
                     (self.lead, self.term) = (lead, term);
                     self.reload().await;
-                    self.inbox.send(Event::Call(Box::new(|state| state.document_read_ended())));
+                    self.inbox.send(Event::DocumentReadEnded);
                 }
-                DocumentRequest::Answer { answer, reply } => {
-                    self.inbox.send(Event::Call(Box::new(move |_| drop(answer.send(reply)))));
+                DocumentRequest::Confirm { ticket, result } => {
+                    self.inbox.send(Event::ChangeDone { ticket, result });
                 }
-                DocumentRequest::Change { answer, asked, .. } if asked.elapsed() > CHANGE_QUEUE_TIMEOUT => {
+                DocumentRequest::Change { ticket, asked, .. } if asked.elapsed() > CHANGE_QUEUE_TIMEOUT => {
                     let text = "The pair could not make this change in time and did not make it; ask again.";
-                    let _ = answer.send(Reply::refused(RefusalCode::TooLate, text));
+                    let result = Err(Refusal::new(RefusalCode::TooLate, text));
+                    self.inbox.send(Event::ChangeDone { ticket, result });
                 }
-                DocumentRequest::Change { change, answer, .. } => {
+                DocumentRequest::Change { change, ticket, .. } => {
                     let result = self.change(&change).await;
-                    let _ = answer.send(result.into());
+                    self.inbox.send(Event::ChangeDone { ticket, result });
                 }
             }
         }
@@ -101,7 +105,7 @@ impl DocumentTask {
     async fn reload(&mut self) {
         let (first, second) = match self.slots().await {
             Ok(slots) => slots,
-            Err(why) => return tracing::info!(why, "the document cannot be read now"),
+            Err(error) => return tracing::info!(%error, "the document cannot be read now"),
         };
         match slots::choose(&first, &second) {
             Choice::Fresh => {}
@@ -111,11 +115,11 @@ impl DocumentTask {
                 }
                 self.publish(*document).await;
             }
-            Choice::Lost(why) => self.inbox.send(Event::Call(Box::new(move |state| state.document_lost(&why)))),
+            Choice::Lost(why) => self.inbox.send(Event::DocumentLost { why }),
         }
     }
 
-    async fn slots(&self) -> Result<(Bytes, Bytes), String> {
+    async fn slots(&self) -> Result<(Bytes, Bytes), VolumeError> {
         let slot = SLOT as u64;
         Ok((
             self.volume.document_slot(0, slot, self.lead).await?,
@@ -132,7 +136,7 @@ impl DocumentTask {
         let (term, document) = news.clone();
         let kept = document.clone();
         let known = self.told.replace(news).is_some_and(|(_, old)| old == kept);
-        self.inbox.send(Event::Call(Box::new(move |state| state.document_is(document, term))));
+        self.inbox.send(Event::DocumentRead(DocumentRead { document, term }));
         if known {
             return;
         }
@@ -163,20 +167,20 @@ impl DocumentTask {
 
     async fn volumes(&self, change: VolumeChange) -> Result<(), Refusal> {
         let (answer, done) = oneshot::channel();
-        self.inbox.send(Event::VolumeTable { change, done: Box::new(move |outcome| drop(answer.send(outcome))) });
+        self.inbox.send(Event::VolumeTable { change, done: Completion::Task(answer) });
         match done.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(why)) => Err(Refusal::new(RefusalCode::Pool, why)),
+            Ok(Err(error)) => Err(Refusal::new(RefusalCode::Pool, error.to_string())),
             Err(_) => Err(Refusal::stopping()),
         }
     }
 
     async fn write(&mut self, document: Document) -> Result<(), Refusal> {
         let encoded = slots::encode(&document).map_err(Refusal::from)?;
-        let cut = |why: String| {
+        let cut = |error: VolumeError| {
             Refusal::new(
                 RefusalCode::MembershipChanged,
-                format!("The pair is just changing who leads it: {why}; ask again."),
+                format!("The pair is just changing who leads it: {error}; ask again."),
             )
         };
         self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(cut)?;
@@ -189,7 +193,8 @@ impl DocumentTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_mirror::GuestOp;
+    use crate::volume_request::VolumeRequest;
+    use dyad_mirror::{GuestError, GuestOp};
     use dyad_types::NodeId;
     use std::sync::mpsc::channel;
 
@@ -205,15 +210,15 @@ mod tests {
                 // The task's turn; nothing else runs here.
                 tokio::task::yield_now().await;
                 match events.try_recv() {
-                    Ok(Event::Guest { op, done, .. }) => {
+                    Ok(Event::Volume(VolumeRequest { op, done, .. })) => {
                         asked.push(match op {
                             GuestOp::Read { .. } => "Read",
                             GuestOp::Peek { .. } => "Peek",
                             other => panic!("a reload asks for {other:?}"),
                         });
-                        done(Err("the volume was closed".into()));
+                        done.complete(Err(VolumeError::Refused(GuestError::Closed)));
                     }
-                    Ok(Event::Call(_)) => break,
+                    Ok(Event::DocumentReadEnded) => break,
                     Ok(_) => panic!("a reload asks for nothing else"),
                     Err(_) => {}
                 }
@@ -235,11 +240,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, events) = channel();
         let encoded = slots::encode(document).unwrap();
+        let (decide, mut decided) = mpsc::unbounded_channel();
         let player = std::thread::spawn(move || {
             let (mut all, mut asked) = (Vec::new(), Vec::new());
             for event in events {
                 match event {
-                    Event::Guest { op, done, .. } => {
+                    Event::Volume(VolumeRequest { op, done, .. }) => {
                         let mut bytes = Bytes::new();
                         match op {
                             GuestOp::Read { block, .. } => {
@@ -253,16 +259,20 @@ mod tests {
                             GuestOp::Flush => asked.push(Asked::Flush),
                             other => panic!("the document asks for {other:?}"),
                         }
-                        done(Ok(bytes));
+                        done.complete(Ok(bytes));
                     }
                     Event::VolumeTable { change, done } => {
                         asked.push(match change {
                             VolumeChange::Create { id, .. } => Asked::Create(id),
                             other => panic!("the document asks for {other:?}"),
                         });
-                        done(Ok(Bytes::new()));
+                        done.complete(Ok(Bytes::new()));
                     }
-                    Event::Stop => all.push(std::mem::take(&mut asked)),
+                    Event::ChangeDone { ticket, result } => {
+                        assert_eq!((ticket, result), (Ticket(all.len() as u64), Ok(())));
+                        all.push(std::mem::take(&mut asked));
+                        decide.send(()).unwrap();
+                    }
                     _ => {}
                 }
             }
@@ -270,16 +280,12 @@ mod tests {
         });
         let dir = tempfile::tempdir().unwrap();
         runtime.block_on(async {
-            let inbox = Inbox(sender);
-            let orders = start(inbox.clone(), dir.path().into());
+            let orders = start(Inbox(sender), dir.path().into());
             let order = |order| orders.send(order).unwrap_or_else(|_| panic!("the task ended"));
             order(DocumentRequest::Reload { lead: true, term: 0 });
-            for change in changes {
-                let (answer, reply) = oneshot::channel();
-                order(DocumentRequest::Change { change, answer, asked: Instant::now() });
-                assert!(matches!(reply.await, Ok(Reply::Done)));
-                // Marks the end of this change.
-                inbox.send(Event::Stop);
+            for (number, change) in changes.into_iter().enumerate() {
+                order(DocumentRequest::Change { change, ticket: Ticket(number as u64), asked: Instant::now() });
+                decided.recv().await.expect("each change is decided");
             }
         });
         drop(runtime);

@@ -1,78 +1,184 @@
-//! Everything that can happen to the owner of the core's state, as one closed list.
+//! Everything that can happen to the owner of the core's state, as one closed list that can be printed.
+//!
+//! **Invariants.** An event is plain data and the end of a channel, never code: what follows from it stands in
+//! [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
+//! and no one-time code.
 
-use crate::guests::Answer;
-use crate::peer::FromPeer;
-use crate::quorum_thread::QuorumUpdate;
-use crate::state::Opened;
-use crate::store::StoreDone;
-use dyad_control::{Reply, Request};
-use dyad_mirror::{GuestOp, VolumeChange, VolumeId};
+use crate::identity::{Peer, Witness};
+use crate::peer_wire::PeerEvent;
+use crate::quorum_update::QuorumUpdate;
+use crate::variant_name::VariantName;
+use crate::volume_request::{Completion, VolumeError, VolumeRequest};
+use dyad_control::{Refusal, Reply, Request};
+use dyad_desired::Document;
+use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange, VolumeId};
+use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
 /// What the owner's `select` yields.
+#[derive(Debug)]
 pub enum Event {
-    /// A question from the local socket.
-    Control {
-        /// The question.
-        request: Request,
-        /// Where the answer goes.
-        answer: oneshot::Sender<Reply>,
-    },
-    /// A client wants to fill a volume.
+    /// A request from the local socket.
+    Control(ControlRequest),
+    /// A client wants to fill a volume with an image.
     OpenImport {
         /// Name of the volume.
         volume: String,
-        /// Bytes to come.
+        /// Length of the image in bytes.
         bytes: u64,
-        /// The writing end of what the image is sent into, or the refusal. Whoever gets it closes the import.
-        answer: Opened,
+        /// The volume that the image is written into, or the refusal. Who receives a volume sends
+        /// [`Event::CloseImport`].
+        answer: oneshot::Sender<Result<ImportTarget, Refusal>>,
     },
-    /// The image came whole, or does not come.
+    /// An image came whole, or does not come.
     CloseImport {
         /// Name of the volume.
         volume: String,
-        /// What it was sent into.
+        /// Id of the volume that the image was written into.
         id: VolumeId,
-        /// All of it is durable there.
+        /// All of the image is durable there.
         whole: bool,
-        /// [`Reply::Done`], or a refusal.
-        answer: oneshot::Sender<Reply>,
+        /// The outcome of the change of the document.
+        answer: oneshot::Sender<Result<(), Refusal>>,
     },
     /// A guest, an import or the document asks a volume for something.
-    Guest {
-        /// Id of the volume.
-        volume: u64,
-        /// What.
-        op: GuestOp,
-        /// Called with the outcome.
-        done: Answer,
-    },
+    Volume(VolumeRequest),
     /// A volume is to be made, grown or deleted on every in-sync node.
     VolumeTable {
         /// The change.
         change: VolumeChange,
-        /// Called with the outcome.
-        done: Answer,
+        /// Takes the result.
+        done: Completion,
     },
-    /// The pool has done what the mirror asked.
+    /// The store's thread has carried out a command of the mirror.
     Store(StoreDone),
-    /// From the peer session.
-    Peer(FromPeer),
-    /// From the quorum_thread: membership, leases, fences.
+    /// From the session with the peer.
+    Peer(PeerEvent),
+    /// From the quorum thread: membership, leases, fences.
     Quorum(QuorumUpdate),
-    /// A background task wants something done by the owner.
-    Call(Box<dyn FnOnce(&mut crate::state::CoreState) + Send>),
-    /// Time to end.
+    /// The document's task has read or written a document.
+    DocumentRead(DocumentRead),
+    /// The document's task has carried out the last order to read, with or without success.
+    DocumentReadEnded,
+    /// Neither copy of the document is readable.
+    DocumentLost {
+        /// One sentence.
+        why: String,
+    },
+    /// A change of the document was decided, and the owner has been told the document that came of it.
+    ChangeDone {
+        /// Names the change.
+        ticket: Ticket,
+        /// `Ok` = durable on every in-sync node.
+        result: Result<(), Refusal>,
+    },
+    /// The second node has proven the code and is ready to be admitted.
+    Paired {
+        /// The second node.
+        peer: Peer,
+        /// `true` once this node has written the second one down.
+        admitted: oneshot::Sender<bool>,
+    },
+    /// The pair is enrolled at a witness.
+    Enrolled {
+        /// The witness.
+        witness: Witness,
+        /// Answers the client that asked for it.
+        answer: oneshot::Sender<Reply>,
+    },
+    /// [`crate::state`] waited long enough for the other node to take over.
+    LeaveTimedOut,
+    /// The leave that precedes an erasure has ended.
+    LeftForErase {
+        /// `Ok` = the quorum machine says that it is complete.
+        result: Result<(), Refusal>,
+        /// Answers the client that asked for the erasure.
+        answer: oneshot::Sender<Reply>,
+    },
+    /// The watchdog test ended without a reset.
+    SelfTestEnded {
+        /// What it showed.
+        sentence: String,
+    },
+    /// The deletion of a volume that the document does not name has ended.
+    OrphanDeleted {
+        /// The volume.
+        id: VolumeId,
+        /// The outcome.
+        result: Result<(), VolumeError>,
+    },
+    /// The process was told to end.
     Stop,
 }
 
-/// The way in.
-#[derive(Clone)]
+/// A request from the local socket.
+pub struct ControlRequest {
+    /// The request.
+    pub request: Request,
+    /// Takes the answer.
+    pub answer: oneshot::Sender<Reply>,
+}
+
+impl fmt::Debug for ControlRequest {
+    /// The kind only: requests carry password hashes and one-time codes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ControlRequest").field(&VariantName(&self.request)).finish()
+    }
+}
+
+/// A volume that an image is written into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImportTarget {
+    /// Its id.
+    pub id: VolumeId,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// A finished command of the store.
+pub struct StoreDone {
+    /// Names the command.
+    pub op: StoreOp,
+    /// The outcome.
+    pub result: Result<StoreOutput, StoreError>,
+}
+
+impl fmt::Debug for StoreDone {
+    /// Without the data that was read: it is a guest's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = self.result.as_ref().map(|output| VariantName(output));
+        f.debug_struct("StoreDone").field("op", &self.op).field("result", &result).finish()
+    }
+}
+
+/// A document, read or written.
+pub struct DocumentRead {
+    /// The document.
+    pub document: Document,
+    /// The membership term of this node in which it was read.
+    pub term: u64,
+}
+
+impl fmt::Debug for DocumentRead {
+    /// The generation only: the document holds password hashes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("DocumentRead");
+        shown.field("generation", &self.document.generation).field("term", &self.term).finish_non_exhaustive()
+    }
+}
+
+/// Names one change of the document from the moment it is asked for until it is decided. Never used twice in one life of
+/// the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// The way to the owner of the state.
+#[derive(Debug, Clone)]
 pub struct Inbox(pub Sender<Event>);
 
 impl Inbox {
-    /// Delivers an event. The owner lives as long as the process; after its end nobody cares.
+    /// Delivers an event. The owner lives as long as the process; after its end the event is dropped.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
     }

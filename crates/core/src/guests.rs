@@ -1,6 +1,7 @@
 //! The writing ends of volumes: what blockdev's servers, imports and the document use to reach the mirror.
 
 use crate::event::{Event, Inbox};
+use crate::volume_request::{Completion, VolumeError, VolumeRequest, VolumeResult};
 use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
@@ -9,11 +10,6 @@ use tokio::sync::oneshot;
 
 /// Bytes of a block.
 pub const BLOCK: u64 = 4096;
-
-/// Outcome of one request: data for reads, empty otherwise; or one sentence.
-pub type Outcome = Result<Bytes, String>;
-/// Called once with the outcome, on the owner's thread: must not block.
-pub type Answer = Box<dyn FnOnce(Outcome) + Send>;
 
 /// One volume, for whoever writes it on this node.
 #[derive(Clone)]
@@ -29,30 +25,30 @@ impl VolumeBackend {
         Self { inbox, volume, size }
     }
 
-    fn ask(&self, op: GuestOp, done: Answer) {
-        self.inbox.send(Event::Guest { volume: self.volume, op, done });
+    fn ask(&self, op: GuestOp, done: Completion) {
+        self.inbox.send(Event::Volume(VolumeRequest { volume: self.volume, op, done }));
     }
 
-    async fn run(&self, op: GuestOp) -> Outcome {
-        let (answer, outcome) = oneshot::channel();
-        self.ask(op, Box::new(move |o| drop(answer.send(o))));
-        outcome.await.unwrap_or_else(|_| Err("the core is stopping".into()))
+    async fn run(&self, op: GuestOp) -> VolumeResult {
+        let (answer, result) = oneshot::channel();
+        self.ask(op, Completion::Task(answer));
+        result.await.unwrap_or(Err(VolumeError::Stopping))
     }
 
     /// Writes whole blocks at the byte `offset`.
-    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), String> {
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK) && (data.len() as u64).is_multiple_of(BLOCK));
         self.run(GuestOp::Write { block: offset / BLOCK, data }).await.map(drop)
     }
 
     /// Frees whole blocks; they read as zeros.
-    pub async fn discard(&self, offset: u64, bytes: u64) -> Result<(), String> {
+    pub async fn discard(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK) && bytes.is_multiple_of(BLOCK));
         self.run(GuestOp::Discard { block: offset / BLOCK, count: bytes / BLOCK }).await.map(drop)
     }
 
     /// Everything written is durable on every in-sync node.
-    pub async fn flush(&self) -> Result<(), String> {
+    pub async fn flush(&self) -> Result<(), VolumeError> {
         self.run(GuestOp::Flush).await.map(drop)
     }
 
@@ -64,7 +60,7 @@ impl VolumeBackend {
 
 impl VolumeBackend {
     /// Reads a part of the document's volume: as its writer, or peeking at the local replica.
-    pub async fn document_slot(&self, offset: u64, bytes: u64, writer: bool) -> Outcome {
+    pub async fn document_slot(&self, offset: u64, bytes: u64, writer: bool) -> VolumeResult {
         let (block, count) = (offset / BLOCK, bytes / BLOCK);
         self.run(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
     }
@@ -96,7 +92,7 @@ impl Backend for VolumeBackend {
                 GuestOp::Discard { block: offset / BLOCK, count: len / BLOCK }
             }
         };
-        self.ask(op, Box::new(move |outcome| done(outcome.map_err(BackendError::Failed))));
+        self.ask(op, Completion::Guest(done));
     }
 }
 
@@ -147,10 +143,12 @@ mod tests {
         volume.submit(Request::Write { offset: 4096, data }, Box::new(move |o| answer.send(o).unwrap()));
         let mut blocks = Vec::new();
         for event in events.try_iter() {
-            let Event::Guest { volume: 7, op: GuestOp::Write { block, data }, done } = event else { panic!("a write") };
+            let Event::Volume(VolumeRequest { volume: 7, op: GuestOp::Write { block, data }, done }) = event else {
+                panic!("a write")
+            };
             assert!(answered.try_recv().is_err());
             blocks.push((block, data.len()));
-            done(Ok(Bytes::new()));
+            done.complete(Ok(Bytes::new()));
         }
         blocks.sort_unstable();
         assert_eq!(blocks, [(1, MAX_WRITE), (257, 4096)]);

@@ -10,7 +10,7 @@
 //!
 //! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup.
 //!
-//! **Invariants.** All state of the node has one owner, [`owner::CoreState`], fed by one queue. VMs are stopped by
+//! **Invariants.** All state of the node has one owner, [`state::CoreState`], fed by one queue. VMs are stopped by
 //! [`cgroup_fence`] alone, on the word of [`quorum_thread`] alone, with no other process in the way. The watchdog is fed by the
 //! quorum_thread alone.
 
@@ -34,12 +34,17 @@ pub mod pairing;
 pub mod panics;
 pub mod peer;
 pub mod peer_watchdog_cache;
+pub mod peer_wire;
+pub mod quorum_handle;
 pub mod quorum_thread;
+pub mod quorum_update;
 pub mod register;
 pub mod selftest;
 pub mod setup;
 pub mod state;
 pub mod store;
 pub mod timeline;
+mod variant_name;
+pub mod volume_request;
 pub mod watchdog;
 pub mod witness;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::Parser;
 use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_core::blank::{self, Blank};
-use dyad_core::event::{Event, Inbox};
+use dyad_core::event::{ControlRequest, Event, Inbox};
 use dyad_core::identity::Identity;
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
@@ -123,11 +123,11 @@ fn broken(
     loop {
         match events.recv_timeout(std::time::Duration::from_millis(500)) {
             Ok(Event::Stop) => return Ok(()),
-            Ok(Event::Control { request: Request::Erase { disk, confirm }, answer }) => {
+            Ok(Event::Control(ControlRequest { request: Request::Erase { disk, confirm }, answer })) => {
                 // If it did, the control server tells so and then ends this process.
                 let _ = answer.send(erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm).into());
             }
-            Ok(Event::Control { answer, .. }) => {
+            Ok(Event::Control(ControlRequest { answer, .. })) => {
                 let _ = answer.send(Reply::refused(RefusalCode::Broken, sentence.clone()));
             }
             Ok(Event::OpenImport { answer, .. }) => {

@@ -6,7 +6,8 @@ use crate::identity::Identity;
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
-use crate::quorum_thread::{self, Input, QuorumThread};
+use crate::quorum_handle::{self, QuorumInput};
+use crate::quorum_thread::QuorumThread;
 use crate::register::{Register, RegisterFiles};
 use crate::state::{self, CoreState};
 use crate::store::StoreHandle;
@@ -88,7 +89,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         port: UDP_PORT,
     };
     let beacon = Beacon::open(&beacon_config, paths).context("the heartbeat sockets cannot be opened")?;
-    let (handle, inputs) = quorum_thread::queue(beacon.waker());
+    let (handle, inputs) = quorum_handle::queue(beacon.waker());
     let register = Register::start(register, handle.clone());
     let witness = WitnessHandle::start(handle.clone());
 
@@ -167,7 +168,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     };
     std::fs::create_dir_all(options.run.join("vhost"))?;
     CoreState::new(parts, config).run(events);
-    handle.send(Input::Stop);
+    handle.send(QuorumInput::Stop);
     Ok(())
 }
 

@@ -227,9 +227,7 @@ impl Host {
         while !paired.receive::<bool>().await.context("the second node did not finish its setup")? {}
         let peer = Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
         let (done, admitted) = oneshot::channel();
-        self.inbox.send(Event::Call(Box::new(move |state| {
-            let _ = done.send(state.paired(peer));
-        })));
+        self.inbox.send(Event::Paired { peer, admitted: done });
         let admitted = admitted.await.unwrap_or(false);
         paired.send(&admitted).await?;
         paired.close().await?;

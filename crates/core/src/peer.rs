@@ -1,73 +1,10 @@
-//! The data session with the peer: one message type for everything that travels, and the task that keeps it up.
+//! The data session with the peer: the task that keeps it up, and the handle of the owner of the state.
 
 use crate::event::{Event, Inbox};
+use crate::peer_wire::{PeerEvent, Wire};
 use dyad_link::session::{self, Config, Outbox, Path, PeerLink};
-use dyad_mirror::PeerMessage;
 use dyad_types::NodeId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-
-/// Everything the two cores say to each other over the session.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Wire {
-    /// Replication.
-    Mirror(PeerMessage),
-    /// Please make this change of the document: JSON of `dyad_desired::Change`.
-    Change {
-        /// Names the question.
-        id: u64,
-        /// The change.
-        change: String,
-    },
-    /// The answer: JSON of `dyad_control::Reply`.
-    Changed {
-        /// Which question.
-        id: u64,
-        /// The answer.
-        reply: String,
-    },
-    /// Volume 0 holds this generation now, durably on both nodes.
-    DocumentChanged {
-        /// The generation.
-        generation: u64,
-    },
-}
-
-/// What the task tells the owner.
-pub enum FromPeer {
-    /// A session stands.
-    Up {
-        /// Its number.
-        session: u64,
-        /// The path it uses.
-        path: String,
-        /// The sending end.
-        outbox: Outbox,
-    },
-    /// It ended.
-    Down {
-        /// Its number.
-        session: u64,
-        /// Why.
-        reason: String,
-        /// The other side ended it, on purpose or by the end of its daemon: its machine lives.
-        closed: bool,
-    },
-    /// A message.
-    Wire {
-        /// On which session.
-        session: u64,
-        /// What.
-        wire: Wire,
-    },
-    /// A connection was refused, by us or by the peer.
-    Refused {
-        /// On which path.
-        path: String,
-        /// One sentence.
-        reason: String,
-    },
-}
 
 enum PeerRequest {
     Connect(Box<Config>),
@@ -154,7 +91,7 @@ async fn run(mut orders: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
                     }
                     if let Some(session) = up.take() {
                         let reason = "this node ended it".into();
-                        inbox.send(Event::Peer(FromPeer::Down { session, reason, closed: false }));
+                        inbox.send(Event::Peer(PeerEvent::Down { session, reason, closed: false }));
                     }
                 }
                 Some(PeerRequest::Connect(config)) => {
@@ -169,8 +106,8 @@ async fn run(mut orders: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
                 Some(event) => {
                     let event = translate(event);
                     match &event {
-                        FromPeer::Up { session, .. } => up = Some(*session),
-                        FromPeer::Down { session, .. } if up == Some(*session) => up = None,
+                        PeerEvent::Up { session, .. } => up = Some(*session),
+                        PeerEvent::Down { session, .. } if up == Some(*session) => up = None,
                         _ => {}
                     }
                     inbox.send(Event::Peer(event));
@@ -196,7 +133,7 @@ fn open(config: Config, paths: Vec<Path>, inbox: &Inbox) -> Option<PeerLink> {
             .map_err(|e| format!("the peer port cannot be opened: {e}"))
             .and_then(|listeners| PeerLink::listen(config, listeners).map_err(|e| e.to_string())),
     };
-    opened.map_err(|reason| inbox.send(Event::Peer(FromPeer::Refused { path: "local".into(), reason }))).ok()
+    opened.map_err(|reason| inbox.send(Event::Peer(PeerEvent::Refused { path: "local".into(), reason }))).ok()
 }
 
 fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
@@ -204,18 +141,18 @@ fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
     Ok(vec![dyad_link::net::listen(any.into())?])
 }
 
-fn translate(event: session::Event) -> FromPeer {
+fn translate(event: session::Event) -> PeerEvent {
     match event {
-        session::Event::Up { session, path, outbox, .. } => FromPeer::Up { session, path, outbox },
+        session::Event::Up { session, path, outbox, .. } => PeerEvent::Up { session, path, outbox },
         session::Event::Down { session, reason } => {
-            FromPeer::Down { session, reason: reason.to_string(), closed: reason.is_from_afar() }
+            PeerEvent::Down { session, reason: reason.to_string(), closed: reason.is_from_afar() }
         }
-        session::Event::Refused { path, reason } => FromPeer::Refused { path, reason: reason.to_string() },
+        session::Event::Refused { path, reason } => PeerEvent::Refused { path, reason: reason.to_string() },
         session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
-            Ok(wire) => FromPeer::Wire { session, wire },
+            Ok(wire) => PeerEvent::Wire { session, wire },
             Err(_) => {
                 let reason = "the peer said something that is not understood".into();
-                FromPeer::Down { session, reason, closed: false }
+                PeerEvent::Down { session, reason, closed: false }
             }
         },
     }

@@ -8,12 +8,13 @@
 use crate::cgroup_fence;
 use crate::clock;
 use crate::event::{Event, Inbox};
+use crate::quorum_handle::QuorumInput;
+use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
-use dyad_link::beacon::{Beacon, Received, Wake, Waker};
-use dyad_quorum::{Action, Alarm, Config, Datagram, Members, Note, Quorum, RunState, WitnessAsk};
-use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use dyad_link::beacon::{Beacon, Received, Wake};
+use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessAsk};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -28,126 +29,6 @@ const BACKLOG: usize = 128;
 
 /// How often interfaces that came or went are looked for.
 const INTERFACE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the quorum_thread tells the owner.
-#[derive(Debug)]
-pub enum QuorumUpdate {
-    /// A configuration is in force.
-    Config(Config),
-    /// Who must acknowledge writes, and how many of the mirror's "clean" and "dirty" were handled before.
-    AckSet(Members, u64),
-    /// VMs are being frozen: start no guest request.
-    Hold,
-    /// VMs are being killed, and why.
-    Kill(String),
-    /// The peer's VMs may start here.
-    PeerVmsAllowed,
-    /// A lasting condition began.
-    Alarm(Alarm),
-    /// It ended.
-    Clear(Alarm),
-    /// Something for the timeline, and when it happened.
-    Note(u64, Note),
-    /// A planned leave is complete.
-    LeaveDone,
-    /// This thread, and so the heartbeats, stood still for longer than it may: in milliseconds, waiting for the
-    /// processor beyond the time it asked for, and in its own work.
-    Late {
-        /// Waiting.
-        waited_ms: u64,
-        /// Working.
-        worked_ms: u64,
-    },
-    /// Where this node stands; told at each change.
-    Snapshot(QuorumSnapshot),
-}
-
-/// Where this node stands.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QuorumSnapshot {
-    /// Why it may or may not run VMs; none until the quorum machine has judged for the first time.
-    pub run_state: Option<RunState>,
-    /// Whether it may.
-    pub may_run: bool,
-    /// The peer is heard in both directions.
-    pub peer_alive: bool,
-    /// By path: both directions confirmed.
-    pub paths_up: Vec<bool>,
-    /// By path: where the peer was last heard.
-    pub peer_addresses: Vec<Option<SocketAddr>>,
-    /// The peer's watchdog is proven.
-    pub peer_watchdog: bool,
-    /// The witness.
-    pub witness: WitnessHealth,
-}
-
-impl Default for QuorumSnapshot {
-    fn default() -> Self {
-        Self {
-            run_state: None,
-            may_run: false,
-            peer_alive: false,
-            paths_up: Vec::new(),
-            peer_addresses: Vec::new(),
-            peer_watchdog: false,
-            witness: WitnessHealth::Silent { since: None },
-        }
-    }
-}
-
-/// The witness as last seen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum WitnessHealth {
-    /// It answered the last question.
-    Answers {
-        /// In this time.
-        rtt_us: u64,
-    },
-    /// It did not.
-    Silent {
-        /// When it last answered, nanoseconds since boot.
-        since: Option<u64>,
-    },
-}
-
-/// What the quorum_thread's thread receives.
-#[expect(clippy::large_enum_variant, reason = "inputs are few and short-lived")]
-pub enum Input {
-    /// For the quorum machine.
-    Quorum(dyad_quorum::Event),
-    /// The witness was asked; this is how it is.
-    Witness(WitnessHealth),
-    /// The watchdog is (`true`) or is not to go hungry, to prove it.
-    StopFeeding(bool),
-    /// End the thread: the watchdog is no longer fed.
-    Stop,
-}
-
-/// The way to the quorum_thread.
-#[derive(Clone)]
-pub struct QuorumHandle {
-    inputs: Sender<Input>,
-    waker: Waker,
-}
-
-impl QuorumHandle {
-    /// Tells the quorum machine that something happened.
-    pub fn tell(&self, event: dyad_quorum::Event) {
-        self.send(Input::Quorum(event));
-    }
-
-    /// Delivers any input. The thread lives as long as the process.
-    pub fn send(&self, input: Input) {
-        let _ = self.inputs.send(input);
-        self.waker.wake();
-    }
-}
-
-/// The way to a quorum_thread that is not running yet and will use the beacon of this waker.
-pub fn queue(waker: Waker) -> (QuorumHandle, Receiver<Input>) {
-    let (inputs, receiver) = channel();
-    (QuorumHandle { inputs, waker }, receiver)
-}
 
 /// What the quorum_thread is made of.
 pub struct QuorumThread {
@@ -171,7 +52,7 @@ pub struct QuorumThread {
 
 impl QuorumThread {
     /// Runs the thread.
-    pub fn start(self, inputs: Receiver<Input>) {
+    pub fn start(self, inputs: Receiver<QuorumInput>) {
         let run = move || {
             // Without the privilege (a laptop) it runs at normal priority; heartbeats may then be late under load.
             let realtime = thread_priority::ThreadPriority::Crossplatform(50u8.try_into().expect("50 is in range"));
@@ -214,17 +95,17 @@ struct State {
 }
 
 impl State {
-    fn run(mut self, inputs: &Receiver<Input>) {
+    fn run(mut self, inputs: &Receiver<QuorumInput>) {
         let mut refreshed = Instant::now();
         let mut overslept = Duration::ZERO;
         loop {
             let woke = Instant::now();
             loop {
                 match inputs.try_recv() {
-                    Ok(Input::Stop) | Err(TryRecvError::Disconnected) => return,
-                    Ok(Input::Quorum(event)) => self.handle(event),
-                    Ok(Input::Witness(health)) => self.health = health,
-                    Ok(Input::StopFeeding(stop_feeding)) => self.stop_feeding = stop_feeding,
+                    Ok(QuorumInput::Stop) | Err(TryRecvError::Disconnected) => return,
+                    Ok(QuorumInput::Quorum(event)) => self.handle(event),
+                    Ok(QuorumInput::Witness(health)) => self.health = health,
+                    Ok(QuorumInput::StopFeeding(stop_feeding)) => self.stop_feeding = stop_feeding,
                     Err(TryRecvError::Empty) => break,
                 }
             }

@@ -6,7 +6,7 @@
 //! **Invariants.** A record counts as durable only when both files hold it. After the first failed write nothing is
 //! written any more in this run: what a failed `fsync` left behind is unknown.
 
-use crate::quorum_thread::{Input, QuorumHandle};
+use crate::quorum_handle::{QuorumHandle, QuorumInput};
 use anyhow::{Context, bail};
 use dyad_quorum::slots::{self, Choice, RegisterId, SLOT_BYTES};
 use dyad_quorum::{Event, Record};
@@ -112,7 +112,7 @@ impl Register {
                         Event::PersistFailed { token }
                     }
                 };
-                quorum_thread.send(Input::Quorum(event));
+                quorum_thread.send(QuorumInput::Quorum(event));
             }
         };
         std::thread::Builder::new()

@@ -6,7 +6,7 @@
 //! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after everything before it. What waits for
 //! a sync or a checkpoint never waits for more than [`READS`] reads, however many are asked for.
 
-use crate::event::{Event, Inbox};
+use crate::event::{Event, Inbox, StoreDone};
 use dyad_control::{PoolDiskStatus, PoolStatus};
 use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::{CheckpointDone, Pool, SyncDone};
@@ -23,14 +23,6 @@ const JOB_EXTENTS: usize = 64;
 const READS: usize = 16;
 /// How often the usage shown in the status is renewed.
 const USAGE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// A finished command.
-pub struct StoreDone {
-    /// Which.
-    pub op: StoreOp,
-    /// How.
-    pub result: Result<StoreOutput, StoreError>,
-}
 
 enum StoreRequest {
     Run(StoreOp, StoreCommand),

@@ -3,7 +3,8 @@
 use crate::clock;
 use crate::identity::{Identity, Witness};
 use crate::pairing;
-use crate::quorum_thread::{Input, QuorumHandle, WitnessHealth};
+use crate::quorum_handle::{QuorumHandle, QuorumInput};
+use crate::quorum_update::WitnessHealth;
 use dyad_control::{Enrol, Refusal, RefusalCode};
 use dyad_link::pairing::Purpose;
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
@@ -78,7 +79,7 @@ async fn run(
         tokio::select! {
             biased;
             order = orders.recv() => match order {
-                Some(order) => task.write_until_confirmed(order),
+                Some(order) => task.take(order),
                 None => return,
             },
             ask = asks.recv() => match ask {
@@ -90,7 +91,7 @@ async fn run(
 }
 
 impl Task {
-    fn write_until_confirmed(&mut self, order: WitnessRequest) {
+    fn take(&mut self, order: WitnessRequest) {
         match order {
             WitnessRequest::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
             WitnessRequest::Use(pair, identity, witness) => {
@@ -110,16 +111,17 @@ impl Task {
         let reply = match self.answer(ask).await {
             Ok((answer, rtt)) => {
                 self.answered = Some(clock::now());
-                self.quorum_thread.send(Input::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
+                self.quorum_thread
+                    .send(QuorumInput::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
                 WitnessReply::Answer(answer)
             }
             Err(why) => {
                 tracing::warn!(why, "the witness gave no answer");
-                self.quorum_thread.send(Input::Witness(WitnessHealth::Silent { since: self.answered }));
+                self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.answered }));
                 WitnessReply::Unreachable
             }
         };
-        self.quorum_thread.send(Input::Quorum(Event::Witness { id, reply }));
+        self.quorum_thread.send(QuorumInput::Quorum(Event::Witness { id, reply }));
     }
 
     async fn answer(&mut self, ask: &WitnessAsk) -> Result<(Answer, Duration), String> {

@@ -1,9 +1,8 @@
 //! A person wants this node to start over.
 
-use super::CoreState;
+use super::{CoreState, LeaveWaiter};
 use crate::erase::{self, EraseMode, ErasePrecondition};
-use crate::event::Event;
-use dyad_control::{RefusalCode, Reply};
+use dyad_control::{Refusal, RefusalCode, Reply};
 use tokio::sync::oneshot;
 
 impl CoreState {
@@ -25,22 +24,16 @@ impl CoreState {
             Ok(EraseMode::Abandon) => self.begin_decommission(answer),
             Ok(EraseMode::Leave) => {
                 self.deps.timeline.note("erasing", "This node leaves the pair to be erased.");
-                let (sender, left) = oneshot::channel();
-                self.begin_leave(sender);
-                let inbox = self.deps.inbox.clone();
-                self.deps.runtime.spawn(async move {
-                    let left = left.await;
-                    inbox.send(Event::Call(Box::new(move |state| state.left(left.ok(), answer))));
-                });
+                self.begin_leave(LeaveWaiter::Erase(answer));
             }
         }
     }
 
     /// The other node has taken over, or not.
-    fn left(&mut self, reply: Option<Reply>, answer: oneshot::Sender<Reply>) {
-        // A leave_waiters is also done when there was nobody to say it to.
+    pub(super) fn left_for_erase(&mut self, result: Result<(), Refusal>, answer: oneshot::Sender<Reply>) {
+        // A leave is also complete when no other node was there to take over.
         let peer_has_all = !self.config.exists() || !self.config.members.has(self.me);
-        if matches!(reply, Some(Reply::Done)) && peer_has_all {
+        if result.is_ok() && peer_has_all {
             return self.begin_decommission(answer);
         }
         self.cancel_leave();

@@ -2,8 +2,9 @@
 //! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
 
 use super::CoreState;
-use crate::guests::VolumeBackend;
-use dyad_control::{Refusal, RefusalCode, Reply};
+use super::changes::Pending;
+use crate::event::ImportTarget;
+use dyad_control::{Refusal, RefusalCode};
 use dyad_desired::Change;
 use dyad_mirror::VolumeId;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use tokio::sync::oneshot;
 /// What came of images that come no more is dropped one by one, and not in haste: an order may be refused.
 const DROP_IMPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The far end of an import.
-pub type Opened = oneshot::Sender<Result<VolumeBackend, Refusal>>;
+/// Takes the volume that an image is written into.
+type Opened = oneshot::Sender<Result<ImportTarget, Refusal>>;
 
 impl CoreState {
     /// Makes room for an image: only where the volume is written, and only while no VM uses it.
@@ -28,7 +29,7 @@ impl CoreState {
             return;
         }
         let change = Change::BeginImport { name: name.clone() };
-        self.change_and_then(change, move |state, reply| state.import_begun(name, reply, answer));
+        self.change(change, Pending::ImportBegun { volume: name, answer });
     }
 
     fn may_import(&self, name: &str, bytes: u64) -> Result<(), Refusal> {
@@ -60,19 +61,18 @@ impl CoreState {
         Ok(())
     }
 
-    fn import_begun(&mut self, name: String, reply: Reply, answer: Opened) {
+    pub(super) fn import_begun(&mut self, name: String, result: Result<(), Refusal>, answer: Opened) {
         // The room was made by an event of this very moment.
         self.settle_writers();
         let volume = self.authoritative_document().and_then(|document| document.volumes.get(&name));
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
-        let opened = match (reply, room) {
-            (Reply::Done, Some((id, size))) => Ok(VolumeBackend::new(self.deps.inbox.clone(), id, size)),
-            (Reply::Done, None) => Err(Refusal::new(
+        let opened = match (result, room) {
+            (Ok(()), Some((id, size))) => Ok(ImportTarget { id, size }),
+            (Ok(()), None) => Err(Refusal::new(
                 RefusalCode::MembershipChanged,
                 "The pair is just changing who leads it; send the image again.",
             )),
-            (Reply::Refused(refusal), _) => Err(refusal),
-            (_, _) => Err(Refusal::new(RefusalCode::PeerUnreadable, "The leading node's answer is not understood.")),
+            (Err(refusal), _) => Err(refusal),
         };
         let given = opened.is_ok();
         // Whoever has the writing end closes the import; nobody else does.
@@ -83,13 +83,26 @@ impl CoreState {
 
     /// Ends an import: what the image was sent into takes the place of what the volume held if it is `whole`, and is
     /// dropped if not.
-    pub(super) fn close_import(&mut self, name: String, id: VolumeId, whole: bool, answer: oneshot::Sender<Reply>) {
-        let over = name.clone();
+    pub(super) fn close_import(
+        &mut self,
+        name: String,
+        id: VolumeId,
+        whole: bool,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    ) {
+        let volume = name.clone();
         let change = if whole { Change::FinishImport { name, id } } else { Change::DropImport { name, id } };
-        self.change_and_then(change, move |state, reply| {
-            state.importing.remove(&over);
-            let _ = answer.send(reply);
-        });
+        self.change(change, Pending::ImportClosed { volume, answer });
+    }
+
+    pub(super) fn import_closed(
+        &mut self,
+        volume: &str,
+        result: Result<(), Refusal>,
+        answer: oneshot::Sender<Result<(), Refusal>>,
+    ) {
+        self.importing.remove(volume);
+        let _ = answer.send(result);
     }
 
     /// Drops what came of images whose way ended here, also in an earlier life of this node or on a lost one.
@@ -104,7 +117,7 @@ impl CoreState {
         if let Some((name, id)) = left {
             self.dropped = Some(Instant::now());
             // A refused one is tried again.
-            drop(self.change(Change::DropImport { name, id }));
+            self.change(Change::DropImport { name, id }, Pending::Nothing);
         }
     }
 }

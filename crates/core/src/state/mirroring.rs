@@ -1,10 +1,13 @@
 //! Between the mirror and the rest: carries out its actions, passes on what the peer says.
 
-use super::CoreState;
+use super::changes::Pending;
+use super::{CoreState, Origin};
 use crate::documents::DocumentRequest;
-use crate::peer::{FromPeer, Wire};
+use crate::event::{Event, Ticket};
+use crate::peer_wire::{PeerEvent, Wire};
+use crate::volume_request::{VolumeError, VolumeResult};
 use bytes::Bytes;
-use dyad_control::{RefusalCode, Reply};
+use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
 use dyad_mirror::Action;
 use dyad_quorum as quorum;
@@ -35,12 +38,18 @@ impl CoreState {
             Action::Store { op, command } => self.deps.store.run(op, command),
             Action::Send(message) => self.deps.peer.send(Wire::Mirror(message)),
             Action::Complete { req, result } => {
-                if let Some(done) = self.requests.remove(&req) {
-                    done(match result {
-                        Ok(dyad_mirror::Reply::Data(data)) => Ok(data),
-                        Ok(dyad_mirror::Reply::Done) => Ok(Bytes::new()),
-                        Err(e) => Err(e.to_string()),
-                    });
+                let result: VolumeResult = match result {
+                    Ok(dyad_mirror::Reply::Data(data)) => Ok(data),
+                    Ok(dyad_mirror::Reply::Done) => Ok(Bytes::new()),
+                    Err(error) => Err(VolumeError::Refused(error)),
+                };
+                match self.requests.remove(&req) {
+                    Some(Origin::Client(done)) => done.complete(result),
+                    // Back through the queue: what follows may give the mirror an event, and this one is not over.
+                    Some(Origin::VolumeGc { id }) => {
+                        self.deps.inbox.send(Event::OrphanDeleted { id, result: result.map(drop) });
+                    }
+                    None => {}
                 }
             }
             Action::Disconnect(reason) => {
@@ -131,16 +140,16 @@ impl CoreState {
         }
     }
 
-    pub(super) fn peer_says(&mut self, from: FromPeer) {
+    pub(super) fn peer_says(&mut self, from: PeerEvent) {
         match from {
-            FromPeer::Up { session, path, outbox } => {
+            PeerEvent::Up { session, path, outbox } => {
                 self.connected = true;
                 self.deps.peer.adopt(outbox);
                 self.deps.timeline.note("session-up", format!("Data session with the peer over {path}."));
                 self.mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
-            FromPeer::Down { session, reason, closed } => {
+            PeerEvent::Down { session, reason, closed } => {
                 if closed {
                     self.deps.quorum_thread.tell(quorum::Event::PeerClosed);
                 }
@@ -149,32 +158,32 @@ impl CoreState {
                 self.deps.peer.disconnect();
                 self.deps.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
                 self.mirror(dyad_mirror::Event::PeerDown { session });
-                for (_, answer) in self.forwarded.drain() {
-                    let _ = answer.send(Reply::refused(
-                        RefusalCode::PeerLost,
-                        "The connection to the leading node ended; look whether the change was made and ask again.",
-                    ));
+                for ticket in self.changes.lost() {
+                    let text =
+                        "The connection to the leading node ended; look whether the change was made and ask again.";
+                    self.refuse_change(ticket, Refusal::new(RefusalCode::PeerLost, text));
                 }
             }
-            FromPeer::Refused { path, reason } => {
+            PeerEvent::Refused { path, reason } => {
                 if self.refused.as_ref() != Some(&reason) {
                     let text = format!("A data session over {path} was refused: {reason}.");
                     self.deps.timeline.note("session-refused", text);
                     self.refused = Some(reason);
                 }
             }
-            FromPeer::Wire { session, wire } => match wire {
+            PeerEvent::Wire { session, wire } => match wire {
                 Wire::Mirror(message) => self.mirror(dyad_mirror::Event::Peer { session, message }),
                 Wire::DocumentChanged { .. } => self.reload_document(),
                 Wire::Change { id, change } => self.peer_asks_change(id, &change),
                 Wire::Changed { id, reply } => {
-                    let reply = serde_json::from_str(&reply).unwrap_or_else(|_| {
-                        Reply::refused(RefusalCode::PeerUnreadable, "The leading node's answer is not understood.")
-                    });
-                    if let Some(answer) = self.forwarded.remove(&id) {
-                        // Whoever asked will look here for what was made, so it is read first.
+                    let ticket = Ticket(id);
+                    if self.changes.answered(ticket) {
+                        // The client looks here for what was made, so it is read first.
                         self.reload_document();
-                        let _ = self.deps.documents.send(DocumentRequest::Answer { answer, reply });
+                        let result = peer_decision(&reply);
+                        if self.deps.documents.send(DocumentRequest::Confirm { ticket, result }).is_err() {
+                            self.refuse_change(ticket, Refusal::stopping());
+                        }
                     }
                 }
             },
@@ -183,25 +192,29 @@ impl CoreState {
 
     /// The other node passes on a change because this one leads.
     fn peer_asks_change(&mut self, id: u64, change: &str) {
-        let answer = move |state: &mut CoreState, reply: &Reply| {
-            let reply = serde_json::to_string(reply).unwrap_or_default();
-            state.deps.peer.send(Wire::Changed { id, reply });
-        };
         let Ok(change) = serde_json::from_str::<Change>(change) else {
-            return answer(
-                self,
-                &Reply::refused(
-                    RefusalCode::PeerUnreadable,
-                    "The leading node does not understand this change; update it.",
-                ),
-            );
+            let text = "The leading node does not understand this change; update it.";
+            return self.answer_peer(id, Err(Refusal::new(RefusalCode::PeerUnreadable, text)));
         };
         if !self.leads() {
-            return answer(
-                self,
-                &Reply::refused(RefusalCode::MembershipChanged, "The pair is just changing who leads it; ask again."),
-            );
+            let text = "The pair is just changing who leads it; ask again.";
+            return self.answer_peer(id, Err(Refusal::new(RefusalCode::MembershipChanged, text)));
         }
-        self.change_and_then(change, move |state, reply| answer(state, &reply));
+        self.change(change, Pending::ForwardToPeer { id });
+    }
+
+    /// Tells the other node what became of a change that it passed on.
+    pub(super) fn answer_peer(&mut self, id: u64, result: Result<(), Refusal>) {
+        let reply = serde_json::to_string(&Reply::from(result)).unwrap_or_default();
+        self.deps.peer.send(Wire::Changed { id, reply });
+    }
+}
+
+/// The leading node's answer as the outcome of the change.
+fn peer_decision(reply: &str) -> Result<(), Refusal> {
+    match serde_json::from_str(reply) {
+        Ok(Reply::Done) => Ok(()),
+        Ok(Reply::Refused(refusal)) => Err(refusal),
+        _ => Err(Refusal::new(RefusalCode::PeerUnreadable, "The leading node's answer is not understood.")),
     }
 }

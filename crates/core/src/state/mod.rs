@@ -13,6 +13,7 @@
 //! permitted only while all its volumes have servers, and the quorum_thread knew of it before anyone else. Who owns what
 //! is taken only from a document read since this node last entered the in-sync set ([`CoreState::rules`]).
 
+mod changes;
 mod erasing;
 mod importing;
 mod mirroring;
@@ -24,22 +25,22 @@ mod tests;
 mod volume_gc;
 mod votes;
 
-pub use importing::Opened;
-
 use crate::cgroup_fence;
 use crate::document_cache;
 use crate::documents::DocumentRequest;
-use crate::event::{Event, Inbox};
-use crate::guests::Answer;
+use crate::event::{ControlRequest, DocumentRead, Event, Inbox};
 use crate::identity::Identity;
 use crate::peer::PeerHandle;
-use crate::quorum_thread::{QuorumHandle, QuorumSnapshot};
+use crate::peer_wire::Wire;
+use crate::quorum_handle::QuorumHandle;
+use crate::quorum_update::QuorumSnapshot;
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
+use crate::volume_request::{Completion, VolumeRequest};
 use crate::watchdog;
 use dyad_control::{Reply, Status};
 use dyad_desired::Document;
-use dyad_mirror::{Mirror, Progress, RequestId, VolumeId};
+use dyad_mirror::{Mirror, Progress, RequestId, VolumeChange, VolumeId};
 use dyad_quorum::{Config, Members};
 use dyad_replica::Readmission;
 use dyad_types::NodeId;
@@ -94,6 +95,27 @@ pub struct Dependencies {
     pub pairing: crate::pairing::Pairing,
 }
 
+/// Where the result of a request to the mirror goes.
+#[derive(Debug)]
+enum Origin {
+    /// To a guest, an import or the document's task.
+    Client(Completion),
+    /// Back to the owner: this volume, which the document does not name, was being deleted.
+    VolumeGc {
+        /// The volume.
+        id: VolumeId,
+    },
+}
+
+/// Who is told when this node has left, or that it has not.
+#[derive(Debug)]
+enum LeaveWaiter {
+    /// A client that asked for the leave.
+    ReplyTo(oneshot::Sender<Reply>),
+    /// An erasure that begins with the leave.
+    Erase(oneshot::Sender<Reply>),
+}
+
 /// One stay in the in-sync set.
 #[derive(Debug)]
 struct MembershipTerm {
@@ -121,7 +143,7 @@ pub struct CoreState {
     connected: bool,
     document: Option<Document>,
     term: MembershipTerm,
-    requests: HashMap<RequestId, Answer>,
+    requests: HashMap<RequestId, Origin>,
     next_request: RequestId,
     writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
     servers: BTreeMap<VolumeId, serving::Served>,
@@ -141,8 +163,8 @@ pub struct CoreState {
     dirty_bytes: u64,
     healed: u64,
     error: Option<String>,
-    forwarded: HashMap<u64, oneshot::Sender<Reply>>,
-    leave_waiters: Vec<oneshot::Sender<Reply>>,
+    changes: changes::Changes,
+    leave_waiters: Vec<LeaveWaiter>,
     alarms: BTreeSet<dyad_quorum::Alarm>,
     pairing_code: Option<crate::pairing::OpenCode>,
     revision: u64,
@@ -196,7 +218,7 @@ impl CoreState {
             dirty_bytes: 0,
             healed: 0,
             error: None,
-            forwarded: HashMap::new(),
+            changes: changes::Changes::default(),
             leave_waiters: Vec::new(),
             alarms: BTreeSet::new(),
             pairing_code: None,
@@ -241,32 +263,46 @@ impl CoreState {
     }
 
     fn apply(&mut self, event: Event) {
+        tracing::trace!(?event);
         match event {
             Event::Stop => self.stopping = true,
             _ if self.decommissioned => {}
-            Event::Control { request, answer } => self.question(request, answer),
+            Event::Control(ControlRequest { request, answer }) => self.question(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
-            Event::Guest { volume, op, done } => {
-                let req = self.request(done);
+            Event::Volume(VolumeRequest { volume, op, done }) => {
+                let req = self.request(Origin::Client(done));
                 self.mirror(dyad_mirror::Event::Guest { req, volume, op });
             }
-            Event::VolumeTable { change, done } => {
-                let req = self.request(done);
-                self.mirror(dyad_mirror::Event::Volume { req, change });
-            }
+            Event::VolumeTable { change, done } => self.change_volume_table(change, Origin::Client(done)),
             Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
             Event::Peer(from) => self.peer_says(from),
             Event::Quorum(update) => self.quorum_update(update),
-            Event::Call(call) => call(self),
+            Event::DocumentRead(DocumentRead { document, term }) => self.document_is(document, term),
+            Event::DocumentReadEnded => self.document_read_ended(),
+            Event::DocumentLost { why } => self.document_lost(&why),
+            Event::ChangeDone { ticket, result } => self.change_done(ticket, result),
+            Event::Paired { peer, admitted } => {
+                let _ = admitted.send(self.paired(peer));
+            }
+            Event::Enrolled { witness, answer } => self.enrolled(witness, answer),
+            Event::LeaveTimedOut => self.leave_timed_out(),
+            Event::LeftForErase { result, answer } => self.left_for_erase(result, answer),
+            Event::SelfTestEnded { sentence } => self.self_test_ended(sentence),
+            Event::OrphanDeleted { id, result } => self.orphan_deleted(id, result),
         }
     }
 
-    fn request(&mut self, done: Answer) -> RequestId {
+    fn request(&mut self, origin: Origin) -> RequestId {
         let req = self.next_request;
         self.next_request += 1;
-        self.requests.insert(req, done);
+        self.requests.insert(req, origin);
         req
+    }
+
+    fn change_volume_table(&mut self, change: VolumeChange, origin: Origin) {
+        let req = self.request(origin);
+        self.mirror(dyad_mirror::Event::Volume { req, change });
     }
 
     /// Whether this node leads the pair now: it writes the document and applies its changes.
@@ -292,10 +328,10 @@ impl CoreState {
     }
 
     /// The document's task has read or written a document in the given membership of this node.
-    pub fn document_is(&mut self, document: Document, term: u64) {
+    fn document_is(&mut self, document: Document, term: u64) {
         self.term.document_term = Some(term);
         if self.leads() {
-            self.deps.peer.send(crate::peer::Wire::DocumentChanged { generation: document.generation });
+            self.deps.peer.send(Wire::DocumentChanged { generation: document.generation });
         }
         self.document = Some(document);
         self.remember_witness();
@@ -303,7 +339,7 @@ impl CoreState {
     }
 
     /// The document's task has done what the last order to read asked for, with or without success.
-    pub fn document_read_ended(&mut self) {
+    fn document_read_ended(&mut self) {
         self.term.read_in_flight = false;
         self.term.read_ended_at = Instant::now();
     }
@@ -317,7 +353,7 @@ impl CoreState {
     }
 
     /// Neither copy of the document is readable.
-    pub fn document_lost(&mut self, why: &str) {
+    fn document_lost(&mut self, why: &str) {
         self.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
         self.deps.timeline.note("document-lost", why);
     }

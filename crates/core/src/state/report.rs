@@ -117,8 +117,8 @@ impl CoreState {
         let Some(witness) = &self.deps.identity.witness else { return WitnessStatus::None };
         let address = witness.address.clone();
         match self.snapshot.witness {
-            crate::quorum_thread::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
-            crate::quorum_thread::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
+            crate::quorum_update::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
+            crate::quorum_update::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
                 address,
                 silent_s: since.map(|since| crate::clock::now().saturating_sub(since) / 1_000_000_000),
             },

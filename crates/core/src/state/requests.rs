@@ -1,14 +1,16 @@
 //! Answers the local socket.
 
-use super::CoreState;
+use super::changes::Pending;
+use super::{CoreState, LeaveWaiter};
 use crate::cgroup_fence::{self};
 use crate::documents::DocumentRequest;
-use crate::event::Event;
+use crate::event::{Event, Ticket};
 use crate::identity::{Peer, Witness};
 use crate::pairing::OpenCode;
-use crate::quorum_thread::Input;
+use crate::peer_wire::Wire;
+use crate::quorum_handle::QuorumInput;
 use crate::selftest;
-use dyad_control::{Enrol, RefusalCode, Reply, Request};
+use dyad_control::{Enrol, Refusal, RefusalCode, Reply, Request};
 use dyad_desired::{Change, Document, NodeRecord, Vm};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
@@ -36,9 +38,7 @@ impl CoreState {
                     "The pair's document is not readable yet; ask again in a moment.",
                 ),
             },
-            Request::Change { change } => {
-                return self.change_and_then(change, |_, reply| drop(answer.send(reply)));
-            }
+            Request::Change { change } => return self.change(change, Pending::ReplyTo(answer)),
             Request::Enrol(at) => return self.enrol(at, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.deps.timeline.since(since) },
             Request::Running { vms } => {
@@ -47,7 +47,7 @@ impl CoreState {
             }
             Request::ProveWatchdog => return self.prove_watchdog(answer),
             Request::Erase { disk, confirm } => return self.erase(disk.as_deref(), &confirm, answer),
-            Request::Leave => return self.begin_leave(answer),
+            Request::Leave => return self.begin_leave(LeaveWaiter::ReplyTo(answer)),
             // Answered by the server itself.
             Request::Status | Request::Watch | Request::Import { .. } => {
                 Reply::refused(RefusalCode::BadRequest, "This question is not for the owner.")
@@ -57,13 +57,13 @@ impl CoreState {
     }
 
     /// Hands over to the other node, if it can be done in time.
-    pub(super) fn begin_leave(&mut self, answer: oneshot::Sender<Reply>) {
-        self.leave_waiters.push(answer);
+    pub(super) fn begin_leave(&mut self, waiter: LeaveWaiter) {
+        self.leave_waiters.push(waiter);
         self.deps.quorum_thread.tell(quorum::Event::Leave);
         let inbox = self.deps.inbox.clone();
         self.deps.runtime.spawn(async move {
             tokio::time::sleep(LEAVE_TIMEOUT).await;
-            inbox.send(Event::Call(Box::new(CoreState::leave_timed_out)));
+            inbox.send(Event::LeaveTimedOut);
         });
     }
 
@@ -86,49 +86,62 @@ impl CoreState {
     }
 
     /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
-    fn leave_timed_out(&mut self) {
+    pub(super) fn leave_timed_out(&mut self) {
         if !self.leave_waiters.is_empty() {
             self.cancel_leave();
-            for answer in self.leave_waiters.drain(..) {
-                let _ = answer.send(Reply::refused(RefusalCode::NoPeer, "Nobody takes over: the other node is away."));
+            let text = "Nobody takes over: the other node is away.";
+            self.tell_leave_waiters(&Err(Refusal::new(RefusalCode::NoPeer, text)));
+        }
+    }
+
+    /// The leave has ended.
+    pub(super) fn tell_leave_waiters(&mut self, result: &Result<(), Refusal>) {
+        for waiter in self.leave_waiters.drain(..) {
+            let result = result.clone();
+            match waiter {
+                LeaveWaiter::ReplyTo(answer) => drop(answer.send(result.into())),
+                // Behind what the quorum thread has said meanwhile: the erasure looks at the configuration.
+                LeaveWaiter::Erase(answer) => self.deps.inbox.send(Event::LeftForErase { result, answer }),
             }
         }
     }
 
-    /// Makes a change here if this node leads, else through the peer.
-    pub(super) fn change(&mut self, change: Change) -> oneshot::Receiver<Reply> {
-        let (answer, reply) = oneshot::channel();
+    /// Has a change of the document made: here if this node leads, else by the peer. Its end is [`Event::ChangeDone`].
+    pub(super) fn change(&mut self, change: Change, pending: Pending) {
+        let ticket = self.changes.open(pending);
         if self.pool_failed {
             let text = "The pool of this node failed: ask the other node.";
-            let _ = answer.send(Reply::refused(RefusalCode::PoolFailed, text));
+            self.refuse_change(ticket, Refusal::new(RefusalCode::PoolFailed, text));
         } else if self.leads() {
-            let _ =
-                self.deps.documents.send(DocumentRequest::Change { change, answer, asked: std::time::Instant::now() });
+            let request = DocumentRequest::Change { change, ticket, asked: std::time::Instant::now() };
+            if self.deps.documents.send(request).is_err() {
+                self.refuse_change(ticket, Refusal::stopping());
+            }
         } else if self.connected {
-            let id = self.next_request;
-            self.next_request += 1;
-            self.forwarded.insert(id, answer);
+            self.changes.passed_on(ticket);
             let change = serde_json::to_string(&change).unwrap_or_default();
-            self.deps.peer.send(crate::peer::Wire::Change { id, change });
+            self.deps.peer.send(Wire::Change { id: ticket.0, change });
         } else {
             let text = "The other node leads the pair and is not connected; ask again when it is back.";
-            let _ = answer.send(Reply::refused(RefusalCode::NotLead, text));
+            self.refuse_change(ticket, Refusal::new(RefusalCode::NotLead, text));
         }
-        reply
     }
 
-    /// Makes a change, and lets the owner hear the answer.
-    pub(super) fn change_and_then(
-        &mut self,
-        change: Change,
-        then: impl FnOnce(&mut CoreState, Reply) + Send + 'static,
-    ) {
-        let (reply, inbox) = (self.change(change), self.deps.inbox.clone());
-        self.deps.runtime.spawn(async move {
-            let stopping = || Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment.");
-            let reply = reply.await.unwrap_or_else(|_| stopping());
-            inbox.send(Event::Call(Box::new(move |state| then(state, reply))));
-        });
+    /// Ends a change that nobody decides. Through the queue, as every end of a change.
+    pub(super) fn refuse_change(&self, ticket: Ticket, refusal: Refusal) {
+        self.deps.inbox.send(Event::ChangeDone { ticket, result: Err(refusal) });
+    }
+
+    /// A change is decided.
+    pub(super) fn change_done(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
+        match self.changes.close(ticket) {
+            Some(Pending::ReplyTo(answer)) => drop(answer.send(result.into())),
+            Some(Pending::ForwardToPeer { id }) => self.answer_peer(id, result),
+            Some(Pending::ImportBegun { volume, answer }) => self.import_begun(volume, result, answer),
+            Some(Pending::ImportClosed { volume, answer }) => self.import_closed(&volume, result, answer),
+            Some(Pending::FailOver) => self.failover_ended(),
+            Some(Pending::Nothing) | None => {}
+        }
     }
 
     /// Lets the watchdog go hungry until it resets this node, which nothing may notice.
@@ -153,17 +166,20 @@ impl CoreState {
         self.proving = true;
         let _ = answer.send(Reply::Done);
         self.deps.timeline.note("watchdog", "The watchdog is being proven: this node restarts now.");
-        self.deps.quorum_thread.send(Input::StopFeeding(true));
+        self.deps.quorum_thread.send(QuorumInput::StopFeeding(true));
         let (state, run, inbox) = (self.deps.state.clone(), self.deps.run.clone(), self.deps.inbox.clone());
         let prove = move || {
             let Err(sentence) = selftest::run(&state, &run, &watchdog, false) else { return };
-            inbox.send(Event::Call(Box::new(move |state| {
-                state.proving = false;
-                state.deps.quorum_thread.send(Input::StopFeeding(false));
-                state.deps.timeline.note("watchdog", sentence);
-            })));
+            inbox.send(Event::SelfTestEnded { sentence });
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
+    }
+
+    /// The watchdog did not reset this node: it is fed again, and VMs may start.
+    pub(super) fn self_test_ended(&mut self, sentence: String) {
+        self.proving = false;
+        self.deps.quorum_thread.send(QuorumInput::StopFeeding(false));
+        self.deps.timeline.note("watchdog", sentence);
     }
 
     /// Whether the kernel knows of a VM here, or one is about to start.
@@ -193,7 +209,7 @@ impl CoreState {
 
     /// The other node has proven the code and is ready: remember it, admit its store, connect. It becomes a node of the
     /// pair only when it is told the `true` that this returns; if that is lost, it is blank and another one may come.
-    pub fn paired(&mut self, peer: Peer) -> bool {
+    pub(super) fn paired(&mut self, peer: Peer) -> bool {
         self.pairing_code = None::<OpenCode>;
         let name = peer.node.clone();
         let before = self.deps.identity.peer.replace(peer);
@@ -208,7 +224,7 @@ impl CoreState {
         self.repeat_introductions();
         let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
         // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
-        drop(self.change(Change::SetNode { node: self.me.peer(), record }));
+        self.change(Change::SetNode { node: self.me.peer(), record }, Pending::Nothing);
         true
     }
 
@@ -222,13 +238,13 @@ impl CoreState {
         let enrolment = self.deps.pairing.enrol(&self.deps.identity, at);
         self.deps.runtime.spawn(async move {
             match enrolment.await {
-                Ok(enrolled) => inbox.send(Event::Call(Box::new(move |state| state.enrolled(enrolled, answer)))),
+                Ok(witness) => inbox.send(Event::Enrolled { witness, answer }),
                 Err(refusal) => drop(answer.send(refusal.into())),
             }
         });
     }
 
-    fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
+    pub(super) fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.deps.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
         let info = witness.info();
         if let Err(sentence) = self.use_witness(witness) {
@@ -236,7 +252,7 @@ impl CoreState {
             return;
         }
         self.repeat_introductions();
-        self.change_and_then(Change::SetWitness { witness: Some(info) }, |_, reply| drop(answer.send(reply)));
+        self.change(Change::SetWitness { witness: Some(info) }, Pending::ReplyTo(answer));
     }
 
     /// Tells the quorum of a peer or witness that no configuration admits yet. It forgets them when it restarts.

@@ -1,10 +1,12 @@
 //! What the state tells whom and when, with nobody behind it: no disks, no peer, no quorum machine.
 
 use super::*;
+use crate::event::{ImportTarget, StoreDone, Ticket};
 use crate::options::Options;
 use crate::pairing::Pairing;
-use crate::quorum_thread::{self, Input, QuorumUpdate};
-use crate::store::{FakeStore, StoreDone};
+use crate::quorum_handle::{self, QuorumInput};
+use crate::quorum_update::QuorumUpdate;
+use crate::store::FakeStore;
 use crate::watchdog::WatchdogInfo;
 use crate::witness::WitnessHandle;
 use clap::Parser as _;
@@ -24,7 +26,7 @@ struct CoreFixture {
     /// What background work sends back.
     events: Receiver<Event>,
     /// What the quorum_thread is told.
-    quorum_thread: Receiver<Input>,
+    quorum_thread: Receiver<QuorumInput>,
     /// What the document's task is told.
     documents: mpsc::UnboundedReceiver<DocumentRequest>,
     /// What the pool is told.
@@ -51,7 +53,7 @@ impl CoreFixture {
         std::fs::create_dir_all(&options.state).unwrap();
         let config = beacon::Config { pair: PairId(1), node: NodeId::A, key: PairKey([0; 32]), port: 0 };
         let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
-        let (quorum_thread, inputs) = quorum_thread::queue(waker);
+        let (quorum_thread, inputs) = quorum_handle::queue(waker);
         let (sender, events) = channel();
         let inbox = Inbox(sender);
         let (documents, orders) = mpsc::unbounded_channel();
@@ -100,12 +102,12 @@ impl CoreFixture {
     }
 
     /// What quorum was told since the last look.
-    fn told(&mut self) -> Vec<Input> {
+    fn told(&mut self) -> Vec<QuorumInput> {
         self.quorum_thread.try_iter().collect()
     }
 
     fn told_clean(&mut self) -> bool {
-        self.told().iter().any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean)))
+        self.told().iter().any(|input| matches!(input, QuorumInput::Quorum(dyad_quorum::Event::PeerClean)))
     }
 
     /// Waits for what background work has to say, and lets the state hear it.
@@ -117,29 +119,34 @@ impl CoreFixture {
 
     fn ask(&mut self, request: Request) -> Reply {
         let (answer, reply) = oneshot::channel();
-        self.state.apply(Event::Control { request, answer });
+        self.state.apply(Event::Control(ControlRequest { request, answer }));
         self.state.settle();
         self.runtime.block_on(reply).unwrap()
     }
 
     /// The order to make the other node's VMs ours, if one was given.
-    fn failover_in_flight(&mut self) -> Option<oneshot::Sender<Reply>> {
+    fn failover_in_flight(&mut self) -> Option<Ticket> {
         while let Ok(order) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change: Change::FailOver { .. }, answer, .. } = order {
-                return Some(answer);
+            if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = order {
+                return Some(ticket);
             }
         }
         None
     }
 
+    /// The document's task has decided a change; [`Self::hear`] lets the state know.
+    fn decide(&self, ticket: Ticket, result: Result<(), Refusal>) {
+        self.state.deps.inbox.send(Event::ChangeDone { ticket, result });
+    }
+
     /// The next change that was ordered is made; nothing if none was.
     fn make_change(&mut self) -> Option<Change> {
         while let Ok(order) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change, answer, .. } = order {
+            if let DocumentRequest::Change { change, ticket, .. } = order {
                 let document = dyad_desired::apply(self.state.document.as_ref().unwrap(), &change).unwrap();
                 self.state.document_is(document, 0);
                 self.state.settle();
-                let _ = answer.send(Reply::Done);
+                self.decide(ticket, Ok(()));
                 return Some(change);
             }
         }
@@ -168,14 +175,14 @@ impl CoreFixture {
         fixture
     }
 
-    fn open_import(&mut self) -> oneshot::Receiver<Result<crate::guests::VolumeBackend, Refusal>> {
+    fn open_import(&mut self) -> oneshot::Receiver<Result<ImportTarget, Refusal>> {
         let (answer, opened) = oneshot::channel();
         self.state.apply(Event::OpenImport { volume: "disk".into(), bytes: 5000, answer });
         self.state.settle();
         opened
     }
 
-    fn close_import(&mut self, id: u64, whole: bool) -> oneshot::Receiver<Reply> {
+    fn close_import(&mut self, id: u64, whole: bool) -> oneshot::Receiver<Result<(), Refusal>> {
         let (answer, closed) = oneshot::channel();
         self.state.apply(Event::CloseImport { volume: "disk".into(), id, whole, answer });
         self.state.settle();
@@ -199,14 +206,14 @@ fn an_image_goes_beside_what_the_volume_holds() {
     assert!(opened.try_recv().is_err(), "there is no room yet");
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
     fixture.hear();
-    assert_eq!(opened.try_recv().unwrap().unwrap().id(), 2);
+    assert_eq!(opened.try_recv().unwrap().unwrap().id, 2);
     assert_eq!(disk(&fixture), (1, Some(2)));
     assert_eq!(fixture.state.writers.get(&2), Some(&dyad_mirror::Writer::Me));
     assert_eq!(fixture.make_change(), None, "the image is on its way");
     let mut closed = fixture.close_import(2, true);
     assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: 2 }));
     fixture.hear();
-    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert!(matches!(closed.try_recv(), Ok(Ok(()))));
     assert_eq!(disk(&fixture), (2, None));
     assert!(!fixture.state.writers.contains_key(&1));
 }
@@ -221,7 +228,7 @@ fn an_image_that_fails_leaves_nothing() {
     let mut closed = fixture.close_import(2, false);
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
     fixture.hear();
-    assert!(matches!(closed.try_recv(), Ok(Reply::Done)));
+    assert!(matches!(closed.try_recv(), Ok(Ok(()))));
     assert_eq!(disk(&fixture), (1, None));
     assert_eq!(fixture.make_change(), None);
     let _opened = fixture.open_import();
@@ -295,10 +302,10 @@ fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
 fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
-    let answer = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
+    let ticket = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
     fixture.state.peer_is_clean();
     assert!(!fixture.told_clean(), "the peer could start web while it becomes ours");
-    answer.send(Reply::refused(RefusalCode::MembershipChanged, "Not now.")).unwrap();
+    fixture.decide(ticket, Err(Refusal::new(RefusalCode::MembershipChanged, "Not now.")));
     fixture.hear();
     assert!(fixture.told_clean());
     // The other way round: what was called clean is not robbed any more.
@@ -312,17 +319,15 @@ fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
 fn a_peer_that_is_dirty_again_was_never_clean() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
-    let answer = fixture.failover_in_flight().unwrap();
+    let ticket = fixture.failover_in_flight().unwrap();
     fixture.state.peer_is_clean();
     fixture.state.peer_is_dirty();
-    answer.send(Reply::Done).unwrap();
+    fixture.decide(ticket, Ok(()));
     fixture.hear();
-    assert!(
-        !fixture
-            .told()
-            .iter()
-            .any(|input| matches!(input, Input::Quorum(dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty)))
-    );
+    assert!(!fixture.told().iter().any(|input| matches!(
+        input,
+        QuorumInput::Quorum(dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty)
+    )));
 }
 
 #[test]
@@ -332,7 +337,7 @@ fn a_watchdog_is_not_proven_under_vms() {
         panic!("web is about to start")
     };
     assert_eq!(code, RefusalCode::VmRunning);
-    assert!(!fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(_))));
+    assert!(!fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(_))));
 }
 
 /// A node that is about to restart starts no VM; one whose watchdog then does nothing goes on.
@@ -342,7 +347,7 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
     let permitted = |fixture: &CoreFixture| fixture.state.permits.contains("web");
     assert!(permitted(&fixture));
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
-    assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(true))));
+    assert!(fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(true))));
     assert!(!permitted(&fixture), "a person starts web now, and the watchdog ends it");
     let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
         panic!("one proof at a time")
@@ -350,7 +355,7 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
     assert_eq!(code, RefusalCode::Proving);
     // There is no init here that would set the watchdog's period.
     fixture.hear();
-    assert!(fixture.told().iter().any(|input| matches!(input, Input::StopFeeding(false))));
+    assert!(fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(false))));
     assert!(permitted(&fixture));
 }
 

@@ -4,9 +4,8 @@
 //! are never given twice, so that is final: no document of this pair, older or newer, will bring it back. A number not given
 //! yet may be of a volume that is just being made.
 
-use super::CoreState;
-use crate::event::Event;
-use crate::guests::Outcome;
+use super::{CoreState, Origin};
+use crate::volume_request::VolumeError;
 use dyad_mirror::{VolumeChange, VolumeId};
 use std::time::{Duration, Instant};
 
@@ -48,18 +47,14 @@ impl CoreState {
             return;
         };
         self.volume_gc.deleting = true;
-        let inbox = self.deps.inbox.clone();
-        let done = move |outcome: Outcome| {
-            inbox.send(Event::Call(Box::new(move |state| state.orphan_deleted(id, outcome))));
-        };
-        self.apply(Event::VolumeTable { change: VolumeChange::Delete { id }, done: Box::new(done) });
+        self.change_volume_table(VolumeChange::Delete { id }, Origin::VolumeGc { id });
     }
 
-    fn orphan_deleted(&mut self, id: VolumeId, outcome: Outcome) {
+    pub(super) fn orphan_deleted(&mut self, id: VolumeId, result: Result<(), VolumeError>) {
         self.volume_gc.deleting = false;
-        if let Err(why) = outcome {
+        if let Err(error) = result {
             self.volume_gc.idle_since = Some(Instant::now());
-            tracing::info!(volume = id, why, "a volume that nobody can reach any more still takes room");
+            tracing::info!(volume = id, %error, "a volume that nobody can reach any more still takes room");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Between the quorum_thread (quorum) and the rest.
 
 use super::CoreState;
+use super::changes::Pending;
 use crate::documents::DocumentRequest;
-use crate::quorum_thread::QuorumUpdate;
-use dyad_control::Reply;
+use crate::quorum_update::QuorumUpdate;
 use dyad_desired::Change;
 use dyad_quorum::{self as quorum, Alarm, Members, Note};
 use std::net::SocketAddr;
@@ -49,11 +49,7 @@ impl CoreState {
                 );
                 self.deps.timeline.note("late", text);
             }
-            QuorumUpdate::LeaveDone => {
-                for answer in self.leave_waiters.drain(..) {
-                    let _ = answer.send(Reply::Done);
-                }
-            }
+            QuorumUpdate::LeaveDone => self.tell_leave_waiters(&Ok(())),
             QuorumUpdate::Snapshot(snapshot) => {
                 if snapshot.may_run && self.config.members.has(self.me) {
                     self.serving = true;
@@ -140,11 +136,11 @@ impl CoreState {
         if self.peer_vms_allowed && foreign && self.leads() {
             self.failover_in_flight = true;
             // A refused one is tried again at the next settling.
-            self.change_and_then(Change::FailOver { survivor: me }, |state, _| state.failover_ended());
+            self.change(Change::FailOver { survivor: me }, Pending::FailOver);
         }
     }
 
-    fn failover_ended(&mut self) {
+    pub(super) fn failover_ended(&mut self) {
         self.failover_in_flight = false;
         if self.clean_deferred {
             self.peer_is_clean();

@@ -1,0 +1,85 @@
+//! What the quorum thread tells the owner of the state: plain values, so that both sides and the event list can name them.
+
+use dyad_quorum::{Alarm, Config, Members, Note, RunState};
+use std::net::SocketAddr;
+
+/// A change that the quorum thread tells the owner of the state.
+#[derive(Debug)]
+pub enum QuorumUpdate {
+    /// A configuration is in force.
+    Config(Config),
+    /// The nodes that must acknowledge writes, and how many of the mirror's "clean" and "dirty" the quorum thread had
+    /// handled before it decided so.
+    AckSet(Members, u64),
+    /// The VMs of this node are being frozen: no guest request may start.
+    Hold,
+    /// The VMs of this node are being killed; the reason.
+    Kill(String),
+    /// The fence of the peer is over: its VMs may start here.
+    PeerVmsAllowed,
+    /// A lasting condition began.
+    Alarm(Alarm),
+    /// A lasting condition ended.
+    Clear(Alarm),
+    /// An entry for the timeline, and when it happened in nanoseconds since boot.
+    Note(u64, Note),
+    /// A planned leave is complete.
+    LeaveDone,
+    /// The quorum thread, and with it the heartbeats, stood still for more than 200 ms.
+    Late {
+        /// Time spent waiting for a processor beyond the sleep that was asked for, in milliseconds.
+        waited_ms: u64,
+        /// Time spent in the thread's own work, in milliseconds.
+        worked_ms: u64,
+    },
+    /// The state of the quorum machine, told at each change.
+    Snapshot(QuorumSnapshot),
+}
+
+/// The state of the quorum machine that the rest of the daemon needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuorumSnapshot {
+    /// Why this node may or may not run VMs; `None` until the quorum machine has judged for the first time.
+    pub run_state: Option<RunState>,
+    /// Whether this node may run VMs.
+    pub may_run: bool,
+    /// The peer is heard in both directions.
+    pub peer_alive: bool,
+    /// By path: both directions confirmed.
+    pub paths_up: Vec<bool>,
+    /// By path: the address from which the peer was last heard.
+    pub peer_addresses: Vec<Option<SocketAddr>>,
+    /// The peer's watchdog is proven.
+    pub peer_watchdog: bool,
+    /// The witness.
+    pub witness: WitnessHealth,
+}
+
+impl Default for QuorumSnapshot {
+    fn default() -> Self {
+        Self {
+            run_state: None,
+            may_run: false,
+            peer_alive: false,
+            paths_up: Vec::new(),
+            peer_addresses: Vec::new(),
+            peer_watchdog: false,
+            witness: WitnessHealth::Silent { since: None },
+        }
+    }
+}
+
+/// The outcome of the last request to the witness.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum WitnessHealth {
+    /// The witness answered.
+    Answers {
+        /// Round-trip time in microseconds.
+        rtt_us: u64,
+    },
+    /// The witness did not answer.
+    Silent {
+        /// When it last answered, in nanoseconds since boot.
+        since: Option<u64>,
+    },
+}

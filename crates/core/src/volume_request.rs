@@ -1,0 +1,66 @@
+//! A request to a volume of the pool, and who gets its result.
+
+use bytes::Bytes;
+use dyad_blockdev::{BackendError, Done};
+use dyad_mirror::{GuestError, GuestOp, VolumeId};
+use std::fmt;
+use tokio::sync::oneshot;
+
+/// The result of one request: data for reads, empty otherwise.
+pub type VolumeResult = Result<Bytes, VolumeError>;
+
+/// Why a request to a volume failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeError {
+    /// The mirror refused it.
+    #[error(transparent)]
+    Refused(#[from] GuestError),
+    /// The owner of the state ended before it answered.
+    #[error("the core is stopping")]
+    Stopping,
+}
+
+/// Takes the result of one request. The owner of the state calls it once, on its own thread: it must not block.
+pub enum Completion {
+    /// A guest's request: the device server writes the result into the guest's ring.
+    Guest(Done),
+    /// The task of an import or of the document waits for the result.
+    Task(oneshot::Sender<VolumeResult>),
+}
+
+impl Completion {
+    /// Hands the result over. A task that does not wait any more gets nothing.
+    pub fn complete(self, result: VolumeResult) {
+        match self {
+            Self::Guest(done) => done(result.map_err(|error| BackendError::Failed(error.to_string()))),
+            Self::Task(answer) => drop(answer.send(result)),
+        }
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Guest(_) => "Guest",
+            Self::Task(_) => "Task",
+        })
+    }
+}
+
+/// A guest, an import or the document asks a volume for something.
+pub struct VolumeRequest {
+    /// Id of the volume.
+    pub volume: VolumeId,
+    /// The operation.
+    pub op: GuestOp,
+    /// Takes the result.
+    pub done: Completion,
+}
+
+impl fmt::Debug for VolumeRequest {
+    /// Without the data of a write: it is a guest's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, (block, count)) = (crate::variant_name::VariantName(&self.op), self.op.span());
+        write!(f, "VolumeRequest({:?} {kind:?} volume {} block {block} count {count})", self.done, self.volume)
+    }
+}
