@@ -38,6 +38,7 @@ pub mod peer_wire;
 pub mod quorum_handle;
 pub mod quorum_thread;
 pub mod quorum_update;
+pub mod refusal;
 pub mod register;
 pub mod selftest;
 pub mod setup;

@@ -7,9 +7,9 @@ use crate::options::Options;
 use crate::peer::PeerHandle;
 use crate::witness::WitnessHandle;
 use anyhow::Context;
-use dyad_control::{DiskCandidate, Enrol, Refusal, RefusalCode};
+use dyad_control::{DiskCandidate, Enrol, Refusal};
 use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
-use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
+use dyad_link::pairing::{self, CodeForm, Codes, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -234,46 +234,4 @@ impl Host {
         anyhow::ensure!(admitted, "the second node could not be written down");
         Ok(())
     }
-}
-
-/// The refusal of a failed pairing with the first node or with a witness.
-pub fn refusal(error: &PairingError, purpose: Purpose) -> Refusal {
-    let (code, host, anew) = match purpose {
-        Purpose::Node => ("pairing code", "first node", "open a new one on the first node"),
-        Purpose::Witness => ("witness code", "witness", "print a new one on the witness (dyad-witness code)"),
-    };
-    let (reason, text) = match error {
-        PairingError::WrongCode => (
-            RefusalCode::WrongCode,
-            format!("the {code} is wrong: compare it with the one on the {host} and type it again"),
-        ),
-        PairingError::Expired => (RefusalCode::CodeExpired, format!("the {code} has expired: {anew}")),
-        PairingError::NoCodeOpen => {
-            (RefusalCode::NoCodeOpen, format!("no {code} is open on the {host}, or it was used already: {anew}"))
-        }
-        PairingError::TooManyTries => {
-            (RefusalCode::CodeVoid, format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
-        }
-        PairingError::Timeout => {
-            let patience = pairing::STEP_TIMEOUT.as_secs();
-            (
-                RefusalCode::Pairing,
-                format!("the {host} did not answer within {patience} s: check the network and try again"),
-            )
-        }
-        PairingError::Version => {
-            (RefusalCode::Pairing, format!("the {host} runs another version of Dyad: update the older one first"))
-        }
-        PairingError::Purpose | PairingError::Tls(_) | PairingError::Frame(_) => {
-            (RefusalCode::Pairing, error.to_string())
-        }
-    };
-    Refusal::new(reason, sentence(&text))
-}
-
-/// An error's text as a sentence for people.
-pub fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let text: String = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
-    format!("{text}.")
 }

@@ -10,7 +10,8 @@ use crate::disks::{self, Prepared};
 use crate::documents::DOCUMENT_BYTES;
 use crate::identity::{Identity, Peer, fresh_incarnation};
 use crate::options::Options;
-use crate::pairing::{self, Admission, Hello};
+use crate::pairing::{Admission, Hello};
+use crate::refusal;
 use crate::register::RegisterFiles;
 use crate::witness;
 use dyad_control::{CreatePair, DiskContent, Join, Refusal, RefusalCode};
@@ -76,7 +77,7 @@ pub async fn join(
         let text = format!("The first node {} does not answer; check the cable and try again.", offer.offer.node_name);
         return Err(Refusal::new(RefusalCode::NoAnswer, text));
     };
-    let broken = |e: link_pairing::PairingError| pairing::refusal(&e, Purpose::Node);
+    let broken = |e: link_pairing::PairingError| refusal::of_pairing(&e, Purpose::Node);
     let mut paired = link_pairing::join(stream, tls, &request.code, Purpose::Node).await.map_err(broken)?;
     let incarnation = fresh_incarnation();
     paired.send(&Hello { node: request.node.clone(), incarnation }).await.map_err(broken)?;

@@ -231,7 +231,7 @@ impl Store {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
                 // A disk that failed says enough itself.
                 if !matches!(e, dyad_pool::StoreError::Failed { .. }) {
-                    self.broken = Some(crate::pairing::sentence(&e.to_string()));
+                    self.broken = Some(crate::refusal::sentence(&e.to_string()));
                 }
             }
         }

@@ -2,11 +2,10 @@
 
 use crate::clock;
 use crate::identity::{Identity, Witness};
-use crate::pairing;
 use crate::quorum_handle::{QuorumHandle, QuorumInput};
 use crate::quorum_update::WitnessHealth;
-use dyad_control::{Enrol, Refusal, RefusalCode};
-use dyad_link::pairing::Purpose;
+use crate::refusal;
+use dyad_control::{Enrol, Refusal};
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
 use dyad_quorum::{Answer, Event, WitnessAsk, WitnessReply};
 use dyad_types::NodeId;
@@ -142,7 +141,7 @@ impl Task {
 /// Enrols this pair at the witness at `at.address` by its one-time code.
 pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Refusal> {
     let enrolled = try_to_enrol(&identity, &tls, at).await;
-    enrolled.map_err(|e| refusal(&e))
+    enrolled.map_err(|e| refusal::of_enrolment(&e))
 }
 
 /// The same for a node whose network has just come up: it may have no address yet.
@@ -153,16 +152,8 @@ pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enro
             Err(EnrolError::Unreachable { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(ENROL_RETRY_INTERVAL).await
             }
-            other => return other.map_err(|e| refusal(&e)),
+            other => return other.map_err(|e| refusal::of_enrolment(&e)),
         }
-    }
-}
-
-/// The sentence and the stable word for a failed enrolment.
-pub fn refusal(error: &EnrolError) -> Refusal {
-    match error {
-        EnrolError::Pairing(pairing) => pairing::refusal(pairing, Purpose::Witness),
-        other => Refusal::new(RefusalCode::Witness, pairing::sentence(&other.to_string())),
     }
 }
 

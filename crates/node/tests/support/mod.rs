@@ -20,7 +20,7 @@ use dyad_control::{
     PoolDiskStatus, PoolStatus, QuorumStatus, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
     WatchdogStatus, WitnessStatus, read_request, write_line,
 };
-use dyad_core::{erase, pairing, witness};
+use dyad_core::{erase, refusal};
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
@@ -185,8 +185,8 @@ impl Core {
                     self.status.send_modify(|s| *s = founded("office", &join.node));
                     Reply::Done
                 }
-                "999999" => pairing::refusal(&PairingError::Expired, Purpose::Node).into(),
-                _ => pairing::refusal(&PairingError::WrongCode, Purpose::Node).into(),
+                "999999" => refusal::of_pairing(&PairingError::Expired, Purpose::Node).into(),
+                _ => refusal::of_pairing(&PairingError::WrongCode, Purpose::Node).into(),
             },
             Request::OpenPairingCode => Reply::Code { code: "123456".into(), expires_s: 600 },
             Request::Enrol(at) => match witness_refusal(&at) {
@@ -270,10 +270,10 @@ impl Core {
 
 /// A witness that is at 192.0.2.9 only and knows two codes; what it says is what the real one says.
 fn witness_refusal(at: &Enrol) -> Option<Reply> {
-    let pairing = |error| Some(witness::refusal(&EnrolError::Pairing(error)).into());
+    let pairing = |error| Some(refusal::of_enrolment(&EnrolError::Pairing(error)).into());
     match at.code.as_str() {
         _ if !at.address.starts_with("192.0.2.9:") => Some(
-            witness::refusal(&EnrolError::Unreachable {
+            refusal::of_enrolment(&EnrolError::Unreachable {
                 address: at.address.clone(),
                 source: std::io::ErrorKind::TimedOut.into(),
             })
@@ -282,7 +282,7 @@ fn witness_refusal(at: &Enrol) -> Option<Reply> {
         "good-code" => None,
         "expired" => pairing(PairingError::Expired),
         "used" => pairing(PairingError::NoCodeOpen),
-        "taken" => Some(witness::refusal(&EnrolError::Refused(Refused::PairTaken)).into()),
+        "taken" => Some(refusal::of_enrolment(&EnrolError::Refused(Refused::PairTaken)).into()),
         _ => pairing(PairingError::WrongCode),
     }
 }
