@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::serial::SerialLine;
 
 /// What it says when it listens.
-pub const READY: &str = "fault-agentready";
+pub const READY: &str = "fault-agent ready";
 /// It answers at once, on an emulated serial line.
 const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -19,6 +19,6 @@ pub fn order(serial: &SerialLine, order: &str) -> Result<Instant> {
     let position = serial.position();
     let given = Instant::now();
     serial.send(&format!("{order}\r"))?;
-    serial.wait_for_text(&format!("fault-agentdid {order}"), position, ORDER_DEADLINE)?;
+    serial.wait_for_text(&format!("fault-agent did {order}"), position, ORDER_DEADLINE)?;
     Ok(given)
 }

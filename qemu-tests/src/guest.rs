@@ -44,7 +44,7 @@ impl GuestLine {
         let (word, rest) = line.trim().split_once(' ')?;
         match word {
             // A name cut short would be another one.
-            "life" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Self::GuestBoot),
+            "boot" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Self::GuestBoot),
             "resume" => rest.parse().ok().map(Self::Resume),
             "tick" => rest.parse().ok().map(Self::Tick),
             "ack" => {
@@ -324,8 +324,8 @@ mod tests {
         fn line(&mut self, node: Name, line: &str) {
             self.now += Duration::from_secs(1);
             let current = &mut self.current[usize::from(node == Name::B)];
-            let line = match line.strip_prefix("life ") {
-                Some(id) => format!("life {id:0>16}"),
+            let line = match line.strip_prefix("boot ") {
+                Some(id) => format!("boot {id:0>16}"),
                 None => line.to_owned(),
             };
             let said = GuestLine::parse(&line).unwrap();
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn noise_is_not_a_statement() {
-        for noise in ["", "ack 12", "ack 12 x", "SeaBIOS (version 1.16)", "life 61f29b82c1001bzz", "life 61f29b82"] {
+        for noise in ["", "ack 12", "ack 12 x", "SeaBIOS (version 1.16)", "boot 61f29b82c1001bzz", "boot 61f29b82"] {
             assert_eq!(GuestLine::parse(noise), None, "{noise:?}");
         }
     }
@@ -343,10 +343,10 @@ mod tests {
     #[test]
     fn a_clean_fail_over_loses_nothing() {
         let mut play = Play::new();
-        for line in ["life a", "resume 0", "ack 1 5", "ack 2 5"] {
+        for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5"] {
             play.line(Name::A, line);
         }
-        for line in ["life b", "resume 3", "ack 4 7"] {
+        for line in ["boot b", "resume 3", "ack 4 7"] {
             play.line(Name::B, line);
         }
         assert_eq!(play.record.lost_acked_writes(), 0);
@@ -357,10 +357,10 @@ mod tests {
     #[test]
     fn a_lost_write_is_counted() {
         let mut play = Play::new();
-        for line in ["life a", "resume 0", "ack 1 5", "ack 2 5", "ack 3 5"] {
+        for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5", "ack 3 5"] {
             play.line(Name::A, line);
         }
-        for line in ["life b", "resume 1", "fault slot 2 holds Blank, expected 2"] {
+        for line in ["boot b", "resume 1", "fault slot 2 holds Blank, expected 2"] {
             play.line(Name::B, line);
         }
         assert_eq!(play.record.lost_acked_writes(), 3);
@@ -369,10 +369,10 @@ mod tests {
     #[test]
     fn a_resume_cut_short_is_no_lost_write() {
         let mut play = Play::new();
-        for line in ["life a", "resume 0", "ack 1 5", "ack 2 5"] {
+        for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5"] {
             play.line(Name::A, line);
         }
-        for line in ["life b", "resume 2", "ack 3 5", "life b", "resume 2", "ack 16 5", "life b", "resume 1"] {
+        for line in ["boot b", "resume 2", "ack 3 5", "boot b", "resume 2", "ack 16 5", "boot b", "resume 1"] {
             play.line(Name::B, line);
         }
         assert_eq!(play.record.lost_acked_writes(), 0);
@@ -381,9 +381,9 @@ mod tests {
     #[test]
     fn two_runners_are_seen() {
         let mut play = Play::new();
-        play.line(Name::A, "life a");
+        play.line(Name::A, "boot a");
         play.line(Name::A, "ack 1 5");
-        play.line(Name::B, "life b");
+        play.line(Name::B, "boot b");
         play.line(Name::A, "ack 2 5");
         assert_eq!(play.record.two_runners(), 1);
     }
@@ -391,10 +391,10 @@ mod tests {
     #[test]
     fn a_runner_whose_disk_is_held_is_seen_by_its_ticks() {
         let mut play = Play::new();
-        for line in ["life a", "tick 1", "ack 1 5", "tick 2"] {
+        for line in ["boot a", "tick 1", "ack 1 5", "tick 2"] {
             play.line(Name::A, line);
         }
-        play.line(Name::B, "life b");
+        play.line(Name::B, "boot b");
         assert_eq!(play.record.two_runners(), 0);
         play.line(Name::A, "tick 2");
         assert_eq!(play.record.two_runners(), 0, "a repeated line");
@@ -405,11 +405,11 @@ mod tests {
     #[test]
     fn a_repeated_line_is_old_news() {
         let mut play = Play::new();
-        for line in ["life a", "resume 0", "ack 1 5"] {
+        for line in ["boot a", "resume 0", "ack 1 5"] {
             play.line(Name::A, line);
         }
-        play.line(Name::B, "life b");
-        for line in ["life a", "resume 0", "ack 1 5"] {
+        play.line(Name::B, "boot b");
+        for line in ["boot a", "resume 0", "ack 1 5"] {
             play.line(Name::A, line);
         }
         assert_eq!(play.record.two_runners(), 0);
@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn the_longest_pause_is_that_of_the_window() {
         let mut play = Play::new();
-        play.line(Name::A, "life a");
+        play.line(Name::A, "boot a");
         play.line(Name::A, "ack 1 900");
         let since = play.now;
         play.line(Name::A, "ack 2 20");

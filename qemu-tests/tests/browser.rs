@@ -158,7 +158,7 @@ impl Desk {
         })
     }
 
-    /// The page follows by itself, unless it was loading while the node restarted: then a person loads it again.
+    /// The page updates itself, unless it was loading while the node restarted: then a person loads it again.
     fn wait_for_status_page(&self) -> Result<()> {
         wait::until("the status page", SETUP_DEADLINE, || {
             if let Ok(error) = self.browser.text("#error") {

@@ -1,4 +1,5 @@
-//! Asks `dyad-node` on its local socket: the same API as in the browser, without TLS, for root only.
+//! The client of `dyad-node`'s local socket. The API is the same as over HTTPS, but without TLS, and only root may
+//! connect.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,24 +12,28 @@ use serde::de::DeserializeOwned;
 use std::path::PathBuf;
 use tokio::net::UnixStream;
 
-/// A client of the socket.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
 }
 
 impl Client {
-    /// Of the socket at `path`.
     pub fn new(path: PathBuf) -> Self {
         Self { socket: path }
     }
 
-    /// How far setup is.
+    /// Asks for the phase and the progress of setup.
+    ///
+    /// # Errors
+    /// The socket does not connect, or `dyad-node` refuses or answers in an unknown form.
     pub async fn setup(&self) -> anyhow::Result<SetupReply> {
         self.call(Method::GET, "/api/v1/setup", Vec::new()).await?.map_err(|e| anyhow::anyhow!(e.error))
     }
 
-    /// Begins setup; the refusal is the node's sentence.
+    /// Begins setup. The inner error is `dyad-node`'s refusal.
+    ///
+    /// # Errors
+    /// The socket does not connect or the answer has an unknown form.
     pub async fn begin(&self, answers: &Answers) -> anyhow::Result<Result<SetupReply, ApiError>> {
         self.call(Method::POST, "/api/v1/setup", serde_json::to_vec(&request(answers))?).await
     }
@@ -61,7 +66,7 @@ impl Client {
     }
 }
 
-/// The answers with the keys of the seed file; what may be several words is a list there.
+/// The answers in the JSON form of the seed file: an answer that may have several words is a list.
 fn request(answers: &Answers) -> serde_json::Value {
     let entry = |question: &Question| {
         let text = answers.get(question.id)?;

@@ -1,14 +1,14 @@
-//! Starting over at the terminal of the node itself. It needs no password, as it is also the way out for a node that cannot
-//! work or whose password is lost: whoever stands here could as well pull the disks.
+//! Erasing from the terminal of the node. It needs no password: it must also work when the password is lost or the node
+//! cannot work, and a person at the terminal could remove the disks as well.
 
 use crate::line;
 use crate::terminal::{Terminal, write};
 use dyad_api::ApiError;
 use dyad_control::{Client, Request};
 
-/// Says what would be lost, reads the confirmation and erases this node. `None` when the line is gone.
+/// Shows what would be lost, reads the confirmation and erases this node. `None`: the terminal is closed.
 pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
-    // Without a confirmation the core says what to type.
+    // Sent without a confirmation, the request is refused with the text to type.
     let Err(asked) = erase(core, None, "").await else { return Some(()) };
     write(&format!("Erase this node.\r\n\r\n{asked}\r\nEnter alone goes back.\r\n\r\n"));
     let typed = line::read(terminal, "> ", "", false).await?;
@@ -22,7 +22,8 @@ pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
     line::read(terminal, "Enter goes on. ", "", false).await.map(drop)
 }
 
-/// Erases a disk of another pair on a blank node, if what was typed as the answer asks for that: `erase vdb`.
+/// Erases a disk of another pair on a blank node if `typed` is a command such as `erase vdb`. Returns whether it was
+/// one.
 pub async fn disk(core: &Client, typed: &str) -> bool {
     let Some(disk) = typed.strip_prefix("erase ").map(str::trim) else { return false };
     match erase(core, Some(disk.to_owned()), disk).await {

@@ -1,11 +1,11 @@
-//! One typed line, with its own echo: the terminal is in raw mode.
+//! Reads one typed line. The terminal is in raw mode, so this module echoes the characters itself.
 
 use crate::terminal::{Key, Terminal, write};
 
 /// Longest line, in characters.
 const LONGEST: usize = 512;
 
-/// Reads one line; Enter alone takes `offered`. Secrets are echoed as stars. `None` when the line is gone.
+/// Reads one line; Enter alone takes `offered`. A secret is echoed as stars. `None`: the terminal is closed.
 pub async fn read(terminal: &mut Terminal, prompt: &str, offered: &str, secret: bool) -> Option<String> {
     let hint = if offered.is_empty() || secret { String::new() } else { format!("[{offered}] ") };
     write(&format!("{prompt}{hint}"));

@@ -1,4 +1,4 @@
-//! `dyad-console`: one for each serial line and screen. See the library of this crate.
+//! `dyad-console`: one process for each serial line and screen. See this crate's library.
 
 use clap::Parser;
 use dyad_api::{ApiError, SetupPhase};
@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Shows the status until the node is blank again; `None` when the line is gone.
+/// Shows the status until the node is blank again. `None`: the terminal is closed.
 async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
     let (columns, rows) = terminal.size().await;
     let mut screen = Screen::new(columns, rows);
@@ -77,7 +77,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
             },
             _ = ticks.tick() => {}
         }
-        // Erased: the wizard asks again.
+        // After an erase the wizard runs again.
         if matches!(wizard.node.setup().await, Ok(setup) if setup.phase == SetupPhase::Blank) {
             return Some(());
         }

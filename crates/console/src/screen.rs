@@ -1,4 +1,4 @@
-//! Draws on a terminal by differences only: what did not change is not sent again.
+//! Draws on a terminal and sends only the cells that changed since the last page.
 
 use crate::terminal::write;
 use ratatui::buffer::Buffer;
@@ -6,24 +6,24 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use std::fmt::Write;
 
-/// A terminal as it looks now.
+/// A terminal and the page that it shows now.
 pub struct Screen {
     shown: Buffer,
 }
 
 impl Screen {
-    /// A cleared one of this size.
+    /// Clears the terminal and hides its cursor.
     pub fn new(columns: u16, rows: u16) -> Self {
         write("\x1b[0m\x1b[2J\x1b[H\x1b[?25l");
         Self { shown: Buffer::empty(Rect::new(0, 0, columns, rows)) }
     }
 
-    /// An empty page of the right size.
+    /// An empty page of the terminal's size.
     pub fn page(&self) -> Buffer {
         Buffer::empty(self.shown.area)
     }
 
-    /// Sends what differs.
+    /// Sends the cells in which `page` differs from the page shown.
     pub fn show(&mut self, page: Buffer) {
         let text = difference(&self.shown, &page);
         if !text.is_empty() {

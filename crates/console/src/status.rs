@@ -1,4 +1,4 @@
-//! The status screen: one sentence first, then what stands behind it.
+//! The status screen: first the one sentence, then the details.
 
 use dyad_api::verdict;
 use dyad_control::{CORE_AWAY, MirrorState, Status, WatchdogStatus, WitnessStatus};
@@ -7,18 +7,18 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::Text;
 use ratatui::widgets::{Paragraph, Widget, Wrap};
 
-/// What the screen shows besides the core's status.
+/// What the screen shows besides the status of `dyad-core`.
 #[derive(Debug, Clone, Default)]
 pub struct LocalInfo {
-    /// Addresses of the web pages.
+    /// IPv4 addresses at which the web pages are served.
     pub addresses: Vec<String>,
-    /// VMs running here.
+    /// Names of the VMs that this node may run.
     pub vms: Vec<String>,
-    /// Why the last key did nothing, if it did nothing.
+    /// Why the last key had no effect; `None` if it had.
     pub refusal: Option<String>,
 }
 
-/// Draws the status. `None` = the core does not answer.
+/// Draws the status. `None`: `dyad-core` does not answer.
 pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let area = page.area;
@@ -50,7 +50,7 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
         put(page, row, "Alarm");
         row += paragraph_at(page, 13, row, 2, &alarm.sentence);
     }
-    // The last rows are for the pairing code and the keys.
+    // The last 4 rows are for the pairing code or a refusal, and the keys.
     for (row, line) in (row..area.height - 4).zip(lines(status, local)) {
         put(page, row, &line);
     }
@@ -62,12 +62,12 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     put(page, area.height - 1, "p: show the pairing code   e: erase this node   r: draw again");
 }
 
-/// A sentence over the whole width, in at most `rows` rows.
+/// Prints a sentence over the full width, in at most `rows` rows.
 fn paragraph(page: &mut Buffer, row: u16, rows: u16, text: &str) {
     paragraph_at(page, 0, row, rows, text);
 }
 
-/// A sentence from this column on. Returns how many rows it took.
+/// Prints a sentence that begins at `column`, in at most `rows` rows. Returns the number of rows used.
 fn paragraph_at(page: &mut Buffer, column: u16, row: u16, rows: u16, text: &str) -> u16 {
     let mut place = page.area;
     (place.x, place.width) = (column, place.width.saturating_sub(column));
@@ -123,18 +123,18 @@ fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
     lines.iter().map(|line| ascii(line)).collect()
 }
 
-/// A serial terminal may know nothing else.
+/// Replaces every character outside of ASCII by `?`: a serial terminal may not know it.
 fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
-/// IPv4 addresses of this node, for the person in front of it.
+/// The IPv4 addresses of this node at which a browser may reach it.
 pub fn addresses() -> Vec<String> {
     local_addresses(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default())
 }
 
-/// The node's own addresses among its routes. Those that it gave itself (169.254/16) only if it has no better one: on a
-/// cable to the other node nobody sits with a browser.
+/// The addresses that the kernel lists as local. Link-local ones (169.254/16) count only if the node has no other: they
+/// are usually on the cable to the other node, where no browser is.
 fn local_addresses(routes: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut last = "";
@@ -163,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_somebody_can_reach_come_alone() {
+    fn link_local_addresses_are_hidden_when_others_exist() {
         let routes = |addresses: &[&str]| {
             let leaf = |address: &&str| format!("        |-- {address}\n           /32 host LOCAL\n");
-            // The kernel shows each table twice, and routes that are no address of this node.
+            // The kernel lists each table twice, and also routes that are no address of this node.
             let table: String = addresses.iter().map(leaf).collect();
             format!("Main:\n  +-- 0.0.0.0/0 3 0 4\n     |-- 10.0.2.0\n        /24 link UNICAST\n{table}Local:\n{table}")
         };
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_node_and_a_silent_core_say_so() {
+    fn the_page_names_a_blank_node_and_a_core_that_does_not_answer() {
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(&mut page, None, &LocalInfo::default());
         assert!(text(&page).contains(CORE_AWAY));

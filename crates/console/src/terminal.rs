@@ -1,29 +1,27 @@
-//! The line itself: raw mode, its size, and a stream of keys.
+//! The terminal: raw mode, its size, and a stream of keys.
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What a person may do.
+/// One input from the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// A printable character.
     Char(char),
-    /// Enter.
     Enter,
-    /// Take back the last character.
+    /// Deletes the last character.
     Erase,
-    /// Give up this entry (Ctrl-C, Ctrl-U or Escape).
+    /// Clears the entry (Ctrl-C, Ctrl-U).
     Cancel,
-    /// The terminal answered how large it is: columns and rows.
+    /// The terminal's answer to the question for its size: columns and rows.
     Size(u16, u16),
 }
 
-/// Smallest and assumed size: columns and rows.
+/// Columns and rows: the smallest size, and the one assumed for a terminal that reports none.
 pub const SIZE: (u16, u16) = (80, 24);
 
-/// A terminal in raw mode. Dropped, it is as it was.
+/// A terminal in raw mode. Dropping it restores the previous mode.
 pub struct Terminal {
     before: Option<Termios>,
     keys: mpsc::UnboundedReceiver<Key>,
@@ -31,6 +29,9 @@ pub struct Terminal {
 
 impl Terminal {
     /// Takes standard input and output.
+    ///
+    /// # Errors
+    /// Raw mode cannot be set, or the thread that reads the keys does not start.
     pub fn open() -> io::Result<Self> {
         let before = tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {
@@ -43,12 +44,13 @@ impl Terminal {
         Ok(Self { before, keys })
     }
 
-    /// The next key; `None` when the line is gone.
+    /// The next key. `None`: the terminal is closed.
     pub async fn key(&mut self) -> Option<Key> {
         self.keys.recv().await
     }
 
-    /// Asks the terminal how large it is: a serial line knows it only this way. Silence means 80 by 24.
+    /// Asks the terminal for its size by an escape sequence, as a serial line has no other way. Without an answer
+    /// within 300 ms the size is [`SIZE`].
     pub async fn size(&mut self) -> (u16, u16) {
         write("\x1b7\x1b[999;999H\x1b[6n\x1b8");
         let answer = async {
@@ -73,7 +75,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Writes to the line. One that is gone is noticed by its keys ending.
+/// Writes to the terminal. Errors are ignored: a closed terminal also ends the stream of keys.
 pub fn write(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
@@ -94,7 +96,7 @@ fn read_keys(mut from: impl Read, to: &mpsc::UnboundedSender<Key>) {
     }
 }
 
-/// Turns bytes into keys. Control sequences are swallowed, but for the answer to the question about the size.
+/// Turns bytes into keys. Control sequences are dropped, except the answer with the terminal's size.
 #[derive(Debug, Default)]
 struct Decoder {
     escape: Option<String>,
@@ -120,7 +122,7 @@ impl Decoder {
                 None
             }
             b'\r' => Some(Key::Enter),
-            // Some terminals send both for one key.
+            // Some terminals send `\r\n` for Enter.
             b'\n' if after_return => None,
             b'\n' => Some(Key::Enter),
             0x7f | 0x08 => Some(Key::Erase),
@@ -131,7 +133,7 @@ impl Decoder {
     }
 }
 
-/// `[ROWS;COLUMNSR`
+/// Parses `[ROWS;COLUMNSR`.
 fn size_answer(sequence: &str) -> Option<Key> {
     let (rows, columns) = sequence.strip_prefix('[')?.strip_suffix('R')?.split_once(';')?;
     Some(Key::Size(columns.parse().ok()?, rows.parse().ok()?))

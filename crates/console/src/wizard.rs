@@ -1,4 +1,4 @@
-//! The wizard as a conversation: each question in a few lines, an answer, and the same checks as everywhere.
+//! The wizard as a conversation of lines: prints each question, reads the answer and checks it with `dyad-wizard`.
 
 use crate::client::Client;
 use crate::erase;
@@ -10,32 +10,31 @@ use dyad_control::{Reply, Request};
 use dyad_wizard::{Answers, DiskContent, Kind, Link, Question, Surroundings, next, suggestion};
 use std::time::Duration;
 
-/// How often the wizard looks whether setup has begun elsewhere.
+/// How often the wizard checks whether setup was begun elsewhere.
 const SETUP_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// A server of addresses (DHCP) answers within this time, or the first question does not wait for it.
+/// How long the first question waits for an address from a DHCP server.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the wizard looks for an address.
+/// How often the wizard checks for an address.
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the wizard talks to.
+/// The sockets that the wizard uses.
 pub struct Wizard {
-    /// `dyad-node`.
     pub node: Client,
-    /// `dyad-core`.
     pub core: dyad_control::Client,
 }
 
 impl Wizard {
-    /// Asks everything and sets the node up. Returns when the node is set up, was set up elsewhere, or the line is gone.
+    /// Asks all questions and sets the node up. Returns when the node is set up, here or elsewhere. `None`: the
+    /// terminal is closed.
     pub async fn run(&self, terminal: &mut Terminal) -> Option<()> {
         say("");
         say("Welcome to Dyad. This node is not set up yet.");
         say("Answer a few questions; Enter takes the answer in brackets, a single ? asks again.");
-        // Later it is said before the next question.
-        let _ = tokio::time::timeout(ADDRESS_TIMEOUT, some_address()).await;
+        // An address that arrives later is shown before the next question.
+        let _ = tokio::time::timeout(ADDRESS_TIMEOUT, wait_for_address()).await;
         let mut known = Vec::new();
         let mut answers = Answers::new();
-        // What went wrong with a seed file, or with a setup begun elsewhere, is said once.
+        // The last error shown, of a seed file or of a setup begun elsewhere: each is shown once.
         let mut told = None;
         loop {
             if !self.blank(&mut told).await {
@@ -43,7 +42,7 @@ impl Wizard {
             }
             let found = addresses();
             if found != known {
-                say_where(&found);
+                say_urls(&found);
                 known = found;
             }
             let surroundings = self.surroundings().await;
@@ -58,12 +57,12 @@ impl Wizard {
             };
             tokio::select! {
                 asked = self.ask(terminal, question, &mut answers, &surroundings) => asked?,
-                () = self.news(&told) => say(""),
+                () = self.setup_changed(&told) => say(""),
             }
         }
     }
 
-    /// Whether the node still waits for answers. Says why a setup failed, unless `told` is just that.
+    /// Whether the node still needs setup. Shows the error of a failed setup unless `told` is the same error.
     async fn blank(&self, told: &mut Option<String>) -> bool {
         let Ok(setup) = self.node.setup().await else { return false };
         let error = setup.task.and_then(|task| task.error).map(|error| error.error);
@@ -74,11 +73,11 @@ impl Wizard {
         setup.phase == SetupPhase::Blank
     }
 
-    /// Waits until a seed file or another face has begun a setup, or failed with one.
-    async fn news(&self, told: &Option<String>) {
+    /// Waits until a setup was begun from a seed file or a web page, or until such a setup failed.
+    async fn setup_changed(&self, told: &Option<String>) {
         loop {
             tokio::time::sleep(SETUP_POLL_INTERVAL).await;
-            // A node that restarts its services is waited for.
+            // While `dyad-node` restarts, its socket does not answer.
             let Ok(setup) = self.node.setup().await else { continue };
             let error = setup.task.and_then(|task| task.error).map(|error| error.error);
             if setup.phase != SetupPhase::Blank || (error.is_some() && error != *told) {
@@ -141,7 +140,7 @@ impl Wizard {
         Some(())
     }
 
-    /// Shows the summary and begins. `Some(false)`: the answers shall be changed.
+    /// Shows the summary and begins setup. `Some(false)`: the questions start again.
     async fn confirm(&self, terminal: &mut Terminal, answers: &Answers, told: &mut Option<String>) -> Option<bool> {
         say("");
         say("* Summary");
@@ -167,7 +166,7 @@ impl Wizard {
         }
     }
 
-    /// Prints each step as it begins, until setup has ended.
+    /// Prints each step as it begins, until setup ends.
     async fn follow(&self, told: &mut Option<String>) -> Option<bool> {
         let mut shown = 0;
         loop {
@@ -192,15 +191,14 @@ impl Wizard {
     }
 }
 
-/// Waits until this node has an address.
-async fn some_address() {
+async fn wait_for_address() {
     while addresses().is_empty() {
         tokio::time::sleep(ADDRESS_POLL_INTERVAL).await;
     }
 }
 
-/// Says where a browser finds the same questions.
-fn say_where(addresses: &[String]) {
+/// Prints the URLs at which a browser shows the same questions.
+fn say_urls(addresses: &[String]) {
     if !addresses.is_empty() {
         say("In a browser, the same questions are at");
     }
@@ -213,7 +211,7 @@ fn say(text: &str) {
     write(&format!("{text}\r\n"));
 }
 
-/// Value and label of what can be chosen by number.
+/// The values and labels that can be chosen by number.
 fn choices(question: &Question, surroundings: &Surroundings) -> Vec<(String, String)> {
     match question.kind {
         Kind::Choice(choices) => choices.iter().map(|c| (c.value.to_owned(), c.label.to_owned())).collect(),
@@ -240,7 +238,7 @@ fn disk(disk: &dyad_wizard::Disk) -> String {
     format!("{}  {} MiB  {}  {content}", disk.path, disk.bytes >> 20, disk.model)
 }
 
-/// Numbers stand for the entries of the list; anything else is the answer itself.
+/// Replaces numbers by the values of the listed choices; other words stay as typed.
 fn by_number(typed: &str, choices: &[(String, String)], question: &Question) -> String {
     if choices.is_empty() || matches!(question.kind, Kind::Text | Kind::Secret) {
         return typed.to_owned();

@@ -1,9 +1,9 @@
-//! What the test guest writes, and what its disk must hold after any failure.
+//! The test guest's disk format, and what the disk must hold after any failure.
 //!
 //! The guest counts: it writes counter N, flushes, and only then says `ack N` on its serial line.
-//! The counters go round a ring of [`SLOTS`] blocks, one per extent, so the disk always holds the last
-//! [`SLOTS`] counters. Because each write is flushed before the next one starts, the whole ring is known
-//! from its newest counter alone: one stale slot anywhere is a lost acknowledged write.
+//! The counters are written in turn to a ring of [`SLOTS`] blocks, one per extent, so the disk always holds the last
+//! [`SLOTS`] counters. Each write is flushed before the next one starts; the newest counter therefore determines the
+//! content of the whole ring, and one stale slot is a lost acknowledged write.
 //!
 //! This crate must never know how the disk is stored or replicated.
 //!
@@ -13,13 +13,13 @@
 
 /// Bytes in one block; every write of the guest is one block.
 pub const BLOCK: usize = 4096;
-/// Blocks in the ring.
+/// Number of blocks in the ring.
 pub const SLOTS: u64 = 64;
-/// Bytes from one slot to the next: one extent of the pool, so that each counter dirties another extent.
+/// Bytes from one slot to the next: one extent of the pool, so that each counter changes another extent.
 pub const STRIDE: u64 = 64 * 1024;
-/// Bytes before the first slot: the boot file system of the guest image lies there.
+/// Bytes before the first slot; the guest image's boot file system is there.
 pub const DATA_OFFSET: u64 = 24 * 1024 * 1024;
-/// Bytes of the whole guest disk.
+/// Size of the guest disk, in bytes.
 pub const DISK_BYTES: u64 = DATA_OFFSET + SLOTS * STRIDE;
 
 const MAGIC: &[u8; 8] = b"DYADCNT1";
@@ -30,57 +30,57 @@ const CHECKSUM_AT: usize = BLOCK - 8;
 pub enum Slot {
     /// Never written: all zeros.
     Blank,
-    /// A whole block as [`encode`] made it.
+    /// A block that [`encode`] made, unchanged.
     Counter {
-        /// The counter, from 1.
+        /// Counts from 1.
         counter: u64,
-        /// The boot of the guest that wrote it.
-        life: u64,
+        /// The random number of the guest's boot that wrote the block.
+        boot: u64,
     },
-    /// Anything else: torn, damaged or foreign.
+    /// Any other content: a torn write, damage, or data of another program.
     Damaged,
 }
 
-/// What a look at the whole ring says.
+/// The result of [`survey`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
-    /// The newest counter on the disk; 0 on a new disk.
+    /// The newest counter on the disk; 0 if none was written.
     pub newest: u64,
-    /// One sentence fragment for each slot that does not hold what it must.
+    /// One sentence fragment for each slot whose content is wrong.
     pub faults: Vec<String>,
 }
 
-/// The byte at which counter `counter` is stored.
+/// The byte offset of `counter` on the disk.
 pub fn offset(counter: u64) -> u64 {
     DATA_OFFSET + (counter % SLOTS) * STRIDE
 }
 
-/// The block that stands for `counter`, written by the guest's boot `life`.
-pub fn encode(counter: u64, life: u64) -> [u8; BLOCK] {
+/// The block that stores `counter`, written during the guest's boot `boot`.
+pub fn encode(counter: u64, boot: u64) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     for (index, word) in block.chunks_exact_mut(8).enumerate() {
-        word.copy_from_slice(&fill(counter, life, index as u64).to_le_bytes());
+        word.copy_from_slice(&fill(counter, boot, index as u64).to_le_bytes());
     }
     block[..8].copy_from_slice(MAGIC);
     block[8..16].copy_from_slice(&counter.to_le_bytes());
-    block[16..24].copy_from_slice(&life.to_le_bytes());
+    block[16..24].copy_from_slice(&boot.to_le_bytes());
     let sum = checksum(&block[..CHECKSUM_AT]);
     block[CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
     block
 }
 
-/// What `block` holds. Anything that is not exactly what [`encode`] makes is [`Slot::Damaged`].
+/// Decodes a block. A block that differs from what [`encode`] makes is [`Slot::Damaged`].
 pub fn decode(block: &[u8; BLOCK]) -> Slot {
     if block.iter().all(|byte| *byte == 0) {
         return Slot::Blank;
     }
-    let (counter, life) = (word(block, 8), word(block, 16));
-    if *block == encode(counter, life) { Slot::Counter { counter, life } } else { Slot::Damaged }
+    let (counter, boot) = (word(block, 8), word(block, 16));
+    if *block == encode(counter, boot) { Slot::Counter { counter, boot } } else { Slot::Damaged }
 }
 
-/// Judges the ring: `slots[s]` is what slot `s` holds.
+/// Checks the ring; `slots[s]` is the content of slot `s`.
 ///
-/// The slot after the newest counter may be damaged: its write was perhaps never flushed.
+/// The slot after the newest counter may be damaged: its write may never have been flushed.
 pub fn survey(slots: &[Slot]) -> Survey {
     let newest = slots
         .iter()
@@ -105,17 +105,17 @@ pub fn survey(slots: &[Slot]) -> Survey {
     Survey { newest, faults }
 }
 
-/// The counter slot `index` holds once `newest` was written; 0 when it was never reached.
+/// The counter that slot `index` must hold once `newest` was written; 0 if the slot was never reached.
 fn expected(index: u64, newest: u64) -> u64 {
     let behind = (newest + SLOTS - index) % SLOTS;
     newest.saturating_sub(behind)
 }
 
-fn fill(counter: u64, life: u64, index: u64) -> u64 {
-    (counter ^ life.rotate_left(17) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn fill(counter: u64, boot: u64, index: u64) -> u64 {
+    (counter ^ boot.rotate_left(17) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// FNV-1a, 64 bits: the guest needs a check of its own that shares no code with the pool's.
+/// FNV-1a, 64 bits. The guest uses its own checksum, which shares no code with the pool's.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
@@ -133,7 +133,7 @@ mod tests {
     fn ring(newest: u64) -> Vec<Slot> {
         let mut slots = vec![Slot::Blank; SLOTS as usize];
         for counter in 1..=newest {
-            slots[(counter % SLOTS) as usize] = Slot::Counter { counter, life: 7 };
+            slots[(counter % SLOTS) as usize] = Slot::Counter { counter, boot: 7 };
         }
         slots
     }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_seen() {
         let block = encode(1234, 99);
-        assert_eq!(decode(&block), Slot::Counter { counter: 1234, life: 99 });
+        assert_eq!(decode(&block), Slot::Counter { counter: 1234, boot: 99 });
         for at in 0..BLOCK {
             let mut damaged = block;
             damaged[at] ^= 0x10;
@@ -162,7 +162,7 @@ mod tests {
         for back in 1..SLOTS {
             let mut slots = ring(newest);
             let counter = newest - back;
-            slots[(counter % SLOTS) as usize] = Slot::Counter { counter: counter - SLOTS, life: 7 };
+            slots[(counter % SLOTS) as usize] = Slot::Counter { counter: counter - SLOTS, boot: 7 };
             assert_eq!(survey(&slots).faults.len(), 1, "{back} behind the newest");
         }
     }

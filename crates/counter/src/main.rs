@@ -1,16 +1,16 @@
-//! `dyad-counter`: PID 1 of the test guest. It counts on its disk and says so on its serial line.
+//! `dyad-counter`: PID 1 of the test guest. It writes counters to its disk and reports each one on its serial line.
 //!
-//! Each line it prints is one fact, for the rig to judge:
+//! Each printed line states one fact, which the rig checks:
 //!
 //! | line | meaning |
 //! | --- | --- |
-//! | `life H` | this boot of the guest; H is random. Said again now and then, should a line have been garbled |
+//! | `boot H` | this boot of the guest; H is a random number of 16 hexadecimal digits. Repeated every 8 ticks, because a line may be garbled |
 //! | `fault …` | a slot does not hold what a flushed write put there: data was lost |
-//! | `resume N` | N is the newest counter found on the disk at this boot; said again now and then |
-//! | `tick N` | the guest executes, whatever its disk does; N grows by one about every 250 ms |
+//! | `resume N` | N is the newest counter found on the disk at this boot; repeated with every 16th counter |
+//! | `tick N` | the guest executes, also while a disk request is pending; N grows by one about every 250 ms |
 //! | `ack N MS` | counter N is flushed; writing and flushing it took MS milliseconds |
-//! | `pause_ms M` | M is the longest such time of this boot; printed when it grows |
-//! | `io_error …` | the disk returned an error, which a guest of the pair must never see |
+//! | `pause_ms M` | M is the longest MS of this boot; printed when it grows |
+//! | `io_error …` | the disk returned an error, which a guest of the pair must never get |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -22,19 +22,19 @@ use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, offset, survey};
 use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, mount};
 
-/// Between two writes: fast enough to see a pause, slow enough that two guests leave an emulated node half of its
-/// processor. A pause that begins within a rest is seen shorter by what is left of the rest.
+/// Pause between two writes. It bounds how precisely a pause is measured: a pause that begins between two writes is
+/// measured shorter, by at most this much. At 150 ms two guests use less than half of an emulated node's processor.
 const WRITE_INTERVAL: Duration = Duration::from_millis(150);
-/// Between two ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(250);
-/// Ticks after which the guest says again who it is: who looks later knows whose ticks they are.
-const LIFE: u64 = 8;
-/// The disk may appear a moment after its driver.
+/// The number of ticks between two `boot` lines. The rig may open the line at any time and needs to know whose ticks it
+/// reads.
+const TICKS_PER_BOOT_LINE: u64 = 8;
+/// The disk device appears only after its driver was loaded.
 const DISK_DEADLINE: Duration = Duration::from_secs(30);
-/// Modules in the order they need each other; the image builder puts them below `/modules`.
+/// The names of the kernel modules, in the order of their dependencies. The image builder writes it.
 const MODULES: &str = "/modules/order";
 
-/// O_DIRECT wants memory aligned like the disk's blocks.
+/// O_DIRECT needs a buffer that is aligned to 4 KiB.
 #[repr(C, align(4096))]
 struct Page([u8; BLOCK]);
 
@@ -43,17 +43,17 @@ fn main() {
         Ok(line) => line,
         Err(error) => {
             println!("error no serial line: {error}");
-            rest_forever();
+            park_forever();
         }
     };
     if let Err(error) = count(&mut line) {
         say(&mut line, &format!("error {error}"));
     }
-    rest_forever();
+    park_forever();
 }
 
 /// PID 1 must not end: the kernel would panic and hide the line that says why.
-fn rest_forever() -> ! {
+fn park_forever() -> ! {
     loop {
         thread::park();
     }
@@ -66,17 +66,18 @@ fn console() -> io::Result<File> {
 }
 
 fn say(line: &mut File, text: &str) {
-    // A serial line that cannot be written has nowhere to report it.
+    // An error on the serial line has no other place to be reported.
     let _ = line.write_all(format!("{text}\r\n").as_bytes());
 }
 
-/// Shows that the guest executes even while its disk keeps it waiting: a second runner would be seen by this alone.
-fn tick(mut line: File, life: u64) {
+/// Prints `tick` lines from a thread of its own, so that they continue while a disk request is pending. Ticks from two
+/// nodes at one time prove that two copies of the guest run.
+fn tick(mut line: File, boot: u64) {
     thread::spawn(move || {
         for number in 1_u64.. {
             say(&mut line, &format!("tick {number}"));
-            if number.is_multiple_of(LIFE) {
-                say(&mut line, &format!("life {life:016x}"));
+            if number.is_multiple_of(TICKS_PER_BOOT_LINE) {
+                say(&mut line, &format!("boot {boot:016x}"));
             }
             thread::sleep(TICK_INTERVAL);
         }
@@ -88,11 +89,11 @@ fn count(line: &mut File) -> io::Result<()> {
     let disk = open_disk()?;
     let mut seed = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut seed)?;
-    let life = u64::from_le_bytes(seed);
-    // The kernel may have left its words in the middle of a line.
+    let boot = u64::from_le_bytes(seed);
+    // The kernel's last message may lack its line end.
     say(line, "");
-    say(line, &format!("life {life:016x}"));
-    tick(line.try_clone()?, life);
+    say(line, &format!("boot {boot:016x}"));
+    tick(line.try_clone()?, boot);
 
     let found = survey(&read_ring(&disk)?);
     for fault in &found.faults {
@@ -103,7 +104,7 @@ fn count(line: &mut File) -> io::Result<()> {
     let mut page = Box::new(Page([0; BLOCK]));
     let mut longest = Duration::ZERO;
     for counter in found.newest + 1.. {
-        page.0 = encode(counter, life);
+        page.0 = encode(counter, boot);
         let start = Instant::now();
         write(line, &disk, counter, &page);
         let took = start.elapsed();
@@ -113,15 +114,15 @@ fn count(line: &mut File) -> io::Result<()> {
             say(line, &format!("pause_ms {}", longest.as_millis()));
         }
         if counter.is_multiple_of(16) {
-            check(line, &disk, counter, life)?;
-            say(line, &format!("life {life:016x}\r\nresume {}", found.newest));
+            check(line, &disk, counter, boot)?;
+            say(line, &format!("boot {boot:016x}\r\nresume {}", found.newest));
         }
         thread::sleep(WRITE_INTERVAL);
     }
     Ok(())
 }
 
-/// Writes and flushes until it succeeds; each error is reported, since the pair promises none.
+/// Writes and flushes until it succeeds. Each error is reported, because the pair promises that a guest gets none.
 fn write(line: &mut File, disk: &File, counter: u64, page: &Page) {
     while let Err(error) = disk.write_all_at(&page.0, offset(counter)).and_then(|()| disk.sync_data()) {
         say(line, &format!("io_error counter {counter}: {error}"));
@@ -129,12 +130,12 @@ fn write(line: &mut File, disk: &File, counter: u64, page: &Page) {
     }
 }
 
-/// What was just flushed must read back as this boot wrote it; anything else had another writer.
-fn check(line: &mut File, disk: &File, counter: u64, life: u64) -> io::Result<()> {
+/// Reads the flushed counter back. Any other content means that a second writer exists.
+fn check(line: &mut File, disk: &File, counter: u64, boot: u64) -> io::Result<()> {
     let mut page = Box::new(Page([0; BLOCK]));
     disk.read_exact_at(&mut page.0, offset(counter))?;
     let read = decode(&page.0);
-    if read != (Slot::Counter { counter, life }) {
+    if read != (Slot::Counter { counter, boot }) {
         say(line, &format!("fault counter {counter} read back as {read:?}"));
     }
     Ok(())

@@ -1,4 +1,4 @@
-// Buttons, forms and uploads that call the API. A refusal is shown as the sentence the node gave.
+// Buttons, forms and uploads that call the API. A refusal is shown with the sentence that the node sent.
 const refusal = document.getElementById("refusal");
 
 async function call(method, path, body) {

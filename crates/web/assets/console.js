@@ -1,18 +1,18 @@
-// A VM's serial line: bytes in, bytes out. The last line can be rewritten, as prompts and progress bars do; programs that
-// paint a whole screen are not shown as they mean it.
+// A VM's serial line. Control sequences that rewrite the last line (prompts, progress bars) are followed; those that draw
+// on a whole screen are dropped.
 const screen = document.getElementById("screen");
 const link = document.getElementById("link");
 const encoder = new TextEncoder();
 const LONGEST = 200000;
-// What a guest takes a serial terminal for; its line editor relies on the wrap.
+// Columns. Guests assume 80 for a serial terminal, and their line editors rely on the wrap there.
 const WIDTH = 80;
 const LONGEST_SEQUENCE = 1000;
 const CONTROL = /^\u001b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\u0007\u001b]{0,1000}(?:\u0007|\u001b\\)|[ -/]+[0-~]|[0-~])/;
-// A sequence of which more is to come: serial lines deliver what they have.
+// The beginning of a control sequence: a message may end in the middle of one.
 const UNFINISHED = /^\u001b(?:\[[0-?]*[ -/]*|[\]PX^_][^\u0007\u001b]*\u001b?|[ -/]+)?$/;
 const KEYS = { Enter: "\r", Backspace: "\u007f", Tab: "\t", Escape: "\u001b", ArrowUp: "\u001b[A", ArrowDown: "\u001b[B", ArrowRight: "\u001b[C", ArrowLeft: "\u001b[D" };
 let socket;
-// Finished lines; the last line, one character each; the place of the next one; the beginning of a control sequence.
+// Finished lines; the characters of the last line; the column of the next character; an unfinished control sequence.
 let past, line, column, rest, decoder;
 
 function clear() {
@@ -42,7 +42,7 @@ function control(count, command) {
   else if (command === "D") column = Math.max(0, column - steps);
   else if (command === "G") column = Math.min(WIDTH, steps) - 1;
   else if (command === "K" || command === "J") {
-    // 1 is up to here, 2 all of it, nothing or 0 from here on.
+    // ECMA-48 "erase": 1 up to the cursor, 2 the whole line, 0 or no number from the cursor on.
     line.fill(" ", count === "1" || count === "2" ? 0 : column, count === "1" ? column + 1 : line.length);
   }
 }

@@ -1,7 +1,7 @@
-// Follows the state: when the node says that it changed, the live part of this page is fetched again.
+// Fetches the live part of this page again whenever the node sends an event that its state changed.
 const live = document.getElementById("live");
-// A busy node changes many times a second; nobody reads so fast. In milliseconds.
-const PAUSE = 500;
+// Minimum interval between two fetches, in milliseconds: a busy node sends many events a second.
+const REFRESH_INTERVAL = 500;
 let busy = false;
 let again = false;
 
@@ -23,11 +23,11 @@ async function refresh() {
     const reply = await fetch(location.pathname, { credentials: "same-origin" });
     const page = new DOMParser().parseFromString(await reply.text(), "text/html");
     const fresh = page.getElementById("live");
-    // A button that is replaced while it is held down would never be clicked: it is shown after the pause.
+    // Replacing a button between mouse-down and mouse-up would lose the click, so the next fetch shows the change.
     if (live.querySelector(":active")) again = true;
     else if (fresh) show(fresh);
-  } catch { /* the node is away: the next event tries again */ }
-  await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  } catch { /* the node does not answer: the next event fetches again */ }
+  await new Promise((resolve) => setTimeout(resolve, REFRESH_INTERVAL));
   busy = false;
   if (again) { again = false; refresh(); }
 }
@@ -37,6 +37,6 @@ if (live) {
   for (const event of ["status", "vms"]) events.addEventListener(event, refresh);
   events.onerror = () => {
     const sentence = document.getElementById("sentence");
-    if (sentence) sentence.textContent = "This node does not answer at the moment; this page goes on by itself when it does.";
+    if (sentence) sentence.textContent = "This node does not answer now; this page updates itself as soon as it does.";
   };
 }

@@ -1,9 +1,9 @@
-//! Filters of the templates. askama looks for a module of this name.
+//! Filters of the templates. askama requires a module of this name.
 
 use askama::Values;
 use std::fmt;
 
-/// Bytes as people read them.
+/// Bytes with a binary unit.
 #[askama::filter_fn]
 pub(crate) fn size(bytes: &u64, _: &dyn Values) -> Result<String, fmt::Error> {
     Ok(crate::pages::size(bytes))

@@ -1,13 +1,13 @@
-//! The pages: rendered on the server, usable without JavaScript where that is possible, on a phone and during a fail-over.
+//! The web pages: rendered on the server, usable on a phone, during a fail-over and mostly without JavaScript.
 //!
-//! Three small modules add what a page alone cannot: `live.js` (the page follows the state by server-sent events),
-//! `act.js` (buttons and uploads that call the API) and `console.js` (a VM's serial line over a WebSocket).
+//! Three small modules add what a page alone cannot do: `live.js` (updates the page by server-sent events), `act.js`
+//! (buttons and uploads that call the API) and `console.js` (a VM's serial line over a WebSocket).
 //!
-//! This crate must never know how anything is done: it asks a [`Service`] and shows the answer, the same sentences as
-//! the serial line and the CLI.
+//! This crate must never know how an operation is done: it calls a [`Service`] and shows the answer, in the same
+//! sentences as the serial line and the CLI.
 //!
-//! **Invariants.** Nothing but the status sentence and the wizard is shown without a session. Every text that came from
-//! outside is escaped by the templates. Nothing is loaded from anywhere but this node.
+//! **Invariants.** Without a session a browser gets only the status sentence and the wizard. The templates escape every
+//! text that came from outside. A page loads nothing from another host.
 
 mod assets;
 mod filters;
@@ -23,13 +23,14 @@ use axum::{Router, extract::Request, routing::get};
 use dyad_api::Service;
 use std::sync::Arc;
 
-/// What every handler shares.
+/// State that all handlers share.
 pub(crate) type Shared = Arc<dyn Service>;
 
-/// Only from this node, and no inline script: a name with markup in it stays a name.
-const POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'";
+/// The Content-Security-Policy: resources only from this node and no inline script, so that markup in a name cannot
+/// run.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'";
 
-/// All pages and their assets, to be served beside the API.
+/// All pages and their assets, to be served on the same listener as the API.
 pub fn router(service: Arc<dyn Service>) -> Router {
     let wizard = setup::Wizard { service: service.clone(), pending_passwords: Arc::default() };
     let wizard = Router::new().route("/setup", get(setup::begin).post(setup::answer)).with_state(wizard);
@@ -44,14 +45,14 @@ pub fn router(service: Arc<dyn Service>) -> Router {
         .route("/assets/{name}", get(assets::serve))
         .with_state(service)
         .merge(wizard)
-        .layer(from_fn(guard))
+        .layer(from_fn(set_headers))
 }
 
-async fn guard(request: Request, next: Next) -> Response {
+async fn set_headers(request: Request, next: Next) -> Response {
     let asset = request.uri().path().starts_with("/assets/");
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let cache = if asset { "max-age=300" } else { "no-store" };

@@ -1,4 +1,4 @@
-//! Everything but the wizard.
+//! All pages except those of the wizard.
 
 use crate::{Shared, filters, session};
 use askama::Template;
@@ -7,15 +7,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use dyad_api::{ApiError, IntentView, SetupPhase, StatusReply, TimelineEvent, VmState, VmView, VolumeView};
 
-/// What every page shows around its content.
+/// The header that all pages share.
 pub(crate) struct Frame {
-    /// Name of the pair and the node.
+    /// The names of the pair and the node.
     pub title: String,
-    /// Whether somebody is logged in.
+    /// Whether the browser has a session.
     pub user: bool,
-    /// Whether the node is set up.
+    /// Whether the node is set up: only then the menu is shown.
     pub ready: bool,
-    /// The menu entry of this page.
+    /// The menu entry to mark as current.
     pub here: &'static str,
 }
 
@@ -29,7 +29,7 @@ impl Frame {
     }
 }
 
-/// Renders a page; a template that cannot be rendered is a defect of this program.
+/// Renders a page. Rendering fails only by a defect of this program.
 pub(crate) fn page(template: &impl Template) -> Response {
     match template.render() {
         Ok(text) => Html(text).into_response(),
@@ -52,7 +52,7 @@ pub(crate) async fn status(State(service): State<Shared>, headers: HeaderMap) ->
             SetupPhase::Running | SetupPhase::Broken => {}
         }
     }
-    let user = session::of(&service, &headers).await.is_some();
+    let user = session::find(&service, &headers).await.is_some();
     let status = service.status(user);
     page(&StatusPage { frame: Frame::new(&status, user, "status"), status })
 }
@@ -82,7 +82,7 @@ impl VmsPage {
         self.volumes.iter().filter(|volume| volume.vm.is_none())
     }
 
-    /// What people call the state of a VM, and how it is coloured.
+    /// The text and the CSS class for the state of a VM.
     fn state(&self, vm: &VmView) -> (&'static str, &'static str) {
         match vm.state {
             VmState::Running => ("running", "good"),
@@ -107,7 +107,7 @@ impl VmsPage {
 }
 
 pub(crate) async fn vms(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
-    session::need(&service, &headers).await?;
+    session::require(&service, &headers).await?;
     let (vms, volumes) = (service.vms().await, service.volumes().await);
     let error = vms.as_ref().err().or(volumes.as_ref().err()).cloned();
     let frame = Frame::new(&service.status(false), true, "vms");
@@ -127,7 +127,7 @@ pub(crate) async fn console(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Response, Response> {
-    session::need(&service, &headers).await?;
+    session::require(&service, &headers).await?;
     Ok(page(&ConsolePage { frame: Frame::new(&service.status(false), true, "vms"), name }))
 }
 
@@ -140,7 +140,7 @@ struct VolumesPage {
 }
 
 pub(crate) async fn volumes(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
-    session::need(&service, &headers).await?;
+    session::require(&service, &headers).await?;
     let volumes = service.volumes().await;
     let error = volumes.as_ref().err().cloned();
     let frame = Frame::new(&service.status(false), true, "volumes");
@@ -156,7 +156,7 @@ struct TimelinePage {
 }
 
 impl TimelinePage {
-    /// Time since the node started, for people.
+    /// The event's time since the node started, as `h:mm:ss.mmm`.
     fn clock(&self, event: &TimelineEvent) -> String {
         let ms = event.boot_ms;
         format!("{}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
@@ -164,7 +164,7 @@ impl TimelinePage {
 }
 
 pub(crate) async fn timeline(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
-    session::need(&service, &headers).await?;
+    session::require(&service, &headers).await?;
     let reply = service.timeline(0).await;
     let error = reply.as_ref().err().cloned();
     let mut events = reply.map(|reply| reply.events).unwrap_or_default();
@@ -172,7 +172,7 @@ pub(crate) async fn timeline(State(service): State<Shared>, headers: HeaderMap) 
     Ok(page(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, error }))
 }
 
-/// Bytes as people read them.
+/// Bytes with a binary unit and one decimal.
 pub(crate) fn size(bytes: &u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = *bytes as f64;

@@ -1,4 +1,4 @@
-//! Who is looking at a page.
+//! The session of a browser, by its cookie.
 
 use crate::Shared;
 use axum::http::{HeaderMap, header};
@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use dyad_api::{COOKIE, Session};
 
 /// The session of the request's cookie, if it is valid.
-pub(crate) async fn of(service: &Shared, headers: &HeaderMap) -> Option<Session> {
+pub(crate) async fn find(service: &Shared, headers: &HeaderMap) -> Option<Session> {
     let token = headers
         .get_all(header::COOKIE)
         .iter()
@@ -19,7 +19,7 @@ pub(crate) async fn of(service: &Shared, headers: &HeaderMap) -> Option<Session>
     service.session(&token).await.ok()
 }
 
-/// The session, or the way to the login page.
-pub(crate) async fn need(service: &Shared, headers: &HeaderMap) -> Result<Session, Response> {
-    of(service, headers).await.ok_or_else(|| Redirect::to("/login").into_response())
+/// The session, or a redirect to the login page.
+pub(crate) async fn require(service: &Shared, headers: &HeaderMap) -> Result<Session, Response> {
+    find(service, headers).await.ok_or_else(|| Redirect::to("/login").into_response())
 }

@@ -1,5 +1,5 @@
-//! The wizard: one question a page, in the order and with the checks of `dyad-wizard`. The answers so far travel in the
-//! form, but for the password, for which only a token does; nothing is written on the node before the last page.
+//! The wizard: one question on each page, in the order and with the checks of `dyad-wizard`. The answers so far are
+//! hidden fields of the form; of a password the form has only a token. The node stores nothing before the last page.
 
 use crate::pages::{Frame, page};
 use crate::{Shared, pages::size, pending_passwords::PendingPasswords};
@@ -10,14 +10,14 @@ use dyad_api::{ApiError, SetupPhase, SetupReply, StepState};
 use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question, Surroundings, next, suggestion};
 use std::sync::Arc;
 
-/// What the pages of the wizard share.
+/// State that the wizard's handlers share.
 #[derive(Clone)]
 pub(crate) struct Wizard {
     pub(crate) service: Shared,
     pub(crate) pending_passwords: Arc<PendingPasswords>,
 }
 
-/// The answers so far, and the token of the password among them.
+/// The answers so far, and the token for the password among them.
 #[derive(Default)]
 struct Progress {
     answers: Answers,
@@ -69,8 +69,8 @@ struct ProgressPage {
 }
 
 impl ProgressPage {
-    /// Something is still to come without a person.
-    fn goes_on(&self) -> bool {
+    /// Whether the page reloads itself: it does until setup fails.
+    fn reloads(&self) -> bool {
         self.setup.task.as_ref().is_none_or(|task| task.error.is_none())
     }
 
@@ -89,12 +89,12 @@ pub(crate) async fn begin(State(wizard): State<Wizard>) -> Response {
     if let Some(elsewhere) = not_blank(service).await {
         return elsewhere;
     }
-    // Why a seed file or an earlier setup failed.
+    // The error of a seed file or of an earlier setup.
     let failed = service.setup().await.ok().and_then(|setup| setup.task).and_then(|task| task.error);
     ask(service, Progress::default(), None, failed.map(|error| error.error)).await
 }
 
-/// A form of the wizard: the answers so far, the answer to one question, and which button was pressed.
+/// Handles a form of the wizard: the answers so far, the answer to one question, and the button pressed.
 pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<(String, String)>>) -> Response {
     let Wizard { service, pending_passwords } = &wizard;
     if let Some(elsewhere) = not_blank(service).await {
@@ -110,7 +110,8 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
         let Some(kept) = value(&format!("kept-{}", question.key)) else { continue };
         let secret = question.kind == Kind::Secret;
         let text = if secret { pending_passwords.get(kept) } else { Some(kept.to_owned()) };
-        // What was kept has been checked before; if the disks or neighbours changed meanwhile it is simply asked again.
+        // A kept answer was accepted before. If the disks or ports changed since, it may be refused now; its question
+        // is asked again.
         let set = text.is_some_and(|text| so_far.answers.set(question.id, &text, &surroundings).is_ok());
         if secret && set {
             so_far.token = Some(kept.to_owned());
@@ -137,7 +138,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
     }
     let asked = value("question").and_then(|key| QUESTIONS.iter().find(|q| q.key == key));
     let Some(question) = asked else { return ask(service, so_far, None, None).await };
-    // Several boxes of one name are one answer of several words.
+    // Several checked boxes are one answer of several words.
     let typed: Vec<&str> = fields.iter().filter(|(name, _)| name == "answer").map(|(_, v)| v.as_str()).collect();
     let typed = typed.join(" ");
     let error = so_far.answers.set(question.id, &typed, &surroundings).err().map(|problem| problem.to_string());
@@ -182,7 +183,7 @@ async fn ask(service: &Shared, so_far: Progress, typed: Option<String>, error: O
     page(&QuestionPage { frame, number, question, control, listed, entries, suggestion, confirmation, kept, error })
 }
 
-/// What travels in the form: the answers, and for a secret its token.
+/// The hidden fields of the form: the answers, and for a secret its token.
 fn kept(so_far: &Progress) -> Vec<(&'static str, String)> {
     let kept = |q: &'static Question| {
         let text = so_far.answers.get(q.id)?.to_owned();
@@ -234,7 +235,7 @@ pub(crate) async fn progress(State(service): State<Shared>) -> Result<Response, 
     Ok(page(&ProgressPage { frame, setup, sentence: status.sentence, finished, running }))
 }
 
-/// A page that is only an error sentence.
+/// A page that shows only an error sentence.
 pub(crate) struct ApiErrorPage(ApiError);
 
 impl IntoResponse for ApiErrorPage {

@@ -4,28 +4,27 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{Id, Kind, Problem, QUESTIONS, Surroundings, check, confirmation, question, question::allowed};
 
-/// Answers by question, each already checked on its own. Secrets are not shown by `Debug`.
+/// Answers by question; each has passed its own check. `Debug` hides secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Answers(BTreeMap<Id, String>);
 
 impl Answers {
-    /// No answer yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The answer to this question, in its checked form.
+    /// The checked form of an answer.
     #[must_use]
     pub fn get(&self, id: Id) -> Option<&str> {
         self.0.get(&id).map(String::as_str)
     }
 
-    /// Checks a typed text and keeps it. Answers that no longer fit the changed one are forgotten, so that they are
+    /// Checks a typed text and keeps it. Other answers that no longer fit are removed, so that their questions are
     /// asked again.
     ///
     /// # Errors
-    /// The [`Problem`] with the text; the answers stay as they were.
+    /// The [`Problem`] with the text; the answers are unchanged.
     pub fn set(&mut self, id: Id, text: &str, surroundings: &Surroundings) -> Result<(), Problem> {
         let checked = check::check(id, text, self, surroundings)?;
         if self.get(id) == Some(&checked) {
@@ -42,18 +41,18 @@ impl Answers {
         Ok(())
     }
 
-    /// Forgets one answer, so that it is asked again.
+    /// Removes one answer, so that its question is asked again.
     pub fn forget(&mut self, id: Id) {
         self.0.remove(&id);
     }
 
-    /// What has to be typed to confirm the erasing of the chosen disks.
+    /// The text that must be typed to confirm that the chosen disks are erased.
     #[must_use]
     pub fn confirmation(&self) -> Option<String> {
         self.get(Id::Disks).map(confirmation)
     }
 
-    /// Title and answer of each question that was answered, for the summary; secrets as stars.
+    /// Title and answer of each answered question, for the summary; secrets as stars.
     #[must_use]
     pub fn summary(&self) -> Vec<(&'static str, String)> {
         let shown = |id: Id, text: &str| match question(id).kind {

@@ -1,4 +1,4 @@
-//! The check of one typed answer. Gives the text in its kept form: trimmed, lists with single spaces.
+//! Checks one typed answer and returns its stored form: trimmed, lists with single spaces.
 
 use std::net::IpAddr;
 
@@ -6,10 +6,10 @@ use dyad_desired::names;
 
 use crate::{
     Answers, CODE_DIGITS, DiskContent, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation,
-    question, question::management,
+    question, question::management_port,
 };
 
-/// Checks `text` as the answer to `id`, given the answers before it.
+/// Checks `text` as the answer to `id`. `answers` are the answers to earlier questions.
 pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<String, Problem> {
     let question = question(id);
     // A password may begin or end with a space; nothing else may.
@@ -28,7 +28,7 @@ pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surrou
         Id::Disks => disks(text, surroundings),
         Id::Erase => {
             let wanted = confirmation(answers.get(Id::Disks).unwrap_or_default());
-            let typed = words(text);
+            let typed = single_spaced(text);
             if typed == wanted { Ok(typed) } else { Err(Problem::NotConfirmed(wanted)) }
         }
         Id::Port => match surroundings.ports.iter().find(|p| *p == text) {
@@ -36,12 +36,12 @@ pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surrou
             None => Err(Problem::NoPort(printable(text))),
         },
         Id::PeerLinks => links(text, answers, surroundings),
-        Id::Address => prefixed(text).map(|_| text.to_owned()),
+        Id::Address => parse_prefixed(text).map(|_| text.to_owned()),
         Id::Gateway if text.is_empty() => Ok(String::new()),
         Id::Gateway => address(text).map(|a| a.to_string()),
         Id::Dns => {
             text.split_whitespace().try_for_each(|t| address(t).map(|_| ()))?;
-            Ok(words(text))
+            Ok(single_spaced(text))
         }
         Id::Pair | Id::Node => {
             names::check(text)?;
@@ -59,8 +59,8 @@ pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surrou
     }
 }
 
-/// An address and a prefix length that fits it.
-pub(crate) fn prefixed(text: &str) -> Result<(IpAddr, u8), Problem> {
+/// Parses an address with a prefix length that fits its family.
+pub(crate) fn parse_prefixed(text: &str) -> Result<(IpAddr, u8), Problem> {
     let bad = || Problem::Address(printable(text));
     let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
     let address: IpAddr = address.parse().map_err(|_| bad())?;
@@ -83,7 +83,7 @@ fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> 
     Err(Problem::NotAChoice { key, given: printable(text), choices: choices.join(" or ") })
 }
 
-/// A pair that is heard, by id or by name.
+/// The `pair_id` of a discovered pair, by its id or its name.
 fn offer(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     let offer = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text);
     offer.map(|o| o.pair_id.clone()).ok_or_else(|| Problem::NoOffer(printable(text)))
@@ -92,7 +92,7 @@ fn offer(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
 fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     let mut paths: Vec<&str> = Vec::new();
     for path in text.split_whitespace() {
-        let disk = surroundings.disks.iter().find(|d| d.path == path || short(&d.path) == path);
+        let disk = surroundings.disks.iter().find(|d| d.path == path || file_name(&d.path) == path);
         let disk = disk.ok_or_else(|| Problem::NoDisk(printable(path)))?;
         if let DiskContent::Pool { pair, node } = &disk.content {
             return Err(Problem::DiskOfPair { disk: disk.path.clone(), pair: pair.clone(), node: node.clone() });
@@ -110,7 +110,7 @@ fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<S
         if !surroundings.links.iter().any(|l| l.name == name) {
             return Err(Problem::NoPort(printable(name)));
         }
-        if management(answers, surroundings) == Some(name) {
+        if management_port(answers, surroundings) == Some(name) {
             return Err(Problem::PortTwice(name.to_owned()));
         }
         if !names.contains(&name) {
@@ -130,7 +130,7 @@ fn witness(text: &str) -> Result<String, Problem> {
     host_port(text).ok_or_else(|| Problem::Witness(printable(text)))
 }
 
-/// `host`, `host:port`, `[v6]:port` or a bare IPv6 address, as `host:port`.
+/// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 address; returns `host:port`.
 fn host_port(text: &str) -> Option<String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(std::net::SocketAddr::new(address, WITNESS_PORT).to_string());
@@ -148,16 +148,16 @@ fn host_port(text: &str) -> Option<String> {
             && !l.starts_with('-')
             && !l.ends_with('-')
     };
-    // All digits and dots is a mistyped address, not a host.
+    // A text of digits and dots only is a mistyped address, not a host name.
     let named = host.bytes().any(|b| b.is_ascii_alphabetic());
     (host.len() <= 253 && named && host.split('.').all(label)).then(|| format!("{host}:{port}"))
 }
 
-fn words(text: &str) -> String {
+fn single_spaced(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn short(path: &str) -> &str {
+fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
@@ -168,7 +168,7 @@ fn printable(text: &str) -> String {
 /// Checks the address and the one-time code of a witness that is enrolled after setup.
 ///
 /// # Errors
-/// The same [`Problem`]s as the wizard's own questions.
+/// The same [`Problem`]s as for the wizard's own questions.
 pub fn enrolment(address: &str, code: &str) -> Result<(String, String), Problem> {
     let (none, nothing) = (Answers::new(), Surroundings::default());
     let address = check(Id::Witness, address, &none, &nothing)?;

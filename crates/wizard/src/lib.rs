@@ -1,15 +1,15 @@
 //! The setup of a node: one list of questions for the web wizard, the serial console and the seed file.
 //!
-//! A face (web page, serial screen, seed file) asks [`next`] which question comes, offers [`suggestion`], gives the
+//! A front end (web page, serial screen, seed file) gets the question from [`next`], offers [`suggestion`], passes the
 //! typed text to [`Answers::set`] and shows the [`Problem`]'s sentence if there is one. When no question is left,
-//! [`plan`] checks everything once more and gives the typed [`Plan`] that `dyad-node` carries out.
+//! [`plan`] checks all answers again and returns the typed [`Plan`] that `dyad-node` carries out.
 //!
-//! This crate must never know: terminals, HTML, sockets, or how a plan is carried out. What the machine looks like
-//! comes in as [`Surroundings`].
+//! This crate must never know terminals, HTML, sockets, or how a plan is carried out. The caller describes the node and
+//! its network in [`Surroundings`].
 //!
-//! **Invariants.** Every face accepts and refuses the same texts with the same sentences, because none has a check
-//! of its own. A [`Plan`] never names a disk that is not there, is part of a pair, or was not typed out for erasing.
-//! Nothing that was given is silently ignored: an unknown or unfitting key is a [`Problem`] that names it.
+//! **Invariants.** Every front end accepts and refuses the same texts with the same sentences, because none has a check
+//! of its own. A [`Plan`] never names a disk that is absent, that belongs to a pair, or whose erasing was not
+//! confirmed. No given key is ignored: an unknown or unfitting one is a [`Problem`] that names it.
 
 mod answers;
 mod check;
@@ -33,8 +33,8 @@ pub const WITNESS_PORT: u16 = 7403;
 /// Shortest and longest password, in characters.
 pub const PASSWORD: std::ops::RangeInclusive<usize> = 8..=128;
 
-/// Most ports of the peer link.
+/// Maximum number of ports of the peer link.
 pub const LINKS: usize = 4;
 
-/// Digits of a pairing code.
+/// Number of digits of a pairing code.
 pub const CODE_DIGITS: usize = 6;

@@ -4,81 +4,74 @@ use std::net::IpAddr;
 
 use crate::{
     Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
-    question::{allowed, others},
+    question::{allowed, link_candidates},
 };
 
-/// What setup shall do.
+/// What setup has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// Begin a new pair.
+    /// Creates a new pair.
     First {
-        /// Name of the pair.
         pair: String,
-        /// Name of this node.
         node: String,
         /// Paths of the disks to format; their erasing was confirmed.
         disks: Vec<String>,
-        /// The administrator's password.
         password: String,
-        /// The network; `None` = it is not ours to set up.
+        /// `None`: the node has no port that Dyad manages.
         network: Option<Network>,
-        /// The witness; `None` = later.
+        /// `None`: a witness is enrolled later.
         witness: Option<WitnessPlan>,
     },
-    /// Become the second node.
+    /// Joins a pair as the second node.
     Join {
-        /// Name of this node.
         node: String,
         /// Paths of the disks to format; their erasing was confirmed.
         disks: Vec<String>,
-        /// The pairing code.
+        /// The pairing code, digits only.
         code: String,
-        /// Which pair, if it was asked.
+        /// The `pair_id` of the pair to join; `None` if only one was discovered.
         offer: Option<String>,
-        /// The network; `None` = it is not ours to set up.
+        /// `None`: the node has no port that Dyad manages.
         network: Option<Network>,
     },
 }
 
-/// The management port and the peer link.
+/// The management port and the ports of the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
-    /// The management port.
+    /// Name of the management port.
     pub port: String,
-    /// Its fixed address; `None` = DHCP.
+    /// The fixed address; `None`: DHCP.
     pub fixed: Option<Static>,
-    /// The ports of the peer link; empty = every other port.
+    /// The ports of the peer link; empty: every other port.
     pub peer_links: Vec<String>,
 }
 
-/// A fixed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Static {
-    /// The address.
     pub address: IpAddr,
-    /// Its prefix length, in bits.
+    /// Prefix length, in bits.
     pub prefix: u8,
-    /// The router.
+    /// `None`: no default route.
     pub gateway: Option<IpAddr>,
-    /// The name servers.
     pub dns: Vec<IpAddr>,
 }
 
-/// Where the tie vote goes.
+/// The witness to enrol with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessPlan {
     /// `host:port`.
     pub address: String,
-    /// The one-time code.
+    /// The one-time code that the witness printed.
     pub code: String,
 }
 
-/// Checks all answers together, fills in the defaults, and gives the plan.
+/// Checks all answers together, adds the defaults, and returns the plan.
 ///
 /// # Errors
 /// The first [`Problem`], in the order of the questions.
 pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Problem> {
-    // Check again from the start: disks and neighbours may have changed since the answers were typed.
+    // All answers are checked again: disks and ports may have changed since they were typed.
     let mut all = Answers::new();
     for question in QUESTIONS {
         match answers.get(question.id) {
@@ -116,12 +109,12 @@ fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<Network>
     };
     let links = match all.get(Id::PeerLinks) {
         Some(links) => links.split_whitespace().map(str::to_owned).collect(),
-        None => others(all, surroundings).map(|l| l.name.clone()).filter(|l| l != port).take(LINKS).collect(),
+        None => link_candidates(all, surroundings).map(|l| l.name.clone()).filter(|l| l != port).take(LINKS).collect(),
     };
     let fixed = match all.get(Id::Address) {
         None => None,
         Some(text) => {
-            let (address, prefix) = check::prefixed(text)?;
+            let (address, prefix) = check::parse_prefixed(text)?;
             let gateway = all.get(Id::Gateway).and_then(|g| g.parse().ok());
             let dns = all.get(Id::Dns).unwrap_or_default();
             let dns = dns.split_whitespace().filter_map(|d| d.parse().ok()).collect();

@@ -1,14 +1,14 @@
-//! What is wrong with an answer: one sentence each, the same on every face.
+//! The problems of an answer: one sentence for each, the same in every front end.
 
 use crate::{CODE_DIGITS, PASSWORD};
 
-/// A refused answer or seed file. Nothing was changed by it.
+/// A refused answer or seed file. A refusal changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// The seed file cannot be read as TOML, or the request not as JSON.
+    /// The seed file is not valid TOML, or the request not valid JSON.
     #[error("The setup cannot be read: {0}.")]
     Unreadable(String),
-    /// A key that no question has.
+    /// A key that belongs to no question.
     #[error("The key \"{0}\" is unknown: remove it or correct its spelling.")]
     UnknownKey(String),
     /// A key that does not fit the other answers.
@@ -17,46 +17,38 @@ pub enum Problem {
     /// A key whose value is not a text or a list of texts.
     #[error("The key \"{0}\" must be a text in quotes or a list of such texts.")]
     WrongType(&'static str),
-    /// An answer is needed.
+    /// A required answer is missing.
     #[error("The answer \"{key}\" ({title}) is missing.")]
-    Missing {
-        /// The key.
-        key: &'static str,
-        /// The question's title.
-        title: &'static str,
-    },
-    /// Not one of the choices.
+    Missing { key: &'static str, title: &'static str },
+    /// The text is not one of the choices.
     #[error("\"{given}\" is not an answer to \"{key}\": choose {choices}.")]
     NotAChoice {
-        /// The key.
         key: &'static str,
-        /// What was given.
         given: String,
         /// The choices, joined by "or".
         choices: String,
     },
-    /// No disk with this path.
+    /// The node has no disk with this path.
     #[error("There is no disk {0} in this node: choose one that is listed.")]
     NoDisk(String),
-    /// The disk is part of a pair.
+    /// The disk belongs to a pair.
     #[error(
         "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or erase this one first (dyad erase --disk)."
     )]
     DiskOfPair {
-        /// Its path.
         disk: String,
-        /// Name of that pair.
+        /// Name of the disk's pair.
         pair: String,
-        /// Name of that node.
+        /// Name of the disk's node in that pair.
         node: String,
     },
-    /// The typed confirmation differs.
+    /// The typed confirmation differs from the expected text.
     #[error("Nothing was erased: to confirm, type exactly \"{0}\".")]
     NotConfirmed(String),
-    /// A name breaks the rule for names.
+    /// A name violates the rule for names.
     #[error(transparent)]
     Name(#[from] dyad_desired::Refusal),
-    /// The password is too short or too long.
+    /// The password is too short or too long, or has control characters.
     #[error("The password must have {} to {} characters and no control characters.", PASSWORD.start(), PASSWORD.end())]
     Password,
     /// The pairing code is not six digits.
@@ -65,31 +57,31 @@ pub enum Problem {
     /// The witness's code is empty or holds other characters than letters, digits and hyphens.
     #[error("A witness code is letters, digits and hyphens, as the witness printed it.")]
     WitnessCode,
-    /// Not an address with prefix.
+    /// The text is not an address with a prefix length.
     #[error("\"{0}\" is not an address with a prefix length: write it like 192.0.2.10/24.")]
     Address(String),
-    /// Not an address.
+    /// The text is not an address.
     #[error("\"{0}\" is not an address: write it like 192.0.2.1.")]
     PlainAddress(String),
-    /// Not a host with an optional port.
+    /// The text is not a host with an optional port.
     #[error("\"{0}\" is not a witness: write a host name or an address, with :port if it is not {port}, or the word later.", port = crate::WITNESS_PORT)]
     Witness(String),
-    /// No network port with this name.
+    /// The node has no network port with this name.
     #[error("There is no network port {0} in this node: choose one that is listed.")]
     NoPort(String),
-    /// The management port cannot be a peer link at once.
+    /// The management port is named as a port of the peer link.
     #[error("The port {0} is the management port: choose other ports for the peer link.")]
     PortTwice(String),
-    /// More peer links than can be used at once.
+    /// More than [`LINKS`](crate::LINKS) ports are named for the peer link.
     #[error("At most {} ports can be peer links: choose the fastest ones.", crate::LINKS)]
     TooManyLinks,
-    /// No such pair was heard.
+    /// No discovered pair has this id or name.
     #[error("No first node of a pair \"{0}\" is heard: open its pairing code and check the cables.")]
     NoOffer(String),
 }
 
 impl Problem {
-    /// A short stable word for programs.
+    /// A short stable word, for programs.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

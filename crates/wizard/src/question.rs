@@ -2,56 +2,51 @@
 
 use crate::{Answers, DiskContent, LINKS, Link, Surroundings};
 
-/// Which question. The order is the order of asking.
+/// Names a question. The variants are in the order in which the questions are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Id {
-    /// First node or join.
+    /// Begin a new pair, or join one.
     Role,
-    /// Which pair to join, if several are heard.
+    /// Which pair to join, if more than one was discovered.
     Offer,
-    /// The code the first node shows.
+    /// The pairing code that the first node shows.
     Code,
     /// The disks for the pool.
     Disks,
-    /// The typed confirmation that they are erased.
+    /// The typed confirmation that these disks are erased.
     Erase,
     /// The management port.
     Port,
-    /// How it gets its address.
+    /// How the management port gets its address.
     Network,
-    /// The static address with its prefix.
+    /// The fixed address with its prefix length.
     Address,
-    /// The gateway.
     Gateway,
-    /// The name servers.
     Dns,
     /// The ports of the peer link.
     PeerLinks,
-    /// The name of the pair.
     Pair,
-    /// The name of this node.
     Node,
-    /// The administrator's password.
     Password,
-    /// The witness or "later".
+    /// The witness, or the word `later`.
     Witness,
-    /// The witness's one-time code.
+    /// The one-time code of the witness.
     WitnessCode,
 }
 
-/// One answer to choose.
+/// One of the answers of a [`Kind::Choice`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// The text of the answer.
+    /// The answer that is stored.
     pub value: &'static str,
-    /// What people read.
+    /// The text that people read.
     pub label: &'static str,
 }
 
-/// How a question is answered. Whatever the kind, the answer is one text.
+/// How a question is answered. The answer of every kind is one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// One of these.
+    /// One of these choices.
     Choice(&'static [Choice]),
     /// One or more paths of [`Surroundings::disks`], separated by spaces.
     Disks,
@@ -63,24 +58,21 @@ pub enum Kind {
     Offer,
     /// A line of text.
     Text,
-    /// A line that is not shown while typed.
+    /// A line that is not shown while it is typed.
     Secret,
 }
 
-/// One question.
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
-    /// Which one.
     pub id: Id,
-    /// Its name in the seed file, in the API and in problems.
+    /// The question's key in the seed file, in the API and in problems.
     pub key: &'static str,
-    /// A few words.
+    /// At most 30 characters.
     pub title: &'static str,
-    /// One or two sentences.
+    /// One or two sentences, at most 160 characters.
     pub help: &'static str,
-    /// How it is answered.
     pub kind: Kind,
-    /// Whether it is asked, given the answers before it.
+    /// Whether the question is asked, given the answers to earlier questions.
     pub asked: fn(&Answers, &Surroundings) -> bool,
 }
 
@@ -103,37 +95,40 @@ fn join(a: &Answers, _: &Surroundings) -> bool {
 fn several_offers(a: &Answers, s: &Surroundings) -> bool {
     join(a, s) && s.offers.len() > 1
 }
-fn ours(_: &Answers, s: &Surroundings) -> bool {
+fn has_ports(_: &Answers, s: &Surroundings) -> bool {
     !s.ports.is_empty()
 }
 fn several_ports(_: &Answers, s: &Surroundings) -> bool {
     s.ports.len() > 1
 }
 fn fixed(a: &Answers, s: &Surroundings) -> bool {
-    ours(a, s) && a.get(Id::Network) == Some("static")
+    has_ports(a, s) && a.get(Id::Network) == Some("static")
 }
 fn several_links(a: &Answers, s: &Surroundings) -> bool {
-    others(a, s).count() > 1
+    link_candidates(a, s).count() > 1
 }
 fn has_witness(a: &Answers, s: &Surroundings) -> bool {
     first(a, s) && a.get(Id::Witness).is_some_and(|w| w != "later")
 }
 
-/// The management port, as far as it is known.
-pub(crate) fn management<'a>(answers: &'a Answers, surroundings: &'a Surroundings) -> Option<&'a str> {
+/// The management port, if it was chosen or if there is only one port.
+pub(crate) fn management_port<'a>(answers: &'a Answers, surroundings: &'a Surroundings) -> Option<&'a str> {
     answers.get(Id::Port).or(match surroundings.ports.as_slice() {
         [only] => Some(only),
         _ => None,
     })
 }
 
-/// The cables that may be peer links: those that do not carry management.
-pub(crate) fn others<'a>(answers: &'a Answers, surroundings: &'a Surroundings) -> impl Iterator<Item = &'a Link> {
-    let taken = management(answers, surroundings);
+/// The ports that may belong to the peer link: all but the management port.
+pub(crate) fn link_candidates<'a>(
+    answers: &'a Answers,
+    surroundings: &'a Surroundings,
+) -> impl Iterator<Item = &'a Link> {
+    let taken = management_port(answers, surroundings);
     surroundings.links.iter().filter(move |link| Some(link.name.as_str()) != taken)
 }
 
-/// Every question, in the order of asking.
+/// All questions, in the order in which they are asked.
 pub const QUESTIONS: &[Question] = &[
     Question {
         id: Id::Role,
@@ -155,7 +150,7 @@ pub const QUESTIONS: &[Question] = &[
         id: Id::Code,
         key: "code",
         title: "Pairing code",
-        help: "The six digits that the first node shows on its screen and web page. They are good for ten minutes.",
+        help: "The six digits that the first node shows on its screen and web page. They are valid for ten minutes.",
         kind: Kind::Text,
         asked: join,
     },
@@ -189,7 +184,7 @@ pub const QUESTIONS: &[Question] = &[
         title: "Management address",
         help: "How the management port gets its address.",
         kind: Kind::Choice(NETWORKS),
-        asked: ours,
+        asked: has_ports,
     },
     Question {
         id: Id::Address,
@@ -265,21 +260,19 @@ pub const QUESTIONS: &[Question] = &[
     },
 ];
 
-/// The question with this id.
 #[must_use]
 pub fn question(id: Id) -> &'static Question {
-    // The list holds every id in order; `tests/questions.rs` shows it.
+    // The list holds every id in order: tested by `tests/questions.rs`.
     &QUESTIONS[id as usize]
 }
 
-/// The first question that is asked and not answered yet; `None` = ready for the summary.
+/// The first question that applies and has no answer. `None`: the summary is next.
 #[must_use]
 pub fn next(answers: &Answers, surroundings: &Surroundings) -> Option<&'static Question> {
     QUESTIONS.iter().find(|q| (q.asked)(answers, surroundings) && answers.get(q.id).is_none())
 }
 
-/// Whether the question may be answered: when it is asked, and also when it is not asked only because there is no
-/// choice to make.
+/// Whether the question may be answered: when it is asked, and when it is not asked only because there is one choice.
 pub(crate) fn allowed(id: Id, answers: &Answers, surroundings: &Surroundings) -> bool {
     (question(id).asked)(answers, surroundings)
         || match id {
@@ -290,7 +283,7 @@ pub(crate) fn allowed(id: Id, answers: &Answers, surroundings: &Surroundings) ->
         }
 }
 
-/// What counts as the answer when a seed file does not name the key. `None` = it must be named.
+/// The answer when a seed file does not have the key. `None`: the key is required.
 #[must_use]
 pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option<String> {
     match id {
@@ -298,7 +291,7 @@ pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option
         Id::Gateway | Id::Dns => Some(String::new()),
         Id::Port => surroundings.ports.first().cloned(),
         Id::PeerLinks => {
-            let up = others(answers, surroundings).filter(|l| l.up).take(LINKS);
+            let up = link_candidates(answers, surroundings).filter(|l| l.up).take(LINKS);
             let names: Vec<_> = up.map(|l| l.name.as_str()).collect();
             (!names.is_empty()).then(|| names.join(" "))
         }
@@ -311,7 +304,7 @@ pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option
     }
 }
 
-/// What a face fills in before the person types: the default, or what is most likely wanted.
+/// The text that a front end fills in before the person types: the default, or the most likely answer.
 #[must_use]
 pub fn suggestion(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option<String> {
     match id {
@@ -326,7 +319,7 @@ pub fn suggestion(id: Id, answers: &Answers, surroundings: &Surroundings) -> Opt
     }
 }
 
-/// The text that has to be typed before these disks are erased: `erase vdb vdc`.
+/// The text that must be typed before these disks are erased, such as `erase vdb vdc`.
 #[must_use]
 pub fn confirmation(disks: &str) -> String {
     let names = disks.split_whitespace().map(|path| path.rsplit('/').next().unwrap_or(path));

@@ -1,4 +1,4 @@
-//! The seed file: the answers as TOML, on a FAT volume labelled `DYAD-SEED` or in the state directory. The API takes
+//! The seed file: the answers as TOML, on a FAT volume labelled `DYAD-SEED` or in the state directory. The API accepts
 //! the same keys as JSON.
 //!
 //! ```toml
@@ -14,15 +14,15 @@
 
 use crate::{Answers, Kind, Problem, QUESTIONS, Question, Surroundings, question::allowed};
 
-/// Name of the seed file.
+/// File name of the seed file.
 pub const SEED_FILE: &str = "dyad-seed.toml";
-/// Label of the FAT volume that may hold it.
+/// Label of the FAT volume on which the seed file is searched.
 pub const SEED_LABEL: &str = "DYAD-SEED";
 
 /// Reads a seed file.
 ///
 /// # Errors
-/// A [`Problem`] that names the key.
+/// The [`Problem`] with the first wrong key, or [`Problem::Unreadable`] if the text is not TOML.
 pub fn from_toml(text: &str, surroundings: &Surroundings) -> Result<Answers, Problem> {
     let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Problem::Unreadable(one_line(e.message())))?;
     let given = table.into_iter().map(|(key, value)| {
@@ -36,10 +36,10 @@ pub fn from_toml(text: &str, surroundings: &Surroundings) -> Result<Answers, Pro
     read(given.collect(), surroundings)
 }
 
-/// Reads the JSON form of the same keys. `null` and the empty text count as not given.
+/// Reads the JSON form of the same keys. A `null` or an empty text counts as not given.
 ///
 /// # Errors
-/// A [`Problem`] that names the key.
+/// The [`Problem`] with the first wrong key, or [`Problem::Unreadable`] if the bytes are not JSON.
 pub fn from_json(bytes: &[u8], surroundings: &Surroundings) -> Result<Answers, Problem> {
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(bytes).map_err(|e| Problem::Unreadable(one_line(&e.to_string())))?;
@@ -54,7 +54,7 @@ pub fn from_json(bytes: &[u8], surroundings: &Surroundings) -> Result<Answers, P
     read(given.collect(), surroundings)
 }
 
-/// Writes the answers as a seed file. It holds the password: keep it as you keep passwords.
+/// Writes the answers as a seed file, which contains the password in clear text.
 #[must_use]
 pub fn to_toml(answers: &Answers) -> String {
     let mut table = toml::Table::new();
@@ -71,7 +71,7 @@ pub fn to_toml(answers: &Answers) -> String {
     table.to_string()
 }
 
-/// Sets the answers in the order of the questions, so that each is checked against those before it.
+/// Sets the answers in the order of the questions, because each is checked against the earlier ones.
 fn read(given: Vec<(String, Option<String>)>, surroundings: &Surroundings) -> Result<Answers, Problem> {
     let mut by_question: Vec<(&'static Question, String)> = Vec::new();
     for (key, text) in given {

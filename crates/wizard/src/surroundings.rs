@@ -1,48 +1,41 @@
-//! What the machine and its neighbourhood look like, as far as the questions need it.
+//! The disks, ports and pairs that the questions refer to.
 
-/// Everything the checks compare an answer with.
+/// Everything that answers are checked against.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Disks that could become pool disks.
+    /// Disks that may become pool disks.
     pub disks: Vec<Disk>,
-    /// Names of the network ports that could carry management; empty when the network is not ours to set up.
+    /// Names of the ports that may be the management port. Empty: the host's network is not managed by Dyad.
     pub ports: Vec<String>,
-    /// Cables to the other node that were found.
+    /// Ports that may belong to the peer link.
     pub links: Vec<Link>,
-    /// First nodes that wait for their second.
+    /// First nodes of pairs that wait for a second node.
     pub offers: Vec<Offer>,
 }
 
-/// A disk that could become a pool disk.
+/// A disk that may become a pool disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
-    /// Stable path, such as `/dev/vdb`.
+    /// Device path, such as `/dev/vdb`.
     pub path: String,
-    /// Model and serial number for people; may be empty.
+    /// Model and serial number, for people; may be empty.
     pub model: String,
-    /// Size in bytes.
     pub bytes: u64,
-    /// What is on it.
     pub content: DiskContent,
 }
 
-/// What is on a disk.
+/// The present content of a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskContent {
-    /// Nothing.
+    /// No data.
     Blank,
-    /// Somebody's data, described in a few words.
+    /// Other data, described in a few words.
     Foreign(String),
     /// A pool disk of a pair.
-    Pool {
-        /// Name of the pair.
-        pair: String,
-        /// Name of the node.
-        node: String,
-    },
+    Pool { pair: String, node: String },
 }
 
-/// A cable that may carry the peer link.
+/// A port that may belong to the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Name of the port.
@@ -51,12 +44,11 @@ pub struct Link {
     pub up: bool,
 }
 
-/// A first node that waits for its second.
+/// The first node of a pair, waiting for its second node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// Id of the pair, in hexadecimal.
+    /// The pair's id, in hexadecimal.
     pub pair_id: String,
-    /// Name of the pair.
     pub pair: String,
     /// Name of the first node.
     pub node: String,

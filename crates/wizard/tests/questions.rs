@@ -1,4 +1,4 @@
-//! The list of questions as the faces walk it, and each problem with its sentence.
+//! The order of the questions, and the sentence of each problem.
 
 use dyad_wizard::{
     Answers, Disk, DiskContent, Id, Link, Network, Offer, Plan, Problem, QUESTIONS, Surroundings, WitnessPlan, default,
@@ -52,7 +52,7 @@ fn the_list_is_in_the_order_of_its_ids_and_reads_well() {
     }
 }
 
-/// Walks the wizard with these answers, each of which must be asked for in this order and be the last one needed.
+/// Walks the wizard with these answers; each question must come in this order, and none may remain.
 fn walk(surroundings: &Surroundings, typed: &[(&str, &str)]) -> Plan {
     let mut answers = Answers::new();
     for (key, text) in typed {
@@ -81,7 +81,7 @@ fn nine_questions_for_a_first_node_with_one_management_port() {
     assert!(matches!(walk(&rig(), &typed), Plan::First { witness: None, .. }));
 }
 
-/// `ARCHITECTURE.md` says why they are more than nine.
+/// `ARCHITECTURE.md` explains why there are more than nine.
 #[test]
 fn fourteen_questions_at_most_for_a_first_node() {
     let mut server = rig();
@@ -105,7 +105,7 @@ fn fourteen_questions_at_most_for_a_first_node() {
     ];
     assert_eq!(typed.len(), 14);
     assert!(matches!(walk(&server, &typed), Plan::First { witness: Some(_), .. }));
-    // No question for a first node is missing above: what is left is for one that joins.
+    // The list above has every question for a first node: the others are for a joining node.
     let others: Vec<_> = QUESTIONS.iter().map(|q| q.key).filter(|key| typed.iter().all(|(k, _)| k != key)).collect();
     assert_eq!(others, ["offer", "code"]);
 }
@@ -254,7 +254,7 @@ fn secrets_are_not_printed() {
 }
 
 #[test]
-fn a_laptop_without_a_network_of_ours_asks_nothing_of_it() {
+fn without_managed_ports_no_network_question_is_asked() {
     let laptop = Surroundings { disks: rig().disks, ..Surroundings::default() };
     let answers = from_toml(&FIRST.replace("network = \"dhcp\"", ""), &laptop).unwrap();
     assert!(matches!(plan(&answers, &laptop), Ok(Plan::First { network: None, .. })));
