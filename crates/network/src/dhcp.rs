@@ -1,11 +1,11 @@
 //! The DHCP client of a port: `dhcpcd`, as a child process.
 //!
-//! It asks for an IPv4 address, falls back to a link-local one, keeps both fresh, and tells the name servers to the
-//! program named in its configuration. IPv6 is the kernel's own business.
+//! `dhcpcd` requests an IPv4 address, assigns a link-local one if there is no server, renews both, and passes the name
+//! servers to the program named in its configuration. IPv6 is left to the kernel.
 //!
-//! A DHCP server looks whether an address is free before it offers it, so the first client takes its word and the node
-//! answers seconds earlier. Without a server the second client, which probes every address with ARP, takes a
-//! link-local one and goes on asking.
+//! A DHCP server checks that an address is free before it offers it. The first client therefore does not probe the
+//! address with ARP, which saves seconds. If no server answers within [`QUICK_DISCOVERY_TIMEOUT`], a second client
+//! replaces the first: it probes every address with ARP, assigns a link-local one and keeps asking for a server.
 
 use crate::NetworkError;
 use crate::link::Links;
@@ -19,12 +19,12 @@ use tokio::time::{sleep, timeout};
 
 /// How long the first client waits for a server.
 const QUICK_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before a client that ended is started again.
+/// Delay before a client that ended is started again.
 const CLIENT_RESTART_DELAY: Duration = Duration::from_secs(5);
-/// How long a client may take to give its address back.
+/// How long a client may take to release its address.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which client is run.
+/// The DHCP client program.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub program: PathBuf,
@@ -36,16 +36,16 @@ impl Default for Client {
     }
 }
 
-/// How a client goes about it.
+/// How a client checks the addresses that it assigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DhcpMode {
-    /// Takes what a server offers.
+    /// Takes the address that a server offers, without an ARP probe.
     Quick,
-    /// Probes every address; link-local if there is no server.
+    /// Probes every address with ARP; assigns a link-local one if there is no server.
     Careful,
 }
 
-/// A running client. Dropping it ends it.
+/// A running client. Dropping it ends the client.
 #[derive(Debug)]
 pub(crate) struct Dhcp {
     port: String,
@@ -54,8 +54,8 @@ pub(crate) struct Dhcp {
 }
 
 impl Client {
-    /// Starts a client on `port`, which is up, and keeps it running. With a delay it starts later: starting takes the
-    /// processor seconds on a slow one, which the ports that are asked first can use better.
+    /// Starts a client on `port`, which is up, and keeps it running. A `delay` lets the ports that matter more start
+    /// first: starting a client takes a slow processor seconds.
     pub fn start(&self, links: &Links, port: &str, delay: Duration) -> Result<Dhcp, NetworkError> {
         let first = match delay.is_zero() {
             true => Some(self.spawn(port, DhcpMode::Quick)),
@@ -78,24 +78,24 @@ impl Client {
                     }
                 }
             };
-            keep(client, links, name, child, stopped).await;
+            keep_running(client, links, name, child, stopped).await;
         });
         Ok(Dhcp { port: port.into(), stop: Some(stop), task })
     }
 
-    fn spawn(&self, port: &str, manner: DhcpMode) -> std::io::Result<Child> {
+    fn spawn(&self, port: &str, mode: DhcpMode) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(["--nobackground", "--ipv4only", "--nodelay"]);
-        if manner == DhcpMode::Quick {
-            // Without ARP there is no link-local address either.
+        if mode == DhcpMode::Quick {
+            // `dhcpcd` cannot assign a link-local address without ARP.
             command.arg("--noarp");
         }
         command.arg(port);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()
     }
 
-    /// Asks the client of a port to end and to give its address back: ours, or one that an earlier run of this program
-    /// left behind. There may be none.
+    /// Ends the client of a port and releases its address. This also ends a client that an earlier run of this program
+    /// started. There may be none.
     async fn end(&self, port: &str) {
         let mut command = Command::new(&self.program);
         command.args(["--ipv4only", "--exit", port]);
@@ -107,12 +107,11 @@ impl Client {
 }
 
 impl Dhcp {
-    /// The port it serves.
     pub fn port(&self) -> &str {
         &self.port
     }
 
-    /// Ends the client and waits for it.
+    /// Ends the client and waits until it has ended.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -127,24 +126,30 @@ impl Drop for Dhcp {
     }
 }
 
-async fn keep(client: Client, links: Links, port: String, mut child: Child, mut stopped: oneshot::Receiver<()>) {
-    let mut manner = DhcpMode::Quick;
-    let discovery_timeout = sleep(QUICK_DISCOVERY_TIMEOUT);
-    tokio::pin!(discovery_timeout);
+async fn keep_running(
+    client: Client,
+    links: Links,
+    port: String,
+    mut child: Child,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut mode = DhcpMode::Quick;
+    let quick_timeout = sleep(QUICK_DISCOVERY_TIMEOUT);
+    tokio::pin!(quick_timeout);
     loop {
         tokio::select! {
-            () = &mut discovery_timeout, if manner == DhcpMode::Quick => {
-                manner = DhcpMode::Careful;
+            () = &mut quick_timeout, if mode == DhcpMode::Quick => {
+                mode = DhcpMode::Careful;
                 if has_address(&links, &port).await {
                     continue;
                 }
-                tracing::info!(%port, "no DHCP server answers; a link-local address will do until one does");
+                tracing::info!(%port, "no DHCP server answers: the port gets a link-local address until one does");
                 client.end(&port).await;
                 let _ = child.kill().await;
             }
             ended = child.wait() => {
                 tracing::warn!(%port, ?ended, "the DHCP client ended; it starts again");
-                // Another client of this port would make every new one end at once.
+                // A second client of a port makes each new one end at once.
                 client.end(&port).await;
                 sleep(CLIENT_RESTART_DELAY).await;
             }
@@ -154,17 +159,18 @@ async fn keep(client: Client, links: Links, port: String, mut child: Child, mut 
                 return;
             }
         }
-        match client.spawn(&port, manner) {
+        match client.spawn(&port, mode) {
             Ok(next) => child = next,
             Err(error) => {
-                tracing::error!(%port, %error, "the DHCP client does not start any more");
+                tracing::error!(%port, %error, "the DHCP client does not start again");
                 return;
             }
         }
     }
 }
 
-/// Whether a port has an IPv4 address. What cannot be asked is taken for a yes: the client may be at work.
+/// Whether a port has an IPv4 address. If the kernel does not list the addresses, `true`: the client may have assigned
+/// one.
 async fn has_address(links: &Links, port: &str) -> bool {
     let known = links.addresses().await;
     known.map_or(true, |all| all.iter().any(|one| one.port == port && one.address.is_ipv4()))

@@ -1,53 +1,37 @@
-//! What can go wrong with ports and addresses.
+//! The errors of ports and addresses.
 
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-/// Why the network is not as it was wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The kernel's interface to the network does not open.
+    /// The netlink socket does not open.
     #[error("the kernel's network interface does not open: this program needs to run as root")]
     Closed(#[source] io::Error),
-    /// A port that is not there.
+    /// The node has no such port.
     #[error("there is no network port {0}: check that the card is seated and choose one of the ports listed")]
     NoPort(String),
-    /// The kernel refused a change of a port.
+    /// The kernel refused to change a port.
     #[error("the network port {port} could not be changed: check its address, prefix and gateway")]
-    Refused {
-        /// The port.
-        port: String,
-        /// What the kernel said.
-        source: rtnetlink::Error,
-    },
-    /// The kernel did not list ports or addresses.
+    Refused { port: String, source: rtnetlink::Error },
+    /// The kernel did not list the ports or addresses.
     #[error("the network ports could not be listed: try again")]
     Unlisted(#[source] rtnetlink::Error),
-    /// A gateway of another family than the address, or a prefix that is too long.
-    #[error("{address}/{prefix} with gateway {gateway:?} cannot be: give all of them as IPv4 or all as IPv6")]
+    /// The gateway has another family than the address, or the prefix is too long.
+    #[error(
+        "{address}/{prefix} with gateway {gateway:?} is not possible: give both addresses as IPv4 or both as IPv6, with a prefix length that fits"
+    )]
     Mixed {
-        /// The address.
         address: IpAddr,
-        /// Its prefix length.
+        /// Prefix length, in bits.
         prefix: u8,
-        /// The gateway.
         gateway: Option<IpAddr>,
     },
-    /// The DHCP client does not start.
+    /// The DHCP client program does not start.
     #[error("the DHCP client does not start on {port}: give this port a fixed address instead")]
-    Dhcp {
-        /// The port.
-        port: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The list of name servers could not be written.
+    Dhcp { port: String, source: io::Error },
+    /// The file with the name servers could not be written.
     #[error("the name servers could not be written to {path}: check that it can be written")]
-    Resolver {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    Resolver { path: PathBuf, source: io::Error },
 }

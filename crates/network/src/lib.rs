@@ -1,14 +1,14 @@
-//! The network ports of a node: what is there, which one is for management, and the addresses on them.
+//! The network ports of a node: which ones exist, which one is for management, and their addresses.
 //!
-//! One port is for management: it has a fixed address or asks a DHCP server, and falls back to a link-local address
-//! when none answers. All other ports are peer links, which need no more than to be up: they work with the IPv6
-//! link-local addresses that the kernel gives them.
+//! One port is the management port: it has a fixed address, or requests one from a DHCP server and gets a link-local
+//! one if no server answers. All other ports are peer links, which only need to be up: the peer link uses the IPv6
+//! link-local addresses that the kernel assigns.
 //!
-//! This crate must never know what travels over the ports, nor who chose them. It runs no shell; the one program it
-//! starts is the DHCP client.
+//! This crate must never know what is sent over the ports, nor how they were chosen. It runs no shell; the only program
+//! it starts is the DHCP client.
 //!
-//! **Invariants.** Applying a plan twice changes nothing the second time. A port that a plan does not name as management
-//! keeps no address of an earlier plan. The DHCP client of a port ends with the [`Network`] that started it.
+//! **Invariants.** Applying a plan a second time changes nothing. A port that is not the plan's management port keeps
+//! no address of an earlier plan. The DHCP client of a port ends with the [`Network`] that started it.
 
 mod dhcp;
 mod error;

@@ -12,16 +12,14 @@ use tokio::sync::Mutex;
 /// An address on a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The port.
     pub port: String,
-    /// The address.
     pub address: IpAddr,
-    /// Its prefix length, in bits.
+    /// Prefix length, in bits.
     pub prefix: u8,
 }
 
 impl Address {
-    /// Whether it works on its own cable only.
+    /// Whether the address is valid on its own cable only.
     pub fn is_link_local(&self) -> bool {
         match self.address {
             IpAddr::V4(address) => address.is_link_local(),
@@ -30,16 +28,19 @@ impl Address {
     }
 }
 
-/// The kernel's ports, physical or not.
+/// The kernel's network interfaces, physical or not.
 #[derive(Debug, Clone)]
 pub struct Links {
     handle: Handle,
-    /// The kernel gives one list at a time per socket and refuses the second with EBUSY.
+    /// Held during a dump request: the kernel serves one per socket and refuses a second with EBUSY.
     listing: Arc<Mutex<()>>,
 }
 
 impl Links {
-    /// Opens the interface in the network namespace of the calling thread.
+    /// Opens a netlink socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`] if the socket does not open.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -49,20 +50,29 @@ impl Links {
         Ok(Self { handle, listing: Arc::default() })
     }
 
-    /// Sets a port up. The kernel then gives it an IPv6 link-local address.
+    /// Sets a port up. The kernel then assigns its IPv6 link-local address.
+    ///
+    /// # Errors
+    /// The port does not exist, or the kernel refuses the change.
     pub async fn up(&self, port: &str) -> Result<(), NetworkError> {
         let index = self.index(port).await?;
         let message = LinkUnspec::new_with_index(index).up().build();
         self.handle.link().set(message).execute().await.map_err(refused(port))
     }
 
-    /// Gives a port an address. One that it has already stays.
+    /// Adds an address to a port; does nothing if the port has it.
+    ///
+    /// # Errors
+    /// The port does not exist, or the kernel refuses the address.
     pub async fn add_address(&self, port: &str, address: IpAddr, prefix: u8) -> Result<(), NetworkError> {
         let index = self.index(port).await?;
         self.handle.address().add(index, address, prefix).replace().execute().await.map_err(refused(port))
     }
 
-    /// Takes all addresses from a port that `keep` refuses, except the kernel's own link-local ones of IPv6.
+    /// Removes the addresses of a port for which `keep` is false. The IPv6 link-local addresses of the kernel stay.
+    ///
+    /// # Errors
+    /// The port does not exist, or the kernel does not list or remove an address.
     pub async fn clear(&self, port: &str, keep: impl Fn(&Address) -> bool) -> Result<(), NetworkError> {
         let index = self.index(port).await?;
         for (message, address) in self.messages().await? {
@@ -74,7 +84,10 @@ impl Links {
         Ok(())
     }
 
-    /// Sends what belongs to no port to `gateway`, through `port`.
+    /// Sets the default route: to `gateway`, through `port`.
+    ///
+    /// # Errors
+    /// The port does not exist, or the kernel refuses the route.
     pub async fn set_gateway(&self, port: &str, gateway: IpAddr) -> Result<(), NetworkError> {
         let index = self.index(port).await?;
         let message = match gateway {
@@ -88,7 +101,10 @@ impl Links {
         self.handle.route().add(message).replace().execute().await.map_err(refused(port))
     }
 
-    /// All addresses of all ports except the loopback, those that reach farther first.
+    /// All addresses of all ports except loopback addresses; link-local ones come last.
+    ///
+    /// # Errors
+    /// [`NetworkError::Unlisted`] if the kernel does not list them.
     pub async fn addresses(&self) -> Result<Vec<Address>, NetworkError> {
         let mut addresses: Vec<_> = self.messages().await?.into_iter().map(|(_, address)| address).collect();
         addresses.retain(|address| !address.address.is_loopback());
@@ -104,7 +120,7 @@ impl Links {
         drop(one_at_a_time);
         let read = |message: AddressMessage| {
             let port = names.iter().find(|(index, _)| *index == message.header.index)?.1.clone();
-            // On point-to-point links `Address` is the other end.
+            // On point-to-point links `Address` is the address of the other end.
             let local = message.attributes.iter().find_map(|attribute| match attribute {
                 AddressAttribute::Local(address) => Some(*address),
                 _ => None,

@@ -1,4 +1,4 @@
-//! What the network of a node shall be, and making it so.
+//! The planned network of a node, and its application.
 
 use crate::dhcp::{Client, Dhcp};
 use crate::{Links, NetworkError, Port, Ports};
@@ -8,30 +8,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// Before setup each further port begins to ask this much later than the one before it.
+/// Before setup the ports start their DHCP clients one after the other, with this delay between two ports.
 const PORT_STAGGER_DELAY: Duration = Duration::from_secs(3);
 
-/// What was answered at setup.
+/// The network answers of setup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The management port.
+    /// Name of the management port.
     pub management: String,
-    /// Its fixed address; `None` = DHCP, with a link-local address if nobody answers.
+    /// The fixed address; `None`: DHCP, with a link-local address if no server answers.
     pub fixed: Option<Fixed>,
-    /// The peer links; empty = every other physical port.
+    /// Names of the peer link ports; empty: every other physical port.
     pub peer_links: Vec<String>,
 }
 
-/// A fixed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed {
-    /// The address.
     pub address: IpAddr,
-    /// Its prefix length, in bits.
+    /// Prefix length, in bits.
     pub prefix: u8,
-    /// The router, if there is one.
+    /// `None`: no default route.
     pub gateway: Option<IpAddr>,
-    /// The name servers, best first.
+    /// The name servers, in order of preference.
     pub dns: Vec<IpAddr>,
 }
 
@@ -46,19 +44,21 @@ impl Fixed {
     }
 }
 
-/// The network of this node.
 #[derive(Debug)]
 pub struct Network {
     links: Links,
     ports: Ports,
     client: Client,
     resolver: PathBuf,
-    /// The running DHCP clients. Held while a plan is applied: one at a time.
+    /// The running DHCP clients. The lock is held while a plan is applied, so that plans are applied one at a time.
     clients: Mutex<Vec<Dhcp>>,
 }
 
 impl Network {
-    /// The network of the namespace of the calling thread.
+    /// Opens the network of the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`NetworkError::Closed`] if the netlink socket does not open.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -72,33 +72,39 @@ impl Network {
         })
     }
 
-    /// For tests: another list of ports, another DHCP client, another file of name servers.
+    /// Replaces the list of ports, the DHCP client and the file of name servers, for tests.
     pub fn with(mut self, ports: Ports, client: &Path, resolver: &Path) -> Self {
         (self.ports, self.client, self.resolver) = (ports, Client { program: client.into() }, resolver.into());
         self
     }
 
-    /// The physical ports, by name.
+    /// The physical ports, sorted by name.
     pub fn ports(&self) -> Vec<Port> {
         self.ports.list()
     }
 
-    /// Ports and addresses one by one.
+    /// Access to single ports and addresses.
     pub fn links(&self) -> &Links {
         &self.links
     }
 
-    /// Before setup: sets every port up and asks for an address on each, as nobody has said yet which is which. The one
-    /// that gets an address is the likely management port: see [`Network::likely_management`].
+    /// Before setup: sets every port up and starts a DHCP client on each, because the management port is not chosen
+    /// yet. [`Network::likely_management`] then suggests a port that got an address.
+    ///
+    /// # Errors
+    /// A port cannot be set up, or a DHCP client does not start.
     pub async fn discover(&self) -> Result<(), NetworkError> {
         self.ask_on_all(&mut *self.clients.lock().await).await
     }
 
-    /// Takes an applied plan back: no port keeps an address of it, and all of them ask again as before setup.
+    /// Takes back an applied plan: no port keeps an address of it, and every port runs a DHCP client as before setup.
+    ///
+    /// # Errors
+    /// A port cannot be changed, or a DHCP client does not start.
     pub async fn undo(&self) -> Result<(), NetworkError> {
         let mut clients = self.clients.lock().await;
         for port in self.ports.list() {
-            // A port that asks keeps what it was given: people may be reading the reason there.
+            // A port with a DHCP client keeps its address: a browser may be showing the reason for the undo on it.
             if !clients.iter().any(|client| client.port() == port.name) {
                 self.links.clear(&port.name, |_| false).await?;
             }
@@ -116,7 +122,10 @@ impl Network {
         Ok(())
     }
 
-    /// The port that has an address which reaches farther than its cable: the suggestion for the management port.
+    /// The suggested management port: a physical port with an address that is not link-local.
+    ///
+    /// # Errors
+    /// [`NetworkError::Unlisted`] if the kernel does not list the addresses.
     pub async fn likely_management(&self) -> Result<Option<String>, NetworkError> {
         let ports = self.ports.list();
         let addresses = self.links.addresses().await?;
@@ -124,13 +133,17 @@ impl Network {
         Ok(far.map(|address| address.port))
     }
 
-    /// Makes the network what the plan says. After an error, applying a corrected plan is enough.
+    /// Applies a plan. After an error, a corrected plan can be applied.
+    ///
+    /// # Errors
+    /// [`NetworkError::Mixed`] for an impossible fixed address, [`NetworkError::NoPort`] for an absent port, otherwise
+    /// what the kernel or the DHCP client refused.
     pub async fn apply(&self, plan: &Plan) -> Result<(), NetworkError> {
         if let Some(fixed) = &plan.fixed {
             fixed.check()?;
         }
         let mut clients = self.clients.lock().await;
-        // Up first: a plan with a port that does not exist shall not cost the node the address it has.
+        // Set up before any address is removed: a plan with an absent port must not cost the node its address.
         self.links.up(&plan.management).await?;
         let peer_links = self.peer_links(plan);
         for port in &peer_links {
@@ -157,7 +170,7 @@ impl Network {
         }
     }
 
-    /// The peer links of a plan.
+    /// The names of the peer link ports of a plan.
     pub fn peer_links(&self, plan: &Plan) -> Vec<String> {
         if !plan.peer_links.is_empty() {
             return plan.peer_links.clone();
@@ -169,13 +182,13 @@ impl Network {
         self.links.add_address(port, fixed.address, fixed.prefix).await?;
         let same = |address: &crate::Address| address.address == fixed.address && address.prefix == fixed.prefix;
         self.links.clear(port, same).await?;
-        // The kernel takes addresses of the same subnet away together with the first of them.
+        // Removing the first address of a subnet makes the kernel remove the others of that subnet as well.
         self.links.add_address(port, fixed.address, fixed.prefix).await?;
         if let Some(gateway) = fixed.gateway {
             self.links.set_gateway(port, gateway).await?;
         }
         let text: String = fixed.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-        // Written whole or not at all: programs read it at any moment.
+        // Written under another name and renamed: programs read the file at any moment.
         let fresh = self.resolver.with_extension("new");
         fs::write(&fresh, text)
             .and_then(|()| fs::rename(&fresh, &self.resolver))

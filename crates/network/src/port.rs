@@ -1,26 +1,24 @@
-//! The physical ports of a node, as sysfs shows them.
+//! The physical network ports of a node, read from sysfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// One physical network port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// The kernel's name, such as `eth0`.
     pub name: String,
     /// Hardware address.
     pub mac: [u8; 6],
-    /// Set up by us or somebody else.
+    /// Whether the port is administratively up (`IFF_UP`), set by this program or another.
     pub up: bool,
-    /// Whether the cable carries a signal. A port that is not up cannot tell: `false`.
+    /// Whether the cable carries a signal. `false` for a port that is not up, because the kernel does not tell.
     pub carrier: bool,
-    /// Speed in Mbit/s, when there is a signal and the card tells.
+    /// Speed in Mbit/s; `None` without a signal or if the card does not tell.
     pub speed: Option<u32>,
-    /// Name of the driver.
     pub driver: Option<String>,
 }
 
-/// Where ports are looked up.
+/// The directory in which ports are listed.
 #[derive(Debug, Clone)]
 pub struct Ports {
     class: PathBuf,
@@ -38,7 +36,8 @@ impl Ports {
         Self { class: class.into() }
     }
 
-    /// All physical ports, by name. Bridges, bonds, tunnels and the loopback have no device behind them.
+    /// All physical ports, sorted by name. Bridges, bonds, tunnels and the loopback have no `device` entry and are left
+    /// out.
     pub fn list(&self) -> Vec<Port> {
         let mut ports: Vec<Port> = fs::read_dir(&self.class)
             .into_iter()
@@ -60,7 +59,7 @@ impl Ports {
             name: name.into(),
             mac: mac(&read("address")?)?,
             up: flags & 1 != 0,
-            // Reading it fails while the port is down.
+            // The kernel refuses to read `carrier` while the port is down.
             carrier: read("carrier").as_deref() == Some("1"),
             speed: read("speed").and_then(|text| text.parse().ok()).filter(|speed| (1..u32::MAX).contains(speed)),
             driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
@@ -68,7 +67,7 @@ impl Ports {
     }
 }
 
-/// `eth2` before `eth10`.
+/// Sort key by which `eth2` comes before `eth10`.
 fn natural(name: &str) -> (String, u64) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     (stem.into(), name[stem.len()..].parse().unwrap_or(0))

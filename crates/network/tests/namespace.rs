@@ -1,4 +1,4 @@
-//! Plans applied for real, each test in a network namespace of its own. Needs root.
+//! Applies plans in network namespaces of their own, one for each test. Needs root.
 
 use dyad_network::{Fixed, Network, NetworkError, Plan, Ports};
 use nix::sched::{CloneFlags, unshare};
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A node whose ports `eth0` and `eth1` are the two ends of one cable.
+/// A node with the ports `eth0` and `eth1`, the two ends of one cable.
 struct Node {
     folder: tempfile::TempDir,
     network: Network,
@@ -26,7 +26,7 @@ impl Node {
             fs::write(class.join("flags"), "0x1003").expect("sysfs");
             fs::write(class.join("address"), "52:54:00:00:00:01").expect("sysfs");
         }
-        // Stands in for the DHCP client: notes that it was started and stays.
+        // A script in place of the DHCP client: it records its arguments and keeps running.
         let client = folder.path().join("dhcpcd");
         let calls = folder.path().join("calls");
         let script = "#!/bin/sh\ncase \"$*\" in *--exit*) exit;; esac\n";
@@ -41,7 +41,7 @@ impl Node {
         fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
-    /// The addresses of a port that the kernel did not make itself.
+    /// The addresses of a port, without the IPv6 link-local ones of the kernel.
     async fn addresses(&self, port: &str) -> Vec<String> {
         let all = self.network.links().addresses().await.expect("listed");
         let ours = all.into_iter().filter(|a| a.port == port && !(a.address.is_ipv6() && a.is_link_local()));
@@ -57,7 +57,7 @@ impl Node {
     }
 }
 
-/// Runs a test on a thread with a network namespace of its own; all of the runtime stays on that thread.
+/// Runs a test in a new network namespace. A single-threaded runtime keeps all of it on this thread.
 fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; run as root");
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test());
@@ -135,7 +135,7 @@ fn a_plan_taken_back_leaves_no_address_and_asks_on_every_port() {
 }
 
 #[test]
-fn a_plan_that_cannot_be_leaves_the_address_alone() {
+fn an_impossible_plan_keeps_the_old_address() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.apply(&fixed("10.0.0.2", None)).await.expect("applied");

@@ -1,27 +1,31 @@
-//! What the boot loader tells the system it started.
+//! The boot loader's variables, in which it reports what it started.
 
 use crate::{EntryName, UpdateError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Vendor of the boot loader interface variables (systemd's *Boot Loader Interface*).
+/// Vendor GUID of the boot loader interface variables (systemd's *Boot Loader Interface*).
 const VENDOR: &str = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
-/// The variables of the boot loader, as files.
+/// The variables of the boot loader, read as files.
 #[derive(Debug, Clone)]
 pub struct LoaderVariables {
     directory: PathBuf,
 }
 
 impl LoaderVariables {
-    /// Reads below `directory`, on a node `/sys/firmware/efi/efivars`.
+    /// Reads below `directory`; on a node that is `/sys/firmware/efi/efivars`.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.into() }
     }
 
-    /// The slot that was booted, with the counter it had then. `None` when another loader started this system.
+    /// The slot that was booted, with its counter at that time. `None`: another boot loader started this system.
+    ///
+    /// # Errors
+    /// [`UpdateError::Variable`] if a variable exists and cannot be read.
     pub fn booted(&self) -> Result<Option<EntryName>, UpdateError> {
-        // The counted name comes first: only it is certain to carry the counter. The selected one is there always.
+        // `LoaderBootCountPath` comes first: only it is certain to have the counter. `LoaderEntrySelected` always
+        // exists.
         for name in ["LoaderBootCountPath", "LoaderEntrySelected"] {
             if let Some(path) = self.read(name)? {
                 let file = path.rsplit(['\\', '/']).next().unwrap_or_default();
@@ -33,7 +37,10 @@ impl LoaderVariables {
         Ok(None)
     }
 
-    /// The identifier of the partition the boot loader was read from, in lower case.
+    /// The GUID of the partition from which the boot loader was read, in lower case.
+    ///
+    /// # Errors
+    /// [`UpdateError::Variable`] if the variable exists and cannot be read.
     pub fn partition(&self) -> Result<Option<String>, UpdateError> {
         Ok(self.read("LoaderDevicePartUUID")?.map(|id| id.to_ascii_lowercase()))
     }
@@ -47,7 +54,7 @@ impl LoaderVariables {
     }
 }
 
-/// Four bytes of attributes, then UTF-16LE that may end with a zero.
+/// Decodes a variable: 4 bytes of attributes, then UTF-16LE that may end with a zero.
 fn text(bytes: &[u8]) -> String {
     let units: Vec<u16> =
         bytes.get(4..).unwrap_or_default().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect();

@@ -7,16 +7,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// One bootable system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Version and counter.
     pub name: EntryName,
-    /// Size in bytes.
     pub bytes: u64,
 }
 
-/// A mounted system partition, on a node at `/boot`.
+/// A mounted system partition; on a node it is mounted at `/boot`.
 #[derive(Debug, Clone)]
 pub struct SystemPartition {
     root: PathBuf,
@@ -29,6 +26,9 @@ impl SystemPartition {
     }
 
     /// All slots, newest version first.
+    ///
+    /// # Errors
+    /// [`UpdateError::Partition`] if the directory cannot be read.
     pub fn slots(&self) -> Result<Vec<Slot>, UpdateError> {
         let directory = self.directory();
         let mut slots = Vec::new();
@@ -42,7 +42,7 @@ impl SystemPartition {
         Ok(slots)
     }
 
-    /// Gives a slot another name; the change is on the disk when this returns.
+    /// Renames a slot and syncs: the change is on the disk on return.
     pub(crate) fn rename(&self, source: &EntryName, target: &EntryName) -> Result<(), UpdateError> {
         self.change(|directory| {
             let path = directory.join(source.to_string());
@@ -50,17 +50,18 @@ impl SystemPartition {
         })
     }
 
-    /// Writes a slot: under a working name first, renamed when all bytes are on the disk. Slots for which `keep` is
-    /// false go first, as the partition may not have room for one more. Leftovers of a broken attempt go as well.
+    /// Writes a slot under a working name and renames it when all its bytes are on the disk. First removes the slots
+    /// for which `keep` is false, because the partition may have no room for one more. A file left by an interrupted
+    /// write is overwritten.
     pub(crate) fn write(
         &self,
         target: &EntryName,
         content: &mut dyn Read,
         keep: impl Fn(&EntryName) -> bool,
     ) -> Result<(), UpdateError> {
-        let doomed: Vec<_> = self.slots()?.into_iter().filter(|slot| !keep(&slot.name)).collect();
+        let removed: Vec<_> = self.slots()?.into_iter().filter(|slot| !keep(&slot.name)).collect();
         self.change(|directory| {
-            for slot in &doomed {
+            for slot in &removed {
                 let path = directory.join(slot.name.to_string());
                 fs::remove_file(&path).map_err(at(&path))?;
             }
@@ -79,7 +80,7 @@ impl SystemPartition {
         self.root.join("EFI/Linux")
     }
 
-    /// Runs `work` with the partition writable and leaves it as it was, synced.
+    /// Runs `work` while the partition is writable, syncs, and makes the partition read-only again if it was before.
     fn change(&self, work: impl FnOnce(&Path) -> Result<(), UpdateError>) -> Result<(), UpdateError> {
         let root = &self.root;
         let locked = statvfs(root).map_err(|e| at(root)(e.into()))?.f_flag.contains(StatVfsMountFlags::RDONLY);
@@ -90,7 +91,7 @@ impl SystemPartition {
         let result = work(&self.directory());
         let synced = File::open(root).and_then(|dir| Ok(syncfs(dir)?)).map_err(at(root));
         if locked {
-            // A partition that stays writable is a smaller evil than a change reported as failed.
+            // Ignored: a partition that stays writable is less harmful than a completed change reported as failed.
             let _ = remount(MountFlags::RDONLY);
         }
         result.and(synced)
@@ -102,7 +103,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> UpdateError {
     move |source| UpdateError::Partition { path, source }
 }
 
-/// Orders versions as the boot loader does for the forms we use: runs of digits by value, `~` before everything.
+/// Orders versions as the boot loader does, for the forms used here: runs of digits by value, `~` before everything.
 fn compare(left: &str, right: &str) -> std::cmp::Ordering {
     let (mut a, mut b) = (left.as_bytes(), right.as_bytes());
     loop {
@@ -133,7 +134,7 @@ fn value(digits: &[u8]) -> u128 {
     digits.iter().fold(0, |sum: u128, b| sum.saturating_mul(10).saturating_add(u128::from(b - b'0')))
 }
 
-/// A tilde sorts before the end of the text, the end before everything else.
+/// Sort key of a character: a tilde comes before the end of the text, the end before all others.
 fn rank(byte: Option<&u8>) -> u16 {
     match byte {
         Some(b'~') => 0,

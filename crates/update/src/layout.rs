@@ -1,16 +1,15 @@
-//! The partitions of the system disk: the table in `image/partitions`, which the image and init both follow.
+//! The partitions of the system disk, from the table `image/partitions`, which the image builder and init both use.
 
-/// Bytes of a MiB.
 pub const MIB: u64 = 1 << 20;
-/// Name of the system partition, which holds boot loader and slots.
+/// Name of the system partition, which has the boot loader and the slots.
 pub const ESP: &str = "dyad-esp";
-/// Name of the room kept for a larger system partition. Only disks of [`SPARE_FROM`] bytes and more have it.
+/// Name of the partition reserved for a larger system partition. Only disks of at least [`SPARE_FROM`] bytes have it.
 pub const SPARE: &str = "dyad-spare";
-/// Name of the partition that holds what a node remembers.
+/// Name of the partition for the node's persistent state.
 pub const STATE: &str = "dyad-state";
-/// Smallest disk that keeps spare room, in bytes: on smaller ones the state needs it more.
+/// Size in bytes from which a disk gets the spare partition; a smaller disk gives that space to the state.
 pub const SPARE_FROM: u64 = 16 << 30;
-/// Smallest state partition that is worth having, in bytes.
+/// Minimum size of a state partition, in bytes.
 pub const SMALLEST_STATE: u64 = 256 << 20;
 
 const TABLE: &str = include_str!("../../../image/partitions");
@@ -18,28 +17,28 @@ const TABLE: &str = include_str!("../../../image/partitions");
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Name in the partition table.
+    /// Name in the GPT.
     pub name: &'static str,
-    /// Part of the image, or made at the first boot.
+    /// Whether the image has the partition; otherwise init creates it at the first boot.
     pub in_image: bool,
-    /// Size in bytes; for those made at the first boot the largest size.
+    /// Size in bytes; for a partition created at the first boot the maximum size.
     pub bytes: u64,
-    /// Type, in the byte order of the disk.
+    /// Type GUID, in the byte order of the disk.
     pub kind: [u8; 16],
-    /// Identifier, in the byte order of the disk.
+    /// Partition GUID, in the byte order of the disk.
     pub id: [u8; 16],
 }
 
-/// Identifier of a freshly written disk, in the byte order of the disk.
+/// Disk GUID of a freshly written disk, in the byte order of the disk.
 pub fn disk_id() -> [u8; 16] {
     let row = TABLE.lines().find_map(|line| line.strip_prefix("# disk")).expect("the table names the disk");
     parse_guid(row.trim()).expect("the disk has an identifier")
 }
 
-/// All rows, in the order of the disk.
+/// All rows, in the order of the partitions on the disk.
 ///
 /// # Panics
-/// When `image/partitions` is malformed: a test of this crate reads it.
+/// If `image/partitions` is malformed, which a test of this crate excludes.
 pub fn partitions() -> Vec<Partition> {
     TABLE
         .lines()
@@ -49,10 +48,10 @@ pub fn partitions() -> Vec<Partition> {
         .collect()
 }
 
-/// The row called `name`.
+/// The row with this name.
 ///
 /// # Panics
-/// When there is none.
+/// If the table has no such row.
 pub fn partition(name: &str) -> Partition {
     partitions().into_iter().find(|row| row.name == name).expect("the table has this row")
 }
@@ -69,7 +68,7 @@ fn row(line: &'static str) -> Partition {
     }
 }
 
-/// GPT keeps the first three fields of an identifier in little-endian order (UEFI 2.10, appendix A).
+/// Parses a GUID. GPT stores the first three fields in little-endian order (UEFI 2.10, appendix A).
 pub fn parse_guid(text: &str) -> Option<[u8; 16]> {
     let hex: String = text.split('-').collect();
     if text.len() != 36 || hex.len() != 32 || !hex.is_ascii() {
@@ -85,7 +84,7 @@ pub fn parse_guid(text: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
-/// The text form of an identifier, in lower case.
+/// The text form of a GUID, in lower case.
 pub fn format_guid(bytes: &[u8; 16]) -> String {
     const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
     let mut text = String::with_capacity(36);
@@ -107,7 +106,7 @@ mod tests {
         let names: Vec<_> = partitions().iter().map(|row| (row.name, row.in_image)).collect();
         assert_eq!(names, [(ESP, true), (SPARE, false), (STATE, false)]);
         assert_eq!(partition(ESP).kind, parse_guid("C12A7328-F81F-11D2-BA4B-00A0C93EC93B").expect("the ESP type"));
-        // Below 264 MiB firmware takes a FAT with 4 KiB clusters for FAT16.
+        // Some firmware takes a FAT with 4 KiB clusters below 264 MiB for FAT16.
         assert!(partition(ESP).bytes >= 264 * MIB);
         assert_ne!(disk_id(), [0; 16]);
     }

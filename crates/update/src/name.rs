@@ -1,53 +1,56 @@
-//! Names of slots, with the counter of the boot loader in them.
+//! File names of slots, which contain the boot loader's counter.
 //!
 //! The format is systemd's *Automatic Boot Assessment*: `NAME+LEFT[-DONE].efi`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Tries that a freshly written slot gets.
+/// Number of tries of a freshly written slot.
 pub const TRIES: u32 = 3;
 
 const PREFIX: &str = "dyad-";
 const SUFFIX: &str = ".efi";
 const LONGEST_VERSION: usize = 64;
 
-/// Tries of a slot that has not been blessed yet.
+/// The tries of a slot that is not blessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counter {
-    /// Tries left. With 0 the boot loader takes the slot only if there is no other.
+    /// Tries left. At 0 the boot loader uses the slot only if there is no other.
     pub left: u32,
-    /// Tries used up.
+    /// Tries used.
     pub done: u32,
 }
 
-/// The name of a slot on the system partition.
+/// The file name of a slot on the system partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryName {
-    /// Version of the system in the slot: what the boot loader sorts by.
+    /// Version of the system in the slot, by which the boot loader sorts.
     pub version: String,
-    /// `None` once the slot has been blessed.
+    /// `None` if the slot is blessed.
     pub counter: Option<Counter>,
 }
 
-/// The file is no slot of ours.
+/// The file name is not that of a slot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not the name of a slot: expected dyad-VERSION.efi or dyad-VERSION+LEFT-DONE.efi")]
 pub struct NameError(pub String);
 
 impl EntryName {
-    /// The name of a slot that has never been booted.
+    /// The name of a slot that was never booted.
+    ///
+    /// # Errors
+    /// [`NameError`] if the version cannot be part of the name.
     pub fn fresh(version: &str) -> Result<Self, NameError> {
         let name = Self { version: version.into(), counter: Some(Counter { left: TRIES, done: 0 }) };
         if is_version(version) { Ok(name) } else { Err(NameError(name.to_string())) }
     }
 
-    /// The same slot, found good.
+    /// The name of the same slot once it is blessed.
     pub fn blessed(&self) -> Self {
         Self { version: self.version.clone(), counter: None }
     }
 
-    /// No tries left: the boot loader passes it over.
+    /// Whether no tries are left, so that the boot loader skips the slot.
     pub fn is_bad(&self) -> bool {
         self.counter.is_some_and(|counter| counter.left == 0)
     }
@@ -72,7 +75,7 @@ impl FromStr for EntryName {
 }
 
 fn parse(file: &str) -> Option<EntryName> {
-    // FAT may give names back in another case than they were written.
+    // FAT may return names in another case than the one written.
     let lower = file.to_ascii_lowercase();
     let stem = lower.strip_suffix(SUFFIX)?;
     let stem = &file[..stem.len()];
@@ -87,7 +90,7 @@ fn parse(file: &str) -> Option<EntryName> {
     is_version(version).then(|| EntryName { version: version.into(), counter })
 }
 
-/// The loader pads counters to the width they had; it may also drop the padding.
+/// Parses a counter. The boot loader may keep its padding with zeros or drop it.
 fn number(digits: &str) -> Option<u32> {
     (!digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|b| b.is_ascii_digit()))
         .then(|| digits.parse().ok())?

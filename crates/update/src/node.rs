@@ -1,24 +1,24 @@
-//! The slots of a node, seen from the system that runs in one of them.
+//! The slots of a node, as seen by the system that runs in one of them.
 
 use crate::{EntryName, LoaderVariables, Slot, SystemPartition, UpdateError};
 use std::io::Read;
 use std::path::Path;
 
-/// The slots of a node together with what the boot loader said about this boot.
+/// The system partition of a node and the boot loader's report of this boot.
 #[derive(Debug, Clone)]
 pub struct Node {
     partition: SystemPartition,
     variables: LoaderVariables,
 }
 
-/// What blessing did.
+/// The result of [`Node::bless`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blessing {
     /// The slot was on trial and is good now.
     Blessed(EntryName),
-    /// It had been blessed before.
+    /// The slot was blessed before.
     AlreadyGood(EntryName),
-    /// Another boot loader started this system: there is nothing to bless.
+    /// Another boot loader started this system, so there is no slot to bless.
     NotOurs,
 }
 
@@ -28,35 +28,51 @@ impl Node {
         Self { partition: SystemPartition::new(boot), variables: LoaderVariables::new(variables) }
     }
 
-    /// This node.
+    /// The node that this program runs on.
     pub fn here() -> Self {
         Self::new(Path::new("/boot"), Path::new("/sys/firmware/efi/efivars"))
     }
 
     /// All slots, newest version first.
+    ///
+    /// # Errors
+    /// [`UpdateError::Partition`] if the directory cannot be read.
     pub fn slots(&self) -> Result<Vec<Slot>, UpdateError> {
         self.partition.slots()
     }
 
-    /// The slot this system runs from, under its name of now. `None`: not started by our boot loader.
+    /// The slot that this system runs from, with its present name. `None`: another boot loader started this system.
+    ///
+    /// # Errors
+    /// [`UpdateError::Variable`] or [`UpdateError::Partition`] if they cannot be read; [`UpdateError::Missing`] if the
+    /// slot is not on the partition.
     pub fn current(&self) -> Result<Option<Slot>, UpdateError> {
         let Some(booted) = self.variables.booted()? else { return Ok(None) };
         let found = self.slots()?.into_iter().find(|slot| slot.name.version == booted.version);
         found.map(Some).ok_or(UpdateError::Missing { version: booted.version })
     }
 
-    /// The slot that the boot loader would fall back to if the current one failed: the newest other good one.
+    /// The slot that the boot loader would boot if the current one failed: the newest of the other good slots.
+    ///
+    /// # Errors
+    /// As [`Node::current`].
     pub fn fallback(&self) -> Result<Option<Slot>, UpdateError> {
         let current = self.current()?.map(|slot| slot.name);
         Ok(self.slots()?.into_iter().find(|slot| Some(&slot.name) != current.as_ref() && !slot.name.is_bad()))
     }
 
-    /// Whether the slot this system runs from has yet to be blessed.
+    /// Whether the running slot is not blessed yet.
+    ///
+    /// # Errors
+    /// As [`Node::current`].
     pub fn on_trial(&self) -> Result<bool, UpdateError> {
         Ok(self.current()?.is_some_and(|slot| slot.name.counter.is_some()))
     }
 
-    /// Makes the slot that booted the good one. Call it when this boot has proven itself; calling it again is harmless.
+    /// Marks the running slot as good. Called when this boot has proven itself; further calls change nothing.
+    ///
+    /// # Errors
+    /// As [`Node::current`]; [`UpdateError::Partition`] if the slot cannot be renamed.
     pub fn bless(&self) -> Result<Blessing, UpdateError> {
         let Some(Slot { name, .. }) = self.current()? else { return Ok(Blessing::NotOurs) };
         if name.counter.is_none() {
@@ -67,14 +83,18 @@ impl Node {
         Ok(Blessing::Blessed(good))
     }
 
-    /// Writes a new slot next to the one that runs and removes all others. It boots next, on trial.
+    /// Writes a new slot and removes all others but the running one. The new slot boots next, on trial.
+    ///
+    /// # Errors
+    /// [`UpdateError::Version`] for a version that cannot be part of a file name, [`UpdateError::Running`] if that
+    /// version is running, otherwise as [`Node::current`] or if the slot cannot be written.
     pub fn install(&self, version: &str, content: &mut dyn Read) -> Result<EntryName, UpdateError> {
         let target = EntryName::fresh(version).map_err(|_| UpdateError::Version { version: version.into() })?;
         let current = self.current()?.map(|slot| slot.name);
         if current.as_ref().is_some_and(|name| name.version == version) {
             return Err(UpdateError::Running { version: version.into() });
         }
-        // Without a boot loader of ours the running slot is not known: then none is removed.
+        // If another boot loader started this system, the running slot is unknown and no slot is removed.
         self.partition.write(&target, content, |name| current.as_ref().is_none_or(|running| running == name))?;
         Ok(target)
     }

@@ -1,4 +1,4 @@
-//! A node's slots through updates, good boots and bad ones, on a directory instead of a disk.
+//! The slots of a node through updates and through good and bad boots, in a directory in place of the system disk.
 
 use dyad_update::{Blessing, Node, UpdateError};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Disk {
         }
     }
 
-    /// What the boot loader does: picks the newest slot that is not bad, counts it down, says which it was.
+    /// Does what the boot loader does: chooses the newest slot that is not bad, counts one try, and sets its variables.
     fn boot(&self) -> String {
         let slots = self.node().slots().expect("slots");
         let picked = slots.iter().find(|slot| !slot.name.is_bad()).unwrap_or(&slots[0]);
