@@ -1,4 +1,4 @@
-//! The changes a document may see, and the one function that makes them.
+//! The changes of a document, and the function that applies one.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,122 +8,108 @@ use crate::{
 };
 use dyad_types::NodeId;
 
-/// One change of the document. Made on the lead, replicated as part of volume 0.
+/// One change of the document. It is applied on the lead and replicated as a write to volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
-    /// A node joins, or reports its name, addresses and memory anew.
+    /// Adds a node, or replaces what a node reported of itself.
     SetNode {
-        /// Which one.
         node: NodeId,
-        /// What it reports.
         record: NodeRecord,
     },
-    /// The witness was enrolled, or is given up (`None`).
+    /// Sets the witness after its enrolment; `None` removes it.
     SetWitness {
-        /// The new witness.
         witness: Option<WitnessInfo>,
     },
-    /// A user's password is set; the user is made if new.
+    /// Sets a user's password; creates the user if it does not exist.
     SetPassword {
-        /// The user.
         user: String,
         /// Argon2id hash in PHC text form.
         password_hash: String,
     },
-    /// The choices for the whole pair.
     SetPolicies {
-        /// All of them.
         policies: Policies,
     },
-    /// A volume is made; it reads as zeros.
+    /// Creates a volume that reads as zeros.
     CreateVolume {
-        /// Its name.
         name: String,
-        /// Its size in bytes, a whole number of MiB.
+        /// Size in bytes, a whole number of MiB.
         size: u64,
-        /// The node that writes it first.
+        /// The node that writes the volume until a VM uses it.
         #[serde(alias = "home")]
         primary: NodeId,
     },
-    /// A volume and all it holds is deleted.
+    /// Deletes a volume with its content.
     DeleteVolume {
-        /// Its name.
         name: String,
     },
-    /// An image is about to be sent into a volume: it gets a volume of the pool of its own. What came of an earlier one is
-    /// dropped.
+    /// Begins an import into a volume: assigns a new volume id, into which the image is sent. The content of an
+    /// earlier, unfinished import is dropped.
     BeginImport {
         /// Name of the volume.
         name: String,
     },
-    /// The image is whole and durable: it is what the volume holds, and what it held before is dropped.
+    /// Ends an import whose image is complete and durable: the image becomes the volume's content, and the previous
+    /// content is dropped.
     FinishImport {
         /// Name of the volume.
         name: String,
-        /// Number in the pool of what the image was sent into.
+        /// The volume id into which the image was sent.
         id: VolumeId,
     },
-    /// The image does not come: what came of it is dropped.
+    /// Cancels an import: the data sent so far is dropped.
     DropImport {
         /// Name of the volume.
         name: String,
-        /// Number in the pool of what the image was sent into.
+        /// The volume id into which the image was sent.
         id: VolumeId,
     },
-    /// A VM is made.
     CreateVm {
-        /// Its name.
         name: String,
-        /// What it is.
         vm: NewVm,
     },
-    /// A stopped VM is deleted; its volumes stay.
+    /// Deletes a stopped VM; its volumes stay.
     DeleteVm {
-        /// Its name.
         name: String,
     },
-    /// A VM shall run, stop, or was switched off by its guest.
+    /// Sets what a VM is meant to do.
     SetIntent {
-        /// Its name.
+        /// Name of the VM.
         name: String,
-        /// What it shall do.
         intent: Intent,
     },
-    /// A node was lost: everything belongs to the survivor.
+    /// Moves every VM and volume to the surviving node. Made after the other node was lost.
     #[serde(alias = "rehome")]
     FailOver {
-        /// The node that goes on.
         survivor: NodeId,
     },
 }
 
-/// What a new VM is.
+/// The record of a new VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewVm {
     /// Virtual CPUs, 1 to 128.
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// How it boots.
     pub firmware: Firmware,
-    /// Names of its volumes, the first one boots.
+    /// Names of the VM's volumes; the VM boots from the first one.
     pub disks: Vec<String>,
-    /// The node that may run it.
+    /// The node that may run the VM.
     #[serde(alias = "owner")]
     pub node: NodeId,
-    /// Whether it starts at once.
+    /// Whether the VM starts at once.
     pub intent: Intent,
     /// Starting order, 0 (last) to 100 (first).
     pub priority: u8,
-    /// Whether it is started on the survivor when its node is lost.
+    /// Whether the VM is started on the survivor when its node is lost.
     pub ha: bool,
 }
 
-/// Makes one change, or refuses it and changes nothing.
+/// Applies one change and returns the new document, or refuses the change.
 ///
 /// # Errors
-/// The [`Refusal`] whose sentence says why.
+/// The [`Refusal`] whose sentence states the reason.
 pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> {
     let mut new = document.clone();
     new.generation += 1;
@@ -146,8 +132,8 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         Change::CreateVolume { name, size, primary } => create_volume(&mut new, name, *size, *primary)?,
         Change::DeleteVolume { name } => delete_volume(&mut new, name)?,
         Change::BeginImport { name } => begin_import(&mut new, name)?,
-        Change::FinishImport { name, id } => incoming(&mut new, name, *id)?.id = *id,
-        Change::DropImport { name, id } => drop(incoming(&mut new, name, *id)?),
+        Change::FinishImport { name, id } => end_import(&mut new, name, *id)?.id = *id,
+        Change::DropImport { name, id } => drop(end_import(&mut new, name, *id)?),
         Change::CreateVm { name, vm } => create_vm(&mut new, name, vm)?,
         Change::DeleteVm { name } => {
             if vm(&new, name)?.shall_run() {
@@ -162,10 +148,10 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
     Ok(new)
 }
 
-/// The document after `survivor` is the only node left: every VM and every volume is its own.
+/// The document with `survivor` as the node of every VM and the primary of every volume.
 ///
-/// VMs without HA move as well, so that a volume's primary stays its VM's node, but they are set to stopped: they
-/// ran on the lost node and nobody asked for them here. Nothing to change still gives a new generation.
+/// VMs without HA move as well, because a volume's primary must be its VM's node. They are set to stopped, because no
+/// user asked to run them on this node. The generation grows even if nothing else changes.
 #[must_use]
 pub fn fail_over(document: &Document, survivor: NodeId) -> Document {
     let mut new = document.clone();
@@ -187,7 +173,7 @@ fn vm<'a>(document: &'a Document, name: &str) -> Result<&'a Vm, Refusal> {
     document.vms.get(name).ok_or_else(|| Refusal::Unknown { kind: "VM", name: names::printable(name) })
 }
 
-fn joined(document: &Document, node: NodeId) -> Result<(), Refusal> {
+fn require_joined(document: &Document, node: NodeId) -> Result<(), Refusal> {
     if document.nodes.contains_key(&node) { Ok(()) } else { Err(Refusal::NoNode { node }) }
 }
 
@@ -203,7 +189,7 @@ fn set_node(new: &mut Document, node: NodeId, record: &NodeRecord) -> Result<(),
 fn create_volume(new: &mut Document, name: &str, size: u64, primary: NodeId) -> Result<(), Refusal> {
     names::check(name)?;
     volume_size(size)?;
-    joined(new, primary)?;
+    require_joined(new, primary)?;
     if new.volumes.contains_key(name) {
         return Err(Refusal::NameExists { kind: "volume", name: name.to_owned() });
     }
@@ -219,7 +205,7 @@ fn delete_volume(new: &mut Document, name: &str) -> Result<(), Refusal> {
     if let Some(vm) = new.user_of(name) {
         return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
     }
-    // With it goes what an image is being sent into: whoever sends it is told, and a full pool has room again.
+    // An unfinished import ends with the volume: its sender gets a refusal, and its space in the pool is freed.
     new.volumes.remove(name).map(drop).ok_or_else(|| no_volume(name))
 }
 
@@ -232,8 +218,8 @@ fn begin_import(new: &mut Document, name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The volume that no image is on its way into any more, if it was this one.
-fn incoming<'a>(new: &'a mut Document, name: &str, id: VolumeId) -> Result<&'a mut Volume, Refusal> {
+/// Ends the import of volume id `id` into the volume `name` and returns the volume.
+fn end_import<'a>(new: &'a mut Document, name: &str, id: VolumeId) -> Result<&'a mut Volume, Refusal> {
     let volume = new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?;
     let ended = volume.incoming.take_if(|coming| *coming == id);
     ended.map(|_| volume).ok_or_else(|| Refusal::NoImage { volume: name.to_owned() })
@@ -245,7 +231,7 @@ fn no_volume(name: &str) -> Refusal {
 
 fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refusal> {
     names::check(name)?;
-    joined(new, wanted.node)?;
+    require_joined(new, wanted.node)?;
     if new.vms.contains_key(name) {
         return Err(Refusal::NameExists { kind: "VM", name: name.to_owned() });
     }
@@ -277,7 +263,7 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
         }
         volume.primary = vm.node;
     }
-    fits(new, name, &vm, new.needed_memory_mib())?;
+    require_fit(new, name, &vm, new.needed_memory_mib())?;
     new.vms.insert(name.to_owned(), vm);
     Ok(())
 }
@@ -285,9 +271,9 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
 fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refusal> {
     let before = vm(new, name)?;
     if intent == Intent::Running && !before.shall_run() {
-        // A node may have come back with less than the VMs were admitted for.
+        // A node may have restarted with less memory than the VMs were admitted for.
         let running: u64 = new.vms.values().filter(|v| v.shall_run()).map(Vm::needed_memory_mib).sum();
-        fits(new, name, before, running)?;
+        require_fit(new, name, before, running)?;
     }
     let generation = new.generation;
     if let Some(vm) = new.vms.get_mut(name) {
@@ -297,9 +283,9 @@ fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refu
     Ok(())
 }
 
-/// Whether `vm` fits beside VMs that need `others_mib`. Either node must be able to carry all of them alone.
-fn fits(document: &Document, name: &str, vm: &Vm, others_mib: u64) -> Result<(), Refusal> {
-    // A guest with more CPUs than processors waits for those of its own that do not run.
+/// Refuses `vm` if it does not fit beside VMs that need `others_mib`: each node must be able to run all VMs alone.
+fn require_fit(document: &Document, name: &str, vm: &Vm, others_mib: u64) -> Result<(), Refusal> {
+    // With more virtual CPUs than processors, a guest waits for its own virtual CPUs that are not scheduled.
     if let Some(usable_cpus) = document.usable_cpus().filter(|usable| vm.cpus > *usable) {
         return Err(Refusal::TooManyCpus { name: name.to_owned(), cpus: vm.cpus, usable_cpus });
     }

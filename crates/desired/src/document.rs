@@ -10,153 +10,140 @@ use crate::{
     refusal::{range, text},
 };
 
-/// Number of a volume in the pool. 0 is the document itself; user volumes count from 1 and are never reused.
+/// The number of a volume in the pool. 0 is the document; user volumes count from 1 and their numbers are never reused.
 pub type VolumeId = u64;
 
-/// What the pair is meant to be. Replicated to both nodes in volume 0.
+/// The desired state of the pair, replicated to both nodes in volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// Version of this shape; see [`limits::FORMAT`].
+    /// Version of this structure; see [`limits::FORMAT`].
     pub format: u32,
-    /// Grows by one with each change; the founding document has 1, so that 0 can mean "none".
+    /// Grows by one with each change. The first document has 1, so that 0 can mean "no document".
     pub generation: u64,
-    /// Name of the pair.
     pub pair: String,
-    /// The nodes that are part of the pair.
+    /// The nodes that belong to the pair.
     pub nodes: BTreeMap<NodeId, NodeRecord>,
-    /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
-    /// VMs by name.
     pub vms: BTreeMap<String, Vm>,
-    /// Users by name; "admin" is made at the founding.
+    /// Users by name; "admin" is created with the pair.
     pub users: BTreeMap<String, User>,
-    /// The witness, once it is enrolled.
+    /// `None` until a witness is enrolled.
     pub witness: Option<WitnessInfo>,
-    /// Choices that hold for the whole pair.
     pub policies: Policies,
-    /// Id the next volume gets.
+    /// The volume id that the next volume gets.
     pub next_volume: VolumeId,
 }
 
-/// What the pair knows of one node.
+/// What a node reported of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// Name people gave the node.
+    /// The name that people gave the node.
     pub name: String,
-    /// Management addresses, newest list the node itself reported, without ports.
+    /// Management addresses, as last reported by the node, without ports.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// Memory VMs may use on this node, in MiB; 0 = not reported yet (then it does not limit anything).
+    /// Memory for VMs on this node, in MiB; 0: not reported yet, then it limits nothing.
     #[serde(default)]
     pub usable_memory_mib: u64,
-    /// Processors VMs may use on this node; 0 = not reported yet (then it does not limit anything).
+    /// Processors for VMs on this node; 0: not reported yet, then they limit nothing.
     #[serde(default)]
     pub usable_cpus: u32,
 }
 
-/// One virtual disk in the pool.
+/// A virtual disk in the pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// Number in the pool.
     pub id: VolumeId,
     /// Size in bytes, a whole number of MiB.
     pub size: u64,
-    /// The node that writes it.
+    /// The node that writes the volume.
     #[serde(alias = "home")]
     pub primary: NodeId,
-    /// Number in the pool of what an image is being sent into. It takes the place of `id` when the image is whole; until
-    /// then nothing of what the volume holds is touched.
+    /// The volume id into which an image is being sent. It replaces `id` when the image is complete; until then the
+    /// volume's content does not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incoming: Option<VolumeId>,
 }
 
 impl Volume {
-    /// Every number in the pool that belongs to it.
+    /// All volume ids that belong to this volume.
     pub fn ids(&self) -> impl Iterator<Item = VolumeId> + use<> {
         [Some(self.id), self.incoming].into_iter().flatten()
     }
 }
 
-/// How a VM boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Firmware {
-    /// SeaBIOS.
     Bios,
-    /// OVMF.
     #[default]
     Uefi,
 }
 
-/// What a VM is meant to do. What it really does is observed elsewhere and never stored here.
+/// What a VM is meant to do. What it does at present is never stored in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Intent {
-    /// It runs, and is started again when it or its node dies.
+    /// Runs, and is started again when the VM or its node fails.
     Running,
-    /// Someone stopped it through the pair.
+    /// Stopped by a user.
     #[default]
     Stopped,
-    /// Its own operating system switched it off; HA leaves it off.
+    /// Shut down by its own operating system; HA does not start it.
     GuestShutDown,
 }
 
-/// One virtual machine.
+/// A virtual machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {
-    /// Virtual CPUs.
     pub cpus: u32,
-    /// Memory in MiB.
     pub memory_mib: u32,
-    /// How it boots.
     pub firmware: Firmware,
-    /// Names of its volumes, the first one boots.
+    /// Names of the VM's volumes; the VM boots from the first one.
     pub disks: Vec<String>,
-    /// The node that may run it.
+    /// The node that may run the VM.
     #[serde(alias = "owner")]
     pub node: NodeId,
-    /// What it is meant to do.
     pub intent: Intent,
     /// Starting order after a fail-over, 0 (last) to 100 (first).
     pub priority: u8,
-    /// Whether it is started on the survivor when its node is lost.
+    /// Whether the VM is started on the survivor when its node is lost.
     pub ha: bool,
-    /// Generation of the document in which this record last changed: lets an observer tell an old state from a new one.
+    /// Generation of the document in which this record last changed, by which an observer tells an old report from a
+    /// new one.
     pub changed: u64,
 }
 
-/// Somebody who may log in.
+/// A user who may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Argon2id hash in PHC text form.
     pub password_hash: String,
-    /// What the user may do.
     pub role: UserRole,
 }
 
-/// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserRole {
-    /// Everything.
+    /// May do everything.
     Administrator,
 }
 
-/// How to reach the witness and how to know it.
+/// The address and the identity of the witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WitnessInfo {
-    /// Host name or address with port.
+    /// Host name or address, with port.
     pub address: String,
-    /// Its id, in hexadecimal.
+    /// The witness's id, in hexadecimal.
     pub id: String,
-    /// SHA-256 of its certificate, in hexadecimal.
+    /// SHA-256 of the witness's certificate, in hexadecimal.
     pub fingerprint: String,
 }
 
-/// Choices for the whole pair.
+/// Settings for the whole pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policies {
-    /// How long a guest gets to shut down before it is stopped hard, in seconds.
+    /// Time that a guest gets to shut down before it is killed, in seconds.
     pub shutdown_grace_s: u32,
 }
 
@@ -167,10 +154,10 @@ impl Default for Policies {
 }
 
 impl Document {
-    /// The founding document: one node, one user "admin", nothing else.
+    /// The first document of a pair: one node and the user "admin".
     ///
     /// # Errors
-    /// A name that breaks the rule, or a hash that is not a printable text.
+    /// A name that violates the rule for names, or a hash that is empty, too long or not printable.
     pub fn found(pair: &str, node: NodeRecord, admin_hash: &str) -> Result<Document, Refusal> {
         let admin = User { password_hash: admin_hash.to_owned(), role: UserRole::Administrator };
         let document = Document {
@@ -189,42 +176,42 @@ impl Document {
         Ok(document)
     }
 
-    /// Memory one node has for VMs when the other one is lost, in MiB: the least any node reported, if any did.
+    /// Memory for VMs in MiB when one node is lost: the least that a node reported. `None`: no node has reported.
     #[must_use]
     pub fn usable_memory_mib(&self) -> Option<u64> {
         self.nodes.values().map(|n| n.usable_memory_mib).filter(|m| *m > 0).min()
     }
 
-    /// Processors of one node when the other one is lost: the least any node reported, if any did.
+    /// Processors for VMs when one node is lost: the least that a node reported. `None`: no node has reported.
     #[must_use]
     pub fn usable_cpus(&self) -> Option<u32> {
         self.nodes.values().map(|n| n.usable_cpus).filter(|c| *c > 0).min()
     }
 
-    /// Memory all VMs together need with their overhead, in MiB.
+    /// Memory that all VMs need, with their overhead, in MiB.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
         self.vms.values().map(Vm::needed_memory_mib).sum()
     }
 
-    /// Sizes in bytes of the pool's volumes that belong to this document, by their numbers; without volume 0.
+    /// Sizes in bytes of all volumes of the pool that belong to this document, by volume id; without volume 0.
     #[must_use]
     pub fn stored(&self) -> BTreeMap<VolumeId, u64> {
         self.volumes.values().flat_map(|volume| volume.ids().map(|id| (id, volume.size))).collect()
     }
 
-    /// The VM that has this volume as a disk.
+    /// Name of the VM that has this volume as a disk.
     #[must_use]
     pub fn user_of(&self, volume: &str) -> Option<&str> {
         self.vms.iter().find(|(_, vm)| vm.disks.iter().any(|d| d == volume)).map(|(name, _)| name.as_str())
     }
 
-    /// Checks every invariant of the crate. A document read from a disk or a peer is checked before use.
+    /// Checks all invariants of the crate. A document read from a disk or a peer is checked before use.
     ///
-    /// Memory is not part of it: a node may come back with less than it had, and what is there stays there.
+    /// Memory is not checked: a node may restart with less memory, and the existing VMs stay.
     ///
     /// # Errors
-    /// The first broken invariant, as the refusal that would have kept it.
+    /// The first violated invariant, as the refusal of the change that would have caused it.
     pub fn check(&self) -> Result<(), Refusal> {
         names::check(&self.pair)?;
         let mut node_names = BTreeSet::new();
@@ -292,13 +279,13 @@ impl NodeRecord {
 }
 
 impl Vm {
-    /// Memory this VM takes on its node with its overhead, in MiB.
+    /// Memory that this VM needs on its node, with its overhead, in MiB.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
         u64::from(self.memory_mib) + limits::VM_OVERHEAD_MIB
     }
 
-    /// Whether the record says that this VM shall be running.
+    /// Whether the VM is meant to run.
     #[must_use]
     pub fn shall_run(&self) -> bool {
         self.intent == Intent::Running
@@ -331,7 +318,7 @@ impl Policies {
     }
 }
 
-/// Refuses a volume size outside the range or not a whole number of MiB.
+/// Refuses a volume size that is out of range or not a whole number of MiB.
 pub(crate) fn volume_size(size: u64) -> Result<(), Refusal> {
     let mib = size / limits::MIB;
     let (min, max) = (limits::VOLUME_MIN / limits::MIB, limits::VOLUME_MAX / limits::MIB);

@@ -1,18 +1,18 @@
-//! The replicated document: what the people who own the pair want it to be.
+//! The replicated document: the state that the operators of a pair want it to have.
 //!
 //! One [`Document`] names the nodes, the volumes, the VMs, the users, the witness and the policies. It changes only
-//! through [`apply`], which takes the old document and one [`Change`] and gives the new document or one clear
-//! [`Refusal`]; it lies in volume 0 of the pool as two alternating slots ([`slots`]).
+//! through [`apply`], which takes the old document and one [`Change`] and returns the new document or a [`Refusal`]. It
+//! is stored in volume 0 of the pool, in two alternating slots ([`slots`]).
 //!
-//! This crate must never know: files, sockets, clocks, threads, HTTP, QEMU, or which node it runs on.
+//! This crate must never know files, sockets, clocks, threads, HTTP, QEMU, or which node it runs on.
 //!
-//! **Invariants** (checked by [`Document::check`], kept by every change, shown by `tests/apply.rs`):
-//! * every name is a good name ([`names::check`]), every number lies in the range its constant states;
+//! **Invariants** (checked by [`Document::check`], kept by every change, tested by `tests/apply.rs`):
+//! * every name follows the rule of [`names::check`], every number is in the range of its constant;
 //! * a volume is a disk of at most one VM, each disk names a volume that exists, and the volume's primary is the VM's
 //!   node;
-//! * a volume id is never 0 (that is the document itself) and never given twice;
-//! * no image is on its way into the disk of a VM;
-//! * the generation grows by exactly one per change, so of two documents the newer one is known.
+//! * a volume id is never 0, which is the document, and is never assigned twice;
+//! * no image is sent into a volume that is a disk of a VM;
+//! * the generation grows by exactly one with each change, so that the newer of two documents is known.
 
 mod change;
 mod document;

@@ -1,4 +1,4 @@
-//! What a good name is: the same rule for pairs, nodes, volumes, VMs and users.
+//! The rule for names of pairs, nodes, volumes, VMs and users.
 
 use crate::{Refusal, limits::NAME_MAX};
 
@@ -7,7 +7,7 @@ use crate::{Refusal, limits::NAME_MAX};
 /// Such a name is safe as a host name, a file name and a cgroup name without quoting.
 ///
 /// # Errors
-/// [`Refusal::BadName`] with the name as it was given, cut to a printable length.
+/// [`Refusal::BadName`] with the name, made printable.
 pub fn check(name: &str) -> Result<(), Refusal> {
     let bytes = name.as_bytes();
     let good = (1..=NAME_MAX).contains(&bytes.len())
@@ -17,7 +17,7 @@ pub fn check(name: &str) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(Refusal::BadName { name: printable(name) }) }
 }
 
-/// The text without control characters and cut to 40 characters, so that a refusal can repeat what it refuses.
+/// The text without control characters and cut to 40 characters, so that a refusal can quote it.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(40).collect()
 }

@@ -1,97 +1,77 @@
-//! Why a change was refused: one sentence each, the same on the web, on the serial line and in the CLI.
+//! The reasons for which a change is refused: one sentence each, the same on the web, on the serial line and in the
+//! CLI.
 
 use crate::limits;
 use dyad_types::NodeId;
 
-/// A refused change. Its `Display` is the sentence people read; [`Refusal::code`] is for programs.
+/// A refused change. `Display` is the sentence for people; [`Refusal::code`] is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The name breaks the rule of [`crate::names::check`].
+    /// The name violates the rule of [`crate::names::check`].
     #[error(
         "The name \"{name}\" cannot be used: take 1 to 32 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."
     )]
     BadName {
-        /// The name as given, made printable.
+        /// The name given, made printable.
         name: String,
     },
-    /// Another VM or volume has this name.
+    /// An object of this kind has the name already.
     #[error("A {kind} named {name} exists already: choose another name.")]
     NameExists {
         /// "VM", "volume", "user" or "node".
         kind: &'static str,
-        /// The name.
         name: String,
     },
-    /// Nothing has this name.
+    /// No object of this kind has the name.
     #[error("There is no {kind} named {name}.")]
     Unknown {
         /// "VM", "volume", "user" or "node".
         kind: &'static str,
-        /// The name.
         name: String,
     },
-    /// The VMs together would not fit into the memory of one node.
+    /// The VMs together do not fit into the memory of one node.
     #[error(
         "The VM {name} does not fit: all VMs together would need {needed_mib} MiB, and one node has {usable_mib} MiB for VMs when the other one is lost."
     )]
     DoesNotFit {
-        /// The VM that was to be added or started.
+        /// The VM to be added or started.
         name: String,
         /// Memory of all VMs with their overhead, in MiB.
         needed_mib: u64,
         /// Usable memory of the smaller node, in MiB.
         usable_mib: u64,
     },
-    /// The VM has more processors than one node.
+    /// The VM has more virtual CPUs than one node has processors.
     #[error(
         "The VM {name} does not fit: it has {cpus} CPUs, and one node has {usable_cpus} when the other one is lost."
     )]
     TooManyCpus {
-        /// The VM that was to be added or started.
+        /// The VM to be added or started.
         name: String,
-        /// Its virtual CPUs.
         cpus: u32,
         /// Processors of the smaller node.
         usable_cpus: u32,
     },
     /// The volume is a disk of a VM.
     #[error("The volume {volume} is a disk of the VM {vm}: delete that VM first.")]
-    VolumeInUse {
-        /// The volume.
-        volume: String,
-        /// The VM that uses it.
-        vm: String,
-    },
-    /// An image is on its way into the volume.
-    #[error("An image is on its way into the volume {volume}: wait until it is there or given up.")]
-    ImageComing {
-        /// The volume.
-        volume: String,
-    },
-    /// The image that was on its way into the volume is not any more: another one is, or its node was lost.
-    #[error("The image that was sent into the volume {volume} was given up: send it again.")]
-    NoImage {
-        /// The volume.
-        volume: String,
-    },
-    /// The same volume was named twice as a disk of one VM.
+    VolumeInUse { volume: String, vm: String },
+    /// An image is being sent into the volume.
+    #[error("An image is being sent into the volume {volume}: wait until the import ends.")]
+    ImageComing { volume: String },
+    /// The import into the volume was cancelled: another one began, or the node that received the image was lost.
+    #[error("The import into the volume {volume} was cancelled: send the image again.")]
+    NoImage { volume: String },
+    /// A volume was named twice as a disk of one VM.
     #[error("The volume {volume} is named twice: each disk needs a volume of its own.")]
-    DiskTwice {
-        /// The volume.
-        volume: String,
-    },
+    DiskTwice { volume: String },
     /// The VM is meant to run and must be stopped first.
     #[error("The VM {name} is meant to run: stop it first.")]
-    VmRunning {
-        /// The VM.
-        name: String,
-    },
+    VmRunning { name: String },
     /// A number is outside its range.
     #[error("{what} must be from {min} to {max} {unit}, and {given} was given.")]
     OutOfRange {
         /// What the number is, beginning with a capital letter.
         what: &'static str,
-        /// The number given.
         given: u64,
         /// Smallest accepted value.
         min: u64,
@@ -106,7 +86,7 @@ pub enum Refusal {
         /// The size given, in bytes.
         given: u64,
     },
-    /// A text is too long or holds characters that cannot be printed.
+    /// A text is empty, too long or not printable.
     #[error("{what} must be 1 to {max} printable characters.")]
     BadText {
         /// What the text is, beginning with a capital letter.
@@ -114,23 +94,19 @@ pub enum Refusal {
         /// Longest accepted text, in bytes.
         max: usize,
     },
-    /// Too many of a kind.
+    /// The maximum number of a kind is reached.
     #[error("There can be no more than {max} {kind}: delete one first.")]
     TooMany {
-        /// "VMs", "volumes", "disks of one VM".
+        /// The kind in the plural, such as "VMs" or "disks of one VM".
         kind: &'static str,
-        /// The most there may be.
         max: usize,
     },
-    /// The pair has no such node yet.
+    /// The node has not joined the pair.
     #[error("Node {node} has not joined the pair yet: let it join first.")]
-    NoNode {
-        /// The missing node.
-        node: NodeId,
-    },
-    /// The document cannot be stored because it outgrew its slot.
+    NoNode { node: NodeId },
+    /// The encoded document does not fit into its slot.
     #[error(
-        "The description of the pair has outgrown its place ({bytes} bytes): delete VMs or volumes that are no longer needed."
+        "The document of the pair is too large to store ({bytes} bytes): delete VMs or volumes that are no longer needed."
     )]
     TooLarge {
         /// Encoded size, in bytes.
@@ -139,7 +115,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// A short stable word for programs; never shown alone to people.
+    /// A short stable word for programs; people always see the sentence with it.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -167,7 +143,7 @@ pub(crate) fn range(what: &'static str, given: u64, min: u64, max: u64, unit: &'
     if (min..=max).contains(&given) { Ok(()) } else { Err(Refusal::OutOfRange { what, given, min, max, unit }) }
 }
 
-/// Refuses an empty, long or unprintable text.
+/// Refuses a text that is empty, too long or not printable.
 pub(crate) fn text(what: &'static str, given: &str) -> Result<(), Refusal> {
     let good = !given.is_empty() && given.len() <= limits::TEXT_MAX && !given.chars().any(char::is_control);
     if good { Ok(()) } else { Err(Refusal::BadText { what, max: limits::TEXT_MAX }) }

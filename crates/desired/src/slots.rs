@@ -1,58 +1,58 @@
-//! The document as bytes: two slots of 1 MiB in volume 0, written in turn. See `docs/formats.md`.
+//! The document as bytes: two slots of 1 MiB in volume 0, written alternately. See `docs/formats.md`.
 //!
-//! A generation goes into slot `generation mod 2`, so a torn write can only spoil the newest one and the older
-//! one is still there. Layout of a slot, little-endian: magic 8 bytes, version u32, CRC32C u32 of everything after
+//! A generation is written to slot `generation mod 2`, so a torn write damages only the newest document and the
+//! previous one remains. Layout of a slot, little-endian: magic 8 bytes, version u32, CRC32C u32 of everything after
 //! this field, generation u64, length u64, then `length` bytes of JSON; the rest of the slot is undefined.
 
 use crate::{Document, Refusal, limits};
 
-/// Size of one slot, in bytes. Volume 0 holds two.
+/// Size of one slot, in bytes. Volume 0 has two.
 pub const SLOT: usize = 1 << 20;
 /// Bytes before the JSON text.
 pub const HEADER: usize = 32;
-/// Writes are padded with zeros to whole blocks of this size, in bytes.
+/// Block size in bytes; a write is padded with zeros to whole blocks.
 pub const BLOCK: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"DYADDOC\0";
 const VERSION: u32 = 1;
 
-/// One encoded generation and where it belongs.
+/// One encoded generation and where to write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// Byte offset in volume 0: 0 or [`SLOT`].
     pub offset: u64,
-    /// Whole blocks, at most [`SLOT`] bytes.
+    /// The bytes to write: whole blocks, at most [`SLOT`] bytes.
     pub bytes: Vec<u8>,
 }
 
-/// What one slot holds.
+/// The content of one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Slot {
-    /// Only zeros: never written.
+    /// Never written: only zeros.
     Empty,
-    /// A whole, checked document.
+    /// A document that passed all checks.
     Good(Box<Document>),
-    /// Something that is not a whole document of a known version; the text says what, as a sentence.
+    /// Not a complete document of a known version; the text is a sentence with the reason.
     Bad(String),
 }
 
-/// What both slots together say.
+/// The document chosen from both slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// Neither was ever written: the pair is not founded.
+    /// Neither slot was ever written: the pair has no document yet.
     Fresh,
-    /// The newest whole document, and what is wrong with the other slot if anything is.
+    /// The newest good document, and what is wrong with the other slot, if anything.
     Current(Box<Document>, Option<String>),
-    /// At least one slot was written and none is usable; the text says why, as a sentence.
+    /// A slot was written and none is usable; the text is a sentence with the reason.
     Lost(String),
 }
 
-/// The slot and the bytes of this document.
+/// Encodes a document for its slot.
 ///
 /// # Errors
-/// [`Refusal::TooLarge`] when the text does not fit into a slot.
+/// [`Refusal::TooLarge`] if the text does not fit into a slot.
 pub fn encode(document: &Document) -> Result<Encoded, Refusal> {
-    // A document is plain maps, numbers and texts: JSON can always hold it.
+    // Cannot fail: a document consists of maps, numbers and texts.
     let text = serde_json::to_vec(document).unwrap_or_default();
     if text.is_empty() || HEADER + text.len() > SLOT {
         return Err(Refusal::TooLarge { bytes: text.len() });
@@ -70,7 +70,7 @@ pub fn encode(document: &Document) -> Result<Encoded, Refusal> {
     Ok(Encoded { offset: (document.generation % 2) * SLOT as u64, bytes })
 }
 
-/// Reads one slot. Never panics, whatever the bytes are.
+/// Decodes one slot. Never panics, for any bytes.
 #[must_use]
 pub fn decode(slot: &[u8]) -> Slot {
     let Some(header) = slot.get(..HEADER) else {
@@ -80,7 +80,7 @@ pub fn decode(slot: &[u8]) -> Slot {
         return Slot::Empty;
     }
     if header[..8] != MAGIC {
-        return Slot::Bad("The slot does not begin with the mark of a document.".into());
+        return Slot::Bad("The slot does not begin with the magic number of a document.".into());
     }
     let version = u32::from_le_bytes(field(header, 8));
     if version != VERSION {
@@ -94,7 +94,7 @@ pub fn decode(slot: &[u8]) -> Slot {
         return Slot::Bad(format!("The slot claims {length} bytes, more than it can hold."));
     };
     if crc32c::crc32c(covered) != sum {
-        return Slot::Bad("The checksum of the slot is wrong: it was torn or has rotted.".into());
+        return Slot::Bad("The checksum of the slot is wrong: the write was torn or the disk damaged it.".into());
     }
     match serde_json::from_slice::<Document>(&covered[16..]) {
         Err(_) => Slot::Bad("The text of the slot is not a document.".into()),
@@ -106,12 +106,12 @@ pub fn decode(slot: &[u8]) -> Slot {
         }
         Ok(document) => match document.check() {
             Ok(()) => Slot::Good(Box::new(document)),
-            Err(refusal) => Slot::Bad(format!("The document breaks its own rules: {refusal}")),
+            Err(refusal) => Slot::Bad(format!("The document violates an invariant: {refusal}")),
         },
     }
 }
 
-/// The newest whole document of the two slots.
+/// The newest good document of the two slots.
 #[must_use]
 pub fn choose(first: &[u8], second: &[u8]) -> Choice {
     match (decode(first), decode(second)) {

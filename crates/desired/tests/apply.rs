@@ -1,4 +1,4 @@
-//! Changes of the document: each refusal with its sentence, and that no series of changes breaks an invariant.
+//! Changes of the document: each refusal with its sentence, and that no series of changes violates an invariant.
 
 use dyad_desired::{
     Change, Document, Firmware, Intent, NewVm, NodeRecord, Policies, Refusal, apply, fail_over, limits,
@@ -57,9 +57,9 @@ fn each_refusal_is_one_sentence() {
     let cases = [
         (begin("disk"), "The volume disk is a disk of the VM web: delete that VM first."),
         (begin("none"), "There is no volume named none."),
-        (vm("x", 64, &["other"]), "An image is on its way into the volume other: wait until it is there or given up."),
-        (finish("other", 2), "The image that was sent into the volume other was given up: send it again."),
-        (finish("disk", 3), "The image that was sent into the volume disk was given up: send it again."),
+        (vm("x", 64, &["other"]), "An image is being sent into the volume other: wait until the import ends."),
+        (finish("other", 2), "The import into the volume other was cancelled: send the image again."),
+        (finish("disk", 3), "The import into the volume disk was cancelled: send the image again."),
         (volume("disk", limits::MIB, NodeId::A), "A volume named disk exists already: choose another name."),
         (volume("Disk", limits::MIB, NodeId::A), "The name \"Disk\" cannot be used:"),
         (volume("d", 5000, NodeId::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
@@ -115,9 +115,9 @@ fn a_volume_follows_the_node_of_its_vm() {
     assert_eq!(moved.generation, document.generation + 1);
 }
 
-/// What a volume holds is touched only by an image that came whole.
+/// Only a complete image replaces the content of a volume.
 #[test]
-fn an_image_takes_the_place_of_what_a_volume_held_in_one_change() {
+fn a_finished_import_replaces_the_content_in_one_change() {
     let stored = |document: &Document| document.stored().into_keys().collect::<Vec<_>>();
     let made = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     let begun = apply(&made, &begin("disk")).unwrap();
@@ -207,7 +207,7 @@ fn change() -> impl Strategy<Value = Change> {
 
 proptest! {
     #[test]
-    fn no_series_of_changes_breaks_an_invariant(changes in proptest::collection::vec(change(), 1..40)) {
+    fn no_series_of_changes_violates_an_invariant(changes in proptest::collection::vec(change(), 1..40)) {
         let mut document = pair();
         let mut ids = std::collections::BTreeMap::new();
         for change in &changes {

@@ -1,4 +1,4 @@
-//! The document's bytes: round trip, tearing, rot, noise, and the largest document there may be.
+//! The encoded document: round trip, torn writes, flipped bits, noise, and the largest document.
 
 use dyad_desired::{
     Change, Document, Firmware, Intent, NewVm, NodeRecord, apply, limits,
@@ -16,7 +16,7 @@ fn with_volume(document: &Document, name: &str) -> Document {
     apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, primary: NodeId::A }).unwrap()
 }
 
-/// Volume 0 after these documents were written to it in turn.
+/// Volume 0 after these documents were written one after the other.
 fn written(documents: &[&Document]) -> Vec<u8> {
     let mut volume = vec![0; 2 * SLOT];
     for document in documents {
@@ -93,7 +93,7 @@ fn the_largest_document_fits_into_a_slot() {
     assert!(bytes < SLOT / 2, "{bytes} bytes leave too little room for what later versions add");
 }
 
-/// Written once by version 1 and never again: later versions must read it.
+/// Written by version 1 and never again: later versions must read it.
 const VERSION_1: &[u8] = include_bytes!("data/document-1.slot");
 
 #[test]

@@ -208,7 +208,7 @@ async fn a_witness_that_refuses_leaves_the_node_blank() {
         (
             "192.0.2.8",
             "good-code",
-            "The witness at 192.0.2.8:7403 cannot be reached; check the address and the way there.",
+            "The witness at 192.0.2.8:7403 cannot be reached; check the address, the cables and the firewall.",
         ),
     ] {
         let node = Node::start().await;
@@ -299,7 +299,7 @@ async fn a_witness_is_enrolled_later() {
     let expected = "The witness code is wrong: compare it with the one on the witness and type it again.";
     assert_eq!((status, sentence(&reply)), (422, expected));
     let (_, reply) = enrol("192.0.2.9", "taken").await;
-    let expected = "The witness already serves a pair of this id with other keys; if that is this pair set up anew, remove the old one with 'dyad-witness forget' first.";
+    let expected = "The witness already serves a pair of this id with other keys; if this pair was set up again, remove the old one with 'dyad-witness forget' first.";
     assert_eq!(sentence(&reply), expected);
     let (_, reply) = enrol("later", "good-code").await;
     assert!(sentence(&reply).starts_with("\"later\" is not a witness:"));

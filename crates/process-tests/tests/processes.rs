@@ -417,7 +417,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     runtime.block_on(tokio::io::AsyncWriteExt::write_all(&mut image, &half)).unwrap();
     wait_for(&cores, "the image to be on its way", true);
     let refused = cores.use_volume("disk").unwrap_err().to_string();
-    assert!(refused.contains("An image is on its way into the volume disk"), "{refused}");
+    assert!(refused.contains("An image is being sent into the volume disk"), "{refused}");
     cores.kill(0);
     // Whoever sends hears of it with the next byte.
     drop(image);

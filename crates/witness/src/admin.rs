@@ -1,6 +1,7 @@
-//! The daemon's local side: a unix socket in its directory, for the command line of the same user.
+//! The administration socket: a unix socket in the witness's directory, for the command line of the same user.
 //!
-//! Frames of [`dyad_link::frame`]: one [`Command`] (kind 0x0401), one [`Report`] (kind 0x0402).
+//! The connection carries one [`Command`] (frame kind 0x0401) and one [`Report`] (frame kind 0x0402), as frames of
+//! [`dyad_link::frame`].
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,48 +17,46 @@ use crate::server::{PairSummary, Server, Shared};
 const COMMAND: u16 = 0x0401;
 const REPORT: u16 = 0x0402;
 
-/// What the command line asks for.
+/// A request of the command line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Open a one-time code.
+    /// Opens a one-time code for enrolling a pair.
     Code,
-    /// Name the pairs.
+    /// Lists the enrolled pairs.
     List,
-    /// Remove a pair.
+    /// Removes a pair.
     Forget(PairId),
 }
 
 /// The answer to a [`Command`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// To [`Command::Code`].
+    /// The answer to [`Command::Code`].
     Code {
-        /// What to type on the node.
+        /// The code to type on the node.
         code: String,
-        /// How long it may be used, in seconds.
+        /// How long the code is valid, in seconds.
         seconds: u64,
-        /// The witness's key, for those who want to compare.
+        /// The fingerprint of the witness's key, for comparison by the user.
         fingerprint: Fingerprint,
     },
-    /// To [`Command::List`].
+    /// The answer to [`Command::List`].
     Pairs(Vec<PairSummary>),
-    /// To [`Command::Forget`]: whether there was such a pair.
+    /// The answer to [`Command::Forget`]: whether the pair was enrolled.
     Forgotten(bool),
 }
 
-/// Why the local side does not work.
+/// The errors of the administration socket.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The socket.
+    /// The socket cannot be created or connected to.
     #[error("the witness's socket {} cannot be used; is 'dyad-witness run' running with this directory?", path.display())]
     Socket {
-        /// The socket.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// The conversation.
+    /// The exchange of frames failed.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -66,13 +65,13 @@ fn socket_in(directory: &Path) -> PathBuf {
     directory.join("admin.sock")
 }
 
-/// Answers the command line on a socket in `directory`; ends only when dropped.
+/// Answers the command line on a socket in `directory`. The future never ends by itself.
 ///
 /// # Errors
-/// [`AdminError::Socket`] if the socket cannot be made.
+/// [`AdminError::Socket`] if the socket cannot be created.
 pub fn serve(directory: &Path, server: &Server) -> Result<impl Future<Output = ()> + Send + use<>, AdminError> {
     let path = socket_in(directory);
-    // The store is locked, so a socket that lies there is left over from a dead daemon.
+    // The store is locked by this daemon, so an existing socket was left by a daemon that has ended.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).and_then(|listener| {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
@@ -98,7 +97,7 @@ async fn answer(shared: Arc<Shared>, stream: UnixStream) -> Result<(), FrameErro
             let open = shared.open_code();
             Report::Code { code: open.code, seconds: open.left.as_secs(), fingerprint: shared.fingerprint() }
         }
-        // A store that has failed ends the daemon; the command line sees a closed socket.
+        // A failed store ends the daemon; the command line sees a closed socket.
         Command::List => match shared.list().await {
             Ok(pairs) => Report::Pairs(pairs),
             Err(_) => return Ok(()),
@@ -111,10 +110,11 @@ async fn answer(shared: Arc<Shared>, stream: UnixStream) -> Result<(), FrameErro
     FrameWriter::new(writer).send(REPORT, &report).await
 }
 
-/// Gives `command` to the daemon that runs in `directory`.
+/// Sends `command` to the daemon that runs in `directory` and returns its answer.
 ///
 /// # Errors
-/// Any [`AdminError`].
+/// [`AdminError::Socket`] if no daemon runs there, [`AdminError::Frame`] if the daemon closes the socket or sends an
+/// unknown answer.
 pub async fn command(directory: &Path, command: &Command) -> Result<Report, AdminError> {
     let path = socket_in(directory);
     let stream = UnixStream::connect(&path).await.map_err(|source| AdminError::Socket { path, source })?;

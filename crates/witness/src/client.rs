@@ -1,4 +1,4 @@
-//! A node's side: enrolling by a one-time code, and asking.
+//! The client of a node: enrolment by a one-time code, and requests to the witness.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,28 +13,27 @@ use tokio::net::TcpStream;
 
 use crate::protocol::{Body, Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};
 
-/// Why the witness gave no answer.
+/// The errors of a request to the witness.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// It cannot be connected to.
-    #[error("the witness at {address} cannot be reached; check the address and the way there")]
+    /// The connection cannot be made.
+    #[error("the witness at {address} cannot be reached; check the address, the cables and the firewall")]
     Unreachable {
         /// As configured.
         address: String,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// TLS failed; a wrong key is told here.
+    /// TLS failed, for instance because the witness has another key.
     #[error(transparent)]
     Tls(TlsError),
-    /// The connection broke, or something else answered.
+    /// The connection broke, or the answer is not that of a witness.
     #[error(transparent)]
     Frame(FrameError),
-    /// No answer in time.
+    /// No answer within the time limit.
     #[error("the witness did not answer within {} ms", .0.as_millis())]
     Timeout(Duration),
-    /// It answered, and refuses.
+    /// The witness refused the request.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
@@ -50,7 +49,8 @@ impl From<FrameError> for AskError {
 }
 
 impl AskError {
-    /// Whether the witness is out of reach, as opposed to answering something unwelcome.
+    /// Whether the witness cannot be reached or does not answer. `false` if it answered, even with a refusal or another
+    /// key.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -61,39 +61,38 @@ impl AskError {
     }
 }
 
-/// Why a pair could not be enrolled.
+/// The errors of an enrolment.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
-    /// The witness cannot be connected to.
-    #[error("the witness at {address} cannot be reached; check the address and the way there")]
+    /// The connection cannot be made.
+    #[error("the witness at {address} cannot be reached; check the address, the cables and the firewall")]
     Unreachable {
         /// As given.
         address: String,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// The code, or the conversation.
+    /// The code is wrong, or the pairing failed.
     #[error(transparent)]
     Pairing(#[from] PairingError),
-    /// The witness does not take the pair.
+    /// The witness refused the pair.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
 
-/// What a successful enrolment gives.
+/// The result of a successful enrolment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enrolment {
-    /// What the next configuration must admit.
+    /// The witness id and incarnation that the pair's next configuration must admit.
     pub enrolled: Enrolled,
-    /// The witness's key; keep it and pin it.
+    /// The fingerprint of the witness's key, to be stored and pinned.
     pub fingerprint: Fingerprint,
 }
 
-/// Enrols a pair at the witness at `address` ("host:port") with the one-time `code` it showed.
+/// Enrols a pair at the witness at `address` ("host:port") with the one-time `code` that the witness showed.
 ///
 /// # Errors
-/// Any [`EnrolError`].
+/// The witness cannot be reached, the pairing fails, or the witness refuses the pair.
 pub async fn enrol(
     address: &str,
     code: &str,
@@ -112,27 +111,26 @@ pub async fn enrol(
     Ok(Enrolment { enrolled: outcome?, fingerprint: paired.peer() })
 }
 
-/// How to reach a witness that the pair is enrolled at.
+/// The address and the keys for a witness at which the pair is enrolled.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// "host:port".
     pub address: String,
-    /// The pair.
     pub pair: PairId,
-    /// This node's key.
+    /// The key of this node.
     pub identity: Identity,
-    /// The witness's key.
+    /// The pinned fingerprint of the witness's key.
     pub witness: Fingerprint,
 }
 
-/// Asks one witness, over one connection that is kept warm and made anew when it breaks.
+/// Sends requests to one witness over one connection, which is kept open and replaced when it breaks.
 ///
-/// Every question may be repeated safely. A call may be cancelled; its connection is then dropped.
+/// Every request is idempotent. A request may be cancelled; its connection is then closed.
 pub struct Client {
     address: String,
     pair: PairId,
     tls: Arc<ClientConfig>,
-    line: Option<Channel>,
+    connection: Option<Channel>,
     next: u64,
     round_trip: Option<Duration>,
 }
@@ -144,16 +142,23 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client that is not connected yet.
+    /// Creates a client; the first request connects.
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
     pub fn new(target: &Target) -> Result<Self, TlsError> {
         let tls = tls::client_config(&target.identity, Trust::Pinned(target.witness), Protocol::Witness)?;
-        Ok(Self { address: target.address.clone(), pair: target.pair, tls, line: None, next: 0, round_trip: None })
+        Ok(Self {
+            address: target.address.clone(),
+            pair: target.pair,
+            tls,
+            connection: None,
+            next: 0,
+            round_trip: None,
+        })
     }
 
-    /// Asks `question` and waits up to `limit` for the answer, connecting if need be.
+    /// Sends `question` and waits up to `limit` for the answer; connects first if there is no connection.
     ///
     /// # Errors
     /// Any [`AskError`].
@@ -164,7 +169,7 @@ impl Client {
         }
     }
 
-    /// Lets `key` speak for `node`, the peer of this node.
+    /// Enrols `key` as the key of `node`, which must be the peer of this node.
     ///
     /// # Errors
     /// Any [`AskError`].
@@ -175,7 +180,7 @@ impl Client {
         }
     }
 
-    /// Time from the last question on a warm connection to its answer, the witness's sync included.
+    /// Round-trip time of the last request, which includes the witness's disk sync but no connection set-up.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
@@ -191,20 +196,20 @@ impl Client {
     async fn exchange(&mut self, body: Body, limit: Duration) -> Result<Response, AskError> {
         self.next += 1;
         let request = Request { id: self.next, pair: self.pair, body };
-        // Taken out: a call that is cancelled half-way must not leave a line that holds its answer.
-        if let Some(mut line) = self.line.take() {
-            // The witness may have closed it meanwhile; that says nothing about a new one.
-            if let Ok(reply) = converse(&mut line, &request).await {
-                return self.settle(line, reply);
+        // Taken out of `self`: if this call is cancelled, the connection, on which an answer may be pending, is closed.
+        if let Some(mut connection) = self.connection.take() {
+            // The witness closes an idle connection after 300 s, so an error here does not mean that a new one fails.
+            if let Ok(reply) = exchange_frames(&mut connection, &request).await {
+                return self.record_reply(connection, reply);
             }
         }
-        let mut line = self.connect(limit).await?;
-        let reply = converse(&mut line, &request).await?;
-        self.settle(line, reply)
+        let mut connection = self.connect(limit).await?;
+        let reply = exchange_frames(&mut connection, &request).await?;
+        self.record_reply(connection, reply)
     }
 
-    fn settle(&mut self, line: Channel, (reply, took): (Reply, Duration)) -> Result<Response, AskError> {
-        self.line = Some(line);
+    fn record_reply(&mut self, connection: Channel, (reply, took): (Reply, Duration)) -> Result<Response, AskError> {
+        self.connection = Some(connection);
         self.round_trip = Some(took);
         Ok(reply.outcome?)
     }
@@ -213,16 +218,16 @@ impl Client {
         let stream = TcpStream::connect(&self.address)
             .await
             .map_err(|source| AskError::Unreachable { address: self.address.clone(), source })?;
-        let mut line = tls::connect(stream, Arc::clone(&self.tls), limit).await.map_err(AskError::Tls)?;
-        line.reader.set_limit(MAX_MESSAGE);
-        Ok(line)
+        let mut connection = tls::connect(stream, Arc::clone(&self.tls), limit).await.map_err(AskError::Tls)?;
+        connection.reader.set_limit(MAX_MESSAGE);
+        Ok(connection)
     }
 }
 
-async fn converse(line: &mut Channel, request: &Request) -> Result<(Reply, Duration), AskError> {
+async fn exchange_frames(connection: &mut Channel, request: &Request) -> Result<(Reply, Duration), AskError> {
     let start = Instant::now();
-    line.writer.send(REQUEST, request).await?;
-    let reply: Reply = line.reader.require().await?.expect(REPLY)?;
+    connection.writer.send(REQUEST, request).await?;
+    let reply: Reply = connection.reader.require().await?.expect(REPLY)?;
     if reply.id != request.id {
         return Err(AskError::Frame(FrameError::Unexpected { kind: REPLY }));
     }

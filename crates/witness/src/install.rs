@@ -1,7 +1,7 @@
-//! Becoming a service: the program and one systemd unit, nothing else.
+//! Installs the witness as a service: the program and one systemd unit.
 //!
-//! The unit lets systemd make a user for the service and a directory that only this user reads, so
-//! there is nothing to clean up beside what [`Plan::describe`] names.
+//! systemd creates a user for the service and a directory that only this user can read (`DynamicUser`,
+//! `StateDirectory`). [`Plan::describe`] therefore names everything that an uninstallation must remove.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,39 +17,34 @@ const PROGRAM: &str = "usr/local/bin/dyad-witness";
 const UNIT: &str = "etc/systemd/system/dyad-witness.service";
 const WANTED: &str = "etc/systemd/system/multi-user.target.wants/dyad-witness.service";
 
-/// Why the installation failed.
+/// The errors of an installation.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// A file.
+    /// A file cannot be read or written.
     #[error("{} cannot be written; run this as root", path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// No systemd here.
+    /// The system does not run systemd.
     #[error(
         "this system does not run systemd; start '/usr/local/bin/dyad-witness run --dir {STATE}' with the service manager it has"
     )]
     NoSystemd,
-    /// systemd does not do what it was told.
+    /// A `systemctl` command failed.
     #[error("'systemctl {arguments}' failed; see 'journalctl -u dyad-witness'")]
-    Systemctl {
-        /// What it was told.
-        arguments: String,
-    },
+    Systemctl { arguments: String },
 }
 
-/// What an installation is to do.
+/// The parameters of an installation.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The tree to install into: `/`, or that of another system, which is then not started.
+    /// The file tree to install into: `/`, or the tree of another system, in which case the service is not started.
     pub root: PathBuf,
     /// The program to copy.
     pub program: PathBuf,
-    /// Where the service listens.
+    /// The address on which the service listens.
     pub listen: SocketAddr,
 }
 
@@ -62,7 +57,7 @@ impl Plan {
         self.root == Path::new("/")
     }
 
-    /// The unit file.
+    /// The content of the unit file.
     #[must_use]
     pub fn unit(&self) -> String {
         format!(
@@ -96,7 +91,7 @@ impl Plan {
         )
     }
 
-    /// What [`Self::carry_out`] would do, a line for each step.
+    /// The steps of [`Self::carry_out`], one line for each.
     #[must_use]
     pub fn describe(&self) -> Vec<String> {
         let mut steps = vec![
@@ -113,10 +108,10 @@ impl Plan {
         steps
     }
 
-    /// Installs; may be repeated to update.
+    /// Installs or updates the service.
     ///
     /// # Errors
-    /// Any [`InstallError`].
+    /// The first step that failed, as an [`InstallError`].
     pub fn carry_out(&self) -> Result<(), InstallError> {
         let program = self.at(PROGRAM);
         let image = fs::read(&self.program).map_err(|source| file(&self.program, source))?;
@@ -146,7 +141,8 @@ fn make_parent(path: &Path) -> Result<(), InstallError> {
     fs::create_dir_all(parent).map_err(|source| file(parent, source))
 }
 
-/// Writes beside the target and renames: a running program can be replaced, and never half.
+/// Writes a temporary file beside the target, syncs and renames it: a running program can be replaced, and the target
+/// is always complete.
 fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
     make_parent(path)?;
     let partial = path.with_extension("new");
@@ -172,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_tree_gets_program_unit_and_link() {
+    fn installing_into_another_tree_writes_program_unit_and_link() {
         let root = tempfile::tempdir().unwrap();
         let program = root.path().join("source");
         fs::write(&program, "first").unwrap();
@@ -196,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_named() {
+    fn the_error_names_the_path_that_cannot_be_written() {
         let root = tempfile::tempdir().unwrap();
         let blocked = root.path().join("file");
         fs::write(&blocked, "").unwrap();

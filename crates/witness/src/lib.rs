@@ -1,22 +1,21 @@
-//! The witness: the third vote of many pairs, in one small daemon, and the client nodes ask it with.
+//! The witness: the third vote for many pairs in one small daemon, and the client with which nodes send requests to it.
 //!
-//! It keeps less than 1 KiB per pair: the keys of its nodes and one acceptor's record
-//! ([`dyad_quorum::Record`]). It has no clock, no lease, no log and no heartbeat duty.
+//! The daemon stores less than 1 KiB per pair: the keys of the nodes and one acceptor record ([`dyad_quorum::Record`]).
+//! It needs no clock, no lease and no log, and sends no heartbeats.
 //!
-//! * [`server`]: the daemon's network side; [`admin`]: its local side, for the command line.
-//! * [`client`]: asking and enrolling, for nodes.
-//! * [`install`]: becoming a service on any Linux with systemd.
+//! * [`server`]: the daemon's network side; [`admin`]: its socket for the command line.
+//! * [`client`]: requests and enrolment, for nodes.
+//! * [`install`]: installation as a service on any Linux with systemd.
 //!
-//! This crate must never know what a configuration means: it stores what
-//! [`dyad_quorum::acceptor`] makes of a record, and answers what that says. It must never hold user
-//! data.
+//! This crate must never know what a configuration means: it stores the record that [`dyad_quorum::acceptor`] returns
+//! and sends the answer that it returns. It must never store user data.
 //!
 //! **Invariants**
-//! * An answer leaves only after the record it depends on is committed and synced; when that fails
-//!   the daemon ends without answering.
-//! * Only a key enrolled for a pair moves that pair's record or keys.
-//! * A store that is a copy of another, or is found behind what a node has seen of it, never votes
-//!   with what it holds: it comes back as a new incarnation, which a configuration must admit first.
+//! * An answer is sent only after the record it depends on is committed and synced. If that fails, the daemon ends
+//!   without answering.
+//! * Only a key that is enrolled for a pair can change that pair's record or keys.
+//! * A store that is a copy of another, or that is older than what a node has seen of it, never votes with its stored
+//!   records: it gets a new incarnation, which a configuration must admit first.
 
 pub mod admin;
 pub mod client;

@@ -12,7 +12,7 @@ use dyad_witness::server::{Config, PairSummary, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Files the daemon may have open: one for each connection.
+/// Maximum number of open files, which bounds the number of connections.
 const OPEN_FILES: u64 = 65_536;
 
 /// The outside tiebreaker of Dyad pairs.
@@ -79,10 +79,10 @@ fn main() -> Result<()> {
     if let Action::Install { root, listen, dry_run } = arguments.action {
         return install(root, listen, dry_run);
     }
-    tokio::runtime::Runtime::new().context("no runtime could be started")?.block_on(act(arguments.action))
+    tokio::runtime::Runtime::new().context("no runtime could be started")?.block_on(run_action(arguments.action))
 }
 
-async fn act(action: Action) -> Result<()> {
+async fn run_action(action: Action) -> Result<()> {
     match action {
         Action::Run { dir, listen } => run(dir, listen).await,
         Action::Code { dir } => match admin::command(&dir, &Command::Code).await? {
@@ -96,7 +96,7 @@ async fn act(action: Action) -> Result<()> {
         },
         Action::List { dir } => match admin::command(&dir, &Command::List).await? {
             Report::Pairs(pairs) => {
-                pairs.iter().for_each(|pair| println!("{}", line(pair)));
+                pairs.iter().for_each(|pair| println!("{}", summary_line(pair)));
                 Ok(())
             }
             other => bail!("the witness gave an unexpected answer: {other:?}"),
@@ -109,23 +109,23 @@ async fn act(action: Action) -> Result<()> {
     }
 }
 
-/// One pair: id, nodes known, epoch, standing, name.
-fn line(pair: &PairSummary) -> String {
+/// One line for a pair: id, nodes with a key, epoch, state of its vote, name.
+fn summary_line(pair: &PairSummary) -> String {
     let nodes: String =
         ['A', 'B'].into_iter().zip(pair.keys).map(|(node, key)| if key.is_some() { node } else { '-' }).collect();
-    let (epoch, standing) = match pair.epoch {
+    let (epoch, vote_state) = match pair.epoch {
         None => ("-".into(), "damaged"),
         Some(epoch) if pair.votes => (epoch.to_string(), "votes"),
         Some(epoch) => (epoch.to_string(), "not admitted"),
     };
-    format!("{}  {nodes}  epoch {epoch:<6}  {standing:<12}  {}", pair.pair, pair.name)
+    format!("{}  {nodes}  epoch {epoch:<6}  {vote_state:<12}  {}", pair.pair, pair.name)
 }
 
 async fn run(directory: PathBuf, listen: SocketAddr) -> Result<()> {
     raise_open_files();
     let server = Server::open(&Config { directory: directory.clone(), listen })?;
     let local = admin::serve(&directory, &server)?;
-    // Port 0 lets the kernel choose; whoever started us reads here what it chose.
+    // With port 0 the kernel chooses the port; the caller reads it from this line.
     println!("listening on {}", server.address()?);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -136,7 +136,8 @@ async fn run(directory: PathBuf, listen: SocketAddr) -> Result<()> {
     }
 }
 
-/// As many as the system allows; the bound on connections is then the smaller of the two.
+/// Raises the limit on open files as far as the system allows. The number of connections is bounded by the lower of
+/// both.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let target = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));

@@ -1,4 +1,4 @@
-//! Who may do what to a pair's entry. Plain functions on a batch; no network, no clock.
+//! The rules by which a key may read or change a pair's entry. Plain functions on a batch; no network, no clock.
 
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{Answer, Record, Refusal, Verdict, WitnessAsk, acceptor};
@@ -7,11 +7,11 @@ use dyad_types::NodeId;
 use crate::protocol::{Enrol, Enrolled, Keys, MAX_NAME, Refused};
 use crate::store::{Batch, Entry, Slot, StoreError, new_incarnation};
 
-/// A refusal is an answer; a [`StoreError`] ends the daemon.
-type Outcome<T> = Result<Result<T, Refused>, StoreError>;
+/// The inner error is a refusal, which is sent as the answer; the outer one ends the daemon.
+type EntryResult<T> = Result<Result<T, Refused>, StoreError>;
 
-/// The entry of `pair`, if `key` may speak for it.
-fn entry_for(batch: &Batch<'_>, pair: PairId, key: Fingerprint) -> Outcome<Box<Entry>> {
+/// The entry of `pair`, if `key` is one of its keys.
+fn entry_for(batch: &Batch<'_>, pair: PairId, key: Fingerprint) -> EntryResult<Box<Entry>> {
     Ok(match batch.get(pair)? {
         Slot::Empty => Err(Refused::UnknownPair),
         Slot::Damaged => Err(Refused::Damaged),
@@ -20,40 +20,45 @@ fn entry_for(batch: &Batch<'_>, pair: PairId, key: Fingerprint) -> Outcome<Box<E
     })
 }
 
-/// Enrols a pair for a node that has shown a one-time code and owns `key`.
+/// Enrols a pair for a node that has proven a one-time code and the ownership of `key`.
 ///
-/// A pair already known by this key keeps its record: enrolling twice loses no vote.
-pub(crate) fn enrol(batch: &mut Batch<'_>, key: Fingerprint, ask: Enrol) -> Outcome<Enrolled> {
+/// A pair that is enrolled with this key keeps its record, so enrolling again loses no vote.
+pub(crate) fn enrol(batch: &mut Batch<'_>, key: Fingerprint, ask: Enrol) -> EntryResult<Enrolled> {
     if ask.keys[ask.node.index()] != Some(key) {
         return Ok(Err(Refused::Mismatch));
     }
     let entry = match batch.get(ask.pair)? {
         Slot::Damaged => return Ok(Err(Refused::Damaged)),
         Slot::Entry(entry) if !entry.knows(key) => return Ok(Err(Refused::PairTaken)),
-        Slot::Entry(entry) => Entry { name: cut(ask.name), keys: merged(entry.keys, ask.keys), ..*entry },
-        Slot::Empty => {
-            Entry { name: cut(ask.name), keys: ask.keys, record: Record::witness(batch.witness(), new_incarnation()) }
+        Slot::Entry(entry) => {
+            Entry { name: sanitized_name(ask.name), keys: merge_keys(entry.keys, ask.keys), ..*entry }
         }
+        Slot::Empty => Entry {
+            name: sanitized_name(ask.name),
+            keys: ask.keys,
+            record: Record::witness(batch.witness(), new_incarnation()),
+        },
     };
     batch.put(ask.pair, &entry)?;
     Ok(Ok(Enrolled { witness: entry.record.witness, incarnation: entry.record.incarnation }))
 }
 
-/// The newer keys, and the older ones where nothing new is known.
-fn merged(old: Keys, new: Keys) -> Keys {
+/// The new keys; where a new key is missing, the old one.
+fn merge_keys(old: Keys, new: Keys) -> Keys {
     std::array::from_fn(|node| new[node].or(old[node]))
 }
 
-/// Names go to a terminal and into a value of bounded size.
-fn cut(name: String) -> String {
+/// Removes control characters and cuts the name to [`MAX_NAME`] bytes: names are printed on a terminal, and entries are
+/// bounded.
+fn sanitized_name(name: String) -> String {
     let mut plain: String = name.chars().filter(|letter| !letter.is_control()).collect();
     let end = (0..=MAX_NAME.min(plain.len())).rev().find(|at| plain.is_char_boundary(*at)).unwrap_or(0);
     plain.truncate(end);
     plain
 }
 
-/// Answers a question on behalf of the pair's record.
-pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &WitnessAsk) -> Outcome<Answer> {
+/// Answers a request from the pair's record and stores the changed record.
+pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &WitnessAsk) -> EntryResult<Answer> {
     if ask.pair() != pair.0 {
         return Ok(Err(Refused::Mismatch));
     }
@@ -64,8 +69,8 @@ pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &W
     let before = entry.record.clone();
     let answer = acceptor::answer(&mut entry.record, ask);
     if answer.verdict == Verdict::Refused(Refusal::RolledBack) {
-        // A node has seen more of this store than the store itself remembers: it was rolled back.
-        // The other node may have seen less, so what is left must not vote for anyone.
+        // The asking node has seen a later state of this store, so the store was rolled back. The other node may have
+        // seen an earlier state, so the old record must not vote for either.
         tracing::warn!(%pair, "the record of this pair was rolled back; it is void until the pair admits it again");
         entry.record = Record::witness(batch.witness(), new_incarnation());
     }
@@ -75,14 +80,14 @@ pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &W
     Ok(Ok(answer))
 }
 
-/// Lets `new` speak for `node`, which must not be the one who asks.
+/// Stores `new` as the key of `node`, which must not be the node that asks.
 pub(crate) fn add_key(
     batch: &mut Batch<'_>,
     key: Fingerprint,
     pair: PairId,
     node: NodeId,
     new: Fingerprint,
-) -> Outcome<()> {
+) -> EntryResult<()> {
     let mut entry = match entry_for(batch, pair, key)? {
         Ok(entry) => entry,
         Err(refused) => return Ok(Err(refused)),
@@ -122,7 +127,7 @@ mod tests {
             Self { store: Store::open(directory.path()).unwrap(), _directory: directory }
         }
 
-        fn run<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Outcome<T>) -> Result<T, Refused> {
+        fn run<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> EntryResult<T>) -> Result<T, Refused> {
             let mut batch = self.store.begin().unwrap();
             let outcome = work(&mut batch).unwrap();
             batch.finish().unwrap();
@@ -139,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Epoch 3: both in sync, tie at the witness just enrolled.
+    /// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
     fn both(enrolled: Enrolled) -> Config {
         Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
     }
@@ -170,68 +175,68 @@ mod tests {
 
     #[test]
     fn an_enrolled_pair_votes_once_admitted() {
-        let bench = Fixture::new();
-        let enrolled = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
+        let fixture = Fixture::new();
+        let enrolled = fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
         let base = both(enrolled);
-        assert!(matches!(bench.ask(KEY_B, &learn(&base, 0)).unwrap().verdict, Verdict::Base(found) if found == base));
-        let answer = bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
+        assert!(matches!(fixture.ask(KEY_B, &learn(&base, 0)).unwrap().verdict, Verdict::Base(found) if found == base));
+        let answer = fixture.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
         assert!(matches!(&answer.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyA));
         assert_eq!(
             (answer.from, answer.witness, answer.incarnation),
             (Acceptor::W, enrolled.witness, enrolled.incarnation)
         );
-        // The same question gets the same answer, also from what was stored.
-        assert_eq!(bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), answer);
+        // A repeated request gets the same answer, from the stored record.
+        assert_eq!(fixture.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), answer);
     }
 
     #[test]
     fn a_cloned_node_and_unknown_keys_are_refused() {
-        let bench = Fixture::new();
-        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
-        assert_eq!(bench.enrol(UNKNOWN_KEY, NodeId::B, [None, Some(UNKNOWN_KEY)]), Err(Refused::PairTaken));
-        assert_eq!(bench.ask(UNKNOWN_KEY, &learn(&base, 0)), Err(Refused::WrongKey));
+        let fixture = Fixture::new();
+        let base = both(fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
+        assert_eq!(fixture.enrol(UNKNOWN_KEY, NodeId::B, [None, Some(UNKNOWN_KEY)]), Err(Refused::PairTaken));
+        assert_eq!(fixture.ask(UNKNOWN_KEY, &learn(&base, 0)), Err(Refused::WrongKey));
         let other = PairId(8);
-        assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
+        assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
         let question = WitnessAsk::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
-        assert_eq!(bench.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
-        assert_eq!(bench.enrol(UNKNOWN_KEY, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
+        assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
+        assert_eq!(fixture.enrol(UNKNOWN_KEY, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
     }
 
     #[test]
     fn a_node_adds_the_key_of_its_peer_only() {
-        let bench = Fixture::new();
-        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), None]).unwrap());
-        assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
-        let add = |who, node, new| bench.run(|batch| add_key(batch, who, PAIR, node, new));
+        let fixture = Fixture::new();
+        let base = both(fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), None]).unwrap());
+        assert_eq!(fixture.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
+        let add = |who, node, new| fixture.run(|batch| add_key(batch, who, PAIR, node, new));
         assert_eq!(add(KEY_B, NodeId::B, KEY_B), Err(Refused::WrongKey));
         assert_eq!(add(KEY_A, NodeId::A, UNKNOWN_KEY), Err(Refused::OwnKey));
         assert_eq!(add(KEY_A, NodeId::B, KEY_B), Ok(()));
-        assert!(bench.ask(KEY_B, &learn(&base, 0)).is_ok());
-        // B was set up anew: its old key is worth nothing from then on.
+        assert!(fixture.ask(KEY_B, &learn(&base, 0)).is_ok());
+        // B was set up again with a new key: its old key is refused.
         assert_eq!(add(KEY_A, NodeId::B, UNKNOWN_KEY), Ok(()));
-        assert_eq!(bench.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
+        assert_eq!(fixture.ask(KEY_B, &learn(&base, 0)), Err(Refused::WrongKey));
     }
 
     #[test]
     fn enrolling_twice_loses_no_vote() {
-        let bench = Fixture::new();
-        let first = bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
+        let fixture = Fixture::new();
+        let first = fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
         let base = both(first);
-        let voted = bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
-        assert_eq!(bench.enrol(KEY_B, NodeId::B, [None, Some(KEY_B)]), Ok(first));
-        assert_eq!(bench.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), voted);
+        let voted = fixture.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
+        assert_eq!(fixture.enrol(KEY_B, NodeId::B, [None, Some(KEY_B)]), Ok(first));
+        assert_eq!(fixture.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap(), voted);
     }
 
     #[test]
     fn a_rolled_back_record_votes_for_neither_node() {
-        let bench = Fixture::new();
-        let base = both(bench.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
-        bench.ask(KEY_A, &learn(&base, 0)).unwrap();
-        // A has seen 40 changes of this store, which remembers one.
-        let answer = bench.ask(KEY_A, &solo(NodeId::A, &base, 40)).unwrap();
+        let fixture = Fixture::new();
+        let base = both(fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap());
+        fixture.ask(KEY_A, &learn(&base, 0)).unwrap();
+        // A has seen 40 changes of this store, which has one.
+        let answer = fixture.ask(KEY_A, &solo(NodeId::A, &base, 40)).unwrap();
         assert_eq!(answer.verdict, Verdict::Refused(Refusal::RolledBack));
-        // B never saw them; it must not get a vote from what is left.
-        let answer = bench.ask(KEY_B, &solo(NodeId::B, &base, 0)).unwrap();
+        // B has seen none of them and must get no vote from the old record.
+        let answer = fixture.ask(KEY_B, &solo(NodeId::B, &base, 0)).unwrap();
         assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
         assert_ne!(answer.incarnation, base.incarnations[2]);
     }
@@ -239,8 +244,8 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_short_and_plain(name in ".{0,100}") {
-            let cut = cut(name);
-            prop_assert!(cut.len() <= MAX_NAME && !cut.contains(char::is_control));
+            let name = sanitized_name(name);
+            prop_assert!(name.len() <= MAX_NAME && !name.contains(char::is_control));
         }
     }
 }

@@ -1,47 +1,45 @@
-//! What travels between nodes and the witness, in frames of [`dyad_link::frame`].
+//! The messages between nodes and the witness, in frames of [`dyad_link::frame`].
 //!
-//! A connection carries requests of a node one after the other; each is answered before the next
-//! one is read. Enrolment travels inside a pairing ([`dyad_link::pairing`]) instead.
+//! A node sends requests one after the other on a connection; each is answered before the next one is read. Enrolment
+//! is part of a pairing ([`dyad_link::pairing`]) instead.
 
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{Answer, WitnessAsk, WitnessId};
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// Kind of the frame with a [`Request`].
+/// Frame kind of a [`Request`].
 pub const REQUEST: u16 = 0x0301;
-/// Kind of the frame with a [`Reply`].
+/// Frame kind of a [`Reply`].
 pub const REPLY: u16 = 0x0302;
-/// Longest request or reply in bytes.
+/// Maximum length of a request or reply, in bytes.
 pub const MAX_MESSAGE: usize = 8 << 10;
-/// Longest name of a pair in bytes; the rest is cut off.
+/// Maximum length of a pair's name, in bytes; a longer name is cut.
 pub const MAX_NAME: usize = 64;
 
 /// The keys of a pair's nodes, by [`NodeId::index`].
 pub type Keys = [Option<Fingerprint>; 2];
 
-/// A question of a node.
+/// A request of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Given back in the reply.
+    /// Repeated in the reply.
     pub id: u64,
-    /// The pair it is about.
+    /// The pair that the request is about.
     pub pair: PairId,
-    /// The question.
     pub body: Body,
 }
 
-/// The question itself.
+/// The content of a [`Request`].
 #[expect(clippy::large_enum_variant, reason = "questions live one at a time")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
-    /// Read, or vote; the acceptor's rules decide.
+    /// A read or a vote, decided by the acceptor's rules.
     Ask(WitnessAsk),
-    /// Lets `key` speak for `node`, the peer of the one who asks: it joined, or was set up anew.
+    /// Enrols the key of the asking node's peer, which joined or was set up again.
     AddKey {
-        /// Whose key it is.
+        /// The node to which the key belongs.
         node: NodeId,
-        /// The key.
         key: Fingerprint,
     },
 }
@@ -49,66 +47,65 @@ pub enum Body {
 /// The answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// The request's.
+    /// The id of the request.
     pub id: u64,
-    /// The answer, or why there is none.
+    /// The answer, or the refusal.
     pub outcome: Result<Response, Refused>,
 }
 
-/// A good answer.
+/// The answer to an accepted request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// To [`Body::Ask`].
+    /// The answer to [`Body::Ask`].
     Answer(Answer),
-    /// To [`Body::AddKey`].
+    /// The answer to [`Body::AddKey`].
     Added,
 }
 
-/// What an enrolling node hands over, inside the pairing.
+/// The message with which a node enrols a pair, sent inside the pairing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrol {
-    /// The pair.
     pub pair: PairId,
-    /// Its name, for `dyad-witness list`.
+    /// The pair's name, for `dyad-witness list`.
     pub name: String,
-    /// The node that enrols.
+    /// The node that enrols the pair.
     pub node: NodeId,
-    /// The keys of the nodes known so far, that of `node` among them.
+    /// The keys of the nodes known so far, including that of `node`.
     pub keys: Keys,
 }
 
-/// What the witness answers to [`Enrol`]: the pair's next configuration must admit this.
+/// The answer to [`Enrol`]: what the pair's next configuration must admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// Goes to [`dyad_quorum::Config::witness`].
+    /// For [`dyad_quorum::Config::witness`].
     pub witness: WitnessId,
-    /// Goes to the witness's place in [`dyad_quorum::Config::incarnations`].
+    /// For the witness's entry in [`dyad_quorum::Config::incarnations`].
     pub incarnation: u64,
 }
 
-/// Why the witness does not do what it is asked.
+/// The reasons for which the witness refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refused {
     /// The pair was never enrolled here, or was removed.
     #[error("the witness does not know this pair; enrol the pair at it again")]
     UnknownPair,
-    /// The asking machine's key is not one of the pair's.
+    /// The key of the asking node is not one of the pair's keys.
     #[error(
-        "the witness knows this pair by other keys; this node is a copy or was set up anew, let its peer add its new key"
+        "the witness knows this pair by other keys; this node is a copy or was set up again, let its peer add its new key"
     )]
     WrongKey,
-    /// A pair of this id but with other keys is enrolled.
+    /// A pair with this id and other keys is enrolled.
     #[error(
-        "the witness already serves a pair of this id with other keys; if that is this pair set up anew, remove the old one with 'dyad-witness forget' first"
+        "the witness already serves a pair of this id with other keys; if this pair was set up again, remove the old one with 'dyad-witness forget' first"
     )]
     PairTaken,
     /// A node may add a key for its peer only.
     #[error("a node cannot replace its own key at the witness; let its peer add the new one")]
     OwnKey,
-    /// Request, question and key do not belong together.
+    /// Pair, node and key of the request do not belong together.
     #[error("the question names another pair or node than the connection it came on; update the node")]
     Mismatch,
-    /// The record of this pair does not fit its checksum.
+    /// The stored entry of this pair does not match its checksum.
     #[error(
         "the witness's record of this pair is damaged; remove it with 'dyad-witness forget' and enrol the pair again"
     )]
@@ -123,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_are_what_the_wire_page_says() {
+    fn the_bytes_are_as_the_wire_page_states() {
         let key = Fingerprint([9; 32]);
         let request = Request { id: 1, pair: PairId(2), body: Body::AddKey { node: NodeId::B, key } };
         let bytes = [&[1, 2, 1, 1][..], &[9; 32]].concat();

@@ -1,4 +1,4 @@
-//! The daemon's network side: many pairs, each node on a connection of its own.
+//! The network side of the daemon: many pairs, one connection for each node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,64 +17,60 @@ use crate::protocol::{Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, 
 use crate::store::{Slot, Store, StoreError};
 use crate::store_writer::{Stopped, StoreWriter};
 
-/// Connections at once; two for each of ten thousand pairs, and some.
+/// Maximum number of connections: two for each of 10,000 pairs, and a reserve.
 const CONNECTIONS: usize = 25_000;
-/// TLS handshakes at once; they cost processor time, the rest waits its turn.
+/// Maximum number of concurrent TLS handshakes. They need processor time; further ones wait.
 const HANDSHAKES: usize = 256;
-/// Pairings at once.
+/// Maximum number of concurrent pairings; further ones are refused.
 const PAIRINGS: usize = 8;
-/// For a TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A node that asks nothing for this long is disconnected; it asks every 10 s when all is well.
+/// A connection without a request for this long is closed. A node sends a request at least every 10 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// After the system could not accept a connection.
+/// Delay after the system failed to accept a connection.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What a witness needs to know.
+/// The configuration of a witness.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where its key and records lie; made if it is not there.
+    /// The directory of the key and the records; created if it does not exist.
     pub directory: PathBuf,
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: SocketAddr,
 }
 
-/// Why the witness cannot run.
+/// The errors of starting a witness.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// Its records.
+    /// The records cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Its key.
+    /// The key cannot be used.
     #[error(transparent)]
     Identity(#[from] TlsError),
-    /// Its socket.
+    /// The socket cannot be opened.
     #[error("the witness cannot listen on {address}; is another program using that port?")]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// What is known of a pair, for `dyad-witness list`.
+/// What `dyad-witness list` shows of a pair.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PairSummary {
-    /// The pair.
     pub pair: PairId,
-    /// Its name; empty if its record is damaged.
+    /// Empty if the record is damaged.
     pub name: String,
-    /// The keys of its nodes.
+    /// The keys of the pair's nodes.
     pub keys: Keys,
-    /// The newest epoch known here; `None` if the record is damaged.
+    /// The newest epoch in the record; `None` if the record is damaged.
     pub epoch: Option<u64>,
-    /// Whether a configuration admits this witness, so that its vote counts.
+    /// Whether a configuration has admitted this witness, so that its vote counts.
     pub votes: bool,
 }
 
-/// What the daemon's parts share.
+/// State that all tasks of the daemon share.
 pub(crate) struct Shared {
     store_writer: StoreWriter,
     codes: Codes,
@@ -115,7 +111,7 @@ impl Shared {
     }
 }
 
-/// A witness ready to serve.
+/// A witness that is ready to serve.
 pub struct Server {
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -126,7 +122,7 @@ impl Server {
     /// Opens the store and the socket. Needs a tokio runtime.
     ///
     /// # Errors
-    /// Any [`ServerError`].
+    /// The store, the key or the socket cannot be used.
     pub fn open(config: &Config) -> Result<Self, ServerError> {
         let store = Store::open(&config.directory)?;
         let identity = Identity::load_or_generate(&config.directory, "dyad-witness")?;
@@ -146,16 +142,16 @@ impl Server {
         Ok(Self { shared: Arc::new(shared), listener, failure })
     }
 
-    /// The key nodes pin.
+    /// The fingerprint of the witness's key, which nodes pin.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.shared.fingerprint()
     }
 
-    /// The address it listens on.
+    /// The address on which the witness listens.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system does not tell the address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -170,19 +166,19 @@ impl Server {
         Arc::clone(&self.shared)
     }
 
-    /// Serves until the store fails. Dropping the future ends all connections.
+    /// Serves until the store fails. Dropping the future closes all connections.
     pub async fn run(self) -> StoreError {
         let Self { shared, listener, mut failure } = self;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 failed = &mut failure => return failed.unwrap_or(StoreError::Ended),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
-                        // Beyond the bound a connection is closed at once: the node tries again.
-                        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                            connections.spawn(serve(Arc::clone(&shared), stream, from, place));
+                        // A connection beyond the limit is closed at once; the node tries again.
+                        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                            connections.spawn(serve(Arc::clone(&shared), stream, from, permit));
                         }
                     }
                     Err(error) => {
@@ -196,7 +192,7 @@ impl Server {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _place: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _permit: OwnedSemaphorePermit) {
     let channel = {
         let Ok(_turn) = shared.handshakes.acquire().await else { return };
         tls::accept(stream, Arc::clone(&shared.tls), TLS_HANDSHAKE_TIMEOUT).await
@@ -216,9 +212,9 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _place:
     }
 }
 
-/// Why a connection ended.
+/// The reason for which a connection ended.
 #[derive(Debug, thiserror::Error)]
-enum Ended {
+enum ConnectionEnd {
     #[error(transparent)]
     Frame(#[from] dyad_link::frame::FrameError),
     #[error(transparent)]
@@ -231,8 +227,8 @@ enum Ended {
     Busy,
 }
 
-async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enrolled, Refused>), Ended> {
-    let _turn = shared.pairings.try_acquire().map_err(|_| Ended::Busy)?;
+async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enrolled, Refused>), ConnectionEnd> {
+    let _turn = shared.pairings.try_acquire().map_err(|_| ConnectionEnd::Busy)?;
     let own = shared.fingerprint();
     let mut paired = pairing::host_on(channel, own, &shared.codes, Purpose::Witness).await?;
     let key = paired.peer();
@@ -244,13 +240,13 @@ async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enro
     Ok((pair, outcome))
 }
 
-async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Ended> {
+async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), ConnectionEnd> {
     channel.reader.set_limit(MAX_MESSAGE);
     let key = channel.peer;
     loop {
         let frame = match tokio::time::timeout(IDLE_TIMEOUT, channel.reader.next()).await {
             Ok(frame) => frame?,
-            Err(_) => return Err(Ended::Idle),
+            Err(_) => return Err(ConnectionEnd::Idle),
         };
         let Some(frame) = frame else { return Ok(()) };
         let Request { id, pair, body } = frame.expect(REQUEST)?;

@@ -1,4 +1,4 @@
-//! The records on disk: an LMDB file with one small value per pair.
+//! The entries on disk: an LMDB file with one value of less than 1 KiB for each pair.
 //!
 //! ```text
 //! key                     value                                   (little endian)
@@ -6,8 +6,8 @@
 //! pair id, 16 bytes       version u8 = 1, postcard Entry, CRC32C u32       big endian key
 //! ```
 //!
-//! The header names the file the store was made in. A store found in another file is a copy: a
-//! restored backup, a moved or cloned machine's disk. Its votes are void (see [`Store::open`]).
+//! The header names the file in which the store was created. A store in another file is a copy (a restored backup, the
+//! disk of a moved or cloned machine), and its votes are void (see [`Store::open`]).
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -23,32 +23,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::Keys;
 
-/// Address space for the file, in bytes: room for a million pairs. The file grows as needed.
+/// Size of the memory map in bytes: room for a million pairs. The file grows as needed.
 const MAP_SIZE: usize = 2 << 30;
 const VERSION: u8 = 1;
 const HEADER_KEY: &[u8] = b"store";
-/// Largest value, in bytes: the promise of "less than 1 KiB per pair".
+/// Maximum size of a value, in bytes: a pair uses less than 1 KiB.
 const MAX_VALUE: usize = 1024;
 
-/// Why the store cannot be used. Every one of them ends the daemon.
+/// The errors of the store. Each of them ends the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory or its file system.
+    /// The directory cannot be used.
     #[error("the witness's directory {} cannot be used; check that it exists and may be written", path.display())]
     Directory {
-        /// The directory.
         path: PathBuf,
-        /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// Another daemon holds it.
+    /// Another daemon has locked the directory.
     #[error("another dyad-witness already uses the directory {}; stop it first", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The database.
+    InUse { path: PathBuf },
+    /// LMDB failed.
     #[error("the witness's records cannot be read or written; check its disk")]
     Database(#[from] heed::Error),
     /// The header is damaged or of a later version.
@@ -56,18 +51,18 @@ pub enum StoreError {
         "the witness's store is damaged or was made by a later version; install that version or enrol the pairs at a new witness"
     )]
     Header,
-    /// The thread that owns the store is gone without a word: a bug.
+    /// The thread that writes the store has panicked: a defect of this program.
     #[error("the thread that writes the witness's records has died; report this")]
     Ended,
-    /// A record would break the size promise; the acceptor's rules forbid it.
+    /// An entry is larger than [`MAX_VALUE`], which the acceptor's rules exclude.
     #[error("a record of {bytes} bytes is larger than the {MAX_VALUE} a pair may use")]
     TooLarge {
-        /// Its size in bytes.
+        /// Size of the entry, in bytes.
         bytes: usize,
     },
 }
 
-/// All that is kept of a pair.
+/// The stored data of a pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) name: String,
@@ -81,7 +76,7 @@ impl Entry {
     }
 }
 
-/// What lies under a pair's id.
+/// The value stored for a pair.
 #[derive(Debug)]
 pub(crate) enum Slot {
     Empty,
@@ -95,7 +90,7 @@ struct Header {
     file: Option<FileMark>,
 }
 
-/// What a copy of a file cannot have in common with it.
+/// Identifies a file: a copy of the file differs in at least one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct FileMark {
     inode: u64,
@@ -104,7 +99,7 @@ struct FileMark {
 }
 
 impl FileMark {
-    /// `None` where the file system does not tell when a file was made.
+    /// The mark of the file at `path`; `None` if the file system does not record creation times.
     fn of(path: &Path) -> std::io::Result<Option<Self>> {
         let stat = statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME)?;
         let told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
@@ -113,7 +108,7 @@ impl FileMark {
     }
 }
 
-/// A number for a store that nobody has seen, never 0.
+/// A random incarnation number, never 0.
 pub(crate) fn new_incarnation() -> u64 {
     u64::from_ne_bytes(random()).max(1)
 }
@@ -133,21 +128,21 @@ fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     dyad_link::frame::from_payload(content.strip_prefix(&[VERSION])?).ok()
 }
 
-/// The open store. One process has it at a time.
+/// The open store. A lock allows one process at a time.
 #[derive(Debug)]
 pub(crate) struct Store {
     env: Env<WithoutTls>,
     tree: Database<'static, Bytes, Bytes>,
     id: WitnessId,
-    /// Locked for as long as the store is open.
+    /// Held while the store is open.
     _lock: OwnedFd,
 }
 
 impl Store {
-    /// Opens the store in `directory`, or makes one.
+    /// Opens the store in `directory`, or creates it.
     ///
-    /// A store that was copied here becomes a new witness: a new id, and every record empty in a
-    /// new incarnation. The pairs' keys stay, so their nodes need only admit it.
+    /// A store that was copied becomes a new witness: it gets a new id, and each pair an empty record with a new
+    /// incarnation. The pairs' keys stay, so the pairs only need to admit the new witness.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let io = |source| StoreError::Directory { path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(io)?;
@@ -155,11 +150,11 @@ impl Store {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::InUse { path: directory.to_owned() })?;
         let (env, tree) = Self::map(directory)?;
-        // The new file itself must survive a power cut, not only what is in it.
+        // The directory entry of a new file must survive a power loss as well as its content.
         rustix::fs::fsync(&lock).map_err(|error| io(error.into()))?;
         let here = FileMark::of(&directory.join("data.mdb")).map_err(io)?;
         let mut store = Self { env, tree, id: WitnessId::NONE, _lock: lock };
-        store.id = store.settle(here)?;
+        store.id = store.read_header(here)?;
         Ok(store)
     }
 
@@ -167,8 +162,8 @@ impl Store {
     fn map(directory: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>), StoreError> {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE);
-        // SAFETY: the file is mapped; nothing else may write or truncate it. The directory is the
-        // daemon's own and was just locked against other daemons.
+        // SAFETY: the file is mapped, so nothing else may write or truncate it. The directory belongs to the daemon and
+        // was just locked against other daemons.
         let env = unsafe { options.open(directory)? };
         let txn = env.write_txn()?;
         let tree = env
@@ -179,8 +174,8 @@ impl Store {
         Ok((env, tree))
     }
 
-    /// Reads or makes the header; voids all votes if this is not the file they were given in.
-    fn settle(&self, here: Option<FileMark>) -> Result<WitnessId, StoreError> {
+    /// Reads or writes the header. If the store is in another file than the header says, voids all votes.
+    fn read_header(&self, here: Option<FileMark>) -> Result<WitnessId, StoreError> {
         let mut batch = self.begin()?;
         let stored = self.tree.get(&batch.txn, HEADER_KEY)?.map(<[u8]>::to_vec);
         let known: Option<Header> = match stored {
@@ -210,13 +205,13 @@ impl Store {
         Ok(WitnessId(id))
     }
 
-    /// The identity the pairs' configurations name this witness by.
+    /// The id by which the pairs' configurations name this witness.
     #[cfg(test)]
     pub(crate) fn id(&self) -> WitnessId {
         self.id
     }
 
-    /// Begins a batch of changes; dropping it undoes them.
+    /// Begins a batch of changes; dropping the batch undoes them.
     pub(crate) fn begin(&self) -> Result<Batch<'_>, StoreError> {
         Ok(Batch { txn: self.env.write_txn()?, tree: self.tree, id: self.id, changed: false })
     }
@@ -247,7 +242,7 @@ impl Batch<'_> {
         Ok(self.tree.put(&mut self.txn, &pair.0.to_be_bytes(), &seal(entry)?)?)
     }
 
-    /// Whether there was anything to delete.
+    /// Removes the entry of a pair; returns whether there was one.
     pub(crate) fn delete(&mut self, pair: PairId) -> Result<bool, StoreError> {
         self.changed = true;
         Ok(self.tree.delete(&mut self.txn, &pair.0.to_be_bytes())?)
@@ -264,7 +259,7 @@ impl Batch<'_> {
         Ok(pairs)
     }
 
-    /// Makes the batch durable; what changed nothing costs no sync.
+    /// Commits and syncs the batch; a batch without changes needs no sync.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         if self.changed { Ok(self.txn.commit()?) } else { Ok(()) }
     }
@@ -283,7 +278,7 @@ mod tests {
         Entry { name: "x".repeat(crate::protocol::MAX_NAME), keys: [Some(Fingerprint([9; 32])); 2], record }
     }
 
-    /// The largest record the acceptor's rules let through.
+    /// The largest entry that the acceptor's rules allow.
     fn largest() -> Entry {
         let exceptions = vec![Exception { volume: u64::MAX, holder: NodeId::B }; MAX_EXCEPTIONS];
         let config = Config {
@@ -361,7 +356,7 @@ mod tests {
         assert_eq!((void.keys, &void.name), (voted.keys, &voted.name));
         assert_eq!(void.record, Record::witness(restored.id(), void.record.incarnation));
         assert_ne!(void.record.incarnation, voted.record.incarnation);
-        // Once settled it stays what it is.
+        // Opened again, the copy keeps its new id and records.
         drop(restored);
         let again = Store::open(copy.path()).unwrap();
         assert_eq!(get(&again, PairId(1)), Some(void));

@@ -1,55 +1,55 @@
-//! The one thread that owns the store: takes what waits, commits once, then answers all.
+//! The thread that owns the store: it runs all waiting jobs in one batch, commits once, then answers all.
 //!
-//! Ten thousand pairs that fail over at the same time need a thousand decisions a second; with one
-//! sync for each batch that is a handful of syncs.
+//! A fail-over of 10,000 pairs needs about 1,000 decisions a second. With one disk sync for each batch of up to 256
+//! jobs these are a handful of syncs.
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Batch, Store, StoreError};
 
-/// Work that waits at most; beyond that the askers wait.
+/// Maximum number of waiting jobs; further senders wait.
 const QUEUE: usize = 1024;
-/// Pieces of work in one commit at most.
+/// Maximum number of jobs in one commit.
 const BATCH: usize = 256;
 
-/// Tells an asker its answer, after the commit.
-type Answer = Box<dyn FnOnce() + Send>;
-type Work = Box<dyn FnOnce(&mut Batch<'_>) -> Result<Answer, StoreError> + Send>;
+/// Sends the result of a job, after the commit.
+type SendResult = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce(&mut Batch<'_>) -> Result<SendResult, StoreError> + Send>;
 
-/// The store's thread has ended; the daemon is about to.
+/// The store's thread has ended, and the daemon is about to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the witness's store has failed")]
 pub(crate) struct Stopped;
 
-/// Hands work to the store's thread. Cheap to clone; the thread ends with the last clone.
+/// Sends jobs to the store's thread. The thread ends with the last clone.
 #[derive(Clone)]
 pub(crate) struct StoreWriter {
-    queue: mpsc::Sender<Work>,
+    queue: mpsc::Sender<Job>,
 }
 
 impl StoreWriter {
-    /// Starts the thread. The receiver gets the error that ended it, if one did.
+    /// Starts the thread. The receiver gets the error that ended it.
     pub(crate) fn start(store: Store) -> (Self, oneshot::Receiver<StoreError>) {
         let (queue, work) = mpsc::channel(QUEUE);
         let (failed, failure) = oneshot::channel();
         std::thread::spawn(move || {
-            if let Err(error) = keep(&store, work) {
-                // Nobody to tell means that the daemon is ending anyway.
+            if let Err(error) = run_batches(&store, work) {
+                // Without a receiver the daemon is ending already.
                 let _ = failed.send(error);
             }
         });
         (Self { queue }, failure)
     }
 
-    /// Does `work` and returns its result once it is durable.
+    /// Runs `work` in a batch and returns its result once the batch is durable.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Batch<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Stopped> {
         let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |batch| {
+        let work: Job = Box::new(move |batch| {
             let result = work(batch)?;
-            // The asker may have gone; its work stays done.
+            // The sender of the job may have stopped waiting; its change stays.
             Ok(Box::new(move || drop(answer.send(result))))
         });
         self.queue.send(work).await.map_err(|_| Stopped)?;
@@ -57,11 +57,11 @@ impl StoreWriter {
     }
 }
 
-fn keep(store: &Store, mut queue: mpsc::Receiver<Work>) -> Result<(), StoreError> {
+fn run_batches(store: &Store, mut queue: mpsc::Receiver<Job>) -> Result<(), StoreError> {
     let mut waiting = Vec::with_capacity(BATCH);
     while queue.blocking_recv_many(&mut waiting, BATCH) > 0 {
         let mut batch = store.begin()?;
-        let answers = waiting.drain(..).map(|work| work(&mut batch)).collect::<Result<Vec<Answer>, _>>()?;
+        let answers = waiting.drain(..).map(|work| work(&mut batch)).collect::<Result<Vec<SendResult>, _>>()?;
         batch.finish()?;
         answers.into_iter().for_each(|answer| answer());
     }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_ends_the_thread_and_answers_nobody() {
+    async fn an_error_ends_the_thread_without_an_answer() {
         let directory = tempfile::tempdir().unwrap();
         let (store_writer, failure) = StoreWriter::start(Store::open(directory.path()).unwrap());
         assert!(store_writer.run(|batch| Ok(matches!(batch.get(PairId(1))?, Slot::Empty))).await.unwrap());

@@ -1,4 +1,4 @@
-//! The program itself: killed, restarted, restored from a copy, and spoken to on the command line.
+//! The daemon as a process: killed, restarted, restored from a copy, and its command line.
 
 mod common;
 
@@ -38,7 +38,7 @@ impl Daemon {
         Self { child, address }
     }
 
-    /// SIGKILL: nothing is written on the way out.
+    /// SIGKILL, so that the daemon writes nothing before it ends.
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -59,7 +59,7 @@ fn code(directory: &Path) -> String {
 }
 
 #[tokio::test]
-async fn votes_survive_a_kill_and_the_client_comes_back_by_itself() {
+async fn votes_survive_a_kill_and_the_client_reconnects() {
     let directory = tempfile::tempdir().unwrap();
     let pair = Pair::new();
     let daemon = Daemon::start(directory.path(), "[::1]:0");
@@ -76,7 +76,7 @@ async fn votes_survive_a_kill_and_the_client_comes_back_by_itself() {
     assert_eq!(a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap(), voted);
     let mut b = pair.client(&pair.b, &address, enrolment.fingerprint);
     let late = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
-    // B's ballot is the higher one of the same round: it is given A's value, never its own.
+    // B's ballot is the higher one of the same round, so B gets A's value and not its own.
     assert!(matches!(&late.verdict, Verdict::Accepted(_, value) if value.lead == NodeId::A), "{late:?}");
 }
 
@@ -98,7 +98,7 @@ async fn a_restored_copy_does_not_vote() {
     let answer = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
     assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
     assert_ne!((answer.witness, answer.incarnation), (before.witness, before.incarnation));
-    // Once a configuration admits the new one, it votes.
+    // Once a configuration admits the new incarnation, the copy votes.
     let mut admitted = dyad_quorum::Config { epoch: base.epoch + 1, witness: answer.witness, ..base };
     admitted.incarnations[2] = answer.incarnation;
     let answer = b.ask(&pair.solo(NodeId::B, &admitted), TEST_TIMEOUT).await.unwrap();

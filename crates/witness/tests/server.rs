@@ -1,4 +1,4 @@
-//! The server in this process: who gets an answer, and a hundred pairs at once.
+//! The server in the test's process: which requests it answers, and a fail-over of 100 pairs at once.
 
 mod common;
 
@@ -49,9 +49,9 @@ async fn a_pair_enrols_with_its_code_and_decides() {
     assert!(matches!(&first.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyB));
     assert!(first.mark > learned.mark);
     assert!(b.round_trip().is_some_and(|took| took < TEST_TIMEOUT));
-    // Its reply was lost: the same question gets the same answer.
+    // After a lost reply the repeated request gets the same answer.
     assert_eq!(b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap(), first);
-    // A comes late; it learns what B was promised.
+    // A asks later and learns the ballot that the witness promised to B.
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
     let late = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(late.verdict, Verdict::Nack(..)), "{late:?}");
@@ -73,14 +73,14 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
     let (witness, pair) = (witness(2), Pair::new());
     let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
     let base = pair.both(&enrolment);
-    // The same pair id, another key.
+    // The same pair id with other keys.
     let clone = Pair { id: pair.id, ..Pair::new() };
     let error = clone.enrol(&witness.address, &witness.codes[1]).await.unwrap_err();
     assert!(matches!(error, EnrolError::Refused(Refused::PairTaken)), "{error:?}");
     let mut asking = pair.client(&clone.b, &witness.address, witness.fingerprint);
     let error = asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
-    assert!(!error.is_unreachable() && error.to_string().contains("a copy or was set up anew"));
+    assert!(!error.is_unreachable() && error.to_string().contains("a copy or was set up again"));
 
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
     a.add_key(NodeId::B, clone.b.fingerprint(), TEST_TIMEOUT).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
 }
 
 #[tokio::test]
-async fn unknown_pairs_and_impostors_are_told_apart_from_silence() {
+async fn an_unknown_pair_and_a_wrong_key_are_not_reported_as_unreachable() {
     let (witness, pair) = (witness(1), Pair::new());
     let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
     let other_pair = Pair::new();
@@ -113,8 +113,8 @@ async fn unknown_pairs_and_impostors_are_told_apart_from_silence() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_is_given_up() {
-    // Accepts, and never says a word.
+async fn a_request_without_an_answer_times_out() {
+    // Accepts connections and never sends.
     let silent = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
     let pair = Pair::new();
     let address = silent.local_addr().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! A pair as the witness sees it: two keys, and the configurations it decides.
+//! A pair for the tests: two keys, and the configurations that the pair decides.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use dyad_types::NodeId;
 use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
 
-/// No single answer takes longer, even on a busy machine.
+/// Upper bound of one answer, also on a busy machine.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Pair {
@@ -39,7 +39,7 @@ impl Pair {
         Client::new(&config).unwrap()
     }
 
-    /// Epoch 3: both in sync, the tie at the witness just enrolled.
+    /// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
     pub fn both(&self, enrolment: &Enrolment) -> Config {
         let enrolled = enrolment.enrolled;
         Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
@@ -49,7 +49,7 @@ impl Pair {
         WitnessAsk::Learn(Learn { pair: self.id.0, sender: NodeId::A, base: base.clone(), seen: 0 })
     }
 
-    /// `node` asks to be the only one in sync.
+    /// The request of `node` to become the only node in sync.
     pub fn solo(&self, node: NodeId, base: &Config) -> WitnessAsk {
         let want = Config {
             epoch: base.epoch + 1,
