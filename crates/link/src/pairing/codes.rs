@@ -8,13 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::PairingError;
+use super::error::{MAX_TRIES, PairingError};
 use crate::random;
 
 /// How long a code may be used.
 pub const CODE_VALIDITY_PERIOD: Duration = Duration::from_secs(600);
-/// How often a code may be tried.
-pub const MAX_TRIES: u32 = 5;
 /// Codes remembered at once, used and void ones included.
 const MAX_CODES: usize = 100;
 

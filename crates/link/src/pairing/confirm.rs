@@ -3,7 +3,7 @@
 use ring::hmac;
 use spake2::{Ed25519Group, Identity as Name, Password, Spake2};
 
-use super::Purpose;
+use super::purpose::Purpose;
 use crate::Fingerprint;
 use crate::tls::Channel;
 

@@ -20,23 +20,24 @@
 
 mod codes;
 mod confirm;
+mod error;
+mod purpose;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
-pub use codes::{CODE_VALIDITY_PERIOD, CodeForm, Codes, MAX_TRIES, OpenCode};
+pub use codes::{CODE_VALIDITY_PERIOD, CodeForm, Codes, OpenCode};
+pub use error::{MAX_TRIES, PairingError, STEP_TIMEOUT};
+pub use purpose::Purpose;
 
 use crate::Fingerprint;
 use crate::frame::{FrameError, MAX_PAYLOAD, from_payload, to_payload};
-use crate::tls::{Channel, Identity, Protocol, TlsError, Trust, accept, client_config, connect, server_config};
+use crate::tls::{Channel, Identity, Protocol, Trust, accept, client_config, connect, server_config};
 use confirm::{Exchange, PairingRole};
-
-/// For each step of the exchange: TLS, the code, each payload.
-pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 const VERSION: u16 = 1;
 const START: u16 = 0x0201;
@@ -46,47 +47,6 @@ const FAIL: u16 = 0x0204;
 const PAYLOAD: u16 = 0x0205;
 /// Longest frame before the confirmation, in bytes.
 const MAX_STEP: usize = 1024;
-
-/// What a code was opened for. A code of one purpose is worth nothing for the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Purpose {
-    /// A second node joins a pair.
-    Node,
-    /// A pair enrols at a witness.
-    Witness,
-}
-
-/// Why pairing failed.
-#[derive(Debug, thiserror::Error)]
-pub enum PairingError {
-    /// The code does not fit, or a machine in between has spoilt it.
-    #[error("the code is wrong; compare it with the one shown on the other machine and type it again")]
-    WrongCode,
-    /// The code's ten minutes are over.
-    #[error("the code has expired; ask the other machine for a new one")]
-    Expired,
-    /// Nobody asked for a code there, or it was already used.
-    #[error("no pairing code is open on the other machine; ask it for one first")]
-    NoCodeOpen,
-    /// The code was tried too often and is void.
-    #[error("the code was tried {MAX_TRIES} times and is void now; ask the other machine for a new one")]
-    TooManyTries,
-    /// The other side runs another version of this protocol.
-    #[error("the other machine pairs by another protocol version; update the older one first")]
-    Version,
-    /// The other side expects another kind of partner.
-    #[error("the code was made for something else: codes for nodes and for witnesses are not exchangeable")]
-    Purpose,
-    /// The other side does not go on.
-    #[error("the other machine did not answer within {} s; check the network and try again", STEP_TIMEOUT.as_secs())]
-    Timeout,
-    /// No TLS connection came about.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The conversation broke off or was nonsense.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Start {

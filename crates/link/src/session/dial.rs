@@ -9,8 +9,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::config::Config;
+use super::event::{Down, Event, Path};
 use super::hello::{Greeted, Refused, greet};
-use super::{Config, Down, Event, Path, pump};
+use super::pump;
 use crate::net::bound_silence;
 use crate::tls::{Protocol, TlsError, Trust, client_config, connect};
 

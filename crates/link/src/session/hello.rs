@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Config;
+use super::config::Config;
 use crate::PairId;
 use crate::frame::FrameError;
 use crate::tls::{Channel, TlsError};

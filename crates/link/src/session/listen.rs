@@ -10,8 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::config::Config;
+use super::event::{Down, Event};
 use super::hello::{Greeted, Refused, answer};
-use super::{Config, Down, Event, pump};
+use super::pump;
 use crate::net::bound_silence;
 use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
 

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::config::{Config, Timing};
+use super::event::{Down, Event};
 use super::hello::{ALIVE, DATA, Greeted};
 use super::outbox::{Outbox, Queued};
-use super::{Config, Down, Event, Timing};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
 /// Queued bytes put into one write at most.

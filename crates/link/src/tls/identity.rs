@@ -8,7 +8,7 @@ use std::path::Path;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::TlsError;
+use super::error::TlsError;
 use crate::Fingerprint;
 
 const CERTIFICATE_FILE: &str = "identity.crt";

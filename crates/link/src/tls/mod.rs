@@ -4,7 +4,9 @@
 //! (the witness: pairing and requests) knows what it talks before the first frame.
 
 mod channel;
+mod error;
 mod identity;
+mod trust;
 mod verify;
 
 use std::sync::Arc;
@@ -12,19 +14,9 @@ use std::sync::Arc;
 pub use rustls::{ClientConfig, ServerConfig};
 
 pub use channel::{Channel, accept, connect};
+pub use error::TlsError;
 pub use identity::Identity;
-
-use crate::Fingerprint;
-
-/// Whom a side of a TLS connection accepts as its peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Only the owner of the key with this fingerprint.
-    Pinned(Fingerprint),
-    /// Anyone who owns the key he shows. The caller must decide by [`Channel::peer`] before he
-    /// acts on a single byte: by a one-time code (pairing) or by a list of keys (the witness).
-    AnyKey,
-}
+pub use trust::Trust;
 
 /// What is spoken inside a TLS connection; travels as ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,55 +41,6 @@ impl Protocol {
     fn from_alpn(name: &[u8]) -> Option<Self> {
         [Self::Peer, Self::Pairing, Self::Witness].into_iter().find(|protocol| protocol.alpn() == name)
     }
-}
-
-/// Why a TLS connection could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A key or certificate could not be made.
-    #[error("no TLS identity could be made")]
-    Generate(#[source] rcgen::Error),
-    /// An identity file cannot be read or written.
-    #[error("the identity file {} cannot be used; restore it or pair this node again", path.display())]
-    File {
-        /// The file.
-        path: std::path::PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// An identity file holds no key or certificate.
-    #[error("the identity file {} is damaged; restore it or pair this node again", path.display())]
-    Damaged {
-        /// The file.
-        path: std::path::PathBuf,
-    },
-    /// TLS itself refuses this identity.
-    #[error("this identity cannot be used for TLS")]
-    Config(#[source] rustls::Error),
-    /// The peer owns another key than the one that was pinned.
-    #[error(
-        "the other side shows the key {found}, not the expected one; it is another machine or was set up anew, pair it again"
-    )]
-    WrongKey {
-        /// The fingerprint it showed.
-        found: Fingerprint,
-    },
-    /// The peer does not accept our key.
-    #[error("the other side refuses this node's key; it belongs to another pair or must be paired again")]
-    KeyRefused,
-    /// The peer speaks none of our protocols.
-    #[error("the other side does not speak this protocol; check the address and the port")]
-    Protocol,
-    /// The peer did not finish the handshake in time.
-    #[error("the other side did not finish the handshake within {seconds} s; check the network between them")]
-    Timeout {
-        /// The bound that passed, in seconds.
-        seconds: u64,
-    },
-    /// The connection broke.
-    #[error("the connection broke")]
-    Io(#[source] std::io::Error),
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
 
-use super::Trust;
+use super::trust::Trust;
 use crate::Fingerprint;
 
 /// Travels inside the TLS error, so that the caller learns which key was shown.
