@@ -6,27 +6,10 @@ use std::path::{Path, PathBuf};
 use dyad_desired::Firmware;
 use dyad_desired::limits::DISK_QUEUES;
 
+pub use crate::version::Version;
+
 use crate::accelerator::Accelerator;
 use crate::spec::{Network, VmSpec};
-
-/// A version of QEMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// First number.
-    pub major: u32,
-    /// Second number.
-    pub minor: u32,
-}
-
-impl Version {
-    /// Reads the output of `qemu-system-x86_64 --version`.
-    #[must_use]
-    pub fn parse(output: &str) -> Option<Self> {
-        let rest = output.strip_prefix("QEMU emulator version ")?;
-        let mut numbers = rest.split(|c: char| !c.is_ascii_digit());
-        Some(Self { major: numbers.next()?.parse().ok()?, minor: numbers.next()?.parse().ok()? })
-    }
-}
 
 /// Where a VM's sockets and files are: one directory per VM below the run directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,13 +197,5 @@ mod tests {
         let line = text(&host(7, 2, Accelerator::Tcg), &VmSpec { firmware: Firmware::Bios, ..spec() });
         assert!(line.contains("reconnect=1,") && !line.contains("reconnect-ms"));
         assert!(line.contains("\nmax\n") && !line.contains("pflash"));
-    }
-
-    #[test]
-    fn versions_are_read() {
-        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright";
-        assert_eq!(Version::parse(debian), Some(Version { major: 7, minor: 2 }));
-        assert!(Version { major: 10, minor: 0 } > Version { major: 9, minor: 2 });
-        assert_eq!(Version::parse("qemu"), None);
     }
 }

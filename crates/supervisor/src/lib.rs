@@ -30,6 +30,7 @@ pub mod qmp;
 mod record;
 mod runner;
 mod spec;
+mod version;
 
 pub use accelerator::Accelerator;
 pub use cgroup::exec_in_cgroup;

@@ -15,6 +15,7 @@ mod pages;
 mod pending_passwords;
 mod session;
 mod setup;
+mod state;
 
 use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn};
@@ -22,9 +23,6 @@ use axum::response::Response;
 use axum::{Router, extract::Request, routing::get};
 use dyad_api::Service;
 use std::sync::Arc;
-
-/// State that all handlers share.
-pub(crate) type Shared = Arc<dyn Service>;
 
 /// The Content-Security-Policy: resources only from this node and no inline script, so that markup in a name cannot
 /// run.

@@ -1,6 +1,7 @@
 //! All pages except those of the wizard.
 
-use crate::{Shared, filters, session};
+use crate::state::Shared;
+use crate::{filters, session};
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};

@@ -1,6 +1,6 @@
 //! The session of a browser, by its cookie.
 
-use crate::Shared;
+use crate::state::Shared;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use dyad_api::{COOKIE, Session};

@@ -2,7 +2,8 @@
 //! hidden fields of the form; of a password the form has only a token. The node stores nothing before the last page.
 
 use crate::pages::{Frame, page};
-use crate::{Shared, pages::size, pending_passwords::PendingPasswords};
+use crate::state::Shared;
+use crate::{pages::size, pending_passwords::PendingPasswords};
 use askama::Template;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};

@@ -1,8 +1,8 @@
 //! The answers given so far.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
-use crate::{Id, Kind, Problem, QUESTIONS, Surroundings, check, confirmation, question, question::allowed};
+use crate::Id;
 
 /// Answers by question; each has passed its own check. `Debug` hides secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -20,25 +20,9 @@ impl Answers {
         self.0.get(&id).map(String::as_str)
     }
 
-    /// Checks a typed text and keeps it. Other answers that no longer fit are removed, so that their questions are
-    /// asked again.
-    ///
-    /// # Errors
-    /// The [`Problem`] with the text; the answers are unchanged.
-    pub fn set(&mut self, id: Id, text: &str, surroundings: &Surroundings) -> Result<(), Problem> {
-        let checked = check::check(id, text, self, surroundings)?;
-        if self.get(id) == Some(&checked) {
-            return Ok(());
-        }
+    /// Keeps a checked answer.
+    pub(crate) fn insert(&mut self, id: Id, checked: String) {
         self.0.insert(id, checked);
-        if id == Id::Disks {
-            self.0.remove(&Id::Erase);
-        }
-        let unfit: Vec<Id> = self.0.keys().copied().filter(|other| !allowed(*other, self, surroundings)).collect();
-        for other in unfit {
-            self.0.remove(&other);
-        }
-        Ok(())
     }
 
     /// Removes one answer, so that its question is asked again.
@@ -46,34 +30,8 @@ impl Answers {
         self.0.remove(&id);
     }
 
-    /// The text that must be typed to confirm that the chosen disks are erased.
-    #[must_use]
-    pub fn confirmation(&self) -> Option<String> {
-        self.get(Id::Disks).map(confirmation)
-    }
-
-    /// Title and answer of each answered question, for the summary; secrets as stars.
-    #[must_use]
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let shown = |id: Id, text: &str| match question(id).kind {
-            Kind::Secret => "********".to_owned(),
-            Kind::Choice(choices) => {
-                choices.iter().find(|c| c.value == text).map_or_else(|| text.to_owned(), |c| c.label.to_owned())
-            }
-            _ if text.is_empty() => "none".to_owned(),
-            _ => text.to_owned(),
-        };
-        let answered = QUESTIONS.iter().filter(|q| q.id != Id::Erase);
-        answered.filter_map(|q| self.get(q.id).map(|text| (q.title, shown(q.id, text)))).collect()
-    }
-}
-
-impl fmt::Debug for Answers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(id, text)| match question(*id).kind {
-            Kind::Secret => (question(*id).key, "***"),
-            _ => (question(*id).key, text.as_str()),
-        });
-        f.debug_map().entries(shown).finish()
+    /// All answers, in the order of the questions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &str)> {
+        self.0.iter().map(|(id, text)| (*id, text.as_str()))
     }
 }

@@ -13,17 +13,20 @@
 
 mod answers;
 mod check;
+mod id;
 mod plan;
 mod problem;
 mod question;
 mod seed;
 mod surroundings;
+mod typed;
 
 pub use answers::Answers;
 pub use check::enrolment;
+pub use id::Id;
 pub use plan::{Network, Plan, Static, WitnessPlan, plan};
 pub use problem::Problem;
-pub use question::{Choice, Id, Kind, QUESTIONS, Question, confirmation, default, next, question, suggestion};
+pub use question::{Choice, Kind, QUESTIONS, Question, confirmation, default, next, question, suggestion};
 pub use seed::{SEED_FILE, SEED_LABEL, from_json, from_toml, to_toml};
 pub use surroundings::{Disk, DiskContent, Link, Offer, Surroundings};
 
