@@ -13,14 +13,12 @@ use crate::guest::Guest;
 use crate::http::Client;
 use crate::node::{Name, Node, Wiring};
 use crate::report::Report;
+use crate::seed::PASSWORD;
 use crate::stall_detector::StallDetector;
 use crate::status::Status;
 use crate::timeline_follower::TimelineFollower;
 use crate::wait::{self, Look};
 use crate::witness::Witness;
-
-/// The administrator's password of every pair on the rig.
-pub const PASSWORD: &str = "correct horse battery";
 
 /// A pair on the rig.
 #[derive(Debug)]

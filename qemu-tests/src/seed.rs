@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::pair::PASSWORD;
-
+/// The administrator's password of every pair on the rig.
+pub const PASSWORD: &str = "correct horse battery";
 /// Bytes of the disk: one of a few KiB would do, but file systems have a least size.
 const SIZE: u64 = 4 << 20;
 

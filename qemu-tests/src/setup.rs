@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::http::Client;
-use crate::pair::PASSWORD;
+use crate::seed::PASSWORD;
 use crate::wait::{self, Look};
 
 /// Formatting disks, the first copy of the document, and a restart that proves the watchdog; emulated.

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::browser::Browser;
 use dyad_rig::harness::{Test, play};
-use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
+use dyad_rig::seed::PASSWORD;
 use dyad_rig::wait::{self, Look};
 
 /// A page of an emulated node.

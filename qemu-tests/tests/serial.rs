@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::harness::{Test, play};
 use dyad_rig::node::Name;
-use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::BOOT_DEADLINE;
+use dyad_rig::seed::PASSWORD;
 use dyad_rig::serial::SerialLine;
 use dyad_rig::wait::{self, Look};
 

@@ -8,9 +8,10 @@ use std::{process, thread};
 
 use anyhow::{Context as _, Result, bail};
 use dyad_rig::node::Name;
-use dyad_rig::pair::{PASSWORD, Pair};
+use dyad_rig::pair::Pair;
 use dyad_rig::report::Report;
 use dyad_rig::scenarios::{MAIN_JOB, Scenario};
+use dyad_rig::seed::PASSWORD;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::waitpid;

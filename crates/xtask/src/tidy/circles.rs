@@ -16,15 +16,10 @@ use super::sources::{crate_folders, files, group_end, read, split};
 const ALLOWED: &[(&str, &str)] = &[
     ("control", "the types of the protocol stand in lib.rs, which client and server need: being rewritten"),
     ("core", "the state object and its events name each other: being split, remove this row then"),
-    ("link", "the parents of pairing, session and tls hold the types of their children: to be moved"),
     ("mirror", "one state machine whose `impl` blocks stand in one file for each concern"),
     ("node", "the handlers share types with the file that makes the router: to be moved"),
     ("pool", "`Pool` and the passes over it name each other: to be moved"),
-    ("rig", "the constants of the scenarios stand in the file that lists them: to be moved"),
     ("sim", "the world and its parts schedule each other: one program for tests"),
-    ("supervisor", "the version of QEMU stands beside its command line: to be moved"),
-    ("web", "the state of the server stands in lib.rs: to be moved"),
-    ("wizard", "the check of an answer asks for other answers: to be moved"),
 ];
 
 /// Keywords before the name of an item.

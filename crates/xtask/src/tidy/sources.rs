@@ -88,8 +88,8 @@ pub struct Code<'a> {
     pub test_modules: Vec<&'a str>,
 }
 
-/// Splits the code of a file. Left out: what stands under `#[cfg(test)]`, `#[cfg(all(test, …))]` or `#[test]`, and a
-/// whole file under `#![cfg(test)]`.
+/// Splits the code of a file. Left out: what stands under `#[cfg(test)]`, `#[cfg(all(test, …))]` `#[test]` or
+/// `#[cfg(doc)]`, and a whole file under `#![cfg(test)]`.
 pub fn split(text: &str) -> Code<'_> {
     let all: Vec<_> = tokens(text).into_iter().filter(|token| token.kind != Kind::Comment).collect();
     let mut code = Code { shipped: Vec::new(), test_modules: Vec::new() };
@@ -103,11 +103,11 @@ pub fn split(text: &str) -> Code<'_> {
             continue;
         }
         let end = group_end(&all, open);
-        let for_tests = is_for_tests(&all[open + 1..end - 1]);
-        if for_tests && inner {
+        let left_out = is_not_shipped(&all[open + 1..end - 1]);
+        if left_out && inner {
             return Code { shipped: Vec::new(), test_modules: code.test_modules };
         }
-        if for_tests {
+        if left_out {
             let item_end = item_end(&all, end);
             if let Some(name) = declared_module(&all[end..item_end]) {
                 code.test_modules.push(name);
@@ -120,12 +120,13 @@ pub fn split(text: &str) -> Code<'_> {
     code
 }
 
-/// Whether an attribute, without its brackets, restricts what follows to tests.
-fn is_for_tests(attribute: &[Token<'_>]) -> bool {
+/// Whether an attribute, without its brackets, restricts what follows to tests or to documentation.
+fn is_not_shipped(attribute: &[Token<'_>]) -> bool {
     let words: Vec<_> = attribute.iter().map(|token| token.text).collect();
-    words[..] == ["test"] || words.starts_with(&["cfg", "(", "test", ")"]) || {
-        words.starts_with(&["cfg", "(", "all", "(", "test", ","])
-    }
+    words[..] == ["test"]
+        || words.starts_with(&["cfg", "(", "test", ")"])
+        || words.starts_with(&["cfg", "(", "doc", ")"])
+        || { words.starts_with(&["cfg", "(", "all", "(", "test", ","]) }
 }
 
 /// The name in `mod NAME;`, with or without visibility.
@@ -200,6 +201,7 @@ fn code_of_tests_is_left_out() {
         #[cfg(any(test, feature = \"x\"))] fn kept_too() {}
         #[cfg(all(test, unix))] #[allow(unused)] pub(crate) const fn gone() {}
         #[cfg(test)] pub const GONE: [u8; 1] = { [1] };
+        #[cfg(doc)] use crate::Gone;
         #[cfg(test)] mod tests;
         #[cfg(test)] mod inline { fn f() {} }
         fn last() {}
