@@ -1,4 +1,4 @@
-//! How the build machine runs a node: with KVM if that truly works, else emulated.
+//! How the build machine runs a node: with KVM if a trial boot under KVM succeeds, else emulated.
 
 use std::fmt;
 use std::path::Path;
@@ -10,8 +10,8 @@ use crate::child::Program;
 use crate::serial::SerialLine;
 use crate::wait::{self, Look};
 
-/// The counting guest says its first word within seconds when KVM works. A KVM that opens but cannot run an
-/// ordinary kernel hangs in the boot ROM for ever.
+/// The counting guest prints its first line within seconds where KVM works. A KVM that opens but cannot run an
+/// ordinary kernel hangs in the boot ROM.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What executes a node's instructions.
@@ -24,10 +24,10 @@ pub enum Accelerator {
 }
 
 impl Accelerator {
-    /// Finds out by booting the disk `guest`. `sockets` is a folder for the trial's own files.
+    /// Decides by booting the disk `guest`. `sockets` is a folder for the trial's own files.
     ///
     /// # Errors
-    /// The trial could not even be started.
+    /// The trial's QEMU cannot be started.
     pub fn by_trial(guest: &Path, sockets: &Path) -> Result<Self> {
         if !Path::new("/dev/kvm").exists() {
             return Ok(Self::Tcg);
@@ -45,7 +45,7 @@ impl Accelerator {
         let mut qemu = program.start(&sockets.join("trial-qemu.log"))?;
         let mut connected = false;
         let spoke = wait::until("the trial's first word", PROBE_TIMEOUT, || {
-            // Where KVM is only half there, QEMU may also give up by itself.
+            // QEMU may also exit by itself, where KVM refuses a setting.
             ensure!(!qemu.ended(), "QEMU ended.");
             connected = connected || (socket.exists() && line.connect(&socket).is_ok());
             let said = line.text_since(0).contains("resume ");
@@ -55,7 +55,7 @@ impl Accelerator {
         Ok(if spoke.is_ok() { Self::Kvm } else { Self::Tcg })
     }
 
-    /// The QEMU arguments that choose it, with the processor a node needs.
+    /// The QEMU arguments that choose this accelerator, with the processor model that a node needs.
     pub fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],

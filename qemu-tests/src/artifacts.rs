@@ -1,4 +1,4 @@
-//! Where the rig finds what it boots, and where it leaves what it recorded.
+//! Paths of the files that the rig boots, and of its records.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
@@ -17,7 +17,7 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Below the target directory that the running program was built in.
+    /// The artifacts in the target directory that the running program was built in.
     ///
     /// # Errors
     /// The program does not lie in a cargo target directory.
@@ -101,13 +101,14 @@ impl Artifacts {
     }
 }
 
-/// In the records of a run that failed: the state of the pair at that time.
+/// File in the records of a failed run: the state of the pair at that time.
 const FAILED: &str = "failed.txt";
 
-/// Keeps the records of a failed run from its successor; `state` tells what the pair was like, once for each step that failed.
+/// Keeps the records of a failed run from being replaced by the next run. `state` describes the pair; one entry for
+/// each failed step.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn keep_as_failed(records: &Path, state: &str) -> Result<()> {
     let written = OpenOptions::new().create(true).append(true).open(records.join(FAILED));
     written

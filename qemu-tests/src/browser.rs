@@ -1,4 +1,4 @@
-//! A person at the web pages: Debian's Chromium, driven through chromedriver (the W3C WebDriver protocol).
+//! Drives the web pages as a person does: Debian's Chromium through chromedriver (the W3C WebDriver protocol).
 
 use std::fs;
 use std::net::TcpListener;
@@ -12,9 +12,9 @@ use ureq::Agent;
 use crate::child::{Program, Running};
 use crate::wait::{self, Look};
 
-/// Chromium starts slowly on a busy machine.
+/// Longest start of Chromium; it is slow on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// An element that is replaced again and again stays at last.
+/// Longest time for which an element may be replaced again and again before an action on it succeeds.
 const STAY_DEADLINE: Duration = Duration::from_secs(30);
 /// The key under which the protocol names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -26,7 +26,7 @@ pub struct Browser {
     session: String,
     pictures: PathBuf,
     taken: u32,
-    // Dropped last: its browser goes with it.
+    // Dropped last: dropping it ends the browser.
     _driver: Running,
 }
 
@@ -48,7 +48,7 @@ impl Browser {
         let server = format!("http://127.0.0.1:{port}");
         let profile = scratch.join("chromium");
         let options = json!({"capabilities": {"alwaysMatch": {
-            // Each node has a certificate of its own making.
+            // Each node has a self-signed certificate.
             "acceptInsecureCerts": true,
             "goog:chromeOptions": {"args": [
                 "--headless=new",
@@ -85,7 +85,7 @@ impl Browser {
     /// Waits for an element.
     ///
     /// # Errors
-    /// It does not appear within `deadline`; the error holds what the page says instead.
+    /// The element does not appear within `deadline`; the error holds the text of the page.
     pub fn wait_for(&self, selector: &str, deadline: Duration) -> Result<()> {
         wait::until(&format!("{selector} on the page"), deadline, || {
             Ok(if self.has(selector)? { Look::Ready(()) } else { self.not_yet() })
@@ -95,7 +95,7 @@ impl Browser {
     /// Waits until the text of an element contains `text`.
     ///
     /// # Errors
-    /// It does not within `deadline`; the error holds what the page says instead.
+    /// The text does not appear within `deadline`; the error holds the text of the page.
     pub fn wait_for_text(&self, selector: &str, text: &str, deadline: Duration) -> Result<()> {
         wait::until(&format!("{text:?} in {selector}"), deadline, || {
             Ok(match self.text(selector) {
@@ -108,7 +108,7 @@ impl Browser {
     /// The visible text of an element.
     ///
     /// # Errors
-    /// There is none.
+    /// The page has no such element.
     pub fn text(&self, selector: &str) -> Result<String> {
         self.on(selector, |element| Ok(self.get(&format!("{element}/text"))?.as_str().unwrap_or_default().to_owned()))
     }
@@ -116,15 +116,15 @@ impl Browser {
     /// The value of a field.
     ///
     /// # Errors
-    /// There is none.
+    /// The page has no such element.
     pub fn value(&self, selector: &str) -> Result<String> {
         self.on(selector, |element| self.property(element, "value"))
     }
 
-    /// Clicks a button as a person would; it must be visible.
+    /// Clicks a button as a person does; the button must be visible.
     ///
     /// # Errors
-    /// It is gone, hidden or covered.
+    /// The button is gone, hidden or covered.
     pub fn press(&self, selector: &str) -> Result<()> {
         self.on(selector, |element| self.click(element)).with_context(|| format!("{selector} cannot be pressed"))
     }
@@ -132,7 +132,7 @@ impl Browser {
     /// Empties a field and types into it; for a file field, `text` is the path of the file.
     ///
     /// # Errors
-    /// It is gone or takes no text.
+    /// The field is gone or takes no text.
     pub fn fill(&self, selector: &str, text: &str) -> Result<()> {
         let typed = self.on(selector, |element| {
             if self.property(element, "type")? != "file" {
@@ -146,7 +146,7 @@ impl Browser {
     /// Chooses the entry with this text in a selection.
     ///
     /// # Errors
-    /// It is not offered.
+    /// The selection has no such entry.
     pub fn choose(&self, selector: &str, text: &str) -> Result<()> {
         self.on(selector, |element| {
             for option in self.find_all(&format!("{element}/elements"), "option")? {
@@ -158,7 +158,7 @@ impl Browser {
         })
     }
 
-    /// Everything the page says.
+    /// The visible text of the page.
     ///
     /// # Errors
     /// The browser is gone.
@@ -169,7 +169,7 @@ impl Browser {
     /// Saves a picture of the page as `NN-name.png` among the records.
     ///
     /// # Errors
-    /// The browser gives none.
+    /// The browser makes no picture.
     pub fn picture(&mut self, name: &str) -> Result<PathBuf> {
         let answer = self.get("screenshot")?;
         let bytes = decode_base64(answer.as_str().unwrap_or_default())?;
@@ -179,8 +179,9 @@ impl Browser {
         Ok(file)
     }
 
-    /// Acts on the first element that this CSS selector finds. Pages follow the node, so an element may be replaced between
-    /// being found and being acted on: then the one in its place is meant, as it would be by a person.
+    /// Acts on the first element that this CSS selector finds. Pages follow the node, so an element may be replaced
+    /// between
+    /// being found and being acted on; the action is then repeated on its replacement, which is what a person means.
     fn on<T>(&self, selector: &str, act: impl Fn(&str) -> Result<T>) -> Result<T> {
         wait::until(&format!("{selector} to stay"), STAY_DEADLINE, || {
             let found = self.find_all("elements", selector)?;
@@ -222,7 +223,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // chromedriver ends its browser when the session ends; without it the browser would outlive us.
+        // chromedriver ends its browser when the session ends; without this call the browser would outlive the test.
         let _ = self.agent.delete(&self.session).call();
     }
 }

@@ -1,4 +1,4 @@
-//! Programs that the rig starts and that must never outlive it.
+//! Programs that the rig starts. Each ends with the rig.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -37,7 +37,8 @@ impl Program {
         self
     }
 
-    /// Starts it, with its output in `log`, out of reach of the terminal's Ctrl-C.
+    /// Starts the program in a process group of its own, which the terminal's Ctrl-C does not reach, with its output
+    /// in `log`.
     ///
     /// # Errors
     /// The log or the program cannot be opened.
@@ -71,12 +72,12 @@ impl Running {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended by itself.
     pub fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Stops it in its tracks, as a hang would.
+    /// Stops the process with SIGSTOP, as a hang does.
     ///
     /// # Errors
     /// It is gone.
@@ -100,7 +101,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; both calls then fail, and that is fine.
+        // The process may have ended by itself; both calls then fail, which is no error.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Orders for `dyad-fault-agent`, which listens at the serial line of a node with the fault_agent image.
+//! Orders for `dyad-fault-agent`, which listens at the serial line of a node with the image `fault-agent.img`.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use anyhow::Result;
 
 use crate::serial::SerialLine;
 
-/// What it says when it listens.
+/// The line that the fault agent prints when it listens.
 pub const READY: &str = "fault-agent ready";
-/// It answers at once, on an emulated serial line.
+/// The fault agent answers at once; the limit allows for an emulated serial line.
 const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Gives an order and waits until it is carried out; returns when it was given.
+/// Gives an order, waits until it is carried out, and returns the time at which it was given.
 ///
 /// # Errors
-/// It does not say that it did.
+/// The fault agent does not confirm the order.
 pub fn order(serial: &SerialLine, order: &str) -> Result<Instant> {
     let position = serial.position();
     let given = Instant::now();

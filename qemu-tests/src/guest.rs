@@ -1,4 +1,5 @@
-//! What the guests say on their serial lines, recorded outside the pair, and the verdicts drawn from it.
+//! The guests' serial lines, recorded outside the pair, and the verdicts on lost writes and double runs drawn from
+//! them.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,7 +14,7 @@ use crate::http::Client;
 use crate::node::Name;
 use crate::wait::{self, Look};
 
-/// Between two attempts to follow a line that is not there.
+/// Between two attempts to follow the serial line of a VM that does not run.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// Lines of a guest that are shown when something failed.
 const LAST_WORDS: usize = 15;
@@ -43,7 +44,7 @@ impl GuestLine {
     pub fn parse(line: &str) -> Option<Self> {
         let (word, rest) = line.trim().split_once(' ')?;
         match word {
-            // A name cut short would be another one.
+            // A shortened name would be another name.
             "boot" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Self::GuestBoot),
             "resume" => rest.parse().ok().map(Self::Resume),
             "tick" => rest.parse().ok().map(Self::Tick),
@@ -78,7 +79,7 @@ pub struct GuestBoot {
     pub acked: u64,
 }
 
-/// All that one guest ever said.
+/// All statements of one guest.
 #[derive(Debug, Default)]
 pub struct Record {
     lives: Vec<GuestBoot>,
@@ -108,7 +109,7 @@ impl Record {
             }
             GuestLine::Resume(counter) => {
                 if let Some(life) = self.life(*current) {
-                    // GuestLine again now and then; the last time may be cut short by the VM's death.
+                    // The line is repeated now and then; the end of the VM may cut off the last copy.
                     life.resumed.get_or_insert(counter);
                 }
             }
@@ -174,7 +175,7 @@ impl Record {
         seen
     }
 
-    /// What the guest complained of.
+    /// The faults that the guest reported.
     pub fn error(&self) -> &[String] {
         &self.error
     }
@@ -226,10 +227,10 @@ impl Guest {
         let guest = self.clone();
         thread::spawn(move || {
             loop {
-                // What the node remembers of the line may begin in the middle of a life.
+                // The node's record of the line may begin in the middle of a boot.
                 let mut current = None;
                 let path = format!("vms/{}/serial/log?follow=1", guest.name);
-                // Between its runs on this node there is nothing to follow, and that is no error.
+                // While the VM does not run on this node there is no line to follow, which is no error.
                 let _ = client.follow(&path, |line| {
                     guest.take(node, &mut current, line);
                     true
@@ -310,13 +311,13 @@ impl Guest {
 mod tests {
     use super::*;
 
-    struct Play {
+    struct RecordFixture {
         record: Record,
         now: Instant,
         current: [Option<u64>; 2],
     }
 
-    impl Play {
+    impl RecordFixture {
         fn new() -> Self {
             Self { record: Record::default(), now: Instant::now(), current: [None; 2] }
         }
@@ -342,89 +343,89 @@ mod tests {
 
     #[test]
     fn a_clean_fail_over_loses_nothing() {
-        let mut play = Play::new();
+        let mut fixture = RecordFixture::new();
         for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
         for line in ["boot b", "resume 3", "ack 4 7"] {
-            play.line(Name::B, line);
+            fixture.line(Name::B, line);
         }
-        assert_eq!(play.record.lost_acked_writes(), 0);
-        assert_eq!(play.record.two_runners(), 0);
-        assert_eq!(play.record.acked(), 4);
+        assert_eq!(fixture.record.lost_acked_writes(), 0);
+        assert_eq!(fixture.record.two_runners(), 0);
+        assert_eq!(fixture.record.acked(), 4);
     }
 
     #[test]
     fn a_lost_write_is_counted() {
-        let mut play = Play::new();
+        let mut fixture = RecordFixture::new();
         for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5", "ack 3 5"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
         for line in ["boot b", "resume 1", "fault slot 2 holds Blank, expected 2"] {
-            play.line(Name::B, line);
+            fixture.line(Name::B, line);
         }
-        assert_eq!(play.record.lost_acked_writes(), 3);
+        assert_eq!(fixture.record.lost_acked_writes(), 3);
     }
 
     #[test]
     fn a_resume_cut_short_is_no_lost_write() {
-        let mut play = Play::new();
+        let mut fixture = RecordFixture::new();
         for line in ["boot a", "resume 0", "ack 1 5", "ack 2 5"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
         for line in ["boot b", "resume 2", "ack 3 5", "boot b", "resume 2", "ack 16 5", "boot b", "resume 1"] {
-            play.line(Name::B, line);
+            fixture.line(Name::B, line);
         }
-        assert_eq!(play.record.lost_acked_writes(), 0);
+        assert_eq!(fixture.record.lost_acked_writes(), 0);
     }
 
     #[test]
     fn two_runners_are_seen() {
-        let mut play = Play::new();
-        play.line(Name::A, "boot a");
-        play.line(Name::A, "ack 1 5");
-        play.line(Name::B, "boot b");
-        play.line(Name::A, "ack 2 5");
-        assert_eq!(play.record.two_runners(), 1);
+        let mut fixture = RecordFixture::new();
+        fixture.line(Name::A, "boot a");
+        fixture.line(Name::A, "ack 1 5");
+        fixture.line(Name::B, "boot b");
+        fixture.line(Name::A, "ack 2 5");
+        assert_eq!(fixture.record.two_runners(), 1);
     }
 
     #[test]
     fn a_runner_whose_disk_is_held_is_seen_by_its_ticks() {
-        let mut play = Play::new();
+        let mut fixture = RecordFixture::new();
         for line in ["boot a", "tick 1", "ack 1 5", "tick 2"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
-        play.line(Name::B, "boot b");
-        assert_eq!(play.record.two_runners(), 0);
-        play.line(Name::A, "tick 2");
-        assert_eq!(play.record.two_runners(), 0, "a repeated line");
-        play.line(Name::A, "tick 3");
-        assert_eq!(play.record.two_runners(), 1);
+        fixture.line(Name::B, "boot b");
+        assert_eq!(fixture.record.two_runners(), 0);
+        fixture.line(Name::A, "tick 2");
+        assert_eq!(fixture.record.two_runners(), 0, "a repeated line");
+        fixture.line(Name::A, "tick 3");
+        assert_eq!(fixture.record.two_runners(), 1);
     }
 
     #[test]
     fn a_repeated_line_is_old_news() {
-        let mut play = Play::new();
+        let mut fixture = RecordFixture::new();
         for line in ["boot a", "resume 0", "ack 1 5"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
-        play.line(Name::B, "boot b");
+        fixture.line(Name::B, "boot b");
         for line in ["boot a", "resume 0", "ack 1 5"] {
-            play.line(Name::A, line);
+            fixture.line(Name::A, line);
         }
-        assert_eq!(play.record.two_runners(), 0);
-        assert_eq!(play.record.lives().len(), 2);
+        assert_eq!(fixture.record.two_runners(), 0);
+        assert_eq!(fixture.record.lives().len(), 2);
     }
 
     #[test]
     fn the_longest_pause_is_that_of_the_window() {
-        let mut play = Play::new();
-        play.line(Name::A, "boot a");
-        play.line(Name::A, "ack 1 900");
-        let since = play.now;
-        play.line(Name::A, "ack 2 20");
-        play.line(Name::A, "ack 3 70");
-        assert_eq!(play.record.longest_pause(since), Duration::from_millis(70));
-        assert_eq!(play.record.first_ack(since).unwrap().1, 2);
+        let mut fixture = RecordFixture::new();
+        fixture.line(Name::A, "boot a");
+        fixture.line(Name::A, "ack 1 900");
+        let since = fixture.now;
+        fixture.line(Name::A, "ack 2 20");
+        fixture.line(Name::A, "ack 3 70");
+        assert_eq!(fixture.record.longest_pause(since), Duration::from_millis(70));
+        assert_eq!(fixture.record.first_ack(since).unwrap().1, 2);
     }
 }

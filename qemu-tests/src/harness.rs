@@ -12,10 +12,10 @@ use anyhow::{Result, anyhow};
 
 use crate::stall_detector::StallDetector;
 
-/// A test: its name and what it plays.
+/// A test: its name and its function.
 pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
 
-/// Plays `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
+/// Runs `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
 /// harness does. The context is made only when a test will run.
 pub fn play<C, F: Fn(&mut C) -> Result<()>>(
     tests: &[(&'static str, F)],
@@ -67,7 +67,7 @@ fn run<C, F: Fn(&mut C) -> Result<()>>(
                 failures.push((*name, format!("{error:#}")));
             }
         }
-        // Progress is for people who wait; a closed pipe is nobody waiting.
+        // Progress is for a person who waits; with a closed pipe there is no reader, which is no error.
         let _ = io::Write::flush(&mut io::stdout());
     }
 }

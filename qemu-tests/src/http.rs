@@ -1,4 +1,4 @@
-//! A client of a node's API, as a stranger would write it from the OpenAPI document.
+//! A client of a node's API, written against the OpenAPI document alone.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
@@ -14,15 +14,16 @@ use ureq::{Agent, Body, RequestBuilder};
 
 use crate::wait;
 
-/// A node whose watchdog bit says no goodbye to its connections: whoever follows connects again after this time. What the node
-/// repeats then changes nothing.
+/// Longest time on one followed stream. A node that its watchdog resets does not close its connections, so the client
+/// connects again after this time. Lines that the node
+/// repeats then change nothing.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
-/// An emulated node answers in tens of milliseconds; a loaded one may take seconds.
+/// Timeout of one request. An emulated node answers in tens of milliseconds; a loaded node may take seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// How long a client that [knocks](Client::knocking) waits at first, and how many times longer after each silence.
+/// First timeout of a [probing](Client::probing) client, and the factor by which it grows after each timeout.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 const PROBE_BACKOFF: f64 = 1.1;
-/// Forming a pair or filling a volume moves megabytes through two emulated nodes.
+/// Timeout of requests that form a pair or fill a volume: they move megabytes through two emulated nodes.
 const WORK_DEADLINE: Duration = Duration::from_secs(300);
 
 /// One node's API, perhaps with a login.
@@ -32,7 +33,7 @@ pub struct Client {
     address: String,
     password: Option<String>,
     token: Arc<Mutex<Option<String>>>,
-    /// How long to wait for the next answer, if this client knocks.
+    /// Timeout of the next request of a probing client.
     probe_timeout: Option<Arc<Mutex<Duration>>>,
 }
 
@@ -54,7 +55,8 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Client {
-    /// A client of the node at `address` (`https://host:port`). The node's certificate is its own, so any is
+    /// A client of the node at `address` (`https://host:port`). The node's certificate is self-signed, so any
+    /// certificate is
     /// accepted here.
     pub fn new(address: &str) -> Self {
         let agent = Agent::config_builder()
@@ -71,10 +73,12 @@ impl Client {
         Self { password: Some(password.to_owned()), ..Self::new(address) }
     }
 
-    /// The same, for a node that may be away or booting. QEMU takes the connection at once and knocks at the node ever more
-    /// rarely, so that a new question is sooner answered than an old one: this client gives up soon, and later each time, because
+    /// The same, for a node that may be away or booting. QEMU accepts the connection at once and retries towards the
+    /// node ever more
+    /// rarely, so a new request is answered sooner than an old one. This client therefore begins with a short timeout
+    /// and lengthens it, because
     /// a loaded node needs longer.
-    pub fn knocking(&self) -> Self {
+    pub fn probing(&self) -> Self {
         Self { probe_timeout: Some(Arc::new(Mutex::new(PROBE_TIMEOUT))), ..self.clone() }
     }
 
@@ -86,7 +90,7 @@ impl Client {
         }
     }
 
-    /// Learns from an answer, or from silence, how long to wait the next time. A refused connection says nothing.
+    /// Adapts the timeout after an answer or a timeout. A refused connection changes nothing.
     fn learn<T>(&self, outcome: &Result<T>, took: Duration) {
         let Some(timeout) = &self.probe_timeout else { return };
         let mut timeout = timeout.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,13 +122,13 @@ impl Client {
         })
     }
 
-    /// Reads `/api/v1/{path}` as soon as the node answers; `who` names it should it not.
+    /// Reads `/api/v1/{path}` as soon as the node answers; `who` names the node in the error.
     ///
     /// # Errors
-    /// It does not answer well within `deadline`.
+    /// The node does not answer with success within `deadline`.
     pub fn get_after_boot(&self, who: &str, path: &str, deadline: Duration) -> Result<Value> {
-        let knocking = self.knocking();
-        wait::until_ok(&format!("{who} to answer"), deadline, || knocking.get(path))
+        let probing = self.probing();
+        wait::until_ok(&format!("{who} to answer"), deadline, || probing.get(path))
     }
 
     /// Reads the metrics in Prometheus text form.
@@ -189,7 +193,7 @@ impl Client {
         let mut lines = BufReader::new(answer.into_body().into_reader());
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
-            // A line cut off by the node's death might be a different, shorter statement.
+            // A line that the end of the node cut off may read as a different, shorter statement.
             if !line.ends_with(b"\n") || !take(String::from_utf8_lossy(&line).trim_end()) {
                 break;
             }
@@ -220,8 +224,9 @@ impl Client {
         Err(Refusal { status: answer.status().as_u16(), body: body(path, answer)? }.into())
     }
 
-    /// Logs in, also if it did before: a node forgets its sessions when it restarts, and what it tells everybody
-    /// looks much like what it tells those who are logged in.
+    /// Logs in, also after an earlier login: a node forgets its sessions when it restarts, and the public form of an
+    /// answer
+    /// looks much like the form for a logged-in client.
     ///
     /// # Errors
     /// The client has no password, or the node refuses it.

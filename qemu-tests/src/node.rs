@@ -28,7 +28,7 @@ const FIRMWARE: [(&str, &str); 2] = [
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];
 
-/// Which of the two.
+/// Name of a node: A or B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Name {
     /// The first node of the pair.
@@ -38,7 +38,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// The other one.
+    /// The name of the other node.
     pub fn peer(self) -> Self {
         match self {
             Self::A => Self::B,
@@ -64,7 +64,7 @@ impl fmt::Display for Name {
 /// The network cards of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
-    /// To the outside: people and the witness.
+    /// The management port: browser, CLI and witness.
     Management,
     /// First cable to the peer.
     Peer0,
@@ -86,8 +86,8 @@ impl Cable {
 
 /// The two cables between the nodes: for each, the UDP port at either end.
 ///
-/// UDP, because it does what a cable does when nobody takes the frames at the far end: it loses them. A socket that
-/// waits for the far end instead stalls the sender's network card, and with it the whole emulated machine.
+/// UDP loses frames that the far end does not take, as a cable does. A stream socket that
+/// waits for the far end would stall the sender's network card, and with it the whole emulated machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Wiring([[u16; 2]; 2]);
 
@@ -95,7 +95,7 @@ impl Wiring {
     /// Chooses free ports.
     ///
     /// # Errors
-    /// This machine has none.
+    /// This machine has no free port.
     pub fn new() -> Result<Self> {
         let mut held = Vec::new();
         for _ in 0..4 {
@@ -113,7 +113,7 @@ impl Wiring {
     }
 }
 
-/// A server on the rig, on or off.
+/// A server on the rig, with or without power.
 #[derive(Debug)]
 pub struct Node {
     name: Name,
@@ -172,7 +172,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Writes `image` to the system disk, as the owner would with a USB stick. The node must be off.
+    /// Writes `image` to the system disk, as an operator does with a USB stick. The node must be off.
     ///
     /// # Errors
     /// The copy failed.
@@ -204,7 +204,7 @@ impl Node {
         self.disks.join("system.img")
     }
 
-    /// The far end of its serial line.
+    /// The rig's end of the node's serial line.
     pub fn serial(&self) -> &SerialLine {
         &self.serial
     }
@@ -257,12 +257,12 @@ impl Node {
         self.power.as_mut().is_some_and(|power| !power.qemu.ended())
     }
 
-    /// The process that is its hardware, while it has power.
+    /// Process id of the QEMU that emulates the node, while the node has power.
     pub fn process(&self) -> Option<u32> {
         self.power.as_ref().map(|power| power.qemu.id())
     }
 
-    /// Where that process says what goes wrong with it.
+    /// The log of that QEMU.
     pub fn hardware_log(&self) -> PathBuf {
         self.disks.with_file_name(format!("qemu-{}.log", self.name.letter()))
     }
@@ -288,7 +288,7 @@ impl Node {
         self.power_mut()?.qmp.reset()
     }
 
-    /// Which resets it has seen since it has power, and who pressed.
+    /// The resets since power-on, each with its cause: watchdog, software or button.
     ///
     /// # Errors
     /// It is off.
@@ -296,7 +296,7 @@ impl Node {
         self.power_mut()?.qmp.resets()
     }
 
-    /// Stops the whole server, as a hang of its hardware would; [`Node::thaw`] ends it.
+    /// Stops the whole server, as a hang of its hardware does; [`Node::thaw`] ends it.
     ///
     /// # Errors
     /// It is off.
@@ -317,7 +317,7 @@ impl Node {
     /// # Errors
     /// The node is off.
     pub fn set_cable(&mut self, cable: Cable, plugged: bool) -> Result<()> {
-        // Both the card and the wire behind it: the node sees "no carrier", the wire carries nothing.
+        // Both the card and the cable are cut: the node sees "no carrier", and the cable carries no frames.
         let qmp = &mut self.power_mut()?.qmp;
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
     }
@@ -398,7 +398,7 @@ impl Node {
                 Cable::Peer1 => self.wire(id, 1),
             };
             machine.args(["-netdev", &wire, "-device"]);
-            // An empty ROM file: nobody boots from the network here, and it would cost seconds.
+            // An empty ROM file: the rig never boots from the network, and trying it costs seconds.
             machine.arg(format!(
                 "virtio-net-pci,id=card-{id},netdev={id},romfile=,mac=52:54:00:d1:ad:{}{number}",
                 self.name.letter()

@@ -142,11 +142,12 @@ impl Pair {
 
     /// Writes down what both nodes remember since they booted, as far as they answer.
     ///
-    /// After a success nobody waits long for a node that is away or booting; after a failure an answer is worth a wait.
+    /// After a success the wait for a node that is away or booting is short; after a failure it is long, because the
+    /// answer explains it.
     pub fn record_timelines(&self, failed: bool) {
         for name in [Name::A, Name::B] {
             let client = self.client(name);
-            let client = if failed { client } else { client.knocking() };
+            let client = if failed { client } else { client.probing() };
             let Ok(timeline) = client.get("timeline?since=0") else { continue };
             let events = timeline["events"].as_array().cloned().unwrap_or_default();
             let line = |event: &serde_json::Value| {
@@ -159,8 +160,8 @@ impl Pair {
         }
     }
 
-    /// What a reader of a failure wants to know next: what both nodes say of themselves and of their VMs, and the last
-    /// words of every guest. Printed, and kept with the records.
+    /// The report on a failure: status and VMs of both nodes, and the last
+    /// lines of every guest. It is printed and kept with the records.
     pub fn tell_failure(&mut self, scenario: &str) {
         let mut state = format!("after {scenario}\nthis machine stood still {}\n", self.stall_detector.pauses());
         for name in [Name::A, Name::B] {
@@ -199,7 +200,7 @@ impl Pair {
     pub fn follow(&mut self, name: &str) -> Result<Guest> {
         let guest = Guest::new(name, &self.records.join(format!("guest-{name}.log")))?;
         for node in [Name::A, Name::B] {
-            guest.follow(node, self.client(node).knocking());
+            guest.follow(node, self.client(node).probing());
         }
         self.guests.push(guest.clone());
         Ok(guest)

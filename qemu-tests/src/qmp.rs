@@ -10,16 +10,16 @@ use serde_json::{Value, json};
 
 use crate::wait;
 
-/// QEMU makes its socket early; a loaded machine may still take a while.
+/// Longest time until QEMU has made its socket on a loaded machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-/// Every command used here is answered at once.
+/// QEMU answers every command used here at once.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One connection to one QEMU.
 #[derive(Debug)]
 pub struct Qmp {
     lines: BufReader<UnixStream>,
-    /// What QEMU told unasked.
+    /// Events that QEMU sent.
     events: Vec<Value>,
 }
 
@@ -59,7 +59,7 @@ impl Qmp {
         }
     }
 
-    /// Which resets the machine has seen so far, and who pressed: its watchdog, its own software, or the button.
+    /// The resets of the machine so far, each with its cause: watchdog, software or button.
     ///
     /// # Errors
     /// As [`Qmp::execute`].

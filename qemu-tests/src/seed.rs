@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 
 /// The administrator's password of every pair on the rig.
 pub const PASSWORD: &str = "correct horse battery";
-/// Bytes of the disk: one of a few KiB would do, but file systems have a least size.
+/// Bytes of the disk: the answers take a few KiB, FAT has a minimum size.
 const SIZE: u64 = 4 << 20;
 
-/// The answers that make a node of the rig the first one of a pair without a witness. Everything that may be left out is.
+/// The answers that make a node of the rig the first one of a pair without a witness. Optional answers are left out.
 pub fn first_node() -> String {
     format!(
         "role = \"first\"\n\
@@ -30,7 +30,7 @@ pub fn first_node() -> String {
 /// The tools are missing or fail.
 pub fn make(disk: &Path, answers: &str) -> Result<()> {
     File::create(disk)?.set_len(SIZE)?;
-    // It lies in a folder that a user's PATH may not have.
+    // mkfs.fat lies in /usr/sbin, which a user's PATH may lack.
     let path = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());
     run(Command::new("mkfs.fat").env("PATH", path).args(["-n", "DYAD-SEED"]).arg(disk))?;
     let file = disk.with_file_name("dyad-seed.toml");

@@ -1,4 +1,5 @@
-//! A node's serial line: recorded from power-on, shown as a terminal would, shared with whoever attaches.
+//! A node's serial line: recorded from power-on, shown as a terminal shows it, and shared with clients of a unix
+//! socket.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -14,10 +15,10 @@ use crate::terminal::Terminal;
 use crate::wait::{self, Look};
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-/// An attached client that takes no output for so long is dropped: it must not stop the recording.
+/// Timeout of a write to an attached client. A client that is slower is dropped, so that it cannot stop the recording.
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The far end of one serial line, across power cuts of the node.
+/// The rig's end of one serial line. It outlives power cuts of the node.
 #[derive(Debug, Clone)]
 pub struct SerialLine {
     shared: Arc<Mutex<Shared>>,
@@ -36,7 +37,7 @@ struct Shared {
 }
 
 impl SerialLine {
-    /// A line that records to `log` and lets others attach at the unix socket `relay`.
+    /// A line that records to `log` and serves clients at the unix socket `relay`.
     ///
     /// # Errors
     /// The log or the socket cannot be made.
@@ -100,7 +101,7 @@ impl SerialLine {
         self.lock().text.len()
     }
 
-    /// Everything the node sent after position `since`, control sequences included.
+    /// All bytes that the node sent after position `since`, control sequences included, as text.
     pub fn text_since(&self, since: usize) -> String {
         let shared = self.lock();
         shared.text[since.min(shared.text.len())..].to_owned()
@@ -109,7 +110,7 @@ impl SerialLine {
     /// Waits until the terminal shows `text`.
     ///
     /// # Errors
-    /// It did not within `deadline`; the error holds the screen.
+    /// The terminal did not show it within `deadline`; the error holds the screen.
     pub fn wait_for_screen(&self, text: &str, deadline: Duration) -> Result<String> {
         wait::until(&format!("{text:?} on the serial screen"), deadline, || {
             let screen = self.screen();
@@ -117,10 +118,10 @@ impl SerialLine {
         })
     }
 
-    /// Waits until `text` was sent by the node after position `since`, whatever became of it on the screen.
+    /// Waits until the node has sent `text` after position `since`. The screen may have been overwritten since then.
     ///
     /// # Errors
-    /// It was not within `deadline`; the error holds the last lines.
+    /// The node did not send it within `deadline`; the error holds the last lines.
     pub fn wait_for_text(&self, text: &str, since: usize, deadline: Duration) -> Result<()> {
         wait::until(&format!("{text:?} on the serial line"), deadline, || {
             let shared = self.lock();
@@ -147,7 +148,8 @@ impl SerialLine {
             // A full disk under the log must not stop the test from watching the line.
             let _ = shared.log.write_all(bytes);
             if !answer.is_empty() && shared.attached.is_empty() {
-                // An attached terminal answers for itself; two answers would arrive as keys.
+                // An attached terminal answers cursor questions itself; a second answer from the rig would arrive as
+                // keys.
                 let _ = node.write_all(&answer);
             }
             shared.attached.retain_mut(|client| client.write_all(bytes).is_ok());
@@ -158,7 +160,7 @@ impl SerialLine {
         }
     }
 
-    /// Lets anybody who connects see the line and type into it.
+    /// Serves the relay socket: each client sees the line and types into it.
     fn serve(&self, listener: &UnixListener) {
         for mut client in listener.incoming().flatten() {
             let Ok(output) = client.try_clone() else {
@@ -174,7 +176,7 @@ impl SerialLine {
                 while let Ok(count) = client.read(&mut keys)
                     && count > 0
                 {
-                    // Without power nobody hears the keys.
+                    // A node without power receives no keys.
                     let _ = line.send(&String::from_utf8_lossy(&keys[..count]));
                 }
             });

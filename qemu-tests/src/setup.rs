@@ -1,4 +1,4 @@
-//! Setting up nodes through the web wizard's own API, as a browser would.
+//! Sets nodes up through the web wizard's API, as a browser does.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,11 @@ use crate::http::Client;
 use crate::seed::PASSWORD;
 use crate::wait::{self, Look};
 
-/// Formatting disks, the first copy of the document, and a restart that proves the watchdog; emulated.
+/// Longest setup of an emulated node: disks are formatted, the document is copied, and the node restarts to prove its
+/// watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
 
-/// What both kinds of node answer alike.
+/// The answers that first and second node have in common.
 fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
     let setup = client.get("setup")?;
     let disks = list(&setup["disks"], "path")?;
@@ -21,7 +22,7 @@ fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
         "role": role,
         "node": node,
         "disks": disks,
-        // The typed confirmation: word for word what a person would type.
+        // The typed confirmation, word for word.
         "erase": format!("erase {}", names.join(" ")),
     });
     let port = suggestion(&setup, "port");
@@ -39,7 +40,7 @@ fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
 /// The first node's answers, without a witness yet.
 ///
 /// # Errors
-/// The node does not say what it found.
+/// The node does not list its disks and ports.
 pub fn first_answers(client: &Client) -> Result<Value> {
     let mut answers = common(client, "first", "left")?;
     answers["pair"] = json!("rig");
@@ -83,7 +84,7 @@ pub fn join(client: &Client, code: &str) -> Result<()> {
     begin(client, &answers)
 }
 
-/// Sends answers that the node accepts and that lead to nothing; returns the sentence with which it ends.
+/// Sends answers that the node accepts and whose setup fails; returns the sentence of the failure.
 ///
 /// # Errors
 /// The node refuses them, or is set up, or is not blank afterwards.
@@ -116,7 +117,7 @@ pub fn begin(client: &Client, answers: &Value) -> Result<()> {
 pub fn finish(client: &Client) -> Result<()> {
     let begin = Instant::now();
     let mut shown = String::new();
-    let client = client.knocking();
+    let client = client.probing();
     wait::until("setup to finish", SETUP_DEADLINE, || {
         let setup = match client.get("setup") {
             Ok(setup) => setup,
@@ -135,7 +136,7 @@ pub fn finish(client: &Client) -> Result<()> {
     })
 }
 
-/// The step of the setup that is under way, in the words of the node.
+/// The step of the setup that is under way, as the node names it.
 pub fn running_step(setup: &Value) -> Option<&str> {
     let steps = setup["task"]["steps"].as_array()?;
     steps.iter().find(|step| step["state"] == "running")?["text"].as_str()

@@ -1,16 +1,17 @@
-//! Whether the machine below the rig goes on: a run on one that stood still for seconds says little about the product, whose
-//! nodes are then reset by watchdogs that know the time.
+//! Detects pauses of the build machine. A run on a machine that stood still for seconds says little about the product:
+//! its
+//! nodes are reset by watchdogs that go on counting.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at the clock.
+/// Between two samples of the clock.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
-/// A pause of a busy machine that is worth a word.
+/// Shortest pause that is reported: shorter ones are normal on a busy machine.
 const STALL_REPORT_DELAY: Duration = Duration::from_millis(300);
 
-/// A thread that looks at the clock until it is dropped.
+/// A thread that samples the clock until the detector is dropped.
 #[derive(Debug)]
 pub struct StallDetector(Arc<Mutex<Vec<(Instant, Duration)>>>);
 
@@ -34,7 +35,7 @@ impl StallDetector {
         Self(pauses)
     }
 
-    /// Every long pause so far, for people.
+    /// A sentence on every reported pause so far.
     pub fn pauses(&self) -> String {
         let pauses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pauses.is_empty() {

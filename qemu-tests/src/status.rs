@@ -1,4 +1,4 @@
-//! What a node says of the pair, as far as the scenarios ask.
+//! The part of a node's status that the scenarios use.
 
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Asks the node with all details, which it tells only those who are logged in.
+    /// Asks the node for the status with all details; this needs a login.
     ///
     /// # Errors
-    /// It does not answer, not in this shape, or refuses the login.
+    /// The node does not answer, answers in another form, or refuses the login.
     pub fn in_detail(client: &Client) -> Result<Self> {
         let status = Self::read(client)?;
         if !status.json["details"].is_null() {
@@ -34,10 +34,10 @@ impl Status {
         Self::read(client)
     }
 
-    /// Asks the node for what it tells everybody.
+    /// Asks the node for the public part of its status.
     ///
     /// # Errors
-    /// It does not answer, or not in this shape.
+    /// The node does not answer, or answers in another form.
     pub fn read(client: &Client) -> Result<Self> {
         let json = client.get("status")?;
         let sentence = json["sentence"].as_str().with_context(|| format!("The status is {json}."))?;
@@ -58,7 +58,7 @@ impl Status {
     /// A number below `details/mirror`.
     ///
     /// # Errors
-    /// The node does not tell it.
+    /// The answer lacks it.
     pub fn mirror(&self, field: &str) -> Result<u64> {
         let value = &self.json["details"]["mirror"][field];
         value.as_u64().with_context(|| format!("The status tells no mirror/{field}: {}", self.json))
@@ -79,7 +79,7 @@ pub fn vm_state(client: &Client, vm: &str) -> Result<String> {
 /// Waits until the VM is in this state on the node; returns when it was first seen so.
 ///
 /// # Errors
-/// It is not within `deadline`.
+/// The VM does not reach the state within `deadline`.
 pub fn wait_vm_state(client: &Client, vm: &str, state: &str, deadline: Duration) -> Result<Instant> {
     crate::wait::until_ok(&format!("{vm} to be {state} at {}", client.address()), deadline, || {
         let seen = vm_state(client, vm)?;

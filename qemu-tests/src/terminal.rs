@@ -1,4 +1,4 @@
-//! A terminal at the far end of a serial line: it shows what is sent and answers what is asked.
+//! A terminal at the far end of a serial line: it shows output and answers questions for the cursor position.
 
 use std::fmt;
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::http::Client;
 use crate::wait::{self, Look};
 
-/// Between two looks. Events carry their own time, and each look takes an emulated node a noticeable part of its only
+/// Between two polls. Events carry their own time, and each poll costs an emulated node a noticeable part of its only
 /// processor.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -108,7 +108,7 @@ mod tests {
         let mut timeline_follower = TimelineFollower::new(Client::new("https://127.0.0.1:1"));
         let start = Instant::now() + Duration::from_secs(1_000);
         let event = |number: u64, boot_ms: u64| json!({"events": [{"number": number, "boot_ms": boot_ms, "kind": "k", "text": "t"}]});
-        // Fetched 30 s late, then 50 ms late.
+        // The first event is fetched 30 s late, the second 50 ms late.
         timeline_follower.take(&event(1, 1_000), start + Duration::from_secs(31)).unwrap();
         timeline_follower.take(&event(2, 40_000), start + Duration::from_millis(40_050)).unwrap();
         let when = timeline_follower.when(&timeline_follower.events()[1]).unwrap();

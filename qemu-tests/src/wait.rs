@@ -1,31 +1,31 @@
-//! Waiting for conditions, never for time.
+//! Waits for conditions. No wait is for time to pass.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two looks at a condition.
+/// Between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a look at a condition may say.
+/// The result of one check of a condition.
 pub enum Look<T> {
-    /// It holds, with what was seen.
+    /// The condition holds; the value that was seen.
     Ready(T),
-    /// Not yet; what was seen instead goes into the error when time is up.
+    /// The condition does not hold yet; what was seen instead goes into the error at the deadline.
     NotYet(String),
 }
 
-/// Looks until the condition holds.
+/// Checks until the condition holds.
 ///
 /// # Errors
-/// The deadline passed: the error names `what` and what was seen last. An error of the look itself ends the
+/// The deadline passed: the error names `what` and the last result. An error of the check itself ends the
 /// wait at once.
 pub fn until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
     until_every(POLL_INTERVAL, what, deadline, look)
 }
 
-/// Like [`until`] with another time between two looks: for looks that cost the one looked at.
+/// Like [`until`] with another interval, for checks that load the node that they ask.
 ///
 /// # Errors
 /// As [`until`].
@@ -48,7 +48,7 @@ pub fn until_every<T>(
     }
 }
 
-/// Like [`until`] for looks that may fail while a machine is away: an error counts as "not yet".
+/// Like [`until`] for checks that may fail while a machine is away: an error counts as "not yet".
 ///
 /// # Errors
 /// The deadline passed.

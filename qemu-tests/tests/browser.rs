@@ -1,4 +1,4 @@
-//! A person sets a node up and runs a VM with nothing but a browser.
+//! A node is set up and runs a VM with a browser alone.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use dyad_rig::wait::{self, Look};
 const PAGE_DEADLINE: Duration = Duration::from_secs(60);
 /// Setup formats disks and restarts the node once to prove its watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
-/// At most so many questions: nine, and which port, since these nodes have several.
+/// Most questions: nine, and the port, since these nodes have several.
 const PROMISED_QUESTIONS: usize = 10;
-/// A wizard that asks on and on ends here.
+/// Limit of questions, so that a wizard that never ends fails the test.
 const MANY_QUESTIONS: usize = 20;
 
 const TESTS: [Test<Desk>; 4] = [
@@ -28,7 +28,7 @@ const TESTS: [Test<Desk>; 4] = [
     ("web_shows_the_serial_line", web_shows_the_serial_line),
 ];
 
-/// A person's desk: a browser, and a node to look at.
+/// A browser and the node it shows.
 struct Desk {
     browser: Browser,
     pair: Pair,
@@ -107,14 +107,14 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
     browser.wait_for(upload, PAGE_DEADLINE)?;
     browser.fill(&format!("{upload} input[type=file]"), &image.to_string_lossy())?;
     browser.press(&format!("{upload} button"))?;
-    // The page is loaded anew when the last byte is durable; the file field is empty then.
+    // The page is loaded again when the last byte is durable; the file field is then empty.
     wait::until("the upload to end", SETUP_DEADLINE, || {
         Ok(match browser.value(&format!("{upload} input[type=file]")) {
             Ok(chosen) if chosen.is_empty() => Look::Ready(()),
             other => Look::NotYet(format!("{other:?} {}", browser.page_text().unwrap_or_default())),
         })
     })?;
-    // What is not the image that was meant changes nothing: the VM below boots from the one before.
+    // An image with another checksum changes nothing: the VM below boots from the image before.
     browser.fill(&format!("{upload} input[type=file]"), &image.to_string_lossy())?;
     browser.fill(&format!("{upload} input[name=sha256]"), &"0".repeat(64))?;
     browser.press(&format!("{upload} button"))?;
@@ -133,7 +133,7 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
     Ok(())
 }
 
-/// The guest's serial line in the browser: it counts, and what it said stays.
+/// The guest's serial line in the browser: the guest counts, and earlier lines stay.
 fn web_shows_the_serial_line(desk: &mut Desk) -> Result<()> {
     desk.browser.go(&format!("{}/vms/web/console", desk.pair.a.address()))?;
     wait::until("several counts of the guest", GUEST_DEADLINE, || {
@@ -195,7 +195,7 @@ fn answer(browser: &Browser, key: &str) -> Result<()> {
         "node" => browser.fill("input[name=answer]", "left")?,
         "password" => browser.fill("input[name=answer]", PASSWORD)?,
         "witness" => browser.fill("input[name=answer]", "later")?,
-        // What is suggested is right: the blank disks, the first port, DHCP, all cables.
+        // The suggested answer is right: the blank disks, the first port, DHCP, all cables.
         _ => {}
     }
     browser.press("button[value=next]")

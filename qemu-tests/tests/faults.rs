@@ -17,9 +17,9 @@ use dyad_rig::{fault_agent, seed, setup};
 
 /// The core is started again, opens its pool, and QEMU connects again; the promise is about idle machines.
 const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
-/// From the order to stop until the watchdog bites, on the rig's clock.
+/// Longest time from the order to stop until the watchdog resets the node, on the rig's clock.
 const RESET_DEADLINE: Duration = Duration::from_secs(10);
-/// After the beginning of a test that takes 3 s.
+/// Time of the reset after the beginning of a watchdog test, which takes 3 s.
 const CUT_SHORT_DELAY: Duration = Duration::from_millis(700);
 /// The first thing that firmware says when a machine starts again.
 const FIRMWARE: &str = "BdsDxe: starting";
@@ -55,7 +55,7 @@ fn a_watchdog_test_cut_short_is_repeated(pair: &mut Pair) -> Result<()> {
         Ok(if step.contains("watchdog") { Look::Ready(()) } else { Look::NotYet(step.into()) })
     })?;
     let position = pair.a.serial().position();
-    // The fault is this moment: the test has begun, and the watchdog does not bite yet.
+    // The fault must come now: the watchdog test has begun and the watchdog has not reset the node yet.
     thread::sleep(CUT_SHORT_DELAY);
     pair.a.reset()?;
     setup::finish(&client)?;
@@ -91,7 +91,8 @@ fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
     ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
     let pause = guest.record().longest_pause(since);
     println!("    the guest paused for {} ms", pause.as_millis());
-    // Far below that nothing was killed: a write is under way or begins within the rest of the guest.
+    // A pause far below this shows that no daemon was killed: a write is under way or begins within the guest's
+    // interval.
     ensure!(pause > Duration::from_millis(100), "The guest noticed nothing: was the daemon killed?");
     ensure!(pause <= CORE_PAUSE_DEADLINE, "The guest paused for {} ms.", pause.as_millis());
     pair.judge_guests()
@@ -109,7 +110,7 @@ fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
     pair.judge_guests()
 }
 
-/// A storage daemon that hangs stops feeding the watchdog, and the node is reset before anybody else may run its VMs.
+/// A storage daemon that hangs stops feeding the watchdog, and the node is reset before the other node may run its VMs.
 fn watchdog_resets_stopped_core(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let acked = guest.record().acked();

@@ -1,4 +1,4 @@
-//! The counting guest alone, on a plain disk: the judge of all other tests is itself put to the test.
+//! The counting guest alone, on a plain disk: the guest that judges all other tests is tested itself.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -88,7 +88,7 @@ fn it_sees_one_write_that_was_lost() {
     machine.power_on();
     machine.wait("\nack 80 ", 0);
     let acked = machine.power_cut();
-    // Put an old block where a younger, flushed one was: the planted bug.
+    // The planted bug: an old block replaces a newer, flushed block.
     let (first, stride, slots) = RING;
     let slot = |counter: u64| first + counter % slots * stride;
     let disk = File::options().read(true).write(true).open(&machine.disk).unwrap();

@@ -55,7 +55,8 @@ fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
         let setup = client.get("setup")?;
         ensure!(setup["phase"] == "blank", "After {what} the node is {}.", setup["phase"]);
     }
-    // This one is well formed: the node takes it, finds nobody who shows such a code, and is as blank as before.
+    // This request is well formed: the node accepts it, hears no first node with an open code, and is as blank as
+    // before.
     let sentence = setup::failed(&client, &joining(&good, "000000"))?;
     println!("    a code nobody shows: {sentence}");
     drop(node);
@@ -67,7 +68,7 @@ fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
     Ok(())
 }
 
-/// Answers of a node that joins: what belongs to a new pair is not among them.
+/// Answers of a node that joins, without those that only a new pair needs.
 fn joining(first: &Value, code: &str) -> Value {
     let join = with(&with(first, "role", json!("join")), "code", json!(code));
     ["pair", "password", "witness"].iter().fold(join, |answers, key| without(&answers, key))
@@ -94,7 +95,7 @@ fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
     })?;
     println!("    {}", slots.join(" "));
     ensure!(slots.contains(&"dyad-9999+0-3.efi".to_owned()), "The broken slot is not used up: {slots:?}");
-    // The next start goes straight to the older slot: the broken one has no chance left.
+    // The next start goes straight to the older slot: the broken slot has no tries left.
     let position = node.serial().position();
     node.reset()?;
     node.serial().wait_for_text(FIRMWARE, position, BOOT_DEADLINE)?;

@@ -1,4 +1,4 @@
-//! The main job as separate tests on one pair, in the order in which an owner would live through it, and what must not
+//! The main job as separate tests on one pair, in the order of an operator's day, and faults that must not
 //! disturb it.
 
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{FIRST, GUEST_DEADLINE, MAIN_JOB, PROTECTED_DEADLINE, SECOND};
 
-/// Of the main job, what makes the pair and its guests.
+/// The steps of the main job that form the pair and its guests.
 const FORMING: usize = 3;
 /// A killed core is started again, opens its pool, finds its peer, and QEMU connects again; on an emulated node.
 const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ fn core_kill9_is_no_fail_over(pair: &mut Pair) -> Result<()> {
             let pause = guest.record().longest_pause(since);
             println!("    the core of node {name} was killed: {} paused for {} ms", guest.name(), pause.as_millis());
             ensure!(guest.record().lives().len() == 1, "{} was restarted.", guest.name());
-            // A write needs both nodes, so that far below it nothing was killed.
+            // A write needs both nodes: a pause far below this shows that no daemon was killed.
             ensure!(pause > Duration::from_millis(100), "{} noticed nothing: was it killed?", guest.name());
             ensure!(pause <= CORE_PAUSE_DEADLINE, "{} paused for {} ms.", guest.name(), pause.as_millis());
         }

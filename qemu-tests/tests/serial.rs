@@ -1,4 +1,4 @@
-//! A person sets up both nodes at their serial lines, as with a cable and a terminal program.
+//! Both nodes are set up at their serial lines, as with a cable and a terminal program.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use dyad_rig::wait::{self, Look};
 const QUESTION_DEADLINE: Duration = Duration::from_secs(60);
 /// Setup formats disks and restarts the node once to prove its watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
-/// A conversation that asks on and on ends here.
+/// Limit of questions, so that a wizard that never ends fails the test.
 const MANY_QUESTIONS: usize = 20;
 
 const TESTS: [Test<Pair>; 4] = [
@@ -44,11 +44,11 @@ fn serial_wizard(pair: &mut Pair) -> Result<()> {
         "Name of this node" => "left",
         "Administrator password" => PASSWORD,
         "Witness" => "later",
-        // What is suggested is right.
+        // The suggested answer is right.
         _ => "",
     })?;
     let log = pair.a.serial().text_since(0);
-    // For those who would rather sit at a desk.
+    // The address of the pages, for a person who prefers the browser.
     ensure!(log.contains("\n  https://10."), "The wizard did not say where its pages are.");
     ensure!(!log.contains(PASSWORD), "The password was echoed.");
     pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
@@ -61,7 +61,7 @@ fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
     let screen = wait::until("the screen to say what is missing", SETUP_DEADLINE, || {
         let screen = pair.a.serial().screen();
         let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");
-        // Nobody else holds anything: a node alone that says so misleads, be it for a moment.
+        // No other node exists: the sentence "the other node holds newer data" would be wrong even for a moment.
         ensure!(!flat.contains("holds newer data"), "The screen tells of data elsewhere:\n{screen}");
         let parts = ["office", "left", "In sync", "the second node has not joined"];
         Ok(match parts.into_iter().find(|part| !flat.contains(part)) {
@@ -80,11 +80,11 @@ fn serial_shows_the_pairing_code(pair: &mut Pair) -> Result<()> {
     wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair)).map(drop)
 }
 
-/// The second node is set up at its own line with the code that the first one shows on its.
+/// The second node is set up at its own line with the code that the first node shows.
 fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
     pair.b.power_on()?;
     pair.b.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
-    // The screen shows the code for as long as it counts; `p` would open another one.
+    // The screen shows the code while it is valid; `p` would open a new code.
     let code = wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair))?;
     converse(pair.b.serial(), |title| match title {
         "First node or second" => "2",

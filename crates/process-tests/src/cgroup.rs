@@ -19,7 +19,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it; `name` tells several of this machine apart.
+    /// Makes the group; `name` tells several groups of this machine apart.
     ///
     /// # Errors
     /// This machine has no cgroup v2, or this user may not make one.
@@ -36,13 +36,13 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Where it is, also for those in another namespace, whose `/sys` is another one.
+    /// Path of the group, valid also in another namespace, whose `/sys` is another file system.
     pub fn path(&self) -> PathBuf {
         let inside = self.folder.strip_prefix("/").unwrap_or(&self.folder);
         Path::new("/proc").join(std::process::id().to_string()).join("root").join(inside)
     }
 
-    /// Freezes it, as a daemon does whose right to run has lapsed.
+    /// Freezes the group, as a daemon does when its right to run has lapsed.
     ///
     /// # Errors
     /// The kernel does not.
@@ -65,7 +65,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What cannot be removed here is empty at least, and does no harm.
+        // A group that cannot be removed is empty and does no harm.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = fs::remove_dir(&self.folder);

@@ -24,10 +24,10 @@ const LABELS: u64 = 1 << 20;
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Two daemons find each other, copy the document and agree.
 const FORM_DEADLINE: Duration = Duration::from_secs(240);
-/// A hash no password has: nobody logs in here.
+/// A hash that no password has: these tests need no login.
 const NO_PASSWORD: &str = "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
 
-/// Both daemons and what they stand on.
+/// Both daemons with their namespaces, disks and folders.
 #[derive(Debug)]
 pub struct Cores {
     sides: [Side; 2],
@@ -68,7 +68,7 @@ impl Cores {
         Ok(cores)
     }
 
-    /// The same, formed into a pair that is in sync.
+    /// Starts both daemons and forms them into a pair that is in sync.
     ///
     /// # Errors
     /// The pair does not form.
@@ -85,17 +85,17 @@ impl Cores {
         ["left", "right"][number]
     }
 
-    /// Side 0 or 1, which is blank, founds the pair.
+    /// Makes side 0 or 1, which is blank, the first node of the pair.
     ///
     /// # Errors
-    /// It refuses, or does not work afterwards.
+    /// The daemon refuses, or does not reach the phase Running.
     pub fn found(&self, number: usize) -> Result<()> {
         self.ask(number, &Request::CreatePair(self.create_pair_request(number)))?;
         self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
         Ok(())
     }
 
-    /// The request with which side 0 or 1 founds the pair, without a witness.
+    /// The request that makes side 0 or 1 the first node of the pair, without a witness.
     pub fn create_pair_request(&self, number: usize) -> CreatePair {
         CreatePair {
             pair: "lab".into(),
@@ -143,7 +143,7 @@ impl Cores {
     /// Erases side 0 or 1 and starts its daemon again, as init does.
     ///
     /// # Errors
-    /// It refuses, does not end, or is not blank afterwards.
+    /// The daemon refuses, does not end, or is not blank after its restart.
     pub fn erase(&mut self, program: &Path, number: usize, confirm: &str) -> Result<()> {
         self.ask(number, &Request::Erase { disk: None, confirm: confirm.into() })?;
         // Its socket goes first; the next daemon must find its disk free.
@@ -181,7 +181,7 @@ impl Cores {
         self.sides[number].folder.join("state")
     }
 
-    /// Where the daemon of side 0 or 1 is asked.
+    /// The control socket of the daemon of side 0 or 1.
     pub fn socket(&self, number: usize) -> PathBuf {
         self.sides[number].folder.join("run/core.sock")
     }
@@ -192,7 +192,7 @@ impl Cores {
     /// It does not answer in time.
     pub fn start(&mut self, program: &Path, number: usize) -> Result<()> {
         let folder = self.sides[number].folder.clone();
-        // A file that may not grow is how a disk fails here: as an error of the write, not as a signal.
+        // A disk fails here as a file that may not grow: the write returns an error instead of a signal.
         let mut core = Program::new("env");
         core.args(["--ignore-signal=XFSZ", "ip", "netns", "exec", self.spaces.name(number)]).arg(program);
         core.arg("--state").arg(folder.join("state")).arg("--run").arg(folder.join("run"));
@@ -246,7 +246,7 @@ impl Cores {
         Ok(self.runtime.block_on(client.ask(request))?)
     }
 
-    /// What one daemon says of itself.
+    /// The status of one daemon.
     ///
     /// # Errors
     /// It does not answer.
@@ -257,7 +257,7 @@ impl Cores {
         }
     }
 
-    /// All that one daemon has told since it started, oldest first.
+    /// The timeline of one daemon since its start, oldest event first.
     ///
     /// # Errors
     /// It does not answer.
@@ -323,7 +323,7 @@ impl Cores {
     /// # Errors
     /// The pair refuses, or does not serve it.
     pub fn use_volume(&self, name: &str) -> Result<PathBuf> {
-        // A device is served for the VM that has it as a disk; nobody starts that VM here.
+        // A device is served for the VM that has it as a disk; the tests never start that VM.
         let vm = NewVm {
             cpus: 1,
             memory_mib: 64,

@@ -39,9 +39,9 @@ const HEADER: u64 = 0x3000;
 const STATUS: u64 = 0x3100;
 const DATA: u64 = 0x10_0000;
 const MEMORY: u64 = DATA + LARGEST as u64;
-/// Where that memory pretends to be in the driver's address space.
+/// The address at which the driver announces that memory.
 const USER: u64 = 0x7f00_0000_0000;
-/// A daemon that was killed is back by then; guests wait longer still.
+/// Longest wait for an answer: a killed daemon is back within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A disk.
@@ -62,7 +62,7 @@ impl Device {
     /// Connects to the device at `socket`.
     ///
     /// # Errors
-    /// Nobody serves it, or it lacks what a driver needs.
+    /// No daemon serves the socket, or the device lacks a feature that the driver needs.
     pub fn connect(socket: &Path) -> Result<Self> {
         let file = File::from(memfd_create("driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
         file.set_len(MEMORY)?;
@@ -89,7 +89,7 @@ impl Device {
     /// daemon from the shared in-flight record.
     ///
     /// # Errors
-    /// Nobody serves it.
+    /// No daemon serves the socket.
     pub fn reconnect(&mut self) -> Result<()> {
         self.front = None;
         let mut front =
@@ -138,7 +138,7 @@ impl Device {
     /// Writes `data` at byte `offset`; both whole sectors of 512 bytes.
     ///
     /// # Errors
-    /// The device reports one.
+    /// The device reports an error.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         self.begin_write(offset, data)?;
         self.finish()
@@ -157,7 +157,7 @@ impl Device {
     /// Reads `data.len()` bytes at byte `offset`.
     ///
     /// # Errors
-    /// The device reports one.
+    /// The device reports an error.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<()> {
         ensure!(data.len() <= LARGEST, "{} bytes are more than one request holds.", data.len());
         self.begin(READ, offset, data.len(), DEVICE_WRITES)?;
@@ -169,7 +169,7 @@ impl Device {
     /// Makes every finished write durable.
     ///
     /// # Errors
-    /// The device reports one.
+    /// The device reports an error.
     pub fn flush(&mut self) -> Result<()> {
         self.begin(FLUSH, 0, 0, 0)?;
         self.finish()
@@ -178,13 +178,13 @@ impl Device {
     /// Waits for the answer to the request that was begun.
     ///
     /// # Errors
-    /// The device reports one, or does not answer in time.
+    /// The device reports an error, or does not answer in time.
     pub fn finish(&mut self) -> Result<()> {
         while !self.is_answered()? {
             let mut events = [EpollEvent::default()];
             let ready = self.signal.wait(i32::try_from(ANSWER_DEADLINE.as_millis())?, &mut events)?;
             ensure!(ready > 0, "The device did not answer for {} s.", ANSWER_DEADLINE.as_secs());
-            // The answer may have been seen before its signal was read.
+            // The answer may have been read before its signal.
             let _ = self.call.read();
         }
         match self.memory.read_obj::<u8>(GuestAddress(STATUS))? {

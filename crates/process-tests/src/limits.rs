@@ -1,4 +1,4 @@
-//! What the machine itself allows, measured in the same run: the bare cable, and the bare disk.
+//! Limits of the machine itself, measured in the same run: the bare cable and the bare disk.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};

@@ -52,7 +52,7 @@ impl Namespaces {
     /// # Errors
     /// iproute2 refuses.
     pub fn set_cable(&self, cable: &str, plugged: bool) -> Result<()> {
-        // Either end takes the carrier away from both.
+        // Taking either end down takes the carrier away from both.
         ip(&["-n", &self.names[0], "link", "set", cable, if plugged { "up" } else { "down" }])
     }
 }
@@ -60,7 +60,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.names {
-            // One that could not be made cannot be removed either.
+            // A namespace that could not be made cannot be removed either.
             let _ = ip(&["netns", "delete", name]);
         }
     }

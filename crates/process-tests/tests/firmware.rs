@@ -1,6 +1,8 @@
-//! A VM with UEFI firmware, as QEMU is told to run it on a node, boots from a volume of a pair and boots again after a reset.
+//! A VM with UEFI firmware, as QEMU is told to run it on a node, boots from a volume of a pair and boots again after a
+//! reset.
 //!
-//! Here, and not on the rig: QEMU's emulation of AMD-V aborts when a guest writes CR8 while an interrupt waits, and UEFI
+//! Here, and not on the rig: QEMU's emulation of AMD-V aborts when a guest writes CR8 while an interrupt waits, and
+//! UEFI
 //! does so at each tick of its timer. So QEMU runs beside the daemons and emulates the guest's processor.
 
 use std::fs::{self, File};

@@ -17,7 +17,7 @@ use dyad_process_tests::namespaces::CABLES;
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait;
 
-/// Two pairs at once would make each other's deadlines a matter of luck.
+/// Tests take turns: two pairs at once could miss deadlines because of each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn program() -> PathBuf {
@@ -42,7 +42,7 @@ impl Ring {
         counter % SLOTS * STRIDE
     }
 
-    /// Counts `more` further, each counter flushed before the next.
+    /// Writes `more` further counters, each flushed before the next.
     fn count(&mut self, more: u64) {
         for _ in 0..more {
             let next = self.counter + 1;
@@ -106,7 +106,7 @@ fn killed_daemons_lose_nothing_that_was_acknowledged() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Guests hear nothing of it but silence, and the other node goes on with all that was acknowledged.
+/// Guests get no error, only a pause, and the other node goes on with every acknowledged write.
 #[test]
 fn a_node_whose_pool_disk_fails_hands_over() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -123,7 +123,7 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     cores.wait("the other node to go on alone", 1, Duration::from_secs(30), alone).unwrap();
     let mut there = Ring { device: Device::connect(&cores.served(1, "ring").unwrap()).unwrap(), counter: ring.counter };
     assert!(!ring.device.is_answered().unwrap(), "the guest was told of a failure that is not its own");
-    // The write that nobody answered may have reached the other node, or not.
+    // The write without an answer may or may not have reached the other node.
     let newest = there.newest();
     assert!((ring.counter..=next).contains(&newest), "{newest}");
     there.counter = newest;
@@ -141,7 +141,7 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Nobody else would thaw them: the daemon that froze them is gone.
+/// Only the next daemon can thaw them: the daemon that froze them is gone.
 #[test]
 fn vms_that_a_dead_daemon_froze_go_on() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -166,8 +166,8 @@ fn one_pulled_cable_is_an_alarm_and_nothing_else() {
     let cores = Cores::pair(&program, &folder).unwrap();
     let mut ring = ring(&cores);
     ring.count(20);
-    // A machine that leaves a daemon without a processor for longer than the peer is patient shows nothing of cables: the
-    // daemon says so itself, and the cables are pulled again.
+    // If the machine left a daemon without a processor for longer than D, the result says nothing about cables: the
+    // daemon reports it (`late`), and the cables are pulled again.
     let mut stalls = 0;
     while let Err(told) = pull_cables(&cores, &mut ring) {
         stalls += 1;
@@ -179,15 +179,16 @@ fn one_pulled_cable_is_an_alarm_and_nothing_else() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// The daemon had no processor for almost as long as its peer is patient.
+/// Whether the daemon reported that it had no processor for almost D.
 fn stalled(event: &TimelineEvent) -> bool {
     let waited = event.text.split(' ').find_map(|word| word.parse::<u64>().ok());
     event.kind == "late" && waited.is_some_and(|ms| ms >= 400)
 }
 
-/// Pulls one cable after the other. If that changed the in-sync set, the error is what both daemons tell of it.
+/// Pulls one cable after the other. If that changed the in-sync set, the error holds both timelines.
 fn pull_cables(cores: &Cores, ring: &mut Ring) -> Result<(), Vec<TimelineEvent>> {
-    // Just after the pairing only one of the paths may have been heard in both directions: without it there is none.
+    // Just after the pairing only one path may have been heard in both directions; without that path no path would be
+    // left.
     let up = |status: &dyad_control::Status| status.links.iter().all(|link| link.up);
     for number in [0, 1] {
         cores.wait("both cables to be seen", number, Duration::from_secs(60), up).unwrap();
@@ -234,7 +235,7 @@ fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
     let refused = cores.erase(&program, 0, "left").unwrap_err().to_string();
     assert!(refused.contains("type exactly \"lab/left\""), "{refused}");
     cores.erase(&program, 0, "lab/left").unwrap();
-    // Nothing is left of the pair: another one is made, the other way round.
+    // Nothing is left of the pair: a new pair is made with the roles exchanged.
     cores.found(1).unwrap();
     cores.join(0).unwrap();
     cores.wait_in_sync().unwrap();
@@ -268,7 +269,7 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     assert!(!unfinished.exists());
     assert!(!matches!(cores.content(1).unwrap(), DiskContent::Pool { .. }));
 
-    // The first node cannot write it down: the second one does not become what the first one does not know.
+    // The first node cannot record the second node, so the second node does not become a member.
     std::fs::rename(cores.state(0).join("identity.json"), cores.state(0).join("held.json")).unwrap();
     std::fs::create_dir(cores.state(0).join("identity.json")).unwrap();
     let refused = cores.join(1).unwrap_err().to_string();
@@ -342,7 +343,8 @@ fn wait_for_witness(cores: &Cores) {
     }
 }
 
-/// Longer than D, so that the other node would have gone on alone; shorter than it waits for a daemon whose kernel closed the
+/// Longer than D, so that the other node would have gone on alone; shorter than it waits for a daemon whose kernel
+/// closed the
 /// session.
 const ABSENCE_PERIOD: Duration = Duration::from_millis(900);
 
@@ -363,7 +365,7 @@ fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
     let before = epoch(&cores, 1);
     for number in [0, 1] {
         cores.kill(number);
-        // The fault itself: nothing is awaited here.
+        // This wait is the fault itself, not a wait for a condition.
         std::thread::sleep(ABSENCE_PERIOD);
         cores.start(&program, number).unwrap();
         if number == 0 {
@@ -390,7 +392,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     let core = dyad_control::Client::new(cores.socket(0));
     let import = |bytes: usize, mut content: &[u8]| runtime.block_on(core.import("disk", bytes as u64, &mut content));
     import(2 * MIB, &[1; 2 * MIB]).unwrap();
-    // Half of one image and half of another is neither.
+    // A mixture of two images would equal neither.
     import(MIB, &[2; MIB]).unwrap();
     let refused = import(3 * MIB, &[3; 2 * MIB]).unwrap_err().to_string();
     assert!(refused.contains("the volume holds what it held before"), "{refused}");
@@ -409,8 +411,8 @@ fn an_import_changes_nothing_until_it_is_whole() {
     };
     wait_for(&cores, "what came of the image to be dropped", false);
 
-    // The daemon dies with half of an image; meanwhile nobody else may have the volume.
-    // So narrow that almost all of what was sent is with the daemon.
+    // The daemon dies with half of an image; meanwhile no VM may use the volume.
+    // The socket's buffer is so small that almost all bytes that were sent have reached the daemon.
     let (mut image, mut sent) = tokio::io::duplex(64 << 10);
     let (socket, half) = (cores.socket(0), vec![4; MIB]);
     let cut = runtime.spawn(async move { dyad_control::Client::new(socket).import("disk", 2 << 20, &mut sent).await });
@@ -419,7 +421,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     let refused = cores.use_volume("disk").unwrap_err().to_string();
     assert!(refused.contains("An image is being sent into the volume disk"), "{refused}");
     cores.kill(0);
-    // Whoever sends hears of it with the next byte.
+    // The sender gets the error with its next byte.
     drop(image);
     assert!(runtime.block_on(cut).unwrap().is_err());
     cores.start(&program, 0).unwrap();
@@ -470,14 +472,14 @@ fn a_code_that_is_not_good_changes_nothing() {
     let other = if join.code.ends_with('7') { '8' } else { '7' };
     let wrong = Join { code: format!("{}{other}", &join.code[..5]), ..join.clone() };
     refused(wrong, "The pairing code is wrong: compare it with the one on the first node and type it again.");
-    // The code is used up by whoever proves it, also if nothing comes of it.
+    // A node that proves the code uses it up, also if its setup fails afterwards.
     let named_twice = Join { node: Cores::name(0).into(), ..join.clone() };
     refused(named_twice, "The first node is already named left; give the second one another name.");
     refused(
         join.clone(),
         "No pairing code is open on the first node, or it was used already: open a new one on the first node.",
     );
-    // A new one takes the place of the used one.
+    // A new code replaces the used code.
     let fresh = cores.invitation(1).unwrap();
     if fresh.code != join.code {
         refused(join, "The pairing code is wrong: compare it with the one on the first node and type it again.");

@@ -45,7 +45,7 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
         && count > 0
         && to.write_all(&bytes[..count]).is_ok()
     {
-        // What is shown late on a full terminal is shown at the next flush.
+        // Output that a full terminal does not take now is shown at the next flush.
         let _ = to.flush();
     }
 }
@@ -70,7 +70,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // Nobody could be told.
+            // The program ends: an error here has no reader.
             let _ = tcsetattr(stdin().as_fd(), SetArg::TCSANOW, before);
         }
     }

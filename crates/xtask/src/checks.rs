@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; and the tests that boot whole
+//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; and the tests that
+//! boot whole
 //! machines, alone or by name.
 
 use std::collections::BTreeMap;
@@ -12,15 +13,15 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Minutes of simulated chaos in each run of the tests.
+/// Minutes of the simulator in each run of the tests.
 const SIM_MINUTES: &str = "1";
 
-/// The tests that need more than cargo builds by itself.
+/// Features of the tests that need programs or images beside them.
 const TEST_FEATURES: &str = "dyad-rig/machines,dyad-process-tests/daemons,dyad-process-tests/images";
-/// Newer than any version of ours.
+/// A version newer than every real one.
 const BROKEN_VERSION: &str = "9999";
 
-/// What was counted so far.
+/// Results counted so far.
 #[derive(Debug, Default)]
 struct Tally {
     passed: u64,
@@ -30,7 +31,7 @@ struct Tally {
 
 /// Files of `qemu-tests/tests`, from the quickest to the longest.
 const MACHINE_TESTS: &[&str] = &["guest", "machine", "faults", "browser", "serial", "pair"];
-/// Those that boot what [`build_test_images`] makes.
+/// Machine tests that boot the images of [`build_test_images`].
 const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults", "pair"];
 
 /// Runs all tests that CI runs; an error if anything failed.
@@ -70,7 +71,7 @@ pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
     tally.report(start)
 }
 
-/// Everything that needs no machine of its own.
+/// Checks that boot no machine.
 fn checks(host: &Host, tally: &mut Tally) {
     tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
     tally.check("cargo deny", || {
@@ -90,7 +91,7 @@ fn checks(host: &Host, tally: &mut Tally) {
         host::run(clippy.args(["--", "-D", "warnings"]))
     });
     tally.check("build", || host.build_programs());
-    // As root, or those that need namespaces and cgroups would be skipped.
+    // As root: without it the tests that need namespaces and cgroups are skipped.
     let mut workspace = host.cargo();
     workspace.args(["test", "--release", "--workspace", "--no-fail-fast"]);
     tally.tests("cargo test", host::as_root(&mut workspace));
@@ -131,7 +132,7 @@ fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) -> bool {
     built
 }
 
-/// Two images that only tests boot: one with a newer slot that never comes up, one that takes orders.
+/// Two images that only tests boot: `broken.img` has a newer slot that never comes up, `fault-agent.img` takes orders.
 fn build_test_images(host: &Host) -> Result<()> {
     let programs = host.artifacts().programs();
     let fault_agent = programs.join("dyad-fault-agent");

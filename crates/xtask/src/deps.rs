@@ -1,6 +1,6 @@
-//! What a fresh Debian lacks, installed by itself.
+//! Installs the Debian packages and tools that a fresh machine lacks.
 //!
-//! Only apt and cargo are used, through their own configuration: where packages come from is the machine's business.
+//! Only apt and cargo are used, with the machine's own configuration of package sources.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -47,7 +47,8 @@ pub fn install(host: &Host) -> Result<()> {
         return Ok(());
     }
     host::step(&format!("Installing Debian packages: {}", missing.join(" ")));
-    // Lists may be absent or name versions that the mirror no longer has: then fetch them and try once more.
+    // Package lists may be absent or name versions that the mirror no longer has; they are then fetched, and the
+    // installation is tried once more.
     if apt_install(&missing).is_err() {
         host::step("Fetching the package lists first");
         host::run(apt().arg("update"))?;
@@ -106,7 +107,7 @@ pub fn cargo_deny(host: &Host) -> Result<PathBuf> {
 }
 
 fn missing(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
-    // It fails when it does not know one of the names, and still lists the others.
+    // dpkg-query fails when it does not know one of the names, and still lists the others.
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
         .args(wanted)
@@ -121,7 +122,7 @@ fn apt_install(packages: &[String]) -> Result<()> {
     host::run(apt().args(["install", "--yes", "--no-install-recommends", "-qq"]).args(packages))
 }
 
-/// apt-get, as root; it waits for another one to finish and asks no question.
+/// apt-get as root; it waits for another apt process to finish and asks no question.
 fn apt() -> Command {
     let mut command = if nix::unistd::geteuid().is_root() {
         Command::new("apt-get")

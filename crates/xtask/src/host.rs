@@ -1,4 +1,4 @@
-//! The build machine: where things are, and how other programs are run on it.
+//! The build machine: paths, and how other programs are run on it.
 
 use std::env;
 use std::ffi::OsStr;
@@ -49,7 +49,7 @@ impl Host {
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.repository).env("CARGO_TARGET_DIR", self.target());
-        // What cargo tells this program about itself would look like a change to build scripts that watch these names
+        // Variables that cargo sets for this program would look like a change to build scripts that watch these names
         // (ring's does), and half of the dependencies would be compiled again at each turn.
         for (name, _) in env::vars_os() {
             let inherited = ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.to_string_lossy().starts_with(p));
@@ -67,7 +67,7 @@ impl Host {
     }
 }
 
-/// Makes what cargo runs (not cargo itself) run as root: network namespaces and cgroups need it.
+/// Makes the programs that cargo runs (not cargo itself) run as root: network namespaces and cgroups need it.
 pub fn as_root(cargo: &mut Command) -> &mut Command {
     if !nix::unistd::geteuid().is_root() {
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
@@ -75,7 +75,7 @@ pub fn as_root(cargo: &mut Command) -> &mut Command {
     cargo
 }
 
-/// Says what comes next.
+/// Prints the next step.
 pub fn step(what: &str) {
     println!("==> {what}");
 }

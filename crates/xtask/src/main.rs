@@ -1,4 +1,4 @@
-//! `cargo xtask`: builds the image, plays the rig, runs every test. Start it with no argument for the list.
+//! `cargo xtask`: builds the image, runs the rig, runs every test. Without an argument it prints the list.
 //!
 //! It is the only program that installs packages, and it says so before it does.
 

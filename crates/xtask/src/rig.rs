@@ -21,7 +21,7 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Stories that only form the pair; `rig` plays these and then leaves it alone.
+/// Scenarios that only form the pair; `cargo xtask rig` runs these and then leaves the pair alone.
 const FORMING: usize = 2;
 
 /// Installs and builds everything that a pair needs.
@@ -48,12 +48,12 @@ pub fn sockets_link(host: &Host) -> PathBuf {
 /// Boots a pair, sets it up, prints how to reach it, and stays until Ctrl-C, which ends it at any time.
 pub fn stay(host: &Host) -> Result<()> {
     prepare(host)?;
-    // Before any thread exists, so that all of them leave the signals to the one below.
+    // Before any thread exists, so that every thread inherits the blocked signals and only the thread below takes them.
     let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     stop.thread_block().context("Signals cannot be held back.")?;
     let mut pair = Pair::new(host.artifacts().clone(), "stay")?;
     let link = sockets_link(host);
-    // A link of an earlier rig may be left over.
+    // A link of an earlier rig may still exist.
     let _ = fs::remove_file(&link);
     symlink(pair.sockets(), &link).with_context(|| format!("Cannot create {}.", link.display()))?;
     let sockets = pair.sockets().to_owned();
@@ -82,13 +82,13 @@ pub fn stay(host: &Host) -> Result<()> {
         match waitpid(None, None) {
             Ok(ended) => tell_loss(&mut pair, ended.pid()),
             Err(Errno::EINTR) => {}
-            // Nothing is left that could end.
+            // The process ends: an error here has no reader.
             Err(_) => thread::park(),
         }
     }
 }
 
-/// Says so when the process that ended was the hardware of a node.
+/// Reports a node whose QEMU ended by itself.
 fn tell_loss(pair: &mut Pair, ended: Option<Pid>) {
     for name in [Name::A, Name::B] {
         let node = pair.node(name);
@@ -110,13 +110,13 @@ fn tear_down(stop: &SigSet, link: &Path, sockets: &Path) {
         println!("The wait for Ctrl-C failed: {error}.");
     }
     println!("Tearing down.");
-    // What cannot be removed does no harm.
+    // A folder that cannot be removed does no harm.
     let _ = fs::remove_file(link);
     let _ = fs::remove_dir_all(sockets);
     process::exit(0);
 }
 
-/// Plays the main job and writes the report, also when a step fails.
+/// Runs the main job and writes the report, also when a step fails.
 pub fn demo(host: &Host) -> Result<()> {
     prepare(host)?;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The whole site loses power, and the witness is not there when it returns.
+//! Both nodes lose power at once, and the witness is away when the power returns.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::pair::Pair;
 use crate::status::Status;
 use crate::wait;
 
-/// Two nodes always form, witness or not, and no flushed write is lost.
+/// Two nodes always form the pair again, with or without the witness, and no flushed write is lost.
 pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(FIRST)?;
     guest.wait_for_progress(10, GUEST_DEADLINE)?;
@@ -24,7 +24,7 @@ pub fn both_power_loss_without_witness(pair: &mut Pair) -> Result<()> {
         pair.node(name).power_on()?;
     }
     for name in [Name::A, Name::B] {
-        let client = pair.client(name).knocking();
+        let client = pair.client(name).probing();
         wait::until_ok(&format!("node {name} to answer"), BOOT_DEADLINE, || Status::in_detail(&client))?;
     }
     pair.say(&format!("both nodes answer again after {:.1} s", cut.elapsed().as_secs_f64()));

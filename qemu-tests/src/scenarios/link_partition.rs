@@ -15,9 +15,10 @@ use crate::wait::{self, Look};
 /// A volume without a VM.
 const SPARE: &str = "spare";
 
-/// Exactly one side goes on; the other's VMs are stopped before theirs start elsewhere; then the pair heals.
+/// Exactly one side goes on. The other side's VMs are stopped before they start on the side that goes on. Then the
+/// pair heals.
 pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
-    // The power cut left node A without a VM; a side without one would prove little.
+    // The power cut left node A without a VM; a side without a VM would prove little.
     bring_home(pair)?;
     let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     for guest in &guests {
@@ -85,7 +86,7 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     pair.judge_guests()
 }
 
-/// A pair that was apart takes new volumes and deletes them as before.
+/// After the partition the pair creates and deletes volumes as before.
 fn make_and_delete_volume(pair: &Pair) -> Result<()> {
     let client = pair.client(Name::A);
     client.post("volumes", &json!({"name": SPARE, "size": 64 << 20})).context("The volume was refused")?;
@@ -93,7 +94,7 @@ fn make_and_delete_volume(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-/// The first guest's VM is deleted at node B and made anew at node A, on the same volume.
+/// Deletes the first guest's VM at node B and creates it again at node A, on the same volume.
 fn bring_home(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(FIRST)?;
     let gone = Instant::now();

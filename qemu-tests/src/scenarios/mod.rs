@@ -1,4 +1,4 @@
-//! The steps of the main job. Each acts, waits, asserts, and records its figures; they are played in this order.
+//! The steps of the main job. Each acts, waits, asserts, and records its figures. They run in this order.
 
 mod double_power_loss;
 mod limits;
@@ -17,19 +17,20 @@ pub use pair_setup::{create_vm, delete_vm, put_vm};
 pub struct Scenario {
     /// Its name as a test.
     pub name: &'static str,
-    /// What the owner sees, for the demo.
+    /// The sentence that the demo prints for it.
     pub title: &'static str,
-    /// Its acts.
-    play: fn(&mut Pair) -> Result<()>,
+    /// The function that carries the step out.
+    run: fn(&mut Pair) -> Result<()>,
 }
 
 impl Scenario {
-    /// Plays it and keeps what the nodes tell of it; of a failure, all that helps to understand it.
+    /// Runs the step and keeps the nodes' timelines; after a failure also the status, the VMs and the guests' last
+    /// lines.
     ///
     /// # Errors
-    /// It failed.
+    /// The step failed.
     pub fn run(&self, pair: &mut Pair) -> Result<()> {
-        let outcome = (self.play)(pair);
+        let outcome = (self.run)(pair);
         pair.record_timelines(outcome.is_err());
         if outcome.is_err() {
             pair.tell_failure(self.name);
@@ -43,41 +44,41 @@ pub const MAIN_JOB: [Scenario; 8] = [
     Scenario {
         name: "boot_answers_api",
         title: "A node boots from the image and answers; the other one follows",
-        play: pair_setup::boot_answers_api,
+        run: pair_setup::boot_answers_api,
     },
     Scenario {
         name: "pair_forms_protected",
         title: "The wizard forms the pair: first node, joining node, witness",
-        play: pair_setup::pair_forms_protected,
+        run: pair_setup::pair_forms_protected,
     },
     Scenario {
         name: "vm_runs_and_acks",
         title: "A VM runs on a mirrored volume and counts",
-        play: pair_setup::vm_runs_and_acks,
+        run: pair_setup::vm_runs_and_acks,
     },
     Scenario {
         name: "power_cut_fails_over",
         title: "The node that runs it loses power; the survivor takes over",
-        play: power_cut::power_cut_fails_over,
+        run: power_cut::power_cut_fails_over,
     },
     Scenario {
         name: "survivor_pause",
         title: "The survivor's own VM only paused for a moment",
-        play: power_cut::survivor_pause,
+        run: power_cut::survivor_pause,
     },
     Scenario {
         name: "rejoin_copies_delta",
         title: "The dead node comes back and copies only what changed",
-        play: power_cut::rejoin_copies_delta,
+        run: power_cut::rejoin_copies_delta,
     },
     Scenario {
         name: "link_cut_one_side",
         title: "All cables between the nodes are cut; exactly one side goes on",
-        play: link_partition::link_cut_one_side,
+        run: link_partition::link_cut_one_side,
     },
     Scenario {
         name: "both_power_loss_without_witness",
         title: "Both nodes lose power at once and return without the witness",
-        play: double_power_loss::both_power_loss_without_witness,
+        run: double_power_loss::both_power_loss_without_witness,
     },
 ];

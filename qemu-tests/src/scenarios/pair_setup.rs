@@ -13,17 +13,17 @@ use crate::pair::Pair;
 use crate::setup;
 use crate::status::wait_vm_state;
 
-/// The node is emulated: its guests must run under KVM all the same, or they would take minutes to boot.
+/// Although the node is emulated, its guests must run under KVM: without it a guest takes minutes to boot.
 const GUEST_MEMORY_MIB: u64 = 128;
 /// From power-on to an answering API, emulated.
 const IDLE_BOOT_DEADLINE: Duration = Duration::from_secs(25);
-/// What has to be stored or sent of the image, in bytes.
+/// Limit of the bytes of the image that have to be stored or sent.
 const IMAGE_LIMIT: u64 = 150_000_000;
-/// The memory of a node that is not its guests', in bytes.
+/// Limit of a node's memory without that of its guests, in bytes.
 const MEMORY_LIMIT: f64 = 400e6;
 
 /// A node boots through UEFI from the image and answers on its API; the other one gets power then, and boots while the
-/// first one is set up, as it would for somebody who does one thing after the other.
+/// first one is set up, as with an operator who switches on the servers one after the other.
 pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
     let image = pair.report.get("image_bytes").as_u64().context("The image was not measured.")?;
     ensure!(image <= IMAGE_LIMIT, "The image has {image} bytes; the promise is {IMAGE_LIMIT}.");
@@ -31,13 +31,13 @@ pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
     let took = answers_blank(pair, Name::A)?;
     pair.report.set_time("boot_to_api_s", took);
     if took > IDLE_BOOT_DEADLINE {
-        // The speed of an emulated processor is not the product's: told, and not a failure.
+        // The speed of an emulated processor is not the product's: it is reported and does not fail the run.
         pair.say(&format!("that is more than the {} s of an idle machine", IDLE_BOOT_DEADLINE.as_secs()));
     }
     pair.b.power_on()
 }
 
-/// Waits for a node that was never set up to answer; returns the time since it got power.
+/// Waits until a blank node answers; returns the time since power-on.
 fn answers_blank(pair: &mut Pair, name: Name) -> Result<Duration> {
     let client = pair.node(name).client();
     let setup = client.get_after_boot(&format!("node {name}"), "setup", BOOT_DEADLINE)?;
@@ -93,8 +93,9 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     pair.judge_guests()
 }
 
-/// Makes a mirrored volume from the guest image and a VM on it that runs on `node`; its line is followed from the
-/// first word on.
+/// Makes a mirrored volume from the guest image and a VM on it that runs on `node`. The VM's serial line is followed
+/// from the
+/// first line on.
 ///
 /// # Errors
 /// The node refuses.
@@ -112,7 +113,7 @@ pub fn create_vm(pair: &mut Pair, vm: &str, node: Name) -> Result<Guest> {
     Ok(guest)
 }
 
-/// A VM on the volume of the same name, which is there.
+/// Makes a VM on the existing volume of the same name.
 ///
 /// # Errors
 /// The node refuses.
@@ -128,7 +129,7 @@ pub fn put_vm(client: &Client, vm: &str, node: Name) -> Result<()> {
     client.post("vms", &machine).context("The VM was refused").map(drop)
 }
 
-/// Pulls the plug of a VM and deletes it; its volume stays.
+/// Kills a VM and deletes it; its volume stays.
 ///
 /// # Errors
 /// The node refuses.

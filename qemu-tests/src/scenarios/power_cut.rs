@@ -1,4 +1,4 @@
-//! A node loses power, the survivor takes over, the dead one comes back.
+//! A node loses power, the survivor takes over, and the lost node returns.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,20 @@ use crate::pair::Pair;
 use crate::status::Status;
 use crate::wait;
 
-/// What a take-over may cost beyond the fence: the witness, the document, the start of QEMU.
+/// Longest time from the end of the fence to the start of the VM: decision at the witness, change of the document,
+/// start of QEMU.
 const VM_START_DELAY: Duration = Duration::from_secs(3);
-/// The same where the node's one processor is emulated, and starting QEMU alone takes it two to four seconds.
+/// The same where the node's one processor is emulated: starting QEMU alone takes two to four seconds there.
 const EMULATED_VM_START_DELAY: Duration = Duration::from_secs(6);
-/// How much before the end of F' after the cut the VM may be started: F' runs from the last lease that was granted, which
+/// How much before the end of F' after the cut the VM may be started: F' runs from the last lease that was granted,
+/// which
 /// came with one of the last heartbeats of an emulated node.
 pub(super) const EARLY_DETECTION_DELAY: Duration = Duration::from_millis(500);
-/// What the counting guest writes: its ring. The two rings, and a little for the document and the allocation, are all that may
-/// be dirty after a while alone.
+/// The bytes that the counting guest writes: its ring. The two rings, with some extents for document and allocation,
+/// are all that may
+/// be dirty while the survivor is alone.
 const RING_BYTES: u64 = 64 * (64 << 10);
-/// What the survivor's guests may wait beyond detection: one witness round trip and a second of slack.
+/// Longest wait of the survivor's guests beyond detection: one witness round trip and one second.
 const PAUSE_EXTRA_DELAY: Duration = Duration::from_millis(1_100);
 
 /// SIGKILL of the QEMU that is node A: the guest goes on at node B, from a counter it had acknowledged or later.
@@ -68,9 +71,9 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
         "The VM might start {:.2} s after the power cut: that is before the fence.",
         after(permitted).as_secs_f64()
     );
-    // `survivor_pause` looks at the same cut.
+    // `survivor_pause` checks the same cut.
     let second = pair.guest(SECOND)?;
-    // One that stands still for ever would show no pause at all.
+    // A guest that never goes on would show no pause at all.
     second.wait_for_ack(started, GUEST_DEADLINE)?;
     let pause = second.record().longest_pause(cut);
     pair.report.set_time("survivor_io_pause_s", pause);
@@ -79,7 +82,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-/// The longest write of the guest that ran on node B all along took D + T_cas and little more.
+/// The longest write of the guest that ran on node B throughout took at most D + T_cas + [`PAUSE_EXTRA_DELAY`].
 pub fn survivor_pause(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(SECOND)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
@@ -111,7 +114,7 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
     pair.report.set("resync_bytes", copied);
     pair.say(&format!("protected again; {dirty} bytes were dirty, {copied} were copied"));
     ensure!(dirty > 0, "The guest wrote alone for a while, and nothing was dirty.");
-    // What is dirty is known to the nodes alone, but what was written is known here.
+    // Only the nodes know which extents are dirty; the rig knows how much was written.
     let most = 2 * RING_BYTES + (1 << 20);
     ensure!(dirty <= most, "{dirty} bytes were dirty, and the guests wrote to {most} at most.");
     ensure!(copied <= 2 * dirty, "{copied} bytes were copied for {dirty} that were dirty.");
@@ -122,7 +125,7 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
 
 /// Both nodes name the same in-sync set.
 pub(super) fn expect_members(pair: &Pair, members: &str) -> Result<()> {
-    // A node that has just become a member reads the document, and with it who may log in, a moment later.
+    // A node that has just become a member reads the document, with its users, a moment later.
     wait::until_ok(&format!("both nodes to name {members} in sync"), GUEST_DEADLINE, || {
         let a = pair.status(Name::A)?.members();
         let b = pair.status(Name::B)?.members();

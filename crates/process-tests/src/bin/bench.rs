@@ -1,4 +1,4 @@
-//! `dyad-bench`: what mirroring costs beside what the machine allows.
+//! `dyad-bench`: the cost of mirroring beside the limits of the machine.
 //!
 //! It prints one line for each job and writes `report.json`: medians in microseconds over interleaved runs.
 
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Every block exists before anything is timed.
+/// Writes every block once before the timed runs.
 fn fill(device: &mut Device) -> Result<()> {
     let chunk = vec![5; 1 << 20];
     for offset in (0..SPAN).step_by(chunk.len()) {

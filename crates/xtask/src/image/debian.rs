@@ -104,7 +104,7 @@ impl Debian {
         self.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
     }
 
-    /// What becomes an EFI program when kernel and initramfs are added.
+    /// The stub that becomes an EFI program when kernel and initramfs are added.
     pub fn stub(&self) -> PathBuf {
         self.root.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
     }

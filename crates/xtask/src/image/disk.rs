@@ -70,7 +70,7 @@ fn format(disk: &Path, esp: &layout::Partition) -> Result<()> {
     // A fixed serial number and time (--invariant). Clusters of 4 KiB: some firmware takes larger ones for another FAT.
     command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "--invariant"]);
     command.arg("--offset").arg((MIB / SECTOR).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
-    // It lies in a folder that a user's PATH may not have.
+    // mkfs.fat lies in /usr/sbin, which a user's PATH may lack.
     command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
     host::run_quietly(&mut command)
 }
@@ -82,7 +82,7 @@ struct Fat {
 
 impl Fat {
     fn copy(&self, source: &Path, name: &str) -> Result<()> {
-        // mtools takes the time of the file: give it the one that all files have.
+        // mtools copies the time of the file: set it to the common time of all files.
         let copy = tempfile(source)?;
         File::options()
             .append(true)

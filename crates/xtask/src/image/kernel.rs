@@ -16,7 +16,7 @@ struct Rules {
     boot: Vec<String>,
     /// Modules that every node loads.
     load: Vec<String>,
-    /// Take or leave, and which.
+    /// Rules: take or leave a pattern.
     select: Vec<(bool, String)>,
 }
 
@@ -40,7 +40,7 @@ pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
         fs::create_dir_all(place.parent().context("A module has no folder.")?)?;
         fs::copy(source.join(file), &place)?;
     }
-    // Unpacked, as the file system compresses better than single files do, and init then needs no unpacker.
+    // Modules are stored unpacked: the file system compresses them better, and init needs no unpacker.
     host::run_quietly(Command::new("xz").args(["-d", "-q"]).args(&chosen).current_dir(&target))?;
     host::run_quietly(Command::new("depmod").arg("-b").arg(tree.join("usr")).arg(&release))?;
     fs::write(tree.join("etc/modules"), rules.load.join("\n") + "\n")?;

@@ -112,7 +112,7 @@ pub fn build(host: &Host, options: &Options) -> Result<Image> {
 
     let mut slots = vec![(version.clone(), slot.clone())];
     if let Some(broken) = &options.broken {
-        // A system without its tree: init stops at its console and reboots, as after a bad update.
+        // The broken slot has no tree: init stops at its console and reboots, as after a bad update.
         let cmdline = format!("{cmdline} dyad.rescue=5");
         let os_release = self::os_release(broken);
         let recipe = uki::Recipe { os_release: &os_release, cmdline: &cmdline, ..recipe };

@@ -1,4 +1,4 @@
-//! What a person may change about an image.
+//! Options of `cargo xtask image`.
 
 use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;

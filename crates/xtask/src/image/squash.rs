@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Changes when this program builds the tree in another way, so that no old one is taken from the cache.
+/// Version of the tree's recipe: a change makes every cached tree invalid.
 const RECIPE: u32 = 2;
 
 /// The system without our programs: from the cache if nothing that enters has changed.
@@ -19,7 +19,7 @@ pub fn system(host: &Host, debian: &Debian, options: &Options) -> Result<PathBuf
     let cache = host.cache()?;
     let at_level = |level: u32| cache.join(format!("system-{}-{level}.squashfs", &key[..16]));
     let finished = at_level(options.level());
-    // Who is in a hurry does not mind a smaller file.
+    // A tree that was compressed well serves a quick build too.
     let usable = if options.fast { vec![at_level(BEST), finished.clone()] } else { vec![finished.clone()] };
     if let Some(cached) = usable.into_iter().find(|path| path.exists()) {
         return Ok(cached);
@@ -48,7 +48,7 @@ pub fn squash(folder: &Path, target: &Path, level: u32) -> Result<PathBuf> {
     ]);
     command.args(["-b", "256K", "-comp", "zstd", "-Xcompression-level", &level.to_string()]);
     let time = FILE_TIME.to_string();
-    // It refuses these options beside the variable of the same meaning.
+    // mksquashfs refuses these options beside the variable of the same meaning.
     command.args(["-mkfs-time", &time, "-all-time", &time]).env_remove("SOURCE_DATE_EPOCH");
     host::run_quietly(&mut command)?;
     Ok(target.into())

@@ -12,7 +12,7 @@ use std::process::Command;
 /// Alignment of sections in memory, in bytes.
 const PAGE: u64 = 4096;
 
-/// What goes in besides the initramfs.
+/// Parts of the image besides the initramfs.
 #[derive(Clone, Copy)]
 pub struct Recipe<'a> {
     /// Kernel and stub.
@@ -33,7 +33,7 @@ impl Recipe<'_> {
             fs::write(&path, content).with_context(|| format!("Cannot write {}.", path.display()))?;
             Ok(path)
         };
-        // The kernel comes last: the stub unpacks it in place and may run over what lies behind.
+        // The kernel comes last: the stub unpacks it in place and may overwrite the bytes behind it.
         let sections = [
             (".osrel", part("osrel", self.os_release.as_bytes())?),
             (".cmdline", part("cmdline", self.cmdline.as_bytes())?),
@@ -43,7 +43,7 @@ impl Recipe<'_> {
         ];
         let mut place = end(&host::output(Command::new("objdump").args(["-h", "-w"]).arg(self.debian.stub()))?)?;
         let mut command = Command::new("objcopy");
-        // The header keeps the time of the stub; otherwise it would get that of the build.
+        // The header keeps the time of the stub, so that the time of the build does not enter the image.
         command.arg("--preserve-dates");
         for (name, path) in &sections {
             place = place.next_multiple_of(PAGE);

@@ -1,4 +1,5 @@
-//! Inside a crate no files depend on each other in a circle: each file can be read and tested before the files above it.
+//! Inside a crate no files depend on each other in a circle: each file can be read and tested before the files above
+//! it.
 //!
 //! A file depends on another if its code outside of tests names something that the other defines. Paths are followed
 //! through re-exports to the file of the definition. A `mod` line and a re-export alone are no dependency, so a parent
