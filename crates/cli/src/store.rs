@@ -1,12 +1,6 @@
 //! What is remembered between runs: tokens and certificates, by node.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -67,16 +61,7 @@ impl Store {
         if let Some(dir) = self.file.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
         }
-        let fresh = self.file.with_extension("new");
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)
-            .with_context(failed)?;
-        out.write_all(&serde_json::to_vec_pretty(&self.nodes)?).with_context(failed)?;
-        fs::rename(&fresh, &self.file).with_context(failed)
+        dyad_atomic_file::replace(&self.file, &serde_json::to_vec_pretty(&self.nodes)?).with_context(failed)
     }
 }
 

@@ -3,7 +3,6 @@
 //! A node that is not in sync must not read the document from its volumes, and somebody must be able to log in there all the
 //! same and see why. What it says of owners counts for nothing until the document was read again.
 
-use crate::files;
 use dyad_desired::Document;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,12 +19,12 @@ pub fn load(state: &Path) -> Option<Document> {
 
 /// Remembers it, durably.
 pub fn save(state: &Path, document: &Document) -> io::Result<()> {
-    files::replace(&path(state), &serde_json::to_vec(document)?)
+    dyad_atomic_file::replace(&path(state), &serde_json::to_vec(document)?)
 }
 
 /// Forgets it, with the password it holds.
 pub fn remove(state: &Path) -> io::Result<()> {
-    files::remove(&path(state))
+    dyad_atomic_file::remove(&path(state))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::disks::{self, Index, PoolDiskPaths};
 use crate::identity::Identity;
 use crate::options::Options;
 use crate::setup::Step;
-use crate::{cgroup_fence, document_cache, files, register};
+use crate::{cgroup_fence, document_cache, register};
 use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode};
 use dyad_link::tls;
 use std::path::{Path, PathBuf};
@@ -126,7 +126,7 @@ pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
             tracing::error!(error = format!("{e:#}"), "a disk keeps its label");
         }
     }
-    files::remove(&register::path(&options.state))?;
+    dyad_atomic_file::remove(&register::path(&options.state))?;
     document_cache::remove(&options.state)?;
     Identity::forget_unfinished(&options.state)
 }

@@ -12,7 +12,6 @@
 //! two files names that pair. Both never do. So an unfinished setup and an unfinished erasure are one and the same, and
 //! are undone without read_in_flight: the data of a pair is worth something only under `identity.json`.
 
-use crate::files;
 use anyhow::{Context, bail};
 use dyad_desired::WitnessInfo;
 use dyad_types::NodeId;
@@ -156,17 +155,19 @@ impl Identity {
 
     /// Setup is complete: this node belongs to the pair.
     pub fn finish(state: &Path) -> anyhow::Result<()> {
-        files::rename(&Self::unfinished_path(state), &Self::path(state)).context("the identity cannot be written")
+        dyad_atomic_file::rename(&Self::unfinished_path(state), &Self::path(state))
+            .context("the identity cannot be written")
     }
 
     /// This node no longer belongs to its pair, and there is no way back: what is left of the pair here is erased.
     pub fn decommission(state: &Path) -> anyhow::Result<()> {
-        files::rename(&Self::path(state), &Self::unfinished_path(state)).context("the identity cannot be removed")
+        dyad_atomic_file::rename(&Self::path(state), &Self::unfinished_path(state))
+            .context("the identity cannot be removed")
     }
 
     /// Nothing is left of the unfinished pair.
     pub fn forget_unfinished(state: &Path) -> anyhow::Result<()> {
-        files::remove(&Self::unfinished_path(state)).context("the unfinished identity cannot be removed")
+        dyad_atomic_file::remove(&Self::unfinished_path(state)).context("the unfinished identity cannot be removed")
     }
 
     fn read(path: &Path) -> anyhow::Result<Option<Self>> {
@@ -194,7 +195,7 @@ impl Identity {
     }
 
     fn write(&self, path: &Path) -> anyhow::Result<()> {
-        files::replace(path, &serde_json::to_vec_pretty(self)?)
+        dyad_atomic_file::replace(path, &serde_json::to_vec_pretty(self)?)
             .with_context(|| format!("{} cannot be written", path.display()))
     }
 }

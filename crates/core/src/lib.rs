@@ -23,7 +23,6 @@ pub mod document_cache;
 pub mod documents;
 pub mod erase;
 pub mod event;
-pub mod files;
 pub mod guests;
 pub mod identity;
 pub mod init;

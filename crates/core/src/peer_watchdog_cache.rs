@@ -3,7 +3,6 @@
 //! The peer says so in its heartbeats. When both nodes lost power and only one returns, nobody says it any more, and the
 //! one that returned may start the other's VMs after the fence only if it remembers.
 
-use crate::files;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,11 @@ pub fn load(state: &Path, incarnation: u64) -> bool {
 
 /// Remembers it, durably.
 pub fn save(state: &Path, incarnation: u64, proven: bool) -> io::Result<()> {
-    if proven { files::replace(&path(state), incarnation.to_string().as_bytes()) } else { files::remove(&path(state)) }
+    if proven {
+        dyad_atomic_file::replace(&path(state), incarnation.to_string().as_bytes())
+    } else {
+        dyad_atomic_file::remove(&path(state))
+    }
 }
 
 #[cfg(test)]

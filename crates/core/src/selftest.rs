@@ -7,7 +7,7 @@
 //! A disk that stands still holds the numbers back, so a reset that seems too soon may have been in time: such a test is
 //! repeated once.
 
-use crate::{clock, files, init};
+use crate::{clock, init};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
         Some(note) if note.unfed_ms <= PERIOD_S * 1000 + LATE_RESET_PERIOD_MS => {
-            match files::replace(&proof_path(state), &text) {
+            match dyad_atomic_file::replace(&proof_path(state), &text) {
                 Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms),
                 Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
             }
@@ -93,7 +93,8 @@ pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(
     let write = |unfed_ms| {
         let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms, repeated };
         let bytes = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
-        files::replace(&test_path(state), &bytes).map_err(|e| format!("The state partition cannot be written: {e}."))
+        dyad_atomic_file::replace(&test_path(state), &bytes)
+            .map_err(|e| format!("The state partition cannot be written: {e}."))
     };
     // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
     write(0)?;

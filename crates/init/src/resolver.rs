@@ -2,7 +2,6 @@
 //!
 //! The DHCP client calls this program with what happened in its environment (dhcpcd-run-hooks(8)).
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -15,7 +14,12 @@ pub fn dhcp_hook() -> i32 {
     let reason = std::env::var("reason").unwrap_or_default();
     let servers = std::env::var("new_domain_name_servers").unwrap_or_default();
     match file(&reason, &servers) {
-        Some(text) => i32::from(write(Path::new(RESOLVER), &text).is_err()),
+        // Programs read the file at any moment, and `dyad-node` may write it at the same time.
+        Some(text) => {
+            let written =
+                dyad_atomic_file::replace_with_mode(Path::new(RESOLVER), text.as_bytes(), dyad_atomic_file::PUBLIC);
+            i32::from(written.is_err())
+        }
         None => 0,
     }
 }
@@ -29,13 +33,6 @@ fn file(reason: &str, servers: &str) -> Option<String> {
         .map(|server| format!("nameserver {server}\n"))
         .collect();
     (LEASES.contains(&reason) && !lines.is_empty()).then_some(lines)
-}
-
-/// Whole or not at all: programs read the file at any moment.
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let fresh = path.with_extension("dhcp");
-    fs::write(&fresh, text)?;
-    fs::rename(fresh, path)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use crate::dhcp::{Client, Dhcp};
 use crate::{Links, NetworkError, Port, Ports};
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -188,10 +187,8 @@ impl Network {
             self.links.set_gateway(port, gateway).await?;
         }
         let text: String = fixed.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-        // Written under another name and renamed: programs read the file at any moment.
-        let fresh = self.resolver.with_extension("new");
-        fs::write(&fresh, text)
-            .and_then(|()| fs::rename(&fresh, &self.resolver))
+        // Programs read the file at any moment.
+        dyad_atomic_file::replace_with_mode(&self.resolver, text.as_bytes(), dyad_atomic_file::PUBLIC)
             .map_err(|source| NetworkError::Resolver { path: self.resolver.clone(), source })
     }
 }

@@ -1,6 +1,6 @@
 //! The node's own certificate for HTTPS: self-signed, made once, kept in the state directory.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context;
 use rustls::{
@@ -39,19 +39,10 @@ fn make(state: &Path) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     let certificate = params.self_signed(&key)?.der().to_vec();
     let key = key.serialize_der();
     fs::create_dir_all(state)?;
-    // The certificate comes last: whoever finds it finds its key.
-    write(&state.join(KEY), &key)?;
-    write(&state.join(CERTIFICATE), &certificate)?;
+    // The certificate comes last, so that a certificate on the disk always has its key.
+    dyad_atomic_file::replace(&state.join(KEY), &key)?;
+    dyad_atomic_file::replace(&state.join(CERTIFICATE), &certificate)?;
     Ok((certificate, key))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)?;
-    Ok(())
 }
 
 #[cfg(test)]

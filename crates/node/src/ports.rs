@@ -147,11 +147,7 @@ fn damaged(file: &Path) -> String {
 }
 
 fn keep(file: &Path, kept: &Kept) -> io::Result<()> {
-    let fresh = file.with_extension("new");
-    let out = fs::File::create(&fresh)?;
-    serde_json::to_writer(&out, kept)?;
-    out.sync_all()?;
-    fs::rename(&fresh, file)
+    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(kept)?, dyad_atomic_file::PUBLIC)
 }
 
 #[cfg(test)]

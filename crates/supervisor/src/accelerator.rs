@@ -100,12 +100,10 @@ fn load<T: for<'a> Deserialize<'a>>(file: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }
 
-/// Whole or not at all: the node may lose power.
+/// Replaces the file as a whole and syncs it, as the node may lose power.
 fn save(file: &Path, what: &impl Serialize) -> std::io::Result<()> {
     std::fs::create_dir_all(file.parent().unwrap_or(file))?;
-    let new = file.with_extension("new");
-    std::fs::write(&new, serde_json::to_vec(what)?)?;
-    std::fs::rename(new, file)
+    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(what)?, dyad_atomic_file::PUBLIC)
 }
 
 /// Whether a machine with accelerator `accel` boots within `limit`. Leaves no process behind.

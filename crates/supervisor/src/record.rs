@@ -33,11 +33,8 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Replace the file at `path`.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let new = path.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::rename(new, path)
+        dyad_atomic_file::replace_with_mode(path, &serde_json::to_vec(self)?, dyad_atomic_file::PUBLIC)
     }
 
     /// Read the file at `path`. `None` if there is none or it is not a record.

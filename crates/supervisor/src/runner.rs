@@ -253,9 +253,8 @@ impl Runner {
         let vars = self.vars_path(&spec.name);
         if !vars.exists() {
             std::fs::create_dir_all(&self.settings.state_dir)?;
-            let new = vars.with_extension("new");
-            std::fs::copy(&self.settings.ovmf_vars, &new)?;
-            std::fs::rename(new, &vars)?;
+            let fresh = std::fs::read(&self.settings.ovmf_vars)?;
+            dyad_atomic_file::replace_with_mode(&vars, &fresh, dyad_atomic_file::PUBLIC)?;
         }
         Ok(Some(vars))
     }

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -141,18 +141,10 @@ fn make_parent(path: &Path) -> Result<(), InstallError> {
     fs::create_dir_all(parent).map_err(|source| file(parent, source))
 }
 
-/// Writes a temporary file beside the target, syncs and renames it: a running program can be replaced, and the target
-/// is always complete.
+/// Replaces a file, also a program that runs, and makes its folder if there is none.
 fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
     make_parent(path)?;
-    let partial = path.with_extension("new");
-    let write = || {
-        fs::write(&partial, content)?;
-        fs::set_permissions(&partial, fs::Permissions::from_mode(mode))?;
-        fs::File::open(&partial)?.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|source| file(path, source))
+    dyad_atomic_file::replace_with_mode(path, content, mode).map_err(|source| file(path, source))
 }
 
 fn systemctl<const N: usize>(arguments: [&str; N]) -> Result<(), InstallError> {
@@ -165,6 +157,8 @@ fn systemctl<const N: usize>(arguments: [&str; N]) -> Result<(), InstallError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

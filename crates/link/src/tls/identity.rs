@@ -1,10 +1,9 @@
 //! A node's or witness's key and certificate, and how they lie on disk.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use dyad_atomic_file::{PRIVATE, PUBLIC};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -77,13 +76,12 @@ impl Identity {
     pub fn store(&self, directory: &Path) -> Result<(), TlsError> {
         let key = pem("PRIVATE KEY", self.key.secret_der());
         let certificate = pem("CERTIFICATE", &self.certificate);
-        for (name, mode, text) in [(KEY_FILE, 0o600, key), (CERTIFICATE_FILE, 0o644, certificate)] {
+        for (name, mode, text) in [(KEY_FILE, PRIVATE, key), (CERTIFICATE_FILE, PUBLIC, certificate)] {
             let path = directory.join(name);
-            write_synced(&path, mode, &text).map_err(|source| TlsError::File { path, source })?;
+            dyad_atomic_file::replace_with_mode(&path, text.as_bytes(), mode)
+                .map_err(|source| TlsError::File { path, source })?;
         }
-        fs::File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| TlsError::File { path: directory.to_owned(), source })
+        Ok(())
     }
 
     /// The identity kept in `directory`, or a new one stored there if none was ever completed.
@@ -138,15 +136,6 @@ impl Identity {
     pub fn key_pem(&self) -> String {
         pem("PRIVATE KEY", self.key.secret_der())
     }
-}
-
-fn write_synced(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
-    let partial = path.with_extension("partial");
-    let _ = fs::remove_file(&partial);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(partial, path)
 }
 
 /// PEM as of RFC 7468.
