@@ -13,8 +13,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
-/// Disks of the kernel that can never hold the system.
-const NOT_DISKS: [&str; 7] = ["loop", "ram", "zram", "sr", "fd", "dm-", "nbd"];
 const TOOLS: &str = "/usr/sbin";
 
 /// Phase: waits for the system disk. Two of them are an error: which one remembers the truth, nobody here can know.
@@ -35,7 +33,7 @@ pub fn find(timeout: Duration, modules: &mut Modules) -> anyhow::Result<PathBuf>
                 "no disk holds this system after {} s. Check the cables and the controller of the disk this node \
                  was started from; the drivers know these disks: {}",
                 timeout.as_secs(),
-                disks().iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(" ")
+                dyad_disks::list().iter().map(|disk| disk.display().to_string()).collect::<Vec<_>>().join(" ")
             );
         }
         events.wait(left)?;
@@ -60,7 +58,7 @@ pub fn prepare(disk: &Path) -> anyhow::Result<()> {
         }
         PartitionRole::Other => bail!("{} lost its partition table. Write the image again", disk.display()),
     };
-    let device = node(disk, number);
+    let device = dyad_disks::partition(disk, number);
     log::info(&format!("first boot: formatting {}", device.display()));
     let options =
         ["-q", "-F", "-t", "ext4", "-m", "0", "-L", "dyad-state", "-E", "lazy_itable_init=1,lazy_journal_init=1"];
@@ -76,7 +74,7 @@ pub fn mount(disk: &Path) -> anyhow::Result<()> {
         bail!("{} lost its state partition. Restore it, or write the image again", disk.display());
     };
     drop(file);
-    let (esp, state) = (node(disk, esp), node(disk, state));
+    let (esp, state) = (dyad_disks::partition(disk, esp), dyad_disks::partition(disk, state));
     // 1: repaired. Whatever is beyond that needs a person: guessing would lose what this node remembers.
     run("e2fsck", &["-p"], &state, 1)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
@@ -109,7 +107,7 @@ fn system_disks(booted: Option<&str>) -> Vec<Candidate> {
             _ => None,
         }
     };
-    disks().into_iter().filter_map(candidate).collect()
+    dyad_disks::list().into_iter().filter_map(candidate).collect()
 }
 
 /// The one with a state wins over freshly written ones.
@@ -125,25 +123,6 @@ fn choose(mut candidates: Vec<Candidate>) -> anyhow::Result<Option<PathBuf>> {
         );
     }
     Ok(candidates.pop().map(|(disk, _)| disk))
-}
-
-fn disks() -> Vec<PathBuf> {
-    let mut names: Vec<String> = fs::read_dir("/sys/block")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
-        .collect();
-    names.sort();
-    names.into_iter().map(|name| Path::new("/dev").join(name)).collect()
-}
-
-/// `/dev/vda`, 1 → `/dev/vda1`; `/dev/nvme0n1`, 1 → `/dev/nvme0n1p1`.
-fn node(disk: &Path, number: u32) -> PathBuf {
-    let name = disk.to_string_lossy();
-    let gap = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
-    PathBuf::from(format!("{name}{gap}{number}"))
 }
 
 /// Runs a file system tool on `device`. Exit codes up to `worst` are good.
@@ -163,12 +142,6 @@ fn run(tool: &str, options: &[&str], device: &Path, worst: i32) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn partitions_are_named_as_the_kernel_does() {
-        assert_eq!(node(Path::new("/dev/vda"), 3), Path::new("/dev/vda3"));
-        assert_eq!(node(Path::new("/dev/nvme0n1"), 3), Path::new("/dev/nvme0n1p3"));
-    }
 
     #[test]
     fn the_disk_with_a_state_is_chosen_and_two_of_a_kind_are_refused() {

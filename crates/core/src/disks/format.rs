@@ -1,7 +1,8 @@
 //! Makes pool disks. Everything here destroys what was there: the caller has the typed confirmation.
 
-use super::{INDEX_TYPE, Index, POOL_TYPE, PoolDiskPaths, partition};
+use super::{INDEX_TYPE, Index, POOL_TYPE, PoolDiskPaths};
 use anyhow::{Context, bail};
+use dyad_disks::partition;
 use dyad_pool::FileDisk;
 use gptman::{GPT, GPTPartitionEntry};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};

@@ -65,21 +65,3 @@ pub fn open(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> anyhow::Result<Vec<
     };
     parts.iter().zip(indexes).map(open).collect()
 }
-
-/// The partition `number` of `disk`: `/dev/vdb` → `/dev/vdb1`, `/dev/nvme0n1` → `/dev/nvme0n1p1`.
-fn partition(disk: &Path, number: u32) -> PathBuf {
-    let name = disk.display().to_string();
-    let gap = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
-    PathBuf::from(format!("{name}{gap}{number}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_are_named_as_the_kernel_does() {
-        assert_eq!(partition(Path::new("/dev/vdb"), 2), Path::new("/dev/vdb2"));
-        assert_eq!(partition(Path::new("/dev/nvme0n1"), 1), Path::new("/dev/nvme0n1p1"));
-    }
-}

@@ -1,16 +1,14 @@
 //! Which disks there are, and which of them are pool disks of this node.
 
-use super::{Index, POOL_TYPE, PoolDiskPaths, partition};
+use super::{Index, POOL_TYPE, PoolDiskPaths};
 use dyad_control::{DiskCandidate, DiskContent};
+use dyad_disks::partition;
 use dyad_pool::{FileDisk, Inspection, inspect};
 use dyad_types::NodeId;
 use gptman::GPT;
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-
-/// Kernel names that are never pool disks: RAM, loops, optical drives, floppies, device-mapper and network disks.
-const NOT_DISKS: [&str; 8] = ["ram", "loop", "zram", "sr", "fd", "dm-", "nbd", "md"];
 
 /// All disks that could become pool disks. `given` replaces the search (tests, laptops). A disk with a mounted
 /// partition that is not ours (the system disk) is left out.
@@ -50,20 +48,16 @@ fn paths(given: &[PathBuf], run: &Path) -> Vec<PathBuf> {
         .filter(|(_, rest)| !Path::new(rest.split(' ').next().unwrap_or("")).starts_with(&index_mounts))
         .map(|(device, _)| device)
         .collect();
-    let mut names: Vec<String> = fs::read_dir("/sys/block")
+    dyad_disks::list()
         .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !NOT_DISKS.iter().any(|prefix| name.starts_with(prefix)))
-        .filter(|name| sys(name, "removable").as_deref() != Some("1"))
-        .collect();
-    names.sort();
-    names
-        .into_iter()
-        .map(|name| PathBuf::from("/dev").join(name))
+        .filter(|disk| !is_removable(disk))
         .filter(|disk| !foreign_mounts.iter().any(|device| device.starts_with(&*disk.to_string_lossy())))
         .collect()
+}
+
+fn is_removable(disk: &Path) -> bool {
+    let name = disk.file_name().unwrap_or_default();
+    sys(&name.to_string_lossy(), "removable").as_deref() == Some("1")
 }
 
 fn sys(name: &str, file: &str) -> Option<String> {
