@@ -1,59 +1,12 @@
 //! The sentence tells the truth: one healthy pair, then everything that may be missing, one by one.
 
 use dyad_api::{Role, StatusReply, Versions, verdict};
-use dyad_control::{
-    Alarm, LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus,
-    Status, WatchdogStatus, WitnessStatus,
-};
+use dyad_control::testing::protected;
+use dyad_control::{Alarm, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
 use dyad_types::NodeId;
 
-fn healthy() -> Status {
-    Status {
-        revision: 1,
-        phase: Phase::Running,
-        pair: Some(Pair {
-            id: "00ff".into(),
-            name: "office".into(),
-            me: NodeId::A,
-            node: "left".into(),
-            peer: Some("right".into()),
-        }),
-        quorum: Some(QuorumStatus {
-            epoch: 3,
-            members: vec![NodeId::A, NodeId::B],
-            tie: "W".into(),
-            lead: NodeId::A,
-            lineage: 0,
-            may_run: true,
-            state: NodeState::Running,
-            peer_alive: true,
-            witness: WitnessStatus::Reachable { address: "w:7403".into(), rtt_us: 400 },
-        }),
-        links: vec![LinkStatus { name: "eth1".into(), up: true }, LinkStatus { name: "eth2".into(), up: true }],
-        mirror: Some(MirrorStatus {
-            connected: true,
-            state: MirrorState::InSync,
-            dirty_extents: 0,
-            resync_bytes: 0,
-            resync_dirty_bytes: 0,
-            healed_blocks: 0,
-        }),
-        pool: Some(PoolStatus {
-            total_bytes: 1 << 34,
-            used_bytes: 1 << 20,
-            disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, healthy: true, error: None }],
-        }),
-        watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
-        alarms: vec![],
-        volumes: vec![],
-        permits: vec![],
-        document_generation: 1,
-        pairing_code: None,
-    }
-}
-
 fn with(change: impl FnOnce(&mut Status)) -> Status {
-    let mut status = healthy();
+    let mut status = protected();
     change(&mut status);
     status
 }
@@ -72,7 +25,7 @@ fn mirror(state: MirrorState) -> Status {
 
 #[test]
 fn a_healthy_pair_is_protected() {
-    let verdict = verdict(&healthy());
+    let verdict = verdict(&protected());
     assert!(verdict.protected);
     assert_eq!(verdict.sentence, "Protected: every write is on both nodes, and either of them may be lost.");
     assert_eq!(verdict.missing, Vec::<String>::new());
@@ -192,7 +145,7 @@ fn what_is_judged_from_the_status_is_said_once() {
 #[test]
 fn details_are_only_for_those_who_are_logged_in() {
     let versions = Versions { dyad: "0".into(), api: "1".into() };
-    let mut status = healthy();
+    let mut status = protected();
     status.pairing_code = Some("123456".into());
     let open = StatusReply::of(&status, versions.clone(), false);
     assert!(!serde_json::to_string(&open).unwrap().contains("123456"));

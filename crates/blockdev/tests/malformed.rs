@@ -12,12 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 /// Spoil a ring with `spoil`, and see the connection end and a sound guest be served afterwards.
 fn ends_only_the_connection(what: &str, spoil: impl FnOnce(&mut Guest)) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(1 << 20);
-    let server = Server::start(&path, volume.clone(), Config::new("disk")).unwrap();
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path: _, volume, server, mut guest } = serve(1, 1 << 20, Config::new("disk"));
     assert_eq!(guest.run(0, OUT, 0, &[1; 512]).0, 0);
     volume.asked();
     spoil(&mut guest);
@@ -126,12 +121,7 @@ fn an_available_ring_that_jumps() {
 
 #[test]
 fn a_chain_that_is_offered_twice() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(1 << 20);
-    let server = Server::start(&path, volume.clone(), Config::new("disk")).unwrap();
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path: _, volume, server, mut guest } = serve(1, 1 << 20, Config::new("disk"));
     volume.hold();
     guest.submit(0, 1, OUT, 0, &[1; 4096]);
     wait_for("the request", || volume.held() == 1);

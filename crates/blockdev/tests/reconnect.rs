@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::volume::Volume;
 use common::*;
 use dyad_blockdev::{Config, Handle, Request, Server};
+use dyad_testkit::vhost::memfd;
 use vhost::{VhostBackend, VhostUserDirtyLogRegion};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -30,12 +31,7 @@ fn offsets(asked: &[Request]) -> Vec<u64> {
 
 #[test]
 fn requests_in_flight_are_submitted_again_in_order_of_arrival() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let mut guest = Guest::new(1);
-    let first = Volume::new(SIZE);
-    let server = start(&path, &first);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path, volume: first, server, mut guest } = serve(1, SIZE, Config::new("disk"));
     guest.submit(0, 0, OUT, 0, &[9; 4096]);
     assert_eq!(guest.wait(0).1, 0);
     first.hold();
@@ -64,12 +60,7 @@ fn requests_in_flight_are_submitted_again_in_order_of_arrival() {
 
 #[test]
 fn what_was_answered_out_of_order_is_not_submitted_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let mut guest = Guest::new(1);
-    let first = Volume::new(SIZE);
-    let server = start(&path, &first);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path, volume: first, server, mut guest } = serve(1, SIZE, Config::new("disk"));
     // A slot that is used, answered and used again is in flight.
     guest.submit(0, 4, OUT, 0, &[9; 4096]);
     assert_eq!(guest.wait(0).0, 4);
@@ -102,12 +93,7 @@ fn an_interrupt_that_may_have_been_lost_is_repeated() {
 
 #[test]
 fn closing_the_connection_is_a_pause() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let server = start(&path, &volume);
-    let mut guest = Guest::new(2);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path, volume, server, mut guest } = serve(2, SIZE, Config::new("disk"));
     volume.hold();
     guest.submit(0, 0, OUT, 0, &[3; 1024]);
     guest.submit(1, 0, OUT, 16, &[4; 4096]);
@@ -127,12 +113,7 @@ fn closing_the_connection_is_a_pause() {
 /// A VM that is started again must not read a block and then see a write of its former life land in it.
 #[test]
 fn a_new_guest_waits_for_the_requests_of_the_one_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let server = start(&path, &volume);
-    let mut killed = Guest::new(1);
-    killed.connect(&path).unwrap();
+    let Served { dir: _dir, path, volume, server, guest: mut killed } = serve(1, SIZE, Config::new("disk"));
     volume.hold();
     killed.submit(0, 0, OUT, 0, &[3; 4096]);
     wait_for("the write", || volume.held() == 1);
@@ -152,12 +133,7 @@ fn a_new_guest_waits_for_the_requests_of_the_one_before() {
 
 #[test]
 fn stopping_a_ring_waits_for_its_requests() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let _server = start(&path, &volume);
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path: _, volume, server: _server, mut guest } = serve(1, SIZE, Config::new("disk"));
     volume.hold();
     guest.submit(0, 0, OUT, 0, &[3; 4096]);
     wait_for("the request", || volume.held() == 1);
@@ -173,13 +149,8 @@ fn stopping_a_ring_waits_for_its_requests() {
 
 #[test]
 fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let config = Config { drain_limit: Duration::from_millis(100), ..Config::new("disk") };
-    let _server = Server::start(&path, volume.clone(), config).unwrap();
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path, volume, server: _server, mut guest } =
+        serve(1, SIZE, Config { drain_limit: Duration::from_millis(100), ..Config::new("disk") });
     volume.hold();
     guest.submit(0, 0, IN, 0, &[0xee; 4096]);
     guest.memory.write_slice(&[0xee; 4096], GuestAddress(room(0, 0))).unwrap();
@@ -195,9 +166,7 @@ fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
     assert_eq!(guest.poll(0), None);
     assert_eq!(guest.data(0, 0, 4096), [0xee; 4096]);
     // The ring goes on where it was, with the request that was never answered.
-    let inflight = guest.inflight.take();
     guest.front = None;
-    guest.inflight = inflight;
     guest.connect(&path).unwrap();
     assert_eq!(guest.wait(0), (0, 0, 4097));
     assert_eq!(guest.data(0, 0, 4096), [0; 4096]);
@@ -207,13 +176,8 @@ fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
 #[test]
 fn a_device_that_waits_for_answers_stops_all_the_same() {
     const TEST_TIMEOUT: Duration = Duration::from_secs(600);
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let config = Config { drain_limit: TEST_TIMEOUT, ..Config::new("drained") };
-    let server = Server::start(&path, volume.clone(), config).unwrap();
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
+    let Served { dir: _dir, path: _, volume, server, mut guest } =
+        serve(1, SIZE, Config { drain_limit: TEST_TIMEOUT, ..Config::new("drained") });
     volume.hold();
     guest.submit(0, 0, IN, 0, &[0; 4096]);
     wait_for("the request", || volume.held() == 1);
@@ -238,13 +202,9 @@ fn a_device_that_waits_for_answers_stops_all_the_same() {
 #[test]
 fn pages_written_during_a_migration_are_logged() {
     const LOG_ALL: u64 = 1 << 26;
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let _server = start(&path, &volume);
-    let mut guest = Guest::new(1);
-    guest.connect(&path).unwrap();
-    let log = memfd(4096);
+    let Served { dir: _dir, path: _, volume: _volume, server: _server, mut guest } =
+        serve(1, SIZE, Config::new("disk"));
+    let log = memfd(4096).unwrap();
     let region = VhostUserDirtyLogRegion { mmap_size: 4096, mmap_offset: 0, mmap_handle: log.as_raw_fd() };
     guest.front().set_log_base(0, Some(region)).unwrap();
     let pages = || -> Vec<u64> {

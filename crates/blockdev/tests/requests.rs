@@ -2,30 +2,12 @@
 
 mod common;
 
-use common::volume::Volume;
 use common::*;
-use dyad_blockdev::{Config, Handle, Request, Server};
+use dyad_blockdev::{Config, Request};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 
 const SIZE: u64 = 8 << 20;
-
-struct Fixture {
-    volume: std::sync::Arc<Volume>,
-    handle: Handle,
-    guest: Guest,
-    _dir: tempfile::TempDir,
-}
-
-fn bench(queues: usize, config: Config) -> Fixture {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("blk.sock");
-    let volume = Volume::new(SIZE);
-    let handle = Server::start(&path, volume.clone(), config).unwrap();
-    let mut guest = Guest::new(queues);
-    guest.connect(&path).unwrap();
-    Fixture { volume, handle, guest, _dir: dir }
-}
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|n| seed.wrapping_add(n as u8).wrapping_mul(31)).collect()
@@ -33,7 +15,7 @@ fn pattern(len: usize, seed: u8) -> Vec<u8> {
 
 #[test]
 fn what_was_written_is_read_back_and_the_driver_is_interrupted() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     let data = pattern(12288, 7);
     assert_eq!(it.guest.run(0, OUT, 8, &data).0, 0);
     wait_for("an interrupt", || it.guest.interrupted(0));
@@ -42,12 +24,12 @@ fn what_was_written_is_read_back_and_the_driver_is_interrupted() {
     assert_eq!((status, read), (0, data));
     assert_eq!(it.guest.run(0, FLUSH, 0, &[]).0, 0);
     assert_eq!(it.volume.asked().last(), Some(&Request::Flush));
-    assert_eq!(it.handle.status().served, 3);
+    assert_eq!(it.server.status().served, 3);
 }
 
 #[test]
 fn sectors_are_merged_into_blocks() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     it.guest.run(0, OUT, 0, &pattern(16384, 1));
     let mut expected = pattern(16384, 1);
     for (sector, count, seed) in [(1, 1, 9), (7, 2, 50), (3, 20, 77), (8, 8, 3)] {
@@ -62,7 +44,7 @@ fn sectors_are_merged_into_blocks() {
 
 #[test]
 fn neighbours_written_at_once_by_several_queues_are_all_kept() {
-    let mut it = bench(4, Config::new("disk"));
+    let mut it = serve(4, SIZE, Config::new("disk"));
     it.volume.hold();
     // Sixteen writers of single sectors in two blocks, with a full-block write among them.
     for sector in 0..16u16 {
@@ -82,7 +64,7 @@ fn neighbours_written_at_once_by_several_queues_are_all_kept() {
 
 #[test]
 fn discards_keep_partial_blocks_and_zeroes_do_not() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     it.guest.run(0, OUT, 0, &[0xaa; 32768]);
     assert_eq!(it.guest.run(0, DISCARD, 0, &range(4, 24)).0, 0);
     let after = it.volume.bytes(0, 32768);
@@ -98,7 +80,7 @@ fn discards_keep_partial_blocks_and_zeroes_do_not() {
 
 #[test]
 fn wrong_requests_get_a_status_and_change_nothing() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     let end = SIZE / 512;
     assert_eq!(it.guest.run(0, OUT, end, &[1; 512]).0, 1);
     assert_eq!(it.guest.run(0, IN, end - 1, &[1; 1024]).0, 1);
@@ -115,7 +97,7 @@ fn wrong_requests_get_a_status_and_change_nothing() {
 
 #[test]
 fn the_device_says_who_it_is() {
-    let mut it = bench(2, Config::new("vol-000042-and-more-than-20"));
+    let mut it = serve(2, SIZE, Config::new("vol-000042-and-more-than-20"));
     let (status, id) = it.guest.run(1, GET_ID, 0, &[0; 20]);
     assert_eq!((status, id.as_slice()), (0, b"vol-000042-and-more-".as_slice()));
     let (_, space) = it.guest.front().get_config(0, 60, VhostUserConfigFlags::empty(), &[0; 60]).unwrap();
@@ -126,7 +108,7 @@ fn the_device_says_who_it_is() {
 #[test]
 fn a_read_only_device_refuses_changes() {
     let config = Config { read_only: true, ..Config::new("iso") };
-    let mut it = bench(1, config);
+    let mut it = serve(1, SIZE, config);
     assert_eq!(it.guest.run(0, OUT, 0, &[1; 512]).0, 1);
     assert_eq!(it.guest.run(0, WRITE_ZEROES, 0, &range(0, 8)).0, 1);
     assert_eq!(it.guest.run(0, IN, 0, &[1; 512]), (0, vec![0; 512]));
@@ -134,11 +116,11 @@ fn a_read_only_device_refuses_changes() {
 
 #[test]
 fn a_driver_without_flush_gets_durable_writes() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     it.guest.features &= !(1 << 9);
-    let path = it.handle.path().to_owned();
+    let path = it.server.path().to_owned();
     it.guest.front = None;
-    wait_for("the end of the connection", || !it.handle.status().connected);
+    wait_for("the end of the connection", || !it.server.status().connected);
     it.guest.connect(&path).unwrap();
     assert_eq!(it.guest.run(0, OUT, 0, &[1; 4096]).0, 0);
     assert!(matches!(it.volume.asked()[..], [Request::Write { .. }, Request::Flush]));
@@ -147,7 +129,7 @@ fn a_driver_without_flush_gets_durable_writes() {
 #[test]
 fn memory_for_data_is_bounded_and_everything_is_served_in_the_end() {
     let config = Config { memory_limit: 128 << 10, ..Config::new("disk") };
-    let mut it = bench(2, config);
+    let mut it = serve(2, SIZE, config);
     it.volume.hold();
     for slot in 0..SLOTS {
         it.guest.submit(0, slot, OUT, u64::from(slot) * 64, &[slot as u8 + 1; 32768]);
@@ -168,7 +150,7 @@ fn memory_for_data_is_bounded_and_everything_is_served_in_the_end() {
 
 #[test]
 fn a_request_longer_than_a_chunk_is_cut() {
-    let mut it = bench(1, Config::new("disk"));
+    let mut it = serve(1, SIZE, Config::new("disk"));
     // One request of 2 MiB + 512 bytes, unaligned at both ends, from an indirect table.
     let len = (2 << 20) + 512u32;
     let data = pattern(len as usize, 5);

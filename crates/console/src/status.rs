@@ -177,19 +177,9 @@ mod tests {
 
     fn blank() -> Status {
         Status {
-            revision: 1,
-            phase: Phase::Blank,
-            pair: None,
-            quorum: None,
-            links: Vec::new(),
-            mirror: None,
-            pool: None,
-            watchdog: WatchdogStatus::Absent,
-            alarms: Vec::new(),
-            volumes: Vec::new(),
             permits: vec!["web".into()],
-            document_generation: 0,
             pairing_code: Some("123456".into()),
+            ..Status::without_pair(Phase::Blank, WatchdogStatus::Absent)
         }
     }
 

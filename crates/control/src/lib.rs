@@ -13,6 +13,8 @@ mod client;
 mod refusal;
 mod server;
 mod status;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use refusal::{Refusal, RefusalCode};

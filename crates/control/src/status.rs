@@ -34,6 +34,28 @@ pub struct Status {
     pub pairing_code: Option<String>,
 }
 
+impl Status {
+    /// The status of a node without a pair.
+    #[must_use]
+    pub fn without_pair(phase: Phase, watchdog: WatchdogStatus) -> Self {
+        Status {
+            revision: 0,
+            phase,
+            pair: None,
+            quorum: None,
+            links: Vec::new(),
+            mirror: None,
+            pool: None,
+            watchdog,
+            alarms: Vec::new(),
+            volumes: Vec::new(),
+            permits: Vec::new(),
+            document_generation: 0,
+            pairing_code: None,
+        }
+    }
+}
+
 /// How far this node is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]

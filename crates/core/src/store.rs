@@ -273,8 +273,8 @@ fn background(name: &str, job: impl FnOnce() + Send + 'static) {
 mod tests {
     use super::*;
     use dyad_mirror::Stamp;
-    use dyad_pool::{Access, Disk, FileDisk, FormatOptions, OpenOptions, Overwrite, PoolDisk};
-    use dyad_types::NodeId;
+    use dyad_pool::sim::scratch_pool;
+    use dyad_pool::{Access, Disk, FileDisk, PoolDisk};
     use std::io;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -319,23 +319,7 @@ mod tests {
             vec![PoolDisk { name: "disk".into(), device: Box::new(device), index: dir.join("index") }]
         };
         drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
-        let identity =
-            dyad_pool::Identity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() };
-        let format = FormatOptions {
-            identity,
-            disk_ids: vec![1],
-            salt: 1,
-            journal_bytes: Some(4 << 20),
-            overwrite: Overwrite::BlankOnly,
-            durable_index: false,
-        };
-        Pool::format(disk(), &format).unwrap();
-        let (mut pool, _) =
-            Pool::open(disk(), &OpenOptions { expected: (1, NodeId::A), durable_index: false }).unwrap();
-        pool.create_volume(1, 256).unwrap();
-        pool.write(1, 1, 1, 0, vec![7; dyad_pool::EXTENT].into()).unwrap();
-        pool.checkpoint().unwrap();
-        pool
+        scratch_pool(disk)
     }
 
     /// A guest that never stops reading does not keep another one from flushing.

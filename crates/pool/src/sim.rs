@@ -4,6 +4,10 @@
 //! durable one to the newest. [`SimDisk::crash`] is a loss of power: each such sector falls back to any of
 //! its versions, so writes are lost, reordered and torn. Faults are probabilities, switched at any time.
 
+mod scratch;
+
+pub use scratch::{format_options, scratch_pool};
+
 use crate::{Access, Disk};
 use std::collections::BTreeMap;
 use std::io;
@@ -204,7 +208,7 @@ impl SimDisk {
 }
 
 impl State {
-    /// splitmix64.
+    /// splitmix64. The library cannot depend on `dyad-testkit`, which has the same generator.
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;

@@ -1,18 +1,16 @@
 //! A guest's disk driver without a guest: vhost-user-blk, one queue, one request at a time.
 
-use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use dyad_rig::wait;
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
-use vhost::vhost_user::{Frontend, VhostUserFrontend as _, VhostUserVirtioFeatures};
-use vhost::{VhostBackend as _, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::{Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap};
+use dyad_testkit::vhost::{Ring, SharedMemory, start_ring};
+use vhost::VhostBackend as _;
+use vhost::vhost_user::Frontend;
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -39,8 +37,6 @@ const HEADER: u64 = 0x3000;
 const STATUS: u64 = 0x3100;
 const DATA: u64 = 0x10_0000;
 const MEMORY: u64 = DATA + LARGEST as u64;
-/// The address at which the driver announces that memory.
-const USER: u64 = 0x7f00_0000_0000;
 /// Longest wait for an answer: a killed daemon is back within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -48,12 +44,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 pub struct Device {
     socket: PathBuf,
     memory: GuestMemoryMmap,
-    file: File,
+    shared: SharedMemory,
     kick: EventFd,
     call: EventFd,
     /// Ready when `call` is.
     signal: Epoll,
-    inflight: Option<(VhostUserInflight, File)>,
     front: Option<Frontend>,
     offered: u16,
 }
@@ -64,20 +59,16 @@ impl Device {
     /// # Errors
     /// No daemon serves the socket, or the device lacks a feature that the driver needs.
     pub fn connect(socket: &Path) -> Result<Self> {
-        let file = File::from(memfd_create("driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        file.set_len(MEMORY)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
-        let map = FileOffset::new(file.try_clone()?, 0);
+        let shared = SharedMemory::new(MEMORY)?;
         let (call, signal) = (EventFd::new(EFD_NONBLOCK)?, Epoll::new()?);
         signal.ctl(ControlOperation::Add, call.as_raw_fd(), EpollEvent::new(EventSet::IN, 0))?;
         let mut device = Self {
             socket: socket.to_owned(),
-            memory: GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), MEMORY as usize, Some(map))])?,
-            file,
+            memory: shared.guest.clone(),
+            shared,
             kick: EventFd::new(EFD_NONBLOCK)?,
             call,
             signal,
-            inflight: None,
             front: None,
             offered: 0,
         };
@@ -94,43 +85,19 @@ impl Device {
         self.front = None;
         let mut front =
             wait::until_ok("the device's socket", ANSWER_DEADLINE, || Ok(Frontend::connect(&self.socket, 1)?))?;
-        let features = front.get_features()?;
-        ensure!(features & FEATURE_FLUSH != 0, "The device has no flush.");
-        let protocol = front.get_protocol_features()?;
-        front.set_protocol_features(protocol)?;
-        front.set_owner()?;
-        let user = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        front.set_features(features & (FEATURE_FLUSH | FEATURE_VERSION_1 | user))?;
-        front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        if self.inflight.is_none() {
-            self.inflight = Some(front.get_inflight_fd(&VhostUserInflight::new(0, 0, 1, QUEUE_SIZE))?);
-        }
-        let (record, file) = self.inflight.as_ref().context("The device keeps no in-flight record.")?;
-        front.set_inflight_fd(record, file.as_raw_fd())?;
-        front.set_mem_table(&[VhostUserMemoryRegionInfo {
-            guest_phys_addr: 0,
-            memory_size: MEMORY,
-            userspace_addr: USER,
-            mmap_offset: 0,
-            mmap_handle: self.file.as_raw_fd(),
-        }])?;
-        front.set_vring_num(0, QUEUE_SIZE)?;
-        front.set_vring_base(0, self.answered()?)?;
-        front.set_vring_addr(
-            0,
-            &VringConfigData {
-                queue_max_size: QUEUE_SIZE,
-                queue_size: QUEUE_SIZE,
-                flags: 0,
-                desc_table_addr: USER + DESCRIPTORS,
-                avail_ring_addr: USER + AVAILABLE,
-                used_ring_addr: USER + USED,
-                log_addr: None,
-            },
-        )?;
-        front.set_vring_kick(0, &self.kick)?;
-        front.set_vring_call(0, &self.call)?;
-        front.set_vring_enable(0, true)?;
+        ensure!(front.get_features()? & FEATURE_FLUSH != 0, "The device has no flush.");
+        self.shared.share(&mut front, FEATURE_FLUSH | FEATURE_VERSION_1, 1, QUEUE_SIZE)?;
+        let ring = Ring {
+            index: 0,
+            size: QUEUE_SIZE,
+            next_available: self.answered()?,
+            descriptors: DESCRIPTORS,
+            available: AVAILABLE,
+            used: USED,
+            kick: &self.kick,
+            call: &self.call,
+        };
+        start_ring(&mut front, &ring)?;
         self.front = Some(front);
         Ok(())
     }

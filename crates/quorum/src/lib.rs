@@ -29,6 +29,8 @@ pub mod proposer;
 pub mod rules;
 pub mod run_state;
 pub mod slots;
+#[cfg(test)]
+mod testing;
 pub mod timing;
 pub mod types;
 mod witness_view;

@@ -109,18 +109,8 @@ pub fn conclude(record: &Record, proposal: &Proposal, ballot: Ballot, value: &Co
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Members, WitnessId};
-
-    fn record(tie: Acceptor) -> Record {
-        let mut base = Config::first(NodeId::A, 1);
-        base.members = Members::Both;
-        base.tie = tie;
-        base.incarnations = [1, 2, 3];
-        base.witness = WitnessId(9);
-        let mut record = Record::fresh(1);
-        record.adopt(base);
-        record
-    }
+    use crate::testing::record;
+    use crate::types::Members;
 
     fn wish(record: &Record, target: Acceptor) -> Wish<'_> {
         let want = Config { members: Members::OnlyA, tie: Acceptor::A, ..record.base.clone() };

@@ -97,18 +97,8 @@ impl View<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Acceptor, Ballot, WitnessId};
-
-    fn record(tie: Acceptor) -> Record {
-        let mut base = Config::first(NodeId::A, 1);
-        base.members = Members::Both;
-        base.tie = tie;
-        base.incarnations = [1, 2, 3];
-        base.witness = WitnessId(9);
-        let mut record = Record::fresh(1);
-        record.adopt(base);
-        record
-    }
+    use crate::testing::record;
+    use crate::types::{Acceptor, Ballot};
 
     fn view<'a>(record: &'a Record, pending: &'a [Option<&'a Config>], leased: bool) -> View<'a> {
         View { me: NodeId::A, record, pending, leased, mutants: Mutants::NONE }

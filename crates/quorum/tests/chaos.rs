@@ -7,8 +7,9 @@ mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_quorum::{MS, SEC, Time, Timing};
+use dyad_testkit::Prng;
 use dyad_types::NodeId;
-use pair::{Pair, Prng};
+use pair::Pair;
 use proptest::prelude::*;
 
 /// Something that goes wrong, or right again.
@@ -103,7 +104,7 @@ fn random_fault(prng: &mut Prng) -> Fault {
 /// One seed: 40 faults, then healing. The violation of an invariant, if any.
 fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
     let mut pair = Pair::protected_with(seed, brisk(), mutants);
-    let mut prng = Prng(seed ^ 0xC4A0);
+    let mut prng = Prng::new(seed ^ 0xC4A0);
     for _ in 0..40 {
         play(&mut pair, random_fault(&mut prng));
         let pause: Time = match prng.below(4) {

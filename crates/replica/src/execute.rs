@@ -239,30 +239,15 @@ fn unread(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_pool::sim::{Faults, SimDisk};
-    use dyad_pool::{FormatOptions, Identity, OpenOptions, Overwrite, PoolDisk};
-    use dyad_types::NodeId;
+    use dyad_pool::PoolDisk;
+    use dyad_pool::sim::{Faults, SimDisk, scratch_pool};
     use std::path::Path;
 
     /// A pool with one written extent, and the disk below it.
     fn pool(dir: &Path) -> (Pool, SimDisk) {
         let disk = SimDisk::new(32 << 20, 1);
         let plug = || vec![PoolDisk { name: "disk".into(), device: Box::new(disk.handle()), index: dir.join("index") }];
-        let format = FormatOptions {
-            identity: Identity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() },
-            disk_ids: vec![1],
-            salt: 1,
-            journal_bytes: Some(4 << 20),
-            overwrite: Overwrite::BlankOnly,
-            durable_index: false,
-        };
-        Pool::format(plug(), &format).unwrap();
-        let (mut pool, _) =
-            Pool::open(plug(), &OpenOptions { expected: (1, NodeId::A), durable_index: false }).unwrap();
-        pool.create_volume(1, 256).unwrap();
-        pool.write(1, 1, 1, 0, vec![7; pool::EXTENT].into()).unwrap();
-        pool.checkpoint().unwrap();
-        (pool, disk)
+        (scratch_pool(plug), disk)
     }
 
     fn read(pool: &mut Pool) -> Result<Outcome, StoreError> {

@@ -24,7 +24,6 @@ mod machine;
 mod net;
 mod options;
 mod owner;
-mod prng;
 mod quorum_thread;
 mod store;
 mod world;

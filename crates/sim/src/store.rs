@@ -3,7 +3,8 @@
 use crate::options::Sabotage;
 use crate::world::{Job, World};
 use dyad_mirror::{ExtentImage, ExtentSet, StoreCommand, StoreError, StoreOp, StoreOutput};
-use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOptions, Overwrite, Pool, PoolDisk};
+use dyad_pool::sim::format_options;
+use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOptions, Pool, PoolDisk};
 use dyad_pool::{SyncDone, SyncJob};
 use dyad_quorum::{MS, Time};
 use dyad_replica::{Outcome, execute};
@@ -14,7 +15,6 @@ use std::collections::VecDeque;
 const US: Time = 1000;
 /// Bytes of a simulated disk: small, so that a checkpoint is never far.
 pub const DISK: u64 = 24 << 20;
-const JOURNAL: u64 = 4 << 20;
 
 /// Commands on their way through the pool.
 pub struct Store {
@@ -36,14 +36,7 @@ enum Syncing {
 /// Makes a blank pool.
 pub fn format(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<()> {
     let identity = Identity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
-    let options = FormatOptions {
-        identity,
-        disk_ids: vec![u128::from(node.letter())],
-        salt: 7,
-        journal_bytes: Some(JOURNAL),
-        overwrite: Overwrite::BlankOnly,
-        durable_index: false,
-    };
+    let options = FormatOptions { disk_ids: vec![u128::from(node.letter())], ..format_options(identity, 1) };
     Ok(Pool::format(vec![disk], &options)?)
 }
 

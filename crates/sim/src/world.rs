@@ -5,7 +5,6 @@ use crate::machine::{Core, Machine, VMS, Vm};
 use crate::net::Net;
 use crate::options::{Options, Outcome, Sabotage};
 use crate::owner::Owner;
-use crate::prng::Prng;
 use crate::quorum_thread::{CgroupCommand, News, WATCHDOG_PERIOD};
 use crate::store;
 use dyad_mirror::oracle::Oracle;
@@ -14,6 +13,7 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId};
+use dyad_testkit::Prng;
 use dyad_types::NodeId;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -112,9 +112,9 @@ pub struct World {
 impl World {
     /// Node A founded, node B blank, the witness not enrolled.
     pub fn new(seed: u64, options: Options, directory: &Path) -> anyhow::Result<Self> {
-        let mut prng = Prng::new(seed);
+        let mut prng = Prng::new(seed ^ 0xD1AD_0000_0000_0001);
         let mut node = |id: NodeId, record: Record| -> anyhow::Result<Machine> {
-            let disk = SimDisk::new(store::DISK, prng.roll());
+            let disk = SimDisk::new(store::DISK, prng.next_u64());
             let index = directory.join(id.to_string());
             std::fs::create_dir_all(&index)?;
             let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };

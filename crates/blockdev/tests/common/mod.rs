@@ -4,18 +4,19 @@
 
 pub mod volume;
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserInflight};
-use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+use dyad_blockdev::{Config, Handle, Server};
+use dyad_testkit::vhost::{Ring, SharedMemory, start_ring};
+use tempfile::TempDir;
+use vhost::vhost_user::{Frontend, VhostUserProtocolFeatures};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use volume::Volume;
 
 pub const IN: u32 = 0;
 pub const OUT: u32 = 1;
@@ -35,20 +36,9 @@ pub const SLOTS: u16 = 16;
 /// Room for the data of one request.
 pub const ROOM: u64 = 64 << 10;
 const MEMORY: u64 = 16 << 20;
-/// Where the guest's memory pretends to be in the front-end's address space.
-const USER: u64 = 0x7f00_0000_0000;
 
 const EVENT_IDX: u64 = 1 << 29;
 const VERSION_1: u64 = 1 << 32;
-
-/// A memfd as QEMU makes them.
-pub fn memfd(size: u64) -> File {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(memfd_create("guest", flags).unwrap());
-    file.set_len(size).unwrap();
-    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW).unwrap();
-    file
-}
 
 /// Wait until `ready` says yes, for at most ten seconds.
 pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
@@ -57,6 +47,27 @@ pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// A device that serves a volume, and a guest connected to it.
+pub struct Served {
+    /// The folder of the socket, removed when this is dropped.
+    pub dir: TempDir,
+    pub path: PathBuf,
+    pub volume: Arc<Volume>,
+    pub server: Handle,
+    pub guest: Guest,
+}
+
+/// Serves a new volume of `bytes` bytes to a new guest with `queues` queues.
+pub fn serve(queues: usize, bytes: u64, config: Config) -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("blk.sock");
+    let volume = Volume::new(bytes);
+    let server = Server::start(&path, volume.clone(), config).unwrap();
+    let mut guest = Guest::new(queues);
+    guest.connect(&path).unwrap();
+    Served { dir, path, volume, server, guest }
 }
 
 /// What a driver keeps about one queue.
@@ -70,18 +81,15 @@ pub struct DriverQueue {
 /// A guest: its memory and its driver. It survives the device it talks to.
 pub struct Guest {
     pub memory: GuestMemoryMmap,
-    file: File,
+    shared: SharedMemory,
     pub queues: Vec<DriverQueue>,
-    pub inflight: Option<(VhostUserInflight, File)>,
     pub front: Option<Frontend>,
     pub features: u64,
 }
 
 impl Guest {
     pub fn new(queues: usize) -> Self {
-        let file = memfd(MEMORY);
-        let map = FileOffset::new(file.try_clone().unwrap(), 0);
-        let ranges = [(GuestAddress(0), MEMORY as usize, Some(map))];
+        let shared = SharedMemory::new(MEMORY).unwrap();
         let queue = |_| DriverQueue {
             avail_idx: 0,
             seen_used: 0,
@@ -89,10 +97,9 @@ impl Guest {
             call: EventFd::new(EFD_NONBLOCK).unwrap(),
         };
         Self {
-            memory: GuestMemoryMmap::from_ranges_with_files(ranges).unwrap(),
-            file,
+            memory: shared.guest.clone(),
+            shared,
             queues: (0..queues).map(queue).collect(),
-            inflight: None,
             front: None,
             features: EVENT_IDX | VERSION_1 | 0x7fff,
         }
@@ -101,8 +108,7 @@ impl Guest {
     /// Connect and start all queues, as QEMU does, also after the device was gone.
     pub fn connect(&mut self, path: &Path) -> Result<(), vhost::Error> {
         let mut front = Frontend::connect(path, self.queues.len() as u64).unwrap();
-        let offered = front.get_features()?;
-        let protocol = front.get_protocol_features()?;
+        let protocol = self.shared.share(&mut front, self.features, self.queues.len() as u16, QUEUE_SIZE)?;
         for needed in [
             VhostUserProtocolFeatures::INFLIGHT_SHMFD,
             VhostUserProtocolFeatures::CONFIG,
@@ -111,49 +117,19 @@ impl Guest {
         ] {
             assert!(protocol.contains(needed));
         }
-        front.set_protocol_features(protocol)?;
-        front.set_owner()?;
-        let features = offered & (self.features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits());
-        front.set_features(features)?;
-        front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        if self.inflight.is_none() {
-            let want = VhostUserInflight::new(0, 0, self.queues.len() as u16, QUEUE_SIZE);
-            self.inflight = Some(front.get_inflight_fd(&want)?);
-        }
-        let (message, file) = self.inflight.as_ref().unwrap();
-        front.set_inflight_fd(message, file.as_raw_fd())?;
-        front.set_mem_table(&[VhostUserMemoryRegionInfo {
-            guest_phys_addr: 0,
-            memory_size: MEMORY,
-            userspace_addr: USER,
-            mmap_offset: 0,
-            mmap_handle: self.file.as_raw_fd(),
-        }])?;
         for (index, queue) in self.queues.iter().enumerate() {
-            front.set_vring_num(index, QUEUE_SIZE)?;
             let used = self.memory.load(GuestAddress(ring(index) + 0x2002), Ordering::Acquire);
-            front.set_vring_base(index, used.unwrap())?;
-            front.set_vring_addr(
+            let ring = Ring {
                 index,
-                &VringConfigData {
-                    queue_max_size: QUEUE_SIZE,
-                    queue_size: QUEUE_SIZE,
-                    flags: 0,
-                    desc_table_addr: USER + ring(index),
-                    avail_ring_addr: USER + ring(index) + 0x1000,
-                    used_ring_addr: USER + ring(index) + 0x2000,
-                    log_addr: None,
-                },
-            )?;
-            // Both orders are allowed.
-            if index % 2 == 0 {
-                front.set_vring_kick(index, &queue.kick)?;
-                front.set_vring_call(index, &queue.call)?;
-            } else {
-                front.set_vring_call(index, &queue.call)?;
-                front.set_vring_kick(index, &queue.kick)?;
-            }
-            front.set_vring_enable(index, true)?;
+                size: QUEUE_SIZE,
+                next_available: used.unwrap(),
+                descriptors: ring(index),
+                available: ring(index) + 0x1000,
+                used: ring(index) + 0x2000,
+                kick: &queue.kick,
+                call: &queue.call,
+            };
+            start_ring(&mut front, &ring)?;
         }
         self.front = Some(front);
         Ok(())

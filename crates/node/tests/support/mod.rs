@@ -16,8 +16,7 @@ use bytes::Bytes;
 use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
-    DiskCandidate, DiskContent, Enrol, LinkStatus, MirrorState, MirrorStatus, NodeState, Offer, Pair, Phase,
-    PoolDiskStatus, PoolStatus, QuorumStatus, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
+    DiskCandidate, DiskContent, Enrol, Offer, Phase, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
     WatchdogStatus, WitnessStatus, read_request, write_line,
 };
 use dyad_core::{erase, refusal};
@@ -312,60 +311,16 @@ fn offers() -> Vec<Offer> {
 }
 
 fn blank() -> Status {
-    Status {
-        revision: 1,
-        phase: Phase::Blank,
-        pair: None,
-        quorum: None,
-        links: vec![],
-        mirror: None,
-        pool: None,
-        watchdog: WatchdogStatus::Absent,
-        alarms: vec![],
-        volumes: vec![],
-        permits: vec![],
-        document_generation: 0,
-        pairing_code: None,
-    }
+    Status { revision: 1, ..Status::without_pair(Phase::Blank, WatchdogStatus::Absent) }
 }
 
 fn founded(pair: &str, node: &str) -> Status {
-    let link = |name: &str| LinkStatus { name: name.into(), up: true };
-    let disk = PoolDiskStatus { path: "/dev/vdb".into(), bytes: 8 << 30, healthy: true, error: None };
-    Status {
-        revision: 2,
-        phase: Phase::Running,
-        pair: Some(Pair {
-            id: "aa".into(),
-            name: pair.into(),
-            me: NodeId::A,
-            node: node.into(),
-            peer: Some("right".into()),
-        }),
-        quorum: Some(QuorumStatus {
-            epoch: 1,
-            members: vec![NodeId::A, NodeId::B],
-            tie: "W".into(),
-            lead: NodeId::A,
-            lineage: 0,
-            may_run: true,
-            state: NodeState::Running,
-            peer_alive: true,
-            witness: WitnessStatus::None,
-        }),
-        links: vec![link("eth1"), link("eth2")],
-        mirror: Some(MirrorStatus {
-            connected: true,
-            state: MirrorState::InSync,
-            dirty_extents: 0,
-            resync_bytes: 0,
-            resync_dirty_bytes: 0,
-            healed_blocks: 0,
-        }),
-        pool: Some(PoolStatus { total_bytes: 8 << 30, used_bytes: 0, disks: vec![disk] }),
-        watchdog: watchdog(true),
-        ..blank()
-    }
+    let mut status = dyad_control::testing::protected();
+    let named = status.pair.as_mut().unwrap();
+    (named.id, named.name, named.node) = ("aa".into(), pair.into(), node.into());
+    let quorum = status.quorum.as_mut().unwrap();
+    (quorum.epoch, quorum.witness) = (1, WitnessStatus::None);
+    Status { revision: 2, document_generation: 0, ..status }
 }
 
 fn watchdog(proven: bool) -> WatchdogStatus {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::sim::SimDisk;
-use crate::tests::model::{Random, seeds};
+use crate::tests::model::seeds;
+use dyad_testkit::Prng;
 use std::collections::BTreeMap;
 
 fn device() -> Device {
@@ -27,7 +28,7 @@ fn big_batches_pass_the_check() {
     let dir = crate::tests::rig::temporary();
     let device = device();
     Index::create(dir.path(), 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
-    let mut random = Random(1);
+    let mut random = Prng::new(1);
     let mut expected = BTreeMap::new();
     for round in 1..=seeds(10) {
         let index = reopen(dir.path(), &expected);
@@ -36,7 +37,7 @@ fn big_batches_pass_the_check() {
             let name = key::extent(random.below(3), random.below(8000), 0);
             // Grow, shrink to almost nothing, grow again.
             let keep = random.below(10) < if round % 4 == 3 { 1 } else { 8 };
-            patch.push((name, keep.then(|| vec![random.next() as u8; 90])));
+            patch.push((name, keep.then(|| vec![random.next_u64() as u8; 90])));
         }
         if round % 4 == 3 {
             patch.extend(expected.keys().take(9000).map(|name: &Vec<u8>| (name.clone(), None)));
@@ -75,7 +76,7 @@ fn flips_in_a_deep_index() {
     }
     let file = dir.path().join("data.mdb");
     let whole = std::fs::read(&file).unwrap();
-    let mut random = Random(2);
+    let mut random = Prng::new(2);
     let mut refused = 0;
     for try_number in 0..seeds(150) {
         let mut bad = whole.clone();

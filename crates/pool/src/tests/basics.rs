@@ -1,9 +1,10 @@
 //! What each operation does, one test per promise.
 
 use super::rig::{Rig, blocks, identity};
+use crate::sim::format_options;
 use crate::{
-    BLOCK, ExtentImage, ExtentSet, FileDisk, FormatOptions, Inspection, OpenError, OpenOptions, Overwrite, Pool,
-    PoolDisk, Position, Progress, ReadError, StoreError, inspect,
+    BLOCK, ExtentImage, ExtentSet, FileDisk, FormatOptions, Inspection, OpenError, OpenOptions, Pool, PoolDisk,
+    Position, Progress, ReadError, StoreError, inspect,
 };
 use bytes::Bytes;
 use dyad_types::NodeId;
@@ -282,14 +283,7 @@ fn real_files_work_like_simulated_disks() {
     }
     let path = dir.path().join("disk-0");
     assert_eq!(inspect(Box::new(FileDisk::open(&path).unwrap())).unwrap(), Inspection::Blank);
-    let options = FormatOptions {
-        identity: identity(),
-        disk_ids: vec![1, 2],
-        salt: 3,
-        journal_bytes: None,
-        overwrite: Overwrite::BlankOnly,
-        durable_index: true,
-    };
+    let options = FormatOptions { journal_bytes: None, durable_index: true, ..format_options(identity(), 2) };
     Pool::format(vec![open(0), open(1)], &options).unwrap();
     let expected = OpenOptions { expected: (identity().pool, NodeId::A), durable_index: true };
     let (mut pool, _) = Pool::open(vec![open(1), open(0)], &expected).unwrap();

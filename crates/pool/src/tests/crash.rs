@@ -1,9 +1,10 @@
 //! Loss of power at any moment. What comes back is a prefix of what was done, and no shorter than what was synced.
 
 use super::Planted;
-use super::model::{BLOCKS, Model, Random, VOLUMES, seeds};
+use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
 use super::rig::Rig;
 use crate::{Pool, Position, StoreError};
+use dyad_testkit::Prng;
 
 /// What a life is filled with.
 #[derive(Clone, Copy)]
@@ -53,7 +54,7 @@ impl JournalRun {
 fn live(
     pool: &mut Pool,
     life: &mut JournalRun,
-    random: &mut Random,
+    random: &mut Prng,
     tag: &mut u64,
     load: Load,
 ) -> Result<(), StoreError> {
@@ -72,7 +73,7 @@ fn live(
             }
             _ => {
                 *tag += 1;
-                let op = if load.large { random.large_write() } else { random.op() };
+                let op = if load.large { Op::large_write(random) } else { Op::random(random) };
                 let mut model = life.newest();
                 model.apply(&op, *tag);
                 // Cut in the middle of it, it may be there or not.
@@ -108,7 +109,7 @@ fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), Str
     let mut rig = Rig::new(seed, sizes);
     rig.planted = planted;
     let mut pool = begin(&rig);
-    let mut random = Random(seed);
+    let mut random = Prng::new(seed);
     let mut model = Model::default();
     let mut tag = 0;
     for _ in 0..6 {
@@ -165,7 +166,7 @@ fn a_cut_at_every_operation() {
         let mut pool = begin(&rig);
         let mut life = JournalRun::new(Model::default(), pool.last_position());
         rig.disks[0].cut_after(cut as u32);
-        let mut random = Random(99);
+        let mut random = Prng::new(99);
         let result = script(&mut pool, &mut life, &mut random);
         let finished = !rig.disks[0].is_cut();
         assert!(finished == result.is_ok(), "cut {cut}: {result:?}");
@@ -181,7 +182,7 @@ fn a_cut_at_every_operation() {
     assert!(cut > 80, "the script has only {cut} operations");
 }
 
-fn script(pool: &mut Pool, life: &mut JournalRun, random: &mut Random) -> Result<(), StoreError> {
+fn script(pool: &mut Pool, life: &mut JournalRun, random: &mut Prng) -> Result<(), StoreError> {
     let mut tag = 0;
     for _ in 0..2 {
         for step in 0..24 {
@@ -191,7 +192,7 @@ fn script(pool: &mut Pool, life: &mut JournalRun, random: &mut Random) -> Result
                 pool.start_checkpoint();
             }
             tag += 1;
-            let op = random.op();
+            let op = Op::random(random);
             let mut model = life.newest();
             model.apply(&op, tag);
             life.history.push((Position(u64::MAX), model));
@@ -214,7 +215,7 @@ fn a_cut_while_opening() {
     let rig = Rig::new(5, &[10, 10]);
     let mut pool = begin(&rig);
     let mut life = JournalRun::new(Model::default(), pool.last_position());
-    live(&mut pool, &mut life, &mut Random(3), &mut 0, LIGHT).unwrap();
+    live(&mut pool, &mut life, &mut Prng::new(3), &mut 0, LIGHT).unwrap();
     let at = pool.sync().unwrap();
     life.durable(at);
     drop(pool);

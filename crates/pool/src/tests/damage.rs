@@ -1,10 +1,10 @@
 //! Bit flips, truncations and old copies: in labels, journal, index and extents. Found, named, never used.
 
-use super::model::Random;
 use super::rig::{Rig, blocks};
 use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
 use crate::{BLOCK, OpenError, Pool, ReadError, StoreError};
+use dyad_testkit::Prng;
 use std::fs;
 
 /// A closed pool with 20 extents in the index and 10 newer writes in the journal.
@@ -68,7 +68,7 @@ fn the_undamaged_pool_is_right() {
 fn a_flipped_bit_in_an_extent() {
     let rig = rig();
     let start = MARGIN + (4 << 20);
-    let mut random = Random(1);
+    let mut random = Prng::new(1);
     for _ in 0..20 {
         let offset = start + random.below(20 * 65536);
         rig.disks[0].flip_bit(offset, random.below(8) as u8);
@@ -104,7 +104,7 @@ fn blocks_in_each_others_place() {
 
 #[test]
 fn a_flipped_bit_in_the_journal() {
-    let mut random = Random(2);
+    let mut random = Prng::new(2);
     let (mut refused, mut corrupt_blocks) = (0, 0);
     for _ in 0..60 {
         let rig = rig();
@@ -229,7 +229,7 @@ fn a_torn_record_does_not_come_back() {
 
 #[test]
 fn labels() {
-    let mut random = Random(5);
+    let mut random = Prng::new(5);
     let rig = rig();
     let places = label_offsets(12 << 20);
     for spared in 0..4 {
@@ -265,7 +265,7 @@ fn a_flipped_bit_in_the_index() {
     let rig = rig();
     let file = rig.index(0).join("data.mdb");
     let whole = fs::read(&file).unwrap();
-    let mut random = Random(6);
+    let mut random = Prng::new(6);
     let mut refused = 0;
     for _ in 0..400 {
         let mut bad = whole.clone();

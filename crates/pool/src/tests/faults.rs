@@ -1,10 +1,11 @@
 //! Disks that lie. Whatever they do, a read gives the right bytes or an error.
 
 use super::Planted;
-use super::model::{BLOCKS, Model, Random, VOLUMES, seeds};
+use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
 use super::rig::Rig;
 use crate::sim::Faults;
 use crate::{Pool, ReadError, StoreError};
+use dyad_testkit::Prng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every tag a block ever had; 0 stands for absent.
@@ -56,12 +57,12 @@ fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String>
     VOLUMES.iter().for_each(|v| {
         pool.create_volume(*v, BLOCKS).unwrap();
     });
-    let mut random = Random(seed);
+    let mut random = Prng::new(seed);
     let mut model = Model::default();
     let mut refused = 0;
     rig.disks.iter().for_each(|d| d.set_faults(faults));
     for tag in 1..120 {
-        let op = random.op();
+        let op = Op::random(&mut random);
         match Model::perform(&mut pool, &op, tag) {
             Ok(_) => model.apply(&op, tag),
             Err(StoreError::JournalFull | StoreError::NoSpace) => {}
@@ -89,7 +90,7 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
         pool.create_volume(*v, BLOCKS).unwrap();
     });
     pool.sync().unwrap();
-    let mut random = Random(seed);
+    let mut random = Prng::new(seed);
     let mut model = Model::default();
     let mut history = History::new();
     remember(&mut history, &model);
@@ -98,7 +99,7 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
         rig.disks.iter().for_each(|d| d.set_faults(faults));
         for _ in 0..40 {
             tag += 1;
-            let op = random.op();
+            let op = Op::random(&mut random);
             if Model::perform(&mut pool, &op, tag).is_err() {
                 break;
             }

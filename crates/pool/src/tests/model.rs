@@ -2,6 +2,7 @@
 
 use super::rig::blocks;
 use crate::{BLOCK, EXTENT_BLOCKS, Pool, Position, ReadError, StoreError};
+use dyad_testkit::Prng;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Volumes 1 and 2 have this many blocks: twelve and a half extents.
@@ -36,40 +37,25 @@ pub(crate) fn seeds(default: u64) -> u64 {
     std::env::var("DYAD_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
 
-/// A splitmix64 stream.
-pub(crate) struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
+impl Op {
     /// A write so large that a few dozen fill a journal of 4 MiB.
-    pub fn large_write(&mut self) -> Op {
-        let count = 20 + self.below(20);
-        Op::Write { volume: 1 + self.below(2), block: self.below(BLOCKS - count), count }
+    pub fn large_write(prng: &mut Prng) -> Op {
+        let count = 20 + prng.below(20);
+        Op::Write { volume: 1 + prng.below(2), block: prng.below(BLOCKS - count), count }
     }
 
-    pub fn op(&mut self) -> Op {
-        let volume = 1 + self.below(2);
-        let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 + self.below(4) };
-        let block = self.below(BLOCKS - count);
-        let from = self.below(12);
-        match self.below(20) {
+    pub fn random(prng: &mut Prng) -> Op {
+        let volume = 1 + prng.below(2);
+        let count = if prng.below(4) == 0 { 1 + prng.below(40) } else { 1 + prng.below(4) };
+        let block = prng.below(BLOCKS - count);
+        let from = prng.below(12);
+        match prng.below(20) {
             0..12 => Op::Write { volume, block, count },
             12..15 => Op::Discard { volume, block, count },
-            15 => Op::Mark { volume, from, to: from + 1 + self.below(12 - from) },
-            16 => Op::Clear { volume, from, to: from + 1 + self.below(12 - from) },
-            17 => Op::Meta { key: self.below(4) as u8, there: self.below(3) > 0 },
-            _ => Op::Confirm { volume, back: self.below(5) },
+            15 => Op::Mark { volume, from, to: from + 1 + prng.below(12 - from) },
+            16 => Op::Clear { volume, from, to: from + 1 + prng.below(12 - from) },
+            17 => Op::Meta { key: prng.below(4) as u8, there: prng.below(3) > 0 },
+            _ => Op::Confirm { volume, back: prng.below(5) },
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A pool on simulated disks that can be crashed and opened again.
 
-use crate::sim::SimDisk;
-use crate::{BLOCK, FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Overwrite, Pool, PoolDisk};
+use crate::sim::{SimDisk, format_options};
+use crate::{BLOCK, FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Pool, PoolDisk};
 use bytes::Bytes;
 use dyad_types::NodeId;
 use std::path::PathBuf;
@@ -38,14 +38,7 @@ impl Rig {
     }
 
     pub fn format_options(&self) -> FormatOptions {
-        FormatOptions {
-            identity: identity(),
-            disk_ids: (1..=self.disks.len() as u128).collect(),
-            salt: 0x5a17,
-            journal_bytes: Some(4 << 20),
-            overwrite: Overwrite::BlankOnly,
-            durable_index: false,
-        }
+        format_options(identity(), self.disks.len())
     }
 
     pub fn index(&self, number: usize) -> PathBuf {

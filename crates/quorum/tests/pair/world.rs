@@ -7,9 +7,9 @@ use dyad_quorum::{
     Acceptor, Answer, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId,
     WitnessReply, acceptor,
 };
+use dyad_testkit::Prng;
 use dyad_types::NodeId;
 
-use super::Prng;
 use super::machine::{Machine, VMS, WriteId};
 use super::oracle::Oracle;
 
@@ -112,7 +112,7 @@ impl Pair {
             [Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)), Machine::new(NodeId::B, Record::fresh(202))];
         let mut pair = Pair {
             now: SEC,
-            prng: Prng(seed),
+            prng: Prng::new(seed),
             nodes,
             links: Default::default(),
             witness: Record::witness(WITNESS, 303),

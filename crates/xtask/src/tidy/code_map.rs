@@ -19,6 +19,9 @@ const NEVER: &[(&str, &[&str])] = &[
     ("init", &["tokio"]),
 ];
 
+/// The programs that are tests themselves: they depend on the fixtures that others need in their tests only.
+const TEST_PROGRAMS: &[&str] = &["process-tests", "sim"];
+
 /// A row of the code map.
 struct Row {
     /// The crate's short name.
@@ -92,6 +95,14 @@ fn arrows_point_down_only() {
         for known in manifest.ours.iter().chain(others) {
             assert!(below.contains(known.as_str()), "{} knows {known}, which is not below it", row.name);
         }
+    }
+}
+
+#[test]
+fn no_program_that_ships_depends_on_test_fixtures() {
+    for (name, manifest) in manifests() {
+        let allowed = TEST_PROGRAMS.contains(&name.as_str());
+        assert!(allowed || !manifest.ours.contains("testkit"), "{name} may know testkit in its tests only");
     }
 }
 

@@ -1,0 +1,56 @@
+//! A status for tests, behind the feature `testing`.
+
+use dyad_types::NodeId;
+
+use crate::{
+    LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Status,
+    WatchdogStatus, WitnessStatus,
+};
+
+/// Node `left` of the pair `office`, as node A and leader: both nodes and the witness are well, all data is on both.
+#[must_use]
+pub fn protected() -> Status {
+    let link = |name: &str| LinkStatus { name: name.into(), up: true };
+    Status {
+        revision: 1,
+        phase: Phase::Running,
+        pair: Some(Pair {
+            id: "00ff".into(),
+            name: "office".into(),
+            me: NodeId::A,
+            node: "left".into(),
+            peer: Some("right".into()),
+        }),
+        quorum: Some(QuorumStatus {
+            epoch: 3,
+            members: vec![NodeId::A, NodeId::B],
+            tie: "W".into(),
+            lead: NodeId::A,
+            lineage: 0,
+            may_run: true,
+            state: NodeState::Running,
+            peer_alive: true,
+            witness: WitnessStatus::Reachable { address: "w:7403".into(), rtt_us: 400 },
+        }),
+        links: vec![link("eth1"), link("eth2")],
+        mirror: Some(MirrorStatus {
+            connected: true,
+            state: MirrorState::InSync,
+            dirty_extents: 0,
+            resync_bytes: 0,
+            resync_dirty_bytes: 0,
+            healed_blocks: 0,
+        }),
+        pool: Some(PoolStatus {
+            total_bytes: 1 << 34,
+            used_bytes: 1 << 20,
+            disks: vec![PoolDiskStatus { path: "/dev/vdb".into(), bytes: 1 << 34, healthy: true, error: None }],
+        }),
+        watchdog: WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: true },
+        alarms: vec![],
+        volumes: vec![],
+        permits: vec![],
+        document_generation: 1,
+        pairing_code: None,
+    }
+}

@@ -1,0 +1,36 @@
+//! Pools for tests.
+
+use crate::{EXTENT, FormatOptions, Identity, OpenOptions, Overwrite, Pool, PoolDisk};
+use dyad_types::NodeId;
+
+/// Options for blank disks with the numbers 1 to `disks`: a journal of 4 MiB, and an index that is not synced.
+#[must_use]
+pub fn format_options(identity: Identity, disks: usize) -> FormatOptions {
+    FormatOptions {
+        identity,
+        disk_ids: (1..=disks as u128).collect(),
+        salt: 0x5a17,
+        journal_bytes: Some(4 << 20),
+        overwrite: Overwrite::BlankOnly,
+        durable_index: false,
+    }
+}
+
+/// Formats a pool on the blank `disks` and opens it. Its volume 1 has 256 blocks; the first extent holds the byte 7 and
+/// lies in its place, not only in the journal. The disks are plugged twice: for the format and for the opening.
+///
+/// # Panics
+/// The disks are too small or fail.
+pub fn scratch_pool(disks: impl Fn() -> Vec<PoolDisk>) -> Pool {
+    let identity = Identity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() };
+    let expected = (identity.pool, identity.node);
+    let blank = disks();
+    let options = format_options(identity, blank.len());
+    Pool::format(blank, &options).expect("blank disks can be formatted");
+    let options = OpenOptions { expected, durable_index: options.durable_index };
+    let (mut pool, _) = Pool::open(disks(), &options).expect("a new pool opens");
+    pool.create_volume(1, 256).expect("a new pool has room");
+    pool.write(1, 1, 1, 0, vec![7; EXTENT].into()).expect("a new pool takes a write");
+    pool.checkpoint().expect("a new pool has a checkpoint");
+    pool
+}
