@@ -93,7 +93,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let register = Register::start(register, handle.clone());
     let witness = WitnessHandle::start(handle.clone());
 
-    let asks = witness.asks();
+    let witness_requests = witness.requests();
     let pairing = Pairing::new(options.clone(), tls, endpoints, witness, inbox.clone(), runtime.clone());
     // Before the quorum_thread asks for the first time.
     pairing.use_witness(&identity);
@@ -129,7 +129,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         paths: path_count,
         watchdog,
         register,
-        witness: asks,
+        witness: witness_requests,
         cgroup_fence: cgroup_fence.clone(),
         owner: inbox.clone(),
     }

@@ -13,7 +13,7 @@ use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake};
-use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessAsk};
+use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessRequest};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -43,7 +43,7 @@ pub struct QuorumThread {
     /// Records out.
     pub register: Register,
     /// Questions to the witness out.
-    pub witness: UnboundedSender<(u64, WitnessAsk)>,
+    pub witness: UnboundedSender<(u64, WitnessRequest)>,
     /// Freeze, thaw, kill.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
     /// QuorumUpdate out.
@@ -194,7 +194,7 @@ impl State {
                 let body = postcard::to_slice(&datagram, &mut buffer).expect("a datagram is below 1200 bytes");
                 parts.beacon.send(path, body);
             }
-            Action::AskWitness { id, ask } => drop(parts.witness.send((id, ask))),
+            Action::AskWitness { id, request } => drop(parts.witness.send((id, request))),
             Action::Persist { token, record } => parts.register.save(token, record),
             Action::Freeze => {
                 tell(QuorumUpdate::Hold);

@@ -1,4 +1,4 @@
-//! The witness as this node uses it: one task that asks, one function that enrols.
+//! The witness as this node uses it: one task that sends requests, one function that enrols.
 
 use crate::clock;
 use crate::identity::{Identity, Witness};
@@ -7,7 +7,7 @@ use crate::quorum_update::WitnessHealth;
 use crate::refusal;
 use dyad_control::{Enrol, Refusal};
 use dyad_link::{Fingerprint, PairId, WITNESS_PORT, tls};
-use dyad_quorum::{Answer, Event, WitnessAsk, WitnessReply};
+use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest};
 use dyad_types::NodeId;
 use dyad_witness::client::{self, Client, EnrolError, Target};
 use dyad_witness::protocol;
@@ -19,39 +19,39 @@ const ENROL_RETRY_TIMEOUT: Duration = Duration::from_secs(12);
 /// Between two attempts to reach it.
 const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-enum WitnessRequest {
+enum WitnessCommand {
     Use(u128, tls::Identity, Box<Witness>),
     AddKey(NodeId, String),
 }
 
 /// The way to the task.
 pub struct WitnessHandle {
-    asks: UnboundedSender<(u64, WitnessAsk)>,
-    orders: UnboundedSender<WitnessRequest>,
+    requests: UnboundedSender<(u64, WitnessRequest)>,
+    commands: UnboundedSender<WitnessCommand>,
 }
 
 impl WitnessHandle {
-    /// Starts the task; every ask is answered "unreachable" until a witness is named.
+    /// Starts the task. Each request gets `Unreachable` until `use_witness` names a witness.
     pub fn start(quorum_thread: QuorumHandle) -> Self {
-        let (asks, receiver) = unbounded_channel();
-        let (orders, order_receiver) = unbounded_channel();
-        tokio::spawn(run(receiver, order_receiver, quorum_thread));
-        Self { asks, orders }
+        let (requests, receiver) = unbounded_channel();
+        let (commands, command_receiver) = unbounded_channel();
+        tokio::spawn(run(receiver, command_receiver, quorum_thread));
+        Self { requests, commands }
     }
 
-    /// Where the quorum_thread puts its asks.
-    pub fn asks(&self) -> UnboundedSender<(u64, WitnessAsk)> {
-        self.asks.clone()
+    /// The queue for the requests of the quorum thread.
+    pub fn requests(&self) -> UnboundedSender<(u64, WitnessRequest)> {
+        self.requests.clone()
     }
 
-    /// From now on ask this witness.
+    /// Requests go to this witness from now on.
     pub fn use_witness(&self, pair: u128, tls: tls::Identity, witness: Witness) {
-        let _ = self.orders.send(WitnessRequest::Use(pair, tls, Box::new(witness)));
+        let _ = self.commands.send(WitnessCommand::Use(pair, tls, Box::new(witness)));
     }
 
     /// The witness shall answer the holder of this key too.
     pub fn add_key(&self, node: NodeId, fingerprint: String) {
-        let _ = self.orders.send(WitnessRequest::AddKey(node, fingerprint));
+        let _ = self.commands.send(WitnessCommand::AddKey(node, fingerprint));
     }
 }
 
@@ -69,20 +69,20 @@ struct Task {
 }
 
 async fn run(
-    mut asks: UnboundedReceiver<(u64, WitnessAsk)>,
-    mut orders: UnboundedReceiver<WitnessRequest>,
+    mut requests: UnboundedReceiver<(u64, WitnessRequest)>,
+    mut commands: UnboundedReceiver<WitnessCommand>,
     quorum_thread: QuorumHandle,
 ) {
     let mut task = Task { quorum_thread, client: None, key: None, answered: None };
     loop {
         tokio::select! {
             biased;
-            order = orders.recv() => match order {
-                Some(order) => task.take(order),
+            command = commands.recv() => match command {
+                Some(command) => task.apply(command),
                 None => return,
             },
-            ask = asks.recv() => match ask {
-                Some((id, ask)) => task.ask(id, &ask).await,
+            request = requests.recv() => match request {
+                Some((id, request)) => task.handle(id, &request).await,
                 None => return,
             },
         }
@@ -90,10 +90,10 @@ async fn run(
 }
 
 impl Task {
-    fn take(&mut self, order: WitnessRequest) {
-        match order {
-            WitnessRequest::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
-            WitnessRequest::Use(pair, identity, witness) => {
+    fn apply(&mut self, command: WitnessCommand) {
+        match command {
+            WitnessCommand::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
+            WitnessCommand::Use(pair, identity, witness) => {
                 let client = witness.fingerprint.parse().ok().and_then(|fingerprint| {
                     let address = witness.address.clone();
                     Client::new(&Target { address, pair: PairId(pair), identity, witness: fingerprint }).ok()
@@ -106,13 +106,13 @@ impl Task {
         }
     }
 
-    async fn ask(&mut self, id: u64, ask: &WitnessAsk) {
-        let reply = match self.answer(ask).await {
-            Ok((answer, rtt)) => {
+    async fn handle(&mut self, id: u64, request: &WitnessRequest) {
+        let reply = match self.request(request).await {
+            Ok((reply, rtt)) => {
                 self.answered = Some(clock::now());
                 self.quorum_thread
                     .send(QuorumInput::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
-                WitnessReply::Answer(answer)
+                WitnessReply::Received(reply)
             }
             Err(why) => {
                 tracing::warn!(why, "the witness gave no answer");
@@ -123,7 +123,7 @@ impl Task {
         self.quorum_thread.send(QuorumInput::Quorum(Event::Witness { id, reply }));
     }
 
-    async fn answer(&mut self, ask: &WitnessAsk) -> Result<(Answer, Duration), String> {
+    async fn request(&mut self, request: &WitnessRequest) -> Result<(AcceptorReply, Duration), String> {
         let client = self.client.as_mut().ok_or("none is enrolled")?;
         // The second node's key goes first, so that the witness answers it from the moment it is asked.
         if let Some((node, key)) = self.key {
@@ -133,8 +133,8 @@ impl Task {
                 Err(e) => tracing::error!(error = %e, "the witness does not take the second node's key"),
             }
         }
-        let answer = client.ask(ask, WITNESS_REQUEST_TIMEOUT).await.map_err(|e| e.to_string())?;
-        Ok((answer, client.round_trip().unwrap_or_default()))
+        let reply = client.ask(request, WITNESS_REQUEST_TIMEOUT).await.map_err(|e| e.to_string())?;
+        Ok((reply, client.round_trip().unwrap_or_default()))
     }
 }
 

@@ -1,111 +1,116 @@
-//! The acceptor: one atomic step per ask, the same on nodes and on the witness.
+//! The acceptor: one atomic step per request, the same on nodes and on the witness.
 //!
-//! The caller makes the record durable *before* it sends the answer, whenever the record changed.
+//! If a step changed the record, the caller makes it durable *before* it sends the reply.
 //!
 //! Two acceptors are always enough. With the tie at W every quorum is a pair; with the tie at a node X
-//! every quorum contains X, and X together with whoever asks is one. So a proposer and one acceptor can
+//! every quorum contains X, and X together with any proposer is one. So a proposer and one acceptor can
 //! run both phases in one message: the acceptor promises, picks the value of the highest ballot among
 //! what the two of them accepted, and accepts it, all at once. Where the two are no quorum (B and W
 //! while A holds the tie) the acceptor only promises, as in the classic protocol, and nothing follows.
 
-use crate::message::{Answer, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
+use crate::message::{AcceptorReply, Learn, ReplyBody, TryDecide, VoteRefusal, WitnessRequest};
 use crate::types::{Acceptor, Config, Record};
 
-/// Answers an ask to the witness; `record` is that witness's record of the pair.
-pub fn answer(record: &mut Record, ask: &WitnessAsk) -> Answer {
-    match ask {
-        WitnessAsk::Learn(ask) => learn(record, Acceptor::W, ask),
-        WitnessAsk::TryDecide(ask) => try_decide(record, Acceptor::W, ask),
+/// Handles a request to the witness. `record` is the witness's record of the pair.
+pub fn handle(record: &mut Record, request: &WitnessRequest) -> AcceptorReply {
+    match request {
+        WitnessRequest::Learn(request) => learn(record, Acceptor::W, request),
+        WitnessRequest::TryDecide(request) => try_decide(record, Acceptor::W, request),
     }
 }
 
-/// Takes over a newer chosen configuration and tells the newest one known.
-pub fn learn(record: &mut Record, me: Acceptor, ask: &Learn) -> Answer {
-    let verdict = match meet(record, me, &ask.base, ask.seen) {
-        Err(refusal) => Verdict::Refused(refusal),
-        Ok(()) => Verdict::Base(record.base.clone()),
+/// Adopts the configuration of the request if it is newer, and replies with the newest one known.
+pub fn learn(record: &mut Record, me: Acceptor, request: &Learn) -> AcceptorReply {
+    let body = match compare_bases(record, me, &request.base, request.seen) {
+        Err(refusal) => ReplyBody::Refused(refusal),
+        Ok(()) => ReplyBody::Base(record.base.clone()),
     };
-    reply(record, me, verdict)
+    reply(record, me, body)
 }
 
-/// Votes on the epoch after `ask.base`, or says why not. Repeating an ask repeats its answer.
-pub fn try_decide(record: &mut Record, me: Acceptor, ask: &TryDecide) -> Answer {
-    let verdict = vote(record, me, ask);
-    reply(record, me, verdict)
+/// Votes on the epoch after `request.base`, or says why not. A repeated request gets the same reply again.
+pub fn try_decide(record: &mut Record, me: Acceptor, request: &TryDecide) -> AcceptorReply {
+    let body = vote(record, me, request);
+    reply(record, me, body)
 }
 
-fn vote(record: &mut Record, me: Acceptor, ask: &TryDecide) -> Verdict {
-    if let Err(refusal) = meet(record, me, &ask.base, ask.seen) {
-        return Verdict::Refused(refusal);
+fn vote(record: &mut Record, me: Acceptor, request: &TryDecide) -> ReplyBody {
+    if let Err(refusal) = compare_bases(record, me, &request.base, request.seen) {
+        return ReplyBody::Refused(refusal);
     }
-    if record.base.rank() > ask.base.rank() {
-        return Verdict::Newer(record.base.clone());
+    if record.base.rank() > request.base.rank() {
+        return ReplyBody::Newer(record.base.clone());
     }
     if !record.votes(me) {
-        return Verdict::Refused(Refusal::NotAVoter);
+        return ReplyBody::Refused(VoteRefusal::NotAVoter);
     }
-    let sender = Acceptor::from(ask.sender);
-    if record.base.incarnations[sender.index()] != ask.incarnation || sender == me || ask.ballot.node != ask.sender {
-        return Verdict::Refused(Refusal::UnknownSender);
+    let sender = Acceptor::from(request.sender);
+    if record.base.incarnations[sender.index()] != request.incarnation
+        || sender == me
+        || request.ballot.node != request.sender
+    {
+        return ReplyBody::Refused(VoteRefusal::UnknownSender);
     }
-    if let Some(repeat) = repeated(record, ask) {
+    if let Some(repeat) = repeated(record, request) {
         return repeat;
     }
-    if ask.ballot <= record.promised {
-        return Verdict::Nack(ask.ballot, record.promised);
+    if request.ballot <= record.promised {
+        return ReplyBody::Nack(request.ballot, record.promised);
     }
-    let value = best(ask.best.as_ref(), record.accepted.as_ref()).unwrap_or(&ask.want).clone();
+    let value = highest(request.best.as_ref(), record.accepted.as_ref()).unwrap_or(&request.want).clone();
     if !follows(&value, &record.base) {
-        return Verdict::Refused(Refusal::BadValue);
+        return ReplyBody::Refused(VoteRefusal::BadValue);
     }
     let pair_is_quorum = record.base.quorum(&[sender, me]);
-    record.promised = ask.ballot;
-    let verdict = if pair_is_quorum {
-        record.accepted = Some((ask.ballot, value.clone()));
-        Verdict::Accepted(ask.ballot, value)
+    record.promised = request.ballot;
+    let body = if pair_is_quorum {
+        record.accepted = Some((request.ballot, value.clone()));
+        ReplyBody::Accepted(request.ballot, value)
     } else {
-        Verdict::Promise(ask.ballot, record.accepted.clone())
+        ReplyBody::Promise(request.ballot, record.accepted.clone())
     };
-    touched(record, me);
-    verdict
+    count_change(record, me);
+    body
 }
 
-/// Compares the bases: detects a roll-back, takes over a newer base, refuses a conflicting one.
-fn meet(record: &mut Record, me: Acceptor, base: &Config, seen: u64) -> Result<(), Refusal> {
+/// Compares the base of a request with the record's: detects a roll-back of the witness, adopts a newer base, refuses a
+/// conflicting one.
+fn compare_bases(record: &mut Record, me: Acceptor, base: &Config, seen: u64) -> Result<(), VoteRefusal> {
     if me == Acceptor::W {
         let same_store = base.witness == record.witness && base.incarnations[2] == record.incarnation;
         if !same_store && base.rank() >= record.base.rank() {
-            return Err(Refusal::NotAVoter);
+            return Err(VoteRefusal::NotAVoter);
         }
         if same_store && seen > record.mark {
-            return Err(Refusal::RolledBack);
+            return Err(VoteRefusal::RolledBack);
         }
     }
     if base.rank() > record.base.rank() {
         if base.fault().is_some() {
-            return Err(Refusal::BadValue);
+            return Err(VoteRefusal::BadValue);
         }
         record.adopt(base.clone());
-        touched(record, me);
+        count_change(record, me);
     } else if base.rank() == record.base.rank() && *base != record.base {
-        return Err(Refusal::Conflict);
+        return Err(VoteRefusal::Conflict);
     }
     Ok(())
 }
 
-/// The answer to an ask whose ballot was answered before. A ballot has one target and one value, so it is the same ask.
-fn repeated(record: &Record, ask: &TryDecide) -> Option<Verdict> {
-    if record.promised != ask.ballot {
+/// The reply to a request whose ballot is promised already. A ballot has one target and one content, so it is the same
+/// request.
+fn repeated(record: &Record, request: &TryDecide) -> Option<ReplyBody> {
+    if record.promised != request.ballot {
         return None;
     }
     Some(match &record.accepted {
-        Some((ballot, value)) if *ballot == ask.ballot => Verdict::Accepted(ask.ballot, value.clone()),
-        accepted => Verdict::Promise(ask.ballot, accepted.clone()),
+        Some((ballot, value)) if *ballot == request.ballot => ReplyBody::Accepted(request.ballot, value.clone()),
+        accepted => ReplyBody::Promise(request.ballot, accepted.clone()),
     })
 }
 
 /// The value accepted at the highest ballot.
-fn best<'a>(
+fn highest<'a>(
     left: Option<&'a (crate::Ballot, Config)>,
     right: Option<&'a (crate::Ballot, Config)>,
 ) -> Option<&'a Config> {
@@ -117,15 +122,16 @@ pub(crate) fn follows(value: &Config, base: &Config) -> bool {
     value.epoch == base.epoch + 1 && value.lineage == base.lineage && value.fault().is_none()
 }
 
-fn touched(record: &mut Record, me: Acceptor) {
+/// The mark of a witness counts the durable changes of its record.
+fn count_change(record: &mut Record, me: Acceptor) {
     if me == Acceptor::W {
         record.mark += 1;
     }
 }
 
-fn reply(record: &Record, me: Acceptor, verdict: Verdict) -> Answer {
+fn reply(record: &Record, me: Acceptor, body: ReplyBody) -> AcceptorReply {
     let mark = if me == Acceptor::W { record.mark } else { 0 };
-    Answer { from: me, incarnation: record.incarnation, witness: record.witness, mark, verdict }
+    AcceptorReply { from: me, incarnation: record.incarnation, witness: record.witness, mark, body }
 }
 
 #[cfg(test)]
@@ -159,7 +165,7 @@ mod tests {
         Config { epoch: 5, members: Members::only(node), tie: Acceptor::from(node), lead: node, ..base(Acceptor::W) }
     }
 
-    fn ask(node: NodeId, round: u64, tie: Acceptor) -> TryDecide {
+    fn request(node: NodeId, round: u64, tie: Acceptor) -> TryDecide {
         TryDecide {
             pair: 1,
             sender: node,
@@ -175,125 +181,127 @@ mod tests {
     #[test]
     fn a_pair_that_is_a_quorum_accepts_at_once() {
         let mut record = witness(Acceptor::W);
-        let answer = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
+        let reply = try_decide(&mut record, Acceptor::W, &request(NodeId::A, 1, Acceptor::W));
         let ballot = Ballot { round: 1, node: NodeId::A };
-        assert_eq!(answer.verdict, Verdict::Accepted(ballot, solo(NodeId::A)));
+        assert_eq!(reply.body, ReplyBody::Accepted(ballot, solo(NodeId::A)));
         assert_eq!(record.accepted, Some((ballot, solo(NodeId::A))));
-        assert_eq!((answer.mark, record.mark), (1, 1));
+        assert_eq!((reply.mark, record.mark), (1, 1));
     }
 
     #[test]
     fn an_exact_retry_repeats_the_answer_and_changes_nothing() {
         let mut record = witness(Acceptor::W);
-        let first = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
+        let first = try_decide(&mut record, Acceptor::W, &request(NodeId::A, 1, Acceptor::W));
         let kept = record.clone();
-        assert_eq!(try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W)), first);
+        assert_eq!(try_decide(&mut record, Acceptor::W, &request(NodeId::A, 1, Acceptor::W)), first);
         assert_eq!(record, kept);
     }
 
     #[test]
     fn a_lower_or_equal_ballot_is_refused() {
         let mut record = witness(Acceptor::W);
-        try_decide(&mut record, Acceptor::W, &ask(NodeId::B, 2, Acceptor::W));
+        try_decide(&mut record, Acceptor::W, &request(NodeId::B, 2, Acceptor::W));
         let kept = record.clone();
-        let late = try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 2, Acceptor::W));
+        let late = try_decide(&mut record, Acceptor::W, &request(NodeId::A, 2, Acceptor::W));
         let promised = Ballot { round: 2, node: NodeId::B };
-        assert_eq!(late.verdict, Verdict::Nack(Ballot { round: 2, node: NodeId::A }, promised));
+        assert_eq!(late.body, ReplyBody::Nack(Ballot { round: 2, node: NodeId::A }, promised));
         assert_eq!(record, kept);
     }
 
     #[test]
-    fn the_value_of_the_highest_accepted_ballot_wins_over_the_wish() {
+    fn the_value_of_the_highest_accepted_ballot_wins_over_the_wanted_one() {
         let mut record = witness(Acceptor::W);
-        try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 3, Acceptor::W));
+        try_decide(&mut record, Acceptor::W, &request(NodeId::A, 3, Acceptor::W));
         let low = Some((Ballot { round: 2, node: NodeId::B }, solo(NodeId::B)));
-        let second = TryDecide { best: low, ..ask(NodeId::B, 4, Acceptor::W) };
-        let answer = try_decide(&mut record, Acceptor::W, &second);
-        assert_eq!(answer.verdict, Verdict::Accepted(second.ballot, solo(NodeId::A)));
+        let second = TryDecide { best: low, ..request(NodeId::B, 4, Acceptor::W) };
+        let reply = try_decide(&mut record, Acceptor::W, &second);
+        assert_eq!(reply.body, ReplyBody::Accepted(second.ballot, solo(NodeId::A)));
         let high = Some((Ballot { round: 5, node: NodeId::B }, solo(NodeId::B)));
-        let third = TryDecide { best: high, ..ask(NodeId::B, 6, Acceptor::W) };
-        let answer = try_decide(&mut record, Acceptor::W, &third);
-        assert_eq!(answer.verdict, Verdict::Accepted(third.ballot, solo(NodeId::B)));
+        let third = TryDecide { best: high, ..request(NodeId::B, 6, Acceptor::W) };
+        let reply = try_decide(&mut record, Acceptor::W, &third);
+        assert_eq!(reply.body, ReplyBody::Accepted(third.ballot, solo(NodeId::B)));
     }
 
     #[test]
-    fn two_that_are_no_quorum_only_get_a_promise() {
+    fn sender_and_acceptor_that_are_no_quorum_get_only_a_promise() {
         // A holds the tie: B and the witness cannot decide anything.
         let mut record = witness(Acceptor::A);
-        let ask = ask(NodeId::B, 1, Acceptor::A);
-        let answer = try_decide(&mut record, Acceptor::W, &ask);
-        assert_eq!(answer.verdict, Verdict::Promise(ask.ballot, None));
-        assert_eq!((record.promised, record.accepted.clone()), (ask.ballot, None));
-        assert_eq!(try_decide(&mut record, Acceptor::W, &ask).verdict, Verdict::Promise(ask.ballot, None));
+        let request = request(NodeId::B, 1, Acceptor::A);
+        let reply = try_decide(&mut record, Acceptor::W, &request);
+        assert_eq!(reply.body, ReplyBody::Promise(request.ballot, None));
+        assert_eq!((record.promised, record.accepted.clone()), (request.ballot, None));
+        assert_eq!(try_decide(&mut record, Acceptor::W, &request).body, ReplyBody::Promise(request.ballot, None));
     }
 
     #[test]
     fn every_quorum_is_held_by_a_proposer_and_one_acceptor() {
-        let seats = [Acceptor::A, Acceptor::B, Acceptor::W];
-        for tie in seats {
+        let acceptors = [Acceptor::A, Acceptor::B, Acceptor::W];
+        for tie in acceptors {
             for mask in 0..8_usize {
-                let voters: Vec<Acceptor> = seats.into_iter().filter(|seat| mask >> seat.index() & 1 == 1).collect();
+                let voters: Vec<Acceptor> =
+                    acceptors.into_iter().filter(|acceptor| mask >> acceptor.index() & 1 == 1).collect();
                 let small = |size: usize| {
-                    seats.into_iter().any(|a| {
-                        seats.into_iter().any(|b| {
+                    acceptors.into_iter().any(|a| {
+                        acceptors.into_iter().any(|b| {
                             let pair = if size == 1 { vec![a] } else { vec![a, b] };
-                            pair.iter().all(|seat| voters.contains(seat)) && base(tie).quorum(&pair)
+                            pair.iter().all(|acceptor| voters.contains(acceptor)) && base(tie).quorum(&pair)
                         })
                     })
                 };
                 assert_eq!(base(tie).quorum(&voters), small(1) || small(2), "{tie:?} {voters:?}");
                 // Any two quorums meet.
-                let others: Vec<Acceptor> = seats.into_iter().filter(|seat| !voters.contains(seat)).collect();
+                let others: Vec<Acceptor> =
+                    acceptors.into_iter().filter(|acceptor| !voters.contains(acceptor)).collect();
                 assert!(!(base(tie).quorum(&voters) && base(tie).quorum(&others)));
             }
         }
     }
 
     #[test]
-    fn a_newer_base_is_told_and_an_older_one_gives_way() {
+    fn a_newer_base_is_returned_and_an_older_one_is_replaced() {
         let mut record = witness(Acceptor::W);
-        try_decide(&mut record, Acceptor::W, &ask(NodeId::A, 1, Acceptor::W));
-        let mut newer = ask(NodeId::A, 1, Acceptor::W);
+        try_decide(&mut record, Acceptor::W, &request(NodeId::A, 1, Acceptor::W));
+        let mut newer = request(NodeId::A, 1, Acceptor::W);
         newer.base = solo(NodeId::A);
         newer.want = Config { epoch: 6, members: Members::Both, tie: Acceptor::W, ..base(Acceptor::W) };
-        // Solo with the tie at A: A and W are a quorum all the same.
-        assert!(matches!(try_decide(&mut record, Acceptor::W, &newer).verdict, Verdict::Accepted(..)));
+        // Solo with the tie at A: A and W are a quorum, too.
+        assert!(matches!(try_decide(&mut record, Acceptor::W, &newer).body, ReplyBody::Accepted(..)));
         assert_eq!(record.base, solo(NodeId::A));
-        let old = try_decide(&mut record, Acceptor::W, &ask(NodeId::B, 9, Acceptor::W));
-        assert_eq!(old.verdict, Verdict::Newer(solo(NodeId::A)));
+        let old = try_decide(&mut record, Acceptor::W, &request(NodeId::B, 9, Acceptor::W));
+        assert_eq!(old.body, ReplyBody::Newer(solo(NodeId::A)));
     }
 
     #[test]
     fn unknown_nodes_get_no_vote() {
-        let refused = |record: &mut Record, ask: &TryDecide, refusal| {
+        let refused = |record: &mut Record, request: &TryDecide, refusal| {
             let kept = record.clone();
-            assert_eq!(try_decide(record, Acceptor::W, ask).verdict, Verdict::Refused(refusal));
+            assert_eq!(try_decide(record, Acceptor::W, request).body, ReplyBody::Refused(refusal));
             assert_eq!(*record, kept);
         };
-        let good = ask(NodeId::A, 1, Acceptor::W);
-        refused(&mut witness(Acceptor::W), &TryDecide { incarnation: 8, ..good.clone() }, Refusal::UnknownSender);
+        let good = request(NodeId::A, 1, Acceptor::W);
+        refused(&mut witness(Acceptor::W), &TryDecide { incarnation: 8, ..good.clone() }, VoteRefusal::UnknownSender);
         let mut restored = witness(Acceptor::W);
         restored.incarnation = 4;
-        refused(&mut restored, &good, Refusal::NotAVoter);
+        refused(&mut restored, &good, VoteRefusal::NotAVoter);
         let mut other = witness(Acceptor::W);
         other.witness = WitnessId(8);
-        refused(&mut other, &good, Refusal::NotAVoter);
-        refused(&mut witness(Acceptor::W), &TryDecide { seen: 7, ..good.clone() }, Refusal::RolledBack);
+        refused(&mut other, &good, VoteRefusal::NotAVoter);
+        refused(&mut witness(Acceptor::W), &TryDecide { seen: 7, ..good.clone() }, VoteRefusal::RolledBack);
         let skips = Config { epoch: 6, ..solo(NodeId::A) };
-        refused(&mut witness(Acceptor::W), &TryDecide { want: skips, ..good.clone() }, Refusal::BadValue);
-        let headless = Config { tie: Acceptor::W, ..solo(NodeId::A) };
-        refused(&mut witness(Acceptor::W), &TryDecide { want: headless, ..good.clone() }, Refusal::BadValue);
+        refused(&mut witness(Acceptor::W), &TryDecide { want: skips, ..good.clone() }, VoteRefusal::BadValue);
+        let tie_elsewhere = Config { tie: Acceptor::W, ..solo(NodeId::A) };
+        refused(&mut witness(Acceptor::W), &TryDecide { want: tie_elsewhere, ..good.clone() }, VoteRefusal::BadValue);
         let twin = Config { lead: NodeId::B, ..base(Acceptor::W) };
-        refused(&mut witness(Acceptor::W), &TryDecide { base: twin, ..good }, Refusal::Conflict);
+        refused(&mut witness(Acceptor::W), &TryDecide { base: twin, ..good }, VoteRefusal::Conflict);
     }
 
     #[test]
     fn an_enrolled_witness_learns_its_first_base_from_a_read() {
         let mut record = Record::witness(ID, 3);
-        let ask = Learn { pair: 1, sender: NodeId::A, base: base(Acceptor::A), seen: 0 };
-        assert_eq!(learn(&mut record, Acceptor::W, &ask).verdict, Verdict::Base(base(Acceptor::A)));
+        let request = Learn { pair: 1, sender: NodeId::A, base: base(Acceptor::A), seen: 0 };
+        assert_eq!(learn(&mut record, Acceptor::W, &request).body, ReplyBody::Base(base(Acceptor::A)));
         assert_eq!((record.base.clone(), record.mark), (base(Acceptor::A), 1));
-        learn(&mut record, Acceptor::W, &ask);
-        assert_eq!(record.mark, 1, "a read that tells nothing new writes nothing");
+        learn(&mut record, Acceptor::W, &request);
+        assert_eq!(record.mark, 1, "a read without a newer base writes nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of a record: little-endian, every field at a fixed place, so that a page can describe them.
+//! The bytes of a record: little-endian, each field at a fixed offset, as `docs/quorum.md` lists them.
 
 use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Record, WitnessId};
 use dyad_types::NodeId;

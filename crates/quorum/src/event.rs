@@ -1,15 +1,15 @@
-//! What goes into the machine and what comes out.
+//! What [`crate::Quorum`] is given (events) and what it returns (actions).
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Answer, Datagram, WitnessAsk};
+use crate::message::{AcceptorReply, Datagram, WitnessRequest};
 use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
 use dyad_types::NodeId;
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;
 
-/// Something that happened. Events are handled in the order in which they happened.
+/// An input of [`crate::Quorum`]. Events are handled in the order in which they happened.
 #[expect(
     clippy::large_enum_variant,
     reason = "events live one at a time; a box would allocate in the heartbeat thread"
@@ -20,30 +20,19 @@ pub enum Event {
     Tick,
     /// An authenticated datagram arrived.
     Peer {
-        /// On which path, below [`MAX_PATHS`].
+        /// The path on which it arrived, below [`MAX_PATHS`].
         path: u8,
-        /// What.
         datagram: Datagram,
     },
-    /// The outcome of [`Action::AskWitness`] with the same id.
-    Witness {
-        /// The id of the ask.
-        id: u64,
-        /// The answer, or that there will be none.
-        reply: WitnessReply,
-    },
-    /// The record of this [`Action::Persist`] is durable in every place.
-    Persisted {
-        /// The token of the action.
-        token: u64,
-    },
-    /// The record could not be made durable. The register votes no more in this run.
-    PersistFailed {
-        /// The token of the action.
-        token: u64,
-    },
-    /// VMs of this pair may execute here from now on (true, told *before* the first is started or when a restarted
-    /// daemon finds the VM cgroup populated), or none is left (false).
+    /// The result of [`Action::AskWitness`] with the same id.
+    Witness { id: u64, reply: WitnessReply },
+    /// The record of the [`Action::Persist`] with this token is durable in both places.
+    Persisted { token: u64 },
+    /// The record of the [`Action::Persist`] with this token could not be made durable. The register does not vote again in
+    /// this run.
+    PersistFailed { token: u64 },
+    /// True: VMs of this pair may execute here from now on. It comes *before* the first VM is started, and when a restarted
+    /// daemon finds the VM cgroup populated. False: no VM is left.
     VmsRunning(bool),
     /// The kernel confirmed that every VM is frozen.
     VmsFrozen,
@@ -51,125 +40,105 @@ pub enum Event {
     VmsThawed,
     /// The kernel confirmed that no VM process is left.
     VmsKilled,
-    /// The other side closed the data session: its machine lives. If its daemon ended, init starts it again, so silence from
-    /// now on is not the death of the node before [`crate::Timing::absence`] is over.
+    /// The peer's kernel closed the data session, so its machine lives. If its daemon ended, init starts it again: the peer
+    /// does not count as silent before [`crate::Timing::restart_timeout`] is over.
     PeerClosed,
-    /// A write acknowledgement of the peer is older than T_io. To be repeated while it holds, more often than
-    /// [`crate::Timing::stuck_memory`].
+    /// A write has waited for the peer's acknowledgement for longer than T_io, 3 s. Repeated while it holds, more often than
+    /// [`crate::Timing::stuck_report_period`].
     PeerStuck,
-    /// Resync is done: the peer's replica is clean. Answered by [`Action::AckSet`] with both nodes.
+    /// Resync is done: the peer's replica is clean. The reaction is [`Action::AckSet`] with both nodes.
     PeerClean,
-    /// Both acknowledge: every write acknowledged so far is held by the peer too and none will be acknowledged
-    /// without it. Only now may the peer become a member again.
+    /// The peer holds every write acknowledged so far, and none will be acknowledged without it. Only after this may the peer
+    /// become a member again.
     AckPeer,
-    /// The peer's replica is behind again (the session ended, a write was acknowledged solo).
+    /// The peer's replica is behind again: the session ended, or a write was acknowledged solo.
     PeerDirty,
-    /// Somebody says that the peer is dead.
+    /// Evidence from outside the heartbeats that the peer is dead.
     Proof(Proof),
-    /// Own disks, QEMU and uplink are well (the state at start).
+    /// Disks, QEMU and uplink of this node work. This is the state at start.
     Healthy,
-    /// They are not.
+    /// One of them does not work.
     Faulty,
-    /// The own hardware watchdog was proven, or its test failed.
+    /// Whether the hardware watchdog of this node is proven: its test succeeded or failed.
     Watchdog(bool),
-    /// The peer joins with this new store (pairing done, or a wiped node was confirmed by a person).
-    Admit {
-        /// The incarnation of the peer's store.
-        incarnation: u64,
-    },
-    /// A witness was enrolled, the first or a new one.
+    /// The peer joins with the store of this incarnation: it was paired, or an operator confirmed a wiped node.
+    Admit { incarnation: u64 },
+    /// A witness was enrolled: the first, or one that replaces the former.
     Enrol {
-        /// Its identity.
         witness: WitnessId,
-        /// Its store.
+        /// Incarnation of its store.
         incarnation: u64,
     },
-    /// Volumes that one of the members no longer holds completely: the whole new list.
+    /// The whole new list of volumes that one of the members does not hold completely.
     Exceptions(Vec<Exception>),
-    /// A planned leave: hand over to the peer, then [`Action::LeaveDone`]. VMs were moved or stopped before.
+    /// A planned leave: hands over to the peer, then [`Action::LeaveDone`]. The daemon stops the VMs before it.
     Leave,
-    /// The planned leave is called off.
+    /// The planned leave is cancelled.
     CancelLeave,
-    /// A person takes responsibility: this node goes on alone with what it has, a new lineage begins.
+    /// An operator forces this node to go on alone with the data it has. A new lineage begins.
     Force,
 }
 
-/// What became of an ask to the witness.
+/// The result of a request to the witness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WitnessReply {
-    /// It answered.
-    Answer(Answer),
+    Received(AcceptorReply),
     /// No connection, or no answer in time.
     Unreachable,
 }
 
-/// Evidence that no VM of the peer can be running.
+/// Proof that no VM of the peer can be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Proof {
-    /// The management controller says the power is off. Void as soon as the peer is heard again; to be repeated while
-    /// the controller says so, because a heartbeat may have been on its way.
+    /// The management controller of the peer says that its power is off. Void as soon as the peer is heard. Repeated while the
+    /// controller says so, because a heartbeat may have been on its way.
     PowerOff,
-    /// The kernel of the peer said that it is dying.
+    /// The kernel of the peer reported that it is dying.
     DyingGasp,
     /// The peer runs under a new boot id.
     NewBoot,
-    /// The peer accepted or learned its own removal, after it stopped its VMs.
+    /// The peer accepted or took over its own removal, after it stopped its VMs (D1).
     Removed,
 }
 
-/// What the owner of the machine must do, in this order.
+/// What the daemon must do, in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send a datagram.
     Send {
-        /// On which path; `None` = on all of them.
+        /// The path to send on; `None` = all paths.
         path: Option<u8>,
-        /// What.
         datagram: Datagram,
     },
-    /// Ask the witness; answer with [`Event::Witness`] and the same id, also when nobody answers.
-    AskWitness {
-        /// Names the ask.
-        id: u64,
-        /// The ask.
-        ask: WitnessAsk,
-    },
-    /// Make the record durable in every place, then [`Event::Persisted`]. At most one is under way.
-    Persist {
-        /// Names the write.
-        token: u64,
-        /// What to write.
-        record: Record,
-    },
+    /// Send a request to the witness. [`Event::Witness`] with the same id must follow, also when the witness does not answer.
+    AskWitness { id: u64, request: WitnessRequest },
+    /// Make the record durable in both places, then [`Event::Persisted`] with the same token. At most one is under way.
+    Persist { token: u64, record: Record },
     /// Freeze all VMs and hold guest I/O, then [`Event::VmsFrozen`].
     Freeze,
-    /// Let the VMs go on, then [`Event::VmsThawed`].
+    /// Thaw all VMs and stop holding guest I/O, then [`Event::VmsThawed`].
     Thaw,
     /// Kill all VMs, then [`Event::VmsKilled`].
-    Kill {
-        /// For the timeline.
-        reason: KillReason,
-    },
-    /// This configuration is in force here, durably.
+    Kill { reason: KillReason },
+    /// This configuration is in force here: it is chosen and durable.
     Config(Config),
-    /// Writes are acknowledged when all of these hold them. Told whenever it changes.
+    /// A write is acknowledged when all of these nodes hold it. Sent at each change.
     AckSet(Members),
-    /// This node is solo and the peer surely runs nothing: its VMs may be started here.
+    /// This node is solo and the peer's fence is over: the peer's VMs may be started here.
     PeerVmsAllowed,
-    /// A condition a person should know of began.
+    /// A condition that an operator must know of began.
     Alarm(Alarm),
-    /// It ended.
+    /// The condition ended.
     Clear(Alarm),
     /// An entry for the timeline.
     Note(Note),
-    /// The planned leave is complete: the peer carries on and knows that nothing runs here.
+    /// The planned leave is complete: the peer goes on and knows that no VM runs here.
     LeaveDone,
 }
 
 /// Why VMs are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
-    /// A newer configuration does not have this node.
+    /// A configuration that is chosen, accepted or proposed does not have this node.
     Removed,
     /// This node leaves.
     Leaving,
@@ -178,32 +147,32 @@ pub enum KillReason {
 /// A lasting condition that keeps the pair from being protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Alarm {
-    /// No heartbeat of the peer.
+    /// No heartbeat of the peer for D on any path.
     PeerSilent,
-    /// This path is down while another is up, or all are.
+    /// This path does not work in both directions.
     PathDown(u8),
     /// The peer answers from a store that was never admitted.
     PeerUnadmitted,
-    /// The witness does not answer, neither here nor to the peer.
+    /// The witness answers neither this node nor the peer.
     WitnessLost,
-    /// The witness forgot what it had promised; enrol it again.
+    /// The witness was set back to an older record. It must be enrolled again.
     WitnessRolledBack,
-    /// The tie is held by a node while a witness is enrolled and both nodes are in sync.
+    /// This node holds the tie vote although a witness is enrolled and both nodes are in sync.
     TieAt(NodeId),
-    /// The clocks of the nodes drift apart beyond ρ; no lease is granted.
+    /// The clocks of the nodes drift apart by more than ρ. No lease is granted.
     ClockDrift,
-    /// The register of this node cannot be written, or a write of it hangs.
+    /// The register of this node cannot be written, or its write has hung for [`crate::Timing::write_timeout`].
     RegisterFailed,
-    /// The peer's watchdog is not proven: its VMs start here only on proof of death.
+    /// The peer's watchdog is not proven: its VMs start here only with a [`Proof`].
     PeerUnfenced,
-    /// Two different configurations carry one epoch.
+    /// Two different chosen configurations have one rank. This must never happen.
     Conflict,
 }
 
-/// Why a change of configuration is wanted.
+/// Why a node wants a change of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
-    /// A value was accepted and nobody told whether it was chosen.
+    /// A value was accepted here, and it is not known whether it was chosen.
     Unfinished,
     /// The peer is silent.
     PeerSilent,
@@ -211,52 +180,49 @@ pub enum Reason {
     PeerStuck,
     /// The register of the peer failed.
     PeerRegister,
-    /// The peer's store is not the admitted one.
+    /// The configuration does not admit the peer's store.
     PeerUnadmitted,
     /// This node leaves.
     Leaving,
-    /// The peer is in sync again, or joins.
+    /// The peer's replica is complete again, or the peer joins.
     PeerClean,
-    /// The witness is out of reach of both.
+    /// Neither node has reached the witness for [`crate::Timing::delegate_after`].
     WitnessLost,
-    /// The witness is back.
+    /// The witness answers again, and has for [`crate::Timing::return_after`].
     WitnessBack,
-    /// A witness is enrolled.
+    /// A witness was enrolled.
     Enrol,
-    /// Volumes lost a disk or got one back.
+    /// The list of excepted volumes changed.
     Exceptions,
-    /// A proposal of an earlier moment may lie at the witness; the next epoch makes it void.
+    /// The value of an abandoned proposal may be accepted at the witness. Choosing the next epoch voids it.
     Abandoned,
 }
 
-/// A timeline entry. All times are those of the node that tells it.
+/// A timeline entry. All times are on the clock of the node that writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
-    /// The peer is called silent now; it was last confirmed alive at this time.
-    Detected {
-        /// When it was last confirmed.
+    /// The peer counts as silent from now on.
+    PeerSilent {
+        /// When its last heartbeat was confirmed.
         last_alive: Time,
     },
     /// The peer is heard in both directions again.
     PeerHeard,
     /// A change is being decided.
     Deciding {
-        /// The epoch it would get.
+        /// The epoch that is decided.
         epoch: u64,
-        /// Why.
         why: Reason,
-        /// Whose vote is asked; the own seat if none other is needed.
+        /// The acceptor whose vote is requested; the node's own if it is a quorum alone.
         target: Acceptor,
     },
-    /// A configuration was chosen here or learned, and is durable.
+    /// A configuration was decided here or learned, and is durable here.
     Chosen {
-        /// Its epoch.
         epoch: u64,
-        /// Its members.
         members: Members,
-        /// Its tie holder.
+        /// Holder of the tie vote.
         tie: Acceptor,
-        /// Whether it was learned rather than decided here.
+        /// It was learned, not decided here.
         learned: bool,
     },
     /// The peer may still run VMs until this time at the latest.
@@ -264,36 +230,34 @@ pub enum Note {
         /// When the fence is over without proof; `None` = only proof ends it.
         until: Option<Time>,
     },
-    /// The peer surely runs nothing any more.
+    /// The peer's fence is over: it runs no VM.
     FenceOver {
-        /// What proved it; `None` = time.
+        /// The proof; `None` = the time of the fence elapsed, or no peer was ever admitted.
         proof: Option<Proof>,
     },
-    /// The right to run ended.
+    /// The right to run ended; VMs are frozen.
     LeaseLapsed,
-    /// The right to run returned after a pause.
+    /// The right to run returned; VMs are thawed.
     Resumed,
-    /// Nobody can reach the witness.
+    /// Neither node reaches the witness.
     WitnessLost,
-    /// The witness answers again.
+    /// The witness answers one of the nodes again.
     WitnessBack,
 }
 
-/// Fixed facts about this node at start.
+/// What [`crate::Quorum`] must know of its node at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// Which node this is.
     pub me: NodeId,
-    /// The pair.
     pub pair: u128,
-    /// Boot id of this machine (not of the daemon).
+    /// Boot id of this machine, not of the daemon.
     pub boot: u128,
     /// Peer-link paths in use, 1 to [`MAX_PATHS`].
     pub paths: u8,
-    /// The time profile; the same on both nodes.
+    /// The same on both nodes.
     pub timing: crate::timing::Timing,
-    /// The own watchdog was proven at install.
+    /// The hardware watchdog of this node is proven.
     pub watchdog: bool,
-    /// The peer's watchdog was proven, as far as the replicated document knows; the peer's heartbeats correct it.
+    /// The peer's watchdog is proven, as this node noted it before; the peer's heartbeats correct it.
     pub peer_watchdog: bool,
 }

@@ -1,65 +1,66 @@
-//! Leases: the own right to run, and what was granted to the peer.
+//! Leases: this node's own, and what it granted to the peer.
 //!
-//! A lease runs from the moment its request was *sent*, on the owner's clock; the grant runs from the moment it
-//! was given, on the grantor's clock, and longer by the fence. So the grantor always outlasts the owner.
+//! A lease runs for L from the time at which its request was *sent*, on the clock of its holder. The grant runs for F′ from
+//! the time at which it was given, on the clock of the grantor. F′ is longer than L even if both clocks are off by ρ
+//! (`docs/internals/time.md`), so the grantor waits longer than the holder can run.
 
 use crate::event::Proof;
 use crate::mutants::{Mutant, Mutants};
 use crate::timing::Timing;
 use crate::types::Time;
 
-/// Both sides of the lease of one node.
+/// The lease of this node, and the lease that it granted.
 #[derive(Clone, Debug)]
 pub struct Leases {
-    /// The own lease runs before this time.
+    /// The lease of this node runs before this time.
     until: Time,
     /// The peer may execute VMs before this time.
     granted_until: Time,
-    /// Why the peer surely runs nothing although the grant still counts.
+    /// Proof that the peer runs nothing although the grant has not run out.
     proof: Option<Proof>,
 }
 
 impl Leases {
-    /// At the start of the daemon: no lease, and a grant that an earlier daemon may have given just now.
+    /// At the start of the daemon: no lease. An earlier daemon may have granted one just before, so the grant runs for F′.
     pub fn at_start(now: Time, timing: &Timing, mutants: Mutants) -> Leases {
         let grace = if mutants.has(Mutant::NoGrace) { 0 } else { timing.fence_grantor() };
         Leases { until: 0, granted_until: now + grace, proof: None }
     }
 
-    /// Grants the peer a lease now. The reply may be sent after this and not before.
+    /// Notes that the peer is granted a lease now. Called before the grant is sent. Voids the proof.
     pub fn grant(&mut self, now: Time, timing: &Timing) {
         self.granted_until = self.granted_until.max(now + timing.fence_grantor());
         self.proof = None;
     }
 
-    /// The peer granted the lease asked for at `sent`, a time of the own clock.
-    pub fn granted(&mut self, now: Time, sent: Time, timing: &Timing) {
+    /// The peer granted the lease that was requested at `sent` on the clock of this node.
+    pub fn renew(&mut self, now: Time, sent: Time, timing: &Timing) {
         if sent <= now {
             self.until = self.until.max(sent + timing.lease);
         }
     }
 
-    /// The peer surely runs nothing of what was granted up to now.
-    pub fn prove(&mut self, proof: Proof) {
+    /// The peer runs nothing under any grant up to now.
+    pub fn record_proof(&mut self, proof: Proof) {
         self.proof = Some(proof);
     }
 
-    /// Whether the own lease runs.
+    /// Whether the lease of this node runs.
     pub fn leased(&self, now: Time) -> bool {
         now < self.until
     }
 
-    /// End of the own lease; 0 = none since the start.
+    /// End of the lease of this node; 0 = none since the start.
     pub fn until(&self) -> Time {
         self.until
     }
 
-    /// Until when the peer may execute VMs if nothing is proven.
+    /// Until when the peer may execute VMs if no proof is recorded.
     pub fn granted_until(&self) -> Time {
         self.granted_until
     }
 
-    /// What was proven since the last grant.
+    /// The proof recorded since the last grant.
     pub fn proof(&self) -> Option<Proof> {
         self.proof
     }
@@ -75,10 +76,10 @@ mod tests {
         let timing = Timing::default();
         let mut leases = Leases::at_start(100 * SEC, &timing, Mutants::NONE);
         assert!(!leases.leased(100 * SEC));
-        leases.granted(101 * SEC, 100 * SEC, &timing);
+        leases.renew(101 * SEC, 100 * SEC, &timing);
         assert!(leases.leased(102 * SEC - 1));
         assert!(!leases.leased(102 * SEC));
-        leases.granted(110 * SEC, 101 * SEC, &timing);
+        leases.renew(110 * SEC, 101 * SEC, &timing);
         assert!(!leases.leased(110 * SEC));
     }
 
@@ -86,7 +87,7 @@ mod tests {
     fn a_request_from_the_future_gives_nothing() {
         let timing = Timing::default();
         let mut leases = Leases::at_start(0, &timing, Mutants::NONE);
-        leases.granted(SEC, 2 * SEC, &timing);
+        leases.renew(SEC, 2 * SEC, &timing);
         assert_eq!(leases.until(), 0);
     }
 
@@ -95,7 +96,7 @@ mod tests {
         let timing = Timing::default();
         let mut leases = Leases::at_start(100 * SEC, &timing, Mutants::NONE);
         assert_eq!(leases.granted_until(), 100 * SEC + timing.fence_grantor());
-        leases.prove(Proof::NewBoot);
+        leases.record_proof(Proof::NewBoot);
         assert_eq!(leases.proof(), Some(Proof::NewBoot));
         leases.grant(101 * SEC, &timing);
         assert_eq!(leases.proof(), None);

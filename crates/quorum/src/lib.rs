@@ -1,19 +1,19 @@
-//! Who is in sync, who may run virtual machines, and how the other is surely stopped.
+//! Decides which nodes are in sync, which node may run virtual machines, and when a lost node is fenced.
 //!
 //! A register decides the configuration of a pair epoch by epoch: one Paxos instance per epoch over three
 //! acceptors, the nodes A and B and the witness W. Each node leases its right to run from its peer. This
-//! crate is the rules as a state machine: [`Quorum`] is fed with [`Event`]s and the time, and answers with
-//! [`Action`]s. The witness uses [`acceptor`] alone.
+//! crate is the rules as a state machine: [`Quorum`] takes [`Event`]s and the time, and returns
+//! [`Action`]s. The witness uses [`acceptor`] alone. The rules: `docs/internals/quorum-rules.md`.
 //!
 //! It must never know: sockets, files, clocks, threads, what a volume or a virtual machine is.
 //!
 //! **Invariants.**
-//! * I1 no two nodes run a VM at once. I2 a running VM's replica holds every acknowledged write. I3 one chosen
+//! * I1 no two nodes run a VM at the same time. I2 a running VM's replica holds every acknowledged write. I3 one chosen
 //!   configuration per epoch. I4 each member of the newest chosen configuration holds every acknowledged write.
 //!   I5 one lead per epoch.
 //! * A message that depends on the record is emitted only after [`Event::Persisted`]: [`Quorum`] holds the durable
 //!   record and one candidate; what the candidate allows waits, what it forbids is forbidden at once.
-//! * The safety of data never depends on time. Time protects only that no VM runs twice.
+//! * The safety of data never depends on time. Time protects only I1.
 //! * One ballot, one target, one value.
 
 pub mod acceptor;
@@ -37,7 +37,10 @@ mod witness_view;
 
 pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason, Setup, WitnessReply};
 pub use machine::Quorum;
-pub use message::{Answer, Body, Datagram, Echo, Health, Heartbeat, Learn, Refusal, TryDecide, Verdict, WitnessAsk};
-pub use run_state::{Fence, Need, RunState};
+pub use message::{
+    AcceptorReply, Datagram, DatagramBody, Echo, Health, Heartbeat, Learn, ReplyBody, TryDecide, VoteRefusal,
+    WitnessRequest,
+};
+pub use run_state::{Fence, MissingVote, RunState};
 pub use timing::{MS, SEC, Timing};
 pub use types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, Record, Time, WitnessId};

@@ -1,29 +1,30 @@
-//! How often the peer was lost lately, and how long it must be heard before it is trusted again.
+//! How often the peer was removed lately, and for how long it must be heard before it may become a member again.
 
 use crate::timing::Timing;
 use crate::types::Time;
 
-/// So many losses within [`Timing::losses_remembered`] are taken for what they look like: a power cut, an update, a cable.
-const FORGIVEN: usize = 3;
+/// Up to so many removals within [`Timing::losses_remembered`] count as separate mishaps (a power cut, an update, a cable);
+/// one more means that the peer flaps.
+const MAX_SEPARATE: usize = 3;
 
 /// The latest removals of the peer that this daemon has seen, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Losses([Option<Time>; FORGIVEN + 1]);
+pub(crate) struct Losses([Option<Time>; MAX_SEPARATE + 1]);
 
 impl Losses {
-    /// The peer was removed.
+    /// Records that the peer was removed now.
     pub(crate) fn note(&mut self, now: Time) {
         self.0.rotate_left(1);
-        self.0[FORGIVEN] = Some(now);
+        self.0[MAX_SEPARATE] = Some(now);
     }
 
-    /// Whether a peer that is heard without a break since then may become a member again: soon, so that a pair is not left
-    /// unprotected for a minute after each mishap, unless the peer comes and goes. One that was lost for another reason than
-    /// silence, such as a disk that hangs, counts from its loss.
+    /// Whether a peer that has been heard without a break since `alive_since` may become a member again: after
+    /// [`Timing::readmit_after`], or [`Timing::readmit_flapping`] if it flaps. Counted from its last removal if that is later:
+    /// a peer whose disk hung was never silent.
     pub(crate) fn may_readmit(&self, alive_since: Time, now: Time, timing: &Timing) -> bool {
         let flaps = self.0[0].is_some_and(|oldest| now < oldest + timing.losses_remembered);
         let after = if flaps { timing.readmit_flapping } else { timing.readmit_after };
-        now >= alive_since.max(self.0[FORGIVEN].unwrap_or(0)) + after
+        now >= alive_since.max(self.0[MAX_SEPARATE].unwrap_or(0)) + after
     }
 }
 

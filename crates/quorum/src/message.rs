@@ -1,37 +1,34 @@
-//! What travels: asks and answers of the register, and the one datagram between the nodes.
+//! Messages: requests to an acceptor and its replies, and the datagrams between the nodes. Bytes: `docs/quorum.md`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Acceptor, Ballot, Config, Time, WitnessId};
 use dyad_types::NodeId;
 
-/// "Decide the epoch after `base`": first and second phase in one message, for exactly one acceptor.
+/// "Decide the epoch after `base`": both phases of Paxos in one message, for exactly one acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TryDecide {
-    /// The pair this is about.
     pub pair: u128,
-    /// Who proposes.
+    /// The proposer.
     pub sender: NodeId,
-    /// The proposer's store.
+    /// Incarnation of the proposer's store.
     pub incarnation: u64,
     /// The newest chosen configuration the proposer knows.
     pub base: Config,
-    /// The proposer already promised this to itself, durably. One target per ballot.
+    /// The proposer has promised this ballot to itself, durably. One ballot has one target.
     pub ballot: Ballot,
     /// What the proposer itself had accepted when it promised.
     pub best: Option<(Ballot, Config)>,
-    /// What to choose if neither acceptor had accepted anything.
+    /// What to choose if neither of the two acceptors has accepted anything.
     pub want: Config,
     /// The highest [`crate::Record::mark`] of the witness known to the proposer.
     pub seen: u64,
 }
 
-/// "This is the newest chosen configuration I know; what is yours?"
+/// "This is the newest chosen configuration I know; which is yours?"
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Learn {
-    /// The pair this is about.
     pub pair: u128,
-    /// Who asks.
     pub sender: NodeId,
     /// The newest chosen configuration the sender knows.
     pub base: Config,
@@ -39,155 +36,149 @@ pub struct Learn {
     pub seen: u64,
 }
 
-/// All that is ever asked of the witness.
-#[expect(clippy::large_enum_variant, reason = "asks live one at a time")]
+/// A request to the witness. There is no other.
+#[expect(clippy::large_enum_variant, reason = "requests live one at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum WitnessAsk {
-    /// Read, and gossip of the newest configuration.
+pub enum WitnessRequest {
+    /// A read, which also tells the witness the newest configuration.
     Learn(Learn),
-    /// A vote.
+    /// A request for a vote.
     TryDecide(TryDecide),
 }
 
-impl WitnessAsk {
-    /// The pair this is about.
+impl WitnessRequest {
     pub fn pair(&self) -> u128 {
         match self {
-            WitnessAsk::Learn(learn) => learn.pair,
-            WitnessAsk::TryDecide(ask) => ask.pair,
+            WitnessRequest::Learn(learn) => learn.pair,
+            WitnessRequest::TryDecide(request) => request.pair,
         }
     }
 
-    /// The node that asks.
     pub fn sender(&self) -> NodeId {
         match self {
-            WitnessAsk::Learn(learn) => learn.sender,
-            WitnessAsk::TryDecide(ask) => ask.sender,
+            WitnessRequest::Learn(learn) => learn.sender,
+            WitnessRequest::TryDecide(request) => request.sender,
         }
     }
 }
 
-/// An acceptor's answer, sent only after its record is durable.
+/// The reply of an acceptor, sent only after its record is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Answer {
-    /// Who answers.
+pub struct AcceptorReply {
     pub from: Acceptor,
-    /// The store that answers.
+    /// Incarnation of the acceptor's store.
     pub incarnation: u64,
-    /// The witness that answers; [`WitnessId::NONE`] on nodes.
+    /// Identity of the witness that replies; [`WitnessId::NONE`] from nodes.
     pub witness: WitnessId,
-    /// The witness's count of durable changes; 0 on nodes.
+    /// The witness's count of durable changes; 0 from nodes.
     pub mark: u64,
-    /// The answer itself.
-    pub verdict: Verdict,
+    pub body: ReplyBody,
 }
 
-/// The content of an [`Answer`].
+/// The content of an [`AcceptorReply`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Verdict {
-    /// Voted for the value at this ballot, for the epoch after the asked base.
+pub enum ReplyBody {
+    /// The acceptor voted for this value at this ballot, for the epoch after the base of the request.
     Accepted(Ballot, Config),
-    /// Promised only: sender and acceptor together are no quorum. What was accepted before, if anything.
+    /// The acceptor promised this ballot and accepted nothing, because it and the sender together are no quorum. With
+    /// what it had accepted before, if anything.
     Promise(Ballot, Option<(Ballot, Config)>),
-    /// The ballot of the ask came too late: a higher one (the second) was promised.
+    /// No vote: the ballot of the request (the first) is not above the promised one (the second).
     Nack(Ballot, Ballot),
-    /// The asked epoch is long decided; this is the newest chosen configuration known here.
+    /// The requested epoch is decided already; this is the newest chosen configuration known to the acceptor.
     Newer(Config),
-    /// The reply to [`Learn`]: the newest chosen configuration known here.
+    /// The reply to [`Learn`]: the newest chosen configuration known to the acceptor.
     Base(Config),
-    /// No vote, and why.
-    Refused(Refusal),
+    /// No vote.
+    Refused(VoteRefusal),
 }
 
 /// Why an acceptor does not vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Refusal {
-    /// This store is not the one the configuration admits in this seat.
+pub enum VoteRefusal {
+    /// The configuration does not admit this store of the acceptor.
     NotAVoter,
-    /// The proposer's store is not the one the configuration admits.
+    /// The configuration does not admit this store of the proposer.
     UnknownSender,
-    /// The proposer has seen a newer record of this witness than the witness itself: it was rolled back.
+    /// The proposer has seen a higher mark of this witness than the witness itself holds: the witness was rolled back.
     RolledBack,
-    /// The value does not follow the base: epoch, lineage or shape are wrong.
+    /// The value cannot follow the base: epoch, lineage or [`Config::fault`] is wrong.
     BadValue,
-    /// Two different chosen configurations carry one epoch. This must never happen.
+    /// Two different chosen configurations have one rank. This must never happen.
     Conflict,
 }
 
-/// One UDP packet between the nodes. Encoded with postcard it stays below 1200 bytes.
+/// One UDP datagram between the nodes: postcard, at most 1136 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Datagram {
-    /// The pair; a datagram of another pair is ignored.
+    /// A datagram of another pair is ignored.
     pub pair: u128,
-    /// Who sends.
     pub from: NodeId,
-    /// Boot id of the sending machine (not of the daemon): a new one proves that the old VMs are gone.
+    /// Boot id of the sending machine, not of the daemon: a new one proves that VMs of an earlier boot are gone.
     pub boot: u128,
-    /// When this daemon started, on the sender's clock: tells daemon restarts within one boot apart.
+    /// When the sending daemon started, on the sender's clock: distinguishes daemons of one boot.
     pub started: Time,
-    /// The sender's store.
+    /// Incarnation of the sender's store.
     pub incarnation: u64,
-    /// What is sent.
-    pub body: Body,
+    pub body: DatagramBody,
 }
 
 /// The content of a [`Datagram`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Body {
-    /// Every `h` on every path.
+pub enum DatagramBody {
+    /// Sent every [`crate::Timing::heartbeat`] on every path.
     Heartbeat(Heartbeat),
-    /// The reply to a heartbeat that asked for a lease.
+    /// Grants a lease: the reply to a heartbeat.
     Grant(Echo),
-    /// A vote is asked of the receiver.
-    Ask(TryDecide),
-    /// The vote.
-    Answer(Answer),
-    /// Please pass this to the witness; the number is the sender's.
-    Relay(u64, WitnessAsk),
-    /// The witness's answer to a relayed ask.
-    Relayed(u64, Answer),
+    /// A vote is requested from the receiver.
+    TryDecide(TryDecide),
+    /// The reply to [`DatagramBody::TryDecide`].
+    Reply(AcceptorReply),
+    /// The receiver is asked to pass this request on to the witness. The number is the sender's id of it.
+    Relay(u64, WitnessRequest),
+    /// The witness's reply to a relayed request, with the same number.
+    RelayReply(u64, AcceptorReply),
 }
 
-/// Says that the sender heard a heartbeat of the receiver: the receiver's own words, given back.
+/// Identifies a heartbeat that was received: the sender gets these numbers of its own back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Echo {
-    /// Boot id of the receiver, as heard.
+    /// Boot id of the heartbeat's sender.
     pub boot: u128,
-    /// Start of the receiver's daemon, as heard.
+    /// When the daemon of the heartbeat's sender started.
     pub started: Time,
-    /// `sent` of the newest heartbeat heard, on the receiver's clock.
+    /// [`Heartbeat::sent`] of the newest heartbeat received, on the clock of its sender.
     pub sent: Time,
 }
 
-/// The regular sign of life; each also asks for a lease.
+/// Says that the sender is alive and requests a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Counts up by one per round since the daemon started.
     pub seq: u64,
-    /// When it was sent, on the sender's clock; an accepted lease runs from here.
+    /// When it was sent, on the sender's clock. A lease granted for it runs from here.
     pub sent: Time,
-    /// The newest chosen configuration of the sender, durable there.
+    /// The newest chosen configuration that is durable at the sender.
     pub base: Config,
-    /// The newest heartbeat heard on this path.
+    /// The newest heartbeat received on this path.
     pub heard: Option<Echo>,
-    /// How the sender is.
     pub health: Health,
-    /// The highest record count of the witness the sender has seen.
+    /// The highest [`crate::Record::mark`] of the witness known to the sender.
     pub mark: u64,
 }
 
-/// How a node is, as it tells its peer.
+/// What a node says of itself to its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Health {
-    /// Own disks, QEMU and uplink are well.
-    pub well: bool,
-    /// The register can be written; a node whose register failed never votes again in this run, one whose register
-    /// hangs does not vote until it is done.
+    /// Its disks, QEMU and uplink work.
+    pub healthy: bool,
+    /// Its register can be written. A node whose register failed does not vote again in this run; a node whose register
+    /// hangs does not vote until the write is done.
     pub register: bool,
-    /// A planned leave is running.
+    /// A planned leave is under way.
     pub leaving: bool,
-    /// The hardware watchdog was proven to reset this machine.
+    /// Its hardware watchdog is proven.
     pub watchdog: bool,
-    /// How long the witness has been out of direct reach, in milliseconds; 0 = it answers.
+    /// For how long the witness has not answered it directly, in milliseconds; 0 = it answers.
     pub witness_lost_ms: u32,
 }

@@ -1,26 +1,25 @@
-//! Planted bugs. A checker that never failed proves nothing, so tests switch one on and must find it.
+//! Planted bugs. A checker that never failed proves nothing, so tests plant one and must find it.
 //!
-//! Without the feature `mutants` there is nothing to switch on and every question is answered "no" at compile time.
+//! Without the feature `mutants` none can be planted, and [`Mutants::has`] is `false` at compile time.
 
-/// One rule left out.
+/// One planted bug: a rule that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mutant {
     /// VMs of the peer start at once, without waiting for its lease.
     NoFenceWait,
     /// Writes are acknowledged solo as soon as the removal of the peer is proposed.
     SoloAckEarly,
-    /// A restarted daemon assumes that it granted nothing.
+    /// A restarted daemon assumes that no grant is in force.
     NoGrace,
     /// A proposal acts before it is chosen.
     ActBeforeChosen,
-    /// The accepted value is not obeyed where it is stricter.
+    /// R1 is left out: an accepted value that is stricter than the base has no effect.
     NoR1,
-    /// VMs go on without a lease when the tie moves away.
+    /// D2 is left out: VMs go on without a lease when the tie moves away.
     NoD2,
 }
 
 impl Mutant {
-    /// All of them.
     pub const ALL: [Mutant; 6] = [
         Mutant::NoFenceWait,
         Mutant::SoloAckEarly,

@@ -66,7 +66,7 @@ impl DriftCheck {
             return;
         }
         let gap = mine.abs_diff(theirs.saturating_sub(theirs0));
-        self.drifts = gap > timing.parts(mine, 1) + timing.detection() / 2;
+        self.drifts = gap > timing.drift_of(mine, 1) + timing.detection() / 2;
         self.begin = Some((now, theirs));
     }
 }

@@ -1,22 +1,22 @@
 //! The rules that protect the running VMs, as functions of what one node knows.
 //!
-//! They are apart from the machine so that the model checker steps exactly what ships.
+//! They are separate from [`crate::Quorum`] so that the model checker steps exactly the code that ships. The rules R1, D1
+//! and D2 are explained in `docs/internals/quorum-rules.md`.
 
 use crate::mutants::{Mutant, Mutants};
 use crate::types::{Acceptor, Config, Members, Record};
 use dyad_types::NodeId;
 
-/// All that decides on the rights of one node at one moment.
+/// All that decides on the rights of one node at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// Whose view this is.
     pub me: NodeId,
     /// The durable record.
     pub record: &'a Record,
-    /// Configurations under way here: the own proposal, a value being made durable, a chosen one just heard of.
-    /// They can only take rights away, never give any.
+    /// Configurations under way here: the active proposal, a value being made durable, a chosen one that is not durable yet.
+    /// They take rights away and give none.
     pub pending: &'a [Option<&'a Config>],
-    /// Whether a lease of the peer runs.
+    /// A lease granted by the peer runs.
     pub leased: bool,
     /// Planted bugs; none outside tests.
     pub mutants: Mutants,
@@ -24,15 +24,15 @@ pub struct View<'a> {
 
 /// What must happen to the VMs here before a configuration may be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// D1: it removes this node. Kill them.
+pub enum RequiredStop {
+    /// D1: the configuration removes this node. Kill them.
     Kill,
-    /// D2: the tie would leave a node that runs without a lease. Freeze them.
+    /// D2: the tie is elsewhere, and this node has no lease. Freeze them.
     Freeze,
 }
 
 impl View<'_> {
-    /// Whether the base has `node`, with a store that was admitted.
+    /// Whether `node` is a member of the base, with an admitted store.
     pub fn member(&self, node: NodeId) -> bool {
         let base = &self.record.base;
         base.exists()
@@ -41,7 +41,7 @@ impl View<'_> {
             && (node != self.me || base.incarnations[node.index()] == self.record.incarnation)
     }
 
-    /// Everything that may become or already is the next configuration, as far as this node knows.
+    /// Every configuration that, as far as this node knows, is or may become the next one.
     fn next(&self) -> impl Iterator<Item = &Config> {
         self.record.accepted.iter().map(|(_, value)| value).chain(self.pending.iter().copied().flatten())
     }
@@ -51,11 +51,11 @@ impl View<'_> {
         self.next().any(|value| !value.members.has(node))
     }
 
-    /// R1: the tie is here, and nothing accepted here moves it away.
+    /// R1: the base gives this node the tie, and nothing accepted, proposed or heard here moves it away.
     pub fn tie_firm(&self) -> bool {
-        let seat = Acceptor::from(self.me);
-        let followed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == seat);
-        self.record.base.tie == seat && followed
+        let me = Acceptor::from(self.me);
+        let followed = self.mutants.has(Mutant::NoR1) || self.next().all(|value| value.tie == me);
+        self.record.base.tie == me && followed
     }
 
     /// Whether VMs of this node may execute now.
@@ -65,14 +65,15 @@ impl View<'_> {
         self.member(self.me) && !self.removes(self.me) && (self.tie_firm() || self.leased || early)
     }
 
-    /// Whether the peer may be granted a lease; `theirs` is the base its heartbeat carries.
+    /// Whether the peer may be granted a lease; `theirs` is the base in its heartbeat.
     pub fn may_grant(&self, theirs: &Config) -> bool {
         let peer = self.me.peer();
         let mine = &self.record.base;
         mine == theirs && self.record.votes(Acceptor::from(self.me)) && self.member(peer) && !self.removes(peer)
     }
 
-    /// Who must hold a write before it is acknowledged; `readding`: the peer is clean and about to become a member.
+    /// The nodes that must hold a write before it is acknowledged. `readding`: the peer's replica is clean, and the peer is
+    /// about to become a member.
     pub fn ack_set(&self, readding: bool) -> Members {
         let mut set = self.record.base.members;
         if self.mutants.has(Mutant::SoloAckEarly) && self.next().any(|value| value.members == Members::only(self.me)) {
@@ -84,13 +85,13 @@ impl View<'_> {
         if readding { set.with(self.me.peer()) } else { set }
     }
 
-    /// What must be done to executing VMs before `value` is accepted or taken over here.
-    pub fn must_stop(&self, value: &Config) -> Option<Stop> {
+    /// D1, D2: what must be done to executing VMs before `value` is accepted or taken over here.
+    pub fn must_stop(&self, value: &Config) -> Option<RequiredStop> {
         if !value.members.has(self.me) || value.incarnations[self.me.index()] != self.record.incarnation {
-            return Some(Stop::Kill);
+            return Some(RequiredStop::Kill);
         }
         let unleased = value.tie != Acceptor::from(self.me) && !self.leased;
-        (unleased && !self.mutants.has(Mutant::NoD2)).then_some(Stop::Freeze)
+        (unleased && !self.mutants.has(Mutant::NoD2)).then_some(RequiredStop::Freeze)
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
         assert!(!view(&record, &[], false).tie_firm());
         assert!(!view(&record, &[], false).may_run());
         assert!(view(&record, &[], true).may_run());
-        // The other way round nothing is gained: the base still rules.
+        // An accepted value that gives the tie gives no right: the base decides.
         let mut record = self::record(Acceptor::W);
         let gained = Config { epoch: 2, tie: Acceptor::A, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, gained));
@@ -152,9 +153,9 @@ mod tests {
     fn d1_and_d2_name_what_must_stop() {
         let record = record(Acceptor::A);
         let removal = solo(&record, NodeId::B);
-        assert_eq!(view(&record, &[], true).must_stop(&removal), Some(Stop::Kill));
+        assert_eq!(view(&record, &[], true).must_stop(&removal), Some(RequiredStop::Kill));
         let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
-        assert_eq!(view(&record, &[], false).must_stop(&moved), Some(Stop::Freeze));
+        assert_eq!(view(&record, &[], false).must_stop(&moved), Some(RequiredStop::Freeze));
         assert_eq!(view(&record, &[], true).must_stop(&moved), None);
         assert_eq!(view(&record, &[], false).must_stop(&solo(&record, NodeId::A)), None);
     }

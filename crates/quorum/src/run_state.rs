@@ -1,69 +1,65 @@
-//! Where a node stands, for the one sentence a person reads.
+//! The run state of a node: why it can or cannot run VMs. The status screen makes one sentence of it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Acceptor, Time};
 use dyad_types::NodeId;
 
-/// Why this node can or cannot run VMs. Derived from epoch, leases and reachability together, never from one alone.
+/// Why this node can or cannot run VMs. Derived from configuration, leases and reachability together, never from one alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {
     /// No pair was set up on this node.
     NotSetUp,
-    /// This store was never admitted, or was replaced: it has no vote until the peer admits it.
+    /// The configuration does not admit this store: it is new or was replaced. It has no vote until it is admitted.
     UnadmittedStore,
-    /// The register of this node cannot be written: it votes no more and hands over.
+    /// The register of this node cannot be written: the node does not vote and hands over.
     RegisterFailed,
     /// A planned leave is under way.
     Leaving,
     /// Both replicas are in sync and this node may run VMs.
     InSync {
-        /// Who holds the tie vote.
+        /// Holder of the tie vote.
         tie: Acceptor,
         /// The peer is heard in both directions.
         peer_alive: bool,
         /// The witness answers this node or its peer.
         witness_alive: bool,
     },
-    /// In sync, but without the right to run: VMs pause until one of the named votes comes.
-    Paused {
-        /// What would help.
-        needs: Need,
-    },
+    /// In sync, but without the right to run: VMs pause until the missing vote comes.
+    Paused { missing: MissingVote },
     /// This node alone is in sync and runs VMs.
     Solo {
-        /// Whether VMs of the peer may run here.
         fence: Fence,
         /// The peer is heard in both directions, for example while it resyncs.
         peer_alive: bool,
     },
-    /// This node is out of sync: the other one holds newer data.
+    /// This node is out of sync: the other node holds newer data.
     OutOfSync {
-        /// Who holds the newest data.
+        /// The node with the newest data.
         holder: NodeId,
-        /// It is heard, so a resync can run.
+        /// The holder is heard, so a resync can run.
         holder_alive: bool,
     },
 }
 
-/// Which vote is missing.
+/// Which vote a paused node waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Need {
-    /// The peer or the witness.
+pub enum MissingVote {
+    /// That of the peer or of the witness.
     PeerOrWitness,
-    /// Only this node can help: it holds the tie.
+    /// That of this node, and no other: it holds the tie.
     Node(NodeId),
-    /// An answer is on its way: the peer is alive, or the witness was just asked.
-    Moment,
+    /// A decision is under way: the peer is alive, the witness answers, or it is too early to judge the peer.
+    InProgress,
 }
 
 /// Whether the VMs of a removed peer may run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fence {
-    /// The peer surely runs nothing.
+    /// Yes: the peer runs no VM.
     Over,
-    /// It may run something until this time.
+    /// Not before this time: the peer may run VMs until then.
     Until(Time),
-    /// Its watchdog is not proven: only proof of death helps.
+    /// Not without a [`crate::Proof`]: the peer's watchdog is not proven.
     NeedsProof,
 }

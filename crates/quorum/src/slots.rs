@@ -1,12 +1,12 @@
-//! Where the record of a node lives: fixed 4096-byte slots, two slots in each of two places.
+//! The register of a node on disk: fixed 4096-byte slots, two slots in each of two places.
 //!
-//! Generation g is written to slot g mod 2: first in place 0, synced, then in place 1, synced, and only then it
-//! counts as durable. So at every moment three of the four copies are at rest. On reading:
+//! Generation g is written to slot g mod 2: first in place 0, synced, then in place 1, synced; then it counts as durable.
+//! So at any time at most one of the four copies is being written. On reading:
 //!
 //! * The newest generation that any copy holds is the record.
-//! * Its successor would lie in the other slot. If *no* copy of that slot is whole, the record may have been
-//!   replaced by something that was lost: amnesia, and nothing older is ever used.
-//! * One whole copy of that slot is enough: had the successor become durable, both copies would hold it.
+//! * Its successor would be in the other slot. If *no* copy of that slot is whole, a durable successor may have been lost:
+//!   amnesia. An older record is never used.
+//! * One whole copy of the predecessor in that slot is enough: had the successor become durable, both copies would hold it.
 //!
 //! Format, all numbers little-endian; the record's bytes are described in `docs/quorum.md`:
 //!
@@ -16,7 +16,7 @@
 //! 12    4  bytes of the record, 712
 //! 16    8  generation, from 1
 //! 24   16  pair
-//! 40    1  seat: 0 A, 1 B
+//! 40    1  node: 0 A, 1 B
 //! 41    7  zero
 //! 48  712  record
 //! 760      zero
@@ -35,32 +35,25 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 48;
 const CRC_AT: usize = SLOT_BYTES - 8;
 
-/// Whose register it is.
+/// Identifies a register: it belongs to one node of one pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegisterId {
-    /// The pair.
     pub pair: u128,
-    /// The node.
     pub node: NodeId,
 }
 
-/// What the four copies say.
+/// What the four copies show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// The newest durable record and its generation; the next write carries the next generation.
-    Record {
-        /// Its generation.
-        generation: u64,
-        /// The record.
-        record: Box<Record>,
-    },
+    Record { generation: u64, record: Box<Record> },
     /// Nothing was ever written: all copies are zero.
     Fresh,
-    /// What was promised is lost. The store must become a new, non-voting incarnation.
+    /// A durable record was lost, and with it promises. The store must become a new incarnation, without a vote.
     Amnesia,
     /// The register belongs to another pair or node.
     Foreign(RegisterId),
-    /// Written by a newer version of this program; it is not downgraded silently.
+    /// Written by another version of the format. It is not overwritten.
     UnknownVersion(u32),
 }
 
@@ -159,7 +152,7 @@ pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> Choice {
     let Some((generation, record)) = newest else {
         return if blanks == [2, 2] { Choice::Fresh } else { Choice::Amnesia };
     };
-    // The other slot holds the predecessor at least once, unless a lost successor wiped it out.
+    // The other slot holds the predecessor at least once, unless a successor that was lost overwrote it.
     let other = slot_of(generation + 1);
     if generations[other].contains(&(generation - 1)) || (generation == 1 && blanks[other] > 0) {
         Choice::Record { generation, record }

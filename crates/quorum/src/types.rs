@@ -1,4 +1,4 @@
-//! The words of the register: seats, members, configurations, ballots and the record an acceptor keeps.
+//! Types of the register: acceptors, members, configurations, ballots, and the record that an acceptor keeps.
 
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ pub type Time = u64;
 /// A length of time in nanoseconds.
 pub type Nanos = u64;
 
-/// Most volumes one configuration can except; one more and the node with the failed disk is dropped instead.
+/// Most volumes that one configuration can except. If there are more, the node with the failed disk is removed instead.
 pub const MAX_EXCEPTIONS: usize = 16;
 
 /// One of the three acceptors.
@@ -38,7 +38,7 @@ impl Acceptor {
         self as usize
     }
 
-    /// The node in this seat, or `None` for the witness.
+    /// The node that is this acceptor; `None` for the witness.
     pub fn node(self) -> Option<NodeId> {
         match self {
             Acceptor::A => Some(NodeId::A),
@@ -105,7 +105,6 @@ impl WitnessId {
 /// A volume that only one of the members holds completely, because a disk of the other failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exception {
-    /// The volume.
     pub volume: u64,
     /// The one node that holds every acknowledged write of it.
     pub holder: NodeId,
@@ -118,22 +117,22 @@ pub struct Config {
     pub epoch: u64,
     /// The in-sync set.
     pub members: Members,
-    /// Who holds the tie vote.
+    /// The holder of the tie vote.
     pub tie: Acceptor,
-    /// The preferred side: it asks first when both nodes are alive and cannot hear each other.
+    /// The node that asks first for the removal of the other when they cannot hear each other.
     pub lead: NodeId,
-    /// Which store of A, B and W may vote; 0 = none admitted. A wiped store comes back with another number.
+    /// The store of A, B and W that may vote; 0 = none admitted. A wiped store gets another incarnation.
     pub incarnations: [u64; 3],
     /// The witness of this configuration.
     pub witness: WitnessId,
-    /// Volumes with a smaller in-sync set, at most [`MAX_EXCEPTIONS`].
+    /// Volumes of which one member does not hold every acknowledged write, at most [`MAX_EXCEPTIONS`].
     pub exceptions: Vec<Exception>,
-    /// Grows only when an operator forces; a higher lineage outranks every epoch of a lower one.
+    /// Grows when an operator forces a node, and only then. A higher lineage outranks every epoch of a lower one.
     pub lineage: u64,
 }
 
 impl Config {
-    /// What a fresh store holds: no member could act on it, because no incarnation is 0.
+    /// What a fresh store holds. It gives no right: it admits no store.
     pub fn none() -> Config {
         Config {
             epoch: 0,
@@ -172,14 +171,14 @@ impl Config {
     ///
     /// votes(S) = |S ∩ {A,B}| + 1 if the tie is in S; a quorum has two. Any two quorums meet.
     pub fn quorum(&self, voters: &[Acceptor]) -> bool {
-        let has = |seat: Acceptor| voters.contains(&seat);
+        let has = |acceptor: Acceptor| voters.contains(&acceptor);
         let votes = usize::from(has(Acceptor::A)) + usize::from(has(Acceptor::B)) + usize::from(has(self.tie));
         votes >= 2
     }
 
-    /// Why this configuration may not be voted for, if so. Checked by every acceptor, whoever proposes.
+    /// Why this configuration may not be chosen; `None` = it may. Every acceptor checks this before it votes.
     pub fn fault(&self) -> Option<&'static str> {
-        let member_seats = match self.members.solo() {
+        let members = match self.members.solo() {
             Some(node) => [node, node],
             None => [NodeId::A, NodeId::B],
         };
@@ -193,7 +192,7 @@ impl Config {
             Some("a solo node must hold the tie")
         } else if self.tie == Acceptor::W && self.witness == WitnessId::NONE {
             Some("the tie is at a witness that is not enrolled")
-        } else if member_seats.iter().any(|node| self.incarnations[node.index()] == 0) {
+        } else if members.iter().any(|node| self.incarnations[node.index()] == 0) {
             Some("a member has no admitted store")
         } else {
             None
@@ -201,12 +200,12 @@ impl Config {
     }
 }
 
-/// A ballot of one register. Rounds grow; two nodes never share one.
+/// A ballot. Rounds grow; two nodes never use the same ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
     /// 0 = no ballot.
     pub round: u64,
-    /// Who proposes.
+    /// The proposer.
     pub node: NodeId,
 }
 
@@ -215,14 +214,14 @@ impl Ballot {
     pub const ZERO: Ballot = Ballot { round: 0, node: NodeId::A };
 }
 
-/// What one acceptor keeps, durable before anything that depends on it is sent.
+/// What one acceptor keeps. It is durable before anything that depends on it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Record {
-    /// The number of this store; a wiped store gets another. Never 0.
+    /// Random number of this store, never 0. A wiped store gets another.
     pub incarnation: u64,
     /// On the witness: its own identity. On nodes: [`WitnessId::NONE`].
     pub witness: WitnessId,
-    /// On the witness: counts its durable changes. On nodes: the highest such count seen, to detect a rolled-back witness.
+    /// On the witness: count of its durable changes. On nodes: the highest such count seen, to detect a rolled-back witness.
     pub mark: u64,
     /// The newest configuration known to be chosen.
     pub base: Config,
@@ -233,7 +232,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A store that knows nothing and votes on nothing until a configuration admits `incarnation` (random, not 0).
+    /// A new store. It has no vote until a configuration admits `incarnation` (random, not 0).
     pub fn fresh(incarnation: u64) -> Record {
         Record {
             incarnation,
@@ -255,18 +254,18 @@ impl Record {
         Record { witness: id, ..Record::fresh(incarnation) }
     }
 
-    /// Whether this store may vote from `seat` on the epoch after its base.
-    pub fn votes(&self, seat: Acceptor) -> bool {
+    /// Whether this store may vote from `acceptor` on the epoch after its base.
+    pub fn votes(&self, acceptor: Acceptor) -> bool {
         self.base.exists()
-            && self.base.incarnations[seat.index()] == self.incarnation
-            && (seat != Acceptor::W || self.base.witness == self.witness)
+            && self.base.incarnations[acceptor.index()] == self.incarnation
+            && (acceptor != Acceptor::W || self.base.witness == self.witness)
     }
 
     /// Moves to a newer chosen configuration: promises and acceptances belonged to the old epoch.
     pub fn adopt(&mut self, base: Config) {
         let same_witness = base.witness == self.base.witness && base.incarnations[2] == self.base.incarnations[2];
         if !same_witness && self.witness == WitnessId::NONE {
-            // The count seen was that of another witness.
+            // The count was that of another witness.
             self.mark = 0;
         }
         self.base = base;

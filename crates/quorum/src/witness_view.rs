@@ -71,9 +71,9 @@ impl WitnessView {
         *self = WitnessView { new, last_return: self.last_return, relays, ..WitnessView::at_start(now, 0) };
     }
 
-    /// Counts a read as unanswered after 3 × [`Timing::patience`].
+    /// Counts a read as unanswered after 3 × [`Timing::vote_timeout`].
     pub(crate) fn expire(&mut self, now: Time, timing: &Timing) {
-        if self.read.is_some_and(|(_, sent)| now >= sent + 3 * timing.patience) {
+        if self.read.is_some_and(|(_, sent)| now >= sent + 3 * timing.vote_timeout) {
             self.read = None;
             self.missed(now);
             self.next_read = now;

@@ -1,7 +1,7 @@
-//! Random schedules of faults on a whole pair: the oracle checks I1 to I5 after every event, and after the faults
-//! end the pair must heal by itself.
+//! Random schedules of faults on a whole pair. The oracle checks I1 to I5 after every event. After the faults end the pair
+//! must become whole without an operator.
 //!
-//! `DYAD_CHAOS_SEEDS=n` plays n seeds instead of the few that fit into every run of the tests.
+//! `DYAD_CHAOS_SEEDS=n` runs n seeds instead of 25.
 
 mod pair;
 
@@ -12,7 +12,7 @@ use dyad_types::NodeId;
 use pair::Pair;
 use proptest::prelude::*;
 
-/// Something that goes wrong, or right again.
+/// One step of a schedule: a fault, or its end.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     PowerOff(NodeId),
@@ -30,7 +30,7 @@ enum Fault {
     Loss(u64),
 }
 
-fn play(pair: &mut Pair, fault: Fault) {
+fn apply_fault(pair: &mut Pair, fault: Fault) {
     match fault {
         Fault::PowerOff(node) => pair.power_off(node),
         Fault::PowerOn(node) => pair.power_on(node),
@@ -60,17 +60,17 @@ fn play(pair: &mut Pair, fault: Fault) {
 fn heal(pair: &mut Pair) {
     pair.cut_all(false);
     for fault in [Fault::Loss(0), Fault::Witness(true), Fault::WitnessSlow(50), Fault::WitnessLoss(0)] {
-        play(pair, fault);
+        apply_fault(pair, fault);
     }
     for node in [NodeId::A, NodeId::B] {
-        play(pair, Fault::Reach(node, true));
-        play(pair, Fault::ContinueCore(node));
+        apply_fault(pair, Fault::Reach(node, true));
+        apply_fault(pair, Fault::ContinueCore(node));
         pair.power_on(node);
     }
 }
 
-/// Short times where they only cost patience, so that one run sees many epochs.
-fn brisk() -> Timing {
+/// Short waiting times where safety does not depend on them, so that one run sees many epochs.
+fn short_timing() -> Timing {
     Timing {
         readmit_after: 2 * SEC,
         readmit_flapping: 2 * SEC,
@@ -101,12 +101,12 @@ fn random_fault(prng: &mut Prng) -> Fault {
     }
 }
 
-/// One seed: 40 faults, then healing. The violation of an invariant, if any.
+/// Runs one seed: 40 faults, then their end. Returns the violation of an invariant, if any.
 fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
-    let mut pair = Pair::protected_with(seed, brisk(), mutants);
+    let mut pair = Pair::protected_with(seed, short_timing(), mutants);
     let mut prng = Prng::new(seed ^ 0xC4A0);
     for _ in 0..40 {
-        play(&mut pair, random_fault(&mut prng));
+        apply_fault(&mut pair, random_fault(&mut prng));
         let pause: Time = match prng.below(4) {
             0 => prng.below(60),
             1 => prng.below(900),
@@ -136,29 +136,29 @@ fn random_faults_break_no_invariant_and_the_pair_heals() {
     }
 }
 
-fn found_within(mutant: Mutant, seeds: u64) {
+fn assert_found_within(mutant: Mutant, seeds: u64) {
     let found = (0..seeds).find(|seed| chaos(*seed, Mutants::plant(mutant)).is_some());
     assert!(found.is_some(), "{mutant:?} was not found within {seeds} seeds");
 }
 
 #[test]
 fn without_the_fence_wait_a_vm_runs_twice() {
-    found_within(Mutant::NoFenceWait, 40);
+    assert_found_within(Mutant::NoFenceWait, 40);
 }
 
 #[test]
 fn without_grace_after_a_restart_a_vm_runs_twice() {
-    found_within(Mutant::NoGrace, 400);
+    assert_found_within(Mutant::NoGrace, 400);
 }
 
 #[test]
 fn acting_before_a_configuration_is_chosen_is_found() {
-    found_within(Mutant::ActBeforeChosen, 40);
+    assert_found_within(Mutant::ActBeforeChosen, 40);
 }
 
 #[test]
 fn acknowledging_solo_before_that_is_chosen_is_found() {
-    found_within(Mutant::SoloAckEarly, 200);
+    assert_found_within(Mutant::SoloAckEarly, 200);
 }
 
 fn any_node() -> impl Strategy<Value = NodeId> {
@@ -192,9 +192,9 @@ proptest! {
         seed in any::<u64>(),
         schedule in prop::collection::vec((any_fault(), 0..8000_u64), 1..25),
     ) {
-        let mut pair = Pair::protected_with(seed, brisk(), Mutants::NONE);
+        let mut pair = Pair::protected_with(seed, short_timing(), Mutants::NONE);
         for (fault, pause) in schedule {
-            play(&mut pair, fault);
+            apply_fault(&mut pair, fault);
             pair.run(pause * MS);
         }
         prop_assert_eq!(&pair.violation, &None);

@@ -1,11 +1,11 @@
-//! The rules checked exhaustively: stateright steps the acceptor, the proposer and the rules *that ship*.
+//! Checks the rules exhaustively within bounds: stateright steps the shipped acceptor, proposer and rules.
 //!
-//! Two nodes, a witness, one VM. Messages get lost, repeated and late; nodes lose power, daemons restart under a running
-//! VM; leases, grants and fences are flags that run out at any moment the clocks allow. Checked in every state: I1 to
-//! I5. Each planted bug must be found.
+//! Two nodes, a witness, one VM. Messages are lost, repeated and late; nodes lose power; daemons restart under a running
+//! VM; leases, grants and fences are flags that end at any time the clocks allow. I1 to I5 are checked in every state.
+//! Each planted bug must be found.
 //!
 //! `DYAD_MODEL_EPOCHS=4 DYAD_MODEL_STATES=40000000 cargo test --release -p dyad-quorum --test model -- --nocapture`
-//! looks further than the few seconds of an ordinary run.
+//! searches further than an ordinary run, which takes seconds.
 
 #[path = "model_parts/pair.rs"]
 mod pair;
@@ -13,7 +13,7 @@ mod pair;
 use dyad_quorum::Acceptor;
 use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_types::NodeId;
-use pair::{Aim, PairModel, Step};
+use pair::{Change, PairModel, Step};
 use stateright::{Checker, Model};
 
 fn bound(name: &str, normal: u64) -> u64 {
@@ -48,8 +48,8 @@ fn deep_schedules_break_no_invariant() {
     assert_eq!(pair::walk(&model, 1, walks), None);
 }
 
-/// Finds the bug by random walks over the same model; the seed makes the walks the same in every run.
-fn finds(model: PairModel) {
+/// Asserts that random walks over the model find the bug. The seed makes the walks the same in every run.
+fn assert_finds(model: PairModel) {
     let found = pair::walk(&model, 7, 3_000_000);
     assert!(found.is_some(), "{model:?} was not found");
     println!("{model:?}\n{}", found.unwrap_or_default());
@@ -61,57 +61,58 @@ fn planted(mutant: Mutant) -> PairModel {
 
 #[test]
 fn finds_no_fence_wait() {
-    finds(planted(Mutant::NoFenceWait));
+    assert_finds(planted(Mutant::NoFenceWait));
 }
 
 #[test]
 fn finds_solo_acknowledgement_before_chosen() {
-    finds(planted(Mutant::SoloAckEarly));
+    assert_finds(planted(Mutant::SoloAckEarly));
 }
 
 #[test]
 fn finds_no_grace_after_a_restart() {
-    finds(planted(Mutant::NoGrace));
+    assert_finds(planted(Mutant::NoGrace));
 }
 
 #[test]
 fn finds_acting_before_chosen() {
-    finds(planted(Mutant::ActBeforeChosen));
+    assert_finds(planted(Mutant::ActBeforeChosen));
 }
 
 #[test]
 fn finds_a_witness_that_forgets() {
-    finds(PairModel { epochs: 4, witness_forgets: true, ..PairModel::default() });
+    assert_finds(PairModel { epochs: 4, witness_forgets: true, ..PairModel::default() });
 }
 
-/// The tie moves to A, which then runs without a lease: where R1 and D2 begin to matter.
+/// The tie moves to A, which then runs without a lease. From here on R1 and D2 matter.
 const TIE_AT_A: [Step; 5] = [
-    Step::Propose(NodeId::A, Aim::Tie(Acceptor::A), Acceptor::W),
+    Step::Propose(NodeId::A, Change::Tie(Acceptor::A), Acceptor::W),
     Step::Deliver(NodeId::A, false, false),
     Step::Conclude(NodeId::A),
     Step::Gossip(Acceptor::A, Acceptor::B),
     Step::Start(NodeId::A),
 ];
 
-/// All states of a pair to which nothing worse happens than decisions that overlap, from [`TIE_AT_A`] on.
-fn all_calm_states(mutants: Mutants) -> Option<String> {
-    let model = PairModel { epochs: 3, rounds: 2, mutants, calm: true, opening: &TIE_AT_A, ..PairModel::default() };
+/// All states from [`TIE_AT_A`] on in which no fault happens: only decisions overlap.
+fn all_fault_free_states(mutants: Mutants) -> Option<String> {
+    let model =
+        PairModel { epochs: 3, rounds: 2, mutants, fault_free: true, prefix: &TIE_AT_A, ..PairModel::default() };
     let checker = model.checker().threads(threads()).spawn_bfs().join();
     println!("{mutants:?}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
     checker.discovery("I1 to I5").map(|path| path.to_string())
 }
 
 #[test]
-fn all_calm_states_keep_the_invariants() {
-    assert_eq!(all_calm_states(Mutants::NONE), None);
+fn all_fault_free_states_keep_the_invariants() {
+    assert_eq!(all_fault_free_states(Mutants::NONE), None);
 }
 
 #[test]
 fn finds_r1_dropped() {
-    assert!(all_calm_states(Mutants::plant(Mutant::NoR1)).is_some());
+    assert!(all_fault_free_states(Mutants::plant(Mutant::NoR1)).is_some());
 }
 
 #[test]
 fn finds_d2_dropped() {
-    assert!(all_calm_states(Mutants::plant(Mutant::NoD2)).is_some());
+    assert!(all_fault_free_states(Mutants::plant(Mutant::NoD2)).is_some());
 }

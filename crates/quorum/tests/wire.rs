@@ -1,8 +1,8 @@
 //! The datagram on the wire: small enough for one packet at its largest, and noise does not decode into error.
 
 use dyad_quorum::{
-    Acceptor, Answer, Ballot, Body, Config, Datagram, Echo, Exception, Health, Heartbeat, Learn, MAX_EXCEPTIONS,
-    Members, Refusal, TryDecide, Verdict, WitnessAsk, WitnessId,
+    Acceptor, AcceptorReply, Ballot, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat, Learn,
+    MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest,
 };
 use dyad_types::NodeId;
 use proptest::prelude::*;
@@ -27,13 +27,13 @@ fn largest(volume: u64) -> Config {
     }
 }
 
-fn datagram(body: Body) -> Datagram {
+fn datagram(body: DatagramBody) -> Datagram {
     Datagram { pair: u128::MAX, from: NodeId::B, boot: u128::MAX, started: u64::MAX, incarnation: u64::MAX, body }
 }
 
-fn bodies(volume: u64) -> Vec<Body> {
+fn bodies(volume: u64) -> Vec<DatagramBody> {
     let ballot = Ballot { round: u64::MAX, node: NodeId::B };
-    let ask = TryDecide {
+    let request = TryDecide {
         pair: u128::MAX,
         sender: NodeId::B,
         incarnation: u64::MAX,
@@ -43,26 +43,26 @@ fn bodies(volume: u64) -> Vec<Body> {
         want: largest(volume),
         seen: u64::MAX,
     };
-    let answer = Answer {
+    let reply = AcceptorReply {
         from: Acceptor::W,
         incarnation: u64::MAX,
         witness: WitnessId(u128::MAX),
         mark: u64::MAX,
-        verdict: Verdict::Promise(ballot, Some((ballot, largest(volume)))),
+        body: ReplyBody::Promise(ballot, Some((ballot, largest(volume)))),
     };
     let echo = Echo { boot: u128::MAX, started: u64::MAX, sent: u64::MAX };
-    let health = Health { well: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
+    let health = Health { healthy: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
     let heartbeat =
         Heartbeat { seq: u64::MAX, sent: u64::MAX, base: largest(volume), heard: Some(echo), health, mark: u64::MAX };
     let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest(volume), seen: u64::MAX };
     vec![
-        Body::Heartbeat(heartbeat),
-        Body::Grant(echo),
-        Body::Ask(ask.clone()),
-        Body::Answer(answer.clone()),
-        Body::Relay(u64::MAX, WitnessAsk::TryDecide(ask)),
-        Body::Relay(u64::MAX, WitnessAsk::Learn(learn)),
-        Body::Relayed(u64::MAX, answer),
+        DatagramBody::Heartbeat(heartbeat),
+        DatagramBody::Grant(echo),
+        DatagramBody::TryDecide(request.clone()),
+        DatagramBody::Reply(reply.clone()),
+        DatagramBody::Relay(u64::MAX, WitnessRequest::TryDecide(request)),
+        DatagramBody::Relay(u64::MAX, WitnessRequest::Learn(learn)),
+        DatagramBody::RelayReply(u64::MAX, reply),
     ]
 }
 
@@ -101,7 +101,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn the_bytes_of_each_message_stay_the_same() {
     let ballot = Ballot { round: 5, node: NodeId::B };
-    let ask = TryDecide {
+    let request = TryDecide {
         pair: 1,
         sender: NodeId::A,
         incarnation: 11,
@@ -112,23 +112,23 @@ fn the_bytes_of_each_message_stay_the_same() {
         seen: 6,
     };
     let learn = Learn { pair: 1, sender: NodeId::B, base: small(3), seen: 6 };
-    let answer = |verdict| Answer { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, verdict };
+    let reply = |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, body };
     let echo = Echo { boot: 7, started: 8, sent: 9 };
-    let health = Health { well: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
+    let health = Health { healthy: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
     let heartbeat = Heartbeat { seq: 1, sent: 2, base: small(3), heard: Some(echo), health, mark: 6 };
     let bodies = [
-        Body::Heartbeat(heartbeat),
-        Body::Grant(echo),
-        Body::Ask(ask.clone()),
-        Body::Answer(answer(Verdict::Accepted(ballot, small(4)))),
-        Body::Answer(answer(Verdict::Promise(ballot, None))),
-        Body::Answer(answer(Verdict::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
-        Body::Answer(answer(Verdict::Newer(small(4)))),
-        Body::Relay(17, WitnessAsk::Learn(learn)),
-        Body::Relay(17, WitnessAsk::TryDecide(ask)),
-        Body::Relayed(17, answer(Verdict::Base(small(3)))),
-        Body::Relayed(17, answer(Verdict::Refused(Refusal::NotAVoter))),
-        Body::Relayed(17, answer(Verdict::Refused(Refusal::Conflict))),
+        DatagramBody::Heartbeat(heartbeat),
+        DatagramBody::Grant(echo),
+        DatagramBody::TryDecide(request.clone()),
+        DatagramBody::Reply(reply(ReplyBody::Accepted(ballot, small(4)))),
+        DatagramBody::Reply(reply(ReplyBody::Promise(ballot, None))),
+        DatagramBody::Reply(reply(ReplyBody::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
+        DatagramBody::Reply(reply(ReplyBody::Newer(small(4)))),
+        DatagramBody::Relay(17, WitnessRequest::Learn(learn)),
+        DatagramBody::Relay(17, WitnessRequest::TryDecide(request)),
+        DatagramBody::RelayReply(17, reply(ReplyBody::Base(small(3)))),
+        DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::NotAVoter))),
+        DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::Conflict))),
     ];
     let expected = [
         "010007080b000102030202000b0c0d0e010f01100107080901000100ac0206",

@@ -2,7 +2,7 @@
 
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Event, PeerMessage};
-use dyad_quorum::{Datagram, MS, SEC, Time, WitnessAsk, WitnessReply, acceptor};
+use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, acceptor};
 use std::collections::VecDeque;
 
 /// How long a session bears silence.
@@ -151,12 +151,12 @@ impl World {
     }
 
     /// An ask reaches the witness; the answer goes back.
-    pub(crate) fn ask_witness(&mut self, node: usize, life: u64, id: u64, ask: &WitnessAsk) {
+    pub(crate) fn ask_witness(&mut self, node: usize, life: u64, id: u64, request: &WitnessRequest) {
         let half = self.witness_rtt / 2;
         let reply = if self.witness_up && self.reach[node] {
-            let answer = acceptor::answer(&mut self.witness, ask);
+            let answer = acceptor::handle(&mut self.witness, request);
             // Stored at once; losing the answer is the network's part.
-            if self.prng.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+            if self.prng.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Received(answer) }
         } else {
             WitnessReply::Unreachable
         };

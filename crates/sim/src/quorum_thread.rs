@@ -137,10 +137,10 @@ impl World {
     fn carry_out(&mut self, node: usize, action: Action) {
         match action {
             Action::Send { datagram, .. } => self.send_datagram(node, datagram),
-            Action::AskWitness { id, ask } => {
+            Action::AskWitness { id, request } => {
                 let life = self.nodes[node].life;
                 let half = self.witness_rtt / 2;
-                self.put(half, Due::AskWitness { node, life, id, ask });
+                self.put(half, Due::AskWitness { node, life, id, request });
             }
             Action::Persist { token, record } => {
                 let delay = self.prng.within(MS, 5 * MS);

@@ -12,7 +12,9 @@ use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, St
 use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
-use dyad_quorum::{Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId};
+use dyad_quorum::{
+    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
+};
 use dyad_testkit::Prng;
 use dyad_types::NodeId;
 use std::collections::BTreeMap;
@@ -64,7 +66,7 @@ pub enum Due {
         node: usize,
         life: u64,
         id: u64,
-        ask: WitnessAsk,
+        request: WitnessRequest,
     },
     WitnessBack,
     Mend,
@@ -282,7 +284,7 @@ impl World {
             }
             Due::Message { session, to } => self.message_arrives(session, to),
             Due::Session => self.session_tick(),
-            Due::AskWitness { node, life, id, ask } => self.ask_witness(node, life, id, &ask),
+            Due::AskWitness { node, life, id, request } => self.ask_witness(node, life, id, &request),
             Due::WitnessBack => self.witness_back(),
             Due::Mend => self.mend(),
             Due::PowerOn(node) => self.power_on(node),
@@ -355,7 +357,7 @@ impl World {
         let mirror = Mirror::new(clock, Tuning::default(), inventory);
         let found = machine.has_vms();
         machine.core = Some(Core {
-            quorum: Quorum::sabotaged(setup, machine.record.clone(), clock, mutants),
+            quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),
             owner: Owner::new(mirror, machine.record.base.clone(), found),
             store,
             handled: 0,

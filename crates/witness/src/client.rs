@@ -7,7 +7,7 @@ use dyad_link::frame::FrameError;
 use dyad_link::pairing::{self, PairingError, Purpose};
 use dyad_link::tls::{self, Channel, ClientConfig, Identity, Protocol, TlsError, Trust};
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, WitnessAsk};
+use dyad_quorum::{AcceptorReply, WitnessRequest};
 use dyad_types::NodeId;
 use tokio::net::TcpStream;
 
@@ -162,7 +162,7 @@ impl Client {
     ///
     /// # Errors
     /// Any [`AskError`].
-    pub async fn ask(&mut self, question: &WitnessAsk, limit: Duration) -> Result<Answer, AskError> {
+    pub async fn ask(&mut self, question: &WitnessRequest, limit: Duration) -> Result<AcceptorReply, AskError> {
         match self.request(Body::Ask(question.clone()), limit).await? {
             Response::Answer(answer) => Ok(answer),
             Response::Added => Err(AskError::Frame(FrameError::Unexpected { kind: REPLY })),

@@ -1,7 +1,7 @@
 //! The rules by which a key may read or change a pair's entry. Plain functions on a batch; no network, no clock.
 
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, Record, Refusal, Verdict, WitnessAsk, acceptor};
+use dyad_quorum::{AcceptorReply, Record, ReplyBody, VoteRefusal, WitnessRequest, acceptor};
 use dyad_types::NodeId;
 
 use crate::protocol::{Enrol, Enrolled, Keys, MAX_NAME, Refused};
@@ -58,7 +58,12 @@ fn sanitized_name(name: String) -> String {
 }
 
 /// Answers a request from the pair's record and stores the changed record.
-pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &WitnessAsk) -> EntryResult<Answer> {
+pub(crate) fn ask(
+    batch: &mut Batch<'_>,
+    key: Fingerprint,
+    pair: PairId,
+    ask: &WitnessRequest,
+) -> EntryResult<AcceptorReply> {
     if ask.pair() != pair.0 {
         return Ok(Err(Refused::Mismatch));
     }
@@ -67,8 +72,8 @@ pub(crate) fn ask(batch: &mut Batch<'_>, key: Fingerprint, pair: PairId, ask: &W
         Err(refused) => return Ok(Err(refused)),
     };
     let before = entry.record.clone();
-    let answer = acceptor::answer(&mut entry.record, ask);
-    if answer.verdict == Verdict::Refused(Refusal::RolledBack) {
+    let answer = acceptor::handle(&mut entry.record, ask);
+    if answer.body == ReplyBody::Refused(VoteRefusal::RolledBack) {
         // The asking node has seen a later state of this store, so the store was rolled back. The other node may have
         // seen an earlier state, so the old record must not vote for either.
         tracing::warn!(%pair, "the record of this pair was rolled back; it is void until the pair admits it again");
@@ -139,7 +144,7 @@ mod tests {
             self.run(|batch| enrol(batch, key, ask))
         }
 
-        fn ask(&self, key: Fingerprint, question: &WitnessAsk) -> Result<Answer, Refused> {
+        fn ask(&self, key: Fingerprint, question: &WitnessRequest) -> Result<AcceptorReply, Refused> {
             self.run(|batch| ask(batch, key, PAIR, question))
         }
     }
@@ -149,11 +154,11 @@ mod tests {
         Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
     }
 
-    fn learn(base: &Config, seen: u64) -> WitnessAsk {
-        WitnessAsk::Learn(Learn { pair: PAIR.0, sender: NodeId::A, base: base.clone(), seen })
+    fn learn(base: &Config, seen: u64) -> WitnessRequest {
+        WitnessRequest::Learn(Learn { pair: PAIR.0, sender: NodeId::A, base: base.clone(), seen })
     }
 
-    fn solo(node: NodeId, base: &Config, seen: u64) -> WitnessAsk {
+    fn solo(node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
@@ -161,7 +166,7 @@ mod tests {
             lead: node,
             ..base.clone()
         };
-        WitnessAsk::TryDecide(TryDecide {
+        WitnessRequest::TryDecide(TryDecide {
             pair: PAIR.0,
             sender: node,
             incarnation: base.incarnations[node.index()],
@@ -178,9 +183,9 @@ mod tests {
         let fixture = Fixture::new();
         let enrolled = fixture.enrol(KEY_A, NodeId::A, [Some(KEY_A), Some(KEY_B)]).unwrap();
         let base = both(enrolled);
-        assert!(matches!(fixture.ask(KEY_B, &learn(&base, 0)).unwrap().verdict, Verdict::Base(found) if found == base));
+        assert!(matches!(fixture.ask(KEY_B, &learn(&base, 0)).unwrap().body, ReplyBody::Base(found) if found == base));
         let answer = fixture.ask(KEY_A, &solo(NodeId::A, &base, 0)).unwrap();
-        assert!(matches!(&answer.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyA));
+        assert!(matches!(&answer.body, ReplyBody::Accepted(_, value) if value.members == Members::OnlyA));
         assert_eq!(
             (answer.from, answer.witness, answer.incarnation),
             (Acceptor::W, enrolled.witness, enrolled.incarnation)
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(fixture.ask(UNKNOWN_KEY, &learn(&base, 0)), Err(Refused::WrongKey));
         let other = PairId(8);
         assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
-        let question = WitnessAsk::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
+        let question = WitnessRequest::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
         assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
         assert_eq!(fixture.enrol(UNKNOWN_KEY, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
     }
@@ -234,10 +239,10 @@ mod tests {
         fixture.ask(KEY_A, &learn(&base, 0)).unwrap();
         // A has seen 40 changes of this store, which has one.
         let answer = fixture.ask(KEY_A, &solo(NodeId::A, &base, 40)).unwrap();
-        assert_eq!(answer.verdict, Verdict::Refused(Refusal::RolledBack));
+        assert_eq!(answer.body, ReplyBody::Refused(VoteRefusal::RolledBack));
         // B has seen none of them and must get no vote from the old record.
         let answer = fixture.ask(KEY_B, &solo(NodeId::B, &base, 0)).unwrap();
-        assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
+        assert_eq!(answer.body, ReplyBody::Refused(VoteRefusal::NotAVoter));
         assert_ne!(answer.incarnation, base.incarnations[2]);
     }
 

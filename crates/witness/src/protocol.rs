@@ -4,7 +4,7 @@
 //! is part of a pairing ([`dyad_link::pairing`]) instead.
 
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Answer, WitnessAsk, WitnessId};
+use dyad_quorum::{AcceptorReply, WitnessId, WitnessRequest};
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// A read or a vote, decided by the acceptor's rules.
-    Ask(WitnessAsk),
+    Ask(WitnessRequest),
     /// Enrols the key of the asking node's peer, which joined or was set up again.
     AddKey {
         /// The node to which the key belongs.
@@ -57,7 +57,7 @@ pub struct Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
     /// The answer to [`Body::Ask`].
-    Answer(Answer),
+    Answer(AcceptorReply),
     /// The answer to [`Body::AddKey`].
     Added,
 }

@@ -73,7 +73,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use dyad_link::{Fingerprint, PairId};
-    use dyad_quorum::{Config, Learn, WitnessAsk};
+    use dyad_quorum::{Config, Learn, WitnessRequest};
     use dyad_types::NodeId;
 
     use super::*;
@@ -104,7 +104,7 @@ mod tests {
                 witness: enrolled.witness,
                 ..Config::none()
             };
-            let ask = WitnessAsk::Learn(Learn { pair, sender: NodeId::A, base, seen: 0 });
+            let ask = WitnessRequest::Learn(Learn { pair, sender: NodeId::A, base, seen: 0 });
             let store_writer = store_writer.clone();
             asking.spawn(async move {
                 let answer = store_writer.run(move |batch| pairs::ask(batch, KEY, PairId(pair), &ask)).await;

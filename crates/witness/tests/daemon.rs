@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use common::{Pair, TEST_TIMEOUT};
-use dyad_quorum::{Refusal, Verdict};
+use dyad_quorum::{ReplyBody, VoteRefusal};
 use dyad_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_dyad-witness");
@@ -68,7 +68,7 @@ async fn votes_survive_a_kill_and_the_client_reconnects() {
     let base = pair.both(&enrolment);
     let mut a = pair.client(&pair.a, &address, enrolment.fingerprint);
     let voted = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
-    assert!(matches!(voted.verdict, Verdict::Accepted(..)));
+    assert!(matches!(voted.body, ReplyBody::Accepted(..)));
 
     daemon.kill();
     assert!(a.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err().is_unreachable());
@@ -77,7 +77,7 @@ async fn votes_survive_a_kill_and_the_client_reconnects() {
     let mut b = pair.client(&pair.b, &address, enrolment.fingerprint);
     let late = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
     // B's ballot is the higher one of the same round, so B gets A's value and not its own.
-    assert!(matches!(&late.verdict, Verdict::Accepted(_, value) if value.lead == NodeId::A), "{late:?}");
+    assert!(matches!(&late.body, ReplyBody::Accepted(_, value) if value.lead == NodeId::A), "{late:?}");
 }
 
 #[tokio::test]
@@ -96,13 +96,13 @@ async fn a_restored_copy_does_not_vote() {
     let restored = Daemon::start(copy.path(), "[::1]:0");
     let mut b = pair.client(&pair.b, &restored.address, enrolment.fingerprint);
     let answer = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
-    assert_eq!(answer.verdict, Verdict::Refused(Refusal::NotAVoter));
+    assert_eq!(answer.body, ReplyBody::Refused(VoteRefusal::NotAVoter));
     assert_ne!((answer.witness, answer.incarnation), (before.witness, before.incarnation));
     // Once a configuration admits the new incarnation, the copy votes.
     let mut admitted = dyad_quorum::Config { epoch: base.epoch + 1, witness: answer.witness, ..base };
     admitted.incarnations[2] = answer.incarnation;
     let answer = b.ask(&pair.solo(NodeId::B, &admitted), TEST_TIMEOUT).await.unwrap();
-    assert!(matches!(answer.verdict, Verdict::Accepted(..)), "{answer:?}");
+    assert!(matches!(answer.body, ReplyBody::Accepted(..)), "{answer:?}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use common::{Pair, TEST_TIMEOUT};
 use dyad_link::Fingerprint;
 use dyad_link::pairing::PairingError;
 use dyad_link::tls::{Identity, TlsError};
-use dyad_quorum::{Members, Verdict};
+use dyad_quorum::{Members, ReplyBody};
 use dyad_types::NodeId;
 use dyad_witness::client::{AskError, EnrolError};
 use dyad_witness::protocol::Refused;
@@ -44,9 +44,9 @@ async fn a_pair_enrols_with_its_code_and_decides() {
     let base = pair.both(&enrolment);
     let mut b = pair.client(&pair.b, &witness.address, witness.fingerprint);
     let learned = b.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
-    assert_eq!(learned.verdict, Verdict::Base(base.clone()));
+    assert_eq!(learned.body, ReplyBody::Base(base.clone()));
     let first = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
-    assert!(matches!(&first.verdict, Verdict::Accepted(_, value) if value.members == Members::OnlyB));
+    assert!(matches!(&first.body, ReplyBody::Accepted(_, value) if value.members == Members::OnlyB));
     assert!(first.mark > learned.mark);
     assert!(b.round_trip().is_some_and(|took| took < TEST_TIMEOUT));
     // After a lost reply the repeated request gets the same answer.
@@ -54,7 +54,7 @@ async fn a_pair_enrols_with_its_code_and_decides() {
     // A asks later and learns the ballot that the witness promised to B.
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
     let late = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
-    assert!(matches!(late.verdict, Verdict::Nack(..)), "{late:?}");
+    assert!(matches!(late.body, ReplyBody::Nack(..)), "{late:?}");
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_hundred_pairs_fail_over_at_once() {
         deciding.spawn(async move {
             let start = Instant::now();
             let answer = client.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
-            assert!(matches!(answer.verdict, Verdict::Accepted(..)), "{answer:?}");
+            assert!(matches!(answer.body, ReplyBody::Accepted(..)), "{answer:?}");
             start.elapsed()
         });
     }

@@ -175,7 +175,7 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
 fn note_text(at: u64, note: &Note) -> (&'static str, String) {
     let ms = |time: u64| at.abs_diff(time) / 1_000_000;
     match note {
-        Note::Detected { last_alive } => {
+        Note::PeerSilent { last_alive } => {
             ("peer-silent", format!("The peer is silent; it was last heard {} ms ago.", ms(*last_alive)))
         }
         Note::PeerHeard => ("peer-heard", "The peer is heard in both directions.".into()),

@@ -3,8 +3,8 @@
 use super::wanted::WantedChange;
 use super::*;
 use crate::event::Action;
-use crate::message::WitnessAsk;
-use crate::proposer::{self, Plan, Wish};
+use crate::message::WitnessRequest;
+use crate::proposer::{self, Plan, PlanInput};
 
 impl Quorum {
     /// Brings the register forward as far as it goes without another event.
@@ -52,16 +52,16 @@ impl Quorum {
         }
     }
 
-    /// Gives the deferred vote once the VMs have stopped; drops it after 4 × [`crate::Timing::patience`].
+    /// Gives the deferred vote once the VMs have stopped; drops it after 4 × [`crate::Timing::vote_timeout`].
     fn retry_deferred(&mut self, out: &mut Vec<Action>) {
         let Some(vote) = self.register.deferred() else { return };
-        if self.now >= vote.at + 4 * self.setup.timing.patience {
+        if self.now >= vote.at + 4 * self.setup.timing.vote_timeout {
             self.register.take_deferred();
         } else if !self.register.is_writing()
             && self.stopped_for(&vote.value)
-            && let Some(DeferredVote { path, ask, .. }) = self.register.take_deferred()
+            && let Some(DeferredVote { path, request, .. }) = self.register.take_deferred()
         {
-            self.on_ask(path, &ask, out);
+            self.on_vote_request(path, &request, out);
         }
     }
 
@@ -91,9 +91,9 @@ impl Quorum {
             }
             let wanted = change
                 .as_ref()
-                .is_some_and(|change| change.why == active.why && change.want == active.proposal.ask.want);
+                .is_some_and(|change| change.why == active.why && change.want == active.proposal.request.want);
             let in_time = !change.as_ref().is_some_and(|change| change.either)
-                || self.now < active.begun + self.setup.timing.patience;
+                || self.now < active.begun + self.setup.timing.vote_timeout;
             if wanted && in_time {
                 self.repeat(out);
                 return;
@@ -116,17 +116,17 @@ impl Quorum {
         let useful = |target: Acceptor| self.register.base().quorum(&[me, target]);
         let swap = either && useful(other) && (self.proposals.try_other || !useful(target));
         let target = if swap { other } else { target };
-        let wish = Wish {
+        let input = PlanInput {
             me: self.setup.me,
             pair: self.setup.pair,
             want,
             target,
-            above: self.proposals.ballot_floor,
+            ballot_floor: self.proposals.ballot_floor,
             seen: self.witness.seen,
             record: self.register.record(),
         };
         let epoch = self.register.base().epoch + 1;
-        match proposer::plan(wish) {
+        match proposer::plan(input) {
             // D1, D2: the wanted changes wait for the VMs, or an accepted value already forbids them to run.
             Some(Plan::Local(next)) if self.stopped_for(&next.base) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target: me }));
@@ -135,13 +135,13 @@ impl Quorum {
             None | Some(Plan::Local(_)) => {}
             Some(Plan::Ask(proposal, next)) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target }));
-                let ask_id = self.next_id();
+                let request_id = self.next_id();
                 self.proposals.active = Some(Active {
                     proposal: *proposal,
                     why,
                     begun: self.now,
                     sent_at: None,
-                    ask_id,
+                    request_id,
                     waiting: false,
                     relayed: false,
                     voted: None,
@@ -152,16 +152,16 @@ impl Quorum {
     }
 
     /// Sends the active proposal. Precondition: its promise is durable here.
-    pub(super) fn send_ask(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn send_proposal(&mut self, out: &mut Vec<Action>) {
         let now = self.now;
         let Some(active) = &mut self.proposals.active else { return };
         active.sent_at = Some(now);
         active.waiting = active.proposal.target == Acceptor::W;
-        let ask = active.proposal.ask.clone();
+        let request = active.proposal.request.clone();
         if active.proposal.target == Acceptor::W {
-            out.push(Action::AskWitness { id: active.ask_id, ask: WitnessAsk::TryDecide(ask) });
+            out.push(Action::AskWitness { id: active.request_id, request: WitnessRequest::TryDecide(request) });
         } else {
-            out.push(Action::Send { path: None, datagram: self.datagram(Body::Ask(ask)) });
+            out.push(Action::Send { path: None, datagram: self.datagram(DatagramBody::TryDecide(request)) });
         }
     }
 
@@ -169,11 +169,11 @@ impl Quorum {
         let timing = &self.setup.timing;
         // A request to the witness goes over a stream, whose end is reported; a datagram is lost without a report.
         let due = |active: &Active| {
-            let pause = if active.waiting { 3 * timing.patience } else { timing.retry };
+            let pause = if active.waiting { 3 * timing.vote_timeout } else { timing.retry_interval };
             active.sent_at.is_some_and(|sent| self.now >= sent + pause)
         };
         if self.proposals.active.as_ref().is_some_and(due) {
-            self.send_ask(out);
+            self.send_proposal(out);
             if self.proposals.active.as_ref().is_some_and(|active| active.relayed) {
                 self.relay(out);
             }
@@ -188,8 +188,8 @@ impl Quorum {
         }
         let Some(active) = &mut self.proposals.active else { return };
         active.relayed = true;
-        let ask = WitnessAsk::TryDecide(active.proposal.ask.clone());
-        let body = Body::Relay(active.ask_id, ask);
+        let request = WitnessRequest::TryDecide(active.proposal.request.clone());
+        let body = DatagramBody::Relay(active.request_id, request);
         out.push(Action::Send { path: None, datagram: self.datagram(body) });
     }
 }

@@ -52,7 +52,7 @@ pub(super) enum Clean {
 #[derive(Clone, Debug)]
 pub(super) struct PeerReplica {
     pub clean: Clean,
-    /// First and last time the mirror reported the peer as stuck. A report counts for `Timing::stuck_memory`.
+    /// First and last time the mirror reported the peer as stuck. A report counts for `Timing::stuck_report_period`.
     pub stuck: Option<(Time, Time)>,
     /// Removals of the peer that this daemon has seen.
     pub losses: Losses,

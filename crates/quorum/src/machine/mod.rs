@@ -5,7 +5,7 @@
 //!
 //! At most one write of the record is under way. `Register` holds the durable record and the candidate; a message
 //! that depends on the candidate is held inside the write. Requests for a vote that arrive meanwhile are dropped: the
-//! peer repeats them every [`crate::Timing::retry`].
+//! peer repeats them every [`crate::Timing::retry_interval`].
 
 mod announced;
 mod drive;
@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Reason, Setup, WitnessReply};
 use crate::lease::Leases;
 use crate::losses::Losses;
-use crate::message::{Answer, Body, Datagram};
+use crate::message::{AcceptorReply, Datagram, DatagramBody};
 use crate::mutants::Mutants;
 use crate::peer::PeerView;
 use crate::rules::View;
@@ -69,7 +69,7 @@ impl Quorum {
 
     /// The same with a planted bug.
     #[cfg(feature = "mutants")]
-    pub fn sabotaged(setup: Setup, record: Record, now: Time, mutants: Mutants) -> Quorum {
+    pub fn with_mutants(setup: Setup, record: Record, now: Time, mutants: Mutants) -> Quorum {
         Quorum::with(setup, record, now, mutants)
     }
 
@@ -117,7 +117,7 @@ impl Quorum {
             let resumed = now + self.setup.timing.detection();
             self.peer.lost_at = Some(self.silent_from().max(resumed));
         }
-        let memory = self.setup.timing.stuck_memory;
+        let memory = self.setup.timing.stuck_report_period;
         self.replica.stuck = self.replica.stuck.filter(|(_, last)| now <= last + memory);
         self.peer.judge(now, &self.setup.timing);
     }
@@ -231,7 +231,7 @@ impl Quorum {
         self.setup.me.peer()
     }
 
-    fn datagram(&self, body: Body) -> Datagram {
+    fn datagram(&self, body: DatagramBody) -> Datagram {
         Datagram {
             pair: self.setup.pair,
             from: self.setup.me,

@@ -12,7 +12,7 @@ pub(super) struct Active {
     /// When it was last sent; `None` until its own promise is durable.
     pub sent_at: Option<Time>,
     /// Id of the request to the witness, also when the peer relays it.
-    pub ask_id: u64,
+    pub request_id: u64,
     /// The witness was asked directly and has neither answered nor been reported unreachable.
     pub waiting: bool,
     /// The peer was asked to relay it to the witness.
@@ -55,7 +55,7 @@ impl Proposals {
     pub(super) fn on_accepted(&mut self, from: Acceptor, ballot: Ballot, value: &Config) {
         if let Some(active) = &mut self.active
             && active.proposal.target == from
-            && active.proposal.ask.ballot == ballot
+            && active.proposal.request.ballot == ballot
             && active.sent_at.is_some()
         {
             active.voted = Some((ballot, value.clone()));
@@ -64,7 +64,7 @@ impl Proposals {
 
     /// The acceptor had promised a higher ballot: the next own ballot goes above it, not before `not_before`.
     pub(super) fn on_nack(&mut self, ballot: Ballot, promised: Ballot, not_before: Time) {
-        let nacked = |active: &mut Active| active.proposal.ask.ballot == ballot && active.voted.is_none();
+        let nacked = |active: &mut Active| active.proposal.request.ballot == ballot && active.voted.is_none();
         if self.active.take_if(nacked).is_some() {
             self.ballot_floor = self.ballot_floor.max(promised);
             self.not_before = not_before;

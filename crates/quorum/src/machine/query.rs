@@ -23,7 +23,7 @@ impl Quorum {
         self.with_view(self.now, |view| view.tie_firm())
     }
 
-    /// Who must hold a write before it is acknowledged.
+    /// The nodes that must hold a write before it is acknowledged.
     pub fn ack_set(&self) -> Members {
         let solo = self.register.base().members.solo() == Some(self.setup.me);
         let readding = solo && self.replica.clean != Clean::No;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event::{Action, Note};
-use crate::message::{Echo, Health, Heartbeat, Learn, Refusal, Verdict, WitnessAsk};
+use crate::message::{Echo, Health, Heartbeat, Learn, ReplyBody, VoteRefusal, WitnessRequest};
 use crate::witness_view::Relay;
 
 /// Most requests of the peer under way to the witness at a time.
@@ -14,24 +14,24 @@ impl Quorum {
             return;
         }
         match &datagram.body {
-            Body::Heartbeat(beat) => self.on_heartbeat(path, &datagram, beat, out),
-            Body::Grant(echo) => {
+            DatagramBody::Heartbeat(beat) => self.on_heartbeat(path, &datagram, beat, out),
+            DatagramBody::Grant(echo) => {
                 if self.is_peer_store(datagram.incarnation) && self.is_own(echo) {
-                    self.leases.granted(self.now, echo.sent, &self.setup.timing);
+                    self.leases.renew(self.now, echo.sent, &self.setup.timing);
                 }
             }
-            Body::Ask(ask) => self.on_ask(path, ask, out),
-            Body::Answer(answer) => {
-                if answer.from == Acceptor::from(self.peer_id()) && self.is_peer_store(datagram.incarnation) {
-                    self.on_answer(answer);
+            DatagramBody::TryDecide(request) => self.on_vote_request(path, request, out),
+            DatagramBody::Reply(reply) => {
+                if reply.from == Acceptor::from(self.peer_id()) && self.is_peer_store(datagram.incarnation) {
+                    self.on_answer(reply);
                 }
             }
-            Body::Relay(number, ask) => self.on_relay(path, *number, ask, out),
-            Body::Relayed(number, answer) => {
-                if answer.from == Acceptor::W
-                    && self.proposals.active.as_ref().is_some_and(|active| active.ask_id == *number)
+            DatagramBody::Relay(number, request) => self.on_relay(path, *number, request, out),
+            DatagramBody::RelayReply(number, reply) => {
+                if reply.from == Acceptor::W
+                    && self.proposals.active.as_ref().is_some_and(|active| active.request_id == *number)
                 {
-                    self.on_answer(answer);
+                    self.on_answer(reply);
                 }
             }
         }
@@ -50,7 +50,7 @@ impl Quorum {
         }
         self.peer.judge(self.now, &self.setup.timing);
         if heard.new_boot {
-            self.leases.prove(Proof::NewBoot);
+            self.leases.record_proof(Proof::NewBoot);
         }
         let same_store = self.is_peer_store(datagram.incarnation);
         if same_store {
@@ -62,13 +62,13 @@ impl Quorum {
         }
         if same_store && beat.base == *base && !base.members.has(self.peer_id()) {
             // D1: the peer stopped its VMs before it took over the configuration that removes it.
-            self.leases.prove(Proof::Removed);
+            self.leases.record_proof(Proof::Removed);
         }
         let now = self.now;
         if same_store && !self.peer.drifts() && self.with_view(now, |view| view.may_grant(&beat.base)) {
             self.leases.grant(now, &self.setup.timing);
             let echo = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
-            out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Grant(echo)) });
+            out.push(Action::Send { path: Some(path), datagram: self.datagram(DatagramBody::Grant(echo)) });
         }
     }
 
@@ -77,19 +77,19 @@ impl Quorum {
         let timing = &self.setup.timing;
         // After a boot the peer gets time to boot as well; after a restart of the daemon under running VMs it does not.
         let no_vms = self.vms.state == VmState::None;
-        let wait = if no_vms { timing.cold_patience } else { timing.detection() };
+        let wait = if no_vms { timing.cold_start_delay } else { timing.detection() };
         let from = self.peer.lost_at.unwrap_or(self.started + wait);
         // Heartbeats that were on their way may arrive after the end of the session; later ones mean that the daemon lives.
         match self.peer.session_closed_at {
             Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat && !self.peer.is_dead() => {
-                from.max(closed + timing.absence())
+                from.max(closed + timing.restart_timeout())
             }
             _ => from,
         }
     }
 
-    fn on_relay(&mut self, path: u8, number: u64, ask: &WitnessAsk, out: &mut Vec<Action>) {
-        let honest = ask.sender() == self.peer_id() && ask.pair() == self.setup.pair;
+    fn on_relay(&mut self, path: u8, number: u64, request: &WitnessRequest, out: &mut Vec<Action>) {
+        let honest = request.sender() == self.peer_id() && request.pair() == self.setup.pair;
         if honest {
             if self.witness.relays.len() == MAX_RELAYS {
                 // The oldest was never answered.
@@ -97,38 +97,41 @@ impl Quorum {
             }
             let id = self.next_id();
             self.witness.relays.push(Relay { id, path, peer_id: number });
-            out.push(Action::AskWitness { id, ask: ask.clone() });
+            out.push(Action::AskWitness { id, request: request.clone() });
         }
     }
 
     pub(super) fn on_witness(&mut self, id: u64, reply: WitnessReply, out: &mut Vec<Action>) {
         if let Some(index) = self.witness.relays.iter().position(|relay| relay.id == id) {
             let Relay { path, peer_id, .. } = self.witness.relays.remove(index);
-            if let WitnessReply::Answer(answer) = reply {
-                out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Relayed(peer_id, answer)) });
+            if let WitnessReply::Received(reply) = reply {
+                out.push(Action::Send {
+                    path: Some(path),
+                    datagram: self.datagram(DatagramBody::RelayReply(peer_id, reply)),
+                });
             }
             return;
         }
         let timing = &self.setup.timing;
         let was_read = self.witness.read.take_if(|(read, _)| *read == id).is_some();
         match reply {
-            WitnessReply::Answer(answer) => {
-                let usable = self.on_answer(&answer);
+            WitnessReply::Received(reply) => {
+                let usable = self.on_answer(&reply);
                 if usable {
                     self.witness.answered(self.now);
                 } else if was_read {
                     self.witness.missed(self.now);
                 }
                 if was_read {
-                    self.witness.next_read = self.now + self.setup.timing.witness_poll;
+                    self.witness.next_read = self.now + self.setup.timing.witness_poll_interval;
                 }
             }
             WitnessReply::Unreachable => {
                 if was_read {
                     self.witness.missed(self.now);
-                    self.witness.next_read = self.now + timing.witness_retry;
+                    self.witness.next_read = self.now + timing.witness_retry_interval;
                 }
-                if let Some(active) = self.proposals.active.as_mut().filter(|active| active.ask_id == id) {
+                if let Some(active) = self.proposals.active.as_mut().filter(|active| active.request_id == id) {
                     active.waiting = false;
                     self.witness.missed(self.now);
                     self.relay(out);
@@ -138,39 +141,39 @@ impl Quorum {
     }
 
     /// Takes in an acceptor's answer; returns whether it came from a store that the base or a newer configuration admits.
-    pub(super) fn on_answer(&mut self, answer: &Answer) -> bool {
+    pub(super) fn on_answer(&mut self, reply: &AcceptorReply) -> bool {
         let base = self.register.base();
-        if let Verdict::Newer(newer) | Verdict::Base(newer) = &answer.verdict {
+        if let ReplyBody::Newer(newer) | ReplyBody::Base(newer) = &reply.body {
             // A witness enrolled after this node's base is admitted by the configuration that it sends.
-            let admitted = answer.from != Acceptor::W
-                || (newer.witness == answer.witness && newer.incarnations[2] == answer.incarnation);
+            let admitted = reply.from != Acceptor::W
+                || (newer.witness == reply.witness && newer.incarnations[2] == reply.incarnation);
             if admitted && newer.rank() > base.rank() {
                 self.register.learn(newer);
                 return true;
             }
         }
-        if answer.from == Acceptor::W {
-            if answer.witness != base.witness || answer.incarnation != base.incarnations[2] {
+        if reply.from == Acceptor::W {
+            if reply.witness != base.witness || reply.incarnation != base.incarnations[2] {
                 return false;
             }
-            if answer.verdict == Verdict::Refused(Refusal::RolledBack) {
+            if reply.body == ReplyBody::Refused(VoteRefusal::RolledBack) {
                 self.witness.rolled_back = true;
             }
-            if self.witness.rolled_back || matches!(answer.verdict, Verdict::Refused(_)) {
+            if self.witness.rolled_back || matches!(reply.body, ReplyBody::Refused(_)) {
                 return false;
             }
-            self.witness.seen = self.witness.seen.max(answer.mark);
-        } else if answer.incarnation != base.incarnations[answer.from.index()] {
+            self.witness.seen = self.witness.seen.max(reply.mark);
+        } else if reply.incarnation != base.incarnations[reply.from.index()] {
             return false;
         }
-        match &answer.verdict {
-            Verdict::Base(told) => {
+        match &reply.body {
+            ReplyBody::Base(told) => {
                 self.register.detect_conflict(told);
                 self.witness.learned(told);
             }
-            Verdict::Accepted(ballot, value) => self.proposals.on_accepted(answer.from, *ballot, value),
-            Verdict::Nack(ballot, promised) => self.on_nack(*ballot, *promised),
-            Verdict::Promise(..) | Verdict::Newer(_) | Verdict::Refused(_) => {}
+            ReplyBody::Accepted(ballot, value) => self.proposals.on_accepted(reply.from, *ballot, value),
+            ReplyBody::Nack(ballot, promised) => self.on_nack(*ballot, *promised),
+            ReplyBody::Promise(..) | ReplyBody::Newer(_) | ReplyBody::Refused(_) => {}
         }
         true
     }
@@ -188,7 +191,7 @@ impl Quorum {
                     health: self.health(),
                     mark: self.witness.seen,
                 };
-                let datagram = self.datagram(Body::Heartbeat(beat));
+                let datagram = self.datagram(DatagramBody::Heartbeat(beat));
                 out.push(Action::Send { path: Some(path as u8), datagram });
             }
         }
@@ -196,13 +199,13 @@ impl Quorum {
         if self.witness_is_enrolled() && self.witness.read.is_none() && self.now >= self.witness.next_read {
             let id = self.next_id();
             self.witness.read = Some((id, self.now));
-            let ask = WitnessAsk::Learn(Learn {
+            let request = WitnessRequest::Learn(Learn {
                 pair: self.setup.pair,
                 sender: self.setup.me,
                 base: self.register.base().clone(),
                 seen: self.witness.seen,
             });
-            out.push(Action::AskWitness { id, ask });
+            out.push(Action::AskWitness { id, request });
         }
         let lost = self.witness_lost();
         if lost != self.announced.witness_lost {
@@ -221,7 +224,7 @@ impl Quorum {
     fn health(&self) -> Health {
         let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
         Health {
-            well: self.own.healthy,
+            healthy: self.own.healthy,
             register: !self.register_failed(),
             leaving: self.own.leaving,
             watchdog: self.own.watchdog,

@@ -1,15 +1,15 @@
 //! The acceptor of this node: the durable record, the one write under way, and what is known beyond the record.
 
 use super::*;
-use crate::message::{Answer, TryDecide};
+use crate::message::{AcceptorReply, TryDecide};
 
 /// What happens once a write of the record is durable. Messages that depend on the write are held here until then.
 #[derive(Clone, Debug)]
 pub(super) enum AfterPersist {
     /// Nothing: only the witness's count was noted.
     Nothing,
-    /// The peer gets this answer, on this path.
-    Answer(u8, Answer),
+    /// The peer gets this reply, on this path.
+    Reply(u8, AcceptorReply),
     /// The active proposal is sent.
     Propose,
     /// The new base is in force.
@@ -33,7 +33,7 @@ struct Write {
 pub(super) struct DeferredVote {
     /// The path on which the request arrived.
     pub path: u8,
-    pub ask: TryDecide,
+    pub request: TryDecide,
     /// The configuration that the vote would accept.
     pub value: Config,
     /// When the request arrived.
@@ -97,11 +97,11 @@ impl Register {
         self.failed.is_some()
     }
 
-    /// Whether the register has failed, or its write has hung for more than [`Timing::slow_write`].
+    /// Whether the register has failed, or its write has hung for more than [`Timing::write_timeout`].
     ///
-    /// [`Timing::slow_write`]: crate::Timing::slow_write
+    /// [`Timing::write_timeout`]: crate::Timing::write_timeout
     pub(super) fn failed_or_hangs(&self, now: Time, timing: &crate::Timing) -> bool {
-        self.failed.is_some() || self.write.as_ref().is_some_and(|write| now > write.begun + timing.slow_write)
+        self.failed.is_some() || self.write.as_ref().is_some_and(|write| now > write.begun + timing.write_timeout)
     }
 
     pub(super) fn conflict(&self) -> bool {

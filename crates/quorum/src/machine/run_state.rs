@@ -1,7 +1,7 @@
 //! The run state of a node: why it can or cannot run VMs.
 
 use super::*;
-use crate::run_state::{Fence, Need, RunState};
+use crate::run_state::{Fence, MissingVote, RunState};
 
 impl Quorum {
     /// Why this node can or cannot run VMs now.
@@ -34,7 +34,7 @@ impl Quorum {
                 _ => RunState::Solo { fence: self.fence(), peer_alive },
             };
         }
-        RunState::Paused { needs: self.need() }
+        RunState::Paused { missing: self.missing_vote() }
     }
 
     /// Whether the witness answers this node or, as the peer says, the peer.
@@ -53,15 +53,16 @@ impl Quorum {
         }
     }
 
-    fn need(&self) -> Need {
+    fn missing_vote(&self) -> MissingVote {
         let base = self.register.base();
-        let moment = self.peer.alive_since.is_some() || self.register.is_writing() || self.now < self.silent_from();
+        let in_progress =
+            self.peer.alive_since.is_some() || self.register.is_writing() || self.now < self.silent_from();
         match base.tie {
-            _ if moment => Need::Moment,
-            Acceptor::W if self.witness.up() => Need::Moment,
-            Acceptor::W => Need::PeerOrWitness,
-            Acceptor::A => Need::Node(NodeId::A),
-            Acceptor::B => Need::Node(NodeId::B),
+            _ if in_progress => MissingVote::InProgress,
+            Acceptor::W if self.witness.up() => MissingVote::InProgress,
+            Acceptor::W => MissingVote::PeerOrWitness,
+            Acceptor::A => MissingVote::Node(NodeId::A),
+            Acceptor::B => MissingVote::Node(NodeId::B),
         }
     }
 }

@@ -23,7 +23,7 @@ impl Quorum {
         self.settle_alarms(out);
     }
 
-    /// Freezes, thaws or kills, so that no VM executes without the right to.
+    /// Freezes, thaws or kills, so that no VM executes without the right to run.
     pub(super) fn settle_vms(&mut self, out: &mut Vec<Action>) {
         if self.vms.state == VmState::None {
             return;
@@ -53,7 +53,7 @@ impl Quorum {
         }
     }
 
-    /// Whether a configuration in force, accepted or about to be removes this node.
+    /// Why the VMs must be killed: a configuration that is in force, accepted or pending removes this node, or it leaves.
     fn must_kill(&self) -> Option<KillReason> {
         let me = self.setup.me;
         let removed = self.with_view(self.now, |view| !view.member(me) || view.removes(me));
@@ -64,7 +64,8 @@ impl Quorum {
         if removed { Some(KillReason::Removed) } else { handing_over.then_some(KillReason::Leaving) }
     }
 
-    /// Whether the peer of a solo node surely runs nothing: `None` = it may, else what proved it.
+    /// Whether the peer's fence is over, asked while this node is solo. `None` = no, the peer may run VMs; else the proof, or
+    /// `Some(None)` if time ended it or no peer was ever admitted.
     pub(super) fn fence_over(&self) -> Option<Option<Proof>> {
         let by_word = self.peer.proof.filter(|_| self.peer.is_dead()).map(|(proof, _)| proof);
         if let Some(proof) = self.leases.proof().or(by_word) {
@@ -135,7 +136,7 @@ impl Quorum {
         }
         for new in wanted.difference(&self.announced.alarms) {
             if *new == Alarm::PeerSilent {
-                out.push(Action::Note(Note::Detected { last_alive: self.peer.heard_at() }));
+                out.push(Action::Note(Note::PeerSilent { last_alive: self.peer.heard_at() }));
             }
             out.push(Action::Alarm(*new));
         }
@@ -197,8 +198,8 @@ impl Quorum {
             at(from);
         }
         if let Some(active) = &self.proposals.active {
-            at(active.begun + timing.patience);
-            at(active.sent_at.unwrap_or(self.now) + timing.retry);
+            at(active.begun + timing.vote_timeout);
+            at(active.sent_at.unwrap_or(self.now) + timing.retry_interval);
         }
         next.max(self.now)
     }

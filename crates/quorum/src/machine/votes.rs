@@ -3,31 +3,34 @@
 use super::*;
 use crate::acceptor;
 use crate::event::Action;
-use crate::message::{TryDecide, Verdict};
+use crate::message::{ReplyBody, TryDecide};
 use crate::types::MAX_EXCEPTIONS;
 
 impl Quorum {
     /// Votes on a request of the peer, or defers the vote until the VMs have stopped.
-    pub(super) fn on_ask(&mut self, path: u8, ask: &TryDecide, out: &mut Vec<Action>) {
-        if ask.pair != self.setup.pair || ask.sender != self.peer_id() || ask.want.exceptions.len() > MAX_EXCEPTIONS {
+    pub(super) fn on_vote_request(&mut self, path: u8, request: &TryDecide, out: &mut Vec<Action>) {
+        if request.pair != self.setup.pair
+            || request.sender != self.peer_id()
+            || request.want.exceptions.len() > MAX_EXCEPTIONS
+        {
             return;
         }
-        self.register.learn(&ask.base);
+        self.register.learn(&request.base);
         if self.register.has_failed() || self.register.is_writing() || self.register.newer().is_some() {
             // Dropped: the peer repeats it, and by then the newer base or the other record is durable.
             return;
         }
         let mut next = self.register.record().clone();
-        let answer = acceptor::try_decide(&mut next, Acceptor::from(self.setup.me), ask);
+        let reply = acceptor::try_decide(&mut next, Acceptor::from(self.setup.me), request);
         if next == *self.register.record() {
-            out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Answer(answer)) });
+            out.push(Action::Send { path: Some(path), datagram: self.datagram(DatagramBody::Reply(reply)) });
             return;
         }
-        if let Verdict::Accepted(_, value) = &answer.verdict {
+        if let ReplyBody::Accepted(_, value) = &reply.body {
             if !self.stopped_for(value) {
                 // D1, D2: the VMs stop first. A deferred vote forbids like an accepted value.
-                let (ask, value) = (ask.clone(), value.clone());
-                self.register.defer(DeferredVote { path, ask, value, at: self.now });
+                let (request, value) = (request.clone(), value.clone());
+                self.register.defer(DeferredVote { path, request, value, at: self.now });
                 return;
             }
             self.register.note_acceptance(self.now);
@@ -35,22 +38,22 @@ impl Quorum {
         self.register.take_deferred();
         // The promise given here makes the own ballot, which is lower, void.
         self.proposals.give_up();
-        self.persist(next, AfterPersist::Answer(path, answer), out);
+        self.persist(next, AfterPersist::Reply(path, reply), out);
     }
 
     /// D1 and D2: whether the VMs here are as `value` demands before it may be accepted or taken over.
     pub(super) fn stopped_for(&self, value: &Config) -> bool {
         match self.with_view(self.now, |view| view.must_stop(value)) {
             None => true,
-            Some(crate::rules::Stop::Kill) => self.vms.state == VmState::None,
-            Some(crate::rules::Stop::Freeze) => matches!(self.vms.state, VmState::None | VmState::Frozen),
+            Some(crate::rules::RequiredStop::Kill) => self.vms.state == VmState::None,
+            Some(crate::rules::RequiredStop::Freeze) => matches!(self.vms.state, VmState::None | VmState::Frozen),
         }
     }
 
     pub(super) fn on_nack(&mut self, ballot: Ballot, promised: Ballot) {
         // The lead waits a fifth, so that two proposers do not outbid each other in step.
         let lead = self.register.base().lead == self.setup.me;
-        let wait = self.setup.timing.retry / if lead { 5 } else { 1 };
+        let wait = self.setup.timing.retry_interval / if lead { 5 } else { 1 };
         self.proposals.on_nack(ballot, promised, self.now + wait);
     }
 
@@ -69,10 +72,10 @@ impl Quorum {
         let Some((old_base, then)) = self.register.complete_write(token) else { return };
         match then {
             AfterPersist::Nothing => {}
-            AfterPersist::Answer(path, answer) => {
-                out.push(Action::Send { path: Some(path), datagram: self.datagram(Body::Answer(answer)) });
+            AfterPersist::Reply(path, reply) => {
+                out.push(Action::Send { path: Some(path), datagram: self.datagram(DatagramBody::Reply(reply)) });
             }
-            AfterPersist::Propose => self.send_ask(out),
+            AfterPersist::Propose => self.send_proposal(out),
             AfterPersist::Chosen { learned } => self.on_chosen(&old_base, learned, out),
         }
     }
@@ -90,7 +93,7 @@ impl Quorum {
         let knows = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());
         if !base.members.has(peer) && (voted_itself_out || knows) {
             // D1: the peer stopped its VMs before it voted for its removal or took it over.
-            self.leases.prove(Proof::Removed);
+            self.leases.record_proof(Proof::Removed);
         }
         self.register.forget_reached();
         self.register.take_deferred();

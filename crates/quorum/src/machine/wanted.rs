@@ -84,11 +84,11 @@ impl Quorum {
     fn preference_delay(&self) -> Nanos {
         let timing = &self.setup.timing;
         if !self.own.healthy {
-            timing.delay_faulty
+            timing.faulty_delay
         } else if self.register.base().lead == self.setup.me || self.peer.is_dead() {
             0
         } else {
-            timing.delay_other
+            timing.non_lead_delay
         }
     }
 
@@ -196,7 +196,8 @@ impl Quorum {
         let health = self.peer.health()?;
         let lost_here = self.witness.lost_for(self.now).is_some_and(|lost| lost >= after);
         let lost_there = u64::from(health.witness_lost_ms) >= after / crate::timing::MS;
-        let both_healthy = self.own.healthy && health.well && health.register && !health.leaving && !self.own.leaving;
+        let both_healthy =
+            self.own.healthy && health.healthy && health.register && !health.leaving && !self.own.leaving;
         let wanted = base.tie == Acceptor::W && base.lead == self.setup.me;
         if !(wanted && lost_here && lost_there && both_healthy && self.peer_in_sync()) {
             return None;

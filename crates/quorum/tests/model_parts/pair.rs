@@ -1,9 +1,9 @@
 //! The model: what a pair can do next, and what must hold.
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::proposer::{self, Plan, Proposal, Wish};
+use dyad_quorum::proposer::{self, Plan, PlanInput, Proposal};
 use dyad_quorum::rules::View;
-use dyad_quorum::{Acceptor, Ballot, Config, Members, Record, Verdict, WitnessId, acceptor};
+use dyad_quorum::{Acceptor, Ballot, Config, Members, Record, ReplyBody, WitnessId, acceptor};
 use dyad_types::NodeId;
 use stateright::{Model, Property};
 use std::sync::LazyLock;
@@ -14,22 +14,29 @@ const PAIR: u128 = 1;
 /// Bounds and planted bugs.
 #[derive(Clone, Debug)]
 pub struct PairModel {
-    /// How many epochs after the first are played.
+    /// How many epochs after the first are explored.
     pub epochs: u64,
     /// Highest ballot round per epoch.
     pub rounds: u64,
     pub mutants: Mutants,
     /// The witness may lose its record.
     pub witness_forgets: bool,
-    /// Nothing is lost, late or restarted, and no lease is renewed: few enough states to see all of them.
-    pub calm: bool,
+    /// Nothing is lost, late or restarted, and no lease is renewed: few enough states to visit all of them.
+    pub fault_free: bool,
     /// Steps taken before the search begins.
-    pub opening: &'static [Step],
+    pub prefix: &'static [Step],
 }
 
 impl Default for PairModel {
     fn default() -> PairModel {
-        PairModel { epochs: 3, rounds: 3, mutants: Mutants::NONE, witness_forgets: false, calm: false, opening: &[] }
+        PairModel {
+            epochs: 3,
+            rounds: 3,
+            mutants: Mutants::NONE,
+            witness_forgets: false,
+            fault_free: false,
+            prefix: &[],
+        }
     }
 }
 
@@ -41,7 +48,7 @@ pub struct Node {
     /// The VM executes here.
     run: bool,
     /// The replicated document here says that the VM belongs to this node.
-    owner: NodeId,
+    vm_node: NodeId,
     lease: bool,
     /// The peer may hold a lease granted here.
     grant: bool,
@@ -68,7 +75,7 @@ pub struct State {
 
 /// What a proposal is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Aim {
+pub enum Change {
     Remove,
     Readmit(Acceptor),
     Tie(Acceptor),
@@ -77,9 +84,9 @@ pub enum Aim {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
-    Propose(NodeId, Aim, Acceptor),
+    Propose(NodeId, Change, Acceptor),
     Abandon(NodeId),
-    /// The ask reaches its target; the flags: it is the late one, the answer gets lost.
+    /// The request reaches its target; the flags: it is the late one, the reply is lost.
     Deliver(NodeId, bool, bool),
     Conclude(NodeId),
     Gossip(Acceptor, Acceptor),
@@ -89,7 +96,7 @@ pub enum Step {
     GrantEnds(NodeId),
     Start(NodeId),
     Stop(NodeId),
-    TakeOver(NodeId),
+    FailOver(NodeId),
     Acknowledge(NodeId),
     PowerOff(NodeId),
     PowerOn(NodeId),
@@ -127,48 +134,49 @@ impl PairModel {
         true
     }
 
-    fn wish(&self, state: &State, node: NodeId, aim: Aim) -> Option<Config> {
+    fn wanted_config(&self, state: &State, node: NodeId, change: Change) -> Option<Config> {
         let own = &state.nodes[node.index()];
         let peer = &state.nodes[node.peer().index()];
         let base = &own.record.base;
         let mut want = base.clone();
         want.epoch += 1;
-        match aim {
-            Aim::Remove if base.members == Members::Both => {
+        match change {
+            Change::Remove if base.members == Members::Both => {
                 want.members = Members::only(node);
                 want.tie = Acceptor::from(node);
                 want.lead = node;
             }
-            Aim::Readmit(tie) if base.members == Members::only(node) && peer.up && peer.record.base == *base => {
+            Change::Readmit(tie) if base.members == Members::only(node) && peer.up && peer.record.base == *base => {
                 want.members = Members::Both;
                 want.tie = tie;
             }
-            Aim::Tie(tie) if base.members == Members::Both && tie != base.tie => want.tie = tie,
-            Aim::Finish => want = own.record.accepted.as_ref()?.1.clone(),
+            Change::Tie(tie) if base.members == Members::Both && tie != base.tie => want.tie = tie,
+            Change::Finish => want = own.record.accepted.as_ref()?.1.clone(),
             _ => return None,
         }
         Some(want)
     }
 
-    fn propose(&self, state: &mut State, node: NodeId, aim: Aim, target: Acceptor) -> Option<()> {
-        let want = self.wish(state, node, aim)?;
+    fn propose(&self, state: &mut State, node: NodeId, change: Change, target: Acceptor) -> Option<()> {
+        let want = self.wanted_config(state, node, change)?;
         let own = &state.nodes[node.index()];
         if !own.up || own.proposal.is_some() || want.epoch > 1 + self.epochs || !own.record.base.members.has(node) {
             return None;
         }
-        let wish = Wish { me: node, pair: PAIR, want, target, above: Ballot::ZERO, seen: 0, record: &own.record };
-        match proposer::plan(wish)? {
+        let input =
+            PlanInput { me: node, pair: PAIR, want, target, ballot_floor: Ballot::ZERO, seen: 0, record: &own.record };
+        match proposer::plan(input)? {
             Plan::Local(next) => {
                 if target != Acceptor::from(node) {
                     return None;
                 }
                 self.stop_for(state, node, &next.base);
-                if matches!(aim, Aim::Readmit(_)) {
+                if matches!(change, Change::Readmit(_)) {
                     // Resync is done and both acknowledge.
-                    let owner = state.nodes[node.index()].owner;
+                    let vm_node = state.nodes[node.index()].vm_node;
                     let fresh = state.nodes[node.index()].fresh;
                     let peer = &mut state.nodes[node.peer().index()];
-                    (peer.fresh, peer.owner) = (fresh, owner);
+                    (peer.fresh, peer.vm_node) = (fresh, vm_node);
                 }
                 state.nodes[node.index()].record = next;
             }
@@ -187,20 +195,20 @@ impl PairModel {
     fn deliver(&self, state: &mut State, node: NodeId, late: bool, lost: bool) -> Option<()> {
         let own = &state.nodes[node.index()];
         let proposal = if late { own.late.clone()? } else { own.proposal.clone()? };
-        let verdict = match proposal.target.node() {
+        let body = match proposal.target.node() {
             None => {
-                let verdict = acceptor::try_decide(&mut state.witness, Acceptor::W, &proposal.ask).verdict;
+                let body = acceptor::try_decide(&mut state.witness, Acceptor::W, &proposal.request).body;
                 state.witness.mark = 0;
-                verdict
+                body
             }
             Some(target) => {
                 if !state.nodes[target.index()].up {
                     return None;
                 }
-                self.learn(state, target, &proposal.ask.base);
+                self.learn(state, target, &proposal.request.base);
                 let mut next = state.nodes[target.index()].record.clone();
-                let verdict = acceptor::try_decide(&mut next, Acceptor::from(target), &proposal.ask).verdict;
-                if let Verdict::Accepted(_, value) = &verdict
+                let body = acceptor::try_decide(&mut next, Acceptor::from(target), &proposal.request).body;
+                if let ReplyBody::Accepted(_, value) = &body
                     && next != state.nodes[target.index()].record
                 {
                     self.stop_for(state, target, value);
@@ -208,19 +216,19 @@ impl PairModel {
                 let other = &mut state.nodes[target.index()];
                 if next != other.record {
                     other.record = next;
-                    // Voting for the peer makes the own ballot void.
+                    // A vote for the peer makes the own ballot void.
                     other.proposal = None;
                     other.vote = None;
                 }
-                verdict
+                body
             }
         };
         if !lost && state.nodes[node.index()].up {
-            match verdict {
-                Verdict::Accepted(ballot, value) if !late => {
+            match body {
+                ReplyBody::Accepted(ballot, value) if !late => {
                     state.nodes[node.index()].vote = Some((ballot, value));
                 }
-                Verdict::Newer(base) => {
+                ReplyBody::Newer(base) => {
                     self.learn(state, node, &base);
                 }
                 _ => {}
@@ -266,16 +274,16 @@ impl PairModel {
         }
     }
 
-    fn take_over(&self, state: &mut State, node: NodeId) -> Option<()> {
+    fn fail_over(&self, state: &mut State, node: NodeId) -> Option<()> {
         let own = &state.nodes[node.index()];
         let solo = own.record.base.members == Members::only(node);
         let early = self.mutants.has(Mutant::ActBeforeChosen)
             && own.proposal.as_ref().is_some_and(|proposal| proposal.value().members == Members::only(node));
         let fenced = !own.grant || self.mutants.has(Mutant::NoFenceWait);
-        if !own.up || !(solo || early) || !fenced || own.owner == node {
+        if !own.up || !(solo || early) || !fenced || own.vm_node == node {
             return None;
         }
-        state.nodes[node.index()].owner = node;
+        state.nodes[node.index()].vm_node = node;
         Some(())
     }
 
@@ -296,38 +304,38 @@ impl PairModel {
         Some(())
     }
 
-    /// Rules most steps out at a glance, before the state is copied.
-    fn thinkable(&self, state: &State, step: Step) -> bool {
+    /// Excludes most steps that are not possible, before the state is copied.
+    fn enabled(&self, state: &State, step: Step) -> bool {
         let node = |id: NodeId| &state.nodes[id.index()];
         let rank = |seat: Acceptor| seat.node().map_or(&state.witness, |id| &node(id).record).base.rank();
         match step {
-            Step::Propose(id, aim, target) => {
+            Step::Propose(id, change, target) => {
                 let own = node(id);
                 let base = &own.record.base;
                 let both = base.members == Members::Both;
-                let fits = match aim {
-                    Aim::Remove | Aim::Tie(_) => both,
-                    Aim::Readmit(_) => !both,
-                    Aim::Finish => own.record.accepted.is_some(),
+                let fits = match change {
+                    Change::Remove | Change::Tie(_) => both,
+                    Change::Readmit(_) => !both,
+                    Change::Finish => own.record.accepted.is_some(),
                 };
                 let alone = base.quorum(&[Acceptor::from(id)]);
                 let ready = own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= self.epochs;
                 fits && ready && alone == (target == Acceptor::from(id)) && base.quorum(&[Acceptor::from(id), target])
             }
-            Step::Abandon(id) => !self.calm && node(id).proposal.is_some(),
-            Step::Deliver(_, late, lost) if self.calm && (late || lost) => false,
+            Step::Abandon(id) => !self.fault_free && node(id).proposal.is_some(),
+            Step::Deliver(_, late, lost) if self.fault_free && (late || lost) => false,
             Step::Deliver(id, late, _) => if late { &node(id).late } else { &node(id).proposal }.is_some(),
             Step::Conclude(id) => node(id).vote.is_some(),
             Step::Gossip(from, to) => rank(from) > rank(to),
-            Step::Grant(id) => !self.calm && !node(id).reply && node(id).up && node(id.peer()).up,
+            Step::Grant(id) => !self.fault_free && !node(id).reply && node(id).up && node(id.peer()).up,
             Step::Granted(id) => node(id.peer()).reply && node(id).up,
             Step::LeaseEnds(id) => node(id).lease,
             Step::GrantEnds(id) => node(id).grant && node(id).up,
-            Step::Start(id) => node(id).up && !node(id).run && node(id).owner == id,
+            Step::Start(id) => node(id).up && !node(id).run && node(id).vm_node == id,
             Step::Stop(id) => node(id).run,
-            Step::TakeOver(id) => node(id).up && node(id).owner != id,
+            Step::FailOver(id) => node(id).up && node(id).vm_node != id,
             Step::Acknowledge(id) => node(id).run && node(id.peer()).fresh,
-            Step::PowerOff(id) | Step::RestartCore(id) => !self.calm && node(id).up,
+            Step::PowerOff(id) | Step::RestartCore(id) => !self.fault_free && node(id).up,
             Step::PowerOn(id) => !node(id).up,
             Step::WitnessForgets => self.witness_forgets,
         }
@@ -336,7 +344,7 @@ impl PairModel {
     fn step(&self, state: &mut State, step: Step) -> Option<()> {
         let grace = !self.mutants.has(Mutant::NoGrace);
         match step {
-            Step::Propose(node, aim, target) => self.propose(state, node, aim, target),
+            Step::Propose(node, change, target) => self.propose(state, node, change, target),
             Step::Abandon(node) => {
                 let own = &mut state.nodes[node.index()];
                 own.late = Some(own.proposal.take()?);
@@ -371,14 +379,14 @@ impl PairModel {
             Step::Start(node) => {
                 let may = self.may_run(state, node);
                 let own = &mut state.nodes[node.index()];
-                (may && !own.run && own.owner == node).then(|| own.run = true)
+                (may && !own.run && own.vm_node == node).then(|| own.run = true)
             }
             Step::Stop(node) => {
                 let may = self.may_run(state, node);
                 let own = &mut state.nodes[node.index()];
                 (!may && own.run).then(|| own.run = false)
             }
-            Step::TakeOver(node) => self.take_over(state, node),
+            Step::FailOver(node) => self.fail_over(state, node),
             Step::Acknowledge(node) => self.acknowledge(state, node),
             Step::PowerOff(node) => {
                 let own = &mut state.nodes[node.index()];
@@ -406,10 +414,10 @@ impl PairModel {
         }
     }
 
-    /// Forgets what can change nothing any more, and notes what was chosen or broken.
+    /// Forgets late proposals that can have no effect, and notes what was chosen or broken.
     fn settle(&self, state: &mut State) {
         for node in NODES {
-            let target = state.nodes[node.index()].late.as_ref().map(|late| (late.target, late.ask.base.rank()));
+            let target = state.nodes[node.index()].late.as_ref().map(|late| (late.target, late.request.base.rank()));
             if let Some((target, rank)) = target {
                 let known = target.node().map_or(&state.witness, |node| &state.nodes[node.index()].record);
                 if known.base.rank() > rank {
@@ -442,7 +450,7 @@ impl PairModel {
     }
 }
 
-/// What a daemon loses when it ends.
+/// A daemon ends: its memory is lost.
 fn forget(node: &mut Node) {
     node.lease = false;
     node.reply = false;
@@ -459,14 +467,14 @@ fn steps() -> Vec<Step> {
     for node in NODES {
         let (own, peer) = (Acceptor::from(node), Acceptor::from(node.peer()));
         for target in [own, peer, Acceptor::W] {
-            steps.push(Step::Propose(node, Aim::Remove, target));
-            steps.push(Step::Propose(node, Aim::Finish, target));
+            steps.push(Step::Propose(node, Change::Remove, target));
+            steps.push(Step::Propose(node, Change::Finish, target));
             for tie in [own, peer, Acceptor::W] {
-                steps.push(Step::Propose(node, Aim::Tie(tie), target));
+                steps.push(Step::Propose(node, Change::Tie(tie), target));
             }
         }
-        steps.push(Step::Propose(node, Aim::Readmit(own), own));
-        steps.push(Step::Propose(node, Aim::Readmit(Acceptor::W), own));
+        steps.push(Step::Propose(node, Change::Readmit(own), own));
+        steps.push(Step::Propose(node, Change::Readmit(Acceptor::W), own));
         for late in [false, true] {
             for lost in [false, true] {
                 steps.push(Step::Deliver(node, late, lost));
@@ -485,7 +493,7 @@ fn steps() -> Vec<Step> {
             Step::GrantEnds(node),
             Step::Start(node),
             Step::Stop(node),
-            Step::TakeOver(node),
+            Step::FailOver(node),
             Step::Acknowledge(node),
             Step::PowerOff(node),
             Step::PowerOn(node),
@@ -512,7 +520,7 @@ impl Model for PairModel {
                 record,
                 up: true,
                 run: false,
-                owner: NodeId::A,
+                vm_node: NodeId::A,
                 lease: false,
                 grant: false,
                 reply: false,
@@ -525,15 +533,15 @@ impl Model for PairModel {
         let mut witness = Record::witness(WitnessId(9), 3);
         witness.adopt(base.clone());
         let mut state = State { nodes: [node(1), node(2)], witness, chosen: vec![base.clone()], broken: None };
-        for step in self.opening {
-            state = self.next_state(&state, *step).expect("the opening is possible");
+        for step in self.prefix {
+            state = self.next_state(&state, *step).expect("the prefix is possible");
         }
         vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
         if state.broken.is_none() {
-            actions.extend(STEPS.iter().filter(|step| self.thinkable(state, **step)));
+            actions.extend(STEPS.iter().filter(|step| self.enabled(state, **step)));
         }
     }
 
@@ -557,17 +565,17 @@ pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
         ((random >> 33) as usize) % bound
     };
     let mut played = 0;
-    let mut thinkable = Vec::new();
+    let mut enabled = Vec::new();
     while played < total {
         let mut state = model.init_states().remove(0);
         let mut way = Vec::new();
         for _ in 0..90 {
-            thinkable.clear();
-            model.actions(&state, &mut thinkable);
-            if thinkable.is_empty() {
+            enabled.clear();
+            model.actions(&state, &mut enabled);
+            if enabled.is_empty() {
                 break;
             }
-            let step = thinkable[below(thinkable.len())];
+            let step = enabled[below(enabled.len())];
             played += 1;
             // Power is lost rarely, or nothing ever gets far.
             if matches!(step, Step::PowerOff(_) | Step::RestartCore(_) | Step::WitnessForgets) && below(6) != 0 {

@@ -1,6 +1,8 @@
-//! What runs on one machine: the daemon around the `Quorum`, its VMs, and as little of a mirror as the invariants need.
+//! The daemon around the `Quorum`, its VMs, and a minimal mirror: as much as the invariants need.
 
-use dyad_quorum::{Action, Body, Event, Exception, MS, Members, Proof, SEC, Time, TryDecide, Verdict, WitnessAsk};
+use dyad_quorum::{
+    Action, DatagramBody, Event, Exception, MS, Members, Proof, ReplyBody, SEC, Time, TryDecide, WitnessRequest,
+};
 use dyad_types::NodeId;
 
 use super::machine::VMS;
@@ -12,17 +14,17 @@ const STOP_DELAY: Time = 20 * MS;
 impl Pair {
     // ---- one machine --------------------------------------------------------------------------------------------
 
-    /// A person or the rest of the daemon tells the machine something.
+    /// Gives the node's `Quorum` an event from an operator or from the rest of the daemon.
     pub fn tell(&mut self, node: NodeId, event: Event) {
         match event {
             Event::Leave => self.nodes[node.index()].leaving = true,
             Event::CancelLeave => self.nodes[node.index()].leaving = false,
             _ => {}
         }
-        self.put_in(node, 0, Incoming::Told(event));
+        self.put_in(node, 0, Incoming::Event(event));
     }
 
-    pub fn prove(&mut self, node: NodeId, proof: Proof) {
+    pub fn report_proof(&mut self, node: NodeId, proof: Proof) {
         self.tell(node, Event::Proof(proof));
     }
 
@@ -52,7 +54,7 @@ impl Pair {
                 self.nodes[node.index()].wake_at = 0;
                 self.feed(node, Event::Tick);
             }
-            Incoming::Told(event) => self.feed(node, event),
+            Incoming::Event(event) => self.feed(node, event),
             Incoming::Mirror => self.mirror(node),
             Incoming::Replicate(vm, write, epoch) => {
                 let machine = &mut self.nodes[node.index()];
@@ -94,22 +96,24 @@ impl Pair {
         }
     }
 
-    /// Persist, then send: what a message says about the record is on the disk already.
+    /// Persist, then send: whether what a message says of the record is on the disk.
     fn durable(&self, node: NodeId, action: &Action) -> bool {
         let record = &self.nodes[node.index()].disk.record;
-        let promised = |ask: &TryDecide| {
-            ask.sender != node
-                || record.base.rank() > ask.base.rank()
-                || (record.base == ask.base && record.promised >= ask.ballot)
+        let promised = |request: &TryDecide| {
+            request.sender != node
+                || record.base.rank() > request.base.rank()
+                || (record.base == request.base && record.promised >= request.ballot)
         };
         match action {
-            Action::AskWitness { ask: WitnessAsk::TryDecide(ask), .. } => promised(ask),
+            Action::AskWitness { request: WitnessRequest::TryDecide(request), .. } => promised(request),
             Action::Send { datagram, .. } => match &datagram.body {
-                Body::Heartbeat(beat) => beat.base == record.base,
-                Body::Ask(ask) | Body::Relay(_, WitnessAsk::TryDecide(ask)) => promised(ask),
-                Body::Answer(answer) => match &answer.verdict {
-                    Verdict::Accepted(ballot, value) => record.accepted == Some((*ballot, value.clone())),
-                    Verdict::Promise(ballot, _) => record.promised == *ballot,
+                DatagramBody::Heartbeat(beat) => beat.base == record.base,
+                DatagramBody::TryDecide(request) | DatagramBody::Relay(_, WitnessRequest::TryDecide(request)) => {
+                    promised(request)
+                }
+                DatagramBody::Reply(reply) => match &reply.body {
+                    ReplyBody::Accepted(ballot, value) => record.accepted == Some((*ballot, value.clone())),
+                    ReplyBody::Promise(ballot, _) => record.promised == *ballot,
                     _ => true,
                 },
                 _ => true,
@@ -121,7 +125,7 @@ impl Pair {
 
     fn act(&mut self, node: NodeId, action: Action) {
         if !self.durable(node, &action) {
-            self.violation.get_or_insert(format!("{node} said what is not durable: {action:?}"));
+            self.violation.get_or_insert(format!("{node} sent what is not durable: {action:?}"));
         }
         match action {
             Action::Send { path, datagram } => {
@@ -134,9 +138,9 @@ impl Pair {
                     }
                 }
             }
-            Action::AskWitness { id, ask } => {
-                let life = self.nodes[node.index()].life;
-                self.put(self.witness_rtt / 2, Due::Witness(node, life, id, ask));
+            Action::AskWitness { id, request } => {
+                let daemon_run = self.nodes[node.index()].daemon_run;
+                self.put(self.witness_rtt / 2, Due::Witness(node, daemon_run, id, request));
             }
             Action::Persist { token, record } => {
                 let delay = MS + self.prng.below(4 * MS);
@@ -156,7 +160,7 @@ impl Pair {
                 self.nodes[node.index()].kills += 1;
                 self.put_in(node, STOP_DELAY, Incoming::Killed);
             }
-            Action::PeerVmsAllowed => self.nodes[node.index()].disk.owner = [node; VMS],
+            Action::PeerVmsAllowed => self.nodes[node.index()].disk.vm_node = [node; VMS],
             Action::AckSet(set) => self.nodes[node.index()].ack_set = Some(set),
             Action::Config(_) => self.nodes[node.index()].configs += 1,
             Action::Note(note) => {
@@ -173,7 +177,7 @@ impl Pair {
             let machine = &mut self.nodes[node.index()];
             let clock = machine.clock(self.now);
             let core = machine.core.as_mut().expect("the daemon runs");
-            let wanted = machine.disk.owner[vm] == node && !machine.vms[vm] && !machine.leaving;
+            let wanted = machine.disk.vm_node[vm] == node && !machine.vms[vm] && !machine.leaving;
             if wanted && !machine.frozen && core.may_run(clock) {
                 let mut actions = Vec::new();
                 core.handle(clock, Event::VmsRunning(true), &mut actions);
@@ -249,12 +253,12 @@ impl Pair {
             self.feed(node, Event::PeerDirty);
         } else if ready && !syncing {
             self.nodes[node.index()].syncing = true;
-            self.put_in(node, self.resync_time, Incoming::Told(Event::PeerClean));
+            self.put_in(node, self.resync_time, Incoming::Event(Event::PeerClean));
         } else if ready && self.nodes[node.index()].ack_set == Some(Members::Both) {
             // Both acknowledge now: what was acknowledged before is copied, then it is said.
             let disk = self.nodes[node.index()].disk.clone();
             self.nodes[peer.index()].disk.data = disk.data;
-            self.nodes[peer.index()].disk.owner = disk.owner;
+            self.nodes[peer.index()].disk.vm_node = disk.vm_node;
             self.feed(node, Event::AckPeer);
         } else if !solo {
             self.nodes[node.index()].syncing = false;

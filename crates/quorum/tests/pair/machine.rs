@@ -13,8 +13,8 @@ pub type WriteId = (u64, u64);
 #[derive(Clone, Debug)]
 pub struct Disk {
     pub record: Record,
-    /// This replica of "the replicated document": where each VM belongs.
-    pub owner: [NodeId; VMS],
+    /// This replica of the document: to which node each VM belongs.
+    pub vm_node: [NodeId; VMS],
     /// The newest write held, per VM.
     pub data: [WriteId; VMS],
     /// The next writes of the register fail.
@@ -30,7 +30,7 @@ pub struct Machine {
     pub disk: Disk,
     pub up: bool,
     /// Counts boots and daemon starts: events of an earlier one are void.
-    pub life: u64,
+    pub daemon_run: u64,
     pub boots: u64,
     pub boot_at: Time,
     pub clock_ppm: i64,
@@ -59,9 +59,9 @@ impl Machine {
     pub fn new(id: NodeId, record: Record) -> Machine {
         Machine {
             id,
-            disk: Disk { record, owner: [NodeId::A, NodeId::B], data: [(0, 0); VMS], broken: false, hangs: false },
+            disk: Disk { record, vm_node: [NodeId::A, NodeId::B], data: [(0, 0); VMS], broken: false, hangs: false },
             up: false,
-            life: 0,
+            daemon_run: 0,
             boots: 0,
             boot_at: 0,
             clock_ppm: 0,

@@ -6,9 +6,9 @@
 #![allow(dead_code)]
 
 mod daemon;
+pub mod fixtures;
 mod machine;
 mod oracle;
-pub mod scene;
 mod world;
 
 pub use world::Pair;

@@ -7,7 +7,7 @@ use dyad_types::NodeId;
 
 use super::machine::{Machine, VMS, WriteId};
 
-/// Everything the oracle remembers.
+/// The oracle: acknowledged writes and chosen configurations, as an outside observer knows them.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     pub acked: [WriteId; VMS],

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Answer, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessAsk, WitnessId,
-    WitnessReply, acceptor,
+    Acceptor, AcceptorReply, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessId,
+    WitnessReply, WitnessRequest, acceptor,
 };
 use dyad_testkit::Prng;
 use dyad_types::NodeId;
@@ -37,16 +37,16 @@ pub enum Incoming {
     Replicated(usize, WriteId),
     Wake,
     Mirror,
-    Told(Event),
+    Event(Event),
 }
 
 #[derive(Clone, Debug)]
 pub enum Due {
-    /// For the daemon of this life.
+    /// For this run of the node's daemon.
     In(NodeId, u64, Incoming),
-    /// For whatever daemon runs then.
+    /// For the daemon that runs at that time, if any.
     Net(NodeId, Incoming),
-    Witness(NodeId, u64, u64, WitnessAsk),
+    Witness(NodeId, u64, u64, WitnessRequest),
     Watchdog(NodeId, u64),
     PowerOn(NodeId),
     /// Init starts the daemon of this boot again.
@@ -85,7 +85,7 @@ impl Pair {
     }
 
     pub fn protected_with(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
-        let mut pair = Pair::founded(seed, timing, mutants);
+        let mut pair = Pair::pair_created(seed, timing, mutants);
         pair.tell(NodeId::A, Event::Admit { incarnation: 202 });
         pair.until("B joins", 60, |pair| pair.nodes[0].config().members == Members::Both);
         pair.tell(NodeId::A, Event::Enrol { witness: WITNESS, incarnation: 303 });
@@ -100,14 +100,14 @@ impl Pair {
     pub fn place(&mut self, vm: usize, to: NodeId) {
         assert_eq!(self.nodes[0].config().members, Members::Both);
         for machine in &mut self.nodes {
-            machine.disk.owner[vm] = to;
+            machine.disk.vm_node[vm] = to;
             machine.vms[vm] = false;
             machine.pending[vm] = None;
         }
     }
 
     /// A alone, B with an empty store, the witness not enrolled.
-    pub fn founded(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
+    pub fn pair_created(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
         let nodes =
             [Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)), Machine::new(NodeId::B, Record::fresh(202))];
         let mut pair = Pair {
@@ -156,7 +156,7 @@ impl Pair {
         let machine = &mut self.nodes[node.index()];
         machine.up = false;
         machine.core = None;
-        machine.life += 1;
+        machine.daemon_run += 1;
         machine.vms = [false; VMS];
         machine.frozen = false;
         machine.stopped = false;
@@ -164,7 +164,7 @@ impl Pair {
         machine.watchdog_at = Time::MAX;
     }
 
-    /// `kill -9` of the daemon, which init restarts at once. VMs stay as they are.
+    /// `kill -9` of the daemon; init restarts it at once. VMs stay as they are.
     pub fn restart_core(&mut self, node: NodeId) {
         if self.nodes[node.index()].up {
             self.tear_writes(node);
@@ -172,17 +172,17 @@ impl Pair {
         }
     }
 
-    /// `kill -9` of the daemon, which init starts again after `away`. Its kernel closes its session where a cable is whole.
+    /// `kill -9` of the daemon; init restarts it after `away`. Its kernel closes the session if a cable is whole.
     pub fn kill_core(&mut self, node: NodeId, away: Time) {
         self.tear_writes(node);
         let machine = &mut self.nodes[node.index()];
         machine.core = None;
-        machine.life += 1;
+        machine.daemon_run += 1;
         machine.stopped = false;
         machine.backlog.clear();
         let boot = machine.boots;
         if self.links.iter().any(|path| path.iter().all(|link| !link.cut)) {
-            self.put(MS, Due::Net(node.peer(), Incoming::Told(Event::PeerClosed)));
+            self.put(MS, Due::Net(node.peer(), Incoming::Event(Event::PeerClosed)));
         }
         self.put(away, Due::StartCore(node, boot));
     }
@@ -214,12 +214,14 @@ impl Pair {
 
     /// A write under way when the power goes may or may not be on the disk.
     fn tear_writes(&mut self, node: NodeId) {
-        let life = self.nodes[node.index()].life;
+        let daemon_run = self.nodes[node.index()].daemon_run;
         let under_way: Vec<Record> = self
             .queue
             .values()
             .filter_map(|due| match due {
-                Due::In(to, of, Incoming::Persisted(_, record)) if *to == node && *of == life => Some(record.clone()),
+                Due::In(to, of, Incoming::Persisted(_, record)) if *to == node && *of == daemon_run => {
+                    Some(record.clone())
+                }
                 _ => None,
             })
             .collect();
@@ -234,7 +236,7 @@ impl Pair {
         let (peer_watchdog, timing, mutants) = (self.peer_watchdog, self.timing.clone(), self.mutants);
         let now = self.now;
         let machine = &mut self.nodes[node.index()];
-        machine.life += 1;
+        machine.daemon_run += 1;
         let setup = Setup {
             me: node,
             pair: PAIR,
@@ -244,7 +246,7 @@ impl Pair {
             watchdog: peer_watchdog,
             peer_watchdog,
         };
-        machine.core = Some(Quorum::sabotaged(setup, machine.disk.record.clone(), machine.clock(now), mutants));
+        machine.core = Some(Quorum::with_mutants(setup, machine.disk.record.clone(), machine.clock(now), mutants));
         machine.peer_holds = [(0, 0); VMS];
         machine.pending = [None; VMS];
         machine.syncing = false;
@@ -254,8 +256,8 @@ impl Pair {
         machine.wake_at = 0;
         if machine.watchdog_at == Time::MAX {
             machine.watchdog_at = now + 3 * SEC;
-            let life = machine.boots;
-            self.put(3 * SEC, Due::Watchdog(node, life));
+            let boot = machine.boots;
+            self.put(3 * SEC, Due::Watchdog(node, boot));
         }
         let found = self.nodes[node.index()].vms.contains(&true);
         self.feed(node, if found { Event::VmsRunning(true) } else { Event::Tick });
@@ -275,15 +277,15 @@ impl Pair {
         let end = self.now + seconds * SEC;
         while !condition(self) {
             let more = self.step(end);
-            self.demand();
-            assert!(more, "waited {seconds} s in vain: {what}\n{}", self.picture());
+            self.assert_invariants();
+            assert!(more, "waited {seconds} s in vain: {what}\n{}", self.describe());
         }
     }
 
     /// Fails the test if an invariant was broken.
-    pub fn demand(&self) {
+    pub fn assert_invariants(&self) {
         if let Some(violation) = &self.violation {
-            panic!("{violation}\n{}", self.picture());
+            panic!("{violation}\n{}", self.describe());
         }
     }
 
@@ -296,8 +298,8 @@ impl Pair {
         self.now = self.now.max(at);
         self.fire(due);
         let bases = [self.nodes[0].config(), self.nodes[1].config(), &self.witness.base];
-        let verdict = self.oracle.check(&self.nodes, bases);
-        if let Err(violation) = verdict {
+        let body = self.oracle.check(&self.nodes, bases);
+        if let Err(violation) = body {
             self.violation.get_or_insert(violation);
         }
         true
@@ -309,15 +311,15 @@ impl Pair {
     }
 
     pub fn put_in(&mut self, node: NodeId, delay: Time, incoming: Incoming) {
-        let life = self.nodes[node.index()].life;
-        self.put(delay, Due::In(node, life, incoming));
+        let daemon_run = self.nodes[node.index()].daemon_run;
+        self.put(delay, Due::In(node, daemon_run, incoming));
     }
 
     fn fire(&mut self, due: Due) {
         match due {
-            Due::In(node, life, incoming) => {
+            Due::In(node, daemon_run, incoming) => {
                 let machine = &mut self.nodes[node.index()];
-                if machine.life != life {
+                if machine.daemon_run != daemon_run {
                     return;
                 }
                 if machine.stopped {
@@ -327,12 +329,12 @@ impl Pair {
                 }
             }
             Due::Net(node, incoming) => {
-                let life = self.nodes[node.index()].life;
+                let daemon_run = self.nodes[node.index()].daemon_run;
                 if self.nodes[node.index()].up {
-                    self.fire(Due::In(node, life, incoming));
+                    self.fire(Due::In(node, daemon_run, incoming));
                 }
             }
-            Due::Witness(from, life, id, ask) => self.at_witness(from, life, id, ask),
+            Due::Witness(from, daemon_run, id, request) => self.at_witness(from, daemon_run, id, request),
             Due::Watchdog(node, boot) => {
                 let machine = &self.nodes[node.index()];
                 if machine.boots != boot || !machine.up {
@@ -356,17 +358,17 @@ impl Pair {
         }
     }
 
-    fn at_witness(&mut self, from: NodeId, life: u64, id: u64, ask: WitnessAsk) {
+    fn at_witness(&mut self, from: NodeId, daemon_run: u64, id: u64, request: WitnessRequest) {
         let half = self.witness_rtt / 2;
         let reachable = self.witness_up && self.reach[from.index()];
         let reply = if !reachable {
             WitnessReply::Unreachable
         } else {
-            // A stored answer is durable here at once; losing the reply is the network's part.
-            let answer: Answer = acceptor::answer(&mut self.witness, &ask);
-            if self.prng.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Answer(answer) }
+            // The record is durable here at once; the network may lose the reply.
+            let reply: AcceptorReply = acceptor::handle(&mut self.witness, &request);
+            if self.prng.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Received(reply) }
         };
-        self.put(half, Due::In(from, life, Incoming::Witness(id, reply)));
+        self.put(half, Due::In(from, daemon_run, Incoming::Witness(id, reply)));
     }
 
     // ---- looking ------------------------------------------------------------------------------------------------
@@ -388,16 +390,16 @@ impl Pair {
         self.nodes.iter().find(|machine| machine.executing(vm)).map(|machine| machine.id)
     }
 
-    pub fn picture(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut text = format!("at {} ms\n", self.now / MS);
         for machine in &self.nodes {
             text += &format!(
-                "{}: up {} vms {:?} frozen {} owner {:?} data {:?} run_state {:?}\n  record {:?}\n",
+                "{}: up {} vms {:?} frozen {} vm_node {:?} data {:?} run_state {:?}\n  record {:?}\n",
                 machine.id,
                 machine.up,
                 machine.vms,
                 machine.frozen,
-                machine.disk.owner,
+                machine.disk.vm_node,
                 machine.disk.data,
                 machine.core.as_ref().map(|core| core.run_state()),
                 machine.disk.record,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dyad_link::tls::Identity;
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessAsk};
+use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessRequest};
 use dyad_types::NodeId;
 use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
@@ -45,12 +45,12 @@ impl Pair {
         Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
     }
 
-    pub fn learn(&self, base: &Config) -> WitnessAsk {
-        WitnessAsk::Learn(Learn { pair: self.id.0, sender: NodeId::A, base: base.clone(), seen: 0 })
+    pub fn learn(&self, base: &Config) -> WitnessRequest {
+        WitnessRequest::Learn(Learn { pair: self.id.0, sender: NodeId::A, base: base.clone(), seen: 0 })
     }
 
     /// The request of `node` to become the only node in sync.
-    pub fn solo(&self, node: NodeId, base: &Config) -> WitnessAsk {
+    pub fn solo(&self, node: NodeId, base: &Config) -> WitnessRequest {
         let want = Config {
             epoch: base.epoch + 1,
             members: Members::only(node),
@@ -58,7 +58,7 @@ impl Pair {
             lead: node,
             ..base.clone()
         };
-        WitnessAsk::TryDecide(TryDecide {
+        WitnessRequest::TryDecide(TryDecide {
             pair: self.id.0,
             sender: node,
             incarnation: base.incarnations[node.index()],

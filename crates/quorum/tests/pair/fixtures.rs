@@ -1,4 +1,4 @@
-//! Starting points and questions shared by the rows of the fault table.
+//! Start states and observations shared by the rows of the fault table.
 
 use dyad_quorum::{MS, Note, RunState, SEC, Time};
 use dyad_types::NodeId;
@@ -25,12 +25,11 @@ pub fn longest_pause(pair: &mut Pair, vm: usize, length: Time) -> Time {
     longest
 }
 
-/// When a node last noted something like this.
+/// When a node last wrote a note that `wanted` selects.
 pub fn noted(pair: &Pair, node: NodeId, wanted: impl Fn(&Note) -> bool) -> Option<Time> {
     pair.nodes[node.index()].notes.iter().rev().find(|(_, note)| wanted(note)).map(|(at, _)| *at)
 }
 
-/// Where a node says that it stands.
 pub fn run_state(pair: &Pair, node: NodeId) -> RunState {
     pair.nodes[node.index()].q().run_state()
 }
