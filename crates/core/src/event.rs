@@ -147,7 +147,7 @@ pub struct StoreDone {
 impl fmt::Debug for StoreDone {
     /// Without the data that was read: it is a guest's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let result = self.result.as_ref().map(|output| VariantName(output));
+        let result = self.result.as_ref().map(VariantName);
         f.debug_struct("StoreDone").field("op", &self.op).field("result", &result).finish()
     }
 }
@@ -181,5 +181,26 @@ impl Inbox {
     /// Delivers an event. The owner lives as long as the process; after its end the event is dropped.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_mirror::GuestOp;
+
+    /// A guest's bytes, a password hash and a code must not reach the log.
+    #[test]
+    fn an_event_is_printed_without_secrets_and_data() {
+        let (done, _) = oneshot::channel();
+        let op = GuestOp::Write { block: 7, data: vec![b'x'; 8192].into() };
+        let write = Event::Volume(VolumeRequest { volume: 3, op, done: Completion::Task(done) });
+        assert_eq!(format!("{write:?}"), "Volume(VolumeRequest(Task Write volume 3 block 7 count 2))");
+        let (answer, _) = oneshot::channel();
+        let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };
+        let control = Event::Control(ControlRequest { request: Request::Enrol(enrol), answer });
+        assert_eq!(format!("{control:?}"), "Control(ControlRequest(Enrol))");
+        let read = StoreDone { op: 9, result: Ok(StoreOutput::Data(vec![b'x'; 4096].into())) };
+        assert_eq!(format!("{:?}", Event::Store(read)), "Store(StoreDone { op: 9, result: Ok(Data) })");
     }
 }

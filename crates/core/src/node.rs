@@ -9,7 +9,7 @@ use crate::peer::PeerHandle;
 use crate::quorum_handle::{self, QuorumInput};
 use crate::quorum_thread::QuorumThread;
 use crate::register::{Register, RegisterFiles};
-use crate::state::{self, CoreState};
+use crate::state::{CoreState, Dependencies, Outputs, StatePaths};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog::{Watchdog, WatchdogInfo};
@@ -130,7 +130,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         watchdog,
         register,
         witness: witness_requests,
-        cgroup_fence: cgroup_fence.clone(),
+        cgroup_fence,
         owner: inbox.clone(),
     }
     .start(inputs);
@@ -147,27 +147,21 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
     pairing.connect(&identity, &mut peer);
-    let parts = state::Dependencies {
-        identity,
-        state: options.state.clone(),
-        run: options.run.clone(),
+    let outputs = Outputs {
+        paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: options.vms() },
         documents: documents::start(inbox.clone(), options.state.clone()),
         inbox,
-        mirror,
         store,
         peer,
         quorum_thread: handle.clone(),
-        cgroup_fence,
-        vms: options.vms(),
         timeline,
-        status,
-        watchdog: facts,
-        paths: links,
+        links,
         runtime,
         pairing,
     };
+    let dependencies = Dependencies { identity, mirror, watchdog: facts, status, outputs };
     std::fs::create_dir_all(options.run.join("vhost"))?;
-    CoreState::new(parts, config).run(events);
+    CoreState::new(dependencies, config).run(events);
     handle.send(QuorumInput::Stop);
     Ok(())
 }

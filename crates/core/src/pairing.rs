@@ -67,6 +67,8 @@ pub struct Pairing {
     inbox: Inbox,
     runtime: tokio::runtime::Handle,
     hosting: Option<tokio::task::JoinHandle<()>>,
+    /// The code that is open.
+    open: Option<OpenCode>,
 }
 
 impl Pairing {
@@ -79,7 +81,7 @@ impl Pairing {
         inbox: Inbox,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { options, tls, codes: Arc::default(), endpoints, witness, inbox, runtime, hosting: None }
+        Self { options, tls, codes: Arc::default(), endpoints, witness, inbox, runtime, hosting: None, open: None }
     }
 
     /// Disks that could become pool disks.
@@ -109,7 +111,18 @@ impl Pairing {
             }
             host.run().await;
         }));
+        self.open = Some(code.clone());
         Ok(code)
+    }
+
+    /// The digits of the open code, if it may still be used.
+    pub fn shown_code(&self) -> Option<String> {
+        self.open.as_ref().filter(|code| code.is_open()).map(|code| code.digits.clone())
+    }
+
+    /// The code was used: it is no longer shown.
+    pub fn close_code(&mut self) {
+        self.open = None;
     }
 
     /// Keeps a data session with the peer, if there is one.

@@ -2,16 +2,12 @@
 //! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
 
 use super::CoreState;
-use super::changes::Pending;
+use super::parts::Pending;
 use crate::event::ImportTarget;
 use dyad_control::{Refusal, RefusalCode};
 use dyad_desired::Change;
 use dyad_mirror::VolumeId;
-use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-
-/// What came of images that come no more is dropped one by one, and not in haste: an order may be refused.
-const DROP_IMPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Takes the volume that an image is written into.
 type Opened = oneshot::Sender<Result<ImportTarget, Refusal>>;
@@ -23,7 +19,7 @@ impl CoreState {
             let _ = answer.send(Err(refusal));
             return;
         }
-        if !self.importing.insert(name.clone()) {
+        if !self.imports.begin(&name) {
             let text = format!("An import into {name} is already running.");
             let _ = answer.send(Err(Refusal::new(RefusalCode::Busy, text)));
             return;
@@ -54,7 +50,7 @@ impl CoreState {
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
             return Err(Refusal::new(RefusalCode::VolumeInUse, text));
         }
-        if volume.primary != self.me || !self.config.members.has(self.me) {
+        if volume.primary != self.me || !self.membership.config.members.has(self.me) {
             let text = format!("The volume {name} is written on node {}: send the image there.", volume.primary);
             return Err(Refusal::new(RefusalCode::OtherNode, text));
         }
@@ -77,7 +73,7 @@ impl CoreState {
         let given = opened.is_ok();
         // Whoever has the writing end closes the import; nobody else does.
         if answer.send(opened).is_err() || !given {
-            self.importing.remove(&name);
+            self.imports.end(&name);
         }
     }
 
@@ -101,21 +97,20 @@ impl CoreState {
         result: Result<(), Refusal>,
         answer: oneshot::Sender<Result<(), Refusal>>,
     ) {
-        self.importing.remove(volume);
+        self.imports.end(volume);
         let _ = answer.send(result);
     }
 
     /// Drops what came of images whose way ended here, also in an earlier life of this node or on a lost one.
     pub(super) fn settle_imports(&mut self) {
-        let due =
-            self.dropped.is_none_or(|last| last.elapsed() >= DROP_IMPORT_INTERVAL) && (self.leads() || self.connected);
+        let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected);
         let Some(document) = self.authoritative_document().filter(|_| due) else { return };
         let left = document.volumes.iter().find_map(|(name, volume)| {
-            let ended = volume.primary == self.me && !self.importing.contains(name);
+            let ended = volume.primary == self.me && !self.imports.runs(name);
             volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
         });
         if let Some((name, id)) = left {
-            self.dropped = Some(Instant::now());
+            self.imports.drop_begins();
             // A refused one is tried again.
             self.change(Change::DropImport { name, id }, Pending::Nothing);
         }

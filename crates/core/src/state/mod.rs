@@ -1,238 +1,152 @@
 //! The one owner of the core's state in a node that belongs to a pair.
 //!
 //! ```text
-//!            ┌──────────── select: the next Event ◄── control, guests, peer, store, quorum_thread, cgroup_fence
+//!            ┌──────────── select: the next Event ◄── control socket, guests, peer, store, quorum thread, document's task
 //!            ▼
-//!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum_thread, guests
+//!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum thread, guests
 //!            │
 //!            ▼
 //!   settle(): writers, device servers, permits and the status follow from the state; nothing else sets them
 //! ```
 //!
-//! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is
-//! permitted only while all its volumes have servers, and the quorum_thread knew of it before anyone else. Who owns what
-//! is taken only from a document read since this node last entered the in-sync set ([`CoreState::rules`]).
+//! The values lie in owned parts ([`parts`]), each with its own invariants. The files beside this one say what an event
+//! means for several parts: one file for each kind of event, and one for each thing that is settled.
+//!
+//! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is permitted
+//! only while all its volumes have servers, and the quorum thread is told of it before the permit is shown. Who writes a
+//! volume and who runs a VM is taken only from a document that was read in the current membership term
+//! ([`CoreState::authoritative_document`]).
 
+mod admission;
 mod changes;
-mod erasing;
 mod importing;
-mod mirroring;
-mod report;
+mod leaving;
+mod mirror_actions;
+mod parts;
+mod peer_events;
+mod quorum_updates;
 mod requests;
+mod sentences;
 mod serving;
+mod status;
 #[cfg(test)]
 mod tests;
 mod volume_gc;
-mod votes;
 
-use crate::cgroup_fence;
 use crate::document_cache;
 use crate::documents::DocumentRequest;
 use crate::event::{ControlRequest, DocumentRead, Event, Inbox};
 use crate::identity::Identity;
+use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
 use crate::peer_wire::Wire;
 use crate::quorum_handle::QuorumHandle;
-use crate::quorum_update::QuorumSnapshot;
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
-use crate::volume_request::{Completion, VolumeRequest};
-use crate::watchdog;
-use dyad_control::{Reply, Status};
+use crate::volume_request::VolumeRequest;
+use crate::watchdog::WatchdogInfo;
+use dyad_control::Status;
 use dyad_desired::Document;
-use dyad_mirror::{Mirror, Progress, RequestId, VolumeChange, VolumeId};
-use dyad_quorum::{Config, Members};
-use dyad_replica::Readmission;
+use dyad_mirror::{Mirror, VolumeChange};
+use dyad_quorum::Config;
 use dyad_types::NodeId;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use parts::{
+    Changes, DocumentCopy, GuestAccess, Imports, Lifecycle, Membership, Origin, Replication, Report, SelfTest, VolumeGc,
+};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
 
-/// The mirror wants to hear of time at least this often.
+/// Longest interval between two ticks of the mirror.
 const MIRROR_TICK_INTERVAL: Duration = Duration::from_millis(100);
-/// Pause before the document is read again that could not be read.
-const DOCUMENT_RETRY_DELAY: Duration = Duration::from_millis(200);
-/// Most events handled between two rounds of [`CoreState::settle`]: keeps the status fresh under load.
-const BATCH: usize = 256;
+/// Most events handled between two rounds of [`CoreState::settle`], which keeps the status fresh under load.
+const MAX_BATCH: usize = 256;
 
-/// Everything the owner was given at start.
+/// Everything the owner of the state is given at start.
 pub struct Dependencies {
     /// Who this node is.
     pub identity: Identity,
-    /// Where state is kept.
+    /// Replication.
+    pub mirror: Mirror,
+    /// The watchdog as it was at start; `None` = this node has none.
+    pub watchdog: Option<WatchdogInfo>,
+    /// Where the status is shown.
+    pub status: watch::Sender<Status>,
+    /// The ways out.
+    pub outputs: Outputs,
+}
+
+/// Folders and the cgroup that the state works in.
+#[derive(Debug, Clone)]
+pub struct StatePaths {
+    /// Where identity, register and caches are kept.
     pub state: PathBuf,
     /// Where sockets are made.
     pub run: PathBuf,
-    /// The way in, for callbacks.
+    /// The VMs' cgroup; `None` = this system has none.
+    pub vms: Option<PathBuf>,
+}
+
+/// Everything that the owner of the state acts on.
+pub struct Outputs {
+    /// Folders and the cgroup.
+    pub paths: StatePaths,
+    /// The owner's own queue, for background tasks and for what must wait its turn.
     pub inbox: Inbox,
-    /// Replication.
-    pub mirror: Mirror,
-    /// The pool's thread.
+    /// The store's thread.
     pub store: StoreHandle,
-    /// The peer session.
+    /// The session with the peer.
     pub peer: PeerHandle,
     /// Quorum, heartbeats, watchdog.
     pub quorum_thread: QuorumHandle,
-    /// Freeze, thaw, kill.
-    pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
-    /// The VMs' cgroup, if there is one.
-    pub vms: Option<PathBuf>,
     /// The document's task.
     pub documents: mpsc::UnboundedSender<DocumentRequest>,
-    /// What happened so far.
+    /// The timeline.
     pub timeline: Timeline,
-    /// Where the status is shown.
-    pub status: watch::Sender<Status>,
-    /// The watchdog as found at start.
-    pub watchdog: Option<watchdog::WatchdogInfo>,
-    /// Names of the peer-link paths, by path number.
-    pub paths: Vec<String>,
-    /// The tokio runtime for background work.
+    /// Names of the peer links, by path number.
+    pub links: Vec<String>,
+    /// The runtime for background tasks.
     pub runtime: tokio::runtime::Handle,
-    /// How pairing and enrolment reach the world.
-    pub pairing: crate::pairing::Pairing,
+    /// Pairing and enrolment.
+    pub pairing: Pairing,
 }
 
-/// Where the result of a request to the mirror goes.
-#[derive(Debug)]
-enum Origin {
-    /// To a guest, an import or the document's task.
-    Client(Completion),
-    /// Back to the owner: this volume, which the document does not name, was being deleted.
-    VolumeGc {
-        /// The volume.
-        id: VolumeId,
-    },
-}
-
-/// Who is told when this node has left, or that it has not.
-#[derive(Debug)]
-enum LeaveWaiter {
-    /// A client that asked for the leave.
-    ReplyTo(oneshot::Sender<Reply>),
-    /// An erasure that begins with the leave.
-    Erase(oneshot::Sender<Reply>),
-}
-
-/// One stay in the in-sync set.
-#[derive(Debug)]
-struct MembershipTerm {
-    /// Counts the stays.
-    number: u64,
-    /// In which one the document was read.
-    document_term: Option<u64>,
-    /// A read is ordered and not done.
-    read_in_flight: bool,
-    /// When the last read was done.
-    read_ended_at: Instant,
-}
-
-/// The owner.
+/// The one owner of all state of a node.
 pub struct CoreState {
-    deps: Dependencies,
     me: NodeId,
-    config: Config,
-    ack_set: Members,
-    snapshot: QuorumSnapshot,
-    peer_vms_allowed: bool,
-    readmission: Readmission,
-    /// The peer is clean, and quorum is told when the failover_in_flight is done.
-    clean_deferred: bool,
-    connected: bool,
-    document: Option<Document>,
-    term: MembershipTerm,
-    requests: HashMap<RequestId, Origin>,
-    next_request: RequestId,
-    writers: BTreeMap<VolumeId, dyad_mirror::Writer>,
-    servers: BTreeMap<VolumeId, serving::Served>,
-    /// Volumes that an image is being sent into, by name.
-    importing: BTreeSet<String>,
-    /// When what came of an image was last dropped.
-    dropped: Option<Instant>,
-    /// Volumes that the document names no more.
-    volume_gc: volume_gc::VolumeGc,
-    permits: BTreeSet<String>,
-    running: BTreeSet<String>,
-    serving: bool,
-    vms_known: bool,
-    /// The watchdog goes hungry to prove that it resets this node.
-    proving: bool,
-    progress: Progress,
-    dirty_bytes: u64,
-    healed: u64,
-    error: Option<String>,
-    changes: changes::Changes,
-    leave_waiters: Vec<LeaveWaiter>,
-    alarms: BTreeSet<dyad_quorum::Alarm>,
-    pairing_code: Option<crate::pairing::OpenCode>,
-    revision: u64,
-    waiting: VecDeque<dyad_mirror::Event>,
-    feeding: bool,
-    stopping: bool,
-    /// This node was erased: nothing happens here any more until whoever asked knows.
-    decommissioned: bool,
-    /// The pool failed: a leave that began then is not called off.
-    pool_failed: bool,
-    failover_in_flight: bool,
-    held: bool,
-    refused: Option<String>,
-    /// What guests could not read, as far as it was told.
-    unreadable: BTreeSet<(VolumeId, u64)>,
+    identity: Identity,
+    membership: Membership,
+    document: DocumentCopy,
+    replication: Replication,
+    changes: Changes,
+    access: GuestAccess,
+    imports: Imports,
+    volume_gc: VolumeGc,
+    self_test: SelfTest,
+    report: Report,
+    lifecycle: Lifecycle,
+    out: Outputs,
 }
 
 impl CoreState {
     /// Takes over. `config` is what the register holds at start.
-    pub fn new(deps: Dependencies, config: Config) -> Self {
-        let me = deps.identity.me;
+    pub fn new(dependencies: Dependencies, config: Config) -> Self {
+        let Dependencies { identity, mirror, watchdog, status, outputs } = dependencies;
         Self {
-            me,
-            ack_set: config.members,
-            config,
-            snapshot: QuorumSnapshot::default(),
-            peer_vms_allowed: false,
-            readmission: Readmission::default(),
-            clean_deferred: false,
-            connected: false,
-            document: document_cache::load(&deps.state),
-            term: MembershipTerm {
-                number: 0,
-                document_term: None,
-                read_in_flight: false,
-                read_ended_at: Instant::now(),
-            },
-            requests: HashMap::new(),
-            next_request: 1,
-            writers: BTreeMap::new(),
-            servers: BTreeMap::new(),
-            importing: BTreeSet::new(),
-            dropped: None,
-            volume_gc: volume_gc::VolumeGc::default(),
-            permits: BTreeSet::new(),
-            running: BTreeSet::new(),
-            serving: false,
-            vms_known: false,
-            proving: false,
-            progress: Progress::default(),
-            dirty_bytes: 0,
-            healed: 0,
-            error: None,
-            changes: changes::Changes::default(),
-            leave_waiters: Vec::new(),
-            alarms: BTreeSet::new(),
-            pairing_code: None,
-            revision: 0,
-            waiting: VecDeque::new(),
-            feeding: false,
-            stopping: false,
-            decommissioned: false,
-            pool_failed: false,
-            failover_in_flight: false,
-            held: true,
-            refused: None,
-            unreadable: BTreeSet::new(),
-            deps,
+            me: identity.me,
+            membership: Membership::new(identity.me, config),
+            identity,
+            document: DocumentCopy::new(document_cache::load(&outputs.paths.state)),
+            replication: Replication::new(mirror),
+            changes: Changes::default(),
+            access: GuestAccess::default(),
+            imports: Imports::default(),
+            volume_gc: VolumeGc::default(),
+            self_test: SelfTest::new(watchdog),
+            report: Report::new(status),
+            lifecycle: Lifecycle::Running,
+            out: outputs,
         }
     }
 
@@ -242,36 +156,36 @@ impl CoreState {
         self.mirror(dyad_mirror::Event::Hold);
         self.repeat_introductions();
         self.settle();
-        while !self.stopping {
+        while !self.lifecycle.is_stopping() {
             match events.recv_timeout(MIRROR_TICK_INTERVAL) {
                 Ok(event) => {
                     self.apply(event);
-                    for event in events.try_iter().take(BATCH) {
+                    for event in events.try_iter().take(MAX_BATCH) {
                         self.apply(event);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if !self.decommissioned {
+            if self.lifecycle.is_active() {
                 self.mirror(dyad_mirror::Event::Tick);
                 self.retry_document_read();
                 self.settle();
             }
         }
-        self.servers.clear();
+        self.access.servers.clear();
     }
 
     fn apply(&mut self, event: Event) {
         tracing::trace!(?event);
         match event {
-            Event::Stop => self.stopping = true,
-            _ if self.decommissioned => {}
+            Event::Stop => self.lifecycle = Lifecycle::Stopping,
+            _ if !self.lifecycle.is_active() => {}
             Event::Control(ControlRequest { request, answer }) => self.question(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
             Event::Volume(VolumeRequest { volume, op, done }) => {
-                let req = self.request(Origin::Client(done));
+                let req = self.replication.open(Origin::Client(done));
                 self.mirror(dyad_mirror::Event::Guest { req, volume, op });
             }
             Event::VolumeTable { change, done } => self.change_volume_table(change, Origin::Client(done)),
@@ -279,7 +193,7 @@ impl CoreState {
             Event::Peer(from) => self.peer_says(from),
             Event::Quorum(update) => self.quorum_update(update),
             Event::DocumentRead(DocumentRead { document, term }) => self.document_is(document, term),
-            Event::DocumentReadEnded => self.document_read_ended(),
+            Event::DocumentReadEnded => self.document.read_ended(),
             Event::DocumentLost { why } => self.document_lost(&why),
             Event::ChangeDone { ticket, result } => self.change_done(ticket, result),
             Event::Paired { peer, admitted } => {
@@ -293,21 +207,14 @@ impl CoreState {
         }
     }
 
-    fn request(&mut self, origin: Origin) -> RequestId {
-        let req = self.next_request;
-        self.next_request += 1;
-        self.requests.insert(req, origin);
-        req
-    }
-
     fn change_volume_table(&mut self, change: VolumeChange, origin: Origin) {
-        let req = self.request(origin);
+        let req = self.replication.open(origin);
         self.mirror(dyad_mirror::Event::Volume { req, change });
     }
 
-    /// Whether this node leads the pair now: it writes the document and applies its changes.
+    /// Whether this node leads the pair: it writes the document and applies its changes.
     fn leads(&self) -> bool {
-        self.config.lead == self.me && self.config.members.has(self.me)
+        self.membership.leads()
     }
 
     /// Re-establishes what must follow from the state.
@@ -320,41 +227,31 @@ impl CoreState {
         self.show();
     }
 
-    /// The document, if it says today who owns what: one of an earlier membership is good for logging in, but what it
-    /// says of owners may have been overruled since.
+    /// The document that decides placement: only a member has one, and only if it was read in the current membership term.
     fn authoritative_document(&self) -> Option<&Document> {
-        let member = self.config.exists() && self.config.members.has(self.me);
-        self.document.as_ref().filter(|_| member && self.term.document_term == Some(self.term.number))
+        self.document.of_this_term().filter(|_| self.membership.is_member())
     }
 
-    /// The document's task has read or written a document in the given membership of this node.
+    /// The document's task has read or written a document in the membership term `term` of this node.
     fn document_is(&mut self, document: Document, term: u64) {
-        self.term.document_term = Some(term);
         if self.leads() {
-            self.deps.peer.send(Wire::DocumentChanged { generation: document.generation });
+            self.out.peer.send(Wire::DocumentChanged { generation: document.generation });
         }
-        self.document = Some(document);
+        self.document.set(document, term);
         self.remember_witness();
         self.volume_gc.look_now();
     }
 
-    /// The document's task has done what the last order to read asked for, with or without success.
-    fn document_read_ended(&mut self) {
-        self.term.read_in_flight = false;
-        self.term.read_ended_at = Instant::now();
-    }
-
-    /// A member that could not read the document yet asks again, one question at a time and not in haste.
+    /// Asks for the document again if this node is a member and could not read it yet.
     fn retry_document_read(&mut self) {
-        let due = !self.term.read_in_flight && self.term.read_ended_at.elapsed() > DOCUMENT_RETRY_DELAY;
-        if due && self.config.exists() && self.config.members.has(self.me) && self.authoritative_document().is_none() {
+        if self.document.retry_is_due() && self.membership.is_member() && self.authoritative_document().is_none() {
             self.reload_document();
         }
     }
 
     /// Neither copy of the document is readable.
     fn document_lost(&mut self, why: &str) {
-        self.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
-        self.deps.timeline.note("document-lost", why);
+        self.report.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
+        self.out.timeline.note("document-lost", why);
     }
 }

@@ -1,50 +1,45 @@
 //! Which volumes are served to guests here, and which VMs may run: both follow from the state.
 
 use super::CoreState;
+use super::parts::Served;
 use crate::cgroup_fence;
 use crate::guests::VolumeBackend;
-use dyad_blockdev::{Config, Handle, Server};
+use dyad_blockdev::{Config, Server};
 use dyad_desired::Document;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::{VolumeId, Writer};
 use dyad_quorum as quorum;
 use dyad_types::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-
-/// A volume with a device server.
-pub struct Served {
-    pub(super) socket: PathBuf,
-    _server: Handle,
-}
 
 impl CoreState {
     /// Tells the mirror who writes which volume. A volume that this node may not write any more is closed, so that no
     /// request of its old life runs in a later one.
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
-        wanted.insert(0, self.writer(self.config.lead));
+        wanted.insert(0, self.writer(self.membership.config.lead));
         if let Some(document) = self.authoritative_document() {
             for volume in document.volumes.values() {
                 wanted.extend(volume.ids().map(|id| (id, self.writer(volume.primary))));
             }
         }
         for (volume, writer) in &wanted {
-            let before = self.writers.insert(*volume, *writer);
+            let before = self.access.writers.insert(*volume, *writer);
             if before == Some(*writer) {
                 continue;
             }
             if *writer != Writer::Me {
                 // Its guest, if it still runs, waits: the mirror refuses what is open, and no guest may hear of that.
-                self.servers.remove(volume);
+                self.access.servers.remove(volume);
             }
             self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
         }
-        let forgotten: Vec<VolumeId> = self.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        let forgotten: Vec<VolumeId> =
+            self.access.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for volume in forgotten {
-            self.writers.remove(&volume);
-            self.servers.remove(&volume);
+            self.access.writers.remove(&volume);
+            self.access.servers.remove(&volume);
             self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::Nobody });
         }
     }
@@ -52,7 +47,7 @@ impl CoreState {
     /// Nobody outside the in-sync set writes; a lost node's volumes are written by nobody until its fence is over and
     /// the document says who has them.
     fn writer(&self, primary: NodeId) -> Writer {
-        match (self.config.members.has(primary), primary == self.me) {
+        match (self.membership.config.members.has(primary), primary == self.me) {
             (false, _) => Writer::Nobody,
             (true, true) => Writer::Me,
             (true, false) => Writer::Peer,
@@ -62,32 +57,29 @@ impl CoreState {
     /// Starts and stops device servers.
     pub(super) fn settle_servers(&mut self) {
         let wanted: BTreeMap<VolumeId, u64> = match self.authoritative_document() {
-            Some(document) if self.serving => my_disks(document, self.me),
+            Some(document) if self.access.serving => my_disks(document, self.me),
             _ => BTreeMap::new(),
         };
-        let surplus: Vec<VolumeId> = self.servers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
+        let surplus: Vec<VolumeId> =
+            self.access.servers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in surplus {
-            self.servers.remove(&id);
+            self.access.servers.remove(&id);
             self.mirror(dyad_mirror::Event::Close { volume: id });
         }
         for (id, size) in wanted {
-            if self.servers.contains_key(&id) || !self.mirror_has(id) {
+            if self.access.servers.contains_key(&id) || !self.replication.has_volume(id) {
                 continue;
             }
-            let socket = self.deps.run.join("vhost").join(format!("{id}.sock"));
-            let backend = Arc::new(VolumeBackend::new(self.deps.inbox.clone(), id, size));
+            let socket = self.out.paths.run.join("vhost").join(format!("{id}.sock"));
+            let backend = Arc::new(VolumeBackend::new(self.out.inbox.clone(), id, size));
             let config = Config { queues: DISK_QUEUES, ..Config::new(format!("dyad-{id}")) };
             match Server::start(&socket, backend, config) {
                 Ok(server) => {
-                    self.servers.insert(id, Served { socket, _server: server });
+                    self.access.servers.insert(id, Served { socket, _server: server });
                 }
                 Err(e) => tracing::error!(volume = id, error = %e, "the volume's device cannot be served"),
             }
         }
-    }
-
-    fn mirror_has(&self, volume: VolumeId) -> bool {
-        self.deps.mirror.volumes().iter().any(|info| info.id == volume)
     }
 
     /// The VMs that belong here and whose disks are served. The quorum_thread hears of the first one before anybody can
@@ -95,7 +87,7 @@ impl CoreState {
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.authoritative_document() {
             // A node that is about to restart lets no VM start.
-            Some(document) if self.serving && !self.proving => document
+            Some(document) if self.access.serving && !self.self_test.running => document
                 .vms
                 .iter()
                 .filter(|(_, vm)| vm.node == self.me)
@@ -104,20 +96,20 @@ impl CoreState {
                 .collect(),
             _ => BTreeSet::new(),
         };
-        let vms = !permits.is_empty() || cgroup_fence::populated(self.deps.vms.as_deref());
-        if vms != self.vms_known {
-            self.vms_known = vms;
-            self.deps.quorum_thread.tell(quorum::Event::VmsRunning(vms));
+        let vms = !permits.is_empty() || cgroup_fence::populated(self.out.paths.vms.as_deref());
+        if vms != self.access.vms_known {
+            self.access.vms_known = vms;
+            self.out.quorum_thread.tell(quorum::Event::VmsRunning(vms));
         }
-        for vm in permits.difference(&self.permits) {
-            self.deps.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
+        for vm in permits.difference(&self.access.permits) {
+            self.out.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
         }
-        self.permits = permits;
+        self.access.permits = permits;
         self.fail_over();
     }
 
     fn is_served(&self, document: &Document, disk: &str) -> bool {
-        document.volumes.get(disk).is_some_and(|volume| self.servers.contains_key(&volume.id))
+        document.volumes.get(disk).is_some_and(|volume| self.access.servers.contains_key(&volume.id))
     }
 }
 

@@ -5,18 +5,19 @@ use crate::event::{ImportTarget, StoreDone, Ticket};
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::quorum_handle::{self, QuorumInput};
-use crate::quorum_update::QuorumUpdate;
+use crate::quorum_update::{QuorumSnapshot, QuorumUpdate};
 use crate::store::FakeStore;
 use crate::watchdog::WatchdogInfo;
 use crate::witness::WitnessHandle;
 use clap::Parser as _;
-use dyad_control::{Phase, Refusal, RefusalCode, Request, WatchdogStatus};
+use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
 use dyad_types::NodeId;
 use std::sync::mpsc::channel;
+use tokio::sync::oneshot;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -68,26 +69,26 @@ impl CoreFixture {
         let (store, fake) = StoreHandle::fake();
         let info = |id: &u64| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
         let volumes = volumes.iter().map(info).collect();
-        let deps = Dependencies {
-            identity: Identity::found("rig", "left", &[]),
-            state: options.state.clone(),
-            run: options.run.clone(),
-            mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
+        let outputs = Outputs {
+            paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: None },
             store,
             peer: PeerHandle::start(inbox.clone()),
             inbox,
             quorum_thread,
-            cgroup_fence: channel().0,
-            vms: None,
             documents,
             timeline: Timeline::new(Some(NodeId::A)),
-            status: watch::channel(crate::blank::status(Phase::Blank, WatchdogStatus::Absent)).0,
-            watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
-            paths: Vec::new(),
+            links: Vec::new(),
             runtime: handle.clone(),
             pairing,
         };
-        let mut state = CoreState::new(deps, Config::first(NodeId::A, 7));
+        let dependencies = Dependencies {
+            identity: Identity::found("rig", "left", &[]),
+            mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
+            watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
+            status: watch::channel(crate::blank::status(Phase::Blank, WatchdogStatus::Absent)).0,
+            outputs,
+        };
+        let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));
         state.announce_view();
         state.document_is(document(vms), 0);
         state.apply(Event::Quorum(QuorumUpdate::Snapshot(QuorumSnapshot {
@@ -136,14 +137,14 @@ impl CoreFixture {
 
     /// The document's task has decided a change; [`Self::hear`] lets the state know.
     fn decide(&self, ticket: Ticket, result: Result<(), Refusal>) {
-        self.state.deps.inbox.send(Event::ChangeDone { ticket, result });
+        self.state.out.inbox.send(Event::ChangeDone { ticket, result });
     }
 
     /// The next change that was ordered is made; nothing if none was.
     fn make_change(&mut self) -> Option<Change> {
         while let Ok(order) = self.documents.try_recv() {
             if let DocumentRequest::Change { change, ticket, .. } = order {
-                let document = dyad_desired::apply(self.state.document.as_ref().unwrap(), &change).unwrap();
+                let document = dyad_desired::apply(self.state.document.newest().unwrap(), &change).unwrap();
                 self.state.document_is(document, 0);
                 self.state.settle();
                 self.decide(ticket, Ok(()));
@@ -170,7 +171,7 @@ impl CoreFixture {
     fn with_a_disk() -> Self {
         let mut fixture = Self::new(&[]);
         let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::A };
-        let document = dyad_desired::apply(fixture.state.document.as_ref().unwrap(), &disk).unwrap();
+        let document = dyad_desired::apply(fixture.state.document.newest().unwrap(), &disk).unwrap();
         fixture.state.document_is(document, 0);
         fixture
     }
@@ -192,7 +193,7 @@ impl CoreFixture {
 
 /// What the volume named disk is in the pool, and what an image is being sent into.
 fn disk(fixture: &CoreFixture) -> (u64, Option<u64>) {
-    let volume = &fixture.state.document.as_ref().unwrap().volumes["disk"];
+    let volume = &fixture.state.document.newest().unwrap().volumes["disk"];
     (volume.id, volume.incoming)
 }
 
@@ -208,14 +209,14 @@ fn an_image_goes_beside_what_the_volume_holds() {
     fixture.hear();
     assert_eq!(opened.try_recv().unwrap().unwrap().id, 2);
     assert_eq!(disk(&fixture), (1, Some(2)));
-    assert_eq!(fixture.state.writers.get(&2), Some(&dyad_mirror::Writer::Me));
+    assert_eq!(fixture.state.access.writers.get(&2), Some(&dyad_mirror::Writer::Me));
     assert_eq!(fixture.make_change(), None, "the image is on its way");
     let mut closed = fixture.close_import(2, true);
     assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: 2 }));
     fixture.hear();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
     assert_eq!(disk(&fixture), (2, None));
-    assert!(!fixture.state.writers.contains_key(&1));
+    assert!(!fixture.state.access.writers.contains_key(&1));
 }
 
 /// What came of an image that failed is dropped, and the next one may come at once.
@@ -240,7 +241,7 @@ fn an_image_that_fails_leaves_nothing() {
 fn what_came_of_an_image_does_not_outlive_its_daemon() {
     let mut fixture = CoreFixture::with_a_disk();
     let begin = Change::BeginImport { name: "disk".into() };
-    let begun = dyad_desired::apply(fixture.state.document.as_ref().unwrap(), &begin).unwrap();
+    let begun = dyad_desired::apply(fixture.state.document.newest().unwrap(), &begin).unwrap();
     fixture.state.document_is(begun, 0);
     fixture.state.settle();
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
@@ -253,7 +254,7 @@ fn what_came_of_an_image_does_not_outlive_its_daemon() {
 fn what_the_document_names_no_more_is_deleted() {
     let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5]);
     assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
-    let mut document = fixture.state.document.clone().unwrap();
+    let mut document = fixture.state.document.newest().cloned().unwrap();
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, primary: NodeId::A };
     ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
@@ -262,15 +263,15 @@ fn what_the_document_names_no_more_is_deleted() {
     fixture.state.document_is(document.clone(), 1);
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the document is of another membership");
-    fixture.state.config.lead = NodeId::B;
+    fixture.state.membership.config.lead = NodeId::B;
     fixture.state.document_is(document, 0);
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the lead does it");
     // The lead dies before it has done it; this node has read the document already.
-    fixture.state.config.lead = NodeId::A;
+    fixture.state.membership.config.lead = NodeId::A;
     fixture.state.settle();
     assert_eq!(fixture.delete_volumes(), [1, 3]);
-    let held: Vec<u64> = fixture.state.deps.mirror.volumes().iter().map(|volume| volume.id).collect();
+    let held: Vec<u64> = fixture.state.replication.mirror.volumes().iter().map(|volume| volume.id).collect();
     assert_eq!(held, [0, 2, 5]);
 }
 
@@ -344,7 +345,7 @@ fn a_watchdog_is_not_proven_under_vms() {
 #[test]
 fn no_vm_starts_while_the_watchdog_is_proven() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Stopped)]);
-    let permitted = |fixture: &CoreFixture| fixture.state.permits.contains("web");
+    let permitted = |fixture: &CoreFixture| fixture.state.access.permits.contains("web");
     assert!(permitted(&fixture));
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
     assert!(fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(true))));
@@ -363,7 +364,7 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
 #[test]
 fn what_is_not_judged_yet_is_not_told() {
     let mut fixture = CoreFixture::new(&[]);
-    let shown = |fixture: &CoreFixture| fixture.state.deps.status.borrow().quorum.as_ref().map(|q| q.state.clone());
+    let shown = |fixture: &CoreFixture| fixture.state.report.shown().quorum.map(|quorum| quorum.state);
     assert_eq!(shown(&fixture), Some(dyad_control::NodeState::Starting));
     let judged = dyad_quorum::RunState::Solo { fence: dyad_quorum::Fence::Over, peer_alive: false };
     let snapshot = QuorumSnapshot { run_state: Some(judged), may_run: true, ..QuorumSnapshot::default() };

@@ -1,10 +1,9 @@
 //! The status: everything known in one moment, shown to whoever watches.
 
 use super::CoreState;
-use super::votes::alarm_text;
+use super::sentences::{alarm_text, alarm_word};
 use dyad_control::{
-    LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status, VolumeStatus, WatchdogStatus,
-    WitnessStatus,
+    LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status, VolumeStatus, WitnessStatus,
 };
 use dyad_mirror as mirror;
 use dyad_quorum as quorum;
@@ -13,25 +12,12 @@ use dyad_types::NodeId;
 impl CoreState {
     /// Shows the state if it has changed.
     pub(super) fn show(&mut self) {
-        let mut status = self.status();
-        let revision = self.revision;
-        let changed = self.deps.status.send_if_modified(|shown| {
-            status.revision = shown.revision;
-            let changed = *shown != status;
-            if changed {
-                status.revision = revision + 1;
-                *shown = status;
-            }
-            changed
-        });
-        if changed {
-            self.revision += 1;
-        }
+        let status = self.status();
+        self.report.show(status);
     }
 
     fn status(&self) -> Status {
-        let identity = &self.deps.identity;
-        let open_code = self.pairing_code.as_ref().filter(|code| code.is_open());
+        let identity = &self.identity;
         Status {
             revision: 0,
             phase: Phase::Running,
@@ -44,29 +30,32 @@ impl CoreState {
             }),
             quorum: Some(self.quorum_status()),
             links: self
-                .deps
-                .paths
+                .out
+                .links
                 .iter()
                 .enumerate()
-                .map(|(i, name)| LinkStatus { name: name.clone(), up: self.snapshot.paths_up.get(i) == Some(&true) })
+                .map(|(i, name)| LinkStatus {
+                    name: name.clone(),
+                    up: self.membership.snapshot.paths_up.get(i) == Some(&true),
+                })
                 .collect(),
             mirror: Some(self.mirror_status()),
-            pool: Some(self.deps.store.usage()),
-            watchdog: self.deps.watchdog.as_ref().map_or(WatchdogStatus::Absent, |facts| facts.status()),
+            pool: Some(self.out.store.usage()),
+            watchdog: self.self_test.status(),
             alarms: self.alarm_status(),
             volumes: self.volume_status(),
-            permits: self.permits.iter().cloned().collect(),
-            document_generation: self.document.as_ref().map_or(0, |document| document.generation),
-            pairing_code: open_code.map(|code| code.digits.clone()),
+            permits: self.access.permits.iter().cloned().collect(),
+            document_generation: self.document.newest().map_or(0, |document| document.generation),
+            pairing_code: self.out.pairing.shown_code(),
         }
     }
 
     fn alarm_status(&self) -> Vec<dyad_control::Alarm> {
-        let mut alarms: Vec<quorum::Alarm> = self.alarms.iter().copied().collect();
-        alarms.sort_by_key(|alarm| word(*alarm).0);
+        let mut alarms: Vec<quorum::Alarm> = self.report.alarms.iter().copied().collect();
+        alarms.sort_by_key(|alarm| alarm_word(*alarm).0);
         let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
-            code: word(alarm).1.into(),
-            sentence: alarm_text(alarm, &self.deps.paths),
+            code: alarm_word(alarm).1.into(),
+            sentence: alarm_text(alarm, &self.out.links),
         };
         alarms.into_iter().map(alarm).collect()
     }
@@ -74,30 +63,30 @@ impl CoreState {
     fn quorum_status(&self) -> QuorumStatus {
         let members = [NodeId::A, NodeId::B];
         QuorumStatus {
-            epoch: self.config.epoch,
-            members: members.into_iter().filter(|node| self.config.members.has(*node)).collect(),
-            tie: format!("{:?}", self.config.tie),
-            lead: self.config.lead,
-            lineage: self.config.lineage,
-            may_run: self.snapshot.may_run,
+            epoch: self.membership.config.epoch,
+            members: members.into_iter().filter(|node| self.membership.config.members.has(*node)).collect(),
+            tie: format!("{:?}", self.membership.config.tie),
+            lead: self.membership.config.lead,
+            lineage: self.membership.config.lineage,
+            may_run: self.membership.snapshot.may_run,
             state: self.node_state(),
-            peer_alive: self.snapshot.peer_alive,
+            peer_alive: self.membership.snapshot.peer_alive,
             witness: self.witness_status(),
         }
     }
 
     fn node_state(&self) -> NodeState {
         use quorum::{Fence, RunState as S};
-        if let Some(what) = &self.error {
+        if let Some(what) = &self.report.error {
             return NodeState::Faulty { what: what.clone() };
         }
-        let Some(run_state) = self.snapshot.run_state else { return NodeState::Starting };
+        let Some(run_state) = self.membership.snapshot.run_state else { return NodeState::Starting };
         match run_state {
-            S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.connected },
+            S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.replication.connected },
             S::RegisterFailed => NodeState::Amnesia,
             S::Leaving => NodeState::Faulty { what: "This node is shutting down.".into() },
             S::InSync { .. } => NodeState::Running,
-            S::Paused { .. } if self.serving => NodeState::Paused,
+            S::Paused { .. } if self.access.serving => NodeState::Paused,
             S::Paused { .. } => NodeState::WaitingForVote,
             S::Solo { fence: Fence::Over, .. } => NodeState::Running,
             S::Solo { fence: Fence::Until(until), .. } => {
@@ -109,14 +98,16 @@ impl CoreState {
                        death."
                         .into(),
             },
-            S::OutOfSync { holder_alive, .. } => NodeState::PeerIsNewer { syncing: holder_alive && self.connected },
+            S::OutOfSync { holder_alive, .. } => {
+                NodeState::PeerIsNewer { syncing: holder_alive && self.replication.connected }
+            }
         }
     }
 
     fn witness_status(&self) -> WitnessStatus {
-        let Some(witness) = &self.deps.identity.witness else { return WitnessStatus::None };
+        let Some(witness) = &self.identity.witness else { return WitnessStatus::None };
         let address = witness.address.clone();
-        match self.snapshot.witness {
+        match self.membership.snapshot.witness {
             crate::quorum_update::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
             crate::quorum_update::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
                 address,
@@ -126,9 +117,9 @@ impl CoreState {
     }
 
     fn mirror_status(&self) -> MirrorStatus {
-        let members = self.config.members;
+        let members = self.membership.config.members;
         let me = members.has(self.me);
-        let state = match (me, members.has(self.me.peer()), self.deps.mirror.phase()) {
+        let state = match (me, members.has(self.me.peer()), self.replication.mirror.phase()) {
             (false, ..) => MirrorState::Behind,
             (true, true, mirror::Phase::Steady) => MirrorState::InSync,
             (true, true, mirror::Phase::Reconcile | mirror::Phase::Handshake) => MirrorState::Reconciling,
@@ -137,45 +128,28 @@ impl CoreState {
             (true, false, _) => MirrorState::Solo,
         };
         MirrorStatus {
-            connected: self.connected,
+            connected: self.replication.connected,
             state,
-            dirty_extents: self.deps.mirror.dirty_extents(),
-            resync_bytes: self.progress.copied,
-            resync_dirty_bytes: self.dirty_bytes,
-            healed_blocks: self.healed,
+            dirty_extents: self.replication.mirror.dirty_extents(),
+            resync_bytes: self.replication.progress.copied,
+            resync_dirty_bytes: self.replication.dirty_bytes,
+            healed_blocks: self.replication.healed,
         }
     }
 
     fn volume_status(&self) -> Vec<VolumeStatus> {
-        let Some(document) = &self.document else { return Vec::new() };
+        let Some(document) = self.document.newest() else { return Vec::new() };
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
             id: volume.id,
             name: name.clone(),
             size: volume.size,
-            writer: match self.writers.get(&volume.id) {
+            writer: match self.access.writers.get(&volume.id) {
                 Some(mirror::Writer::Me) => Some(self.me),
                 Some(mirror::Writer::Peer) => Some(self.me.peer()),
                 _ => None,
             },
-            socket: self.servers.get(&volume.id).map(|served| served.socket.display().to_string()),
+            socket: self.access.servers.get(&volume.id).map(|served| served.socket.display().to_string()),
         });
         volumes.collect()
-    }
-}
-
-/// How grave an alarm is, 0 being the gravest, and its stable word.
-fn word(alarm: quorum::Alarm) -> (u8, &'static str) {
-    use quorum::Alarm;
-    match alarm {
-        Alarm::Conflict => (0, "conflict"),
-        Alarm::RegisterFailed => (1, "register-failed"),
-        Alarm::PeerUnadmitted => (2, "peer-unadmitted"),
-        Alarm::ClockDrift => (3, "clock-drift"),
-        Alarm::PeerUnfenced => (4, "peer-unfenced"),
-        Alarm::WitnessRolledBack => (5, "witness-rolled-back"),
-        Alarm::PeerSilent => (6, "peer-silent"),
-        Alarm::WitnessLost => (7, "witness-lost"),
-        Alarm::TieAt(_) => (8, "tie-at-node"),
-        Alarm::PathDown(_) => (9, "path-down"),
     }
 }

@@ -1,0 +1,117 @@
+//! The second node and the witness: pairing, enrolment, and telling the quorum machine of both.
+
+use super::CoreState;
+use super::parts::Pending;
+use crate::event::Event;
+use crate::identity::{Peer, Witness};
+use dyad_control::{Enrol, RefusalCode, Reply};
+use dyad_desired::{Change, NodeRecord};
+use dyad_quorum as quorum;
+use tokio::sync::oneshot;
+
+impl CoreState {
+    pub(super) fn open_pairing_code(&mut self) -> Reply {
+        if !self.leads() {
+            return Reply::refused(RefusalCode::NotLead, "The other node leads the pair: open the pairing code there.");
+        }
+        if self.membership.peer_incarnation() != 0 && self.membership.config.members == quorum::Members::Both {
+            return Reply::refused(RefusalCode::PairComplete, "The pair already has two nodes in sync.");
+        }
+        match self.out.pairing.open_code(&self.identity) {
+            Ok(open) => {
+                let reply = Reply::Code { code: open.digits.clone(), expires_s: open.left().as_secs() };
+                self.out.timeline.note("pairing-open", "A pairing code is open.");
+                reply
+            }
+            Err(sentence) => Reply::refused(RefusalCode::Pairing, sentence),
+        }
+    }
+
+    /// The other node has proven the code and is ready: remember it, admit its store, connect. It becomes a node of the
+    /// pair only when it is told the `true` that this returns; if that is lost, it is blank and another one may come.
+    pub(super) fn paired(&mut self, peer: Peer) -> bool {
+        self.out.pairing.close_code();
+        let name = peer.node.clone();
+        let before = self.identity.peer.replace(peer);
+        if let Err(e) = self.identity.save(&self.out.paths.state) {
+            self.identity.peer = before;
+            self.report.error = Some(format!("The identity of this node cannot be written: {e:#}."));
+            return false;
+        }
+        self.out.timeline.note("paired", format!("The node {name} has joined."));
+        self.out.pairing.connect(&self.identity, &mut self.out.peer);
+        self.out.pairing.add_peer_to_witness(&self.identity);
+        self.repeat_introductions();
+        let record = NodeRecord { name, addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
+        // Refused only if the names clash, which pairing has checked; what the node reports later replaces it.
+        self.change(Change::SetNode { node: self.me.peer(), record }, Pending::Nothing);
+        true
+    }
+
+    pub(super) fn enrol(&mut self, at: Enrol, answer: oneshot::Sender<Reply>) {
+        if !self.leads() {
+            let _ = answer
+                .send(Reply::refused(RefusalCode::NotLead, "The other node leads the pair: enrol the witness there."));
+            return;
+        }
+        let inbox = self.out.inbox.clone();
+        let enrolment = self.out.pairing.enrol(&self.identity, at);
+        self.out.runtime.spawn(async move {
+            match enrolment.await {
+                Ok(witness) => inbox.send(Event::Enrolled { witness, answer }),
+                Err(refusal) => drop(answer.send(refusal.into())),
+            }
+        });
+    }
+
+    pub(super) fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
+        self.out.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
+        let info = witness.info();
+        if let Err(sentence) = self.use_witness(witness) {
+            let _ = answer.send(Reply::refused(RefusalCode::State, sentence));
+            return;
+        }
+        self.repeat_introductions();
+        self.change(Change::SetWitness { witness: Some(info) }, Pending::ReplyTo(answer));
+    }
+
+    /// Tells the quorum of a peer or witness that no configuration admits yet. It forgets them when it restarts.
+    pub(super) fn repeat_introductions(&self) {
+        let identity = &self.identity;
+        if let Some(peer) = &identity.peer
+            && self.membership.config.exists()
+            && self.membership.config.members.has(self.me)
+            && self.membership.peer_incarnation() != peer.incarnation
+        {
+            self.out.quorum_thread.tell(quorum::Event::Admit { incarnation: peer.incarnation });
+        }
+        if let Some(witness) = &identity.witness
+            && let Ok(id) = u128::from_str_radix(&witness.id, 16)
+            && witness.incarnation != 0
+            && self.membership.config.witness.0 != id
+        {
+            let (witness, incarnation) = (quorum::WitnessId(id), witness.incarnation);
+            self.out.quorum_thread.tell(quorum::Event::Enrol { witness, incarnation });
+        }
+    }
+
+    fn use_witness(&mut self, witness: Witness) -> Result<(), String> {
+        self.identity.witness = Some(witness);
+        self.out.pairing.use_witness(&self.identity);
+        let saved = self.identity.save(&self.out.paths.state);
+        saved.map_err(|e| format!("The identity of this node cannot be written: {e:#}."))
+    }
+
+    /// The document names a witness that this node does not know yet (the other node enrolled it).
+    pub(super) fn remember_witness(&mut self) {
+        // What was kept from an earlier life may name an earlier witness.
+        let Some(info) = self.document.of_this_run().and_then(|document| document.witness.clone()) else { return };
+        if self.identity.witness.as_ref().is_some_and(|known| known.id == info.id) {
+            return;
+        }
+        let witness = Witness { address: info.address, fingerprint: info.fingerprint, id: info.id, incarnation: 0 };
+        if let Err(sentence) = self.use_witness(witness) {
+            tracing::error!(sentence, "the witness is forgotten at the next start");
+        }
+    }
+}

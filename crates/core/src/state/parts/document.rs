@@ -1,0 +1,77 @@
+//! The pair's document as this node knows it.
+//!
+//! **Invariants.** A membership term is one stay of this node in the in-sync set. The document decides placement only if it
+//! was read in the current term: the pair may have changed it while this node was away. An older one is good for logging in.
+
+use dyad_desired::Document;
+use std::time::{Duration, Instant};
+
+/// Pause between two attempts to read the document.
+const DOCUMENT_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// The newest document known here, and when it was read.
+#[derive(Debug)]
+pub(in crate::state) struct DocumentCopy {
+    newest: Option<Document>,
+    /// Number of the current membership term.
+    term: u64,
+    /// The term in which `newest` was read; `None` = by an earlier run of this daemon.
+    read_in: Option<u64>,
+    /// The document's task was asked to read and has not answered.
+    read_in_flight: bool,
+    read_ended_at: Instant,
+}
+
+impl DocumentCopy {
+    /// `cached` is what an earlier run of this daemon read last.
+    pub(in crate::state) fn new(cached: Option<Document>) -> Self {
+        Self { newest: cached, term: 0, read_in: None, read_in_flight: false, read_ended_at: Instant::now() }
+    }
+
+    /// The newest document, whenever it was read.
+    pub(in crate::state) fn newest(&self) -> Option<&Document> {
+        self.newest.as_ref()
+    }
+
+    /// The document, if it was read in the current term.
+    pub(in crate::state) fn of_this_term(&self) -> Option<&Document> {
+        self.newest.as_ref().filter(|_| self.read_in == Some(self.term))
+    }
+
+    /// The document, if this run of the daemon has read it.
+    pub(in crate::state) fn of_this_run(&self) -> Option<&Document> {
+        self.newest.as_ref().filter(|_| self.read_in.is_some())
+    }
+
+    /// Number of the current membership term.
+    pub(in crate::state) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// This node has left the in-sync set: the document must be read again before it decides placement.
+    pub(in crate::state) fn end_term(&mut self) {
+        self.term += 1;
+    }
+
+    /// A document was read or written in this term.
+    pub(in crate::state) fn set(&mut self, document: Document, term: u64) {
+        self.read_in = Some(term);
+        self.newest = Some(document);
+    }
+
+    /// The document's task is asked to read.
+    pub(in crate::state) fn read_begins(&mut self) {
+        self.read_in_flight = true;
+    }
+
+    /// The document's task has read, with or without success.
+    pub(in crate::state) fn read_ended(&mut self) {
+        self.read_in_flight = false;
+        self.read_ended_at = Instant::now();
+    }
+
+    /// Whether enough time has passed to read again.
+    pub(in crate::state) fn retry_is_due(&self) -> bool {
+        !self.read_in_flight && self.read_ended_at.elapsed() > DOCUMENT_RETRY_DELAY
+    }
+}

@@ -1,0 +1,154 @@
+//! What follows from an update of the quorum thread.
+
+use super::CoreState;
+use super::parts::{FailOver, Pending};
+use super::sentences::{alarm_text, note_text};
+use crate::documents::DocumentRequest;
+use crate::peer_watchdog_cache;
+use crate::quorum_update::QuorumUpdate;
+use dyad_desired::Change;
+use dyad_quorum::{self as quorum, Members};
+use std::net::SocketAddr;
+
+impl CoreState {
+    pub(super) fn quorum_update(&mut self, update: QuorumUpdate) {
+        match update {
+            QuorumUpdate::Config(config) => self.config_is(config),
+            QuorumUpdate::AckSet(set, handled) => {
+                self.membership.ack_set = set;
+                self.announce_view();
+                if self.membership.readmission.demand(set, handled) {
+                    self.out.quorum_thread.tell(quorum::Event::AckPeer);
+                }
+            }
+            QuorumUpdate::Hold => self.hold(true),
+            QuorumUpdate::Kill(reason) => {
+                self.out.timeline.note("vms-killed", format!("VMs of this node are stopped: {reason}."));
+                self.access.serving = false;
+            }
+            QuorumUpdate::PeerVmsAllowed => {
+                self.membership.peer_vms_allowed = true;
+                self.fail_over();
+            }
+            QuorumUpdate::Alarm(alarm) => {
+                if self.report.alarms.insert(alarm) {
+                    self.out.timeline.note("alarm", alarm_text(alarm, &self.out.links));
+                }
+            }
+            QuorumUpdate::Clear(alarm) => {
+                if self.report.alarms.remove(&alarm) {
+                    let text = format!("No longer: {}", alarm_text(alarm, &self.out.links));
+                    self.out.timeline.note("alarm-over", text);
+                }
+            }
+            QuorumUpdate::Note(at, note) => {
+                let (kind, text) = note_text(at, &note);
+                self.out.timeline.note_at(at, kind, text);
+            }
+            QuorumUpdate::Late { waited_ms, worked_ms } => {
+                let text = format!(
+                    "The heartbeats of this node stood still: {waited_ms} ms for want of the processor, {worked_ms} ms at work."
+                );
+                self.out.timeline.note("late", text);
+            }
+            QuorumUpdate::LeaveDone => self.tell_leave_waiters(&Ok(())),
+            QuorumUpdate::Snapshot(snapshot) => {
+                if snapshot.may_run && self.membership.config.members.has(self.me) {
+                    self.access.serving = true;
+                }
+                self.hold(!snapshot.may_run);
+                self.remember_peer_watchdog(snapshot.peer_watchdog);
+                if snapshot.peer_addresses != self.membership.snapshot.peer_addresses {
+                    self.dial(&snapshot.peer_addresses);
+                }
+                self.membership.snapshot = snapshot;
+            }
+        }
+    }
+
+    fn remember_peer_watchdog(&self, proven: bool) {
+        let incarnation = self.membership.peer_incarnation();
+        if incarnation == 0 || peer_watchdog_cache::load(&self.out.paths.state, incarnation) == proven {
+            return;
+        }
+        if let Err(e) = peer_watchdog_cache::save(&self.out.paths.state, incarnation, proven) {
+            tracing::error!(error = %e, "whether the peer's watchdog is proven is forgotten at the next start");
+        }
+    }
+
+    /// The data session goes where heartbeats come from.
+    fn dial(&mut self, addresses: &[Option<SocketAddr>]) {
+        let paths = self.out.links.iter().zip(addresses).filter_map(|(name, address)| {
+            let mut peer = (*address)?;
+            peer.set_port(dyad_link::PEER_PORT);
+            Some(dyad_link::session::Path { name: name.clone(), peer, local: None })
+        });
+        self.out.peer.set_paths(paths.collect());
+    }
+
+    /// Guests' requests wait while this node has no right to run.
+    fn hold(&mut self, hold: bool) {
+        if self.membership.held != hold {
+            self.membership.held = hold;
+            self.mirror(if hold { dyad_mirror::Event::Hold } else { dyad_mirror::Event::Resume });
+        }
+    }
+
+    fn config_is(&mut self, config: quorum::Config) {
+        if config.members != Members::only(self.me) {
+            self.membership.peer_vms_allowed = false;
+        }
+        if !config.members.has(self.me) {
+            self.access.serving = false;
+            // Before the mirror refuses what is open: no guest may hear of that, should one run still.
+            self.access.servers.clear();
+            // The document may change while this node is away, and must be read again before it rules here.
+            if self.membership.config.members.has(self.me) {
+                self.document.end_term();
+            }
+        }
+        self.membership.config = config;
+        self.announce_view();
+        self.reload_document();
+        // The name of a new witness, if one came with this configuration, is in the document and in the identity.
+        self.remember_witness();
+    }
+
+    /// Tells the mirror where it stands.
+    pub(super) fn announce_view(&mut self) {
+        let view = dyad_replica::view(&self.membership.config, self.membership.ack_set, self.me);
+        self.mirror(dyad_mirror::Event::View(view));
+    }
+
+    /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
+    pub(super) fn reload_document(&mut self) {
+        self.settle_writers();
+        self.document.read_begins();
+        let _ = self.out.documents.send(DocumentRequest::Reload { lead: self.leads(), term: self.document.term() });
+    }
+
+    /// The peer surely runs nothing: what was its is ours.
+    pub(super) fn fail_over(&mut self) {
+        let Some(document) = self.authoritative_document() else { return };
+        // A peer that was called clean may become a member at any moment, with what the document says is its.
+        if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
+            return;
+        }
+        let me = self.me;
+        let foreign =
+            document.vms.values().any(|vm| vm.node != me) || document.volumes.values().any(|v| v.primary != me);
+        if self.membership.peer_vms_allowed && foreign && self.leads() {
+            self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
+            // A refused one is tried again at the next settling.
+            self.change(Change::FailOver { survivor: me }, Pending::FailOver);
+        }
+    }
+
+    /// The change that fails the peer's VMs over is decided.
+    pub(super) fn failover_ended(&mut self) {
+        let ended = std::mem::replace(&mut self.membership.fail_over, FailOver::Idle);
+        if ended == (FailOver::InFlight { clean_deferred: true }) {
+            self.peer_is_clean();
+        }
+    }
+}
