@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::host::{self, Host};
+use crate::modules::Modules;
 
 /// Debian's package that depends on the newest cloud kernel.
 const KERNEL: &str = "linux-image-cloud-amd64";
-/// What the guest needs to see its disk.
+/// What the guest needs to see its disk; the kernel of Debian 13 has the first one built in.
 const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// What the boot loader does, without asking.
 const BOOT: &str = "\
@@ -113,18 +114,9 @@ fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
     fs::create_dir_all(root.join("modules"))?;
     let counter = host.artifacts().programs().join("dyad-counter");
     host::run(Command::new("strip").arg("-o").arg(root.join("init")).arg(counter))?;
-    let dependencies =
-        fs::read_to_string(kernel.modules.join("modules.dep")).context("The kernel's modules have no modules.dep.")?;
-    let mut order = Vec::new();
-    for module in MODULES {
-        for file in load_order(&dependencies, module)? {
-            if !order.contains(&file) {
-                order.push(file);
-            }
-        }
-    }
+    let modules = Modules::open(&kernel.modules)?;
     let mut names = String::new();
-    for file in &order {
+    for file in modules.load_order(MODULES)? {
         let name = place(&kernel.modules.join(file), &root.join("modules"))?;
         names.push_str(&name);
         names.push('\n');
@@ -133,20 +125,6 @@ fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
     let archive = work.join("initrd");
     archive_tree(&root, &archive)?;
     Ok(archive)
-}
-
-/// The files to load for `module`, what it needs before itself, from the text of `modules.dep`.
-fn load_order(dependencies: &str, module: &str) -> Result<Vec<String>> {
-    let plain = |file: &str| file.split('/').next_back().unwrap_or(file).replace('-', "_");
-    for line in dependencies.lines() {
-        let Some((file, needs)) = line.split_once(':') else { continue };
-        if plain(file).split('.').next() == Some(module) {
-            // depmod lists the deepest need last.
-            let needs = needs.split_whitespace().rev().map(str::to_owned);
-            return Ok(needs.chain([file.to_owned()]).collect());
-        }
-    }
-    bail!("The kernel has no module {module}.")
 }
 
 /// Copies one module, unpacked, into `folder`; returns its name there.
@@ -188,28 +166,4 @@ fn disk(kernel: &Path, initrd: &Path, work: &Path) -> Result<PathBuf> {
     host::run(Command::new("syslinux").arg("--install").arg(&disk))?;
     file.set_len(dyad_counter::DISK_BYTES)?;
     Ok(disk)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEPENDENCIES: &str = "\
-kernel/drivers/virtio/virtio.ko.xz: kernel/drivers/virtio/virtio_ring.ko.xz
-kernel/drivers/virtio/virtio_ring.ko.xz:
-kernel/drivers/block/virtio_blk.ko.xz: kernel/drivers/virtio/virtio.ko.xz kernel/drivers/virtio/virtio_ring.ko.xz
-";
-
-    #[test]
-    fn what_a_module_needs_comes_first() {
-        let order = load_order(DEPENDENCIES, "virtio_blk").unwrap();
-        let names: Vec<_> = order.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
-        assert_eq!(names, ["virtio_ring.ko.xz", "virtio.ko.xz", "virtio_blk.ko.xz"]);
-    }
-
-    #[test]
-    fn a_module_that_does_not_exist_is_named() {
-        let error = load_order(DEPENDENCIES, "virtio_moon").unwrap_err();
-        assert!(error.to_string().contains("virtio_moon"));
-    }
 }

@@ -9,6 +9,7 @@ mod deps;
 mod guest;
 mod host;
 mod image;
+mod modules;
 mod rig;
 mod sim;
 #[cfg(test)]
