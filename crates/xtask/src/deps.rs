@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
+use crate::apt;
 use crate::host::{self, Host};
 use crate::image;
 
@@ -47,15 +48,7 @@ pub fn install(host: &Host) -> Result<()> {
         return Ok(());
     }
     host::step(&format!("Installing Debian packages: {}", missing.join(" ")));
-    // Package lists may be absent or name versions that the mirror no longer has; they are then fetched, and the
-    // installation is tried once more.
-    if apt_install(&missing).is_err() {
-        host::step("Fetching the package lists first");
-        host::run(apt().arg("update"))?;
-        apt_install(&missing).context(
-            "Debian's packages could not be installed. Check the network and /etc/apt, then run the same command again.",
-        )?;
-    }
+    apt::install(&missing)?;
     let _ = host.cache()?;
     Ok(())
 }
@@ -116,22 +109,4 @@ fn missing(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(&output.stdout);
     let present: BTreeSet<_> = text.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
     Ok(wanted.iter().filter(|name| !present.contains(**name)).map(|name| (*name).to_owned()).collect())
-}
-
-fn apt_install(packages: &[String]) -> Result<()> {
-    host::run(apt().args(["install", "--yes", "--no-install-recommends", "-qq"]).args(packages))
-}
-
-/// apt-get as root; it waits for another apt process to finish and asks no question.
-fn apt() -> Command {
-    let mut command = if nix::unistd::geteuid().is_root() {
-        Command::new("apt-get")
-    } else {
-        let mut sudo = Command::new("sudo");
-        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
-        sudo
-    };
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    command.args(["-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"]);
-    command
 }

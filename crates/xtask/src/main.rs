@@ -2,6 +2,7 @@
 //!
 //! It is the only program that installs packages, and it says so before it does.
 
+mod apt;
 mod attach;
 mod bench;
 mod checks;
