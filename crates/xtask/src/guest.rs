@@ -77,7 +77,7 @@ fn kernel(host: &Host) -> Result<Kernel> {
         fs::remove_file(archive)?;
         let modules = modules_folder(&fresh)?;
         let version = modules.file_name().context("The kernel has no version.")?;
-        host::run_quietly(Command::new("depmod").arg("--basedir").arg(usr_merged(&fresh)).arg(version))?;
+        host::run_quietly(host::system_tool("depmod").arg("--basedir").arg(usr_merged(&fresh)).arg(version))?;
         fs::rename(&fresh, &folder)?;
     }
     Ok(Kernel { image: only_entry(&folder.join("boot"), "vmlinuz-")?, modules: modules_folder(&folder)? })

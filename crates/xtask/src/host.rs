@@ -75,7 +75,14 @@ pub fn as_root(cargo: &mut Command) -> &mut Command {
     cargo
 }
 
-/// Prints the next step.
+/// A program of the system's administration: Debian keeps it in a folder that a user's PATH does not have.
+pub fn system_tool(name: &str) -> Command {
+    let mut command = Command::new(name);
+    command.env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
+    command
+}
+
+/// Says what comes next.
 pub fn step(what: &str) {
     println!("==> {what}");
 }

@@ -53,6 +53,8 @@ pub fn fetch(host: &Host) -> Result<Debian> {
         let mut bootstrap = Command::new("mmdebstrap");
         bootstrap
             .args(["--quiet", "--variant=extract", "--architectures=amd64", "--skip=essential/unlink"])
+            // Unpacking needs neither root nor user namespaces; each of the other modes needs one of them.
+            .args((!nix::unistd::geteuid().is_root()).then_some("--mode=chrootless"))
             .arg(format!("--include={}", names.join(",")))
             .arg(format!("--extract-hook={hook}"))
             .arg(RELEASE)
@@ -62,7 +64,7 @@ pub fn fetch(host: &Host) -> Result<Debian> {
             .context("Debian's packages could not be fetched. Check the network and try again.")?;
         // The order in which modules need each other; it never changes for these packages.
         let release = Debian { root: fresh.clone() }.kernel_release()?;
-        host::run_quietly(Command::new("depmod").arg("-b").arg(fresh.join("usr")).arg(release))?;
+        host::run_quietly(host::system_tool("depmod").arg("-b").arg(fresh.join("usr")).arg(release))?;
         fs::rename(&fresh, &root)?;
     }
     Ok(Debian { root })

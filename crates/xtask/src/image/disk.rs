@@ -66,12 +66,10 @@ fn partition(file: &mut File, esp: &layout::Partition) -> Result<()> {
 }
 
 fn format(disk: &Path, esp: &layout::Partition) -> Result<()> {
-    let mut command = Command::new("mkfs.fat");
+    let mut command = host::system_tool("mkfs.fat");
     // A fixed serial number and time (--invariant). Clusters of 4 KiB: some firmware takes larger ones for another FAT.
     command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "--invariant"]);
     command.arg("--offset").arg((MIB / SECTOR).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
-    // mkfs.fat lies in /usr/sbin, which a user's PATH may lack.
-    command.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
     host::run_quietly(&mut command)
 }
 

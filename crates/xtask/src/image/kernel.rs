@@ -40,7 +40,7 @@ pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
     }
     // Modules are stored unpacked: the file system compresses them better, and init needs no unpacker.
     host::run_quietly(Command::new("xz").args(["-d", "-q"]).args(&chosen).current_dir(&target))?;
-    host::run_quietly(Command::new("depmod").arg("-b").arg(tree.join("usr")).arg(&release))?;
+    host::run_quietly(host::system_tool("depmod").arg("-b").arg(tree.join("usr")).arg(&release))?;
     fs::write(tree.join("etc/modules"), rules.load.join("\n") + "\n")?;
     Ok(())
 }
