@@ -35,3 +35,7 @@ bench:
 # Install what a fresh Debian lacks.
 deps:
     cargo xtask deps
+
+# What the commands above do on the host, tried in a Debian 13 tree.
+debian13:
+    cargo xtask debian13

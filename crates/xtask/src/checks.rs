@@ -23,7 +23,7 @@ const BROKEN_VERSION: &str = "9999";
 
 /// Results counted so far.
 #[derive(Debug, Default)]
-struct Tally {
+pub struct Tally {
     passed: u64,
     failed: u64,
     failures: Vec<String>,
@@ -154,7 +154,7 @@ fn build_test_images(host: &Host) -> Result<()> {
 
 impl Tally {
     /// A check that passes or fails as a whole.
-    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         host::step(name);
         let start = Instant::now();
         match check() {
@@ -213,7 +213,8 @@ impl Tally {
         self.failures.push(format!("{name}: {why}"));
     }
 
-    fn report(&self, start: Instant) -> Result<()> {
+    /// Prints all failures and the summary line; an error if anything failed.
+    pub fn report(&self, start: Instant) -> Result<()> {
         println!();
         for failure in &self.failures {
             println!("FAILED {failure}");

@@ -6,6 +6,7 @@ mod apt;
 mod attach;
 mod bench;
 mod checks;
+mod debian13;
 mod deps;
 mod guest;
 mod host;
@@ -33,7 +34,8 @@ cargo xtask sim --seed N         one simulator run, again exactly as it was
 cargo xtask sim --minutes M      as many simulator runs as fit
 cargo xtask bench                what replication costs beside the bare limits
 cargo xtask deps                 install the packages and tools that the above need (they call it themselves)
-cargo xtask guest                build the counting guest's disk: target/rig/counter.img";
+cargo xtask guest                build the counting guest's disk: target/rig/counter.img
+cargo xtask debian13             try the host part of the above in a Debian 13 tree (root; 10 to 20 minutes)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -62,6 +64,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["sim", rest @ ..] => sim::run(&host, rest),
         ["bench"] => bench::run(&host),
         ["deps"] => deps::install(&host),
+        ["debian13"] => debian13::run(&host),
         ["guest"] => {
             deps::install(&host)?;
             guest::build(&host).map(drop)

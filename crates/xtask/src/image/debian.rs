@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const RELEASE: &str = "trixie";
+/// The name of Debian 13.
+pub const RELEASE: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The newest key in that keyring's directory tells whether it knows the release at all.
 const RELEASE_KEY: &str = "/usr/share/keyrings/debian-archive-trixie-stable.gpg";
@@ -113,7 +114,7 @@ impl Debian {
 }
 
 /// apt's own mirrors, with the release we build from. Security updates come along where apt has them.
-fn sources() -> Result<Vec<String>> {
+pub fn sources() -> Result<Vec<String>> {
     let format = "$(LABEL)|$(COMPONENT)|$(REPO_URI)";
     let text =
         host::output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;

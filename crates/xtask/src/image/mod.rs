@@ -26,6 +26,7 @@ mod squash;
 mod tree;
 mod uki;
 
+pub use debian::{RELEASE, sources};
 use options::FILE_TIME;
 pub use options::Options;
 
