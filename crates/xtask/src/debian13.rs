@@ -25,6 +25,8 @@ const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
 /// output, cargo's home, the toolchain, the command.
 const ENTER: &str = r#"
 tree=$1; repository=$2; output=$3; cargo=$4; toolchain=$5; shift 5
+# A root that is a mount point, as mmdebstrap in the tree expects it.
+mount --bind "$tree" "$tree"
 mount -t proc proc "$tree/proc"
 mount --rbind /dev "$tree/dev"
 mount --rbind /sys "$tree/sys"
