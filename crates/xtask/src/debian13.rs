@@ -59,10 +59,12 @@ const DEPS_WHILE_LOCKED: &str = r#"
 apt-get -qq update
 perl -e 'use Fcntl;
     open(my $lock, ">>", "/var/lib/dpkg/lock-frontend") or die;
-    fcntl($lock, F_SETLK, pack("s s q q i x4", F_WRLCK, 0, 0, 0, 0)) or die;
+    my $range = pack("s s q q i x4", F_WRLCK, 0, 0, 0, 0);
+    fcntl($lock, F_SETLK, $range) or die;
     open(my $ready, ">", "/tmp/locked") or die;
     sleep 20' &
 for attempt in $(seq 100); do test -e /tmp/locked && break; sleep 0.1; done
+test -e /tmp/locked
 /output/x86_64-unknown-linux-gnu/release/xtask deps
 "#;
 
