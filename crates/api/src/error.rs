@@ -1,7 +1,13 @@
-//! The one shape of an error.
+//! Errors of the API: one sentence for people, one code for programs.
+//!
+//! **Invariants.** [`ErrorCode`] is a closed list. The HTTP status follows from the code in one exhaustive match
+//! ([`ErrorCode::http_status`]); a call site gives a code and a sentence, never a status or a word. Two codes never share a
+//! word, and a word on the wire never changes its meaning.
 
 use std::fmt;
 
+use dyad_control::{ClientError, RefusalCode};
+use dyad_wizard::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,24 +17,27 @@ pub struct ApiError {
     /// One sentence for people.
     pub error: String,
     /// A short stable word for programs, such as `name-exists`.
-    pub code: String,
-    /// HTTP status; not part of the body.
-    #[serde(skip)]
-    #[schema(ignore)]
-    pub status: u16,
+    #[schema(value_type = String)]
+    pub code: ErrorCode,
 }
 
 impl ApiError {
-    /// A refusal with this HTTP status.
+    /// A refusal with this sentence. The code gives the HTTP status.
     #[must_use]
-    pub fn new(status: u16, code: &str, sentence: impl Into<String>) -> Self {
-        ApiError { error: sentence.into(), code: code.into(), status }
+    pub fn new(code: impl Into<ErrorCode>, sentence: impl Into<String>) -> Self {
+        ApiError { error: sentence.into(), code: code.into() }
     }
 
-    /// Nobody is logged in.
+    /// The refusal of a request without a valid session.
     #[must_use]
     pub fn login_needed() -> Self {
-        Self::new(401, "login-needed", "Log in first: this needs the administrator's password.")
+        Self::new(ErrorCode::LoginNeeded, "Log in first: this needs the administrator's password.")
+    }
+
+    /// Status of the HTTP response that carries the refusal; not part of the body.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        self.code.http_status()
     }
 }
 
@@ -40,9 +49,216 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
+        /// Why a request was refused, for programs.
+        #[expect(missing_docs, reason = "a variant whose word says everything has no comment")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ErrorCode {
+            /// A refusal of the core, by the rules of the document or of setup; a node refuses with these codes too where
+            /// the reason is the same.
+            Refused(RefusalCode),
+            $($(#[$doc])* $name,)*
+        }
+
+        impl ErrorCode {
+            /// The codes that only this API has.
+            const OWN: &[Self] = &[$(Self::$name,)*];
+
+            /// The word on the wire.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    Self::Refused(code) => code.word(),
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// The code of a word; a word of another version is [`RefusalCode::Unrecognised`].
+            #[must_use]
+            pub fn from_word(word: &str) -> Self {
+                match word {
+                    $($word => Self::$name,)*
+                    _ => Self::Refused(RefusalCode::from_word(word)),
+                }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// The request carries no valid session.
+    LoginNeeded = "login-needed",
+    WrongPassword = "wrong-password",
+    /// The limit of wrong passwords from one source is reached.
+    TooManyTries = "too-many-tries",
+    PasswordHash = "password-hash",
+
+    /// The path is no route of the API.
+    UnknownRoute = "unknown-route",
+    /// The body is not the JSON or TOML that the route takes.
+    Unreadable = "unreadable",
+    /// The serial line was asked for without a WebSocket.
+    NoWebsocket = "no-websocket",
+    /// The request has no Content-Length.
+    NoLength = "no-length",
+
+    /// dyad-core does not answer on its socket.
+    CoreAway = "core-away",
+    /// dyad-core ended the connection before it answered: whether the change was made is not known.
+    CoreCut = "core-cut",
+    /// dyad-core answered in a form that this version does not know.
+    CoreUnknown = "core-unknown",
+
+    /// The supervisor has not yet reported which VMs run.
+    VmsUnknown = "vms-unknown",
+    /// The VM is on the other node.
+    Elsewhere = "elsewhere",
+    /// The node is neither "A" nor "B".
+    UnknownNode = "unknown-node",
+    /// What was just made is no longer in the document.
+    Gone = "gone",
+    /// The VM has not been started on this node since the node started.
+    NoSerial = "no-serial",
+
+    NoWatchdog = "no-watchdog",
+    AlreadyProven = "already-proven",
+    /// The watchdog did not reset this node.
+    WatchdogFailed = "watchdog",
+
+    EmptyImage = "empty-image",
+    /// The image is in a format of its own, compressed, or an archive.
+    NotRaw = "not-raw",
+    /// The upload ended before the announced length.
+    ShortImage = "short-image",
+    /// The image has another SHA-256 than expected.
+    CorruptImage = "corrupt-image",
+    /// The expected SHA-256 is not 64 hexadecimal digits.
+    BadChecksum = "bad-checksum",
+
+    /// The network cannot be set up as the answers say.
+    Network = "network",
+    /// The pool did not open in time after setup.
+    PoolLate = "pool-late",
+
+    UnknownKey = "unknown-key",
+    /// The key does not fit the other answers.
+    UnfittingKey = "unfitting-key",
+    WrongType = "wrong-type",
+    MissingAnswer = "missing-answer",
+    NotAChoice = "not-a-choice",
+    /// The typed confirmation differs.
+    NotConfirmed = "not-confirmed",
+    BadPassword = "bad-password",
+    /// The pairing code or the witness code has a wrong form.
+    BadCode = "bad-code",
+    BadAddress = "bad-address",
+    BadWitness = "bad-witness",
+    NoPort = "no-port",
+    /// The management port is named as a peer link too.
+    PortTwice = "port-twice",
+    TooManyLinks = "too-many-links",
+}
+
+impl ErrorCode {
+    /// Every code.
+    pub fn all() -> impl Iterator<Item = Self> {
+        RefusalCode::ALL.iter().copied().map(Self::Refused).chain(Self::OWN.iter().copied())
+    }
+
+    /// Status of the HTTP response that carries the refusal: 401 = log in, 404 = it does not exist, 409 = it clashes with
+    /// what is there, 411 and 426 = the HTTP request lacks something, 422 = the request itself must change, 429 = wait a
+    /// minute, 500 = this node is at fault, 503 = the same request may succeed later, 504 = a step of setup took too long.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::Refused(code) => code.http_status(),
+            Self::LoginNeeded | Self::WrongPassword => 401,
+            Self::UnknownRoute => 404,
+            Self::Elsewhere | Self::Gone | Self::NoSerial | Self::NoWatchdog | Self::AlreadyProven => 409,
+            Self::NoLength => 411,
+            Self::Unreadable
+            | Self::UnknownNode
+            | Self::EmptyImage
+            | Self::NotRaw
+            | Self::ShortImage
+            | Self::CorruptImage
+            | Self::BadChecksum
+            | Self::Network
+            | Self::UnknownKey
+            | Self::UnfittingKey
+            | Self::WrongType
+            | Self::MissingAnswer
+            | Self::NotAChoice
+            | Self::NotConfirmed
+            | Self::BadPassword
+            | Self::BadCode
+            | Self::BadAddress
+            | Self::BadWitness
+            | Self::NoPort
+            | Self::PortTwice
+            | Self::TooManyLinks => 422,
+            Self::NoWebsocket => 426,
+            Self::TooManyTries => 429,
+            Self::PasswordHash | Self::CoreUnknown | Self::WatchdogFailed => 500,
+            Self::CoreAway | Self::CoreCut | Self::VmsUnknown => 503,
+            Self::PoolLate => 504,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|word| Self::from_word(&word))
+    }
+}
+
+impl From<RefusalCode> for ErrorCode {
+    fn from(code: RefusalCode) -> Self {
+        Self::Refused(code)
+    }
+}
+
+impl From<&Problem> for ErrorCode {
+    fn from(problem: &Problem) -> Self {
+        match problem {
+            Problem::Unreadable(_) => Self::Unreadable,
+            Problem::UnknownKey(_) => Self::UnknownKey,
+            Problem::UnfittingKey(_) => Self::UnfittingKey,
+            Problem::WrongType(_) => Self::WrongType,
+            Problem::Missing { .. } => Self::MissingAnswer,
+            Problem::NotAChoice { .. } => Self::NotAChoice,
+            Problem::NoDisk(_) => Self::Refused(RefusalCode::NoDisk),
+            Problem::DiskOfPair { .. } => Self::Refused(RefusalCode::DiskOfPair),
+            Problem::NotConfirmed(_) => Self::NotConfirmed,
+            Problem::Name(refusal) => Self::Refused(refusal.into()),
+            Problem::Password => Self::BadPassword,
+            Problem::Code | Problem::WitnessCode => Self::BadCode,
+            Problem::Address(_) | Problem::PlainAddress(_) => Self::BadAddress,
+            Problem::Witness(_) => Self::BadWitness,
+            Problem::NoPort(_) => Self::NoPort,
+            Problem::PortTwice(_) => Self::PortTwice,
+            Problem::TooManyLinks => Self::TooManyLinks,
+            Problem::NoOffer(_) => Self::Refused(RefusalCode::NoOffer),
+        }
+    }
+}
+
 impl From<dyad_control::Refusal> for ApiError {
     fn from(refusal: dyad_control::Refusal) -> Self {
-        Self::new(refusal.code.http_status(), refusal.code.word(), refusal.sentence)
+        Self::new(refusal.code, refusal.sentence)
     }
 }
 
@@ -52,33 +268,72 @@ impl From<dyad_desired::Refusal> for ApiError {
     }
 }
 
-impl From<dyad_wizard::Problem> for ApiError {
-    fn from(problem: dyad_wizard::Problem) -> Self {
-        // A name is refused by the rules of the document, every other answer because it must be given differently.
-        let status = match &problem {
-            dyad_wizard::Problem::Name(refusal) => dyad_control::RefusalCode::from(refusal).http_status(),
-            _ => 422,
-        };
-        Self::new(status, problem.code(), problem.to_string())
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self::new(ErrorCode::from(&problem), problem.to_string())
     }
 }
 
-impl From<dyad_control::ClientError> for ApiError {
-    fn from(error: dyad_control::ClientError) -> Self {
-        use dyad_control::ClientError;
+impl From<ClientError> for ApiError {
+    fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(refusal) => refusal.into(),
-            ClientError::Unreachable { .. } => Self::new(503, "core-away", dyad_control::CORE_AWAY),
+            ClientError::Unreachable { .. } => Self::new(ErrorCode::CoreAway, dyad_control::CORE_AWAY),
             ClientError::Cut(_) => Self::new(
-                503,
-                "core-cut",
-                "The storage service of this node restarted in the middle: look whether the change was made, then try again.",
+                ErrorCode::CoreCut,
+                "The storage service of this node restarted before it answered: look whether the change was made, then try again.",
             ),
             ClientError::Unknown(_) => Self::new(
-                500,
-                "core-unknown",
+                ErrorCode::CoreUnknown,
                 "The storage service of this node speaks another version: restart this node.",
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_code_has_its_own_word_and_comes_back_from_it() {
+        let words: BTreeSet<_> = ErrorCode::all().map(ErrorCode::word).collect();
+        assert_eq!(words.len(), ErrorCode::all().count());
+        for code in ErrorCode::all() {
+            let text = serde_json::to_string(&code).unwrap();
+            assert_eq!(text, format!("\"{}\"", code.word()));
+            assert_eq!(serde_json::from_str::<ErrorCode>(&text).unwrap(), code);
+        }
+        assert_eq!(ErrorCode::from_word("from-the-future"), ErrorCode::Refused(RefusalCode::Unrecognised));
+    }
+
+    #[test]
+    fn each_code_has_the_status_of_an_error() {
+        for code in ErrorCode::all() {
+            assert!((400..600).contains(&code.http_status()), "{code}");
+        }
+    }
+
+    /// A request that may succeed unchanged a moment later must never look like the caller's fault.
+    #[test]
+    fn a_refusal_that_asks_for_patience_is_503() {
+        for code in [
+            ErrorCode::CoreAway,
+            ErrorCode::CoreCut,
+            ErrorCode::VmsUnknown,
+            RefusalCode::Stopping.into(),
+            RefusalCode::SettingUp.into(),
+        ] {
+            assert_eq!(code.http_status(), 503, "{code}");
+        }
+    }
+
+    #[test]
+    fn the_body_of_an_error_is_a_sentence_and_a_word() {
+        let error = ApiError::new(RefusalCode::NameExists, "It is taken.");
+        let text = serde_json::to_string(&error).unwrap();
+        assert_eq!(text, r#"{"error":"It is taken.","code":"name-exists"}"#);
+        assert_eq!(serde_json::from_str::<ApiError>(&text).unwrap(), error);
     }
 }

@@ -20,7 +20,7 @@ mod verdict;
 mod vms;
 mod volumes;
 
-pub use error::ApiError;
+pub use error::{ApiError, ErrorCode};
 pub use openapi::openapi;
 pub use routes::{Body, Method, ROUTES, Route};
 pub use service::{Answer, Service, Session, Source};

@@ -260,7 +260,7 @@ impl StatusReply {
 
 impl From<control::Alarm> for AlarmView {
     fn from(alarm: control::Alarm) -> Self {
-        AlarmView { code: alarm.code, text: alarm.sentence }
+        AlarmView { code: alarm.code.word().into(), text: alarm.sentence }
     }
 }
 

@@ -1,9 +1,21 @@
 //! Whether the pair is protected, in one sentence. One pure function for web, serial line and CLI.
 
-use dyad_control::{MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
+use dyad_control::{AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
 
-/// Alarms whose conditions are judged from the rest of the status, in the words of this moment.
-const JUDGED: [&str; 4] = ["peer-silent", "path-down", "witness-lost", "tie-at-node"];
+/// Whether the condition of this alarm is also read from the rest of the status: then [`missing`] names it with the figures
+/// of this moment, and the alarm's own sentence is left out.
+fn judged_from_status(code: AlarmCode) -> bool {
+    match code {
+        AlarmCode::PeerSilent | AlarmCode::PathDown | AlarmCode::WitnessLost | AlarmCode::TieAtNode => true,
+        AlarmCode::Conflict
+        | AlarmCode::RegisterFailed
+        | AlarmCode::PeerUnadmitted
+        | AlarmCode::ClockDrift
+        | AlarmCode::PeerUnfenced
+        | AlarmCode::WitnessRolledBack
+        | AlarmCode::Unrecognised => false,
+    }
+}
 
 /// What people are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +49,8 @@ fn not_set_up(sentence: &str, missing: &str) -> Verdict {
 
 fn running(status: &Status) -> Verdict {
     let mut missing = missing(status);
-    let said = |code: &str| !missing.is_empty() && JUDGED.contains(&code);
-    let alarms = status.alarms.iter().filter(|alarm| !said(&alarm.code));
+    let said = |code| !missing.is_empty() && judged_from_status(code);
+    let alarms = status.alarms.iter().filter(|alarm| !said(alarm.code));
     let alarms: Vec<String> = alarms.map(|alarm| uncapitalised(&alarm.sentence)).collect();
     // The gravest alarm is the sentence; everything else is listed.
     let gravest = alarms.first().cloned();

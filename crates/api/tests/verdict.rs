@@ -2,7 +2,9 @@
 
 use dyad_api::{Role, StatusReply, Versions, verdict};
 use dyad_control::testing::protected;
-use dyad_control::{Alarm, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
+use dyad_control::{
+    Alarm, AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus,
+};
 use dyad_types::NodeId;
 
 fn with(change: impl FnOnce(&mut Status)) -> Status {
@@ -102,14 +104,16 @@ fn everything_missing_at_once_is_listed() {
     );
 }
 
-fn alarm(code: &str, sentence: &str) -> Alarm {
-    Alarm { code: code.into(), sentence: sentence.into() }
+fn alarm(code: AlarmCode, sentence: &str) -> Alarm {
+    Alarm { code, sentence: sentence.into() }
 }
 
 #[test]
 fn an_alarm_is_never_protected_and_the_gravest_is_the_sentence() {
-    let drift = alarm("clock-drift", "The clocks of the nodes drift apart: no lease is granted until one is repaired.");
-    let unfenced = alarm("peer-unfenced", "The other node's watchdog is not proven: its VMs start here only on proof.");
+    let drift =
+        alarm(AlarmCode::ClockDrift, "The clocks of the nodes drift apart: no lease is granted until one is repaired.");
+    let unfenced =
+        alarm(AlarmCode::PeerUnfenced, "The other node's watchdog is not proven: its VMs start here only on proof.");
     let status = with(|s| {
         s.alarms = vec![drift, unfenced];
         s.links[1].up = false;
@@ -127,7 +131,7 @@ fn an_alarm_is_never_protected_and_the_gravest_is_the_sentence() {
 
 #[test]
 fn what_is_judged_from_the_status_is_said_once() {
-    let down = alarm("path-down", "The peer link eth2 is down: check its cable.");
+    let down = alarm(AlarmCode::PathDown, "The peer link eth2 is down: check its cable.");
     let both = with(|s| {
         s.links[1].up = false;
         s.alarms = vec![down.clone()];
@@ -137,7 +141,8 @@ fn what_is_judged_from_the_status_is_said_once() {
     assert_eq!(verdict(&only).sentence, "Not protected: the peer link eth2 is down: check its cable.");
     let amnesia = with(|s| {
         s.quorum.as_mut().unwrap().state = NodeState::Amnesia;
-        s.alarms = vec![alarm("register-failed", "The register of this node cannot be written: replace its disk.")];
+        s.alarms =
+            vec![alarm(AlarmCode::RegisterFailed, "The register of this node cannot be written: replace its disk.")];
     });
     assert!(verdict(&amnesia).sentence.starts_with("Not protected: the register of this node cannot be written"));
 }

@@ -152,9 +152,8 @@ impl Client {
             return Ok(response);
         }
         let text = response.body_mut().with_config().limit(LONGEST).read_to_string()?;
-        let mut refused: ApiError = serde_json::from_str(&text)
+        let refused: ApiError = serde_json::from_str(&text)
             .with_context(|| format!("{} answered {status}, which is not a Dyad node's way", self.node))?;
-        refused.status = status.as_u16();
         Err(refused.into())
     }
 }

@@ -153,7 +153,7 @@ fn local_addresses(routes: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_control::Phase;
+    use dyad_control::{AlarmCode, Phase};
     use ratatui::layout::Rect;
 
     fn text(page: &Buffer) -> String {
@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn alarms_and_refusals_are_shown_whole() {
         let sentence = "The clocks of the nodes drift apart: no lease is granted until one is repaired.";
-        let alarm = |code: &str| dyad_control::Alarm { code: code.into(), sentence: sentence.into() };
-        let status = Status { alarms: vec![alarm("clock-drift"), alarm("again")], ..blank() };
+        let alarm = |code| dyad_control::Alarm { code, sentence: sentence.into() };
+        let status = Status { alarms: vec![alarm(AlarmCode::ClockDrift), alarm(AlarmCode::Unrecognised)], ..blank() };
         let refusal = "The other node leads the pair: open the pairing code there.";
         let local = LocalInfo { refusal: Some(refusal.into()), ..LocalInfo::default() };
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));

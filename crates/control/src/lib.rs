@@ -9,6 +9,7 @@
 //! **Invariants.** A refused request has changed nothing. A [`Status`] is one consistent moment of the core: its
 //! parts were read together. Whatever is not known is `None`, never a reassuring default.
 
+mod alarm;
 mod client;
 mod refusal;
 mod server;
@@ -16,6 +17,7 @@ mod status;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use alarm::{Alarm, AlarmCode};
 pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use refusal::{Refusal, RefusalCode};
 pub use server::{read_request, write_line};

@@ -45,6 +45,7 @@ impl From<dyad_desired::Refusal> for Refusal {
 macro_rules! refusal_codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
         /// Why a request was refused, for programs.
+        #[expect(missing_docs, reason = "a variant whose word says everything has no comment")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RefusalCode {
             $($(#[$doc])* $name,)*

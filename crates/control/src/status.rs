@@ -1,5 +1,6 @@
 //! What the core says of itself.
 
+use crate::Alarm;
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -253,15 +254,6 @@ pub enum WatchdogStatus {
         /// It has been seen to reset this node.
         proven: bool,
     },
-}
-
-/// A lasting condition that somebody has to see to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Alarm {
-    /// A short stable word, e.g. `clock-drift`.
-    pub code: String,
-    /// One sentence for people.
-    pub sentence: String,
 }
 
 /// A volume.

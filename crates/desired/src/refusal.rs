@@ -114,30 +114,6 @@ pub enum Refusal {
     },
 }
 
-impl Refusal {
-    /// A short stable word for programs; people always see the sentence with it.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Refusal::BadName { .. } => "bad-name",
-            Refusal::NameExists { .. } => "name-exists",
-            Refusal::Unknown { .. } => "unknown-name",
-            Refusal::DoesNotFit { .. } | Refusal::TooManyCpus { .. } => "does-not-fit",
-            Refusal::VolumeInUse { .. } => "volume-in-use",
-            Refusal::ImageComing { .. } => "image-coming",
-            Refusal::NoImage { .. } => "no-image",
-            Refusal::DiskTwice { .. } => "disk-twice",
-            Refusal::VmRunning { .. } => "vm-running",
-            Refusal::OutOfRange { .. } => "out-of-range",
-            Refusal::NotWholeMib { .. } => "not-whole-mib",
-            Refusal::BadText { .. } => "bad-text",
-            Refusal::TooMany { .. } => "too-many",
-            Refusal::NoNode { .. } => "no-node",
-            Refusal::TooLarge { .. } => "too-large",
-        }
-    }
-}
-
 /// Refuses `given` outside `min..=max`.
 pub(crate) fn range(what: &'static str, given: u64, min: u64, max: u64, unit: &'static str) -> Result<(), Refusal> {
     if (min..=max).contains(&given) { Ok(()) } else { Err(Refusal::OutOfRange { what, given, min, max, unit }) }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, Session, SetupReply, Source, TaskView, VmState};
-use dyad_control::{Client, ClientError, Phase, Reply, Request, Status};
+use dyad_control::{Client, ClientError, Phase, RefusalCode, Reply, Request, Status};
 use dyad_desired::{Change, Document, Intent, NodeRecord};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -275,17 +275,19 @@ impl ControlPlane {
     }
 
     fn begin_setup(&mut self, run: Box<setup::Run>) -> Result<(), ApiError> {
-        let refused = |code, sentence: &str| Err(ApiError::new(409, code, sentence));
+        let refused = |code: RefusalCode, sentence: &str| Err(ApiError::new(code, sentence));
         match self.state.status.as_ref().map(|s| &s.phase) {
             None => return Err(ClientError::Cut(std::io::ErrorKind::NotConnected.into()).into()),
             Some(Phase::Blank) => {}
-            Some(Phase::SettingUp { .. }) => return refused("setting-up", "Setup is already running on this node."),
+            Some(Phase::SettingUp { .. }) => {
+                return refused(RefusalCode::SettingUp, "Setup is already running on this node.");
+            }
             Some(_) => {
-                return refused("already-set-up", "This node is already set up: nothing was changed.");
+                return refused(RefusalCode::AlreadySetUp, "This node is already set up: nothing was changed.");
             }
         }
         if self.state.task.as_ref().is_some_and(|task| !task.finished) {
-            return refused("setting-up", "Setup is already running on this node.");
+            return refused(RefusalCode::SettingUp, "Setup is already running on this node.");
         }
         self.state.task = Some(run.task());
         let (core, sender) = (self.core.clone(), self.sender.clone());

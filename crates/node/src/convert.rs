@@ -1,6 +1,6 @@
 //! Between the core's types, the document's types and the wizard's.
 
-use dyad_api::{ApiError, CreateVm, VmState, VmView, VolumeView};
+use dyad_api::{ApiError, CreateVm, ErrorCode, VmState, VmView, VolumeView};
 use dyad_desired::{Document, Intent, NewVm, Volume};
 use dyad_types::NodeId;
 
@@ -54,7 +54,9 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
 pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<NewVm, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
-        Some(text) => text.parse().map_err(|_| ApiError::new(422, "unknown-node", "A node is \"A\" or \"B\"."))?,
+        Some(text) => {
+            text.parse().map_err(|_| ApiError::new(ErrorCode::UnknownNode, "A node is \"A\" or \"B\"."))?
+        }
     };
     Ok(NewVm {
         cpus: request.cpus,

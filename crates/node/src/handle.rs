@@ -4,11 +4,11 @@ use dyad_types::NodeId;
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
-    AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, LinkView, LoginReply, OfferView, PairingCodeReply,
-    Service, Session, SetupReply, Source, StatusReply, TimelineReply, Versions, VmState, VmView, VolumeView,
-    WitnessRequest,
+    AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, ErrorCode, LinkView, LoginReply, OfferView,
+    PairingCodeReply, Service, Session, SetupReply, Source, StatusReply, TimelineReply, Versions, VmState, VmView,
+    VolumeView, WitnessRequest,
 };
-use dyad_control::{CORE_AWAY, Client, Enrol, Reply, Request, WatchdogStatus};
+use dyad_control::{CORE_AWAY, Client, Enrol, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
 use dyad_wizard::{Answers, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -101,7 +101,7 @@ impl NodeHandle {
                 if status.phase == dyad_control::Phase::Blank
                     && let Some(error) = snapshot.task.as_ref().and_then(|task| task.error.clone())
                 {
-                    reply.alarms.push(AlarmView { code: error.code, text: error.error });
+                    reply.alarms.push(AlarmView { code: error.code.word().into(), text: error.error });
                 }
                 if let Some(details) = &mut reply.details {
                     details.hardware_virtualisation = snapshot.hardware;
@@ -173,14 +173,14 @@ impl NodeHandle {
         }
         if !snapshot.vms_known {
             let sentence = "This node does not know yet which VMs run here; try again in a moment.";
-            return Err(ApiError::new(503, "vms-unknown", sentence));
+            return Err(ApiError::new(ErrorCode::VmsUnknown, sentence));
         }
         let state = snapshot.vms.get(name).map(|vm| vm.state);
         let on = matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
         // One that is meant to run is refused by the pair itself, in its own words.
         if on && !vm.shall_run() {
             let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
-            return Err(ApiError::new(409, "vm-running", sentence));
+            return Err(ApiError::new(RefusalCode::VmRunning, sentence));
         }
         Ok(())
     }
@@ -189,14 +189,14 @@ impl NodeHandle {
         let (answer, may_try) = oneshot::channel();
         self.ask(Ask::MayTry { source, answer })?;
         if !may_try.await.map_err(|_| stopping())? {
-            return Err(ApiError::new(429, "too-many-tries", "Too many wrong passwords: wait a minute."));
+            return Err(ApiError::new(ErrorCode::TooManyTries, "Too many wrong passwords: wait a minute."));
         }
         let verified = self.is_password(password).await;
         if !matches!(verified, Ok(false)) {
             self.ask(Ask::NotWrong(source))?;
         }
         if !verified? {
-            return Err(ApiError::new(401, "wrong-password", "The password is wrong."));
+            return Err(ApiError::new(ErrorCode::WrongPassword, "The password is wrong."));
         }
         let token = hex::encode(rand::random::<[u8; 32]>());
         self.ask(Ask::Begin { token: token.clone(), user: "admin".into() })?;
@@ -265,16 +265,16 @@ impl NodeHandle {
 }
 
 fn stopping() -> ApiError {
-    ApiError::new(503, "stopping", "This node is stopping: try again in a moment.")
+    ApiError::new(RefusalCode::Stopping, "This node is stopping: try again in a moment.")
 }
 
 fn not_set_up() -> ApiError {
-    ApiError::new(409, "not-set-up", "This node is not set up yet: answer the wizard first.")
+    ApiError::new(RefusalCode::NotSetUp, "This node is not set up yet: answer the wizard first.")
 }
 
 fn elsewhere(document: &Document, name: &str, owner: NodeId) -> ApiError {
     let other = document.nodes.get(&owner).map_or("the other node", |n| n.name.as_str());
-    ApiError::new(409, "elsewhere", format!("The VM {name} is on the node {other}: ask that node."))
+    ApiError::new(ErrorCode::Elsewhere, format!("The VM {name} is on the node {other}: ask that node."))
 }
 
 fn unknown_vm(name: &str) -> ApiError {
@@ -338,7 +338,7 @@ impl Service for NodeHandle {
         Box::pin(async move {
             match self.core.ask(&Request::OpenPairingCode).await? {
                 Reply::Code { code, expires_s } => Ok(PairingCodeReply { code, expires_s }),
-                _ => Err(ApiError::new(500, "core-unknown", "The storage service gave no code: try again.")),
+                _ => Err(ApiError::new(ErrorCode::CoreUnknown, "The storage service gave no code: try again.")),
             }
         })
     }
@@ -353,14 +353,15 @@ impl Service for NodeHandle {
 
     fn prove_watchdog(&self) -> Answer<'_, ()> {
         Box::pin(async move {
-            let refused = |code, sentence| Err(ApiError::new(409, code, sentence));
+            let refused = |code: ErrorCode, sentence| Err(ApiError::new(code, sentence));
             match self.core.status().await?.watchdog {
                 WatchdogStatus::Absent => {
-                    refused("no-watchdog", "This node has no watchdog: there is nothing to be proven.")
+                    refused(ErrorCode::NoWatchdog, "This node has no watchdog: there is nothing to be proven.")
                 }
-                WatchdogStatus::Armed { proven: true, .. } => {
-                    refused("already-proven", "The watchdog of this node is proven already: nothing was changed.")
-                }
+                WatchdogStatus::Armed { proven: true, .. } => refused(
+                    ErrorCode::AlreadyProven,
+                    "The watchdog of this node is proven already: nothing was changed.",
+                ),
                 WatchdogStatus::Armed { .. } => {
                     self.core.ask(&Request::ProveWatchdog).await?;
                     Ok(())
@@ -442,5 +443,5 @@ impl NodeHandle {
 }
 
 fn gone() -> ApiError {
-    ApiError::new(409, "gone", "It was made and deleted again by somebody else in the same moment.")
+    ApiError::new(ErrorCode::Gone, "It was made and deleted again by somebody else in the same moment.")
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use dyad_api::{ApiError, ImportReply};
+use dyad_api::{ApiError, ErrorCode, ImportReply};
 use dyad_control::{ClientError, RefusalCode};
 use futures_util::StreamExt;
 use sha2::{Digest, Sha256};
@@ -44,7 +44,7 @@ const NOT_RAW: &[(usize, &[u8], &str)] = &[
 /// Why an image was not fed whole.
 enum ImportError {
     /// Something is wrong with it: a word and a clause.
-    Image(&'static str, String),
+    Image(ErrorCode, String),
     /// The core takes no more.
     Cut,
 }
@@ -62,7 +62,7 @@ pub(crate) async fn import(
 ) -> Result<ImportReply, ApiError> {
     let expected = sha256.map(checksum).transpose()?;
     if bytes == 0 {
-        return Err(ApiError::new(422, "empty-image", "The image is empty: choose another file."));
+        return Err(ApiError::new(ErrorCode::EmptyImage, "The image is empty: choose another file."));
     }
     let mut incoming = Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: bytes };
     incoming.check_kind().await?;
@@ -86,13 +86,13 @@ pub(crate) async fn import(
         // What is wrong with the image explains why the core did not get all of it; not the other way round. Its end was
         // withheld, so it never takes the place of what was there.
         (Err(ImportError::Image(code, what)), _) => {
-            Err(ApiError::new(422, code, format!("{what}: the volume holds what it held before.")))
+            Err(ApiError::new(code, format!("{what}: the volume holds what it held before.")))
         }
         (_, Some(told @ (ClientError::Refused(_) | ClientError::Unreachable { .. }))) => Err(told.into()),
         _ => {
             let sentence = "The storage service of this node restarted in the middle: the volume holds what it held \
                             before or the whole image, send it again.";
-            Err(ApiError::new(503, "core-cut", sentence))
+            Err(ApiError::new(ErrorCode::CoreCut, sentence))
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) async fn import(
 fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
     let mut sum = [0; 32];
     hex::decode_to_slice(text, &mut sum)
-        .map_err(|_| ApiError::new(422, "bad-checksum", "A SHA-256 is 64 hexadecimal digits."))?;
+        .map_err(|_| ApiError::new(ErrorCode::BadChecksum, "A SHA-256 is 64 hexadecimal digits."))?;
     Ok(sum)
 }
 
@@ -138,7 +138,7 @@ impl Incoming {
         let has = |at: usize, mark: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(mark));
         if let Some((.., what)) = NOT_RAW.iter().find(|(at, mark, _)| has(*at, mark)) {
             let sentence = format!("The image is {what}: convert it to a raw image first; nothing was written.");
-            return Err(ApiError::new(422, "not-raw", sentence));
+            return Err(ApiError::new(ErrorCode::NotRaw, sentence));
         }
         self.head = head.into();
         Ok(())
@@ -150,7 +150,7 @@ impl Incoming {
         while self.left > 0 {
             let Some(mut chunk) = self.next().await else {
                 let what = format!("The image ended after {} of {total} bytes", total - self.left);
-                return Err(ImportError::Image("short-image", what));
+                return Err(ImportError::Image(ErrorCode::ShortImage, what));
             };
             chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= chunk.len() as u64;
@@ -163,7 +163,7 @@ impl Incoming {
         let sum = std::mem::take(&mut self.hash).finalize();
         if expected.is_some_and(|expected| expected[..] != sum[..]) {
             let what = "The image is corrupt, its SHA-256 is not the expected one";
-            return Err(ImportError::Image("corrupt-image", what.into()));
+            return Err(ImportError::Image(ErrorCode::CorruptImage, what.into()));
         }
         if let Some(last) = held {
             sink.write_all(&last).await.map_err(|_| ImportError::Cut)?;
@@ -184,6 +184,6 @@ mod tests {
             Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: 20 };
         let (mut sink, _source) = tokio::io::duplex(WINDOW);
         let Err(ImportError::Image(code, what)) = incoming.feed(&mut sink, None).await else { panic!("a whole image") };
-        assert_eq!((code, what.as_str()), ("short-image", "The image ended after 9 of 20 bytes"));
+        assert_eq!((code, what.as_str()), (ErrorCode::ShortImage, "The image ended after 9 of 20 bytes"));
     }
 }

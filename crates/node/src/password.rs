@@ -1,7 +1,8 @@
 //! Argon2id, off the loop: it takes tens of milliseconds and 19 MiB on purpose.
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
-use dyad_api::ApiError;
+use dyad_api::{ApiError, ErrorCode};
+use dyad_control::RefusalCode;
 use tokio::sync::Semaphore;
 
 /// Never more than two at once: guessing must not take the node's memory.
@@ -15,7 +16,7 @@ pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
         Argon2::default().hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string()).ok()
     })
     .await?
-    .ok_or_else(|| ApiError::new(500, "password-hash", "The password could not be hashed: try again."))
+    .ok_or_else(|| ApiError::new(ErrorCode::PasswordHash, "The password could not be hashed: try again."))
 }
 
 /// Whether the password has this hash.
@@ -29,7 +30,7 @@ pub(crate) async fn verify(password: &str, hash: &str) -> Result<bool, ApiError>
 }
 
 async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-    let stopping = || ApiError::new(503, "stopping", "This node is stopping: try again in a moment.");
+    let stopping = || ApiError::new(RefusalCode::Stopping, "This node is stopping: try again in a moment.");
     let _slot = SLOTS.acquire().await.map_err(|_| stopping())?;
     tokio::task::spawn_blocking(work).await.map_err(|_| stopping())
 }

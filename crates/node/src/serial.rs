@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
-use dyad_api::ApiError;
+use dyad_api::{ApiError, ErrorCode};
 use futures_util::Stream;
 use tokio::sync::{
     broadcast::{self, error::RecvError},
@@ -17,7 +17,7 @@ use crate::snapshot::{SerialLine, Snapshot};
 pub(crate) fn of(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
     snapshot.vms.get(name).and_then(|vm| vm.serial.clone()).ok_or_else(|| {
         let sentence = format!("The VM {name} has not been started on this node yet: it has no serial line.");
-        ApiError::new(409, "no-serial", sentence)
+        ApiError::new(ErrorCode::NoSerial, sentence)
     })
 }
 

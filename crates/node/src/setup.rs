@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dyad_api::{ApiError, StepState, StepView, TaskView};
-use dyad_control::{Client, CreatePair, Enrol, Join, Phase, Request, WatchdogStatus};
+use dyad_api::{ApiError, ErrorCode, StepState, StepView, TaskView};
+use dyad_control::{Client, CreatePair, Enrol, Join, Phase, RefusalCode, Request, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{network::Network, password};
@@ -143,7 +143,7 @@ impl Run {
         match (step, &self.plan) {
             (Step::Network, Plan::First { network, .. } | Plan::Join { network, .. }) => match network {
                 Some(wanted) => {
-                    let failed = |sentence| ApiError::new(422, "network", sentence);
+                    let failed = |sentence| ApiError::new(ErrorCode::Network, sentence);
                     self.network.apply(wanted.clone()).await.map_err(failed)
                 }
                 None => Ok(()),
@@ -188,7 +188,7 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
                 while let Ok(status) = watch.next().await {
                     match status.phase {
                         Phase::Running => return Ok(()),
-                        Phase::Broken { sentence } => return Err(ApiError::new(500, "broken", sentence)),
+                        Phase::Broken { sentence } => return Err(ApiError::new(RefusalCode::Broken, sentence)),
                         Phase::Blank | Phase::SettingUp { .. } => {}
                     }
                 }
@@ -196,8 +196,9 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
             tokio::time::sleep(CORE_RECONNECT_DELAY).await;
         }
     };
-    let late =
-        || ApiError::new(504, "pool-late", "The pool did not open within two minutes: look at the log of this node.");
+    let late = || {
+        ApiError::new(ErrorCode::PoolLate, "The pool did not open within two minutes: look at the log of this node.")
+    };
     tokio::time::timeout(POOL_OPEN_TIMEOUT, waiting).await.map_err(|_| late())?
 }
 
@@ -223,6 +224,6 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     tokio::time::timeout(deadline, proven).await.map_err(|_| {
         let sentence = "The watchdog did not reset this node: the pair works, but is not protected until this is proven \
                         (dyad watchdog prove).";
-        ApiError::new(500, "watchdog", sentence)
+        ApiError::new(ErrorCode::WatchdogFailed, sentence)
     })
 }

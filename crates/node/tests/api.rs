@@ -258,7 +258,10 @@ async fn a_watchdog_is_proven_later() {
 fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
     let problem = dyad_wizard::Problem::DiskOfPair { disk: "/dev/vdd".into(), pair: "other".into(), node: "x".into() };
     let refusal = dyad_core::setup::disk_of_pair("/dev/vdd", "other", "x");
-    assert_eq!((refusal.code.word(), refusal.sentence), (problem.code(), problem.to_string()));
+    assert_eq!(
+        (dyad_api::ErrorCode::Refused(refusal.code), refusal.sentence),
+        ((&problem).into(), problem.to_string())
+    );
 }
 
 #[tokio::test]

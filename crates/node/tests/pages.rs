@@ -81,7 +81,7 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
     let node = Node::founded().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let sentence = "The clocks drift apart: repair one.";
-    let alarm = dyad_control::Alarm { code: "clock-drift".into(), sentence: sentence.into() };
+    let alarm = dyad_control::Alarm { code: dyad_control::AlarmCode::ClockDrift, sentence: sentence.into() };
     node.core.change(|s| s.alarms.push(alarm));
     node.until("the alarm is heard", |s| s.status.as_ref().is_some_and(|s| !s.alarms.is_empty())).await;
     let (_, page) = fetch(&site, get("/")).await;

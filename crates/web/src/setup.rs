@@ -241,8 +241,8 @@ pub(crate) struct ApiErrorPage(ApiError);
 
 impl IntoResponse for ApiErrorPage {
     fn into_response(self) -> Response {
-        let status =
-            axum::http::StatusCode::from_u16(self.0.status).unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
+        let status = axum::http::StatusCode::from_u16(self.0.http_status())
+            .unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
         (status, self.0.error).into_response()
     }
 }

@@ -79,30 +79,3 @@ pub enum Problem {
     #[error("No first node of a pair \"{0}\" is heard: open its pairing code and check the cables.")]
     NoOffer(String),
 }
-
-impl Problem {
-    /// A short stable word, for programs.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Problem::Unreadable(_) => "unreadable",
-            Problem::UnknownKey(_) => "unknown-key",
-            Problem::UnfittingKey(_) => "unfitting-key",
-            Problem::WrongType(_) => "wrong-type",
-            Problem::Missing { .. } => "missing-answer",
-            Problem::NotAChoice { .. } => "not-a-choice",
-            Problem::NoDisk(_) => "no-disk",
-            Problem::DiskOfPair { .. } => "disk-of-pair",
-            Problem::NotConfirmed(_) => "not-confirmed",
-            Problem::Name(refusal) => refusal.code(),
-            Problem::Password => "bad-password",
-            Problem::Code | Problem::WitnessCode => "bad-code",
-            Problem::Address(_) | Problem::PlainAddress(_) => "bad-address",
-            Problem::Witness(_) => "bad-witness",
-            Problem::NoPort(_) => "no-port",
-            Problem::PortTwice(_) => "port-twice",
-            Problem::TooManyLinks => "too-many-links",
-            Problem::NoOffer(_) => "no-offer",
-        }
-    }
-}

@@ -54,19 +54,3 @@ pub(super) fn note_text(at: u64, note: &Note) -> (&'static str, String) {
         Note::WitnessBack => ("witness-back", "The witness answers again.".into()),
     }
 }
-
-/// How grave an alarm is, 0 being the gravest, and its stable word.
-pub(super) fn alarm_word(alarm: Alarm) -> (u8, &'static str) {
-    match alarm {
-        Alarm::Conflict => (0, "conflict"),
-        Alarm::RegisterFailed => (1, "register-failed"),
-        Alarm::PeerUnadmitted => (2, "peer-unadmitted"),
-        Alarm::ClockDrift => (3, "clock-drift"),
-        Alarm::PeerUnfenced => (4, "peer-unfenced"),
-        Alarm::WitnessRolledBack => (5, "witness-rolled-back"),
-        Alarm::PeerSilent => (6, "peer-silent"),
-        Alarm::WitnessLost => (7, "witness-lost"),
-        Alarm::TieAt(_) => (8, "tie-at-node"),
-        Alarm::PathDown(_) => (9, "path-down"),
-    }
-}

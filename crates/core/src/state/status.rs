@@ -1,7 +1,7 @@
 //! The status: everything known in one moment, shown to whoever watches.
 
 use super::CoreState;
-use super::sentences::{alarm_text, alarm_word};
+use super::sentences::alarm_text;
 use dyad_control::{
     LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status, VolumeStatus, WitnessStatus,
 };
@@ -52,9 +52,9 @@ impl CoreState {
 
     fn alarm_status(&self) -> Vec<dyad_control::Alarm> {
         let mut alarms: Vec<quorum::Alarm> = self.report.alarms.iter().copied().collect();
-        alarms.sort_by_key(|alarm| alarm_word(*alarm).0);
+        alarms.sort_by_key(|alarm| dyad_control::AlarmCode::from(*alarm));
         let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
-            code: alarm_word(alarm).1.into(),
+            code: alarm.into(),
             sentence: alarm_text(alarm, &self.out.links),
         };
         alarms.into_iter().map(alarm).collect()

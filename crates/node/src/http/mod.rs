@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
-use dyad_api::ApiError;
+use dyad_api::{ApiError, ErrorCode};
 use serde::de::DeserializeOwned;
 
 use crate::NodeHandle;
@@ -34,7 +34,7 @@ impl<E: Into<ApiError>> From<E> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
@@ -74,7 +74,7 @@ pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
 }
 
 async fn unknown() -> Failure {
-    Failure(ApiError::new(404, "unknown-route", "The API has no such route: see the OpenAPI document."))
+    Failure(ApiError::new(ErrorCode::UnknownRoute, "The API has no such route: see the OpenAPI document."))
 }
 
 /// Headers that keep a browser from doing anything but showing our own pages.
@@ -96,6 +96,6 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         let what = text.lines().next().unwrap_or_default().trim_end_matches('.');
-        ApiError::new(422, "unreadable", format!("The request cannot be read: {what}."))
+        ApiError::new(ErrorCode::Unreadable, format!("The request cannot be read: {what}."))
     })
 }

@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dyad_api::{ApiError, CreateVm, Service, VmView};
+use dyad_api::{ApiError, CreateVm, ErrorCode, Service, VmView};
 use serde::Deserialize;
 
 use super::{Failure, Reply, auth::LoggedIn, json};
@@ -70,7 +70,7 @@ pub(super) async fn serial(
     Path(name): Path<String>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Reply<Response> {
-    let plain = |_| ApiError::new(426, "no-websocket", "The serial line needs a WebSocket.");
+    let plain = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
     let upgrade = upgrade.map_err(plain)?;
     node.here(&name).await?;
     let serial = line::of(&node.snapshot(), &name)?;

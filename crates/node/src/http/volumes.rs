@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, Query, State},
     http::{HeaderMap, StatusCode, header},
 };
-use dyad_api::{ApiError, CreateVolume, ImportReply, Service, VolumeView};
+use dyad_api::{ApiError, CreateVolume, ErrorCode, ImportReply, Service, VolumeView};
 use serde::Deserialize;
 
 use super::{Reply, auth::LoggedIn, json};
@@ -50,7 +50,7 @@ pub(super) async fn import(
     body: Body,
 ) -> Reply<Json<ImportReply>> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let no_length = || ApiError::new(411, "no-length", "The length of the image must be told before it is sent.");
+    let no_length = || ApiError::new(ErrorCode::NoLength, "The length of the image must be told before it is sent.");
     let bytes = length.ok_or_else(no_length)?;
     Ok(Json(import::import(&node, &name, bytes, expected.sha256.as_deref(), body).await?))
 }
