@@ -13,6 +13,7 @@ mod error;
 mod openapi;
 mod routes;
 mod service;
+mod session;
 mod setup;
 mod status;
 pub mod surroundings;
@@ -22,8 +23,9 @@ mod volumes;
 
 pub use error::{ApiError, ErrorCode};
 pub use openapi::openapi;
-pub use routes::{Body, Method, ROUTES, Route};
-pub use service::{Answer, Service, Session, Source};
+pub use routes::{Body, Method, Permission, ROUTES, Route, RouteId};
+pub use service::{Answer, Service, Source};
+pub use session::{Session, SessionStore};
 pub use setup::{
     ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
     SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,

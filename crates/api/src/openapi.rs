@@ -11,7 +11,7 @@ use utoipa::{
     },
 };
 
-use crate::{Body, Method, ROUTES, Route};
+use crate::{Body, Method, Permission, ROUTES, Route};
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
@@ -67,7 +67,7 @@ fn method(method: Method) -> HttpMethod {
 }
 
 fn operation(route: &Route) -> utoipa::openapi::path::Operation {
-    let mut operation = OperationBuilder::new().operation_id(Some(route.id)).summary(Some(route.summary));
+    let mut operation = OperationBuilder::new().operation_id(Some(route.operation)).summary(Some(route.summary));
     if route.path.contains("{name}") {
         let text = ObjectBuilder::new().schema_type(Type::String);
         let name = ParameterBuilder::new()
@@ -77,7 +77,7 @@ fn operation(route: &Route) -> utoipa::openapi::path::Operation {
             .schema(Some(text));
         operation = operation.parameter(name);
     }
-    if route.login {
+    if route.permission == Permission::Session {
         operation = operation.security(SecurityRequirement::new::<_, [String; 0], String>("session", []));
     }
     if let Some((kind, content)) = content(route.request) {

@@ -1,22 +1,35 @@
-//! Every route, in one place: the server serves it, the OpenAPI document describes it, a test walks it.
+//! The route table: the server serves from it, the OpenAPI document is made from it, and a test walks it.
+//!
+//! **Invariants.** [`RouteId`] and [`ROUTES`] come from one list, so each id has exactly one route. `dyad-node` matches
+//! [`RouteId`] exhaustively to find the handler and takes method, path and permission from the table: a route without a
+//! handler does not compile, and no handler is reached by another path or without the permission named here.
 
-/// How a route is asked.
+/// HTTP method of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Read.
+    /// Reads; changes nothing.
     Get,
-    /// Do.
+    /// Creates something or starts an action.
     Post,
-    /// Replace.
+    /// Replaces the whole content.
     Put,
-    /// Remove.
+    /// Removes.
     Delete,
 }
 
-/// What a request or a reply carries.
+/// What a caller must be to use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// No session is needed.
+    Public,
+    /// A valid session is needed; without one the answer is 401 `login-needed`.
+    Session,
+}
+
+/// Content of a request or of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// Nothing.
+    /// No content.
     Empty,
     /// JSON of the schema with this name.
     Json(&'static str),
@@ -32,34 +45,43 @@ pub enum Body {
     WebSocket,
 }
 
-/// One route.
+/// One row of the table.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
-    /// How it is asked.
+    /// Its handler in `dyad-node`.
+    pub id: RouteId,
+    /// HTTP method.
     pub method: Method,
-    /// Where, with `{name}` for a name.
+    /// Path; `{name}` stands for the name of a VM or volume.
     pub path: &'static str,
-    /// Its name in the OpenAPI document.
-    pub id: &'static str,
-    /// What it does, one sentence.
+    /// Operation id in the OpenAPI document; stable, as generated clients use it.
+    pub operation: &'static str,
+    /// What the route does, one sentence.
     pub summary: &'static str,
-    /// Whether a session is needed.
-    pub login: bool,
-    /// What is sent.
+    /// Enforced by the server before the handler runs.
+    pub permission: Permission,
+    /// Content of the request.
     pub request: Body,
-    /// What comes back.
+    /// Content of a successful reply.
     pub reply: Body,
-    /// HTTP status when it worked.
+    /// HTTP status of a successful reply.
     pub status: u16,
 }
 
-const fn route(method: Method, path: &'static str, id: &'static str, summary: &'static str) -> Route {
-    Route { method, path, id, summary, login: true, request: Body::Empty, reply: Body::Empty, status: 204 }
+const fn route(
+    id: RouteId,
+    method: Method,
+    path: &'static str,
+    operation: &'static str,
+    summary: &'static str,
+) -> Route {
+    let (request, reply) = (Body::Empty, Body::Empty);
+    Route { id, method, path, operation, summary, permission: Permission::Session, request, reply, status: 204 }
 }
 
 impl Route {
-    const fn open(mut self) -> Self {
-        self.login = false;
+    const fn public(mut self) -> Self {
+        self.permission = Permission::Public;
         self
     }
     const fn takes(mut self, request: Body) -> Self {
@@ -73,59 +95,69 @@ impl Route {
     }
 }
 
-use Body::{Events, Json, List, Raw, Text, WebSocket};
-use Method::{Delete, Get, Post, Put};
+macro_rules! routes {
+    ($($id:ident: $method:ident $path:literal, $operation:literal, $summary:literal $(=> $change:ident($($value:expr),*))*;)*) => {
+        /// The id of a route.
+        #[expect(missing_docs, reason = "the summary in the table says what each route does")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum RouteId {
+            $($id,)*
+        }
 
-/// Every route of the API.
-pub const ROUTES: &[Route] = &[
-    route(Get, "/api/v1/setup", "getSetup", "How far setup is, and what it needs to know.")
-        .open()
-        .gives(200, Json("SetupReply")),
-    route(Post, "/api/v1/setup", "beginSetup", "Begin setup; it runs as a task whose steps GET shows. Refused once the node is set up.")
-        .open()
-        .takes(Json("SetupRequest"))
-        .gives(202, Json("SetupReply")),
-    route(Get, "/api/v1/setup/offers", "listOffers", "First nodes that wait for their second.")
-        .open()
-        .gives(200, List("OfferView")),
-    route(Post, "/api/v1/login", "login", "Begin a session.")
-        .open()
-        .takes(Json("LoginRequest"))
-        .gives(200, Json("LoginReply")),
-    route(Post, "/api/v1/logout", "logout", "End the session."),
-    route(Get, "/api/v1/status", "getStatus", "The state of the pair as this node sees it; details only with a session.")
-        .open()
-        .gives(200, Json("StatusReply")),
-    route(Get, "/api/v1/events", "watchStatus", "`status` events: the state now and at every change, details only with a session. With one also `vms` events, each with every VM.")
-        .open()
-        .gives(200, Events("StatusReply")),
-    route(Get, "/api/v1/timeline", "getTimeline", "What happened, oldest first; `?since=` gives the first event number wanted.")
-        .gives(200, Json("TimelineReply")),
-    route(Post, "/api/v1/pairing-code", "openPairingCode", "Open the code with which the second node joins.")
-        .gives(200, Json("PairingCodeReply")),
-    route(Post, "/api/v1/witness", "enrolWitness", "Enrol at a witness.").takes(Json("WitnessRequest")),
-    route(Post, "/api/v1/watchdog/prove", "proveWatchdog", "Prove that the watchdog resets this node: it restarts now, and the status says afterwards whether it is proven. Refused while VMs run here."),
-    route(Post, "/api/v1/erase", "eraseNode", "Start over: this node leaves its pair and becomes blank. What must be typed to confirm it is in the refusal.")
-        .takes(Json("EraseRequest")),
-    route(Post, "/api/v1/setup/erase-disk", "eraseDisk", "Erase a disk that carries data of a pair, on a node that is not set up.")
-        .open()
-        .takes(Json("EraseDiskRequest")),
-    route(Get, "/api/v1/volumes", "listVolumes", "Every volume.").gives(200, List("VolumeView")),
-    route(Post, "/api/v1/volumes", "createVolume", "Make a volume; it reads as zeros.")
-        .takes(Json("CreateVolume"))
-        .gives(201, Json("VolumeView")),
-    route(Delete, "/api/v1/volumes/{name}", "deleteVolume", "Delete a volume with all it holds."),
-    route(Put, "/api/v1/volumes/{name}/content", "importVolume", "Replace all that a volume holds by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. The old content is dropped when all of the image is durable: afterwards the volume holds the one or the other, and has another id if it holds the image.")
-        .takes(Raw)
-        .gives(200, Json("ImportReply")),
-    route(Get, "/api/v1/vms", "listVms", "Every VM.").gives(200, List("VmView")),
-    route(Post, "/api/v1/vms", "createVm", "Make a VM.").takes(Json("CreateVm")).gives(201, Json("VmView")),
-    route(Delete, "/api/v1/vms/{name}", "deleteVm", "Delete a stopped VM; its volumes stay."),
-    route(Post, "/api/v1/vms/{name}/start", "startVm", "Start a VM."),
-    route(Post, "/api/v1/vms/{name}/stop", "stopVm", "Ask the guest to shut down; after the pair's grace time it is stopped hard."),
-    route(Post, "/api/v1/vms/{name}/kill", "killVm", "Stop a VM at once, like pulling its plug."),
-    route(Get, "/api/v1/vms/{name}/serial", "attachSerial", "The VM's serial line, both ways.").gives(101, WebSocket),
-    route(Get, "/api/v1/vms/{name}/serial/log", "readSerialLog", "What the VM wrote to its serial line; `?follow=1` goes on as it writes.")
-        .gives(200, Text),
-    route(Get, "/metrics", "getMetrics", "A few honest metrics in Prometheus text form.").open().gives(200, Text),
-];
+        /// Every route of the API, in the order of the OpenAPI document.
+        pub const ROUTES: &[Route] = &[
+            $(route(RouteId::$id, Method::$method, $path, $operation, $summary)$(.$change($($value),*))*,)*
+        ];
+    };
+}
+
+use Body::{Events, Json, List, Raw, Text, WebSocket};
+
+// A row without `=> public()` needs a session; without `=> gives(..)` its success is 204 without content.
+routes! {
+    GetSetup: Get "/api/v1/setup", "getSetup", "How far setup is, and what it needs to know."
+        => public() => gives(200, Json("SetupReply"));
+    BeginSetup: Post "/api/v1/setup", "beginSetup", "Begin setup; it runs as a task whose steps GET shows. Refused once the node is set up."
+        => public() => takes(Json("SetupRequest")) => gives(202, Json("SetupReply"));
+    ListOffers: Get "/api/v1/setup/offers", "listOffers", "First nodes that wait for their second node."
+        => public() => gives(200, List("OfferView"));
+    Login: Post "/api/v1/login", "login", "Begin a session."
+        => public() => takes(Json("LoginRequest")) => gives(200, Json("LoginReply"));
+    Logout: Post "/api/v1/logout", "logout", "End the session.";
+    GetStatus: Get "/api/v1/status", "getStatus", "The state of the pair as this node sees it; details only with a session."
+        => public() => gives(200, Json("StatusReply"));
+    WatchStatus: Get "/api/v1/events", "watchStatus", "`status` events: the state now and at every change, details only with a session. With a session also `vms` events, each with every VM."
+        => public() => gives(200, Events("StatusReply"));
+    GetTimeline: Get "/api/v1/timeline", "getTimeline", "Events of this node, oldest first; `?since=` gives the first event number wanted."
+        => gives(200, Json("TimelineReply"));
+    OpenPairingCode: Post "/api/v1/pairing-code", "openPairingCode", "Open the code with which the second node joins."
+        => gives(200, Json("PairingCodeReply"));
+    EnrolWitness: Post "/api/v1/witness", "enrolWitness", "Enrol at a witness."
+        => takes(Json("WitnessRequest"));
+    ProveWatchdog: Post "/api/v1/watchdog/prove", "proveWatchdog", "Prove that the watchdog resets this node: it restarts now, and the status says afterwards whether it is proven. Refused while VMs run here.";
+    EraseNode: Post "/api/v1/erase", "eraseNode", "Start over: this node leaves its pair and becomes blank. The refusal says what must be typed to confirm it."
+        => takes(Json("EraseRequest"));
+    EraseDisk: Post "/api/v1/setup/erase-disk", "eraseDisk", "Erase a disk that carries data of a pair, on a node that is not set up."
+        => public() => takes(Json("EraseDiskRequest"));
+    ListVolumes: Get "/api/v1/volumes", "listVolumes", "Every volume."
+        => gives(200, List("VolumeView"));
+    CreateVolume: Post "/api/v1/volumes", "createVolume", "Create a volume; it reads as zeros."
+        => takes(Json("CreateVolume")) => gives(201, Json("VolumeView"));
+    DeleteVolume: Delete "/api/v1/volumes/{name}", "deleteVolume", "Delete a volume with its content.";
+    ImportVolume: Put "/api/v1/volumes/{name}/content", "importVolume", "Replace the content of a volume by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. The old content is dropped when all of the image is durable: afterwards the volume holds either the old content or the image, and with the image it has another id."
+        => takes(Raw) => gives(200, Json("ImportReply"));
+    ListVms: Get "/api/v1/vms", "listVms", "Every VM."
+        => gives(200, List("VmView"));
+    CreateVm: Post "/api/v1/vms", "createVm", "Create a VM."
+        => takes(Json("CreateVm")) => gives(201, Json("VmView"));
+    DeleteVm: Delete "/api/v1/vms/{name}", "deleteVm", "Delete a stopped VM; its volumes stay.";
+    StartVm: Post "/api/v1/vms/{name}/start", "startVm", "Start a VM.";
+    StopVm: Post "/api/v1/vms/{name}/stop", "stopVm", "Ask the guest to shut down; after the pair's grace time its process is killed.";
+    KillVm: Post "/api/v1/vms/{name}/kill", "killVm", "End a VM's process at once, like a power cut.";
+    AttachSerial: Get "/api/v1/vms/{name}/serial", "attachSerial", "The VM's serial line, both ways."
+        => gives(101, WebSocket);
+    ReadSerialLog: Get "/api/v1/vms/{name}/serial/log", "readSerialLog", "What the VM wrote to its serial line; `?follow=1` goes on as it writes."
+        => gives(200, Text);
+    GetMetrics: Get "/metrics", "getMetrics", "Metrics in Prometheus text form; a figure that is not known is left out."
+        => public() => gives(200, Text);
+}

@@ -9,19 +9,12 @@ use std::{
 use dyad_wizard::{Answers, Surroundings};
 
 use crate::{
-    ApiError, CreateVm, CreateVolume, LoginReply, OfferView, PairingCodeReply, SetupReply, StatusReply, TimelineReply,
-    VmView, VolumeView, WitnessRequest,
+    ApiError, CreateVm, CreateVolume, LoginReply, OfferView, PairingCodeReply, Session, SetupReply, StatusReply,
+    TimelineReply, VmView, VolumeView, WitnessRequest,
 };
 
 /// A future answer: the value, or the sentence that says why not.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
-
-/// Proof that somebody is logged in. Only [`Service::session`] gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// The user.
-    pub user: String,
-}
 
 /// Whom a request comes from, as far as limits are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

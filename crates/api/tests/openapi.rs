@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use dyad_api::{ROUTES, SetupRequest, openapi};
+use dyad_api::{Permission, ROUTES, SetupRequest, openapi};
 use dyad_wizard::QUESTIONS;
 
 #[test]
@@ -38,9 +38,9 @@ fn every_route_is_described_once() {
     for route in ROUTES {
         let method = format!("{:?}", route.method).to_lowercase();
         let operation = &document["paths"][route.path][&method];
-        assert_eq!(operation["operationId"], route.id);
-        assert_eq!(operation["security"].is_array(), route.login, "{}", route.id);
-        assert!(route.summary.ends_with('.') && ids.insert(route.id), "{}", route.id);
+        assert_eq!(operation["operationId"], route.operation);
+        assert_eq!(operation["security"].is_array(), route.permission == Permission::Session, "{:?}", route.id);
+        assert!(route.summary.ends_with('.') && ids.insert(route.operation), "{:?}", route.id);
     }
 }
 

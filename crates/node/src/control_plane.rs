@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dyad_api::{ApiError, Session, SetupReply, Source, TaskView, VmState};
+use dyad_api::{ApiError, Session, SessionStore, SetupReply, Source, TaskView, VmState};
 use dyad_control::{Client, ClientError, Phase, RefusalCode, Reply, Request, Status};
 use dyad_desired::{Change, Document, Intent, NodeRecord};
 use tokio::{
@@ -17,7 +17,6 @@ use tokio::{
 
 use crate::{
     host_inventory,
-    sessions::Sessions,
     setup::{self, Progress},
     snapshot::Snapshot,
     vms::{Report, Started, Vms, Wanted},
@@ -87,7 +86,7 @@ pub(crate) struct ControlPlane {
     snapshot: watch::Sender<Arc<Snapshot>>,
     running: watch::Sender<Vec<String>>,
     state: Snapshot,
-    sessions: Sessions,
+    sessions: SessionStore,
     started: Instant,
     addresses: Vec<String>,
     /// A question for the document is under way.
@@ -125,7 +124,7 @@ impl ControlPlane {
             snapshot,
             running,
             state: Snapshot::default(),
-            sessions: Sessions::default(),
+            sessions: SessionStore::default(),
             started: Instant::now(),
             addresses: Vec::new(),
             reading: false,

@@ -54,9 +54,7 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
 pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<NewVm, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
-        Some(text) => {
-            text.parse().map_err(|_| ApiError::new(ErrorCode::UnknownNode, "A node is \"A\" or \"B\"."))?
-        }
+        Some(text) => text.parse().map_err(|_| ApiError::new(ErrorCode::UnknownNode, "A node is \"A\" or \"B\"."))?,
     };
     Ok(NewVm {
         cpus: request.cpus,

@@ -32,7 +32,6 @@ pub mod ports;
 pub mod seed;
 mod serial;
 pub mod server;
-mod sessions;
 mod setup;
 pub mod snapshot;
 pub mod supervise;

@@ -1,49 +1,62 @@
-//! Login, logout, and the proof that somebody is logged in.
+//! Login, logout, and the check of a request's session.
 
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
     body::Bytes,
-    extract::{FromRequestParts, State},
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, StatusCode, header, request::Parts},
-    response::{AppendHeaders, IntoResponse},
+    middleware::Next,
+    response::{AppendHeaders, IntoResponse, Response},
 };
-use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service, Source};
+use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service, Session, Source};
 
-use super::{Failure, Reply, json};
+use super::{ErrorResponse, HandlerResult, json};
 use crate::NodeHandle;
 
-/// A request of somebody who is logged in. A handler that takes it answers nobody else.
-pub(crate) struct LoggedIn {
+/// The session of a request and its token. [`require_session`] puts it into the request.
+#[derive(Clone)]
+pub(super) struct LoggedIn {
+    _session: Session,
     token: String,
 }
 
-/// Whether somebody is logged in, for routes that answer everybody.
-pub(crate) struct Maybe(pub(crate) bool);
+/// Lets a request pass only with a valid session: the layer of each route with `Permission::Session`.
+pub(super) async fn require_session(
+    State(node): State<Arc<NodeHandle>>,
+    mut request: Request,
+    next: Next,
+) -> HandlerResult<Response> {
+    let token = token(request.headers()).ok_or_else(ApiError::login_needed)?;
+    let session = node.session(&token).await?;
+    request.extensions_mut().insert(LoggedIn { _session: session, token });
+    Ok(next.run(request).await)
+}
 
-impl FromRequestParts<Arc<NodeHandle>> for LoggedIn {
-    type Rejection = Failure;
+impl<S: Sync> FromRequestParts<S> for LoggedIn {
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, node: &Arc<NodeHandle>) -> Result<Self, Failure> {
-        let token = token(&parts.headers).ok_or_else(ApiError::login_needed)?;
-        node.session(&token).await?;
-        Ok(LoggedIn { token })
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
+        parts.extensions.get().cloned().ok_or_else(|| ApiError::login_needed().into())
     }
 }
 
-impl FromRequestParts<Arc<NodeHandle>> for Maybe {
-    type Rejection = Failure;
+/// Whether the request has a valid session, for public routes that show more with one.
+pub(super) struct HasSession(pub(super) bool);
 
-    async fn from_request_parts(parts: &mut Parts, node: &Arc<NodeHandle>) -> Result<Self, Failure> {
+impl FromRequestParts<Arc<NodeHandle>> for HasSession {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Arc<NodeHandle>) -> Result<Self, Infallible> {
         match token(&parts.headers) {
-            Some(token) => Ok(Maybe(node.session(&token).await.is_ok())),
-            None => Ok(Maybe(false)),
+            Some(token) => Ok(HasSession(node.session(&token).await.is_ok())),
+            None => Ok(HasSession(false)),
         }
     }
 }
 
-/// Whom the request comes from: the server tells for connections over the network.
+/// Where the request comes from. The server sets it for connections over the network; the local socket has none.
 pub(super) struct Caller(Source);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -54,7 +67,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The token of a request: from the `Authorization` header, or from the cookie.
+/// The token of a request: from the `Authorization` header, else from the cookie.
 fn token(headers: &HeaderMap) -> Option<String> {
     let bearer =
         headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
@@ -75,13 +88,13 @@ pub(super) async fn login(
     State(node): State<Arc<NodeHandle>>,
     Caller(source): Caller,
     body: Bytes,
-) -> Reply<impl IntoResponse> {
+) -> HandlerResult<impl IntoResponse> {
     let LoginRequest { password } = json(&body)?;
     let LoginReply { token } = node.login(source, &password).await?;
     Ok((cookie(&token, ""), Json(LoginReply { token })))
 }
 
-pub(super) async fn logout(State(node): State<Arc<NodeHandle>>, who: LoggedIn) -> Reply<impl IntoResponse> {
+pub(super) async fn logout(State(node): State<Arc<NodeHandle>>, who: LoggedIn) -> HandlerResult<impl IntoResponse> {
     node.logout(&who.token).await?;
     Ok((StatusCode::NO_CONTENT, cookie("", "; Max-Age=0")))
 }

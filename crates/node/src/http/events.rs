@@ -11,10 +11,7 @@ use dyad_api::{Service, StatusReply, TimelineReply, VmView};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Reply,
-    auth::{LoggedIn, Maybe},
-};
+use super::{HandlerResult, auth::HasSession};
 use crate::{NodeHandle, convert, snapshot::Snapshot};
 
 /// Name of the event with the status. `live.js` listens to both.
@@ -25,18 +22,18 @@ const VMS: &str = "vms";
 /// Longest silence of an event stream.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: Maybe) -> Json<StatusReply> {
+pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: HasSession) -> Json<StatusReply> {
     Json(node.status(who.0))
 }
 
-/// What one who follows has been shown.
+/// What one who follows has been sent.
 #[derive(Default)]
-struct Shown {
+struct SentEvents {
     status: Option<StatusReply>,
     vms: Option<Vec<VmView>>,
 }
 
-impl Shown {
+impl SentEvents {
     /// The next event that this moment makes worth sending, if any. VMs have names: only those who are logged in see
     /// them.
     fn next(&mut self, moment: &Snapshot, logged_in: bool) -> Option<sse::Event> {
@@ -60,14 +57,14 @@ fn event(name: &str, data: &impl Serialize) -> sse::Event {
 /// The status and the VMs now and at every change; equal ones are not repeated.
 pub(super) async fn follow(
     State(node): State<Arc<NodeHandle>>,
-    who: Maybe,
+    who: HasSession,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
-    let start = (node.follow(), Shown::default());
-    let stream = futures_util::stream::unfold(start, move |(mut moments, mut shown)| async move {
+    let start = (node.follow(), SentEvents::default());
+    let stream = futures_util::stream::unfold(start, move |(mut moments, mut sent)| async move {
         loop {
             let moment = moments.borrow_and_update().clone();
-            if let Some(event) = shown.next(&moment, who.0) {
-                return Some((Ok(event), (moments, shown)));
+            if let Some(event) = sent.next(&moment, who.0) {
+                return Some((Ok(event), (moments, sent)));
             }
             moments.changed().await.ok()?;
         }
@@ -76,15 +73,14 @@ pub(super) async fn follow(
 }
 
 #[derive(Deserialize)]
-pub(super) struct Since {
+pub(super) struct TimelineQuery {
     #[serde(default)]
     since: u64,
 }
 
 pub(super) async fn timeline(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Query(Since { since }): Query<Since>,
-) -> Reply<Json<TimelineReply>> {
+    Query(TimelineQuery { since }): Query<TimelineQuery>,
+) -> HandlerResult<Json<TimelineReply>> {
     Ok(Json(node.timeline(since).await?))
 }

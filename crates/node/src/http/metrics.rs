@@ -1,4 +1,4 @@
-//! A few metrics in Prometheus text form. What is not known is left out, never shown as zero.
+//! A few metrics in Prometheus text form. What is not known is left out, never sent as zero.
 
 use std::{fmt::Write, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! The routes over axum: thin, each asks the [`NodeHandle`] and puts its answer on the wire.
+//! The API over axum: builds the router from the route table of `dyad-api`. Handlers are thin: each calls the
+//! [`NodeHandle`] and returns its answer.
 
 mod auth;
 mod drain;
@@ -13,72 +14,91 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     http::{HeaderValue, StatusCode, header},
-    middleware::{from_fn, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     response::{IntoResponse, Response},
-    routing::{delete, get, post, put},
+    routing::{MethodFilter, MethodRouter, any, on},
 };
-use dyad_api::{ApiError, ErrorCode};
+use dyad_api::{ApiError, ErrorCode, Method, Permission, ROUTES, Route, RouteId};
 use serde::de::DeserializeOwned;
 
 use crate::NodeHandle;
 
-/// An [`ApiError`] as a response.
+/// An [`ApiError`] as an HTTP response.
 #[derive(Debug)]
-pub(crate) struct Failure(pub(crate) ApiError);
+pub(crate) struct ErrorResponse(pub(crate) ApiError);
 
-impl<E: Into<ApiError>> From<E> for Failure {
+impl<E: Into<ApiError>> From<E> for ErrorResponse {
     fn from(error: E) -> Self {
-        Failure(error.into())
+        ErrorResponse(error.into())
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(self.0)).into_response()
     }
 }
 
-/// The way in of a handler that answers JSON.
-pub(crate) type Reply<T> = Result<T, Failure>;
+/// What a handler returns.
+pub(crate) type HandlerResult<T> = Result<T, ErrorResponse>;
 
-/// The whole site: the API, and `pages` for everything else.
+/// The whole site: each route of the API, and `pages` for all other paths.
 pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
-    let api = Router::new()
-        .route("/api/v1/setup", get(setup::read).post(setup::begin))
-        .route("/api/v1/setup/offers", get(setup::offers))
-        .route("/api/v1/setup/erase-disk", post(setup::erase_disk))
-        .route("/api/v1/erase", post(setup::erase))
-        .route("/api/v1/login", post(auth::login))
-        .route("/api/v1/logout", post(auth::logout))
-        .route("/api/v1/status", get(events::status))
-        .route("/api/v1/events", get(events::follow))
-        .route("/api/v1/timeline", get(events::timeline))
-        .route("/api/v1/pairing-code", post(setup::pairing_code))
-        .route("/api/v1/witness", post(setup::witness))
-        .route("/api/v1/watchdog/prove", post(setup::prove_watchdog))
-        .route("/api/v1/volumes", get(volumes::list).post(volumes::create))
-        .route("/api/v1/volumes/{name}", delete(volumes::remove))
-        .route("/api/v1/volumes/{name}/content", put(volumes::import))
-        .route("/api/v1/vms", get(vms::list).post(vms::create))
-        .route("/api/v1/vms/{name}", delete(vms::remove))
-        .route("/api/v1/vms/{name}/start", post(vms::start))
-        .route("/api/v1/vms/{name}/stop", post(vms::stop))
-        .route("/api/v1/vms/{name}/kill", post(vms::kill))
-        .route("/api/v1/vms/{name}/serial", get(vms::serial))
-        .route("/api/v1/vms/{name}/serial/log", get(vms::serial_log))
-        .route("/api/{*rest}", axum::routing::any(unknown))
-        .route("/metrics", get(metrics::metrics))
-        .with_state(node);
-    api.merge(pages).layer(map_response(guard)).layer(from_fn(drain::drain))
+    let routes = ROUTES.iter().fold(Router::new(), |site, route| site.route(route.path, endpoint(route, &node)));
+    let api = routes.route("/api/{*rest}", any(unknown)).with_state(node);
+    api.merge(pages).layer(map_response(security_headers)).layer(from_fn(drain::drain))
 }
 
-async fn unknown() -> Failure {
-    Failure(ApiError::new(ErrorCode::UnknownRoute, "The API has no such route: see the OpenAPI document."))
+/// The handler of a route, behind the permission that the table names. This is the only place where a handler is reached.
+fn endpoint(route: &Route, node: &Arc<NodeHandle>) -> MethodRouter<Arc<NodeHandle>> {
+    let method = match route.method {
+        Method::Get => MethodFilter::GET,
+        Method::Post => MethodFilter::POST,
+        Method::Put => MethodFilter::PUT,
+        Method::Delete => MethodFilter::DELETE,
+    };
+    let handler = match route.id {
+        RouteId::GetSetup => on(method, setup::read),
+        RouteId::BeginSetup => on(method, setup::begin),
+        RouteId::ListOffers => on(method, setup::offers),
+        RouteId::Login => on(method, auth::login),
+        RouteId::Logout => on(method, auth::logout),
+        RouteId::GetStatus => on(method, events::status),
+        RouteId::WatchStatus => on(method, events::follow),
+        RouteId::GetTimeline => on(method, events::timeline),
+        RouteId::OpenPairingCode => on(method, setup::pairing_code),
+        RouteId::EnrolWitness => on(method, setup::witness),
+        RouteId::ProveWatchdog => on(method, setup::prove_watchdog),
+        RouteId::EraseNode => on(method, setup::erase),
+        RouteId::EraseDisk => on(method, setup::erase_disk),
+        RouteId::ListVolumes => on(method, volumes::list),
+        RouteId::CreateVolume => on(method, volumes::create),
+        RouteId::DeleteVolume => on(method, volumes::remove),
+        RouteId::ImportVolume => on(method, volumes::import),
+        RouteId::ListVms => on(method, vms::list),
+        RouteId::CreateVm => on(method, vms::create),
+        RouteId::DeleteVm => on(method, vms::remove),
+        RouteId::StartVm => on(method, vms::start),
+        RouteId::StopVm => on(method, vms::stop),
+        RouteId::KillVm => on(method, vms::kill),
+        RouteId::AttachSerial => on(method, vms::serial),
+        RouteId::ReadSerialLog => on(method, vms::serial_log),
+        RouteId::GetMetrics => on(method, metrics::metrics),
+    };
+    match route.permission {
+        Permission::Public => handler,
+        Permission::Session => handler.route_layer(from_fn_with_state(node.clone(), auth::require_session)),
+    }
 }
 
-/// Headers that keep a browser from doing anything but showing our own pages.
-async fn guard(mut response: Response) -> Response {
+async fn unknown() -> ErrorResponse {
+    ErrorResponse(ApiError::new(ErrorCode::UnknownRoute, "The API has no such route: see the OpenAPI document."))
+}
+
+/// Adds the headers that allow a browser to load content only from this node, and to keep no copy. A header that a page has
+/// set already is kept.
+async fn security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'"),
@@ -91,7 +111,7 @@ async fn guard(mut response: Response) -> Response {
     response
 }
 
-/// A JSON body, or the sentence that says what is wrong with it.
+/// Parses a JSON body. The refusal names the first defect.
 pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();

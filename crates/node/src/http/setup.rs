@@ -5,44 +5,47 @@ use std::sync::Arc;
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use dyad_api::{EraseDiskRequest, EraseRequest, OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
 
-use super::{Reply, auth::LoggedIn, json};
+use super::{HandlerResult, json};
 use crate::NodeHandle;
 
-pub(super) async fn read(State(node): State<Arc<NodeHandle>>) -> Reply<Json<SetupReply>> {
+pub(super) async fn read(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<SetupReply>> {
     Ok(Json(node.setup().await?))
 }
 
-pub(super) async fn begin(State(node): State<Arc<NodeHandle>>, body: Bytes) -> Reply<(StatusCode, Json<SetupReply>)> {
+pub(super) async fn begin(
+    State(node): State<Arc<NodeHandle>>,
+    body: Bytes,
+) -> HandlerResult<(StatusCode, Json<SetupReply>)> {
     // Keys and values are read by the wizard itself: the same sentences as for a seed file.
     let answers = dyad_wizard::from_json(&body, &node.surroundings().await?)?;
     Ok((StatusCode::ACCEPTED, Json(node.begin_setup(answers).await?)))
 }
 
-pub(super) async fn offers(State(node): State<Arc<NodeHandle>>) -> Reply<Json<Vec<OfferView>>> {
+pub(super) async fn offers(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<OfferView>>> {
     Ok(Json(node.offers().await?))
 }
 
-pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<Json<PairingCodeReply>> {
+pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<PairingCodeReply>> {
     Ok(Json(node.pairing_code().await?))
 }
 
-pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
+pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
     node.witness(json::<WitnessRequest>(&body)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn prove_watchdog(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<StatusCode> {
+pub(super) async fn prove_watchdog(State(node): State<Arc<NodeHandle>>) -> HandlerResult<StatusCode> {
     node.prove_watchdog().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn erase(State(node): State<Arc<NodeHandle>>, _: LoggedIn, body: Bytes) -> Reply<StatusCode> {
+pub(super) async fn erase(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
     let EraseRequest { confirm } = json(&body)?;
     node.erase(None, confirm).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn erase_disk(State(node): State<Arc<NodeHandle>>, body: Bytes) -> Reply<StatusCode> {
+pub(super) async fn erase_disk(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
     let EraseDiskRequest { disk, confirm } = json(&body)?;
     node.erase(Some(disk), confirm).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -12,64 +12,46 @@ use axum::{
 use dyad_api::{ApiError, CreateVm, ErrorCode, Service, VmView};
 use serde::Deserialize;
 
-use super::{Failure, Reply, auth::LoggedIn, json};
+use super::{ErrorResponse, HandlerResult, json};
 use crate::{NodeHandle, serial as line};
 
-pub(super) async fn list(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<Json<Vec<VmView>>> {
+pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VmView>>> {
     Ok(Json(node.vms().await?))
 }
 
 pub(super) async fn create(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
     body: Bytes,
-) -> Reply<(StatusCode, Json<VmView>)> {
+) -> HandlerResult<(StatusCode, Json<VmView>)> {
     let vm = node.create_vm(json::<CreateVm>(&body)?).await?;
     Ok((StatusCode::CREATED, Json(vm)))
 }
 
-pub(super) async fn remove(
-    State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Path(name): Path<String>,
-) -> Reply<StatusCode> {
+pub(super) async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> HandlerResult<StatusCode> {
     node.delete_vm(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn start(
-    State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Path(name): Path<String>,
-) -> Reply<StatusCode> {
+pub(super) async fn start(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> HandlerResult<StatusCode> {
     node.start_vm(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn stop(
-    State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Path(name): Path<String>,
-) -> Reply<StatusCode> {
+pub(super) async fn stop(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> HandlerResult<StatusCode> {
     node.stop_vm(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn kill(
-    State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Path(name): Path<String>,
-) -> Reply<StatusCode> {
+pub(super) async fn kill(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> HandlerResult<StatusCode> {
     node.kill_vm(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn serial(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
     Path(name): Path<String>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Reply<Response> {
+) -> HandlerResult<Response> {
     let plain = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
     let upgrade = upgrade.map_err(plain)?;
     node.here(&name).await?;
@@ -78,17 +60,16 @@ pub(super) async fn serial(
 }
 
 #[derive(Deserialize)]
-pub(super) struct Follow {
+pub(super) struct SerialLogQuery {
     #[serde(default)]
     follow: u8,
 }
 
 pub(super) async fn serial_log(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
     Path(name): Path<String>,
-    Query(Follow { follow }): Query<Follow>,
-) -> Result<Response, Failure> {
+    Query(SerialLogQuery { follow }): Query<SerialLogQuery>,
+) -> Result<Response, ErrorResponse> {
     node.here(&name).await?;
     let text = line::log(node.follow(), name, follow == 1);
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())

@@ -11,44 +11,38 @@ use axum::{
 use dyad_api::{ApiError, CreateVolume, ErrorCode, ImportReply, Service, VolumeView};
 use serde::Deserialize;
 
-use super::{Reply, auth::LoggedIn, json};
+use super::{HandlerResult, json};
 use crate::{NodeHandle, import};
 
-pub(super) async fn list(State(node): State<Arc<NodeHandle>>, _: LoggedIn) -> Reply<Json<Vec<VolumeView>>> {
+pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VolumeView>>> {
     Ok(Json(node.volumes().await?))
 }
 
 pub(super) async fn create(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
     body: Bytes,
-) -> Reply<(StatusCode, Json<VolumeView>)> {
+) -> HandlerResult<(StatusCode, Json<VolumeView>)> {
     let volume = node.create_volume(json::<CreateVolume>(&body)?).await?;
     Ok((StatusCode::CREATED, Json(volume)))
 }
 
-pub(super) async fn remove(
-    State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
-    Path(name): Path<String>,
-) -> Reply<StatusCode> {
+pub(super) async fn remove(State(node): State<Arc<NodeHandle>>, Path(name): Path<String>) -> HandlerResult<StatusCode> {
     node.delete_volume(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
-pub(super) struct Expected {
+pub(super) struct ImportQuery {
     sha256: Option<String>,
 }
 
 pub(super) async fn import(
     State(node): State<Arc<NodeHandle>>,
-    _: LoggedIn,
     Path(name): Path<String>,
-    Query(expected): Query<Expected>,
+    Query(expected): Query<ImportQuery>,
     headers: HeaderMap,
     body: Body,
-) -> Reply<Json<ImportReply>> {
+) -> HandlerResult<Json<ImportReply>> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let no_length = || ApiError::new(ErrorCode::NoLength, "The length of the image must be told before it is sent.");
     let bytes = length.ok_or_else(no_length)?;

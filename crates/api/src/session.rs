@@ -1,49 +1,72 @@
-//! Who is logged in. Pure: time and tokens are arguments.
+//! Sessions, and the limit on wrong passwords. Pure: time and tokens are arguments.
+//!
+//! **Invariant.** A [`Session`] comes only from [`SessionStore::check`]: its field and its constructor are private to this
+//! module, so no other code can claim that a request is logged in.
 
 use std::collections::HashMap;
 
-use dyad_api::{Session, Source};
 use sha2::{Digest, Sha256};
 
-/// Most sessions at once; the one that was idle longest gives way.
+use crate::Source;
+
+/// Limit of sessions; a further one replaces the session that was idle longest.
 const SESSIONS: usize = 64;
 /// Seconds without a request after which a session ends.
 const IDLE_TIMEOUT_S: u64 = 12 * 3600;
-/// Wrong passwords from one source within [`WRONG_PASSWORD_PERIOD_S`] after which none from there is checked any more. Others are not kept
-/// out by somebody who guesses.
+/// Limit of wrong passwords from one source within [`WRONG_PASSWORD_PERIOD_S`]; further tries from this source are refused. Other sources
+/// are not affected, so that guessing does not lock the administrator out.
 const FAILURES: usize = 10;
-/// Most sources remembered; the one that was quiet longest gives way.
+/// Limit of remembered sources; a further one replaces the source whose last try is oldest.
 const SOURCES: usize = 1024;
-/// Seconds a wrong password is remembered.
+/// Seconds for which a wrong password is remembered.
 const WRONG_PASSWORD_PERIOD_S: u64 = 60;
 
-/// The sessions of this node, in memory only: a restart logs everybody out.
+/// Proof that a request carries a valid session. Only [`SessionStore::check`] makes it:
+///
+/// ```compile_fail
+/// let forged = dyad_api::Session { user: "admin".into() };
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    user: String,
+}
+
+impl Session {
+    /// Name of the user who logged in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+}
+
+/// The sessions of this node, in memory only: a restart ends all sessions.
 #[derive(Debug, Default)]
-pub(crate) struct Sessions {
-    open: HashMap<[u8; 32], Open>,
-    /// When passwords were tried that were wrong, or are still being compared.
+pub struct SessionStore {
+    /// By the SHA-256 of the token.
+    open: HashMap<[u8; 32], OpenSession>,
+    /// When passwords were tried that were wrong or are still being compared, in seconds.
     tries: HashMap<Source, Vec<u64>>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenSession {
     user: String,
     used_s: u64,
 }
 
-impl Sessions {
-    /// Begins a session. `token` is secret and random; only its hash is kept.
-    pub(crate) fn begin(&mut self, token: &str, user: &str, now_s: u64) {
+impl SessionStore {
+    /// Begins a session. `token` is secret and random; only its hash is kept. `now_s` counts seconds from any fixed moment.
+    pub fn begin(&mut self, token: &str, user: &str, now_s: u64) {
         if self.open.len() >= SESSIONS
             && let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.used_s).map(|(hash, _)| *hash)
         {
             self.open.remove(&oldest);
         }
-        self.open.insert(hash(token), Open { user: user.to_owned(), used_s: now_s });
+        self.open.insert(hash(token), OpenSession { user: user.to_owned(), used_s: now_s });
     }
 
-    /// The session of this token, which counts as used now.
-    pub(crate) fn check(&mut self, token: &str, now_s: u64) -> Option<Session> {
+    /// The session of this token, if it is valid. The check counts as use, so the idle time begins again.
+    pub fn check(&mut self, token: &str, now_s: u64) -> Option<Session> {
         self.open.retain(|_, open| now_s.saturating_sub(open.used_s) < IDLE_TIMEOUT_S);
         let open = self.open.get_mut(&hash(token))?;
         open.used_s = now_s;
@@ -51,13 +74,13 @@ impl Sessions {
     }
 
     /// Ends a session.
-    pub(crate) fn end(&mut self, token: &str) {
+    pub fn end(&mut self, token: &str) {
         self.open.remove(&hash(token));
     }
 
-    /// Whether a password may be tried now. If so it counts as wrong until it is known not to be: many tried at one time are
-    /// many.
-    pub(crate) fn may_try(&mut self, source: Source, now_s: u64) -> bool {
+    /// Whether a password from this source may be compared now. If so it counts as wrong until [`SessionStore::not_wrong`],
+    /// so that tries sent at the same time are limited too.
+    pub fn may_try(&mut self, source: Source, now_s: u64) -> bool {
         self.tries.retain(|_, tries| {
             tries.retain(|at| now_s.saturating_sub(*at) < WRONG_PASSWORD_PERIOD_S);
             !tries.is_empty()
@@ -77,8 +100,8 @@ impl Sessions {
         may
     }
 
-    /// A try from there was no wrong password.
-    pub(crate) fn not_wrong(&mut self, source: Source) {
+    /// Takes back the last try from this source: the password was right, or could not be compared.
+    pub fn not_wrong(&mut self, source: Source) {
         if let Some(tries) = self.tries.get_mut(&source) {
             tries.pop();
         }
@@ -95,10 +118,10 @@ mod tests {
 
     #[test]
     fn a_session_lives_until_it_is_idle_or_ended() {
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionStore::default();
         sessions.begin("a", "admin", 0);
         assert_eq!(sessions.check("b", 1), None);
-        assert_eq!(sessions.check("a", IDLE_TIMEOUT_S - 1), Some(Session { user: "admin".into() }));
+        assert_eq!(sessions.check("a", IDLE_TIMEOUT_S - 1).as_ref().map(Session::user), Some("admin"));
         assert!(sessions.check("a", 2 * IDLE_TIMEOUT_S - 2).is_some(), "use keeps it alive");
         assert_eq!(sessions.check("a", 4 * IDLE_TIMEOUT_S), None);
         sessions.begin("a", "admin", 0);
@@ -108,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_oldest_session_gives_way() {
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionStore::default();
         for i in 0..=SESSIONS {
             sessions.begin(&i.to_string(), "admin", i as u64);
         }
@@ -122,18 +145,18 @@ mod tests {
 
     #[test]
     fn wrong_passwords_are_limited_where_they_come_from() {
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionStore::default();
         for _ in 0..FAILURES {
             assert!(sessions.may_try(source(1), 5));
         }
         assert!(!sessions.may_try(source(1), 5 + WRONG_PASSWORD_PERIOD_S - 1));
-        assert!(sessions.may_try(source(2), 5 + WRONG_PASSWORD_PERIOD_S - 1), "who guesses locks nobody else out");
+        assert!(sessions.may_try(source(2), 5 + WRONG_PASSWORD_PERIOD_S - 1), "guessing locks no other source out");
         assert!(sessions.may_try(source(1), 5 + WRONG_PASSWORD_PERIOD_S));
     }
 
     #[test]
     fn right_passwords_are_not_limited() {
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionStore::default();
         for _ in 0..2 * FAILURES {
             assert!(sessions.may_try(source(1), 5));
             sessions.not_wrong(source(1));
@@ -142,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_source_that_was_quiet_longest_is_forgotten() {
-        let mut sessions = Sessions::default();
+        let mut sessions = SessionStore::default();
         for number in 0..=SOURCES as u32 {
             assert!(sessions.may_try(source(number), u64::from(number / 100)));
         }
