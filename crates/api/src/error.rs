@@ -317,7 +317,7 @@ mod tests {
 
     /// A request that may succeed unchanged a moment later must never look like the caller's fault.
     #[test]
-    fn a_refusal_that_asks_for_patience_is_503() {
+    fn a_retryable_refusal_is_503() {
         for code in [
             ErrorCode::CoreAway,
             ErrorCode::CoreCut,
