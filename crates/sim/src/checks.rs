@@ -5,7 +5,7 @@
 //! did not lose its memory holds in every block a value that the oracle allows, and one that lost it does as soon as
 //! both mirrors are steady again. I2 is asserted in the same way for the volume of a VM that starts.
 //!
-//! Between these moments I2 and I4 are shown by the oracle alone: each read of a guest must give the newest
+//! Between these times I2 and I4 are checked by the oracle alone: each read of a guest must give the newest
 //! acknowledged value. So it is for a VM that starts on a member without memory: its requests wait until the mirrors
 //! agree.
 
@@ -56,7 +56,7 @@ impl World {
         if let Some(solo) = config.members.solo()
             && !self.nodes[solo.index()].complete
         {
-            // It lost its memory and its peer is out of reach: two faults at once, and only what was flushed is promised.
+            // It lost its memory and its peer is out of reach: two faults at once. Only flushed writes are promised then.
             self.oracle.memories_lost();
             let peer = &self.nodes[solo.peer().index()];
             let (whole, open) = (peer.up && peer.complete, self.net.cut == [false; 2]);
@@ -72,7 +72,8 @@ impl World {
         for node in 0..2 {
             let machine = &mut self.nodes[node];
             let was_member = before.is_some_and(|members| members.has(machine.id));
-            // A new member was found clean, and has everything unless its memory was lost since. A lone member is the truth.
+            // A new member was found clean, and holds every acknowledged write unless its memory was lost since. The replica of
+            // a lone member defines what is acknowledged.
             let joined = before.is_none() || !was_member && machine.clean_in == machine.boots;
             let alone = config.members == Members::only(machine.id);
             let member = config.members.has(machine.id);
@@ -84,7 +85,7 @@ impl World {
         }
     }
 
-    /// A VM starts: its replica holds every acknowledged write.
+    /// I2: the replica of a VM that starts holds every acknowledged write.
     pub(crate) fn check_start(&mut self, node: usize, vm: usize) {
         if self.nodes[node].proven {
             self.holds_everything(node, vm, "I2");
@@ -93,12 +94,12 @@ impl World {
         }
     }
 
-    /// Whether the node's replica of this VM's volume has a value in each block that it may have.
+    /// Asserts that each block of the node's replica of this VM's volume holds a value that the oracle allows.
     fn holds_everything(&mut self, node: usize, vm: usize, which: &str) {
         let Some(core) = &self.nodes[node].core else { return };
         let pool = &core.store.pool;
-        // Before founding there is no volume.
-        if !core.owner.mirror.volumes().iter().any(|info| info.id == volume(vm)) {
+        // There is no volume before the pair is created.
+        if !core.model.mirror.volumes().iter().any(|info| info.id == volume(vm)) {
             return;
         }
         let wrong = (0..crate::guests::BLOCKS).find_map(|block| {
@@ -112,7 +113,8 @@ impl World {
         }
     }
 
-    /// Both are equal and hold everything: asserted for one that had lost its memory.
+    /// I4: once both mirrors are steady, both replicas hold every acknowledged write. Asserted for a node that had lost its
+    /// memory.
     pub(crate) fn update_complete(&mut self) {
         if !self.steady() {
             return;
@@ -125,7 +127,7 @@ impl World {
         }
     }
 
-    /// A machine lost its memory: if no member has one left, only what was flushed is promised.
+    /// A machine lost its memory. If no member has its memory, only flushed writes are promised.
     pub(crate) fn check_memories(&mut self) {
         let Some((_, newest)) = self.chosen.last_key_value() else { return };
         if !self.nodes.iter().any(|node| newest.members.has(node.id) && node.complete) {
@@ -140,7 +142,7 @@ impl World {
         newest.members == Members::Both
             && self.nodes.iter().all(|node| {
                 node.record.base == *newest
-                    && node.core.as_ref().is_some_and(|core| core.owner.mirror.phase() == Phase::Steady)
+                    && node.core.as_ref().is_some_and(|core| core.model.mirror.phase() == Phase::Steady)
             })
     }
 
@@ -149,7 +151,7 @@ impl World {
         self.steady()
             && (0..VMS).all(|vm| self.nodes.iter().filter(|node| node.executes(vm)).count() == 1)
             && self.nodes.iter().all(|node| node.vms.iter().all(|vm| vm.open.is_empty()))
-            && self.nodes.iter().all(|node| node.core.as_ref().is_some_and(|core| core.owner.idle()))
+            && self.nodes.iter().all(|node| node.core.as_ref().is_some_and(|core| core.model.idle()))
     }
 
     /// At rest both replicas are equal and hold what they must.
@@ -171,7 +173,7 @@ impl World {
             }
         }
         for node in 0..2 {
-            let dirty = self.nodes[node].core.as_ref().map_or(0, |core| core.owner.mirror.dirty_extents());
+            let dirty = self.nodes[node].core.as_ref().map_or(0, |core| core.model.mirror.dirty_extents());
             if dirty > 0 {
                 self.violate(format!("node {node} has {dirty} dirty extents at rest"));
             }

@@ -1,118 +1,227 @@
-//! Faults, each with a name, a time and an end.
+//! The faults that a run draws: their rates, what each does, and how it ends.
 
 use crate::world::{Due, Job, World};
-use dyad_quorum::{MS, SEC};
+use dyad_quorum::{MS, SEC, Time};
 use dyad_types::NodeId;
 
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    PowerLoss,
+    PowerLossOnBoth,
+    DaemonKilled,
+    DaemonStopped,
+    LinkCut,
+    LinkCutOneWay,
+    LossyLink,
+    WitnessLost,
+    WitnessUnreachable,
+    SlowWitness,
+    NodeCutOff,
+    SlowKernel,
+    VmMoved,
+    VmDied,
+}
+
+impl Fault {
+    /// The name in the event log and in the counts.
+    fn name(self) -> &'static str {
+        match self {
+            Fault::PowerLoss => "power lost",
+            Fault::PowerLossOnBoth => "power lost on both",
+            Fault::DaemonKilled => "daemon killed",
+            Fault::DaemonStopped => "daemon stopped",
+            Fault::LinkCut => "link cut",
+            Fault::LinkCutOneWay => "link cut one way",
+            Fault::LossyLink => "lossy link",
+            Fault::WitnessLost => "witness lost",
+            Fault::WitnessUnreachable => "witness out of reach",
+            Fault::SlowWitness => "slow witness",
+            Fault::NodeCutOff => "node cut off",
+            Fault::SlowKernel => "kernel does not confirm",
+            Fault::VmMoved => "VM moved",
+            Fault::VmDied => "VM died",
+        }
+    }
+}
+
+/// The share of each kind among the faults, in percent. The sum is 100.
+///
+/// One draw of 0 to 99 chooses the kind, in the order of the fields: the order and the values are part of the meaning of
+/// every recorded seed.
+struct FaultRates {
+    power_loss_pct: u64,
+    power_loss_on_both_pct: u64,
+    daemon_killed_pct: u64,
+    daemon_stopped_pct: u64,
+    link_cut_pct: u64,
+    link_cut_one_way_pct: u64,
+    lossy_link_pct: u64,
+    witness_lost_pct: u64,
+    witness_unreachable_pct: u64,
+    slow_witness_pct: u64,
+    node_cut_off_pct: u64,
+    slow_kernel_pct: u64,
+    vm_moved_pct: u64,
+    vm_died_pct: u64,
+}
+
+const RATES: FaultRates = FaultRates {
+    power_loss_pct: 12,
+    power_loss_on_both_pct: 4,
+    daemon_killed_pct: 14,
+    daemon_stopped_pct: 8,
+    link_cut_pct: 14,
+    link_cut_one_way_pct: 8,
+    lossy_link_pct: 8,
+    witness_lost_pct: 8,
+    witness_unreachable_pct: 6,
+    slow_witness_pct: 4,
+    node_cut_off_pct: 5,
+    slow_kernel_pct: 2,
+    vm_moved_pct: 3,
+    vm_died_pct: 4,
+};
+
+/// A fault that follows the one before within [`FOLLOW_UP_DELAY`], of a thousand: faults often come together.
+const FOLLOW_UP_PERMILLE: u64 = 350;
+const FOLLOW_UP_DELAY: Time = 500 * MS;
+/// A cut that is short, of a thousand.
+const SHORT_CUT_PERMILLE: u64 = 500;
+/// A machine that is cut off whose kernel is slow as well, of a thousand.
+const CUT_OFF_SLOW_KERNEL_PERMILLE: u64 = 300;
+/// A write of the register under way that is on the disk after a power cut or a kill, of a thousand.
+const TORN_WRITE_DONE_PERMILLE: u64 = 500;
+
+impl FaultRates {
+    fn table(&self) -> [(u64, Fault); 14] {
+        [
+            (self.power_loss_pct, Fault::PowerLoss),
+            (self.power_loss_on_both_pct, Fault::PowerLossOnBoth),
+            (self.daemon_killed_pct, Fault::DaemonKilled),
+            (self.daemon_stopped_pct, Fault::DaemonStopped),
+            (self.link_cut_pct, Fault::LinkCut),
+            (self.link_cut_one_way_pct, Fault::LinkCutOneWay),
+            (self.lossy_link_pct, Fault::LossyLink),
+            (self.witness_lost_pct, Fault::WitnessLost),
+            (self.witness_unreachable_pct, Fault::WitnessUnreachable),
+            (self.slow_witness_pct, Fault::SlowWitness),
+            (self.node_cut_off_pct, Fault::NodeCutOff),
+            (self.slow_kernel_pct, Fault::SlowKernel),
+            (self.vm_moved_pct, Fault::VmMoved),
+            (self.vm_died_pct, Fault::VmDied),
+        ]
+    }
+
+    /// The kind for a draw of 0 to 99.
+    fn kind(&self, draw: u64) -> Fault {
+        let mut end = 0;
+        for (rate, fault) in self.table() {
+            end += rate;
+            if draw < end {
+                return fault;
+            }
+        }
+        panic!("the fault rates add up to {end} %, and {draw} was drawn");
+    }
+}
+
 impl World {
-    /// One fault, and when the next one comes.
+    /// Causes one fault, and puts the next one into the queue.
     pub(crate) fn fault(&mut self) {
         if !self.chaos {
             return;
         }
-        // Troubles come together: every third fault follows the one before within half a second.
-        let pause = if self.prng.chance(350) { self.prng.below(500 * MS) } else { self.prng.within(SEC, 10 * SEC) };
+        let follows = self.prng.chance(FOLLOW_UP_PERMILLE);
+        let pause = if follows { self.prng.below(FOLLOW_UP_DELAY) } else { self.prng.within(SEC, 10 * SEC) };
         self.put(pause, Due::Fault);
         let node = self.prng.below(2) as usize;
-        let name = match self.prng.below(100) {
-            0..12 => {
-                self.power_off(node);
-                let dark = self.prng.within(SEC, 20 * SEC);
-                self.put(dark, Due::PowerOn(node));
-                "power lost"
+        let fault = RATES.kind(self.prng.below(100));
+        self.cause(fault, node);
+        *self.result.faults.entry(fault.name()).or_default() += 1;
+        self.note(node, format!("FAULT {}", fault.name()));
+    }
+
+    fn cause(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::PowerLoss => self.power_cycle(node),
+            Fault::PowerLossOnBoth => {
+                self.power_cycle(node);
+                self.power_cycle(1 - node);
             }
-            12..16 => {
-                for node in [node, 1 - node] {
-                    self.power_off(node);
-                    let dark = self.prng.within(SEC, 20 * SEC);
-                    self.put(dark, Due::PowerOn(node));
-                }
-                "power lost on both"
-            }
-            16..30 => {
-                self.kill_core(node);
-                "daemon killed"
-            }
-            30..38 => {
+            Fault::DaemonKilled => self.kill_core(node),
+            Fault::DaemonStopped => {
                 self.nodes[node].stopped = true;
                 let length = self.prng.within(50 * MS, 8 * SEC);
                 self.put(length, Due::Continue(node));
-                "daemon stopped"
             }
-            38..52 => {
+            Fault::LinkCut => {
                 self.net.cut = [true; 2];
                 let length = self.short_or_long();
-                self.put(length, Due::Mend);
-                "link cut"
+                self.put(length, Due::RestoreNetwork);
             }
-            52..60 => {
+            Fault::LinkCutOneWay => {
                 self.net.cut[node] = true;
                 let length = self.short_or_long();
-                self.put(length, Due::Mend);
-                "link cut one way"
+                self.put(length, Due::RestoreNetwork);
             }
-            60..68 => {
+            Fault::LossyLink => {
                 self.net.loss = self.prng.within(20, 400);
-                self.net.double = self.prng.below(200);
+                self.net.duplicate = self.prng.below(200);
                 self.net.jitter = self.prng.within(MS, 150 * MS);
                 let length = self.prng.within(SEC, 10 * SEC);
-                self.put(length, Due::Mend);
-                "lossy link"
+                self.put(length, Due::RestoreNetwork);
             }
-            68..76 => {
+            Fault::WitnessLost => {
                 self.witness_up = false;
                 let length = self.prng.within(SEC, 50 * SEC);
                 self.put(length, Due::WitnessBack);
-                "witness lost"
             }
-            76..82 => {
+            Fault::WitnessUnreachable => {
                 self.reach[node] = false;
                 let length = self.prng.within(SEC, 30 * SEC);
                 self.put(length, Due::WitnessBack);
-                "witness out of reach"
             }
-            82..86 => {
-                self.witness_rtt = self.prng.within(5 * MS, 3 * SEC);
-                "slow witness"
-            }
-            86..91 => {
+            Fault::SlowWitness => self.witness_rtt = self.prng.within(5 * MS, 3 * SEC),
+            Fault::NodeCutOff => {
                 // All network cards of one machine.
                 self.net.cut = [true; 2];
                 self.reach[node] = false;
                 let length = self.prng.within(100 * MS, 20 * SEC);
-                self.put(length, Due::Mend);
+                self.put(length, Due::RestoreNetwork);
                 self.put(length, Due::WitnessBack);
-                if self.prng.chance(300) {
-                    // The whole machine is ill.
+                if self.prng.chance(CUT_OFF_SLOW_KERNEL_PERMILLE) {
                     self.nodes[node].kernel_slow_until = self.now + length;
                 }
-                "node cut off"
             }
-            91..93 => {
-                self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC, 12 * SEC);
-                "kernel does not confirm"
-            }
-            93..96 => {
+            Fault::SlowKernel => self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC, 12 * SEC),
+            Fault::VmMoved => {
                 let vm = self.prng.below(2) as usize;
                 let to = if node == 0 { NodeId::A } else { NodeId::B };
                 self.move_vm(vm, to);
-                "VM moved"
             }
-            _ => {
+            Fault::VmDied => {
                 let vm = self.prng.below(2) as usize;
                 self.end_vm(node, vm);
-                "VM died"
             }
-        };
-        *self.outcome.faults.entry(name).or_default() += 1;
-        self.note(node, format!("FAULT {name}"));
+        }
+    }
+
+    fn power_cycle(&mut self, node: usize) {
+        self.power_off(node);
+        let off = self.prng.within(SEC, 20 * SEC);
+        self.put(off, Due::PowerOn(node));
     }
 
     fn short_or_long(&mut self) -> u64 {
-        if self.prng.chance(500) { self.prng.within(20 * MS, 1500 * MS) } else { self.prng.within(SEC, 20 * SEC) }
+        if self.prng.chance(SHORT_CUT_PERMILLE) {
+            self.prng.within(20 * MS, 1500 * MS)
+        } else {
+            self.prng.within(SEC, 20 * SEC)
+        }
     }
 
-    /// The machine loses its power: what was not synced may be gone.
+    /// The machine loses its power: data that was not synced may be lost.
     pub(crate) fn power_off(&mut self, node: usize) {
         if !self.nodes[node].up {
             return;
@@ -145,7 +254,7 @@ impl World {
         self.start_core(node);
     }
 
-    /// `kill -9`; init starts it again.
+    /// `kill -9` of the daemon; init restarts it after 50 to 800 ms.
     pub(crate) fn kill_core(&mut self, node: usize) {
         if self.nodes[node].core.is_none() {
             return;
@@ -161,7 +270,7 @@ impl World {
     fn drop_core(&mut self, node: usize) {
         let machine = &mut self.nodes[node];
         machine.core = None;
-        machine.life += 1;
+        machine.daemon_run += 1;
         machine.stopped = false;
         machine.backlog.clear();
         self.disconnect(node);
@@ -169,18 +278,20 @@ impl World {
 
     /// A write of the register under way may or may not be on the disk.
     fn tear_register(&mut self, node: usize) {
-        let life = self.nodes[node].life;
+        let daemon_run = self.nodes[node].daemon_run;
         let under_way: Vec<_> = self
             .pending()
             .filter_map(|due| match due {
-                Due::Node { node: to, life: of, job: Job::Persisted(_, record) } if *to == node && *of == life => {
+                Due::Node { node: to, daemon_run: of, job: Job::Persisted(_, record) }
+                    if *to == node && *of == daemon_run =>
+                {
                     Some(record.clone())
                 }
                 _ => None,
             })
             .collect();
         for record in under_way {
-            if self.prng.chance(500) {
+            if self.prng.chance(TORN_WRITE_DONE_PERMILLE) {
                 self.nodes[node].record = record;
             }
         }
@@ -211,10 +322,10 @@ impl World {
         self.put(boot_time, Due::PowerOn(node));
     }
 
-    /// Every fault ends.
-    pub(crate) fn mend_all(&mut self) {
+    /// Ends every fault, and lets no new one begin.
+    pub(crate) fn end_all_faults(&mut self) {
         self.chaos = false;
-        self.mend();
+        self.restore_network();
         self.witness_back();
         self.witness_rtt = 20 * MS;
         for node in 0..2 {
@@ -224,15 +335,30 @@ impl World {
         }
     }
 
-    pub(crate) fn mend(&mut self) {
+    pub(crate) fn restore_network(&mut self) {
         self.net.cut = [false; 2];
         self.net.loss = 0;
-        self.net.double = 0;
+        self.net.duplicate = 0;
         self.net.jitter = MS;
     }
 
     pub(crate) fn witness_back(&mut self) {
         self.witness_up = true;
         self.reach = [true; 2];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rates_add_up_to_one_hundred_percent() {
+        assert_eq!(RATES.table().iter().map(|(rate, _)| rate).sum::<u64>(), 100);
+        assert_eq!(
+            (RATES.kind(0), RATES.kind(11), RATES.kind(12)),
+            (Fault::PowerLoss, Fault::PowerLoss, Fault::PowerLossOnBoth)
+        );
+        assert_eq!((RATES.kind(95), RATES.kind(96), RATES.kind(99)), (Fault::VmMoved, Fault::VmDied, Fault::VmDied));
     }
 }

@@ -1,4 +1,4 @@
-//! Guests: each VM writes, reads and flushes its volume and remembers what it was told.
+//! Guests: each VM writes, reads, discards and flushes its volume; the oracle checks each answer.
 
 use crate::machine::VMS;
 use crate::world::{Due, Job, World};
@@ -12,7 +12,7 @@ pub const BLOCKS: u64 = 24 * 16 - 5;
 /// Requests a guest keeps open.
 const DEPTH: usize = 6;
 
-/// What a guest asked.
+/// A request of a guest.
 #[derive(Debug, Clone)]
 pub enum Request {
     Write { block: u64, count: u64, value: Value, data: Bytes },
@@ -21,7 +21,7 @@ pub enum Request {
     Flush(FlushMark),
 }
 
-/// What it was answered.
+/// The answer to a request.
 pub type Reply = Result<dyad_mirror::Reply, GuestError>;
 
 impl Request {
@@ -41,33 +41,33 @@ pub fn volume(vm: usize) -> VolumeId {
 }
 
 impl World {
-    /// The guest gets to think: perhaps it asks for something.
-    pub(crate) fn guest_thinks(&mut self, vm: usize) {
+    /// The guest may send one request; called again after 1 to 25 ms.
+    pub(crate) fn guest_step(&mut self, vm: usize) {
         let pause = self.prng.within(MS, 25 * MS);
         self.put(pause, Due::Guest(vm));
         if self.quiet {
             return;
         }
         let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm)) else { return };
-        if self.nodes[node].vms[vm].open.len() >= DEPTH || self.serves_the_dead(node, vm) {
+        if self.nodes[node].vms[vm].open.len() >= DEPTH || self.serves_former_run(node, vm) {
             return;
         }
-        let Some(request) = self.invent(vm) else { return };
+        let Some(request) = self.random_request(vm) else { return };
         self.next_request += 1;
         let req = self.next_request;
         self.nodes[node].vms[vm].open.insert(req, request);
         self.submit(node, vm, req);
     }
 
-    /// The device starts no request of a new life of a VM while one of an earlier life is under way.
-    fn serves_the_dead(&self, node: usize, vm: usize) -> bool {
+    /// Whether a request of an earlier run of this VM is under way. Until it is done the device starts none of the new run.
+    fn serves_former_run(&self, node: usize, vm: usize) -> bool {
         let machine = &self.nodes[node];
-        machine.core.as_ref().is_some_and(|core| core.owner.serves_other_than(vm, &machine.vms[vm].open))
+        machine.core.as_ref().is_some_and(|core| core.model.serves_other_than(vm, &machine.vms[vm].open))
     }
 
-    fn invent(&mut self, vm: usize) -> Option<Request> {
+    fn random_request(&mut self, vm: usize) -> Option<Request> {
         let volume = volume(vm);
-        // Half of all requests go to a few blocks, so that they meet.
+        // Half of all requests go to the first 40 blocks, so that requests overlap.
         let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
         let block = self.prng.below(reach);
         let count = if self.prng.chance(700) { 1 } else { self.prng.within(1, 40) };
@@ -92,10 +92,10 @@ impl World {
         })
     }
 
-    /// The volume's device takes a request, if there is one; it may reach the mirror after the VM has died.
+    /// Hands an open request to the volume's device, if the volume is served. It may reach the mirror after the VM has died.
     pub(crate) fn submit(&mut self, node: usize, vm: usize, req: RequestId) {
         let machine = &self.nodes[node];
-        let served = machine.core.as_ref().is_some_and(|core| core.owner.permits[vm]);
+        let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm]);
         if let Some(request) = machine.vms[vm].open.get(&req).filter(|_| served) {
             let op = request.op();
             let delay = self.prng.within(2_000, 60_000);
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// A device that has just begun to serve finds everything that is open in the shared memory.
+    /// A device that begins to serve finds all open requests in the shared memory.
     pub(crate) fn resubmit(&mut self, node: usize, vm: usize) {
         let open: Vec<RequestId> = self.nodes[node].vms[vm].open.keys().copied().collect();
         for req in open {
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// The daemon answers; a frozen guest sees it when it is thawed.
+    /// The daemon answers a request. A frozen guest sees the answer when it is thawed.
     pub(crate) fn answer_guest(&mut self, node: usize, vm: usize, req: RequestId, reply: Reply) {
         let machine = &mut self.nodes[node];
         if !machine.vms[vm].open.contains_key(&req) {

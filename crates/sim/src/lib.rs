@@ -12,23 +12,23 @@
 //! It must never know real time, real threads or real randomness: a seed replays exactly.
 //!
 //! ```
-//! let outcome = dyad_sim::run(1, &dyad_sim::Options { chaos: 5, ..Default::default() }).unwrap();
-//! assert_eq!(outcome.violation, None);
+//! let result = dyad_sim::run(1, &dyad_sim::Options { chaos: 5, ..Default::default() }).unwrap();
+//! assert_eq!(result.violation, None);
 //! ```
 
 mod checks;
+mod core_model;
 mod document;
 mod faults;
 mod guests;
 mod machine;
 mod net;
 mod options;
-mod owner;
 mod quorum_thread;
 mod store;
 mod world;
 
-pub use options::{Options, Outcome, Sabotage};
+pub use options::{Options, PlantedBug, RunResult};
 
 use dyad_quorum::SEC;
 use std::path::Path;
@@ -37,28 +37,28 @@ use std::path::Path;
 ///
 /// # Errors
 /// When the scratch directory or the pools cannot be made: not a finding, but a broken machine.
-pub fn run(seed: u64, options: &Options) -> anyhow::Result<Outcome> {
+pub fn run(seed: u64, options: &Options) -> anyhow::Result<RunResult> {
     // Memory if there is some: the index of each pool is a real LMDB file.
     let shm = Path::new("/dev/shm");
     let scratch = if shm.is_dir() { tempfile::tempdir_in(shm)? } else { tempfile::tempdir()? };
     let mut world = world::World::new(seed, options.clone(), scratch.path())?;
     world.set_up();
-    if world.outcome.violation.is_none() {
+    if world.result.violation.is_none() {
         world.quiet = false;
         world.chaos = true;
         world.put(SEC, world::Due::Fault);
         world.run(options.chaos * SEC);
     }
-    if world.outcome.violation.is_none() {
-        world.mend_all();
+    if world.result.violation.is_none() {
+        world.end_all_faults();
         world.run(5 * SEC);
         world.quiet = true;
-        world.until("the pair is whole again", options.patience, world::World::whole);
+        world.until("the pair is whole again", options.recovery_timeout, world::World::whole);
         world.run(3 * SEC);
     }
-    if world.outcome.violation.is_none() {
+    if world.result.violation.is_none() {
         world.compare();
     }
-    world.outcome.virtual_time = world.now;
-    Ok(world.outcome)
+    world.result.virtual_time = world.now;
+    Ok(world.result)
 }

@@ -1,6 +1,6 @@
 //! One machine: hardware, kernel, VMs, and the daemon while it runs.
 
-use crate::owner::Owner;
+use crate::core_model::CoreModel;
 use crate::store::Store;
 use crate::world::Job;
 use dyad_mirror::RequestId;
@@ -16,18 +16,17 @@ pub const VMS: usize = 2;
 /// The daemon: lost as a whole when its process or machine dies.
 pub struct Core {
     pub quorum: Quorum,
-    /// What the owner's thread keeps.
-    pub owner: Owner,
+    pub model: CoreModel,
     pub store: Store,
-    /// Clean and dirty told by the owner and handled by the quorum_thread.
+    /// How many `PeerClean` and `PeerDirty` of the core model the quorum thread has handled.
     pub handled: u64,
     pub may_run: bool,
-    /// The session the owner's thread knows.
+    /// The session that the core model knows.
     pub session: Option<u64>,
-    /// The next wake-up of the quorum_thread that is scheduled.
+    /// When the quorum thread is woken next.
     pub wake_at: Time,
-    /// When the last thing put into each queue arrives: queues keep their order.
-    pub to_owner: Time,
+    /// When the newest message in each queue between threads arrives: queues keep their order.
+    pub to_core_model: Time,
     pub to_quorum_thread: Time,
     pub to_cgroup_fence: Time,
 }
@@ -36,13 +35,12 @@ pub struct Core {
 #[derive(Debug, Clone, Default)]
 pub struct Vm {
     pub runs: bool,
-    /// Asked for and not answered to the guest. Given again to a restarted daemon.
+    /// Requests that are not answered to the guest. A restarted daemon gets them again.
     pub open: BTreeMap<RequestId, crate::guests::Request>,
     /// Answers that arrived while the VM was frozen.
     pub answers: Vec<(RequestId, crate::guests::Reply)>,
 }
 
-/// A machine.
 pub struct Machine {
     pub id: NodeId,
     pub disk: SimDisk,
@@ -52,23 +50,24 @@ pub struct Machine {
     pub boots: u64,
     pub boot_at: Time,
     pub clock_ppm: i64,
-    /// Counts starts and ends of the daemon: jobs of an earlier one are void.
-    pub life: u64,
+    /// Counts starts and ends of the daemon: jobs of an earlier run are void.
+    pub daemon_run: u64,
     pub core: Option<Core>,
-    /// SIGSTOP: jobs wait.
+    /// The daemon got SIGSTOP: its jobs wait in `backlog`.
     pub stopped: bool,
     pub backlog: Vec<Job>,
     pub vms: [Vm; VMS],
     pub frozen: bool,
-    /// Freezing and killing take at least until then.
+    /// The kernel confirms no freeze and no kill before this time.
     pub kernel_slow_until: Time,
-    /// The watchdog resets the machine then.
+    /// When the watchdog resets the machine if it is not fed.
     pub watchdog_at: Time,
-    /// It counts as holding every acknowledged write: if no member does, the oracle is told that memories were lost.
+    /// The replica counts as holding every acknowledged write. If no member's does, the oracle expects flushed writes only.
     pub complete: bool,
-    /// It surely holds them, and is looked at: narrower than `complete`, or the oracle would forgive too much.
+    /// The replica holds every acknowledged write; asserted byte for byte. Stricter than `complete`, which only relaxes the
+    /// oracle.
     pub proven: bool,
-    /// The boot in which its peer found it clean last.
+    /// The boot in which the peer's mirror last found it clean.
     pub clean_in: u64,
 }
 

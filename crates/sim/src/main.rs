@@ -1,4 +1,4 @@
-//! `dyad-sim`: runs seeds and says what they showed.
+//! `dyad-sim`: runs seeds and prints what they showed.
 
 use clap::Parser;
 use dyad_sim::{Options, run};
@@ -30,10 +30,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let options = Options { chaos: arguments.chaos, ..Options::default() };
     if let Some(seed) = arguments.seed {
-        let outcome = run(seed, &Options { log: true, ..options })?;
-        outcome.log.iter().for_each(|line| println!("{line}"));
-        println!("faults {:?}\nevents {:?}", outcome.faults, outcome.events);
-        return Ok(verdict(outcome.violation.map(|what| vec![(seed, what)]).unwrap_or_default()));
+        let result = run(seed, &Options { log: true, ..options })?;
+        result.log.iter().for_each(|line| println!("{line}"));
+        println!("faults {:?}\nevents {:?}", result.faults, result.events);
+        return Ok(report(result.violation.map(|what| vec![(seed, what)]).unwrap_or_default()));
     }
     let begin = Instant::now();
     let budget = Duration::from_secs_f64(arguments.minutes * 60.0);
@@ -41,12 +41,12 @@ fn main() -> anyhow::Result<ExitCode> {
     let (mut seeds, mut virtual_time, mut violations) = (0, 0, Vec::new());
     while arguments.seeds.map_or(begin.elapsed() < budget, |count| seeds < count) {
         let seed = arguments.from + seeds;
-        let outcome = run(seed, &options)?;
+        let result = run(seed, &options)?;
         seeds += 1;
-        virtual_time += outcome.virtual_time;
-        outcome.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
-        outcome.events.into_iter().for_each(|(kind, count)| *events.entry(kind).or_default() += count);
-        if let Some(what) = outcome.violation {
+        virtual_time += result.virtual_time;
+        result.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
+        result.events.into_iter().for_each(|(kind, count)| *events.entry(kind).or_default() += count);
+        if let Some(what) = result.violation {
             println!("seed {seed}: {what}");
             violations.push((seed, what));
         }
@@ -57,10 +57,10 @@ fn main() -> anyhow::Result<ExitCode> {
         begin.elapsed().as_secs_f64()
     );
     println!("faults: {faults:?}\nevents: {events:?}");
-    Ok(verdict(violations))
+    Ok(report(violations))
 }
 
-fn verdict(violations: Vec<(u64, String)>) -> ExitCode {
+fn report(violations: Vec<(u64, String)>) -> ExitCode {
     match violations.first() {
         None => {
             println!("no promise was broken");

@@ -1,11 +1,11 @@
-//! The network: datagrams that may be lost, late or doubled; one ordered session between the daemons; the witness.
+//! The network: datagrams that may be lost, late or duplicated; one ordered session between the daemons; the witness.
 
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, acceptor};
 use std::collections::VecDeque;
 
-/// How long a session bears silence.
+/// A session over a link that is cut for this long ends.
 const SESSION_TIMEOUT: Time = 2 * SEC;
 
 /// The peer link.
@@ -13,13 +13,14 @@ const SESSION_TIMEOUT: Time = 2 * SEC;
 pub struct Net {
     /// By sender: nothing arrives.
     pub cut: [bool; 2],
-    /// Datagrams of a thousand.
+    /// Lost datagrams, of a thousand.
     pub loss: u64,
-    pub double: u64,
+    /// Datagrams that arrive twice, of a thousand.
+    pub duplicate: u64,
     /// The longest delay on top of 0.1 ms.
     pub jitter: Time,
     session: u64,
-    /// By end: the session it believes in.
+    /// By end: the session that is open there.
     ends: [Option<u64>; 2],
     /// By receiver: sent and not delivered, in order.
     lines: [VecDeque<PeerMessage>; 2],
@@ -34,7 +35,7 @@ impl World {
     }
 
     pub(crate) fn send_datagram(&mut self, from: usize, datagram: Datagram) {
-        let copies = if self.prng.chance(self.net.double) { 2 } else { 1 };
+        let copies = if self.prng.chance(self.net.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
             if !self.net.cut[from] && !self.prng.chance(self.net.loss) {
                 let delay = self.delay();
@@ -44,7 +45,7 @@ impl World {
     }
 
     pub(crate) fn send_message(&mut self, from: usize, message: PeerMessage) {
-        // What the owner's thread takes for its session may have ended already below it.
+        // The session that the core model knows may have ended already at the link.
         let Some(session) = self.nodes[from].core.as_ref().and_then(|core| core.session) else { return };
         if self.net.ends != [Some(session); 2] {
             return;
@@ -83,7 +84,7 @@ impl World {
         let timed_out = self.net.stalled.is_some_and(|since| self.now >= since + SESSION_TIMEOUT);
         for node in 0..2 {
             let half_open = self.net.ends[node].is_some() && self.net.ends[1 - node] != self.net.ends[node];
-            // An end hears of the other's end at once while the link is open, else when it loses patience.
+            // While the link is open an end learns at once that the other end closed, else after `SESSION_TIMEOUT`.
             if self.net.ends[node].is_some() && (timed_out || (half_open && open)) {
                 if half_open && open && self.nodes[1 - node].up {
                     self.job(node, 0, Job::Quorum(dyad_quorum::Event::PeerClosed));
@@ -150,17 +151,17 @@ impl World {
         }
     }
 
-    /// An ask reaches the witness; the answer goes back.
-    pub(crate) fn ask_witness(&mut self, node: usize, life: u64, id: u64, request: &WitnessRequest) {
+    /// A request reaches the witness; the reply goes back.
+    pub(crate) fn ask_witness(&mut self, node: usize, daemon_run: u64, id: u64, request: &WitnessRequest) {
         let half = self.witness_rtt / 2;
         let reply = if self.witness_up && self.reach[node] {
             let answer = acceptor::handle(&mut self.witness, request);
-            // Stored at once; losing the answer is the network's part.
+            // The record is durable at once; the network may lose the reply.
             if self.prng.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Received(answer) }
         } else {
             WitnessReply::Unreachable
         };
         let job = Job::Quorum(dyad_quorum::Event::Witness { id, reply });
-        self.put(half, Due::Node { node, life, job });
+        self.put(half, Due::Node { node, daemon_run, job });
     }
 }

@@ -1,58 +1,56 @@
-//! What a run is told and what it yields.
+//! The options and the result of a run.
 
 use dyad_quorum::mutants::Mutant;
 use std::collections::BTreeMap;
 
 /// A planted bug. A checker that never failed proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum PlantedBug {
     /// One of the rules of `quorum` is dropped, on both nodes.
     Quorum(Mutant),
-    /// A sync is answered without being made.
+    /// A sync is answered but not carried out.
     SkippedSync,
-    /// A replica answers a write without making it, now and then.
+    /// A replica answers 3 % of writes without carrying them out.
     UnmirroredWrite,
-    /// A store knows of no extents touched since the last common flush.
+    /// A store reports no unconfirmed extents.
     NoTail,
-    /// Resync takes every eighth extent for absent.
+    /// Resync treats every eighth extent as absent.
     SkippedExtent,
     /// Requests of guests are run although the lease has lapsed, and the VMs are not frozen.
     NoFreeze,
-    /// The watchdog is fed whatever the quorum says.
+    /// The watchdog is fed although `Quorum` forbids it.
     BlindWatchdog,
     /// The document is not forgotten when its node leaves the in-sync set.
     StaleDocument,
 }
 
-/// How a run is made.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Virtual seconds of chaos.
     pub chaos: u64,
-    /// Virtual seconds within which the pair must be whole again after the last fault.
-    pub patience: u64,
+    /// Virtual seconds within which the pair must be whole again after the end of all faults.
+    pub recovery_timeout: u64,
     /// A planted bug.
-    pub sabotage: Option<Sabotage>,
+    pub planted_bug: Option<PlantedBug>,
     /// Keep the event log.
     pub log: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chaos: 90, patience: 240, sabotage: None, log: false }
+        Self { chaos: 90, recovery_timeout: 240, planted_bug: None, log: false }
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// The seed.
+pub struct RunResult {
     pub seed: u64,
-    /// The first promise that was broken.
+    /// The first invariant that was broken.
     pub violation: Option<String>,
     /// Faults by kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// What happened besides, by kind: proof that the run did something.
+    /// Other events by kind. They show that the run did something.
     pub events: BTreeMap<&'static str, u64>,
     /// Virtual nanoseconds.
     pub virtual_time: u64,

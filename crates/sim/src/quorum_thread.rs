@@ -1,6 +1,7 @@
-//! The quorum_thread's thread of one node: quorum, heartbeats, lease, watchdog, cgroup_fence.
+//! A model of `dyad-core`'s quorum thread on one node, around the shipped `Quorum`: heartbeats, lease, watchdog, cgroup
+//! fence. It is to be replaced by the shipped code.
 
-use crate::options::Sabotage;
+use crate::options::PlantedBug;
 use crate::world::{Due, Job, World};
 use dyad_quorum::{Action, Config, Event, MS, Members, Note, SEC, Time};
 
@@ -9,19 +10,19 @@ pub const WATCHDOG_PERIOD: Time = 3 * SEC;
 /// The watchdog is fed at least this often while it may be.
 const MAX_WAKE_DELAY: Time = 250 * MS;
 
-/// What the quorum_thread tells the owner.
+/// A message of the quorum thread to the core model.
 #[derive(Debug, Clone)]
-pub enum News {
+pub enum QuorumUpdate {
     Config(Config),
-    /// Who must acknowledge, after this many clean and dirty were handled.
-    Acks(Members, u64),
+    /// The nodes that must acknowledge, after so many `PeerClean` and `PeerDirty` were handled.
+    AckSet(Members, u64),
     Hold,
     Killing,
     PeerVmsAllowed,
     MayRun(bool),
 }
 
-/// What the kernel is told.
+/// A command to the kernel's cgroup of VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupCommand {
     Freeze,
@@ -30,8 +31,8 @@ pub enum CgroupCommand {
 }
 
 impl World {
-    /// Something happened to the quorum machine.
-    pub(crate) fn conduct(&mut self, node: usize, event: Event) {
+    /// Gives `Quorum` an event and carries out its actions.
+    pub(crate) fn run_quorum(&mut self, node: usize, event: Event) {
         let now = self.now;
         let machine = &mut self.nodes[node];
         let clock = machine.clock(now);
@@ -45,15 +46,15 @@ impl World {
         }
         let Some(core) = &mut self.nodes[node].core else { return };
         if readmission {
-            let news = News::Acks(core.quorum.ack_set(), core.handled);
-            self.tell_owner(node, news);
+            let update = QuorumUpdate::AckSet(core.quorum.ack_set(), core.handled);
+            self.tell_core_model(node, update);
         }
-        self.after_conduct(node, clock);
+        self.after_quorum(node, clock);
     }
 
-    fn after_conduct(&mut self, node: usize, clock: Time) {
+    fn after_quorum(&mut self, node: usize, clock: Time) {
         let now = self.now;
-        let blind = self.options.sabotage == Some(Sabotage::BlindWatchdog);
+        let blind = self.options.planted_bug == Some(PlantedBug::BlindWatchdog);
         let machine = &mut self.nodes[node];
         let Some(core) = &mut machine.core else { return };
         if core.quorum.watchdog_ok(clock) || blind {
@@ -70,20 +71,20 @@ impl World {
             self.job(node, at - now, Job::Wake);
         }
         if changed {
-            self.tell_owner(node, News::MayRun(may_run));
+            self.tell_core_model(node, QuorumUpdate::MayRun(may_run));
         }
     }
 
-    fn tell_owner(&mut self, node: usize, news: News) {
+    fn tell_core_model(&mut self, node: usize, update: QuorumUpdate) {
         let delay = self.thread_delay();
         let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_owner = core.to_owner.max(now + delay) + 1;
-        let delay = core.to_owner - now;
-        self.job(node, delay, Job::News(news));
+        core.to_core_model = core.to_core_model.max(now + delay) + 1;
+        let delay = core.to_core_model - now;
+        self.job(node, delay, Job::QuorumUpdate(update));
     }
 
-    /// The owner tells the quorum machine something.
+    /// Puts an event of the core model into the queue of the quorum thread.
     pub(crate) fn tell_quorum_thread(&mut self, node: usize, event: Event) {
         let delay = self.thread_delay();
         let now = self.now;
@@ -93,26 +94,26 @@ impl World {
         self.job(node, delay, Job::Quorum(event));
     }
 
-    /// How long a message between two threads lies: mostly microseconds, now and then a while.
+    /// Delay of a message between two threads: 1 to 200 µs, in 2 % of cases up to 40 ms.
     fn thread_delay(&mut self) -> Time {
         if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000, 200_000) }
     }
 
-    pub(crate) fn order(&mut self, node: usize, order: CgroupCommand) {
+    pub(crate) fn send_cgroup_command(&mut self, node: usize, command: CgroupCommand) {
         let now = self.now;
         let delay = self.prng.within(MS, 30 * MS);
         let slow = self.nodes[node].kernel_slow_until;
         let Some(core) = &mut self.nodes[node].core else { return };
         core.to_cgroup_fence = core.to_cgroup_fence.max(now).max(slow) + delay;
         let delay = core.to_cgroup_fence - now;
-        self.job(node, delay, Job::Enforce(order));
+        self.job(node, delay, Job::Cgroup(command));
     }
 
-    /// The kernel does what it was told and confirms it.
-    pub(crate) fn enforce(&mut self, node: usize, order: CgroupCommand) {
-        let event = match order {
+    /// The kernel carries out the command and confirms it.
+    pub(crate) fn apply_cgroup_command(&mut self, node: usize, command: CgroupCommand) {
+        let event = match command {
             CgroupCommand::Freeze => {
-                if self.options.sabotage != Some(Sabotage::NoFreeze) {
+                if self.options.planted_bug != Some(PlantedBug::NoFreeze) {
                     self.nodes[node].frozen = true;
                 }
                 self.count("freezes");
@@ -138,29 +139,29 @@ impl World {
         match action {
             Action::Send { datagram, .. } => self.send_datagram(node, datagram),
             Action::AskWitness { id, request } => {
-                let life = self.nodes[node].life;
+                let daemon_run = self.nodes[node].daemon_run;
                 let half = self.witness_rtt / 2;
-                self.put(half, Due::AskWitness { node, life, id, request });
+                self.put(half, Due::AskWitness { node, daemon_run, id, request });
             }
             Action::Persist { token, record } => {
                 let delay = self.prng.within(MS, 5 * MS);
                 self.job(node, delay, Job::Persisted(token, record));
             }
             Action::Freeze => {
-                self.tell_owner(node, News::Hold);
-                self.order(node, CgroupCommand::Freeze);
+                self.tell_core_model(node, QuorumUpdate::Hold);
+                self.send_cgroup_command(node, CgroupCommand::Freeze);
             }
-            Action::Thaw => self.order(node, CgroupCommand::Thaw),
+            Action::Thaw => self.send_cgroup_command(node, CgroupCommand::Thaw),
             Action::Kill { .. } => {
-                self.tell_owner(node, News::Killing);
-                self.order(node, CgroupCommand::Kill);
+                self.tell_core_model(node, QuorumUpdate::Killing);
+                self.send_cgroup_command(node, CgroupCommand::Kill);
             }
-            Action::Config(config) => self.tell_owner(node, News::Config(config)),
+            Action::Config(config) => self.tell_core_model(node, QuorumUpdate::Config(config)),
             Action::AckSet(set) => {
                 let handled = self.nodes[node].core.as_ref().map_or(0, |core| core.handled);
-                self.tell_owner(node, News::Acks(set, handled));
+                self.tell_core_model(node, QuorumUpdate::AckSet(set, handled));
             }
-            Action::PeerVmsAllowed => self.tell_owner(node, News::PeerVmsAllowed),
+            Action::PeerVmsAllowed => self.tell_core_model(node, QuorumUpdate::PeerVmsAllowed),
             Action::Note(note) => {
                 if !matches!(note, Note::PeerHeard) {
                     self.note(node, format!("{note:?}"));

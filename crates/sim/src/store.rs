@@ -1,6 +1,6 @@
 //! The store's thread of one node, in virtual time, over the pool that ships.
 
-use crate::options::Sabotage;
+use crate::options::PlantedBug;
 use crate::world::{Job, World};
 use dyad_mirror::{ExtentImage, ExtentSet, StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::sim::format_options;
@@ -16,7 +16,7 @@ const US: Time = 1000;
 /// Bytes of a simulated disk: small, so that a checkpoint is never far.
 pub const DISK: u64 = 24 << 20;
 
-/// Commands on their way through the pool.
+/// The store thread: commands in order, one sync and one checkpoint step at a time.
 pub struct Store {
     pub pool: Pool,
     queue: VecDeque<(StoreOp, StoreCommand)>,
@@ -33,7 +33,7 @@ enum Syncing {
     Made(SyncDone),
 }
 
-/// Makes a blank pool.
+/// Formats a pool.
 pub fn format(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<()> {
     let identity = Identity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
     let options = FormatOptions { disk_ids: vec![u128::from(node.letter())], ..format_options(identity, 1) };
@@ -68,21 +68,21 @@ impl World {
 
     /// One command.
     pub(crate) fn store_work(&mut self, node: usize) {
-        let sabotage = self.options.sabotage;
-        let strikes = self.prng.chance(30);
+        let planted_bug = self.options.planted_bug;
+        let hit = self.prng.chance(30);
         let Some(core) = &mut self.nodes[node].core else { return };
         core.store.working = false;
         let Some((op, command)) = core.store.queue.pop_front() else {
             return self.store_background(node);
         };
         let mut words = String::new();
-        let outcome = match planted(sabotage, &command, strikes) {
+        let outcome = match planted(planted_bug, &command, hit) {
             Some(outcome) => Ok(outcome),
             None => execute(&mut core.store.pool, &command, &mut |error| words = error.to_string()),
         };
         let outcome = match outcome {
             Ok(Outcome::Done(StoreOutput::Extent(_)))
-                if sabotage == Some(Sabotage::SkippedExtent) && strikes_extent(&command) =>
+                if planted_bug == Some(PlantedBug::SkippedExtent) && is_eighth_extent(&command) =>
             {
                 Ok(Outcome::Done(StoreOutput::Extent(ExtentImage::default())))
             }
@@ -117,7 +117,7 @@ impl World {
         self.job(node, delay, Job::Stored(op, result));
     }
 
-    /// Begins a sync and a checkpoint step if there is reason.
+    /// Begins a sync if commands wait for one, and a checkpoint step if one is due.
     fn store_background(&mut self, node: usize) {
         let at_once = self.prng.chance(500);
         let sync_time = self.prng.within(300 * US, 6 * MS);
@@ -135,7 +135,7 @@ impl World {
                 }
                 Some(job) => {
                     store.syncing = covered;
-                    // Durable at the beginning or at the end of its time: both may be when the power goes in between.
+                    // Durable at its beginning or at its end, drawn at random: a power cut in between may find either.
                     store.sync = Some(if at_once { Syncing::Made(job.run()) } else { Syncing::Begun(job) });
                     self.job(node, sync_time, Job::Synced);
                 }
@@ -192,17 +192,17 @@ impl World {
     }
 }
 
-/// The lies of a sabotaged store.
-fn planted(sabotage: Option<Sabotage>, command: &StoreCommand, strikes: bool) -> Option<Outcome> {
+/// The false answer of a store with a planted bug.
+fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<Outcome> {
     let done = Some(Outcome::Done(StoreOutput::Done));
-    match (sabotage?, command) {
-        (Sabotage::SkippedSync, StoreCommand::Sync) => done,
-        (Sabotage::NoTail, StoreCommand::Tail { .. }) => Some(Outcome::Done(StoreOutput::Tail(ExtentSet::new()))),
-        (Sabotage::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != 0 && strikes => done,
+    match (planted_bug?, command) {
+        (PlantedBug::SkippedSync, StoreCommand::Sync) => done,
+        (PlantedBug::NoTail, StoreCommand::Tail { .. }) => Some(Outcome::Done(StoreOutput::Tail(ExtentSet::new()))),
+        (PlantedBug::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != 0 && hit => done,
         _ => None,
     }
 }
 
-fn strikes_extent(command: &StoreCommand) -> bool {
+fn is_eighth_extent(command: &StoreCommand) -> bool {
     matches!(command, StoreCommand::ReadExtent { volume, extent } if *volume != 0 && extent % 8 == 3)
 }

@@ -1,11 +1,11 @@
-//! The world: time, the queue of what is to happen, both machines, the witness, the network.
+//! The simulated world: time, the queue of future events, both machines, the witness, the network.
 
+use crate::core_model::CoreModel;
 use crate::guests::Reply;
 use crate::machine::{Core, Machine, VMS, Vm};
 use crate::net::Net;
-use crate::options::{Options, Outcome, Sabotage};
-use crate::owner::Owner;
-use crate::quorum_thread::{CgroupCommand, News, WATCHDOG_PERIOD};
+use crate::options::{Options, PlantedBug, RunResult};
+use crate::quorum_thread::{CgroupCommand, QuorumUpdate, WATCHDOG_PERIOD};
 use crate::store;
 use dyad_mirror::oracle::Oracle;
 use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
@@ -23,15 +23,15 @@ use std::path::Path;
 pub const PAIR: u128 = 0xD1AD;
 const WITNESS: WitnessId = WitnessId(77);
 
-/// Something a node's daemon is to do.
+/// A job of a node's daemon.
 #[derive(Debug, Clone)]
 pub enum Job {
     Wake,
     Quorum(dyad_quorum::Event),
     Persisted(u64, Record),
-    News(News),
-    Enforce(CgroupCommand),
-    OwnerTick,
+    QuorumUpdate(QuorumUpdate),
+    Cgroup(CgroupCommand),
+    CoreTick,
     Guest(usize, RequestId, GuestOp),
     Answer(usize, RequestId, Reply),
     Peer(u64, PeerMessage),
@@ -44,13 +44,13 @@ pub enum Job {
     Moved,
 }
 
-/// Something that is to happen.
+/// A future event in the queue.
 #[derive(Debug, Clone)]
 pub enum Due {
-    /// For the daemon of this life.
+    /// For this run of the node's daemon.
     Node {
         node: usize,
-        life: u64,
+        daemon_run: u64,
         job: Job,
     },
     Datagram {
@@ -64,12 +64,12 @@ pub enum Due {
     Session,
     AskWitness {
         node: usize,
-        life: u64,
+        daemon_run: u64,
         id: u64,
         request: WitnessRequest,
     },
     WitnessBack,
-    Mend,
+    RestoreNetwork,
     PowerOn(usize),
     StartCore {
         node: usize,
@@ -89,7 +89,7 @@ pub enum Due {
     Fault,
 }
 
-/// Everything.
+/// The whole state of a run.
 pub struct World {
     pub now: Time,
     pub prng: Prng,
@@ -102,7 +102,7 @@ pub struct World {
     pub witness_rtt: Time,
     pub oracle: Oracle,
     pub chosen: BTreeMap<(u64, u64), Config>,
-    pub outcome: Outcome,
+    pub result: RunResult,
     pub chaos: bool,
     /// Guests ask for nothing new.
     pub quiet: bool,
@@ -130,7 +130,7 @@ impl World {
                 boots: 0,
                 boot_at: 0,
                 clock_ppm: prng.below(19_000) as i64 - 9_500,
-                life: 0,
+                daemon_run: 0,
                 core: None,
                 stopped: false,
                 backlog: Vec::new(),
@@ -157,7 +157,7 @@ impl World {
             witness_rtt: 20 * MS,
             oracle: Oracle::default(),
             chosen: BTreeMap::new(),
-            outcome: Outcome { seed, ..Outcome::default() },
+            result: RunResult { seed, ..RunResult::default() },
             chaos: false,
             quiet: true,
             next_request: 0,
@@ -173,7 +173,7 @@ impl World {
         self.power_on(0);
         self.power_on(1);
         self.run(SEC);
-        self.found(0);
+        self.create_pair(0);
         self.run(2 * SEC);
         self.tell_quorum_thread(0, dyad_quorum::Event::Admit { incarnation: 202 });
         self.until("B joins", 60, |world| world.steady());
@@ -192,8 +192,8 @@ impl World {
     }
 
     pub(crate) fn job(&mut self, node: usize, delay: Time, job: Job) {
-        let life = self.nodes[node].life;
-        self.put(delay, Due::Node { node, life, job });
+        let daemon_run = self.nodes[node].daemon_run;
+        self.put(delay, Due::Node { node, daemon_run, job });
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = &Due> {
@@ -201,25 +201,25 @@ impl World {
     }
 
     pub(crate) fn count(&mut self, what: &'static str) {
-        *self.outcome.events.entry(what).or_default() += 1;
+        *self.result.events.entry(what).or_default() += 1;
     }
 
     /// A line of the event log; node 2 is the register.
     pub(crate) fn note(&mut self, node: usize, text: String) {
         if self.options.log {
             let who = ["A", "B", "-"][node];
-            self.outcome.log.push(format!("{:>9.3} {who} {text}", self.now as f64 / 1e9));
+            self.result.log.push(format!("{:>9.3} {who} {text}", self.now as f64 / 1e9));
         }
     }
 
     pub(crate) fn violate(&mut self, what: String) {
         self.note(2, format!("VIOLATION {what}"));
-        if self.outcome.violation.is_none() {
-            self.outcome.violation = Some(format!("at {:.3} s: {what}", self.now as f64 / 1e9));
+        if self.result.violation.is_none() {
+            self.result.violation = Some(format!("at {:.3} s: {what}", self.now as f64 / 1e9));
         }
     }
 
-    /// Lets this much time pass, or less if a promise is broken.
+    /// Lets this much time pass, or less if an invariant is broken.
     pub fn run(&mut self, length: Time) {
         let end = self.now + length;
         while self.step(end) {}
@@ -229,20 +229,20 @@ impl World {
     /// Lets time pass until `condition` holds; not within `seconds` is a violation.
     pub fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&World) -> bool) {
         let end = self.now + seconds * SEC;
-        while self.outcome.violation.is_none() && !condition(self) {
+        while self.result.violation.is_none() && !condition(self) {
             if !self.step(end) {
-                let state = self.picture();
+                let state = self.describe();
                 self.violate(format!("waited {seconds} s in vain: {what}; {state}"));
             }
         }
     }
 
-    fn picture(&self) -> String {
+    fn describe(&self) -> String {
         self.nodes
             .iter()
             .map(|node| {
                 let core = node.core.as_ref().map(|core| {
-                    (core.quorum.run_state(), core.owner.mirror.phase(), core.owner.document, core.owner.idle())
+                    (core.quorum.run_state(), core.model.mirror.phase(), core.model.document, core.model.idle())
                 });
                 let vms: Vec<_> = node.vms.iter().map(|vm| (vm.runs, vm.open.len())).collect();
                 format!("{}: up {} frozen {} vms {vms:?} {core:?}; ", node.id, node.up, node.frozen)
@@ -251,7 +251,7 @@ impl World {
     }
 
     fn step(&mut self, end: Time) -> bool {
-        if self.outcome.violation.is_some() {
+        if self.result.violation.is_some() {
             return false;
         }
         let Some(entry) = self.queue.first_entry() else { return false };
@@ -267,12 +267,12 @@ impl World {
 
     fn fire(&mut self, due: Due) {
         match due {
-            Due::Node { node, life, job } => {
+            Due::Node { node, daemon_run, job } => {
                 let machine = &mut self.nodes[node];
-                if machine.life != life || machine.core.is_none() {
+                if machine.daemon_run != daemon_run || machine.core.is_none() {
                     return;
                 }
-                if machine.stopped && !matches!(job, Job::Enforce(_)) {
+                if machine.stopped && !matches!(job, Job::Cgroup(_)) {
                     machine.backlog.push(job);
                 } else {
                     self.work(node, job);
@@ -284,9 +284,9 @@ impl World {
             }
             Due::Message { session, to } => self.message_arrives(session, to),
             Due::Session => self.session_tick(),
-            Due::AskWitness { node, life, id, request } => self.ask_witness(node, life, id, &request),
+            Due::AskWitness { node, daemon_run, id, request } => self.ask_witness(node, daemon_run, id, &request),
             Due::WitnessBack => self.witness_back(),
-            Due::Mend => self.mend(),
+            Due::RestoreNetwork => self.restore_network(),
             Due::PowerOn(node) => self.power_on(node),
             Due::StartCore { node, boot } => {
                 if self.nodes[node].up && self.nodes[node].boots == boot && self.nodes[node].core.is_none() {
@@ -295,7 +295,7 @@ impl World {
             }
             Due::Continue(node) => self.continue_core(node),
             Due::Watchdog { node, boot } => self.watchdog(node, boot),
-            Due::Guest(vm) => self.guest_thinks(vm),
+            Due::Guest(vm) => self.guest_step(vm),
             Due::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
             Due::Fault => self.fault(),
         }
@@ -303,15 +303,15 @@ impl World {
 
     pub(crate) fn work(&mut self, node: usize, job: Job) {
         match job {
-            Job::Wake => self.conduct(node, dyad_quorum::Event::Tick),
-            Job::Quorum(event) => self.conduct(node, event),
+            Job::Wake => self.run_quorum(node, dyad_quorum::Event::Tick),
+            Job::Quorum(event) => self.run_quorum(node, event),
             Job::Persisted(token, record) => {
                 self.nodes[node].record = record;
-                self.conduct(node, dyad_quorum::Event::Persisted { token });
+                self.run_quorum(node, dyad_quorum::Event::Persisted { token });
             }
-            Job::News(news) => self.news(node, news),
-            Job::Enforce(order) => self.enforce(node, order),
-            Job::OwnerTick => self.owner_tick(node),
+            Job::QuorumUpdate(update) => self.apply_quorum_update(node, update),
+            Job::Cgroup(command) => self.apply_cgroup_command(node, command),
+            Job::CoreTick => self.core_tick(node),
             Job::Guest(vm, req, op) => self.take_request(node, vm, req, op),
             Job::Answer(vm, req, reply) => self.answer_guest(node, vm, req, reply),
             Job::Peer(session, message) => self.mirror(node, Event::Peer { session, message }),
@@ -325,15 +325,15 @@ impl World {
         }
     }
 
-    /// The daemon starts: it opens its pool, finds its record and perhaps VMs.
+    /// The daemon starts: it opens its pool and reads its record; VMs may be running.
     pub(crate) fn start_core(&mut self, node: usize) {
-        let mutants = match self.options.sabotage {
-            Some(Sabotage::Quorum(mutant)) => Mutants::plant(mutant),
+        let mutants = match self.options.planted_bug {
+            Some(PlantedBug::Quorum(mutant)) => Mutants::plant(mutant),
             _ => Mutants::NONE,
         };
         let now = self.now;
         let machine = &mut self.nodes[node];
-        machine.life += 1;
+        machine.daemon_run += 1;
         let clock = machine.clock(now);
         let plug = PoolDisk {
             name: machine.id.to_string(),
@@ -358,13 +358,13 @@ impl World {
         let found = machine.has_vms();
         machine.core = Some(Core {
             quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),
-            owner: Owner::new(mirror, machine.record.base.clone(), found),
+            model: CoreModel::new(mirror, machine.record.base.clone(), found),
             store,
             handled: 0,
             may_run: false,
             session: None,
             wake_at: 0,
-            to_owner: now,
+            to_core_model: now,
             to_quorum_thread: now,
             to_cgroup_fence: now,
         });
@@ -374,11 +374,11 @@ impl World {
             self.put(WATCHDOG_PERIOD, Due::Watchdog { node, boot });
         }
         let thaw = self.nodes[node].frozen;
-        self.conduct(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
+        self.run_quorum(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
         if thaw && self.nodes[node].core.as_ref().is_some_and(|core| core.may_run) {
-            // The daemon before this one froze them, and this quorum never did: nobody else would thaw them.
-            self.order(node, CgroupCommand::Thaw);
+            // An earlier daemon froze them, and this `Quorum` did not, so nothing else thaws them.
+            self.send_cgroup_command(node, CgroupCommand::Thaw);
         }
-        self.start_owner(node);
+        self.start_core_model(node);
     }
 }

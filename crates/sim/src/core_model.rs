@@ -1,10 +1,13 @@
-//! The owner's thread of one node: mirror, document, who writes what, which VM may run. Follows `dyad-core`'s owner.
+//! A model of `dyad-core`'s state on one node: mirror, document, writers, permits.
+//!
+//! It repeats rules of `dyad_core::CoreState` instead of running them, so a difference between the two is not found here.
+//! It is to be replaced by the shipped code; until then, a change of the rules there must be made here as well.
 
 use crate::document::Document;
 use crate::guests::volume;
 use crate::machine::VMS;
-use crate::options::Sabotage;
-use crate::quorum_thread::News;
+use crate::options::PlantedBug;
+use crate::quorum_thread::QuorumUpdate;
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members};
@@ -12,27 +15,27 @@ use dyad_replica::{Readmission, view};
 use dyad_types::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Requests of the daemon itself have names from here.
-const OWN: RequestId = 1 << 48;
+/// Requests of the daemon itself have ids from here on.
+const FIRST_OWN_REQUEST: RequestId = 1 << 48;
 
-/// What an own request is for.
+/// The purpose of a request of the daemon itself.
 #[derive(Debug, Clone)]
-pub(crate) enum Own {
+pub(crate) enum OwnRequest {
     Read,
     Write(Document),
     Flush(Document),
     Create,
 }
 
-/// What the owner's thread keeps.
-pub struct Owner {
+/// The model of `CoreState`.
+pub struct CoreModel {
     pub mirror: Mirror,
     pub(crate) config: Config,
     acks: Members,
     readmission: Readmission,
     pub document: Option<Document>,
-    pub(crate) own: BTreeMap<RequestId, Own>,
-    pub(crate) next_own: RequestId,
+    pub(crate) own_requests: BTreeMap<RequestId, OwnRequest>,
+    pub(crate) next_own_request: RequestId,
     guests: BTreeMap<RequestId, usize>,
     writers: [Writer; VMS + 1],
     pub permits: [bool; VMS],
@@ -42,11 +45,11 @@ pub struct Owner {
     held: bool,
     waiting: VecDeque<Event>,
     feeding: bool,
-    /// A VM is moved on an administrator's word.
+    /// The VM that an operator moves, and its new node.
     pub moving: Option<(usize, NodeId)>,
 }
 
-impl Owner {
+impl CoreModel {
     pub fn new(mirror: Mirror, config: Config, vms_known: bool) -> Self {
         Self {
             mirror,
@@ -54,8 +57,8 @@ impl Owner {
             config,
             readmission: Readmission::default(),
             document: None,
-            own: BTreeMap::new(),
-            next_own: OWN,
+            own_requests: BTreeMap::new(),
+            next_own_request: FIRST_OWN_REQUEST,
             guests: BTreeMap::new(),
             writers: [Writer::Nobody; VMS + 1],
             permits: [false; VMS],
@@ -69,40 +72,40 @@ impl Owner {
         }
     }
 
-    /// Whether a request of this VM is under way that is not among these.
+    /// Whether a request of this VM is under way that is not in `open`.
     pub fn serves_other_than<T>(&self, vm: usize, open: &BTreeMap<RequestId, T>) -> bool {
         self.guests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
     }
 
     pub fn idle(&self) -> bool {
-        self.own.is_empty() && self.guests.is_empty() && self.mirror.open_requests() == 0
+        self.own_requests.is_empty() && self.guests.is_empty() && self.mirror.open_requests() == 0
     }
 }
 
 impl World {
-    pub(crate) fn owner(&mut self, node: usize) -> Option<&mut Owner> {
-        self.nodes[node].core.as_mut().map(|core| &mut core.owner)
+    pub(crate) fn core_model(&mut self, node: usize) -> Option<&mut CoreModel> {
+        self.nodes[node].core.as_mut().map(|core| &mut core.model)
     }
 
-    pub(crate) fn start_owner(&mut self, node: usize) {
+    pub(crate) fn start_core_model(&mut self, node: usize) {
         self.announce(node);
         self.mirror(node, Event::Hold);
-        self.job(node, 1000, Job::OwnerTick);
+        self.job(node, 1000, Job::CoreTick);
     }
 
-    /// Feeds the mirror and carries out what it asks for. What comes up on the way is fed afterwards: the actions of
-    /// one event are carried out before the next event is taken, or they would mix.
+    /// Gives the mirror an event and carries out its actions. Events that arise meanwhile wait: the actions of one event are
+    /// carried out before the next event, or messages would leave in another order than they were numbered.
     pub(crate) fn mirror(&mut self, node: usize, event: Event) {
-        let Some(owner) = self.owner(node) else { return };
-        owner.waiting.push_back(event);
-        if std::mem::replace(&mut owner.feeding, true) {
+        let Some(model) = self.core_model(node) else { return };
+        model.waiting.push_back(event);
+        if std::mem::replace(&mut model.feeding, true) {
             return;
         }
-        while let Some(event) = self.owner(node).and_then(|owner| owner.waiting.pop_front()) {
+        while let Some(event) = self.core_model(node).and_then(|model| model.waiting.pop_front()) {
             self.feed_mirror(node, event);
         }
-        if let Some(owner) = self.owner(node) {
-            owner.feeding = false;
+        if let Some(model) = self.core_model(node) {
+            model.feeding = false;
         }
         self.update_complete();
     }
@@ -110,10 +113,10 @@ impl World {
     fn feed_mirror(&mut self, node: usize, event: Event) {
         let clock = self.nodes[node].clock(self.now);
         let mut actions = Vec::new();
-        let Some(owner) = self.owner(node) else { return };
-        let before = owner.mirror.phase();
-        owner.mirror.handle(clock, event, &mut actions);
-        let after = owner.mirror.phase();
+        let Some(model) = self.core_model(node) else { return };
+        let before = model.mirror.phase();
+        model.mirror.handle(clock, event, &mut actions);
+        let after = model.mirror.phase();
         if before != after {
             self.note(node, format!("mirror {before:?} -> {after:?}"));
         }
@@ -143,15 +146,15 @@ impl World {
                 self.note(node, "the peer is clean".into());
                 let peer = &mut self.nodes[1 - node];
                 peer.clean_in = peer.boots;
-                if let Some(owner) = self.owner(node) {
-                    owner.readmission.told(true);
+                if let Some(model) = self.core_model(node) {
+                    model.readmission.told(true);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerClean);
             }
             Action::PeerDirty => {
                 self.note(node, "the peer is dirty".into());
-                if let Some(owner) = self.owner(node) {
-                    owner.readmission.told(false);
+                if let Some(model) = self.core_model(node) {
+                    model.readmission.told(false);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerDirty);
             }
@@ -165,7 +168,7 @@ impl World {
             Action::Progress(progress) => {
                 if progress.left == 0 {
                     let copied = progress.copied;
-                    *self.outcome.events.entry("bytes copied").or_default() += copied;
+                    *self.result.events.entry("bytes copied").or_default() += copied;
                 }
             }
             Action::NewerEpoch(_) | Action::Drained { .. } | Action::Full { .. } => {}
@@ -173,86 +176,86 @@ impl World {
     }
 
     fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::Reply) {
-        let Some(owner) = self.owner(node) else { return };
-        if let Some(vm) = owner.guests.remove(&req) {
+        let Some(model) = self.core_model(node) else { return };
+        if let Some(vm) = model.guests.remove(&req) {
             let delay = self.prng.within(1_000, 40_000);
             return self.job(node, delay, Job::Answer(vm, req, result));
         }
-        let Some(own) = owner.own.remove(&req) else { return };
+        let Some(own) = model.own_requests.remove(&req) else { return };
         match (own, result) {
-            (Own::Read, Ok(Reply::Data(data))) => {
+            (OwnRequest::Read, Ok(Reply::Data(data))) => {
                 if let Some(document) = Document::decode(&data) {
                     self.publish(node, document);
                 }
             }
-            (Own::Write(document), Ok(_)) => self.own_request(node, GuestOp::Flush, Own::Flush(document)),
-            (Own::Flush(document), Ok(_)) => {
+            (OwnRequest::Write(document), Ok(_)) => self.own_request(node, GuestOp::Flush, OwnRequest::Flush(document)),
+            (OwnRequest::Flush(document), Ok(_)) => {
                 self.publish(node, document);
                 self.tell_peer_document(node);
             }
-            // Cut off by a change of membership; asked again when there is reason.
+            // Refused after a change of the configuration; the daemon repeats it when it is needed.
             _ => {}
         }
-        self.settle_owner(node);
+        self.settle_core_model(node);
     }
 
-    pub(crate) fn news(&mut self, node: usize, news: News) {
+    pub(crate) fn apply_quorum_update(&mut self, node: usize, update: QuorumUpdate) {
         let me = self.nodes[node].id;
-        let stale = self.options.sabotage == Some(Sabotage::StaleDocument);
-        let Some(owner) = self.owner(node) else { return };
-        match news {
-            News::Config(config) => {
+        let stale = self.options.planted_bug == Some(PlantedBug::StaleDocument);
+        let Some(model) = self.core_model(node) else { return };
+        match update {
+            QuorumUpdate::Config(config) => {
                 if config.members != Members::only(me) {
-                    owner.peer_vms_allowed = false;
+                    model.peer_vms_allowed = false;
                 }
                 if !config.members.has(me) {
-                    owner.serving = false;
+                    model.serving = false;
                     if !stale {
-                        // It may change while this node is away, and must be read again before it counts.
-                        owner.document = None;
+                        // The other node may change it, so it must be read again before it counts.
+                        model.document = None;
                     }
                 }
-                owner.config = config;
+                model.config = config;
                 self.announce(node);
                 self.reload(node);
             }
-            News::Acks(set, handled) => {
-                owner.acks = set;
+            QuorumUpdate::AckSet(set, handled) => {
+                model.acks = set;
                 self.announce(node);
-                let Some(owner) = self.owner(node) else { return };
-                if owner.readmission.demand(set, handled) {
+                let Some(model) = self.core_model(node) else { return };
+                if model.readmission.demand(set, handled) {
                     self.tell_quorum_thread(node, quorum::Event::AckPeer);
                 }
             }
-            News::Hold => self.hold(node, true),
-            News::Killing => owner.serving = false,
-            News::PeerVmsAllowed => owner.peer_vms_allowed = true,
-            News::MayRun(may_run) => {
-                if may_run && owner.config.members.has(me) {
-                    owner.serving = true;
+            QuorumUpdate::Hold => self.hold(node, true),
+            QuorumUpdate::Killing => model.serving = false,
+            QuorumUpdate::PeerVmsAllowed => model.peer_vms_allowed = true,
+            QuorumUpdate::MayRun(may_run) => {
+                if may_run && model.config.members.has(me) {
+                    model.serving = true;
                 }
                 self.hold(node, !may_run);
             }
         }
-        self.settle_owner(node);
+        self.settle_core_model(node);
     }
 
     fn hold(&mut self, node: usize, hold: bool) {
-        if self.options.sabotage == Some(Sabotage::NoFreeze) && hold {
+        if self.options.planted_bug == Some(PlantedBug::NoFreeze) && hold {
             return;
         }
-        let Some(owner) = self.owner(node) else { return };
-        if owner.held != hold {
-            owner.held = hold;
+        let Some(model) = self.core_model(node) else { return };
+        if model.held != hold {
+            model.held = hold;
             self.mirror(node, if hold { Event::Hold } else { Event::Resume });
         }
     }
 
     fn announce(&mut self, node: usize) {
         let me = self.nodes[node].id;
-        let Some(owner) = self.owner(node) else { return };
-        if owner.config.exists() {
-            let view = view(&owner.config, owner.acks, me);
+        let Some(model) = self.core_model(node) else { return };
+        if model.config.exists() {
+            let view = view(&model.config, model.acks, me);
             self.settle_writers(node);
             self.mirror(node, Event::View(view));
         }
@@ -261,14 +264,14 @@ impl World {
     fn settle_writers(&mut self, node: usize) {
         let me = self.nodes[node].id;
         for index in 0..=VMS {
-            let Some(owner) = self.owner(node) else { return };
-            let home = match index.checked_sub(1) {
-                None => Some(owner.config.lead),
-                Some(vm) => owner.document.map(|document| document.home[vm]),
+            let Some(model) = self.core_model(node) else { return };
+            let vm_node = match index.checked_sub(1) {
+                None => Some(model.config.lead),
+                Some(vm) => model.document.map(|document| document.vm_node[vm]),
             };
-            let writer = match home {
-                Some(home) if owner.config.members.has(home) => {
-                    if home == me {
+            let writer = match vm_node {
+                Some(vm_node) if model.config.members.has(vm_node) => {
+                    if vm_node == me {
                         Writer::Me
                     } else {
                         Writer::Peer
@@ -276,14 +279,14 @@ impl World {
                 }
                 _ => Writer::Nobody,
             };
-            if std::mem::replace(&mut owner.writers[index], writer) != writer {
+            if std::mem::replace(&mut model.writers[index], writer) != writer {
                 self.mirror(node, Event::Writer { volume: index as VolumeId, writer });
             }
         }
     }
 
-    /// Re-establishes what must follow from the state.
-    pub(crate) fn settle_owner(&mut self, node: usize) {
+    /// Re-establishes the invariants: writers, permits, fail-over.
+    pub(crate) fn settle_core_model(&mut self, node: usize) {
         self.settle_writers(node);
         self.settle_permits(node);
         self.fail_over(node);
@@ -293,21 +296,21 @@ impl World {
         let me = self.nodes[node].id;
         let populated = self.nodes[node].has_vms();
         let boot = self.nodes[node].boots;
-        let Some(owner) = self.owner(node) else { return };
-        let volumes: Vec<VolumeId> = owner.mirror.volumes().iter().map(|info| info.id).collect();
+        let Some(model) = self.core_model(node) else { return };
+        let volumes: Vec<VolumeId> = model.mirror.volumes().iter().map(|info| info.id).collect();
         let mut started = Vec::new();
         for vm in 0..VMS {
-            let home = owner.document.is_some_and(|document| document.home[vm] == me);
-            let moving = owner.moving.is_some_and(|(moved, _)| moved == vm);
-            let permit = owner.serving && home && !moving && volumes.contains(&volume(vm));
-            if permit && !owner.permits[vm] {
+            let vm_node = model.document.is_some_and(|document| document.vm_node[vm] == me);
+            let moving = model.moving.is_some_and(|(moved, _)| moved == vm);
+            let permit = model.serving && vm_node && !moving && volumes.contains(&volume(vm));
+            if permit && !model.permits[vm] {
                 started.push(vm);
             }
-            owner.permits[vm] = permit;
+            model.permits[vm] = permit;
         }
-        let vms = populated || owner.permits.contains(&true);
-        if vms != owner.vms_known {
-            owner.vms_known = vms;
+        let vms = populated || model.permits.contains(&true);
+        if vms != model.vms_known {
+            model.vms_known = vms;
             self.tell_quorum_thread(node, quorum::Event::VmsRunning(vms));
         }
         for vm in started {
@@ -316,13 +319,13 @@ impl World {
         }
     }
 
-    /// The supervisor of a node looks whether it may start a VM.
+    /// The supervisor of a node starts a VM if it is permitted.
     pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: usize) {
         let machine = &mut self.nodes[node];
         if !machine.up || machine.boots != boot {
             return;
         }
-        let permitted = machine.core.as_ref().is_some_and(|core| core.owner.permits[vm]) && !machine.stopped;
+        let permitted = machine.core.as_ref().is_some_and(|core| core.model.permits[vm]) && !machine.stopped;
         if permitted && !machine.vms[vm].runs {
             machine.vms[vm].runs = true;
             self.count("VM starts");
@@ -331,17 +334,17 @@ impl World {
         }
     }
 
-    pub(crate) fn owner_tick(&mut self, node: usize) {
-        self.job(node, 100 * MS, Job::OwnerTick);
+    pub(crate) fn core_tick(&mut self, node: usize) {
+        self.job(node, 100 * MS, Job::CoreTick);
         self.mirror(node, Event::Tick);
-        if self.owner(node).is_some_and(|owner| owner.document.is_none()) {
+        if self.core_model(node).is_some_and(|model| model.document.is_none()) {
             self.reload(node);
         }
-        self.settle_owner(node);
-        // A VM that is permitted and does not run is started, also after a crash of its start.
+        self.settle_core_model(node);
+        // A permitted VM that does not run is started, also after an earlier start failed.
         for vm in 0..VMS {
             let boot = self.nodes[node].boots;
-            let permitted = self.owner(node).is_some_and(|owner| owner.permits[vm]);
+            let permitted = self.core_model(node).is_some_and(|model| model.permits[vm]);
             if permitted && !self.nodes[node].vms[vm].runs {
                 self.put(60 * MS, Due::StartVm { node, boot, vm });
             }
@@ -350,8 +353,8 @@ impl World {
 
     /// A guest's request reaches the daemon.
     pub(crate) fn take_request(&mut self, node: usize, vm: usize, req: RequestId, op: GuestOp) {
-        let Some(owner) = self.owner(node) else { return };
-        if owner.guests.insert(req, vm).is_none() {
+        let Some(model) = self.core_model(node) else { return };
+        if model.guests.insert(req, vm).is_none() {
             self.mirror(node, Event::Guest { req, volume: volume(vm), op });
         }
     }
