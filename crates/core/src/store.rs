@@ -10,7 +10,7 @@ use crate::event::{Event, Inbox, StoreDone};
 use dyad_control::{PoolDiskStatus, PoolStatus};
 use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::{CheckpointDone, Pool, SyncDone};
-use dyad_replica::{Outcome, execute};
+use dyad_replica::{Completion, execute};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,9 +180,9 @@ impl Store {
                 self.begin_sync();
             }
             match execute(&mut self.pool, &command, &mut report) {
-                Ok(Outcome::Done(output)) => self.answer(op, Ok(output)),
-                Ok(Outcome::AfterSync) => self.waiting.push(op),
-                Ok(Outcome::AfterCheckpoint) => {
+                Ok(Completion::Done(output)) => self.answer(op, Ok(output)),
+                Ok(Completion::AfterSync) => self.waiting.push(op),
+                Ok(Completion::AfterCheckpoint) => {
                     self.queue.push_front((op, command));
                     self.stalled = true;
                     return;

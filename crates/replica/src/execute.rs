@@ -1,22 +1,22 @@
-//! The mirror's commands on a pool.
+//! Carries out the mirror's commands on a pool.
 
 use dyad_mirror::{
     ExtentImage, ExtentSet, Inventory, Run, Stamp, StoreCommand, StoreError, StoreOutput, VolumeChange, VolumeInfo,
 };
 use dyad_pool::{self as pool, Pool, Position, ReadError};
 
-/// What became of one command.
+/// When a command is complete.
 #[derive(Debug)]
-pub enum Outcome {
-    /// It is done.
+pub enum Completion {
+    /// Now.
     Done(StoreOutput),
-    /// It is done once a sync that begins after now is complete.
+    /// When a sync that begins after the call is complete.
     AfterSync,
-    /// The journal has no room: run checkpoint steps and give the same command again, before any later one.
+    /// The journal has no room. Run checkpoint steps, then execute the same command again before any later one.
     AfterCheckpoint,
 }
 
-/// What a mirror must know of its pool at start.
+/// The volumes and dirty extents of a pool, which a mirror needs at start.
 pub fn inventory(pool: &Pool) -> Inventory {
     let volumes = pool.volumes();
     let dirty = volumes.iter().filter_map(|v| Some((v.id, extents(pool.dirty(v.id)?)))).collect();
@@ -37,49 +37,50 @@ fn extents(set: &pool::ExtentSet) -> ExtentSet {
 /// Carries out one command.
 ///
 /// # Errors
-/// As the mirror understands them. The pool's own words, for the log, go to `report`.
+/// The error that the mirror handles: `Corrupt` with the unreadable blocks, `NoVolume`, `NoSpace`, else `Io`. Errors of the
+/// pool go to `report` for the log, with all their detail.
 pub fn execute(
     pool: &mut Pool,
     command: &StoreCommand,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Outcome, StoreError> {
+) -> Result<Completion, StoreError> {
     match command {
         StoreCommand::Write { volume, stamp, block, data } => {
-            done(pool.write(*volume, stamp.epoch, stamp.seq, *block, data.clone()), report)
+            journaled(pool.write(*volume, stamp.epoch, stamp.seq, *block, data.clone()), report)
         }
         StoreCommand::Discard { volume, stamp, block, count } => {
             let end = block + count;
             let pieces = (*block..end).step_by(pool::MAX_DISCARD_BLOCKS as usize);
-            each(pieces, |at| {
+            run_steps(pieces, |at| {
                 let count = (end - at).min(pool::MAX_DISCARD_BLOCKS);
-                done(pool.discard(*volume, stamp.epoch, stamp.seq, at, count), report)
+                journaled(pool.discard(*volume, stamp.epoch, stamp.seq, at, count), report)
             })
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
             let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
-            each(image.runs(*extent, *wanted, blocks), |run| {
+            run_steps(image.runs(*extent, *wanted, blocks), |run| {
                 let result = match run {
                     Run::Data(block, data) => pool.write(*volume, stamp.epoch, stamp.seq, block, data),
                     Run::Absent(block, count) => pool.discard(*volume, stamp.epoch, stamp.seq, block, count),
                 };
-                done(result, report)
+                journaled(result, report)
             })
         }
         StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block, *count) {
-            Ok(data) => Ok(Outcome::Done(StoreOutput::Data(data))),
-            // A sector that the disk cannot read is a damaged block like any other: the peer has it.
-            Err(ReadError::Io { .. }) => read_singly(pool, *volume, *block, *count, report),
-            Err(error) => Err(unread(error, report)),
+            Ok(data) => Ok(Completion::Done(StoreOutput::Data(data))),
+            // A sector that the disk cannot read counts as a corrupt block: the mirror reads it from the peer.
+            Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, *block, *count, report),
+            Err(error) => Err(read_error(error, report)),
         },
         StoreCommand::ReadExtent { volume, extent } => {
-            read_extent(pool, *volume, *extent, report).map(|image| Outcome::Done(StoreOutput::Extent(image)))
+            read_extent(pool, *volume, *extent, report).map(|image| Completion::Done(StoreOutput::Extent(image)))
         }
-        StoreCommand::Sync => Ok(Outcome::AfterSync),
+        StoreCommand::Sync => Ok(Completion::AfterSync),
         StoreCommand::MarkDirty { marks } => {
             let ranges = marks.iter().flat_map(|(volume, ranges)| ranges.iter().map(|range| (*volume, range.clone())));
-            match each(ranges, |(volume, range)| done(pool.mark_dirty(volume, range), report))? {
-                Outcome::AfterCheckpoint => Ok(Outcome::AfterCheckpoint),
-                _ => Ok(Outcome::AfterSync),
+            match run_steps(ranges, |(volume, range)| journaled(pool.mark_dirty(volume, range), report))? {
+                Completion::AfterCheckpoint => Ok(Completion::AfterCheckpoint),
+                _ => Ok(Completion::AfterSync),
             }
         }
         StoreCommand::ClearDirty => {
@@ -88,52 +89,52 @@ pub fn execute(
                 set.ranges().map(|range| (volume.id, range)).collect::<Vec<_>>()
             });
             let marked: Vec<_> = marked.collect();
-            each(marked, |(volume, range)| done(pool.clear_dirty(volume, range), report))
+            run_steps(marked, |(volume, range)| journaled(pool.clear_dirty(volume, range), report))
         }
         StoreCommand::Confirm { volume, seq } => match pool.confirm(*volume, *seq) {
-            Ok(()) | Err(pool::StoreError::NoVolume { .. }) => Ok(Outcome::Done(StoreOutput::Done)),
-            Err(error) => Err(refused(&error, report)),
+            Ok(()) | Err(pool::StoreError::NoVolume { .. }) => Ok(Completion::Done(StoreOutput::Done)),
+            Err(error) => Err(store_error(&error, report)),
         },
         StoreCommand::Tail { volume } => {
             let tail = pool.tail(*volume).as_ref().map(extents).unwrap_or_default();
-            Ok(Outcome::Done(StoreOutput::Tail(tail)))
+            Ok(Completion::Done(StoreOutput::Tail(tail)))
         }
         StoreCommand::Volume(change) => match change_volume(pool, change) {
-            Ok(_) => Ok(Outcome::AfterSync),
-            // The id is still being freed: a checkpoint finishes that.
-            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => Ok(Outcome::AfterCheckpoint),
-            Err(error) => Err(refused(&error, report)),
+            Ok(_) => Ok(Completion::AfterSync),
+            // A deleted volume with this id is still being freed: a checkpoint completes that.
+            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => Ok(Completion::AfterCheckpoint),
+            Err(error) => Err(store_error(&error, report)),
         },
     }
 }
 
-/// Runs the steps of one command; the whole of it is given again if one must wait, which repeats harmlessly.
-fn each<T>(
+/// Runs the steps of one command. If a step must wait, the whole command is executed again later; each step is idempotent.
+fn run_steps<T>(
     steps: impl IntoIterator<Item = T>,
-    mut run: impl FnMut(T) -> Result<Outcome, StoreError>,
-) -> Result<Outcome, StoreError> {
+    mut run: impl FnMut(T) -> Result<Completion, StoreError>,
+) -> Result<Completion, StoreError> {
     for step in steps {
         match run(step)? {
-            Outcome::Done(_) => {}
+            Completion::Done(_) => {}
             wait => return Ok(wait),
         }
     }
-    Ok(Outcome::Done(StoreOutput::Done))
+    Ok(Completion::Done(StoreOutput::Done))
 }
 
-fn done(
+fn journaled(
     result: Result<Position, pool::StoreError>,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Outcome, StoreError> {
+) -> Result<Completion, StoreError> {
     match result {
-        Ok(_) => Ok(Outcome::Done(StoreOutput::Done)),
-        Err(pool::StoreError::JournalFull) => Ok(Outcome::AfterCheckpoint),
-        Err(error) => Err(refused(&error, report)),
+        Ok(_) => Ok(Completion::Done(StoreOutput::Done)),
+        Err(pool::StoreError::JournalFull) => Ok(Completion::AfterCheckpoint),
+        Err(error) => Err(store_error(&error, report)),
     }
 }
 
-/// Each change is idempotent, as the mirror expects. What is made is there already if an earlier attempt was cut short before
-/// anybody used it; that one may have wanted a smaller one.
+/// Each change is idempotent, as the mirror expects. An earlier attempt that was cut short may have left the volume, unused and
+/// smaller: then it is resized.
 fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, pool::StoreError> {
     let blocks = |size: u64| size / pool::BLOCK as u64;
     let existing = pool.volume(change.id()).map(|volume| volume.blocks);
@@ -148,15 +149,15 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
     }
 }
 
-/// Reads block by block, to name those that cannot be read. From the first one on all count as such, unread: a sick disk
-/// takes seconds for each, and the peer has them.
-fn read_singly(
+/// Reads block by block, to find the blocks that cannot be read. Stops at the first one and reports all blocks from it on as
+/// corrupt: the error recovery of a disk takes seconds per read, and the peer has the blocks.
+fn read_block_by_block(
     pool: &Pool,
     volume: u64,
     block: u64,
     count: u64,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Outcome, StoreError> {
+) -> Result<Completion, StoreError> {
     let (mut data, mut bad) = (Vec::new(), Vec::new());
     for number in block..block + count {
         match pool.read(volume, number, 1) {
@@ -166,16 +167,16 @@ fn read_singly(
                 bad.extend(number..block + count);
                 break;
             }
-            Err(error) => return Err(unread(error, report)),
+            Err(error) => return Err(read_error(error, report)),
         }
     }
     if bad.is_empty() {
-        return Ok(Outcome::Done(StoreOutput::Data(data.into())));
+        return Ok(Completion::Done(StoreOutput::Data(data.into())));
     }
     Err(StoreError::Corrupt { blocks: bad })
 }
 
-/// An extent with its damaged blocks named instead of an error.
+/// Reads an extent. Blocks that cannot be read are marked as bad in the image, instead of an error.
 fn read_extent(
     pool: &Pool,
     volume: u64,
@@ -192,7 +193,7 @@ fn read_extent(
             for bit in 0..pool::EXTENT_BLOCKS.min(blocks.saturating_sub(first)) {
                 let place = bit as usize * pool::BLOCK;
                 match pool.read(volume, first + bit, 1) {
-                    // A block of zeros may as well be absent: it reads the same.
+                    // A block of zeros is left out: an absent block reads the same.
                     Ok(block) if block.iter().all(|byte| *byte == 0) => {}
                     Ok(block) => {
                         present |= 1 << bit;
@@ -206,7 +207,7 @@ fn read_extent(
             }
             Ok(pack(present, bad, &data))
         }
-        Err(error) => Err(unread(error, report)),
+        Err(error) => Err(read_error(error, report)),
     }
 }
 
@@ -216,7 +217,7 @@ fn pack(present: u16, bad: u16, data: &[u8]) -> ExtentImage {
     ExtentImage { present, bad, data: data.into() }
 }
 
-fn refused(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
+fn store_error(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
     match error {
         pool::StoreError::NoSpace => StoreError::NoSpace,
         pool::StoreError::NoVolume { .. } => StoreError::NoVolume,
@@ -227,7 +228,7 @@ fn refused(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error::Err
     }
 }
 
-fn unread(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
+fn read_error(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
     report(&error);
     match error {
         ReadError::Corrupt { blocks, .. } => StoreError::Corrupt { blocks },
@@ -250,25 +251,25 @@ mod tests {
         (scratch_pool(plug), disk)
     }
 
-    fn read(pool: &mut Pool) -> Result<Outcome, StoreError> {
+    fn read(pool: &mut Pool) -> Result<Completion, StoreError> {
         execute(pool, &StoreCommand::Read { volume: 1, block: 2, count: 3 }, &mut |_| {})
     }
 
-    /// Such a block is healed from the peer; the disk, and with it the node, is as good as before.
+    /// The mirror heals such blocks from the peer; the node does not count as faulty.
     #[test]
-    fn a_block_that_cannot_be_read_is_a_damaged_one() {
+    fn blocks_from_the_first_unreadable_one_on_count_as_corrupt() {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { read_error: 1_000_000, ..Faults::default() });
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![2, 3, 4] });
         disk.set_faults(Faults::default());
-        let Ok(Outcome::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
+        let Ok(Completion::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
         assert_eq!(data[..], [7; 3 * pool::BLOCK]);
     }
 
-    /// An attempt that was cut short has left a volume that nobody used.
+    /// An attempt that was cut short has left a smaller, unused volume.
     #[test]
-    fn what_is_made_again_has_at_least_the_size_that_is_wanted_now() {
+    fn a_volume_created_again_has_at_least_the_new_size() {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, _) = pool(dir.path());
         for (wanted, blocks) in [(64, 64), (256, 256), (64, 256)] {
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_failed_a_write_is_not_read_any_more() {
+    fn a_disk_that_failed_a_sync_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });

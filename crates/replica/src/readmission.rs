@@ -1,10 +1,10 @@
-//! From quorum to mirror and back.
+//! The view that the mirror gets of a configuration, and the hand-shake that makes a returned peer a member again.
 
 use dyad_mirror::View;
 use dyad_quorum::{Config, Members};
 use dyad_types::NodeId;
 
-/// What the mirror must know of a configuration and of who must acknowledge.
+/// The mirror's view of a configuration and of the acknowledgement set.
 pub fn view(config: &Config, acks: Members, me: NodeId) -> View {
     let member = |node| config.exists() && config.members.has(node);
     View {
@@ -18,37 +18,40 @@ pub fn view(config: &Config, acks: Members, me: NodeId) -> View {
 
 /// When quorum may be told that both nodes acknowledge (`AckPeer`).
 ///
-/// Quorum and mirror run in different threads and talk through queues. The mirror says clean, dirty, clean; quorum
-/// answers each with who must acknowledge. An answer to the *first* clean must not be taken for one to the second:
-/// between them quorum has taken the demand back, and the mirror may complete writes alone until it is raised again.
-/// So whoever feeds quorum counts the clean and dirty it has handled and sends that count with each answer.
+/// Quorum and mirror run in different threads and exchange messages through queues. If the mirror reports clean, dirty,
+/// clean, quorum answers each report with an acknowledgement set. The answer to the *first* clean must not count for the
+/// second: between them quorum has removed the peer from the set, and the mirror may complete writes alone until the peer is
+/// in the set again. So the quorum thread counts the reports it has handled and sends that count with each set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Readmission {
+    /// The newest report was "clean".
     clean: bool,
-    told: u64,
-    agreed: bool,
+    /// How many reports there were.
+    reports: u64,
+    /// `AckPeer` was sent for the newest report.
+    acknowledged: bool,
 }
 
 impl Readmission {
-    /// The mirror said that the peer is clean (or no longer): quorum is told at once.
-    pub fn told(&mut self, clean: bool) {
+    /// The mirror reports that the peer is clean, or is not any more. The caller passes the report on to quorum at once.
+    pub fn report(&mut self, clean: bool) {
         self.clean = clean;
-        self.told += 1;
-        self.agreed = false;
+        self.reports += 1;
+        self.acknowledged = false;
     }
 
-    /// The newest word was that the peer is clean.
+    /// Whether the newest report was that the peer is clean.
     #[must_use]
     pub fn clean(&self) -> bool {
         self.clean
     }
 
-    /// Quorum's demand after it handled `handled` of those. The mirror has the matching view already. True: tell quorum
-    /// `AckPeer` now.
+    /// Quorum's acknowledgement set after it handled `handled` reports. Precondition: the mirror has the matching view.
+    /// Returns whether quorum must be told `AckPeer` now.
     #[must_use]
-    pub fn demand(&mut self, acks: Members, handled: u64) -> bool {
-        let now = self.clean && handled == self.told && acks == Members::Both;
-        now && !std::mem::replace(&mut self.agreed, true)
+    pub fn on_ack_set(&mut self, acks: Members, handled: u64) -> bool {
+        let now = self.clean && handled == self.reports && acks == Members::Both;
+        now && !std::mem::replace(&mut self.acknowledged, true)
     }
 }
 
@@ -59,15 +62,15 @@ mod tests {
     #[test]
     fn only_an_answer_to_the_newest_clean_counts() {
         let mut readmission = Readmission::default();
-        readmission.told(true);
-        readmission.told(false);
-        readmission.told(true);
-        assert!(!readmission.demand(Members::Both, 1), "an answer to the first clean");
-        assert!(!readmission.demand(Members::OnlyA, 2));
-        assert!(readmission.demand(Members::Both, 3));
-        assert!(!readmission.demand(Members::Both, 3), "once is enough");
-        readmission.told(false);
-        assert!(!readmission.demand(Members::Both, 4), "dirty");
+        readmission.report(true);
+        readmission.report(false);
+        readmission.report(true);
+        assert!(!readmission.on_ack_set(Members::Both, 1), "an answer to the first clean");
+        assert!(!readmission.on_ack_set(Members::OnlyA, 2));
+        assert!(readmission.on_ack_set(Members::Both, 3));
+        assert!(!readmission.on_ack_set(Members::Both, 3), "once is enough");
+        readmission.report(false);
+        assert!(!readmission.on_ack_set(Members::Both, 4), "dirty");
         assert!(!readmission.clean());
     }
 }

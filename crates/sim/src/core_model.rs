@@ -147,14 +147,14 @@ impl World {
                 let peer = &mut self.nodes[1 - node];
                 peer.clean_in = peer.boots;
                 if let Some(model) = self.core_model(node) {
-                    model.readmission.told(true);
+                    model.readmission.report(true);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerClean);
             }
             Action::PeerDirty => {
                 self.note(node, "the peer is dirty".into());
                 if let Some(model) = self.core_model(node) {
-                    model.readmission.told(false);
+                    model.readmission.report(false);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerDirty);
             }
@@ -223,7 +223,7 @@ impl World {
                 model.acks = set;
                 self.announce(node);
                 let Some(model) = self.core_model(node) else { return };
-                if model.readmission.demand(set, handled) {
+                if model.readmission.on_ack_set(set, handled) {
                     self.tell_quorum_thread(node, quorum::Event::AckPeer);
                 }
             }

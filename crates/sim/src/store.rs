@@ -7,7 +7,7 @@ use dyad_pool::sim::format_options;
 use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOptions, Pool, PoolDisk};
 use dyad_pool::{SyncDone, SyncJob};
 use dyad_quorum::{MS, Time};
-use dyad_replica::{Outcome, execute};
+use dyad_replica::{Completion, execute};
 use dyad_types::NodeId;
 use std::collections::VecDeque;
 
@@ -81,10 +81,10 @@ impl World {
             None => execute(&mut core.store.pool, &command, &mut |error| words = error.to_string()),
         };
         let outcome = match outcome {
-            Ok(Outcome::Done(StoreOutput::Extent(_)))
+            Ok(Completion::Done(StoreOutput::Extent(_)))
                 if planted_bug == Some(PlantedBug::SkippedExtent) && is_eighth_extent(&command) =>
             {
-                Ok(Outcome::Done(StoreOutput::Extent(ExtentImage::default())))
+                Ok(Completion::Done(StoreOutput::Extent(ExtentImage::default())))
             }
             other => other,
         };
@@ -93,9 +93,9 @@ impl World {
         }
         let Some(core) = &mut self.nodes[node].core else { return };
         match outcome {
-            Ok(Outcome::Done(output)) => self.stored(node, op, Ok(output)),
-            Ok(Outcome::AfterSync) => core.store.waiting.push(op),
-            Ok(Outcome::AfterCheckpoint) => {
+            Ok(Completion::Done(output)) => self.stored(node, op, Ok(output)),
+            Ok(Completion::AfterSync) => core.store.waiting.push(op),
+            Ok(Completion::AfterCheckpoint) => {
                 core.store.queue.push_front((op, command));
                 self.count("journal full");
                 self.store_background(node);
@@ -193,11 +193,11 @@ impl World {
 }
 
 /// The false answer of a store with a planted bug.
-fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<Outcome> {
-    let done = Some(Outcome::Done(StoreOutput::Done));
+fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<Completion> {
+    let done = Some(Completion::Done(StoreOutput::Done));
     match (planted_bug?, command) {
         (PlantedBug::SkippedSync, StoreCommand::Sync) => done,
-        (PlantedBug::NoTail, StoreCommand::Tail { .. }) => Some(Outcome::Done(StoreOutput::Tail(ExtentSet::new()))),
+        (PlantedBug::NoTail, StoreCommand::Tail { .. }) => Some(Completion::Done(StoreOutput::Tail(ExtentSet::new()))),
         (PlantedBug::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != 0 && hit => done,
         _ => None,
     }

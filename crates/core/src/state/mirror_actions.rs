@@ -111,7 +111,7 @@ impl CoreState {
         match &mut self.membership.fail_over {
             FailOver::InFlight { clean_deferred } => *clean_deferred = true,
             FailOver::Idle => {
-                self.membership.readmission.told(true);
+                self.membership.readmission.report(true);
                 self.out.quorum_thread.tell(quorum::Event::PeerClean);
             }
         }
@@ -125,7 +125,7 @@ impl CoreState {
         {
             return;
         }
-        self.membership.readmission.told(false);
+        self.membership.readmission.report(false);
         self.out.quorum_thread.tell(quorum::Event::PeerDirty);
     }
 }

@@ -17,7 +17,7 @@ impl CoreState {
             QuorumUpdate::AckSet(set, handled) => {
                 self.membership.ack_set = set;
                 self.announce_view();
-                if self.membership.readmission.demand(set, handled) {
+                if self.membership.readmission.on_ack_set(set, handled) {
                     self.out.quorum_thread.tell(quorum::Event::AckPeer);
                 }
             }
