@@ -242,7 +242,7 @@ impl From<&dyad_wizard::Disk> for DiskView {
         let (content, usable) = match &disk.content {
             DiskContent::Blank => ("blank".to_owned(), true),
             DiskContent::Foreign(what) => (what.clone(), true),
-            DiskContent::Pool { pair, node } => (format!("pool disk of the pair {pair}, node {node}"), false),
+            DiskContent::Pool { pair, node, .. } => (format!("pool disk of the pair {pair}, node {node}"), false),
         };
         DiskView { path: disk.path.clone(), model: disk.model.clone(), bytes: disk.bytes, content, usable }
     }

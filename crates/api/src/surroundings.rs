@@ -10,11 +10,7 @@ pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
         path: disk.path,
         model: [disk.model, disk.serial].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "),
         bytes: disk.bytes,
-        content: match disk.content {
-            control::DiskContent::Blank => wizard::DiskContent::Blank,
-            control::DiskContent::Foreign(what) => wizard::DiskContent::Foreign(what),
-            control::DiskContent::Pool { pair, node, .. } => wizard::DiskContent::Pool { pair, node },
-        },
+        content: disk.content,
     };
     found.into_iter().map(disk).collect()
 }

@@ -233,7 +233,7 @@ fn disk(disk: &dyad_wizard::Disk) -> String {
     let content = match &disk.content {
         DiskContent::Blank => "blank".to_owned(),
         DiskContent::Foreign(what) => what.clone(),
-        DiskContent::Pool { pair, node } => format!("belongs to node {node} of the pair {pair}"),
+        DiskContent::Pool { pair, node, .. } => format!("belongs to node {node} of the pair {pair}"),
     };
     format!("{}  {} MiB  {}  {content}", disk.path, disk.bytes >> 20, disk.model)
 }

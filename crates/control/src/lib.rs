@@ -19,6 +19,7 @@ pub mod testing;
 
 pub use alarm::{Alarm, AlarmCode};
 pub use client::{CORE_AWAY, Client, ClientError, Watch};
+pub use dyad_types::DiskContent;
 pub use refusal::{Refusal, RefusalCode};
 pub use server::{read_request, write_line};
 pub use status::*;
@@ -219,25 +220,6 @@ pub struct DiskCandidate {
     pub bytes: u64,
     /// What is on it now.
     pub content: DiskContent,
-}
-
-/// What is on a disk before setup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiskContent {
-    /// Nothing: all zeros where tables and labels would be.
-    Blank,
-    /// Somebody else's data: needs the typed confirmation.
-    Foreign(String),
-    /// A pool disk of a pair, named.
-    Pool {
-        /// Name of the pair.
-        pair: String,
-        /// Name of the node.
-        node: String,
-        /// Id of the pair, in hex.
-        pair_id: String,
-    },
 }
 
 /// A first node that waits for its second.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Firmware, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, VmConfig, Volume, VolumeId, WitnessInfo,
     document::volume_size, limits, names, refusal::text,
 };
 use dyad_types::NodeId;
@@ -66,7 +66,7 @@ pub enum Change {
     },
     CreateVm {
         name: String,
-        vm: NewVm,
+        vm: VmConfig,
     },
     /// Deletes a stopped VM; its volumes stay.
     DeleteVm {
@@ -83,27 +83,6 @@ pub enum Change {
     FailOver {
         survivor: NodeId,
     },
-}
-
-/// The record of a new VM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NewVm {
-    /// Virtual CPUs, 1 to 128.
-    pub cpus: u32,
-    /// Memory in MiB.
-    pub memory_mib: u32,
-    pub firmware: Firmware,
-    /// Names of the VM's volumes; the VM boots from the first one.
-    pub disks: Vec<String>,
-    /// The node that may run the VM.
-    #[serde(alias = "owner")]
-    pub node: NodeId,
-    /// Whether the VM starts at once.
-    pub intent: Intent,
-    /// Starting order, 0 (last) to 100 (first).
-    pub priority: u8,
-    /// Whether the VM is started on the survivor when its node is lost.
-    pub ha: bool,
 }
 
 /// Applies one change and returns the new document, or refuses the change.
@@ -156,11 +135,11 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
 pub fn fail_over(document: &Document, survivor: NodeId) -> Document {
     let mut new = document.clone();
     new.generation += 1;
-    for vm in new.vms.values_mut().filter(|vm| vm.node != survivor) {
-        vm.node = survivor;
+    for vm in new.vms.values_mut().filter(|vm| vm.config.node != survivor) {
+        vm.config.node = survivor;
         vm.changed = new.generation;
-        if !vm.ha && vm.shall_run() {
-            vm.intent = Intent::Stopped;
+        if !vm.config.ha && vm.shall_run() {
+            vm.config.intent = Intent::Stopped;
         }
     }
     for volume in new.volumes.values_mut() {
@@ -229,7 +208,7 @@ fn no_volume(name: &str) -> Refusal {
     Refusal::Unknown { kind: "volume", name: names::printable(name) }
 }
 
-fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refusal> {
+fn create_vm(new: &mut Document, name: &str, wanted: &VmConfig) -> Result<(), Refusal> {
     names::check(name)?;
     require_joined(new, wanted.node)?;
     if new.vms.contains_key(name) {
@@ -238,20 +217,10 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
     if new.vms.len() >= limits::VMS {
         return Err(Refusal::TooMany { kind: "VMs", max: limits::VMS });
     }
-    let vm = Vm {
-        cpus: wanted.cpus,
-        memory_mib: wanted.memory_mib,
-        firmware: wanted.firmware,
-        disks: wanted.disks.clone(),
-        node: wanted.node,
-        intent: wanted.intent,
-        priority: wanted.priority,
-        ha: wanted.ha,
-        changed: new.generation,
-    };
+    let vm = Vm { config: wanted.clone(), changed: new.generation };
     vm.check_numbers()?;
-    for (i, disk) in vm.disks.iter().enumerate() {
-        if vm.disks[..i].contains(disk) {
+    for (i, disk) in vm.config.disks.iter().enumerate() {
+        if vm.config.disks[..i].contains(disk) {
             return Err(Refusal::DiskTwice { volume: disk.clone() });
         }
         if let Some(user) = new.user_of(disk) {
@@ -261,7 +230,7 @@ fn create_vm(new: &mut Document, name: &str, wanted: &NewVm) -> Result<(), Refus
         if volume.incoming.is_some() {
             return Err(Refusal::ImageComing { volume: disk.clone() });
         }
-        volume.primary = vm.node;
+        volume.primary = vm.config.node;
     }
     require_fit(new, name, &vm, new.needed_memory_mib())?;
     new.vms.insert(name.to_owned(), vm);
@@ -277,7 +246,7 @@ fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refu
     }
     let generation = new.generation;
     if let Some(vm) = new.vms.get_mut(name) {
-        vm.intent = intent;
+        vm.config.intent = intent;
         vm.changed = generation;
     }
     Ok(())
@@ -286,8 +255,8 @@ fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refu
 /// Refuses `vm` if it does not fit beside VMs that need `others_mib`: each node must be able to run all VMs alone.
 fn require_fit(document: &Document, name: &str, vm: &Vm, others_mib: u64) -> Result<(), Refusal> {
     // With more virtual CPUs than processors, a guest waits for its own virtual CPUs that are not scheduled.
-    if let Some(usable_cpus) = document.usable_cpus().filter(|usable| vm.cpus > *usable) {
-        return Err(Refusal::TooManyCpus { name: name.to_owned(), cpus: vm.cpus, usable_cpus });
+    if let Some(usable_cpus) = document.usable_cpus().filter(|usable| vm.config.cpus > *usable) {
+        return Err(Refusal::TooManyCpus { name: name.to_owned(), cpus: vm.config.cpus, usable_cpus });
     }
     let needed_mib = others_mib + vm.needed_memory_mib();
     match document.usable_memory_mib() {

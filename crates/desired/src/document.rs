@@ -93,9 +93,10 @@ pub enum Intent {
     GuestShutDown,
 }
 
-/// A virtual machine.
+/// What a VM is and shall do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vm {
+pub struct VmConfig {
+    /// Virtual CPUs, 1 to 128.
     pub cpus: u32,
     pub memory_mib: u32,
     pub firmware: Firmware,
@@ -109,6 +110,13 @@ pub struct Vm {
     pub priority: u8,
     /// Whether the VM is started on the survivor when its node is lost.
     pub ha: bool,
+}
+
+/// A virtual machine: in JSON, the fields of its configuration and `changed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    #[serde(flatten)]
+    pub config: VmConfig,
     /// Generation of the document in which this record last changed, by which an observer tells an old report from a
     /// new one.
     pub changed: u64,
@@ -203,7 +211,7 @@ impl Document {
     /// Name of the VM that has this volume as a disk.
     #[must_use]
     pub fn user_of(&self, volume: &str) -> Option<&str> {
-        self.vms.iter().find(|(_, vm)| vm.disks.iter().any(|d| d == volume)).map(|(name, _)| name.as_str())
+        self.vms.iter().find(|(_, vm)| vm.config.disks.iter().any(|d| d == volume)).map(|(name, _)| name.as_str())
     }
 
     /// Checks all invariants of the crate. A document read from a disk or a peer is checked before use.
@@ -242,10 +250,10 @@ impl Document {
         for (name, vm) in &self.vms {
             names::check(name)?;
             vm.check_numbers()?;
-            for disk in &vm.disks {
+            for disk in &vm.config.disks {
                 let volume = self.volumes.get(disk);
                 let volume = volume.ok_or_else(|| Refusal::Unknown { kind: "volume", name: disk.clone() })?;
-                if !used.insert(disk) || volume.primary != vm.node {
+                if !used.insert(disk) || volume.primary != vm.config.node {
                     return Err(Refusal::VolumeInUse { volume: disk.clone(), vm: name.clone() });
                 }
                 if volume.incoming.is_some() {
@@ -282,21 +290,21 @@ impl Vm {
     /// Memory that this VM needs on its node, with its overhead, in MiB.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
-        u64::from(self.memory_mib) + limits::VM_OVERHEAD_MIB
+        u64::from(self.config.memory_mib) + limits::VM_OVERHEAD_MIB
     }
 
     /// Whether the VM is meant to run.
     #[must_use]
     pub fn shall_run(&self) -> bool {
-        self.intent == Intent::Running
+        self.config.intent == Intent::Running
     }
 
     pub(crate) fn check_numbers(&self) -> Result<(), Refusal> {
-        range("The number of CPUs", self.cpus.into(), 1, limits::CPUS_MAX.into(), "CPUs")?;
+        range("The number of CPUs", self.config.cpus.into(), 1, limits::CPUS_MAX.into(), "CPUs")?;
         let (min, max) = (limits::MEMORY_MIN_MIB.into(), limits::MEMORY_MAX_MIB.into());
-        range("The memory of a VM", self.memory_mib.into(), min, max, "MiB")?;
-        range("The priority", self.priority.into(), 0, limits::PRIORITY_MAX.into(), "(last to first)")?;
-        if self.disks.len() > limits::DISKS {
+        range("The memory of a VM", self.config.memory_mib.into(), min, max, "MiB")?;
+        range("The priority", self.config.priority.into(), 0, limits::PRIORITY_MAX.into(), "(last to first)")?;
+        if self.config.disks.len() > limits::DISKS {
             return Err(Refusal::TooMany { kind: "disks of one VM", max: limits::DISKS });
         }
         Ok(())

@@ -21,8 +21,8 @@ pub mod names;
 mod refusal;
 pub mod slots;
 
-pub use change::{Change, NewVm, apply, fail_over};
+pub use change::{Change, apply, fail_over};
 pub use document::{
-    Document, Firmware, Intent, NodeRecord, Policies, User, UserRole, Vm, Volume, VolumeId, WitnessInfo,
+    Document, Firmware, Intent, NodeRecord, Policies, User, UserRole, Vm, VmConfig, Volume, VolumeId, WitnessInfo,
 };
 pub use refusal::Refusal;

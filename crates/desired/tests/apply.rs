@@ -1,7 +1,7 @@
 //! Changes of the document: each refusal with its sentence, and that no series of changes violates an invariant.
 
 use dyad_desired::{
-    Change, Document, Firmware, Intent, NewVm, NodeRecord, Policies, Refusal, apply, fail_over, limits,
+    Change, Document, Firmware, Intent, NodeRecord, Policies, Refusal, VmConfig, apply, fail_over, limits,
 };
 use dyad_types::NodeId;
 use proptest::prelude::*;
@@ -19,8 +19,8 @@ fn volume(name: &str, size: u64, primary: NodeId) -> Change {
     Change::CreateVolume { name: name.into(), size, primary }
 }
 
-fn new_vm(memory_mib: u32, disks: &[&str]) -> NewVm {
-    NewVm {
+fn new_vm(memory_mib: u32, disks: &[&str]) -> VmConfig {
+    VmConfig {
         cpus: 1,
         memory_mib,
         firmware: Firmware::Uefi,
@@ -78,11 +78,11 @@ fn each_refusal_is_one_sentence() {
             "The VM big does not fit: all VMs together would need 1028 MiB, and one node has 900 MiB for VMs when the other one is lost.",
         ),
         (
-            Change::CreateVm { name: "wide".into(), vm: NewVm { cpus: 5, ..new_vm(64, &[]) } },
+            Change::CreateVm { name: "wide".into(), vm: VmConfig { cpus: 5, ..new_vm(64, &[]) } },
             "The VM wide does not fit: it has 5 CPUs, and one node has 4 when the other one is lost.",
         ),
         (
-            Change::CreateVm { name: "wide".into(), vm: NewVm { cpus: 129, ..new_vm(64, &[]) } },
+            Change::CreateVm { name: "wide".into(), vm: VmConfig { cpus: 129, ..new_vm(64, &[]) } },
             "The number of CPUs must be from 1 to 128 CPUs, and 129 was given.",
         ),
         (Change::DeleteVm { name: "web".into() }, "The VM web is meant to run: stop it first."),
@@ -109,9 +109,9 @@ fn a_volume_follows_the_node_of_its_vm() {
     let document = apply(&document, &vm("web", 300, &["disk"])).unwrap();
     assert_eq!(document.volumes["disk"].primary, NodeId::A);
     let moved = fail_over(&document, NodeId::B);
-    assert_eq!(moved.vms["web"].node, NodeId::B);
+    assert_eq!(moved.vms["web"].config.node, NodeId::B);
     assert_eq!(moved.volumes["disk"].primary, NodeId::B);
-    assert_eq!(moved.vms["web"].intent, Intent::Running);
+    assert_eq!(moved.vms["web"].config.intent, Intent::Running);
     assert_eq!(moved.generation, document.generation + 1);
 }
 
@@ -137,10 +137,10 @@ fn a_finished_import_replaces_the_content_in_one_change() {
 
 #[test]
 fn a_vm_without_ha_is_stopped_on_the_survivor() {
-    let wanted = NewVm { ha: false, ..new_vm(64, &[]) };
+    let wanted = VmConfig { ha: false, ..new_vm(64, &[]) };
     let document = apply(&pair(), &Change::CreateVm { name: "web".into(), vm: wanted }).unwrap();
-    assert_eq!(fail_over(&document, NodeId::B).vms["web"].intent, Intent::Stopped);
-    assert_eq!(fail_over(&document, NodeId::A).vms["web"].intent, Intent::Running);
+    assert_eq!(fail_over(&document, NodeId::B).vms["web"].config.intent, Intent::Stopped);
+    assert_eq!(fail_over(&document, NodeId::A).vms["web"].config.intent, Intent::Running);
 }
 
 #[test]
@@ -169,10 +169,10 @@ fn intent() -> impl Strategy<Value = Intent> {
     prop_oneof![Just(Intent::Running), Just(Intent::Stopped), Just(Intent::GuestShutDown)]
 }
 
-fn wanted() -> impl Strategy<Value = NewVm> {
+fn wanted() -> impl Strategy<Value = VmConfig> {
     let disks = proptest::collection::vec(names(), 0..4);
     (0u32..6, 0u32..500, disks, node(), intent(), any::<u8>(), any::<bool>()).prop_map(
-        |(cpus, memory_mib, disks, node, intent, priority, ha)| NewVm {
+        |(cpus, memory_mib, disks, node, intent, priority, ha)| VmConfig {
             cpus,
             memory_mib,
             firmware: Firmware::Bios,

@@ -1,7 +1,7 @@
 //! The encoded document: round trip, torn writes, flipped bits, noise, and the largest document.
 
 use dyad_desired::{
-    Change, Document, Firmware, Intent, NewVm, NodeRecord, apply, limits,
+    Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply, limits,
     slots::{self, BLOCK, Choice, SLOT, Slot},
 };
 use dyad_types::NodeId;
@@ -77,7 +77,7 @@ fn the_largest_document_fits_into_a_slot() {
     }
     for i in 0..limits::VMS {
         let disks = (2 * i..2 * i + 2).map(|d| long('v', d)).collect();
-        let vm = NewVm {
+        let vm = VmConfig {
             cpus: limits::CPUS_MAX,
             memory_mib: limits::MEMORY_MAX_MIB,
             firmware: Firmware::Bios,
@@ -106,11 +106,11 @@ fn the_document_of_version_1_is_read() {
     let Slot::Good(document) = slots::decode(VERSION_1) else { panic!("not read") };
     assert_eq!((document.format, document.generation, document.pair.as_str()), (1, 3, "pair"));
     assert_eq!(document.volumes["disk"].id, 1);
-    assert_eq!(document.vms["web"].disks, ["disk"]);
+    assert_eq!(document.vms["web"].config.disks, ["disk"]);
 }
 
 fn with_vm(document: &Document) -> Document {
-    let vm = NewVm {
+    let vm = VmConfig {
         cpus: 2,
         memory_mib: 64,
         firmware: Firmware::Uefi,

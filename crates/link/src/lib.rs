@@ -35,7 +35,5 @@ pub use ids::{Fingerprint, PairId, PairKey, ParseIdError, random};
 pub const UDP_PORT: u16 = 7401;
 /// TCP port of the peer link.
 pub const PEER_PORT: u16 = 7402;
-/// TCP port of the witness.
-pub const WITNESS_PORT: u16 = 7403;
 /// The link-local multicast group of heartbeats and discovery.
 pub const GROUP: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xd1ad);

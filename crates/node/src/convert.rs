@@ -1,7 +1,7 @@
 //! Between the core's types, the document's types and the wizard's.
 
 use dyad_api::{ApiError, CreateVm, ErrorCode, VmState, VmView, VolumeView};
-use dyad_desired::{Document, Intent, NewVm, Volume};
+use dyad_desired::{Document, Intent, VmConfig, Volume};
 use dyad_types::NodeId;
 
 use crate::snapshot::Snapshot;
@@ -25,7 +25,7 @@ pub(crate) fn vms(document: &Document, snapshot: &Snapshot) -> Vec<VmView> {
 /// A VM on the wire: the record and what this node sees of it.
 pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
     let observed = snapshot.vms.get(name);
-    let here = snapshot.me() == Some(vm.node);
+    let here = snapshot.me() == Some(vm.config.node);
     let held = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
     let (state, reason) = match observed {
         // The core has frozen what may not run now.
@@ -37,26 +37,26 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
     };
     VmView {
         name: name.to_owned(),
-        cpus: vm.cpus,
-        memory_mib: vm.memory_mib,
-        firmware: vm.firmware.into(),
-        disks: vm.disks.clone(),
-        node: vm.node.to_string(),
-        intent: vm.intent.into(),
-        priority: vm.priority,
-        ha: vm.ha,
+        cpus: vm.config.cpus,
+        memory_mib: vm.config.memory_mib,
+        firmware: vm.config.firmware.into(),
+        disks: vm.config.disks.clone(),
+        node: vm.config.node.to_string(),
+        intent: vm.config.intent.into(),
+        priority: vm.config.priority,
+        ha: vm.config.ha,
         state,
         reason,
     }
 }
 
 /// The record of a new VM; it belongs to `me` unless the request names a node.
-pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<NewVm, ApiError> {
+pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<VmConfig, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
         Some(text) => text.parse().map_err(|_| ApiError::new(ErrorCode::UnknownNode, "A node is \"A\" or \"B\"."))?,
     };
-    Ok(NewVm {
+    Ok(VmConfig {
         cpus: request.cpus,
         memory_mib: request.memory_mib,
         firmware: request.firmware.into(),

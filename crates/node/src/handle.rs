@@ -158,7 +158,7 @@ impl NodeHandle {
     pub(crate) async fn here(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
-        if vm.node == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.node)) }
+        if vm.config.node == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.config.node)) }
     }
 
     /// Refuses while the VM may have a process: it would be ended in the middle of what its guest still writes. Only its own
@@ -167,9 +167,9 @@ impl NodeHandle {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
         let snapshot = self.snapshot();
-        if vm.node != self.me()? {
-            let member = snapshot.has_member(vm.node);
-            return if member { Err(elsewhere(&document, name, vm.node)) } else { Ok(()) };
+        if vm.config.node != self.me()? {
+            let member = snapshot.has_member(vm.config.node);
+            return if member { Err(elsewhere(&document, name, vm.config.node)) } else { Ok(()) };
         }
         if !snapshot.vms_known {
             let sentence = "This node does not know yet which VMs run here; try again in a moment.";

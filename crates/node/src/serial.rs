@@ -109,7 +109,7 @@ impl Reader {
     fn left(&self, moment: &Snapshot) -> bool {
         let (Some(document), Some(me)) = (&moment.document, moment.me()) else { return false };
         // A document older than the VM says nothing about it: the line is waited for.
-        let owner = document.vms.get(&self.name).map(|vm| vm.node);
+        let owner = document.vms.get(&self.name).map(|vm| vm.config.node);
         owner.map_or(self.output.is_some(), |owner| owner != me)
     }
 }

@@ -427,7 +427,7 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
     tokio::time::timeout(std::time::Duration::from_secs(120), told).await.expect("the core was not told");
     node.reports.upgrade().unwrap().send(Report::GuestShutDown("web".into())).unwrap();
     node.until("the guest's will is written down", |s| {
-        s.document.as_ref().is_some_and(|d| d.vms["web"].intent == Intent::GuestShutDown)
+        s.document.as_ref().is_some_and(|d| d.vms["web"].config.intent == Intent::GuestShutDown)
     })
     .await;
     let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&NodeId::A].clone();
@@ -605,14 +605,14 @@ async fn timeline_pairing_code_and_metrics() {
 /// Only its own node knows whether it is still shutting down, with data of the guest under way.
 #[tokio::test]
 async fn a_vm_of_the_other_node_is_deleted_there() {
-    use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord, apply};
+    use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig, apply};
     let node = Node::founded().await;
     let token = login(&node).await;
     {
         let mut core = node.core.lock();
         let other = NodeId::B;
         let record = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
-        let vm = NewVm {
+        let vm = VmConfig {
             cpus: 1,
             memory_mib: 64,
             firmware: Firmware::Bios,

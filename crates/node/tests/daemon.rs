@@ -128,7 +128,11 @@ async fn going_down_stops_the_vms_first_and_then_hands_over() {
     tokio::time::timeout(Duration::from_secs(120), gone).await.expect("it did not end");
     let core = node.core.lock();
     assert_eq!((core.leaves, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
-    assert_eq!(core.document.as_ref().unwrap().vms["web"].intent, dyad_desired::Intent::Running, "it starts elsewhere");
+    assert_eq!(
+        core.document.as_ref().unwrap().vms["web"].config.intent,
+        dyad_desired::Intent::Running,
+        "it starts elsewhere"
+    );
 }
 
 #[tokio::test]

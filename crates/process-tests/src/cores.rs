@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use dyad_control::{Client, CreatePair, DiskContent, Join, Phase, Reply, Request, Status, TimelineEvent};
-use dyad_desired::{Change, Firmware, Intent, NewVm};
+use dyad_desired::{Change, Firmware, Intent, VmConfig};
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait::{self, Look};
 use dyad_types::NodeId;
@@ -324,7 +324,7 @@ impl Cores {
     /// The pair refuses, or does not serve it.
     pub fn use_volume(&self, name: &str) -> Result<PathBuf> {
         // A device is served for the VM that has it as a disk; the tests never start that VM.
-        let vm = NewVm {
+        let vm = VmConfig {
             cpus: 1,
             memory_mib: 64,
             firmware: Firmware::Bios,

@@ -94,10 +94,10 @@ pub fn plan(
     let mut starts: Vec<(&str, u8)> = Vec::new();
     let names: BTreeSet<&String> = document.vms.keys().chain(observed.keys()).collect();
     for name in names {
-        let ours = document.vms.get(name).filter(|vm| vm.node == me);
+        let ours = document.vms.get(name).filter(|vm| vm.config.node == me);
         let may_start = permits.contains(name);
         match judge(now, name, ours, may_start, observed.get(name), document) {
-            Some(Step::Start(_)) => starts.push((name, ours.map_or(0, |vm| vm.priority))),
+            Some(Step::Start(_)) => starts.push((name, ours.map_or(0, |vm| vm.config.priority))),
             Some(step) => steps.push(step),
             None => {}
         }

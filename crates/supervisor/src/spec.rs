@@ -65,16 +65,16 @@ impl VmSpec {
     ) -> Result<Option<Self>, MissingDisk> {
         let Some(vm) = document.vms.get(name) else { return Ok(None) };
         let mut disks = Vec::new();
-        for volume in &vm.disks {
+        for volume in &vm.config.disks {
             let found = document.volumes.get(volume).and_then(|record| socket(record.id));
             let missing = || MissingDisk { vm: name.to_owned(), volume: volume.clone() };
             disks.push(Disk { socket: found.ok_or_else(missing)? });
         }
         Ok(Some(Self {
             name: name.to_owned(),
-            cpus: vm.cpus,
-            memory_mib: vm.memory_mib,
-            firmware: vm.firmware,
+            cpus: vm.config.cpus,
+            memory_mib: vm.config.memory_mib,
+            firmware: vm.config.firmware,
             disks,
             network: Network::default(),
             changed: vm.changed,

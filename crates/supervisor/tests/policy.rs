@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dyad_desired::{Change, Document, Firmware, Intent, NewVm, NodeRecord, apply};
+use dyad_desired::{Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply};
 use dyad_supervisor::{Observed, Phase, Step, back_off, next_wakeup, plan};
 use dyad_types::NodeId;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn document(vms: &[(&str, Intent, u8)]) -> Document {
     let node = NodeRecord { name: "a".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
     let mut document = Document::found("pair", node, "$argon2id$x").unwrap();
     for (name, intent, priority) in vms {
-        let vm = NewVm {
+        let vm = VmConfig {
             cpus: 1,
             memory_mib: 64,
             firmware: Firmware::Bios,
@@ -161,11 +161,11 @@ proptest! {
             let phase = observed.get(step.vm()).map_or(Phase::Absent, |seen| seen.phase);
             match step {
                 Step::Start(name) => {
-                    prop_assert!(permits.contains(name) && vm.node == me && vm.intent == Intent::Running);
+                    prop_assert!(permits.contains(name) && vm.config.node == me && vm.config.intent == Intent::Running);
                     prop_assert!(!phase.is_alive());
                 }
-                Step::Kill(_) => prop_assert!(phase.is_alive() && vm.node != me),
-                Step::ShutDown { .. } => prop_assert!(phase.is_alive() && vm.intent != Intent::Running),
+                Step::Kill(_) => prop_assert!(phase.is_alive() && vm.config.node != me),
+                Step::ShutDown { .. } => prop_assert!(phase.is_alive() && vm.config.intent != Intent::Running),
                 Step::RecordGuestShutDown(_) => prop_assert_eq!(phase, Phase::ShutDown),
                 Step::Forget(_) => prop_assert!(!phase.is_alive() && phase != Phase::Absent),
             }

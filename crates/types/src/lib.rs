@@ -12,8 +12,10 @@
 //! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard; documents, registers,
 //!   datagrams and the API hold it.
 
+mod disk;
 mod node;
 mod sizes;
 
+pub use disk::DiskContent;
 pub use node::{NodeId, ParseNodeError};
 pub use sizes::{BLOCK, BLOCK_BYTES, EXTENT, EXTENT_BLOCKS, EXTENT_BYTES, MIB, WITNESS_PORT};

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use dyad_link::{PairId, WITNESS_PORT};
+use dyad_link::PairId;
+use dyad_types::WITNESS_PORT;
 use dyad_witness::admin::{self, Command, Report};
 use dyad_witness::install::{Plan, STATE};
 use dyad_witness::server::{Config, PairSummary, Server};

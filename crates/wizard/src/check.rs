@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use dyad_desired::names;
+use dyad_types::{DiskContent, WITNESS_PORT};
 
 use crate::{
-    Answers, CODE_DIGITS, DiskContent, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, WITNESS_PORT, confirmation,
-    question, question::management_port,
+    Answers, CODE_DIGITS, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, confirmation, question,
+    question::management_port,
 };
 
 /// Checks `text` as the answer to `id`. `answers` are the answers to earlier questions.
@@ -94,7 +95,7 @@ fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     for path in text.split_whitespace() {
         let disk = surroundings.disks.iter().find(|d| d.path == path || file_name(&d.path) == path);
         let disk = disk.ok_or_else(|| Problem::NoDisk(printable(path)))?;
-        if let DiskContent::Pool { pair, node } = &disk.content {
+        if let DiskContent::Pool { pair, node, .. } = &disk.content {
             return Err(Problem::DiskOfPair { disk: disk.path.clone(), pair: pair.clone(), node: node.clone() });
         }
         if !paths.contains(&disk.path.as_str()) {

@@ -23,15 +23,13 @@ mod typed;
 
 pub use answers::Answers;
 pub use check::enrolment;
+pub use dyad_types::DiskContent;
 pub use id::Id;
 pub use plan::{Network, Plan, Static, WitnessPlan, plan};
 pub use problem::Problem;
 pub use question::{Choice, Kind, QUESTIONS, Question, confirmation, default, next, question, suggestion};
 pub use seed::{SEED_FILE, SEED_LABEL, from_json, from_toml, to_toml};
-pub use surroundings::{Disk, DiskContent, Link, Offer, Surroundings};
-
-/// Port of a witness when its address names none (TCP).
-pub const WITNESS_PORT: u16 = 7403;
+pub use surroundings::{Disk, Link, Offer, Surroundings};
 
 /// Shortest and longest password, in characters.
 pub const PASSWORD: std::ops::RangeInclusive<usize> = 8..=128;

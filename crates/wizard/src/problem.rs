@@ -64,7 +64,7 @@ pub enum Problem {
     #[error("\"{0}\" is not an address: write it like 192.0.2.1.")]
     PlainAddress(String),
     /// The text is not a host with an optional port.
-    #[error("\"{0}\" is not a witness: write a host name or an address, with :port if it is not {port}, or the word later.", port = crate::WITNESS_PORT)]
+    #[error("\"{0}\" is not a witness: write a host name or an address, with :port if it is not {port}, or the word later.", port = dyad_types::WITNESS_PORT)]
     Witness(String),
     /// The node has no network port with this name.
     #[error("There is no network port {0} in this node: choose one that is listed.")]

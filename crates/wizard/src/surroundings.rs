@@ -1,5 +1,7 @@
 //! The disks, ports and pairs that the questions refer to.
 
+use dyad_types::DiskContent;
+
 /// Everything that answers are checked against.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
@@ -22,17 +24,6 @@ pub struct Disk {
     pub model: String,
     pub bytes: u64,
     pub content: DiskContent,
-}
-
-/// The present content of a disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskContent {
-    /// No data.
-    Blank,
-    /// Other data, described in a few words.
-    Foreign(String),
-    /// A pool disk of a pair.
-    Pool { pair: String, node: String },
 }
 
 /// A port that may belong to the peer link.

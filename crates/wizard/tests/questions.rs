@@ -15,7 +15,7 @@ fn rig() -> Surroundings {
         disks: vec![
             disk("/dev/vdb", DiskContent::Blank),
             disk("/dev/vdc", DiskContent::Foreign("ext4".into())),
-            disk("/dev/vdd", DiskContent::Pool { pair: "other".into(), node: "x".into() }),
+            disk("/dev/vdd", DiskContent::Pool { pair: "other".into(), node: "x".into(), pair_id: "ff".into() }),
         ],
         ports: vec!["eth0".into()],
         links: vec![Link { name: "eth1".into(), up: true }, Link { name: "eth2".into(), up: false }],
@@ -208,7 +208,7 @@ fn changing_the_role_forgets_what_no_longer_fits() {
 fn a_disk_that_joined_a_pair_since_it_was_chosen_is_refused() {
     let answers = from_toml(FIRST, &rig()).unwrap();
     let mut later = rig();
-    later.disks[0].content = DiskContent::Pool { pair: "new".into(), node: "y".into() };
+    later.disks[0].content = DiskContent::Pool { pair: "new".into(), node: "y".into(), pair_id: "ff".into() };
     assert!(matches!(plan(&answers, &later), Err(Problem::DiskOfPair { .. })));
 }
 

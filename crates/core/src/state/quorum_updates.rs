@@ -136,7 +136,7 @@ impl CoreState {
         }
         let me = self.me;
         let foreign =
-            document.vms.values().any(|vm| vm.node != me) || document.volumes.values().any(|v| v.primary != me);
+            document.vms.values().any(|vm| vm.config.node != me) || document.volumes.values().any(|v| v.primary != me);
         if self.membership.peer_vms_allowed && foreign && self.leads() {
             self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
             // A refused one is tried again at the next settling.

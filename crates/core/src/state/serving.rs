@@ -90,8 +90,8 @@ impl CoreState {
             Some(document) if self.access.serving && !self.self_test.running => document
                 .vms
                 .iter()
-                .filter(|(_, vm)| vm.node == self.me)
-                .filter(|(_, vm)| vm.disks.iter().all(|disk| self.is_served(document, disk)))
+                .filter(|(_, vm)| vm.config.node == self.me)
+                .filter(|(_, vm)| vm.config.disks.iter().all(|disk| self.is_served(document, disk)))
                 .map(|(name, _)| name.clone())
                 .collect(),
             _ => BTreeSet::new(),
@@ -115,6 +115,6 @@ impl CoreState {
 
 /// Ids and sizes of the volumes of VMs that `me` owns.
 fn my_disks(document: &Document, me: NodeId) -> BTreeMap<VolumeId, u64> {
-    let disks = document.vms.values().filter(|vm| vm.node == me).flat_map(|vm| &vm.disks);
+    let disks = document.vms.values().filter(|vm| vm.config.node == me).flat_map(|vm| &vm.config.disks);
     disks.filter_map(|disk| document.volumes.get(disk)).map(|volume| (volume.id, volume.size)).collect()
 }

@@ -11,7 +11,7 @@ use crate::watchdog::WatchdogInfo;
 use crate::witness::WitnessHandle;
 use clap::Parser as _;
 use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
-use dyad_desired::{Change, Firmware, Intent, NewVm, NodeRecord};
+use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
@@ -282,7 +282,7 @@ fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     change(Change::SetNode { node: NodeId::B, record: peer });
     for (name, state, intent) in vms {
-        let vm = NewVm {
+        let vm = VmConfig {
             cpus: 1,
             memory_mib: 64,
             firmware: Firmware::Bios,

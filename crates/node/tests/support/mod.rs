@@ -247,7 +247,7 @@ impl Core {
 
     /// Keeps the document and lets every VM of node A run.
     fn keep(&mut self, document: Document) {
-        let permits = document.vms.iter().filter(|(_, vm)| vm.node == NodeId::A);
+        let permits = document.vms.iter().filter(|(_, vm)| vm.config.node == NodeId::A);
         let permits: Vec<String> = permits.map(|(name, _)| name.clone()).collect();
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
             id: volume.id,
@@ -352,8 +352,9 @@ impl SerialLine for Echo {
 impl FakeVms {
     fn act(&mut self) {
         let Some(wanted) = self.wanted.borrow().clone() else { return };
-        let shall =
-            |name: &String| wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.node == wanted.me);
+        let shall = |name: &String| {
+            wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.config.node == wanted.me)
+        };
         let slow = self.slow.load(Ordering::Relaxed);
         self.running.retain(|name, _| slow || shall(name));
         for name in wanted.permits.iter().filter(|name| shall(name)) {
