@@ -40,7 +40,7 @@ pub struct Learn {
 #[expect(clippy::large_enum_variant, reason = "requests live one at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WitnessRequest {
-    /// A read, which also tells the witness the newest configuration.
+    /// A read. It also carries the newest configuration to the witness.
     Learn(Learn),
     /// A request for a vote.
     TryDecide(TryDecide),

@@ -168,7 +168,7 @@ impl PeerView {
         self.alive_since.is_none() && self.proof.is_some_and(|(_, at)| at >= self.heard_at)
     }
 
-    /// Takes in a heartbeat. `mine` is (boot, started) of this daemon.
+    /// Handles a heartbeat. `mine` is (boot, started) of this daemon.
     pub(crate) fn hear(
         &mut self,
         now: Time,

@@ -265,19 +265,19 @@ fn row_17_source_dies_during_resync() {
 
 #[test]
 fn row_18_a_dies_just_after_the_peer_was_taken_in_again() {
-    for told in [false, true] {
+    for witness_learned in [false, true] {
         let mut pair = solo(18);
         pair.power_on(B);
         pair.until("chosen at A", 60, |pair| pair.nodes[0].config().members == Members::Both);
-        // B did not learn it; the witness did if `told`.
+        // B did not learn it; the witness did if `witness_learned`.
         pair.cut_all(true);
-        if told {
+        if witness_learned {
             pair.until("W learned", 5, |pair| pair.witness.base.members == Members::Both);
         }
         pair.power_off(A);
         pair.run(40 * SEC);
         pair.assert_invariants();
-        if told {
+        if witness_learned {
             assert!(pair.is("S(B)"), "{}", pair.describe());
             assert_eq!(pair.runner(0), Some(B));
         } else if !pair.is("S(B)") {

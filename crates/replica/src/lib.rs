@@ -7,7 +7,7 @@
 //! It must never know: threads, clocks, the network, virtual machines.
 //!
 //! **Invariants.** Commands take effect in the order of the calls. A command that returned [`Completion::AfterSync`] is answered
-//! only after a sync that began after the call. Quorum is told that both nodes acknowledge only for the newest completed
+//! only after a sync that began after the call. Quorum gets `AckPeer` only for the newest completed
 //! resync, never for an earlier one.
 
 mod execute;

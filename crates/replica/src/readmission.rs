@@ -16,7 +16,7 @@ pub fn view(config: &Config, acks: Members, me: NodeId) -> View {
     }
 }
 
-/// When quorum may be told that both nodes acknowledge (`AckPeer`).
+/// Decides when `AckPeer` (both nodes acknowledge) may be sent to quorum.
 ///
 /// Quorum and mirror run in different threads and exchange messages through queues. If the mirror reports clean, dirty,
 /// clean, quorum answers each report with an acknowledgement set. The answer to the *first* clean must not count for the
@@ -47,7 +47,7 @@ impl Readmission {
     }
 
     /// Quorum's acknowledgement set after it handled `handled` reports. Precondition: the mirror has the matching view.
-    /// Returns whether quorum must be told `AckPeer` now.
+    /// Returns whether `AckPeer` must be sent to quorum now.
     #[must_use]
     pub fn on_ack_set(&mut self, acks: Members, handled: u64) -> bool {
         let now = self.clean && handled == self.reports && acks == Members::Both;

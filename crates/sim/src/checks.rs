@@ -2,8 +2,8 @@
 //!
 //! Of the invariants of `quorum`, three are asserted after every event: I1 (a VM executes once), I3 and I5 (one
 //! configuration, so one lead, per epoch). I4 is asserted from the bytes: when a configuration is chosen, each member that
-//! did not lose its memory holds in every block a value that the oracle allows, and one that lost it does as soon as
-//! both mirrors are steady again. I2 is asserted in the same way for the volume of a VM that starts.
+//! did not lose its memory holds in every block a value that the oracle allows; a member that lost it must do so as soon
+//! as both mirrors are steady again. I2 is asserted in the same way for the volume of a VM that starts.
 //!
 //! Between these times I2 and I4 are checked by the oracle alone: each read of a guest must give the newest
 //! acknowledged value. So it is for a VM that starts on a member without memory: its requests wait until the mirrors

@@ -1,26 +1,29 @@
-//! What the machine has already told the daemon, so that each thing is told once.
+//! What was already announced to the daemon, so that each change is announced once.
 
 use super::*;
 
-/// How much of the peer's fence was told since this node became solo.
+/// What was announced of the peer's fence since this node became solo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FenceAnnounced {
-    /// Nothing.
     Nothing,
-    /// That it must be waited for.
+    /// [`Note::FenceWait`].
     Wait,
-    /// That it is over.
+    /// [`Note::FenceOver`] and [`Action::PeerVmsAllowed`].
     Over,
 }
 
-/// What was last told. `settle` compares it with the state and tells the difference.
+/// The announced state. `settle` compares it with the state in force and announces the difference.
+///
+/// Invariant: it changes only where the action that announces the change is appended to the list of actions. Two changes
+/// withdraw an announcement, so that it is repeated: a configuration without this node as the only member (`fence`), and
+/// [`Event::CancelLeave`] (`leave_done`).
 #[derive(Clone, Debug)]
 pub(super) struct Announced {
-    /// The configuration of the start was told.
+    /// [`Action::Config`] for the configuration of the start.
     pub config: bool,
-    /// [`Action::LeaveDone`] was told.
+    /// [`Action::LeaveDone`].
     pub leave_done: bool,
-    /// The witness was called lost.
+    /// [`Note::WitnessLost`], and not yet [`Note::WitnessBack`].
     pub witness_lost: bool,
     pub fence: FenceAnnounced,
     pub ack_set: Option<Members>,
@@ -28,7 +31,7 @@ pub(super) struct Announced {
 }
 
 impl Announced {
-    /// At the start of the daemon: nothing.
+    /// At the start of the daemon.
     pub(super) fn nothing() -> Announced {
         Announced {
             config: false,

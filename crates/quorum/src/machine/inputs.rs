@@ -1,4 +1,5 @@
-//! What the daemon has told the machine: its VMs, its own state, the peer's replica, requests of the operator.
+//! State that follows from the daemon's events: the VMs, the state of this node, the peer's replica, requests that a
+//! configuration will carry out.
 
 use super::*;
 use crate::losses::Losses;

@@ -96,7 +96,7 @@ impl Quorum {
         }
     }
 
-    /// Takes in one event at time `now` and appends what must be done, in order.
+    /// Handles one event at time `now` and appends the actions to `out`, in the order in which they must be carried out.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         self.advance(now);
         // A lease that lapsed before this event is acted upon before the event can renew it.

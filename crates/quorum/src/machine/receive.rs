@@ -23,7 +23,7 @@ impl Quorum {
             DatagramBody::TryDecide(request) => self.on_vote_request(path, request, out),
             DatagramBody::Reply(reply) => {
                 if reply.from == Acceptor::from(self.peer_id()) && self.is_peer_store(datagram.incarnation) {
-                    self.on_answer(reply);
+                    self.on_reply(reply);
                 }
             }
             DatagramBody::Relay(number, request) => self.on_relay(path, *number, request, out),
@@ -31,7 +31,7 @@ impl Quorum {
                 if reply.from == Acceptor::W
                     && self.proposals.active.as_ref().is_some_and(|active| active.request_id == *number)
                 {
-                    self.on_answer(reply);
+                    self.on_reply(reply);
                 }
             }
         }
@@ -116,7 +116,7 @@ impl Quorum {
         let was_read = self.witness.read.take_if(|(read, _)| *read == id).is_some();
         match reply {
             WitnessReply::Received(reply) => {
-                let usable = self.on_answer(&reply);
+                let usable = self.on_reply(&reply);
                 if usable {
                     self.witness.answered(self.now);
                 } else if was_read {
@@ -140,8 +140,8 @@ impl Quorum {
         }
     }
 
-    /// Takes in an acceptor's answer; returns whether it came from a store that the base or a newer configuration admits.
-    pub(super) fn on_answer(&mut self, reply: &AcceptorReply) -> bool {
+    /// Handles an acceptor's reply. Returns whether it came from a store that the base or a newer configuration admits.
+    pub(super) fn on_reply(&mut self, reply: &AcceptorReply) -> bool {
         let base = self.register.base();
         if let ReplyBody::Newer(newer) | ReplyBody::Base(newer) = &reply.body {
             // A witness enrolled after this node's base is admitted by the configuration that it sends.
@@ -167,9 +167,9 @@ impl Quorum {
             return false;
         }
         match &reply.body {
-            ReplyBody::Base(told) => {
-                self.register.detect_conflict(told);
-                self.witness.learned(told);
+            ReplyBody::Base(theirs) => {
+                self.register.detect_conflict(theirs);
+                self.witness.learned(theirs);
             }
             ReplyBody::Accepted(ballot, value) => self.proposals.on_accepted(reply.from, *ballot, value),
             ReplyBody::Nack(ballot, promised) => self.on_nack(*ballot, *promised),

@@ -111,9 +111,9 @@ impl Quorum {
         let done = match base.members.solo() {
             _ if !base.exists() => true,
             Some(node) if node == self.setup.me => true,
-            // The peer must know that nothing runs here before this node goes silent.
+            // The peer must know the configuration, and with it that no VM runs here, before this node goes silent.
             Some(_) => {
-                self.peer.alive_since.is_none() || self.peer.base().is_some_and(|told| told.rank() >= base.rank())
+                self.peer.alive_since.is_none() || self.peer.base().is_some_and(|theirs| theirs.rank() >= base.rank())
             }
             None => false,
         };
