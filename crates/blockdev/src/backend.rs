@@ -1,56 +1,45 @@
-//! What stands behind a device: the trait a volume implements.
+//! The trait that a volume implements to be served to clients.
 
 use bytes::Bytes;
 
 #[cfg(doc)]
 use crate::BLOCK;
 
-/// One request to a [`Backend`]. Offsets and lengths are in bytes, multiples of [`BLOCK`], inside the volume.
+/// One request to a [`Backend`]. Offsets and lengths are in bytes, multiples of [`BLOCK`], inside the volume; no length
+/// is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Read `len` bytes, at most 1 MiB + 2 blocks. Completes with exactly `len` bytes.
-    Read {
-        /// First byte.
-        offset: u64,
-        /// Number of bytes, not 0.
-        len: u32,
-    },
-    /// Write all of `data`, at most 1 MiB + 2 blocks. The bytes are private: no guest can change them any more.
-    Write {
-        /// First byte.
-        offset: u64,
-        /// What to write, not empty.
-        data: Bytes,
-    },
-    /// Make every write that completed before this request durable.
+    /// Reads `len` bytes, at most 1 MiB + 2 blocks. Completes with exactly `len` bytes.
+    Read { offset: u64, len: u32 },
+    /// Writes all of `data`, at most 1 MiB + 2 blocks. The bytes are a private copy: the guest cannot change them.
+    Write { offset: u64, data: Bytes },
+    /// Makes each write that completed before this request durable.
     Flush,
-    /// The content is not needed any more. Reading it afterwards gives zeros.
+    /// Drops the content. Reading it afterwards gives zeros.
     Discard {
-        /// First byte.
         offset: u64,
-        /// Number of bytes, at most 64 MiB, not 0.
+        /// At most 64 MiB.
         len: u64,
     },
-    /// The content becomes zeros. Differs from [`Request::Discard`] in the guest's intention only.
+    /// Writes zeros. It differs from [`Request::Discard`] only in the guest's purpose.
     WriteZeroes {
-        /// First byte.
         offset: u64,
-        /// Number of bytes, at most 64 MiB, not 0.
+        /// At most 64 MiB.
         len: u64,
     },
 }
 
-/// Takes the outcome of one request: the bytes read, or empty for everything else.
+/// Receives the result of one request: the bytes of a read, no bytes for each other request.
 ///
-/// It may be called from any thread, also inside [`Backend::submit`], and at any later time. Dropping it
-/// uncalled leaves the guest's request in flight for good: right for a daemon that is going down (the next
-/// one submits the request again), wrong for anything else.
+/// It may be called from any thread, also inside [`Backend::submit`], and at any later time. If it is dropped without a
+/// call, the guest's request stays in flight. This is correct only while the daemon ends: the next daemon submits the
+/// request again.
 pub type Done = Box<dyn FnOnce(Result<Bytes, BackendError>) + Send>;
 
-/// Why a request failed. A guest sees an I/O error, so a backend that can wait waits instead.
+/// The failure of a request. The guest sees an I/O error, so a backend that may succeed later waits instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// The data cannot be read or written, on no replica.
+    /// No replica could read or write the data.
     #[error("the volume could not serve the request: {0}")]
     Failed(String),
     /// The request does not lie inside the volume.
@@ -58,12 +47,12 @@ pub enum BackendError {
     OutOfRange,
 }
 
-/// A volume as the guest-facing side sees it.
+/// A volume that can be served.
 pub trait Backend: Send + Sync + 'static {
-    /// Start one request and return soon: this runs on the thread that serves the guest's rings.
+    /// Starts one request and returns without waiting for it: the caller is the thread that serves the guest's rings.
     /// Requests may complete in any order.
     fn submit(&self, request: Request, done: Done);
 
-    /// Size of the volume in bytes, a multiple of [`BLOCK`], not 0. Constant while a server runs.
+    /// Size of the volume in bytes: a multiple of [`BLOCK`], not 0, constant while a server runs.
     fn size(&self) -> u64;
 }

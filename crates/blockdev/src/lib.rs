@@ -11,14 +11,13 @@
 //!
 //! **Invariants**
 //!
-//! 1. Guest memory is touched by the device's own thread only, and only for rings that are started.
-//!    A completion that arrives after its ring was stopped changes nothing in the guest.
+//! 1. Only the device's own thread reads or writes guest memory, and only for started rings. A completion that arrives
+//!    after its ring was stopped changes nothing in the guest.
 //! 2. The backend sees whole blocks (multiples of [`BLOCK`]) inside the volume and nothing else.
 //! 3. Two changes of the same block are never at the backend at the same time, so the
 //!    read-modify-write of a partial block loses no neighbour.
 //! 4. Each byte of a write is read from guest memory exactly once, into a private copy.
-//! 5. Whatever a guest writes into its rings or QEMU into its messages ends this connection at worst.
-//!    All memory shared with QEMU is sealed against shrinking before it is mapped, so that no access
+//! 5. Invalid content of rings or of QEMU's messages ends this connection at worst. All memory shared with QEMU is sealed against shrinking before it is mapped, so that no access
 //!    to it can fault.
 //! 6. A request is answered only after the backend answered. A lost answer is a pause, never an error.
 //!

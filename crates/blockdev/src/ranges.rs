@@ -3,23 +3,26 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// Locks over byte ranges. Owners are named by a key of the caller.
+/// Locks over byte ranges. The caller names the holder of a lock by a key.
 ///
-/// Held ranges never overlap. Who has to wait is granted in order of arrival, and nobody overtakes an
-/// earlier waiter whose range overlaps.
+/// Held ranges never overlap. Waiters get their lock in order of arrival: a request for a range that overlaps the
+/// range of an earlier waiter waits too.
 pub(crate) struct RangeLocks<K> {
-    /// Start → (end, owner).
+    /// Start of a range → (its end, key of the holder).
     held: BTreeMap<u64, (u64, K)>,
     waiting: VecDeque<(Range<u64>, K)>,
 }
 
 impl<K: Copy> RangeLocks<K> {
-    /// No range is locked.
     pub fn new() -> Self {
         Self { held: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
-    /// Lock `range` for `key`, or queue up. True if the lock is held now.
+    /// Locks `range` for `key`, or puts the request into the queue. True if the lock is held now.
+    ///
+    /// # Panics
+    ///
+    /// If `range` is empty.
     pub fn acquire(&mut self, range: Range<u64>, key: K) -> bool {
         assert!(range.start < range.end, "an empty range cannot be locked");
         if self.is_held(&range) || self.waiting.iter().any(|(other, _)| overlap(other, &range)) {
@@ -30,7 +33,11 @@ impl<K: Copy> RangeLocks<K> {
         true
     }
 
-    /// Give back the range that starts at `start`. Returns who holds a lock from now on, oldest first.
+    /// Unlocks the range that starts at `start`. Returns the keys whose locks are held from now on, in order of arrival.
+    ///
+    /// # Panics
+    ///
+    /// If no held range starts at `start`.
     pub fn release(&mut self, start: u64) -> Vec<K> {
         let gone = self.held.remove(&start);
         assert!(gone.is_some(), "only a held range can be released");

@@ -42,7 +42,7 @@ fn requests_in_flight_are_submitted_again_in_order_of_arrival() {
     wait_for("three requests", || first.held() == 3);
     server.stop();
     assert!(!path.exists());
-    // Requests that arrive while nobody is there.
+    // Requests that arrive while no server runs.
     guest.submit(0, 7, OUT, 8 * 8, &[7; 4096]);
     let second = Volume::new(SIZE);
     let _server = start(&path, &second);
@@ -88,7 +88,7 @@ fn an_interrupt_that_may_have_been_lost_is_repeated() {
     let mut guest = Guest::new(2);
     guest.connect(&path).unwrap();
     let interrupted = [guest.interrupted(0), guest.interrupted(1)];
-    assert_eq!(interrupted, [true, true], "whoever died before may have answered silently");
+    assert_eq!(interrupted, [true, true], "the killed server may have answered without a notification");
 }
 
 #[test]
@@ -172,7 +172,8 @@ fn stopping_a_ring_is_bounded_and_late_answers_leave_the_guest_alone() {
     assert_eq!(guest.data(0, 0, 4096), [0; 4096]);
 }
 
-/// Whoever stops a device may be the one who has to answer it: it does not wait for what is in flight.
+/// The thread that stops a device may be the thread that has to answer its requests, so a stop does not wait for
+/// requests in flight.
 #[test]
 fn a_device_that_waits_for_answers_stops_all_the_same() {
     const TEST_TIMEOUT: Duration = Duration::from_secs(600);

@@ -64,7 +64,7 @@ pub(crate) enum Command {
         #[arg(long)]
         disk: Option<String>,
     },
-    /// Forget the certificate of the node, after it was set up anew.
+    /// Forget the certificate of the node, after it was erased and set up again.
     Forget,
 }
 
@@ -140,7 +140,7 @@ pub(crate) enum Vm {
         /// How it boots.
         #[arg(long, value_enum, default_value = "uefi")]
         firmware: Firmware,
-        /// The node that runs it, A or B; the one that is asked unless told otherwise.
+        /// The node that runs it, A or B; by default the node that is asked.
         #[arg(long)]
         on: Option<String>,
         /// Starting order after a fail-over, 0 (last) to 100 (first).

@@ -1,4 +1,4 @@
-//! One node's API.
+//! The client of one node's API: HTTPS with a pinned certificate, a session token, refusals as errors.
 
 use std::{fs::File, io::Read, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,7 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest accepted answer that is not a stream, in bytes.
 const LONGEST: u64 = 16 << 20;
 
-/// The API of one node.
 pub(crate) struct Client {
     base: String,
     /// `host:port`: the node's name in the store.
@@ -56,30 +55,30 @@ impl Client {
         Ok(Client { base, node, agent, pin, store })
     }
 
-    /// The node's address, as it is remembered.
+    /// `host:port` of the node.
     pub(crate) fn node(&self) -> &str {
         &self.node
     }
 
-    /// Reads.
+    /// Sends a GET request and parses the answer.
     pub(crate) fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
         let response = self.send("GET", path, None)?;
         answer(response)
     }
 
-    /// Does something and reads the answer.
+    /// Sends a POST request and parses the answer.
     pub(crate) fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         let response = self.send("POST", path, Some(serde_json::to_string(body)?))?;
         answer(response)
     }
 
-    /// Does something that has no answer.
+    /// Sends a request whose answer has no content.
     pub(crate) fn act(&mut self, method: &str, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<()> {
         let body = body.map(serde_json::to_string).transpose()?;
         self.send(method, path, body).map(drop)
     }
 
-    /// Sends a file. The node is asked first, so that one it will not take is not sent.
+    /// Sends a file with `Expect: 100-continue`, so that a file that the node refuses is not sent.
     pub(crate) fn put<T: DeserializeOwned>(&mut self, path: &str, file: &File) -> anyhow::Result<T> {
         let mut request = self.agent.put(self.url(path)).header("Content-Type", "application/octet-stream");
         request = request.header("Expect", "100-continue");
@@ -90,7 +89,7 @@ impl Client {
         answer(self.checked(sent)?)
     }
 
-    /// Reads text that may go on for ever.
+    /// Sends a GET request and returns the answer as a stream without a limit.
     pub(crate) fn stream(&mut self, path: &str) -> anyhow::Result<impl Read + use<>> {
         Ok(self.send("GET", path, None)?.into_body().into_reader())
     }
@@ -101,7 +100,7 @@ impl Client {
         self.store.remember(&node, |known| known.token = token)
     }
 
-    /// Forgets the node.
+    /// Removes the node's certificate and token.
     pub(crate) fn forget(&mut self) -> anyhow::Result<()> {
         let node = self.node.clone();
         self.store.forget(&node)
@@ -123,12 +122,12 @@ impl Client {
         self.checked(sent)
     }
 
-    /// Looks at the certificate, then at the status.
+    /// Checks the certificate, then the status. A refusal of the node becomes an [`ApiError`].
     fn checked(&mut self, sent: Result<Response<ureq::Body>, ureq::Error>) -> anyhow::Result<Response<ureq::Body>> {
         if self.pin.broken() {
             bail!(
-                "The certificate of {0} is not the one that is known: if the node was set up anew, run `dyad --node {1} forget` \
-                 and try again; if not, somebody else answers in its place.",
+                "The certificate of {0} has changed: if the node was erased and set up again, run `dyad --node {1} forget` \
+                 and try again; if not, another machine answers at its address.",
                 self.node,
                 self.base
             );

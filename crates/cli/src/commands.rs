@@ -1,4 +1,4 @@
-//! What each command does.
+//! Runs each command as requests to the node.
 
 use std::{
     fs::File,
@@ -25,6 +25,10 @@ use crate::{
 const NO_BODY: Option<&()> = None;
 
 /// Runs one command.
+///
+/// # Errors
+///
+/// The refusal of the node as [`dyad_api::ApiError`]; otherwise a sentence about the connection or a local file.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { node, json, config, command } = arguments;
     let mut client = Client::new(&node, config)?;
@@ -160,7 +164,7 @@ fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
     }
 }
 
-/// A name as one segment of a path: what is no good name is refused by the node, and must reach it as one.
+/// A name as one segment of a path, percent-encoded. An invalid name must reach the node, which refuses it.
 fn segment(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-/// The certificate that is expected, and the one that was shown.
+/// The expected certificate, and the certificate that the node showed.
 #[derive(Debug, Default)]
 pub(crate) struct Pin {
     expected: Option<String>,
@@ -25,7 +25,7 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Expects this SHA-256 (hexadecimal), or anything at the first contact.
+    /// Expects a certificate with this SHA-256 (hexadecimal), or at the first contact (`None`) any certificate.
     pub(crate) fn new(expected: Option<String>) -> Arc<Self> {
         Arc::new(Pin { expected, shown: Mutex::default() })
     }

@@ -12,12 +12,15 @@ use dyad_wizard::Problem;
 
 use crate::client::Client;
 
-/// How often the node is asked.
 const SETUP_POLL_INTERVAL: Duration = Duration::from_millis(300);
-/// How long a node may be away: it may restart to prove its watchdog.
+/// Longest time without an answer: the node may restart to prove its watchdog.
 const NODE_RESTART_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Sets the node up.
+/// Sends the seed file and prints each step until the setup has ended.
+///
+/// # Errors
+///
+/// The refusal of the node, the error of a failed step, or no answer for [`NODE_RESTART_TIMEOUT`].
 pub(crate) fn run(client: &mut Client, seed: &Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(seed).with_context(|| format!("{} cannot be read", seed.display()))?;
     let unreadable = |error: toml::de::Error| {
@@ -42,7 +45,7 @@ pub(crate) fn run(client: &mut Client, seed: &Path) -> anyhow::Result<()> {
                 return Ok(());
             }
         } else if reply.phase == SetupPhase::Running {
-            // It has restarted and belongs to the pair.
+            // The node has restarted and is a member of the pair.
             return Ok(());
         }
         std::thread::sleep(SETUP_POLL_INTERVAL);

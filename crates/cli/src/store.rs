@@ -18,7 +18,6 @@ pub(crate) struct Known {
     /// SHA-256 of its certificate, in hexadecimal.
     #[serde(default)]
     pub(crate) certificate: Option<String>,
-    /// The session's token.
     #[serde(default)]
     pub(crate) token: Option<String>,
 }
@@ -50,7 +49,7 @@ impl Store {
         self.save()
     }
 
-    /// Forgets a node.
+    /// Removes a node's certificate and token.
     pub(crate) fn forget(&mut self, node: &str) -> anyhow::Result<()> {
         self.nodes.remove(node);
         self.save()

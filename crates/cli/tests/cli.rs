@@ -174,7 +174,7 @@ async fn a_changed_certificate_is_not_trusted() {
     let renamed = known.replace(bench.url.trim_start_matches("https://"), other.url.trim_start_matches("https://"));
     std::fs::write(&file, renamed).unwrap();
     bench.url.clone_from(&other.url);
-    assert!(bench.refused(&["status"]).await.contains("is not the one that is known: if the node was set up anew"));
+    assert!(bench.refused(&["status"]).await.contains("has changed: if the node was erased and set up again"));
     bench.done(&["forget"]).await;
     bench.done(&["status"]).await;
 }

@@ -1,9 +1,9 @@
-//! Our words on the kernel command line.
+//! The `dyad.` options of the kernel command line.
 
 use anyhow::Context;
 use std::time::Duration;
 
-/// What the command line may change. Tests of whole machines use it; nobody else needs to.
+/// Options of the boot. Only tests of whole machines set them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// `dyad.watchdog=SECONDS`: period of the watchdog; 0 leaves it alone.
@@ -36,7 +36,7 @@ impl Options {
         options
     }
 
-    /// The options of this boot, for those who cannot be handed them.
+    /// Reads the options of this boot again, for code that runs after a failed boot.
     pub fn of_this_boot() -> Self {
         Self::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())
     }

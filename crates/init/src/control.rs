@@ -16,37 +16,34 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Where init listens.
+/// The socket on which init listens.
 pub const SOCKET: &str = "/run/dyad/init.sock";
 
 /// Longest request, in bytes.
 const LONGEST: u64 = 256;
-/// How long a client may keep init waiting. Only root can connect, and init has other things to do.
+/// Longest wait for one client. Only root can connect, and the loop of init stands still during the wait.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How the machine goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PowerAction {
-    /// Off.
     Poweroff,
-    /// Off and on again.
     Reboot,
 }
 
-/// What can be asked.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Take the machine down.
     Down(PowerAction),
     /// End a service and start it again.
     Restart(String),
     /// Change the period of the watchdog.
     Watchdog(Duration),
-    /// Which services run.
+    /// Asks which services run.
     Status,
 }
 
-/// The listening end.
+/// The listening socket.
 pub struct Control {
     listener: UnixListener,
 }

@@ -1,4 +1,4 @@
-//! The system disk: the one that the boot loader came from and that holds what this node remembers.
+//! The system disk: the boot loader was read from it, and it holds the state of this node.
 
 use crate::events::DeviceEvents;
 use crate::modules::Modules;
@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 const VARIABLES: &str = "/sys/firmware/efi/efivars";
 const TOOLS: &str = "/usr/sbin";
 
-/// Phase: waits for the system disk. Two of them are an error: which one remembers the truth, nobody here can know.
+/// Phase: waits for the system disk, at most `timeout`. Two system disks are an error: nothing tells which of their
+/// states is current.
 pub fn find(timeout: Duration, modules: &mut Modules) -> anyhow::Result<PathBuf> {
     let booted = LoaderVariables::new(Path::new(VARIABLES)).partition().unwrap_or_default();
     let events = DeviceEvents::open()?;
@@ -75,7 +76,7 @@ pub fn mount(disk: &Path) -> anyhow::Result<()> {
     };
     drop(file);
     let (esp, state) = (dyad_disks::partition(disk, esp), dyad_disks::partition(disk, state));
-    // 1: repaired. Whatever is beyond that needs a person: guessing would lose what this node remembers.
+    // Exit code 1: repaired. A higher code needs a person: an automatic repair could lose the state of this node.
     run("e2fsck", &["-p"], &state, 1)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
     attach(Some(&state), "/state", Some("ext4"), flags, Some("errors=remount-ro"))
@@ -84,7 +85,7 @@ pub fn mount(disk: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(directory).context("the state partition is not writable")?;
     }
     attach(Some("/state/var"), "/var", None::<&str>, MsFlags::MS_BIND, None::<&str>).context("/var cannot be kept")?;
-    // A system partition that needs repair still booted this system: say so, and go on.
+    // A damaged system partition has still booted this system: report it and continue.
     if let Err(error) = run("fsck.fat", &["-a"], &esp, 1) {
         log::warn(&format!("{error:#}"));
     }
@@ -96,7 +97,7 @@ pub fn mount(disk: &Path) -> anyhow::Result<()> {
 /// A disk that holds a system of ours, and whether it has a state.
 type Candidate = (PathBuf, bool);
 
-/// Disks whose system partition is the one the boot loader came from; all of ours if the loader did not say.
+/// Disks whose system partition the boot loader was read from; all Dyad system disks if the loader did not say.
 fn system_disks(booted: Option<&str>) -> Vec<Candidate> {
     let candidate = |disk: PathBuf| {
         let mut file = File::open(&disk).ok()?;
@@ -110,14 +111,14 @@ fn system_disks(booted: Option<&str>) -> Vec<Candidate> {
     dyad_disks::list().into_iter().filter_map(candidate).collect()
 }
 
-/// The one with a state wins over freshly written ones.
+/// Chooses the system disk: a disk with a state comes before freshly written disks.
 fn choose(mut candidates: Vec<Candidate>) -> anyhow::Result<Option<PathBuf>> {
     if candidates.iter().any(|(_, ready)| *ready) {
         candidates.retain(|(_, ready)| *ready);
     }
     if let [(first, _), (second, _), ..] = &candidates[..] {
         bail!(
-            "{} and {} both hold a Dyad system. Take out the one that does not belong to this node",
+            "{} and {} both hold a Dyad system. Take out the disk that does not belong to this node",
             first.display(),
             second.display()
         );

@@ -1,4 +1,4 @@
-//! Devices that come and go, as the kernel reports them.
+//! Device events of the kernel (netlink, `NETLINK_KOBJECT_UEVENT`).
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -14,7 +14,7 @@ const KERNEL_EVENTS: u32 = 1;
 /// Room for a burst of events, in bytes.
 const BUFFER: usize = 4 << 20;
 
-/// What a new device needs.
+/// A device event that needs an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceEvent {
     /// A device appeared whose driver answers to this alias.
@@ -29,7 +29,11 @@ pub struct DeviceEvents {
 }
 
 impl DeviceEvents {
-    /// Listens from now on.
+    /// Subscribes to the events.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the socket.
     pub fn open() -> anyhow::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkKObjectUEvent;

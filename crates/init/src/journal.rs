@@ -1,4 +1,4 @@
-//! What services print, kept on the state partition.
+//! The output of the services, kept on the state partition.
 //!
 //! Services write into pipes; init empties them and hands the text to one thread, which alone touches the disk. When
 //! the disk hangs, text is dropped: a service must never wait for its own log, least of all `dyad-core`.
@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Where logs are kept.
 const DIRECTORY: &str = "/state/log";
 /// A log of this size, in bytes, becomes `NAME.log.1`, replacing the older one.
 const LARGEST: u64 = 8 << 20;
@@ -20,28 +19,36 @@ const PIECE: usize = 16 << 10;
 
 type Piece = (String, Vec<u8>);
 
-/// The way to the thread that writes.
+/// Sends output to the thread that writes it.
 #[derive(Clone)]
 pub struct Journal {
     sender: SyncSender<Piece>,
 }
 
 impl Journal {
-    /// Starts the thread.
+    /// Starts the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread left.
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = sync_channel(WAITING);
         std::thread::Builder::new().name("journal".into()).spawn(move || keep(&receiver, Path::new(DIRECTORY)))?;
         Ok(Self { sender })
     }
 
-    /// A pipe for one service.
+    /// A pipe for the output of one service.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no descriptor left.
     pub fn pipe(&self, name: &str) -> io::Result<(Output, PipeWriter)> {
         let (reader, writer) = io::pipe()?;
         Ok((Output { name: name.into(), reader, sender: self.sender.clone() }, writer))
     }
 }
 
-/// What one run of a service prints.
+/// The output of one run of a service.
 pub struct Output {
     name: String,
     reader: PipeReader,

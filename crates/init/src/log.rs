@@ -1,4 +1,4 @@
-//! What init says: to the kernel log always, to the console until the status screen owns it.
+//! Messages of init: to the kernel log always, to the console until the status screen owns it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -23,12 +23,12 @@ pub fn take_console() {
     let _ = fs::write(PRINTK, "5");
 }
 
-/// The ordinary course of things.
+/// A message about normal progress.
 pub fn info(text: &str) {
     write(6, text);
 }
 
-/// Something a person may have to look at.
+/// A message that may need a person.
 pub fn warn(text: &str) {
     write(4, text);
 }

@@ -8,10 +8,10 @@ use std::io::{Read, Seek, SeekFrom, Write};
 /// Name of the state partition until its file system is complete: then nothing in it can be worth keeping.
 const UNFINISHED: &str = "dyad-state.new";
 
-/// What a disk is to this node.
+/// The role of a disk, by its partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionRole {
-    /// Not a system disk of ours.
+    /// Not a Dyad system disk.
     Other,
     /// Holds the system; `state` says how far its state partition is.
     System {
@@ -19,7 +19,6 @@ pub enum PartitionRole {
         esp: u32,
         /// Identifier of the system partition, as the boot loader reports it.
         esp_id: String,
-        /// The state partition.
         state: State,
     },
 }
@@ -27,11 +26,9 @@ pub enum PartitionRole {
 /// How far the state partition is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// There is none.
     Absent,
     /// It has a place, but its file system was not finished.
     Unfinished(u32),
-    /// It is in use.
     Ready(u32),
 }
 

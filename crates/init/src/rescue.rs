@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const LINES: [&str; 2] = ["/dev/ttyS0", "/dev/tty1"];
 
-/// Never returns.
+/// Shows the problem, waits for a key or the end of the pause, and reboots.
 pub fn run(problem: &anyhow::Error) -> ! {
     log::leave_console();
     log::warn(&format!("{problem:#}"));
@@ -30,7 +30,7 @@ pub fn run(problem: &anyhow::Error) -> ! {
             mode.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
             let _ = termios::tcsetattr(&*terminal, SetArg::TCSANOW, &mode);
         }
-        // Whoever is not there does not read it.
+        // A terminal that cannot be written to has no reader.
         let _ = terminal.write_all(text.as_bytes());
     }
     let mode = ask(&mut terminals, pause);

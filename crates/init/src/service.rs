@@ -15,14 +15,13 @@ use std::time::{Duration, Instant};
 
 const PROGRAMS: &str = "/usr/lib/dyad";
 
-/// What sets services apart from each other.
+/// The kind of a service decides its descriptors, its terminal and its memory priority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// Holds the watchdog; the last one killed for memory.
+    /// `dyad-core`: inherits the watchdog, and the kernel does not kill it when memory is short.
     Core,
-    /// Works in the background.
     Daemon,
-    /// Talks to a person on this terminal.
+    /// A status screen on this terminal.
     Terminal(PathBuf),
 }
 
@@ -30,7 +29,6 @@ pub enum Kind {
 pub struct Service {
     /// Name of the service, of its program up to an `@`, and of its log.
     pub name: String,
-    /// How it is started.
     pub kind: Kind,
     /// Process number, while it runs.
     pub pid: Option<Pid>,

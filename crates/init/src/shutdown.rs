@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// One step of going down.
+/// One step: its name for the log, and its function.
 type Step = (&'static str, fn(&mut Supervisor) -> anyhow::Result<()>);
 
 /// `dyad-node` stops or moves the VMs before it ends: guests need their time.
@@ -30,7 +30,11 @@ const SHUTDOWN: &[Step] = &[
     ("write and unmount", unmount),
 ];
 
-/// Goes down.
+/// Takes the machine down. A failed step is logged and the next step runs.
+///
+/// # Errors
+///
+/// If the kernel refuses the reboot.
 pub fn run(mut supervisor: Supervisor, way: PowerAction) -> anyhow::Result<Infallible> {
     log::take_console();
     // From here on nothing is started: only the loop does that. What runs goes on until its own step.
@@ -67,12 +71,12 @@ fn end_vms(supervisor: &mut Supervisor) -> anyhow::Result<()> {
 
 fn stop_rest(supervisor: &mut Supervisor) -> anyhow::Result<()> {
     if let Some(watchdog) = &supervisor.watchdog {
-        // Nobody feeds it from here on, and writing back may take longer than the core's short period.
+        // The core, which fed the watchdog, has ended; writing back may take longer than its short period.
         watchdog.rest_without_vms(SHUTDOWN_DEADLINE);
     }
     supervisor.services.iter_mut().for_each(|service| service.stop());
     let everyone = Pid::from_raw(-1);
-    // Refused only when nobody is left.
+    // An error means that no other process is left.
     let _ = kill(everyone, Signal::SIGTERM);
     if wait_until(supervisor, OTHERS_STOP_TIMEOUT, |_| alone(), "").is_err() {
         let _ = kill(everyone, Signal::SIGKILL);

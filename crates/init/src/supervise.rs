@@ -20,11 +20,10 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Everything the loop owns.
+/// State of the loop: services, sources of events, and the pending end of the machine.
 pub struct Supervisor {
     /// The services in the order of their start.
     pub services: Vec<Service>,
-    /// The armed watchdog.
     pub watchdog: Option<Watchdog>,
     signals: SignalFd,
     devices: DeviceEvents,
@@ -32,7 +31,7 @@ pub struct Supervisor {
     buttons: Vec<File>,
     journal: Journal,
     outputs: Vec<Output>,
-    /// Set once somebody wants the machine down.
+    /// How the machine must go down; set by a client, a signal or the power button.
     down: Option<PowerAction>,
 }
 
@@ -45,7 +44,7 @@ fn block_signals() -> anyhow::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signals cannot be read")
 }
 
-/// What became readable.
+/// A source of events that is readable.
 #[derive(Clone, Copy)]
 enum Source {
     Signals,
@@ -182,7 +181,7 @@ impl Supervisor {
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => continue,
             };
-            // Others are orphans of services, which nobody else waits for.
+            // Other processes are orphans of services; reaping them is the duty of PID 1.
             if let Some(service) = self.services.iter_mut().find(|service| service.pid == Some(pid)) {
                 service.ended(now, Some(status));
             }

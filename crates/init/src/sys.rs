@@ -51,7 +51,7 @@ pub fn keep_as(file: File, number: RawFd) -> io::Result<()> {
         let _ = file.into_raw_fd();
         return Ok(());
     }
-    // SAFETY: nobody in this process owns `number`: it was set aside before the first other file was opened.
+    // SAFETY: no other code of this process owns `number`: it was reserved before the first other file was opened.
     let result = unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -17,10 +17,9 @@ pub const DESCRIPTOR: RawFd = 3;
 const CLASS: &str = "/sys/class/watchdog";
 const SOFTWARE: &str = "Software Watchdog";
 
-/// An armed watchdog.
+/// An armed watchdog, open as [`DESCRIPTOR`].
 #[derive(Debug, Clone)]
 pub struct Watchdog {
-    /// What the driver calls it.
     pub identity: String,
 }
 

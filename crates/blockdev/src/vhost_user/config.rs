@@ -5,21 +5,20 @@ use std::time::Duration;
 /// How a device presents itself and behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What the guest reads as the disk's serial number; the first 20 bytes count.
+    /// Serial number of the disk, as the guest reads it; the first 20 bytes count.
     pub serial: String,
     /// Number of queues offered, 1 to 64. QEMU must not ask for more (`num-queues`).
     pub queues: u16,
-    /// The guest may only read.
     pub read_only: bool,
-    /// How long QEMU may have to wait for requests in flight when it stops a ring. QEMU holds its global
-    /// lock meanwhile, so this is also the longest freeze of the virtual machine's control socket.
+    /// Longest wait for requests in flight when QEMU stops a ring. QEMU holds its global lock during the wait, so this
+    /// also bounds the freeze of the virtual machine's control socket.
     pub drain_limit: Duration,
-    /// Memory for request data in bytes, before a ring has to wait. It may be exceeded by one request's 1 MiB.
+    /// Memory for request data, in bytes; rings wait when it is used up. One request may exceed it by 1 MiB.
     pub memory_limit: u64,
 }
 
 impl Config {
-    /// The usual device with this serial number: 16 queues, writable, 3 s to drain, 32 MiB.
+    /// The defaults: 16 queues, writable, drain limit 3 s, memory limit 32 MiB.
     pub fn new(serial: impl Into<String>) -> Self {
         Self {
             serial: serial.into(),

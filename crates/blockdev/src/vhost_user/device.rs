@@ -24,7 +24,6 @@ use crate::vhost_user::vring::Vring;
 /// Number that an epoll event of ring 0's kick carries; ring n has `KICK + n`.
 pub(crate) const KICK: u64 = 16;
 
-/// One device.
 pub(crate) struct Device {
     pub(crate) capacity: u64,
     pub(crate) read_only: bool,
@@ -36,7 +35,7 @@ pub(crate) struct Device {
     /// A ring has requests that were not taken because the engine was full.
     stalled: bool,
 
-    // What follows belongs to the connection.
+    // The fields below belong to the connection.
     pub(crate) features: u64,
     pub(crate) log: Arc<DirtyLog>,
     pub(crate) memory: Option<MemoryTable>,
@@ -80,13 +79,12 @@ impl Device {
         self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0
     }
 
-    /// The guest's memory.
     fn guest(&self) -> Result<Arc<GuestMemory>, RingError> {
         let table = self.memory.as_ref().ok_or(RingError::NotConfigured)?;
         Ok(table.guest.clone())
     }
 
-    /// Start a ring whose kick descriptor has just come, and serve what it holds.
+    /// Starts a ring whose kick descriptor has just arrived, and serves the requests in it.
     pub fn start_ring(&mut self, index: usize) -> Result<(), RingError> {
         let memory = self.guest()?;
         let event_idx = self.has(virtio_ring::VIRTIO_RING_F_EVENT_IDX);
@@ -104,18 +102,18 @@ impl Device {
         let pending = ring.start(&memory, self.inflight.as_ref(), epoch)?;
         self.engine.begin(epoch);
         if !pending.is_empty() {
-            tracing::info!(ring = index, requests = pending.len(), "submitting again what was in flight");
+            tracing::info!(ring = index, requests = pending.len(), "submitting the requests in flight again");
         }
         for head in pending {
             let request = self.rings[index].take(&memory, head, self.capacity)?;
             self.submit(index, head, request, &memory);
         }
-        // An answer of the time before may never have been announced.
+        // The previous run may have put an answer into the used ring without a notification.
         self.rings[index].signal();
         self.serve_ring(index)
     }
 
-    /// Stop a ring. Answers that come later are dropped.
+    /// Stops a ring. Completions that arrive later are dropped.
     pub fn stop_ring(&mut self, index: usize) {
         self.forget_kick(index);
         if let Some(epoch) = self.rings[index].stop() {
@@ -136,12 +134,12 @@ impl Device {
     pub fn drain_ring(&mut self, index: usize) -> Result<u16, RingError> {
         let deadline = Instant::now() + self.drain_limit;
         self.rings[index].draining = true;
-        // Whoever stops the device may be the one who would have to answer.
+        // The thread that stops the device may be the thread that would answer the requests, so a stop ends the wait.
         while self.rings[index].in_flight() > 0 && !self.shared.stop.load(Ordering::SeqCst) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                // What is left is in the in-flight memory and will be submitted again, or QEMU resets the
-                // ring and does not want it any more.
+                // The remaining requests are marked in the in-flight memory and will be submitted again, unless QEMU
+                // resets the ring.
                 tracing::warn!(
                     ring = index,
                     requests = self.rings[index].in_flight(),
@@ -163,7 +161,7 @@ impl Device {
         self.serve_ring(index)
     }
 
-    /// Take what the backend answered, answer the driver, and go on where the engine was full.
+    /// Takes the completions of the backend, answers the driver, and continues with rings that had to wait.
     pub fn settle(&mut self) -> Result<(), RingError> {
         for completion in self.shared.mailbox.take() {
             self.engine.complete(completion);
@@ -214,8 +212,8 @@ impl Device {
         }
         let token = Token { ring: index as u16, head, epoch };
         // virtio 5.2.5: without FLUSH the driver relies on every write being durable.
-        let through = !self.has(virtio_blk::VIRTIO_BLK_F_FLUSH);
-        self.engine.submit(token, request, memory, through);
+        let flush_after = !self.has(virtio_blk::VIRTIO_BLK_F_FLUSH);
+        self.engine.submit(token, request, memory, flush_after);
     }
 
     /// Give finished requests back to the driver.
@@ -249,7 +247,7 @@ impl Device {
         self.stalled = false;
     }
 
-    /// Forget everything that belongs to a connection.
+    /// Resets all state of the connection.
     pub fn disconnect(&mut self) {
         self.reset_rings();
         self.features = 0;

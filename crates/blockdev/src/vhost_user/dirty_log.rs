@@ -51,7 +51,7 @@ impl DirtyLog {
         let bits = self.bits.read().unwrap_or_else(PoisonError::into_inner);
         let Some(bits) = bits.as_ref() else { return };
         for page in start / LOG_PAGE..=start.saturating_add(len - 1) / LOG_PAGE {
-            // A page beyond the bitmap is one QEMU did not ask about.
+            // QEMU did not ask about pages beyond the bitmap.
             let Ok(at) = usize::try_from(page / 8) else { return };
             let Ok(byte) = bits.get_atomic_ref::<AtomicU8>(at) else { return };
             byte.fetch_or(1 << (page % 8), Ordering::Relaxed);
@@ -87,7 +87,7 @@ impl Bitmap for RegionLog {
         }
     }
 
-    /// Only ever asked by vm-memory's own tests; the reader of the log is QEMU.
+    /// Used only by vm-memory's own tests: QEMU reads the log.
     fn dirty_at(&self, _offset: usize) -> bool {
         false
     }

@@ -1,7 +1,7 @@
 //! Runs requests of drivers against the backend: whole blocks, one change of a block at a time.
 //!
-//! The engine outlives connections. A job whose ring was stopped is *dead*: what is at the backend ends
-//! there and frees its lock, but nothing more is submitted and guest memory is left alone.
+//! The engine outlives connections. A job whose ring was stopped is *dead*: its request at the backend ends
+//! there and frees its lock, but it submits no further request and does not touch guest memory.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,14 +21,12 @@ use crate::{Backend, BackendError, Request};
 /// Length of the device's name in bytes (virtio 5.2.6: VIRTIO_BLK_T_GET_ID).
 pub(crate) const SERIAL: usize = 20;
 
-/// Where an answer belongs.
+/// The ring, chain and run that an answer belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
-    /// Index of the ring.
     pub ring: u16,
-    /// Head of the chain.
     pub head: u16,
-    /// Which run of the ring: a number that is never used again.
+    /// Number of the run of the ring. It is never used again.
     pub epoch: u64,
 }
 
@@ -50,8 +48,8 @@ struct Job {
     /// First byte of the request, to find a piece's place in the data.
     start: u64,
     current: Option<Current>,
-    /// A flush is due before the answer: the driver knows no flush.
-    through: bool,
+    /// A flush must complete before the answer, because the driver did not accept FLUSH.
+    flush_after: bool,
     charge: u64,
 }
 
@@ -62,7 +60,7 @@ struct Current {
     failed: bool,
 }
 
-/// The jobs of one device.
+/// Runs the jobs of one device.
 pub(crate) struct Engine {
     backend: Arc<dyn Backend>,
     mailbox: Arc<Mailbox>,
@@ -71,8 +69,7 @@ pub(crate) struct Engine {
     jobs: HashMap<u64, Job>,
     next_job: u64,
     live: BTreeSet<u64>,
-    /// Number of dead jobs.
-    dead: usize,
+    dead_jobs: usize,
     granted: VecDeque<u64>,
     finished: Vec<Finished>,
     charged: u64,
@@ -90,7 +87,7 @@ impl Engine {
             jobs: HashMap::new(),
             next_job: 0,
             live: BTreeSet::new(),
-            dead: 0,
+            dead_jobs: 0,
             granted: VecDeque::new(),
             finished: Vec::new(),
             charged: 0,
@@ -106,14 +103,14 @@ impl Engine {
     /// Jobs of this run of a ring are dead from now on.
     pub fn revoke(&mut self, epoch: u64) {
         if self.live.remove(&epoch) {
-            self.dead += self.jobs.values().filter(|job| job.token.epoch == epoch).count();
+            self.dead_jobs += self.jobs.values().filter(|job| job.token.epoch == epoch).count();
         }
     }
 
     /// Whether a job of a stopped ring is still under way. Until it has ended nothing new may start: the next driver
     /// must not read a block and then see it changed by a write of the one before.
     pub fn has_dead(&self) -> bool {
-        self.dead > 0
+        self.dead_jobs > 0
     }
 
     /// True if no further job is to be submitted before another ended.
@@ -121,13 +118,13 @@ impl Engine {
         self.charged >= self.limit
     }
 
-    /// What can be answered now.
+    /// The requests that can be answered to the driver now.
     pub fn take_finished(&mut self) -> Vec<Finished> {
         std::mem::take(&mut self.finished)
     }
 
-    /// Start one request. `through`: writes must be durable before they are answered.
-    pub fn submit(&mut self, token: Token, request: GuestRequest, memory: &Arc<GuestMemory>, through: bool) {
+    /// Start one request. `flush_after`: writes must be durable before they are answered.
+    pub fn submit(&mut self, token: Token, request: GuestRequest, memory: &Arc<GuestMemory>, flush_after: bool) {
         let ask = request.ask;
         let data_len = request.data_len();
         let (start, changes) = match ask {
@@ -147,7 +144,7 @@ impl Engine {
             memory: memory.clone(),
             start,
             current: None,
-            through: through && changes,
+            flush_after: flush_after && changes,
             charge,
         };
         self.jobs.insert(id, job);
@@ -161,12 +158,12 @@ impl Engine {
         self.settle();
     }
 
-    /// Go on with what the backend answered.
+    /// Continues a job with the completion of one of its parts.
     pub fn complete(&mut self, completion: Completion) {
         let Completion { job: id, part, result } = completion;
         match part {
             Part::Edge { at } => self.edge_done(id, at, result),
-            Part::Through => self.finish(id, status_of(&result)),
+            Part::Flush => self.finish(id, status_of(&result)),
             Part::Main => self.main_done(id, result),
         }
         self.settle();
@@ -195,10 +192,10 @@ impl Engine {
         }
         let job = self.jobs.get_mut(&id).expect("a job is known until it ends");
         let Some(piece) = job.plan.next_piece() else {
-            if !job.through {
+            if !job.flush_after {
                 return self.finish(id, VIRTIO_BLK_S_OK);
             }
-            return self.ask(id, Part::Through, Request::Flush);
+            return self.ask(id, Part::Flush, Request::Flush);
         };
         job.current = Some(Current { piece, buffer: BytesMut::new(), edges_left: 0, failed: false });
         let cover = piece.cover();
@@ -210,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// The piece's blocks are ours: read what is needed beside the driver's data, then write.
+    /// Continues a change whose blocks are locked: reads the old content of partial blocks, then writes.
     fn start_change(&mut self, id: u64) {
         let live = self.is_live(id);
         let job = self.jobs.get_mut(&id).expect("a job is known until it ends");
@@ -229,7 +226,7 @@ impl Engine {
         }
         current.buffer = BytesMut::zeroed(len as usize);
         if piece.action == Action::Write {
-            // The one and only time that these bytes are read from the guest.
+            // Invariant 4 of the crate: these bytes are read from guest memory only here.
             let at = (piece.offset - cover.start) as usize;
             let place = &mut current.buffer[at..at + piece.len as usize];
             let skip = job.request.skip + piece.offset - job.start;
@@ -352,7 +349,7 @@ impl Engine {
     fn drop_job(&mut self, id: u64) {
         if let Some(job) = self.jobs.remove(&id) {
             self.charged -= job.charge;
-            self.dead -= usize::from(!self.live.contains(&job.token.epoch));
+            self.dead_jobs -= usize::from(!self.live.contains(&job.token.epoch));
         }
     }
 }

@@ -1,6 +1,7 @@
-//! In-flight tracking: what survives the death of this process (vhost-user, "Inflight I/O tracking").
+//! In-flight tracking: the requests that a restart of this process must submit again (vhost-user, "Inflight I/O
+//! tracking").
 //!
-//! We make the shared memory, QEMU keeps it and hands it back when it connects again. Per queue, at a
+//! The device makes the shared memory; QEMU keeps it and passes it back when it connects again. Per queue, at a
 //! multiple of 64 bytes, little endian ("QueueRegionSplit" of the specification, format version 1):
 //!
 //! | offset | size | field |
@@ -10,7 +11,7 @@
 //! | 10 | 2 | desc_num: size of the queue |
 //! | 12 | 2 | last_batch_head: head of the list of the last batch of used descriptors |
 //! | 14 | 2 | used_idx: index of the used ring after the last finished batch |
-//! | 16 + 16·i | 1 | desc\[i\].inflight: 1 while the chain that starts at i is ours |
+//! | 16 + 16·i | 1 | desc\[i\].inflight: 1 while the chain that starts at i is in flight |
 //! | 22 + 16·i | 2 | desc\[i\].next: next in the list of the last batch |
 //! | 24 + 16·i | 8 | desc\[i\].counter: order of arrival |
 //!
@@ -37,7 +38,7 @@ fn queue_bytes(queue_size: u16) -> usize {
     (HEADER + SLOT * usize::from(queue_size)).next_multiple_of(ALIGN)
 }
 
-/// Why the shared memory for in-flight tracking is not used.
+/// Errors of the shared memory for in-flight tracking.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InflightError {
     #[error("the memory for in-flight requests could not be made")]
@@ -90,7 +91,7 @@ impl InflightRegion {
     }
 }
 
-/// What a queue's memory says about the time before.
+/// State of a queue's memory before this run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Recovered {
     /// The queue was never started with this memory.
@@ -110,7 +111,7 @@ pub(crate) struct InflightQueue {
 }
 
 impl InflightQueue {
-    /// Bring the memory into order after whatever happened, given the used ring's index now.
+    /// Repairs the memory after an interrupted run, given the used ring's index now.
     pub fn recover(&mut self, used_idx: u16) -> Recovered {
         let fresh = self.load(8) == 0;
         if fresh {

@@ -1,4 +1,4 @@
-//! How one request of a driver is cut into pieces for the backend.
+//! Cuts one request of a driver into pieces for the backend.
 
 use crate::limits::{BLOCK, MAX_BULK, MAX_TRANSFER};
 use crate::vhost_user::request::Ask;
@@ -13,13 +13,11 @@ pub(crate) struct Piece {
     pub len: u64,
 }
 
-/// What is done with a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Read,
-    /// Write the driver's data.
     Write,
-    /// Write zeros as data, into a part of one block.
+    /// Writes zeros as data, into a part of one block.
     Fill,
     /// Whole blocks.
     Discard,
@@ -47,7 +45,7 @@ impl Piece {
     }
 }
 
-/// What is left of a job to hand out.
+/// The rest of a request that was not cut into pieces yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     ask: Ask,
@@ -61,7 +59,7 @@ impl Plan {
         let (next, end) = match ask {
             Ask::Read { offset } | Ask::Write { offset } => (offset, offset + data_len),
             Ask::WriteZeroes { offset, len } => (offset, offset + len),
-            // Discarding is advice: the parts of blocks at both ends stay as they are.
+            // A discard is a hint (virtio 5.2.6): the partial blocks at both ends keep their content.
             Ask::Discard { offset, len } => {
                 let end = offset + len;
                 (offset.next_multiple_of(BLOCK), end - end % BLOCK)

@@ -15,9 +15,7 @@ use crate::BackendError;
 pub(crate) struct Completion {
     /// Number of the job, see [`super::engine`].
     pub job: u64,
-    /// Which part of the job was answered.
     pub part: Part,
-    /// What the backend said.
     pub result: Result<Bytes, BackendError>,
 }
 
@@ -29,52 +27,51 @@ pub(crate) enum Part {
         /// Byte position of the block in the buffer.
         at: usize,
     },
-    /// The piece itself.
+    /// The request for the piece.
     Main,
-    /// The flush after a write of a driver that knows no flush.
-    Through,
+    /// The flush after a write, for a driver without FLUSH.
+    Flush,
 }
 
-/// An unbounded queue; what bounds it is the number of requests the engine lets in.
+/// A queue without a bound of its own: the engine bounds the number of requests.
 pub(crate) struct Mailbox {
     queue: Mutex<Vec<Completion>>,
-    bell: File,
+    wake: File,
 }
 
 impl Mailbox {
-    /// An empty mailbox.
     pub fn new() -> std::io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { queue: Mutex::new(Vec::new()), bell: File::from(bell) })
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { queue: Mutex::new(Vec::new()), wake: File::from(wake) })
     }
 
-    /// Put one completion in and wake the device's thread if it may be asleep.
+    /// Adds a completion, and wakes the device's thread if the queue was empty.
     pub fn push(&self, completion: Completion) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = queue.is_empty();
         queue.push(completion);
         drop(queue);
         if was_empty {
-            self.ring();
+            self.wake_up();
         }
     }
 
-    /// Wake the device's thread without a completion: something else wants its attention.
-    pub fn ring(&self) {
-        // A full counter (the only error) means that the bell rings already.
-        let _ = (&self.bell).write(&1u64.to_ne_bytes());
+    /// Wakes the device's thread without a completion.
+    pub fn wake_up(&self) {
+        // A full counter (the only error) means that it is awake already.
+        let _ = (&self.wake).write(&1u64.to_ne_bytes());
     }
 
-    /// Take everything that has arrived and silence the bell.
+    /// Takes all completions and clears the wake-up.
     pub fn take(&self) -> Vec<Completion> {
         let mut count = [0; 8];
-        let _ = (&self.bell).read(&mut count);
+        let _ = (&self.wake).read(&mut count);
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Wait until the bell rings, at most `limit`.
+    /// Waits for a wake-up, at most `limit`.
     pub fn wait(&self, limit: Duration) {
-        let mut fds = [PollFd::new(&self.bell, PollFlags::IN)];
+        let mut fds = [PollFd::new(&self.wake, PollFlags::IN)];
         // An interrupted or failed wait is the same as an early one: the caller looks and waits again.
         let _ = poll(&mut fds, Timespec::try_from(limit).ok().as_ref());
     }
@@ -82,6 +79,6 @@ impl Mailbox {
 
 impl AsFd for Mailbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.wake.as_fd()
     }
 }

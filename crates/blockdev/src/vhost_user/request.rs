@@ -17,7 +17,7 @@ const HEADER: u64 = 16;
 /// Length of `struct virtio_blk_discard_write_zeroes`.
 const RANGE: u64 = 16;
 
-/// A ring that breaks the rules. It ends the connection.
+/// A violation of the rules of virtqueues. It ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RingError {
     #[error("a descriptor index is not smaller than the size of its table")]
@@ -44,7 +44,7 @@ pub(crate) enum RingError {
     Queue(#[from] virtio_queue::Error),
 }
 
-/// Pieces of guest memory that together hold one byte string.
+/// A byte string that lies in several ranges of guest memory.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Segments {
     parts: Vec<(GuestAddress, u32)>,
@@ -59,7 +59,6 @@ impl Segments {
         }
     }
 
-    /// Total length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -145,7 +144,6 @@ pub(crate) enum Ask {
     Invalid,
 }
 
-/// One request of a driver.
 #[derive(Debug)]
 pub(crate) struct GuestRequest {
     pub ask: Ask,
@@ -158,7 +156,7 @@ pub(crate) struct GuestRequest {
 }
 
 impl GuestRequest {
-    /// Number of data bytes.
+    /// Number of data bytes without the header.
     pub fn data_len(&self) -> u64 {
         self.data.len() - self.skip
     }

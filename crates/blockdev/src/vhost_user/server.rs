@@ -13,45 +13,39 @@ use crate::vhost_user::shared::Shared;
 use crate::vhost_user::worker::Worker;
 use crate::{BLOCK, Backend};
 
-/// Largest number of queues of a device: one per virtual CPU is enough for everybody.
+/// Largest number of queues of a device. A guest uses one per virtual CPU.
 const MAX_QUEUES: u16 = 64;
 
-/// Why a device could not be started.
+/// Errors of [`Server::start`].
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The unix socket could not be made.
     #[error("the device's socket {path} could not be opened; check that its directory exists and is writable")]
-    Socket {
-        /// The socket.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Socket { path: PathBuf, source: io::Error },
     /// The system has no thread or descriptor left.
     #[error("the device's thread could not be started; check the limits on threads and open files")]
     Resources(#[source] io::Error),
     /// The size of the volume or the number of queues is out of range.
     #[error("a device needs 1 to 64 queues and a volume of whole 4 KiB blocks, not {queues} queues and {size} bytes")]
     Shape {
-        /// Queues asked for.
         queues: u16,
         /// Size of the backend in bytes.
         size: u64,
     },
 }
 
-/// What a device is doing.
+/// Counters and state of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// The device's thread is alive. False before `stop` means a defect in this crate.
+    /// Whether the device's thread runs. False before `stop` means a defect in this crate.
     pub running: bool,
-    /// QEMU is connected.
+    /// Whether QEMU is connected.
     pub connected: bool,
     /// Requests answered since the start.
     pub served: u64,
     /// Requests taken from the guest and not answered yet.
     pub in_flight: u64,
-    /// Connections that ended because a ring or a message broke the rules.
+    /// Connections that ended because a ring or a message violated the protocol.
     pub violations: u64,
 }
 
@@ -59,12 +53,12 @@ pub struct Status {
 pub struct Server;
 
 impl Server {
-    /// Serve `backend` on a unix socket at `path` until the handle is stopped or dropped. A socket left
-    /// over at `path` is replaced. Serving begins at once, so a daemon that may not serve must not call this.
+    /// Serves `backend` on a unix socket at `path` until the handle is stopped or dropped. A socket file of an earlier
+    /// server at `path` is replaced. Serving begins at once, so a daemon that may not serve must not call this.
     ///
     /// # Errors
     ///
-    /// See [`StartError`]; nothing is left behind.
+    /// [`StartError`]: no thread runs then.
     pub fn start(path: impl AsRef<Path>, backend: Arc<dyn Backend>, config: Config) -> Result<Handle, StartError> {
         let path = path.as_ref().to_owned();
         let size = backend.size();
@@ -108,7 +102,6 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// What the device is doing now.
     pub fn status(&self) -> Status {
         let counters = &self.shared.counters;
         Status {
@@ -120,20 +113,19 @@ impl Handle {
         }
     }
 
-    /// The unix socket QEMU connects to.
+    /// Path of the unix socket that QEMU connects to.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// End the connection with QEMU, if there is one. QEMU connects again by itself; what was in flight
-    /// is submitted again then.
+    /// Ends the connection with QEMU, if there is one. QEMU connects again, and requests in flight are submitted again.
     pub fn close_connections(&self) {
         self.shared.hang_up();
     }
 
-    /// Stop serving: ends the connection, removes the socket and waits for the device's thread. Requests
-    /// at the backend are not waited for; their completions are ignored and the guest's requests stay in
-    /// flight, to be submitted again by the next server at this path.
+    /// Ends the connection, removes the socket and waits for the device's thread, not for requests at the backend: their
+    /// completions are ignored, and the guest's requests stay in flight until the next server at this path submits
+    /// them again.
     pub fn stop(mut self) {
         self.end();
     }
@@ -141,9 +133,9 @@ impl Handle {
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.hang_up();
-        self.shared.mailbox.ring();
+        self.shared.mailbox.wake_up();
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been printed by itself; the device is gone either way.
+            // The panic hook has printed a panic of the thread; the device has ended in both cases.
             let _ = thread.join();
             let _ = std::fs::remove_file(&self.path);
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::vhost_user::mailbox::Mailbox;
 
-/// Figures the device's thread keeps for everyone.
+/// Counters that the device's thread updates and a handle reads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub connected: AtomicBool,
@@ -22,21 +22,20 @@ impl Counters {
     }
 }
 
-/// What the handle and the device's thread share.
 pub(crate) struct Shared {
     pub mailbox: Arc<Mailbox>,
     pub counters: Arc<Counters>,
     pub stop: AtomicBool,
-    /// The connection there is, to be shut down from outside: the thread may be waiting for a message.
+    /// The current connection. The handle shuts it down while the thread may wait for a message on it.
     pub connection: Mutex<Option<UnixStream>>,
 }
 
 impl Shared {
-    /// End the connection there is. The device's thread sees its end and cleans up.
+    /// Ends the current connection. The device's thread then releases its state.
     pub fn hang_up(&self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = connection.as_ref() {
-            // Already ended is as good.
+            // An error means that the connection has ended already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

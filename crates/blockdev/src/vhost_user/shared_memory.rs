@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::SealFlags;
 use vm_memory::mmap::MmapRegionError;
 
-/// Why memory that QEMU offered is not used.
+/// Errors of memory that QEMU offered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MapError {
     #[error(
@@ -22,9 +22,13 @@ pub(crate) enum MapError {
     Layout,
 }
 
-/// Refuse a file that does not hold `len` bytes at `offset`, or whose owner could cut it off under our
-/// mapping: the next access would be a SIGBUS that ends the whole daemon, with every volume in it.
-/// (vm-memory maps whatever it is told to.)
+/// Checks that a file holds `len` bytes at `offset` and is sealed against shrinking. If QEMU could truncate the file
+/// under the mapping, the next access would raise SIGBUS and end the daemon with all its volumes. vm-memory does not
+/// check this.
+///
+/// # Errors
+///
+/// [`MapError::NotSealed`], [`MapError::TooShort`].
 pub(crate) fn check_sealed(file: impl AsFd, offset: u64, len: u64) -> Result<(), MapError> {
     match rustix::fs::fcntl_get_seals(&file) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}

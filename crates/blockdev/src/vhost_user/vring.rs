@@ -32,14 +32,14 @@ pub(crate) struct Vring {
     /// The ring is being stopped: answers go out, nothing comes in.
     pub draining: bool,
     epoch: Option<u64>,
-    /// Which heads are ours.
+    /// By head: whether the chain was taken and not answered.
     taken: Vec<bool>,
     in_flight: u16,
     inflight: Option<InflightQueue>,
 }
 
 impl Vring {
-    /// A ring that knows nothing yet.
+    /// A ring without configuration.
     pub fn new(index: u16) -> Self {
         Self {
             index,
@@ -79,7 +79,7 @@ impl Vring {
         epoch: u64,
     ) -> Result<Vec<u16>, RingError> {
         self.queue.set_ready(true);
-        // Address 0 is where a queue stands that was never configured.
+        // A queue that was never configured has address 0.
         if self.queue.avail_ring() == 0 || !self.queue.is_valid(memory) {
             self.queue.set_ready(false);
             return Err(RingError::NotConfigured);
@@ -111,7 +111,7 @@ impl Vring {
         self.epoch.take()
     }
 
-    /// Take the driver's notification away.
+    /// Clears the driver's notification.
     pub fn clear_kick(&self) {
         if let Some(mut kick) = self.kick.as_ref() {
             let _ = kick.read(&mut [0; 8]);
@@ -155,7 +155,7 @@ impl Vring {
         Ok(request)
     }
 
-    /// Answer a request.
+    /// Writes the status of a request and puts it into the used ring.
     pub fn answer(&mut self, memory: &GuestMemory, finished: &Finished) -> Result<(), RingError> {
         let head = finished.token.head;
         let (status, address) = finished.status;
@@ -193,7 +193,7 @@ impl Vring {
 
 fn signal(to: Option<&File>) {
     if let Some(mut file) = to {
-        // Full means that it is signalled already; gone means that the connection is about to end.
+        // A full counter means that the signal is pending; another error means that the connection is about to end.
         let _ = file.write(&1u64.to_ne_bytes());
     }
 }

@@ -21,8 +21,8 @@ const LISTENER: u64 = 0;
 const CONNECTION: u64 = 1;
 const MAILBOX: u64 = 2;
 
-/// How long nobody is let in after a connection that broke the rules, so that a guest that goes on
-/// breaking them costs next to nothing.
+/// Time without new connections after a violation of the protocol. It bounds the processor time that a guest with
+/// invalid rings can use.
 const RING_ERROR_DELAY: Duration = Duration::from_secs(1);
 
 /// The thread's state. The device sits behind a mutex because the protocol crate wants to share it with
@@ -39,14 +39,14 @@ pub(crate) struct Worker {
 
 struct Connection {
     handler: BackendReqHandler<Mutex<Device>>,
-    /// For epoll: the handler keeps its own descriptor to itself.
+    /// A second descriptor for epoll: the handler does not give out its own.
     stream: UnixStream,
 }
 
-/// Why a connection ended.
+/// The cause of the end of a connection.
 #[derive(Debug, thiserror::Error)]
 enum Ending {
-    #[error("QEMU is gone")]
+    #[error("QEMU closed the connection")]
     Gone,
     #[error("a message was refused")]
     Message(#[source] Error),
@@ -99,7 +99,7 @@ impl Worker {
             for event in &events {
                 if let Err(ending) = self.handle(event.data.u64()) {
                     self.close(&ending);
-                    break; // the other events may be about what was just closed
+                    break; // the other events may belong to the closed connection
                 }
             }
             let in_flight = self.device().in_flight();
@@ -132,7 +132,7 @@ impl Worker {
         }
     }
 
-    /// Let QEMU in. One connection at a time: the next one waits in the listener.
+    /// Accepts a connection of QEMU. There is one connection at a time: the next one waits in the listener.
     fn accept(&mut self) {
         let accepted = self.listener.accept().and_then(|(stream, _)| {
             stream.set_nonblocking(false)?;
@@ -163,7 +163,7 @@ impl Worker {
     fn close(&mut self, ending: &Ending) {
         if let Some(connection) = self.connection.take() {
             let _ = epoll::delete(&*self.epoll, &connection.stream);
-            // Other descriptors of the socket exist until they are dropped; QEMU shall see the end now.
+            // Copies of the descriptor exist until they are dropped, but QEMU must see the end now.
             let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
         *self.connection_slot() = None;
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     fn watch_listener(&self) {
-        // It is not watched now, and one more descriptor of memory is all this needs.
+        // The listener is not registered at this point, so only a lack of kernel memory can make this fail.
         if let Err(error) = epoll_add(&self.epoll, self.listener_fd(), LISTENER) {
             tracing::error!(%error, "a device cannot listen any more");
         }

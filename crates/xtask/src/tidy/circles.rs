@@ -139,7 +139,7 @@ impl Crate {
             self.resolve(module, &[&path[..], &[first.clone()], rest].concat(), steps.saturating_sub(1))
         });
         let behind: BTreeSet<_> = behind.collect();
-        // A name that is not found, such as one that a macro made, is the module's own.
+        // A name that is not found, for example because a macro made it, is the module's own.
         if behind.is_empty() { BTreeSet::from([module.clone()]) } else { behind }
     }
 
@@ -344,7 +344,7 @@ fn read_crate(folder: &Path) -> Crate {
     let texts: Vec<_> = files(&src, "rs").into_iter().map(|path| (read(&path), path)).collect();
     Crate::new(texts.iter().map(|(text, path)| {
         let below = path.strip_prefix(&src).expect("it was found there").display().to_string();
-        // The library and the program of one crate are two roots; the library is the one that others name.
+        // The library and the program of one crate are two roots; other files name the library.
         let program = below == "main.rs" && src.join("lib.rs").exists();
         (if program { "main.rs/mod.rs".to_owned() } else { below }, text.as_str())
     }))

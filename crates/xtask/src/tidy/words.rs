@@ -52,13 +52,10 @@ const VAGUE: [&str; 8] = ["nobody", "whoever", "somebody", "one that", "one who"
 const VAGUE_LEFT: &[(&str, usize)] = &[
     (".", 8),
     ("api", 4),
-    ("blockdev", 7),
-    ("cli", 3),
     ("console", 3),
     ("control", 6),
     ("core", 56),
     ("desired", 6),
-    ("init", 9),
     ("link", 15),
     ("mirror", 12),
     ("network", 5),
@@ -74,7 +71,6 @@ const VAGUE_LEFT: &[(&str, usize)] = &[
     ("web", 1),
     ("witness", 8),
     ("wizard", 2),
-    ("xtask", 5),
 ];
 
 /// The words of an identifier: `begin_leave` and `BeginLeave` → `begin`, `leave`.
