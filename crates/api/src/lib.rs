@@ -15,6 +15,8 @@ mod routes;
 mod service;
 mod session;
 mod setup;
+mod source;
+
 mod status;
 pub mod surroundings;
 mod verdict;
@@ -24,12 +26,13 @@ mod volumes;
 pub use error::{ApiError, ErrorCode};
 pub use openapi::openapi;
 pub use routes::{Body, Method, Permission, ROUTES, Route, RouteId};
-pub use service::{Answer, Service, Source};
+pub use service::{Answer, Service};
 pub use session::{Session, SessionStore};
 pub use setup::{
     ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
     SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,
 };
+pub use source::Source;
 pub use status::{
     AlarmView, Details, EMULATED, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail,
     PoolDiskDetail, Role, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,

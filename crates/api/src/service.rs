@@ -1,47 +1,16 @@
 //! What the pages and the HTTP routes ask of a node. `dyad-node` implements it; tests of the pages bring their own.
 
-use std::{
-    future::Future,
-    net::{IpAddr, Ipv4Addr},
-    pin::Pin,
-};
+use std::{future::Future, pin::Pin};
 
 use dyad_wizard::{Answers, Surroundings};
 
 use crate::{
     ApiError, CreateVm, CreateVolume, LoginReply, OfferView, PairingCodeReply, Session, SetupReply, StatusReply,
-    TimelineReply, VmView, VolumeView, WitnessRequest,
+    TimelineReply, VmView, VolumeView, WitnessRequest, source::Source,
 };
 
 /// A future answer: the value, or the sentence that says why not.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
-
-/// Whom a request comes from, as far as limits are concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// A program on the node itself.
-    Local,
-    /// An IPv4 address.
-    V4(Ipv4Addr),
-    /// An IPv6 address without its last half, since one host may use all addresses of such a network; link-local addresses,
-    /// which all hosts on a cable share that way, whole.
-    V6([u8; 16]),
-}
-
-impl From<IpAddr> for Source {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Source::V4(address),
-            IpAddr::V6(address) => {
-                let mut octets = address.octets();
-                if !address.is_unicast_link_local() {
-                    octets[8..].fill(0);
-                }
-                Source::V6(octets)
-            }
-        }
-    }
-}
 
 /// Everything a person may ask of a node. Reads work without quorum. Callers check the session before anything but
 /// status, setup, offers and login.
@@ -88,19 +57,4 @@ pub trait Service: Send + Sync + 'static {
     fn stop_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
     /// Stops the VM at once, like pulling its plug.
     fn kill_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_host_is_one_source() {
-        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:2"));
-        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
-        assert_ne!(source("fe80::1"), source("fe80::2"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-    }
 }

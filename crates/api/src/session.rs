@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::Source;
+use crate::source::Source;
 
 /// Limit of sessions; a further one replaces the session that was idle longest.
 const SESSIONS: usize = 64;

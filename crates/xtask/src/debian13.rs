@@ -68,7 +68,7 @@ test -e /tmp/locked
 /output/x86_64-unknown-linux-gnu/release/xtask deps
 "#;
 
-/// Runs all steps, also after one that failed, and prints a summary.
+/// Runs all steps, also after a failed step, and prints a summary.
 pub fn run(host: &Host) -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "chroot and mounts need root: run `cargo xtask debian13` as root.");
     let start = Instant::now();

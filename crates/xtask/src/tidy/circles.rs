@@ -120,7 +120,7 @@ impl Crate {
         let Some((first, rest)) = path.split_first() else { return BTreeSet::new() };
         let Some(file) = self.files.get(module) else { return BTreeSet::new() };
         if first == "*" {
-            return self.glob(module, steps);
+            return BTreeSet::new();
         }
         if file.items.contains(first) {
             return BTreeSet::from([module.clone()]);
@@ -143,16 +143,31 @@ impl Crate {
         if behind.is_empty() { BTreeSet::from([module.clone()]) } else { behind }
     }
 
-    /// What `use module::*` leads to: the module if it defines anything, and the targets of its re-exports.
-    fn glob(&self, module: &Module, steps: usize) -> BTreeSet<Module> {
-        let file = &self.files[module];
-        let targets = file.imports.iter().filter(|import| import.reexport);
-        let mut found: BTreeSet<_> =
-            targets.flat_map(|import| self.resolve(module, &import.path, steps.saturating_sub(1))).collect();
-        if !file.items.is_empty() {
-            found.insert(module.clone());
+    /// The files that define what `file` uses of the names behind the glob import of `path`.
+    fn glob(&self, module: &Module, file: &File, path: &[String]) -> BTreeSet<Module> {
+        let Some(target) = self.module_at(module, &path[..path.len() - 1]) else { return BTreeSet::new() };
+        let Some(behind) = self.files.get(&target) else { return BTreeSet::new() };
+        let known = |name: &String| {
+            behind.items.contains(name) || behind.imports.iter().any(|import| import.name == *name && name != "*")
+        };
+        let words =
+            file.words.iter().filter(|word| !file.items.contains(*word) && known(word)).map(|word| vec![word.clone()]);
+        let paths = file.paths.iter().filter(|path| self.files.contains_key(&child(&target, &path[0]))).cloned();
+        words.chain(paths).flat_map(|path| self.descend(&target, &path, MAX_REEXPORTS)).collect()
+    }
+
+    /// The module that a path of modules leads to.
+    fn module_at(&self, from: &Module, path: &[String]) -> Option<Module> {
+        let mut at = from.clone();
+        for (place, name) in path.iter().enumerate() {
+            match name.as_str() {
+                "crate" if place == 0 => at.clear(),
+                "self" => {}
+                "super" => drop(at.pop()?),
+                _ => at = child(&at, name),
+            }
         }
-        found
+        self.files.contains_key(&at).then_some(at)
     }
 
     fn arrows(&self) -> Arrows {
@@ -164,7 +179,10 @@ impl Crate {
             });
             let paths = imports.map(|import| &import.path).chain(&file.paths);
             for path in paths {
-                for target in self.resolve(module, path, MAX_REEXPORTS) {
+                let glob = path.last().is_some_and(|last| last == "*");
+                let targets =
+                    if glob { self.glob(module, file, path) } else { self.resolve(module, path, MAX_REEXPORTS) };
+                for target in targets {
                     if target != *module {
                         let names = arrows.entry(module.clone()).or_default().entry(target).or_default();
                         names.insert(path.last().cloned().unwrap_or_default());
@@ -392,6 +410,15 @@ fn a_circle_is_found_through_super_and_imported_modules() {
 }
 
 #[test]
+fn a_circle_is_found_through_a_glob() {
+    let found = circles_of(&[
+        ("a/mod.rs", "mod b; use b::B; pub struct A(B);"),
+        ("a/b.rs", "use super::*; pub struct B; fn f(_: A) {}"),
+    ]);
+    assert_eq!(found, ["circle 1: a -> a::b: B", "circle 1: a::b -> a: *"]);
+}
+
+#[test]
 fn what_is_no_circle_is_not_reported() {
     let found = circles_of(&[
         // A parent that declares and re-exports, the use of a name through it, and a comment.
@@ -401,6 +428,9 @@ fn what_is_no_circle_is_not_reported() {
         // Tests may name anything.
         ("c.rs", "pub struct C; #[cfg(test)] mod tests { use crate::{A, B}; } #[cfg(test)] mod more;"),
         ("c/more.rs", "use crate::A; use super::C;"),
+        // The names behind a glob that are used are those that the parent imports, not those that it defines.
+        ("d/mod.rs", "use crate::a::A; mod e; use e::E; pub struct D(A, E);"),
+        ("d/e.rs", "use super::*; pub struct E(A);"),
     ]);
     assert_eq!(found, Vec::<String>::new());
 }

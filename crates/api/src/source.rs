@@ -1,0 +1,45 @@
+//! The source of a request, by which wrong passwords and connections are limited.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// The source of a request: limits count requests of one source together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A program on the node itself.
+    Local,
+    /// An IPv4 address.
+    V4(Ipv4Addr),
+    /// An IPv6 address without its last half, since one host may use all addresses of such a network; link-local addresses,
+    /// which all hosts on a cable share that way, whole.
+    V6([u8; 16]),
+}
+
+impl From<IpAddr> for Source {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Source::V4(address),
+            IpAddr::V6(address) => {
+                let mut octets = address.octets();
+                if !address.is_unicast_link_local() {
+                    octets[8..].fill(0);
+                }
+                Source::V6(octets)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_is_one_source() {
+        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:2"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_ne!(source("fe80::1"), source("fe80::2"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+    }
+}
