@@ -1,14 +1,16 @@
 //! A node that belongs to no pair yet: answers the few questions setup needs, and carries setup out.
 
 use crate::event::{ControlRequest, Event, Inbox};
-use crate::identity::Identity;
 use crate::options::Options;
 use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
-use crate::{disks, erase, setup};
 use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
+use dyad_provision::identity::Identity;
+use dyad_provision::paths::NodePaths;
+use dyad_provision::refusal::of_error;
+use dyad_provision::{disks, erase, setup};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
@@ -102,8 +104,8 @@ impl Blank {
                 Request::Running { .. } | Request::Leave => Reply::Done,
                 Request::CreatePair(request) => {
                     let (tls, runtime) = (self.tls.clone(), self.runtime.clone());
-                    let found = move |options: &Options, step: setup::Step<'_>| {
-                        runtime.block_on(setup::create_pair(options, &request, &tls, step))
+                    let found = move |paths: &NodePaths, step: setup::Step<'_>| {
+                        runtime.block_on(setup::create_pair(paths, &request, &tls, step))
                     };
                     match self.carry_out(events, found) {
                         Ok(identity) => return self.end(identity, answer),
@@ -112,8 +114,8 @@ impl Blank {
                 }
                 Request::Join(request) => {
                     let (offers, tls, runtime) = (offers.clone(), self.tls.clone(), self.runtime.clone());
-                    let join = move |options: &Options, step: setup::Step<'_>| {
-                        runtime.block_on(setup::join(options, &request, &offers, &tls, step))
+                    let join = move |paths: &NodePaths, step: setup::Step<'_>| {
+                        runtime.block_on(setup::join(paths, &request, &offers, &tls, step))
                     };
                     match self.carry_out(events, join) {
                         Ok(identity) => return self.end(identity, answer),
@@ -125,7 +127,7 @@ impl Blank {
                     "This node belongs to no pair: name the disk that shall be erased.",
                 ),
                 Request::Erase { disk: Some(disk), confirm } => {
-                    let erase = move |options: &Options, _: setup::Step<'_>| erase::disk(options, &disk, &confirm);
+                    let erase = move |paths: &NodePaths, _: setup::Step<'_>| erase::disk(paths, &disk, &confirm);
                     let reply = self.carry_out(events, erase).into();
                     self.show(Phase::Blank);
                     reply
@@ -151,10 +153,10 @@ impl Blank {
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
-        work: impl FnOnce(&Options, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
+        work: impl FnOnce(&NodePaths, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (sender, outcome) = std::sync::mpsc::channel();
-        let (options, shown, facts) = (self.options.clone(), self.status.clone(), self.facts.clone());
+        let (paths, shown, facts) = (self.options.paths(), self.status.clone(), self.facts.clone());
         self.show(Phase::SettingUp { step: "Checking the answers".into() });
         let run = move || {
             let step = |text: &str| {
@@ -164,8 +166,8 @@ impl Blank {
                     *old = Status { revision, ..status(phase, facts.clone()) };
                 });
             };
-            let undo = || erase::undo(&options, &step).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")));
-            let result = undo().and_then(|()| work(&options, &step)).inspect_err(|_| {
+            let undo = || erase::undo(&paths, &step).map_err(|e| of_error(RefusalCode::State, &e));
+            let result = undo().and_then(|()| work(&paths, &step)).inspect_err(|_| {
                 // If it fails as well, it is tried again before the next setup.
                 let _ = undo();
             });

@@ -67,14 +67,18 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
 }
 
 /// Shows the state now and at every change until the client hangs up or the core ends. What nobody waits for is shown
-/// once in `pace`, the newest one; what says whether VMs may run, or how far the node is, at once: a VM that is started
+/// once in `interval`, the newest one; what says whether VMs may run, or how far the node is, at once: a VM that is started
 /// anew after a failure waits for nothing else.
-async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, pace: Duration) -> std::io::Result<()> {
+async fn watch(
+    stream: &mut UnixStream,
+    mut status: watch::Receiver<Status>,
+    interval: Duration,
+) -> std::io::Result<()> {
     loop {
         let shown = Box::new(status.borrow_and_update().clone());
         let (permits, phase) = (shown.permits.clone(), shown.phase.clone());
         write_line(stream, &Reply::Status(shown)).await?;
-        let rest = tokio::time::sleep(pace);
+        let rest = tokio::time::sleep(interval);
         if status.changed().await.is_err() {
             return Ok(());
         }
@@ -166,7 +170,7 @@ mod tests {
     const UNREACHABLE_DEADLINE: Duration = Duration::from_secs(100_000);
 
     #[tokio::test]
-    async fn permits_and_phase_do_not_wait_for_the_pace() {
+    async fn permits_and_phase_do_not_wait_for_the_interval() {
         let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
         tokio::spawn(async move { watch(&mut server, status, UNREACHABLE_DEADLINE).await });
@@ -188,11 +192,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_else_is_shown_at_its_pace() {
+    async fn everything_else_is_shown_at_its_interval() {
         let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
-        let pace = Duration::from_millis(50);
-        tokio::spawn(async move { watch(&mut server, status, pace).await });
+        let interval = Duration::from_millis(50);
+        tokio::spawn(async move { watch(&mut server, status, interval).await });
         let mut lines = tokio::io::BufReader::new(client).lines();
         lines.next_line().await.unwrap().unwrap();
         let (began, mut shown) = (tokio::time::Instant::now(), 0);
@@ -205,7 +209,7 @@ mod tests {
         while lines.next_line().await.unwrap().is_some() {
             shown += 1;
         }
-        assert!((1..=took.as_millis() / pace.as_millis() + 1).contains(&shown), "{shown} in {took:?}");
+        assert!((1..=took.as_millis() / interval.as_millis() + 1).contains(&shown), "{shown} in {took:?}");
     }
 
     const BLOCKS: usize = 16;

@@ -4,7 +4,6 @@
 //! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
 //! written later (the owner closes volume 0 when this node stops being its writer).
 
-use crate::document_cache;
 use crate::event::{DocumentRead, Event, Inbox, Ticket};
 use crate::guests::VolumeBackend;
 use crate::volume_request::{Completion, VolumeError};
@@ -13,12 +12,11 @@ use dyad_control::{Refusal, RefusalCode};
 use dyad_desired::slots::{self, Choice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
+use dyad_provision::document_cache;
+use dyad_provision::setup::DOCUMENT_BYTES;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
-
-/// Size of volume 0 in bytes: two slots.
-pub const DOCUMENT_BYTES: u64 = 2 * SLOT as u64;
 
 /// A change that waited longer than this is not begun: whoever asked may have given up.
 const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,7 +4,6 @@
 //! [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
 //! and no one-time code.
 
-use crate::identity::{Peer, Witness};
 use crate::peer_wire::PeerEvent;
 use crate::quorum_update::QuorumUpdate;
 use crate::variant_name::VariantName;
@@ -12,6 +11,7 @@ use crate::volume_request::{Completion, VolumeError, VolumeRequest};
 use dyad_control::{Refusal, Reply, Request};
 use dyad_desired::Document;
 use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange, VolumeId};
+use dyad_provision::identity::{Peer, Witness};
 use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;

@@ -5,12 +5,12 @@ use clap::Parser;
 use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_core::blank::{self, Blank};
 use dyad_core::event::{ControlRequest, Event, Inbox};
-use dyad_core::identity::Identity;
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
 use dyad_core::watchdog::Watchdog;
-use dyad_core::{control_server, erase, links, panics};
+use dyad_core::{control_server, decommission, links, panics};
 use dyad_link::tls;
+use dyad_provision::identity::Identity;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use tokio::sync::watch;
@@ -58,7 +58,9 @@ fn main() -> anyhow::Result<()> {
     let tls = tls::Identity::load_or_generate(&options.state, "dyad node");
     let (identity, tls) = match (identity, tls) {
         (Ok(identity), Ok(tls)) => (identity, tls),
-        (Err(e), _) => return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e),
+        (Err(e), _) => {
+            return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e.into());
+        }
         (_, Err(e)) => {
             return broken(&status, &facts, &events, (&state, vms.as_deref()), watchdog.map(|w| w.0), &e.into());
         }
@@ -125,7 +127,7 @@ fn broken(
             Ok(Event::Stop) => return Ok(()),
             Ok(Event::Control(ControlRequest { request: Request::Erase { disk, confirm }, answer })) => {
                 // If it did, the control server tells so and then ends this process.
-                let _ = answer.send(erase::broken(state, vms.map(Into::into), disk.as_deref(), &confirm).into());
+                let _ = answer.send(decommission::broken(state, vms.map(Into::into), disk.as_deref(), &confirm).into());
             }
             Ok(Event::Control(ControlRequest { answer, .. })) => {
                 let _ = answer.send(Reply::refused(RefusalCode::Broken, sentence.clone()));

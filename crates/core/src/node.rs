@@ -1,14 +1,12 @@
 //! A node that belongs to a pair: opens what is on its disks and starts the threads around the owner.
 
-use crate::disks::{self, PoolDiskPaths};
 use crate::event::{Event, Inbox};
-use crate::identity::Identity;
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
 use crate::quorum_handle::{self, QuorumInput};
 use crate::quorum_thread::QuorumThread;
-use crate::register::{Register, RegisterFiles};
+use crate::register::Register;
 use crate::state::{CoreState, Dependencies, Outputs, StatePaths};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
@@ -22,6 +20,9 @@ use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
 use dyad_pool::{OpenOptions, Pool};
+use dyad_provision::disks::{self, PoolDiskPaths};
+use dyad_provision::identity::Identity;
+use dyad_provision::register::RegisterFiles;
 use dyad_quorum::{MAX_PATHS, Quorum, Setup, Timing, slots};
 use std::sync::mpsc::Receiver;
 use tokio::sync::watch;
@@ -73,7 +74,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     if parts.is_empty() {
         bail!("no pool disk of this node was found; attach its disks and restart it");
     }
-    let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<anyhow::Result<Vec<_>>>()?;
+    let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<Result<Vec<_>, _>>()?;
     let sizes = parts.iter().map(disk_size).collect();
     let owner = slots::RegisterId { pair: identity.pair_number(), node: identity.me };
     let (register, record) = RegisterFiles::open([&options.state, &indexes[0]], owner)?;
@@ -136,7 +137,8 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     .start(inputs);
 
     let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
-    let opened = disks::open(&parts, &indexes).and_then(|disks| Ok(Pool::open(disks, &open)?));
+    let opened =
+        disks::open(&parts, &indexes).map_err(anyhow::Error::from).and_then(|disks| Ok(Pool::open(disks, &open)?));
     let (pool, report) = opened.inspect_err(|_| {
         // The other node has everything this one has: it goes on alone.
         handle.tell(dyad_quorum::Event::Faulty);

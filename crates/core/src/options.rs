@@ -1,6 +1,7 @@
 //! The command line. Everything has the appliance's value as its default and another one on a laptop.
 
 use clap::Parser;
+use dyad_provision::paths::NodePaths;
 use std::path::PathBuf;
 
 /// Keeps the bytes of this node and decides whether its VMs may run.
@@ -28,6 +29,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The folders and disks for provisioning.
+    pub fn paths(&self) -> NodePaths {
+        NodePaths { state: self.state.clone(), run: self.run.clone(), disks: self.disks.clone() }
+    }
+
     /// The local socket.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.run.join("core.sock"))

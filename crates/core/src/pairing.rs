@@ -1,8 +1,6 @@
 //! First pairing: pairing with the second node, enrolling at a witness, and what is needed to keep both.
 
-use crate::disks;
 use crate::event::{Event, Inbox};
-use crate::identity::{Identity, Peer, Welcome, Witness};
 use crate::options::Options;
 use crate::peer::PeerHandle;
 use crate::witness::WitnessHandle;
@@ -11,8 +9,10 @@ use dyad_control::{DiskCandidate, Enrol, Refusal};
 use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
 use dyad_link::pairing::{self, CodeForm, Codes, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
+use dyad_provision::admission::{Admission, Hello};
+use dyad_provision::disks;
+use dyad_provision::identity::{Identity, Peer, Welcome, Witness};
 use dyad_types::NodeId;
-use serde::{Deserialize, Serialize};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,24 +37,6 @@ impl OpenCode {
     pub fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
-}
-
-/// What the second node says first.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Hello {
-    /// Its name.
-    pub node: String,
-    /// The number of its store's life.
-    pub incarnation: u64,
-}
-
-/// What the first node answers.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Admission {
-    /// Come in.
-    Welcome(Box<Welcome>),
-    /// No, and why, one sentence.
-    Refused(String),
 }
 
 /// What pairing need.
@@ -158,7 +140,7 @@ impl Pairing {
         identity: &Identity,
         at: Enrol,
     ) -> impl Future<Output = Result<Witness, Refusal>> + Send + use<> {
-        crate::witness::enrol(identity.clone(), self.tls.clone(), at)
+        dyad_provision::enrol::enrol(identity.clone(), self.tls.clone(), at)
     }
 }
 

@@ -121,8 +121,8 @@ struct Store {
 impl Store {
     fn run(mut self, orders: &Receiver<StoreRequest>) {
         loop {
-            let patience = if self.at_hand() { Duration::ZERO } else { USAGE_INTERVAL };
-            match orders.recv_timeout(patience) {
+            let timeout = if self.at_hand() { Duration::ZERO } else { USAGE_INTERVAL };
+            match orders.recv_timeout(timeout) {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -231,7 +231,7 @@ impl Store {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
                 // A disk that failed says enough itself.
                 if !matches!(e, dyad_pool::StoreError::Failed { .. }) {
-                    self.broken = Some(crate::refusal::sentence(&e.to_string()));
+                    self.broken = Some(dyad_provision::refusal::sentence(&e.to_string()));
                 }
             }
         }

@@ -1,23 +1,15 @@
-//! The witness as this node uses it: one task that sends requests, one function that enrols.
+//! The witness as this node uses it: the task that sends the requests of the quorum thread.
 
 use crate::clock;
-use crate::identity::{Identity, Witness};
 use crate::quorum_handle::{QuorumHandle, QuorumInput};
 use crate::quorum_update::WitnessHealth;
-use crate::refusal;
-use dyad_control::{Enrol, Refusal};
 use dyad_link::{Fingerprint, PairId, tls};
+use dyad_provision::identity::Witness;
 use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest};
-use dyad_types::{NodeId, WITNESS_PORT};
-use dyad_witness::client::{self, Client, EnrolError, Target};
-use dyad_witness::protocol;
-use std::time::{Duration, Instant};
+use dyad_types::NodeId;
+use dyad_witness::client::{Client, Target};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// How long a witness may be out of reach at setup: a server that gives addresses answers within 10 s or not at all.
-const ENROL_RETRY_TIMEOUT: Duration = Duration::from_secs(12);
-/// Between two attempts to reach it.
-const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 enum WitnessCommand {
     Use(u128, tls::Identity, Box<Witness>),
@@ -136,48 +128,4 @@ impl Task {
         let reply = client.ask(request, WITNESS_REQUEST_TIMEOUT).await.map_err(|e| e.to_string())?;
         Ok((reply, client.round_trip().unwrap_or_default()))
     }
-}
-
-/// Enrols this pair at the witness at `at.address` by its one-time code.
-pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Refusal> {
-    let enrolled = try_to_enrol(&identity, &tls, at).await;
-    enrolled.map_err(|e| refusal::of_enrolment(&e))
-}
-
-/// The same for a node whose network has just come up: it may have no address yet.
-pub async fn enrol_patiently(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Refusal> {
-    let deadline = Instant::now() + ENROL_RETRY_TIMEOUT;
-    loop {
-        match try_to_enrol(identity, tls, at.clone()).await {
-            Err(EnrolError::Unreachable { .. }) if Instant::now() < deadline => {
-                tokio::time::sleep(ENROL_RETRY_INTERVAL).await
-            }
-            other => return other.map_err(|e| refusal::of_enrolment(&e)),
-        }
-    }
-}
-
-async fn try_to_enrol(identity: &Identity, tls: &tls::Identity, at: Enrol) -> Result<Witness, EnrolError> {
-    let Enrol { address, code } = at;
-    let address = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
-        address
-    } else {
-        format!("{address}:{WITNESS_PORT}")
-    };
-    let peer = identity.peer.as_ref().and_then(|peer| peer.fingerprint.parse().ok());
-    let keys = match identity.me {
-        NodeId::A => [Some(tls.fingerprint()), peer],
-        NodeId::B => [peer, Some(tls.fingerprint())],
-    };
-    let ask =
-        protocol::Enrol { pair: PairId(identity.pair_number()), name: identity.pair.clone(), node: identity.me, keys };
-    let enrolment = client::enrol(&address, &code, tls, &ask, Duration::from_secs(5)).await?;
-    let id = enrolment.enrolled.witness.0;
-    let witness = Witness {
-        address,
-        fingerprint: enrolment.fingerprint.to_string(),
-        id: format!("{id:032x}"),
-        incarnation: enrolment.enrolled.incarnation,
-    };
-    Ok(witness)
 }

@@ -257,7 +257,7 @@ async fn a_watchdog_is_proven_later() {
 #[test]
 fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
     let problem = dyad_wizard::Problem::DiskOfPair { disk: "/dev/vdd".into(), pair: "other".into(), node: "x".into() };
-    let refusal = dyad_core::setup::disk_of_pair("/dev/vdd", "other", "x");
+    let refusal = dyad_provision::setup::disk_of_pair("/dev/vdd", "other", "x");
     assert_eq!(
         (dyad_api::ErrorCode::Refused(refusal.code), refusal.sentence),
         ((&problem).into(), problem.to_string())

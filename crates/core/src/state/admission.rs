@@ -3,9 +3,10 @@
 use super::CoreState;
 use super::parts::Pending;
 use crate::event::Event;
-use crate::identity::{Peer, Witness};
 use dyad_control::{Enrol, RefusalCode, Reply};
 use dyad_desired::{Change, NodeRecord};
+use dyad_provision::identity::{Peer, Witness};
+use dyad_provision::refusal::chain;
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -35,7 +36,7 @@ impl CoreState {
         let before = self.identity.peer.replace(peer);
         if let Err(e) = self.identity.save(&self.out.paths.state) {
             self.identity.peer = before;
-            self.report.error = Some(format!("The identity of this node cannot be written: {e:#}."));
+            self.report.error = Some(format!("The identity of this node cannot be written: {}.", chain(&e)));
             return false;
         }
         self.out.timeline.note("paired", format!("The node {name} has joined."));
@@ -99,7 +100,7 @@ impl CoreState {
         self.identity.witness = Some(witness);
         self.out.pairing.use_witness(&self.identity);
         let saved = self.identity.save(&self.out.paths.state);
-        saved.map_err(|e| format!("The identity of this node cannot be written: {e:#}."))
+        saved.map_err(|e| format!("The identity of this node cannot be written: {}.", chain(&e)))
     }
 
     /// The document names a witness that this node does not know yet (the other node enrolled it).

@@ -2,9 +2,10 @@
 
 use super::CoreState;
 use super::parts::{LeaveWaiter, Lifecycle};
-use crate::erase::{self, EraseMode, ErasePrecondition};
+use crate::decommission;
 use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply};
+use dyad_provision::erase::{self, EraseMode, ErasePrecondition};
 use dyad_quorum as quorum;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -106,7 +107,7 @@ impl CoreState {
     /// The step without return. This process ends when the control server has told so; the next one erases.
     fn begin_decommission(&mut self, answer: oneshot::Sender<Reply>) {
         self.access.servers.clear();
-        match erase::begin_decommission(&self.out.paths.state, self.out.paths.vms.clone()) {
+        match decommission::begin(&self.out.paths.state, self.out.paths.vms.clone()) {
             Ok(()) => {
                 self.lifecycle = Lifecycle::Decommissioned;
                 let _ = answer.send(Reply::Done);

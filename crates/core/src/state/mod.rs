@@ -33,10 +33,8 @@ mod status;
 mod tests;
 mod volume_gc;
 
-use crate::document_cache;
 use crate::documents::DocumentRequest;
 use crate::event::{ControlRequest, DocumentRead, Event, Inbox};
-use crate::identity::Identity;
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
 use crate::peer_wire::Wire;
@@ -48,6 +46,8 @@ use crate::watchdog::WatchdogInfo;
 use dyad_control::Status;
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, VolumeChange};
+use dyad_provision::document_cache;
+use dyad_provision::identity::Identity;
 use dyad_quorum::Config;
 use dyad_types::NodeId;
 use parts::{

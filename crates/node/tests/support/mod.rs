@@ -19,7 +19,6 @@ use dyad_control::{
     DiskCandidate, DiskContent, Enrol, Offer, Phase, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
     WatchdogStatus, WitnessStatus, read_request, write_line,
 };
-use dyad_core::{erase, refusal};
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
@@ -28,6 +27,7 @@ use dyad_node::{
     snapshot::{Observed, SerialLine},
     vms::{Report, Vms, Wanted},
 };
+use dyad_provision::{erase, refusal};
 use dyad_types::NodeId;
 use dyad_witness::{client::EnrolError, protocol::Refused};
 use tokio::{

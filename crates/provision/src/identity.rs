@@ -4,22 +4,70 @@
 //!          begin                     finish
 //! blank ──────────▶ unfinished.json ────────▶ identity.json
 //!   ▲                │         ▲    (rename)        │
-//!   └── forget ──────┘         └──── forsake ───────┘
+//!   └── forget ──────┘         └── decommission ────┘
 //!    (disks erased)                  (rename)
 //! ```
 //!
-//! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last one, one of the
-//! two files names that pair. Both never do. So an unfinished setup and an unfinished erasure are one and the same, and
-//! are undone without read_in_flight: the data of a pair is worth something only under `identity.json`.
+//! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last one, one of the two
+//! files names that pair; both never do. So a setup that was cut short and an erasure that was cut short are one state and
+//! are undone alike, without a question: the data of a pair counts only under `identity.json`.
 
-use anyhow::{Context, bail};
 use dyad_desired::WitnessInfo;
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Version of the file; an unknown one is refused rather than guessed at.
 const VERSION: u32 = 1;
+
+/// Why an identity cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is not the JSON of an identity.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The file is of another version of this program.
+    #[error("{} has version {version}; this program knows {VERSION}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The pair's key or id has the wrong length.
+    #[error("{} is damaged: the pair's key or id is not as long as it must be", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written, renamed or removed.
+    #[error("{} cannot be {verb}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The participle of what failed.
+        verb: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The node has left its pair for good, so that its identity is not written again.
+    #[error("this node is being erased")]
+    Erasing,
+}
 
 /// Who this node is and whom it trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +116,7 @@ pub struct Witness {
     pub fingerprint: String,
     /// Id of its store, hex: a restored or new store has another.
     pub id: String,
-    /// Number of its store's life as told at enrolment; 0 = this node was not the one that enrolled.
+    /// Number of its store's life as told at enrolment; 0 = the other node enrolled the pair.
     pub incarnation: u64,
 }
 
@@ -138,65 +186,96 @@ impl Identity {
         Self::path(state).exists()
     }
 
-    /// Reads it. `Ok(None)` on a node that is not set up.
-    pub fn load(state: &Path) -> anyhow::Result<Option<Self>> {
-        Self::read(&Self::path(state))
+    /// The identity of this node; `Ok(None)` = it is not set up.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged or has an unknown version.
+    pub fn load(state: &Path) -> Result<Option<Self>, IdentityError> {
+        Self::read(Self::path(state))
     }
 
-    /// The pair of which this node's disks may carry labels that are worth nothing.
-    pub fn unfinished(state: &Path) -> anyhow::Result<Option<Self>> {
-        Self::read(&Self::unfinished_path(state))
+    /// The pair whose labels the disks of this node may still carry, although they are worth nothing; `Ok(None)` = there is
+    /// none.
+    ///
+    /// # Errors
+    /// The file cannot be read, is damaged or has an unknown version.
+    pub fn unfinished(state: &Path) -> Result<Option<Self>, IdentityError> {
+        Self::read(Self::unfinished_path(state))
     }
 
-    /// Setup begins: from now on labels of this pair may be written, and are erased if setup does not get to its end.
-    pub fn begin(&self, state: &Path) -> anyhow::Result<()> {
-        self.write(&Self::unfinished_path(state))
+    /// Setup begins: labels of this pair may be written from now on, and are erased if setup is cut short.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn begin(&self, state: &Path) -> Result<(), IdentityError> {
+        self.write(Self::unfinished_path(state))
     }
 
     /// Setup is complete: this node belongs to the pair.
-    pub fn finish(state: &Path) -> anyhow::Result<()> {
-        dyad_atomic_file::rename(&Self::unfinished_path(state), &Self::path(state))
-            .context("the identity cannot be written")
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn finish(state: &Path) -> Result<(), IdentityError> {
+        Self::rename(Self::unfinished_path(state), &Self::path(state))
     }
 
     /// This node no longer belongs to its pair, and there is no way back: what is left of the pair here is erased.
-    pub fn decommission(state: &Path) -> anyhow::Result<()> {
-        dyad_atomic_file::rename(&Self::path(state), &Self::unfinished_path(state))
-            .context("the identity cannot be removed")
+    ///
+    /// # Errors
+    /// The file cannot be renamed.
+    pub fn decommission(state: &Path) -> Result<(), IdentityError> {
+        Self::rename(Self::path(state), &Self::unfinished_path(state))
     }
 
-    /// Nothing is left of the unfinished pair.
-    pub fn forget_unfinished(state: &Path) -> anyhow::Result<()> {
-        dyad_atomic_file::remove(&Self::unfinished_path(state)).context("the unfinished identity cannot be removed")
+    /// No label of the unfinished pair is left.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn forget_unfinished(state: &Path) -> Result<(), IdentityError> {
+        let path = Self::unfinished_path(state);
+        dyad_atomic_file::remove(&path).map_err(|source| IdentityError::Write { path, verb: "removed", source })
     }
 
-    fn read(path: &Path) -> anyhow::Result<Option<Self>> {
-        let text = match std::fs::read_to_string(path) {
+    /// Writes the identity, durably.
+    ///
+    /// # Errors
+    /// The file cannot be written. [`IdentityError::Erasing`]: this node was decommissioned, and a task that is still under
+    /// way must not bring its identity back.
+    pub fn save(&self, state: &Path) -> Result<(), IdentityError> {
+        if Self::unfinished_path(state).exists() {
+            return Err(IdentityError::Erasing);
+        }
+        self.write(Self::path(state))
+    }
+
+    fn read(path: PathBuf) -> Result<Option<Self>, IdentityError> {
+        let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(IdentityError::Read { path, source }),
         };
-        let identity: Self = serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let identity: Self = match serde_json::from_str(&text) {
+            Ok(identity) => identity,
+            Err(source) => return Err(IdentityError::Damaged { path, source }),
+        };
         if identity.version != VERSION {
-            bail!("{} has version {}; this program knows {VERSION}", path.display(), identity.version);
+            return Err(IdentityError::Version { path, version: identity.version });
         }
         if hex::decode(&identity.pair_key).map(|k| k.len()) != Ok(32) || identity.pair_number() == 0 {
-            bail!("{} is damaged: the pair's key or id is not as long as it must be", path.display());
+            return Err(IdentityError::Key { path });
         }
         Ok(Some(identity))
     }
 
-    /// Writes it, durably. Refused once this node has decommissioned its pair: nothing that is still under way brings it back.
-    pub fn save(&self, state: &Path) -> anyhow::Result<()> {
-        if Self::unfinished_path(state).exists() {
-            bail!("this node is being erased");
-        }
-        self.write(&Self::path(state))
+    fn rename(from: PathBuf, to: &Path) -> Result<(), IdentityError> {
+        let renamed = dyad_atomic_file::rename(&from, to);
+        renamed.map_err(|source| IdentityError::Write { path: from, verb: "renamed", source })
     }
 
-    fn write(&self, path: &Path) -> anyhow::Result<()> {
-        dyad_atomic_file::replace(path, &serde_json::to_vec_pretty(self)?)
-            .with_context(|| format!("{} cannot be written", path.display()))
+    fn write(&self, path: PathBuf) -> Result<(), IdentityError> {
+        let bytes = serde_json::to_vec_pretty(self).expect("an identity of plain data is always encodable");
+        let written = dyad_atomic_file::replace(&path, &bytes);
+        written.map_err(|source| IdentityError::Write { path, verb: "written", source })
     }
 }
 

@@ -1,19 +1,18 @@
-//! Makes a node of a pair out of a blank one: found a pair, or join one.
+//! Makes a blank node a member: as the first node of a new pair, or as the second node of one.
 //!
 //! **Invariants.** Before the first label is written, `unfinished.json` names the pair; it becomes the identity file in
 //! the last step ([`Identity::finish`]). A setup that was interrupted anywhere before is undone by
 //! [`crate::erase::undo`] and leaves a blank node, whose disks need no confirmation beyond the one already given. A
-//! joining node takes the last step only after the first node has written it down: whatever message is lost, either
-//! both know of each other or the joining one is blank and joins again with a new code.
+//! joining node takes the last step only after the first node has written it down: whatever message is lost, either both
+//! know of each other, or the joining one is blank and joins again with a new code.
 
-use crate::disks::{self, Prepared};
-use crate::documents::DOCUMENT_BYTES;
+use crate::admission::{Admission, Hello};
+use crate::disks::{self, PoolDiskPaths};
+use crate::enrol;
 use crate::identity::{Identity, Peer, fresh_incarnation};
-use crate::options::Options;
-use crate::pairing::{Admission, Hello};
+use crate::paths::NodePaths;
 use crate::refusal;
 use crate::register::RegisterFiles;
-use crate::witness;
 use dyad_control::{CreatePair, DiskContent, Join, Refusal, RefusalCode};
 use dyad_desired::{Document, NodeRecord, slots};
 use dyad_link::pairing::{self as link_pairing, Purpose};
@@ -25,17 +24,23 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// How long the first node is tried.
+/// Size of volume 0, which holds the document, in bytes: two slots.
+pub const DOCUMENT_BYTES: u64 = 2 * slots::SLOT as u64;
+
+/// Longest time that connecting to the first node is tried.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells people how far it is.
+/// Shows one sentence about the step that begins.
 pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
-/// Founds a pair: this node alone, holding the tie. A witness is enrolled first: whatever is wrong with its code or the
-/// way to it is refused before anything is written. Where formatting fails after that, the witness keeps a pair that
-/// nobody speaks for, and the next setup needs a new code.
+/// Makes this node the first node of a new pair: the only member, holding the tie. The pair is enrolled at the witness before
+/// anything is written, so that a wrong code or an unreachable witness changes nothing. If formatting fails after that, the
+/// witness keeps the record of a pair without nodes, and the next setup needs a new code.
+///
+/// # Errors
+/// A name or a disk is refused, the witness is not reached or refuses, or a disk or file cannot be written.
 pub async fn create_pair(
-    options: &Options,
+    paths: &NodePaths,
     request: &CreatePair,
     tls: &tls::Identity,
     step: Step<'_>,
@@ -43,33 +48,37 @@ pub async fn create_pair(
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
         Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
-    check_disks(options, &request.disks)?;
+    check_disks(paths, &request.disks)?;
     let mut identity = Identity::found(&request.pair, &request.node, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
-        let witness = witness::enrol_patiently(&identity, tls, at).await?;
+        let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
         document.witness = Some(witness.info());
         document.check().map_err(|r| contradicts(&r))?;
         identity.witness = Some(witness);
     }
-    begin(options, &identity)?;
-    let pool = prepare(options, &identity, &request.disks, step)?;
+    begin(paths, &identity)?;
+    let pool = prepare(paths, &identity, &request.disks, step)?;
     step("Writing the founding document");
     write_document(pool, &document)?;
-    finish(options)?;
+    finish(paths)?;
     Ok(identity)
 }
 
-/// Joins the pair whose first node shows `request.code`.
+/// Makes this node the second node of the pair whose first node shows `request.code`.
+///
+/// # Errors
+/// A name or a disk is refused, the first node is not heard, does not answer or refuses, or a disk or file cannot be
+/// written.
 pub async fn join(
-    options: &Options,
+    paths: &NodePaths,
     request: &Join,
     offers: &[discovery::DiscoveredOffer],
     tls: &tls::Identity,
     step: Step<'_>,
 ) -> Result<Identity, Refusal> {
     dyad_desired::names::check(&request.node).map_err(|r| contradicts(&r))?;
-    check_disks(options, &request.disks)?;
+    check_disks(paths, &request.disks)?;
     let offer = choose(request, offers)?;
     step("Pairing with the first node");
     let same_pair: Vec<_> = offers.iter().filter(|found| found.offer.pair == offer.offer.pair).collect();
@@ -90,14 +99,14 @@ pub async fn join(
     }
     let welcome = cleaned(*welcome);
     let identity = Identity::joined(&request.node, incarnation, &request.links, &welcome);
-    begin(options, &identity)?;
+    begin(paths, &identity)?;
     let (stop, stopped) = oneshot::channel();
-    let patience = tokio::spawn(keep_waiting(paired, stopped));
+    let waiting = tokio::spawn(keep_waiting(paired, stopped));
     // This thread is not one of the runtime's: the first node is told meanwhile that it goes on.
-    let prepared = prepare(options, &identity, &request.disks, step);
+    let prepared = prepare(paths, &identity, &request.disks, step);
     drop::<oneshot::Sender<()>>(stop);
     let lost = || Refusal::new(RefusalCode::Pairing, "The line to the first node was lost; pair again.");
-    let mut paired = patience.await.map_err(|_| lost())?.map_err(broken)?;
+    let mut paired = waiting.await.map_err(|_| lost())?.map_err(broken)?;
     prepared?.close().map_err(|e| failed("the pool", &e))?;
     step("Waiting for the first node");
     paired.send(&true).await.map_err(broken)?;
@@ -107,7 +116,7 @@ pub async fn join(
             "The first node could not write this one down; look at its status.",
         ));
     }
-    finish(options)?;
+    finish(paths)?;
     let _ = paired.close().await;
     Ok(identity)
 }
@@ -127,7 +136,7 @@ async fn keep_waiting(
 }
 
 /// Connects on the first link that works. A link that has just come up refuses for a moment, until its own address is
-/// known to be nobody else's.
+/// known to be unique on the link.
 async fn dial(offers: &[&discovery::DiscoveredOffer]) -> Option<TcpStream> {
     let attempts = async {
         loop {
@@ -170,11 +179,11 @@ fn choose<'a>(
 }
 
 /// Disks of another pair are refused by name; the confirmation covers everything else.
-fn check_disks(options: &Options, wanted: &[String]) -> Result<(), Refusal> {
+fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
     if wanted.is_empty() {
         return Err(Refusal::new(RefusalCode::NoDisk, "Choose at least one disk for the pool."));
     }
-    let found = disks::list(&options.disks, &options.run);
+    let found = disks::list(&paths.disks, &paths.run);
     for path in wanted {
         let Some(disk) = found.iter().find(|disk| disk.path == *path) else {
             return Err(Refusal::new(RefusalCode::UnknownDisk, format!("There is no disk {path} that could be used.")));
@@ -195,14 +204,12 @@ pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Refusal {
     Refusal::new(RefusalCode::DiskOfPair, text)
 }
 
-fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
-    let mut parts: Vec<Prepared> = Vec::new();
+fn prepare(paths: &NodePaths, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
+    let mut parts: Vec<PoolDiskPaths> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
-        parts.push(
-            disks::prepare(Path::new(path), &options.run)
-                .map_err(|e| Refusal::new(RefusalCode::Format, format!("{e:#}.")))?,
-        );
+        parts
+            .push(disks::prepare(Path::new(path), &paths.run).map_err(|e| refusal::of_error(RefusalCode::Format, &e))?);
     }
     let format = FormatOptions {
         identity: dyad_pool::Identity {
@@ -217,7 +224,7 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
         overwrite: Overwrite::Anything,
         durable_index: true,
     };
-    let indexes = mount_indexes(options, &parts)?;
+    let indexes = mount_indexes(paths, &parts)?;
     Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| failed("the pool", &e))?;
     let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
@@ -226,19 +233,19 @@ fn prepare(options: &Options, identity: &Identity, wanted: &[String], step: Step
         None => Record::first_node(identity.me, identity.incarnation),
         Some(_) => Record::fresh(identity.incarnation),
     };
-    std::fs::create_dir_all(&options.state).map_err(|e| failed("the state directory", &e))?;
-    RegisterFiles::create([&options.state, &indexes[0]], owner, &record)
-        .map_err(|e| Refusal::new(RefusalCode::Register, format!("{e:#}.")))?;
+    std::fs::create_dir_all(&paths.state).map_err(|e| failed("the state directory", &e))?;
+    RegisterFiles::create([&paths.state, &indexes[0]], owner, &record)
+        .map_err(|e| refusal::of_error(RefusalCode::Register, &e))?;
     Ok(pool)
 }
 
-fn mount_indexes(options: &Options, parts: &[Prepared]) -> Result<Vec<PathBuf>, Refusal> {
-    let mount = |part: &Prepared| part.index.mount(&options.run);
-    parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| Refusal::new(RefusalCode::Index, format!("{e:#}.")))
+fn mount_indexes(paths: &NodePaths, parts: &[PoolDiskPaths]) -> Result<Vec<PathBuf>, Refusal> {
+    let mount = |part: &PoolDiskPaths| part.index.mount(&paths.run);
+    parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| refusal::of_error(RefusalCode::Index, &e))
 }
 
-fn open_disks(parts: &[Prepared], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, Refusal> {
-    disks::open(parts, indexes).map_err(|e| Refusal::new(RefusalCode::Disk, format!("{e:#}.")))
+fn open_disks(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> Result<Vec<PoolDisk>, Refusal> {
+    disks::open(parts, indexes).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
 /// Volume 0 with the founding document in it.
@@ -251,12 +258,12 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
     written.map_err(|e| failed("the pool", &e))
 }
 
-fn begin(options: &Options, identity: &Identity) -> Result<(), Refusal> {
-    identity.begin(&options.state).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")))
+fn begin(paths: &NodePaths, identity: &Identity) -> Result<(), Refusal> {
+    identity.begin(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
-fn finish(options: &Options) -> Result<(), Refusal> {
-    Identity::finish(&options.state).map_err(|e| Refusal::new(RefusalCode::State, format!("{e:#}.")))
+fn finish(paths: &NodePaths) -> Result<(), Refusal> {
+    Identity::finish(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
 /// A rule of the document says no.

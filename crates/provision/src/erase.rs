@@ -8,18 +8,15 @@
 //! it is written over.
 
 use crate::disks::{self, Index, PoolDiskPaths};
-use crate::identity::Identity;
-use crate::options::Options;
+use crate::identity::{Identity, IdentityError};
+use crate::paths::NodePaths;
+use crate::refusal::{self, chain};
 use crate::setup::Step;
-use crate::{cgroup_fence, document_cache, register};
+use crate::{document_cache, register};
 use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode};
 use dyad_link::tls;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
-use std::time::Duration;
-
-/// How long killed VMs may take to be gone.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a node goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,42 +61,18 @@ pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, 
     }
 }
 
-/// The step without return. No VM may be left: they are killed first, whoever allowed them.
-pub fn begin_decommission(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
-    let (done, killed) = channel();
-    let report = move |what| {
-        let _ = done.send(what);
-    };
-    let _ = cgroup_fence::start(vms, report).send(cgroup_fence::CgroupCommand::Kill);
-    if killed.recv_timeout(KILL_TIMEOUT).is_err() {
-        return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
-    }
+/// The step without return: this node no longer belongs to its pair. No VM of it may be left.
+///
+/// # Errors
+/// The identity cannot be renamed: nothing was erased.
+pub fn decommission(state: &Path) -> Result<(), Refusal> {
     Identity::decommission(state)
-        .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {e:#}.")))?;
-    // The next start makes a new key: nobody who trusted this node shall trust what it becomes.
+        .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {}.", chain(&e))))?;
+    // The next start makes a new key: who trusted this node shall not trust what it becomes.
     if let Err(e) = tls::Identity::forget(state) {
         tracing::warn!(error = %e, "the key of this node is kept");
     }
     Ok(())
-}
-
-/// As asked of a node that cannot work: nobody knows what the other node has.
-pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &str) -> Result<(), Refusal> {
-    if disk.is_some() {
-        return Err(not_blank());
-    }
-    let identity = match Identity::load(state) {
-        Ok(Some(identity)) => identity,
-        Ok(None) => {
-            return Err(Refusal::new(
-                RefusalCode::NotSetUp,
-                "This node belongs to no pair: there is nothing to erase.",
-            ));
-        }
-        Err(e) => return Err(Refusal::new(RefusalCode::Broken, format!("This node cannot be erased: {e:#}."))),
-    };
-    let facts = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
-    decide(facts, confirm).and_then(|_| begin_decommission(state, vms))
 }
 
 /// Single disks are erased on blank nodes only.
@@ -107,33 +80,51 @@ pub fn not_blank() -> Refusal {
     Refusal::new(RefusalCode::AlreadySetUp, "A single disk can be erased only on a node that is not set up.")
 }
 
+/// Why the rest of an unfinished setup or erasure is still there. It is tried again before the next setup.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// A file of the pair cannot be removed.
+    #[error("{} cannot be removed", file.display())]
+    Remove {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file that names the pair cannot be removed.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
 /// Erases what an unfinished setup or an erasure has left. Does nothing on a node without one.
 ///
 /// A disk that cannot be erased is left alone, or a dying one would keep the node from ever being set up again: its
-/// label is then that of a pair nobody knows, and it is not chosen by mistake.
-pub fn undo(options: &Options, step: Step<'_>) -> anyhow::Result<()> {
-    let identity = match Identity::unfinished(&options.state) {
+/// label then names a pair that exists on no node, and setup does not choose it.
+pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
+    let identity = match Identity::unfinished(&paths.state) {
         Ok(None) => return Ok(()),
         Ok(Some(identity)) => identity,
         Err(e) => {
-            tracing::error!(error = format!("{e:#}"), "what setup has left is not known: disks keep their labels");
-            return Identity::forget_unfinished(&options.state);
+            tracing::error!(error = chain(&e), "what setup has left is not known: disks keep their labels");
+            return Ok(Identity::forget_unfinished(&paths.state)?);
         }
     };
-    for parts in disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me) {
+    for parts in disks::find_pool_disks(&paths.disks, &paths.run, identity.pair_number(), identity.me) {
         step(&format!("Erasing {}", parts.disk.display()));
-        if let Err(e) = disks::erase(&parts, &options.run) {
-            tracing::error!(error = format!("{e:#}"), "a disk keeps its label");
+        if let Err(e) = disks::erase(&parts, &paths.run) {
+            tracing::error!(error = chain(&e), "a disk keeps its label");
         }
     }
-    dyad_atomic_file::remove(&register::path(&options.state))?;
-    document_cache::remove(&options.state)?;
-    Identity::forget_unfinished(&options.state)
+    let file = register::path(&paths.state);
+    dyad_atomic_file::remove(&file).map_err(|source| UndoError::Remove { file, source })?;
+    let file = document_cache::path(&paths.state);
+    document_cache::remove(&paths.state).map_err(|source| UndoError::Remove { file, source })?;
+    Ok(Identity::forget_unfinished(&paths.state)?)
 }
 
 /// Erases one disk that carries labels of a pair, on a blank node.
-pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Refusal> {
-    let candidates = disks::list(&options.disks, &options.run);
+pub fn disk(paths: &NodePaths, name: &str, confirm: &str) -> Result<(), Refusal> {
+    let candidates = disks::list(&paths.disks, &paths.run);
     let found = decide_disk(&candidates, name, confirm)?;
     let path = Path::new(&found.path);
     let parts = disks::parts(path).unwrap_or_else(|| PoolDiskPaths {
@@ -141,7 +132,7 @@ pub fn disk(options: &Options, name: &str, confirm: &str) -> Result<(), Refusal>
         raw: path.into(),
         index: Index::Directory(path.with_extension("index")),
     });
-    disks::erase(&parts, &options.run).map_err(|e| Refusal::new(RefusalCode::Disk, format!("{e:#}.")))
+    disks::erase(&parts, &paths.run).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
 /// Which of `candidates` is erased, if `confirm` is enough.
@@ -188,7 +179,7 @@ mod tests {
             code(decide(ErasePrecondition { pair: "office", node: "left", peer_has_all }, confirm))
         };
         assert_eq!(ask(true, "left"), Ok(EraseMode::Leave));
-        // Whoever confirmed the loss of everything has confirmed this too, but nothing is abandoned without need.
+        // The confirmation of the greater loss covers the smaller one; the node still leaves in order.
         assert_eq!(ask(true, "office/left"), Ok(EraseMode::Leave));
         assert_eq!(ask(false, "left"), Err(RefusalCode::ConfirmLoss));
         assert_eq!(ask(false, "office/left"), Ok(EraseMode::Abandon));

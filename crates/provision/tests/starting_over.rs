@@ -1,33 +1,26 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
 use dyad_control::{CreatePair, DiskContent, Enrol, Refusal, RefusalCode};
-use dyad_core::identity::Identity;
-use dyad_core::options::Options;
-use dyad_core::{disks, erase, register, setup};
+use dyad_provision::identity::Identity;
+use dyad_provision::paths::NodePaths;
+use dyad_provision::{disks, erase, register, setup};
 use std::fs::File;
 use std::path::Path;
 
 const NO_PASSWORD: &str = "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
 
-fn node(dir: &Path, disks: &[&str]) -> Options {
+fn node(dir: &Path, disks: &[&str]) -> NodePaths {
     let disks = disks.iter().map(|name| {
         let path = dir.join(name);
         File::options().create(true).truncate(false).write(true).open(&path).unwrap().set_len(600 << 20).unwrap();
         path
     });
-    let options = Options {
-        state: dir.join("state"),
-        run: dir.join("run"),
-        socket: None,
-        disks: disks.collect(),
-        vms: String::new(),
-        watchdog: None,
-    };
+    let options = NodePaths { state: dir.join("state"), run: dir.join("run"), disks: disks.collect() };
     std::fs::create_dir_all(&options.state).unwrap();
     options
 }
 
-fn create_pair(options: &Options, pair: &str) -> Result<Identity, Refusal> {
+fn create_pair(options: &NodePaths, pair: &str) -> Result<Identity, Refusal> {
     let request = CreatePair {
         pair: pair.into(),
         node: "left".into(),
@@ -39,13 +32,13 @@ fn create_pair(options: &Options, pair: &str) -> Result<Identity, Refusal> {
     found_as(options, &request)
 }
 
-fn found_as(options: &Options, request: &CreatePair) -> Result<Identity, Refusal> {
+fn found_as(options: &NodePaths, request: &CreatePair) -> Result<Identity, Refusal> {
     let tls = dyad_link::tls::Identity::load_or_generate(&options.state, "node").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(setup::create_pair(options, request, &tls, &|_| {}))
 }
 
-fn contents(options: &Options) -> Vec<DiskContent> {
+fn contents(options: &NodePaths) -> Vec<DiskContent> {
     disks::list(&options.disks, &options.run).into_iter().map(|disk| disk.content).collect()
 }
 
@@ -81,12 +74,12 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
 #[test]
 fn only_the_unfinished_pair_is_undone() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let stranger = node(other.path(), &["foreign.disk"]);
-    create_pair(&stranger, "office").unwrap();
+    let unknown_node = node(other.path(), &["foreign.disk"]);
+    create_pair(&unknown_node, "office").unwrap();
     let mut options = node(mine.path(), &["own.disk"]);
     create_pair(&options, "office").unwrap();
     Identity::decommission(&options.state).unwrap();
-    options.disks.extend(stranger.disks.clone());
+    options.disks.extend(unknown_node.disks.clone());
     erase::undo(&options, &|_| {}).unwrap();
     let found = contents(&options);
     assert_eq!(found[0], DiskContent::Blank);
@@ -96,9 +89,9 @@ fn only_the_unfinished_pair_is_undone() {
 #[test]
 fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let stranger = node(other.path(), &["vdb"]);
-    create_pair(&stranger, "office").unwrap();
-    let options = Options { disks: stranger.disks.clone(), ..node(mine.path(), &[]) };
+    let unknown_node = node(other.path(), &["vdb"]);
+    create_pair(&unknown_node, "office").unwrap();
+    let options = NodePaths { disks: unknown_node.disks.clone(), ..node(mine.path(), &[]) };
     let refused = |reply: Result<_, Refusal>| match reply {
         Err(Refusal { code, sentence }) => (code, sentence),
         _ => panic!("not refused"),
@@ -137,7 +130,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
         admin_password_hash: NO_PASSWORD.into(),
         witness: Some(Enrol { address: address.into(), code: code.into() }),
     };
-    // Its label says which code is meant: another one that is open does not make a used one merely wrong.
+    // The label of a code says which one is meant: a second open code does not turn "used" into "wrong".
     let _other = server.open_code();
     let _serving = runtime.spawn(server.run());
     let written =

@@ -1,4 +1,4 @@
-//! Refusals of what failed on the way to another machine, in sentences for people.
+//! Failures as refusals, in sentences for people.
 
 use dyad_control::{Refusal, RefusalCode};
 use dyad_link::pairing::{self, PairingError, Purpose};
@@ -6,7 +6,7 @@ use dyad_witness::client::EnrolError;
 
 /// The refusal of a failed pairing with the first node or with a witness: what is wrong, and what to do.
 pub fn of_pairing(error: &PairingError, purpose: Purpose) -> Refusal {
-    let (code, host, anew) = match purpose {
+    let (code, host, remedy) = match purpose {
         Purpose::Node => ("pairing code", "first node", "open a new one on the first node"),
         Purpose::Witness => ("witness code", "witness", "print a new one on the witness (dyad-witness code)"),
     };
@@ -15,18 +15,18 @@ pub fn of_pairing(error: &PairingError, purpose: Purpose) -> Refusal {
             RefusalCode::WrongCode,
             format!("the {code} is wrong: compare it with the one on the {host} and type it again"),
         ),
-        PairingError::Expired => (RefusalCode::CodeExpired, format!("the {code} has expired: {anew}")),
+        PairingError::Expired => (RefusalCode::CodeExpired, format!("the {code} has expired: {remedy}")),
         PairingError::NoCodeOpen => {
-            (RefusalCode::NoCodeOpen, format!("no {code} is open on the {host}, or it was used already: {anew}"))
+            (RefusalCode::NoCodeOpen, format!("no {code} is open on the {host}, or it was used already: {remedy}"))
         }
         PairingError::TooManyTries => {
-            (RefusalCode::CodeVoid, format!("the {code} was tried {} times and is void: {anew}", pairing::MAX_TRIES))
+            (RefusalCode::CodeVoid, format!("the {code} was tried {} times and is void: {remedy}", pairing::MAX_TRIES))
         }
         PairingError::Timeout => {
-            let patience = pairing::STEP_TIMEOUT.as_secs();
+            let timeout_s = pairing::STEP_TIMEOUT.as_secs();
             (
                 RefusalCode::Pairing,
-                format!("the {host} did not answer within {patience} s: check the network and try again"),
+                format!("the {host} did not answer within {timeout_s} s: check the network and try again"),
             )
         }
         PairingError::Version => {
@@ -52,4 +52,16 @@ pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let text: String = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
     format!("{text}.")
+}
+
+/// An error and its causes in one line, as people read it: `/dev/vdb cannot be opened: No such device`.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// A refusal that tells an error and its causes.
+pub fn of_error(code: RefusalCode, error: &dyn std::error::Error) -> Refusal {
+    Refusal::new(code, format!("{}.", chain(error)))
 }

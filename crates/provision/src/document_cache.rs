@@ -1,13 +1,13 @@
 //! The pair's document as this node read it last, kept beside the pool.
 //!
-//! A node that is not in sync must not read the document from its volumes, and somebody must be able to log in there all the
-//! same and see why. What it says of owners counts for nothing until the document was read again.
+//! A node that is not in sync must not read the document from its volume. The cache lets users log in there all the same and
+//! see why. It never decides placement.
 
 use dyad_desired::Document;
 use std::io;
 use std::path::{Path, PathBuf};
 
-fn path(state: &Path) -> PathBuf {
+pub(crate) fn path(state: &Path) -> PathBuf {
     state.join("last-document.json")
 }
 

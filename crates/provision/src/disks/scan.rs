@@ -1,6 +1,6 @@
 //! Which disks there are, and which of them are pool disks of this node.
 
-use super::{Index, POOL_TYPE, PoolDiskPaths};
+use super::layout::{Index, POOL_TYPE, PoolDiskPaths};
 use dyad_control::{DiskCandidate, DiskContent};
 use dyad_disks::partition;
 use dyad_pool::{FileDisk, Inspection, inspect};
@@ -10,13 +10,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// All disks that could become pool disks. `given` replaces the search (tests, laptops). A disk with a mounted
-/// partition that is not ours (the system disk) is left out.
+/// All disks that could become pool disks. `given` replaces the search (tests, laptops). A disk with a mounted partition
+/// other than an index is left out: it is the system disk.
 pub fn list(given: &[PathBuf], run: &Path) -> Vec<DiskCandidate> {
     paths(given, run).iter().filter_map(|path| candidate(path)).collect()
 }
 
-/// The pool disks of this node: their parts, found by label whatever their device names are today, in label order.
+/// The pool disks of this node: their parts, found by label whatever names the kernel gave them at this boot, in the order of their labels.
 pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: NodeId) -> Vec<PoolDiskPaths> {
     let mut found: Vec<(u16, PoolDiskPaths)> = paths(given, run)
         .into_iter()
@@ -96,7 +96,7 @@ fn content(path: &Path) -> DiskContent {
     }
 }
 
-/// The parts of a disk that has been prepared, whoever did it.
+/// The parts of a disk that was made a pool disk, by this node or another; `None` for any other disk.
 pub fn parts(disk: &Path) -> Option<PoolDiskPaths> {
     if !fs::metadata(disk).ok()?.file_type().is_block_device() {
         let index = disk.with_extension("index");

@@ -1,0 +1,31 @@
+//! What the two nodes say while the second one joins, inside the pairing channel.
+//!
+//! ```text
+//! second                       first
+//!   Hello ───────────────────────▶
+//!   ◀─────────────────── Admission
+//!   false, false, … ─────────────▶   formatting goes on
+//!   true ────────────────────────▶   ready
+//!   ◀──────────────────────── true   written down: the second node is a member
+//! ```
+
+use crate::identity::Welcome;
+use serde::{Deserialize, Serialize};
+
+/// The first message of the second node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// Name of the second node.
+    pub node: String,
+    /// Incarnation of the second node's store.
+    pub incarnation: u64,
+}
+
+/// The first node's answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Admission {
+    /// The second node is admitted once it is ready.
+    Welcome(Box<Welcome>),
+    /// The second node is refused; one sentence.
+    Refused(String),
+}

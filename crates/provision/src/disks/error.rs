@@ -1,0 +1,104 @@
+//! Why a disk could not be made a pool disk, opened or erased.
+
+use std::io;
+use std::path::PathBuf;
+
+/// A cause of several types.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure of one disk. The text names the disk; the cause is the source.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The path names nothing.
+    #[error("{} does not exist", disk.display())]
+    Missing {
+        /// The disk.
+        disk: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The raw part of a pool disk, or a whole disk, cannot be opened.
+    #[error("{} cannot be opened", path.display())]
+    Open {
+        /// Disk or partition.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The index folder of an earlier pool cannot be removed or made again.
+    #[error("{} cannot be cleared", index.display())]
+    ClearIndex {
+        /// The folder.
+        index: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The labels of a pool cannot be erased.
+    #[error("{} cannot be erased", disk.display())]
+    Erase {
+        /// The disk.
+        disk: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The disk refuses a new partition table.
+    #[error("{} cannot be partitioned", disk.display())]
+    Partition {
+        /// The disk.
+        disk: PathBuf,
+        /// The cause.
+        source: Cause,
+    },
+    /// The disk refuses to be written.
+    #[error("{} cannot be written", disk.display())]
+    Write {
+        /// The disk.
+        disk: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The disk is too small for a pool.
+    #[error("{} is smaller than the {} MiB a pool disk needs", disk.display(), super::layout::SMALLEST_DISK >> 20)]
+    TooSmall {
+        /// The disk.
+        disk: PathBuf,
+    },
+    /// A partition does not fit on the disk.
+    #[error("{} has no room for the partition {partition}", disk.display())]
+    NoRoom {
+        /// The disk.
+        disk: PathBuf,
+        /// Name of the partition.
+        partition: &'static str,
+    },
+    /// The kernel still uses the old partitions.
+    #[error("the kernel does not take the new partitions of {}", disk.display())]
+    Reread {
+        /// The disk.
+        disk: PathBuf,
+        /// The cause.
+        source: Cause,
+    },
+    /// `mke2fs` cannot be started.
+    #[error("mke2fs cannot be started")]
+    NoMke2fs {
+        /// The cause.
+        source: io::Error,
+    },
+    /// `mke2fs` refuses the index partition.
+    #[error("mke2fs failed on {}: {message}", partition.display())]
+    Mke2fs {
+        /// The index partition.
+        partition: PathBuf,
+        /// What it printed.
+        message: String,
+    },
+    /// The index partition cannot be mounted.
+    #[error("the index on {} cannot be mounted", partition.display())]
+    Mount {
+        /// The index partition.
+        partition: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
