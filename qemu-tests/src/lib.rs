@@ -11,7 +11,7 @@
 //! * Nothing outlives the rig: each process it starts dies with it, even when the rig is killed.
 //! * No wait is for time to pass: every wait is for a condition, has a deadline, and names the condition in its error.
 //! * A write counts as acknowledged only if the guest printed it on its serial line *and* the rig recorded it outside
-//! the pair.
+//!   the pair.
 
 pub mod accelerator;
 pub mod artifacts;

@@ -135,7 +135,7 @@ impl Crate {
         let behind = globs.flat_map(|import| {
             let mut path = import.path.clone();
             path.pop();
-            self.resolve(module, &[&path[..], &[first.clone()], rest].concat(), steps.saturating_sub(1))
+            self.resolve(module, &[&path[..], std::slice::from_ref(first), rest].concat(), steps.saturating_sub(1))
         });
         let behind: BTreeSet<_> = behind.collect();
         // A name that is not found, for example because a macro made it, is the module's own.

@@ -30,7 +30,7 @@ fn misnamed<'a>(tokens: &[Token<'a>]) -> Vec<(usize, &'a str)> {
             _ => continue,
         };
         let says = |ending: &&str| stem.ends_with(*ending) || *stem == ending[1..];
-        if !UNITS.contains(&stem) && !ENDINGS.iter().any(|ending| says(&ending)) {
+        if !UNITS.contains(&stem) && !ENDINGS.iter().any(says) {
             found.push((name.line, name.text));
         }
     }
