@@ -1,9 +1,9 @@
-//! What runs the guests' instructions: KVM if it is proven to work, else emulation.
+//! Chooses the accelerator of the guests: KVM if it is proven to work, otherwise emulation.
 //!
-//! `/dev/kvm` may exist, open, and create a VM whose processor then never leaves the boot ROM. So a trial
-//! machine boots a sector that ends QEMU with a certain exit code, within a deadline. What was proven holds for the same
-//! hardware, kernel and QEMU also after a restart: VMs that wait for a node to come back need not wait for a trial as well. A
-//! failure is tried again at the next boot.
+//! `/dev/kvm` may exist and create a VM whose processor never leaves the boot ROM. A trial machine therefore boots a
+//! sector that ends QEMU with a certain exit code, within [`PROBE_TIMEOUT`]. A proof stays valid over restarts while
+//! hardware, kernel and QEMU are the same, so that VMs need not wait for a trial after a restart of the node. A failure
+//! is tried again at the next boot.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::version::Version;
 
-/// What runs the guests' instructions.
+/// What executes the guests' instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
-    /// The processor itself.
+    /// The processor, through KVM.
     Kvm,
-    /// Emulation: everything works, slowly.
+    /// Emulation by QEMU's TCG: every guest runs, but slowly.
     Tcg,
 }
 
 const KVM: &str = "/dev/kvm";
-/// Writes 0x2a to port 0xf4, where the exit device of the trial machine sits, and halts.
+/// A boot sector that writes 0x2a to port 0xf4, the exit device of the trial machine, and halts.
 const CODE: [u8; 9] = [
     0xb0, 0x2a, // mov al, 0x2a
     0xba, 0xf4, 0x00, // mov dx, 0xf4
@@ -32,15 +32,15 @@ const CODE: [u8; 9] = [
     0xf4, // hlt
     0xeb, 0xfd, // jmp to hlt
 ];
-/// `isa-debug-exit` turns the value written into twice the value plus one.
+/// `isa-debug-exit` ends QEMU with twice the written value plus one.
 const PROVEN: i32 = 0x2a * 2 + 1;
 
-/// How long the trial machine may take. A firmware reaches its boot sector within a second or two, on a busy node later; the
-/// answer holds until the node restarts, so a minute once is the cheaper mistake.
+/// Time limit for the trial machine. Firmware reaches the boot sector within 1 to 2 s, on a busy node later. A limit
+/// that is too short costs more than one that is too long: its result holds until the node restarts.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Find out at most once per boot of the node. The answer is kept in `dir`, which a reboot empties; a proof of KVM also in
-/// the file `proof`, which survives it. `version` is QEMU's.
+/// Chooses the accelerator, with at most one trial per boot of the node. The result is stored in `dir`, which a reboot
+/// empties; a proof of KVM is also stored in the file `proof`, which survives a reboot. `version` is QEMU's version.
 pub async fn decide(qemu: &Path, version: Version, dir: &Path, proof: &Path) -> Accelerator {
     let trial = Trial { kvm: Path::new(KVM), surroundings: surroundings(version), qemu, dir, proof };
     trial.decide().await
@@ -68,7 +68,7 @@ impl Trial<'_> {
             true => Accelerator::Kvm,
             false => Accelerator::Tcg,
         };
-        // Without the notes the next start tries again: slower, as correct.
+        // Without these files the next start makes another trial, with the same result.
         let _ = save(&cache, &found);
         if found == Accelerator::Kvm {
             let _ = save(self.proof, &Proof { surroundings: self.surroundings });
@@ -77,15 +77,16 @@ impl Trial<'_> {
     }
 }
 
-/// KVM was seen to work.
+/// The stored proof that KVM works.
 #[derive(Debug, Serialize, Deserialize)]
 struct Proof {
-    /// Where: [`surroundings`].
+    /// The value of [`surroundings`] at the time of the trial.
     surroundings: String,
 }
 
-/// What the outcome of a trial depends on, as far as a node can see it: QEMU, the kernel with its command line, the server's
-/// model and firmware, the processor with its microcode and flags. A hypervisor below the node cannot be seen, and no node for real work has one.
+/// Everything that the result of a trial depends on and that a node can read: QEMU, the kernel with its command line,
+/// the server's model and firmware, the processor with its microcode and flags. A hypervisor below the node is not
+/// visible; production nodes have none.
 fn surroundings(qemu: Version) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
@@ -116,7 +117,7 @@ async fn boots(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
     let mut sector = CODE.to_vec();
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
-    // The firmware takes nothing smaller than a cylinder for a disk.
+    // The firmware ignores disks smaller than a cylinder.
     sector.resize(1 << 20, 0);
     if std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&disk, sector)).is_err() {
         return false;
@@ -134,7 +135,7 @@ async fn boots(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
         Ok(mut child) => {
             let ended = tokio::time::timeout(limit, child.wait()).await;
             if ended.is_err() {
-                // It hangs, as it does where KVM only pretends to work.
+                // The trial machine hangs, as it does where KVM does not execute guest code.
                 let _ = child.kill().await;
             }
             ended.ok().and_then(Result::ok).and_then(|status| status.code())
@@ -149,7 +150,8 @@ async fn boots(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
 mod tests {
     use super::*;
 
-    /// A QEMU that notes that it was called and ends as a trial machine does that reached its boot sector.
+    /// A script in place of QEMU: it records that it was called and exits like a trial machine that reached its boot
+    /// sector.
     fn qemu(dir: &Path) -> std::path::PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let program = dir.join("qemu");
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_proof_survives_a_reboot_and_holds_where_it_was_made() {
+    async fn a_proof_survives_a_reboot_on_the_same_hardware_and_software() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let (qemu, proof, kvm) = (qemu(dir.path()), path("proof.json"), path("kvm"));

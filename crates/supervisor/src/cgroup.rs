@@ -1,4 +1,4 @@
-//! One cgroup (version 2) per VM, below a common root that `dyad-core` can freeze and kill as a whole.
+//! One cgroup (version 2) for each VM, below a common root that `dyad-core` can freeze and kill as a whole.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,9 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 /// The kernel's default for `cpu.weight`.
-const ORDINARY: u32 = 100;
+const DEFAULT_CPU_WEIGHT: u32 = 100;
 
-/// The cgroup of one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -23,51 +22,50 @@ impl Cgroup {
         Self { dir: root.join(name) }
     }
 
-    /// Its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Make it, with its root, if it does not exist.
+    /// Creates the cgroup and its root, if they do not exist.
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// The directory cannot be created.
     pub fn create(&self) -> io::Result<()> {
         std::fs::create_dir_all(&self.dir)
     }
 
-    /// Ten ordinary shares of a busy processor until [`Cgroup::settle`]: a VM that starts is on its way to serve somebody,
-    /// perhaps after the death of a node, and its start is short.
-    pub fn hurry(&self) {
-        self.weigh(10 * ORDINARY);
+    /// Gives the VM ten times the default CPU weight until [`Cgroup::end_start_boost`]: a start is short, and after the loss of
+    /// a node users wait for it.
+    pub fn begin_start_boost(&self) {
+        self.set_cpu_weight(10 * DEFAULT_CPU_WEIGHT);
     }
 
-    /// The ordinary share of a VM that runs.
-    pub fn settle(&self) {
-        self.weigh(ORDINARY);
+    /// Gives the VM the default CPU weight.
+    pub fn end_start_boost(&self) {
+        self.set_cpu_weight(DEFAULT_CPU_WEIGHT);
     }
 
-    fn weigh(&self, weight: u32) {
-        // Without that controller nobody is weighed.
+    fn set_cpu_weight(&self, weight: u32) {
+        // Without the `cpu` controller the file does not exist.
         if let Err(error) = std::fs::write(self.dir.join("cpu.weight"), weight.to_string()) {
             tracing::debug!(cgroup = %self.dir.display(), %error, "a VM's share of the processor was not set");
         }
     }
 
-    /// The processes in it; empty if it does not exist.
+    /// The processes in the cgroup; empty if it does not exist.
     #[must_use]
     pub fn pids(&self) -> Vec<u32> {
         let text = std::fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// SIGKILL to every process in it, frozen or not, with one write.
+    /// Sends SIGKILL to all processes of the cgroup, also frozen ones, with one write.
     ///
     /// # Errors
     ///
-    /// What the file system says; a cgroup that does not exist has nothing to kill and is no error.
+    /// The write fails. A cgroup that does not exist is no error.
     pub fn kill(&self) -> io::Result<()> {
         match std::fs::write(self.dir.join("cgroup.kill"), "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -75,7 +73,7 @@ impl Cgroup {
         }
     }
 
-    /// Remove it once its last process is gone; waits at most two seconds for that.
+    /// Removes the cgroup when its last process has ended; waits at most 2 s for that.
     pub async fn remove(&self) {
         for _ in 0..200 {
             match std::fs::remove_dir(&self.dir) {
@@ -95,7 +93,7 @@ pub(crate) fn names(root: &Path) -> Vec<String> {
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Why [`exec_in_cgroup`] came back.
+/// The reasons for which [`exec_in_cgroup`] returned.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// The arguments are not `CGROUP -- PROGRAM ARGUMENTS…`.
@@ -103,27 +101,17 @@ pub enum ExecError {
     Usage,
     /// The process could not enter the cgroup.
     #[error("the cgroup {cgroup} could not be entered; check that cgroup version 2 is mounted there")]
-    Enter {
-        /// Its directory.
-        cgroup: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    Enter { cgroup: PathBuf, source: io::Error },
     /// The program could not be started.
     #[error("the program {program:?} could not be started; check that it is installed")]
-    Exec {
-        /// The program.
-        program: OsString,
-        /// What the system said.
-        source: io::Error,
-    },
+    Exec { program: OsString, source: io::Error },
 }
 
-/// Move this process into a cgroup and become another program: `CGROUP -- PROGRAM ARGUMENTS…`.
+/// Moves this process into a cgroup and executes another program: `CGROUP -- PROGRAM ARGUMENTS…`.
 ///
-/// A program that starts VMs gives a hidden subcommand of its own for this and names it in
-/// [`crate::Settings::launcher`]. So a VM is in its cgroup before its first instruction, and no code runs
-/// between fork and exec. Returns only if it failed.
+/// A program that starts VMs calls this function from a hidden subcommand, which it names in
+/// [`crate::Settings::launcher`]. QEMU is then in its cgroup before its first instruction, and no code runs between
+/// fork and exec. Returns only if it failed.
 pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecError {
     let mut arguments = arguments.into_iter();
     let (Some(cgroup), Some(dashes), Some(program)) = (arguments.next(), arguments.next(), arguments.next()) else {
@@ -133,7 +121,7 @@ pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecErro
         return ExecError::Usage;
     }
     let cgroup = PathBuf::from(cgroup);
-    // 0 is the writing process.
+    // The kernel reads 0 as the writing process.
     if let Err(source) = std::fs::write(cgroup.join("cgroup.procs"), "0") {
         return ExecError::Enter { cgroup, source };
     }
@@ -145,16 +133,16 @@ pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecErro
 mod tests {
     use super::*;
 
-    /// In a directory that is no cgroup, a file stands for the kernel.
+    /// Uses a plain directory, in which an ordinary file takes the place of the kernel's.
     #[test]
     fn a_vm_has_more_of_the_processor_only_while_it_starts() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = Cgroup::new(dir.path(), "vm");
         cgroup.create().unwrap();
         let weight = || std::fs::read_to_string(cgroup.dir().join("cpu.weight")).unwrap();
-        cgroup.hurry();
+        cgroup.begin_start_boost();
         assert_eq!(weight(), "1000");
-        cgroup.settle();
+        cgroup.end_start_boost();
         assert_eq!(weight(), "100");
     }
 }

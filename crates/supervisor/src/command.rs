@@ -11,26 +11,24 @@ pub use crate::version::Version;
 use crate::accelerator::Accelerator;
 use crate::spec::{Network, VmSpec};
 
-/// Where a VM's sockets and files are: one directory per VM below the run directory.
+/// The paths of a VM's sockets and files, in its directory below the run directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmPaths {
     dir: PathBuf,
 }
 
 impl VmPaths {
-    /// In the directory `dir`.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// The VM's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Socket of the control protocol.
+    /// Socket of QEMU's control protocol (QMP).
     #[must_use]
     pub fn qmp(&self) -> PathBuf {
         self.dir.join("qmp.sock")
@@ -42,48 +40,45 @@ impl VmPaths {
         self.dir.join("serial.sock")
     }
 
-    /// Socket of the screen.
+    /// Socket of the screen (VNC).
     #[must_use]
     pub fn vnc(&self) -> PathBuf {
         self.dir.join("vnc.sock")
     }
 
-    /// What QEMU says.
+    /// The output of QEMU.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.dir.join("qemu.log")
     }
 
-    /// The record by which a running VM is found again.
+    /// The record by which a restarted `dyad-node` finds the running VM.
     #[must_use]
     pub fn record(&self) -> PathBuf {
         self.dir.join("vm.json")
     }
 }
 
-/// What all VMs of a node have in common.
+/// The settings that all VMs of a node share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
-    /// The QEMU program.
     pub qemu: PathBuf,
-    /// Its version.
     pub version: Version,
-    /// What runs the guests' instructions.
     pub accelerator: Accelerator,
-    /// UEFI firmware, read-only.
+    /// The UEFI firmware image, read-only.
     pub ovmf_code: PathBuf,
 }
 
-/// The command line for `spec`. `vars` is the VM's own copy of the UEFI variables, if it boots by UEFI.
+/// The QEMU command line for `spec`. `vars` is the VM's own copy of the UEFI variables, if it boots by UEFI.
 #[must_use]
 pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&Path>) -> Vec<OsString> {
-    let mut line = Line(vec![host.qemu.clone().into_os_string()]);
+    let mut line = CommandLine(vec![host.qemu.clone().into_os_string()]);
     line.option("-name", [format!("guest={},debug-threads=on", spec.name)]);
     line.flag("-nodefaults").flag("-no-user-config");
     line.option("-display", ["none"]);
     line.option("-sandbox", ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     line.option("-msg", ["timestamp=on"]);
-    // Off is a message for us, not an exit: it would be lost while nobody watches.
+    // A shutdown pauses QEMU instead of ending it, so that it is noticed even if it happens while `dyad-node` restarts.
     line.option("-action", ["reboot=reset,shutdown=pause,panic=pause,watchdog=reset"]);
     let (accel, cpu) = match host.accelerator {
         Accelerator::Kvm => ("kvm", "host"),
@@ -93,7 +88,7 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-accel", [accel]).option("-cpu", [cpu]);
     line.option("-smp", [spec.cpus.to_string()]);
     line.option("-m", [format!("{}M", spec.memory_mib)]);
-    // Disks are served by another process, which maps this memory; it insists on the seal.
+    // `dyad-core` serves the disks and maps the guest's memory, which requires a sealed memfd.
     line.option("-object", [format!("memory-backend-memfd,id=ram,size={}M,share=on,seal=on", spec.memory_mib)]);
     line.option("-rtc", ["base=utc"]).option("-boot", ["strict=on"]);
     if let (Firmware::Uefi, Some(vars)) = (spec.firmware, vars) {
@@ -116,8 +111,8 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.0
 }
 
-fn disks(line: &mut Line, host: &Host, spec: &VmSpec) {
-    // Milliseconds came with 9.2; before, whole seconds.
+fn disks(line: &mut CommandLine, host: &Host, spec: &VmSpec) {
+    // `reconnect-ms` exists since QEMU 9.2; before, the unit was seconds.
     let reconnect = match host.version >= (Version { major: 9, minor: 2 }) {
         true => "reconnect-ms=100",
         false => "reconnect=1",
@@ -133,9 +128,9 @@ fn disks(line: &mut Line, host: &Host, spec: &VmSpec) {
     }
 }
 
-struct Line(Vec<OsString>);
+struct CommandLine(Vec<OsString>);
 
-impl Line {
+impl CommandLine {
     fn flag(&mut self, name: &str) -> &mut Self {
         self.0.push(name.into());
         self
@@ -147,7 +142,7 @@ impl Line {
         self
     }
 
-    /// A path as the last value. QEMU reads a doubled comma as a comma.
+    /// Adds a path as the last value of an option. QEMU reads a doubled comma as one comma.
     fn path_option(&mut self, name: &str, before: &str, path: &Path) -> &mut Self {
         let path = path.to_string_lossy().replace(',', ",,");
         self.option(name, [format!("{before}{path}")])
@@ -187,13 +182,13 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_the_one_on_file() {
+    fn the_command_line_matches_the_stored_one() {
         let now = text(&host(10, 0, Accelerator::Kvm), &spec());
         assert_eq!(now, include_str!("../tests/command_line.txt"));
     }
 
     #[test]
-    fn old_versions_and_tcg_get_what_they_understand() {
+    fn old_versions_and_tcg_get_options_that_they_support() {
         let line = text(&host(7, 2, Accelerator::Tcg), &VmSpec { firmware: Firmware::Bios, ..spec() });
         assert!(line.contains("reconnect=1,") && !line.contains("reconnect-ms"));
         assert!(line.contains("\nmax\n") && !line.contains("pflash"));

@@ -1,4 +1,4 @@
-//! The serial line of a VM: kept connected, remembered for a while, shared by everyone who looks.
+//! The serial line of a VM: stays connected, keeps the last 64 KiB of output, and has any number of viewers.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -10,16 +10,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc};
 
-/// Output that is remembered, in bytes.
-const RECENT: usize = 64 << 10;
-/// Pieces of output a slow subscriber may be behind before it loses the oldest.
-const BACKLOG: usize = 1024;
-/// Pieces of input that may wait for the VM.
-const INPUT: usize = 64;
-/// Pause between two tries to connect.
+/// Amount of output that is kept, in bytes.
+const MAX_RECENT: usize = 64 << 10;
+/// Number of output chunks that a slow viewer may be behind; then it loses the oldest ones.
+const MAX_OUTPUT_CHUNKS: usize = 1024;
+/// Number of input chunks that may wait for the VM.
+const MAX_INPUT_CHUNKS: usize = 64;
+/// Pause between two attempts to connect.
 const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The serial line of one VM. It lives on over restarts of the VM; clones are the same line.
+/// The serial line of one VM. It continues over restarts of the VM; clones are the same line.
 #[derive(Clone)]
 pub struct Console {
     shared: Arc<Mutex<Shared>>,
@@ -32,29 +32,29 @@ struct Shared {
     output: broadcast::Sender<Bytes>,
 }
 
-/// What a new viewer gets: nothing is lost or doubled between the two.
+/// The output for a new viewer, without a gap or an overlap between its two parts.
 pub struct Subscription {
     /// The last output, at most 64 KiB.
     pub recent: Vec<u8>,
-    /// Everything after it. A viewer that is too slow gets `Lagged` and goes on with newer output.
+    /// The output after `recent`. A viewer that is too slow gets `Lagged` and continues with newer output.
     pub output: broadcast::Receiver<Bytes>,
 }
 
 impl Console {
     pub(crate) fn new() -> Self {
-        let (input, pending) = mpsc::channel(INPUT);
-        let shared = Shared { recent: VecDeque::new(), output: broadcast::Sender::new(BACKLOG) };
+        let (input, pending) = mpsc::channel(MAX_INPUT_CHUNKS);
+        let shared = Shared { recent: VecDeque::new(), output: broadcast::Sender::new(MAX_OUTPUT_CHUNKS) };
         Self { shared: Arc::new(Mutex::new(shared)), input, pending: Arc::new(tokio::sync::Mutex::new(pending)) }
     }
 
-    /// Look at the line from now on.
+    /// Adds a viewer.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         Subscription { recent: shared.recent.iter().copied().collect(), output: shared.output.subscribe() }
     }
 
-    /// Type something. Returns false if the line does not take it now: the VM is off, or does not read.
+    /// Sends input. Returns false if the line does not accept it: the VM is off, or does not read.
     #[must_use]
     pub fn send(&self, input: Bytes) -> bool {
         self.input.try_send(input).is_ok()
@@ -63,13 +63,13 @@ impl Console {
     fn append(&self, bytes: &[u8]) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.recent.extend(bytes);
-        let excess = shared.recent.len().saturating_sub(RECENT);
+        let excess = shared.recent.len().saturating_sub(MAX_RECENT);
         shared.recent.drain(..excess);
-        // Nobody looking is fine.
+        // Fails only without viewers.
         let _ = shared.output.send(Bytes::copy_from_slice(bytes));
     }
 
-    /// A VM that was stopped in the middle of a line must not garble the first line of its next run.
+    /// Ends an unfinished line of the previous run, so that the first line of the next run is separate.
     fn begin_line(&self) {
         let last = self.shared.lock().unwrap_or_else(PoisonError::into_inner).recent.back().copied();
         if last.is_some_and(|last| last != b'\n') {
@@ -77,11 +77,11 @@ impl Console {
         }
     }
 
-    /// Keep the line connected to the socket at `path`, for ever. `first` is called at the first output.
+    /// Keeps the line connected to the socket at `path`; never returns. Calls `first` at the first output.
     pub(crate) async fn serve(&self, path: &Path, first: impl FnOnce() + Send) {
         let mut first = Some(first);
         let mut pending = self.pending.lock().await;
-        // What was typed while the VM was off was not meant for its next boot.
+        // Input that was typed while the VM was off is dropped: it was not meant for this boot.
         while pending.try_recv().is_ok() {}
         loop {
             let Ok(stream) = UnixStream::connect(path).await else {
@@ -103,7 +103,7 @@ impl Console {
                         }
                     },
                     Some(input) = pending.recv() => {
-                        // A guest that does not read must not keep its output from being read.
+                        // A guest that does not read its input must not block the reading of its output.
                         let write = tokio::time::timeout(CONNECT_RETRY_INTERVAL, writer.write_all(&input)).await;
                         if matches!(write, Ok(Err(_))) {
                             break;
@@ -123,10 +123,10 @@ mod tests {
     #[test]
     fn a_new_viewer_sees_the_end_of_what_was_and_then_everything() {
         let console = Console::new();
-        console.append(&[b'x'; RECENT]);
+        console.append(&[b'x'; MAX_RECENT]);
         console.append(b"login: ");
         let mut viewer = console.subscribe();
-        assert_eq!(viewer.recent.len(), RECENT);
+        assert_eq!(viewer.recent.len(), MAX_RECENT);
         assert!(viewer.recent.ends_with(b"xlogin: "));
         console.append(b"root");
         assert_eq!(viewer.output.try_recv().unwrap(), "root");

@@ -1,22 +1,22 @@
-//! Runs the virtual machines of one node: decides what should happen and makes it happen.
+//! Runs the virtual machines of one node: decides what should happen to them and does it.
 //!
-//! Two halves. The *policy* ([`plan`], [`lifecycle`]) is pure: from the replicated document, the permits of
-//! `dyad-core` and what is observed it derives steps. The *runner* ([`Runner`]) carries steps out: it starts
-//! one QEMU per VM in a cgroup of its own, talks QMP to it, keeps its serial line, and finds it again after
-//! `dyad-node` was restarted.
+//! The *policy* ([`plan`], [`lifecycle`]) is pure: it derives steps from the replicated document, the permits of
+//! `dyad-core` and the observed processes. The *runner* ([`Runner`]) carries the steps out: it starts one QEMU for each
+//! VM in a cgroup of its own, controls it by QMP, connects to its serial line, and finds it again after a restart of
+//! `dyad-node`.
 //!
-//! This crate must never know HTTP, the quorum, epochs, leases or what a volume is made of. Whether a VM may
-//! run is decided elsewhere and arrives as a permit; a disk is a path of a socket.
+//! This crate must never know HTTP, the quorum, epochs, leases or how a volume is stored. Whether a VM may run is
+//! decided by `dyad-core` and passed in as a permit; a disk is the path of a socket.
 //!
 //! **Invariants**
 //!
-//! 1. No VM is started without a permit, and none that is not owned by this node.
-//! 2. A VM that its own operating system switched off stays off until a person says otherwise, also when
-//!    nobody watched while it happened: QEMU waits for us (`shutdown=pause`) before it exits.
+//! 1. No VM is started without a permit, and none whose node is another one.
+//! 2. A VM that its own operating system shut down stays off until a user starts it. This holds also if `dyad-node` was
+//! not running at that time: QEMU pauses (`shutdown=pause`) until it is told to quit.
 //! 3. A VM has at most one process on this node. A process is known by pid *and* start time, or by its cgroup.
-//! 4. The death of this process changes nothing for a running VM.
-//! 5. To kill a VM is to kill its cgroup; that needs no cooperation of QEMU and works while it is frozen.
-//! 6. Nothing here waits for QEMU without a limit: a frozen QEMU answers nobody.
+//! 4. The end of this process does not affect a running VM.
+//! 5. A VM is killed by killing its cgroup, which needs no cooperation of QEMU and works while it is frozen.
+//! 6. Every wait for QEMU has a limit, because a frozen QEMU never answers.
 
 pub mod accelerator;
 pub mod cgroup;
@@ -41,10 +41,9 @@ pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{Runner, RunnerError, Settings};
 pub use spec::{Disk, MissingDisk, Network, VmSpec};
 
-/// A moment: nanoseconds of `CLOCK_BOOTTIME`.
+/// Nanoseconds of `CLOCK_BOOTTIME`.
 pub type Time = u64;
 
-/// The moment now.
 #[must_use]
 pub fn now() -> Time {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

@@ -1,4 +1,4 @@
-//! The life of one VM on one node, as a table.
+//! The phases of one VM on one node, as a table.
 //!
 //! ```text
 //!              Start          Ready
@@ -8,17 +8,17 @@
 //!                       crashed ◄────Gone────┘
 //! ```
 //!
-//! `shut-down`, `off` and `crashed` keep the memory of how it ended until the VM is started again or forgotten.
+//! `shut-down`, `off` and `crashed` store how the last run ended, until the VM is started again or forgotten.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a VM is in its life on this node.
+/// The phase of a VM on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// No process, nothing remembered.
+    /// No process and no stored last run.
     Absent,
     /// The process exists and has not answered yet.
     Starting,
@@ -26,38 +26,38 @@ pub enum Phase {
     Running,
     /// The guest was asked to shut down.
     Stopping,
-    /// The guest switched itself off; the process is about to end.
+    /// The guest shut itself down; the process is about to end.
     Ending,
-    /// The process was told to die.
+    /// The process was sent SIGKILL.
     Killing,
-    /// It ended because we wanted it to.
+    /// The process ended because it was told to.
     Off,
-    /// It ended because its guest wanted it to.
+    /// The process ended because the guest shut down.
     ShutDown,
-    /// It ended by itself, or did not start.
+    /// The process ended unexpectedly, or could not be started.
     Crashed,
 }
 
-/// What happens to a VM.
+/// An event in the life of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VmEvent {
-    /// We start a process.
+    /// The runner starts a process.
     Start,
-    /// We found a process of before.
+    /// The runner found the process of an earlier runner.
     Adopt,
-    /// QEMU answered.
+    /// QEMU answered on its control socket.
     Ready,
-    /// We ask the guest to shut down.
+    /// The runner asks the guest to shut down.
     Stop,
-    /// We kill the process.
+    /// The runner kills the process.
     Kill,
-    /// The guest switched off.
+    /// The guest shut down.
     GuestOff,
-    /// The guest's system died.
+    /// The guest's operating system panicked.
     Panic,
-    /// The process is gone, or could not be started.
+    /// The process has ended, or could not be started.
     Gone,
-    /// The memory of it is dropped.
+    /// The stored last run is dropped.
     Forget,
 }
 
@@ -65,14 +65,14 @@ pub enum VmEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{event:?} cannot happen to a VM that is {phase}")]
 pub struct InvalidTransition {
-    /// Where the VM was.
+    /// The phase of the VM.
     pub phase: Phase,
     /// The event that was reported.
     pub event: VmEvent,
 }
 
 impl Phase {
-    /// All phases, in the order of a life.
+    /// All phases, in the order in which a VM passes them.
     pub const ALL: [Phase; 9] = [
         Phase::Absent,
         Phase::Starting,
@@ -85,7 +85,7 @@ impl Phase {
         Phase::Crashed,
     ];
 
-    /// True while there is a process.
+    /// Whether there is a process.
     #[must_use]
     pub fn is_alive(self) -> bool {
         use Phase::{Ending, Killing, Running, Starting, Stopping};
@@ -102,19 +102,19 @@ impl Phase {
         use VmEvent as H;
         Ok(match (self, event) {
             (P::Absent | P::Off | P::ShutDown | P::Crashed, H::Start) => P::Starting,
-            // A process of before goes on where it was.
+            // A process that is found again keeps its phase.
             (phase, H::Adopt) if phase.is_alive() => phase,
             (P::Starting, H::Ready) => P::Running,
-            // QMP comes and goes with our own restarts; that changes nothing.
+            // The connection to QMP is made again after a restart of `dyad-node`; that changes no phase.
             (P::Running | P::Stopping | P::Ending | P::Killing, H::Ready) => self,
             (P::Starting | P::Running, H::Stop) => P::Stopping,
             (P::Stopping | P::Ending | P::Killing, H::Stop) => self,
             (P::Starting | P::Running | P::Stopping | P::Killing, H::Kill) => P::Killing,
-            // The guest's will is not overwritten by ours: it is off either way.
+            // The guest has shut down already: the kill does not change how the run ended.
             (P::Ending, H::Kill) => P::Ending,
             (P::Starting | P::Running, H::GuestOff) => P::Ending,
             (P::Stopping | P::Ending | P::Killing, H::GuestOff) => self,
-            // A dead system is a crash of the VM: the process is left as it is and ends by our hand.
+            // A panic is a crash of the VM: the phase stays `Running` until the runner has killed QEMU.
             (P::Starting | P::Running, H::Panic) => P::Running,
             (P::Stopping | P::Ending | P::Killing, H::Panic) => self,
             (P::Starting | P::Running, H::Gone) => P::Crashed,
@@ -143,7 +143,7 @@ impl fmt::Display for Phase {
 }
 
 impl VmEvent {
-    /// All happenings.
+    /// All events.
     pub const ALL: [VmEvent; 9] = [
         VmEvent::Start,
         VmEvent::Adopt,

@@ -1,4 +1,4 @@
-//! One VM with a process: a task that watches it and does what it is told.
+//! One VM with a process: a task that watches the process and carries out commands.
 
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -15,59 +15,49 @@ use crate::qmp::{Qmp, QmpEvent};
 use crate::record::Record;
 use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
 
-/// A run this long, in nanoseconds, ends a series of crashes.
+/// A run of at least this many nanoseconds ends a series of crashes.
 const STABLE_RUN_PERIOD: Time = 600 * 1_000_000_000;
-/// A process that was killed is killed again after this long.
+/// Interval at which SIGKILL is repeated until the process has ended.
 const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// A start that takes longer than this is no longer in a hurry.
+/// Maximum time for which a starting VM has the higher CPU weight.
 const START_BOOST_PERIOD: Duration = Duration::from_secs(15);
-/// Pause between two tries to reach the control socket.
+/// Pause between two attempts to connect to the control socket.
 const QMP_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Something that happened to a VM.
+/// An event of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The VM.
     pub vm: String,
-    /// When.
     pub at: Time,
-    /// What.
     pub kind: EventKind,
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
     /// A process was started.
-    Started {
-        /// Its pid.
-        pid: u32,
-    },
-    /// A process of before was found.
-    Adopted {
-        /// Its pid.
-        pid: u32,
-    },
-    /// QEMU answers.
+    Started { pid: u32 },
+    /// The process of an earlier runner was found.
+    Adopted { pid: u32 },
+    /// QEMU answered on its control socket.
     Ready,
     /// The guest wrote to its serial line for the first time in this run.
     FirstOutput,
-    /// The guest restarted itself.
+    /// The guest reset itself.
     GuestReset,
-    /// The guest's system died; its process is ended.
+    /// The guest's operating system panicked; its process is being killed.
     GuestPanicked,
     /// The VM entered this phase.
     Phase(Phase),
-    /// The process is gone, or could not be started: in which phase that left the VM, and a sentence.
+    /// The process has ended, or could not be started.
     Ended {
-        /// Off, shut down or crashed.
+        /// [`Phase::Off`], [`Phase::ShutDown`] or [`Phase::Crashed`].
         phase: Phase,
-        /// For people.
+        /// One sentence for people.
         note: String,
     },
 }
 
-/// Where events go.
+/// Sends the events of one VM.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     pub vm: String,
@@ -76,40 +66,40 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub fn report(&self, kind: EventKind) {
-        // Nobody listens any more only while the daemon is going down.
+        // Fails only while the daemon is ending.
         let _ = self.events.send(Event { vm: self.vm.clone(), at: now(), kind });
     }
 }
 
-/// What a machine is told.
+/// A command to a machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum VmCommand {
-    /// Ask the guest to shut down, kill it at the deadline.
+    /// Asks the guest to shut down, and kills the VM at the deadline.
     ShutDown { deadline: Time },
-    /// Kill it now.
+    /// Kills the VM at once.
     Kill,
 }
 
-/// What the runner keeps of a machine.
+/// The runner's access to a machine.
 pub(crate) struct Handle {
-    pub orders: mpsc::UnboundedSender<VmCommand>,
+    pub commands: mpsc::UnboundedSender<VmCommand>,
     pub observed: watch::Receiver<Observed>,
     task: JoinHandle<()>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The process stays: only the watching ends.
+        // Ends the watching task; the process continues.
         self.task.abort();
     }
 }
 
-/// A VM's process and everything known about it.
+/// A VM's process and the state of the runner about it.
 pub(crate) struct Machine {
     pub paths: VmPaths,
     pub cgroup: Option<Cgroup>,
     pub process: Process,
-    /// Set if the process is our child.
+    /// Set if this program started the process.
     pub child: Option<Child>,
     pub record: Record,
     pub console: Console,
@@ -117,16 +107,16 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Watch over the machine from now on.
+    /// Starts the task that watches the machine.
     pub fn launch(self) -> Handle {
-        let (orders, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::unbounded_channel();
         let (sender, observed) = watch::channel(observe(&self.record, Some(self.process.pid())));
         let task = tokio::spawn(Task { machine: self, sender, qmp: None }.run(inbox));
-        Handle { orders, observed, task }
+        Handle { commands, observed, task }
     }
 }
 
-/// What the outside sees of a record.
+/// The part of a record that the policy uses.
 pub(crate) fn observe(record: &Record, pid: Option<u32>) -> Observed {
     Observed {
         phase: record.phase,
@@ -144,8 +134,8 @@ struct Task {
     qmp: Option<Qmp>,
 }
 
-/// What the control socket brings.
-enum Link {
+/// A message from the task that keeps the QMP connection.
+enum QmpUpdate {
     Up(Box<Qmp>, String),
     Event(QmpEvent),
     Down,
@@ -155,39 +145,39 @@ impl Task {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<VmCommand>) {
         let (sender, mut link) = mpsc::channel(16);
         let path: Arc<Path> = self.machine.paths.qmp().into();
-        let _qmp = AbortOnDrop(tokio::spawn(keep_linked(path, sender)));
+        let _qmp = AbortOnDrop(tokio::spawn(keep_qmp_connected(path, sender)));
         let (console, reporter) = (self.machine.console.clone(), self.machine.reporter.clone());
         let serial = self.machine.paths.serial();
         let _console = AbortOnDrop(tokio::spawn(async move {
             console.serve(&serial, || reporter.report(EventKind::FirstOutput)).await;
         }));
-        let haste = tokio::time::sleep(START_BOOST_PERIOD);
-        tokio::pin!(haste);
-        let mut hasty = true;
+        let boost_end = tokio::time::sleep(START_BOOST_PERIOD);
+        tokio::pin!(boost_end);
+        let mut boosted = true;
         loop {
-            let wait = self.time_to_act();
+            let wait = self.time_until_kill();
             tokio::select! {
-                () = &mut haste, if hasty => {
-                    hasty = false;
-                    self.settle();
+                () = &mut boost_end, if boosted => {
+                    boosted = false;
+                    self.end_start_boost();
                 }
                 () = self.machine.process.gone() => break,
-                Some(order) = inbox.recv() => self.execute(order).await,
-                Some(news) = link.recv() => self.hear(news).await,
+                Some(command) = inbox.recv() => self.execute(command).await,
+                Some(update) = link.recv() => self.handle_qmp(update).await,
                 () = tokio::time::sleep(wait) => self.kill(),
             }
         }
-        self.bury().await;
+        self.handle_exit().await;
     }
 
-    fn settle(&self) {
+    fn end_start_boost(&self) {
         if let Some(cgroup) = &self.machine.cgroup {
-            cgroup.settle();
+            cgroup.end_start_boost();
         }
     }
 
-    /// How long until the process is to be killed (again).
-    fn time_to_act(&self) -> Duration {
+    /// Time until the process is killed, or killed again.
+    fn time_until_kill(&self) -> Duration {
         match (self.machine.record.phase, self.machine.record.deadline) {
             (Phase::Killing, _) => KILL_RETRY_INTERVAL,
             (Phase::Stopping | Phase::Ending, Some(deadline)) => Duration::from_nanos(deadline.saturating_sub(now())),
@@ -195,44 +185,44 @@ impl Task {
         }
     }
 
-    async fn execute(&mut self, order: VmCommand) {
-        match order {
+    async fn execute(&mut self, command: VmCommand) {
+        match command {
             VmCommand::Kill => self.kill(),
             VmCommand::ShutDown { deadline } => {
                 let phase = self.machine.record.phase;
                 if matches!(phase, Phase::Starting | Phase::Running) {
                     self.machine.record.deadline = Some(deadline);
                 }
-                self.happen(VmEvent::Stop);
+                self.apply_event(VmEvent::Stop);
                 self.power_down().await;
             }
         }
     }
 
-    async fn hear(&mut self, news: Link) {
-        match news {
-            Link::Up(qmp, status) => {
+    async fn handle_qmp(&mut self, update: QmpUpdate) {
+        match update {
+            QmpUpdate::Up(qmp, status) => {
                 self.qmp = Some(*qmp);
-                self.settle();
+                self.end_start_boost();
                 if self.machine.record.phase == Phase::Starting {
                     self.machine.reporter.report(EventKind::Ready);
                 }
-                self.happen(VmEvent::Ready);
+                self.apply_event(VmEvent::Ready);
                 match status.as_str() {
                     "shutdown" => self.guest_off().await,
                     "guest-panicked" => self.panicked(),
-                    // The wish may be older than the connection.
+                    // The command to shut down may have come before the connection.
                     _ if self.machine.record.phase == Phase::Stopping => self.power_down().await,
                     _ => {}
                 }
             }
-            Link::Event(QmpEvent::Shutdown { guest: true }) => self.guest_off().await,
-            Link::Event(QmpEvent::Panicked) => self.panicked(),
-            Link::Event(QmpEvent::Reset { guest: true }) => {
+            QmpUpdate::Event(QmpEvent::Shutdown { guest: true }) => self.guest_off().await,
+            QmpUpdate::Event(QmpEvent::Panicked) => self.panicked(),
+            QmpUpdate::Event(QmpEvent::Reset { guest: true }) => {
                 self.machine.reporter.report(EventKind::GuestReset);
             }
-            Link::Event(_) => {}
-            Link::Down => self.qmp = None,
+            QmpUpdate::Event(_) => {}
+            QmpUpdate::Down => self.qmp = None,
         }
     }
 
@@ -240,40 +230,40 @@ impl Task {
         if let Some(qmp) = &mut self.qmp
             && let Err(error) = qmp.power_down().await
         {
-            // It is asked again when the connection is back, and killed at the deadline in any case.
+            // The request is repeated when the connection is back, and at the deadline the VM is killed.
             tracing::warn!(vm = self.machine.reporter.vm, %error, "a guest could not be asked to shut down");
         }
     }
 
-    /// The guest is off; QEMU waits for us. First write it down, then let QEMU end.
+    /// The guest has shut down and QEMU is paused. The record is written first, then QEMU is told to quit.
     async fn guest_off(&mut self) {
         let ours = self.machine.record.phase == Phase::Stopping;
         if !ours {
-            // Should QEMU not end by itself, it is killed soon.
+            // If QEMU does not quit within 10 s, it is killed.
             self.machine.record.deadline = Some(now() + 10 * 1_000_000_000);
         }
-        self.happen(VmEvent::GuestOff);
+        self.apply_event(VmEvent::GuestOff);
         if let Some(qmp) = &mut self.qmp
             && qmp.quit().await.is_err()
         {
-            self.strike();
+            self.send_kill();
         }
     }
 
     fn panicked(&mut self) {
         self.machine.reporter.report(EventKind::GuestPanicked);
-        self.happen(VmEvent::Panic);
-        self.machine.record.note = Some("The guest's system reported that it died.".into());
-        self.strike();
+        self.apply_event(VmEvent::Panic);
+        self.machine.record.note = Some("The guest's operating system reported a panic.".into());
+        self.send_kill();
     }
 
     fn kill(&mut self) {
-        self.happen(VmEvent::Kill);
-        self.strike();
+        self.apply_event(VmEvent::Kill);
+        self.send_kill();
     }
 
-    /// The blow itself.
-    fn strike(&self) {
+    /// Sends SIGKILL to the cgroup and to the process.
+    fn send_kill(&self) {
         if let Some(cgroup) = &self.machine.cgroup
             && let Err(error) = cgroup.kill()
         {
@@ -282,14 +272,14 @@ impl Task {
         self.machine.process.kill();
     }
 
-    /// Move through the table, write down where we are, and tell.
-    fn happen(&mut self, event: VmEvent) {
+    /// Applies an event to the phase, stores the record and reports the new phase.
+    fn apply_event(&mut self, event: VmEvent) {
         let record = &mut self.machine.record;
         match record.phase.after(event) {
             Ok(phase) if phase == record.phase => return,
             Ok(phase) => record.phase = phase,
             Err(invalid) => {
-                tracing::error!(vm = self.machine.reporter.vm, %invalid, "a defect of the supervisor");
+                tracing::error!(vm = self.machine.reporter.vm, %invalid, "an event that its phase does not allow: a defect of the supervisor");
                 return;
             }
         }
@@ -301,8 +291,8 @@ impl Task {
         self.machine.reporter.report(EventKind::Phase(record.phase));
     }
 
-    /// The process is gone.
-    async fn bury(mut self) {
+    /// Handles the end of the process: removes the cgroup, counts crashes and reports the end.
+    async fn handle_exit(mut self) {
         let status = self.machine.child.as_mut().and_then(|child| child.wait().ok());
         if let Some(cgroup) = &self.machine.cgroup {
             cgroup.remove().await;
@@ -315,23 +305,23 @@ impl Task {
             record.crashes = 0;
         }
         let note = record.note.take();
-        let note = note.unwrap_or_else(|| ending(record.phase, status, &self.machine.paths.log()));
+        let note = note.unwrap_or_else(|| end_note(record.phase, status, &self.machine.paths.log()));
         record.note = Some(note.clone());
-        self.happen(VmEvent::Gone);
+        self.apply_event(VmEvent::Gone);
         let phase = self.machine.record.phase;
         self.machine.reporter.report(EventKind::Ended { phase, note });
     }
 }
 
-/// One sentence about an end.
-fn ending(phase: Phase, status: Option<ExitStatus>, log: &Path) -> String {
+/// The sentence that describes an end.
+fn end_note(phase: Phase, status: Option<ExitStatus>, log: &Path) -> String {
     match phase {
-        Phase::Stopping => return "The guest shut down as it was asked to.".into(),
+        Phase::Stopping => return "The guest shut down on request.".into(),
         Phase::Ending => return "The guest switched itself off.".into(),
-        Phase::Killing => return "The VM was stopped hard.".into(),
+        Phase::Killing => return "The VM was killed.".into(),
         _ => {}
     }
-    let how = status.map_or_else(|| "while nobody watched".to_owned(), |status| format!("with {status}"));
+    let how = status.map_or_else(|| "while dyad-node was not running".to_owned(), |status| format!("with {status}"));
     let log = std::fs::read(log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     match log.lines().rev().find(|line| line.contains("qemu-system")) {
@@ -348,21 +338,21 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Connect to the control socket whenever there is no connection, for ever.
-async fn keep_linked(path: Arc<Path>, link: mpsc::Sender<Link>) {
+/// Connects to the control socket and reconnects when the connection ends, until the receiver is dropped.
+async fn keep_qmp_connected(path: Arc<Path>, link: mpsc::Sender<QmpUpdate>) {
     loop {
         if let Ok((mut qmp, mut events)) = Qmp::connect(&path).await
             && let Ok(status) = qmp.status().await
         {
-            if link.send(Link::Up(Box::new(qmp), status)).await.is_err() {
+            if link.send(QmpUpdate::Up(Box::new(qmp), status)).await.is_err() {
                 return;
             }
             while let Some(event) = events.recv().await {
-                if link.send(Link::Event(event)).await.is_err() {
+                if link.send(QmpUpdate::Event(event)).await.is_err() {
                     return;
                 }
             }
-            if link.send(Link::Down).await.is_err() {
+            if link.send(QmpUpdate::Down).await.is_err() {
                 return;
             }
         }

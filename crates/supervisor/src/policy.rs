@@ -1,17 +1,19 @@
-//! What should happen to the VMs of this node: a pure function.
+//! Decides what should happen to the VMs of this node: a pure function.
 //!
-//! | the process | the document says | step |
+//! | the process
+//! the document
+//! step |
 //! | --- | --- | --- |
-//! | alive | not ours, or deleted | kill |
-//! | alive | shall not run | shut down |
-//! | none | shall run, permitted | start, by priority |
-//! | none, guest switched off | shall run, unchanged since | record the guest's will |
-//! | none, crashed | shall run, permitted | start again after the back-off |
-//! | none, remembered | anything else | forget |
+//! | alive | VM of the other node, or deleted | kill |
+//! | alive | should not run | shut down |
+//! | none | should run, permitted | start, by priority |
+//! | none, guest shut down | should run, unchanged since the start | record the shutdown in the document |
+//! | none, crashed | should run, permitted | start again after the back-off |
+//! | none, last run stored | anything else | forget |
 //!
-//! A missing permit alone kills nothing: `dyad-core`, who gives the permits, has frozen the VMs by then and
-//! decides whether they go on or die. What must not run here under the *document* is killed at once, which is
-//! always safe.
+//! A missing permit alone kills nothing: `dyad-core`, which gives the permits, has frozen the VMs by then and decides
+//! whether they continue or are killed. A VM that must not run here according to the *document* is killed at once,
+//! which is always safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,49 +23,48 @@ use dyad_types::NodeId;
 use crate::{Phase, Time};
 
 const SECOND: Time = 1_000_000_000;
-/// Longest pause before a crashed VM is started again, in seconds.
+/// Longest delay before a crashed VM is started again, in seconds.
 const MAX_RESTART_DELAY_S: u64 = 300;
-/// VMs that may be starting at once, so that those of high priority have the processors for themselves.
+/// Maximum number of VMs that start at the same time, so that those of high priority get the processors.
 const STARTING_MAX: usize = 4;
 
-/// What is known of one VM's process on this node.
+/// What the runner observes of one VM on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// Where it is in its life.
     pub phase: Phase,
-    /// Since when.
+    /// The time at which the phase began.
     pub since: Time,
-    /// The VM's `changed` generation at its start: a document in which it is smaller is older than the start.
+    /// The VM's `changed` generation in the document of its start. A document with a smaller one is older than the
+    /// start.
     pub started_for: u64,
-    /// Crashes in a row.
+    /// Number of crashes in a row.
     pub crashes: u32,
-    /// Process id, while there is a process.
+    /// `None` without a process.
     pub pid: Option<u32>,
-    /// How it ended or why it does not answer, one sentence for people.
+    /// How the last run ended or why the VM does not answer, as one sentence for people.
     pub note: Option<String>,
 }
 
-/// One thing to do.
+/// A step for the runner, or for the document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// Kill the VM's process.
     Kill(String),
-    /// Ask the guest to shut down; kill it when the grace is over.
+    /// Ask the guest to shut down; kill it after the grace period.
     ShutDown {
-        /// The VM.
         vm: String,
-        /// Seconds it gets.
+        /// Grace period in seconds.
         grace_s: u32,
     },
-    /// The guest switched itself off: set its intent to [`Intent::GuestShutDown`] in the document.
+    /// The guest shut down: set its intent to [`Intent::GuestShutDown`] in the document.
     RecordGuestShutDown(String),
-    /// Drop what is remembered of the VM's last run.
+    /// Drop the stored last run of the VM.
     Forget(String),
     /// Start the VM.
     Start(String),
 }
 
-/// How long after its `crashes`th crash in a row a VM stays off, in nanoseconds.
+/// Delay after the `crashes`th crash in a row before the VM is started again, in nanoseconds.
 #[must_use]
 pub fn back_off(crashes: u32) -> Time {
     match crashes {
@@ -72,16 +73,16 @@ pub fn back_off(crashes: u32) -> Time {
     }
 }
 
-/// When the next back-off ends, if a VM waits for one: [`plan`] has something new to say then.
+/// The time at which the next back-off ends and [`plan`] must be called again. `None`: no VM is in back-off.
 #[must_use]
 pub fn next_wakeup(observed: &BTreeMap<String, Observed>) -> Option<Time> {
     let crashed = observed.values().filter(|seen| seen.phase == Phase::Crashed);
     crashed.map(|seen| seen.since + back_off(seen.crashes)).min()
 }
 
-/// What to do now, in this order. Steps are safe to repeat: a step is planned until its effect is observed.
+/// The steps to take now, in this order. A step may be repeated: it is planned until its effect is observed.
 ///
-/// `permits` names the VMs that `dyad-core` lets run on this node in this moment.
+/// `permits` names the VMs that `dyad-core` allows to run on this node at present.
 #[must_use]
 pub fn plan(
     now: Time,
@@ -96,13 +97,13 @@ pub fn plan(
     for name in names {
         let ours = document.vms.get(name).filter(|vm| vm.config.node == me);
         let may_start = permits.contains(name);
-        match judge(now, name, ours, may_start, observed.get(name), document) {
+        match step_for(now, name, ours, may_start, observed.get(name), document) {
             Some(Step::Start(_)) => starts.push((name, ours.map_or(0, |vm| vm.config.priority))),
             Some(step) => steps.push(step),
             None => {}
         }
     }
-    // Kill before shutting down before forgetting; the order of the enum.
+    // The order of the enum: kill, shut down, record, forget.
     steps.sort();
     starts.sort_by_key(|(name, priority)| (std::cmp::Reverse(*priority), *name));
     let starting = observed.values().filter(|seen| seen.phase == Phase::Starting).count();
@@ -111,7 +112,7 @@ pub fn plan(
     steps
 }
 
-fn judge(
+fn step_for(
     now: Time,
     name: &str,
     ours: Option<&Vm>,
@@ -128,7 +129,7 @@ fn judge(
         Phase::Killing | Phase::Ending => None,
         Phase::Starting | Phase::Running | Phase::Stopping => {
             let Some(vm) = ours else { return Some(Step::Kill(name)) };
-            // A document older than the start says nothing about it.
+            // A document older than the start does not apply to this run.
             let stale = vm.changed < seen.started_for;
             let stop = !wanted && !stale && seen.phase != Phase::Stopping;
             let grace_s = document.policies.shutdown_grace_s;
@@ -153,7 +154,7 @@ fn judge(
 }
 
 impl Step {
-    /// The VM the step is about.
+    /// The VM of the step.
     #[must_use]
     pub fn vm(&self) -> &str {
         match self {
@@ -162,7 +163,7 @@ impl Step {
         }
     }
 
-    /// The change of the document that the step asks for.
+    /// The change of the document that the step requires.
     #[must_use]
     pub fn change(&self) -> Option<dyad_desired::Change> {
         match self {

@@ -1,4 +1,4 @@
-//! A process that may not be our child: watched and killed through a pidfd.
+//! A process that may not be a child of this one: watched and killed through a pidfd.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,19 +15,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process that has `pid` now. Needs a tokio runtime.
+    /// Opens the process that has `pid` now. Needs a tokio runtime.
     pub fn open(pid: u32) -> io::Result<Self> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let fd = pidfd_open(raw, PidfdFlags::empty())?;
-        // Read while the pidfd holds on to the process: this start time is its start time.
+        // The open pidfd prevents the reuse of the pid, so this is the start time of the opened process.
         let start = start_time(pid).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         #[expect(deprecated, reason = "the successor is unsafe; an OwnedFd keeps every promise that one asks for")]
         let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self { pid, start, fd })
     }
 
-    /// The process with `pid` if it is still the one that started at `start`.
+    /// The process with `pid`, if it started at `start`.
     pub fn find(pid: u32, start: u64) -> Option<Self> {
         Self::open(pid).ok().filter(|process| process.start == start)
     }
@@ -36,30 +36,29 @@ impl Process {
         self.pid
     }
 
-    /// Start time in clock ticks since boot, as `/proc` gives it.
+    /// Start time in clock ticks since boot, as in `/proc`.
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// Wait until the process has ended.
+    /// Waits until the process has ended.
     pub async fn gone(&self) {
-        // An error here could only mean that the descriptor is unusable; then nothing is ever reported.
+        // An error means that the descriptor is unusable; the end of the process is then not noticed.
         if self.fd.readable().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// SIGKILL.
     pub fn kill(&self) {
-        // The one possible error is that it is gone already.
+        // Fails only if the process has ended.
         let _ = pidfd_send_signal(self.fd.get_ref(), Signal::KILL);
     }
 }
 
-/// Field 22 of `/proc/PID/stat`; `None` for a process that is gone or a zombie.
+/// Field 22 of `/proc/PID/stat`; `None` if the process has ended or is a zombie.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in parentheses, which may hold anything.
+    // The second field is the name in parentheses, which may contain spaces and parentheses.
     let mut rest = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = rest.next()?;
     if state == "Z" || state == "X" {

@@ -1,4 +1,4 @@
-//! A small client of QEMU's control protocol (QMP).
+//! A client of QEMU's control protocol (QMP).
 //!
 //! Format: one JSON object per line. QEMU greets with `{"QMP": …}`; after `qmp_capabilities` it answers each
 //! command with `{"return": …}` or `{"error": …}`, both with the command's id, and sends `{"event": …}` at any
@@ -17,47 +17,46 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// How long QEMU may take for one answer. A frozen QEMU never answers.
+/// Time limit for one answer. A frozen QEMU never answers.
 const QMP_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest accepted line, in bytes.
+/// Maximum length of a line, in bytes.
 const LINE_MAX: u64 = 1 << 20;
 
-/// Why a command has no answer.
+/// The errors of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
     /// The socket failed.
     #[error("QEMU's control socket failed")]
     Socket(#[from] io::Error),
-    /// No answer within five seconds, or the connection ended.
+    /// No answer within 5 s, or the connection ended.
     #[error("QEMU does not answer on its control socket; it may be frozen or ending")]
     NoAnswer,
-    /// What came is not QMP.
-    #[error("what answers on the control socket is not QEMU")]
+    /// The other side does not speak QMP.
+    #[error("the program at the control socket is not QEMU")]
     NotQmp,
     /// QEMU refused the command.
     #[error("QEMU refused {command}: {reason}")]
     Refused {
-        /// The command.
         command: String,
-        /// Its words.
+        /// The reason that QEMU gave.
         reason: String,
     },
 }
 
-/// Something QEMU said on its own.
+/// An event sent by QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QmpEvent {
-    /// The machine stops for good: `guest` says whose will it was.
+    /// The machine shut down.
     Shutdown {
-        /// The guest's own.
+        /// Whether the guest caused it.
         guest: bool,
     },
     /// The machine was reset.
     Reset {
-        /// By the guest.
+        /// Whether the guest caused it.
         guest: bool,
     },
-    /// The guest's system reported its death.
+    /// The guest's operating system reported a panic.
     Panicked,
     /// Any other event, by name.
     Other(String),
@@ -65,7 +64,7 @@ pub enum QmpEvent {
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
-/// A connection to one QEMU. Dropping it hangs up.
+/// A connection to one QEMU. Dropping it closes the connection.
 pub struct Qmp {
     writer: OwnedWriteHalf,
     waiting: Waiting,
@@ -74,12 +73,11 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connect, negotiate, and return the connection with its events. The event channel ends with the
-    /// connection.
+    /// Connects and negotiates. Returns the connection and its events; the event channel ends with the connection.
     ///
     /// # Errors
     ///
-    /// See [`QmpError`]; takes at most ten seconds.
+    /// A [`QmpError`], after at most 10 s.
     pub async fn connect(path: &Path) -> Result<(Self, mpsc::Receiver<QmpEvent>), QmpError> {
         let stream = UnixStream::connect(path).await?;
         let (reader, writer) = stream.into_split();
@@ -97,11 +95,11 @@ impl Qmp {
         Ok((qmp, receiver))
     }
 
-    /// Run one command and return its answer.
+    /// Runs one command and returns its answer.
     ///
     /// # Errors
     ///
-    /// See [`QmpError`]; takes at most five seconds.
+    /// A [`QmpError`], after at most 5 s.
     pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let id = self.next;
         self.next += 1;
@@ -121,30 +119,30 @@ impl Qmp {
         Ok(answer["return"].take())
     }
 
-    /// The run state, e.g. `running`, `paused`, `shutdown`, `guest-panicked`.
+    /// The run state, for instance `running`, `paused`, `shutdown`, `guest-panicked`.
     ///
     /// # Errors
     ///
-    /// See [`QmpError`].
+    /// As [`Qmp::execute`]; [`QmpError::NotQmp`] if the answer has no status.
     pub async fn status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({})).await?;
         answer["status"].as_str().map(str::to_owned).ok_or(QmpError::NotQmp)
     }
 
-    /// Press the power button.
+    /// Presses the power button of the virtual machine.
     ///
     /// # Errors
     ///
-    /// See [`QmpError`].
+    /// As [`Qmp::execute`].
     pub async fn power_down(&mut self) -> Result<(), QmpError> {
         self.execute("system_powerdown", json!({})).await.map(drop)
     }
 
-    /// End QEMU.
+    /// Ends QEMU.
     ///
     /// # Errors
     ///
-    /// See [`QmpError`]. That the connection ends instead of an answer is no error.
+    /// As [`Qmp::execute`], but a connection that ends without an answer is no error.
     pub async fn quit(&mut self) -> Result<(), QmpError> {
         match self.execute("quit", json!({})).await {
             Ok(_) | Err(QmpError::NoAnswer) => Ok(()),
@@ -180,7 +178,7 @@ async fn listen(mut reader: BufReader<OwnedReadHalf>, waiting: Waiting, events: 
             }
         } else if let Some(id) = line.get("id").and_then(Value::as_u64) {
             let waiter = lock(&waiting).remove(&id);
-            // Who does not wait any more does not want the answer.
+            // The caller may have stopped waiting.
             let _ = waiter.map(|waiter| waiter.send(line));
         }
     }
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_server_on_the_socket_is_refused_and_a_silent_one_is_not_waited_for_long() {
+    async fn a_foreign_server_is_refused_and_a_silent_one_times_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();

@@ -1,8 +1,8 @@
-//! What is written down about a VM's process, to find it again after `dyad-node` was restarted.
+//! The stored record of a VM's process, by which a restarted `dyad-node` finds it.
 //!
-//! One JSON file per VM in its run directory, which lives as long as the node is up. It is replaced by
-//! rename, so it is always whole. It also outlives the process until the VM is forgotten, so that a guest's
-//! own shutdown is not taken for a crash by a `dyad-node` that was just restarted.
+//! One JSON file for each VM in its run directory, which a reboot of the node empties. The file is replaced by rename,
+//! so that a reader never finds a partial one. It remains after the process has ended until the VM is forgotten, so
+//! that a restarted `dyad-node` does not take a guest's shutdown for a crash.
 
 use std::io;
 use std::path::Path;
@@ -11,33 +11,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Phase, Time};
 
-/// The record of one VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// Where it is in its life.
     pub phase: Phase,
-    /// Since when.
+    /// The time at which the phase began.
     pub since: Time,
-    /// When its process was started.
+    /// The time at which the process was started.
     pub started: Time,
-    /// The process, once it exists: pid and start time in clock ticks.
+    /// Pid and start time in clock ticks; `None` until the process exists.
     pub process: Option<(u32, u64)>,
-    /// Its `changed` generation at the start.
+    /// The VM's `changed` generation in the document of its start.
     pub started_for: u64,
-    /// Crashes in a row before this run.
+    /// Number of crashes in a row before this run.
     pub crashes: u32,
-    /// When a guest that was asked to shut down is killed.
+    /// The time at which a guest that was asked to shut down is killed.
     pub deadline: Option<Time>,
-    /// How it ended.
+    /// How the run ended, as one sentence for people.
     pub note: Option<String>,
 }
 
 impl Record {
+    /// Replaces the file at `path` as a whole and syncs it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         dyad_atomic_file::replace_with_mode(path, &serde_json::to_vec(self)?, dyad_atomic_file::PUBLIC)
     }
 
-    /// Read the file at `path`. `None` if there is none or it is not a record.
+    /// Reads the file at `path`. `None` if there is none or it is not a record.
     pub fn load(path: &Path) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
         match serde_json::from_slice(&bytes) {

@@ -1,4 +1,4 @@
-//! Carries out steps: starts, stops, kills and finds VMs on this node.
+//! Carries out the steps of the policy: starts, stops, kills and finds the VMs of this node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -19,62 +19,51 @@ use crate::process::Process;
 use crate::record::Record;
 use crate::{Observed, Phase, VmSpec, now};
 
-/// What a VM's name and this make is the file of its UEFI variables.
+/// Suffix of the file with a VM's UEFI variables, after the VM's name.
 const VARS: &str = ".vars";
 
-/// Where things are on this node.
+/// The paths and programs on this node.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// One directory per VM with its sockets and its record; empty after a reboot, e.g. `/run/dyad/vms`.
+    /// Directory with one directory for each VM, for its sockets and its record; emptied by a reboot, for instance
+    /// `/run/dyad/vms`.
     pub run_dir: PathBuf,
-    /// What VMs keep over reboots (UEFI variables), e.g. `/state/vms`.
+    /// Directory for files that VMs keep over reboots (UEFI variables), for instance `/state/vms`.
     pub state_dir: PathBuf,
-    /// The cgroup below which each VM gets its own, e.g. `/sys/fs/cgroup/vms`. `None`: VMs run where we run,
-    /// and only their main process is killed; for laptops without cgroup version 2.
+    /// The cgroup below which each VM gets its own, for instance `/sys/fs/cgroup/vms`. `None`: VMs run in the cgroup of
+    /// this process, and only their main process is killed; for development hosts without cgroup version 2.
     pub cgroup_root: Option<PathBuf>,
-    /// The command that ends in [`crate::exec_in_cgroup`]; `CGROUP -- QEMU …` is appended.
+    /// The command that calls [`crate::exec_in_cgroup`]; `CGROUP -- QEMU …` is appended.
     pub launcher: Vec<OsString>,
     /// Template of the UEFI variables, copied for each VM.
     pub ovmf_vars: PathBuf,
-    /// How QEMU is called here.
+    /// The settings of QEMU.
     pub host: Host,
 }
 
-/// Why a VM could not be started.
+/// The errors of starting a VM.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
-    /// A file or directory of the VM.
+    /// A file or directory of the VM cannot be created.
     #[error("the VM {vm} needs {path}, which could not be made; check the disk space and the directory")]
-    File {
-        /// The VM.
-        vm: String,
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The process.
+    File { vm: String, path: PathBuf, source: io::Error },
+    /// The process cannot be started.
     #[error("the process of the VM {vm} could not be started; check that QEMU is installed and memory is free")]
-    Spawn {
-        /// The VM.
-        vm: String,
-        /// What the system said.
-        source: io::Error,
-    },
+    Spawn { vm: String, source: io::Error },
 }
 
-/// The VMs of this node. Needs a tokio runtime. Dropping it leaves the VMs running.
+/// The VMs of this node. Needs a tokio runtime. Dropping the runner leaves the VMs running.
 pub struct Runner {
     settings: Settings,
     events: mpsc::UnboundedSender<Event>,
     machines: BTreeMap<String, Handle>,
-    /// VMs without a process whose last run is remembered, and why it could not be started if so.
+    /// The last run of each VM without a process, with the reason if the VM could not be started.
     failed: BTreeMap<String, Observed>,
     consoles: BTreeMap<String, Console>,
 }
 
 impl Runner {
-    /// A runner that knows no VM yet, and what will happen to its VMs: every change of phase is an event.
+    /// A runner without VMs, and the receiver of its events; every change of a phase is an event.
     #[must_use]
     pub fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = mpsc::unbounded_channel();
@@ -83,12 +72,12 @@ impl Runner {
         (runner, receiver)
     }
 
-    /// Find the VMs of a runner before us. Processes in VM cgroups that no record explains are killed: one of
-    /// them could be a second run of a VM. Call it once, before anything is started.
+    /// Finds the VMs that an earlier runner started. Processes in VM cgroups without a record are killed, because one
+    /// of them could be a second copy of a VM. Called once, before any VM is started.
     ///
     /// # Errors
     ///
-    /// The run directory cannot be read.
+    /// The run directory cannot be read, or a cgroup cannot be killed.
     pub fn adopt(&mut self) -> io::Result<()> {
         std::fs::create_dir_all(&self.settings.run_dir)?;
         let mut known = Vec::new();
@@ -111,11 +100,11 @@ impl Runner {
         Ok(())
     }
 
-    /// True if the VM has a process.
+    /// Returns whether the VM has a process.
     fn adopt_one(&mut self, name: &str, mut record: Record) -> bool {
         let cgroup = self.cgroup(name);
         let found = record.process.and_then(|(pid, start)| Process::find(pid, start));
-        // Between start and record the process is known by its cgroup only.
+        // Until the record has the pid, the process is known by its cgroup only.
         let found = found.or_else(|| match (&cgroup, record.process) {
             (Some(cgroup), None) => cgroup.pids().first().and_then(|pid| Process::open(*pid).ok()),
             _ => None,
@@ -141,18 +130,18 @@ impl Runner {
             record.crashes += u32::from(phase == Phase::Crashed);
             record.phase = phase;
             record.since = now();
-            record.note.get_or_insert_with(|| "The VM ended while nobody watched.".into());
+            record.note.get_or_insert_with(|| "The VM ended while dyad-node was not running.".into());
             self.save(name, &record);
         }
         self.failed.insert(name.to_owned(), observe(&record, None));
         false
     }
 
-    /// Start a VM. Does nothing if it has a process already.
+    /// Starts a VM. Does nothing if it has a process.
     ///
     /// # Errors
     ///
-    /// See [`RunnerError`]; the VM is then observed as crashed, with the reason as its note.
+    /// A [`RunnerError`]. The VM is then observed as crashed, with the reason as its note.
     pub fn start(&mut self, spec: &VmSpec) -> Result<(), RunnerError> {
         let before = self.observed_one(&spec.name);
         if before.as_ref().is_some_and(|seen| seen.phase.is_alive()) {
@@ -214,11 +203,11 @@ impl Runner {
         record.save(&paths.record()).map_err(file(paths.record()))?;
         let vars = self.vars(spec).map_err(file(self.settings.state_dir.clone()))?;
         let log = std::fs::File::create(paths.log()).map_err(file(paths.log()))?;
-        let both = log.try_clone().map_err(file(paths.log()))?;
+        let log_copy = log.try_clone().map_err(file(paths.log()))?;
         let mut line = command_line(&self.settings.host, spec, &paths, vars.as_deref());
         if let Some(cgroup) = self.cgroup(&spec.name) {
             cgroup.create().map_err(file(cgroup.dir().to_owned()))?;
-            cgroup.hurry();
+            cgroup.begin_start_boost();
             let mut launched = self.settings.launcher.clone();
             launched.extend([cgroup.dir().into(), "--".into()]);
             launched.append(&mut line);
@@ -228,16 +217,16 @@ impl Runner {
         let mut child = Command::new(&line[0])
             .args(&line[1..])
             .stdin(Stdio::null())
-            .stdout(both)
+            .stdout(log_copy)
             .stderr(log)
-            // A signal to our process group, such as Ctrl-C on a laptop, is not for VMs.
+            // A signal to this process group, such as Ctrl-C on a terminal, must not reach the VMs.
             .process_group(0)
             .spawn()
             .map_err(failed)?;
         match Process::open(child.id()) {
             Ok(process) => Ok((child, process)),
             Err(source) => {
-                // Gone already, or not to be watched: then it must not run.
+                // The process has ended, or it cannot be watched and must not run.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(failed(source))
@@ -245,7 +234,7 @@ impl Runner {
         }
     }
 
-    /// The VM's own copy of the UEFI variables.
+    /// The path of the VM's own copy of the UEFI variables, which is created if it does not exist.
     fn vars(&self, spec: &VmSpec) -> io::Result<Option<PathBuf>> {
         if spec.firmware != Firmware::Uefi {
             return Ok(None);
@@ -259,25 +248,25 @@ impl Runner {
         Ok(Some(vars))
     }
 
-    /// Ask the guest to shut down, and kill it `grace_s` seconds later. Does nothing for a VM without process.
+    /// Asks the guest to shut down, and kills it after `grace_s` seconds. Does nothing for a VM without a process.
     pub fn shut_down(&mut self, name: &str, grace_s: u32) {
         let deadline = now() + u64::from(grace_s) * 1_000_000_000;
-        self.order(name, VmCommand::ShutDown { deadline });
+        self.send(name, VmCommand::ShutDown { deadline });
     }
 
-    /// Kill the VM now. Does nothing for a VM without process.
+    /// Kills the VM. Does nothing for a VM without a process.
     pub fn kill(&mut self, name: &str) {
-        self.order(name, VmCommand::Kill);
+        self.send(name, VmCommand::Kill);
     }
 
-    fn order(&self, name: &str, order: VmCommand) {
+    fn send(&self, name: &str, command: VmCommand) {
         if let Some(machine) = self.machines.get(name) {
-            // The task is gone if the process is: then there is nothing to do.
-            let _ = machine.orders.send(order);
+            // Fails only if the process has ended, and the task with it.
+            let _ = machine.commands.send(command);
         }
     }
 
-    /// Drop what is remembered of a VM without process: its last run and its run directory.
+    /// Drops the stored last run and the run directory of a VM without a process.
     pub fn forget(&mut self, name: &str) {
         if self.observed_one(name).is_some_and(|seen| seen.phase.is_alive()) {
             return;
@@ -292,15 +281,15 @@ impl Runner {
         }
     }
 
-    /// Forget a deleted VM and everything it kept on this node.
+    /// Forgets a deleted VM and removes all its files on this node.
     pub fn delete(&mut self, name: &str) {
         self.forget(name);
         self.consoles.remove(name);
         let _ = std::fs::remove_file(self.vars_path(name));
     }
 
-    /// Delete every VM that is not in `known` and has no process: a later one of the same name shall find neither its output
-    /// nor its UEFI variables. One that was made anew before anybody asked here is taken for the old one.
+    /// Deletes every VM that is not in `known` and has no process, so that a later VM of the same name gets neither its
+    /// output nor its UEFI variables. A VM that was deleted and created again between two calls keeps log_copy.
     pub fn keep_only(&mut self, known: impl Fn(&str) -> bool) {
         let kept = std::fs::read_dir(&self.settings.state_dir).into_iter().flatten().flatten();
         let vars = kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(VARS).map(str::to_owned));
@@ -314,7 +303,7 @@ impl Runner {
         }
     }
 
-    /// What is known of all VMs that have a process or a remembered last run.
+    /// All VMs that have a process or a stored last run.
     #[must_use]
     pub fn observed(&self) -> BTreeMap<String, Observed> {
         let mut all = self.failed.clone();
@@ -342,7 +331,7 @@ impl Runner {
         self.consoles.get(name).cloned()
     }
 
-    /// The VNC socket of a VM with a process.
+    /// The VNC socket of a VM that has a process.
     #[must_use]
     pub fn vnc(&self, name: &str) -> Option<PathBuf> {
         let alive = self.observed_one(name).is_some_and(|seen| seen.phase.is_alive());

@@ -1,63 +1,57 @@
-//! What one VM needs to be started.
+//! The parameters with which a VM is started.
 
 use std::path::PathBuf;
 
 use dyad_desired::{Document, Firmware, VolumeId};
 
-/// Everything that the command line of a VM is made from.
+/// The data from which the QEMU command line is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmSpec {
-    /// Its name: letters, digits and dashes, as `dyad-desired` checks names.
+    /// Letters, digits and hyphens, as checked by `dyad-desired`.
     pub name: String,
-    /// Virtual CPUs.
     pub cpus: u32,
-    /// Memory in MiB.
     pub memory_mib: u32,
-    /// How it boots.
     pub firmware: Firmware,
-    /// Its disks; the first one boots.
+    /// The VM boots from the first one.
     pub disks: Vec<Disk>,
-    /// Its network.
     pub network: Network,
-    /// The VM's `changed` generation in the document this was made from.
+    /// The VM's `changed` generation in the document from which this was made.
     pub changed: u64,
 }
 
-/// One disk of a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
-    /// The vhost-user socket of its volume.
+    /// The vhost-user socket of the disk's volume.
     pub socket: PathBuf,
 }
 
-/// How a VM reaches the world.
+/// The network of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// Not at all.
+    /// No network.
     None,
-    /// Outgoing connections through the node.
+    /// Outgoing connections through the node (QEMU's user network).
     #[default]
     User,
 }
 
-/// A disk of the VM cannot be used on this node now.
+/// A volume of the VM is not open on this node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the disk {volume} of the VM {vm} is not open on this node; it starts as soon as the disk is")]
+#[error("the disk {volume} of the VM {vm} is not open on this node; the VM starts as soon as it is")]
 pub struct MissingDisk {
-    /// The VM.
     pub vm: String,
-    /// The volume.
     pub volume: String,
 }
 
 impl VmSpec {
-    /// The VM `name` of the document. `socket` gives the vhost-user socket of a volume that is open here.
+    /// The parameters of the VM `name` in the document. `socket` returns the vhost-user socket of a volume that is open
+    /// on this node.
     ///
     /// `Ok(None)` if the document has no such VM.
     ///
     /// # Errors
     ///
-    /// [`MissingDisk`] if `socket` has none for one of the VM's volumes.
+    /// [`MissingDisk`] if `socket` returns `None` for one of the VM's volumes.
     pub fn from_document(
         name: &str,
         document: &Document,

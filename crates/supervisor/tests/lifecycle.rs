@@ -1,10 +1,10 @@
-//! The whole table of a VM's life is on file: a change of it is seen in review.
+//! Compares the table of phases and events with the stored one, so that a review sees each change of it.
 
 use dyad_supervisor::Phase;
 use dyad_supervisor::lifecycle::VmEvent;
 
 #[test]
-fn the_table_is_the_one_on_file() {
+fn the_table_matches_the_stored_one() {
     let mut table = String::new();
     for phase in Phase::ALL {
         for event in VmEvent::ALL {
@@ -17,7 +17,7 @@ fn the_table_is_the_one_on_file() {
 }
 
 #[test]
-fn every_life_ends_where_it_can_be_started_or_forgotten() {
+fn every_phase_with_a_process_ends_where_the_vm_can_be_started_or_forgotten() {
     for phase in Phase::ALL {
         if phase.is_alive() {
             let ended = phase.after(VmEvent::Gone).unwrap();

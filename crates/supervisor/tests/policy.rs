@@ -1,4 +1,4 @@
-//! What the policy does in each situation, and what it never does.
+//! The steps of the policy in each situation, and the steps that it never takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ fn permits(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// The plan for one VM "web".
+/// The plan for the one VM "web".
 fn one(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
     let observed = observed.map(|seen| ("web".to_owned(), seen)).into_iter().collect();
     plan(now, me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
@@ -47,7 +47,7 @@ fn a_vm_is_started_with_a_permit_only() {
     let document = document(&[("web", Intent::Running, 0)]);
     assert_eq!(one(0, NodeId::A, &document, true, None), [Step::Start("web".into())]);
     assert_eq!(one(0, NodeId::A, &document, false, None), []);
-    assert_eq!(one(0, NodeId::B, &document, true, None), [], "not its owner");
+    assert_eq!(one(0, NodeId::B, &document, true, None), [], "the VM's node is the other one");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn crashes_are_retried_later_and_later() {
     let due = next_wakeup(&BTreeMap::from([("web".to_owned(), crashed.clone())]));
     assert_eq!(due, Some(14 * SECOND));
     assert_eq!(one(14 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
-    // Killed by the core together with the permit: nothing to hold against the VM.
+    // The VM was killed by `dyad-core`, which also withdrew the permit: no back-off for the VM.
     assert_eq!(one(13 * SECOND, NodeId::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
 }
 
@@ -135,8 +135,8 @@ fn intent() -> impl Strategy<Value = Intent> {
 }
 
 proptest! {
-    /// In any situation: at most one step per VM; starts need permit, ownership and intent, and no process;
-    /// kills and shutdowns need a process.
+    /// In any situation there is at most one step for each VM; a start requires permit, node, intent and no process; a
+    /// kill and a shutdown require a process.
     #[test]
     fn the_policy_keeps_its_promises(
         vms in prop::collection::vec((intent(), 0u8..=100, any::<bool>(), prop::option::of((phase(), 0u32..5))), 0..8),

@@ -1,4 +1,4 @@
-//! The runner against a real QEMU (emulated processor) with a guest of 84 bytes.
+//! The runner with a real QEMU (emulated processor) and a guest of 84 bytes.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::*;
 use dyad_desired::Firmware;
 use dyad_supervisor::{EventKind, Phase, RunnerError, VmSpec};
 
-/// Not a test: what [`exec_launcher`] starts. It becomes QEMU in the cgroup.
+/// Not a test: the program that [`exec_launcher`] starts. It becomes QEMU in the cgroup.
 #[test]
 fn exec_helper() {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -19,7 +19,7 @@ fn exec_helper() {
         let error = dyad_supervisor::exec_in_cgroup(arguments[at + 1..].iter().cloned());
         panic!("{error}");
     }
-    // Run as a test it has no arguments and must say how it is used.
+    // Run as a test it has no arguments and must print its usage.
     let usage = dyad_supervisor::exec_in_cgroup(Vec::new());
     assert!(usage.to_string().contains("CGROUP -- PROGRAM"));
 }
@@ -64,7 +64,7 @@ async fn a_guest_that_is_asked_to_shut_down_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_does_not_react_is_killed_at_the_end_of_the_grace() {
-    let mut node = Node::with_code(&DEAF);
+    let mut node = Node::with_code(&UNRESPONSIVE_GUEST);
     node.start().await;
     node.read_until("x").await;
     node.runner.shut_down(VM, 1);
@@ -108,27 +108,27 @@ async fn a_new_runner_finds_a_running_vm_and_its_serial_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_of_the_guest_is_seen_also_if_nobody_watched() {
+async fn a_guest_shutdown_without_a_runner_is_found_by_the_next_one() {
     let mut node = Node::new();
     node.start().await;
     node.phase(Phase::Running).await;
     node.read_until("hello").await;
     let pid = node.seen().pid.unwrap();
     node.restart_runner();
-    // Nobody watches: the guest is told over its own serial line to switch off.
+    // Without a runner: the guest is told over its serial line to shut down.
     let said = node.raw_serial("q", "bye").await;
     assert!(said.contains("bye"));
     assert!(alive(pid), "QEMU waits for us");
     node.runner.adopt().unwrap();
     node.phase(Phase::ShutDown).await;
-    // And also if we die before anyone was told.
+    // The record survives a second restart.
     node.restart_runner();
     node.runner.adopt().unwrap();
     assert_eq!(node.seen().phase, Phase::ShutDown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_died_while_nobody_watched_is_a_crash() {
+async fn a_vm_that_ended_without_a_runner_is_a_crash() {
     let mut node = Node::new();
     node.start().await;
     node.phase(Phase::Running).await;
@@ -142,7 +142,7 @@ async fn a_vm_that_died_while_nobody_watched_is_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_is_told_with_the_words_of_qemu_and_counted() {
+async fn a_crash_is_counted_and_its_note_quotes_qemu() {
     let mut node = Node::new();
     let spec = VmSpec { cpus: 100_000, ..node.spec() };
     for crashes in 1..=2 {
@@ -152,7 +152,7 @@ async fn a_crash_is_told_with_the_words_of_qemu_and_counted() {
         assert_eq!(seen.crashes, crashes);
         assert!(seen.note.as_ref().unwrap().contains("CPUs"), "{:?}", seen.note);
     }
-    // A run that ends well ends the series.
+    // A run that ends well ends the series of crashes.
     node.start().await;
     node.read_until("hello").await;
     node.runner.kill(VM);
@@ -186,7 +186,7 @@ async fn a_uefi_vm_has_its_own_variables() {
     assert!(vars.exists() && node.runner.console(VM).is_some(), "it has a process");
     node.runner.kill(VM);
     node.phase(Phase::Off).await;
-    // As after any stop; the VM is deleted later.
+    // The record is forgotten after any stop; the VM is deleted later.
     node.runner.forget(VM);
     node.runner.keep_only(|name| name == VM);
     assert!(vars.exists() && node.runner.console(VM).is_some());
@@ -212,7 +212,7 @@ async fn foreign_processes_in_vm_cgroups_are_killed_at_adoption() {
 }
 
 #[tokio::test]
-async fn the_trial_tells_what_works() {
+async fn the_trial_finds_the_accelerators_that_work() {
     use dyad_supervisor::accelerator::{PROBE_TIMEOUT, decide, try_out};
     use dyad_supervisor::command::Version;
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A node of one VM in a temporary directory.
+//! A node with one VM, in a temporary directory.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,18 +15,18 @@ use dyad_supervisor::{
 };
 use tokio::sync::mpsc;
 
-/// The QEMU to test with; the environment may name another one, such as the image's.
+/// The QEMU to test with; the environment may name another one, such as the one of the image.
 pub fn qemu() -> PathBuf {
     std::env::var_os("DYAD_TEST_QEMU").map_or_else(|| "/usr/bin/qemu-system-x86_64".into(), PathBuf::from)
 }
 
 pub const VM: &str = "vm";
-/// Longest wait for anything: an emulated boot on a busy machine.
+/// Upper bound of each wait: an emulated boot on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A boot sector that says "hello", echoes what is typed, and says "bye" and switches off through ACPI when
-/// `q` is typed or the power button is pressed.
-const TALKATIVE: [u8; 84] = [
+/// A boot sector that prints "hello", echoes its input, and prints "bye" and shuts down through ACPI when it reads `q`
+/// or the power button is pressed.
+const RESPONSIVE_GUEST: [u8; 84] = [
     0x31, 0xc0, 0x8e, 0xd8, //             ds = 0
     0xba, 0x02, 0x06, 0xb8, 0x00, 0x01, 0xef, // PM1 enable (0x602) = power button
     0xbe, 0x46, 0x7c, 0xe8, 0x29, 0x00, // print hello
@@ -39,8 +39,8 @@ const TALKATIVE: [u8; 84] = [
     b'h', b'e', b'l', b'l', b'o', b'\r', b'\n', 0, b'b', b'y', b'e', b'\r', b'\n', 0,
 ];
 
-/// A boot sector that writes "x" and hears nothing.
-pub const DEAF: [u8; 9] = [
+/// A boot sector that prints "x" and ignores its input and the power button.
+pub const UNRESPONSIVE_GUEST: [u8; 9] = [
     0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, // x to the serial line
     0xf4, 0xeb, 0xfd, // halt for ever
 ];
@@ -77,7 +77,7 @@ pub struct Node {
     events: mpsc::UnboundedReceiver<Event>,
     seen: Vec<EventKind>,
     socket: PathBuf,
-    /// The cgroup root that was made for this node, whatever the settings say now.
+    /// The cgroup root that was created for this node, even if the settings name none.
     made: Option<PathBuf>,
     _disk: dyad_blockdev::Handle,
     _dir: tempfile::TempDir,
@@ -85,7 +85,7 @@ pub struct Node {
 
 impl Node {
     pub fn new() -> Self {
-        Self::with_code(&TALKATIVE)
+        Self::with_code(&RESPONSIVE_GUEST)
     }
 
     pub fn with_code(code: &[u8]) -> Self {
@@ -130,7 +130,7 @@ impl Node {
         self.runner.start(&self.spec()).unwrap();
     }
 
-    /// What a restart of `dyad-node` does to the runner.
+    /// Replaces the runner, as a restart of `dyad-node` does.
     pub fn restart_runner(&mut self) {
         let (runner, events) = Runner::new(self.settings.clone());
         self.runner = runner;
@@ -146,7 +146,7 @@ impl Node {
         self.settings.cgroup_root.as_deref().map(|root| Cgroup::new(root, VM))
     }
 
-    /// Wait for an event, whether it has come already or comes yet.
+    /// Waits for an event; one that was received before counts.
     pub async fn runner_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
         let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         loop {
@@ -162,7 +162,7 @@ impl Node {
         wait_for(&format!("the VM to be {phase}"), || self.seen().phase == phase).await;
     }
 
-    /// Wait until the serial line has said `text`.
+    /// Waits until the serial line has printed `text`.
     pub async fn read_until(&self, text: &str) -> Subscription {
         let mut viewer = self.runner.console(VM).unwrap().subscribe();
         let said = viewer.recent.clone();
@@ -170,7 +170,7 @@ impl Node {
         viewer
     }
 
-    /// Type until the answer comes: the line may just be connecting again.
+    /// Sends input until the answer is received: the line may be reconnecting.
     pub async fn type_until(&self, input: &'static str, answer: &str) {
         let console = self.runner.console(VM).unwrap();
         let viewer = console.subscribe();
@@ -186,7 +186,7 @@ impl Node {
         }
     }
 
-    /// Talk to the serial socket directly.
+    /// Connects to the serial socket directly.
     pub async fn raw_serial(&self, input: &'static str, answer: &'static str) -> String {
         let path = self.settings.run_dir.join(VM).join("serial.sock");
         let talk = move || {
@@ -250,7 +250,7 @@ pub async fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     }
 }
 
-/// True unless the process is gone or a zombie.
+/// Whether the process exists and is not a zombie.
 pub fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
@@ -269,7 +269,7 @@ pub fn stop_process(pid: u32) {
     signal(pid, rustix::process::Signal::STOP);
 }
 
-/// This test program again, as [`dyad_supervisor::exec_in_cgroup`].
+/// This test program, called so that it runs [`dyad_supervisor::exec_in_cgroup`].
 fn exec_launcher() -> Vec<std::ffi::OsString> {
     let me = std::env::current_exe().unwrap();
     vec![me.into(), "--exact".into(), "exec_helper".into(), "--nocapture".into()]
@@ -280,7 +280,8 @@ fn version() -> Version {
     Version::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
 }
 
-/// A cgroup of our own. `None` for a user who may not make one: then VMs run without. For root that is a failure.
+/// A new cgroup for the test. `None` for a user who may not create one: the VMs then run without. For root that is a
+/// failure.
 fn cgroup_root(dir: &Path) -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         return None;
