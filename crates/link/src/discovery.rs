@@ -1,4 +1,4 @@
-//! "A pair here takes a second node": offers announced on every link while a pairing code is open.
+//! Pairing offers: a node with an open pairing code announces on every link that its pair takes a second node.
 //!
 //! ```text
 //! offset size
@@ -8,8 +8,8 @@
 //!    5+n    4  CRC32C of all before, little endian
 //! ```
 //!
-//! **Invariant**: an offer proves nothing. It only fills a list that a person chooses from; the
-//! code that person types is what proves the rest ([`crate::pairing`]).
+//! **Invariant**: an offer proves nothing. It is only shown in a list from which a person chooses; the code that the
+//! person types is the proof ([`crate::pairing`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,31 +22,30 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::net::Interface;
 use crate::{Fingerprint, GROUP, PairId, UDP_PORT};
 
-/// Announce about this often.
+/// Interval between two announcements.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
-/// An offer not heard for this long is gone.
+/// An offer that is not received again within this period is dropped.
 pub const OFFER_VALIDITY_PERIOD: Duration = Duration::from_secs(5);
 
 pub(crate) const MAGIC: [u8; 4] = *b"DYDC";
 const VERSION: u8 = 1;
 const MAX_DATAGRAM: usize = 512;
-/// Longest name in an offer, in characters.
+/// Maximum length of a name in an offer, in characters.
 const MAX_NAME: usize = 64;
-/// Offers kept at most: whoever floods the link fills no memory.
+/// Maximum number of stored offers, so that a flood cannot fill the memory.
 const MAX_OFFERS: usize = 64;
 
-/// What a node with an open pairing code announces.
+/// The announcement of a node with an open pairing code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// The installation to join.
+    /// The pair to join.
     pub pair: PairId,
-    /// Its name.
     pub pair_name: String,
     /// Name of the announcing node.
     pub node_name: String,
-    /// TCP port where it waits for pairing.
+    /// TCP port on which the node waits for pairing.
     pub port: u16,
-    /// Its key.
+    /// Fingerprint of the announcing node's key.
     pub fingerprint: Fingerprint,
 }
 
@@ -65,7 +64,7 @@ impl Offer {
             return None;
         }
         let mut offer: Self = crate::frame::from_payload(body).ok()?;
-        // The names go to terminals and pages.
+        // The names are printed on terminals and web pages.
         for name in [&mut offer.pair_name, &mut offer.node_name] {
             *name = name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
         }
@@ -73,48 +72,46 @@ impl Offer {
     }
 }
 
-/// Where offers are announced or listened for.
+/// Where offers are announced or received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Everyone on this interface.
+    /// The multicast group on this interface.
     Interface(Interface),
-    /// One address: the announcer sends to it, the listener binds it. For tests and networks
-    /// without multicast.
+    /// One address, to which the announcer sends and which the listener binds. For tests and networks without
+    /// multicast.
     Address(SocketAddr),
 }
 
-/// Announces offers.
 #[derive(Debug)]
 pub struct Announcer {
     sockets: Vec<(UdpSocket, SocketAddr)>,
 }
 
 impl Announcer {
-    /// Opens a socket for each of `endpoints`; those that fail are left out.
+    /// Opens a socket for each endpoint; endpoints that fail are left out.
     #[must_use]
     pub fn open(endpoints: &[Endpoint]) -> Self {
-        Self { sockets: endpoints.iter().filter_map(|place| announcing_socket(place).ok()).collect() }
+        Self { sockets: endpoints.iter().filter_map(|endpoint| announcing_socket(endpoint).ok()).collect() }
     }
 
-    /// Announces `offer` once everywhere; returns in how many endpoints. Never blocks.
+    /// Sends `offer` once to every endpoint; returns the number of endpoints that accepted it. Never blocks.
     pub fn announce(&self, offer: &Offer) -> usize {
         let Some(bytes) = offer.encode() else { return 0 };
         self.sockets.iter().filter(|(socket, target)| socket.send_to(&bytes, target).is_ok()).count()
     }
 }
 
-/// An offer that is heard now.
+/// An offer that was received within [`OFFER_VALIDITY_PERIOD`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiscoveredOffer {
-    /// What is offered.
     pub offer: Offer,
-    /// Where to pair: the sender's address (with its scope) and the offer's port.
+    /// The address for pairing: the sender's address (with its scope) and the offer's port.
     pub address: SocketAddr,
-    /// The interface it was heard on; empty for [`Endpoint::Address`].
+    /// The interface on which it was received; empty for [`Endpoint::Address`].
     pub interface: String,
 }
 
-/// Listens for offers.
+/// Receives offers.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<(UdpSocket, String)>,
@@ -122,21 +119,21 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens a socket for each of `endpoints`; those that fail are left out.
+    /// Opens a socket for each endpoint; endpoints that fail are left out.
     #[must_use]
     pub fn open(endpoints: &[Endpoint]) -> Self {
-        let socket = |place: &Endpoint| match place {
+        let socket = |endpoint: &Endpoint| match endpoint {
             Endpoint::Interface(interface) => listening_socket(interface).ok().map(|it| (it, interface.name.clone())),
             Endpoint::Address(address) => nonblocking(UdpSocket::bind(address)).ok().map(|it| (it, String::new())),
         };
         Self { sockets: endpoints.iter().filter_map(socket).collect(), heard: BTreeMap::new() }
     }
 
-    /// Reads what came and returns the offers of the last [`OFFER_VALIDITY_PERIOD`]. Never blocks.
+    /// Reads all received datagrams and returns the offers of the last [`OFFER_VALIDITY_PERIOD`]. Never blocks.
     pub fn offers(&mut self, now: Instant) -> Vec<DiscoveredOffer> {
         let mut buffer = [0; MAX_DATAGRAM];
         for (socket, interface) in &self.sockets {
-            // Bounded: a flood must not hold the caller.
+            // Bounded, so that a flood cannot delay the caller.
             for _ in 0..MAX_OFFERS {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { break };
                 let Some(offer) = Offer::decode(&buffer[..length]) else { continue };
@@ -152,7 +149,7 @@ impl Listener {
         self.heard.values().map(|(found, _)| found.clone()).collect()
     }
 
-    /// Addresses the listener is bound to.
+    /// The addresses to which the listener is bound.
     #[must_use]
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(|(socket, _)| socket.local_addr().ok()).collect()
@@ -165,21 +162,21 @@ fn nonblocking(socket: io::Result<UdpSocket>) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-fn announcing_socket(place: &Endpoint) -> io::Result<(UdpSocket, SocketAddr)> {
-    let target = match place {
+fn announcing_socket(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr)> {
+    let target = match endpoint {
         Endpoint::Address(address) => *address,
         Endpoint::Interface(interface) => SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index).into(),
     };
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(Protocol::UDP))?;
-    if let Endpoint::Interface(interface) = place {
+    if let Endpoint::Interface(interface) = endpoint {
         socket.set_multicast_if_v6(interface.index)?;
         socket.set_multicast_loop_v6(false)?;
     }
     Ok((nonblocking(Ok(socket.into()))?, target))
 }
 
-/// Bound to the group's own address: it must never take the unicast heartbeats of a core that runs
-/// on the same machine.
+/// Binds to the multicast group's address, so that it never receives the unicast heartbeats of a `dyad-core` on the
+/// same machine.
 fn listening_socket(interface: &Interface) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;

@@ -1,4 +1,4 @@
-//! Frames: how messages are cut on any byte stream.
+//! Frames: the division of a byte stream into messages.
 //!
 //! ```text
 //! offset size
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! **Invariants**
-//! * A reader allocates for a payload only after magic, version and length are found good.
-//! * [`FrameReader::next`] may be cancelled at any await and loses nothing.
+//! * A reader allocates memory for a payload only after it has checked magic, version and length.
+//! * [`FrameReader::next`] may be cancelled at any await without losing data.
 //! * An error ends the stream: there is no resynchronisation.
 
 use bytes::{Bytes, BytesMut};
@@ -22,78 +22,78 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Bytes before the payload.
 pub const HEADER: usize = 16;
-/// Largest payload, in bytes.
+/// Maximum length of a payload, in bytes.
 pub const MAX_PAYLOAD: usize = 2 << 20;
 
 const MAGIC: [u8; 4] = *b"DYAD";
 const VERSION: u16 = 1;
-/// A writer passes its buffer on when it has gathered this many bytes.
+/// A writer sends its buffer when it has at least this many bytes.
 const BATCH: usize = 256 << 10;
-/// A reader asks the stream for at least this many bytes at once.
+/// Minimum buffer space for a read, in bytes.
 const READ_AHEAD: usize = 4 << 10;
 
-/// Why a frame could not be read or written.
+/// The errors of reading or writing a frame.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// The stream itself failed.
+    /// The stream failed.
     #[error("the connection broke")]
     Io(#[source] std::io::Error),
     /// The stream ended inside a frame.
     #[error("the other side closed the connection in the middle of a message")]
     Truncated,
-    /// These are not our frames.
+    /// The stream does not begin with the magic number of a frame.
     #[error("the other side does not speak this protocol; check the address and the port")]
     Magic,
-    /// A header version this build does not know.
+    /// The header has an unknown version.
     #[error("the other side uses frame version {found}, this one knows {VERSION}; update the older side")]
     Version {
         /// The version in the header.
         found: u16,
     },
-    /// The payload is longer than this stream allows.
+    /// The payload is longer than the limit of the stream.
     #[error("a message of {length} bytes is longer than the {limit} allowed here")]
     TooLong {
-        /// Length of the payload in bytes.
+        /// Length of the payload, in bytes.
         length: usize,
-        /// Bytes this reader or writer allows.
+        /// The limit of this reader or writer, in bytes.
         limit: usize,
     },
-    /// The checksum does not fit.
-    #[error("a message was damaged on its way; check cables, network cards and memory")]
+    /// The checksum does not match.
+    #[error("a message was damaged in transit; check cables, network cards and memory")]
     Checksum,
-    /// The payload is not the message its kind says.
+    /// The payload is not a message of the expected type.
     #[error("a message cannot be understood; update both sides to the same version")]
     Message(#[source] postcard::Error),
-    /// A message of this kind has no place here.
-    #[error("a message of kind {kind} has no place here; update both sides to the same version")]
+    /// A frame of this kind is not expected here.
+    #[error("a message of kind {kind} is not expected here; update both sides to the same version")]
     Unexpected {
-        /// The kind that came.
+        /// The kind of the frame.
         kind: u16,
     },
 }
 
-/// One message: a number that says what it is, and its bytes.
+/// One message: its kind and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Meaning given by the protocol on top.
+    /// A number whose meaning the protocol above defines.
     pub kind: u16,
-    /// The bytes; shares the reader's buffer, nothing is copied.
+    /// The bytes; shares the reader's buffer without a copy.
     pub payload: Bytes,
 }
 
 impl Frame {
-    /// The payload as a `T`.
+    /// Decodes the payload as a `T`.
     ///
     /// # Errors
-    /// [`FrameError::Message`] if it is none, or if bytes are left over.
+    /// [`FrameError::Message`] if the payload is not a `T` or has bytes left over.
     pub fn message<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
         from_payload(&self.payload)
     }
 
-    /// The payload as a `T`, if the frame is of `kind`.
+    /// Decodes the payload as a `T` if the frame has this kind.
     ///
     /// # Errors
-    /// [`FrameError::Unexpected`] for another kind, else as [`Self::message`].
+    /// [`FrameError::Unexpected`] for another kind, otherwise as [`Self::message`].
     pub fn expect<T: DeserializeOwned>(&self, kind: u16) -> Result<T, FrameError> {
         if self.kind != kind {
             return Err(FrameError::Unexpected { kind: self.kind });
@@ -101,7 +101,7 @@ impl Frame {
         self.message()
     }
 
-    /// Checks that the frame is of `kind` and carries nothing.
+    /// Checks that the frame has this kind and no payload.
     ///
     /// # Errors
     /// [`FrameError::Unexpected`] for another kind, [`FrameError::Message`] for a payload.
@@ -110,18 +110,18 @@ impl Frame {
     }
 }
 
-/// The bytes of `message`.
+/// Encodes `message`.
 ///
 /// # Errors
-/// [`FrameError::Message`] if `T` holds something postcard has no form for.
+/// [`FrameError::Message`] if `T` has no postcard form.
 pub fn to_payload<T: Serialize>(message: &T) -> Result<Bytes, FrameError> {
     postcard::to_stdvec(message).map(Bytes::from).map_err(FrameError::Message)
 }
 
-/// The message in `payload`.
+/// Decodes the message in `payload`.
 ///
 /// # Errors
-/// [`FrameError::Message`] if there is none, or if bytes are left over.
+/// [`FrameError::Message`] if the payload is not a `T` or has bytes left over.
 pub fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
     match postcard::take_from_bytes(payload) {
         Ok((message, [])) => Ok(message),
@@ -150,10 +150,10 @@ fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
     Ok(header)
 }
 
-/// Takes the first frame out of `buffer`, or tells how many bytes are missing.
+/// Removes the first frame from `buffer`, or returns the number of missing bytes.
 fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, FrameError> {
     let Some(&head) = buffer.first_chunk::<HEADER>() else {
-        // What is there must already look like a frame: an HTTP client is told at once.
+        // An incomplete header is checked as far as it goes, so that a foreign protocol is refused at once.
         let seen = buffer.len().min(MAGIC.len());
         return if buffer[..seen] == MAGIC[..seen] { Ok(Err(HEADER - buffer.len())) } else { Err(FrameError::Magic) };
     };
@@ -180,7 +180,6 @@ fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, Fra
     Ok(Ok(Frame { kind: short(6), payload }))
 }
 
-/// Reads frames from a byte stream.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
@@ -190,27 +189,27 @@ pub struct FrameReader<R> {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    /// A reader of frames up to [`MAX_PAYLOAD`].
+    /// A reader of frames with payloads up to [`MAX_PAYLOAD`].
     pub fn new(stream: R) -> Self {
         Self { stream, buffer: BytesMut::new(), limit: MAX_PAYLOAD, received: 0 }
     }
 
-    /// Allows payloads of at most `bytes` from now on (never more than [`MAX_PAYLOAD`]); for peers
-    /// not trusted yet.
+    /// Limits payloads to `bytes` from now on (never more than [`MAX_PAYLOAD`]), for peers that are not authenticated
+    /// yet.
     pub fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes.min(MAX_PAYLOAD);
     }
 
-    /// Bytes received so far: grows while a long frame is still on its way, a sign of life.
+    /// Number of bytes received so far. It grows while a long frame is being received, which shows that the path works.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// The next frame; `None` when the other side closed between two frames. May be cancelled.
+    /// The next frame; `None` if the other side closed the stream between two frames. May be cancelled.
     ///
     /// # Errors
-    /// Any [`FrameError`]; the stream is of no use afterwards.
+    /// Any [`FrameError`]; the stream cannot be used afterwards.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
             match take(&mut self.buffer, self.limit)? {
@@ -225,16 +224,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The next frame of a dialogue that is not over yet.
+    /// The next frame, where the protocol requires one.
     ///
     /// # Errors
-    /// As [`Self::next`], and [`FrameError::Truncated`] if the other side closed.
+    /// As [`Self::next`], and [`FrameError::Truncated`] if the other side closed the stream.
     pub async fn require(&mut self) -> Result<Frame, FrameError> {
         self.next().await?.ok_or(FrameError::Truncated)
     }
 }
 
-/// Writes frames to a byte stream.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
@@ -242,12 +240,11 @@ pub struct FrameWriter<W> {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    /// A writer of frames.
     pub fn new(stream: W) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Adds one frame to the batch; [`Self::flush`] sends it at the latest. Not to be cancelled.
+    /// Adds one frame to the buffer, which is sent by [`Self::flush`] or when it is full. Must not be cancelled.
     ///
     /// # Errors
     /// [`FrameError::TooLong`] (nothing was added) or [`FrameError::Io`].
@@ -258,16 +255,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         if self.buffer.len() >= BATCH { self.pass_on().await } else { Ok(()) }
     }
 
-    /// Sends what was fed. Not to be cancelled.
+    /// Sends the buffered frames. Must not be cancelled.
     ///
     /// # Errors
-    /// [`FrameError::Io`].
+    /// [`FrameError::Io`] if the stream failed.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
         self.pass_on().await?;
         self.stream.flush().await.map_err(FrameError::Io)
     }
 
-    /// Sends one frame of raw bytes. Not to be cancelled.
+    /// Sends one frame with a payload of raw bytes. Must not be cancelled.
     ///
     /// # Errors
     /// As [`Self::feed`].
@@ -276,7 +273,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.flush().await
     }
 
-    /// Sends one message. Not to be cancelled.
+    /// Sends one message. Must not be cancelled.
     ///
     /// # Errors
     /// As [`Self::feed`] and [`to_payload`].
@@ -284,10 +281,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.send_bytes(kind, &to_payload(message)?).await
     }
 
-    /// Tells the other side in order that nothing more comes.
+    /// Sends the buffered frames and closes the stream.
     ///
     /// # Errors
-    /// [`FrameError::Io`].
+    /// [`FrameError::Io`] if the stream failed.
     pub async fn close(&mut self) -> Result<(), FrameError> {
         self.flush().await?;
         self.stream.shutdown().await.map_err(FrameError::Io)
@@ -296,7 +293,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     async fn pass_on(&mut self) -> Result<(), FrameError> {
         let sent = self.stream.write_all(&self.buffer).await;
         self.buffer.clear();
-        // One large frame must not keep its memory for the life of a quiet connection.
+        // The memory of one large frame must not stay allocated on an idle connection.
         self.buffer.shrink_to(BATCH);
         sent.map_err(FrameError::Io)
     }
@@ -319,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_what_the_wire_page_says() {
+    fn the_header_is_as_the_wire_page_states() {
         let bytes = encoded(0x0102, b"x");
         assert_eq!(&bytes[..12], b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00");
         assert_eq!(bytes[12..16], crc32c::crc32c(b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00x").to_le_bytes());
@@ -334,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_protocols_and_versions_are_told_at_once() {
+    fn foreign_protocols_and_versions_are_refused_at_once() {
         assert!(matches!(decode(b"GE"), Err(FrameError::Magic)));
         let mut bytes = encoded(1, b"");
         bytes[4] = 9;
@@ -361,7 +358,7 @@ mod tests {
         });
         let mut frames = Vec::new();
         loop {
-            // The branch that is always ready cancels the read again and again.
+            // The branch that is always ready cancels the read repeatedly.
             tokio::select! {
                 biased;
                 frame = reader.next() => match frame.unwrap() {

@@ -1,4 +1,4 @@
-//! The names by which nodes, pairs and keys know each other on the wire.
+//! The identifiers of pairs and keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// `N` bytes from the kernel's random generator.
 ///
 /// # Panics
-/// If the kernel has no random generator: nothing secret can be made then.
+/// If the kernel has no random generator; no secret can be created then.
 #[must_use]
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -17,7 +17,7 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// The text is not the hexadecimal form of this id.
+/// The text is not the hexadecimal form of the expected id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is not an id of {digits} hexadecimal digits; copy the whole id and try again")]
 pub struct ParseIdError {
@@ -39,12 +39,12 @@ fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
     Ok(bytes)
 }
 
-/// Names one installation; drawn at random when the first node is set up.
+/// Identifies a pair; drawn at random when the pair's first node is set up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PairId(pub u128);
 
 impl PairId {
-    /// A new id, never seen before.
+    /// A new random id.
     #[must_use]
     pub fn generate() -> Self {
         Self(u128::from_be_bytes(random()))
@@ -71,7 +71,7 @@ impl FromStr for PairId {
     }
 }
 
-/// SHA-256 of a certificate in DER form: the only name a peer is trusted by.
+/// SHA-256 of a certificate in DER form, by which peers are pinned.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(pub [u8; 32]);
 
@@ -106,7 +106,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// The secret both nodes share from pairing on; authenticates datagrams.
+/// The secret that both nodes share since pairing. It authenticates datagrams.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairKey(pub [u8; 32]);
 

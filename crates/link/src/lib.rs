@@ -1,24 +1,23 @@
-//! How two nodes, and a node and its witness, talk.
+//! The communication between two nodes, and between a node and its witness.
 //!
 //! * [`tls`]: self-signed identities, pinned by the SHA-256 of the certificate; there is no CA.
 //! * [`frame`]: messages with magic, version, length and CRC32C on any byte stream.
-//! * [`session`]: the one TLS session between the two nodes, on the first path that works.
+//! * [`session`]: the TLS session between the two nodes, on the first path that works.
 //! * [`beacon`]: authenticated UDP datagrams for the heartbeat thread; no async, no TLS.
-//! * [`discovery`]: "a pair here takes a second node", unauthenticated, on every link.
-//! * [`pairing`]: first contact by a one-time code that a person carries (SPAKE2).
+//! * [`discovery`]: unauthenticated pairing offers, announced on every link.
+//! * [`pairing`]: the first contact, by a one-time code that a person types (SPAKE2).
 //!
-//! Every byte is described in `docs/wire.md`.
+//! All formats are described in `docs/wire.md`.
 //!
-//! This crate must never know what the bytes it carries mean: no epoch, lease, volume or VM.
+//! This crate must never know the meaning of the bytes it carries: no epoch, lease, volume or VM.
 //!
 //! **Invariants**
-//! * No byte of a peer reaches the caller before the peer has proven the pinned key
-//!   ([`session`]), the pair key and its freshness ([`beacon`]) or the code ([`pairing`]).
-//!   [`discovery`] is the one exception, and its offers are only ever shown to a person.
-//! * At most one session is up at a time, and a message handed to one session never travels on
-//!   another.
-//! * Every queue, frame, datagram, handshake and silence has a bound with a unit.
-//! * Noise never panics a decoder.
+//! * No byte of a peer reaches the caller before the peer has proven the pinned key ([`session`]), the pair key and its
+//!   freshness ([`beacon`]) or the code ([`pairing`]). [`discovery`] is the one exception; its offers are only shown to
+//!   a person.
+//! * At most one session is up at a time, and a message that was given to one session is never sent on another.
+//! * Every queue, frame, datagram, handshake and silence has a limit with a unit.
+//! * No input makes a decoder panic.
 
 pub mod beacon;
 pub mod discovery;

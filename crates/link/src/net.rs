@@ -1,4 +1,4 @@
-//! Sockets and interfaces as the rest of this crate wants them.
+//! Sockets and interfaces.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,38 +8,38 @@ use rustix::net::{AddressFamily, SocketType, netdevice};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
-/// Connections the kernel queues until they are accepted.
+/// Maximum number of connections that the kernel queues before they are accepted.
 const BACKLOG: i32 = 128;
 
 /// A network interface that may carry the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name, such as `eno1`; it is what survives when the interface goes and comes back.
+    /// Name, such as `eno1`. It stays the same when the interface is removed and added again.
     pub name: String,
-    /// Its number in the kernel, never 0; a new one each time it comes back.
+    /// Index in the kernel, never 0. It changes when the interface is removed and added again.
     pub index: u32,
 }
 
 impl Interface {
-    /// The interface called `name`, if there is one now.
+    /// The interface with this name; `None` if it does not exist.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Some(Self { name: name.to_owned(), index: index_of(name)? })
     }
 }
 
-/// The kernel's number of the interface `name`, if there is one now.
+/// The kernel's index of the interface with this name; `None` if it does not exist.
 #[must_use]
 pub fn index_of(name: &str) -> Option<u32> {
     let socket = rustix::net::socket(AddressFamily::INET6, SocketType::DGRAM, None).ok()?;
     netdevice::name_to_index(&socket, name).ok()
 }
 
-/// A TCP listener on `address`; port 0 lets the kernel choose. An IPv6 listener takes IPv6 only,
-/// so that both families can be listened on at once. Needs a tokio runtime.
+/// A TCP listener on `address`; with port 0 the kernel chooses the port. An IPv6 listener accepts IPv6 only, so that
+/// both families can be bound to one port. Needs a tokio runtime.
 ///
 /// # Errors
-/// What the system says, for instance that the address is in use.
+/// The address cannot be bound, for instance because it is in use.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -52,11 +52,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Makes a connected TCP socket notice a dead path: unacknowledged data and an idle line both end
-/// it within about `timeout`.
+/// Limits how long a connected TCP socket stays open on a dead path: about `timeout`, with unacknowledged data as well
+/// as on an idle connection.
 ///
 /// # Errors
-/// What the system says.
+/// The system refuses one of the socket options.
 pub fn bound_silence(stream: &tokio::net::TcpStream, timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(timeout))?;

@@ -23,14 +23,14 @@ fn unicast(peer: Option<SocketAddr>) -> PathConfig {
     PathConfig::Unicast { name: "cable".into(), local: "127.0.0.1:0".parse().unwrap(), peer }
 }
 
-/// B knows nothing; A knows where B is, on each of `paths` paths.
+/// A beacon A that knows the address of B, on each of `paths` paths, and a beacon B that knows no address.
 fn couple(paths: usize) -> (Beacon, Beacon) {
     let b = Beacon::open(&config(NodeId::B), (0..paths).map(|_| unicast(None)).collect()).unwrap();
     let peers = (0..paths).map(|path| unicast(b.local_address(u8::try_from(path).unwrap())));
     (Beacon::open(&config(NodeId::A), peers.collect()).unwrap(), b)
 }
 
-/// What `beacon` hears within a step.
+/// The next datagram that `beacon` receives within a step.
 fn hear(beacon: &mut Beacon) -> Option<(u8, Vec<u8>)> {
     match beacon.receive(POLL_INTERVAL).unwrap() {
         Wake::Datagram(received) => Some((received.path, received.body.to_vec())),
@@ -38,8 +38,8 @@ fn hear(beacon: &mut Beacon) -> Option<(u8, Vec<u8>)> {
     }
 }
 
-/// Lets both talk until each has heard the other on `paths` paths.
-fn acquaint(a: &mut Beacon, b: &mut Beacon, paths: u8) {
+/// Exchanges datagrams until each side has heard the other on `paths` paths.
+fn exchange_proofs(a: &mut Beacon, b: &mut Beacon, paths: u8) {
     let start = Instant::now();
     let (mut at_a, mut at_b) = (0u8, 0u8);
     while at_a.count_ones() < paths.into() || at_b.count_ones() < paths.into() {
@@ -60,7 +60,7 @@ fn acquaint(a: &mut Beacon, b: &mut Beacon, paths: u8) {
 #[test]
 fn two_paths_carry_both_ways_and_addresses_are_learned() {
     let (mut a, mut b) = couple(2);
-    acquaint(&mut a, &mut b, 2);
+    exchange_proofs(&mut a, &mut b, 2);
     assert_eq!(b.peer_address(0), a.local_address(0));
     assert_eq!(b.peer_address(1), a.local_address(1));
     assert_eq!(a.send(Some(1), b"second only"), 0b10);
@@ -72,7 +72,7 @@ fn two_paths_carry_both_ways_and_addresses_are_learned() {
 
 #[test]
 fn replayed_and_forged_datagrams_are_not_delivered() {
-    // The tap stands between the nodes and keeps what A sends.
+    // The tap forwards between the nodes and records what A sends.
     let tap = UdpSocket::bind("127.0.0.1:0").unwrap();
     tap.set_read_timeout(Some(TEST_DEADLINE)).unwrap();
     let mut b = Beacon::open(&config(NodeId::B), vec![unicast(None)]).unwrap();
@@ -87,7 +87,7 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
         tap.send_to(&datagram[..length], at_b).unwrap();
         recorded.push(datagram[..length].to_vec());
         let heard = hear(b);
-        // Unproven: what B answered is passed on to A.
+        // B's answer to an unproven datagram is forwarded to A.
         if heard.is_none() {
             let length = tap.recv(&mut datagram).unwrap();
             tap.send_to(&datagram[..length], at_a).unwrap();
@@ -114,10 +114,10 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
 #[test]
 fn a_restarted_node_is_heard_again_and_unknown_keys_are_not() {
     let (mut a, mut b) = couple(1);
-    acquaint(&mut a, &mut b, 1);
+    exchange_proofs(&mut a, &mut b, 1);
     let at_b = b.local_address(0);
     let mut restarted = Beacon::open(&config(NodeId::A), vec![unicast(at_b)]).unwrap();
-    acquaint(&mut restarted, &mut b, 1);
+    exchange_proofs(&mut restarted, &mut b, 1);
     let foreign = Config { key: PairKey([2; 32]), ..config(NodeId::A) };
     let mut unknown = Beacon::open(&foreign, vec![unicast(at_b)]).unwrap();
     let other = Config { pair: PairId(78), ..config(NodeId::A) };
@@ -176,7 +176,7 @@ fn on_interface(node: NodeId, name: &str) -> Beacon {
     Beacon::open(&config(node), vec![PathConfig::Interface { name: name.into() }]).unwrap()
 }
 
-/// Each side in a thread of its own namespace: says `word` until it has heard `count` datagrams.
+/// Runs one side in a thread in its namespace: sends `word` until it has received `count` datagrams.
 fn talk(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, String> {
     let start = Instant::now();
     let mut heard = 0;
@@ -188,7 +188,7 @@ fn talk(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, St
             heard += 1;
         }
         if heard >= count {
-            // The other side may still need some of ours.
+            // The other side may still need datagrams of this one.
             let since = *enough_at.get_or_insert_with(Instant::now);
             if since.elapsed() > Duration::from_secs(2) {
                 return beacon.peer_address(0).ok_or_else(|| "heard, but from nowhere".into());

@@ -31,7 +31,7 @@ impl Host {
         self.codes.open(form, Instant::now()).code
     }
 
-    /// Both ends of one attempt.
+    /// The results of both sides of one attempt.
     async fn attempt(&self, joiner: &Identity, code: &str) -> (Outcome, Outcome) {
         let joiner = joiner.clone();
         let (code, address) = (code.to_owned(), self.listener.local_addr().unwrap());
@@ -48,7 +48,7 @@ impl Host {
 
 type Outcome = Result<Paired, PairingError>;
 
-/// A code that is surely not `code`.
+/// A code that differs from `code`.
 fn other_than(code: &str) -> String {
     if code == "000000" { "000001".into() } else { "000000".into() }
 }
@@ -113,8 +113,7 @@ async fn a_code_for_a_witness_admits_no_node() {
     assert!(matches!(join.await.unwrap(), Err(PairingError::Purpose)));
 }
 
-/// Sits between joiner and host, terminates TLS on both sides with a key of its own, and passes
-/// every frame on.
+/// A machine between joiner and host: terminates TLS on both sides with its own key and forwards every frame.
 async fn machine_in_between(host: std::net::SocketAddr) -> (std::net::SocketAddr, Fingerprint, JoinHandle<u32>) {
     use dyad_link::tls::{Protocol, Trust, accept, client_config, connect, server_config};
     let own = Identity::generate("in between").unwrap();
@@ -158,7 +157,7 @@ async fn a_machine_in_between_spoils_the_right_code() {
     assert!(matches!(hosted, Err(PairingError::WrongCode)), "{hosted:?}");
     let joined = within("the joiner is done", join).await.unwrap();
     assert!(matches!(joined, Err(PairingError::WrongCode)), "{joined:?}");
-    // It really stood in the middle: start, answer, confirmation and refusal went through it.
+    // The machine forwarded start, answer, confirmation and refusal.
     assert_eq!(within("the machine in between ends", between).await.unwrap(), 4);
     assert_ne!(print, host.identity.fingerprint());
 }

@@ -1,4 +1,4 @@
-//! Two nodes on loopback: sessions come up, carry, break, move to another path, or are refused.
+//! Two nodes on loopback: sessions come up, carry messages, break, move to another path, or are refused.
 
 mod common;
 
@@ -13,7 +13,7 @@ use dyad_link::tls::{Identity, TlsError};
 use dyad_link::{PairId, net};
 use dyad_types::NodeId;
 
-/// A busy test machine schedules late; that must not be mistaken for a dead path.
+/// Longer than the default, because a busy test machine must not be taken for a dead path.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 struct Pair {
@@ -132,12 +132,12 @@ async fn a_cut_cable_is_noticed_and_the_other_one_used() {
     let (second, _, name, _to_b) = up(&mut a).await;
     let (_, _, _, to_a) = up(&mut b).await;
     assert_eq!((first, second, name.as_str()), (1, 2, "two"));
-    // The old outbox never reaches the new session.
+    // The old outbox never sends on the new session.
     assert_eq!(outbox.send(Bytes::from_static(b"late")).await, Err(SendError::Down));
     to_a.send(Bytes::from_static(b"fresh")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"fresh");
 
-    // What the first cable held back belongs to a session that is over: nothing happens.
+    // The messages that the first cable held back belong to an ended session and have no effect.
     one.mend();
     to_a.send(Bytes::from_static(b"still")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"still");
@@ -212,7 +212,7 @@ async fn a_busy_owner_is_not_a_dead_path() {
     let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
     let (_, _, _, to_b) = up(&mut a).await;
     let (_, _, _, _to_a) = up(&mut b).await;
-    // More than B's queue of events holds; B reads none of it for two silences.
+    // More messages than B's event queue holds; B reads none of them for twice the silence limit.
     let sender = tokio::spawn(async move {
         for _ in 0..100 {
             to_b.send(Bytes::from(vec![1; 1 << 20])).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_foreign_key_is_refused_on_both_sides() {
     let Pair { a, b } = pair();
     let unknown = pair().a;
     let (mut b, address) = listen(b);
-    // B does not know this key.
+    // B does not accept this key.
     let mut dialler = PeerLink::dial(Config { peer: a.peer, ..unknown }, vec![path("one", address)]).unwrap();
     let reason = refused(&mut dialler).await;
     assert!(matches!(reason, Refused::Tls(TlsError::KeyRefused)), "{reason:?}");

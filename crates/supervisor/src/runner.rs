@@ -289,7 +289,7 @@ impl Runner {
     }
 
     /// Deletes every VM that is not in `known` and has no process, so that a later VM of the same name gets neither its
-    /// output nor its UEFI variables. A VM that was deleted and created again between two calls keeps log_copy.
+    /// output nor its UEFI variables. A VM that was deleted and created again between two calls keeps both.
     pub fn keep_only(&mut self, known: impl Fn(&str) -> bool) {
         let kept = std::fs::read_dir(&self.settings.state_dir).into_iter().flatten().flatten();
         let vars = kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(VARS).map(str::to_owned));

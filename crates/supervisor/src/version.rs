@@ -1,16 +1,14 @@
-//! Versions of QEMU.
+//! The version of QEMU.
 
-/// A version of QEMU.
+/// The version of a QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// First number.
     pub major: u32,
-    /// Second number.
     pub minor: u32,
 }
 
 impl Version {
-    /// Reads the output of `qemu-system-x86_64 --version`.
+    /// Parses the output of `qemu-system-x86_64 --version`.
     #[must_use]
     pub fn parse(output: &str) -> Option<Self> {
         let rest = output.strip_prefix("QEMU emulator version ")?;

@@ -27,12 +27,12 @@ const VERSION: u8 = 1;
 const HEADER: usize = 56;
 const MAC: usize = 32;
 
-/// Bytes of a datagram beside its body.
+/// Bytes of a datagram besides its body.
 pub(super) const OVERHEAD: usize = HEADER + MAC;
-/// Longest body in bytes: the datagram fits into one IPv6 packet of 1500 bytes, plain Ethernet.
+/// Maximum length of a body, in bytes: the datagram fits into one IPv6 packet of 1500 bytes on plain Ethernet.
 pub const MAX_BODY: usize = 1500 - 40 - 8 - OVERHEAD;
 
-/// What makes one datagram differ from all others.
+/// The values that make each datagram unique.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) instance: u64,
@@ -41,19 +41,19 @@ pub(super) struct Stamp {
     pub(super) counter: u64,
 }
 
-/// What a datagram turned out to be.
+/// The result of [`Keys::open`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
-    /// Made by the peer, now or once; the body's place.
+pub(super) enum DatagramKind {
+    /// Authenticated by the peer, at any time; with the position of the body.
     Authentic(Stamp, Range<usize>),
-    /// An announcement for people.
+    /// A pairing offer of [`crate::discovery`].
     Discovery,
     Foreign,
     OtherPair,
     Forged,
 }
 
-/// Seals and opens datagrams of one pair.
+/// Authenticates and checks the datagrams of one pair.
 #[derive(Debug)]
 pub(super) struct Keys {
     pair: [u8; 16],
@@ -61,7 +61,7 @@ pub(super) struct Keys {
     key: hmac::Key,
 }
 
-/// The byte that stands for a node in a datagram: 0 or 1.
+/// The byte for a node in a datagram: 0 or 1.
 fn wire_node(node: NodeId) -> u8 {
     match node {
         NodeId::A => 0,
@@ -93,26 +93,26 @@ impl Keys {
         end + MAC
     }
 
-    /// Tells what `datagram` is. The key is used only on what claims to be of this pair.
-    pub(super) fn open(&self, datagram: &[u8]) -> Opened {
+    /// Classifies a datagram. The key is used only if the header names this pair.
+    pub(super) fn open(&self, datagram: &[u8]) -> DatagramKind {
         if datagram.starts_with(&crate::discovery::MAGIC) {
-            return Opened::Discovery;
+            return DatagramKind::Discovery;
         }
-        let Some(head) = datagram.first_chunk::<HEADER>() else { return Opened::Foreign };
+        let Some(head) = datagram.first_chunk::<HEADER>() else { return DatagramKind::Foreign };
         let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
         let end = HEADER + length;
         if head[..4] != MAGIC || head[4] != VERSION || datagram.len() != end + MAC || length > MAX_BODY {
-            return Opened::Foreign;
+            return DatagramKind::Foreign;
         }
         if head[8..24] != self.pair || head[5] != wire_node(self.node.peer()) {
-            return Opened::OtherPair;
+            return DatagramKind::OtherPair;
         }
         if hmac::verify(&self.key, &datagram[..end], &datagram[end..]).is_err() {
-            return Opened::Forged;
+            return DatagramKind::Forged;
         }
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]));
         let stamp = Stamp { instance: number(24), challenge: number(32), echo: number(40), counter: number(48) };
-        Opened::Authentic(stamp, HEADER..end)
+        DatagramKind::Authentic(stamp, HEADER..end)
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_datagram_is_what_the_wire_page_says() {
+    fn the_datagram_is_as_the_wire_page_states() {
         let bytes = sealed(b"xy");
         assert_eq!(&bytes[..8], b"DYHB\x01\x00\x02\x00");
         assert_eq!((bytes[8], bytes[24], bytes[32], bytes[40], bytes[48]), (5, 1, 2, 3, 4));
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_peer_of_the_same_pair_is_heard() {
+    fn only_datagrams_of_the_same_pairs_peer_are_authentic() {
         let bytes = sealed(b"xy");
-        assert_eq!(keys(NodeId::B).open(&bytes), Opened::Authentic(STAMP, 56..58));
-        assert_eq!(keys(NodeId::A).open(&bytes), Opened::OtherPair);
-        assert_eq!(Keys::new(PairId(9), NodeId::B, &PairKey([6; 32])).open(&bytes), Opened::OtherPair);
-        assert_eq!(Keys::new(PairId(5), NodeId::B, &PairKey([7; 32])).open(&bytes), Opened::Forged);
+        assert_eq!(keys(NodeId::B).open(&bytes), DatagramKind::Authentic(STAMP, 56..58));
+        assert_eq!(keys(NodeId::A).open(&bytes), DatagramKind::OtherPair);
+        assert_eq!(Keys::new(PairId(9), NodeId::B, &PairKey([6; 32])).open(&bytes), DatagramKind::OtherPair);
+        assert_eq!(Keys::new(PairId(5), NodeId::B, &PairKey([7; 32])).open(&bytes), DatagramKind::Forged);
     }
 
     proptest! {
@@ -159,15 +159,15 @@ mod tests {
             let mut bytes = sealed(&body);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
-            prop_assert!(!matches!(keys(NodeId::B).open(&bytes), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&bytes), DatagramKind::Authentic(..)));
         }
 
         #[test]
         fn noise_is_never_authentic_nor_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert!(!matches!(keys(NodeId::B).open(&noise), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&noise), DatagramKind::Authentic(..)));
             let mut behind = b"DYHB\x01\x00".to_vec();
             behind.extend(noise);
-            prop_assert!(!matches!(keys(NodeId::B).open(&behind), Opened::Authentic(..)));
+            prop_assert!(!matches!(keys(NodeId::B).open(&behind), DatagramKind::Authentic(..)));
         }
     }
 }

@@ -1,31 +1,30 @@
-//! Is an authentic datagram of *now*, or a recording?
+//! Tells whether an authentic datagram was sent now or is a recording.
 //!
-//! Hearing a new boot id of the peer counts as proof that its old VMs are gone, so a replayed
-//! datagram of an earlier run must never be believed. Clocks cannot tell: they may be wrong by
-//! years. So a run of the peer that is not known yet proves itself by echoing a challenge of ours:
+//! A new boot id of the peer counts as proof that its old VMs have ended, so a replayed datagram of an earlier run must
+//! never be accepted. Clocks cannot decide this, because they may be wrong by years. A run of the peer that is not
+//! known yet therefore proves itself by echoing a challenge of this node:
 //!
 //! ```text
 //! new run of B: {instance b, challenge y, echo 0}   A: unproven, answers
-//! A:            {instance a, challenge x, echo y}   B: the echo fits: a is proven, y is replaced
-//! B:            {instance b, challenge …, echo x}   A: the echo fits: b is proven, x is replaced
+//! A:            {instance a, challenge x, echo y}   B: echo matches: a is proven, y is replaced
+//! B:            {instance b, challenge …, echo x}   A: echo matches: b is proven, x is replaced
 //! ```
 //!
-//! A challenge serves one proof, so no recording fits the current one. Within a proven run a window
-//! over the counters lets each datagram pass once; paths may be up to 127 datagrams apart.
+//! A challenge is used for one proof, so no recording matches the current one. Within a proven run a window over the
+//! counters accepts each datagram once; paths may be up to 127 datagrams apart.
 
 use super::datagram::Stamp;
 
-/// Counters remembered behind the highest.
+/// Number of counters below the highest one whose reception is recorded.
 const WINDOW: u64 = 128;
 
-/// What to do with an authentic datagram.
+/// The decision about an authentic datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DatagramVerdict {
-    /// Deliver it.
     Fresh,
-    /// It came before, or is too old to tell.
+    /// Received before, or too old to tell.
     Replayed,
-    /// Its run is not the known one and has not proven itself: answer with [`Freshness::answer`].
+    /// Sent by a run that has not proven itself; answered with [`Freshness::answer`].
     Unproven,
 }
 
@@ -34,11 +33,11 @@ struct Peer {
     instance: u64,
     challenge: u64,
     highest: u64,
-    /// Bit n: the counter `highest - n` was seen.
+    /// Bit n: the counter `highest - n` was received.
     seen: u128,
 }
 
-/// Both sides' runs as this node knows them.
+/// The runs of both nodes, as this node knows them.
 #[derive(Debug)]
 pub(super) struct Freshness {
     instance: u64,
@@ -68,7 +67,7 @@ impl Freshness {
         self.stamp_for(unproven.challenge)
     }
 
-    /// Judges an authentic datagram; `draw` gives a random number for the next challenge.
+    /// Decides about an authentic datagram; `draw` returns a random number for the next challenge.
     pub(super) fn judge(&mut self, stamp: &Stamp, draw: impl FnOnce() -> u64) -> DatagramVerdict {
         match &mut self.peer {
             Some(peer) if peer.instance == stamp.instance => peer.pass(stamp),
@@ -77,7 +76,7 @@ impl Freshness {
                     instance: stamp.instance,
                     challenge: stamp.challenge,
                     highest: stamp.counter,
-                    // What this run sent before its proof may have been recorded: it is lost.
+                    // The datagrams that this run sent before its proof are not accepted: they may be recordings.
                     seen: u128::MAX,
                 };
                 self.peer = Some(peer);
@@ -89,7 +88,7 @@ impl Freshness {
     }
 }
 
-/// 0 means "no challenge known".
+/// A random challenge; 0 is reserved for "no challenge known".
 fn challenge(drawn: u64) -> u64 {
     drawn.max(1)
 }
@@ -120,8 +119,8 @@ mod tests {
         u64::from_ne_bytes(crate::random())
     }
 
-    /// Lets both sides talk until each knows the other.
-    fn acquaint(a: &mut Freshness, b: &mut Freshness) -> Vec<Stamp> {
+    /// Exchanges datagrams until each side has accepted the other's run.
+    fn exchange_proofs(a: &mut Freshness, b: &mut Freshness) -> Vec<Stamp> {
         let hello = b.stamp();
         assert_eq!(a.judge(&hello, draw), DatagramVerdict::Unproven);
         let answer = a.answer(&hello);
@@ -132,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn two_runs_get_acquainted_in_three_datagrams() {
+    fn two_runs_prove_themselves_in_three_datagrams() {
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
-        acquaint(&mut a, &mut b);
+        exchange_proofs(&mut a, &mut b);
         for _ in 0..1000 {
             assert_eq!(a.judge(&b.stamp(), draw), DatagramVerdict::Fresh);
             assert_eq!(b.judge(&a.stamp(), draw), DatagramVerdict::Fresh);
@@ -142,31 +141,31 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_of_an_earlier_run_is_never_believed() {
+    fn a_recording_of_an_earlier_run_is_never_accepted() {
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
-        let mut recorded = acquaint(&mut a, &mut b);
+        let mut recorded = exchange_proofs(&mut a, &mut b);
         recorded.extend((0..50).map(|_| b.stamp()));
         recorded.iter().for_each(|stamp| {
             a.judge(stamp, draw);
         });
-        // B starts anew, and is believed only after its proof.
+        // B restarts and is accepted only after its proof.
         let mut second = Freshness::new();
-        acquaint(&mut a, &mut second);
-        // So does A.
+        exchange_proofs(&mut a, &mut second);
+        // A restarts as well.
         let mut restarted = Freshness::new();
-        acquaint(&mut restarted, &mut second);
+        exchange_proofs(&mut restarted, &mut second);
         for stamp in &recorded {
             assert_eq!(a.judge(stamp, draw), DatagramVerdict::Unproven);
             assert_eq!(restarted.judge(stamp, draw), DatagramVerdict::Unproven);
         }
-        // The recordings did not disturb the run that goes on.
+        // The recordings do not affect the present run.
         assert_eq!(restarted.judge(&second.stamp(), draw), DatagramVerdict::Fresh);
     }
 
     #[test]
     fn both_sides_may_restart_at_once() {
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
-        acquaint(&mut a, &mut b);
+        exchange_proofs(&mut a, &mut b);
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
         let (from_a, from_b) = (a.stamp(), b.stamp());
         assert_eq!(a.judge(&from_b, draw), DatagramVerdict::Unproven);
@@ -179,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn each_datagram_passes_once_and_a_slow_path_may_lag() {
+    fn each_datagram_is_accepted_once_also_from_a_slower_path() {
         let (mut a, mut b) = (Freshness::new(), Freshness::new());
-        acquaint(&mut a, &mut b);
+        exchange_proofs(&mut a, &mut b);
         let stamps: Vec<Stamp> = (0..300).map(|_| b.stamp()).collect();
         let (slow, fast): (Vec<&Stamp>, Vec<&Stamp>) = stamps.iter().partition(|stamp| stamp.counter % 2 == 0);
         for pair in fast.windows(31).zip(&slow) {

@@ -1,17 +1,16 @@
-//! Authenticated datagrams between the two nodes, on every path at once.
+//! Authenticated UDP datagrams between the two nodes, sent on every path.
 //!
-//! Made for the heartbeat thread: a plain thread of real-time priority. [`Beacon::send`] and
-//! [`Beacon::receive`] do not allocate, log, lock or touch a disk; [`Beacon::refresh`] and
-//! [`Beacon::set_paths`] may, and are called rarely.
+//! Made for the heartbeat thread, a thread of real-time priority: [`Beacon::send`] and [`Beacon::receive`] do not
+//! allocate, log, lock or access a disk. [`Beacon::refresh`] and [`Beacon::set_paths`] may, and are called rarely.
 //!
-//! On an interface the peer needs no configured address: datagrams go to the multicast group
-//! until one came from the peer, then to where it came from. The sender of a fresh datagram is the
-//! peer; [`Beacon::peer_address`] tells the peer link where to dial.
+//! On an interface the peer needs no configured address: datagrams go to the multicast group until a datagram of the
+//! peer is received, then to its sender. [`Beacon::peer_address`] returns that address, to which the peer link
+//! connects.
 //!
 //! **Invariants**
-//! * Nothing is delivered that the pair key does not authenticate, that was delivered before, or
-//!   that an earlier run of either node had sent ([`freshness`]).
-//! * One call of [`Beacon::receive`] handles at most one datagram of each path beyond its time.
+//! * No datagram is delivered that the pair key does not authenticate, that was delivered before, or that an earlier
+//!   run of the peer sent ([`freshness`]).
+//! * After its timeout one call of [`Beacon::receive`] handles at most one more datagram of each path.
 
 mod datagram;
 mod freshness;
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
 use crate::{PairId, PairKey, random};
-use datagram::{Keys, OVERHEAD, Opened, Stamp};
+use datagram::{DatagramKind, Keys, OVERHEAD, Stamp};
 use dyad_types::NodeId;
 use freshness::{DatagramVerdict, Freshness};
 use path::PathState;
@@ -34,58 +33,56 @@ use path::PathState;
 pub use datagram::MAX_BODY;
 pub use path::{PathConfig, PathStatus};
 
-/// Paths a beacon has at most.
+/// Maximum number of paths.
 pub const MAX_PATHS: usize = 8;
 
-/// What a [`Beacon`] needs to know.
+/// The configuration of a [`Beacon`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The installation both nodes belong to.
+    /// The pair of both nodes.
     pub pair: PairId,
-    /// Which node this is.
     pub node: NodeId,
-    /// The secret of the pair.
     pub key: PairKey,
-    /// UDP port on interfaces, for both nodes: [`crate::UDP_PORT`] but in tests.
+    /// UDP port of both nodes on interfaces: [`crate::UDP_PORT`] except in tests.
     pub port: u16,
 }
 
-/// Datagrams counted since the beacon was opened, by what became of them.
+/// Numbers of datagrams received since the beacon was opened, by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Fresh and from the peer.
     pub accepted: u64,
-    /// Not ours at all, or of another version.
+    /// In another format or version.
     pub foreign: u64,
-    /// Of another pair, or from a node that calls itself as we do.
+    /// Of another pair, or from a node with the same letter as this one.
     pub other_pair: u64,
     /// Not authenticated by the pair key.
     pub forged: u64,
-    /// Authentic but seen before.
+    /// Authentic, but received before.
     pub replayed: u64,
-    /// Authentic, but of a run of the peer that has not yet proven to be going on now.
+    /// Authentic, but of a run of the peer that has not proven itself.
     pub unproven: u64,
 }
 
 /// A datagram of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// The path it came on.
+    /// Number of the path on which it was received.
     pub path: u8,
-    /// Where it came from.
+    /// Address of the sender.
     pub from: SocketAddr,
-    /// What it says; never empty.
+    /// The body; never empty.
     pub body: &'a [u8],
 }
 
-/// Why [`Beacon::receive`] returned.
+/// The reason for which [`Beacon::receive`] returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wake<'a> {
-    /// A datagram came.
+    /// A datagram was received.
     Datagram(Received<'a>),
-    /// Somebody called [`Waker::wake`].
+    /// [`Waker::wake`] was called.
     Woken,
-    /// The time is over.
+    /// The timeout has passed.
     TimedOut,
 }
 
@@ -94,14 +91,13 @@ pub enum Wake<'a> {
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {
-    /// Makes the current or next [`Beacon::receive`] return [`Wake::Woken`].
+    /// Makes the present or next [`Beacon::receive`] return [`Wake::Woken`].
     pub fn wake(&self) {
-        // Fails only when the counter is full: the thread is going to wake up anyway.
+        // Fails only if the counter is full; then the thread wakes up anyway.
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 }
 
-/// The datagram sockets of a node.
 #[derive(Debug)]
 pub struct Beacon {
     keys: Keys,
@@ -110,7 +106,7 @@ pub struct Beacon {
     freshness: Freshness,
     waker: Waker,
     counts: Counts,
-    /// The path whose turn it is to be read.
+    /// The path that is read next.
     turn: usize,
     inbox: Box<[u8; 2048]>,
     outbox: Box<[u8; OVERHEAD + MAX_BODY]>,
@@ -123,12 +119,11 @@ enum Ready {
 }
 
 impl Beacon {
-    /// Opens a socket for each of `paths`, at most [`MAX_PATHS`]. A path that cannot be opened now,
-    /// because its interface is not there, is tried again by [`Self::refresh`].
+    /// Opens a socket for each of `paths`, at most [`MAX_PATHS`]. A path that cannot be opened because its interface
+    /// does not exist is tried again by [`Self::refresh`].
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for too many paths; what the system says about event file
-    /// descriptors.
+    /// [`io::ErrorKind::InvalidInput`] for too many paths, or the error of creating an event file descriptor.
     pub fn open(config: &Config, paths: Vec<PathConfig>) -> io::Result<Self> {
         let waker = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let mut beacon = Self {
@@ -146,7 +141,7 @@ impl Beacon {
         Ok(beacon)
     }
 
-    /// Replaces the paths; the sockets of those that stay are kept. Allocates.
+    /// Replaces the paths; unchanged paths keep their sockets. Allocates.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for more than [`MAX_PATHS`].
@@ -163,20 +158,19 @@ impl Beacon {
         Ok(())
     }
 
-    /// Opens what could not be opened before, and follows interfaces that went and came back. A few
-    /// system calls for each path; call it about once a second, or when the kernel tells of a
-    /// change.
+    /// Opens the sockets that could not be opened before, and again those of interfaces that were replaced. Takes a few
+    /// system calls for each path. Called about once a second, or when the kernel reports a change.
     pub fn refresh(&mut self) {
         for path in &mut self.paths {
             path.refresh(self.port);
         }
     }
 
-    /// Sends `body` (1 to [`MAX_BODY`] bytes) on `path`, or on all paths. Returns the set of paths
-    /// the system took it on, one bit each; never blocks.
+    /// Sends `body` (1 to [`MAX_BODY`] bytes) on `path`, or on all paths. Returns the paths on which the system
+    /// accepted it, one bit each. Never blocks.
     ///
     /// # Panics
-    /// If `body` is empty or too long: the caller's messages are of bounded size.
+    /// If `body` is empty or too long, which is a defect of the caller.
     pub fn send(&mut self, path: Option<u8>, body: &[u8]) -> u8 {
         assert!((1..=MAX_BODY).contains(&body.len()), "a beacon body of {} bytes", body.len());
         let now = Instant::now();
@@ -185,7 +179,7 @@ impl Beacon {
             if path.is_some_and(|only| usize::from(only) != at) {
                 continue;
             }
-            // Each datagram has a counter of its own: the same one on two paths is no replay.
+            // Each datagram has its own counter, so that the copies on two paths are not replays of each other.
             let stamp = self.freshness.stamp();
             let length = self.keys.seal(&stamp, body, &mut self.outbox[..]);
             if state.send(&self.outbox[..length], now, self.port) {
@@ -198,7 +192,7 @@ impl Beacon {
     /// Waits up to `timeout` for a datagram of the peer or a [`Waker`].
     ///
     /// # Errors
-    /// What the system says about polling; an error of a single path only marks that path.
+    /// The error of polling. An error of a single path is only recorded in that path's status.
     pub fn receive(&mut self, timeout: Duration) -> io::Result<Wake<'_>> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -222,20 +216,20 @@ impl Beacon {
         }
     }
 
-    /// The body's place in the inbox, if what came on path `at` is to be delivered.
+    /// Checks a datagram received on path `at`. Returns the position of its body in the inbox if it is to be delivered.
     fn judge(&mut self, at: usize, from: SocketAddr, length: usize) -> Option<std::ops::Range<usize>> {
         let (stamp, body) = match self.keys.open(&self.inbox[..length]) {
-            Opened::Authentic(stamp, body) => (stamp, body),
-            Opened::Discovery => return None,
-            Opened::Foreign => {
+            DatagramKind::Authentic(stamp, body) => (stamp, body),
+            DatagramKind::Discovery => return None,
+            DatagramKind::Foreign => {
                 self.counts.foreign += 1;
                 return None;
             }
-            Opened::OtherPair => {
+            DatagramKind::OtherPair => {
                 self.counts.other_pair += 1;
                 return None;
             }
-            Opened::Forged => {
+            DatagramKind::Forged => {
                 self.counts.forged += 1;
                 return None;
             }
@@ -258,7 +252,7 @@ impl Beacon {
         }
     }
 
-    /// Gives a run of the peer that we do not know the challenge by which it can prove itself.
+    /// Sends an unproven run of the peer the challenge by which it can prove itself.
     fn answer(&mut self, at: usize, to: SocketAddr, stamp: &Stamp) {
         let stamp = self.freshness.answer(stamp);
         let length = self.keys.seal(&stamp, &[], &mut self.outbox[..]);
@@ -267,7 +261,7 @@ impl Beacon {
 
     fn wait(&mut self, left: Duration) -> io::Result<Ready> {
         let waker = self.waker.0.as_fd();
-        // Index 0 is the waker, and stands in for paths without a socket.
+        // Index 0 is the waker; unused entries also refer to it.
         let mut polled: [PollFd<'_>; MAX_PATHS + 1] =
             std::array::from_fn(|_| PollFd::from_borrowed_fd(waker, PollFlags::IN));
         let mut count = 1;
@@ -278,7 +272,7 @@ impl Beacon {
         let limit = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 });
         let ready = match rustix::event::poll(&mut polled[..count], Some(&limit)) {
             Ok(ready) => ready,
-            // A signal: look at the clock and the sockets again.
+            // A signal: the caller checks the clock and the sockets again.
             Err(rustix::io::Errno::INTR) => return Ok(Ready::Socket),
             Err(error) => return Err(error.into()),
         };
@@ -295,27 +289,27 @@ impl Beacon {
         self.waker.clone()
     }
 
-    /// Where the peer was last heard on `path`, with the scope id of a link-local address. The
-    /// port is that of the datagrams.
+    /// The address from which the peer was last heard on `path`, with the scope id of a link-local address. The port is
+    /// the one of the datagrams.
     #[must_use]
     pub fn peer_address(&self, path: u8) -> Option<SocketAddr> {
         self.paths.get(usize::from(path))?.peer()
     }
 
-    /// The address the socket of `path` is bound to.
+    /// The address to which the socket of `path` is bound.
     #[must_use]
     pub fn local_address(&self, path: u8) -> Option<SocketAddr> {
         self.paths.get(usize::from(path))?.local()
     }
 
-    /// The state of each path, in their order. Allocates.
+    /// The state of each path, in the order of the paths. Allocates.
     #[must_use]
     pub fn status(&self) -> Vec<PathStatus> {
         let now = Instant::now();
         self.paths.iter().map(|path| path.status(now)).collect()
     }
 
-    /// What became of the datagrams so far.
+    /// The numbers of datagrams received, by result.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counts

@@ -1,4 +1,4 @@
-//! One way for datagrams: its socket, and where the peer was heard on it.
+//! One path for datagrams: its socket, and the address from which the peer was heard.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -9,32 +9,32 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{GROUP, net};
 
-/// A peer heard this recently is sent to directly; else the group is asked for it again.
+/// Datagrams go to the peer's address if the peer was heard within this period, otherwise to the multicast group.
 const UNICAST_PERIOD: Duration = Duration::from_secs(1);
-/// Traffic class "network control" (RFC 4594, CS6): heartbeats go before bulk data.
+/// Traffic class "network control" (RFC 4594, CS6), which gives heartbeats priority over bulk data.
 const CLASS: u32 = 0xc0;
 
 /// How a path reaches the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathConfig {
-    /// Whatever hangs on the interface of this name, by link-local multicast.
+    /// By link-local multicast on an interface.
     Interface {
-        /// Its name, such as `eno2`.
+        /// The interface's name, such as `eno2`.
         name: String,
     },
     /// Between two addresses, for networks without multicast and for tests.
     Unicast {
-        /// A name for people.
+        /// Name of the path, for people.
         name: String,
         /// Address and port to bind.
         local: SocketAddr,
-        /// Where the peer is, or `None` to answer to wherever it is heard from.
+        /// Address of the peer; `None`: the address from which the peer is heard.
         peer: Option<SocketAddr>,
     },
 }
 
 impl PathConfig {
-    /// The path's name for people.
+    /// Name of the path, for people.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -46,15 +46,14 @@ impl PathConfig {
 /// The state of a path, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathStatus {
-    /// The path's name.
     pub name: String,
-    /// Whether its socket is open.
+    /// Whether the socket is open.
     pub open: bool,
-    /// Why it is not, or why the last datagram could not be sent.
+    /// Why the socket is not open, or why the last datagram could not be sent.
     pub error: Option<String>,
-    /// Where the peer was last heard.
+    /// The address from which the peer was last heard.
     pub peer: Option<SocketAddr>,
-    /// How long ago that was.
+    /// The time since the peer was last heard.
     pub heard: Option<Duration>,
 }
 
@@ -62,7 +61,7 @@ pub struct PathStatus {
 pub(super) struct PathState {
     pub(super) config: PathConfig,
     socket: Option<UdpSocket>,
-    /// Number of the interface the socket is bound to; 0 for a unicast path.
+    /// Index of the interface to which the socket is bound; 0 for a unicast path.
     index: u32,
     heard: Option<(SocketAddr, Instant)>,
     error: Option<io::Error>,
@@ -73,7 +72,7 @@ impl PathState {
         Self { config, socket: None, index: 0, heard: None, error: None }
     }
 
-    /// Opens the socket if it is not open, or opens it anew if the interface is another one now.
+    /// Opens the socket if it is not open, or again if the interface was replaced.
     pub(super) fn refresh(&mut self, port: u16) {
         let opened = match &self.config {
             PathConfig::Interface { name } => {
@@ -126,8 +125,8 @@ impl PathState {
     }
 
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        // An error here is the echo of one datagram sent earlier (nobody listens yet); reading it
-        // clears it, and the next read goes on.
+        // The error belongs to an earlier datagram that was sent to a closed port. Reading the error clears it, so one
+        // more read follows.
         let socket = self.socket.as_ref()?;
         match socket.recv_from(buffer) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => socket.recv_from(buffer).ok(),
@@ -158,7 +157,7 @@ impl PathState {
     }
 }
 
-/// A socket that hears and speaks on one interface only.
+/// A socket that sends and receives on one interface only.
 fn open_on(name: &str, index: u32, port: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;
@@ -168,7 +167,7 @@ fn open_on(name: &str, index: u32, port: u16) -> io::Result<UdpSocket> {
     socket.join_multicast_v6(&GROUP, index)?;
     socket.set_multicast_if_v6(index)?;
     socket.set_multicast_loop_v6(false)?;
-    // A wish; the path works without it.
+    // The traffic class is optional.
     let _ = socket.set_tclass_v6(CLASS);
     socket.set_nonblocking(true)?;
     Ok(socket.into())

@@ -1,8 +1,8 @@
-//! One-time codes: made, shown, tried, used up.
+//! One-time codes: created, shown, tried, used.
 //!
 //! **Invariants**
-//! * A code is used at most once, tried at most [`MAX_TRIES`] times, and only for [`CODE_VALIDITY_PERIOD`].
-//! * A try counts when it begins: many at once win nothing.
+//! * A code is used at most once, tried at most [`MAX_TRIES`] times, and only within [`CODE_VALIDITY_PERIOD`].
+//! * A try is counted when it begins, so concurrent tries do not add to their number.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 use super::error::{MAX_TRIES, PairingError};
 use crate::random;
 
-/// How long a code may be used.
+/// How long a code is valid.
 pub const CODE_VALIDITY_PERIOD: Duration = Duration::from_secs(600);
-/// Codes remembered at once, used and void ones included.
+/// Maximum number of stored codes, including used and void ones.
 const MAX_CODES: usize = 100;
 
-/// Letters and digits nobody mistakes for each other (Crockford's base 32).
+/// Digits and letters that are not mistaken for each other (Crockford's base 32).
 const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// How a code looks.
+/// The form of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeForm {
-    /// Six digits, typed from one console into the other. One at a time: a new one replaces it.
+    /// Six digits, typed from one node's screen into the other node. One is open at a time: a new code replaces it.
     Node,
-    /// A label of two characters and a secret of eight, `K7-3QMD-XW0Z`. Many at a time.
+    /// A label of two characters and a secret of eight, such as `K7-3QMD-XW0Z`. Many may be open at a time.
     Witness,
 }
 
-/// A code to show to a person.
+/// A code to be shown to a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCode {
-    /// What to type on the other machine.
+    /// The text to type on the other machine.
     pub code: String,
-    /// How long it may be used from now.
+    /// Remaining validity.
     pub left: Duration,
 }
 
@@ -66,14 +66,14 @@ pub(super) struct Attempt {
     pub(super) generation: u64,
 }
 
-/// A code as typed: a public label that says which one is meant, and the secret.
+/// A typed code: a public label, which names the code, and the secret.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Typed {
     pub(super) label: String,
     pub(super) secret: String,
 }
 
-/// Reads what a person typed.
+/// Parses a typed code; ignores case and separators, and reads O, I and L as digits.
 pub(super) fn parse(code: &str) -> Typed {
     let plain: String = code
         .chars()
@@ -93,34 +93,32 @@ pub(super) fn parse(code: &str) -> Typed {
 }
 
 fn letters(count: usize) -> String {
-    // 32 letters divide 256: each byte gives every letter the same chance.
+    // 32 divides 256, so each letter has the same probability.
     random::<16>().iter().take(count).map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect()
 }
 
 fn digits() -> String {
-    // The bias of 2^64 modulo a million is far below what five tries could use.
+    // The bias of 2^64 modulo 1,000,000 is too small to matter within five tries.
     format!("{:06}", u64::from_be_bytes(random()) % 1_000_000)
 }
 
-/// The codes of one machine. Shared by reference; nothing is kept over a restart.
+/// The codes of one machine, in memory only: a restart drops them.
 #[derive(Debug, Default)]
 pub struct Codes {
     inner: Mutex<Inner>,
 }
 
 impl Codes {
-    /// No code open.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No step inside leaves the table half changed.
+        // A panic cannot leave the table half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a new code.
     #[must_use]
     pub fn open(&self, form: CodeForm, now: Instant) -> OpenCode {
         let mut inner = self.lock();
@@ -147,7 +145,7 @@ impl Codes {
         OpenCode { code, left: CODE_VALIDITY_PERIOD }
     }
 
-    /// The open code of a node with the time it has left, for its console.
+    /// The open code of a node, for its screen.
     #[must_use]
     pub fn shown(&self, now: Instant) -> Option<OpenCode> {
         let inner = self.lock();
@@ -158,18 +156,18 @@ impl Codes {
         Some(OpenCode { code: code.secret.clone(), left })
     }
 
-    /// Takes all codes back.
+    /// Drops all codes.
     pub fn close(&self) {
         self.lock().codes.clear();
     }
 
-    /// Counts a try of the code with this label and gives its secret.
+    /// Counts a try of the code with this label and returns its secret.
     pub(super) fn attempt(&self, label: &str, now: Instant) -> Result<Attempt, PairingError> {
         let mut inner = self.lock();
         if inner.codes.values().all(|code| code.state == State::Used) {
             return Err(PairingError::NoCodeOpen);
         }
-        // Another code is open, so what was typed is simply not it.
+        // Another code is open, so the typed one is wrong.
         let code = inner.codes.get_mut(label).ok_or(PairingError::WrongCode)?;
         match code.state {
             State::Used => return Err(PairingError::NoCodeOpen),
@@ -186,7 +184,7 @@ impl Codes {
         Ok(Attempt { secret: code.secret.clone(), generation: code.generation })
     }
 
-    /// What a wrong try is told.
+    /// The error for a wrong try.
     pub(super) fn after_wrong(&self, label: &str) -> PairingError {
         match self.lock().codes.get(label) {
             Some(code) if code.state == State::Void => PairingError::TooManyTries,
@@ -194,8 +192,8 @@ impl Codes {
         }
     }
 
-    /// Uses the code up, after the other side has proven that it knows it. The last permitted try
-    /// may still succeed although it made the code void for others.
+    /// Marks the code as used, after the other side has proven that it knows it. The last allowed try may succeed
+    /// although it made the code void for further tries.
     pub(super) fn use_up(&self, label: &str, generation: u64) -> Result<(), PairingError> {
         let mut inner = self.lock();
         let code = inner.codes.get_mut(label).filter(|code| code.generation == generation);
@@ -206,7 +204,7 @@ impl Codes {
 }
 
 impl Inner {
-    /// Drops what is long over, and the oldest beyond the bound.
+    /// Drops codes after twice their validity, and the oldest ones above the maximum.
     fn forget(&mut self, now: Instant) {
         self.codes.retain(|_, code| now.saturating_duration_since(code.opened) < CODE_VALIDITY_PERIOD * 2);
         while self.codes.len() >= MAX_CODES {
@@ -233,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_lives_ten_minutes() {
+    fn a_code_is_valid_for_ten_minutes() {
         let (codes, now) = (Codes::new(), Instant::now());
         let _ = codes.open(CodeForm::Node, now);
         let last = now + CODE_VALIDITY_PERIOD - Duration::from_secs(1);
@@ -244,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sixth_try_is_one_too_many_even_if_all_run_at_once() {
+    fn the_sixth_try_is_refused_even_if_all_run_at_once() {
         let (codes, now) = (Codes::new(), Instant::now());
         let _ = codes.open(CodeForm::Node, now);
         let tries: Vec<_> = (0..7).map(|_| codes.attempt("", now)).collect();
@@ -264,7 +262,7 @@ mod tests {
         codes.use_up("", generation).unwrap();
         assert!(matches!(codes.use_up("", generation), Err(PairingError::NoCodeOpen)));
         assert!(matches!(codes.attempt("", now), Err(PairingError::NoCodeOpen)));
-        // A new code is not used up by an attempt at the old one.
+        // An attempt at an old code does not use up a new one.
         let _ = codes.open(CodeForm::Node, now);
         assert!(codes.use_up("", generation).is_err());
         assert!(codes.shown(now).is_some());
@@ -289,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_mistakes_are_forgiven() {
+    fn case_separators_and_similar_letters_are_accepted() {
         assert_eq!(parse(" 123 456 "), Typed { label: String::new(), secret: "123456".into() });
         assert_eq!(parse("k7-3qmd xwoz"), Typed { label: "K7".into(), secret: "3QMDXW0Z".into() });
         assert_eq!(parse("il-oooo-oooo"), Typed { label: "11".into(), secret: "00000000".into() });

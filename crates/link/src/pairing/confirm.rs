@@ -1,4 +1,4 @@
-//! SPAKE2 over the code, and the proof that both sides came to the same key.
+//! SPAKE2 with the code as password, and the proof that both sides derived the same key.
 
 use ring::hmac;
 use spake2::{Ed25519Group, Identity as Name, Password, Spake2};
@@ -10,22 +10,22 @@ use crate::tls::Channel;
 /// The two sides of a pairing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PairingRole {
-    /// Typed the code.
+    /// The side on which the code was typed.
     Joiner,
-    /// Showed the code.
+    /// The side that showed the code.
     Host,
 }
 
-/// What both sides of one TLS connection must agree on, beside the code.
+/// The values, besides the code, that both sides of one TLS connection must agree on.
 #[derive(Debug, Clone)]
-struct Ends {
+struct Transcript {
     purpose: Purpose,
     joiner: Fingerprint,
     host: Fingerprint,
     binding: [u8; 32],
 }
 
-impl Ends {
+impl Transcript {
     fn name(&self, role: PairingRole) -> Name {
         let (word, key) = match role {
             PairingRole::Joiner => ("joiner", self.joiner),
@@ -39,10 +39,10 @@ impl Ends {
     }
 }
 
-/// One side of the exchange, before the other side's message came.
+/// One side of the exchange, before the other side's message is received.
 pub(super) struct Exchange {
     role: PairingRole,
-    ends: Ends,
+    transcript: Transcript,
     state: Spake2<Ed25519Group>,
     message: Vec<u8>,
 }
@@ -64,56 +64,57 @@ impl Exchange {
             PairingRole::Joiner => (own, peer),
             PairingRole::Host => (peer, own),
         };
-        let ends = Ends { purpose, joiner, host, binding };
-        let (password, a, b) = (Password::new(secret), ends.name(PairingRole::Joiner), ends.name(PairingRole::Host));
+        let transcript = Transcript { purpose, joiner, host, binding };
+        let (password, a, b) =
+            (Password::new(secret), transcript.name(PairingRole::Joiner), transcript.name(PairingRole::Host));
         let (state, message) = match role {
             PairingRole::Joiner => Spake2::start_a(&password, &a, &b),
             PairingRole::Host => Spake2::start_b(&password, &a, &b),
         };
-        Self { role, ends, state, message }
+        Self { role, transcript, state, message }
     }
 
-    /// What the other side needs.
+    /// The SPAKE2 message for the other side.
     pub(super) fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// The keys, if `theirs` is a SPAKE2 message at all.
+    /// Derives the key; `None` if `theirs` is not a SPAKE2 message.
     pub(super) fn finish(self, theirs: &[u8]) -> Option<Keys> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.state.finish(theirs).ok()?);
-        Some(Keys { role: self.role, ends: self.ends, key })
+        Some(Keys { role: self.role, transcript: self.transcript, key })
     }
 }
 
-/// The common key, if the codes were equal; else just a key.
+/// The key, which both sides share only if their codes were equal.
 pub(super) struct Keys {
     role: PairingRole,
-    ends: Ends,
+    transcript: Transcript,
     key: hmac::Key,
 }
 
 impl Keys {
-    fn transcript(&self, role: PairingRole) -> Vec<u8> {
+    fn confirmation(&self, role: PairingRole) -> Vec<u8> {
         let word: &[u8] = match role {
             PairingRole::Joiner => b"dyad pairing 1 joiner confirms",
             PairingRole::Host => b"dyad pairing 1 host confirms",
         };
-        [word, &self.ends.joiner.0, &self.ends.host.0, &self.ends.binding].concat()
+        [word, &self.transcript.joiner.0, &self.transcript.host.0, &self.transcript.binding].concat()
     }
 
     /// The proof of this side.
-    pub(super) fn ours(&self) -> [u8; 32] {
-        let tag = hmac::sign(&self.key, &self.transcript(self.role));
+    pub(super) fn own_proof(&self) -> [u8; 32] {
+        let tag = hmac::sign(&self.key, &self.confirmation(self.role));
         std::array::from_fn(|at| tag.as_ref()[at])
     }
 
-    /// Whether `proof` is that of the other side.
-    pub(super) fn fits(&self, proof: &[u8; 32]) -> bool {
+    /// Whether `proof` is the other side's proof.
+    pub(super) fn accepts(&self, proof: &[u8; 32]) -> bool {
         let other = match self.role {
             PairingRole::Joiner => PairingRole::Host,
             PairingRole::Host => PairingRole::Joiner,
         };
-        hmac::verify(&self.key, &self.transcript(other), proof).is_ok()
+        hmac::verify(&self.key, &self.confirmation(other), proof).is_ok()
     }
 }
 
@@ -150,7 +151,7 @@ mod tests {
         let (joiner, host) = (joiner.start(PairingRole::Joiner), host.start(PairingRole::Host));
         let (to_host, to_joiner) = (joiner.message().to_vec(), host.message().to_vec());
         let (joiner, host) = (joiner.finish(&to_joiner).unwrap(), host.finish(&to_host).unwrap());
-        let outcome = (joiner.fits(&host.ours()), host.fits(&joiner.ours()));
+        let outcome = (joiner.accepts(&host.own_proof()), host.accepts(&joiner.own_proof()));
         assert_eq!(outcome.0, outcome.1);
         outcome.0
     }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_difference_is_noticed() {
+    fn every_single_difference_is_detected() {
         let unknown = Fingerprint([9; 32]);
         assert!(!agree(Side { secret: "123457", ..joiner() }, host()));
         assert!(!agree(Side { purpose: Purpose::Witness, ..joiner() }, host()));
@@ -171,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reflected_proof_is_worth_nothing() {
+    fn a_reflected_proof_is_refused() {
         let (joiner, host) = (joiner().start(PairingRole::Joiner), host().start(PairingRole::Host));
         let to_joiner = host.message().to_vec();
         let keys = joiner.finish(&to_joiner).unwrap();
-        assert!(!keys.fits(&keys.ours()));
+        assert!(!keys.accepts(&keys.own_proof()));
     }
 
     #[test]

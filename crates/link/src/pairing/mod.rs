@@ -1,9 +1,9 @@
-//! First contact of two machines, by a short one-time code that a person carries between them.
+//! The first contact of two machines, by a short one-time code that a person types.
 //!
-//! Both sides make a TLS connection on which neither key is trusted yet, then run SPAKE2 with the
-//! code as password and both fingerprints and roles as identities. A machine in between has other
-//! keys, so its two halves never agree; and it may try one code per connection, five in all. What
-//! follows the confirmation travels inside the same TLS connection.
+//! Both sides make a TLS connection on which neither key is trusted yet, then run SPAKE2 with the code as password and
+//! with roles and fingerprints as identities. A machine in between has other keys, so its two connections never agree,
+//! and it may try one code per connection, five in all. The payloads after the confirmation are sent on the same TLS
+//! connection.
 //!
 //! ```text
 //! joiner                                    host (opened a code)
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! **Invariants**
-//! * A try is counted before the host says anything about the code.
+//! * A try is counted before the host sends anything that depends on the code.
 //! * No payload is sent or delivered before both sides have confirmed.
 
 mod codes;
@@ -45,7 +45,7 @@ const ANSWER: u16 = 0x0202;
 const CONFIRM: u16 = 0x0203;
 const FAIL: u16 = 0x0204;
 const PAYLOAD: u16 = 0x0205;
-/// Longest frame before the confirmation, in bytes.
+/// Maximum length of a frame before the confirmation, in bytes.
 const MAX_STEP: usize = 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,9 +56,9 @@ struct Start {
     spake: Vec<u8>,
 }
 
-/// Why the host goes no further; the joiner turns it into the error of the same name.
+/// The reason for which the host refuses, sent to the joiner, which returns the error of the same name.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-enum Fail {
+enum WireFailure {
     WrongCode,
     Expired,
     NoCodeOpen,
@@ -67,42 +67,42 @@ enum Fail {
     Purpose,
 }
 
-impl From<Fail> for PairingError {
-    fn from(fail: Fail) -> Self {
+impl From<WireFailure> for PairingError {
+    fn from(fail: WireFailure) -> Self {
         match fail {
-            Fail::WrongCode => Self::WrongCode,
-            Fail::Expired => Self::Expired,
-            Fail::NoCodeOpen => Self::NoCodeOpen,
-            Fail::TooManyTries => Self::TooManyTries,
-            Fail::Version => Self::Version,
-            Fail::Purpose => Self::Purpose,
+            WireFailure::WrongCode => Self::WrongCode,
+            WireFailure::Expired => Self::Expired,
+            WireFailure::NoCodeOpen => Self::NoCodeOpen,
+            WireFailure::TooManyTries => Self::TooManyTries,
+            WireFailure::Version => Self::Version,
+            WireFailure::Purpose => Self::Purpose,
         }
     }
 }
 
 impl PairingError {
-    /// What the host tells the joiner about its own error, if it is about the code.
-    fn fail(&self) -> Option<Fail> {
+    /// The reason to send to the joiner; `None` if the error is not about the code.
+    fn wire_failure(&self) -> Option<WireFailure> {
         Some(match self {
-            Self::WrongCode => Fail::WrongCode,
-            Self::Expired => Fail::Expired,
-            Self::NoCodeOpen => Fail::NoCodeOpen,
-            Self::TooManyTries => Fail::TooManyTries,
-            Self::Version => Fail::Version,
-            Self::Purpose => Fail::Purpose,
+            Self::WrongCode => WireFailure::WrongCode,
+            Self::Expired => WireFailure::Expired,
+            Self::NoCodeOpen => WireFailure::NoCodeOpen,
+            Self::TooManyTries => WireFailure::TooManyTries,
+            Self::Version => WireFailure::Version,
+            Self::Purpose => WireFailure::Purpose,
             Self::Timeout | Self::Tls(_) | Self::Frame(_) => return None,
         })
     }
 }
 
-/// Two machines that know they hold the same code, and a private line between them.
+/// A connection between two machines that have proven to hold the same code.
 #[derive(Debug)]
 pub struct Paired {
     channel: Channel,
 }
 
 impl Paired {
-    /// The other side's key, now worth pinning.
+    /// The fingerprint of the other side's key, to be pinned.
     #[must_use]
     pub fn peer(&self) -> Fingerprint {
         self.channel.peer
@@ -111,7 +111,7 @@ impl Paired {
     /// Sends one payload of at most 2 MiB.
     ///
     /// # Errors
-    /// [`PairingError::Frame`], [`PairingError::Timeout`].
+    /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn send_bytes(&mut self, payload: &[u8]) -> Result<(), PairingError> {
         step(self.channel.writer.send_bytes(PAYLOAD, payload)).await
     }
@@ -119,7 +119,7 @@ impl Paired {
     /// Receives one payload.
     ///
     /// # Errors
-    /// [`PairingError::Frame`], [`PairingError::Timeout`].
+    /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn receive_bytes(&mut self) -> Result<Bytes, PairingError> {
         let frame = step(self.channel.reader.require()).await?;
         if frame.kind != PAYLOAD {
@@ -140,12 +140,12 @@ impl Paired {
     /// Receives one message.
     ///
     /// # Errors
-    /// As [`Self::receive_bytes`]; [`FrameError::Message`] if it is another message.
+    /// As [`Self::receive_bytes`]; [`FrameError::Message`] if the payload is not a `T`.
     pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<T, PairingError> {
         Ok(from_payload(&self.receive_bytes().await?)?)
     }
 
-    /// Ends the line in order, so that the last payload surely arrives.
+    /// Closes the connection in order, so that the last payload arrives.
     ///
     /// # Errors
     /// As [`Self::send_bytes`].
@@ -161,8 +161,8 @@ async fn step<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T,
     }
 }
 
-/// Pairs with the host at the other end of `stream`, as `identity`, with the `code` that a person
-/// typed; small mistakes of writing (spaces, case) are forgiven.
+/// Pairs with the host at the other end of `stream`, with the key of `identity` and the `code` that a person typed.
+/// Spaces and case in the code are ignored.
 ///
 /// # Errors
 /// Any [`PairingError`].
@@ -175,35 +175,36 @@ pub async fn join(
     let config = client_config(identity, Trust::AnyKey, Protocol::Pairing)?;
     let mut channel = connect(stream, config, STEP_TIMEOUT).await?;
     let secret = codes::parse(code);
-    let ends = Exchange::new(&secret.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
-    let start = Start { version: VERSION, purpose, label: secret.label.to_string(), spake: ends.message().to_vec() };
+    let exchange = Exchange::new(&secret.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
+    let start =
+        Start { version: VERSION, purpose, label: secret.label.to_string(), spake: exchange.message().to_vec() };
     step(channel.writer.send(START, &start)).await?;
     let answer: Vec<u8> = reply(&mut channel, ANSWER).await?;
-    // A message that is no point of the curve comes from no honest host.
-    let keys = ends.finish(&answer).ok_or(PairingError::WrongCode)?;
-    step(channel.writer.send(CONFIRM, &keys.ours())).await?;
+    // An honest host sends a point of the curve.
+    let keys = exchange.finish(&answer).ok_or(PairingError::WrongCode)?;
+    step(channel.writer.send(CONFIRM, &keys.own_proof())).await?;
     let theirs: [u8; 32] = reply(&mut channel, CONFIRM).await?;
-    if !keys.fits(&theirs) {
+    if !keys.accepts(&theirs) {
         return Err(PairingError::WrongCode);
     }
     channel.reader.set_limit(MAX_PAYLOAD);
     Ok(Paired { channel })
 }
 
-/// The next message of the host, or the reason why there is none.
+/// The next message of the host, or the reason for which it refuses.
 async fn reply<T: DeserializeOwned>(channel: &mut Channel, kind: u16) -> Result<T, PairingError> {
     channel.reader.set_limit(MAX_STEP);
     let frame = step(channel.reader.require()).await?;
     if frame.kind == FAIL {
-        return Err(frame.message::<Fail>()?.into());
+        return Err(frame.message::<WireFailure>()?.into());
     }
     Ok(frame.expect(kind)?)
 }
 
-/// Pairs with whoever dialled `stream` and knows a code of `codes`.
+/// Pairs with the joiner at the other end of `stream`, which must know an open code of `codes`.
 ///
 /// # Errors
-/// Any [`PairingError`]; the joiner is told the same if it is about the code.
+/// Any [`PairingError`]; the joiner gets the same error if it is about the code.
 pub async fn host(
     stream: TcpStream,
     identity: &Identity,
@@ -214,8 +215,8 @@ pub async fn host(
     host_on(accept(stream, config, STEP_TIMEOUT).await?, identity.fingerprint(), codes, purpose).await
 }
 
-/// As [`host`], on a TLS connection that was accepted with [`Trust::AnyKey`] as `own` and
-/// negotiated [`Protocol::Pairing`].
+/// As [`host`], on a TLS connection that was accepted with [`Trust::AnyKey`] and the key `own`, and that negotiated
+/// [`Protocol::Pairing`].
 ///
 /// # Errors
 /// As [`host`].
@@ -228,8 +229,8 @@ pub async fn host_on(
     match host_steps(&mut channel, own, codes, purpose).await {
         Ok(()) => Ok(Paired { channel }),
         Err(error) => {
-            if let Some(fail) = error.fail() {
-                // If the joiner is gone, its own error is as good.
+            if let Some(fail) = error.wire_failure() {
+                // Errors are ignored: a joiner that has closed the connection has its own error.
                 let _ = step(channel.writer.send(FAIL, &fail)).await;
                 let _ = step(channel.writer.close()).await;
             }
@@ -253,17 +254,17 @@ async fn host_steps(
         return Err(PairingError::Purpose);
     }
     let attempt = codes.attempt(&start.label, Instant::now())?;
-    let ends = Exchange::new(&attempt.secret, purpose, PairingRole::Host, own, channel);
-    let answer = ends.message().to_vec();
-    let keys = ends.finish(&start.spake).ok_or(PairingError::WrongCode)?;
+    let exchange = Exchange::new(&attempt.secret, purpose, PairingRole::Host, own, channel);
+    let answer = exchange.message().to_vec();
+    let keys = exchange.finish(&start.spake).ok_or(PairingError::WrongCode)?;
     step(channel.writer.send(ANSWER, &answer)).await?;
     let theirs: [u8; 32] = step(channel.reader.require()).await?.expect(CONFIRM)?;
-    if !keys.fits(&theirs) {
+    if !keys.accepts(&theirs) {
         return Err(codes.after_wrong(&start.label));
     }
-    // Two joiners with the right code at once: the second one finds it used.
+    // Of two concurrent joiners with the right code, the second one finds the code used.
     codes.use_up(&start.label, attempt.generation)?;
-    step(channel.writer.send(CONFIRM, &keys.ours())).await?;
+    step(channel.writer.send(CONFIRM, &keys.own_proof())).await?;
     channel.reader.set_limit(MAX_PAYLOAD);
     Ok(())
 }

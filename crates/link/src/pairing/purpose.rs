@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What a code was opened for. A code of one purpose is worth nothing for the other.
+/// The purpose for which a code was opened. A code is not valid for another purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// A second node joins a pair.

@@ -12,20 +12,20 @@ use dyad_types::NodeId;
 #[cfg(doc)]
 use super::{MAX_GREETING, Outbox, PeerLink};
 
-/// How long things may take.
+/// The intervals and time limits of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two signs of life.
+    /// Interval between two `Alive` messages.
     pub alive: Duration,
-    /// Without a byte for this long the path is dead.
+    /// A path without a received byte for this long is dead.
     pub silence: Duration,
-    /// For a TCP connection to be made.
+    /// Time limit of a TCP connection.
     pub connect: Duration,
-    /// Head start of each path over the next one.
+    /// Delay between the starts of two paths.
     pub stagger: Duration,
-    /// For TLS and the greeting together.
+    /// Time limit of TLS and the greeting together.
     pub handshake: Duration,
-    /// Between two rounds over all paths when none works.
+    /// Delay between two rounds over all paths when none works.
     pub retry: Duration,
 }
 
@@ -42,36 +42,34 @@ impl Default for Timing {
     }
 }
 
-/// What a [`PeerLink`] needs to know.
+/// The configuration of a [`PeerLink`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The installation both nodes belong to.
+    /// The pair of both nodes.
     pub pair: PairId,
-    /// Which node this is.
     pub node: NodeId,
-    /// Drawn at random once per boot of this machine.
+    /// Random number of this boot of the machine.
     pub boot: u128,
-    /// Drawn at random once per start of this program.
+    /// Random number of this start of the program.
     pub instance: u128,
-    /// Versions of the messages on top that this program speaks; the highest common one is used.
+    /// Versions of the messages above that this program speaks; the highest common one is used.
     pub versions: RangeInclusive<u16>,
-    /// Anything the peer should know with the greeting; at most [`MAX_GREETING`] bytes.
+    /// Bytes for the peer, sent with the greeting; at most [`MAX_GREETING`].
     pub greeting: Bytes,
     /// This node's key.
     pub identity: Identity,
-    /// The peer's key.
+    /// The fingerprint of the peer's key.
     pub peer: Fingerprint,
-    /// Bounds in time.
     pub timing: Timing,
-    /// Messages an [`Outbox`] holds at most.
+    /// Maximum number of messages in an [`Outbox`].
     pub queue_messages: usize,
-    /// Bytes an [`Outbox`] holds at most; never less than one message of 2 MiB.
+    /// Maximum number of bytes in an [`Outbox`]; at least one message of 2 MiB fits.
     pub queue_bytes: usize,
 }
 
 impl Config {
-    /// A configuration with default timing and queues (4096 messages, 64 MiB), version 1 and an
-    /// empty greeting; `boot` and `instance` are drawn at random.
+    /// A configuration with default timing and queues (4096 messages, 64 MiB), version 1, an empty greeting, and random
+    /// numbers for `boot` and `instance`.
     #[must_use]
     pub fn new(pair: PairId, node: NodeId, identity: Identity, peer: Fingerprint) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Node A's side: dials until a path works, runs the session, dials again.
+//! Node A's side: connects on the first path that works, runs the session, connects again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,30 +22,30 @@ pub(super) struct Dialer {
     events: mpsc::Sender<Event>,
     attempt: u64,
     session: u64,
-    /// What was told last, so that a refusal repeated four times a second is one event.
-    told: Option<(String, String)>,
+    /// The last reported refusal, so that a refusal that is repeated four times a second is one event.
+    last_refusal: Option<(String, String)>,
 }
 
 impl Dialer {
     pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
         let tls = client_config(&config.identity, Trust::Pinned(config.peer), Protocol::Peer)?;
-        Ok(Self { config, tls, events, attempt: 0, session: 0, told: None })
+        Ok(Self { config, tls, events, attempt: 0, session: 0, last_refusal: None })
     }
 
     pub(super) async fn run(mut self, mut paths: watch::Receiver<Vec<Path>>) {
         let mut failed_last = None;
         loop {
             let mut round = paths.borrow_and_update().clone();
-            // A path that broke under a session may still accept connections: try the others first.
+            // A path on which a session broke may still accept connections, so the other paths are tried first.
             if let Some(at) = round.iter().position(|path| Some(&path.name) == failed_last.as_ref()) {
                 round.rotate_left(at + 1);
             }
             if let Some((path, greeted)) = self.establish(round).await {
                 failed_last = Some(path.name.clone());
-                self.told = None;
+                self.last_refusal = None;
                 let soonest = Instant::now() + self.config.timing.retry;
-                self.hold(path, greeted, &mut paths).await;
-                // A peer that greets and closes at once must not be dialled in a tight loop.
+                self.run_session(path, greeted, &mut paths).await;
+                // Limits the rate of connections to a peer that greets and closes at once.
                 tokio::time::sleep_until(soonest).await;
                 continue;
             }
@@ -56,13 +56,13 @@ impl Dialer {
         }
     }
 
-    /// Runs the session, and ends it when its path is taken away.
-    async fn hold(&mut self, path: Path, greeted: Greeted, paths: &mut watch::Receiver<Vec<Path>>) {
+    /// Runs the session; ends it when its path is removed.
+    async fn run_session(&mut self, path: Path, greeted: Greeted, paths: &mut watch::Receiver<Vec<Path>>) {
         self.session += 1;
         let (stop, stopped) = oneshot::channel();
         let session = pump::run(greeted, self.session, path.name.clone(), &self.config, &self.events, stopped);
         let removed = async {
-            // An error means that the link is being dropped, and its task with it.
+            // An error means that the link and this task are being dropped.
             let _ = paths.wait_for(|paths| !paths.contains(&path)).await;
             let _ = stop.send(Down::PathRemoved);
             std::future::pending::<()>().await;
@@ -73,8 +73,8 @@ impl Dialer {
         }
     }
 
-    /// Dials all `paths`, each a little later than the one before, and greets on the first that
-    /// connects; the others stay in reserve until then.
+    /// Connects on all `paths`, each [`Timing::stagger`](super::Timing::stagger) later than the one before, and greets
+    /// on the first that connects. The others are kept until a greeting succeeds.
     async fn establish(&mut self, paths: Vec<Path>) -> Option<(Path, Greeted)> {
         let timing = self.config.timing;
         let mut dials = JoinSet::new();
@@ -96,7 +96,7 @@ impl Dialer {
                 Ok(Err(refused)) => refused,
                 Err(_) => Refused::Timeout,
             };
-            self.tell(path.name, refused).await;
+            self.report(path.name, refused).await;
         }
         None
     }
@@ -108,10 +108,10 @@ impl Dialer {
         greet(channel, &self.config, self.attempt).await
     }
 
-    async fn tell(&mut self, path: String, reason: Refused) {
-        let news = (path.clone(), reason.to_string());
-        if self.told.as_ref() != Some(&news) {
-            self.told = Some(news);
+    async fn report(&mut self, path: String, reason: Refused) {
+        let refusal = (path.clone(), reason.to_string());
+        if self.last_refusal.as_ref() != Some(&refusal) {
+            self.last_refusal = Some(refusal);
             tracing::warn!(path, %reason, "no session on this path");
             let _ = self.events.send(Event::Refused { path, reason }).await;
         }

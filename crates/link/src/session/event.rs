@@ -1,4 +1,4 @@
-//! Paths to the peer, and what happens on them.
+//! The paths to the peer, and the events of the peer link.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,80 +12,74 @@ use crate::frame::FrameError;
 #[cfg(doc)]
 use super::PeerLink;
 
-/// One way to reach the peer.
+/// A path to the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
-    /// Its name for people, such as `eno2`.
+    /// Name for people, such as `eno2`.
     pub name: String,
-    /// Where the peer listens; a link-local IPv6 address carries its scope id.
+    /// The address on which the peer listens; a link-local IPv6 address has its scope id.
     pub peer: SocketAddr,
-    /// The address to dial from, if it matters.
+    /// The local address to connect from; `None`: the kernel chooses.
     pub local: Option<SocketAddr>,
 }
 
-/// What happens on the peer link.
+/// An event of the peer link.
 #[derive(Debug)]
 pub enum Event {
     /// A session with the peer is up. Dropping every clone of `outbox` ends it.
     Up {
-        /// Grows with each session of this program, never reused.
+        /// Number of the session. It grows with each session of this program.
         session: u64,
-        /// What the peer says about itself.
+        /// The identity that the peer sent.
         hello: PeerHello,
-        /// The path's name (node A) or the address the peer came from (node B).
+        /// The path's name (node A) or the peer's address (node B).
         path: String,
-        /// The way to send.
+        /// Sends messages to the peer.
         outbox: Outbox,
     },
-    /// The peer sent this.
+    /// The peer sent a message.
     Message {
-        /// The session it came on.
+        /// Number of the session on which it was received.
         session: u64,
         /// The message, at most 2 MiB.
         payload: Bytes,
     },
-    /// The session is over.
-    Down {
-        /// Which one.
-        session: u64,
-        /// Why.
-        reason: Down,
-    },
-    /// Somebody answered, but not the right one or not in the right way. Told once until it changes.
+    /// The session has ended.
+    Down { session: u64, reason: Down },
+    /// A connection was made but became no session. The same reason is reported once until it changes.
     Refused {
-        /// The path's name (node A) or the address the other side came from (node B).
+        /// The path's name (node A) or the address of the other side (node B).
         path: String,
-        /// Why no session came about.
         reason: Refused,
     },
 }
 
-/// Why a session ended.
+/// The reason for which a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Down {
-    /// The peer closed it in order.
+    /// The peer closed the session in order.
     #[error("the peer closed the session")]
     Closed,
-    /// This side closed it by dropping its [`Outbox`] or the [`PeerLink`].
+    /// This side closed the session by dropping its [`Outbox`] or the [`PeerLink`].
     #[error("this node closed the session")]
     Dropped,
-    /// The peer opened a new one.
+    /// The peer opened a new session.
     #[error("the peer opened a new session")]
     Superseded,
-    /// The path was taken out of [`PeerLink::set_paths`].
+    /// The path was removed by [`PeerLink::set_paths`].
     #[error("the path of the session was removed")]
     PathRemoved,
-    /// Not a byte came for too long.
+    /// No byte was received for [`Timing::silence`].
     #[error("nothing came from the peer for {} ms", .0.as_millis())]
     Silent(Duration),
-    /// The connection broke or carried nonsense.
+    /// The connection broke, or the peer sent an invalid message.
     #[error(transparent)]
     Broken(FrameError),
 }
 
 impl Down {
-    /// Whether the other side ended the connection, as its kernel also does for a daemon that was killed. A machine without
-    /// power, or out of reach, ends nothing.
+    /// Whether the other side ended the connection. Its kernel does so also for a daemon that was killed; a machine
+    /// without power or without a path does not.
     #[must_use]
     pub fn is_from_afar(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! The greeting: who is there, and which version is spoken.
+//! The greeting: the identities of both sides and the version to speak.
 
 use std::ops::RangeInclusive;
 
@@ -11,9 +11,9 @@ use crate::frame::FrameError;
 use crate::tls::{Channel, TlsError};
 use dyad_types::NodeId;
 
-/// Longest [`Config::greeting`] in bytes.
+/// Maximum length of [`Config::greeting`], in bytes.
 pub const MAX_GREETING: usize = 4096;
-/// Longest frame accepted before the session is up, in bytes.
+/// Maximum length of a frame before the session is up, in bytes.
 const MAX_HELLO: usize = MAX_GREETING + 1024;
 
 pub(super) const HELLO: u16 = 0x0101;
@@ -23,90 +23,85 @@ pub(super) const USE: u16 = 0x0104;
 pub(super) const ALIVE: u16 = 0x0105;
 pub(super) const DATA: u16 = 0x0106;
 
-/// What each side says first.
+/// The first message of each side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Hello {
     pair: PairId,
     node: NodeId,
     boot: u128,
     instance: u128,
-    /// Grows with each attempt of this instance to dial; 0 from the side that listens.
+    /// Grows with each connection that this instance dials; 0 from the side that listens.
     attempt: u64,
     lowest: u16,
     highest: u16,
     greeting: Bytes,
 }
 
-/// Why a Hello is turned away.
+/// The reason for which a `Hello` is refused, as sent to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-enum Refuse {
+enum WireRefusal {
     Pair { pair: PairId },
     SameNode,
     Version { lowest: u16, highest: u16 },
     Stale,
 }
 
-/// What the peer says about itself.
+/// The identity that the peer sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerHello {
-    /// Which node it is: always the other one.
+    /// The peer's letter, which always differs from this node's.
     pub node: NodeId,
-    /// Drawn once per boot of its machine.
+    /// Random number of the peer's boot.
     pub boot: u128,
-    /// Drawn once per start of its program.
+    /// Random number of the start of the peer's program.
     pub instance: u128,
-    /// The version both sides speak now.
+    /// The version that both sides speak on this session.
     pub version: u16,
-    /// Its [`Config::greeting`].
+    /// The peer's [`Config::greeting`].
     pub greeting: Bytes,
 }
 
-/// Why no session came about although somebody answered.
+/// The errors of a connection that was made but became no session.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// TLS failed; a wrong key is told here.
+    /// TLS failed, for instance because the peer has another key.
     #[error(transparent)]
     Tls(TlsError),
-    /// The other side belongs to another installation.
+    /// The other side belongs to another pair.
     #[error(
         "the other node belongs to the pair {theirs}, this one to {ours}; connect the right cables or join it again"
     )]
-    Pair {
-        /// Our pair.
-        ours: PairId,
-        /// The other side's pair.
-        theirs: PairId,
-    },
-    /// Both call themselves A, or both B.
-    #[error("the other node says it is node {node} as well; one of them is a copy and must be set up anew")]
+    Pair { ours: PairId, theirs: PairId },
+    /// Both nodes have the same letter.
+    #[error("the other node says it is node {node} as well; one of them is a copy and must be set up again")]
     SameNode {
-        /// The node both claim to be.
+        /// The letter of both nodes.
         node: NodeId,
     },
-    /// No common version.
+    /// The nodes have no version in common.
     #[error(
         "the other node speaks versions {} to {}, this one {} to {}; update the older node first",
         theirs.start(), theirs.end(), ours.start(), ours.end()
     )]
     Version {
-        /// What we speak.
+        /// Versions of this node.
         ours: RangeInclusive<u16>,
-        /// What the other side speaks.
+        /// Versions of the other node.
         theirs: RangeInclusive<u16>,
     },
-    /// A later attempt of the same node is already there.
+    /// A later connection of the same instance is in use.
     #[error("a newer connection from the same node is in use")]
     Stale,
-    /// The greeting broke off or was nonsense.
+    /// The connection broke, or the greeting was invalid.
     #[error(transparent)]
     Frame(FrameError),
-    /// The greeting took too long.
+    /// The greeting was not complete in time.
     #[error("the other side did not finish its greeting in time; check the network between the nodes")]
     Timeout,
 }
 
 impl From<FrameError> for Refused {
-    /// A refused key shows up as a failed first read.
+    /// A refused key appears as a failed first read.
     fn from(error: FrameError) -> Self {
         match TlsError::of_frame(error) {
             Ok(TlsError::Io(source)) => Self::Frame(FrameError::Io(source)),
@@ -116,7 +111,7 @@ impl From<FrameError> for Refused {
     }
 }
 
-/// A greeted connection.
+/// A connection after its greeting.
 pub(super) struct Greeted {
     pub(super) channel: Channel,
     pub(super) hello: PeerHello,
@@ -144,23 +139,23 @@ fn common(ours: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Option<u1
     (highest >= *ours.start().max(theirs.start())).then_some(highest)
 }
 
-/// Decides over the other side's hello; the wire form and our own error say the same.
-fn judge(config: &Config, theirs: &Hello) -> Result<u16, (Refuse, Refused)> {
+/// Decides about the other side's hello. The error has two forms: for the peer and for this node.
+fn judge(config: &Config, theirs: &Hello) -> Result<u16, (WireRefusal, Refused)> {
     if theirs.pair != config.pair {
         let reason = Refused::Pair { ours: config.pair, theirs: theirs.pair };
-        return Err((Refuse::Pair { pair: config.pair }, reason));
+        return Err((WireRefusal::Pair { pair: config.pair }, reason));
     }
     if theirs.node == config.node {
-        return Err((Refuse::SameNode, Refused::SameNode { node: config.node }));
+        return Err((WireRefusal::SameNode, Refused::SameNode { node: config.node }));
     }
     let range = theirs.lowest..=theirs.highest;
     common(&config.versions, &range).ok_or_else(|| {
         let (lowest, highest) = (*config.versions.start(), *config.versions.end());
-        (Refuse::Version { lowest, highest }, Refused::Version { ours: config.versions.clone(), theirs: range })
+        (WireRefusal::Version { lowest, highest }, Refused::Version { ours: config.versions.clone(), theirs: range })
     })
 }
 
-impl Refuse {
+impl WireRefusal {
     fn explain(self, config: &Config) -> Refused {
         match self {
             Self::Pair { pair } => Refused::Pair { ours: config.pair, theirs: pair },
@@ -177,13 +172,13 @@ fn peer_hello(hello: Hello, version: u16) -> PeerHello {
     PeerHello { node: hello.node, boot: hello.boot, instance: hello.instance, version, greeting: hello.greeting }
 }
 
-/// Greets as the side that dialled.
+/// Greets as the side that connected.
 pub(super) async fn greet(mut channel: Channel, config: &Config, attempt: u64) -> Result<Greeted, Refused> {
     channel.reader.set_limit(MAX_HELLO);
     channel.writer.send(HELLO, &hello_of(config, attempt)).await?;
     let frame = channel.reader.require().await?;
     if frame.kind == REFUSE {
-        return Err(frame.message::<Refuse>()?.explain(config));
+        return Err(frame.message::<WireRefusal>()?.explain(config));
     }
     let theirs: Hello = frame.expect(WELCOME)?;
     let version = judge(config, &theirs).map_err(|(_, reason)| reason)?;
@@ -192,8 +187,8 @@ pub(super) async fn greet(mut channel: Channel, config: &Config, attempt: u64) -
     Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })
 }
 
-/// Greets as the side that was dialled; `stale` tells whether this instance and attempt of the peer
-/// are older than the session in use.
+/// Greets as the side that listens. `stale` tells whether this instance and attempt of the peer are older than the
+/// session in use.
 pub(super) async fn answer(
     mut channel: Channel,
     config: &Config,
@@ -202,7 +197,7 @@ pub(super) async fn answer(
     channel.reader.set_limit(MAX_HELLO);
     let theirs: Hello = channel.reader.require().await?.expect(HELLO)?;
     let verdict = match judge(config, &theirs) {
-        Ok(_) if stale(theirs.instance, theirs.attempt) => Err((Refuse::Stale, Refused::Stale)),
+        Ok(_) if stale(theirs.instance, theirs.attempt) => Err((WireRefusal::Stale, Refused::Stale)),
         verdict => verdict,
     };
     let version = match verdict {
@@ -235,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_what_the_wire_page_says() {
+    fn the_bytes_are_as_the_wire_page_states() {
         let hello = Hello {
             pair: PairId(1),
             node: NodeId::B,
@@ -249,7 +244,11 @@ mod tests {
         let bytes = [1, 1, 2, 0xac, 0x02, 4, 5, 6, 2, b'h', b'i'];
         assert_eq!(crate::frame::to_payload(&hello).unwrap()[..], bytes);
         assert_eq!(crate::frame::from_payload::<Hello>(&bytes).unwrap(), hello);
-        let refusals = [Refuse::Pair { pair: PairId(7) }, Refuse::SameNode, Refuse::Version { lowest: 1, highest: 2 }];
+        let refusals = [
+            WireRefusal::Pair { pair: PairId(7) },
+            WireRefusal::SameNode,
+            WireRefusal::Version { lowest: 1, highest: 2 },
+        ];
         let payloads = refusals.map(|refuse| crate::frame::to_payload(&refuse).unwrap());
         assert_eq!(payloads.map(|bytes| bytes.to_vec()), [vec![0, 7], vec![1], vec![2, 1, 2]]);
     }
@@ -258,7 +257,7 @@ mod tests {
         #[test]
         fn noise_is_no_greeting_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = crate::frame::from_payload::<Hello>(&noise);
-            let _ = crate::frame::from_payload::<Refuse>(&noise);
+            let _ = crate::frame::from_payload::<WireRefusal>(&noise);
         }
     }
 }

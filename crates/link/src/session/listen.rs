@@ -1,4 +1,4 @@
-//! Node B's side: answers who dials, and keeps the newest good session.
+//! Node B's side: accepts connections and keeps the newest session.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::pump;
 use crate::net::bound_silence;
 use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
 
-/// Handshakes at once; more callers than that are turned away.
+/// Maximum number of concurrent handshakes; further connections are closed.
 const HANDSHAKES: usize = 16;
-/// Pause after the system could not accept: no file handles are left.
+/// Delay after the system failed to accept a connection, usually because no file descriptors are left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Instance and attempt of the newest session.
@@ -32,7 +32,7 @@ pub(super) struct Listener {
     newest: Arc<Newest>,
     session: u64,
     current: Option<Running>,
-    told: Option<String>,
+    last_refusal: Option<String>,
 }
 
 struct Running {
@@ -54,7 +54,7 @@ impl Listener {
     pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
         let tls = server_config(&config.identity, Trust::Pinned(config.peer), &[Protocol::Peer])?;
         let newest = Arc::new(watch::Sender::new(None));
-        Ok(Self { config: Arc::new(config), tls, events, newest, session: 0, current: None, told: None })
+        Ok(Self { config: Arc::new(config), tls, events, newest, session: 0, current: None, last_refusal: None })
     }
 
     pub(super) async fn run(mut self, listeners: Vec<TcpListener>) {
@@ -65,7 +65,7 @@ impl Listener {
                     Ok((stream, from)) if handshakes.len() < HANDSHAKES => {
                         handshakes.spawn(self.handshake(stream, from));
                     }
-                    // Closed at once; a peer dials again.
+                    // The connection is closed; node A connects again.
                     Ok(_) => {}
                     Err(error) => {
                         tracing::warn!(%error, "a caller could not be accepted");
@@ -74,7 +74,7 @@ impl Listener {
                 },
                 Some(done) = handshakes.join_next() => match done {
                     Ok((from, Ok(greeted))) => self.take(from, greeted).await,
-                    Ok((from, Err(reason))) => self.tell(from, reason).await,
+                    Ok((from, Err(reason))) => self.report(from, reason).await,
                     Err(_) => {}
                 },
             }
@@ -99,7 +99,7 @@ impl Listener {
         }
     }
 
-    /// Puts a greeted connection in the place of the session there is.
+    /// Replaces the present session by a greeted connection.
     async fn take(&mut self, from: SocketAddr, greeted: Greeted) {
         let name = (greeted.hello.instance, greeted.attempt);
         if is_stale(*self.newest.borrow(), name.0, name.1) {
@@ -112,7 +112,7 @@ impl Listener {
             let _ = (&mut old.task).await;
         }
         self.session += 1;
-        self.told = None;
+        self.last_refusal = None;
         let (stop, stopped) = oneshot::channel();
         let (config, events, session) = (Arc::clone(&self.config), self.events.clone(), self.session);
         let task = tokio::spawn(async move {
@@ -121,18 +121,18 @@ impl Listener {
         self.current = Some(Running { stop, task });
     }
 
-    async fn tell(&mut self, from: SocketAddr, reason: Refused) {
-        let news = reason.to_string();
-        if self.told.as_ref() != Some(&news) {
+    async fn report(&mut self, from: SocketAddr, reason: Refused) {
+        let refusal = reason.to_string();
+        if self.last_refusal.as_ref() != Some(&refusal) {
             tracing::warn!(%from, %reason, "a caller was turned away");
-            self.told = Some(news);
+            self.last_refusal = Some(refusal);
             let _ = self.events.send(Event::Refused { path: from.to_string(), reason }).await;
         }
     }
 }
 
-/// The next caller on any of the listeners; may be cancelled. They stay in the caller's hands, so that
-/// the port is free as soon as the link is closed.
+/// The next connection on any of the listeners; may be cancelled. The caller keeps the listeners, so that their ports
+/// are free as soon as the link is closed.
 async fn accept_any(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|context| {
         let ready = listeners.iter().find_map(|listener| match listener.poll_accept(context) {

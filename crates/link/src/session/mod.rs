@@ -1,9 +1,8 @@
 //! The session between the two nodes: one TLS connection on the first path that works.
 //!
-//! Node A dials, node B listens. A starts a TCP connection on every path, in the order given, each
-//! a little later than the one before; the first that connects and greets well is used, the others
-//! are closed. When a session ends A dials again at once. A new good greeting at B ends the
-//! session B still believes in.
+//! Node A connects, node B listens. A starts a TCP connection on every path, in the order given and each a little later
+//! than the one before. The first connection that is greeted successfully is used; the others are closed. When a
+//! session ends, A connects again at once. A successful greeting at B replaces B's present session.
 //!
 //! ```text
 //! A                                        B
@@ -13,14 +12,13 @@
 //! Data, Alive                      ◄─►     Data, Alive
 //! ```
 //!
-//! A path is dead when nothing at all, not even a part of a frame, came for [`Timing::silence`];
-//! each side sends `Alive` every [`Timing::alive`].
+//! A path is dead when not a single byte was received for [`Timing::silence`]; each side sends `Alive` every
+//! [`Timing::alive`].
 //!
 //! **Invariants**
-//! * [`Event::Up`] and [`Event::Down`] alternate, and every [`Event::Message`] stands between those
-//!   of its session.
-//! * An [`Outbox`] belongs to one session: what it could not send is lost with it, never sent later.
-//! * An attempt that node A gave up never replaces a later one.
+//! * [`Event::Up`] and [`Event::Down`] alternate, and every [`Event::Message`] comes between those of its session.
+//! * An [`Outbox`] belongs to one session: messages that were not sent are lost with it and never sent later.
+//! * A connection attempt that node A has given up never replaces a later one.
 
 mod config;
 mod dial;
@@ -41,10 +39,10 @@ pub use outbox::{Outbox, SendError};
 
 use crate::tls::TlsError;
 
-/// Events that wait for the owner at most; beyond that the peer is not read.
+/// Maximum number of events that wait for the caller; when it is reached, the peer is not read.
 const EVENTS: usize = 64;
 
-/// The peer link of this node. Dropping it ends it soon; [`PeerLink::close`] ends it now.
+/// The peer link of this node. Dropping it ends the link soon; [`PeerLink::close`] waits until it has ended.
 #[derive(Debug)]
 pub struct PeerLink {
     events: mpsc::Receiver<Event>,
@@ -59,8 +57,7 @@ impl Drop for PeerLink {
 }
 
 impl PeerLink {
-    /// Starts the link of node A, which dials `paths` in this order of preference. Needs a tokio
-    /// runtime.
+    /// Starts the link of node A, which connects on `paths`, in this order of preference. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
@@ -71,8 +68,8 @@ impl PeerLink {
         Ok(Self { events: receiver, paths: sender, task: tokio::spawn(dialer.run(watched)) })
     }
 
-    /// Starts the link of node B, which is dialled on any of `listeners` (see
-    /// [`crate::net::listen`]). Needs a tokio runtime.
+    /// Starts the link of node B, which accepts connections on any of `listeners` (see [`crate::net::listen`]). Needs a
+    /// tokio runtime.
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
@@ -83,20 +80,20 @@ impl PeerLink {
         Ok(Self { events: receiver, paths: sender, task: tokio::spawn(listener.run(listeners)) })
     }
 
-    /// What happens next; may be cancelled. `None` only if the link's task died.
+    /// The next event; may be cancelled. `None` only if the link's task has panicked.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
 
-    /// Ends the link. When this returns its ports are free and may be listened on again.
+    /// Ends the link. On return its ports are free.
     pub async fn close(mut self) {
         self.task.abort();
-        // An error only says that it was aborted, as it should be.
+        // An error only says that the task was aborted.
         let _ = (&mut self.task).await;
     }
 
-    /// Replaces the paths node A dials. A session on a path that is gone, or has another address
-    /// now, ends. Node B has nothing to dial and ignores this.
+    /// Replaces the paths on which node A connects. A session on a path that was removed or has another address now
+    /// ends. Node B ignores this.
     pub fn set_paths(&self, paths: Vec<Path>) {
         self.paths.send_if_modified(|current| {
             let changed = *current != paths;

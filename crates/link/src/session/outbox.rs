@@ -1,4 +1,4 @@
-//! The sending side of a session: a queue bounded in messages and in bytes.
+//! The sending side of a session: a queue limited in messages and in bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::frame::MAX_PAYLOAD;
 
-/// Why a message was not taken.
+/// The errors of queueing a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// The session is over; wait for the next [`super::Event::Up`].
+    /// The session has ended; the next [`super::Event::Up`] brings a new outbox.
     #[error("the session is over")]
     Down,
-    /// The queue is full; send later, or end the session if the peer must not be that late.
+    /// The queue is full. The caller may send later, or end the session if the peer must not be that late.
     #[error("the queue to the peer is full")]
     Full,
     /// The message is longer than 2 MiB.
@@ -26,27 +26,26 @@ pub enum SendError {
     },
 }
 
-/// A message in the queue; its place is free again when it is dropped.
+/// A message in the queue. Dropping it frees its space.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) payload: Bytes,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-/// Sends messages on one session, in order. Clones share the queue. The session ends when the last
-/// clone is dropped.
+/// Sends messages on one session, in order. Clones share the queue. The session ends when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     queue: mpsc::Sender<Queued>,
-    endpoints: Arc<Semaphore>,
+    free_bytes: Arc<Semaphore>,
     round_trip: Arc<AtomicU64>,
 }
 
 impl Outbox {
     pub(super) fn new(messages: usize, bytes: usize, round_trip: Arc<AtomicU64>) -> (Self, mpsc::Receiver<Queued>) {
         let (queue, receiver) = mpsc::channel(messages.max(1));
-        let endpoints = Arc::new(Semaphore::new(bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
-        (Self { queue, endpoints, round_trip }, receiver)
+        let free_bytes = Arc::new(Semaphore::new(bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
+        (Self { queue, free_bytes, round_trip }, receiver)
     }
 
     fn size(payload: &Bytes) -> Result<u32, SendError> {
@@ -57,39 +56,39 @@ impl Outbox {
         u32::try_from(payload.len()).map_err(|_| too_long)
     }
 
-    /// Queues `payload`, waiting for room.
+    /// Queues `payload`; waits for space.
     ///
     /// # Errors
-    /// [`SendError::Down`] or [`SendError::TooLong`].
+    /// [`SendError::Down`] if the session has ended, [`SendError::TooLong`] for more than 2 MiB.
     pub async fn send(&self, payload: Bytes) -> Result<(), SendError> {
         let size = Self::size(&payload)?;
         let room = tokio::select! {
-            room = Arc::clone(&self.endpoints).acquire_many_owned(size) => room,
+            room = Arc::clone(&self.free_bytes).acquire_many_owned(size) => room,
             () = self.queue.closed() => return Err(SendError::Down),
         };
-        let place = room.map_err(|_| SendError::Down)?;
-        self.queue.send(Queued { payload, _place: place }).await.map_err(|_| SendError::Down)
+        let permit = room.map_err(|_| SendError::Down)?;
+        self.queue.send(Queued { payload, _permit: permit }).await.map_err(|_| SendError::Down)
     }
 
-    /// Queues `payload` if there is room now.
+    /// Queues `payload` if there is space now.
     ///
     /// # Errors
     /// Any [`SendError`].
     pub fn try_send(&self, payload: Bytes) -> Result<(), SendError> {
         let size = Self::size(&payload)?;
-        let place = match Arc::clone(&self.endpoints).try_acquire_many_owned(size) {
-            Ok(place) => place,
+        let permit = match Arc::clone(&self.free_bytes).try_acquire_many_owned(size) {
+            Ok(permit) => permit,
             Err(TryAcquireError::NoPermits) if self.queue.is_closed() => return Err(SendError::Down),
             Err(TryAcquireError::NoPermits) => return Err(SendError::Full),
             Err(TryAcquireError::Closed) => return Err(SendError::Down),
         };
-        self.queue.try_send(Queued { payload, _place: place }).map_err(|error| match error {
+        self.queue.try_send(Queued { payload, _permit: permit }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SendError::Full,
             mpsc::error::TrySendError::Closed(_) => SendError::Down,
         })
     }
 
-    /// Last measured time to the peer and back, including its scheduling; `None` before the first.
+    /// The last measured round-trip time to the peer, including its scheduling; `None` before the first measurement.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         match self.round_trip.load(Ordering::Relaxed) {
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_beyond_a_frame_is_refused() {
+    async fn a_message_longer_than_a_frame_is_refused() {
         let (outbox, _queue) = Outbox::new(2, 0, Arc::default());
         let long = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
         assert!(matches!(outbox.send(long).await, Err(SendError::TooLong { .. })));

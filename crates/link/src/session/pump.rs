@@ -1,4 +1,4 @@
-//! A session while it is up: frames in, frames out, and signs of life.
+//! A running session: receives and sends frames and keepalive messages.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,21 +16,21 @@ use super::hello::{ALIVE, DATA, Greeted};
 use super::outbox::{Outbox, Queued};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
-/// Queued bytes put into one write at most.
+/// Maximum number of queued bytes in one write.
 const BATCH: usize = 256 << 10;
 
-/// A sign of life; also measures the round trip. Times in nanoseconds of the sender's session clock.
+/// A keepalive message, which also measures the round trip. Times in nanoseconds of the sender's session clock.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Alive {
-    /// When this was sent.
+    /// The time at which this was sent.
     sent: u64,
-    /// `sent` of the last one received, 0 if none came yet.
+    /// `sent` of the last keepalive that was received; 0 if there is none.
     echo: u64,
-    /// How long ago that was.
+    /// The time since that keepalive was received.
     held: u64,
 }
 
-/// What both directions know about the signs of life.
+/// The keepalive state that both directions share.
 struct Keepalive {
     start: Instant,
     heard: AtomicU64,
@@ -40,7 +40,7 @@ struct Keepalive {
 
 impl Keepalive {
     fn now(&self) -> u64 {
-        // Never 0, which means "none yet".
+        // Never 0, which means that no keepalive was received.
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX).max(1)
     }
 
@@ -61,10 +61,10 @@ impl Keepalive {
     }
 }
 
-/// Tells a running session to end; ends it as well when dropped.
+/// Ends a running session, also when it is dropped.
 pub(super) type Stop = oneshot::Sender<Down>;
 
-/// Runs a greeted connection as session number `session`: `Up`, messages, `Down`.
+/// Runs a greeted connection as session number `session` and sends its events: `Up`, messages, `Down`.
 pub(super) async fn run(
     greeted: Greeted,
     session: u64,
@@ -85,8 +85,8 @@ pub(super) async fn run(
     if events.send(Event::Up { session, hello: greeted.hello, path, outbox }).await.is_err() {
         return;
     }
-    // Two tasks, not two branches of one: a flood from the peer would use up the task's budget and
-    // starve what this side has to send, its signs of life included.
+    // Two tasks instead of two branches of one: a flood from the peer would use up the budget of a single task and
+    // delay the messages of this side, including keepalives.
     let mut halves = JoinSet::new();
     halves.spawn(receive(greeted.channel.reader, session, config.timing, Arc::clone(&keepalive), events.clone()));
     halves.spawn(transmit(greeted.channel.writer, queue, config.timing.alive, keepalive));
@@ -95,10 +95,10 @@ pub(super) async fn run(
         reason = stop => reason.unwrap_or(Down::Dropped),
         Some(reason) = halves.join_next() => reason.unwrap_or(Down::Dropped),
     };
-    // No message of this session may come after its end.
+    // No message of this session may come after its `Down`.
     halves.shutdown().await;
     tracing::info!(session, %reason, "the peer link is down");
-    // If nobody listens any more, nobody needs to know.
+    // Fails only if the link was dropped.
     let _ = events.send(Event::Down { session, reason }).await;
 }
 
@@ -120,7 +120,7 @@ async fn receive(
         };
         match frame.kind {
             DATA => {
-                // While the owner is busy the peer is not read, and its silence not counted.
+                // While the caller is busy, the peer is not read and its silence is not counted.
                 if events.send(Event::Message { session, payload: frame.payload }).await.is_err() {
                     return Down::Dropped;
                 }
@@ -149,7 +149,7 @@ async fn transmit(
             message = queue.recv() => match message {
                 Some(message) => send_batch(&mut writer, &mut queue, message).await,
                 None => {
-                    // The session ends either way; the peer learns it sooner if this works.
+                    // The session ends in either case; a clean close lets the peer know at once.
                     let _ = writer.close().await;
                     return Down::Dropped;
                 }

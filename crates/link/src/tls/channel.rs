@@ -1,4 +1,4 @@
-//! A finished TLS connection: who is on the other side, and framed halves to talk through.
+//! A TLS connection after its handshake: the peer's key, and framed halves to read and write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use super::{Protocol, TlsError};
 use crate::Fingerprint;
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
-/// Time a refused client is given to read why, before its connection is reset.
+/// How long a refused client may read the alert before its connection is closed.
 const REFUSAL_LINGER_PERIOD: Duration = Duration::from_secs(1);
 
 /// A TLS connection after its handshake.
 pub struct Channel {
-    /// The key the other side has proven to own.
+    /// The fingerprint of the key that the other side has proven to own.
     pub peer: Fingerprint,
-    /// What both sides agreed to speak.
+    /// The negotiated protocol.
     pub protocol: Protocol,
-    /// A value only the two ends of this very connection know (RFC 8446, 7.5).
+    /// A value that only the two ends of this connection know (RFC 8446, 7.5).
     pub binding: [u8; 32],
     /// Frames from the other side.
     pub reader: FrameReader<ReadHalf<TlsStream<TcpStream>>>,
@@ -39,14 +39,14 @@ impl std::fmt::Debug for Channel {
 
 /// Makes `stream` a TLS connection as its client, within `limit`.
 ///
-/// Success does not yet mean that the server accepts our key: it may refuse after its last message.
-/// The first frame read then fails; [`TlsError::of`] explains it.
+/// Success does not mean that the server accepts this side's key: it may refuse after its last message. The first read
+/// then fails, and [`TlsError::of`] explains the error.
 ///
 /// # Errors
-/// [`TlsError::WrongKey`], [`TlsError::Protocol`], [`TlsError::Timeout`], [`TlsError::Io`].
+/// [`TlsError::WrongKey`], [`TlsError::Protocol`], [`TlsError::Timeout`] or [`TlsError::Io`].
 pub async fn connect(stream: TcpStream, config: Arc<ClientConfig>, limit: Duration) -> Result<Channel, TlsError> {
     stream.set_nodelay(true).map_err(TlsError::Io)?;
-    // Nobody looks at the name: the pin is the identity and SNI is off.
+    // The name is not used: the peer is identified by its pinned key, and SNI is off.
     let name = ServerName::try_from("dyad").expect("a constant name is valid");
     let handshake = TlsConnector::from(config).connect(name, stream);
     match tokio::time::timeout(limit, handshake).await {
@@ -73,7 +73,7 @@ pub async fn accept(stream: TcpStream, config: Arc<ServerConfig>, limit: Duratio
     }
 }
 
-/// Closes so that the alert already sent is read: a close with unread bytes would reset it away.
+/// Reads until the client closes, so that it receives the alert: closing with unread bytes would reset the connection.
 async fn linger(mut stream: TcpStream) {
     let drain = async {
         stream.shutdown().await?;
@@ -111,7 +111,7 @@ fn export(outcome: Result<[u8; 32], Error>) -> Result<[u8; 32], TlsError> {
 }
 
 impl TlsError {
-    /// Explains an error of a TLS stream: a refused key is told from a broken wire.
+    /// Explains an error of a TLS stream: tells a refused key from a broken connection.
     #[must_use]
     pub fn of(error: std::io::Error) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -140,10 +140,10 @@ impl TlsError {
         }
     }
 
-    /// Explains an error of reading or writing a frame on a TLS stream, if TLS is its cause.
+    /// Explains an error of reading or writing a frame on a TLS stream.
     ///
     /// # Errors
-    /// Gives `error` back if it is about the frame itself.
+    /// Returns `error` if it is about the frame and not about TLS.
     pub fn of_frame(error: FrameError) -> Result<Self, FrameError> {
         match error {
             FrameError::Io(error) => Ok(Self::of(error)),

@@ -1,4 +1,4 @@
-//! A node's or witness's key and certificate, and how they lie on disk.
+//! The key and certificate of a node or witness, and their files.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,8 @@ use crate::Fingerprint;
 const CERTIFICATE_FILE: &str = "identity.crt";
 const KEY_FILE: &str = "identity.key";
 
-/// A private key (ECDSA P-256) and its self-signed certificate.
-///
-/// The certificate carries no name anyone checks and no lifetime that matters: clocks may be wrong
-/// by years. The fingerprint is the identity.
+/// A private key (ECDSA P-256) and its self-signed certificate. The certificate's name is not checked and its validity
+/// does not matter, because clocks may be wrong by years; peers are identified by the fingerprint.
 pub struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -35,10 +33,10 @@ impl Clone for Identity {
 }
 
 impl Identity {
-    /// A new identity; `name` is shown by tools that print certificates, nothing relies on it.
+    /// A new identity. `name` is shown by tools that print certificates and has no other use.
     ///
     /// # Errors
-    /// [`TlsError::Generate`] if `name` cannot stand in a certificate.
+    /// [`TlsError::Generate`] if `name` cannot be part of a certificate.
     pub fn generate(name: &str) -> Result<Self, TlsError> {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(TlsError::Generate)?;
         let mut params = rcgen::CertificateParams::default();
@@ -52,10 +50,10 @@ impl Identity {
         })
     }
 
-    /// The identity kept in `directory` by [`Self::store`].
+    /// Reads the identity that [`Self::store`] wrote to `directory`.
     ///
     /// # Errors
-    /// [`TlsError::File`] if a file cannot be read, [`TlsError::Damaged`] if it holds something else.
+    /// [`TlsError::File`] if a file cannot be read, [`TlsError::Damaged`] if it has no key or certificate.
     pub fn load(directory: &Path) -> Result<Self, TlsError> {
         let read = |name: &str| {
             let path = directory.join(name);
@@ -68,8 +66,8 @@ impl Identity {
         Ok(Self { certificate, key })
     }
 
-    /// Writes the identity into `directory`, the key readable by its owner only, and syncs it.
-    /// The certificate comes last: it marks a complete identity.
+    /// Writes the identity to `directory` and syncs it. Only the owner can read the key file. The certificate is
+    /// written last and marks a complete identity.
     ///
     /// # Errors
     /// [`TlsError::File`] if a file cannot be written.
@@ -84,10 +82,10 @@ impl Identity {
         Ok(())
     }
 
-    /// The identity kept in `directory`, or a new one stored there if none was ever completed.
+    /// The identity in `directory`, or a new one that is stored there if there is no complete one.
     ///
     /// # Errors
-    /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced silently.
+    /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced.
     pub fn load_or_generate(directory: &Path, name: &str) -> Result<Self, TlsError> {
         if directory.join(CERTIFICATE_FILE).exists() {
             return Self::load(directory);
@@ -97,7 +95,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Removes what [`Self::load_or_generate`] keeps in `directory`: the next one is another identity.
+    /// Removes the identity in `directory`, so that [`Self::load_or_generate`] creates a new one.
     ///
     /// # Errors
     /// A file cannot be removed.
@@ -111,7 +109,7 @@ impl Identity {
         Ok(())
     }
 
-    /// The name by which others pin this identity.
+    /// The fingerprint by which peers pin this identity.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
@@ -125,20 +123,20 @@ impl Identity {
         self.key.clone_key()
     }
 
-    /// The certificate as PEM text, for servers with a TLS stack of their own (the web).
+    /// The certificate as PEM text, for the web server's TLS.
     #[must_use]
     pub fn certificate_pem(&self) -> String {
         pem("CERTIFICATE", &self.certificate)
     }
 
-    /// The private key as PEM text. Never log or send it.
+    /// The private key as PEM text. It must never be logged or sent.
     #[must_use]
     pub fn key_pem(&self) -> String {
         pem("PRIVATE KEY", self.key.secret_der())
     }
 }
 
-/// PEM as of RFC 7468.
+/// PEM according to RFC 7468.
 fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut body = String::new();

@@ -1,7 +1,7 @@
 //! TLS 1.3 between identities that pin each other by fingerprint.
 //!
-//! The protocol on top is chosen by ALPN ([`Protocol`]), so that a listener which serves several
-//! (the witness: pairing and requests) knows what it talks before the first frame.
+//! The protocol above is chosen by ALPN ([`Protocol`]), so that a listener for several protocols (the witness: pairing
+//! and requests) knows the protocol before the first frame.
 
 mod channel;
 mod error;
@@ -18,7 +18,7 @@ pub use error::TlsError;
 pub use identity::Identity;
 pub use trust::Trust;
 
-/// What is spoken inside a TLS connection; travels as ALPN.
+/// The protocol inside a TLS connection, sent as ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// [`crate::session`].
@@ -47,10 +47,10 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A client configuration that shows `identity` and accepts only `trust`.
+/// A client configuration that presents `identity` and accepts only `trust`.
 ///
 /// # Errors
-/// [`TlsError::Config`] if the identity's key and certificate do not fit.
+/// [`TlsError::Config`] if the identity's key and certificate do not match.
 pub fn client_config(identity: &Identity, trust: Trust, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let verifier = Arc::new(verify::PinVerifier::new(trust, &provider));
@@ -67,10 +67,10 @@ pub fn client_config(identity: &Identity, trust: Trust, protocol: Protocol) -> R
     Ok(Arc::new(config))
 }
 
-/// A server configuration that shows `identity`, demands a client key and accepts only `trust`.
+/// A server configuration that presents `identity`, requires a client key and accepts only `trust`.
 ///
 /// # Errors
-/// [`TlsError::Config`] if the identity's key and certificate do not fit.
+/// [`TlsError::Config`] if the identity's key and certificate do not match.
 pub fn server_config(identity: &Identity, trust: Trust, protocols: &[Protocol]) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let verifier = Arc::new(verify::PinVerifier::new(trust, &provider));

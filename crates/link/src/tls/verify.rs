@@ -1,4 +1,5 @@
-//! The verifier behind both directions: a key is trusted by its fingerprint, nothing else counts.
+//! The certificate verifier of both directions: a key is accepted by its fingerprint, and nothing else of the
+//! certificate is checked.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use super::trust::Trust;
 use crate::Fingerprint;
 
-/// Travels inside the TLS error, so that the caller learns which key was shown.
+/// The error inside the TLS error, by which the caller learns the other side's key.
 #[derive(Debug, thiserror::Error)]
 #[error("the key {found} is not the pinned one")]
 pub(super) struct PinMismatch {
@@ -41,7 +42,7 @@ impl PinVerifier {
         }
     }
 
-    /// The signature proves that the peer owns the key of the certificate whose hash was compared.
+    /// Checks that the peer owns the key of the certificate whose fingerprint was compared.
     fn prove(
         &self,
         message: &[u8],
@@ -51,7 +52,7 @@ impl PinVerifier {
         verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
-    /// Our configurations speak TLS 1.3 only.
+    /// The configurations of this crate use TLS 1.3 only.
     fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
         Err(Error::General("TLS 1.2 is not spoken here".into()))
     }

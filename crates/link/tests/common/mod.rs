@@ -1,4 +1,4 @@
-//! What the loopback tests share: a deadline, and a proxy that can stall like a cut cable.
+//! Shared by the loopback tests: a time limit, and a proxy that can stop like a cut cable.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::future::Future;
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// No step of a test takes longer, even on a busy machine.
+/// Upper bound of one step of a test, also on a busy machine.
 pub const TEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Awaits `future`, or fails the test with `what`.
@@ -21,7 +21,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A TCP relay standing for one cable.
+/// A TCP relay that stands for one cable.
 pub struct Cable {
     pub address: SocketAddr,
     whole: watch::Sender<bool>,
@@ -43,7 +43,7 @@ impl Cable {
             while let Ok((near, _)) = listener.accept().await {
                 let state = state.clone();
                 tokio::spawn(async move {
-                    // A connection over a cut cable hangs until the cable is whole.
+                    // A new connection over a cut cable waits until the cable is mended.
                     state.clone().wait_for(|whole| *whole).await.ok();
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     let (near_read, near_write) = near.into_split();
@@ -55,7 +55,7 @@ impl Cable {
         Self { address, whole, task }
     }
 
-    /// Nothing passes any more, and nobody is told.
+    /// Stops forwarding without closing a connection.
     pub fn cut(&self) {
         self.whole.send_replace(false);
     }
@@ -73,7 +73,7 @@ async fn relay(
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = from.read(&mut buffer).await.unwrap_or(0);
-        // Over a cut cable not even the end of a connection is heard of.
+        // A cut cable does not deliver the end of a connection either.
         if whole.wait_for(|whole| *whole).await.is_err() || count == 0 {
             return;
         }

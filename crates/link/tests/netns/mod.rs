@@ -21,7 +21,8 @@ fn ip(arguments: &str) {
 }
 
 impl Namespaces {
-    /// `None` for a user who may not make namespaces, and says so. For root whatever is missing is a failure.
+    /// `None`, with a message, for a user who may not create namespaces. For root every failure is a failure of the
+    /// test.
     pub fn create() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             // Not by `eprintln!`: what a test prints that way is shown only if it fails.
@@ -45,11 +46,11 @@ impl Namespaces {
         }
     }
 
-    /// The interfaces vanish and come back with other numbers.
+    /// Removes the interfaces and adds new ones with other indexes.
     pub fn replug(&mut self) {
         ip(&format!("-n {} link del cable", self.a));
         for space in [&self.a, &self.b] {
-            // Takes numbers, so that the new cable does not get those of the old one.
+            // Uses up indexes, so that the new cable does not get those of the old one.
             ip(&format!("-n {space} link add filler type veth peer name filler2"));
         }
         self.plug();
@@ -64,7 +65,7 @@ impl Drop for Namespaces {
     }
 }
 
-/// Runs `work` on a thread of its own inside `space`; sockets opened there stay there.
+/// Runs `work` on a new thread inside `space`; sockets that it opens stay in the namespace.
 pub fn inside<T: Send>(space: &str, work: impl FnOnce() -> T + Send) -> T {
     let file = std::fs::File::open(format!("/run/netns/{space}")).expect("the namespace is there");
     std::thread::scope(|scope| {
