@@ -63,7 +63,7 @@ pub enum Event {
     Watchdog(bool),
     /// The peer joins with the store of this incarnation: it was paired, or an operator confirmed a wiped node.
     Admit { incarnation: u64 },
-    /// A witness was enrolled: the first, or one that replaces the former.
+    /// A witness was enrolled: the first, or a replacement.
     Enrol {
         witness: WitnessId,
         /// Incarnation of its store.

@@ -234,7 +234,7 @@ impl PeerView {
     /// Until when the path counts as up if nothing more is heard; `None` = it is not confirmed.
     fn up_until(&self, path: usize, timing: &Timing) -> Option<Time> {
         let path = self.paths.get(path)?;
-        // More than `misses` heartbeats were sent since the one that was given back.
+        // More than `misses` heartbeats were sent since the newest one given back.
         let missed = self.own.sent.len() as u64 > timing.misses && self.own.sent.front() > path.echoed.as_ref();
         path.echoed.filter(|_| !missed)?;
         Some(path.heard_at? + timing.detection())

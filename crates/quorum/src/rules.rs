@@ -13,7 +13,7 @@ pub struct View<'a> {
     pub me: NodeId,
     /// The durable record.
     pub record: &'a Record,
-    /// Configurations under way here: the active proposal, a value being made durable, a chosen one that is not durable yet.
+    /// Configurations under way here: the active proposal, a value being made durable, a chosen one not yet durable.
     /// They take rights away and give none.
     pub pending: &'a [Option<&'a Config>],
     /// A lease granted by the peer runs.

@@ -67,8 +67,8 @@ impl World {
         self.own_request(node, op, OwnRequest::Read);
     }
 
-    /// Writes a new document if VMs change their node: all to this node once the peer's fence is over, or one that an operator
-    /// moves.
+    /// Writes a new document if VMs change their node: all to this node once the peer's fence is over, or the VM that an
+    /// operator moves.
     pub(crate) fn fail_over(&mut self, node: usize) {
         let me = self.nodes[node].id;
         let Some(model) = self.core_model(node) else { return };

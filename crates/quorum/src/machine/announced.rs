@@ -1,14 +1,16 @@
 //! What was already announced to the daemon, so that each change is announced once.
 
-use super::*;
+use crate::event::Alarm;
+use crate::types::Members;
+use std::collections::BTreeSet;
 
 /// What was announced of the peer's fence since this node became solo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FenceAnnounced {
     Nothing,
-    /// [`Note::FenceWait`].
+    /// [`crate::Note::FenceWait`].
     Wait,
-    /// [`Note::FenceOver`] and [`Action::PeerVmsAllowed`].
+    /// [`crate::Note::FenceOver`] and [`crate::Action::PeerVmsAllowed`].
     Over,
 }
 
@@ -16,14 +18,14 @@ pub(super) enum FenceAnnounced {
 ///
 /// Invariant: it changes only where the action that announces the change is appended to the list of actions. Two changes
 /// withdraw an announcement, so that it is repeated: a configuration without this node as the only member (`fence`), and
-/// [`Event::CancelLeave`] (`leave_done`).
+/// [`crate::Event::CancelLeave`] (`leave_done`).
 #[derive(Clone, Debug)]
 pub(super) struct Announced {
-    /// [`Action::Config`] for the configuration of the start.
+    /// [`crate::Action::Config`] for the configuration of the start.
     pub config: bool,
-    /// [`Action::LeaveDone`].
+    /// [`crate::Action::LeaveDone`].
     pub leave_done: bool,
-    /// [`Note::WitnessLost`], and not yet [`Note::WitnessBack`].
+    /// [`crate::Note::WitnessLost`], and not yet [`crate::Note::WitnessBack`].
     pub witness_lost: bool,
     pub fence: FenceAnnounced,
     pub ack_set: Option<Members>,

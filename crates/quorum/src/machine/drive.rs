@@ -82,7 +82,7 @@ impl Quorum {
         }
     }
 
-    /// Keeps the active proposal going while its change is wanted; else begins the one that is.
+    /// Keeps the active proposal going while its change is wanted; else begins a proposal of the wanted change.
     fn propose(&mut self, out: &mut Vec<Action>) {
         let change = self.wanted_change();
         if let Some(active) = &self.proposals.active {

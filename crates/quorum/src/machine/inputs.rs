@@ -1,8 +1,8 @@
 //! State that follows from the daemon's events: the VMs, the state of this node, the peer's replica, requests that a
 //! configuration will carry out.
 
-use super::*;
 use crate::losses::Losses;
+use crate::types::{Config, Exception, Members, Time, WitnessId};
 
 /// What the VMs of this node do, as far as the kernel confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

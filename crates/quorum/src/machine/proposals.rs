@@ -1,7 +1,8 @@
 //! The proposer's state of this node: the active proposal and what delays or steers the next one.
 
-use super::*;
+use crate::event::Reason;
 use crate::proposer::Proposal;
+use crate::types::{Acceptor, Ballot, Config, Time};
 
 /// A proposal under way.
 #[derive(Clone, Debug)]

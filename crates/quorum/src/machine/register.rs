@@ -1,7 +1,9 @@
 //! The acceptor of this node: the durable record, the one write under way, and what is known beyond the record.
 
-use super::*;
+use crate::event::Action;
 use crate::message::{AcceptorReply, TryDecide};
+use crate::timing::Timing;
+use crate::types::{Config, Record, Time};
 
 /// What happens once a write of the record is durable. Messages that depend on the write are held here until then.
 #[derive(Clone, Debug)]
@@ -98,9 +100,7 @@ impl Register {
     }
 
     /// Whether the register has failed, or its write has hung for more than [`Timing::write_timeout`].
-    ///
-    /// [`Timing::write_timeout`]: crate::Timing::write_timeout
-    pub(super) fn failed_or_hangs(&self, now: Time, timing: &crate::Timing) -> bool {
+    pub(super) fn failed_or_hangs(&self, now: Time, timing: &Timing) -> bool {
         self.failed.is_some() || self.write.as_ref().is_some_and(|write| now > write.begun + timing.write_timeout)
     }
 
