@@ -1,7 +1,7 @@
 //! Alarms: lasting conditions that the operator must end.
 
+use crate::codes::wire_codes;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// A lasting condition that the operator must end. It is in force while it is in [`Status::alarms`](crate::Status::alarms).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,34 +12,10 @@ pub struct Alarm {
     pub sentence: String,
 }
 
-macro_rules! alarm_codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Which condition an alarm reports, the gravest first.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum AlarmCode {
-            $($(#[$doc])* $name,)*
-        }
+wire_codes! {
+    /// Which condition an alarm reports, the gravest first.
+    AlarmCode;
 
-        impl AlarmCode {
-            /// Every code, the gravest first.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word on the wire.
-            #[must_use]
-            pub fn word(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-
-            /// The code of a word; a word of another version is [`AlarmCode::Unrecognised`].
-            #[must_use]
-            pub fn from_word(word: &str) -> Self {
-                match word { $($word => Self::$name,)* _ => Self::Unrecognised }
-            }
-        }
-    };
-}
-
-alarm_codes! {
     /// Two configurations carry one epoch.
     Conflict = "conflict",
     /// The register of this node cannot be written, or a write of it hangs.
@@ -79,24 +55,6 @@ impl From<dyad_quorum::Alarm> for AlarmCode {
             A::TieAt(_) => Self::TieAtNode,
             A::PathDown(_) => Self::PathDown,
         }
-    }
-}
-
-impl fmt::Display for AlarmCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl Serialize for AlarmCode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
-
-impl<'de> Deserialize<'de> for AlarmCode {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|word| Self::from_word(&word))
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod alarm;
 mod client;
+mod codes;
 mod refusal;
 mod server;
 mod status;

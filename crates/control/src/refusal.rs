@@ -4,6 +4,7 @@
 //! the change was certainly not made) are exhaustive matches here and nowhere else. Words on the wire never change their
 //! meaning.
 
+use crate::codes::wire_codes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -42,35 +43,10 @@ impl From<dyad_desired::Refusal> for Refusal {
     }
 }
 
-macro_rules! refusal_codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Why a request was refused, for programs.
-        #[expect(missing_docs, reason = "a variant whose word says everything has no comment")]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum RefusalCode {
-            $($(#[$doc])* $name,)*
-        }
+wire_codes! {
+    /// Why a request was refused, for programs.
+    RefusalCode;
 
-        impl RefusalCode {
-            /// Every code.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The word on the wire.
-            #[must_use]
-            pub fn word(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-
-            /// The code of a word; a word of another version is [`RefusalCode::Unrecognised`].
-            #[must_use]
-            pub fn from_word(word: &str) -> Self {
-                match word { $($word => Self::$name,)* _ => Self::Unrecognised }
-            }
-        }
-    };
-}
-
-refusal_codes! {
     /// The name breaks the rules of names.
     BadName = "bad-name",
     /// The name is taken.
@@ -316,24 +292,6 @@ impl RefusalCode {
             | C::Proving
             | C::Unrecognised => false,
         }
-    }
-}
-
-impl fmt::Display for RefusalCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl Serialize for RefusalCode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.word())
-    }
-}
-
-impl<'de> Deserialize<'de> for RefusalCode {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|word| Self::from_word(&word))
     }
 }
 

@@ -38,25 +38,6 @@ pub struct Blank {
     pub facts: WatchdogStatus,
 }
 
-/// A status of a node without a pair.
-pub fn status(phase: Phase, watchdog: WatchdogStatus) -> Status {
-    Status {
-        revision: 0,
-        phase,
-        pair: None,
-        quorum: None,
-        links: Vec::new(),
-        mirror: None,
-        pool: None,
-        watchdog,
-        alarms: Vec::new(),
-        volumes: Vec::new(),
-        permits: Vec::new(),
-        document_generation: 0,
-        pairing_code: None,
-    }
-}
-
 impl Blank {
     /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
     pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<Watchdog>)> {
@@ -144,7 +125,7 @@ impl Blank {
     fn show(&self, phase: Phase) {
         self.status.send_modify(|shown| {
             let revision = shown.revision + 1;
-            *shown = Status { revision, ..status(phase, self.facts.clone()) };
+            *shown = Status { revision, ..Status::without_pair(phase, self.facts.clone()) };
         });
     }
 
@@ -163,7 +144,7 @@ impl Blank {
                 shown.send_modify(|old| {
                     let revision = old.revision + 1;
                     let phase = Phase::SettingUp { step: text.into() };
-                    *old = Status { revision, ..status(phase, facts.clone()) };
+                    *old = Status { revision, ..Status::without_pair(phase, facts.clone()) };
                 });
             };
             let undo = || erase::undo(&paths, &step).map_err(|e| of_error(RefusalCode::State, &e));

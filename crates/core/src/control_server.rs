@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn permits_and_phase_do_not_wait_for_the_interval() {
-        let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
+        let (changes, status) = watch::channel(Status::without_pair(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
         tokio::spawn(async move { watch(&mut server, status, UNREACHABLE_DEADLINE).await });
         let mut lines = tokio::io::BufReader::new(client).lines();
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn everything_else_is_shown_at_its_interval() {
-        let (changes, status) = watch::channel(crate::blank::status(Phase::Running, WatchdogStatus::Absent));
+        let (changes, status) = watch::channel(Status::without_pair(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
         let interval = Duration::from_millis(50);
         tokio::spawn(async move { watch(&mut server, status, interval).await });

@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use clap::Parser;
-use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
-use dyad_core::blank::{self, Blank};
+use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
+use dyad_core::blank::Blank;
 use dyad_core::event::{ControlRequest, Event, Inbox};
 use dyad_core::node::{self, Start};
 use dyad_core::options::Options;
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
     // A node that is set up is never shown as blank, not even for a moment: others would forget the pair.
     let starting = || Phase::SettingUp { step: "Opening the pool".into() };
     let phase = if Identity::is_there(&options.state) { starting() } else { Phase::Blank };
-    let (status, watcher) = watch::channel(blank::status(phase, facts.clone()));
+    let (status, watcher) = watch::channel(Status::without_pair(phase, facts.clone()));
     let (socket, way_in) = (options.socket(), inbox.clone());
     runtime.spawn(async move {
         if let Err(e) = control_server::serve(&socket, way_in, watcher).await {
@@ -106,7 +106,7 @@ fn main() -> anyhow::Result<()> {
 /// Says what is wrong for as long as the process lives. A watchdog that is given here is fed by nobody else; VMs
 /// that outlived an earlier core are for it to end.
 fn broken(
-    status: &watch::Sender<dyad_control::Status>,
+    status: &watch::Sender<Status>,
     facts: &WatchdogStatus,
     events: &Receiver<Event>,
     (state, vms): (&Path, Option<&Path>),
@@ -117,9 +117,9 @@ fn broken(
     tracing::error!("{sentence}");
     status.send_modify(|shown| {
         let revision = shown.revision + 1;
-        *shown = dyad_control::Status {
+        *shown = Status {
             revision,
-            ..blank::status(Phase::Broken { sentence: sentence.clone() }, facts.clone())
+            ..Status::without_pair(Phase::Broken { sentence: sentence.clone() }, facts.clone())
         };
     });
     loop {

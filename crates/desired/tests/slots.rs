@@ -109,6 +109,16 @@ fn the_document_of_version_1_is_read() {
     assert_eq!(document.vms["web"].config.disks, ["disk"]);
 }
 
+/// The JSON of a VM is one flat object, as it was before its configuration became a type.
+#[test]
+fn the_json_of_a_vm_is_flat() {
+    let document = with_vm(&with_volume(&document(), "disk"));
+    let json = serde_json::to_value(&document.vms["web"]).unwrap();
+    let keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["changed", "cpus", "disks", "firmware", "ha", "intent", "memory_mib", "node", "priority"]);
+    assert_eq!(json["changed"], document.vms["web"].changed);
+}
+
 fn with_vm(document: &Document) -> Document {
     let vm = VmConfig {
         cpus: 2,

@@ -25,5 +25,7 @@ pub mod protocol;
 pub mod server;
 mod store;
 mod store_writer;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use store::StoreError;

@@ -110,11 +110,12 @@ pub(crate) fn add_key(
 
 #[cfg(test)]
 mod tests {
-    use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide};
+    use dyad_quorum::{Acceptor, Config, Learn, Members};
     use proptest::prelude::*;
 
     use super::*;
     use crate::store::Store;
+    use crate::testing::{self, both};
 
     const PAIR: PairId = PairId(7);
     const KEY_A: Fingerprint = Fingerprint([0xa; 32]);
@@ -149,33 +150,12 @@ mod tests {
         }
     }
 
-    /// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
-    fn both(enrolled: Enrolled) -> Config {
-        Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
-    }
-
     fn learn(base: &Config, seen: u64) -> WitnessRequest {
-        WitnessRequest::Learn(Learn { pair: PAIR.0, sender: NodeId::A, base: base.clone(), seen })
+        testing::learn(PAIR, base, seen)
     }
 
     fn solo(node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
-        let want = Config {
-            epoch: base.epoch + 1,
-            members: Members::only(node),
-            tie: Acceptor::from(node),
-            lead: node,
-            ..base.clone()
-        };
-        WitnessRequest::TryDecide(TryDecide {
-            pair: PAIR.0,
-            sender: node,
-            incarnation: base.incarnations[node.index()],
-            base: base.clone(),
-            ballot: Ballot { round: 1, node },
-            best: None,
-            want,
-            seen,
-        })
+        testing::solo(PAIR, node, base, seen)
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl CoreFixture {
             identity: Identity::found("rig", "left", &[]),
             mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
             watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
-            status: watch::channel(crate::blank::status(Phase::Blank, WatchdogStatus::Absent)).0,
+            status: watch::channel(dyad_control::Status::without_pair(Phase::Blank, WatchdogStatus::Absent)).0,
             outputs,
         };
         let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));

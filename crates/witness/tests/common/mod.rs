@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dyad_link::tls::Identity;
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessRequest};
+use dyad_quorum::{Config, WitnessRequest};
 use dyad_types::NodeId;
 use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
 use dyad_witness::protocol::Enrol;
+use dyad_witness::testing;
 
 /// Upper bound of one answer, also on a busy machine.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -39,34 +40,15 @@ impl Pair {
         Client::new(&config).unwrap()
     }
 
-    /// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
     pub fn both(&self, enrolment: &Enrolment) -> Config {
-        let enrolled = enrolment.enrolled;
-        Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
+        testing::both(enrolment.enrolled)
     }
 
     pub fn learn(&self, base: &Config) -> WitnessRequest {
-        WitnessRequest::Learn(Learn { pair: self.id.0, sender: NodeId::A, base: base.clone(), seen: 0 })
+        testing::learn(self.id, base, 0)
     }
 
-    /// The request of `node` to become the only node in sync.
     pub fn solo(&self, node: NodeId, base: &Config) -> WitnessRequest {
-        let want = Config {
-            epoch: base.epoch + 1,
-            members: Members::only(node),
-            tie: Acceptor::from(node),
-            lead: node,
-            ..base.clone()
-        };
-        WitnessRequest::TryDecide(TryDecide {
-            pair: self.id.0,
-            sender: node,
-            incarnation: base.incarnations[node.index()],
-            base: base.clone(),
-            ballot: Ballot { round: 1, node },
-            best: None,
-            want,
-            seen: 0,
-        })
+        testing::solo(self.id, node, base, 0)
     }
 }

@@ -1,0 +1,41 @@
+//! Configurations and requests for tests, behind the feature `testing`.
+
+use dyad_link::PairId;
+use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessRequest};
+use dyad_types::NodeId;
+
+use crate::protocol::Enrolled;
+
+/// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
+#[must_use]
+pub fn both(enrolled: Enrolled) -> Config {
+    Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
+}
+
+/// The request of node A, which has seen `seen` of the witness, to learn what was decided after `base`.
+#[must_use]
+pub fn learn(pair: PairId, base: &Config, seen: u64) -> WitnessRequest {
+    WitnessRequest::Learn(Learn { pair: pair.0, sender: NodeId::A, base: base.clone(), seen })
+}
+
+/// The request of `node`, which has seen `seen` of the witness, to become the only node in sync.
+#[must_use]
+pub fn solo(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
+    let want = Config {
+        epoch: base.epoch + 1,
+        members: Members::only(node),
+        tie: Acceptor::from(node),
+        lead: node,
+        ..base.clone()
+    };
+    WitnessRequest::TryDecide(TryDecide {
+        pair: pair.0,
+        sender: node,
+        incarnation: base.incarnations[node.index()],
+        base: base.clone(),
+        ballot: Ballot { round: 1, node },
+        best: None,
+        want,
+        seen,
+    })
+}
