@@ -1,7 +1,7 @@
 //! What the core says of itself.
 
 use crate::Alarm;
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// Everything the core knows, read in one moment.
@@ -260,7 +260,7 @@ pub enum WatchdogStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
     /// Number.
-    pub id: u64,
+    pub id: VolumeId,
     /// Name from the document.
     pub name: String,
     /// Bytes.

@@ -163,6 +163,7 @@ mod tests {
     use crate::volume_request::VolumeRequest;
     use dyad_control::{Phase, WatchdogStatus};
     use dyad_mirror::GuestOp;
+    use dyad_types::VolumeId;
     use std::sync::mpsc::channel;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
@@ -220,13 +221,13 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = channel();
         let inbox = Inbox(sender);
-        let incoming = ImportTarget { id: 7, size: BLOCKS as u64 * 4096 };
+        let incoming = ImportTarget { id: VolumeId(7), size: BLOCKS as u64 * 4096 };
         let owner = std::thread::spawn(move || {
             let (mut blocks, mut flushed) = (vec![0; BLOCKS], false);
             for event in events {
                 match event {
                     Event::OpenImport { answer, .. } => drop(answer.send(Ok(incoming))),
-                    Event::Volume(VolumeRequest { volume: 7, op, done }) => {
+                    Event::Volume(VolumeRequest { volume: VolumeId(7), op, done }) => {
                         flushed = matches!(op, GuestOp::Flush);
                         if let GuestOp::Write { block, data } = op {
                             for (i, bytes) in data.chunks(4096).enumerate() {
@@ -236,7 +237,7 @@ mod tests {
                         done.complete(Ok(bytes::Bytes::new()));
                     }
                     Event::CloseImport { volume, id, whole, answer } => {
-                        assert_eq!((volume.as_str(), id), ("disk", 7));
+                        assert_eq!((volume.as_str(), id), ("disk", VolumeId(7)));
                         assert!(flushed || !whole, "it is not durable yet");
                         let _ = answer.send(takes);
                         return (blocks, whole);

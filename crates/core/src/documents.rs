@@ -14,6 +14,7 @@ use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
 use dyad_provision::document_cache;
 use dyad_provision::setup::DOCUMENT_BYTES;
+use dyad_types::VolumeId;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -53,7 +54,7 @@ pub enum DocumentRequest {
 /// Starts the task.
 pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
     let (sender, orders) = mpsc::unbounded_channel();
-    let volume = VolumeBackend::new(inbox.clone(), 0, DOCUMENT_BYTES);
+    let volume = VolumeBackend::new(inbox.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
     tokio::spawn(DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: 0 }.run(orders));
     sender
 }
@@ -228,7 +229,7 @@ mod tests {
     /// What the pool and volume 0 were asked for, in order.
     #[derive(Debug, PartialEq)]
     enum Asked {
-        Create(u64),
+        Create(VolumeId),
         Write,
         Flush,
     }
@@ -304,17 +305,17 @@ mod tests {
         let changes = vec![
             Change::CreateVolume { name: disk(), size: 1 << 20, primary: NodeId::A },
             Change::BeginImport { name: disk() },
-            Change::FinishImport { name: disk(), id: 2 },
+            Change::FinishImport { name: disk(), id: VolumeId(2) },
             Change::BeginImport { name: disk() },
-            Change::DropImport { name: disk(), id: 3 },
+            Change::DropImport { name: disk(), id: VolumeId(3) },
             Change::DeleteVolume { name: disk() },
         ];
         use Asked::{Create, Flush, Write};
         let expected = [
-            vec![Create(1), Write, Flush],
-            vec![Create(2), Write, Flush],
+            vec![Create(VolumeId(1)), Write, Flush],
+            vec![Create(VolumeId(2)), Write, Flush],
             vec![Write, Flush],
-            vec![Create(3), Write, Flush],
+            vec![Create(VolumeId(3)), Write, Flush],
             vec![Write, Flush],
             vec![Write, Flush],
         ];

@@ -10,8 +10,9 @@ use crate::variant_name::VariantName;
 use crate::volume_request::{Completion, VolumeError, VolumeRequest};
 use dyad_control::{Refusal, Reply, Request};
 use dyad_desired::Document;
-use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange, VolumeId};
+use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange};
 use dyad_provision::identity::{Peer, Witness};
+use dyad_types::VolumeId;
 use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -194,7 +195,7 @@ mod tests {
     fn an_event_is_printed_without_secrets_and_data() {
         let (done, _) = oneshot::channel();
         let op = GuestOp::Write { block: 7, data: vec![b'x'; 8192].into() };
-        let write = Event::Volume(VolumeRequest { volume: 3, op, done: Completion::Task(done) });
+        let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, done: Completion::Task(done) });
         assert_eq!(format!("{write:?}"), "Volume(VolumeRequest(Task Write volume 3 block 7 count 2))");
         let (answer, _) = oneshot::channel();
         let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };

@@ -5,23 +5,21 @@ use crate::volume_request::{Completion, VolumeError, VolumeRequest, VolumeResult
 use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
+use dyad_types::{BLOCK_BYTES, VolumeId};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
-
-/// Bytes of a block.
-pub const BLOCK: u64 = 4096;
 
 /// One volume, for whoever writes it on this node.
 #[derive(Clone)]
 pub struct VolumeBackend {
     inbox: Inbox,
-    volume: u64,
+    volume: VolumeId,
     size: u64,
 }
 
 impl VolumeBackend {
     /// The volume with this id and size in bytes.
-    pub fn new(inbox: Inbox, volume: u64, size: u64) -> Self {
+    pub fn new(inbox: Inbox, volume: VolumeId, size: u64) -> Self {
         Self { inbox, volume, size }
     }
 
@@ -37,14 +35,14 @@ impl VolumeBackend {
 
     /// Writes whole blocks at the byte `offset`.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
-        assert!(offset.is_multiple_of(BLOCK) && (data.len() as u64).is_multiple_of(BLOCK));
-        self.run(GuestOp::Write { block: offset / BLOCK, data }).await.map(drop)
+        assert!(offset.is_multiple_of(BLOCK_BYTES) && (data.len() as u64).is_multiple_of(BLOCK_BYTES));
+        self.run(GuestOp::Write { block: offset / BLOCK_BYTES, data }).await.map(drop)
     }
 
     /// Frees whole blocks; they read as zeros.
     pub async fn discard(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
-        assert!(offset.is_multiple_of(BLOCK) && bytes.is_multiple_of(BLOCK));
-        self.run(GuestOp::Discard { block: offset / BLOCK, count: bytes / BLOCK }).await.map(drop)
+        assert!(offset.is_multiple_of(BLOCK_BYTES) && bytes.is_multiple_of(BLOCK_BYTES));
+        self.run(GuestOp::Discard { block: offset / BLOCK_BYTES, count: bytes / BLOCK_BYTES }).await.map(drop)
     }
 
     /// Everything written is durable on every in-sync node.
@@ -53,7 +51,7 @@ impl VolumeBackend {
     }
 
     /// Id of the volume.
-    pub fn id(&self) -> u64 {
+    pub fn id(&self) -> VolumeId {
         self.volume
     }
 }
@@ -61,7 +59,7 @@ impl VolumeBackend {
 impl VolumeBackend {
     /// Reads a part of the document's volume: as its writer, or peeking at the local replica.
     pub async fn document_slot(&self, offset: u64, bytes: u64, writer: bool) -> VolumeResult {
-        let (block, count) = (offset / BLOCK, bytes / BLOCK);
+        let (block, count) = (offset / BLOCK_BYTES, bytes / BLOCK_BYTES);
         self.run(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
     }
 }
@@ -73,7 +71,9 @@ impl Backend for VolumeBackend {
 
     fn submit(&self, request: Request, done: Done) {
         let op = match request {
-            Request::Read { offset, len } => GuestOp::Read { block: offset / BLOCK, count: u64::from(len) / BLOCK },
+            Request::Read { offset, len } => {
+                GuestOp::Read { block: offset / BLOCK_BYTES, count: u64::from(len) / BLOCK_BYTES }
+            }
             Request::Write { offset, mut data } => {
                 // A guest's largest write, widened to whole blocks, is a little more than the mirror takes at once. Parts
                 // may complete in any order: nothing promises more before the whole write has completed.
@@ -84,12 +84,12 @@ impl Backend for VolumeBackend {
                     self.submit(rest, both.part());
                     return self.submit(Request::Write { offset, data: first }, both.part());
                 }
-                GuestOp::Write { block: offset / BLOCK, data }
+                GuestOp::Write { block: offset / BLOCK_BYTES, data }
             }
             Request::Flush => GuestOp::Flush,
             // Both read as zeros afterwards here, which is all that either promises.
             Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
-                GuestOp::Discard { block: offset / BLOCK, count: len / BLOCK }
+                GuestOp::Discard { block: offset / BLOCK_BYTES, count: len / BLOCK_BYTES }
             }
         };
         self.ask(op, Completion::Guest(done));
@@ -137,13 +137,14 @@ mod tests {
     #[test]
     fn a_write_larger_than_the_mirror_takes_is_two_and_answered_once() {
         let (sender, events) = channel();
-        let volume = VolumeBackend::new(Inbox(sender), 7, 8 << 20);
+        let volume = VolumeBackend::new(Inbox(sender), VolumeId(7), 8 << 20);
         let (answer, answered) = channel();
         let data = Bytes::from(vec![1; MAX_WRITE + 4096]);
         volume.submit(Request::Write { offset: 4096, data }, Box::new(move |o| answer.send(o).unwrap()));
         let mut blocks = Vec::new();
         for event in events.try_iter() {
-            let Event::Volume(VolumeRequest { volume: 7, op: GuestOp::Write { block, data }, done }) = event else {
+            let Event::Volume(VolumeRequest { volume: VolumeId(7), op: GuestOp::Write { block, data }, done }) = event
+            else {
                 panic!("a write")
             };
             assert!(answered.try_recv().is_err());

@@ -272,9 +272,9 @@ fn background(name: &str, job: impl FnOnce() + Send + 'static) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_mirror::Stamp;
     use dyad_pool::sim::scratch_pool;
     use dyad_pool::{Access, Disk, FileDisk, PoolDisk};
+    use dyad_types::{BLOCK, Stamp, VolumeId};
     use std::io;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -328,10 +328,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (owner, events) = channel();
         let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(owner));
-        let read = |op| store.run(op, StoreCommand::Read { volume: 1, block: 0, count: 1 });
+        let read = |op| store.run(op, StoreCommand::Read { volume: VolumeId(1), block: 0, count: 1 });
         (1..=64).for_each(read);
-        let write =
-            StoreCommand::Write { volume: 1, stamp: Stamp { epoch: 1, seq: 2 }, block: 32, data: vec![1; 4096].into() };
+        let write = StoreCommand::Write {
+            volume: VolumeId(1),
+            stamp: Stamp { epoch: 1, seq: 2 },
+            block: 32,
+            data: vec![1; 4096].into(),
+        };
         store.run(1000, write);
         store.run(SYNC, StoreCommand::Sync);
         // As many again are asked for as are answered, so that there is always one more.
@@ -354,7 +358,7 @@ mod tests {
         let (owner, _events) = channel();
         let refuses = Arc::default();
         let mut pool = pool(dir.path(), &refuses);
-        pool.write(1, 1, 2, 0, vec![8; dyad_pool::BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0, vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap();
         refuses.store(true, Ordering::Relaxed);
         let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(owner));

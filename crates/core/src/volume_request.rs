@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use dyad_blockdev::{BackendError, Done};
-use dyad_mirror::{GuestError, GuestOp, VolumeId};
+use dyad_mirror::{GuestError, GuestOp};
+use dyad_types::VolumeId;
 use std::fmt;
 use tokio::sync::oneshot;
 

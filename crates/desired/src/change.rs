@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Document, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, VmConfig, Volume, VolumeId, WitnessInfo,
+    Document, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, VmConfig, Volume, WitnessInfo,
     document::volume_size, limits, names, refusal::text,
 };
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 
 /// One change of the document. It is applied on the lead and replicated as a write to volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,7 +176,7 @@ fn create_volume(new: &mut Document, name: &str, size: u64, primary: NodeId) -> 
         return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES });
     }
     new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, primary, incoming: None });
-    new.next_volume += 1;
+    new.next_volume.0 += 1;
     Ok(())
 }
 
@@ -193,7 +193,7 @@ fn begin_import(new: &mut Document, name: &str) -> Result<(), Refusal> {
         return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
     }
     new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?.incoming = Some(new.next_volume);
-    new.next_volume += 1;
+    new.next_volume.0 += 1;
     Ok(())
 }
 

@@ -2,16 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Refusal, limits, names,
     refusal::{range, text},
 };
-
-/// The number of a volume in the pool. 0 is the document; user volumes count from 1 and their numbers are never reused.
-pub type VolumeId = u64;
 
 /// The desired state of the pair, replicated to both nodes in volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,7 +175,7 @@ impl Document {
             users: BTreeMap::from([("admin".to_owned(), admin)]),
             witness: None,
             policies: Policies::default(),
-            next_volume: 1,
+            next_volume: VolumeId(1),
         };
         document.check()?;
         Ok(document)
@@ -237,7 +234,7 @@ impl Document {
             names::check(name)?;
             volume_size(volume.size)?;
             for id in volume.ids() {
-                range("The id of a volume", id, 1, self.next_volume.saturating_sub(1), "")?;
+                range("The id of a volume", id.0, 1, self.next_volume.0.saturating_sub(1), "")?;
                 if !ids.insert(id) {
                     return Err(Refusal::NameExists { kind: "volume", name: name.clone() });
                 }

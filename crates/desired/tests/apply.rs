@@ -3,7 +3,7 @@
 use dyad_desired::{
     Change, Document, Firmware, Intent, NodeRecord, Policies, Refusal, VmConfig, apply, fail_over, limits,
 };
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use proptest::prelude::*;
 
 fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
@@ -36,7 +36,7 @@ fn begin(name: &str) -> Change {
     Change::BeginImport { name: name.into() }
 }
 
-fn finish(name: &str, id: u64) -> Change {
+fn finish(name: &str, id: VolumeId) -> Change {
     Change::FinishImport { name: name.into(), id }
 }
 
@@ -58,8 +58,8 @@ fn each_refusal_is_one_sentence() {
         (begin("disk"), "The volume disk is a disk of the VM web: delete that VM first."),
         (begin("none"), "There is no volume named none."),
         (vm("x", 64, &["other"]), "An image is being sent into the volume other: wait until the import ends."),
-        (finish("other", 2), "The import into the volume other was cancelled: send the image again."),
-        (finish("disk", 3), "The import into the volume disk was cancelled: send the image again."),
+        (finish("other", VolumeId(2)), "The import into the volume other was cancelled: send the image again."),
+        (finish("disk", VolumeId(3)), "The import into the volume disk was cancelled: send the image again."),
         (volume("disk", limits::MIB, NodeId::A), "A volume named disk exists already: choose another name."),
         (volume("Disk", limits::MIB, NodeId::A), "The name \"Disk\" cannot be used:"),
         (volume("d", 5000, NodeId::A), "The size of a volume must be from 1 to 67108864 MiB, and 0 was given."),
@@ -121,17 +121,20 @@ fn a_finished_import_replaces_the_content_in_one_change() {
     let stored = |document: &Document| document.stored().into_keys().collect::<Vec<_>>();
     let made = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     let begun = apply(&made, &begin("disk")).unwrap();
-    assert_eq!((begun.volumes["disk"].id, stored(&begun)), (1, vec![1, 2]));
-    let dropped = apply(&begun, &Change::DropImport { name: "disk".into(), id: 2 }).unwrap();
-    assert_eq!((&dropped.volumes, stored(&dropped)), (&made.volumes, vec![1]));
+    assert_eq!((begun.volumes["disk"].id, stored(&begun)), (VolumeId(1), vec![VolumeId(1), VolumeId(2)]));
+    let dropped = apply(&begun, &Change::DropImport { name: "disk".into(), id: VolumeId(2) }).unwrap();
+    assert_eq!((&dropped.volumes, stored(&dropped)), (&made.volumes, vec![VolumeId(1)]));
     let again = apply(&begun, &begin("disk")).unwrap();
-    assert_eq!((again.volumes["disk"].id, stored(&again)), (1, vec![1, 3]));
-    assert_eq!(apply(&again, &finish("disk", 2)), Err(Refusal::NoImage { volume: "disk".into() }));
+    assert_eq!((again.volumes["disk"].id, stored(&again)), (VolumeId(1), vec![VolumeId(1), VolumeId(3)]));
+    assert_eq!(apply(&again, &finish("disk", VolumeId(2))), Err(Refusal::NoImage { volume: "disk".into() }));
     let deleted = apply(&again, &Change::DeleteVolume { name: "disk".into() }).unwrap();
     assert!(stored(&deleted).is_empty());
     let moved = fail_over(&again, NodeId::A);
-    let done = apply(&moved, &finish("disk", 3)).unwrap();
-    assert_eq!((done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)), (3, NodeId::A, vec![3]));
+    let done = apply(&moved, &finish("disk", VolumeId(3))).unwrap();
+    assert_eq!(
+        (done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)),
+        (VolumeId(3), NodeId::A, vec![VolumeId(3)])
+    );
     apply(&done, &vm("web", 300, &["disk"])).unwrap();
 }
 
@@ -154,7 +157,7 @@ fn volume_ids_are_never_reused() {
     let document = apply(&pair(), &volume("a", limits::MIB, NodeId::A)).unwrap();
     let document = apply(&document, &Change::DeleteVolume { name: "a".into() }).unwrap();
     let document = apply(&document, &volume("a", limits::MIB, NodeId::A)).unwrap();
-    assert_eq!(document.volumes["a"].id, 2);
+    assert_eq!(document.volumes["a"].id, VolumeId(2));
 }
 
 fn names() -> impl Strategy<Value = String> {
@@ -195,8 +198,8 @@ fn change() -> impl Strategy<Value = Change> {
         )),
         names().prop_map(|name| Change::DeleteVolume { name }),
         names().prop_map(|name| Change::BeginImport { name }),
-        (names(), 0u64..12).prop_map(|(name, id)| Change::FinishImport { name, id }),
-        (names(), 0u64..12).prop_map(|(name, id)| Change::DropImport { name, id }),
+        (names(), 0u64..12).prop_map(|(name, id)| Change::FinishImport { name, id: VolumeId(id) }),
+        (names(), 0u64..12).prop_map(|(name, id)| Change::DropImport { name, id: VolumeId(id) }),
         (names(), wanted()).prop_map(|(name, vm)| Change::CreateVm { name, vm }),
         names().prop_map(|name| Change::DeleteVm { name }),
         (names(), intent()).prop_map(|(name, intent)| Change::SetIntent { name, intent }),

@@ -4,7 +4,7 @@ use dyad_desired::{
     Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply, limits,
     slots::{self, BLOCK, Choice, SLOT, Slot},
 };
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use proptest::prelude::*;
 
 fn document() -> Document {
@@ -105,7 +105,7 @@ fn the_document_of_version_1_is_read() {
     }
     let Slot::Good(document) = slots::decode(VERSION_1) else { panic!("not read") };
     assert_eq!((document.format, document.generation, document.pair.as_str()), (1, 3, "pair"));
-    assert_eq!(document.volumes["disk"].id, 1);
+    assert_eq!(document.volumes["disk"].id, VolumeId(1));
     assert_eq!(document.vms["web"].config.disks, ["disk"]);
 }
 

@@ -2,7 +2,6 @@
 //! until its copy is on the wire, so that a later write follows it in order.
 
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
-use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
 use crate::peer::Ask;
@@ -44,9 +43,9 @@ impl Copier {
         let work = self.work.get(&volume);
         let parked = self.parked.get(&volume);
         match (work, parked) {
-            (Some(work), None) => work.covers(range),
+            (Some(work), None) => work.contains_all(range),
             (work, Some(parked)) => {
-                range.clone().all(|e| parked.covers(&(e..e + 1)) || work.is_some_and(|work| work.covers(&(e..e + 1))))
+                range.clone().all(|e| parked.contains(e) || work.is_some_and(|work| work.contains(e)))
             }
             (None, None) => false,
         }
@@ -54,7 +53,7 @@ impl Copier {
 
     /// Some extent of `range` is yet to be copied.
     pub fn holds_any(&self, volume: VolumeId, range: &Range<u64>) -> bool {
-        [&self.work, &self.parked].iter().any(|sets| sets.get(&volume).is_some_and(|set| set.touches(range)))
+        [&self.work, &self.parked].iter().any(|sets| sets.get(&volume).is_some_and(|set| set.contains_any(range)))
     }
 
     /// The volume was deleted.
@@ -81,7 +80,7 @@ impl Copier {
         let left: u64 = self.work.values().chain(self.parked.values()).map(ExtentSet::len).sum();
         crate::event::Progress {
             copied: self.copied,
-            left: (left + self.under_way as u64) * EXTENT,
+            left: (left + self.under_way as u64) * EXTENT_BYTES,
             since: self.since,
             unreadable: self.parked.values().map(ExtentSet::len).sum(),
         }
@@ -203,7 +202,7 @@ impl Mirror {
 
     pub(crate) fn on_copy_held(&mut self, volume: VolumeId, extent: u64, ok: bool) {
         if ok && let Some(copier) = &mut self.copier {
-            copier.copied += EXTENT;
+            copier.copied += EXTENT_BYTES;
         }
         self.copy_over(volume, extent, ok);
     }

@@ -1,10 +1,9 @@
 //! Durable dirty marks: asked for by writes without the peer, gathered into one command at a time.
 
 use crate::event::StoreCommand;
-use crate::extents::ExtentSet;
 use crate::machine::Mirror;
 use crate::store::Purpose;
-use crate::types::VolumeId;
+use dyad_types::{ExtentSet, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -25,7 +24,7 @@ impl Mirror {
         let Some(state) = self.volumes.get(&volume) else {
             return true;
         };
-        if state.dirty.covers(range) {
+        if state.dirty.contains_all(range) {
             return true;
         }
         let wanted = self.marks.wanted.entry(volume).or_default();
@@ -62,7 +61,9 @@ impl Mirror {
         }
         for (id, ranges) in marks {
             if let Some(volume) = self.volumes.get_mut(&id) {
-                ranges.into_iter().for_each(|range| volume.dirty.insert(range));
+                for range in ranges {
+                    volume.dirty.insert(range);
+                }
             }
         }
     }

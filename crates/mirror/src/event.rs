@@ -1,6 +1,5 @@
 //! What the mirror is told and what it asks for.
 
-use crate::extents::ExtentSet;
 use crate::message::PeerMessage;
 use crate::types::*;
 use bytes::Bytes;

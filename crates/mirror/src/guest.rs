@@ -6,6 +6,7 @@ use crate::store::Purpose;
 use crate::types::*;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// A read is repaired and tried again this often; then it is answered from the peer's copy alone.
 const REPAIRS: u32 = 2;
@@ -128,7 +129,7 @@ impl Mirror {
             }
             let started = match op {
                 GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
-                    self.start_read(id, volume, block, count)
+                    self.start_read(id, volume, block..block + count)
                 }
                 GuestOp::Write { .. } | GuestOp::Discard { .. } if room == 0 => false,
                 GuestOp::Write { .. } | GuestOp::Discard { .. } => {
@@ -156,17 +157,17 @@ impl Mirror {
     }
 
     /// Reads wait for overlapping writes in flight: what a read shows must never un-happen.
-    fn start_read(&mut self, id: u64, volume: VolumeId, block: u64, count: u64) -> bool {
+    fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<u64>) -> bool {
         let (needs_peer, repairs) = self.tickets.map.get(&id).map_or((false, 0), |t| (t.needs_peer, t.repairs));
         let state = &self.volumes[&volume];
-        let clash = state.writing.values().any(|w| w.block < block + count && block < w.block + w.count);
-        if clash || (needs_peer && self.locked(volume, block, count)) {
+        let clash = state.writing.values().any(|w| w.block < blocks.end && blocks.start < w.block + w.count);
+        if clash || (needs_peer && self.locked(volume, blocks.clone())) {
             return false;
         }
-        if needs_peer && !self.peer_has(volume, &extents_of(block, count)) {
+        if needs_peer && !self.peer_has(volume, &extents_of(blocks.clone())) {
             // Damaged here: with both as members the peer's copy is worth waiting for, without it there is none.
             if !self.both() {
-                self.out.push(Action::Unreadable { volume, extent: block / EXTENT_BLOCKS });
+                self.out.push(Action::Unreadable { volume, extent: blocks.start / EXTENT_BLOCKS });
                 self.complete(id, Err(GuestError::Corrupt));
             }
             return !self.both();
@@ -174,9 +175,10 @@ impl Mirror {
         self.set_state(id, State::Reading);
         self.volumes.get_mut(&volume).expect("looked up above").reading += 1;
         if repairs > REPAIRS {
-            self.heal_all(id, volume, block, count);
+            self.heal_all(id, volume, blocks);
         } else {
-            self.command(StoreCommand::Read { volume, block, count }, Purpose::GuestRead { ticket: id });
+            let read = StoreCommand::Read { volume, block: blocks.start, count: blocks.end - blocks.start };
+            self.command(read, Purpose::GuestRead { ticket: id });
         }
         true
     }
@@ -204,12 +206,12 @@ impl Mirror {
         ticket.needs_peer = true;
         ticket.repairs += 1;
         let repairs = ticket.repairs;
-        if !self.peer_has(volume, &extents_of(block, count)) || self.locked(volume, block, count) {
+        if !self.peer_has(volume, &extents_of(block..block + count)) || self.locked(volume, block..block + count) {
             self.repair_later(id, volume);
         } else {
             match bad {
                 Some(blocks) if repairs <= REPAIRS => self.heal_blocks(id, volume, &blocks),
-                _ => self.heal_all(id, volume, block, count),
+                _ => self.heal_all(id, volume, block..block + count),
             }
         }
     }
@@ -237,8 +239,8 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn locked(&self, volume: VolumeId, block: u64, count: u64) -> bool {
-        let extents = extents_of(block, count);
+    pub(crate) fn locked(&self, volume: VolumeId, blocks: Range<u64>) -> bool {
+        let extents = extents_of(blocks);
         self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some()
     }
 
@@ -306,9 +308,9 @@ fn in_range(op: &GuestOp, blocks: u64) -> Result<(), GuestError> {
 }
 
 /// Assembles blocks from images; `None` if one is missing or bad.
-pub(crate) fn assemble(images: &BTreeMap<u64, ExtentImage>, block: u64, count: u64) -> Option<Bytes> {
-    let mut data = Vec::with_capacity(count as usize * BLOCK);
-    for block in block..block + count {
+pub(crate) fn assemble(images: &BTreeMap<u64, ExtentImage>, blocks: Range<u64>) -> Option<Bytes> {
+    let mut data = Vec::with_capacity((blocks.end - blocks.start) as usize * BLOCK);
+    for block in blocks {
         let image = images.get(&(block / EXTENT_BLOCKS))?;
         data.extend_from_slice(&image.block(block % EXTENT_BLOCKS)?);
     }

@@ -1,12 +1,12 @@
 //! The opening of each session and of each epoch: both sides tell their volume tables and what may differ.
 
 use crate::event::{StoreCommand, StoreError, StoreOutput};
-use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
 use crate::message::{Body, MAX_RANGES};
 use crate::store::Purpose;
 use crate::types::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A handshake under way.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(crate) struct Handshake {
     /// Own part is sent.
     pub sent: bool,
     peer: Option<Vec<(VolumeInfo, Seq)>>,
-    touched: BTreeMap<VolumeId, ExtentSet>,
+    touched: BTreeMap<VolumeId, Vec<Range<u64>>>,
     ready: bool,
 }
 
@@ -125,10 +125,8 @@ impl Mirror {
 
     pub(crate) fn on_touched(&mut self, volume: VolumeId, ranges: Vec<(u64, u64)>) {
         if let Some(handshake) = &mut self.handshake {
-            let set = handshake.touched.entry(volume).or_default();
-            for (start, count) in ranges {
-                set.insert(start..start.saturating_add(count));
-            }
+            let ranges = ranges.into_iter().map(|(start, count)| start..start.saturating_add(count));
+            handshake.touched.entry(volume).or_default().extend(ranges);
         }
     }
 
@@ -152,8 +150,13 @@ impl Mirror {
             }
         }
         let mut touched = handshake.tails;
-        for (id, set) in handshake.touched {
-            touched.entry(id).or_default().union(&set);
+        for (id, ranges) in handshake.touched {
+            let set = touched.entry(id).or_default();
+            // The peer's numbers are cut to the volume's size before they cost memory.
+            let extents = self.volumes.get(&id).map_or(0, |volume| volume.extents());
+            for range in ranges {
+                set.insert(range.start..range.end.min(extents));
+            }
         }
         for (id, set) in &mut touched {
             set.truncate(self.volumes.get(id).map_or(0, |volume| volume.extents()));

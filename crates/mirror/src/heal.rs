@@ -65,8 +65,8 @@ impl Mirror {
     }
 
     /// Fetches everything a read wants and answers it from that.
-    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, block: u64, count: u64) {
-        let damaged = extents_of(block, count).map(|extent| (extent, 0)).collect();
+    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, blocks: Range<u64>) {
+        let damaged = extents_of(blocks).map(|extent| (extent, 0)).collect();
         self.begin_heal(Some(ticket), volume, damaged, true);
     }
 
@@ -141,7 +141,7 @@ impl Mirror {
         let Some((block, count)) = self.tickets.map.get(&ticket).map(|t| t.op.span()) else {
             return;
         };
-        let result = assemble(&heal.images, block, count).map(Reply::Data).ok_or(GuestError::Corrupt);
+        let result = assemble(&heal.images, block..block + count).map(Reply::Data).ok_or(GuestError::Corrupt);
         self.complete(ticket, result);
     }
 

@@ -30,7 +30,6 @@ mod changes;
 mod copier;
 mod dirty;
 mod event;
-mod extents;
 mod flush;
 mod guest;
 mod handshake;
@@ -51,7 +50,6 @@ mod write;
 mod tests;
 
 pub use event::*;
-pub use extents::ExtentSet;
 pub use machine::{Mirror, Phase};
 pub use message::{Answer, Body, Change, MAX_RANGES, PeerMessage, PeerOp, PeerOpError};
 pub use types::*;

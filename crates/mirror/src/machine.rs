@@ -4,7 +4,6 @@ use crate::changes::Changes;
 use crate::copier::Copier;
 use crate::dirty::Marks;
 use crate::event::*;
-use crate::extents::ExtentSet;
 use crate::flush::Flushes;
 use crate::guest::Tickets;
 use crate::handshake::Handshake;

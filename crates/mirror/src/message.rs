@@ -1,7 +1,8 @@
 //! What two mirrors say to each other. Carried in order over one session; the byte form is the link's.
 
-use crate::types::{Epoch, ExtentImage, Seq, Stamp, VolumeChange, VolumeId, VolumeInfo};
+use crate::types::{VolumeChange, VolumeInfo};
 use bytes::Bytes;
+use dyad_types::{Epoch, ExtentImage, Seq, Stamp, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// The most ranges one [`Body::Touched`] carries: keeps a frame below 256 KiB.

@@ -2,9 +2,10 @@
 //!
 //! For tests and the simulator (feature `testing`). It knows nothing of nodes or messages.
 
-use crate::types::{BLOCK, VolumeId};
 use bytes::Bytes;
+use dyad_types::{BLOCK, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// A value written to a block: unique over a run; 0 is "never written or discarded".
 pub type Value = u64;
@@ -63,18 +64,19 @@ fn shown(discards: &BTreeSet<Value>, value: Value) -> Value {
 }
 
 impl Oracle {
-    /// A discard of `count` blocks begins: its value, for [`Oracle::acknowledge`].
-    pub fn issue_discard(&mut self, volume: VolumeId, block: u64, count: u64) -> Value {
-        let (value, _) = self.issue(volume, block, count);
+    /// A discard of these blocks begins: its value, for [`Oracle::acknowledge`].
+    pub fn issue_discard(&mut self, volume: VolumeId, blocks: Range<u64>) -> Value {
+        let (value, _) = self.issue(volume, blocks);
         self.discards.insert(value);
         value
     }
 
-    /// A write of `count` blocks begins: its value and the data to write.
-    pub fn issue(&mut self, volume: VolumeId, block: u64, count: u64) -> (Value, Bytes) {
+    /// A write of these blocks begins: its value and the data to write.
+    pub fn issue(&mut self, volume: VolumeId, blocks: Range<u64>) -> (Value, Bytes) {
         self.values += 1;
         let value = self.values;
-        for block in block..block + count {
+        let count = blocks.end - blocks.start;
+        for block in blocks {
             let cell = self.cells.entry((volume, block)).or_default();
             cell.now.insert(value);
             cell.durable.insert(value);
@@ -84,13 +86,13 @@ impl Oracle {
     }
 
     /// Whether a write to these blocks is open: the harness keeps guests from racing with themselves.
-    pub fn is_open(&self, volume: VolumeId, block: u64, count: u64) -> bool {
-        (block..block + count).any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
+    pub fn is_open(&self, volume: VolumeId, mut blocks: Range<u64>) -> bool {
+        blocks.any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
     }
 
     /// The write was answered as done.
-    pub fn acknowledge(&mut self, volume: VolumeId, block: u64, count: u64, value: Value) {
-        for block in block..block + count {
+    pub fn acknowledge(&mut self, volume: VolumeId, blocks: Range<u64>, value: Value) {
+        for block in blocks {
             if let Some(cell) = self.cells.get_mut(&(volume, block)) {
                 cell.open.remove(&value);
                 cell.now = BTreeSet::from([value]);
@@ -154,11 +156,9 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether a block may hold this value, without having been read by a guest.
-    pub fn allows(&self, volume: VolumeId, block: u64, value: Value) -> bool {
-        self.cells
-            .get(&(volume, block))
-            .map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
+    /// Whether a block of a volume may hold this value, without having been read by a guest.
+    pub fn allows(&self, cell: (VolumeId, u64), value: Value) -> bool {
+        self.cells.get(&cell).map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
     }
 
     /// Every block ever written.

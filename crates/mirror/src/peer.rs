@@ -195,7 +195,8 @@ impl Mirror {
             (Handshake, Body::Touched { volume, ranges }) => self.on_touched(volume, ranges),
             (Handshake, Body::Ready) => self.on_ready(),
             (Steady | Target, Body::Write { op, volume, seq, block, data }) => {
-                self.on_peer_write(op, volume, seq, block, data);
+                let stamp = Stamp { epoch: self.epoch(), seq };
+                self.on_peer_write(op, volume, stamp, block, data);
             }
             (Steady | Target | Reconcile, Body::Extent { op, volume, stamp, extent, image }) => {
                 self.on_peer_extent(op, volume, stamp, extent, image);

@@ -7,7 +7,6 @@
 
 use crate::copier::Copier;
 use crate::event::{Action, StoreCommand};
-use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
 use crate::store::Purpose;

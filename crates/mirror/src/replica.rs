@@ -11,11 +11,10 @@ impl Mirror {
         Purpose::Replica { generation: self.generation, op }
     }
 
-    pub(crate) fn on_peer_write(&mut self, op: PeerOp, volume: VolumeId, seq: Seq, block: u64, data: Change) {
+    pub(crate) fn on_peer_write(&mut self, op: PeerOp, volume: VolumeId, stamp: Stamp, block: u64, data: Change) {
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
             return self.disconnect(Reason::TwoWriters);
         }
-        let epoch = self.epoch();
         let Some(state) = self.volumes.get_mut(&volume) else {
             return self.answer(op, Err(PeerOpError::Unreadable));
         };
@@ -25,12 +24,11 @@ impl Mirror {
         };
         let whole = !matches!(&data, Change::Data(data) if !data.len().is_multiple_of(BLOCK));
         let fits = block.checked_add(count).is_some_and(|end| end <= state.blocks());
-        if !whole || count == 0 || !fits || seq <= state.heard {
+        if !whole || count == 0 || !fits || stamp.seq <= state.heard {
             return self.disconnect(Reason::Protocol);
         }
-        state.heard = seq;
-        state.assigned = state.assigned.max(seq);
-        let stamp = Stamp { epoch, seq };
+        state.heard = stamp.seq;
+        state.assigned = state.assigned.max(stamp.seq);
         let command = match data {
             Change::Data(data) => StoreCommand::Write { volume, stamp, block, data },
             Change::Discard(count) => StoreCommand::Discard { volume, stamp, block, count },

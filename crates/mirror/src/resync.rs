@@ -11,7 +11,6 @@
 
 use crate::copier::Copier;
 use crate::event::{Action, StoreCommand};
-use crate::extents::ExtentSet;
 use crate::machine::{Mirror, Phase};
 use crate::message::{Body, PeerOp};
 use crate::peer::Ask;
@@ -44,7 +43,9 @@ impl Mirror {
         for (&id, volume) in &self.volumes {
             let set = work.entry(id).or_default();
             // What is in flight since before this session may be marked nowhere yet; its copy waits for it.
-            volume.writing.values().for_each(|span| set.insert(extents_of(span.block, span.count)));
+            for span in volume.writing.values() {
+                set.insert(extents_of(span.block..span.block + span.count));
+            }
             if peer.contains_key(&id) {
                 set.union(&volume.dirty);
             } else {

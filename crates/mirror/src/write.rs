@@ -18,8 +18,8 @@ impl Mirror {
 
     pub(crate) fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
         let (block, count) = op.span();
-        let extents = extents_of(block, count);
-        if self.locked(volume, block, count) {
+        let extents = extents_of(block..block + count);
+        if self.locked(volume, block..block + count) {
             return false;
         }
         if !self.both() && !self.marked(volume, &extents) {
@@ -98,7 +98,7 @@ impl Mirror {
         if !stored || waits || !self.in_sync() {
             return;
         }
-        if !self.both() && !self.marked(volume, &extents_of(block, count)) {
+        if !self.both() && !self.marked(volume, &extents_of(block..block + count)) {
             return;
         }
         assert!(peer == PeerPart::Held || !self.need_peer(), "no write completes without a peer that must hold it");
@@ -162,7 +162,7 @@ impl Mirror {
             return true;
         };
         state.writing.iter().all(|(id, span)| {
-            let reach = extents_of(span.block, span.count);
+            let reach = extents_of(span.block..span.block + span.count);
             let clear = reach.end <= extents.start || extents.end <= reach.start;
             clear || self.tickets.map.get(id).is_none_or(|t| matches!(t.state, State::Writing { stored: true, .. }))
         })

@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> VolumeView {
     VolumeView {
         name: name.to_owned(),
-        id: volume.id,
+        id: volume.id.0,
         size: volume.size,
         primary: volume.primary.to_string(),
         vm: document.user_of(name).map(str::to_owned),

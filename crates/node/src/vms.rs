@@ -6,8 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use dyad_desired::{Document, VolumeId};
-use dyad_types::NodeId;
+use dyad_desired::Document;
+use dyad_types::{NodeId, VolumeId};
 use tokio::sync::mpsc;
 
 use crate::snapshot::Observed;

@@ -10,7 +10,7 @@ use dyad_api::{Method, Permission, ROUTES, RouteId};
 use dyad_control::WatchdogStatus;
 use dyad_desired::Intent;
 use dyad_node::vms::Report;
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use support::{Node, PASSWORD};
@@ -324,7 +324,7 @@ async fn volumes_and_vms_live_and_die() {
     let (_, vms) = ask(&node, Some(&token), "GET", "/api/v1/vms", "").await;
     assert_eq!(vms[0]["state"], "running");
     let told = node.wanted.borrow().clone().unwrap();
-    assert_eq!(told.sockets[&1].to_str(), Some("/nowhere/1.sock"));
+    assert_eq!(told.sockets[&VolumeId(1)].to_str(), Some("/nowhere/1.sock"));
 
     let cases = [
         (

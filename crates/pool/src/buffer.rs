@@ -1,7 +1,7 @@
 //! Memory aligned for O_DIRECT, without unsafe: a vector one page too long, used from its first aligned byte.
 
-use crate::BLOCK;
 use bytes::Bytes;
+use dyad_types::BLOCK;
 
 /// Zeroed bytes that start on a block boundary.
 pub(crate) struct AlignedBuffer {

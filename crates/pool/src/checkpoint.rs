@@ -14,6 +14,7 @@
 mod job;
 mod plan;
 
+use dyad_types::{Stamp, VolumeId};
 pub use job::{CheckpointDone, CheckpointJob};
 
 use crate::index::key::Patch;
@@ -250,7 +251,8 @@ impl Pool {
 
     /// Discards extents of deleted volumes, and forgets volumes that have none left.
     fn reclaim_deleted(&mut self) {
-        let deleting: Vec<u64> = self.state.volumes.iter().filter(|(_, v)| v.deleting).map(|(id, _)| *id).collect();
+        let deleting: Vec<VolumeId> =
+            self.state.volumes.iter().filter(|(_, v)| v.deleting).map(|(id, _)| *id).collect();
         let mut budget = DELETE_EXTENTS;
         for volume in deleting {
             let extents = self.extent_map.first(volume, budget);
@@ -259,7 +261,7 @@ impl Pool {
                 self.state.forget(volume);
             }
             for extent in extents {
-                self.active.clear((volume, extent), u16::MAX, (0, 0), 0);
+                self.active.clear((volume, extent), u16::MAX, Stamp::default(), 0);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What can go wrong, one enum per kind of call. Texts say what to do and never repeat their source.
 
-use crate::{VolumeId, disk::Fault};
+use crate::disk::Fault;
+use dyad_types::VolumeId;
 use std::path::PathBuf;
 
 /// Why an operation that changes the store was refused. A refused operation changed nothing.

@@ -1,6 +1,6 @@
 //! Which disk's index holds each extent. Absence here is the only proof that a block was never written.
 
-use crate::VolumeId;
+use dyad_types::VolumeId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -72,15 +72,21 @@ mod tests {
     #[test]
     fn set_get_count() {
         let mut extent_map = ExtentMap::default();
-        extent_map.set(1, 5000, Some(0));
-        extent_map.set(1, 3, Some(23));
-        extent_map.set(2, 3, Some(1));
-        extent_map.set(2, 9, None);
-        assert_eq!((extent_map.get(1, 5000), extent_map.get(1, 3), extent_map.get(1, 4)), (Some(0), Some(23), None));
-        assert_eq!((extent_map.first(1, 9), extent_map.first(1, 1)), (vec![3, 5000], vec![3]));
-        extent_map.set(1, 3, None);
-        assert_eq!((extent_map.count(1), extent_map.count(2), extent_map.count(3)), (1, 1, 0));
-        extent_map.set(2, 3, None);
-        assert_eq!(extent_map.volumes().collect::<Vec<_>>(), [1]);
+        extent_map.set(VolumeId(1), 5000, Some(0));
+        extent_map.set(VolumeId(1), 3, Some(23));
+        extent_map.set(VolumeId(2), 3, Some(1));
+        extent_map.set(VolumeId(2), 9, None);
+        assert_eq!(
+            (extent_map.get(VolumeId(1), 5000), extent_map.get(VolumeId(1), 3), extent_map.get(VolumeId(1), 4)),
+            (Some(0), Some(23), None)
+        );
+        assert_eq!((extent_map.first(VolumeId(1), 9), extent_map.first(VolumeId(1), 1)), (vec![3, 5000], vec![3]));
+        extent_map.set(VolumeId(1), 3, None);
+        assert_eq!(
+            (extent_map.count(VolumeId(1)), extent_map.count(VolumeId(2)), extent_map.count(VolumeId(3))),
+            (1, 1, 0)
+        );
+        extent_map.set(VolumeId(2), 3, None);
+        assert_eq!(extent_map.volumes().collect::<Vec<_>>(), [VolumeId(1)]);
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod key;
 pub(crate) mod row;
 
 use crate::disk::Device;
+use dyad_types::VolumeId;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, EnvFlags, EnvOpenOptions, WithoutTls};
 use key::Patch;
@@ -116,7 +117,7 @@ impl Index {
     }
 
     /// The newest record of an extent and the birth it has.
-    pub fn extent(&self, volume: u64, extent: u64) -> Result<Option<(u64, ExtentRow)>, IndexError> {
+    pub fn extent(&self, volume: VolumeId, extent: u64) -> Result<Option<(u64, ExtentRow)>, IndexError> {
         let txn = self.env.read_txn()?;
         let newest = key::extent(volume, extent, u64::MAX);
         let Some((found, stored)) = self.tree.get_lower_than_or_equal_to(&txn, &newest)? else { return Ok(None) };

@@ -6,10 +6,11 @@
 pub(crate) mod record;
 pub(crate) mod scan;
 
+use crate::Position;
 use crate::disk::{Access, Device, Fault};
 use crate::label::JournalTail;
 use crate::layout::MARGIN;
-use crate::{BLOCK, Position};
+use dyad_types::BLOCK;
 use record::{Head, Record};
 use std::sync::Arc;
 

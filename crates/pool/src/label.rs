@@ -2,8 +2,8 @@
 
 use crate::codec::{Reader, Writer};
 use crate::disk::{Access, Device, Fault};
-use crate::{BLOCK, checksum, layout};
-use dyad_types::NodeId;
+use crate::{checksum, layout};
+use dyad_types::{BLOCK, NodeId};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADPOOL";
 pub(crate) const VERSION: u32 = 1;

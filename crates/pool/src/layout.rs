@@ -1,6 +1,6 @@
 //! Where things lie on a pool disk. Byte by byte: `docs/formats.md`.
 
-use crate::EXTENT;
+use dyad_types::EXTENT;
 
 /// Kept free of data at each end: labels live here, and blankness is judged here.
 pub(crate) const MARGIN: u64 = 1 << 20;

@@ -49,7 +49,6 @@ mod codec;
 mod disk;
 mod error;
 mod extent_map;
-mod extent_set;
 mod index;
 mod inspect;
 mod journal;
@@ -70,21 +69,14 @@ mod tests;
 pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
 pub use disk::{Access, Disk, FileDisk};
 pub use error::{FormatError, OpenError, ReadError, StoreError};
-pub use extent_set::ExtentSet;
 pub use inspect::{Inspection, erase, inspect};
 pub use label::Identity;
 pub use layout::index_bytes;
 pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite, PoolDisk};
 pub use pool::{Pool, Usage, VolumeInfo};
-pub use read::{ExtentImage, ReadJob};
+pub use read::ReadJob;
 pub use sync::{SyncDone, SyncJob};
 
-/// Bytes of a block, the unit of checksums and of every address in this crate.
-pub const BLOCK: usize = 4096;
-/// Blocks of an extent, the unit of allocation and resync.
-pub const EXTENT_BLOCKS: u64 = 16;
-/// Bytes of an extent.
-pub const EXTENT: usize = BLOCK * EXTENT_BLOCKS as usize;
 /// Most blocks of one [`Pool::write`].
 pub const MAX_WRITE_BLOCKS: u64 = 256;
 /// Most blocks of one [`Pool::read`].
@@ -101,13 +93,6 @@ pub const META_KEY_MAX: usize = 256;
 pub const META_VALUE_MAX: usize = 64 * 1024;
 /// Bytes all values and keys of [`Pool::meta_put`] may take together.
 pub const META_TOTAL_MAX: usize = 4 << 20;
-
-/// Names a volume; chosen by the caller, not reused while the old one is being deleted.
-pub type VolumeId = u64;
-/// The pair's epoch, stored with each write and never interpreted here.
-pub type Epoch = u64;
-/// A write's number within its volume, chosen by the caller.
-pub type Seq = u64;
 
 /// A point in the journal. An operation is durable once [`Pool::durable`] is at or past its position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 mod assemble;
 mod format;
 
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 pub use format::{FormatOptions, Overwrite};
 
 use crate::disk::{Device, Fault};
@@ -180,10 +180,12 @@ fn take_row(
     if kind == key::EXTENT {
         let [volume, extent, _birth] = key::parse(name)?;
         let record = row::ExtentRow::decode(value)?;
-        if !loaded.space.take(disk, record.slot) || loaded.extent_map.get(volume, extent).is_some_and(|d| d != disk) {
+        if !loaded.space.take(disk, record.slot)
+            || loaded.extent_map.get(VolumeId(volume), extent).is_some_and(|d| d != disk)
+        {
             return None;
         }
-        loaded.extent_map.set(volume, extent, Some(disk));
+        loaded.extent_map.set(VolumeId(volume), extent, Some(disk));
         loaded.extents += 1;
         return Some(());
     }
@@ -196,15 +198,15 @@ fn take_row(
             let [id] = key::parse(name)?;
             let row = row::VolumeRow::decode(value)?;
             tails.insert(id, row.tail_highest);
-            row::Row::Volume(id, row)
+            row::Row::Volume(VolumeId(id), row)
         }
         key::DIRTY => {
             let [id, chunk] = key::parse(name)?;
-            row::Row::Dirty(id, chunk, bits()?)
+            row::Row::Dirty(VolumeId(id), chunk, bits()?)
         }
         key::TAIL => {
             let [id, chunk] = key::parse(name)?;
-            row::Row::Tail(id, chunk, bits()?, *tails.get(&id)?)
+            row::Row::Tail(VolumeId(id), chunk, bits()?, *tails.get(&id)?)
         }
         key::META => row::Row::Meta(name[1..].to_vec(), value.to_vec()),
         _ => return None,

@@ -1,7 +1,8 @@
 //! What is newer than the index: for each extent, which blocks changed and where the journal has them.
 
-use crate::{EXTENT_BLOCKS, Epoch, Seq, VolumeId};
+use dyad_types::{EXTENT_BLOCKS, Stamp, VolumeId};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// An extent's name in the overlay.
 pub(crate) type ExtentId = (VolumeId, u64);
@@ -18,8 +19,7 @@ pub(crate) struct Change {
     /// Checksum of each present block.
     pub crcs: [u32; EXTENT_BLOCKS as usize],
     pub birth: u64,
-    pub epoch: Epoch,
-    pub seq: Seq,
+    pub stamp: Stamp,
     /// A free slot is set aside for this extent.
     pub reserved: bool,
     /// The running checkpoint removes the extent from the index.
@@ -29,11 +29,18 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    fn stamp(&mut self, epoch: Epoch, seq: Seq) {
-        if (epoch, seq) >= (self.epoch, self.seq) {
-            (self.epoch, self.seq) = (epoch, seq);
-        }
+    fn stamp(&mut self, stamp: Stamp) {
+        self.stamp = stamp.max(self.stamp);
     }
+}
+
+/// Where the journal holds a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct JournalBlock {
+    /// Ring page.
+    pub page: u32,
+    /// Checksum of the block.
+    pub crc: u32,
 }
 
 /// Changes in address order.
@@ -50,29 +57,28 @@ impl Overlay {
         &mut self,
         volume: VolumeId,
         block: u64,
-        stamp: (Epoch, Seq),
+        stamp: Stamp,
         birth: u64,
-        page: u32,
-        crc: u32,
+        block_in_journal: JournalBlock,
     ) -> &mut Change {
         let inside = (block % EXTENT_BLOCKS) as usize;
         let change = self.0.entry((volume, block / EXTENT_BLOCKS)).or_default();
         change.touched |= 1 << inside;
         change.present |= 1 << inside;
-        change.pages[inside] = page;
-        change.crcs[inside] = crc;
+        change.pages[inside] = block_in_journal.page;
+        change.crcs[inside] = block_in_journal.crc;
         change.birth = birth;
-        change.stamp(stamp.0, stamp.1);
+        change.stamp(stamp);
         change
     }
 
     /// The blocks of `mask` hold nothing any more.
-    pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: (Epoch, Seq), birth: u64) {
+    pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: Stamp, birth: u64) {
         let change = self.0.entry(place).or_default();
         change.touched |= mask;
         change.present &= !mask;
         change.birth = birth;
-        change.stamp(stamp.0, stamp.1);
+        change.stamp(stamp);
     }
 
     /// Forgets a volume; gives back how many slots were set aside for it.
@@ -83,11 +89,11 @@ impl Overlay {
 }
 
 /// The extents a block range (of at least one block) touches, each with the mask of its touched blocks.
-pub(crate) fn split(block: u64, count: u64) -> impl Iterator<Item = (u64, u16)> {
-    let end = block + count;
-    (block / EXTENT_BLOCKS..end.div_ceil(EXTENT_BLOCKS)).map(move |extent| {
+pub(crate) fn split(blocks: Range<u64>) -> impl Iterator<Item = (u64, u16)> {
+    let Range { start, end } = blocks;
+    (start / EXTENT_BLOCKS..end.div_ceil(EXTENT_BLOCKS)).map(move |extent| {
         let first = extent * EXTENT_BLOCKS;
-        let from = block.max(first) - first;
+        let from = start.max(first) - first;
         let to = end.min(first + EXTENT_BLOCKS) - first;
         (extent, (((1u32 << to) - 1) & !((1u32 << from) - 1)) as u16)
     })
@@ -99,21 +105,21 @@ mod tests {
 
     #[test]
     fn ranges_split_into_masks() {
-        assert_eq!(split(0, 16).collect::<Vec<_>>(), [(0, 0xffff)]);
-        assert_eq!(split(15, 2).collect::<Vec<_>>(), [(0, 0x8000), (1, 1)]);
-        assert_eq!(split(20, 30).collect::<Vec<_>>(), [(1, 0xfff0), (2, 0xffff), (3, 3)]);
+        assert_eq!(split(0..16).collect::<Vec<_>>(), [(0, 0xffff)]);
+        assert_eq!(split(15..17).collect::<Vec<_>>(), [(0, 0x8000), (1, 1)]);
+        assert_eq!(split(20..50).collect::<Vec<_>>(), [(1, 0xfff0), (2, 0xffff), (3, 3)]);
     }
 
     #[test]
     fn last_change_wins() {
         let mut overlay = Overlay::default();
-        overlay.put(1, 17, (1, 1), 0, 10, 100);
-        overlay.put(1, 17, (1, 2), 0, 11, 101);
-        overlay.clear((1, 1), 1, (1, 3), 0);
-        let change = overlay.get((1, 1)).unwrap();
-        assert_eq!((change.touched, change.present, change.pages[1], change.seq), (3, 2, 11, 3));
-        overlay.0.get_mut(&(1, 1)).unwrap().reserved = true;
-        assert_eq!(overlay.forget(1), 1);
-        assert!(overlay.get((1, 1)).is_none());
+        overlay.put(VolumeId(1), 17, Stamp { epoch: 1, seq: 1 }, 0, JournalBlock { page: 10, crc: 100 });
+        overlay.put(VolumeId(1), 17, Stamp { epoch: 1, seq: 2 }, 0, JournalBlock { page: 11, crc: 101 });
+        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: 1, seq: 3 }, 0);
+        let change = overlay.get((VolumeId(1), 1)).unwrap();
+        assert_eq!((change.touched, change.present, change.pages[1], change.stamp.seq), (3, 2, 11, 3));
+        overlay.0.get_mut(&(VolumeId(1), 1)).unwrap().reserved = true;
+        assert_eq!(overlay.forget(VolumeId(1)), 1);
+        assert!(overlay.get((VolumeId(1), 1)).is_none());
     }
 }

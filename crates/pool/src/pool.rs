@@ -13,16 +13,14 @@ use crate::index::{IndexError, Indexes};
 use crate::journal::Journal;
 use crate::journal::record::Record;
 use crate::label::Label;
-use crate::overlay::{Change, ExtentId, Overlay, split};
-use crate::read::ExtentImage;
+use crate::overlay::{Change, ExtentId, JournalBlock, Overlay, split};
 use crate::space::Space;
 use crate::state::State;
 use crate::sync::{SyncDone, SyncJob};
-use crate::{
-    BLOCK, EXTENT, EXTENT_BLOCKS, Epoch, MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, Seq,
-    StoreError, VolumeId, checksum,
-};
+use crate::{MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, StoreError, checksum};
 use bytes::Bytes;
+use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, Run, Stamp, VolumeId};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The store of one node. Not shared: one thread owns it, jobs it hands out may run elsewhere.
@@ -58,24 +56,17 @@ impl Pool {
     ///
     /// # Errors
     /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: nothing happened. `Failed`: nothing works any more.
-    pub fn write(
-        &mut self,
-        volume: VolumeId,
-        epoch: Epoch,
-        seq: Seq,
-        block: u64,
-        data: Bytes,
-    ) -> Result<Position, StoreError> {
+    pub fn write(&mut self, volume: VolumeId, stamp: Stamp, block: u64, data: Bytes) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
-        let birth = self.checked(volume, block, count, whole)?.birth;
+        let birth = self.checked(volume, block..block.saturating_add(count), whole)?.birth;
         let crcs = (block..).zip(data.chunks_exact(BLOCK)).map(|(n, d)| checksum::block(volume, n, birth, d)).collect();
-        let new = split(block, count).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
+        let new = split(block..block + count).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
         if !self.space.can_reserve(new) {
             self.out_of_space = true;
             return Err(StoreError::NoSpace);
         }
-        let record = Record::Write { volume, epoch, seq, block, birth, crcs };
+        let record = Record::Write { volume, stamp, block, birth, crcs };
         self.overlay_room(OVERLAY_LIMIT)?;
         let spare = self.write_spare();
         self.log(&record, &data, spare)
@@ -85,55 +76,38 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::write`], but never `NoSpace`; it may use journal space that writes may not.
-    pub fn discard(
-        &mut self,
-        volume: VolumeId,
-        epoch: Epoch,
-        seq: Seq,
-        block: u64,
-        count: u64,
-    ) -> Result<Position, StoreError> {
-        self.checked(volume, block, count, count <= MAX_DISCARD_BLOCKS)?;
+    pub fn discard(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> Result<Position, StoreError> {
+        let count = blocks.end.saturating_sub(blocks.start);
+        self.checked(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
         self.overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
-        self.log(&Record::Discard { volume, epoch, seq, block, count }, &[], 0)
+        self.log(&Record::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
     }
 
-    /// Makes an extent equal to `image`: writes what is present, discards the rest, all as `seq`.
+    /// Makes an extent equal to `image`: writes what is present, discards what is absent, leaves bad blocks alone, all with `stamp`.
     ///
     /// Not one record: a crash in the middle leaves a mix, so the extent must stay dirty at its source until
     /// this is durable. Blocks beyond the volume's end are ignored.
     ///
     /// # Errors
-    /// As [`Pool::write`]; after an error part of the image may be there. `Range` also if the data is not 64 KiB.
+    /// As [`Pool::write`]; after an error part of the image may be there. `Range` also if the image is not sound.
     pub fn write_extent(
         &mut self,
         volume: VolumeId,
-        epoch: Epoch,
-        seq: Seq,
+        stamp: Stamp,
         extent: u64,
         image: &ExtentImage,
     ) -> Result<Position, StoreError> {
         let first = extent.saturating_mul(EXTENT_BLOCKS);
         let blocks = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
-        let count = blocks.saturating_sub(first).min(EXTENT_BLOCKS);
-        if image.data.len() != EXTENT || count == 0 {
+        if !image.is_sound() || first >= blocks {
             return Err(StoreError::Range { volume, block: first, count: EXTENT_BLOCKS });
         }
-        let mut from = 0;
         let mut position = self.journal.last();
-        while from < count {
-            let present = image.present & 1 << from != 0;
-            let mut to = from + 1;
-            while to < count && (image.present & 1 << to != 0) == present {
-                to += 1;
-            }
-            position = if present {
-                let data = image.data.slice(from as usize * BLOCK..to as usize * BLOCK);
-                self.write(volume, epoch, seq, first + from, data)?
-            } else {
-                self.discard(volume, epoch, seq, first + from, to - from)?
+        for run in image.runs(extent, u16::MAX, blocks) {
+            position = match run {
+                Run::Data(block, data) => self.write(volume, stamp, block, data)?,
+                Run::Absent(blocks) => self.discard(volume, stamp, blocks)?,
             };
-            from = to;
         }
         Ok(position)
     }
@@ -217,17 +191,18 @@ impl Pool {
     pub(crate) fn apply(&mut self, record: &Record, page: u32, number: u64) {
         match record {
             Record::Note | Record::Filler => {}
-            Record::Write { volume, epoch, seq, block, birth, crcs } => {
-                let stamp = (*epoch, *seq);
-                if self.touch(*volume, stamp, *block, crcs.len() as u64) {
+            Record::Write { volume, stamp, block, birth, crcs } => {
+                if self.touch(*volume, *stamp, *block..block + crcs.len() as u64) {
                     for (i, crc) in crcs.iter().enumerate() {
-                        self.put(*volume, block + i as u64, stamp, *birth, page + i as u32, *crc);
+                        let place = JournalBlock { page: page + i as u32, crc: *crc };
+                        self.put(*volume, block + i as u64, *stamp, *birth, place);
                     }
                 }
             }
-            Record::Discard { volume, epoch, seq, block, count } => {
-                if self.touch(*volume, (*epoch, *seq), *block, *count) {
-                    self.clear(*volume, (*epoch, *seq), *block, *count);
+            Record::Discard { volume, stamp, block, count } => {
+                let blocks = *block..block + count;
+                if self.touch(*volume, *stamp, blocks.clone()) {
+                    self.clear(*volume, *stamp, blocks);
                 }
             }
             Record::Confirm { volume, seq } => self.apply_confirm(*volume, *seq),
@@ -249,27 +224,27 @@ impl Pool {
     }
 
     /// Notes in the volume that a range changes; false if the volume is gone.
-    fn touch(&mut self, volume: VolumeId, stamp: (Epoch, Seq), block: u64, count: u64) -> bool {
+    fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> bool {
         let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
         v.last = v.last.max(stamp);
-        for (extent, _) in split(block, count) {
-            v.tail.touch(extent, stamp.1);
+        for (extent, _) in split(blocks) {
+            v.tail.touch(extent, stamp);
         }
         true
     }
 
-    fn put(&mut self, volume: VolumeId, block: u64, stamp: (Epoch, Seq), birth: u64, page: u32, crc: u32) {
+    fn put(&mut self, volume: VolumeId, block: u64, stamp: Stamp, birth: u64, place: JournalBlock) {
         let wants = self.wants_slot((volume, block / EXTENT_BLOCKS));
-        let change = self.active.put(volume, block, stamp, birth, page, crc);
+        let change = self.active.put(volume, block, stamp, birth, place);
         if wants {
             change.reserved = true;
             self.space.set_aside(1);
         }
     }
 
-    fn clear(&mut self, volume: VolumeId, stamp: (Epoch, Seq), block: u64, count: u64) {
+    fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) {
         let birth = self.state.volumes.get(&volume).map_or(0, |v| v.birth);
-        for (extent, mask) in split(block, count) {
+        for (extent, mask) in split(blocks) {
             let place = (volume, extent);
             let exists = self.extent_map.get(volume, extent).is_some()
                 || self.active.get(place).is_some()
@@ -318,14 +293,13 @@ impl Pool {
     fn checked(
         &self,
         volume: VolumeId,
-        block: u64,
-        count: u64,
+        blocks: Range<u64>,
         allowed: bool,
     ) -> Result<&crate::state::Volume, StoreError> {
         let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
-        let inside = block.checked_add(count).is_some_and(|end| end <= v.blocks);
-        if count == 0 || !allowed || !inside {
-            return Err(StoreError::Range { volume, block, count });
+        if blocks.is_empty() || !allowed || blocks.end > v.blocks {
+            let count = blocks.end.saturating_sub(blocks.start);
+            return Err(StoreError::Range { volume, block: blocks.start, count });
         }
         Ok(v)
     }

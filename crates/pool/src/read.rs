@@ -5,8 +5,10 @@ use crate::disk::{Access, Device, Fault};
 use crate::index::IndexError;
 use crate::journal::Ring;
 use crate::pool::Pool;
-use crate::{BLOCK, EXTENT, EXTENT_BLOCKS, MAX_READ_BLOCKS, ReadError, VolumeId, checksum};
+use crate::{MAX_READ_BLOCKS, ReadError, checksum};
 use bytes::Bytes;
+use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, VolumeId};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where one block's newest content is.
@@ -106,35 +108,27 @@ impl ReadJob {
     }
 }
 
-/// One whole extent, for resync.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExtentImage {
-    /// Bit i: block i of the extent exists. The others read as zeros and travel as discards.
-    pub present: u16,
-    /// 64 KiB; zeros where a block does not exist.
-    pub data: Bytes,
-}
-
 impl Pool {
-    /// The newest content of `count` blocks; absent blocks are zeros. Blocks for the I/O.
+    /// The newest content of a range of blocks; absent blocks are zeros. Blocks for the I/O.
     ///
     /// # Errors
     /// See [`ReadError`]; never data that did not match its checksum.
-    pub fn read(&self, volume: VolumeId, block: u64, count: u64) -> Result<Bytes, ReadError> {
-        self.begin_read(volume, block, count)?.run()
+    pub fn read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<Bytes, ReadError> {
+        self.begin_read(volume, blocks)?.run()
     }
 
     /// Plans a read, to be run elsewhere. Costs memory and at most one index lookup per extent.
     ///
     /// # Errors
     /// As [`Pool::read`], without those of the I/O.
-    pub fn begin_read(&self, volume: VolumeId, block: u64, count: u64) -> Result<ReadJob, ReadError> {
+    pub fn begin_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
         self.usable().map_err(|disk| ReadError::Failed { disk })?;
-        let blocks = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
-        if count == 0 || count > MAX_READ_BLOCKS || block.checked_add(count).is_none_or(|end| end > blocks) {
-            return Err(ReadError::Range { volume, block, count });
+        let size = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
+        let count = blocks.end.saturating_sub(blocks.start);
+        if count == 0 || count > MAX_READ_BLOCKS || blocks.end > size {
+            return Err(ReadError::Range { volume, block: blocks.start, count });
         }
-        self.plan_read(volume, block, count)
+        self.plan_read(volume, blocks)
     }
 
     /// One extent with the map of its blocks. Beyond the volume's end nothing is present.
@@ -145,7 +139,7 @@ impl Pool {
         let first = extent.saturating_mul(EXTENT_BLOCKS);
         let blocks = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
         let count = blocks.saturating_sub(first).min(EXTENT_BLOCKS);
-        let job = self.begin_read(volume, first, count)?;
+        let job = self.begin_read(volume, first..first.saturating_add(count))?;
         let present =
             job.sources.iter().enumerate().filter(|(_, s)| **s != Source::Zeros).fold(0, |m, (i, _)| m | 1 << i);
         let mut data = job.run()?;
@@ -154,12 +148,12 @@ impl Pool {
             whole.resize(EXTENT, 0);
             data = whole.into();
         }
-        Ok(ExtentImage { present, data })
+        Ok(ExtentImage::pack(present, 0, data))
     }
 
-    fn plan_read(&self, volume: VolumeId, block: u64, count: u64) -> Result<ReadJob, ReadError> {
-        let mut sources = Vec::with_capacity(count as usize);
-        for (extent, mask) in crate::overlay::split(block, count) {
+    fn plan_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
+        let mut sources = Vec::with_capacity((blocks.end - blocks.start) as usize);
+        for (extent, mask) in crate::overlay::split(blocks.clone()) {
             self.plan_extent(volume, extent, mask, &mut sources).map_err(|(disk, e)| ReadError::IndexDamaged {
                 disk: self.devices[disk].name.clone(),
                 what: e.text(),
@@ -169,7 +163,7 @@ impl Pool {
             devices: self.devices.clone(),
             ring: self.journal.ring.clone(),
             volume,
-            block,
+            block: blocks.start,
             sources,
             #[cfg(test)]
             trusting: self.planted.unchecked_checksum,

@@ -9,6 +9,7 @@ mod scratch;
 pub use scratch::{format_options, scratch_pool};
 
 use crate::{Access, Disk};
+use dyad_types::BLOCK;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -313,8 +314,8 @@ impl Disk for SimDisk {
 
 /// A real disk would refuse what is not aligned, too.
 fn aligned(access: Access, offset: u64, buffer: &[u8]) -> io::Result<()> {
-    let unit = if access == Access::Direct { crate::BLOCK } else { SECTOR };
-    let memory = access == Access::Direct && buffer.as_ptr().align_offset(crate::BLOCK) != 0;
+    let unit = if access == Access::Direct { BLOCK } else { SECTOR };
+    let memory = access == Access::Direct && buffer.as_ptr().align_offset(BLOCK) != 0;
     if memory || !offset.is_multiple_of(unit as u64) || !buffer.len().is_multiple_of(unit) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }

@@ -3,7 +3,7 @@
 
 use crate::index::key::{self, Patch};
 use crate::index::row::{self, VolumeRow};
-use crate::{Epoch, ExtentSet, Seq, VolumeId};
+use dyad_types::{ExtentSet, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -20,13 +20,14 @@ pub(crate) struct UnconfirmedExtents {
 }
 
 impl UnconfirmedExtents {
-    pub fn touch(&mut self, extent: u64, seq: Seq) {
+    pub fn touch(&mut self, extent: u64, stamp: Stamp) {
+        let seq = stamp.seq;
         if self.groups.is_empty() {
             self.groups.push((seq, ExtentSet::default()));
         }
         let (highest, set) = self.groups.last_mut().expect("one was pushed");
         *highest = seq.max(*highest);
-        set.insert(extent);
+        set.insert(extent..extent + 1);
     }
 
     /// Both nodes hold everything up to `seq` on stable storage.
@@ -60,7 +61,7 @@ pub(crate) struct Volume {
     pub blocks: u64,
     /// Number of the newest snapshot; writes are born with it.
     pub birth: u64,
-    pub last: (Epoch, Seq),
+    pub last: Stamp,
     pub confirmed: Seq,
     pub tail: UnconfirmedExtents,
     pub dirty: ExtentSet,
@@ -126,9 +127,9 @@ impl State {
             v.marked = record;
         }
         for extent in extents {
-            let changed = if dirty { v.dirty.insert(extent) } else { v.dirty.remove(extent) };
-            if changed {
-                self.changed_dirty.insert((volume, extent / crate::extent_set::CHUNK_EXTENTS));
+            let changed = if dirty { v.dirty.insert(extent..extent + 1) } else { v.dirty.remove(extent..extent + 1) };
+            if changed > 0 {
+                self.changed_dirty.insert((volume, extent / dyad_types::CHUNK_EXTENTS));
             }
         }
     }
@@ -215,12 +216,12 @@ impl State {
                 self.stored_volumes.insert(id);
             }
             row::Row::Dirty(id, chunk, bits) => {
-                self.volumes.get_mut(&id)?.dirty.set_chunk(chunk, *bits);
+                self.volumes.get_mut(&id)?.dirty.set_chunk(chunk, &bits);
             }
             row::Row::Tail(id, chunk, bits, highest) => {
                 let volume = self.volumes.get_mut(&id)?;
                 let mut all = volume.tail.all();
-                all.set_chunk(chunk, *bits);
+                all.set_chunk(chunk, &bits);
                 volume.tail = UnconfirmedExtents::restore(all, highest);
                 self.stored_tails.insert((id, chunk));
             }
@@ -241,7 +242,7 @@ mod tests {
     fn a_tail_under_steady_load_stays_short() {
         let mut tail = UnconfirmedExtents::default();
         for seq in 1..1000u64 {
-            tail.touch(seq, seq);
+            tail.touch(seq, Stamp { epoch: 1, seq });
             if seq % 10 == 0 {
                 tail.confirm(seq - 5);
             }

@@ -17,8 +17,9 @@ use dyad_control::{CreatePair, DiskContent, Join, Refusal, RefusalCode};
 use dyad_desired::{Document, NodeRecord, slots};
 use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
-use dyad_pool::{BLOCK, FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
+use dyad_pool::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
 use dyad_quorum::{Record, slots::RegisterId};
+use dyad_types::{BLOCK, Stamp, VolumeId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -252,8 +253,15 @@ fn open_disks(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> Result<Vec<PoolDi
 fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
     let encoded = slots::encode(document).map_err(|r| contradicts(&r))?;
     let written = pool
-        .create_volume(0, DOCUMENT_BYTES / BLOCK as u64)
-        .and_then(|_| pool.write(0, 1, 1, encoded.offset / BLOCK as u64, encoded.bytes.into()))
+        .create_volume(VolumeId::DOCUMENT, DOCUMENT_BYTES / BLOCK as u64)
+        .and_then(|_| {
+            pool.write(
+                VolumeId::DOCUMENT,
+                Stamp { epoch: 1, seq: 1 },
+                encoded.offset / BLOCK as u64,
+                encoded.bytes.into(),
+            )
+        })
         .and_then(|_| pool.close());
     written.map_err(|e| failed("the pool", &e))
 }

@@ -1,9 +1,9 @@
 //! Carries out the mirror's commands on a pool.
 
-use dyad_mirror::{
-    ExtentImage, ExtentSet, Inventory, Run, Stamp, StoreCommand, StoreError, StoreOutput, VolumeChange, VolumeInfo,
-};
+use dyad_mirror::{Inventory, StoreCommand, StoreError, StoreOutput, VolumeChange, VolumeInfo};
 use dyad_pool::{self as pool, Pool, Position, ReadError};
+use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentSet, Run, VolumeId};
+use std::ops::Range;
 
 /// When a command is complete.
 #[derive(Debug)]
@@ -19,19 +19,9 @@ pub enum Completion {
 /// The volumes and dirty extents of a pool, which a mirror needs at start.
 pub fn inventory(pool: &Pool) -> Inventory {
     let volumes = pool.volumes();
-    let dirty = volumes.iter().filter_map(|v| Some((v.id, extents(pool.dirty(v.id)?)))).collect();
-    let volumes = volumes.iter().map(|v| VolumeInfo {
-        id: v.id,
-        size: v.blocks * pool::BLOCK as u64,
-        last: Stamp { epoch: v.last.0, seq: v.last.1 },
-    });
+    let dirty = volumes.iter().filter_map(|v| Some((v.id, pool.dirty(v.id)?.clone()))).collect();
+    let volumes = volumes.iter().map(|v| VolumeInfo { id: v.id, size: v.blocks * BLOCK as u64, last: v.last });
     Inventory { volumes: volumes.collect(), dirty }
-}
-
-fn extents(set: &pool::ExtentSet) -> ExtentSet {
-    let mut all = ExtentSet::new();
-    set.iter().for_each(|extent| all.insert(extent..extent + 1));
-    all
 }
 
 /// Carries out one command.
@@ -46,30 +36,30 @@ pub fn execute(
 ) -> Result<Completion, StoreError> {
     match command {
         StoreCommand::Write { volume, stamp, block, data } => {
-            journaled(pool.write(*volume, stamp.epoch, stamp.seq, *block, data.clone()), report)
+            journaled(pool.write(*volume, *stamp, *block, data.clone()), report)
         }
         StoreCommand::Discard { volume, stamp, block, count } => {
             let end = block + count;
             let pieces = (*block..end).step_by(pool::MAX_DISCARD_BLOCKS as usize);
             run_steps(pieces, |at| {
                 let count = (end - at).min(pool::MAX_DISCARD_BLOCKS);
-                journaled(pool.discard(*volume, stamp.epoch, stamp.seq, at, count), report)
+                journaled(pool.discard(*volume, *stamp, at..at + count), report)
             })
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
             let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
             run_steps(image.runs(*extent, *wanted, blocks), |run| {
                 let result = match run {
-                    Run::Data(block, data) => pool.write(*volume, stamp.epoch, stamp.seq, block, data),
-                    Run::Absent(block, count) => pool.discard(*volume, stamp.epoch, stamp.seq, block, count),
+                    Run::Data(block, data) => pool.write(*volume, *stamp, block, data),
+                    Run::Absent(blocks) => pool.discard(*volume, *stamp, blocks),
                 };
                 journaled(result, report)
             })
         }
-        StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block, *count) {
+        StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block..block.saturating_add(*count)) {
             Ok(data) => Ok(Completion::Done(StoreOutput::Data(data))),
             // A sector that the disk cannot read counts as a corrupt block: the mirror reads it from the peer.
-            Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, *block, *count, report),
+            Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, *block..block + count, report),
             Err(error) => Err(read_error(error, report)),
         },
         StoreCommand::ReadExtent { volume, extent } => {
@@ -85,8 +75,8 @@ pub fn execute(
         }
         StoreCommand::ClearDirty => {
             let marked = pool.volumes().into_iter().flat_map(|volume| {
-                let set = pool.dirty(volume.id).map(extents).unwrap_or_default();
-                set.ranges().map(|range| (volume.id, range)).collect::<Vec<_>>()
+                let ranges = pool.dirty(volume.id).into_iter().flat_map(ExtentSet::ranges);
+                ranges.map(|range| (volume.id, range)).collect::<Vec<_>>()
             });
             let marked: Vec<_> = marked.collect();
             run_steps(marked, |(volume, range)| journaled(pool.clear_dirty(volume, range), report))
@@ -96,7 +86,7 @@ pub fn execute(
             Err(error) => Err(store_error(&error, report)),
         },
         StoreCommand::Tail { volume } => {
-            let tail = pool.tail(*volume).as_ref().map(extents).unwrap_or_default();
+            let tail = pool.tail(*volume).unwrap_or_default();
             Ok(Completion::Done(StoreOutput::Tail(tail)))
         }
         StoreCommand::Volume(change) => match change_volume(pool, change) {
@@ -136,7 +126,7 @@ fn journaled(
 /// Each change is idempotent, as the mirror expects. An earlier attempt that was cut short may have left the volume, unused and
 /// smaller: then it is resized.
 fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, pool::StoreError> {
-    let blocks = |size: u64| size / pool::BLOCK as u64;
+    let blocks = |size: u64| size / BLOCK as u64;
     let existing = pool.volume(change.id()).map(|volume| volume.blocks);
     match (*change, existing) {
         (VolumeChange::Create { id, size }, None) => pool.create_volume(id, blocks(size)),
@@ -153,18 +143,17 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
 /// corrupt: the error recovery of a disk takes seconds per read, and the peer has the blocks.
 fn read_block_by_block(
     pool: &Pool,
-    volume: u64,
-    block: u64,
-    count: u64,
+    volume: VolumeId,
+    blocks: Range<u64>,
     report: &mut dyn FnMut(&dyn std::error::Error),
 ) -> Result<Completion, StoreError> {
     let (mut data, mut bad) = (Vec::new(), Vec::new());
-    for number in block..block + count {
-        match pool.read(volume, number, 1) {
+    for number in blocks.clone() {
+        match pool.read(volume, number..number + 1) {
             Ok(one) => data.extend_from_slice(&one),
             Err(error @ (ReadError::Io { .. } | ReadError::Corrupt { .. })) => {
                 report(&error);
-                bad.extend(number..block + count);
+                bad.extend(number..blocks.end);
                 break;
             }
             Err(error) => return Err(read_error(error, report)),
@@ -179,25 +168,25 @@ fn read_block_by_block(
 /// Reads an extent. Blocks that cannot be read are marked as bad in the image, instead of an error.
 fn read_extent(
     pool: &Pool,
-    volume: u64,
+    volume: VolumeId,
     extent: u64,
     report: &mut dyn FnMut(&dyn std::error::Error),
 ) -> Result<ExtentImage, StoreError> {
     match pool.read_extent(volume, extent) {
-        Ok(image) => Ok(pack(image.present, 0, &image.data)),
+        Ok(image) => Ok(image),
         Err(ReadError::Corrupt { .. } | ReadError::Io { .. }) => {
             let blocks = pool.volume(volume).ok_or(StoreError::NoVolume)?.blocks;
-            let first = extent * pool::EXTENT_BLOCKS;
-            let mut data = vec![0; pool::EXTENT];
+            let first = extent * EXTENT_BLOCKS;
+            let mut data = vec![0; EXTENT];
             let (mut present, mut bad) = (0u16, 0u16);
-            for bit in 0..pool::EXTENT_BLOCKS.min(blocks.saturating_sub(first)) {
-                let place = bit as usize * pool::BLOCK;
-                match pool.read(volume, first + bit, 1) {
+            for bit in 0..EXTENT_BLOCKS.min(blocks.saturating_sub(first)) {
+                let place = bit as usize * BLOCK;
+                match pool.read(volume, first + bit..first + bit + 1) {
                     // A block of zeros is left out: an absent block reads the same.
                     Ok(block) if block.iter().all(|byte| *byte == 0) => {}
                     Ok(block) => {
                         present |= 1 << bit;
-                        data[place..place + pool::BLOCK].copy_from_slice(&block);
+                        data[place..place + BLOCK].copy_from_slice(&block);
                     }
                     Err(error) => {
                         report(&error);
@@ -205,16 +194,10 @@ fn read_extent(
                     }
                 }
             }
-            Ok(pack(present, bad, &data))
+            Ok(ExtentImage::pack(present, bad, data.into()))
         }
         Err(error) => Err(read_error(error, report)),
     }
-}
-
-fn pack(present: u16, bad: u16, data: &[u8]) -> ExtentImage {
-    let blocks = data.chunks_exact(pool::BLOCK).enumerate().filter(|(i, _)| present & 1 << i != 0);
-    let data: Vec<u8> = blocks.flat_map(|(_, block)| block.iter().copied()).collect();
-    ExtentImage { present, bad, data: data.into() }
 }
 
 fn store_error(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
@@ -242,6 +225,7 @@ mod tests {
     use super::*;
     use dyad_pool::PoolDisk;
     use dyad_pool::sim::{Faults, SimDisk, scratch_pool};
+    use dyad_types::Stamp;
     use std::path::Path;
 
     /// A pool with one written extent, and the disk below it.
@@ -252,7 +236,7 @@ mod tests {
     }
 
     fn read(pool: &mut Pool) -> Result<Completion, StoreError> {
-        execute(pool, &StoreCommand::Read { volume: 1, block: 2, count: 3 }, &mut |_| {})
+        execute(pool, &StoreCommand::Read { volume: VolumeId(1), block: 2, count: 3 }, &mut |_| {})
     }
 
     /// The mirror heals such blocks from the peer; the node does not count as faulty.
@@ -264,7 +248,7 @@ mod tests {
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![2, 3, 4] });
         disk.set_faults(Faults::default());
         let Ok(Completion::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
-        assert_eq!(data[..], [7; 3 * pool::BLOCK]);
+        assert_eq!(data[..], [7; 3 * BLOCK]);
     }
 
     /// An attempt that was cut short has left a smaller, unused volume.
@@ -273,9 +257,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, _) = pool(dir.path());
         for (wanted, blocks) in [(64, 64), (256, 256), (64, 256)] {
-            let create = VolumeChange::Create { id: 2, size: wanted * pool::BLOCK as u64 };
+            let create = VolumeChange::Create { id: VolumeId(2), size: wanted * BLOCK as u64 };
             execute(&mut pool, &StoreCommand::Volume(create), &mut |_| {}).unwrap();
-            assert_eq!(pool.volume(2).unwrap().blocks, blocks);
+            assert_eq!(pool.volume(VolumeId(2)).unwrap().blocks, blocks);
         }
     }
 
@@ -284,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });
-        pool.write(1, 1, 2, 0, vec![8; pool::BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0, vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap_err();
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is faulty");
     }

@@ -12,9 +12,10 @@
 use crate::guests::volume;
 use crate::machine::VMS;
 use crate::world::World;
+use dyad_mirror::Phase;
 use dyad_mirror::oracle::value_of;
-use dyad_mirror::{BLOCK, Phase};
 use dyad_quorum::{Config, Members};
+use dyad_types::BLOCK;
 
 impl World {
     /// I1, I3, I5 after every event.
@@ -103,8 +104,8 @@ impl World {
             return;
         }
         let wrong = (0..crate::guests::BLOCKS).find_map(|block| {
-            let value = pool.read(volume(vm), block, 1).map(|data| value_of(&data));
-            let fine = matches!(value, Ok(Ok(value)) if self.oracle.allows(volume(vm), block, value));
+            let value = pool.read(volume(vm), block..block + 1).map(|data| value_of(&data));
+            let fine = matches!(value, Ok(Ok(value)) if self.oracle.allows((volume(vm), block), value));
             (!fine).then(|| format!("{which}: node {node} holds {value:?} in block {block} of volume {}", volume(vm)))
         });
         self.count("replicas looked at");
@@ -160,12 +161,12 @@ impl World {
             for block in 0..crate::guests::BLOCKS {
                 let read = |node: usize| {
                     let core = self.nodes[node].core.as_ref().ok_or("no daemon")?;
-                    let data = core.store.pool.read(volume(vm), block, 1).map_err(|_| "unreadable")?;
+                    let data = core.store.pool.read(volume(vm), block..block + 1).map_err(|_| "unreadable")?;
                     assert_eq!(data.len(), BLOCK);
                     value_of(&data).map_err(|_| "a mixture")
                 };
                 let (a, b) = (read(0), read(1));
-                let fine = a == b && a.is_ok_and(|value| self.oracle.allows(volume(vm), block, value));
+                let fine = a == b && a.is_ok_and(|value| self.oracle.allows((volume(vm), block), value));
                 if !fine {
                     return self
                         .violate(format!("at rest volume {} block {block} is {a:?} on A, {b:?} on B", volume(vm)));

@@ -9,10 +9,10 @@ use crate::machine::VMS;
 use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
 use crate::world::{Due, Job, World};
-use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, VolumeId, Writer};
+use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members};
 use dyad_replica::{Readmission, view};
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of the daemon itself have ids from here on.
@@ -280,7 +280,7 @@ impl World {
                 _ => Writer::Nobody,
             };
             if std::mem::replace(&mut model.writers[index], writer) != writer {
-                self.mirror(node, Event::Writer { volume: index as VolumeId, writer });
+                self.mirror(node, Event::Writer { volume: VolumeId(index as u64), writer });
             }
         }
     }

@@ -6,9 +6,9 @@ use crate::guests::volume;
 use crate::machine::VMS;
 use crate::world::World;
 use bytes::Bytes;
-use dyad_mirror::{BLOCK, Event, GuestOp, VolumeChange, VolumeId};
+use dyad_mirror::{Event, GuestOp, VolumeChange};
 use dyad_quorum::Members;
-use dyad_types::NodeId;
+use dyad_types::{BLOCK, NodeId, VolumeId};
 
 /// The replicated document: the node of each VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl World {
         model.next_own_request += 1;
         let req = model.next_own_request;
         model.own_requests.insert(req, own);
-        self.mirror(node, Event::Guest { req, volume: 0, op });
+        self.mirror(node, Event::Guest { req, volume: VolumeId(0), op });
     }
 
     /// Reads the document: the lead as the writer of volume 0, the follower from its own replica.
@@ -100,7 +100,7 @@ impl World {
             model.next_own_request += 1;
             let req = model.next_own_request;
             model.own_requests.insert(req, OwnRequest::Create);
-            self.mirror(node, Event::Volume { req, change: VolumeChange::Create { id: id as VolumeId, size } });
+            self.mirror(node, Event::Volume { req, change: VolumeChange::Create { id: VolumeId(id as u64), size } });
         }
         self.run(dyad_quorum::SEC);
         let me = self.nodes[node].id;

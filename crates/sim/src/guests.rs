@@ -4,8 +4,9 @@ use crate::machine::VMS;
 use crate::world::{Due, Job, World};
 use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value};
-use dyad_mirror::{GuestError, GuestOp, RequestId, VolumeId};
+use dyad_mirror::{GuestError, GuestOp, RequestId};
 use dyad_quorum::MS;
+use dyad_types::VolumeId;
 
 /// Blocks of a guest's volume: 24 extents.
 pub const BLOCKS: u64 = 24 * 16 - 5;
@@ -37,7 +38,7 @@ impl Request {
 
 /// The volume of a VM.
 pub fn volume(vm: usize) -> VolumeId {
-    vm as VolumeId + 1
+    VolumeId(vm as u64 + 1)
 }
 
 impl World {
@@ -74,17 +75,17 @@ impl World {
         let count = count.min(BLOCKS - block);
         Some(match self.prng.below(100) {
             0..48 => {
-                if self.oracle.is_open(volume, block, count) {
+                if self.oracle.is_open(volume, block..block + count) {
                     return None;
                 }
-                let (value, data) = self.oracle.issue(volume, block, count);
+                let (value, data) = self.oracle.issue(volume, block..block + count);
                 Request::Write { block, count, value, data }
             }
             48..52 => {
-                if self.oracle.is_open(volume, block, count) {
+                if self.oracle.is_open(volume, block..block + count) {
                     return None;
                 }
-                let value = self.oracle.issue_discard(volume, block, count);
+                let value = self.oracle.issue_discard(volume, block..block + count);
                 Request::Discard { block, count, value }
             }
             52..92 => Request::Read { block, count },
@@ -135,7 +136,7 @@ impl World {
         let volume = volume(vm);
         match (request, reply) {
             (Request::Write { block, count, value, .. } | Request::Discard { block, count, value }, Ok(_)) => {
-                self.oracle.acknowledge(volume, block, count, value);
+                self.oracle.acknowledge(volume, block..block + count, value);
             }
             (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
             (Request::Read { block, .. }, Ok(dyad_mirror::Reply::Data(data))) => {

@@ -2,13 +2,13 @@
 
 use crate::options::PlantedBug;
 use crate::world::{Job, World};
-use dyad_mirror::{ExtentImage, ExtentSet, StoreCommand, StoreError, StoreOp, StoreOutput};
+use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::sim::format_options;
 use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOptions, Pool, PoolDisk};
 use dyad_pool::{SyncDone, SyncJob};
 use dyad_quorum::{MS, Time};
 use dyad_replica::{Completion, execute};
-use dyad_types::NodeId;
+use dyad_types::{ExtentImage, ExtentSet, NodeId, VolumeId};
 use std::collections::VecDeque;
 
 /// Microseconds in nanoseconds.
@@ -198,11 +198,11 @@ fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -
     match (planted_bug?, command) {
         (PlantedBug::SkippedSync, StoreCommand::Sync) => done,
         (PlantedBug::NoTail, StoreCommand::Tail { .. }) => Some(Completion::Done(StoreOutput::Tail(ExtentSet::new()))),
-        (PlantedBug::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != 0 && hit => done,
+        (PlantedBug::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != VolumeId(0) && hit => done,
         _ => None,
     }
 }
 
 fn is_eighth_extent(command: &StoreCommand) -> bool {
-    matches!(command, StoreCommand::ReadExtent { volume, extent } if *volume != 0 && extent % 8 == 3)
+    matches!(command, StoreCommand::ReadExtent { volume, extent } if *volume != VolumeId(0) && extent % 8 == 3)
 }

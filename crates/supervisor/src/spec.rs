@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use dyad_desired::{Document, Firmware, VolumeId};
+use dyad_desired::{Document, Firmware};
+use dyad_types::VolumeId;
 
 /// The data from which the QEMU command line is made.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,18 +4,24 @@
 //! resync. A type that one crate owns stays in that crate.
 //!
 //! This crate must never know a crate of the workspace, a clock, a socket, a disk or the layout of a format. It depends
-//! on std and serde only.
+//! on std, serde and `bytes` only; `bytes` because the content of an extent is shared by store and wire without a copy.
 //!
 //! **Invariants**
-//! * Each type is `Copy` unless it says otherwise, and a wrapper of a number has the size and the serialised form of
+//! * Identifiers and numbers are `Copy`, and a wrapper of a number has the size and the serialised form of
 //!   that number, so that formats on disk and on the wire do not depend on whether a field is wrapped.
 //! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard; documents, registers,
 //!   datagrams and the API hold it.
 
 mod disk;
+mod extent_image;
+mod extent_set;
 mod node;
+mod numbers;
 mod sizes;
 
 pub use disk::DiskContent;
+pub use extent_image::{ExtentImage, Run};
+pub use extent_set::{CHUNK_BYTES, CHUNK_EXTENTS, ExtentSet, Ranges};
 pub use node::{NodeId, ParseNodeError};
+pub use numbers::{Epoch, Seq, Stamp, VolumeId};
 pub use sizes::{BLOCK, BLOCK_BYTES, EXTENT, EXTENT_BLOCKS, EXTENT_BYTES, MIB, WITNESS_PORT};

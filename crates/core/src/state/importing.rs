@@ -6,7 +6,7 @@ use super::parts::Pending;
 use crate::event::ImportTarget;
 use dyad_control::{Refusal, RefusalCode};
 use dyad_desired::Change;
-use dyad_mirror::VolumeId;
+use dyad_types::VolumeId;
 use tokio::sync::oneshot;
 
 /// Takes the volume that an image is written into.

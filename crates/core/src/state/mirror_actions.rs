@@ -61,7 +61,7 @@ impl CoreState {
                 // Heartbeats carry the configuration itself; this only explains a refused message.
                 tracing::info!(epoch, "the peer knows a newer epoch");
             }
-            Action::Drained { volume } => tracing::debug!(volume, "drained"),
+            Action::Drained { volume } => tracing::debug!(%volume, "drained"),
             Action::Faulty { error } => self.pool_failed(&error.to_string()),
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };

@@ -7,9 +7,9 @@ use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Server};
 use dyad_desired::Document;
 use dyad_desired::limits::DISK_QUEUES;
-use dyad_mirror::{VolumeId, Writer};
+use dyad_mirror::Writer;
 use dyad_quorum as quorum;
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ impl CoreState {
     /// request of its old life runs in a later one.
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
-        wanted.insert(0, self.writer(self.membership.config.lead));
+        wanted.insert(VolumeId::DOCUMENT, self.writer(self.membership.config.lead));
         if let Some(document) = self.authoritative_document() {
             for volume in document.volumes.values() {
                 wanted.extend(volume.ids().map(|id| (id, self.writer(volume.primary))));
@@ -77,7 +77,7 @@ impl CoreState {
                 Ok(server) => {
                     self.access.servers.insert(id, Served { socket, _server: server });
                 }
-                Err(e) => tracing::error!(volume = id, error = %e, "the volume's device cannot be served"),
+                Err(e) => tracing::error!(volume = %id, error = %e, "the volume's device cannot be served"),
             }
         }
     }

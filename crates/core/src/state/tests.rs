@@ -14,8 +14,8 @@ use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{PairId, PairKey, tls};
-use dyad_mirror::{Inventory, Stamp, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
-use dyad_types::NodeId;
+use dyad_mirror::{Inventory, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
+use dyad_types::{NodeId, Stamp, VolumeId};
 use std::sync::mpsc::channel;
 use tokio::sync::oneshot;
 
@@ -43,7 +43,7 @@ impl CoreFixture {
     }
 
     /// The same over a pool that holds these volumes.
-    fn with_pool(vms: &[(&str, NodeId, Intent)], volumes: &[u64]) -> Self {
+    fn with_pool(vms: &[(&str, NodeId, Intent)], volumes: &[VolumeId]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let handle = runtime.handle().clone();
         let _in_runtime = handle.enter();
@@ -67,7 +67,7 @@ impl CoreFixture {
             handle.clone(),
         );
         let (store, fake) = StoreHandle::fake();
-        let info = |id: &u64| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
+        let info = |id: &VolumeId| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
         let volumes = volumes.iter().map(info).collect();
         let outputs = Outputs {
             paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: None },
@@ -155,7 +155,7 @@ impl CoreFixture {
     }
 
     /// The pool does as it is told; which volumes it deletes.
-    fn delete_volumes(&mut self) -> Vec<u64> {
+    fn delete_volumes(&mut self) -> Vec<VolumeId> {
         let mut deleted = Vec::new();
         while let Some((op, command)) = self.store.next() {
             if let StoreCommand::Volume(VolumeChange::Delete { id }) = command {
@@ -183,7 +183,7 @@ impl CoreFixture {
         opened
     }
 
-    fn close_import(&mut self, id: u64, whole: bool) -> oneshot::Receiver<Result<(), Refusal>> {
+    fn close_import(&mut self, id: VolumeId, whole: bool) -> oneshot::Receiver<Result<(), Refusal>> {
         let (answer, closed) = oneshot::channel();
         self.state.apply(Event::CloseImport { volume: "disk".into(), id, whole, answer });
         self.state.settle();
@@ -192,7 +192,7 @@ impl CoreFixture {
 }
 
 /// What the volume named disk is in the pool, and what an image is being sent into.
-fn disk(fixture: &CoreFixture) -> (u64, Option<u64>) {
+fn disk(fixture: &CoreFixture) -> (VolumeId, Option<VolumeId>) {
     let volume = &fixture.state.document.newest().unwrap().volumes["disk"];
     (volume.id, volume.incoming)
 }
@@ -207,16 +207,16 @@ fn an_image_goes_beside_what_the_volume_holds() {
     assert!(opened.try_recv().is_err(), "there is no room yet");
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
     fixture.hear();
-    assert_eq!(opened.try_recv().unwrap().unwrap().id, 2);
-    assert_eq!(disk(&fixture), (1, Some(2)));
-    assert_eq!(fixture.state.access.writers.get(&2), Some(&dyad_mirror::Writer::Me));
+    assert_eq!(opened.try_recv().unwrap().unwrap().id, VolumeId(2));
+    assert_eq!(disk(&fixture), (VolumeId(1), Some(VolumeId(2))));
+    assert_eq!(fixture.state.access.writers.get(&VolumeId(2)), Some(&dyad_mirror::Writer::Me));
     assert_eq!(fixture.make_change(), None, "the image is on its way");
-    let mut closed = fixture.close_import(2, true);
-    assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: 2 }));
+    let mut closed = fixture.close_import(VolumeId(2), true);
+    assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: VolumeId(2) }));
     fixture.hear();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
-    assert_eq!(disk(&fixture), (2, None));
-    assert!(!fixture.state.access.writers.contains_key(&1));
+    assert_eq!(disk(&fixture), (VolumeId(2), None));
+    assert!(!fixture.state.access.writers.contains_key(&VolumeId(1)));
 }
 
 /// What came of an image that failed is dropped, and the next one may come at once.
@@ -226,11 +226,11 @@ fn an_image_that_fails_leaves_nothing() {
     let _opened = fixture.open_import();
     fixture.make_change();
     fixture.hear();
-    let mut closed = fixture.close_import(2, false);
-    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    let mut closed = fixture.close_import(VolumeId(2), false);
+    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
     fixture.hear();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
-    assert_eq!(disk(&fixture), (1, None));
+    assert_eq!(disk(&fixture), (VolumeId(1), None));
     assert_eq!(fixture.make_change(), None);
     let _opened = fixture.open_import();
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
@@ -244,7 +244,7 @@ fn what_came_of_an_image_does_not_outlive_its_daemon() {
     let begun = dyad_desired::apply(fixture.state.document.newest().unwrap(), &begin).unwrap();
     fixture.state.document_is(begun, 0);
     fixture.state.settle();
-    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: 2 }));
+    assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
     assert_eq!(fixture.make_change(), None);
 }
 
@@ -252,7 +252,7 @@ fn what_came_of_an_image_does_not_outlive_its_daemon() {
 /// that is just being made.
 #[test]
 fn what_the_document_names_no_more_is_deleted() {
-    let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5]);
+    let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5].map(VolumeId));
     assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
     let mut document = fixture.state.document.newest().cloned().unwrap();
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
@@ -270,9 +270,9 @@ fn what_the_document_names_no_more_is_deleted() {
     // The lead dies before it has done it; this node has read the document already.
     fixture.state.membership.config.lead = NodeId::A;
     fixture.state.settle();
-    assert_eq!(fixture.delete_volumes(), [1, 3]);
-    let held: Vec<u64> = fixture.state.replication.mirror.volumes().iter().map(|volume| volume.id).collect();
-    assert_eq!(held, [0, 2, 5]);
+    assert_eq!(fixture.delete_volumes(), [VolumeId(1), VolumeId(3)]);
+    let held: Vec<VolumeId> = fixture.state.replication.mirror.volumes().iter().map(|volume| volume.id).collect();
+    assert_eq!(held, [0, 2, 5].map(VolumeId));
 }
 
 fn document(vms: &[(&str, NodeId, Intent)]) -> Document {

@@ -7,7 +7,8 @@
 use super::CoreState;
 use super::parts::Origin;
 use crate::volume_request::VolumeError;
-use dyad_mirror::{VolumeChange, VolumeId};
+use dyad_mirror::VolumeChange;
+use dyad_types::VolumeId;
 
 impl CoreState {
     /// Deletes them one after the other, whoever dropped them and whenever: a node may die between the change of the
@@ -18,7 +19,7 @@ impl CoreState {
             return;
         }
         let Some(document) = self.authoritative_document() else { return };
-        let (stored, given) = (document.stored(), 1..document.next_volume);
+        let (stored, given) = (document.stored(), VolumeId(1)..document.next_volume);
         let volumes = self.replication.mirror.volumes();
         let left = volumes.iter().find(|volume| given.contains(&volume.id) && !stored.contains_key(&volume.id));
         let Some(id) = left.map(|volume| volume.id) else {
@@ -32,7 +33,7 @@ impl CoreState {
     pub(super) fn orphan_deleted(&mut self, id: VolumeId, result: Result<(), VolumeError>) {
         self.volume_gc.deletion_ended(result.is_ok());
         if let Err(error) = result {
-            tracing::info!(volume = id, %error, "a volume that nobody can reach any more still takes room");
+            tracing::info!(volume = %id, %error, "a volume that nobody can reach any more still takes room");
         }
     }
 }

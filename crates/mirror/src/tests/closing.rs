@@ -14,7 +14,8 @@ fn handle(mirror: &mut Mirror, event: Event) -> Vec<Action> {
 /// A node alone with one volume.
 fn alone() -> Mirror {
     let stamp = Stamp { epoch: 1, seq: 0 };
-    let inventory = Inventory { volumes: vec![VolumeInfo { id: 1, size: SIZE, last: stamp }], dirty: Vec::new() };
+    let inventory =
+        Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
     let mut mirror = Mirror::new(0, Tuning::default(), inventory);
     handle(&mut mirror, Event::View(VIEW));
     handle(&mut mirror, Event::Resume);
@@ -22,7 +23,7 @@ fn alone() -> Mirror {
 }
 
 fn ask(mirror: &mut Mirror, req: u64, op: GuestOp) -> Vec<Action> {
-    handle(mirror, Event::Guest { req, volume: 1, op })
+    handle(mirror, Event::Guest { req, volume: VolumeId(1), op })
 }
 
 fn closed(actions: &[Action], wanted: u64) -> bool {
@@ -34,8 +35,8 @@ fn closed(actions: &[Action], wanted: u64) -> bool {
 #[test]
 fn a_request_that_comes_after_the_close_is_refused() {
     let mut mirror = alone();
-    handle(&mut mirror, Event::Writer { volume: 1, writer: Writer::Me });
-    handle(&mut mirror, Event::Writer { volume: 1, writer: Writer::Peer });
+    handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
+    handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Peer });
     let ops = [
         GuestOp::Write { block: 0, data: vec![1; BLOCK].into() },
         GuestOp::Read { block: 0, count: 1 },
@@ -47,15 +48,15 @@ fn a_request_that_comes_after_the_close_is_refused() {
     }
     assert_eq!(mirror.open_requests(), 0);
     // Nothing of it wakes up when the volume is written here again.
-    let later = handle(&mut mirror, Event::Writer { volume: 1, writer: Writer::Me });
+    let later = handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     assert!(!later.iter().any(|action| matches!(action, Action::Store { .. })), "{later:?}");
 }
 
 #[test]
 fn a_waiting_request_ends_with_the_right_to_write() {
     let mut mirror = alone();
-    handle(&mut mirror, Event::Writer { volume: 1, writer: Writer::Me });
+    handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     handle(&mut mirror, Event::Hold);
     assert!(!closed(&ask(&mut mirror, 7, GuestOp::Read { block: 0, count: 1 }), 7), "it waits for the lease");
-    assert!(closed(&handle(&mut mirror, Event::Writer { volume: 1, writer: Writer::Nobody }), 7));
+    assert!(closed(&handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Nobody }), 7));
 }

@@ -3,6 +3,7 @@
 use crate::oracle::{fill, value_of};
 use crate::*;
 use bytes::Bytes;
+use dyad_types::Run;
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Default)]
@@ -142,7 +143,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
                 Run::Data(first, data) => {
                     (first, data.chunks(BLOCK).map(|b| Some(value_of(b).expect("whole values"))).collect())
                 }
-                Run::Absent(first, count) => (first, vec![None; count as usize]),
+                Run::Absent(blocks) => (blocks.start, vec![None; (blocks.end - blocks.start) as usize]),
             };
             for (block, value) in (first..).zip(values) {
                 match value {
@@ -159,7 +160,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
             touch(volume, stamp, vec![Run::Data(*block, data.clone())]);
         }
         StoreCommand::Discard { volume, stamp, block, count } => {
-            touch(volume, stamp, vec![Run::Absent(*block, *count)]);
+            touch(volume, stamp, vec![Run::Absent(*block..block + count)]);
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
             touch(volume, stamp, image.runs(*extent, *wanted, u64::MAX));
@@ -173,7 +174,9 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
         StoreCommand::MarkDirty { marks } => {
             for (volume, ranges) in marks {
                 let set = disk.dirty.entry(*volume).or_default();
-                ranges.iter().for_each(|range| set.insert(range.clone()));
+                for range in ranges {
+                    set.insert(range.clone());
+                }
             }
         }
         StoreCommand::ClearDirty => disk.dirty.clear(),

@@ -18,16 +18,17 @@ fn commands(mirror: &mut Mirror, event: Event) -> Vec<(StoreOp, StoreCommand)> {
 #[test]
 fn a_write_beyond_the_bound_waits_for_an_earlier_one() {
     let stamp = Stamp { epoch: 1, seq: 0 };
-    let inventory = Inventory { volumes: vec![VolumeInfo { id: 1, size: SIZE, last: stamp }], dirty: Vec::new() };
+    let inventory =
+        Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
     let mut mirror = Mirror::new(0, Tuning { flight: 2 * MIN_WEIGHT, ..Tuning::default() }, inventory);
     let view = View { epoch: 1, me: true, peer: false, ack_peer: false, lead: true };
     let mut queue = commands(&mut mirror, Event::View(view));
-    queue.extend(commands(&mut mirror, Event::Writer { volume: 1, writer: Writer::Me }));
+    queue.extend(commands(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me }));
     queue.extend(commands(&mut mirror, Event::Resume));
     for req in 1..=3 {
         // Far from each other, so that nothing but the bound can make one wait.
         let op = GuestOp::Write { block: req * 64, data: vec![1; BLOCK].into() };
-        queue.extend(commands(&mut mirror, Event::Guest { req, volume: 1, op }));
+        queue.extend(commands(&mut mirror, Event::Guest { req, volume: VolumeId(1), op }));
     }
     let mut writes = Vec::new();
     while let Some((op, command)) = queue.pop() {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub const EXTENTS: u64 = 6;
 pub const BLOCKS: u64 = EXTENTS * EXTENT_BLOCKS;
 /// Volume 1 is written by node 0, volume 2 by node 1, unless one of them is alone.
-pub const VOLUMES: [VolumeId; 2] = [1, 2];
+pub const VOLUMES: [VolumeId; 2] = [VolumeId(1), VolumeId(2)];
 
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
@@ -140,7 +140,7 @@ impl Pair {
             oracle: Oracle::default(),
             requests: BTreeMap::new(),
             next_req: 0,
-            next_volume: 100,
+            next_volume: VolumeId(100),
             created: Vec::new(),
             healed: 0,
             copied: 0,
@@ -161,7 +161,7 @@ impl Pair {
     /// The node whose guests may run a volume now.
     fn home(&self, volume: VolumeId) -> usize {
         match self.members {
-            [true, true] => (volume as usize + 1) % 2,
+            [true, true] => (volume.0 as usize + 1) % 2,
             [true, false] => 0,
             _ => 1,
         }
@@ -220,7 +220,7 @@ impl Pair {
         let Some((_, request)) = self.requests.remove(&req) else { return };
         match (request, result) {
             (Request::Write { volume, block, count, value }, Ok(Reply::Done)) => {
-                self.oracle.acknowledge(volume, block, count, value);
+                self.oracle.acknowledge(volume, block..block + count, value);
             }
             (Request::Flush { volume, mark }, Ok(Reply::Done)) => self.oracle.flushed(volume, &mark),
             (Request::Read { volume, block }, Ok(Reply::Data(data))) => {
@@ -302,14 +302,14 @@ impl Pair {
         match step {
             Step::Write { volume, block, count } | Step::Discard { volume, block, count } => {
                 let volume = VOLUMES[volume];
-                if self.oracle.is_open(volume, block, count) || self.nodes[self.home(volume)].mirror.is_none() {
+                if self.oracle.is_open(volume, block..block + count) || self.nodes[self.home(volume)].mirror.is_none() {
                     return;
                 }
                 let (value, op) = if matches!(step, Step::Discard { .. }) {
-                    let value = self.oracle.issue_discard(volume, block, count);
+                    let value = self.oracle.issue_discard(volume, block..block + count);
                     (value, GuestOp::Discard { block, count })
                 } else {
-                    let (value, data) = self.oracle.issue(volume, block, count);
+                    let (value, data) = self.oracle.issue(volume, block..block + count);
                     (value, GuestOp::Write { block, data })
                 };
                 self.request(volume, op, Request::Write { volume, block, count, value });
@@ -401,7 +401,7 @@ impl Pair {
                 if self.nodes[lead].mirror.is_none() {
                     return;
                 }
-                self.next_volume += 1;
+                self.next_volume.0 += 1;
                 self.next_req += 1;
                 let (req, id) = (self.next_req, self.next_volume);
                 self.requests.insert(req, (lead, Request::Create { id }));
@@ -489,7 +489,7 @@ impl Pair {
             let value = |node: &Node| node.store.live.volumes[&volume].blocks.get(&block).copied().unwrap_or(0);
             assert_eq!(value(a), value(b), "volume {volume} block {block}\n{}", trail());
             assert!(
-                self.oracle.allows(volume, block, value(a)),
+                self.oracle.allows((volume, block), value(a)),
                 "volume {volume} block {block} ended as {}\n{}",
                 value(a),
                 trail()

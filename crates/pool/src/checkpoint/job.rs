@@ -1,12 +1,13 @@
 //! The slow parts of a checkpoint, detached from the pool so that they may run on another thread.
 
 use crate::buffer::AlignedBuffer;
+use crate::checksum;
 use crate::disk::{Access, Device, Fault};
 use crate::index::Index;
 use crate::index::key::Patch;
 use crate::journal::Ring;
 use crate::label::{self, Label};
-use crate::{BLOCK, EXTENT, checksum};
+use dyad_types::{BLOCK, EXTENT, VolumeId};
 use std::io;
 use std::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(super) struct Move {
     pub device: Arc<Device>,
     /// Of the extent on its disk.
     pub offset: u64,
-    pub volume: u64,
+    pub volume: VolumeId,
     /// First block of the extent.
     pub first: u64,
     pub birth: u64,

@@ -2,11 +2,12 @@
 
 use super::Checkpoint;
 use super::job::{Move, MovedBlock};
+use crate::StoreError;
 use crate::index::key;
 use crate::index::row::ExtentRow;
 use crate::overlay::{Change, ExtentId};
 use crate::pool::Pool;
-use crate::{EXTENT_BLOCKS, StoreError};
+use dyad_types::{EXTENT_BLOCKS, Stamp};
 use std::ops::Bound;
 
 impl Checkpoint {
@@ -81,9 +82,10 @@ impl Pool {
             }
             return Ok(None);
         };
-        let mut row = stored.map_or(ExtentRow { slot, present: 0, crcs: [0; 16], last: (0, 0) }, |(_, _, row)| row);
+        let mut row =
+            stored.map_or(ExtentRow { slot, present: 0, crcs: [0; 16], last: Stamp::default() }, |(_, _, row)| row);
         row.present = kept | change.present;
-        row.last = row.last.max((change.epoch, change.seq));
+        row.last = row.last.max(change.stamp);
         let mut blocks = Vec::new();
         for inside in (0..EXTENT_BLOCKS as usize).filter(|i| change.touched & 1 << i != 0) {
             let there = change.present & 1 << inside != 0;

@@ -1,6 +1,6 @@
 //! Keys of the index. Big-endian, so that the order of bytes is the order of numbers.
 
-use crate::VolumeId;
+use dyad_types::VolumeId;
 
 /// Changes of one index: key and new value, or `None` to remove it.
 pub(crate) type Patch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -23,15 +23,15 @@ fn numbers<const N: usize>(kind: u8, fields: [u64; N]) -> Vec<u8> {
 }
 
 pub(crate) fn volume(volume: VolumeId) -> Vec<u8> {
-    numbers(VOLUME, [volume])
+    numbers(VOLUME, [volume.0])
 }
 
 pub(crate) fn dirty(volume: VolumeId, chunk: u64) -> Vec<u8> {
-    numbers(DIRTY, [volume, chunk])
+    numbers(DIRTY, [volume.0, chunk])
 }
 
 pub(crate) fn tail(volume: VolumeId, chunk: u64) -> Vec<u8> {
-    numbers(TAIL, [volume, chunk])
+    numbers(TAIL, [volume.0, chunk])
 }
 
 pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
@@ -39,7 +39,7 @@ pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn extent(volume: VolumeId, extent: u64, birth: u64) -> Vec<u8> {
-    numbers(EXTENT, [volume, extent, birth])
+    numbers(EXTENT, [volume.0, extent, birth])
 }
 
 /// The numbers of a key made of `N` of them.

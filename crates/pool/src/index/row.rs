@@ -1,9 +1,9 @@
 //! Values of the index. Each ends with a CRC32C over its key and itself.
 
 use super::key;
+use crate::checksum;
 use crate::codec::{Reader, Writer};
-use crate::extent_set::CHUNK_BYTES;
-use crate::{EXTENT_BLOCKS, Epoch, Seq, VolumeId, checksum};
+use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Seq, Stamp, VolumeId};
 
 /// Adds the checksum.
 pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> (Vec<u8>, u32) {
@@ -27,13 +27,13 @@ pub(crate) struct ExtentRow {
     pub present: u16,
     pub crcs: [u32; EXTENT_BLOCKS as usize],
     /// Epoch and sequence number of the last change.
-    pub last: (Epoch, Seq),
+    pub last: Stamp,
 }
 
 impl ExtentRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.u64(self.slot).u64(self.last.0).u64(self.last.1).u16(self.present);
+        w.u64(self.slot).u64(self.last.epoch).u64(self.last.seq).u16(self.present);
         for crc in self.crcs {
             w.u32(crc);
         }
@@ -42,7 +42,7 @@ impl ExtentRow {
 
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut r = Reader(value);
-        let (slot, last, present) = (r.u64()?, (r.u64()?, r.u64()?), r.u16()?);
+        let (slot, last, present) = (r.u64()?, Stamp { epoch: r.u64()?, seq: r.u64()? }, r.u16()?);
         let mut crcs = [0; EXTENT_BLOCKS as usize];
         for crc in &mut crcs {
             *crc = r.u32()?;
@@ -56,7 +56,7 @@ impl ExtentRow {
 pub(crate) struct VolumeRow {
     pub blocks: u64,
     pub birth: u64,
-    pub last: (Epoch, Seq),
+    pub last: Stamp,
     pub confirmed: Seq,
     /// Confirming up to here empties the tail.
     pub tail_highest: Seq,
@@ -66,7 +66,7 @@ pub(crate) struct VolumeRow {
 impl VolumeRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.u64(self.blocks).u64(self.birth).u64(self.last.0).u64(self.last.1);
+        w.u64(self.blocks).u64(self.birth).u64(self.last.epoch).u64(self.last.seq);
         w.u64(self.confirmed).u64(self.tail_highest).u8(u8::from(self.deleting));
         w.0
     }
@@ -76,7 +76,7 @@ impl VolumeRow {
         let row = Self {
             blocks: r.u64()?,
             birth: r.u64()?,
-            last: (r.u64()?, r.u64()?),
+            last: Stamp { epoch: r.u64()?, seq: r.u64()? },
             confirmed: r.u64()?,
             tail_highest: r.u64()?,
             deleting: r.u8()? != 0,

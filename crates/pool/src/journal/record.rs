@@ -1,7 +1,8 @@
 //! One journal record in bytes: a head of whole blocks, then the data blocks.
 
+use crate::checksum;
 use crate::codec::{Reader, Writer};
-use crate::{BLOCK, Epoch, Seq, VolumeId, checksum};
+use dyad_types::{BLOCK, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADREC1";
@@ -33,16 +34,14 @@ pub(crate) enum Record {
     Filler,
     Write {
         volume: VolumeId,
-        epoch: Epoch,
-        seq: Seq,
+        stamp: Stamp,
         block: u64,
         birth: u64,
         crcs: Vec<u32>,
     },
     Discard {
         volume: VolumeId,
-        epoch: Epoch,
-        seq: Seq,
+        stamp: Stamp,
         block: u64,
         count: u64,
     },
@@ -96,29 +95,29 @@ impl Record {
         let mut w = Writer::default();
         match self {
             Record::Note | Record::Filler => {}
-            Record::Write { volume, epoch, seq, block, birth, crcs } => {
-                w.u64(*volume).u64(*epoch).u64(*seq).u64(*block).u64(*birth);
+            Record::Write { volume, stamp, block, birth, crcs } => {
+                w.u64(volume.0).u64(stamp.epoch).u64(stamp.seq).u64(*block).u64(*birth);
                 for crc in crcs {
                     w.u32(*crc);
                 }
             }
-            Record::Discard { volume, epoch, seq, block, count } => {
-                w.u64(*volume).u64(*epoch).u64(*seq).u64(*block).u64(*count);
+            Record::Discard { volume, stamp, block, count } => {
+                w.u64(volume.0).u64(stamp.epoch).u64(stamp.seq).u64(*block).u64(*count);
             }
             Record::Confirm { volume, seq } => {
-                w.u64(*volume).u64(*seq);
+                w.u64(volume.0).u64(*seq);
             }
             Record::Dirty { volume, extents } | Record::Clean { volume, extents } => {
-                w.u64(*volume).u64(extents.start).u64(extents.end);
+                w.u64(volume.0).u64(extents.start).u64(extents.end);
             }
             Record::Meta { key, value } => {
                 w.sized(key).u8(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default());
             }
             Record::Create { volume, blocks } | Record::Resize { volume, blocks } => {
-                w.u64(*volume).u64(*blocks);
+                w.u64(volume.0).u64(*blocks);
             }
             Record::Delete { volume } => {
-                w.u64(*volume);
+                w.u64(volume.0);
             }
         }
         w.0
@@ -130,23 +129,29 @@ impl Record {
             0 => Record::Note,
             1 => Record::Filler,
             2 => {
-                let (volume, epoch, seq, block, birth) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+                let (volume, stamp) = (VolumeId(r.u64()?), Stamp { epoch: r.u64()?, seq: r.u64()? });
+                let (block, birth) = (r.u64()?, r.u64()?);
                 let crcs = (0..data_blocks).map(|_| r.u32()).collect::<Option<_>>()?;
-                Record::Write { volume, epoch, seq, block, birth, crcs }
+                Record::Write { volume, stamp, block, birth, crcs }
             }
-            3 => Record::Discard { volume: r.u64()?, epoch: r.u64()?, seq: r.u64()?, block: r.u64()?, count: r.u64()? },
-            4 => Record::Confirm { volume: r.u64()?, seq: r.u64()? },
-            5 => Record::Dirty { volume: r.u64()?, extents: r.u64()?..r.u64()? },
-            6 => Record::Clean { volume: r.u64()?, extents: r.u64()?..r.u64()? },
+            3 => Record::Discard {
+                volume: VolumeId(r.u64()?),
+                stamp: Stamp { epoch: r.u64()?, seq: r.u64()? },
+                block: r.u64()?,
+                count: r.u64()?,
+            },
+            4 => Record::Confirm { volume: VolumeId(r.u64()?), seq: r.u64()? },
+            5 => Record::Dirty { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
+            6 => Record::Clean { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
             7 => {
                 let key = r.sized()?.to_vec();
                 let there = r.u8()? == 1;
                 let value = r.take(r.0.len())?.to_vec();
                 Record::Meta { key, value: there.then_some(value) }
             }
-            8 => Record::Create { volume: r.u64()?, blocks: r.u64()? },
-            9 => Record::Resize { volume: r.u64()?, blocks: r.u64()? },
-            10 => Record::Delete { volume: r.u64()? },
+            8 => Record::Create { volume: VolumeId(r.u64()?), blocks: r.u64()? },
+            9 => Record::Resize { volume: VolumeId(r.u64()?), blocks: r.u64()? },
+            10 => Record::Delete { volume: VolumeId(r.u64()?) },
             _ => return None,
         };
         r.0.is_empty().then_some(record)
@@ -222,20 +227,26 @@ mod tests {
 
     #[test]
     fn round_trip_and_every_bit_flip_is_seen() {
-        let write = Record::Write { volume: 1, epoch: 2, seq: 3, block: 4, birth: 0, crcs: vec![9; 256] };
+        let write = Record::Write {
+            volume: VolumeId(1),
+            stamp: Stamp { epoch: 2, seq: 3 },
+            block: 4,
+            birth: 0,
+            crcs: vec![9; 256],
+        };
         let all = [
             (write, 256),
             (Record::Note, 0),
             (Record::Filler, 0),
-            (Record::Discard { volume: 1, epoch: 2, seq: 3, block: 4, count: 5 }, 0),
-            (Record::Confirm { volume: 1, seq: 4 }, 0),
-            (Record::Dirty { volume: 1, extents: 4..9 }, 0),
-            (Record::Clean { volume: 1, extents: 4..9 }, 0),
+            (Record::Discard { volume: VolumeId(1), stamp: Stamp { epoch: 2, seq: 3 }, block: 4, count: 5 }, 0),
+            (Record::Confirm { volume: VolumeId(1), seq: 4 }, 0),
+            (Record::Dirty { volume: VolumeId(1), extents: 4..9 }, 0),
+            (Record::Clean { volume: VolumeId(1), extents: 4..9 }, 0),
             (Record::Meta { key: b"k".to_vec(), value: Some(vec![1; 9000]) }, 0),
             (Record::Meta { key: b"k".to_vec(), value: None }, 0),
-            (Record::Create { volume: 1, blocks: 10 }, 0),
-            (Record::Resize { volume: 1, blocks: 20 }, 0),
-            (Record::Delete { volume: 1 }, 0),
+            (Record::Create { volume: VolumeId(1), blocks: 10 }, 0),
+            (Record::Resize { volume: VolumeId(1), blocks: 20 }, 0),
+            (Record::Delete { volume: VolumeId(1) }, 0),
         ];
         for (record, data_blocks) in all {
             let head = Head { salt: 5, record: 6, session: 7, synced: 8, position: 4096, chain: 10, data_blocks };

@@ -8,9 +8,10 @@
 
 use super::record::{self, Head, Record};
 use super::{Ring, UNSYNCED_MAX};
+use crate::checksum;
 use crate::disk::Fault;
 use crate::label::{JournalTail, Label};
-use crate::{BLOCK, checksum};
+use dyad_types::BLOCK;
 
 /// Where the journal ends: what the next record builds on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use crate::inspect::{self, Inspection};
 use crate::label::{DISKS_MAX, JournalTail, Label, NAME_MAX};
 use crate::layout::{self, MARGIN};
 use crate::pool::Pool;
-use crate::{EXTENT, FormatError, Identity, label};
+use crate::{FormatError, Identity, label};
+use dyad_types::EXTENT;
 
 /// Which disks may be written over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,8 @@
 
 use super::Pool;
 use crate::journal::record::Record;
-use crate::{
-    EXTENT_BLOCKS, Epoch, ExtentSet, MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Position, Seq,
-    StoreError, VolumeId,
-};
+use crate::{MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Position, StoreError};
+use dyad_types::{EXTENT_BLOCKS, ExtentSet, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
 /// Records after which a confirmation is journalled again.
@@ -53,7 +51,7 @@ impl Pool {
     /// `NoVolume`; `Range` for extents beyond the volume's end.
     pub fn mark_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
-        if v.dirty.contains_all(extents.clone()) {
+        if v.dirty.contains_all(&extents) {
             return Ok(Position(v.marked));
         }
         self.log(&Record::Dirty { volume, extents }, &[], 0)
@@ -65,7 +63,7 @@ impl Pool {
     /// `NoVolume`; `Range` for extents beyond the volume's end.
     pub fn clear_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
-        if !extents.clone().any(|e| v.dirty.contains(e)) {
+        if !v.dirty.contains_any(&extents) {
             return Ok(self.journal.last());
         }
         self.log(&Record::Clean { volume, extents }, &[], 0)
@@ -135,7 +133,7 @@ impl Pool {
     }
 
     /// Epoch and sequence number of the newest write. `None` if there is no such volume.
-    pub fn last(&self, volume: VolumeId) -> Option<(Epoch, Seq)> {
+    pub fn last(&self, volume: VolumeId) -> Option<Stamp> {
         Some(self.state.live(volume)?.last)
     }
 

@@ -1,7 +1,8 @@
 //! What is used and what is left.
 
 use super::Pool;
-use crate::{EXTENT, Epoch, Identity, Seq, VolumeId};
+use crate::Identity;
+use dyad_types::{EXTENT, Seq, Stamp, VolumeId};
 
 /// Space of one node's pool, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub struct VolumeInfo {
     /// Extents marked dirty.
     pub dirty_extents: u64,
     /// Epoch and sequence number of the newest write.
-    pub last: (Epoch, Seq),
+    pub last: Stamp,
     /// The last confirmed sequence number.
     pub confirmed: Seq,
 }

@@ -5,6 +5,7 @@ use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
 use super::rig::Rig;
 use crate::{Pool, Position, StoreError};
 use dyad_testkit::Prng;
+use dyad_types::VolumeId;
 
 /// What a life is filled with.
 #[derive(Clone, Copy)]
@@ -98,7 +99,7 @@ fn live(
 fn begin(rig: &Rig) -> Pool {
     let mut pool = rig.open();
     for volume in VOLUMES {
-        pool.create_volume(volume, BLOCKS).unwrap();
+        pool.create_volume(VolumeId(volume), BLOCKS).unwrap();
     }
     pool.sync().unwrap();
     pool

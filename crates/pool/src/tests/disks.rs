@@ -3,18 +3,18 @@
 use super::rig::{POOL, Rig, blocks};
 use crate::sim::SimDisk;
 use crate::{Disk, FormatError, Identity, Inspection, OpenError, OpenOptions, Pool, inspect};
-use dyad_types::NodeId;
+use dyad_types::{NodeId, Stamp, VolumeId};
 
 #[test]
 fn extents_spread_over_all_disks() {
     let rig = Rig::new(1, &[16, 10, 20]);
     let mut pool = rig.open();
-    pool.create_volume(1, 1 << 20).unwrap();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..200 {
-        pool.write(1, 1, i, i * 16, blocks(i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 16, blocks(i, 2)).unwrap();
     }
     pool.checkpoint().unwrap();
-    let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(1, e).unwrap()).collect();
+    let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(VolumeId(1), e).unwrap()).collect();
     for disk in 0..3 {
         let share = extent_map.iter().filter(|d| **d == disk).count();
         assert!(share > 30, "disk {disk} holds only {share} of 200");
@@ -24,7 +24,7 @@ fn extents_spread_over_all_disks() {
     disks.reverse();
     let (pool, report) = Pool::open(disks, &OpenOptions { expected: (POOL, NodeId::A), durable_index: false }).unwrap();
     assert_eq!(report.extents, 200);
-    assert!((0..200).all(|i| pool.read(1, i * 16, 2).unwrap() == blocks(i, 2)));
+    assert!((0..200).all(|i| pool.read(VolumeId(1), i * 16..i * 16 + 2).unwrap() == blocks(i, 2)));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn only_blank_disks_are_formatted_unasked() {
     let again = Pool::format(rig.plug(), &rig.format_options());
     assert!(again.unwrap_err().to_string().contains("node left of the pair \"office\""));
     let mut pool = rig.open();
-    pool.create_volume(1, 10).unwrap();
+    pool.create_volume(VolumeId(1), 10).unwrap();
 
     let seen = |disk: &SimDisk| inspect(Box::new(disk.handle())).unwrap();
     let disk = SimDisk::new(10 << 20, 1);

@@ -6,6 +6,7 @@ use super::rig::Rig;
 use crate::sim::Faults;
 use crate::{Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
+use dyad_types::{BLOCK, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every tag a block ever had; 0 stands for absent.
@@ -26,9 +27,9 @@ fn remember(history: &mut History, model: &Model) {
 fn verify(pool: &Pool, allowed: &History) -> Result<u64, String> {
     let mut refused = 0;
     for ((volume, block), tags) in allowed {
-        match pool.read(*volume, *block, 1) {
+        match pool.read(VolumeId(*volume), *block..*block + 1) {
             Ok(data) => {
-                let tag = if data[..] == [0; crate::BLOCK] { 0 } else { super::model::tag_of(&data) };
+                let tag = if data[..] == [0; BLOCK] { 0 } else { super::model::tag_of(&data) };
                 if !tags.contains(&tag) {
                     return Err(format!(
                         "block {block} of volume {volume} silently holds {tag:x}, not one of {tags:?}"
@@ -55,7 +56,7 @@ fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String>
     rig.planted = planted;
     let mut pool = rig.open();
     VOLUMES.iter().for_each(|v| {
-        pool.create_volume(*v, BLOCKS).unwrap();
+        pool.create_volume(VolumeId(*v), BLOCKS).unwrap();
     });
     let mut random = Prng::new(seed);
     let mut model = Model::default();
@@ -87,7 +88,7 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
     let rig = Rig::new(seed, &[10, 10]);
     let mut pool = rig.open();
     VOLUMES.iter().for_each(|v| {
-        pool.create_volume(*v, BLOCKS).unwrap();
+        pool.create_volume(VolumeId(*v), BLOCKS).unwrap();
     });
     pool.sync().unwrap();
     let mut random = Prng::new(seed);
@@ -119,7 +120,7 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
             Ok((opened, _)) => pool = opened,
             Err(_) => return Ok(false),
         }
-        if VOLUMES.iter().any(|v| pool.volume(*v).is_none()) {
+        if VOLUMES.iter().any(|v| pool.volume(VolumeId(*v)).is_none()) {
             return Ok(true);
         }
         verify(&pool, &history)?;

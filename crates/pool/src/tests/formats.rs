@@ -6,6 +6,7 @@ use crate::index::key;
 use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
 use crate::journal::record::{Head, Record, encode};
 use crate::label::{Decoded, JournalTail, Label};
+use dyad_types::{Stamp, VolumeId};
 
 fn label() -> Label {
     Label {
@@ -29,18 +30,26 @@ fn label() -> Label {
 #[test]
 fn format_1_is_pinned() {
     assert_eq!(checksum::plain(&label().encode()[..4092]), 0x9f0e_3718);
-    let write = Record::Write { volume: 1, epoch: 2, seq: 3, block: 4, birth: 0, crcs: vec![5, 6] };
+    let write =
+        Record::Write { volume: VolumeId(1), stamp: Stamp { epoch: 2, seq: 3 }, block: 4, birth: 0, crcs: vec![5, 6] };
     let head = Head { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
     assert_eq!(encode(&head, &write).1, 0xa406_d578);
     let meta = Record::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
     assert_eq!(encode(&Head { data_blocks: 0, ..head }, &meta).1, 0x9efa_6797);
-    let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: (4, 5) };
-    assert_eq!(seal(&key::extent(1, 2, 3), extent.encode()).1, 0x1b79_95e2);
-    let volume = VolumeRow { blocks: 1, birth: 2, last: (3, 4), confirmed: 5, tail_highest: 6, deleting: true };
-    assert_eq!(seal(&key::volume(1), volume.encode()).1, 0x3ed5_cdb3);
+    let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: Stamp { epoch: 4, seq: 5 } };
+    assert_eq!(seal(&key::extent(VolumeId(1), 2, 3), extent.encode()).1, 0x1b79_95e2);
+    let volume = VolumeRow {
+        blocks: 1,
+        birth: 2,
+        last: Stamp { epoch: 3, seq: 4 },
+        confirmed: 5,
+        tail_highest: 6,
+        deleting: true,
+    };
+    assert_eq!(seal(&key::volume(VolumeId(1)), volume.encode()).1, 0x3ed5_cdb3);
     let root = Root { disk: 1, checkpoint: 2, count: 3, sum: 4 };
     assert_eq!(checksum::plain(&root.encode()), 0x6e3f_1bf4);
-    assert_eq!(checksum::block(1, 2, 3, &[4; 4096]), 0x201b_d15b);
+    assert_eq!(checksum::block(VolumeId(1), 2, 3, &[4; 4096]), 0x201b_d15b);
 }
 
 #[test]

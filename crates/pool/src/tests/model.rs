@@ -1,8 +1,9 @@
 //! The naive store the real one is compared with, and the operations both understand.
 
 use super::rig::blocks;
-use crate::{BLOCK, EXTENT_BLOCKS, Pool, Position, ReadError, StoreError};
+use crate::{Pool, Position, ReadError, StoreError};
 use dyad_testkit::Prng;
+use dyad_types::{BLOCK, EXTENT_BLOCKS, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Volumes 1 and 2 have this many blocks: twelve and a half extents.
@@ -91,15 +92,19 @@ impl Model {
     /// Does `op` to the real store.
     pub fn perform(pool: &mut Pool, op: &Op, tag: u64) -> Result<Position, StoreError> {
         match *op {
-            Op::Write { volume, block, count } => pool.write(volume, 1, tag, block, blocks(tag, count as usize)),
-            Op::Discard { volume, block, count } => pool.discard(volume, 1, tag, block, count),
-            Op::Mark { volume, from, to } => pool.mark_dirty(volume, from..to),
-            Op::Clear { volume, from, to } => pool.clear_dirty(volume, from..to),
+            Op::Write { volume, block, count } => {
+                pool.write(VolumeId(volume), Stamp { epoch: 1, seq: tag }, block, blocks(tag, count as usize))
+            }
+            Op::Discard { volume, block, count } => {
+                pool.discard(VolumeId(volume), Stamp { epoch: 1, seq: tag }, block..block + count)
+            }
+            Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), from..to),
+            Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), from..to),
             Op::Meta { key, there: true } => pool.meta_put(&[key], &tag.to_le_bytes()),
             Op::Meta { key, there: false } => pool.meta_delete(&[key]),
             Op::Confirm { volume, back } => {
-                let last = pool.last(volume).map_or(0, |(_, seq)| seq);
-                pool.confirm(volume, last.saturating_sub(back))?;
+                let last = pool.last(VolumeId(volume)).map_or(0, |stamp| stamp.seq);
+                pool.confirm(VolumeId(volume), last.saturating_sub(back))?;
                 Ok(pool.last_position())
             }
         }
@@ -109,10 +114,10 @@ impl Model {
     pub fn observe(pool: &Pool) -> Result<Model, ReadError> {
         let mut model = Model::default();
         for volume in VOLUMES {
-            let Some(info) = pool.volume(volume) else { continue };
+            let Some(info) = pool.volume(VolumeId(volume)) else { continue };
             let mut extents = Vec::new();
             for extent in 0..info.blocks.div_ceil(EXTENT_BLOCKS) {
-                extents.push(pool.read_extent(volume, extent)?);
+                extents.push(pool.read_extent(VolumeId(volume), extent)?);
             }
             for block in 0..info.blocks {
                 let image = &extents[(block / EXTENT_BLOCKS) as usize];
@@ -124,9 +129,9 @@ impl Model {
                     assert!(data == [0; BLOCK], "absent blocks are zeros");
                 }
             }
-            model.dirty.extend(pool.dirty(volume).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
-            if info.last.1 > 0 {
-                model.last.insert(volume, info.last.1);
+            model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
+            if info.last.seq > 0 {
+                model.last.insert(volume, info.last.seq);
             }
         }
         model.meta = pool.meta_keys().map(|k| (k.to_vec(), pool.meta_get(k).unwrap_or_default().to_vec())).collect();
@@ -136,8 +141,8 @@ impl Model {
     /// Whether the store holds this; the tail may be more.
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
         let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
-            pool.confirmed(*volume).is_some_and(|c| *seq <= c)
-                || pool.tail(*volume).is_some_and(|t| t.contains(*extent))
+            pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c)
+                || pool.tail(VolumeId(*volume)).is_some_and(|t| t.contains(*extent))
         });
         tails_hold
             && self.blocks == seen.blocks

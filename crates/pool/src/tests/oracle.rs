@@ -3,6 +3,7 @@
 use super::model::{BLOCKS, Model, Op, VOLUMES};
 use super::rig::Rig;
 use crate::Pool;
+use dyad_types::VolumeId;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ fn run(disks: &[u64], events: &[Event]) {
     let rig = Rig::new(1, disks);
     let mut pool = rig.open();
     VOLUMES.iter().for_each(|v| {
-        pool.create_volume(*v, BLOCKS).unwrap();
+        pool.create_volume(VolumeId(*v), BLOCKS).unwrap();
     });
     let mut model = Model::default();
     for (tag, event) in (1u64..).zip(events) {

@@ -1,9 +1,9 @@
 //! A pool on simulated disks that can be crashed and opened again.
 
 use crate::sim::{SimDisk, format_options};
-use crate::{BLOCK, FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Pool, PoolDisk};
+use crate::{FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Pool, PoolDisk};
 use bytes::Bytes;
-use dyad_types::NodeId;
+use dyad_types::{BLOCK, NodeId};
 use std::path::PathBuf;
 use tempfile::TempDir;
 

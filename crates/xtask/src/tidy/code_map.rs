@@ -7,7 +7,7 @@ use super::sources::{crate_folders, repository, short};
 
 /// Everything a crate without I/O, clock and randomness may depend on; `ARCHITECTURE.md` says why it is so much.
 const PURE: &[(&str, &[&str])] = &[
-    ("types", &["serde"]),
+    ("types", &["bytes", "serde"]),
     ("quorum", &["serde"]),
     ("mirror", &["bytes", "serde", "thiserror"]),
     ("desired", &["crc32c", "serde", "serde_json", "thiserror"]),

@@ -5,7 +5,8 @@
 //! thread was told that VMs run (`vms_known`) before a permit is shown.
 
 use dyad_blockdev::Handle;
-use dyad_mirror::{VolumeId, Writer};
+use dyad_mirror::Writer;
+use dyad_types::VolumeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 

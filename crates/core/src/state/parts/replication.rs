@@ -4,7 +4,8 @@
 //! up while the actions of an event are carried out waits in `waiting`, or actions of two events would mix.
 
 use crate::volume_request::Completion;
-use dyad_mirror::{Event, Mirror, Progress, RequestId, VolumeId};
+use dyad_mirror::{Event, Mirror, Progress, RequestId};
+use dyad_types::VolumeId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Most unreadable extents that the timeline tells of.

@@ -1,0 +1,136 @@
+//! The content of one extent, as resync carries it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{BLOCK, EXTENT, EXTENT_BLOCKS};
+
+/// The content of one extent.
+///
+/// Bit `i` stands for block `i` of the extent. `data` holds the blocks that are present and good, in order, each
+/// [`BLOCK`] bytes. Blocks neither present nor bad read as zeros.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ExtentImage {
+    /// Blocks that were ever written and not discarded, good ones only.
+    pub present: u16,
+    /// Blocks that could not be read; a receiver leaves its own copy of them alone.
+    pub bad: u16,
+    /// The present blocks.
+    pub data: Bytes,
+}
+
+/// A stretch of an [`ExtentImage`]; blocks count from the start of the volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// Blocks to write: the first one and their content.
+    Data(u64, Bytes),
+    /// Blocks to discard.
+    Absent(Range<u64>),
+}
+
+impl ExtentImage {
+    /// Packs an extent whose blocks are all given, `bad` and absent ones with any content.
+    ///
+    /// # Panics
+    /// If `blocks` is not 64 KiB, or a block is both present and bad.
+    #[must_use]
+    pub fn pack(present: u16, bad: u16, blocks: Bytes) -> ExtentImage {
+        assert!(blocks.len() == EXTENT && present & bad == 0, "an extent has 16 blocks, each of one kind");
+        if present == u16::MAX {
+            return ExtentImage { present, bad, data: blocks };
+        }
+        let kept = blocks.chunks_exact(BLOCK).enumerate().filter(|(bit, _)| present & 1 << bit != 0);
+        let data: Vec<u8> = kept.flat_map(|(_, block)| block.iter().copied()).collect();
+        ExtentImage { present, bad, data: data.into() }
+    }
+
+    /// Whether the masks and the length of the data agree; what comes off the wire is checked with this.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.present & self.bad == 0 && self.data.len() == self.present.count_ones() as usize * BLOCK
+    }
+
+    /// The blocks of the image that `wanted` names, as stretches to write or discard in a volume of `blocks` blocks.
+    #[must_use]
+    pub fn runs(&self, extent: u64, wanted: u16, blocks: u64) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let mut at = 0;
+        for bit in 0..EXTENT_BLOCKS {
+            let block = extent * EXTENT_BLOCKS + bit;
+            let mask = 1u16 << bit;
+            let here = at;
+            if self.present & mask != 0 {
+                at += BLOCK;
+            }
+            if self.bad & mask != 0 || wanted & mask == 0 || block >= blocks {
+                continue;
+            }
+            if self.present & mask != 0 {
+                match runs.last_mut() {
+                    Some(Run::Data(first, data)) if *first + (data.len() / BLOCK) as u64 == block => {
+                        let start = here - data.len();
+                        *data = self.data.slice(start..here + BLOCK);
+                    }
+                    _ => runs.push(Run::Data(block, self.data.slice(here..here + BLOCK))),
+                }
+            } else {
+                match runs.last_mut() {
+                    Some(Run::Absent(run)) if run.end == block => run.end += 1,
+                    _ => runs.push(Run::Absent(block..block + 1)),
+                }
+            }
+        }
+        runs
+    }
+
+    /// One block of the image: `None` if it is bad.
+    #[must_use]
+    pub fn block(&self, bit: u64) -> Option<Bytes> {
+        let mask = 1u16 << bit;
+        if self.bad & mask != 0 {
+            return None;
+        }
+        if self.present & mask == 0 {
+            return Some(Bytes::from_static(&[0; BLOCK]));
+        }
+        let before = (self.present & (mask - 1)).count_ones() as usize * BLOCK;
+        Some(self.data.slice(before..before + BLOCK))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_falls_into_the_stretches_it_is_made_of() {
+        let data: Vec<u8> = [1u8, 2, 3].iter().flat_map(|&b| vec![b; BLOCK]).collect();
+        let image = ExtentImage { present: 0b1011, bad: 0b100_0000, data: Bytes::from(data) };
+        assert!(image.is_sound());
+        let runs = image.runs(2, u16::MAX, 32 + 9);
+        let seen: Vec<(u64, usize, bool)> = runs
+            .iter()
+            .map(|run| match run {
+                Run::Data(block, data) => (*block, data.len() / BLOCK, true),
+                Run::Absent(run) => (run.start, (run.end - run.start) as usize, false),
+            })
+            .collect();
+        assert_eq!(seen, [(32, 2, true), (34, 1, false), (35, 1, true), (36, 2, false), (39, 2, false)]);
+        assert_eq!(runs[0], Run::Data(32, Bytes::from([vec![1u8; BLOCK], vec![2; BLOCK]].concat())));
+        assert_eq!(image.block(3).unwrap()[0], 3);
+        assert_eq!(image.block(2).unwrap()[0], 0);
+        assert_eq!(image.block(6), None);
+    }
+
+    #[test]
+    fn packing_keeps_the_present_blocks() {
+        let blocks: Vec<u8> = (0..16).flat_map(|block| vec![block; BLOCK]).collect();
+        let image = ExtentImage::pack(0b1010, 0b1, blocks.clone().into());
+        assert!(image.is_sound());
+        assert_eq!(image.block(3).unwrap()[..], [3; BLOCK]);
+        assert_eq!((image.block(0), image.block(2).unwrap()[0]), (None, 0));
+        assert_eq!(ExtentImage::pack(u16::MAX, 0, blocks.clone().into()).data, blocks);
+    }
+}
