@@ -1,4 +1,4 @@
-//! Changes of the volume table: carried out on both nodes, one at a time, before they are answered.
+//! Changes of the volume table: executed on both nodes, one at a time, before they are answered.
 
 use crate::event::{Action, StoreCommand};
 use crate::machine::{Mirror, Phase};
@@ -13,13 +13,13 @@ struct Pending {
     id: u64,
     req: Option<RequestId>,
     change: VolumeChange,
-    /// At both stores, or waiting for its turn.
+    /// Given to the stores; otherwise it waits for its turn.
     running: bool,
     local: Option<bool>,
     peer: Option<bool>,
 }
 
-/// See the module.
+/// The queue of changes; only its front runs.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     next: u64,
@@ -48,11 +48,11 @@ impl Mirror {
         self.changes.queue.push_back(Pending { id, req, change, running: false, local: None, peer: None });
     }
 
-    /// The peer's part of what runs is unknown: it runs again when it can.
+    /// The session ended, so it is unknown whether the peer executed the running change: the change runs again later.
     pub(crate) fn requeue_changes(&mut self) {
         let need_peer = self.need_peer();
         for pending in &mut self.changes.queue {
-            // One without the peer's part goes on.
+            // A change that does not need the peer continues.
             if pending.running && (pending.peer.is_some() || need_peer) {
                 pending.running = false;
             }
@@ -66,7 +66,8 @@ impl Mirror {
         }
     }
 
-    /// A resync begins: what runs here alone was in neither table when they were compared, so the peer gets it now.
+    /// A resync begins. A change that runs only at this store was in neither table when the tables were compared, so
+    /// it runs again at both stores.
     pub(crate) fn rerun_changes(&mut self) {
         self.changes.queue.iter_mut().for_each(|pending| pending.running = false);
     }
@@ -103,7 +104,7 @@ impl Mirror {
 
     pub(crate) fn on_change_stored(&mut self, id: u64, change: VolumeChange, ok: bool) {
         if ok {
-            // Also when nobody waits for it any more: the table in memory is what the store has.
+            // Also for a change that was already answered: the table in memory must equal the table of the store.
             self.apply_change(change);
         }
         if let Some(pending) = self.pending(id) {
@@ -135,7 +136,7 @@ impl Mirror {
             return;
         };
         if !ok && let VolumeChange::Create { id, .. } = pending.change {
-            // Half made is not made.
+            // The volume may exist at one store: it is deleted at both.
             self.push_change(None, VolumeChange::Delete { id });
         }
         if let Some(req) = pending.req {

@@ -1,5 +1,5 @@
-//! Copies extents to the peer, for reconciliation and for resync: a bounded window, each extent locked from the read
-//! until its copy is on the wire, so that a later write follows it in order.
+//! Copies extents to the peer, for reconciliation and for resync, with a bounded number in flight. Each extent is
+//! locked from the read until its copy is sent, so that a later write is sent after the copy.
 
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
 use crate::machine::{Mirror, Phase};
@@ -13,13 +13,13 @@ use std::ops::Range;
 /// Extents to copy and under way.
 #[derive(Debug, Default)]
 pub(crate) struct Copier {
-    /// Not begun.
+    /// Extents not yet read.
     pub work: BTreeMap<VolumeId, ExtentSet>,
-    /// Unreadable here or refused there; tried again at the pace of `Tuning::retry`.
+    /// Extents unreadable here or refused by the peer; repeated every [`Tuning::retry`].
     parked: BTreeMap<VolumeId, ExtentSet>,
-    /// Volumes that the peer has yet to create.
+    /// Volumes that the peer has not created yet.
     pub missing: BTreeSet<VolumeId>,
-    /// Reading, and sent but not acknowledged.
+    /// Extents being read, or sent and not acknowledged.
     under_way: usize,
     /// Bytes acknowledged.
     copied: u64,
@@ -33,12 +33,12 @@ impl Copier {
         Self { work, since: now, retry_at: now, told: now, ..Self::default() }
     }
 
-    /// Nothing is left to copy.
+    /// Whether nothing is left to copy.
     pub fn is_done(&self) -> bool {
         self.under_way == 0 && self.work.is_empty() && self.parked.is_empty() && self.missing.is_empty()
     }
 
-    /// Every extent of `range` is yet to be copied as a whole.
+    /// Whether no extent of `range` was read for a copy yet.
     pub fn holds_all(&self, volume: VolumeId, range: &Range<u64>) -> bool {
         let work = self.work.get(&volume);
         let parked = self.parked.get(&volume);
@@ -51,7 +51,7 @@ impl Copier {
         }
     }
 
-    /// Some extent of `range` is yet to be copied.
+    /// Whether an extent of `range` was not read for a copy yet.
     pub fn holds_any(&self, volume: VolumeId, range: &Range<u64>) -> bool {
         [&self.work, &self.parked].iter().any(|sets| sets.get(&volume).is_some_and(|set| set.contains_any(range)))
     }
@@ -88,7 +88,7 @@ impl Copier {
 }
 
 impl Mirror {
-    /// How far the resync is, if one runs.
+    /// Progress of the resync, if one runs.
     pub fn progress(&self) -> Option<crate::event::Progress> {
         (self.phase == Phase::Source).then(|| self.copier.as_ref().map(Copier::progress))?
     }
@@ -122,7 +122,7 @@ impl Mirror {
                 return;
             };
             if self.locks.contains(&(volume, extent)) {
-                // Under repair for a guest: comes again.
+                // The extent is under repair for a guest: it stays in `work`.
                 copier.work.entry(volume).or_default().insert(extent..extent + 1);
                 return;
             }
@@ -138,8 +138,8 @@ impl Mirror {
         self.pump_copy_reads();
     }
 
-    /// Reads locked extents whose writes in flight are all in the store. One that waits for space would be missing from
-    /// the copy, and nothing would send it later.
+    /// Reads locked extents whose writes in flight are all in the store. A write that waits for space would be
+    /// missing from the copy and would never be sent.
     pub(crate) fn pump_copy_reads(&mut self) {
         if self.copy_waits.is_empty() {
             return;
@@ -164,25 +164,25 @@ impl Mirror {
                 image
             }
             Err(StoreError::NoVolume) => return self.copy_over(volume, extent, true),
-            // Nothing of it can be read.
+            // No block of the extent can be read.
             _ => ExtentImage { bad: u16::MAX, ..ExtentImage::default() },
         };
         if image.bad == 0 {
             return self.send_copy(volume, extent, image);
         }
         if self.phase == Phase::Reconcile {
-            // The peer's copy of the damaged blocks is the next best; the lock stays until it is here.
+            // The damaged blocks are fetched from the peer; the lock stays until they are here.
             let op = self.ask(Ask::ReconcileFetch { volume, extent, mine: image });
             self.send(Body::Fetch { op, volume, extent });
         } else {
-            // The peer's copy may be stale and nobody can tell: the resync waits rather than guess.
+            // The peer's copy may be stale, which cannot be detected, so it is not used: the resync waits.
             self.out.push(Action::Lost { volume, extent });
             self.locks.remove(&(volume, extent));
             self.copy_over(volume, extent, false);
         }
     }
 
-    /// Puts a copy on the wire; writes to the extent may follow it at once.
+    /// Sends a copy; writes to the extent may be sent after it at once.
     pub(crate) fn send_copy(&mut self, volume: VolumeId, extent: u64, image: ExtentImage) {
         self.locks.remove(&(volume, extent));
         let Some(stamp) = self.copy_stamp(volume) else {
@@ -192,7 +192,8 @@ impl Mirror {
         self.send(Body::Extent { op, volume, stamp, extent, image });
     }
 
-    /// The stamp a copy is stored under: it must not make the receiver's history look newer than it is.
+    /// Stamp to store a copy under. During reconciliation it is the receiver's own newest stamp, so that a half-copied
+    /// replica never has the newer stamp.
     fn copy_stamp(&self, volume: VolumeId) -> Option<Stamp> {
         match &self.reconcile {
             Some(reconcile) => reconcile.stamps.get(&volume).copied(),
@@ -211,7 +212,7 @@ impl Mirror {
         self.locks.remove(&(volume, extent));
         let known = self.volumes.contains_key(&volume);
         let Some(copier) = &mut self.copier else {
-            return; // a single copy for the peer's scrub
+            return; // a single copy that the peer's scrub requested
         };
         copier.under_way -= 1;
         if !ok && known {
@@ -239,7 +240,7 @@ impl Mirror {
                 let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
                 let wanted = mine.bad;
                 let command = StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted };
-                self.command(command, Purpose::Quiet);
+                self.command(command, Purpose::IgnoreResult);
                 self.out.push(Action::Healed { volume, extent });
             }
             _ => self.out.push(Action::Lost { volume, extent }),

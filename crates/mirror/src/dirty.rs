@@ -1,4 +1,4 @@
-//! Durable dirty marks: asked for by writes without the peer, gathered into one command at a time.
+//! Durable dirty marks: requested by writes that go to this node only, collected into one command at a time.
 
 use crate::event::StoreCommand;
 use crate::machine::Mirror;
@@ -7,19 +7,19 @@ use dyad_types::{ExtentSet, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Marks wanted and on their way.
+/// Marks requested and in flight.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     wanted: BTreeMap<VolumeId, ExtentSet>,
     in_flight: bool,
-    /// Grows when marks are cleared: a mark that was on its way then counts for nothing.
+    /// Incremented when marks are cleared; the result of a mark command of an earlier era is ignored.
     era: u64,
     /// The store refused marks: wait for a tick before the next attempt.
     pub paused: bool,
 }
 
 impl Mirror {
-    /// Whether every extent of `range` is marked durably; asks for what is missing.
+    /// Whether every extent of `range` is marked durably; requests the missing marks.
     pub(crate) fn marked(&mut self, volume: VolumeId, range: &Range<u64>) -> bool {
         let Some(state) = self.volumes.get(&volume) else {
             return true;
@@ -57,7 +57,7 @@ impl Mirror {
         self.recheck = true;
         self.marks.paused = !ok;
         if !ok || era != self.marks.era {
-            return; // the writes that wait ask again
+            return; // the waiting writes request their marks again
         }
         for (id, ranges) in marks {
             if let Some(volume) = self.volumes.get_mut(&id) {
@@ -79,7 +79,7 @@ impl Mirror {
             volume.dirty = ExtentSet::new();
         }
         if any {
-            self.command(StoreCommand::ClearDirty, Purpose::Quiet);
+            self.command(StoreCommand::ClearDirty, Purpose::IgnoreResult);
         }
     }
 }

@@ -1,169 +1,112 @@
-//! What the mirror is told and what it asks for.
+//! Events, actions and store commands: the interface between [`Mirror`](crate::Mirror) and its caller.
 
 use crate::message::PeerMessage;
 use crate::types::*;
 use bytes::Bytes;
 use std::ops::Range;
 
-/// One thing that happened.
+/// Input of [`Mirror::handle`](crate::Mirror::handle).
 #[derive(Debug, Clone)]
 pub enum Event {
     /// Time passed. Send one at least every 100 ms.
     Tick,
     /// A guest's request. Answered once by [`Action::Complete`], possibly much later.
-    Guest {
-        /// Its name.
-        req: RequestId,
-        /// The volume.
-        volume: VolumeId,
-        /// What is asked.
-        op: GuestOp,
-    },
+    Guest { req: RequestId, volume: VolumeId, op: GuestOp },
     /// A change of the volume table. Answered once by [`Action::Complete`].
-    Volume {
-        /// Its name.
-        req: RequestId,
-        /// The change.
-        change: VolumeChange,
-    },
+    Volume { req: RequestId, change: VolumeChange },
     /// The store finished a command.
-    Stored {
-        /// Which.
-        op: StoreOp,
-        /// How.
-        result: Result<StoreOutput, StoreError>,
-    },
-    /// A session with the peer stands. Any older one is over.
-    PeerUp {
-        /// Its name.
-        session: Session,
-    },
+    Stored { op: StoreOp, result: Result<StoreOutput, StoreError> },
+    /// A session with the peer was established; it replaces an older one.
+    PeerUp { session: Session },
     /// The session ended.
     PeerDown {
-        /// Its name; ignored unless current.
+        /// The event is ignored unless this is the current session.
         session: Session,
     },
-    /// The peer said something.
+    /// A message of the peer arrived.
     Peer {
-        /// Where it came from; ignored unless current.
+        /// The message is ignored unless this is the current session.
         session: Session,
-        /// What.
         message: PeerMessage,
     },
-    /// `quorum` knows a configuration or an acknowledgement set.
+    /// `quorum` knows a new configuration or a new acknowledgement set.
     View(View),
-    /// Who writes a volume from now on. Remembered also for volumes that do not exist yet. If it was this node and no
-    /// longer is, the volume is closed as by [`Event::Close`]; requests for a volume of another writer are refused.
-    Writer {
-        /// The volume.
-        volume: VolumeId,
-        /// Who.
-        writer: Writer,
-    },
-    /// The VM of a volume is gone: its waiting requests are answered with [`GuestError::Closed`] and never run.
-    Close {
-        /// The volume.
-        volume: VolumeId,
-    },
-    /// The lease lapsed: start no guest request until [`Event::Resume`].
+    /// Sets the writer of a volume, also of a volume that does not exist yet. When this node stops being the writer,
+    /// the volume is closed as by [`Event::Close`]. Requests for a volume that another node writes are refused.
+    Writer { volume: VolumeId, writer: Writer },
+    /// The VM of a volume ended: the requests that wait are answered with [`GuestError::Closed`] and never run.
+    Close { volume: VolumeId },
+    /// The lease expired: no guest request starts until [`Event::Resume`].
     Hold,
-    /// The right to run is back.
+    /// The lease is valid again.
     Resume,
     /// The scrub found a damaged extent.
-    Damaged {
-        /// The volume.
-        volume: VolumeId,
-        /// Which extent.
-        extent: u64,
-    },
-    /// The store has room again: try now what waited for space.
+    Damaged { volume: VolumeId, extent: u64 },
+    /// The store has space again: commands that wait for space are repeated now.
     SpaceFreed,
 }
 
-/// One thing to do. To be carried out in the order given, all of one event before the next event is handled: an event that
-/// comes up while actions are carried out waits until they are done.
+/// Output of [`Mirror::handle`](crate::Mirror::handle). The caller carries out all actions of one event in the order
+/// given before it handles the next event; events that arise meanwhile wait.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Run a store command. Commands must take effect in the order given; they may finish in any order.
+    /// Run a store command. Commands must take effect in the order given; their results may arrive in any order.
     Store {
-        /// To be named in [`Event::Stored`].
+        /// Returned with the result in [`Event::Stored`].
         op: StoreOp,
-        /// The command.
         command: StoreCommand,
     },
     /// Send on the current session, in order. Dropped silently if the session is gone.
     Send(PeerMessage),
     /// Answer a request.
-    Complete {
-        /// Which.
-        req: RequestId,
-        /// How.
-        result: Result<Reply, GuestError>,
-    },
-    /// Close the current session and connect anew; says why.
+    Complete { req: RequestId, result: Result<Reply, GuestError> },
+    /// Close the current session for this reason and connect again.
     Disconnect(Reason),
-    /// The in-sync peer owes an acknowledgement for longer than [`Tuning::stuck`]. For `quorum`.
+    /// The in-sync peer has not acknowledged a request for [`Tuning::stuck`]. For `quorum`.
     PeerStuck,
-    /// Resync is complete, durable, and from now on each write waits for the peer: it may be made a member. For `quorum`.
+    /// Resync is complete and durable, and from now on each write waits for the peer, so the peer may be made a
+    /// member. For `quorum`.
     PeerClean,
     /// The peer is no longer clean. For `quorum`; carried out before any later action of the same batch.
     PeerDirty,
-    /// The peer's epoch is newer: learn its configuration.
+    /// The peer's epoch is newer: the caller must learn the configuration of that epoch.
     NewerEpoch(Epoch),
-    /// A volume whose writer was taken away has no request in flight any more: hand it over.
-    Drained {
-        /// The volume.
-        volume: VolumeId,
-    },
-    /// This node's store refused something: it is faulty. For `quorum` and the person.
-    Faulty {
-        /// What failed.
-        error: StoreError,
-    },
-    /// A pool is full (`true`) or has room again; guests wait meanwhile.
+    /// A volume that this node stopped writing has no request in flight any more: it may be handed over.
+    Drained { volume: VolumeId },
+    /// This node's store refused a command: the node is faulty. For `quorum` and the administrator.
+    Faulty { error: StoreError },
+    /// A pool became full, or has space again. Guest writes wait while it is full.
     Full {
-        /// Whether it is the peer's pool.
+        /// The peer's pool; otherwise this node's.
         peer: bool,
-        /// Whether it is full.
         full: bool,
     },
     /// A damaged extent was repaired from the peer.
-    Healed {
-        /// The volume.
-        volume: VolumeId,
-        /// Which extent.
-        extent: u64,
-    },
-    /// An extent is damaged here and no good copy could be had.
-    Lost {
-        /// The volume.
-        volume: VolumeId,
-        /// Which extent.
-        extent: u64,
-    },
-    /// A guest was told that a block cannot be read: it is damaged here, and the peer, which may have it, is no member.
+    Healed { volume: VolumeId, extent: u64 },
+    /// An extent is damaged here and no good copy was found.
+    Lost { volume: VolumeId, extent: u64 },
+    /// A guest's read failed: the block is damaged here, and the peer, which may have a good copy, is no member.
     Unreadable {
-        /// The volume.
         volume: VolumeId,
         /// The first extent of the read.
         extent: u64,
     },
-    /// The volume table changed here by the peer's word.
+    /// The volume table of this node changed at the peer's request.
     VolumesChanged,
-    /// How far a resync is; sent about once per second and at its end.
+    /// Progress of a resync; sent about once per second and at its end.
     Progress(Progress),
 }
 
 /// Why a session is to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
-    /// A message is missing.
+    /// The message numbers have a gap.
     #[error("a message of the peer is missing")]
-    Hole,
-    /// The peer said something that the protocol does not allow now.
+    MissingMessage,
+    /// The peer sent a message that the protocol does not allow in this phase.
     #[error("the peer broke the replication protocol")]
     Protocol,
-    /// A peer that is being brought back in sync stopped answering.
+    /// The peer stopped answering during resync.
     #[error("the peer stopped answering during resync")]
     Stalled,
     /// Both nodes believe they write the same volume.
@@ -176,90 +119,57 @@ pub enum Reason {
 pub struct Progress {
     /// Bytes the peer acknowledged since the resync began.
     pub copied: u64,
-    /// Bytes left to copy, at most.
+    /// Upper bound of the bytes left to copy.
     pub left: u64,
-    /// When it began.
+    /// Start of the resync.
     pub since: Time,
-    /// Extents that cannot be read here and hold the resync up.
+    /// Extents that cannot be read here; the resync cannot end before they can.
     pub unreadable: u64,
 }
 
-/// What the store shall do. Blocks of 4 KiB, extents of 64 KiB.
+/// A command for the store. Blocks of 4 KiB, extents of 64 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreCommand {
-    /// Put blocks into the journal. Done: survives a crash of the process.
+    /// Write blocks to the journal. When the command is done, they survive a crash of the process.
     Write {
-        /// The volume.
         volume: VolumeId,
-        /// Its place in the history; equal to or below the newest for repairs.
+        /// Equal to or below the newest stamp of the volume for repairs.
         stamp: Stamp,
-        /// First block.
         block: u64,
         /// Whole blocks.
         data: Bytes,
     },
-    /// The same for blocks that read as zeros from now on.
-    Discard {
-        /// The volume.
-        volume: VolumeId,
-        /// Its place in the history.
-        stamp: Stamp,
-        /// First block.
-        block: u64,
-        /// Number of blocks.
-        count: u64,
-    },
+    /// As `Write`, for blocks that read as zeros from now on.
+    Discard { volume: VolumeId, stamp: Stamp, block: u64, count: u64 },
     /// Write the blocks of `image` that `wanted` names (see [`ExtentImage::runs`]). Need not be atomic.
     WriteExtent {
-        /// The volume.
         volume: VolumeId,
-        /// The stamp for every block.
+        /// Stamp of every block written.
         stamp: Stamp,
-        /// Which extent.
         extent: u64,
-        /// The content.
         image: ExtentImage,
-        /// Which of its blocks.
+        /// Mask of the blocks to write.
         wanted: u16,
     },
     /// Read blocks. Answered with [`StoreOutput::Data`].
-    Read {
-        /// The volume.
-        volume: VolumeId,
-        /// First block.
-        block: u64,
-        /// Number of blocks.
-        count: u64,
-    },
+    Read { volume: VolumeId, block: u64, count: u64 },
     /// Read an extent, damaged blocks included as `bad`. Answered with [`StoreOutput::Extent`].
-    ReadExtent {
-        /// The volume.
-        volume: VolumeId,
-        /// Which extent.
-        extent: u64,
-    },
-    /// Make everything done before durable.
+    ReadExtent { volume: VolumeId, extent: u64 },
+    /// Make durable every command that was done before this one was given.
     Sync,
-    /// Mark extents dirty. Done: durable.
-    MarkDirty {
-        /// Volume and ranges.
-        marks: Vec<(VolumeId, Vec<Range<u64>>)>,
-    },
+    /// Mark extents dirty. When the command is done, the marks are durable.
+    MarkDirty { marks: Vec<(VolumeId, Vec<Range<u64>>)> },
     /// Forget every dirty mark of every volume.
     ClearDirty,
-    /// Both replicas hold the volume durably up to this number: its tail may forget older writes.
+    /// Both replicas hold the volume durably up to this number: its tail may drop writes up to it.
     Confirm {
-        /// The volume.
         volume: VolumeId,
-        /// Up to and including.
+        /// Inclusive.
         seq: Seq,
     },
-    /// Which extents were touched after the last confirmation: by a number above it, or by any command given after it,
-    /// whatever its stamp. More is allowed. Answered with [`StoreOutput::Tail`].
-    Tail {
-        /// The volume.
-        volume: VolumeId,
-    },
+    /// List the extents touched after the last confirmation: by a write with a higher number, or by any command given
+    /// after it, with any stamp. The list may contain further extents. Answered with [`StoreOutput::Tail`].
+    Tail { volume: VolumeId },
     /// Change the volume table, durably. Idempotent.
     Volume(VolumeChange),
 }
@@ -267,7 +177,6 @@ pub enum StoreCommand {
 /// What a finished store command yields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreOutput {
-    /// Nothing but success.
     Done,
     /// For [`StoreCommand::Read`].
     Data(Bytes),
@@ -283,7 +192,7 @@ pub enum StoreError {
     /// Blocks that fail their checksum.
     #[error("{} block(s) fail their checksum; they are repaired from the peer when it has them", blocks.len())]
     Corrupt {
-        /// Which, ascending.
+        /// Ascending.
         blocks: Vec<u64>,
     },
     /// The pool is full.
@@ -297,18 +206,18 @@ pub enum StoreError {
     NoVolume,
 }
 
-/// The knobs of a mirror, each with a unit.
+/// Settings of a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Age at which an unanswered request makes the peer stuck, in nanoseconds.
+    /// Age in nanoseconds at which an unanswered request makes the peer count as stuck.
     pub stuck: Time,
-    /// Time between background confirmations while there are unconfirmed writes, in nanoseconds.
+    /// Interval in nanoseconds of background confirmations while there are unconfirmed writes.
     pub confirm: Time,
-    /// Time between attempts of what waits for space or for a readable extent, in nanoseconds.
+    /// Interval in nanoseconds at which commands that wait for space, and copies of unreadable extents, are repeated.
     pub retry: Time,
     /// Extents in flight in a resync while no guest waits.
     pub window: usize,
-    /// Extents in flight in a resync while guests have requests in flight: the floor.
+    /// Extents in flight in a resync while guests have requests in flight.
     pub window_busy: usize,
     /// Guest writes in flight, in bytes; each counts at least [`MIN_WEIGHT`]. The last one may exceed it.
     pub flight: usize,
@@ -327,10 +236,10 @@ impl Default for Tuning {
     }
 }
 
-/// What a mirror finds in its store when it starts.
+/// Content of the store when a mirror starts.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    /// The volume table with the newest write of each.
+    /// The volume table, with the newest stamp of each volume.
     pub volumes: Vec<VolumeInfo>,
     /// The durable dirty map.
     pub dirty: Vec<(VolumeId, ExtentSet)>,

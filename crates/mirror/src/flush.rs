@@ -1,7 +1,7 @@
-//! Flushes: gathered into rounds, each one sync here and, when needed, one at the peer.
+//! Flushes: collected into rounds. A round is one sync here and, when the peer must hold writes, one sync at the peer.
 //!
-//! A round covers the writes completed before it began. A round that both nodes finished also confirms them: the tails
-//! of both journals may forget them.
+//! A round covers the writes completed before it began. A round that both nodes finished also confirms these writes:
+//! the tails of both journals may drop them.
 
 use crate::event::StoreCommand;
 use crate::machine::{Mirror, Phase};
@@ -10,25 +10,24 @@ use crate::peer::Ask;
 use crate::store::Purpose;
 use crate::types::*;
 
-/// A round under way.
 #[derive(Debug)]
 struct Round {
     id: u64,
     tickets: Vec<u64>,
     local: bool,
-    /// `None`: the peer is not asked.
+    /// `None`: the peer takes no part; otherwise whether it has synced.
     peer: Option<bool>,
     confirm: Vec<(VolumeId, Seq)>,
 }
 
-/// See the module.
+/// The round under way and the flushes that wait for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Flushes {
     next: u64,
     round: Option<Round>,
     /// Tickets that join the next round.
     pub waiting: Vec<u64>,
-    /// Confirm in the background.
+    /// A round without a flush shall start, to confirm completed writes.
     due: bool,
     last: Time,
 }
@@ -40,7 +39,7 @@ impl Mirror {
         }
     }
 
-    /// The round under way counts for nothing any more; its flushes join the next one.
+    /// Cancels the round under way; its flushes join the next one.
     pub(crate) fn restart_round(&mut self) {
         if let Some(round) = self.flushes.round.take() {
             self.flushes.waiting.extend(round.tickets);
@@ -81,7 +80,7 @@ impl Mirror {
         }
     }
 
-    /// For each volume this node may confirm: every write up to the number is complete.
+    /// For each volume that this node may confirm, the number up to which every write is complete.
     pub(crate) fn completed(&self) -> Vec<(VolumeId, Seq)> {
         self.volumes
             .iter()
@@ -95,7 +94,7 @@ impl Mirror {
             return;
         };
         if !ok {
-            return; // a disk failed: the flush waits for what `quorum` makes of it
+            return; // a disk failed: the flush waits until `quorum` removes or fences its node
         }
         if peer {
             round.peer = Some(true);
@@ -125,7 +124,7 @@ impl Mirror {
     /// Tells both stores that both hold these writes durably.
     pub(crate) fn confirm(&mut self, through: Vec<(VolumeId, Seq)>) {
         for &(volume, seq) in &through {
-            self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
+            self.command(StoreCommand::Confirm { volume, seq }, Purpose::IgnoreResult);
         }
         self.send(Body::Confirm { through });
     }

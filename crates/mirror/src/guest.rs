@@ -1,4 +1,4 @@
-//! The requests of guests: the queue, when each may start, and reads.
+//! Guest requests: the queue, the conditions for a start, and reads.
 
 use crate::event::*;
 use crate::machine::{Mirror, Phase};
@@ -8,17 +8,17 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// A read is repaired and tried again this often; then it is answered from the peer's copy alone.
+/// Number of repairs of a read; after these it is answered from the peer's copy alone.
 const REPAIRS: u32 = 2;
 
-/// Where the peer's part of a write is.
+/// State of a write at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerPart {
-    /// The peer was not asked.
+    /// Not sent to the peer.
     NotSent,
-    /// Asked in this generation.
+    /// Sent in this generation.
     Sent(u64),
-    /// It holds the write.
+    /// The peer holds the write.
     Held,
 }
 
@@ -36,14 +36,14 @@ pub(crate) enum State {
 
 #[derive(Debug)]
 pub(crate) struct Ticket {
-    /// `None`: nobody waits for the answer any more.
+    /// `None`: already answered, by a close of the volume.
     pub req: Option<RequestId>,
     pub volume: VolumeId,
     pub op: GuestOp,
     pub state: State,
-    /// The local copy could not be read: starts only when the peer can help.
+    /// The local copy could not be read: the request starts only when the peer can be asked.
     pub needs_peer: bool,
-    /// Repairs begun for it.
+    /// Number of repairs begun for this request.
     pub repairs: u32,
 }
 
@@ -60,12 +60,12 @@ impl Tickets {
         self.map.values().filter(|ticket| ticket.req.is_some()).count()
     }
 
-    /// The request is a write in flight as this command.
+    /// Whether the request is a write in flight as this store command.
     pub fn writes_as(&self, id: u64, command: StoreOp) -> bool {
         self.map.get(&id).is_some_and(|t| matches!(t.state, State::Writing { op, .. } if op == command))
     }
 
-    /// Guest requests wait or run: resync makes room.
+    /// Whether guest requests wait or run; resync then uses the smaller window.
     pub fn busy(&self) -> bool {
         !self.map.is_empty()
     }
@@ -74,13 +74,14 @@ impl Tickets {
 impl Mirror {
     pub(crate) fn on_guest(&mut self, req: RequestId, volume: VolumeId, op: GuestOp) {
         let peek = matches!(op, GuestOp::Peek { .. });
-        let verdict = match self.volumes.get(&volume) {
+        let check = match self.volumes.get(&volume) {
             None => Err(GuestError::NoVolume),
-            // It was on its way when the volume was closed: it must not wait for a later life of the volume here.
+            // The request was in transit when the volume was closed. It must not run when the volume is opened here
+            // again.
             Some(_) if !peek && self.writer(volume) != Writer::Me => Err(GuestError::Closed),
             Some(state) => in_range(&op, state.blocks()),
         };
-        if let Err(error) = verdict {
+        if let Err(error) = check {
             self.out.push(Action::Complete { req, result: Err(error) });
             return;
         }
@@ -92,7 +93,7 @@ impl Mirror {
         self.tickets.queued.insert(id);
     }
 
-    /// Whether guest requests of a volume may start; `peek` does not need the writer's right nor the lease.
+    /// Whether a guest request of a volume may start. [`GuestOp::Peek`] needs neither the right to write nor the lease.
     fn gate(&self, volume: VolumeId, op: &GuestOp) -> bool {
         let Some(view) = self.view else { return false };
         if !view.me || !self.trusted {
@@ -111,7 +112,7 @@ impl Mirror {
         }
     }
 
-    /// Starts every queued request that may start.
+    /// Starts the queued requests whose conditions are met, in the order of arrival.
     pub(crate) fn pump_guests(&mut self) {
         let queued: Vec<u64> = self.tickets.queued.iter().copied().collect();
         let mut room = if queued.is_empty() { 0 } else { self.write_room() };
@@ -156,7 +157,7 @@ impl Mirror {
         }
     }
 
-    /// Reads wait for overlapping writes in flight: what a read shows must never un-happen.
+    /// Reads wait for overlapping writes in flight: a fail-over could still undo such a write after a read returned it.
     fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<u64>) -> bool {
         let (needs_peer, repairs) = self.tickets.map.get(&id).map_or((false, 0), |t| (t.needs_peer, t.repairs));
         let state = &self.volumes[&volume];
@@ -165,7 +166,8 @@ impl Mirror {
             return false;
         }
         if needs_peer && !self.peer_has(volume, &extents_of(blocks.clone())) {
-            // Damaged here: with both as members the peer's copy is worth waiting for, without it there is none.
+            // The block is damaged here. The read waits for the peer's copy if both nodes are members, and fails
+            // otherwise.
             if !self.both() {
                 self.out.push(Action::Unreadable { volume, extent: blocks.start / EXTENT_BLOCKS });
                 self.complete(id, Err(GuestError::Corrupt));
@@ -185,7 +187,7 @@ impl Mirror {
 
     pub(crate) fn on_read_stored(&mut self, id: u64, result: Result<StoreOutput, StoreError>) {
         let Some(ticket) = self.tickets.map.get_mut(&id) else {
-            return; // closed meanwhile
+            return; // the volume was closed meanwhile
         };
         let volume = ticket.volume;
         let (block, count) = ticket.op.span();
@@ -216,7 +218,7 @@ impl Mirror {
         }
     }
 
-    /// A repair could not be made, or not finished: the read starts again when the peer can help.
+    /// A repair could not be made or finished: the read starts again when the peer can be asked.
     pub(crate) fn repair_later(&mut self, id: u64, volume: VolumeId) {
         if let Some(ticket) = self.tickets.map.get_mut(&id) {
             ticket.repairs -= 1;
@@ -244,7 +246,7 @@ impl Mirror {
         self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some()
     }
 
-    /// Answers a request and forgets it.
+    /// Answers a request and removes it.
     pub(crate) fn complete(&mut self, id: u64, result: Result<Reply, GuestError>) {
         self.tickets.queued.remove(&id);
         let Some(ticket) = self.tickets.map.remove(&id) else {
@@ -258,7 +260,8 @@ impl Mirror {
         }
     }
 
-    /// Answers every request of a volume with an error. Writes in flight are followed to their end without an answer.
+    /// Answers every request of a volume with an error. Writes in flight run to their end; their result is not
+    /// reported.
     pub(crate) fn close(&mut self, volume: VolumeId, error: GuestError) {
         let ids: Vec<u64> = self.tickets.map.iter().filter(|(_, t)| t.volume == volume).map(|(&id, _)| id).collect();
         for id in ids {
@@ -281,7 +284,7 @@ impl Mirror {
         }
     }
 
-    /// This node left the in-sync set: nothing of its guests may ever reach a store again.
+    /// This node left the in-sync set: no request of its guests may reach a store any more.
     pub(crate) fn close_all(&mut self) {
         let volumes: Vec<VolumeId> = self.volumes.keys().copied().collect();
         for volume in volumes {

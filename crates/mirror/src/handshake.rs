@@ -1,4 +1,5 @@
-//! The opening of each session and of each epoch: both sides tell their volume tables and what may differ.
+//! Handshake at the start of each session and each epoch: both nodes send their volume tables and the extents that may
+//! differ.
 
 use crate::event::{StoreCommand, StoreError, StoreOutput};
 use crate::machine::{Mirror, Phase};
@@ -8,15 +9,14 @@ use crate::types::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A handshake under way.
 #[derive(Debug, Default)]
 pub(crate) struct Handshake {
     asked: bool,
-    /// Tails the store has not told yet.
+    /// Number of tails that the store has not returned yet.
     missing: usize,
-    /// Own tails (and, for a target, own stale dirty marks).
+    /// Tails of this node and, for a target, its old dirty marks.
     pub tails: BTreeMap<VolumeId, ExtentSet>,
-    /// Own part is sent.
+    /// This node's volume table and ranges are sent.
     pub sent: bool,
     peer: Option<Vec<(VolumeInfo, Seq)>>,
     touched: BTreeMap<VolumeId, Vec<Range<u64>>>,
@@ -24,7 +24,7 @@ pub(crate) struct Handshake {
 }
 
 impl Mirror {
-    /// Begins anew with whatever session and view there are.
+    /// Starts the handshake again, if there are a session and a view.
     pub(crate) fn restart_handshake(&mut self) {
         self.reset_peer();
         if self.link.session.is_none() || self.view.is_none() {
@@ -39,7 +39,7 @@ impl Mirror {
         self.replay_early();
     }
 
-    /// This node is the only member: its own history needs no telling, and its guests need not wait.
+    /// Whether this node is the only member: it then sends no tails, and its guests do not wait for the handshake.
     fn is_source(&self) -> bool {
         self.in_sync() && !self.both()
     }
@@ -50,7 +50,7 @@ impl Mirror {
             return;
         };
         if !handshake.asked {
-            // What is told must be what the store holds, so nothing may be on its way into it.
+            // The tails must describe the store, so no command that changes data may be in flight.
             if !source && !self.store.drained() {
                 return;
             }
@@ -74,7 +74,6 @@ impl Mirror {
         }
     }
 
-    /// Sends the own part.
     fn link_opened(&mut self, source: bool) {
         let volumes = self.volumes().into_iter().map(|info| (info, self.volumes[&info.id].assigned)).collect();
         self.send(Body::Hello { volumes });
@@ -93,7 +92,8 @@ impl Mirror {
         self.send(Body::Ready);
     }
 
-    /// A target's dirty marks are from an earlier time as a source; copying them again costs little and is safe.
+    /// Adds the dirty marks of a target, which are from an earlier time as a source. Copying these extents again is
+    /// safe.
     fn add_own_dirty(&mut self) {
         if let Some(handshake) = &mut self.handshake {
             for (&id, volume) in &self.volumes {
@@ -112,7 +112,7 @@ impl Mirror {
                 handshake.missing -= 1;
             }
             Err(StoreError::NoVolume) => handshake.missing -= 1,
-            // Without its tail this node cannot say what may differ: it stays silent and faulty.
+            // Without its tail this node cannot list the extents that may differ: the handshake does not continue.
             _ => {}
         }
     }
@@ -136,7 +136,7 @@ impl Mirror {
         }
     }
 
-    /// Both parts are known: goes where the view says.
+    /// Both nodes' tables and ranges are known: enters the phase that the view requires.
     fn conclude(&mut self) {
         let Some(handshake) = self.handshake.take() else {
             return;
@@ -145,7 +145,7 @@ impl Mirror {
         for (info, assigned) in handshake.peer.unwrap_or_default() {
             peer.insert(info.id, info);
             if let Some(volume) = self.volumes.get_mut(&info.id) {
-                // From here on both sides count from the same number.
+                // From here on both nodes number writes from the same value.
                 volume.assigned = volume.assigned.max(info.last.seq).max(assigned);
             }
         }

@@ -1,6 +1,6 @@
 //! Repair of damaged extents from the peer, for a guest's read or for the scrub.
 //!
-//! While an extent is under repair its guest writes wait, so what the peer sends is the newest.
+//! While an extent is under repair its guest writes wait, so the peer's copy is the newest.
 
 use crate::event::*;
 use crate::guest::assemble;
@@ -12,38 +12,38 @@ use crate::types::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// Names a repair.
+/// Identifies a repair.
 pub(crate) type HealId = u64;
 
 #[derive(Debug)]
 struct Heal {
-    /// The read that waits, if any.
+    /// The read that waits for the repair, if any.
     ticket: Option<u64>,
     volume: VolumeId,
-    /// Damaged blocks per extent. Empty mask: only fetched.
+    /// Mask of damaged blocks per extent. An empty mask: the extent is fetched and not written.
     damaged: BTreeMap<u64, u16>,
     images: BTreeMap<u64, ExtentImage>,
-    /// Answers that are still to come.
+    /// Number of replies of the peer that are missing.
     fetching: usize,
     writing: usize,
     /// The read is answered from the images: the local copy cannot be read even after a repair.
     direct: bool,
 }
 
-/// See the module.
+/// Repairs under way, and extents that the scrub reported.
 #[derive(Debug, Default)]
 pub(crate) struct Heals {
     next: HealId,
     map: BTreeMap<HealId, Heal>,
-    /// Found by the scrub, not begun.
+    /// Extents that the scrub reported and whose repair has not begun.
     found: VecDeque<(VolumeId, u64)>,
 }
 
-/// Extents the scrub may have waiting here; more than this are found again by its next pass.
+/// Limit of the extents that wait for repair; the next pass of the scrub reports the others again.
 const MAX_FOUND: usize = 4096;
 
 impl Mirror {
-    /// The peer's copy of these extents is as new as the own one, and it can be asked.
+    /// Whether the peer's copy of these extents is as new as the local one and can be requested.
     pub(crate) fn peer_has(&self, volume: VolumeId, extents: &Range<u64>) -> bool {
         match self.phase {
             Phase::Steady => true,
@@ -64,7 +64,7 @@ impl Mirror {
         self.begin_heal(Some(ticket), volume, damaged, false);
     }
 
-    /// Fetches everything a read wants and answers it from that.
+    /// Fetches all extents of a read and answers the read from them.
     pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, blocks: Range<u64>) {
         let damaged = extents_of(blocks).map(|extent| (extent, 0)).collect();
         self.begin_heal(Some(ticket), volume, damaged, true);
@@ -78,7 +78,8 @@ impl Mirror {
             let op = self.ask(Ask::HealFetch { heal, extent });
             self.send(Body::Fetch { op, volume, extent });
         }
-        // The repair of a volume the peer writes would race with its writes: it is asked to send the extent instead.
+        // The repair of a volume that the peer writes would race with the peer's writes: the peer sends the extent
+        // instead.
         if self.writer(volume) == Writer::Peer {
             for (&extent, _) in damaged.iter().filter(|(_, mask)| **mask != 0) {
                 self.send(Body::Want { volume, extent });
@@ -145,7 +146,7 @@ impl Mirror {
         self.complete(ticket, result);
     }
 
-    /// The session is gone: reads under repair wait in the queue.
+    /// The session ended: reads under repair return to the queue.
     pub(crate) fn abort_heals(&mut self) {
         for (_, heal) in std::mem::take(&mut self.heals.map) {
             if let Some(ticket) = heal.ticket {
@@ -168,7 +169,7 @@ impl Mirror {
         }
     }
 
-    /// Begins repairs the scrub asked for, one at a time.
+    /// Begins the repairs of extents that the scrub reported, one at a time.
     pub(crate) fn pump_heals(&mut self) {
         if self.phase != Phase::Steady || !self.heals.map.is_empty() {
             return;
@@ -199,7 +200,7 @@ impl Mirror {
         }
     }
 
-    /// The scrub's extent was read: what is bad in it is fetched.
+    /// An extent that the scrub reported was read: its damaged blocks are fetched.
     pub(crate) fn on_heal_read(&mut self, id: HealId, result: Result<StoreOutput, StoreError>) {
         let Some(heal) = self.heals.map.get_mut(&id) else {
             return;

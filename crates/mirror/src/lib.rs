@@ -1,30 +1,32 @@
 //! Replication and resync of the volumes of a pair, as a pure state machine.
 //!
-//! One [`Mirror`] runs on each node for all volumes. It is told [`Event`]s and answers with [`Action`]s; `dyad-core`
-//! carries these out against the real pool and the real peer link, the simulator against simulated ones.
+//! One [`Mirror`] runs on each node for all volumes. It takes [`Event`]s and returns [`Action`]s; `dyad-core` carries
+//! the actions out on the real pool and the real peer link, the simulator on simulated ones.
 //!
-//! The crate knows nothing of disks, sockets, clocks, threads or of how a membership is decided. It knows a peer, a
-//! store that executes commands in order, and the [`View`] that `quorum` gives it.
+//! The crate must never know disks, sockets, clocks, threads or how a membership is decided. It knows a peer, a store
+//! that executes commands in order, and the [`View`] that `quorum` gives it.
 //!
 //! # Guarantees
 //!
 //! While the caller keeps the ordering rules of [`Action`] and the store keeps the promises of [`StoreCommand`]:
 //!
 //! 1. **Write.** A write is completed only when the local store and, if the view asks for it, the peer's store hold it.
-//!    An acknowledged write survives the death of either node.
-//! 2. **Flush.** A flush is completed only when every write completed before it is durable on each node the view asks for.
+//!    An acknowledged write survives the failure of either node.
+//! 2. **Flush.** A flush is completed only when every write completed before it is durable on each node the view asks
+//!    for.
 //! 3. **Read.** A read is answered from a replica that holds every acknowledged write, and never shows a write that a
 //!    fail-over could still undo: reads wait for overlapping writes in flight.
-//! 4. **Dirty.** Without the peer in the in-sync set no write starts before its extents are marked dirty durably. Marks are
-//!    cleared only under a two-member view, after both stores were compared and synced.
+//! 4. **Dirty.** Without the peer in the in-sync set no write starts before its extents are marked dirty durably.
+//!    Marks are cleared only under a two-member view, after both stores were compared and synced.
 //! 5. **Order.** Both stores receive the writes of a volume in the order of their numbers; so of two replicas under one
 //!    two-member view, the one with the newer [`Stamp`] holds everything the other holds.
-//! 6. **Epoch.** Nothing of an older epoch is applied; the sender is told. Nothing of a newer one is applied before the view.
-//! 7. **Clean.** [`Action::PeerClean`] is given only when each extent that may differ was copied, the peer is synced, and every
-//!    write since the copy waits for the peer.
-//! 8. **Patience.** A fault of the peer, the link or the space of a pool makes guests wait, never fail.
+//! 6. **Epoch.** A message of an older epoch is not applied and is answered with [`Body::Newer`]. A message of a
+//!    newer epoch is applied only after the [`View`] of that epoch has arrived.
+//! 7. **Clean.** [`Action::PeerClean`] is given only when each extent that may differ was copied, the peer is synced,
+//!    and every write since the copy waits for the peer.
+//! 8. **Waiting.** A fault of the peer or the link and a full pool make guest requests wait; they never make them fail.
 //!
-//! **Invariant:** each of these is asserted where it could be broken; the asserts stay on in release builds.
+//! **Invariant:** each guarantee is asserted where the code could break it; the asserts stay on in release builds.
 
 mod changes;
 mod copier;

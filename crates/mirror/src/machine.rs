@@ -1,4 +1,4 @@
-//! The machine: its state, the door for events, and the order in which its parts are settled.
+//! [`Mirror`]: its state, the entry point `handle` for events, and the order in which `settle` lets each part continue.
 
 use crate::changes::Changes;
 use crate::copier::Copier;
@@ -15,23 +15,24 @@ use crate::store::StoreQueue;
 use crate::types::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far numbers jump at a start: further than one run of a node can have numbered writes that its store then lost.
+/// Gap added to each volume's write number at a start of the node. It must exceed the number of writes that the
+/// previous process had numbered and a loss of power then took from the store, so that no number is used twice.
 const START_GAP: Seq = 1 << 20;
 
 /// What this node does with its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// No session, or no view yet.
+    /// There is no session with the peer, or `quorum` has given no view yet.
     Down,
     /// A session or an epoch began: volume tables and touched extents are exchanged.
     Handshake,
-    /// Both are members: what may differ is made equal; guests wait.
+    /// Both nodes are members: extents that may differ are made equal; guest requests wait.
     Reconcile,
-    /// Both are members and equal: writes go to both.
+    /// Both nodes are members and equal: writes go to both stores.
     Steady,
-    /// Only this node is a member: it copies what differs to the peer.
+    /// Only this node is a member: it copies the extents that differ to the peer.
     Source,
-    /// Only the peer is a member: this node takes what it sends.
+    /// Only the peer is a member: this node stores the writes and copies of the peer.
     Target,
 }
 
@@ -41,13 +42,13 @@ pub(crate) struct Volume {
     pub size: u64,
     /// Newest stamp the local store is known to hold.
     pub last: Stamp,
-    /// Highest number given or seen.
+    /// Highest number given to a write here or received from the peer.
     pub assigned: Seq,
     /// Highest number the peer sent since the handshake.
     pub heard: Seq,
     /// Extents with a durable dirty mark.
     pub dirty: ExtentSet,
-    /// Writes of this node completed that no confirmation covers yet.
+    /// This node completed writes that no confirmation covers yet.
     pub unconfirmed: bool,
     /// Guest writes in flight, by ticket.
     pub writing: BTreeMap<u64, Span>,
@@ -78,7 +79,7 @@ impl Volume {
     }
 }
 
-/// Replication of all volumes on one node. See the crate's page for what it guarantees.
+/// Replication of all volumes on one node. The guarantees are listed at the head of the crate.
 #[derive(Debug)]
 pub struct Mirror {
     pub(crate) now: Time,
@@ -90,7 +91,8 @@ pub struct Mirror {
     pub(crate) writers: BTreeMap<VolumeId, Writer>,
     pub(crate) volumes: BTreeMap<VolumeId, Volume>,
     pub(crate) phase: Phase,
-    /// Grows at each handshake and each loss of the session; answers to older questions are ignored.
+    /// Incremented at each handshake and each loss of the session; replies to requests of an older generation are
+    /// ignored.
     pub(crate) generation: u64,
     pub(crate) tickets: Tickets,
     pub(crate) link: Link,
@@ -103,11 +105,11 @@ pub struct Mirror {
     pub(crate) marks: Marks,
     pub(crate) heals: Heals,
     pub(crate) changes: Changes,
-    /// Extents whose guest writes wait: being copied or repaired.
+    /// Extents being copied or repaired; guest writes to them wait.
     pub(crate) locks: BTreeSet<(VolumeId, u64)>,
     /// Locked extents to be copied whose writes in flight are not in the store yet.
     pub(crate) copy_waits: BTreeSet<(VolumeId, u64)>,
-    /// Volumes whose writer was taken away and whose requests are still in flight.
+    /// Volumes that this node may no longer write and that still have requests in flight.
     pub(crate) draining: BTreeSet<VolumeId>,
     /// Something changed that may let writes in flight complete.
     pub(crate) recheck: bool,
@@ -115,7 +117,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// A mirror over what its store holds. It does nothing before the first [`Event::View`].
+    /// Starts from the inventory of the store. The mirror does nothing before the first [`Event::View`].
     pub fn new(now: Time, tuning: Tuning, inventory: Inventory) -> Self {
         let mut volumes = BTreeMap::new();
         for info in inventory.volumes {
@@ -157,7 +159,8 @@ impl Mirror {
         }
     }
 
-    /// Takes one event and appends what is to be done, in order, to `out`. `now` never goes back.
+    /// Handles one event and appends the actions, in the order in which they must be carried out, to `out`. `now`
+    /// must not decrease.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
         assert!(now >= self.now, "the clock went back");
         self.now = now;
@@ -189,22 +192,21 @@ impl Mirror {
         out.append(&mut self.out);
     }
 
-    /// What this node does with its peer now.
     pub fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// The volume table, ascending.
+    /// The volume table, ascending by id.
     pub fn volumes(&self) -> Vec<VolumeInfo> {
         self.volumes.iter().map(|(&id, volume)| VolumeInfo { id, size: volume.size, last: volume.last }).collect()
     }
 
-    /// Extents marked dirty, over all volumes.
+    /// Number of extents marked dirty, over all volumes.
     pub fn dirty_extents(&self) -> u64 {
         self.volumes.values().map(|volume| volume.dirty.len()).sum()
     }
 
-    /// Requests of guests that are not answered yet.
+    /// Number of guest requests that are not answered yet.
     pub fn open_requests(&self) -> usize {
         self.tickets.open()
     }
@@ -234,7 +236,7 @@ impl Mirror {
     }
 
     pub(crate) fn writer(&self, volume: VolumeId) -> Writer {
-        self.writers.get(&volume).copied().unwrap_or(Writer::Nobody)
+        self.writers.get(&volume).copied().unwrap_or(Writer::None)
     }
 
     fn on_view(&mut self, view: View) {
@@ -245,7 +247,7 @@ impl Mirror {
         self.recheck = true;
         let same = old.is_some_and(|old| (old.epoch, old.me, old.peer) == (view.epoch, view.me, view.peer));
         if same {
-            // Only the acknowledgement set changed: what was kept local and is still in flight goes to the peer as well.
+            // Only the acknowledgement set changed: writes in flight that were kept local are sent to the peer as well.
             if view.ack_peer {
                 self.requeue_unsent();
             }
@@ -261,7 +263,7 @@ impl Mirror {
     }
 
     fn on_writer(&mut self, volume: VolumeId, writer: Writer) {
-        let old = self.writers.insert(volume, writer).unwrap_or(Writer::Nobody);
+        let old = self.writers.insert(volume, writer).unwrap_or(Writer::None);
         if writer == Writer::Peer
             && let Some(state) = self.volumes.get_mut(&volume)
         {
@@ -289,7 +291,7 @@ impl Mirror {
         self.tick_flush();
     }
 
-    /// Re-establishes what must hold after every event: whatever can go on goes on.
+    /// Invariant pass after each event: starts every request, command and message whose conditions are met now.
     fn settle(&mut self) {
         self.pump_store();
         self.advance_handshake();
@@ -325,7 +327,7 @@ impl Mirror {
         }
     }
 
-    /// The shape of the state in each phase; on in release.
+    /// Asserts which parts of the state exist in each phase. Also in release builds.
     fn check(&self) {
         let view = self.view;
         match self.phase {

@@ -1,6 +1,7 @@
-//! A naive judge of a replicated disk: which values may a block hold, given what guests were told?
+//! Reference model of a replicated disk: the set of values that a read of each block may return, given the completed
+//! requests.
 //!
-//! For tests and the simulator (feature `testing`). It knows nothing of nodes or messages.
+//! For tests and the simulator (feature `testing`). It must never know nodes or messages.
 
 use bytes::Bytes;
 use dyad_types::{BLOCK, VolumeId};
@@ -10,14 +11,14 @@ use std::ops::Range;
 /// A value written to a block: unique over a run; 0 is "never written or discarded".
 pub type Value = u64;
 
-/// What a block may hold.
+/// The values that a block may have.
 #[derive(Debug, Clone)]
 struct Cell {
-    /// Values a read may show now.
+    /// Values a read may return now.
     now: BTreeSet<Value>,
-    /// Values it may hold after every in-sync memory was lost.
+    /// Values the block may have after every in-sync node lost its memory.
     durable: BTreeSet<Value>,
-    /// Writes issued and not answered.
+    /// Values of writes that are issued and not answered.
     open: BTreeSet<Value>,
 }
 
@@ -27,28 +28,30 @@ impl Default for Cell {
     }
 }
 
-/// What a flush will have made durable when it is answered.
+/// The values that are durable once a flush is answered.
 #[derive(Debug, Clone)]
 pub struct FlushMark {
     cells: BTreeMap<u64, BTreeSet<Value>>,
     values: Value,
 }
 
-/// The judge.
 #[derive(Debug, Default)]
 pub struct Oracle {
     cells: BTreeMap<(VolumeId, u64), Cell>,
     values: Value,
-    /// Values that stand for discards: they read as zeros.
+    /// Values of discards: they read as zeros.
     discards: BTreeSet<Value>,
 }
 
-/// A block filled with a value.
+/// The bytes of a block with this value.
 pub fn fill(value: Value) -> Vec<u8> {
     value.to_le_bytes().repeat(BLOCK / 8)
 }
 
-/// The value a block is filled with; an error if it is not filled with one.
+/// The value of a block.
+///
+/// # Errors
+/// The block is short, or its words differ.
 pub fn value_of(block: &[u8]) -> Result<Value, String> {
     let first: [u8; 8] = block[..8].try_into().map_err(|_| "a short block".to_owned())?;
     if block.chunks(8).all(|chunk| chunk == first) {
@@ -58,7 +61,7 @@ pub fn value_of(block: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// What a block with this value reads as.
+/// The value that a read of such a block returns.
 fn shown(discards: &BTreeSet<Value>, value: Value) -> Value {
     if discards.contains(&value) { 0 } else { value }
 }
@@ -71,7 +74,7 @@ impl Oracle {
         value
     }
 
-    /// A write of these blocks begins: its value and the data to write.
+    /// A write of these blocks begins. Returns its value and the data to write.
     pub fn issue(&mut self, volume: VolumeId, blocks: Range<u64>) -> (Value, Bytes) {
         self.values += 1;
         let value = self.values;
@@ -85,12 +88,12 @@ impl Oracle {
         (value, Bytes::from(fill(value).repeat(count as usize)))
     }
 
-    /// Whether a write to these blocks is open: the harness keeps guests from racing with themselves.
+    /// Whether a write to these blocks is open. The tests issue no overlapping writes, whose order would be undefined.
     pub fn is_open(&self, volume: VolumeId, mut blocks: Range<u64>) -> bool {
         blocks.any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
     }
 
-    /// The write was answered as done.
+    /// A write was answered as done.
     pub fn acknowledge(&mut self, volume: VolumeId, blocks: Range<u64>, value: Value) {
         for block in blocks {
             if let Some(cell) = self.cells.get_mut(&(volume, block)) {
@@ -100,20 +103,18 @@ impl Oracle {
         }
     }
 
-    /// The guest died: its open writes may or may not have happened.
-    pub fn guest_died(&mut self, volume: VolumeId) {
+    /// The guest ended: each of its open writes may or may not have been executed.
+    pub fn guest_ended(&mut self, volume: VolumeId) {
         for (_, cell) in self.cells.range_mut((volume, 0)..=(volume, u64::MAX)) {
             cell.open.clear();
         }
     }
 
-    /// A flush begins.
     pub fn flush_begins(&self, volume: VolumeId) -> FlushMark {
         let cells = self.cells.range((volume, 0)..=(volume, u64::MAX));
         FlushMark { cells: cells.map(|(&(_, b), cell)| (b, cell.now.clone())).collect(), values: self.values }
     }
 
-    /// It was answered as done.
     pub fn flushed(&mut self, volume: VolumeId, mark: &FlushMark) {
         for (&block, then) in &mark.cells {
             if let Some(cell) = self.cells.get_mut(&(volume, block)) {
@@ -124,17 +125,17 @@ impl Oracle {
         }
     }
 
-    /// Every memory that held acknowledged writes is gone: only what was flushed is promised.
+    /// Every node that held acknowledged writes in memory lost them: only flushed writes are guaranteed.
     pub fn memories_lost(&mut self) {
         for cell in self.cells.values_mut() {
             cell.now = cell.durable.clone();
         }
     }
 
-    /// A guest read these blocks.
+    /// Checks the data that a guest read.
     ///
     /// # Errors
-    /// Says which block holds what it must not hold.
+    /// Names the first block with a value that it must not have.
     pub fn read(&mut self, volume: VolumeId, block: u64, data: &[u8]) -> Result<(), String> {
         for (i, bytes) in data.chunks(BLOCK).enumerate() {
             let block = block + i as u64;
@@ -149,19 +150,19 @@ impl Oracle {
                 ));
             }
             if cell.open.is_empty() {
-                // What was seen once must not un-happen.
+                // A value that was read once must not be replaced by an older one.
                 cell.now = seen;
             }
         }
         Ok(())
     }
 
-    /// Whether a block of a volume may hold this value, without having been read by a guest.
+    /// Whether a block of a volume may hold this value; does not count as a read of the guest.
     pub fn allows(&self, cell: (VolumeId, u64), value: Value) -> bool {
         self.cells.get(&cell).map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
     }
 
-    /// Every block ever written.
+    /// Every block that was written at least once.
     pub fn blocks(&self) -> impl Iterator<Item = (VolumeId, u64)> + '_ {
         self.cells.keys().copied()
     }

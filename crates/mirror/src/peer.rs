@@ -1,4 +1,4 @@
-//! The session with the peer: numbering, epochs, questions and their answers.
+//! The session with the peer: message numbers, epochs, requests and their replies.
 
 use crate::event::{Action, Reason};
 use crate::heal::HealId;
@@ -7,11 +7,11 @@ use crate::message::{Answer, Body, PeerMessage, PeerOp, PeerOpError};
 use crate::types::*;
 use std::collections::BTreeMap;
 
-/// Messages of a newer epoch kept until `quorum` catches up. A handshake sends a table and a few frames of ranges, so
-/// this is generous; beyond it the session is given up.
+/// Limit of the messages of a newer epoch that are kept until `quorum` gives the view of that epoch. A handshake
+/// sends a volume table and a few frames of ranges, far below this; beyond it the session is closed.
 const MAX_EARLY: usize = 65_536;
 
-/// A question to the peer.
+/// An open request to the peer: what its reply is for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ask {
     Write {
@@ -38,35 +38,35 @@ pub(crate) enum Ask {
         extent: u64,
         mine: ExtentImage,
     },
-    /// Only that it was answered matters.
-    Quiet,
+    /// The result is not used.
+    IgnoreResult,
 }
 
-/// See the module.
+/// State of the current session.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     pub session: Option<Session>,
     sent: u64,
     received: u64,
-    /// Messages of an epoch this node does not know yet.
+    /// Messages of a newer epoch than the view of this node.
     early: Vec<PeerMessage>,
     next_ask: PeerOp,
-    /// Open questions with the time of asking.
+    /// Open requests with the time they were sent.
     pub asks: BTreeMap<PeerOp, (Time, Ask)>,
-    /// The peer said that it keeps requests waiting for space.
+    /// The peer's pool is full: its replies may be late.
     peer_full: bool,
-    /// When the peer last said anything of this epoch.
+    /// Time of the last message of this epoch.
     heard: Time,
     stuck_told: Time,
 }
 
 impl Link {
-    /// The number the next question will have.
+    /// Number of the next request.
     pub fn next_ask(&self) -> PeerOp {
         self.next_ask + 1
     }
 
-    /// Every question before this one is answered.
+    /// Whether every request before this one was answered.
     pub fn answered_before(&self, op: PeerOp) -> bool {
         self.asks.keys().next().is_none_or(|&first| first >= op)
     }
@@ -89,7 +89,7 @@ impl Mirror {
         self.reset_peer();
     }
 
-    /// Forgets everything that belongs to the current generation.
+    /// Drops all state of the current generation and starts the next one.
     pub(crate) fn reset_peer(&mut self) {
         self.generation += 1;
         self.link.asks.clear();
@@ -128,7 +128,7 @@ impl Mirror {
         }
     }
 
-    /// Registers a question; the caller sends it under the number returned.
+    /// Registers a request; the caller sends it with the number returned.
     pub(crate) fn ask(&mut self, ask: Ask) -> PeerOp {
         self.link.next_ask += 1;
         self.link.asks.insert(self.link.next_ask, (self.now, ask));
@@ -141,10 +141,10 @@ impl Mirror {
 
     pub(crate) fn on_message(&mut self, message: PeerMessage) {
         if message.number <= self.link.received {
-            return; // a repeat
+            return; // a repeated messageed message
         }
         if message.number != self.link.received + 1 {
-            return self.disconnect(Reason::Hole);
+            return self.disconnect(Reason::MissingMessage);
         }
         self.link.received = message.number;
         let known = self.view.map_or(0, |view| view.epoch);
@@ -167,7 +167,7 @@ impl Mirror {
         self.on_body(message.body);
     }
 
-    /// A new view is known: take what arrived too early for the old one.
+    /// A new view is known: handles the messages of its epoch that arrived before it.
     pub(crate) fn replay_early(&mut self) {
         let epoch = self.epoch();
         let early = std::mem::take(&mut self.link.early);
@@ -223,7 +223,7 @@ impl Mirror {
             (Ask::Write { ticket, store_op }, Ok(_)) => self.on_write_held(ticket, store_op),
             (Ask::RoundSync { round }, Ok(_)) => self.on_round_synced(round, true, true),
             (Ask::BarrierSync, Ok(_)) => self.on_barrier_synced(true),
-            // The volume was deleted there: the deletion is on its way here and will answer the guest.
+            // The volume was deleted at the peer. The deletion will arrive here and answers the guest.
             (Ask::Write { .. }, Err(PeerOpError::Unreadable)) => {}
             (Ask::Write { .. } | Ask::RoundSync { .. } | Ask::BarrierSync, Err(_)) => self.peer_failed(),
             (Ask::Copy { volume, extent }, result) => self.on_copy_held(volume, extent, result.is_ok()),
@@ -232,11 +232,11 @@ impl Mirror {
             (Ask::ReconcileFetch { volume, extent, mine }, result) => {
                 self.on_reconcile_fetched(volume, extent, mine, image_of(result));
             }
-            (Ask::Quiet, _) => {}
+            (Ask::IgnoreResult, _) => {}
         }
     }
 
-    /// The peer refused what it must hold: its disks are failing.
+    /// The peer refused a write or sync that it must hold: its disks fail.
     fn peer_failed(&mut self) {
         if self.need_peer() && self.view.is_some_and(|view| view.peer || view.ack_peer) {
             self.out.push(Action::PeerStuck);
@@ -245,7 +245,8 @@ impl Mirror {
         }
     }
 
-    /// Looks for questions the peer owes an answer to for too long.
+    /// Reports the peer as stuck, or closes the session during resync, when a reply has been missing for
+    /// [`Tuning::stuck`].
     pub(crate) fn check_stuck(&mut self) {
         if self.link.session.is_none() || self.link.peer_full || self.view.is_none() {
             return;

@@ -1,9 +1,9 @@
 //! Making two members equal again after a session or an epoch began.
 //!
-//! Both replicas received one stream of writes per volume (guarantee 5), so the one with the newer stamp holds all that the
-//! other holds. It gives its content of every extent that either journal touched after the last common flush.
-//! Copies are stored under the receiver's own newest stamp: half-copied, it still looks older, and the next attempt
-//! chooses the same side.
+//! Both replicas received the same stream of writes per volume (guarantee 5), so the replica with the newer stamp
+//! holds all writes that the other holds. It is the source: it sends every extent that either journal touched after
+//! the last common flush. Copies are stored under the receiver's own newest stamp, so that a half-copied receiver
+//! still has the older stamp and the next attempt chooses the same source.
 
 use crate::copier::Copier;
 use crate::event::{Action, StoreCommand};
@@ -13,10 +13,9 @@ use crate::store::Purpose;
 use crate::types::*;
 use std::collections::BTreeMap;
 
-/// A reconciliation under way.
 #[derive(Debug, Default)]
 pub(crate) struct Reconcile {
-    /// Volumes this node gives, with the receiver's newest stamp.
+    /// Volumes of which this node is the source, with the receiver's newest stamp.
     pub stamps: BTreeMap<VolumeId, Stamp>,
     copied: bool,
     peer_copied: bool,
@@ -42,18 +41,18 @@ impl Mirror {
             let (Some(mine), Some(theirs)) = (self.volumes.get(id), peer.get(id)) else {
                 return false;
             };
-            let give = mine.last > theirs.last || (mine.last == theirs.last && lead);
-            if give {
+            let is_source = mine.last > theirs.last || (mine.last == theirs.last && lead);
+            if is_source {
                 reconcile.stamps.insert(*id, theirs.last);
             }
-            give
+            is_source
         });
         self.copier = Some(Copier::new(self.now, touched));
         self.reconcile = Some(reconcile);
     }
 
-    /// A volume on one side only is a creation or a deletion that nobody was told of as done: it goes. The larger of
-    /// two sizes stands.
+    /// Makes the two volume tables equal. A volume that exists on one node only belongs to a creation or deletion
+    /// that was not answered, so it is deleted. Of two sizes the larger is kept.
     fn match_tables(&mut self, peer: &BTreeMap<VolumeId, VolumeInfo>) {
         let mut changes = Vec::new();
         for (&id, volume) in &self.volumes {
@@ -67,7 +66,7 @@ impl Mirror {
         }
         for &change in &changes {
             self.apply_change(change);
-            self.command(StoreCommand::Volume(change), Purpose::Quiet);
+            self.command(StoreCommand::Volume(change), Purpose::IgnoreResult);
         }
         if !changes.is_empty() {
             self.out.push(Action::VolumesChanged);
@@ -116,11 +115,12 @@ impl Mirror {
         if let Some(reconcile) = &mut self.reconcile {
             reconcile.peer_synced = true;
         }
-        // At once and not in `settle`: the peer's first write may be the next message.
+        // Here and not only in `settle`: the peer's first write may be the next message, and it needs the phase
+        // `Steady`.
         self.advance_reconcile();
     }
 
-    /// Both stores are equal and durable.
+    /// Both stores are equal and durable: starts the phase `Steady`.
     fn enter_steady(&mut self) {
         self.reconcile = None;
         self.copier = None;
@@ -130,13 +130,14 @@ impl Mirror {
         self.copy_waits.clear();
         let mut equal = Vec::new();
         for (&id, volume) in &mut self.volumes {
-            // One number is spent on the comparison itself: copies bear old stamps, and the tails shall forget them too.
+            // A number of its own for the reconciliation: the confirmation below then covers the copies, which have
+            // old stamps.
             volume.assigned += 1;
             volume.unconfirmed = false;
             equal.push((id, volume.assigned));
         }
         for (volume, seq) in equal {
-            self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
+            self.command(StoreCommand::Confirm { volume, seq }, Purpose::IgnoreResult);
         }
         self.clear_marks();
         self.requeue_all();

@@ -1,4 +1,4 @@
-//! The other side of every question: carrying out what the peer asks, under its epoch and in its order.
+//! Executes the peer's requests at the local store, under the epoch and in the order of the peer.
 
 use crate::event::*;
 use crate::machine::{Mirror, Phase};
@@ -52,11 +52,12 @@ impl Mirror {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
-            // Asked for while the peer was the writer; the volume changed hands since. The scrub will come again.
+            // This extent was requested while the peer was the writer; the writer has changed since. A later scrub
+            // repeats it.
             return self.answer(op, Ok(Answer::Ok));
         }
         if self.phase == Phase::Reconcile && stamp > state.last {
-            // A half-copied replica would look newer than the one it is copied from.
+            // With this stamp a half-copied replica would count as newer than its source.
             return self.disconnect(Reason::Protocol);
         }
         let purpose = self.replica(op);
@@ -86,7 +87,7 @@ impl Mirror {
     pub(crate) fn on_peer_confirm(&mut self, through: Vec<(VolumeId, Seq)>) {
         for (volume, seq) in through {
             if self.volumes.contains_key(&volume) {
-                self.command(StoreCommand::Confirm { volume, seq }, Purpose::Quiet);
+                self.command(StoreCommand::Confirm { volume, seq }, Purpose::IgnoreResult);
             }
         }
     }
@@ -112,7 +113,7 @@ impl Mirror {
         self.answer(op, result);
     }
 
-    /// Carries a change of the volume table out in memory. Idempotent.
+    /// Applies a change to the volume table in memory. Idempotent.
     pub(crate) fn apply_change(&mut self, change: VolumeChange) {
         match change {
             VolumeChange::Create { id, size } | VolumeChange::Resize { id, size } => {

@@ -1,7 +1,8 @@
 //! Bringing a returned peer back in sync while this node is the only member.
 //!
-//! Work is what is marked dirty here, what this journal touched after the last common flush, and what the peer says it touched.
-//! Marks stay until both are members again, so a crash of either side only means to start over.
+//! Copied are the extents marked dirty here and those that either journal touched after the last common flush. The
+//! marks stay until both nodes are members again, so after a crash of either node the resync starts again from the
+//! marks.
 //!
 //! ```text
 //! copying ──nothing left──▶ draining ──all acknowledged──▶ syncing ──both durable──▶ clean (PeerClean)
@@ -23,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) enum Clean {
     /// Extents are left to copy, or there is no resync.
     No,
-    /// From here on every write waits for the peer; older ones are awaited.
+    /// Every new write waits for the peer; the requests sent before `before` are being acknowledged.
     Draining { before: PeerOp },
     /// Both stores are being synced.
     Syncing { local: bool, peer: bool, confirm: Vec<(VolumeId, Seq)> },
@@ -42,7 +43,7 @@ impl Mirror {
         let mut missing = BTreeSet::new();
         for (&id, volume) in &self.volumes {
             let set = work.entry(id).or_default();
-            // What is in flight since before this session may be marked nowhere yet; its copy waits for it.
+            // A write in flight since before this session may have no mark yet; the copy of its extents waits for it.
             for span in volume.writing.values() {
                 set.insert(extents_of(span.block..span.block + span.count));
             }
@@ -56,7 +57,7 @@ impl Mirror {
         work.retain(|_, set| !set.is_empty());
         let mut copier = Copier::new(self.now, work);
         copier.missing = missing;
-        // The first word of a resync tells how much was dirty.
+        // The first progress report of a resync contains the total amount.
         self.out.push(Action::Progress(copier.progress()));
         self.copier = Some(copier);
         for (&id, theirs) in &peer {
@@ -67,7 +68,7 @@ impl Mirror {
             }
         }
         self.rerun_changes();
-        // A proposal that adds the peer is under way: it must hold from now on what it did not get before.
+        // A proposal that adds the peer is under way: the peer must now hold the writes that were kept local.
         if self.need_peer() {
             self.requeue_unsent();
         }
@@ -75,12 +76,12 @@ impl Mirror {
     }
 
     fn tell_change(&mut self, change: VolumeChange) {
-        let op = self.ask(Ask::Quiet);
+        let op = self.ask(Ask::IgnoreResult);
         self.send(Body::Volume { op, change });
     }
 
-    /// Creates at the peer what it lacks. First all of it is marked dirty: a session lost half-way must not leave a
-    /// volume that looks complete.
+    /// Creates missing volumes at the peer. All extents of such a volume are marked dirty first: if the session ends
+    /// before the copy is complete, the marks still say that the peer's volume is incomplete.
     fn create_missing(&mut self) {
         let missing = self.copier.as_ref().map(|copier| copier.missing.clone()).unwrap_or_default();
         for id in missing {
@@ -132,7 +133,7 @@ impl Mirror {
         }
         let confirm = std::mem::take(confirm);
         let done = self.copier.as_ref().is_some_and(Copier::is_done);
-        assert!(done && !self.unsent_in_flight(), "a clean peer has nothing left to get");
+        assert!(done && !self.unsent_in_flight(), "a clean peer has every write");
         self.clean = Clean::Yes;
         self.confirm(confirm);
         if let Some(copier) = &self.copier {

@@ -1,7 +1,7 @@
 //! The commands in flight at the local store, and those that wait for space.
 //!
-//! A command refused for lack of space is repeated with everything after it that touches the same blocks, so that the
-//! store still sees the writes of a block in order.
+//! A command refused for lack of space is repeated, followed by all later commands that touch the same blocks, so
+//! that the store receives the writes of a block in order.
 
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
 use crate::heal::HealId;
@@ -11,7 +11,7 @@ use crate::types::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Why a command was given.
+/// What the result of a command is for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Purpose {
     GuestWrite {
@@ -60,8 +60,8 @@ pub(crate) enum Purpose {
         id: u64,
         change: VolumeChange,
     },
-    /// Only success matters.
-    Quiet,
+    /// The result is not used.
+    IgnoreResult,
 }
 
 #[derive(Debug, Clone)]
@@ -70,14 +70,14 @@ struct InFlight {
     purpose: Purpose,
 }
 
-/// See the module.
+/// Commands in flight, and commands that wait for space.
 #[derive(Debug, Default)]
 pub(crate) struct StoreQueue {
     next: StoreOp,
     ops: BTreeMap<StoreOp, InFlight>,
-    /// Data commands among `ops`.
+    /// Number of data commands in `ops`.
     data: usize,
-    /// Refused for space, or given after such a one.
+    /// Commands refused for lack of space, and data commands given after one.
     stalled: BTreeMap<StoreOp, InFlight>,
     retry_at: Time,
     retry: bool,
@@ -85,12 +85,12 @@ pub(crate) struct StoreQueue {
 }
 
 impl StoreQueue {
-    /// No command that changes data is in flight or waiting.
+    /// Whether no command that changes data is in flight or waiting.
     pub fn drained(&self) -> bool {
         self.data == 0 && self.stalled.is_empty()
     }
 
-    /// Try the stalled commands at the next chance.
+    /// Repeats the stalled commands as soon as no data command is in flight.
     pub fn retry_now(&mut self) {
         self.retry = true;
     }
@@ -104,8 +104,9 @@ impl StoreQueue {
     }
 }
 
-/// The blocks of a command that must keep its place among the others: those that change data, and the reads the peer asks
-/// for, which must not miss a write of it that waits for space. The own reads wait for such writes before they are given.
+/// The blocks of a command whose order among the others matters: commands that change data, and reads for the peer,
+/// which must see the peer's writes that wait for space. Reads of this node wait for such writes before they are
+/// given.
 fn span(entry: &InFlight) -> Option<(VolumeId, Range<u64>)> {
     match (&entry.command, &entry.purpose) {
         (StoreCommand::ReadExtent { volume, extent }, Purpose::ReplicaFetch { .. }) => {
@@ -138,7 +139,7 @@ fn overlap(a: &InFlight, b: &InFlight) -> bool {
 }
 
 impl Mirror {
-    /// Gives a command to the store, or keeps it back behind those that wait for space.
+    /// Gives a command to the store, or queues it behind the commands that wait for space.
     pub(crate) fn command(&mut self, command: StoreCommand, purpose: Purpose) -> StoreOp {
         self.store.next += 1;
         let op = self.store.next;
@@ -159,13 +160,13 @@ impl Mirror {
         self.store.ops.insert(op, entry);
     }
 
-    /// Forgets what waits for space and is wanted no more: the peer's writes of an earlier generation, which it will
-    /// never hear acknowledged, and writes of guests that are gone or were given anew. Applied late they would
-    /// change what was read since.
+    /// Drops commands that wait for space and are obsolete: the peer's requests of an earlier generation, whose reply
+    /// the peer would ignore, and guest writes that were closed or queued again. Applied later, they would overwrite
+    /// data that was read since.
     fn drop_stale(&mut self) {
         let (generation, tickets) = (self.generation, &self.tickets);
         self.store.stalled.retain(|op, entry| match entry.purpose {
-            // The table in memory has changed already.
+            // The table in memory has the change already.
             _ if matches!(entry.command, StoreCommand::Volume(_)) => true,
             Purpose::Replica { generation: asked, .. } | Purpose::ReplicaFetch { generation: asked, .. } => {
                 asked == generation
@@ -175,7 +176,7 @@ impl Mirror {
         });
     }
 
-    /// Repeats what waits for space once nothing that could overtake it is in flight.
+    /// Repeats the commands that wait for space, once no data command is in flight that could overtake them.
     pub(crate) fn pump_store(&mut self) {
         self.drop_stale();
         if self.store.stalled.is_empty() {
@@ -193,7 +194,7 @@ impl Mirror {
         }
     }
 
-    /// A new session begins: the peer is told why answers may be late.
+    /// Tells the peer at the start of a session that this pool is full and replies may be late.
     pub(crate) fn announce_full(&mut self) {
         if self.store.full {
             self.send(crate::message::Body::Full(true));
@@ -285,7 +286,7 @@ impl Mirror {
             Purpose::HealRead { heal } => self.on_heal_read(heal, result),
             Purpose::HealWrite { heal } => self.on_heal_written(heal),
             Purpose::Change { id, change } => self.on_change_stored(id, change, result.is_ok()),
-            Purpose::Quiet => {}
+            Purpose::IgnoreResult => {}
         }
     }
 }

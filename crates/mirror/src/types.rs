@@ -1,4 +1,4 @@
-//! The words of the mirror: units, identities, what a guest may ask and what a store may answer.
+//! Units, identifiers, requests of guests, and the view of the membership.
 
 use bytes::Bytes;
 pub(crate) use dyad_types::{BLOCK, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentSet, Seq, Stamp, VolumeId};
@@ -7,11 +7,11 @@ use std::ops::Range;
 
 /// Nanoseconds on a clock that never jumps (CLOCK_BOOTTIME on a node, virtual in the simulator).
 pub type Time = u64;
-/// Names one request of a guest or of the document; chosen by the caller, unique while the request is open.
+/// Identifies one request of a guest or of the document; chosen by the caller, unique while the request is open.
 pub type RequestId = u64;
-/// Names one connection to the peer; only equality matters.
+/// Identifies one connection to the peer; only compared for equality.
 pub type Session = u64;
-/// Names one store command; chosen by the mirror.
+/// Identifies one store command; chosen by the mirror.
 pub type StoreOp = u64;
 
 /// The largest single write, in bytes: it must fit a frame of the peer link.
@@ -25,37 +25,34 @@ pub fn extents_of(blocks: Range<u64>) -> Range<u64> {
     blocks.start / EXTENT_BLOCKS..blocks.end.div_ceil(EXTENT_BLOCKS)
 }
 
-/// Who may write a volume.
+/// The node that may write a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Writer {
-    /// Nobody at the moment (no VM runs, or a hand-over is under way).
-    Nobody,
-    /// This node.
+    /// Neither node: no VM runs, or the right to write is being handed over.
+    None,
     Me,
-    /// The other node.
     Peer,
 }
 
 /// What `quorum` says about the membership, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Number of the newest known chosen configuration. Never goes back.
+    /// Number of the newest known chosen configuration. Never decreases.
     pub epoch: Epoch,
     /// This node is in the in-sync set.
     pub me: bool,
     /// The peer is in the in-sync set.
     pub peer: bool,
-    /// The peer must acknowledge although it may not be in `peer` yet (a proposal that adds it is under way),
-    /// or still (`peer` is true).
+    /// The peer must acknowledge writes: `peer` is true, or a proposal that adds the peer is under way.
     pub ack_peer: bool,
-    /// This node is the lead of the configuration: breaks ties, nothing else.
+    /// This node is the lead of the configuration. Used only to choose the source of a reconciliation when both
+    /// replicas have the same stamp.
     pub lead: bool,
 }
 
 /// A volume as the volume table of a store lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeInfo {
-    /// Its number.
     pub id: VolumeId,
     /// Bytes; a multiple of [`BLOCK`].
     pub size: u64,
@@ -66,21 +63,17 @@ pub struct VolumeInfo {
 /// A change of the volume table. Each is idempotent at the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeChange {
-    /// Makes an empty volume; fine if it exists.
+    /// Creates an empty volume; succeeds if it exists.
     Create {
-        /// New number, never used before.
+        /// Never used before.
         id: VolumeId,
         /// Bytes, a multiple of [`BLOCK`].
         size: u64,
     },
-    /// Frees a volume; fine if it is gone.
-    Delete {
-        /// Its number.
-        id: VolumeId,
-    },
-    /// Grows a volume; fine if it is that large already. Volumes never shrink.
+    /// Deletes a volume; succeeds if it does not exist.
+    Delete { id: VolumeId },
+    /// Grows a volume; succeeds if it is that large already. Volumes never shrink.
     Resize {
-        /// Its number.
         id: VolumeId,
         /// Bytes, a multiple of [`BLOCK`].
         size: u64,
@@ -88,7 +81,6 @@ pub enum VolumeChange {
 }
 
 impl VolumeChange {
-    /// The volume it is about.
     pub fn id(&self) -> VolumeId {
         match *self {
             Self::Create { id, .. } | Self::Delete { id } | Self::Resize { id, .. } => id,
@@ -96,47 +88,31 @@ impl VolumeChange {
     }
 }
 
-/// What a guest (or the document, volume 0) asks. Blocks of 4 KiB.
+/// A request of a guest, or of the document (volume 0). Blocks of 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestOp {
     /// Reads `count` blocks from `block`.
-    Read {
-        /// First block.
-        block: u64,
-        /// Number of blocks.
-        count: u64,
-    },
+    Read { block: u64, count: u64 },
     /// Reads the local replica although another node may be the writer. May show a write that is not acknowledged
     /// yet; refused with [`GuestError::NotInSync`] when this replica is not in sync.
-    Peek {
-        /// First block.
-        block: u64,
-        /// Number of blocks.
-        count: u64,
-    },
+    Peek { block: u64, count: u64 },
     /// Writes whole blocks, at most [`MAX_WRITE`] bytes.
     Write {
-        /// First block.
         block: u64,
         /// A non-zero multiple of [`BLOCK`] bytes.
         data: Bytes,
     },
     /// Makes blocks read as zeros and frees them.
-    Discard {
-        /// First block.
-        block: u64,
-        /// Number of blocks.
-        count: u64,
-    },
+    Discard { block: u64, count: u64 },
     /// Makes every write completed before it durable on each in-sync node.
     Flush,
 }
 
-/// What the smallest change counts in flight, in bytes.
+/// Least weight of a write or discard in flight, in bytes.
 pub const MIN_WEIGHT: usize = 16 << 10;
 
 impl GuestOp {
-    /// First block and number of blocks it touches; `(0, 0)` for a flush.
+    /// First block and number of blocks of the request; `(0, 0)` for a flush.
     pub fn span(&self) -> (u64, u64) {
         match self {
             Self::Read { block, count } | Self::Peek { block, count } | Self::Discard { block, count } => {
@@ -147,7 +123,7 @@ impl GuestOp {
         }
     }
 
-    /// What a change counts in flight, in bytes: the data it carries, and something for being a message at all.
+    /// Weight of a request in flight, in bytes: its data, and at least [`MIN_WEIGHT`] for the message.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Write { data, .. } => data.len().max(MIN_WEIGHT),
@@ -165,7 +141,7 @@ pub enum Reply {
     Data(Bytes),
 }
 
-/// Why a request was refused. Faults of a node or link are never among them: those are waits.
+/// Why a request was refused. A fault of a node or of the link is no reason: the request waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GuestError {
     /// Neither replica has a good copy.
@@ -174,13 +150,13 @@ pub enum GuestError {
     /// The volume does not exist.
     #[error("this volume does not exist; list the volumes and choose another")]
     NoVolume,
-    /// Beyond the end, empty, too large, or not whole blocks.
+    /// The range is beyond the end, empty, too large, or not whole blocks.
     #[error("the request lies outside the volume or is not made of whole 4 KiB blocks; correct its range")]
     Range,
     /// The volume was closed while the request waited.
     #[error("the volume was closed before the request ran; open it again and repeat the request")]
     Closed,
-    /// A peek at a replica that is not in sync.
+    /// A [`GuestOp::Peek`] at a replica that is not in sync.
     #[error("this node's copy is out of date; ask the other node or wait for the resync")]
     NotInSync,
     /// The disks of a node refused a change of the volume table.

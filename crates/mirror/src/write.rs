@@ -1,4 +1,5 @@
-//! Guest writes: to the local store and the peer at once, complete when each that must hold them does.
+//! Guest writes: sent to the local store and to the peer at the same time; complete when every store that must hold the
+//! write has acknowledged it.
 
 use crate::event::*;
 use crate::guest::{PeerPart, State, Ticket};
@@ -8,8 +9,8 @@ use crate::store::Purpose;
 use crate::types::*;
 
 impl Mirror {
-    /// Bytes of guest writes that may still start. What is in flight fits into the queue of a session: a peer that is
-    /// merely slower than the guests slows them down instead of losing its session.
+    /// Bytes of guest writes that may still start. Writes in flight are limited to [`Tuning::flight`] so that they
+    /// fit into the queue of a session: a slow peer then slows the guests down and does not overflow the queue.
     pub(crate) fn write_room(&self) -> usize {
         let writing = self.volumes.values().flat_map(|volume| volume.writing.keys());
         let flying: usize = writing.filter_map(|id| self.tickets.map.get(id)).map(|ticket| ticket.op.weight()).sum();
@@ -26,7 +27,7 @@ impl Mirror {
             return false;
         }
         let epoch = self.epoch();
-        // During resync what lies wholly in extents still to be copied stays local: the copy will carry it.
+        // During resync a write that lies wholly in extents still to be copied stays local: the copy will contain it.
         let send = match self.phase {
             Phase::Steady => true,
             Phase::Source => {
@@ -66,7 +67,7 @@ impl Mirror {
             *stored = true;
             self.finish_write(id);
         }
-        // A failed write stays in flight: this node is faulty, and the guest waits for what `quorum` makes of that.
+        // A failed local write is never completed: the guest blocks until `quorum` removes or fences this node.
     }
 
     pub(crate) fn on_write_held(&mut self, id: u64, store_op: StoreOp) {
@@ -78,7 +79,7 @@ impl Mirror {
         }
     }
 
-    /// Completes the write if everything it waits for has happened.
+    /// Completes the write if the local store and, where required, the peer hold it, and its extents are marked dirty.
     fn finish_write(&mut self, id: u64) {
         let Some(ticket) = self.tickets.map.get(&id) else {
             return;
@@ -108,7 +109,7 @@ impl Mirror {
         self.complete(id, Ok(Reply::Done));
     }
 
-    /// Looks at every write in flight again.
+    /// Completes every write in flight whose conditions are met.
     pub(crate) fn finish_writes(&mut self) {
         let writing: Vec<u64> = self.volumes.values().flat_map(|v| v.writing.keys().copied()).collect();
         for id in writing {
@@ -116,7 +117,8 @@ impl Mirror {
         }
     }
 
-    /// Writes in flight that match start again from the queue, as new writes; what nobody waits for is dropped.
+    /// Puts the matching writes in flight back into the queue, to start as new writes. Writes of closed requests are
+    /// dropped.
     fn requeue_writes(&mut self, which: impl Fn(PeerPart) -> bool) {
         for volume in self.volumes.values_mut() {
             volume.writing.retain(|id, _| {
@@ -139,14 +141,14 @@ impl Mirror {
         }
     }
 
-    /// Both replicas are equal: what was in flight is written once more to both, in the order of arrival.
+    /// Writes all requests in flight again, in the order of arrival. Called when both replicas are equal.
     ///
-    /// To the guest these are writes that were never answered, so a second run is within what a disk may do.
+    /// None of these writes was answered, so the guest cannot tell a second execution from a first one.
     pub(crate) fn requeue_all(&mut self) {
         self.requeue_writes(|_| true);
     }
 
-    /// The peer must hold from now on what was meant to stay local.
+    /// Sends the writes that were kept local to the peer: from now on the peer must hold them.
     pub(crate) fn requeue_unsent(&mut self) {
         let generation = self.generation;
         self.requeue_writes(|peer| match peer {
@@ -156,7 +158,7 @@ impl Mirror {
         });
     }
 
-    /// Every guest write in flight to these extents is in the local store.
+    /// Whether the local store holds every guest write in flight to these extents.
     pub(crate) fn all_stored(&self, volume: VolumeId, extents: &std::ops::Range<u64>) -> bool {
         let Some(state) = self.volumes.get(&volume) else {
             return true;
@@ -168,7 +170,7 @@ impl Mirror {
         })
     }
 
-    /// A write kept local is in flight.
+    /// Whether a write that was not sent to the peer of this generation is in flight.
     pub(crate) fn unsent_in_flight(&self) -> bool {
         let generation = self.generation;
         self.volumes.values().flat_map(|v| v.writing.keys()).any(|id| {

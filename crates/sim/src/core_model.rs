@@ -60,7 +60,7 @@ impl CoreModel {
             own_requests: BTreeMap::new(),
             next_own_request: FIRST_OWN_REQUEST,
             guests: BTreeMap::new(),
-            writers: [Writer::Nobody; VMS + 1],
+            writers: [Writer::None; VMS + 1],
             permits: [false; VMS],
             serving: false,
             peer_vms_allowed: false,
@@ -132,7 +132,7 @@ impl World {
             Action::Complete { req, result } => self.completed(node, req, result),
             Action::Disconnect(reason) => {
                 self.note(node, format!("disconnect: {reason}"));
-                if matches!(reason, Reason::Hole | Reason::Protocol | Reason::TwoWriters) {
+                if matches!(reason, Reason::MissingMessage | Reason::Protocol | Reason::TwoWriters) {
                     self.violate(format!("node {node} ended its session: {reason}"));
                 }
                 self.disconnect(node);
@@ -277,7 +277,7 @@ impl World {
                         Writer::Peer
                     }
                 }
-                _ => Writer::Nobody,
+                _ => Writer::None,
             };
             if std::mem::replace(&mut model.writers[index], writer) != writer {
                 self.mirror(node, Event::Writer { volume: VolumeId(index as u64), writer });

@@ -163,7 +163,7 @@ impl World {
     /// A VM's process ends.
     pub(crate) fn end_vm(&mut self, node: usize, vm: usize) {
         if std::mem::take(&mut self.nodes[node].vms[vm]).runs {
-            self.oracle.guest_died(volume(vm));
+            self.oracle.guest_ended(volume(vm));
         }
     }
 }

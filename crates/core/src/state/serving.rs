@@ -40,7 +40,7 @@ impl CoreState {
         for volume in forgotten {
             self.access.writers.remove(&volume);
             self.access.servers.remove(&volume);
-            self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::Nobody });
+            self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::None });
         }
     }
 
@@ -48,7 +48,7 @@ impl CoreState {
     /// the document says who has them.
     fn writer(&self, primary: NodeId) -> Writer {
         match (self.membership.config.members.has(primary), primary == self.me) {
-            (false, _) => Writer::Nobody,
+            (false, _) => Writer::None,
             (true, true) => Writer::Me,
             (true, false) => Writer::Peer,
         }

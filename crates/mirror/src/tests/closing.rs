@@ -1,4 +1,4 @@
-//! A request of a volume's earlier life never runs in a later one.
+//! A request from before a volume was closed never runs after the volume is opened again.
 
 use crate::*;
 
@@ -11,7 +11,7 @@ fn handle(mirror: &mut Mirror, event: Event) -> Vec<Action> {
     actions
 }
 
-/// A node alone with one volume.
+/// A node that is the only member, with one volume.
 fn alone() -> Mirror {
     let stamp = Stamp { epoch: 1, seq: 0 };
     let inventory =
@@ -47,7 +47,7 @@ fn a_request_that_comes_after_the_close_is_refused() {
         assert!(closed(&ask(&mut mirror, req, op.clone()), req), "{op:?}");
     }
     assert_eq!(mirror.open_requests(), 0);
-    // Nothing of it wakes up when the volume is written here again.
+    // None of these requests runs when this node writes the volume again.
     let later = handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     assert!(!later.iter().any(|action| matches!(action, Action::Store { .. })), "{later:?}");
 }
@@ -58,5 +58,5 @@ fn a_waiting_request_ends_with_the_right_to_write() {
     handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     handle(&mut mirror, Event::Hold);
     assert!(!closed(&ask(&mut mirror, 7, GuestOp::Read { block: 0, count: 1 }), 7), "it waits for the lease");
-    assert!(closed(&handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Nobody }), 7));
+    assert!(closed(&handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::None }), 7));
 }

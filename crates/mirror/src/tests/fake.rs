@@ -1,4 +1,4 @@
-//! A store in memory: what is done survives a crash of the process, what is synced survives the loss of power.
+//! A store in memory: finished commands survive a crash of the process, synced ones survive a loss of power.
 
 use crate::oracle::{fill, value_of};
 use crate::*;
@@ -27,7 +27,7 @@ pub struct Content {
 pub struct FakeStore {
     pub live: Disk,
     durable: Disk,
-    /// What the journal holds beyond `durable`, oldest first: a loss of power keeps some beginning of it.
+    /// Commands that `durable` does not contain, oldest first. A loss of power keeps a prefix of them.
     journal: Vec<StoreCommand>,
     /// Blocks that fail their checksum here.
     pub bad: BTreeSet<(VolumeId, u64)>,
@@ -43,7 +43,7 @@ impl FakeStore {
         }
     }
 
-    /// The power fails: of the unsynced journal the first `keep` (modulo) commands survive.
+    /// Loss of power: of the unsynced commands the first `keep` (modulo their number plus one) survive.
     pub fn power_loss(&mut self, keep: usize) {
         let journal = std::mem::take(&mut self.journal);
         self.live = self.durable.clone();
@@ -92,7 +92,7 @@ impl FakeStore {
             }
             StoreCommand::MarkDirty { .. } | StoreCommand::ClearDirty | StoreCommand::Volume(_) => {
                 apply(&mut self.live, command);
-                // Facts are durable at once, and so is all before them in the same journal.
+                // Changes of metadata are durable at once, with all earlier commands of the same journal.
                 self.durable = self.live.clone();
                 self.journal.clear();
                 Ok(StoreOutput::Done)
@@ -150,7 +150,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
                     Some(value) => content.blocks.insert(block, value),
                     None => content.blocks.remove(&block),
                 };
-                // Copies and repairs bear old stamps; they count all the same.
+                // Copies and repairs have old stamps; they count as touched as well.
                 content.touched.insert(block / EXTENT_BLOCKS, stamp.seq.max(content.confirmed + 1));
             }
         }

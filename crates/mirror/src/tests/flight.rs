@@ -4,7 +4,7 @@ use crate::*;
 
 const SIZE: u64 = 1 << 20;
 
-/// What the mirror asks its store for after one event.
+/// The store commands after one event.
 fn commands(mirror: &mut Mirror, event: Event) -> Vec<(StoreOp, StoreCommand)> {
     let mut actions = Vec::new();
     mirror.handle(0, event, &mut actions);
@@ -26,7 +26,7 @@ fn a_write_beyond_the_bound_waits_for_an_earlier_one() {
     queue.extend(commands(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me }));
     queue.extend(commands(&mut mirror, Event::Resume));
     for req in 1..=3 {
-        // Far from each other, so that nothing but the bound can make one wait.
+        // Far from each other, so that only the limit can make a write wait.
         let op = GuestOp::Write { block: req * 64, data: vec![1; BLOCK].into() };
         queue.extend(commands(&mut mirror, Event::Guest { req, volume: VolumeId(1), op }));
     }

@@ -1,4 +1,4 @@
-//! Two mirrors over fake stores, an ideal register and an oracle: each step is one thing that may happen.
+//! Two mirrors over fake stores, with an ideal register and an oracle. A [`Step`] is one event of the environment.
 
 use super::fake::FakeStore;
 use crate::oracle::{FlushMark, Oracle, Value};
@@ -52,7 +52,7 @@ pub enum Step {
     Start {
         node: usize,
     },
-    /// The other node removes this one, if it may.
+    /// The other node removes this node from the membership, if both are members.
     Remove {
         node: usize,
     },
@@ -60,9 +60,9 @@ pub enum Step {
     Learn {
         node: usize,
     },
-    /// The clean peer becomes a member again.
+    /// A clean peer becomes a member again.
     Readd,
-    /// A block rots on one node.
+    /// A block on one node fails its checksum from now on.
     Rot {
         node: usize,
         volume: usize,
@@ -158,8 +158,8 @@ impl Pair {
         self.members == [true, true]
     }
 
-    /// The node whose guests may run a volume now.
-    fn home(&self, volume: VolumeId) -> usize {
+    /// The node whose guests may use a volume now.
+    fn primary(&self, volume: VolumeId) -> usize {
         match self.members {
             [true, true] => (volume.0 as usize + 1) % 2,
             [true, false] => 0,
@@ -193,18 +193,18 @@ impl Pair {
             }
             Action::Complete { req, result } => self.complete(req, result),
             Action::Disconnect(reason) => {
-                assert!(!matches!(reason, Reason::Hole | Reason::Protocol | Reason::TwoWriters), "{reason}");
+                assert!(!matches!(reason, Reason::MissingMessage | Reason::Protocol | Reason::TwoWriters), "{reason}");
                 self.step(Step::LinkDown);
             }
             Action::PeerClean => self.nodes[node].clean = true,
             Action::PeerDirty => {
                 self.nodes[node].clean = false;
-                // As `quorum` does: the proposal is withdrawn, nothing was chosen.
+                // As `quorum` does: the proposal is withdrawn before it was chosen.
                 self.ack_both = false;
                 self.view(node);
             }
             Action::Healed { .. } => self.healed += 1,
-            Action::Lost { .. } => panic!("something is lost although one copy was good\n{}", self.log.join("\n")),
+            Action::Lost { .. } => panic!("an extent was lost although one copy was good\n{}", self.log.join("\n")),
             Action::Progress(progress) => self.copied += progress.copied,
             Action::Faulty { error } => panic!("the fake store has no such fault: {error}"),
             Action::PeerStuck
@@ -237,7 +237,7 @@ impl Pair {
 
     fn request(&mut self, volume: VolumeId, op: GuestOp, request: Request) {
         self.next_req += 1;
-        let (req, node) = (self.next_req, self.home(volume));
+        let (req, node) = (self.next_req, self.primary(volume));
         self.requests.insert(req, (node, request));
         self.event(node, Event::Guest { req, volume, op });
     }
@@ -253,7 +253,7 @@ impl Pair {
         self.view(node);
     }
 
-    /// Tells a node the configuration it knows: the newest, or for an older one nothing.
+    /// Gives a node the newest configuration.
     fn view(&mut self, node: usize) {
         self.nodes[node].knows = self.epoch;
         let view = View {
@@ -264,7 +264,7 @@ impl Pair {
             lead: node == 0,
         };
         for volume in VOLUMES {
-            let writer = if self.home(volume) == node { Writer::Me } else { Writer::Peer };
+            let writer = if self.primary(volume) == node { Writer::Me } else { Writer::Peer };
             self.event(node, Event::Writer { volume, writer });
         }
         self.event(node, Event::View(view));
@@ -279,11 +279,11 @@ impl Pair {
 
     fn kill_guests(&mut self, node: usize) {
         for volume in VOLUMES {
-            if self.home(volume) == node {
-                self.oracle.guest_died(volume);
+            if self.primary(volume) == node {
+                self.oracle.guest_ended(volume);
             }
         }
-        self.requests.retain(|_, (home, _)| *home != node);
+        self.requests.retain(|_, (primary, _)| *primary != node);
     }
 
     fn link_down(&mut self) {
@@ -302,7 +302,9 @@ impl Pair {
         match step {
             Step::Write { volume, block, count } | Step::Discard { volume, block, count } => {
                 let volume = VOLUMES[volume];
-                if self.oracle.is_open(volume, block..block + count) || self.nodes[self.home(volume)].mirror.is_none() {
+                if self.oracle.is_open(volume, block..block + count)
+                    || self.nodes[self.primary(volume)].mirror.is_none()
+                {
                     return;
                 }
                 let (value, op) = if matches!(step, Step::Discard { .. }) {
@@ -316,13 +318,13 @@ impl Pair {
             }
             Step::Read { volume, block, count } => {
                 let volume = VOLUMES[volume];
-                if self.nodes[self.home(volume)].mirror.is_some() {
+                if self.nodes[self.primary(volume)].mirror.is_some() {
                     self.request(volume, GuestOp::Read { block, count }, Request::Read { volume, block });
                 }
             }
             Step::Flush { volume } => {
                 let volume = VOLUMES[volume];
-                if self.nodes[self.home(volume)].mirror.is_some() {
+                if self.nodes[self.primary(volume)].mirror.is_some() {
                     let mark = self.oracle.flush_begins(volume);
                     self.request(volume, GuestOp::Flush, Request::Flush { volume, mark });
                 }
@@ -369,7 +371,8 @@ impl Pair {
                     self.members[node] = false;
                     self.ack_both = false;
                     if !std::mem::replace(&mut self.nodes[1 - node].complete, true) {
-                        // It lost its memory and goes on alone: two faults, so only what was flushed is promised.
+                        // This node lost its memory and continues alone: two faults, so only flushed writes are
+                        // guaranteed.
                         self.oracle.memories_lost();
                     }
                     self.view(1 - node);
@@ -383,7 +386,7 @@ impl Pair {
             }
             Step::Readd => self.readd(),
             Step::Rot { node, volume, block } => {
-                // Only one copy of a block may rot, and only while the other is good.
+                // Only one copy of a block may be damaged, and only while the other is good.
                 let place = (VOLUMES[volume], block);
                 let equal = self.both() && (0..2).all(|n| self.phase(n) == Some(Phase::Steady));
                 if equal && !self.nodes[1 - node].store.bad.contains(&place) {
@@ -429,9 +432,9 @@ impl Pair {
         self.members = [true, true];
         self.ack_both = false;
         self.nodes[source].clean = false;
-        // Everything acknowledged is at the new member too, from the moment it is one.
+        // From the moment it is a member, the new member holds every acknowledged write.
         self.nodes[1 - source].complete = true;
-        // The other's guests move home: those here are shut down first.
+        // The other node's guests move back to it: their VMs here are shut down first.
         self.kill_guests(source);
         for volume in VOLUMES {
             self.event(source, Event::Close { volume });
@@ -444,7 +447,7 @@ impl Pair {
         self.nodes.iter().flat_map(|node| node.store.live.volumes.values()).map(|content| content.touched.len()).sum()
     }
 
-    /// Ends every fault and runs until nothing happens any more.
+    /// Ends every fault and runs until the pair is in sync and no request is open.
     pub fn heal(&mut self) {
         self.healing = true;
         for node in 0..2 {
@@ -461,13 +464,13 @@ impl Pair {
             self.step(Step::Readd);
             self.step(Step::Tick { millis: 100 });
         }
-        let trail = || self.log.join("\n");
-        assert!(self.both(), "the pair is not whole again\n{}", trail());
+        let history = || self.log.join("\n");
+        assert!(self.both(), "the pair is not in sync again\n{}", history());
         for node in 0..2 {
-            assert_eq!(self.phase(node), Some(Phase::Steady), "{}", trail());
+            assert_eq!(self.phase(node), Some(Phase::Steady), "{}", history());
             assert_eq!(self.nodes[node].mirror.as_ref().map(Mirror::dirty_extents), Some(0));
         }
-        assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, trail());
+        assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, history());
         self.healing = false;
     }
 
@@ -476,23 +479,23 @@ impl Pair {
         [0, 1].map(|node: usize| self.nodes[node].store.live.volumes.keys().copied().collect())
     }
 
-    /// Both replicas hold the same, and only what they may.
-    pub fn judge(&self) {
+    /// Asserts that both replicas are equal and hold only values that the oracle allows.
+    pub fn check_replicas(&self) {
         let [a, b] = &self.nodes;
-        let trail = || self.log.join("\n");
+        let history = || self.log.join("\n");
         let table = |node: &Node| node.store.live.volumes.iter().map(|(id, c)| (*id, c.size)).collect::<Vec<_>>();
-        assert_eq!(table(a), table(b), "{}", trail());
+        assert_eq!(table(a), table(b), "{}", history());
         for id in &self.created {
-            assert!(self.tables()[0].contains(id), "volume {id} was promised and is gone\n{}", trail());
+            assert!(self.tables()[0].contains(id), "volume {id} was created and is missing\n{}", history());
         }
         for (volume, block) in self.oracle.blocks() {
             let value = |node: &Node| node.store.live.volumes[&volume].blocks.get(&block).copied().unwrap_or(0);
-            assert_eq!(value(a), value(b), "volume {volume} block {block}\n{}", trail());
+            assert_eq!(value(a), value(b), "volume {volume} block {block}\n{}", history());
             assert!(
                 self.oracle.allows((volume, block), value(a)),
                 "volume {volume} block {block} ended as {}\n{}",
                 value(a),
-                trail()
+                history()
             );
         }
     }

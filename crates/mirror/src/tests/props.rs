@@ -1,4 +1,4 @@
-//! Random lives of a pair, judged by the oracle.
+//! Random sequences of steps, checked by the oracle.
 
 use super::pair::{BLOCKS, Pair, Step};
 use proptest::prelude::*;
@@ -35,17 +35,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 250, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_life_of_a_pair_breaks_a_promise(steps in prop::collection::vec(step(), 1..200)) {
+    fn no_sequence_of_steps_breaks_a_guarantee(steps in prop::collection::vec(step(), 1..200)) {
         let mut pair = Pair::new();
         for step in steps {
             pair.step(step);
         }
         pair.heal();
-        pair.judge();
+        pair.check_replicas();
     }
 
     #[test]
-    fn a_rotten_block_is_never_read(
+    fn a_damaged_block_is_never_read(
         steps in prop::collection::vec(prop_oneof![
             8 => step().prop_filter("no crashes", |s| !matches!(s, Step::Kill { .. } | Step::Power { .. } | Step::Remove { .. })),
             2 => (0usize..2, 0usize..2, 0..BLOCKS).prop_map(|(node, volume, block)| Step::Rot { node, volume, block }),

@@ -1,21 +1,22 @@
-//! Lives that once broke a promise, kept with the steps that did it.
+//! Sequences of steps that once broke a guarantee.
 
 use super::pair::{Pair, Step::*};
 
-fn live(steps: impl IntoIterator<Item = super::pair::Step>) -> Pair {
+fn run(steps: impl IntoIterator<Item = super::pair::Step>) -> Pair {
     let mut pair = Pair::new();
     for step in steps {
         pair.step(step);
     }
     pair.heal();
-    pair.judge();
+    pair.check_replicas();
     pair
 }
 
-/// A creation kept back behind a copy that waited for space was forgotten with the session; the table in memory had it.
+/// A creation queued behind a copy that waited for space was dropped with the session, although the table in memory
+/// had it.
 #[test]
-fn a_creation_outlives_the_session_that_brought_it() {
-    live([
+fn a_creation_survives_the_end_of_its_session() {
+    run([
         Kill { node: 0 },
         Full { node: 1, full: true },
         Start { node: 0 },
@@ -37,10 +38,10 @@ fn a_creation_outlives_the_session_that_brought_it() {
     ]);
 }
 
-/// A creation was in flight at the store when its node was removed; the table in memory missed it.
+/// A creation was in flight at the store when its node was removed; the table in memory lacked it.
 #[test]
 fn a_creation_in_flight_at_a_removal_is_not_forgotten() {
-    live([
+    run([
         Create,
         Store { node: 0, count: 2 },
         Store { node: 1, count: 2 },
@@ -55,10 +56,10 @@ fn a_creation_in_flight_at_a_removal_is_not_forgotten() {
     ]);
 }
 
-/// A copy was read while a write to its extent waited for space; the copy lacked it, and nothing sent it later.
+/// A copy was read while a write to its extent waited for space: the write was in no copy and was never sent.
 #[test]
 fn a_copy_waits_for_the_writes_in_flight_to_its_extent() {
-    live([
+    run([
         Remove { node: 0 },
         Write { volume: 0, block: 0, count: 1 },
         LinkUp,
@@ -72,7 +73,7 @@ fn a_copy_waits_for_the_writes_in_flight_to_its_extent() {
 /// A write of the removed node waited for space at the survivor and was applied after the survivor's guests had read.
 #[test]
 fn a_write_of_an_older_epoch_that_waits_for_space_is_dropped() {
-    live([
+    run([
         Store { node: 0, count: 2 },
         Store { node: 1, count: 2 },
         Deliver { node: 0, count: 9 },
@@ -94,10 +95,10 @@ fn a_write_of_an_older_epoch_that_waits_for_space_is_dropped() {
     ]);
 }
 
-/// A write of the two-member time waited for space when the peer was removed; the resync did not know of it.
+/// A write made while both nodes were members waited for space when the peer was removed; the resync did not copy it.
 #[test]
 fn a_write_in_flight_before_the_session_is_part_of_the_resync() {
-    live([
+    run([
         Store { node: 1, count: 2 },
         Write { volume: 1, block: 0, count: 1 },
         Store { node: 0, count: 2 },
@@ -119,7 +120,8 @@ fn a_write_in_flight_before_the_session_is_part_of_the_resync() {
     ]);
 }
 
-/// A repair was cut short by the link; the read was then wanted whole from the peer, whose copy had another bad block.
+/// The link failed during a repair; the read was then requested as a whole from the peer, whose copy had another bad
+/// block.
 #[test]
 fn each_copy_may_be_bad_in_another_block() {
     let mut pair = Pair::new();
@@ -135,15 +137,15 @@ fn each_copy_may_be_bad_in_another_block() {
         pair.step(step);
     }
     pair.heal();
-    pair.judge();
+    pair.check_replicas();
     assert_eq!(pair.healed, 1);
 }
 
-/// A creation ran alone at the source's store while the tables were compared; the target never heard of it, and with two
-/// members the volume was taken for one that nobody was promised, and deleted.
+/// A creation ran only at the source's store while the tables were compared, and the target never received it. With two
+/// members the volume counted as an unanswered creation and was deleted.
 #[test]
 fn a_creation_in_flight_when_a_resync_begins_reaches_the_target() {
-    let pair = live([
+    let pair = run([
         Remove { node: 1 },
         Learn { node: 1 },
         LinkDown,
@@ -159,10 +161,10 @@ fn a_creation_in_flight_when_a_resync_begins_reaches_the_target() {
     assert_eq!(pair.tables()[0].len(), 3);
 }
 
-/// A copy was stored under the receiver's old stamp and was in no tail; its giver then lost the original.
+/// A copy was stored under the receiver's old stamp and was in no tail; its source then lost the original.
 #[test]
 fn a_copied_extent_is_in_the_receivers_tail() {
-    live([
+    run([
         Store { node: 0, count: 2 },
         Store { node: 1, count: 2 },
         Deliver { node: 1, count: 2 },
@@ -184,7 +186,7 @@ fn a_copied_extent_is_in_the_receivers_tail() {
     ]);
 }
 
-/// The peer answered a fetch although a write to the extent waited for space there; the repair undid that write.
+/// The peer answered a fetch although a write to the extent waited for space there; the repair overwrote that write.
 #[test]
 fn a_fetch_waits_for_the_writes_before_it() {
     let mut pair = Pair::new();
@@ -201,13 +203,13 @@ fn a_fetch_waits_for_the_writes_before_it() {
         pair.step(step);
     }
     pair.heal();
-    pair.judge();
+    pair.check_replicas();
 }
 
-/// At rest the tails of both journals are empty: the next reconciliation has nothing to copy.
+/// When no request is open, the tails of both journals are empty: the next reconciliation has nothing to copy.
 #[test]
-fn the_tails_are_forgotten_at_rest() {
-    let pair = live([
+fn the_tails_are_empty_when_no_request_is_open() {
+    let pair = run([
         Store { node: 0, count: 9 },
         Write { volume: 0, block: 3, count: 30 },
         Kill { node: 1 },
