@@ -1,4 +1,4 @@
-//! Memory aligned for O_DIRECT, without unsafe: a vector one page too long, used from its first aligned byte.
+//! Memory aligned for O_DIRECT, without unsafe: a vector one page longer than needed, used from its first aligned byte.
 
 use bytes::Bytes;
 use dyad_types::BLOCK;
@@ -11,7 +11,6 @@ pub(crate) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
-    /// `len` zero bytes.
     pub fn zeroed(len: usize) -> Self {
         let bytes = vec![0u8; len + BLOCK];
         let start = bytes.as_ptr().align_offset(BLOCK);

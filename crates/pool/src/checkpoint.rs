@@ -1,15 +1,15 @@
-//! Checkpoints: moving what the journal holds into extents and indexes, in small steps.
+//! Checkpoints: blocks are moved from the journal to their extents, and the indexes are updated, in small steps.
 //!
 //! ```text
-//! Sealing    sync the journal: nothing is written in place whose record could still be lost
+//! Sealing    sync the journal: a block is written in place only after its record is durable
 //! Moving     copy blocks from the journal to their extents, `budget` extents per job
 //! Flushing   sync every disk that was written
-//! Committing commit each index; replay heals a crash between two
+//! Committing commit each index; replay repairs the result of a crash between two commits
 //! Labelling  write the labels with the new tail; sync
 //! ```
 //!
-//! Writes go on meanwhile into a fresh overlay. What the checkpoint covers stays readable from the journal
-//! until the last phase is done, and a crash anywhere before that replays it all.
+//! Meanwhile writes go to a new overlay. The blocks that the checkpoint covers stay readable from the journal until the
+//! last phase is done; after a crash before that, all their records are replayed.
 
 mod job;
 mod plan;
@@ -24,19 +24,19 @@ use crate::label::JournalTail;
 use crate::overlay::{ExtentId, Overlay};
 use crate::pool::Pool;
 use crate::{OVERLAY_LIMIT, StoreError};
-use job::{Outcome, Work};
+use job::{StepResult, Work};
 
-/// Journal bytes that start a checkpoint by themselves, if half the ring is not less.
+/// Journal bytes in use that start a checkpoint; or half the ring, if that is less.
 const TRIGGER_BYTES: u64 = 256 << 20;
-/// Extents of deleted volumes one checkpoint frees.
+/// Extents of deleted volumes that one checkpoint frees at most.
 const DELETE_EXTENTS: usize = 16 * 1024;
 
-/// How a checkpoint is getting on.
+/// State of a checkpoint after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// None is running and none is needed.
+    /// No checkpoint runs and none is needed.
     Idle,
-    /// A step was done; there is more.
+    /// A step was done, and further steps follow.
     More,
     /// The last step was done: the journal tail has moved.
     Finished,
@@ -51,13 +51,12 @@ pub(crate) enum Phase {
     Labelling,
 }
 
-/// A running checkpoint.
 pub(crate) struct Checkpoint {
     number: u64,
     phase: Phase,
-    /// A job is out.
+    /// A job was given out and its result is missing.
     waiting: bool,
-    /// What it covers: everything before this.
+    /// The checkpoint covers every record before this.
     cut: JournalTail,
     mark: Mark,
     pub frozen: Overlay,
@@ -67,14 +66,14 @@ pub(crate) struct Checkpoint {
     patches: Vec<Patch>,
     /// Disks that were written and need a sync.
     written: Vec<bool>,
-    /// Slots that become free when it is done.
+    /// Slots (disk, slot) that become free at the end.
     freed: Vec<(usize, u64)>,
-    /// ExtentMap that change when it is done.
+    /// Changes of the extent map at the end.
     moved: Vec<(ExtentId, Option<usize>)>,
 }
 
 impl Pool {
-    /// Whether a checkpoint is running or should be.
+    /// Whether a checkpoint runs or should start.
     pub fn wants_checkpoint(&self) -> bool {
         self.running.is_some()
             || self.journal.used() >= (self.journal.ring.len / 2).min(TRIGGER_BYTES)
@@ -83,12 +82,12 @@ impl Pool {
             || self.state.volumes.values().any(|v| v.deleting)
     }
 
-    /// Starts a checkpoint even if none is needed. Nothing happens if one is running or there is nothing to do.
+    /// Starts a checkpoint even if none is needed. No effect if one runs or if journal and indexes agree.
     pub fn start_checkpoint(&mut self) {
         self.out_of_space = false;
         let deleting = self.state.volumes.values().any(|v| v.deleting);
-        let owed = self.state.volumes.values().any(|v| v.confirm_owed);
-        if self.running.is_some() || (self.journal.used() == 0 && !deleting && !owed) {
+        let pending = self.state.volumes.values().any(|v| v.confirm_pending);
+        if self.running.is_some() || (self.journal.used() == 0 && !deleting && !pending) {
             return;
         }
         self.reclaim_deleted();
@@ -110,19 +109,20 @@ impl Pool {
         });
     }
 
-    /// The next job of the running checkpoint; starts one if it is wanted. `budget` bounds the extents of one
-    /// job, each at most 64 KiB read and written. `None` if there is nothing to do or a job is out.
+    /// The next job of the running checkpoint; starts a checkpoint if [`Pool::wants_checkpoint`]. `budget` limits the
+    /// extents of one job; each takes at most 64 KiB read and written. `None` if there is nothing to do or the result
+    /// of a job is missing.
     ///
     /// # Errors
-    /// `Failed`; `IndexDamaged`, or `NoSpace` if extents that were promised a slot find none: the pool is closed then, because
-    /// a journal that is never emptied would let its writers wait for ever.
+    /// `Failed`; `IndexDamaged`; `NoSpace` if no slot is free for an extent with a reservation. In each case the pool is
+    /// closed, because without checkpoints the journal stays full and writers would wait without limit.
     pub fn checkpoint_job(&mut self, budget: usize) -> Result<Option<CheckpointJob>, StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         if self.running.is_none() && self.wants_checkpoint() {
             self.start_checkpoint();
         }
         let Some(running) = &self.running else {
-            self.append_sync_note()?;
+            self.append_note_if_idle()?;
             return Ok(None);
         };
         if running.waiting {
@@ -147,22 +147,22 @@ impl Pool {
         Ok(Some(CheckpointJob { work }))
     }
 
-    /// Takes a job's outcome.
+    /// Takes the result of a job.
     ///
     /// # Errors
-    /// `Failed`: a disk refused; nothing works any more.
+    /// `Failed`: a disk failed; the pool is closed to every operation.
     pub fn complete_checkpoint_job(&mut self, done: CheckpointDone) -> Result<Progress, StoreError> {
         let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
         running.waiting = false;
         match done.result? {
-            Outcome::Sealed => {
+            StepResult::Sealed => {
                 self.journal.synced(running.mark);
                 running.phase = Phase::Moving;
             }
-            Outcome::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
-            Outcome::Flushed => running.phase = Phase::Committing,
-            Outcome::Committed => running.phase = Phase::Labelling,
-            Outcome::Labelled(label) => {
+            StepResult::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
+            StepResult::Flushed => running.phase = Phase::Committing,
+            StepResult::Committed => running.phase = Phase::Labelling,
+            StepResult::Labelled(label) => {
                 self.label = *label;
                 self.finish();
                 return Ok(Progress::Finished);
@@ -171,7 +171,7 @@ impl Pool {
         Ok(Progress::More)
     }
 
-    /// Does one step here and now.
+    /// Runs one step on the calling thread.
     ///
     /// # Errors
     /// As [`Pool::checkpoint_job`].
@@ -182,7 +182,7 @@ impl Pool {
         }
     }
 
-    /// Runs a whole checkpoint here and now, finishing a running one first.
+    /// Ends a running checkpoint, then runs a whole one, on the calling thread.
     ///
     /// # Errors
     /// As [`Pool::checkpoint_job`].
@@ -199,7 +199,7 @@ impl Pool {
 
     fn next_work(&mut self, budget: usize) -> Result<Work, StoreError> {
         loop {
-            let running = self.running.as_mut().expect("the caller looked");
+            let running = self.running.as_mut().expect("a checkpoint runs");
             match running.phase {
                 Phase::Sealing => return Ok(Work::Seal(self.devices[0].clone())),
                 Phase::Moving => {
@@ -222,7 +222,7 @@ impl Pool {
                 Phase::Committing => {
                     let patches = std::mem::take(&mut running.patches);
                     let disks = self.devices.iter().cloned().zip(self.indexes.iter().cloned()).zip(patches);
-                    // A crash between two commits is healed by replay, so their order does not matter.
+                    // Replay repairs the result of a crash between two commits, so their order does not matter.
                     let commits = disks.map(|((device, index), patch)| (device, index, patch)).collect();
                     return Ok(Work::Commit { checkpoint: running.number, commits });
                 }
@@ -249,7 +249,7 @@ impl Pool {
         }
     }
 
-    /// Discards extents of deleted volumes, and forgets volumes that have none left.
+    /// Discards extents of deleted volumes, and removes volumes that have no extent any more.
     fn reclaim_deleted(&mut self) {
         let deleting: Vec<VolumeId> =
             self.state.volumes.iter().filter(|(_, v)| v.deleting).map(|(id, _)| *id).collect();
@@ -266,19 +266,19 @@ impl Pool {
         }
     }
 
-    /// When all is quiet: what was only remembered in memory, and a record that tells that the ones before it
-    /// are durable, so that damage to them is told apart from a torn end.
+    /// If the pool is idle: journals the pending confirmations, then appends a [`Record::Note`] whose `synced` field
+    /// proves that the records before it are durable, so that `open` can tell damage to them from a torn end.
     ///
-    /// Quiet means that nothing was written since the last time this was asked: a guest that flushes
-    /// every write must not pay a record more for each.
-    fn append_sync_note(&mut self) -> Result<(), StoreError> {
-        let quiet = self.quiet_at == self.journal.last();
-        self.quiet_at = self.journal.last();
-        if !quiet {
+    /// Idle means that no operation came since the last call: a guest that flushes every write must not cause an
+    /// additional record for each flush.
+    fn append_note_if_idle(&mut self) -> Result<(), StoreError> {
+        let idle = self.idle_at == self.journal.last();
+        self.idle_at = self.journal.last();
+        if !idle {
             return Ok(());
         }
         self.log_confirms()?;
-        if self.journal.owes_note() && self.journal.has_room(&Record::Note, 0, self.journal.ring.len / 4) {
+        if self.journal.needs_note() && self.journal.has_room(&Record::Note, 0, self.journal.ring.len / 4) {
             self.log(&Record::Note, &[], 0)?;
         }
         Ok(())

@@ -1,8 +1,9 @@
-//! The one checksum of the store: CRC32C (Castagnoli), in hardware where there is any. And the test for zeros.
+//! The checksum of the store: CRC32C (Castagnoli), in hardware where available. And a test for zeros.
 
 use dyad_types::VolumeId;
 
-/// Checksum of a block's data, seeded with where and when it belongs: a right block in a wrong place does not match.
+/// Checksum of a block's data, seeded with volume, block number and birth, so that a block stored at a wrong place
+/// does not match.
 pub(crate) fn block(volume: VolumeId, block: u64, birth: u64, data: &[u8]) -> u32 {
     let mut seed = [0u8; 24];
     seed[..8].copy_from_slice(&volume.0.to_le_bytes());
@@ -16,7 +17,7 @@ pub(crate) fn plain(data: &[u8]) -> u32 {
     crc32c::crc32c(data)
 }
 
-/// Checksum of two runs of bytes as if they were one.
+/// Checksum of the concatenation of two byte strings.
 pub(crate) fn pair(first: &[u8], second: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(first), second)
 }

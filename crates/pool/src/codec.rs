@@ -1,6 +1,5 @@
-//! Little-endian fields in byte arrays: what labels, journal records and index values are made of.
+//! Little-endian fields in byte arrays: the encoding of labels, journal records and index values.
 
-/// Appends fields.
 #[derive(Default)]
 pub(crate) struct Writer(pub Vec<u8>);
 
@@ -32,7 +31,7 @@ impl Writer {
     }
 }
 
-/// Takes fields; `None` as soon as the bytes run out.
+/// Reads fields; `None` if the bytes do not suffice.
 pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -1,4 +1,4 @@
-//! What the store needs of a disk, and the guard that never trusts a disk again after a failed write.
+//! The interface of a disk, and [`Device`], which refuses every operation after a failed write or sync.
 
 mod file;
 
@@ -8,56 +8,74 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How bytes travel.
+/// Whether I/O uses the page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Through the page cache: labels and journal.
     Cached,
-    /// Past the page cache: extents. Offset, length and memory are multiples of 4 KiB.
+    /// Without the page cache: extents. Offset, length and memory address are multiples of 4 KiB.
     Direct,
 }
 
 /// A raw region of stable storage.
 ///
-/// After `write_at` returns, `read_at` sees the bytes and they survive the death of the process.
+/// After `write_at` returns, `read_at` returns the bytes and they survive the end of the process.
 /// After a following `sync` returns, they survive loss of power. Before that any subset of the
 /// 512-byte sectors written may survive, in any order.
 pub trait Disk: Send + Sync {
-    /// Length in bytes; does not change while open.
+    /// Length in bytes; constant while the disk is open.
     fn size(&self) -> u64;
     /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// The disk refused the read, or `offset` is not aligned for `access`.
+    ///
+    /// # Errors
+    /// The disk refused the read, or `offset` is not aligned for `access`.
     fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// The disk refused the write, or `offset` is not aligned for `access`. Part of the bytes may be written.
+    ///
+    /// # Errors
+    /// The disk refused the write, or `offset` is not aligned for `access`. Part of the bytes may be written.
     fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Makes everything written before this call durable.
+    /// Makes every write that returned before this call durable.
+    ///
+    /// # Errors
+    /// The disk refused the sync: it is unknown which of the writes are durable.
     fn sync(&self) -> io::Result<()>;
-    /// Whether the disk is still there; asked right before an index is committed.
+    /// Checks that the disk is present. Called before an index is committed.
+    ///
+    /// # Errors
+    /// The disk is missing.
     fn check(&self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A disk's refusal, with the disk's name.
+/// An I/O error with the name of the disk.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub disk: String,
     pub source: io::Error,
 }
 
-/// A disk with its name, serialised syncs and a memory of failure.
+/// A disk with its name. Syncs run one at a time, and after a failed write or sync every operation fails.
 ///
 /// Linux reports a write-back error to one `fdatasync` per descriptor; a second one may then
-/// succeed. Syncs therefore take turns, and after one failure none is asked again.
+/// succeed although data was lost. So only one sync runs at a time, and after a failure no other follows.
 pub(crate) struct Device {
     pub name: String,
     disk: Box<dyn Disk>,
-    turn: Mutex<()>,
+    sync_lock: Mutex<()>,
     failed: AtomicBool,
 }
 
 impl Device {
     pub fn new(name: String, disk: Box<dyn Disk>) -> Self {
-        Self { name, disk, turn: Mutex::new(()), failed: AtomicBool::new(false) }
+        Self { name, disk, sync_lock: Mutex::new(()), failed: AtomicBool::new(false) }
     }
 
     pub fn size(&self) -> u64 {
@@ -68,7 +86,7 @@ impl Device {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// A failed read does not fail the disk: one bad sector is healed from the peer.
+    /// A failed read does not fail the disk: a bad sector is repaired from the peer.
     pub fn read(&self, access: Access, offset: u64, buffer: &mut [u8]) -> Result<(), Fault> {
         self.usable()?;
         self.disk.read_at(access, offset, buffer).map_err(|e| self.fault(e))
@@ -80,7 +98,7 @@ impl Device {
     }
 
     pub fn sync(&self) -> Result<(), Fault> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_sync = self.sync_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.usable()?;
         self.disk.sync().map_err(|e| self.fail(e))
     }
@@ -90,7 +108,7 @@ impl Device {
         self.disk.check().map_err(|e| self.fail(e))
     }
 
-    /// Marks the disk failed for good.
+    /// Marks the disk failed until the pool is opened again.
     pub fn fail(&self, source: io::Error) -> Fault {
         self.failed.store(true, Ordering::Release);
         self.fault(source)

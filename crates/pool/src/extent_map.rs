@@ -1,10 +1,10 @@
-//! Which disk's index holds each extent. Absence here is the only proof that a block was never written.
+//! The disk whose index has each extent. Only an extent that is absent here reads as never written.
 
 use dyad_types::VolumeId;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-/// Extents per chunk: one byte each.
+/// Extents per chunk, one byte each.
 const CHUNK: u64 = 4096;
 
 struct Chunk {
@@ -13,14 +13,14 @@ struct Chunk {
     used: u32,
 }
 
-/// A byte per extent, in chunks that exist only where something is stored.
+/// One byte per extent, in chunks; a chunk without a stored extent is absent.
 #[derive(Default)]
 pub(crate) struct ExtentMap {
     chunks: BTreeMap<(VolumeId, u64), Chunk>,
 }
 
 impl ExtentMap {
-    /// The disk that holds an extent.
+    /// The disk of an extent.
     pub fn get(&self, volume: VolumeId, extent: u64) -> Option<usize> {
         let chunk = self.chunks.get(&(volume, extent / CHUNK))?;
         usize::from(chunk.disks[(extent % CHUNK) as usize]).checked_sub(1)
@@ -54,7 +54,7 @@ impl ExtentMap {
             .collect()
     }
 
-    /// How many extents of a volume are stored.
+    /// Number of stored extents of a volume.
     pub fn count(&self, volume: VolumeId) -> u64 {
         self.chunks.range((volume, 0)..=(volume, u64::MAX)).map(|(_, c)| u64::from(c.used)).sum()
     }

@@ -1,8 +1,8 @@
 //! The index of one disk: an LMDB environment with one tree, changed only by checkpoints.
 //!
-//! LMDB keeps no checksums. So each value carries its own, one root record sums up all of them and is
-//! verified at open, the file's structure is checked before LMDB maps it, and after that the map of
-//! extent_map tells when a record is missing.
+//! LMDB has no checksums. So each value ends with its own; a root record contains the sum of all of them and is
+//! verified at open; the structure of the file is checked before LMDB maps it; and while the pool is open
+//! [`crate::extent_map::ExtentMap`] shows when a record is missing.
 
 mod check;
 pub(crate) mod key;
@@ -20,9 +20,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Why an index cannot be used.
 #[derive(Debug)]
 pub(crate) enum IndexError {
-    /// It is not what was committed.
+    /// The content differs from what was committed.
     Damaged(String),
-    /// The database or its file system refused.
+    /// LMDB or the file system returned an error.
     Io(String),
 }
 
@@ -40,7 +40,7 @@ impl From<heed::Error> for IndexError {
     }
 }
 
-/// One disk's index. Shared with the job that commits.
+/// The index of one disk. Shared with the job that commits.
 pub(crate) struct Index {
     env: heed::Env<WithoutTls>,
     tree: Database<'static, Bytes, Bytes>,
@@ -48,13 +48,13 @@ pub(crate) struct Index {
     path: PathBuf,
 }
 
-/// Bytes of address space for the map; the file only grows as needed.
+/// Bytes of address space for the map; the file grows as needed.
 fn map_size(slots: u64) -> usize {
     (slots * 1024 + (1 << 30)).next_multiple_of(1 << 20) as usize
 }
 
 impl Index {
-    /// Makes an empty index in `path`; an old one there is removed.
+    /// Creates an empty index in `path`; removes an old one.
     pub fn create(path: &Path, disk: u128, slots: u64, durable: bool) -> Result<(), IndexError> {
         let io = |e: std::io::Error| IndexError::Io(e.to_string());
         std::fs::create_dir_all(path).map_err(io)?;
@@ -101,7 +101,7 @@ impl Index {
         // SAFETY: the directory belongs to this pool alone: the disk is locked exclusively while it is
         // open, and nothing else writes there; the structure of an old file was checked before.
         let env = unsafe { options.open(path)? };
-        // A reader that died with its process must not pin old pages.
+        // The slot of a reader whose process ended would keep old pages from being reused.
         env.clear_stale_readers()?;
         let txn = env.write_txn()?;
         let tree = env
@@ -116,7 +116,7 @@ impl Index {
         self.root.lock().unwrap_or_else(PoisonError::into_inner).checkpoint
     }
 
-    /// The newest record of an extent and the birth it has.
+    /// The newest record of an extent, with its birth.
     pub fn extent(&self, volume: VolumeId, extent: u64) -> Result<Option<(u64, ExtentRow)>, IndexError> {
         let txn = self.env.read_txn()?;
         let newest = key::extent(volume, extent, u64::MAX);
@@ -130,7 +130,7 @@ impl Index {
         Ok(Some((birth, ExtentRow::decode(value).ok_or_else(bad)?)))
     }
 
-    /// Gives every record but the root to `each`, and verifies that they are what was committed.
+    /// Calls `each` with every record but the root, and verifies that the records are those that were committed.
     pub fn walk(&self, mut each: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), IndexError> {
         let txn = self.env.read_txn()?;
         let expected = *self.root.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! What is on a disk, before anybody decides to write to it.
+//! Detects the content of a disk before it is formatted or erased.
 
 use crate::disk::{Access, Device, Fault};
 use crate::label::{self, Identity};
@@ -6,33 +6,32 @@ use crate::layout::MARGIN;
 use crate::{Disk, checksum};
 use std::io;
 
-/// What [`inspect`] found.
+/// Content of a disk as [`inspect`] detects it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspection {
     /// A pool disk of the pair and node named.
     Pool {
-        /// Whose it is.
         identity: Identity,
-        /// Its place among the node's disks, from 0.
+        /// Number of the disk in the node's pool, from 0.
         number: u16,
-        /// How many disks that node's pool has.
+        /// Number of disks of that pool.
         count: u16,
     },
-    /// A pool disk without one whole label, or of a newer format.
+    /// A pool disk whose labels are all damaged, or of a newer format.
     Unreadable {
-        /// What is wrong, for people.
+        /// Description for people.
         what: String,
     },
-    /// Something else: the first or last MiB is not zero.
+    /// No pool disk, and the first or last MiB is not zero.
     Foreign {
-        /// What it looks like, for people.
+        /// Description for people.
         what: &'static str,
     },
     /// Zeros in the first and the last MiB.
     Blank,
 }
 
-/// Looks at the labels and at the first and last MiB. Writes nothing.
+/// Reads the labels and the first and last MiB. Does not write.
 ///
 /// # Errors
 /// The disk cannot be read.
@@ -40,8 +39,8 @@ pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
     inspect_device(&Device::new(String::new(), disk)).map_err(|fault| fault.source)
 }
 
-/// Makes a pool disk one that nobody takes for a pool disk: zeros in the first and the last MiB, durably. The data
-/// between them stays, and no label says any more what it was.
+/// Overwrites the first and the last MiB with zeros, durably, so that the disk has no label and counts as blank. The
+/// data between them is not erased.
 ///
 /// # Errors
 /// The disk cannot be written, or is smaller than any pool disk.

@@ -1,7 +1,7 @@
 //! The journal: a ring of records on the first disk, numbered, chained and checksummed.
 //!
-//! Positions are logical: they only grow, and their remainder by the ring's length is the place.
-//! A record never wraps; a filler takes the rest of the ring when it would.
+//! Positions are logical: they only grow, and the position modulo the ring's length is the place in the ring.
+//! A record never wraps: if it does not fit before the end of the ring, a filler record takes the rest.
 
 pub(crate) mod record;
 pub(crate) mod scan;
@@ -14,13 +14,13 @@ use dyad_types::BLOCK;
 use record::{Head, Record};
 use std::sync::Arc;
 
-/// Bytes that may be written but not yet synced. Beyond, an append syncs by itself first.
+/// Limit of the bytes written and not synced; an append beyond it syncs first.
 ///
-/// It bounds how far behind a damaged record the proof of its durability can lie, and so what every open reads: see
-/// [`scan`]. A guest that waits for a killed daemon waits for that too.
+/// It limits the distance from a damaged record to the record that proves its durability, and so the bytes that each
+/// open reads: see [`scan`]. Guests wait for that read after a restart of the daemon.
 pub(crate) const UNSYNCED_MAX: u64 = 16 << 20;
 
-/// A place between two records.
+/// A boundary between two records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Logical position of the next record.
@@ -29,7 +29,7 @@ pub(crate) struct Mark {
     pub record: u64,
 }
 
-/// Reads pages of the ring; cheap to clone into jobs.
+/// Reads pages of the ring. Cheap to clone, so that jobs have their own.
 #[derive(Clone)]
 pub(crate) struct Ring {
     pub device: Arc<Device>,
@@ -58,25 +58,25 @@ impl Ring {
     }
 }
 
-/// The writing end.
+/// The journal as its writer sees it.
 pub(crate) struct Journal {
     pub ring: Ring,
     salt: u128,
     session: u64,
-    /// Everything before is in the indexes and may be overwritten.
+    /// Records before this position are in the indexes and may be overwritten.
     tail: u64,
     head: u64,
     next: u64,
     chain: u32,
     synced: Mark,
-    /// Highest record whose durability a later record tells of.
+    /// Highest record whose durability a later record proves.
     noted: u64,
-    /// The last record that is not a note.
-    substance: u64,
+    /// The last record that is not a [`Record::Note`].
+    last_operation: u64,
 }
 
 impl Journal {
-    /// Continues behind what a scan found. Nothing is trusted to be durable until the next sync.
+    /// Continues at the end that a scan found. Records after `floor` count as durable only after the next sync.
     pub fn resume(ring: Ring, salt: u128, session: u64, tail: u64, end: &scan::End, floor: u64) -> Self {
         Self {
             ring,
@@ -88,7 +88,7 @@ impl Journal {
             chain: end.chain,
             synced: Mark { position: tail, record: floor },
             noted: floor,
-            substance: end.record - 1,
+            last_operation: end.record - 1,
         }
     }
 
@@ -109,9 +109,9 @@ impl Journal {
         if bytes > left { left } else { 0 }
     }
 
-    /// Writes a record; gives the ring page of its first data block.
+    /// Writes a record; returns the ring page of its first data block.
     ///
-    /// The caller has asked [`Journal::has_room`].
+    /// The caller has checked [`Journal::has_room`].
     pub fn append(&mut self, record: &Record, data: &[u8]) -> Result<u32, Fault> {
         assert!(self.has_room(record, data.len(), 0), "room is checked before an append");
         if self.head - self.synced.position > UNSYNCED_MAX {
@@ -145,7 +145,7 @@ impl Journal {
             _ => bytes.len() as u64,
         };
         if *record != Record::Note {
-            self.substance = self.next;
+            self.last_operation = self.next;
         }
         self.next += 1;
         self.chain = crc;
@@ -153,12 +153,12 @@ impl Journal {
         Ok(if data.is_empty() { 0 } else { self.ring.page(data_at) })
     }
 
-    /// Where the journal ends now.
+    /// The end of the journal.
     pub fn mark(&self) -> Mark {
         Mark { position: self.head, record: self.next - 1 }
     }
 
-    /// Where a checkpoint that covers everything up to now will put the tail.
+    /// The tail after a checkpoint that covers every record written so far.
     pub fn cut(&self) -> JournalTail {
         JournalTail { position: self.head, record: self.next, chain: self.chain, session: self.session }
     }
@@ -180,14 +180,14 @@ impl Journal {
         Position(self.next - 1)
     }
 
-    /// Whether records are durable that no later record tells of: worth a note when idle.
-    pub fn owes_note(&self) -> bool {
-        self.synced.record.min(self.substance) > self.noted
+    /// Whether a durable record exists whose durability no later record proves, so that a [`Record::Note`] is useful.
+    pub fn needs_note(&self) -> bool {
+        self.synced.record.min(self.last_operation) > self.noted
     }
 
-    /// A finished checkpoint moves the tail.
+    /// Moves the tail at the end of a checkpoint.
     pub fn advance(&mut self, tail: &JournalTail) {
-        assert!(tail.position >= self.tail && tail.position <= self.head, "the tail moves on, not past the head");
+        assert!(tail.position >= self.tail && tail.position <= self.head, "the tail moves forward, not past the head");
         self.tail = tail.position;
     }
 }

@@ -1,4 +1,4 @@
-//! The label: four copies on each disk that say whose it is and where the journal begins.
+//! The label of a disk: its pair, node and pool, and the tail of the journal. Four copies on each disk.
 
 use crate::codec::{Reader, Writer};
 use crate::disk::{Access, Device, Fault};
@@ -12,12 +12,12 @@ pub(crate) const DISKS_MAX: usize = 24;
 /// Longest name of a pair or node, in bytes.
 pub(crate) const NAME_MAX: usize = 255;
 
-/// Whose a disk is.
+/// The pair and node that a disk belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The pair's id; the same on both nodes.
+    /// Id of the pair; the same on both nodes.
     pub pool: u128,
-    /// The node of the pair; the label holds its letter.
+    /// Stored as its letter.
     pub node: NodeId,
     /// The pair's name, for people; at most 255 bytes.
     pub pair_name: String,
@@ -25,16 +25,15 @@ pub struct Identity {
     pub node_name: String,
 }
 
-/// Where the journal begins and what is known of it.
+/// The first journal record that is not in the indexes, and the chain up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JournalTail {
-    /// Logical byte position of the first record that is not in the indexes.
+    /// Logical position of that record, in bytes.
     pub position: u64,
-    /// Its number.
     pub record: u64,
     /// Checksum of the record before it.
     pub chain: u32,
-    /// Session of the record before it: later ones have this session or a later one.
+    /// Session of the record before it; later records have this session or a later one.
     pub session: u64,
 }
 
@@ -44,18 +43,18 @@ pub(crate) struct Label {
     pub generation: u64,
     pub identity: Identity,
     pub disk: u128,
-    /// This disk's place in `disks`; the journal is on disk 0.
+    /// Index of this disk in `disks`; the journal is on disk 0.
     pub number: u16,
     pub disks: Vec<u128>,
     pub size: u64,
-    /// Bytes of the journal on this disk; 0 on all but the first.
+    /// Bytes of the journal on this disk; 0 on every disk but disk 0.
     pub journal: u64,
     pub slots: u64,
-    /// Random number in every journal record, so that guest data never passes for one.
+    /// Random number in each journal record, so that guest data is never taken for a record.
     pub salt: u128,
-    /// How often the pool was opened.
+    /// Number of times the pool was opened.
     pub session: u64,
-    /// First journal record of the last session: from here on only that session's records count.
+    /// First journal record of the last session; from it on, records of other sessions are invalid.
     pub resumed: u64,
     /// Number of the last finished checkpoint.
     pub checkpoint: u64,
@@ -130,13 +129,13 @@ impl Label {
         (label.disks.get(usize::from(number)) == Some(&disk)).then_some(label)
     }
 
-    /// Offset of a slot's extent on this disk.
+    /// Byte offset of slot 0 on this disk.
     pub fn extents_start(&self) -> u64 {
         layout::MARGIN + self.journal
     }
 }
 
-/// What a label's place holds.
+/// Content of one of the four label places.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Decoded {
     Good(Box<Label>),
@@ -146,14 +145,14 @@ pub(crate) enum Decoded {
     Blank,
 }
 
-/// The four places of one disk.
+/// Result of reading the four label places of a disk.
 pub(crate) struct LabelSearch {
     /// The whole label of the highest generation.
     pub best: Option<Label>,
     pub newer: Option<u32>,
-    /// Places with a label that is not whole, or with none although another place has one.
+    /// Number of places with a damaged label, or with none although another place has one.
     pub damaged: u32,
-    /// Whether a Dyad label, whole or not, is anywhere.
+    /// Whether any place has a Dyad label, whole or damaged.
     pub any: bool,
 }
 
@@ -189,7 +188,7 @@ pub(crate) fn find(device: &Device) -> LabelSearch {
 }
 
 /// Writes all four copies so that at any moment a whole one is durable: one in front and one at the
-/// end, sync, then the other two, sync.
+/// end, then a sync, then the other two and a second sync.
 pub(crate) fn write(device: &Device, label: &Label) -> Result<(), Fault> {
     let block = label.encode();
     let [a, b, c, d] = layout::label_offsets(label.size);

@@ -1,14 +1,14 @@
-//! Where things lie on a pool disk. Byte by byte: `docs/formats.md`.
+//! Offsets and sizes on a pool disk. The format byte by byte: `docs/formats.md`.
 
 use dyad_types::EXTENT;
 
-/// Kept free of data at each end: labels live here, and blankness is judged here.
+/// Bytes at each end of a disk that hold only labels; a disk counts as blank if both margins are zero.
 pub(crate) const MARGIN: u64 = 1 << 20;
-/// Smallest journal.
+/// Smallest journal, in bytes.
 pub(crate) const JOURNAL_MIN: u64 = 4 << 20;
-/// Largest journal.
+/// Largest journal, in bytes.
 pub(crate) const JOURNAL_MAX: u64 = 8 << 30;
-/// Fewest extents of a disk.
+/// Least number of extents of a disk.
 pub(crate) const SLOTS_MIN: u64 = 64;
 
 /// Offsets of the four labels of a disk of `size` bytes: two in front, two at the end.
@@ -18,18 +18,18 @@ pub(crate) fn label_offsets(size: u64) -> [u64; 4] {
     [0, step, end - 2 * step, end - step]
 }
 
-/// How many extents fit on a disk of `size` bytes beside a journal of `journal` bytes.
+/// Number of extents that fit on a disk of `size` bytes beside a journal of `journal` bytes.
 pub(crate) fn slots(size: u64, journal: u64) -> u64 {
     let end = size / EXTENT as u64 * EXTENT as u64;
     end.saturating_sub(2 * MARGIN + journal) / EXTENT as u64
 }
 
-/// Smallest usable disk with a journal of `journal` bytes.
+/// Bytes of the smallest usable disk with a journal of `journal` bytes.
 pub(crate) fn smallest(journal: u64) -> u64 {
     2 * MARGIN + journal + SLOTS_MIN * EXTENT as u64
 }
 
-/// The journal for a pool of `total` bytes whose first disk has `first` bytes:
+/// Bytes of the journal for a pool of `total` bytes whose first disk has `first` bytes:
 /// 1 % of the pool within 256 MiB … 8 GiB, but never more than a quarter of its disk.
 pub(crate) fn journal_bytes(total: u64, first: u64) -> u64 {
     let wanted = (total / 100).clamp(256 << 20, JOURNAL_MAX);
@@ -37,9 +37,9 @@ pub(crate) fn journal_bytes(total: u64, first: u64) -> u64 {
     (wanted.min(first / 4) / step * step).max(JOURNAL_MIN)
 }
 
-/// Bytes the index file system of a disk of `size` bytes should have: 512 B per extent and some room.
+/// Bytes the index file system of a disk of `size` bytes should have: 512 B per extent and 128 MiB.
 ///
-/// A record takes about 140 B; LMDB pages are half to full, and one commit copies what it changes.
+/// A record takes about 140 B; LMDB pages are half to full, and a commit copies the pages that it changes.
 pub fn index_bytes(size: u64) -> u64 {
     size / EXTENT as u64 * 512 + (128 << 20)
 }

@@ -1,14 +1,14 @@
 //! # dyad-pool: the on-disk store of one node
 //!
 //! Takes writes of 4 KiB blocks into a journal, moves them to thin 64 KiB extents at checkpoints,
-//! and proves every byte it returns with a checksum kept away from the data. It also keeps the
-//! small durable facts the mirror needs: which extents are dirty, which were touched since the last
-//! common flush, and a few named values.
+//! and verifies every byte it returns with a checksum that is stored apart from the data. It also stores
+//! the metadata the mirror needs: which extents are dirty, which were touched since the last common
+//! flush, and a few named values.
 //!
-//! It must never know: the peer, the network, epochs' meaning (it only stores the number), time,
-//! threads (jobs are handed out, the owner runs them where it likes) or randomness (an argument).
+//! It must never know: the peer, the network, the meaning of epochs (it only stores the number), time,
+//! threads (it returns jobs, and the caller runs them on any thread) or randomness (an argument).
 //!
-//! ## How a write travels
+//! ## Path of a write
 //!
 //! ```text
 //! write() ──► journal ring (page cache)  ──begin_sync/complete_sync──► durable
@@ -19,17 +19,17 @@
 //!
 //! ## Invariants
 //!
-//! * **What was acknowledged survives SIGKILL**: an operation that returned is in the page cache.
-//!   **What a completed sync covered survives power loss**: it is on stable storage.
+//! * **An acknowledged operation survives SIGKILL**: it is in the page cache when the call returns.
+//!   **An operation that a completed sync covers survives loss of power**: it is on stable storage.
 //! * A position is called durable only if the sync began after it was written and did not fail.
-//! * Nothing is written in place before its journal record is durable; no index commit happens
-//!   before the extents it names are durable; the journal tail moves only after every index
-//!   has committed and the labels are durable; no slot is reused before that either.
+//! * An extent is written in place only after its journal record is durable; an index is committed only
+//!   after the extents it names are durable; the journal tail moves, and freed slots are reused, only
+//!   after every index has committed and the labels are durable.
 //! * Replay is idempotent: a block's state after replay depends on the journal alone if the journal
 //!   touches it, and on an index record that no unfinished checkpoint changed otherwise.
-//! * Every byte returned by a read matched its CRC32C in this very read, wherever it came from.
-//! * The memory map of extent_map says which extents exist; an index that disagrees is corrupt, never "empty".
-//! * A disk whose write or sync failed is failed until the pool is opened again; so is the pool.
+//! * Every byte returned by a read matched its CRC32C in the same read, from the journal as from an extent.
+//! * `ExtentMap` in memory says which extents exist; an index without a record of such an extent is corrupt.
+//! * After a failed write or sync the disk and the pool refuse every operation until the pool is opened again.
 //!
 //! ## Bounds on memory
 //!
@@ -85,7 +85,7 @@ pub const MAX_READ_BLOCKS: u64 = 4096;
 pub const MAX_DISCARD_BLOCKS: u64 = 1 << 18;
 /// Most blocks of a volume (4 PiB).
 pub const MAX_VOLUME_BLOCKS: u64 = 1 << 40;
-/// Extents the overlay may hold before writes are told to wait for a checkpoint.
+/// Extents in the overlay from which on a write is refused with [`StoreError::JournalFull`] until a checkpoint.
 pub const OVERLAY_LIMIT: usize = 128 * 1024;
 /// Longest key of [`Pool::meta_put`], in bytes.
 pub const META_KEY_MAX: usize = 256;

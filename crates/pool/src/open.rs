@@ -1,4 +1,4 @@
-//! Making a pool, and opening one: labels, then indexes, then the journal; only then is anything written.
+//! Formats and opens pools. Open reads the labels, then the indexes, then the journal, and writes only after that.
 
 mod assemble;
 mod format;
@@ -21,45 +21,44 @@ use assemble::Member;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A disk to format or open: its raw region and the directory of its index.
+/// A disk to format or open.
 pub struct PoolDisk {
-    /// What people call it; used in error texts.
+    /// Name for people; used in error texts.
     pub name: String,
-    /// The raw region.
     pub device: Box<dyn Disk>,
-    /// The directory of its LMDB index, on a file system of the same disk.
+    /// Directory of the disk's LMDB index, on a file system of the same disk.
     pub index: PathBuf,
 }
 
-/// How to open.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// The pair's id and the node that the disks must belong to.
+    /// Id of the pair and the node that the disks must belong to.
     pub expected: (u128, NodeId),
     /// False only in simulations, where the index need not survive loss of power.
     pub durable_index: bool,
 }
 
-/// What opening found.
+/// Findings of [`Pool::open`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
-    /// Journal records replayed.
+    /// Number of journal records replayed.
     pub replayed: u64,
-    /// Data blocks of durable journal records that do not match: reading them is an error until they are written again.
+    /// Data blocks of durable journal records that do not match their checksums: reads fail until they are written
+    /// again.
     pub corrupt_blocks: u64,
-    /// Label copies that were damaged or missing and are whole again.
+    /// Label copies that were damaged or missing and were written again.
     pub repaired_labels: u32,
     /// Stored extents over all volumes.
     pub extents: u64,
-    /// How often this pool was opened, with this time.
+    /// Number of times this pool was opened, this time included.
     pub session: u64,
 }
 
 impl Pool {
-    /// Opens the pool on `disks`, given in any order but all of them.
+    /// Opens the pool on `disks`: all disks of the pool, in any order.
     ///
     /// # Errors
-    /// See [`OpenError`]; nothing on the disks was changed unless it is `Io`.
+    /// See [`OpenError`]; the disks are unchanged unless it is `Io`.
     pub fn open(disks: Vec<PoolDisk>, options: &OpenOptions) -> Result<(Pool, OpenReport), OpenError> {
         let members = assemble::members(disks, options.expected)?;
         let devices: Arc<[Arc<Device>]> = members.iter().map(|m| m.device.clone()).collect();
@@ -92,7 +91,7 @@ impl Pool {
             space: loaded.space,
             syncing: false,
             out_of_space: false,
-            quiet_at: Position::default(),
+            idle_at: Position::default(),
             corrupt_blocks: end.corrupt_blocks,
             #[cfg(test)]
             planted: crate::tests::Planted::default(),
@@ -114,7 +113,7 @@ impl Pool {
     }
 }
 
-/// The first disk's label always, the others' where a copy was damaged.
+/// Writes the first disk's label, and the labels of other disks on which a copy was damaged.
 fn write_labels(members: &[Member], first: &Label) -> Result<(), Fault> {
     for member in &members[1..] {
         if member.damaged > 0 {
@@ -132,7 +131,7 @@ fn journal_error(disk: &str, error: ScanError) -> OpenError {
     }
 }
 
-/// What the indexes hold.
+/// Content of the indexes.
 struct Loaded {
     indexes: Indexes,
     state: State,
@@ -168,7 +167,7 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
     Ok(loaded)
 }
 
-/// Takes one record in; `None` if it makes no sense.
+/// Adds one record of an index; `None` if it is invalid.
 fn take_row(
     loaded: &mut Loaded,
     tails: &mut std::collections::BTreeMap<u64, u64>,

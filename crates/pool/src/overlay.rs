@@ -1,18 +1,18 @@
-//! What is newer than the index: for each extent, which blocks changed and where the journal has them.
+//! Changes newer than the index: for each extent, the changed blocks and their pages in the journal.
 
 use dyad_types::{EXTENT_BLOCKS, Stamp, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// An extent's name in the overlay.
+/// Volume and number of an extent.
 pub(crate) type ExtentId = (VolumeId, u64);
 
 /// The newest changes of one extent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Change {
-    /// Blocks written or discarded since the index.
+    /// Mask of the blocks written or discarded since the index was committed.
     pub touched: u16,
-    /// Of those, the blocks that hold data.
+    /// Mask of the touched blocks that hold data.
     pub present: u16,
     /// Ring page of each present block.
     pub pages: [u32; EXTENT_BLOCKS as usize],
@@ -20,11 +20,11 @@ pub(crate) struct Change {
     pub crcs: [u32; EXTENT_BLOCKS as usize],
     pub birth: u64,
     pub stamp: Stamp,
-    /// A free slot is set aside for this extent.
+    /// A free slot is reserved for this extent.
     pub reserved: bool,
     /// The running checkpoint removes the extent from the index.
     pub removing: bool,
-    /// The running checkpoint has given it its place.
+    /// The running checkpoint has chosen the extent's slot.
     pub placed: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct JournalBlock {
     pub crc: u32,
 }
 
-/// Changes in address order.
+/// Changes by extent.
 #[derive(Default)]
 pub(crate) struct Overlay(pub BTreeMap<ExtentId, Box<Change>>);
 
@@ -52,7 +52,7 @@ impl Overlay {
         self.0.get(&place).map(|c| &**c)
     }
 
-    /// A block now holds the data at a journal page.
+    /// Records that the newest data of a block is at a journal page.
     pub fn put(
         &mut self,
         volume: VolumeId,
@@ -72,7 +72,7 @@ impl Overlay {
         change
     }
 
-    /// The blocks of `mask` hold nothing any more.
+    /// Records that the blocks of `mask` were discarded.
     pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: Stamp, birth: u64) {
         let change = self.0.entry(place).or_default();
         change.touched |= mask;
@@ -81,14 +81,14 @@ impl Overlay {
         change.stamp(stamp);
     }
 
-    /// Forgets a volume; gives back how many slots were set aside for it.
+    /// Removes a volume; returns how many slots were reserved for it.
     pub fn forget(&mut self, volume: VolumeId) -> u64 {
         let places: Vec<ExtentId> = self.0.range((volume, 0)..=(volume, u64::MAX)).map(|(p, _)| *p).collect();
         places.iter().filter_map(|p| self.0.remove(p)).filter(|c| c.reserved).count() as u64
     }
 }
 
-/// The extents a block range (of at least one block) touches, each with the mask of its touched blocks.
+/// The extents of a block range of at least one block, each with the mask of its blocks in the range.
 pub(crate) fn split(blocks: Range<u64>) -> impl Iterator<Item = (u64, u16)> {
     let Range { start, end } = blocks;
     (start / EXTENT_BLOCKS..end.div_ceil(EXTENT_BLOCKS)).map(move |extent| {

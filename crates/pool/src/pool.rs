@@ -1,4 +1,5 @@
-//! The pool in memory: one owner, every operation journalled first and applied by the same code that replays it.
+//! [`Pool`]: each operation is first written to the journal and then applied in memory by the code that also replays
+//! the journal.
 
 mod metadata;
 mod usage;
@@ -23,13 +24,13 @@ use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, Run, Stamp, VolumeId
 use std::ops::Range;
 use std::sync::Arc;
 
-/// The store of one node. Not shared: one thread owns it, jobs it hands out may run elsewhere.
+/// The store of one node. One thread calls it; the jobs it returns may run on other threads.
 pub struct Pool {
     /// The label of the first disk, as last written.
     pub(crate) label: Label,
     pub(crate) devices: Arc<[Arc<Device>]>,
     pub(crate) indexes: Indexes,
-    /// Where each disk's extents begin.
+    /// Byte offset of the first extent of each disk.
     pub(crate) extents_at: Vec<u64>,
     pub(crate) journal: Journal,
     pub(crate) state: State,
@@ -39,23 +40,23 @@ pub struct Pool {
     pub(crate) extent_map: ExtentMap,
     pub(crate) space: Space,
     pub(crate) syncing: bool,
-    /// A write was refused for want of space or journal: a checkpoint may help.
+    /// A write was refused for lack of space or journal: a checkpoint may help.
     pub(crate) out_of_space: bool,
-    /// The last operation when the owner last had nothing to do.
-    pub(crate) quiet_at: Position,
-    /// Data blocks found corrupt in the journal when they were moved to their extents.
+    /// Last operation at the last call of [`Pool::checkpoint_job`] that found nothing to do.
+    pub(crate) idle_at: Position,
+    /// Data blocks found corrupt in the journal, at open or when they were moved to their extents.
     pub(crate) corrupt_blocks: u64,
     #[cfg(test)]
     pub(crate) planted: crate::tests::Planted,
 }
 
 impl Pool {
-    /// Journals a write of whole blocks. On return it survives SIGKILL; durable with a sync.
+    /// Writes whole blocks to the journal. On return the write survives SIGKILL; it is durable after a sync.
     ///
-    /// `data` must not change any more. Writes of one volume may come with any `seq`; the last call wins.
+    /// The `seq` of the writes of one volume need not ascend; the last call decides the content.
     ///
     /// # Errors
-    /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: nothing happened. `Failed`: nothing works any more.
+    /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: the pool is unchanged. `Failed`: the pool is closed to every operation.
     pub fn write(&mut self, volume: VolumeId, stamp: Stamp, block: u64, data: Bytes) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
@@ -72,10 +73,10 @@ impl Pool {
         self.log(&record, &data, spare)
     }
 
-    /// Makes blocks absent: they read as zeros and their space is freed at the next checkpoint.
+    /// Discards blocks: they read as zeros, and their space is freed at the next checkpoint.
     ///
     /// # Errors
-    /// As [`Pool::write`], but never `NoSpace`; it may use journal space that writes may not.
+    /// As [`Pool::write`], but never `NoSpace`; a discard may use journal space that writes leave free.
     pub fn discard(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> Result<Position, StoreError> {
         let count = blocks.end.saturating_sub(blocks.start);
         self.checked(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
@@ -83,13 +84,14 @@ impl Pool {
         self.log(&Record::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
     }
 
-    /// Makes an extent equal to `image`: writes what is present, discards what is absent, leaves bad blocks alone, all with `stamp`.
+    /// Makes an extent equal to `image` with `stamp`: writes the present blocks, discards the absent blocks, and does not
+    /// change the bad blocks.
     ///
-    /// Not one record: a crash in the middle leaves a mix, so the extent must stay dirty at its source until
-    /// this is durable. Blocks beyond the volume's end are ignored.
+    /// Takes several records: a crash between them leaves a mix of old and new blocks, so the extent must stay dirty
+    /// at its source until the returned position is durable. Blocks beyond the end of the volume are ignored.
     ///
     /// # Errors
-    /// As [`Pool::write`]; after an error part of the image may be there. `Range` also if the image is not sound.
+    /// As [`Pool::write`]; after an error part of the image may be written. `Range` also if the image is not sound.
     pub fn write_extent(
         &mut self,
         volume: VolumeId,
@@ -112,7 +114,7 @@ impl Pool {
         Ok(position)
     }
 
-    /// A sync of everything written so far, to be run anywhere. `None` while one is out or when all is durable.
+    /// A sync of everything written so far, to run on any thread. `None` while another sync runs or if all is durable.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
         if self.syncing || self.journal.last() <= self.journal.durable() {
             return None;
@@ -121,10 +123,10 @@ impl Pool {
         Some(SyncJob { device: self.devices[0].clone(), mark: self.journal.mark() })
     }
 
-    /// Takes a sync's outcome; gives the position up to which all is durable now.
+    /// Takes the result of a sync; returns the position up to which all operations are durable.
     ///
     /// # Errors
-    /// `Failed`: the disk did not confirm, nothing more is durable, and the pool is closed to everything.
+    /// `Failed`: the disk refused the sync; the pool is closed to every operation.
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Position, StoreError> {
         self.syncing = false;
         done.result?;
@@ -132,10 +134,13 @@ impl Pool {
         Ok(self.journal.durable())
     }
 
-    /// Syncs here and now. Must not be called while a [`SyncJob`] is out.
+    /// Syncs on the calling thread.
     ///
     /// # Errors
-    /// `Failed`.
+    /// `Failed`: a disk failed now or earlier.
+    ///
+    /// # Panics
+    /// A [`SyncJob`] was begun and not completed.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         assert!(!self.syncing, "complete_sync comes before the next sync");
@@ -145,7 +150,7 @@ impl Pool {
         }
     }
 
-    /// Every operation up to this position survives loss of power.
+    /// Position up to which every operation survives loss of power.
     pub fn durable(&self) -> Position {
         self.journal.durable()
     }
@@ -155,7 +160,10 @@ impl Pool {
         self.journal.last()
     }
 
-    /// Names the failed disk, if there is one. Then every operation fails.
+    /// Whether the pool takes operations.
+    ///
+    /// # Errors
+    /// The name of a failed disk; every operation then fails.
     pub fn usable(&self) -> Result<(), String> {
         match self.devices.iter().find(|d| d.failed()) {
             Some(device) => Err(device.name.clone()),
@@ -163,10 +171,10 @@ impl Pool {
         }
     }
 
-    /// Syncs, notes in the label how far the journal is known to reach, and lets go of the disks.
+    /// Syncs, writes to the label up to which record the journal is durable, and closes the disks.
     ///
     /// # Errors
-    /// `Failed`. The pool is gone either way and can be opened again.
+    /// `Failed`. The pool is closed also then and can be opened again.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.sync()?;
         self.label.generation += 1;
@@ -174,7 +182,7 @@ impl Pool {
         Ok(crate::label::write(&self.devices[0], &self.label)?)
     }
 
-    /// Journals a record and applies it. The caller has checked that it makes sense.
+    /// Writes a record to the journal and applies it. The caller has checked its fields.
     pub(crate) fn log(&mut self, record: &Record, data: &[u8], spare: u64) -> Result<Position, StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         if !self.journal.has_room(record, data.len(), spare) {
@@ -187,7 +195,7 @@ impl Pool {
         Ok(position)
     }
 
-    /// Makes a journalled record true in memory. Also used to replay, so it must be idempotent.
+    /// Applies a record to the state in memory. Also used by replay, so it must be idempotent.
     pub(crate) fn apply(&mut self, record: &Record, page: u32, number: u64) {
         match record {
             Record::Note | Record::Filler => {}
@@ -223,7 +231,7 @@ impl Pool {
         }
     }
 
-    /// Notes in the volume that a range changes; false if the volume is gone.
+    /// Adds a range to the volume's tail and updates its newest stamp; false if the volume does not exist.
     fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> bool {
         let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
         v.last = v.last.max(stamp);
@@ -260,10 +268,10 @@ impl Pool {
         if self.active.get(place).is_some_and(|c| c.reserved) {
             return false;
         }
-        let home = self.extent_map.get(place.0, place.1).is_some();
+        let stored = self.extent_map.get(place.0, place.1).is_some();
         match self.frozen_change(place) {
-            Some(change) => change.removing || !(home || change.reserved || change.placed),
-            None => !home,
+            Some(change) => change.removing || !(stored || change.reserved || change.placed),
+            None => !stored,
         }
     }
 
@@ -271,7 +279,7 @@ impl Pool {
         self.running.as_ref()?.frozen.get(place)
     }
 
-    /// An extent's record in the index of its home disk. Absent only if the running checkpoint removes it.
+    /// An extent's record in the index of `disk`. Absent only if the running checkpoint removes it.
     pub(crate) fn stored_row(
         &self,
         volume: VolumeId,
@@ -312,7 +320,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Journal bytes that writes leave for discards, marks and small values.
+    /// Journal bytes that writes leave free for discards, marks and named values.
     fn write_spare(&self) -> u64 {
         (self.journal.ring.len / 8).min(16 << 20)
     }

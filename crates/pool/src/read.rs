@@ -1,4 +1,5 @@
-//! Reading: first a plan of where each block lies, then the I/O and the checksums, on any thread.
+//! Reads: first the source of each block is looked up, then a job does the I/O and verifies the checksums, on any
+//! thread.
 
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Access, Device, Fault};
@@ -11,7 +12,7 @@ use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, VolumeId};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Where one block's newest content is.
+/// Place of the newest content of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     /// Never written, or discarded.
@@ -23,7 +24,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Whether `next` lies right behind, so that one read serves both.
+    /// Whether `next` directly follows on the disk, so that one I/O reads both.
     fn continues(&self, next: &Source) -> bool {
         match (self, next) {
             (Source::Zeros, Source::Zeros) => true,
@@ -36,11 +37,11 @@ impl Source {
     }
 }
 
-/// A planned read. It may run on another thread while the pool goes on.
+/// A planned read. It may run on another thread while the pool takes further operations.
 ///
-/// If the pool overwrote or freed the place meanwhile, the checksum does not match and the job says
-/// `Corrupt`: read again with [`Pool::read`] before believing it.
-#[must_use = "a read that is not run gives nothing"]
+/// If the pool overwrote or freed the place meanwhile, the checksum does not match and the job returns
+/// `Corrupt`. The caller must repeat the read with [`Pool::read`] before it treats the block as damaged.
+#[must_use = "a read job returns data only when it runs"]
 pub struct ReadJob {
     pub(crate) devices: Arc<[Arc<Device>]>,
     pub(crate) ring: Ring,
@@ -48,14 +49,14 @@ pub struct ReadJob {
     pub(crate) block: u64,
     pub(crate) sources: Vec<Source>,
     #[cfg(test)]
-    pub(crate) trusting: bool,
+    pub(crate) unchecked: bool,
 }
 
 impl ReadJob {
-    /// Does the I/O and verifies every block.
+    /// Reads and verifies every block.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] with every block that does not match, [`ReadError::Io`].
+    /// [`ReadError::Corrupt`] with every block that does not match its checksum; [`ReadError::Io`]; [`ReadError::Failed`].
     pub fn run(self) -> Result<Bytes, ReadError> {
         let mut buffer = AlignedBuffer::zeroed(self.sources.len() * BLOCK);
         let bytes = buffer.as_mut_slice();
@@ -89,7 +90,7 @@ impl ReadJob {
 
     fn matches(&self, number: u64, data: &[u8], source: &Source) -> bool {
         #[cfg(test)]
-        if self.trusting {
+        if self.unchecked {
             return true;
         }
         match *source {
@@ -109,18 +110,18 @@ impl ReadJob {
 }
 
 impl Pool {
-    /// The newest content of a range of blocks; absent blocks are zeros. Blocks for the I/O.
+    /// The newest content of a range of blocks; absent blocks are zeros. Blocks the thread for the I/O.
     ///
     /// # Errors
-    /// See [`ReadError`]; never data that did not match its checksum.
+    /// See [`ReadError`].
     pub fn read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<Bytes, ReadError> {
         self.begin_read(volume, blocks)?.run()
     }
 
-    /// Plans a read, to be run elsewhere. Costs memory and at most one index lookup per extent.
+    /// Plans a read that another thread may run. Takes at most one index lookup per extent.
     ///
     /// # Errors
-    /// As [`Pool::read`], without those of the I/O.
+    /// As [`Pool::read`], without `Corrupt` and `Io`.
     pub fn begin_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
         self.usable().map_err(|disk| ReadError::Failed { disk })?;
         let size = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
@@ -166,7 +167,7 @@ impl Pool {
             block: blocks.start,
             sources,
             #[cfg(test)]
-            trusting: self.planted.unchecked_checksum,
+            unchecked: self.planted.unchecked_checksum,
         })
     }
 

@@ -1,8 +1,8 @@
-//! A simulated disk: live and durable bytes kept apart, per 512-byte sector, from one seed.
+//! A simulated disk that keeps live and durable bytes apart, per 512-byte sector. All randomness comes from one seed.
 //!
-//! The live bytes are what reads see. Every sector written since the last sync keeps its versions, from the
+//! Reads return the live bytes. Every sector written since the last sync keeps its versions, from the
 //! durable one to the newest. [`SimDisk::crash`] is a loss of power: each such sector falls back to any of
-//! its versions, so writes are lost, reordered and torn. Faults are probabilities, switched at any time.
+//! its versions, so writes are lost, reordered and torn. Faults have probabilities that a test may change at any time.
 
 mod scratch;
 
@@ -17,12 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SECTOR: usize = 512;
 
-/// How likely each fault is, per operation, in millionths.
+/// Probability of each fault per operation, in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A sync reports success and makes nothing durable.
+    /// A sync reports success and makes no write durable.
     pub lying_sync: u32,
-    /// A write reports success and writes nothing.
+    /// A write reports success and writes no byte.
     pub lost_write: u32,
     /// A write reports success and lands elsewhere (a multiple of 4 KiB away).
     pub misdirected_write: u32,
@@ -32,20 +32,16 @@ pub struct Faults {
     pub read_error: u32,
     /// As above, for writes.
     pub write_error: u32,
-    /// As above, for syncs. What was to be synced stays unsynced.
+    /// As above, for syncs. The writes stay unsynced.
     pub sync_error: u32,
 }
 
-/// What happened to a simulated disk since it was made.
+/// Numbers of events of a simulated disk since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Reads.
     pub reads: u64,
-    /// Writes.
     pub writes: u64,
-    /// Syncs.
     pub syncs: u64,
-    /// Losses of power.
     pub crashes: u64,
     /// Sectors that lost their newest bytes in a loss of power.
     pub lost_sectors: u64,
@@ -60,32 +56,32 @@ struct State {
     random: u64,
     faults: Faults,
     counts: Counts,
-    /// Handles of an earlier life are dead.
-    life: u64,
+    /// Incremented by a crash or kill; handles with an older number fail.
+    restarts: u64,
     power: Arc<Power>,
 }
 
-/// The supply of one machine's disks.
+/// The power supply of the disks of one machine.
 struct Power {
-    /// Operations left until it goes, or one of the two values below.
-    fuse: AtomicI64,
+    /// Operations left until the power fails, or [`STEADY`] or [`OFF`].
+    operations_left: AtomicI64,
 }
 
-/// The power stays.
+/// The power does not fail.
 const STEADY: i64 = i64::MAX;
 /// The power is off.
 const OFF: i64 = -1;
 
 impl Power {
     fn new() -> Arc<Self> {
-        Arc::new(Self { fuse: AtomicI64::new(STEADY) })
+        Arc::new(Self { operations_left: AtomicI64::new(STEADY) })
     }
 
-    /// Whether it is there for one more operation.
-    fn holds(&self, burns: bool) -> bool {
-        let left = self.fuse.load(Ordering::SeqCst);
-        if burns && left != STEADY && left != OFF {
-            self.fuse.store(left - 1, Ordering::SeqCst);
+    /// Whether the power is on for one more operation; counts the operation down if `counted`.
+    fn is_on(&self, counted: bool) -> bool {
+        let left = self.operations_left.load(Ordering::SeqCst);
+        if counted && left != STEADY && left != OFF {
+            self.operations_left.store(left - 1, Ordering::SeqCst);
             return left > 0;
         }
         left != OFF
@@ -96,11 +92,11 @@ impl Power {
 #[derive(Clone)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
-    life: u64,
+    restarts: u64,
 }
 
 impl SimDisk {
-    /// A blank disk of `size` bytes; everything random about it comes from `seed`.
+    /// A blank disk of `size` bytes. All its randomness comes from `seed`.
     pub fn new(size: u64, seed: u64) -> Self {
         Self::powered_by(size, seed, Power::new())
     }
@@ -118,39 +114,39 @@ impl SimDisk {
             random: seed,
             faults: Faults::default(),
             counts: Counts::default(),
-            life: 0,
+            restarts: 0,
             power,
         };
-        Self { state: Arc::new(Mutex::new(state)), life: 0 }
+        Self { state: Arc::new(Mutex::new(state)), restarts: 0 }
     }
 
-    /// A handle of the disk as it is plugged in now.
+    /// A handle that is valid until the next crash or kill.
     pub fn handle(&self) -> SimDisk {
-        SimDisk { life: self.lock().life, state: self.state.clone() }
+        SimDisk { restarts: self.lock().restarts, state: self.state.clone() }
     }
 
-    /// From now on faults are this likely.
+    /// Sets the probabilities of faults from now on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
     }
 
-    /// What has happened so far.
+    /// Numbers of events so far.
     pub fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// The power of this disk's machine goes after `operations` more writes, syncs and checks of all its disks:
-    /// the next one fails, and so does all after it, until each disk is crashed or killed.
+    /// The power of this disk's machine fails after `operations` more writes, syncs and checks of all its disks:
+    /// every later operation fails until the disks are crashed or killed.
     pub fn cut_after(&self, operations: u32) {
-        self.lock().power.fuse.store(operations.into(), Ordering::SeqCst);
+        self.lock().power.operations_left.store(operations.into(), Ordering::SeqCst);
     }
 
-    /// Whether the power has gone through [`SimDisk::cut_after`].
+    /// Whether the power has failed because of [`SimDisk::cut_after`].
     pub fn is_cut(&self) -> bool {
-        self.lock().power.fuse.load(Ordering::SeqCst) == OFF
+        self.lock().power.operations_left.load(Ordering::SeqCst) == OFF
     }
 
-    /// Loss of power and return of it: unsynced sectors fall back to any of their versions; old handles are dead.
+    /// Loss and return of power: unsynced sectors fall back to any of their versions; old handles fail.
     pub fn crash(&self) {
         let mut state = self.lock();
         let unsynced = std::mem::take(&mut state.unsynced);
@@ -166,7 +162,7 @@ impl SimDisk {
         state.restart();
     }
 
-    /// Death of the process only: nothing is lost, old handles are dead.
+    /// End of the process only: no byte is lost; old handles fail.
     pub fn kill(&self) {
         self.lock().restart();
     }
@@ -176,7 +172,7 @@ impl SimDisk {
         self.lock().live[offset as usize] ^= 1 << (bit % 8);
     }
 
-    /// Overwrites bytes of the medium, durably and unseen.
+    /// Overwrites bytes of the medium, durably; not counted as a write.
     pub fn poke(&self, offset: u64, bytes: &[u8]) {
         let mut state = self.lock();
         let at = offset as usize;
@@ -195,13 +191,13 @@ impl SimDisk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state, if this handle may still use it.
-    fn enter(&self, burns: bool) -> io::Result<MutexGuard<'_, State>> {
+    /// The state; an error if the handle is old or the power is off.
+    fn enter(&self, counted: bool) -> io::Result<MutexGuard<'_, State>> {
         let state = self.lock();
-        if state.life != self.life {
+        if state.restarts != self.restarts {
             return Err(io::Error::other("this handle is from before the last crash"));
         }
-        if !state.power.holds(burns) {
+        if !state.power.is_on(counted) {
             return Err(io::Error::other("the power is off"));
         }
         Ok(state)
@@ -229,8 +225,8 @@ impl State {
     }
 
     fn restart(&mut self) {
-        self.life += 1;
-        self.power.fuse.store(STEADY, Ordering::SeqCst);
+        self.restarts += 1;
+        self.power.operations_left.store(STEADY, Ordering::SeqCst);
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
@@ -239,7 +235,7 @@ impl State {
             let mut old = [0; SECTOR];
             old.copy_from_slice(&self.live[at..at + SECTOR]);
             let versions = self.unsynced.entry((at / SECTOR) as u64).or_default();
-            // The durable one and the last few are enough to choose from.
+            // The durable version and the last three are kept.
             if versions.len() == 4 {
                 versions.remove(1);
             }
@@ -312,7 +308,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// A real disk would refuse what is not aligned, too.
+/// As a real disk with O_DIRECT does, refuses an access that is not aligned.
 fn aligned(access: Access, offset: u64, buffer: &[u8]) -> io::Result<()> {
     let unit = if access == Access::Direct { BLOCK } else { SECTOR };
     let memory = access == Access::Direct && buffer.as_ptr().align_offset(BLOCK) != 0;

@@ -1,20 +1,21 @@
-//! Free extents of every disk. Rebuilt from the indexes at open.
+//! Free slots of every disk. Rebuilt from the indexes at open.
 
 /// A disk's slots as bits; set = taken.
 struct Map {
     words: Vec<u64>,
     slots: u64,
     free: u64,
-    /// Where the last slot was found: allocation goes round, so neighbours in time are neighbours on disk.
+    /// The slot after the last one allocated. Allocation searches upwards from here and wraps, so that extents
+    /// written one after another are neighbours on the disk.
     cursor: u64,
 }
 
 /// The free map of the node.
 pub(crate) struct Space {
     maps: Vec<Map>,
-    /// Slots set aside for extents in the overlay that have none yet.
+    /// Slots reserved for extents in the overlay that have no slot yet.
     reserved: u64,
-    /// Slots that ordinary writes never take.
+    /// Slots that guest writes never take.
     reserve: u64,
 }
 
@@ -47,7 +48,7 @@ impl Space {
         map.free += 1;
     }
 
-    /// Takes a slot of the disk with the largest free share.
+    /// Takes a slot of the disk with the largest share of free slots.
     pub fn allocate(&mut self) -> Option<(usize, u64)> {
         let emptier = |a: &Map, b: &Map| {
             (u128::from(a.free) * u128::from(b.slots)).cmp(&(u128::from(b.free) * u128::from(a.slots)))
@@ -60,7 +61,8 @@ impl Space {
         let first = map.cursor / 64;
         for step in 0..=words {
             let index = (first + step) % words;
-            // Words before the cursor's bit are looked at again when the search comes round.
+            // In the first step the bits below the cursor are masked; the last step visits the same word without the
+            // mask.
             let hidden = if step == 0 { (1u64 << (map.cursor % 64)) - 1 } else { 0 };
             let bit = u64::from((map.words[index as usize] | hidden).trailing_ones());
             let slot = index * 64 + bit;
@@ -73,7 +75,7 @@ impl Space {
         unreachable!("a map with free slots has a clear bit")
     }
 
-    /// Whether `slots` more may be set aside for guest writes.
+    /// Whether `slots` more may be reserved for guest writes.
     pub fn can_reserve(&self, slots: u64) -> bool {
         slots == 0 || self.free() >= self.reserved + self.reserve + slots
     }
@@ -83,7 +85,7 @@ impl Space {
     }
 
     pub fn put_back(&mut self, slots: u64) {
-        self.reserved = self.reserved.checked_sub(slots).expect("only what was set aside is put back");
+        self.reserved = self.reserved.checked_sub(slots).expect("only reserved slots are put back");
     }
 
     pub fn free(&self) -> u64 {

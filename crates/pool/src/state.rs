@@ -1,5 +1,5 @@
-//! The small durable facts: volumes, dirty maps, tails, named values. All in memory, journalled on
-//! change, stored in the first disk's index at checkpoints.
+//! Metadata: volumes, dirty maps, tails, named values. All of it is in memory, journalled on
+//! change, and stored in the first disk's index at checkpoints.
 
 use crate::index::key::{self, Patch};
 use crate::index::row::{self, VolumeRow};
@@ -7,15 +7,15 @@ use dyad_types::{ExtentSet, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Sets a tail keeps apart, so that a confirmation frees what it covers.
+/// Number of groups of a tail. A confirmation frees the groups that it covers wholly.
 const TAIL_SETS: usize = 4;
 
 /// The extents written since the last common flush, grouped by the highest sequence number of the group.
 ///
-/// A superset is safe (it is only copied for nothing), so an extent leaves with its group.
+/// A superset is safe: its extents are copied without need. So an extent is removed together with its group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UnconfirmedExtents {
-    /// Oldest first; the last one is still growing.
+    /// Oldest first; new extents join the last one.
     groups: Vec<(Seq, ExtentSet)>,
 }
 
@@ -55,26 +55,26 @@ impl UnconfirmedExtents {
     }
 }
 
-/// One volume's facts.
+/// Metadata of one volume.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volume {
     pub blocks: u64,
-    /// Number of the newest snapshot; writes are born with it.
+    /// Number of the newest snapshot, recorded with each write; 0 as there are no snapshots yet.
     pub birth: u64,
     pub last: Stamp,
     pub confirmed: Seq,
     pub tail: UnconfirmedExtents,
     pub dirty: ExtentSet,
-    /// Journal record of the newest mark: when it is durable all marks are.
+    /// Journal record of the newest mark; once it is durable, all marks are.
     pub marked: u64,
     /// Journal record of the last confirmation that was journalled.
     pub confirm_logged: u64,
-    /// `confirmed` is newer than what journal and index know.
-    pub confirm_owed: bool,
+    /// `confirmed` is newer than the value in journal and index.
+    pub confirm_pending: bool,
     pub deleting: bool,
 }
 
-/// Everything that is not a block.
+/// Metadata of the pool.
 #[derive(Default)]
 pub(crate) struct State {
     pub volumes: BTreeMap<VolumeId, Volume>,
@@ -82,7 +82,7 @@ pub(crate) struct State {
     meta_bytes: usize,
     changed_meta: BTreeSet<Vec<u8>>,
     changed_dirty: BTreeSet<(VolumeId, u64)>,
-    /// UnconfirmedExtents chunks in the index.
+    /// Chunks of tails in the index.
     stored_tails: BTreeSet<(VolumeId, u64)>,
     /// Volumes with a row in the index.
     stored_volumes: BTreeSet<VolumeId>,
@@ -99,7 +99,7 @@ impl State {
         self.volumes.insert(volume, Volume { blocks, ..Volume::default() });
     }
 
-    /// From now on the volume is gone for callers; its extents go at the next checkpoints.
+    /// From now on the volume does not exist for callers; the next checkpoints free its extents.
     pub fn delete(&mut self, volume: VolumeId) {
         self.drop_marks(volume);
         if let Some(v) = self.volumes.get_mut(&volume) {
@@ -108,7 +108,7 @@ impl State {
         }
     }
 
-    /// Forgets a deleted volume that has no extent left.
+    /// Removes a deleted volume that has no extent any more.
     pub fn forget(&mut self, volume: VolumeId) {
         self.volumes.remove(&volume);
     }
@@ -157,11 +157,12 @@ impl State {
         self.changed_meta.insert(key.to_vec());
     }
 
-    /// What the index must change to hold the state as it is now. Forgets what changed: the caller commits or fails for good.
+    /// The changes that make the index equal to the present state. Clears the record of changes: the caller must commit
+    /// the patch or close the pool.
     pub fn take_patch(&mut self) -> Patch {
         let mut patch = Patch::default();
         for (id, v) in &mut self.volumes {
-            v.confirm_owed = false;
+            v.confirm_pending = false;
             let row = VolumeRow {
                 blocks: v.blocks,
                 birth: v.birth,
@@ -199,7 +200,7 @@ impl State {
         patch
     }
 
-    /// Takes one row of the index back in. `None`: the row makes no sense. Volumes come before what belongs to them.
+    /// Adds one row of the index. `None`: the row is invalid. The row of a volume precedes the rows of its sets.
     pub fn restore(&mut self, row: row::Row) -> Option<()> {
         match row {
             row::Row::Volume(id, r) => {

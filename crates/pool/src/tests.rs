@@ -11,11 +11,11 @@ pub(crate) mod model;
 mod oracle;
 pub(crate) mod rig;
 
-/// Bugs that the crash tests must find. Only tests can plant them.
+/// Mutants: deliberate bugs that the crash tests must find.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Planted {
     /// Extents are not synced before the index names them.
     pub skipped_sync: bool,
-    /// Reads believe whatever they get.
+    /// Reads do not verify checksums.
     pub unchecked_checksum: bool,
 }

@@ -1,4 +1,4 @@
-//! The slow parts of a checkpoint, detached from the pool so that they may run on another thread.
+//! The I/O of a checkpoint as jobs that hold no reference to the pool, so that another thread may run them.
 
 use crate::buffer::AlignedBuffer;
 use crate::checksum;
@@ -11,16 +11,16 @@ use dyad_types::{BLOCK, EXTENT, VolumeId};
 use std::io;
 use std::sync::Arc;
 
-/// One step of a checkpoint to run.
-#[must_use = "the checkpoint waits for it"]
+/// I/O of one step of a checkpoint.
+#[must_use = "the checkpoint waits for its result"]
 pub struct CheckpointJob {
     pub(super) work: Work,
 }
 
-/// The outcome of a [`CheckpointJob`], for [`crate::Pool::complete_checkpoint_job`].
-#[must_use = "the checkpoint waits for it"]
+/// The result of a [`CheckpointJob`], for [`crate::Pool::complete_checkpoint_job`].
+#[must_use = "the checkpoint waits for its result"]
 pub struct CheckpointDone {
-    pub(super) result: Result<Outcome, Fault>,
+    pub(super) result: Result<StepResult, Fault>,
 }
 
 pub(super) enum Work {
@@ -31,7 +31,7 @@ pub(super) enum Work {
     Label { device: Arc<Device>, label: Box<Label> },
 }
 
-pub(super) enum Outcome {
+pub(super) enum StepResult {
     Sealed,
     Moved { corrupt_blocks: u64 },
     Flushed,
@@ -39,16 +39,16 @@ pub(super) enum Outcome {
     Labelled(Box<Label>),
 }
 
-/// Blocks of one extent on their way from the journal.
+/// Blocks of one extent to copy from the journal.
 pub(super) struct Move {
     pub device: Arc<Device>,
-    /// Of the extent on its disk.
+    /// Byte offset of the extent on its disk.
     pub offset: u64,
     pub volume: VolumeId,
     /// First block of the extent.
     pub first: u64,
     pub birth: u64,
-    /// In ascending order.
+    /// Ascending.
     pub blocks: Vec<MovedBlock>,
 }
 
@@ -59,48 +59,48 @@ pub(super) struct MovedBlock {
 }
 
 impl CheckpointJob {
-    /// Runs it; blocks for its I/O.
+    /// Runs the job; blocks for its I/O.
     pub fn run(self) -> CheckpointDone {
         CheckpointDone { result: self.work.run() }
     }
 }
 
 impl Work {
-    fn run(self) -> Result<Outcome, Fault> {
+    fn run(self) -> Result<StepResult, Fault> {
         match self {
-            Work::Seal(device) => device.sync().map(|()| Outcome::Sealed),
+            Work::Seal(device) => device.sync().map(|()| StepResult::Sealed),
             Work::Move { ring, moves } => {
                 let mut corrupt_blocks = 0;
-                for one in moves {
-                    corrupt_blocks += one.run(&ring)?;
+                for extent in moves {
+                    corrupt_blocks += extent.run(&ring)?;
                 }
-                Ok(Outcome::Moved { corrupt_blocks })
+                Ok(StepResult::Moved { corrupt_blocks })
             }
             Work::Flush(devices) => {
                 for device in devices {
                     device.sync()?;
                 }
-                Ok(Outcome::Flushed)
+                Ok(StepResult::Flushed)
             }
             Work::Commit { checkpoint, commits } => {
                 for (device, index, patch) in commits {
                     index.commit(&device, checkpoint, &patch).map_err(|e| device.fail(io::Error::other(e.text())))?;
                 }
-                Ok(Outcome::Committed)
+                Ok(StepResult::Committed)
             }
             Work::Label { device, label } => {
                 label::write(&device, &label)?;
-                Ok(Outcome::Labelled(label))
+                Ok(StepResult::Labelled(label))
             }
         }
     }
 }
 
 impl Move {
-    /// Copies the blocks; says how many did not match their checksums.
+    /// Copies the blocks; returns how many did not match their checksums.
     ///
-    /// A block that rotted in the journal is moved as it is: the index gets the checksum of what was written, so
-    /// that reading it goes on being an error and the peer heals it.
+    /// A block that is damaged in the journal is moved as it is: the index gets the checksum of the data that was
+    /// written, so that a read still fails and the block is repaired from the peer.
     fn run(self, ring: &Ring) -> Result<u64, Fault> {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
@@ -108,7 +108,7 @@ impl Move {
         for run in self.blocks.chunk_by(|a, b| a.inside + 1 == b.inside && a.page + 1 == b.page) {
             let into = &mut bytes[run[0].inside * BLOCK..(run[0].inside + run.len()) * BLOCK];
             if ring.read_pages(run[0].page, into).is_err() {
-                self.salvage(ring, run, into);
+                self.read_single_blocks(ring, run, into);
             }
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
                 let number = self.first + block.inside as u64;
@@ -123,8 +123,8 @@ impl Move {
         Ok(corrupt_blocks)
     }
 
-    /// Reads block by block what could not be read as a whole; what cannot be read at all stays zero and is corrupt_blocks.
-    fn salvage(&self, ring: &Ring, run: &[MovedBlock], into: &mut [u8]) {
+    /// Reads a run block by block. Blocks that cannot be read are filled with zeros and do not match their checksums.
+    fn read_single_blocks(&self, ring: &Ring, run: &[MovedBlock], into: &mut [u8]) {
         for (block, data) in run.iter().zip(into.chunks_exact_mut(BLOCK)) {
             if ring.read_pages(block.page, data).is_err() {
                 data.fill(0);

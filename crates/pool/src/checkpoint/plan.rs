@@ -1,4 +1,4 @@
-//! Deciding where the changed extents go.
+//! Chooses a slot for each changed extent.
 
 use super::Checkpoint;
 use super::job::{Move, MovedBlock};
@@ -24,8 +24,8 @@ impl Checkpoint {
 }
 
 impl Pool {
-    /// Plans the next extents, at most `budget`. Empty when no block has to move: all are planned, or
-    /// a budget's worth of them only disappears.
+    /// Plans the next extents, at most `budget`. Empty when no block has to move: all extents are planned, or the
+    /// planned ones are only removed.
     pub(super) fn plan_moves(&mut self, budget: usize) -> Result<Vec<Move>, StoreError> {
         let mut moves = Vec::new();
         for _ in 0..budget {
@@ -40,8 +40,8 @@ impl Pool {
 
     fn plan_one(&mut self, place: ExtentId, change: &Change) -> Result<Option<Move>, StoreError> {
         let (volume, extent) = place;
-        let home = self.extent_map.get(volume, extent);
-        let stored = match home {
+        let stored_on = self.extent_map.get(volume, extent);
+        let stored = match stored_on {
             Some(disk) => self
                 .stored_row(volume, extent, disk)
                 .map_err(|(disk, e)| StoreError::IndexDamaged {
@@ -52,9 +52,10 @@ impl Pool {
             None => None,
         };
         let kept = stored.as_ref().map_or(0, |(_, _, row)| row.present & !change.touched);
-        // A newer write that counts on this extent's slot keeps it alive even when empty.
-        let counted_on = self.active.get(place).is_some_and(|c| !c.reserved) && (stored.is_some() || change.reserved);
-        let placed = if (kept | change.present) == 0 && !counted_on {
+        // A newer write has no reservation and will use this extent's slot, so the slot is kept even if the extent is
+        // empty.
+        let slot_in_use = self.active.get(place).is_some_and(|c| !c.reserved) && (stored.is_some() || change.reserved);
+        let placed = if (kept | change.present) == 0 && !slot_in_use {
             None
         } else {
             match &stored {
@@ -95,7 +96,7 @@ impl Pool {
             }
         }
         running.patches[disk].push((key::extent(volume, extent, birth), Some(row.encode())));
-        if home.is_none() {
+        if stored_on.is_none() {
             running.moved.push((place, Some(disk)));
         }
         if blocks.is_empty() {

@@ -1,4 +1,4 @@
-//! A real disk: a partition or a file, opened twice, with and without the page cache.
+//! A partition or a file as disk, opened twice: with and without the page cache.
 
 use super::{Access, Disk};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -7,10 +7,10 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-/// A block device or a regular file. Locked against a second user while open.
+/// A block device or a regular file. Locked with `flock` while open, so that a second open fails.
 pub struct FileDisk {
     cached: File,
-    /// The same bytes with O_DIRECT; `None` where the file system has no such thing (tests on old tmpfs).
+    /// The same file with O_DIRECT; `None` if the file system does not support it (tests on an old tmpfs).
     direct: Option<File>,
     size: u64,
 }
@@ -19,7 +19,7 @@ impl FileDisk {
     /// Opens an existing device or file for reading and writing.
     ///
     /// # Errors
-    /// It cannot be opened, or another process holds it (`WouldBlock`).
+    /// The file cannot be opened, or another process has locked it (`WouldBlock`).
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut cached = OpenOptions::new().read(true).write(true).open(path)?;
         flock(&cached, FlockOperation::NonBlockingLockExclusive)?;
@@ -33,16 +33,16 @@ impl FileDisk {
         Ok(Self { cached, direct, size })
     }
 
-    /// Makes a sparse file of `size` bytes and opens it.
+    /// Creates a sparse file of `size` bytes and opens it.
     ///
     /// # Errors
-    /// The file exists or cannot be made.
+    /// The file exists or cannot be created.
     pub fn create(path: &Path, size: u64) -> io::Result<Self> {
         OpenOptions::new().write(true).create_new(true).open(path)?.set_len(size)?;
         Self::open(path)
     }
 
-    /// Whether extents really bypass the page cache.
+    /// Whether O_DIRECT is in use.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
     }

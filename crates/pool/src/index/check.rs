@@ -1,8 +1,8 @@
 //! Checks the structure of an LMDB file before LMDB maps it.
 //!
-//! LMDB trusts its pages: a flipped bit in an offset can make it read outside the map, one in its
-//! list of free pages can make the next commit overwrite live ones. This walk reads the file with plain
-//! reads and accepts it only if every page of both trees is where it says, holds ordered keys within its
+//! LMDB does not validate its pages: a flipped bit in an offset can make it read outside the map, and a flipped bit in
+//! the list of free pages can make the next commit overwrite pages in use. This check reads the file with plain
+//! reads and accepts it only if every page of both trees carries its own number, has ordered keys within its
 //! bounds, is used once, and is not in the free list. The format is that of LMDB 0.9 (data version 1,
 //! 64-bit, 4 KiB pages): `docs/formats.md` says which parts are relied on.
 
@@ -22,7 +22,7 @@ const OVERFLOW: u16 = 4;
 const META: u16 = 8;
 /// A node whose data lies in overflow pages.
 const BIG_DATA: u16 = 1;
-/// Flag of the tree of free pages: its keys are numbers.
+/// Flag of the tree of free pages, whose keys are numbers.
 const INTEGER_KEYS: u16 = 8;
 const DEPTH_MAX: u16 = 32;
 const NO_PAGE: u64 = u64::MAX;
@@ -47,7 +47,7 @@ struct Meta {
     txn: u64,
 }
 
-/// Checks `path`; an error names the first thing that is wrong.
+/// Checks the file `path`; the error names the first violation.
 pub(crate) fn file(path: &Path) -> Result<(), IndexError> {
     let refused = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => IndexError::Damaged("its file is missing".into()),
@@ -85,7 +85,7 @@ struct Check {
     free: Vec<u64>,
 }
 
-/// A page to look at, with the keys it must lie between.
+/// A page to check, with the bounds of its keys.
 struct Visit {
     page: u64,
     depth: u16,
@@ -123,7 +123,7 @@ impl Check {
         parse().ok_or_else(|| IndexError::Damaged("its meta page is bad".into()))
     }
 
-    /// A page is used for one thing only.
+    /// Marks a page as used; an error if it is used already.
     fn claim(&mut self, page: u64) -> Result<(), IndexError> {
         if page < 2 || page > self.last_page {
             return damaged("a page number is out of range");
@@ -154,7 +154,7 @@ impl Check {
                     return damaged("an inner page is none");
                 }
                 seen.branches += 1;
-                // The first key of an inner page is empty: it stands for the page's own lower bound.
+                // The first key of an inner page is empty and stands for the lower bound of the page.
                 let keys: Vec<Option<Vec<u8>>> = nodes
                     .iter()
                     .enumerate()
@@ -273,7 +273,7 @@ fn nodes(page: &[u8]) -> Result<Vec<Node<'_>>, IndexError> {
     Ok(nodes)
 }
 
-/// Keys ascend, none is below the page's lower bound, all are below its upper one.
+/// Checks that the keys ascend, are at or above the lower bound and below the upper bound of the page.
 fn in_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<(), IndexError> {
     let before = |a: &[u8], b: &[u8]| {
         if numbers && a.len() == 8 && b.len() == 8 { u64_at(a, 0) < u64_at(b, 0) } else { a < b }
@@ -294,7 +294,7 @@ fn in_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<()
     if ascending && above && below { Ok(()) } else { damaged("its keys are not in order") }
 }
 
-/// One tree's description, if it has the flags it must have.
+/// The description of a tree; `None` if its flags are not `expected`.
 fn tree(r: &mut Reader, expected: u16) -> Option<(u32, Tree)> {
     let (pad, flags, depth) = (r.u32()?, r.u16()?, r.u16()?);
     let [branches, leaves, overflows, entries, root] = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];

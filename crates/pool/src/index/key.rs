@@ -1,11 +1,11 @@
-//! Keys of the index. Big-endian, so that the order of bytes is the order of numbers.
+//! Keys of the index. Numbers are big-endian, so that the order of keys is the order of numbers.
 
 use dyad_types::VolumeId;
 
 /// Changes of one index: key and new value, or `None` to remove it.
 pub(crate) type Patch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// The one record that sums up all others.
+/// The record with the sum of the checksums of all others.
 pub(crate) const ROOT: &[u8] = &[0];
 pub(crate) const VOLUME: u8 = 1;
 pub(crate) const DIRTY: u8 = 2;

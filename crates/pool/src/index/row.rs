@@ -1,29 +1,28 @@
-//! Values of the index. Each ends with a CRC32C over its key and itself.
+//! Values of the index. Each ends with a CRC32C over the key and the value.
 
 use super::key;
 use crate::checksum;
 use crate::codec::{Reader, Writer};
 use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Seq, Stamp, VolumeId};
 
-/// Adds the checksum.
 pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> (Vec<u8>, u32) {
     let crc = checksum::pair(key, &value);
     value.extend_from_slice(&crc.to_le_bytes());
     (value, crc)
 }
 
-/// Checks and removes the checksum.
+/// Verifies and removes the checksum.
 pub(crate) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Option<(&'a [u8], u32)> {
     let (value, crc) = stored.split_at_checked(stored.len().checked_sub(4)?)?;
     let expected = checksum::pair(key, value);
     (expected.to_le_bytes() == crc).then_some((value, expected))
 }
 
-/// Where an extent lies and what its blocks must look like.
+/// Place of an extent on its disk and checksums of its blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExtentRow {
     pub slot: u64,
-    /// Which blocks exist.
+    /// Mask of the blocks that exist.
     pub present: u16,
     pub crcs: [u32; EXTENT_BLOCKS as usize],
     /// Epoch and sequence number of the last change.
@@ -51,14 +50,14 @@ impl ExtentRow {
     }
 }
 
-/// A volume's fixed-size facts.
+/// Metadata of a volume without its sets of extents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VolumeRow {
     pub blocks: u64,
     pub birth: u64,
     pub last: Stamp,
     pub confirmed: Seq,
-    /// Confirming up to here empties the tail.
+    /// A confirmation up to this number empties the tail.
     pub tail_highest: Seq,
     pub deleting: bool,
 }
@@ -85,7 +84,7 @@ impl VolumeRow {
     }
 }
 
-/// A row of the state, as read at open.
+/// A row of metadata, as read at open.
 pub(crate) enum Row {
     Volume(VolumeId, VolumeRow),
     Dirty(VolumeId, u64, Box<[u8; CHUNK_BYTES]>),
@@ -93,14 +92,14 @@ pub(crate) enum Row {
     Meta(Vec<u8>, Vec<u8>),
 }
 
-/// The sum of one index: how far it is, and what all its records add up to.
+/// The root record: the checkpoint of the index and the sum over its records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Root {
     /// The disk this index belongs to.
     pub disk: u128,
-    /// The checkpoint it was committed by.
+    /// The checkpoint that committed the index.
     pub checkpoint: u64,
-    /// How many records there are beside this one.
+    /// Number of records without the root.
     pub count: u64,
     /// Sum of the checksums of all records.
     pub sum: u64,

@@ -1,4 +1,4 @@
-//! The index at sizes the store's tests do not reach: deep trees, long free lists, overflow pages.
+//! The index at sizes that the tests of the pool do not reach: deep trees, long free lists, overflow pages.
 
 use super::*;
 use crate::sim::SimDisk;
@@ -10,7 +10,7 @@ fn device() -> Device {
     Device::new("disk".into(), Box::new(SimDisk::new(1 << 20, 1)))
 }
 
-/// Opens the index and compares everything in it.
+/// Opens the index and compares all records.
 fn reopen(path: &Path, expected: &BTreeMap<Vec<u8>, Vec<u8>>) -> Index {
     let index = Index::open(path, 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
     let mut seen = BTreeMap::new();
@@ -60,7 +60,7 @@ fn big_batches_pass_the_check() {
     assert!(depth >= 3, "depth {depth}");
 }
 
-/// Any flip either keeps the index out, or leaves every record as it was.
+/// After any flipped bit either the index does not open, or every record is unchanged.
 #[test]
 fn flips_in_a_deep_index() {
     let dir = crate::tests::rig::temporary();
@@ -81,7 +81,7 @@ fn flips_in_a_deep_index() {
     let mut refused = 0;
     for try_number in 0..seeds(150) {
         let mut bad = whole.clone();
-        // Half of the flips hit the heads of pages, where the structure is.
+        // Half of the flips hit the headers of pages, which contain the structure.
         let page = random.below(whole.len() as u64 / 4096) * 4096;
         let inside = if try_number % 2 == 0 { random.below(64) } else { random.below(4096) };
         bad[(page + inside) as usize] ^= 1 << random.below(8);

@@ -8,10 +8,10 @@ use std::ops::Range;
 pub(crate) const MAGIC: &[u8; 8] = b"DYADREC1";
 /// Bytes before the body.
 const FIXED: usize = 76;
-/// Where the checksum is.
+/// Offset of the checksum.
 const CRC_AT: usize = 8;
 
-/// What every record says about itself.
+/// The fixed fields of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub salt: u128,
@@ -25,12 +25,11 @@ pub(crate) struct Head {
     pub data_blocks: u32,
 }
 
-/// What a record does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// Nothing; carries `synced` when the journal is idle.
+    /// No operation; carries `synced` when the journal is idle.
     Note,
-    /// Nothing; the rest of the ring is unused.
+    /// No operation; the rest of the ring is unused.
     Filler,
     Write {
         volume: VolumeId,
@@ -183,9 +182,9 @@ pub(crate) fn encode(head: &Head, record: &Record) -> (Vec<u8>, u32) {
     (w.0, crc)
 }
 
-/// The fixed fields of a first block, unverified: how long the head is, and who wrote it.
+/// The length of the head and the fixed fields, from the first block of a record, not verified.
 ///
-/// `None` if this is no record of the pool with this salt.
+/// `None` if the block is no record of the pool with this salt.
 pub(crate) fn peek(block: &[u8], salt: u128) -> Option<(usize, Head)> {
     let mut r = Reader(block);
     if r.take(8)? != MAGIC {
@@ -207,7 +206,7 @@ pub(crate) fn peek(block: &[u8], salt: u128) -> Option<(usize, Head)> {
         .then(|| ((FIXED + body).next_multiple_of(BLOCK), head))
 }
 
-/// A whole head: its record and checksum; `None` unless every bit of it is as written.
+/// The record and checksum of a whole head; `None` if the checksum does not match.
 pub(crate) fn decode(bytes: &[u8], head: &Head) -> Option<(Record, u32)> {
     let stored = u32::from_le_bytes(bytes.get(CRC_AT..CRC_AT + 4)?.try_into().ok()?);
     let crc = crc32c::crc32c_append(checksum::pair(&bytes[..CRC_AT], &[0; 4]), &bytes[CRC_AT + 4..]);

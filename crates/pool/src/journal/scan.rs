@@ -1,10 +1,10 @@
-//! Finding the journal's end at open, and replaying up to it.
+//! Finds the end of the journal at open, and replays the records before it.
 //!
-//! After a loss of power the records written since the last sync may be there in any subset, torn or
-//! out of order. So a bad record is the end of the journal **unless it is known to have been durable**:
-//! the label's floor says so, or a whole later record carries a `synced` number at or past it. Then it
-//! is damage, and is reported. An append never runs more than [`UNSYNCED_MAX`] ahead of a sync, so the
-//! telling record, if there is one, starts within that distance.
+//! After a loss of power any subset of the records written since the last sync may exist, and records may be torn.
+//! So a bad record is the end of the journal **unless it is known to have been durable**: the label's `floor` is at or
+//! past its number, or the `synced` number of a whole later record is. Then it is damage, and is reported. An append
+//! never writes more than [`UNSYNCED_MAX`] ahead of a sync, so such a later record, if there is one, starts within that
+//! distance.
 
 use super::record::{self, Head, Record};
 use super::{Ring, UNSYNCED_MAX};
@@ -13,13 +13,13 @@ use crate::disk::Fault;
 use crate::label::{JournalTail, Label};
 use dyad_types::BLOCK;
 
-/// Where the journal ends: what the next record builds on.
+/// The end of the journal, where the next record is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct End {
     pub position: u64,
     pub record: u64,
     pub chain: u32,
-    /// Data blocks of durable records that do not match: they stay, and reading them is an error.
+    /// Data blocks of durable records that do not match their checksums: they stay, and reads of them fail.
     pub corrupt_blocks: u64,
     /// The last record known durable.
     pub durable: u64,
@@ -38,7 +38,6 @@ impl From<Fault> for ScanError {
     }
 }
 
-/// One record read back.
 struct ScannedRecord {
     head: Head,
     record: Record,
@@ -48,10 +47,10 @@ struct ScannedRecord {
     bytes: u64,
 }
 
-/// Damaged data blocks beyond which a journal is not worth using.
-const POISON_MAX: usize = 1024;
+/// Records with damaged data beyond which open fails.
+const DAMAGED_RECORDS_MAX: usize = 1024;
 
-/// Walks the chain from `tail`, verifying heads and data.
+/// Follows the chain from the label's tail and verifies heads and data.
 pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
     let mut walk = Walk::new(ring, label);
     let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
@@ -64,7 +63,7 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
         let bad = bad_blocks(ring, &found)?;
         if bad > 0 {
             suspects.push((before, bad));
-            if suspects.len() > POISON_MAX {
+            if suspects.len() > DAMAGED_RECORDS_MAX {
                 let record = suspects[0].0.record;
                 return Err(ScanError::Damaged { record, what: "the data of many records does not match".into() });
             }
@@ -72,7 +71,7 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
     }
     let hole = End { position: walk.position, record: walk.record, chain: walk.chain, corrupt_blocks: 0, durable: 0 };
     if let Some(later) = proof_of(ring, label.salt, &hole, &label.tail)? {
-        let what = format!("it is not whole, but record {later} tells that it was durable");
+        let what = format!("it is not whole, but record {later} proves that it was durable");
         return Err(ScanError::Damaged { record: hole.record, what });
     }
     if hole.record <= durable {
@@ -84,7 +83,7 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<End, ScanError> {
     Ok(End { corrupt_blocks, durable, ..torn.unwrap_or(hole) })
 }
 
-/// Gives each record before `end` to `apply`, with the ring page of its first data block and its number.
+/// Calls `apply` with each record before `end`, the ring page of its first data block, and its number.
 pub(crate) fn replay(
     ring: &Ring,
     label: &Label,
@@ -101,7 +100,6 @@ pub(crate) fn replay(
     Ok(())
 }
 
-/// A walk along the chain.
 struct Walk<'a> {
     ring: &'a Ring,
     salt: u128,
@@ -122,10 +120,11 @@ impl<'a> Walk<'a> {
         Self { ring, salt, newest, resumed, start: position, position, record, chain, session }
     }
 
-    /// Whether this session can have written the next record: a session's records end where the next one resumed.
+    /// Whether this session can have written the next record: the records of a session end where the next session
+    /// resumed.
     ///
-    /// Without this a record that was torn, and so lost, could come back whole: its missing sectors may fall
-    /// together with those of a later record in its place that is torn itself.
+    /// Without this check a torn record of an old session could become whole: a later record at the same place, torn
+    /// itself, may have written exactly the sectors that were missing.
     fn plausible(&self, session: u64) -> bool {
         if self.record >= self.resumed {
             session == self.newest
@@ -157,7 +156,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The record whose head is whole at this logical position, whatever its number.
+/// The record at this logical position if its head is whole, with any number.
 fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<ScannedRecord>, Fault> {
     let mut bytes = vec![0; BLOCK];
     ring.read(position, &mut bytes)?;
@@ -176,7 +175,7 @@ fn read_head(ring: &Ring, salt: u128, position: u64) -> Result<Option<ScannedRec
     Ok(Some(ScannedRecord { head, record, crc, data_at: position + head_len as u64, bytes: total }))
 }
 
-/// How many data blocks of a record do not match.
+/// Number of data blocks of a record that do not match their checksums.
 fn bad_blocks(ring: &Ring, found: &ScannedRecord) -> Result<u64, Fault> {
     let Record::Write { volume, block, birth, crcs, .. } = &found.record else { return Ok(0) };
     let mut data = vec![0; crcs.len() * BLOCK];
@@ -190,7 +189,7 @@ fn bad_blocks(ring: &Ring, found: &ScannedRecord) -> Result<u64, Fault> {
     Ok(bad as u64)
 }
 
-/// A whole later record that says the record at the hole was durable.
+/// Number of a whole later record that proves that the record at `hole` was durable.
 fn proof_of(ring: &Ring, salt: u128, hole: &End, tail: &JournalTail) -> Result<Option<u64>, ScanError> {
     let free = ring.len - (hole.position - tail.position);
     let window = free.min(UNSYNCED_MAX + (4 << 20));
@@ -202,8 +201,8 @@ fn proof_of(ring: &Ring, salt: u128, hole: &End, tail: &JournalTail) -> Result<O
         ring.read(at, &mut chunk[..len])?;
         for (block, position) in chunk[..len].chunks_exact(BLOCK).zip((at..).step_by(BLOCK)) {
             let Some((_, head)) = record::peek(block, salt) else { continue };
-            let tells = head.record > hole.record && head.synced >= hole.record && head.position == position;
-            if tells && read_head(ring, salt, position)?.is_some_and(|f| f.head == head) {
+            let proves = head.record > hole.record && head.synced >= hole.record && head.position == position;
+            if proves && read_head(ring, salt, position)?.is_some_and(|f| f.head == head) {
                 return Ok(Some(head.record));
             }
         }

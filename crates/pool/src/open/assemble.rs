@@ -1,4 +1,4 @@
-//! Finding out which disks were given, and whether they are the pool's, all of it, and nobody else's.
+//! Identifies the given disks by their labels and checks that they are all disks of this pool and of no other.
 
 use super::PoolDisk;
 use crate::OpenError;
@@ -9,16 +9,15 @@ use dyad_types::NodeId;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A disk with its label.
 pub(super) struct Member {
     pub device: Arc<Device>,
     pub index: PathBuf,
     pub label: Label,
-    /// Label copies that are not whole.
+    /// Number of label copies that are damaged or missing.
     pub damaged: u32,
 }
 
-/// The pool's disks in their order.
+/// The disks, ascending by their number in the pool.
 pub(super) fn members(disks: Vec<PoolDisk>, expected: (u128, NodeId)) -> Result<Vec<Member>, OpenError> {
     let mut members = disks.into_iter().map(|disk| member(disk, expected)).collect::<Result<Vec<_>, _>>()?;
     members.sort_by_key(|m| m.label.number);

@@ -1,4 +1,4 @@
-//! Making a pool on disks: erase the ends, make empty indexes, write the labels last.
+//! Formats disks: erases both ends, creates empty indexes, and writes the labels last.
 
 use super::PoolDisk;
 use crate::disk::{Access, Device};
@@ -10,38 +10,38 @@ use crate::pool::Pool;
 use crate::{FormatError, Identity, label};
 use dyad_types::EXTENT;
 
-/// Which disks may be written over.
+/// Which disks may be overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
-    /// Only those whose first and last MiB are zero.
+    /// Only disks whose first and last MiB are zero.
     BlankOnly,
-    /// Any: a person has confirmed the erasure of these very disks.
+    /// Any disk: an administrator has confirmed the erasure of these disks.
     Anything,
 }
 
-/// How to format. All randomness comes in here.
+/// Options of [`Pool::format`]. They contain all random numbers of the format.
 #[derive(Clone, Debug)]
 pub struct FormatOptions {
-    /// Whose disks they become.
+    /// The pair and node that the disks will belong to.
     pub identity: Identity,
     /// One random id per disk, all different.
     pub disk_ids: Vec<u128>,
-    /// A random number nobody can guess; keeps guest data from passing for journal records.
+    /// A secret random number in each journal record, so that guest data is never taken for a record.
     pub salt: u128,
     /// Bytes of the journal; `None` for 1 % of the pool within 256 MiB … 8 GiB and a quarter of the first disk.
     pub journal_bytes: Option<u64>,
-    /// Which disks may be written over.
+    /// Which disks may be overwritten.
     pub overwrite: Overwrite,
-    /// False only in simulations.
+    /// False only in simulations, where the index need not survive loss of power.
     pub durable_index: bool,
 }
 
 impl Pool {
-    /// Makes an empty pool on `disks`; the first, which should be the fastest, gets the journal.
+    /// Creates an empty pool on `disks`. The journal is on the first disk, which should be the fastest.
     ///
     /// # Errors
-    /// See [`FormatError`]. If it is `Io` or `Index` the disks may be erased but carry no whole label, so none is
-    /// taken for a pool disk.
+    /// See [`FormatError`]. After `Io` or `Index` the disks may be erased; a disk with a label belongs to a pool that
+    /// does not open, because its other disks have none.
     pub fn format(disks: Vec<PoolDisk>, options: &FormatOptions) -> Result<(), FormatError> {
         let names = [&options.identity.pair_name, &options.identity.node_name];
         if disks.is_empty() || disks.len() > DISKS_MAX || options.disk_ids.len() != disks.len() {

@@ -1,4 +1,4 @@
-//! Operations on the small facts: volumes, dirty marks, confirmations, named values.
+//! Operations on metadata: volumes, dirty marks, confirmations, named values.
 
 use super::Pool;
 use crate::journal::record::Record;
@@ -6,14 +6,15 @@ use crate::{MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Pos
 use dyad_types::{EXTENT_BLOCKS, ExtentSet, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
-/// Records after which a confirmation is journalled again.
+/// Number of journal records after which a confirmation of the same volume is journalled again.
 const CONFIRM_EVERY: u64 = 256;
 
 impl Pool {
-    /// Makes an empty volume of `blocks` blocks. Durable with a sync.
+    /// Creates an empty volume of `blocks` blocks. Durable after a sync.
     ///
     /// # Errors
-    /// `Exists` (also while an old one of this id is being deleted), `Range` for none or too many blocks.
+    /// `Exists`, also while an old volume of this id is being deleted; `Range` for 0 or more than [`MAX_VOLUME_BLOCKS`];
+    /// `JournalFull`; `Failed`.
     pub fn create_volume(&mut self, volume: VolumeId, blocks: u64) -> Result<Position, StoreError> {
         if self.state.volumes.contains_key(&volume) {
             return Err(StoreError::Exists { volume });
@@ -24,10 +25,10 @@ impl Pool {
         self.log(&Record::Create { volume, blocks }, &[], 0)
     }
 
-    /// Grows a volume; the new blocks are absent. Durable with a sync.
+    /// Grows a volume; the new blocks read as zeros. Durable after a sync.
     ///
     /// # Errors
-    /// `NoVolume`; `Range` if it would shrink or grow too far.
+    /// `NoVolume`; `Range` if the volume would shrink or exceed [`MAX_VOLUME_BLOCKS`]; `JournalFull`; `Failed`.
     pub fn resize_volume(&mut self, volume: VolumeId, blocks: u64) -> Result<Position, StoreError> {
         let old = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
         if blocks < old || blocks > MAX_VOLUME_BLOCKS {
@@ -36,19 +37,19 @@ impl Pool {
         self.log(&Record::Resize { volume, blocks }, &[], 0)
     }
 
-    /// Removes a volume. It is gone for callers at once; its space returns over the next checkpoints.
+    /// Deletes a volume. For callers it does not exist from now on; the next checkpoints free its space.
     ///
     /// # Errors
-    /// `NoVolume`.
+    /// `NoVolume`, `JournalFull`, `Failed`.
     pub fn delete_volume(&mut self, volume: VolumeId) -> Result<Position, StoreError> {
         self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
         self.log(&Record::Delete { volume }, &[], 0)
     }
 
-    /// Marks extents as to be copied to the peer. They are marked durably once the position is durable.
+    /// Marks extents that have to be copied to the peer. The marks are durable once the returned position is durable.
     ///
     /// # Errors
-    /// `NoVolume`; `Range` for extents beyond the volume's end.
+    /// `NoVolume`; `Range` for extents beyond the volume's end; `JournalFull`; `Failed`.
     pub fn mark_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
         if v.dirty.contains_all(&extents) {
@@ -57,10 +58,10 @@ impl Pool {
         self.log(&Record::Dirty { volume, extents }, &[], 0)
     }
 
-    /// Takes marks away. Durable with a sync; losing it only costs a needless copy.
+    /// Removes marks. Durable after a sync; if a crash undoes it, extents are copied without need.
     ///
     /// # Errors
-    /// `NoVolume`; `Range` for extents beyond the volume's end.
+    /// `NoVolume`; `Range` for extents beyond the volume's end; `JournalFull`; `Failed`.
     pub fn clear_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
         if !v.dirty.contains_any(&extents) {
@@ -74,12 +75,13 @@ impl Pool {
         Some(&self.state.live(volume)?.dirty)
     }
 
-    /// Both nodes hold every write up to `seq` on stable storage: they leave the tail.
+    /// Both nodes hold every write up to `seq` on stable storage: removes these writes from the tail.
     ///
-    /// Remembered lazily: after a crash the tail may again hold some extents it had lost, never fewer.
+    /// Not every confirmation is journalled: after a crash the tail may contain confirmed extents again, and never
+    /// lacks an unconfirmed one.
     ///
     /// # Errors
-    /// `NoVolume`.
+    /// `NoVolume`, `Failed`.
     pub fn confirm(&mut self, volume: VolumeId, seq: Seq) -> Result<(), StoreError> {
         self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
         let next = self.journal.last().0;
@@ -87,24 +89,25 @@ impl Pool {
         if seq <= v.confirmed {
             return Ok(());
         }
-        let owed = next < v.confirm_logged + CONFIRM_EVERY;
+        let log_later = next < v.confirm_logged + CONFIRM_EVERY;
         self.apply_confirm(volume, seq);
         if let Some(v) = self.state.volumes.get_mut(&volume) {
-            v.confirm_owed = true;
+            v.confirm_pending = true;
         }
-        if owed { Ok(()) } else { self.log_confirm(volume) }
+        if log_later { Ok(()) } else { self.log_confirm(volume) }
     }
 
-    /// Journals the confirmations that were only remembered in memory. For quiet moments.
+    /// Journals the confirmations that are only in memory. Called when the pool is idle.
     pub(crate) fn log_confirms(&mut self) -> Result<(), StoreError> {
-        let owed = self.state.volumes.iter().filter(|(_, v)| v.confirm_owed && !v.deleting).map(|(id, _)| *id);
-        for volume in owed.collect::<Vec<_>>() {
+        let pending = self.state.volumes.iter().filter(|(_, v)| v.confirm_pending && !v.deleting).map(|(id, _)| *id);
+        for volume in pending.collect::<Vec<_>>() {
             self.log_confirm(volume)?;
         }
         Ok(())
     }
 
-    /// Journals a volume's newest confirmation, if there is plenty of room; otherwise the next checkpoint stores it.
+    /// Journals a volume's newest confirmation if the journal has room as for a write; otherwise the next checkpoint
+    /// stores it.
     fn log_confirm(&mut self, volume: VolumeId) -> Result<(), StoreError> {
         let Some(v) = self.state.live(volume) else { return Ok(()) };
         let record = Record::Confirm { volume, seq: v.confirmed };
@@ -114,7 +117,7 @@ impl Pool {
         let position = self.log(&record, &[], 0)?;
         if let Some(v) = self.state.volumes.get_mut(&volume) {
             v.confirm_logged = position.0;
-            v.confirm_owed = false;
+            v.confirm_pending = false;
         }
         Ok(())
     }
@@ -126,8 +129,8 @@ impl Pool {
         }
     }
 
-    /// Extents that may differ from the peer's: all written or discarded after the last confirmed
-    /// sequence number, and possibly more. `None` if there is no such volume.
+    /// Extents that may differ from the peer's: all that were written or discarded after the last confirmed
+    /// sequence number, and possibly others. `None` if there is no such volume.
     pub fn tail(&self, volume: VolumeId) -> Option<ExtentSet> {
         Some(self.state.live(volume)?.tail.all())
     }
@@ -137,15 +140,15 @@ impl Pool {
         Some(self.state.live(volume)?.last)
     }
 
-    /// The last confirmed sequence number, possibly an older one after a crash. `None` if there is no such volume.
+    /// The last confirmed sequence number; after a crash it may be an older one. `None` if there is no such volume.
     pub fn confirmed(&self, volume: VolumeId) -> Option<Seq> {
         Some(self.state.live(volume)?.confirmed)
     }
 
-    /// Keeps a small value under a name. Durable with a sync.
+    /// Stores a value under a key. Durable after a sync.
     ///
     /// # Errors
-    /// `TooLong`: see the limits at the head of the crate.
+    /// `TooLong` beyond [`META_KEY_MAX`], [`META_VALUE_MAX`] or [`META_TOTAL_MAX`]; `JournalFull`; `Failed`.
     pub fn meta_put(&mut self, key: &[u8], value: &[u8]) -> Result<Position, StoreError> {
         let total = self.state.meta_bytes_with(key, Some(value));
         if key.is_empty() || key.len() > META_KEY_MAX || value.len() > META_VALUE_MAX || total > META_TOTAL_MAX {
@@ -154,7 +157,7 @@ impl Pool {
         self.log(&Record::Meta { key: key.to_vec(), value: Some(value.to_vec()) }, &[], 0)
     }
 
-    /// Forgets a value. Durable with a sync.
+    /// Deletes a value. Durable after a sync.
     ///
     /// # Errors
     /// `JournalFull`, `Failed`.
@@ -165,12 +168,12 @@ impl Pool {
         self.log(&Record::Meta { key: key.to_vec(), value: None }, &[], 0)
     }
 
-    /// A value kept by [`Pool::meta_put`].
+    /// A value stored by [`Pool::meta_put`].
     pub fn meta_get(&self, key: &[u8]) -> Option<&[u8]> {
         self.state.meta(key)
     }
 
-    /// The names of all values, in order.
+    /// The keys of all values, ascending.
     pub fn meta_keys(&self) -> impl Iterator<Item = &[u8]> {
         self.state.meta_keys()
     }

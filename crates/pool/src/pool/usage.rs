@@ -1,4 +1,4 @@
-//! What is used and what is left.
+//! Used and free space, and the table of volumes.
 
 use super::Pool;
 use crate::Identity;
@@ -7,36 +7,31 @@ use dyad_types::{EXTENT, Seq, Stamp, VolumeId};
 /// Space of one node's pool, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// All extents.
+    /// Capacity of all extents.
     pub total: u64,
-    /// Extents taken, and those set aside for writes that are still in the journal.
+    /// Extents in use, and extents reserved for writes that are still in the journal.
     pub used: u64,
-    /// What guests may still fill.
+    /// Space that guest writes may still take.
     pub available: u64,
-    /// Kept back so that deletions always work.
+    /// Space that guest writes never take, so that deletions work on a full pool.
     pub reserve: u64,
-    /// The journal ring.
     pub journal: u64,
-    /// Of it, not yet in extents and indexes.
+    /// Journal bytes that are not yet in extents and indexes.
     pub journal_used: u64,
-    /// Extents with changes that are only in the journal (a count).
+    /// Number of extents with changes that are only in the journal.
     pub overlay_extents: u64,
-    /// The files of all indexes.
+    /// Files of all indexes.
     pub index: u64,
-    /// Blocks found corrupt in the journal since open; reading them is an error (a count).
+    /// Number of blocks found corrupt in the journal since open; a read of such a block fails.
     pub corrupt_blocks: u64,
 }
 
-/// One volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
-    /// Its id.
     pub id: VolumeId,
-    /// Its size in blocks.
     pub blocks: u64,
-    /// Extents stored, without those only in the journal.
+    /// Without extents that are only in the journal.
     pub stored_extents: u64,
-    /// Extents marked dirty.
     pub dirty_extents: u64,
     /// Epoch and sequence number of the newest write.
     pub last: Stamp,
@@ -45,12 +40,12 @@ pub struct VolumeInfo {
 }
 
 impl Pool {
-    /// Whose pool this is.
+    /// The pair and node that the pool belongs to.
     pub fn identity(&self) -> &Identity {
         &self.label.identity
     }
 
-    /// How much is used and left.
+    /// Used and free space now.
     pub fn usage(&self) -> Usage {
         let extent = EXTENT as u64;
         let space = &self.space;
@@ -68,7 +63,7 @@ impl Pool {
         }
     }
 
-    /// All volumes that are not being deleted, by id.
+    /// All volumes that are not being deleted, ascending by id.
     pub fn volumes(&self) -> Vec<VolumeInfo> {
         let live = self.state.volumes.iter().filter(|(_, v)| !v.deleting);
         live.map(|(id, v)| VolumeInfo {

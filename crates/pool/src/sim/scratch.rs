@@ -17,7 +17,7 @@ pub fn format_options(identity: Identity, disks: usize) -> FormatOptions {
 }
 
 /// Formats a pool on the blank `disks` and opens it. Its volume 1 has 256 blocks; the first extent holds the byte 7 and
-/// lies in its place, not only in the journal. The disks are plugged twice: for the format and for the opening.
+/// lies in its slot, not only in the journal. `disks` is called twice: for the format and for the opening.
 ///
 /// # Panics
 /// The disks are too small or fail.

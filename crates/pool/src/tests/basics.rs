@@ -1,4 +1,4 @@
-//! What each operation does, one test per promise.
+//! Each operation, one test per guarantee.
 
 use super::rig::{Rig, blocks, identity};
 use crate::sim::format_options;

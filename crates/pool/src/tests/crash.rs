@@ -1,4 +1,5 @@
-//! Loss of power at any moment. What comes back is a prefix of what was done, and no shorter than what was synced.
+//! Loss of power at any operation. After the restart the pool holds a prefix of the operations, at least up to the last
+//! sync.
 
 use super::Planted;
 use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
@@ -7,22 +8,22 @@ use crate::{Pool, Position, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::VolumeId;
 
-/// What a life is filled with.
+/// Operations between two losses of power.
 #[derive(Clone, Copy)]
 struct Load {
     steps: u64,
-    /// Large writes only, so that the journal is nearly always full and goes round.
+    /// Large writes only, so that the journal is nearly always full and wraps often.
     large: bool,
-    /// The power goes before this many operations.
+    /// The power fails before this many operations.
     cut: u64,
 }
 
 const LIGHT: Load = Load { steps: 80, large: false, cut: 60 };
 const HEAVY: Load = Load { steps: 300, large: true, cut: 300 };
 
-/// One life of the store: what it may hold when it comes back.
+/// The operations since the last restart: the states that the pool may have after the next one.
 struct JournalRun {
-    /// The model after each operation since the last known durable one, with its position.
+    /// The model after each operation since the last operation known to be durable, with its position.
     history: Vec<(Position, Model)>,
 }
 
@@ -35,13 +36,13 @@ impl JournalRun {
         self.history.last().map(|(_, m)| m.clone()).unwrap_or_default()
     }
 
-    /// Everything up to here is durable: shorter prefixes are excluded.
+    /// Every operation up to `at` is durable: shorter prefixes are not allowed.
     fn durable(&mut self, at: Position) {
         let keep = self.history.iter().rposition(|(p, _)| *p <= at).unwrap_or(0);
         self.history.drain(..keep);
     }
 
-    /// The state the store came back with, if it is one of those it may have.
+    /// The state of the reopened pool; an error if it is not an allowed state.
     fn accept(&self, pool: &Pool) -> Result<Model, String> {
         let seen = Model::observe(pool).map_err(|e| e.to_string())?;
         match self.history.iter().rev().find(|(_, m)| m.matches(&seen, pool)) {
@@ -51,10 +52,10 @@ impl JournalRun {
     }
 }
 
-/// Runs operations, syncs and checkpoint steps until the power goes.
-fn live(
+/// Runs operations, syncs and checkpoint steps until the power fails.
+fn run_until_cut(
     pool: &mut Pool,
-    life: &mut JournalRun,
+    run: &mut JournalRun,
     random: &mut Prng,
     tag: &mut u64,
     load: Load,
@@ -63,30 +64,28 @@ fn live(
         match random.below(10) {
             0 => {
                 let at = pool.sync()?;
-                life.durable(at);
+                run.durable(at);
             }
             1..4 => {
                 if random.below(4) == 0 {
                     pool.start_checkpoint();
                 }
                 pool.checkpoint_step(1 + random.below(5) as usize)?;
-                life.durable(pool.durable());
+                run.durable(pool.durable());
             }
             _ => {
                 *tag += 1;
                 let op = if load.large { Op::large_write(random) } else { Op::random(random) };
-                let mut model = life.newest();
+                let mut model = run.newest();
                 model.apply(&op, *tag);
-                // Cut in the middle of it, it may be there or not.
-                life.history.push((Position(u64::MAX), model));
+                // The power failed during the operation: it may or may not survive.
+                run.history.push((Position(u64::MAX), model));
                 match Model::perform(pool, &op, *tag) {
-                    Ok(position) => {
-                        life.history.last_mut().expect("just pushed").0 = position.max(pool.last_position())
-                    }
+                    Ok(position) => run.history.last_mut().expect("just pushed").0 = position.max(pool.last_position()),
                     Err(StoreError::NoSpace | StoreError::JournalFull) => {
-                        life.history.pop();
+                        run.history.pop();
                         pool.checkpoint()?;
-                        life.durable(pool.durable());
+                        run.durable(pool.durable());
                     }
                     Err(e) => return Err(e),
                 }
@@ -105,7 +104,7 @@ fn begin(rig: &Rig) -> Pool {
     pool
 }
 
-/// Several lives, each ended by a loss of power at a random moment. The error says what went wrong.
+/// Several runs, each ended by a loss of power at a random operation.
 fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), String> {
     let mut rig = Rig::new(seed, sizes);
     rig.planted = planted;
@@ -114,9 +113,9 @@ fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), Str
     let mut model = Model::default();
     let mut tag = 0;
     for _ in 0..6 {
-        let mut life = JournalRun::new(model, pool.last_position());
+        let mut run = JournalRun::new(model, pool.last_position());
         rig.disks[0].cut_after(random.below(load.cut) as u32);
-        match live(&mut pool, &mut life, &mut random, &mut tag, load) {
+        match run_until_cut(&mut pool, &mut run, &mut random, &mut tag, load) {
             Ok(()) => {}
             Err(StoreError::Failed { .. }) if rig.disks[0].is_cut() => {}
             Err(e) => return Err(format!("without a cut: {e}")),
@@ -124,8 +123,8 @@ fn run(seed: u64, sizes: &[u64], planted: Planted, load: Load) -> Result<(), Str
         drop(pool);
         rig.crash();
         (pool, _) = rig.try_open().map_err(|e| format!("does not open: {e}"))?;
-        model = life.accept(&pool)?;
-        // What came back may not be durable yet; from here on the test counts on it.
+        model = run.accept(&pool)?;
+        // The state after the restart may not be durable yet; the sync makes it the base of the next run.
         pool.sync().map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -145,7 +144,7 @@ fn random_cuts_with_a_full_journal() {
     }
 }
 
-/// It brought a torn record back to life.
+/// With this seed a torn record of an old session became whole.
 #[test]
 fn seed_490() {
     run(490, &[12], Planted::default(), LIGHT).unwrap();
@@ -158,23 +157,23 @@ fn random_cuts_on_two_disks() {
     }
 }
 
-/// One script with two checkpoints, cut at every single write, sync and commit of it.
+/// One script with two checkpoints, cut at each write, sync and commit.
 #[test]
 fn a_cut_at_every_operation() {
     let mut cut = 0;
     loop {
         let rig = Rig::new(cut, &[10, 10]);
         let mut pool = begin(&rig);
-        let mut life = JournalRun::new(Model::default(), pool.last_position());
+        let mut run = JournalRun::new(Model::default(), pool.last_position());
         rig.disks[0].cut_after(cut as u32);
         let mut random = Prng::new(99);
-        let result = script(&mut pool, &mut life, &mut random);
+        let result = script(&mut pool, &mut run, &mut random);
         let finished = !rig.disks[0].is_cut();
         assert!(finished == result.is_ok(), "cut {cut}: {result:?}");
         drop(pool);
         rig.crash();
         let pool = rig.open();
-        life.accept(&pool).unwrap_or_else(|e| panic!("cut {cut}: {e}"));
+        run.accept(&pool).unwrap_or_else(|e| panic!("cut {cut}: {e}"));
         if finished {
             break;
         }
@@ -183,42 +182,42 @@ fn a_cut_at_every_operation() {
     assert!(cut > 80, "the script has only {cut} operations");
 }
 
-fn script(pool: &mut Pool, life: &mut JournalRun, random: &mut Prng) -> Result<(), StoreError> {
+fn script(pool: &mut Pool, run: &mut JournalRun, random: &mut Prng) -> Result<(), StoreError> {
     let mut tag = 0;
     for _ in 0..2 {
         for step in 0..24 {
             if step == 12 {
                 let at = pool.sync()?;
-                life.durable(at);
+                run.durable(at);
                 pool.start_checkpoint();
             }
             tag += 1;
             let op = Op::random(random);
-            let mut model = life.newest();
+            let mut model = run.newest();
             model.apply(&op, tag);
-            life.history.push((Position(u64::MAX), model));
+            run.history.push((Position(u64::MAX), model));
             let position = Model::perform(pool, &op, tag)?;
-            life.history.last_mut().expect("just pushed").0 = position.max(pool.last_position());
+            run.history.last_mut().expect("just pushed").0 = position.max(pool.last_position());
             if step > 12 {
                 pool.checkpoint_step(3)?;
-                life.durable(pool.durable());
+                run.durable(pool.durable());
             }
         }
         pool.checkpoint()?;
-        life.durable(pool.durable());
+        run.durable(pool.durable());
     }
     Ok(())
 }
 
-/// Repeated cuts while opening: the pool opens in the end and nothing is lost.
+/// Repeated cuts during open: the pool opens at the end without loss.
 #[test]
 fn a_cut_while_opening() {
     let rig = Rig::new(5, &[10, 10]);
     let mut pool = begin(&rig);
-    let mut life = JournalRun::new(Model::default(), pool.last_position());
-    live(&mut pool, &mut life, &mut Prng::new(3), &mut 0, LIGHT).unwrap();
+    let mut run = JournalRun::new(Model::default(), pool.last_position());
+    run_until_cut(&mut pool, &mut run, &mut Prng::new(3), &mut 0, LIGHT).unwrap();
     let at = pool.sync().unwrap();
-    life.durable(at);
+    run.durable(at);
     drop(pool);
     rig.crash();
     for cut in 0..7 {
@@ -227,7 +226,7 @@ fn a_cut_while_opening() {
         assert_eq!(opened, cut >= 6, "labels are four writes and two syncs");
         rig.crash();
     }
-    life.accept(&rig.open()).unwrap();
+    run.accept(&rig.open()).unwrap();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Bit flips, truncations and old copies: in labels, journal, index and extents. Found, named, never used.
+//! Bit flips, truncations and old copies in labels, journal, index and extents: each is detected and reported, and
+//! damaged data is never returned.
 
 use super::rig::{Rig, blocks};
 use crate::index::key;
@@ -32,7 +33,7 @@ fn expected(block: u64) -> Vec<u8> {
     blocks(tag, at as usize + 1)[at as usize * BLOCK..].to_vec()
 }
 
-/// Reads everything; each block is right or an error. Gives the corrupt ones.
+/// Reads every block: each is correct or an error. Returns the corrupt ones.
 fn corrupt(pool: &Pool) -> Vec<u64> {
     let mut bad = Vec::new();
     for extent in 0..20 {
@@ -145,7 +146,7 @@ fn a_journal_cut_short_or_wiped() {
     }
 }
 
-/// Without a clean close the proof of durability is in later records.
+/// Without a clean close later records prove the durability.
 #[test]
 fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     let rig = Rig::new(3, &[12]);
@@ -175,10 +176,10 @@ fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + first + 100, 0);
     let refused = rig.try_open().err().expect("must be refused");
-    assert!(refused.to_string().contains("tells that it was durable"), "{refused}");
+    assert!(refused.to_string().contains("proves that it was durable"), "{refused}");
 }
 
-/// Records that were lost behind a torn end must not come back when the journal grows over them.
+/// Records after a torn end are lost; they must not become valid again when the journal grows over them.
 #[test]
 fn a_torn_end_stays_the_end() {
     let rig = Rig::new(4, &[12]);
@@ -203,7 +204,7 @@ fn a_torn_end_stays_the_end() {
     assert!(pool.read(VolumeId(1), 0..5).unwrap().iter().all(|b| *b == 0), "old records do not come back");
 }
 
-/// A record lost by tearing must not be completed by the sectors of a later one in its place (found by seed 490).
+/// A torn record must not be completed by the sectors of a later record at the same place (found by seed 490).
 #[test]
 fn a_torn_record_does_not_come_back() {
     let rig = Rig::new(4, &[12]);
@@ -313,7 +314,8 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     assert!(error.to_string().contains("another disk"), "{error}");
 }
 
-/// A checkpoint that cannot go on would let every writer wait for room in the journal, and nobody would know why.
+/// If a checkpoint cannot continue, the pool is closed: otherwise every writer would wait for room in the journal
+/// without an error.
 #[test]
 fn an_index_that_rots_under_an_open_pool_closes_it() {
     let rig = rig();

@@ -1,4 +1,4 @@
-//! Disks that lie. Whatever they do, a read gives the right bytes or an error.
+//! Disks that report false success or return wrong data: a read returns the correct bytes or an error.
 
 use super::Planted;
 use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
@@ -9,7 +9,7 @@ use dyad_testkit::Prng;
 use dyad_types::{BLOCK, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every tag a block ever had; 0 stands for absent.
+/// Every tag that a block had at any time; 0 stands for absent.
 type History = BTreeMap<(u64, u64), BTreeSet<u64>>;
 
 fn remember(history: &mut History, model: &Model) {
@@ -50,7 +50,8 @@ fn verify(pool: &Pool, allowed: &History) -> Result<u64, String> {
     Ok(refused)
 }
 
-/// Work under faults, without loss of power: only the newest content is right. Gives the reads refused.
+/// Operations under faults, without loss of power: only the newest content is correct. Returns the number of failed
+/// reads.
 fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String> {
     let mut rig = Rig::new(seed, &[10, 10]);
     rig.planted = planted;
@@ -82,8 +83,8 @@ fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String>
     Ok(refused)
 }
 
-/// Work under faults with losses of power: flushed writes may be lost by a disk that lies about flushing, but what
-/// is read was once written to that very block, or the store does not open.
+/// Operations under faults with losses of power. A disk that reports false success of a sync may lose synced writes,
+/// but a read returns data that was once written to the same block, or the pool does not open.
 fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
     let rig = Rig::new(seed, &[10, 10]);
     let mut pool = rig.open();

@@ -1,5 +1,5 @@
-//! Format 1 as it was first written. If one of these numbers changes, the format changed: give it a new version and keep
-//! reading this one.
+//! Golden bytes of format 1. If a test fails, the format changed: it needs a new version, and this version must still
+//! be read.
 
 use crate::checksum;
 use crate::index::key;

@@ -1,4 +1,4 @@
-//! The end of space and the end of the journal: refused, nothing lost, and a way out.
+//! Full pool and full journal: operations are refused without loss, and a checkpoint makes room.
 
 use super::rig::{Rig, blocks};
 use crate::{OVERLAY_LIMIT, StoreError};
@@ -126,7 +126,7 @@ fn the_overlay_is_bounded() {
     pool.discard(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0..1).unwrap();
 }
 
-/// A write that found its extent stored needs no new slot; the running checkpoint must not take the old one away.
+/// A write to a stored extent reserves no new slot, so the running checkpoint must not free the old slot.
 #[test]
 fn a_slot_that_is_counted_on_stays() {
     let rig = Rig::new(5, &[12]);

@@ -1,4 +1,4 @@
-//! The naive store the real one is compared with, and the operations both understand.
+//! Reference model of the pool, and the operations that model and pool execute.
 
 use super::rig::blocks;
 use crate::{Pool, Position, ReadError, StoreError};
@@ -20,7 +20,7 @@ pub(crate) enum Op {
     Confirm { volume: u64, back: u64 },
 }
 
-/// What the store should hold. Facts of the tail are a lower bound only.
+/// Expected content of the pool. For the tail it is a lower bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     /// Tag of each block that exists, by volume and block.
@@ -39,7 +39,7 @@ pub(crate) fn seeds(default: u64) -> u64 {
 }
 
 impl Op {
-    /// A write so large that a few dozen fill a journal of 4 MiB.
+    /// A write so large that a few dozen of them fill a journal of 4 MiB.
     pub fn large_write(prng: &mut Prng) -> Op {
         let count = 20 + prng.below(20);
         Op::Write { volume: 1 + prng.below(2), block: prng.below(BLOCKS - count), count }
@@ -62,7 +62,7 @@ impl Op {
 }
 
 impl Model {
-    /// Does `op`, with `tag` as its sequence number and content.
+    /// Executes `op`, with `tag` as sequence number and content.
     pub fn apply(&mut self, op: &Op, tag: u64) {
         match *op {
             Op::Write { volume, block, count } | Op::Discard { volume, block, count } => {
@@ -89,7 +89,7 @@ impl Model {
         }
     }
 
-    /// Does `op` to the real store.
+    /// Executes `op` on the pool.
     pub fn perform(pool: &mut Pool, op: &Op, tag: u64) -> Result<Position, StoreError> {
         match *op {
             Op::Write { volume, block, count } => {
@@ -110,7 +110,7 @@ impl Model {
         }
     }
 
-    /// What the real store holds, in the model's terms. Each block is told by its first word.
+    /// The content of the pool as a model. The tag of a block is taken from its first word.
     pub fn observe(pool: &Pool) -> Result<Model, ReadError> {
         let mut model = Model::default();
         for volume in VOLUMES {
@@ -138,7 +138,7 @@ impl Model {
         Ok(model)
     }
 
-    /// Whether the store holds this; the tail may be more.
+    /// Whether the pool holds this; its tail may contain further extents.
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
         let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
             pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c)

@@ -1,4 +1,4 @@
-//! Random operations against the naive model, with checkpoints, deaths and reopenings in between.
+//! Random operations compared with the reference model, with checkpoints, process kills and reopens between them.
 
 use super::model::{BLOCKS, Model, Op, VOLUMES};
 use super::rig::Rig;

@@ -19,7 +19,7 @@ pub(crate) fn identity() -> Identity {
     Identity { pool: POOL, node: NodeId::A, pair_name: "office".into(), node_name: "left".into() }
 }
 
-/// A temporary directory in memory where there is such a thing.
+/// A temporary directory, in memory if `/dev/shm` exists.
 pub(crate) fn temporary() -> TempDir {
     let memory = std::path::Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a temporary directory")
@@ -77,7 +77,7 @@ impl Rig {
     }
 }
 
-/// `count` blocks that can be told from all others: `tag` in every word.
+/// `count` blocks whose words contain `tag`, so that a read shows which write a block came from.
 pub(crate) fn blocks(tag: u64, count: usize) -> Bytes {
     let block = |i: usize| (tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64).to_le_bytes().repeat(BLOCK / 8);
     (0..count).map(block).collect::<Vec<_>>().concat().into()
