@@ -13,18 +13,18 @@
 
 mod job;
 mod plan;
+mod running;
 
 use dyad_types::{Stamp, VolumeId};
 pub use job::{CheckpointDone, CheckpointJob};
+pub(crate) use running::Checkpoint;
 
 use crate::index::key::Patch;
-use crate::journal::Mark;
 use crate::journal::record::Record;
-use crate::label::JournalTail;
-use crate::overlay::{ExtentId, Overlay};
 use crate::pool::Pool;
 use crate::{OVERLAY_LIMIT, StoreError};
 use job::{StepResult, Work};
+use running::Phase;
 
 /// Journal bytes in use that start a checkpoint; or half the ring, if that is less.
 const TRIGGER_BYTES: u64 = 256 << 20;
@@ -40,36 +40,6 @@ pub enum Progress {
     More,
     /// The last step was done: the journal tail has moved.
     Finished,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Sealing,
-    Moving,
-    Flushing,
-    Committing,
-    Labelling,
-}
-
-pub(crate) struct Checkpoint {
-    number: u64,
-    phase: Phase,
-    /// A job was given out and its result is missing.
-    waiting: bool,
-    /// The checkpoint covers every record before this.
-    cut: JournalTail,
-    mark: Mark,
-    pub frozen: Overlay,
-    /// Extents up to here are planned.
-    planned: Option<ExtentId>,
-    /// Changes of each disk's index.
-    patches: Vec<Patch>,
-    /// Disks that were written and need a sync.
-    written: Vec<bool>,
-    /// Slots (disk, slot) that become free at the end.
-    freed: Vec<(usize, u64)>,
-    /// Changes of the extent map at the end.
-    moved: Vec<(ExtentId, Option<usize>)>,
 }
 
 impl Pool {

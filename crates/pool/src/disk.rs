@@ -5,6 +5,7 @@ mod file;
 pub use file::FileDisk;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -53,6 +54,15 @@ pub trait Disk: Send + Sync {
     fn check(&self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A disk to format or open.
+pub struct PoolDisk {
+    /// Name for people; used in error texts.
+    pub name: String,
+    pub device: Box<dyn Disk>,
+    /// Directory of the disk's LMDB index, on a file system of the same disk.
+    pub index: PathBuf,
 }
 
 /// An I/O error with the name of the disk.

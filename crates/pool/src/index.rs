@@ -5,8 +5,11 @@
 //! [`crate::extent_map::ExtentMap`] shows when a record is missing.
 
 mod check;
+mod error;
 pub(crate) mod key;
 pub(crate) mod row;
+
+pub(crate) use error::IndexError;
 
 use crate::disk::Device;
 use dyad_types::VolumeId;
@@ -16,29 +19,6 @@ use key::Patch;
 use row::{ExtentRow, Root};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Why an index cannot be used.
-#[derive(Debug)]
-pub(crate) enum IndexError {
-    /// The content differs from what was committed.
-    Damaged(String),
-    /// LMDB or the file system returned an error.
-    Io(String),
-}
-
-impl IndexError {
-    pub fn text(self) -> String {
-        match self {
-            IndexError::Damaged(text) | IndexError::Io(text) => text,
-        }
-    }
-}
-
-impl From<heed::Error> for IndexError {
-    fn from(error: heed::Error) -> Self {
-        IndexError::Io(error.to_string())
-    }
-}
 
 /// The index of one disk. Shared with the job that commits.
 pub(crate) struct Index {

@@ -67,12 +67,12 @@ mod sync;
 mod tests;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
-pub use disk::{Access, Disk, FileDisk};
+pub use disk::{Access, Disk, FileDisk, PoolDisk};
 pub use error::{FormatError, OpenError, ReadError, StoreError};
 pub use inspect::{Inspection, erase, inspect};
 pub use label::Identity;
 pub use layout::index_bytes;
-pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite, PoolDisk};
+pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite};
 pub use pool::{Pool, Usage, VolumeInfo};
 pub use read::ReadJob;
 pub use sync::{SyncDone, SyncJob};

@@ -6,7 +6,7 @@ mod format;
 use dyad_types::{NodeId, VolumeId};
 pub use format::{FormatOptions, Overwrite};
 
-use crate::disk::{Device, Fault};
+use crate::disk::{Device, Fault, PoolDisk};
 use crate::extent_map::ExtentMap;
 use crate::index::{Index, Indexes, key, row};
 use crate::journal::scan::{self, ScanError};
@@ -16,19 +16,9 @@ use crate::overlay::Overlay;
 use crate::pool::Pool;
 use crate::space::Space;
 use crate::state::State;
-use crate::{Disk, OpenError, Position};
+use crate::{OpenError, Position};
 use assemble::Member;
-use std::path::PathBuf;
 use std::sync::Arc;
-
-/// A disk to format or open.
-pub struct PoolDisk {
-    /// Name for people; used in error texts.
-    pub name: String,
-    pub device: Box<dyn Disk>,
-    /// Directory of the disk's LMDB index, on a file system of the same disk.
-    pub index: PathBuf,
-}
 
 #[derive(Clone, Debug)]
 pub struct OpenOptions {

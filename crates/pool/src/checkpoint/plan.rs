@@ -1,27 +1,13 @@
 //! Chooses a slot for each changed extent.
 
-use super::Checkpoint;
 use super::job::{Move, MovedBlock};
+use super::running::Checkpoint;
 use crate::StoreError;
 use crate::index::key;
 use crate::index::row::ExtentRow;
 use crate::overlay::{Change, ExtentId};
 use crate::pool::Pool;
 use dyad_types::{EXTENT_BLOCKS, Stamp};
-use std::ops::Bound;
-
-impl Checkpoint {
-    /// The next extent to plan, with its change.
-    fn next(&self) -> Option<(ExtentId, Change)> {
-        let from = self.planned.map_or(Bound::Unbounded, Bound::Excluded);
-        let (place, change) = self.frozen.0.range((from, Bound::Unbounded)).next()?;
-        Some((*place, (**change).clone()))
-    }
-
-    pub(super) fn all_planned(&self) -> bool {
-        self.next().is_none()
-    }
-}
 
 impl Pool {
     /// Plans the next extents, at most `budget`. Empty when no block has to move: all extents are planned, or the

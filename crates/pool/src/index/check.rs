@@ -6,7 +6,7 @@
 //! bounds, is used once, and is not in the free list. The format is that of LMDB 0.9 (data version 1,
 //! 64-bit, 4 KiB pages): `docs/formats.md` says which parts are relied on.
 
-use super::IndexError;
+use super::error::IndexError;
 use crate::codec::Reader;
 use std::fs::File;
 use std::io;

@@ -7,7 +7,7 @@
 //! distance.
 
 use super::record::{self, Head, Record};
-use super::{Ring, UNSYNCED_MAX};
+use super::ring::{Ring, UNSYNCED_MAX};
 use crate::checksum;
 use crate::disk::Fault;
 use crate::label::{JournalTail, Label};

@@ -1,8 +1,7 @@
 //! Identifies the given disks by their labels and checks that they are all disks of this pool and of no other.
 
-use super::PoolDisk;
 use crate::OpenError;
-use crate::disk::Device;
+use crate::disk::{Device, PoolDisk};
 use crate::inspect::{self, Inspection};
 use crate::label::{self, Label};
 use dyad_types::NodeId;

@@ -1,7 +1,6 @@
 //! Formats disks: erases both ends, creates empty indexes, and writes the labels last.
 
-use super::PoolDisk;
-use crate::disk::{Access, Device};
+use crate::disk::{Access, Device, PoolDisk};
 use crate::index::Index;
 use crate::inspect::{self, Inspection};
 use crate::label::{DISKS_MAX, JournalTail, Label, NAME_MAX};

@@ -18,7 +18,6 @@ const ALLOWED: &[(&str, &str)] = &[
     ("control", "the types of the protocol stand in lib.rs, which client and server need: being rewritten"),
     ("mirror", "one state machine whose `impl` blocks stand in one file for each concern"),
     ("node", "the handlers share types with the file that makes the router: to be moved"),
-    ("pool", "`Pool` and the passes over it name each other: to be moved"),
     ("sim", "the world and its parts schedule each other: one program for tests"),
 ];
 
