@@ -51,7 +51,7 @@ fn the_end_of_space() {
     pool.checkpoint().unwrap();
     pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1002 }, 1 << 19, blocks(5, 1)).unwrap();
     pool.checkpoint().unwrap();
-    assert_eq!(pool.read(VolumeId(1), 1 << 19..1 << 19 + 1).unwrap(), blocks(5, 1));
+    assert_eq!(pool.read(VolumeId(1), 1 << 19..(1 << 19) + 1).unwrap(), blocks(5, 1));
     assert_eq!(pool.read(VolumeId(1), 1..16).unwrap(), blocks(999, 15));
 }
 

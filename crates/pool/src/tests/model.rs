@@ -121,12 +121,12 @@ impl Model {
             }
             for block in 0..info.blocks {
                 let image = &extents[(block / EXTENT_BLOCKS) as usize];
-                let inside = (block % EXTENT_BLOCKS) as usize;
-                let data = &image.data[inside * BLOCK..(inside + 1) * BLOCK];
+                let inside = block % EXTENT_BLOCKS;
                 if image.present & 1 << inside != 0 {
-                    model.blocks.insert((volume, block), tag_of(data));
+                    let data = image.block(inside).expect("a present block is not bad");
+                    model.blocks.insert((volume, block), tag_of(&data));
                 } else {
-                    assert!(data == [0; BLOCK], "absent blocks are zeros");
+                    assert_eq!(pool.read(VolumeId(volume), block..block + 1)?, [0; BLOCK][..], "absent blocks are zeros");
                 }
             }
             model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
