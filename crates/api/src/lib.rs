@@ -1,13 +1,13 @@
 //! The API of a node: types on the wire, the list of routes, the OpenAPI document, and the sentence that says whether
 //! the pair is protected.
 //!
-//! Web pages, the CLI and the rig code against these types; `dyad-node` implements [`Service`] and serves [`ROUTES`].
+//! Web pages and CLI are written against these types; `dyad-node` implements [`Service`] and serves [`ROUTES`].
 //!
 //! This crate must never know: sockets, TLS, axum, templates, or how a request is carried out.
 //!
 //! **Invariants.** Wire types are their own: a type of `control` or `desired` never travels to a browser as it is. An
-//! error is one sentence and one stable word. [`verdict`] says "protected" only when nothing is missing, and whatever
-//! is missing is named. `docs/openapi.json` is exactly what [`openapi`] gives (`tests/openapi.rs`).
+//! error is one sentence and one [`ErrorCode`], which determines the HTTP status. A [`Session`] is built only by the
+//! [`SessionStore`]. [`verdict`] says "protected" only when nothing is missing, and it names each missing thing. `docs/openapi.json` is exactly what [`openapi`] gives (`tests/openapi.rs`).
 
 mod error;
 mod openapi;
@@ -26,7 +26,7 @@ mod volumes;
 pub use error::{ApiError, ErrorCode};
 pub use openapi::openapi;
 pub use routes::{Body, Method, Permission, ROUTES, Route, RouteId};
-pub use service::{Answer, Service};
+pub use service::{Service, ServiceFuture};
 pub use session::{Session, SessionStore};
 pub use setup::{
     ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
@@ -34,8 +34,8 @@ pub use setup::{
 };
 pub use source::Source;
 pub use status::{
-    AlarmView, Details, EMULATED, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PoolDetail,
-    PoolDiskDetail, Role, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
+    AlarmView, Details, EMULATED, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PairRole, PoolDetail,
+    PoolDiskDetail, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
 };
 pub use verdict::{Verdict, verdict};
 pub use vms::{CreateVm, FirmwareView, IntentView, VmState, VmView};

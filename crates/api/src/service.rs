@@ -1,4 +1,4 @@
-//! What the pages and the HTTP routes ask of a node. `dyad-node` implements it; tests of the pages bring their own.
+//! The interface between pages or HTTP handlers and a node. `dyad-node` implements it; tests of the pages have a fake.
 
 use std::{future::Future, pin::Pin};
 
@@ -9,52 +9,52 @@ use crate::{
     TimelineReply, VmView, VolumeView, WitnessRequest, source::Source,
 };
 
-/// A future answer: the value, or the sentence that says why not.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
+/// The result of a [`Service`] method.
+pub type ServiceFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
-/// Everything a person may ask of a node. Reads work without quorum. Callers check the session before anything but
-/// status, setup, offers and login.
+/// Everything that a person can ask of a node. Reads work without quorum. The server checks the session before it calls a
+/// method, as the route table says; the pages check it themselves.
 pub trait Service: Send + Sync + 'static {
-    /// The state of this moment; `details` only for those who are logged in.
+    /// The current state; `details` only for a request with a session.
     fn status(&self, details: bool) -> StatusReply;
     /// The session of this token, if it is valid.
-    fn session<'a>(&'a self, token: &'a str) -> Answer<'a, Session>;
-    /// Begins a session. Wrong passwords are limited for each source by itself.
-    fn login<'a>(&'a self, source: Source, password: &'a str) -> Answer<'a, LoginReply>;
+    fn session<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, Session>;
+    /// Begins a session. Wrong passwords are limited for each source separately.
+    fn login<'a>(&'a self, source: Source, password: &'a str) -> ServiceFuture<'a, LoginReply>;
     /// Ends a session; unknown tokens are ignored.
-    fn logout<'a>(&'a self, token: &'a str) -> Answer<'a, ()>;
+    fn logout<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, ()>;
     /// How far setup is.
-    fn setup(&self) -> Answer<'_, SetupReply>;
-    /// What the wizard's checks compare answers with.
-    fn surroundings(&self) -> Answer<'_, Surroundings>;
+    fn setup(&self) -> ServiceFuture<'_, SetupReply>;
+    /// Disks, ports and offers that the wizard's checks compare answers with.
+    fn surroundings(&self) -> ServiceFuture<'_, Surroundings>;
     /// Checks the answers and begins setup as a task; returns at once. Refused unless the node is blank.
-    fn begin_setup(&self, answers: Answers) -> Answer<'_, SetupReply>;
-    /// First nodes heard.
-    fn offers(&self) -> Answer<'_, Vec<OfferView>>;
-    /// What happened since this event number.
-    fn timeline(&self, since: u64) -> Answer<'_, TimelineReply>;
+    fn begin_setup(&self, answers: Answers) -> ServiceFuture<'_, SetupReply>;
+    /// First nodes that wait for their second node.
+    fn offers(&self) -> ServiceFuture<'_, Vec<OfferView>>;
+    /// The events from this event number on.
+    fn timeline(&self, since: u64) -> ServiceFuture<'_, TimelineReply>;
     /// Opens the pairing code.
-    fn pairing_code(&self) -> Answer<'_, PairingCodeReply>;
+    fn pairing_code(&self) -> ServiceFuture<'_, PairingCodeReply>;
     /// Enrols at a witness.
-    fn witness(&self, request: WitnessRequest) -> Answer<'_, ()>;
+    fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()>;
     /// Proves that the watchdog resets this node, which restarts. Refused while VMs run here.
-    fn prove_watchdog(&self) -> Answer<'_, ()>;
+    fn prove_watchdog(&self) -> ServiceFuture<'_, ()>;
     /// Every volume.
-    fn volumes(&self) -> Answer<'_, Vec<VolumeView>>;
-    /// Makes a volume.
-    fn create_volume(&self, request: CreateVolume) -> Answer<'_, VolumeView>;
-    /// Deletes a volume with all it holds.
-    fn delete_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    fn volumes(&self) -> ServiceFuture<'_, Vec<VolumeView>>;
+    /// Creates a volume; it reads as zeros.
+    fn create_volume(&self, request: CreateVolume) -> ServiceFuture<'_, VolumeView>;
+    /// Deletes a volume with its content.
+    fn delete_volume<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
     /// Every VM.
-    fn vms(&self) -> Answer<'_, Vec<VmView>>;
-    /// Makes a VM.
-    fn create_vm(&self, request: CreateVm) -> Answer<'_, VmView>;
+    fn vms(&self) -> ServiceFuture<'_, Vec<VmView>>;
+    /// Creates a VM.
+    fn create_vm(&self, request: CreateVm) -> ServiceFuture<'_, VmView>;
     /// Deletes a stopped VM; its volumes stay.
-    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
-    /// Wants the VM running.
-    fn start_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
-    /// Wants the VM shut down: its guest is asked, and after the pair's grace time it is stopped hard.
-    fn stop_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
-    /// Stops the VM at once, like pulling its plug.
-    fn kill_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
+    fn delete_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
+    /// Sets the VM's intent to running.
+    fn start_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
+    /// Sets the VM's intent to stopped: its guest is asked to shut down, and after the pair's grace time its process is killed.
+    fn stop_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
+    /// Kills the VM's process at once, like a power cut; sets its intent to stopped.
+    fn kill_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
 }

@@ -1,4 +1,4 @@
-//! Setup on the wire. The request has the keys of the seed file.
+//! Types of setup. The request has the keys of the seed file.
 
 use dyad_wizard::{Answers, DiskContent, Kind, QUESTIONS, Surroundings, suggestion};
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ pub struct SetupReply {
     pub phase: SetupPhase,
     /// The running or last setup since this program started.
     pub task: Option<TaskView>,
-    /// Every question, in the order of asking; which ones are asked depends on the answers.
+    /// Every question, in the order of asking; the answers decide which of them are asked.
     pub questions: Vec<QuestionView>,
     /// Disks that could become pool disks.
     pub disks: Vec<DiskView>,
     /// Ports that could carry management.
     pub ports: Vec<String>,
-    /// Cables to the other node.
+    /// Ports that could be peer links.
     pub links: Vec<LinkView>,
 }
 
@@ -27,7 +27,7 @@ pub struct SetupReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SetupPhase {
-    /// Waits for answers.
+    /// Not set up: waits for answers.
     Blank,
     /// Setup runs.
     SettingUp,
@@ -40,7 +40,7 @@ pub enum SetupPhase {
 /// A setup that runs or has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskView {
-    /// Whether it has ended, well or not.
+    /// Whether it has ended, successfully or not.
     pub finished: bool,
     /// Why it failed.
     pub error: Option<ApiError>,
@@ -77,7 +77,7 @@ pub enum StepState {
 pub struct SetupRequest {
     /// "first" or "join".
     pub role: Option<String>,
-    /// Which pair to join, if several are heard.
+    /// Id of the pair to join, if several are heard.
     pub offer: Option<String>,
     /// The pairing code, when joining.
     pub code: Option<String>,
@@ -122,7 +122,7 @@ pub struct QuestionView {
     pub kind: String,
     /// The answers to choose from.
     pub choices: Vec<ChoiceView>,
-    /// What is most likely wanted.
+    /// The suggested answer.
     pub suggestion: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub struct QuestionView {
 pub struct ChoiceView {
     /// The answer.
     pub value: String,
-    /// What people read.
+    /// Its text on the page.
     pub label: String,
 }
 
@@ -144,13 +144,13 @@ pub struct DiskView {
     pub model: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// What is on it: "blank", or a few words.
+    /// Its content: "blank", or a few words.
     pub content: String,
     /// Whether it may be chosen. A disk of another pair may not.
     pub usable: bool,
 }
 
-/// A cable to the other node.
+/// A port that could be a peer link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LinkView {
     /// Name of the port.
@@ -181,7 +181,7 @@ pub struct PairingCodeReply {
     pub expires_s: u64,
 }
 
-/// Enrol at a witness.
+/// Request to enrol at a witness.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WitnessRequest {
@@ -191,16 +191,16 @@ pub struct WitnessRequest {
     pub code: String,
 }
 
-/// Start over.
+/// Request to erase this node.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EraseRequest {
-    /// The node's name, such as "left", if the other node holds all data and answers; else the names of pair and
+    /// The node's name, such as "left", if the other node holds all data and answers; otherwise the names of pair and
     /// node, such as "office/left".
     pub confirm: String,
 }
 
-/// Erase a disk that carries data of a pair.
+/// Request to erase a disk that carries data of a pair.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EraseDiskRequest {

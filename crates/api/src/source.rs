@@ -9,8 +9,8 @@ pub enum Source {
     Local,
     /// An IPv4 address.
     V4(Ipv4Addr),
-    /// An IPv6 address without its last half, since one host may use all addresses of such a network; link-local addresses,
-    /// which all hosts on a cable share that way, whole.
+    /// An IPv6 address. The last 64 bits are zero, because one host may use every address of such a network. A link-local
+    /// address is kept whole, because all hosts on a cable share its first 64 bits.
     V6([u8; 16]),
 }
 

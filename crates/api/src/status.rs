@@ -1,4 +1,4 @@
-//! What a node says of itself: status, timeline, login.
+//! Types of status, timeline and login.
 
 use dyad_control as control;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct StatusReply {
     pub protected: bool,
     /// What is missing to be protected; empty exactly when protected.
     pub missing: Vec<String>,
-    /// Lasting conditions that somebody has to see to, the gravest first.
+    /// Lasting conditions that the operator must end, the gravest first.
     #[serde(default)]
     pub alarms: Vec<AlarmView>,
     /// "A" or "B"; absent until the node belongs to a pair.
@@ -24,18 +24,18 @@ pub struct StatusReply {
     pub node_name: Option<String>,
     /// Name of the pair.
     pub pair: Option<String>,
-    /// What this node is in the pair.
-    pub role: Role,
+    /// The part of this node in the pair.
+    pub role: PairRole,
     /// The newest epoch known here; absent until the node belongs to a pair.
     pub epoch: Option<u64>,
     /// Versions of the programs.
     pub versions: Versions,
-    /// More, for those who are logged in.
+    /// Absent in a reply to a request without a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
 }
 
-/// A lasting condition that somebody has to see to.
+/// A lasting condition that the operator must end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AlarmView {
     /// A short stable word, such as `clock-drift`.
@@ -44,17 +44,17 @@ pub struct AlarmView {
     pub text: String,
 }
 
-/// What a node is in the pair.
+/// The part of a node in its pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Role {
+pub enum PairRole {
     /// Not part of a pair.
     Blank,
     /// In sync and leading.
     Lead,
     /// In sync and following.
     Follower,
-    /// The only one in sync.
+    /// In sync; the other node is not.
     Solo,
     /// Not in sync: it lacks data.
     Behind,
@@ -69,7 +69,7 @@ pub struct Versions {
     pub api: String,
 }
 
-/// Everything behind the sentence.
+/// The state in detail, for requests with a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Details {
     /// Id of the pair, in hexadecimal.
@@ -78,9 +78,9 @@ pub struct Details {
     pub peer: Option<NodeDetail>,
     /// The in-sync set.
     pub members: Vec<String>,
-    /// Who holds the tie vote: "A", "B" or "W".
+    /// Holder of the tie vote: "A", "B" or "W" (the witness).
     pub tie: Option<String>,
-    /// The lead.
+    /// The node that leads: "A" or "B".
     pub lead: Option<String>,
     /// Whether VMs may run on this node now.
     pub may_run: bool,
@@ -88,11 +88,11 @@ pub struct Details {
     pub links: Vec<LinkDetail>,
     /// The witness; absent when none is enrolled.
     pub witness: Option<WitnessDetail>,
-    /// Replication.
+    /// State of replication.
     pub mirror: Option<MirrorDetail>,
     /// This node's share of the pool.
     pub pool: Option<PoolDetail>,
-    /// The watchdog of this node; absent when there is none.
+    /// The watchdog of this node; absent if it has none.
     pub watchdog: Option<WatchdogDetail>,
     /// Names of the VMs that may run here now.
     pub permits: Vec<String>,
@@ -100,16 +100,16 @@ pub struct Details {
     pub document_generation: u64,
     /// The open pairing code.
     pub pairing_code: Option<String>,
-    /// Whether VMs run with hardware virtualisation; absent until a trial has shown it.
+    /// Whether VMs run with hardware virtualisation; absent until the node has probed it.
     pub hardware_virtualisation: Option<bool>,
 }
 
-/// What people are told where VMs are emulated.
+/// The warning of a node whose VMs are emulated.
 pub const EMULATED: &str = "Hardware virtualisation does not work on this node, so its VMs are emulated and slow: enable VT-x or \
                             AMD-V in the firmware setup.";
 
 impl Details {
-    /// What a person should know although it endangers nothing, one sentence.
+    /// A condition that the operator should know although it endangers no data, one sentence.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
         (self.hardware_virtualisation == Some(false)).then_some(EMULATED)
@@ -125,12 +125,12 @@ pub struct NodeDetail {
     pub alive: bool,
 }
 
-/// One path to the other node.
+/// A path to the other node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LinkDetail {
     /// Name of the port.
     pub name: String,
-    /// Both directions confirmed.
+    /// Whether heartbeats pass in both directions.
     pub up: bool,
 }
 
@@ -143,7 +143,7 @@ pub struct WitnessDetail {
     pub reachable: bool,
     /// Last round trip, in microseconds.
     pub rtt_us: Option<u64>,
-    /// Seconds since it last answered, when it is silent.
+    /// Seconds since its last answer, while it is silent.
     pub silent_s: Option<u64>,
 }
 
@@ -154,7 +154,7 @@ pub struct MirrorDetail {
     pub connected: bool,
     /// "solo", "reconciling", "resyncing", "in-sync", "behind" or "held".
     pub state: String,
-    /// Bytes the other node lacks.
+    /// Bytes that the other node lacks.
     pub dirty_bytes: u64,
     /// Bytes copied by the running or last resync.
     pub resync_bytes: u64,
@@ -193,33 +193,33 @@ pub struct PoolDiskDetail {
 pub struct WatchdogDetail {
     /// Name from the driver.
     pub identity: String,
-    /// Seconds without food until it resets the node.
+    /// Seconds after the last feed at which it resets the node.
     pub timeout_s: u64,
-    /// Whether it has been seen to reset this node.
+    /// Whether it has reset this node once.
     pub proven: bool,
 }
 
-/// What happened.
+/// Events of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineReply {
     /// Oldest first.
     pub events: Vec<TimelineEvent>,
 }
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEvent {
-    /// Grows by one.
+    /// Grows by one from event to event.
     pub number: u64,
     /// Milliseconds since this node started.
     pub boot_ms: u64,
     /// Wall clock in milliseconds since 1970, for people only.
     pub wall_ms: u64,
-    /// "A" or "B".
+    /// The node that wrote the event, "A" or "B".
     pub node: Option<String>,
-    /// A short stable word.
+    /// A short stable word, such as `vm-start`.
     pub kind: String,
-    /// One sentence.
+    /// One sentence for people.
     pub text: String,
 }
 
@@ -230,7 +230,7 @@ pub struct LoginRequest {
     pub password: String,
 }
 
-/// The session.
+/// A new session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LoginReply {
     /// Send it as `Authorization: Bearer <token>`; browsers get it as a cookie as well.
@@ -238,7 +238,7 @@ pub struct LoginReply {
 }
 
 impl StatusReply {
-    /// What the core says, judged and put on the wire; with the details for those who are logged in.
+    /// The reply for this status of the core; `details` only for a request with a session.
     #[must_use]
     pub fn of(status: &control::Status, versions: Versions, details: bool) -> Self {
         let verdict = verdict(status);
@@ -277,13 +277,13 @@ impl From<control::TimelineEvent> for TimelineEvent {
     }
 }
 
-fn role(status: &control::Status) -> Role {
-    let (Some(pair), Some(quorum)) = (&status.pair, &status.quorum) else { return Role::Blank };
+fn role(status: &control::Status) -> PairRole {
+    let (Some(pair), Some(quorum)) = (&status.pair, &status.quorum) else { return PairRole::Blank };
     match quorum.members.as_slice() {
-        members if !members.contains(&pair.me) => Role::Behind,
-        [_] => Role::Solo,
-        _ if quorum.lead == pair.me => Role::Lead,
-        _ => Role::Follower,
+        members if !members.contains(&pair.me) => PairRole::Behind,
+        [_] => PairRole::Solo,
+        _ if quorum.lead == pair.me => PairRole::Lead,
+        _ => PairRole::Follower,
     }
 }
 

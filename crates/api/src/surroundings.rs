@@ -1,9 +1,9 @@
-//! What the core found, as the wizard's checks see it: the same for web, serial line and seed file.
+//! Disks and offers of the core as the wizard's checks take them: the same for web, serial line and seed file.
 
 use dyad_control as control;
 use dyad_wizard as wizard;
 
-/// The disks as the wizard's checks see them.
+/// Disks that could become pool disks.
 #[must_use]
 pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
     let disk = |disk: control::DiskCandidate| wizard::Disk {
@@ -15,7 +15,7 @@ pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
     found.into_iter().map(disk).collect()
 }
 
-/// The offers as the wizard's checks see them.
+/// First nodes that wait for their second node.
 #[must_use]
 pub fn offers(heard: &[control::Offer]) -> Vec<wizard::Offer> {
     let offer =

@@ -1,4 +1,4 @@
-//! Whether the pair is protected, in one sentence. One pure function for web, serial line and CLI.
+//! Whether the pair is protected, in one sentence. Web, serial line and CLI use this one pure function.
 
 use dyad_control::{AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
 
@@ -17,10 +17,10 @@ fn judged_from_status(code: AlarmCode) -> bool {
     }
 }
 
-/// What people are told.
+/// Whether the pair is protected, and what is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Both replicas in sync, both links up, witness reachable, fencing proven, nothing failed_disks, no alarm in force.
+    /// Both replicas in sync, both links up, witness reachable, watchdog proven, no failed disk, no alarm in force.
     pub protected: bool,
     /// One sentence.
     pub sentence: String,
@@ -28,14 +28,14 @@ pub struct Verdict {
     pub missing: Vec<String>,
 }
 
-/// Judges the state of this moment. What is not known counts as missing.
+/// Judges a status. What is not known counts as missing.
 #[must_use]
 pub fn verdict(status: &Status) -> Verdict {
     match &status.phase {
         Phase::Blank => not_set_up("This node is not set up yet: answer the wizard.", "this node is not set up"),
         Phase::SettingUp { step } => {
             let step = step.trim_end_matches('.');
-            // Also while it starts.
+            // A node that is set up is in this phase too while it starts.
             not_set_up(&format!("This node is not ready yet: {step}."), "this node is not ready")
         }
         Phase::Broken { sentence } => not_set_up(sentence, "this node cannot work"),
@@ -166,7 +166,7 @@ fn links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<S
     }
 }
 
-/// A sentence as a clause of another one.
+/// A sentence as a clause of another sentence: without its full stop, with a small first letter.
 fn uncapitalised(sentence: &str) -> String {
     let mut letters = sentence.trim_end_matches('.').chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())

@@ -1,9 +1,9 @@
-//! VMs on the wire.
+//! Types of VMs on the wire.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One VM: what it is meant to be and what this node sees of it.
+/// One VM: its record, and its state as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmView {
     /// Its name.
@@ -14,19 +14,19 @@ pub struct VmView {
     pub memory_mib: u32,
     /// How it boots.
     pub firmware: FirmwareView,
-    /// Names of its volumes, the first one boots.
+    /// Names of its volumes; the first one is the boot disk.
     pub disks: Vec<String>,
-    /// The node that may run it, "A" or "B".
+    /// The node that runs it, "A" or "B".
     pub node: String,
-    /// What it is meant to do.
+    /// The state that the pair brings it to.
     pub intent: IntentView,
     /// Starting order, 0 (last) to 100 (first).
     pub priority: u8,
     /// Whether it is started on the survivor when its node is lost.
     pub ha: bool,
-    /// What this node sees of it.
+    /// Its state as this node sees it.
     pub state: VmState,
-    /// Why it is in this state, if there is more to say; one sentence.
+    /// Why it is in this state, one sentence.
     pub reason: Option<String>,
 }
 
@@ -41,19 +41,19 @@ pub enum FirmwareView {
     Uefi,
 }
 
-/// What a VM is meant to do.
+/// The state that the pair brings a VM to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntentView {
-    /// It runs, and is started again when it or its node dies.
+    /// It runs; after a crash of it or of its node it is started again.
     Running,
-    /// Someone stopped it.
+    /// A user stopped it.
     Stopped,
-    /// Its own operating system switched it off.
+    /// Its guest shut it down.
     GuestShutDown,
 }
 
-/// What a node sees of a VM.
+/// State of a VM as one node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmState {
@@ -63,13 +63,13 @@ pub enum VmState {
     Starting,
     /// Running here.
     Running,
-    /// Held here: it goes on when the pair has decided.
+    /// Frozen on this node until the node has the right to run VMs.
     Paused,
     /// Being shut down.
     Stopping,
-    /// It could not be started.
+    /// It crashed or could not be started.
     Failed,
-    /// It belongs to the other node: ask that one.
+    /// It is on the other node, which knows its state.
     Elsewhere,
 }
 
@@ -81,7 +81,7 @@ fn middle() -> u8 {
     50
 }
 
-/// Make a VM.
+/// Request to create a VM.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVm {
@@ -91,13 +91,13 @@ pub struct CreateVm {
     pub cpus: u32,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// How it boots; UEFI unless told otherwise.
+    /// How it boots; UEFI if absent.
     #[serde(default)]
     pub firmware: FirmwareView,
-    /// Names of its volumes, the first one boots.
+    /// Names of its volumes; the first one is the boot disk.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// The node that runs it, "A" or "B"; the node that is asked unless told otherwise.
+    /// The node that runs it, "A" or "B"; if absent, the node that takes the request.
     #[serde(default)]
     pub node: Option<String>,
     /// Whether it starts at once.

@@ -1,4 +1,4 @@
-//! Volumes on the wire.
+//! Types of volumes on the wire.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,13 +12,13 @@ pub struct VolumeView {
     pub id: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// The node that writes it, "A" or "B".
+    /// The node whose VM uses it, "A" or "B".
     pub primary: String,
     /// The VM that has it as a disk.
     pub vm: Option<String>,
 }
 
-/// Make a volume; it reads as zeros.
+/// Request to create a volume; it reads as zeros.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVolume {

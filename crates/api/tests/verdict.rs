@@ -1,6 +1,6 @@
 //! The sentence tells the truth: one healthy pair, then everything that may be missing, one by one.
 
-use dyad_api::{Role, StatusReply, Versions, verdict};
+use dyad_api::{PairRole, StatusReply, Versions, verdict};
 use dyad_control::testing::protected;
 use dyad_control::{
     Alarm, AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus,
@@ -154,7 +154,7 @@ fn details_are_only_for_those_who_are_logged_in() {
     status.pairing_code = Some("123456".into());
     let open = StatusReply::of(&status, versions.clone(), false);
     assert!(!serde_json::to_string(&open).unwrap().contains("123456"));
-    assert_eq!((open.role, open.epoch, open.node.as_deref()), (Role::Lead, Some(3), Some("A")));
+    assert_eq!((open.role, open.epoch, open.node.as_deref()), (PairRole::Lead, Some(3), Some("A")));
     let details = StatusReply::of(&status, versions, true).details.expect("details");
     assert_eq!(details.pairing_code.as_deref(), Some("123456"));
     assert_eq!(details.links.len(), 2);
@@ -164,8 +164,8 @@ fn details_are_only_for_those_who_are_logged_in() {
 fn the_role_follows_membership() {
     let role =
         |status: &Status| StatusReply::of(status, Versions { dyad: String::new(), api: String::new() }, false).role;
-    assert_eq!(role(&quorum(|q| q.lead = NodeId::B)), Role::Follower);
-    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::A])), Role::Solo);
-    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::B])), Role::Behind);
-    assert_eq!(role(&with(|s| s.pair = None)), Role::Blank);
+    assert_eq!(role(&quorum(|q| q.lead = NodeId::B)), PairRole::Follower);
+    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::A])), PairRole::Solo);
+    assert_eq!(role(&quorum(|q| q.members = vec![NodeId::B])), PairRole::Behind);
+    assert_eq!(role(&with(|s| s.pair = None)), PairRole::Blank);
 }

@@ -1,6 +1,6 @@
 //! Answers for people, or as JSON for programs.
 
-use dyad_api::{Role, StatusReply, TimelineReply, VmView, VolumeView};
+use dyad_api::{PairRole, StatusReply, TimelineReply, VmView, VolumeView};
 use serde::Serialize;
 
 /// Prints the value as JSON, or in the way for people.
@@ -18,11 +18,11 @@ pub(crate) fn status(status: &StatusReply) {
     println!("protected: {}", if status.protected { "yes" } else { "no" });
     if let (Some(pair), Some(node), Some(name)) = (&status.pair, &status.node, &status.node_name) {
         let role = match status.role {
-            Role::Blank => "not set up",
-            Role::Lead => "leads",
-            Role::Follower => "follows",
-            Role::Solo => "alone in sync",
-            Role::Behind => "not in sync",
+            PairRole::Blank => "not set up",
+            PairRole::Lead => "leads",
+            PairRole::Follower => "follows",
+            PairRole::Solo => "alone in sync",
+            PairRole::Behind => "not in sync",
         };
         let epoch = status.epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
         println!("pair {pair}, node {name} ({node}), {role}{epoch}");

@@ -1,29 +1,29 @@
-//! The asking side.
+//! The client side of the socket.
 
 use crate::{MAX_LINE, Refusal, Reply, Request, Status, write_line};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// What people are told while nobody answers on the socket.
+/// The sentence for people while the core does not answer on its socket.
 pub const CORE_AWAY: &str = "The storage service of this node does not answer: it is starting or has failed.";
 
-/// Why a question got no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens: the core is starting, restarting or dead.
+    /// No process listens: the core is starting, restarting or dead.
     #[error("dyad-core does not answer on {path}")]
     Unreachable {
         /// The socket.
         path: PathBuf,
-        /// What the connection said.
+        /// The error of the connection.
         #[source]
         source: std::io::Error,
     },
-    /// The connection ended in the middle of an answer.
+    /// The connection ended before the whole answer had come: whether the request was carried out is not known.
     #[error("dyad-core ended the connection")]
     Cut(#[source] std::io::Error),
-    /// The core answered something this version does not know.
+    /// The core answered in a form that this version does not know.
     #[error("dyad-core answered in a form this program does not know")]
     Unknown(#[from] serde_json::Error),
     /// The core refused; nothing was changed. Shown to people as it is.
@@ -31,7 +31,7 @@ pub enum ClientError {
     Refused(Refusal),
 }
 
-/// Asks the core. Cheap: each question opens its own connection, so a client survives restarts of the core.
+/// A client of the core. Each request opens its own connection, so a client survives restarts of the core.
 #[derive(Debug, Clone)]
 pub struct Client {
     path: PathBuf,
@@ -50,14 +50,20 @@ impl Client {
         Ok(BufReader::new(stream))
     }
 
-    /// One question, one answer. A refusal is an error.
+    /// Sends one request and waits for its reply.
+    ///
+    /// # Errors
+    /// The core refuses, does not answer, ends the connection, or answers in an unknown form.
     pub async fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
         let mut stream = self.connect().await?;
         write_line(stream.get_mut(), request).await.map_err(ClientError::Cut)?;
         read_reply(&mut stream).await
     }
 
-    /// The state of this moment.
+    /// The current status.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         match self.ask(&Request::Status).await? {
             Reply::Status(status) => Ok(*status),
@@ -65,15 +71,21 @@ impl Client {
         }
     }
 
-    /// The state now and at every change.
+    /// The status now and at each change.
+    ///
+    /// # Errors
+    /// The core does not answer.
     pub async fn watch(&self) -> Result<Watch, ClientError> {
         let mut stream = self.connect().await?;
         write_line(stream.get_mut(), &Request::Watch).await.map_err(ClientError::Cut)?;
         Ok(Watch { stream })
     }
 
-    /// Makes `bytes` bytes of `content` all that a volume holds; returns once they are durable on every in-sync node.
-    /// If `content` ends early the volume holds what it held before: [`RefusalCode::ImportFailed`](crate::RefusalCode::ImportFailed).
+    /// Replaces the content of a volume by `bytes` bytes of `content`; returns once they are durable on every in-sync node.
+    ///
+    /// # Errors
+    /// As [`Client::ask`]. If `content` ends early the core refuses with
+    /// [`RefusalCode::ImportFailed`](crate::RefusalCode::ImportFailed), and the volume keeps its old content.
     pub async fn import(
         &self,
         volume: &str,
@@ -85,10 +97,10 @@ impl Client {
         write_line(stream.get_mut(), &request).await.map_err(ClientError::Cut)?;
         read_reply(&mut stream).await?;
         match tokio::io::copy(&mut content.take(bytes), stream.get_mut()).await {
-            // Ending early tells the core that the rest never comes.
+            // The end of the stream tells the core that the rest does not come.
             Ok(sent) if sent < bytes => stream.get_mut().shutdown().await.map_err(ClientError::Cut)?,
             Ok(_) => stream.get_mut().flush().await.map_err(ClientError::Cut)?,
-            // The core takes no more: it says why, unless it has died.
+            // The core has stopped reading: its reply gives the reason, if the core still runs.
             Err(cut) => {
                 return match read_reply(&mut stream).await {
                     Err(refused @ ClientError::Refused(_)) => Err(refused),
@@ -100,14 +112,17 @@ impl Client {
     }
 }
 
-/// A stream of states.
+/// The stream of statuses of [`Client::watch`].
 #[derive(Debug)]
 pub struct Watch {
     stream: BufReader<UnixStream>,
 }
 
 impl Watch {
-    /// The next state. Cancel-safe only between whole calls: await it in a task of its own.
+    /// The next status. Not cancel-safe: a cancelled call may lose a part of a line, so await it in a task of its own.
+    ///
+    /// # Errors
+    /// The connection ended, or the core answers in an unknown form.
     pub async fn next(&mut self) -> Result<Status, ClientError> {
         match read_reply(&mut self.stream).await? {
             Reply::Status(status) => Ok(*status),

@@ -99,9 +99,9 @@ wire_codes! {
     Busy = "busy",
     /// The volume is written by the other node.
     OtherNode = "other-node",
-    /// The image did not come whole: the volume holds what it held before.
+    /// The image did not come completely: the volume keeps its old content.
     ImportFailed = "import-failed",
-    /// The image came whole; whether it took its place is not known.
+    /// The image came completely; whether it replaced the old content is not known.
     ImportUnknown = "import-unknown",
 
     /// This node belongs to no pair.

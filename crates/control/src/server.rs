@@ -1,24 +1,37 @@
-//! The few lines of framing the core's side needs.
+//! Framing of the core's side: JSON lines.
 
 use crate::{MAX_LINE, Request};
 use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Reads one request. `Ok(None)` at a clean end; an unreadable line is an error with one sentence.
-pub async fn read_request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Request>, String> {
+/// Why no request was read. The text is one sentence for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The connection failed.
+    #[error("The request could not be read: {0}.")]
+    Connection(#[source] std::io::Error),
+    /// The line is no request of this version, or longer than [`MAX_LINE`].
+    #[error("The request is not understood: {0}.")]
+    Malformed(#[source] serde_json::Error),
+}
+
+/// Reads one request; `None` when the client has closed the connection after a whole request.
+///
+/// # Errors
+/// The connection fails, or the line is no request.
+pub async fn read_request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Request>, RequestError> {
     let mut line = String::new();
-    let n = from
-        .take(MAX_LINE as u64)
-        .read_line(&mut line)
-        .await
-        .map_err(|e| format!("The request could not be read: {e}."))?;
+    let n = from.take(MAX_LINE as u64).read_line(&mut line).await.map_err(RequestError::Connection)?;
     if n == 0 {
         return Ok(None);
     }
-    serde_json::from_str(&line).map(Some).map_err(|e| format!("The request is not understood: {e}."))
+    serde_json::from_str(&line).map(Some).map_err(RequestError::Malformed)
 }
 
 /// Writes one value as a JSON line.
+///
+/// # Errors
+/// The connection fails.
 pub async fn write_line(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');

@@ -1,10 +1,10 @@
-//! What the core says of itself.
+//! Status of the core.
 
 use crate::Alarm;
 use dyad_types::{NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
-/// Everything the core knows, read in one moment.
+/// State of the core at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Grows by one at each change.
@@ -17,21 +17,21 @@ pub struct Status {
     pub quorum: Option<QuorumStatus>,
     /// The paths to the peer.
     pub links: Vec<LinkStatus>,
-    /// Replication.
+    /// State of replication.
     pub mirror: Option<MirrorStatus>,
     /// This node's share of the pool.
     pub pool: Option<PoolStatus>,
     /// The watchdog.
     pub watchdog: WatchdogStatus,
-    /// Lasting conditions that somebody has to see to, the gravest first.
+    /// Alarms in force, the gravest first.
     pub alarms: Vec<Alarm>,
     /// The volumes, by id.
     pub volumes: Vec<VolumeStatus>,
-    /// Names of the VMs that may run on this node in this moment, with their disks' sockets open.
+    /// Names of the VMs that may run on this node now; the sockets of all their disks are open.
     pub permits: Vec<String>,
     /// Generation of the newest document known here; 0 = none yet.
     pub document_generation: u64,
-    /// The open pairing code, if any: shown on this node's own screens only, never over the network without login.
+    /// The open pairing code. It is shown on this node's own screens, and over the network only with a session.
     pub pairing_code: Option<String>,
 }
 
@@ -65,14 +65,14 @@ pub enum Phase {
     Blank,
     /// Setup runs.
     SettingUp {
-        /// What is being done, one sentence.
+        /// The present step, one sentence.
         step: String,
     },
-    /// Belongs to a pair and works.
+    /// Belongs to a pair, with its pool open.
     Running,
-    /// Cannot work; says why and what to do.
+    /// Cannot work.
     Broken {
-        /// One or two sentences.
+        /// The reason and what to do, one or two sentences.
         sentence: String,
     },
 }
@@ -80,11 +80,11 @@ pub enum Phase {
 /// The pair this node belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// Id in hex.
+    /// Id, in hexadecimal.
     pub id: String,
-    /// Name.
+    /// Name of the pair.
     pub name: String,
-    /// Which node this is.
+    /// This node.
     pub me: NodeId,
     /// This node's name.
     pub node: String,
@@ -99,18 +99,18 @@ pub struct QuorumStatus {
     pub epoch: u64,
     /// The in-sync set.
     pub members: Vec<NodeId>,
-    /// Who holds the tie vote: `A`, `B` or `W`.
+    /// Holder of the tie vote: `A`, `B` or `W` (the witness).
     pub tie: String,
-    /// The lead.
+    /// The node that leads.
     pub lead: NodeId,
-    /// Grows when an operator forces.
+    /// Grows by one each time an operator forces a decision.
     pub lineage: u64,
-    /// Whether VMs owned by this node may run now.
+    /// Whether VMs may run on this node now.
     pub may_run: bool,
-    /// Why they may or may not.
+    /// The reason for `may_run`.
     #[serde(alias = "standing")]
     pub state: NodeState,
-    /// The peer's heartbeats arrive.
+    /// Whether the peer's heartbeats arrive.
     pub peer_alive: bool,
     /// The witness.
     pub witness: WitnessStatus,
@@ -120,30 +120,30 @@ pub struct QuorumStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum NodeState {
-    /// Just started: membership was read from the register and is not judged yet.
+    /// Just started: the register was read, and no vote has been asked for.
     Starting,
     /// Member of the in-sync set with a lease or the tie.
     Running,
-    /// The lease has lapsed: VMs are paused until the peer or the witness answers.
+    /// The lease has ended: VMs are frozen until the peer or the witness answers.
     Paused,
     /// Started, but neither the peer nor the witness has answered yet.
     WaitingForVote,
     /// The peer holds newer data: this node follows it.
     PeerIsNewer {
-        /// The peer has been heard and data is being copied.
+        /// Whether data is being copied from the peer.
         syncing: bool,
     },
-    /// Solo chosen; the peer's VMs start when the fence time is over.
+    /// This node is solo; the peer's VMs start here when the fence is over.
     FenceWait {
         /// Milliseconds left.
         left_ms: u64,
     },
-    /// The register is damaged on all its places: this node has no vote.
+    /// Both copies of the register are damaged: this node has no vote.
     Amnesia,
-    /// Something on this node is faulty; it hands over.
+    /// A part of this node has failed: it hands over to the peer.
     #[serde(alias = "unwell")]
     Faulty {
-        /// What.
+        /// The failed part, one sentence.
         what: String,
     },
 }
@@ -152,7 +152,7 @@ pub enum NodeState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "witness", rename_all = "kebab-case")]
 pub enum WitnessStatus {
-    /// None enrolled.
+    /// No witness is enrolled.
     None,
     /// Enrolled and answering.
     Reachable {
@@ -161,11 +161,11 @@ pub enum WitnessStatus {
         /// Last round trip in microseconds.
         rtt_us: u64,
     },
-    /// Enrolled, silent.
+    /// Enrolled and not answering.
     Unreachable {
         /// `host:port`.
         address: String,
-        /// Seconds since it last answered; `None` = not since this start.
+        /// Seconds since its last answer; `None` = no answer since this core started.
         silent_s: Option<u64>,
     },
 }
@@ -175,16 +175,16 @@ pub enum WitnessStatus {
 pub struct LinkStatus {
     /// Interface or address.
     pub name: String,
-    /// Both directions confirmed.
+    /// Whether heartbeats pass in both directions.
     pub up: bool,
 }
 
 /// Replication as seen from this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MirrorStatus {
-    /// A data session to the peer is up.
+    /// Whether a data session to the peer is up.
     pub connected: bool,
-    /// What it does.
+    /// The present phase.
     pub state: MirrorState,
     /// Extents that the peer lacks.
     pub dirty_extents: u64,
@@ -196,19 +196,19 @@ pub struct MirrorStatus {
     pub healed_blocks: u64,
 }
 
-/// What replication does.
+/// Phase of replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MirrorState {
-    /// No peer: writes are kept here and marked.
+    /// No peer in the in-sync set: writes are stored here, and their extents are marked dirty.
     Solo,
-    /// Comparing journals' tails after a reconnect; guests wait.
+    /// After a reconnect the nodes compare the ends of their journals; guests wait.
     Reconciling,
-    /// Copying what changed.
+    /// Dirty extents are being copied.
     Resyncing,
     /// Every acknowledged write is on both nodes.
     InSync,
-    /// This node is the one that lacks data.
+    /// This node lacks data.
     Behind,
     /// Writes wait for the peer or for a decision.
     Held,
@@ -217,7 +217,7 @@ pub enum MirrorState {
 /// This node's share of the pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolStatus {
-    /// Bytes for data on all disks.
+    /// Bytes for data on all disks of this node.
     pub total_bytes: u64,
     /// Bytes allocated.
     pub used_bytes: u64,
@@ -232,10 +232,10 @@ pub struct PoolDiskStatus {
     pub path: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// Works.
+    /// Whether it works.
     #[serde(alias = "well")]
     pub healthy: bool,
-    /// What is wrong, one sentence.
+    /// Why it does not work, one sentence.
     pub error: Option<String>,
 }
 
@@ -243,15 +243,15 @@ pub struct PoolDiskStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "watchdog", rename_all = "kebab-case")]
 pub enum WatchdogStatus {
-    /// None found: a silent peer's VMs start only on proof of its death.
+    /// This node has no watchdog: the peer starts this node's VMs only on proof of its death.
     Absent,
     /// Armed and fed.
     Armed {
         /// Name from the driver.
         identity: String,
-        /// Seconds without food until it resets the node.
+        /// Seconds after the last feed at which it resets the node.
         timeout_s: u64,
-        /// It has been seen to reset this node.
+        /// Whether it has reset this node once.
         proven: bool,
     },
 }
@@ -267,6 +267,6 @@ pub struct VolumeStatus {
     pub size: u64,
     /// The node that may write it.
     pub writer: Option<NodeId>,
-    /// Its vhost-user socket on this node, while it may be used here.
+    /// Its vhost-user socket on this node; `None` while this node must not use it.
     pub socket: Option<String>,
 }

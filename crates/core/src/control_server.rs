@@ -41,8 +41,9 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
         let request = match read_request(&mut stream).await {
             Ok(Some(request)) => request,
             Ok(None) => return Ok(()),
-            Err(sentence) => {
-                return write_line(stream.get_mut(), &Reply::refused(RefusalCode::BadRequest, sentence)).await;
+            Err(error) => {
+                let reply = Reply::refused(RefusalCode::BadRequest, error.to_string());
+                return write_line(stream.get_mut(), &reply).await;
             }
         };
         match request {

@@ -7,11 +7,11 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::snapshot::Snapshot;
 
-/// Seconds after which a node that is well but hears nobody counts as good all the same.
+/// Seconds after which a healthy node counts as good although neither peer nor witness answers: they may be down.
 const ALONE_PERIOD_S: u64 = 60;
 
-/// Whether this boot has proven itself: the core answers, the pool is open on disks that are well, and the peer or the
-/// witness was heard, or [`ALONE_PERIOD_S`] seconds have passed. A node that is not set up only has to answer.
+/// Whether this boot is good: the core answers, the pool is open on at least one healthy disk, and the peer or the witness was
+/// heard or [`ALONE_PERIOD_S`] seconds have passed. On a blank node it is enough that the core answers.
 #[must_use]
 pub fn good(snapshot: &Snapshot, up_s: u64) -> bool {
     let Some(status) = &snapshot.status else { return false };
@@ -26,7 +26,7 @@ pub fn good(snapshot: &Snapshot, up_s: u64) -> bool {
     }
 }
 
-/// Waits until the boot is good, then blesses it. Ends after that.
+/// Waits until the boot is good, then calls `bless` once.
 pub async fn when_good(mut moments: watch::Receiver<Arc<Snapshot>>, bless: impl FnOnce() + Send + 'static) {
     let start = Instant::now();
     let mut look = tokio::time::interval(Duration::from_secs(1));
@@ -36,6 +36,6 @@ pub async fn when_good(mut moments: watch::Receiver<Arc<Snapshot>>, bless: impl 
             changed = moments.changed() => if changed.is_err() { return },
         }
     }
-    // It writes to a disk.
+    // `bless` writes to the boot disk, which may take long.
     let _ = tokio::task::spawn_blocking(bless).await;
 }

@@ -1,4 +1,4 @@
-//! The node's own certificate for HTTPS: self-signed, made once, kept in the state directory.
+//! The node's certificate for HTTPS: self-signed, made at the first start, kept in the state directory.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ use rustls::{
 const CERTIFICATE: &str = "web-certificate.der";
 const KEY: &str = "web-key.der";
 
-/// The TLS side of the server, with the certificate in `state`; makes one if there is none that can be read.
+/// The TLS configuration with the certificate in `state`. Makes key and certificate if either file cannot be read.
 ///
 /// # Errors
 /// The directory cannot be written, or the key is damaged.
@@ -39,7 +39,7 @@ fn make(state: &Path) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     let certificate = params.self_signed(&key)?.der().to_vec();
     let key = key.serialize_der();
     fs::create_dir_all(state)?;
-    // The certificate comes last, so that a certificate on the disk always has its key.
+    // The key is written first: a certificate on disk always has its key.
     dyad_atomic_file::replace(&state.join(KEY), &key)?;
     dyad_atomic_file::replace(&state.join(CERTIFICATE), &certificate)?;
     Ok((certificate, key))

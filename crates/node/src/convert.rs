@@ -1,6 +1,7 @@
-//! Between the core's types, the document's types and the wizard's.
+//! From the types of core and document to those of the API.
 
-use dyad_api::{ApiError, CreateVm, ErrorCode, VmState, VmView, VolumeView};
+use dyad_api::{ApiError, CreateVm, ErrorCode, SetupPhase, SetupReply, VmState, VmView, VolumeView};
+use dyad_control::Phase;
 use dyad_desired::{Document, Intent, VmConfig, Volume};
 use dyad_types::NodeId;
 
@@ -22,13 +23,13 @@ pub(crate) fn vms(document: &Document, snapshot: &Snapshot) -> Vec<VmView> {
     document.vms.iter().map(|(name, record)| vm(name, record, snapshot)).collect()
 }
 
-/// A VM on the wire: the record and what this node sees of it.
+/// A VM on the wire: its record and what this node's supervisor reports of it.
 pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
     let observed = snapshot.vms.get(name);
     let here = snapshot.me() == Some(vm.config.node);
     let held = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
     let (state, reason) = match observed {
-        // The core has frozen what may not run now.
+        // This node has no right to run VMs: the core has frozen them.
         Some(observed) if observed.state == VmState::Running && held => (VmState::Paused, observed.reason.clone()),
         Some(observed) if here || observed.state != VmState::Stopped => (observed.state, observed.reason.clone()),
         _ if !here => (VmState::Elsewhere, None),
@@ -50,7 +51,7 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
     }
 }
 
-/// The record of a new VM; it belongs to `me` unless the request names a node.
+/// The record of a new VM. It runs on `me` unless the request names a node.
 pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<VmConfig, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
@@ -66,4 +67,26 @@ pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<VmConfig, ApiErro
         priority: request.priority,
         ha: request.ha,
     })
+}
+
+/// How far setup is, without questions, disks and ports.
+pub(crate) fn setup_reply(snapshot: &Snapshot) -> SetupReply {
+    let phase = match snapshot.status.as_ref().map(|s| &s.phase) {
+        // The core may be running already while the last steps of setup, and a restart, still follow.
+        Some(Phase::Blank | Phase::Running) if snapshot.task.as_ref().is_some_and(|t| !t.finished) => {
+            SetupPhase::SettingUp
+        }
+        Some(Phase::Blank) => SetupPhase::Blank,
+        Some(Phase::SettingUp { .. }) => SetupPhase::SettingUp,
+        Some(Phase::Running) => SetupPhase::Running,
+        Some(Phase::Broken { .. }) | None => SetupPhase::Broken,
+    };
+    SetupReply {
+        phase,
+        task: snapshot.task.clone(),
+        questions: Vec::new(),
+        disks: Vec::new(),
+        ports: Vec::new(),
+        links: Vec::new(),
+    }
 }

@@ -1,12 +1,12 @@
-//! The [`Service`] of a real node: reads the snapshot, asks the owner, passes changes to the core.
+//! The [`Service`] of a real node: reads the snapshot, sends requests to the control plane and changes to the core.
 
 use dyad_types::NodeId;
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{
-    AlarmView, Answer, ApiError, CreateVm, CreateVolume, DiskView, ErrorCode, LinkView, LoginReply, OfferView,
-    PairingCodeReply, Service, Session, SetupReply, Source, StatusReply, TimelineReply, Versions, VmState, VmView,
-    VolumeView, WitnessRequest,
+    AlarmView, ApiError, CreateVm, CreateVolume, DiskView, ErrorCode, LinkView, LoginReply, OfferView,
+    PairingCodeReply, Service, ServiceFuture, Session, SetupReply, Source, StatusReply, TimelineReply, Versions,
+    VmState, VmView, VolumeView, WitnessRequest,
 };
 use dyad_control::{CORE_AWAY, Client, Enrol, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
@@ -15,19 +15,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Options,
-    control_plane::{self, Ask, ControlPlane, Event},
+    control_plane::ControlPlane,
     convert,
+    core_link::newest_document,
+    event::{Event, NodeRequest},
     network::Network,
     password,
-    setup::Run,
+    setup::SetupRun,
     snapshot::Snapshot,
-    vms::Started,
+    vms::StartedSupervisor,
 };
 
-/// Longest time the core may take to hand over when the node goes down.
+/// Limit of one request to the core while the node shuts down. The hand-over takes a few round trips to the peer; with a dead
+/// peer it does not end, and the shutdown must.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The way to everything a node can do. Cheap to share.
+/// A handle of the control plane, the core and the network of this node, shared by all request handlers.
 pub struct NodeHandle {
     pub(crate) core: Client,
     pub(crate) options: Options,
@@ -37,61 +40,60 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// Starts the owner of state. The returned future ends when the node has gone down in order.
+    /// Starts the control plane. The returned task ends when the node has shut down in order.
     pub fn start(
         options: Options,
         network: Arc<dyn Network>,
-        vms: Started,
+        vms: StartedSupervisor,
     ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
         let core = Client::new(&options.control_socket);
         let (events, receiver) = mpsc::unbounded_channel();
         let (show, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-        let owner = ControlPlane::new(core.clone(), (events.clone(), receiver), vms, show);
-        let ended = tokio::spawn(owner.run());
+        let control_plane = ControlPlane::new(core.clone(), (events.clone(), receiver), vms, show);
+        let ended = tokio::spawn(control_plane.run());
         (Arc::new(NodeHandle { core, options, events, snapshot, network }), ended)
     }
 
-    /// The newest moment.
+    /// The newest state.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
-    /// Every moment from now on.
+    /// The newest state, and notice of each change.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
     }
 
-    /// The network of this node.
     #[must_use]
     pub fn network(&self) -> &Arc<dyn Network> {
         &self.network
     }
 
-    /// Looks up this node's addresses anew, for the document.
+    /// Reads this node's addresses from the network again; the control plane puts them into the document.
     pub async fn refresh_addresses(&self) {
         let addresses = self.network.addresses().await;
         let _ = self.events.send(Event::Addresses(addresses));
     }
 
-    /// The node goes down: shuts down the VMs, and when `ended` (the owner's end) says that none runs any more, lets the
-    /// core hand over what was theirs, so that the other node starts them without waiting.
+    /// Shuts the node down: first the VMs; when `ended` (the control plane's task) has ended, so that no VM runs, the core
+    /// hands over to the other node, which then starts the VMs without waiting for a fence.
     pub async fn shut_down(&self, ended: tokio::task::JoinHandle<()>) {
         let _ = self.events.send(Event::ShutDown);
         if ended.await.is_err() {
-            tracing::error!("the owner of state failed while the node went down");
+            tracing::error!("the control plane failed while the node shut down");
         }
         for last in [Request::Running { vms: Vec::new() }, Request::Leave] {
             match tokio::time::timeout(LEAVE_TIMEOUT, self.core.ask(&last)).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::warn!("the core handed nothing over: {error}"),
-                Err(_) => tracing::warn!("the core did not hand over in time"),
+                Ok(Err(error)) => tracing::warn!("the core did not hand over: {error}"),
+                Err(_) => tracing::warn!("the core did not hand over within {} s", LEAVE_TIMEOUT.as_secs()),
             }
         }
     }
 
-    /// Status of a moment, on the wire.
+    /// The status of a snapshot as the API shows it; `details` only for a request with a session.
     #[must_use]
     pub fn status_of(snapshot: &Snapshot, details: bool) -> StatusReply {
         let versions = Versions { dyad: env!("CARGO_PKG_VERSION").into(), api: "1".into() };
@@ -104,7 +106,7 @@ impl NodeHandle {
                     reply.alarms.push(AlarmView { code: error.code.word().into(), text: error.error });
                 }
                 if let Some(details) = &mut reply.details {
-                    details.hardware_virtualisation = snapshot.hardware;
+                    details.hardware_virtualisation = snapshot.hardware_virtualisation;
                 }
                 reply
             }
@@ -116,7 +118,7 @@ impl NodeHandle {
                 node: None,
                 node_name: None,
                 pair: None,
-                role: dyad_api::Role::Blank,
+                role: dyad_api::PairRole::Blank,
                 epoch: None,
                 versions,
                 details: None,
@@ -124,46 +126,46 @@ impl NodeHandle {
         }
     }
 
-    /// A seed file was refused: shown like a failed setup.
+    /// Shows the refusal of a seed file like that of a failed setup.
     pub(crate) fn seed_refused(&self, problem: ApiError) {
-        // Nobody is left to show it to when the node stops.
-        let _ = self.ask(Ask::SeedRefused(problem));
+        // Fails only when the node stops, and with it all pages.
+        let _ = self.request(NodeRequest::SeedRefused(problem));
     }
 
-    fn ask(&self, ask: Ask) -> Result<(), ApiError> {
-        self.events.send(Event::Ask(ask)).map_err(|_| stopping())
+    fn request(&self, request: NodeRequest) -> Result<(), ApiError> {
+        self.events.send(Event::Request(request)).map_err(|_| stopping())
     }
 
-    /// Makes a change and lets the owner know the document it led to before anything that follows: a VM that is killed
-    /// must not be started again because the supervisor still has the document in which it shall run.
+    /// Changes the document, and gives the new document to the control plane before the caller goes on: a VM that is killed
+    /// next must not be started again from a document in which it shall run.
     async fn change(&self, change: Change) -> Result<(), ApiError> {
         self.core.ask(&Request::Change { change }).await?;
-        // If it cannot be read now, the owner reads it when the core shows its generation.
-        if let Ok(document) = control_plane::newest(&self.core).await {
-            self.events.send(Event::Learned(document)).map_err(|_| stopping())?;
+        // If the read fails, the control plane reads the document when the core's status shows its generation.
+        if let Ok(document) = newest_document(&self.core).await {
+            self.events.send(Event::DocumentLearned(document)).map_err(|_| stopping())?;
         }
         Ok(())
     }
 
-    /// The newest document, asked for now, so that people read what they just wrote.
+    /// The newest document, read from the core now: a caller sees its own last change.
     pub(crate) async fn document(&self) -> Result<Arc<Document>, ApiError> {
-        Ok(control_plane::newest(&self.core).await?)
+        Ok(newest_document(&self.core).await?)
     }
 
     fn me(&self) -> Result<NodeId, ApiError> {
         self.snapshot().me().ok_or_else(not_set_up)
     }
 
-    /// Refuses unless the VM exists and belongs to this node.
-    pub(crate) async fn here(&self, name: &str) -> Result<(), ApiError> {
+    /// Refuses unless the VM exists and is on this node.
+    pub(crate) async fn require_here(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
         if vm.config.node == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.config.node)) }
     }
 
-    /// Refuses while the VM may have a process: it would be ended in the middle of what its guest still writes. Only its own
-    /// node knows; one that is no member of the in-sync set writes nothing any more.
-    async fn is_off(&self, name: &str) -> Result<(), ApiError> {
+    /// Refuses while the VM may have a process, which the deletion would kill while its guest still writes. Only the VM's own
+    /// node knows its processes; a node outside the in-sync set cannot write, so its VMs count as off.
+    async fn require_off(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
         let snapshot = self.snapshot();
@@ -177,7 +179,7 @@ impl NodeHandle {
         }
         let state = snapshot.vms.get(name).map(|vm| vm.state);
         let on = matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
-        // One that is meant to run is refused by the pair itself, in its own words.
+        // A VM that shall run is refused by the rules of the document, with their sentence.
         if on && !vm.shall_run() {
             let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
             return Err(ApiError::new(RefusalCode::VmRunning, sentence));
@@ -187,23 +189,23 @@ impl NodeHandle {
 
     async fn log_in(&self, source: Source, password: &str) -> Result<LoginReply, ApiError> {
         let (answer, may_try) = oneshot::channel();
-        self.ask(Ask::MayTry { source, answer })?;
+        self.request(NodeRequest::MayTry { source, answer })?;
         if !may_try.await.map_err(|_| stopping())? {
             return Err(ApiError::new(ErrorCode::TooManyTries, "Too many wrong passwords: wait a minute."));
         }
         let verified = self.is_password(password).await;
         if !matches!(verified, Ok(false)) {
-            self.ask(Ask::NotWrong(source))?;
+            self.request(NodeRequest::NotWrong(source))?;
         }
         if !verified? {
             return Err(ApiError::new(ErrorCode::WrongPassword, "The password is wrong."));
         }
         let token = hex::encode(rand::random::<[u8; 32]>());
-        self.ask(Ask::Begin { token: token.clone(), user: "admin".into() })?;
+        self.request(NodeRequest::BeginSession { token: token.clone(), user: "admin".into() })?;
         Ok(LoginReply { token })
     }
 
-    /// Whether this is the administrator's password.
+    /// Compares a password with the administrator's. The known document is enough: it may authenticate although it is old.
     async fn is_password(&self, password: &str) -> Result<bool, ApiError> {
         let document = match self.snapshot().document.clone() {
             Some(document) => document,
@@ -214,16 +216,16 @@ impl NodeHandle {
         password::verify(password, &hash).await
     }
 
-    async fn look_around(&self) -> Result<Surroundings, ApiError> {
+    async fn read_surroundings(&self) -> Result<Surroundings, ApiError> {
         let disks = match self.core.ask(&Request::Disks).await? {
             Reply::Disks { disks } => dyad_api::surroundings::disks(disks),
             _ => Vec::new(),
         };
-        let offers = dyad_api::surroundings::offers(&self.heard().await?);
+        let offers = dyad_api::surroundings::offers(&self.heard_offers().await?);
         Ok(Surroundings { disks, ports: self.network.ports().await, links: self.network.links().await, offers })
     }
 
-    async fn heard(&self) -> Result<Vec<dyad_control::Offer>, ApiError> {
+    async fn heard_offers(&self) -> Result<Vec<dyad_control::Offer>, ApiError> {
         match self.core.ask(&Request::Offers).await? {
             Reply::Offers { offers } => Ok(offers),
             _ => Ok(Vec::new()),
@@ -231,35 +233,35 @@ impl NodeHandle {
     }
 
     async fn setup_reply(&self) -> Result<SetupReply, ApiError> {
-        let mut reply = control_plane::setup_reply(&self.snapshot());
+        let mut reply = convert::setup_reply(&self.snapshot());
         if reply.phase == dyad_api::SetupPhase::Blank {
-            let around = self.look_around().await?;
-            reply.questions = dyad_api::questions(&around);
-            reply.disks = around.disks.iter().map(DiskView::from).collect();
-            reply.links = around.links.iter().map(LinkView::from).collect();
-            reply.ports = around.ports;
+            let surroundings = self.read_surroundings().await?;
+            reply.questions = dyad_api::questions(&surroundings);
+            reply.disks = surroundings.disks.iter().map(DiskView::from).collect();
+            reply.links = surroundings.links.iter().map(LinkView::from).collect();
+            reply.ports = surroundings.ports;
         }
         Ok(reply)
     }
 
-    /// Starts over: this node leaves its pair, or a disk of a blank node is erased. The core decides; when the node
-    /// is blank, this program ends and begins anew, so that it remembers nothing of the pair.
+    /// Erases this node, which leaves its pair, or with `disk` one disk of a blank node. The core decides. When the core
+    /// reports a blank node this program restarts, so that nothing of the pair stays in its memory.
     ///
     /// # Errors
-    /// The core's refusal, which says what to type.
+    /// The core's refusal; that of a wrong `confirm` names the text to type.
     pub async fn erase(&self, disk: Option<String>, confirm: String) -> Result<(), ApiError> {
         self.core.ask(&Request::Erase { disk, confirm }).await?;
         Ok(())
     }
 
-    /// Begins this setup.
+    /// Begins a setup as a task and returns at once.
     ///
     /// # Errors
-    /// The node is set up already, or setup runs.
+    /// The node is set up already, setup runs, or the core does not answer.
     pub async fn begin(&self, plan: Plan) -> Result<(), ApiError> {
         let (answer, began) = oneshot::channel();
-        let run = Box::new(Run::new(plan, self.network.clone()));
-        self.ask(Ask::Setup { run, answer })?;
+        let run = Box::new(SetupRun::new(plan, self.network.clone()));
+        self.request(NodeRequest::BeginSetup { run, answer })?;
         began.await.map_err(|_| stopping())?
     }
 }
@@ -272,8 +274,8 @@ fn not_set_up() -> ApiError {
     ApiError::new(RefusalCode::NotSetUp, "This node is not set up yet: answer the wizard first.")
 }
 
-fn elsewhere(document: &Document, name: &str, owner: NodeId) -> ApiError {
-    let other = document.nodes.get(&owner).map_or("the other node", |n| n.name.as_str());
+fn elsewhere(document: &Document, name: &str, node: NodeId) -> ApiError {
+    let other = document.nodes.get(&node).map_or("the other node", |n| n.name.as_str());
     ApiError::new(ErrorCode::Elsewhere, format!("The VM {name} is on the node {other}: ask that node."))
 }
 
@@ -286,45 +288,45 @@ impl Service for NodeHandle {
         Self::status_of(&self.snapshot(), details)
     }
 
-    fn session<'a>(&'a self, token: &'a str) -> Answer<'a, Session> {
+    fn session<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, Session> {
         Box::pin(async move {
             let (answer, session) = oneshot::channel();
-            self.ask(Ask::Check { token: token.to_owned(), answer })?;
+            self.request(NodeRequest::CheckSession { token: token.to_owned(), answer })?;
             session.await.map_err(|_| stopping())?.ok_or_else(ApiError::login_needed)
         })
     }
 
-    fn login<'a>(&'a self, source: Source, password: &'a str) -> Answer<'a, LoginReply> {
+    fn login<'a>(&'a self, source: Source, password: &'a str) -> ServiceFuture<'a, LoginReply> {
         Box::pin(self.log_in(source, password))
     }
 
-    fn logout<'a>(&'a self, token: &'a str) -> Answer<'a, ()> {
-        Box::pin(async move { self.ask(Ask::End { token: token.to_owned() }) })
+    fn logout<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, ()> {
+        Box::pin(async move { self.request(NodeRequest::EndSession { token: token.to_owned() }) })
     }
 
-    fn setup(&self) -> Answer<'_, SetupReply> {
+    fn setup(&self) -> ServiceFuture<'_, SetupReply> {
         Box::pin(self.setup_reply())
     }
 
-    fn surroundings(&self) -> Answer<'_, Surroundings> {
-        Box::pin(self.look_around())
+    fn surroundings(&self) -> ServiceFuture<'_, Surroundings> {
+        Box::pin(self.read_surroundings())
     }
 
-    fn begin_setup(&self, answers: Answers) -> Answer<'_, SetupReply> {
+    fn begin_setup(&self, answers: Answers) -> ServiceFuture<'_, SetupReply> {
         Box::pin(async move {
-            let plan = dyad_wizard::plan(&answers, &self.look_around().await?)?;
+            let plan = dyad_wizard::plan(&answers, &self.read_surroundings().await?)?;
             self.begin(plan).await?;
-            let mut reply = control_plane::setup_reply(&self.snapshot());
+            let mut reply = convert::setup_reply(&self.snapshot());
             reply.phase = dyad_api::SetupPhase::SettingUp;
             Ok(reply)
         })
     }
 
-    fn offers(&self) -> Answer<'_, Vec<OfferView>> {
-        Box::pin(async move { Ok(self.heard().await?.into_iter().map(OfferView::from).collect()) })
+    fn offers(&self) -> ServiceFuture<'_, Vec<OfferView>> {
+        Box::pin(async move { Ok(self.heard_offers().await?.into_iter().map(OfferView::from).collect()) })
     }
 
-    fn timeline(&self, since: u64) -> Answer<'_, TimelineReply> {
+    fn timeline(&self, since: u64) -> ServiceFuture<'_, TimelineReply> {
         Box::pin(async move {
             let events = match self.core.ask(&Request::Timeline { since }).await? {
                 Reply::Timeline { events } => events.into_iter().map(Into::into).collect(),
@@ -334,7 +336,7 @@ impl Service for NodeHandle {
         })
     }
 
-    fn pairing_code(&self) -> Answer<'_, PairingCodeReply> {
+    fn pairing_code(&self) -> ServiceFuture<'_, PairingCodeReply> {
         Box::pin(async move {
             match self.core.ask(&Request::OpenPairingCode).await? {
                 Reply::Code { code, expires_s } => Ok(PairingCodeReply { code, expires_s }),
@@ -343,7 +345,7 @@ impl Service for NodeHandle {
         })
     }
 
-    fn witness(&self, request: WitnessRequest) -> Answer<'_, ()> {
+    fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()> {
         Box::pin(async move {
             let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
             self.core.ask(&Request::Enrol(Enrol { address, code })).await?;
@@ -351,7 +353,7 @@ impl Service for NodeHandle {
         })
     }
 
-    fn prove_watchdog(&self) -> Answer<'_, ()> {
+    fn prove_watchdog(&self) -> ServiceFuture<'_, ()> {
         Box::pin(async move {
             let refused = |code: ErrorCode, sentence| Err(ApiError::new(code, sentence));
             match self.core.status().await?.watchdog {
@@ -370,14 +372,14 @@ impl Service for NodeHandle {
         })
     }
 
-    fn volumes(&self) -> Answer<'_, Vec<VolumeView>> {
+    fn volumes(&self) -> ServiceFuture<'_, Vec<VolumeView>> {
         Box::pin(async move {
             let document = self.readable().await?;
             Ok(document.volumes.iter().map(|(name, volume)| convert::volume(&document, name, volume)).collect())
         })
     }
 
-    fn create_volume(&self, request: CreateVolume) -> Answer<'_, VolumeView> {
+    fn create_volume(&self, request: CreateVolume) -> ServiceFuture<'_, VolumeView> {
         Box::pin(async move {
             let CreateVolume { name, size } = request;
             self.change(Change::CreateVolume { name: name.clone(), size, primary: self.me()? }).await?;
@@ -387,18 +389,18 @@ impl Service for NodeHandle {
         })
     }
 
-    fn delete_volume<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn delete_volume<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(self.change(Change::DeleteVolume { name: name.to_owned() }))
     }
 
-    fn vms(&self) -> Answer<'_, Vec<VmView>> {
+    fn vms(&self) -> ServiceFuture<'_, Vec<VmView>> {
         Box::pin(async move {
             let document = self.readable().await?;
             Ok(convert::vms(&document, &self.snapshot()))
         })
     }
 
-    fn create_vm(&self, request: CreateVm) -> Answer<'_, VmView> {
+    fn create_vm(&self, request: CreateVm) -> ServiceFuture<'_, VmView> {
         Box::pin(async move {
             let vm = convert::new_vm(&request, self.me()?)?;
             self.change(Change::CreateVm { name: request.name.clone(), vm }).await?;
@@ -408,32 +410,32 @@ impl Service for NodeHandle {
         })
     }
 
-    fn delete_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn delete_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(async move {
-            self.is_off(name).await?;
+            self.require_off(name).await?;
             self.change(Change::DeleteVm { name: name.to_owned() }).await
         })
     }
 
-    fn start_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn start_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Running }))
     }
 
-    fn stop_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn stop_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Stopped }))
     }
 
-    fn kill_vm<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+    fn kill_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(async move {
-            self.here(name).await?;
+            self.require_here(name).await?;
             self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Stopped }).await?;
-            self.ask(Ask::Kill { name: name.to_owned() })
+            self.request(NodeRequest::KillVm { name: name.to_owned() })
         })
     }
 }
 
 impl NodeHandle {
-    /// The newest document; the last one read when the core is away, because reads work without it.
+    /// The newest document; without the core the last one read, because reads work without the core.
     async fn readable(&self) -> Result<Arc<Document>, ApiError> {
         match self.document().await {
             Ok(document) => Ok(document),
@@ -443,5 +445,5 @@ impl NodeHandle {
 }
 
 fn gone() -> ApiError {
-    ApiError::new(ErrorCode::Gone, "It was made and deleted again by somebody else in the same moment.")
+    ApiError::new(ErrorCode::Gone, "It was created, and another client deleted it at the same moment.")
 }

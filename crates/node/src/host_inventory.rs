@@ -1,15 +1,15 @@
-//! What this node reports of itself into the document.
+//! Memory and processors of this node, as the kernel reports them.
 
 use dyad_desired::limits::NODE_RESERVE_MIB;
 
-/// Memory VMs may use here, in MiB: all of it but what the node keeps for itself; at least 1, as 0 means "unknown".
+/// Memory that VMs may use on this node, in MiB: all but [`NODE_RESERVE_MIB`]; at least 1, because 0 means "unknown".
 #[must_use]
 pub fn usable_memory_mib() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     total_kib(&text).map_or(0, |kib| (kib / 1024).saturating_sub(NODE_RESERVE_MIB).max(1))
 }
 
-/// Processors of this node; 0, "unknown", if the kernel does not tell.
+/// Processors of this node; 0 means "unknown".
 #[must_use]
 pub fn usable_cpus() -> u32 {
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -27,7 +27,7 @@ fn total_kib(meminfo: &str) -> Option<u64> {
 pub fn management_rss_bytes() -> Option<u64> {
     let services = std::fs::read_to_string("/sys/fs/cgroup/dyad/cgroup.procs").ok()?;
     let resident = |pid: &str| {
-        // A process may have ended since it was listed.
+        // The process may have ended after the list was read.
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         resident_kib(&status).unwrap_or(0)
     };

@@ -1,4 +1,4 @@
-//! An image on its way into a volume: bounded memory, checked before its last bytes are handed on.
+//! Upload of an image into a volume, with bounded memory. A checksum is verified before the last bytes go to the core.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use crate::NodeHandle;
 
-/// Bytes in flight between browser and core.
+/// Limit of bytes between browser and core, so also of this process's memory for one upload.
 const WINDOW: usize = 1 << 20;
 
-/// One who sends nothing for so long sends nothing more.
+/// Idle timeout of an upload. The volume accepts no other import while an upload is under way.
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes of the beginning that are looked at.
+/// Bytes at the beginning of an image in which its format is recognised; the last mark lies at byte 257.
 const HEAD: usize = 512;
 
-/// What files that are not raw images have at this byte of their beginning, and what they are.
-const NOT_RAW: &[(usize, &[u8], &str)] = &[
+/// Marks of files that are not raw images: offset in bytes, mark, name for the refusal.
+const OTHER_FORMATS: &[(usize, &[u8], &str)] = &[
     (0, b"QFI\xfb", "a qcow2 image"),
     (0, b"QED\0", "a QED image"),
     (0, b"KDMV", "a VMDK image"),
@@ -41,18 +41,18 @@ const NOT_RAW: &[(usize, &[u8], &str)] = &[
     (257, b"ustar", "a tar archive, as an OVA file is"),
 ];
 
-/// Why an image was not fed whole.
+/// Why an image was not sent to the core completely.
 enum ImportError {
-    /// Something is wrong with it: a word and a clause.
+    /// The image itself is at fault: code and clause of the refusal.
     Image(ErrorCode, String),
-    /// The core takes no more.
+    /// The core has closed its end.
     Cut,
 }
 
-/// Makes `bytes` bytes of `body` all that the volume holds and waits until they are durable.
+/// Replaces the content of a volume by the first `bytes` bytes of `body` and waits until they are durable.
 ///
-/// If a checksum is expected, the end of the image is withheld until it has proven right: the core never confirms a
-/// corrupt image, and drops it.
+/// The last chunk of the image is sent only after the expected checksum was verified: the core drops an image that does not
+/// come completely, so a corrupt one never replaces the old content.
 pub(crate) async fn import(
     node: &NodeHandle,
     volume: &str,
@@ -67,11 +67,11 @@ pub(crate) async fn import(
     let mut incoming = Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: bytes };
     incoming.check_kind().await?;
     let (mut sink, mut source) = tokio::io::duplex(WINDOW);
-    // Each side owns its end, so that the other one notices when it stops early.
+    // Each future owns its end of the pipe: when one stops early, the other sees the end.
     let writing = async move { node.core.import(volume, bytes, &mut source).await };
     let feeding = async move {
         let result = incoming.feed(&mut sink, expected).await;
-        // Closing early tells the core that the rest never comes.
+        // Closing early tells the core that the rest does not come.
         drop(sink);
         result
     };
@@ -83,15 +83,14 @@ pub(crate) async fn import(
     };
     match (fed, error) {
         (_, Some(ClientError::Refused(refusal))) if refusal.code != RefusalCode::ImportFailed => Err(refusal.into()),
-        // What is wrong with the image explains why the core did not get all of it; not the other way round. Its end was
-        // withheld, so it never takes the place of what was there.
+        // A fault of the image is the cause, and the core's refusal of the incomplete image its result.
         (Err(ImportError::Image(code, what)), _) => {
             Err(ApiError::new(code, format!("{what}: the volume holds what it held before.")))
         }
         (_, Some(told @ (ClientError::Refused(_) | ClientError::Unreachable { .. }))) => Err(told.into()),
         _ => {
-            let sentence = "The storage service of this node restarted in the middle: the volume holds what it held \
-                            before or the whole image, send it again.";
+            let sentence = "The storage service of this node restarted before it answered: the volume holds either its \
+                            old content or the whole image; send the image again.";
             Err(ApiError::new(ErrorCode::CoreCut, sentence))
         }
     }
@@ -106,7 +105,7 @@ fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
 
 struct Incoming {
     body: axum::body::BodyDataStream,
-    /// What was read to look at the beginning.
+    /// Bytes read by `check_kind`, not yet sent on.
     head: Bytes,
     hash: Sha256,
     left: u64,
@@ -118,7 +117,7 @@ impl Incoming {
             return Some(std::mem::take(&mut self.head));
         }
         loop {
-            // A browser that is gone without a word would keep the volume from everyone else.
+            // A browser that vanished without closing must not block other imports into the volume.
             match tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, self.body.next()).await {
                 Ok(Some(Ok(chunk))) if chunk.is_empty() => {}
                 Ok(Some(Ok(chunk))) => return Some(chunk),
@@ -127,7 +126,7 @@ impl Incoming {
         }
     }
 
-    /// Refuses what is plainly not a raw image, before anything is written.
+    /// Refuses an image in a format of [`OTHER_FORMATS`] before a byte is sent to the core.
     async fn check_kind(&mut self) -> Result<(), ApiError> {
         let mut head = Vec::new();
         while head.len() < HEAD
@@ -136,7 +135,7 @@ impl Incoming {
             head.extend_from_slice(&chunk);
         }
         let has = |at: usize, mark: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(mark));
-        if let Some((.., what)) = NOT_RAW.iter().find(|(at, mark, _)| has(*at, mark)) {
+        if let Some((.., what)) = OTHER_FORMATS.iter().find(|(at, mark, _)| has(*at, mark)) {
             let sentence = format!("The image is {what}: convert it to a raw image first; nothing was written.");
             return Err(ApiError::new(ErrorCode::NotRaw, sentence));
         }
@@ -155,7 +154,7 @@ impl Incoming {
             chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= chunk.len() as u64;
             self.hash.update(&chunk);
-            // One chunk behind, so that the last one waits for the checksum.
+            // The newest chunk is held back, so that the last one waits for the checksum.
             if let Some(before) = held.replace(chunk) {
                 sink.write_all(&before).await.map_err(|_| ImportError::Cut)?;
             }
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_falls_silent_is_waited_for_no_more() {
+    async fn an_idle_upload_ends() {
         let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![1; 9])]);
         let body = Body::from_stream(pieces.chain(futures_util::stream::pending()));
         let mut incoming =

@@ -1,7 +1,7 @@
-//! `dyad-node`: parses the flags, opens the sockets, and runs until it is told to end.
+//! `dyad-node`: parses the flags, opens the sockets, and runs until a signal.
 //!
-//! SIGTERM means that the node goes down: VMs are shut down first, then handed over. SIGINT and SIGHUP end only this
-//! program; VMs go on and are found again by the next one.
+//! SIGTERM shuts the node down: first its VMs, then the core hands over to the other node. SIGINT and SIGHUP end only this
+//! program; VMs keep running, and its next start adopts them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// How often the node looks whether its addresses have changed.
+/// Interval at which the node reads its addresses, for the document. DHCP may change them at any time.
 const ADDRESS_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    // Few threads: the node has little to do and its memory belongs to the VMs.
+    // Two threads are enough for the pages, and each further one takes memory from the VMs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run(options))
 }
@@ -44,7 +44,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let real = !options.no_network;
     let (node, mut ended) = NodeHandle::start(options.clone(), network, vms);
 
-    // Addresses take seconds to come, the rest of the start does not wait for them.
+    // DHCP takes seconds; the rest of the start does not wait for it.
     tokio::spawn(keep_network(node.clone()));
     let tls = certificate::server_config(&options.state)?;
     let listener =
@@ -70,17 +70,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
         _ = down.recv() => {}
         _ = leave.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-        result = &mut ended => return result.context("the owner of state failed"),
+        result = &mut ended => return result.context("the control plane failed"),
     }
-    tracing::info!("the node goes down: shutting down VMs, then handing over");
+    tracing::info!("the node shuts down: first its VMs, then the core hands over");
     node.shut_down(ended).await;
     Ok(())
 }
 
-/// Brings the network up and keeps the document's addresses true.
+/// Starts the network, then passes this node's addresses to the control plane at each interval.
 async fn keep_network(node: Arc<NodeHandle>) {
-    if let Err(sentence) = node.network().start().await {
-        tracing::error!("{sentence}");
+    if let Err(error) = node.network().start().await {
+        tracing::error!("{error}");
     }
     let mut look = tokio::time::interval(ADDRESS_SCAN_INTERVAL);
     loop {

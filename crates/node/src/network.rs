@@ -1,49 +1,90 @@
-//! The seam to the node's network. `dyad-network` does the work on a real node; a laptop has none of it.
+//! The interface between this crate and the node's network. `dyad-network` implements it on a real node ([`crate::ports`]);
+//! with `--no-network` it does nothing.
 
-use std::{future::Future, pin::Pin};
+use std::{error::Error, future::Future, io, path::PathBuf, pin::Pin};
 
-use dyad_wizard::{Link, Network as Wanted};
+use dyad_network::NetworkError;
+use dyad_wizard::{Link, Network as NetworkPlan};
 
 /// A future of this module.
-pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the network was not set up or taken back. The text is one sentence for people.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkSetupError {
+    /// A port, an address or the DHCP client was refused.
+    #[error("{}", sentence(.0))]
+    Refused(#[from] NetworkError),
+    /// The saved settings are not those that this program writes.
+    #[error("The network settings in {path} cannot be read: set the network up again.")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The settings were applied but not saved.
+    #[error("The network settings could not be saved in {path}: {source}.")]
+    NotSaved {
+        /// The file.
+        path: PathBuf,
+        /// The error of the file system.
+        source: io::Error,
+    },
+    /// The saved settings could not be removed.
+    #[error("The network settings in {path} could not be removed: {source}.")]
+    NotRemoved {
+        /// The file.
+        path: PathBuf,
+        /// The error of the file system.
+        source: io::Error,
+    },
+}
 
 /// What the control plane asks of the network.
 pub trait Network: Send + Sync + 'static {
-    /// Ports that could carry management; empty when the network is not ours.
-    fn ports(&self) -> Work<'_, Vec<String>>;
-    /// Cables that may lead to the other node.
-    fn links(&self) -> Work<'_, Vec<Link>>;
-    /// The addresses people reach this node at, without prefix, best first.
-    fn addresses(&self) -> Work<'_, Vec<String>>;
-    /// Sets up the network as it was kept at setup; before setup, gets an address in any way there is.
-    fn start(&self) -> Work<'_, Result<(), String>>;
-    /// Sets up the network as wanted and keeps it for the next start. The error is one sentence.
-    fn apply(&self, wanted: Wanted) -> Work<'_, Result<(), String>>;
-    /// Forgets what was kept at a setup that failed: from now on it is as before setup. The error is one sentence.
-    fn undo(&self) -> Work<'_, Result<(), String>>;
+    /// Ports that can carry management, the likely one first; empty with `--no-network`.
+    fn ports(&self) -> NetworkFuture<'_, Vec<String>>;
+    /// Ports that can be peer links.
+    fn links(&self) -> NetworkFuture<'_, Vec<Link>>;
+    /// The addresses at which people reach this node, without prefix, the best one first.
+    fn addresses(&self) -> NetworkFuture<'_, Vec<String>>;
+    /// Applies the settings saved at setup. Before setup, gets an address by DHCP on any port.
+    fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
+    /// Applies these settings and saves them for the next start.
+    fn apply(&self, plan: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
+    /// Removes the settings that a failed setup saved, and returns the ports to their state before setup.
+    fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
 }
 
-/// `--no-network`: everything is as it is.
+/// `--no-network`: the network of the machine stays as it is.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoNetwork;
 
 impl Network for NoNetwork {
-    fn ports(&self) -> Work<'_, Vec<String>> {
+    fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { Vec::new() })
     }
-    fn links(&self) -> Work<'_, Vec<Link>> {
+    fn links(&self) -> NetworkFuture<'_, Vec<Link>> {
         Box::pin(async { Vec::new() })
     }
-    fn addresses(&self) -> Work<'_, Vec<String>> {
+    fn addresses(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { Vec::new() })
     }
-    fn start(&self) -> Work<'_, Result<(), String>> {
+    fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(async { Ok(()) })
     }
-    fn apply(&self, _: Wanted) -> Work<'_, Result<(), String>> {
+    fn apply(&self, _: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(async { Ok(()) })
     }
-    fn undo(&self) -> Work<'_, Result<(), String>> {
+    fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(async { Ok(()) })
     }
+}
+
+/// An error of `dyad-network` as one sentence, with its cause in brackets.
+fn sentence(error: &NetworkError) -> String {
+    let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
+    let text = error.to_string();
+    let mut letters = text.trim_end_matches('.').chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}{cause}.", letters.as_str())
 }

@@ -1,14 +1,14 @@
-//! Argon2id, off the loop: it takes tens of milliseconds and 19 MiB on purpose.
+//! Argon2id, in blocking tasks: one hash takes tens of milliseconds and 19 MiB, which makes guessing expensive.
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
 use dyad_api::{ApiError, ErrorCode};
 use dyad_control::RefusalCode;
 use tokio::sync::Semaphore;
 
-/// Never more than two at once: guessing must not take the node's memory.
+/// Two at one time, so at most 38 MiB, however many passwords are sent.
 static SLOTS: Semaphore = Semaphore::const_new(2);
 
-/// The hash of a password in PHC text form.
+/// Hashes a password; the result is in PHC text form.
 pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
     let password = password.to_owned();
     run(move || {

@@ -1,4 +1,4 @@
-//! The network of a real node, through `dyad-network`; what was wanted at setup is kept in the state directory.
+//! The network of a real node, through `dyad-network`. The settings given at setup are saved in the state directory.
 
 use std::{
     fs, io,
@@ -7,10 +7,10 @@ use std::{
 };
 
 use dyad_network::{Fixed, NetworkError, Plan};
-use dyad_wizard::{Link, Network as Wanted};
+use dyad_wizard::{Link, Network as NetworkPlan};
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Network, Work};
+use crate::network::{Network, NetworkFuture, NetworkSetupError};
 
 /// The network of this node.
 pub struct Ports {
@@ -18,16 +18,16 @@ pub struct Ports {
     file: PathBuf,
 }
 
-/// What is kept, in the words of the seed file.
+/// Content of `network.json`, with the keys of the seed file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
+struct SavedNetwork {
     port: String,
-    fixed: Option<KeptFixed>,
+    fixed: Option<SavedAddress>,
     peer_links: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct KeptFixed {
+struct SavedAddress {
     address: IpAddr,
     prefix: u8,
     gateway: Option<IpAddr>,
@@ -35,15 +35,15 @@ struct KeptFixed {
 }
 
 impl Ports {
-    /// The network of this machine; what was wanted at setup is in `state`.
+    /// The network of this machine; `state` holds `network.json`, the settings given at setup.
     ///
     /// # Errors
-    /// The kernel lets this program not touch the network.
+    /// The kernel's network interface does not open: this program does not run as root.
     pub fn open(state: &Path) -> Result<Self, NetworkError> {
         Ok(Ports { network: dyad_network::Network::open()?, file: state.join("network.json") })
     }
 
-    fn kept(&self) -> Result<Option<Kept>, String> {
+    fn saved(&self) -> Result<Option<SavedNetwork>, NetworkSetupError> {
         match fs::read(&self.file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(&self.file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -51,34 +51,34 @@ impl Ports {
         }
     }
 
-    async fn begin(&self) -> Result<(), String> {
-        match self.kept() {
-            Ok(Some(kept)) => self.network.apply(&kept.plan()).await.map_err(sentence),
-            Ok(None) => self.network.discover().await.map_err(sentence),
+    async fn begin(&self) -> Result<(), NetworkSetupError> {
+        match self.saved() {
+            Ok(Some(saved)) => self.network.apply(&saved.plan()).await.map_err(Into::into),
+            Ok(None) => self.network.discover().await.map_err(Into::into),
             Err(damaged) => {
-                // Better any address than none: somebody has to be able to see it.
-                self.network.discover().await.map_err(sentence)?;
+                // Any address is better than none: the operator needs it to read this error and to repair the settings.
+                self.network.discover().await?;
                 Err(damaged)
             }
         }
     }
 
-    async fn make(&self, wanted: Wanted) -> Result<(), String> {
-        let kept = Kept::from(wanted);
-        self.network.apply(&kept.plan()).await.map_err(sentence)?;
-        keep(&self.file, &kept).map_err(|error| format!("The network's settings could not be kept: {error}."))
+    async fn make(&self, plan: NetworkPlan) -> Result<(), NetworkSetupError> {
+        let saved = SavedNetwork::from(plan);
+        self.network.apply(&saved.plan()).await?;
+        save(&self.file, &saved).map_err(|source| NetworkSetupError::NotSaved { path: self.file.clone(), source })
     }
 
-    async fn take_back(&self) -> Result<(), String> {
+    async fn remove_saved(&self) -> Result<(), NetworkSetupError> {
         match fs::remove_file(&self.file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("The network's settings could not be forgotten: {error}."))
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(NetworkSetupError::NotRemoved { path: self.file.clone(), source })
             }
-            _ => self.network.undo().await.map_err(sentence),
+            _ => self.network.undo().await.map_err(Into::into),
         }
     }
 
-    /// The likely management port first.
+    /// Names of all ports, the likely management port first.
     async fn candidates(&self) -> Vec<String> {
         let mut names: Vec<String> = self.network.ports().into_iter().map(|port| port.name).collect();
         if let Ok(Some(likely)) = self.network.likely_management().await {
@@ -88,7 +88,7 @@ impl Ports {
     }
 
     async fn reachable(&self) -> Vec<String> {
-        let peers = self.kept().ok().flatten().map(|kept| kept.peer_links).unwrap_or_default();
+        let peers = self.saved().ok().flatten().map(|saved| saved.peer_links).unwrap_or_default();
         let found = self.network.links().addresses().await.unwrap_or_default();
         let far = found.iter().filter(|a| !a.is_link_local() && !peers.contains(&a.port));
         far.map(|a| a.address.to_string()).take(dyad_desired::limits::ADDRESSES).collect()
@@ -96,28 +96,28 @@ impl Ports {
 }
 
 impl Network for Ports {
-    fn ports(&self) -> Work<'_, Vec<String>> {
+    fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(self.candidates())
     }
-    fn links(&self) -> Work<'_, Vec<Link>> {
+    fn links(&self) -> NetworkFuture<'_, Vec<Link>> {
         let link = |port: dyad_network::Port| Link { name: port.name, up: port.carrier };
         Box::pin(async move { self.network.ports().into_iter().map(link).collect() })
     }
-    fn addresses(&self) -> Work<'_, Vec<String>> {
+    fn addresses(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(self.reachable())
     }
-    fn start(&self) -> Work<'_, Result<(), String>> {
+    fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(self.begin())
     }
-    fn apply(&self, wanted: Wanted) -> Work<'_, Result<(), String>> {
-        Box::pin(self.make(wanted))
+    fn apply(&self, plan: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+        Box::pin(self.make(plan))
     }
-    fn undo(&self) -> Work<'_, Result<(), String>> {
-        Box::pin(self.take_back())
+    fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+        Box::pin(self.remove_saved())
     }
 }
 
-impl Kept {
+impl SavedNetwork {
     fn plan(&self) -> Plan {
         let fixed =
             self.fixed.clone().map(|f| Fixed { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
@@ -125,29 +125,20 @@ impl Kept {
     }
 }
 
-impl From<Wanted> for Kept {
-    fn from(wanted: Wanted) -> Self {
+impl From<NetworkPlan> for SavedNetwork {
+    fn from(plan: NetworkPlan) -> Self {
         let fixed =
-            wanted.fixed.map(|f| KeptFixed { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
-        Kept { port: wanted.port, fixed, peer_links: wanted.peer_links }
+            plan.fixed.map(|f| SavedAddress { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
+        SavedNetwork { port: plan.port, fixed, peer_links: plan.peer_links }
     }
 }
 
-/// An error of the network as one sentence, with what is behind it.
-fn sentence(error: NetworkError) -> String {
-    let cause = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
-    let text = error.to_string();
-    let mut letters = text.trim_end_matches('.').chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}{cause}.", letters.as_str())
+fn damaged(file: &Path) -> NetworkSetupError {
+    NetworkSetupError::Damaged { path: file.to_owned() }
 }
 
-fn damaged(file: &Path) -> String {
-    format!("The network's settings in {} cannot be read: set the network up again.", file.display())
-}
-
-fn keep(file: &Path, kept: &Kept) -> io::Result<()> {
-    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(kept)?, dyad_atomic_file::PUBLIC)
+fn save(file: &Path, saved: &SavedNetwork) -> io::Result<()> {
+    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(saved)?, dyad_atomic_file::PUBLIC)
 }
 
 #[cfg(test)]
@@ -164,10 +155,10 @@ mod tests {
             gateway: Some("192.0.2.254".parse().unwrap()),
             dns: vec!["192.0.2.53".parse().unwrap()],
         };
-        let wanted = Wanted { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
-        let kept = Kept::from(wanted);
-        keep(&file, &kept).unwrap();
-        assert_eq!(serde_json::from_slice::<Kept>(&fs::read(&file).unwrap()).unwrap(), kept);
-        assert_eq!(kept.plan().fixed.unwrap().gateway, Some("192.0.2.254".parse().unwrap()));
+        let plan = NetworkPlan { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
+        let saved = SavedNetwork::from(plan);
+        save(&file, &saved).unwrap();
+        assert_eq!(serde_json::from_slice::<SavedNetwork>(&fs::read(&file).unwrap()).unwrap(), saved);
+        assert_eq!(saved.plan().fixed.unwrap().gateway, Some("192.0.2.254".parse().unwrap()));
     }
 }

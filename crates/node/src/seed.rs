@@ -1,4 +1,4 @@
-//! A seed file answers the wizard at boot: in the state directory, or on a FAT volume labelled `DYAD-SEED`.
+//! The seed file, which answers the wizard at boot: in the state directory, or on a FAT volume labelled `DYAD-SEED`.
 
 use std::{
     fs,
@@ -14,16 +14,15 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::NodeHandle;
 
-/// Longest seed file, in bytes.
+/// Limit of the seed file, in bytes; the rest of a longer file is ignored.
 const LONGEST: u64 = 64 << 10;
 
-/// Waits until the core says whether the node is set up; if it is not and a seed file is there, carries it out.
-///
-/// A problem with the seed file is returned, and shown on every face like that of a failed setup; the wizard goes on
-/// being offered.
+/// Waits until the core reports whether the node is set up. If it is blank and has a seed file, begins the setup that the
+/// file describes.
 ///
 /// # Errors
-/// The problem.
+/// The seed file cannot be read, an answer in it is refused, or the setup does not begin. Pages, serial lines and the API show
+/// the error too, like that of a failed setup; the wizard stays available.
 pub async fn carry_out(node: Arc<NodeHandle>, volumes: bool) -> Result<(), ApiError> {
     let result = read_and_begin(&node, volumes).await;
     if let Err(problem) = &result {
@@ -39,7 +38,7 @@ async fn read_and_begin(node: &Arc<NodeHandle>, volumes: bool) -> Result<(), Api
         match phase {
             Some(Phase::Blank) => break,
             Some(Phase::Running) => {
-                // The file holds the password: it has done its work.
+                // Setup is over, and the file holds the password.
                 let _ = fs::remove_file(node.options.state.join(SEED_FILE));
                 return Ok(());
             }
@@ -54,9 +53,9 @@ async fn read_and_begin(node: &Arc<NodeHandle>, volumes: bool) -> Result<(), Api
     let found = found.unwrap_or(Ok(None));
     let unreadable = |error| Problem::Unreadable(format!("the seed file does not open ({error})"));
     let Some(text) = found.map_err(unreadable)? else { return Ok(()) };
-    let around = node.surroundings().await?;
-    let answers = dyad_wizard::from_toml(&text, &around)?;
-    node.begin(dyad_wizard::plan(&answers, &around)?).await
+    let surroundings = node.surroundings().await?;
+    let answers = dyad_wizard::from_toml(&text, &surroundings)?;
+    node.begin(dyad_wizard::plan(&answers, &surroundings)?).await
 }
 
 /// The text of the seed file, if there is one.
@@ -138,6 +137,6 @@ mod tests {
         fs::write(state.path().join(SEED_FILE), "role = \"first\"").unwrap();
         assert_eq!(find(state.path(), None).unwrap().as_deref(), Some("role = \"first\""));
         fs::write(state.path().join(SEED_FILE), [0xff]).unwrap();
-        assert!(find(state.path(), None).is_err(), "one that cannot be read is not passed over");
+        assert!(find(state.path(), None).is_err(), "an unreadable file is an error, not an absent one");
     }
 }

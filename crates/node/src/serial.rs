@@ -13,15 +13,16 @@ use tokio::sync::{
 
 use crate::snapshot::{SerialLine, Snapshot};
 
-/// The serial line of this VM.
-pub(crate) fn of(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
+/// The serial line of this VM; refused before its first start on this node.
+pub(crate) fn serial_line(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
     snapshot.vms.get(name).and_then(|vm| vm.serial.clone()).ok_or_else(|| {
         let sentence = format!("The VM {name} has not been started on this node yet: it has no serial line.");
         ApiError::new(ErrorCode::NoSerial, sentence)
     })
 }
 
-/// Carries bytes both ways until the browser goes. First comes the last output, so that a prompt is seen.
+/// Copies bytes both ways until the browser closes the WebSocket. The last output is sent first, so that the browser shows
+/// the prompt.
 pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
     let (recent, mut output) = line.subscribe();
     if browser.send(Message::Binary(recent.into())).await.is_err() {
@@ -31,7 +32,7 @@ pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
         tokio::select! {
             written = output.recv() => match written {
                 Ok(bytes) => if browser.send(Message::Binary(bytes)).await.is_err() { return },
-                // A slow browser misses some output and goes on with the newest.
+                // A browser that reads too slowly misses some output.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
             },
@@ -42,37 +43,37 @@ pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 };
-                // What a VM that is off does not take is lost, as on a real line.
+                // Input to a VM that is off is lost, as on a real serial line.
                 let _ = line.send(typed);
             }
         }
     }
-    // The browser may be gone already.
+    // Fails if the browser has closed the connection.
     let _ = browser.send(Message::Close(None)).await;
 }
 
-/// The last output of the VM. With `follow` it goes on as the VM writes, from its first start on and over restarts,
-/// until the reader goes, the VM is deleted, or it belongs to the other node.
+/// The last output of the VM. With `follow` the stream continues with new output, from the VM's first start and across
+/// restarts, until the client disconnects, the VM is deleted, or the VM moves to the other node.
 pub(crate) fn log(
     moments: watch::Receiver<Arc<Snapshot>>,
     name: String,
     follow: bool,
 ) -> impl Stream<Item = io::Result<Bytes>> {
-    let reader = Reader { moments, name, follow, output: None };
+    let reader = LogReader { moments, name, follow, output: None };
     futures_util::stream::unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
         Some((Ok(bytes), reader))
     })
 }
 
-struct Reader {
+struct LogReader {
     moments: watch::Receiver<Arc<Snapshot>>,
     name: String,
     follow: bool,
     output: Option<broadcast::Receiver<Bytes>>,
 }
 
-impl Reader {
+impl LogReader {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let moment = self.moments.borrow_and_update().clone();
@@ -105,11 +106,11 @@ impl Reader {
         }
     }
 
-    /// Whether the VM is no longer this node's.
+    /// Whether the VM was deleted or is on the other node now.
     fn left(&self, moment: &Snapshot) -> bool {
         let (Some(document), Some(me)) = (&moment.document, moment.me()) else { return false };
-        // A document older than the VM says nothing about it: the line is waited for.
-        let owner = document.vms.get(&self.name).map(|vm| vm.config.node);
-        owner.map_or(self.output.is_some(), |owner| owner != me)
+        // Before the first output an absent VM may be newer than this document: its line is waited for.
+        let node = document.vms.get(&self.name).map(|vm| vm.config.node);
+        node.map_or(self.output.is_some(), |node| node != me)
     }
 }

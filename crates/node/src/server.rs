@@ -1,4 +1,4 @@
-//! The listening side: HTTPS for people, and the same site without TLS on a socket only root can open.
+//! The listening sockets: HTTPS for the network, and the same site without TLS on a Unix socket that only root can open.
 
 use std::{
     collections::HashMap,
@@ -25,18 +25,19 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Most connections at once; further ones wait in the kernel's queue.
+/// Limit of connections at one time; further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 512;
-/// Most connections of one source, which may be many people behind one address: nobody alone keeps the others out.
-const OF_ONE_SOURCE: usize = 256;
-/// Longest TLS handshake.
+/// Limit of connections of one source: half of all, so that one source cannot take every place. A source may be many people
+/// behind one address.
+const CONNECTIONS_PER_SOURCE: usize = 256;
+/// Limit of a TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time to send the head of a request.
+/// Limit for a client to send the head of a request.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long to wait after the system would not accept a connection (too many open files).
+/// Wait after `accept` has failed, as with too many open files: the next call would fail too.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Serves HTTPS for ever.
+/// Serves HTTPS until the process ends.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Router) {
     let acceptor = TlsAcceptor::from(tls);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -50,31 +51,31 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Rout
                 continue;
             }
         };
-        // One too many is closed at once.
-        let Some(seat) = limits.enter(source) else { continue };
-        // Consoles are typed: small packets must not wait.
+        // A connection above the source's limit is closed at once.
+        let Some(permit) = limits.enter(source) else { continue };
+        // A typed character must not wait for the next one (Nagle's algorithm).
         let _ = stream.set_nodelay(true);
         let (acceptor, site) = (acceptor.clone(), site.clone().layer(Extension(source)));
         tokio::spawn(async move {
-            // A peer that does not speak TLS is nobody's problem but its own.
+            // A client that does not speak TLS is disconnected without a log line.
             if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 connection(stream, site).await;
             }
-            drop((slot, seat));
+            drop((slot, permit));
         });
     }
 }
 
-/// How many connections each source has.
+/// Number of open connections of each source.
 #[derive(Default)]
 struct ConnectionLimits(Mutex<HashMap<Source, usize>>);
 
 impl ConnectionLimits {
-    /// A place for one more connection of this source, if it may have one.
+    /// A permit for one more connection of this source, if its limit allows it.
     fn enter(self: &Arc<Self>, source: Source) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         let count = counts.entry(source).or_default();
-        if *count == OF_ONE_SOURCE {
+        if *count == CONNECTIONS_PER_SOURCE {
             return None;
         }
         *count += 1;
@@ -86,7 +87,7 @@ impl ConnectionLimits {
     }
 }
 
-/// The place of one connection; it is free again when this is dropped.
+/// One counted connection; dropping it ends the count.
 struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     source: Source,
@@ -104,7 +105,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// Opens the local socket, for root only.
+/// Opens the local socket with mode 0600, so for root only.
 ///
 /// # Errors
 /// The directory does not exist or cannot be written.
@@ -115,7 +116,7 @@ pub fn local_listener(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves the local socket for ever.
+/// Serves the local socket until the process ends.
 pub async fn serve_local(listener: UnixListener, site: Router) {
     loop {
         match listener.accept().await {
@@ -133,7 +134,7 @@ async fn pause(error: &io::Error) {
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
-    // A connection that ends badly has told its reason to the one who cut it.
+    // An error here means that the client has ended the connection or broken HTTP: it knows.
     let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(site)).with_upgrades().await;
 }
 
@@ -152,7 +153,7 @@ mod tests {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// One version, so one set of limits; also for a client that does not ask which one.
+    /// One HTTP version has one set of limits. A client that sends HTTP/2 without negotiation is refused too.
     #[tokio::test]
     async fn only_http_1_is_spoken() {
         let http_1 = answer_to(b"GET / HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await;
@@ -163,15 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_takes_all_places() {
+    fn one_source_cannot_take_all_places() {
         let limits = Arc::new(ConnectionLimits::default());
         let [one, other] = [1, 2].map(|number| Source::V4(std::net::Ipv4Addr::from(number)));
-        let mut seats: Vec<_> = (0..OF_ONE_SOURCE).map(|_| limits.enter(one).unwrap()).collect();
+        let mut permits: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| limits.enter(one).unwrap()).collect();
         assert!(limits.enter(one).is_none());
         assert!(limits.enter(other).is_some());
-        seats.pop();
-        seats.push(limits.enter(one).expect("a place is free again"));
-        drop(seats);
+        permits.pop();
+        permits.push(limits.enter(one).expect("a permit is free again"));
+        drop(permits);
         assert!(limits.counts().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Carries out a [`Plan`]: a list of named steps whose progress everybody can see.
+//! Carries out a [`Plan`] as a list of named steps; the snapshot shows their progress.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,25 +6,28 @@ use dyad_api::{ApiError, ErrorCode, StepState, StepView, TaskView};
 use dyad_control::{Client, CreatePair, Enrol, Join, Phase, RefusalCode, Request, WatchdogStatus};
 use dyad_wizard::{Plan, WitnessPlan};
 
-use crate::{network::Network, password};
+use crate::{
+    network::{Network, NetworkSetupError},
+    password,
+};
 
-/// How long the core may take to open its pool after formatting.
+/// Limit for the core to open its pool after formatting. It takes seconds; a disk that does not answer takes up to a minute.
 const POOL_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long to wait before a core that was lost is watched again.
+/// Wait before a core that ended the connection is watched again. It restarts itself once during setup.
 const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// One setup, ready to run.
-pub(crate) struct Run {
+pub(crate) struct SetupRun {
     plan: Plan,
     network: Arc<dyn Network>,
 }
 
-/// What a running setup tells.
+/// Progress of a running setup.
 #[derive(Debug, Clone)]
-pub(crate) enum Progress {
-    /// This step runs now; those before it are done.
-    Step(usize),
+pub(crate) enum SetupProgress {
+    /// The step with this index runs; the steps before it are done.
+    StepBegun(usize),
     /// All steps are done.
     Done,
     /// The running step failed.
@@ -32,35 +35,35 @@ pub(crate) enum Progress {
 }
 
 #[derive(Clone, Copy)]
-enum Step {
+enum SetupStep {
     Network,
     CreatePair,
-    /// One step, as the witness is enrolled before a disk is touched: a wrong code changes nothing.
+    /// One step, because the witness is enrolled before a disk is written: a wrong code changes nothing.
     EnrolAndCreatePair,
     Join,
     Open,
     Watchdog,
 }
 
-impl Step {
+impl SetupStep {
     fn text(self) -> &'static str {
         match self {
-            Step::Network => "set up the network",
-            Step::CreatePair => "format the disks and begin the pair",
-            Step::EnrolAndCreatePair => "enrol at the witness, format the disks and begin the pair",
-            Step::Join => "prove the pairing code, format the disks and join",
-            Step::Open => "open the pool",
-            Step::Watchdog => "prove the watchdog, for which this node restarts once",
+            SetupStep::Network => "set up the network",
+            SetupStep::CreatePair => "format the disks and begin the pair",
+            SetupStep::EnrolAndCreatePair => "enrol at the witness, format the disks and begin the pair",
+            SetupStep::Join => "prove the pairing code, format the disks and join",
+            SetupStep::Open => "open the pool",
+            SetupStep::Watchdog => "prove the watchdog, for which this node restarts once",
         }
     }
 }
 
-impl Progress {
-    /// Puts the progress into the view of the task.
+impl SetupProgress {
+    /// Updates the view of the task.
     pub(crate) fn show(&self, task: &mut TaskView) {
         let running = task.steps.iter().position(|s| s.state == StepState::Running);
         match self {
-            Progress::Step(at) => {
+            SetupProgress::StepBegun(at) => {
                 for (i, step) in task.steps.iter_mut().enumerate() {
                     if i < *at {
                         step.state = StepState::Done;
@@ -69,11 +72,11 @@ impl Progress {
                     }
                 }
             }
-            Progress::Done => {
+            SetupProgress::Done => {
                 task.finished = true;
                 task.steps.iter_mut().for_each(|step| step.state = StepState::Done);
             }
-            Progress::Failed(error) => {
+            SetupProgress::Failed(error) => {
                 task.finished = true;
                 task.error = Some(error.clone());
                 if let Some(at) = running {
@@ -84,73 +87,76 @@ impl Progress {
     }
 }
 
-impl Run {
+impl SetupRun {
     pub(crate) fn new(plan: Plan, network: Arc<dyn Network>) -> Self {
-        Run { plan, network }
+        SetupRun { plan, network }
     }
 
-    fn steps(&self) -> Vec<Step> {
+    fn steps(&self) -> Vec<SetupStep> {
         let (network, middle) = match &self.plan {
-            Plan::First { network, witness: Some(_), .. } => (network, Step::EnrolAndCreatePair),
-            Plan::First { network, .. } => (network, Step::CreatePair),
-            Plan::Join { network, .. } => (network, Step::Join),
+            Plan::First { network, witness: Some(_), .. } => (network, SetupStep::EnrolAndCreatePair),
+            Plan::First { network, .. } => (network, SetupStep::CreatePair),
+            Plan::Join { network, .. } => (network, SetupStep::Join),
         };
-        let mut steps = vec![middle, Step::Open, Step::Watchdog];
+        let mut steps = vec![middle, SetupStep::Open, SetupStep::Watchdog];
         if network.is_some() {
-            steps.insert(0, Step::Network);
+            steps.insert(0, SetupStep::Network);
         }
         steps
     }
 
-    /// The ports of the peer link; empty = the core takes what it was started with.
+    /// The ports of the peer link; empty = the core uses the ports given on its command line.
     fn links(&self) -> Vec<String> {
         let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
         network.as_ref().map(|network| network.peer_links.clone()).unwrap_or_default()
     }
 
-    /// The task as it looks before it runs.
+    /// The view of the task before its first step.
     pub(crate) fn task(&self) -> TaskView {
-        let step = |step: Step| StepView { text: step.text().into(), state: StepState::Waiting };
+        let step = |step: SetupStep| StepView { text: step.text().into(), state: StepState::Waiting };
         TaskView { finished: false, error: None, steps: self.steps().into_iter().map(step).collect() }
     }
 
-    /// Runs all steps; stops at the first that fails.
-    pub(crate) async fn carry_out(self, core: &Client, tell: impl Fn(Progress)) {
+    /// Runs all steps; stops at the first failed one.
+    pub(crate) async fn carry_out(self, core: &Client, tell: impl Fn(SetupProgress)) {
         for (i, step) in self.steps().into_iter().enumerate() {
-            tell(Progress::Step(i));
+            tell(SetupProgress::StepBegun(i));
             if let Err(error) = self.step(step, core).await {
                 tracing::warn!("setup failed, {}: {error}", step.text());
                 self.undo(core).await;
-                return tell(Progress::Failed(error));
+                return tell(SetupProgress::Failed(error));
             }
         }
-        tell(Progress::Done);
+        tell(SetupProgress::Done);
     }
 
-    /// Takes the network back if the node belongs to no pair: people reach it where they began, with other answers.
+    /// Undoes the network settings if the node is still blank, so that its wizard is reached at the same address as before.
     async fn undo(&self, core: &Client) {
         let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
         let blank = core.status().await.is_ok_and(|status| status.phase == Phase::Blank);
         if network.is_some()
             && blank
-            && let Err(sentence) = self.network.undo().await
+            && let Err(error) = self.network.undo().await
         {
-            tracing::error!("the network was not taken back: {sentence}");
+            tracing::error!("the network settings were not undone: {error}");
         }
     }
 
-    async fn step(&self, step: Step, core: &Client) -> Result<(), ApiError> {
+    async fn step(&self, step: SetupStep, core: &Client) -> Result<(), ApiError> {
         match (step, &self.plan) {
-            (Step::Network, Plan::First { network, .. } | Plan::Join { network, .. }) => match network {
+            (SetupStep::Network, Plan::First { network, .. } | Plan::Join { network, .. }) => match network {
                 Some(wanted) => {
-                    let failed = |sentence| ApiError::new(ErrorCode::Network, sentence);
+                    let failed = |error: NetworkSetupError| ApiError::new(ErrorCode::Network, error.to_string());
                     self.network.apply(wanted.clone()).await.map_err(failed)
                 }
                 None => Ok(()),
             },
-            (Step::CreatePair | Step::EnrolAndCreatePair, Plan::First { pair, node, disks, password, witness, .. }) => {
+            (
+                SetupStep::CreatePair | SetupStep::EnrolAndCreatePair,
+                Plan::First { pair, node, disks, password, witness, .. },
+            ) => {
                 let enrol = |at: &WitnessPlan| Enrol { address: at.address.clone(), code: at.code.clone() };
-                let found = CreatePair {
+                let create = CreatePair {
                     pair: pair.clone(),
                     node: node.clone(),
                     disks: disks.clone(),
@@ -158,10 +164,10 @@ impl Run {
                     admin_password_hash: password::hash(password).await?,
                     witness: witness.as_ref().map(enrol),
                 };
-                core.ask(&Request::CreatePair(found)).await?;
+                core.ask(&Request::CreatePair(create)).await?;
                 Ok(())
             }
-            (Step::Join, Plan::Join { node, disks, code, offer, .. }) => {
+            (SetupStep::Join, Plan::Join { node, disks, code, offer, .. }) => {
                 let join = Join {
                     node: node.clone(),
                     disks: disks.clone(),
@@ -172,15 +178,15 @@ impl Run {
                 core.ask(&Request::Join(join)).await?;
                 Ok(())
             }
-            (Step::Open, _) => opened(core).await,
-            (Step::Watchdog, _) => prove_watchdog(core).await,
+            (SetupStep::Open, _) => opened(core).await,
+            (SetupStep::Watchdog, _) => prove_watchdog(core).await,
             // `steps` names only steps of this plan.
-            (Step::CreatePair | Step::EnrolAndCreatePair | Step::Join, _) => Ok(()),
+            (SetupStep::CreatePair | SetupStep::EnrolAndCreatePair | SetupStep::Join, _) => Ok(()),
         }
     }
 }
 
-/// Waits until the core works. It may restart itself in between.
+/// Waits until the core runs with its pool open. The core restarts itself once in between.
 async fn opened(core: &Client) -> Result<(), ApiError> {
     let waiting = async {
         loop {
@@ -202,8 +208,8 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
     tokio::time::timeout(POOL_OPEN_TIMEOUT, waiting).await.map_err(|_| late())?
 }
 
-/// Lets the watchdog reset this node, unless it has done so before or there is none. When it works, nobody is left to
-/// see the end of this step: the node starts anew.
+/// Lets the watchdog reset this node, unless it is proven or absent. If the reset works this function does not return: the node
+/// restarts, and the status then shows the watchdog as proven.
 async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     let WatchdogStatus::Armed { proven: false, timeout_s, .. } = core.status().await?.watchdog else { return Ok(()) };
     core.ask(&Request::ProveWatchdog).await?;
@@ -219,7 +225,7 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
             tokio::time::sleep(CORE_RECONNECT_DELAY).await;
         }
     };
-    // Drivers may take several periods; the core gives up after four.
+    // The core gives up after four watchdog periods, because some drivers need several; 10 s more for its answer.
     let deadline = Duration::from_secs(4 * timeout_s + 10);
     tokio::time::timeout(deadline, proven).await.map_err(|_| {
         let sentence = "The watchdog did not reset this node: the pair works, but is not protected until this is proven \

@@ -1,4 +1,4 @@
-//! The VMs of a real node: the supervisor's policy and runner, in a task of their own.
+//! The VMs of a real node: runs the supervisor's policy and runner in one task.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -21,54 +21,55 @@ use tokio::{
 
 use crate::{
     Options,
-    snapshot::{Observed, SerialLine},
-    vms::{Report, Started, Vms, Wanted},
+    snapshot::{ObservedVm, SerialLine},
+    vms::{StartedSupervisor, SupervisorInput, SupervisorReport, VmSupervisor},
 };
 
 /// The hidden subcommand with which a VM enters its cgroup before its first instruction.
 pub const ENTER_CGROUP: &str = "enter-cgroup";
 
-/// A node whose document is not there yet tries out its hardware after this time all the same, for its status page.
+/// Delay of the KVM probe, which boots a small VM, while no input has come: the start of the node goes first, but its status
+/// page needs the result even if no VM exists.
 const KVM_PROBE_DELAY: Duration = Duration::from_secs(15);
 
-/// In the state directory: that KVM works here.
-const PROOF: &str = "kvm-proof.json";
+/// File in the state directory with the result of the KVM probe.
+const KVM_PROBE_FILE: &str = "kvm-proof.json";
 
-/// Seconds a guest gets to shut down when the node goes down and no document says otherwise.
+/// Grace time of a guest, in seconds, when the node shuts down before it has read a document (the document holds the pair's).
 const SHUTDOWN_GRACE_PERIOD_S: u32 = 60;
 
-/// The way to the task.
+/// Sends commands to the supervisor's task.
 pub struct Supervisor {
-    orders: mpsc::UnboundedSender<SupervisorCommand>,
+    commands: mpsc::UnboundedSender<SupervisorCommand>,
 }
 
 enum SupervisorCommand {
-    Want(Box<Wanted>),
+    Want(Box<SupervisorInput>),
     Kill(String),
     ShutDown,
 }
 
-impl Vms for Supervisor {
-    fn want(&mut self, wanted: Wanted) {
-        // The task lives until it was told to shut down: then nothing is wanted any more.
-        let _ = self.orders.send(SupervisorCommand::Want(Box::new(wanted)));
+impl VmSupervisor for Supervisor {
+    fn want(&mut self, input: SupervisorInput) {
+        // Fails only after a shutdown, when no input counts.
+        let _ = self.commands.send(SupervisorCommand::Want(Box::new(input)));
     }
     fn kill(&mut self, name: &str) {
-        let _ = self.orders.send(SupervisorCommand::Kill(name.to_owned()));
+        let _ = self.commands.send(SupervisorCommand::Kill(name.to_owned()));
     }
     fn shut_down(&mut self) {
-        let _ = self.orders.send(SupervisorCommand::ShutDown);
+        let _ = self.commands.send(SupervisorCommand::ShutDown);
     }
 }
 
 impl Supervisor {
-    /// Finds running VMs and supervises them from now on.
+    /// Starts the task, which adopts running VMs and supervises them.
     ///
     /// # Errors
-    /// This program does not know its own path.
-    pub fn start(options: &Options) -> anyhow::Result<Started> {
+    /// The path of this program is not known.
+    pub fn start(options: &Options) -> anyhow::Result<StartedSupervisor> {
         let program = std::env::current_exe().context("this program's own path is not known")?;
-        let (orders, receiver) = mpsc::unbounded_channel();
+        let (commands, receiver) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let options = options.clone();
         tokio::spawn(async move {
@@ -76,7 +77,7 @@ impl Supervisor {
                 tracing::error!("no VM can be supervised: {error:#}");
             }
         });
-        Ok((Box::new(Supervisor { orders }), reported))
+        Ok((Box::new(Supervisor { commands }), reported))
     }
 }
 
@@ -104,30 +105,30 @@ async fn version(qemu: &Path) -> anyhow::Result<Version> {
     Version::parse(&String::from_utf8_lossy(&output.stdout)).context("QEMU's version is not understood")
 }
 
-/// The task: tries out the accelerator, finds running VMs, then does what is planned after each event.
+/// The task: probes KVM, adopts running VMs, then carries out the policy's plan after each event.
 async fn run(
     options: &Options,
     program: PathBuf,
-    mut orders: mpsc::UnboundedReceiver<SupervisorCommand>,
-    reports: mpsc::UnboundedSender<Report>,
+    mut commands: mpsc::UnboundedReceiver<SupervisorCommand>,
+    reports: mpsc::UnboundedSender<SupervisorReport>,
 ) -> anyhow::Result<()> {
-    // The trial runs a VM, and a node that has just started has better things to do until somebody wants one.
-    let mut backlog = Backlog::default();
-    match tokio::time::timeout(KVM_PROBE_DELAY, orders.recv()).await {
+    // The KVM probe boots a VM: it waits until an input has come, or for KVM_PROBE_DELAY.
+    let mut queue = CommandQueue::default();
+    match tokio::time::timeout(KVM_PROBE_DELAY, commands.recv()).await {
         Ok(None) => return Ok(()),
-        Ok(Some(order)) => backlog.push(order),
+        Ok(Some(command)) => queue.push(command),
         Err(_) => {}
     }
     let version = version(&options.qemu).await?;
-    let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(PROOF)).await;
+    let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(KVM_PROBE_FILE)).await;
     if found == Accelerator::Tcg {
         tracing::warn!("{}", dyad_api::EMULATED);
     }
-    let _ = reports.send(Report::Hardware(found == Accelerator::Kvm));
+    let _ = reports.send(SupervisorReport::HardwareVirtualisation(found == Accelerator::Kvm));
     let (mut runner, mut events) = Runner::new(settings(options, program, version, found));
-    // Without knowing what runs, nothing may be started.
+    // A VM that runs already must be known before any VM is started: it must not run twice.
     runner.adopt().context("the running VMs could not be found")?;
-    let mut task = Task { runner, wanted: None, reports, missing: BTreeMap::new() };
+    let mut task = SupervisorTask { runner, input: None, reports, missing: BTreeMap::new() };
     let mut ending = false;
     loop {
         task.report();
@@ -136,19 +137,19 @@ async fn run(
         }
         let due = task.due().filter(|_| !ending);
         tokio::select! {
-            order = backlog.next(&mut orders) => match order {
-                Some(SupervisorCommand::Want(wanted)) => {
-                    if wanted.rules {
-                        task.runner.keep_only(|name| wanted.document.vms.contains_key(name));
+            command = queue.next(&mut commands) => match command {
+                Some(SupervisorCommand::Want(input)) => {
+                    if input.authoritative {
+                        task.runner.keep_only(|name| input.document.vms.contains_key(name));
                     }
-                    task.wanted = Some(*wanted);
+                    task.input = Some(*input);
                 }
                 Some(SupervisorCommand::Kill(name)) => task.runner.kill(&name),
                 Some(SupervisorCommand::ShutDown) => {
                     ending = true;
                     task.shut_down();
                 }
-                // The owner is gone: this program ends, the VMs do not.
+                // The control plane has ended, and this program with it; the VMs stay.
                 None => return Ok(()),
             },
             Some(event) = events.recv() => tracing::info!(vm = event.vm, "{:?}", event.kind),
@@ -160,66 +161,66 @@ async fn run(
     }
 }
 
-/// Orders that came and were not carried out yet: while KVM is tried out, many may come.
+/// Commands not carried out yet; many may come while KVM is probed.
 #[derive(Default)]
-struct Backlog(VecDeque<SupervisorCommand>);
+struct CommandQueue(VecDeque<SupervisorCommand>);
 
-impl Backlog {
-    /// What was wanted before no longer counts: a permit in it may have been taken back.
-    fn push(&mut self, order: SupervisorCommand) {
-        if matches!(order, SupervisorCommand::Want(_)) {
+impl CommandQueue {
+    /// Adds a command. A new input replaces the queued one, in which a permit may stand that was withdrawn since.
+    fn push(&mut self, command: SupervisorCommand) {
+        if matches!(command, SupervisorCommand::Want(_)) {
             self.0.retain(|old| !matches!(old, SupervisorCommand::Want(_)));
         }
-        self.0.push_back(order);
+        self.0.push_back(command);
     }
 
-    async fn next(&mut self, orders: &mut mpsc::UnboundedReceiver<SupervisorCommand>) -> Option<SupervisorCommand> {
+    async fn next(&mut self, commands: &mut mpsc::UnboundedReceiver<SupervisorCommand>) -> Option<SupervisorCommand> {
         if self.0.is_empty() {
-            self.push(orders.recv().await?);
+            self.push(commands.recv().await?);
         }
-        while let Ok(order) = orders.try_recv() {
-            self.push(order);
+        while let Ok(command) = commands.try_recv() {
+            self.push(command);
         }
         self.0.pop_front()
     }
 }
 
-struct Task {
+struct SupervisorTask {
     runner: Runner,
-    wanted: Option<Wanted>,
-    reports: mpsc::UnboundedSender<Report>,
-    /// VMs that wait for a disk, and the sentence.
+    input: Option<SupervisorInput>,
+    reports: mpsc::UnboundedSender<SupervisorReport>,
+    /// VMs whose disk is not served yet, with the sentence about it.
     missing: BTreeMap<String, String>,
 }
 
-impl Task {
+impl SupervisorTask {
     /// Time until a back-off ends, if one runs.
     fn due(&self) -> Option<Duration> {
         let now = dyad_supervisor::now();
         let at = dyad_supervisor::next_wakeup(&self.runner.observed())?;
-        // One that is over and still does not start waits for a permit, not for the time.
+        // A back-off that is over does not count: such a VM waits for its permit.
         at.checked_sub(now).filter(|left| *left > 0).map(Duration::from_nanos)
     }
 
     fn act(&mut self) {
-        let Some(wanted) = self.wanted.clone() else { return };
+        let Some(input) = self.input.clone() else { return };
         self.missing.clear();
         let seen = self.runner.observed();
-        let steps = dyad_supervisor::plan(dyad_supervisor::now(), wanted.me, &wanted.document, &wanted.permits, &seen);
+        let steps = dyad_supervisor::plan(dyad_supervisor::now(), input.me, &input.document, &input.permits, &seen);
         for step in steps {
             match step {
                 Step::Kill(vm) => self.runner.kill(&vm),
                 Step::ShutDown { vm, grace_s } => self.runner.shut_down(&vm, grace_s),
-                Step::RecordGuestShutDown(vm) => drop(self.reports.send(Report::GuestShutDown(vm))),
-                Step::Forget(vm) if wanted.document.vms.contains_key(&vm) => self.runner.forget(&vm),
+                Step::RecordGuestShutDown(vm) => drop(self.reports.send(SupervisorReport::GuestShutDown(vm))),
+                Step::Forget(vm) if input.document.vms.contains_key(&vm) => self.runner.forget(&vm),
                 Step::Forget(vm) => self.runner.delete(&vm),
-                Step::Start(vm) => self.start(&wanted, &vm),
+                Step::Start(vm) => self.start(&input, &vm),
             }
         }
     }
 
-    fn start(&mut self, wanted: &Wanted, vm: &str) {
-        match VmSpec::from_document(vm, &wanted.document, |id| wanted.sockets.get(&id).cloned()) {
+    fn start(&mut self, input: &SupervisorInput, vm: &str) {
+        match VmSpec::from_document(vm, &input.document, |id| input.sockets.get(&id).cloned()) {
             Ok(None) => {}
             Ok(Some(spec)) => {
                 if let Err(error) = self.runner.start(&spec) {
@@ -231,7 +232,7 @@ impl Task {
     }
 
     fn shut_down(&mut self) {
-        let grace_s = self.wanted.as_ref().map_or(SHUTDOWN_GRACE_PERIOD_S, |w| w.document.policies.shutdown_grace_s);
+        let grace_s = self.input.as_ref().map_or(SHUTDOWN_GRACE_PERIOD_S, |w| w.document.policies.shutdown_grace_s);
         for name in self.runner.running() {
             self.runner.shut_down(&name, grace_s);
         }
@@ -246,10 +247,10 @@ impl Task {
             all.insert(name, (state(seen.phase), seen.note));
         }
         let observed = all.into_iter().map(|(name, (state, reason))| {
-            let line = self.runner.console(&name).map(|console| Arc::new(Line(console)) as Arc<dyn SerialLine>);
-            (name, Observed { state, reason, serial: line })
+            let line = self.runner.console(&name).map(|console| Arc::new(ConsoleLine(console)) as Arc<dyn SerialLine>);
+            (name, ObservedVm { state, reason, serial: line })
         });
-        let _ = self.reports.send(Report::Observed(observed.collect()));
+        let _ = self.reports.send(SupervisorReport::Observed(observed.collect()));
     }
 }
 
@@ -263,9 +264,9 @@ fn state(phase: Phase) -> VmState {
     }
 }
 
-struct Line(Console);
+struct ConsoleLine(Console);
 
-impl SerialLine for Line {
+impl SerialLine for ConsoleLine {
     fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>) {
         let viewer = self.0.subscribe();
         (viewer.recent, viewer.output)
@@ -286,24 +287,28 @@ mod tests {
             dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
         let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
         let me = NodeId::A;
-        SupervisorCommand::Want(Box::new(Wanted { document, rules: true, me, permits, sockets: BTreeMap::new() }))
+        SupervisorCommand::Want(Box::new(SupervisorInput {
+            document,
+            authoritative: true,
+            me,
+            permits,
+            sockets: BTreeMap::new(),
+        }))
     }
 
-    /// Many orders come while KVM is tried out, and a permit may be taken back meanwhile.
+    /// Many commands may come while KVM is probed, and a permit may be withdrawn in the meantime.
     #[tokio::test]
     async fn only_the_newest_wish_counts() {
-        let (sender, mut orders) = mpsc::unbounded_channel();
-        let mut backlog = Backlog::default();
-        backlog.push(want(&["vm"]));
-        for order in [want(&["vm", "other"]), SupervisorCommand::Kill("other".into()), want(&[])] {
-            assert!(sender.send(order).is_ok());
+        let (sender, mut commands) = mpsc::unbounded_channel();
+        let mut queue = CommandQueue::default();
+        queue.push(want(&["vm"]));
+        for command in [want(&["vm", "other"]), SupervisorCommand::Kill("other".into()), want(&[])] {
+            assert!(sender.send(command).is_ok());
         }
-        assert!(matches!(backlog.next(&mut orders).await, Some(SupervisorCommand::Kill(_))));
-        let Some(SupervisorCommand::Want(wanted)) = backlog.next(&mut orders).await else {
-            panic!("something is wanted")
-        };
-        assert!(wanted.permits.is_empty(), "the permit was taken back");
+        assert!(matches!(queue.next(&mut commands).await, Some(SupervisorCommand::Kill(_))));
+        let Some(SupervisorCommand::Want(input)) = queue.next(&mut commands).await else { panic!("an input") };
+        assert!(input.permits.is_empty(), "the permit was withdrawn");
         drop(sender);
-        assert!(backlog.next(&mut orders).await.is_none());
+        assert!(queue.next(&mut commands).await.is_none());
     }
 }

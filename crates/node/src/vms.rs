@@ -1,4 +1,5 @@
-//! The seam to the VMs' supervisor.
+//! The interface between the control plane and the VMs' supervisor. [`crate::supervise`] implements it with QEMU; with
+//! `--no-vms` it does nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,16 +11,17 @@ use dyad_desired::Document;
 use dyad_types::{NodeId, VolumeId};
 use tokio::sync::mpsc;
 
-use crate::snapshot::Observed;
+use crate::snapshot::ObservedVm;
 
-/// What the supervisor shall bring about.
+/// What the supervisor works from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// The document.
+pub struct SupervisorInput {
+    /// Says which VMs shall run.
     pub document: Arc<Document>,
-    /// This node is in sync and may run VMs, so that no newer document is elsewhere: what it does not name is gone.
-    pub rules: bool,
-    /// Which node this is.
+    /// This node is in sync and may run VMs, so the other node has no newer document. A VM that the document does not name is
+    /// then deleted, and its files are removed.
+    pub authoritative: bool,
+    /// This node.
     pub me: NodeId,
     /// Names of the VMs that may run here now.
     pub permits: BTreeSet<String>,
@@ -29,47 +31,48 @@ pub struct Wanted {
 
 /// What the supervisor reports.
 #[derive(Debug, Clone)]
-pub enum Report {
-    /// What every VM does that has a process here, had one, or could not get one.
-    Observed(BTreeMap<String, Observed>),
-    /// The guest of this VM switched it off by itself.
+pub enum SupervisorReport {
+    /// State of each VM that has a process on this node, had one, or could not be started.
+    Observed(BTreeMap<String, ObservedVm>),
+    /// The guest of this VM shut down by itself.
     GuestShutDown(String),
-    /// Whether VMs run with hardware virtualisation, shown by a trial.
-    Hardware(bool),
+    /// Whether VMs run with hardware virtualisation; the supervisor has probed it with a small VM.
+    HardwareVirtualisation(bool),
 }
 
-/// What the owner asks of the supervisor. Nothing of it blocks.
-pub trait Vms: Send + 'static {
-    /// What shall be so from now on; the newest counts.
-    fn want(&mut self, wanted: Wanted);
-    /// Ends the process of this VM at once.
+/// What the control plane asks of the supervisor. No call blocks.
+pub trait VmSupervisor: Send + 'static {
+    /// Replaces the input: the newest one counts.
+    fn want(&mut self, input: SupervisorInput);
+    /// Kills the process of this VM.
     fn kill(&mut self, name: &str);
-    /// The node goes down: ask every guest to shut down, end those that do not, then drop the report channel.
+    /// The node shuts down: asks each guest to shut down, kills the VMs whose grace time has passed, then drops the report
+    /// channel.
     fn shut_down(&mut self);
 }
 
-/// A supervisor and what it reports.
-pub type Started = (Box<dyn Vms>, mpsc::UnboundedReceiver<Report>);
+/// A supervisor and the channel of its reports.
+pub type StartedSupervisor = (Box<dyn VmSupervisor>, mpsc::UnboundedReceiver<SupervisorReport>);
 
-/// `--no-vms`: nothing runs here.
+/// `--no-vms`: no VM runs on this node.
 #[derive(Debug)]
 pub struct NoVms {
-    reports: Option<mpsc::UnboundedSender<Report>>,
+    reports: Option<mpsc::UnboundedSender<SupervisorReport>>,
 }
 
 impl NoVms {
-    /// A supervisor of nothing and its reports.
+    /// A supervisor that reports once that no VM runs.
     #[must_use]
-    pub fn start() -> Started {
+    pub fn start() -> StartedSupervisor {
         let (reports, receiver) = mpsc::unbounded_channel();
-        // The receiver is here, so it hears this.
-        let _ = reports.send(Report::Observed(BTreeMap::new()));
+        // Cannot fail: the receiver is in this function.
+        let _ = reports.send(SupervisorReport::Observed(BTreeMap::new()));
         (Box::new(NoVms { reports: Some(reports) }), receiver)
     }
 }
 
-impl Vms for NoVms {
-    fn want(&mut self, _: Wanted) {}
+impl VmSupervisor for NoVms {
+    fn want(&mut self, _: SupervisorInput) {}
     fn kill(&mut self, _: &str) {}
     fn shut_down(&mut self) {
         self.reports = None;

@@ -9,7 +9,7 @@ use axum::{
 use dyad_api::{Method, Permission, ROUTES, RouteId};
 use dyad_control::WatchdogStatus;
 use dyad_desired::Intent;
-use dyad_node::vms::Report;
+use dyad_node::vms::SupervisorReport;
 use dyad_types::{NodeId, VolumeId};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -425,7 +425,7 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(120), told).await.expect("the core was not told");
-    node.reports.upgrade().unwrap().send(Report::GuestShutDown("web".into())).unwrap();
+    node.reports.upgrade().unwrap().send(SupervisorReport::GuestShutDown("web".into())).unwrap();
     node.until("the guest's will is written down", |s| {
         s.document.as_ref().is_some_and(|d| d.vms["web"].config.intent == Intent::GuestShutDown)
     })
@@ -564,7 +564,7 @@ async fn pages_listen_to_every_event_and_vms_are_among_them() {
         request.headers_mut().extend(bearer.map(|(name, value)| (name, value.parse().unwrap())));
         node.site.clone().oneshot(request).await.unwrap().into_body().into_data_stream()
     };
-    let (mut known, mut stranger) = (follow(Some(&token)).await, follow(None).await);
+    let (mut known, mut anonymous) = (follow(Some(&token)).await, follow(None).await);
     send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
     let running = async {
         loop {
@@ -579,7 +579,7 @@ async fn pages_listen_to_every_event_and_vms_are_among_them() {
     tokio::time::timeout(std::time::Duration::from_secs(120), running).await.expect("no event says that the VM runs");
     node.core.change(|s| s.quorum.as_mut().unwrap().epoch = 77);
     loop {
-        let event = String::from_utf8(stranger.next().await.unwrap().unwrap().to_vec()).unwrap();
+        let event = String::from_utf8(anonymous.next().await.unwrap().unwrap().to_vec()).unwrap();
         assert!(event.starts_with("event: status") && !event.contains("web"), "{event}");
         if event.contains("\"epoch\":77") {
             return;

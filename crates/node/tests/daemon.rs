@@ -9,7 +9,7 @@ use std::{
 
 use dyad_node::{
     bless,
-    network::{Network, Work},
+    network::{Network, NetworkFuture, NetworkSetupError},
     seed, server,
 };
 use support::Node;
@@ -62,32 +62,32 @@ async fn a_bad_seed_file_changes_nothing_and_names_the_key() {
 
 /// A network of one management port and one cable that notes what it is told.
 #[derive(Default)]
-struct Noted(Mutex<Vec<&'static str>>);
+struct RecordingNetwork(Mutex<Vec<&'static str>>);
 
-impl Noted {
-    fn note(&self, what: &'static str) -> Work<'_, Result<(), String>> {
+impl RecordingNetwork {
+    fn note(&self, what: &'static str) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.0.lock().unwrap().push(what);
         Box::pin(async { Ok(()) })
     }
 }
 
-impl Network for Noted {
-    fn ports(&self) -> Work<'_, Vec<String>> {
+impl Network for RecordingNetwork {
+    fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { vec!["eth0".into()] })
     }
-    fn links(&self) -> Work<'_, Vec<dyad_wizard::Link>> {
+    fn links(&self) -> NetworkFuture<'_, Vec<dyad_wizard::Link>> {
         Box::pin(async { vec![dyad_wizard::Link { name: "eth1".into(), up: true }] })
     }
-    fn addresses(&self) -> Work<'_, Vec<String>> {
+    fn addresses(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { Vec::new() })
     }
-    fn start(&self) -> Work<'_, Result<(), String>> {
+    fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.note("start")
     }
-    fn apply(&self, _: dyad_wizard::Network) -> Work<'_, Result<(), String>> {
+    fn apply(&self, _: dyad_wizard::Network) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.note("apply")
     }
-    fn undo(&self) -> Work<'_, Result<(), String>> {
+    fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.note("undo")
     }
 }
@@ -95,7 +95,7 @@ impl Network for Noted {
 #[tokio::test]
 async fn a_refused_setup_takes_its_network_back_and_a_good_one_keeps_it() {
     for (code, expected) in [("000000", vec!["apply", "undo"]), ("123456", vec!["apply"])] {
-        let network = Arc::new(Noted::default());
+        let network = Arc::new(RecordingNetwork::default());
         let node = Node::on(network.clone()).await;
         let join = format!("role = \"join\"\ndisks = \"/dev/vdb\"\nerase = \"erase vdb\"\ncode = \"{code}\"\n");
         let answers = dyad_wizard::from_toml(&join, &support::wizard_disks()).unwrap();

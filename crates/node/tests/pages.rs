@@ -8,7 +8,7 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use dyad_node::http;
-use dyad_node::vms::Report;
+use dyad_node::vms::SupervisorReport;
 use support::{Node, PASSWORD};
 use tower::ServiceExt;
 
@@ -116,8 +116,8 @@ async fn emulated_vms_are_told() {
         fetch(&site, request.body(Body::empty()).unwrap()).await.1
     };
     for (works, told) in [(true, false), (false, true)] {
-        node.reports.upgrade().unwrap().send(Report::Hardware(works)).unwrap();
-        node.until("the trial's outcome is known", |s| s.hardware == Some(works)).await;
+        node.reports.upgrade().unwrap().send(SupervisorReport::HardwareVirtualisation(works)).unwrap();
+        node.until("the trial's outcome is known", |s| s.hardware_virtualisation == Some(works)).await;
         assert_eq!(page().await.contains(dyad_api::EMULATED), told);
     }
 }

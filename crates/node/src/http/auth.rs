@@ -12,7 +12,7 @@ use axum::{
 };
 use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service, Session, Source};
 
-use super::{ErrorResponse, HandlerResult, json};
+use super::reply::{ErrorResponse, HandlerResult, json};
 use crate::NodeHandle;
 
 /// The session of a request and its token. [`require_session`] puts it into the request.

@@ -1,8 +1,8 @@
-//! A refusal that reaches those who are still sending.
+//! Delivers a refusal to a client that is still sending its request.
 //!
-//! Most clients read the answer only after they have sent everything, and a connection that is closed while bytes of it
-//! wait unread is reset: an image that is refused at its beginning would end as a broken connection, and nobody would
-//! learn why. So a refusal is sent at once, but it ends only when the rest of the request was read and thrown away.
+//! Most clients read the answer only after they have sent the whole request, and TCP resets a connection that is closed while
+//! received bytes wait unread: an upload refused at its beginning would end as a broken connection without the reason. So the
+//! refusal is sent at once, and its body ends only when the rest of the request was read and discarded.
 
 use std::{
     convert::Infallible,
@@ -21,21 +21,21 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::oneshot, time};
 
-/// Longest time to read on after a refusal: as long as somebody may take for the head of a request.
+/// Limit for reading on after a refusal: the same as for the head of a request.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Lets a refusal wait for the end of its request.
+/// Lets the body of a refusal end with its request.
 pub(super) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // Who asked first and was not told to go on sends nothing.
+    // A client that sent `Expect: 100-continue` and was refused sends no body.
     let asks_first = request.headers().contains_key(header::EXPECT);
     let (back, mut returned) = oneshot::channel();
     let (head, body) = request.into_parts();
-    let lent = DrainBody { body: Some(body.into_data_stream()), sent: !asks_first, back: Some(back) };
-    let response = next.run(Request::from_parts(head, Body::from_stream(lent))).await;
-    // The handler has ended, and with it the loan, unless it read everything.
+    let draining = DrainBody { body: Some(body.into_data_stream()), sent: !asks_first, back: Some(back) };
+    let response = next.run(Request::from_parts(head, Body::from_stream(draining))).await;
+    // The handler has ended and dropped its body, which comes back unless it was read to its end.
     match returned.try_recv() {
         Ok(rest) if response.status().is_client_error() || response.status().is_server_error() => hold(response, rest),
         _ => response,
@@ -45,7 +45,7 @@ pub(super) async fn drain(request: Request, next: Next) -> Response {
 /// The same response, whose body ends when `rest` has ended.
 fn hold(response: Response, rest: BodyDataStream) -> Response {
     let (mut head, body) = response.into_parts();
-    // With a length the answer would be over, and the connection closed, once so many bytes are sent.
+    // With a Content-Length the answer would end, and the connection close, when that many bytes are sent.
     head.headers.remove(header::CONTENT_LENGTH);
     let discarding = async move {
         let all = rest.for_each(|_| std::future::ready(()));
@@ -56,10 +56,10 @@ fn hold(response: Response, rest: BodyDataStream) -> Response {
     Response::from_parts(head, Body::from_stream(body.into_data_stream().chain(nothing)))
 }
 
-/// The body of a request while its handler has it.
+/// The body of a request as its handler reads it; a rest comes back when the handler drops it.
 struct DrainBody {
     body: Option<BodyDataStream>,
-    /// Whether anything is to come: the client did not ask first, or was told to send.
+    /// Whether the client sends the body: it did not ask first, or was told to continue.
     sent: bool,
     back: Option<oneshot::Sender<BodyDataStream>>,
 }
@@ -71,7 +71,7 @@ impl Stream for DrainBody {
         self.sent = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let next = ready!(body.poll_next_unpin(context));
-        // One that ended or broke has nothing left to read.
+        // A body that has ended or failed has no rest.
         if !matches!(next, Some(Ok(_))) {
             self.body = None;
         }
@@ -82,7 +82,7 @@ impl Stream for DrainBody {
 impl Drop for DrainBody {
     fn drop(&mut self) {
         if let (Some(body), true, Some(back)) = (self.body.take(), self.sent, self.back.take()) {
-            // Nobody waits for it if the client is gone.
+            // Fails if the client is gone.
             let _ = back.send(body);
         }
     }

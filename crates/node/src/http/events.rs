@@ -1,4 +1,4 @@
-//! Status, its changes, and the timeline.
+//! Status, its changes as server-sent events, and the timeline.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use dyad_api::{Service, StatusReply, TimelineReply, VmView};
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
 
-use super::{HandlerResult, auth::HasSession};
+use super::{auth::HasSession, reply::HandlerResult};
 use crate::{NodeHandle, convert, snapshot::Snapshot};
 
 /// Name of the event with the status. `live.js` listens to both.
@@ -19,14 +19,14 @@ const STATUS: &str = "status";
 /// Name of the event with every VM.
 const VMS: &str = "vms";
 
-/// Longest silence of an event stream.
+/// Interval of comments in a silent event stream, so that proxies and browsers keep the connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: HasSession) -> Json<StatusReply> {
     Json(node.status(who.0))
 }
 
-/// What one who follows has been sent.
+/// The events last sent to one client.
 #[derive(Default)]
 struct SentEvents {
     status: Option<StatusReply>,
@@ -34,8 +34,8 @@ struct SentEvents {
 }
 
 impl SentEvents {
-    /// The next event that this moment makes worth sending, if any. VMs have names: only those who are logged in see
-    /// them.
+    /// The next event for this snapshot, if it differs from the last one sent. VMs are sent only with a session, because their
+    /// names are not public.
     fn next(&mut self, moment: &Snapshot, logged_in: bool) -> Option<sse::Event> {
         let status = NodeHandle::status_of(moment, logged_in);
         if self.status.as_ref() != Some(&status) {
@@ -50,11 +50,11 @@ impl SentEvents {
 }
 
 fn event(name: &str, data: &impl Serialize) -> sse::Event {
-    // Plain maps, numbers and texts: JSON can always hold them.
+    // Cannot fail: the data are plain maps, numbers and texts.
     sse::Event::default().event(name).json_data(data).unwrap_or_default()
 }
 
-/// The status and the VMs now and at every change; equal ones are not repeated.
+/// Sends the status and the VMs now and at each change; an event equal to the last one is not sent again.
 pub(super) async fn follow(
     State(node): State<Arc<NodeHandle>>,
     who: HasSession,

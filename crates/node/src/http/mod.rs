@@ -5,43 +5,23 @@ mod auth;
 mod drain;
 mod events;
 mod metrics;
+mod reply;
 mod setup;
 mod vms;
 mod volumes;
 
 use std::sync::Arc;
 
+use self::reply::ErrorResponse;
+use crate::NodeHandle;
 use axum::{
-    Json, Router,
-    http::{HeaderValue, StatusCode, header},
+    Router,
+    http::{HeaderValue, header},
     middleware::{from_fn, from_fn_with_state, map_response},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{MethodFilter, MethodRouter, any, on},
 };
 use dyad_api::{ApiError, ErrorCode, Method, Permission, ROUTES, Route, RouteId};
-use serde::de::DeserializeOwned;
-
-use crate::NodeHandle;
-
-/// An [`ApiError`] as an HTTP response.
-#[derive(Debug)]
-pub(crate) struct ErrorResponse(pub(crate) ApiError);
-
-impl<E: Into<ApiError>> From<E> for ErrorResponse {
-    fn from(error: E) -> Self {
-        ErrorResponse(error.into())
-    }
-}
-
-impl IntoResponse for ErrorResponse {
-    fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.0)).into_response()
-    }
-}
-
-/// What a handler returns.
-pub(crate) type HandlerResult<T> = Result<T, ErrorResponse>;
 
 /// The whole site: each route of the API, and `pages` for all other paths.
 pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
@@ -109,13 +89,4 @@ async fn security_headers(mut response: Response) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-/// Parses a JSON body. The refusal names the first defect.
-pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(body).map_err(|error| {
-        let text = error.to_string();
-        let what = text.lines().next().unwrap_or_default().trim_end_matches('.');
-        ApiError::new(ErrorCode::Unreadable, format!("The request cannot be read: {what}."))
-    })
 }

@@ -1,11 +1,11 @@
-//! Setup, pairing code, witness, watchdog, and starting over.
+//! Setup, pairing code, witness, watchdog, and erasing.
 
 use std::sync::Arc;
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use dyad_api::{EraseDiskRequest, EraseRequest, OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
 
-use super::{HandlerResult, json};
+use super::reply::{HandlerResult, json};
 use crate::NodeHandle;
 
 pub(super) async fn read(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<SetupReply>> {
@@ -16,7 +16,7 @@ pub(super) async fn begin(
     State(node): State<Arc<NodeHandle>>,
     body: Bytes,
 ) -> HandlerResult<(StatusCode, Json<SetupReply>)> {
-    // Keys and values are read by the wizard itself: the same sentences as for a seed file.
+    // The wizard reads keys and values, so the refusals are those of a seed file.
     let answers = dyad_wizard::from_json(&body, &node.surroundings().await?)?;
     Ok((StatusCode::ACCEPTED, Json(node.begin_setup(answers).await?)))
 }

@@ -12,8 +12,8 @@ use axum::{
 use dyad_api::{ApiError, CreateVm, ErrorCode, Service, VmView};
 use serde::Deserialize;
 
-use super::{ErrorResponse, HandlerResult, json};
-use crate::{NodeHandle, serial as line};
+use super::reply::{ErrorResponse, HandlerResult, json};
+use crate::{NodeHandle, serial};
 
 pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VmView>>> {
     Ok(Json(node.vms().await?))
@@ -54,9 +54,9 @@ pub(super) async fn serial(
 ) -> HandlerResult<Response> {
     let plain = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
     let upgrade = upgrade.map_err(plain)?;
-    node.here(&name).await?;
-    let serial = line::of(&node.snapshot(), &name)?;
-    Ok(upgrade.on_upgrade(|browser| line::bridge(browser, serial)))
+    node.require_here(&name).await?;
+    let serial = serial::serial_line(&node.snapshot(), &name)?;
+    Ok(upgrade.on_upgrade(|browser| serial::bridge(browser, serial)))
 }
 
 #[derive(Deserialize)]
@@ -70,7 +70,7 @@ pub(super) async fn serial_log(
     Path(name): Path<String>,
     Query(SerialLogQuery { follow }): Query<SerialLogQuery>,
 ) -> Result<Response, ErrorResponse> {
-    node.here(&name).await?;
-    let text = line::log(node.follow(), name, follow == 1);
+    node.require_here(&name).await?;
+    let text = serial::log(node.follow(), name, follow == 1);
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
 }

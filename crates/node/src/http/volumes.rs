@@ -1,4 +1,4 @@
-//! Volumes and the images that go into them.
+//! Volumes, and the upload of images.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use dyad_api::{ApiError, CreateVolume, ErrorCode, ImportReply, Service, VolumeView};
 use serde::Deserialize;
 
-use super::{HandlerResult, json};
+use super::reply::{HandlerResult, json};
 use crate::{NodeHandle, import};
 
 pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VolumeView>>> {
@@ -44,7 +44,8 @@ pub(super) async fn import(
     body: Body,
 ) -> HandlerResult<Json<ImportReply>> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let no_length = || ApiError::new(ErrorCode::NoLength, "The length of the image must be told before it is sent.");
+    let no_length =
+        || ApiError::new(ErrorCode::NoLength, "The request needs a Content-Length: the length of the image.");
     let bytes = length.ok_or_else(no_length)?;
     Ok(Json(import::import(&node, &name, bytes, expected.sha256.as_deref(), body).await?))
 }

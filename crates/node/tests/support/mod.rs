@@ -24,8 +24,8 @@ use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
     NodeHandle, Options, http,
     network::{Network, NoNetwork},
-    snapshot::{Observed, SerialLine},
-    vms::{Report, Vms, Wanted},
+    snapshot::{ObservedVm, SerialLine},
+    vms::{SupervisorInput, SupervisorReport, VmSupervisor},
 };
 use dyad_provision::{erase, refusal};
 use dyad_types::NodeId;
@@ -329,18 +329,18 @@ fn watchdog(proven: bool) -> WatchdogStatus {
 
 /// VMs that run as soon as they may: a name, a state and an echoing serial line.
 pub struct FakeVms {
-    reports: Option<mpsc::UnboundedSender<Report>>,
-    running: BTreeMap<String, Arc<Echo>>,
-    wanted: watch::Sender<Option<Wanted>>,
+    reports: Option<mpsc::UnboundedSender<SupervisorReport>>,
+    running: BTreeMap<String, Arc<EchoLine>>,
+    wanted: watch::Sender<Option<SupervisorInput>>,
     starts: Arc<AtomicUsize>,
     /// Guests take their time to shut down.
     slow: Arc<AtomicBool>,
 }
 
 /// A serial line that answers what is typed.
-pub struct Echo(broadcast::Sender<Bytes>);
+pub struct EchoLine(broadcast::Sender<Bytes>);
 
-impl SerialLine for Echo {
+impl SerialLine for EchoLine {
     fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>) {
         (b"login: ".to_vec(), self.0.subscribe())
     }
@@ -360,7 +360,7 @@ impl FakeVms {
         for name in wanted.permits.iter().filter(|name| shall(name)) {
             self.running.entry(name.clone()).or_insert_with(|| {
                 self.starts.fetch_add(1, Ordering::Relaxed);
-                Arc::new(Echo(broadcast::Sender::new(16)))
+                Arc::new(EchoLine(broadcast::Sender::new(16)))
             });
         }
         self.tell();
@@ -369,16 +369,16 @@ impl FakeVms {
     fn tell(&self) {
         let observed = self.running.iter().map(|(name, line)| {
             let serial: Arc<dyn SerialLine> = line.clone();
-            (name.clone(), Observed { state: VmState::Running, reason: None, serial: Some(serial) })
+            (name.clone(), ObservedVm { state: VmState::Running, reason: None, serial: Some(serial) })
         });
         if let Some(reports) = &self.reports {
-            let _ = reports.send(Report::Observed(observed.collect()));
+            let _ = reports.send(SupervisorReport::Observed(observed.collect()));
         }
     }
 }
 
-impl Vms for FakeVms {
-    fn want(&mut self, wanted: Wanted) {
+impl VmSupervisor for FakeVms {
+    fn want(&mut self, wanted: SupervisorInput) {
         self.wanted.send_replace(Some(wanted));
         self.act();
     }
@@ -401,11 +401,11 @@ pub struct Node {
     pub handle: Arc<NodeHandle>,
     pub site: axum::Router,
     pub ended: tokio::task::JoinHandle<()>,
-    pub wanted: watch::Receiver<Option<Wanted>>,
+    pub wanted: watch::Receiver<Option<SupervisorInput>>,
     /// How often any VM was started.
     pub starts: Arc<AtomicUsize>,
     /// A guest that switches itself off is one report.
-    pub reports: mpsc::WeakUnboundedSender<Report>,
+    pub reports: mpsc::WeakUnboundedSender<SupervisorReport>,
     /// Whether guests take their time to shut down.
     pub slow: Arc<AtomicBool>,
 }

@@ -15,9 +15,7 @@ use super::sources::{crate_folders, files, group_end, read, split};
 
 /// Crates that still have circles, each with the reason. A crate without circles must leave this list.
 const ALLOWED: &[(&str, &str)] = &[
-    ("control", "the types of the protocol stand in lib.rs, which client and server need: being rewritten"),
     ("mirror", "one state machine whose `impl` blocks stand in one file for each concern"),
-    ("node", "the handlers share types with the file that makes the router: to be moved"),
     ("sim", "the world and its parts schedule each other: one program for tests"),
 ];
 

@@ -1,0 +1,21 @@
+//! The manual says of each code what it means and what to do. `unrecognised` is no code that this version gives.
+
+use dyad_api::ErrorCode;
+use dyad_control::{AlarmCode, RefusalCode};
+
+const REFUSALS: &str = include_str!("../../../docs/manual/refusals.md");
+const ALARMS: &str = include_str!("../../../docs/manual/alarms.md");
+
+#[test]
+fn each_refusal_is_in_the_manual() {
+    let given = ErrorCode::all().filter(|code| *code != ErrorCode::Refused(RefusalCode::Unrecognised));
+    let missing: Vec<_> = given.filter(|code| !REFUSALS.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "add to docs/manual/refusals.md: {missing:?}");
+}
+
+#[test]
+fn each_alarm_is_in_the_manual() {
+    let given = AlarmCode::ALL.iter().filter(|code| **code != AlarmCode::Unrecognised);
+    let missing: Vec<_> = given.filter(|code| !ALARMS.contains(&format!("`{code}`"))).collect();
+    assert!(missing.is_empty(), "add to docs/manual/alarms.md: {missing:?}");
+}
