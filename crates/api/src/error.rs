@@ -52,7 +52,6 @@ impl std::error::Error for ApiError {}
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
         /// Why a request was refused, for programs.
-        #[expect(missing_docs, reason = "a variant whose word says everything has no comment")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             /// A refusal of the core, by the rules of the document or of setup; a node refuses with these codes too where
@@ -161,7 +160,6 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// Every code.
     pub fn all() -> impl Iterator<Item = Self> {
         RefusalCode::ALL.iter().copied().map(Self::Refused).chain(Self::OWN.iter().copied())
     }

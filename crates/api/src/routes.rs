@@ -13,7 +13,6 @@ pub enum Method {
     Post,
     /// Replaces the whole content.
     Put,
-    /// Removes.
     Delete,
 }
 
@@ -29,15 +28,12 @@ pub enum Permission {
 /// Content of a request or of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// No content.
     Empty,
     /// JSON of the schema with this name.
     Json(&'static str),
     /// A JSON list of the schema with this name.
     List(&'static str),
-    /// Raw bytes.
     Raw,
-    /// Plain text.
     Text,
     /// Server-sent events, each with JSON of the schema with this name.
     Events(&'static str),
@@ -50,7 +46,6 @@ pub enum Body {
 pub struct Route {
     /// Its handler in `dyad-node`.
     pub id: RouteId,
-    /// HTTP method.
     pub method: Method,
     /// Path; `{name}` stands for the name of a VM or volume.
     pub path: &'static str,
@@ -98,7 +93,6 @@ impl Route {
 macro_rules! routes {
     ($($id:ident: $method:ident $path:literal, $operation:literal, $summary:literal $(=> $change:ident($($value:expr),*))*;)*) => {
         /// The id of a route.
-        #[expect(missing_docs, reason = "the summary in the table says what each route does")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RouteId {
             $($id,)*

@@ -23,7 +23,6 @@ pub trait Service: Send + Sync + 'static {
     fn login<'a>(&'a self, source: Source, password: &'a str) -> ServiceFuture<'a, LoginReply>;
     /// Ends a session; unknown tokens are ignored.
     fn logout<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, ()>;
-    /// How far setup is.
     fn setup(&self) -> ServiceFuture<'_, SetupReply>;
     /// Disks, ports and offers that the wizard's checks compare answers with.
     fn surroundings(&self) -> ServiceFuture<'_, Surroundings>;
@@ -33,21 +32,16 @@ pub trait Service: Send + Sync + 'static {
     fn offers(&self) -> ServiceFuture<'_, Vec<OfferView>>;
     /// The events from this event number on.
     fn timeline(&self, since: u64) -> ServiceFuture<'_, TimelineReply>;
-    /// Opens the pairing code.
     fn pairing_code(&self) -> ServiceFuture<'_, PairingCodeReply>;
-    /// Enrols at a witness.
     fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()>;
     /// Proves that the watchdog resets this node, which restarts. Refused while VMs run here.
     fn prove_watchdog(&self) -> ServiceFuture<'_, ()>;
-    /// Every volume.
     fn volumes(&self) -> ServiceFuture<'_, Vec<VolumeView>>;
     /// Creates a volume; it reads as zeros.
     fn create_volume(&self, request: CreateVolume) -> ServiceFuture<'_, VolumeView>;
     /// Deletes a volume with its content.
     fn delete_volume<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
-    /// Every VM.
     fn vms(&self) -> ServiceFuture<'_, Vec<VmView>>;
-    /// Creates a VM.
     fn create_vm(&self, request: CreateVm) -> ServiceFuture<'_, VmView>;
     /// Deletes a stopped VM; its volumes stay.
     fn delete_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;

@@ -29,7 +29,6 @@ pub struct SetupReply {
 pub enum SetupPhase {
     /// Not set up: waits for answers.
     Blank,
-    /// Setup runs.
     SettingUp,
     /// Belongs to a pair.
     Running,
@@ -48,7 +47,6 @@ pub struct TaskView {
     pub steps: Vec<StepView>,
 }
 
-/// One step of a setup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// What it does, a few words.
@@ -63,9 +61,7 @@ pub struct StepView {
 pub enum StepState {
     /// Not begun.
     Waiting,
-    /// Runs.
     Running,
-    /// Done.
     Done,
     /// Failed; the task's error says why.
     Failed,
@@ -91,15 +87,12 @@ pub struct SetupRequest {
     pub network: Option<String>,
     /// The fixed address with prefix length.
     pub address: Option<String>,
-    /// The gateway.
     pub gateway: Option<String>,
     /// The name servers.
     pub dns: Option<Vec<String>>,
     /// The ports of the peer link.
     pub peer_links: Option<Vec<String>>,
-    /// Name of the pair.
     pub pair: Option<String>,
-    /// Name of this node.
     pub node: Option<String>,
     /// The administrator's password.
     pub password: Option<String>,
@@ -109,7 +102,6 @@ pub struct SetupRequest {
     pub witness_code: Option<String>,
 }
 
-/// One question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuestionView {
     /// Its key in the seed file.
@@ -126,10 +118,8 @@ pub struct QuestionView {
     pub suggestion: Option<String>,
 }
 
-/// One answer to choose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChoiceView {
-    /// The answer.
     pub value: String,
     /// Its text on the page.
     pub label: String,
@@ -138,11 +128,9 @@ pub struct ChoiceView {
 /// A disk that could become a pool disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiskView {
-    /// Its path.
     pub path: String,
     /// Model and serial number.
     pub model: String,
-    /// Size in bytes.
     pub bytes: u64,
     /// Its content: "blank", or a few words.
     pub content: String,
@@ -164,7 +152,6 @@ pub struct LinkView {
 pub struct OfferView {
     /// Id of the pair, in hexadecimal: the answer to `offer`.
     pub pair_id: String,
-    /// Name of the pair.
     pub pair: String,
     /// Name of its first node.
     pub node: String,

@@ -20,15 +20,12 @@ pub struct StatusReply {
     pub alarms: Vec<AlarmView>,
     /// "A" or "B"; absent until the node belongs to a pair.
     pub node: Option<String>,
-    /// Name of this node.
     pub node_name: Option<String>,
-    /// Name of the pair.
     pub pair: Option<String>,
     /// The part of this node in the pair.
     pub role: PairRole,
     /// The newest epoch known here; absent until the node belongs to a pair.
     pub epoch: Option<u64>,
-    /// Versions of the programs.
     pub versions: Versions,
     /// Absent in a reply to a request without a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +57,6 @@ pub enum PairRole {
     Behind,
 }
 
-/// Versions of the programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Versions {
     /// Version of the appliance.
@@ -116,10 +112,8 @@ impl Details {
     }
 }
 
-/// The other node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {
-    /// Its name.
     pub name: String,
     /// Whether its heartbeats arrive.
     pub alive: bool,
@@ -134,7 +128,6 @@ pub struct LinkDetail {
     pub up: bool,
 }
 
-/// The witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WitnessDetail {
     /// `host:port`.
@@ -171,16 +164,13 @@ pub struct PoolDetail {
     pub total_bytes: u64,
     /// Bytes in use.
     pub used_bytes: u64,
-    /// The disks.
     pub disks: Vec<PoolDiskDetail>,
 }
 
 /// One pool disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolDiskDetail {
-    /// Path.
     pub path: String,
-    /// Size in bytes.
     pub bytes: u64,
     /// Whether it works.
     pub healthy: bool,
@@ -206,7 +196,6 @@ pub struct TimelineReply {
     pub events: Vec<TimelineEvent>,
 }
 
-/// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEvent {
     /// Grows by one from event to event.

@@ -6,11 +6,8 @@ use utoipa::ToSchema;
 /// One VM: its record, and its state as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmView {
-    /// Its name.
     pub name: String,
-    /// Virtual CPUs.
     pub cpus: u32,
-    /// Memory in MiB.
     pub memory_mib: u32,
     /// How it boots.
     pub firmware: FirmwareView,
@@ -87,9 +84,7 @@ fn middle() -> u8 {
 pub struct CreateVm {
     /// 1 to 32 lower-case letters, digits and hyphens.
     pub name: String,
-    /// Virtual CPUs.
     pub cpus: u32,
-    /// Memory in MiB.
     pub memory_mib: u32,
     /// How it boots; UEFI if absent.
     #[serde(default)]

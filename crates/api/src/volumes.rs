@@ -3,14 +3,12 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeView {
-    /// Its name.
     pub name: String,
     /// Its number in the pool.
     pub id: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
     /// The node whose VM uses it, "A" or "B".
     pub primary: String,

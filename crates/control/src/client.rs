@@ -14,7 +14,6 @@ pub enum ClientError {
     /// No process listens: the core is starting, restarting or dead.
     #[error("dyad-core does not answer on {path}")]
     Unreachable {
-        /// The socket.
         path: PathBuf,
         /// The error of the connection.
         #[source]

@@ -42,7 +42,6 @@ pub enum Request {
     /// If the pair changes its lead in the last step it refuses with [`RefusalCode::ImportUnknown`]: the volume then holds
     /// either content. Refused while a VM uses the volume.
     Import {
-        /// Name of the volume.
         volume: String,
         /// Length of what follows, in bytes; at most the size of the volume.
         bytes: u64,
@@ -84,9 +83,7 @@ pub enum Request {
 /// Become the first node of a new pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreatePair {
-    /// Name of the pair.
     pub pair: String,
-    /// Name of this node.
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
@@ -111,7 +108,6 @@ pub struct Enrol {
 /// Become the second node of an existing pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Join {
-    /// Name of this node.
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
@@ -129,7 +125,6 @@ pub struct Join {
 pub enum Reply {
     /// The request was carried out; a change of the document is durable on every in-sync node.
     Done,
-    /// The status.
     Status(Box<Status>),
     /// Disks that could become pool disks.
     Disks {
@@ -143,17 +138,14 @@ pub enum Reply {
     },
     /// A one-time code.
     Code {
-        /// The digits.
         code: String,
         /// Seconds until it expires.
         expires_s: u64,
     },
-    /// The document.
     Document {
         /// The newest document known here.
         document: Box<Document>,
     },
-    /// Events.
     Timeline {
         /// Oldest first.
         events: Vec<TimelineEvent>,
@@ -201,7 +193,6 @@ pub struct DiskCandidate {
 pub struct Offer {
     /// Id of the pair, in hex.
     pub pair_id: String,
-    /// Name of the pair.
     pub pair: String,
     /// Name of the first node.
     pub node: String,

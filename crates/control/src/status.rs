@@ -21,7 +21,6 @@ pub struct Status {
     pub mirror: Option<MirrorStatus>,
     /// This node's share of the pool.
     pub pool: Option<PoolStatus>,
-    /// The watchdog.
     pub watchdog: WatchdogStatus,
     /// Alarms in force, the gravest first.
     pub alarms: Vec<Alarm>,
@@ -63,14 +62,12 @@ impl Status {
 pub enum Phase {
     /// Flashed, not set up.
     Blank,
-    /// Setup runs.
     SettingUp {
         /// The present step, one sentence.
         step: String,
     },
     /// Belongs to a pair, with its pool open.
     Running,
-    /// Cannot work.
     Broken {
         /// The reason and what to do, one or two sentences.
         sentence: String,
@@ -82,9 +79,7 @@ pub enum Phase {
 pub struct Pair {
     /// Id, in hexadecimal.
     pub id: String,
-    /// Name of the pair.
     pub name: String,
-    /// This node.
     pub me: NodeId,
     /// This node's name.
     pub node: String,
@@ -112,7 +107,6 @@ pub struct QuorumStatus {
     pub state: NodeState,
     /// Whether the peer's heartbeats arrive.
     pub peer_alive: bool,
-    /// The witness.
     pub witness: WitnessStatus,
 }
 
@@ -134,10 +128,7 @@ pub enum NodeState {
         syncing: bool,
     },
     /// This node is solo; the peer's VMs start here when the fence is over.
-    FenceWait {
-        /// Milliseconds left.
-        left_ms: u64,
-    },
+    FenceWait { left_ms: u64 },
     /// Both copies of the register are damaged: this node has no vote.
     Amnesia,
     /// A part of this node has failed: it hands over to the peer.
@@ -170,7 +161,6 @@ pub enum WitnessStatus {
     },
 }
 
-/// One path to the peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkStatus {
     /// Interface or address.
@@ -219,18 +209,13 @@ pub enum MirrorState {
 pub struct PoolStatus {
     /// Bytes for data on all disks of this node.
     pub total_bytes: u64,
-    /// Bytes allocated.
     pub used_bytes: u64,
-    /// The disks.
     pub disks: Vec<PoolDiskStatus>,
 }
 
-/// One pool disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoolDiskStatus {
-    /// Path.
     pub path: String,
-    /// Size in bytes.
     pub bytes: u64,
     /// Whether it works.
     #[serde(alias = "well")]
@@ -239,7 +224,6 @@ pub struct PoolDiskStatus {
     pub error: Option<String>,
 }
 
-/// The watchdog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "watchdog", rename_all = "kebab-case")]
 pub enum WatchdogStatus {
@@ -256,14 +240,12 @@ pub enum WatchdogStatus {
     },
 }
 
-/// A volume.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VolumeStatus {
-    /// Number.
     pub id: VolumeId,
     /// Name from the document.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// The node that may write it.
     pub writer: Option<NodeId>,

@@ -17,14 +17,10 @@ pub enum NetworkSetupError {
     Refused(#[from] NetworkError),
     /// The saved settings are not those that this program writes.
     #[error("The network settings in {path} cannot be read: set the network up again.")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-    },
+    Damaged { path: PathBuf },
     /// The settings were applied but not saved.
     #[error("The network settings could not be saved in {path}: {source}.")]
     NotSaved {
-        /// The file.
         path: PathBuf,
         /// The error of the file system.
         source: io::Error,
@@ -32,7 +28,6 @@ pub enum NetworkSetupError {
     /// The saved settings could not be removed.
     #[error("The network settings in {path} could not be removed: {source}.")]
     NotRemoved {
-        /// The file.
         path: PathBuf,
         /// The error of the file system.
         source: io::Error,

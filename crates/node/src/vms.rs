@@ -21,7 +21,6 @@ pub struct SupervisorInput {
     /// This node is in sync and may run VMs, so the other node has no newer document. A VM that the document does not name is
     /// then deleted, and its files are removed.
     pub authoritative: bool,
-    /// This node.
     pub me: NodeId,
     /// Names of the VMs that may run here now.
     pub permits: BTreeSet<String>,
