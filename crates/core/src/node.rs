@@ -1,10 +1,14 @@
-//! A node that belongs to a pair: opens what is on its disks and starts the threads around the owner.
+//! A node that belongs to a pair: opens what is on its disks, starts the threads, and runs the owner of the state.
+//!
+//! **Invariant.** The quorum thread feeds the watchdog before the pool is opened, which may take longer than the watchdog's
+//! period. What it says meanwhile waits in the owner's queue.
 
+use crate::cgroup_fence::{CgroupCommand, CgroupState};
 use crate::event::{Event, Inbox};
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
-use crate::quorum_handle::{self, QuorumInput};
+use crate::quorum_handle::{self, QuorumHandle, QuorumInput};
 use crate::quorum_thread::QuorumThread;
 use crate::register::Register;
 use crate::state::{CoreState, Dependencies, Outputs, StatePaths};
@@ -13,21 +17,22 @@ use crate::timeline::Timeline;
 use crate::watchdog::{Watchdog, WatchdogInfo};
 use crate::witness::WitnessHandle;
 use crate::{cgroup_fence, clock, documents, peer_watchdog_cache, selftest};
-use anyhow::{Context, bail};
 use dyad_control::Status;
 use dyad_link::beacon::{self, Beacon, PathConfig};
 use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
 use dyad_pool::{OpenOptions, Pool};
-use dyad_provision::disks::{self, PoolDiskPaths};
+use dyad_provision::disks::{self, DiskError, PoolDiskPaths};
 use dyad_provision::identity::Identity;
-use dyad_provision::register::RegisterFiles;
-use dyad_quorum::{MAX_PATHS, Quorum, Setup, Timing, slots};
-use std::sync::mpsc::Receiver;
+use dyad_provision::register::{RegisterError, RegisterFiles};
+use dyad_quorum::{MAX_PATHS, Quorum, Record, Setup, Timing, slots};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
-/// What init gives a node to start, in seconds, before its watchdog must be fed.
+/// Period of the watchdog that init sets for a start, in seconds.
 const BOOT_PERIOD_S: u64 = 30;
 
 /// Everything a node starts with.
@@ -52,80 +57,70 @@ pub struct Start<'a> {
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Opens everything and runs the owner until it is told to stop.
-pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
+/// Why a node cannot work.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No disk carries the label of this node.
+    #[error("no pool disk of this node was found; attach its disks and restart it")]
+    NoPoolDisk,
+    /// An index cannot be mounted, or a raw part cannot be opened.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The register is not readable.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// The system gives no socket for heartbeats.
+    #[error("the heartbeat sockets cannot be opened")]
+    Heartbeats {
+        /// The cause.
+        source: io::Error,
+    },
+    /// The pool is damaged or of another version.
+    #[error(transparent)]
+    Pool(#[from] dyad_pool::OpenError),
+    /// A folder cannot be made.
+    #[error("{} cannot be made", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Opens everything and runs the owner of the state until it is told to stop.
+///
+/// # Errors
+/// A disk, the register, the pool or a socket cannot be opened. If the pool fails, the quorum thread runs already and has
+/// been told to leave the pair; it goes on feeding the watchdog.
+pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> {
     let Start { options, identity, tls, inbox, status, watchdog, runtime, links, endpoints } = start;
     let _in_runtime = runtime.enter();
     let mut timeline = Timeline::new(Some(identity.me));
-    if let Some(verdict) = selftest::conclude(&options.state) {
-        timeline.note("watchdog", verdict.text);
-        // The machine has just booted: nothing runs here, and nobody hears of this node yet.
-        if let (true, Some((_, facts))) =
-            (verdict.again && !cgroup_fence::populated(options.vms().as_deref()), &*watchdog)
-            && let Err(sentence) = selftest::run(&options.state, &options.run, &facts.identity, true)
-        {
-            timeline.note("watchdog", sentence);
-            // Nobody feeds it before the quorum_thread starts, which sets the period anew.
-            let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
-        }
-    }
+    conclude_self_test(&options, watchdog.as_ref().map(|(_, info)| info), &mut timeline);
 
-    let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
-    if parts.is_empty() {
-        bail!("no pool disk of this node was found; attach its disks and restart it");
-    }
-    let indexes = parts.iter().map(|p| p.index.mount(&options.run)).collect::<Result<Vec<_>, _>>()?;
-    let sizes = parts.iter().map(disk_size).collect();
-    let owner = slots::RegisterId { pair: identity.pair_number(), node: identity.me };
-    let (register, record) = RegisterFiles::open([&options.state, &indexes[0]], owner)?;
+    let disks = PoolDisks::find(&options, &identity)?;
+    let sizes = disks.sizes();
+    let id = slots::RegisterId { pair: identity.pair_number(), node: identity.me };
+    let (register, record) = RegisterFiles::open([&options.state, &disks.indexes[0]], id)?;
     let config = record.base.clone();
 
-    let paths: Vec<PathConfig> =
-        links.iter().take(MAX_PATHS).map(|name| PathConfig::Interface { name: name.clone() }).collect();
-    let path_count = paths.len() as u8;
-    let beacon_config = beacon::Config {
-        pair: PairId(identity.pair_number()),
-        node: identity.me,
-        key: PairKey(identity.key_bytes()),
-        port: UDP_PORT,
-    };
-    let beacon = Beacon::open(&beacon_config, paths).context("the heartbeat sockets cannot be opened")?;
-    let (handle, inputs) = quorum_handle::queue(beacon.waker());
-    let register = Register::start(register, handle.clone());
-    let witness = WitnessHandle::start(handle.clone());
-
+    let (beacon, path_count) = open_beacon(&identity, &links)?;
+    let (quorum_thread, inputs) = quorum_handle::queue(beacon.waker());
+    let register = Register::start(register, quorum_thread.clone());
+    let witness = WitnessHandle::start(quorum_thread.clone());
     let witness_requests = witness.requests();
     let pairing = Pairing::new(options.clone(), tls, endpoints, witness, inbox.clone(), runtime.clone());
-    // Before the quorum_thread asks for the first time.
+    // Before the quorum thread sends its first request.
     pairing.use_witness(&identity);
     pairing.add_peer_to_witness(&identity);
-    // Straight to the quorum_thread: the owner may be busy opening the pool while VMs stand still.
-    let reporter = handle.clone();
-    let cgroup_fence = cgroup_fence::start(options.vms(), move |done| {
-        reporter.tell(match done {
-            cgroup_fence::CgroupState::Frozen => dyad_quorum::Event::VmsFrozen,
-            cgroup_fence::CgroupState::Thawed => dyad_quorum::Event::VmsThawed,
-            cgroup_fence::CgroupState::Killed => dyad_quorum::Event::VmsKilled,
-        });
-    });
-    // From here on the watchdog is hungry every few seconds, so the quorum_thread starts at once. Opening the pool may take
-    // longer than that; the owner's queue keeps what the quorum_thread has to say until then.
-    let (watchdog, facts) = prove(&options, watchdog.take(), &mut timeline);
-    let setup = Setup {
-        me: identity.me,
-        pair: identity.pair_number(),
-        boot: clock::boot_id(),
-        paths: path_count.max(1),
-        timing: Timing::standard(),
-        watchdog: facts.as_ref().is_some_and(|facts| facts.proven),
-        // Until the peer says otherwise in its heartbeats.
-        peer_watchdog: peer_watchdog_cache::load(&options.state, config.incarnations[identity.me.peer().index()]),
-    };
-    // The first thing the machine hears: VMs may have outlived an earlier run of this daemon.
-    handle.tell(dyad_quorum::Event::VmsRunning(cgroup_fence::populated(options.vms().as_deref())));
-    let quorum = Quorum::new(setup, record, clock::now());
+    let cgroup_fence = start_cgroup_fence(&options, &quorum_thread);
+    // From here on the watchdog must be fed within its period of 3 s, so the quorum thread starts at once.
+    let (watchdog, watchdog_info) = set_watchdog_period(&options, watchdog.take(), &mut timeline);
+    // The first event of the machine: VMs may have outlived an earlier run of this daemon.
+    quorum_thread.tell(dyad_quorum::Event::VmsRunning(cgroup_fence::populated(options.vms().as_deref())));
     QuorumThread {
-        quorum,
+        quorum: quorum(&options, &identity, record, path_count, watchdog_info.as_ref()),
         beacon,
         paths: path_count,
         watchdog,
@@ -136,15 +131,11 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
     }
     .start(inputs);
 
-    let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
-    let opened =
-        disks::open(&parts, &indexes).map_err(anyhow::Error::from).and_then(|disks| Ok(Pool::open(disks, &open)?));
-    let (pool, report) = opened.inspect_err(|_| {
+    let pool = open_pool(&disks, &identity, &mut timeline).inspect_err(|_| {
         // The other node has everything this one has: it goes on alone.
-        handle.tell(dyad_quorum::Event::Faulty);
-        handle.tell(dyad_quorum::Event::Leave);
+        quorum_thread.tell(dyad_quorum::Event::Faulty);
+        quorum_thread.tell(dyad_quorum::Event::Leave);
     })?;
-    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
     let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
@@ -155,21 +146,116 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> anyhow::Result<()> {
         inbox,
         store,
         peer,
-        quorum_thread: handle.clone(),
+        quorum_thread: quorum_thread.clone(),
         timeline,
         links,
         runtime,
         pairing,
     };
-    let dependencies = Dependencies { identity, mirror, watchdog: facts, status, outputs };
-    std::fs::create_dir_all(options.run.join("vhost"))?;
-    CoreState::new(dependencies, config).run(events);
-    handle.send(QuorumInput::Stop);
+    let sockets = options.run.join("vhost");
+    std::fs::create_dir_all(&sockets).map_err(|source| NodeError::Folder { path: sockets, source })?;
+    CoreState::new(Dependencies { identity, mirror, watchdog: watchdog_info, status, outputs }, config).run(events);
+    quorum_thread.send(QuorumInput::Stop);
     Ok(())
 }
 
-/// A watchdog that was proven, with its period set; one that is not proven is fed all the same but not relied upon.
-fn prove(
+/// Ends a watchdog test that the last reset of this machine interrupted, and repeats it once if it showed nothing.
+fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeline: &mut Timeline) {
+    let Some(outcome) = selftest::conclude(&options.state) else { return };
+    timeline.note("watchdog", outcome.text);
+    // The machine has just booted: nothing runs here, and the peer has not heard of this node yet.
+    let repeat = outcome.again && !cgroup_fence::populated(options.vms().as_deref());
+    if let (true, Some(info)) = (repeat, watchdog)
+        && let Err(sentence) = selftest::run(&options.state, &options.run, &info.identity, true)
+    {
+        timeline.note("watchdog", sentence);
+        // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
+        let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
+    }
+}
+
+/// The pool disks of this node, with their indexes mounted.
+struct PoolDisks {
+    parts: Vec<PoolDiskPaths>,
+    /// Mount points, in the same order.
+    indexes: Vec<PathBuf>,
+}
+
+impl PoolDisks {
+    fn find(options: &Options, identity: &Identity) -> Result<Self, NodeError> {
+        let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
+        if parts.is_empty() {
+            return Err(NodeError::NoPoolDisk);
+        }
+        let indexes = parts.iter().map(|disk| disk.index.mount(&options.run)).collect::<Result<_, _>>()?;
+        Ok(Self { parts, indexes })
+    }
+
+    /// Name and size in bytes of each disk, for the status.
+    fn sizes(&self) -> Vec<(String, u64)> {
+        self.parts.iter().map(disk_size).collect()
+    }
+}
+
+/// The heartbeat sockets, and the number of paths.
+fn open_beacon(identity: &Identity, links: &[String]) -> Result<(Beacon, u8), NodeError> {
+    let paths: Vec<PathConfig> =
+        links.iter().take(MAX_PATHS).map(|name| PathConfig::Interface { name: name.clone() }).collect();
+    let path_count = paths.len() as u8;
+    let config = beacon::Config {
+        pair: PairId(identity.pair_number()),
+        node: identity.me,
+        key: PairKey(identity.key_bytes()),
+        port: UDP_PORT,
+    };
+    let beacon = Beacon::open(&config, paths).map_err(|source| NodeError::Heartbeats { source })?;
+    Ok((beacon, path_count))
+}
+
+/// The thread that freezes and kills VMs. It reports to the quorum thread itself: the owner of the state may be busy opening
+/// the pool while VMs stand still.
+fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender<CgroupCommand> {
+    let quorum_thread = quorum_thread.clone();
+    cgroup_fence::start(options.vms(), move |state| {
+        quorum_thread.tell(match state {
+            CgroupState::Frozen => dyad_quorum::Event::VmsFrozen,
+            CgroupState::Thawed => dyad_quorum::Event::VmsThawed,
+            CgroupState::Killed => dyad_quorum::Event::VmsKilled,
+        });
+    })
+}
+
+fn quorum(
+    options: &Options,
+    identity: &Identity,
+    record: Record,
+    path_count: u8,
+    watchdog: Option<&WatchdogInfo>,
+) -> Quorum {
+    let peer_incarnation = record.base.incarnations[identity.me.peer().index()];
+    let setup = Setup {
+        me: identity.me,
+        pair: identity.pair_number(),
+        boot: clock::boot_id(),
+        paths: path_count.max(1),
+        timing: Timing::standard(),
+        watchdog: watchdog.is_some_and(|info| info.proven),
+        // Until the peer says otherwise in its heartbeats.
+        peer_watchdog: peer_watchdog_cache::load(&options.state, peer_incarnation),
+    };
+    Quorum::new(setup, record, clock::now())
+}
+
+fn open_pool(disks: &PoolDisks, identity: &Identity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
+    let options = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
+    let (pool, report) = Pool::open(disks::open(&disks.parts, &disks.indexes)?, &options)?;
+    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
+    Ok(pool)
+}
+
+/// Sets the watchdog's period for fencing. A watchdog that is not proven, or that refuses the period, is fed but not relied
+/// upon.
+fn set_watchdog_period(
     options: &Options,
     watchdog: Option<(Watchdog, WatchdogInfo)>,
     timeline: &mut Timeline,
