@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
-/// How often the links are listened to for first nodes.
+/// Interval at which the links are read for announcements of first nodes.
 const OFFER_SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The blank node.
@@ -63,7 +63,7 @@ impl Blank {
                 // No VM can run on a blank node.
                 watchdog.feed();
             }
-            // Interfaces come late or return: the sockets are made anew now and then.
+            // Interfaces come late or return: the sockets are opened again every 5 s.
             if opened.elapsed() > Duration::from_secs(5) && offers.is_empty() {
                 listener = Listener::open(&(self.endpoints)());
                 opened = Instant::now();
@@ -130,7 +130,7 @@ impl Blank {
     }
 
     /// Carries `work` out on a thread of its own while this one feeds the watchdog and refuses further work. Before it,
-    /// and again if it fails, the volume_gc of an unfinished setup are erased.
+    /// and again if it fails, what an unfinished setup left is erased.
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
@@ -183,7 +183,7 @@ impl Blank {
         }
     }
 
-    /// The node has its place.
+    /// The node belongs to a pair: answers the client.
     fn end(self, identity: Identity, answer: oneshot::Sender<Reply>) -> Option<(Identity, Option<Watchdog>)> {
         let _ = answer.send(Reply::Done);
         Some((identity, self.watchdog))

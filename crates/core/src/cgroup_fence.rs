@@ -20,7 +20,7 @@ pub enum CgroupCommand {
     Kill,
 }
 
-/// What has been confirmed.
+/// What the kernel has confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupState {
     /// No VM executes.
@@ -69,8 +69,8 @@ fn thaw_empty(vms: &Path) {
     write_until_confirmed(vms, "cgroup.freeze", "0", "cgroup.events", "frozen 0");
 }
 
-/// Writes until the kernel confirms. It must not give up: while this is unconfirmed the watchdog goes hungry and the
-/// machine itself is reset, which is the last resort that this thread cannot and need not replace.
+/// Writes until the kernel confirms. It must not give up: while a freeze or kill is unconfirmed the watchdog is not fed, and
+/// the reset of the machine is the last resort.
 fn write_until_confirmed(vms: &Path, file: &str, value: &str, watch: &str, want: &str) {
     let since = Instant::now();
     let mut complained = false;

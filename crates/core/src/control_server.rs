@@ -12,10 +12,13 @@ use tokio::sync::{oneshot, watch};
 
 /// Bytes of an import that travel as one write. Small enough to leave guests their share of the journal.
 const IMPORT_CHUNK: usize = 256 << 10;
-/// How often one who watches is shown what is not urgent.
+/// Minimum interval between two lines of `watch` that are not urgent.
 const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Listens until the process ends.
+///
+/// # Errors
+/// The socket cannot be made, or takes no connections any more.
 pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
@@ -58,7 +61,7 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
                 let reply = ask(inbox, request).await;
                 let told = write_line(stream.get_mut(), &reply).await;
                 if erases && matches!(reply, Reply::Done) {
-                    // Whoever asked knows, or is gone; the next process does the erasing.
+                    // The client knows, or has hung up; the next process does the erasing.
                     inbox.send(Event::Stop);
                 }
                 told?;
@@ -67,9 +70,9 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
     }
 }
 
-/// Shows the state now and at every change until the client hangs up or the core ends. What nobody waits for is shown
-/// once in `interval`, the newest one; what says whether VMs may run, or how far the node is, at once: a VM that is started
-/// anew after a failure waits for nothing else.
+/// Shows the state now and at every change until the client hangs up or the core ends. A change of permits or phase is shown
+/// at once, as a VM that is restarted after a failure waits for it. Other changes are shown at most once in `interval`, the
+/// newest of them.
 async fn watch(
     stream: &mut UnixStream,
     mut status: watch::Receiver<Status>,
@@ -91,7 +94,7 @@ async fn watch(
     }
 }
 
-/// Passes a request to the owner.
+/// Passes a request to the owner of the state.
 async fn ask(inbox: &Inbox, request: Request) -> Reply {
     let (answer, reply) = oneshot::channel();
     inbox.send(Event::Control(ControlRequest { request, answer }));
@@ -110,7 +113,7 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
             return write_line(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
         }
     };
-    // Not before it is closed does this task end.
+    // Whatever happens to the client, this task ends only after it has closed the import.
     let told = write_line(stream.get_mut(), &Reply::Done).await;
     let filled = fill(stream, &incoming, bytes).await;
     let (answer, closed) = oneshot::channel();

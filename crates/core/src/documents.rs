@@ -1,4 +1,4 @@
-//! The replicated document on volume 0: one task that reads it, changes it on the lead, and tells everyone.
+//! The replicated document on volume 0: the task that reads it, and changes it on the lead.
 //!
 //! **Invariants.** A change is answered only after the flush of volume 0 that carries it: durable on every in-sync
 //! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// A change that waited longer than this is not begun: whoever asked may have given up.
+/// Longest time that a change waits in the queue. A later one is refused, as its client may have given up.
 const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the task can be asked. It carries out one request after the other.
@@ -61,10 +61,10 @@ pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequ
 
 struct DocumentTask {
     inbox: Inbox,
-    /// Where what was read last is kept.
+    /// Folder of the document cache.
     state: PathBuf,
     volume: VolumeBackend,
-    /// What a change is made to: read or written in this term, by this lead.
+    /// What a change is applied to: read or written in this term, by this lead.
     current: Option<Document>,
     /// What the owner was told last, and in which term it was true.
     told: Option<(u64, Document)>,
@@ -78,7 +78,7 @@ impl DocumentTask {
             match order {
                 DocumentRequest::Reload { lead, term } => {
                     if (lead, term) != (self.lead, self.term) {
-                        // Until it is read again nothing is changed: somebody else may have written it.
+                        // Nothing is changed until the document is read again: the other node may have written it.
                         self.current = None;
                     }
                     (self.lead, self.term) = (lead, term);
@@ -143,7 +143,7 @@ impl DocumentTask {
         let state = self.state.clone();
         let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
         if let Err(error) = saved.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
-            tracing::warn!(%error, "nobody can log in here after a restart while this node is not in sync");
+            tracing::warn!(%error, "the document is not cached: after a restart users cannot log in here while this node is not in sync");
         }
     }
 
@@ -155,8 +155,8 @@ impl DocumentTask {
             ));
         };
         let next = apply(&current, change).map_err(Refusal::from)?;
-        // The store first, the document second: a crash in between leaves an unused volume, never a promised one. What a
-        // document drops, the owner deletes.
+        // Volumes are created before the document is committed: a crash in between leaves an orphan, which the GC deletes,
+        // never a document that names a volume that does not exist. Volumes that the document drops are the GC's.
         let before = current.stored();
         for (id, size) in next.stored().into_iter().filter(|(id, _)| !before.contains_key(id)) {
             self.volumes(VolumeChange::Create { id, size }).await?;
@@ -197,7 +197,7 @@ mod tests {
     use dyad_types::NodeId;
     use std::sync::mpsc::channel;
 
-    /// A lead that is replaced while it reads is told so by the first read; the second one would have nobody to wait for.
+    /// A lead that is replaced while it reads learns so from the first read: the second one is not sent, as it would not be answered.
     #[tokio::test]
     async fn a_read_that_fails_is_the_last_of_its_reload() {
         let (sender, events) = channel();

@@ -9,7 +9,7 @@ use dyad_types::{BLOCK_BYTES, VolumeId};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
-/// One volume, for whoever writes it on this node.
+/// One volume, for the device server, the import or the document's task that writes it on this node.
 #[derive(Clone)]
 pub struct VolumeBackend {
     inbox: Inbox,
@@ -34,18 +34,27 @@ impl VolumeBackend {
     }
 
     /// Writes whole blocks at the byte `offset`.
+    ///
+    /// # Errors
+    /// The mirror refused the request, or the core is stopping.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK_BYTES) && (data.len() as u64).is_multiple_of(BLOCK_BYTES));
         self.run(GuestOp::Write { block: offset / BLOCK_BYTES, data }).await.map(drop)
     }
 
     /// Frees whole blocks; they read as zeros.
+    ///
+    /// # Errors
+    /// The mirror refused the request, or the core is stopping.
     pub async fn discard(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK_BYTES) && bytes.is_multiple_of(BLOCK_BYTES));
         self.run(GuestOp::Discard { block: offset / BLOCK_BYTES, count: bytes / BLOCK_BYTES }).await.map(drop)
     }
 
-    /// Everything written is durable on every in-sync node.
+    /// Makes everything written durable on every in-sync node.
+    ///
+    /// # Errors
+    /// The mirror refused the request, or the core is stopping.
     pub async fn flush(&self) -> Result<(), VolumeError> {
         self.run(GuestOp::Flush).await.map(drop)
     }
@@ -57,7 +66,10 @@ impl VolumeBackend {
 }
 
 impl VolumeBackend {
-    /// Reads a part of the document's volume: as its writer, or peeking at the local replica.
+    /// Reads a part of the document's volume: as its writer, or from the local replica while the peer is the writer.
+    ///
+    /// # Errors
+    /// The mirror refused the request, or the core is stopping.
     pub async fn document_slot(&self, offset: u64, bytes: u64, writer: bool) -> VolumeResult {
         let (block, count) = (offset / BLOCK_BYTES, bytes / BLOCK_BYTES);
         self.run(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await

@@ -20,7 +20,10 @@ fn ask(run: &Path, line: &str) -> Result<String, String> {
     }
 }
 
-/// Sets the watchdog's period in seconds; returns what the device granted.
+/// Sets the watchdog's period in seconds; returns the period that the device granted.
+///
+/// # Errors
+/// init does not answer within 2 s, or the device refuses. The text is one clause.
 pub fn watchdog_period(run: &Path, seconds: u64) -> Result<u64, String> {
     ask(run, &format!("watchdog {seconds}"))?.parse().map_err(|_| "init answered without a number".into())
 }

@@ -2,17 +2,18 @@
 //!
 //! ```text
 //!  vhost-user / imports ─► guests ─┐        ┌─► store ── pool (journal, extents, index)
-//!  control socket ─► control_server ├─► owner (mirror, document, permits)
+//!  control socket ─► control_server ├─► state (mirror, document, permits)
 //!  peer session ─► peer ───────────┘   ▲  │ └─► peer ── TLS session
 //!                                      │  ▼
 //!          quorum_thread (quorum, heartbeats, watchdog) ─► register, witness, cgroup_fence (cgroups)
 //! ```
 //!
-//! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup.
+//! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup. How a blank node becomes a
+//! member is `dyad-provision`'s.
 //!
-//! **Invariants.** All state of the node has one owner, [`state::CoreState`], fed by one queue. VMs are stopped by
-//! [`cgroup_fence`] alone, on the word of [`quorum_thread`] alone, with no other process in the way. The watchdog is fed by the
-//! quorum_thread alone.
+//! **Invariants.** All state of the node has one owner, [`state::CoreState`], fed by one queue of [`event::Event`]. VMs are
+//! frozen and killed by [`cgroup_fence`] alone, told by [`quorum_thread`] alone, with no other process in the way; only an
+//! erasure ([`decommission`]) kills them too. The watchdog of a member is fed by the quorum thread alone.
 
 pub mod blank;
 pub mod cgroup_fence;

@@ -39,7 +39,7 @@ impl OpenCode {
     }
 }
 
-/// What pairing need.
+/// Pairing and enrolment on a member, and what both need.
 pub struct Pairing {
     options: Options,
     tls: tls::Identity,
@@ -54,7 +54,7 @@ pub struct Pairing {
 }
 
 impl Pairing {
-    /// With this node's key, announcing on these links.
+    /// Uses this node's key and announces on these links.
     pub fn new(
         options: Options,
         tls: tls::Identity,
@@ -72,7 +72,7 @@ impl Pairing {
     }
 
     /// Opens a code, announces it on every link and waits for the second node.
-    pub fn open_code(&mut self, identity: &Identity) -> Result<OpenCode, String> {
+    pub fn open_code(&mut self, identity: &Identity) -> OpenCode {
         let _in_runtime = self.runtime.enter();
         let before = self.hosting.take();
         let open = self.codes.open(CodeForm::Node, Instant::now());
@@ -94,7 +94,7 @@ impl Pairing {
             host.run().await;
         }));
         self.open = Some(code.clone());
-        Ok(code)
+        code
     }
 
     /// The digits of the open code, if it may still be used.

@@ -1,7 +1,7 @@
 //! Whether the peer's watchdog is proven, kept over restarts.
 //!
-//! The peer says so in its heartbeats. When both nodes lost power and only one returns, nobody says it any more, and the
-//! one that returned may start the other's VMs after the fence only if it remembers.
+//! The peer says so in its heartbeats. When both nodes lost power and only one returns, no heartbeat says it any more; the
+//! node that returned may start the peer's VMs after the fence time only if it has kept the fact.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,10 @@ pub fn load(state: &Path, incarnation: u64) -> bool {
     incarnation != 0 && known.is_some_and(|text| text.trim() == incarnation.to_string())
 }
 
-/// Remembers it, durably.
+/// Writes it, durably.
+///
+/// # Errors
+/// The file cannot be written or removed.
 pub fn save(state: &Path, incarnation: u64, proven: bool) -> io::Result<()> {
     if proven {
         dyad_atomic_file::replace(&path(state), incarnation.to_string().as_bytes())

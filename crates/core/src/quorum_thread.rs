@@ -1,4 +1,4 @@
-//! The quorum_thread: the one thread that keeps time. It owns the quorum machine, the heartbeats and the watchdog.
+//! The quorum thread, which alone keeps time. It owns the quorum machine, the heartbeats and the watchdog.
 //!
 //! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
 //! to the witness to a task, cgroups to the cgroup_fence. What it learns it tells the owner as [`QuorumUpdate`].
@@ -18,19 +18,19 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// The watchdog is fed at least this often while it may be.
+/// Longest interval between two feedings of the watchdog while it may be fed.
 const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A thread that keeps time and is late by this much is worth a line in the timeline: the peer loses patience soon.
+/// Scheduling delay that raises a `late` entry in the timeline. The peer declares this node silent after D = 500 ms.
 const LATE_REPORT_DELAY: Duration = Duration::from_millis(200);
 
 /// Datagrams taken in before a tick at most: what two nodes say to each other in seconds.
 const BACKLOG: usize = 128;
 
-/// How often interfaces that came or went are looked for.
+/// Interval at which interfaces that came or went are looked for.
 const INTERFACE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the quorum_thread is made of.
+/// Everything the quorum thread owns or sends to.
 pub struct QuorumThread {
     /// The machine.
     pub quorum: Quorum,
@@ -46,7 +46,7 @@ pub struct QuorumThread {
     pub witness: UnboundedSender<(u64, WitnessRequest)>,
     /// Freeze, thaw, kill.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
-    /// QuorumUpdate out.
+    /// Updates for the owner of the state.
     pub owner: Inbox,
 }
 
@@ -79,8 +79,8 @@ impl QuorumThread {
     }
 }
 
-/// One that is not understood is authenticated all the same, so it comes from a peer of another version: silence is how that
-/// looks from here.
+/// Decodes a datagram and names its path. `None` = an authenticated body that this version cannot decode; such a peer counts as
+/// silent.
 fn read(received: &Received<'_>) -> Option<(u8, Datagram)> {
     postcard::from_bytes::<Datagram>(received.body).ok().map(|datagram| (received.path, datagram))
 }
@@ -111,7 +111,7 @@ impl State {
             }
             let mut woken = false;
             if clock::now() >= self.parts.quorum.next_wakeup() {
-                // What came in while this thread stood still is heard before anybody is called silent.
+                // Datagrams that came while this thread stood still are read before the peer is judged silent.
                 woken = self.catch_up();
                 self.handle(dyad_quorum::Event::Tick);
             }
@@ -135,7 +135,7 @@ impl State {
         }
     }
 
-    /// Takes in the datagrams that wait already; whether it was woken for an input meanwhile.
+    /// Reads the datagrams that wait already; returns whether an input woke it meanwhile.
     fn catch_up(&mut self) -> bool {
         for _ in 0..BACKLOG {
             match self.parts.beacon.receive(Duration::ZERO) {
@@ -151,7 +151,7 @@ impl State {
         false
     }
 
-    /// Waits for a datagram, an input or the time of the next deed; returns by how much longer than asked for.
+    /// Waits for a datagram, an input or the next deadline; returns by how much longer than asked for.
     fn listen(&mut self) -> Duration {
         let begin = Instant::now();
         let sleep = self.parts.quorum.next_wakeup().saturating_sub(clock::now());

@@ -1,11 +1,11 @@
 //! Proves at install that the watchdog really resets this node: armed, not fed, timed.
 //!
-//! The node writes down every 100 ms for how long it has not fed the watchdog, until it is reset. The next boot finds
-//! the last number, which is how long the reset took. Without this proof VMs of this node are started on the other one
-//! only on proof of death.
+//! The node writes every 100 ms for how long it has not fed the watchdog, until it is reset. The next boot finds the last
+//! number, which is the time until the reset. Without this proof the other node starts the VMs of this one only on proof of
+//! its death.
 //!
-//! A disk that stands still holds the numbers back, so a reset that seems too soon may have been in time: such a test is
-//! repeated once.
+//! A disk that stalls holds the numbers back, so a reset that seems too soon may have been in time: such a test is repeated
+//! once.
 
 use crate::{clock, init};
 use serde::{Deserialize, Serialize};
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 /// Period used for fencing, in seconds.
 pub const PERIOD_S: u64 = 3;
-/// The reset must come within k = 1 periods and this much, in milliseconds, for ticks and the write itself.
+/// Slack beyond one period until the reset, in milliseconds: ticks of 100 ms and the write of the number itself.
 const LATE_RESET_PERIOD_MS: u64 = 500;
-/// A reset that comes sooner was not the watchdog's, in milliseconds: somebody pulled a plug. The last food may be a
-/// quarter of a second old when the test begins, and devices count whole seconds.
+/// Lower bound of the time until the reset, in milliseconds: the period, less 1 s of the device's granularity, less 250 ms
+/// that the last feeding may be old. An earlier reset had another cause.
 const EARLIEST_RESET_DELAY_MS: u64 = PERIOD_S * 1000 - 1250;
-/// The kernel's own watchdog stops with the kernel, which is what a watchdog is for.
+/// Identity of the kernel's software watchdog. It stops with the kernel, so it proves nothing.
 const SOFTWARE: &str = "Software Watchdog";
-/// A watchdog that has done nothing for this long never will.
+/// Longest time that a test waits for the reset.
 const RESET_TIMEOUT: Duration = Duration::from_secs(4 * PERIOD_S);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ struct Note {
     repeated: bool,
 }
 
-/// What became of a test.
+/// The outcome of a test that a reset or an end of the daemon interrupted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SelfTestOutcome {
     /// One sentence.
@@ -85,10 +85,15 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     Some(SelfTestOutcome { text, again })
 }
 
-/// Stops feeding and waits for the reset. Returns only when none came. Nothing may run on this node.
+/// Waits for the reset of a watchdog that is not fed any more. No VM may run on this node.
+///
+/// # Errors
+/// Always: it returns only when no reset came. The text is one sentence.
 pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(), String> {
     if watchdog == SOFTWARE {
-        return Err("This node has only the kernel's software watchdog, which a hanging kernel does not fear.".into());
+        return Err(
+            "This node has only the kernel's software watchdog, which stops together with a hanging kernel.".into()
+        );
     }
     let write = |unfed_ms| {
         let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms, repeated };

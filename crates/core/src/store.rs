@@ -176,7 +176,7 @@ impl Store {
                     return;
                 }
                 reads += 1;
-                // What waits for a sync does not wait for this read as well.
+                // Commands that wait for a sync do not wait for this read as well.
                 self.begin_sync();
             }
             match execute(&mut self.pool, &command, &mut report) {
@@ -351,7 +351,7 @@ mod tests {
         }
     }
 
-    /// Whoever hits the disk first: here it is the store itself, which leaves a note in the journal when all is quiet.
+    /// The failure is noticed by the store itself here: it appends a note to the journal when no command is under way.
     #[test]
     fn a_disk_that_fails_is_named_and_to_be_replaced() {
         let dir = tempfile::tempdir().unwrap();
@@ -368,7 +368,7 @@ mod tests {
             if !disk.healthy {
                 break disk.error.clone();
             }
-            assert!(begin.elapsed() < TEST_TIMEOUT, "nobody noticed");
+            assert!(begin.elapsed() < TEST_TIMEOUT, "the failure is not noticed");
             std::thread::sleep(Duration::from_millis(10));
         };
         assert_eq!(failed.as_deref(), Some("The disk disk failed: replace it."));

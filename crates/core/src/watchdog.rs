@@ -15,12 +15,12 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Watchdog(File);
 
-/// What is known of it.
+/// Name, period and proof of a watchdog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchdogInfo {
     /// What its driver calls it.
     pub identity: String,
-    /// Seconds without food until it resets the node.
+    /// Seconds without a feeding until it resets the node.
     pub timeout_s: u64,
     /// It has been seen to reset this node.
     pub proven: bool,
@@ -35,6 +35,9 @@ impl WatchdogInfo {
 
 impl Watchdog {
     /// Takes the descriptor that init handed over, or opens the device given. `None` without either.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated, or the device cannot be opened.
     pub fn open(options: &Options) -> std::io::Result<Option<(Self, WatchdogInfo)>> {
         let device = match (std::env::var("DYAD_WATCHDOG_FD").ok().and_then(|fd| fd.parse().ok()), &options.watchdog) {
             (Some(fd), _) => {
@@ -59,7 +62,7 @@ impl Watchdog {
 
     /// Feeds it once.
     pub fn feed(&mut self) {
-        // A device that refuses food resets the node, which is safe; there is nothing better to do here.
+        // A device that cannot be written resets the node, which is safe.
         let _ = self.0.write(&[0]);
     }
 }

@@ -12,7 +12,7 @@ fn a_panic_in_any_thread_ends_the_process() {
     if std::env::var_os(INSIDE).is_some() {
         panics::end_the_process();
         let thread = std::thread::spawn(|| panic!("as planned"));
-        // Whoever waits for such a thread would go on without it.
+        // A caller that waits for such a thread would go on without it.
         let _ = thread.join();
         return;
     }

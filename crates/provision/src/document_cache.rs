@@ -17,12 +17,18 @@ pub fn load(state: &Path) -> Option<Document> {
     serde_json::from_slice(&bytes).inspect_err(|e| tracing::warn!(error = %e, "the last document is damaged")).ok()
 }
 
-/// Remembers it, durably.
+/// Writes the document, durably.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn save(state: &Path, document: &Document) -> io::Result<()> {
     dyad_atomic_file::replace(&path(state), &serde_json::to_vec(document)?)
 }
 
-/// Forgets it, with the password it holds.
+/// Removes the document, with the password hashes in it.
+///
+/// # Errors
+/// The file cannot be removed.
 pub fn remove(state: &Path) -> io::Result<()> {
     dyad_atomic_file::remove(&path(state))
 }

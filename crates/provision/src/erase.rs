@@ -18,7 +18,7 @@ use dyad_link::tls;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How a node goes about it.
+/// How a node of a pair is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EraseMode {
     /// The other node goes on alone first, and says so.
@@ -27,7 +27,7 @@ pub enum EraseMode {
     Abandon,
 }
 
-/// What counts for the decision.
+/// The facts that decide whether a node may be erased.
 #[derive(Debug, Clone, Copy)]
 pub struct ErasePrecondition<'a> {
     /// Name of the pair.
@@ -38,7 +38,10 @@ pub struct ErasePrecondition<'a> {
     pub peer_has_all: bool,
 }
 
-/// Whether `confirm` is enough to erase this node, and how.
+/// How this node is erased, if `confirm` suffices.
+///
+/// # Errors
+/// The confirmation is not the text that the refusal names.
 pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Refusal> {
     let ErasePrecondition { pair, node, peer_has_all } = facts;
     let both = format!("{pair}/{node}");
@@ -100,6 +103,9 @@ pub enum UndoError {
 ///
 /// A disk that cannot be erased is left alone, or a dying one would keep the node from ever being set up again: its
 /// label then names a pair that exists on no node, and setup does not choose it.
+///
+/// # Errors
+/// A file of the pair cannot be removed.
 pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     let identity = match Identity::unfinished(&paths.state) {
         Ok(None) => return Ok(()),
@@ -123,6 +129,9 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
 }
 
 /// Erases one disk that carries labels of a pair, on a blank node.
+///
+/// # Errors
+/// There is no such disk, it belongs to no pair, the confirmation is wrong, or the disk cannot be written.
 pub fn disk(paths: &NodePaths, name: &str, confirm: &str) -> Result<(), Refusal> {
     let candidates = disks::list(&paths.disks, &paths.run);
     let found = decide_disk(&candidates, name, confirm)?;
@@ -135,7 +144,10 @@ pub fn disk(paths: &NodePaths, name: &str, confirm: &str) -> Result<(), Refusal>
     disks::erase(&parts, &paths.run).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
-/// Which of `candidates` is erased, if `confirm` is enough.
+/// Which of `candidates` is erased, if `confirm` suffices.
+///
+/// # Errors
+/// There is no such disk, it belongs to no pair, or the confirmation is wrong.
 pub fn decide_disk<'a>(
     candidates: &'a [DiskCandidate],
     name: &str,

@@ -11,6 +11,7 @@ use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
 impl CoreState {
+    /// Opens or renews the code with which the second node joins.
     pub(super) fn open_pairing_code(&mut self) -> Reply {
         if !self.leads() {
             return Reply::refused(RefusalCode::NotLead, "The other node leads the pair: open the pairing code there.");
@@ -18,18 +19,14 @@ impl CoreState {
         if self.membership.peer_incarnation() != 0 && self.membership.config.members == quorum::Members::Both {
             return Reply::refused(RefusalCode::PairComplete, "The pair already has two nodes in sync.");
         }
-        match self.out.pairing.open_code(&self.identity) {
-            Ok(open) => {
-                let reply = Reply::Code { code: open.digits.clone(), expires_s: open.left().as_secs() };
-                self.out.timeline.note("pairing-open", "A pairing code is open.");
-                reply
-            }
-            Err(sentence) => Reply::refused(RefusalCode::Pairing, sentence),
-        }
+        let open = self.out.pairing.open_code(&self.identity);
+        self.out.timeline.note("pairing-open", "A pairing code is open.");
+        Reply::Code { code: open.digits.clone(), expires_s: open.left().as_secs() }
     }
 
-    /// The other node has proven the code and is ready: remember it, admit its store, connect. It becomes a node of the
-    /// pair only when it is told the `true` that this returns; if that is lost, it is blank and another one may come.
+    /// Admits the second node, which has proven the code and is ready: writes it down, connects, and has the quorum machine
+    /// admit its store. It becomes a node of the pair when it receives the `true` that this returns; if that is lost, it is
+    /// blank and pairs again.
     pub(super) fn paired(&mut self, peer: Peer) -> bool {
         self.out.pairing.close_code();
         let name = peer.node.clone();
@@ -49,6 +46,7 @@ impl CoreState {
         true
     }
 
+    /// Enrols the pair at a witness; the end is [`Event::Enrolled`].
     pub(super) fn enrol(&mut self, at: Enrol, answer: oneshot::Sender<Reply>) {
         if !self.leads() {
             let _ = answer
@@ -65,6 +63,7 @@ impl CoreState {
         });
     }
 
+    /// The pair is enrolled: the quorum machine and the document learn of the witness.
     pub(super) fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.out.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
         let info = witness.info();
@@ -76,7 +75,7 @@ impl CoreState {
         self.change(Change::SetWitness { witness: Some(info) }, Pending::ReplyTo(answer));
     }
 
-    /// Tells the quorum of a peer or witness that no configuration admits yet. It forgets them when it restarts.
+    /// Tells the quorum machine of a peer or witness that no configuration admits yet: it forgets them at a restart.
     pub(super) fn repeat_introductions(&self) {
         let identity = &self.identity;
         if let Some(peer) = &identity.peer
@@ -105,7 +104,7 @@ impl CoreState {
 
     /// The document names a witness that this node does not know yet (the other node enrolled it).
     pub(super) fn remember_witness(&mut self) {
-        // What was kept from an earlier life may name an earlier witness.
+        // A document of the cache may name an earlier witness.
         let Some(info) = self.document.of_this_run().and_then(|document| document.witness.clone()) else { return };
         if self.identity.witness.as_ref().is_some_and(|known| known.id == info.id) {
             return;

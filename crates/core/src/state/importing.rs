@@ -1,5 +1,5 @@
-//! An image on its way into a volume: it fills a volume of the pool of its own, and one change of the document puts that in
-//! the place of the old one. Until then the old one is untouched, whatever becomes of image, node or pair.
+//! Imports: an image fills a new volume of the pool, and one change of the document puts that in the place of the old one.
+//! Until then the old one is untouched, whatever happens to client, node or pair.
 
 use super::CoreState;
 use super::parts::Pending;
@@ -58,7 +58,7 @@ impl CoreState {
     }
 
     pub(super) fn import_begun(&mut self, name: String, result: Result<(), Refusal>, answer: Opened) {
-        // The room was made by an event of this very moment.
+        // The change that made the new volume may have been applied in this batch of events: its writer is settled first.
         self.settle_writers();
         let volume = self.authoritative_document().and_then(|document| document.volumes.get(&name));
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
@@ -71,7 +71,7 @@ impl CoreState {
             (Err(refusal), _) => Err(refusal),
         };
         let given = opened.is_ok();
-        // Whoever has the writing end closes the import; nobody else does.
+        // The client that received a volume closes the import. Without a volume, or without the client, it ends here.
         if answer.send(opened).is_err() || !given {
             self.imports.end(&name);
         }
@@ -101,7 +101,8 @@ impl CoreState {
         let _ = answer.send(result);
     }
 
-    /// Drops what came of images whose way ended here, also in an earlier life of this node or on a lost one.
+    /// Drops one aborted import: the document names a volume for it, and no client of this node sends to it. It may be of an
+    /// earlier run of this daemon, or of a node that was lost.
     pub(super) fn settle_imports(&mut self) {
         let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected);
         let Some(document) = self.authoritative_document().filter(|_| due) else { return };
@@ -111,7 +112,7 @@ impl CoreState {
         });
         if let Some((name, id)) = left {
             self.imports.drop_begins();
-            // A refused one is tried again.
+            // A refused change is tried again after the interval.
             self.change(Change::DropImport { name, id }, Pending::Nothing);
         }
     }

@@ -25,14 +25,14 @@ impl CoreState {
         });
     }
 
-    /// Calls off a leave that a person asked for; one that the pool's failure asks for goes on.
+    /// Calls off a leave that a client asked for; a leave because of a failed pool goes on.
     pub(super) fn cancel_leave(&self) {
         if !self.lifecycle.pool_has_failed() {
             self.out.quorum_thread.tell(quorum::Event::CancelLeave);
         }
     }
 
-    /// Nobody took over in time: this node stays what it is, and whoever asked may go on.
+    /// The other node did not take over within 10 s: this node stays a member, and the clients are refused.
     pub(super) fn leave_timed_out(&mut self) {
         if self.lifecycle.has_waiters() {
             self.cancel_leave();
@@ -69,6 +69,7 @@ impl CoreState {
         self.out.peer.stop();
     }
 
+    /// Erases this node if the confirmation suffices: after a leave if the other node holds all data, else at once.
     pub(super) fn erase(&mut self, disk: Option<&str>, confirm: &str, answer: oneshot::Sender<Reply>) {
         if disk.is_some() {
             let _ = answer.send(erase::not_blank().into());
@@ -92,7 +93,7 @@ impl CoreState {
         }
     }
 
-    /// The other node has taken over, or not.
+    /// The leave that precedes an erasure has ended: the other node has taken over, or not.
     pub(super) fn left_for_erase(&mut self, result: Result<(), Refusal>, answer: oneshot::Sender<Reply>) {
         // A leave is also complete when no other node was there to take over.
         let peer_has_all = !self.membership.config.exists() || !self.membership.config.members.has(self.me);

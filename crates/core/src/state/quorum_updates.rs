@@ -76,7 +76,7 @@ impl CoreState {
         }
     }
 
-    /// The data session goes where heartbeats come from.
+    /// Dials the peer at the addresses from which its heartbeats come.
     fn dial(&mut self, addresses: &[Option<SocketAddr>]) {
         let paths = self.out.links.iter().zip(addresses).filter_map(|(name, address)| {
             let mut peer = (*address)?;
@@ -86,7 +86,7 @@ impl CoreState {
         self.out.peer.set_paths(paths.collect());
     }
 
-    /// Guests' requests wait while this node has no right to run.
+    /// Holds guests' requests while this node has no right to run VMs.
     fn hold(&mut self, hold: bool) {
         if self.membership.held != hold {
             self.membership.held = hold;
@@ -100,9 +100,9 @@ impl CoreState {
         }
         if !config.members.has(self.me) {
             self.access.serving = false;
-            // Before the mirror refuses what is open: no guest may hear of that, should one run still.
+            // Before the mirror refuses the open requests: a guest that still runs must not see an I/O error.
             self.access.servers.clear();
-            // The document may change while this node is away, and must be read again before it rules here.
+            // The pair may change the document while this node is away.
             if self.membership.config.members.has(self.me) {
                 self.document.end_term();
             }
@@ -114,23 +114,24 @@ impl CoreState {
         self.remember_witness();
     }
 
-    /// Tells the mirror where it stands.
+    /// Tells the mirror its view of the membership.
     pub(super) fn announce_view(&mut self) {
         let view = dyad_replica::view(&self.membership.config, self.membership.ack_set, self.me);
         self.mirror(dyad_mirror::Event::View(view));
     }
 
-    /// Reads the document again: from volume 0 as its writer, or as the follower's copy.
+    /// Has the document read: from volume 0 as its writer, or from the local replica.
     pub(super) fn reload_document(&mut self) {
         self.settle_writers();
         self.document.read_begins();
         let _ = self.out.documents.send(DocumentRequest::Reload { lead: self.leads(), term: self.document.term() });
     }
 
-    /// The peer surely runs nothing: what was its is ours.
+    /// Fails the peer's VMs and volumes over to this node. Precondition: the peer's fence is over.
     pub(super) fn fail_over(&mut self) {
         let Some(document) = self.authoritative_document() else { return };
-        // A peer that was called clean may become a member at any moment, with what the document says is its.
+        // A peer that the quorum machine knows to be clean may become a member at any moment and start the VMs that the document
+        // places on it.
         if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
             return;
         }
@@ -139,7 +140,7 @@ impl CoreState {
             document.vms.values().any(|vm| vm.config.node != me) || document.volumes.values().any(|v| v.primary != me);
         if self.membership.peer_vms_allowed && foreign && self.leads() {
             self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
-            // A refused one is tried again at the next settling.
+            // A refused change is tried again at the next settling.
             self.change(Change::FailOver { survivor: me }, Pending::FailOver);
         }
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 impl CoreState {
+    /// Answers a request, or keeps its answer until the work is done.
     pub(super) fn question(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
         let reply = match request {
             Request::CreatePair(_) | Request::Join(_) => Reply::refused(
@@ -40,7 +41,7 @@ impl CoreState {
             Request::Leave => return self.begin_leave(LeaveWaiter::ReplyTo(answer)),
             // Answered by the server itself.
             Request::Status | Request::Watch | Request::Import { .. } => {
-                Reply::refused(RefusalCode::BadRequest, "This question is not for the owner.")
+                Reply::refused(RefusalCode::BadRequest, "This request is answered by the socket's task.")
             }
         };
         let _ = answer.send(reply);
@@ -57,7 +58,7 @@ impl CoreState {
         self.access.running = vms;
     }
 
-    /// Lets the watchdog go hungry until it resets this node, which nothing may notice.
+    /// Proves the watchdog: stops feeding it and expects the reset within 3.5 s. Refused while a VM runs here.
     fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
         let Some(watchdog) = self.self_test.unproven() else {
             let _ = answer.send(Reply::Done);
@@ -94,7 +95,7 @@ impl CoreState {
         self.out.timeline.note("watchdog", sentence);
     }
 
-    /// Whether the kernel knows of a VM here, or one is about to start.
+    /// Whether the kernel sees a VM process here, or a permitted VM is to run.
     fn runs_vms(&self) -> bool {
         let starts =
             |document: &Document| self.access.permits.iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run));

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl CoreState {
-    /// Tells the mirror who writes which volume. A volume that this node may not write any more is closed, so that no
-    /// request of its old life runs in a later one.
+    /// Tells the mirror who writes which volume. The server of a volume that this node may not write any more ends, so that no
+    /// request of this term runs in a later one.
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
         wanted.insert(VolumeId::DOCUMENT, self.writer(self.membership.config.lead));
@@ -30,7 +30,7 @@ impl CoreState {
                 continue;
             }
             if *writer != Writer::Me {
-                // Its guest, if it still runs, waits: the mirror refuses what is open, and no guest may hear of that.
+                // Before the mirror refuses the open requests: a guest that still runs must not see an I/O error.
                 self.access.servers.remove(volume);
             }
             self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
@@ -44,8 +44,8 @@ impl CoreState {
         }
     }
 
-    /// Nobody outside the in-sync set writes; a lost node's volumes are written by nobody until its fence is over and
-    /// the document says who has them.
+    /// Who writes a volume with this primary. A node outside the in-sync set writes nothing: the volumes of a lost node have no
+    /// writer until its fence is over and the document names a new primary.
     fn writer(&self, primary: NodeId) -> Writer {
         match (self.membership.config.members.has(primary), primary == self.me) {
             (false, _) => Writer::None,
@@ -82,11 +82,11 @@ impl CoreState {
         }
     }
 
-    /// The VMs that belong here and whose disks are served. The quorum_thread hears of the first one before anybody can
-    /// start it; it hears that there are none only once the kernel says so.
+    /// Permits the VMs of this node whose disks are all served. The quorum thread is told that VMs run before a permit is shown,
+    /// and that none run only once the kernel says so.
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.authoritative_document() {
-            // A node that is about to restart lets no VM start.
+            // A node whose watchdog is being proven restarts: no VM starts here.
             Some(document) if self.access.serving && !self.self_test.running => document
                 .vms
                 .iter()
@@ -113,7 +113,7 @@ impl CoreState {
     }
 }
 
-/// Ids and sizes of the volumes of VMs that `me` owns.
+/// Ids and sizes of the volumes of the VMs that the document places on `me`.
 fn my_disks(document: &Document, me: NodeId) -> BTreeMap<VolumeId, u64> {
     let disks = document.vms.values().filter(|vm| vm.config.node == me).flat_map(|vm| &vm.config.disks);
     disks.filter_map(|disk| document.volumes.get(disk)).map(|volume| (volume.id, volume.size)).collect()

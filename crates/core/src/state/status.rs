@@ -1,4 +1,4 @@
-//! The status: everything known in one moment, shown to whoever watches.
+//! The status: everything known at one moment, for the local socket.
 
 use super::CoreState;
 use super::sentences::alarm_text;

@@ -1,4 +1,4 @@
-//! What the state tells whom and when, with nobody behind it: no disks, no peer, no quorum machine.
+//! What the state sends where and when, over fakes: no disks, no peer, no quorum machine.
 
 use super::*;
 use crate::event::{ImportTarget, StoreDone, Ticket};
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An state on node A, and the far ends of what it talks to.
+/// A state on node A, and the far ends of what it talks to.
 struct CoreFixture {
     state: CoreState,
     /// What background work sends back.
@@ -219,7 +219,7 @@ fn an_image_goes_beside_what_the_volume_holds() {
     assert!(!fixture.state.access.writers.contains_key(&VolumeId(1)));
 }
 
-/// What came of an image that failed is dropped, and the next one may come at once.
+/// The volume of an aborted import is dropped, and the next import may begin at once.
 #[test]
 fn an_image_that_fails_leaves_nothing() {
     let mut fixture = CoreFixture::with_a_disk();
@@ -236,7 +236,7 @@ fn an_image_that_fails_leaves_nothing() {
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
 }
 
-/// A daemon that starts anew knows of no image on its way; what it wrote of one is dropped.
+/// A daemon that was restarted knows of no import; the volume of an earlier import is dropped.
 #[test]
 fn what_came_of_an_image_does_not_outlive_its_daemon() {
     let mut fixture = CoreFixture::with_a_disk();
@@ -360,7 +360,7 @@ fn no_vm_starts_while_the_watchdog_is_proven() {
     assert!(permitted(&fixture));
 }
 
-/// The register is read before the quorum machine has judged. Until it has, nobody is told whose data is newer.
+/// The register is read before the quorum machine has judged. Until then the status is "starting", not "the peer is newer".
 #[test]
 fn what_is_not_judged_yet_is_not_told() {
     let mut fixture = CoreFixture::new(&[]);

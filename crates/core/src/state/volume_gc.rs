@@ -1,8 +1,9 @@
-//! Volumes of the pool that the document names no more: deleted ones, what an image replaced, what came of one that failed.
+//! Garbage collection of orphaned volumes: volumes of the pool that the current document does not name. They were deleted,
+//! replaced by an image, or made for an import that was aborted.
 //!
-//! **Invariant.** The lead deletes a volume only if its number was given and the document that rules has it no more. Numbers
-//! are never given twice, so that is final: no document of this pair, older or newer, will bring it back. A number not given
-//! yet may be of a volume that is just being made.
+//! **Invariant.** The lead deletes a volume only if its number was given out and the authoritative document does not name it.
+//! Numbers are never given out twice, so no document of this pair, older or newer, names it again. A number that was not
+//! given out yet may be of a volume that is being made.
 
 use super::CoreState;
 use super::parts::Origin;
@@ -11,9 +12,9 @@ use dyad_mirror::VolumeChange;
 use dyad_types::VolumeId;
 
 impl CoreState {
-    /// Deletes them one after the other, whoever dropped them and whenever: a node may die between the change of the
-    /// document and the deletion. By now the writers of this very document are settled: no request follows a deletion into
-    /// the store.
+    /// Deletes one orphaned volume. A node may have died between the change of the document and the deletion, so the pool is
+    /// compared with the document instead of remembering what was dropped. The writers of this document are settled before,
+    /// so that no request follows the deletion into the store.
     pub(super) fn settle_volume_gc(&mut self) {
         if !self.volume_gc.scan_is_due() || !self.leads() {
             return;
@@ -33,7 +34,7 @@ impl CoreState {
     pub(super) fn orphan_deleted(&mut self, id: VolumeId, result: Result<(), VolumeError>) {
         self.volume_gc.deletion_ended(result.is_ok());
         if let Err(error) = result {
-            tracing::info!(volume = %id, %error, "a volume that nobody can reach any more still takes room");
+            tracing::info!(volume = %id, %error, "an orphaned volume still takes room");
         }
     }
 }

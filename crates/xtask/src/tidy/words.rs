@@ -47,7 +47,6 @@ const VAGUE: [&str; 8] = ["nobody", "whoever", "somebody", "one that", "one who"
 const VAGUE_LEFT: &[(&str, usize)] = &[
     (".", 8),
     ("console", 3),
-    ("core", 56),
     ("desired", 6),
     ("link", 15),
     ("mirror", 12),
