@@ -331,8 +331,7 @@ fn mirror(status: &control::MirrorStatus) -> MirrorDetail {
     MirrorDetail {
         connected: status.connected,
         state: state.into(),
-        // One extent is 64 KiB.
-        dirty_bytes: status.dirty_extents << 16,
+        dirty_bytes: status.dirty_bytes,
         resync_bytes: status.resync_bytes,
         resync_dirty_bytes: status.resync_dirty_bytes,
         healed_blocks: status.healed_blocks,

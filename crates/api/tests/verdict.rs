@@ -21,7 +21,7 @@ fn mirror(state: MirrorState) -> Status {
     with(|s| {
         let mirror = s.mirror.as_mut().unwrap();
         mirror.state = state;
-        mirror.dirty_extents = 33;
+        mirror.dirty_bytes = 33 * (64 << 10);
     })
 }
 

@@ -112,8 +112,7 @@ fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
             MirrorState::Behind => "receiving newer data",
             MirrorState::Held => "writes wait",
         };
-        // One extent is 64 KiB.
-        lines.push(format!("Mirror       {state}     {} MiB to copy", mirror.dirty_extents.div_ceil(16)));
+        lines.push(format!("Mirror       {state}     {} MiB to copy", mirror.dirty_bytes.div_ceil(1 << 20)));
     }
     if let Some(pool) = &status.pool {
         lines.push(format!("Pool         {} of {} MiB used", pool.used_bytes >> 20, pool.total_bytes >> 20));

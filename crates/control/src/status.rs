@@ -176,8 +176,8 @@ pub struct MirrorStatus {
     pub connected: bool,
     /// The present phase.
     pub state: MirrorState,
-    /// Extents that the peer lacks.
-    pub dirty_extents: u64,
+    /// Bytes that the peer lacks: whole extents of 64 KiB that are marked dirty.
+    pub dirty_bytes: u64,
     /// Bytes copied by the running or last resync.
     pub resync_bytes: u64,
     /// Bytes that were dirty when the running or last resync began.

@@ -36,7 +36,7 @@ pub fn protected() -> Status {
         mirror: Some(MirrorStatus {
             connected: true,
             state: MirrorState::InSync,
-            dirty_extents: 0,
+            dirty_bytes: 0,
             resync_bytes: 0,
             resync_dirty_bytes: 0,
             healed_blocks: 0,

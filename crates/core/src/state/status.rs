@@ -7,7 +7,7 @@ use dyad_control::{
 };
 use dyad_mirror as mirror;
 use dyad_quorum as quorum;
-use dyad_types::NodeId;
+use dyad_types::{EXTENT_BYTES, NodeId};
 
 impl CoreState {
     /// Shows the state if it has changed.
@@ -130,7 +130,7 @@ impl CoreState {
         MirrorStatus {
             connected: self.replication.connected,
             state,
-            dirty_extents: self.replication.mirror.dirty_extents(),
+            dirty_bytes: self.replication.mirror.dirty_extents() * EXTENT_BYTES,
             resync_bytes: self.replication.progress.copied,
             resync_dirty_bytes: self.replication.dirty_bytes,
             healed_blocks: self.replication.healed,

@@ -42,7 +42,7 @@ fn text(snapshot: &Snapshot) -> String {
         }
     }
     if let Some(mirror) = &status.mirror {
-        out.one("dyad_dirty_bytes", "Bytes the other node lacks.", mirror.dirty_extents << 16);
+        out.one("dyad_dirty_bytes", "Bytes the other node lacks.", mirror.dirty_bytes);
         out.one("dyad_resync_bytes", "Bytes copied by the running or last resync.", mirror.resync_bytes);
         out.one(
             "dyad_healed_blocks",
