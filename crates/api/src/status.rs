@@ -173,8 +173,10 @@ pub struct PoolDiskDetail {
     pub path: String,
     pub bytes: u64,
     /// Whether it works.
+    #[serde(alias = "well")]
     pub healthy: bool,
     /// What is wrong, one sentence.
+    #[serde(alias = "trouble")]
     pub error: Option<String>,
 }
 

@@ -14,6 +14,7 @@ pub struct VmView {
     /// Names of its volumes; the first one is the boot disk.
     pub disks: Vec<String>,
     /// The node that runs it, "A" or "B".
+    #[serde(alias = "owner")]
     pub node: String,
     /// The state that the pair brings it to.
     pub intent: IntentView,

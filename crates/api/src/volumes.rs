@@ -11,6 +11,7 @@ pub struct VolumeView {
     /// Size in bytes.
     pub size: u64,
     /// The node whose VM uses it, "A" or "B".
+    #[serde(alias = "home")]
     pub primary: String,
     /// The VM that has it as a disk.
     pub vm: Option<String>,

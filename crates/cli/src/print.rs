@@ -55,7 +55,7 @@ pub(crate) fn volumes(volumes: &[VolumeView]) {
         let size = format!("{} MiB", v.size >> 20);
         vec![v.name.clone(), size, v.primary.clone(), v.vm.clone().unwrap_or_else(|| "-".into())]
     };
-    table(&["VOLUME", "SIZE", "HOME", "VM"], volumes.iter().map(row).collect());
+    table(&["VOLUME", "SIZE", "PRIMARY", "VM"], volumes.iter().map(row).collect());
 }
 
 pub(crate) fn vms(vms: &[VmView]) {

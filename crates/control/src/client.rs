@@ -1,6 +1,7 @@
 //! The client side of the socket.
 
-use crate::{MAX_LINE, Refusal, Reply, Request, Status, write_line};
+use crate::server::write_line;
+use crate::{MAX_LINE, Refusal, Reply, Request, Status};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -55,7 +56,7 @@ impl Client {
     /// The core refuses, does not answer, ends the connection, or answers in an unknown form.
     pub async fn ask(&self, request: &Request) -> Result<Reply, ClientError> {
         let mut stream = self.connect().await?;
-        write_line(stream.get_mut(), request).await.map_err(ClientError::Cut)?;
+        write_request(&mut stream, request).await?;
         read_reply(&mut stream).await
     }
 
@@ -76,7 +77,7 @@ impl Client {
     /// The core does not answer.
     pub async fn watch(&self) -> Result<Watch, ClientError> {
         let mut stream = self.connect().await?;
-        write_line(stream.get_mut(), &Request::Watch).await.map_err(ClientError::Cut)?;
+        write_request(&mut stream, &Request::Watch).await?;
         Ok(Watch { stream })
     }
 
@@ -93,7 +94,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let mut stream = self.connect().await?;
         let request = Request::Import { volume: volume.into(), bytes };
-        write_line(stream.get_mut(), &request).await.map_err(ClientError::Cut)?;
+        write_request(&mut stream, &request).await?;
         read_reply(&mut stream).await?;
         match tokio::io::copy(&mut content.take(bytes), stream.get_mut()).await {
             // The end of the stream tells the core that the rest does not come.
@@ -133,6 +134,10 @@ impl Watch {
 fn unexpected(reply: &Reply) -> ClientError {
     let text = format!("unexpected reply {reply:?}");
     ClientError::Cut(std::io::Error::new(std::io::ErrorKind::InvalidData, text))
+}
+
+async fn write_request(stream: &mut BufReader<UnixStream>, request: &Request) -> Result<(), ClientError> {
+    write_line(stream.get_mut(), request).await.map_err(ClientError::Cut)
 }
 
 async fn read_reply(stream: &mut BufReader<UnixStream>) -> Result<Reply, ClientError> {

@@ -25,7 +25,7 @@ pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use dyad_types::DiskContent;
 pub use protocol::{CreatePair, DiskCandidate, Enrol, Join, MAX_LINE, Offer, Reply, Request, TimelineEvent};
 pub use refusal::{Refusal, RefusalCode};
-pub use server::{RequestError, read_request, write_line};
+pub use server::{RequestError, read_request, write_reply};
 pub use status::*;
 
 /// Path of the core's socket on a real node.

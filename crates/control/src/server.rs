@@ -1,6 +1,6 @@
 //! Framing of the core's side: JSON lines.
 
-use crate::{MAX_LINE, Request};
+use crate::{MAX_LINE, Reply, Request};
 use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -28,11 +28,17 @@ pub async fn read_request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Opti
     serde_json::from_str(&line).map(Some).map_err(RequestError::Malformed)
 }
 
-/// Writes one value as a JSON line.
+/// Writes one reply as a JSON line. It takes a [`Reply`] and nothing else: a bare [`Refusal`](crate::Refusal) has no tag,
+/// and the client could not read it.
 ///
 /// # Errors
 /// The connection fails.
-pub async fn write_line(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> std::io::Result<()> {
+pub async fn write_reply(to: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> std::io::Result<()> {
+    write_line(to, reply).await
+}
+
+/// Writes one value as a JSON line.
+pub(crate) async fn write_line(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     to.write_all(&line).await?;

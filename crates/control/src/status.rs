@@ -103,7 +103,6 @@ pub struct QuorumStatus {
     /// Whether VMs may run on this node now.
     pub may_run: bool,
     /// The reason for `may_run`.
-    #[serde(alias = "standing")]
     pub state: NodeState,
     /// Whether the peer's heartbeats arrive.
     pub peer_alive: bool,
@@ -221,6 +220,7 @@ pub struct PoolDiskStatus {
     #[serde(alias = "well")]
     pub healthy: bool,
     /// Why it does not work, one sentence.
+    #[serde(alias = "trouble")]
     pub error: Option<String>,
 }
 

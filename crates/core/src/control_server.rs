@@ -3,7 +3,7 @@
 use crate::event::{ControlRequest, Event, Inbox};
 use crate::guests::VolumeBackend;
 use crate::volume_request::VolumeError;
-use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_line};
+use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_reply};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, BufReader};
@@ -46,20 +46,20 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
             Ok(None) => return Ok(()),
             Err(error) => {
                 let reply = Reply::refused(RefusalCode::BadRequest, error.to_string());
-                return write_line(stream.get_mut(), &reply).await;
+                return write_reply(stream.get_mut(), &reply).await;
             }
         };
         match request {
             Request::Status => {
                 let now = Box::new(status.borrow().clone());
-                write_line(stream.get_mut(), &Reply::Status(now)).await?;
+                write_reply(stream.get_mut(), &Reply::Status(now)).await?;
             }
             Request::Watch => return watch(stream.get_mut(), status, STATUS_MIN_INTERVAL).await,
             Request::Import { volume, bytes } => import(&mut stream, inbox, volume, bytes).await?,
             request => {
                 let erases = matches!(request, Request::Erase { disk: None, .. });
                 let reply = ask(inbox, request).await;
-                let told = write_line(stream.get_mut(), &reply).await;
+                let told = write_reply(stream.get_mut(), &reply).await;
                 if erases && matches!(reply, Reply::Done) {
                     // The client knows, or has hung up; the next process does the erasing.
                     inbox.send(Event::Stop);
@@ -81,7 +81,7 @@ async fn watch(
     loop {
         let shown = Box::new(status.borrow_and_update().clone());
         let (permits, phase) = (shown.permits.clone(), shown.phase.clone());
-        write_line(stream, &Reply::Status(shown)).await?;
+        write_reply(stream, &Reply::Status(shown)).await?;
         let rest = tokio::time::sleep(interval);
         if status.changed().await.is_err() {
             return Ok(());
@@ -108,24 +108,24 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     inbox.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
     let incoming = match opened.await {
         Ok(Ok(target)) => VolumeBackend::new(inbox.clone(), target.id, target.size),
-        Ok(Err(refusal)) => return write_line(stream.get_mut(), &refusal).await,
+        Ok(Err(refusal)) => return write_reply(stream.get_mut(), &refusal.into()).await,
         Err(_) => {
-            return write_line(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
+            return write_reply(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
         }
     };
     // Whatever happens to the client, this task ends only after it has closed the import.
-    let told = write_line(stream.get_mut(), &Reply::Done).await;
+    let told = write_reply(stream.get_mut(), &Reply::Done).await;
     let filled = fill(stream, &incoming, bytes).await;
     let (answer, closed) = oneshot::channel();
     inbox.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
     let closed = closed.await.unwrap_or_else(|_| Err(Refusal::new(RefusalCode::Stopping, "The core is stopping.")));
     told?;
     let why = match filled {
-        Ok(()) => return write_line(stream.get_mut(), &Reply::from(closed.map_err(taken_over))).await,
+        Ok(()) => return write_reply(stream.get_mut(), &Reply::from(closed.map_err(taken_over))).await,
         Err(why) => why,
     };
     let refusal = Reply::refused(RefusalCode::ImportFailed, format!("{why}: the volume holds what it held before."));
-    write_line(stream.get_mut(), &refusal).await?;
+    write_reply(stream.get_mut(), &refusal).await?;
     // What may still come is the rest of the image, not a request.
     Err(std::io::ErrorKind::ConnectionAborted.into())
 }
@@ -265,6 +265,25 @@ mod tests {
         });
         let (blocks, whole) = owner.join().unwrap();
         (blocks, whole, reply)
+    }
+
+    /// The client must be able to read the reason: a refusal without the tag of a [`Reply`] looked like a cut connection.
+    #[tokio::test]
+    async fn a_refused_import_is_answered_with_its_reason() {
+        let (sender, events) = channel();
+        let inbox = Inbox(sender);
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let importing = tokio::spawn(async move {
+            let _ = import(&mut BufReader::new(server), &inbox, "disk".into(), 5000).await;
+        });
+        let opened = tokio::task::spawn_blocking(move || events.recv().unwrap()).await.unwrap();
+        let Event::OpenImport { answer, .. } = opened else { panic!("{opened:?}") };
+        answer.send(Err(Refusal::new(RefusalCode::VolumeInUse, "A VM uses it."))).unwrap();
+        importing.await.unwrap();
+        let mut replies = String::new();
+        client.read_to_string(&mut replies).await.unwrap();
+        let Reply::Refused(refusal) = serde_json::from_str(&replies).unwrap() else { panic!("{replies}") };
+        assert_eq!((refusal.code, refusal.sentence.as_str()), (RefusalCode::VolumeInUse, "A VM uses it."));
     }
 
     #[test]

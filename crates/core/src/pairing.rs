@@ -1,4 +1,4 @@
-//! First pairing: pairing with the second node, enrolling at a witness, and what is needed to keep both.
+//! Pairing with the second node, enrolment at a witness, and the keys and addresses that both leave behind.
 
 use crate::event::{Event, Inbox};
 use crate::options::Options;

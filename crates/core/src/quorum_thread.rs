@@ -1,7 +1,7 @@
 //! The quorum thread, which alone keeps time. It owns the quorum machine, the heartbeats and the watchdog.
 //!
 //! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
-//! to the witness to a task, cgroups to the cgroup_fence. What it learns it tells the owner as [`QuorumUpdate`].
+//! to the witness to a task, cgroups to the thread `cgroup_fence`. It reports to the owner of the state as [`QuorumUpdate`].
 //!
 //! **Invariant.** The watchdog is fed by this thread only, and only when the quorum machine says so in that moment.
 

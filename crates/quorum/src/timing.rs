@@ -151,11 +151,11 @@ impl Timing {
     /// Why this profile must not be used, if so.
     pub fn fault(&self) -> Option<&'static str> {
         if self.heartbeat == 0 || self.misses < 2 {
-            Some("The heartbeat must be ballot_floor zero and at least two misses must be allowed.")
+            Some("The heartbeat must be above zero and at least two misses must be allowed.")
         } else if self.lease <= self.detection() {
             Some("The lease must be longer than the detection time.")
         } else if self.drift_ppm > 100_000 {
-            Some("A drift bound ballot_floor ten percent is no bound.")
+            Some("A drift bound above ten percent is no bound.")
         } else {
             None
         }

@@ -139,7 +139,7 @@ impl CoreState {
             identity,
             document: DocumentCopy::new(document_cache::load(&outputs.paths.state)),
             replication: Replication::new(mirror),
-            changes: Changes::default(),
+            changes: Changes::new(crate::clock::now()),
             access: GuestAccess::default(),
             imports: Imports::default(),
             volume_gc: VolumeGc::default(),

@@ -50,7 +50,7 @@ pub(super) fn note_text(at: u64, note: &Note) -> (&'static str, String) {
         Note::FenceOver { proof: Some(proof) } => ("fence-over", format!("The peer surely runs nothing: {proof:?}.")),
         Note::LeaseLapsed => ("lease-lapsed", "The right to run has lapsed; VMs are paused.".into()),
         Note::Resumed => ("resumed", "The right to run is back; VMs go on.".into()),
-        Note::WitnessLost => ("witness-lost", "Nobody reaches the witness.".into()),
+        Note::WitnessLost => ("witness-lost", "Neither node reaches the witness.".into()),
         Note::WitnessBack => ("witness-back", "The witness answers again.".into()),
     }
 }

@@ -26,7 +26,7 @@ struct CoreFixture {
     state: CoreState,
     /// What background work sends back.
     events: Receiver<Event>,
-    /// What the quorum_thread is told.
+    /// Inputs of the quorum thread.
     quorum_thread: Receiver<QuorumInput>,
     /// What the document's task is told.
     documents: mpsc::UnboundedReceiver<DocumentRequest>,
@@ -315,7 +315,7 @@ fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
     assert!(fixture.failover_in_flight().is_none());
 }
 
-/// What was clean and is not any more, while the failover_in_flight went on, is not reported late.
+/// A peer that became dirty again while the fail-over was in flight is not reported clean afterwards.
 #[test]
 fn a_peer_that_is_dirty_again_was_never_clean() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);

@@ -17,7 +17,7 @@ use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
     DiskCandidate, DiskContent, Enrol, Offer, Phase, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
-    WatchdogStatus, WitnessStatus, read_request, write_line,
+    WatchdogStatus, WitnessStatus, read_request, write_reply,
 };
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
@@ -110,7 +110,7 @@ impl FakeCore {
                     let mut changes = self.lock().status.subscribe();
                     loop {
                         let status = changes.borrow_and_update().clone();
-                        if write_line(stream.get_mut(), &Reply::Status(Box::new(status))).await.is_err()
+                        if write_reply(stream.get_mut(), &Reply::Status(Box::new(status))).await.is_err()
                             || changes.changed().await.is_err()
                         {
                             return;
@@ -120,10 +120,10 @@ impl FakeCore {
                 Request::Import { volume, bytes } => {
                     let refusal = self.lock().import_refusal(&volume, bytes);
                     if let Some(refusal) = refusal {
-                        let _ = write_line(stream.get_mut(), &refusal).await;
+                        let _ = write_reply(stream.get_mut(), &refusal).await;
                         return;
                     }
-                    write_line(stream.get_mut(), &Reply::Done).await.unwrap();
+                    write_reply(stream.get_mut(), &Reply::Done).await.unwrap();
                     let mut content = vec![0; usize::try_from(bytes).unwrap()];
                     if stream.read_exact(&mut content).await.is_ok() {
                         self.lock().content.insert(volume, content);
@@ -134,7 +134,7 @@ impl FakeCore {
                 }
                 request => self.lock().answer(request),
             };
-            if write_line(stream.get_mut(), &reply).await.is_err() {
+            if write_reply(stream.get_mut(), &reply).await.is_err() {
                 return;
             }
         }

@@ -39,7 +39,7 @@ pub(in crate::state) enum Pending {
 }
 
 /// The undecided changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::state) struct Changes {
     last: u64,
     pending: HashMap<Ticket, Pending>,
@@ -48,6 +48,12 @@ pub(in crate::state) struct Changes {
 }
 
 impl Changes {
+    /// No change yet. `first` differs in each run of the daemon: a late answer to a change of an earlier run, which the peer
+    /// sends over the session of this run, must not be taken for the answer to a change of this run.
+    pub(in crate::state) fn new(first: u64) -> Self {
+        Self { last: first, pending: HashMap::new(), forwarded: BTreeSet::new() }
+    }
+
     /// A new change.
     pub(in crate::state) fn open(&mut self, pending: Pending) -> Ticket {
         self.last += 1;
