@@ -110,7 +110,8 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
         Ok(Ok(target)) => VolumeBackend::new(inbox.clone(), target.id, target.size),
         Ok(Err(refusal)) => return write_reply(stream.get_mut(), &refusal.into()).await,
         Err(_) => {
-            return write_reply(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping.")).await;
+            return write_reply(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping."))
+                .await;
         }
     };
     // Whatever happens to the client, this task ends only after it has closed the import.

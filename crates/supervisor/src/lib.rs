@@ -12,7 +12,7 @@
 //!
 //! 1. No VM is started without a permit, and none whose node is another one.
 //! 2. A VM that its own operating system shut down stays off until a user starts it. This holds also if `dyad-node` was
-//! not running at that time: QEMU pauses (`shutdown=pause`) until it is told to quit.
+//!    not running at that time: QEMU pauses (`shutdown=pause`) until it is told to quit.
 //! 3. A VM has at most one process on this node. A process is known by pid *and* start time, or by its cgroup.
 //! 4. The end of this process does not affect a running VM.
 //! 5. A VM is killed by killing its cgroup, which needs no cooperation of QEMU and works while it is frozen.

@@ -122,7 +122,7 @@ pub fn start_ring(front: &mut Frontend, ring: &Ring<'_>) -> Result<(), vhost::Er
     };
     front.set_vring_addr(ring.index, &addresses)?;
     // Both orders are allowed, and a device has to bear both.
-    if ring.index % 2 == 0 {
+    if ring.index.is_multiple_of(2) {
         front.set_vring_kick(ring.index, ring.kick)?;
         front.set_vring_call(ring.index, ring.call)?;
     } else {

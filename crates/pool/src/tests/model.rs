@@ -126,7 +126,11 @@ impl Model {
                     let data = image.block(inside).expect("a present block is not bad");
                     model.blocks.insert((volume, block), tag_of(&data));
                 } else {
-                    assert_eq!(pool.read(VolumeId(volume), block..block + 1)?, [0; BLOCK][..], "absent blocks are zeros");
+                    assert_eq!(
+                        pool.read(VolumeId(volume), block..block + 1)?,
+                        [0; BLOCK][..],
+                        "absent blocks are zeros"
+                    );
                 }
             }
             model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
