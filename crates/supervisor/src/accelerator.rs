@@ -35,8 +35,8 @@ const CODE: [u8; 9] = [
 /// `isa-debug-exit` ends QEMU with twice the written value plus one.
 const PROVEN: i32 = 0x2a * 2 + 1;
 
-/// Time limit for the trial machine. Firmware reaches the boot sector within 1 to 2 s, on a busy node later. A limit
-/// that is too short costs more than one that is too long: its result holds until the node restarts.
+/// Time limit for the trial machine. Firmware reaches the boot sector within 1 to 2 s, on a busy node later. The limit is
+/// generous, because a false result holds until the node restarts.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Chooses the accelerator, with at most one trial per boot of the node. The result is stored in `dir`, which a reboot

@@ -82,7 +82,7 @@ impl Identity {
         Ok(())
     }
 
-    /// The identity in `directory`, or a new one that is stored there if there is no complete one.
+    /// The identity in `directory`, or a new one that is stored there if the files are missing or incomplete.
     ///
     /// # Errors
     /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced.

@@ -146,7 +146,7 @@ impl Node {
         self.settings.cgroup_root.as_deref().map(|root| Cgroup::new(root, VM))
     }
 
-    /// Waits for an event; one that was received before counts.
+    /// Waits for an event; an event that was received before the call counts.
     pub async fn runner_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
         let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         loop {

@@ -1,9 +1,9 @@
 //! Words that the code does not use: metaphors in identifiers, and subjects in sentences that name nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::lexer::{Kind, tokens};
-use super::sources::{crate_folders, files, read, repository, short, shown};
+use super::sources::{crate_folders, files, read, repository, shown};
 
 /// Words banned in identifiers and what to write instead. A word is a part of an identifier between underscores or
 /// capitals, in lower case; `*` at its end stands for any ending.
@@ -36,30 +36,8 @@ const BANNED: &[(&str, &str)] = &[
     ("unwell", "Faulty"),
 ];
 
-/// Banned words that still stand in a crate, by its short name. Rows only go away.
-const BANNED_LEFT: &[(&str, &[&str])] = &[];
-
 /// Subjects that name nothing: a sentence says which part of the system it is about.
 const VAGUE: [&str; 8] = ["nobody", "whoever", "somebody", "one that", "one who", "what came of", "anew", "of today"];
-
-/// How often [`VAGUE`] subjects still stand in the comments and documents of a crate, and in the documents of the
-/// repository outside of its crates (`.`). The numbers only go down.
-const VAGUE_LEFT: &[(&str, usize)] = &[
-    (".", 8),
-    ("console", 3),
-    ("desired", 6),
-    ("link", 15),
-    ("mirror", 12),
-    ("network", 5),
-    ("pool", 5),
-    ("process-tests", 10),
-    ("rig", 14),
-    ("supervisor", 11),
-    ("update", 2),
-    ("web", 1),
-    ("witness", 8),
-    ("wizard", 2),
-];
 
 /// The words of an identifier: `begin_leave` and `BeginLeave` → `begin`, `leave`.
 fn words_of(identifier: &str) -> Vec<String> {
@@ -96,8 +74,7 @@ fn banned(identifier: &str) -> Option<(&'static str, &'static str)> {
 #[test]
 fn identifiers_have_no_banned_words() {
     let mut failures = Vec::new();
-    for (name, folder) in crate_folders() {
-        let left = BANNED_LEFT.iter().find(|(owner, _)| *owner == name).map_or(&[][..], |(_, words)| *words);
+    for (_, folder) in crate_folders() {
         for path in files(&folder, "rs") {
             let text = read(&path);
             let mut seen = BTreeSet::new();
@@ -105,7 +82,7 @@ fn identifiers_have_no_banned_words() {
                 if !matches!(token.kind, Kind::Identifier | Kind::Lifetime) || !seen.insert(token.text) {
                     continue;
                 }
-                if let Some((_, instead)) = banned(token.text).filter(|(word, _)| !left.contains(word)) {
+                if let Some((_, instead)) = banned(token.text) {
                     failures.push(format!("{}:{}: {} (instead: {instead})", shown(&path), token.line, token.text));
                 }
             }
@@ -140,29 +117,16 @@ fn sentences<'a>(path: &std::path::Path, text: &'a str) -> Vec<(usize, &'a str)>
 
 #[test]
 fn sentences_name_their_subject() {
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut failures = Vec::new();
     for extension in ["rs", "md"] {
         for path in files(repository(), extension) {
             let below = path.strip_prefix(repository()).expect("it was found there");
-            let folder: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
-            let owner = match &folder[..] {
-                [crates, name, ..] if crates == "crates" => name.to_string(),
-                [rig, ..] if rig == "qemu-tests" => short(rig).to_owned(),
-                _ => ".".to_owned(),
-            };
             let text = read(&path);
             for (line, sentence) in sentences(&path, &text) {
-                let hit = format!("{}:{line}: {}", below.display(), sentence.trim());
-                found.entry(owner.clone()).or_default().extend((0..vague_in(sentence)).map(|_| hit.clone()));
+                if vague_in(sentence) > 0 {
+                    failures.push(format!("{}:{line}: {}", below.display(), sentence.trim()));
+                }
             }
-        }
-    }
-    let mut failures = Vec::new();
-    for (owner, hits) in &found {
-        let ceiling = VAGUE_LEFT.iter().find(|(name, _)| name == owner).map_or(0, |(_, ceiling)| *ceiling);
-        if hits.len() > ceiling {
-            failures.push(format!("{owner}: {} are more than {ceiling}:", hits.len()));
-            failures.extend(hits.iter().cloned());
         }
     }
     assert!(failures.is_empty(), "name the subject instead of {}:\n{}", VAGUE.join(", "), failures.join("\n"));
