@@ -82,7 +82,7 @@ impl Identity {
         Ok(())
     }
 
-    /// The identity in `directory`, or a new one that is stored there if the files are missing or incomplete.
+    /// Loads the identity in `directory`. If its files are missing or incomplete, a new identity is made and stored there.
     ///
     /// # Errors
     /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced.
