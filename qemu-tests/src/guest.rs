@@ -273,7 +273,7 @@ impl Guest {
     /// # Errors
     /// None came within `deadline`.
     pub fn wait_for_restart(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
-        let begin = wait::until(&format!("guest {} to boot anew", self.name), deadline, || {
+        let begin = wait::until(&format!("guest {} to boot again", self.name), deadline, || {
             let record = self.record();
             Ok(match record.lives().iter().find(|life| life.begin > since) {
                 Some(life) => Look::Ready(life.begin),

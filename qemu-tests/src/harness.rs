@@ -17,7 +17,7 @@ pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
 
 /// Runs `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
 /// harness does. The context is made only when a test will run.
-pub fn play<C, F: Fn(&mut C) -> Result<()>>(
+pub fn run_tests<C, F: Fn(&mut C) -> Result<()>>(
     tests: &[(&'static str, F)],
     begin: impl FnOnce() -> Result<C>,
 ) -> ExitCode {

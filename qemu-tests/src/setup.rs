@@ -53,7 +53,7 @@ pub fn first_answers(client: &Client) -> Result<Value> {
 ///
 /// # Errors
 /// The node refuses or fails; the error holds its sentence.
-pub fn found(client: &Client, witness: &str, witness_code: &str) -> Result<()> {
+pub fn create_pair(client: &Client, witness: &str, witness_code: &str) -> Result<()> {
     let mut answers = first_answers(client)?;
     answers["witness"] = json!(witness);
     answers["witness_code"] = json!(witness_code);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::browser::Browser;
-use dyad_rig::harness::{Test, play};
+use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
 use dyad_rig::seed::PASSWORD;
@@ -35,7 +35,7 @@ struct Desk {
 }
 
 fn main() -> ExitCode {
-    play(&TESTS, || {
+    run_tests(&TESTS, || {
         let mut pair = Pair::new(Artifacts::beside_this_program()?, "browser")?;
         pair.a.power_on()?;
         let client = pair.a.client();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::guest::Guest;
-use dyad_rig::harness::{Test, play};
+use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, FENCE_PERIOD, FIRST, GUEST_DEADLINE, create_vm};
@@ -33,7 +33,7 @@ const TESTS: [Test<Pair>; 5] = [
 ];
 
 fn main() -> ExitCode {
-    play(&TESTS, || {
+    run_tests(&TESTS, || {
         let artifacts = Artifacts::beside_this_program()?;
         let image = artifacts.fault_agent_image();
         let mut pair = Pair::with_image(artifacts, "faults", &image)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::accelerator::Accelerator;
 use dyad_rig::artifacts::Artifacts;
-use dyad_rig::harness::{Test, play};
+use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::http::{Client, Refusal};
 use dyad_rig::node::{Name, Node, Wiring};
 use dyad_rig::pair::Sockets;
@@ -26,7 +26,7 @@ const TESTS: [Test<Artifacts>; 2] =
     [("refusals_change_nothing", refusals_change_nothing), ("bad_boots_fall_back", bad_boots_fall_back)];
 
 fn main() -> ExitCode {
-    play(&TESTS, || {
+    run_tests(&TESTS, || {
         let artifacts = Artifacts::beside_this_program()?;
         artifacts.check()?;
         Ok(artifacts)

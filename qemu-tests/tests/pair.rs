@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::fault_agent;
 use dyad_rig::guest::Guest;
-use dyad_rig::harness::play;
+use dyad_rig::harness::run_tests;
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{FIRST, GUEST_DEADLINE, MAIN_JOB, PROTECTED_DEADLINE, SECOND};
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         tests.push((scenario.name, Box::new(|pair: &mut Pair| scenario.run(pair))));
     }
     tests.insert(FORMING, ("core_kill9_is_no_fail_over", Box::new(core_kill9_is_no_fail_over)));
-    play(&tests, || {
+    run_tests(&tests, || {
         let artifacts = Artifacts::beside_this_program()?;
         let image = artifacts.fault_agent_image();
         Pair::with_image(artifacts, "pair", &image)

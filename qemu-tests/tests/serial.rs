@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dyad_rig::artifacts::Artifacts;
-use dyad_rig::harness::{Test, play};
+use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::BOOT_DEADLINE;
@@ -28,7 +28,7 @@ const TESTS: [Test<Pair>; 4] = [
 ];
 
 fn main() -> ExitCode {
-    play(&TESTS, || {
+    run_tests(&TESTS, || {
         let mut pair = Pair::new(Artifacts::beside_this_program()?, "serial")?;
         pair.a.power_on()?;
         Ok(pair)

@@ -143,7 +143,7 @@ pub struct WitnessDetail {
 /// Replication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MirrorDetail {
-    /// Whether data flows between the nodes.
+    /// Whether the data session with the other node is open.
     pub connected: bool,
     /// "solo", "reconciling", "resyncing", "in-sync", "behind" or "held".
     pub state: String,
@@ -288,7 +288,7 @@ impl Details {
             members: quorum
                 .map(|q| q.members.iter().copied().map(|node| node.to_string()).collect())
                 .unwrap_or_default(),
-            tie: quorum.map(|q| q.tie.clone()),
+            tie: quorum.map(|q| q.tie.to_string()),
             lead: quorum.map(|q| q.lead.to_string()),
             may_run: quorum.is_some_and(|q| q.may_run),
             links: status.links.iter().map(|l| LinkDetail { name: l.name.clone(), up: l.up }).collect(),

@@ -1,6 +1,7 @@
 //! Whether the pair is protected, in one sentence. Web, serial line and CLI use this one pure function.
 
 use dyad_control::{AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
+use dyad_quorum::Acceptor;
 
 /// Whether the condition of this alarm is also read from the rest of the status: then [`missing`] names it with the figures
 /// of this moment, and the alarm's own sentence is left out.
@@ -102,7 +103,7 @@ fn missing(status: &Status) -> Vec<String> {
         Some(_) => missing.push("the second node has not joined".to_owned()),
     }
     if let Some(quorum) = &status.quorum {
-        if quorum.members.len() == 2 && quorum.tie != "W" {
+        if quorum.members.len() == 2 && quorum.tie != Acceptor::W {
             missing.push(format!("node {} holds the tie vote, so that one must not be lost", quorum.tie));
         }
         match &quorum.witness {
@@ -113,7 +114,9 @@ fn missing(status: &Status) -> Vec<String> {
             }
         }
         match &quorum.state {
-            NodeState::FenceWait { .. } => missing.push(format!("the VMs of {peer} wait until it is surely stopped")),
+            NodeState::FenceWait { .. } => {
+                missing.push(format!("the VMs of {peer} wait until it can no longer run them"))
+            }
             NodeState::Faulty { what } => missing.push(uncapitalised(what)),
             NodeState::Running if quorum.may_run => {}
             _ => missing.push("this node may not run VMs".to_owned()),

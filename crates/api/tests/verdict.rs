@@ -39,7 +39,10 @@ fn whatever_is_missing_is_said() {
         (with(|s| s.links[1].up = false), "Not protected: the link eth2 is down."),
         (with(|s| s.links.truncate(1)), "Not protected: there is no second link to node right."),
         (quorum(|q| q.witness = WitnessStatus::None), "Not protected: no witness is enrolled."),
-        (quorum(|q| q.tie = "A".into()), "Not protected: node A holds the tie vote, so that one must not be lost."),
+        (
+            quorum(|q| q.tie = dyad_quorum::Acceptor::A),
+            "Not protected: node A holds the tie vote, so that one must not be lost.",
+        ),
         (
             quorum(|q| q.witness = WitnessStatus::Unreachable { address: "w:7403".into(), silent_s: Some(9) }),
             "Not protected: the witness w:7403 does not answer.",

@@ -85,7 +85,7 @@ async fn a_node_is_set_up_from_a_seed_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_a_vm() {
-    let bench = Fixture::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::set_up().await).await;
     assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
     bench.done(&["login"]).await;
     assert_eq!(mode(&bench.node.dir.path().join("config/nodes.json")), 0o600);
@@ -133,7 +133,7 @@ async fn the_life_of_a_vm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_witness_and_timeline() {
-    let bench = Fixture::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::set_up().await).await;
     bench.done(&["login"]).await;
     assert_eq!(bench.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
     assert_eq!(
@@ -148,7 +148,7 @@ async fn pairing_witness_and_timeline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watchdog_is_proven_later() {
-    let bench = Fixture::new(Node::founded().await).await;
+    let bench = Fixture::new(Node::set_up().await).await;
     let prove = ["watchdog", "prove"];
     assert_eq!(bench.refused(&prove).await, "Log in first: this needs the administrator's password.");
     bench.done(&["login"]).await;

@@ -10,7 +10,7 @@ use support::Node;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_image_of_8_mib_ends_with_the_nodes_sentence() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let tls = certificate::server_config(&node.dir.path().join("state")).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());

@@ -1,6 +1,7 @@
 //! Status of the core.
 
 use crate::Alarm;
+use dyad_quorum::Acceptor;
 use dyad_types::{NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +96,7 @@ pub struct QuorumStatus {
     /// The in-sync set.
     pub members: Vec<NodeId>,
     /// Holder of the tie vote: `A`, `B` or `W` (the witness).
-    pub tie: String,
+    pub tie: Acceptor,
     /// The node that leads.
     pub lead: NodeId,
     /// Grows by one each time an operator forces a decision.

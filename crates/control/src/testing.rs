@@ -24,7 +24,7 @@ pub fn protected() -> Status {
         quorum: Some(QuorumStatus {
             epoch: 3,
             members: vec![NodeId::A, NodeId::B],
-            tie: "W".into(),
+            tie: dyad_quorum::Acceptor::W,
             lead: NodeId::A,
             lineage: 0,
             may_run: true,

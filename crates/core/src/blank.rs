@@ -35,7 +35,7 @@ pub struct Blank {
     /// Whether a watchdog is there, for the status and the self-test.
     pub watchdog: Option<Watchdog>,
     /// For the status.
-    pub facts: WatchdogStatus,
+    pub info: WatchdogStatus,
 }
 
 impl Blank {
@@ -125,7 +125,7 @@ impl Blank {
     fn show(&self, phase: Phase) {
         self.status.send_modify(|shown| {
             let revision = shown.revision + 1;
-            *shown = Status { revision, ..Status::without_pair(phase, self.facts.clone()) };
+            *shown = Status { revision, ..Status::without_pair(phase, self.info.clone()) };
         });
     }
 
@@ -137,14 +137,14 @@ impl Blank {
         work: impl FnOnce(&NodePaths, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (sender, outcome) = std::sync::mpsc::channel();
-        let (paths, shown, facts) = (self.options.paths(), self.status.clone(), self.facts.clone());
+        let (paths, shown, info) = (self.options.paths(), self.status.clone(), self.info.clone());
         self.show(Phase::SettingUp { step: "Checking the answers".into() });
         let run = move || {
             let step = |text: &str| {
                 shown.send_modify(|old| {
                     let revision = old.revision + 1;
                     let phase = Phase::SettingUp { step: text.into() };
-                    *old = Status { revision, ..Status::without_pair(phase, facts.clone()) };
+                    *old = Status { revision, ..Status::without_pair(phase, info.clone()) };
                 });
             };
             let undo = || erase::undo(&paths, &step).map_err(|e| of_error(RefusalCode::State, &e));
@@ -170,7 +170,7 @@ impl Blank {
                     self.show(Phase::Blank);
                     return Err(Refusal::new(
                         RefusalCode::SetupFailed,
-                        "Setup ended unexpectedly; look into the log of the core.",
+                        "Setup ended unexpectedly: begin it again. If it fails again, check disks and memory.",
                     ));
                 }
             }

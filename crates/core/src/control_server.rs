@@ -151,7 +151,7 @@ async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes:
         stream
             .read_exact(&mut chunk[..n])
             .await
-            .map_err(|_| format!("The image did not come whole, as {bytes} bytes"))?;
+            .map_err(|_| format!("The image ended before its {bytes} bytes had arrived"))?;
         // A new volume reads as zeros.
         if chunk.iter().any(|b| *b != 0) {
             volume.write(at, chunk.into()).await.map_err(failed)?;
@@ -300,7 +300,10 @@ mod tests {
         let Reply::Refused(Refusal { code, sentence }) = reply else { panic!("{reply:?}") };
         assert!(!whole);
         assert_eq!(code, RefusalCode::ImportFailed);
-        assert_eq!(sentence, "The image did not come whole, as 60000 bytes: the volume holds what it held before.");
+        assert_eq!(
+            sentence,
+            "The image ended before its 60000 bytes had arrived: the volume holds what it held before."
+        );
     }
 
     #[test]

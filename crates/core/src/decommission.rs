@@ -46,6 +46,6 @@ pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &
         }
         Err(e) => return Err(Refusal::new(RefusalCode::Broken, format!("This node cannot be erased: {}.", chain(&e)))),
     };
-    let facts = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
-    erase::decide(facts, confirm).and_then(|_| begin(state, vms))
+    let precondition = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
+    erase::decide(precondition, confirm).and_then(|_| begin(state, vms))
 }

@@ -27,7 +27,6 @@ const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 pub enum DocumentRequest {
     /// Make a change (only on the lead), then send [`Event::ChangeDone`].
     Change {
-        /// The change.
         change: Change,
         /// Names the change.
         ticket: Ticket,
@@ -300,7 +299,7 @@ mod tests {
             usable_memory_mib: 0,
             usable_cpus: 0,
         };
-        let document = Document::found("rig", record, "$argon2id$none").unwrap();
+        let document = Document::new_pair("rig", record, "$argon2id$none").unwrap();
         let disk = || "disk".to_owned();
         let changes = vec![
             Change::CreateVolume { name: disk(), size: 1 << 20, primary: NodeId::A },

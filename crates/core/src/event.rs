@@ -1,7 +1,7 @@
 //! Everything that can happen to the owner of the core's state, as one closed list that can be printed.
 //!
-//! **Invariants.** An event is plain data and the end of a channel, never code: what follows from it stands in
-//! [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
+//! **Invariants.** An event is data and the place to which its result goes (the end of a channel, or the ring of a guest): what
+//! follows from it stands in [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
 //! and no one-time code.
 
 use crate::peer_wire::PeerEvent;
@@ -47,7 +47,6 @@ pub enum Event {
     Volume(VolumeRequest),
     /// A volume is to be made, grown or deleted on every in-sync node.
     VolumeTable {
-        /// The change.
         change: VolumeChange,
         /// Takes the result.
         done: Completion,
@@ -83,7 +82,6 @@ pub enum Event {
     },
     /// The pair is enrolled at a witness.
     Enrolled {
-        /// The witness.
         witness: Witness,
         /// Answers the client that asked for it.
         answer: oneshot::Sender<Reply>,
@@ -104,7 +102,6 @@ pub enum Event {
     },
     /// The deletion of a volume that the document does not name has ended.
     OrphanDeleted {
-        /// The volume.
         id: VolumeId,
         /// The outcome.
         result: Result<(), VolumeError>,
@@ -115,7 +112,6 @@ pub enum Event {
 
 /// A request from the local socket.
 pub struct ControlRequest {
-    /// The request.
     pub request: Request,
     /// Takes the answer.
     pub answer: oneshot::Sender<Reply>,
@@ -131,7 +127,6 @@ impl fmt::Debug for ControlRequest {
 /// A volume that an image is written into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportTarget {
-    /// Its id.
     pub id: VolumeId,
     /// Its size in bytes.
     pub size: u64,
@@ -155,7 +150,6 @@ impl fmt::Debug for StoreDone {
 
 /// A document, read or written.
 pub struct DocumentRead {
-    /// The document.
     pub document: Document,
     /// The membership term of this node in which it was read.
     pub term: u64,

@@ -115,7 +115,7 @@ impl Daemon {
             runtime: self.runtime.handle().clone(),
             inbox: self.inbox.clone(),
             watchdog: device,
-            facts: self.watchdog_status.clone(),
+            info: self.watchdog_status.clone(),
         };
         let (identity, device) = blank.run(&self.events)?;
         self.watchdog = device.zip(info);

@@ -11,7 +11,7 @@ use crate::peer::PeerHandle;
 use crate::quorum_handle::{self, QuorumHandle, QuorumInput};
 use crate::quorum_thread::QuorumThread;
 use crate::register::Register;
-use crate::state::{CoreState, Dependencies, Outputs, StatePaths};
+use crate::state::{CoreHandles, CoreState, Dependencies, StatePaths};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog::{Watchdog, WatchdogInfo};
@@ -71,21 +71,13 @@ pub enum NodeError {
     Register(#[from] RegisterError),
     /// The system gives no socket for heartbeats.
     #[error("the heartbeat sockets cannot be opened")]
-    Heartbeats {
-        /// The cause.
-        source: io::Error,
-    },
+    Heartbeats { source: io::Error },
     /// The pool is damaged or of another version.
     #[error(transparent)]
     Pool(#[from] dyad_pool::OpenError),
     /// A folder cannot be made.
     #[error("{} cannot be made", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Folder { path: PathBuf, source: io::Error },
 }
 
 /// Opens everything and runs the owner of the state until it is told to stop.
@@ -140,7 +132,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
     pairing.connect(&identity, &mut peer);
-    let outputs = Outputs {
+    let handles = CoreHandles {
         paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: options.vms() },
         documents: documents::start(inbox.clone(), options.state.clone()),
         inbox,
@@ -154,7 +146,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
     };
     let sockets = options.run.join("vhost");
     std::fs::create_dir_all(&sockets).map_err(|source| NodeError::Folder { path: sockets, source })?;
-    CoreState::new(Dependencies { identity, mirror, watchdog: watchdog_info, status, outputs }, config).run(events);
+    CoreState::new(Dependencies { identity, mirror, watchdog: watchdog_info, status, handles }, config).run(events);
     quorum_thread.send(QuorumInput::Stop);
     Ok(())
 }
@@ -260,20 +252,20 @@ fn set_watchdog_period(
     watchdog: Option<(Watchdog, WatchdogInfo)>,
     timeline: &mut Timeline,
 ) -> (Option<Watchdog>, Option<WatchdogInfo>) {
-    let Some((watchdog, mut facts)) = watchdog else { return (None, None) };
-    facts.proven = selftest::is_proven(&options.state, &facts.identity);
+    let Some((watchdog, mut info)) = watchdog else { return (None, None) };
+    info.proven = selftest::is_proven(&options.state, &info.identity);
     match crate::init::watchdog_period(&options.run, selftest::PERIOD_S) {
-        Ok(granted) if granted == selftest::PERIOD_S => facts.timeout_s = granted,
+        Ok(granted) if granted == selftest::PERIOD_S => info.timeout_s = granted,
         Ok(granted) => {
-            facts.proven = false;
+            info.proven = false;
             timeline.note("watchdog", format!("The watchdog has a period of {granted} s: it is not relied upon."));
         }
         Err(why) => {
-            facts.proven = false;
+            info.proven = false;
             timeline.note("watchdog", format!("The watchdog's period cannot be set: {why}."));
         }
     }
-    (Some(watchdog), Some(facts))
+    (Some(watchdog), Some(info))
 }
 
 fn disk_size(parts: &PoolDiskPaths) -> (String, u64) {

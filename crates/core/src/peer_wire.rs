@@ -15,7 +15,6 @@ pub enum Wire {
     Change {
         /// Names the request; the answer carries it.
         id: u64,
-        /// The change.
         change: String,
     },
     /// The outcome of a [`Wire::Change`]: JSON of `dyad_control::Reply`.

@@ -24,7 +24,7 @@ const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
 /// Scheduling delay that raises a `late` entry in the timeline. The peer declares this node silent after D = 500 ms.
 const LATE_REPORT_DELAY: Duration = Duration::from_millis(200);
 
-/// Datagrams taken in before a tick at most: what two nodes say to each other in seconds.
+/// Most datagrams read before one tick: at one heartbeat per 100 ms and path these are 3 s of heartbeats on 4 paths.
 const BACKLOG: usize = 128;
 
 /// Interval at which interfaces that came or went are looked for.
@@ -135,7 +135,8 @@ impl State {
         }
     }
 
-    /// Reads the datagrams that wait already; returns whether an input woke it meanwhile.
+    /// Reads, without waiting, at most [`BACKLOG`] datagrams that have already arrived. Returns whether an input of another
+    /// thread came meanwhile.
     fn catch_up(&mut self) -> bool {
         for _ in 0..BACKLOG {
             match self.parts.beacon.receive(Duration::ZERO) {
@@ -202,7 +203,7 @@ impl State {
             }
             Action::Thaw => drop(parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
             Action::Kill { reason } => {
-                tell(QuorumUpdate::Kill(format!("{reason:?}")));
+                tell(QuorumUpdate::Kill(reason));
                 let _ = parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
             }
             Action::Config(config) => tell(QuorumUpdate::Config(config)),

@@ -1,6 +1,6 @@
 //! What the quorum thread tells the owner of the state: plain values, so that both sides and the event list can name them.
 
-use dyad_quorum::{Alarm, Config, Members, Note, RunState};
+use dyad_quorum::{Alarm, Config, KillReason, Members, Note, RunState};
 use std::net::SocketAddr;
 
 /// A change that the quorum thread tells the owner of the state.
@@ -14,7 +14,7 @@ pub enum QuorumUpdate {
     /// The VMs of this node are being frozen: no guest request may start.
     Hold,
     /// The VMs of this node are being killed; the reason.
-    Kill(String),
+    Kill(KillReason),
     /// The fence of the peer is over: its VMs may start here.
     PeerVmsAllowed,
     /// A lasting condition began.
@@ -51,7 +51,6 @@ pub struct QuorumSnapshot {
     pub peer_addresses: Vec<Option<SocketAddr>>,
     /// The peer's watchdog is proven.
     pub peer_watchdog: bool,
-    /// The witness.
     pub witness: WitnessHealth,
 }
 

@@ -27,7 +27,6 @@ const RESET_TIMEOUT: Duration = Duration::from_secs(4 * PERIOD_S);
 #[derive(Debug, Serialize, Deserialize)]
 struct Note {
     boot: String,
-    /// The device.
     watchdog: String,
     unfed_ms: u64,
     /// The test before this one ended too soon.

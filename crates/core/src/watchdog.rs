@@ -52,12 +52,12 @@ impl Watchdog {
         let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
         // The device that init took, which need not be the first one.
         let identity = std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity"));
-        let facts = WatchdogInfo {
+        let info = WatchdogInfo {
             proven: selftest::is_proven(&options.state, &identity),
             identity,
             timeout_s: read("timeout").parse().unwrap_or(0),
         };
-        Ok(Some((Self(device), facts)))
+        Ok(Some((Self(device), info)))
     }
 
     /// Feeds it once.

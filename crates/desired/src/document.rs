@@ -163,7 +163,7 @@ impl Document {
     ///
     /// # Errors
     /// A name that violates the rule for names, or a hash that is empty, too long or not printable.
-    pub fn found(pair: &str, node: NodeRecord, admin_hash: &str) -> Result<Document, Refusal> {
+    pub fn new_pair(pair: &str, node: NodeRecord, admin_hash: &str) -> Result<Document, Refusal> {
         let admin = User { password_hash: admin_hash.to_owned(), role: UserRole::Administrator };
         let document = Document {
             format: limits::FORMAT,

@@ -3,7 +3,7 @@
 /// Version of the document's structure. A document of a newer version is refused.
 pub const FORMAT: u32 = 1;
 
-pub const MIB: u64 = 1 << 20;
+pub use dyad_types::MIB;
 
 /// Smallest volume, in bytes.
 pub const VOLUME_MIN: u64 = MIB;

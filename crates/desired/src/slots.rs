@@ -10,8 +10,8 @@ use crate::{Document, Refusal, limits};
 pub const SLOT: usize = 1 << 20;
 /// Bytes before the JSON text.
 pub const HEADER: usize = 32;
-/// Block size in bytes; a write is padded with zeros to whole blocks.
-pub const BLOCK: usize = 4096;
+/// A write is padded with zeros to whole blocks.
+pub use dyad_types::BLOCK;
 
 const MAGIC: [u8; 8] = *b"DYADDOC\0";
 const VERSION: u32 = 1;

@@ -11,8 +11,8 @@ fn record(name: &str, usable_memory_mib: u64) -> NodeRecord {
 }
 
 fn pair() -> Document {
-    let founded = Document::found("pair", record("left", 1000), "$argon2id$x").unwrap();
-    apply(&founded, &Change::SetNode { node: NodeId::B, record: record("right", 900) }).unwrap()
+    let new_pair = Document::new_pair("pair", record("left", 1000), "$argon2id$x").unwrap();
+    apply(&new_pair, &Change::SetNode { node: NodeId::B, record: record("right", 900) }).unwrap()
 }
 
 fn volume(name: &str, size: u64, primary: NodeId) -> Change {
@@ -148,7 +148,7 @@ fn a_vm_without_ha_is_stopped_on_the_survivor() {
 
 #[test]
 fn nothing_is_made_for_a_node_that_has_not_joined() {
-    let alone = Document::found("pair", record("left", 0), "$argon2id$x").unwrap();
+    let alone = Document::new_pair("pair", record("left", 0), "$argon2id$x").unwrap();
     assert_eq!(apply(&alone, &volume("d", limits::MIB, NodeId::B)), Err(Refusal::NoNode { node: NodeId::B }));
 }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 fn document() -> Document {
     let record = NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
-    Document::found("pair", record, "$argon2id$x").unwrap()
+    Document::new_pair("pair", record, "$argon2id$x").unwrap()
 }
 
 fn with_volume(document: &Document, name: &str) -> Document {

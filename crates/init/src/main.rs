@@ -59,7 +59,7 @@ fn main() {
     rescue::run(&problem)
 }
 
-/// Boots and supervises. Returns only when the boot cannot go on.
+/// Boots, then supervises the services. Returns only the error that ended either of them.
 fn run() -> anyhow::Error {
     let watchdog = match boot::run() {
         Ok(watchdog) => watchdog,

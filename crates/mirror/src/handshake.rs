@@ -35,7 +35,7 @@ impl Mirror {
         for volume in self.volumes.values_mut() {
             volume.heard = 0;
         }
-        self.announce_full();
+        self.repeat_full_to_new_session();
         self.replay_early();
     }
 

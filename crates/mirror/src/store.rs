@@ -195,7 +195,7 @@ impl Mirror {
     }
 
     /// Tells the peer at the start of a session that this pool is full and replies may be late.
-    pub(crate) fn announce_full(&mut self) {
+    pub(crate) fn repeat_full_to_new_session(&mut self) {
         if self.store.full {
             self.send(crate::message::Body::Full(true));
         }

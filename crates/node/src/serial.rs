@@ -14,7 +14,7 @@ use tokio::sync::{
 use crate::snapshot::{SerialLine, Snapshot};
 
 /// The serial line of this VM; refused before its first start on this node.
-pub(crate) fn serial_line(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
+pub(crate) fn vm_serial_line(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
     snapshot.vms.get(name).and_then(|vm| vm.serial.clone()).ok_or_else(|| {
         let sentence = format!("The VM {name} has not been started on this node yet: it has no serial line.");
         ApiError::new(ErrorCode::NoSerial, sentence)

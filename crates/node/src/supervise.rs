@@ -28,8 +28,8 @@ use crate::{
 /// The hidden subcommand with which a VM enters its cgroup before its first instruction.
 pub const ENTER_CGROUP: &str = "enter-cgroup";
 
-/// Delay of the KVM probe, which boots a small VM, while no input has come: the start of the node goes first, but its status
-/// page needs the result even if no VM exists.
+/// The KVM probe, which boots a small VM, begins with the first [`SupervisorInput`], or this long after the start without
+/// one: the start of the node's services goes first, but the status page needs the result even if no VM exists.
 const KVM_PROBE_DELAY: Duration = Duration::from_secs(15);
 
 /// File in the state directory with the result of the KVM probe.
@@ -285,7 +285,7 @@ mod tests {
         let permits = permits.iter().map(|&vm| vm.to_owned()).collect();
         let node =
             dyad_desired::NodeRecord { name: "left".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
-        let document = Arc::new(dyad_desired::Document::found("pair", node, "$argon2id$x").unwrap());
+        let document = Arc::new(dyad_desired::Document::new_pair("pair", node, "$argon2id$x").unwrap());
         let me = NodeId::A;
         SupervisorCommand::Want(Box::new(SupervisorInput {
             document,

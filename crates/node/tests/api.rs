@@ -50,7 +50,7 @@ fn sentence(reply: &Value) -> &str {
 
 #[tokio::test]
 async fn every_route_is_served_and_guarded() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     for route in ROUTES {
         let method = match route.method {
             Method::Get => "GET",
@@ -77,7 +77,7 @@ async fn every_route_is_served_and_guarded() {
 
 #[tokio::test]
 async fn a_session_begins_with_the_password_and_ends_with_logout() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let (status, reply) = ask(&node, None, "POST", "/api/v1/login", r#"{"password":"wrong"}"#).await;
     assert_eq!((status, sentence(&reply)), (401, "The password is wrong."));
     let (status, reply) = ask(&node, None, "POST", "/api/v1/login", "noise").await;
@@ -95,7 +95,7 @@ async fn a_session_begins_with_the_password_and_ends_with_logout() {
 
 #[tokio::test]
 async fn the_browser_gets_a_cookie_no_script_can_read() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let body = json!({ "password": PASSWORD }).to_string();
     let request = Request::post("/api/v1/login").body(Body::from(body)).unwrap();
     let response = node.site.clone().oneshot(request).await.unwrap();
@@ -108,7 +108,7 @@ async fn the_browser_gets_a_cookie_no_script_can_read() {
 
 #[tokio::test]
 async fn guessing_passwords_is_limited() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let mut last = (0, Value::Null);
     for _ in 0..11 {
         last = ask(&node, None, "POST", "/api/v1/login", r#"{"password":"guess"}"#).await;
@@ -233,7 +233,7 @@ async fn a_witness_that_refuses_leaves_the_node_blank() {
 
 #[tokio::test]
 async fn a_watchdog_is_proven_later() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let prove = async || ask(&node, Some(&token), "POST", "/api/v1/watchdog/prove", "").await;
     let watchdog = async |now: WatchdogStatus| {
@@ -266,7 +266,7 @@ fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
 
 #[tokio::test]
 async fn starting_over_needs_a_login_and_the_typed_name() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let erase = |token: Option<String>, body: Value| {
         let node = &node;
@@ -293,7 +293,7 @@ async fn starting_over_needs_a_login_and_the_typed_name() {
 
 #[tokio::test]
 async fn a_witness_is_enrolled_later() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let enrol = async |address: &str, code: &str| {
         send(&node, &token, "POST", "/api/v1/witness", json!({ "address": address, "code": code })).await
@@ -312,7 +312,7 @@ async fn a_witness_is_enrolled_later() {
 
 #[tokio::test]
 async fn volumes_and_vms_live_and_die() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let post = async |path: &str, body: Value| send(&node, &token, "POST", path, body).await;
     let (status, volume) = post("/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
@@ -415,7 +415,7 @@ async fn volumes_and_vms_live_and_die() {
 
 #[tokio::test]
 async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
@@ -437,7 +437,7 @@ async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
 
 #[tokio::test]
 async fn images_are_checked_on_their_way_into_a_volume() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
     let put = async |path: &str, claimed: usize, image: Vec<u8>| {
@@ -511,7 +511,7 @@ async fn images_are_checked_on_their_way_into_a_volume() {
 
 #[tokio::test]
 async fn the_serial_log_goes_on_as_the_vm_writes() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
     let request = |follow: &str| {
@@ -538,7 +538,7 @@ async fn the_serial_log_goes_on_as_the_vm_writes() {
 
 #[tokio::test]
 async fn events_follow_the_state() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let request = Request::get("/api/v1/events").body(Body::empty()).unwrap();
     let mut events = node.site.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
     let mut next = async || {
@@ -556,7 +556,7 @@ async fn events_follow_the_state() {
 #[tokio::test]
 async fn pages_listen_to_every_event_and_vms_are_among_them() {
     const SCRIPT: &str = include_str!("../../web/assets/live.js");
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let follow = async |token: Option<&str>| {
         let bearer = token.map(|token| (header::AUTHORIZATION, format!("Bearer {token}")));
@@ -589,7 +589,7 @@ async fn pages_listen_to_every_event_and_vms_are_among_them() {
 
 #[tokio::test]
 async fn timeline_pairing_code_and_metrics() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let (_, timeline) = ask(&node, Some(&token), "GET", "/api/v1/timeline?since=2", "").await;
     assert_eq!(timeline["events"].as_array().unwrap().len(), 2);
@@ -606,7 +606,7 @@ async fn timeline_pairing_code_and_metrics() {
 #[tokio::test]
 async fn a_vm_of_the_other_node_is_deleted_there() {
     use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig, apply};
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     {
         let mut core = node.core.lock();
@@ -641,7 +641,7 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
 /// `stop` has answered, and the guest still writes.
 #[tokio::test]
 async fn a_vm_is_not_deleted_before_it_is_off() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let token = login(&node).await;
     let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64 });
     assert_eq!(send(&node, &token, "POST", "/api/v1/vms", vm).await.0, 201);

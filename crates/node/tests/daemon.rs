@@ -121,7 +121,7 @@ async fn a_watchdog_that_is_proven_ends_the_waiting() {
 
 #[tokio::test]
 async fn going_down_stops_the_vms_first_and_then_hands_over() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let gone = node.handle.shut_down(node.ended);
@@ -137,7 +137,7 @@ async fn going_down_stops_the_vms_first_and_then_hands_over() {
 
 #[tokio::test]
 async fn a_boot_is_blessed_once_it_has_proven_itself() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let good = |up_s| bless::good(&node.handle.snapshot(), up_s);
     assert!(good(0), "the peer is heard");
     node.core.change(|s| s.quorum.as_mut().unwrap().peer_alive = false);
@@ -164,7 +164,7 @@ async fn a_boot_is_blessed_once_it_has_proven_itself() {
 
 #[tokio::test]
 async fn a_lost_core_is_said_and_found_again() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let (one, two) = (node.core.socket.clone(), node.dir.path().join("away.sock"));
     let lost = dyad_node::NodeHandle::status_of(&dyad_node::snapshot::Snapshot::default(), true);
     assert_eq!(lost.sentence, dyad_control::CORE_AWAY);
@@ -196,7 +196,7 @@ async fn the_local_socket_serves_the_same_site_to_root_only() {
 async fn the_serial_line_goes_both_ways_over_a_websocket() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let token =

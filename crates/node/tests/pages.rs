@@ -78,7 +78,7 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
     let (_, page) = fetch(&site, get("/setup")).await;
     assert!(page.contains("is unknown: remove it or correct its spelling."), "{page}");
 
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let sentence = "The clocks drift apart: repair one.";
     let alarm = dyad_control::Alarm { code: dyad_control::AlarmCode::ClockDrift, sentence: sentence.into() };
@@ -90,7 +90,7 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
 
 #[tokio::test]
 async fn a_watchdog_that_is_not_proven_has_a_button() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
     let page = async |token: &str| {
@@ -108,7 +108,7 @@ async fn a_watchdog_that_is_not_proven_has_a_button() {
 
 #[tokio::test]
 async fn emulated_vms_are_told() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
     let page = async || {

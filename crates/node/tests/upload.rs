@@ -47,7 +47,7 @@ fn put(socket: &Path, volume: &str, headers: &str, body: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_image_that_is_refused_early_gets_its_sentence() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 16 << 20 }).await.unwrap();
     let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
     let socket = listen(&node);
@@ -70,7 +70,7 @@ async fn a_large_image_that_is_refused_early_gets_its_sentence() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_awaited_from_one_that_asked_first() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     let socket = listen(&node);
     let start = Instant::now();
     let asking = move || put(&socket, "disk", "Expect: 100-continue\r\n", b"");
@@ -81,7 +81,7 @@ async fn nothing_is_awaited_from_one_that_asked_first() {
 
 #[tokio::test]
 async fn the_pages_ask_for_the_checksum_and_leave_refusals_to_the_node() {
-    let node = Node::founded().await;
+    let node = Node::set_up().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 1 << 20 }).await.unwrap();
     let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));

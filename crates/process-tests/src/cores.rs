@@ -74,7 +74,7 @@ impl Cores {
     /// The pair does not form.
     pub fn pair(program: &Path, folder: &Path) -> Result<Self> {
         let cores = Self::blank(program, folder)?;
-        cores.found(0)?;
+        cores.create_pair(0)?;
         cores.join(1)?;
         cores.wait_in_sync()?;
         Ok(cores)
@@ -89,7 +89,7 @@ impl Cores {
     ///
     /// # Errors
     /// The daemon refuses, or does not reach the phase Running.
-    pub fn found(&self, number: usize) -> Result<()> {
+    pub fn create_pair(&self, number: usize) -> Result<()> {
         self.ask(number, &Request::CreatePair(self.create_pair_request(number)))?;
         self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
         Ok(())

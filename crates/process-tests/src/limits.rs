@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 
 /// Bytes sent each way's first leg and written to the disk: one block.
-pub const BLOCK: usize = 4096;
+pub use dyad_types::BLOCK;
 
 /// Memory aligned as O_DIRECT wants it.
 #[repr(C, align(4096))]

@@ -148,7 +148,7 @@ fn vms_that_a_dead_daemon_froze_go_on() {
     let (program, folder) = (program(), folder("thaw"));
     let vms = Cgroup::new("thaw").unwrap();
     let mut cores = Cores::blank(&program, &folder).unwrap();
-    cores.found(0).unwrap();
+    cores.create_pair(0).unwrap();
     cores.kill(0);
     vms.freeze().unwrap();
     cores.set_vms(0, &vms.path());
@@ -236,7 +236,7 @@ fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
     assert!(refused.contains("type exactly \"lab/left\""), "{refused}");
     cores.erase(&program, 0, "lab/left").unwrap();
     // Nothing is left of the pair: a new pair is made with the roles exchanged.
-    cores.found(1).unwrap();
+    cores.create_pair(1).unwrap();
     cores.join(0).unwrap();
     cores.wait_in_sync().unwrap();
     drop(cores);
@@ -248,7 +248,7 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (program(), folder("join"));
     let mut cores = Cores::blank(&program, &folder).unwrap();
-    cores.found(0).unwrap();
+    cores.create_pair(0).unwrap();
 
     // The second node dies as soon as it has the pair's secrets.
     let (join, socket) = (cores.invitation(1).unwrap(), cores.socket(1));
@@ -335,7 +335,7 @@ fn wait_for_witness(cores: &Cores) {
     cores.wait_in_sync().unwrap();
     let tie = |status: &dyad_control::Status| {
         status.quorum.as_ref().is_some_and(|quorum| {
-            quorum.tie == "W" && matches!(quorum.witness, dyad_control::WitnessStatus::Reachable { .. })
+            quorum.tie.to_string() == "W" && matches!(quorum.witness, dyad_control::WitnessStatus::Reachable { .. })
         })
     };
     for number in [0, 1] {
@@ -457,7 +457,7 @@ fn a_code_that_is_not_good_changes_nothing() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (program(), folder("code"));
     let cores = Cores::blank(&program, &folder).unwrap();
-    cores.found(0).unwrap();
+    cores.create_pair(0).unwrap();
     let untouched = cores.written(1).unwrap();
     let refused = |join: Join, expected: &str| {
         assert_eq!(cores.ask(1, &Request::Join(join)).unwrap_err().to_string(), expected);

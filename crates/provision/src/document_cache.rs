@@ -43,7 +43,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(load(dir.path()), None);
         let node = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
-        let document = Document::found("rig", node, "$argon2id$none").unwrap();
+        let document = Document::new_pair("rig", node, "$argon2id$none").unwrap();
         save(dir.path(), &document).unwrap();
         assert_eq!(load(dir.path()), Some(document));
         std::fs::write(path(dir.path()), "{").unwrap();

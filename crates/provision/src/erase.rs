@@ -27,7 +27,7 @@ pub enum EraseMode {
     Abandon,
 }
 
-/// The facts that decide whether a node may be erased.
+/// The precondition that decide whether a node may be erased.
 #[derive(Debug, Clone, Copy)]
 pub struct ErasePrecondition<'a> {
     /// Name of the pair.
@@ -42,8 +42,8 @@ pub struct ErasePrecondition<'a> {
 ///
 /// # Errors
 /// The confirmation is not the text that the refusal names.
-pub fn decide(facts: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Refusal> {
-    let ErasePrecondition { pair, node, peer_has_all } = facts;
+pub fn decide(precondition: ErasePrecondition<'_>, confirm: &str) -> Result<EraseMode, Refusal> {
+    let ErasePrecondition { pair, node, peer_has_all } = precondition;
     let both = format!("{pair}/{node}");
     match (confirm == node, confirm == both) {
         (true, _) | (_, true) if peer_has_all => Ok(EraseMode::Leave),
@@ -88,12 +88,7 @@ pub fn not_blank() -> Refusal {
 pub enum UndoError {
     /// A file of the pair cannot be removed.
     #[error("{} cannot be removed", file.display())]
-    Remove {
-        /// The file.
-        file: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Remove { file: PathBuf, source: io::Error },
     /// The file that names the pair cannot be removed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -203,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_node_named_as_its_pair_is_not_abandoned_by_its_name() {
-        let facts = ErasePrecondition { pair: "box", node: "box", peer_has_all: false };
-        assert_eq!(code(decide(facts, "box")), Err(RefusalCode::ConfirmLoss));
+        let precondition = ErasePrecondition { pair: "box", node: "box", peer_has_all: false };
+        assert_eq!(code(decide(precondition, "box")), Err(RefusalCode::ConfirmLoss));
     }
 }

@@ -26,42 +26,26 @@ const VERSION: u32 = 1;
 pub enum IdentityError {
     /// The file cannot be read.
     #[error("{} cannot be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// The file is not the JSON of an identity.
     #[error("{} is damaged", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// The file is of another version of this program.
+    Damaged { path: PathBuf, source: serde_json::Error },
+    /// The file has a format version that this program does not know.
     #[error("{} has version {version}; this program knows {VERSION}", path.display())]
     Version {
-        /// The file.
         path: PathBuf,
         /// Its version.
         version: u32,
     },
     /// The pair's key or id has the wrong length.
-    #[error("{} is damaged: the pair's key or id is not as long as it must be", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{} is damaged: the pair's key or id has the wrong length; erase this node and join it again", path.display())]
+    Key { path: PathBuf },
     /// The file cannot be written, renamed or removed.
     #[error("{} cannot be {verb}", path.display())]
     Write {
-        /// The file.
         path: PathBuf,
         /// The participle of what failed.
         verb: &'static str,
-        /// The cause.
         source: io::Error,
     },
     /// The node has left its pair for good, so that its identity is not written again.
@@ -98,7 +82,6 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// Its name.
     pub node: String,
     /// SHA-256 of its certificate, hex.
     pub fingerprint: String,
@@ -106,7 +89,6 @@ pub struct Peer {
     pub incarnation: u64,
 }
 
-/// The witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Witness {
@@ -129,7 +111,7 @@ impl Witness {
 
 impl Identity {
     /// Of a first node: everything drawn at random.
-    pub fn found(pair: &str, node: &str, links: &[String]) -> Self {
+    pub fn first_node(pair: &str, node: &str, links: &[String]) -> Self {
         Self {
             version: VERSION,
             pair_id: hex::encode(rand::random::<[u8; 16]>()),
@@ -309,7 +291,7 @@ mod tests {
     fn survives_a_round_trip_and_refuses_damage() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        let identity = Identity::found("harbour", "left", &[]);
+        let identity = Identity::first_node("harbour", "left", &[]);
         identity.save(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
         let path = dir.path().join("identity.json");
@@ -323,7 +305,7 @@ mod tests {
     #[test]
     fn a_pair_that_was_decommissioned_does_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::found("harbour", "left", &[]);
+        let identity = Identity::first_node("harbour", "left", &[]);
         identity.begin(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), None);
         Identity::finish(dir.path()).unwrap();

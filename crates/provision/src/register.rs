@@ -35,12 +35,7 @@ pub fn path(dir: &Path) -> PathBuf {
 pub enum RegisterError {
     /// A file cannot be opened or made.
     #[error("the register {} cannot be opened", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// A file cannot be written.
     #[error("the register in slot {slot} of file {file} cannot be written")]
     Write {
@@ -48,7 +43,6 @@ pub enum RegisterError {
         file: usize,
         /// The slot.
         slot: usize,
-        /// The cause.
         source: io::Error,
     },
     /// Both files are empty.

@@ -48,9 +48,9 @@ pub async fn create_pair(
 ) -> Result<Identity, Refusal> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
-        Document::found(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
+        Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
     check_disks(paths, &request.disks)?;
-    let mut identity = Identity::found(&request.pair, &request.node, &request.links);
+    let mut identity = Identity::first_node(&request.pair, &request.node, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
         let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
@@ -106,7 +106,12 @@ pub async fn join(
     // This thread is not one of the runtime's: the first node is told meanwhile that it goes on.
     let prepared = prepare(paths, &identity, &request.disks, step);
     drop::<oneshot::Sender<()>>(stop);
-    let lost = || Refusal::new(RefusalCode::Pairing, "The line to the first node was lost; pair again.");
+    let lost = || {
+        Refusal::new(
+            RefusalCode::Pairing,
+            "The connection to the first node was lost: show a new pairing code there and join again.",
+        )
+    };
     let mut paired = waiting.await.map_err(|_| lost())?.map_err(broken)?;
     prepared?.close().map_err(|e| failed("the pool", &e))?;
     step("Waiting for the first node");

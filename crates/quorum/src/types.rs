@@ -2,6 +2,7 @@
 
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Nanoseconds on CLOCK_BOOTTIME of the node that holds the value; never compared between nodes.
 pub type Time = u64;
@@ -19,8 +20,17 @@ pub enum Acceptor {
     A,
     /// Node B.
     B,
-    /// The witness.
     W,
+}
+
+impl fmt::Display for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Acceptor::A => "A",
+            Acceptor::B => "B",
+            Acceptor::W => "W",
+        })
+    }
 }
 
 impl From<NodeId> for Acceptor {

@@ -11,7 +11,7 @@ const SECOND: u64 = 1_000_000_000;
 
 fn document(vms: &[(&str, Intent, u8)]) -> Document {
     let node = NodeRecord { name: "a".into(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
-    let mut document = Document::found("pair", node, "$argon2id$x").unwrap();
+    let mut document = Document::new_pair("pair", node, "$argon2id$x").unwrap();
     for (name, intent, priority) in vms {
         let vm = VmConfig {
             cpus: 1,

@@ -93,14 +93,18 @@ async fn run_action(action: Action) -> Result<()> {
                 println!("Fingerprint of this witness: {fingerprint}");
                 Ok(())
             }
-            other => bail!("the witness gave an unexpected answer: {other:?}"),
+            other => bail!(
+                "the running witness gave an unexpected answer, so it is of another version: restart it ({other:?})"
+            ),
         },
         Action::List { dir } => match admin::command(&dir, &Command::List).await? {
             Report::Pairs(pairs) => {
                 pairs.iter().for_each(|pair| println!("{}", summary_line(pair)));
                 Ok(())
             }
-            other => bail!("the witness gave an unexpected answer: {other:?}"),
+            other => bail!(
+                "the running witness gave an unexpected answer, so it is of another version: restart it ({other:?})"
+            ),
         },
         Action::Forget { dir, pair } => match admin::command(&dir, &Command::Forget(pair)).await? {
             Report::Forgotten(true) => Ok(()),

@@ -81,7 +81,7 @@ pub fn run(host: &Host) -> Result<()> {
         tree.shell("dpkg --configure -a && dpkg --purge dyad-interrupts")
     });
     tally.check("a held lock is named, and packages are installed when it is free", || {
-        tree.expect_success(
+        tree.expect_success_and_text(
             DEPS_WHILE_LOCKED,
             "for another package manager: Could not get lock /var/lib/dpkg/lock-frontend",
         )
@@ -135,7 +135,7 @@ impl Tree {
     }
 
     /// Runs a shell script that must succeed and print `text`.
-    fn expect_success(&self, script: &str, text: &str) -> Result<()> {
+    fn expect_success_and_text(&self, script: &str, text: &str) -> Result<()> {
         let (output, printed) = self.output(script)?;
         ensure!(output.status.success(), "The command failed in the tree ({}):\n{printed}", output.status);
         ensure!(printed.contains(text), "`{text}` is missing from the output:\n{printed}");

@@ -26,7 +26,7 @@ use crate::host::Host;
 const USAGE: &str = "\
 cargo xtask image                build the appliance image: target/image/dyad.img
 cargo xtask rig                  boot a pair and its witness, set them up, leave them running until Ctrl-C
-cargo xtask rig demo             play the main job and write target/rig/report.json
+cargo xtask rig demo             run the main job and write  target/rig/report.json
 cargo xtask attach a|b           the serial line of a node of a running rig; Ctrl-] leaves
 cargo xtask test                 the tests, as CI runs them; lists all failures at the end
 cargo xtask test machines        the whole-machine tests alone, or some of them: guest machine serial browser pair faults

@@ -59,7 +59,7 @@ pub fn stay(host: &Host) -> Result<()> {
     let sockets = pair.sockets().to_owned();
     thread::spawn(move || tear_down(&stop, &link, &sockets));
     for scenario in &MAIN_JOB[..FORMING] {
-        play(scenario, &mut pair)?;
+        run_scenario(scenario, &mut pair)?;
     }
     let cli = host.artifacts().programs().join("dyad");
     println!();
@@ -121,7 +121,7 @@ pub fn demo(host: &Host) -> Result<()> {
     prepare(host)?;
     let start = Instant::now();
     let mut pair = Pair::new(host.artifacts().clone(), "demo")?;
-    let outcome = MAIN_JOB.iter().try_for_each(|scenario| play(scenario, &mut pair));
+    let outcome = MAIN_JOB.iter().try_for_each(|scenario| run_scenario(scenario, &mut pair));
     let file = host.artifacts().records().join("report.json");
     pair.report.write(&file)?;
     summary(&pair.report);
@@ -134,7 +134,7 @@ pub fn demo(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn play(scenario: &Scenario, pair: &mut Pair) -> Result<()> {
+fn run_scenario(scenario: &Scenario, pair: &mut Pair) -> Result<()> {
     host::step(scenario.title);
     scenario.run(pair).with_context(|| format!("{} failed; records are in {}", scenario.name, pair.records().display()))
 }

@@ -52,7 +52,7 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
     let code = pair.witness.code()?;
     let address = pair.witness.address();
-    setup::found(&pair.a.client(), &address, &code).context("Node A did not become the first node")?;
+    setup::create_pair(&pair.a.client(), &address, &code).context("Node A did not become the first node")?;
     pair.say("node A is set up; the witness is enrolled");
     let code = setup::pairing_code(&pair.client(Name::A))?;
     pair.say(&format!("node A shows the pairing code {code}"));

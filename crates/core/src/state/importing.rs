@@ -111,7 +111,7 @@ impl CoreState {
             volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
         });
         if let Some((name, id)) = left {
-            self.imports.drop_begins();
+            self.imports.note_drop_time();
             // A refused change is tried again after the interval.
             self.change(Change::DropImport { name, id }, Pending::Nothing);
         }

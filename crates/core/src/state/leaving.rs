@@ -36,7 +36,7 @@ impl CoreState {
     pub(super) fn leave_timed_out(&mut self) {
         if self.lifecycle.has_waiters() {
             self.cancel_leave();
-            let text = "Nobody takes over: the other node is away.";
+            let text = "The other node does not take over: it is away. Ask again when it is back.";
             self.tell_leave_waiters(&Err(Refusal::new(RefusalCode::NoPeer, text)));
         }
     }
@@ -78,12 +78,12 @@ impl CoreState {
         // A node that was never admitted holds nothing.
         let nothing_here = !self.membership.config.exists();
         let peer_in_sync = self.membership.config.members.has(self.me.peer()) && self.membership.snapshot.peer_alive;
-        let facts = ErasePrecondition {
+        let precondition = ErasePrecondition {
             pair: &self.identity.pair,
             node: &self.identity.node,
             peer_has_all: nothing_here || peer_in_sync,
         };
-        match erase::decide(facts, confirm) {
+        match erase::decide(precondition, confirm) {
             Err(refusal) => drop(answer.send(refusal.into())),
             Ok(EraseMode::Abandon) => self.begin_decommission(answer),
             Ok(EraseMode::Leave) => {

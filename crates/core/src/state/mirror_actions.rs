@@ -45,7 +45,7 @@ impl CoreState {
                 }
             }
             Action::Disconnect(reason) => {
-                self.out.timeline.note("session-reset", format!("The data session is opened anew: {reason}."));
+                self.out.timeline.note("session-reset", format!("The data session is reopened: {reason}."));
                 self.out.peer.disconnect();
             }
             Action::PeerStuck => {

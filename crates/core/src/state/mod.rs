@@ -74,7 +74,7 @@ pub struct Dependencies {
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
     /// The ways out.
-    pub outputs: Outputs,
+    pub handles: CoreHandles,
 }
 
 /// Folders and the cgroup that the state works in.
@@ -89,7 +89,7 @@ pub struct StatePaths {
 }
 
 /// Everything that the owner of the state acts on.
-pub struct Outputs {
+pub struct CoreHandles {
     /// Folders and the cgroup.
     pub paths: StatePaths,
     /// The owner's own queue, for background tasks and for what must wait its turn.
@@ -126,18 +126,18 @@ pub struct CoreState {
     self_test: SelfTest,
     report: Report,
     lifecycle: Lifecycle,
-    out: Outputs,
+    out: CoreHandles,
 }
 
 impl CoreState {
     /// Takes over. `config` is what the register holds at start.
     pub fn new(dependencies: Dependencies, config: Config) -> Self {
-        let Dependencies { identity, mirror, watchdog, status, outputs } = dependencies;
+        let Dependencies { identity, mirror, watchdog, status, handles } = dependencies;
         Self {
             me: identity.me,
             membership: Membership::new(identity.me, config),
             identity,
-            document: DocumentCopy::new(document_cache::load(&outputs.paths.state)),
+            document: DocumentCopy::new(document_cache::load(&handles.paths.state)),
             replication: Replication::new(mirror),
             changes: Changes::new(crate::clock::now()),
             access: GuestAccess::default(),
@@ -146,7 +146,7 @@ impl CoreState {
             self_test: SelfTest::new(watchdog),
             report: Report::new(status),
             lifecycle: Lifecycle::Running,
-            out: outputs,
+            out: handles,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::CoreState;
 use super::parts::{FailOver, Pending};
-use super::sentences::{alarm_text, note_text};
+use super::sentences::{alarm_text, kill_text, note_text};
 use crate::documents::DocumentRequest;
 use crate::peer_watchdog_cache;
 use crate::quorum_update::QuorumUpdate;
@@ -23,7 +23,7 @@ impl CoreState {
             }
             QuorumUpdate::Hold => self.hold(true),
             QuorumUpdate::Kill(reason) => {
-                self.out.timeline.note("vms-killed", format!("VMs of this node are stopped: {reason}."));
+                self.out.timeline.note("vms-killed", format!("VMs of this node are stopped: {}.", kill_text(reason)));
                 self.access.serving = false;
             }
             QuorumUpdate::PeerVmsAllowed => {

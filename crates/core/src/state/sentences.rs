@@ -1,27 +1,27 @@
 //! Sentences for people: the alarms and the timeline entries of the quorum machine.
 
-use dyad_quorum::{Alarm, Note};
+use dyad_quorum::{Alarm, KillReason, Members, Note, Proof, Reason};
 
 /// One sentence for each lasting condition.
 pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
     match alarm {
-        Alarm::PeerSilent => "The other node is silent.".into(),
+        Alarm::PeerSilent => "The other node is silent: check its power and the cables of the peer link.".into(),
         Alarm::PathDown(path) => {
             let name = paths.get(usize::from(path)).map_or("?", String::as_str);
             format!("The peer link {name} is down: check its cable.")
         }
-        Alarm::PeerUnadmitted => "The other node answers from a store that was never admitted: pair it again.".into(),
-        Alarm::WitnessLost => "The witness does not answer.".into(),
-        Alarm::WitnessRolledBack => "The witness was set back to an older state: enrol it again.".into(),
+        Alarm::PeerUnadmitted => "The other node answers from a store that was never admitted: erase the other node, then join it again.".into(),
+        Alarm::WitnessLost => "The witness does not answer: check its machine and the network to it.".into(),
+        Alarm::WitnessRolledBack => "The witness was set back to an older state: make its store new, then enrol it again.".into(),
         Alarm::TieAt(node) => {
             format!("The witness is away: the pair survives the loss of the other node, not of {node}.")
         }
         Alarm::ClockDrift => "The clocks of the nodes drift apart: no lease is granted until one is repaired.".into(),
-        Alarm::RegisterFailed => "The register of this node cannot be written: replace its system disk.".into(),
+        Alarm::RegisterFailed => "The register of this node cannot be written: restart the node; if the alarm returns, replace its disk.".into(),
         Alarm::PeerUnfenced => {
-            "The other node's watchdog is not proven: its VMs start here only on proof of its death.".into()
+            "The other node's watchdog is not proven: prove it there (dyad watchdog prove). Until then its VMs start here only on proof that it has ended.".into()
         }
-        Alarm::Conflict => "Two configurations carry one epoch: this must never happen; call for help.".into(),
+        Alarm::Conflict => "Two configurations carry one epoch: change, erase and restart nothing, and save the timelines of both nodes.".into(),
     }
 }
 
@@ -34,23 +34,72 @@ pub(super) fn note_text(at: u64, note: &Note) -> (&'static str, String) {
         }
         Note::PeerHeard => ("peer-heard", "The peer is heard in both directions.".into()),
         Note::Deciding { epoch, why, target } => {
-            ("deciding", format!("Epoch {epoch} is being decided ({why:?}), asking {target:?}."))
+            ("deciding", format!("Epoch {epoch} is being decided at {target}: {}.", reason_text(*why)))
         }
         Note::Chosen { epoch, members, tie, learned } => {
             let how = if *learned { "learned" } else { "decided here" };
-            ("epoch", format!("Epoch {epoch}: members {members:?}, tie at {tie:?}, {how}."))
+            ("epoch", format!("Epoch {epoch}: members {}, tie at {tie}, {how}.", members_text(*members)))
         }
         Note::FenceWait { until: Some(until) } => {
             ("fence-wait", format!("The peer may still run VMs for {} ms.", ms(*until)))
         }
         Note::FenceWait { until: None } => {
-            ("fence-wait", "The peer's VMs start here only on proof of its death.".into())
+            ("fence-wait", "The peer's VMs start here only on proof that the peer has ended.".into())
         }
-        Note::FenceOver { proof: None } => ("fence-over", "The peer surely runs nothing: its time is over.".into()),
-        Note::FenceOver { proof: Some(proof) } => ("fence-over", format!("The peer surely runs nothing: {proof:?}.")),
+        Note::FenceOver { proof: None } => {
+            ("fence-over", "The peer can no longer run VMs: its fence has ended.".into())
+        }
+        Note::FenceOver { proof: Some(proof) } => {
+            ("fence-over", format!("The peer runs no VM: {}.", proof_text(*proof)))
+        }
         Note::LeaseLapsed => ("lease-lapsed", "The right to run has lapsed; VMs are paused.".into()),
         Note::Resumed => ("resumed", "The right to run is back; VMs go on.".into()),
         Note::WitnessLost => ("witness-lost", "Neither node reaches the witness.".into()),
         Note::WitnessBack => ("witness-back", "The witness answers again.".into()),
+    }
+}
+
+/// The evidence as a clause.
+fn proof_text(proof: Proof) -> &'static str {
+    match proof {
+        Proof::PowerOff => "its management controller reports that its power is off",
+        Proof::DyingGasp => "its kernel reported its own end",
+        Proof::NewBoot => "it has booted again",
+        Proof::Removed => "it accepted its removal after it stopped its VMs",
+    }
+}
+
+/// The nodes of the in-sync set.
+fn members_text(members: Members) -> &'static str {
+    match members {
+        Members::Both => "A and B",
+        Members::OnlyA => "A",
+        Members::OnlyB => "B",
+    }
+}
+
+/// The cause of a decision as a clause.
+fn reason_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Unfinished => "an earlier decision is not known to be complete",
+        Reason::PeerSilent => "the peer is silent",
+        Reason::PeerStuck => "the peer does not acknowledge writes",
+        Reason::PeerRegister => "the register of the peer failed",
+        Reason::PeerUnadmitted => "the peer has a store that was never admitted",
+        Reason::Leaving => "this node leaves",
+        Reason::PeerClean => "the replica of the peer is complete",
+        Reason::WitnessLost => "the witness is away, so a node takes the tie vote",
+        Reason::WitnessBack => "the witness is back and takes the tie vote",
+        Reason::Enrol => "a witness was enrolled",
+        Reason::Exceptions => "the list of excepted volumes changed",
+        Reason::Abandoned => "an abandoned proposal is made void",
+    }
+}
+
+/// The cause of a stop of all VMs as a clause.
+pub(super) fn kill_text(reason: KillReason) -> &'static str {
+    match reason {
+        KillReason::Removed => "this node is no longer a member of the pair",
+        KillReason::Leaving => "this node leaves the pair",
     }
 }

@@ -65,7 +65,7 @@ impl CoreState {
         QuorumStatus {
             epoch: self.membership.config.epoch,
             members: members.into_iter().filter(|node| self.membership.config.members.has(*node)).collect(),
-            tie: format!("{:?}", self.membership.config.tie),
+            tie: self.membership.config.tie,
             lead: self.membership.config.lead,
             lineage: self.membership.config.lineage,
             may_run: self.membership.snapshot.may_run,

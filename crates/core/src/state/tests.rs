@@ -69,7 +69,7 @@ impl CoreFixture {
         let (store, fake) = StoreHandle::fake();
         let info = |id: &VolumeId| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
         let volumes = volumes.iter().map(info).collect();
-        let outputs = Outputs {
+        let handles = CoreHandles {
             paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: None },
             store,
             peer: PeerHandle::start(inbox.clone()),
@@ -82,11 +82,11 @@ impl CoreFixture {
             pairing,
         };
         let dependencies = Dependencies {
-            identity: Identity::found("rig", "left", &[]),
+            identity: Identity::first_node("rig", "left", &[]),
             mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
             watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
             status: watch::channel(dyad_control::Status::without_pair(Phase::Blank, WatchdogStatus::Absent)).0,
-            outputs,
+            handles,
         };
         let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));
         state.announce_view();
@@ -277,7 +277,7 @@ fn what_the_document_names_no_more_is_deleted() {
 
 fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
     let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
-    let mut document = Document::found("rig", record, "$argon2id$none").unwrap();
+    let mut document = Document::new_pair("rig", record, "$argon2id$none").unwrap();
     let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     change(Change::SetNode { node: NodeId::B, record: peer });
@@ -303,7 +303,7 @@ fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
 fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
-    let ticket = fixture.failover_in_flight().expect("the peer surely runs nothing: its VMs become ours");
+    let ticket = fixture.failover_in_flight().expect("the peer's fence is over: its VMs fail over to this node");
     fixture.state.peer_is_clean();
     assert!(!fixture.told_clean(), "the peer could start web while it becomes ours");
     fixture.decide(ticket, Err(Refusal::new(RefusalCode::MembershipChanged, "Not now.")));

@@ -25,7 +25,6 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// What a handler returns.
 pub(crate) type HandlerResult<T> = Result<T, ErrorResponse>;
 
 /// Parses a JSON body. The refusal names the first defect.

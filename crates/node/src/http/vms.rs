@@ -55,7 +55,7 @@ pub(super) async fn serial(
     let plain = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
     let upgrade = upgrade.map_err(plain)?;
     node.require_here(&name).await?;
-    let serial = serial::serial_line(&node.snapshot(), &name)?;
+    let serial = serial::vm_serial_line(&node.snapshot(), &name)?;
     Ok(upgrade.on_upgrade(|browser| serial::bridge(browser, serial)))
 }
 

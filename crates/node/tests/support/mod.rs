@@ -166,10 +166,10 @@ impl Core {
                 self.formatted = found.disks;
                 let node =
                     NodeRecord { name: found.node.clone(), addresses: vec![], usable_memory_mib: 0, usable_cpus: 0 };
-                let document = Document::found(&found.pair, node, &found.admin_password_hash).unwrap();
+                let document = Document::new_pair(&found.pair, node, &found.admin_password_hash).unwrap();
                 let proven = !self.unproven;
                 self.status.send_modify(|s| {
-                    *s = founded(&found.pair, &found.node);
+                    *s = set_up(&found.pair, &found.node);
                     s.watchdog = watchdog(proven);
                     if let Some(Enrol { address, .. }) = found.witness {
                         s.quorum.as_mut().unwrap().witness = WitnessStatus::Reachable { address, rtt_us: 400 };
@@ -181,7 +181,7 @@ impl Core {
             Request::Join(join) => match join.code.as_str() {
                 "123456" => {
                     self.formatted = join.disks;
-                    self.status.send_modify(|s| *s = founded("office", &join.node));
+                    self.status.send_modify(|s| *s = set_up("office", &join.node));
                     Reply::Done
                 }
                 "999999" => refusal::of_pairing(&PairingError::Expired, Purpose::Node).into(),
@@ -314,7 +314,7 @@ fn blank() -> Status {
     Status { revision: 1, ..Status::without_pair(Phase::Blank, WatchdogStatus::Absent) }
 }
 
-fn founded(pair: &str, node: &str) -> Status {
+fn set_up(pair: &str, node: &str) -> Status {
     let mut status = dyad_control::testing::protected();
     let named = status.pair.as_mut().unwrap();
     (named.id, named.name, named.node) = ("aa".into(), pair.into(), node.into());
@@ -441,7 +441,7 @@ impl Node {
     }
 
     /// A node that is set up and named "left".
-    pub async fn founded() -> Self {
+    pub async fn set_up() -> Self {
         let node = Self::start().await;
         let answers = dyad_wizard::from_toml(&seed(), &wizard_disks()).unwrap();
         dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();

@@ -11,80 +11,42 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub enum DiskError {
     /// The path names nothing.
     #[error("{} does not exist", disk.display())]
-    Missing {
-        /// The disk.
-        disk: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Missing { disk: PathBuf, source: io::Error },
     /// The raw part of a pool disk, or a whole disk, cannot be opened.
     #[error("{} cannot be opened", path.display())]
     Open {
         /// Disk or partition.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
     /// The index folder of an earlier pool cannot be removed or made again.
     #[error("{} cannot be cleared", index.display())]
-    ClearIndex {
-        /// The folder.
-        index: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    ClearIndex { index: PathBuf, source: io::Error },
     /// The labels of a pool cannot be erased.
     #[error("{} cannot be erased", disk.display())]
-    Erase {
-        /// The disk.
-        disk: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Erase { disk: PathBuf, source: io::Error },
     /// The disk refuses a new partition table.
     #[error("{} cannot be partitioned", disk.display())]
-    Partition {
-        /// The disk.
-        disk: PathBuf,
-        /// The cause.
-        source: Cause,
-    },
+    Partition { disk: PathBuf, source: Cause },
     /// The disk refuses to be written.
     #[error("{} cannot be written", disk.display())]
-    Write {
-        /// The disk.
-        disk: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    Write { disk: PathBuf, source: io::Error },
     /// The disk is too small for a pool.
     #[error("{} is smaller than the {} MiB a pool disk needs", disk.display(), super::layout::SMALLEST_DISK >> 20)]
-    TooSmall {
-        /// The disk.
-        disk: PathBuf,
-    },
+    TooSmall { disk: PathBuf },
     /// A partition does not fit on the disk.
     #[error("{} has no room for the partition {partition}", disk.display())]
     NoRoom {
-        /// The disk.
         disk: PathBuf,
         /// Name of the partition.
         partition: &'static str,
     },
     /// The kernel still uses the old partitions.
     #[error("the kernel does not take the new partitions of {}", disk.display())]
-    Reread {
-        /// The disk.
-        disk: PathBuf,
-        /// The cause.
-        source: Cause,
-    },
+    Reread { disk: PathBuf, source: Cause },
     /// `mke2fs` cannot be started.
     #[error("mke2fs cannot be started")]
-    NoMke2fs {
-        /// The cause.
-        source: io::Error,
-    },
+    NoMke2fs { source: io::Error },
     /// `mke2fs` refuses the index partition.
     #[error("mke2fs failed on {}: {message}", partition.display())]
     Mke2fs {
@@ -98,7 +60,6 @@ pub enum DiskError {
     Mount {
         /// The index partition.
         partition: PathBuf,
-        /// The cause.
         source: io::Error,
     },
 }

@@ -93,7 +93,7 @@ impl Crate {
                     return self.descend(module, path, steps);
                 }
                 match file.imports.iter().find(|import| import.name == *first) {
-                    // `use tokio;` names itself: another crate.
+                    // `use tokio;` gives the path `tokio` the name `tokio`: it is another crate, and resolving it would not end.
                     Some(import) if import.path.first() != Some(first) || import.path.len() > 1 => {
                         self.resolve(module, &[&import.path[..], rest].concat(), steps - 1)
                     }

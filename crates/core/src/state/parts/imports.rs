@@ -38,7 +38,7 @@ impl Imports {
     }
 
     /// An aborted import is dropped now.
-    pub(in crate::state) fn drop_begins(&mut self) {
+    pub(in crate::state) fn note_drop_time(&mut self) {
         self.last_drop = Some(Instant::now());
     }
 }

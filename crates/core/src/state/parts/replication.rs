@@ -17,10 +17,7 @@ pub(in crate::state) enum Origin {
     /// To a guest, an import or the document's task.
     Client(Completion),
     /// Back to the owner of the state: this volume, which the document does not name, is being deleted.
-    VolumeGc {
-        /// The volume.
-        id: VolumeId,
-    },
+    VolumeGc { id: VolumeId },
 }
 
 /// Replication on this node.
