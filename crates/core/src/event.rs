@@ -195,7 +195,7 @@ mod tests {
         let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };
         let control = Event::Control(ControlRequest { request: Request::Enrol(enrol), answer });
         assert_eq!(format!("{control:?}"), "Control(ControlRequest(Enrol))");
-        let read = StoreDone { op: 9, result: Ok(StoreOutput::Data(vec![b'x'; 4096].into())) };
+        let read = StoreDone { op: StoreOp(9), result: Ok(StoreOutput::Data(vec![b'x'; 4096].into())) };
         assert_eq!(format!("{:?}", Event::Store(read)), "Store(StoreDone { op: 9, result: Ok(Data) })");
     }
 }

@@ -3,6 +3,7 @@
 use crate::variant_name::VariantName;
 use dyad_link::session::Outbox;
 use dyad_mirror::PeerMessage;
+use dyad_types::Session;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -51,7 +52,7 @@ pub enum PeerEvent {
     /// A session stands.
     Up {
         /// Number of the session.
-        session: u64,
+        session: Session,
         /// Name of the path that it uses.
         path: String,
         /// The sending end.
@@ -60,7 +61,7 @@ pub enum PeerEvent {
     /// A session ended.
     Down {
         /// Number of the session.
-        session: u64,
+        session: Session,
         /// One clause.
         reason: String,
         /// The peer ended it, on purpose or because its daemon ended: the peer's machine lives.
@@ -69,7 +70,7 @@ pub enum PeerEvent {
     /// A message came.
     Wire {
         /// Number of the session.
-        session: u64,
+        session: Session,
         /// The message.
         wire: Wire,
     },

@@ -280,7 +280,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-    const SYNC: StoreOp = 0;
+    const SYNC: StoreOp = StoreOp(0);
 
     /// A disk on which every read takes longer than the owner takes to ask for the next one, and that may refuse writes.
     struct SickDisk {
@@ -328,7 +328,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (owner, events) = channel();
         let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(owner));
-        let read = |op| store.run(op, StoreCommand::Read { volume: VolumeId(1), block: 0, count: 1 });
+        let read = |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: 0, count: 1 });
         (1..=64).for_each(read);
         let write = StoreCommand::Write {
             volume: VolumeId(1),
@@ -336,7 +336,7 @@ mod tests {
             block: 32,
             data: vec![1; 4096].into(),
         };
-        store.run(1000, write);
+        store.run(StoreOp(1000), write);
         store.run(SYNC, StoreCommand::Sync);
         // As many again are asked for as are answered, so that there is always one more.
         let begin = Instant::now();

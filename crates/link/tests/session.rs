@@ -11,7 +11,7 @@ use dyad_link::frame::MAX_PAYLOAD;
 use dyad_link::session::{Config, Down, Event, Outbox, Path, PeerHello, PeerLink, Refused, SendError, Timing};
 use dyad_link::tls::{Identity, TlsError};
 use dyad_link::{PairId, net};
-use dyad_types::NodeId;
+use dyad_types::{NodeId, Session};
 
 /// Longer than the default, because a busy test machine must not be taken for a dead path.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,7 +42,7 @@ fn path(name: &str, peer: SocketAddr) -> Path {
     Path { name: name.into(), peer, local: None }
 }
 
-async fn up(link: &mut PeerLink) -> (u64, PeerHello, String, Outbox) {
+async fn up(link: &mut PeerLink) -> (Session, PeerHello, String, Outbox) {
     within("the session comes up", async {
         loop {
             match link.next().await.unwrap() {
@@ -131,7 +131,7 @@ async fn a_cut_cable_is_noticed_and_the_other_one_used() {
     assert!(matches!(down(&mut b).await, Down::Silent(_) | Down::Superseded));
     let (second, _, name, _to_b) = up(&mut a).await;
     let (_, _, _, to_a) = up(&mut b).await;
-    assert_eq!((first, second, name.as_str()), (1, 2, "two"));
+    assert_eq!((first, second, name.as_str()), (Session(1), Session(2), "two"));
     // The old outbox never sends on the new session.
     assert_eq!(outbox.send(Bytes::from_static(b"late")).await, Err(SendError::Down));
     to_a.send(Bytes::from_static(b"fresh")).await.unwrap();

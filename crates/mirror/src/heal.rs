@@ -12,8 +12,10 @@ use crate::types::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// Identifies a repair.
-pub(crate) type HealId = u64;
+number! {
+    /// Identifies a repair.
+    pub(crate) struct HealId;
+}
 
 #[derive(Debug)]
 struct Heal {
@@ -71,8 +73,7 @@ impl Mirror {
     }
 
     fn begin_heal(&mut self, ticket: Option<u64>, volume: VolumeId, damaged: BTreeMap<u64, u16>, direct: bool) {
-        self.heals.next += 1;
-        let heal = self.heals.next;
+        let heal = self.heals.next.advance();
         for &extent in damaged.keys() {
             self.locks.insert((volume, extent));
             let op = self.ask(Ask::HealFetch { heal, extent });
@@ -181,8 +182,7 @@ impl Mirror {
             return;
         }
         if self.writer(volume) == Writer::Me {
-            self.heals.next += 1;
-            let heal = self.heals.next;
+            let heal = self.heals.next.advance();
             self.locks.insert((volume, extent));
             let entry = Heal {
                 ticket: None,

@@ -2,7 +2,7 @@
 
 use crate::types::{VolumeChange, VolumeInfo};
 use bytes::Bytes;
-use dyad_types::{Epoch, ExtentImage, Seq, Stamp, VolumeId};
+use dyad_types::{Epoch, ExtentImage, Seq, Stamp, VolumeId, number};
 use serde::{Deserialize, Serialize};
 
 /// Limit of the ranges in one [`Body::Touched`]: keeps a frame below 256 KiB.
@@ -19,8 +19,10 @@ pub struct PeerMessage {
     pub body: Body,
 }
 
-/// Identifies a request within a session and direction; answered by [`Body::Done`] with the same number.
-pub type PeerOp = u64;
+number! {
+    /// Identifies a request within a session and direction; answered by [`Body::Done`] with the same number.
+    pub struct PeerOp;
+}
 
 /// Why a replica did not carry out a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -63,7 +63,7 @@ pub(crate) struct Link {
 impl Link {
     /// Number of the next request.
     pub fn next_ask(&self) -> PeerOp {
-        self.next_ask + 1
+        self.next_ask.next()
     }
 
     /// Whether every request before this one was answered.
@@ -130,9 +130,9 @@ impl Mirror {
 
     /// Registers a request; the caller sends it with the number returned.
     pub(crate) fn ask(&mut self, ask: Ask) -> PeerOp {
-        self.link.next_ask += 1;
-        self.link.asks.insert(self.link.next_ask, (self.now, ask));
-        self.link.next_ask
+        let op = self.link.next_ask.advance();
+        self.link.asks.insert(op, (self.now, ask));
+        op
     }
 
     pub(crate) fn answer(&mut self, op: PeerOp, result: Result<Answer, PeerOpError>) {

@@ -141,8 +141,7 @@ fn overlap(a: &InFlight, b: &InFlight) -> bool {
 impl Mirror {
     /// Gives a command to the store, or queues it behind the commands that wait for space.
     pub(crate) fn command(&mut self, command: StoreCommand, purpose: Purpose) -> StoreOp {
-        self.store.next += 1;
-        let op = self.store.next;
+        let op = self.store.next.advance();
         let entry = InFlight { command, purpose };
         if span(&entry).is_some() && !self.store.stalled.is_empty() {
             self.store.stalled.insert(op, entry);

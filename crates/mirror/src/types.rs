@@ -1,18 +1,24 @@
 //! Units, identifiers, requests of guests, and the view of the membership.
 
 use bytes::Bytes;
-pub(crate) use dyad_types::{BLOCK, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentSet, Seq, Stamp, VolumeId};
+pub(crate) use dyad_types::{
+    BLOCK, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentSet, Seq, Session, Stamp, VolumeId, number,
+};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Nanoseconds on a clock that never jumps (CLOCK_BOOTTIME on a node, virtual in the simulator).
 pub type Time = u64;
-/// Identifies one request of a guest or of the document; chosen by the caller, unique while the request is open.
-pub type RequestId = u64;
-/// Identifies one connection to the peer; only compared for equality.
-pub type Session = u64;
-/// Identifies one store command; chosen by the mirror.
-pub type StoreOp = u64;
+
+number! {
+    /// Identifies one request of a guest or of the document; chosen by the caller, unique while the request is open.
+    pub struct RequestId;
+}
+
+number! {
+    /// Identifies one store command; chosen by the mirror.
+    pub struct StoreOp;
+}
 
 /// The largest single write, in bytes: it must fit a frame of the peer link.
 pub const MAX_WRITE: usize = 1 << 20;

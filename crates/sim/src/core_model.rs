@@ -16,7 +16,7 @@ use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Requests of the daemon itself have ids from here on.
-const FIRST_OWN_REQUEST: RequestId = 1 << 48;
+const FIRST_OWN_REQUEST: RequestId = RequestId(1 << 48);
 
 /// The purpose of a request of the daemon itself.
 #[derive(Debug, Clone)]

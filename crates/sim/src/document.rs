@@ -47,8 +47,7 @@ impl World {
 
     pub(crate) fn own_request(&mut self, node: usize, op: GuestOp, own: OwnRequest) {
         let Some(model) = self.core_model(node) else { return };
-        model.next_own_request += 1;
-        let req = model.next_own_request;
+        let req = model.next_own_request.advance();
         model.own_requests.insert(req, own);
         self.mirror(node, Event::Guest { req, volume: VolumeId(0), op });
     }
@@ -97,8 +96,7 @@ impl World {
         let sizes = [4096 * 16, crate::guests::BLOCKS * BLOCK as u64, crate::guests::BLOCKS * BLOCK as u64];
         for (id, size) in sizes.into_iter().enumerate() {
             let Some(model) = self.core_model(node) else { return };
-            model.next_own_request += 1;
-            let req = model.next_own_request;
+            let req = model.next_own_request.advance();
             model.own_requests.insert(req, OwnRequest::Create);
             self.mirror(node, Event::Volume { req, change: VolumeChange::Create { id: VolumeId(id as u64), size } });
         }

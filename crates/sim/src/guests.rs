@@ -54,8 +54,7 @@ impl World {
             return;
         }
         let Some(request) = self.random_request(vm) else { return };
-        self.next_request += 1;
-        let req = self.next_request;
+        let req = self.next_request.advance();
         self.nodes[node].vms[vm].open.insert(req, request);
         self.submit(node, vm, req);
     }

@@ -6,7 +6,7 @@ use crate::world::Job;
 use dyad_mirror::RequestId;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::{Quorum, Record, SEC, Time};
-use dyad_types::NodeId;
+use dyad_types::{NodeId, Session};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub struct Core {
     pub handled: u64,
     pub may_run: bool,
     /// The session that the core model knows.
-    pub session: Option<u64>,
+    pub session: Option<Session>,
     /// When the quorum thread is woken next.
     pub wake_at: Time,
     /// When the newest message in each queue between threads arrives: queues keep their order.

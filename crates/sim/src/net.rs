@@ -3,6 +3,7 @@
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, acceptor};
+use dyad_types::Session;
 use std::collections::VecDeque;
 
 /// A session over a link that is cut for this long ends.
@@ -19,9 +20,9 @@ pub struct Net {
     pub duplicate: u64,
     /// The longest delay on top of 0.1 ms.
     pub jitter: Time,
-    session: u64,
+    session: Session,
     /// By end: the session that is open there.
-    ends: [Option<u64>; 2],
+    ends: [Option<Session>; 2],
     /// By receiver: sent and not delivered, in order.
     lines: [VecDeque<PeerMessage>; 2],
     /// By receiver: when the newest message arrives.
@@ -60,7 +61,7 @@ impl World {
     }
 
     /// The oldest message of the line arrives, unless the link is cut: then it waits for a retransmission.
-    pub(crate) fn message_arrives(&mut self, session: u64, to: usize) {
+    pub(crate) fn message_arrives(&mut self, session: Session, to: usize) {
         if self.net.ends[to] != Some(session) {
             return;
         }
@@ -93,8 +94,7 @@ impl World {
             }
         }
         if open && cores && self.net.ends == [None; 2] && self.prng.chance(400) {
-            self.net.session += 1;
-            let session = self.net.session;
+            let session = self.net.session.advance();
             self.net.ends = [Some(session); 2];
             self.net.lines = Default::default();
             for node in 0..2 {
@@ -125,7 +125,7 @@ impl World {
         self.net.lines[node].clear();
     }
 
-    pub(crate) fn session_up(&mut self, node: usize, session: u64) {
+    pub(crate) fn session_up(&mut self, node: usize, session: Session) {
         if self.net.ends[node] == Some(session) {
             if let Some(core) = &mut self.nodes[node].core {
                 core.session = Some(session);
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    pub(crate) fn session_down(&mut self, node: usize, session: u64) {
+    pub(crate) fn session_down(&mut self, node: usize, session: Session) {
         if let Some(core) = &mut self.nodes[node].core
             && core.session == Some(session)
         {

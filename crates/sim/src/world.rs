@@ -16,7 +16,7 @@ use dyad_quorum::{
     Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
 };
 use dyad_testkit::Prng;
-use dyad_types::NodeId;
+use dyad_types::{NodeId, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -34,9 +34,9 @@ pub enum Job {
     CoreTick,
     Guest(usize, RequestId, GuestOp),
     Answer(usize, RequestId, Reply),
-    Peer(u64, PeerMessage),
-    SessionUp(u64),
-    SessionDown(u64),
+    Peer(Session, PeerMessage),
+    SessionUp(Session),
+    SessionDown(Session),
     DocumentChanged,
     StoreWork,
     Stored(StoreOp, Result<StoreOutput, StoreError>),
@@ -58,7 +58,7 @@ pub enum Due {
         datagram: Datagram,
     },
     Message {
-        session: u64,
+        session: Session,
         to: usize,
     },
     Session,
@@ -160,7 +160,7 @@ impl World {
             result: RunResult { seed, ..RunResult::default() },
             chaos: false,
             quiet: true,
-            next_request: 0,
+            next_request: RequestId::default(),
             queue: BTreeMap::new(),
             number: 0,
         })

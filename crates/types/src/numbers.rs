@@ -21,6 +21,11 @@ impl fmt::Display for VolumeId {
     }
 }
 
+number! {
+    /// Identifies one connection to the peer; given by the peer link, only compared for equality.
+    pub struct Session;
+}
+
 /// Number of a membership of the pair; grows by one at each change.
 pub type Epoch = u64;
 /// Number of a write within its volume; grows across epochs and is never used twice.

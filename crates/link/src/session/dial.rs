@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dyad_types::Session;
 use rustls::ClientConfig;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,7 +22,7 @@ pub(super) struct Dialer {
     tls: Arc<ClientConfig>,
     events: mpsc::Sender<Event>,
     attempt: u64,
-    session: u64,
+    session: Session,
     /// The last reported refusal, so that a refusal that is repeated four times a second is one event.
     last_refusal: Option<(String, String)>,
 }
@@ -29,7 +30,7 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
         let tls = client_config(&config.identity, Trust::Pinned(config.peer), Protocol::Peer)?;
-        Ok(Self { config, tls, events, attempt: 0, session: 0, last_refusal: None })
+        Ok(Self { config, tls, events, attempt: 0, session: Session::default(), last_refusal: None })
     }
 
     pub(super) async fn run(mut self, mut paths: watch::Receiver<Vec<Path>>) {
@@ -58,9 +59,9 @@ impl Dialer {
 
     /// Runs the session; ends it when its path is removed.
     async fn run_session(&mut self, path: Path, greeted: Greeted, paths: &mut watch::Receiver<Vec<Path>>) {
-        self.session += 1;
         let (stop, stopped) = oneshot::channel();
-        let session = pump::run(greeted, self.session, path.name.clone(), &self.config, &self.events, stopped);
+        let session =
+            pump::run(greeted, self.session.advance(), path.name.clone(), &self.config, &self.events, stopped);
         let removed = async {
             // An error means that the link and this task are being dropped.
             let _ = paths.wait_for(|paths| !paths.contains(&path)).await;

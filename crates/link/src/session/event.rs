@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dyad_types::Session;
 
 use super::hello::{PeerHello, Refused};
 use super::outbox::Outbox;
@@ -29,7 +30,7 @@ pub enum Event {
     /// A session with the peer is up. Dropping every clone of `outbox` ends it.
     Up {
         /// Number of the session. It grows with each session of this program.
-        session: u64,
+        session: Session,
         /// The identity that the peer sent.
         hello: PeerHello,
         /// The path's name (node A) or the peer's address (node B).
@@ -40,12 +41,12 @@ pub enum Event {
     /// The peer sent a message.
     Message {
         /// Number of the session on which it was received.
-        session: u64,
+        session: Session,
         /// The message, at most 2 MiB.
         payload: Bytes,
     },
     /// The session has ended.
-    Down { session: u64, reason: Down },
+    Down { session: Session, reason: Down },
     /// A connection was made but became no session. The same reason is reported once until it changes.
     Refused {
         /// The path's name (node A) or the address of the other side (node B).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use dyad_types::Session;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,7 +31,7 @@ pub(super) struct Listener {
     tls: Arc<ServerConfig>,
     events: mpsc::Sender<Event>,
     newest: Arc<Newest>,
-    session: u64,
+    session: Session,
     current: Option<Running>,
     last_refusal: Option<String>,
 }
@@ -54,7 +55,15 @@ impl Listener {
     pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
         let tls = server_config(&config.identity, Trust::Pinned(config.peer), &[Protocol::Peer])?;
         let newest = Arc::new(watch::Sender::new(None));
-        Ok(Self { config: Arc::new(config), tls, events, newest, session: 0, current: None, last_refusal: None })
+        Ok(Self {
+            config: Arc::new(config),
+            tls,
+            events,
+            newest,
+            session: Session::default(),
+            current: None,
+            last_refusal: None,
+        })
     }
 
     pub(super) async fn run(mut self, listeners: Vec<TcpListener>) {
@@ -111,10 +120,9 @@ impl Listener {
             let _ = std::mem::replace(&mut old.stop, unused).send(Down::Superseded);
             let _ = (&mut old.task).await;
         }
-        self.session += 1;
         self.last_refusal = None;
         let (stop, stopped) = oneshot::channel();
-        let (config, events, session) = (Arc::clone(&self.config), self.events.clone(), self.session);
+        let (config, events, session) = (Arc::clone(&self.config), self.events.clone(), self.session.advance());
         let task = tokio::spawn(async move {
             pump::run(greeted, session, from.to_string(), &config, &events, stopped).await;
         });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use dyad_types::Session;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -67,7 +68,7 @@ pub(super) type Stop = oneshot::Sender<Down>;
 /// Runs a greeted connection as session number `session` and sends its events: `Up`, messages, `Down`.
 pub(super) async fn run(
     greeted: Greeted,
-    session: u64,
+    session: Session,
     path: String,
     config: &Config,
     events: &mpsc::Sender<Event>,
@@ -81,7 +82,7 @@ pub(super) async fn run(
         heard_at: AtomicU64::new(0),
         round_trip,
     });
-    tracing::info!(session, path, version = greeted.hello.version, "the peer link is up");
+    tracing::info!(%session, path, version = greeted.hello.version, "the peer link is up");
     if events.send(Event::Up { session, hello: greeted.hello, path, outbox }).await.is_err() {
         return;
     }
@@ -97,14 +98,14 @@ pub(super) async fn run(
     };
     // No message of this session may come after its `Down`.
     halves.shutdown().await;
-    tracing::info!(session, %reason, "the peer link is down");
+    tracing::info!(%session, %reason, "the peer link is down");
     // Fails only if the link was dropped.
     let _ = events.send(Event::Down { session, reason }).await;
 }
 
 async fn receive(
     mut reader: FrameReader<impl AsyncRead + Unpin>,
-    session: u64,
+    session: Session,
     timing: Timing,
     keepalive: Arc<Keepalive>,
     events: mpsc::Sender<Event>,

@@ -23,13 +23,13 @@ fn alone() -> Mirror {
 }
 
 fn ask(mirror: &mut Mirror, req: u64, op: GuestOp) -> Vec<Action> {
-    handle(mirror, Event::Guest { req, volume: VolumeId(1), op })
+    handle(mirror, Event::Guest { req: RequestId(req), volume: VolumeId(1), op })
 }
 
 fn closed(actions: &[Action], wanted: u64) -> bool {
     actions
         .iter()
-        .any(|action| matches!(action, Action::Complete { req, result: Err(GuestError::Closed) } if *req == wanted))
+        .any(|action| matches!(action, Action::Complete { req, result: Err(GuestError::Closed) } if *req == RequestId(wanted)))
 }
 
 #[test]

@@ -133,13 +133,13 @@ impl Pair {
             now: 1,
             nodes,
             session: None,
-            sessions: 0,
+            sessions: Session::default(),
             epoch: 1,
             members: [true, true],
             ack_both: false,
             oracle: Oracle::default(),
             requests: BTreeMap::new(),
-            next_req: 0,
+            next_req: RequestId::default(),
             next_volume: VolumeId(100),
             created: Vec::new(),
             healed: 0,
@@ -236,8 +236,7 @@ impl Pair {
     }
 
     fn request(&mut self, volume: VolumeId, op: GuestOp, request: Request) {
-        self.next_req += 1;
-        let (req, node) = (self.next_req, self.primary(volume));
+        let (req, node) = (self.next_req.advance(), self.primary(volume));
         self.requests.insert(req, (node, request));
         self.event(node, Event::Guest { req, volume, op });
     }
@@ -346,8 +345,7 @@ impl Pair {
             Step::LinkDown => self.link_down(),
             Step::LinkUp => {
                 if self.session.is_none() && self.nodes.iter().all(|node| node.mirror.is_some()) {
-                    self.sessions += 1;
-                    self.session = Some(self.sessions);
+                    self.session = Some(self.sessions.advance());
                     for node in 0..2 {
                         self.event(node, Event::PeerUp { session: self.sessions });
                     }
@@ -405,8 +403,7 @@ impl Pair {
                     return;
                 }
                 self.next_volume.0 += 1;
-                self.next_req += 1;
-                let (req, id) = (self.next_req, self.next_volume);
+                let (req, id) = (self.next_req.advance(), self.next_volume);
                 self.requests.insert(req, (lead, Request::Create { id }));
                 let change = VolumeChange::Create { id, size: BLOCKS * BLOCK as u64 };
                 self.event(lead, Event::Volume { req, change });

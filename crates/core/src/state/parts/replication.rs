@@ -50,7 +50,7 @@ impl Replication {
         Self {
             mirror,
             origins: HashMap::new(),
-            last_request: 0,
+            last_request: RequestId::default(),
             waiting: VecDeque::new(),
             feeding: false,
             connected: false,
@@ -64,9 +64,9 @@ impl Replication {
 
     /// A new request.
     pub(in crate::state) fn open(&mut self, origin: Origin) -> RequestId {
-        self.last_request += 1;
-        self.origins.insert(self.last_request, origin);
-        self.last_request
+        let request = self.last_request.advance();
+        self.origins.insert(request, origin);
+        request
     }
 
     /// The request is answered: where the answer goes.
