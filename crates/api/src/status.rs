@@ -242,7 +242,7 @@ impl StatusReply {
             node_name: status.pair.as_ref().map(|p| p.node.clone()),
             pair: status.pair.as_ref().map(|p| p.name.clone()),
             role: role(status),
-            epoch: status.quorum.as_ref().map(|q| q.epoch),
+            epoch: status.quorum.as_ref().map(|q| q.epoch.0),
             versions,
             details: details.then(|| Details::of(status)),
         }

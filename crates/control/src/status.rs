@@ -2,7 +2,7 @@
 
 use crate::Alarm;
 use dyad_quorum::Acceptor;
-use dyad_types::{NodeId, VolumeId};
+use dyad_types::{Epoch, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
 /// State of the core at one time.
@@ -92,7 +92,7 @@ pub struct Pair {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuorumStatus {
     /// The newest epoch known here.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The in-sync set.
     pub members: Vec<NodeId>,
     /// Holder of the tie vote: `A`, `B` or `W` (the witness).

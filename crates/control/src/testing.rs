@@ -1,6 +1,6 @@
 //! A status for tests, behind the feature `testing`.
 
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 use crate::{
     LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, PoolDiskStatus, PoolStatus, QuorumStatus, Status,
@@ -22,7 +22,7 @@ pub fn protected() -> Status {
             peer: Some("right".into()),
         }),
         quorum: Some(QuorumStatus {
-            epoch: 3,
+            epoch: Epoch(3),
             members: vec![NodeId::A, NodeId::B],
             tie: dyad_quorum::Acceptor::W,
             lead: NodeId::A,

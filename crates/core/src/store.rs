@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use dyad_pool::sim::scratch_pool;
     use dyad_pool::{Access, Disk, FileDisk, PoolDisk};
-    use dyad_types::{BLOCK, Stamp, VolumeId};
+    use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
     use std::io;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -332,7 +332,7 @@ mod tests {
         (1..=64).for_each(read);
         let write = StoreCommand::Write {
             volume: VolumeId(1),
-            stamp: Stamp { epoch: 1, seq: 2 },
+            stamp: Stamp { epoch: Epoch(1), seq: Seq(2) },
             block: 32,
             data: vec![1; 4096].into(),
         };
@@ -358,7 +358,7 @@ mod tests {
         let (owner, _events) = channel();
         let refuses = Arc::default();
         let mut pool = pool(dir.path(), &refuses);
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0, vec![8; BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap();
         refuses.store(true, Ordering::Relaxed);
         let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(owner));

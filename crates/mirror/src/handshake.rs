@@ -33,7 +33,7 @@ impl Mirror {
         self.phase = Phase::Handshake;
         self.handshake = Some(Handshake::default());
         for volume in self.volumes.values_mut() {
-            volume.heard = 0;
+            volume.heard = Seq(0);
         }
         self.repeat_full_to_new_session();
         self.replay_early();

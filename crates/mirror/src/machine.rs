@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Gap added to each volume's write number at a start of the node. It must exceed the number of writes that the
 /// previous process had numbered and a loss of power then took from the store, so that no number is used twice.
-const START_GAP: Seq = 1 << 20;
+const START_GAP: u64 = 1 << 20;
 
 /// What this node does with its peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +67,7 @@ pub(crate) struct Span {
 impl Volume {
     /// Every write up to this number is complete.
     pub fn completed_through(&self) -> Seq {
-        self.writing.values().map(|span| span.seq - 1).min().unwrap_or(self.assigned)
+        self.writing.values().map(|span| Seq(span.seq.0 - 1)).min().unwrap_or(self.assigned)
     }
 
     pub fn blocks(&self) -> u64 {
@@ -121,8 +121,12 @@ impl Mirror {
     pub fn new(now: Time, tuning: Tuning, inventory: Inventory) -> Self {
         let mut volumes = BTreeMap::new();
         for info in inventory.volumes {
-            let volume =
-                Volume { size: info.size, last: info.last, assigned: info.last.seq + START_GAP, ..Volume::default() };
+            let volume = Volume {
+                size: info.size,
+                last: info.last,
+                assigned: Seq(info.last.seq.0 + START_GAP),
+                ..Volume::default()
+            };
             volumes.insert(info.id, volume);
         }
         for (id, dirty) in inventory.dirty {
@@ -232,7 +236,7 @@ impl Mirror {
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
-        self.view.map_or(0, |view| view.epoch)
+        self.view.map_or(Epoch(0), |view| view.epoch)
     }
 
     pub(crate) fn writer(&self, volume: VolumeId) -> Writer {

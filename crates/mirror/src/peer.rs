@@ -147,7 +147,7 @@ impl Mirror {
             return self.disconnect(Reason::MissingMessage);
         }
         self.link.received = message.number;
-        let known = self.view.map_or(0, |view| view.epoch);
+        let known = self.view.map_or(Epoch(0), |view| view.epoch);
         if message.epoch < known {
             if message.body != Body::Newer {
                 self.send(Body::Newer);

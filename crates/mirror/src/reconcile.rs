@@ -132,9 +132,8 @@ impl Mirror {
         for (&id, volume) in &mut self.volumes {
             // A number of its own for the reconciliation: the confirmation below then covers the copies, which have
             // old stamps.
-            volume.assigned += 1;
             volume.unconfirmed = false;
-            equal.push((id, volume.assigned));
+            equal.push((id, volume.assigned.advance()));
         }
         for (volume, seq) in equal {
             self.command(StoreCommand::Confirm { volume, seq }, Purpose::IgnoreResult);

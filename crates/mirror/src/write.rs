@@ -37,8 +37,7 @@ impl Mirror {
         };
         assert!(send || !self.need_peer(), "a write that the peer must hold is sent to it");
         let state = self.volumes.get_mut(&volume).expect("checked on arrival");
-        state.assigned += 1;
-        let seq = state.assigned;
+        let seq = state.assigned.advance();
         state.writing.insert(id, Span { block, count, seq });
         let stamp = Stamp { epoch, seq };
         let (command, data) = match op {

@@ -10,7 +10,7 @@ use dyad_api::{Method, Permission, ROUTES, RouteId};
 use dyad_control::WatchdogStatus;
 use dyad_desired::Intent;
 use dyad_node::vms::SupervisorReport;
-use dyad_types::{NodeId, VolumeId};
+use dyad_types::{Epoch, NodeId, VolumeId};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use support::{Node, PASSWORD};
@@ -547,7 +547,7 @@ async fn events_follow_the_state() {
         serde_json::from_str::<Value>(&data).unwrap()
     };
     assert_eq!(next().await["epoch"], 1);
-    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = 2);
+    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = Epoch(2));
     assert_eq!(next().await["epoch"], 2);
     node.core.change(|s| s.links[0].up = false);
     assert!(next().await["sentence"].as_str().unwrap().contains("the link eth1 is down"));
@@ -577,7 +577,7 @@ async fn pages_listen_to_every_event_and_vms_are_among_them() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(120), running).await.expect("no event says that the VM runs");
-    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = 77);
+    node.core.change(|s| s.quorum.as_mut().unwrap().epoch = Epoch(77));
     loop {
         let event = String::from_utf8(anonymous.next().await.unwrap().unwrap().to_vec()).unwrap();
         assert!(event.starts_with("event: status") && !event.contains("web"), "{event}");

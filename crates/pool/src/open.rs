@@ -3,7 +3,7 @@
 mod assemble;
 mod format;
 
-use dyad_types::{NodeId, VolumeId};
+use dyad_types::{NodeId, Seq, VolumeId};
 pub use format::{FormatOptions, Overwrite};
 
 use crate::disk::{Device, Fault, PoolDisk};
@@ -160,7 +160,7 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
 /// Adds one record of an index; `None` if it is invalid.
 fn take_row(
     loaded: &mut Loaded,
-    tails: &mut std::collections::BTreeMap<u64, u64>,
+    tails: &mut std::collections::BTreeMap<u64, Seq>,
     disk: usize,
     name: &[u8],
     value: &[u8],

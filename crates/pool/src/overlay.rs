@@ -102,6 +102,7 @@ pub(crate) fn split(blocks: Range<u64>) -> impl Iterator<Item = (u64, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dyad_types::{Epoch, Seq};
 
     #[test]
     fn ranges_split_into_masks() {
@@ -113,11 +114,11 @@ mod tests {
     #[test]
     fn last_change_wins() {
         let mut overlay = Overlay::default();
-        overlay.put(VolumeId(1), 17, Stamp { epoch: 1, seq: 1 }, 0, JournalBlock { page: 10, crc: 100 });
-        overlay.put(VolumeId(1), 17, Stamp { epoch: 1, seq: 2 }, 0, JournalBlock { page: 11, crc: 101 });
-        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: 1, seq: 3 }, 0);
+        overlay.put(VolumeId(1), 17, Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, JournalBlock { page: 10, crc: 100 });
+        overlay.put(VolumeId(1), 17, Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, JournalBlock { page: 11, crc: 101 });
+        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: Epoch(1), seq: Seq(3) }, 0);
         let change = overlay.get((VolumeId(1), 1)).unwrap();
-        assert_eq!((change.touched, change.present, change.pages[1], change.stamp.seq), (3, 2, 11, 3));
+        assert_eq!((change.touched, change.present, change.pages[1], change.stamp.seq), (3, 2, 11, Seq(3)));
         overlay.0.get_mut(&(VolumeId(1), 1)).unwrap().reserved = true;
         assert_eq!(overlay.forget(VolumeId(1)), 1);
         assert!(overlay.get((VolumeId(1), 1)).is_none());

@@ -51,7 +51,7 @@ impl UnconfirmedExtents {
     }
 
     fn highest(&self) -> Seq {
-        self.groups.iter().map(|(highest, _)| *highest).max().unwrap_or(0)
+        self.groups.iter().map(|(highest, _)| *highest).max().unwrap_or_default()
     }
 }
 
@@ -210,7 +210,7 @@ impl State {
                     last: r.last,
                     confirmed: r.confirmed,
                     deleting: r.deleting,
-                    tail: UnconfirmedExtents::restore(ExtentSet::default(), 0),
+                    tail: UnconfirmedExtents::restore(ExtentSet::default(), Seq(0)),
                     ..Volume::default()
                 };
                 self.volumes.insert(id, volume);
@@ -238,14 +238,15 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dyad_types::Epoch;
 
     #[test]
     fn a_tail_under_steady_load_stays_short() {
         let mut tail = UnconfirmedExtents::default();
         for seq in 1..1000u64 {
-            tail.touch(seq, Stamp { epoch: 1, seq });
+            tail.touch(seq, Stamp { epoch: Epoch(1), seq: Seq(seq) });
             if seq % 10 == 0 {
-                tail.confirm(seq - 5);
+                tail.confirm(Seq(seq - 5));
             }
             assert!(tail.groups.len() <= TAIL_SETS);
             let all = tail.all();
@@ -253,7 +254,7 @@ mod tests {
             assert!((confirmed + 1..=seq).all(|s| all.contains(s)), "nothing unconfirmed is missing at {seq}");
             assert!(all.len() < 60, "{} extents for at most 15 unconfirmed", all.len());
         }
-        tail.confirm(999);
+        tail.confirm(Seq(999));
         assert!(tail.all().is_empty());
     }
 

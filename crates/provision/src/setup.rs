@@ -19,7 +19,7 @@ use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
 use dyad_quorum::{Record, slots::RegisterId};
-use dyad_types::{BLOCK, Stamp, VolumeId};
+use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -262,7 +262,7 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
         .and_then(|_| {
             pool.write(
                 VolumeId::DOCUMENT,
-                Stamp { epoch: 1, seq: 1 },
+                Stamp { epoch: Epoch(1), seq: Seq(1) },
                 encoded.offset / BLOCK as u64,
                 encoded.bytes.into(),
             )

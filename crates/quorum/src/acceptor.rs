@@ -119,7 +119,7 @@ fn highest<'a>(
 
 /// Whether `value` can be the epoch after `base` at all.
 pub(crate) fn follows(value: &Config, base: &Config) -> bool {
-    value.epoch == base.epoch + 1 && value.lineage == base.lineage && value.fault().is_none()
+    value.epoch == base.epoch.next() && value.lineage == base.lineage && value.fault().is_none()
 }
 
 /// The mark of a witness counts the durable changes of its record.
@@ -138,13 +138,13 @@ fn reply(record: &Record, me: Acceptor, body: ReplyBody) -> AcceptorReply {
 mod tests {
     use super::*;
     use crate::types::{Ballot, Members, WitnessId};
-    use dyad_types::NodeId;
+    use dyad_types::{Epoch, NodeId};
 
     const ID: WitnessId = WitnessId(9);
 
     fn base(tie: Acceptor) -> Config {
         Config {
-            epoch: 4,
+            epoch: Epoch(4),
             members: Members::Both,
             tie,
             lead: NodeId::A,
@@ -162,7 +162,13 @@ mod tests {
     }
 
     fn solo(node: NodeId) -> Config {
-        Config { epoch: 5, members: Members::only(node), tie: Acceptor::from(node), lead: node, ..base(Acceptor::W) }
+        Config {
+            epoch: Epoch(5),
+            members: Members::only(node),
+            tie: Acceptor::from(node),
+            lead: node,
+            ..base(Acceptor::W)
+        }
     }
 
     fn request(node: NodeId, round: u64, tie: Acceptor) -> TryDecide {
@@ -263,7 +269,7 @@ mod tests {
         try_decide(&mut record, Acceptor::W, &request(NodeId::A, 1, Acceptor::W));
         let mut newer = request(NodeId::A, 1, Acceptor::W);
         newer.base = solo(NodeId::A);
-        newer.want = Config { epoch: 6, members: Members::Both, tie: Acceptor::W, ..base(Acceptor::W) };
+        newer.want = Config { epoch: Epoch(6), members: Members::Both, tie: Acceptor::W, ..base(Acceptor::W) };
         // Solo with the tie at A: A and W are a quorum, too.
         assert!(matches!(try_decide(&mut record, Acceptor::W, &newer).body, ReplyBody::Accepted(..)));
         assert_eq!(record.base, solo(NodeId::A));
@@ -287,7 +293,7 @@ mod tests {
         other.witness = WitnessId(8);
         refused(&mut other, &good, VoteRefusal::NotAVoter);
         refused(&mut witness(Acceptor::W), &TryDecide { seen: 7, ..good.clone() }, VoteRefusal::RolledBack);
-        let skips = Config { epoch: 6, ..solo(NodeId::A) };
+        let skips = Config { epoch: Epoch(6), ..solo(NodeId::A) };
         refused(&mut witness(Acceptor::W), &TryDecide { want: skips, ..good.clone() }, VoteRefusal::BadValue);
         let tie_elsewhere = Config { tie: Acceptor::W, ..solo(NodeId::A) };
         refused(&mut witness(Acceptor::W), &TryDecide { want: tie_elsewhere, ..good.clone() }, VoteRefusal::BadValue);

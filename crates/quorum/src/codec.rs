@@ -1,7 +1,7 @@
 //! The bytes of a record: little-endian, each field at a fixed offset, as `docs/quorum.md` lists them.
 
 use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Record, WitnessId};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 /// Bytes of an encoded configuration.
 pub(crate) const CONFIG_BYTES: usize = 8 + 8 + 8 + 24 + 16 + MAX_EXCEPTIONS * 16;
@@ -37,7 +37,7 @@ fn put_ballot(ballot: Ballot, out: &mut Vec<u8>) {
 
 fn put_config(config: &Config, out: &mut Vec<u8>) {
     assert!(config.exceptions.len() <= MAX_EXCEPTIONS, "a configuration beyond its bound must not be stored");
-    out.extend(config.epoch.to_le_bytes());
+    out.extend(config.epoch.0.to_le_bytes());
     out.extend(config.lineage.to_le_bytes());
     let members = match config.members {
         Members::OnlyA => 1,
@@ -101,7 +101,7 @@ impl Input<'_> {
     }
 
     fn config(&mut self) -> Option<Config> {
-        let epoch = self.u64()?;
+        let epoch = Epoch(self.u64()?);
         let lineage = self.u64()?;
         let [members, tie, lead, count, ..] = self.take::<8>()?;
         let members = match members {

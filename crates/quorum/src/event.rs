@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{AcceptorReply, Datagram, WitnessRequest};
 use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;
@@ -211,14 +211,14 @@ pub enum Note {
     /// A change is being decided.
     Deciding {
         /// The epoch that is decided.
-        epoch: u64,
+        epoch: Epoch,
         why: Reason,
         /// The acceptor whose vote is requested; the node's own if it is a quorum alone.
         target: Acceptor,
     },
     /// A configuration was decided here or learned, and is durable here.
     Chosen {
-        epoch: u64,
+        epoch: Epoch,
         members: Members,
         /// Holder of the tie vote.
         tie: Acceptor,

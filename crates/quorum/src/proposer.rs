@@ -60,7 +60,7 @@ pub struct PlanInput<'a> {
 pub fn plan(input: PlanInput<'_>) -> Option<Plan> {
     let PlanInput { me, pair, mut want, target, ballot_floor, seen, record } = input;
     let base = &record.base;
-    want.epoch = base.epoch + 1;
+    want.epoch = base.epoch.next();
     want.lineage = base.lineage;
     if !record.votes(Acceptor::from(me)) || !follows(&want, base) {
         return None;
@@ -111,6 +111,7 @@ mod tests {
     use super::*;
     use crate::testing::record;
     use crate::types::Members;
+    use dyad_types::Epoch;
 
     fn input(record: &Record, target: Acceptor) -> PlanInput<'_> {
         let want = Config { members: Members::OnlyA, tie: Acceptor::A, ..record.base.clone() };
@@ -128,8 +129,8 @@ mod tests {
     fn the_tie_holder_decides_alone_and_takes_what_it_accepted_before() {
         let mut record = record(Acceptor::A);
         let Some(Plan::Local(next)) = plan(input(&record, Acceptor::W)) else { panic!() };
-        assert_eq!((next.base.epoch, next.base.members), (2, Members::OnlyA));
-        let accepted = Config { epoch: 2, tie: Acceptor::B, ..record.base.clone() };
+        assert_eq!((next.base.epoch, next.base.members), (Epoch(2), Members::OnlyA));
+        let accepted = Config { epoch: Epoch(2), tie: Acceptor::B, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, accepted.clone()));
         let Some(Plan::Local(next)) = plan(input(&record, Acceptor::W)) else { panic!() };
         assert_eq!(next.base, accepted);
@@ -161,7 +162,7 @@ mod tests {
         outbid.promised.round += 1;
         assert_eq!(conclude(&outbid, &proposal, ballot, &value), None);
         let mut moved = next;
-        moved.base.epoch += 1;
+        moved.base.epoch.advance();
         assert_eq!(conclude(&moved, &proposal, ballot, &value), None);
     }
 

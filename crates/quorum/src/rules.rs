@@ -100,13 +100,14 @@ mod tests {
     use super::*;
     use crate::testing::record;
     use crate::types::{Acceptor, Ballot};
+    use dyad_types::Epoch;
 
     fn view<'a>(record: &'a Record, pending: &'a [Option<&'a Config>], leased: bool) -> View<'a> {
         View { me: NodeId::A, record, pending, leased, mutants: Mutants::NONE }
     }
 
     fn solo(record: &Record, node: NodeId) -> Config {
-        let epoch = record.base.epoch + 1;
+        let epoch = record.base.epoch.next();
         Config { epoch, members: Members::only(node), tie: Acceptor::from(node), lead: node, ..record.base.clone() }
     }
 
@@ -121,14 +122,14 @@ mod tests {
     #[test]
     fn r1_an_accepted_value_that_moves_the_tie_is_followed() {
         let mut record = record(Acceptor::A);
-        let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
+        let moved = Config { epoch: Epoch(2), tie: Acceptor::W, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, moved));
         assert!(!view(&record, &[], false).tie_firm());
         assert!(!view(&record, &[], false).may_run());
         assert!(view(&record, &[], true).may_run());
         // An accepted value that gives the tie gives no right: the base decides.
         let mut record = self::record(Acceptor::W);
-        let gained = Config { epoch: 2, tie: Acceptor::A, ..record.base.clone() };
+        let gained = Config { epoch: Epoch(2), tie: Acceptor::A, ..record.base.clone() };
         record.accepted = Some((Ballot { round: 1, node: NodeId::B }, gained));
         assert!(!view(&record, &[], false).may_run());
     }
@@ -154,7 +155,7 @@ mod tests {
         let record = record(Acceptor::A);
         let removal = solo(&record, NodeId::B);
         assert_eq!(view(&record, &[], true).must_stop(&removal), Some(RequiredStop::Kill));
-        let moved = Config { epoch: 2, tie: Acceptor::W, ..record.base.clone() };
+        let moved = Config { epoch: Epoch(2), tie: Acceptor::W, ..record.base.clone() };
         assert_eq!(view(&record, &[], false).must_stop(&moved), Some(RequiredStop::Freeze));
         assert_eq!(view(&record, &[], true).must_stop(&moved), None);
         assert_eq!(view(&record, &[], false).must_stop(&solo(&record, NodeId::A)), None);
@@ -169,7 +170,7 @@ mod tests {
         alone.adopt(own);
         assert_eq!(view(&alone, &[], false).ack_set(false), Members::OnlyA);
         assert_eq!(view(&alone, &[], false).ack_set(true), Members::Both);
-        let back = Config { epoch: 3, members: Members::Both, ..alone.base.clone() };
+        let back = Config { epoch: Epoch(3), members: Members::Both, ..alone.base.clone() };
         assert_eq!(view(&alone, &[Some(&back)], false).ack_set(false), Members::Both);
     }
 }

@@ -1,6 +1,6 @@
 //! Types of the register: acceptors, members, configurations, ballots, and the record that an acceptor keeps.
 
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -124,7 +124,7 @@ pub struct Exception {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Config {
     /// Grows by one at each membership change; 0 only in a store that knows no configuration yet.
-    pub epoch: u64,
+    pub epoch: Epoch,
     /// The in-sync set.
     pub members: Members,
     /// The holder of the tie vote.
@@ -145,7 +145,7 @@ impl Config {
     /// What a fresh store holds. It gives no right: it admits no store.
     pub fn none() -> Config {
         Config {
-            epoch: 0,
+            epoch: Epoch(0),
             members: Members::Both,
             tie: Acceptor::W,
             lead: NodeId::A,
@@ -159,7 +159,7 @@ impl Config {
     /// Epoch 1 of a new pair: `node` alone, holding the tie.
     pub fn first(node: NodeId, incarnation: u64) -> Config {
         let mut config = Config::none();
-        config.epoch = 1;
+        config.epoch = Epoch(1);
         config.members = Members::only(node);
         config.tie = Acceptor::from(node);
         config.lead = node;
@@ -168,13 +168,13 @@ impl Config {
     }
 
     /// Order of chosen configurations: lineage first, then epoch.
-    pub fn rank(&self) -> (u64, u64) {
+    pub fn rank(&self) -> (u64, Epoch) {
         (self.lineage, self.epoch)
     }
 
     /// Whether a pair was ever set up.
     pub fn exists(&self) -> bool {
-        self.epoch > 0
+        self.epoch > Epoch(0)
     }
 
     /// Whether the `voters` are a quorum for deciding what follows this configuration.
@@ -192,7 +192,7 @@ impl Config {
             Some(node) => [node, node],
             None => [NodeId::A, NodeId::B],
         };
-        if self.epoch == 0 {
+        if self.epoch == Epoch(0) {
             Some("epoch 0 is never chosen")
         } else if self.exceptions.len() > MAX_EXCEPTIONS {
             Some("too many exceptions")

@@ -2,6 +2,7 @@
 
 use crate::timing::Timing;
 use crate::types::{Config, Time};
+use dyad_types::Epoch;
 
 /// The witness as this node reaches it directly.
 ///
@@ -13,7 +14,7 @@ pub(crate) struct WitnessView {
     /// Since when it does not answer.
     lost_since: Option<Time>,
     /// Rank of the newest base it sent.
-    learned: Option<(u64, u64)>,
+    learned: Option<(u64, Epoch)>,
     /// The read under way: its id and when it was sent.
     pub(crate) read: Option<(u64, Time)>,
     /// When the next read is due.

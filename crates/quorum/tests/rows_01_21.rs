@@ -315,7 +315,7 @@ fn row_21_an_ask_that_arrives_ten_minutes_late_changes_nothing() {
     let mut pair = Pair::protected(21);
     let record = pair.nodes[0].disk.record.clone();
     let mut want = record.base.clone();
-    (want.epoch, want.members, want.tie) = (record.base.epoch + 1, Members::OnlyA, Acceptor::A);
+    (want.epoch, want.members, want.tie) = (record.base.epoch.next(), Members::OnlyA, Acceptor::A);
     let request = dyad_quorum::TryDecide {
         pair: 0xD1AD,
         sender: A,

@@ -4,7 +4,7 @@ use dyad_quorum::{
     Acceptor, AcceptorReply, Ballot, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat, Learn,
     MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest,
 };
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 use proptest::prelude::*;
 
 /// UDP payload that fits into every path of the internet, less what authentication adds.
@@ -16,7 +16,7 @@ const USUAL: u64 = 2_000_000;
 /// A configuration as large as it can be.
 fn largest(volume: u64) -> Config {
     Config {
-        epoch: u64::MAX,
+        epoch: Epoch(u64::MAX),
         members: Members::Both,
         tie: Acceptor::W,
         lead: NodeId::B,
@@ -80,7 +80,7 @@ fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
 }
 
 /// A configuration of a few bytes.
-fn small(epoch: u64) -> Config {
+fn small(epoch: Epoch) -> Config {
     Config {
         epoch,
         members: Members::Both,
@@ -105,28 +105,28 @@ fn the_bytes_of_each_message_stay_the_same() {
         pair: 1,
         sender: NodeId::A,
         incarnation: 11,
-        base: small(3),
+        base: small(Epoch(3)),
         ballot,
-        best: Some((ballot, small(4))),
-        want: small(4),
+        best: Some((ballot, small(Epoch(4)))),
+        want: small(Epoch(4)),
         seen: 6,
     };
-    let learn = Learn { pair: 1, sender: NodeId::B, base: small(3), seen: 6 };
+    let learn = Learn { pair: 1, sender: NodeId::B, base: small(Epoch(3)), seen: 6 };
     let reply = |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, body };
     let echo = Echo { boot: 7, started: 8, sent: 9 };
     let health = Health { healthy: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
-    let heartbeat = Heartbeat { seq: 1, sent: 2, base: small(3), heard: Some(echo), health, mark: 6 };
+    let heartbeat = Heartbeat { seq: 1, sent: 2, base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
     let bodies = [
         DatagramBody::Heartbeat(heartbeat),
         DatagramBody::Grant(echo),
         DatagramBody::TryDecide(request.clone()),
-        DatagramBody::Reply(reply(ReplyBody::Accepted(ballot, small(4)))),
+        DatagramBody::Reply(reply(ReplyBody::Accepted(ballot, small(Epoch(4))))),
         DatagramBody::Reply(reply(ReplyBody::Promise(ballot, None))),
         DatagramBody::Reply(reply(ReplyBody::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
-        DatagramBody::Reply(reply(ReplyBody::Newer(small(4)))),
+        DatagramBody::Reply(reply(ReplyBody::Newer(small(Epoch(4))))),
         DatagramBody::Relay(17, WitnessRequest::Learn(learn)),
         DatagramBody::Relay(17, WitnessRequest::TryDecide(request)),
-        DatagramBody::RelayReply(17, reply(ReplyBody::Base(small(3)))),
+        DatagramBody::RelayReply(17, reply(ReplyBody::Base(small(Epoch(3))))),
         DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::NotAVoter))),
         DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::Conflict))),
     ];

@@ -225,7 +225,7 @@ mod tests {
     use super::*;
     use dyad_pool::PoolDisk;
     use dyad_pool::sim::{Faults, SimDisk, scratch_pool};
-    use dyad_types::Stamp;
+    use dyad_types::{Epoch, Seq, Stamp};
     use std::path::Path;
 
     /// A pool with one written extent, and the disk below it.
@@ -268,7 +268,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0, vec![8; BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap_err();
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is faulty");
     }

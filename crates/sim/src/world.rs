@@ -16,7 +16,7 @@ use dyad_quorum::{
     Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
 };
 use dyad_testkit::Prng;
-use dyad_types::{NodeId, Session};
+use dyad_types::{Epoch, NodeId, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -101,7 +101,7 @@ pub struct World {
     pub reach: [bool; 2],
     pub witness_rtt: Time,
     pub oracle: Oracle,
-    pub chosen: BTreeMap<(u64, u64), Config>,
+    pub chosen: BTreeMap<(u64, Epoch), Config>,
     pub result: RunResult,
     pub chaos: bool,
     /// Guests ask for nothing new.

@@ -26,10 +26,15 @@ number! {
     pub struct Session;
 }
 
-/// Number of a membership of the pair; grows by one at each change.
-pub type Epoch = u64;
-/// Number of a write within its volume; grows across epochs and is never used twice.
-pub type Seq = u64;
+number! {
+    /// Number of a membership of the pair; grows by one at each change. 0: no membership is known.
+    pub struct Epoch;
+}
+
+number! {
+    /// Number of a write within its volume; grows across epochs and is never used twice. 0: no write.
+    pub struct Seq;
+}
 
 /// The position of a write in the history of its volume. Ordered by epoch first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use dyad_link::pairing::{self, CodeForm, Codes, OpenCode, PairingError, Purpose};
 use dyad_link::tls::{self, Channel, Identity, Protocol, ServerConfig, TlsError, Trust};
 use dyad_link::{Fingerprint, PairId, net};
+use dyad_types::Epoch;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
@@ -65,7 +66,7 @@ pub struct PairSummary {
     /// The keys of the pair's nodes.
     pub keys: Keys,
     /// The newest epoch in the record; `None` if the record is damaged.
-    pub epoch: Option<u64>,
+    pub epoch: Option<Epoch>,
     /// Whether a configuration has admitted this witness, so that its vote counts.
     pub votes: bool,
 }

@@ -268,7 +268,7 @@ impl Batch<'_> {
 #[cfg(test)]
 mod tests {
     use dyad_quorum::{Ballot, Config, Exception, MAX_EXCEPTIONS};
-    use dyad_types::NodeId;
+    use dyad_types::{Epoch, NodeId};
     use proptest::prelude::*;
 
     use super::*;
@@ -282,7 +282,7 @@ mod tests {
     fn largest() -> Entry {
         let exceptions = vec![Exception { volume: u64::MAX, holder: NodeId::B }; MAX_EXCEPTIONS];
         let config = Config {
-            epoch: u64::MAX,
+            epoch: Epoch(u64::MAX),
             incarnations: [u64::MAX; 3],
             witness: WitnessId(u128::MAX),
             lineage: u64::MAX,

@@ -74,7 +74,7 @@ mod tests {
 
     use dyad_link::{Fingerprint, PairId};
     use dyad_quorum::{Config, Learn, WitnessRequest};
-    use dyad_types::NodeId;
+    use dyad_types::{Epoch, NodeId};
 
     use super::*;
     use crate::pairs;
@@ -99,7 +99,7 @@ mod tests {
         let mut asking = tokio::task::JoinSet::new();
         for (pair, enrolled) in (0..PAIRS).zip(enrolled) {
             let base = Config {
-                epoch: 3,
+                epoch: Epoch(3),
                 incarnations: [11, 12, enrolled.incarnation],
                 witness: enrolled.witness,
                 ..Config::none()

@@ -2,14 +2,19 @@
 
 use dyad_link::PairId;
 use dyad_quorum::{Acceptor, Ballot, Config, Learn, Members, TryDecide, WitnessRequest};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 use crate::protocol::Enrolled;
 
 /// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
 #[must_use]
 pub fn both(enrolled: Enrolled) -> Config {
-    Config { epoch: 3, incarnations: [11, 12, enrolled.incarnation], witness: enrolled.witness, ..Config::none() }
+    Config {
+        epoch: Epoch(3),
+        incarnations: [11, 12, enrolled.incarnation],
+        witness: enrolled.witness,
+        ..Config::none()
+    }
 }
 
 /// The request of node A, which has seen `seen` of the witness, to learn what was decided after `base`.
@@ -22,7 +27,7 @@ pub fn learn(pair: PairId, base: &Config, seen: u64) -> WitnessRequest {
 #[must_use]
 pub fn solo(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
     let want = Config {
-        epoch: base.epoch + 1,
+        epoch: base.epoch.next(),
         members: Members::only(node),
         tie: Acceptor::from(node),
         lead: node,

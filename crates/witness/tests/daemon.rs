@@ -99,7 +99,7 @@ async fn a_restored_copy_does_not_vote() {
     assert_eq!(answer.body, ReplyBody::Refused(VoteRefusal::NotAVoter));
     assert_ne!((answer.witness, answer.incarnation), (before.witness, before.incarnation));
     // Once a configuration admits the new incarnation, the copy votes.
-    let mut admitted = dyad_quorum::Config { epoch: base.epoch + 1, witness: answer.witness, ..base };
+    let mut admitted = dyad_quorum::Config { epoch: base.epoch.next(), witness: answer.witness, ..base };
     admitted.incarnations[2] = answer.incarnation;
     let answer = b.ask(&pair.solo(NodeId::B, &admitted), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(answer.body, ReplyBody::Accepted(..)), "{answer:?}");

@@ -59,7 +59,7 @@ impl CoreState {
             Action::PeerDirty => self.peer_is_dirty(),
             Action::NewerEpoch(epoch) => {
                 // Heartbeats carry the configuration itself; this only explains a refused message.
-                tracing::info!(epoch, "the peer knows a newer epoch");
+                tracing::info!(%epoch, "the peer knows a newer epoch");
             }
             Action::Drained { volume } => tracing::debug!(%volume, "drained"),
             Action::Faulty { error } => self.pool_failed(&error.to_string()),

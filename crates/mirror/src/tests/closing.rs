@@ -3,7 +3,7 @@
 use crate::*;
 
 const SIZE: u64 = 1 << 20;
-const VIEW: View = View { epoch: 1, me: true, peer: false, ack_peer: false, lead: true };
+const VIEW: View = View { epoch: Epoch(1), me: true, peer: false, ack_peer: false, lead: true };
 
 fn handle(mirror: &mut Mirror, event: Event) -> Vec<Action> {
     let mut actions = Vec::new();
@@ -13,7 +13,7 @@ fn handle(mirror: &mut Mirror, event: Event) -> Vec<Action> {
 
 /// A node that is the only member, with one volume.
 fn alone() -> Mirror {
-    let stamp = Stamp { epoch: 1, seq: 0 };
+    let stamp = Stamp { epoch: Epoch(1), seq: Seq(0) };
     let inventory =
         Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
     let mut mirror = Mirror::new(0, Tuning::default(), inventory);

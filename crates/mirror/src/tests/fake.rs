@@ -3,7 +3,7 @@
 use crate::oracle::{fill, value_of};
 use crate::*;
 use bytes::Bytes;
-use dyad_types::Run;
+use dyad_types::{Run, Seq};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Default)]
@@ -151,7 +151,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
                     None => content.blocks.remove(&block),
                 };
                 // Copies and repairs have old stamps; they count as touched as well.
-                content.touched.insert(block / EXTENT_BLOCKS, stamp.seq.max(content.confirmed + 1));
+                content.touched.insert(block / EXTENT_BLOCKS, stamp.seq.max(content.confirmed.next()));
             }
         }
     };

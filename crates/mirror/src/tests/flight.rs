@@ -17,11 +17,11 @@ fn commands(mirror: &mut Mirror, event: Event) -> Vec<(StoreOp, StoreCommand)> {
 
 #[test]
 fn a_write_beyond_the_bound_waits_for_an_earlier_one() {
-    let stamp = Stamp { epoch: 1, seq: 0 };
+    let stamp = Stamp { epoch: Epoch(1), seq: Seq(0) };
     let inventory =
         Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
     let mut mirror = Mirror::new(0, Tuning { flight: 2 * MIN_WEIGHT, ..Tuning::default() }, inventory);
-    let view = View { epoch: 1, me: true, peer: false, ack_peer: false, lead: true };
+    let view = View { epoch: Epoch(1), me: true, peer: false, ack_peer: false, lead: true };
     let mut queue = commands(&mut mirror, Event::View(view));
     queue.extend(commands(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me }));
     queue.extend(commands(&mut mirror, Event::Resume));

@@ -134,7 +134,7 @@ impl Pair {
             nodes,
             session: None,
             sessions: Session::default(),
-            epoch: 1,
+            epoch: Epoch(1),
             members: [true, true],
             ack_both: false,
             oracle: Oracle::default(),
@@ -365,7 +365,7 @@ impl Pair {
                 if self.both() && self.nodes[1 - node].mirror.is_some() {
                     self.kill_guests(node);
                     self.event(node, Event::Hold);
-                    self.epoch += 1;
+                    self.epoch.advance();
                     self.members[node] = false;
                     self.ack_both = false;
                     if !std::mem::replace(&mut self.nodes[1 - node].complete, true) {
@@ -425,7 +425,7 @@ impl Pair {
             self.ack_both = true;
             return self.view(source);
         }
-        self.epoch += 1;
+        self.epoch.advance();
         self.members = [true, true];
         self.ack_both = false;
         self.nodes[source].clean = false;

@@ -26,7 +26,7 @@ fn text(snapshot: &Snapshot) -> String {
     let Some(status) = &snapshot.status else { return out.0 };
     out.one("dyad_protected", "Whether the pair is protected.", u64::from(verdict(status).protected));
     if let Some(quorum) = &status.quorum {
-        out.one("dyad_epoch", "Newest epoch known here.", quorum.epoch);
+        out.one("dyad_epoch", "Newest epoch known here.", quorum.epoch.0);
         out.one("dyad_in_sync_nodes", "Nodes in the in-sync set.", quorum.members.len() as u64);
         out.one("dyad_may_run", "Whether VMs may run on this node.", u64::from(quorum.may_run));
         match quorum.witness {

@@ -28,7 +28,7 @@ use dyad_node::{
     vms::{SupervisorInput, SupervisorReport, VmSupervisor},
 };
 use dyad_provision::{erase, refusal};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 use dyad_witness::{client::EnrolError, protocol::Refused};
 use tokio::{
     io::{AsyncReadExt, BufReader},
@@ -319,7 +319,7 @@ fn set_up(pair: &str, node: &str) -> Status {
     let named = status.pair.as_mut().unwrap();
     (named.id, named.name, named.node) = ("aa".into(), pair.into(), node.into());
     let quorum = status.quorum.as_mut().unwrap();
-    (quorum.epoch, quorum.witness) = (1, WitnessStatus::None);
+    (quorum.epoch, quorum.witness) = (Epoch(1), WitnessStatus::None);
     Status { revision: 2, document_generation: 0, ..status }
 }
 

@@ -3,7 +3,7 @@
 use super::key;
 use crate::checksum;
 use crate::codec::{Reader, Writer};
-use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Seq, Stamp, VolumeId};
+use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Epoch, Seq, Stamp, VolumeId};
 
 pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> (Vec<u8>, u32) {
     let crc = checksum::pair(key, &value);
@@ -32,7 +32,7 @@ pub(crate) struct ExtentRow {
 impl ExtentRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.u64(self.slot).u64(self.last.epoch).u64(self.last.seq).u16(self.present);
+        w.u64(self.slot).u64(self.last.epoch.0).u64(self.last.seq.0).u16(self.present);
         for crc in self.crcs {
             w.u32(crc);
         }
@@ -41,7 +41,7 @@ impl ExtentRow {
 
     pub fn decode(value: &[u8]) -> Option<Self> {
         let mut r = Reader(value);
-        let (slot, last, present) = (r.u64()?, Stamp { epoch: r.u64()?, seq: r.u64()? }, r.u16()?);
+        let (slot, last, present) = (r.u64()?, Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) }, r.u16()?);
         let mut crcs = [0; EXTENT_BLOCKS as usize];
         for crc in &mut crcs {
             *crc = r.u32()?;
@@ -65,8 +65,8 @@ pub(crate) struct VolumeRow {
 impl VolumeRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.u64(self.blocks).u64(self.birth).u64(self.last.epoch).u64(self.last.seq);
-        w.u64(self.confirmed).u64(self.tail_highest).u8(u8::from(self.deleting));
+        w.u64(self.blocks).u64(self.birth).u64(self.last.epoch.0).u64(self.last.seq.0);
+        w.u64(self.confirmed.0).u64(self.tail_highest.0).u8(u8::from(self.deleting));
         w.0
     }
 
@@ -75,9 +75,9 @@ impl VolumeRow {
         let row = Self {
             blocks: r.u64()?,
             birth: r.u64()?,
-            last: Stamp { epoch: r.u64()?, seq: r.u64()? },
-            confirmed: r.u64()?,
-            tail_highest: r.u64()?,
+            last: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
+            confirmed: Seq(r.u64()?),
+            tail_highest: Seq(r.u64()?),
             deleting: r.u8()? != 0,
         };
         r.0.is_empty().then_some(row)

@@ -2,7 +2,7 @@
 
 use crate::checksum;
 use crate::codec::{Reader, Writer};
-use dyad_types::{BLOCK, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADREC1";
@@ -95,16 +95,16 @@ impl Record {
         match self {
             Record::Note | Record::Filler => {}
             Record::Write { volume, stamp, block, birth, crcs } => {
-                w.u64(volume.0).u64(stamp.epoch).u64(stamp.seq).u64(*block).u64(*birth);
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(*birth);
                 for crc in crcs {
                     w.u32(*crc);
                 }
             }
             Record::Discard { volume, stamp, block, count } => {
-                w.u64(volume.0).u64(stamp.epoch).u64(stamp.seq).u64(*block).u64(*count);
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(*count);
             }
             Record::Confirm { volume, seq } => {
-                w.u64(volume.0).u64(*seq);
+                w.u64(volume.0).u64(seq.0);
             }
             Record::Dirty { volume, extents } | Record::Clean { volume, extents } => {
                 w.u64(volume.0).u64(extents.start).u64(extents.end);
@@ -128,18 +128,18 @@ impl Record {
             0 => Record::Note,
             1 => Record::Filler,
             2 => {
-                let (volume, stamp) = (VolumeId(r.u64()?), Stamp { epoch: r.u64()?, seq: r.u64()? });
+                let (volume, stamp) = (VolumeId(r.u64()?), Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) });
                 let (block, birth) = (r.u64()?, r.u64()?);
                 let crcs = (0..data_blocks).map(|_| r.u32()).collect::<Option<_>>()?;
                 Record::Write { volume, stamp, block, birth, crcs }
             }
             3 => Record::Discard {
                 volume: VolumeId(r.u64()?),
-                stamp: Stamp { epoch: r.u64()?, seq: r.u64()? },
+                stamp: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
                 block: r.u64()?,
                 count: r.u64()?,
             },
-            4 => Record::Confirm { volume: VolumeId(r.u64()?), seq: r.u64()? },
+            4 => Record::Confirm { volume: VolumeId(r.u64()?), seq: Seq(r.u64()?) },
             5 => Record::Dirty { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
             6 => Record::Clean { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
             7 => {
@@ -228,7 +228,7 @@ mod tests {
     fn round_trip_and_every_bit_flip_is_seen() {
         let write = Record::Write {
             volume: VolumeId(1),
-            stamp: Stamp { epoch: 2, seq: 3 },
+            stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
             block: 4,
             birth: 0,
             crcs: vec![9; 256],
@@ -237,8 +237,16 @@ mod tests {
             (write, 256),
             (Record::Note, 0),
             (Record::Filler, 0),
-            (Record::Discard { volume: VolumeId(1), stamp: Stamp { epoch: 2, seq: 3 }, block: 4, count: 5 }, 0),
-            (Record::Confirm { volume: VolumeId(1), seq: 4 }, 0),
+            (
+                Record::Discard {
+                    volume: VolumeId(1),
+                    stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
+                    block: 4,
+                    count: 5,
+                },
+                0,
+            ),
+            (Record::Confirm { volume: VolumeId(1), seq: Seq(4) }, 0),
             (Record::Dirty { volume: VolumeId(1), extents: 4..9 }, 0),
             (Record::Clean { volume: VolumeId(1), extents: 4..9 }, 0),
             (Record::Meta { key: b"k".to_vec(), value: Some(vec![1; 9000]) }, 0),

@@ -7,14 +7,14 @@ use crate::{
     StoreError, inspect,
 };
 use bytes::Bytes;
-use dyad_types::{BLOCK, ExtentImage, ExtentSet, NodeId, Stamp, VolumeId};
+use dyad_types::{BLOCK, Epoch, ExtentImage, ExtentSet, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
 fn reads_back_across_kill_crash_and_checkpoint() {
     let rig = Rig::new(1, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(7), 1000).unwrap();
-    pool.write(VolumeId(7), Stamp { epoch: 1, seq: 1 }, 10, blocks(1, 20)).unwrap();
+    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(1) }, 10, blocks(1, 20)).unwrap();
     assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20));
     assert!(pool.read(VolumeId(7), 30..46).unwrap().iter().all(|b| *b == 0));
     drop(pool);
@@ -29,9 +29,9 @@ fn reads_back_across_kill_crash_and_checkpoint() {
     pool.checkpoint().unwrap();
     assert_eq!(pool.usage().journal_used, 0);
     assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20));
-    pool.write(VolumeId(7), Stamp { epoch: 1, seq: 2 }, 12, blocks(2, 1)).unwrap();
+    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(2) }, 12, blocks(2, 1)).unwrap();
     assert_eq!(pool.read(VolumeId(7), 12..13).unwrap(), blocks(2, 1));
-    pool.discard(VolumeId(7), Stamp { epoch: 1, seq: 3 }, 10..12).unwrap();
+    pool.discard(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(3) }, 10..12).unwrap();
     assert!(pool.read(VolumeId(7), 10..12).unwrap().iter().all(|b| *b == 0));
     pool.checkpoint().unwrap();
     drop(pool);
@@ -40,7 +40,7 @@ fn reads_back_across_kill_crash_and_checkpoint() {
     assert!(pool.read(VolumeId(7), 10..12).unwrap().iter().all(|b| *b == 0));
     assert_eq!(pool.read(VolumeId(7), 12..13).unwrap(), blocks(2, 1));
     assert_eq!(pool.read(VolumeId(7), 13..30).unwrap(), blocks(1, 20).slice(3 * BLOCK..));
-    assert_eq!(pool.last(VolumeId(7)), Some(Stamp { epoch: 1, seq: 3 }));
+    assert_eq!(pool.last(VolumeId(7)), Some(Stamp { epoch: Epoch(1), seq: Seq(3) }));
 }
 
 #[test]
@@ -48,10 +48,10 @@ fn a_sync_claims_only_what_was_written_before_it_began() {
     let rig = Rig::new(2, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 100).unwrap();
-    let before = pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    let before = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     let job = pool.begin_sync().unwrap();
     assert!(pool.begin_sync().is_none(), "one sync at a time");
-    let after = pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 1, blocks(2, 1)).unwrap();
+    let after = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
     let durable = pool.complete_sync(job.run()).unwrap();
     assert!(durable >= before && durable < after);
     assert_eq!(pool.sync().unwrap(), after);
@@ -67,26 +67,29 @@ fn bad_requests_change_nothing() {
     assert!(matches!(pool.create_volume(VolumeId(1), 5), Err(StoreError::Exists { volume: VolumeId(1) })));
     assert!(matches!(pool.create_volume(VolumeId(2), 0), Err(StoreError::Range { .. })));
     assert!(matches!(
-        pool.write(VolumeId(2), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)),
+        pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)),
         Err(StoreError::NoVolume { volume: VolumeId(2) })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 99, blocks(1, 2)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 99, blocks(1, 2)),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, u64::MAX, blocks(1, 2)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, u64::MAX, blocks(1, 2)),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, Bytes::from_static(&[1; 100])),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, Bytes::from_static(&[1; 100])),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, Bytes::new()),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, Bytes::new()),
         Err(StoreError::Range { .. })
     ));
-    assert!(matches!(pool.discard(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0..101), Err(StoreError::Range { .. })));
+    assert!(matches!(
+        pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0..101),
+        Err(StoreError::Range { .. })
+    ));
     assert!(matches!(pool.mark_dirty(VolumeId(1), 6..8), Err(StoreError::Range { .. })));
     assert!(matches!(pool.resize_volume(VolumeId(1), 99), Err(StoreError::Range { .. })));
     assert!(matches!(pool.meta_put(&[], b"x"), Err(StoreError::TooLong)));
@@ -108,9 +111,9 @@ fn facts_survive_crash_and_checkpoint() {
     pool.meta_put(b"gone", b"value").unwrap();
     pool.meta_delete(b"gone").unwrap();
     for (seq, block) in [(1, 0), (2, 160), (3, 320)] {
-        pool.write(VolumeId(1), Stamp { epoch: 4, seq }, block, blocks(seq, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(4), seq: Seq(seq) }, block, blocks(seq, 1)).unwrap();
     }
-    pool.confirm(VolumeId(1), 0).unwrap();
+    pool.confirm(VolumeId(1), Seq(0)).unwrap();
     pool.resize_volume(VolumeId(1), 1 << 21).unwrap();
     pool.sync().unwrap();
     let check = |pool: &Pool| {
@@ -118,7 +121,7 @@ fn facts_survive_crash_and_checkpoint() {
         assert_eq!(pool.meta_get(b"name"), Some(&b"value"[..]));
         assert_eq!(pool.meta_keys().collect::<Vec<_>>(), [b"name"]);
         assert_eq!(pool.tail(VolumeId(1)).unwrap(), ExtentSet::from_iter([0, 10, 20]));
-        assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: 4, seq: 3 }));
+        assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(4), seq: Seq(3) }));
         assert_eq!(pool.volume(VolumeId(1)).unwrap().blocks, 1 << 21);
     };
     check(&pool);
@@ -132,14 +135,14 @@ fn facts_survive_crash_and_checkpoint() {
     rig.crash();
     let mut pool = rig.open();
     check(&pool);
-    pool.confirm(VolumeId(1), 3).unwrap();
+    pool.confirm(VolumeId(1), Seq(3)).unwrap();
     assert!(pool.tail(VolumeId(1)).unwrap().is_empty());
     pool.checkpoint().unwrap();
     drop(pool);
     rig.crash();
     let pool = rig.open();
     assert!(pool.tail(VolumeId(1)).unwrap().is_empty());
-    assert_eq!(pool.confirmed(VolumeId(1)), Some(3));
+    assert_eq!(pool.confirmed(VolumeId(1)), Some(Seq(3)));
 }
 
 #[test]
@@ -164,13 +167,13 @@ fn extents_travel_whole() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 40).unwrap();
     pool.create_volume(VolumeId(2), 40).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 17, blocks(1, 3)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 17, blocks(1, 3)).unwrap();
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 30, blocks(2, 4)).unwrap();
-    pool.write(VolumeId(2), Stamp { epoch: 1, seq: 1 }, 16, blocks(9, 16)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 30, blocks(2, 4)).unwrap();
+    pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, 16, blocks(9, 16)).unwrap();
     for extent in 0..3 {
         let image = pool.read_extent(VolumeId(1), extent).unwrap();
-        pool.write_extent(VolumeId(2), Stamp { epoch: 1, seq: 2 }, extent, &image).unwrap();
+        pool.write_extent(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(2) }, extent, &image).unwrap();
         assert_eq!(pool.read_extent(VolumeId(2), extent).unwrap(), image);
     }
     assert_eq!(pool.read_extent(VolumeId(1), 1).unwrap().present, 0b1100_0000_0000_1110);
@@ -179,7 +182,7 @@ fn extents_travel_whole() {
     assert!(matches!(pool.read_extent(VolumeId(1), 3), Err(ReadError::Range { .. })));
     let image = ExtentImage { present: 1, bad: 0, data: Bytes::from_static(&[0; 5]) };
     assert!(matches!(
-        pool.write_extent(VolumeId(1), Stamp { epoch: 1, seq: 3 }, 0, &image),
+        pool.write_extent(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(3) }, 0, &image),
         Err(StoreError::Range { .. })
     ));
 }
@@ -191,10 +194,10 @@ fn a_deleted_volume_gives_its_space_back() {
     let empty = pool.usage();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..8 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 16, blocks(i, 16)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 16)).unwrap();
     }
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 9 }, 800, blocks(9, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(9) }, 800, blocks(9, 1)).unwrap();
     assert_eq!(pool.usage().used, 9 * 65536);
     pool.delete_volume(VolumeId(1)).unwrap();
     assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::NoVolume { .. })));
@@ -217,15 +220,20 @@ fn writes_go_on_while_a_checkpoint_runs() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     for i in 0..10 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 16, blocks(i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 2)).unwrap();
     }
     pool.start_checkpoint();
     let mut steps = 0;
     loop {
         let job = pool.checkpoint_job(1).unwrap().expect("one step at a time");
         assert!(pool.checkpoint_job(1).unwrap().is_none(), "only one job is out");
-        pool.write(VolumeId(1), Stamp { epoch: 2, seq: 100 + steps }, 16 * (steps % 12), blocks(100 + steps, 1))
-            .unwrap();
+        pool.write(
+            VolumeId(1),
+            Stamp { epoch: Epoch(2), seq: Seq(100 + steps) },
+            16 * (steps % 12),
+            blocks(100 + steps, 1),
+        )
+        .unwrap();
         let done = job.run();
         for i in 0..10 {
             assert_eq!(pool.read(VolumeId(1), i * 16 + 1..i * 16 + 1 + 1).unwrap(), blocks(i, 2).slice(BLOCK..));
@@ -265,13 +273,13 @@ fn a_failed_sync_closes_the_pool() {
     let rig = Rig::new(10, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     rig.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
     assert!(matches!(pool.sync(), Err(StoreError::Failed { source: Some(_), .. })));
     rig.disks[0].set_faults(Default::default());
     assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })), "never retried and trusted");
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0, blocks(1, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, blocks(1, 1)),
         Err(StoreError::Failed { .. })
     ));
     assert!(matches!(pool.meta_put(b"k", b"v"), Err(StoreError::Failed { .. })));
@@ -285,7 +293,7 @@ fn a_failed_read_does_not_close_the_pool() {
     let rig = Rig::new(11, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     rig.disks[0].set_faults(crate::sim::Faults { read_error: 1_000_000, ..Default::default() });
     assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::Io { .. })));
     rig.disks[0].set_faults(Default::default());
@@ -312,10 +320,10 @@ fn real_files_work_like_simulated_disks() {
     assert!(FileDisk::open(&path).is_err(), "a disk in use is locked");
     pool.create_volume(VolumeId(1), 4000).unwrap();
     for i in 0..40 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 20, blocks(i, 20)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 20, blocks(i, 20)).unwrap();
     }
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 41 }, 3, blocks(41, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(41) }, 3, blocks(41, 1)).unwrap();
     pool.close().unwrap();
     let (pool, report) = Pool::open(vec![open(0), open(1)], &expected).unwrap();
     assert_eq!(report.replayed, 1);

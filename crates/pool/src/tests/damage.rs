@@ -6,7 +6,7 @@ use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
 use crate::{OpenError, Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::{BLOCK, Stamp, VolumeId};
+use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
 use std::fs;
 
 /// A closed pool with 20 extents in the index and 10 newer writes in the journal.
@@ -16,11 +16,11 @@ fn rig() -> Rig {
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.meta_put(b"name", &[7; 9000]).unwrap();
     for i in 0..20 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 16, blocks(i, 16)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 16)).unwrap();
     }
     pool.checkpoint().unwrap();
     for i in 0..10 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: 20 + i }, i * 32 + 3, blocks(20 + i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(20 + i) }, i * 32 + 3, blocks(20 + i, 2)).unwrap();
     }
     pool.close().unwrap();
     rig
@@ -80,7 +80,7 @@ fn a_flipped_bit_in_an_extent() {
         if let Some(block) = bad.first() {
             let all = pool.read(VolumeId(1), block / 16 * 16..block / 16 * 16 + 16).unwrap_err();
             assert!(matches!(all, ReadError::Corrupt { blocks, .. } if blocks == bad));
-            pool.write(VolumeId(1), Stamp { epoch: 2, seq: 100 }, *block, expected(*block).into()).unwrap();
+            pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(100) }, *block, expected(*block).into()).unwrap();
             assert!(corrupt(&pool).is_empty(), "writing it heals it");
             pool.checkpoint().unwrap();
             assert!(corrupt(&pool).is_empty());
@@ -153,10 +153,10 @@ fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     let first = pool.journal.mark().position;
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     pool.sync().unwrap();
     let last = pool.journal.mark().position;
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 1, blocks(2, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + last + 5000, 0);
@@ -169,9 +169,9 @@ fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     let rig = Rig::new(3, &[12]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     pool.sync().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 1, blocks(2, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + first + 100, 0);
@@ -188,14 +188,14 @@ fn a_torn_end_stays_the_end() {
     pool.sync().unwrap();
     let at = pool.journal.mark().position;
     for i in 0..5 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i, blocks(i, 1)).unwrap();
     }
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + at + 50, 0);
     let mut pool = rig.open();
     assert!(pool.read(VolumeId(1), 0..5).unwrap().iter().all(|b| *b == 0));
-    pool.write(VolumeId(1), Stamp { epoch: 2, seq: 9 }, 100, blocks(9, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(9) }, 100, blocks(9, 1)).unwrap();
     pool.sync().unwrap();
     drop(pool);
     rig.crash();
@@ -210,10 +210,10 @@ fn a_torn_record_does_not_come_back() {
     let rig = Rig::new(4, &[12]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 1, seq: 1 }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     pool.sync().unwrap();
     let at = MARGIN + pool.journal.mark().position;
-    pool.discard(VolumeId(1), Stamp { epoch: 1, seq: 2 }, 0..1).unwrap();
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0..1).unwrap();
     drop(pool);
     rig.kill();
     let lost = rig.disks[0].peek(at, 512);
@@ -226,7 +226,7 @@ fn a_torn_record_does_not_come_back() {
     rig.disks[0].poke(at, &lost);
     let pool = rig.open();
     assert_eq!(pool.read(VolumeId(1), 0..1).unwrap(), blocks(1, 1), "and it does not happen later");
-    assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: 1, seq: 1 }));
+    assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(1), seq: Seq(1) }));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn labels() {
     let mut pool = rig.open();
     // Old labels: every later checkpoint contradicts them.
     for i in 0..3 {
-        pool.write(VolumeId(1), Stamp { epoch: 3, seq: 200 + i }, 0, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(200 + i) }, 0, blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
     }
     drop(pool);
@@ -301,7 +301,7 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     fs::write(&file, &whole).unwrap();
     let mut pool = rig.open();
     for i in 0..2 {
-        pool.write(VolumeId(1), Stamp { epoch: 3, seq: 300 + i }, 0, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(300 + i) }, 0, blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
     }
     drop(pool);
@@ -323,11 +323,11 @@ fn an_index_that_rots_under_an_open_pool_closes_it() {
     let (birth, _) = pool.indexes[0].extent(VolumeId(1), 0).unwrap().unwrap();
     let (device, number) = (pool.devices[0].clone(), pool.indexes[0].checkpoint());
     pool.indexes[0].commit(&device, number, &vec![(key::extent(VolumeId(1), 0, birth), None)]).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: 3, seq: 100 }, 0, blocks(9, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(100) }, 0, blocks(9, 1)).unwrap();
     assert!(matches!(pool.checkpoint(), Err(StoreError::IndexDamaged { .. })));
     assert_eq!(pool.usable(), Err("disk-0".into()));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: 3, seq: 101 }, 0, blocks(9, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(101) }, 0, blocks(9, 1)),
         Err(StoreError::Failed { .. })
     ));
     assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })));

@@ -3,7 +3,7 @@
 use super::rig::{POOL, Rig, blocks};
 use crate::sim::SimDisk;
 use crate::{Disk, FormatError, Identity, Inspection, OpenError, OpenOptions, Pool, inspect};
-use dyad_types::{NodeId, Stamp, VolumeId};
+use dyad_types::{Epoch, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
 fn extents_spread_over_all_disks() {
@@ -11,7 +11,7 @@ fn extents_spread_over_all_disks() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..200 {
-        pool.write(VolumeId(1), Stamp { epoch: 1, seq: i }, i * 16, blocks(i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 2)).unwrap();
     }
     pool.checkpoint().unwrap();
     let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(VolumeId(1), e).unwrap()).collect();

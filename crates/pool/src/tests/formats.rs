@@ -6,7 +6,7 @@ use crate::index::key;
 use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
 use crate::journal::record::{Head, Record, encode};
 use crate::label::{Decoded, JournalTail, Label};
-use dyad_types::{Stamp, VolumeId};
+use dyad_types::{Epoch, Seq, Stamp, VolumeId};
 
 fn label() -> Label {
     Label {
@@ -30,20 +30,25 @@ fn label() -> Label {
 #[test]
 fn format_1_is_pinned() {
     assert_eq!(checksum::plain(&label().encode()[..4092]), 0x9f0e_3718);
-    let write =
-        Record::Write { volume: VolumeId(1), stamp: Stamp { epoch: 2, seq: 3 }, block: 4, birth: 0, crcs: vec![5, 6] };
+    let write = Record::Write {
+        volume: VolumeId(1),
+        stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
+        block: 4,
+        birth: 0,
+        crcs: vec![5, 6],
+    };
     let head = Head { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
     assert_eq!(encode(&head, &write).1, 0xa406_d578);
     let meta = Record::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
     assert_eq!(encode(&Head { data_blocks: 0, ..head }, &meta).1, 0x9efa_6797);
-    let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: Stamp { epoch: 4, seq: 5 } };
+    let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: Stamp { epoch: Epoch(4), seq: Seq(5) } };
     assert_eq!(seal(&key::extent(VolumeId(1), 2, 3), extent.encode()).1, 0x1b79_95e2);
     let volume = VolumeRow {
         blocks: 1,
         birth: 2,
-        last: Stamp { epoch: 3, seq: 4 },
-        confirmed: 5,
-        tail_highest: 6,
+        last: Stamp { epoch: Epoch(3), seq: Seq(4) },
+        confirmed: Seq(5),
+        tail_highest: Seq(6),
         deleting: true,
     };
     assert_eq!(seal(&key::volume(VolumeId(1)), volume.encode()).1, 0x3ed5_cdb3);

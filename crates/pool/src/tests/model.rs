@@ -3,7 +3,7 @@
 use super::rig::blocks;
 use crate::{Pool, Position, ReadError, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::{BLOCK, EXTENT_BLOCKS, Stamp, VolumeId};
+use dyad_types::{BLOCK, EXTENT_BLOCKS, Epoch, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Volumes 1 and 2 have this many blocks: twelve and a half extents.
@@ -92,19 +92,22 @@ impl Model {
     /// Executes `op` on the pool.
     pub fn perform(pool: &mut Pool, op: &Op, tag: u64) -> Result<Position, StoreError> {
         match *op {
-            Op::Write { volume, block, count } => {
-                pool.write(VolumeId(volume), Stamp { epoch: 1, seq: tag }, block, blocks(tag, count as usize))
-            }
+            Op::Write { volume, block, count } => pool.write(
+                VolumeId(volume),
+                Stamp { epoch: Epoch(1), seq: Seq(tag) },
+                block,
+                blocks(tag, count as usize),
+            ),
             Op::Discard { volume, block, count } => {
-                pool.discard(VolumeId(volume), Stamp { epoch: 1, seq: tag }, block..block + count)
+                pool.discard(VolumeId(volume), Stamp { epoch: Epoch(1), seq: Seq(tag) }, block..block + count)
             }
             Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), from..to),
             Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), from..to),
             Op::Meta { key, there: true } => pool.meta_put(&[key], &tag.to_le_bytes()),
             Op::Meta { key, there: false } => pool.meta_delete(&[key]),
             Op::Confirm { volume, back } => {
-                let last = pool.last(VolumeId(volume)).map_or(0, |stamp| stamp.seq);
-                pool.confirm(VolumeId(volume), last.saturating_sub(back))?;
+                let last = pool.last(VolumeId(volume)).map_or(0, |stamp| stamp.seq.0);
+                pool.confirm(VolumeId(volume), Seq(last.saturating_sub(back)))?;
                 Ok(pool.last_position())
             }
         }
@@ -134,8 +137,8 @@ impl Model {
                 }
             }
             model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
-            if info.last.seq > 0 {
-                model.last.insert(volume, info.last.seq);
+            if info.last.seq > Seq(0) {
+                model.last.insert(volume, info.last.seq.0);
             }
         }
         model.meta = pool.meta_keys().map(|k| (k.to_vec(), pool.meta_get(k).unwrap_or_default().to_vec())).collect();
@@ -145,7 +148,7 @@ impl Model {
     /// Whether the pool holds this; its tail may contain further extents.
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
         let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
-            pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c)
+            pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c.0)
                 || pool.tail(VolumeId(*volume)).is_some_and(|t| t.contains(*extent))
         });
         tails_hold

@@ -42,7 +42,7 @@ impl Quorum {
             let me = self.setup.me;
             let base = self.register.base();
             let mut forced = Config::first(me, self.register.record().incarnation);
-            forced.epoch = base.epoch + 1;
+            forced.epoch = base.epoch.next();
             forced.lineage = base.lineage + 1;
             forced.witness = base.witness;
             forced.incarnations[2] = base.incarnations[2];
@@ -125,7 +125,7 @@ impl Quorum {
             seen: self.witness.seen,
             record: self.register.record(),
         };
-        let epoch = self.register.base().epoch + 1;
+        let epoch = self.register.base().epoch.next();
         match proposer::plan(input) {
             // D1, D2: the wanted changes wait for the VMs, or an accepted value already forbids them to run.
             Some(Plan::Local(next)) if self.stopped_for(&next.base) => {

@@ -49,7 +49,7 @@ impl Quorum {
 
     fn next_config(&self) -> Config {
         let mut want = self.register.base().clone();
-        want.epoch += 1;
+        want.epoch.advance();
         want
     }
 

@@ -4,7 +4,7 @@ use dyad_quorum::mutants::{Mutant, Mutants};
 use dyad_quorum::proposer::{self, Plan, PlanInput, Proposal};
 use dyad_quorum::rules::View;
 use dyad_quorum::{Acceptor, Ballot, Config, Members, Record, ReplyBody, WitnessId, acceptor};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 use stateright::{Model, Property};
 use std::sync::LazyLock;
 
@@ -139,7 +139,7 @@ impl PairModel {
         let peer = &state.nodes[node.peer().index()];
         let base = &own.record.base;
         let mut want = base.clone();
-        want.epoch += 1;
+        want.epoch.advance();
         match change {
             Change::Remove if base.members == Members::Both => {
                 want.members = Members::only(node);
@@ -160,7 +160,11 @@ impl PairModel {
     fn propose(&self, state: &mut State, node: NodeId, change: Change, target: Acceptor) -> Option<()> {
         let want = self.wanted_config(state, node, change)?;
         let own = &state.nodes[node.index()];
-        if !own.up || own.proposal.is_some() || want.epoch > 1 + self.epochs || !own.record.base.members.has(node) {
+        if !own.up
+            || own.proposal.is_some()
+            || want.epoch > Epoch(1 + self.epochs)
+            || !own.record.base.members.has(node)
+        {
             return None;
         }
         let input =
@@ -319,7 +323,8 @@ impl PairModel {
                     Change::Finish => own.record.accepted.is_some(),
                 };
                 let alone = base.quorum(&[Acceptor::from(id)]);
-                let ready = own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= self.epochs;
+                let ready =
+                    own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= Epoch(self.epochs);
                 fits && ready && alone == (target == Acceptor::from(id)) && base.quorum(&[Acceptor::from(id), target])
             }
             Step::Abandon(id) => !self.fault_free && node(id).proposal.is_some(),
@@ -405,7 +410,7 @@ impl PairModel {
                 })
             }
             Step::WitnessForgets => {
-                if !self.witness_forgets || state.witness.base.epoch == 0 {
+                if !self.witness_forgets || state.witness.base.epoch == Epoch(0) {
                     return None;
                 }
                 state.witness = Record::witness(state.witness.witness, state.witness.incarnation);

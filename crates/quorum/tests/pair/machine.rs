@@ -1,13 +1,13 @@
 //! One machine: hardware, kernel, VMs and the daemon with its `Quorum`.
 
 use dyad_quorum::{Config, Members, Note, Quorum, Record, SEC, Time};
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 /// VMs of the pair: 0 starts on A, 1 on B.
 pub const VMS: usize = 2;
 
 /// Number of a write: the epoch it was issued in, then a counter.
-pub type WriteId = (u64, u64);
+pub type WriteId = (Epoch, u64);
 
 /// What survives everything but a wipe.
 #[derive(Clone, Debug)]
@@ -59,7 +59,13 @@ impl Machine {
     pub fn new(id: NodeId, record: Record) -> Machine {
         Machine {
             id,
-            disk: Disk { record, vm_node: [NodeId::A, NodeId::B], data: [(0, 0); VMS], broken: false, hangs: false },
+            disk: Disk {
+                record,
+                vm_node: [NodeId::A, NodeId::B],
+                data: [WriteId::default(); VMS],
+                broken: false,
+                hangs: false,
+            },
             up: false,
             daemon_run: 0,
             boots: 0,
@@ -72,7 +78,7 @@ impl Machine {
             frozen: false,
             watchdog_at: Time::MAX,
             wake_at: 0,
-            peer_holds: [(0, 0); VMS],
+            peer_holds: [WriteId::default(); VMS],
             pending: [None; VMS],
             syncing: false,
             leaving: false,

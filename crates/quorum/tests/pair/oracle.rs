@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dyad_quorum::Config;
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 use super::machine::{Machine, VMS, WriteId};
 
@@ -11,7 +11,7 @@ use super::machine::{Machine, VMS, WriteId};
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     pub acked: [WriteId; VMS],
-    chosen: BTreeMap<(u64, u64), Config>,
+    chosen: BTreeMap<(u64, Epoch), Config>,
     pub decisions: u64,
 }
 

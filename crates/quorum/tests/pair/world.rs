@@ -8,7 +8,7 @@ use dyad_quorum::{
     WitnessReply, WitnessRequest, acceptor,
 };
 use dyad_testkit::Prng;
-use dyad_types::NodeId;
+use dyad_types::{Epoch, NodeId};
 
 use super::machine::{Machine, VMS, WriteId};
 use super::oracle::Oracle;
@@ -33,7 +33,7 @@ pub enum Incoming {
     PersistFailed(u64),
     Frozen,
     Killed,
-    Replicate(usize, WriteId, u64),
+    Replicate(usize, WriteId, Epoch),
     Replicated(usize, WriteId),
     Wake,
     Mirror,
@@ -247,7 +247,7 @@ impl Pair {
             peer_watchdog,
         };
         machine.core = Some(Quorum::with_mutants(setup, machine.disk.record.clone(), machine.clock(now), mutants));
-        machine.peer_holds = [(0, 0); VMS];
+        machine.peer_holds = [WriteId::default(); VMS];
         machine.pending = [None; VMS];
         machine.syncing = false;
         machine.stopped = false;
