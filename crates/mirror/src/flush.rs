@@ -10,6 +10,13 @@ use crate::peer::Ask;
 use crate::store::Purpose;
 use crate::types::*;
 
+/// One of the two replicas that a round syncs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replica {
+    Local,
+    Peer,
+}
+
 #[derive(Debug)]
 struct Round {
     id: u64,
@@ -89,17 +96,16 @@ impl Mirror {
             .collect()
     }
 
-    pub(crate) fn on_round_synced(&mut self, id: u64, peer: bool, ok: bool) {
+    pub(crate) fn on_round_synced(&mut self, id: u64, replica: Replica, ok: bool) {
         let Some(round) = self.flushes.round.as_mut().filter(|round| round.id == id) else {
             return;
         };
         if !ok {
             return; // a disk failed: the flush waits until `quorum` removes or fences its node
         }
-        if peer {
-            round.peer = Some(true);
-        } else {
-            round.local = true;
+        match replica {
+            Replica::Local => round.local = true,
+            Replica::Peer => round.peer = Some(true),
         }
         self.finish_round();
     }

@@ -286,7 +286,7 @@ impl Mirror {
     }
 
     fn on_tick(&mut self) {
-        if self.store.retry_due(self.now, self.tuning.retry) {
+        if self.store.retry_due(self.now, &self.tuning) {
             self.store.retry_now();
         }
         self.recheck |= std::mem::take(&mut self.marks.paused);

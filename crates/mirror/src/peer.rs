@@ -1,6 +1,7 @@
 //! The session with the peer: message numbers, epochs, requests and their replies.
 
 use crate::event::{Action, Reason};
+use crate::flush::Replica;
 use crate::heal::HealId;
 use crate::machine::{Mirror, Phase};
 use crate::message::{Answer, Body, PeerMessage, PeerOp, PeerOpError};
@@ -221,7 +222,7 @@ impl Mirror {
         };
         match (ask, result) {
             (Ask::Write { ticket, store_op }, Ok(_)) => self.on_write_held(ticket, store_op),
-            (Ask::RoundSync { round }, Ok(_)) => self.on_round_synced(round, true, true),
+            (Ask::RoundSync { round }, Ok(_)) => self.on_round_synced(round, Replica::Peer, true),
             (Ask::BarrierSync, Ok(_)) => self.on_barrier_synced(true),
             // The volume was deleted at the peer. The deletion will arrive here and answers the guest.
             (Ask::Write { .. }, Err(PeerOpError::Unreadable)) => {}

@@ -3,7 +3,8 @@
 //! A command refused for lack of space is repeated, followed by all later commands that touch the same blocks, so
 //! that the store receives the writes of a block in order.
 
-use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
+use crate::event::{Action, StoreCommand, StoreError, StoreOutput, Tuning};
+use crate::flush::Replica;
 use crate::heal::HealId;
 use crate::machine::Mirror;
 use crate::message::PeerOp;
@@ -95,11 +96,11 @@ impl StoreQueue {
         self.retry = true;
     }
 
-    pub fn retry_due(&mut self, now: Time, every: Time) -> bool {
+    pub fn retry_due(&mut self, now: Time, tuning: &Tuning) -> bool {
         if self.stalled.is_empty() || now < self.retry_at {
             return false;
         }
-        self.retry_at = now + every;
+        self.retry_at = now + tuning.retry;
         true
     }
 }
@@ -265,7 +266,7 @@ impl Mirror {
                     self.on_copy_read(volume, extent, result);
                 }
             }
-            Purpose::RoundSync { round } => self.on_round_synced(round, false, result.is_ok()),
+            Purpose::RoundSync { round } => self.on_round_synced(round, Replica::Local, result.is_ok()),
             Purpose::BarrierSync { generation } => {
                 if generation == self.generation && result.is_ok() {
                     self.on_barrier_synced(false);
