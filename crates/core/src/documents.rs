@@ -120,8 +120,8 @@ impl DocumentTask {
     async fn slots(&self) -> Result<(Bytes, Bytes), VolumeError> {
         let slot = SLOT as u64;
         Ok((
-            self.volume.document_slot(0, slot, self.lead).await?,
-            self.volume.document_slot(slot, slot, self.lead).await?,
+            self.volume.document_slot(0..slot, self.lead).await?,
+            self.volume.document_slot(slot..2 * slot, self.lead).await?,
         ))
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
 use dyad_types::{BLOCK_BYTES, VolumeId};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
@@ -42,13 +43,14 @@ impl VolumeBackend {
         self.run(GuestOp::Write { block: offset / BLOCK_BYTES, data }).await.map(drop)
     }
 
-    /// Frees whole blocks; they read as zeros.
+    /// Frees the whole blocks of a range of bytes; they read as zeros.
     ///
     /// # Errors
     /// The mirror refused the request, or the core is stopping.
-    pub async fn discard(&self, offset: u64, bytes: u64) -> Result<(), VolumeError> {
-        assert!(offset.is_multiple_of(BLOCK_BYTES) && bytes.is_multiple_of(BLOCK_BYTES));
-        self.run(GuestOp::Discard { block: offset / BLOCK_BYTES, count: bytes / BLOCK_BYTES }).await.map(drop)
+    pub async fn discard(&self, bytes: Range<u64>) -> Result<(), VolumeError> {
+        assert!(bytes.start.is_multiple_of(BLOCK_BYTES) && bytes.end.is_multiple_of(BLOCK_BYTES));
+        let (block, count) = block_and_count(&bytes);
+        self.run(GuestOp::Discard { block, count }).await.map(drop)
     }
 
     /// Makes everything written durable on every in-sync node.
@@ -70,10 +72,15 @@ impl VolumeBackend {
     ///
     /// # Errors
     /// The mirror refused the request, or the core is stopping.
-    pub async fn document_slot(&self, offset: u64, bytes: u64, writer: bool) -> VolumeResult {
-        let (block, count) = (offset / BLOCK_BYTES, bytes / BLOCK_BYTES);
+    pub async fn document_slot(&self, bytes: Range<u64>, writer: bool) -> VolumeResult {
+        let (block, count) = block_and_count(&bytes);
         self.run(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
     }
+}
+
+/// First block and number of blocks of a range of bytes.
+fn block_and_count(bytes: &Range<u64>) -> (u64, u64) {
+    (bytes.start / BLOCK_BYTES, (bytes.end - bytes.start) / BLOCK_BYTES)
 }
 
 impl Backend for VolumeBackend {
