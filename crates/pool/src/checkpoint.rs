@@ -19,6 +19,7 @@ use dyad_types::{Stamp, VolumeId};
 pub use job::{CheckpointDone, CheckpointJob};
 pub(crate) use running::Checkpoint;
 
+use crate::birth::Birth;
 use crate::index::key::Patch;
 use crate::journal::record::Record;
 use crate::pool::Pool;
@@ -231,7 +232,7 @@ impl Pool {
                 self.state.forget(volume);
             }
             for extent in extents {
-                self.active.clear((volume, extent), u16::MAX, Stamp::default(), 0);
+                self.active.clear((volume, extent), u16::MAX, Stamp::default(), Birth::default());
             }
         }
     }

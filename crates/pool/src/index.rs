@@ -11,6 +11,7 @@ pub(crate) mod row;
 
 pub(crate) use error::IndexError;
 
+use crate::birth::Birth;
 use crate::disk::Device;
 use dyad_types::VolumeId;
 use heed::types::Bytes;
@@ -97,9 +98,9 @@ impl Index {
     }
 
     /// The newest record of an extent, with its birth.
-    pub fn extent(&self, volume: VolumeId, extent: u64) -> Result<Option<(u64, ExtentRow)>, IndexError> {
+    pub fn extent(&self, volume: VolumeId, extent: u64) -> Result<Option<(Birth, ExtentRow)>, IndexError> {
         let txn = self.env.read_txn()?;
-        let newest = key::extent(volume, extent, u64::MAX);
+        let newest = key::extent(volume, extent, Birth(u64::MAX));
         let Some((found, stored)) = self.tree.get_lower_than_or_equal_to(&txn, &newest)? else { return Ok(None) };
         if found.len() != newest.len() || found[..17] != newest[..17] {
             return Ok(None);
@@ -107,7 +108,7 @@ impl Index {
         let bad = || IndexError::Damaged(format!("the record of extent {extent} of volume {volume} is bad"));
         let (value, _) = row::unseal(found, stored).ok_or_else(bad)?;
         let [_, _, birth] = key::parse(found).ok_or_else(bad)?;
-        Ok(Some((birth, ExtentRow::decode(value).ok_or_else(bad)?)))
+        Ok(Some((Birth(birth), ExtentRow::decode(value).ok_or_else(bad)?)))
     }
 
     /// Calls `each` with every record but the root, and verifies that the records are those that were committed.

@@ -11,7 +11,7 @@ pub(crate) use ring::{Mark, Ring};
 
 use crate::Position;
 use crate::disk::{Access, Fault};
-use crate::label::JournalTail;
+use crate::label::{JournalTail, Label};
 use dyad_types::BLOCK;
 use record::{Head, Record};
 use ring::UNSYNCED_MAX;
@@ -34,18 +34,20 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Continues at the end that a scan found. Records after `floor` count as durable only after the next sync.
-    pub fn resume(ring: Ring, salt: u128, session: u64, tail: u64, end: &scan::End, floor: u64) -> Self {
+    /// Continues at the end that a scan found, in the session after that of `label`. Records after those that the scan
+    /// found durable count as durable only after the next sync.
+    pub fn resume(ring: Ring, label: &Label, end: &scan::End) -> Self {
+        let tail = label.tail.position;
         Self {
             ring,
-            salt,
-            session,
+            salt: label.salt,
+            session: label.session + 1,
             tail,
             head: end.position,
             next: end.record,
             chain: end.chain,
-            synced: Mark { position: tail, record: floor },
-            noted: floor,
+            synced: Mark { position: tail, record: end.durable },
+            noted: end.durable,
             last_operation: end.record - 1,
         }
     }

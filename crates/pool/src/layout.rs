@@ -18,10 +18,18 @@ pub(crate) fn label_offsets(size: u64) -> [u64; 4] {
     [0, step, end - 2 * step, end - step]
 }
 
-/// Number of extents that fit on a disk of `size` bytes beside a journal of `journal` bytes.
-pub(crate) fn slots(size: u64, journal: u64) -> u64 {
-    let end = size / EXTENT as u64 * EXTENT as u64;
-    end.saturating_sub(2 * MARGIN + journal) / EXTENT as u64
+/// Sizes of a disk and of the journal on it, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DiskSizes {
+    pub disk: u64,
+    /// 0 on a disk without the journal.
+    pub journal: u64,
+}
+
+/// Number of extents that fit on a disk beside its journal.
+pub(crate) fn slots(sizes: DiskSizes) -> u64 {
+    let end = sizes.disk / EXTENT as u64 * EXTENT as u64;
+    end.saturating_sub(2 * MARGIN + sizes.journal) / EXTENT as u64
 }
 
 /// Bytes of the smallest usable disk with a journal of `journal` bytes.
@@ -29,9 +37,10 @@ pub(crate) fn smallest(journal: u64) -> u64 {
     2 * MARGIN + journal + SLOTS_MIN * EXTENT as u64
 }
 
-/// Bytes of the journal for a pool of `total` bytes whose first disk has `first` bytes:
-/// 1 % of the pool within 256 MiB … 8 GiB, but never more than a quarter of its disk.
-pub(crate) fn journal_bytes(total: u64, first: u64) -> u64 {
+/// Bytes of the journal for a pool whose disks have `disks` bytes: 1 % of the pool within 256 MiB … 8 GiB, but never
+/// more than a quarter of the first disk, which holds it.
+pub(crate) fn journal_bytes(disks: &[u64]) -> u64 {
+    let (total, first) = (disks.iter().sum::<u64>(), disks.first().copied().unwrap_or(0));
     let wanted = (total / 100).clamp(256 << 20, JOURNAL_MAX);
     let step = EXTENT as u64;
     (wanted.min(first / 4) / step * step).max(JOURNAL_MIN)
@@ -54,15 +63,15 @@ mod tests {
             let [a, b, c, d] = label_offsets(size);
             assert!(b > a && b + 4096 <= MARGIN);
             assert!(c < d && d + 4096 <= size);
-            assert!(MARGIN + (4 << 20) + slots(size, 4 << 20) * EXTENT as u64 <= c);
+            assert!(MARGIN + (4 << 20) + slots(DiskSizes { disk: size, journal: 4 << 20 }) * EXTENT as u64 <= c);
         }
     }
 
     #[test]
     fn journal_follows_the_pool() {
-        assert_eq!(journal_bytes(100 << 30, 50 << 30), 1 << 30);
-        assert_eq!(journal_bytes(1 << 30, 1 << 30), 256 << 20);
-        assert_eq!(journal_bytes(u64::MAX / 2, 1 << 40), JOURNAL_MAX);
-        assert_eq!(journal_bytes(8 << 20, 8 << 20), JOURNAL_MIN);
+        assert_eq!(journal_bytes(&[50 << 30, 50 << 30]), 1 << 30);
+        assert_eq!(journal_bytes(&[1 << 30]), 256 << 20);
+        assert_eq!(journal_bytes(&[1 << 40, u64::MAX / 2 - (1 << 40)]), JOURNAL_MAX);
+        assert_eq!(journal_bytes(&[8 << 20]), JOURNAL_MIN);
     }
 }

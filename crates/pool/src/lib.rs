@@ -42,6 +42,7 @@
 //! | values of `meta_put` | [`META_TOTAL_MAX`] |
 //! | jobs in flight | one sync, one checkpoint job of the caller's budget (64 KiB per extent) |
 
+mod birth;
 mod buffer;
 mod checkpoint;
 mod checksum;

@@ -67,7 +67,7 @@ impl Pool {
 
         let session = label.session + 1;
         report.session = session;
-        let journal = Journal::resume(ring.clone(), label.salt, session, label.tail.position, &end, end.durable);
+        let journal = Journal::resume(ring.clone(), &label, &end);
         let mut pool = Pool {
             label: label.clone(),
             devices: devices.clone(),

@@ -1,5 +1,6 @@
 //! Changes newer than the index: for each extent, the changed blocks and their pages in the journal.
 
+use crate::birth::Birth;
 use dyad_types::{EXTENT_BLOCKS, Stamp, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,7 +19,7 @@ pub(crate) struct Change {
     pub pages: [u32; EXTENT_BLOCKS as usize],
     /// Checksum of each present block.
     pub crcs: [u32; EXTENT_BLOCKS as usize],
-    pub birth: u64,
+    pub birth: Birth,
     pub stamp: Stamp,
     /// A free slot is reserved for this extent.
     pub reserved: bool,
@@ -58,7 +59,7 @@ impl Overlay {
         volume: VolumeId,
         block: u64,
         stamp: Stamp,
-        birth: u64,
+        birth: Birth,
         block_in_journal: JournalBlock,
     ) -> &mut Change {
         let inside = (block % EXTENT_BLOCKS) as usize;
@@ -73,7 +74,7 @@ impl Overlay {
     }
 
     /// Records that the blocks of `mask` were discarded.
-    pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: Stamp, birth: u64) {
+    pub fn clear(&mut self, place: ExtentId, mask: u16, stamp: Stamp, birth: Birth) {
         let change = self.0.entry(place).or_default();
         change.touched |= mask;
         change.present &= !mask;
@@ -114,9 +115,21 @@ mod tests {
     #[test]
     fn last_change_wins() {
         let mut overlay = Overlay::default();
-        overlay.put(VolumeId(1), 17, Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, JournalBlock { page: 10, crc: 100 });
-        overlay.put(VolumeId(1), 17, Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, JournalBlock { page: 11, crc: 101 });
-        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: Epoch(1), seq: Seq(3) }, 0);
+        overlay.put(
+            VolumeId(1),
+            17,
+            Stamp { epoch: Epoch(1), seq: Seq(1) },
+            Birth(0),
+            JournalBlock { page: 10, crc: 100 },
+        );
+        overlay.put(
+            VolumeId(1),
+            17,
+            Stamp { epoch: Epoch(1), seq: Seq(2) },
+            Birth(0),
+            JournalBlock { page: 11, crc: 101 },
+        );
+        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: Epoch(1), seq: Seq(3) }, Birth(0));
         let change = overlay.get((VolumeId(1), 1)).unwrap();
         assert_eq!((change.touched, change.present, change.pages[1], change.stamp.seq), (3, 2, 11, Seq(3)));
         overlay.0.get_mut(&(VolumeId(1), 1)).unwrap().reserved = true;

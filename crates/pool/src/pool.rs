@@ -6,6 +6,7 @@ mod usage;
 
 pub use usage::{Usage, VolumeInfo};
 
+use crate::birth::Birth;
 use crate::checkpoint::Checkpoint;
 use crate::disk::Device;
 use crate::extent_map::ExtentMap;
@@ -241,7 +242,7 @@ impl Pool {
         true
     }
 
-    fn put(&mut self, volume: VolumeId, block: u64, stamp: Stamp, birth: u64, place: JournalBlock) {
+    fn put(&mut self, volume: VolumeId, block: u64, stamp: Stamp, birth: Birth, place: JournalBlock) {
         let wants = self.wants_slot((volume, block / EXTENT_BLOCKS));
         let change = self.active.put(volume, block, stamp, birth, place);
         if wants {
@@ -251,7 +252,7 @@ impl Pool {
     }
 
     fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) {
-        let birth = self.state.volumes.get(&volume).map_or(0, |v| v.birth);
+        let birth = self.state.volumes.get(&volume).map_or(Birth::default(), |v| v.birth);
         for (extent, mask) in split(blocks) {
             let place = (volume, extent);
             let exists = self.extent_map.get(volume, extent).is_some()
@@ -285,7 +286,7 @@ impl Pool {
         volume: VolumeId,
         extent: u64,
         disk: usize,
-    ) -> Result<Option<(u64, ExtentRow)>, (usize, IndexError)> {
+    ) -> Result<Option<(Birth, ExtentRow)>, (usize, IndexError)> {
         let row = self.indexes[disk].extent(volume, extent).map_err(|e| (disk, e))?;
         if row.is_none() && !self.frozen_change((volume, extent)).is_some_and(|c| c.removing) {
             let what = format!("the record of extent {extent} of volume {volume} is missing");

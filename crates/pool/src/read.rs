@@ -1,6 +1,7 @@
 //! Reads: first the source of each block is looked up, then a job does the I/O and verifies the checksums, on any
 //! thread.
 
+use crate::birth::Birth;
 use crate::buffer::AlignedBuffer;
 use crate::disk::{Access, Device, Fault};
 use crate::index::IndexError;
@@ -18,9 +19,9 @@ pub(crate) enum Source {
     /// Never written, or discarded.
     Zeros,
     /// A page of the journal ring.
-    Journal { page: u32, crc: u32, birth: u64 },
+    Journal { page: u32, crc: u32, birth: Birth },
     /// A byte offset of a disk.
-    Extent { disk: usize, offset: u64, crc: u32, birth: u64 },
+    Extent { disk: usize, offset: u64, crc: u32, birth: Birth },
 }
 
 impl Source {

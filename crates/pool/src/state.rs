@@ -1,6 +1,7 @@
 //! Metadata: volumes, dirty maps, tails, named values. All of it is in memory, journalled on
 //! change, and stored in the first disk's index at checkpoints.
 
+use crate::birth::Birth;
 use crate::index::key::{self, Patch};
 use crate::index::row::{self, VolumeRow};
 use dyad_types::{ExtentSet, Seq, Stamp, VolumeId};
@@ -59,8 +60,8 @@ impl UnconfirmedExtents {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Volume {
     pub blocks: u64,
-    /// Number of the newest snapshot, recorded with each write; 0 as there are no snapshots yet.
-    pub birth: u64,
+    /// Recorded with each write.
+    pub birth: Birth,
     pub last: Stamp,
     pub confirmed: Seq,
     pub tail: UnconfirmedExtents,

@@ -10,7 +10,7 @@
 //! agree.
 
 use crate::guests::volume;
-use crate::machine::VMS;
+use crate::machine::VmIndex;
 use crate::world::World;
 use dyad_mirror::Phase;
 use dyad_mirror::oracle::value_of;
@@ -20,7 +20,7 @@ use dyad_types::BLOCK;
 impl World {
     /// I1, I3, I5 after every event.
     pub(crate) fn check(&mut self) {
-        for vm in 0..VMS {
+        for vm in VmIndex::all() {
             if self.nodes[0].executes(vm) && self.nodes[1].executes(vm) {
                 self.violate(format!("I1: VM {vm} executes on both nodes"));
             }
@@ -81,13 +81,13 @@ impl World {
             machine.complete = member && (machine.complete || alone || machine.up);
             machine.proven = member && (machine.proven || alone || machine.up && joined);
             if machine.proven {
-                (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
+                VmIndex::all().for_each(|vm| self.holds_everything(node, vm, "I4"));
             }
         }
     }
 
     /// I2: the replica of a VM that starts holds every acknowledged write.
-    pub(crate) fn check_start(&mut self, node: usize, vm: usize) {
+    pub(crate) fn check_start(&mut self, node: usize, vm: VmIndex) {
         if self.nodes[node].proven {
             self.holds_everything(node, vm, "I2");
         } else {
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Asserts that each block of the node's replica of this VM's volume holds a value that the oracle allows.
-    fn holds_everything(&mut self, node: usize, vm: usize, which: &str) {
+    fn holds_everything(&mut self, node: usize, vm: VmIndex, which: &str) {
         let Some(core) = &self.nodes[node].core else { return };
         let pool = &core.store.pool;
         // There is no volume before the pair is created.
@@ -123,7 +123,7 @@ impl World {
         for node in 0..2 {
             self.nodes[node].complete = true;
             if !std::mem::replace(&mut self.nodes[node].proven, true) {
-                (0..VMS).for_each(|vm| self.holds_everything(node, vm, "I4"));
+                VmIndex::all().for_each(|vm| self.holds_everything(node, vm, "I4"));
             }
         }
     }
@@ -150,14 +150,14 @@ impl World {
     /// The pair is whole: both in sync, each VM runs once, nothing is open.
     pub(crate) fn whole(&self) -> bool {
         self.steady()
-            && (0..VMS).all(|vm| self.nodes.iter().filter(|node| node.executes(vm)).count() == 1)
+            && VmIndex::all().all(|vm| self.nodes.iter().filter(|node| node.executes(vm)).count() == 1)
             && self.nodes.iter().all(|node| node.vms.iter().all(|vm| vm.open.is_empty()))
             && self.nodes.iter().all(|node| node.core.as_ref().is_some_and(|core| core.model.idle()))
     }
 
     /// At rest both replicas are equal and hold what they must.
     pub(crate) fn compare(&mut self) {
-        for vm in 0..VMS {
+        for vm in VmIndex::all() {
             for block in 0..crate::guests::BLOCKS {
                 let read = |node: usize| {
                     let core = self.nodes[node].core.as_ref().ok_or("no daemon")?;

@@ -5,7 +5,7 @@
 
 use crate::document::Document;
 use crate::guests::volume;
-use crate::machine::VMS;
+use crate::machine::{VMS, VmIndex};
 use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
 use crate::world::{Due, Job, World};
@@ -36,7 +36,7 @@ pub struct CoreModel {
     pub document: Option<Document>,
     pub(crate) own_requests: BTreeMap<RequestId, OwnRequest>,
     pub(crate) next_own_request: RequestId,
-    guests: BTreeMap<RequestId, usize>,
+    guests: BTreeMap<RequestId, VmIndex>,
     writers: [Writer; VMS + 1],
     pub permits: [bool; VMS],
     serving: bool,
@@ -46,7 +46,7 @@ pub struct CoreModel {
     waiting: VecDeque<Event>,
     feeding: bool,
     /// The VM that an operator moves, and its new node.
-    pub moving: Option<(usize, NodeId)>,
+    pub moving: Option<(VmIndex, NodeId)>,
 }
 
 impl CoreModel {
@@ -73,7 +73,7 @@ impl CoreModel {
     }
 
     /// Whether a request of this VM is under way that is not in `open`.
-    pub fn serves_other_than<T>(&self, vm: usize, open: &BTreeMap<RequestId, T>) -> bool {
+    pub fn serves_other_than<T>(&self, vm: VmIndex, open: &BTreeMap<RequestId, T>) -> bool {
         self.guests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
     }
 
@@ -299,14 +299,14 @@ impl World {
         let Some(model) = self.core_model(node) else { return };
         let volumes: Vec<VolumeId> = model.mirror.volumes().iter().map(|info| info.id).collect();
         let mut started = Vec::new();
-        for vm in 0..VMS {
-            let vm_node = model.document.is_some_and(|document| document.vm_node[vm] == me);
+        for vm in VmIndex::all() {
+            let vm_node = model.document.is_some_and(|document| document.vm_node[vm.0] == me);
             let moving = model.moving.is_some_and(|(moved, _)| moved == vm);
             let permit = model.serving && vm_node && !moving && volumes.contains(&volume(vm));
-            if permit && !model.permits[vm] {
+            if permit && !model.permits[vm.0] {
                 started.push(vm);
             }
-            model.permits[vm] = permit;
+            model.permits[vm.0] = permit;
         }
         let vms = populated || model.permits.contains(&true);
         if vms != model.vms_known {
@@ -320,14 +320,14 @@ impl World {
     }
 
     /// The supervisor of a node starts a VM if it is permitted.
-    pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: usize) {
+    pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: VmIndex) {
         let machine = &mut self.nodes[node];
         if !machine.up || machine.boots != boot {
             return;
         }
-        let permitted = machine.core.as_ref().is_some_and(|core| core.model.permits[vm]) && !machine.stopped;
-        if permitted && !machine.vms[vm].runs {
-            machine.vms[vm].runs = true;
+        let permitted = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]) && !machine.stopped;
+        if permitted && !machine.vms[vm.0].runs {
+            machine.vms[vm.0].runs = true;
             self.count("VM starts");
             self.note(node, format!("VM {vm} starts"));
             self.check_start(node, vm);
@@ -342,17 +342,17 @@ impl World {
         }
         self.settle_core_model(node);
         // A permitted VM that does not run is started, also after an earlier start failed.
-        for vm in 0..VMS {
+        for vm in VmIndex::all() {
             let boot = self.nodes[node].boots;
-            let permitted = self.core_model(node).is_some_and(|model| model.permits[vm]);
-            if permitted && !self.nodes[node].vms[vm].runs {
+            let permitted = self.core_model(node).is_some_and(|model| model.permits[vm.0]);
+            if permitted && !self.nodes[node].vms[vm.0].runs {
                 self.put(60 * MS, Due::StartVm { node, boot, vm });
             }
         }
     }
 
     /// A guest's request reaches the daemon.
-    pub(crate) fn take_request(&mut self, node: usize, vm: usize, req: RequestId, op: GuestOp) {
+    pub(crate) fn take_request(&mut self, node: usize, vm: VmIndex, req: RequestId, op: GuestOp) {
         let Some(model) = self.core_model(node) else { return };
         if model.guests.insert(req, vm).is_none() {
             self.mirror(node, Event::Guest { req, volume: volume(vm), op });

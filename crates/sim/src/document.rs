@@ -3,7 +3,7 @@
 
 use crate::core_model::OwnRequest;
 use crate::guests::volume;
-use crate::machine::VMS;
+use crate::machine::{VMS, VmIndex};
 use crate::world::World;
 use bytes::Bytes;
 use dyad_mirror::{Event, GuestOp, VolumeChange};
@@ -83,7 +83,7 @@ impl World {
         } else if let Some((vm, to)) = model.moving
             && model.config.members == Members::Both
         {
-            vm_node[vm] = to;
+            vm_node[vm.0] = to;
         }
         if vm_node != document.vm_node {
             let next = Document { generation: document.generation + 1, vm_node };
@@ -107,14 +107,14 @@ impl World {
     }
 
     /// An operator moves a VM: it is shut down, then the document changes.
-    pub(crate) fn move_vm(&mut self, vm: usize, to: NodeId) {
+    pub(crate) fn move_vm(&mut self, vm: VmIndex, to: NodeId) {
         let lead = (0..2).find(|&node| {
             let me = self.nodes[node].id;
             self.core_model(node).is_some_and(|o| o.config.lead == me && o.config.members == Members::Both)
         });
         let Some(lead) = lead else { return };
         let known = self.core_model(lead).and_then(|model| model.document);
-        if known.is_none_or(|document| document.vm_node[vm] == to) || !self.steady() {
+        if known.is_none_or(|document| document.vm_node[vm.0] == to) || !self.steady() {
             return;
         }
         for node in 0..2 {
@@ -122,7 +122,7 @@ impl World {
             self.end_vm(node, vm);
             if let Some(model) = self.core_model(node) {
                 model.moving = Some((vm, to));
-                model.permits[vm] = false;
+                model.permits[vm.0] = false;
             }
             self.mirror(node, Event::Close { volume: volume(vm) });
         }

@@ -1,5 +1,6 @@
 //! The faults that a run draws: their rates, what each does, and how it ends.
 
+use crate::machine::VmIndex;
 use crate::world::{Due, Job, World};
 use dyad_quorum::{MS, SEC, Time};
 use dyad_types::NodeId;
@@ -196,12 +197,12 @@ impl World {
             }
             Fault::SlowKernel => self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC, 12 * SEC),
             Fault::VmMoved => {
-                let vm = self.prng.below(2) as usize;
+                let vm = VmIndex(self.prng.below(2) as usize);
                 let to = if node == 0 { NodeId::A } else { NodeId::B };
                 self.move_vm(vm, to);
             }
             Fault::VmDied => {
-                let vm = self.prng.below(2) as usize;
+                let vm = VmIndex(self.prng.below(2) as usize);
                 self.end_vm(node, vm);
             }
         }
@@ -228,7 +229,7 @@ impl World {
         }
         self.tear_register(node);
         self.drop_core(node);
-        for vm in 0..crate::machine::VMS {
+        for vm in VmIndex::all() {
             self.end_vm(node, vm);
         }
         let machine = &mut self.nodes[node];

@@ -1,6 +1,6 @@
 //! Guests: each VM writes, reads, discards and flushes its volume; the oracle checks each answer.
 
-use crate::machine::VMS;
+use crate::machine::VmIndex;
 use crate::world::{Due, Job, World};
 use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value};
@@ -37,35 +37,35 @@ impl Request {
 }
 
 /// The volume of a VM.
-pub fn volume(vm: usize) -> VolumeId {
-    VolumeId(vm as u64 + 1)
+pub fn volume(vm: VmIndex) -> VolumeId {
+    VolumeId(vm.0 as u64 + 1)
 }
 
 impl World {
     /// The guest may send one request; called again after 1 to 25 ms.
-    pub(crate) fn guest_step(&mut self, vm: usize) {
+    pub(crate) fn guest_step(&mut self, vm: VmIndex) {
         let pause = self.prng.within(MS, 25 * MS);
         self.put(pause, Due::Guest(vm));
         if self.quiet {
             return;
         }
         let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm)) else { return };
-        if self.nodes[node].vms[vm].open.len() >= DEPTH || self.serves_former_run(node, vm) {
+        if self.nodes[node].vms[vm.0].open.len() >= DEPTH || self.serves_former_run(node, vm) {
             return;
         }
         let Some(request) = self.random_request(vm) else { return };
         let req = self.next_request.advance();
-        self.nodes[node].vms[vm].open.insert(req, request);
+        self.nodes[node].vms[vm.0].open.insert(req, request);
         self.submit(node, vm, req);
     }
 
     /// Whether a request of an earlier run of this VM is under way. Until it is done the device starts none of the new run.
-    fn serves_former_run(&self, node: usize, vm: usize) -> bool {
+    fn serves_former_run(&self, node: usize, vm: VmIndex) -> bool {
         let machine = &self.nodes[node];
-        machine.core.as_ref().is_some_and(|core| core.model.serves_other_than(vm, &machine.vms[vm].open))
+        machine.core.as_ref().is_some_and(|core| core.model.serves_other_than(vm, &machine.vms[vm.0].open))
     }
 
-    fn random_request(&mut self, vm: usize) -> Option<Request> {
+    fn random_request(&mut self, vm: VmIndex) -> Option<Request> {
         let volume = volume(vm);
         // Half of all requests go to the first 40 blocks, so that requests overlap.
         let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
@@ -93,10 +93,10 @@ impl World {
     }
 
     /// Hands an open request to the volume's device, if the volume is served. It may reach the mirror after the VM has died.
-    pub(crate) fn submit(&mut self, node: usize, vm: usize, req: RequestId) {
+    pub(crate) fn submit(&mut self, node: usize, vm: VmIndex, req: RequestId) {
         let machine = &self.nodes[node];
-        let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm]);
-        if let Some(request) = machine.vms[vm].open.get(&req).filter(|_| served) {
+        let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]);
+        if let Some(request) = machine.vms[vm.0].open.get(&req).filter(|_| served) {
             let op = request.op();
             let delay = self.prng.within(2_000, 60_000);
             self.job(node, delay, Job::Guest(vm, req, op));
@@ -104,28 +104,28 @@ impl World {
     }
 
     /// A device that begins to serve finds all open requests in the shared memory.
-    pub(crate) fn resubmit(&mut self, node: usize, vm: usize) {
-        let open: Vec<RequestId> = self.nodes[node].vms[vm].open.keys().copied().collect();
+    pub(crate) fn resubmit(&mut self, node: usize, vm: VmIndex) {
+        let open: Vec<RequestId> = self.nodes[node].vms[vm.0].open.keys().copied().collect();
         for req in open {
             self.submit(node, vm, req);
         }
     }
 
     /// The daemon answers a request. A frozen guest sees the answer when it is thawed.
-    pub(crate) fn answer_guest(&mut self, node: usize, vm: usize, req: RequestId, reply: Reply) {
+    pub(crate) fn answer_guest(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: Reply) {
         let machine = &mut self.nodes[node];
-        if !machine.vms[vm].open.contains_key(&req) {
+        if !machine.vms[vm.0].open.contains_key(&req) {
             return;
         }
         if machine.frozen {
-            machine.vms[vm].answers.push((req, reply));
+            machine.vms[vm.0].answers.push((req, reply));
         } else {
             self.guest_sees(node, vm, req, reply);
         }
     }
 
-    fn guest_sees(&mut self, node: usize, vm: usize, req: RequestId, reply: Reply) {
-        let Some(request) = self.nodes[node].vms[vm].open.remove(&req) else { return };
+    fn guest_sees(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: Reply) {
+        let Some(request) = self.nodes[node].vms[vm.0].open.remove(&req) else { return };
         self.count(match &request {
             Request::Write { .. } => "writes",
             Request::Discard { .. } => "discards",
@@ -152,16 +152,16 @@ impl World {
 
     pub(crate) fn thaw(&mut self, node: usize) {
         self.nodes[node].frozen = false;
-        for vm in 0..VMS {
-            for (req, reply) in std::mem::take(&mut self.nodes[node].vms[vm].answers) {
+        for vm in VmIndex::all() {
+            for (req, reply) in std::mem::take(&mut self.nodes[node].vms[vm.0].answers) {
                 self.guest_sees(node, vm, req, reply);
             }
         }
     }
 
     /// A VM's process ends.
-    pub(crate) fn end_vm(&mut self, node: usize, vm: usize) {
-        if std::mem::take(&mut self.nodes[node].vms[vm]).runs {
+    pub(crate) fn end_vm(&mut self, node: usize, vm: VmIndex) {
+        if std::mem::take(&mut self.nodes[node].vms[vm.0]).runs {
             self.oracle.guest_ended(volume(vm));
         }
     }

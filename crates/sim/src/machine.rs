@@ -8,10 +8,28 @@ use dyad_pool::sim::SimDisk;
 use dyad_quorum::{Quorum, Record, SEC, Time};
 use dyad_types::{NodeId, Session};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 /// VMs of the pair, each with one volume.
 pub const VMS: usize = 2;
+
+/// Number of a VM of the pair, below [`VMS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmIndex(pub usize);
+
+impl VmIndex {
+    /// Every VM of the pair.
+    pub fn all() -> impl Iterator<Item = VmIndex> {
+        (0..VMS).map(VmIndex)
+    }
+}
+
+impl fmt::Display for VmIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The daemon: lost as a whole when its process or machine dies.
 pub struct Core {
@@ -90,8 +108,8 @@ impl Machine {
         ((self.id as u128 + 1) << 64) | u128::from(self.boots)
     }
 
-    pub fn executes(&self, vm: usize) -> bool {
-        self.up && self.vms[vm].runs && !self.frozen
+    pub fn executes(&self, vm: VmIndex) -> bool {
+        self.up && self.vms[vm.0].runs && !self.frozen
     }
 
     pub fn has_vms(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A model of `dyad-core`'s quorum thread on one node, around the shipped `Quorum`: heartbeats, lease, watchdog, cgroup
 //! fence. It is to be replaced by the shipped code.
 
+use crate::machine::VmIndex;
 use crate::options::PlantedBug;
 use crate::world::{Due, Job, World};
 use dyad_quorum::{Action, Config, Event, MS, Members, Note, SEC, Time};
@@ -124,7 +125,7 @@ impl World {
                 Event::VmsThawed
             }
             CgroupCommand::Kill => {
-                for vm in 0..crate::machine::VMS {
+                for vm in VmIndex::all() {
                     self.end_vm(node, vm);
                 }
                 self.nodes[node].frozen = false;

@@ -2,7 +2,7 @@
 
 use crate::core_model::CoreModel;
 use crate::guests::Reply;
-use crate::machine::{Core, Machine, VMS, Vm};
+use crate::machine::{Core, Machine, Vm, VmIndex};
 use crate::net::Net;
 use crate::options::{Options, PlantedBug, RunResult};
 use crate::quorum_thread::{CgroupCommand, QuorumUpdate, WATCHDOG_PERIOD};
@@ -32,8 +32,8 @@ pub enum Job {
     QuorumUpdate(QuorumUpdate),
     Cgroup(CgroupCommand),
     CoreTick,
-    Guest(usize, RequestId, GuestOp),
-    Answer(usize, RequestId, Reply),
+    Guest(VmIndex, RequestId, GuestOp),
+    Answer(VmIndex, RequestId, Reply),
     Peer(Session, PeerMessage),
     SessionUp(Session),
     SessionDown(Session),
@@ -80,11 +80,11 @@ pub enum Due {
         node: usize,
         boot: u64,
     },
-    Guest(usize),
+    Guest(VmIndex),
     StartVm {
         node: usize,
         boot: u64,
-        vm: usize,
+        vm: VmIndex,
     },
     Fault,
 }
@@ -169,7 +169,7 @@ impl World {
     /// From two blank machines to a protected pair with one VM on each.
     pub fn set_up(&mut self) {
         self.put(0, Due::Session);
-        (0..VMS).for_each(|vm| self.put(0, Due::Guest(vm)));
+        VmIndex::all().for_each(|vm| self.put(0, Due::Guest(vm)));
         self.power_on(0);
         self.power_on(1);
         self.run(SEC);
@@ -182,8 +182,8 @@ impl World {
             world.steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
         });
         self.until("both VMs run", 30, World::whole);
-        self.move_vm(1, NodeId::B);
-        self.until("one VM runs on each", 30, |world| world.whole() && world.nodes[1].executes(1));
+        self.move_vm(VmIndex(1), NodeId::B);
+        self.until("one VM runs on each", 30, |world| world.whole() && world.nodes[1].executes(VmIndex(1)));
     }
 
     pub(crate) fn put(&mut self, delay: Time, due: Due) {

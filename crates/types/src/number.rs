@@ -1,5 +1,5 @@
 /// Defines a type for a number that names something: it has the size, the order, the text and the serialised form of a
-/// `u64`.
+/// `u64`. The calling crate depends on serde.
 #[macro_export]
 macro_rules! number {
     ($(#[$attribute:meta])* $visibility:vis struct $name:ident;) => {

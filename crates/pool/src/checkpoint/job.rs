@@ -1,5 +1,6 @@
 //! The I/O of a checkpoint as jobs that hold no reference to the pool, so that another thread may run them.
 
+use crate::birth::Birth;
 use crate::buffer::AlignedBuffer;
 use crate::checksum;
 use crate::disk::{Access, Device, Fault};
@@ -47,7 +48,7 @@ pub(super) struct Move {
     pub volume: VolumeId,
     /// First block of the extent.
     pub first: u64,
-    pub birth: u64,
+    pub birth: Birth,
     /// Ascending.
     pub blocks: Vec<MovedBlock>,
 }

@@ -1,5 +1,6 @@
 //! Keys of the index. Numbers are big-endian, so that the order of keys is the order of numbers.
 
+use crate::birth::Birth;
 use dyad_types::VolumeId;
 
 /// Changes of one index: key and new value, or `None` to remove it.
@@ -38,8 +39,8 @@ pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
     [&[META], name].concat()
 }
 
-pub(crate) fn extent(volume: VolumeId, extent: u64, birth: u64) -> Vec<u8> {
-    numbers(EXTENT, [volume.0, extent, birth])
+pub(crate) fn extent(volume: VolumeId, extent: u64, birth: Birth) -> Vec<u8> {
+    numbers(EXTENT, [volume.0, extent, birth.0])
 }
 
 /// The numbers of a key made of `N` of them.

@@ -1,6 +1,7 @@
 //! Values of the index. Each ends with a CRC32C over the key and the value.
 
 use super::key;
+use crate::birth::Birth;
 use crate::checksum;
 use crate::codec::{Reader, Writer};
 use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Epoch, Seq, Stamp, VolumeId};
@@ -54,7 +55,7 @@ impl ExtentRow {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VolumeRow {
     pub blocks: u64,
-    pub birth: u64,
+    pub birth: Birth,
     pub last: Stamp,
     pub confirmed: Seq,
     /// A confirmation up to this number empties the tail.
@@ -65,7 +66,7 @@ pub(crate) struct VolumeRow {
 impl VolumeRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.u64(self.blocks).u64(self.birth).u64(self.last.epoch.0).u64(self.last.seq.0);
+        w.u64(self.blocks).u64(self.birth.0).u64(self.last.epoch.0).u64(self.last.seq.0);
         w.u64(self.confirmed.0).u64(self.tail_highest.0).u8(u8::from(self.deleting));
         w.0
     }
@@ -74,7 +75,7 @@ impl VolumeRow {
         let mut r = Reader(value);
         let row = Self {
             blocks: r.u64()?,
-            birth: r.u64()?,
+            birth: Birth(r.u64()?),
             last: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
             confirmed: Seq(r.u64()?),
             tail_highest: Seq(r.u64()?),

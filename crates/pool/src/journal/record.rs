@@ -1,5 +1,6 @@
 //! One journal record in bytes: a head of whole blocks, then the data blocks.
 
+use crate::birth::Birth;
 use crate::checksum;
 use crate::codec::{Reader, Writer};
 use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
@@ -35,7 +36,7 @@ pub(crate) enum Record {
         volume: VolumeId,
         stamp: Stamp,
         block: u64,
-        birth: u64,
+        birth: Birth,
         crcs: Vec<u32>,
     },
     Discard {
@@ -95,7 +96,7 @@ impl Record {
         match self {
             Record::Note | Record::Filler => {}
             Record::Write { volume, stamp, block, birth, crcs } => {
-                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(*birth);
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(birth.0);
                 for crc in crcs {
                     w.u32(*crc);
                 }
@@ -129,7 +130,7 @@ impl Record {
             1 => Record::Filler,
             2 => {
                 let (volume, stamp) = (VolumeId(r.u64()?), Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) });
-                let (block, birth) = (r.u64()?, r.u64()?);
+                let (block, birth) = (r.u64()?, Birth(r.u64()?));
                 let crcs = (0..data_blocks).map(|_| r.u32()).collect::<Option<_>>()?;
                 Record::Write { volume, stamp, block, birth, crcs }
             }
@@ -230,7 +231,7 @@ mod tests {
             volume: VolumeId(1),
             stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
             block: 4,
-            birth: 0,
+            birth: Birth(0),
             crcs: vec![9; 256],
         };
         let all = [

@@ -4,7 +4,7 @@ use crate::disk::{Access, Device, PoolDisk};
 use crate::index::Index;
 use crate::inspect::{self, Inspection};
 use crate::label::{DISKS_MAX, JournalTail, Label, NAME_MAX};
-use crate::layout::{self, MARGIN};
+use crate::layout::{self, DiskSizes, MARGIN};
 use crate::pool::Pool;
 use crate::{FormatError, Identity, label};
 use dyad_types::EXTENT;
@@ -54,12 +54,13 @@ impl Pool {
         }
         let devices: Vec<(Device, std::path::PathBuf)> =
             disks.into_iter().map(|d| (Device::new(d.name, d.device), d.index)).collect();
-        let total = devices.iter().map(|(d, _)| d.size()).sum();
+        let sizes: Vec<u64> = devices.iter().map(|(d, _)| d.size()).collect();
         let step = EXTENT as u64;
-        let journal = options.journal_bytes.unwrap_or_else(|| layout::journal_bytes(total, devices[0].0.size()));
+        let journal = options.journal_bytes.unwrap_or_else(|| layout::journal_bytes(&sizes));
         let journal = (journal / step * step).clamp(layout::JOURNAL_MIN, layout::JOURNAL_MAX);
+        let journal_on = |number: usize| if number == 0 { journal } else { 0 };
         for (number, (device, _)) in devices.iter().enumerate() {
-            let needed = layout::smallest(if number == 0 { journal } else { 0 });
+            let needed = layout::smallest(journal_on(number));
             if device.size() < needed {
                 return Err(FormatError::TooSmall { disk: device.name.clone(), bytes: device.size(), needed });
             }
@@ -73,8 +74,11 @@ impl Pool {
             device.write(Access::Cached, device.size() - MARGIN, &zeros)?;
             device.sync()?;
         }
-        let labels: Vec<Label> =
-            devices.iter().enumerate().map(|(i, (d, _))| first_label(options, i, d.size(), journal)).collect();
+        let labels: Vec<Label> = sizes
+            .iter()
+            .enumerate()
+            .map(|(i, size)| first_label(options, i, DiskSizes { disk: *size, journal: journal_on(i) }))
+            .collect();
         for ((_, index), label) in devices.iter().zip(&labels) {
             Index::create(index, label.disk, label.slots, options.durable_index)
                 .map_err(|e| FormatError::Index { path: index.clone(), what: e.text() })?;
@@ -86,17 +90,16 @@ impl Pool {
     }
 }
 
-fn first_label(options: &FormatOptions, number: usize, size: u64, journal: u64) -> Label {
-    let journal = if number == 0 { journal } else { 0 };
+fn first_label(options: &FormatOptions, number: usize, sizes: DiskSizes) -> Label {
     Label {
         generation: 1,
         identity: options.identity.clone(),
         disk: options.disk_ids[number],
         number: number as u16,
         disks: options.disk_ids.clone(),
-        size,
-        journal,
-        slots: layout::slots(size, journal),
+        size: sizes.disk,
+        journal: sizes.journal,
+        slots: layout::slots(sizes),
         salt: options.salt,
         session: 0,
         resumed: 1,

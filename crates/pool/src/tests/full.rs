@@ -1,6 +1,7 @@
 //! Full pool and full journal: operations are refused without loss, and a checkpoint makes room.
 
 use super::rig::{Rig, blocks};
+use crate::birth::Birth;
 use crate::{OVERLAY_LIMIT, StoreError};
 use dyad_types::{Epoch, Seq, Stamp, VolumeId};
 
@@ -118,7 +119,7 @@ fn the_overlay_is_bounded() {
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
     for extent in 1..OVERLAY_LIMIT as u64 {
-        pool.active.clear((VolumeId(9), extent), 1, Stamp::default(), 0);
+        pool.active.clear((VolumeId(9), extent), 1, Stamp::default(), Birth(0));
     }
     assert!(matches!(
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, blocks(1, 1)),
