@@ -15,9 +15,15 @@ use crate::stall_detector::StallDetector;
 /// A test: its name and its function.
 pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
 
+/// The machines that the tests of one program share.
+pub trait Fixture {
+    /// Keeps what explains the outcome of `test`; after a failure also prints it.
+    fn record(&mut self, test: &str, failed: bool);
+}
+
 /// Runs `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
 /// harness does. The context is made only when a test will run.
-pub fn run_tests<C, F: Fn(&mut C) -> Result<()>>(
+pub fn run_tests<C: Fixture, F: Fn(&mut C) -> Result<()>>(
     tests: &[(&'static str, F)],
     begin: impl FnOnce() -> Result<C>,
 ) -> ExitCode {
@@ -46,11 +52,11 @@ pub fn run_tests<C, F: Fn(&mut C) -> Result<()>>(
             }
         }
     }
-    println!("\nthis machine stood still {}", stall_detector.pauses());
+    println!("\n{}", stall_detector.summary());
     summary(tests.len(), chosen.len(), &failures, start)
 }
 
-fn run<C, F: Fn(&mut C) -> Result<()>>(
+fn run<C: Fixture, F: Fn(&mut C) -> Result<()>>(
     chosen: &[&(&'static str, F)],
     context: &mut C,
     failures: &mut Vec<(&'static str, String)>,
@@ -60,6 +66,7 @@ fn run<C, F: Fn(&mut C) -> Result<()>>(
         let outcome =
             catch_unwind(AssertUnwindSafe(|| test(context))).unwrap_or_else(|_| Err(anyhow!("it panicked; see above")));
         let seconds = start.elapsed().as_secs_f64();
+        let failed = outcome.is_err();
         match outcome {
             Ok(()) => println!("test {name} ... ok ({seconds:.1} s)"),
             Err(error) => {
@@ -67,6 +74,7 @@ fn run<C, F: Fn(&mut C) -> Result<()>>(
                 failures.push((*name, format!("{error:#}")));
             }
         }
+        context.record(name, failed);
         // Progress is for a person who waits; with a closed pipe there is no reader, which is no error.
         let _ = io::Write::flush(&mut io::stdout());
     }

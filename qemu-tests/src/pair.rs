@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::accelerator::Accelerator;
 use crate::artifacts::{Artifacts, keep_as_failed};
 use crate::guest::Guest;
+use crate::harness::Fixture;
 use crate::http::Client;
 use crate::node::{Name, Node, Wiring};
 use crate::report::Report;
@@ -66,6 +67,15 @@ impl Drop for Sockets {
     fn drop(&mut self) {
         // What is left behind in the temporary folder does no harm.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Fixture for Pair {
+    fn record(&mut self, test: &str, failed: bool) {
+        self.record_timelines(failed);
+        if failed {
+            self.tell_failure(test);
+        }
     }
 }
 
@@ -144,7 +154,7 @@ impl Pair {
     ///
     /// After a success the wait for a node that is away or booting is short; after a failure it is long, because the
     /// answer explains it.
-    pub fn record_timelines(&self, failed: bool) {
+    fn record_timelines(&self, failed: bool) {
         for name in [Name::A, Name::B] {
             let client = self.client(name);
             let client = if failed { client } else { client.probing() };
@@ -160,10 +170,10 @@ impl Pair {
         }
     }
 
-    /// The report on a failure: status and VMs of both nodes, and the last
-    /// lines of every guest. It is printed and kept with the records.
-    pub fn tell_failure(&mut self, scenario: &str) {
-        let mut state = format!("after {scenario}\nthis machine stood still {}\n", self.stall_detector.pauses());
+    /// The report on a failure: resets, status and VMs of both nodes, and the last lines of every guest. It is printed
+    /// and kept with the records.
+    fn tell_failure(&mut self, test: &str) {
+        let mut state = format!("after {test}\n{}\n", self.stall_detector.summary());
         for name in [Name::A, Name::B] {
             let resets = self.node(name).resets().unwrap_or_else(|error| format!("{error:#}"));
             state += &format!("resets of node {name}: {resets}\n");

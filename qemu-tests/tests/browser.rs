@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::browser::Browser;
-use dyad_rig::harness::{Test, run_tests};
+use dyad_rig::harness::{Fixture, Test, run_tests};
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
 use dyad_rig::seed::PASSWORD;
@@ -32,6 +32,12 @@ const TESTS: [Test<Desk>; 4] = [
 struct Desk {
     browser: Browser,
     pair: Pair,
+}
+
+impl Fixture for Desk {
+    fn record(&mut self, test: &str, failed: bool) {
+        self.pair.record(test, failed);
+    }
 }
 
 fn main() -> ExitCode {

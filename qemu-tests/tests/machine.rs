@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::accelerator::Accelerator;
 use dyad_rig::artifacts::Artifacts;
-use dyad_rig::harness::{Test, run_tests};
+use dyad_rig::harness::{Fixture, Test, run_tests};
 use dyad_rig::http::{Client, Refusal};
 use dyad_rig::node::{Name, Node, Wiring};
 use dyad_rig::pair::Sockets;
@@ -22,19 +22,27 @@ const FALL_BACK_DEADLINE: Duration = Duration::from_secs(360);
 /// What the firmware says at each start.
 const FIRMWARE: &str = "BdsDxe: starting";
 
-const TESTS: [Test<Artifacts>; 2] =
+const TESTS: [Test<Images>; 2] =
     [("refusals_change_nothing", refusals_change_nothing), ("bad_boots_fall_back", bad_boots_fall_back)];
+
+/// The images that each test boots a node of its own from.
+struct Images(Artifacts);
+
+impl Fixture for Images {
+    /// The node is off by now: the test named what it saw, and the records of its serial line are kept.
+    fn record(&mut self, _: &str, _: bool) {}
+}
 
 fn main() -> ExitCode {
     run_tests(&TESTS, || {
         let artifacts = Artifacts::beside_this_program()?;
         artifacts.check()?;
-        Ok(artifacts)
+        Ok(Images(artifacts))
     })
 }
 
 /// Each wrong answer gets one clear sentence, and the node stays as blank as its disks.
-fn refusals_change_nothing(artifacts: &mut Artifacts) -> Result<()> {
+fn refusals_change_nothing(Images(artifacts): &mut Images) -> Result<()> {
     let sockets = Sockets::new("refusals")?;
     let records = artifacts.fresh_records("refusals")?;
     let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), Wiring::new()?, &records, sockets.path())?;
@@ -75,7 +83,7 @@ fn joining(first: &Value, code: &str) -> Value {
 }
 
 /// A newer slot that never comes up is given three chances; then the loader takes the older one by itself.
-fn bad_boots_fall_back(artifacts: &mut Artifacts) -> Result<()> {
+fn bad_boots_fall_back(Images(artifacts): &mut Images) -> Result<()> {
     let sockets = Sockets::new("fallback")?;
     let records = artifacts.fresh_records("fallback")?;
     let mut node =

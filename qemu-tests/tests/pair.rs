@@ -23,7 +23,7 @@ type Act = Box<dyn Fn(&mut Pair) -> Result<()>>;
 fn main() -> ExitCode {
     let mut tests: Vec<(&str, Act)> = Vec::new();
     for scenario in &MAIN_JOB {
-        tests.push((scenario.name, Box::new(|pair: &mut Pair| scenario.run(pair))));
+        tests.push((scenario.name, Box::new(|pair: &mut Pair| scenario.act(pair))));
     }
     tests.insert(FORMING, ("core_kill9_is_no_fail_over", Box::new(core_kill9_is_no_fail_over)));
     run_tests(&tests, || {
