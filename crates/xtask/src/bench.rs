@@ -11,5 +11,5 @@ pub fn run(host: &Host) -> Result<()> {
     host.build_programs()?;
     let mut bench = host.cargo();
     bench.args(["run", "--release", "--quiet", "--package", "dyad-process-tests", "--bin", "dyad-bench"]);
-    host::run(host::as_root(&mut bench))
+    host::run(&mut host::as_root(bench))
 }

@@ -1,13 +1,18 @@
 //! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; and the tests that
-//! boot whole
-//! machines, alone or by name.
+//! boot whole machines, alone or by name.
+//!
+//! What ships is built with the release profile, tests with the dev profile: they compile in half the time, and overflow
+//! is checked. All commands select the whole workspace, because cargo unites the features of what it selects: another
+//! selection would compile the same crates again.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::host::{self, Host};
 use crate::image::{self, Options};
@@ -29,8 +34,8 @@ pub struct Tally {
     failures: Vec<String>,
 }
 
-/// Files of `qemu-tests/tests`, from the quickest to the longest.
-const MACHINE_TESTS: &[&str] = &["guest", "machine", "faults", "browser", "serial", "pair"];
+/// Files of `qemu-tests/tests`. Those of one row run beside each other: each boots one node, and none measures a time.
+const MACHINE_TESTS: &[&[&str]] = &[&["browser", "machine"], &["guest"], &["faults"], &["serial"], &["pair"]];
 /// Machine tests that boot the images of [`build_test_images`].
 const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults", "pair"];
 
@@ -41,19 +46,8 @@ pub fn run(host: &Host) -> Result<()> {
     deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
-    if machines(host, &mut tally, MACHINE_TESTS) {
-        let mut firmware = host.cargo();
-        firmware.args([
-            "test",
-            "--release",
-            "--package",
-            "dyad-process-tests",
-            "--features",
-            "images",
-            "--test",
-            "firmware",
-        ]);
-        tally.tests("firmware", host::as_root(&mut firmware));
+    if machines(host, &mut tally, &[]) {
+        tally.tests("firmware", host::as_root(some_tests(host, "dyad-process-tests/images", &["firmware"])));
     }
     tally.report(start)
 }
@@ -61,61 +55,50 @@ pub fn run(host: &Host) -> Result<()> {
 /// Runs the whole-machine tests of these names, or all of them; an error if anything failed.
 pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
     let start = Instant::now();
-    if let Some(unknown) = names.iter().find(|name| !MACHINE_TESTS.contains(name)) {
-        bail!("There is no machine test {unknown}; these exist: {}.", MACHINE_TESTS.join(", "));
+    let known = MACHINE_TESTS.concat();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
+        bail!("There is no machine test {unknown}; these exist: {}.", known.join(", "));
     }
     deps::install(host)?;
     let mut tally = Tally::default();
     tally.check("build", || host.build_programs());
-    machines(host, &mut tally, if names.is_empty() { MACHINE_TESTS } else { names });
+    machines(host, &mut tally, names);
     tally.report(start)
 }
 
 /// Checks that boot no machine.
 fn checks(host: &Host, tally: &mut Tally) {
     tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
-    tally.check("cargo deny", || {
-        let deny = deps::cargo_deny(host)?;
-        // The database of advisories is not fetched: tests need the network only to install packages.
-        host::run(host.cargo().arg("deny").env("PATH", path_with(&deny)?).args([
-            "check",
-            "--hide-inclusion-graph",
-            "bans",
-            "licenses",
-            "sources",
-        ]))
-    });
     tally.check("cargo clippy", || {
         let mut clippy = host.cargo();
-        clippy.args(["clippy", "--release", "--workspace", "--all-targets", "--features", TEST_FEATURES]);
+        clippy.args(["clippy", "--workspace", "--all-targets", "--features", TEST_FEATURES]);
         host::run(clippy.args(["--", "-D", "warnings"]))
     });
     tally.check("build", || host.build_programs());
     // As root: without it the tests that need namespaces and cgroups are skipped.
     let mut workspace = host.cargo();
-    workspace.args(["test", "--release", "--workspace", "--no-fail-fast"]);
-    tally.tests("cargo test", host::as_root(&mut workspace));
+    workspace.args(["test", "--workspace", "--no-fail-fast"]);
+    tally.tests("cargo test", host::as_root(workspace));
     tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
-    let mut processes = host.cargo();
-    processes.args([
-        "test",
-        "--release",
-        "--package",
-        "dyad-process-tests",
-        "--features",
-        "daemons",
-        "--test",
-        "processes",
-    ]);
-    tally.tests("process tests", host::as_root(&mut processes));
+    let processes = some_tests(host, "dyad-process-tests/daemons", &["processes"]);
+    tally.tests("process tests", host::as_root(processes));
 }
 
-/// The images, and the tests that boot them; whether there are images.
-fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) -> bool {
+/// The integration tests of these names, which exist with `feature` only.
+fn some_tests(host: &Host, feature: &str, names: &[&str]) -> Command {
+    let mut command = host.cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--features", feature]);
+    command.args(names.iter().flat_map(|name| ["--test", name]));
+    command
+}
+
+/// The images, and the tests of these names that boot them, or all; whether there are images.
+fn machines(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
+    let chosen = |name: &str| names.is_empty() || names.contains(&name);
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;
-        if chosen.iter().any(|test| TESTS_WITH_OWN_IMAGES.contains(test)) {
+        if TESTS_WITH_OWN_IMAGES.iter().any(|name| chosen(name)) {
             build_test_images(host)?;
         }
         guest::build(host)?;
@@ -123,9 +106,11 @@ fn machines(host: &Host, tally: &mut Tally, chosen: &[&str]) -> bool {
         Ok(())
     });
     if built {
-        let mut machines = host.cargo();
-        machines.args(["test", "--release", "--package", "dyad-rig", "--features", "machines", "--no-fail-fast"]);
-        tally.tests("qemu-tests", machines.args(chosen.iter().flat_map(|test| ["--test", test])));
+        for row in MACHINE_TESTS {
+            let row: Vec<_> = row.iter().copied().filter(|name| chosen(name)).collect();
+            let commands = row.iter().map(|name| some_tests(host, "dyad-rig/machines", &[name])).collect();
+            tally.tests_beside(&row, commands);
+        }
     } else {
         tally.fail("qemu-tests", "there is no image to test");
     }
@@ -167,28 +152,38 @@ impl Tally {
     }
 
     /// A command that prints the usual summaries of Rust tests; they are counted one by one.
-    fn tests(&mut self, name: &str, command: &mut Command) {
-        host::step(name);
-        let start = Instant::now();
-        let before = self.failed;
-        match self.follow(command) {
-            Ok(true) => println!("    {name}: ok ({} s)", start.elapsed().as_secs()),
-            // Its failures were counted and named as they were printed.
-            Ok(false) if self.failed > before => {}
-            Ok(false) => self.fail(name, "it did not build, or ended without a summary"),
-            Err(error) => self.fail(name, &format!("{error:#}")),
-        }
+    fn tests(&mut self, name: &str, command: Command) {
+        self.tests_beside(&[name], vec![command]);
     }
 
-    fn follow(&mut self, command: &mut Command) -> Result<bool> {
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started.")?;
-        let lines = BufReader::new(child.stdout.take().context("cargo has no output.")?).lines();
-        for line in lines {
-            let line = line?;
+    /// The same for several commands that run beside each other; `names` are theirs.
+    fn tests_beside(&mut self, names: &[&str], commands: Vec<Command>) {
+        if names.is_empty() {
+            return;
+        }
+        host::step(&names.join(" and "));
+        let start = Instant::now();
+        let before = self.failed;
+        let (lines, printed) = mpsc::channel();
+        let follow = |command| {
+            let lines = lines.clone();
+            thread::spawn(move || follow(command, &lines))
+        };
+        let followers: Vec<_> = commands.into_iter().map(follow).collect();
+        drop(lines);
+        for line in printed {
             println!("{line}");
             self.count(&line);
         }
-        Ok(child.wait()?.success())
+        for (name, follower) in names.iter().zip(followers) {
+            match follower.join().unwrap_or_else(|_| Err(anyhow!("its output was not followed to the end"))) {
+                Ok(true) => println!("    {name}: ok ({} s)", start.elapsed().as_secs()),
+                // Its failures were counted and named as they were printed.
+                Ok(false) if self.failed > before => {}
+                Ok(false) => self.fail(name, "it did not build, or ended without a summary"),
+                Err(error) => self.fail(name, &format!("{error:#}")),
+            }
+        }
     }
 
     /// Reads one line of a Rust test's output.
@@ -228,12 +223,14 @@ impl Tally {
     }
 }
 
-/// PATH with the folder of `program` in front, so that cargo finds its subcommand.
-fn path_with(program: &std::path::Path) -> Result<std::ffi::OsString> {
-    let folder = program.parent().context("A program lies in no folder.")?;
-    let old = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&old));
-    Ok(std::env::join_paths(folders)?)
+/// Runs a command to its end and hands over its lines; whether it succeeded.
+fn follow(mut command: Command, lines: &mpsc::Sender<String>) -> Result<bool> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started.")?;
+    for line in BufReader::new(child.stdout.take().context("cargo has no output.")?).lines() {
+        // The receiver reads until the last sender is gone.
+        let _ = lines.send(line?);
+    }
+    Ok(child.wait()?.success())
 }
 
 #[cfg(test)]
@@ -269,7 +266,7 @@ mod tests {
     #[test]
     fn a_program_that_ends_without_a_summary_is_a_failure() {
         let mut tally = Tally::default();
-        tally.tests("build", &mut Command::new("false"));
+        tally.tests("build", Command::new("false"));
         assert_eq!(tally.failed, 1);
     }
 }

@@ -3,10 +3,7 @@
 //! Only apt and cargo are used, with the machine's own configuration of package sources.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
@@ -36,9 +33,6 @@ const PACKAGES: &[&str] = &[
     "chromium",
     "chromium-driver",
 ];
-
-/// The licence and duplicate checker, by exact version so that every machine checks the same.
-const CARGO_DENY: &str = "0.20.2";
 
 /// Installs what is missing. Costs a fraction of a second when nothing is.
 pub fn install(host: &Host) -> Result<()> {
@@ -70,33 +64,6 @@ pub fn components(host: &Host) -> Result<()> {
     host::step(&format!("Installing parts of Rust: {}", missing.join(" ")));
     host::run(Command::new("rustup").args(["component", "add"]).args(missing))
         .context("They could not be installed: add them to this installation of Rust, then run the same command again.")
-}
-
-/// Installs cargo-deny below the target directory and returns its path. About a minute on two cores: without
-/// optimisation it builds four times faster, and it runs for a second.
-pub fn cargo_deny(host: &Host) -> Result<PathBuf> {
-    let root = host.cache()?.join(format!("cargo-deny-{CARGO_DENY}"));
-    let program = root.join("bin/cargo-deny");
-    if program.exists() {
-        return Ok(program);
-    }
-    host::step(&format!("Installing cargo-deny {CARGO_DENY} (a minute or two)"));
-    let start = Instant::now();
-    let build = root.join("build");
-    host::run(
-        Command::new("cargo")
-            .args(["install", "cargo-deny", "--locked", "--debug", "--version", CARGO_DENY])
-            // Its target is this machine, whatever the checkout's configuration says.
-            .current_dir("/")
-            .env_remove("CARGO_TARGET_DIR")
-            .arg("--root")
-            .arg(&root)
-            .arg("--target-dir")
-            .arg(&build),
-    )?;
-    fs::remove_dir_all(&build).context("The build folder of cargo-deny cannot be removed.")?;
-    println!("    cargo-deny is there after {} s", start.elapsed().as_secs());
-    Ok(program)
 }
 
 fn missing(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {

@@ -68,7 +68,7 @@ impl Host {
 }
 
 /// Makes the programs that cargo runs (not cargo itself) run as root: network namespaces and cgroups need it.
-pub fn as_root(cargo: &mut Command) -> &mut Command {
+pub fn as_root(mut cargo: Command) -> Command {
     if !nix::unistd::geteuid().is_root() {
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
     }

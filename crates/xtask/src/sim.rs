@@ -1,5 +1,7 @@
 //! `cargo xtask sim`: the whole-pair simulator, built with the profile that ships.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::host::{self, Host};
@@ -10,7 +12,7 @@ pub fn run(host: &Host, arguments: &[&str]) -> Result<()> {
     if !known {
         bail!("Say `cargo xtask sim --seed N` or `cargo xtask sim --minutes M`.");
     }
-    let mut command = host.cargo();
-    command.args(["run", "--release", "--package", "dyad-sim", "--bin", "dyad-sim", "--"]);
-    host::run(command.args(arguments))
+    // With the features of the whole workspace, as all programs: the simulator alone would be compiled once more.
+    host::run(host.cargo().args(["build", "--release", "--workspace", "--bin", "dyad-sim"]))?;
+    host::run(Command::new(host.artifacts().programs().join("dyad-sim")).args(arguments))
 }

@@ -3,6 +3,7 @@
 //! * `code_map`: `ARCHITECTURE.md` and the manifests draw the same arrows between crates, and all point down.
 //! * `circles`: inside a crate no modules depend on each other in a circle.
 //! * `words`: no banned word in an identifier, and no vague subject in comments and documents beyond the counted rest.
+//! * `dependencies`: the crates of others meet `deny.toml`.
 //! * `durations`: the name of a duration constant says what the duration is for.
 //!
 //! Source text is read by `lexer`, which knows tokens and comments but no syntax; `sources` finds files and leaves out
@@ -10,6 +11,7 @@
 
 mod circles;
 mod code_map;
+mod dependencies;
 mod durations;
 mod lexer;
 mod sources;
