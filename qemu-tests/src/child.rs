@@ -18,7 +18,7 @@ pub struct Program {
 
 impl Program {
     /// `program` by name or path. The kernel kills it when the thread that started it ends, so start it from a
-    /// thread that lives as long as the rig.
+    /// thread that runs as long as the rig.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program);

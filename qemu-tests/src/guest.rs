@@ -82,7 +82,7 @@ pub struct GuestBoot {
 /// All statements of one guest.
 #[derive(Debug, Default)]
 pub struct Record {
-    lives: Vec<GuestBoot>,
+    boots: Vec<GuestBoot>,
     acks: Vec<(Instant, u64, Duration)>,
     error: Vec<String>,
 }
@@ -94,8 +94,8 @@ impl Record {
         match said {
             GuestLine::GuestBoot(id) => {
                 *current = Some(id);
-                if !self.lives.iter().any(|life| life.id == id) {
-                    self.lives.push(GuestBoot {
+                if !self.boots.iter().any(|boot| boot.id == id) {
+                    self.boots.push(GuestBoot {
                         id,
                         node,
                         begin: at,
@@ -108,25 +108,25 @@ impl Record {
                 }
             }
             GuestLine::Resume(counter) => {
-                if let Some(life) = self.life(*current) {
+                if let Some(boot) = self.boot(*current) {
                     // The line is repeated now and then; the end of the VM may cut off the last copy.
-                    life.resumed.get_or_insert(counter);
+                    boot.resumed.get_or_insert(counter);
                 }
             }
             GuestLine::Ack { counter, took } => {
-                if let Some(life) = self.life(*current)
-                    && counter > life.acked
+                if let Some(boot) = self.boot(*current)
+                    && counter > boot.acked
                 {
-                    life.acked = counter;
-                    (life.last, life.seen) = (at, at);
+                    boot.acked = counter;
+                    (boot.last, boot.seen) = (at, at);
                     self.acks.push((at, counter, took));
                 }
             }
             GuestLine::Tick(number) => {
-                if let Some(life) = self.life(*current)
-                    && number > life.ticks
+                if let Some(boot) = self.boot(*current)
+                    && number > boot.ticks
                 {
-                    (life.ticks, life.seen) = (number, at);
+                    (boot.ticks, boot.seen) = (number, at);
                 }
             }
             GuestLine::Error(line) => {
@@ -137,29 +137,29 @@ impl Record {
         }
     }
 
-    fn life(&mut self, id: Option<u64>) -> Option<&mut GuestBoot> {
-        self.lives.iter_mut().find(|life| Some(life.id) == id)
+    fn boot(&mut self, id: Option<u64>) -> Option<&mut GuestBoot> {
+        self.boots.iter_mut().find(|boot| Some(boot.id) == id)
     }
 
     /// Every boot, in the order seen.
-    pub fn lives(&self) -> &[GuestBoot] {
-        &self.lives
+    pub fn boots(&self) -> &[GuestBoot] {
+        &self.boots
     }
 
     /// The newest acknowledged counter; 0 = none.
     pub fn acked(&self) -> u64 {
-        self.lives.iter().map(|life| life.acked).max().unwrap_or(0)
+        self.boots.iter().map(|boot| boot.acked).max().unwrap_or(0)
     }
 
     /// Acknowledged writes that a later boot did not find, plus every fault the guest itself saw.
     pub fn lost_acked_writes(&self) -> u64 {
         let mut acked: u64 = 0;
         let mut lost = self.error.len() as u64;
-        for life in &self.lives {
-            if let Some(resumed) = life.resumed {
+        for boot in &self.boots {
+            if let Some(resumed) = boot.resumed {
                 lost += acked.saturating_sub(resumed);
             }
-            acked = acked.max(life.acked);
+            acked = acked.max(boot.acked);
         }
         lost
     }
@@ -167,8 +167,8 @@ impl Record {
     /// Pairs of boots that were both alive at one time: the first executed after the second had begun.
     pub fn two_runners(&self) -> u64 {
         let mut seen = 0;
-        for (index, early) in self.lives.iter().enumerate() {
-            for late in &self.lives[index + 1..] {
+        for (index, early) in self.boots.iter().enumerate() {
+            for late in &self.boots[index + 1..] {
                 seen += u64::from(early.seen > late.begin);
             }
         }
@@ -222,7 +222,7 @@ impl Guest {
         &self.name
     }
 
-    /// Follows the VM's line on `node` for as long as the rig lives, whenever it runs there.
+    /// Follows the VM's line on `node` for as long as the rig runs, whenever it runs there.
     pub fn follow(&self, node: Name, client: Client) {
         let guest = self.clone();
         thread::spawn(move || {
@@ -262,7 +262,7 @@ impl Guest {
             let record = self.record();
             Ok(match record.first_ack(since) {
                 Some(ack) => Look::Ready(ack),
-                None => Look::NotYet(format!("{} boots, newest counter {}", record.lives().len(), record.acked())),
+                None => Look::NotYet(format!("{} boots, newest counter {}", record.boots().len(), record.acked())),
             })
         })
     }
@@ -275,9 +275,9 @@ impl Guest {
     pub fn wait_for_restart(&self, since: Instant, deadline: Duration) -> Result<(Instant, u64)> {
         let begin = wait::until(&format!("guest {} to boot again", self.name), deadline, || {
             let record = self.record();
-            Ok(match record.lives().iter().find(|life| life.begin > since) {
-                Some(life) => Look::Ready(life.begin),
-                None => Look::NotYet(format!("{} boots before", record.lives().len())),
+            Ok(match record.boots().iter().find(|boot| boot.begin > since) {
+                Some(boot) => Look::Ready(boot.begin),
+                None => Look::NotYet(format!("{} boots before", record.boots().len())),
             })
         })?;
         self.wait_for_ack(begin, deadline)
@@ -414,7 +414,7 @@ mod tests {
             fixture.line(Name::A, line);
         }
         assert_eq!(fixture.record.two_runners(), 0);
-        assert_eq!(fixture.record.lives().len(), 2);
+        assert_eq!(fixture.record.boots().len(), 2);
     }
 
     #[test]

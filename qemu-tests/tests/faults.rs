@@ -85,10 +85,10 @@ fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
 /// `kill -9` of the storage daemon under a running VM is a short pause and nothing else.
 fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
-    let lives = guest.record().lives().len();
+    let boots = guest.record().boots().len();
     let since = fault_agent::order(pair.a.serial(), "kill dyad-core")?;
     guest.wait_for_progress(20, GUEST_DEADLINE)?;
-    ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
+    ensure!(guest.record().boots().len() == boots, "The guest was restarted.");
     let pause = guest.record().longest_pause(since);
     println!("    the guest paused for {} ms", pause.as_millis());
     // A pause far below this shows that no daemon was killed: a write is under way or begins within the guest's
@@ -101,12 +101,12 @@ fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
 /// `kill -9` of the node daemon: VMs do not notice, and it finds them again.
 fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
-    let lives = guest.record().lives().len();
+    let boots = guest.record().boots().len();
     let since = fault_agent::order(pair.a.serial(), "kill dyad-node")?;
     wait_vm_state(&pair.client(Name::A), FIRST, "running", BOOT_DEADLINE)?;
     guest.wait_for_ack(since, GUEST_DEADLINE)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
-    ensure!(guest.record().lives().len() == lives, "The guest was restarted.");
+    ensure!(guest.record().boots().len() == boots, "The guest was restarted.");
     pair.judge_guests()
 }
 
@@ -119,7 +119,7 @@ fn watchdog_resets_stopped_core(pair: &mut Pair) -> Result<()> {
     pair.a.serial().wait_for_text(FIRMWARE, position, GUEST_DEADLINE).context("The watchdog did not reset the node")?;
     let took = since.elapsed();
     println!("    the node was reset after {:.1} s; F' is {:.1} s", took.as_secs_f64(), FENCE_PERIOD.as_secs_f64());
-    let last = guest.record().lives().last().map(|life| life.last);
+    let last = guest.record().boots().last().map(|boot| boot.last);
     ensure!(took <= RESET_DEADLINE, "The reset took {:.1} s.", took.as_secs_f64());
     ensure!(last.is_none_or(|last| last < since + FENCE_PERIOD), "The guest counted longer than F' allows.");
     let (_, counter) = guest.wait_for_restart(since, BOOT_DEADLINE + GUEST_DEADLINE)?;

@@ -19,12 +19,12 @@ const SPARE: &str = "spare";
 /// pair heals.
 pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     // The power cut left node A without a VM; a side without a VM would prove little.
-    bring_home(pair)?;
+    move_first_to_a(pair)?;
     let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     for guest in &guests {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
-    let homes: Vec<Name> = guests.iter().map(home).collect::<Result<_>>()?;
+    let nodes: Vec<Name> = guests.iter().map(node_of).collect::<Result<_>>()?;
     let before = pair.status(Name::A)?.epoch;
 
     let cut = Instant::now();
@@ -52,18 +52,18 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         after.as_secs_f64()
     );
 
-    for (guest, home) in guests.iter().zip(&homes) {
+    for (guest, node) in guests.iter().zip(&nodes) {
         wait::until(&format!("{} to run on node {winner}", guest.name()), GUEST_DEADLINE, || {
             let record = guest.record();
-            let life = record.lives().last().context("The guest has no life.")?;
-            let runs = life.node == winner && life.last > cut + FENCE_PERIOD;
-            Ok(if runs { Look::Ready(()) } else { Look::NotYet(format!("{life:?}")) })
+            let boot = record.boots().last().context("The guest never booted.")?;
+            let runs = boot.node == winner && boot.last > cut + FENCE_PERIOD;
+            Ok(if runs { Look::Ready(()) } else { Look::NotYet(format!("{boot:?}")) })
         })?;
         let record = guest.record();
-        let since = record.lives().iter().filter(|life| life.begin > cut).count();
-        let late = record.lives().iter().find(|life| life.node == loser && life.seen > started);
+        let since = record.boots().iter().filter(|boot| boot.begin > cut).count();
+        let late = record.boots().iter().find(|boot| boot.node == loser && boot.seen > started);
         ensure!(late.is_none(), "{} executed on node {loser} when node {winner} had started it.", guest.name());
-        if *home == winner {
+        if *node == winner {
             ensure!(since == 0, "{} ran on the winning side and was restarted.", guest.name());
         } else {
             ensure!(since == 1, "{} was started {since} times after the cut.", guest.name());
@@ -95,7 +95,7 @@ fn make_and_delete_volume(pair: &Pair) -> Result<()> {
 }
 
 /// Deletes the first guest's VM at node B and creates it again at node A, on the same volume.
-fn bring_home(pair: &mut Pair) -> Result<()> {
+fn move_first_to_a(pair: &mut Pair) -> Result<()> {
     let guest = pair.guest(FIRST)?;
     let gone = Instant::now();
     let client = pair.client(Name::B);
@@ -104,15 +104,15 @@ fn bring_home(pair: &mut Pair) -> Result<()> {
     put_vm(&client, FIRST, Name::A)?;
     let (_, counter) = guest.wait_for_restart(gone, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
-    let life = home(&guest)?;
-    ensure!(life == Name::A, "{FIRST} was made for node A and runs on node {life}.");
+    let node = node_of(&guest)?;
+    ensure!(node == Name::A, "{FIRST} was made for node A and runs on node {node}.");
     pair.say(&format!("{FIRST} is back on node A, {:.1} s after node B stopped it", gone.elapsed().as_secs_f64()));
     pair.judge_guests()
 }
 
-fn home(guest: &Guest) -> Result<Name> {
+fn node_of(guest: &Guest) -> Result<Name> {
     let record = guest.record();
-    Ok(record.lives().last().with_context(|| format!("{} never ran.", guest.name()))?.node)
+    Ok(record.boots().last().with_context(|| format!("{} never ran.", guest.name()))?.node)
 }
 
 /// Both ends of both cables, so that neither side sees the other's carrier.

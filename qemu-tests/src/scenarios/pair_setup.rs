@@ -87,8 +87,8 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
         ensure!(details["hardware_virtualisation"] == true, "VMs are emulated on node {name}: {details}");
     }
     for guest in [first, second] {
-        let lives = guest.record().lives().len();
-        ensure!(lives == 1, "{} was restarted {} times although nothing failed.", guest.name(), lives - 1);
+        let boots = guest.record().boots().len();
+        ensure!(boots == 1, "{} was restarted {} times although nothing failed.", guest.name(), boots - 1);
     }
     pair.judge_guests()
 }

@@ -77,7 +77,7 @@ pub fn power_cut_fails_over(pair: &mut Pair) -> Result<()> {
     second.wait_for_ack(started, GUEST_DEADLINE)?;
     let pause = second.record().longest_pause(cut);
     pair.report.set_time("survivor_io_pause_s", pause);
-    let restarts = second.record().lives().iter().filter(|life| life.begin > cut).count();
+    let restarts = second.record().boots().iter().filter(|boot| boot.begin > cut).count();
     ensure!(restarts == 0, "{SECOND} ran on the survivor and was restarted.");
     Ok(())
 }
