@@ -7,7 +7,7 @@ use crate::watchdog::Watchdog;
 use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use dyad_provision::paths::NodePaths;
 use dyad_provision::refusal::of_error;
 use dyad_provision::{disks, erase, setup};
@@ -23,7 +23,7 @@ pub struct Blank {
     /// The command line.
     pub options: Options,
     /// This node's key.
-    pub tls: tls::Identity,
+    pub tls: tls::TlsIdentity,
     /// Where first nodes are heard.
     pub endpoints: fn() -> Vec<Endpoint>,
     /// Where the status is shown.
@@ -40,12 +40,12 @@ pub struct Blank {
 
 impl Blank {
     /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
-    pub fn run(mut self, events: &Receiver<Event>) -> Option<(Identity, Option<Watchdog>)> {
+    pub fn run(mut self, events: &Receiver<Event>) -> Option<(NodeIdentity, Option<Watchdog>)> {
         let mut timeline = Timeline::new(None);
         let mut listener = Listener::open(&(self.endpoints)());
         let mut opened = Instant::now();
         let mut offers: Vec<discovery::DiscoveredOffer> = Vec::new();
-        if !matches!(Identity::unfinished(&self.options.state), Ok(None)) {
+        if !matches!(NodeIdentity::unfinished(&self.options.state), Ok(None)) {
             // What an interrupted setup or an erasure has left goes before anything else.
             match self.carry_out(events, |_, _| Ok(())) {
                 Err(refusal) => timeline.note("refused", refusal.sentence),
@@ -184,7 +184,7 @@ impl Blank {
     }
 
     /// The node belongs to a pair: answers the client.
-    fn end(self, identity: Identity, answer: oneshot::Sender<Reply>) -> Option<(Identity, Option<Watchdog>)> {
+    fn end(self, identity: NodeIdentity, answer: oneshot::Sender<Reply>) -> Option<(NodeIdentity, Option<Watchdog>)> {
         let _ = answer.send(Reply::Done);
         Some((identity, self.watchdog))
     }

@@ -3,7 +3,7 @@
 use crate::cgroup_fence;
 use dyad_control::{Refusal, RefusalCode};
 use dyad_provision::erase::{self, ErasePrecondition};
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use dyad_provision::refusal::chain;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -36,7 +36,7 @@ pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &
     if disk.is_some() {
         return Err(erase::not_blank());
     }
-    let identity = match Identity::load(state) {
+    let identity = match NodeIdentity::load(state) {
         Ok(Some(identity)) => identity,
         Ok(None) => {
             return Err(Refusal::new(

@@ -6,10 +6,10 @@
 
 use crate::event::{DocumentRead, Event, Inbox, Ticket};
 use crate::guests::VolumeBackend;
-use crate::volume_request::{Completion, VolumeError};
+use crate::volume_request::{VolumeError, VolumeReplyTo};
 use bytes::Bytes;
 use dyad_control::{Refusal, RefusalCode};
-use dyad_desired::slots::{self, Choice, SLOT};
+use dyad_desired::slots::{self, DocumentChoice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
 use dyad_provision::document_cache;
@@ -106,14 +106,14 @@ impl DocumentTask {
             Err(error) => return tracing::info!(%error, "the document cannot be read now"),
         };
         match slots::choose(&first, &second) {
-            Choice::Fresh => {}
-            Choice::Current(document, error) => {
+            DocumentChoice::Fresh => {}
+            DocumentChoice::Current(document, error) => {
                 if let Some(error) = error {
                     tracing::info!(error, "one slot of the document is not usable; the other one is");
                 }
                 self.publish(*document).await;
             }
-            Choice::Lost(why) => self.inbox.send(Event::DocumentLost { why }),
+            DocumentChoice::Lost(why) => self.inbox.send(Event::DocumentLost { why }),
         }
     }
 
@@ -165,7 +165,7 @@ impl DocumentTask {
 
     async fn volumes(&self, change: VolumeChange) -> Result<(), Refusal> {
         let (answer, done) = oneshot::channel();
-        self.inbox.send(Event::VolumeTable { change, done: Completion::Task(answer) });
+        self.inbox.send(Event::VolumeTable { change, done: VolumeReplyTo::Task(answer) });
         match done.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Refusal::new(RefusalCode::Pool, error.to_string())),

@@ -7,7 +7,7 @@
 use crate::peer_wire::PeerEvent;
 use crate::quorum_update::QuorumUpdate;
 use crate::variant_name::VariantName;
-use crate::volume_request::{Completion, VolumeError, VolumeRequest};
+use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest};
 use dyad_control::{Refusal, Reply, Request};
 use dyad_desired::Document;
 use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange};
@@ -49,7 +49,7 @@ pub enum Event {
     VolumeTable {
         change: VolumeChange,
         /// Takes the result.
-        done: Completion,
+        done: VolumeReplyTo,
     },
     /// The store's thread has carried out a command of the mirror.
     Store(StoreDone),
@@ -189,7 +189,7 @@ mod tests {
     fn an_event_is_printed_without_secrets_and_data() {
         let (done, _) = oneshot::channel();
         let op = GuestOp::Write { block: 7, data: vec![b'x'; 8192].into() };
-        let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, done: Completion::Task(done) });
+        let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, done: VolumeReplyTo::Task(done) });
         assert_eq!(format!("{write:?}"), "Volume(VolumeRequest(Task Write volume 3 block 7 count 2))");
         let (answer, _) = oneshot::channel();
         let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };

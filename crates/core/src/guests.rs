@@ -1,7 +1,7 @@
 //! The writing ends of volumes: what blockdev's servers, imports and the document use to reach the mirror.
 
 use crate::event::{Event, Inbox};
-use crate::volume_request::{Completion, VolumeError, VolumeRequest, VolumeResult};
+use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest, VolumeResult};
 use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
@@ -24,13 +24,13 @@ impl VolumeBackend {
         Self { inbox, volume, size }
     }
 
-    fn ask(&self, op: GuestOp, done: Completion) {
+    fn ask(&self, op: GuestOp, done: VolumeReplyTo) {
         self.inbox.send(Event::Volume(VolumeRequest { volume: self.volume, op, done }));
     }
 
     async fn run(&self, op: GuestOp) -> VolumeResult {
         let (answer, result) = oneshot::channel();
-        self.ask(op, Completion::Task(answer));
+        self.ask(op, VolumeReplyTo::Task(answer));
         result.await.unwrap_or(Err(VolumeError::Stopping))
     }
 
@@ -111,7 +111,7 @@ impl Backend for VolumeBackend {
                 GuestOp::Discard { block: offset / BLOCK_BYTES, count: len / BLOCK_BYTES }
             }
         };
-        self.ask(op, Completion::Guest(done));
+        self.ask(op, VolumeReplyTo::Guest(done));
     }
 }
 

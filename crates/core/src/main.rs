@@ -10,7 +10,7 @@ use dyad_core::options::Options;
 use dyad_core::watchdog::{Watchdog, WatchdogInfo};
 use dyad_core::{cgroup_fence, control_server, decommission, links, panics};
 use dyad_link::tls;
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -65,7 +65,7 @@ impl Daemon {
         let inbox = Inbox(sender);
         // A node that is set up is never shown as blank, not even for a moment: `dyad-node` would forget the pair.
         let starting = || Phase::SettingUp { step: "Opening the pool".into() };
-        let phase = if Identity::is_there(&options.state) { starting() } else { Phase::Blank };
+        let phase = if NodeIdentity::is_there(&options.state) { starting() } else { Phase::Blank };
         let (status, watcher) = watch::channel(Status::without_pair(phase, watchdog_status.clone()));
         let (socket, requests) = (options.socket(), inbox.clone());
         runtime.spawn(async move {
@@ -95,8 +95,8 @@ impl Daemon {
 
     /// A blank node first becomes a member; a member runs.
     fn serve(&mut self) -> anyhow::Result<()> {
-        let identity = Identity::load(&self.options.state);
-        let tls = tls::Identity::load_or_generate(&self.options.state, "dyad node");
+        let identity = NodeIdentity::load(&self.options.state);
+        let tls = tls::TlsIdentity::load_or_generate(&self.options.state, "dyad node");
         let (identity, tls) = (identity?, tls?);
         match identity.or_else(|| self.become_member(&tls)) {
             Some(identity) => self.run_member(identity, tls),
@@ -105,7 +105,7 @@ impl Daemon {
     }
 
     /// Runs as a blank node until this node belongs to a pair; `None` = the process ends before.
-    fn become_member(&mut self, tls: &tls::Identity) -> Option<Identity> {
+    fn become_member(&mut self, tls: &tls::TlsIdentity) -> Option<NodeIdentity> {
         let (device, info) = self.watchdog.take().unzip();
         let blank = Blank {
             options: self.options.clone(),
@@ -122,7 +122,7 @@ impl Daemon {
         Some(identity)
     }
 
-    fn run_member(&mut self, identity: Identity, tls: tls::Identity) -> anyhow::Result<()> {
+    fn run_member(&mut self, identity: NodeIdentity, tls: tls::TlsIdentity) -> anyhow::Result<()> {
         let links = if identity.links.is_empty() { links::all() } else { identity.links.clone() };
         let start = Start {
             endpoints: links::endpoints(&links),

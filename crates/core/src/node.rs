@@ -24,7 +24,7 @@ use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
 use dyad_pool::{OpenOptions, Pool};
 use dyad_provision::disks::{self, DiskError, PoolDiskPaths};
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use dyad_provision::register::{RegisterError, RegisterFiles};
 use dyad_quorum::{MAX_PATHS, Quorum, Record, Setup, Timing, slots};
 use std::io;
@@ -40,9 +40,9 @@ pub struct Start<'a> {
     /// The command line.
     pub options: Options,
     /// Who this node is.
-    pub identity: Identity,
+    pub identity: NodeIdentity,
     /// Its key.
-    pub tls: tls::Identity,
+    pub tls: tls::TlsIdentity,
     /// The way in.
     pub inbox: Inbox,
     /// Where the status is shown.
@@ -119,7 +119,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
         register,
         witness: witness_requests,
         cgroup_fence,
-        owner: inbox.clone(),
+        inbox: inbox.clone(),
     }
     .start(inputs);
 
@@ -174,7 +174,7 @@ struct PoolDisks {
 }
 
 impl PoolDisks {
-    fn find(options: &Options, identity: &Identity) -> Result<Self, NodeError> {
+    fn find(options: &Options, identity: &NodeIdentity) -> Result<Self, NodeError> {
         let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
         if parts.is_empty() {
             return Err(NodeError::NoPoolDisk);
@@ -190,7 +190,7 @@ impl PoolDisks {
 }
 
 /// The heartbeat sockets, and the number of paths.
-fn open_beacon(identity: &Identity, links: &[String]) -> Result<(Beacon, u8), NodeError> {
+fn open_beacon(identity: &NodeIdentity, links: &[String]) -> Result<(Beacon, u8), NodeError> {
     let paths: Vec<PathConfig> =
         links.iter().take(MAX_PATHS).map(|name| PathConfig::Interface { name: name.clone() }).collect();
     let path_count = paths.len() as u8;
@@ -219,7 +219,7 @@ fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender
 
 fn quorum(
     options: &Options,
-    identity: &Identity,
+    identity: &NodeIdentity,
     record: Record,
     path_count: u8,
     watchdog: Option<&WatchdogInfo>,
@@ -238,7 +238,7 @@ fn quorum(
     Quorum::new(setup, record, clock::now())
 }
 
-fn open_pool(disks: &PoolDisks, identity: &Identity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
+fn open_pool(disks: &PoolDisks, identity: &NodeIdentity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
     let options = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let (pool, report) = Pool::open(disks::open(&disks.parts, &disks.indexes)?, &options)?;
     timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));

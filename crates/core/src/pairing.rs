@@ -11,7 +11,7 @@ use dyad_link::pairing::{self, CodeForm, Codes, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
 use dyad_provision::admission::{Admission, Hello};
 use dyad_provision::disks;
-use dyad_provision::identity::{Identity, Peer, Welcome, Witness};
+use dyad_provision::identity::{NodeIdentity, Peer, Welcome, Witness};
 use dyad_types::NodeId;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl OpenCode {
 /// Pairing and enrolment on a member, and what both need.
 pub struct Pairing {
     options: Options,
-    tls: tls::Identity,
+    tls: tls::TlsIdentity,
     codes: Arc<Codes>,
     endpoints: Vec<Endpoint>,
     witness: WitnessHandle,
@@ -57,7 +57,7 @@ impl Pairing {
     /// Uses this node's key and announces on these links.
     pub fn new(
         options: Options,
-        tls: tls::Identity,
+        tls: tls::TlsIdentity,
         endpoints: Vec<Endpoint>,
         witness: WitnessHandle,
         inbox: Inbox,
@@ -72,7 +72,7 @@ impl Pairing {
     }
 
     /// Opens a code, announces it on every link and waits for the second node.
-    pub fn open_code(&mut self, identity: &Identity) -> OpenCode {
+    pub fn open_code(&mut self, identity: &NodeIdentity) -> OpenCode {
         let _in_runtime = self.runtime.enter();
         let before = self.hosting.take();
         let open = self.codes.open(CodeForm::Node, Instant::now());
@@ -108,7 +108,7 @@ impl Pairing {
     }
 
     /// Keeps a data session with the peer, if there is one.
-    pub fn connect(&self, identity: &Identity, link: &mut PeerHandle) {
+    pub fn connect(&self, identity: &NodeIdentity, link: &mut PeerHandle) {
         let Some(peer) = &identity.peer else { return };
         let Ok(fingerprint) = peer.fingerprint.parse::<Fingerprint>() else {
             tracing::error!("the peer's fingerprint in the identity is damaged");
@@ -121,14 +121,14 @@ impl Pairing {
     }
 
     /// Starts asking the witness, if there is one.
-    pub fn use_witness(&self, identity: &Identity) {
+    pub fn use_witness(&self, identity: &NodeIdentity) {
         if let Some(witness) = &identity.witness {
             self.witness.use_witness(identity.pair_number(), self.tls.clone(), witness.clone());
         }
     }
 
     /// Tells the witness the key of the second node, so that it answers it too.
-    pub fn add_peer_to_witness(&self, identity: &Identity) {
+    pub fn add_peer_to_witness(&self, identity: &NodeIdentity) {
         if let (Some(_), Some(peer)) = (&identity.witness, &identity.peer) {
             self.witness.add_key(identity.me.peer(), peer.fingerprint.clone());
         }
@@ -137,7 +137,7 @@ impl Pairing {
     /// Enrols this pair at a witness.
     pub fn enrol(
         &self,
-        identity: &Identity,
+        identity: &NodeIdentity,
         at: Enrol,
     ) -> impl Future<Output = Result<Witness, Refusal>> + Send + use<> {
         dyad_provision::enrol::enrol(identity.clone(), self.tls.clone(), at)
@@ -146,9 +146,9 @@ impl Pairing {
 
 /// Waits for the second node while a code is open.
 struct Host {
-    tls: tls::Identity,
+    tls: tls::TlsIdentity,
     codes: Arc<Codes>,
-    identity: Identity,
+    identity: NodeIdentity,
     endpoints: Vec<Endpoint>,
     inbox: Inbox,
     until: Instant,

@@ -47,7 +47,7 @@ pub struct QuorumThread {
     /// Freeze, thaw, kill.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
     /// Updates for the owner of the state.
-    pub owner: Inbox,
+    pub inbox: Inbox,
 }
 
 impl QuorumThread {
@@ -129,7 +129,7 @@ impl State {
             let worked = woke.elapsed();
             if overslept + worked > LATE_REPORT_DELAY {
                 let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
-                self.parts.owner.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
+                self.parts.inbox.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
             }
             overslept = if woken { Duration::ZERO } else { self.listen() };
         }
@@ -188,7 +188,7 @@ impl State {
 
     fn carry_out(&mut self, action: Action) {
         let parts = &mut self.parts;
-        let tell = |update| parts.owner.send(Event::Quorum(update));
+        let tell = |update| parts.inbox.send(Event::Quorum(update));
         match action {
             Action::Send { path, datagram } => {
                 let mut buffer = [0; 1400];
@@ -232,7 +232,7 @@ impl State {
         };
         if self.shown.as_ref() != Some(&snapshot) {
             self.shown = Some(snapshot.clone());
-            self.parts.owner.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
+            self.parts.inbox.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::event::{Event, Inbox, StoreDone};
 use dyad_control::{PoolDiskStatus, PoolStatus};
 use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::{CheckpointDone, Pool, SyncDone};
-use dyad_replica::{Completion, execute};
+use dyad_replica::{CommandCompletion, execute};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,13 +38,13 @@ pub struct StoreHandle {
 
 impl StoreHandle {
     /// Starts the thread. `disks` names the disks for the status.
-    pub fn start(pool: Pool, disks: Vec<(String, u64)>, owner: Inbox) -> Self {
+    pub fn start(pool: Pool, disks: Vec<(String, u64)>, inbox: Inbox) -> Self {
         let (orders, receiver) = channel();
         let usage = Arc::new(Mutex::new(usage_of(&pool, &disks, None)));
         let store = Store {
             pool,
             disks,
-            owner,
+            inbox,
             orders: orders.clone(),
             queue: VecDeque::new(),
             stalled: false,
@@ -100,7 +100,7 @@ impl FakeStore {
 struct Store {
     pool: Pool,
     disks: Vec<(String, u64)>,
-    owner: Inbox,
+    inbox: Inbox,
     orders: Sender<StoreRequest>,
     /// Commands not begun yet.
     queue: VecDeque<(StoreOp, StoreCommand)>,
@@ -180,9 +180,9 @@ impl Store {
                 self.begin_sync();
             }
             match execute(&mut self.pool, &command, &mut report) {
-                Ok(Completion::Done(output)) => self.answer(op, Ok(output)),
-                Ok(Completion::AfterSync) => self.waiting.push(op),
-                Ok(Completion::AfterCheckpoint) => {
+                Ok(CommandCompletion::Done(output)) => self.answer(op, Ok(output)),
+                Ok(CommandCompletion::AfterSync) => self.waiting.push(op),
+                Ok(CommandCompletion::AfterCheckpoint) => {
                     self.queue.push_front((op, command));
                     self.stalled = true;
                     return;
@@ -193,7 +193,7 @@ impl Store {
     }
 
     fn answer(&self, op: StoreOp, result: Result<StoreOutput, StoreError>) {
-        self.owner.send(Event::Store(StoreDone { op, result }));
+        self.inbox.send(Event::Store(StoreDone { op, result }));
     }
 
     fn begin_sync(&mut self) {
@@ -282,7 +282,7 @@ mod tests {
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
     const SYNC: StoreOp = StoreOp(0);
 
-    /// A disk on which every read takes longer than the owner takes to ask for the next one, and that may refuse writes.
+    /// A disk on which every read takes longer than the core state takes to ask for the next one, and that may refuse writes.
     struct SickDisk {
         file: FileDisk,
         refuses: Arc<AtomicBool>,
@@ -326,8 +326,8 @@ mod tests {
     #[test]
     fn a_sync_does_not_wait_for_the_end_of_all_reads() {
         let dir = tempfile::tempdir().unwrap();
-        let (owner, events) = channel();
-        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(owner));
+        let (sender, events) = channel();
+        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(sender));
         let read = |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: 0, count: 1 });
         (1..=64).for_each(read);
         let write = StoreCommand::Write {
@@ -355,13 +355,13 @@ mod tests {
     #[test]
     fn a_disk_that_fails_is_named_and_to_be_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let (owner, _events) = channel();
+        let (sender, _events) = channel();
         let refuses = Arc::default();
         let mut pool = pool(dir.path(), &refuses);
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap();
         refuses.store(true, Ordering::Relaxed);
-        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(owner));
+        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(sender));
         let begin = Instant::now();
         let failed = loop {
             let [disk] = &store.usage().disks[..] else { panic!("one disk") };

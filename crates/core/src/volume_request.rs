@@ -22,14 +22,14 @@ pub enum VolumeError {
 }
 
 /// Takes the result of one request. The owner of the state calls it once, on its own thread: it must not block.
-pub enum Completion {
+pub enum VolumeReplyTo {
     /// A guest's request: the device server writes the result into the guest's ring.
     Guest(Done),
     /// The task of an import or of the document waits for the result.
     Task(oneshot::Sender<VolumeResult>),
 }
 
-impl Completion {
+impl VolumeReplyTo {
     /// Hands the result over. A task that does not wait any more gets nothing.
     pub fn complete(self, result: VolumeResult) {
         match self {
@@ -39,7 +39,7 @@ impl Completion {
     }
 }
 
-impl fmt::Debug for Completion {
+impl fmt::Debug for VolumeReplyTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Guest(_) => "Guest",
@@ -55,7 +55,7 @@ pub struct VolumeRequest {
     /// The operation.
     pub op: GuestOp,
     /// Takes the result.
-    pub done: Completion,
+    pub done: VolumeReplyTo,
 }
 
 impl fmt::Debug for VolumeRequest {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 enum WitnessCommand {
-    Use(u128, tls::Identity, Box<Witness>),
+    Use(u128, tls::TlsIdentity, Box<Witness>),
     AddKey(NodeId, String),
 }
 
@@ -37,7 +37,7 @@ impl WitnessHandle {
     }
 
     /// Requests go to this witness from now on.
-    pub fn use_witness(&self, pair: u128, tls: tls::Identity, witness: Witness) {
+    pub fn use_witness(&self, pair: u128, tls: tls::TlsIdentity, witness: Witness) {
         let _ = self.commands.send(WitnessCommand::Use(pair, tls, Box::new(witness)));
     }
 

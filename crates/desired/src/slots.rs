@@ -38,7 +38,7 @@ pub enum Slot {
 
 /// The document chosen from both slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub enum DocumentChoice {
     /// Neither slot was ever written: the pair has no document yet.
     Fresh,
     /// The newest good document, and what is wrong with the other slot, if anything.
@@ -113,14 +113,16 @@ pub fn decode(slot: &[u8]) -> Slot {
 
 /// The newest good document of the two slots.
 #[must_use]
-pub fn choose(first: &[u8], second: &[u8]) -> Choice {
+pub fn choose(first: &[u8], second: &[u8]) -> DocumentChoice {
     match (decode(first), decode(second)) {
-        (Slot::Empty, Slot::Empty) => Choice::Fresh,
-        (Slot::Good(a), Slot::Good(b)) => Choice::Current(if a.generation >= b.generation { a } else { b }, None),
-        (Slot::Good(document), other) | (other, Slot::Good(document)) => {
-            Choice::Current(document, if let Slot::Bad(why) = other { Some(why) } else { None })
+        (Slot::Empty, Slot::Empty) => DocumentChoice::Fresh,
+        (Slot::Good(a), Slot::Good(b)) => {
+            DocumentChoice::Current(if a.generation >= b.generation { a } else { b }, None)
         }
-        (Slot::Bad(why), _) | (_, Slot::Bad(why)) => Choice::Lost(why),
+        (Slot::Good(document), other) | (other, Slot::Good(document)) => {
+            DocumentChoice::Current(document, if let Slot::Bad(why) = other { Some(why) } else { None })
+        }
+        (Slot::Bad(why), _) | (_, Slot::Bad(why)) => DocumentChoice::Lost(why),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use dyad_desired::{
     Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply, limits,
-    slots::{self, BLOCK, Choice, SLOT, Slot},
+    slots::{self, BLOCK, DocumentChoice, SLOT, Slot},
 };
 use dyad_types::{NodeId, VolumeId};
 use proptest::prelude::*;
@@ -28,13 +28,13 @@ fn written(documents: &[&Document]) -> Vec<u8> {
     volume
 }
 
-fn choose(volume: &[u8]) -> Choice {
+fn choose(volume: &[u8]) -> DocumentChoice {
     slots::choose(&volume[..SLOT], &volume[SLOT..])
 }
 
 #[test]
 fn zeros_are_a_fresh_pair() {
-    assert_eq!(choose(&vec![0; 2 * SLOT]), Choice::Fresh);
+    assert_eq!(choose(&vec![0; 2 * SLOT]), DocumentChoice::Fresh);
 }
 
 #[test]
@@ -42,9 +42,9 @@ fn the_newest_generation_wins_in_either_slot() {
     let first = document();
     let second = with_volume(&first, "a");
     let third = with_volume(&second, "b");
-    assert_eq!(choose(&written(&[&first])), Choice::Current(Box::new(first.clone()), None));
-    assert_eq!(choose(&written(&[&first, &second])), Choice::Current(Box::new(second.clone()), None));
-    assert_eq!(choose(&written(&[&first, &second, &third])), Choice::Current(Box::new(third), None));
+    assert_eq!(choose(&written(&[&first])), DocumentChoice::Current(Box::new(first.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second])), DocumentChoice::Current(Box::new(second.clone()), None));
+    assert_eq!(choose(&written(&[&first, &second, &third])), DocumentChoice::Current(Box::new(third), None));
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn a_torn_newest_slot_gives_the_older_document() {
     let second = with_volume(&first, "a");
     let mut volume = written(&[&first, &second]);
     volume[100] ^= 1;
-    let Choice::Current(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
+    let DocumentChoice::Current(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
     assert_eq!(*found, first);
     assert!(why.contains("checksum"), "{why}");
     volume[SLOT + 100] ^= 1;
-    assert!(matches!(choose(&volume), Choice::Lost(_)));
+    assert!(matches!(choose(&volume), DocumentChoice::Lost(_)));
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// # Errors
     /// As [`Self::next`], and [`FrameError::Truncated`] if the other side closed the stream.
-    pub async fn require(&mut self) -> Result<Frame, FrameError> {
+    pub async fn next_required(&mut self) -> Result<Frame, FrameError> {
         self.next().await?.ok_or(FrameError::Truncated)
     }
 }

@@ -8,12 +8,12 @@ use std::time::Instant;
 use common::within;
 use dyad_link::Fingerprint;
 use dyad_link::pairing::{self, CodeForm, Codes, MAX_TRIES, Paired, PairingError, Purpose};
-use dyad_link::tls::Identity;
+use dyad_link::tls::TlsIdentity;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 struct Host {
-    identity: Identity,
+    identity: TlsIdentity,
     codes: Arc<Codes>,
     listener: TcpListener,
 }
@@ -21,7 +21,7 @@ struct Host {
 impl Host {
     async fn new() -> Self {
         Self {
-            identity: Identity::generate("host").unwrap(),
+            identity: TlsIdentity::generate("host").unwrap(),
             codes: Arc::new(Codes::new()),
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         }
@@ -32,7 +32,7 @@ impl Host {
     }
 
     /// The results of both sides of one attempt.
-    async fn attempt(&self, joiner: &Identity, code: &str) -> (Outcome, Outcome) {
+    async fn attempt(&self, joiner: &TlsIdentity, code: &str) -> (Outcome, Outcome) {
         let joiner = joiner.clone();
         let (code, address) = (code.to_owned(), self.listener.local_addr().unwrap());
         let join = tokio::spawn(async move {
@@ -56,7 +56,7 @@ fn other_than(code: &str) -> String {
 #[tokio::test]
 async fn the_right_code_makes_a_private_line() {
     let host = Host::new().await;
-    let joiner = Identity::generate("joiner").unwrap();
+    let joiner = TlsIdentity::generate("joiner").unwrap();
     let code = host.open(CodeForm::Node);
     let (joined, hosted) = host.attempt(&joiner, &code).await;
     let (mut joined, mut hosted) = (joined.unwrap(), hosted.unwrap());
@@ -76,7 +76,7 @@ async fn the_right_code_makes_a_private_line() {
 #[tokio::test]
 async fn without_a_code_nobody_joins() {
     let host = Host::new().await;
-    let (joined, _) = host.attempt(&Identity::generate("joiner").unwrap(), "123456").await;
+    let (joined, _) = host.attempt(&TlsIdentity::generate("joiner").unwrap(), "123456").await;
     let error = joined.unwrap_err();
     assert!(matches!(error, PairingError::NoCodeOpen));
     assert!(error.to_string().starts_with("no pairing code is open"));
@@ -85,7 +85,7 @@ async fn without_a_code_nobody_joins() {
 #[tokio::test]
 async fn five_wrong_tries_void_the_code() {
     let host = Host::new().await;
-    let joiner = Identity::generate("joiner").unwrap();
+    let joiner = TlsIdentity::generate("joiner").unwrap();
     let code = host.open(CodeForm::Node);
     for _ in 1..MAX_TRIES {
         let (joined, hosted) = host.attempt(&joiner, &other_than(&code)).await;
@@ -105,7 +105,7 @@ async fn a_code_for_a_witness_admits_no_node() {
     let address = host.listener.local_addr().unwrap();
     let join: JoinHandle<Outcome> = tokio::spawn(async move {
         let stream = TcpStream::connect(address).await.unwrap();
-        pairing::join(stream, &Identity::generate("joiner").unwrap(), &code, Purpose::Node).await
+        pairing::join(stream, &TlsIdentity::generate("joiner").unwrap(), &code, Purpose::Node).await
     });
     let (stream, _) = host.listener.accept().await.unwrap();
     let hosted = pairing::host(stream, &host.identity, &host.codes, Purpose::Witness).await;
@@ -116,7 +116,7 @@ async fn a_code_for_a_witness_admits_no_node() {
 /// A machine between joiner and host: terminates TLS on both sides with its own key and forwards every frame.
 async fn machine_in_between(host: std::net::SocketAddr) -> (std::net::SocketAddr, Fingerprint, JoinHandle<u32>) {
     use dyad_link::tls::{Protocol, Trust, accept, client_config, connect, server_config};
-    let own = Identity::generate("in between").unwrap();
+    let own = TlsIdentity::generate("in between").unwrap();
     let print = own.fingerprint();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,7 +150,7 @@ async fn a_machine_in_between_spoils_the_right_code() {
     let (address, print, between) = machine_in_between(host.listener.local_addr().unwrap()).await;
     let join: JoinHandle<Outcome> = tokio::spawn(async move {
         let stream = TcpStream::connect(address).await.unwrap();
-        pairing::join(stream, &Identity::generate("joiner").unwrap(), &code, Purpose::Node).await
+        pairing::join(stream, &TlsIdentity::generate("joiner").unwrap(), &code, Purpose::Node).await
     });
     let (stream, _) = host.listener.accept().await.unwrap();
     let hosted = within("the host is done", pairing::host(stream, &host.identity, &host.codes, Purpose::Node)).await;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use common::{Cable, within};
 use dyad_link::frame::MAX_PAYLOAD;
 use dyad_link::session::{Config, Down, Event, Outbox, Path, PeerHello, PeerLink, Refused, SendError, Timing};
-use dyad_link::tls::{Identity, TlsError};
+use dyad_link::tls::{TlsError, TlsIdentity};
 use dyad_link::{PairId, net};
 use dyad_types::{NodeId, Session};
 
@@ -22,7 +22,7 @@ struct Pair {
 }
 
 fn pair() -> Pair {
-    let (a, b) = (Identity::generate("a").unwrap(), Identity::generate("b").unwrap());
+    let (a, b) = (TlsIdentity::generate("a").unwrap(), TlsIdentity::generate("b").unwrap());
     let (print_a, print_b) = (a.fingerprint(), b.fingerprint());
     let id = PairId::generate();
     let mut pair = Pair { a: Config::new(id, NodeId::A, a, print_b), b: Config::new(id, NodeId::B, b, print_a) };

@@ -140,7 +140,7 @@ impl Mirror {
             self.push_change(None, VolumeChange::Delete { id });
         }
         if let Some(req) = pending.req {
-            let result = if ok { Ok(Reply::Done) } else { Err(GuestError::Disk) };
+            let result = if ok { Ok(GuestReply::Done) } else { Err(GuestError::Disk) };
             self.out.push(Action::Complete { req, result });
         }
     }

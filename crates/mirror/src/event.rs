@@ -59,7 +59,7 @@ pub enum Action {
     /// Send on the current session, in order. Dropped silently if the session is gone.
     Send(PeerMessage),
     /// Answer a request.
-    Complete { req: RequestId, result: Result<Reply, GuestError> },
+    Complete { req: RequestId, result: Result<GuestReply, GuestError> },
     /// Close the current session for this reason and connect again.
     Disconnect(Reason),
     /// The in-sync peer has not acknowledged a request for [`Tuning::stuck`]. For `quorum`.
@@ -161,15 +161,16 @@ pub enum StoreCommand {
     MarkDirty { marks: Vec<(VolumeId, Vec<Range<u64>>)> },
     /// Forget every dirty mark of every volume.
     ClearDirty,
-    /// Both replicas hold the volume durably up to this number: its tail may drop writes up to it.
+    /// Both replicas hold the volume durably up to this number: its list of unconfirmed extents may drop writes up to
+    /// it.
     Confirm {
         volume: VolumeId,
         /// Inclusive.
         seq: Seq,
     },
     /// List the extents touched after the last confirmation: by a write with a higher number, or by any command given
-    /// after it, with any stamp. The list may contain further extents. Answered with [`StoreOutput::Tail`].
-    Tail { volume: VolumeId },
+    /// after it, with any stamp. The list may contain further extents. Answered with [`StoreOutput::Unconfirmed`].
+    ListUnconfirmed { volume: VolumeId },
     /// Change the volume table, durably. Idempotent.
     Volume(VolumeChange),
 }
@@ -182,8 +183,8 @@ pub enum StoreOutput {
     Data(Bytes),
     /// For [`StoreCommand::ReadExtent`].
     Extent(ExtentImage),
-    /// For [`StoreCommand::Tail`].
-    Tail(ExtentSet),
+    /// For [`StoreCommand::ListUnconfirmed`].
+    Unconfirmed(ExtentSet),
 }
 
 /// Why a store command failed.

@@ -1,7 +1,7 @@
 //! Flushes: collected into rounds. A round is one sync here and, when the peer must hold writes, one sync at the peer.
 //!
 //! A round covers the writes completed before it began. A round that both nodes finished also confirms these writes:
-//! the tails of both journals may drop them.
+//! the lists of unconfirmed extents of both stores may drop them.
 
 use crate::event::StoreCommand;
 use crate::machine::{Mirror, Phase};
@@ -120,7 +120,7 @@ impl Mirror {
         assert!(round.peer.is_some() || !self.need_peer() || self.phase == Phase::Source);
         let round = self.flushes.round.take().expect("looked at above");
         for id in round.tickets {
-            self.complete(id, Ok(Reply::Done));
+            self.complete(id, Ok(GuestReply::Done));
         }
         if !round.confirm.is_empty() {
             self.confirm(round.confirm);

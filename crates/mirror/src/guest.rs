@@ -195,7 +195,7 @@ impl Mirror {
             Ok(StoreOutput::Data(data)) => {
                 assert_eq!(data.len() as u64, count * BLOCK as u64, "the store answered a read with another length");
                 self.read_over(volume);
-                return self.complete(id, Ok(Reply::Data(data)));
+                return self.complete(id, Ok(GuestReply::Data(data)));
             }
             Ok(_) => panic!("the store answered a read without data"),
             Err(StoreError::NoVolume) => {
@@ -247,7 +247,7 @@ impl Mirror {
     }
 
     /// Answers a request and removes it.
-    pub(crate) fn complete(&mut self, id: u64, result: Result<Reply, GuestError>) {
+    pub(crate) fn complete(&mut self, id: u64, result: Result<GuestReply, GuestError>) {
         self.tickets.queued.remove(&id);
         let Some(ticket) = self.tickets.map.remove(&id) else {
             return;

@@ -12,10 +12,10 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(crate) struct Handshake {
     asked: bool,
-    /// Number of tails that the store has not returned yet.
+    /// Number of lists of unconfirmed extents that the store has not returned yet.
     missing: usize,
-    /// Tails of this node and, for a target, its old dirty marks.
-    pub tails: BTreeMap<VolumeId, ExtentSet>,
+    /// Unconfirmed extents of this node and, for a target, its old dirty marks.
+    pub unconfirmed: BTreeMap<VolumeId, ExtentSet>,
     /// This node's volume table and ranges are sent.
     pub sent: bool,
     peer: Option<Vec<(VolumeInfo, Seq)>>,
@@ -39,7 +39,7 @@ impl Mirror {
         self.replay_early();
     }
 
-    /// Whether this node is the only member: it then sends no tails, and its guests do not wait for the handshake.
+    /// Whether this node is the only member: it then sends no extents, and its guests do not wait for the handshake.
     fn is_source(&self) -> bool {
         self.in_sync() && !self.both()
     }
@@ -50,7 +50,7 @@ impl Mirror {
             return;
         };
         if !handshake.asked {
-            // The tails must describe the store, so no command that changes data may be in flight.
+            // The unconfirmed extents must describe the store, so no command that changes data may be in flight.
             if !source && !self.store.drained() {
                 return;
             }
@@ -58,8 +58,8 @@ impl Mirror {
             handshake.missing = self.volumes.len();
             let volumes: Vec<VolumeId> = self.volumes.keys().copied().collect();
             for volume in volumes {
-                let purpose = Purpose::Tail { generation: self.generation, volume };
-                self.command(StoreCommand::Tail { volume }, purpose);
+                let purpose = Purpose::ListUnconfirmed { generation: self.generation, volume };
+                self.command(StoreCommand::ListUnconfirmed { volume }, purpose);
             }
         }
         let Some(handshake) = &mut self.handshake else {
@@ -81,9 +81,9 @@ impl Mirror {
             if !self.in_sync() {
                 self.add_own_dirty();
             }
-            let tails = self.handshake.as_ref().map(|h| h.tails.clone()).unwrap_or_default();
-            for (volume, tail) in tails {
-                let ranges: Vec<(u64, u64)> = tail.ranges().map(|r| (r.start, r.end - r.start)).collect();
+            let unconfirmed = self.handshake.as_ref().map(|h| h.unconfirmed.clone()).unwrap_or_default();
+            for (volume, extents) in unconfirmed {
+                let ranges: Vec<(u64, u64)> = extents.ranges().map(|r| (r.start, r.end - r.start)).collect();
                 for chunk in ranges.chunks(MAX_RANGES) {
                     self.send(Body::Touched { volume, ranges: chunk.to_vec() });
                 }
@@ -97,22 +97,22 @@ impl Mirror {
     fn add_own_dirty(&mut self) {
         if let Some(handshake) = &mut self.handshake {
             for (&id, volume) in &self.volumes {
-                handshake.tails.entry(id).or_default().union(&volume.dirty);
+                handshake.unconfirmed.entry(id).or_default().union(&volume.dirty);
             }
         }
     }
 
-    pub(crate) fn on_tail(&mut self, volume: VolumeId, result: Result<StoreOutput, StoreError>) {
+    pub(crate) fn on_unconfirmed(&mut self, volume: VolumeId, result: Result<StoreOutput, StoreError>) {
         let Some(handshake) = &mut self.handshake else {
             return;
         };
         match result {
-            Ok(StoreOutput::Tail(tail)) => {
-                handshake.tails.insert(volume, tail);
+            Ok(StoreOutput::Unconfirmed(extents)) => {
+                handshake.unconfirmed.insert(volume, extents);
                 handshake.missing -= 1;
             }
             Err(StoreError::NoVolume) => handshake.missing -= 1,
-            // Without its tail this node cannot list the extents that may differ: the handshake does not continue.
+            // Without its unconfirmed extents this node cannot list the extents that may differ: the handshake does not continue.
             _ => {}
         }
     }
@@ -149,7 +149,7 @@ impl Mirror {
                 volume.assigned = volume.assigned.max(info.last.seq).max(assigned);
             }
         }
-        let mut touched = handshake.tails;
+        let mut touched = handshake.unconfirmed;
         for (id, ranges) in handshake.touched {
             let set = touched.entry(id).or_default();
             // The peer's numbers are cut to the volume's size before they cost memory.

@@ -143,7 +143,7 @@ impl Mirror {
         let Some((block, count)) = self.tickets.map.get(&ticket).map(|t| t.op.span()) else {
             return;
         };
-        let result = assemble(&heal.images, block..block + count).map(Reply::Data).ok_or(GuestError::Corrupt);
+        let result = assemble(&heal.images, block..block + count).map(GuestReply::Data).ok_or(GuestError::Corrupt);
         self.complete(ticket, result);
     }
 

@@ -47,7 +47,7 @@ pub(crate) enum Purpose {
         era: u64,
         marks: Vec<(VolumeId, Vec<Range<u64>>)>,
     },
-    Tail {
+    ListUnconfirmed {
         generation: u64,
         volume: VolumeId,
     },
@@ -278,9 +278,9 @@ impl Mirror {
                 }
             }
             Purpose::Mark { era, marks } => self.on_marked(era, marks, result.is_ok()),
-            Purpose::Tail { generation, volume } => {
+            Purpose::ListUnconfirmed { generation, volume } => {
                 if generation == self.generation {
-                    self.on_tail(volume, result);
+                    self.on_unconfirmed(volume, result);
                 }
             }
             Purpose::HealRead { heal } => self.on_heal_read(heal, result),

@@ -140,7 +140,7 @@ impl GuestOp {
 
 /// A successful answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum GuestReply {
     /// Written, discarded, flushed, or the volume table changed.
     Done,
     /// The blocks read.

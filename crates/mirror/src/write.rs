@@ -105,7 +105,7 @@ impl Mirror {
         if let Some(state) = self.volumes.get_mut(&volume) {
             state.unconfirmed = true;
         }
-        self.complete(id, Ok(Reply::Done));
+        self.complete(id, Ok(GuestReply::Done));
     }
 
     /// Completes every write in flight whose conditions are met.

@@ -8,7 +8,7 @@
 //! it starts is the DHCP client.
 //!
 //! **Invariants.** Applying a plan a second time changes nothing. A port that is not the plan's management port keeps
-//! no address of an earlier plan. The DHCP client of a port ends with the [`Network`] that started it.
+//! no address of an earlier plan. The DHCP client of a port ends with the [`HostNetwork`] that started it.
 
 mod dhcp;
 mod error;
@@ -18,5 +18,5 @@ mod port;
 
 pub use error::NetworkError;
 pub use link::{Address, Links};
-pub use plan::{Fixed, Network, Plan};
+pub use plan::{Fixed, HostNetwork, Plan};
 pub use port::{Port, Ports};

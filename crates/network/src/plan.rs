@@ -44,7 +44,7 @@ impl Fixed {
 }
 
 #[derive(Debug)]
-pub struct Network {
+pub struct HostNetwork {
     links: Links,
     ports: Ports,
     client: Client,
@@ -53,7 +53,7 @@ pub struct Network {
     clients: Mutex<Vec<Dhcp>>,
 }
 
-impl Network {
+impl HostNetwork {
     /// Opens the network of the calling thread's network namespace.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Network {
     }
 
     /// Before setup: sets every port up and starts a DHCP client on each, because the management port is not chosen
-    /// yet. [`Network::likely_management`] then suggests a port that got an address.
+    /// yet. [`HostNetwork::likely_management`] then suggests a port that got an address.
     ///
     /// # Errors
     /// A port cannot be set up, or a DHCP client does not start.

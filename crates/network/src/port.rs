@@ -26,13 +26,13 @@ pub struct Ports {
 
 impl Default for Ports {
     fn default() -> Self {
-        Self::at(Path::new("/sys/class/net"))
+        Self::with_class_folder(Path::new("/sys/class/net"))
     }
 }
 
 impl Ports {
     /// Reads below `class` instead of `/sys/class/net`.
-    pub fn at(class: &Path) -> Self {
+    pub fn with_class_folder(class: &Path) -> Self {
         Self { class: class.into() }
     }
 
@@ -103,7 +103,7 @@ mod tests {
         add(dir.path(), "eth2", &up, true);
         add(dir.path(), "lo", &[("flags", "0x9"), ("address", "00:00:00:00:00:00")], false);
         add(dir.path(), "br0", &up, false);
-        let ports = Ports::at(dir.path()).list();
+        let ports = Ports::with_class_folder(dir.path()).list();
         assert_eq!(ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), ["eth2", "eth10"]);
         assert_eq!(ports[0].mac, [0x52, 0x54, 0, 0x12, 0x34, 0x57]);
         assert_eq!((ports[0].up, ports[0].carrier, ports[0].speed), (true, true, Some(10000)));
@@ -116,6 +116,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let files = [("flags", "0x1003"), ("address", "52:54:00:12:34:57"), ("carrier", "1"), ("speed", "-1")];
         add(dir.path(), "eth0", &files, true);
-        assert_eq!(Ports::at(dir.path()).list()[0].speed, None);
+        assert_eq!(Ports::with_class_folder(dir.path()).list()[0].speed, None);
     }
 }

@@ -1,6 +1,6 @@
 //! Applies plans in network namespaces of their own, one for each test. Needs root.
 
-use dyad_network::{Fixed, Network, NetworkError, Plan, Ports};
+use dyad_network::{Fixed, HostNetwork, NetworkError, Plan, Ports};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// A node with the ports `eth0` and `eth1`, the two ends of one cable.
 struct Node {
     folder: tempfile::TempDir,
-    network: Network,
+    network: HostNetwork,
 }
 
 impl Node {
@@ -32,8 +32,8 @@ impl Node {
         let script = "#!/bin/sh\ncase \"$*\" in *--exit*) exit;; esac\n";
         fs::write(&client, format!("{script}echo \"$@\" >> {}\nexec sleep 1000\n", calls.display())).expect("a client");
         fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).expect("a client");
-        let ports = Ports::at(&folder.path().join("class"));
-        let network = Network::open().expect("opened").with(ports, &client, &folder.path().join("resolv.conf"));
+        let ports = Ports::with_class_folder(&folder.path().join("class"));
+        let network = HostNetwork::open().expect("opened").with(ports, &client, &folder.path().join("resolv.conf"));
         Self { folder, network }
     }
 
@@ -144,8 +144,8 @@ fn an_impossible_plan_keeps_the_old_address() {
         let mixed = fixed("10.0.0.9", Some("fe80::1"));
         assert!(matches!(node.network.apply(&mixed).await, Err(NetworkError::Mixed { .. })));
         assert_eq!(node.addresses("eth0").await, ["10.0.0.2/24"]);
-        let missing = Network::open().expect("opened").with(
-            Ports::at(Path::new("/nonexistent")),
+        let missing = HostNetwork::open().expect("opened").with(
+            Ports::with_class_folder(Path::new("/nonexistent")),
             Path::new("/nonexistent"),
             Path::new("/nonexistent"),
         );

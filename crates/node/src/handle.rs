@@ -19,7 +19,7 @@ use crate::{
     convert,
     core_link::newest_document,
     event::{Event, NodeRequest},
-    network::Network,
+    network::NetworkSetup,
     password,
     setup::SetupRun,
     snapshot::Snapshot,
@@ -36,14 +36,14 @@ pub struct NodeHandle {
     pub(crate) options: Options,
     events: mpsc::UnboundedSender<Event>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    network: Arc<dyn Network>,
+    network: Arc<dyn NetworkSetup>,
 }
 
 impl NodeHandle {
     /// Starts the control plane. The returned task ends when the node has shut down in order.
     pub fn start(
         options: Options,
-        network: Arc<dyn Network>,
+        network: Arc<dyn NetworkSetup>,
         vms: StartedSupervisor,
     ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
         let core = Client::new(&options.control_socket);
@@ -67,7 +67,7 @@ impl NodeHandle {
     }
 
     #[must_use]
-    pub fn network(&self) -> &Arc<dyn Network> {
+    pub fn network(&self) -> &Arc<dyn NetworkSetup> {
         &self.network
     }
 

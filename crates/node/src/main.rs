@@ -38,7 +38,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut leave = signal(SignalKind::hangup())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let network: Arc<dyn network::Network> =
+    let network: Arc<dyn network::NetworkSetup> =
         if options.no_network { Arc::new(network::NoNetwork) } else { Arc::new(ports::Ports::open(&options.state)?) };
     let vms = if options.no_vms { vms::NoVms::start() } else { supervise::Supervisor::start(&options)? };
     let real = !options.no_network;

@@ -4,7 +4,7 @@
 use std::{error::Error, future::Future, io, path::PathBuf, pin::Pin};
 
 use dyad_network::NetworkError;
-use dyad_wizard::{Link, Network as NetworkPlan};
+use dyad_wizard::{Link, NetworkSettings};
 
 /// A future of this module.
 pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,7 +35,7 @@ pub enum NetworkSetupError {
 }
 
 /// What the control plane asks of the network.
-pub trait Network: Send + Sync + 'static {
+pub trait NetworkSetup: Send + Sync + 'static {
     /// Ports that can carry management, the likely one first; empty with `--no-network`.
     fn ports(&self) -> NetworkFuture<'_, Vec<String>>;
     /// Ports that can be peer links.
@@ -45,7 +45,7 @@ pub trait Network: Send + Sync + 'static {
     /// Applies the settings saved at setup. Before setup, gets an address by DHCP on any port.
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
     /// Applies these settings and saves them for the next start.
-    fn apply(&self, plan: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
+    fn apply(&self, plan: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
     /// Removes the settings that a failed setup saved, and returns the ports to their state before setup.
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
 }
@@ -54,7 +54,7 @@ pub trait Network: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoNetwork;
 
-impl Network for NoNetwork {
+impl NetworkSetup for NoNetwork {
     fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { Vec::new() })
     }
@@ -67,7 +67,7 @@ impl Network for NoNetwork {
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(async { Ok(()) })
     }
-    fn apply(&self, _: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+    fn apply(&self, _: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(async { Ok(()) })
     }
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {

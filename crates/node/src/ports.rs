@@ -7,14 +7,14 @@ use std::{
 };
 
 use dyad_network::{Fixed, NetworkError, Plan};
-use dyad_wizard::{Link, Network as NetworkPlan};
+use dyad_wizard::{Link, NetworkSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::network::{Network, NetworkFuture, NetworkSetupError};
+use crate::network::{NetworkFuture, NetworkSetup, NetworkSetupError};
 
 /// The network of this node.
 pub struct Ports {
-    network: dyad_network::Network,
+    network: dyad_network::HostNetwork,
     file: PathBuf,
 }
 
@@ -40,7 +40,7 @@ impl Ports {
     /// # Errors
     /// The kernel's network interface does not open: this program does not run as root.
     pub fn open(state: &Path) -> Result<Self, NetworkError> {
-        Ok(Ports { network: dyad_network::Network::open()?, file: state.join("network.json") })
+        Ok(Ports { network: dyad_network::HostNetwork::open()?, file: state.join("network.json") })
     }
 
     fn saved(&self) -> Result<Option<SavedNetwork>, NetworkSetupError> {
@@ -63,7 +63,7 @@ impl Ports {
         }
     }
 
-    async fn make(&self, plan: NetworkPlan) -> Result<(), NetworkSetupError> {
+    async fn make(&self, plan: NetworkSettings) -> Result<(), NetworkSetupError> {
         let saved = SavedNetwork::from(plan);
         self.network.apply(&saved.plan()).await?;
         save(&self.file, &saved).map_err(|source| NetworkSetupError::NotSaved { path: self.file.clone(), source })
@@ -95,7 +95,7 @@ impl Ports {
     }
 }
 
-impl Network for Ports {
+impl NetworkSetup for Ports {
     fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(self.candidates())
     }
@@ -109,7 +109,7 @@ impl Network for Ports {
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(self.begin())
     }
-    fn apply(&self, plan: NetworkPlan) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+    fn apply(&self, plan: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         Box::pin(self.make(plan))
     }
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
@@ -125,8 +125,8 @@ impl SavedNetwork {
     }
 }
 
-impl From<NetworkPlan> for SavedNetwork {
-    fn from(plan: NetworkPlan) -> Self {
+impl From<NetworkSettings> for SavedNetwork {
+    fn from(plan: NetworkSettings) -> Self {
         let fixed =
             plan.fixed.map(|f| SavedAddress { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
         SavedNetwork { port: plan.port, fixed, peer_links: plan.peer_links }
@@ -155,7 +155,7 @@ mod tests {
             gateway: Some("192.0.2.254".parse().unwrap()),
             dns: vec!["192.0.2.53".parse().unwrap()],
         };
-        let plan = NetworkPlan { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
+        let plan = NetworkSettings { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
         let saved = SavedNetwork::from(plan);
         save(&file, &saved).unwrap();
         assert_eq!(serde_json::from_slice::<SavedNetwork>(&fs::read(&file).unwrap()).unwrap(), saved);

@@ -7,7 +7,7 @@ use dyad_control::{Client, CreatePair, Enrol, Join, Phase, RefusalCode, Request,
 use dyad_wizard::{Plan, WitnessPlan};
 
 use crate::{
-    network::{Network, NetworkSetupError},
+    network::{NetworkSetup, NetworkSetupError},
     password,
 };
 
@@ -20,7 +20,7 @@ const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 /// One setup, ready to run.
 pub(crate) struct SetupRun {
     plan: Plan,
-    network: Arc<dyn Network>,
+    network: Arc<dyn NetworkSetup>,
 }
 
 /// Progress of a running setup.
@@ -88,7 +88,7 @@ impl SetupProgress {
 }
 
 impl SetupRun {
-    pub(crate) fn new(plan: Plan, network: Arc<dyn Network>) -> Self {
+    pub(crate) fn new(plan: Plan, network: Arc<dyn NetworkSetup>) -> Self {
         SetupRun { plan, network }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use dyad_node::{
     bless,
-    network::{Network, NetworkFuture, NetworkSetupError},
+    network::{NetworkFuture, NetworkSetup, NetworkSetupError},
     seed, server,
 };
 use support::Node;
@@ -71,7 +71,7 @@ impl RecordingNetwork {
     }
 }
 
-impl Network for RecordingNetwork {
+impl NetworkSetup for RecordingNetwork {
     fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
         Box::pin(async { vec!["eth0".into()] })
     }
@@ -84,7 +84,7 @@ impl Network for RecordingNetwork {
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.note("start")
     }
-    fn apply(&self, _: dyad_wizard::Network) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+    fn apply(&self, _: dyad_wizard::NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
         self.note("apply")
     }
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {

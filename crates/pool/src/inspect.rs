@@ -1,7 +1,7 @@
 //! Detects the content of a disk before it is formatted or erased.
 
 use crate::disk::{Access, Device, Fault};
-use crate::label::{self, Identity};
+use crate::label::{self, PoolIdentity};
 use crate::layout::MARGIN;
 use crate::{Disk, checksum};
 use std::io;
@@ -11,7 +11,7 @@ use std::io;
 pub enum Inspection {
     /// A pool disk of the pair and node named.
     Pool {
-        identity: Identity,
+        identity: PoolIdentity,
         /// Number of the disk in the node's pool, from 0.
         number: u16,
         /// Number of disks of that pool.

@@ -14,7 +14,7 @@ pub(crate) const NAME_MAX: usize = 255;
 
 /// The pair and node that a disk belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct PoolIdentity {
     /// Id of the pair; the same on both nodes.
     pub pool: u128,
     /// Stored as its letter.
@@ -41,7 +41,7 @@ pub(crate) struct JournalTail {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
     pub generation: u64,
-    pub identity: Identity,
+    pub identity: PoolIdentity,
     pub disk: u128,
     /// Index of this disk in `disks`; the journal is on disk 0.
     pub number: u16,
@@ -102,7 +102,7 @@ impl Label {
 
     fn fields(r: &mut Reader) -> Option<Label> {
         let generation = r.u64()?;
-        let identity = Identity {
+        let identity = PoolIdentity {
             pool: r.u128()?,
             node: NodeId::from_letter(r.u8()?)?,
             pair_name: r.text()?,
@@ -208,7 +208,7 @@ mod tests {
     fn label() -> Label {
         Label {
             generation: 7,
-            identity: Identity {
+            identity: PoolIdentity {
                 pool: 1 << 100,
                 node: NodeId::B,
                 pair_name: "office".into(),

@@ -38,7 +38,7 @@
 //! | overlay (active + frozen) | 2 × [`OVERLAY_LIMIT`] entries of about 230 B: 60 MiB |
 //! | extent_map | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
 //! | free map | 1 bit per 64 KiB of disk: 2 MiB per TiB |
-//! | dirty map, tails | 1 bit per 64 KiB touched, at most 5 such sets per volume: 2 MiB per TiB and set |
+//! | dirty map, unconfirmed extents | 1 bit per 64 KiB touched, at most 5 such sets per volume: 2 MiB per TiB and set |
 //! | values of `meta_put` | [`META_TOTAL_MAX`] |
 //! | jobs in flight | one sync, one checkpoint job of the caller's budget (64 KiB per extent) |
 
@@ -71,7 +71,7 @@ pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
 pub use disk::{Access, Disk, FileDisk, PoolDisk};
 pub use error::{FormatError, OpenError, ReadError, StoreError};
 pub use inspect::{Inspection, erase, inspect};
-pub use label::Identity;
+pub use label::PoolIdentity;
 pub use layout::index_bytes;
 pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite};
 pub use pool::{Pool, Usage, VolumeInfo};

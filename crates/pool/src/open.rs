@@ -148,9 +148,9 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
         if at != checkpoint && at != checkpoint + 1 {
             return Err(damaged(format!("it is of checkpoint {at}, the label of {checkpoint}")));
         }
-        let mut tails = std::collections::BTreeMap::new();
+        let mut highest_unconfirmed = std::collections::BTreeMap::new();
         index
-            .walk(|name, value| take_row(&mut loaded, &mut tails, number, name, value))
+            .walk(|name, value| take_row(&mut loaded, &mut highest_unconfirmed, number, name, value))
             .map_err(|e| damaged(e.text()))?;
         loaded.indexes.push(Arc::new(index));
     }
@@ -160,7 +160,7 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
 /// Adds one record of an index; `None` if it is invalid.
 fn take_row(
     loaded: &mut Loaded,
-    tails: &mut std::collections::BTreeMap<u64, Seq>,
+    highest_unconfirmed: &mut std::collections::BTreeMap<u64, Seq>,
     disk: usize,
     name: &[u8],
     value: &[u8],
@@ -186,16 +186,16 @@ fn take_row(
         key::VOLUME => {
             let [id] = key::parse(name)?;
             let row = row::VolumeRow::decode(value)?;
-            tails.insert(id, row.tail_highest);
+            highest_unconfirmed.insert(id, row.unconfirmed_highest);
             row::Row::Volume(VolumeId(id), row)
         }
         key::DIRTY => {
             let [id, chunk] = key::parse(name)?;
             row::Row::Dirty(VolumeId(id), chunk, bits()?)
         }
-        key::TAIL => {
+        key::UNCONFIRMED => {
             let [id, chunk] = key::parse(name)?;
-            row::Row::Tail(VolumeId(id), chunk, bits()?, *tails.get(&id)?)
+            row::Row::Unconfirmed(VolumeId(id), chunk, bits()?, *highest_unconfirmed.get(&id)?)
         }
         key::META => row::Row::Meta(name[1..].to_vec(), value.to_vec()),
         _ => return None,

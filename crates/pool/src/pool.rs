@@ -232,12 +232,12 @@ impl Pool {
         }
     }
 
-    /// Adds a range to the volume's tail and updates its newest stamp; false if the volume does not exist.
+    /// Adds a range to the volume's unconfirmed extents and updates its newest stamp; false if the volume does not exist.
     fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> bool {
         let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
         v.last = v.last.max(stamp);
         for (extent, _) in split(blocks) {
-            v.tail.touch(extent, stamp);
+            v.unconfirmed.touch(extent, stamp);
         }
         true
     }

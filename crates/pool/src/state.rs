@@ -1,4 +1,4 @@
-//! Metadata: volumes, dirty maps, tails, named values. All of it is in memory, journalled on
+//! Metadata: volumes, dirty maps, unconfirmed extents, named values. All of it is in memory, journalled on
 //! change, and stored in the first disk's index at checkpoints.
 
 use crate::birth::Birth;
@@ -8,8 +8,8 @@ use dyad_types::{ExtentSet, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Number of groups of a tail. A confirmation frees the groups that it covers wholly.
-const TAIL_SETS: usize = 4;
+/// Number of groups of the unconfirmed extents of a volume. A confirmation frees the groups that it covers wholly.
+const UNCONFIRMED_SETS: usize = 4;
 
 /// The extents written since the last common flush, grouped by the highest sequence number of the group.
 ///
@@ -34,7 +34,7 @@ impl UnconfirmedExtents {
     /// Both nodes hold everything up to `seq` on stable storage.
     pub fn confirm(&mut self, seq: Seq) {
         self.groups.retain(|(highest, _)| *highest > seq);
-        if self.groups.len() < TAIL_SETS && self.groups.last().is_some_and(|(_, set)| !set.is_empty()) {
+        if self.groups.len() < UNCONFIRMED_SETS && self.groups.last().is_some_and(|(_, set)| !set.is_empty()) {
             self.groups.push((seq, ExtentSet::default()));
         }
     }
@@ -64,7 +64,7 @@ pub(crate) struct Volume {
     pub birth: Birth,
     pub last: Stamp,
     pub confirmed: Seq,
-    pub tail: UnconfirmedExtents,
+    pub unconfirmed: UnconfirmedExtents,
     pub dirty: ExtentSet,
     /// Journal record of the newest mark; once it is durable, all marks are.
     pub marked: u64,
@@ -83,8 +83,8 @@ pub(crate) struct State {
     meta_bytes: usize,
     changed_meta: BTreeSet<Vec<u8>>,
     changed_dirty: BTreeSet<(VolumeId, u64)>,
-    /// Chunks of tails in the index.
-    stored_tails: BTreeSet<(VolumeId, u64)>,
+    /// Chunks of unconfirmed extents in the index.
+    stored_unconfirmed: BTreeSet<(VolumeId, u64)>,
     /// Volumes with a row in the index.
     stored_volumes: BTreeSet<VolumeId>,
 }
@@ -105,7 +105,7 @@ impl State {
         self.drop_marks(volume);
         if let Some(v) = self.volumes.get_mut(&volume) {
             v.deleting = true;
-            v.tail = UnconfirmedExtents::default();
+            v.unconfirmed = UnconfirmedExtents::default();
         }
     }
 
@@ -169,7 +169,7 @@ impl State {
                 birth: v.birth,
                 last: v.last,
                 confirmed: v.confirmed,
-                tail_highest: v.tail.highest(),
+                unconfirmed_highest: v.unconfirmed.highest(),
                 deleting: v.deleting,
             };
             patch.push((key::volume(*id), Some(row.encode())));
@@ -183,18 +183,18 @@ impl State {
             let bits = self.volumes.get(&volume).and_then(|v| v.dirty.chunk(chunk));
             patch.push((key::dirty(volume, chunk), bits.map(|b| b.to_vec())));
         }
-        let mut tails = BTreeSet::new();
+        let mut unconfirmed = BTreeSet::new();
         for (id, v) in &self.volumes {
-            let all = v.tail.all();
+            let all = v.unconfirmed.all();
             for chunk in all.chunk_numbers() {
-                tails.insert((*id, chunk));
-                patch.push((key::tail(*id, chunk), all.chunk(chunk).map(|b| b.to_vec())));
+                unconfirmed.insert((*id, chunk));
+                patch.push((key::unconfirmed(*id, chunk), all.chunk(chunk).map(|b| b.to_vec())));
             }
         }
-        for (volume, chunk) in self.stored_tails.difference(&tails) {
-            patch.push((key::tail(*volume, *chunk), None));
+        for (volume, chunk) in self.stored_unconfirmed.difference(&unconfirmed) {
+            patch.push((key::unconfirmed(*volume, *chunk), None));
         }
-        self.stored_tails = tails;
+        self.stored_unconfirmed = unconfirmed;
         for name in std::mem::take(&mut self.changed_meta) {
             patch.push((key::meta(&name), self.meta.get(&name).cloned()));
         }
@@ -211,7 +211,7 @@ impl State {
                     last: r.last,
                     confirmed: r.confirmed,
                     deleting: r.deleting,
-                    tail: UnconfirmedExtents::restore(ExtentSet::default(), Seq(0)),
+                    unconfirmed: UnconfirmedExtents::restore(ExtentSet::default(), Seq(0)),
                     ..Volume::default()
                 };
                 self.volumes.insert(id, volume);
@@ -220,12 +220,12 @@ impl State {
             row::Row::Dirty(id, chunk, bits) => {
                 self.volumes.get_mut(&id)?.dirty.set_chunk(chunk, &bits);
             }
-            row::Row::Tail(id, chunk, bits, highest) => {
+            row::Row::Unconfirmed(id, chunk, bits, highest) => {
                 let volume = self.volumes.get_mut(&id)?;
-                let mut all = volume.tail.all();
+                let mut all = volume.unconfirmed.all();
                 all.set_chunk(chunk, &bits);
-                volume.tail = UnconfirmedExtents::restore(all, highest);
-                self.stored_tails.insert((id, chunk));
+                volume.unconfirmed = UnconfirmedExtents::restore(all, highest);
+                self.stored_unconfirmed.insert((id, chunk));
             }
             row::Row::Meta(name, value) => {
                 self.set_meta(&name, Some(&value));
@@ -242,21 +242,21 @@ mod tests {
     use dyad_types::Epoch;
 
     #[test]
-    fn a_tail_under_steady_load_stays_short() {
-        let mut tail = UnconfirmedExtents::default();
+    fn unconfirmed_extents_stay_few_under_steady_load() {
+        let mut unconfirmed = UnconfirmedExtents::default();
         for seq in 1..1000u64 {
-            tail.touch(seq, Stamp { epoch: Epoch(1), seq: Seq(seq) });
+            unconfirmed.touch(seq, Stamp { epoch: Epoch(1), seq: Seq(seq) });
             if seq % 10 == 0 {
-                tail.confirm(Seq(seq - 5));
+                unconfirmed.confirm(Seq(seq - 5));
             }
-            assert!(tail.groups.len() <= TAIL_SETS);
-            let all = tail.all();
+            assert!(unconfirmed.groups.len() <= UNCONFIRMED_SETS);
+            let all = unconfirmed.all();
             let confirmed = (seq / 10 * 10).saturating_sub(5);
             assert!((confirmed + 1..=seq).all(|s| all.contains(s)), "nothing unconfirmed is missing at {seq}");
             assert!(all.len() < 60, "{} extents for at most 15 unconfirmed", all.len());
         }
-        tail.confirm(Seq(999));
-        assert!(tail.all().is_empty());
+        unconfirmed.confirm(Seq(999));
+        assert!(unconfirmed.all().is_empty());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::Program;
 use dyad_rig::serial::SerialLine;
 use dyad_supervisor::command::{Host, Version, VmPaths, command_line};
-use dyad_supervisor::{Accelerator, Disk, Network, VmSpec};
+use dyad_supervisor::{Accelerator, Disk, VmNetwork, VmSpec};
 
 /// Bytes of one write of the image; whole holes of it are left out.
 const CHUNK: u64 = 64 << 10;
@@ -45,7 +45,7 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
         memory_mib: 512,
         firmware: Firmware::Uefi,
         disks: vec![Disk { socket }],
-        network: Network::User,
+        network: VmNetwork::User,
         changed: 1,
     };
     let paths = VmPaths::new(folder.clone());

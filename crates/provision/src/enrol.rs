@@ -1,6 +1,6 @@
 //! Enrolment of a pair at a witness.
 
-use crate::identity::{Identity, Witness};
+use crate::identity::{NodeIdentity, Witness};
 use crate::refusal;
 use dyad_control::{Enrol, Refusal};
 use dyad_link::{PairId, tls};
@@ -18,7 +18,7 @@ const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The witness is not reached or refuses; the refusal says which, and what to do.
-pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<Witness, Refusal> {
+pub async fn enrol(identity: NodeIdentity, tls: tls::TlsIdentity, at: Enrol) -> Result<Witness, Refusal> {
     let enrolled = try_to_enrol(&identity, &tls, at).await;
     enrolled.map_err(|e| refusal::of_enrolment(&e))
 }
@@ -28,7 +28,11 @@ pub async fn enrol(identity: Identity, tls: tls::Identity, at: Enrol) -> Result<
 ///
 /// # Errors
 /// As [`enrol`].
-pub async fn enrol_with_retries(identity: &Identity, tls: &tls::Identity, at: &Enrol) -> Result<Witness, Refusal> {
+pub async fn enrol_with_retries(
+    identity: &NodeIdentity,
+    tls: &tls::TlsIdentity,
+    at: &Enrol,
+) -> Result<Witness, Refusal> {
     let deadline = Instant::now() + ENROL_RETRY_TIMEOUT;
     loop {
         match try_to_enrol(identity, tls, at.clone()).await {
@@ -40,7 +44,7 @@ pub async fn enrol_with_retries(identity: &Identity, tls: &tls::Identity, at: &E
     }
 }
 
-async fn try_to_enrol(identity: &Identity, tls: &tls::Identity, at: Enrol) -> Result<Witness, EnrolError> {
+async fn try_to_enrol(identity: &NodeIdentity, tls: &tls::TlsIdentity, at: Enrol) -> Result<Witness, EnrolError> {
     let Enrol { address, code } = at;
     let address = if address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
         address

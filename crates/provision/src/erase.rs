@@ -1,6 +1,6 @@
 //! Starting over: who may erase what, and the erasing itself.
 //!
-//! A node is erased in two steps. The identity is renamed ([`Identity::decommission`]), which cannot be taken back; then the
+//! A node is erased in two steps. The identity is renamed ([`NodeIdentity::decommission`]), which cannot be taken back; then the
 //! process ends, and the next one, which has no disk open, erases what the renamed file names ([`undo`]). A setup that
 //! did not get to its end leaves the same file and is undone in the same way.
 //!
@@ -8,7 +8,7 @@
 //! it is written over.
 
 use crate::disks::{self, Index, PoolDiskPaths};
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{IdentityError, NodeIdentity};
 use crate::paths::NodePaths;
 use crate::refusal::{self, chain};
 use crate::setup::Step;
@@ -69,10 +69,10 @@ pub fn decide(precondition: ErasePrecondition<'_>, confirm: &str) -> Result<Eras
 /// # Errors
 /// The identity cannot be renamed: nothing was erased.
 pub fn decommission(state: &Path) -> Result<(), Refusal> {
-    Identity::decommission(state)
+    NodeIdentity::decommission(state)
         .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {}.", chain(&e))))?;
     // The next start makes a new key: who trusted this node shall not trust what it becomes.
-    if let Err(e) = tls::Identity::forget(state) {
+    if let Err(e) = tls::TlsIdentity::forget(state) {
         tracing::warn!(error = %e, "the key of this node is kept");
     }
     Ok(())
@@ -102,12 +102,12 @@ pub enum UndoError {
 /// # Errors
 /// A file of the pair cannot be removed.
 pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
-    let identity = match Identity::unfinished(&paths.state) {
+    let identity = match NodeIdentity::unfinished(&paths.state) {
         Ok(None) => return Ok(()),
         Ok(Some(identity)) => identity,
         Err(e) => {
             tracing::error!(error = chain(&e), "what setup has left is not known: disks keep their labels");
-            return Ok(Identity::forget_unfinished(&paths.state)?);
+            return Ok(NodeIdentity::forget_unfinished(&paths.state)?);
         }
     };
     for parts in disks::find_pool_disks(&paths.disks, &paths.run, identity.pair_number(), identity.me) {
@@ -120,7 +120,7 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     dyad_atomic_file::remove(&file).map_err(|source| UndoError::Remove { file, source })?;
     let file = document_cache::path(&paths.state);
     document_cache::remove(&paths.state).map_err(|source| UndoError::Remove { file, source })?;
-    Ok(Identity::forget_unfinished(&paths.state)?)
+    Ok(NodeIdentity::forget_unfinished(&paths.state)?)
 }
 
 /// Erases one disk that carries labels of a pair, on a blank node.

@@ -56,7 +56,7 @@ pub enum IdentityError {
 /// Who this node is and whom it trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identity {
+pub struct NodeIdentity {
     version: u32,
     /// Id of the pair, hex.
     pub pair_id: String,
@@ -109,7 +109,7 @@ impl Witness {
     }
 }
 
-impl Identity {
+impl NodeIdentity {
     /// Of a first node: everything drawn at random.
     pub fn first_node(pair: &str, node: &str, links: &[String]) -> Self {
         Self {
@@ -290,34 +290,34 @@ mod tests {
     #[test]
     fn survives_a_round_trip_and_refuses_damage() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        let identity = Identity::first_node("harbour", "left", &[]);
+        assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
+        let identity = NodeIdentity::first_node("harbour", "left", &[]);
         identity.save(dir.path()).unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
+        assert_eq!(NodeIdentity::load(dir.path()).unwrap(), Some(identity.clone()));
         let path = dir.path().join("identity.json");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace(&identity.pair_key, "beef")).unwrap();
-        assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(NodeIdentity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
         std::fs::write(&path, &text[..text.len() / 2]).unwrap();
-        assert!(Identity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(NodeIdentity::load(dir.path()).unwrap_err().to_string().contains("damaged"));
     }
 
     #[test]
     fn a_pair_that_was_decommissioned_does_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = Identity::first_node("harbour", "left", &[]);
+        let identity = NodeIdentity::first_node("harbour", "left", &[]);
         identity.begin(dir.path()).unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        Identity::finish(dir.path()).unwrap();
-        assert_eq!(Identity::unfinished(dir.path()).unwrap(), None);
-        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
+        assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
+        NodeIdentity::finish(dir.path()).unwrap();
+        assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::load(dir.path()).unwrap(), Some(identity.clone()));
         identity.save(dir.path()).unwrap();
-        Identity::decommission(dir.path()).unwrap();
+        NodeIdentity::decommission(dir.path()).unwrap();
         assert!(identity.save(dir.path()).is_err());
-        assert_eq!(Identity::load(dir.path()).unwrap(), None);
-        assert_eq!(Identity::unfinished(dir.path()).unwrap(), Some(identity));
-        Identity::forget_unfinished(dir.path()).unwrap();
-        Identity::forget_unfinished(dir.path()).unwrap();
-        assert_eq!(Identity::unfinished(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
+        assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), Some(identity));
+        NodeIdentity::forget_unfinished(dir.path()).unwrap();
+        NodeIdentity::forget_unfinished(dir.path()).unwrap();
+        assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), None);
     }
 }

@@ -7,7 +7,7 @@
 //! nothing any more in this run: what a failed `fsync` left behind is unknown.
 
 use dyad_quorum::Record;
-use dyad_quorum::slots::{self, Choice, RegisterId, SLOT_BYTES};
+use dyad_quorum::slots::{self, RegisterChoice, RegisterId, SLOT_BYTES};
 use dyad_types::NodeId;
 use std::fs::{self, File};
 use std::io;
@@ -115,11 +115,11 @@ impl RegisterFiles {
             })
             .collect();
         match slots::choose(id, [[&copies[0], &copies[1]], [&copies[2], &copies[3]]]) {
-            Choice::Record { generation, record } => Ok((Self { id, files, generation }, *record)),
-            Choice::Fresh => Err(RegisterError::Empty),
-            Choice::Amnesia => Err(RegisterError::Damaged),
-            Choice::Foreign(other) => Err(RegisterError::Foreign { node: other.node }),
-            Choice::UnknownVersion(version) => Err(RegisterError::Version { version }),
+            RegisterChoice::Record { generation, record } => Ok((Self { id, files, generation }, *record)),
+            RegisterChoice::Fresh => Err(RegisterError::Empty),
+            RegisterChoice::Amnesia => Err(RegisterError::Damaged),
+            RegisterChoice::Foreign(other) => Err(RegisterError::Foreign { node: other.node }),
+            RegisterChoice::UnknownVersion(version) => Err(RegisterError::Version { version }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Makes a blank node a member: as the first node of a new pair, or as the second node of one.
 //!
 //! **Invariants.** Before the first label is written, `unfinished.json` names the pair; it becomes the identity file in
-//! the last step ([`Identity::finish`]). A setup that was interrupted anywhere before is undone by
+//! the last step ([`NodeIdentity::finish`]). A setup that was interrupted anywhere before is undone by
 //! [`crate::erase::undo`] and leaves a blank node, whose disks need no confirmation beyond the one already given. A
 //! joining node takes the last step only after the first node has written it down: whatever message is lost, either both
 //! know of each other, or the joining one is blank and joins again with a new code.
@@ -9,7 +9,7 @@
 use crate::admission::{Admission, Hello};
 use crate::disks::{self, PoolDiskPaths};
 use crate::enrol;
-use crate::identity::{Identity, Peer, fresh_incarnation};
+use crate::identity::{NodeIdentity, Peer, fresh_incarnation};
 use crate::paths::NodePaths;
 use crate::refusal;
 use crate::register::RegisterFiles;
@@ -43,14 +43,14 @@ pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
 pub async fn create_pair(
     paths: &NodePaths,
     request: &CreatePair,
-    tls: &tls::Identity,
+    tls: &tls::TlsIdentity,
     step: Step<'_>,
-) -> Result<Identity, Refusal> {
+) -> Result<NodeIdentity, Refusal> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
         Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
     check_disks(paths, &request.disks)?;
-    let mut identity = Identity::first_node(&request.pair, &request.node, &request.links);
+    let mut identity = NodeIdentity::first_node(&request.pair, &request.node, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
         let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
@@ -75,9 +75,9 @@ pub async fn join(
     paths: &NodePaths,
     request: &Join,
     offers: &[discovery::DiscoveredOffer],
-    tls: &tls::Identity,
+    tls: &tls::TlsIdentity,
     step: Step<'_>,
-) -> Result<Identity, Refusal> {
+) -> Result<NodeIdentity, Refusal> {
     dyad_desired::names::check(&request.node).map_err(|r| contradicts(&r))?;
     check_disks(paths, &request.disks)?;
     let offer = choose(request, offers)?;
@@ -99,7 +99,7 @@ pub async fn join(
         return Err(Refusal::new(RefusalCode::Pairing, "The first node names another key than it uses; pair again."));
     }
     let welcome = cleaned(*welcome);
-    let identity = Identity::joined(&request.node, incarnation, &request.links, &welcome);
+    let identity = NodeIdentity::joined(&request.node, incarnation, &request.links, &welcome);
     begin(paths, &identity)?;
     let (stop, stopped) = oneshot::channel();
     let waiting = tokio::spawn(keep_waiting(paired, stopped));
@@ -210,7 +210,7 @@ pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Refusal {
     Refusal::new(RefusalCode::DiskOfPair, text)
 }
 
-fn prepare(paths: &NodePaths, identity: &Identity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
+fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
     let mut parts: Vec<PoolDiskPaths> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
@@ -218,7 +218,7 @@ fn prepare(paths: &NodePaths, identity: &Identity, wanted: &[String], step: Step
             .push(disks::prepare(Path::new(path), &paths.run).map_err(|e| refusal::of_error(RefusalCode::Format, &e))?);
     }
     let format = FormatOptions {
-        identity: dyad_pool::Identity {
+        identity: dyad_pool::PoolIdentity {
             pool: identity.pair_number(),
             node: identity.me,
             pair_name: identity.pair.clone(),
@@ -271,12 +271,12 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
     written.map_err(|e| failed("the pool", &e))
 }
 
-fn begin(paths: &NodePaths, identity: &Identity) -> Result<(), Refusal> {
+fn begin(paths: &NodePaths, identity: &NodeIdentity) -> Result<(), Refusal> {
     identity.begin(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
 fn finish(paths: &NodePaths) -> Result<(), Refusal> {
-    Identity::finish(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
+    NodeIdentity::finish(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
 /// A rule of the document says no.

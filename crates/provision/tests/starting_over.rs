@@ -1,7 +1,7 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
 use dyad_control::{CreatePair, DiskContent, Enrol, Refusal, RefusalCode};
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use dyad_provision::paths::NodePaths;
 use dyad_provision::{disks, erase, register, setup};
 use std::fs::File;
@@ -20,7 +20,7 @@ fn node(dir: &Path, disks: &[&str]) -> NodePaths {
     options
 }
 
-fn create_pair(options: &NodePaths, pair: &str) -> Result<Identity, Refusal> {
+fn create_pair(options: &NodePaths, pair: &str) -> Result<NodeIdentity, Refusal> {
     let request = CreatePair {
         pair: pair.into(),
         node: "left".into(),
@@ -32,8 +32,8 @@ fn create_pair(options: &NodePaths, pair: &str) -> Result<Identity, Refusal> {
     found_as(options, &request)
 }
 
-fn found_as(options: &NodePaths, request: &CreatePair) -> Result<Identity, Refusal> {
-    let tls = dyad_link::tls::Identity::load_or_generate(&options.state, "node").unwrap();
+fn found_as(options: &NodePaths, request: &CreatePair) -> Result<NodeIdentity, Refusal> {
+    let tls = dyad_link::tls::TlsIdentity::load_or_generate(&options.state, "node").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(setup::create_pair(options, request, &tls, &|_| {}))
 }
@@ -52,20 +52,20 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
     let options = node(dir.path(), &["one.disk", "two.disk"]);
     create_pair(&options, "office").unwrap();
     // The very state before the last step.
-    Identity::decommission(&options.state).unwrap();
-    assert_eq!(Identity::load(&options.state).unwrap(), None);
+    NodeIdentity::decommission(&options.state).unwrap();
+    assert_eq!(NodeIdentity::load(&options.state).unwrap(), None);
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
     // Cut short again after the first disk.
     disks::erase(&disks::parts(&options.disks[0]).unwrap(), &options.run).unwrap();
 
     erase::undo(&options, &|_| {}).unwrap();
     assert_eq!(contents(&options), [DiskContent::Blank, DiskContent::Blank]);
-    assert_eq!(Identity::unfinished(&options.state).unwrap(), None);
+    assert_eq!(NodeIdentity::unfinished(&options.state).unwrap(), None);
     assert!(!register::path(&options.state).exists());
     erase::undo(&options, &|_| {}).unwrap();
 
     let identity = create_pair(&options, "office").unwrap();
-    assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
+    assert_eq!(NodeIdentity::load(&options.state).unwrap(), Some(identity));
     // Nothing of a node that is set up is ever undone.
     erase::undo(&options, &|_| {}).unwrap();
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
@@ -78,7 +78,7 @@ fn only_the_unfinished_pair_is_undone() {
     create_pair(&unknown_node, "office").unwrap();
     let mut options = node(mine.path(), &["own.disk"]);
     create_pair(&options, "office").unwrap();
-    Identity::decommission(&options.state).unwrap();
+    NodeIdentity::decommission(&options.state).unwrap();
     options.disks.extend(unknown_node.disks.clone());
     erase::undo(&options, &|_| {}).unwrap();
     let found = contents(&options);
@@ -149,7 +149,7 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
     let identity = found_as(&options, &request(&address, &code)).unwrap();
     let witness = identity.witness.clone().unwrap();
     assert_eq!((witness.address.as_str(), witness.incarnation != 0), (address.as_str(), true));
-    assert_eq!(Identity::load(&options.state).unwrap(), Some(identity));
+    assert_eq!(NodeIdentity::load(&options.state).unwrap(), Some(identity));
 
     let options = node(dir.path(), &["other.disk"]);
     let request = CreatePair { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };

@@ -44,7 +44,7 @@ pub struct RegisterId {
 
 /// What the four copies show.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum RegisterChoice {
     /// The newest durable record and its generation; the next write carries the next generation.
     Record { generation: u64, record: Box<Record> },
     /// Nothing was ever written: all copies are zero.
@@ -126,7 +126,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Chooses among the copies, `places[place][slot]`. A copy that cannot be read is given as an empty slice.
-pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> Choice {
+pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> RegisterChoice {
     let mut newest: Option<(u64, Box<Record>)> = None;
     let mut generations: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
     let mut blanks = [0; 2];
@@ -135,8 +135,8 @@ pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> Choice {
             match decode(bytes) {
                 Slot::Blank => blanks[index] += 1,
                 Slot::Torn => {}
-                Slot::Newer(version) => return Choice::UnknownVersion(version),
-                Slot::Whole { id: found, .. } if found != id => return Choice::Foreign(found),
+                Slot::Newer(version) => return RegisterChoice::UnknownVersion(version),
+                Slot::Whole { id: found, .. } if found != id => return RegisterChoice::Foreign(found),
                 Slot::Whole { generation, record, .. } => {
                     if slot_of(generation) != index {
                         continue;
@@ -150,14 +150,14 @@ pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> Choice {
         }
     }
     let Some((generation, record)) = newest else {
-        return if blanks == [2, 2] { Choice::Fresh } else { Choice::Amnesia };
+        return if blanks == [2, 2] { RegisterChoice::Fresh } else { RegisterChoice::Amnesia };
     };
     // The other slot holds the predecessor at least once, unless a successor that was lost overwrote it.
     let other = slot_of(generation + 1);
     if generations[other].contains(&(generation - 1)) || (generation == 1 && blanks[other] > 0) {
-        Choice::Record { generation, record }
+        RegisterChoice::Record { generation, record }
     } else {
-        Choice::Amnesia
+        RegisterChoice::Amnesia
     }
 }
 
@@ -188,7 +188,7 @@ mod tests {
             old[..512].copy_from_slice(&encode(ID, generation, &record(generation))[..512]);
         }
 
-        fn choose(&self) -> Choice {
+        fn choose(&self) -> RegisterChoice {
             choose(ID, std::array::from_fn(|place| std::array::from_fn(|slot| self.0[place][slot].as_slice())))
         }
 
@@ -211,13 +211,13 @@ mod tests {
         record
     }
 
-    fn chosen(generation: u64) -> Choice {
-        Choice::Record { generation, record: Box::new(record(generation)) }
+    fn chosen(generation: u64) -> RegisterChoice {
+        RegisterChoice::Record { generation, record: Box::new(record(generation)) }
     }
 
     #[test]
     fn a_blank_register_is_fresh() {
-        assert_eq!(Disk::blank().choose(), Choice::Fresh);
+        assert_eq!(Disk::blank().choose(), RegisterChoice::Fresh);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
             for place in 0..2 {
                 disk.0[place][slot_of(generation)][700] ^= 1;
             }
-            assert_eq!(disk.choose(), Choice::Amnesia);
+            assert_eq!(disk.choose(), RegisterChoice::Amnesia);
         }
     }
 
@@ -279,14 +279,14 @@ mod tests {
         let mut disk = Disk::written(2);
         let other = RegisterId { pair: 6, node: NodeId::A };
         disk.0[1][1] = encode(other, 1, &record(1)).to_vec();
-        assert_eq!(disk.choose(), Choice::Foreign(other));
+        assert_eq!(disk.choose(), RegisterChoice::Foreign(other));
         let mut newer = encode(ID, 2, &record(2));
         newer[8] = 2;
         let crc = crc64(&newer[..CRC_AT]);
         newer[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         let mut disk = Disk::written(2);
         disk.0[0][0] = newer.to_vec();
-        assert_eq!(disk.choose(), Choice::UnknownVersion(2), "no silent downgrade");
+        assert_eq!(disk.choose(), RegisterChoice::UnknownVersion(2), "no silent downgrade");
     }
 
     #[test]
@@ -299,6 +299,6 @@ mod tests {
                 *byte = (noise >> 56) as u8;
             }
         }
-        assert_eq!(disk.choose(), Choice::Amnesia);
+        assert_eq!(disk.choose(), RegisterChoice::Amnesia);
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// When a command is complete.
 #[derive(Debug)]
-pub enum Completion {
+pub enum CommandCompletion {
     /// Now.
     Done(StoreOutput),
     /// When a sync that begins after the call is complete.
@@ -33,7 +33,7 @@ pub fn execute(
     pool: &mut Pool,
     command: &StoreCommand,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Completion, StoreError> {
+) -> Result<CommandCompletion, StoreError> {
     match command {
         StoreCommand::Write { volume, stamp, block, data } => {
             journaled(pool.write(*volume, *stamp, *block, data.clone()), report)
@@ -57,20 +57,20 @@ pub fn execute(
             })
         }
         StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block..block.saturating_add(*count)) {
-            Ok(data) => Ok(Completion::Done(StoreOutput::Data(data))),
+            Ok(data) => Ok(CommandCompletion::Done(StoreOutput::Data(data))),
             // A sector that the disk cannot read counts as a corrupt block: the mirror reads it from the peer.
             Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, *block..block + count, report),
             Err(error) => Err(read_error(error, report)),
         },
         StoreCommand::ReadExtent { volume, extent } => {
-            read_extent(pool, *volume, *extent, report).map(|image| Completion::Done(StoreOutput::Extent(image)))
+            read_extent(pool, *volume, *extent, report).map(|image| CommandCompletion::Done(StoreOutput::Extent(image)))
         }
-        StoreCommand::Sync => Ok(Completion::AfterSync),
+        StoreCommand::Sync => Ok(CommandCompletion::AfterSync),
         StoreCommand::MarkDirty { marks } => {
             let ranges = marks.iter().flat_map(|(volume, ranges)| ranges.iter().map(|range| (*volume, range.clone())));
             match run_steps(ranges, |(volume, range)| journaled(pool.mark_dirty(volume, range), report))? {
-                Completion::AfterCheckpoint => Ok(Completion::AfterCheckpoint),
-                _ => Ok(Completion::AfterSync),
+                CommandCompletion::AfterCheckpoint => Ok(CommandCompletion::AfterCheckpoint),
+                _ => Ok(CommandCompletion::AfterSync),
             }
         }
         StoreCommand::ClearDirty => {
@@ -82,17 +82,19 @@ pub fn execute(
             run_steps(marked, |(volume, range)| journaled(pool.clear_dirty(volume, range), report))
         }
         StoreCommand::Confirm { volume, seq } => match pool.confirm(*volume, *seq) {
-            Ok(()) | Err(pool::StoreError::NoVolume { .. }) => Ok(Completion::Done(StoreOutput::Done)),
+            Ok(()) | Err(pool::StoreError::NoVolume { .. }) => Ok(CommandCompletion::Done(StoreOutput::Done)),
             Err(error) => Err(store_error(&error, report)),
         },
-        StoreCommand::Tail { volume } => {
-            let tail = pool.tail(*volume).unwrap_or_default();
-            Ok(Completion::Done(StoreOutput::Tail(tail)))
+        StoreCommand::ListUnconfirmed { volume } => {
+            let extents = pool.unconfirmed(*volume).unwrap_or_default();
+            Ok(CommandCompletion::Done(StoreOutput::Unconfirmed(extents)))
         }
         StoreCommand::Volume(change) => match change_volume(pool, change) {
-            Ok(_) => Ok(Completion::AfterSync),
+            Ok(_) => Ok(CommandCompletion::AfterSync),
             // A deleted volume with this id is still being freed: a checkpoint completes that.
-            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => Ok(Completion::AfterCheckpoint),
+            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => {
+                Ok(CommandCompletion::AfterCheckpoint)
+            }
             Err(error) => Err(store_error(&error, report)),
         },
     }
@@ -101,24 +103,24 @@ pub fn execute(
 /// Runs the steps of one command. If a step must wait, the whole command is executed again later; each step is idempotent.
 fn run_steps<T>(
     steps: impl IntoIterator<Item = T>,
-    mut run: impl FnMut(T) -> Result<Completion, StoreError>,
-) -> Result<Completion, StoreError> {
+    mut run: impl FnMut(T) -> Result<CommandCompletion, StoreError>,
+) -> Result<CommandCompletion, StoreError> {
     for step in steps {
         match run(step)? {
-            Completion::Done(_) => {}
+            CommandCompletion::Done(_) => {}
             wait => return Ok(wait),
         }
     }
-    Ok(Completion::Done(StoreOutput::Done))
+    Ok(CommandCompletion::Done(StoreOutput::Done))
 }
 
 fn journaled(
     result: Result<Position, pool::StoreError>,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Completion, StoreError> {
+) -> Result<CommandCompletion, StoreError> {
     match result {
-        Ok(_) => Ok(Completion::Done(StoreOutput::Done)),
-        Err(pool::StoreError::JournalFull) => Ok(Completion::AfterCheckpoint),
+        Ok(_) => Ok(CommandCompletion::Done(StoreOutput::Done)),
+        Err(pool::StoreError::JournalFull) => Ok(CommandCompletion::AfterCheckpoint),
         Err(error) => Err(store_error(&error, report)),
     }
 }
@@ -146,7 +148,7 @@ fn read_block_by_block(
     volume: VolumeId,
     blocks: Range<u64>,
     report: &mut dyn FnMut(&dyn std::error::Error),
-) -> Result<Completion, StoreError> {
+) -> Result<CommandCompletion, StoreError> {
     let (mut data, mut bad) = (Vec::new(), Vec::new());
     for number in blocks.clone() {
         match pool.read(volume, number..number + 1) {
@@ -160,7 +162,7 @@ fn read_block_by_block(
         }
     }
     if bad.is_empty() {
-        return Ok(Completion::Done(StoreOutput::Data(data.into())));
+        return Ok(CommandCompletion::Done(StoreOutput::Data(data.into())));
     }
     Err(StoreError::Corrupt { blocks: bad })
 }
@@ -235,7 +237,7 @@ mod tests {
         (scratch_pool(plug), disk)
     }
 
-    fn read(pool: &mut Pool) -> Result<Completion, StoreError> {
+    fn read(pool: &mut Pool) -> Result<CommandCompletion, StoreError> {
         execute(pool, &StoreCommand::Read { volume: VolumeId(1), block: 2, count: 3 }, &mut |_| {})
     }
 
@@ -247,7 +249,9 @@ mod tests {
         disk.set_faults(Faults { read_error: 1_000_000, ..Faults::default() });
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![2, 3, 4] });
         disk.set_faults(Faults::default());
-        let Ok(Completion::Done(StoreOutput::Data(data))) = read(&mut pool) else { panic!("it can be read again") };
+        let Ok(CommandCompletion::Done(StoreOutput::Data(data))) = read(&mut pool) else {
+            panic!("it can be read again")
+        };
         assert_eq!(data[..], [7; 3 * BLOCK]);
     }
 

@@ -6,12 +6,12 @@
 //!
 //! It must never know: threads, clocks, the network, virtual machines.
 //!
-//! **Invariants.** Commands take effect in the order of the calls. A command that returned [`Completion::AfterSync`] is answered
+//! **Invariants.** Commands take effect in the order of the calls. A command that returned [`CommandCompletion::AfterSync`] is answered
 //! only after a sync that began after the call. Quorum gets `AckPeer` only for the newest completed
 //! resync, never for an earlier one.
 
 mod execute;
 mod readmission;
 
-pub use execute::{Completion, execute, inventory};
+pub use execute::{CommandCompletion, execute, inventory};
 pub use readmission::{Readmission, view};

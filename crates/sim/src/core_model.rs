@@ -9,7 +9,7 @@ use crate::machine::{VMS, VmIndex};
 use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
 use crate::world::{Due, Job, World};
-use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, Reply, RequestId, Writer};
+use dyad_mirror::{Action, Event, GuestOp, GuestReply, Mirror, Reason, RequestId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members};
 use dyad_replica::{Readmission, view};
 use dyad_types::{NodeId, VolumeId};
@@ -175,7 +175,7 @@ impl World {
         }
     }
 
-    fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::Reply) {
+    fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::GuestResult) {
         let Some(model) = self.core_model(node) else { return };
         if let Some(vm) = model.guests.remove(&req) {
             let delay = self.prng.within(1_000, 40_000);
@@ -183,7 +183,7 @@ impl World {
         }
         let Some(own) = model.own_requests.remove(&req) else { return };
         match (own, result) {
-            (OwnRequest::Read, Ok(Reply::Data(data))) => {
+            (OwnRequest::Read, Ok(GuestReply::Data(data))) => {
                 if let Some(document) = Document::decode(&data) {
                     self.publish(node, document);
                 }

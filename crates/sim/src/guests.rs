@@ -23,7 +23,7 @@ pub enum Request {
 }
 
 /// The answer to a request.
-pub type Reply = Result<dyad_mirror::Reply, GuestError>;
+pub type GuestResult = Result<dyad_mirror::GuestReply, GuestError>;
 
 impl Request {
     pub fn op(&self) -> GuestOp {
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// The daemon answers a request. A frozen guest sees the answer when it is thawed.
-    pub(crate) fn answer_guest(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: Reply) {
+    pub(crate) fn answer_guest(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: GuestResult) {
         let machine = &mut self.nodes[node];
         if !machine.vms[vm.0].open.contains_key(&req) {
             return;
@@ -124,7 +124,7 @@ impl World {
         }
     }
 
-    fn guest_sees(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: Reply) {
+    fn guest_sees(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: GuestResult) {
         let Some(request) = self.nodes[node].vms[vm.0].open.remove(&req) else { return };
         self.count(match &request {
             Request::Write { .. } => "writes",
@@ -138,7 +138,7 @@ impl World {
                 self.oracle.acknowledge(volume, block..block + count, value);
             }
             (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
-            (Request::Read { block, .. }, Ok(dyad_mirror::Reply::Data(data))) => {
+            (Request::Read { block, .. }, Ok(dyad_mirror::GuestReply::Data(data))) => {
                 if let Err(wrong) = self.oracle.read(volume, block, &data) {
                     self.violate(wrong);
                 }

@@ -56,7 +56,7 @@ pub struct Vm {
     /// Requests that are not answered to the guest. A restarted daemon gets them again.
     pub open: BTreeMap<RequestId, crate::guests::Request>,
     /// Answers that arrived while the VM was frozen.
-    pub answers: Vec<(RequestId, crate::guests::Reply)>,
+    pub answers: Vec<(RequestId, crate::guests::GuestResult)>,
 }
 
 pub struct Machine {

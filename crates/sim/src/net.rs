@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 /// A session over a link that is cut for this long ends.
 const SESSION_TIMEOUT: Time = 2 * SEC;
 
-/// The peer link.
+/// The link between both nodes, with its faults.
 #[derive(Debug, Default)]
-pub struct Net {
+pub struct PeerLink {
     /// By sender: nothing arrives.
     pub cut: [bool; 2],
     /// Lost datagrams, of a thousand.

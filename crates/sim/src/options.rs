@@ -13,7 +13,7 @@ pub enum PlantedBug {
     /// A replica answers 3 % of writes without carrying them out.
     UnmirroredWrite,
     /// A store reports no unconfirmed extents.
-    NoTail,
+    NoUnconfirmed,
     /// Resync treats every eighth extent as absent.
     SkippedExtent,
     /// Requests of guests are run although the lease has lapsed, and the VMs are not frozen.

@@ -4,10 +4,10 @@ use crate::options::PlantedBug;
 use crate::world::{Job, World};
 use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::sim::format_options;
-use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, Identity, OpenOptions, Pool, PoolDisk};
+use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, OpenOptions, Pool, PoolDisk, PoolIdentity};
 use dyad_pool::{SyncDone, SyncJob};
 use dyad_quorum::{MS, Time};
-use dyad_replica::{Completion, execute};
+use dyad_replica::{CommandCompletion, execute};
 use dyad_types::{ExtentImage, ExtentSet, NodeId, VolumeId};
 use std::collections::VecDeque;
 
@@ -35,7 +35,7 @@ enum Syncing {
 
 /// Formats a pool.
 pub fn format(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<()> {
-    let identity = Identity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
+    let identity = PoolIdentity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
     let options = FormatOptions { disk_ids: vec![u128::from(node.letter())], ..format_options(identity, 1) };
     Ok(Pool::format(vec![disk], &options)?)
 }
@@ -81,10 +81,10 @@ impl World {
             None => execute(&mut core.store.pool, &command, &mut |error| words = error.to_string()),
         };
         let outcome = match outcome {
-            Ok(Completion::Done(StoreOutput::Extent(_)))
+            Ok(CommandCompletion::Done(StoreOutput::Extent(_)))
                 if planted_bug == Some(PlantedBug::SkippedExtent) && is_eighth_extent(&command) =>
             {
-                Ok(Completion::Done(StoreOutput::Extent(ExtentImage::default())))
+                Ok(CommandCompletion::Done(StoreOutput::Extent(ExtentImage::default())))
             }
             other => other,
         };
@@ -93,9 +93,9 @@ impl World {
         }
         let Some(core) = &mut self.nodes[node].core else { return };
         match outcome {
-            Ok(Completion::Done(output)) => self.stored(node, op, Ok(output)),
-            Ok(Completion::AfterSync) => core.store.waiting.push(op),
-            Ok(Completion::AfterCheckpoint) => {
+            Ok(CommandCompletion::Done(output)) => self.stored(node, op, Ok(output)),
+            Ok(CommandCompletion::AfterSync) => core.store.waiting.push(op),
+            Ok(CommandCompletion::AfterCheckpoint) => {
                 core.store.queue.push_front((op, command));
                 self.count("journal full");
                 self.store_background(node);
@@ -193,11 +193,13 @@ impl World {
 }
 
 /// The false answer of a store with a planted bug.
-fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<Completion> {
-    let done = Some(Completion::Done(StoreOutput::Done));
+fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<CommandCompletion> {
+    let done = Some(CommandCompletion::Done(StoreOutput::Done));
     match (planted_bug?, command) {
         (PlantedBug::SkippedSync, StoreCommand::Sync) => done,
-        (PlantedBug::NoTail, StoreCommand::Tail { .. }) => Some(Completion::Done(StoreOutput::Tail(ExtentSet::new()))),
+        (PlantedBug::NoUnconfirmed, StoreCommand::ListUnconfirmed { .. }) => {
+            Some(CommandCompletion::Done(StoreOutput::Unconfirmed(ExtentSet::new())))
+        }
         (PlantedBug::UnmirroredWrite, StoreCommand::Write { volume, .. }) if *volume != VolumeId(0) && hit => done,
         _ => None,
     }

@@ -1,9 +1,9 @@
 //! The simulated world: time, the queue of future events, both machines, the witness, the network.
 
 use crate::core_model::CoreModel;
-use crate::guests::Reply;
+use crate::guests::GuestResult;
 use crate::machine::{Core, Machine, Vm, VmIndex};
-use crate::net::Net;
+use crate::net::PeerLink;
 use crate::options::{Options, PlantedBug, RunResult};
 use crate::quorum_thread::{CgroupCommand, QuorumUpdate, WATCHDOG_PERIOD};
 use crate::store;
@@ -33,7 +33,7 @@ pub enum Job {
     Cgroup(CgroupCommand),
     CoreTick,
     Guest(VmIndex, RequestId, GuestOp),
-    Answer(VmIndex, RequestId, Reply),
+    Answer(VmIndex, RequestId, GuestResult),
     Peer(Session, PeerMessage),
     SessionUp(Session),
     SessionDown(Session),
@@ -95,7 +95,7 @@ pub struct World {
     pub prng: Prng,
     pub options: Options,
     pub nodes: [Machine; 2],
-    pub net: Net,
+    pub net: PeerLink,
     pub witness: Record,
     pub witness_up: bool,
     pub reach: [bool; 2],
@@ -150,7 +150,7 @@ impl World {
             prng,
             options,
             nodes: [a, b],
-            net: Net::default(),
+            net: PeerLink::default(),
             witness: Record::witness(WITNESS, 303),
             witness_up: true,
             reach: [true; 2],

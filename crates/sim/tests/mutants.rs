@@ -29,8 +29,8 @@ fn an_unmirrored_write_is_found() {
 }
 
 #[test]
-fn a_forgotten_tail_is_found() {
-    assert_found(PlantedBug::NoTail, 1, 20);
+fn missing_unconfirmed_extents_are_found() {
+    assert_found(PlantedBug::NoUnconfirmed, 1, 20);
 }
 
 #[test]

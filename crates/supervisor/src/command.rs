@@ -9,7 +9,7 @@ use dyad_desired::limits::DISK_QUEUES;
 pub use crate::version::Version;
 
 use crate::accelerator::Accelerator;
-use crate::spec::{Network, VmSpec};
+use crate::spec::{VmNetwork, VmSpec};
 
 /// The paths of a VM's sockets and files, in its directory below the run directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
         line.path_option("-drive", "if=pflash,unit=1,format=raw,file=", vars);
     }
     disks(&mut line, host, spec);
-    if spec.network == Network::User {
+    if spec.network == VmNetwork::User {
         line.option("-netdev", ["user,id=net0"]);
         line.option("-device", ["virtio-net-pci,netdev=net0,disable-legacy=on,romfile="]);
     }
@@ -170,7 +170,7 @@ mod tests {
             memory_mib: 512,
             firmware: Firmware::Uefi,
             disks: vec![Disk { socket: "/run/dyad/vhost/1.sock".into() }],
-            network: Network::User,
+            network: VmNetwork::User,
             changed: 1,
         }
     }

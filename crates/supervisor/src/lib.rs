@@ -39,7 +39,7 @@ pub use lifecycle::Phase;
 pub use machine::{Event, EventKind};
 pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{Runner, RunnerError, Settings};
-pub use spec::{Disk, MissingDisk, Network, VmSpec};
+pub use spec::{Disk, MissingDisk, VmNetwork, VmSpec};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.
 pub type Time = u64;

@@ -15,7 +15,7 @@ pub struct VmSpec {
     pub firmware: Firmware,
     /// The VM boots from the first one.
     pub disks: Vec<Disk>,
-    pub network: Network,
+    pub network: VmNetwork,
     /// The VM's `changed` generation in the document from which this was made.
     pub changed: u64,
 }
@@ -28,7 +28,7 @@ pub struct Disk {
 
 /// The network of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Network {
+pub enum VmNetwork {
     /// No network.
     None,
     /// Outgoing connections through the node (QEMU's user network).
@@ -71,7 +71,7 @@ impl VmSpec {
             memory_mib: vm.config.memory_mib,
             firmware: vm.config.firmware,
             disks,
-            network: Network::default(),
+            network: VmNetwork::default(),
             changed: vm.changed,
         }))
     }

@@ -91,7 +91,7 @@ pub fn serve(directory: &Path, server: &Server) -> Result<impl Future<Output = (
 
 async fn answer(shared: Arc<Shared>, stream: UnixStream) -> Result<(), FrameError> {
     let (reader, writer) = stream.into_split();
-    let command: Command = FrameReader::new(reader).require().await?.expect(COMMAND)?;
+    let command: Command = FrameReader::new(reader).next_required().await?.expect(COMMAND)?;
     let report = match command {
         Command::Code => {
             let open = shared.open_code();
@@ -120,5 +120,5 @@ pub async fn command(directory: &Path, command: &Command) -> Result<Report, Admi
     let stream = UnixStream::connect(&path).await.map_err(|source| AdminError::Socket { path, source })?;
     let (reader, writer) = stream.into_split();
     FrameWriter::new(writer).send(COMMAND, command).await?;
-    Ok(FrameReader::new(reader).require().await?.expect(REPORT)?)
+    Ok(FrameReader::new(reader).next_required().await?.expect(REPORT)?)
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use dyad_link::frame::FrameError;
 use dyad_link::pairing::{self, PairingError, Purpose};
-use dyad_link::tls::{self, Channel, ClientConfig, Identity, Protocol, TlsError, Trust};
+use dyad_link::tls::{self, Channel, ClientConfig, Protocol, TlsError, TlsIdentity, Trust};
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{AcceptorReply, WitnessRequest};
 use dyad_types::NodeId;
 use tokio::net::TcpStream;
 
-use crate::protocol::{Body, Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};
+use crate::protocol::{Body, Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, Refused, ReplyFrame, Request, Response};
 
 /// The errors of a request to the witness.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,7 @@ pub struct Enrolment {
 pub async fn enrol(
     address: &str,
     code: &str,
-    identity: &Identity,
+    identity: &TlsIdentity,
     ask: &Enrol,
     limit: Duration,
 ) -> Result<Enrolment, EnrolError> {
@@ -118,7 +118,7 @@ pub struct Target {
     pub address: String,
     pub pair: PairId,
     /// The key of this node.
-    pub identity: Identity,
+    pub identity: TlsIdentity,
     /// The pinned fingerprint of the witness's key.
     pub witness: Fingerprint,
 }
@@ -208,7 +208,11 @@ impl Client {
         self.record_reply(connection, reply)
     }
 
-    fn record_reply(&mut self, connection: Channel, (reply, took): (Reply, Duration)) -> Result<Response, AskError> {
+    fn record_reply(
+        &mut self,
+        connection: Channel,
+        (reply, took): (ReplyFrame, Duration),
+    ) -> Result<Response, AskError> {
         self.connection = Some(connection);
         self.round_trip = Some(took);
         Ok(reply.outcome?)
@@ -224,10 +228,10 @@ impl Client {
     }
 }
 
-async fn exchange_frames(connection: &mut Channel, request: &Request) -> Result<(Reply, Duration), AskError> {
+async fn exchange_frames(connection: &mut Channel, request: &Request) -> Result<(ReplyFrame, Duration), AskError> {
     let start = Instant::now();
     connection.writer.send(REQUEST, request).await?;
-    let reply: Reply = connection.reader.require().await?.expect(REPLY)?;
+    let reply: ReplyFrame = connection.reader.next_required().await?.expect(REPLY)?;
     if reply.id != request.id {
         return Err(AskError::Frame(FrameError::Unexpected { kind: REPLY }));
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// Frame kind of a [`Request`].
 pub const REQUEST: u16 = 0x0301;
-/// Frame kind of a [`Reply`].
+/// Frame kind of a [`ReplyFrame`].
 pub const REPLY: u16 = 0x0302;
 /// Maximum length of a request or reply, in bytes.
 pub const MAX_MESSAGE: usize = 8 << 10;
@@ -46,7 +46,7 @@ pub enum Body {
 
 /// The answer to a [`Request`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reply {
+pub struct ReplyFrame {
     /// The id of the request.
     pub id: u64,
     /// The answer, or the refusal.
@@ -126,7 +126,7 @@ mod tests {
         let bytes = [&[1, 2, 1, 1][..], &[9; 32]].concat();
         assert_eq!(to_payload(&request).unwrap()[..], bytes);
         assert_eq!(from_payload::<Request>(&bytes).unwrap(), request);
-        let replies = [Ok(Response::Added), Err(Refused::WrongKey)].map(|outcome| Reply { id: 3, outcome });
+        let replies = [Ok(Response::Added), Err(Refused::WrongKey)].map(|outcome| ReplyFrame { id: 3, outcome });
         assert_eq!(replies.map(|reply| to_payload(&reply).unwrap().to_vec()), [vec![3, 0, 1], vec![3, 1, 1]]);
         let enrol = Enrol { pair: PairId(2), name: "p".into(), node: NodeId::A, keys: [Some(key), None] };
         let bytes = [&[2, 1, b'p', 0, 1][..], &[9; 32], &[0]].concat();
@@ -139,7 +139,7 @@ mod tests {
         #[test]
         fn noise_is_never_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = from_payload::<Request>(&noise);
-            let _ = from_payload::<Reply>(&noise);
+            let _ = from_payload::<ReplyFrame>(&noise);
             let _ = from_payload::<Enrol>(&noise);
             let _ = from_payload::<Result<Enrolled, Refused>>(&noise);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dyad_link::pairing::{self, CodeForm, Codes, OpenCode, PairingError, Purpose};
-use dyad_link::tls::{self, Channel, Identity, Protocol, ServerConfig, TlsError, Trust};
+use dyad_link::tls::{self, Channel, Protocol, ServerConfig, TlsError, TlsIdentity, Trust};
 use dyad_link::{Fingerprint, PairId, net};
 use dyad_types::Epoch;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,7 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 
 use crate::pairs;
-use crate::protocol::{Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, Refused, Reply, Request, Response};
+use crate::protocol::{
+    Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, Refused, ReplyFrame, Request, Response,
+};
 use crate::store::{Slot, Store, StoreError};
 use crate::store_writer::{Stopped, StoreWriter};
 
@@ -75,7 +77,7 @@ pub struct PairSummary {
 pub(crate) struct Shared {
     store_writer: StoreWriter,
     codes: Codes,
-    identity: Identity,
+    identity: TlsIdentity,
     tls: Arc<ServerConfig>,
     handshakes: Arc<Semaphore>,
     pairings: Semaphore,
@@ -126,7 +128,7 @@ impl Server {
     /// The store, the key or the socket cannot be used.
     pub fn open(config: &Config) -> Result<Self, ServerError> {
         let store = Store::open(&config.directory)?;
-        let identity = Identity::load_or_generate(&config.directory, "dyad-witness")?;
+        let identity = TlsIdentity::load_or_generate(&config.directory, "dyad-witness")?;
         let tls = tls::server_config(&identity, Trust::AnyKey, &[Protocol::Witness, Protocol::Pairing])?;
         let listener =
             net::listen(config.listen).map_err(|source| ServerError::Listen { address: config.listen, source })?;
@@ -264,6 +266,6 @@ async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Connect
         if let Err(refused) = &outcome {
             tracing::warn!(%pair, %key, %refused, "a question was refused");
         }
-        channel.writer.send(REPLY, &Reply { id, outcome }).await?;
+        channel.writer.send(REPLY, &ReplyFrame { id, outcome }).await?;
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use common::{Pair, TEST_TIMEOUT};
 use dyad_link::Fingerprint;
 use dyad_link::pairing::PairingError;
-use dyad_link::tls::{Identity, TlsError};
+use dyad_link::tls::{TlsError, TlsIdentity};
 use dyad_quorum::{Members, ReplyBody};
 use dyad_types::NodeId;
 use dyad_witness::client::{AskError, EnrolError};
@@ -101,7 +101,7 @@ async fn an_unknown_pair_and_a_wrong_key_are_not_reported_as_unreachable() {
     let error = unknown.ask(&other_pair.learn(&other_pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(Refused::UnknownPair)), "{error:?}");
 
-    let impostor = Identity::generate("impostor").unwrap().fingerprint();
+    let impostor = TlsIdentity::generate("impostor").unwrap().fingerprint();
     let mut misled = pair.client(&pair.a, &witness.address, impostor);
     let error = misled.ask(&pair.learn(&pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Tls(TlsError::WrongKey { found }) if found == witness.fingerprint));

@@ -25,7 +25,7 @@ pub use answers::Answers;
 pub use check::enrolment;
 pub use dyad_types::DiskContent;
 pub use id::Id;
-pub use plan::{Network, Plan, Static, WitnessPlan, plan};
+pub use plan::{NetworkSettings, Plan, Static, WitnessPlan, plan};
 pub use problem::Problem;
 pub use question::{Choice, Kind, QUESTIONS, Question, confirmation, default, next, question, suggestion};
 pub use seed::{SEED_FILE, SEED_LABEL, from_json, from_toml, to_toml};

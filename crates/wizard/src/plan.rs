@@ -18,7 +18,7 @@ pub enum Plan {
         disks: Vec<String>,
         password: String,
         /// `None`: the node has no port that Dyad manages.
-        network: Option<Network>,
+        network: Option<NetworkSettings>,
         /// `None`: a witness is enrolled later.
         witness: Option<WitnessPlan>,
     },
@@ -32,13 +32,13 @@ pub enum Plan {
         /// The `pair_id` of the pair to join; `None` if only one was discovered.
         offer: Option<String>,
         /// `None`: the node has no port that Dyad manages.
-        network: Option<Network>,
+        network: Option<NetworkSettings>,
     },
 }
 
 /// The management port and the ports of the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Network {
+pub struct NetworkSettings {
     /// Name of the management port.
     pub port: String,
     /// The fixed address; `None`: DHCP.
@@ -103,7 +103,7 @@ pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Prob
     Ok(Plan::First { pair: text(Id::Pair)?, node, disks, password: text(Id::Password)?, network, witness })
 }
 
-fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<Network>, Problem> {
+fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<NetworkSettings>, Problem> {
     let Some(port) = all.get(Id::Port).or(surroundings.ports.first().map(String::as_str)) else {
         return Ok(None);
     };
@@ -121,5 +121,5 @@ fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<Network>
             Some(Static { address, prefix, gateway, dns })
         }
     };
-    Ok(Some(Network { port: port.to_owned(), fixed, peer_links: links }))
+    Ok(Some(NetworkSettings { port: port.to_owned(), fixed, peer_links: links }))
 }

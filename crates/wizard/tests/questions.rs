@@ -1,8 +1,8 @@
 //! The order of the questions, and the sentence of each problem.
 
 use dyad_wizard::{
-    Answers, Disk, DiskContent, Id, Link, Network, Offer, Plan, Problem, QUESTIONS, Surroundings, WitnessPlan, default,
-    from_json, from_toml, next, plan, question, suggestion, to_toml,
+    Answers, Disk, DiskContent, Id, Link, NetworkSettings, Offer, Plan, Problem, QUESTIONS, Surroundings, WitnessPlan,
+    default, from_json, from_toml, next, plan, question, suggestion, to_toml,
 };
 use proptest::prelude::*;
 
@@ -118,7 +118,7 @@ fn a_seed_file_becomes_a_plan() {
         node: "left".into(),
         disks: vec!["/dev/vdb".into(), "/dev/vdc".into()],
         password: "correct horse".into(),
-        network: Some(Network { port: "eth0".into(), fixed: None, peer_links: vec!["eth1".into()] }),
+        network: Some(NetworkSettings { port: "eth0".into(), fixed: None, peer_links: vec!["eth1".into()] }),
         witness: Some(WitnessPlan { address: "192.0.2.9:7403".into(), code: "0123-4567".into() }),
     };
     assert_eq!(plan(&answers, &rig()), Ok(wanted));

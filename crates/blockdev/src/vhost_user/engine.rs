@@ -13,7 +13,7 @@ use vm_memory::GuestAddress;
 use crate::limits::{BLOCK, MAX_TRANSFER};
 use crate::ranges::RangeLocks;
 use crate::vhost_user::job::{Action, Piece, Plan};
-use crate::vhost_user::mailbox::{Completion, Mailbox, Part};
+use crate::vhost_user::mailbox::{Mailbox, Part, PartCompletion};
 use crate::vhost_user::memory::GuestMemory;
 use crate::vhost_user::request::{Ask, GuestRequest};
 use crate::{Backend, BackendError, Request};
@@ -159,8 +159,8 @@ impl Engine {
     }
 
     /// Continues a job with the completion of one of its parts.
-    pub fn complete(&mut self, completion: Completion) {
-        let Completion { job: id, part, result } = completion;
+    pub fn complete(&mut self, completion: PartCompletion) {
+        let PartCompletion { job: id, part, result } = completion;
         match part {
             Part::Edge { at } => self.edge_done(id, at, result),
             Part::Flush => self.finish(id, status_of(&result)),
@@ -181,7 +181,7 @@ impl Engine {
 
     fn ask(&self, job: u64, part: Part, request: Request) {
         let mailbox = self.mailbox.clone();
-        let done = move |result| mailbox.push(Completion { job, part, result });
+        let done = move |result| mailbox.push(PartCompletion { job, part, result });
         self.backend.submit(request, Box::new(done));
     }
 

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::BackendError;
 
 /// The answer of the backend to one part of one job.
-pub(crate) struct Completion {
+pub(crate) struct PartCompletion {
     /// Number of the job, see [`super::engine`].
     pub job: u64,
     pub part: Part,
@@ -35,7 +35,7 @@ pub(crate) enum Part {
 
 /// A queue without a bound of its own: the engine bounds the number of requests.
 pub(crate) struct Mailbox {
-    queue: Mutex<Vec<Completion>>,
+    queue: Mutex<Vec<PartCompletion>>,
     wake: File,
 }
 
@@ -46,7 +46,7 @@ impl Mailbox {
     }
 
     /// Adds a completion, and wakes the device's thread if the queue was empty.
-    pub fn push(&self, completion: Completion) {
+    pub fn push(&self, completion: PartCompletion) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let was_empty = queue.is_empty();
         queue.push(completion);
@@ -63,7 +63,7 @@ impl Mailbox {
     }
 
     /// Takes all completions and clears the wake-up.
-    pub fn take(&self) -> Vec<Completion> {
+    pub fn take(&self) -> Vec<PartCompletion> {
         let mut count = [0; 8];
         let _ = (&self.wake).read(&mut count);
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))

@@ -31,8 +31,8 @@ impl CoreState {
             Action::Send(message) => self.out.peer.send(Wire::Mirror(message)),
             Action::Complete { req, result } => {
                 let result: VolumeResult = match result {
-                    Ok(dyad_mirror::Reply::Data(data)) => Ok(data),
-                    Ok(dyad_mirror::Reply::Done) => Ok(Bytes::new()),
+                    Ok(dyad_mirror::GuestReply::Data(data)) => Ok(data),
+                    Ok(dyad_mirror::GuestReply::Done) => Ok(Bytes::new()),
                     Err(error) => Err(VolumeError::Refused(error)),
                 };
                 match self.replication.close(req) {

@@ -47,7 +47,7 @@ use dyad_control::Status;
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, VolumeChange};
 use dyad_provision::document_cache;
-use dyad_provision::identity::Identity;
+use dyad_provision::identity::NodeIdentity;
 use dyad_quorum::Config;
 use dyad_types::NodeId;
 use parts::{
@@ -66,7 +66,7 @@ const MAX_BATCH: usize = 256;
 /// Everything the owner of the state is given at start.
 pub struct Dependencies {
     /// Who this node is.
-    pub identity: Identity,
+    pub identity: NodeIdentity,
     /// Replication.
     pub mirror: Mirror,
     /// The watchdog as it was at start; `None` = this node has none.
@@ -115,7 +115,7 @@ pub struct CoreHandles {
 /// The one owner of all state of a node.
 pub struct CoreState {
     me: NodeId,
-    identity: Identity,
+    identity: NodeIdentity,
     membership: Membership,
     document: DocumentCopy,
     replication: Replication,

@@ -60,7 +60,7 @@ impl CoreFixture {
         let (documents, orders) = mpsc::unbounded_channel();
         let pairing = Pairing::new(
             options.clone(),
-            tls::Identity::generate("node").unwrap(),
+            tls::TlsIdentity::generate("node").unwrap(),
             Vec::new(),
             WitnessHandle::start(quorum_thread.clone()),
             inbox.clone(),
@@ -82,7 +82,7 @@ impl CoreFixture {
             pairing,
         };
         let dependencies = Dependencies {
-            identity: Identity::first_node("rig", "left", &[]),
+            identity: NodeIdentity::first_node("rig", "left", &[]),
             mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
             watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
             status: watch::channel(dyad_control::Status::without_pair(Phase::Blank, WatchdogStatus::Absent)).0,

@@ -36,15 +36,15 @@ pub use purpose::Purpose;
 
 use crate::Fingerprint;
 use crate::frame::{FrameError, MAX_PAYLOAD, from_payload, to_payload};
-use crate::tls::{Channel, Identity, Protocol, Trust, accept, client_config, connect, server_config};
+use crate::tls::{Channel, Protocol, TlsIdentity, Trust, accept, client_config, connect, server_config};
 use confirm::{Exchange, PairingRole};
 
 const VERSION: u16 = 1;
-const START: u16 = 0x0201;
-const ANSWER: u16 = 0x0202;
-const CONFIRM: u16 = 0x0203;
-const FAIL: u16 = 0x0204;
-const PAYLOAD: u16 = 0x0205;
+const FRAME_START: u16 = 0x0201;
+const FRAME_ANSWER: u16 = 0x0202;
+const FRAME_CONFIRM: u16 = 0x0203;
+const FRAME_FAIL: u16 = 0x0204;
+const FRAME_PAYLOAD: u16 = 0x0205;
 /// Maximum length of a frame before the confirmation, in bytes.
 const MAX_STEP: usize = 1024;
 
@@ -113,7 +113,7 @@ impl Paired {
     /// # Errors
     /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn send_bytes(&mut self, payload: &[u8]) -> Result<(), PairingError> {
-        step(self.channel.writer.send_bytes(PAYLOAD, payload)).await
+        step(self.channel.writer.send_bytes(FRAME_PAYLOAD, payload)).await
     }
 
     /// Receives one payload.
@@ -121,8 +121,8 @@ impl Paired {
     /// # Errors
     /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn receive_bytes(&mut self) -> Result<Bytes, PairingError> {
-        let frame = step(self.channel.reader.require()).await?;
-        if frame.kind != PAYLOAD {
+        let frame = step(self.channel.reader.next_required()).await?;
+        if frame.kind != FRAME_PAYLOAD {
             return Err(FrameError::Unexpected { kind: frame.kind }.into());
         }
         Ok(frame.payload)
@@ -168,7 +168,7 @@ async fn step<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T,
 /// Any [`PairingError`].
 pub async fn join(
     stream: TcpStream,
-    identity: &Identity,
+    identity: &TlsIdentity,
     code: &str,
     purpose: Purpose,
 ) -> Result<Paired, PairingError> {
@@ -178,12 +178,12 @@ pub async fn join(
     let exchange = Exchange::new(&secret.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
     let start =
         Start { version: VERSION, purpose, label: secret.label.to_string(), spake: exchange.message().to_vec() };
-    step(channel.writer.send(START, &start)).await?;
-    let answer: Vec<u8> = reply(&mut channel, ANSWER).await?;
+    step(channel.writer.send(FRAME_START, &start)).await?;
+    let answer: Vec<u8> = reply(&mut channel, FRAME_ANSWER).await?;
     // An honest host sends a point of the curve.
     let keys = exchange.finish(&answer).ok_or(PairingError::WrongCode)?;
-    step(channel.writer.send(CONFIRM, &keys.own_proof())).await?;
-    let theirs: [u8; 32] = reply(&mut channel, CONFIRM).await?;
+    step(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
+    let theirs: [u8; 32] = reply(&mut channel, FRAME_CONFIRM).await?;
     if !keys.accepts(&theirs) {
         return Err(PairingError::WrongCode);
     }
@@ -194,8 +194,8 @@ pub async fn join(
 /// The next message of the host, or the reason for which it refuses.
 async fn reply<T: DeserializeOwned>(channel: &mut Channel, kind: u16) -> Result<T, PairingError> {
     channel.reader.set_limit(MAX_STEP);
-    let frame = step(channel.reader.require()).await?;
-    if frame.kind == FAIL {
+    let frame = step(channel.reader.next_required()).await?;
+    if frame.kind == FRAME_FAIL {
         return Err(frame.message::<WireFailure>()?.into());
     }
     Ok(frame.expect(kind)?)
@@ -207,7 +207,7 @@ async fn reply<T: DeserializeOwned>(channel: &mut Channel, kind: u16) -> Result<
 /// Any [`PairingError`]; the joiner gets the same error if it is about the code.
 pub async fn host(
     stream: TcpStream,
-    identity: &Identity,
+    identity: &TlsIdentity,
     codes: &Codes,
     purpose: Purpose,
 ) -> Result<Paired, PairingError> {
@@ -231,7 +231,7 @@ pub async fn host_on(
         Err(error) => {
             if let Some(fail) = error.wire_failure() {
                 // Errors are ignored: a joiner that has closed the connection has its own error.
-                let _ = step(channel.writer.send(FAIL, &fail)).await;
+                let _ = step(channel.writer.send(FRAME_FAIL, &fail)).await;
                 let _ = step(channel.writer.close()).await;
             }
             Err(error)
@@ -246,7 +246,7 @@ async fn host_steps(
     purpose: Purpose,
 ) -> Result<(), PairingError> {
     channel.reader.set_limit(MAX_STEP);
-    let start: Start = step(channel.reader.require()).await?.expect(START)?;
+    let start: Start = step(channel.reader.next_required()).await?.expect(FRAME_START)?;
     if start.version != VERSION {
         return Err(PairingError::Version);
     }
@@ -257,14 +257,14 @@ async fn host_steps(
     let exchange = Exchange::new(&attempt.secret, purpose, PairingRole::Host, own, channel);
     let answer = exchange.message().to_vec();
     let keys = exchange.finish(&start.spake).ok_or(PairingError::WrongCode)?;
-    step(channel.writer.send(ANSWER, &answer)).await?;
-    let theirs: [u8; 32] = step(channel.reader.require()).await?.expect(CONFIRM)?;
+    step(channel.writer.send(FRAME_ANSWER, &answer)).await?;
+    let theirs: [u8; 32] = step(channel.reader.next_required()).await?.expect(FRAME_CONFIRM)?;
     if !keys.accepts(&theirs) {
         return Err(codes.after_wrong(&start.label));
     }
     // Of two concurrent joiners with the right code, the second one finds the code used.
     codes.use_up(&start.label, attempt.generation)?;
-    step(channel.writer.send(CONFIRM, &keys.own_proof())).await?;
+    step(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
     channel.reader.set_limit(MAX_PAYLOAD);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::tls::Identity;
+use crate::tls::TlsIdentity;
 use crate::{Fingerprint, PairId};
 use dyad_types::NodeId;
 
@@ -57,7 +57,7 @@ pub struct Config {
     /// Bytes for the peer, sent with the greeting; at most [`MAX_GREETING`].
     pub greeting: Bytes,
     /// This node's key.
-    pub identity: Identity,
+    pub identity: TlsIdentity,
     /// The fingerprint of the peer's key.
     pub peer: Fingerprint,
     pub timing: Timing,
@@ -71,7 +71,7 @@ impl Config {
     /// A configuration with default timing and queues (4096 messages, 64 MiB), version 1, an empty greeting, and random
     /// numbers for `boot` and `instance`.
     #[must_use]
-    pub fn new(pair: PairId, node: NodeId, identity: Identity, peer: Fingerprint) -> Self {
+    pub fn new(pair: PairId, node: NodeId, identity: TlsIdentity, peer: Fingerprint) -> Self {
         Self {
             pair,
             node,

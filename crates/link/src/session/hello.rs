@@ -176,7 +176,7 @@ fn peer_hello(hello: Hello, version: u16) -> PeerHello {
 pub(super) async fn greet(mut channel: Channel, config: &Config, attempt: u64) -> Result<Greeted, Refused> {
     channel.reader.set_limit(MAX_HELLO);
     channel.writer.send(HELLO, &hello_of(config, attempt)).await?;
-    let frame = channel.reader.require().await?;
+    let frame = channel.reader.next_required().await?;
     if frame.kind == REFUSE {
         return Err(frame.message::<WireRefusal>()?.explain(config));
     }
@@ -195,7 +195,7 @@ pub(super) async fn answer(
     stale: impl Fn(u128, u64) -> bool,
 ) -> Result<Greeted, Refused> {
     channel.reader.set_limit(MAX_HELLO);
-    let theirs: Hello = channel.reader.require().await?.expect(HELLO)?;
+    let theirs: Hello = channel.reader.next_required().await?.expect(HELLO)?;
     let verdict = match judge(config, &theirs) {
         Ok(_) if stale(theirs.instance, theirs.attempt) => Err((WireRefusal::Stale, Refused::Stale)),
         verdict => verdict,
@@ -209,7 +209,7 @@ pub(super) async fn answer(
         }
     };
     channel.writer.send(WELCOME, &hello_of(config, 0)).await?;
-    channel.reader.require().await?.expect_empty(USE)?;
+    channel.reader.next_required().await?.expect_empty(USE)?;
     channel.reader.set_limit(crate::frame::MAX_PAYLOAD);
     let attempt = theirs.attempt;
     Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })

@@ -15,24 +15,24 @@ const KEY_FILE: &str = "identity.key";
 
 /// A private key (ECDSA P-256) and its self-signed certificate. The certificate's name is not checked and its validity
 /// does not matter, because clocks may be wrong by years; peers are identified by the fingerprint.
-pub struct Identity {
+pub struct TlsIdentity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
-impl std::fmt::Debug for Identity {
+impl std::fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Identity({})", self.fingerprint())
+        write!(f, "TlsIdentity({})", self.fingerprint())
     }
 }
 
-impl Clone for Identity {
+impl Clone for TlsIdentity {
     fn clone(&self) -> Self {
         Self { certificate: self.certificate.clone(), key: self.key.clone_key() }
     }
 }
 
-impl Identity {
+impl TlsIdentity {
     /// A new identity. `name` is shown by tools that print certificates and has no other use.
     ///
     /// # Errors
@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn a_stored_identity_comes_back_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
-        let identity = Identity::load_or_generate(directory.path(), "node a").unwrap();
-        let again = Identity::load_or_generate(directory.path(), "other name").unwrap();
+        let identity = TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
+        let again = TlsIdentity::load_or_generate(directory.path(), "other name").unwrap();
         assert_eq!(identity.fingerprint(), again.fingerprint());
         assert_eq!(identity.key.secret_der(), again.key.secret_der());
         let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
@@ -172,9 +172,9 @@ mod tests {
     #[test]
     fn a_damaged_identity_is_reported_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
-        Identity::load_or_generate(directory.path(), "node a").unwrap();
+        TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
         fs::write(directory.path().join(KEY_FILE), "nothing").unwrap();
-        assert!(matches!(Identity::load_or_generate(directory.path(), "node a"), Err(TlsError::Damaged { .. })));
+        assert!(matches!(TlsIdentity::load_or_generate(directory.path(), "node a"), Err(TlsError::Damaged { .. })));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use rustls::{ClientConfig, ServerConfig};
 
 pub use channel::{Channel, accept, connect};
 pub use error::TlsError;
-pub use identity::Identity;
+pub use identity::TlsIdentity;
 pub use trust::Trust;
 
 /// The protocol inside a TLS connection, sent as ALPN.
@@ -51,7 +51,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 ///
 /// # Errors
 /// [`TlsError::Config`] if the identity's key and certificate do not match.
-pub fn client_config(identity: &Identity, trust: Trust, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(identity: &TlsIdentity, trust: Trust, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let verifier = Arc::new(verify::PinVerifier::new(trust, &provider));
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -71,7 +71,11 @@ pub fn client_config(identity: &Identity, trust: Trust, protocol: Protocol) -> R
 ///
 /// # Errors
 /// [`TlsError::Config`] if the identity's key and certificate do not match.
-pub fn server_config(identity: &Identity, trust: Trust, protocols: &[Protocol]) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    identity: &TlsIdentity,
+    trust: Trust,
+    protocols: &[Protocol],
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let verifier = Arc::new(verify::PinVerifier::new(trust, &provider));
     let mut config = ServerConfig::builder_with_provider(provider)

@@ -81,9 +81,9 @@ impl FakeStore {
                 image.data = Bytes::from(data);
                 Ok(StoreOutput::Extent(image))
             }
-            StoreCommand::Tail { volume } => {
+            StoreCommand::ListUnconfirmed { volume } => {
                 let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
-                Ok(StoreOutput::Tail(content.touched.keys().copied().collect()))
+                Ok(StoreOutput::Unconfirmed(content.touched.keys().copied().collect()))
             }
             StoreCommand::Sync => {
                 self.durable = self.live.clone();
@@ -190,7 +190,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
         }
         StoreCommand::Read { .. }
         | StoreCommand::ReadExtent { .. }
-        | StoreCommand::Tail { .. }
+        | StoreCommand::ListUnconfirmed { .. }
         | StoreCommand::Sync => {}
     }
 }

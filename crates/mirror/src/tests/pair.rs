@@ -216,14 +216,14 @@ impl Pair {
         }
     }
 
-    fn complete(&mut self, req: RequestId, result: Result<Reply, GuestError>) {
+    fn complete(&mut self, req: RequestId, result: Result<GuestReply, GuestError>) {
         let Some((_, request)) = self.requests.remove(&req) else { return };
         match (request, result) {
-            (Request::Write { volume, block, count, value }, Ok(Reply::Done)) => {
+            (Request::Write { volume, block, count, value }, Ok(GuestReply::Done)) => {
                 self.oracle.acknowledge(volume, block..block + count, value);
             }
-            (Request::Flush { volume, mark }, Ok(Reply::Done)) => self.oracle.flushed(volume, &mark),
-            (Request::Read { volume, block }, Ok(Reply::Data(data))) => {
+            (Request::Flush { volume, mark }, Ok(GuestReply::Done)) => self.oracle.flushed(volume, &mark),
+            (Request::Read { volume, block }, Ok(GuestReply::Data(data))) => {
                 if let Err(e) = self.oracle.read(volume, block, &data) {
                     panic!("{e}\n{}", self.log.join("\n"));
                 }
@@ -439,8 +439,8 @@ impl Pair {
         self.view(source);
     }
 
-    /// Extents in the tails of both stores.
-    pub fn tails(&self) -> usize {
+    /// Unconfirmed extents of both stores.
+    pub fn unconfirmed(&self) -> usize {
         self.nodes.iter().flat_map(|node| node.store.live.volumes.values()).map(|content| content.touched.len()).sum()
     }
 

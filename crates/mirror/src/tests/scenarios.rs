@@ -161,9 +161,9 @@ fn a_creation_in_flight_when_a_resync_begins_reaches_the_target() {
     assert_eq!(pair.tables()[0].len(), 3);
 }
 
-/// A copy was stored under the receiver's old stamp and was in no tail; its source then lost the original.
+/// A copy was stored under the receiver's old stamp and was unconfirmed nowhere; its source then lost the original.
 #[test]
-fn a_copied_extent_is_in_the_receivers_tail() {
+fn a_copied_extent_is_unconfirmed_at_the_receiver() {
     run([
         Store { node: 0, count: 2 },
         Store { node: 1, count: 2 },
@@ -206,9 +206,9 @@ fn a_fetch_waits_for_the_writes_before_it() {
     pair.check_replicas();
 }
 
-/// When no request is open, the tails of both journals are empty: the next reconciliation has nothing to copy.
+/// When no request is open, both stores have no unconfirmed extents: the next reconciliation has nothing to copy.
 #[test]
-fn the_tails_are_empty_when_no_request_is_open() {
+fn nothing_is_unconfirmed_when_no_request_is_open() {
     let pair = run([
         Store { node: 0, count: 9 },
         Write { volume: 0, block: 3, count: 30 },
@@ -217,5 +217,5 @@ fn the_tails_are_empty_when_no_request_is_open() {
         Start { node: 1 },
         LinkUp,
     ]);
-    assert_eq!(pair.tails(), 0);
+    assert_eq!(pair.unconfirmed(), 0);
 }

@@ -23,7 +23,7 @@ use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
 use dyad_node::{
     NodeHandle, Options, http,
-    network::{Network, NoNetwork},
+    network::{NetworkSetup, NoNetwork},
     snapshot::{ObservedVm, SerialLine},
     vms::{SupervisorInput, SupervisorReport, VmSupervisor},
 };
@@ -416,7 +416,7 @@ impl Node {
     }
 
     /// A blank node on this network.
-    pub async fn on(network: Arc<dyn Network>) -> Self {
+    pub async fn on(network: Arc<dyn NetworkSetup>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let core = FakeCore::start(dir.path());
         let path = |name: &str| dir.path().join(name).display().to_string();

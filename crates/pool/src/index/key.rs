@@ -10,7 +10,7 @@ pub(crate) type Patch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 pub(crate) const ROOT: &[u8] = &[0];
 pub(crate) const VOLUME: u8 = 1;
 pub(crate) const DIRTY: u8 = 2;
-pub(crate) const TAIL: u8 = 3;
+pub(crate) const UNCONFIRMED: u8 = 3;
 pub(crate) const META: u8 = 4;
 pub(crate) const EXTENT: u8 = 5;
 
@@ -31,8 +31,8 @@ pub(crate) fn dirty(volume: VolumeId, chunk: u64) -> Vec<u8> {
     numbers(DIRTY, [volume.0, chunk])
 }
 
-pub(crate) fn tail(volume: VolumeId, chunk: u64) -> Vec<u8> {
-    numbers(TAIL, [volume.0, chunk])
+pub(crate) fn unconfirmed(volume: VolumeId, chunk: u64) -> Vec<u8> {
+    numbers(UNCONFIRMED, [volume.0, chunk])
 }
 
 pub(crate) fn meta(name: &[u8]) -> Vec<u8> {

@@ -58,8 +58,8 @@ pub(crate) struct VolumeRow {
     pub birth: Birth,
     pub last: Stamp,
     pub confirmed: Seq,
-    /// A confirmation up to this number empties the tail.
-    pub tail_highest: Seq,
+    /// A confirmation up to this number empties the list of unconfirmed extents.
+    pub unconfirmed_highest: Seq,
     pub deleting: bool,
 }
 
@@ -67,7 +67,7 @@ impl VolumeRow {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.u64(self.blocks).u64(self.birth.0).u64(self.last.epoch.0).u64(self.last.seq.0);
-        w.u64(self.confirmed.0).u64(self.tail_highest.0).u8(u8::from(self.deleting));
+        w.u64(self.confirmed.0).u64(self.unconfirmed_highest.0).u8(u8::from(self.deleting));
         w.0
     }
 
@@ -78,7 +78,7 @@ impl VolumeRow {
             birth: Birth(r.u64()?),
             last: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
             confirmed: Seq(r.u64()?),
-            tail_highest: Seq(r.u64()?),
+            unconfirmed_highest: Seq(r.u64()?),
             deleting: r.u8()? != 0,
         };
         r.0.is_empty().then_some(row)
@@ -89,7 +89,7 @@ impl VolumeRow {
 pub(crate) enum Row {
     Volume(VolumeId, VolumeRow),
     Dirty(VolumeId, u64, Box<[u8; CHUNK_BYTES]>),
-    Tail(VolumeId, u64, Box<[u8; CHUNK_BYTES]>, Seq),
+    Unconfirmed(VolumeId, u64, Box<[u8; CHUNK_BYTES]>, Seq),
     Meta(Vec<u8>, Vec<u8>),
 }
 

@@ -6,7 +6,7 @@ use crate::inspect::{self, Inspection};
 use crate::label::{DISKS_MAX, JournalTail, Label, NAME_MAX};
 use crate::layout::{self, DiskSizes, MARGIN};
 use crate::pool::Pool;
-use crate::{FormatError, Identity, label};
+use crate::{FormatError, PoolIdentity, label};
 use dyad_types::EXTENT;
 
 /// Which disks may be overwritten.
@@ -22,7 +22,7 @@ pub enum Overwrite {
 #[derive(Clone, Debug)]
 pub struct FormatOptions {
     /// The pair and node that the disks will belong to.
-    pub identity: Identity,
+    pub identity: PoolIdentity,
     /// One random id per disk, all different.
     pub disk_ids: Vec<u128>,
     /// A secret random number in each journal record, so that guest data is never taken for a record.

@@ -75,9 +75,9 @@ impl Pool {
         Some(&self.state.live(volume)?.dirty)
     }
 
-    /// Both nodes hold every write up to `seq` on stable storage: removes these writes from the tail.
+    /// Both nodes hold every write up to `seq` on stable storage: removes these writes from the list of unconfirmed extents.
     ///
-    /// Not every confirmation is journalled: after a crash the tail may contain confirmed extents again, and never
+    /// Not every confirmation is journalled: after a crash the list may contain confirmed extents again, and never
     /// lacks an unconfirmed one.
     ///
     /// # Errors
@@ -125,14 +125,14 @@ impl Pool {
     pub(super) fn apply_confirm(&mut self, volume: VolumeId, seq: Seq) {
         if let Some(v) = self.state.volumes.get_mut(&volume) {
             v.confirmed = seq.max(v.confirmed);
-            v.tail.confirm(seq);
+            v.unconfirmed.confirm(seq);
         }
     }
 
     /// Extents that may differ from the peer's: all that were written or discarded after the last confirmed
     /// sequence number, and possibly others. `None` if there is no such volume.
-    pub fn tail(&self, volume: VolumeId) -> Option<ExtentSet> {
-        Some(self.state.live(volume)?.tail.all())
+    pub fn unconfirmed(&self, volume: VolumeId) -> Option<ExtentSet> {
+        Some(self.state.live(volume)?.unconfirmed.all())
     }
 
     /// Epoch and sequence number of the newest write. `None` if there is no such volume.

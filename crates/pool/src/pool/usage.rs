@@ -1,7 +1,7 @@
 //! Used and free space, and the table of volumes.
 
 use super::Pool;
-use crate::Identity;
+use crate::PoolIdentity;
 use dyad_types::{EXTENT, Seq, Stamp, VolumeId};
 
 /// Space of one node's pool, in bytes unless said otherwise.
@@ -41,7 +41,7 @@ pub struct VolumeInfo {
 
 impl Pool {
     /// The pair and node that the pool belongs to.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &PoolIdentity {
         &self.label.identity
     }
 

@@ -1,11 +1,11 @@
 //! Pools for tests.
 
-use crate::{FormatOptions, Identity, OpenOptions, Overwrite, Pool, PoolDisk};
+use crate::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk, PoolIdentity};
 use dyad_types::{EXTENT, Epoch, NodeId, Seq, Stamp, VolumeId};
 
 /// Options for blank disks with the numbers 1 to `disks`: a journal of 4 MiB, and an index that is not synced.
 #[must_use]
-pub fn format_options(identity: Identity, disks: usize) -> FormatOptions {
+pub fn format_options(identity: PoolIdentity, disks: usize) -> FormatOptions {
     FormatOptions {
         identity,
         disk_ids: (1..=disks as u128).collect(),
@@ -22,7 +22,7 @@ pub fn format_options(identity: Identity, disks: usize) -> FormatOptions {
 /// # Panics
 /// The disks are too small or fail.
 pub fn scratch_pool(disks: impl Fn() -> Vec<PoolDisk>) -> Pool {
-    let identity = Identity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() };
+    let identity = PoolIdentity { pool: 1, node: NodeId::A, pair_name: "rig".into(), node_name: "left".into() };
     let expected = (identity.pool, identity.node);
     let blank = disks();
     let options = format_options(identity, blank.len());

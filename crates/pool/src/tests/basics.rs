@@ -120,7 +120,7 @@ fn facts_survive_crash_and_checkpoint() {
         assert_eq!(pool.dirty(VolumeId(1)).unwrap().iter().collect::<Vec<_>>(), [5, 7, 8]);
         assert_eq!(pool.meta_get(b"name"), Some(&b"value"[..]));
         assert_eq!(pool.meta_keys().collect::<Vec<_>>(), [b"name"]);
-        assert_eq!(pool.tail(VolumeId(1)).unwrap(), ExtentSet::from_iter([0, 10, 20]));
+        assert_eq!(pool.unconfirmed(VolumeId(1)).unwrap(), ExtentSet::from_iter([0, 10, 20]));
         assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(4), seq: Seq(3) }));
         assert_eq!(pool.volume(VolumeId(1)).unwrap().blocks, 1 << 21);
     };
@@ -136,12 +136,12 @@ fn facts_survive_crash_and_checkpoint() {
     let mut pool = rig.open();
     check(&pool);
     pool.confirm(VolumeId(1), Seq(3)).unwrap();
-    assert!(pool.tail(VolumeId(1)).unwrap().is_empty());
+    assert!(pool.unconfirmed(VolumeId(1)).unwrap().is_empty());
     pool.checkpoint().unwrap();
     drop(pool);
     rig.crash();
     let pool = rig.open();
-    assert!(pool.tail(VolumeId(1)).unwrap().is_empty());
+    assert!(pool.unconfirmed(VolumeId(1)).unwrap().is_empty());
     assert_eq!(pool.confirmed(VolumeId(1)), Some(Seq(3)));
 }
 

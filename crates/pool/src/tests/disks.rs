@@ -2,7 +2,7 @@
 
 use super::rig::{POOL, Rig, blocks};
 use crate::sim::SimDisk;
-use crate::{Disk, FormatError, Identity, Inspection, OpenError, OpenOptions, Pool, inspect};
+use crate::{Disk, FormatError, Inspection, OpenError, OpenOptions, Pool, PoolIdentity, inspect};
 use dyad_types::{Epoch, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
@@ -50,14 +50,14 @@ fn the_wrong_disks_are_refused() {
     mixed[1] = other.plug().remove(1);
     assert!(matches!(refused(mixed), OpenError::Mixed { .. }));
 
-    options.identity = Identity { pool: 1, node: NodeId::A, pair_name: "rival".into(), node_name: "far".into() };
+    options.identity = PoolIdentity { pool: 1, node: NodeId::A, pair_name: "rival".into(), node_name: "far".into() };
     Pool::format(other.plug(), &options).unwrap();
     let mut foreign = rig.plug();
     foreign[1] = other.plug().remove(1);
     let text = refused(foreign).to_string();
     assert!(text.contains("disk-1") && text.contains("\"rival\"") && text.contains("node far"), "{text}");
 
-    options.identity = Identity { pool: POOL, node: NodeId::B, ..super::rig::identity() };
+    options.identity = PoolIdentity { pool: POOL, node: NodeId::B, ..super::rig::identity() };
     Pool::format(other.plug(), &options).unwrap();
     assert!(matches!(refused(other.plug()), OpenError::ForeignDisk { .. }), "the other node's disk is foreign too");
 }

@@ -49,7 +49,7 @@ fn format_1_is_pinned() {
         birth: Birth(2),
         last: Stamp { epoch: Epoch(3), seq: Seq(4) },
         confirmed: Seq(5),
-        tail_highest: Seq(6),
+        unconfirmed_highest: Seq(6),
         deleting: true,
     };
     assert_eq!(seal(&key::volume(VolumeId(1)), volume.encode()).1, 0x3ed5_cdb3);

@@ -20,7 +20,7 @@ pub(crate) enum Op {
     Confirm { volume: u64, back: u64 },
 }
 
-/// Expected content of the pool. For the tail it is a lower bound.
+/// Expected content of the pool. For the unconfirmed extents it is a lower bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     /// Tag of each block that exists, by volume and block.
@@ -145,11 +145,11 @@ impl Model {
         Ok(model)
     }
 
-    /// Whether the pool holds this; its tail may contain further extents.
+    /// Whether the pool holds this; its list of unconfirmed extents may contain further extents.
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
         let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
             pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c.0)
-                || pool.tail(VolumeId(*volume)).is_some_and(|t| t.contains(*extent))
+                || pool.unconfirmed(VolumeId(*volume)).is_some_and(|t| t.contains(*extent))
         });
         tails_hold
             && self.blocks == seen.blocks

@@ -1,7 +1,7 @@
 //! A pool on simulated disks that can be crashed and opened again.
 
 use crate::sim::{SimDisk, format_options};
-use crate::{FormatOptions, Identity, OpenError, OpenOptions, OpenReport, Pool, PoolDisk};
+use crate::{FormatOptions, OpenError, OpenOptions, OpenReport, Pool, PoolDisk, PoolIdentity};
 use bytes::Bytes;
 use dyad_types::{BLOCK, NodeId};
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ pub(crate) struct Rig {
     pub planted: super::Planted,
 }
 
-pub(crate) fn identity() -> Identity {
-    Identity { pool: POOL, node: NodeId::A, pair_name: "office".into(), node_name: "left".into() }
+pub(crate) fn identity() -> PoolIdentity {
+    PoolIdentity { pool: POOL, node: NodeId::A, pair_name: "office".into(), node_name: "left".into() }
 }
 
 /// A temporary directory, in memory if `/dev/shm` exists.

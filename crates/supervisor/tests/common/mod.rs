@@ -11,7 +11,7 @@ use dyad_desired::Firmware;
 use dyad_supervisor::cgroup::Cgroup;
 use dyad_supervisor::command::{Host, Version};
 use dyad_supervisor::{
-    Accelerator, Disk, Event, EventKind, Network, Observed, Phase, Runner, Settings, Subscription, VmSpec,
+    Accelerator, Disk, Event, EventKind, Observed, Phase, Runner, Settings, Subscription, VmNetwork, VmSpec,
 };
 use tokio::sync::mpsc;
 
@@ -121,7 +121,7 @@ impl Node {
             memory_mib: 64,
             firmware: Firmware::Bios,
             disks: vec![Disk { socket: self.socket.clone() }],
-            network: Network::User,
+            network: VmNetwork::User,
             changed: 1,
         }
     }

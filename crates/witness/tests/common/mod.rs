@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dyad_link::tls::Identity;
+use dyad_link::tls::TlsIdentity;
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{Config, WitnessRequest};
 use dyad_types::NodeId;
@@ -16,13 +16,13 @@ pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Pair {
     pub id: PairId,
-    pub a: Identity,
-    pub b: Identity,
+    pub a: TlsIdentity,
+    pub b: TlsIdentity,
 }
 
 impl Pair {
     pub fn new() -> Self {
-        let node = |name| Identity::generate(name).unwrap();
+        let node = |name| TlsIdentity::generate(name).unwrap();
         Self { id: PairId::generate(), a: node("a"), b: node("b") }
     }
 
@@ -35,7 +35,7 @@ impl Pair {
         client::enrol(address, code, &self.a, &self.enrolment(), TEST_TIMEOUT).await
     }
 
-    pub fn client(&self, identity: &Identity, address: &str, witness: Fingerprint) -> Client {
+    pub fn client(&self, identity: &TlsIdentity, address: &str, witness: Fingerprint) -> Client {
         let config = Target { address: address.into(), pair: self.id, identity: identity.clone(), witness };
         Client::new(&config).unwrap()
     }

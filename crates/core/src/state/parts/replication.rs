@@ -3,7 +3,7 @@
 //! **Invariants.** Each request has one [`Origin`], which gets one answer. The mirror takes one event at a time: what comes
 //! up while the actions of an event are carried out waits in `waiting`, or actions of two events would mix.
 
-use crate::volume_request::Completion;
+use crate::volume_request::VolumeReplyTo;
 use dyad_mirror::{Event, Mirror, Progress, RequestId};
 use dyad_types::VolumeId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -15,7 +15,7 @@ const MAX_UNREADABLE_NOTES: usize = 100;
 #[derive(Debug)]
 pub(in crate::state) enum Origin {
     /// To a guest, an import or the document's task.
-    Client(Completion),
+    Client(VolumeReplyTo),
     /// Back to the owner of the state: this volume, which the document does not name, is being deleted.
     VolumeGc { id: VolumeId },
 }
