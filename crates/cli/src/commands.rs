@@ -11,6 +11,7 @@ use dyad_api::{
     CreateVm, CreateVolume, EraseDiskRequest, EraseRequest, FirmwareView, ImportReply, LoginReply, LoginRequest,
     PairingCodeReply, StatusReply, TimelineReply, VmView, VolumeView, WitnessRequest,
 };
+use dyad_types::MIB;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,6 @@ use crate::{
     arguments::{Arguments, Command, Firmware, Vm, Volume, Watchdog, Witness},
     client::Client,
     print, setup,
-    size::MIB,
 };
 
 /// The body of a request that carries none.

@@ -1,7 +1,6 @@
 //! Sizes on the command line.
 
-/// One mebibyte, in bytes.
-pub(crate) const MIB: u64 = 1 << 20;
+use dyad_types::MIB;
 
 /// Reads a size in bytes: a number, optionally with KiB, MiB, GiB, TiB or their first letters.
 ///

@@ -11,7 +11,8 @@
 //! * [`decode`] never takes a damaged block for a counter: every byte is covered by the checksum.
 //! * [`survey`] reports every slot that a flushed write should have reached and did not.
 
-/// Bytes in one block; every write of the guest is one block.
+/// Bytes in one block; every write of the guest is one block. This and [`STRIDE`] are written out although `dyad-types`
+/// has both: the guest observes the product from outside and must not take its numbers from it.
 pub const BLOCK: usize = 4096;
 /// Number of blocks in the ring.
 pub const SLOTS: u64 = 64;

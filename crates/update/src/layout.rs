@@ -1,6 +1,7 @@
 //! The partitions of the system disk, from the table `image/partitions`, which the image builder and init both use.
 
-pub const MIB: u64 = 1 << 20;
+pub use dyad_types::MIB;
+
 /// Name of the system partition, which has the boot loader and the slots.
 pub const ESP: &str = "dyad-esp";
 /// Name of the partition reserved for a larger system partition. Only disks of at least [`SPARE_FROM`] bytes have it.
