@@ -66,7 +66,7 @@ fn refusals_change_nothing(Images(artifacts): &mut Images) -> Result<()> {
     // This request is well formed: the node accepts it, hears no first node with an open code, and is as blank as
     // before.
     let sentence = setup::failed(&client, &joining(&good, "000000"))?;
-    println!("    a code nobody shows: {sentence}");
+    println!("    a code that no sender shows: {sentence}");
     drop(node);
     for disk in ["pool0.img", "pool1.img"] {
         use std::os::unix::fs::MetadataExt as _;

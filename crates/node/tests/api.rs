@@ -138,7 +138,7 @@ async fn the_wizard_sets_a_node_up() {
     let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
     assert_eq!(setup["task"]["error"], Value::Null);
     assert!(setup["task"]["steps"].as_array().unwrap().iter().all(|step| step["state"] == "done"), "{setup}");
-    assert_eq!(setup["disks"], json!([]), "a node that is set up tells nobody of its disks");
+    assert_eq!(setup["disks"], json!([]), "a node that is set up does not show its disks without a session");
     assert_eq!(node.core.lock().formatted, ["/dev/vdb", "/dev/vdc"]);
     let (_, status) = ask(&node, None, "GET", "/api/v1/status", "").await;
     assert_eq!(status["protected"], true, "{status}");
@@ -156,7 +156,7 @@ async fn bad_answers_change_nothing() {
     let cases = [
         ("colour", json!("red"), "The key \"colour\" is unknown: remove it or correct its spelling."),
         ("erase", json!("yes"), "Nothing was erased: to confirm, type exactly \"erase vdb\"."),
-        ("disks", json!(["/dev/sdz"]), "There is no disk /dev/sdz in this node: choose one that is listed."),
+        ("disks", json!(["/dev/sdz"]), "There is no disk /dev/sdz in this node: choose a disk of the list."),
         (
             "disks",
             json!(["/dev/vdd"]),

@@ -409,7 +409,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
         })
         .unwrap();
     };
-    wait_for(&cores, "what came of the image to be dropped", false);
+    wait_for(&cores, "the data of the image to be dropped", false);
 
     // The daemon dies with half of an image; meanwhile no VM may use the volume.
     // The socket's buffer is so small that almost all bytes that were sent have reached the daemon.
@@ -426,7 +426,7 @@ fn an_import_changes_nothing_until_it_is_whole() {
     assert!(runtime.block_on(cut).unwrap().is_err());
     cores.start(&program, 0).unwrap();
     cores.wait_in_sync().unwrap();
-    wait_for(&cores, "what came of the image to be dropped", false);
+    wait_for(&cores, "the data of the image to be dropped", false);
 
     // At the node that does not lead.
     let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: NodeId::B };

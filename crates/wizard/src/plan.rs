@@ -60,7 +60,7 @@ pub struct Static {
 /// The witness to enrol with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessPlan {
-    /// `host:port`.
+    /// Where the witness listens, as `host:port`.
     pub address: String,
     /// The one-time code that the witness printed.
     pub code: String,

@@ -29,7 +29,7 @@ pub enum Problem {
         choices: String,
     },
     /// The node has no disk with this path.
-    #[error("There is no disk {0} in this node: choose one that is listed.")]
+    #[error("There is no disk {0} in this node: choose a disk of the list.")]
     NoDisk(String),
     /// The disk belongs to a pair.
     #[error(
@@ -67,7 +67,7 @@ pub enum Problem {
     #[error("\"{0}\" is not a witness: write a host name or an address, with :port if it is not {port}, or the word later.", port = dyad_types::WITNESS_PORT)]
     Witness(String),
     /// The node has no network port with this name.
-    #[error("There is no network port {0} in this node: choose one that is listed.")]
+    #[error("There is no network port {0} in this node: choose a port of the list.")]
     NoPort(String),
     /// The management port is named as a port of the peer link.
     #[error("The port {0} is the management port: choose other ports for the peer link.")]

@@ -160,7 +160,7 @@ fn each_problem_is_one_sentence_that_names_what_is_wrong() {
             replaced("witness = \"192.0.2.9\"", "").replace("witness_code = \"0123-4567\"", ""),
             "The answer \"witness\" (Witness) is missing.",
         ),
-        (replaced("/dev/vdc", "/dev/sdz"), "There is no disk /dev/sdz in this node: choose one that is listed."),
+        (replaced("/dev/vdc", "/dev/sdz"), "There is no disk /dev/sdz in this node: choose a disk of the list."),
         (
             replaced("/dev/vdc", "/dev/vdd"),
             "The disk /dev/vdd belongs to the pair \"other\" (node x) and is never overwritten: choose another disk, or erase this one first (dyad erase --disk).",

@@ -241,7 +241,7 @@ impl Core {
                 self.status.send_modify(|s| s.watchdog = watchdog(true));
                 Reply::Done
             }
-            _ => unreachable!("served elsewhere, or asked by nobody here"),
+            _ => unreachable!("served elsewhere, or not asked in these tests"),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::lexer::{Kind, tokens};
+use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, read, repository, shown};
 
 /// Words banned in identifiers and what to write instead. A word is a part of an identifier between underscores or
@@ -104,12 +104,16 @@ fn vague_in(text: &str) -> usize {
     VAGUE.iter().map(|vague| text.match_indices(vague).filter(|(at, hit)| whole_word(*at, hit.len())).count()).sum()
 }
 
-/// Line and text of each comment line of a Rust file, and of each line of any other file.
+/// Line and text of each line of a Rust file's comments and strings, and of each line of any other file.
 fn sentences<'a>(path: &std::path::Path, text: &'a str) -> Vec<(usize, &'a str)> {
     let lines = |first: usize, text: &'a str| text.lines().enumerate().map(move |(n, line)| (first + n, line));
     if path.extension().is_some_and(|end| end == "rs") {
-        let comments = tokens(text).into_iter().filter(|token| token.kind == Kind::Comment);
-        comments.flat_map(|token| lines(token.line, token.text)).collect()
+        let is_text = |token: &Token<'_>| match token.kind {
+            Kind::Comment => true,
+            Kind::Literal => token.text.ends_with(['"', '#']),
+            Kind::Identifier | Kind::Lifetime | Kind::Punctuation => false,
+        };
+        tokens(text).into_iter().filter(is_text).flat_map(|token| lines(token.line, token.text)).collect()
     } else {
         lines(1, text).collect()
     }
@@ -147,10 +151,12 @@ fn identifiers_are_cut_into_words() {
 }
 
 #[test]
-fn vague_subjects_are_counted_in_comments_only() {
-    let text = "// Nobody waits, anew.\nfn nobody() { f(\"somebody\") } /* one\nthat: one that */";
+fn vague_subjects_are_counted_in_comments_and_strings() {
+    // The words come from the list: written out in this string, the rule would count them here.
+    let [a, b, c, d] = [VAGUE[0], VAGUE[2], VAGUE[3], VAGUE[6]];
+    let text = format!("// {a} waits, {d}.\nfn {a}() {{ f(\"{b}\", \"to {b}\") }} /* one\nthat: {c} */");
     let counted: usize =
-        sentences(std::path::Path::new("a.rs"), text).iter().map(|(_, sentence)| vague_in(sentence)).sum();
-    assert_eq!(counted, 3);
+        sentences(std::path::Path::new("a.rs"), &text).iter().map(|(_, sentence)| vague_in(sentence)).sum();
+    assert_eq!(counted, 4);
     assert_eq!(vague_in("renewal is no one-thatch; write no `nobody`"), 0);
 }
