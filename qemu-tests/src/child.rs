@@ -31,7 +31,7 @@ impl Program {
         self
     }
 
-    /// Adds arguments.
+    /// Adds arguments, in this order.
     pub fn args<S: AsRef<OsStr>>(&mut self, args: impl IntoIterator<Item = S>) -> &mut Self {
         self.command.args(args);
         self

@@ -30,7 +30,7 @@ pub enum GuestLine {
     Tick(u64),
     /// A counter is written and flushed.
     Ack {
-        /// The counter.
+        /// Value that the guest wrote.
         counter: u64,
         /// What writing and flushing took.
         took: Duration,

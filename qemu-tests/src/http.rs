@@ -40,7 +40,7 @@ pub struct Client {
 /// A request that the node understood and refused.
 #[derive(Debug)]
 pub struct Refusal {
-    /// HTTP status.
+    /// Status code of HTTP.
     pub status: u16,
     /// The answer's body: JSON, or a string if it was not.
     pub body: Value,

@@ -57,7 +57,7 @@ impl Sockets {
         Ok(Self(folder))
     }
 
-    /// The folder.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -122,7 +122,7 @@ impl Pair {
         })
     }
 
-    /// One node.
+    /// The node of this name.
     pub fn node(&mut self, name: Name) -> &mut Node {
         match name {
             Name::A => &mut self.a,

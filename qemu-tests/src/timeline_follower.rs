@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 pub struct Event {
     /// A stable word.
     pub kind: String,
-    /// One sentence.
+    /// One sentence for people.
     pub text: String,
     /// Milliseconds since the node started.
     pub boot_ms: u64,

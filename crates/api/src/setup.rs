@@ -59,7 +59,7 @@ pub struct StepView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
-    /// Not begun.
+    /// The step has not begun.
     Waiting,
     Running,
     Done,
@@ -162,7 +162,7 @@ pub struct OfferView {
 /// The code with which the second node joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PairingCodeReply {
-    /// Six digits.
+    /// Six digits, without a space; typed at the second node before `expires_s` has passed.
     pub code: String,
     /// Seconds until it expires.
     pub expires_s: u64,

@@ -130,7 +130,7 @@ pub struct LinkDetail {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WitnessDetail {
-    /// `host:port`.
+    /// Where the witness listens, as `host:port`, as it was enrolled.
     pub address: String,
     /// Whether it answers.
     pub reachable: bool,
@@ -140,7 +140,7 @@ pub struct WitnessDetail {
     pub silent_s: Option<u64>,
 }
 
-/// Replication.
+/// Replication between the nodes, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MirrorDetail {
     /// Whether the data session with the other node is open.
@@ -194,7 +194,7 @@ pub struct WatchdogDetail {
 /// Events of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineReply {
-    /// Oldest first.
+    /// All events from the number asked for on, oldest first; events that this node no longer keeps are missing.
     pub events: Vec<TimelineEvent>,
 }
 

@@ -23,7 +23,7 @@ fn judged_from_status(code: AlarmCode) -> bool {
 pub struct Verdict {
     /// Both replicas in sync, both links up, witness reachable, watchdog proven, no failed disk, no alarm in force.
     pub protected: bool,
-    /// One sentence.
+    /// One sentence for people: that the pair is protected, or why not.
     pub sentence: String,
     /// What is missing, each a short clause without a full stop; empty exactly when protected.
     pub missing: Vec<String>,

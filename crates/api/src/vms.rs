@@ -32,9 +32,9 @@ pub struct VmView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareView {
-    /// SeaBIOS.
+    /// SeaBIOS, for guests that boot from a master boot record.
     Bios,
-    /// OVMF.
+    /// OVMF, for guests that boot from an EFI system partition.
     #[default]
     Uefi,
 }
@@ -59,7 +59,7 @@ pub enum VmState {
     Stopped,
     /// Being started, or waiting for the right to run.
     Starting,
-    /// Running here.
+    /// The VM runs on this node.
     Running,
     /// Frozen on this node until the node has the right to run VMs.
     Paused,
@@ -85,7 +85,9 @@ fn middle() -> u8 {
 pub struct CreateVm {
     /// 1 to 32 lower-case letters, digits and hyphens.
     pub name: String,
+    /// Number of virtual CPUs, 1 to 128.
     pub cpus: u32,
+    /// Memory of the guest in MiB, at least 32. Refused if all VMs together would not fit on one node.
     pub memory_mib: u32,
     /// How it boots; UEFI if absent.
     #[serde(default)]

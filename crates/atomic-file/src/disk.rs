@@ -12,7 +12,7 @@ pub(crate) trait Disk {
 
     /// Opens an empty file at `path` that no other writer has open.
     fn create_locked(&mut self, path: &Path, mode: u32) -> io::Result<Self::File>;
-    /// Appends `bytes`.
+    /// Appends `bytes` to the file; they need not be durable before [`Self::sync_file`].
     fn write(&mut self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
     /// Returns when content and permission bits are durable.
     fn sync_file(&mut self, file: &Self::File) -> io::Result<()>;

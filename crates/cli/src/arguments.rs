@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// The node, such as https://192.0.2.10.
     #[arg(long, env = "DYAD_NODE", global = true, default_value = "https://localhost")]
     pub(crate) node: String,
-    /// Print JSON.
+    /// Print JSON as the API sends it, for programs, instead of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Directory of tokens and of the certificates of known nodes.
@@ -29,20 +29,20 @@ pub(crate) enum Command {
     Status,
     /// Log in; the password comes from DYAD_PASSWORD, from the terminal, or from standard input.
     Login,
-    /// Log out.
+    /// Log out: end the session at the node and delete the stored token.
     Logout,
-    /// Say what happened.
+    /// Print the events of this node, oldest first.
     Timeline {
-        /// First event number wanted.
+        /// Number of the first event to print; 0 prints all that the node still keeps.
         #[arg(long, default_value_t = 0)]
         since: u64,
     },
     /// Open the code with which the second node joins.
     PairingCode,
-    /// The witness.
+    /// Enrol the pair at a witness, the tiebreaker outside of both nodes.
     #[command(subcommand)]
     Witness(Witness),
-    /// The watchdog of the node.
+    /// Prove that the watchdog resets the node when the node hangs.
     #[command(subcommand)]
     Watchdog(Watchdog),
     /// Set a node up from a seed file.
@@ -50,10 +50,10 @@ pub(crate) enum Command {
         /// The seed file (TOML).
         seed: PathBuf,
     },
-    /// Volumes.
+    /// List, make, fill and delete volumes, the virtual disks of the pair.
     #[command(subcommand)]
     Volume(Volume),
-    /// Virtual machines.
+    /// Make, start, stop and delete virtual machines.
     #[command(subcommand)]
     Vm(Vm),
     /// Start over: the node leaves its pair and becomes blank. Without the confirmation it says what to type.
@@ -91,7 +91,7 @@ pub(crate) enum Volume {
     List,
     /// Make a volume.
     Create {
-        /// Its name.
+        /// Name of the new volume: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter.
         name: String,
         /// Its size, such as 10GiB, 512MiB, or a number of bytes.
         #[arg(value_parser = size::bytes)]
@@ -99,9 +99,9 @@ pub(crate) enum Volume {
     },
     /// Replace everything a volume holds by a raw image. If it is refused, nothing is changed.
     Import {
-        /// The volume.
+        /// Name of the volume whose content is replaced.
         name: String,
-        /// The image.
+        /// File with the raw image of a disk; other formats must be converted first.
         file: PathBuf,
         /// Make the volume first, just large enough.
         #[arg(long)]
@@ -109,7 +109,7 @@ pub(crate) enum Volume {
     },
     /// Delete a volume with all it holds.
     Delete {
-        /// The volume.
+        /// Name of the volume to delete.
         name: String,
     },
 }
@@ -126,9 +126,9 @@ pub(crate) enum Vm {
     List,
     /// Make a VM.
     Create {
-        /// Its name.
+        /// Name of the new VM: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter.
         name: String,
-        /// Virtual CPUs.
+        /// Number of virtual CPUs, 1 to 128.
         #[arg(long, default_value_t = 1)]
         cpus: u32,
         /// Memory in whole MiB, such as 2GiB or 512MiB.
@@ -137,7 +137,7 @@ pub(crate) enum Vm {
         /// A volume; give it again for each further disk. The first one boots.
         #[arg(long = "disk")]
         disks: Vec<String>,
-        /// How it boots.
+        /// How the VM boots: uefi (OVMF) or bios (SeaBIOS).
         #[arg(long, value_enum, default_value = "uefi")]
         firmware: Firmware,
         /// The node that runs it, A or B; by default the node that is asked.
@@ -155,29 +155,29 @@ pub(crate) enum Vm {
     },
     /// Start a VM.
     Start {
-        /// The VM.
+        /// Name of the VM to start.
         name: String,
     },
     /// Ask the guest to shut down.
     Stop {
-        /// The VM.
+        /// Name of the VM to shut down.
         name: String,
     },
     /// Stop a VM at once, like pulling its plug.
     Kill {
-        /// The VM.
+        /// Name of the VM to stop.
         name: String,
     },
     /// Delete a stopped VM; its volumes stay.
     Delete {
-        /// The VM.
+        /// Name of the VM to delete.
         name: String,
     },
     /// Print what a VM wrote to its serial line.
     Log {
-        /// The VM.
+        /// Name of the VM whose output is printed.
         name: String,
-        /// Go on as it writes.
+        /// Go on printing as the VM writes, until interrupted.
         #[arg(long, short)]
         follow: bool,
     },

@@ -133,7 +133,7 @@ impl Decoder {
     }
 }
 
-/// Parses `[ROWS;COLUMNSR`.
+/// Parses a terminal's report of the cursor position, `[ROWS;COLUMNSR`.
 fn size_answer(sequence: &str) -> Option<Key> {
     let (rows, columns) = sequence.strip_prefix('[')?.strip_suffix('R')?.split_once(';')?;
     Some(Key::Size(columns.parse().ok()?, rows.parse().ok()?))

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A lasting condition that the operator must end. It is in force while it is in [`Status::alarms`](crate::Status::alarms).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
-    /// For programs.
+    /// Stable name of the condition, for programs.
     pub code: AlarmCode,
     /// One sentence for people: the condition, and what to do.
     pub sentence: String,

@@ -147,7 +147,7 @@ pub enum Reply {
         document: Box<Document>,
     },
     Timeline {
-        /// Oldest first.
+        /// The events asked for, oldest first.
         events: Vec<TimelineEvent>,
     },
     /// The request was refused.

@@ -11,7 +11,7 @@ use std::fmt;
 /// A request that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// For programs.
+    /// Stable name of the reason, for programs.
     pub code: RefusalCode,
     /// One sentence for people: the reason, and what to do.
     pub sentence: String,

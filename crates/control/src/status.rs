@@ -147,14 +147,14 @@ pub enum WitnessStatus {
     None,
     /// Enrolled and answering.
     Reachable {
-        /// `host:port`.
+        /// Where it listens, as `host:port`.
         address: String,
         /// Last round trip in microseconds.
         rtt_us: u64,
     },
     /// Enrolled and not answering.
     Unreachable {
-        /// `host:port`.
+        /// Where it listens, as `host:port`.
         address: String,
         /// Seconds since its last answer; `None` = no answer since this core started.
         silent_s: Option<u64>,

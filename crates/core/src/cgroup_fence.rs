@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub enum CgroupCommand {
     /// Stop executing, keep memory.
     Freeze,
-    /// Go on.
+    /// Let the frozen processes execute again.
     Thaw,
     /// End every process below the cgroup.
     Kill,

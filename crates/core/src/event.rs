@@ -63,7 +63,7 @@ pub enum Event {
     DocumentReadEnded,
     /// Neither copy of the document is readable.
     DocumentLost {
-        /// One sentence.
+        /// One sentence with the reason, for the alarm.
         why: String,
     },
     /// A change of the document was decided, and the owner has been told the document that came of it.
@@ -101,11 +101,7 @@ pub enum Event {
         sentence: String,
     },
     /// The deletion of a volume that the document does not name has ended.
-    OrphanDeleted {
-        id: VolumeId,
-        /// The outcome.
-        result: Result<(), VolumeError>,
-    },
+    OrphanDeleted { id: VolumeId, result: Result<(), VolumeError> },
     /// The process was told to end.
     Stop,
 }
@@ -136,7 +132,6 @@ pub struct ImportTarget {
 pub struct StoreDone {
     /// Names the command.
     pub op: StoreOp,
-    /// The outcome.
     pub result: Result<StoreOutput, StoreError>,
 }
 

@@ -41,7 +41,7 @@ pub struct Start<'a> {
     pub options: Options,
     /// Who this node is.
     pub identity: NodeIdentity,
-    /// Its key.
+    /// Key and certificate of this node.
     pub tls: tls::TlsIdentity,
     /// The way in.
     pub inbox: Inbox,

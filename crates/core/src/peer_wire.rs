@@ -10,7 +10,7 @@ use std::fmt;
 /// One message between the two cores.
 #[derive(Clone, Serialize, Deserialize)]
 pub enum Wire {
-    /// Replication.
+    /// A message between the two mirrors.
     Mirror(PeerMessage),
     /// A change of the document that the receiver, as the lead, shall make: JSON of `dyad_desired::Change`.
     Change {
@@ -22,14 +22,10 @@ pub enum Wire {
     Changed {
         /// The request's id.
         id: u64,
-        /// The outcome.
         reply: String,
     },
     /// Volume 0 holds this generation now, durably on both nodes.
-    DocumentChanged {
-        /// The generation.
-        generation: u64,
-    },
+    DocumentChanged { generation: u64 },
 }
 
 impl fmt::Debug for Wire {
@@ -62,7 +58,7 @@ pub enum PeerEvent {
     Down {
         /// Number of the session.
         session: Session,
-        /// One clause.
+        /// One clause, for the timeline.
         reason: String,
         /// The peer ended it, on purpose or because its daemon ended: the peer's machine lives.
         closed: bool,
@@ -71,14 +67,13 @@ pub enum PeerEvent {
     Wire {
         /// Number of the session.
         session: Session,
-        /// The message.
         wire: Wire,
     },
     /// A connection was refused, by this node or by the peer.
     Refused {
         /// Name of the path.
         path: String,
-        /// One sentence.
+        /// One clause, for the timeline.
         reason: String,
     },
 }

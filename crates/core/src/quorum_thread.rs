@@ -32,15 +32,15 @@ const INTERFACE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything the quorum thread owns or sends to.
 pub struct QuorumThread {
-    /// The machine.
+    /// The machine that decides; this thread feeds it events and carries out its actions.
     pub quorum: Quorum,
-    /// Heartbeats out.
+    /// Sends the heartbeats.
     pub beacon: Beacon,
     /// Number of paths.
     pub paths: u8,
     /// The watchdog, if there is one.
     pub watchdog: Option<Watchdog>,
-    /// Records out.
+    /// Writes the records of this node as an acceptor.
     pub register: Register,
     /// Questions to the witness out.
     pub witness: UnboundedSender<(u64, WitnessRequest)>,

@@ -37,7 +37,7 @@ struct Note {
 /// The outcome of a test that a reset or an end of the daemon interrupted.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SelfTestOutcome {
-    /// One sentence.
+    /// One sentence for the timeline.
     pub text: String,
     /// It showed nothing: the test is to be run again, before anything else runs on this node.
     pub again: bool,

@@ -5,7 +5,7 @@ use dyad_control::TimelineEvent;
 use dyad_types::NodeId;
 use std::collections::VecDeque;
 
-/// Entries remembered.
+/// Most events kept; the oldest one goes first.
 const KEEP: usize = 2_000;
 
 /// The newest [`KEEP`] events of this node since its core started.

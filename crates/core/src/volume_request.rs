@@ -52,7 +52,6 @@ impl fmt::Debug for VolumeReplyTo {
 pub struct VolumeRequest {
     /// Id of the volume.
     pub volume: VolumeId,
-    /// The operation.
     pub op: GuestOp,
     /// Takes the result.
     pub done: VolumeReplyTo,

@@ -27,7 +27,7 @@ pub struct WatchdogInfo {
 }
 
 impl WatchdogInfo {
-    /// For status.
+    /// As the status shows it.
     pub fn status(&self) -> WatchdogStatus {
         WatchdogStatus::Armed { identity: self.identity.clone(), timeout_s: self.timeout_s, proven: self.proven }
     }

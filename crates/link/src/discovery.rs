@@ -111,7 +111,7 @@ pub struct DiscoveredOffer {
     pub interface: String,
 }
 
-/// Receives offers.
+/// Receives the offers of first nodes on all peer links.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<(UdpSocket, String)>,

@@ -21,7 +21,7 @@ pub(crate) struct Copier {
     pub missing: BTreeSet<VolumeId>,
     /// Extents being read, or sent and not acknowledged.
     under_way: usize,
-    /// Bytes acknowledged.
+    /// Bytes of extents that the peer has acknowledged.
     copied: u64,
     since: Time,
     retry_at: Time,

@@ -136,7 +136,7 @@ pub enum StoreCommand {
         /// Equal to or below the newest stamp of the volume for repairs.
         stamp: Stamp,
         block: u64,
-        /// Whole blocks.
+        /// A whole number of blocks.
         data: Bytes,
     },
     /// As `Write`, for blocks that read as zeros from now on.
@@ -165,7 +165,7 @@ pub enum StoreCommand {
     /// it.
     Confirm {
         volume: VolumeId,
-        /// Inclusive.
+        /// The last number confirmed.
         seq: Seq,
     },
     /// List the extents touched after the last confirmation: by a write with a higher number, or by any command given
@@ -179,11 +179,11 @@ pub enum StoreCommand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreOutput {
     Done,
-    /// For [`StoreCommand::Read`].
+    /// The blocks asked for by [`StoreCommand::Read`].
     Data(Bytes),
-    /// For [`StoreCommand::ReadExtent`].
+    /// The extent asked for by [`StoreCommand::ReadExtent`].
     Extent(ExtentImage),
-    /// For [`StoreCommand::ListUnconfirmed`].
+    /// The extents asked for by [`StoreCommand::ListUnconfirmed`].
     Unconfirmed(ExtentSet),
 }
 
@@ -193,7 +193,7 @@ pub enum StoreError {
     /// Blocks that fail their checksum.
     #[error("{} block(s) fail their checksum; they are repaired from the peer when it has them", blocks.len())]
     Corrupt {
-        /// Ascending.
+        /// Numbers of these blocks, ascending.
         blocks: Vec<u64>,
     },
     /// The pool is full.

@@ -86,7 +86,7 @@ pub enum Body {
 /// The payload of [`Body::Write`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// Whole blocks.
+    /// The new content of whole blocks.
     Data(Bytes),
     /// This many blocks read as zeros from now on.
     Discard(u64),

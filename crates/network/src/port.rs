@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub struct Port {
     /// The kernel's name, such as `eth0`.
     pub name: String,
-    /// Hardware address.
+    /// Hardware address (MAC) of the port.
     pub mac: [u8; 6],
     /// Whether the port is administratively up (`IFF_UP`), set by this program or another.
     pub up: bool,

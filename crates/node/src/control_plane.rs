@@ -78,7 +78,7 @@ enum Lifecycle {
     Running,
     /// The VMs are being shut down; no VM is started.
     ShuttingDown,
-    /// [`ControlPlane::run`] returns.
+    /// [`ControlPlane::run`] returns after this event.
     Ended,
 }
 

@@ -145,7 +145,7 @@ pub enum OpenError {
     /// A disk of the pool was not given.
     #[error("pool disk {number} of {count} is missing; attach it")]
     DiskMissing {
-        /// From 0.
+        /// Number of the disk, from 0.
         number: u16,
         /// Number of disks of the pool.
         count: u16,

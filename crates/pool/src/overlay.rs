@@ -38,7 +38,7 @@ impl Change {
 /// Where the journal holds a block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JournalBlock {
-    /// Ring page.
+    /// Page of the journal's ring.
     pub page: u32,
     /// Checksum of the block.
     pub crc: u32,

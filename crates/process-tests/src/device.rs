@@ -40,7 +40,7 @@ const MEMORY: u64 = DATA + LARGEST as u64;
 /// Longest wait for an answer: a killed daemon is back within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A disk.
+/// A guest's side of a disk: a vhost-user client with one queue.
 pub struct Device {
     socket: PathBuf,
     memory: GuestMemoryMmap,

@@ -34,7 +34,7 @@ pub enum IdentityError {
     #[error("{} has version {version}; this program knows {VERSION}", path.display())]
     Version {
         path: PathBuf,
-        /// Its version.
+        /// Version of the file.
         version: u32,
     },
     /// The pair's key or id has the wrong length.
@@ -92,7 +92,7 @@ pub struct Peer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Witness {
-    /// `host:port`.
+    /// Where the witness listens, as `host:port`.
     pub address: String,
     /// SHA-256 of its certificate, hex.
     pub fingerprint: String,

@@ -41,7 +41,7 @@ pub enum RegisterError {
     Write {
         /// 0 = on the state partition, 1 = on the first pool disk.
         file: usize,
-        /// The slot.
+        /// Slot of the file, 0 or 1.
         slot: usize,
         source: io::Error,
     },
@@ -60,7 +60,7 @@ pub enum RegisterError {
     /// The files are of another version of this program.
     #[error("the register has version {version}: update this node")]
     Version {
-        /// Their version.
+        /// Version of the files.
         version: u32,
     },
 }

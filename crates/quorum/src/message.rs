@@ -9,7 +9,7 @@ use dyad_types::NodeId;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TryDecide {
     pub pair: u128,
-    /// The proposer.
+    /// The node that proposes.
     pub sender: NodeId,
     /// Incarnation of the proposer's store.
     pub incarnation: u64,
@@ -89,7 +89,7 @@ pub enum ReplyBody {
     Newer(Config),
     /// The reply to [`Learn`]: the newest chosen configuration known to the acceptor.
     Base(Config),
-    /// No vote.
+    /// The acceptor does not vote.
     Refused(VoteRefusal),
 }
 

@@ -41,7 +41,7 @@ pub enum Plan {
 /// The input of [`plan`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInput<'a> {
-    /// The proposer.
+    /// The node that proposes.
     pub me: NodeId,
     pub pair: u128,
     /// The wanted configuration; `plan` sets its epoch and lineage.

@@ -16,9 +16,7 @@ pub const MAX_EXCEPTIONS: usize = 16;
 /// One of the three acceptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Acceptor {
-    /// Node A.
     A,
-    /// Node B.
     B,
     W,
 }
@@ -65,7 +63,7 @@ pub enum Members {
     OnlyA,
     /// `{B}`: B is solo.
     OnlyB,
-    /// `{A,B}`.
+    /// `{A,B}`: both are in sync.
     Both,
 }
 
@@ -215,7 +213,7 @@ impl Config {
 pub struct Ballot {
     /// 0 = no ballot.
     pub round: u64,
-    /// The proposer.
+    /// The node that proposes.
     pub node: NodeId,
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// When a command is complete.
 #[derive(Debug)]
 pub enum CommandCompletion {
-    /// Now.
+    /// When the call returns.
     Done(StoreOutput),
     /// When a sync that begins after the call is complete.
     AfterSync,

@@ -30,7 +30,7 @@ pub struct Options {
     pub chaos: u64,
     /// Virtual seconds within which the pair must be whole again after the end of all faults.
     pub recovery_timeout: u64,
-    /// A planted bug.
+    /// The bug that the run must find.
     pub planted_bug: Option<PlantedBug>,
     /// Keep the event log.
     pub log: bool,
@@ -52,7 +52,7 @@ pub struct RunResult {
     pub faults: BTreeMap<&'static str, u64>,
     /// Other events by kind. They show that the run did something.
     pub events: BTreeMap<&'static str, u64>,
-    /// Virtual nanoseconds.
+    /// Length of the run, in virtual nanoseconds.
     pub virtual_time: u64,
     /// The event log, if asked for.
     pub log: Vec<String>,

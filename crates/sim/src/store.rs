@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// One command.
+    /// Carries out the oldest command of the node's store.
     pub(crate) fn store_work(&mut self, node: usize) {
         let planted_bug = self.options.planted_bug;
         let hit = self.prng.chance(30);

@@ -143,7 +143,7 @@ impl fmt::Display for Phase {
 }
 
 impl VmEvent {
-    /// All events.
+    /// All events, for tests of every pair of state and event.
     pub const ALL: [VmEvent; 9] = [
         VmEvent::Start,
         VmEvent::Adopt,

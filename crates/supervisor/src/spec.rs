@@ -29,7 +29,7 @@ pub struct Disk {
 /// The network of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VmNetwork {
-    /// No network.
+    /// The VM has no network card.
     None,
     /// Outgoing connections through the node (QEMU's user network).
     #[default]

@@ -43,11 +43,11 @@ pub struct Ring<'a> {
     pub size: u16,
     /// Index of the available ring from which the device goes on.
     pub next_available: u16,
-    /// Descriptor table.
+    /// Address of the descriptor table.
     pub descriptors: u64,
-    /// Available ring.
+    /// Address of the available ring.
     pub available: u64,
-    /// Used ring.
+    /// Address of the used ring.
     pub used: u64,
     /// Tells the device that there are requests.
     pub kick: &'a EventFd,

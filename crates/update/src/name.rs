@@ -17,7 +17,7 @@ const LONGEST_VERSION: usize = 64;
 pub struct Counter {
     /// Tries left. At 0 the boot loader uses the slot only if there is no other.
     pub left: u32,
-    /// Tries used.
+    /// Number of tries used.
     pub done: u32,
 }
 

@@ -19,7 +19,7 @@ pub enum AskError {
     /// The connection cannot be made.
     #[error("the witness at {address} cannot be reached; check the address, the cables and the firewall")]
     Unreachable {
-        /// As configured.
+        /// Address of the witness, as configured.
         address: String,
         #[source]
         source: std::io::Error,
@@ -67,7 +67,7 @@ pub enum EnrolError {
     /// The connection cannot be made.
     #[error("the witness at {address} cannot be reached; check the address, the cables and the firewall")]
     Unreachable {
-        /// As given.
+        /// Address of the witness, as the caller gave it.
         address: String,
         #[source]
         source: std::io::Error,
@@ -114,7 +114,7 @@ pub async fn enrol(
 /// The address and the keys for a witness at which the pair is enrolled.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// "host:port".
+    /// Where the witness listens, as `host:port`.
     pub address: String,
     pub pair: PairId,
     /// The key of this node.

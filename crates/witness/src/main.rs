@@ -26,7 +26,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Serve pairs.
+    /// Serve pairs over the network until the process is told to end.
     Run {
         /// Directory of its key and records.
         #[arg(long, value_name = "DIRECTORY", default_value = STATE)]

@@ -77,7 +77,7 @@ pub struct Enrol {
 /// The answer to [`Enrol`]: what the pair's next configuration must admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
-    /// For [`dyad_quorum::Config::witness`].
+    /// Id of the witness, for [`dyad_quorum::Config::witness`].
     pub witness: WitnessId,
     /// For the witness's entry in [`dyad_quorum::Config::incarnations`].
     pub incarnation: u64,

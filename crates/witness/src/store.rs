@@ -43,7 +43,7 @@ pub enum StoreError {
     /// Another daemon has locked the directory.
     #[error("another dyad-witness already uses the directory {}; stop it first", path.display())]
     InUse { path: PathBuf },
-    /// LMDB failed.
+    /// LMDB could not read or write.
     #[error("the witness's records cannot be read or written; check its disk")]
     Database(#[from] heed::Error),
     /// The header is damaged or of a later version.

@@ -81,13 +81,13 @@ impl Modules {
     }
 }
 
-/// `kernel/fs/ext4/ext4.ko.xz` → `fs/ext4/ext4`
+/// Path of a module without its ending: `kernel/fs/ext4/ext4.ko.xz` → `fs/ext4/ext4`.
 pub fn module_path(file: &str) -> &str {
     let path = file.strip_prefix("kernel/").unwrap_or(file);
     path.split(".ko").next().unwrap_or(path)
 }
 
-/// `kernel/arch/x86/crypto/crc32c-intel.ko.xz` → `crc32c_intel`
+/// Name of a module as the kernel shows it: `kernel/arch/x86/crypto/crc32c-intel.ko.xz` → `crc32c_intel`.
 pub fn module_name(file: &str) -> String {
     module_path(file).rsplit('/').next().unwrap_or(file).replace('-', "_")
 }

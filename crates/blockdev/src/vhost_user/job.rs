@@ -19,9 +19,9 @@ pub(crate) enum Action {
     Write,
     /// Writes zeros as data, into a part of one block.
     Fill,
-    /// Whole blocks.
+    /// Discards whole blocks; they read as zeros from then on.
     Discard,
-    /// Whole blocks.
+    /// Makes whole blocks read as zeros.
     WriteZeroes,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Vring {
     pub call: Option<File>,
     /// Tells QEMU that the ring is broken.
     pub err: Option<File>,
-    /// `VHOST_USER_SET_VRING_ENABLE`.
+    /// QEMU wants the ring served (`VHOST_USER_SET_VRING_ENABLE`).
     pub enabled: bool,
     /// The ring is being stopped: answers go out, nothing comes in.
     pub draining: bool,

@@ -67,7 +67,7 @@ const MAX_BATCH: usize = 256;
 pub struct Dependencies {
     /// Who this node is.
     pub identity: NodeIdentity,
-    /// Replication.
+    /// Replicates the volumes; rebuilt from the pool at start.
     pub mirror: Mirror,
     /// The watchdog as it was at start; `None` = this node has none.
     pub watchdog: Option<WatchdogInfo>,
@@ -102,7 +102,7 @@ pub struct CoreHandles {
     pub quorum_thread: QuorumHandle,
     /// The document's task.
     pub documents: mpsc::UnboundedSender<DocumentRequest>,
-    /// The timeline.
+    /// Events of this node since the start of the daemon.
     pub timeline: Timeline,
     /// Names of the peer links, by path number.
     pub links: Vec<String>,

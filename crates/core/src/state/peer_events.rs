@@ -21,7 +21,7 @@ impl CoreState {
                     self.out.quorum_thread.tell(quorum::Event::PeerClosed);
                 }
                 self.replication.connected = false;
-                // One whose messages are not understood is still open on our side.
+                // A session that ended because a message was not understood is still open on this side.
                 self.out.peer.disconnect();
                 self.out.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
                 self.mirror(dyad_mirror::Event::PeerDown { session });

@@ -33,7 +33,7 @@ pub enum CodeForm {
 pub struct OpenCode {
     /// The text to type on the other machine.
     pub code: String,
-    /// Remaining validity.
+    /// Time until the code expires.
     pub left: Duration,
 }
 

@@ -21,9 +21,9 @@ pub use trust::Trust;
 /// The protocol inside a TLS connection, sent as ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// [`crate::session`].
+    /// The data session of both nodes, [`crate::session`].
     Peer,
-    /// [`crate::pairing`].
+    /// The exchange that a one-time code protects, [`crate::pairing`].
     Pairing,
     /// Requests to the witness.
     Witness,

@@ -16,7 +16,7 @@ pub struct Disk {
 pub struct Content {
     pub size: u64,
     pub last: Stamp,
-    /// block → value
+    /// Value of each block; a missing block reads as zeros.
     pub blocks: BTreeMap<u64, u64>,
     pub confirmed: Seq,
     /// extent → newest unconfirmed number that touched it

@@ -49,7 +49,7 @@ pub(super) struct Move {
     /// First block of the extent.
     pub first: u64,
     pub birth: Birth,
-    /// Ascending.
+    /// In ascending order of the block.
     pub blocks: Vec<MovedBlock>,
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FenceAnnounced {
     Nothing,
-    /// [`crate::Note::FenceWait`].
+    /// [`crate::Note::FenceWait`] was given.
     Wait,
     /// [`crate::Note::FenceOver`] and [`crate::Action::PeerVmsAllowed`].
     Over,
@@ -23,7 +23,7 @@ pub(super) enum FenceAnnounced {
 pub(super) struct Announced {
     /// [`crate::Action::Config`] for the configuration of the start.
     pub config: bool,
-    /// [`crate::Action::LeaveDone`].
+    /// Whether [`crate::Action::LeaveDone`] was given.
     pub leave_done: bool,
     /// [`crate::Note::WitnessLost`], and not yet [`crate::Note::WitnessBack`].
     pub witness_lost: bool,

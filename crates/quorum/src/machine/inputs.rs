@@ -7,7 +7,7 @@ use crate::types::{Config, Exception, Members, Time, WitnessId};
 /// What the VMs of this node do, as far as the kernel confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VmState {
-    /// None exists.
+    /// No VM exists.
     None,
     /// They may execute.
     Running,
@@ -41,7 +41,7 @@ pub(super) struct OwnState {
 /// How far the peer's replica is, while this node is solo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Clean {
-    /// Behind.
+    /// It lacks acknowledged writes.
     No,
     /// Resync is done; acknowledgements are being moved to both nodes.
     Resynced,

@@ -23,7 +23,7 @@ pub struct Disk {
     pub hangs: bool,
 }
 
-/// One machine.
+/// One node with its disk.
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub id: NodeId,

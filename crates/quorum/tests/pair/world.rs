@@ -59,7 +59,7 @@ pub struct Pair {
     pub now: Time,
     pub prng: Prng,
     pub nodes: [Machine; 2],
-    /// `links[path][from]`.
+    /// Indexed as `links[path][from]`.
     pub links: [[Link; 2]; 2],
     pub witness: Record,
     pub witness_up: bool,

@@ -15,16 +15,15 @@ const RELEASE_KEY: &str = "/usr/share/keyrings/debian-archive-trixie-stable.gpg"
 /// Every package that was unpacked with its hash, written by the hook below.
 const LIST: &str = "packages.sha256";
 
-/// Unpacked packages.
+/// A folder into which packages of Debian were unpacked.
 #[derive(Debug)]
 pub struct Debian {
     root: PathBuf,
 }
 
-/// One package.
+/// A package that was unpacked into the tree.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
-    /// Its name.
     pub name: String,
     /// Its version, with a `%3a` for the colon of an epoch resolved.
     pub version: String,
@@ -102,7 +101,7 @@ impl Debian {
         Ok(self.root.join("usr/lib/modules").join(self.kernel_release()?))
     }
 
-    /// The boot loader.
+    /// Path of the boot loader, systemd-boot.
     pub fn boot_loader(&self) -> PathBuf {
         self.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
     }
@@ -139,7 +138,7 @@ fn names(list: &str) -> Vec<&str> {
     list.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|name| !name.is_empty()).collect()
 }
 
-/// `HASH  NAME_VERSION_ARCHITECTURE.deb`
+/// Parses a line `HASH  NAME_VERSION_ARCHITECTURE.deb`.
 fn package(line: &str) -> Option<Package> {
     let (sha256, file) = line.split_once("  ")?;
     let mut fields = file.strip_suffix(".deb")?.split('_');
@@ -147,7 +146,7 @@ fn package(line: &str) -> Option<Package> {
     Some(Package { name: name.into(), version: version.replace("%3a", ":"), sha256: sha256.into() })
 }
 
-/// Lower-case hexadecimal.
+/// Writes bytes in lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// `image/modules`, read.
+/// The content of the file `image/modules`.
 #[derive(Debug, Default)]
 struct Rules {
     /// Modules of the initramfs, in the order of loading.

@@ -18,7 +18,7 @@ const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 const FOLDERS: [&str; 11] =
     ["boot", "dev", "proc", "root", "run", "state", "sys", "tmp", "var", "usr/lib/dyad", "usr/lib/dhcpcd"];
 
-/// link, target
+/// Symbolic links of the tree: link and target.
 const LINKS: [(&str, &str); 10] = [
     ("bin", "usr/bin"),
     ("sbin", "usr/sbin"),

@@ -2,8 +2,9 @@
 //!
 //! * `code_map`: `ARCHITECTURE.md` and the manifests draw the same arrows between crates, and all point down.
 //! * `circles`: inside a crate no modules depend on each other in a circle.
-//! * `words`: no banned word in an identifier, and no vague subject in comments and documents beyond the counted rest.
 //! * `dependencies`: the crates of others meet `deny.toml`.
+//! * `words`: no banned word in an identifier, and no vague subject in comments, strings and documents.
+//! * `doc_comments`: a documentation comment has at least three words and does not only repeat the name.
 //! * `durations`: the name of a duration constant says what the duration is for.
 //!
 //! Source text is read by `lexer`, which knows tokens and comments but no syntax; `sources` finds files and leaves out
@@ -12,6 +13,7 @@
 mod circles;
 mod code_map;
 mod dependencies;
+mod doc_comments;
 mod durations;
 mod lexer;
 mod sources;

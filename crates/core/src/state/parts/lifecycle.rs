@@ -34,11 +34,10 @@ pub(in crate::state) enum LeaveCause {
 /// How far this daemon is from its end.
 #[derive(Debug)]
 pub(in crate::state) enum Lifecycle {
-    /// In service.
+    /// Serves its guests; no end was asked for.
     Running,
     /// The other node is to take over.
     Leaving {
-        /// Why.
         cause: LeaveCause,
         /// Who is told of the end.
         waiters: Vec<LeaveWaiter>,

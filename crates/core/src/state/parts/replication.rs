@@ -22,7 +22,6 @@ pub(in crate::state) enum Origin {
 
 /// Replication on this node.
 pub(in crate::state) struct Replication {
-    /// The machine.
     pub(in crate::state) mirror: Mirror,
     /// Requests without an answer.
     origins: HashMap<RequestId, Origin>,
