@@ -6,16 +6,16 @@
 use crate::quorum_handle::QuorumHandle;
 use dyad_provision::refusal::chain;
 use dyad_provision::register::RegisterFiles;
-use dyad_quorum::{Event, Record};
+use dyad_quorum::{Event, Record, WriteToken};
 use std::sync::mpsc::{Sender, channel};
 
 /// Sends records to the register's thread.
-pub struct Register(Sender<(u64, Record)>);
+pub struct Register(Sender<(WriteToken, Record)>);
 
 impl Register {
     /// Starts the thread; it reports to the quorum thread.
     pub fn start(mut files: RegisterFiles, quorum_thread: QuorumHandle) -> Self {
-        let (sender, orders) = channel::<(u64, Record)>();
+        let (sender, orders) = channel::<(WriteToken, Record)>();
         let run = move || {
             let mut failed = false;
             for (token, record) in orders {
@@ -34,7 +34,7 @@ impl Register {
     }
 
     /// Makes a record durable, then reports its token.
-    pub fn save(&self, token: u64, record: Record) {
+    pub fn save(&self, token: WriteToken, record: Record) {
         let _ = self.0.send((token, record));
     }
 }

@@ -4,10 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{AcceptorReply, Datagram, WitnessRequest};
 use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
-use dyad_types::{Epoch, NodeId};
+use dyad_types::{Epoch, NodeId, number};
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;
+
+number! {
+    /// Identifies one [`Action::Persist`] of a run of the daemon.
+    pub struct WriteToken;
+}
 
 /// An input of [`crate::Quorum`]. Events are handled in the order in which they happened.
 #[expect(
@@ -27,10 +32,10 @@ pub enum Event {
     /// The result of [`Action::AskWitness`] with the same id.
     Witness { id: u64, reply: WitnessReply },
     /// The record of the [`Action::Persist`] with this token is durable in both places.
-    Persisted { token: u64 },
+    Persisted { token: WriteToken },
     /// The record of the [`Action::Persist`] with this token could not be made durable. The register does not vote again in
     /// this run.
-    PersistFailed { token: u64 },
+    PersistFailed { token: WriteToken },
     /// True: VMs of this pair may execute here from now on. It comes *before* the first VM is started, and when a restarted
     /// daemon finds the VM cgroup populated. False: no VM is left.
     VmsRunning(bool),
@@ -112,7 +117,7 @@ pub enum Action {
     /// Send a request to the witness. [`Event::Witness`] with the same id must follow, also when the witness does not answer.
     AskWitness { id: u64, request: WitnessRequest },
     /// Make the record durable in both places, then [`Event::Persisted`] with the same token. At most one is under way.
-    Persist { token: u64, record: Record },
+    Persist { token: WriteToken, record: Record },
     /// Freeze all VMs and hold guest I/O, then [`Event::VmsFrozen`].
     Freeze,
     /// Thaw all VMs and stop holding guest I/O, then [`Event::VmsThawed`].

@@ -20,6 +20,10 @@ pub struct Leases {
     proof: Option<Proof>,
 }
 
+/// When a heartbeat of this node was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct SentAt(pub Time);
+
 impl Leases {
     /// At the start of the daemon: no lease. An earlier daemon may have granted one just before, so the grant runs for F′.
     pub fn at_start(now: Time, timing: &Timing, mutants: Mutants) -> Leases {
@@ -33,8 +37,8 @@ impl Leases {
         self.proof = None;
     }
 
-    /// The peer granted the lease that was requested at `sent` on the clock of this node.
-    pub fn renew(&mut self, now: Time, sent: Time, timing: &Timing) {
+    /// The peer granted the lease that the heartbeat sent at `sent` requested.
+    pub fn renew(&mut self, now: Time, SentAt(sent): SentAt, timing: &Timing) {
         if sent <= now {
             self.until = self.until.max(sent + timing.lease);
         }
@@ -76,10 +80,10 @@ mod tests {
         let timing = Timing::default();
         let mut leases = Leases::at_start(100 * SEC, &timing, Mutants::NONE);
         assert!(!leases.leased(100 * SEC));
-        leases.renew(101 * SEC, 100 * SEC, &timing);
+        leases.renew(101 * SEC, SentAt(100 * SEC), &timing);
         assert!(leases.leased(102 * SEC - 1));
         assert!(!leases.leased(102 * SEC));
-        leases.renew(110 * SEC, 101 * SEC, &timing);
+        leases.renew(110 * SEC, SentAt(101 * SEC), &timing);
         assert!(!leases.leased(110 * SEC));
     }
 
@@ -87,7 +91,7 @@ mod tests {
     fn a_request_from_the_future_gives_nothing() {
         let timing = Timing::default();
         let mut leases = Leases::at_start(0, &timing, Mutants::NONE);
-        leases.renew(SEC, 2 * SEC, &timing);
+        leases.renew(SEC, SentAt(2 * SEC), &timing);
         assert_eq!(leases.until(), 0);
     }
 

@@ -35,7 +35,7 @@ pub mod timing;
 pub mod types;
 mod witness_view;
 
-pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason, Setup, WitnessReply};
+pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason, Setup, WitnessReply, WriteToken};
 pub use machine::Quorum;
 pub use message::{
     AcceptorReply, Datagram, DatagramBody, Echo, Health, Heartbeat, Learn, ReplyBody, TryDecide, VoteRefusal,

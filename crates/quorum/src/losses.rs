@@ -2,6 +2,7 @@
 
 use crate::timing::Timing;
 use crate::types::Time;
+use std::ops::Range;
 
 /// Up to so many removals within [`Timing::losses_remembered`] count as separate mishaps (a power cut, an update, a cable);
 /// one more means that the peer flaps.
@@ -18,13 +19,13 @@ impl Losses {
         self.0[MAX_SEPARATE] = Some(now);
     }
 
-    /// Whether a peer that has been heard without a break since `alive_since` may become a member again: after
-    /// [`Timing::readmit_after`], or [`Timing::readmit_flapping`] if it flaps. Counted from its last removal if that is later:
-    /// a peer whose disk hung was never silent.
-    pub(crate) fn may_readmit(&self, alive_since: Time, now: Time, timing: &Timing) -> bool {
-        let flaps = self.0[0].is_some_and(|oldest| now < oldest + timing.losses_remembered);
+    /// Whether a peer that has been heard without a break for the period `alive`, which ends now, may become a member
+    /// again: after [`Timing::readmit_after`], or [`Timing::readmit_flapping`] if it flaps. Counted from its last removal
+    /// if that is later: a peer whose disk hung was never silent.
+    pub(crate) fn may_readmit(&self, alive: Range<Time>, timing: &Timing) -> bool {
+        let flaps = self.0[0].is_some_and(|oldest| alive.end < oldest + timing.losses_remembered);
         let after = if flaps { timing.readmit_flapping } else { timing.readmit_after };
-        now >= alive_since.max(self.0[MAX_SEPARATE].unwrap_or(0)) + after
+        alive.end >= alive.start.max(self.0[MAX_SEPARATE].unwrap_or(0)) + after
     }
 }
 
@@ -37,14 +38,14 @@ mod tests {
     fn a_peer_that_comes_and_goes_must_stay_longer() {
         let timing = Timing::standard();
         let mut losses = Losses::default();
-        let soon = |losses: &Losses, alive: u64| losses.may_readmit(alive, alive + timing.readmit_after, &timing);
+        let soon = |losses: &Losses, since: u64| losses.may_readmit(since..since + timing.readmit_after, &timing);
         for n in 1..=3 {
             losses.note(n * SEC);
             assert!(soon(&losses, n * SEC));
         }
         losses.note(4 * SEC);
         assert!(!soon(&losses, 5 * SEC));
-        assert!(losses.may_readmit(5 * SEC, 5 * SEC + timing.readmit_flapping, &timing));
+        assert!(losses.may_readmit(5 * SEC..5 * SEC + timing.readmit_flapping, &timing));
         assert!(soon(&losses, SEC + timing.losses_remembered));
     }
 
@@ -53,7 +54,7 @@ mod tests {
         let timing = Timing::standard();
         let mut losses = Losses::default();
         losses.note(100 * SEC);
-        assert!(!losses.may_readmit(SEC, 104 * SEC, &timing));
-        assert!(losses.may_readmit(SEC, 105 * SEC, &timing));
+        assert!(!losses.may_readmit(SEC..104 * SEC, &timing));
+        assert!(losses.may_readmit(SEC..105 * SEC, &timing));
     }
 }

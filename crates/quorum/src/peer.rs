@@ -46,17 +46,21 @@ struct OwnHeartbeats {
     sent: VecDeque<Time>,
 }
 
+/// A time on the peer's clock.
+#[derive(Clone, Copy, Debug)]
+struct PeerTime(Time);
+
 /// Compares the rate of the peer's clock with the own one.
 #[derive(Clone, Copy, Debug, Default)]
 struct DriftCheck {
     /// Own time and peer's time at the beginning of the period.
-    begin: Option<(Time, Time)>,
+    begin: Option<(Time, PeerTime)>,
     /// The rates differed by more than ρ over the last whole period.
     drifts: bool,
 }
 
 impl DriftCheck {
-    fn compare(&mut self, now: Time, theirs: Time, timing: &Timing) {
+    fn compare(&mut self, now: Time, theirs: PeerTime, timing: &Timing) {
         let Some((now0, theirs0)) = self.begin else {
             self.begin = Some((now, theirs));
             return;
@@ -65,7 +69,7 @@ impl DriftCheck {
         if mine < DRIFT_PERIOD {
             return;
         }
-        let gap = mine.abs_diff(theirs.saturating_sub(theirs0));
+        let gap = mine.abs_diff(theirs.0.saturating_sub(theirs0.0));
         self.drifts = gap > timing.drift_of(mine, 1) + timing.detection() / 2;
         self.begin = Some((now, theirs));
     }
@@ -213,7 +217,7 @@ impl PeerView {
             self.incarnation = datagram.incarnation;
             self.base = Some(beat.base.clone());
             self.health = Some(beat.health);
-            self.drift.compare(now, beat.sent, timing);
+            self.drift.compare(now, PeerTime(beat.sent), timing);
         }
         heard
     }

@@ -143,7 +143,7 @@ impl Timing {
     }
 
     /// How far clocks drift apart in `length` at a relative rate of `times`·ρ, rounded up.
-    pub fn drift_of(&self, length: Nanos, times: u64) -> Nanos {
+    pub fn drift_of(&self, length: Nanos, times: u32) -> Nanos {
         let parts = u128::from(length) * u128::from(self.drift_ppm) * u128::from(times);
         u64::try_from(parts.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }

@@ -1,7 +1,7 @@
 //! What is known of the witness: whether it answers this node, since when, and which configuration it holds.
 
 use crate::timing::Timing;
-use crate::types::{Config, Time};
+use crate::types::{Config, Record, Time};
 use dyad_types::Epoch;
 
 /// The witness as this node reaches it directly.
@@ -43,9 +43,9 @@ pub(crate) struct Relay {
 }
 
 impl WitnessView {
-    /// At the start of the daemon. `seen` is the mark in the node's record.
-    pub(crate) fn at_start(now: Time, seen: u64) -> WitnessView {
-        WitnessView { next_read: now, seen, ..WitnessView::default() }
+    /// At the start of the daemon, with the mark in the node's record. The first read is due at once.
+    pub(crate) fn at_start(now: Time, record: &Record) -> WitnessView {
+        WitnessView { next_read: now, seen: record.mark, ..WitnessView::default() }
     }
 
     /// It gave a usable answer.
@@ -69,7 +69,7 @@ impl WitnessView {
     /// configuration before.
     pub(crate) fn replaced(&mut self, now: Time, new: bool) {
         let relays = std::mem::take(&mut self.relays);
-        *self = WitnessView { new, last_return: self.last_return, relays, ..WitnessView::at_start(now, 0) };
+        *self = WitnessView { new, last_return: self.last_return, relays, next_read: now, ..WitnessView::default() };
     }
 
     /// Counts a read as unanswered after 3 × [`Timing::vote_timeout`].

@@ -178,7 +178,7 @@ impl World {
     fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::GuestResult) {
         let Some(model) = self.core_model(node) else { return };
         if let Some(vm) = model.guests.remove(&req) {
-            let delay = self.prng.within(1_000, 40_000);
+            let delay = self.prng.within(1_000..40_000);
             return self.job(node, delay, Job::Answer(vm, req, result));
         }
         let Some(own) = model.own_requests.remove(&req) else { return };

@@ -134,7 +134,7 @@ impl World {
             return;
         }
         let follows = self.prng.chance(FOLLOW_UP_PERMILLE);
-        let pause = if follows { self.prng.below(FOLLOW_UP_DELAY) } else { self.prng.within(SEC, 10 * SEC) };
+        let pause = if follows { self.prng.below(FOLLOW_UP_DELAY) } else { self.prng.within(SEC..10 * SEC) };
         self.put(pause, Due::Fault);
         let node = self.prng.below(2) as usize;
         let fault = RATES.kind(self.prng.below(100));
@@ -153,7 +153,7 @@ impl World {
             Fault::DaemonKilled => self.kill_core(node),
             Fault::DaemonStopped => {
                 self.nodes[node].stopped = true;
-                let length = self.prng.within(50 * MS, 8 * SEC);
+                let length = self.prng.within(50 * MS..8 * SEC);
                 self.put(length, Due::Continue(node));
             }
             Fault::LinkCut => {
@@ -167,35 +167,35 @@ impl World {
                 self.put(length, Due::RestoreNetwork);
             }
             Fault::LossyLink => {
-                self.net.loss = self.prng.within(20, 400);
+                self.net.loss = self.prng.within(20..400);
                 self.net.duplicate = self.prng.below(200);
-                self.net.jitter = self.prng.within(MS, 150 * MS);
-                let length = self.prng.within(SEC, 10 * SEC);
+                self.net.jitter = self.prng.within(MS..150 * MS);
+                let length = self.prng.within(SEC..10 * SEC);
                 self.put(length, Due::RestoreNetwork);
             }
             Fault::WitnessLost => {
                 self.witness_up = false;
-                let length = self.prng.within(SEC, 50 * SEC);
+                let length = self.prng.within(SEC..50 * SEC);
                 self.put(length, Due::WitnessBack);
             }
             Fault::WitnessUnreachable => {
                 self.reach[node] = false;
-                let length = self.prng.within(SEC, 30 * SEC);
+                let length = self.prng.within(SEC..30 * SEC);
                 self.put(length, Due::WitnessBack);
             }
-            Fault::SlowWitness => self.witness_rtt = self.prng.within(5 * MS, 3 * SEC),
+            Fault::SlowWitness => self.witness_rtt = self.prng.within(5 * MS..3 * SEC),
             Fault::NodeCutOff => {
                 // All network cards of one machine.
                 self.net.cut = [true; 2];
                 self.reach[node] = false;
-                let length = self.prng.within(100 * MS, 20 * SEC);
+                let length = self.prng.within(100 * MS..20 * SEC);
                 self.put(length, Due::RestoreNetwork);
                 self.put(length, Due::WitnessBack);
                 if self.prng.chance(CUT_OFF_SLOW_KERNEL_PERMILLE) {
                     self.nodes[node].kernel_slow_until = self.now + length;
                 }
             }
-            Fault::SlowKernel => self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC, 12 * SEC),
+            Fault::SlowKernel => self.nodes[node].kernel_slow_until = self.now + self.prng.within(SEC..12 * SEC),
             Fault::VmMoved => {
                 let vm = VmIndex(self.prng.below(2) as usize);
                 let to = if node == 0 { NodeId::A } else { NodeId::B };
@@ -210,15 +210,15 @@ impl World {
 
     fn power_cycle(&mut self, node: usize) {
         self.power_off(node);
-        let off = self.prng.within(SEC, 20 * SEC);
+        let off = self.prng.within(SEC..20 * SEC);
         self.put(off, Due::PowerOn(node));
     }
 
     fn short_or_long(&mut self) -> u64 {
         if self.prng.chance(SHORT_CUT_PERMILLE) {
-            self.prng.within(20 * MS, 1500 * MS)
+            self.prng.within(20 * MS..1500 * MS)
         } else {
-            self.prng.within(SEC, 20 * SEC)
+            self.prng.within(SEC..20 * SEC)
         }
     }
 
@@ -264,7 +264,7 @@ impl World {
         self.drop_core(node);
         self.nodes[node].disk.kill();
         let boot = self.nodes[node].boots;
-        let delay = self.prng.within(50 * MS, 800 * MS);
+        let delay = self.prng.within(50 * MS..800 * MS);
         self.put(delay, Due::StartCore { node, boot });
     }
 
@@ -319,7 +319,7 @@ impl World {
         self.note(node, "the watchdog resets the machine".into());
         self.count("watchdog resets");
         self.power_off(node);
-        let boot_time = self.prng.within(3 * SEC, 12 * SEC);
+        let boot_time = self.prng.within(3 * SEC..12 * SEC);
         self.put(boot_time, Due::PowerOn(node));
     }
 

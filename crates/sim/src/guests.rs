@@ -44,7 +44,7 @@ pub fn volume(vm: VmIndex) -> VolumeId {
 impl World {
     /// The guest may send one request; called again after 1 to 25 ms.
     pub(crate) fn guest_step(&mut self, vm: VmIndex) {
-        let pause = self.prng.within(MS, 25 * MS);
+        let pause = self.prng.within(MS..25 * MS);
         self.put(pause, Due::Guest(vm));
         if self.quiet {
             return;
@@ -70,7 +70,7 @@ impl World {
         // Half of all requests go to the first 40 blocks, so that requests overlap.
         let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
         let block = self.prng.below(reach);
-        let count = if self.prng.chance(700) { 1 } else { self.prng.within(1, 40) };
+        let count = if self.prng.chance(700) { 1 } else { self.prng.within(1..40) };
         let count = count.min(BLOCKS - block);
         Some(match self.prng.below(100) {
             0..48 => {
@@ -98,7 +98,7 @@ impl World {
         let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]);
         if let Some(request) = machine.vms[vm.0].open.get(&req).filter(|_| served) {
             let op = request.op();
-            let delay = self.prng.within(2_000, 60_000);
+            let delay = self.prng.within(2_000..60_000);
             self.job(node, delay, Job::Guest(vm, req, op));
         }
     }

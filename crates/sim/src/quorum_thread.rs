@@ -97,12 +97,12 @@ impl World {
 
     /// Delay of a message between two threads: 1 to 200 µs, in 2 % of cases up to 40 ms.
     fn thread_delay(&mut self) -> Time {
-        if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000, 200_000) }
+        if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000..200_000) }
     }
 
     pub(crate) fn send_cgroup_command(&mut self, node: usize, command: CgroupCommand) {
         let now = self.now;
-        let delay = self.prng.within(MS, 30 * MS);
+        let delay = self.prng.within(MS..30 * MS);
         let slow = self.nodes[node].kernel_slow_until;
         let Some(core) = &mut self.nodes[node].core else { return };
         core.to_cgroup_fence = core.to_cgroup_fence.max(now).max(slow) + delay;
@@ -145,7 +145,7 @@ impl World {
                 self.put(half, Due::AskWitness { node, daemon_run, id, request });
             }
             Action::Persist { token, record } => {
-                let delay = self.prng.within(MS, 5 * MS);
+                let delay = self.prng.within(MS..5 * MS);
                 self.job(node, delay, Job::Persisted(token, record));
             }
             Action::Freeze => {

@@ -61,7 +61,7 @@ impl World {
         core.store.queue.push_back((op, command));
         if !core.store.working {
             core.store.working = true;
-            let delay = self.prng.within(5 * US, 80 * US);
+            let delay = self.prng.within(5 * US..80 * US);
             self.job(node, delay, Job::StoreWork);
         }
     }
@@ -104,7 +104,7 @@ impl World {
             Err(error) => self.stored(node, op, Err(error)),
         }
         self.store_background(node);
-        let delay = self.prng.within(5 * US, 80 * US);
+        let delay = self.prng.within(5 * US..80 * US);
         let Some(core) = &mut self.nodes[node].core else { return };
         if !core.store.queue.is_empty() && !core.store.working {
             core.store.working = true;
@@ -113,15 +113,15 @@ impl World {
     }
 
     fn stored(&mut self, node: usize, op: StoreOp, result: Result<StoreOutput, StoreError>) {
-        let delay = self.prng.within(US, 30 * US);
+        let delay = self.prng.within(US..30 * US);
         self.job(node, delay, Job::Stored(op, result));
     }
 
     /// Begins a sync if commands wait for one, and a checkpoint step if one is due.
     fn store_background(&mut self, node: usize) {
         let at_once = self.prng.chance(500);
-        let sync_time = self.prng.within(300 * US, 6 * MS);
-        let step_time = self.prng.within(100 * US, 4 * MS);
+        let sync_time = self.prng.within(300 * US..6 * MS);
+        let step_time = self.prng.within(100 * US..4 * MS);
         let Some(core) = &mut self.nodes[node].core else { return };
         let store = &mut core.store;
         if store.sync.is_none() && !store.waiting.is_empty() {

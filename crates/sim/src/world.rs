@@ -13,7 +13,7 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
+    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest, WriteToken,
 };
 use dyad_testkit::Prng;
 use dyad_types::{Epoch, NodeId, Session};
@@ -28,7 +28,7 @@ const WITNESS: WitnessId = WitnessId(77);
 pub enum Job {
     Wake,
     Quorum(dyad_quorum::Event),
-    Persisted(u64, Record),
+    Persisted(WriteToken, Record),
     QuorumUpdate(QuorumUpdate),
     Cgroup(CgroupCommand),
     CoreTick,

@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 /// A pseudo-random generator, splitmix64: small, seeded, and good enough to choose operations and faults.
 #[derive(Debug, Clone)]
 pub struct Prng(u64);
@@ -27,13 +29,13 @@ impl Prng {
         self.next_u64() % bound
     }
 
-    /// A number in `low..high`.
+    /// A number in `range`.
     ///
     /// # Panics
     /// The range is empty.
-    pub fn within(&mut self, low: u64, high: u64) -> u64 {
-        assert!(low < high, "{low}..{high} is empty");
-        low + self.below(high - low)
+    pub fn within(&mut self, range: Range<u64>) -> u64 {
+        assert!(!range.is_empty(), "{range:?} is empty");
+        range.start + self.below(range.end - range.start)
     }
 
     /// True in `per_mille` of a thousand cases.
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn numbers_stay_in_their_ranges() {
         let mut prng = Prng::new(1);
-        assert!((0..1000).all(|_| prng.below(3) < 3 && (5..7).contains(&prng.within(5, 7))));
+        assert!((0..1000).all(|_| prng.below(3) < 3 && (5..7).contains(&prng.within(5..7))));
         assert!((0..1000).all(|_| prng.chance(1000) && !prng.chance(0)));
     }
 }

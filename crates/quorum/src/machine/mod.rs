@@ -84,7 +84,7 @@ impl Quorum {
             leases: Leases::at_start(now, &setup.timing, mutants),
             peer: PeerView::at_start(now, setup.paths, setup.peer_watchdog),
             replica: PeerReplica { clean: Clean::No, stuck: None, losses: Losses::default() },
-            witness: WitnessView::at_start(now, record.mark),
+            witness: WitnessView::at_start(now, &record),
             vms: Vms { state: VmState::None, found: false },
             own: OwnState { healthy: true, watchdog: setup.watchdog, leaving: false },
             requests: Requests::default(),

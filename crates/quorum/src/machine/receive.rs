@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::{Action, Note};
+use crate::lease::SentAt;
 use crate::message::{Echo, Health, Heartbeat, Learn, ReplyBody, VoteRefusal, WitnessRequest};
 use crate::witness_view::Relay;
 
@@ -17,7 +18,7 @@ impl Quorum {
             DatagramBody::Heartbeat(beat) => self.on_heartbeat(path, &datagram, beat, out),
             DatagramBody::Grant(echo) => {
                 if self.is_peer_store(datagram.incarnation) && self.is_own(echo) {
-                    self.leases.renew(self.now, echo.sent, &self.setup.timing);
+                    self.leases.renew(self.now, SentAt(echo.sent), &self.setup.timing);
                 }
             }
             DatagramBody::TryDecide(request) => self.on_vote_request(path, request, out),

@@ -1,6 +1,6 @@
 //! The acceptor of this node: the durable record, the one write under way, and what is known beyond the record.
 
-use crate::event::Action;
+use crate::event::{Action, WriteToken};
 use crate::message::{AcceptorReply, TryDecide};
 use crate::timing::Timing;
 use crate::types::{Config, Record, Time};
@@ -24,7 +24,7 @@ pub(super) enum AfterPersist {
 /// A write of the record under way.
 #[derive(Clone, Debug)]
 struct Write {
-    token: u64,
+    token: WriteToken,
     begun: Time,
     next: Record,
     then: AfterPersist,
@@ -152,7 +152,7 @@ impl Register {
     }
 
     /// Begins the write of `next`; `then` happens once it is durable.
-    pub(super) fn begin_write(&mut self, token: u64, now: Time, next: Record, then: AfterPersist) -> Action {
+    pub(super) fn begin_write(&mut self, token: WriteToken, now: Time, next: Record, then: AfterPersist) -> Action {
         debug_assert!(self.write.is_none() && self.failed.is_none());
         let record = next.clone();
         self.write = Some(Write { token, begun: now, next, then });
@@ -160,14 +160,14 @@ impl Register {
     }
 
     /// The write with this token is durable: returns the base before it, and what to do now.
-    pub(super) fn complete_write(&mut self, token: u64) -> Option<(Config, AfterPersist)> {
+    pub(super) fn complete_write(&mut self, token: WriteToken) -> Option<(Config, AfterPersist)> {
         let write = self.write.take_if(|write| write.token == token)?;
         let before = std::mem::replace(&mut self.record, write.next);
         Some((before.base, write.then))
     }
 
     /// The write with this token failed; whether there was one.
-    pub(super) fn fail_write(&mut self, token: u64) -> bool {
+    pub(super) fn fail_write(&mut self, token: WriteToken) -> bool {
         let write = self.write.take_if(|write| write.token == token);
         let failed = write.is_some();
         if let Some(write) = write {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::acceptor;
-use crate::event::Action;
+use crate::event::{Action, WriteToken};
 use crate::message::{ReplyBody, TryDecide};
 use crate::types::MAX_EXCEPTIONS;
 
@@ -64,11 +64,11 @@ impl Quorum {
         if same_witness {
             next.mark = next.mark.max(self.witness.seen);
         }
-        let token = self.next_id();
+        let token = WriteToken(self.next_id());
         out.push(self.register.begin_write(token, self.now, next, then));
     }
 
-    pub(super) fn on_persisted(&mut self, token: u64, out: &mut Vec<Action>) {
+    pub(super) fn on_persisted(&mut self, token: WriteToken, out: &mut Vec<Action>) {
         let Some((old_base, then)) = self.register.complete_write(token) else { return };
         match then {
             AfterPersist::Nothing => {}

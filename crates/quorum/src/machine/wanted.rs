@@ -141,7 +141,7 @@ impl Quorum {
         let incarnation = self.peer.incarnation();
         let joins = self.requests.admit == Some(incarnation) && !self.is_peer_store(incarnation);
         let alive_since = self.peer.alive_since?;
-        let stable = joins || self.replica.losses.may_readmit(alive_since, self.now, &self.setup.timing);
+        let stable = joins || self.replica.losses.may_readmit(alive_since..self.now, &self.setup.timing);
         let health = self.peer.health()?;
         let ready = self.replica.clean == Clean::Acked
             && health.register

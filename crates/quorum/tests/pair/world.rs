@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
     Acceptor, AcceptorReply, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessId,
-    WitnessReply, WitnessRequest, acceptor,
+    WitnessReply, WitnessRequest, WriteToken, acceptor,
 };
 use dyad_testkit::Prng;
 use dyad_types::{Epoch, NodeId};
@@ -29,8 +29,8 @@ pub struct Link {
 pub enum Incoming {
     Datagram(u8, Datagram),
     Witness(u64, WitnessReply),
-    Persisted(u64, Record),
-    PersistFailed(u64),
+    Persisted(WriteToken, Record),
+    PersistFailed(WriteToken),
     Frozen,
     Killed,
     Replicate(usize, WriteId, Epoch),
