@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use dyad_rig::wait;
-use dyad_testkit::vhost::{Ring, SharedMemory, start_ring};
+use dyad_testkit::vhost::{Queues, Ring, SharedMemory, start_ring};
 use vhost::VhostBackend as _;
 use vhost::vhost_user::Frontend;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
@@ -35,10 +35,19 @@ const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x2000;
 const HEADER: u64 = 0x3000;
 const STATUS: u64 = 0x3100;
+const STATUS_DESCRIPTOR: Descriptor = Descriptor { address: STATUS, length: 1, flags: DEVICE_WRITES, next: 0 };
 const DATA: u64 = 0x10_0000;
 const MEMORY: u64 = DATA + LARGEST as u64;
 /// Longest wait for an answer: a killed daemon is back within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// An entry of the descriptor table (virtio 1.2, 2.7.5).
+struct Descriptor {
+    address: u64,
+    length: u32,
+    flags: u16,
+    next: u16,
+}
 
 /// A guest's side of a disk: a vhost-user client with one queue.
 pub struct Device {
@@ -86,7 +95,7 @@ impl Device {
         let mut front =
             wait::until_ok("the device's socket", ANSWER_DEADLINE, || Ok(Frontend::connect(&self.socket, 1)?))?;
         ensure!(front.get_features()? & FEATURE_FLUSH != 0, "The device has no flush.");
-        self.shared.share(&mut front, FEATURE_FLUSH | FEATURE_VERSION_1, 1, QUEUE_SIZE)?;
+        self.shared.share(&mut front, FEATURE_FLUSH | FEATURE_VERSION_1, Queues { count: 1, size: QUEUE_SIZE })?;
         let ring = Ring {
             index: 0,
             size: QUEUE_SIZE,
@@ -176,12 +185,15 @@ impl Device {
         self.memory.write_obj(u64::from(kind), GuestAddress(HEADER))?;
         self.memory.write_obj(offset / 512, GuestAddress(HEADER + 8))?;
         self.memory.write_obj(0xff_u8, GuestAddress(STATUS))?;
-        self.descriptor(0, HEADER, 16, NEXT, 1)?;
+        self.descriptor(0, Descriptor { address: HEADER, length: 16, flags: NEXT, next: 1 })?;
         if length == 0 {
-            self.descriptor(1, STATUS, 1, DEVICE_WRITES, 0)?;
+            self.descriptor(1, STATUS_DESCRIPTOR)?;
         } else {
-            self.descriptor(1, DATA, u32::try_from(length)?, flags | NEXT, 2)?;
-            self.descriptor(2, STATUS, 1, DEVICE_WRITES, 0)?;
+            self.descriptor(
+                1,
+                Descriptor { address: DATA, length: u32::try_from(length)?, flags: flags | NEXT, next: 2 },
+            )?;
+            self.descriptor(2, STATUS_DESCRIPTOR)?;
         }
         let slot = u64::from(self.offered % QUEUE_SIZE);
         self.memory.write_obj(0_u16, GuestAddress(AVAILABLE + 4 + 2 * slot))?;
@@ -191,12 +203,12 @@ impl Device {
         Ok(())
     }
 
-    fn descriptor(&self, number: u64, address: u64, length: u32, flags: u16, next: u16) -> Result<()> {
+    fn descriptor(&self, number: u64, descriptor: Descriptor) -> Result<()> {
         let place = DESCRIPTORS + 16 * number;
-        self.memory.write_obj(address, GuestAddress(place))?;
-        self.memory.write_obj(length, GuestAddress(place + 8))?;
-        self.memory.write_obj(flags, GuestAddress(place + 12))?;
-        self.memory.write_obj(next, GuestAddress(place + 14))?;
+        self.memory.write_obj(descriptor.address, GuestAddress(place))?;
+        self.memory.write_obj(descriptor.length, GuestAddress(place + 8))?;
+        self.memory.write_obj(descriptor.flags, GuestAddress(place + 12))?;
+        self.memory.write_obj(descriptor.next, GuestAddress(place + 14))?;
         Ok(())
     }
 }

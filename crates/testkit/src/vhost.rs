@@ -35,6 +35,14 @@ pub struct SharedMemory {
     inflight: Option<(VhostUserInflight, File)>,
 }
 
+/// The virtqueues of a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Queues {
+    pub count: u16,
+    /// Descriptors of each queue.
+    pub size: u16,
+}
+
 /// One virtqueue: addresses are those of the guest.
 pub struct Ring<'a> {
     /// Number of the queue.
@@ -78,8 +86,7 @@ impl SharedMemory {
         &mut self,
         front: &mut Frontend,
         features: u64,
-        queues: u16,
-        queue_size: u16,
+        queues: Queues,
     ) -> Result<VhostUserProtocolFeatures, vhost::Error> {
         let offered = front.get_features()?;
         let protocol = front.get_protocol_features()?;
@@ -88,7 +95,7 @@ impl SharedMemory {
         front.set_features(offered & (features | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()))?;
         front.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         if self.inflight.is_none() {
-            self.inflight = Some(front.get_inflight_fd(&VhostUserInflight::new(0, 0, queues, queue_size))?);
+            self.inflight = Some(front.get_inflight_fd(&VhostUserInflight::new(0, 0, queues.count, queues.size))?);
         }
         if let Some((record, file)) = &self.inflight {
             front.set_inflight_fd(record, file.as_raw_fd())?;

@@ -1,5 +1,7 @@
 //! What the device says about itself: features and configuration space (virtio 5.2.3, 5.2.4).
 
+use std::ops::Range;
+
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::bindings::{virtio_blk, virtio_config, virtio_ring};
 
@@ -46,8 +48,8 @@ pub(crate) fn protocol_features() -> VhostUserProtocolFeatures {
         | VhostUserProtocolFeatures::RESET_DEVICE
 }
 
-/// `size` bytes at `offset` of `struct virtio_blk_config`, for a volume of `capacity` bytes.
-pub(crate) fn read(capacity: u64, queues: u16, offset: usize, size: usize) -> Vec<u8> {
+/// The `bytes` of `struct virtio_blk_config`, for a volume of `capacity` bytes.
+pub(crate) fn read(capacity: u64, queues: u16, bytes: Range<usize>) -> Vec<u8> {
     let mut space = [0u8; FILLED];
     let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(capacity / SECTOR).to_le_bytes());
@@ -65,7 +67,7 @@ pub(crate) fn read(capacity: u64, queues: u16, offset: usize, size: usize) -> Ve
     put(48, &MAX_BULK_SECTORS.to_le_bytes());
     put(52, &1u32.to_le_bytes()); // max_write_zeroes_seg
     put(56, &[1]); // write_zeroes_may_unmap
-    (offset..offset.saturating_add(size)).map(|at| space.get(at).copied().unwrap_or(0)).collect()
+    bytes.map(|at| space.get(at).copied().unwrap_or(0)).collect()
 }
 
 #[cfg(test)]
@@ -74,12 +76,12 @@ mod tests {
 
     #[test]
     fn the_configuration_says_size_and_limits_and_is_zero_beyond() {
-        let space = read(1 << 30, 4, 0, 96);
+        let space = read(1 << 30, 4, 0..96);
         assert_eq!(u64::from_le_bytes(space[..8].try_into().unwrap()), (1 << 30) / 512);
         assert_eq!(&space[20..24], &[0, 2, 0, 0]);
         assert_eq!(space[24], 3);
         assert_eq!(&space[34..36], &[4, 0]);
         assert!(space[57..].iter().all(|byte| *byte == 0));
-        assert_eq!(read(1 << 30, 4, 34, 2), [4, 0]);
+        assert_eq!(read(1 << 30, 4, 34..36), [4, 0]);
     }
 }

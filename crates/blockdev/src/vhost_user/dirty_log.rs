@@ -5,9 +5,11 @@
 //! through its accessors, and we have no other way to write guest memory.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use vhost::vhost_user::message::VhostUserLog;
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
@@ -29,11 +31,11 @@ impl DirtyLog {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Use the bitmap of `size` bytes at `offset` of `file` from now on (`VHOST_USER_SET_LOG_BASE`).
-    pub fn set_base(&self, file: File, offset: u64, size: u64) -> Result<(), MapError> {
-        check_sealed(&file, offset, size)?;
-        let size = usize::try_from(size).map_err(|_| MapError::TooLarge)?;
-        let region = MmapRegion::from_file(FileOffset::new(file, offset), size)?;
+    /// Use the bitmap that `message` describes in `file` from now on (`VHOST_USER_SET_LOG_BASE`).
+    pub fn set_base(&self, message: &VhostUserLog, file: File) -> Result<(), MapError> {
+        check_sealed(&file, message.mmap_offset..message.mmap_offset.saturating_add(message.mmap_size))?;
+        let size = usize::try_from(message.mmap_size).map_err(|_| MapError::TooLarge)?;
+        let region = MmapRegion::from_file(FileOffset::new(file, message.mmap_offset), size)?;
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = Some(region);
         Ok(())
     }
@@ -44,13 +46,14 @@ impl DirtyLog {
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn mark(&self, start: u64, len: u64) {
-        if len == 0 || !self.enabled.load(Ordering::Relaxed) {
+    /// Marks the pages of a range of guest physical addresses.
+    fn mark(&self, bytes: Range<u64>) {
+        if bytes.is_empty() || !self.enabled.load(Ordering::Relaxed) {
             return;
         }
         let bits = self.bits.read().unwrap_or_else(PoisonError::into_inner);
         let Some(bits) = bits.as_ref() else { return };
-        for page in start / LOG_PAGE..=start.saturating_add(len - 1) / LOG_PAGE {
+        for page in bytes.start / LOG_PAGE..=(bytes.end - 1) / LOG_PAGE {
             // QEMU did not ask about pages beyond the bitmap.
             let Ok(at) = usize::try_from(page / 8) else { return };
             let Ok(byte) = bits.get_atomic_ref::<AtomicU8>(at) else { return };
@@ -83,7 +86,8 @@ impl BitmapSlice for RegionLog {}
 impl Bitmap for RegionLog {
     fn mark_dirty(&self, offset: usize, len: usize) {
         if let Some(log) = &self.log {
-            log.mark(self.base.saturating_add(offset as u64), len as u64);
+            let start = self.base.saturating_add(offset as u64);
+            log.mark(start..start.saturating_add(len as u64));
         }
     }
 
@@ -117,7 +121,7 @@ mod tests {
     #[test]
     fn every_touched_page_gets_its_bit_and_no_other() {
         let log = Arc::new(DirtyLog::default());
-        log.set_base(sealed_memfd(4096), 0, 4096).unwrap();
+        log.set_base(&VhostUserLog::new(4096, 0), sealed_memfd(4096)).unwrap();
         let region = RegionLog::new(0x10_0000, log.clone());
         region.mark_dirty(0, 4096);
         assert_eq!(byte(&log, 32), 0, "logging is off");

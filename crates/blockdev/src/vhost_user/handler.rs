@@ -16,7 +16,7 @@ use virtio_queue::QueueT;
 
 use crate::vhost_user::config_space;
 use crate::vhost_user::device::Device;
-use crate::vhost_user::inflight::InflightRegion;
+use crate::vhost_user::inflight::{InflightRegion, QueueLayout};
 use crate::vhost_user::memory::MemoryTable;
 use crate::vhost_user::vring::{MAX_QUEUE, Vring};
 
@@ -182,7 +182,8 @@ impl VhostUserBackendReqHandlerMut for Device {
 
     fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
         let queues = self.rings.len() as u16;
-        Ok(config_space::read(self.capacity, queues, offset as usize, size as usize))
+        let offset = offset as usize;
+        Ok(config_space::read(self.capacity, queues, offset..offset.saturating_add(size as usize)))
     }
 
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
@@ -202,7 +203,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         if usize::from(queues) > self.rings.len() || size > MAX_QUEUE {
             return Err(Error::InvalidParam);
         }
-        InflightRegion::create(queues, size).map_err(refused)
+        InflightRegion::create(QueueLayout { queues, queue_size: size }).map_err(refused)
     }
 
     fn set_inflight_fd(&mut self, inflight: &VhostUserInflight, file: File) -> Result<()> {
@@ -248,6 +249,6 @@ impl VhostUserBackendReqHandlerMut for Device {
     }
 
     fn set_log_base(&mut self, log: &VhostUserLog, file: File) -> Result<()> {
-        self.log.set_base(file, log.mmap_offset, log.mmap_size).map_err(refused)
+        self.log.set_base(log, file).map_err(refused)
     }
 }

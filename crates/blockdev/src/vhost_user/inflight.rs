@@ -49,42 +49,65 @@ pub(crate) enum InflightError {
     TooSmall,
 }
 
+/// Number of a queue of the device, from 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueIndex(pub u16);
+
+/// Index of the first descriptor of a chain in the descriptor table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(transparent)]
+pub(crate) struct Head(pub u16);
+
+/// Number and size of the queues of one device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct QueueLayout {
+    pub queues: u16,
+    /// Descriptors of each queue.
+    pub queue_size: u16,
+}
+
+impl QueueLayout {
+    /// Bytes of the memory of all queues.
+    fn bytes(self) -> u64 {
+        queue_bytes(self.queue_size) as u64 * u64::from(self.queues)
+    }
+}
+
 /// The shared memory of all queues of one device.
 pub(crate) struct InflightRegion {
     map: Arc<MmapRegion>,
-    queues: u16,
-    queue_size: u16,
+    layout: QueueLayout,
 }
 
 impl InflightRegion {
     /// Make fresh memory for a device (`VHOST_USER_GET_INFLIGHT_FD`). All zero: no queue was started.
-    pub fn create(queues: u16, queue_size: u16) -> Result<(VhostUserInflight, File), InflightError> {
-        let size = queue_bytes(queue_size) as u64 * u64::from(queues);
+    pub fn create(layout: QueueLayout) -> Result<(VhostUserInflight, File), InflightError> {
+        let size = layout.bytes();
         let fd = memfd_create("dyad-inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::ftruncate(&fd, size)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok((VhostUserInflight::new(size, 0, queues, queue_size), File::from(fd)))
+        Ok((VhostUserInflight::new(size, 0, layout.queues, layout.queue_size), File::from(fd)))
     }
 
     /// Use the memory QEMU kept (`VHOST_USER_SET_INFLIGHT_FD`).
     pub fn open(message: &VhostUserInflight, file: File) -> Result<Self, InflightError> {
-        let (queues, queue_size) = (message.num_queues, message.queue_size);
-        let needed = queue_bytes(queue_size) as u64 * u64::from(queues);
+        let layout = QueueLayout { queues: message.num_queues, queue_size: message.queue_size };
+        let needed = layout.bytes();
         if message.mmap_size < needed {
             return Err(InflightError::TooSmall);
         }
-        check_sealed(&file, message.mmap_offset, needed)?;
+        check_sealed(&file, message.mmap_offset..message.mmap_offset.saturating_add(needed))?;
         let size = usize::try_from(needed).map_err(|_| MapError::TooLarge)?;
         let offset = FileOffset::new(file, message.mmap_offset);
         let map = MmapRegion::from_file(offset, size).map_err(MapError::from)?;
-        Ok(Self { map: Arc::new(map), queues, queue_size })
+        Ok(Self { map: Arc::new(map), layout })
     }
 
-    /// The part of queue `index`, if the memory has one for a queue of `size` descriptors.
-    pub fn queue(&self, index: u16, size: u16) -> Option<InflightQueue> {
-        (index < self.queues && size <= self.queue_size).then(|| InflightQueue {
+    /// The part of one queue, if the memory has one for a queue of `size` descriptors.
+    pub fn queue(&self, QueueIndex(index): QueueIndex, size: u16) -> Option<InflightQueue> {
+        (index < self.layout.queues && size <= self.layout.queue_size).then(|| InflightQueue {
             map: self.map.clone(),
-            base: queue_bytes(self.queue_size) * usize::from(index),
+            base: queue_bytes(self.layout.queue_size) * usize::from(index),
             size,
             counter: 0,
         })
@@ -141,7 +164,7 @@ impl InflightQueue {
     }
 
     /// `head` was taken from the available ring.
-    pub fn begin(&mut self, head: u16) {
+    pub fn begin(&mut self, Head(head): Head) {
         let counter = self.counter;
         self.counter = counter.wrapping_add(1);
         let slot = self.map.as_volatile_slice();
@@ -151,13 +174,13 @@ impl InflightQueue {
     }
 
     /// `head` is about to be put into the used ring.
-    pub fn before_used(&self, head: u16) {
+    pub fn before_used(&self, Head(head): Head) {
         self.store(self.slot(head) + 6, self.load(12));
         self.store(12, head);
     }
 
     /// `head` is in the used ring, whose index is now `used_idx`.
-    pub fn after_used(&self, head: u16, used_idx: u16) {
+    pub fn after_used(&self, Head(head): Head, used_idx: u16) {
         self.set_inflight(head, false);
         self.store(14, used_idx);
     }
@@ -199,13 +222,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn region(queues: u16, size: u16) -> (VhostUserInflight, File) {
-        InflightRegion::create(queues, size).unwrap()
+    fn region(queues: u16, queue_size: u16) -> (VhostUserInflight, File) {
+        InflightRegion::create(QueueLayout { queues, queue_size }).unwrap()
     }
 
     fn open(message: &VhostUserInflight, file: &File, index: u16) -> InflightQueue {
         let region = InflightRegion::open(message, file.try_clone().unwrap()).unwrap();
-        region.queue(index, message.queue_size).unwrap()
+        region.queue(QueueIndex(index), message.queue_size).unwrap()
     }
 
     #[test]
@@ -213,12 +236,12 @@ mod tests {
         let (message, file) = region(2, 8);
         let mut queue = open(&message, &file, 1);
         assert_eq!(queue.recover(0), Recovered::Fresh);
-        [5, 2, 7].into_iter().for_each(|head| queue.begin(head));
-        queue.before_used(2);
-        queue.after_used(2, 1);
+        [5, 2, 7].into_iter().for_each(|head| queue.begin(Head(head)));
+        queue.before_used(Head(2));
+        queue.after_used(Head(2), 1);
         let mut again = open(&message, &file, 1);
         assert_eq!(again.recover(1), Recovered::Pending(vec![5, 7]));
-        again.begin(0);
+        again.begin(Head(0));
         assert_eq!(open(&message, &file, 1).recover(1), Recovered::Pending(vec![5, 7, 0]));
         assert_eq!(open(&message, &file, 0).recover(0), Recovered::Fresh);
     }
@@ -228,9 +251,9 @@ mod tests {
         let (message, file) = region(1, 8);
         let mut queue = open(&message, &file, 0);
         queue.recover(0);
-        queue.begin(3);
-        queue.begin(4);
-        queue.before_used(4);
+        queue.begin(Head(3));
+        queue.begin(Head(4));
+        queue.before_used(Head(4));
         // The used ring's index became 1; then we died before `after_used`.
         assert_eq!(open(&message, &file, 0).recover(1), Recovered::Pending(vec![3]));
     }
@@ -240,8 +263,8 @@ mod tests {
         let (message, file) = region(1, 8);
         let mut queue = open(&message, &file, 0);
         queue.recover(0);
-        queue.begin(3);
-        queue.before_used(3);
+        queue.begin(Head(3));
+        queue.before_used(Head(3));
         assert_eq!(open(&message, &file, 0).recover(0), Recovered::Pending(vec![3]));
     }
 

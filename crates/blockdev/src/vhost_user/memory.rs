@@ -28,7 +28,7 @@ impl MemoryTable {
         let mut places = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
             let (user, guest, len) = (region.user_addr, region.guest_phys_addr, region.memory_size);
-            check_sealed(&file, region.mmap_offset, len)?;
+            check_sealed(&file, region.mmap_offset..region.mmap_offset.saturating_add(len))?;
             let size = usize::try_from(len).map_err(|_| MapError::TooLarge)?;
             let bitmap = RegionLog::new(guest, log.clone());
             let mapping = vm_memory::mmap::MmapRegionBuilder::new_with_bitmap(size, bitmap)

@@ -8,6 +8,7 @@ use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory as _, GuestMemoryError, Permissions};
 
 use crate::limits::SECTOR;
+use crate::vhost_user::inflight::Head;
 use crate::vhost_user::memory::GuestMemory;
 
 /// Longest chain that is followed: no queue is longer, and no chain may be longer than its queue.
@@ -174,7 +175,7 @@ pub(crate) fn parse(
     memory: &GuestMemory,
     table: GuestAddress,
     queue_size: u16,
-    head: u16,
+    head: Head,
     capacity: u64,
 ) -> Result<GuestRequest, RingError> {
     let (readable, mut writable) = follow(memory, table, queue_size, head)?;
@@ -248,11 +249,11 @@ fn follow(
     memory: &GuestMemory,
     mut table: GuestAddress,
     queue_size: u16,
-    head: u16,
+    head: Head,
 ) -> Result<(Segments, Segments), RingError> {
     let (mut readable, mut writable) = (Segments::default(), Segments::default());
     let mut entries = u32::from(queue_size);
-    let mut next = u32::from(head);
+    let mut next = u32::from(head.0);
     let mut indirect = false;
     for _ in 0..MAX_CHAIN {
         if next >= entries {

@@ -1,5 +1,6 @@
 //! Checks on memory that QEMU shares with this process, before it is mapped.
 
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 use rustix::fs::SealFlags;
@@ -29,16 +30,13 @@ pub(crate) enum MapError {
 /// # Errors
 ///
 /// [`MapError::NotSealed`], [`MapError::TooShort`].
-pub(crate) fn check_sealed(file: impl AsFd, offset: u64, len: u64) -> Result<(), MapError> {
+pub(crate) fn check_sealed(file: impl AsFd, bytes: Range<u64>) -> Result<(), MapError> {
     match rustix::fs::fcntl_get_seals(&file) {
         Ok(seals) if seals.contains(SealFlags::SHRINK) => {}
         _ => return Err(MapError::NotSealed),
     }
     let size = rustix::fs::fstat(&file).map_or(0, |stat| stat.st_size.max(0) as u64);
-    match offset.checked_add(len) {
-        Some(end) if end <= size => Ok(()),
-        _ => Err(MapError::TooShort),
-    }
+    if bytes.end <= size { Ok(()) } else { Err(MapError::TooShort) }
 }
 
 #[cfg(test)]

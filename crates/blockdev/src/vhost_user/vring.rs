@@ -8,7 +8,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 use crate::vhost_user::engine::Finished;
-use crate::vhost_user::inflight::{InflightQueue, InflightRegion, Recovered};
+use crate::vhost_user::inflight::{Head, InflightQueue, InflightRegion, QueueIndex, Recovered};
 use crate::vhost_user::memory::GuestMemory;
 use crate::vhost_user::request::{GuestRequest, RingError, parse};
 
@@ -86,7 +86,7 @@ impl Vring {
         }
         let used_idx = self.queue.used_idx(memory, Ordering::Acquire)?.0;
         self.queue.set_next_used(used_idx);
-        self.inflight = region.and_then(|region| region.queue(self.index, self.queue.size()));
+        self.inflight = region.and_then(|region| region.queue(QueueIndex(self.index), self.queue.size()));
         let pending = match self.inflight.as_mut().map(|inflight| inflight.recover(used_idx)) {
             Some(Recovered::Pending(heads)) => {
                 // Every taken head is either answered or pending, whatever base QEMU remembers.
@@ -136,7 +136,7 @@ impl Vring {
         let request = self.take(memory, head, capacity)?;
         self.queue.set_next_avail(next.wrapping_add(1));
         if let Some(inflight) = &mut self.inflight {
-            inflight.begin(head);
+            inflight.begin(Head(head));
         }
         Ok(Some((head, request)))
     }
@@ -149,7 +149,7 @@ impl Vring {
             Some(false) => {}
         }
         let table = GuestAddress(self.queue.desc_table());
-        let request = parse(memory, table, self.queue.size(), head, capacity)?;
+        let request = parse(memory, table, self.queue.size(), Head(head), capacity)?;
         self.taken[usize::from(head)] = true;
         self.in_flight += 1;
         Ok(request)
@@ -161,11 +161,11 @@ impl Vring {
         let (status, address) = finished.status;
         memory.write_obj(status, address)?;
         if let Some(inflight) = &self.inflight {
-            inflight.before_used(head);
+            inflight.before_used(Head(head));
         }
         self.queue.add_used(memory, head, finished.written)?;
         if let Some(inflight) = &self.inflight {
-            inflight.after_used(head, self.queue.next_used());
+            inflight.after_used(Head(head), self.queue.next_used());
         }
         self.taken[usize::from(head)] = false;
         self.in_flight -= 1;

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use dyad_blockdev::{Config, Handle, Server};
-use dyad_testkit::vhost::{Ring, SharedMemory, start_ring};
+use dyad_testkit::vhost::{Queues, Ring, SharedMemory, start_ring};
 use tempfile::TempDir;
 use vhost::vhost_user::{Frontend, VhostUserProtocolFeatures};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -108,7 +108,11 @@ impl Guest {
     /// Connect and start all queues, as QEMU does, also after the device was gone.
     pub fn connect(&mut self, path: &Path) -> Result<(), vhost::Error> {
         let mut front = Frontend::connect(path, self.queues.len() as u64).unwrap();
-        let protocol = self.shared.share(&mut front, self.features, self.queues.len() as u16, QUEUE_SIZE)?;
+        let protocol = self.shared.share(
+            &mut front,
+            self.features,
+            Queues { count: self.queues.len() as u16, size: QUEUE_SIZE },
+        )?;
         for needed in [
             VhostUserProtocolFeatures::INFLIGHT_SHMFD,
             VhostUserProtocolFeatures::CONFIG,
