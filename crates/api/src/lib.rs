@@ -27,7 +27,7 @@ pub use error::{ApiError, ErrorCode};
 pub use openapi::openapi;
 pub use routes::{Body, Method, Permission, ROUTES, Route, RouteId};
 pub use service::{Service, ServiceFuture};
-pub use session::{Session, SessionStore};
+pub use session::{Session, SessionStore, SessionToken};
 pub use setup::{
     ChoiceView, DiskView, EraseDiskRequest, EraseRequest, LinkView, OfferView, PairingCodeReply, QuestionView,
     SetupPhase, SetupReply, SetupRequest, StepState, StepView, TaskView, WitnessRequest, questions,

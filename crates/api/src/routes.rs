@@ -63,17 +63,6 @@ pub struct Route {
     pub status: u16,
 }
 
-const fn route(
-    id: RouteId,
-    method: Method,
-    path: &'static str,
-    operation: &'static str,
-    summary: &'static str,
-) -> Route {
-    let (request, reply) = (Body::Empty, Body::Empty);
-    Route { id, method, path, operation, summary, permission: Permission::Session, request, reply, status: 204 }
-}
-
 impl Route {
     const fn public(mut self) -> Self {
         self.permission = Permission::Public;
@@ -100,7 +89,17 @@ macro_rules! routes {
 
         /// Every route of the API, in the order of the OpenAPI document.
         pub const ROUTES: &[Route] = &[
-            $(route(RouteId::$id, Method::$method, $path, $operation, $summary)$(.$change($($value),*))*,)*
+            $(Route {
+                id: RouteId::$id,
+                method: Method::$method,
+                path: $path,
+                operation: $operation,
+                summary: $summary,
+                permission: Permission::Session,
+                request: Body::Empty,
+                reply: Body::Empty,
+                status: 204,
+            }$(.$change($($value),*))*,)*
         ];
     };
 }

@@ -4,6 +4,7 @@
 //! module, so no other code can claim that a request is logged in.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use sha2::{Digest, Sha256};
 
@@ -39,6 +40,17 @@ impl Session {
     }
 }
 
+/// The secret of one session, which its client sends with each request.
+#[derive(Clone, Copy)]
+pub struct SessionToken<'a>(pub &'a str);
+
+/// Never shows the secret.
+impl fmt::Debug for SessionToken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken")
+    }
+}
+
 /// The sessions of this node, in memory only: a restart ends all sessions.
 #[derive(Debug, Default)]
 pub struct SessionStore {
@@ -56,7 +68,7 @@ struct OpenSession {
 
 impl SessionStore {
     /// Begins a session. `token` is secret and random; only its hash is kept. `now_s` counts seconds from any fixed moment.
-    pub fn begin(&mut self, token: &str, user: &str, now_s: u64) {
+    pub fn begin(&mut self, token: SessionToken<'_>, user: &str, now_s: u64) {
         if self.open.len() >= SESSIONS
             && let Some(oldest) = self.open.iter().min_by_key(|(_, open)| open.used_s).map(|(hash, _)| *hash)
         {
@@ -66,7 +78,7 @@ impl SessionStore {
     }
 
     /// The session of this token, if it is valid. The check counts as use, so the idle time begins again.
-    pub fn check(&mut self, token: &str, now_s: u64) -> Option<Session> {
+    pub fn check(&mut self, token: SessionToken<'_>, now_s: u64) -> Option<Session> {
         self.open.retain(|_, open| now_s.saturating_sub(open.used_s) < IDLE_TIMEOUT_S);
         let open = self.open.get_mut(&hash(token))?;
         open.used_s = now_s;
@@ -74,7 +86,7 @@ impl SessionStore {
     }
 
     /// Ends a session.
-    pub fn end(&mut self, token: &str) {
+    pub fn end(&mut self, token: SessionToken<'_>) {
         self.open.remove(&hash(token));
     }
 
@@ -108,8 +120,8 @@ impl SessionStore {
     }
 }
 
-fn hash(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
+fn hash(token: SessionToken<'_>) -> [u8; 32] {
+    Sha256::digest(token.0.as_bytes()).into()
 }
 
 #[cfg(test)]
@@ -119,24 +131,24 @@ mod tests {
     #[test]
     fn a_session_lives_until_it_is_idle_or_ended() {
         let mut sessions = SessionStore::default();
-        sessions.begin("a", "admin", 0);
-        assert_eq!(sessions.check("b", 1), None);
-        assert_eq!(sessions.check("a", IDLE_TIMEOUT_S - 1).as_ref().map(Session::user), Some("admin"));
-        assert!(sessions.check("a", 2 * IDLE_TIMEOUT_S - 2).is_some(), "use keeps it alive");
-        assert_eq!(sessions.check("a", 4 * IDLE_TIMEOUT_S), None);
-        sessions.begin("a", "admin", 0);
-        sessions.end("a");
-        assert_eq!(sessions.check("a", 1), None);
+        sessions.begin(SessionToken("a"), "admin", 0);
+        assert_eq!(sessions.check(SessionToken("b"), 1), None);
+        assert_eq!(sessions.check(SessionToken("a"), IDLE_TIMEOUT_S - 1).as_ref().map(Session::user), Some("admin"));
+        assert!(sessions.check(SessionToken("a"), 2 * IDLE_TIMEOUT_S - 2).is_some(), "use keeps it alive");
+        assert_eq!(sessions.check(SessionToken("a"), 4 * IDLE_TIMEOUT_S), None);
+        sessions.begin(SessionToken("a"), "admin", 0);
+        sessions.end(SessionToken("a"));
+        assert_eq!(sessions.check(SessionToken("a"), 1), None);
     }
 
     #[test]
     fn the_oldest_session_gives_way() {
         let mut sessions = SessionStore::default();
         for i in 0..=SESSIONS {
-            sessions.begin(&i.to_string(), "admin", i as u64);
+            sessions.begin(SessionToken(&i.to_string()), "admin", i as u64);
         }
-        assert_eq!(sessions.check("0", 100), None);
-        assert!(sessions.check("1", 100).is_some());
+        assert_eq!(sessions.check(SessionToken("0"), 100), None);
+        assert!(sessions.check(SessionToken("1"), 100).is_some());
     }
 
     fn source(number: u32) -> Source {

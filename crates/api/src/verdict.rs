@@ -33,19 +33,21 @@ pub struct Verdict {
 #[must_use]
 pub fn verdict(status: &Status) -> Verdict {
     match &status.phase {
-        Phase::Blank => not_set_up("This node is not set up yet: answer the wizard.", "this node is not set up"),
+        Phase::Blank => {
+            not_set_up("This node is not set up yet: answer the wizard.".to_owned(), "this node is not set up")
+        }
         Phase::SettingUp { step } => {
             let step = step.trim_end_matches('.');
             // A node that is set up is in this phase too while it starts.
-            not_set_up(&format!("This node is not ready yet: {step}."), "this node is not ready")
+            not_set_up(format!("This node is not ready yet: {step}."), "this node is not ready")
         }
-        Phase::Broken { sentence } => not_set_up(sentence, "this node cannot work"),
+        Phase::Broken { sentence } => not_set_up(sentence.clone(), "this node cannot work"),
         Phase::Running => running(status),
     }
 }
 
-fn not_set_up(sentence: &str, missing: &str) -> Verdict {
-    Verdict { protected: false, sentence: sentence.to_owned(), missing: vec![missing.to_owned()] }
+fn not_set_up(sentence: String, missing: &str) -> Verdict {
+    Verdict { protected: false, sentence, missing: vec![missing.to_owned()] }
 }
 
 fn running(status: &Status) -> Verdict {

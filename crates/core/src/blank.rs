@@ -7,6 +7,7 @@ use crate::watchdog::Watchdog;
 use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
 use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
+use dyad_provision::erase::Confirmation;
 use dyad_provision::identity::NodeIdentity;
 use dyad_provision::paths::NodePaths;
 use dyad_provision::refusal::of_error;
@@ -108,7 +109,8 @@ impl Blank {
                     "This node belongs to no pair: name the disk that shall be erased.",
                 ),
                 Request::Erase { disk: Some(disk), confirm } => {
-                    let erase = move |paths: &NodePaths, _: setup::Step<'_>| erase::disk(paths, &disk, &confirm);
+                    let erase =
+                        move |paths: &NodePaths, _: setup::Step<'_>| erase::disk(paths, &disk, Confirmation(&confirm));
                     let reply = self.carry_out(events, erase).into();
                     self.show(Phase::Blank);
                     reply

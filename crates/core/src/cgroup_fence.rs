@@ -31,6 +31,23 @@ pub enum CgroupState {
     Killed,
 }
 
+/// A value for a file of the cgroup.
+#[derive(Clone, Copy)]
+struct Write {
+    file: &'static str,
+    value: &'static str,
+}
+
+const FREEZE: Write = Write { file: "cgroup.freeze", value: "1" };
+const THAW: Write = Write { file: "cgroup.freeze", value: "0" };
+const KILL: Write = Write { file: "cgroup.kill", value: "1" };
+
+/// The line of `cgroup.events` with which the kernel confirms a write.
+#[derive(Clone, Copy)]
+struct Confirmation(&'static str);
+
+const THAWED: Confirmation = Confirmation("frozen 0");
+
 /// Starts the thread. `vms` is the cgroup that holds one child per VM; `None` on a laptop without cgroups, where
 /// there are no VMs to stop.
 pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static) -> Sender<CgroupCommand> {
@@ -49,13 +66,13 @@ fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(Cgr
         thaw_empty(vms);
     }
     while let Ok(order) = orders.recv() {
-        let (file, value, watch, want, done) = match order {
-            CgroupCommand::Freeze => ("cgroup.freeze", "1", "cgroup.events", "frozen 1", CgroupState::Frozen),
-            CgroupCommand::Thaw => ("cgroup.freeze", "0", "cgroup.events", "frozen 0", CgroupState::Thawed),
-            CgroupCommand::Kill => ("cgroup.kill", "1", "cgroup.events", "populated 0", CgroupState::Killed),
+        let (write, confirmation, done) = match order {
+            CgroupCommand::Freeze => (FREEZE, Confirmation("frozen 1"), CgroupState::Frozen),
+            CgroupCommand::Thaw => (THAW, THAWED, CgroupState::Thawed),
+            CgroupCommand::Kill => (KILL, Confirmation("populated 0"), CgroupState::Killed),
         };
         if let Some(vms) = vms {
-            write_until_confirmed(vms, file, value, watch, want);
+            write_until_confirmed(vms, write, confirmation);
             if order == CgroupCommand::Kill {
                 thaw_empty(vms);
             }
@@ -66,17 +83,17 @@ fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(Cgr
 
 /// A group that was frozen before it was killed stays frozen, and would freeze whatever is started in it later.
 fn thaw_empty(vms: &Path) {
-    write_until_confirmed(vms, "cgroup.freeze", "0", "cgroup.events", "frozen 0");
+    write_until_confirmed(vms, THAW, THAWED);
 }
 
 /// Writes until the kernel confirms. It must not give up: while a freeze or kill is unconfirmed the watchdog is not fed, and
 /// the reset of the machine is the last resort.
-fn write_until_confirmed(vms: &Path, file: &str, value: &str, watch: &str, want: &str) {
+fn write_until_confirmed(vms: &Path, write: Write, Confirmation(want): Confirmation) {
     let since = Instant::now();
     let mut complained = false;
     loop {
-        let written = fs::write(vms.join(file), value);
-        let state = fs::read_to_string(vms.join(watch));
+        let written = fs::write(vms.join(write.file), write.value);
+        let state = fs::read_to_string(vms.join("cgroup.events"));
         match (&written, &state) {
             (_, Ok(text)) if text.lines().any(|line| line == want) => return,
             // Without the cgroup there is no process in it.

@@ -13,7 +13,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dyad_api::{ApiError, SessionStore, TaskView, VmState};
+use dyad_api::{ApiError, SessionStore, SessionToken, TaskView, VmState};
 use dyad_control::{Client, ClientError, Phase, RefusalCode, Request, Status};
 use dyad_desired::{Change, Document, Intent, NodeRecord};
 use tokio::{
@@ -239,9 +239,11 @@ impl ControlPlane {
         match request {
             NodeRequest::MayTry { source, answer } => drop(answer.send(self.sessions.may_try(source, now_s))),
             NodeRequest::NotWrong(source) => self.sessions.not_wrong(source),
-            NodeRequest::BeginSession { token, user } => self.sessions.begin(&token, &user, now_s),
-            NodeRequest::CheckSession { token, answer } => drop(answer.send(self.sessions.check(&token, now_s))),
-            NodeRequest::EndSession { token } => self.sessions.end(&token),
+            NodeRequest::BeginSession { token, user } => self.sessions.begin(SessionToken(&token), &user, now_s),
+            NodeRequest::CheckSession { token, answer } => {
+                drop(answer.send(self.sessions.check(SessionToken(&token), now_s)))
+            }
+            NodeRequest::EndSession { token } => self.sessions.end(SessionToken(&token)),
             NodeRequest::BeginSetup { run, answer } => {
                 drop(answer.send(self.begin_setup(run)));
                 return true;

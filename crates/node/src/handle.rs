@@ -10,7 +10,7 @@ use dyad_api::{
 };
 use dyad_control::{CORE_AWAY, Client, Enrol, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{Change, Document, Intent};
-use dyad_wizard::{Answers, Plan, Surroundings};
+use dyad_wizard::{Answers, Enrolment, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -213,7 +213,7 @@ impl NodeHandle {
             None => self.document().await?,
         };
         let hash = document.users.get("admin").map(|user| user.password_hash.clone()).unwrap_or_default();
-        password::verify(password, &hash).await
+        password::verify(password, password::PhcHash(&hash)).await
     }
 
     async fn read_surroundings(&self) -> Result<Surroundings, ApiError> {
@@ -347,7 +347,8 @@ impl Service for NodeHandle {
 
     fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()> {
         Box::pin(async move {
-            let (address, code) = dyad_wizard::enrolment(&request.address, &request.code)?;
+            let typed = Enrolment { address: request.address.as_str(), code: &request.code };
+            let Enrolment { address, code } = dyad_wizard::enrolment(typed)?;
             self.core.ask(&Request::Enrol(Enrol { address, code })).await?;
             Ok(())
         })

@@ -19,8 +19,12 @@ pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
     .ok_or_else(|| ApiError::new(ErrorCode::PasswordHash, "The password could not be hashed: try again."))
 }
 
+/// A hash in PHC text form, as the document holds it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PhcHash<'a>(pub &'a str);
+
 /// Whether the password has this hash.
-pub(crate) async fn verify(password: &str, hash: &str) -> Result<bool, ApiError> {
+pub(crate) async fn verify(password: &str, PhcHash(hash): PhcHash<'_>) -> Result<bool, ApiError> {
     let (password, hash) = (password.to_owned(), hash.to_owned());
     run(move || {
         let parsed = PasswordHash::new(&hash);
@@ -37,14 +41,14 @@ async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Re
 
 #[cfg(test)]
 mod tests {
-    use super::{hash, verify};
+    use super::{PhcHash, hash, verify};
 
     #[tokio::test]
     async fn only_the_right_password_is_right() {
         let made = hash("correct horse").await.unwrap();
         assert!(made.starts_with("$argon2id$"));
-        assert!(verify("correct horse", &made).await.unwrap());
-        assert!(!verify("Correct horse", &made).await.unwrap());
-        assert!(!verify("correct horse", "not a hash").await.unwrap());
+        assert!(verify("correct horse", PhcHash(&made)).await.unwrap());
+        assert!(!verify("Correct horse", PhcHash(&made)).await.unwrap());
+        assert!(!verify("correct horse", PhcHash("not a hash")).await.unwrap());
     }
 }

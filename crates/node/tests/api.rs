@@ -10,6 +10,7 @@ use dyad_api::{Method, Permission, ROUTES, RouteId};
 use dyad_control::WatchdogStatus;
 use dyad_desired::Intent;
 use dyad_node::vms::SupervisorReport;
+use dyad_provision::identity::PairNames;
 use dyad_types::{Epoch, NodeId, VolumeId};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -257,7 +258,7 @@ async fn a_watchdog_is_proven_later() {
 #[test]
 fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
     let problem = dyad_wizard::Problem::DiskOfPair { disk: "/dev/vdd".into(), pair: "other".into(), node: "x".into() };
-    let refusal = dyad_provision::setup::disk_of_pair("/dev/vdd", "other", "x");
+    let refusal = dyad_provision::setup::disk_of_pair("/dev/vdd", PairNames { pair: "other", node: "x" });
     assert_eq!(
         (dyad_api::ErrorCode::Refused(refusal.code), refusal.sentence),
         ((&problem).into(), problem.to_string())

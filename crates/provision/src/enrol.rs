@@ -5,7 +5,7 @@ use crate::refusal;
 use dyad_control::{Enrol, Refusal};
 use dyad_link::{PairId, tls};
 use dyad_types::{NodeId, WITNESS_PORT};
-use dyad_witness::client::{self, EnrolError};
+use dyad_witness::client::{self, EnrolError, OneTimeCode};
 use dyad_witness::protocol;
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ async fn try_to_enrol(identity: &NodeIdentity, tls: &tls::TlsIdentity, at: Enrol
     };
     let ask =
         protocol::Enrol { pair: PairId(identity.pair_number()), name: identity.pair.clone(), node: identity.me, keys };
-    let enrolment = client::enrol(&address, &code, tls, &ask, Duration::from_secs(5)).await?;
+    let enrolment = client::enrol(&address, OneTimeCode(&code), tls, &ask, Duration::from_secs(5)).await?;
     let id = enrolment.enrolled.witness.0;
     let witness = Witness {
         address,

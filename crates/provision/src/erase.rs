@@ -123,11 +123,15 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     Ok(NodeIdentity::forget_unfinished(&paths.state)?)
 }
 
+/// What the administrator typed to confirm an erasure.
+#[derive(Debug, Clone, Copy)]
+pub struct Confirmation<'a>(pub &'a str);
+
 /// Erases one disk that carries labels of a pair, on a blank node.
 ///
 /// # Errors
 /// There is no such disk, it belongs to no pair, the confirmation is wrong, or the disk cannot be written.
-pub fn disk(paths: &NodePaths, name: &str, confirm: &str) -> Result<(), Refusal> {
+pub fn disk(paths: &NodePaths, name: &str, confirm: Confirmation<'_>) -> Result<(), Refusal> {
     let candidates = disks::list(&paths.disks, &paths.run);
     let found = decide_disk(&candidates, name, confirm)?;
     let path = Path::new(&found.path);
@@ -146,7 +150,7 @@ pub fn disk(paths: &NodePaths, name: &str, confirm: &str) -> Result<(), Refusal>
 pub fn decide_disk<'a>(
     candidates: &'a [DiskCandidate],
     name: &str,
-    confirm: &str,
+    Confirmation(confirm): Confirmation<'_>,
 ) -> Result<&'a DiskCandidate, Refusal> {
     let short = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let Some(found) = candidates.iter().find(|disk| disk.path == name || short(&disk.path) == name) else {

@@ -109,9 +109,16 @@ impl Witness {
     }
 }
 
+/// The names of a pair and of one of its nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct PairNames<'a> {
+    pub pair: &'a str,
+    pub node: &'a str,
+}
+
 impl NodeIdentity {
     /// Of a first node: everything drawn at random.
-    pub fn first_node(pair: &str, node: &str, links: &[String]) -> Self {
+    pub fn first_node(PairNames { pair, node }: PairNames<'_>, links: &[String]) -> Self {
         Self {
             version: VERSION,
             pair_id: hex::encode(rand::random::<[u8; 16]>()),
@@ -291,7 +298,7 @@ mod tests {
     fn survives_a_round_trip_and_refuses_damage() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
-        let identity = NodeIdentity::first_node("harbour", "left", &[]);
+        let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
         identity.save(dir.path()).unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), Some(identity.clone()));
         let path = dir.path().join("identity.json");
@@ -305,7 +312,7 @@ mod tests {
     #[test]
     fn a_pair_that_was_decommissioned_does_not_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = NodeIdentity::first_node("harbour", "left", &[]);
+        let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
         identity.begin(dir.path()).unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
         NodeIdentity::finish(dir.path()).unwrap();

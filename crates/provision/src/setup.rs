@@ -9,7 +9,7 @@
 use crate::admission::{Admission, Hello};
 use crate::disks::{self, PoolDiskPaths};
 use crate::enrol;
-use crate::identity::{NodeIdentity, Peer, fresh_incarnation};
+use crate::identity::{NodeIdentity, PairNames, Peer, fresh_incarnation};
 use crate::paths::NodePaths;
 use crate::refusal;
 use crate::register::RegisterFiles;
@@ -50,7 +50,7 @@ pub async fn create_pair(
     let mut document =
         Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
     check_disks(paths, &request.disks)?;
-    let mut identity = NodeIdentity::first_node(&request.pair, &request.node, &request.links);
+    let mut identity = NodeIdentity::first_node(PairNames { pair: &request.pair, node: &request.node }, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
         let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
@@ -195,14 +195,14 @@ fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
             return Err(Refusal::new(RefusalCode::UnknownDisk, format!("There is no disk {path} that could be used.")));
         };
         if let DiskContent::Pool { pair, node, .. } = &disk.content {
-            return Err(disk_of_pair(path, pair, node));
+            return Err(disk_of_pair(path, PairNames { pair, node }));
         }
     }
     Ok(())
 }
 
 /// The wizard's sentence and word: it is asked first, and the disks may have changed since.
-pub fn disk_of_pair(disk: &str, pair: &str, node: &str) -> Refusal {
+pub fn disk_of_pair(disk: &str, PairNames { pair, node }: PairNames<'_>) -> Refusal {
     let text = format!(
         "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or \
          erase this one first (dyad erase --disk)."

@@ -1,6 +1,7 @@
 //! Setup that is cut short, and erasing, on disks that are files.
 
 use dyad_control::{CreatePair, DiskContent, Enrol, Refusal, RefusalCode};
+use dyad_provision::erase::Confirmation;
 use dyad_provision::identity::NodeIdentity;
 use dyad_provision::paths::NodePaths;
 use dyad_provision::{disks, erase, register, setup};
@@ -99,14 +100,14 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
     let (code, sentence) = refused(create_pair(&options, "harbour").map(|_| ()));
     assert_eq!(code, RefusalCode::DiskOfPair);
     assert!(sentence.contains("office") && sentence.contains("dyad erase --disk"), "{sentence}");
-    assert_eq!(refused(erase::disk(&options, "vdc", "vdc")).0, RefusalCode::UnknownDisk);
+    assert_eq!(refused(erase::disk(&options, "vdc", Confirmation("vdc"))).0, RefusalCode::UnknownDisk);
     for wrong in ["", "office", "erase vdb"] {
-        let (code, sentence) = refused(erase::disk(&options, "vdb", wrong));
+        let (code, sentence) = refused(erase::disk(&options, "vdb", Confirmation(wrong)));
         assert_eq!(code, RefusalCode::Confirm);
         assert!(sentence.contains("type exactly \"vdb\""), "{sentence}");
     }
-    erase::disk(&options, "vdb", "vdb").unwrap();
-    assert_eq!(refused(erase::disk(&options, "vdb", "vdb")).0, RefusalCode::NoPoolDisk);
+    erase::disk(&options, "vdb", Confirmation("vdb")).unwrap();
+    assert_eq!(refused(erase::disk(&options, "vdb", Confirmation("vdb"))).0, RefusalCode::NoPoolDisk);
     create_pair(&options, "harbour").unwrap();
 }
 

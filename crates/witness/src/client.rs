@@ -89,13 +89,17 @@ pub struct Enrolment {
     pub fingerprint: Fingerprint,
 }
 
-/// Enrols a pair at the witness at `address` ("host:port") with the one-time `code` that the witness showed.
+/// The code that the witness shows for one enrolment.
+#[derive(Clone, Copy)]
+pub struct OneTimeCode<'a>(pub &'a str);
+
+/// Enrols a pair at the witness at `address` ("host:port") with the `code` that the witness showed.
 ///
 /// # Errors
 /// The witness cannot be reached, the pairing fails, or the witness refuses the pair.
 pub async fn enrol(
     address: &str,
-    code: &str,
+    OneTimeCode(code): OneTimeCode<'_>,
     identity: &TlsIdentity,
     ask: &Enrol,
     limit: Duration,

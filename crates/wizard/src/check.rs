@@ -166,15 +166,22 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
+/// The address and the one-time code of a witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Enrolment<T> {
+    pub address: T,
+    pub code: T,
+}
+
 /// Checks the address and the one-time code of a witness that is enrolled after setup.
 ///
 /// # Errors
 /// The same [`Problem`]s as for the wizard's own questions.
-pub fn enrolment(address: &str, code: &str) -> Result<(String, String), Problem> {
+pub fn enrolment(Enrolment { address, code }: Enrolment<&str>) -> Result<Enrolment<String>, Problem> {
     let (none, nothing) = (Answers::new(), Surroundings::default());
     let address = check(Id::Witness, address, &none, &nothing)?;
     if address == "later" {
         return Err(Problem::Witness(address));
     }
-    Ok((address, check(Id::WitnessCode, code, &none, &nothing)?))
+    Ok(Enrolment { address, code: check(Id::WitnessCode, code, &none, &nothing)? })
 }

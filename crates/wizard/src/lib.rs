@@ -22,7 +22,7 @@ mod surroundings;
 mod typed;
 
 pub use answers::Answers;
-pub use check::enrolment;
+pub use check::{Enrolment, enrolment};
 pub use dyad_types::DiskContent;
 pub use id::Id;
 pub use plan::{NetworkSettings, Plan, Static, WitnessPlan, plan};

@@ -79,7 +79,9 @@ fn token(headers: &HeaderMap) -> Option<String> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token.to_owned())
 }
 
-fn cookie(token: &str, lasting: &str) -> AppendHeaders<[(header::HeaderName, String); 1]> {
+/// Sets the session's cookie; without a token, removes it.
+fn cookie(token: Option<&str>) -> AppendHeaders<[(header::HeaderName, String); 1]> {
+    let (token, lasting) = token.map_or(("", "; Max-Age=0"), |token| (token, ""));
     let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict{lasting}");
     AppendHeaders([(header::SET_COOKIE, cookie)])
 }
@@ -91,12 +93,12 @@ pub(super) async fn login(
 ) -> HandlerResult<impl IntoResponse> {
     let LoginRequest { password } = json(&body)?;
     let LoginReply { token } = node.login(source, &password).await?;
-    Ok((cookie(&token, ""), Json(LoginReply { token })))
+    Ok((cookie(Some(&token)), Json(LoginReply { token })))
 }
 
 pub(super) async fn logout(State(node): State<Arc<NodeHandle>>, who: LoggedIn) -> HandlerResult<impl IntoResponse> {
     node.logout(&who.token).await?;
-    Ok((StatusCode::NO_CONTENT, cookie("", "; Max-Age=0")))
+    Ok((StatusCode::NO_CONTENT, cookie(None)))
 }
 
 #[cfg(test)]

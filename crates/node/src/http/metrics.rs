@@ -19,57 +19,60 @@ pub(super) async fn metrics(State(node): State<Arc<NodeHandle>>) -> impl IntoRes
 
 fn text(snapshot: &Snapshot) -> String {
     let mut out = Metrics(String::new());
-    out.one("dyad_core_up", "Whether dyad-core answers.", u64::from(snapshot.status.is_some()));
+    out.one("dyad_core_up", Help("Whether dyad-core answers."), u64::from(snapshot.status.is_some()));
     if let Some(bytes) = crate::host_inventory::management_rss_bytes() {
-        out.one("dyad_management_rss_bytes", "Memory of this node that is not its VMs'.", bytes);
+        out.one("dyad_management_rss_bytes", Help("Memory of this node that is not its VMs'."), bytes);
     }
     let Some(status) = &snapshot.status else { return out.0 };
-    out.one("dyad_protected", "Whether the pair is protected.", u64::from(verdict(status).protected));
+    out.one("dyad_protected", Help("Whether the pair is protected."), u64::from(verdict(status).protected));
     if let Some(quorum) = &status.quorum {
-        out.one("dyad_epoch", "Newest epoch known here.", quorum.epoch.0);
-        out.one("dyad_in_sync_nodes", "Nodes in the in-sync set.", quorum.members.len() as u64);
-        out.one("dyad_may_run", "Whether VMs may run on this node.", u64::from(quorum.may_run));
+        out.one("dyad_epoch", Help("Newest epoch known here."), quorum.epoch.0);
+        out.one("dyad_in_sync_nodes", Help("Nodes in the in-sync set."), quorum.members.len() as u64);
+        out.one("dyad_may_run", Help("Whether VMs may run on this node."), u64::from(quorum.may_run));
         match quorum.witness {
             WitnessStatus::None => {}
-            WitnessStatus::Reachable { .. } => out.one("dyad_witness_up", "Whether the witness answers.", 1),
-            WitnessStatus::Unreachable { .. } => out.one("dyad_witness_up", "Whether the witness answers.", 0),
+            WitnessStatus::Reachable { .. } => out.one("dyad_witness_up", Help("Whether the witness answers."), 1),
+            WitnessStatus::Unreachable { .. } => out.one("dyad_witness_up", Help("Whether the witness answers."), 0),
         }
     }
     if !status.links.is_empty() {
-        out.head("dyad_link_up", "Whether this path to the other node works both ways.");
+        out.head("dyad_link_up", Help("Whether this path to the other node works both ways."));
         for link in &status.links {
             let _ = writeln!(out.0, "dyad_link_up{{link=\"{}\"}} {}", escape(&link.name), u8::from(link.up));
         }
     }
     if let Some(mirror) = &status.mirror {
-        out.one("dyad_dirty_bytes", "Bytes the other node lacks.", mirror.dirty_bytes);
-        out.one("dyad_resync_bytes", "Bytes copied by the running or last resync.", mirror.resync_bytes);
+        out.one("dyad_dirty_bytes", Help("Bytes the other node lacks."), mirror.dirty_bytes);
+        out.one("dyad_resync_bytes", Help("Bytes copied by the running or last resync."), mirror.resync_bytes);
         out.one(
             "dyad_healed_blocks",
-            "Blocks healed from the other node since dyad-core started.",
+            Help("Blocks healed from the other node since dyad-core started."),
             mirror.healed_blocks,
         );
     }
     if let Some(pool) = &status.pool {
-        out.one("dyad_pool_total_bytes", "Room for data on this node.", pool.total_bytes);
-        out.one("dyad_pool_used_bytes", "Room in use on this node.", pool.used_bytes);
+        out.one("dyad_pool_total_bytes", Help("Room for data on this node."), pool.total_bytes);
+        out.one("dyad_pool_used_bytes", Help("Room in use on this node."), pool.used_bytes);
         let failed = pool.disks.iter().filter(|d| !d.healthy).count();
-        out.one("dyad_pool_failed_disks", "Pool disks of this node that have failed.", failed as u64);
+        out.one("dyad_pool_failed_disks", Help("Pool disks of this node that have failed."), failed as u64);
     }
     let running = snapshot.vms.values().filter(|vm| vm.state == VmState::Running).count();
-    out.one("dyad_running_vms", "VMs that run on this node.", running as u64);
+    out.one("dyad_running_vms", Help("VMs that run on this node."), running as u64);
     out.0
 }
 
 struct Metrics(String);
 
+/// The sentence that explains a metric.
+struct Help(&'static str);
+
 impl Metrics {
-    fn head(&mut self, name: &str, help: &str) {
+    fn head(&mut self, name: &str, Help(help): Help) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} gauge");
     }
 
-    fn one(&mut self, name: &str, help: &str, value: u64) {
+    fn one(&mut self, name: &str, help: Help, value: u64) {
         self.head(name, help);
         let _ = writeln!(self.0, "{name} {value}");
     }

@@ -27,6 +27,7 @@ use dyad_node::{
     snapshot::{ObservedVm, SerialLine},
     vms::{SupervisorInput, SupervisorReport, VmSupervisor},
 };
+use dyad_provision::erase::Confirmation;
 use dyad_provision::{erase, refusal};
 use dyad_types::{Epoch, NodeId};
 use dyad_witness::{client::EnrolError, protocol::Refused};
@@ -234,7 +235,7 @@ impl Core {
                 }
             }
             Request::Erase { disk: Some(disk), confirm } => {
-                erase::decide_disk(&disks(), &disk, &confirm).map(drop).into()
+                erase::decide_disk(&disks(), &disk, Confirmation(&confirm)).map(drop).into()
             }
             Request::ProveWatchdog => {
                 self.proofs += 1;

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 
 /// GPT type of the raw part of a pool disk.
-pub const POOL_TYPE: [u8; 16] =
-    gptman_guid(0x6f8d_3b1e, 0x52a4, 0x4d9c, [0x9b, 0x07, 0x1e, 0x2f, 0xd1, 0xad, 0x00, 0x01]);
+pub const POOL_TYPE: [u8; 16] = gptman_guid(0x6f8d_3b1e_52a4_4d9c_9b07_1e2f_d1ad_0001);
 /// GPT type of the index file system of a pool disk.
-pub const INDEX_TYPE: [u8; 16] =
-    gptman_guid(0x6f8d_3b1e, 0x52a4, 0x4d9c, [0x9b, 0x07, 0x1e, 0x2f, 0xd1, 0xad, 0x00, 0x02]);
+pub const INDEX_TYPE: [u8; 16] = gptman_guid(0x6f8d_3b1e_52a4_4d9c_9b07_1e2f_d1ad_0002);
 
 /// GPT stores the first three fields of a GUID in little-endian order (UEFI 2.10, appendix A).
-const fn gptman_guid(a: u32, b: u16, c: u16, d: [u8; 8]) -> [u8; 16] {
-    let (a, b, c) = (a.to_le_bytes(), b.to_le_bytes(), c.to_le_bytes());
-    [a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
+const fn gptman_guid(guid: u128) -> [u8; 16] {
+    let [a3, a2, a1, a0, b1, b0, c1, c0, d @ ..] = guid.to_be_bytes();
+    [a0, a1, a2, a3, b0, b1, c0, c1, d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]]
 }
 
 /// Smallest disk accepted, in bytes.

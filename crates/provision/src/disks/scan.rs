@@ -57,18 +57,27 @@ fn paths(given: &[PathBuf], run: &Path) -> Vec<PathBuf> {
 
 fn is_removable(disk: &Path) -> bool {
     let name = disk.file_name().unwrap_or_default();
-    sys(&name.to_string_lossy(), "removable").as_deref() == Some("1")
+    BlockDevice(&name.to_string_lossy()).attribute("removable").as_deref() == Some("1")
 }
 
-fn sys(name: &str, file: &str) -> Option<String> {
-    fs::read_to_string(format!("/sys/block/{name}/{file}")).ok().map(|s| s.trim().to_owned())
+/// A block device by the name that the kernel gives it.
+struct BlockDevice<'a>(&'a str);
+
+impl BlockDevice<'_> {
+    fn attribute(&self, file: &str) -> Option<String> {
+        fs::read_to_string(format!("/sys/block/{}/{file}", self.0)).ok().map(|s| s.trim().to_owned())
+    }
 }
 
 fn candidate(path: &Path) -> Option<DiskCandidate> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let device = fs::metadata(path).ok()?.file_type().is_block_device();
-    let bytes = if device { sys(&name, "size")?.parse::<u64>().ok()? * 512 } else { fs::metadata(path).ok()?.len() };
-    let first = |files: &[&str]| files.iter().find_map(|f| sys(&name, f).filter(|s| !s.is_empty()));
+    let bytes = if device {
+        BlockDevice(&name).attribute("size")?.parse::<u64>().ok()? * 512
+    } else {
+        fs::metadata(path).ok()?.len()
+    };
+    let first = |files: &[&str]| files.iter().find_map(|f| BlockDevice(&name).attribute(f).filter(|s| !s.is_empty()));
     Some(DiskCandidate {
         path: path.display().to_string(),
         model: first(&["device/model", "device/vendor"]).unwrap_or_default(),

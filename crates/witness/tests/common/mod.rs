@@ -7,7 +7,7 @@ use dyad_link::tls::TlsIdentity;
 use dyad_link::{Fingerprint, PairId};
 use dyad_quorum::{Config, WitnessRequest};
 use dyad_types::NodeId;
-use dyad_witness::client::{self, Client, EnrolError, Enrolment, Target};
+use dyad_witness::client::{self, Client, EnrolError, Enrolment, OneTimeCode, Target};
 use dyad_witness::protocol::Enrol;
 use dyad_witness::testing;
 
@@ -32,7 +32,7 @@ impl Pair {
     }
 
     pub async fn enrol(&self, address: &str, code: &str) -> Result<Enrolment, EnrolError> {
-        client::enrol(address, code, &self.a, &self.enrolment(), TEST_TIMEOUT).await
+        client::enrol(address, OneTimeCode(code), &self.a, &self.enrolment(), TEST_TIMEOUT).await
     }
 
     pub fn client(&self, identity: &TlsIdentity, address: &str, witness: Fingerprint) -> Client {
