@@ -1,5 +1,6 @@
 //! Drives the web pages as a person does: Debian's Chromium through chromedriver (the W3C WebDriver protocol).
 
+use std::fmt;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,19 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 const STAY_DEADLINE: Duration = Duration::from_secs(30);
 /// The key under which the protocol names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// The path below which the protocol acts on an element of the page.
+struct Element(String);
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text of the page, or one to type into it.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'a>(pub &'a str);
 
 /// One browser window.
 #[derive(Debug)]
@@ -79,7 +93,7 @@ impl Browser {
     /// # Errors
     /// The browser is gone.
     pub fn has(&self, selector: &str) -> Result<bool> {
-        Ok(!self.find_all("elements", selector)?.is_empty())
+        Ok(!self.find_all(None, selector)?.is_empty())
     }
 
     /// Waits for an element.
@@ -96,7 +110,7 @@ impl Browser {
     ///
     /// # Errors
     /// The text does not appear within `deadline`; the error holds the text of the page.
-    pub fn wait_for_text(&self, selector: &str, text: &str, deadline: Duration) -> Result<()> {
+    pub fn wait_for_text(&self, selector: &str, Text(text): Text<'_>, deadline: Duration) -> Result<()> {
         wait::until(&format!("{text:?} in {selector}"), deadline, || {
             Ok(match self.text(selector) {
                 Ok(seen) if seen.contains(text) => Look::Ready(()),
@@ -133,7 +147,7 @@ impl Browser {
     ///
     /// # Errors
     /// The field is gone or takes no text.
-    pub fn fill(&self, selector: &str, text: &str) -> Result<()> {
+    pub fn fill(&self, selector: &str, Text(text): Text<'_>) -> Result<()> {
         let typed = self.on(selector, |element| {
             if self.property(element, "type")? != "file" {
                 self.post(&format!("{element}/clear"), &json!({}))?;
@@ -147,9 +161,9 @@ impl Browser {
     ///
     /// # Errors
     /// The selection has no such entry.
-    pub fn choose(&self, selector: &str, text: &str) -> Result<()> {
+    pub fn choose(&self, selector: &str, Text(text): Text<'_>) -> Result<()> {
         self.on(selector, |element| {
-            for option in self.find_all(&format!("{element}/elements"), "option")? {
+            for option in self.find_all(Some(element), "option")? {
                 if self.property(&option, "text")? == text {
                     return self.click(&option);
                 }
@@ -182,9 +196,9 @@ impl Browser {
     /// Acts on the first element that this CSS selector finds. Pages follow the node, so an element may be replaced
     /// between
     /// being found and being acted on; the action is then repeated on its replacement, which is what a person means.
-    fn on<T>(&self, selector: &str, act: impl Fn(&str) -> Result<T>) -> Result<T> {
+    fn on<T>(&self, selector: &str, act: impl Fn(&Element) -> Result<T>) -> Result<T> {
         wait::until(&format!("{selector} to stay"), STAY_DEADLINE, || {
-            let found = self.find_all("elements", selector)?;
+            let found = self.find_all(None, selector)?;
             match act(found.first().with_context(|| format!("The page has no {selector}"))?) {
                 Ok(done) => Ok(Look::Ready(done)),
                 Err(error) if format!("{error:#}").contains("stale element") => Ok(Look::NotYet(format!("{error:#}"))),
@@ -193,18 +207,19 @@ impl Browser {
         })
     }
 
-    /// The elements found at `place`, each as the path below which the protocol acts on it.
-    fn find_all(&self, place: &str, selector: &str) -> Result<Vec<String>> {
-        let found = self.post(place, &json!({"using": "css selector", "value": selector}))?;
+    /// The elements found below `parent`, or on the whole page.
+    fn find_all(&self, parent: Option<&Element>, selector: &str) -> Result<Vec<Element>> {
+        let place = parent.map_or("elements".to_owned(), |parent| format!("{parent}/elements"));
+        let found = self.post(&place, &json!({"using": "css selector", "value": selector}))?;
         let ids = found.as_array().into_iter().flatten().filter_map(|element| element[ELEMENT].as_str());
-        Ok(ids.map(|id| format!("element/{id}")).collect())
+        Ok(ids.map(|id| Element(format!("element/{id}"))).collect())
     }
 
-    fn property(&self, element: &str, name: &str) -> Result<String> {
+    fn property(&self, element: &Element, name: &str) -> Result<String> {
         Ok(self.get(&format!("{element}/property/{name}"))?.as_str().unwrap_or_default().to_owned())
     }
 
-    fn click(&self, element: &str) -> Result<()> {
+    fn click(&self, element: &Element) -> Result<()> {
         self.post(&format!("{element}/click"), &json!({})).map(drop)
     }
 

@@ -53,7 +53,7 @@ pub fn run_tests<C: Fixture, F: Fn(&mut C) -> Result<()>>(
         }
     }
     println!("\n{}", stall_detector.summary());
-    summary(tests.len(), chosen.len(), &failures, start)
+    summary(Count { all: tests.len(), chosen: chosen.len() }, &failures, start)
 }
 
 fn run<C: Fixture, F: Fn(&mut C) -> Result<()>>(
@@ -80,7 +80,13 @@ fn run<C: Fixture, F: Fn(&mut C) -> Result<()>>(
     }
 }
 
-fn summary(all: usize, chosen: usize, failures: &[(&'static str, String)], start: Instant) -> ExitCode {
+/// Numbers of tests.
+struct Count {
+    all: usize,
+    chosen: usize,
+}
+
+fn summary(Count { all, chosen }: Count, failures: &[(&'static str, String)], start: Instant) -> ExitCode {
     if !failures.is_empty() {
         println!("\nfailures:");
         for (name, error) in failures {

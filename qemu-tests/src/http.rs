@@ -69,8 +69,9 @@ impl Client {
     }
 
     /// The same, as the administrator: it logs in when the node asks for it, also after the node was away.
-    pub fn administrator(address: &str, password: &str) -> Self {
-        Self { password: Some(password.to_owned()), ..Self::new(address) }
+    #[must_use]
+    pub fn as_administrator(self, password: &str) -> Self {
+        Self { password: Some(password.to_owned()), ..self }
     }
 
     /// The same, for a node that may be away or booting. QEMU accepts the connection at once and retries towards the
@@ -126,7 +127,7 @@ impl Client {
     ///
     /// # Errors
     /// The node does not answer with success within `deadline`.
-    pub fn get_after_boot(&self, who: &str, path: &str, deadline: Duration) -> Result<Value> {
+    pub fn get_after_boot(&self, who: &str, deadline: Duration, path: &str) -> Result<Value> {
         let probing = self.probing();
         wait::until_ok(&format!("{who} to answer"), deadline, || probing.get(path))
     }

@@ -102,7 +102,7 @@ impl Pair {
         let node = |name| Node::new(name, accelerator, image, wiring, &records, sockets.path());
         let (a, b) = (node(Name::A)?, node(Name::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
-        let clients = [&a, &b].map(|node| Client::administrator(&node.address(), PASSWORD));
+        let clients = [&a, &b].map(|node| Client::new(&node.address()).as_administrator(PASSWORD));
         let mut report = Report::default();
         report.set("accelerator", accelerator.to_string());
         // What has to be stored or sent: the partitions are mostly holes.

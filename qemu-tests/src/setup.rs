@@ -13,8 +13,17 @@ use crate::wait::{self, Look};
 /// watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
 
+enum Role {
+    First,
+    Join,
+}
+
 /// The answers that first and second node have in common.
-fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
+fn common(client: &Client, role: Role) -> Result<Value> {
+    let (role, node) = match role {
+        Role::First => ("first", "left"),
+        Role::Join => ("join", "right"),
+    };
     let setup = client.get("setup")?;
     let disks = list(&setup["disks"], "path")?;
     let names: Vec<_> = disks.iter().filter_map(|path| path.rsplit('/').next()).collect();
@@ -42,21 +51,28 @@ fn common(client: &Client, role: &str, node: &str) -> Result<Value> {
 /// # Errors
 /// The node does not list its disks and ports.
 pub fn first_answers(client: &Client) -> Result<Value> {
-    let mut answers = common(client, "first", "left")?;
+    let mut answers = common(client, Role::First)?;
     answers["pair"] = json!("rig");
     answers["password"] = json!(PASSWORD);
     answers["witness"] = json!("later");
     Ok(answers)
 }
 
+/// A witness as an administrator types it.
+#[derive(Debug, Clone, Copy)]
+pub struct Witness<'a> {
+    pub address: &'a str,
+    pub code: &'a str,
+}
+
 /// Makes the node behind `client` the first of a new pair.
 ///
 /// # Errors
 /// The node refuses or fails; the error holds its sentence.
-pub fn create_pair(client: &Client, witness: &str, witness_code: &str) -> Result<()> {
+pub fn create_pair(client: &Client, witness: Witness<'_>) -> Result<()> {
     let mut answers = first_answers(client)?;
-    answers["witness"] = json!(witness);
-    answers["witness_code"] = json!(witness_code);
+    answers["witness"] = json!(witness.address);
+    answers["witness_code"] = json!(witness.code);
     begin(client, &answers)
 }
 
@@ -79,7 +95,7 @@ pub fn join(client: &Client, code: &str) -> Result<()> {
         let heard = offers.as_array().is_some_and(|offers| !offers.is_empty());
         Ok(if heard { Look::Ready(()) } else { Look::NotYet(offers.to_string()) })
     })?;
-    let mut answers = common(client, "join", "right")?;
+    let mut answers = common(client, Role::Join)?;
     answers["code"] = json!(code);
     begin(client, &answers)
 }

@@ -65,6 +65,10 @@ impl Status {
     }
 }
 
+/// A state as the API names it.
+#[derive(Debug, Clone, Copy)]
+pub struct VmState<'a>(pub &'a str);
+
 /// The state of one VM on one node, such as `running` or `elsewhere`.
 ///
 /// # Errors
@@ -80,7 +84,7 @@ pub fn vm_state(client: &Client, vm: &str) -> Result<String> {
 ///
 /// # Errors
 /// The VM does not reach the state within `deadline`.
-pub fn wait_vm_state(client: &Client, vm: &str, state: &str, deadline: Duration) -> Result<Instant> {
+pub fn wait_vm_state(client: &Client, vm: &str, VmState(state): VmState<'_>, deadline: Duration) -> Result<Instant> {
     crate::wait::until_ok(&format!("{vm} to be {state} at {}", client.address()), deadline, || {
         let seen = vm_state(client, vm)?;
         anyhow::ensure!(seen == state, "it is {seen}");

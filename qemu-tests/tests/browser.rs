@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::artifacts::Artifacts;
-use dyad_rig::browser::Browser;
+use dyad_rig::browser::{Browser, Text};
 use dyad_rig::harness::{Fixture, Test, run_tests};
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         let mut pair = Pair::new(Artifacts::beside_this_program()?, "browser")?;
         pair.a.power_on()?;
         let client = pair.a.client();
-        client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
+        client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
         let browser = Browser::open(pair.records(), pair.sockets())?;
         Ok(Desk { browser, pair })
     })
@@ -79,15 +79,15 @@ fn web_login_and_pairing_code(desk: &mut Desk) -> Result<()> {
     let address = desk.pair.a.address();
     let browser = &mut desk.browser;
     browser.go(&format!("{address}/login"))?;
-    browser.fill("input[name=password]", "not the password")?;
+    browser.fill("input[name=password]", Text("not the password"))?;
     browser.press("form button")?;
     wait::until("a sentence about the password", PAGE_DEADLINE, || {
         let shown = browser.text("#refusal")?;
         Ok(if shown.is_empty() { Look::NotYet("nothing".into()) } else { Look::Ready(shown) })
     })?;
-    browser.fill("input[name=password]", PASSWORD)?;
+    browser.fill("input[name=password]", Text(PASSWORD))?;
     browser.press("form button")?;
-    browser.wait_for_text("h1", "Not protected", PAGE_DEADLINE)?;
+    browser.wait_for_text("h1", Text("Not protected"), PAGE_DEADLINE)?;
     browser.wait_for("button[data-post='/api/v1/pairing-code']", PAGE_DEADLINE)?;
     browser.picture("status")?;
     browser.press("button[data-post='/api/v1/pairing-code']")?;
@@ -106,12 +106,12 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
     let browser = &mut desk.browser;
     browser.go(&format!("{address}/volumes"))?;
     let create = "form[data-json='/api/v1/volumes']";
-    browser.fill(&format!("{create} input[name=name]"), "web")?;
-    browser.fill(&format!("{create} input[name=size]"), &size.to_string())?;
+    browser.fill(&format!("{create} input[name=name]"), Text("web"))?;
+    browser.fill(&format!("{create} input[name=size]"), Text(&size.to_string()))?;
     browser.press(&format!("{create} button"))?;
     let upload = "form[data-upload='/api/v1/volumes/web/content']";
     browser.wait_for(upload, PAGE_DEADLINE)?;
-    browser.fill(&format!("{upload} input[type=file]"), &image.to_string_lossy())?;
+    browser.fill(&format!("{upload} input[type=file]"), Text(&image.to_string_lossy()))?;
     browser.press(&format!("{upload} button"))?;
     // The page is loaded again when the last byte is durable; the file field is then empty.
     wait::until("the upload to end", SETUP_DEADLINE, || {
@@ -121,20 +121,20 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
         })
     })?;
     // An image with another checksum changes nothing: the VM below boots from the image before.
-    browser.fill(&format!("{upload} input[type=file]"), &image.to_string_lossy())?;
-    browser.fill(&format!("{upload} input[name=sha256]"), &"0".repeat(64))?;
+    browser.fill(&format!("{upload} input[type=file]"), Text(&image.to_string_lossy()))?;
+    browser.fill(&format!("{upload} input[name=sha256]"), Text(&"0".repeat(64)))?;
     browser.press(&format!("{upload} button"))?;
     let corrupt = "its SHA-256 is not the expected one: the volume holds what it held before.";
-    browser.wait_for_text("#refusal", corrupt, SETUP_DEADLINE)?;
+    browser.wait_for_text("#refusal", Text(corrupt), SETUP_DEADLINE)?;
     browser.picture("volumes")?;
     browser.go(&format!("{address}/vms"))?;
     let create = "form[data-json='/api/v1/vms']";
-    browser.fill(&format!("{create} input[name=name]"), "web")?;
-    browser.fill(&format!("{create} input[name=memory_mib]"), "128")?;
-    browser.choose(&format!("{create} select[name=firmware]"), "BIOS")?;
-    browser.choose(&format!("{create} select[name=disks]"), "web")?;
+    browser.fill(&format!("{create} input[name=name]"), Text("web"))?;
+    browser.fill(&format!("{create} input[name=memory_mib]"), Text("128"))?;
+    browser.choose(&format!("{create} select[name=firmware]"), Text("BIOS"))?;
+    browser.choose(&format!("{create} select[name=disks]"), Text("web"))?;
     browser.press(&format!("{create} button"))?;
-    browser.wait_for_text("[data-vm=web]", "running", GUEST_DEADLINE)?;
+    browser.wait_for_text("[data-vm=web]", Text("running"), GUEST_DEADLINE)?;
     browser.picture("vms")?;
     Ok(())
 }
@@ -190,17 +190,17 @@ fn answer(browser: &Browser, key: &str) -> Result<()> {
         "role" => browser.press("input[value=first]")?,
         "erase" => {
             let wanted = browser.text("#confirmation")?;
-            browser.fill("input[name=answer]", "yes")?;
+            browser.fill("input[name=answer]", Text("yes"))?;
             browser.press("button[value=next]")?;
             browser.wait_for("#error", PAGE_DEADLINE)?;
             let error = browser.text("#error")?;
             ensure!(error.contains(&wanted), "The refusal does not say what to type: {error}");
-            browser.fill("input[name=answer]", &wanted)?;
+            browser.fill("input[name=answer]", Text(&wanted))?;
         }
-        "pair" => browser.fill("input[name=answer]", "office")?,
-        "node" => browser.fill("input[name=answer]", "left")?,
-        "password" => browser.fill("input[name=answer]", PASSWORD)?,
-        "witness" => browser.fill("input[name=answer]", "later")?,
+        "pair" => browser.fill("input[name=answer]", Text("office"))?,
+        "node" => browser.fill("input[name=answer]", Text("left"))?,
+        "password" => browser.fill("input[name=answer]", Text(PASSWORD))?,
+        "witness" => browser.fill("input[name=answer]", Text("later"))?,
         // The suggested answer is right: the blank disks, the first port, DHCP, all cables.
         _ => {}
     }

@@ -11,7 +11,7 @@ use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, FENCE_PERIOD, FIRST, GUEST_DEADLINE, create_vm};
-use dyad_rig::status::wait_vm_state;
+use dyad_rig::status::{VmState, wait_vm_state};
 use dyad_rig::wait::{self, Look};
 use dyad_rig::{fault_agent, seed, setup};
 
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 /// A reset that comes too soon proves nothing, so the node runs the test again when it is back: it starts three times.
 fn a_watchdog_test_cut_short_is_repeated(pair: &mut Pair) -> Result<()> {
     let client = pair.a.client();
-    client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
+    client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
     wait::until("the watchdog to be tested", BOOT_DEADLINE, || {
         // A node may be away for a moment during setup.
         let setup = client.get("setup").unwrap_or_default();
@@ -72,7 +72,7 @@ fn a_watchdog_test_cut_short_is_repeated(pair: &mut Pair) -> Result<()> {
 /// protected.
 fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
     let client = pair.a.client();
-    client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
+    client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
     setup::finish(&client)?;
     let status = wait::until_ok("the node to work", BOOT_DEADLINE, || pair.status(Name::A))?;
     ensure!(!status.protected, "One node alone says: {}", status.sentence);
@@ -103,7 +103,7 @@ fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let boots = guest.record().boots().len();
     let since = fault_agent::order(pair.a.serial(), "kill dyad-node")?;
-    wait_vm_state(&pair.client(Name::A), FIRST, "running", BOOT_DEADLINE)?;
+    wait_vm_state(&pair.client(Name::A), FIRST, VmState("running"), BOOT_DEADLINE)?;
     guest.wait_for_ack(since, GUEST_DEADLINE)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
     ensure!(guest.record().boots().len() == boots, "The guest was restarted.");

@@ -48,7 +48,7 @@ fn refusals_change_nothing(Images(artifacts): &mut Images) -> Result<()> {
     let mut node = Node::new(Name::A, Accelerator::Tcg, &artifacts.image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
-    client.get_after_boot("the node", "setup", BOOT_DEADLINE)?;
+    client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
     let good = setup::first_answers(&client)?;
     let cases: [(&str, Value); 5] = [
         ("a word that is not the confirmation", with(&good, "erase", json!("yes"))),
@@ -90,7 +90,7 @@ fn bad_boots_fall_back(Images(artifacts): &mut Images) -> Result<()> {
         Node::new(Name::A, Accelerator::Tcg, &artifacts.broken_image(), Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
-    let status = client.get_after_boot("the older slot", "status", FALL_BACK_DEADLINE)?;
+    let status = client.get_after_boot("the older slot", FALL_BACK_DEADLINE, "status")?;
     let log = fs::read_to_string(records.join("serial-a.log"))?;
     ensure!(log.contains("this node did not start"), "The broken slot says nothing; see {}.", records.display());
     let bad = log.matches(FIRMWARE).count() - 1;
@@ -107,7 +107,7 @@ fn bad_boots_fall_back(Images(artifacts): &mut Images) -> Result<()> {
     let position = node.serial().position();
     node.reset()?;
     node.serial().wait_for_text(FIRMWARE, position, BOOT_DEADLINE)?;
-    client.get_after_boot("the older slot", "status", BOOT_DEADLINE)?;
+    client.get_after_boot("the older slot", BOOT_DEADLINE, "status")?;
     let log = fs::read_to_string(records.join("serial-a.log"))?;
     let starts = log.matches(FIRMWARE).count();
     ensure!(starts == bad + 2, "The broken slot was tried again: {starts} starts.");

@@ -7,7 +7,7 @@ use dyad_api::ApiError;
 use serde::{Serialize, de::DeserializeOwned};
 use ureq::{
     Agent,
-    http::Response,
+    http::{Method, Response},
     unversioned::{
         resolver::DefaultResolver,
         transport::{Connector, TcpConnector},
@@ -62,18 +62,18 @@ impl Client {
 
     /// Sends a GET request and parses the answer.
     pub(crate) fn get<T: DeserializeOwned>(&mut self, path: &str) -> anyhow::Result<T> {
-        let response = self.send("GET", path, None)?;
+        let response = self.send(Method::GET, path, None)?;
         answer(response)
     }
 
     /// Sends a POST request and parses the answer.
     pub(crate) fn post<T: DeserializeOwned>(&mut self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        let response = self.send("POST", path, Some(serde_json::to_string(body)?))?;
+        let response = self.send(Method::POST, path, Some(serde_json::to_string(body)?))?;
         answer(response)
     }
 
     /// Sends a request whose answer has no content.
-    pub(crate) fn act(&mut self, method: &str, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<()> {
+    pub(crate) fn act(&mut self, method: Method, path: &str, body: Option<&impl Serialize>) -> anyhow::Result<()> {
         let body = body.map(serde_json::to_string).transpose()?;
         self.send(method, path, body).map(drop)
     }
@@ -91,7 +91,7 @@ impl Client {
 
     /// Sends a GET request and returns the answer as a stream without a limit.
     pub(crate) fn stream(&mut self, path: &str) -> anyhow::Result<impl Read + use<>> {
-        Ok(self.send("GET", path, None)?.into_body().into_reader())
+        Ok(self.send(Method::GET, path, None)?.into_body().into_reader())
     }
 
     /// Keeps the session's token, or forgets it.
@@ -110,7 +110,7 @@ impl Client {
         format!("{}/api/v1/{path}", self.base)
     }
 
-    fn send(&mut self, method: &str, path: &str, body: Option<String>) -> anyhow::Result<Response<ureq::Body>> {
+    fn send(&mut self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Response<ureq::Body>> {
         let mut request = ureq::http::Request::builder().method(method).uri(self.url(path));
         if let Some(token) = self.store.known(&self.node).token {
             request = request.header("Authorization", format!("Bearer {token}"));

@@ -14,6 +14,7 @@ use dyad_api::{
 use dyad_types::MIB;
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use sha2::{Digest, Sha256};
+use ureq::http::Method;
 
 use crate::{
     arguments::{Arguments, Command, Firmware, Vm, Volume, Watchdog, Witness},
@@ -43,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             client.keep_token(Some(token))
         }
         Command::Logout => {
-            let ended = client.act("POST", "logout", NO_BODY);
+            let ended = client.act(Method::POST, "logout", NO_BODY);
             client.keep_token(None)?;
             ended
         }
@@ -56,10 +57,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             print::show(json, &code, |code| println!("{} (for {} minutes)", code.code, code.expires_s / 60))
         }
         Command::Witness(Witness::Add { address, code }) => {
-            client.act("POST", "witness", Some(&WitnessRequest { address, code }))
+            client.act(Method::POST, "witness", Some(&WitnessRequest { address, code }))
         }
         Command::Watchdog(Watchdog::Prove) => {
-            client.act("POST", "watchdog/prove", NO_BODY)?;
+            client.act(Method::POST, "watchdog/prove", NO_BODY)?;
             if !json {
                 println!("The node restarts now: ask \"dyad status\" in a minute whether its watchdog is proven.");
             }
@@ -71,8 +72,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Erase { confirm, disk } => {
             let confirm = confirm.unwrap_or_default();
             match disk {
-                Some(disk) => client.act("POST", "setup/erase-disk", Some(&EraseDiskRequest { disk, confirm })),
-                None => client.act("POST", "erase", Some(&EraseRequest { confirm })),
+                Some(disk) => client.act(Method::POST, "setup/erase-disk", Some(&EraseDiskRequest { disk, confirm })),
+                None => client.act(Method::POST, "erase", Some(&EraseRequest { confirm })),
             }
         }
         Command::Forget => client.forget(),
@@ -93,7 +94,7 @@ fn volume(client: &mut Client, json: bool, command: Volume) -> anyhow::Result<()
             let image = import(client, &name, &file, create)?;
             print::show(json, &image, |image| println!("{} bytes, SHA-256 {}", image.bytes, image.sha256))
         }
-        Volume::Delete { name } => client.act("DELETE", &format!("volumes/{}", segment(&name)), NO_BODY),
+        Volume::Delete { name } => client.act(Method::DELETE, &format!("volumes/{}", segment(&name)), NO_BODY),
     }
 }
 
@@ -120,12 +121,12 @@ fn import(client: &mut Client, name: &str, path: &Path, create: bool) -> anyhow:
 }
 
 fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
-    let mut act = |name: &str, what: &str| client.act("POST", &format!("vms/{}/{what}", segment(name)), NO_BODY);
+    let mut act = |name: &str, what: &str| client.act(Method::POST, &format!("vms/{}/{what}", segment(name)), NO_BODY);
     match command {
         Vm::Start { name } => act(&name, "start"),
         Vm::Stop { name } => act(&name, "stop"),
         Vm::Kill { name } => act(&name, "kill"),
-        Vm::Delete { name } => client.act("DELETE", &format!("vms/{}", segment(&name)), NO_BODY),
+        Vm::Delete { name } => client.act(Method::DELETE, &format!("vms/{}", segment(&name)), NO_BODY),
         Vm::List => {
             let vms: Vec<VmView> = client.get("vms")?;
             print::show(json, &vms, |vms| print::vms(vms))

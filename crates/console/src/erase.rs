@@ -1,7 +1,7 @@
 //! Erasing from the terminal of the node. It needs no password: it must also work when the password is lost or the node
 //! cannot work, and a person at the terminal could remove the disks as well.
 
-use crate::line;
+use crate::line::{self, Prompt};
 use crate::terminal::{Terminal, write};
 use dyad_api::ApiError;
 use dyad_control::{Client, Request};
@@ -11,7 +11,7 @@ pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
     // Sent without a confirmation, the request is refused with the text to type.
     let Err(asked) = erase(core, None, "").await else { return Some(()) };
     write(&format!("Erase this node.\r\n\r\n{asked}\r\nEnter alone goes back.\r\n\r\n"));
-    let typed = line::read(terminal, "> ", "", false).await?;
+    let typed = line::read(terminal, Prompt::new("> ")).await?;
     if typed.is_empty() {
         return Some(());
     }
@@ -19,7 +19,7 @@ pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
         Ok(()) => write("This node starts again and is blank then.\r\n"),
         Err(refusal) => write(&format!("! {refusal}\r\n")),
     }
-    line::read(terminal, "Enter goes on. ", "", false).await.map(drop)
+    line::read(terminal, Prompt::new("Enter goes on. ")).await.map(drop)
 }
 
 /// Erases a disk of another pair on a blank node if `typed` is a command such as `erase vdb`. Returns whether it was

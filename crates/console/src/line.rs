@@ -5,8 +5,26 @@ use crate::terminal::{Key, Terminal, write};
 /// Longest line, in characters.
 const LONGEST: usize = 512;
 
-/// Reads one line; Enter alone takes `offered`. A secret is echoed as stars. `None`: the terminal is closed.
-pub async fn read(terminal: &mut Terminal, prompt: &str, offered: &str, secret: bool) -> Option<String> {
+/// How a line is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompt<'a> {
+    /// Stands before the line.
+    pub text: &'a str,
+    /// Enter alone takes this.
+    pub offered: &'a str,
+    /// The line is echoed as stars.
+    pub secret: bool,
+}
+
+impl<'a> Prompt<'a> {
+    /// Offers nothing and shows what is typed.
+    pub fn new(text: &'a str) -> Self {
+        Self { text, offered: "", secret: false }
+    }
+}
+
+/// Reads one line. `None`: the terminal is closed.
+pub async fn read(terminal: &mut Terminal, Prompt { text: prompt, offered, secret }: Prompt<'_>) -> Option<String> {
     let hint = if offered.is_empty() || secret { String::new() } else { format!("[{offered}] ") };
     write(&format!("{prompt}{hint}"));
     let mut typed = String::new();

@@ -49,8 +49,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// Shows the status until the node is blank again. `None`: the terminal is closed.
 async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
-    let (columns, rows) = terminal.size().await;
-    let mut screen = Screen::new(columns, rows);
+    let mut screen = Screen::new(terminal.size().await);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut refusal = None;
     loop {
@@ -58,15 +57,14 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
             key = terminal.key() => match key? {
                 Key::Char('r' | 'R') => {
                     refusal = None;
-                    let (columns, rows) = terminal.size().await;
+                    let size = terminal.size().await;
                     drop(screen);
-                    screen = Screen::new(columns, rows);
+                    screen = Screen::new(size);
                 }
                 Key::Char('e' | 'E') => {
                     drop(screen);
                     erase::node(terminal, &wizard.core).await?;
-                    let (columns, rows) = terminal.size().await;
-                    screen = Screen::new(columns, rows);
+                    screen = Screen::new(terminal.size().await);
                 }
                 Key::Char('p' | 'P') => {
                     // The code is part of the status; a refusal stays until the next key.

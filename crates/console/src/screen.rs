@@ -2,7 +2,7 @@
 
 use crate::terminal::write;
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect, Size};
 use ratatui::style::Modifier;
 use std::fmt::Write;
 
@@ -13,9 +13,9 @@ pub struct Screen {
 
 impl Screen {
     /// Clears the terminal and hides its cursor.
-    pub fn new(columns: u16, rows: u16) -> Self {
+    pub fn new(size: Size) -> Self {
         write("\x1b[0m\x1b[2J\x1b[H\x1b[?25l");
-        Self { shown: Buffer::empty(Rect::new(0, 0, columns, rows)) }
+        Self { shown: Buffer::empty(Rect::from((Position::ORIGIN, size))) }
     }
 
     /// An empty page of the terminal's size.

@@ -6,6 +6,7 @@ use ratatui::buffer::Buffer;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Text;
 use ratatui::widgets::{Paragraph, Widget, Wrap};
+use std::ops::Range;
 
 /// What the screen shows besides the status of `dyad-core`.
 #[derive(Debug, Clone, Default)]
@@ -44,34 +45,34 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     };
     let verdict = verdict(status);
     page.set_stringn(0, 4, if verdict.protected { "PROTECTED" } else { "NOT PROTECTED" }, 80, bold);
-    paragraph(page, 5, 3, &verdict.sentence);
+    paragraph(page, 5..8, &verdict.sentence);
     let mut row = 9;
     for alarm in &status.alarms {
         put(page, row, "Alarm");
-        row += paragraph_at(page, 13, row, 2, &alarm.sentence);
+        row += paragraph_at(page, 13, row..row + 2, &alarm.sentence);
     }
     // The last 4 rows are for the pairing code or a refusal, and the keys.
     for (row, line) in (row..area.height - 4).zip(lines(status, local)) {
         put(page, row, &line);
     }
     if let Some(refusal) = &local.refusal {
-        paragraph(page, area.height - 3, 2, refusal);
+        paragraph(page, area.height - 3..area.height - 1, refusal);
     } else if let Some(code) = &status.pairing_code {
         page.set_stringn(0, area.height - 3, format!("Pairing code: {code}   (type it on the second node)"), 80, bold);
     }
     put(page, area.height - 1, "p: show the pairing code   e: erase this node   r: draw again");
 }
 
-/// Prints a sentence over the full width, in at most `rows` rows.
-fn paragraph(page: &mut Buffer, row: u16, rows: u16, text: &str) {
-    paragraph_at(page, 0, row, rows, text);
+/// Prints a sentence over the full width, in `rows`.
+fn paragraph(page: &mut Buffer, rows: Range<u16>, text: &str) {
+    paragraph_at(page, 0, rows, text);
 }
 
-/// Prints a sentence that begins at `column`, in at most `rows` rows. Returns the number of rows used.
-fn paragraph_at(page: &mut Buffer, column: u16, row: u16, rows: u16, text: &str) -> u16 {
+/// Prints a sentence that begins at `column`, in `rows`. Returns the number of rows used.
+fn paragraph_at(page: &mut Buffer, column: u16, rows: Range<u16>, text: &str) -> u16 {
     let mut place = page.area;
     (place.x, place.width) = (column, place.width.saturating_sub(column));
-    (place.y, place.height) = (row, rows.min(page.area.height.saturating_sub(row)));
+    (place.y, place.height) = (rows.start, (rows.end - rows.start).min(page.area.height.saturating_sub(rows.start)));
     Paragraph::new(Text::from(ascii(text))).wrap(Wrap { trim: true }).render(place, page);
     let empty = |y: u16| (place.left()..place.right()).all(|x| page[(x, y)].symbol() == " ");
     (place.top()..place.bottom()).take_while(|y| !empty(*y)).count() as u16

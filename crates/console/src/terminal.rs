@@ -1,5 +1,6 @@
 //! The terminal: raw mode, its size, and a stream of keys.
 
+use ratatui::layout::Size;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Terminal {
 
     /// Asks the terminal for its size by an escape sequence, as a serial line has no other way. Without an answer
     /// within 300 ms the size is [`SIZE`].
-    pub async fn size(&mut self) -> (u16, u16) {
+    pub async fn size(&mut self) -> Size {
         write("\x1b7\x1b[999;999H\x1b[6n\x1b8");
         let answer = async {
             while let Some(key) = self.key().await {
@@ -63,7 +64,7 @@ impl Terminal {
         };
         let (columns, rows) =
             tokio::time::timeout(Duration::from_millis(300), answer).await.ok().flatten().unwrap_or(SIZE);
-        (columns.clamp(SIZE.0, 200), rows.clamp(SIZE.1, 60))
+        Size::new(columns.clamp(SIZE.0, 200), rows.clamp(SIZE.1, 60))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::erase;
-use crate::line;
+use crate::line::{self, Prompt};
 use crate::status::addresses;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
@@ -126,11 +126,11 @@ impl Wizard {
         }
         let secret = question.kind == Kind::Secret;
         let offered = suggestion(question.id, answers, surroundings).unwrap_or_default();
-        let typed = line::read(terminal, "> ", &offered, secret).await?;
+        let typed = line::read(terminal, Prompt { text: "> ", offered: &offered, secret }).await?;
         if typed == "?" || question.kind == Kind::Disks && erase::disk(&self.core, &typed).await {
             return Some(());
         }
-        if secret && line::read(terminal, "again> ", "", true).await? != typed {
+        if secret && line::read(terminal, Prompt { secret, ..Prompt::new("again> ") }).await? != typed {
             say("! The two entries differ; type them again.");
             return Some(());
         }
@@ -148,7 +148,7 @@ impl Wizard {
             say(&format!("  {title:<26} {value}"));
         }
         say("  The disks above are erased now.");
-        let typed = line::read(terminal, "Set up this node? (yes/no) ", "", false).await?;
+        let typed = line::read(terminal, Prompt::new("Set up this node? (yes/no) ")).await?;
         if typed != "yes" {
             say("Nothing was changed. The questions start again.");
             return Some(false);

@@ -56,11 +56,16 @@ pub fn offset(counter: u64) -> u64 {
     DATA_OFFSET + (counter % SLOTS) * STRIDE
 }
 
+/// The random number of one boot of the guest.
+#[derive(Debug, Clone, Copy)]
+pub struct BootNumber(pub u64);
+
 /// The block that stores `counter`, written during the guest's boot `boot`.
-pub fn encode(counter: u64, boot: u64) -> [u8; BLOCK] {
+pub fn encode(counter: u64, BootNumber(boot): BootNumber) -> [u8; BLOCK] {
+    let fill = |index: u64| (counter ^ boot.rotate_left(17) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut block = [0; BLOCK];
     for (index, word) in block.chunks_exact_mut(8).enumerate() {
-        word.copy_from_slice(&fill(counter, boot, index as u64).to_le_bytes());
+        word.copy_from_slice(&fill(index as u64).to_le_bytes());
     }
     block[..8].copy_from_slice(MAGIC);
     block[8..16].copy_from_slice(&counter.to_le_bytes());
@@ -76,7 +81,7 @@ pub fn decode(block: &[u8; BLOCK]) -> Slot {
         return Slot::Blank;
     }
     let (counter, boot) = (word(block, 8), word(block, 16));
-    if *block == encode(counter, boot) { Slot::Counter { counter, boot } } else { Slot::Damaged }
+    if *block == encode(counter, BootNumber(boot)) { Slot::Counter { counter, boot } } else { Slot::Damaged }
 }
 
 /// Checks the ring; `slots[s]` is the content of slot `s`.
@@ -93,7 +98,8 @@ pub fn survey(slots: &[Slot]) -> Survey {
         .unwrap_or(0);
     let mut faults = Vec::new();
     for (index, slot) in (0..SLOTS).zip(slots) {
-        let expected = expected(index, newest);
+        // The counter that this slot must hold once `newest` was written; 0 if the slot was never reached.
+        let expected = newest.saturating_sub((newest + SLOTS - index) % SLOTS);
         let sound = match slot {
             Slot::Counter { counter, .. } => *counter == expected,
             Slot::Blank => expected == 0,
@@ -104,16 +110,6 @@ pub fn survey(slots: &[Slot]) -> Survey {
         }
     }
     Survey { newest, faults }
-}
-
-/// The counter that slot `index` must hold once `newest` was written; 0 if the slot was never reached.
-fn expected(index: u64, newest: u64) -> u64 {
-    let behind = (newest + SLOTS - index) % SLOTS;
-    newest.saturating_sub(behind)
-}
-
-fn fill(counter: u64, boot: u64, index: u64) -> u64 {
-    (counter ^ boot.rotate_left(17) ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// FNV-1a, 64 bits. The guest uses its own checksum, which shares no code with the pool's.
@@ -141,7 +137,7 @@ mod tests {
 
     #[test]
     fn every_flipped_byte_is_seen() {
-        let block = encode(1234, 99);
+        let block = encode(1234, BootNumber(99));
         assert_eq!(decode(&block), Slot::Counter { counter: 1234, boot: 99 });
         for at in 0..BLOCK {
             let mut damaged = block;

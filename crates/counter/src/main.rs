@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, offset, survey};
+use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, offset, survey};
 use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, mount};
 
@@ -104,7 +104,7 @@ fn count(line: &mut File) -> io::Result<()> {
     let mut page = Box::new(Page([0; BLOCK]));
     let mut longest = Duration::ZERO;
     for counter in found.newest + 1.. {
-        page.0 = encode(counter, boot);
+        page.0 = encode(counter, BootNumber(boot));
         let start = Instant::now();
         write(line, &disk, counter, &page);
         let took = start.elapsed();
@@ -114,7 +114,7 @@ fn count(line: &mut File) -> io::Result<()> {
             say(line, &format!("pause_ms {}", longest.as_millis()));
         }
         if counter.is_multiple_of(16) {
-            check(line, &disk, counter, boot)?;
+            check(line, &disk, counter, BootNumber(boot))?;
             say(line, &format!("boot {boot:016x}\r\nresume {}", found.newest));
         }
         thread::sleep(WRITE_INTERVAL);
@@ -131,7 +131,7 @@ fn write(line: &mut File, disk: &File, counter: u64, page: &Page) {
 }
 
 /// Reads the flushed counter back. Any other content means that a second writer exists.
-fn check(line: &mut File, disk: &File, counter: u64, boot: u64) -> io::Result<()> {
+fn check(line: &mut File, disk: &File, counter: u64, BootNumber(boot): BootNumber) -> io::Result<()> {
     let mut page = Box::new(Page([0; BLOCK]));
     disk.read_exact_at(&mut page.0, offset(counter))?;
     let read = decode(&page.0);

@@ -234,7 +234,7 @@ impl Document {
             names::check(name)?;
             volume_size(volume.size)?;
             for id in volume.ids() {
-                range("The id of a volume", id.0, 1, self.next_volume.0.saturating_sub(1), "")?;
+                range("The id of a volume", id.0, 1..=self.next_volume.0.saturating_sub(1), "")?;
                 if !ids.insert(id) {
                     return Err(Refusal::NameExists { kind: "volume", name: name.clone() });
                 }
@@ -297,10 +297,10 @@ impl Vm {
     }
 
     pub(crate) fn check_numbers(&self) -> Result<(), Refusal> {
-        range("The number of CPUs", self.config.cpus.into(), 1, limits::CPUS_MAX.into(), "CPUs")?;
+        range("The number of CPUs", self.config.cpus.into(), 1..=limits::CPUS_MAX.into(), "CPUs")?;
         let (min, max) = (limits::MEMORY_MIN_MIB.into(), limits::MEMORY_MAX_MIB.into());
-        range("The memory of a VM", self.config.memory_mib.into(), min, max, "MiB")?;
-        range("The priority", self.config.priority.into(), 0, limits::PRIORITY_MAX.into(), "(last to first)")?;
+        range("The memory of a VM", self.config.memory_mib.into(), min..=max, "MiB")?;
+        range("The priority", self.config.priority.into(), 0..=limits::PRIORITY_MAX.into(), "(last to first)")?;
         if self.config.disks.len() > limits::DISKS {
             return Err(Refusal::TooMany { kind: "disks of one VM", max: limits::DISKS });
         }
@@ -319,7 +319,7 @@ impl WitnessInfo {
 impl Policies {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let (min, max) = (*limits::GRACE_S.start(), *limits::GRACE_S.end());
-        range("The time to shut down", self.shutdown_grace_s.into(), min.into(), max.into(), "seconds")
+        range("The time to shut down", self.shutdown_grace_s.into(), min.into()..=max.into(), "seconds")
     }
 }
 
@@ -327,6 +327,6 @@ impl Policies {
 pub(crate) fn volume_size(size: u64) -> Result<(), Refusal> {
     let mib = size / limits::MIB;
     let (min, max) = (limits::VOLUME_MIN / limits::MIB, limits::VOLUME_MAX / limits::MIB);
-    range("The size of a volume", mib, min, max, "MiB")?;
+    range("The size of a volume", mib, min..=max, "MiB")?;
     if size.is_multiple_of(limits::MIB) { Ok(()) } else { Err(Refusal::NotWholeMib { given: size }) }
 }

@@ -3,6 +3,7 @@
 
 use crate::limits;
 use dyad_types::NodeId;
+use std::ops::RangeInclusive;
 
 /// A refused change. `Display` is the sentence for people; [`Refusal::code`] is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -114,9 +115,15 @@ pub enum Refusal {
     },
 }
 
-/// Refuses `given` outside `min..=max`.
-pub(crate) fn range(what: &'static str, given: u64, min: u64, max: u64, unit: &'static str) -> Result<(), Refusal> {
-    if (min..=max).contains(&given) { Ok(()) } else { Err(Refusal::OutOfRange { what, given, min, max, unit }) }
+/// Refuses `given` outside `allowed`.
+pub(crate) fn range(
+    what: &'static str,
+    given: u64,
+    allowed: RangeInclusive<u64>,
+    unit: &'static str,
+) -> Result<(), Refusal> {
+    let (min, max) = (*allowed.start(), *allowed.end());
+    if allowed.contains(&given) { Ok(()) } else { Err(Refusal::OutOfRange { what, given, min, max, unit }) }
 }
 
 /// Refuses a text that is empty, too long or not printable.

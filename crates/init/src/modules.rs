@@ -2,7 +2,8 @@
 //!
 //! The index files are those of depmod; the modules were decompressed when the image was built.
 
-use crate::{log, pattern};
+use crate::log;
+use crate::pattern::Pattern;
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -38,13 +39,15 @@ struct Alias {
 }
 
 impl Alias {
-    fn new(pattern: &str, module: &str) -> Self {
+    /// Reads a line of `modules.alias`: `alias PATTERN MODULE`.
+    fn parse(line: &str) -> Option<Self> {
+        let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
         let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-        Self { literal, pattern: pattern.into(), module: module.into() }
+        Some(Self { literal, pattern: pattern.into(), module: module.into() })
     }
 
     fn fits(&self, alias: &str) -> bool {
-        alias.as_bytes().starts_with(&self.pattern.as_bytes()[..self.literal]) && pattern::matches(&self.pattern, alias)
+        alias.as_bytes().starts_with(&self.pattern.as_bytes()[..self.literal]) && Pattern(&self.pattern).matches(alias)
     }
 }
 
@@ -61,11 +64,7 @@ impl Modules {
             let files = std::iter::once(file).chain(needs.split_whitespace()).map(PathBuf::from).collect();
             modules.files.insert(name_of(Path::new(file)), files);
         }
-        for line in read("modules.alias")?.lines() {
-            if let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] {
-                modules.aliases.push(Alias::new(pattern, module));
-            }
-        }
+        modules.aliases = read("modules.alias")?.lines().filter_map(Alias::parse).collect();
         for line in read("modules.softdep")?.lines() {
             let mut words = line.split_whitespace();
             if let (Some("softdep"), Some(module)) = (words.next(), words.next()) {

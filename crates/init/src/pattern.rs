@@ -1,39 +1,39 @@
 //! Shell patterns as they stand in `modules.alias`: `*`, `?` and `[a-z]`.
 
-/// Whether `pattern` describes all of `text`.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    walk(pattern.as_bytes(), text.as_bytes())
-}
+pub struct Pattern<'a>(pub &'a str);
 
-fn walk(mut pattern: &[u8], mut text: &[u8]) -> bool {
-    // Where to go on when a later part fails: behind the last star, one byte of text further.
-    let mut retry: Option<(&[u8], &[u8])> = None;
-    loop {
-        if let Some(rest) = pattern.strip_prefix(b"*") {
-            retry = Some((rest, text));
-            pattern = rest;
-            continue;
-        }
-        if pattern.is_empty() && text.is_empty() {
-            return true;
-        }
-        match step(pattern, text) {
-            Some(rest) => (pattern, text) = (rest, &text[1..]),
-            None => match retry {
-                Some((after, from)) if !from.is_empty() => {
-                    retry = Some((after, &from[1..]));
-                    (pattern, text) = (after, &from[1..]);
-                }
-                _ => return false,
-            },
+impl Pattern<'_> {
+    /// Whether the pattern describes all of `text`.
+    pub fn matches(&self, text: &str) -> bool {
+        let (mut pattern, mut text) = (self.0.as_bytes(), text.as_bytes());
+        // Where to go on when a later part fails: behind the last star, one byte of text further.
+        let mut retry: Option<(&[u8], &[u8])> = None;
+        loop {
+            if let Some(rest) = pattern.strip_prefix(b"*") {
+                retry = Some((rest, text));
+                pattern = rest;
+                continue;
+            }
+            if pattern.is_empty() && text.is_empty() {
+                return true;
+            }
+            match text.first().and_then(|&byte| step(pattern, byte)) {
+                Some(rest) => (pattern, text) = (rest, &text[1..]),
+                None => match retry {
+                    Some((after, from)) if !from.is_empty() => {
+                        retry = Some((after, &from[1..]));
+                        (pattern, text) = (after, &from[1..]);
+                    }
+                    _ => return false,
+                },
+            }
         }
     }
 }
 
 /// Matches one byte of text; returns the rest of the pattern.
-fn step<'a>(pattern: &'a [u8], text: &[u8]) -> Option<&'a [u8]> {
+fn step(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (&head, rest) = pattern.split_first()?;
-    let &byte = text.first()?;
     match head {
         b'?' => Some(rest),
         b'[' => {
@@ -67,6 +67,10 @@ fn class(mut set: &[u8], byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn matches(pattern: &str, text: &str) -> bool {
+        Pattern(pattern).matches(text)
+    }
 
     #[test]
     fn real_aliases() {

@@ -13,7 +13,7 @@ const LEASES: [&str; 4] = ["BOUND", "RENEW", "REBIND", "REBOOT"];
 pub fn dhcp_hook() -> i32 {
     let reason = std::env::var("reason").unwrap_or_default();
     let servers = std::env::var("new_domain_name_servers").unwrap_or_default();
-    match file(&reason, &servers) {
+    match file(Reason(&reason), &servers) {
         // Programs read the file at any moment, and `dyad-node` may write it at the same time.
         Some(text) => {
             let written =
@@ -24,8 +24,11 @@ pub fn dhcp_hook() -> i32 {
     }
 }
 
+/// The event that the DHCP client reports.
+struct Reason<'a>(&'a str);
+
 /// What the file shall say; `None` leaves it as it is.
-fn file(reason: &str, servers: &str) -> Option<String> {
+fn file(Reason(reason): Reason<'_>, servers: &str) -> Option<String> {
     // The words come from the network: only addresses may pass.
     let lines: String = servers
         .split_whitespace()
@@ -41,10 +44,10 @@ mod tests {
 
     #[test]
     fn only_leases_with_addresses_change_the_file() {
-        let text = file("BOUND", "10.0.2.3 evil;rm fe80::1\n").expect("a change");
+        let text = file(Reason("BOUND"), "10.0.2.3 evil;rm fe80::1\n").expect("a change");
         assert_eq!(text, "nameserver 10.0.2.3\nnameserver fe80::1\n");
-        assert_eq!(file("EXPIRE", "10.0.2.3"), None);
-        assert_eq!(file("BOUND", ""), None);
-        assert_eq!(file("BOUND", "not-an-address"), None);
+        assert_eq!(file(Reason("EXPIRE"), "10.0.2.3"), None);
+        assert_eq!(file(Reason("BOUND"), ""), None);
+        assert_eq!(file(Reason("BOUND"), "not-an-address"), None);
     }
 }

@@ -8,18 +8,26 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
 const ROOT: &str = "/sysroot";
-/// file in the initramfs, loop device, mount point: the tree, and our programs within it
-const IMAGES: [(&str, &str, &str); 2] =
-    [("/system.squashfs", "/dev/loop0", ROOT), ("/dyad.squashfs", "/dev/loop1", "/sysroot/usr/lib/dyad")];
+/// The tree, and our programs within it.
+const IMAGES: [Image; 2] = [
+    Image { file: "/system.squashfs", device: "/dev/loop0", mount_point: ROOT },
+    Image { file: "/dyad.squashfs", device: "/dev/loop1", mount_point: "/sysroot/usr/lib/dyad" },
+];
 /// Mounts that move along into the new root.
 const CARRIED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 const HOSTNAME: &str = "/state/hostname";
 
+struct Image {
+    /// In the initramfs.
+    file: &'static str,
+    /// A loop device.
+    device: &'static str,
+    mount_point: &'static str,
+}
+
 /// Phase: mounts the system and makes it the root. The files it lives in stay in the initramfs, compressed.
 pub fn enter() -> anyhow::Result<()> {
-    for (image, device, place) in IMAGES {
-        attach(image, device, place)?;
-    }
+    IMAGES.iter().try_for_each(attach)?;
     for place in CARRIED {
         let target = format!("{ROOT}{place}");
         mount(Some(place), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
@@ -33,13 +41,13 @@ pub fn enter() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn attach(image: &str, device: &str, place: &str) -> anyhow::Result<()> {
+fn attach(&Image { file: image, device, mount_point }: &Image) -> anyhow::Result<()> {
     let file = File::open(image)
         .with_context(|| format!("{image} is missing from this slot. Write it again, or let the other slot boot"))?;
     let target = OpenOptions::new().read(true).open(device).with_context(|| format!("{device} does not open"))?;
     sys::loop_attach(&target, &file).with_context(|| format!("{device} does not take {image}"))?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    mount(Some(device), place, Some("squashfs"), flags, None::<&str>)
+    mount(Some(device), mount_point, Some("squashfs"), flags, None::<&str>)
         .with_context(|| format!("{image} is damaged. Write this slot again, or let the other slot boot"))
 }
 

@@ -130,8 +130,9 @@ pub fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError
     }
 }
 
-fn checksum(head: &[u8], payload: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(head), payload)
+/// Covers the header before the checksum itself, and the payload.
+fn checksum(header: &[u8; HEADER], payload: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), payload)
 }
 
 fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
@@ -145,7 +146,7 @@ fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
     header[4..6].copy_from_slice(&VERSION.to_le_bytes());
     header[6..8].copy_from_slice(&kind.to_le_bytes());
     header[8..12].copy_from_slice(&length.to_le_bytes());
-    let sum = checksum(&header[..12], payload);
+    let sum = checksum(&header, payload);
     header[12..].copy_from_slice(&sum.to_le_bytes());
     Ok(header)
 }
@@ -174,7 +175,7 @@ fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, Fra
     }
     let _ = buffer.split_to(HEADER);
     let payload = buffer.split_to(length).freeze();
-    if checksum(&head[..12], &payload) != long(12) {
+    if checksum(&head, &payload) != long(12) {
         return Err(FrameError::Checksum);
     }
     Ok(Ok(Frame { kind: short(6), payload }))

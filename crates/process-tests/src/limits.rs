@@ -18,11 +18,20 @@ pub use dyad_types::BLOCK;
 #[repr(C, align(4096))]
 struct Page([u8; BLOCK]);
 
+/// Where the blocks go.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Name of the network namespace.
+    pub space: &'a str,
+    /// Its IP address.
+    pub address: &'a str,
+}
+
 /// The time of one block to the other namespace and one byte back, `rounds` times, over plain TCP.
 ///
 /// # Errors
 /// The namespaces cannot be entered.
-pub fn ping_pong(from: &str, to: &str, address: &str, rounds: usize) -> Result<Vec<Duration>> {
+pub fn ping_pong(from: &str, Target { space: to, address }: Target<'_>, rounds: usize) -> Result<Vec<Duration>> {
     let listener = inside(to, {
         let address = format!("{address}:0");
         move || Ok(TcpListener::bind(address)?)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, TimelineEvent};
-use dyad_counter::{BLOCK, SLOTS, STRIDE, Slot, decode, encode, survey};
+use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_desired::Change;
 use dyad_process_tests::cgroup::Cgroup;
 use dyad_process_tests::cores::Cores;
@@ -46,7 +46,7 @@ impl Ring {
     fn count(&mut self, more: u64) {
         for _ in 0..more {
             let next = self.counter + 1;
-            self.device.write(Self::place(next), &encode(next, 1)).unwrap();
+            self.device.write(Self::place(next), &encode(next, BootNumber(1))).unwrap();
             self.device.flush().unwrap();
             self.counter = next;
         }
@@ -87,7 +87,7 @@ fn killed_daemons_lose_nothing_that_was_acknowledged() {
 
     // The writer's own daemon dies in the middle of a write; the next one finds the write in the in-flight record.
     let next = ring.counter + 1;
-    ring.device.begin_write(Ring::place(next), &encode(next, 1)).unwrap();
+    ring.device.begin_write(Ring::place(next), &encode(next, BootNumber(1))).unwrap();
     cores.kill(0);
     cores.start(&program, 0).unwrap();
     ring.device.reconnect().unwrap();
@@ -116,7 +116,7 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     ring.count(50);
     cores.fail_disk(0).unwrap();
     let next = ring.counter + 1;
-    ring.device.begin_write(Ring::place(next), &encode(next, 1)).unwrap();
+    ring.device.begin_write(Ring::place(next), &encode(next, BootNumber(1))).unwrap();
     let alone = |status: &dyad_control::Status| {
         status.quorum.as_ref().is_some_and(|quorum| quorum.may_run && quorum.members.len() == 1)
     };

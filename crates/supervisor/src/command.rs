@@ -92,8 +92,8 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-object", [format!("memory-backend-memfd,id=ram,size={}M,share=on,seal=on", spec.memory_mib)]);
     line.option("-rtc", ["base=utc"]).option("-boot", ["strict=on"]);
     if let (Firmware::Uefi, Some(vars)) = (spec.firmware, vars) {
-        line.path_option("-drive", "if=pflash,unit=0,format=raw,readonly=on,file=", &host.ovmf_code);
-        line.path_option("-drive", "if=pflash,unit=1,format=raw,file=", vars);
+        line.option("-drive", [format!("if=pflash,unit=0,format=raw,readonly=on,file={}", value(&host.ovmf_code))]);
+        line.option("-drive", [format!("if=pflash,unit=1,format=raw,file={}", value(vars))]);
     }
     disks(&mut line, host, spec);
     if spec.network == VmNetwork::User {
@@ -103,10 +103,10 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-device", ["virtio-rng-pci,disable-legacy=on"]);
     line.option("-device", ["pvpanic-pci"]);
     line.option("-device", ["VGA"]);
-    line.path_option("-vnc", "unix:", &paths.vnc());
-    line.path_option("-chardev", "socket,id=serial0,server=on,wait=off,path=", &paths.serial());
+    line.option("-vnc", [format!("unix:{}", value(&paths.vnc()))]);
+    line.option("-chardev", [format!("socket,id=serial0,server=on,wait=off,path={}", value(&paths.serial()))]);
     line.option("-serial", ["chardev:serial0"]);
-    line.path_option("-chardev", "socket,id=qmp0,server=on,wait=off,path=", &paths.qmp());
+    line.option("-chardev", [format!("socket,id=qmp0,server=on,wait=off,path={}", value(&paths.qmp()))]);
     line.option("-mon", ["chardev=qmp0,mode=control"]);
     line.0
 }
@@ -119,7 +119,7 @@ fn disks(line: &mut CommandLine, host: &Host, spec: &VmSpec) {
     };
     let queues = spec.cpus.clamp(1, u32::from(DISK_QUEUES));
     for (n, disk) in spec.disks.iter().enumerate() {
-        line.path_option("-chardev", &format!("socket,id=disk{n},{reconnect},path="), &disk.socket);
+        line.option("-chardev", [format!("socket,id=disk{n},{reconnect},path={}", value(&disk.socket))]);
         let boot = n + 1;
         line.option(
             "-device",
@@ -141,12 +141,11 @@ impl CommandLine {
         self.0.extend(value.map(Into::into));
         self
     }
+}
 
-    /// Adds a path as the last value of an option. QEMU reads a doubled comma as one comma.
-    fn path_option(&mut self, name: &str, before: &str, path: &Path) -> &mut Self {
-        let path = path.to_string_lossy().replace(',', ",,");
-        self.option(name, [format!("{before}{path}")])
-    }
+/// A path as a value within an option. QEMU reads a doubled comma as one comma.
+fn value(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::http::Client;
 use crate::node::Name;
 use crate::pair::Pair;
 use crate::setup;
-use crate::status::wait_vm_state;
+use crate::status::{VmState, wait_vm_state};
 
 /// Although the node is emulated, its guests must run under KVM: without it a guest takes minutes to boot.
 const GUEST_MEMORY_MIB: u64 = 128;
@@ -40,7 +40,7 @@ pub fn boot_answers_api(pair: &mut Pair) -> Result<()> {
 /// Waits until a blank node answers; returns the time since power-on.
 fn answers_blank(pair: &mut Pair, name: Name) -> Result<Duration> {
     let client = pair.node(name).client();
-    let setup = client.get_after_boot(&format!("node {name}"), "setup", BOOT_DEADLINE)?;
+    let setup = client.get_after_boot(&format!("node {name}"), BOOT_DEADLINE, "setup")?;
     ensure!(setup["phase"] == "blank", "Node {name} is not blank: {setup}");
     let took = pair.node(name).on_since()?.elapsed();
     pair.say(&format!("node {name} answers at {} after {:.1} s", client.address(), took.as_secs_f64()));
@@ -52,7 +52,8 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
     let code = pair.witness.code()?;
     let address = pair.witness.address();
-    setup::create_pair(&pair.a.client(), &address, &code).context("Node A did not become the first node")?;
+    setup::create_pair(&pair.a.client(), setup::Witness { address: &address, code: &code })
+        .context("Node A did not become the first node")?;
     pair.say("node A is set up; the witness is enrolled");
     let code = setup::pairing_code(&pair.client(Name::A))?;
     pair.say(&format!("node A shows the pairing code {code}"));
@@ -135,7 +136,7 @@ pub fn put_vm(client: &Client, vm: &str, node: Name) -> Result<()> {
 /// The node refuses.
 pub fn delete_vm(client: &Client, vm: &str) -> Result<()> {
     client.post(&format!("vms/{vm}/kill"), &json!({})).context("The VM was not stopped")?;
-    wait_vm_state(client, vm, "stopped", GUEST_DEADLINE)?;
+    wait_vm_state(client, vm, VmState("stopped"), GUEST_DEADLINE)?;
     client.delete(&format!("vms/{vm}")).context("The VM was not deleted").map(drop)
 }
 

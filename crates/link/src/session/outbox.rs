@@ -26,6 +26,13 @@ pub enum SendError {
     },
 }
 
+/// How much the queue holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
 /// A message in the queue. Dropping it frees its space.
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -42,9 +49,9 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(messages: usize, bytes: usize, round_trip: Arc<AtomicU64>) -> (Self, mpsc::Receiver<Queued>) {
-        let (queue, receiver) = mpsc::channel(messages.max(1));
-        let free_bytes = Arc::new(Semaphore::new(bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
+    pub(super) fn new(limits: QueueLimits, round_trip: Arc<AtomicU64>) -> (Self, mpsc::Receiver<Queued>) {
+        let (queue, receiver) = mpsc::channel(limits.messages.max(1));
+        let free_bytes = Arc::new(Semaphore::new(limits.bytes.clamp(MAX_PAYLOAD, Semaphore::MAX_PERMITS)));
         (Self { queue, free_bytes, round_trip }, receiver)
     }
 
@@ -104,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_bounded_in_messages_and_bytes() {
-        let (outbox, mut queue) = Outbox::new(2, 0, Arc::default());
+        let (outbox, mut queue) = Outbox::new(QueueLimits { messages: 2, bytes: 0 }, Arc::default());
         outbox.try_send(Bytes::from(vec![0; MAX_PAYLOAD - 1])).unwrap();
         assert_eq!(outbox.try_send(Bytes::from_static(b"xx")), Err(SendError::Full));
         outbox.try_send(Bytes::from_static(b"x")).unwrap();
@@ -118,7 +125,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_longer_than_a_frame_is_refused() {
-        let (outbox, _queue) = Outbox::new(2, 0, Arc::default());
+        let (outbox, _queue) = Outbox::new(QueueLimits { messages: 2, bytes: 0 }, Arc::default());
         let long = Bytes::from(vec![0; MAX_PAYLOAD + 1]);
         assert!(matches!(outbox.send(long).await, Err(SendError::TooLong { .. })));
     }

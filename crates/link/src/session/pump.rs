@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::config::{Config, Timing};
 use super::event::{Down, Event};
 use super::hello::{ALIVE, DATA, Greeted};
-use super::outbox::{Outbox, Queued};
+use super::outbox::{Outbox, QueueLimits, Queued};
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
 /// Maximum number of queued bytes in one write.
@@ -75,7 +75,8 @@ pub(super) async fn run(
     stop: oneshot::Receiver<Down>,
 ) {
     let round_trip = Arc::new(AtomicU64::new(0));
-    let (outbox, queue) = Outbox::new(config.queue_messages, config.queue_bytes, Arc::clone(&round_trip));
+    let limits = QueueLimits { messages: config.queue_messages, bytes: config.queue_bytes };
+    let (outbox, queue) = Outbox::new(limits, Arc::clone(&round_trip));
     let keepalive = Arc::new(Keepalive {
         start: Instant::now(),
         heard: AtomicU64::new(0),

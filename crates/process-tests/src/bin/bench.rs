@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use dyad_process_tests::cores::Cores;
 use dyad_process_tests::device::Device;
-use dyad_process_tests::limits::{self, BLOCK};
+use dyad_process_tests::limits::{self, BLOCK, Target};
 use dyad_rig::artifacts::Artifacts;
 use serde_json::{Value, json};
 
@@ -19,11 +19,17 @@ const REQUESTS: usize = 400;
 /// Bytes that the jobs spread over.
 const SPAN: u64 = 128 << 20;
 
-/// One job: name, whether it writes, whether each request is followed by a flush.
-const JOBS: [(&str, bool, bool); 3] = [
-    ("4 KiB random write QD1", true, false),
-    ("4 KiB random write QD1 + flush", true, true),
-    ("4 KiB random read QD1", false, false),
+struct Job {
+    name: &'static str,
+    writes: bool,
+    /// Each request is followed by a flush.
+    flush: bool,
+}
+
+const JOBS: [Job; 3] = [
+    Job { name: "4 KiB random write QD1", writes: true, flush: false },
+    Job { name: "4 KiB random write QD1 + flush", writes: true, flush: true },
+    Job { name: "4 KiB random read QD1", writes: false, flush: false },
 ];
 
 fn main() -> Result<()> {
@@ -38,12 +44,12 @@ fn main() -> Result<()> {
     let mut device = Device::connect(&cores.volume("bench", SPAN >> 20)?)?;
     fill(&mut device)?;
     let (a, b) = (cores.spaces.name(0), cores.spaces.name(1));
-    let network = median(limits::ping_pong(a, b, "10.77.0.2", RUNS * REQUESTS)?);
+    let network = median(limits::ping_pong(a, Target { space: b, address: "10.77.0.2" }, RUNS * REQUESTS)?);
     println!("4 KiB there, one byte back, bare TCP: {} µs", network.as_micros());
     println!("\n{:34} {:>10} {:>10} {:>8}", "job", "limit µs", "ours µs", "ratio");
     let mut jobs = Vec::new();
-    for (name, writes, flush) in JOBS {
-        jobs.push(job(name, writes, flush, network, &mut device, &folder)?);
+    for job in JOBS {
+        jobs.push(run(job, network, &mut device, &folder)?);
     }
     let report = json!({ "ping_pong_us": micros(network), "jobs": jobs });
     let file = folder.join("report.json");
@@ -62,7 +68,7 @@ fn fill(device: &mut Device) -> Result<()> {
 }
 
 /// Runs one job beside its limit, in turns, and prints the medians.
-fn job(name: &str, writes: bool, flush: bool, network: Duration, device: &mut Device, folder: &Path) -> Result<Value> {
+fn run(Job { name, writes, flush }: Job, network: Duration, device: &mut Device, folder: &Path) -> Result<Value> {
     let bare: PathBuf = folder.join("bare.disk");
     let (mut ours, mut limit) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
