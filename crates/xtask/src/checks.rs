@@ -112,7 +112,7 @@ fn machines(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
             tally.tests_beside(&row, commands);
         }
     } else {
-        tally.fail("qemu-tests", "there is no image to test");
+        tally.fail("qemu-tests", "there is no image to test".to_owned());
     }
     built
 }
@@ -147,7 +147,7 @@ impl Tally {
                 self.passed += 1;
                 println!("    {name}: ok ({} s)", start.elapsed().as_secs());
             }
-            Err(error) => self.fail(name, &format!("{error:#}")),
+            Err(error) => self.fail(name, format!("{error:#}")),
         }
     }
 
@@ -180,8 +180,8 @@ impl Tally {
                 Ok(true) => println!("    {name}: ok ({} s)", start.elapsed().as_secs()),
                 // Its failures were counted and named as they were printed.
                 Ok(false) if self.failed > before => {}
-                Ok(false) => self.fail(name, "it did not build, or ended without a summary"),
-                Err(error) => self.fail(name, &format!("{error:#}")),
+                Ok(false) => self.fail(name, "it did not build, or ended without a summary".to_owned()),
+                Err(error) => self.fail(name, format!("{error:#}")),
             }
         }
     }
@@ -202,7 +202,7 @@ impl Tally {
         }
     }
 
-    fn fail(&mut self, name: &str, why: &str) {
+    fn fail(&mut self, name: &str, why: String) {
         println!("    {name}: FAILED: {why}");
         self.failed += 1;
         self.failures.push(format!("{name}: {why}"));

@@ -77,13 +77,13 @@ pub fn run(host: &Host) -> Result<()> {
     let mut tally = Tally::default();
     tally.check("an interrupted dpkg is named", || {
         tree.shell(INTERRUPT_DPKG)?;
-        tree.expect_failure("cargo xtask deps", "run `dpkg --configure -a`")?;
+        tree.expect_failure("cargo xtask deps", Printed("run `dpkg --configure -a`"))?;
         tree.shell("dpkg --configure -a && dpkg --purge dyad-interrupts")
     });
     tally.check("a held lock is named, and packages are installed when it is free", || {
         tree.expect_success_and_text(
             DEPS_WHILE_LOCKED,
-            "for another package manager: Could not get lock /var/lib/dpkg/lock-frontend",
+            Printed("for another package manager: Could not get lock /var/lib/dpkg/lock-frontend"),
         )
     });
     tally.check("image", || tree.shell("cargo xtask image"));
@@ -91,6 +91,9 @@ pub fn run(host: &Host) -> Result<()> {
     tree.remove()?;
     tally.report(start)
 }
+
+/// A text that a script must print.
+struct Printed<'a>(&'a str);
 
 /// A tree of Debian 13 and what is mounted into it.
 struct Tree {
@@ -135,7 +138,7 @@ impl Tree {
     }
 
     /// Runs a shell script that must succeed and print `text`.
-    fn expect_success_and_text(&self, script: &str, text: &str) -> Result<()> {
+    fn expect_success_and_text(&self, script: &str, Printed(text): Printed<'_>) -> Result<()> {
         let (output, printed) = self.output(script)?;
         ensure!(output.status.success(), "The command failed in the tree ({}):\n{printed}", output.status);
         ensure!(printed.contains(text), "`{text}` is missing from the output:\n{printed}");
@@ -143,7 +146,7 @@ impl Tree {
     }
 
     /// Runs a shell script that must fail and print `text`.
-    fn expect_failure(&self, script: &str, text: &str) -> Result<()> {
+    fn expect_failure(&self, script: &str, Printed(text): Printed<'_>) -> Result<()> {
         let (output, printed) = self.output(script)?;
         if output.status.success() {
             bail!("The command succeeded in the tree:\n{printed}");

@@ -9,6 +9,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// The texts of `modules.dep` and `modules.builtin`.
+pub struct Lists<'a> {
+    pub dependencies: &'a str,
+    pub built_in: &'a str,
+}
+
 /// The index of a modules folder, as depmod and the kernel's build write it.
 #[derive(Debug, Default)]
 pub struct Modules {
@@ -33,11 +39,10 @@ impl Modules {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("The kernel's modules have no index {}.", path.display()))
         };
-        Ok(Self::parse(&read("modules.dep")?, &read("modules.builtin")?))
+        Ok(Self::parse(Lists { dependencies: &read("modules.dep")?, built_in: &read("modules.builtin")? }))
     }
 
-    /// Takes the texts of `modules.dep` and `modules.builtin`.
-    pub fn parse(dependencies: &str, built_in: &str) -> Self {
+    pub fn parse(Lists { dependencies, built_in }: Lists<'_>) -> Self {
         let line = |line: &str| {
             let (file, needs) = line.split_once(':')?;
             let needs = needs.split_whitespace().map(str::to_owned).collect();
@@ -98,18 +103,18 @@ mod tests {
 
     /// The cloud kernel of Debian 12: `modules.builtin` is whole, `modules.dep` holds the lines of a few modules.
     fn debian_12() -> Modules {
-        Modules::parse(
-            include_str!("../fixtures/debian-12/modules.dep"),
-            include_str!("../fixtures/debian-12/modules.builtin"),
-        )
+        Modules::parse(Lists {
+            dependencies: include_str!("../fixtures/debian-12/modules.dep"),
+            built_in: include_str!("../fixtures/debian-12/modules.builtin"),
+        })
     }
 
     /// The same of Debian 13.
     fn debian_13() -> Modules {
-        Modules::parse(
-            include_str!("../fixtures/debian-13/modules.dep"),
-            include_str!("../fixtures/debian-13/modules.builtin"),
-        )
+        Modules::parse(Lists {
+            dependencies: include_str!("../fixtures/debian-13/modules.dep"),
+            built_in: include_str!("../fixtures/debian-13/modules.builtin"),
+        })
     }
 
     fn names(files: &[&str]) -> Vec<String> {

@@ -27,9 +27,9 @@ impl Archive {
         self.entry(name, FILE | permissions, (0, 0), content);
     }
 
-    /// Adds a character device.
-    pub fn character_device(&mut self, name: &str, major: u32, minor: u32) {
-        self.entry(name, CHARACTER_DEVICE | 0o600, (major, minor), &[]);
+    /// Adds a character device with these major and minor numbers.
+    pub fn character_device(&mut self, name: &str, numbers: (u32, u32)) {
+        self.entry(name, CHARACTER_DEVICE | 0o600, numbers, &[]);
     }
 
     /// The whole archive.
@@ -83,7 +83,7 @@ mod tests {
     fn other_programs_can_read_it() {
         let mut archive = Archive::new(1);
         archive.folder("dev");
-        archive.character_device("dev/console", 5, 1);
+        archive.character_device("dev/console", (5, 1));
         archive.file("init", 0o755, b"hello");
         let mut cpio = Command::new("cpio")
             .args(["-itv", "--quiet"])

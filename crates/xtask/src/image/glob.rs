@@ -1,17 +1,27 @@
 //! Patterns for paths: `*` stays within one name, `**` crosses folders.
 
-/// Whether `pattern` describes all of `path`.
-pub fn matches(pattern: &str, path: &str) -> bool {
-    if let Some(rest) = pattern.strip_prefix("**") {
-        return ends(path).any(|tail| matches(rest, tail));
-    }
-    match pattern.chars().next() {
-        None => path.is_empty(),
-        Some('*') => {
-            let name = path.find('/').unwrap_or(path.len());
-            ends(path).filter(|tail| path.len() - tail.len() <= name).any(|tail| matches(&pattern[1..], tail))
+#[derive(Debug, Clone, Copy)]
+pub struct Pattern<'a>(pub &'a str);
+
+impl Pattern<'_> {
+    /// Whether the pattern describes all of `path`.
+    pub fn matches(self, path: &str) -> bool {
+        let Pattern(pattern) = self;
+        if let Some(rest) = pattern.strip_prefix("**") {
+            return ends(path).any(|tail| Pattern(rest).matches(tail));
         }
-        Some(head) => path.strip_prefix(head).is_some_and(|tail| matches(&pattern[head.len_utf8()..], tail)),
+        match pattern.chars().next() {
+            None => path.is_empty(),
+            Some('*') => {
+                let name = path.find('/').unwrap_or(path.len());
+                let rest = Pattern(&pattern[1..]);
+                ends(path).filter(|tail| path.len() - tail.len() <= name).any(|tail| rest.matches(tail))
+            }
+            Some(head) => {
+                let rest = Pattern(&pattern[head.len_utf8()..]);
+                path.strip_prefix(head).is_some_and(|tail| rest.matches(tail))
+            }
+        }
     }
 }
 
@@ -22,16 +32,16 @@ fn ends(text: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::Pattern;
 
     #[test]
     fn one_star_stays_in_its_folder() {
-        assert!(matches("a/*.so", "a/b.so"));
-        assert!(!matches("a/*.so", "a/b/c.so"));
-        assert!(matches("a/**", "a/b/c.so"));
-        assert!(matches("a/pata_**", "a/pata_x/y"));
-        assert!(!matches("a/**", "b/c"));
-        assert!(matches("a/b", "a/b"));
-        assert!(!matches("a/b", "a/bc"));
+        assert!(Pattern("a/*.so").matches("a/b.so"));
+        assert!(!Pattern("a/*.so").matches("a/b/c.so"));
+        assert!(Pattern("a/**").matches("a/b/c.so"));
+        assert!(Pattern("a/pata_**").matches("a/pata_x/y"));
+        assert!(!Pattern("a/**").matches("b/c"));
+        assert!(Pattern("a/b").matches("a/b"));
+        assert!(!Pattern("a/b").matches("a/bc"));
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel modules that `image/modules` chooses.
 
 use super::debian::Debian;
-use super::glob;
+use super::glob::Pattern;
 use crate::host::{self, Host};
 use crate::modules::{Modules, module_name, module_path};
 use anyhow::{Context as _, Result, ensure};
@@ -82,13 +82,13 @@ fn parse(text: &str) -> Result<Rules> {
 /// The files of all chosen modules and of all they need.
 fn choose(rules: &Rules, modules: &Modules) -> Result<BTreeSet<String>> {
     for (_, pattern) in &rules.select {
-        let known = modules.paths().any(|path| glob::matches(pattern, path));
+        let known = modules.paths().any(|path| Pattern(pattern).matches(path));
         ensure!(known, "`{pattern}` in image/modules names no module of this kernel.");
     }
     let mut chosen = BTreeSet::new();
     for module in modules.files() {
         let path = module_path(&module.file);
-        let last = rules.select.iter().rev().find(|(_, pattern)| glob::matches(pattern, path));
+        let last = rules.select.iter().rev().find(|(_, pattern)| Pattern(pattern).matches(path));
         if last.is_some_and(|(take, _)| *take) {
             chosen.insert(module.file.clone());
             chosen.extend(module.needs.iter().cloned());
@@ -102,18 +102,19 @@ fn choose(rules: &Rules, modules: &Modules) -> Result<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modules::Lists;
 
     #[test]
     fn the_last_rule_wins_needs_come_along_and_built_in_modules_add_no_file() {
         let rules = parse("boot loop\nload a\nload b\n+ fs/**   # all\n- fs/old/**\n+ fs/built/*\n").expect("rules");
-        let modules = Modules::parse(
-            "kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\n\
+        let modules = Modules::parse(Lists {
+            dependencies: "kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\n\
              kernel/fs/old/x-y.ko.xz:\n\
              kernel/lib/crc16.ko.xz:\n\
              kernel/drivers/loop.ko.xz:\n\
              kernel/drivers/a.ko.xz:\n",
-            "kernel/drivers/b.ko\nkernel/fs/built/in.ko\n",
-        );
+            built_in: "kernel/drivers/b.ko\nkernel/fs/built/in.ko\n",
+        });
         let chosen = choose(&rules, &modules).expect("chosen");
         let expected = [
             "kernel/drivers/a.ko.xz",

@@ -150,7 +150,7 @@ fn initramfs(init: &Path, modules: &[(String, Vec<u8>)], squashed: &[(&str, &Pat
         archive.folder(folder);
     }
     // Standard input and output of the first process.
-    archive.character_device("dev/console", 5, 1);
+    archive.character_device("dev/console", (5, 1));
     archive.file("init", 0o755, &fs::read(init)?);
     for (name, content) in modules {
         archive.file(&format!("modules/{name}"), 0o644, content);

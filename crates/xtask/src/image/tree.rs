@@ -2,7 +2,7 @@
 //! overlay of `initramfs/`.
 
 use super::debian::Debian;
-use super::glob;
+use super::glob::Pattern;
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::BTreeSet;
@@ -43,11 +43,11 @@ pub fn build(host: &Host, debian: &Debian, target: &Path) -> Result<()> {
     let mut files = choose(&rules, &all_files(debian.root())?)?;
     add_libraries(debian.root(), &mut files)?;
     for file in &files {
-        copy(&debian.root().join(file), &target.join(file))?;
+        copy(Copy { source: &debian.root().join(file), target: &target.join(file) })?;
     }
     let overlay = host.repository().join("initramfs");
     for file in all_files(&overlay)? {
-        copy(&overlay.join(&file), &target.join(&file))?;
+        copy(Copy { source: &overlay.join(&file), target: &target.join(&file) })?;
     }
     for (link, goal) in LINKS {
         let link = target.join(link);
@@ -62,7 +62,7 @@ fn choose(rules: &str, all: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let mut chosen = BTreeSet::new();
     for rule in rules.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|rule| !rule.is_empty()) {
         let before = chosen.len();
-        chosen.extend(all.iter().filter(|path| glob::matches(rule, path)).cloned());
+        chosen.extend(all.iter().filter(|path| Pattern(rule).matches(path)).cloned());
         ensure!(chosen.len() > before, "`{rule}` in image/files names no file that no other rule names.");
     }
     Ok(chosen)
@@ -97,8 +97,13 @@ fn is_program(path: &Path) -> bool {
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
+struct Copy<'a> {
+    source: &'a Path,
+    target: &'a Path,
+}
+
 /// Copies the content of a file, through links, with plain permissions.
-fn copy(source: &Path, target: &Path) -> Result<()> {
+fn copy(Copy { source, target }: Copy<'_>) -> Result<()> {
     fs::create_dir_all(target.parent().context("A file has no folder.")?)?;
     fs::copy(source, target).with_context(|| format!("Cannot copy {}.", source.display()))?;
     let runs = fs::metadata(source)?.permissions().mode() & 0o100 != 0;
