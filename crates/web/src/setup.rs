@@ -92,7 +92,7 @@ pub(crate) async fn begin(State(wizard): State<Wizard>) -> Response {
     }
     // The error of a seed file or of an earlier setup.
     let failed = service.setup().await.ok().and_then(|setup| setup.task).and_then(|task| task.error);
-    ask(service, Progress::default(), None, failed.map(|error| error.error)).await
+    ask(service, Progress::default(), failed.map(Refused::from).unwrap_or_default()).await
 }
 
 /// Handles a form of the wizard: the answers so far, the answer to one question, and the button pressed.
@@ -103,7 +103,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
     }
     let surroundings = match service.surroundings().await {
         Ok(surroundings) => surroundings,
-        Err(error) => return ask(service, Progress::default(), None, Some(error.error)).await,
+        Err(error) => return ask(service, Progress::default(), error.into()).await,
     };
     let value = |key: &str| fields.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
     let mut so_far = Progress::default();
@@ -124,7 +124,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
             if let Some(question) = last {
                 so_far.answers.forget(question.id);
             }
-            return ask(service, so_far, None, None).await;
+            return ask(service, so_far, Refused::default()).await;
         }
         Some("begin") => {
             return match service.begin_setup(so_far.answers.clone()).await {
@@ -132,13 +132,13 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
                     pending_passwords.clear();
                     Redirect::to("/setup/progress").into_response()
                 }
-                Err(error) => ask(service, so_far, None, Some(error.error)).await,
+                Err(error) => ask(service, so_far, error.into()).await,
             };
         }
         _ => {}
     }
     let asked = value("question").and_then(|key| QUESTIONS.iter().find(|q| q.key == key));
-    let Some(question) = asked else { return ask(service, so_far, None, None).await };
+    let Some(question) = asked else { return ask(service, so_far, Refused::default()).await };
     // Several checked boxes are one answer of several words.
     let typed: Vec<&str> = fields.iter().filter(|(name, _)| name == "answer").map(|(_, v)| v.as_str()).collect();
     let typed = typed.join(" ");
@@ -147,7 +147,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
         so_far.token = Some(pending_passwords.keep(&typed));
     }
     let typed = error.is_some().then_some(typed);
-    ask(service, so_far, typed, error).await
+    ask(service, so_far, Refused { typed, error }).await
 }
 
 async fn not_blank(service: &Shared) -> Option<Response> {
@@ -158,8 +158,21 @@ async fn not_blank(service: &Shared) -> Option<Response> {
     }
 }
 
+/// The answer that was refused, and why.
+#[derive(Default)]
+struct Refused {
+    typed: Option<String>,
+    error: Option<String>,
+}
+
+impl From<ApiError> for Refused {
+    fn from(error: ApiError) -> Self {
+        Self { typed: None, error: Some(error.error) }
+    }
+}
+
 /// Shows the next question, or the summary when none is left.
-async fn ask(service: &Shared, so_far: Progress, typed: Option<String>, error: Option<String>) -> Response {
+async fn ask(service: &Shared, so_far: Progress, Refused { typed, error }: Refused) -> Response {
     let frame = Frame::new(&service.status(false), false, "setup");
     let surroundings = service.surroundings().await.unwrap_or_default();
     let kept = kept(&so_far);
