@@ -13,7 +13,7 @@ use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake};
-use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessRequest};
+use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessRequest, WitnessRequestId};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -43,7 +43,7 @@ pub struct QuorumThread {
     /// Writes the records of this node as an acceptor.
     pub register: Register,
     /// Questions to the witness out.
-    pub witness: UnboundedSender<(u64, WitnessRequest)>,
+    pub witness: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     /// Freeze, thaw, kill.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
     /// Updates for the owner of the state.

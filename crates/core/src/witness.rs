@@ -5,7 +5,7 @@ use crate::quorum_handle::{QuorumHandle, QuorumInput};
 use crate::quorum_update::WitnessHealth;
 use dyad_link::{Fingerprint, PairId, tls};
 use dyad_provision::identity::Witness;
-use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest};
+use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest, WitnessRequestId};
 use dyad_types::NodeId;
 use dyad_witness::client::{Client, Target};
 use std::time::Duration;
@@ -18,7 +18,7 @@ enum WitnessCommand {
 
 /// The way to the task.
 pub struct WitnessHandle {
-    requests: UnboundedSender<(u64, WitnessRequest)>,
+    requests: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     commands: UnboundedSender<WitnessCommand>,
 }
 
@@ -32,7 +32,7 @@ impl WitnessHandle {
     }
 
     /// The queue for the requests of the quorum thread.
-    pub fn requests(&self) -> UnboundedSender<(u64, WitnessRequest)> {
+    pub fn requests(&self) -> UnboundedSender<(WitnessRequestId, WitnessRequest)> {
         self.requests.clone()
     }
 
@@ -61,7 +61,7 @@ struct Task {
 }
 
 async fn run(
-    mut requests: UnboundedReceiver<(u64, WitnessRequest)>,
+    mut requests: UnboundedReceiver<(WitnessRequestId, WitnessRequest)>,
     mut commands: UnboundedReceiver<WitnessCommand>,
     quorum_thread: QuorumHandle,
 ) {
@@ -98,7 +98,7 @@ impl Task {
         }
     }
 
-    async fn handle(&mut self, id: u64, request: &WitnessRequest) {
+    async fn handle(&mut self, id: WitnessRequestId, request: &WitnessRequest) {
         let reply = match self.request(request).await {
             Ok((reply, rtt)) => {
                 self.answered = Some(clock::now());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{AcceptorReply, Datagram, WitnessRequest};
+use crate::message::{AcceptorReply, Datagram, WitnessRequest, WitnessRequestId};
 use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
 use dyad_types::{Epoch, NodeId, number};
 
@@ -30,7 +30,7 @@ pub enum Event {
         datagram: Datagram,
     },
     /// The result of [`Action::AskWitness`] with the same id.
-    Witness { id: u64, reply: WitnessReply },
+    Witness { id: WitnessRequestId, reply: WitnessReply },
     /// The record of the [`Action::Persist`] with this token is durable in both places.
     Persisted { token: WriteToken },
     /// The record of the [`Action::Persist`] with this token could not be made durable. The register does not vote again in
@@ -115,7 +115,7 @@ pub enum Action {
         datagram: Datagram,
     },
     /// Send a request to the witness. [`Event::Witness`] with the same id must follow, also when the witness does not answer.
-    AskWitness { id: u64, request: WitnessRequest },
+    AskWitness { id: WitnessRequestId, request: WitnessRequest },
     /// Make the record durable in both places, then [`Event::Persisted`] with the same token. At most one is under way.
     Persist { token: WriteToken, record: Record },
     /// Freeze all VMs and hold guest I/O, then [`Event::VmsFrozen`].

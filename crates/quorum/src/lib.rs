@@ -39,7 +39,7 @@ pub use event::{Action, Alarm, Event, KillReason, MAX_PATHS, Note, Proof, Reason
 pub use machine::Quorum;
 pub use message::{
     AcceptorReply, Datagram, DatagramBody, Echo, Health, Heartbeat, Learn, ReplyBody, TryDecide, VoteRefusal,
-    WitnessRequest,
+    WitnessRequest, WitnessRequestId,
 };
 pub use run_state::{Fence, MissingVote, RunState};
 pub use timing::{MS, SEC, Timing};

@@ -3,7 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::types::{Acceptor, Ballot, Config, Time, WitnessId};
-use dyad_types::NodeId;
+use dyad_types::{NodeId, number};
+
+number! {
+    /// Identifies one request to the witness. Each node counts its own.
+    pub struct WitnessRequestId;
+}
 
 /// "Decide the epoch after `base`": both phases of Paxos in one message, for exactly one acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -135,9 +140,9 @@ pub enum DatagramBody {
     /// The reply to [`DatagramBody::TryDecide`].
     Reply(AcceptorReply),
     /// The receiver is asked to pass this request on to the witness. The number is the sender's id of it.
-    Relay(u64, WitnessRequest),
+    Relay(WitnessRequestId, WitnessRequest),
     /// The witness's reply to a relayed request, with the same number.
-    RelayReply(u64, AcceptorReply),
+    RelayReply(WitnessRequestId, AcceptorReply),
 }
 
 /// Identifies a heartbeat that was received: the sender gets these numbers of its own back.

@@ -1,5 +1,6 @@
 //! What is known of the witness: whether it answers this node, since when, and which configuration it holds.
 
+use crate::message::WitnessRequestId;
 use crate::timing::Timing;
 use crate::types::{Config, Record, Time};
 use dyad_types::Epoch;
@@ -16,7 +17,7 @@ pub(crate) struct WitnessView {
     /// Rank of the newest base it sent.
     learned: Option<(u64, Epoch)>,
     /// The read under way: its id and when it was sent.
-    pub(crate) read: Option<(u64, Time)>,
+    pub(crate) read: Option<(WitnessRequestId, Time)>,
     /// When the next read is due.
     pub(crate) next_read: Time,
     /// The highest [`crate::Record::mark`] of it that was seen, to detect a roll-back.
@@ -35,11 +36,11 @@ pub(crate) struct WitnessView {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Relay {
     /// Id of the request here.
-    pub(crate) id: u64,
+    pub(crate) id: WitnessRequestId,
     /// The path on which it came.
     pub(crate) path: u8,
     /// Id of the request at the peer.
-    pub(crate) peer_id: u64,
+    pub(crate) peer_id: WitnessRequestId,
 }
 
 impl WitnessView {

@@ -164,7 +164,7 @@ fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns() {
     );
     core.handle(
         woken + 2 * MS,
-        Event::Witness { id: 1, reply: dyad_quorum::WitnessReply::Received(reply) },
+        Event::Witness { id: dyad_quorum::WitnessRequestId(1), reply: dyad_quorum::WitnessReply::Received(reply) },
         &mut actions,
     );
     assert!(actions.iter().any(|action| matches!(action, Action::Kill { .. })), "{actions:?}");

@@ -2,7 +2,7 @@
 
 use dyad_quorum::{
     Acceptor, AcceptorReply, Ballot, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat, Learn,
-    MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest,
+    MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest, WitnessRequestId,
 };
 use dyad_types::{Epoch, NodeId};
 use proptest::prelude::*;
@@ -60,9 +60,9 @@ fn bodies(volume: u64) -> Vec<DatagramBody> {
         DatagramBody::Grant(echo),
         DatagramBody::TryDecide(request.clone()),
         DatagramBody::Reply(reply.clone()),
-        DatagramBody::Relay(u64::MAX, WitnessRequest::TryDecide(request)),
-        DatagramBody::Relay(u64::MAX, WitnessRequest::Learn(learn)),
-        DatagramBody::RelayReply(u64::MAX, reply),
+        DatagramBody::Relay(WitnessRequestId(u64::MAX), WitnessRequest::TryDecide(request)),
+        DatagramBody::Relay(WitnessRequestId(u64::MAX), WitnessRequest::Learn(learn)),
+        DatagramBody::RelayReply(WitnessRequestId(u64::MAX), reply),
     ]
 }
 
@@ -124,11 +124,11 @@ fn the_bytes_of_each_message_stay_the_same() {
         DatagramBody::Reply(reply(ReplyBody::Promise(ballot, None))),
         DatagramBody::Reply(reply(ReplyBody::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
         DatagramBody::Reply(reply(ReplyBody::Newer(small(Epoch(4))))),
-        DatagramBody::Relay(17, WitnessRequest::Learn(learn)),
-        DatagramBody::Relay(17, WitnessRequest::TryDecide(request)),
-        DatagramBody::RelayReply(17, reply(ReplyBody::Base(small(Epoch(3))))),
-        DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::NotAVoter))),
-        DatagramBody::RelayReply(17, reply(ReplyBody::Refused(VoteRefusal::Conflict))),
+        DatagramBody::Relay(WitnessRequestId(17), WitnessRequest::Learn(learn)),
+        DatagramBody::Relay(WitnessRequestId(17), WitnessRequest::TryDecide(request)),
+        DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Base(small(Epoch(3))))),
+        DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Refused(VoteRefusal::NotAVoter))),
+        DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Refused(VoteRefusal::Conflict))),
     ];
     let expected = [
         "010007080b000102030202000b0c0d0e010f01100107080901000100ac0206",

@@ -2,7 +2,7 @@
 
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Event, PeerMessage};
-use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, acceptor};
+use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
 use dyad_types::Session;
 use std::collections::VecDeque;
 
@@ -152,7 +152,7 @@ impl World {
     }
 
     /// A request reaches the witness; the reply goes back.
-    pub(crate) fn ask_witness(&mut self, node: usize, daemon_run: u64, id: u64, request: &WitnessRequest) {
+    pub(crate) fn ask_witness(&mut self, node: usize, daemon_run: u64, id: WitnessRequestId, request: &WitnessRequest) {
         let half = self.witness_rtt / 2;
         let reply = if self.witness_up && self.reach[node] {
             let answer = acceptor::handle(&mut self.witness, request);

@@ -13,7 +13,8 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest, WriteToken,
+    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
+    WitnessRequestId, WriteToken,
 };
 use dyad_testkit::Prng;
 use dyad_types::{Epoch, NodeId, Session};
@@ -65,7 +66,7 @@ pub enum Due {
     AskWitness {
         node: usize,
         daemon_run: u64,
-        id: u64,
+        id: WitnessRequestId,
         request: WitnessRequest,
     },
     WitnessBack,

@@ -3,7 +3,7 @@
 use super::wanted::WantedChange;
 use super::*;
 use crate::event::Action;
-use crate::message::WitnessRequest;
+use crate::message::{WitnessRequest, WitnessRequestId};
 use crate::proposer::{self, Plan, PlanInput};
 
 impl Quorum {
@@ -135,7 +135,7 @@ impl Quorum {
             None | Some(Plan::Local(_)) => {}
             Some(Plan::Ask(proposal, next)) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target }));
-                let request_id = self.next_id();
+                let request_id = WitnessRequestId(self.next_id());
                 self.proposals.active = Some(Active {
                     proposal: *proposal,
                     why,

@@ -1,6 +1,7 @@
 //! The proposer's state of this node: the active proposal and what delays or steers the next one.
 
 use crate::event::Reason;
+use crate::message::WitnessRequestId;
 use crate::proposer::Proposal;
 use crate::types::{Acceptor, Ballot, Config, Time};
 
@@ -13,7 +14,7 @@ pub(super) struct Active {
     /// When it was last sent; `None` until its own promise is durable.
     pub sent_at: Option<Time>,
     /// Id of the request to the witness, also when the peer relays it.
-    pub request_id: u64,
+    pub request_id: WitnessRequestId,
     /// The witness was asked directly and has neither answered nor been reported unreachable.
     pub waiting: bool,
     /// The peer was asked to relay it to the witness.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::event::{Action, Note};
 use crate::lease::SentAt;
-use crate::message::{Echo, Health, Heartbeat, Learn, ReplyBody, VoteRefusal, WitnessRequest};
+use crate::message::{Echo, Health, Heartbeat, Learn, ReplyBody, VoteRefusal, WitnessRequest, WitnessRequestId};
 use crate::witness_view::Relay;
 
 /// Most requests of the peer under way to the witness at a time.
@@ -89,20 +89,20 @@ impl Quorum {
         }
     }
 
-    fn on_relay(&mut self, path: u8, number: u64, request: &WitnessRequest, out: &mut Vec<Action>) {
+    fn on_relay(&mut self, path: u8, number: WitnessRequestId, request: &WitnessRequest, out: &mut Vec<Action>) {
         let honest = request.sender() == self.peer_id() && request.pair() == self.setup.pair;
         if honest {
             if self.witness.relays.len() == MAX_RELAYS {
                 // The oldest was never answered.
                 self.witness.relays.remove(0);
             }
-            let id = self.next_id();
+            let id = WitnessRequestId(self.next_id());
             self.witness.relays.push(Relay { id, path, peer_id: number });
             out.push(Action::AskWitness { id, request: request.clone() });
         }
     }
 
-    pub(super) fn on_witness(&mut self, id: u64, reply: WitnessReply, out: &mut Vec<Action>) {
+    pub(super) fn on_witness(&mut self, id: WitnessRequestId, reply: WitnessReply, out: &mut Vec<Action>) {
         if let Some(index) = self.witness.relays.iter().position(|relay| relay.id == id) {
             let Relay { path, peer_id, .. } = self.witness.relays.remove(index);
             if let WitnessReply::Received(reply) = reply {
@@ -198,7 +198,7 @@ impl Quorum {
         }
         self.witness.expire(self.now, &self.setup.timing);
         if self.witness_is_enrolled() && self.witness.read.is_none() && self.now >= self.witness.next_read {
-            let id = self.next_id();
+            let id = WitnessRequestId(self.next_id());
             self.witness.read = Some((id, self.now));
             let request = WitnessRequest::Learn(Learn {
                 pair: self.setup.pair,

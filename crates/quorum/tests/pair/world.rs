@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
     Acceptor, AcceptorReply, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessId,
-    WitnessReply, WitnessRequest, WriteToken, acceptor,
+    WitnessReply, WitnessRequest, WitnessRequestId, WriteToken, acceptor,
 };
 use dyad_testkit::Prng;
 use dyad_types::{Epoch, NodeId};
@@ -28,7 +28,7 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub enum Incoming {
     Datagram(u8, Datagram),
-    Witness(u64, WitnessReply),
+    Witness(WitnessRequestId, WitnessReply),
     Persisted(WriteToken, Record),
     PersistFailed(WriteToken),
     Frozen,
@@ -46,7 +46,7 @@ pub enum Due {
     In(NodeId, u64, Incoming),
     /// For the daemon that runs at that time, if any.
     Net(NodeId, Incoming),
-    Witness(NodeId, u64, u64, WitnessRequest),
+    Witness(NodeId, u64, WitnessRequestId, WitnessRequest),
     Watchdog(NodeId, u64),
     PowerOn(NodeId),
     /// Init starts the daemon of this boot again.
@@ -358,7 +358,7 @@ impl Pair {
         }
     }
 
-    fn at_witness(&mut self, from: NodeId, daemon_run: u64, id: u64, request: WitnessRequest) {
+    fn at_witness(&mut self, from: NodeId, daemon_run: u64, id: WitnessRequestId, request: WitnessRequest) {
         let half = self.witness_rtt / 2;
         let reachable = self.witness_up && self.reach[from.index()];
         let reply = if !reachable {
