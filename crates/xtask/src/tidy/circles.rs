@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::lexer::{Kind, Token};
-use super::sources::{crate_folders, files, group_end, read, split};
+use super::sources::{Module, crate_folders, files, group_end, module_of, read, split};
 
 /// Crates that still have circles, each with the reason. A crate without circles must leave this list.
 const ALLOWED: &[(&str, &str)] = &[
@@ -23,9 +23,6 @@ const ALLOWED: &[(&str, &str)] = &[
 const ITEMS: [&str; 9] = ["struct", "enum", "union", "trait", "fn", "const", "static", "type", "mod"];
 /// Re-exports that lead to each other end after this many steps.
 const MAX_REEXPORTS: usize = 16;
-
-/// A module's place in its crate, such as `["state", "votes"]`; the crate's root is empty.
-type Module = Vec<String>;
 
 /// A name that a `use` brings into a file. `name` is `*` for a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,15 +189,6 @@ impl Crate {
 
 fn child(module: &Module, name: &str) -> Module {
     [module.clone(), vec![name.to_owned()]].concat()
-}
-
-/// `lib.rs` and `main.rs` → the root, `state/mod.rs` → `state`, `state/votes.rs` → `state::votes`.
-fn module_of(path: &str) -> Module {
-    let mut module: Module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-    if module.last().is_some_and(|last| last == "mod") || module == ["lib"] || module == ["main"] {
-        module.pop();
-    }
-    module
 }
 
 /// Reads the tokens of one file.

@@ -6,6 +6,7 @@
 //! * `words`: no banned word in an identifier, and no vague subject in comments, strings and documents.
 //! * `doc_comments`: a documentation comment has at least three words and does not only repeat the name.
 //! * `durations`: the name of a duration constant says what the duration is for.
+//! * `parameters`: no function has two adjacent parameters of one primitive type.
 //!
 //! Source text is read by `lexer`, which knows tokens and comments but no syntax; `sources` finds files and leaves out
 //! the code that exists in tests only.
@@ -16,5 +17,6 @@ mod dependencies;
 mod doc_comments;
 mod durations;
 mod lexer;
+mod parameters;
 mod sources;
 mod words;

@@ -80,6 +80,18 @@ pub fn shown(path: &Path) -> String {
     path.strip_prefix(repository()).unwrap_or(path).display().to_string()
 }
 
+/// A module's place in its crate, such as `["state", "votes"]`; the crate's root is empty.
+pub type Module = Vec<String>;
+
+/// `lib.rs` and `main.rs` → the root, `state/mod.rs` → `state`, `state/votes.rs` → `state::votes`.
+pub fn module_of(path: &str) -> Module {
+    let mut module: Module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    if module.last().is_some_and(|last| last == "mod") || module == ["lib"] || module == ["main"] {
+        module.pop();
+    }
+    module
+}
+
 /// The code of one file, in two parts.
 pub struct Code<'a> {
     /// Tokens that are compiled outside of tests, without comments.
