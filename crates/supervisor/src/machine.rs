@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::command::VmPaths;
 use crate::lifecycle::VmEvent;
 use crate::process::Process;
-use crate::qmp::{Qmp, QmpEvent};
+use crate::qmp::{Qmp, QmpEvent, RunState};
 use crate::record::Record;
 use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
 
@@ -136,7 +136,7 @@ struct Task {
 
 /// A message from the task that keeps the QMP connection.
 enum QmpUpdate {
-    Up(Box<Qmp>, String),
+    Up(Box<Qmp>, RunState),
     Event(QmpEvent),
     Down,
 }
@@ -201,16 +201,16 @@ impl Task {
 
     async fn handle_qmp(&mut self, update: QmpUpdate) {
         match update {
-            QmpUpdate::Up(qmp, status) => {
+            QmpUpdate::Up(qmp, state) => {
                 self.qmp = Some(*qmp);
                 self.end_start_boost();
                 if self.machine.record.phase == Phase::Starting {
                     self.machine.reporter.report(EventKind::Ready);
                 }
                 self.apply_event(VmEvent::Ready);
-                match status.as_str() {
-                    "shutdown" => self.guest_off().await,
-                    "guest-panicked" => self.panicked(),
+                match state {
+                    RunState::Shutdown => self.guest_off().await,
+                    RunState::GuestPanicked => self.panicked(),
                     // The command to shut down may have come before the connection.
                     _ if self.machine.record.phase == Phase::Stopping => self.power_down().await,
                     _ => {}
@@ -342,9 +342,9 @@ impl Drop for AbortOnDrop {
 async fn keep_qmp_connected(path: Arc<Path>, link: mpsc::Sender<QmpUpdate>) {
     loop {
         if let Ok((mut qmp, mut events)) = Qmp::connect(&path).await
-            && let Ok(status) = qmp.status().await
+            && let Ok(state) = qmp.status().await
         {
-            if link.send(QmpUpdate::Up(Box::new(qmp), status)).await.is_err() {
+            if link.send(QmpUpdate::Up(Box::new(qmp), state)).await.is_err() {
                 return;
             }
             while let Some(event) = events.recv().await {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -41,6 +42,26 @@ pub enum QmpError {
         /// The reason that QEMU gave.
         reason: String,
     },
+}
+
+/// The run state of a machine (QEMU manual, `RunState`). The names that the runner acts on; any other by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunState {
+    Running,
+    Paused,
+    /// The guest has shut down; the process waits.
+    Shutdown,
+    /// The guest's operating system has reported a panic.
+    GuestPanicked,
+    #[serde(untagged)]
+    Other(String),
+}
+
+/// The answer to `query-status`.
+#[derive(Deserialize)]
+struct StatusAnswer {
+    status: RunState,
 }
 
 /// An event sent by QEMU.
@@ -119,14 +140,14 @@ impl Qmp {
         Ok(answer["return"].take())
     }
 
-    /// The run state, for instance `running`, `paused`, `shutdown`, `guest-panicked`.
+    /// The run state of the machine.
     ///
     /// # Errors
     ///
     /// As [`Qmp::execute`]; [`QmpError::NotQmp`] if the answer has no status.
-    pub async fn status(&mut self) -> Result<String, QmpError> {
+    pub async fn status(&mut self) -> Result<RunState, QmpError> {
         let answer = self.execute("query-status", json!({})).await?;
-        answer["status"].as_str().map(str::to_owned).ok_or(QmpError::NotQmp)
+        serde_json::from_value(answer).map(|StatusAnswer { status }| status).map_err(|_| QmpError::NotQmp)
     }
 
     /// Presses the power button of the virtual machine.
@@ -206,6 +227,20 @@ mod tests {
         assert_eq!(event(&line), Some(QmpEvent::Shutdown { guest: true }));
         assert_eq!(event(&json!({"return": {}, "id": 1})), None);
         assert_eq!(event(&json!({"event": "STOP"})), Some(QmpEvent::Other("STOP".into())));
+    }
+
+    #[test]
+    fn run_states_are_told_apart() {
+        let state = |name: &str| {
+            let answer = json!({"running": false, "singlestep": false, "status": name});
+            serde_json::from_value::<StatusAnswer>(answer).unwrap().status
+        };
+        assert_eq!(state("running"), RunState::Running);
+        assert_eq!(state("paused"), RunState::Paused);
+        assert_eq!(state("shutdown"), RunState::Shutdown);
+        assert_eq!(state("guest-panicked"), RunState::GuestPanicked);
+        assert_eq!(state("io-error"), RunState::Other("io-error".into()));
+        assert!(serde_json::from_value::<StatusAnswer>(json!({"running": true})).is_err());
     }
 
     #[tokio::test]
