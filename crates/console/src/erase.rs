@@ -5,6 +5,7 @@ use crate::line::{self, Prompt};
 use crate::terminal::{Terminal, write};
 use dyad_api::ApiError;
 use dyad_control::{Client, Request};
+use dyad_wizard::ERASE_WORD;
 
 /// Shows what would be lost, reads the confirmation and erases this node. `None`: the terminal is closed.
 pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
@@ -25,7 +26,8 @@ pub async fn node(terminal: &mut Terminal, core: &Client) -> Option<()> {
 /// Erases a disk of another pair on a blank node if `typed` is a command such as `erase vdb`. Returns whether it was
 /// one.
 pub async fn disk(core: &Client, typed: &str) -> bool {
-    let Some(disk) = typed.strip_prefix("erase ").map(str::trim) else { return false };
+    let Some(disk) = typed.strip_prefix(ERASE_WORD).and_then(|rest| rest.strip_prefix(' ')) else { return false };
+    let disk = disk.trim();
     match erase(core, Some(disk.to_owned()), disk).await {
         Ok(()) => write(&format!("The disk {disk} is erased.\r\n")),
         Err(refusal) => write(&format!("! {refusal}\r\n")),

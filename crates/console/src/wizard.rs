@@ -7,7 +7,7 @@ use crate::status::addresses;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
 use dyad_control::{Reply, Request};
-use dyad_wizard::{Answers, DiskContent, Kind, Link, Question, Surroundings, next, suggestion};
+use dyad_wizard::{Answers, DiskContent, ERASE_WORD, Id, Kind, Link, Question, Surroundings, next, suggestion};
 use std::time::Duration;
 
 /// How often the wizard checks whether setup was begun elsewhere.
@@ -117,12 +117,14 @@ impl Wizard {
         for (number, (_, label)) in choices.iter().enumerate() {
             say(&format!("  {}) {label}", number + 1));
         }
-        if let Some(confirmation) = (question.key == "erase").then(|| answers.confirmation()).flatten() {
+        if let Some(confirmation) = (question.id == Id::Erase).then(|| answers.confirmation()).flatten() {
             say(&format!("  Type: {confirmation}"));
         }
         let of_pair = |disk: &dyad_wizard::Disk| matches!(disk.content, DiskContent::Pool { .. });
         if question.kind == Kind::Disks && surroundings.disks.iter().any(of_pair) {
-            say("  To erase a disk of another pair, type erase and its name, such as: erase vdb");
+            say(&format!(
+                "  To erase a disk of another pair, type {ERASE_WORD} and its name, such as: {ERASE_WORD} vdb"
+            ));
         }
         let secret = question.kind == Kind::Secret;
         let offered = suggestion(question.id, answers, surroundings).unwrap_or_default();
@@ -270,7 +272,7 @@ fn wrap(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dyad_wizard::{Id, question};
+    use dyad_wizard::question;
 
     #[test]
     fn numbers_choose_and_texts_stay() {

@@ -191,9 +191,9 @@ async fn ask(service: &Shared, so_far: Progress, Refused { typed, error }: Refus
     let entries = entries(question, &suggestion, &surroundings);
     let confirmation = if question.id == Id::Erase { answers.confirmation() } else { None };
     // A password is never sent back to the browser.
-    let suggestion = if control == "password" { String::new() } else { suggestion };
+    let suggestion = if question.kind == Kind::Secret { String::new() } else { suggestion };
     let number = kept.len() + 1;
-    let listed = matches!(control, "radio" | "checkbox");
+    let listed = !matches!(question.kind, Kind::Secret | Kind::Text);
     page(&QuestionPage { frame, number, question, control, listed, entries, suggestion, confirmation, kept, error })
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dyad_desired::names;
 use dyad_types::{DiskContent, WITNESS_PORT};
 
+use crate::choices::WitnessAnswer;
 use crate::{
     Answers, CODE_DIGITS, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, confirmation, question,
     question::management_port,
@@ -52,7 +53,7 @@ pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surrou
             let good = PASSWORD.contains(&text.chars().count()) && !text.chars().any(char::is_control);
             if good { Ok(text.to_owned()) } else { Err(Problem::Password) }
         }
-        Id::Witness => witness(text),
+        Id::Witness => witness(text).map(WitnessAnswer::into_text),
         Id::WitnessCode => {
             let good = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
             if good { Ok(text.to_owned()) } else { Err(Problem::WitnessCode) }
@@ -124,11 +125,9 @@ fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<S
     Ok(names.join(" "))
 }
 
-fn witness(text: &str) -> Result<String, Problem> {
-    if text.eq_ignore_ascii_case("later") {
-        return Ok("later".into());
-    }
-    host_port(text).ok_or_else(|| Problem::Witness(printable(text)))
+fn witness(text: &str) -> Result<WitnessAnswer, Problem> {
+    let address = || host_port(text).map(WitnessAnswer::Address);
+    WitnessAnswer::later(text).or_else(address).ok_or_else(|| Problem::Witness(printable(text)))
 }
 
 /// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 address; returns `host:port`.
@@ -180,7 +179,7 @@ pub struct Enrolment<T> {
 pub fn enrolment(Enrolment { address, code }: Enrolment<&str>) -> Result<Enrolment<String>, Problem> {
     let (none, nothing) = (Answers::new(), Surroundings::default());
     let address = check(Id::Witness, address, &none, &nothing)?;
-    if address == "later" {
+    if WitnessAnswer::later(&address).is_some() {
         return Err(Problem::Witness(address));
     }
     Ok(Enrolment { address, code: check(Id::WitnessCode, code, &none, &nothing)? })

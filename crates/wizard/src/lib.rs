@@ -13,6 +13,7 @@
 
 mod answers;
 mod check;
+mod choices;
 mod id;
 mod plan;
 mod problem;
@@ -23,6 +24,7 @@ mod typed;
 
 pub use answers::Answers;
 pub use check::{Enrolment, enrolment};
+pub use choices::ERASE_WORD;
 pub use dyad_types::DiskContent;
 pub use id::Id;
 pub use plan::{NetworkSettings, Plan, Static, WitnessPlan, plan};

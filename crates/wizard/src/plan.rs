@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::choices::{Role, WitnessAnswer};
 use crate::{
     Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
     question::{allowed, link_candidates},
@@ -85,20 +86,18 @@ pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Prob
             None => {}
         }
     }
-    let text = |id: Id| {
-        let missing = Problem::Missing { key: question(id).key, title: question(id).title };
-        all.get(id).map(str::to_owned).ok_or(missing)
-    };
+    let missing = |id: Id| Problem::Missing { key: question(id).key, title: question(id).title };
+    let text = |id: Id| all.get(id).map(str::to_owned).ok_or_else(|| missing(id));
     let list = |id: Id| all.get(id).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let network = network(&all, surroundings)?;
     let (node, disks) = (text(Id::Node)?, list(Id::Disks));
-    if all.get(Id::Role) == Some("join") {
+    if Role::of(&all) == Some(Role::Join) {
         let offer = all.get(Id::Offer).map(str::to_owned);
         return Ok(Plan::Join { node, disks, code: text(Id::Code)?, offer, network });
     }
-    let witness = match text(Id::Witness)?.as_str() {
-        "later" => None,
-        address => Some(WitnessPlan { address: address.to_owned(), code: text(Id::WitnessCode)? }),
+    let witness = match WitnessAnswer::of(&all).ok_or_else(|| missing(Id::Witness))? {
+        WitnessAnswer::Later => None,
+        WitnessAnswer::Address(address) => Some(WitnessPlan { address, code: text(Id::WitnessCode)? }),
     };
     Ok(Plan::First { pair: text(Id::Pair)?, node, disks, password: text(Id::Password)?, network, witness })
 }

@@ -1,5 +1,6 @@
 //! The one list of questions.
 
+use crate::choices::{Addressing, ERASE_WORD, Role, WitnessAnswer};
 use crate::{Answers, DiskContent, Id, LINKS, Link, Surroundings};
 
 /// One of the answers of a [`Kind::Choice`].
@@ -45,20 +46,22 @@ pub struct Question {
 }
 
 const ROLES: &[Choice] = &[
-    Choice { value: "first", label: "First node: begin a new pair" },
-    Choice { value: "join", label: "Join: become the second node of a pair" },
+    Choice { value: Role::First.word(), label: "First node: begin a new pair" },
+    Choice { value: Role::Join.word(), label: "Join: become the second node of a pair" },
 ];
-const NETWORKS: &[Choice] =
-    &[Choice { value: "dhcp", label: "Automatic (DHCP)" }, Choice { value: "static", label: "A fixed address" }];
+const NETWORKS: &[Choice] = &[
+    Choice { value: Addressing::Dhcp.word(), label: "Automatic (DHCP)" },
+    Choice { value: Addressing::Static.word(), label: "A fixed address" },
+];
 
 fn always(_: &Answers, _: &Surroundings) -> bool {
     true
 }
 fn first(a: &Answers, _: &Surroundings) -> bool {
-    a.get(Id::Role) == Some("first")
+    Role::of(a) == Some(Role::First)
 }
 fn join(a: &Answers, _: &Surroundings) -> bool {
-    a.get(Id::Role) == Some("join")
+    Role::of(a) == Some(Role::Join)
 }
 fn several_offers(a: &Answers, s: &Surroundings) -> bool {
     join(a, s) && s.offers.len() > 1
@@ -70,13 +73,13 @@ fn several_ports(_: &Answers, s: &Surroundings) -> bool {
     s.ports.len() > 1
 }
 fn fixed(a: &Answers, s: &Surroundings) -> bool {
-    has_ports(a, s) && a.get(Id::Network) == Some("static")
+    has_ports(a, s) && Addressing::of(a) == Some(Addressing::Static)
 }
 fn several_links(a: &Answers, s: &Surroundings) -> bool {
     link_candidates(a, s).count() > 1
 }
 fn has_witness(a: &Answers, s: &Surroundings) -> bool {
-    first(a, s) && a.get(Id::Witness).is_some_and(|w| w != "later")
+    first(a, s) && matches!(WitnessAnswer::of(a), Some(WitnessAnswer::Address(_)))
 }
 
 /// The management port, if it was chosen or if there is only one port.
@@ -255,7 +258,7 @@ pub(crate) fn allowed(id: Id, answers: &Answers, surroundings: &Surroundings) ->
 #[must_use]
 pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option<String> {
     match id {
-        Id::Network => Some("dhcp".into()),
+        Id::Network => Some(Addressing::Dhcp.word().into()),
         Id::Gateway | Id::Dns => Some(String::new()),
         Id::Port => surroundings.ports.first().cloned(),
         Id::PeerLinks => {
@@ -263,10 +266,10 @@ pub fn default(id: Id, answers: &Answers, surroundings: &Surroundings) -> Option
             let names: Vec<_> = up.map(|l| l.name.as_str()).collect();
             (!names.is_empty()).then(|| names.join(" "))
         }
-        Id::Node => match answers.get(Id::Role) {
-            Some("first") => Some("node-a".into()),
-            Some("join") => Some("node-b".into()),
-            _ => None,
+        Id::Node => match Role::of(answers) {
+            Some(Role::First) => Some("node-a".into()),
+            Some(Role::Join) => Some("node-b".into()),
+            None => None,
         },
         _ => None,
     }
@@ -281,7 +284,10 @@ pub fn suggestion(id: Id, answers: &Answers, surroundings: &Surroundings) -> Opt
             let paths: Vec<_> = blank.map(|d| d.path.as_str()).collect();
             (!paths.is_empty()).then(|| paths.join(" "))
         }
-        Id::Role => Some(if surroundings.offers.is_empty() { "first" } else { "join" }.into()),
+        Id::Role => {
+            let role = if surroundings.offers.is_empty() { Role::First } else { Role::Join };
+            Some(role.word().into())
+        }
         Id::Pair => Some("pair".into()),
         _ => default(id, answers, surroundings),
     }
@@ -291,5 +297,5 @@ pub fn suggestion(id: Id, answers: &Answers, surroundings: &Surroundings) -> Opt
 #[must_use]
 pub fn confirmation(disks: &str) -> String {
     let names = disks.split_whitespace().map(|path| path.rsplit('/').next().unwrap_or(path));
-    std::iter::once("erase").chain(names).collect::<Vec<_>>().join(" ")
+    std::iter::once(ERASE_WORD).chain(names).collect::<Vec<_>>().join(" ")
 }
