@@ -10,6 +10,9 @@ use crate::{
     refusal::{range, text},
 };
 
+/// Name of the administrator, the user that is created with the pair.
+pub const ADMIN: &str = "admin";
+
 /// The desired state of the pair, replicated to both nodes in volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
@@ -22,7 +25,7 @@ pub struct Document {
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     pub volumes: BTreeMap<String, Volume>,
     pub vms: BTreeMap<String, Vm>,
-    /// Users by name; "admin" is created with the pair.
+    /// Users by name; [`ADMIN`] is created with the pair.
     pub users: BTreeMap<String, User>,
     /// `None` until a witness is enrolled.
     pub witness: Option<WitnessInfo>,
@@ -159,7 +162,7 @@ impl Default for Policies {
 }
 
 impl Document {
-    /// The first document of a pair: one node and the user "admin".
+    /// The first document of a pair: one node and the user [`ADMIN`].
     ///
     /// # Errors
     /// A name that violates the rule for names, or a hash that is empty, too long or not printable.
@@ -172,7 +175,7 @@ impl Document {
             nodes: BTreeMap::from([(NodeId::A, node)]),
             volumes: BTreeMap::new(),
             vms: BTreeMap::new(),
-            users: BTreeMap::from([("admin".to_owned(), admin)]),
+            users: BTreeMap::from([(ADMIN.to_owned(), admin)]),
             witness: None,
             policies: Policies::default(),
             next_volume: VolumeId(1),

@@ -23,6 +23,6 @@ pub mod slots;
 
 pub use change::{Change, apply, fail_over};
 pub use document::{
-    Document, Firmware, Intent, NodeRecord, Policies, User, UserRole, Vm, VmConfig, Volume, WitnessInfo,
+    ADMIN, Document, Firmware, Intent, NodeRecord, Policies, User, UserRole, Vm, VmConfig, Volume, WitnessInfo,
 };
 pub use refusal::Refusal;

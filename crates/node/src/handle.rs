@@ -9,7 +9,7 @@ use dyad_api::{
     VmState, VmView, VolumeView, WitnessRequest,
 };
 use dyad_control::{CORE_AWAY, Client, Enrol, RefusalCode, Reply, Request, WatchdogStatus};
-use dyad_desired::{Change, Document, Intent};
+use dyad_desired::{ADMIN, Change, Document, Intent};
 use dyad_wizard::{Answers, Enrolment, Plan, Surroundings};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -201,7 +201,7 @@ impl NodeHandle {
             return Err(ApiError::new(ErrorCode::WrongPassword, "The password is wrong."));
         }
         let token = hex::encode(rand::random::<[u8; 32]>());
-        self.request(NodeRequest::BeginSession { token: token.clone(), user: "admin".into() })?;
+        self.request(NodeRequest::BeginSession { token: token.clone(), user: ADMIN.into() })?;
         Ok(LoginReply { token })
     }
 
@@ -212,7 +212,7 @@ impl NodeHandle {
             None if self.snapshot().status.as_ref().is_some_and(|s| s.pair.is_none()) => return Err(not_set_up()),
             None => self.document().await?,
         };
-        let hash = document.users.get("admin").map(|user| user.password_hash.clone()).unwrap_or_default();
+        let hash = document.users.get(ADMIN).map(|user| user.password_hash.clone()).unwrap_or_default();
         password::verify(password, password::PhcHash(&hash)).await
     }
 
