@@ -208,7 +208,7 @@ pub struct TimelineEvent {
     pub wall_ms: u64,
     /// The node that wrote the event, "A" or "B".
     pub node: Option<String>,
-    /// A short stable word, such as `vm-start`.
+    /// A short stable word, such as `vm-running`.
     pub kind: String,
     /// One sentence for people.
     pub text: String,
@@ -262,7 +262,7 @@ impl From<control::TimelineEvent> for TimelineEvent {
             boot_ms: event.boot_ms,
             wall_ms: event.wall_ms,
             node: event.node.map(|node| node.to_string()),
-            kind: event.kind,
+            kind: event.kind.word().into(),
             text: event.text,
         }
     }

@@ -1,8 +1,8 @@
 //! Requests and replies of the socket.
 
-use crate::{Refusal, RefusalCode, Status};
+use crate::{Refusal, RefusalCode, Status, TimelineEvent};
 use dyad_desired::{Change, Document};
-use dyad_types::{DiskContent, NodeId};
+use dyad_types::DiskContent;
 use serde::{Deserialize, Serialize};
 
 /// Limit of a request or reply line, in bytes. The largest one carries the document, of 1 MiB before JSON escapes.
@@ -198,21 +198,4 @@ pub struct Offer {
     pub node: String,
     /// The link on which it was heard.
     pub link: String,
-}
-
-/// An event of the timeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TimelineEvent {
-    /// Number, grows by one.
-    pub number: u64,
-    /// Milliseconds of CLOCK_BOOTTIME on this node.
-    pub boot_ms: u64,
-    /// Wall clock, milliseconds since 1970; for people only.
-    pub wall_ms: u64,
-    /// The node that wrote it.
-    pub node: Option<NodeId>,
-    /// A short stable word, e.g. `peer-silent`, `epoch`, `fence-wait`, `fence-over`, `vm-start`, `in-sync`.
-    pub kind: String,
-    /// One sentence for people.
-    pub text: String,
 }

@@ -4,7 +4,7 @@ use crate::event::{ControlRequest, Event, Inbox};
 use crate::options::Options;
 use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
-use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
+use dyad_control::{Offer, Phase, Refusal, RefusalCode, Reply, Request, Status, TimelineKind, WatchdogStatus};
 use dyad_link::discovery::{self, Endpoint, Listener};
 use dyad_link::tls;
 use dyad_provision::erase::Confirmation;
@@ -49,8 +49,8 @@ impl Blank {
         if !matches!(NodeIdentity::unfinished(&self.options.state), Ok(None)) {
             // What an interrupted setup or an erasure has left goes before anything else.
             match self.carry_out(events, |_, _| Ok(())) {
-                Err(refusal) => timeline.note("refused", refusal.sentence),
-                _ => timeline.note("erased", "What was left of a pair on this node is erased."),
+                Err(refusal) => timeline.note(TimelineKind::Refused, refusal.sentence),
+                _ => timeline.note(TimelineKind::Erased, "What was left of a pair on this node is erased."),
             }
             self.show(Phase::Blank);
         }
@@ -118,7 +118,7 @@ impl Blank {
                 _ => not_set_up().into(),
             };
             if let Reply::Refused(Refusal { sentence, .. }) = &reply {
-                timeline.note("refused", sentence);
+                timeline.note(TimelineKind::Refused, sentence);
             }
             let _ = answer.send(reply);
         }

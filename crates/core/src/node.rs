@@ -17,7 +17,7 @@ use crate::timeline::Timeline;
 use crate::watchdog::{Watchdog, WatchdogInfo};
 use crate::witness::WitnessHandle;
 use crate::{cgroup_fence, clock, documents, peer_watchdog_cache, selftest};
-use dyad_control::Status;
+use dyad_control::{Status, TimelineKind};
 use dyad_link::beacon::{self, Beacon, PathConfig};
 use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
@@ -154,13 +154,13 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
 /// Ends a watchdog test that the last reset of this machine interrupted, and repeats it once if it showed nothing.
 fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeline: &mut Timeline) {
     let Some(outcome) = selftest::conclude(&options.state) else { return };
-    timeline.note("watchdog", outcome.text);
+    timeline.note(TimelineKind::Watchdog, outcome.text);
     // The machine has just booted: nothing runs here, and the peer has not heard of this node yet.
     let repeat = outcome.again && !cgroup_fence::populated(options.vms().as_deref());
     if let (true, Some(info)) = (repeat, watchdog)
         && let Err(sentence) = selftest::run(&options.state, &options.run, &info.identity, true)
     {
-        timeline.note("watchdog", sentence);
+        timeline.note(TimelineKind::Watchdog, sentence);
         // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
         let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
     }
@@ -241,7 +241,7 @@ fn quorum(
 fn open_pool(disks: &PoolDisks, identity: &NodeIdentity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
     let options = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let (pool, report) = Pool::open(disks::open(&disks.parts, &disks.indexes)?, &options)?;
-    timeline.note("pool-open", format!("The pool is open; {} journal records were replayed.", report.replayed));
+    timeline.note(TimelineKind::PoolOpen, format!("The pool is open; {} journal records were replayed.", report.replayed));
     Ok(pool)
 }
 
@@ -258,11 +258,11 @@ fn set_watchdog_period(
         Ok(granted) if granted == selftest::PERIOD_S => info.timeout_s = granted,
         Ok(granted) => {
             info.proven = false;
-            timeline.note("watchdog", format!("The watchdog has a period of {granted} s: it is not relied upon."));
+            timeline.note(TimelineKind::Watchdog, format!("The watchdog has a period of {granted} s: it is not relied upon."));
         }
         Err(why) => {
             info.proven = false;
-            timeline.note("watchdog", format!("The watchdog's period cannot be set: {why}."));
+            timeline.note(TimelineKind::Watchdog, format!("The watchdog's period cannot be set: {why}."));
         }
     }
     (Some(watchdog), Some(info))

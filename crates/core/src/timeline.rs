@@ -1,7 +1,7 @@
 //! What happened, for people: a bounded list in memory, each entry also in the log.
 
 use crate::clock;
-use dyad_control::TimelineEvent;
+use dyad_control::{TimelineEvent, TimelineKind};
 use dyad_types::NodeId;
 use std::collections::VecDeque;
 
@@ -23,14 +23,14 @@ impl Timeline {
     }
 
     /// Adds an entry that happened now.
-    pub fn note(&mut self, kind: &str, text: impl Into<String>) {
+    pub fn note(&mut self, kind: TimelineKind, text: impl Into<String>) {
         self.note_at(clock::now(), kind, text);
     }
 
     /// Adds an entry that happened at `at` nanoseconds since boot.
-    pub fn note_at(&mut self, at: u64, kind: &str, text: impl Into<String>) {
+    pub fn note_at(&mut self, at: u64, kind: TimelineKind, text: impl Into<String>) {
         let text = text.into();
-        tracing::info!(kind, "{text}");
+        tracing::info!(kind = kind.word(), "{text}");
         if self.events.len() == KEEP {
             self.events.pop_front();
         }
@@ -39,7 +39,7 @@ impl Timeline {
             boot_ms: at / 1_000_000,
             wall_ms: clock::wall_ms(),
             node: self.me,
-            kind: kind.into(),
+            kind,
             text,
         });
         self.next += 1;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, TimelineEvent};
+use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, TimelineEvent, TimelineKind};
 use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_desired::Change;
 use dyad_process_tests::cgroup::Cgroup;
@@ -133,7 +133,7 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), disk_failed).unwrap();
     let error = failed.pool.unwrap().disks[0].error.clone().unwrap();
     assert!(error.contains("replace it"), "{error}");
-    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == "faulty").count();
+    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == TimelineKind::Faulty).count();
     assert_eq!(told, 1, "people are told once");
     let quorum = failed.quorum.unwrap();
     assert!(!quorum.may_run && matches!(quorum.state, dyad_control::NodeState::Faulty { .. }), "{quorum:?}");
@@ -182,7 +182,7 @@ fn one_pulled_cable_is_an_alarm_and_nothing_else() {
 /// Whether the daemon reported that it had no processor for almost D.
 fn stalled(event: &TimelineEvent) -> bool {
     let waited = event.text.split(' ').find_map(|word| word.parse::<u64>().ok());
-    event.kind == "late" && waited.is_some_and(|ms| ms >= 400)
+    event.kind == TimelineKind::Late && waited.is_some_and(|ms| ms >= 400)
 }
 
 /// Pulls one cable after the other. If that changed the in-sync set, the error holds both timelines.

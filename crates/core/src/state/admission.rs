@@ -3,7 +3,7 @@
 use super::CoreState;
 use super::parts::Pending;
 use crate::event::Event;
-use dyad_control::{Enrol, RefusalCode, Reply};
+use dyad_control::{Enrol, RefusalCode, Reply, TimelineKind};
 use dyad_desired::{Change, NodeRecord};
 use dyad_provision::identity::{Peer, Witness};
 use dyad_provision::refusal::chain;
@@ -20,7 +20,7 @@ impl CoreState {
             return Reply::refused(RefusalCode::PairComplete, "The pair already has two nodes in sync.");
         }
         let open = self.out.pairing.open_code(&self.identity);
-        self.out.timeline.note("pairing-open", "A pairing code is open.");
+        self.out.timeline.note(TimelineKind::PairingOpen, "A pairing code is open.");
         Reply::Code { code: open.digits.clone(), expires_s: open.left().as_secs() }
     }
 
@@ -36,7 +36,7 @@ impl CoreState {
             self.report.error = Some(format!("The identity of this node cannot be written: {}.", chain(&e)));
             return false;
         }
-        self.out.timeline.note("paired", format!("The node {name} has joined."));
+        self.out.timeline.note(TimelineKind::Paired, format!("The node {name} has joined."));
         self.out.pairing.connect(&self.identity, &mut self.out.peer);
         self.out.pairing.add_peer_to_witness(&self.identity);
         self.repeat_introductions();
@@ -65,7 +65,7 @@ impl CoreState {
 
     /// The pair is enrolled: the quorum machine and the document learn of the witness.
     pub(super) fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
-        self.out.timeline.note("enrolled", format!("The witness {} is enrolled.", witness.address));
+        self.out.timeline.note(TimelineKind::Enrolled, format!("The witness {} is enrolled.", witness.address));
         let info = witness.info();
         if let Err(sentence) = self.use_witness(witness) {
             let _ = answer.send(Reply::refused(RefusalCode::State, sentence));

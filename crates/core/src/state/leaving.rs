@@ -4,7 +4,7 @@ use super::CoreState;
 use super::parts::{LeaveWaiter, Lifecycle};
 use crate::decommission;
 use crate::event::Event;
-use dyad_control::{Refusal, RefusalCode, Reply};
+use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};
 use dyad_provision::erase::{self, EraseMode, ErasePrecondition};
 use dyad_quorum as quorum;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl CoreState {
         }
         let sentence = format!("The pool of this node refused a request: {error}.");
         self.report.error = Some(sentence.clone());
-        self.out.timeline.note("faulty", sentence);
+        self.out.timeline.note(TimelineKind::Faulty, sentence);
         self.out.quorum_thread.tell(quorum::Event::Faulty);
         self.lifecycle.pool_failed();
         self.out.quorum_thread.tell(quorum::Event::Leave);
@@ -87,7 +87,7 @@ impl CoreState {
             Err(refusal) => drop(answer.send(refusal.into())),
             Ok(EraseMode::Abandon) => self.begin_decommission(answer),
             Ok(EraseMode::Leave) => {
-                self.out.timeline.note("erasing", "This node leaves the pair to be erased.");
+                self.out.timeline.note(TimelineKind::Erasing, "This node leaves the pair to be erased.");
                 self.begin_leave(LeaveWaiter::Erase(answer));
             }
         }

@@ -6,6 +6,7 @@ use crate::event::Event;
 use crate::peer_wire::Wire;
 use crate::volume_request::{VolumeError, VolumeResult};
 use bytes::Bytes;
+use dyad_control::TimelineKind;
 use dyad_mirror::Action;
 use dyad_quorum as quorum;
 
@@ -45,15 +46,15 @@ impl CoreState {
                 }
             }
             Action::Disconnect(reason) => {
-                self.out.timeline.note("session-reset", format!("The data session is reopened: {reason}."));
+                self.out.timeline.note(TimelineKind::SessionReset, format!("The data session is reopened: {reason}."));
                 self.out.peer.disconnect();
             }
             Action::PeerStuck => {
-                self.out.timeline.note("peer-stuck", "The peer does not acknowledge writes.");
+                self.out.timeline.note(TimelineKind::PeerStuck, "The peer does not acknowledge writes.");
                 self.out.quorum_thread.tell(quorum::Event::PeerStuck);
             }
             Action::PeerClean => {
-                self.out.timeline.note("peer-clean", "The peer's replica is complete again.");
+                self.out.timeline.note(TimelineKind::PeerClean, "The peer's replica is complete again.");
                 self.peer_is_clean();
             }
             Action::PeerDirty => self.peer_is_dirty(),
@@ -66,17 +67,17 @@ impl CoreState {
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };
                 let what = if full { "is full: guests that write wait until space is freed" } else { "has room again" };
-                self.out.timeline.note("pool-full", format!("{whose} {what}."));
+                self.out.timeline.note(TimelineKind::PoolFull, format!("{whose} {what}."));
             }
             Action::Healed { volume, extent } => {
                 self.replication.healed += 1;
                 let text = format!("A damaged extent of volume {volume} was healed from the peer ({extent}).");
-                self.out.timeline.note("healed", text);
+                self.out.timeline.note(TimelineKind::Healed, text);
             }
             Action::Lost { volume, extent } => {
                 let text =
                     format!("Extent {extent} of volume {volume} is damaged on both nodes; restore it from a backup.");
-                self.out.timeline.note("lost", text);
+                self.out.timeline.note(TimelineKind::Lost, text);
             }
             Action::Unreadable { volume, extent } => {
                 // A guest asks again and again; people are told once.
@@ -84,7 +85,7 @@ impl CoreState {
                     let text = format!(
                         "A part of volume {volume} cannot be read (extent {extent}): it comes back with the other node, or from a backup."
                     );
-                    self.out.timeline.note("unreadable", text);
+                    self.out.timeline.note(TimelineKind::Unreadable, text);
                 }
             }
             Action::VolumesChanged => self.reload_document(),
@@ -94,11 +95,11 @@ impl CoreState {
                 if progress.since != self.replication.progress.since {
                     self.replication.dirty_bytes = progress.copied + progress.left;
                     let text = format!("Copying to the peer what it missed: {} bytes.", self.replication.dirty_bytes);
-                    self.out.timeline.note("resync", text);
+                    self.out.timeline.note(TimelineKind::Resync, text);
                 }
                 if progress.left == 0 && self.replication.progress.left != 0 {
                     let text = format!("{} bytes were copied to the peer.", progress.copied);
-                    self.out.timeline.note("resync-done", text);
+                    self.out.timeline.note(TimelineKind::ResyncDone, text);
                 }
                 self.replication.progress = progress;
             }

@@ -43,7 +43,7 @@ use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::volume_request::VolumeRequest;
 use crate::watchdog::WatchdogInfo;
-use dyad_control::Status;
+use dyad_control::{Status, TimelineKind};
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, VolumeChange};
 use dyad_provision::document_cache;
@@ -252,6 +252,6 @@ impl CoreState {
     /// Neither copy of the document is readable.
     fn document_lost(&mut self, why: &str) {
         self.report.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
-        self.out.timeline.note("document-lost", why);
+        self.out.timeline.note(TimelineKind::DocumentLost, why);
     }
 }

@@ -3,7 +3,7 @@
 use super::CoreState;
 use crate::event::Ticket;
 use crate::peer_wire::{PeerEvent, Wire};
-use dyad_control::{Refusal, RefusalCode};
+use dyad_control::{Refusal, RefusalCode, TimelineKind};
 use dyad_quorum as quorum;
 
 impl CoreState {
@@ -12,7 +12,7 @@ impl CoreState {
             PeerEvent::Up { session, path, outbox } => {
                 self.replication.connected = true;
                 self.out.peer.adopt(outbox);
-                self.out.timeline.note("session-up", format!("Data session with the peer over {path}."));
+                self.out.timeline.note(TimelineKind::SessionUp, format!("Data session with the peer over {path}."));
                 self.mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
@@ -23,7 +23,9 @@ impl CoreState {
                 self.replication.connected = false;
                 // A session that ended because a message was not understood is still open on this side.
                 self.out.peer.disconnect();
-                self.out.timeline.note("session-down", format!("Data session with the peer ended: {reason}."));
+                self.out
+                    .timeline
+                    .note(TimelineKind::SessionDown, format!("Data session with the peer ended: {reason}."));
                 self.mirror(dyad_mirror::Event::PeerDown { session });
                 for ticket in self.changes.lost() {
                     let text =
@@ -34,7 +36,7 @@ impl CoreState {
             PeerEvent::Refused { path, reason } => {
                 if self.replication.note_refusal(&reason) {
                     let text = format!("A data session over {path} was refused: {reason}.");
-                    self.out.timeline.note("session-refused", text);
+                    self.out.timeline.note(TimelineKind::SessionRefused, text);
                 }
             }
             PeerEvent::Wire { session, wire } => match wire {

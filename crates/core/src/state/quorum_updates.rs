@@ -6,6 +6,7 @@ use super::sentences::{alarm_text, kill_text, note_text};
 use crate::documents::DocumentRequest;
 use crate::peer_watchdog_cache;
 use crate::quorum_update::QuorumUpdate;
+use dyad_control::TimelineKind;
 use dyad_desired::Change;
 use dyad_quorum::{self as quorum, Members};
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ impl CoreState {
             }
             QuorumUpdate::Hold => self.hold(true),
             QuorumUpdate::Kill(reason) => {
-                self.out.timeline.note("vms-killed", format!("VMs of this node are stopped: {}.", kill_text(reason)));
+                self.out.timeline.note(TimelineKind::VmsKilled, format!("VMs of this node are stopped: {}.", kill_text(reason)));
                 self.access.serving = false;
             }
             QuorumUpdate::PeerVmsAllowed => {
@@ -32,13 +33,13 @@ impl CoreState {
             }
             QuorumUpdate::Alarm(alarm) => {
                 if self.report.alarms.insert(alarm) {
-                    self.out.timeline.note("alarm", alarm_text(alarm, &self.out.links));
+                    self.out.timeline.note(TimelineKind::Alarm, alarm_text(alarm, &self.out.links));
                 }
             }
             QuorumUpdate::Clear(alarm) => {
                 if self.report.alarms.remove(&alarm) {
                     let text = format!("No longer: {}", alarm_text(alarm, &self.out.links));
-                    self.out.timeline.note("alarm-over", text);
+                    self.out.timeline.note(TimelineKind::AlarmOver, text);
                 }
             }
             QuorumUpdate::Note(at, note) => {
@@ -49,7 +50,7 @@ impl CoreState {
                 let text = format!(
                     "The heartbeats of this node stood still: {waited_ms} ms for want of the processor, {worked_ms} ms at work."
                 );
-                self.out.timeline.note("late", text);
+                self.out.timeline.note(TimelineKind::Late, text);
             }
             QuorumUpdate::LeaveDone => self.tell_leave_waiters(&Ok(())),
             QuorumUpdate::Snapshot(snapshot) => {

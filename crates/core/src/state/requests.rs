@@ -6,7 +6,7 @@ use crate::cgroup_fence;
 use crate::event::Event;
 use crate::quorum_handle::QuorumInput;
 use crate::selftest;
-use dyad_control::{RefusalCode, Reply, Request};
+use dyad_control::{RefusalCode, Reply, Request, TimelineKind};
 use dyad_desired::{Document, Vm};
 use std::collections::BTreeSet;
 use tokio::sync::oneshot;
@@ -50,10 +50,10 @@ impl CoreState {
     /// The supervisor tells which VMs run; the timeline shows what is new.
     fn running_are(&mut self, vms: BTreeSet<String>) {
         for vm in vms.difference(&self.access.running) {
-            self.out.timeline.note("vm-running", format!("The VM {vm} runs on this node."));
+            self.out.timeline.note(TimelineKind::VmRunning, format!("The VM {vm} runs on this node."));
         }
         for vm in self.access.running.difference(&vms) {
-            self.out.timeline.note("vm-ended", format!("The VM {vm} does not run on this node any more."));
+            self.out.timeline.note(TimelineKind::VmEnded, format!("The VM {vm} does not run on this node any more."));
         }
         self.access.running = vms;
     }
@@ -78,7 +78,7 @@ impl CoreState {
         }
         self.self_test.running = true;
         let _ = answer.send(Reply::Done);
-        self.out.timeline.note("watchdog", "The watchdog is being proven: this node restarts now.");
+        self.out.timeline.note(TimelineKind::Watchdog, "The watchdog is being proven: this node restarts now.");
         self.out.quorum_thread.send(QuorumInput::StopFeeding(true));
         let (state, run, inbox) = (self.out.paths.state.clone(), self.out.paths.run.clone(), self.out.inbox.clone());
         let prove = move || {
@@ -92,7 +92,7 @@ impl CoreState {
     pub(super) fn self_test_ended(&mut self, sentence: String) {
         self.self_test.running = false;
         self.out.quorum_thread.send(QuorumInput::StopFeeding(false));
-        self.out.timeline.note("watchdog", sentence);
+        self.out.timeline.note(TimelineKind::Watchdog, sentence);
     }
 
     /// Whether the kernel sees a VM process here, or a permitted VM is to run.

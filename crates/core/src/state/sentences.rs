@@ -1,5 +1,6 @@
 //! Sentences for people: the alarms and the timeline entries of the quorum machine.
 
+use dyad_control::TimelineKind;
 use dyad_quorum::{Alarm, KillReason, Members, Note, Proof, Reason};
 
 /// One sentence for each lasting condition.
@@ -25,37 +26,37 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
     }
 }
 
-/// A stable word and one sentence for each timeline entry of the quorum.
-pub(super) fn note_text(at: u64, note: &Note) -> (&'static str, String) {
+/// The kind and one sentence for each timeline entry of the quorum.
+pub(super) fn note_text(at: u64, note: &Note) -> (TimelineKind, String) {
     let ms = |time: u64| at.abs_diff(time) / 1_000_000;
     match note {
         Note::PeerSilent { last_alive } => {
-            ("peer-silent", format!("The peer is silent; it was last heard {} ms ago.", ms(*last_alive)))
+            (TimelineKind::PeerSilent, format!("The peer is silent; it was last heard {} ms ago.", ms(*last_alive)))
         }
-        Note::PeerHeard => ("peer-heard", "The peer is heard in both directions.".into()),
+        Note::PeerHeard => (TimelineKind::PeerHeard, "The peer is heard in both directions.".into()),
         Note::Deciding { epoch, why, target } => {
-            ("deciding", format!("Epoch {epoch} is being decided at {target}: {}.", reason_text(*why)))
+            (TimelineKind::Deciding, format!("Epoch {epoch} is being decided at {target}: {}.", reason_text(*why)))
         }
         Note::Chosen { epoch, members, tie, learned } => {
             let how = if *learned { "learned" } else { "decided here" };
-            ("epoch", format!("Epoch {epoch}: members {}, tie at {tie}, {how}.", members_text(*members)))
+            (TimelineKind::Epoch, format!("Epoch {epoch}: members {}, tie at {tie}, {how}.", members_text(*members)))
         }
         Note::FenceWait { until: Some(until) } => {
-            ("fence-wait", format!("The peer may still run VMs for {} ms.", ms(*until)))
+            (TimelineKind::FenceWait, format!("The peer may still run VMs for {} ms.", ms(*until)))
         }
         Note::FenceWait { until: None } => {
-            ("fence-wait", "The peer's VMs start here only on proof that the peer has ended.".into())
+            (TimelineKind::FenceWait, "The peer's VMs start here only on proof that the peer has ended.".into())
         }
         Note::FenceOver { proof: None } => {
-            ("fence-over", "The peer can no longer run VMs: its fence has ended.".into())
+            (TimelineKind::FenceOver, "The peer can no longer run VMs: its fence has ended.".into())
         }
         Note::FenceOver { proof: Some(proof) } => {
-            ("fence-over", format!("The peer runs no VM: {}.", proof_text(*proof)))
+            (TimelineKind::FenceOver, format!("The peer runs no VM: {}.", proof_text(*proof)))
         }
-        Note::LeaseLapsed => ("lease-lapsed", "The right to run has lapsed; VMs are paused.".into()),
-        Note::Resumed => ("resumed", "The right to run is back; VMs go on.".into()),
-        Note::WitnessLost => ("witness-lost", "Neither node reaches the witness.".into()),
-        Note::WitnessBack => ("witness-back", "The witness answers again.".into()),
+        Note::LeaseLapsed => (TimelineKind::LeaseLapsed, "The right to run has lapsed; VMs are paused.".into()),
+        Note::Resumed => (TimelineKind::Resumed, "The right to run is back; VMs go on.".into()),
+        Note::WitnessLost => (TimelineKind::WitnessLost, "Neither node reaches the witness.".into()),
+        Note::WitnessBack => (TimelineKind::WitnessBack, "The witness answers again.".into()),
     }
 }
 

@@ -5,6 +5,7 @@ use super::parts::Served;
 use crate::cgroup_fence;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Server};
+use dyad_control::TimelineKind;
 use dyad_desired::Document;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::Writer;
@@ -102,7 +103,7 @@ impl CoreState {
             self.out.quorum_thread.tell(quorum::Event::VmsRunning(vms));
         }
         for vm in permits.difference(&self.access.permits) {
-            self.out.timeline.note("vm-permitted", format!("The VM {vm} may run on this node."));
+            self.out.timeline.note(TimelineKind::VmPermitted, format!("The VM {vm} may run on this node."));
         }
         self.access.permits = permits;
         self.fail_over();

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use clap::Parser;
 use dyad_api::VmState;
 use dyad_control::{
-    DiskCandidate, DiskContent, Enrol, Offer, Phase, RefusalCode, Reply, Request, Status, TimelineEvent, VolumeStatus,
-    WatchdogStatus, WitnessStatus, read_request, write_reply,
+    DiskCandidate, DiskContent, Enrol, Offer, Phase, RefusalCode, Reply, Request, Status, TimelineEvent, TimelineKind,
+    VolumeStatus, WatchdogStatus, WitnessStatus, read_request, write_reply,
 };
 use dyad_desired::{Document, NodeRecord, apply};
 use dyad_link::pairing::{PairingError, Purpose};
@@ -288,7 +288,14 @@ fn witness_refusal(at: &Enrol) -> Option<Reply> {
 }
 
 fn event(number: u64) -> TimelineEvent {
-    TimelineEvent { number, boot_ms: 1, wall_ms: 1, node: Some(NodeId::A), kind: "epoch".into(), text: "Epoch.".into() }
+    TimelineEvent {
+        number,
+        boot_ms: 1,
+        wall_ms: 1,
+        node: Some(NodeId::A),
+        kind: TimelineKind::Epoch,
+        text: "Epoch.".into(),
+    }
 }
 
 pub fn disks() -> Vec<DiskCandidate> {

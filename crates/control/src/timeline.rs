@@ -1,0 +1,107 @@
+//! The timeline: what happened on a node, for people.
+
+use crate::codes::wire_codes;
+use dyad_types::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// An event of the timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineEvent {
+    /// Number, grows by one.
+    pub number: u64,
+    /// Milliseconds of CLOCK_BOOTTIME on this node.
+    pub boot_ms: u64,
+    /// Wall clock, milliseconds since 1970; for people only.
+    pub wall_ms: u64,
+    /// The node that wrote it.
+    pub node: Option<NodeId>,
+    pub kind: TimelineKind,
+    /// One sentence for people.
+    pub text: String,
+}
+
+wire_codes! {
+    /// Which kind of event an entry of the timeline reports. `docs/manual/timeline.md` says what the operator does.
+    TimelineKind;
+
+    /// An alarm began.
+    Alarm = "alarm",
+    /// An alarm ended.
+    AlarmOver = "alarm-over",
+    /// A pool disk failed or the pool refused a request: the node leaves.
+    Faulty = "faulty",
+    /// A pool is full, or has room again.
+    PoolFull = "pool-full",
+    /// The pool of this node was opened.
+    PoolOpen = "pool-open",
+    /// A part of a volume is damaged on both nodes.
+    Lost = "lost",
+    /// A part of a volume cannot be read on this node.
+    Unreadable = "unreadable",
+    /// A damaged part of a volume was replaced by the copy of the other node.
+    Healed = "healed",
+    /// The document is damaged on this node.
+    DocumentLost = "document-lost",
+    /// A blank node refused a setup.
+    Refused = "refused",
+    /// A data session with the peer began.
+    SessionUp = "session-up",
+    /// The data session with the peer ended.
+    SessionDown = "session-down",
+    /// This node reopens the data session.
+    SessionReset = "session-reset",
+    /// The peer refused the data session.
+    SessionRefused = "session-refused",
+    /// The proof of the watchdog, or its period.
+    Watchdog = "watchdog",
+    /// The peer does not acknowledge writes.
+    PeerStuck = "peer-stuck",
+    /// The peer's replica is complete again.
+    PeerClean = "peer-clean",
+    /// Heartbeats of the peer ended.
+    PeerSilent = "peer-silent",
+    /// Heartbeats of the peer arrive again.
+    PeerHeard = "peer-heard",
+    /// This node begins to copy to the peer what it missed.
+    Resync = "resync",
+    /// The copying to the peer ended.
+    ResyncDone = "resync-done",
+    /// The heartbeats of this node stood still.
+    Late = "late",
+    /// An epoch is being decided.
+    Deciding = "deciding",
+    /// An epoch is decided.
+    Epoch = "epoch",
+    /// The peer may still run VMs.
+    FenceWait = "fence-wait",
+    /// The peer can no longer run VMs.
+    FenceOver = "fence-over",
+    /// The right to run has lapsed: VMs are paused.
+    LeaseLapsed = "lease-lapsed",
+    /// The right to run is back: VMs go on.
+    Resumed = "resumed",
+    /// Neither node reaches the witness.
+    WitnessLost = "witness-lost",
+    /// The witness answers again.
+    WitnessBack = "witness-back",
+    /// The VMs of this node are stopped.
+    VmsKilled = "vms-killed",
+    /// A VM may run on this node.
+    VmPermitted = "vm-permitted",
+    /// A VM runs on this node.
+    VmRunning = "vm-running",
+    /// A VM does not run on this node any more.
+    VmEnded = "vm-ended",
+    /// A pairing code is open.
+    PairingOpen = "pairing-open",
+    /// A node has joined.
+    Paired = "paired",
+    /// A witness is enrolled.
+    Enrolled = "enrolled",
+    /// This node leaves the pair to be erased.
+    Erasing = "erasing",
+    /// What a blank node had of a pair is erased.
+    Erased = "erased",
+    /// A kind of another version. The entry keeps its sentence.
+    Unrecognised = "unrecognised",
+}
