@@ -248,7 +248,7 @@ impl Store {
 
 fn usage_of(pool: &Pool, disks: &[(String, u64)], broken: Option<&str>) -> PoolStatus {
     let usage = pool.usage();
-    let failed = pool.usable().err();
+    let failed = pool.usable().err().map(|failed| failed.disk);
     let disk = |(path, bytes): &(String, u64)| PoolDiskStatus {
         path: path.clone(),
         bytes: *bytes,

@@ -88,7 +88,7 @@ impl Pool {
     /// `Failed`; `IndexDamaged`; `NoSpace` if no slot is free for an extent with a reservation. In each case the pool is
     /// closed, because without checkpoints the journal stays full and writers would wait without limit.
     pub fn checkpoint_job(&mut self, budget: usize) -> Result<Option<CheckpointJob>, StoreError> {
-        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
         if self.running.is_none() && self.wants_checkpoint() {
             self.start_checkpoint();
         }

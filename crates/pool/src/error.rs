@@ -4,6 +4,14 @@ use crate::disk::Fault;
 use dyad_types::VolumeId;
 use std::path::PathBuf;
 
+/// A disk of the pool has failed: every operation fails until the pool is opened again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("disk {disk} failed")]
+pub struct DiskFailed {
+    /// Name of the disk.
+    pub disk: String,
+}
+
 /// Why an operation that changes the store was refused. A refused operation changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

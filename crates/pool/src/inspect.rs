@@ -34,7 +34,7 @@ pub enum Inspection {
 /// Reads the labels and the first and last MiB. Does not write.
 ///
 /// # Errors
-/// The disk cannot be read.
+/// The disk cannot be read. The caller names the disk.
 pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
     inspect_device(&Device::new(String::new(), disk)).map_err(|fault| fault.source)
 }
@@ -43,7 +43,7 @@ pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
 /// data between them is not erased.
 ///
 /// # Errors
-/// The disk cannot be written, or is smaller than any pool disk.
+/// The disk cannot be written, or is smaller than any pool disk. The caller names the disk.
 pub fn erase(disk: &dyn Disk) -> io::Result<()> {
     let zeros = vec![0; MARGIN as usize];
     let last = disk.size().checked_sub(MARGIN).ok_or(io::ErrorKind::InvalidInput)?;

@@ -69,7 +69,7 @@ mod tests;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob, Progress};
 pub use disk::{Access, Disk, FileDisk, PoolDisk};
-pub use error::{FormatError, OpenError, ReadError, StoreError};
+pub use error::{DiskFailed, FormatError, OpenError, ReadError, StoreError};
 pub use inspect::{Inspection, erase, inspect};
 pub use label::PoolIdentity;
 pub use layout::index_bytes;

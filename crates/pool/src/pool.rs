@@ -19,7 +19,7 @@ use crate::overlay::{Change, ExtentId, JournalBlock, Overlay, split};
 use crate::space::Space;
 use crate::state::State;
 use crate::sync::{SyncDone, SyncJob};
-use crate::{MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, StoreError, checksum};
+use crate::{DiskFailed, MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, StoreError, checksum};
 use bytes::Bytes;
 use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, Run, Stamp, VolumeId};
 use std::ops::Range;
@@ -143,7 +143,7 @@ impl Pool {
     /// # Panics
     /// A [`SyncJob`] was begun and not completed.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
-        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
         assert!(!self.syncing, "complete_sync comes before the next sync");
         match self.begin_sync() {
             Some(job) => self.complete_sync(job.run()),
@@ -164,10 +164,10 @@ impl Pool {
     /// Whether the pool takes operations.
     ///
     /// # Errors
-    /// The name of a failed disk; every operation then fails.
-    pub fn usable(&self) -> Result<(), String> {
+    /// A disk has failed; every operation then fails.
+    pub fn usable(&self) -> Result<(), DiskFailed> {
         match self.devices.iter().find(|d| d.failed()) {
-            Some(device) => Err(device.name.clone()),
+            Some(device) => Err(DiskFailed { disk: device.name.clone() }),
             None => Ok(()),
         }
     }
@@ -185,7 +185,7 @@ impl Pool {
 
     /// Writes a record to the journal and applies it. The caller has checked its fields.
     pub(crate) fn log(&mut self, record: &Record, data: &[u8], spare: u64) -> Result<Position, StoreError> {
-        self.usable().map_err(|disk| StoreError::Failed { disk, source: None })?;
+        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
         if !self.journal.has_room(record, data.len(), spare) {
             self.out_of_space = true;
             return Err(StoreError::JournalFull);

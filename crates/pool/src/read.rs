@@ -124,7 +124,7 @@ impl Pool {
     /// # Errors
     /// As [`Pool::read`], without `Corrupt` and `Io`.
     pub fn begin_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
-        self.usable().map_err(|disk| ReadError::Failed { disk })?;
+        self.usable().map_err(|failed| ReadError::Failed { disk: failed.disk })?;
         let size = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
         let count = blocks.end.saturating_sub(blocks.start);
         if count == 0 || count > MAX_READ_BLOCKS || blocks.end > size {

@@ -19,7 +19,7 @@ impl FileDisk {
     /// Opens an existing device or file for reading and writing.
     ///
     /// # Errors
-    /// The file cannot be opened, or another process has locked it (`WouldBlock`).
+    /// The file cannot be opened, or another process has locked it (`WouldBlock`). The caller names the file.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut cached = OpenOptions::new().read(true).write(true).open(path)?;
         flock(&cached, FlockOperation::NonBlockingLockExclusive)?;
@@ -36,7 +36,7 @@ impl FileDisk {
     /// Creates a sparse file of `size` bytes and opens it.
     ///
     /// # Errors
-    /// The file exists or cannot be created.
+    /// The file exists or cannot be created. The caller names the file.
     pub fn create(path: &Path, size: u64) -> io::Result<Self> {
         OpenOptions::new().write(true).create_new(true).open(path)?.set_len(size)?;
         Self::open(path)

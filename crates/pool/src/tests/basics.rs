@@ -3,8 +3,8 @@
 use super::rig::{Rig, blocks, identity};
 use crate::sim::format_options;
 use crate::{
-    FileDisk, FormatOptions, Inspection, OpenError, OpenOptions, Pool, PoolDisk, Position, Progress, ReadError,
-    StoreError, inspect,
+    DiskFailed, FileDisk, FormatOptions, Inspection, OpenError, OpenOptions, Pool, PoolDisk, Position, Progress,
+    ReadError, StoreError, inspect,
 };
 use bytes::Bytes;
 use dyad_types::{BLOCK, Epoch, ExtentImage, ExtentSet, NodeId, Seq, Stamp, VolumeId};
@@ -285,7 +285,7 @@ fn a_failed_sync_closes_the_pool() {
     assert!(matches!(pool.meta_put(b"k", b"v"), Err(StoreError::Failed { .. })));
     assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::Failed { .. })));
     assert!(matches!(pool.checkpoint_job(1), Err(StoreError::Failed { .. })));
-    assert_eq!(pool.usable(), Err("disk-0".into()));
+    assert_eq!(pool.usable(), Err(DiskFailed { disk: "disk-0".into() }));
 }
 
 #[test]

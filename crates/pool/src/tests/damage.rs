@@ -4,7 +4,7 @@
 use super::rig::{Rig, blocks};
 use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
-use crate::{OpenError, Pool, ReadError, StoreError};
+use crate::{DiskFailed, OpenError, Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
 use std::fs;
@@ -325,7 +325,7 @@ fn an_index_that_rots_under_an_open_pool_closes_it() {
     pool.indexes[0].commit(&device, number, &vec![(key::extent(VolumeId(1), 0, birth), None)]).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(100) }, 0, blocks(9, 1)).unwrap();
     assert!(matches!(pool.checkpoint(), Err(StoreError::IndexDamaged { .. })));
-    assert_eq!(pool.usable(), Err("disk-0".into()));
+    assert_eq!(pool.usable(), Err(DiskFailed { disk: "disk-0".into() }));
     assert!(matches!(
         pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(101) }, 0, blocks(9, 1)),
         Err(StoreError::Failed { .. })
