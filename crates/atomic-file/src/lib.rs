@@ -37,7 +37,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces the file at `path` by `bytes`, with the permission bits `mode` whatever the process's umask is.
 ///
 /// # Errors
-/// The folder is missing or cannot be written, the disk is full or broken. The old file is then unchanged and the
+/// The folder is missing or cannot be written, the disk is full or broken; the caller names the file. The old file is then unchanged and the
 /// temporary file is removed. Only if the sync of the folder fails is the new content in place, and a loss of power may
 /// bring the old content back.
 pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -47,7 +47,7 @@ pub fn replace_with_mode(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
 /// Gives the file `from` the name `to`, replacing a file of that name. Both names lie on one file system.
 ///
 /// # Errors
-/// There is no such file, or a folder cannot be written. If the sync of a folder fails, the file has its new name, and a
+/// There is no such file, or a folder cannot be written; the caller names the files. If the sync of a folder fails, the file has its new name, and a
 /// loss of power may bring the old name back.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Os.rename(from, to)?;
@@ -58,7 +58,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes the file at `path`. A file that does not exist is no error.
 ///
 /// # Errors
-/// The folder is missing or cannot be written. If the sync of the folder fails, the file is gone, and a loss of power may
+/// The folder is missing or cannot be written; the caller names the file. If the sync of the folder fails, the file is gone, and a loss of power may
 /// bring it back.
 pub fn remove(path: &Path) -> io::Result<()> {
     match Os.remove(path) {

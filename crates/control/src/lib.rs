@@ -17,15 +17,15 @@ mod protocol;
 mod refusal;
 mod server;
 mod status;
-mod timeline;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timeline;
 
 pub use alarm::{Alarm, AlarmCode};
 pub use client::{CORE_AWAY, Client, ClientError, Watch};
 pub use dyad_types::DiskContent;
 pub use protocol::{CreatePair, DiskCandidate, Enrol, Join, MAX_LINE, Offer, Reply, Request};
-pub use refusal::{Refusal, RefusalCode};
+pub use refusal::{Refusal, RefusalCode, chain};
 pub use server::{RequestError, read_request, write_reply};
 pub use status::*;
 pub use timeline::{TimelineEvent, TimelineKind};

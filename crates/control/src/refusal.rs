@@ -43,6 +43,13 @@ impl From<dyad_desired::Refusal> for Refusal {
     }
 }
 
+/// An error and its causes in one line, as people read it: `/dev/vdb cannot be opened: No such device`.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 wire_codes! {
     /// Why a request was refused, for programs.
     RefusalCode;

@@ -32,7 +32,7 @@ pub async fn read_request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Opti
 /// and the client could not read it.
 ///
 /// # Errors
-/// The connection fails.
+/// The error of writing to the connection; the caller knows its client.
 pub async fn write_reply(to: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> std::io::Result<()> {
     write_line(to, reply).await
 }

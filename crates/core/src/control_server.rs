@@ -4,7 +4,8 @@ use crate::event::{ControlRequest, Event, Inbox};
 use crate::guests::VolumeBackend;
 use crate::volume_request::VolumeError;
 use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_reply};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -15,21 +16,26 @@ const IMPORT_CHUNK: usize = 256 << 10;
 /// Minimum interval between two lines of `watch` that are not urgent.
 const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Why the local socket is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The directory of the socket, or the socket itself, cannot be made.
+    #[error("{} cannot be made", socket.display())]
+    Bind { socket: PathBuf, source: io::Error },
+    /// The socket takes no connections any more.
+    #[error("{} takes no connections", socket.display())]
+    Accept { socket: PathBuf, source: io::Error },
+}
+
 /// Listens until the process ends.
 ///
 /// # Errors
 /// The socket cannot be made, or takes no connections any more.
-pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
+pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> Result<(), ServeError> {
+    let listener = bind(path).map_err(|source| ServeError::Bind { socket: path.to_owned(), source })?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) =
+            listener.accept().await.map_err(|source| ServeError::Accept { socket: path.to_owned(), source })?;
         let (inbox, status) = (inbox.clone(), status.clone());
         tokio::spawn(async move {
             // A client that hangs up is its own business.
@@ -38,7 +44,19 @@ pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -
     }
 }
 
-async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Status>) -> std::io::Result<()> {
+/// Makes the socket, in place of the one of an earlier process.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    UnixListener::bind(path)
+}
+
+async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Status>) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let request = match read_request(&mut stream).await {
@@ -73,11 +91,7 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
 /// Shows the state now and at every change until the client hangs up or the core ends. A change of permits or phase is shown
 /// at once, as a VM that is restarted after a failure waits for it. Other changes are shown at most once in `interval`, the
 /// newest of them.
-async fn watch(
-    stream: &mut UnixStream,
-    mut status: watch::Receiver<Status>,
-    interval: Duration,
-) -> std::io::Result<()> {
+async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, interval: Duration) -> io::Result<()> {
     loop {
         let shown = Box::new(status.borrow_and_update().clone());
         let (permits, phase) = (shown.permits.clone(), shown.phase.clone());
@@ -103,7 +117,7 @@ async fn ask(inbox: &Inbox, request: Request) -> Reply {
         .unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment."))
 }
 
-async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: String, bytes: u64) -> std::io::Result<()> {
+async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: String, bytes: u64) -> io::Result<()> {
     let (answer, opened) = oneshot::channel();
     inbox.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
     let incoming = match opened.await {
@@ -128,7 +142,7 @@ async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: Strin
     let refusal = Reply::refused(RefusalCode::ImportFailed, format!("{why}: the volume holds what it held before."));
     write_reply(stream.get_mut(), &refusal).await?;
     // What may still come is the rest of the image, not a request.
-    Err(std::io::ErrorKind::ConnectionAborted.into())
+    Err(io::ErrorKind::ConnectionAborted.into())
 }
 
 /// The refusal of a whole image. A change that is refused while the pair changes may have been made all the same.
@@ -140,25 +154,35 @@ fn taken_over(refusal: Refusal) -> Refusal {
     Refusal::new(RefusalCode::ImportUnknown, text)
 }
 
-/// Fills a new volume from its beginning, durably. The error is a clause.
-async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), String> {
-    let failed = |error: VolumeError| format!("The image was not written ({error})");
+/// Why an image did not fill its volume. Each text is one clause.
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    /// The client ended too early.
+    #[error("The image ended before its {bytes} bytes had arrived")]
+    TooShort {
+        /// Size that the client announced, in bytes.
+        bytes: u64,
+    },
+    /// The volume refused a write or a flush.
+    #[error("The image was not written ({0})")]
+    Volume(VolumeError),
+}
+
+/// Fills a new volume from its beginning, durably.
+async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), FillError> {
     let mut at = 0;
     while at < bytes {
         let n = IMPORT_CHUNK.min((bytes - at) as usize);
         // The last block is filled up with zeros: a volume is a whole number of blocks.
         let mut chunk = vec![0; n.next_multiple_of(4096)];
-        stream
-            .read_exact(&mut chunk[..n])
-            .await
-            .map_err(|_| format!("The image ended before its {bytes} bytes had arrived"))?;
+        stream.read_exact(&mut chunk[..n]).await.map_err(|_| FillError::TooShort { bytes })?;
         // A new volume reads as zeros.
         if chunk.iter().any(|b| *b != 0) {
-            volume.write(at, chunk.into()).await.map_err(failed)?;
+            volume.write(at, chunk.into()).await.map_err(FillError::Volume)?;
         }
         at += n as u64;
     }
-    volume.flush().await.map_err(failed)
+    volume.flush().await.map_err(FillError::Volume)
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! A member leaves its pair for good: its VMs end, then its identity goes. The next start erases the disks.
 
 use crate::cgroup_fence;
-use dyad_control::{Refusal, RefusalCode};
+use dyad_control::{Refusal, RefusalCode, chain};
 use dyad_provision::erase::{self, ErasePrecondition};
 use dyad_provision::identity::NodeIdentity;
-use dyad_provision::refusal::chain;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::event::{DocumentRead, Event, Inbox, Ticket};
 use crate::guests::VolumeBackend;
 use crate::volume_request::{VolumeError, VolumeReplyTo};
 use bytes::Bytes;
-use dyad_control::{Refusal, RefusalCode};
+use dyad_control::{Refusal, RefusalCode, chain};
 use dyad_desired::slots::{self, DocumentChoice, SLOT};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
@@ -141,8 +141,13 @@ impl DocumentTask {
         // Not on the owner's thread: guests would wait for this disk.
         let state = self.state.clone();
         let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
-        if let Err(error) = saved.unwrap_or_else(|ended| Err(std::io::Error::other(ended))) {
-            tracing::warn!(%error, "the document is not cached: after a restart users cannot log in here while this node is not in sync");
+        let failure =
+            saved.map_or_else(|ended| Some(ended.to_string()), |saved| saved.err().map(|error| chain(&error)));
+        if let Some(error) = failure {
+            tracing::warn!(
+                error,
+                "the document is not cached: after a restart users cannot log in here while this node is not in sync"
+            );
         }
     }
 

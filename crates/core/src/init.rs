@@ -1,29 +1,51 @@
 //! Asks init for what only PID 1 can do. On a laptop there is no init, and nothing of this happens.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// One line each way; the text after `ok`, or the reason.
-fn ask(run: &Path, line: &str) -> Result<String, String> {
-    let path = run.join("init.sock");
-    let mut stream = UnixStream::connect(&path).map_err(|e| format!("init does not answer: {e}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).map_err(|e| e.to_string())?;
-    writeln!(stream, "{line}").map_err(|e| e.to_string())?;
+/// Longest wait for the answer of init.
+const INIT_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why init did not do what it was asked for. Each text is one clause.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Nothing listens on the socket.
+    #[error("init does not answer: {error}")]
+    Connect { socket: PathBuf, error: io::Error },
+    /// The connection failed, or no answer came within 2 s.
+    #[error("{error}")]
+    Connection { socket: PathBuf, error: io::Error },
+    /// init refuses, with this reason.
+    #[error("{reason}")]
+    Refused { reason: String },
+    /// The answer has no number.
+    #[error("init answered without a number")]
+    NoNumber,
+}
+
+/// One line each way; the text after `ok`.
+fn ask(run: &Path, line: &str) -> Result<String, InitError> {
+    let socket = run.join("init.sock");
+    let failed = |error| InitError::Connection { socket: socket.clone(), error };
+    let mut stream =
+        UnixStream::connect(&socket).map_err(|error| InitError::Connect { socket: socket.clone(), error })?;
+    stream.set_read_timeout(Some(INIT_ANSWER_TIMEOUT)).map_err(failed)?;
+    writeln!(stream, "{line}").map_err(failed)?;
     let mut reply = String::new();
-    BufReader::new(stream).read_line(&mut reply).map_err(|e| e.to_string())?;
-    match reply.trim().split_once(' ') {
-        Some(("ok", rest)) => Ok(rest.to_owned()),
-        _ if reply.trim() == "ok" => Ok(String::new()),
-        _ => Err(reply.trim().to_owned()),
+    BufReader::new(stream).read_line(&mut reply).map_err(failed)?;
+    let reply = reply.trim();
+    match reply.split_once(' ').unwrap_or((reply, "")) {
+        ("ok", rest) => Ok(rest.to_owned()),
+        _ => Err(InitError::Refused { reason: reply.to_owned() }),
     }
 }
 
 /// Sets the watchdog's period in seconds; returns the period that the device granted.
 ///
 /// # Errors
-/// init does not answer within 2 s, or the device refuses. The text is one clause.
-pub fn watchdog_period(run: &Path, seconds: u64) -> Result<u64, String> {
-    ask(run, &format!("watchdog {seconds}"))?.parse().map_err(|_| "init answered without a number".into())
+/// init does not answer within 2 s, or the device refuses.
+pub fn watchdog_period(run: &Path, seconds: u64) -> Result<u64, InitError> {
+    ask(run, &format!("watchdog {seconds}"))?.parse().map_err(|_| InitError::NoNumber)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::Parser;
-use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus};
+use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus, chain};
 use dyad_core::blank::Blank;
 use dyad_core::event::{ControlRequest, Event, Inbox};
 use dyad_core::node::{self, Start};
@@ -70,7 +70,7 @@ impl Daemon {
         let (socket, requests) = (options.socket(), inbox.clone());
         runtime.spawn(async move {
             if let Err(e) = control_server::serve(&socket, requests, watcher).await {
-                tracing::error!(error = %e, "the local socket cannot be served");
+                tracing::error!(error = chain(&e), "the local socket cannot be served");
                 std::process::exit(1);
             }
         });

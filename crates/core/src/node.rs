@@ -18,7 +18,7 @@ use crate::watchdog::{Watchdog, WatchdogInfo};
 use crate::witness::WitnessHandle;
 use crate::{cgroup_fence, clock, documents, peer_watchdog_cache, selftest};
 use dyad_control::{Status, TimelineKind};
-use dyad_link::beacon::{self, Beacon, PathConfig};
+use dyad_link::beacon::{self, Beacon, BeaconError, PathConfig};
 use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
@@ -71,7 +71,7 @@ pub enum NodeError {
     Register(#[from] RegisterError),
     /// The system gives no socket for heartbeats.
     #[error("the heartbeat sockets cannot be opened")]
-    Heartbeats { source: io::Error },
+    Heartbeats { source: BeaconError },
     /// The pool is damaged or of another version.
     #[error(transparent)]
     Pool(#[from] dyad_pool::OpenError),
@@ -158,9 +158,9 @@ fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeli
     // The machine has just booted: nothing runs here, and the peer has not heard of this node yet.
     let repeat = outcome.again && !cgroup_fence::populated(options.vms().as_deref());
     if let (true, Some(info)) = (repeat, watchdog)
-        && let Err(sentence) = selftest::run(&options.state, &options.run, &info.identity, true)
+        && let Err(error) = selftest::run(&options.state, &options.run, &info.identity, true)
     {
-        timeline.note(TimelineKind::Watchdog, sentence);
+        timeline.note(TimelineKind::Watchdog, error.to_string());
         // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
         let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
     }
@@ -241,7 +241,8 @@ fn quorum(
 fn open_pool(disks: &PoolDisks, identity: &NodeIdentity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
     let options = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
     let (pool, report) = Pool::open(disks::open(&disks.parts, &disks.indexes)?, &options)?;
-    timeline.note(TimelineKind::PoolOpen, format!("The pool is open; {} journal records were replayed.", report.replayed));
+    timeline
+        .note(TimelineKind::PoolOpen, format!("The pool is open; {} journal records were replayed.", report.replayed));
     Ok(pool)
 }
 
@@ -258,7 +259,10 @@ fn set_watchdog_period(
         Ok(granted) if granted == selftest::PERIOD_S => info.timeout_s = granted,
         Ok(granted) => {
             info.proven = false;
-            timeline.note(TimelineKind::Watchdog, format!("The watchdog has a period of {granted} s: it is not relied upon."));
+            timeline.note(
+                TimelineKind::Watchdog,
+                format!("The watchdog has a period of {granted} s: it is not relied upon."),
+            );
         }
         Err(why) => {
             info.proven = false;

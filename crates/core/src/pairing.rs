@@ -4,10 +4,9 @@ use crate::event::{Event, Inbox};
 use crate::options::Options;
 use crate::peer::PeerHandle;
 use crate::witness::WitnessHandle;
-use anyhow::Context;
-use dyad_control::{DiskCandidate, Enrol, Refusal};
+use dyad_control::{DiskCandidate, Enrol, Refusal, chain};
 use dyad_link::discovery::{ANNOUNCE_INTERVAL, Announcer, Endpoint, Offer};
-use dyad_link::pairing::{self, CodeForm, Codes, Purpose};
+use dyad_link::pairing::{self, CodeForm, Codes, PairingError, Purpose};
 use dyad_link::{Fingerprint, PEER_PORT, PairId, net, session, tls};
 use dyad_provision::admission::{Admission, Hello};
 use dyad_provision::disks;
@@ -144,6 +143,23 @@ impl Pairing {
     }
 }
 
+/// Why the second node was not admitted.
+#[derive(Debug, thiserror::Error)]
+enum AdmissionError {
+    /// The connection failed, or the code is wrong.
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
+    /// Both nodes have one name.
+    #[error("The first node is already named {node}; give the second one another name.")]
+    NameTaken { node: String },
+    /// The connection ended before the second node was ready.
+    #[error("the second node did not finish its setup")]
+    Unfinished { node: String, source: PairingError },
+    /// The core could not store the identity of the second node.
+    #[error("the second node could not be written down")]
+    NotStored { node: String },
+}
+
 /// Waits for the second node while a code is open.
 struct Host {
     tls: tls::TlsIdentity,
@@ -192,18 +208,18 @@ impl Host {
             let Ok((stream, from)) = listener.accept().await else { continue };
             match self.pair(stream).await {
                 Ok(()) => return,
-                Err(e) => tracing::warn!(%from, error = format!("{e:#}"), "a node could not be paired"),
+                Err(e) => tracing::warn!(%from, error = chain(&e), "a node could not be paired"),
             }
         }
     }
 
-    async fn pair(&self, stream: tokio::net::TcpStream) -> anyhow::Result<()> {
+    async fn pair(&self, stream: tokio::net::TcpStream) -> Result<(), AdmissionError> {
         let mut paired = pairing::host(stream, &self.tls, &self.codes, Purpose::Node).await?;
         let hello: Hello = paired.receive().await?;
         if hello.node == self.identity.node {
-            let why = format!("The first node is already named {}; give the second one another name.", hello.node);
-            paired.send(&Admission::Refused(why.clone())).await?;
-            anyhow::bail!(why);
+            let taken = AdmissionError::NameTaken { node: hello.node };
+            paired.send(&Admission::Refused(taken.to_string())).await?;
+            return Err(taken);
         }
         let welcome = Welcome {
             pair_id: self.identity.pair_id.clone(),
@@ -219,14 +235,15 @@ impl Host {
         };
         paired.send(&Admission::Welcome(Box::new(welcome))).await?;
         // The second node formats its disks and says so now and then, and when it is ready.
-        while !paired.receive::<bool>().await.context("the second node did not finish its setup")? {}
-        let peer = Peer { node: hello.node, fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
+        let unfinished = |source| AdmissionError::Unfinished { node: hello.node.clone(), source };
+        while !paired.receive::<bool>().await.map_err(unfinished)? {}
+        let peer =
+            Peer { node: hello.node.clone(), fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
         let (done, admitted) = oneshot::channel();
         self.inbox.send(Event::Paired { peer, admitted: done });
         let admitted = admitted.await.unwrap_or(false);
         paired.send(&admitted).await?;
         paired.close().await?;
-        anyhow::ensure!(admitted, "the second node could not be written down");
-        Ok(())
+        if admitted { Ok(()) } else { Err(AdmissionError::NotStored { node: hello.node }) }
     }
 }

@@ -16,16 +16,26 @@ pub fn load(state: &Path, incarnation: u64) -> bool {
     incarnation != 0 && known.is_some_and(|text| text.trim() == incarnation.to_string())
 }
 
+/// The file cannot be written or removed.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be written or removed", path.display())]
+pub struct SaveError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
 /// Writes it, durably.
 ///
 /// # Errors
 /// The file cannot be written or removed.
-pub fn save(state: &Path, incarnation: u64, proven: bool) -> io::Result<()> {
-    if proven {
-        dyad_atomic_file::replace(&path(state), incarnation.to_string().as_bytes())
+pub fn save(state: &Path, incarnation: u64, proven: bool) -> Result<(), SaveError> {
+    let path = path(state);
+    let saved = if proven {
+        dyad_atomic_file::replace(&path, incarnation.to_string().as_bytes())
     } else {
-        dyad_atomic_file::remove(&path(state))
-    }
+        dyad_atomic_file::remove(&path)
+    };
+    saved.map_err(|source| SaveError { path, source })
 }
 
 #[cfg(test)]

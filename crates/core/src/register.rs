@@ -4,7 +4,7 @@
 //! unknown.
 
 use crate::quorum_handle::QuorumHandle;
-use dyad_provision::refusal::chain;
+use dyad_control::chain;
 use dyad_provision::register::RegisterFiles;
 use dyad_quorum::{Event, Record, WriteToken};
 use std::sync::mpsc::{Sender, channel};

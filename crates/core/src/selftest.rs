@@ -7,8 +7,11 @@
 //! A disk that stalls holds the numbers back, so a reset that seems too soon may have been in time: such a test is repeated
 //! once.
 
-use crate::{clock, init};
+use crate::clock;
+use crate::init::{self, InitError};
 use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,29 @@ pub struct SelfTestOutcome {
     pub text: String,
     /// It showed nothing: the test is to be run again, before anything else runs on this node.
     pub again: bool,
+}
+
+/// Why the watchdog is not proven. Each text is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    /// A software watchdog proves nothing.
+    #[error("This node has only the kernel's software watchdog, which stops together with a hanging kernel.")]
+    SoftwareWatchdog,
+    /// The note of the test cannot be written.
+    #[error("The state partition cannot be written: {error}.")]
+    Write { path: PathBuf, error: io::Error },
+    /// init does not set the period.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// The device has set another period than the one used for fencing.
+    #[error("The watchdog knows periods of {granted_s} s, not of {PERIOD_S} s; it is not relied upon.")]
+    Period {
+        /// The period that the device granted, in seconds.
+        granted_s: u64,
+    },
+    /// The node was not reset.
+    #[error("The watchdog did not reset this node within {} s: it is not relied upon.", RESET_TIMEOUT.as_secs())]
+    NoReset,
 }
 
 /// Where the proof is kept.
@@ -87,25 +113,23 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
 /// Waits for the reset of a watchdog that is not fed any more. No VM may run on this node.
 ///
 /// # Errors
-/// Always: it returns only when no reset came. The text is one sentence.
-pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(), String> {
+/// Always: it returns only when no reset came.
+pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<Infallible, SelfTestError> {
     if watchdog == SOFTWARE {
-        return Err(
-            "This node has only the kernel's software watchdog, which stops together with a hanging kernel.".into()
-        );
+        return Err(SelfTestError::SoftwareWatchdog);
     }
     let write = |unfed_ms| {
         let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms, repeated };
-        let bytes = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
-        dyad_atomic_file::replace(&test_path(state), &bytes)
-            .map_err(|e| format!("The state partition cannot be written: {e}."))
+        let bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
+        let path = test_path(state);
+        dyad_atomic_file::replace(&path, &bytes).map_err(|error| SelfTestError::Write { path, error })
     };
     // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
     write(0)?;
     let granted = init::watchdog_period(run, PERIOD_S)?;
     if granted != PERIOD_S {
         let _ = std::fs::remove_file(test_path(state));
-        return Err(format!("The watchdog knows periods of {granted} s, not of {PERIOD_S} s; it is not relied upon."));
+        return Err(SelfTestError::Period { granted_s: granted });
     }
     let since = Instant::now();
     while since.elapsed() < RESET_TIMEOUT {
@@ -113,7 +137,7 @@ pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<(
         std::thread::sleep(Duration::from_millis(100));
     }
     let _ = std::fs::remove_file(test_path(state));
-    Err(format!("The watchdog did not reset this node within {} s: it is not relied upon.", RESET_TIMEOUT.as_secs()))
+    Err(SelfTestError::NoReset)
 }
 
 fn boot() -> String {

@@ -8,8 +8,23 @@ use crate::selftest;
 use dyad_control::WatchdogStatus;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Why the watchdog is not in this process's hands.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchdogError {
+    /// The descriptor that init handed over cannot be duplicated.
+    #[error("the descriptor {fd} of init cannot be duplicated")]
+    Inherited {
+        /// The number in `DYAD_WATCHDOG_FD`.
+        fd: i32,
+        source: io::Error,
+    },
+    /// The device cannot be opened.
+    #[error("{} cannot be opened", device.display())]
+    Device { device: PathBuf, source: io::Error },
+}
 
 /// An armed watchdog.
 #[derive(Debug)]
@@ -38,14 +53,18 @@ impl Watchdog {
     ///
     /// # Errors
     /// The descriptor cannot be duplicated, or the device cannot be opened.
-    pub fn open(options: &Options) -> std::io::Result<Option<(Self, WatchdogInfo)>> {
+    pub fn open(options: &Options) -> Result<Option<(Self, WatchdogInfo)>, WatchdogError> {
         let device = match (std::env::var("DYAD_WATCHDOG_FD").ok().and_then(|fd| fd.parse().ok()), &options.watchdog) {
             (Some(fd), _) => {
                 // A second open() of a watchdog is refused, so the inherited descriptor itself is duplicated.
-                let me = pidfd_open(getpid(), PidfdFlags::empty())?;
-                File::from(pidfd_getfd(&me, fd, PidfdGetfdFlags::empty())?)
+                let duplicate = pidfd_open(getpid(), PidfdFlags::empty())
+                    .and_then(|me| pidfd_getfd(&me, fd, PidfdGetfdFlags::empty()));
+                File::from(duplicate.map_err(|error| WatchdogError::Inherited { fd, source: error.into() })?)
             }
-            (None, Some(path)) => File::options().write(true).open(path)?,
+            (None, Some(path)) => File::options()
+                .write(true)
+                .open(path)
+                .map_err(|source| WatchdogError::Device { device: path.clone(), source })?,
             (None, None) => return Ok(None),
         };
         let sys = Path::new("/sys/class/watchdog/watchdog0");

@@ -7,7 +7,7 @@ use dyad_link::{Fingerprint, PairId, tls};
 use dyad_provision::identity::Witness;
 use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest, WitnessRequestId};
 use dyad_types::NodeId;
-use dyad_witness::client::{Client, Target};
+use dyad_witness::client::{AskError, Client, Target};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -45,6 +45,17 @@ impl WitnessHandle {
     pub fn add_key(&self, node: NodeId, fingerprint: String) {
         let _ = self.commands.send(WitnessCommand::AddKey(node, fingerprint));
     }
+}
+
+/// Why the witness gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    /// This node knows no witness.
+    #[error("none is enrolled")]
+    NotEnrolled,
+    /// The witness cannot be reached, or refuses.
+    #[error(transparent)]
+    Ask(#[from] AskError),
 }
 
 /// An ask that takes longer is as good as none: the rules go on without it and a late answer is ignored.
@@ -107,7 +118,7 @@ impl Task {
                 WitnessReply::Received(reply)
             }
             Err(why) => {
-                tracing::warn!(why, "the witness gave no answer");
+                tracing::warn!(%why, "the witness gave no answer");
                 self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.answered }));
                 WitnessReply::Unreachable
             }
@@ -115,17 +126,17 @@ impl Task {
         self.quorum_thread.send(QuorumInput::Quorum(Event::Witness { id, reply }));
     }
 
-    async fn request(&mut self, request: &WitnessRequest) -> Result<(AcceptorReply, Duration), String> {
-        let client = self.client.as_mut().ok_or("none is enrolled")?;
+    async fn request(&mut self, request: &WitnessRequest) -> Result<(AcceptorReply, Duration), NoAnswer> {
+        let client = self.client.as_mut().ok_or(NoAnswer::NotEnrolled)?;
         // The second node's key goes first, so that the witness answers it from the moment it is asked.
         if let Some((node, key)) = self.key {
             match client.add_key(node, key, WITNESS_REQUEST_TIMEOUT).await {
                 Ok(()) => self.key = None,
-                Err(e) if e.is_unreachable() => return Err(e.to_string()),
+                Err(e) if e.is_unreachable() => return Err(e.into()),
                 Err(e) => tracing::error!(error = %e, "the witness does not take the second node's key"),
             }
         }
-        let reply = client.ask(request, WITNESS_REQUEST_TIMEOUT).await.map_err(|e| e.to_string())?;
+        let reply = client.ask(request, WITNESS_REQUEST_TIMEOUT).await?;
         Ok((reply, client.round_trip().unwrap_or_default()))
     }
 }

@@ -39,7 +39,7 @@ pub fn index_of(name: &str) -> Option<u32> {
 /// both families can be bound to one port. Needs a tokio runtime.
 ///
 /// # Errors
-/// The address cannot be bound, for instance because it is in use.
+/// The address cannot be bound, for instance because it is in use. The caller names the address.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -56,7 +56,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// as on an idle connection.
 ///
 /// # Errors
-/// The system refuses one of the socket options.
+/// The system refuses one of the socket options. The caller names the peer.
 pub fn bound_silence(stream: &tokio::net::TcpStream, timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(timeout))?;

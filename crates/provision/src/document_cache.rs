@@ -7,7 +7,7 @@ use dyad_desired::Document;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) fn path(state: &Path) -> PathBuf {
+fn path(state: &Path) -> PathBuf {
     state.join("last-document.json")
 }
 
@@ -17,20 +17,35 @@ pub fn load(state: &Path) -> Option<Document> {
     serde_json::from_slice(&bytes).inspect_err(|e| tracing::warn!(error = %e, "the last document is damaged")).ok()
 }
 
+/// Why the cache was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file cannot be written.
+    #[error("{} cannot be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// The file cannot be removed.
+    #[error("{} cannot be removed", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+}
+
 /// Writes the document, durably.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn save(state: &Path, document: &Document) -> io::Result<()> {
-    dyad_atomic_file::replace(&path(state), &serde_json::to_vec(document)?)
+/// [`CacheError::Write`].
+pub fn save(state: &Path, document: &Document) -> Result<(), CacheError> {
+    let path = path(state);
+    let saved = serde_json::to_vec(document).map_err(io::Error::from);
+    let saved = saved.and_then(|bytes| dyad_atomic_file::replace(&path, &bytes));
+    saved.map_err(|source| CacheError::Write { path, source })
 }
 
 /// Removes the document, with the password hashes in it.
 ///
 /// # Errors
-/// The file cannot be removed.
-pub fn remove(state: &Path) -> io::Result<()> {
-    dyad_atomic_file::remove(&path(state))
+/// [`CacheError::Remove`].
+pub fn remove(state: &Path) -> Result<(), CacheError> {
+    let path = path(state);
+    dyad_atomic_file::remove(&path).map_err(|source| CacheError::Remove { path, source })
 }
 
 #[cfg(test)]

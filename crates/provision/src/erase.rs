@@ -10,10 +10,10 @@
 use crate::disks::{self, Index, PoolDiskPaths};
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::paths::NodePaths;
-use crate::refusal::{self, chain};
+use crate::refusal;
 use crate::setup::Step;
 use crate::{document_cache, register};
-use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode};
+use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode, chain};
 use dyad_link::tls;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ pub fn decommission(state: &Path) -> Result<(), Refusal> {
         .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {}.", chain(&e))))?;
     // The next start makes a new key: who trusted this node shall not trust what it becomes.
     if let Err(e) = tls::TlsIdentity::forget(state) {
-        tracing::warn!(error = %e, "the key of this node is kept");
+        tracing::warn!(error = chain(&e), "the key of this node is kept");
     }
     Ok(())
 }
@@ -89,6 +89,9 @@ pub enum UndoError {
     /// A file of the pair cannot be removed.
     #[error("{} cannot be removed", file.display())]
     Remove { file: PathBuf, source: io::Error },
+    /// The cached document cannot be removed.
+    #[error(transparent)]
+    Document(#[from] document_cache::CacheError),
     /// The file that names the pair cannot be removed.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -118,8 +121,7 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     }
     let file = register::path(&paths.state);
     dyad_atomic_file::remove(&file).map_err(|source| UndoError::Remove { file, source })?;
-    let file = document_cache::path(&paths.state);
-    document_cache::remove(&paths.state).map_err(|source| UndoError::Remove { file, source })?;
+    document_cache::remove(&paths.state)?;
     Ok(NodeIdentity::forget_unfinished(&paths.state)?)
 }
 

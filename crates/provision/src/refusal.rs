@@ -1,6 +1,6 @@
 //! Failures as refusals, in sentences for people.
 
-use dyad_control::{Refusal, RefusalCode};
+use dyad_control::{Refusal, RefusalCode, chain};
 use dyad_link::pairing::{self, PairingError, Purpose};
 use dyad_witness::client::EnrolError;
 
@@ -52,13 +52,6 @@ pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let text: String = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
     format!("{text}.")
-}
-
-/// An error and its causes in one line, as people read it: `/dev/vdb cannot be opened: No such device`.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// A refusal that tells an error and its causes.

@@ -154,7 +154,7 @@ impl Server {
     /// The address on which the witness listens.
     ///
     /// # Errors
-    /// The system does not tell the address.
+    /// The system does not tell the address: the error of `getsockname`.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }

@@ -3,10 +3,9 @@
 use super::CoreState;
 use super::parts::Pending;
 use crate::event::Event;
-use dyad_control::{Enrol, RefusalCode, Reply, TimelineKind};
+use dyad_control::{Enrol, RefusalCode, Reply, TimelineKind, chain};
 use dyad_desired::{Change, NodeRecord};
-use dyad_provision::identity::{Peer, Witness};
-use dyad_provision::refusal::chain;
+use dyad_provision::identity::{IdentityError, Peer, Witness};
 use dyad_quorum as quorum;
 use tokio::sync::oneshot;
 
@@ -33,7 +32,7 @@ impl CoreState {
         let before = self.identity.peer.replace(peer);
         if let Err(e) = self.identity.save(&self.out.paths.state) {
             self.identity.peer = before;
-            self.report.error = Some(format!("The identity of this node cannot be written: {}.", chain(&e)));
+            self.report.error = Some(unwritten(&e));
             return false;
         }
         self.out.timeline.note(TimelineKind::Paired, format!("The node {name} has joined."));
@@ -67,8 +66,8 @@ impl CoreState {
     pub(super) fn enrolled(&mut self, witness: Witness, answer: oneshot::Sender<Reply>) {
         self.out.timeline.note(TimelineKind::Enrolled, format!("The witness {} is enrolled.", witness.address));
         let info = witness.info();
-        if let Err(sentence) = self.use_witness(witness) {
-            let _ = answer.send(Reply::refused(RefusalCode::State, sentence));
+        if let Err(error) = self.use_witness(witness) {
+            let _ = answer.send(Reply::refused(RefusalCode::State, unwritten(&error)));
             return;
         }
         self.repeat_introductions();
@@ -95,11 +94,10 @@ impl CoreState {
         }
     }
 
-    fn use_witness(&mut self, witness: Witness) -> Result<(), String> {
+    fn use_witness(&mut self, witness: Witness) -> Result<(), IdentityError> {
         self.identity.witness = Some(witness);
         self.out.pairing.use_witness(&self.identity);
-        let saved = self.identity.save(&self.out.paths.state);
-        saved.map_err(|e| format!("The identity of this node cannot be written: {}.", chain(&e)))
+        self.identity.save(&self.out.paths.state)
     }
 
     /// The document names a witness that this node does not know yet (the other node enrolled it).
@@ -110,8 +108,13 @@ impl CoreState {
             return;
         }
         let witness = Witness { address: info.address, fingerprint: info.fingerprint, id: info.id, incarnation: 0 };
-        if let Err(sentence) = self.use_witness(witness) {
-            tracing::error!(sentence, "the witness is forgotten at the next start");
+        if let Err(error) = self.use_witness(witness) {
+            tracing::error!(error = unwritten(&error), "the witness is forgotten at the next start");
         }
     }
+}
+
+/// The sentence for an identity that cannot be written.
+fn unwritten(error: &IdentityError) -> String {
+    format!("The identity of this node cannot be written: {}.", chain(error))
 }

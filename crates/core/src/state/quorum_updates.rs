@@ -6,7 +6,7 @@ use super::sentences::{alarm_text, kill_text, note_text};
 use crate::documents::DocumentRequest;
 use crate::peer_watchdog_cache;
 use crate::quorum_update::QuorumUpdate;
-use dyad_control::TimelineKind;
+use dyad_control::{TimelineKind, chain};
 use dyad_desired::Change;
 use dyad_quorum::{self as quorum, Members};
 use std::net::SocketAddr;
@@ -24,7 +24,9 @@ impl CoreState {
             }
             QuorumUpdate::Hold => self.hold(true),
             QuorumUpdate::Kill(reason) => {
-                self.out.timeline.note(TimelineKind::VmsKilled, format!("VMs of this node are stopped: {}.", kill_text(reason)));
+                self.out
+                    .timeline
+                    .note(TimelineKind::VmsKilled, format!("VMs of this node are stopped: {}.", kill_text(reason)));
                 self.access.serving = false;
             }
             QuorumUpdate::PeerVmsAllowed => {
@@ -73,7 +75,7 @@ impl CoreState {
             return;
         }
         if let Err(e) = peer_watchdog_cache::save(&self.out.paths.state, incarnation, proven) {
-            tracing::error!(error = %e, "whether the peer's watchdog is proven is forgotten at the next start");
+            tracing::error!(error = chain(&e), "whether the peer's watchdog is proven is forgotten at the next start");
         }
     }
 

@@ -82,8 +82,8 @@ impl CoreState {
         self.out.quorum_thread.send(QuorumInput::StopFeeding(true));
         let (state, run, inbox) = (self.out.paths.state.clone(), self.out.paths.run.clone(), self.out.inbox.clone());
         let prove = move || {
-            let Err(sentence) = selftest::run(&state, &run, &watchdog, false) else { return };
-            inbox.send(Event::SelfTestEnded { sentence });
+            let Err(error) = selftest::run(&state, &run, &watchdog, false);
+            inbox.send(Event::SelfTestEnded { sentence: error.to_string() });
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
     }

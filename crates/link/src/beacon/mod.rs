@@ -98,6 +98,23 @@ impl Waker {
     }
 }
 
+/// Why heartbeats cannot be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub enum BeaconError {
+    /// More than [`MAX_PATHS`] paths.
+    #[error("more than eight heartbeat paths")]
+    TooManyPaths {
+        /// Number of paths given.
+        count: usize,
+    },
+    /// The system gives no event file descriptor.
+    #[error(transparent)]
+    EventDescriptor(io::Error),
+    /// The sockets of the paths cannot be polled.
+    #[error(transparent)]
+    Poll(io::Error),
+}
+
 #[derive(Debug)]
 pub struct Beacon {
     keys: Keys,
@@ -123,9 +140,10 @@ impl Beacon {
     /// does not exist is tried again by [`Self::refresh`].
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for too many paths, or the error of creating an event file descriptor.
-    pub fn open(config: &Config, paths: Vec<PathConfig>) -> io::Result<Self> {
-        let waker = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+    /// [`BeaconError::TooManyPaths`] or [`BeaconError::EventDescriptor`].
+    pub fn open(config: &Config, paths: Vec<PathConfig>) -> Result<Self, BeaconError> {
+        let waker = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+            .map_err(|error| BeaconError::EventDescriptor(error.into()))?;
         let mut beacon = Self {
             keys: Keys::new(config.pair, config.node, &config.key),
             port: config.port,
@@ -144,10 +162,10 @@ impl Beacon {
     /// Replaces the paths; unchanged paths keep their sockets. Allocates.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidInput`] for more than [`MAX_PATHS`].
-    pub fn set_paths(&mut self, paths: Vec<PathConfig>) -> io::Result<()> {
+    /// [`BeaconError::TooManyPaths`].
+    pub fn set_paths(&mut self, paths: Vec<PathConfig>) -> Result<(), BeaconError> {
         if paths.len() > MAX_PATHS {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than eight heartbeat paths"));
+            return Err(BeaconError::TooManyPaths { count: paths.len() });
         }
         let mut old = std::mem::take(&mut self.paths);
         for config in paths {
@@ -192,8 +210,8 @@ impl Beacon {
     /// Waits up to `timeout` for a datagram of the peer or a [`Waker`].
     ///
     /// # Errors
-    /// The error of polling. An error of a single path is only recorded in that path's status.
-    pub fn receive(&mut self, timeout: Duration) -> io::Result<Wake<'_>> {
+    /// [`BeaconError::Poll`]. An error of a single path is only recorded in that path's status.
+    pub fn receive(&mut self, timeout: Duration) -> Result<Wake<'_>, BeaconError> {
         let deadline = Instant::now() + timeout;
         loop {
             let mut any = false;
@@ -259,7 +277,7 @@ impl Beacon {
         self.paths[at].send_to(&self.outbox[..length], to);
     }
 
-    fn wait(&mut self, left: Duration) -> io::Result<Ready> {
+    fn wait(&mut self, left: Duration) -> Result<Ready, BeaconError> {
         let waker = self.waker.0.as_fd();
         // Index 0 is the waker; unused entries also refer to it.
         let mut polled: [PollFd<'_>; MAX_PATHS + 1] =
@@ -274,7 +292,7 @@ impl Beacon {
             Ok(ready) => ready,
             // A signal: the caller checks the clock and the sockets again.
             Err(rustix::io::Errno::INTR) => return Ok(Ready::Socket),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(BeaconError::Poll(error.into())),
         };
         if !polled[0].revents().is_empty() {
             let _ = rustix::io::read(&*self.waker.0, &mut [0; 8]);

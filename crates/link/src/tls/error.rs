@@ -15,6 +15,13 @@ pub enum TlsError {
         #[source]
         source: std::io::Error,
     },
+    /// An identity file cannot be removed.
+    #[error("the identity file {} cannot be removed", path.display())]
+    Remove {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// An identity file has no key or certificate.
     #[error("the identity file {} is damaged; restore it or pair this node again", path.display())]
     Damaged { path: std::path::PathBuf },

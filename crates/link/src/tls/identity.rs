@@ -98,11 +98,14 @@ impl TlsIdentity {
     /// Removes the identity in `directory`, so that [`Self::load_or_generate`] creates a new one.
     ///
     /// # Errors
-    /// A file cannot be removed.
-    pub fn forget(directory: &Path) -> std::io::Result<()> {
+    /// [`TlsError::Remove`].
+    pub fn forget(directory: &Path) -> Result<(), TlsError> {
         for name in [CERTIFICATE_FILE, KEY_FILE] {
-            match std::fs::remove_file(directory.join(name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            let path = directory.join(name);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(TlsError::Remove { path, source });
+                }
                 _ => {}
             }
         }
