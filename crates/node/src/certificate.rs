@@ -1,8 +1,11 @@
 //! The node's certificate for HTTPS: self-signed, made at the first start, kept in the state directory.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::Context;
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -12,36 +15,56 @@ use rustls::{
 const CERTIFICATE: &str = "web-certificate.der";
 const KEY: &str = "web-key.der";
 
+/// Why there is no certificate for HTTPS.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// Key or certificate cannot be generated.
+    #[error("the certificate for HTTPS cannot be made")]
+    Generate(#[from] rcgen::Error),
+    /// A file cannot be written.
+    #[error("the certificate for HTTPS cannot be made: {} cannot be written", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// The TLS library does not know the protocol versions asked for.
+    #[error("HTTPS cannot be configured")]
+    Versions(#[source] rustls::Error),
+    /// Key and certificate do not form an identity.
+    #[error("the key for HTTPS is damaged: remove it and the certificate to get new ones")]
+    Damaged { key: PathBuf, source: rustls::Error },
+}
+
 /// The TLS configuration with the certificate in `state`. Makes key and certificate if either file cannot be read.
 ///
 /// # Errors
 /// The directory cannot be written, or the key is damaged.
-pub fn server_config(state: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+pub fn server_config(state: &Path) -> Result<Arc<ServerConfig>, CertificateError> {
     let (certificate, key) = match (fs::read(state.join(CERTIFICATE)), fs::read(state.join(KEY))) {
         (Ok(certificate), Ok(key)) => (certificate, key),
-        _ => make(state).context("the certificate for HTTPS cannot be made")?,
+        _ => make(state)?,
     };
     let chain = vec![CertificateDer::from(certificate)];
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(CertificateError::Versions)?
         .with_no_client_auth()
         .with_single_cert(chain, PrivatePkcs8KeyDer::from(key).into())
-        .context("the key for HTTPS is damaged: remove it and the certificate to get new ones")?;
+        .map_err(|source| CertificateError::Damaged { key: state.join(KEY), source })?;
     // WebSockets need HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn make(state: &Path) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+fn make(state: &Path) -> Result<(Vec<u8>, Vec<u8>), CertificateError> {
     let key = rcgen::KeyPair::generate()?;
     let mut params = rcgen::CertificateParams::new(vec!["dyad".to_owned(), "localhost".to_owned()])?;
     params.distinguished_name.push(rcgen::DnType::CommonName, "Dyad node");
     let certificate = params.self_signed(&key)?.der().to_vec();
     let key = key.serialize_der();
-    fs::create_dir_all(state)?;
+    fs::create_dir_all(state).map_err(|source| CertificateError::Write { path: state.to_owned(), source })?;
     // The key is written first: a certificate on disk always has its key.
-    dyad_atomic_file::replace(&state.join(KEY), &key)?;
-    dyad_atomic_file::replace(&state.join(CERTIFICATE), &certificate)?;
+    for (name, bytes) in [(KEY, &key), (CERTIFICATE, &certificate)] {
+        let path = state.join(name);
+        dyad_atomic_file::replace(&path, bytes).map_err(|source| CertificateError::Write { path, source })?;
+    }
     Ok((certificate, key))
 }
 

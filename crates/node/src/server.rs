@@ -4,12 +4,11 @@ use std::{
     collections::HashMap,
     fs, io,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::Context;
 use axum::{Extension, Router};
 use dyad_api::Source;
 use hyper::server::conn::http1;
@@ -105,14 +104,23 @@ impl Drop for ConnectionPermit {
     }
 }
 
+/// The local socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("{} cannot be made", path.display())]
+pub struct LocalSocketError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
 /// Opens the local socket with mode 0600, so for root only.
 ///
 /// # Errors
 /// The directory does not exist or cannot be written.
-pub fn local_listener(path: &Path) -> anyhow::Result<UnixListener> {
+pub fn local_listener(path: &Path) -> Result<UnixListener, LocalSocketError> {
     let _ = fs::remove_file(path);
-    let listener = UnixListener::bind(path).with_context(|| format!("{} cannot be made", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let failed = |source| LocalSocketError { path: path.to_owned(), source };
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
 

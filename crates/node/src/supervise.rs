@@ -2,16 +2,17 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context;
 use bytes::Bytes;
 use dyad_api::VmState;
+use dyad_control::chain;
 use dyad_supervisor::{
-    Accelerator, Console, Phase, Runner, Settings, Step, VmSpec, accelerator,
+    Accelerator, AdoptError, Console, Phase, Runner, Settings, Step, VmSpec, accelerator,
     command::{Host, Version},
 };
 use tokio::{
@@ -37,6 +38,23 @@ const KVM_PROBE_FILE: &str = "kvm-proof.json";
 
 /// Grace time of a guest, in seconds, when the node shuts down before it has read a document (the document holds the pair's).
 const SHUTDOWN_GRACE_PERIOD_S: u32 = 60;
+
+/// Why no VM can be supervised.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// The launcher of VMs is this program itself.
+    #[error("this program's own path is not known")]
+    OwnPath(#[source] io::Error),
+    /// QEMU cannot be started.
+    #[error("{} does not run: install QEMU or give --no-vms", qemu.display())]
+    Qemu { qemu: PathBuf, source: io::Error },
+    /// QEMU prints no version.
+    #[error("QEMU's version is not understood")]
+    Version { qemu: PathBuf },
+    /// A VM could run twice if it were not known.
+    #[error("the running VMs could not be found")]
+    Adopt(#[from] AdoptError),
+}
 
 /// Sends commands to the supervisor's task.
 pub struct Supervisor {
@@ -67,14 +85,14 @@ impl Supervisor {
     ///
     /// # Errors
     /// The path of this program is not known.
-    pub fn start(options: &Options) -> anyhow::Result<StartedSupervisor> {
-        let program = std::env::current_exe().context("this program's own path is not known")?;
+    pub fn start(options: &Options) -> Result<StartedSupervisor, SuperviseError> {
+        let program = std::env::current_exe().map_err(SuperviseError::OwnPath)?;
         let (commands, receiver) = mpsc::unbounded_channel();
         let (reports, reported) = mpsc::unbounded_channel();
         let options = options.clone();
         tokio::spawn(async move {
             if let Err(error) = run(&options, program, receiver, reports).await {
-                tracing::error!("no VM can be supervised: {error:#}");
+                tracing::error!("no VM can be supervised: {}", chain(&error));
             }
         });
         Ok((Box::new(Supervisor { commands }), reported))
@@ -96,13 +114,11 @@ fn settings(options: &Options, program: PathBuf, version: Version, accelerator: 
     }
 }
 
-async fn version(qemu: &Path) -> anyhow::Result<Version> {
-    let output = Command::new(qemu)
-        .arg("--version")
-        .output()
-        .await
-        .with_context(|| format!("{} does not run: install QEMU or give --no-vms", qemu.display()))?;
-    Version::parse(&String::from_utf8_lossy(&output.stdout)).context("QEMU's version is not understood")
+async fn version(qemu: &Path) -> Result<Version, SuperviseError> {
+    let output = Command::new(qemu).arg("--version").output().await;
+    let output = output.map_err(|source| SuperviseError::Qemu { qemu: qemu.to_owned(), source })?;
+    let version = Version::parse(&String::from_utf8_lossy(&output.stdout));
+    version.ok_or_else(|| SuperviseError::Version { qemu: qemu.to_owned() })
 }
 
 /// The task: probes KVM, adopts running VMs, then carries out the policy's plan after each event.
@@ -111,7 +127,7 @@ async fn run(
     program: PathBuf,
     mut commands: mpsc::UnboundedReceiver<SupervisorCommand>,
     reports: mpsc::UnboundedSender<SupervisorReport>,
-) -> anyhow::Result<()> {
+) -> Result<(), SuperviseError> {
     // The KVM probe boots a VM: it waits until an input has come, or for KVM_PROBE_DELAY.
     let mut queue = CommandQueue::default();
     match tokio::time::timeout(KVM_PROBE_DELAY, commands.recv()).await {
@@ -127,7 +143,7 @@ async fn run(
     let _ = reports.send(SupervisorReport::HardwareVirtualisation(found == Accelerator::Kvm));
     let (mut runner, mut events) = Runner::new(settings(options, program, version, found));
     // A VM that runs already must be known before any VM is started: it must not run twice.
-    runner.adopt().context("the running VMs could not be found")?;
+    runner.adopt()?;
     let mut task = SupervisorTask { runner, input: None, reports, missing: BTreeMap::new() };
     let mut ending = false;
     loop {

@@ -10,6 +10,14 @@ use std::time::Duration;
 /// The kernel's default for `cpu.weight`.
 const DEFAULT_CPU_WEIGHT: u32 = 100;
 
+/// A file or directory of a cgroup cannot be made or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} cannot be written")]
+pub struct CgroupError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -32,8 +40,8 @@ impl Cgroup {
     /// # Errors
     ///
     /// The directory cannot be created.
-    pub fn create(&self) -> io::Result<()> {
-        std::fs::create_dir_all(&self.dir)
+    pub fn create(&self) -> Result<(), CgroupError> {
+        std::fs::create_dir_all(&self.dir).map_err(|source| CgroupError { path: self.dir.clone(), source })
     }
 
     /// Gives the VM ten times the default CPU weight until [`Cgroup::end_start_boost`]: a start is short, and after the loss of
@@ -66,10 +74,11 @@ impl Cgroup {
     /// # Errors
     ///
     /// The write fails. A cgroup that does not exist is no error.
-    pub fn kill(&self) -> io::Result<()> {
-        match std::fs::write(self.dir.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        let path = self.dir.join("cgroup.kill");
+        match std::fs::write(&path, "1") {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CgroupError { path, source }),
+            _ => Ok(()),
         }
     }
 

@@ -38,7 +38,7 @@ pub use console::{Console, Subscription};
 pub use lifecycle::Phase;
 pub use machine::{Event, EventKind};
 pub use policy::{Observed, Step, back_off, next_wakeup, plan};
-pub use runner::{Runner, RunnerError, Settings};
+pub use runner::{AdoptError, Runner, RunnerError, Settings};
 pub use spec::{Disk, MissingDisk, VmNetwork, VmSpec};
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.

@@ -267,7 +267,7 @@ impl Task {
         if let Some(cgroup) = &self.machine.cgroup
             && let Err(error) = cgroup.kill()
         {
-            tracing::warn!(cgroup = %cgroup.dir().display(), %error, "a VM's cgroup could not be killed");
+            tracing::warn!(cgroup = %cgroup.dir().display(), error = %error.source, "a VM's cgroup could not be killed");
         }
         self.machine.process.kill();
     }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use dyad_desired::Firmware;
 use tokio::sync::mpsc;
 
-use crate::cgroup::{self, Cgroup};
+use crate::cgroup::{self, Cgroup, CgroupError};
 use crate::command::{Host, VmPaths, command_line};
 use crate::console::Console;
 use crate::lifecycle::VmEvent;
@@ -52,6 +52,17 @@ pub enum RunnerError {
     Spawn { vm: String, source: io::Error },
 }
 
+/// The reasons for which running VMs may be unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// The run directory cannot be created or read.
+    #[error("the directory {path} of the running VMs cannot be read")]
+    RunDirectory { path: PathBuf, source: io::Error },
+    /// A VM process without a record cannot be killed.
+    #[error("the VM {vm}, which no record explains, cannot be killed")]
+    Kill { vm: String, source: CgroupError },
+}
+
 /// The VMs of this node. Needs a tokio runtime. Dropping the runner leaves the VMs running.
 pub struct Runner {
     settings: Settings,
@@ -78,11 +89,15 @@ impl Runner {
     /// # Errors
     ///
     /// The run directory cannot be read, or a cgroup cannot be killed.
-    pub fn adopt(&mut self) -> io::Result<()> {
-        std::fs::create_dir_all(&self.settings.run_dir)?;
+    pub fn adopt(&mut self) -> Result<(), AdoptError> {
+        let run_dir = &self.settings.run_dir;
+        let unreadable = |source| AdoptError::RunDirectory { path: run_dir.clone(), source };
+        std::fs::create_dir_all(run_dir).map_err(unreadable)?;
+        let entries =
+            std::fs::read_dir(run_dir).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(unreadable)?;
         let mut known = Vec::new();
-        for entry in std::fs::read_dir(&self.settings.run_dir)? {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
+        for entry in entries {
+            let Ok(name) = entry.file_name().into_string() else { continue };
             let Some(record) = Record::load(&self.paths(&name).record()) else { continue };
             if self.adopt_one(&name, record) {
                 known.push(name);
@@ -93,7 +108,7 @@ impl Runner {
             let group = Cgroup::new(root, &name);
             if !group.pids().is_empty() {
                 tracing::warn!(vm = name, "killing a VM process that no record explains");
-                group.kill()?;
+                group.kill().map_err(|source| AdoptError::Kill { vm: name.clone(), source })?;
             }
             tokio::spawn(async move { group.remove().await });
         }
@@ -206,7 +221,7 @@ impl Runner {
         let log_copy = log.try_clone().map_err(file(paths.log()))?;
         let mut line = command_line(&self.settings.host, spec, &paths, vars.as_deref());
         if let Some(cgroup) = self.cgroup(&spec.name) {
-            cgroup.create().map_err(file(cgroup.dir().to_owned()))?;
+            cgroup.create().map_err(|error| file(error.path)(error.source))?;
             cgroup.begin_start_boost();
             let mut launched = self.settings.launcher.clone();
             launched.extend([cgroup.dir().into(), "--".into()]);
