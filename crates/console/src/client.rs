@@ -1,7 +1,6 @@
 //! The client of `dyad-node`'s local socket. The API is the same as over HTTPS, but without TLS, and only root may
 //! connect.
 
-use anyhow::{Context, bail};
 use bytes::Bytes;
 use dyad_api::{ApiError, SetupReply};
 use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question};
@@ -9,8 +8,29 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
+use std::io;
 use std::path::PathBuf;
 use tokio::net::UnixStream;
+
+/// Why `dyad-node` did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The socket does not connect.
+    #[error("this node's services are still starting")]
+    Connect { socket: PathBuf, source: io::Error },
+    /// The connection broke.
+    #[error(transparent)]
+    Connection(#[from] hyper::Error),
+    /// The request has no valid form: a defect of this program.
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    /// The answer is not that of `dyad-node`.
+    #[error("the node answered in an unknown form")]
+    UnknownForm(#[source] Option<serde_json::Error>),
+    /// The answer is a refusal; the node is unchanged.
+    #[error("{}", .0.error)]
+    Refused(ApiError),
+}
 
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -26,25 +46,22 @@ impl Client {
     ///
     /// # Errors
     /// The socket does not connect, or `dyad-node` refuses or answers in an unknown form.
-    pub async fn setup(&self) -> anyhow::Result<SetupReply> {
-        self.call(Method::GET, "/api/v1/setup", Vec::new()).await?.map_err(|e| anyhow::anyhow!(e.error))
+    pub async fn setup(&self) -> Result<SetupReply, ClientError> {
+        self.call(Method::GET, "/api/v1/setup", Vec::new()).await
     }
 
-    /// Begins setup. The inner error is `dyad-node`'s refusal.
+    /// Begins setup.
     ///
     /// # Errors
-    /// The socket does not connect or the answer has an unknown form.
-    pub async fn begin(&self, answers: &Answers) -> anyhow::Result<Result<SetupReply, ApiError>> {
-        self.call(Method::POST, "/api/v1/setup", serde_json::to_vec(&request(answers))?).await
+    /// As [`Self::setup`].
+    pub async fn begin(&self, answers: &Answers) -> Result<SetupReply, ClientError> {
+        self.call(Method::POST, "/api/v1/setup", request(answers).to_string().into_bytes()).await
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Vec<u8>,
-    ) -> anyhow::Result<Result<T, ApiError>> {
-        let stream = UnixStream::connect(&self.socket).await.context("this node's services are still starting")?;
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|source| ClientError::Connect { socket: self.socket.clone(), source })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let request = Request::builder()
@@ -57,12 +74,9 @@ impl Client {
         let ok = response.status().is_success();
         let bytes = response.into_body().collect().await?.to_bytes();
         if ok {
-            return Ok(Ok(serde_json::from_slice(&bytes).context("the node answered in an unknown form")?));
+            return serde_json::from_slice(&bytes).map_err(|error| ClientError::UnknownForm(Some(error)));
         }
-        match serde_json::from_slice(&bytes) {
-            Ok(refusal) => Ok(Err(refusal)),
-            Err(_) => bail!("the node answered in an unknown form"),
-        }
+        Err(serde_json::from_slice(&bytes).map_or(ClientError::UnknownForm(None), ClientError::Refused))
     }
 }
 

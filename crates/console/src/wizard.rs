@@ -1,12 +1,12 @@
 //! The wizard as a conversation of lines: prints each question, reads the answer and checks it with `dyad-wizard`.
 
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::erase;
 use crate::line::{self, Prompt};
 use crate::status::addresses;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
-use dyad_control::{Reply, Request};
+use dyad_control::{Reply, Request, chain};
 use dyad_wizard::{Answers, DiskContent, ERASE_WORD, Id, Kind, Link, Question, Surroundings, next, suggestion};
 use std::time::Duration;
 
@@ -156,13 +156,13 @@ impl Wizard {
             return Some(false);
         }
         match self.node.begin(answers).await {
-            Ok(Ok(_)) => self.follow(told).await,
-            Ok(Err(refusal)) => {
+            Ok(_) => self.follow(told).await,
+            Err(ClientError::Refused(refusal)) => {
                 say(&format!("! {}", refusal.error));
                 Some(false)
             }
             Err(e) => {
-                say(&format!("! {e:#}."));
+                say(&format!("! {}.", chain(&e)));
                 Some(false)
             }
         }
