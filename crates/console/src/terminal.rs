@@ -22,6 +22,17 @@ pub enum Key {
 /// Columns and rows: the smallest size, and the one assumed for a terminal that reports none.
 pub const SIZE: (u16, u16) = (80, 24);
 
+/// Why the terminal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TerminalError {
+    /// The device of standard input refuses raw mode.
+    #[error("the terminal cannot be set to raw mode")]
+    RawMode(#[source] io::Error),
+    /// The system starts no thread for the keys.
+    #[error("the thread that reads the keys cannot be started")]
+    Thread(#[source] io::Error),
+}
+
 /// A terminal in raw mode. Dropping it restores the previous mode.
 pub struct Terminal {
     before: Option<Termios>,
@@ -32,16 +43,17 @@ impl Terminal {
     /// Takes standard input and output.
     ///
     /// # Errors
-    /// Raw mode cannot be set, or the thread that reads the keys does not start.
-    pub fn open() -> io::Result<Self> {
+    /// [`TerminalError::RawMode`] or [`TerminalError::Thread`].
+    pub fn open() -> Result<Self, TerminalError> {
         let before = tcgetattr(io::stdin()).ok();
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
-            tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+            tcsetattr(io::stdin(), OptionalActions::Now, &raw).map_err(|error| TerminalError::RawMode(error.into()))?;
         }
         let (sender, keys) = mpsc::unbounded_channel();
-        std::thread::Builder::new().name("keys".into()).spawn(move || read_keys(io::stdin(), &sender))?;
+        let reader = std::thread::Builder::new().name("keys".into());
+        reader.spawn(move || read_keys(io::stdin(), &sender)).map_err(TerminalError::Thread)?;
         Ok(Self { before, keys })
     }
 
