@@ -1,11 +1,12 @@
 //! The one clock that decides anything: CLOCK_BOOTTIME, which goes on during suspend and never jumps.
 
+use dyad_types::BootTime;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since boot.
-pub fn now() -> u64 {
+/// The time now.
+pub fn now() -> BootTime {
     let t = clock_gettime(ClockId::Boottime);
-    u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+    BootTime(u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0))
 }
 
 /// Milliseconds since 1970, for people only.

@@ -155,7 +155,7 @@ impl State {
     /// Waits for a datagram, an input or the next deadline; returns by how much longer than asked for.
     fn listen(&mut self) -> Duration {
         let begin = Instant::now();
-        let sleep = self.parts.quorum.next_wakeup().saturating_sub(clock::now());
+        let sleep = self.parts.quorum.next_wakeup().since(clock::now());
         let sleep = Duration::from_nanos(sleep).min(WATCHDOG_FEED_INTERVAL);
         let wake = self.parts.beacon.receive(sleep);
         let overslept = begin.elapsed().saturating_sub(sleep);

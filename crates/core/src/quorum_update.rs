@@ -1,6 +1,6 @@
 //! What the quorum thread tells the owner of the state: plain values, so that both sides and the event list can name them.
 
-use dyad_quorum::{Alarm, Config, KillReason, Members, Note, RunState};
+use dyad_quorum::{Alarm, BootTime, Config, KillReason, Members, Note, RunState};
 use std::net::SocketAddr;
 
 /// A change that the quorum thread tells the owner of the state.
@@ -21,8 +21,8 @@ pub enum QuorumUpdate {
     Alarm(Alarm),
     /// A lasting condition ended.
     Clear(Alarm),
-    /// An entry for the timeline, and when it happened in nanoseconds since boot.
-    Note(u64, Note),
+    /// An entry for the timeline, and when it happened.
+    Note(BootTime, Note),
     /// A planned leave is complete.
     LeaveDone,
     /// The quorum thread, and with it the heartbeats, stood still for more than 200 ms.
@@ -78,7 +78,7 @@ pub enum WitnessHealth {
     },
     /// The witness did not answer.
     Silent {
-        /// When it last answered, in nanoseconds since boot.
-        since: Option<u64>,
+        /// When it last answered.
+        since: Option<BootTime>,
     },
 }

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use dyad_control::{TimelineEvent, TimelineKind};
-use dyad_types::NodeId;
+use dyad_types::{BootTime, NodeId};
 use std::collections::VecDeque;
 
 /// Most events kept; the oldest one goes first.
@@ -27,8 +27,8 @@ impl Timeline {
         self.note_at(clock::now(), kind, text);
     }
 
-    /// Adds an entry that happened at `at` nanoseconds since boot.
-    pub fn note_at(&mut self, at: u64, kind: TimelineKind, text: impl Into<String>) {
+    /// Adds an entry that happened at `at`.
+    pub fn note_at(&mut self, at: BootTime, kind: TimelineKind, text: impl Into<String>) {
         let text = text.into();
         tracing::info!(kind = kind.word(), "{text}");
         if self.events.len() == KEEP {
@@ -36,7 +36,7 @@ impl Timeline {
         }
         self.events.push_back(TimelineEvent {
             number: self.next,
-            boot_ms: at / 1_000_000,
+            boot_ms: at.0 / 1_000_000,
             wall_ms: clock::wall_ms(),
             node: self.me,
             kind,

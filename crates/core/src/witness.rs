@@ -6,7 +6,7 @@ use crate::quorum_update::WitnessHealth;
 use dyad_link::{Fingerprint, PairId, tls};
 use dyad_provision::identity::Witness;
 use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest, WitnessRequestId};
-use dyad_types::NodeId;
+use dyad_types::{BootTime, NodeId};
 use dyad_witness::client::{AskError, Client, Target};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -68,7 +68,7 @@ struct Task {
     client: Option<Client>,
     /// A key that the witness does not know yet.
     key: Option<(NodeId, Fingerprint)>,
-    answered: Option<u64>,
+    answered: Option<BootTime>,
 }
 
 async fn run(

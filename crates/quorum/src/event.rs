@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::{AcceptorReply, Datagram, WitnessRequest, WitnessRequestId};
-use crate::types::{Acceptor, Config, Exception, Members, Record, Time, WitnessId};
+use crate::types::{Acceptor, BootTime, Config, Exception, Members, Record, WitnessId};
 use dyad_types::{Epoch, NodeId, number};
 
 /// The largest number of peer-link paths.
@@ -209,7 +209,7 @@ pub enum Note {
     /// The peer counts as silent from now on.
     PeerSilent {
         /// When its last heartbeat was confirmed.
-        last_alive: Time,
+        last_alive: BootTime,
     },
     /// The peer is heard in both directions again.
     PeerHeard,
@@ -233,7 +233,7 @@ pub enum Note {
     /// The peer may still run VMs until this time at the latest.
     FenceWait {
         /// When the fence is over without proof; `None` = only proof ends it.
-        until: Option<Time>,
+        until: Option<BootTime>,
     },
     /// The peer's fence is over: it runs no VM.
     FenceOver {

@@ -7,38 +7,38 @@
 use crate::event::Proof;
 use crate::mutants::{Mutant, Mutants};
 use crate::timing::Timing;
-use crate::types::Time;
+use crate::types::BootTime;
 
 /// The lease of this node, and the lease that it granted.
 #[derive(Clone, Debug)]
 pub struct Leases {
     /// The lease of this node runs before this time.
-    until: Time,
+    until: BootTime,
     /// The peer may execute VMs before this time.
-    granted_until: Time,
+    granted_until: BootTime,
     /// Proof that the peer runs nothing although the grant has not run out.
     proof: Option<Proof>,
 }
 
 /// When a heartbeat of this node was sent.
 #[derive(Clone, Copy, Debug)]
-pub struct SentAt(pub Time);
+pub struct SentAt(pub BootTime);
 
 impl Leases {
     /// At the start of the daemon: no lease. An earlier daemon may have granted one just before, so the grant runs for F′.
-    pub fn at_start(now: Time, timing: &Timing, mutants: Mutants) -> Leases {
+    pub fn at_start(now: BootTime, timing: &Timing, mutants: Mutants) -> Leases {
         let grace = if mutants.has(Mutant::NoGrace) { 0 } else { timing.fence_grantor() };
-        Leases { until: 0, granted_until: now + grace, proof: None }
+        Leases { until: BootTime::ZERO, granted_until: now + grace, proof: None }
     }
 
     /// Notes that the peer is granted a lease now. Called before the grant is sent. Voids the proof.
-    pub fn grant(&mut self, now: Time, timing: &Timing) {
+    pub fn grant(&mut self, now: BootTime, timing: &Timing) {
         self.granted_until = self.granted_until.max(now + timing.fence_grantor());
         self.proof = None;
     }
 
     /// The peer granted the lease that the heartbeat sent at `sent` requested.
-    pub fn renew(&mut self, now: Time, SentAt(sent): SentAt, timing: &Timing) {
+    pub fn renew(&mut self, now: BootTime, SentAt(sent): SentAt, timing: &Timing) {
         if sent <= now {
             self.until = self.until.max(sent + timing.lease);
         }
@@ -50,17 +50,17 @@ impl Leases {
     }
 
     /// Whether the lease of this node runs.
-    pub fn leased(&self, now: Time) -> bool {
+    pub fn leased(&self, now: BootTime) -> bool {
         now < self.until
     }
 
     /// End of the lease of this node; 0 = none since the start.
-    pub fn until(&self) -> Time {
+    pub fn until(&self) -> BootTime {
         self.until
     }
 
     /// Until when the peer may execute VMs if no proof is recorded.
-    pub fn granted_until(&self) -> Time {
+    pub fn granted_until(&self) -> BootTime {
         self.granted_until
     }
 
@@ -75,35 +75,39 @@ mod tests {
     use super::*;
     use crate::timing::SEC;
 
+    fn at(seconds: u64) -> BootTime {
+        BootTime(seconds * SEC)
+    }
+
     #[test]
     fn a_lease_counts_from_the_request_and_a_late_reply_gives_nothing() {
         let timing = Timing::default();
-        let mut leases = Leases::at_start(100 * SEC, &timing, Mutants::NONE);
-        assert!(!leases.leased(100 * SEC));
-        leases.renew(101 * SEC, SentAt(100 * SEC), &timing);
-        assert!(leases.leased(102 * SEC - 1));
-        assert!(!leases.leased(102 * SEC));
-        leases.renew(110 * SEC, SentAt(101 * SEC), &timing);
-        assert!(!leases.leased(110 * SEC));
+        let mut leases = Leases::at_start(at(100), &timing, Mutants::NONE);
+        assert!(!leases.leased(at(100)));
+        leases.renew(at(101), SentAt(at(100)), &timing);
+        assert!(leases.leased(at(102) - 1));
+        assert!(!leases.leased(at(102)));
+        leases.renew(at(110), SentAt(at(101)), &timing);
+        assert!(!leases.leased(at(110)));
     }
 
     #[test]
     fn a_request_from_the_future_gives_nothing() {
         let timing = Timing::default();
-        let mut leases = Leases::at_start(0, &timing, Mutants::NONE);
-        leases.renew(SEC, SentAt(2 * SEC), &timing);
-        assert_eq!(leases.until(), 0);
+        let mut leases = Leases::at_start(BootTime::ZERO, &timing, Mutants::NONE);
+        leases.renew(at(1), SentAt(at(2)), &timing);
+        assert_eq!(leases.until(), BootTime::ZERO);
     }
 
     #[test]
     fn a_restart_counts_as_a_grant_and_a_grant_ends_a_proof() {
         let timing = Timing::default();
-        let mut leases = Leases::at_start(100 * SEC, &timing, Mutants::NONE);
-        assert_eq!(leases.granted_until(), 100 * SEC + timing.fence_grantor());
+        let mut leases = Leases::at_start(at(100), &timing, Mutants::NONE);
+        assert_eq!(leases.granted_until(), at(100) + timing.fence_grantor());
         leases.record_proof(Proof::NewBoot);
         assert_eq!(leases.proof(), Some(Proof::NewBoot));
-        leases.grant(101 * SEC, &timing);
+        leases.grant(at(101), &timing);
         assert_eq!(leases.proof(), None);
-        assert_eq!(leases.granted_until(), 101 * SEC + timing.fence_grantor());
+        assert_eq!(leases.granted_until(), at(101) + timing.fence_grantor());
     }
 }

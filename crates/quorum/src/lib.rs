@@ -43,4 +43,4 @@ pub use message::{
 };
 pub use run_state::{Fence, MissingVote, RunState};
 pub use timing::{MS, SEC, Timing};
-pub use types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, Record, Time, WitnessId};
+pub use types::{Acceptor, Ballot, BootTime, Config, Exception, MAX_EXCEPTIONS, Members, Nanos, Record, WitnessId};

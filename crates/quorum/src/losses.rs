@@ -1,7 +1,7 @@
 //! How often the peer was removed lately, and for how long it must be heard before it may become a member again.
 
 use crate::timing::Timing;
-use crate::types::Time;
+use crate::types::BootTime;
 use std::ops::Range;
 
 /// Up to so many removals within [`Timing::losses_remembered`] count as separate mishaps (a power cut, an update, a cable);
@@ -10,11 +10,11 @@ const MAX_SEPARATE: usize = 3;
 
 /// The latest removals of the peer that this daemon has seen, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Losses([Option<Time>; MAX_SEPARATE + 1]);
+pub(crate) struct Losses([Option<BootTime>; MAX_SEPARATE + 1]);
 
 impl Losses {
     /// Records that the peer was removed now.
-    pub(crate) fn note(&mut self, now: Time) {
+    pub(crate) fn note(&mut self, now: BootTime) {
         self.0.rotate_left(1);
         self.0[MAX_SEPARATE] = Some(now);
     }
@@ -22,10 +22,10 @@ impl Losses {
     /// Whether a peer that has been heard without a break for the period `alive`, which ends now, may become a member
     /// again: after [`Timing::readmit_after`], or [`Timing::readmit_flapping`] if it flaps. Counted from its last removal
     /// if that is later: a peer whose disk hung was never silent.
-    pub(crate) fn may_readmit(&self, alive: Range<Time>, timing: &Timing) -> bool {
+    pub(crate) fn may_readmit(&self, alive: Range<BootTime>, timing: &Timing) -> bool {
         let flaps = self.0[0].is_some_and(|oldest| alive.end < oldest + timing.losses_remembered);
         let after = if flaps { timing.readmit_flapping } else { timing.readmit_after };
-        alive.end >= alive.start.max(self.0[MAX_SEPARATE].unwrap_or(0)) + after
+        alive.end >= alive.start.max(self.0[MAX_SEPARATE].unwrap_or_default()) + after
     }
 }
 
@@ -34,27 +34,31 @@ mod tests {
     use super::*;
     use crate::timing::SEC;
 
+    fn at(seconds: u64) -> BootTime {
+        BootTime(seconds * SEC)
+    }
+
     #[test]
     fn a_peer_that_comes_and_goes_must_stay_longer() {
         let timing = Timing::standard();
         let mut losses = Losses::default();
-        let soon = |losses: &Losses, since: u64| losses.may_readmit(since..since + timing.readmit_after, &timing);
+        let soon = |losses: &Losses, since: BootTime| losses.may_readmit(since..since + timing.readmit_after, &timing);
         for n in 1..=3 {
-            losses.note(n * SEC);
-            assert!(soon(&losses, n * SEC));
+            losses.note(at(n));
+            assert!(soon(&losses, at(n)));
         }
-        losses.note(4 * SEC);
-        assert!(!soon(&losses, 5 * SEC));
-        assert!(losses.may_readmit(5 * SEC..5 * SEC + timing.readmit_flapping, &timing));
-        assert!(soon(&losses, SEC + timing.losses_remembered));
+        losses.note(at(4));
+        assert!(!soon(&losses, at(5)));
+        assert!(losses.may_readmit(at(5)..at(5) + timing.readmit_flapping, &timing));
+        assert!(soon(&losses, at(1) + timing.losses_remembered));
     }
 
     #[test]
     fn a_peer_that_was_never_silent_counts_from_its_loss() {
         let timing = Timing::standard();
         let mut losses = Losses::default();
-        losses.note(100 * SEC);
-        assert!(!losses.may_readmit(SEC..104 * SEC, &timing));
-        assert!(losses.may_readmit(SEC..105 * SEC, &timing));
+        losses.note(at(100));
+        assert!(!losses.may_readmit(at(1)..at(104), &timing));
+        assert!(losses.may_readmit(at(1)..at(105), &timing));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Acceptor, Ballot, Config, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, BootTime, Config, WitnessId};
 use dyad_types::{NodeId, number};
 
 number! {
@@ -122,7 +122,7 @@ pub struct Datagram {
     /// Boot id of the sending machine, not of the daemon: a new one proves that VMs of an earlier boot are gone.
     pub boot: u128,
     /// When the sending daemon started, on the sender's clock: distinguishes daemons of one boot.
-    pub started: Time,
+    pub started: BootTime,
     /// Incarnation of the sender's store.
     pub incarnation: u64,
     pub body: DatagramBody,
@@ -151,9 +151,9 @@ pub struct Echo {
     /// Boot id of the heartbeat's sender.
     pub boot: u128,
     /// When the daemon of the heartbeat's sender started.
-    pub started: Time,
+    pub started: BootTime,
     /// [`Heartbeat::sent`] of the newest heartbeat received, on the clock of its sender.
-    pub sent: Time,
+    pub sent: BootTime,
 }
 
 /// Says that the sender is alive and requests a lease.
@@ -162,7 +162,7 @@ pub struct Heartbeat {
     /// Counts up by one per round since the daemon started.
     pub seq: u64,
     /// When it was sent, on the sender's clock. A lease granted for it runs from here.
-    pub sent: Time,
+    pub sent: BootTime,
     /// The newest chosen configuration that is durable at the sender.
     pub base: Config,
     /// The newest heartbeat received on this path.

@@ -9,7 +9,7 @@
 use crate::event::{MAX_PATHS, Proof};
 use crate::message::{Datagram, Echo, Health, Heartbeat};
 use crate::timing::{SEC, Timing};
-use crate::types::{Config, Nanos, Time};
+use crate::types::{BootTime, Config, Nanos};
 use std::collections::VecDeque;
 
 /// Clock rates are compared over this length of time: ρ = 1 % of it is 1 s, twice the jitter of a datagram (D).
@@ -21,9 +21,9 @@ struct Path {
     /// The newest heartbeat heard here, to give back.
     heard: Option<Echo>,
     /// When the last new heartbeat arrived.
-    heard_at: Option<Time>,
+    heard_at: Option<BootTime>,
     /// `sent` of the newest heartbeat of this node that was given back.
-    echoed: Option<Time>,
+    echoed: Option<BootTime>,
     /// The newest sequence number heard here.
     seq: u64,
 }
@@ -32,7 +32,7 @@ struct Path {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Instance {
     boot: u128,
-    started: Time,
+    started: BootTime,
 }
 
 /// The heartbeats of this node.
@@ -41,35 +41,35 @@ struct OwnHeartbeats {
     /// Number of the newest one.
     seq: u64,
     /// When the next one is due.
-    next_at: Time,
+    next_at: BootTime,
     /// When the newest `misses` + 1 were sent, oldest first.
-    sent: VecDeque<Time>,
+    sent: VecDeque<BootTime>,
 }
 
 /// A time on the peer's clock.
 #[derive(Clone, Copy, Debug)]
-struct PeerTime(Time);
+struct PeerTime(BootTime);
 
 /// Compares the rate of the peer's clock with the own one.
 #[derive(Clone, Copy, Debug, Default)]
 struct DriftCheck {
     /// Own time and peer's time at the beginning of the period.
-    begin: Option<(Time, PeerTime)>,
+    begin: Option<(BootTime, PeerTime)>,
     /// The rates differed by more than ρ over the last whole period.
     drifts: bool,
 }
 
 impl DriftCheck {
-    fn compare(&mut self, now: Time, theirs: PeerTime, timing: &Timing) {
+    fn compare(&mut self, now: BootTime, theirs: PeerTime, timing: &Timing) {
         let Some((now0, theirs0)) = self.begin else {
             self.begin = Some((now, theirs));
             return;
         };
-        let mine = now.saturating_sub(now0);
+        let mine = now.since(now0);
         if mine < DRIFT_PERIOD {
             return;
         }
-        let gap = mine.abs_diff(theirs.0.saturating_sub(theirs0.0));
+        let gap = mine.abs_diff(theirs.0.since(theirs0.0));
         self.drifts = gap > timing.drift_of(mine, 1) + timing.detection() / 2;
         self.begin = Some((now, theirs));
     }
@@ -84,19 +84,19 @@ pub(crate) struct PeerView {
     paths: Vec<Path>,
     instance: Option<Instance>,
     /// When a confirmed heartbeat of the instance last arrived.
-    heard_at: Time,
+    heard_at: BootTime,
     seq: u64,
     incarnation: u64,
     base: Option<Config>,
     health: Option<Health>,
     /// Since when it is up without a break.
-    pub(crate) alive_since: Option<Time>,
+    pub(crate) alive_since: Option<BootTime>,
     /// Since when it counts as silent.
-    pub(crate) lost_at: Option<Time>,
+    pub(crate) lost_at: Option<BootTime>,
     /// The newest evidence of its death from outside its heartbeats, and when it came.
-    pub(crate) proof: Option<(Proof, Time)>,
+    pub(crate) proof: Option<(Proof, BootTime)>,
     /// When the peer's kernel closed the data session.
-    pub(crate) session_closed_at: Option<Time>,
+    pub(crate) session_closed_at: Option<BootTime>,
     /// Its watchdog is proven: as it last said itself, or as this node's file said at start.
     pub(crate) watchdog: bool,
     drift: DriftCheck,
@@ -114,12 +114,12 @@ pub(crate) struct Heard {
 
 impl PeerView {
     /// At the start of the daemon. The first heartbeat is due at once.
-    pub(crate) fn at_start(now: Time, paths: u8, watchdog: bool) -> PeerView {
+    pub(crate) fn at_start(now: BootTime, paths: u8, watchdog: bool) -> PeerView {
         let count = usize::from(paths).clamp(1, MAX_PATHS);
         PeerView {
             paths: vec![Path::default(); count],
             instance: None,
-            heard_at: 0,
+            heard_at: BootTime::ZERO,
             seq: 0,
             incarnation: 0,
             base: None,
@@ -135,17 +135,17 @@ impl PeerView {
     }
 
     /// When the next heartbeat of this node is due.
-    pub(crate) fn next_heartbeat(&self) -> Time {
+    pub(crate) fn next_heartbeat(&self) -> BootTime {
         self.own.next_at
     }
 
     /// Makes the next heartbeat due at this time.
-    pub(crate) fn set_next_heartbeat(&mut self, at: Time) {
+    pub(crate) fn set_next_heartbeat(&mut self, at: BootTime) {
         self.own.next_at = at;
     }
 
     /// A heartbeat of this node goes out on every path now: returns its number.
-    pub(crate) fn begin_heartbeat(&mut self, now: Time, timing: &Timing) -> u64 {
+    pub(crate) fn begin_heartbeat(&mut self, now: BootTime, timing: &Timing) -> u64 {
         self.own.next_at = now + timing.heartbeat;
         self.own.seq += 1;
         self.own.sent.push_back(now);
@@ -156,7 +156,7 @@ impl PeerView {
     }
 
     /// Notes whether the peer is up now.
-    pub(crate) fn judge(&mut self, now: Time, timing: &Timing) {
+    pub(crate) fn judge(&mut self, now: BootTime, timing: &Timing) {
         // A dying gasp needs no confirmation by silence, unless the peer is heard after it.
         let gasped = matches!(self.proof, Some((Proof::DyingGasp, at)) if at >= self.heard_at);
         if self.alive(now, timing) && !gasped {
@@ -175,11 +175,11 @@ impl PeerView {
     /// Handles a heartbeat. `mine` is (boot, started) of this daemon.
     pub(crate) fn hear(
         &mut self,
-        now: Time,
+        now: BootTime,
         path: usize,
         datagram: &Datagram,
         beat: &Heartbeat,
-        mine: (u128, Time),
+        mine: (u128, BootTime),
         timing: &Timing,
     ) -> Heard {
         let mut heard = Heard { confirmed: false, new_boot: false };
@@ -236,7 +236,7 @@ impl PeerView {
     }
 
     /// Until when the path counts as up if nothing more is heard; `None` = it is not confirmed.
-    fn up_until(&self, path: usize, timing: &Timing) -> Option<Time> {
+    fn up_until(&self, path: usize, timing: &Timing) -> Option<BootTime> {
         let path = self.paths.get(path)?;
         // More than `misses` heartbeats were sent since the newest one given back.
         let missed = self.own.sent.len() as u64 > timing.misses && self.own.sent.front() > path.echoed.as_ref();
@@ -245,17 +245,17 @@ impl PeerView {
     }
 
     /// Whether this path works in both directions.
-    pub(crate) fn path_up(&self, path: usize, now: Time, timing: &Timing) -> bool {
+    pub(crate) fn path_up(&self, path: usize, now: BootTime, timing: &Timing) -> bool {
         self.up_until(path, timing).is_some_and(|until| now <= until)
     }
 
     /// Until when some path counts as up if nothing more is heard; 0 = none does.
-    pub(crate) fn alive_until(&self, timing: &Timing) -> Time {
-        (0..self.paths.len()).filter_map(|path| self.up_until(path, timing)).max().unwrap_or(0)
+    pub(crate) fn alive_until(&self, timing: &Timing) -> BootTime {
+        (0..self.paths.len()).filter_map(|path| self.up_until(path, timing)).max().unwrap_or_default()
     }
 
     /// Whether some path works in both directions.
-    pub(crate) fn alive(&self, now: Time, timing: &Timing) -> bool {
+    pub(crate) fn alive(&self, now: BootTime, timing: &Timing) -> bool {
         now <= self.alive_until(timing) && self.instance.is_some()
     }
 
@@ -269,7 +269,7 @@ impl PeerView {
     }
 
     /// When a confirmed datagram last arrived; 0 = never.
-    pub(crate) fn heard_at(&self) -> Time {
+    pub(crate) fn heard_at(&self) -> BootTime {
         self.heard_at
     }
 

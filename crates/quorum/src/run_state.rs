@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Acceptor, Time};
+use crate::types::{Acceptor, BootTime};
 use dyad_types::NodeId;
 
 /// Why this node can or cannot run VMs. Derived from configuration, leases and reachability together, never from one alone.
@@ -59,7 +59,7 @@ pub enum Fence {
     /// Yes: the peer runs no VM.
     Over,
     /// Not before this time: the peer may run VMs until then.
-    Until(Time),
+    Until(BootTime),
     /// Not without a [`crate::Proof`]: the peer's watchdog is not proven.
     NeedsProof,
 }

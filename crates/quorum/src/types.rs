@@ -1,11 +1,9 @@
 //! Types of the register: acceptors, members, configurations, ballots, and the record that an acceptor keeps.
 
+pub use dyad_types::BootTime;
 use dyad_types::{Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// Nanoseconds on CLOCK_BOOTTIME of the node that holds the value; never compared between nodes.
-pub type Time = u64;
 
 /// A length of time in nanoseconds.
 pub type Nanos = u64;

@@ -2,7 +2,7 @@
 
 use crate::message::WitnessRequestId;
 use crate::timing::Timing;
-use crate::types::{Config, Record, Time};
+use crate::types::{BootTime, Config, Record};
 use dyad_types::Epoch;
 
 /// The witness as this node reaches it directly.
@@ -11,15 +11,15 @@ use dyad_types::Epoch;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WitnessView {
     /// Since when it answers.
-    up_since: Option<Time>,
+    up_since: Option<BootTime>,
     /// Since when it does not answer.
-    lost_since: Option<Time>,
+    lost_since: Option<BootTime>,
     /// Rank of the newest base it sent.
     learned: Option<(u64, Epoch)>,
     /// The read under way: its id and when it was sent.
-    pub(crate) read: Option<(WitnessRequestId, Time)>,
+    pub(crate) read: Option<(WitnessRequestId, BootTime)>,
     /// When the next read is due.
-    pub(crate) next_read: Time,
+    pub(crate) next_read: BootTime,
     /// The highest [`crate::Record::mark`] of it that was seen, to detect a roll-back.
     pub(crate) seen: u64,
     /// It was found to hold an older record than it once did.
@@ -27,7 +27,7 @@ pub(crate) struct WitnessView {
     /// It was enrolled and has not had the tie yet: it gets the tie without the waiting times.
     pub(crate) new: bool,
     /// When the tie last returned to a witness.
-    pub(crate) last_return: Option<Time>,
+    pub(crate) last_return: Option<BootTime>,
     /// Requests of the peer on their way to the witness, oldest first.
     pub(crate) relays: Vec<Relay>,
 }
@@ -45,12 +45,12 @@ pub(crate) struct Relay {
 
 impl WitnessView {
     /// At the start of the daemon, with the mark in the node's record. The first read is due at once.
-    pub(crate) fn at_start(now: Time, record: &Record) -> WitnessView {
+    pub(crate) fn at_start(now: BootTime, record: &Record) -> WitnessView {
         WitnessView { next_read: now, seen: record.mark, ..WitnessView::default() }
     }
 
     /// It gave a usable answer.
-    pub(crate) fn answered(&mut self, now: Time) {
+    pub(crate) fn answered(&mut self, now: BootTime) {
         self.lost_since = None;
         self.up_since.get_or_insert(now);
     }
@@ -61,20 +61,20 @@ impl WitnessView {
     }
 
     /// It gave no usable answer.
-    pub(crate) fn missed(&mut self, now: Time) {
+    pub(crate) fn missed(&mut self, now: BootTime) {
         self.up_since = None;
         self.lost_since.get_or_insert(now);
     }
 
     /// The configuration names another witness: what was known of the former one is void. `new`: the pair had a
     /// configuration before.
-    pub(crate) fn replaced(&mut self, now: Time, new: bool) {
+    pub(crate) fn replaced(&mut self, now: BootTime, new: bool) {
         let relays = std::mem::take(&mut self.relays);
         *self = WitnessView { new, last_return: self.last_return, relays, next_read: now, ..WitnessView::default() };
     }
 
     /// Counts a read as unanswered after 3 × [`Timing::vote_timeout`].
-    pub(crate) fn expire(&mut self, now: Time, timing: &Timing) {
+    pub(crate) fn expire(&mut self, now: BootTime, timing: &Timing) {
         if self.read.is_some_and(|(_, sent)| now >= sent + 3 * timing.vote_timeout) {
             self.read = None;
             self.missed(now);
@@ -88,13 +88,13 @@ impl WitnessView {
     }
 
     /// For how long it has answered without a break.
-    pub(crate) fn up_for(&self, now: Time) -> Option<u64> {
-        self.up_since.map(|since| now.saturating_sub(since))
+    pub(crate) fn up_for(&self, now: BootTime) -> Option<u64> {
+        self.up_since.map(|since| now.since(since))
     }
 
     /// For how long it has not answered; `None` = it answers, or was never asked.
-    pub(crate) fn lost_for(&self, now: Time) -> Option<u64> {
-        self.lost_since.map(|since| now.saturating_sub(since))
+    pub(crate) fn lost_for(&self, now: BootTime) -> Option<u64> {
+        self.lost_since.map(|since| now.since(since))
     }
 
     /// Whether it answers and its newest base has this rank.

@@ -6,7 +6,7 @@
 mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::{MS, SEC, Time, Timing};
+use dyad_quorum::{MS, Nanos, SEC, Timing};
 use dyad_testkit::Prng;
 use dyad_types::NodeId;
 use pair::Pair;
@@ -107,7 +107,7 @@ fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
     let mut prng = Prng::new(seed ^ 0xC4A0);
     for _ in 0..40 {
         apply_fault(&mut pair, random_fault(&mut prng));
-        let pause: Time = match prng.below(4) {
+        let pause: Nanos = match prng.below(4) {
             0 => prng.below(60),
             1 => prng.below(900),
             2 => prng.below(4000),

@@ -7,8 +7,8 @@
 mod pair;
 
 use dyad_quorum::{
-    Acceptor, Action, Datagram, DatagramBody, Event, Exception, MS, Members, Note, Proof, Reason, RunState, SEC,
-    Timing, WitnessId, acceptor,
+    Acceptor, Action, BootTime, Datagram, DatagramBody, Event, Exception, MS, Members, Note, Proof, Reason, RunState,
+    SEC, Timing, WitnessId, acceptor,
 };
 use dyad_types::NodeId;
 use pair::Pair;
@@ -619,10 +619,16 @@ fn foreign_datagrams_are_ignored() {
     let mut core = pair.nodes[0].q().clone();
     let clock = pair.nodes[0].clock(pair.now);
     let mut actions = Vec::new();
-    let grant = dyad_quorum::Echo { boot: pair.nodes[0].boot_id(), started: 0, sent: clock };
+    let grant = dyad_quorum::Echo { boot: pair.nodes[0].boot_id(), started: BootTime(0), sent: clock };
     for (pair_id, from) in [(1, B), (0xD1AD, A)] {
-        let datagram =
-            Datagram { pair: pair_id, from, boot: 1, started: 1, incarnation: 202, body: DatagramBody::Grant(grant) };
+        let datagram = Datagram {
+            pair: pair_id,
+            from,
+            boot: 1,
+            started: BootTime(1),
+            incarnation: 202,
+            body: DatagramBody::Grant(grant),
+        };
         let before = core.lease_until();
         core.handle(clock, Event::Peer { path: 0, datagram }, &mut actions);
         assert_eq!(core.lease_until(), before);

@@ -1,8 +1,8 @@
 //! The datagram on the wire: small enough for one packet at its largest, and noise does not decode into error.
 
 use dyad_quorum::{
-    Acceptor, AcceptorReply, Ballot, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat, Learn,
-    MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest, WitnessRequestId,
+    Acceptor, AcceptorReply, Ballot, BootTime, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat,
+    Learn, MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest, WitnessRequestId,
 };
 use dyad_types::{Epoch, NodeId};
 use proptest::prelude::*;
@@ -28,7 +28,14 @@ fn largest(volume: u64) -> Config {
 }
 
 fn datagram(body: DatagramBody) -> Datagram {
-    Datagram { pair: u128::MAX, from: NodeId::B, boot: u128::MAX, started: u64::MAX, incarnation: u64::MAX, body }
+    Datagram {
+        pair: u128::MAX,
+        from: NodeId::B,
+        boot: u128::MAX,
+        started: BootTime(u64::MAX),
+        incarnation: u64::MAX,
+        body,
+    }
 }
 
 fn bodies(volume: u64) -> Vec<DatagramBody> {
@@ -50,10 +57,16 @@ fn bodies(volume: u64) -> Vec<DatagramBody> {
         mark: u64::MAX,
         body: ReplyBody::Promise(ballot, Some((ballot, largest(volume)))),
     };
-    let echo = Echo { boot: u128::MAX, started: u64::MAX, sent: u64::MAX };
+    let echo = Echo { boot: u128::MAX, started: BootTime(u64::MAX), sent: BootTime(u64::MAX) };
     let health = Health { healthy: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
-    let heartbeat =
-        Heartbeat { seq: u64::MAX, sent: u64::MAX, base: largest(volume), heard: Some(echo), health, mark: u64::MAX };
+    let heartbeat = Heartbeat {
+        seq: u64::MAX,
+        sent: BootTime(u64::MAX),
+        base: largest(volume),
+        heard: Some(echo),
+        health,
+        mark: u64::MAX,
+    };
     let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest(volume), seen: u64::MAX };
     vec![
         DatagramBody::Heartbeat(heartbeat),
@@ -113,9 +126,9 @@ fn the_bytes_of_each_message_stay_the_same() {
     };
     let learn = Learn { pair: 1, sender: NodeId::B, base: small(Epoch(3)), seen: 6 };
     let reply = |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, body };
-    let echo = Echo { boot: 7, started: 8, sent: 9 };
+    let echo = Echo { boot: 7, started: BootTime(8), sent: BootTime(9) };
     let health = Health { healthy: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
-    let heartbeat = Heartbeat { seq: 1, sent: 2, base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
+    let heartbeat = Heartbeat { seq: 1, sent: BootTime(2), base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
     let bodies = [
         DatagramBody::Heartbeat(heartbeat),
         DatagramBody::Grant(echo),
@@ -147,7 +160,7 @@ fn the_bytes_of_each_message_stay_the_same() {
         "010007080b0511020d0e060504",
     ];
     for (body, expected) in bodies.into_iter().zip(expected) {
-        let sent = Datagram { pair: 1, from: NodeId::A, boot: 7, started: 8, incarnation: 11, body };
+        let sent = Datagram { pair: 1, from: NodeId::A, boot: 7, started: BootTime(8), incarnation: 11, body };
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
         assert_eq!(hex(&bytes), expected, "{sent:?}");
     }

@@ -2,7 +2,7 @@
 
 use crate::machine::VmIndex;
 use crate::world::{Due, Job, World};
-use dyad_quorum::{MS, SEC, Time};
+use dyad_quorum::{MS, Nanos, SEC};
 use dyad_types::NodeId;
 
 /// A kind of fault.
@@ -86,7 +86,7 @@ const RATES: FaultRates = FaultRates {
 
 /// A fault that follows the one before within [`FOLLOW_UP_DELAY`], of a thousand: faults often come together.
 const FOLLOW_UP_PERMILLE: u64 = 350;
-const FOLLOW_UP_DELAY: Time = 500 * MS;
+const FOLLOW_UP_DELAY: Nanos = 500 * MS;
 /// A cut that is short, of a thousand.
 const SHORT_CUT_PERMILLE: u64 = 500;
 /// A machine that is cut off whose kernel is slow as well, of a thousand.

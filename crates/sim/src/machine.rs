@@ -5,7 +5,7 @@ use crate::store::Store;
 use crate::world::Job;
 use dyad_mirror::RequestId;
 use dyad_pool::sim::SimDisk;
-use dyad_quorum::{Quorum, Record, SEC, Time};
+use dyad_quorum::{BootTime, Nanos, Quorum, Record, SEC};
 use dyad_types::{NodeId, Session};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,11 +42,11 @@ pub struct Core {
     /// The session that the core model knows.
     pub session: Option<Session>,
     /// When the quorum thread is woken next.
-    pub wake_at: Time,
+    pub wake_at: Nanos,
     /// When the newest message in each queue between threads arrives: queues keep their order.
-    pub to_core_model: Time,
-    pub to_quorum_thread: Time,
-    pub to_cgroup_fence: Time,
+    pub to_core_model: Nanos,
+    pub to_quorum_thread: Nanos,
+    pub to_cgroup_fence: Nanos,
 }
 
 /// A VM's process on one machine.
@@ -66,7 +66,7 @@ pub struct Machine {
     pub record: Record,
     pub up: bool,
     pub boots: u64,
-    pub boot_at: Time,
+    pub boot_at: Nanos,
     pub clock_ppm: i64,
     /// Counts starts and ends of the daemon: jobs of an earlier run are void.
     pub daemon_run: u64,
@@ -77,9 +77,9 @@ pub struct Machine {
     pub vms: [Vm; VMS],
     pub frozen: bool,
     /// The kernel confirms no freeze and no kill before this time.
-    pub kernel_slow_until: Time,
+    pub kernel_slow_until: Nanos,
     /// When the watchdog resets the machine if it is not fed.
-    pub watchdog_at: Time,
+    pub watchdog_at: Nanos,
     /// The replica counts as holding every acknowledged write. If no member's does, the oracle expects flushed writes only.
     pub complete: bool,
     /// The replica holds every acknowledged write; asserted byte for byte. Stricter than `complete`, which only relaxes the
@@ -91,15 +91,15 @@ pub struct Machine {
 
 impl Machine {
     /// CLOCK_BOOTTIME here at real time `now`.
-    pub fn clock(&self, now: Time) -> Time {
+    pub fn clock(&self, now: Nanos) -> BootTime {
         let elapsed = i128::from(now - self.boot_at);
         let skew = elapsed * i128::from(self.clock_ppm) / 1_000_000;
-        5 * SEC + u64::try_from(elapsed + skew).unwrap_or(0)
+        BootTime(5 * SEC + u64::try_from(elapsed + skew).unwrap_or(0))
     }
 
     /// Real time at which the clock here shows `clock`, rounded up.
-    pub fn real(&self, clock: Time) -> Time {
-        let shown = i128::from(clock.saturating_sub(5 * SEC));
+    pub fn real(&self, clock: BootTime) -> Nanos {
+        let shown = i128::from(clock.since(BootTime(5 * SEC)));
         let elapsed = shown * 1_000_000 / (1_000_000 + i128::from(self.clock_ppm)) + 2;
         self.boot_at + u64::try_from(elapsed).unwrap_or(0)
     }

@@ -2,12 +2,12 @@
 
 use crate::world::{Due, Job, World};
 use dyad_mirror::{Event, PeerMessage};
-use dyad_quorum::{Datagram, MS, SEC, Time, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
+use dyad_quorum::{Datagram, MS, Nanos, SEC, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
 use dyad_types::Session;
 use std::collections::VecDeque;
 
 /// A session over a link that is cut for this long ends.
-const SESSION_TIMEOUT: Time = 2 * SEC;
+const SESSION_TIMEOUT: Nanos = 2 * SEC;
 
 /// The link between both nodes, with its faults.
 #[derive(Debug, Default)]
@@ -19,19 +19,19 @@ pub struct PeerLink {
     /// Datagrams that arrive twice, of a thousand.
     pub duplicate: u64,
     /// The longest delay on top of 0.1 ms.
-    pub jitter: Time,
+    pub jitter: Nanos,
     session: Session,
     /// By end: the session that is open there.
     ends: [Option<Session>; 2],
     /// By receiver: sent and not delivered, in order.
     lines: [VecDeque<PeerMessage>; 2],
     /// By receiver: when the newest message arrives.
-    last: [Time; 2],
-    stalled: Option<Time>,
+    last: [Nanos; 2],
+    stalled: Option<Nanos>,
 }
 
 impl World {
-    fn delay(&mut self) -> Time {
+    fn delay(&mut self) -> Nanos {
         100_000 + self.prng.below(self.net.jitter.max(MS))
     }
 

@@ -4,12 +4,12 @@
 use crate::machine::VmIndex;
 use crate::options::PlantedBug;
 use crate::world::{Due, Job, World};
-use dyad_quorum::{Action, Config, Event, MS, Members, Note, SEC, Time};
+use dyad_quorum::{Action, BootTime, Config, Event, MS, Members, Nanos, Note, SEC};
 
 /// The hardware watchdog's period.
-pub const WATCHDOG_PERIOD: Time = 3 * SEC;
+pub const WATCHDOG_PERIOD: Nanos = 3 * SEC;
 /// The watchdog is fed at least this often while it may be.
-const MAX_WAKE_DELAY: Time = 250 * MS;
+const MAX_WAKE_DELAY: Nanos = 250 * MS;
 
 /// A message of the quorum thread to the core model.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl World {
         self.after_quorum(node, clock);
     }
 
-    fn after_quorum(&mut self, node: usize, clock: Time) {
+    fn after_quorum(&mut self, node: usize, clock: BootTime) {
         let now = self.now;
         let blind = self.options.planted_bug == Some(PlantedBug::BlindWatchdog);
         let machine = &mut self.nodes[node];
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Delay of a message between two threads: 1 to 200 µs, in 2 % of cases up to 40 ms.
-    fn thread_delay(&mut self) -> Time {
+    fn thread_delay(&mut self) -> Nanos {
         if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000..200_000) }
     }
 

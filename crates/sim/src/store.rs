@@ -6,13 +6,13 @@ use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::sim::format_options;
 use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, OpenOptions, Pool, PoolDisk, PoolIdentity};
 use dyad_pool::{SyncDone, SyncJob};
-use dyad_quorum::{MS, Time};
+use dyad_quorum::{MS, Nanos};
 use dyad_replica::{CommandCompletion, execute};
 use dyad_types::{ExtentImage, ExtentSet, NodeId, VolumeId};
 use std::collections::VecDeque;
 
 /// Microseconds in nanoseconds.
-const US: Time = 1000;
+const US: Nanos = 1000;
 /// Bytes of a simulated disk: small, so that a checkpoint is never far.
 pub const DISK: u64 = 24 << 20;
 

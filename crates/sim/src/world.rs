@@ -13,7 +13,7 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::SimDisk;
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Config, Datagram, MS, Quorum, Record, SEC, Setup, Time, Timing, WitnessId, WitnessRequest,
+    Acceptor, Config, Datagram, MS, Nanos, Quorum, Record, SEC, Setup, Timing, WitnessId, WitnessRequest,
     WitnessRequestId, WriteToken,
 };
 use dyad_testkit::Prng;
@@ -92,7 +92,7 @@ pub enum Due {
 
 /// The whole state of a run.
 pub struct World {
-    pub now: Time,
+    pub now: Nanos,
     pub prng: Prng,
     pub options: Options,
     pub nodes: [Machine; 2],
@@ -100,7 +100,7 @@ pub struct World {
     pub witness: Record,
     pub witness_up: bool,
     pub reach: [bool; 2],
-    pub witness_rtt: Time,
+    pub witness_rtt: Nanos,
     pub oracle: Oracle,
     pub chosen: BTreeMap<(u64, Epoch), Config>,
     pub result: RunResult,
@@ -108,7 +108,7 @@ pub struct World {
     /// Guests ask for nothing new.
     pub quiet: bool,
     pub next_request: RequestId,
-    queue: BTreeMap<(Time, u64), Due>,
+    queue: BTreeMap<(Nanos, u64), Due>,
     number: u64,
 }
 
@@ -187,12 +187,12 @@ impl World {
         self.until("one VM runs on each", 30, |world| world.whole() && world.nodes[1].executes(VmIndex(1)));
     }
 
-    pub(crate) fn put(&mut self, delay: Time, due: Due) {
+    pub(crate) fn put(&mut self, delay: Nanos, due: Due) {
         self.number += 1;
         self.queue.insert((self.now + delay, self.number), due);
     }
 
-    pub(crate) fn job(&mut self, node: usize, delay: Time, job: Job) {
+    pub(crate) fn job(&mut self, node: usize, delay: Nanos, job: Job) {
         let daemon_run = self.nodes[node].daemon_run;
         self.put(delay, Due::Node { node, daemon_run, job });
     }
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// Lets this much time pass, or less if an invariant is broken.
-    pub fn run(&mut self, length: Time) {
+    pub fn run(&mut self, length: Nanos) {
         let end = self.now + length;
         while self.step(end) {}
         self.now = self.now.max(end);
@@ -251,7 +251,7 @@ impl World {
             .collect()
     }
 
-    fn step(&mut self, end: Time) -> bool {
+    fn step(&mut self, end: Nanos) -> bool {
         if self.result.violation.is_some() {
             return false;
         }
@@ -355,7 +355,7 @@ impl World {
             peer_watchdog: true,
         };
         let inventory = dyad_replica::inventory(&store.pool);
-        let mirror = Mirror::new(clock, Tuning::default(), inventory);
+        let mirror = Mirror::new(clock.0, Tuning::default(), inventory);
         let found = machine.has_vms();
         machine.core = Some(Core {
             quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),

@@ -12,6 +12,7 @@
 //! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard; documents, registers,
 //!   datagrams and the API hold it.
 
+mod boot_time;
 mod disk;
 mod extent_image;
 mod extent_set;
@@ -21,6 +22,7 @@ mod number;
 mod numbers;
 mod sizes;
 
+pub use boot_time::BootTime;
 pub use disk::DiskContent;
 pub use extent_image::{ExtentImage, Run};
 pub use extent_set::{CHUNK_BYTES, CHUNK_EXTENTS, ExtentSet, Ranges};

@@ -19,7 +19,7 @@ impl CoreState {
         }
         let mut actions = Vec::new();
         while let Some(event) = self.replication.next_event() {
-            self.replication.mirror.handle(crate::clock::now(), event, &mut actions);
+            self.replication.mirror.handle(crate::clock::now().0, event, &mut actions);
             for action in actions.drain(..) {
                 self.carry_out(action);
             }

@@ -139,7 +139,7 @@ impl CoreState {
             identity,
             document: DocumentCopy::new(document_cache::load(&handles.paths.state)),
             replication: Replication::new(mirror),
-            changes: Changes::new(crate::clock::now()),
+            changes: Changes::new(crate::clock::now().0),
             access: GuestAccess::default(),
             imports: Imports::default(),
             volume_gc: VolumeGc::default(),

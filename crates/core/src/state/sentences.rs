@@ -1,7 +1,7 @@
 //! Sentences for people: the alarms and the timeline entries of the quorum machine.
 
 use dyad_control::TimelineKind;
-use dyad_quorum::{Alarm, KillReason, Members, Note, Proof, Reason};
+use dyad_quorum::{Alarm, BootTime, KillReason, Members, Note, Proof, Reason};
 
 /// One sentence for each lasting condition.
 pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
@@ -27,8 +27,8 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
 }
 
 /// The kind and one sentence for each timeline entry of the quorum.
-pub(super) fn note_text(at: u64, note: &Note) -> (TimelineKind, String) {
-    let ms = |time: u64| at.abs_diff(time) / 1_000_000;
+pub(super) fn note_text(at: BootTime, note: &Note) -> (TimelineKind, String) {
+    let ms = |time: BootTime| at.0.abs_diff(time.0) / 1_000_000;
     match note {
         Note::PeerSilent { last_alive } => {
             (TimelineKind::PeerSilent, format!("The peer is silent; it was last heard {} ms ago.", ms(*last_alive)))

@@ -90,7 +90,7 @@ impl CoreState {
             S::Paused { .. } => NodeState::WaitingForVote,
             S::Solo { fence: Fence::Over, .. } => NodeState::Running,
             S::Solo { fence: Fence::Until(until), .. } => {
-                NodeState::FenceWait { left_ms: until.saturating_sub(crate::clock::now()) / 1_000_000 }
+                NodeState::FenceWait { left_ms: until.since(crate::clock::now()) / 1_000_000 }
             }
             S::Solo { fence: Fence::NeedsProof, .. } => NodeState::Faulty {
                 what:
@@ -111,7 +111,7 @@ impl CoreState {
             crate::quorum_update::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
             crate::quorum_update::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
                 address,
-                silent_s: since.map(|since| crate::clock::now().saturating_sub(since) / 1_000_000_000),
+                silent_s: since.map(|since| crate::clock::now().since(since) / 1_000_000_000),
             },
         }
     }

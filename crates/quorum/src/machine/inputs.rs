@@ -2,7 +2,7 @@
 //! configuration will carry out.
 
 use crate::losses::Losses;
-use crate::types::{Config, Exception, Members, Time, WitnessId};
+use crate::types::{BootTime, Config, Exception, Members, WitnessId};
 
 /// What the VMs of this node do, as far as the kernel confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) enum Clean {
 pub(super) struct PeerReplica {
     pub clean: Clean,
     /// First and last time the mirror reported the peer as stuck. A report counts for `Timing::stuck_report_period`.
-    pub stuck: Option<(Time, Time)>,
+    pub stuck: Option<(BootTime, BootTime)>,
     /// Removals of the peer that this daemon has seen.
     pub losses: Losses,
 }

@@ -28,7 +28,7 @@ use crate::message::{AcceptorReply, Datagram, DatagramBody};
 use crate::mutants::Mutants;
 use crate::peer::PeerView;
 use crate::rules::View;
-use crate::types::{Acceptor, Ballot, Config, Exception, Members, Record, Time, WitnessId};
+use crate::types::{Acceptor, Ballot, BootTime, Config, Exception, Members, Record, WitnessId};
 use crate::witness_view::WitnessView;
 use announced::{Announced, FenceAnnounced};
 use dyad_types::NodeId;
@@ -41,9 +41,9 @@ use register::{AfterPersist, DeferredVote, Register};
 pub struct Quorum {
     setup: Setup,
     /// When the daemon started.
-    started: Time,
+    started: BootTime,
     /// Time of the event being handled. It never goes back.
-    now: Time,
+    now: BootTime,
     mutants: Mutants,
     register: Register,
     proposals: Proposals,
@@ -63,17 +63,17 @@ impl Quorum {
     /// A node that starts (or whose daemon restarts) at `now` with its durable record.
     ///
     /// Give it [`Event::Tick`] at once; [`Event::VmsRunning`] before that if VMs were found.
-    pub fn new(setup: Setup, record: Record, now: Time) -> Quorum {
+    pub fn new(setup: Setup, record: Record, now: BootTime) -> Quorum {
         Quorum::with(setup, record, now, Mutants::NONE)
     }
 
     /// The same with a planted bug.
     #[cfg(feature = "mutants")]
-    pub fn with_mutants(setup: Setup, record: Record, now: Time, mutants: Mutants) -> Quorum {
+    pub fn with_mutants(setup: Setup, record: Record, now: BootTime, mutants: Mutants) -> Quorum {
         Quorum::with(setup, record, now, mutants)
     }
 
-    fn with(setup: Setup, record: Record, now: Time, mutants: Mutants) -> Quorum {
+    fn with(setup: Setup, record: Record, now: BootTime, mutants: Mutants) -> Quorum {
         // An own ballot that is still promised may have put a value into an acceptor before the restart.
         let abandoned = record.promised != Ballot::ZERO && record.promised.node == setup.me;
         Quorum {
@@ -90,14 +90,14 @@ impl Quorum {
             requests: Requests::default(),
             announced: Announced::nothing(),
             // Counting from the time keeps the ids apart from those of an earlier daemon of this boot.
-            last_id: now,
+            last_id: now.0,
             register: Register::new(record, now),
             setup,
         }
     }
 
     /// Handles one event at time `now` and appends the actions to `out`, in the order in which they must be carried out.
-    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: BootTime, event: Event, out: &mut Vec<Action>) {
         self.advance(now);
         // A lease that lapsed before this event is acted upon before the event can renew it.
         self.settle_vms(out);
@@ -106,7 +106,7 @@ impl Quorum {
         self.settle(out);
     }
 
-    fn advance(&mut self, now: Time) {
+    fn advance(&mut self, now: BootTime) {
         // CLOCK_BOOTTIME does not go back; a caller that gives an older time gets the newest one.
         let now = now.max(self.now);
         let overslept = now - self.now > 3 * self.setup.timing.heartbeat;
@@ -118,7 +118,7 @@ impl Quorum {
             self.peer.lost_at = Some(self.silent_from().max(resumed));
         }
         let memory = self.setup.timing.stuck_report_period;
-        self.replica.stuck = self.replica.stuck.filter(|(_, last)| now <= last + memory);
+        self.replica.stuck = self.replica.stuck.filter(|(_, last)| now <= *last + memory);
         self.peer.judge(now, &self.setup.timing);
     }
 
@@ -209,7 +209,7 @@ impl Quorum {
     }
 
     /// The view on which all rules work, with everything under way as restrictions.
-    fn with_view<T>(&self, now: Time, use_view: impl FnOnce(&View<'_>) -> T) -> T {
+    fn with_view<T>(&self, now: BootTime, use_view: impl FnOnce(&View<'_>) -> T) -> T {
         let [newer, written, to_accept, failed, failed_to_accept, deferred] = self.register.pending();
         let [proposed, voted] = self.proposals.pending();
         let pending = [newer, written, to_accept, failed, failed_to_accept, deferred, proposed, voted];

@@ -3,16 +3,16 @@
 use crate::event::Reason;
 use crate::message::WitnessRequestId;
 use crate::proposer::Proposal;
-use crate::types::{Acceptor, Ballot, Config, Time};
+use crate::types::{Acceptor, Ballot, BootTime, Config};
 
 /// A proposal under way.
 #[derive(Clone, Debug)]
 pub(super) struct Active {
     pub proposal: Proposal,
     pub why: Reason,
-    pub begun: Time,
+    pub begun: BootTime,
     /// When it was last sent; `None` until its own promise is durable.
-    pub sent_at: Option<Time>,
+    pub sent_at: Option<BootTime>,
     /// Id of the request to the witness, also when the peer relays it.
     pub request_id: WitnessRequestId,
     /// The witness was asked directly and has neither answered nor been reported unreachable.
@@ -35,14 +35,14 @@ pub(super) struct Proposals {
     /// New ballots are above this one.
     pub ballot_floor: Ballot,
     /// No new ballot before this time.
-    pub not_before: Time,
+    pub not_before: BootTime,
     /// The next ballot goes to the other acceptor, where that is allowed.
     pub try_other: bool,
 }
 
 impl Proposals {
     /// At the start of the daemon. `abandoned`: the record holds an own promise of an earlier run.
-    pub(super) fn at_start(now: Time, abandoned: bool) -> Proposals {
+    pub(super) fn at_start(now: BootTime, abandoned: bool) -> Proposals {
         Proposals { active: None, abandoned, ballot_floor: Ballot::ZERO, not_before: now, try_other: false }
     }
 
@@ -65,7 +65,7 @@ impl Proposals {
     }
 
     /// The acceptor had promised a higher ballot: the next own ballot goes above it, not before `not_before`.
-    pub(super) fn on_nack(&mut self, ballot: Ballot, promised: Ballot, not_before: Time) {
+    pub(super) fn on_nack(&mut self, ballot: Ballot, promised: Ballot, not_before: BootTime) {
         let nacked = |active: &mut Active| active.proposal.request.ballot == ballot && active.voted.is_none();
         if self.active.take_if(nacked).is_some() {
             self.ballot_floor = self.ballot_floor.max(promised);
@@ -74,7 +74,7 @@ impl Proposals {
     }
 
     /// An epoch was decided: all of this belonged to it.
-    pub(super) fn on_chosen(&mut self, now: Time) {
+    pub(super) fn on_chosen(&mut self, now: BootTime) {
         *self = Proposals::at_start(now, false);
     }
 

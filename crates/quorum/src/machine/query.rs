@@ -14,7 +14,7 @@ impl Quorum {
     }
 
     /// Whether VMs of this node may execute at `now`.
-    pub fn may_run(&self, now: Time) -> bool {
+    pub fn may_run(&self, now: BootTime) -> bool {
         self.with_view(now, |view| view.may_run())
     }
 
@@ -31,22 +31,22 @@ impl Quorum {
     }
 
     /// The own lease ends at this time; 0 = none was granted since the start.
-    pub fn lease_until(&self) -> Time {
+    pub fn lease_until(&self) -> BootTime {
         self.leases.until()
     }
 
     /// Without a proof of its death the peer may run VMs before this time.
-    pub fn grant_until(&self) -> Time {
+    pub fn grant_until(&self) -> BootTime {
         self.leases.granted_until()
     }
 
     /// Whether the peer is heard on some path in both directions.
-    pub fn peer_alive(&self, now: Time) -> bool {
+    pub fn peer_alive(&self, now: BootTime) -> bool {
         self.peer.alive(now.max(self.now), &self.setup.timing)
     }
 
     /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or the kernel confirmed that none executes.
-    pub fn watchdog_ok(&self, now: Time) -> bool {
+    pub fn watchdog_ok(&self, now: BootTime) -> bool {
         matches!(self.vms.state, VmState::None | VmState::Frozen) || self.may_run(now)
     }
 

@@ -74,7 +74,7 @@ impl Quorum {
     }
 
     /// From when on the peer counts as silent; in the future while it is too early to judge.
-    pub(super) fn silent_from(&self) -> Time {
+    pub(super) fn silent_from(&self) -> BootTime {
         let timing = &self.setup.timing;
         // After a boot the peer gets time to boot as well; after a restart of the daemon under running VMs it does not.
         let no_vms = self.vms.state == VmState::None;

@@ -3,7 +3,7 @@
 use crate::event::{Action, WriteToken};
 use crate::message::{AcceptorReply, TryDecide};
 use crate::timing::Timing;
-use crate::types::{Config, Record, Time};
+use crate::types::{BootTime, Config, Record};
 
 /// What happens once a write of the record is durable. Messages that depend on the write are held here until then.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub(super) enum AfterPersist {
 #[derive(Clone, Debug)]
 struct Write {
     token: WriteToken,
-    begun: Time,
+    begun: BootTime,
     next: Record,
     then: AfterPersist,
 }
@@ -39,7 +39,7 @@ pub(super) struct DeferredVote {
     /// The configuration that the vote would accept.
     pub value: Config,
     /// When the request arrived.
-    pub at: Time,
+    pub at: BootTime,
 }
 
 /// The acceptor's state.
@@ -60,13 +60,13 @@ pub(super) struct Register {
     newer: Option<Config>,
     deferred: Option<DeferredVote>,
     /// When a value was last accepted here.
-    accepted_at: Time,
+    accepted_at: BootTime,
     /// Two different configurations with one rank were seen.
     conflict: bool,
 }
 
 impl Register {
-    pub(super) fn new(record: Record, now: Time) -> Register {
+    pub(super) fn new(record: Record, now: BootTime) -> Register {
         Register { record, write: None, failed: None, newer: None, deferred: None, accepted_at: now, conflict: false }
     }
 
@@ -100,7 +100,7 @@ impl Register {
     }
 
     /// Whether the register has failed, or its write has hung for more than [`Timing::write_timeout`].
-    pub(super) fn failed_or_hangs(&self, now: Time, timing: &Timing) -> bool {
+    pub(super) fn failed_or_hangs(&self, now: BootTime, timing: &Timing) -> bool {
         self.failed.is_some() || self.write.as_ref().is_some_and(|write| now > write.begun + timing.write_timeout)
     }
 
@@ -108,11 +108,11 @@ impl Register {
         self.conflict
     }
 
-    pub(super) fn accepted_at(&self) -> Time {
+    pub(super) fn accepted_at(&self) -> BootTime {
         self.accepted_at
     }
 
-    pub(super) fn note_acceptance(&mut self, now: Time) {
+    pub(super) fn note_acceptance(&mut self, now: BootTime) {
         self.accepted_at = now;
     }
 
@@ -152,7 +152,7 @@ impl Register {
     }
 
     /// Begins the write of `next`; `then` happens once it is durable.
-    pub(super) fn begin_write(&mut self, token: WriteToken, now: Time, next: Record, then: AfterPersist) -> Action {
+    pub(super) fn begin_write(&mut self, token: WriteToken, now: BootTime, next: Record, then: AfterPersist) -> Action {
         debug_assert!(self.write.is_none() && self.failed.is_none());
         let record = next.clone();
         self.write = Some(Write { token, begun: now, next, then });

@@ -179,10 +179,10 @@ impl Quorum {
     }
 
     /// When [`Event::Tick`] is due at the latest, on the own clock.
-    pub fn next_wakeup(&self) -> Time {
+    pub fn next_wakeup(&self) -> BootTime {
         let timing = &self.setup.timing;
         let mut next = self.peer.next_heartbeat();
-        let mut at = |time: Time| {
+        let mut at = |time: BootTime| {
             if time > self.now {
                 next = next.min(time);
             }

@@ -93,7 +93,7 @@ impl Quorum {
     }
 
     /// From when on the peer is to be removed, why, and which acceptor is asked first.
-    pub(super) fn remove_from(&self) -> Option<(Time, Reason, Acceptor)> {
+    pub(super) fn remove_from(&self) -> Option<(BootTime, Reason, Acceptor)> {
         if self.register.base().members != Members::Both || self.own.leaving {
             return None;
         }

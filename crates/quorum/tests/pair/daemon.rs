@@ -1,7 +1,7 @@
 //! The daemon around the `Quorum`, its VMs, and a minimal mirror: as much as the invariants need.
 
 use dyad_quorum::{
-    Action, DatagramBody, Event, Exception, MS, Members, Proof, ReplyBody, SEC, Time, TryDecide, WitnessRequest,
+    Action, DatagramBody, Event, Exception, MS, Members, Nanos, Proof, ReplyBody, SEC, TryDecide, WitnessRequest,
 };
 use dyad_types::NodeId;
 
@@ -9,7 +9,7 @@ use super::machine::VMS;
 use super::world::{Due, Incoming, Pair};
 
 /// How long the kernel takes to freeze or kill.
-const STOP_DELAY: Time = 20 * MS;
+const STOP_DELAY: Nanos = 20 * MS;
 
 impl Pair {
     // ---- one machine --------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 //! Start states and observations shared by the rows of the fault table.
 
-use dyad_quorum::{MS, Note, RunState, SEC, Time};
+use dyad_quorum::{MS, Nanos, Note, RunState, SEC};
 use dyad_types::NodeId;
 
 use super::Pair;
@@ -9,10 +9,10 @@ const A: NodeId = NodeId::A;
 const B: NodeId = NodeId::B;
 
 /// D + one round trip to the witness + what the simulated disks and network take.
-pub const DECISION_TIMEOUT: Time = 800 * MS;
+pub const DECISION_TIMEOUT: Nanos = 800 * MS;
 
 /// Longest time a VM did not execute while `run` ran.
-pub fn longest_pause(pair: &mut Pair, vm: usize, length: Time) -> Time {
+pub fn longest_pause(pair: &mut Pair, vm: usize, length: Nanos) -> Nanos {
     let end = pair.now + length;
     let (mut since, mut longest) = (pair.now, 0);
     while pair.now < end {
@@ -26,7 +26,7 @@ pub fn longest_pause(pair: &mut Pair, vm: usize, length: Time) -> Time {
 }
 
 /// When a node last wrote a note that `wanted` selects.
-pub fn noted(pair: &Pair, node: NodeId, wanted: impl Fn(&Note) -> bool) -> Option<Time> {
+pub fn noted(pair: &Pair, node: NodeId, wanted: impl Fn(&Note) -> bool) -> Option<Nanos> {
     pair.nodes[node.index()].notes.iter().rev().find(|(_, note)| wanted(note)).map(|(at, _)| *at)
 }
 

@@ -1,6 +1,6 @@
 //! One machine: hardware, kernel, VMs and the daemon with its `Quorum`.
 
-use dyad_quorum::{Config, Members, Note, Quorum, Record, SEC, Time};
+use dyad_quorum::{BootTime, Config, Members, Nanos, Note, Quorum, Record, SEC};
 use dyad_types::{Epoch, NodeId};
 
 /// VMs of the pair: 0 starts on A, 1 on B.
@@ -32,7 +32,7 @@ pub struct Machine {
     /// Counts boots and daemon starts: events of an earlier one are void.
     pub daemon_run: u64,
     pub boots: u64,
-    pub boot_at: Time,
+    pub boot_at: Nanos,
     pub clock_ppm: i64,
     pub core: Option<Quorum>,
     /// SIGSTOP: events wait.
@@ -40,15 +40,15 @@ pub struct Machine {
     pub backlog: Vec<super::world::Incoming>,
     pub vms: [bool; VMS],
     pub frozen: bool,
-    pub watchdog_at: Time,
-    pub wake_at: Time,
+    pub watchdog_at: Nanos,
+    pub wake_at: Nanos,
     /// The mirror: acknowledged by the peer up to this.
     pub peer_holds: [WriteId; VMS],
     pub pending: [Option<WriteId>; VMS],
     pub syncing: bool,
     pub leaving: bool,
     pub leave_done: bool,
-    pub notes: Vec<(Time, Note)>,
+    pub notes: Vec<(Nanos, Note)>,
     pub kills: u64,
     pub freezes: u64,
     pub configs: u64,
@@ -76,7 +76,7 @@ impl Machine {
             backlog: Vec::new(),
             vms: [false; VMS],
             frozen: false,
-            watchdog_at: Time::MAX,
+            watchdog_at: Nanos::MAX,
             wake_at: 0,
             peer_holds: [WriteId::default(); VMS],
             pending: [None; VMS],
@@ -92,15 +92,15 @@ impl Machine {
     }
 
     /// CLOCK_BOOTTIME of this machine at real time `now`.
-    pub fn clock(&self, now: Time) -> Time {
+    pub fn clock(&self, now: Nanos) -> BootTime {
         let elapsed = i128::from(now - self.boot_at);
         let skew = elapsed * i128::from(self.clock_ppm) / 1_000_000;
-        5 * SEC + u64::try_from(elapsed + skew).unwrap()
+        BootTime(5 * SEC + u64::try_from(elapsed + skew).unwrap())
     }
 
     /// Real time at which the clock shows `clock`, rounded up.
-    pub fn real(&self, clock: Time) -> Time {
-        let shown = i128::from(clock.saturating_sub(5 * SEC));
+    pub fn real(&self, clock: BootTime) -> Nanos {
+        let shown = i128::from(clock.since(BootTime(5 * SEC)));
         let elapsed = shown * 1_000_000 / (1_000_000 + i128::from(self.clock_ppm)) + 2;
         self.boot_at + u64::try_from(elapsed).unwrap()
     }

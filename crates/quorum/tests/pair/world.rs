@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, AcceptorReply, Datagram, Event, MS, Members, Quorum, Record, SEC, Setup, Time, Timing, WitnessId,
+    Acceptor, AcceptorReply, Datagram, Event, MS, Members, Nanos, Quorum, Record, SEC, Setup, Timing, WitnessId,
     WitnessReply, WitnessRequest, WitnessRequestId, WriteToken, acceptor,
 };
 use dyad_testkit::Prng;
@@ -56,7 +56,7 @@ pub enum Due {
 /// The pair and its surroundings.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    pub now: Time,
+    pub now: Nanos,
     pub prng: Prng,
     pub nodes: [Machine; 2],
     /// Indexed as `links[path][from]`.
@@ -65,16 +65,16 @@ pub struct Pair {
     pub witness_up: bool,
     /// Who reaches the witness.
     pub reach: [bool; 2],
-    pub witness_rtt: Time,
+    pub witness_rtt: Nanos,
     /// Replies of the witness lost, of a thousand.
     pub witness_loss: u64,
     pub timing: Timing,
     pub mutants: Mutants,
     pub oracle: Oracle,
     pub violation: Option<String>,
-    pub resync_time: Time,
+    pub resync_time: Nanos,
     pub peer_watchdog: bool,
-    queue: BTreeMap<(Time, u64), Due>,
+    queue: BTreeMap<(Nanos, u64), Due>,
     number: u64,
 }
 
@@ -147,7 +147,7 @@ impl Pair {
         self.start_core(node);
     }
 
-    pub fn power_on_in(&mut self, node: NodeId, delay: Time) {
+    pub fn power_on_in(&mut self, node: NodeId, delay: Nanos) {
         self.put(delay, Due::PowerOn(node));
     }
 
@@ -161,7 +161,7 @@ impl Pair {
         machine.frozen = false;
         machine.stopped = false;
         machine.backlog.clear();
-        machine.watchdog_at = Time::MAX;
+        machine.watchdog_at = Nanos::MAX;
     }
 
     /// `kill -9` of the daemon; init restarts it at once. VMs stay as they are.
@@ -173,7 +173,7 @@ impl Pair {
     }
 
     /// `kill -9` of the daemon; init restarts it after `away`. Its kernel closes the session if a cable is whole.
-    pub fn kill_core(&mut self, node: NodeId, away: Time) {
+    pub fn kill_core(&mut self, node: NodeId, away: Nanos) {
         self.tear_writes(node);
         let machine = &mut self.nodes[node.index()];
         machine.core = None;
@@ -254,7 +254,7 @@ impl Pair {
         machine.leave_done = false;
         machine.backlog.clear();
         machine.wake_at = 0;
-        if machine.watchdog_at == Time::MAX {
+        if machine.watchdog_at == Nanos::MAX {
             machine.watchdog_at = now + 3 * SEC;
             let boot = machine.boots;
             self.put(3 * SEC, Due::Watchdog(node, boot));
@@ -266,7 +266,7 @@ impl Pair {
 
     // ---- time ---------------------------------------------------------------------------------------------------
 
-    pub fn run(&mut self, length: Time) {
+    pub fn run(&mut self, length: Nanos) {
         let end = self.now + length;
         while self.step(end) {}
         self.now = end;
@@ -289,7 +289,7 @@ impl Pair {
         }
     }
 
-    fn step(&mut self, end: Time) -> bool {
+    fn step(&mut self, end: Nanos) -> bool {
         let Some(entry) = self.queue.first_entry() else { return false };
         if entry.key().0 > end {
             return false;
@@ -305,12 +305,12 @@ impl Pair {
         true
     }
 
-    pub fn put(&mut self, delay: Time, due: Due) {
+    pub fn put(&mut self, delay: Nanos, due: Due) {
         self.number += 1;
         self.queue.insert((self.now + delay, self.number), due);
     }
 
-    pub fn put_in(&mut self, node: NodeId, delay: Time, incoming: Incoming) {
+    pub fn put_in(&mut self, node: NodeId, delay: Nanos, incoming: Incoming) {
         let daemon_run = self.nodes[node.index()].daemon_run;
         self.put(delay, Due::In(node, daemon_run, incoming));
     }
