@@ -5,6 +5,7 @@
 //! * `dependencies`: the crates of others meet `deny.toml`.
 //! * `words`: no banned word in an identifier, and no vague subject in comments, strings and documents.
 //! * `doc_comments`: a documentation comment has at least three words and does not only repeat the name.
+//! * `errors`: the error of a library is a type, neither `anyhow` nor a text.
 //! * `durations`: the name of a duration constant says what the duration is for.
 //! * `parameters`: no function has two adjacent parameters of one primitive type.
 //!
@@ -16,6 +17,7 @@ mod code_map;
 mod dependencies;
 mod doc_comments;
 mod durations;
+mod errors;
 mod lexer;
 mod parameters;
 mod sources;
