@@ -27,5 +27,5 @@ pub use disk::DiskContent;
 pub use extent_image::{ExtentImage, Run};
 pub use extent_set::{CHUNK_BYTES, CHUNK_EXTENTS, ExtentSet, Ranges};
 pub use node::{NodeId, ParseNodeError};
-pub use numbers::{Epoch, Seq, Session, Stamp, VolumeId};
+pub use numbers::{BlockIndex, Epoch, ExtentIndex, IndexRange, Seq, Session, Stamp, VolumeId};
 pub use sizes::{BLOCK, BLOCK_BYTES, EXTENT, EXTENT_BLOCKS, EXTENT_BYTES, MIB, WITNESS_PORT};
