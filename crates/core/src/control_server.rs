@@ -260,7 +260,7 @@ mod tests {
                         flushed = matches!(op, GuestOp::Flush);
                         if let GuestOp::Write { block, data } = op {
                             for (i, bytes) in data.chunks(4096).enumerate() {
-                                blocks[block as usize + i] = bytes[0];
+                                blocks[block.0 as usize + i] = bytes[0];
                             }
                         }
                         done.complete(Ok(bytes::Bytes::new()));

@@ -253,7 +253,7 @@ mod tests {
                         match op {
                             GuestOp::Read { block, .. } => {
                                 let mut slot = vec![0; SLOT];
-                                if block * 4096 == encoded.offset {
+                                if block.0 * 4096 == encoded.offset {
                                     slot[..encoded.bytes.len()].copy_from_slice(&encoded.bytes);
                                 }
                                 bytes = slot.into();

@@ -178,12 +178,13 @@ impl Inbox {
 mod tests {
     use super::*;
     use dyad_mirror::GuestOp;
+    use dyad_types::BlockIndex;
 
     /// A guest's bytes, a password hash and a code must not reach the log.
     #[test]
     fn an_event_is_printed_without_secrets_and_data() {
         let (done, _) = oneshot::channel();
-        let op = GuestOp::Write { block: 7, data: vec![b'x'; 8192].into() };
+        let op = GuestOp::Write { block: BlockIndex(7), data: vec![b'x'; 8192].into() };
         let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, done: VolumeReplyTo::Task(done) });
         assert_eq!(format!("{write:?}"), "Volume(VolumeRequest(Task Write volume 3 block 7 count 2))");
         let (answer, _) = oneshot::channel();

@@ -5,7 +5,7 @@ use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest, VolumeRes
 use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Done, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
-use dyad_types::{BLOCK_BYTES, VolumeId};
+use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
@@ -40,7 +40,7 @@ impl VolumeBackend {
     /// The mirror refused the request, or the core is stopping.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK_BYTES) && (data.len() as u64).is_multiple_of(BLOCK_BYTES));
-        self.run(GuestOp::Write { block: offset / BLOCK_BYTES, data }).await.map(drop)
+        self.run(GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }).await.map(drop)
     }
 
     /// Frees the whole blocks of a range of bytes; they read as zeros.
@@ -79,8 +79,8 @@ impl VolumeBackend {
 }
 
 /// First block and number of blocks of a range of bytes.
-fn block_and_count(bytes: &Range<u64>) -> (u64, u64) {
-    (bytes.start / BLOCK_BYTES, (bytes.end - bytes.start) / BLOCK_BYTES)
+fn block_and_count(bytes: &Range<u64>) -> (BlockIndex, u64) {
+    (BlockIndex(bytes.start / BLOCK_BYTES), (bytes.end - bytes.start) / BLOCK_BYTES)
 }
 
 impl Backend for VolumeBackend {
@@ -91,7 +91,7 @@ impl Backend for VolumeBackend {
     fn submit(&self, request: Request, done: Done) {
         let op = match request {
             Request::Read { offset, len } => {
-                GuestOp::Read { block: offset / BLOCK_BYTES, count: u64::from(len) / BLOCK_BYTES }
+                GuestOp::Read { block: BlockIndex(offset / BLOCK_BYTES), count: u64::from(len) / BLOCK_BYTES }
             }
             Request::Write { offset, mut data } => {
                 // A guest's largest write, widened to whole blocks, is a little more than the mirror takes at once. Parts
@@ -103,12 +103,12 @@ impl Backend for VolumeBackend {
                     self.submit(rest, both.part());
                     return self.submit(Request::Write { offset, data: first }, both.part());
                 }
-                GuestOp::Write { block: offset / BLOCK_BYTES, data }
+                GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }
             }
             Request::Flush => GuestOp::Flush,
             // Both read as zeros afterwards here, which is all that either promises.
             Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
-                GuestOp::Discard { block: offset / BLOCK_BYTES, count: len / BLOCK_BYTES }
+                GuestOp::Discard { block: BlockIndex(offset / BLOCK_BYTES), count: len / BLOCK_BYTES }
             }
         };
         self.ask(op, VolumeReplyTo::Guest(done));
@@ -167,7 +167,7 @@ mod tests {
                 panic!("a write")
             };
             assert!(answered.try_recv().is_err());
-            blocks.push((block, data.len()));
+            blocks.push((block.0, data.len()));
             done.complete(Ok(Bytes::new()));
         }
         blocks.sort_unstable();

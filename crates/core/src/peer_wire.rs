@@ -77,3 +77,27 @@ pub enum PeerEvent {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_mirror::{Body, Change, PeerOp};
+    use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, VolumeId};
+
+    /// Numbers with a type of their own have the encoding of a `u64`, so that nodes of two versions understand each
+    /// other. If this test fails, the protocol changed.
+    #[test]
+    fn numbers_of_blocks_and_extents_are_plain_on_the_wire() {
+        let encoded = |body| {
+            let message = PeerMessage { number: 5, epoch: Epoch(6), body };
+            postcard::to_stdvec(&Wire::Mirror(message)).unwrap()
+        };
+        let (volume, seq, block) = (VolumeId(2), Seq(3), BlockIndex(300));
+        let write = Body::Write { op: PeerOp(1), volume, seq, block, data: Change::Discard(4) };
+        assert_eq!(encoded(write), [0, 5, 6, 4, 1, 2, 3, 0xac, 2, 1, 4]);
+        let touched = Body::Touched { volume, ranges: vec![(ExtentIndex(300), 7)] };
+        assert_eq!(encoded(touched), [0, 5, 6, 1, 2, 1, 0xac, 2, 7]);
+        let fetch = Body::Fetch { op: PeerOp(1), volume, extent: ExtentIndex(300) };
+        assert_eq!(encoded(fetch), [0, 5, 6, 8, 1, 2, 0xac, 2]);
+    }
+}

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use dyad_pool::sim::scratch_pool;
     use dyad_pool::{Access, Disk, FileDisk, PoolDisk};
-    use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
+    use dyad_types::{BLOCK, BlockIndex, Epoch, Seq, Stamp, VolumeId};
     use std::io;
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -328,12 +328,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (sender, events) = channel();
         let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(sender));
-        let read = |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: 0, count: 1 });
+        let read =
+            |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: BlockIndex(0), count: 1 });
         (1..=64).for_each(read);
         let write = StoreCommand::Write {
             volume: VolumeId(1),
             stamp: Stamp { epoch: Epoch(1), seq: Seq(2) },
-            block: 32,
+            block: BlockIndex(32),
             data: vec![1; 4096].into(),
         };
         store.run(StoreOp(1000), write);
@@ -358,7 +359,7 @@ mod tests {
         let (sender, _events) = channel();
         let refuses = Arc::default();
         let mut pool = pool(dir.path(), &refuses);
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, vec![8; BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap();
         refuses.store(true, Ordering::Relaxed);
         let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(sender));

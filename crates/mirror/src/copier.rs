@@ -39,20 +39,20 @@ impl Copier {
     }
 
     /// Whether no extent of `range` was read for a copy yet.
-    pub fn holds_all(&self, volume: VolumeId, range: &Range<u64>) -> bool {
+    pub fn holds_all(&self, volume: VolumeId, range: &Range<ExtentIndex>) -> bool {
         let work = self.work.get(&volume);
         let parked = self.parked.get(&volume);
         match (work, parked) {
             (Some(work), None) => work.contains_all(range),
             (work, Some(parked)) => {
-                range.clone().all(|e| parked.contains(e) || work.is_some_and(|work| work.contains(e)))
+                range.clone().each().all(|e| parked.contains(e) || work.is_some_and(|work| work.contains(e)))
             }
             (None, None) => false,
         }
     }
 
     /// Whether an extent of `range` was not read for a copy yet.
-    pub fn holds_any(&self, volume: VolumeId, range: &Range<u64>) -> bool {
+    pub fn holds_any(&self, volume: VolumeId, range: &Range<ExtentIndex>) -> bool {
         [&self.work, &self.parked].iter().any(|sets| sets.get(&volume).is_some_and(|set| set.contains_any(range)))
     }
 
@@ -63,7 +63,7 @@ impl Copier {
         self.missing.remove(&volume);
     }
 
-    fn next(&mut self) -> Option<(VolumeId, u64)> {
+    fn next(&mut self) -> Option<(VolumeId, ExtentIndex)> {
         let (&volume, set) = self.work.iter_mut().find(|(volume, _)| !self.missing.contains(volume))?;
         let extent = set.pop_first()?;
         if set.is_empty() {
@@ -72,8 +72,8 @@ impl Copier {
         Some((volume, extent))
     }
 
-    fn park(&mut self, volume: VolumeId, extent: u64) {
-        self.parked.entry(volume).or_default().insert(extent..extent + 1);
+    fn park(&mut self, volume: VolumeId, extent: ExtentIndex) {
+        self.parked.entry(volume).or_default().insert(extent.run(1));
     }
 
     pub fn progress(&self) -> crate::event::Progress {
@@ -123,7 +123,7 @@ impl Mirror {
             };
             if self.locks.contains(&(volume, extent)) {
                 // The extent is under repair for a guest: it stays in `work`.
-                copier.work.entry(volume).or_default().insert(extent..extent + 1);
+                copier.work.entry(volume).or_default().insert(extent.run(1));
                 return;
             }
             copier.under_way += 1;
@@ -132,7 +132,7 @@ impl Mirror {
     }
 
     /// Locks an extent in order to send it.
-    pub(crate) fn read_copy(&mut self, volume: VolumeId, extent: u64) {
+    pub(crate) fn read_copy(&mut self, volume: VolumeId, extent: ExtentIndex) {
         self.locks.insert((volume, extent));
         self.copy_waits.insert((volume, extent));
         self.pump_copy_reads();
@@ -145,19 +145,24 @@ impl Mirror {
             return;
         }
         for (volume, extent) in self.copy_waits.clone() {
-            if self.all_stored(volume, &(extent..extent + 1)) {
+            if self.all_stored(volume, &extent.run(1)) {
                 self.copy_waits.remove(&(volume, extent));
                 self.emit_copy_read(volume, extent);
             }
         }
     }
 
-    fn emit_copy_read(&mut self, volume: VolumeId, extent: u64) {
+    fn emit_copy_read(&mut self, volume: VolumeId, extent: ExtentIndex) {
         let purpose = Purpose::CopyRead { generation: self.generation, volume, extent };
         self.command(StoreCommand::ReadExtent { volume, extent }, purpose);
     }
 
-    pub(crate) fn on_copy_read(&mut self, volume: VolumeId, extent: u64, result: Result<StoreOutput, StoreError>) {
+    pub(crate) fn on_copy_read(
+        &mut self,
+        volume: VolumeId,
+        extent: ExtentIndex,
+        result: Result<StoreOutput, StoreError>,
+    ) {
         let image = match result {
             Ok(StoreOutput::Extent(image)) => {
                 assert!(image.is_sound(), "the store answered with an image that does not add up");
@@ -183,7 +188,7 @@ impl Mirror {
     }
 
     /// Sends a copy; writes to the extent may be sent after it at once.
-    pub(crate) fn send_copy(&mut self, volume: VolumeId, extent: u64, image: ExtentImage) {
+    pub(crate) fn send_copy(&mut self, volume: VolumeId, extent: ExtentIndex, image: ExtentImage) {
         self.locks.remove(&(volume, extent));
         let Some(stamp) = self.copy_stamp(volume) else {
             return self.copy_over(volume, extent, true);
@@ -201,14 +206,14 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn on_copy_held(&mut self, volume: VolumeId, extent: u64, ok: bool) {
+    pub(crate) fn on_copy_held(&mut self, volume: VolumeId, extent: ExtentIndex, ok: bool) {
         if ok && let Some(copier) = &mut self.copier {
             copier.copied += EXTENT_BYTES;
         }
         self.copy_over(volume, extent, ok);
     }
 
-    fn copy_over(&mut self, volume: VolumeId, extent: u64, ok: bool) {
+    fn copy_over(&mut self, volume: VolumeId, extent: ExtentIndex, ok: bool) {
         self.locks.remove(&(volume, extent));
         let known = self.volumes.contains_key(&volume);
         let Some(copier) = &mut self.copier else {
@@ -221,8 +226,8 @@ impl Mirror {
     }
 
     /// The peer's scrub found a damaged extent of a volume it does not write.
-    pub(crate) fn on_peer_want(&mut self, volume: VolumeId, extent: u64) {
-        let known = self.volumes.get(&volume).is_some_and(|state| extent < state.extents());
+    pub(crate) fn on_peer_want(&mut self, volume: VolumeId, extent: ExtentIndex) {
+        let known = self.volumes.get(&volume).is_some_and(|state| state.extents().contains(&extent));
         if known && self.writer(volume) != Writer::Peer && !self.locks.contains(&(volume, extent)) {
             self.read_copy(volume, extent);
         }
@@ -231,7 +236,7 @@ impl Mirror {
     pub(crate) fn on_reconcile_fetched(
         &mut self,
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
         mine: ExtentImage,
         theirs: Option<ExtentImage>,
     ) {

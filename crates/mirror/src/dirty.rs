@@ -3,7 +3,7 @@
 use crate::event::StoreCommand;
 use crate::machine::Mirror;
 use crate::store::Purpose;
-use dyad_types::{ExtentSet, VolumeId};
+use dyad_types::{ExtentIndex, ExtentSet, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ pub(crate) struct Marks {
 
 impl Mirror {
     /// Whether every extent of `range` is marked durably; requests the missing marks.
-    pub(crate) fn marked(&mut self, volume: VolumeId, range: &Range<u64>) -> bool {
+    pub(crate) fn marked(&mut self, volume: VolumeId, range: &Range<ExtentIndex>) -> bool {
         let Some(state) = self.volumes.get(&volume) else {
             return true;
         };
@@ -52,7 +52,7 @@ impl Mirror {
         self.command(StoreCommand::MarkDirty { marks }, purpose);
     }
 
-    pub(crate) fn on_marked(&mut self, era: u64, marks: Vec<(VolumeId, Vec<Range<u64>>)>, ok: bool) {
+    pub(crate) fn on_marked(&mut self, era: u64, marks: Vec<(VolumeId, Vec<Range<ExtentIndex>>)>, ok: bool) {
         self.marks.in_flight = false;
         self.recheck = true;
         self.marks.paused = !ok;

@@ -41,7 +41,7 @@ pub enum Event {
     /// The lease is valid again.
     Resume,
     /// The scrub found a damaged extent.
-    Damaged { volume: VolumeId, extent: u64 },
+    Damaged { volume: VolumeId, extent: ExtentIndex },
     /// The store has space again: commands that wait for space are repeated now.
     SpaceFreed,
 }
@@ -82,14 +82,14 @@ pub enum Action {
         full: bool,
     },
     /// A damaged extent was repaired from the peer.
-    Healed { volume: VolumeId, extent: u64 },
+    Healed { volume: VolumeId, extent: ExtentIndex },
     /// An extent is damaged here and no good copy was found.
-    Lost { volume: VolumeId, extent: u64 },
+    Lost { volume: VolumeId, extent: ExtentIndex },
     /// A guest's read failed: the block is damaged here, and the peer, which may have a good copy, is no member.
     Unreadable {
         volume: VolumeId,
         /// The first extent of the read.
-        extent: u64,
+        extent: ExtentIndex,
     },
     /// The volume table of this node changed at the peer's request.
     VolumesChanged,
@@ -135,30 +135,30 @@ pub enum StoreCommand {
         volume: VolumeId,
         /// Equal to or below the newest stamp of the volume for repairs.
         stamp: Stamp,
-        block: u64,
+        block: BlockIndex,
         /// A whole number of blocks.
         data: Bytes,
     },
     /// As `Write`, for blocks that read as zeros from now on.
-    Discard { volume: VolumeId, stamp: Stamp, block: u64, count: u64 },
+    Discard { volume: VolumeId, stamp: Stamp, block: BlockIndex, count: u64 },
     /// Write the blocks of `image` that `wanted` names (see [`ExtentImage::runs`]). Need not be atomic.
     WriteExtent {
         volume: VolumeId,
         /// Stamp of every block written.
         stamp: Stamp,
-        extent: u64,
+        extent: ExtentIndex,
         image: ExtentImage,
         /// Mask of the blocks to write.
         wanted: u16,
     },
     /// Read blocks. Answered with [`StoreOutput::Data`].
-    Read { volume: VolumeId, block: u64, count: u64 },
+    Read { volume: VolumeId, block: BlockIndex, count: u64 },
     /// Read an extent, damaged blocks included as `bad`. Answered with [`StoreOutput::Extent`].
-    ReadExtent { volume: VolumeId, extent: u64 },
+    ReadExtent { volume: VolumeId, extent: ExtentIndex },
     /// Make durable every command that was done before this one was given.
     Sync,
     /// Mark extents dirty. When the command is done, the marks are durable.
-    MarkDirty { marks: Vec<(VolumeId, Vec<Range<u64>>)> },
+    MarkDirty { marks: Vec<(VolumeId, Vec<Range<ExtentIndex>>)> },
     /// Forget every dirty mark of every volume.
     ClearDirty,
     /// Both replicas hold the volume durably up to this number: its list of unconfirmed extents may drop writes up to
@@ -194,7 +194,7 @@ pub enum StoreError {
     #[error("{} block(s) fail their checksum; they are repaired from the peer when it has them", blocks.len())]
     Corrupt {
         /// Numbers of these blocks, ascending.
-        blocks: Vec<u64>,
+        blocks: Vec<BlockIndex>,
     },
     /// The pool is full.
     #[error("the pool is full; free space or add a disk")]

@@ -130,7 +130,7 @@ impl Mirror {
             }
             let started = match op {
                 GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
-                    self.start_read(id, volume, block..block + count)
+                    self.start_read(id, volume, block.run(count))
                 }
                 GuestOp::Write { .. } | GuestOp::Discard { .. } if room == 0 => false,
                 GuestOp::Write { .. } | GuestOp::Discard { .. } => {
@@ -158,10 +158,10 @@ impl Mirror {
     }
 
     /// Reads wait for overlapping writes in flight: a fail-over could still undo such a write after a read returned it.
-    fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<u64>) -> bool {
+    fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
         let (needs_peer, repairs) = self.tickets.map.get(&id).map_or((false, 0), |t| (t.needs_peer, t.repairs));
         let state = &self.volumes[&volume];
-        let clash = state.writing.values().any(|w| w.block < blocks.end && blocks.start < w.block + w.count);
+        let clash = state.writing.values().any(|w| w.blocks().start < blocks.end && blocks.start < w.blocks().end);
         if clash || (needs_peer && self.locked(volume, blocks.clone())) {
             return false;
         }
@@ -169,7 +169,7 @@ impl Mirror {
             // The block is damaged here. The read waits for the peer's copy if both nodes are members, and fails
             // otherwise.
             if !self.both() {
-                self.out.push(Action::Unreadable { volume, extent: blocks.start / EXTENT_BLOCKS });
+                self.out.push(Action::Unreadable { volume, extent: blocks.start.extent() });
                 self.complete(id, Err(GuestError::Corrupt));
             }
             return !self.both();
@@ -179,7 +179,7 @@ impl Mirror {
         if repairs > REPAIRS {
             self.heal_all(id, volume, blocks);
         } else {
-            let read = StoreCommand::Read { volume, block: blocks.start, count: blocks.end - blocks.start };
+            let read = StoreCommand::Read { volume, block: blocks.start, count: blocks.length() };
             self.command(read, Purpose::GuestRead { ticket: id });
         }
         true
@@ -208,12 +208,12 @@ impl Mirror {
         ticket.needs_peer = true;
         ticket.repairs += 1;
         let repairs = ticket.repairs;
-        if !self.peer_has(volume, &extents_of(block..block + count)) || self.locked(volume, block..block + count) {
+        if !self.peer_has(volume, &extents_of(block.run(count))) || self.locked(volume, block.run(count)) {
             self.repair_later(id, volume);
         } else {
             match bad {
                 Some(blocks) if repairs <= REPAIRS => self.heal_blocks(id, volume, &blocks),
-                _ => self.heal_all(id, volume, block..block + count),
+                _ => self.heal_all(id, volume, block.run(count)),
             }
         }
     }
@@ -241,7 +241,7 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn locked(&self, volume: VolumeId, blocks: Range<u64>) -> bool {
+    pub(crate) fn locked(&self, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
         let extents = extents_of(blocks);
         self.locks.range((volume, extents.start)..(volume, extents.end)).next().is_some()
     }
@@ -304,18 +304,18 @@ fn in_range(op: &GuestOp, blocks: u64) -> Result<(), GuestError> {
         return Err(GuestError::Range);
     }
     let (block, count) = op.span();
-    match block.checked_add(count) {
+    match block.0.checked_add(count) {
         Some(end) if count > 0 && end <= blocks => Ok(()),
         _ => Err(GuestError::Range),
     }
 }
 
 /// Assembles blocks from images; `None` if one is missing or bad.
-pub(crate) fn assemble(images: &BTreeMap<u64, ExtentImage>, blocks: Range<u64>) -> Option<Bytes> {
-    let mut data = Vec::with_capacity((blocks.end - blocks.start) as usize * BLOCK);
-    for block in blocks {
-        let image = images.get(&(block / EXTENT_BLOCKS))?;
-        data.extend_from_slice(&image.block(block % EXTENT_BLOCKS)?);
+pub(crate) fn assemble(images: &BTreeMap<ExtentIndex, ExtentImage>, blocks: Range<BlockIndex>) -> Option<Bytes> {
+    let mut data = Vec::with_capacity(blocks.length() as usize * BLOCK);
+    for block in blocks.each() {
+        let image = images.get(&block.extent())?;
+        data.extend_from_slice(&image.block(block.place_in_extent())?);
     }
     Some(Bytes::from(data))
 }

@@ -19,7 +19,7 @@ pub(crate) struct Handshake {
     /// This node's volume table and ranges are sent.
     pub sent: bool,
     peer: Option<Vec<(VolumeInfo, Seq)>>,
-    touched: BTreeMap<VolumeId, Vec<Range<u64>>>,
+    touched: BTreeMap<VolumeId, Vec<Range<ExtentIndex>>>,
     ready: bool,
 }
 
@@ -83,7 +83,7 @@ impl Mirror {
             }
             let unconfirmed = self.handshake.as_ref().map(|h| h.unconfirmed.clone()).unwrap_or_default();
             for (volume, extents) in unconfirmed {
-                let ranges: Vec<(u64, u64)> = extents.ranges().map(|r| (r.start, r.end - r.start)).collect();
+                let ranges: Vec<_> = extents.ranges().map(|range| (range.start, range.length())).collect();
                 for chunk in ranges.chunks(MAX_RANGES) {
                     self.send(Body::Touched { volume, ranges: chunk.to_vec() });
                 }
@@ -123,9 +123,9 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn on_touched(&mut self, volume: VolumeId, ranges: Vec<(u64, u64)>) {
+    pub(crate) fn on_touched(&mut self, volume: VolumeId, ranges: Vec<(ExtentIndex, u64)>) {
         if let Some(handshake) = &mut self.handshake {
-            let ranges = ranges.into_iter().map(|(start, count)| start..start.saturating_add(count));
+            let ranges = ranges.into_iter().map(|(start, count)| start.run(count));
             handshake.touched.entry(volume).or_default().extend(ranges);
         }
     }
@@ -153,13 +153,13 @@ impl Mirror {
         for (id, ranges) in handshake.touched {
             let set = touched.entry(id).or_default();
             // The peer's numbers are cut to the volume's size before they cost memory.
-            let extents = self.volumes.get(&id).map_or(0, |volume| volume.extents());
+            let end = self.volumes.get(&id).map_or(ExtentIndex(0), |volume| volume.extents().end);
             for range in ranges {
-                set.insert(range.start..range.end.min(extents));
+                set.insert(range.start..range.end.min(end));
             }
         }
         for (id, set) in &mut touched {
-            set.truncate(self.volumes.get(id).map_or(0, |volume| volume.extents()));
+            set.truncate(self.volumes.get(id).map_or(ExtentIndex(0), |volume| volume.extents().end));
         }
         touched.retain(|_, set| !set.is_empty());
         match self.view {

@@ -23,8 +23,8 @@ struct Heal {
     ticket: Option<u64>,
     volume: VolumeId,
     /// Mask of damaged blocks per extent. An empty mask: the extent is fetched and not written.
-    damaged: BTreeMap<u64, u16>,
-    images: BTreeMap<u64, ExtentImage>,
+    damaged: BTreeMap<ExtentIndex, u16>,
+    images: BTreeMap<ExtentIndex, ExtentImage>,
     /// Number of replies of the peer that are missing.
     fetching: usize,
     writing: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Heals {
     next: HealId,
     map: BTreeMap<HealId, Heal>,
     /// Extents that the scrub reported and whose repair has not begun.
-    found: VecDeque<(VolumeId, u64)>,
+    found: VecDeque<(VolumeId, ExtentIndex)>,
 }
 
 /// Limit of the extents that wait for repair; the next pass of the scrub reports the others again.
@@ -46,7 +46,7 @@ const MAX_FOUND: usize = 4096;
 
 impl Mirror {
     /// Whether the peer's copy of these extents is as new as the local one and can be requested.
-    pub(crate) fn peer_has(&self, volume: VolumeId, extents: &Range<u64>) -> bool {
+    pub(crate) fn peer_has(&self, volume: VolumeId, extents: &Range<ExtentIndex>) -> bool {
         match self.phase {
             Phase::Steady => true,
             Phase::Source => self.copier.as_ref().is_some_and(|copier| {
@@ -58,21 +58,21 @@ impl Mirror {
     }
 
     /// Repairs these blocks and then lets the read start again.
-    pub(crate) fn heal_blocks(&mut self, ticket: u64, volume: VolumeId, blocks: &[u64]) {
-        let mut damaged: BTreeMap<u64, u16> = BTreeMap::new();
+    pub(crate) fn heal_blocks(&mut self, ticket: u64, volume: VolumeId, blocks: &[BlockIndex]) {
+        let mut damaged: BTreeMap<ExtentIndex, u16> = BTreeMap::new();
         for block in blocks {
-            *damaged.entry(block / EXTENT_BLOCKS).or_default() |= 1 << (block % EXTENT_BLOCKS);
+            *damaged.entry(block.extent()).or_default() |= 1 << block.place_in_extent();
         }
         self.begin_heal(Some(ticket), volume, damaged, false);
     }
 
     /// Fetches all extents of a read and answers the read from them.
-    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, blocks: Range<u64>) {
-        let damaged = extents_of(blocks).map(|extent| (extent, 0)).collect();
+    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, blocks: Range<BlockIndex>) {
+        let damaged = extents_of(blocks).each().map(|extent| (extent, 0)).collect();
         self.begin_heal(Some(ticket), volume, damaged, true);
     }
 
-    fn begin_heal(&mut self, ticket: Option<u64>, volume: VolumeId, damaged: BTreeMap<u64, u16>, direct: bool) {
+    fn begin_heal(&mut self, ticket: Option<u64>, volume: VolumeId, damaged: BTreeMap<ExtentIndex, u16>, direct: bool) {
         let heal = self.heals.next.advance();
         for &extent in damaged.keys() {
             self.locks.insert((volume, extent));
@@ -92,7 +92,7 @@ impl Mirror {
             .insert(heal, Heal { ticket, volume, damaged, images: BTreeMap::new(), fetching, writing: 0, direct });
     }
 
-    pub(crate) fn on_heal_fetched(&mut self, id: HealId, extent: u64, image: Option<ExtentImage>) {
+    pub(crate) fn on_heal_fetched(&mut self, id: HealId, extent: ExtentIndex, image: Option<ExtentImage>) {
         let Some(heal) = self.heals.map.get_mut(&id) else {
             return;
         };
@@ -143,7 +143,7 @@ impl Mirror {
         let Some((block, count)) = self.tickets.map.get(&ticket).map(|t| t.op.span()) else {
             return;
         };
-        let result = assemble(&heal.images, block..block + count).map(GuestReply::Data).ok_or(GuestError::Corrupt);
+        let result = assemble(&heal.images, block.run(count)).map(GuestReply::Data).ok_or(GuestError::Corrupt);
         self.complete(ticket, result);
     }
 
@@ -163,8 +163,8 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn on_damaged(&mut self, volume: VolumeId, extent: u64) {
-        let known = self.volumes.get(&volume).is_some_and(|state| extent < state.extents());
+    pub(crate) fn on_damaged(&mut self, volume: VolumeId, extent: ExtentIndex) {
+        let known = self.volumes.get(&volume).is_some_and(|state| state.extents().contains(&extent));
         if known && self.heals.found.len() < MAX_FOUND && !self.heals.found.contains(&(volume, extent)) {
             self.heals.found.push_back((volume, extent));
         }

@@ -14,6 +14,7 @@ use crate::resync::Clean;
 use crate::store::StoreQueue;
 use crate::types::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Gap added to each volume's write number at a start of the node. It must exceed the number of writes that the
 /// previous process had numbered and a loss of power then took from the store, so that no number is used twice.
@@ -59,9 +60,15 @@ pub(crate) struct Volume {
 /// The blocks and the number of a write in flight.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    pub block: u64,
+    pub block: BlockIndex,
     pub count: u64,
     pub seq: Seq,
+}
+
+impl Span {
+    pub fn blocks(&self) -> Range<BlockIndex> {
+        self.block.run(self.count)
+    }
 }
 
 impl Volume {
@@ -74,8 +81,9 @@ impl Volume {
         self.size / BLOCK as u64
     }
 
-    pub fn extents(&self) -> u64 {
-        self.blocks().div_ceil(EXTENT_BLOCKS)
+    /// All extents of the volume.
+    pub fn extents(&self) -> Range<ExtentIndex> {
+        ExtentIndex(0).run(self.blocks().div_ceil(EXTENT_BLOCKS))
     }
 }
 
@@ -106,9 +114,9 @@ pub struct Mirror {
     pub(crate) heals: Heals,
     pub(crate) changes: Changes,
     /// Extents being copied or repaired; guest writes to them wait.
-    pub(crate) locks: BTreeSet<(VolumeId, u64)>,
+    pub(crate) locks: BTreeSet<(VolumeId, ExtentIndex)>,
     /// Locked extents to be copied whose writes in flight are not in the store yet.
-    pub(crate) copy_waits: BTreeSet<(VolumeId, u64)>,
+    pub(crate) copy_waits: BTreeSet<(VolumeId, ExtentIndex)>,
     /// Volumes that this node may no longer write and that still have requests in flight.
     pub(crate) draining: BTreeSet<VolumeId>,
     /// Something changed that may let writes in flight complete.
@@ -321,7 +329,7 @@ impl Mirror {
             .iter()
             .copied()
             .filter(|id| {
-                let locked = self.locks.range((*id, 0)..=(*id, u64::MAX)).next().is_some();
+                let locked = self.locks.range((*id, ExtentIndex(0))..=(*id, ExtentIndex(u64::MAX))).next().is_some();
                 !locked && self.volumes.get(id).is_none_or(|v| v.writing.is_empty() && v.reading == 0)
             })
             .collect();

@@ -2,7 +2,7 @@
 
 use crate::types::{VolumeChange, VolumeInfo};
 use bytes::Bytes;
-use dyad_types::{Epoch, ExtentImage, Seq, Stamp, VolumeId, number};
+use dyad_types::{BlockIndex, Epoch, ExtentImage, ExtentIndex, Seq, Stamp, VolumeId, number};
 use serde::{Deserialize, Serialize};
 
 /// Limit of the ranges in one [`Body::Touched`]: keeps a frame below 256 KiB.
@@ -45,21 +45,21 @@ pub enum Body {
     Touched {
         volume: VolumeId,
         /// First extent and number of extents.
-        ranges: Vec<(u64, u64)>,
+        ranges: Vec<(ExtentIndex, u64)>,
     },
     /// Ends the opening of a handshake.
     Ready,
     /// The sender's epoch is newer than the message it answers.
     Newer,
     /// A guest's write or discard.
-    Write { op: PeerOp, volume: VolumeId, seq: Seq, block: u64, data: Change },
+    Write { op: PeerOp, volume: VolumeId, seq: Seq, block: BlockIndex, data: Change },
     /// A whole extent, copied by resync or reconciliation.
     Extent {
         op: PeerOp,
         volume: VolumeId,
         /// Stamp to store the copy under; during reconciliation never above the receiver's newest stamp.
         stamp: Stamp,
-        extent: u64,
+        extent: ExtentIndex,
         image: ExtentImage,
     },
     /// A change of the volume table.
@@ -67,10 +67,10 @@ pub enum Body {
     /// Make durable every write sent before this message.
     Sync { op: PeerOp },
     /// Requests the receiver's copy of an extent that is damaged at the sender.
-    Fetch { op: PeerOp, volume: VolumeId, extent: u64 },
+    Fetch { op: PeerOp, volume: VolumeId, extent: ExtentIndex },
     /// The sender's copy of an extent of a volume that the receiver writes is damaged: requests a [`Body::Extent`],
     /// which the receiver orders among its own writes.
-    Want { volume: VolumeId, extent: u64 },
+    Want { volume: VolumeId, extent: ExtentIndex },
     /// The answer to a request.
     Done { op: PeerOp, result: Result<Answer, PeerOpError> },
     /// Both replicas hold these volumes durably up to and including these numbers.

@@ -4,7 +4,7 @@
 //! For tests and the simulator (feature `testing`). It must never know nodes or messages.
 
 use bytes::Bytes;
-use dyad_types::{BLOCK, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, IndexRange, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -31,13 +31,13 @@ impl Default for Cell {
 /// The values that are durable once a flush is answered.
 #[derive(Debug, Clone)]
 pub struct FlushMark {
-    cells: BTreeMap<u64, BTreeSet<Value>>,
+    cells: BTreeMap<BlockIndex, BTreeSet<Value>>,
     values: Value,
 }
 
 #[derive(Debug, Default)]
 pub struct Oracle {
-    cells: BTreeMap<(VolumeId, u64), Cell>,
+    cells: BTreeMap<(VolumeId, BlockIndex), Cell>,
     values: Value,
     /// Values of discards: they read as zeros.
     discards: BTreeSet<Value>,
@@ -68,18 +68,18 @@ fn shown(discards: &BTreeSet<Value>, value: Value) -> Value {
 
 impl Oracle {
     /// A discard of these blocks begins: its value, for [`Oracle::acknowledge`].
-    pub fn issue_discard(&mut self, volume: VolumeId, blocks: Range<u64>) -> Value {
+    pub fn issue_discard(&mut self, volume: VolumeId, blocks: Range<BlockIndex>) -> Value {
         let (value, _) = self.issue(volume, blocks);
         self.discards.insert(value);
         value
     }
 
     /// A write of these blocks begins. Returns its value and the data to write.
-    pub fn issue(&mut self, volume: VolumeId, blocks: Range<u64>) -> (Value, Bytes) {
+    pub fn issue(&mut self, volume: VolumeId, blocks: Range<BlockIndex>) -> (Value, Bytes) {
         self.values += 1;
         let value = self.values;
-        let count = blocks.end - blocks.start;
-        for block in blocks {
+        let count = blocks.length();
+        for block in blocks.each() {
             let cell = self.cells.entry((volume, block)).or_default();
             cell.now.insert(value);
             cell.durable.insert(value);
@@ -89,13 +89,13 @@ impl Oracle {
     }
 
     /// Whether a write to these blocks is open. The tests issue no overlapping writes, whose order would be undefined.
-    pub fn is_open(&self, volume: VolumeId, mut blocks: Range<u64>) -> bool {
-        blocks.any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
+    pub fn is_open(&self, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
+        blocks.each().any(|b| self.cells.get(&(volume, b)).is_some_and(|c| !c.open.is_empty()))
     }
 
     /// A write was answered as done.
-    pub fn acknowledge(&mut self, volume: VolumeId, blocks: Range<u64>, value: Value) {
-        for block in blocks {
+    pub fn acknowledge(&mut self, volume: VolumeId, blocks: Range<BlockIndex>, value: Value) {
+        for block in blocks.each() {
             if let Some(cell) = self.cells.get_mut(&(volume, block)) {
                 cell.open.remove(&value);
                 cell.now = BTreeSet::from([value]);
@@ -105,13 +105,13 @@ impl Oracle {
 
     /// The guest ended: each of its open writes may or may not have been executed.
     pub fn guest_ended(&mut self, volume: VolumeId) {
-        for (_, cell) in self.cells.range_mut((volume, 0)..=(volume, u64::MAX)) {
+        for (_, cell) in self.cells.range_mut((volume, BlockIndex(0))..=(volume, BlockIndex(u64::MAX))) {
             cell.open.clear();
         }
     }
 
     pub fn flush_begins(&self, volume: VolumeId) -> FlushMark {
-        let cells = self.cells.range((volume, 0)..=(volume, u64::MAX));
+        let cells = self.cells.range((volume, BlockIndex(0))..=(volume, BlockIndex(u64::MAX)));
         FlushMark { cells: cells.map(|(&(_, b), cell)| (b, cell.now.clone())).collect(), values: self.values }
     }
 
@@ -136,7 +136,7 @@ impl Oracle {
     ///
     /// # Errors
     /// Names the first block with a value that it must not have.
-    pub fn read(&mut self, volume: VolumeId, block: u64, data: &[u8]) -> Result<(), String> {
+    pub fn read(&mut self, volume: VolumeId, block: BlockIndex, data: &[u8]) -> Result<(), String> {
         for (i, bytes) in data.chunks(BLOCK).enumerate() {
             let block = block + i as u64;
             let value = value_of(bytes)?;
@@ -158,12 +158,12 @@ impl Oracle {
     }
 
     /// Whether a block of a volume may hold this value; does not count as a read of the guest.
-    pub fn allows(&self, cell: (VolumeId, u64), value: Value) -> bool {
+    pub fn allows(&self, cell: (VolumeId, BlockIndex), value: Value) -> bool {
         self.cells.get(&cell).map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
     }
 
     /// Every block that was written at least once.
-    pub fn blocks(&self) -> impl Iterator<Item = (VolumeId, u64)> + '_ {
+    pub fn blocks(&self) -> impl Iterator<Item = (VolumeId, BlockIndex)> + '_ {
         self.cells.keys().copied()
     }
 }

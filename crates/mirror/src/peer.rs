@@ -21,7 +21,7 @@ pub(crate) enum Ask {
     },
     Copy {
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
     },
     RoundSync {
         round: u64,
@@ -32,11 +32,11 @@ pub(crate) enum Ask {
     },
     HealFetch {
         heal: HealId,
-        extent: u64,
+        extent: ExtentIndex,
     },
     ReconcileFetch {
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
         mine: ExtentImage,
     },
     /// The result is not used.

@@ -11,7 +11,14 @@ impl Mirror {
         Purpose::Replica { generation: self.generation, op }
     }
 
-    pub(crate) fn on_peer_write(&mut self, op: PeerOp, volume: VolumeId, stamp: Stamp, block: u64, data: Change) {
+    pub(crate) fn on_peer_write(
+        &mut self,
+        op: PeerOp,
+        volume: VolumeId,
+        stamp: Stamp,
+        block: BlockIndex,
+        data: Change,
+    ) {
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
             return self.disconnect(Reason::TwoWriters);
         }
@@ -23,7 +30,7 @@ impl Mirror {
             Change::Discard(count) => *count,
         };
         let whole = !matches!(&data, Change::Data(data) if !data.len().is_multiple_of(BLOCK));
-        let fits = block.checked_add(count).is_some_and(|end| end <= state.blocks());
+        let fits = block.0.checked_add(count).is_some_and(|end| end <= state.blocks());
         if !whole || count == 0 || !fits || stamp.seq <= state.heard {
             return self.disconnect(Reason::Protocol);
         }
@@ -42,13 +49,13 @@ impl Mirror {
         op: PeerOp,
         volume: VolumeId,
         stamp: Stamp,
-        extent: u64,
+        extent: ExtentIndex,
         image: ExtentImage,
     ) {
         let Some(state) = self.volumes.get(&volume) else {
             return self.answer(op, Err(PeerOpError::Unreadable));
         };
-        if !image.is_sound() || extent >= state.extents() {
+        if !image.is_sound() || !state.extents().contains(&extent) {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
@@ -76,8 +83,8 @@ impl Mirror {
         self.command(StoreCommand::Sync, purpose);
     }
 
-    pub(crate) fn on_peer_fetch(&mut self, op: PeerOp, volume: VolumeId, extent: u64) {
-        if self.volumes.get(&volume).is_none_or(|state| extent >= state.extents()) {
+    pub(crate) fn on_peer_fetch(&mut self, op: PeerOp, volume: VolumeId, extent: ExtentIndex) {
+        if self.volumes.get(&volume).is_none_or(|state| !state.extents().contains(&extent)) {
             return self.answer(op, Err(PeerOpError::Unreadable));
         }
         let purpose = Purpose::ReplicaFetch { generation: self.generation, op };

@@ -45,12 +45,12 @@ impl Mirror {
             let set = work.entry(id).or_default();
             // A write in flight since before this session may have no mark yet; the copy of its extents waits for it.
             for span in volume.writing.values() {
-                set.insert(extents_of(span.block..span.block + span.count));
+                set.insert(extents_of(span.blocks()));
             }
             if peer.contains_key(&id) {
                 set.union(&volume.dirty);
             } else {
-                set.insert(0..volume.extents());
+                set.insert(volume.extents());
                 missing.insert(id);
             }
         }
@@ -88,7 +88,7 @@ impl Mirror {
             let Some(volume) = self.volumes.get(&id) else {
                 continue;
             };
-            let (size, all) = (volume.size, 0..volume.extents());
+            let (size, all) = (volume.size, volume.extents());
             if self.marked(id, &all) {
                 self.tell_change(VolumeChange::Create { id, size });
                 if let Some(copier) = &mut self.copier {

@@ -32,7 +32,7 @@ pub(crate) enum Purpose {
     CopyRead {
         generation: u64,
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
     },
     RoundSync {
         round: u64,
@@ -45,7 +45,7 @@ pub(crate) enum Purpose {
     },
     Mark {
         era: u64,
-        marks: Vec<(VolumeId, Vec<Range<u64>>)>,
+        marks: Vec<(VolumeId, Vec<Range<ExtentIndex>>)>,
     },
     ListUnconfirmed {
         generation: u64,
@@ -108,26 +108,20 @@ impl StoreQueue {
 /// The blocks of a command whose order among the others matters: commands that change data, and reads for the peer,
 /// which must see the peer's writes that wait for space. Reads of this node wait for such writes before they are
 /// given.
-fn span(entry: &InFlight) -> Option<(VolumeId, Range<u64>)> {
+fn span(entry: &InFlight) -> Option<(VolumeId, Range<BlockIndex>)> {
     match (&entry.command, &entry.purpose) {
-        (StoreCommand::ReadExtent { volume, extent }, Purpose::ReplicaFetch { .. }) => {
-            Some((*volume, *extent * EXTENT_BLOCKS..(*extent + 1) * EXTENT_BLOCKS))
-        }
+        (StoreCommand::ReadExtent { volume, extent }, Purpose::ReplicaFetch { .. }) => Some((*volume, extent.blocks())),
         (command, _) => changes(command),
     }
 }
 
 /// The blocks a data command changes.
-fn changes(command: &StoreCommand) -> Option<(VolumeId, Range<u64>)> {
+fn changes(command: &StoreCommand) -> Option<(VolumeId, Range<BlockIndex>)> {
     match command {
-        StoreCommand::Write { volume, block, data, .. } => {
-            Some((*volume, *block..*block + (data.len() / BLOCK) as u64))
-        }
-        StoreCommand::Discard { volume, block, count, .. } => Some((*volume, *block..*block + *count)),
-        StoreCommand::WriteExtent { volume, extent, .. } => {
-            Some((*volume, *extent * EXTENT_BLOCKS..(*extent + 1) * EXTENT_BLOCKS))
-        }
-        StoreCommand::Volume(change) => Some((change.id(), 0..u64::MAX)),
+        StoreCommand::Write { volume, block, data, .. } => Some((*volume, block.run((data.len() / BLOCK) as u64))),
+        StoreCommand::Discard { volume, block, count, .. } => Some((*volume, block.run(*count))),
+        StoreCommand::WriteExtent { volume, extent, .. } => Some((*volume, extent.blocks())),
+        StoreCommand::Volume(change) => Some((change.id(), BlockIndex(0)..BlockIndex(u64::MAX))),
         _ => None,
     }
 }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 pub(crate) use dyad_types::{
-    BLOCK, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentSet, Seq, Session, Stamp, VolumeId, number,
+    BLOCK, BlockIndex, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentIndex, ExtentSet, IndexRange, Seq,
+    Session, Stamp, VolumeId, number,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -24,11 +25,11 @@ number! {
 pub const MAX_WRITE: usize = 1 << 20;
 
 /// The extents a run of blocks touches.
-pub fn extents_of(blocks: Range<u64>) -> Range<u64> {
+pub fn extents_of(blocks: Range<BlockIndex>) -> Range<ExtentIndex> {
     if blocks.is_empty() {
-        return 0..0;
+        return ExtentIndex(0).run(0);
     }
-    blocks.start / EXTENT_BLOCKS..blocks.end.div_ceil(EXTENT_BLOCKS)
+    blocks.start.extent()..ExtentIndex(blocks.end.0.div_ceil(EXTENT_BLOCKS))
 }
 
 /// The node that may write a volume.
@@ -98,18 +99,18 @@ impl VolumeChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestOp {
     /// Reads `count` blocks from `block`.
-    Read { block: u64, count: u64 },
+    Read { block: BlockIndex, count: u64 },
     /// Reads the local replica although another node may be the writer. May show a write that is not acknowledged
     /// yet; refused with [`GuestError::NotInSync`] when this replica is not in sync.
-    Peek { block: u64, count: u64 },
+    Peek { block: BlockIndex, count: u64 },
     /// Writes whole blocks, at most [`MAX_WRITE`] bytes.
     Write {
-        block: u64,
+        block: BlockIndex,
         /// A non-zero multiple of [`BLOCK`] bytes.
         data: Bytes,
     },
     /// Makes blocks read as zeros and frees them.
-    Discard { block: u64, count: u64 },
+    Discard { block: BlockIndex, count: u64 },
     /// Makes every write completed before it durable on each in-sync node.
     Flush,
 }
@@ -119,13 +120,13 @@ pub const MIN_WEIGHT: usize = 16 << 10;
 
 impl GuestOp {
     /// First block and number of blocks of the request; `(0, 0)` for a flush.
-    pub fn span(&self) -> (u64, u64) {
+    pub fn span(&self) -> (BlockIndex, u64) {
         match self {
             Self::Read { block, count } | Self::Peek { block, count } | Self::Discard { block, count } => {
                 (*block, *count)
             }
             Self::Write { block, data } => (*block, (data.len() / BLOCK) as u64),
-            Self::Flush => (0, 0),
+            Self::Flush => (BlockIndex(0), 0),
         }
     }
 
@@ -176,9 +177,10 @@ mod tests {
 
     #[test]
     fn extents_of_a_run() {
-        assert_eq!(extents_of(0..16), 0..1);
-        assert_eq!(extents_of(15..17), 0..2);
-        assert_eq!(extents_of(40..41), 2..3);
-        assert!(extents_of(40..40).is_empty());
+        let extents = |blocks| extents_of(BlockIndex::range(blocks));
+        assert_eq!(extents(0..16), ExtentIndex::range(0..1));
+        assert_eq!(extents(15..17), ExtentIndex::range(0..2));
+        assert_eq!(extents(40..41), ExtentIndex::range(2..3));
+        assert!(extents(40..40).is_empty());
     }
 }

@@ -19,8 +19,8 @@ impl Mirror {
 
     pub(crate) fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
         let (block, count) = op.span();
-        let extents = extents_of(block..block + count);
-        if self.locked(volume, block..block + count) {
+        let extents = extents_of(block.run(count));
+        if self.locked(volume, block.run(count)) {
             return false;
         }
         if !self.both() && !self.marked(volume, &extents) {
@@ -98,7 +98,7 @@ impl Mirror {
         if !stored || waits || !self.in_sync() {
             return;
         }
-        if !self.both() && !self.marked(volume, &extents_of(block..block + count)) {
+        if !self.both() && !self.marked(volume, &extents_of(block.run(count))) {
             return;
         }
         assert!(peer == PeerPart::Held || !self.need_peer(), "no write completes without a peer that must hold it");
@@ -158,12 +158,12 @@ impl Mirror {
     }
 
     /// Whether the local store holds every guest write in flight to these extents.
-    pub(crate) fn all_stored(&self, volume: VolumeId, extents: &std::ops::Range<u64>) -> bool {
+    pub(crate) fn all_stored(&self, volume: VolumeId, extents: &std::ops::Range<ExtentIndex>) -> bool {
         let Some(state) = self.volumes.get(&volume) else {
             return true;
         };
         state.writing.iter().all(|(id, span)| {
-            let reach = extents_of(span.block..span.block + span.count);
+            let reach = extents_of(span.blocks());
             let clear = reach.end <= extents.start || extents.end <= reach.start;
             clear || self.tickets.map.get(id).is_none_or(|t| matches!(t.state, State::Writing { stored: true, .. }))
         })

@@ -1,7 +1,7 @@
 //! Errors, one enum for each kind of call. A text says what to do and does not repeat its source.
 
 use crate::disk::Fault;
-use dyad_types::VolumeId;
+use dyad_types::{BlockIndex, VolumeId};
 use std::path::PathBuf;
 
 /// A disk of the pool has failed: every operation fails until the pool is opened again.
@@ -23,7 +23,7 @@ pub enum StoreError {
     Exists { volume: VolumeId },
     /// The range is outside the volume, empty or too long, or the data is not whole blocks.
     #[error("{count} blocks from block {block} of volume {volume} are outside the volume or the limits of one call")]
-    Range { volume: VolumeId, block: u64, count: u64 },
+    Range { volume: VolumeId, block: BlockIndex, count: u64 },
     /// A key, a value or all values together are longer than allowed.
     #[error("the value is too long to be kept in the pool's small store")]
     TooLong,
@@ -65,7 +65,7 @@ pub enum ReadError {
     Corrupt {
         volume: VolumeId,
         /// Ascending, at least one.
-        blocks: Vec<u64>,
+        blocks: Vec<BlockIndex>,
     },
     /// The disk refused the read. The caller fetches the range from the peer.
     #[error("disk {disk} could not be read; fetch the blocks from the peer")]
@@ -79,7 +79,7 @@ pub enum ReadError {
     NoVolume { volume: VolumeId },
     /// The range is outside the volume, empty or too long.
     #[error("{count} blocks from block {block} of volume {volume} are outside the volume or too many for one read")]
-    Range { volume: VolumeId, block: u64, count: u64 },
+    Range { volume: VolumeId, block: BlockIndex, count: u64 },
     /// A disk failed earlier.
     #[error("disk {disk} failed; read from the peer until the pool is opened again")]
     Failed { disk: String },

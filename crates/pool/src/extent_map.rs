@@ -1,6 +1,6 @@
 //! The disk whose index has each extent. Only an extent that is absent here reads as never written.
 
-use dyad_types::VolumeId;
+use dyad_types::{ExtentIndex, VolumeId};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -21,20 +21,20 @@ pub(crate) struct ExtentMap {
 
 impl ExtentMap {
     /// The disk of an extent.
-    pub fn get(&self, volume: VolumeId, extent: u64) -> Option<usize> {
-        let chunk = self.chunks.get(&(volume, extent / CHUNK))?;
-        usize::from(chunk.disks[(extent % CHUNK) as usize]).checked_sub(1)
+    pub fn get(&self, volume: VolumeId, extent: ExtentIndex) -> Option<usize> {
+        let chunk = self.chunks.get(&(volume, extent.0 / CHUNK))?;
+        usize::from(chunk.disks[(extent.0 % CHUNK) as usize]).checked_sub(1)
     }
 
     /// Sets or removes an extent's disk.
-    pub fn set(&mut self, volume: VolumeId, extent: u64, disk: Option<usize>) {
-        let mut entry = match self.chunks.entry((volume, extent / CHUNK)) {
+    pub fn set(&mut self, volume: VolumeId, extent: ExtentIndex, disk: Option<usize>) {
+        let mut entry = match self.chunks.entry((volume, extent.0 / CHUNK)) {
             Entry::Occupied(entry) => entry,
             Entry::Vacant(_) if disk.is_none() => return,
             Entry::Vacant(entry) => entry.insert_entry(Chunk { disks: Box::new([0; CHUNK as usize]), used: 0 }),
         };
         let chunk = entry.get_mut();
-        let cell = &mut chunk.disks[(extent % CHUNK) as usize];
+        let cell = &mut chunk.disks[(extent.0 % CHUNK) as usize];
         chunk.used -= u32::from(*cell != 0);
         *cell = disk.map_or(0, |d| d as u8 + 1);
         chunk.used += u32::from(*cell != 0);
@@ -44,11 +44,16 @@ impl ExtentMap {
     }
 
     /// The first extents of a volume, at most `limit`.
-    pub fn first(&self, volume: VolumeId, limit: usize) -> Vec<u64> {
+    pub fn first(&self, volume: VolumeId, limit: usize) -> Vec<ExtentIndex> {
         self.chunks
             .range((volume, 0)..=(volume, u64::MAX))
             .flat_map(|((_, number), chunk)| {
-                chunk.disks.iter().zip(number * CHUNK..).filter(|(disk, _)| **disk != 0).map(|(_, extent)| extent)
+                chunk
+                    .disks
+                    .iter()
+                    .zip(number * CHUNK..)
+                    .filter(|(disk, _)| **disk != 0)
+                    .map(|(_, extent)| ExtentIndex(extent))
             })
             .take(limit)
             .collect()
@@ -72,21 +77,28 @@ mod tests {
     #[test]
     fn set_get_count() {
         let mut extent_map = ExtentMap::default();
-        extent_map.set(VolumeId(1), 5000, Some(0));
-        extent_map.set(VolumeId(1), 3, Some(23));
-        extent_map.set(VolumeId(2), 3, Some(1));
-        extent_map.set(VolumeId(2), 9, None);
+        extent_map.set(VolumeId(1), ExtentIndex(5000), Some(0));
+        extent_map.set(VolumeId(1), ExtentIndex(3), Some(23));
+        extent_map.set(VolumeId(2), ExtentIndex(3), Some(1));
+        extent_map.set(VolumeId(2), ExtentIndex(9), None);
         assert_eq!(
-            (extent_map.get(VolumeId(1), 5000), extent_map.get(VolumeId(1), 3), extent_map.get(VolumeId(1), 4)),
+            (
+                extent_map.get(VolumeId(1), ExtentIndex(5000)),
+                extent_map.get(VolumeId(1), ExtentIndex(3)),
+                extent_map.get(VolumeId(1), ExtentIndex(4))
+            ),
             (Some(0), Some(23), None)
         );
-        assert_eq!((extent_map.first(VolumeId(1), 9), extent_map.first(VolumeId(1), 1)), (vec![3, 5000], vec![3]));
-        extent_map.set(VolumeId(1), 3, None);
+        assert_eq!(
+            (extent_map.first(VolumeId(1), 9), extent_map.first(VolumeId(1), 1)),
+            (vec![ExtentIndex(3), ExtentIndex(5000)], vec![ExtentIndex(3)])
+        );
+        extent_map.set(VolumeId(1), ExtentIndex(3), None);
         assert_eq!(
             (extent_map.count(VolumeId(1)), extent_map.count(VolumeId(2)), extent_map.count(VolumeId(3))),
             (1, 1, 0)
         );
-        extent_map.set(VolumeId(2), 3, None);
+        extent_map.set(VolumeId(2), ExtentIndex(3), None);
         assert_eq!(extent_map.volumes().collect::<Vec<_>>(), [VolumeId(1)]);
     }
 }

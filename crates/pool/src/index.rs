@@ -13,7 +13,7 @@ pub(crate) use error::IndexError;
 
 use crate::birth::Birth;
 use crate::disk::Device;
-use dyad_types::VolumeId;
+use dyad_types::{ExtentIndex, VolumeId};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, EnvFlags, EnvOpenOptions, WithoutTls};
 use key::Patch;
@@ -98,7 +98,7 @@ impl Index {
     }
 
     /// The newest record of an extent, with its birth.
-    pub fn extent(&self, volume: VolumeId, extent: u64) -> Result<Option<(Birth, ExtentRow)>, IndexError> {
+    pub fn extent(&self, volume: VolumeId, extent: ExtentIndex) -> Result<Option<(Birth, ExtentRow)>, IndexError> {
         let txn = self.env.read_txn()?;
         let newest = key::extent(volume, extent, Birth(u64::MAX));
         let Some((found, stored)) = self.tree.get_lower_than_or_equal_to(&txn, &newest)? else { return Ok(None) };

@@ -3,7 +3,7 @@
 mod assemble;
 mod format;
 
-use dyad_types::{NodeId, Seq, VolumeId};
+use dyad_types::{ExtentIndex, NodeId, Seq, VolumeId};
 pub use format::{FormatOptions, Overwrite};
 
 use crate::disk::{Device, Fault, PoolDisk};
@@ -168,13 +168,12 @@ fn take_row(
     let kind = *name.first()?;
     if kind == key::EXTENT {
         let [volume, extent, _birth] = key::parse(name)?;
+        let (volume, extent) = (VolumeId(volume), ExtentIndex(extent));
         let record = row::ExtentRow::decode(value)?;
-        if !loaded.space.take(disk, record.slot)
-            || loaded.extent_map.get(VolumeId(volume), extent).is_some_and(|d| d != disk)
-        {
+        if !loaded.space.take(disk, record.slot) || loaded.extent_map.get(volume, extent).is_some_and(|d| d != disk) {
             return None;
         }
-        loaded.extent_map.set(VolumeId(volume), extent, Some(disk));
+        loaded.extent_map.set(volume, extent, Some(disk));
         loaded.extents += 1;
         return Some(());
     }

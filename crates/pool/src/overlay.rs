@@ -1,12 +1,12 @@
 //! Changes newer than the index: for each extent, the changed blocks and their pages in the journal.
 
 use crate::birth::Birth;
-use dyad_types::{EXTENT_BLOCKS, Stamp, VolumeId};
+use dyad_types::{BlockIndex, EXTENT_BLOCKS, ExtentIndex, Stamp, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Volume and number of an extent.
-pub(crate) type ExtentId = (VolumeId, u64);
+pub(crate) type ExtentId = (VolumeId, ExtentIndex);
 
 /// The newest changes of one extent.
 #[derive(Clone, Debug, Default)]
@@ -57,13 +57,13 @@ impl Overlay {
     pub fn put(
         &mut self,
         volume: VolumeId,
-        block: u64,
+        block: BlockIndex,
         stamp: Stamp,
         birth: Birth,
         block_in_journal: JournalBlock,
     ) -> &mut Change {
-        let inside = (block % EXTENT_BLOCKS) as usize;
-        let change = self.0.entry((volume, block / EXTENT_BLOCKS)).or_default();
+        let inside = block.place_in_extent();
+        let change = self.0.entry((volume, block.extent())).or_default();
         change.touched |= 1 << inside;
         change.present |= 1 << inside;
         change.pages[inside] = block_in_journal.page;
@@ -84,19 +84,20 @@ impl Overlay {
 
     /// Removes a volume; returns how many slots were reserved for it.
     pub fn forget(&mut self, volume: VolumeId) -> u64 {
-        let places: Vec<ExtentId> = self.0.range((volume, 0)..=(volume, u64::MAX)).map(|(p, _)| *p).collect();
+        let places: Vec<ExtentId> =
+            self.0.range((volume, ExtentIndex(0))..=(volume, ExtentIndex(u64::MAX))).map(|(p, _)| *p).collect();
         places.iter().filter_map(|p| self.0.remove(p)).filter(|c| c.reserved).count() as u64
     }
 }
 
 /// The extents of a block range of at least one block, each with the mask of its blocks in the range.
-pub(crate) fn split(blocks: Range<u64>) -> impl Iterator<Item = (u64, u16)> {
-    let Range { start, end } = blocks;
+pub(crate) fn split(blocks: Range<BlockIndex>) -> impl Iterator<Item = (ExtentIndex, u16)> {
+    let (start, end) = (blocks.start.0, blocks.end.0);
     (start / EXTENT_BLOCKS..end.div_ceil(EXTENT_BLOCKS)).map(move |extent| {
         let first = extent * EXTENT_BLOCKS;
         let from = start.max(first) - first;
         let to = end.min(first + EXTENT_BLOCKS) - first;
-        (extent, (((1u32 << to) - 1) & !((1u32 << from) - 1)) as u16)
+        (ExtentIndex(extent), (((1u32 << to) - 1) & !((1u32 << from) - 1)) as u16)
     })
 }
 
@@ -105,11 +106,15 @@ mod tests {
     use super::*;
     use dyad_types::{Epoch, Seq};
 
+    fn masks(blocks: Range<u64>) -> Vec<(u64, u16)> {
+        split(BlockIndex::range(blocks)).map(|(extent, mask)| (extent.0, mask)).collect()
+    }
+
     #[test]
     fn ranges_split_into_masks() {
-        assert_eq!(split(0..16).collect::<Vec<_>>(), [(0, 0xffff)]);
-        assert_eq!(split(15..17).collect::<Vec<_>>(), [(0, 0x8000), (1, 1)]);
-        assert_eq!(split(20..50).collect::<Vec<_>>(), [(1, 0xfff0), (2, 0xffff), (3, 3)]);
+        assert_eq!(masks(0..16), [(0, 0xffff)]);
+        assert_eq!(masks(15..17), [(0, 0x8000), (1, 1)]);
+        assert_eq!(masks(20..50), [(1, 0xfff0), (2, 0xffff), (3, 3)]);
     }
 
     #[test]
@@ -117,23 +122,23 @@ mod tests {
         let mut overlay = Overlay::default();
         overlay.put(
             VolumeId(1),
-            17,
+            BlockIndex(17),
             Stamp { epoch: Epoch(1), seq: Seq(1) },
             Birth(0),
             JournalBlock { page: 10, crc: 100 },
         );
         overlay.put(
             VolumeId(1),
-            17,
+            BlockIndex(17),
             Stamp { epoch: Epoch(1), seq: Seq(2) },
             Birth(0),
             JournalBlock { page: 11, crc: 101 },
         );
-        overlay.clear((VolumeId(1), 1), 1, Stamp { epoch: Epoch(1), seq: Seq(3) }, Birth(0));
-        let change = overlay.get((VolumeId(1), 1)).unwrap();
+        overlay.clear((VolumeId(1), ExtentIndex(1)), 1, Stamp { epoch: Epoch(1), seq: Seq(3) }, Birth(0));
+        let change = overlay.get((VolumeId(1), ExtentIndex(1))).unwrap();
         assert_eq!((change.touched, change.present, change.pages[1], change.stamp.seq), (3, 2, 11, Seq(3)));
-        overlay.0.get_mut(&(VolumeId(1), 1)).unwrap().reserved = true;
+        overlay.0.get_mut(&(VolumeId(1), ExtentIndex(1))).unwrap().reserved = true;
         assert_eq!(overlay.forget(VolumeId(1)), 1);
-        assert!(overlay.get((VolumeId(1), 1)).is_none());
+        assert!(overlay.get((VolumeId(1), ExtentIndex(1))).is_none());
     }
 }

@@ -21,7 +21,9 @@ use crate::state::State;
 use crate::sync::{SyncDone, SyncJob};
 use crate::{DiskFailed, MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, StoreError, checksum};
 use bytes::Bytes;
-use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, Run, Stamp, VolumeId};
+use dyad_types::{
+    BLOCK, BlockIndex, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentIndex, IndexRange, Run, Stamp, VolumeId,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -58,12 +60,19 @@ impl Pool {
     ///
     /// # Errors
     /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: the pool is unchanged. `Failed`: the pool is closed to every operation.
-    pub fn write(&mut self, volume: VolumeId, stamp: Stamp, block: u64, data: Bytes) -> Result<Position, StoreError> {
+    pub fn write(
+        &mut self,
+        volume: VolumeId,
+        stamp: Stamp,
+        block: BlockIndex,
+        data: Bytes,
+    ) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
-        let birth = self.checked(volume, block..block.saturating_add(count), whole)?.birth;
-        let crcs = (block..).zip(data.chunks_exact(BLOCK)).map(|(n, d)| checksum::block(volume, n, birth, d)).collect();
-        let new = split(block..block + count).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
+        let birth = self.checked(volume, block.run(count), whole)?.birth;
+        let numbered = block.run(count).each().zip(data.chunks_exact(BLOCK));
+        let crcs = numbered.map(|(number, data)| checksum::block(volume, number, birth, data)).collect();
+        let new = split(block.run(count)).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
         if !self.space.can_reserve(new) {
             self.out_of_space = true;
             return Err(StoreError::NoSpace);
@@ -78,8 +87,13 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::write`], but never `NoSpace`; a discard may use journal space that writes leave free.
-    pub fn discard(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> Result<Position, StoreError> {
-        let count = blocks.end.saturating_sub(blocks.start);
+    pub fn discard(
+        &mut self,
+        volume: VolumeId,
+        stamp: Stamp,
+        blocks: Range<BlockIndex>,
+    ) -> Result<Position, StoreError> {
+        let count = blocks.length();
         self.checked(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
         self.overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
         self.log(&Record::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
@@ -97,12 +111,12 @@ impl Pool {
         &mut self,
         volume: VolumeId,
         stamp: Stamp,
-        extent: u64,
+        extent: ExtentIndex,
         image: &ExtentImage,
     ) -> Result<Position, StoreError> {
-        let first = extent.saturating_mul(EXTENT_BLOCKS);
+        let first = extent.first_block();
         let blocks = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
-        if !image.is_sound() || first >= blocks {
+        if !image.is_sound() || first.0 >= blocks {
             return Err(StoreError::Range { volume, block: first, count: EXTENT_BLOCKS });
         }
         let mut position = self.journal.last();
@@ -201,15 +215,15 @@ impl Pool {
         match record {
             Record::Note | Record::Filler => {}
             Record::Write { volume, stamp, block, birth, crcs } => {
-                if self.touch(*volume, *stamp, *block..block + crcs.len() as u64) {
+                if self.touch(*volume, *stamp, block.run(crcs.len() as u64)) {
                     for (i, crc) in crcs.iter().enumerate() {
                         let place = JournalBlock { page: page + i as u32, crc: *crc };
-                        self.put(*volume, block + i as u64, *stamp, *birth, place);
+                        self.put(*volume, *block + i as u64, *stamp, *birth, place);
                     }
                 }
             }
             Record::Discard { volume, stamp, block, count } => {
-                let blocks = *block..block + count;
+                let blocks = block.run(*count);
                 if self.touch(*volume, *stamp, blocks.clone()) {
                     self.clear(*volume, *stamp, blocks);
                 }
@@ -233,7 +247,7 @@ impl Pool {
     }
 
     /// Adds a range to the volume's unconfirmed extents and updates its newest stamp; false if the volume does not exist.
-    fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) -> bool {
+    fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) -> bool {
         let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
         v.last = v.last.max(stamp);
         for (extent, _) in split(blocks) {
@@ -242,8 +256,8 @@ impl Pool {
         true
     }
 
-    fn put(&mut self, volume: VolumeId, block: u64, stamp: Stamp, birth: Birth, place: JournalBlock) {
-        let wants = self.wants_slot((volume, block / EXTENT_BLOCKS));
+    fn put(&mut self, volume: VolumeId, block: BlockIndex, stamp: Stamp, birth: Birth, place: JournalBlock) {
+        let wants = self.wants_slot((volume, block.extent()));
         let change = self.active.put(volume, block, stamp, birth, place);
         if wants {
             change.reserved = true;
@@ -251,7 +265,7 @@ impl Pool {
         }
     }
 
-    fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<u64>) {
+    fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) {
         let birth = self.state.volumes.get(&volume).map_or(Birth::default(), |v| v.birth);
         for (extent, mask) in split(blocks) {
             let place = (volume, extent);
@@ -284,7 +298,7 @@ impl Pool {
     pub(crate) fn stored_row(
         &self,
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
         disk: usize,
     ) -> Result<Option<(Birth, ExtentRow)>, (usize, IndexError)> {
         let row = self.indexes[disk].extent(volume, extent).map_err(|e| (disk, e))?;
@@ -302,13 +316,12 @@ impl Pool {
     fn checked(
         &self,
         volume: VolumeId,
-        blocks: Range<u64>,
+        blocks: Range<BlockIndex>,
         allowed: bool,
     ) -> Result<&crate::state::Volume, StoreError> {
         let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
-        if blocks.is_empty() || !allowed || blocks.end > v.blocks {
-            let count = blocks.end.saturating_sub(blocks.start);
-            return Err(StoreError::Range { volume, block: blocks.start, count });
+        if blocks.is_empty() || !allowed || blocks.end.0 > v.blocks {
+            return Err(StoreError::Range { volume, block: blocks.start, count: blocks.length() });
         }
         Ok(v)
     }

@@ -9,7 +9,9 @@ use crate::journal::Ring;
 use crate::pool::Pool;
 use crate::{MAX_READ_BLOCKS, ReadError, checksum};
 use bytes::Bytes;
-use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, VolumeId};
+use dyad_types::{
+    BLOCK, BlockIndex, BlockMasks, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentIndex, IndexRange, VolumeId,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -47,7 +49,7 @@ pub struct ReadJob {
     pub(crate) devices: Arc<[Arc<Device>]>,
     pub(crate) ring: Ring,
     pub(crate) volume: VolumeId,
-    pub(crate) block: u64,
+    pub(crate) block: BlockIndex,
     pub(crate) sources: Vec<Source>,
     #[cfg(test)]
     pub(crate) unchecked: bool,
@@ -70,7 +72,8 @@ impl ReadJob {
             self.fetch(self.sources[from], &mut bytes[from * BLOCK..to * BLOCK]).map_err(|f| self.fault(f))?;
             from = to;
         }
-        let corrupt: Vec<u64> = (self.block..)
+        let corrupt: Vec<BlockIndex> = (self.block.0..)
+            .map(BlockIndex)
             .zip(bytes.chunks_exact(BLOCK).zip(&self.sources))
             .filter(|(number, (data, source))| !self.matches(*number, data, source))
             .map(|(number, _)| number)
@@ -89,7 +92,7 @@ impl ReadJob {
         }
     }
 
-    fn matches(&self, number: u64, data: &[u8], source: &Source) -> bool {
+    fn matches(&self, number: BlockIndex, data: &[u8], source: &Source) -> bool {
         #[cfg(test)]
         if self.unchecked {
             return true;
@@ -115,7 +118,7 @@ impl Pool {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<Bytes, ReadError> {
+    pub fn read(&self, volume: VolumeId, blocks: Range<BlockIndex>) -> Result<Bytes, ReadError> {
         self.begin_read(volume, blocks)?.run()
     }
 
@@ -123,11 +126,11 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::read`], without `Corrupt` and `Io`.
-    pub fn begin_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
+    pub fn begin_read(&self, volume: VolumeId, blocks: Range<BlockIndex>) -> Result<ReadJob, ReadError> {
         self.usable().map_err(|failed| ReadError::Failed { disk: failed.disk })?;
         let size = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
-        let count = blocks.end.saturating_sub(blocks.start);
-        if count == 0 || count > MAX_READ_BLOCKS || blocks.end > size {
+        let count = blocks.length();
+        if count == 0 || count > MAX_READ_BLOCKS || blocks.end.0 > size {
             return Err(ReadError::Range { volume, block: blocks.start, count });
         }
         self.plan_read(volume, blocks)
@@ -137,11 +140,11 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Pool::read`].
-    pub fn read_extent(&self, volume: VolumeId, extent: u64) -> Result<ExtentImage, ReadError> {
-        let first = extent.saturating_mul(EXTENT_BLOCKS);
+    pub fn read_extent(&self, volume: VolumeId, extent: ExtentIndex) -> Result<ExtentImage, ReadError> {
+        let first = extent.first_block();
         let blocks = self.state.live(volume).ok_or(ReadError::NoVolume { volume })?.blocks;
-        let count = blocks.saturating_sub(first).min(EXTENT_BLOCKS);
-        let job = self.begin_read(volume, first..first.saturating_add(count))?;
+        let count = blocks.saturating_sub(first.0).min(EXTENT_BLOCKS);
+        let job = self.begin_read(volume, first.run(count))?;
         let present =
             job.sources.iter().enumerate().filter(|(_, s)| **s != Source::Zeros).fold(0, |m, (i, _)| m | 1 << i);
         let mut data = job.run()?;
@@ -150,11 +153,11 @@ impl Pool {
             whole.resize(EXTENT, 0);
             data = whole.into();
         }
-        Ok(ExtentImage::pack(present, 0, data))
+        Ok(ExtentImage::pack(BlockMasks { present, bad: 0 }, data))
     }
 
-    fn plan_read(&self, volume: VolumeId, blocks: Range<u64>) -> Result<ReadJob, ReadError> {
-        let mut sources = Vec::with_capacity((blocks.end - blocks.start) as usize);
+    fn plan_read(&self, volume: VolumeId, blocks: Range<BlockIndex>) -> Result<ReadJob, ReadError> {
+        let mut sources = Vec::with_capacity(blocks.length() as usize);
         for (extent, mask) in crate::overlay::split(blocks.clone()) {
             self.plan_extent(volume, extent, mask, &mut sources).map_err(|(disk, e)| ReadError::IndexDamaged {
                 disk: self.devices[disk].name.clone(),
@@ -175,7 +178,7 @@ impl Pool {
     fn plan_extent(
         &self,
         volume: VolumeId,
-        extent: u64,
+        extent: ExtentIndex,
         mask: u16,
         out: &mut Vec<Source>,
     ) -> Result<(), (usize, IndexError)> {

@@ -4,7 +4,7 @@
 use crate::birth::Birth;
 use crate::index::key::{self, Patch};
 use crate::index::row::{self, VolumeRow};
-use dyad_types::{ExtentSet, Seq, Stamp, VolumeId};
+use dyad_types::{CHUNK_EXTENTS, ExtentIndex, ExtentSet, IndexRange, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -21,14 +21,14 @@ pub(crate) struct UnconfirmedExtents {
 }
 
 impl UnconfirmedExtents {
-    pub fn touch(&mut self, extent: u64, stamp: Stamp) {
+    pub fn touch(&mut self, extent: ExtentIndex, stamp: Stamp) {
         let seq = stamp.seq;
         if self.groups.is_empty() {
             self.groups.push((seq, ExtentSet::default()));
         }
         let (highest, set) = self.groups.last_mut().expect("one was pushed");
         *highest = seq.max(*highest);
-        set.insert(extent..extent + 1);
+        set.insert(extent.run(1));
     }
 
     /// Both nodes hold everything up to `seq` on stable storage.
@@ -122,15 +122,15 @@ impl State {
         }
     }
 
-    pub fn mark(&mut self, volume: VolumeId, extents: Range<u64>, dirty: bool, record: u64) {
+    pub fn mark(&mut self, volume: VolumeId, extents: Range<ExtentIndex>, dirty: bool, record: u64) {
         let Some(v) = self.volumes.get_mut(&volume) else { return };
         if dirty {
             v.marked = record;
         }
-        for extent in extents {
-            let changed = if dirty { v.dirty.insert(extent..extent + 1) } else { v.dirty.remove(extent..extent + 1) };
+        for extent in extents.each() {
+            let changed = if dirty { v.dirty.insert(extent.run(1)) } else { v.dirty.remove(extent.run(1)) };
             if changed > 0 {
-                self.changed_dirty.insert((volume, extent / dyad_types::CHUNK_EXTENTS));
+                self.changed_dirty.insert((volume, extent.0 / CHUNK_EXTENTS));
             }
         }
     }
@@ -245,14 +245,17 @@ mod tests {
     fn unconfirmed_extents_stay_few_under_steady_load() {
         let mut unconfirmed = UnconfirmedExtents::default();
         for seq in 1..1000u64 {
-            unconfirmed.touch(seq, Stamp { epoch: Epoch(1), seq: Seq(seq) });
+            unconfirmed.touch(ExtentIndex(seq), Stamp { epoch: Epoch(1), seq: Seq(seq) });
             if seq % 10 == 0 {
                 unconfirmed.confirm(Seq(seq - 5));
             }
             assert!(unconfirmed.groups.len() <= UNCONFIRMED_SETS);
             let all = unconfirmed.all();
             let confirmed = (seq / 10 * 10).saturating_sub(5);
-            assert!((confirmed + 1..=seq).all(|s| all.contains(s)), "nothing unconfirmed is missing at {seq}");
+            assert!(
+                (confirmed + 1..=seq).all(|s| all.contains(ExtentIndex(s))),
+                "nothing unconfirmed is missing at {seq}"
+            );
             assert!(all.len() < 60, "{} extents for at most 15 unconfirmed", all.len());
         }
         unconfirmed.confirm(Seq(999));

@@ -19,7 +19,7 @@ use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
 use dyad_quorum::{Record, slots::RegisterId};
-use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, Epoch, Seq, Stamp, VolumeId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -263,7 +263,7 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
             pool.write(
                 VolumeId::DOCUMENT,
                 Stamp { epoch: Epoch(1), seq: Seq(1) },
-                encoded.offset / BLOCK as u64,
+                BlockIndex(encoded.offset / BLOCK as u64),
                 encoded.bytes.into(),
             )
         })

@@ -2,7 +2,10 @@
 
 use dyad_mirror::{Inventory, StoreCommand, StoreError, StoreOutput, VolumeChange, VolumeInfo};
 use dyad_pool::{self as pool, Pool, Position, ReadError};
-use dyad_types::{BLOCK, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentSet, Run, VolumeId};
+use dyad_types::{
+    BLOCK, BlockIndex, BlockMasks, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentIndex, ExtentSet, IndexRange, Run,
+    VolumeId,
+};
 use std::ops::Range;
 
 /// When a command is complete.
@@ -39,11 +42,11 @@ pub fn execute(
             journaled(pool.write(*volume, *stamp, *block, data.clone()), report)
         }
         StoreCommand::Discard { volume, stamp, block, count } => {
-            let end = block + count;
-            let pieces = (*block..end).step_by(pool::MAX_DISCARD_BLOCKS as usize);
-            run_steps(pieces, |at| {
-                let count = (end - at).min(pool::MAX_DISCARD_BLOCKS);
-                journaled(pool.discard(*volume, *stamp, at..at + count), report)
+            let blocks = block.run(*count);
+            let pieces = (blocks.start.0..blocks.end.0).step_by(pool::MAX_DISCARD_BLOCKS as usize);
+            run_steps(pieces.map(BlockIndex), |first| {
+                let end = first.run(pool::MAX_DISCARD_BLOCKS).end.min(blocks.end);
+                journaled(pool.discard(*volume, *stamp, first..end), report)
             })
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
@@ -56,10 +59,10 @@ pub fn execute(
                 journaled(result, report)
             })
         }
-        StoreCommand::Read { volume, block, count } => match pool.read(*volume, *block..block.saturating_add(*count)) {
+        StoreCommand::Read { volume, block, count } => match pool.read(*volume, block.run(*count)) {
             Ok(data) => Ok(CommandCompletion::Done(StoreOutput::Data(data))),
             // A sector that the disk cannot read counts as a corrupt block: the mirror reads it from the peer.
-            Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, *block..block + count, report),
+            Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, block.run(*count), report),
             Err(error) => Err(read_error(error, report)),
         },
         StoreCommand::ReadExtent { volume, extent } => {
@@ -146,16 +149,16 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
 fn read_block_by_block(
     pool: &Pool,
     volume: VolumeId,
-    blocks: Range<u64>,
+    blocks: Range<BlockIndex>,
     report: &mut dyn FnMut(&dyn std::error::Error),
 ) -> Result<CommandCompletion, StoreError> {
     let (mut data, mut bad) = (Vec::new(), Vec::new());
-    for number in blocks.clone() {
-        match pool.read(volume, number..number + 1) {
+    for number in blocks.clone().each() {
+        match pool.read(volume, number.run(1)) {
             Ok(one) => data.extend_from_slice(&one),
             Err(error @ (ReadError::Io { .. } | ReadError::Corrupt { .. })) => {
                 report(&error);
-                bad.extend(number..blocks.end);
+                bad.extend((number..blocks.end).each());
                 break;
             }
             Err(error) => return Err(read_error(error, report)),
@@ -171,19 +174,19 @@ fn read_block_by_block(
 fn read_extent(
     pool: &Pool,
     volume: VolumeId,
-    extent: u64,
+    extent: ExtentIndex,
     report: &mut dyn FnMut(&dyn std::error::Error),
 ) -> Result<ExtentImage, StoreError> {
     match pool.read_extent(volume, extent) {
         Ok(image) => Ok(image),
         Err(ReadError::Corrupt { .. } | ReadError::Io { .. }) => {
             let blocks = pool.volume(volume).ok_or(StoreError::NoVolume)?.blocks;
-            let first = extent * EXTENT_BLOCKS;
+            let first = extent.first_block();
             let mut data = vec![0; EXTENT];
             let (mut present, mut bad) = (0u16, 0u16);
-            for bit in 0..EXTENT_BLOCKS.min(blocks.saturating_sub(first)) {
+            for bit in 0..EXTENT_BLOCKS.min(blocks.saturating_sub(first.0)) {
                 let place = bit as usize * BLOCK;
-                match pool.read(volume, first + bit..first + bit + 1) {
+                match pool.read(volume, (first + bit).run(1)) {
                     // A block of zeros is left out: an absent block reads the same.
                     Ok(block) if block.iter().all(|byte| *byte == 0) => {}
                     Ok(block) => {
@@ -196,7 +199,7 @@ fn read_extent(
                     }
                 }
             }
-            Ok(ExtentImage::pack(present, bad, data.into()))
+            Ok(ExtentImage::pack(BlockMasks { present, bad }, data.into()))
         }
         Err(error) => Err(read_error(error, report)),
     }
@@ -238,7 +241,7 @@ mod tests {
     }
 
     fn read(pool: &mut Pool) -> Result<CommandCompletion, StoreError> {
-        execute(pool, &StoreCommand::Read { volume: VolumeId(1), block: 2, count: 3 }, &mut |_| {})
+        execute(pool, &StoreCommand::Read { volume: VolumeId(1), block: BlockIndex(2), count: 3 }, &mut |_| {})
     }
 
     /// The mirror heals such blocks from the peer; the node does not count as faulty.
@@ -247,7 +250,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { read_error: 1_000_000, ..Faults::default() });
-        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![2, 3, 4] });
+        assert_eq!(
+            read(&mut pool).unwrap_err(),
+            StoreError::Corrupt { blocks: vec![BlockIndex(2), BlockIndex(3), BlockIndex(4)] }
+        );
         disk.set_faults(Faults::default());
         let Ok(CommandCompletion::Done(StoreOutput::Data(data))) = read(&mut pool) else {
             panic!("it can be read again")
@@ -272,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut pool, disk) = pool(dir.path());
         disk.set_faults(Faults { sync_error: 1_000_000, ..Faults::default() });
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, vec![8; BLOCK].into()).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap_err();
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Io, "the node is faulty");
     }

@@ -15,7 +15,7 @@ use crate::world::World;
 use dyad_mirror::Phase;
 use dyad_mirror::oracle::value_of;
 use dyad_quorum::{Config, Members};
-use dyad_types::BLOCK;
+use dyad_types::{BLOCK, BlockIndex, IndexRange};
 
 impl World {
     /// I1, I3, I5 after every event.
@@ -103,8 +103,8 @@ impl World {
         if !core.model.mirror.volumes().iter().any(|info| info.id == volume(vm)) {
             return;
         }
-        let wrong = (0..crate::guests::BLOCKS).find_map(|block| {
-            let value = pool.read(volume(vm), block..block + 1).map(|data| value_of(&data));
+        let wrong = BlockIndex(0).run(crate::guests::BLOCKS).each().find_map(|block| {
+            let value = pool.read(volume(vm), block.run(1)).map(|data| value_of(&data));
             let fine = matches!(value, Ok(Ok(value)) if self.oracle.allows((volume(vm), block), value));
             (!fine).then(|| format!("{which}: node {node} holds {value:?} in block {block} of volume {}", volume(vm)))
         });
@@ -158,10 +158,10 @@ impl World {
     /// At rest both replicas are equal and hold what they must.
     pub(crate) fn compare(&mut self) {
         for vm in VmIndex::all() {
-            for block in 0..crate::guests::BLOCKS {
+            for block in BlockIndex(0).run(crate::guests::BLOCKS).each() {
                 let read = |node: usize| {
                     let core = self.nodes[node].core.as_ref().ok_or("no daemon")?;
-                    let data = core.store.pool.read(volume(vm), block..block + 1).map_err(|_| "unreadable")?;
+                    let data = core.store.pool.read(volume(vm), block.run(1)).map_err(|_| "unreadable")?;
                     assert_eq!(data.len(), BLOCK);
                     value_of(&data).map_err(|_| "a mixture")
                 };

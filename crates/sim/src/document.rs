@@ -8,7 +8,7 @@ use crate::world::World;
 use bytes::Bytes;
 use dyad_mirror::{Event, GuestOp, VolumeChange};
 use dyad_quorum::Members;
-use dyad_types::{BLOCK, NodeId, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, NodeId, VolumeId};
 
 /// The replicated document: the node of each VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl World {
             return;
         }
         let lead = model.config.lead == me;
-        let (block, count) = (0, 1);
+        let (block, count) = (BlockIndex(0), 1);
         let op = if lead { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } };
         self.own_request(node, op, OwnRequest::Read);
     }
@@ -87,7 +87,11 @@ impl World {
         }
         if vm_node != document.vm_node {
             let next = Document { generation: document.generation + 1, vm_node };
-            self.own_request(node, GuestOp::Write { block: 0, data: next.encode() }, OwnRequest::Write(next));
+            self.own_request(
+                node,
+                GuestOp::Write { block: BlockIndex(0), data: next.encode() },
+                OwnRequest::Write(next),
+            );
         }
     }
 
@@ -103,7 +107,7 @@ impl World {
         self.run(dyad_quorum::SEC);
         let me = self.nodes[node].id;
         let first = Document { generation: 1, vm_node: [me; VMS] };
-        self.own_request(node, GuestOp::Write { block: 0, data: first.encode() }, OwnRequest::Write(first));
+        self.own_request(node, GuestOp::Write { block: BlockIndex(0), data: first.encode() }, OwnRequest::Write(first));
     }
 
     /// An operator moves a VM: it is shut down, then the document changes.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value};
 use dyad_mirror::{GuestError, GuestOp, RequestId};
 use dyad_quorum::MS;
-use dyad_types::VolumeId;
+use dyad_types::{BlockIndex, VolumeId};
 
 /// Blocks of a guest's volume: 24 extents.
 pub const BLOCKS: u64 = 24 * 16 - 5;
@@ -16,9 +16,9 @@ const DEPTH: usize = 6;
 /// A request of a guest.
 #[derive(Debug, Clone)]
 pub enum Request {
-    Write { block: u64, count: u64, value: Value, data: Bytes },
-    Discard { block: u64, count: u64, value: Value },
-    Read { block: u64, count: u64 },
+    Write { block: BlockIndex, count: u64, value: Value, data: Bytes },
+    Discard { block: BlockIndex, count: u64, value: Value },
+    Read { block: BlockIndex, count: u64 },
     Flush(FlushMark),
 }
 
@@ -69,22 +69,22 @@ impl World {
         let volume = volume(vm);
         // Half of all requests go to the first 40 blocks, so that requests overlap.
         let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
-        let block = self.prng.below(reach);
+        let block = BlockIndex(self.prng.below(reach));
         let count = if self.prng.chance(700) { 1 } else { self.prng.within(1..40) };
-        let count = count.min(BLOCKS - block);
+        let count = count.min(BLOCKS - block.0);
         Some(match self.prng.below(100) {
             0..48 => {
-                if self.oracle.is_open(volume, block..block + count) {
+                if self.oracle.is_open(volume, block.run(count)) {
                     return None;
                 }
-                let (value, data) = self.oracle.issue(volume, block..block + count);
+                let (value, data) = self.oracle.issue(volume, block.run(count));
                 Request::Write { block, count, value, data }
             }
             48..52 => {
-                if self.oracle.is_open(volume, block..block + count) {
+                if self.oracle.is_open(volume, block.run(count)) {
                     return None;
                 }
-                let value = self.oracle.issue_discard(volume, block..block + count);
+                let value = self.oracle.issue_discard(volume, block.run(count));
                 Request::Discard { block, count, value }
             }
             52..92 => Request::Read { block, count },
@@ -135,7 +135,7 @@ impl World {
         let volume = volume(vm);
         match (request, reply) {
             (Request::Write { block, count, value, .. } | Request::Discard { block, count, value }, Ok(_)) => {
-                self.oracle.acknowledge(volume, block..block + count, value);
+                self.oracle.acknowledge(volume, block.run(count), value);
             }
             (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
             (Request::Read { block, .. }, Ok(dyad_mirror::GuestReply::Data(data))) => {

@@ -206,5 +206,5 @@ fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -
 }
 
 fn is_eighth_extent(command: &StoreCommand) -> bool {
-    matches!(command, StoreCommand::ReadExtent { volume, extent } if *volume != VolumeId(0) && extent % 8 == 3)
+    matches!(command, StoreCommand::ReadExtent { volume, extent } if *volume != VolumeId(0) && extent.0 % 8 == 3)
 }

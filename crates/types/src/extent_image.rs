@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{BLOCK, EXTENT, EXTENT_BLOCKS};
+use crate::{BLOCK, BlockIndex, EXTENT, EXTENT_BLOCKS, ExtentIndex};
 
 /// The content of one extent.
 ///
@@ -21,22 +21,32 @@ pub struct ExtentImage {
     pub data: Bytes,
 }
 
+/// Which blocks of an extent are present and which are bad; bit `i` stands for block `i` of the extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockMasks {
+    /// The mask for [`ExtentImage::present`].
+    pub present: u16,
+    /// The mask for [`ExtentImage::bad`].
+    pub bad: u16,
+}
+
 /// A stretch of an [`ExtentImage`]; blocks count from the start of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
     /// Blocks to write: the first one and their content.
-    Data(u64, Bytes),
+    Data(BlockIndex, Bytes),
     /// Blocks to discard.
-    Absent(Range<u64>),
+    Absent(Range<BlockIndex>),
 }
 
 impl ExtentImage {
-    /// Packs an extent whose blocks are all given, `bad` and absent ones with any content.
+    /// Packs an extent whose blocks are all given, bad and absent ones with any content.
     ///
     /// # Panics
     /// If `blocks` is not 64 KiB, or a block is both present and bad.
     #[must_use]
-    pub fn pack(present: u16, bad: u16, blocks: Bytes) -> ExtentImage {
+    pub fn pack(masks: BlockMasks, blocks: Bytes) -> ExtentImage {
+        let BlockMasks { present, bad } = masks;
         assert!(blocks.len() == EXTENT && present & bad == 0, "an extent has 16 blocks, each of one kind");
         if present == u16::MAX {
             return ExtentImage { present, bad, data: blocks };
@@ -54,17 +64,17 @@ impl ExtentImage {
 
     /// The blocks of the image that `wanted` names, as stretches to write or discard in a volume of `blocks` blocks.
     #[must_use]
-    pub fn runs(&self, extent: u64, wanted: u16, blocks: u64) -> Vec<Run> {
+    pub fn runs(&self, extent: ExtentIndex, wanted: u16, blocks: u64) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at = 0;
         for bit in 0..EXTENT_BLOCKS {
-            let block = extent * EXTENT_BLOCKS + bit;
+            let block = extent.first_block() + bit;
             let mask = 1u16 << bit;
             let here = at;
             if self.present & mask != 0 {
                 at += BLOCK;
             }
-            if self.bad & mask != 0 || wanted & mask == 0 || block >= blocks {
+            if self.bad & mask != 0 || wanted & mask == 0 || block.0 >= blocks {
                 continue;
             }
             if self.present & mask != 0 {
@@ -77,17 +87,17 @@ impl ExtentImage {
                 }
             } else {
                 match runs.last_mut() {
-                    Some(Run::Absent(run)) if run.end == block => run.end += 1,
-                    _ => runs.push(Run::Absent(block..block + 1)),
+                    Some(Run::Absent(run)) if run.end == block => run.end = block.next(),
+                    _ => runs.push(Run::Absent(block.run(1))),
                 }
             }
         }
         runs
     }
 
-    /// One block of the image: `None` if it is bad.
+    /// The block at this place of the extent: `None` if it is bad.
     #[must_use]
-    pub fn block(&self, bit: u64) -> Option<Bytes> {
+    pub fn block(&self, bit: usize) -> Option<Bytes> {
         let mask = 1u16 << bit;
         if self.bad & mask != 0 {
             return None;
@@ -103,22 +113,23 @@ impl ExtentImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::IndexRange;
 
     #[test]
     fn an_image_falls_into_the_stretches_it_is_made_of() {
         let data: Vec<u8> = [1u8, 2, 3].iter().flat_map(|&b| vec![b; BLOCK]).collect();
         let image = ExtentImage { present: 0b1011, bad: 0b100_0000, data: Bytes::from(data) };
         assert!(image.is_sound());
-        let runs = image.runs(2, u16::MAX, 32 + 9);
+        let runs = image.runs(ExtentIndex(2), u16::MAX, 32 + 9);
         let seen: Vec<(u64, usize, bool)> = runs
             .iter()
             .map(|run| match run {
-                Run::Data(block, data) => (*block, data.len() / BLOCK, true),
-                Run::Absent(run) => (run.start, (run.end - run.start) as usize, false),
+                Run::Data(block, data) => (block.0, data.len() / BLOCK, true),
+                Run::Absent(run) => (run.start.0, run.length() as usize, false),
             })
             .collect();
         assert_eq!(seen, [(32, 2, true), (34, 1, false), (35, 1, true), (36, 2, false), (39, 2, false)]);
-        assert_eq!(runs[0], Run::Data(32, Bytes::from([vec![1u8; BLOCK], vec![2; BLOCK]].concat())));
+        assert_eq!(runs[0], Run::Data(BlockIndex(32), Bytes::from([vec![1u8; BLOCK], vec![2; BLOCK]].concat())));
         assert_eq!(image.block(3).unwrap()[0], 3);
         assert_eq!(image.block(2).unwrap()[0], 0);
         assert_eq!(image.block(6), None);
@@ -127,10 +138,11 @@ mod tests {
     #[test]
     fn packing_keeps_the_present_blocks() {
         let blocks: Vec<u8> = (0..16).flat_map(|block| vec![block; BLOCK]).collect();
-        let image = ExtentImage::pack(0b1010, 0b1, blocks.clone().into());
+        let image = ExtentImage::pack(BlockMasks { present: 0b1010, bad: 0b1 }, blocks.clone().into());
         assert!(image.is_sound());
         assert_eq!(image.block(3).unwrap()[..], [3; BLOCK]);
         assert_eq!((image.block(0), image.block(2).unwrap()[0]), (None, 0));
-        assert_eq!(ExtentImage::pack(u16::MAX, 0, blocks.clone().into()).data, blocks);
+        let whole = BlockMasks { present: u16::MAX, bad: 0 };
+        assert_eq!(ExtentImage::pack(whole, blocks.clone().into()).data, blocks);
     }
 }

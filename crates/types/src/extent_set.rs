@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use crate::{ExtentIndex, IndexRange};
+
 /// Extents of one chunk of an [`ExtentSet`]: 256 MiB of volume.
 pub const CHUNK_EXTENTS: u64 = 4096;
 /// Bytes of the bitmap of one chunk.
@@ -68,14 +70,15 @@ impl ExtentSet {
 
     /// Whether `extent` is in the set.
     #[must_use]
-    pub fn contains(&self, extent: u64) -> bool {
+    pub fn contains(&self, extent: ExtentIndex) -> bool {
+        let extent = extent.0;
         self.chunks.get(&(extent / CHUNK_EXTENTS)).is_some_and(|chunk| chunk.has(extent % CHUNK_EXTENTS))
     }
 
     /// Whether all of `extents` are in the set; true for an empty range.
     #[must_use]
-    pub fn contains_all(&self, extents: &Range<u64>) -> bool {
-        let mut rest = extents.clone();
+    pub fn contains_all(&self, extents: &Range<ExtentIndex>) -> bool {
+        let mut rest = extents.start.0..extents.end.0;
         while !rest.is_empty() {
             match self.chunks.get(&(rest.start / CHUNK_EXTENTS)) {
                 Some(Chunk::Full) => rest.start = chunk_end(rest.start),
@@ -88,14 +91,14 @@ impl ExtentSet {
 
     /// Whether at least one of `extents` is in the set.
     #[must_use]
-    pub fn contains_any(&self, extents: &Range<u64>) -> bool {
+    pub fn contains_any(&self, extents: &Range<ExtentIndex>) -> bool {
         self.ranges_from(extents.start).next().is_some_and(|range| range.start < extents.end)
     }
 
     /// Adds all of `extents`; returns how many were not in the set.
-    pub fn insert(&mut self, extents: Range<u64>) -> u64 {
+    pub fn insert(&mut self, extents: Range<ExtentIndex>) -> u64 {
         let before = self.len;
-        let mut rest = extents;
+        let mut rest = extents.start.0..extents.end.0;
         while !rest.is_empty() {
             let number = rest.start / CHUNK_EXTENTS;
             let end = rest.end.min(chunk_end(rest.start));
@@ -107,8 +110,9 @@ impl ExtentSet {
     }
 
     /// Removes all of `extents`; returns how many were in the set.
-    pub fn remove(&mut self, extents: Range<u64>) -> u64 {
+    pub fn remove(&mut self, extents: Range<ExtentIndex>) -> u64 {
         let before = self.len;
+        let extents = extents.start.0..extents.end.0;
         if extents.is_empty() {
             return 0;
         }
@@ -125,8 +129,8 @@ impl ExtentSet {
     }
 
     /// Removes every extent at or beyond `end`.
-    pub fn truncate(&mut self, end: u64) {
-        self.remove(end..u64::MAX);
+    pub fn truncate(&mut self, end: ExtentIndex) {
+        self.remove(end..ExtentIndex(u64::MAX));
     }
 
     /// Adds everything of `other`.
@@ -141,26 +145,26 @@ impl ExtentSet {
     }
 
     /// Removes the lowest extent and returns it.
-    pub fn pop_first(&mut self) -> Option<u64> {
+    pub fn pop_first(&mut self) -> Option<ExtentIndex> {
         let first = self.ranges().next()?.start;
-        self.remove(first..first + 1);
+        self.remove(first.run(1));
         Some(first)
     }
 
     /// The extents in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        self.ranges().flatten()
+    pub fn iter(&self) -> impl Iterator<Item = ExtentIndex> + '_ {
+        self.ranges().flat_map(IndexRange::each)
     }
 
     /// The set as disjoint ranges that do not touch each other, in ascending order.
     #[must_use]
     pub fn ranges(&self) -> Ranges<'_> {
-        self.ranges_from(0)
+        self.ranges_from(ExtentIndex(0))
     }
 
     /// The parts of `extents` that are not in the set, in ascending order.
     #[must_use]
-    pub fn missing(&self, extents: &Range<u64>) -> Vec<Range<u64>> {
+    pub fn missing(&self, extents: &Range<ExtentIndex>) -> Vec<Range<ExtentIndex>> {
         let mut gaps = Vec::new();
         let mut at = extents.start;
         for range in self.ranges_from(extents.start).take_while(|range| range.start < extents.end) {
@@ -201,8 +205,8 @@ impl ExtentSet {
     }
 
     /// The ranges of all extents at or beyond `start`.
-    fn ranges_from(&self, start: u64) -> Ranges<'_> {
-        Ranges { set: self, at: start }
+    fn ranges_from(&self, start: ExtentIndex) -> Ranges<'_> {
+        Ranges { set: self, at: start.0 }
     }
 
     /// Sets or clears the extents `inside` of the chunk `number`, counted from the start of the chunk.
@@ -303,19 +307,19 @@ impl Ranges<'_> {
 }
 
 impl Iterator for Ranges<'_> {
-    type Item = Range<u64>;
+    type Item = Range<ExtentIndex>;
 
-    fn next(&mut self) -> Option<Range<u64>> {
+    fn next(&mut self) -> Option<Range<ExtentIndex>> {
         let start = self.next_where(true)?;
         self.at = start;
         let end = self.next_where(false)?;
         self.at = end;
-        Some(start..end)
+        Some(ExtentIndex(start)..ExtentIndex(end))
     }
 }
 
-impl FromIterator<Range<u64>> for ExtentSet {
-    fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Self {
+impl FromIterator<Range<ExtentIndex>> for ExtentSet {
+    fn from_iter<I: IntoIterator<Item = Range<ExtentIndex>>>(ranges: I) -> Self {
         let mut set = Self::new();
         for range in ranges {
             set.insert(range);
@@ -324,9 +328,9 @@ impl FromIterator<Range<u64>> for ExtentSet {
     }
 }
 
-impl FromIterator<u64> for ExtentSet {
-    fn from_iter<I: IntoIterator<Item = u64>>(extents: I) -> Self {
-        extents.into_iter().map(|extent| extent..extent + 1).collect()
+impl FromIterator<ExtentIndex> for ExtentSet {
+    fn from_iter<I: IntoIterator<Item = ExtentIndex>>(extents: I) -> Self {
+        extents.into_iter().map(|extent| extent.run(1)).collect()
     }
 }
 
@@ -337,10 +341,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Ranges near the borders of words and chunks, and some that span several chunks.
-    fn range() -> impl Strategy<Value = Range<u64>> {
+    fn range() -> impl Strategy<Value = Range<ExtentIndex>> {
         let start = prop_oneof![0u64..130, 4030u64..4230, 8100u64..8300, 0u64..20_000];
         let length = prop_oneof![0u64..12, 0u64..200, 4000u64..9000];
-        (start, length).prop_map(|(start, length)| start..start + length)
+        (start, length).prop_map(|(start, length)| ExtentIndex(start).run(length))
     }
 
     proptest! {
@@ -353,7 +357,7 @@ mod tests {
                 let before = tree.len() as u64;
                 match kind {
                     0 | 1 => {
-                        tree.extend(range.clone());
+                        tree.extend(range.clone().each());
                         prop_assert_eq!(set.insert(range), tree.len() as u64 - before);
                     }
                     2 => {
@@ -368,18 +372,18 @@ mod tests {
             let ranges: Vec<_> = set.ranges().collect();
             prop_assert!(ranges.windows(2).all(|w| w[0].end < w[1].start), "merged: {:?}", ranges);
             prop_assert_eq!(set.contains(probe.start), tree.contains(&probe.start));
-            prop_assert_eq!(set.contains_all(&probe), probe.clone().all(|extent| tree.contains(&extent)));
-            prop_assert_eq!(set.contains_any(&probe), probe.clone().any(|extent| tree.contains(&extent)));
-            let gaps: Vec<u64> = set.missing(&probe).into_iter().flatten().collect();
-            prop_assert_eq!(gaps, probe.clone().filter(|extent| !tree.contains(extent)).collect::<Vec<_>>());
+            prop_assert_eq!(set.contains_all(&probe), probe.clone().each().all(|extent| tree.contains(&extent)));
+            prop_assert_eq!(set.contains_any(&probe), probe.clone().each().any(|extent| tree.contains(&extent)));
+            let gaps: Vec<_> = set.missing(&probe).into_iter().flat_map(IndexRange::each).collect();
+            prop_assert_eq!(gaps, probe.clone().each().filter(|extent| !tree.contains(extent)).collect::<Vec<_>>());
 
             let mut other = ExtentSet::new();
             for number in set.chunk_numbers() {
                 other.set_chunk(number, &set.chunk(number).unwrap());
             }
             prop_assert_eq!(&other, &set);
-            other.union(&probe.clone().collect());
-            tree.extend(probe.clone());
+            other.union(&[probe.clone()].into_iter().collect());
+            tree.extend(probe.clone().each());
             prop_assert!(other.iter().eq(tree.iter().copied()));
             prop_assert_eq!(other.len(), tree.len() as u64);
             other.truncate(probe.start);
@@ -390,7 +394,7 @@ mod tests {
     /// The bitmap is what pools store.
     #[test]
     fn a_bitmap_counts_bits_from_the_lowest() {
-        let set: ExtentSet = [CHUNK_EXTENTS, CHUNK_EXTENTS + 9].into_iter().collect();
+        let set: ExtentSet = [CHUNK_EXTENTS, CHUNK_EXTENTS + 9].into_iter().map(ExtentIndex).collect();
         let bitmap = set.chunk(1).unwrap();
         assert_eq!(bitmap[..3], [1, 2, 0]);
         assert_eq!(set.chunk(0), None);

@@ -24,7 +24,7 @@ mod sizes;
 
 pub use boot_time::BootTime;
 pub use disk::DiskContent;
-pub use extent_image::{ExtentImage, Run};
+pub use extent_image::{BlockMasks, ExtentImage, Run};
 pub use extent_set::{CHUNK_BYTES, CHUNK_EXTENTS, ExtentSet, Ranges};
 pub use node::{NodeId, ParseNodeError};
 pub use numbers::{BlockIndex, Epoch, ExtentIndex, IndexRange, Seq, Session, Stamp, VolumeId};

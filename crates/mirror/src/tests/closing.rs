@@ -38,9 +38,9 @@ fn a_request_that_comes_after_the_close_is_refused() {
     handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Peer });
     let ops = [
-        GuestOp::Write { block: 0, data: vec![1; BLOCK].into() },
-        GuestOp::Read { block: 0, count: 1 },
-        GuestOp::Discard { block: 0, count: 1 },
+        GuestOp::Write { block: BlockIndex(0), data: vec![1; BLOCK].into() },
+        GuestOp::Read { block: BlockIndex(0), count: 1 },
+        GuestOp::Discard { block: BlockIndex(0), count: 1 },
         GuestOp::Flush,
     ];
     for (req, op) in (1..).zip(ops) {
@@ -57,6 +57,9 @@ fn a_waiting_request_ends_with_the_right_to_write() {
     let mut mirror = alone();
     handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me });
     handle(&mut mirror, Event::Hold);
-    assert!(!closed(&ask(&mut mirror, 7, GuestOp::Read { block: 0, count: 1 }), 7), "it waits for the lease");
+    assert!(
+        !closed(&ask(&mut mirror, 7, GuestOp::Read { block: BlockIndex(0), count: 1 }), 7),
+        "it waits for the lease"
+    );
     assert!(closed(&handle(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::None }), 7));
 }

@@ -3,7 +3,7 @@
 use crate::oracle::{fill, value_of};
 use crate::*;
 use bytes::Bytes;
-use dyad_types::{Run, Seq};
+use dyad_types::{IndexRange, Run, Seq};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Default)]
@@ -17,10 +17,10 @@ pub struct Content {
     pub size: u64,
     pub last: Stamp,
     /// Value of each block; a missing block reads as zeros.
-    pub blocks: BTreeMap<u64, u64>,
+    pub blocks: BTreeMap<BlockIndex, u64>,
     pub confirmed: Seq,
     /// extent → newest unconfirmed number that touched it
-    pub touched: BTreeMap<u64, Seq>,
+    pub touched: BTreeMap<ExtentIndex, Seq>,
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub struct FakeStore {
     /// Commands that `durable` does not contain, oldest first. A loss of power keeps a prefix of them.
     journal: Vec<StoreCommand>,
     /// Blocks that fail their checksum here.
-    pub bad: BTreeSet<(VolumeId, u64)>,
+    pub bad: BTreeSet<(VolumeId, BlockIndex)>,
     /// Data commands are refused.
     pub full: bool,
 }
@@ -57,8 +57,8 @@ impl FakeStore {
         match command {
             StoreCommand::Read { volume, block, count } => {
                 let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
-                let range = *block..*block + *count;
-                let bad: Vec<u64> = range.clone().filter(|b| self.bad.contains(&(*volume, *b))).collect();
+                let range = block.run(*count).each();
+                let bad: Vec<_> = range.clone().filter(|b| self.bad.contains(&(*volume, *b))).collect();
                 if !bad.is_empty() {
                     return Err(StoreError::Corrupt { blocks: bad });
                 }
@@ -70,7 +70,7 @@ impl FakeStore {
                 let mut image = ExtentImage::default();
                 let mut data = Vec::new();
                 for bit in 0..EXTENT_BLOCKS {
-                    let block = extent * EXTENT_BLOCKS + bit;
+                    let block = extent.first_block() + bit;
                     if self.bad.contains(&(*volume, block)) {
                         image.bad |= 1 << bit;
                     } else if let Some(&value) = content.blocks.get(&block) {
@@ -121,14 +121,12 @@ impl FakeStore {
 }
 
 /// Whether a command changes a block.
-fn writes(command: &StoreCommand, block: u64) -> bool {
+fn writes(command: &StoreCommand, block: BlockIndex) -> bool {
     match command {
-        StoreCommand::Write { block: first, data, .. } => {
-            (*first..*first + (data.len() / BLOCK) as u64).contains(&block)
-        }
-        StoreCommand::Discard { block: first, count, .. } => (*first..*first + *count).contains(&block),
+        StoreCommand::Write { block: first, data, .. } => first.run((data.len() / BLOCK) as u64).contains(&block),
+        StoreCommand::Discard { block: first, count, .. } => first.run(*count).contains(&block),
         StoreCommand::WriteExtent { extent, image, wanted, .. } => {
-            block / EXTENT_BLOCKS == *extent && wanted & !image.bad & (1 << (block % EXTENT_BLOCKS)) != 0
+            block.extent() == *extent && wanted & !image.bad & (1 << block.place_in_extent()) != 0
         }
         _ => false,
     }
@@ -139,19 +137,19 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
         let Some(content) = disk.volumes.get_mut(volume) else { return };
         content.last = content.last.max(*stamp);
         for run in runs {
-            let (first, values): (u64, Vec<Option<u64>>) = match run {
+            let (first, values): (BlockIndex, Vec<Option<u64>>) = match run {
                 Run::Data(first, data) => {
                     (first, data.chunks(BLOCK).map(|b| Some(value_of(b).expect("whole values"))).collect())
                 }
-                Run::Absent(blocks) => (blocks.start, vec![None; (blocks.end - blocks.start) as usize]),
+                Run::Absent(blocks) => (blocks.start, vec![None; blocks.length() as usize]),
             };
-            for (block, value) in (first..).zip(values) {
+            for (block, value) in first.run(values.len() as u64).each().zip(values) {
                 match value {
                     Some(value) => content.blocks.insert(block, value),
                     None => content.blocks.remove(&block),
                 };
                 // Copies and repairs have old stamps; they count as touched as well.
-                content.touched.insert(block / EXTENT_BLOCKS, stamp.seq.max(content.confirmed.next()));
+                content.touched.insert(block.extent(), stamp.seq.max(content.confirmed.next()));
             }
         }
     };
@@ -160,7 +158,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
             touch(volume, stamp, vec![Run::Data(*block, data.clone())]);
         }
         StoreCommand::Discard { volume, stamp, block, count } => {
-            touch(volume, stamp, vec![Run::Absent(*block..block + count)]);
+            touch(volume, stamp, vec![Run::Absent(block.run(*count))]);
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
             touch(volume, stamp, image.runs(*extent, *wanted, u64::MAX));

@@ -27,7 +27,7 @@ fn a_write_beyond_the_bound_waits_for_an_earlier_one() {
     queue.extend(commands(&mut mirror, Event::Resume));
     for req in 1..=3 {
         // Far from each other, so that only the limit can make a write wait.
-        let op = GuestOp::Write { block: req * 64, data: vec![1; BLOCK].into() };
+        let op = GuestOp::Write { block: BlockIndex(req * 64), data: vec![1; BLOCK].into() };
         queue.extend(commands(&mut mirror, Event::Guest { req: RequestId(req), volume: VolumeId(1), op }));
     }
     let mut writes = Vec::new();

@@ -4,6 +4,7 @@ use super::fake::FakeStore;
 use crate::oracle::{FlushMark, Oracle, Value};
 use crate::*;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 pub const EXTENTS: u64 = 6;
 pub const BLOCKS: u64 = EXTENTS * EXTENT_BLOCKS;
@@ -80,8 +81,8 @@ pub enum Step {
 
 #[derive(Debug)]
 enum Request {
-    Write { volume: VolumeId, block: u64, count: u64, value: Value },
-    Read { volume: VolumeId, block: u64 },
+    Write { volume: VolumeId, blocks: Range<BlockIndex>, value: Value },
+    Read { volume: VolumeId, block: BlockIndex },
     Flush { volume: VolumeId, mark: FlushMark },
     Create { id: VolumeId },
 }
@@ -219,8 +220,8 @@ impl Pair {
     fn complete(&mut self, req: RequestId, result: Result<GuestReply, GuestError>) {
         let Some((_, request)) = self.requests.remove(&req) else { return };
         match (request, result) {
-            (Request::Write { volume, block, count, value }, Ok(GuestReply::Done)) => {
-                self.oracle.acknowledge(volume, block..block + count, value);
+            (Request::Write { volume, blocks, value }, Ok(GuestReply::Done)) => {
+                self.oracle.acknowledge(volume, blocks, value);
             }
             (Request::Flush { volume, mark }, Ok(GuestReply::Done)) => self.oracle.flushed(volume, &mark),
             (Request::Read { volume, block }, Ok(GuestReply::Data(data))) => {
@@ -300,23 +301,22 @@ impl Pair {
         }
         match step {
             Step::Write { volume, block, count } | Step::Discard { volume, block, count } => {
-                let volume = VOLUMES[volume];
-                if self.oracle.is_open(volume, block..block + count)
-                    || self.nodes[self.primary(volume)].mirror.is_none()
-                {
+                let (volume, block) = (VOLUMES[volume], BlockIndex(block));
+                let blocks = block.run(count);
+                if self.oracle.is_open(volume, blocks.clone()) || self.nodes[self.primary(volume)].mirror.is_none() {
                     return;
                 }
                 let (value, op) = if matches!(step, Step::Discard { .. }) {
-                    let value = self.oracle.issue_discard(volume, block..block + count);
+                    let value = self.oracle.issue_discard(volume, blocks.clone());
                     (value, GuestOp::Discard { block, count })
                 } else {
-                    let (value, data) = self.oracle.issue(volume, block..block + count);
+                    let (value, data) = self.oracle.issue(volume, blocks.clone());
                     (value, GuestOp::Write { block, data })
                 };
-                self.request(volume, op, Request::Write { volume, block, count, value });
+                self.request(volume, op, Request::Write { volume, blocks, value });
             }
             Step::Read { volume, block, count } => {
-                let volume = VOLUMES[volume];
+                let (volume, block) = (VOLUMES[volume], BlockIndex(block));
                 if self.nodes[self.primary(volume)].mirror.is_some() {
                     self.request(volume, GuestOp::Read { block, count }, Request::Read { volume, block });
                 }
@@ -385,7 +385,7 @@ impl Pair {
             Step::Readd => self.readd(),
             Step::Rot { node, volume, block } => {
                 // Only one copy of a block may be damaged, and only while the other is good.
-                let place = (VOLUMES[volume], block);
+                let place = (VOLUMES[volume], BlockIndex(block));
                 let equal = self.both() && (0..2).all(|n| self.phase(n) == Some(Phase::Steady));
                 if equal && !self.nodes[1 - node].store.bad.contains(&place) {
                     self.nodes[node].store.bad.insert(place);

@@ -8,7 +8,7 @@ use crate::index::Index;
 use crate::index::key::Patch;
 use crate::journal::Ring;
 use crate::label::{self, Label};
-use dyad_types::{BLOCK, EXTENT, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, EXTENT, VolumeId};
 use std::io;
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub(super) struct Move {
     pub offset: u64,
     pub volume: VolumeId,
     /// First block of the extent.
-    pub first: u64,
+    pub first: BlockIndex,
     pub birth: Birth,
     /// In ascending order of the block.
     pub blocks: Vec<MovedBlock>,

@@ -91,6 +91,6 @@ impl Pool {
         running.written[disk] = true;
         let device = self.devices[disk].clone();
         let offset = self.slot_offset(disk, slot);
-        Ok(Some(Move { device, offset, volume, first: extent * EXTENT_BLOCKS, birth, blocks }))
+        Ok(Some(Move { device, offset, volume, first: extent.first_block(), birth, blocks }))
     }
 }

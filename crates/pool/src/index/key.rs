@@ -1,7 +1,7 @@
 //! Keys of the index. Numbers are big-endian, so that the order of keys is the order of numbers.
 
 use crate::birth::Birth;
-use dyad_types::VolumeId;
+use dyad_types::{ExtentIndex, VolumeId};
 
 /// Changes of one index: key and new value, or `None` to remove it.
 pub(crate) type Patch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -39,8 +39,8 @@ pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
     [&[META], name].concat()
 }
 
-pub(crate) fn extent(volume: VolumeId, extent: u64, birth: Birth) -> Vec<u8> {
-    numbers(EXTENT, [volume.0, extent, birth.0])
+pub(crate) fn extent(volume: VolumeId, extent: ExtentIndex, birth: Birth) -> Vec<u8> {
+    numbers(EXTENT, [volume.0, extent.0, birth.0])
 }
 
 /// The numbers of a key made of `N` of them.

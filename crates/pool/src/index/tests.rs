@@ -34,7 +34,7 @@ fn big_batches_pass_the_check() {
         let index = reopen(dir.path(), &expected);
         let mut patch = Patch::new();
         for _ in 0..3000 {
-            let name = key::extent(VolumeId(random.below(3)), random.below(8000), Birth(0));
+            let name = key::extent(VolumeId(random.below(3)), ExtentIndex(random.below(8000)), Birth(0));
             // Grow, shrink to almost nothing, grow again.
             let keep = random.below(10) < if round % 4 == 3 { 1 } else { 8 };
             patch.push((name, keep.then(|| vec![random.next_u64() as u8; 90])));
@@ -69,8 +69,9 @@ fn flips_in_a_deep_index() {
     let mut expected = BTreeMap::new();
     for round in 1..4u64 {
         let index = reopen(dir.path(), &expected);
-        let batch = (0..1500)
-            .map(|i| (key::extent(VolumeId(1), (i * 7 + round * 500) % 4000, Birth(0)), Some(vec![round as u8; 90])));
+        let batch = (0..1500).map(|i| {
+            (key::extent(VolumeId(1), ExtentIndex((i * 7 + round * 500) % 4000), Birth(0)), Some(vec![round as u8; 90]))
+        });
         let patch: Patch = batch.chain([(key::meta(b"long"), Some(vec![3; 30_000]))]).collect();
         expected.extend(patch.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())));
         index.commit(&device, round, &patch).unwrap_or_else(|e| panic!("{}", e.text()));

@@ -3,7 +3,7 @@
 use crate::birth::Birth;
 use crate::checksum;
 use crate::codec::{Reader, Writer};
-use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADREC1";
@@ -35,14 +35,14 @@ pub(crate) enum Record {
     Write {
         volume: VolumeId,
         stamp: Stamp,
-        block: u64,
+        block: BlockIndex,
         birth: Birth,
         crcs: Vec<u32>,
     },
     Discard {
         volume: VolumeId,
         stamp: Stamp,
-        block: u64,
+        block: BlockIndex,
         count: u64,
     },
     Confirm {
@@ -51,11 +51,11 @@ pub(crate) enum Record {
     },
     Dirty {
         volume: VolumeId,
-        extents: Range<u64>,
+        extents: Range<ExtentIndex>,
     },
     Clean {
         volume: VolumeId,
-        extents: Range<u64>,
+        extents: Range<ExtentIndex>,
     },
     Meta {
         key: Vec<u8>,
@@ -96,19 +96,19 @@ impl Record {
         match self {
             Record::Note | Record::Filler => {}
             Record::Write { volume, stamp, block, birth, crcs } => {
-                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(birth.0);
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(block.0).u64(birth.0);
                 for crc in crcs {
                     w.u32(*crc);
                 }
             }
             Record::Discard { volume, stamp, block, count } => {
-                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(*block).u64(*count);
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(block.0).u64(*count);
             }
             Record::Confirm { volume, seq } => {
                 w.u64(volume.0).u64(seq.0);
             }
             Record::Dirty { volume, extents } | Record::Clean { volume, extents } => {
-                w.u64(volume.0).u64(extents.start).u64(extents.end);
+                w.u64(volume.0).u64(extents.start.0).u64(extents.end.0);
             }
             Record::Meta { key, value } => {
                 w.sized(key).u8(u8::from(value.is_some())).bytes(value.as_deref().unwrap_or_default());
@@ -130,19 +130,19 @@ impl Record {
             1 => Record::Filler,
             2 => {
                 let (volume, stamp) = (VolumeId(r.u64()?), Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) });
-                let (block, birth) = (r.u64()?, Birth(r.u64()?));
+                let (block, birth) = (BlockIndex(r.u64()?), Birth(r.u64()?));
                 let crcs = (0..data_blocks).map(|_| r.u32()).collect::<Option<_>>()?;
                 Record::Write { volume, stamp, block, birth, crcs }
             }
             3 => Record::Discard {
                 volume: VolumeId(r.u64()?),
                 stamp: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
-                block: r.u64()?,
+                block: BlockIndex(r.u64()?),
                 count: r.u64()?,
             },
             4 => Record::Confirm { volume: VolumeId(r.u64()?), seq: Seq(r.u64()?) },
-            5 => Record::Dirty { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
-            6 => Record::Clean { volume: VolumeId(r.u64()?), extents: r.u64()?..r.u64()? },
+            5 => Record::Dirty { volume: VolumeId(r.u64()?), extents: ExtentIndex::range(r.u64()?..r.u64()?) },
+            6 => Record::Clean { volume: VolumeId(r.u64()?), extents: ExtentIndex::range(r.u64()?..r.u64()?) },
             7 => {
                 let key = r.sized()?.to_vec();
                 let there = r.u8()? == 1;
@@ -230,7 +230,7 @@ mod tests {
         let write = Record::Write {
             volume: VolumeId(1),
             stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
-            block: 4,
+            block: BlockIndex(4),
             birth: Birth(0),
             crcs: vec![9; 256],
         };
@@ -242,14 +242,14 @@ mod tests {
                 Record::Discard {
                     volume: VolumeId(1),
                     stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
-                    block: 4,
+                    block: BlockIndex(4),
                     count: 5,
                 },
                 0,
             ),
             (Record::Confirm { volume: VolumeId(1), seq: Seq(4) }, 0),
-            (Record::Dirty { volume: VolumeId(1), extents: 4..9 }, 0),
-            (Record::Clean { volume: VolumeId(1), extents: 4..9 }, 0),
+            (Record::Dirty { volume: VolumeId(1), extents: ExtentIndex::range(4..9) }, 0),
+            (Record::Clean { volume: VolumeId(1), extents: ExtentIndex::range(4..9) }, 0),
             (Record::Meta { key: b"k".to_vec(), value: Some(vec![1; 9000]) }, 0),
             (Record::Meta { key: b"k".to_vec(), value: None }, 0),
             (Record::Create { volume: VolumeId(1), blocks: 10 }, 0),

@@ -11,7 +11,7 @@ use super::ring::{Ring, UNSYNCED_MAX};
 use crate::checksum;
 use crate::disk::Fault;
 use crate::label::{JournalTail, Label};
-use dyad_types::BLOCK;
+use dyad_types::{BLOCK, BlockIndex};
 
 /// The end of the journal, where the next record is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,7 +183,7 @@ fn bad_blocks(ring: &Ring, found: &ScannedRecord) -> Result<u64, Fault> {
     let bad = data
         .chunks_exact(BLOCK)
         .zip(crcs)
-        .zip(*block..)
+        .zip((block.0..).map(BlockIndex))
         .filter(|((bytes, crc), number)| checksum::block(*volume, *number, *birth, bytes) != **crc)
         .count();
     Ok(bad as u64)

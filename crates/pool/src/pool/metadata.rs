@@ -3,7 +3,7 @@
 use super::Pool;
 use crate::journal::record::Record;
 use crate::{MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Position, StoreError};
-use dyad_types::{EXTENT_BLOCKS, ExtentSet, Seq, Stamp, VolumeId};
+use dyad_types::{BlockIndex, EXTENT_BLOCKS, ExtentIndex, ExtentSet, IndexRange, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
 /// Number of journal records after which a confirmation of the same volume is journalled again.
@@ -20,7 +20,7 @@ impl Pool {
             return Err(StoreError::Exists { volume });
         }
         if blocks == 0 || blocks > MAX_VOLUME_BLOCKS {
-            return Err(StoreError::Range { volume, block: 0, count: blocks });
+            return Err(StoreError::Range { volume, block: BlockIndex(0), count: blocks });
         }
         self.log(&Record::Create { volume, blocks }, &[], 0)
     }
@@ -32,7 +32,7 @@ impl Pool {
     pub fn resize_volume(&mut self, volume: VolumeId, blocks: u64) -> Result<Position, StoreError> {
         let old = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
         if blocks < old || blocks > MAX_VOLUME_BLOCKS {
-            return Err(StoreError::Range { volume, block: 0, count: blocks });
+            return Err(StoreError::Range { volume, block: BlockIndex(0), count: blocks });
         }
         self.log(&Record::Resize { volume, blocks }, &[], 0)
     }
@@ -50,7 +50,7 @@ impl Pool {
     ///
     /// # Errors
     /// `NoVolume`; `Range` for extents beyond the volume's end; `JournalFull`; `Failed`.
-    pub fn mark_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
+    pub fn mark_dirty(&mut self, volume: VolumeId, extents: Range<ExtentIndex>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
         if v.dirty.contains_all(&extents) {
             return Ok(Position(v.marked));
@@ -62,7 +62,7 @@ impl Pool {
     ///
     /// # Errors
     /// `NoVolume`; `Range` for extents beyond the volume's end; `JournalFull`; `Failed`.
-    pub fn clear_dirty(&mut self, volume: VolumeId, extents: Range<u64>) -> Result<Position, StoreError> {
+    pub fn clear_dirty(&mut self, volume: VolumeId, extents: Range<ExtentIndex>) -> Result<Position, StoreError> {
         let v = self.checked_extents(volume, &extents)?;
         if !v.dirty.contains_any(&extents) {
             return Ok(self.journal.last());
@@ -178,11 +178,15 @@ impl Pool {
         self.state.meta_keys()
     }
 
-    fn checked_extents(&self, volume: VolumeId, extents: &Range<u64>) -> Result<&crate::state::Volume, StoreError> {
+    fn checked_extents(
+        &self,
+        volume: VolumeId,
+        extents: &Range<ExtentIndex>,
+    ) -> Result<&crate::state::Volume, StoreError> {
         let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
-        if extents.is_empty() || extents.end > v.blocks.div_ceil(EXTENT_BLOCKS) {
-            let count = extents.end.saturating_sub(extents.start).saturating_mul(EXTENT_BLOCKS);
-            return Err(StoreError::Range { volume, block: extents.start.saturating_mul(EXTENT_BLOCKS), count });
+        if extents.is_empty() || extents.end.0 > v.blocks.div_ceil(EXTENT_BLOCKS) {
+            let count = extents.length().saturating_mul(EXTENT_BLOCKS);
+            return Err(StoreError::Range { volume, block: extents.start.first_block(), count });
         }
         Ok(v)
     }

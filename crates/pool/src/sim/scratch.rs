@@ -1,7 +1,7 @@
 //! Pools for tests.
 
 use crate::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk, PoolIdentity};
-use dyad_types::{EXTENT, Epoch, NodeId, Seq, Stamp, VolumeId};
+use dyad_types::{BlockIndex, EXTENT, Epoch, NodeId, Seq, Stamp, VolumeId};
 
 /// Options for blank disks with the numbers 1 to `disks`: a journal of 4 MiB, and an index that is not synced.
 #[must_use]
@@ -30,7 +30,7 @@ pub fn scratch_pool(disks: impl Fn() -> Vec<PoolDisk>) -> Pool {
     let options = OpenOptions { expected, durable_index: options.durable_index };
     let (mut pool, _) = Pool::open(disks(), &options).expect("a new pool opens");
     pool.create_volume(VolumeId(1), 256).expect("a new pool has room");
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, vec![7; EXTENT].into())
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), vec![7; EXTENT].into())
         .expect("a new pool takes a write");
     pool.checkpoint().expect("a new pool has a checkpoint");
     pool

@@ -7,39 +7,43 @@ use crate::{
     ReadError, StoreError, inspect,
 };
 use bytes::Bytes;
-use dyad_types::{BLOCK, Epoch, ExtentImage, ExtentSet, NodeId, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentImage, ExtentIndex, ExtentSet, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
 fn reads_back_across_kill_crash_and_checkpoint() {
     let rig = Rig::new(1, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(7), 1000).unwrap();
-    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(1) }, 10, blocks(1, 20)).unwrap();
-    assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20));
-    assert!(pool.read(VolumeId(7), 30..46).unwrap().iter().all(|b| *b == 0));
+    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(10), blocks(1, 20)).unwrap();
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(), blocks(1, 20));
+    assert!(pool.read(VolumeId(7), BlockIndex::range(30..46)).unwrap().iter().all(|b| *b == 0));
     drop(pool);
     rig.kill();
     let mut pool = rig.open();
-    assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20), "SIGKILL loses nothing");
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(), blocks(1, 20), "SIGKILL loses nothing");
     pool.sync().unwrap();
     drop(pool);
     rig.crash();
     let mut pool = rig.open();
-    assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20), "loss of power loses nothing synced");
+    assert_eq!(
+        pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(),
+        blocks(1, 20),
+        "loss of power loses nothing synced"
+    );
     pool.checkpoint().unwrap();
     assert_eq!(pool.usage().journal_used, 0);
-    assert_eq!(pool.read(VolumeId(7), 10..30).unwrap(), blocks(1, 20));
-    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(2) }, 12, blocks(2, 1)).unwrap();
-    assert_eq!(pool.read(VolumeId(7), 12..13).unwrap(), blocks(2, 1));
-    pool.discard(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(3) }, 10..12).unwrap();
-    assert!(pool.read(VolumeId(7), 10..12).unwrap().iter().all(|b| *b == 0));
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(), blocks(1, 20));
+    pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(12), blocks(2, 1)).unwrap();
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(12..13)).unwrap(), blocks(2, 1));
+    pool.discard(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(3) }, BlockIndex::range(10..12)).unwrap();
+    assert!(pool.read(VolumeId(7), BlockIndex::range(10..12)).unwrap().iter().all(|b| *b == 0));
     pool.checkpoint().unwrap();
     drop(pool);
     rig.crash();
     let pool = rig.open();
-    assert!(pool.read(VolumeId(7), 10..12).unwrap().iter().all(|b| *b == 0));
-    assert_eq!(pool.read(VolumeId(7), 12..13).unwrap(), blocks(2, 1));
-    assert_eq!(pool.read(VolumeId(7), 13..30).unwrap(), blocks(1, 20).slice(3 * BLOCK..));
+    assert!(pool.read(VolumeId(7), BlockIndex::range(10..12)).unwrap().iter().all(|b| *b == 0));
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(12..13)).unwrap(), blocks(2, 1));
+    assert_eq!(pool.read(VolumeId(7), BlockIndex::range(13..30)).unwrap(), blocks(1, 20).slice(3 * BLOCK..));
     assert_eq!(pool.last(VolumeId(7)), Some(Stamp { epoch: Epoch(1), seq: Seq(3) }));
 }
 
@@ -48,10 +52,10 @@ fn a_sync_claims_only_what_was_written_before_it_began() {
     let rig = Rig::new(2, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 100).unwrap();
-    let before = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    let before = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     let job = pool.begin_sync().unwrap();
     assert!(pool.begin_sync().is_none(), "one sync at a time");
-    let after = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
+    let after = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(1), blocks(2, 1)).unwrap();
     let durable = pool.complete_sync(job.run()).unwrap();
     assert!(durable >= before && durable < after);
     assert_eq!(pool.sync().unwrap(), after);
@@ -67,35 +71,38 @@ fn bad_requests_change_nothing() {
     assert!(matches!(pool.create_volume(VolumeId(1), 5), Err(StoreError::Exists { volume: VolumeId(1) })));
     assert!(matches!(pool.create_volume(VolumeId(2), 0), Err(StoreError::Range { .. })));
     assert!(matches!(
-        pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)),
+        pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)),
         Err(StoreError::NoVolume { volume: VolumeId(2) })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 99, blocks(1, 2)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(99), blocks(1, 2)),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, u64::MAX, blocks(1, 2)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(u64::MAX), blocks(1, 2)),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, Bytes::from_static(&[1; 100])),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), Bytes::from_static(&[1; 100])),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, Bytes::new()),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), Bytes::new()),
         Err(StoreError::Range { .. })
     ));
     assert!(matches!(
-        pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0..101),
+        pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex::range(0..101)),
         Err(StoreError::Range { .. })
     ));
-    assert!(matches!(pool.mark_dirty(VolumeId(1), 6..8), Err(StoreError::Range { .. })));
+    assert!(matches!(pool.mark_dirty(VolumeId(1), ExtentIndex::range(6..8)), Err(StoreError::Range { .. })));
     assert!(matches!(pool.resize_volume(VolumeId(1), 99), Err(StoreError::Range { .. })));
     assert!(matches!(pool.meta_put(&[], b"x"), Err(StoreError::TooLong)));
     assert!(matches!(pool.meta_put(b"k", &vec![0; 65537]), Err(StoreError::TooLong)));
-    assert!(matches!(pool.read(VolumeId(1), 0..0), Err(ReadError::Range { .. })));
-    assert!(matches!(pool.read(VolumeId(3), 0..1), Err(ReadError::NoVolume { volume: VolumeId(3) })));
+    assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..0)), Err(ReadError::Range { .. })));
+    assert!(matches!(
+        pool.read(VolumeId(3), BlockIndex::range(0..1)),
+        Err(ReadError::NoVolume { volume: VolumeId(3) })
+    ));
     assert_eq!(pool.last_position(), at);
 }
 
@@ -104,23 +111,27 @@ fn facts_survive_crash_and_checkpoint() {
     let rig = Rig::new(4, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
-    let mark = pool.mark_dirty(VolumeId(1), 5..9).unwrap();
-    assert_eq!(pool.mark_dirty(VolumeId(1), 6..8).unwrap(), mark, "no second record for what is marked");
-    pool.clear_dirty(VolumeId(1), 6..7).unwrap();
+    let mark = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..9)).unwrap();
+    assert_eq!(
+        pool.mark_dirty(VolumeId(1), ExtentIndex::range(6..8)).unwrap(),
+        mark,
+        "no second record for what is marked"
+    );
+    pool.clear_dirty(VolumeId(1), ExtentIndex::range(6..7)).unwrap();
     pool.meta_put(b"name", b"value").unwrap();
     pool.meta_put(b"gone", b"value").unwrap();
     pool.meta_delete(b"gone").unwrap();
     for (seq, block) in [(1, 0), (2, 160), (3, 320)] {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(4), seq: Seq(seq) }, block, blocks(seq, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(4), seq: Seq(seq) }, BlockIndex(block), blocks(seq, 1)).unwrap();
     }
     pool.confirm(VolumeId(1), Seq(0)).unwrap();
     pool.resize_volume(VolumeId(1), 1 << 21).unwrap();
     pool.sync().unwrap();
     let check = |pool: &Pool| {
-        assert_eq!(pool.dirty(VolumeId(1)).unwrap().iter().collect::<Vec<_>>(), [5, 7, 8]);
+        assert_eq!(pool.dirty(VolumeId(1)).unwrap().iter().collect::<Vec<_>>(), [5, 7, 8].map(ExtentIndex));
         assert_eq!(pool.meta_get(b"name"), Some(&b"value"[..]));
         assert_eq!(pool.meta_keys().collect::<Vec<_>>(), [b"name"]);
-        assert_eq!(pool.unconfirmed(VolumeId(1)).unwrap(), ExtentSet::from_iter([0, 10, 20]));
+        assert_eq!(pool.unconfirmed(VolumeId(1)).unwrap(), ExtentSet::from_iter([0, 10, 20].map(ExtentIndex)));
         assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(4), seq: Seq(3) }));
         assert_eq!(pool.volume(VolumeId(1)).unwrap().blocks, 1 << 21);
     };
@@ -151,12 +162,12 @@ fn a_dirty_mark_that_is_not_durable_yet_is_not_claimed() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.sync().unwrap();
-    let mark = pool.mark_dirty(VolumeId(1), 5..6).unwrap();
+    let mark = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..6)).unwrap();
     assert!(pool.durable() < mark);
     drop(pool);
     rig.kill();
     let mut pool = rig.open();
-    let again = pool.mark_dirty(VolumeId(1), 5..6).unwrap();
+    let again = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..6)).unwrap();
     assert!(pool.durable() < again, "a replayed mark still needs a sync");
     assert!(pool.sync().unwrap() >= again);
 }
@@ -167,22 +178,25 @@ fn extents_travel_whole() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 40).unwrap();
     pool.create_volume(VolumeId(2), 40).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 17, blocks(1, 3)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(17), blocks(1, 3)).unwrap();
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 30, blocks(2, 4)).unwrap();
-    pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, 16, blocks(9, 16)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(30), blocks(2, 4)).unwrap();
+    pool.write(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(16), blocks(9, 16)).unwrap();
     for extent in 0..3 {
-        let image = pool.read_extent(VolumeId(1), extent).unwrap();
-        pool.write_extent(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(2) }, extent, &image).unwrap();
-        assert_eq!(pool.read_extent(VolumeId(2), extent).unwrap(), image);
+        let image = pool.read_extent(VolumeId(1), ExtentIndex(extent)).unwrap();
+        pool.write_extent(VolumeId(2), Stamp { epoch: Epoch(1), seq: Seq(2) }, ExtentIndex(extent), &image).unwrap();
+        assert_eq!(pool.read_extent(VolumeId(2), ExtentIndex(extent)).unwrap(), image);
     }
-    assert_eq!(pool.read_extent(VolumeId(1), 1).unwrap().present, 0b1100_0000_0000_1110);
-    assert_eq!(pool.read_extent(VolumeId(1), 2).unwrap().present, 0b11);
-    assert_eq!(pool.read(VolumeId(1), 0..40).unwrap(), pool.read(VolumeId(2), 0..40).unwrap());
-    assert!(matches!(pool.read_extent(VolumeId(1), 3), Err(ReadError::Range { .. })));
+    assert_eq!(pool.read_extent(VolumeId(1), ExtentIndex(1)).unwrap().present, 0b1100_0000_0000_1110);
+    assert_eq!(pool.read_extent(VolumeId(1), ExtentIndex(2)).unwrap().present, 0b11);
+    assert_eq!(
+        pool.read(VolumeId(1), BlockIndex::range(0..40)).unwrap(),
+        pool.read(VolumeId(2), BlockIndex::range(0..40)).unwrap()
+    );
+    assert!(matches!(pool.read_extent(VolumeId(1), ExtentIndex(3)), Err(ReadError::Range { .. })));
     let image = ExtentImage { present: 1, bad: 0, data: Bytes::from_static(&[0; 5]) };
     assert!(matches!(
-        pool.write_extent(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(3) }, 0, &image),
+        pool.write_extent(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(3) }, ExtentIndex(0), &image),
         Err(StoreError::Range { .. })
     ));
 }
@@ -194,13 +208,13 @@ fn a_deleted_volume_gives_its_space_back() {
     let empty = pool.usage();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..8 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 16)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 16)).unwrap();
     }
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(9) }, 800, blocks(9, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(9) }, BlockIndex(800), blocks(9, 1)).unwrap();
     assert_eq!(pool.usage().used, 9 * 65536);
     pool.delete_volume(VolumeId(1)).unwrap();
-    assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::NoVolume { .. })));
+    assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..1)), Err(ReadError::NoVolume { .. })));
     assert!(matches!(pool.create_volume(VolumeId(1), 5), Err(StoreError::Exists { .. })));
     while pool.wants_checkpoint() {
         pool.checkpoint().unwrap();
@@ -208,7 +222,10 @@ fn a_deleted_volume_gives_its_space_back() {
     assert_eq!(pool.usage().used, empty.used);
     assert!(pool.volumes().is_empty());
     pool.create_volume(VolumeId(1), 100).unwrap();
-    assert!(pool.read(VolumeId(1), 0..100).unwrap().iter().all(|b| *b == 0), "nothing of the old volume shows");
+    assert!(
+        pool.read(VolumeId(1), BlockIndex::range(0..100)).unwrap().iter().all(|b| *b == 0),
+        "nothing of the old volume shows"
+    );
     drop(pool);
     rig.kill();
     assert_eq!(rig.open().volumes().len(), 1);
@@ -220,7 +237,7 @@ fn writes_go_on_while_a_checkpoint_runs() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     for i in 0..10 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 2)).unwrap();
     }
     pool.start_checkpoint();
     let mut steps = 0;
@@ -230,26 +247,35 @@ fn writes_go_on_while_a_checkpoint_runs() {
         pool.write(
             VolumeId(1),
             Stamp { epoch: Epoch(2), seq: Seq(100 + steps) },
-            16 * (steps % 12),
+            BlockIndex(16 * (steps % 12)),
             blocks(100 + steps, 1),
         )
         .unwrap();
         let done = job.run();
         for i in 0..10 {
-            assert_eq!(pool.read(VolumeId(1), i * 16 + 1..i * 16 + 1 + 1).unwrap(), blocks(i, 2).slice(BLOCK..));
+            assert_eq!(
+                pool.read(VolumeId(1), BlockIndex::range(i * 16 + 1..i * 16 + 1 + 1)).unwrap(),
+                blocks(i, 2).slice(BLOCK..)
+            );
         }
-        assert_eq!(pool.read(VolumeId(1), 16 * (steps % 12)..16 * (steps % 12) + 1).unwrap(), blocks(100 + steps, 1));
+        assert_eq!(
+            pool.read(VolumeId(1), BlockIndex::range(16 * (steps % 12)..16 * (steps % 12) + 1)).unwrap(),
+            blocks(100 + steps, 1)
+        );
         steps += 1;
         if pool.complete_checkpoint_job(done).unwrap() == Progress::Finished {
             break;
         }
     }
     assert!(steps > 10, "{steps} steps for ten extents");
-    let newest: Vec<Bytes> = (0..12).map(|i| pool.read(VolumeId(1), 16 * i..16 * i + 1).unwrap()).collect();
+    let newest: Vec<Bytes> =
+        (0..12).map(|i| pool.read(VolumeId(1), BlockIndex::range(16 * i..16 * i + 1)).unwrap()).collect();
     drop(pool);
     rig.kill();
     let pool = rig.open();
-    assert!((0..12).all(|i| pool.read(VolumeId(1), 16 * i..16 * i + 1).unwrap() == newest[i as usize]));
+    assert!(
+        (0..12).all(|i| pool.read(VolumeId(1), BlockIndex::range(16 * i..16 * i + 1)).unwrap() == newest[i as usize])
+    );
 }
 
 #[test]
@@ -273,17 +299,17 @@ fn a_failed_sync_closes_the_pool() {
     let rig = Rig::new(10, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     rig.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
     assert!(matches!(pool.sync(), Err(StoreError::Failed { source: Some(_), .. })));
     rig.disks[0].set_faults(Default::default());
     assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })), "never retried and trusted");
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, blocks(1, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), blocks(1, 1)),
         Err(StoreError::Failed { .. })
     ));
     assert!(matches!(pool.meta_put(b"k", b"v"), Err(StoreError::Failed { .. })));
-    assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::Failed { .. })));
+    assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..1)), Err(ReadError::Failed { .. })));
     assert!(matches!(pool.checkpoint_job(1), Err(StoreError::Failed { .. })));
     assert_eq!(pool.usable(), Err(DiskFailed { disk: "disk-0".into() }));
 }
@@ -293,11 +319,11 @@ fn a_failed_read_does_not_close_the_pool() {
     let rig = Rig::new(11, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     rig.disks[0].set_faults(crate::sim::Faults { read_error: 1_000_000, ..Default::default() });
-    assert!(matches!(pool.read(VolumeId(1), 0..1), Err(ReadError::Io { .. })));
+    assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..1)), Err(ReadError::Io { .. })));
     rig.disks[0].set_faults(Default::default());
-    assert_eq!(pool.read(VolumeId(1), 0..1).unwrap(), blocks(1, 1));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1));
 }
 
 #[test]
@@ -320,15 +346,15 @@ fn real_files_work_like_simulated_disks() {
     assert!(FileDisk::open(&path).is_err(), "a disk in use is locked");
     pool.create_volume(VolumeId(1), 4000).unwrap();
     for i in 0..40 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 20, blocks(i, 20)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 20), blocks(i, 20)).unwrap();
     }
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(41) }, 3, blocks(41, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(41) }, BlockIndex(3), blocks(41, 1)).unwrap();
     pool.close().unwrap();
     let (pool, report) = Pool::open(vec![open(0), open(1)], &expected).unwrap();
     assert_eq!(report.replayed, 1);
-    assert_eq!(pool.read(VolumeId(1), 3..4).unwrap(), blocks(41, 1));
-    assert!((1..40).all(|i| pool.read(VolumeId(1), i * 20..i * 20 + 20).unwrap() == blocks(i, 20)));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(3..4)).unwrap(), blocks(41, 1));
+    assert!((1..40).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 20..i * 20 + 20)).unwrap() == blocks(i, 20)));
     drop(pool);
     let found = inspect(Box::new(FileDisk::open(&path).unwrap())).unwrap();
     assert_eq!(found, Inspection::Pool { identity: identity(), number: 0, count: 2 });

@@ -6,7 +6,7 @@ use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
 use crate::{DiskFailed, OpenError, Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::{BLOCK, Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::fs;
 
 /// A closed pool with 20 extents in the index and 10 newer writes in the journal.
@@ -16,11 +16,12 @@ fn rig() -> Rig {
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.meta_put(b"name", &[7; 9000]).unwrap();
     for i in 0..20 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 16)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 16)).unwrap();
     }
     pool.checkpoint().unwrap();
     for i in 0..10 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(20 + i) }, i * 32 + 3, blocks(20 + i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(20 + i) }, BlockIndex(i * 32 + 3), blocks(20 + i, 2))
+            .unwrap();
     }
     pool.close().unwrap();
     rig
@@ -38,7 +39,10 @@ fn corrupt(pool: &Pool) -> Vec<u64> {
     let mut bad = Vec::new();
     for extent in 0..20 {
         let whole: Vec<u8> = (0..16).map(|i| expected(extent * 16 + i)).collect::<Vec<_>>().concat();
-        if pool.read(VolumeId(1), extent * 16..extent * 16 + 16).is_ok_and(|data| data[..] == whole[..]) {
+        if pool
+            .read(VolumeId(1), BlockIndex::range(extent * 16..extent * 16 + 16))
+            .is_ok_and(|data| data[..] == whole[..])
+        {
             continue;
         }
         bad.extend(corrupt_blocks(pool, extent * 16));
@@ -49,9 +53,9 @@ fn corrupt(pool: &Pool) -> Vec<u64> {
 fn corrupt_blocks(pool: &Pool, first: u64) -> Vec<u64> {
     let mut bad = Vec::new();
     for block in first..first + 16 {
-        match pool.read(VolumeId(1), block..block + 1) {
+        match pool.read(VolumeId(1), BlockIndex::range(block..block + 1)) {
             Ok(data) => assert!(data[..] == expected(block)[..], "block {block} is silently wrong"),
-            Err(ReadError::Corrupt { volume: VolumeId(1), blocks }) => bad.extend(blocks),
+            Err(ReadError::Corrupt { volume: VolumeId(1), blocks }) => bad.extend(blocks.iter().map(|block| block.0)),
             Err(ReadError::IndexDamaged { .. }) => bad.push(block),
             Err(e) => panic!("{e}"),
         }
@@ -78,9 +82,15 @@ fn a_flipped_bit_in_an_extent() {
         let bad = corrupt(&pool);
         assert!(bad.len() <= 1, "one flip spoils at most its own block");
         if let Some(block) = bad.first() {
-            let all = pool.read(VolumeId(1), block / 16 * 16..block / 16 * 16 + 16).unwrap_err();
-            assert!(matches!(all, ReadError::Corrupt { blocks, .. } if blocks == bad));
-            pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(100) }, *block, expected(*block).into()).unwrap();
+            let all = pool.read(VolumeId(1), BlockIndex::range(block / 16 * 16..block / 16 * 16 + 16)).unwrap_err();
+            assert!(matches!(all, ReadError::Corrupt { blocks, .. } if blocks == [BlockIndex(*block)]));
+            pool.write(
+                VolumeId(1),
+                Stamp { epoch: Epoch(2), seq: Seq(100) },
+                BlockIndex(*block),
+                expected(*block).into(),
+            )
+            .unwrap();
             assert!(corrupt(&pool).is_empty(), "writing it heals it");
             pool.checkpoint().unwrap();
             assert!(corrupt(&pool).is_empty());
@@ -153,25 +163,25 @@ fn damage_before_a_later_sync_is_told_from_a_torn_end() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     let first = pool.journal.mark().position;
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
     let last = pool.journal.mark().position;
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(1), blocks(2, 1)).unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + last + 5000, 0);
     let (pool, report) = rig.try_open().unwrap();
     assert_eq!(report.corrupt_blocks, 0, "the last record was never durable: a torn end");
-    assert!(pool.read(VolumeId(1), 1..2).unwrap().iter().all(|b| *b == 0));
-    assert_eq!(pool.read(VolumeId(1), 0..1).unwrap(), blocks(1, 1));
+    assert!(pool.read(VolumeId(1), BlockIndex::range(1..2)).unwrap().iter().all(|b| *b == 0));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1));
     drop(pool);
 
     let rig = Rig::new(3, &[12]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 1, blocks(2, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(1), blocks(2, 1)).unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + first + 100, 0);
@@ -188,20 +198,23 @@ fn a_torn_end_stays_the_end() {
     pool.sync().unwrap();
     let at = pool.journal.mark().position;
     for i in 0..5 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i), blocks(i, 1)).unwrap();
     }
     drop(pool);
     rig.kill();
     rig.disks[0].flip_bit(MARGIN + at + 50, 0);
     let mut pool = rig.open();
-    assert!(pool.read(VolumeId(1), 0..5).unwrap().iter().all(|b| *b == 0));
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(9) }, 100, blocks(9, 1)).unwrap();
+    assert!(pool.read(VolumeId(1), BlockIndex::range(0..5)).unwrap().iter().all(|b| *b == 0));
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(9) }, BlockIndex(100), blocks(9, 1)).unwrap();
     pool.sync().unwrap();
     drop(pool);
     rig.crash();
     let pool = rig.open();
-    assert_eq!(pool.read(VolumeId(1), 100..101).unwrap(), blocks(9, 1));
-    assert!(pool.read(VolumeId(1), 0..5).unwrap().iter().all(|b| *b == 0), "old records do not come back");
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(100..101)).unwrap(), blocks(9, 1));
+    assert!(
+        pool.read(VolumeId(1), BlockIndex::range(0..5)).unwrap().iter().all(|b| *b == 0),
+        "old records do not come back"
+    );
 }
 
 /// A torn record must not be completed by the sectors of a later record at the same place (found by seed 490).
@@ -210,22 +223,26 @@ fn a_torn_record_does_not_come_back() {
     let rig = Rig::new(4, &[12]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
     let at = MARGIN + pool.journal.mark().position;
-    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0..1).unwrap();
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex::range(0..1)).unwrap();
     drop(pool);
     rig.kill();
     let lost = rig.disks[0].peek(at, 512);
     rig.disks[0].poke(at + 512, &[0xee; 512]);
     let mut pool = rig.open();
-    assert_eq!(pool.read(VolumeId(1), 0..1).unwrap(), blocks(1, 1), "the discard was torn, so it never happened");
+    assert_eq!(
+        pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(),
+        blocks(1, 1),
+        "the discard was torn, so it never happened"
+    );
     pool.meta_put(b"k", b"v").unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].poke(at, &lost);
     let pool = rig.open();
-    assert_eq!(pool.read(VolumeId(1), 0..1).unwrap(), blocks(1, 1), "and it does not happen later");
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1), "and it does not happen later");
     assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(1), seq: Seq(1) }));
 }
 
@@ -253,7 +270,7 @@ fn labels() {
     let mut pool = rig.open();
     // Old labels: every later checkpoint contradicts them.
     for i in 0..3 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(200 + i) }, 0, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(200 + i) }, BlockIndex(0), blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
     }
     drop(pool);
@@ -301,7 +318,7 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     fs::write(&file, &whole).unwrap();
     let mut pool = rig.open();
     for i in 0..2 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(300 + i) }, 0, blocks(i, 1)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(300 + i) }, BlockIndex(0), blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
     }
     drop(pool);
@@ -320,14 +337,14 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
 fn an_index_that_rots_under_an_open_pool_closes_it() {
     let rig = rig();
     let mut pool = rig.open();
-    let (birth, _) = pool.indexes[0].extent(VolumeId(1), 0).unwrap().unwrap();
+    let (birth, _) = pool.indexes[0].extent(VolumeId(1), ExtentIndex(0)).unwrap().unwrap();
     let (device, number) = (pool.devices[0].clone(), pool.indexes[0].checkpoint());
-    pool.indexes[0].commit(&device, number, &vec![(key::extent(VolumeId(1), 0, birth), None)]).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(100) }, 0, blocks(9, 1)).unwrap();
+    pool.indexes[0].commit(&device, number, &vec![(key::extent(VolumeId(1), ExtentIndex(0), birth), None)]).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(100) }, BlockIndex(0), blocks(9, 1)).unwrap();
     assert!(matches!(pool.checkpoint(), Err(StoreError::IndexDamaged { .. })));
     assert_eq!(pool.usable(), Err(DiskFailed { disk: "disk-0".into() }));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(101) }, 0, blocks(9, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(101) }, BlockIndex(0), blocks(9, 1)),
         Err(StoreError::Failed { .. })
     ));
     assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })));

@@ -3,7 +3,7 @@
 use super::rig::{POOL, Rig, blocks};
 use crate::sim::SimDisk;
 use crate::{Disk, FormatError, Inspection, OpenError, OpenOptions, Pool, PoolIdentity, inspect};
-use dyad_types::{Epoch, NodeId, Seq, Stamp, VolumeId};
+use dyad_types::{BlockIndex, Epoch, ExtentIndex, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
 fn extents_spread_over_all_disks() {
@@ -11,10 +11,10 @@ fn extents_spread_over_all_disks() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..200 {
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 2)).unwrap();
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 2)).unwrap();
     }
     pool.checkpoint().unwrap();
-    let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(VolumeId(1), e).unwrap()).collect();
+    let extent_map: Vec<usize> = (0..200).map(|e| pool.extent_map.get(VolumeId(1), ExtentIndex(e)).unwrap()).collect();
     for disk in 0..3 {
         let share = extent_map.iter().filter(|d| **d == disk).count();
         assert!(share > 30, "disk {disk} holds only {share} of 200");
@@ -24,7 +24,7 @@ fn extents_spread_over_all_disks() {
     disks.reverse();
     let (pool, report) = Pool::open(disks, &OpenOptions { expected: (POOL, NodeId::A), durable_index: false }).unwrap();
     assert_eq!(report.extents, 200);
-    assert!((0..200).all(|i| pool.read(VolumeId(1), i * 16..i * 16 + 2).unwrap() == blocks(i, 2)));
+    assert!((0..200).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 16..i * 16 + 2)).unwrap() == blocks(i, 2)));
 }
 
 #[test]

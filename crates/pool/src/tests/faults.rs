@@ -6,7 +6,7 @@ use super::rig::Rig;
 use crate::sim::Faults;
 use crate::{Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::{BLOCK, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Every tag that a block had at any time; 0 stands for absent.
@@ -27,7 +27,7 @@ fn remember(history: &mut History, model: &Model) {
 fn verify(pool: &Pool, allowed: &History) -> Result<u64, String> {
     let mut refused = 0;
     for ((volume, block), tags) in allowed {
-        match pool.read(VolumeId(*volume), *block..*block + 1) {
+        match pool.read(VolumeId(*volume), BlockIndex::range(*block..*block + 1)) {
             Ok(data) => {
                 let tag = if data[..] == [0; BLOCK] { 0 } else { super::model::tag_of(&data) };
                 if !tags.contains(&tag) {

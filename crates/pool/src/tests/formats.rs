@@ -7,7 +7,7 @@ use crate::index::key;
 use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
 use crate::journal::record::{Head, Record, encode};
 use crate::label::{Decoded, JournalTail, Label};
-use dyad_types::{Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 fn label() -> Label {
     Label {
@@ -34,7 +34,7 @@ fn format_1_is_pinned() {
     let write = Record::Write {
         volume: VolumeId(1),
         stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
-        block: 4,
+        block: BlockIndex(4),
         birth: Birth(0),
         crcs: vec![5, 6],
     };
@@ -43,7 +43,7 @@ fn format_1_is_pinned() {
     let meta = Record::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
     assert_eq!(encode(&Head { data_blocks: 0, ..head }, &meta).1, 0x9efa_6797);
     let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: Stamp { epoch: Epoch(4), seq: Seq(5) } };
-    assert_eq!(seal(&key::extent(VolumeId(1), 2, Birth(3)), extent.encode()).1, 0x1b79_95e2);
+    assert_eq!(seal(&key::extent(VolumeId(1), ExtentIndex(2), Birth(3)), extent.encode()).1, 0x1b79_95e2);
     let volume = VolumeRow {
         blocks: 1,
         birth: Birth(2),
@@ -55,7 +55,7 @@ fn format_1_is_pinned() {
     assert_eq!(seal(&key::volume(VolumeId(1)), volume.encode()).1, 0x3ed5_cdb3);
     let root = Root { disk: 1, checkpoint: 2, count: 3, sum: 4 };
     assert_eq!(checksum::plain(&root.encode()), 0x6e3f_1bf4);
-    assert_eq!(checksum::block(VolumeId(1), 2, Birth(3), &[4; 4096]), 0x201b_d15b);
+    assert_eq!(checksum::block(VolumeId(1), BlockIndex(2), Birth(3), &[4; 4096]), 0x201b_d15b);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::rig::{Rig, blocks};
 use crate::birth::Birth;
 use crate::{OVERLAY_LIMIT, StoreError};
-use dyad_types::{Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 #[test]
 fn the_end_of_space() {
@@ -12,7 +12,7 @@ fn the_end_of_space() {
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut written = Vec::new();
     for i in 0.. {
-        match pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 16, blocks(i, 1)) {
+        match pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 1)) {
             Ok(_) => written.push(i),
             Err(StoreError::NoSpace) => break,
             Err(StoreError::JournalFull) => pool.checkpoint().unwrap(),
@@ -22,38 +22,38 @@ fn the_end_of_space() {
     let usage = pool.usage();
     assert!(usage.available == 0 && usage.reserve > 0, "{usage:?}");
     let check = |pool: &crate::Pool| {
-        written.iter().all(|i| pool.read(VolumeId(1), i * 16..i * 16 + 1).unwrap() == blocks(*i, 1))
+        written.iter().all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 16..i * 16 + 1)).unwrap() == blocks(*i, 1))
     };
     assert!(check(&pool));
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(999) }, 1, blocks(999, 15)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(999) }, BlockIndex(1), blocks(999, 15)).unwrap();
     pool.meta_put(b"still", b"works").unwrap();
-    pool.mark_dirty(VolumeId(1), 0..1).unwrap();
+    pool.mark_dirty(VolumeId(1), ExtentIndex::range(0..1)).unwrap();
     pool.checkpoint().unwrap();
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, 1 << 19, blocks(1, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, BlockIndex(1 << 19), blocks(1, 1)),
         Err(StoreError::NoSpace)
     ));
     pool.close().unwrap();
     let mut pool = rig.open();
     assert!(check(&pool));
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, 1 << 19, blocks(1, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, BlockIndex(1 << 19), blocks(1, 1)),
         Err(StoreError::NoSpace)
     ));
-    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1001) }, 16..32).unwrap();
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1001) }, BlockIndex::range(16..32)).unwrap();
     assert!(
         matches!(
-            pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, 1 << 19, blocks(1, 1)),
+            pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, BlockIndex(1 << 19), blocks(1, 1)),
             Err(StoreError::NoSpace)
         ),
         "not before a checkpoint"
     );
     assert!(pool.wants_checkpoint(), "the refusal asks for one");
     pool.checkpoint().unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1002) }, 1 << 19, blocks(5, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1002) }, BlockIndex(1 << 19), blocks(5, 1)).unwrap();
     pool.checkpoint().unwrap();
-    assert_eq!(pool.read(VolumeId(1), 1 << 19..(1 << 19) + 1).unwrap(), blocks(5, 1));
-    assert_eq!(pool.read(VolumeId(1), 1..16).unwrap(), blocks(999, 15));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(1 << 19..(1 << 19) + 1)).unwrap(), blocks(5, 1));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(1..16)).unwrap(), blocks(999, 15));
 }
 
 #[test]
@@ -63,27 +63,37 @@ fn the_end_of_the_journal() {
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut count = 0;
     let refused = loop {
-        match pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count) }, count * 40, blocks(count, 40)) {
+        match pool.write(
+            VolumeId(1),
+            Stamp { epoch: Epoch(1), seq: Seq(count) },
+            BlockIndex(count * 40),
+            blocks(count, 40),
+        ) {
             Ok(_) => count += 1,
             Err(e) => break e,
         }
     };
     assert!(matches!(refused, StoreError::JournalFull));
     assert!(pool.wants_checkpoint());
-    assert!((1..count).all(|i| pool.read(VolumeId(1), i * 40..i * 40 + 40).unwrap() == blocks(i, 40)));
-    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count) }, 0..40).unwrap();
+    assert!(
+        (1..count).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 40..i * 40 + 40)).unwrap() == blocks(i, 40))
+    );
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count) }, BlockIndex::range(0..40)).unwrap();
     pool.meta_put(b"still", b"works").unwrap();
     pool.start_checkpoint();
     while pool.checkpoint_step(50).unwrap() != crate::Progress::Finished {
-        let early = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count + 1) }, 0, blocks(77, 40));
+        let early =
+            pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count + 1) }, BlockIndex(0), blocks(77, 40));
         assert!(matches!(early, Err(StoreError::JournalFull)), "the tail moves only when all is durable");
     }
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count + 1) }, 0, blocks(77, 40)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count + 1) }, BlockIndex(0), blocks(77, 40)).unwrap();
     drop(pool);
     rig.kill();
     let pool = rig.open();
-    assert_eq!(pool.read(VolumeId(1), 0..40).unwrap(), blocks(77, 40));
-    assert!((1..count).all(|i| pool.read(VolumeId(1), i * 40..i * 40 + 40).unwrap() == blocks(i, 40)));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..40)).unwrap(), blocks(77, 40));
+    assert!(
+        (1..count).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 40..i * 40 + 40)).unwrap() == blocks(i, 40))
+    );
 }
 
 #[test]
@@ -93,16 +103,22 @@ fn the_ring_goes_round() {
     pool.create_volume(VolumeId(1), 4096).unwrap();
     for i in 0..300u64 {
         let count = 1 + (i * 7 % 60);
-        while let Err(e) =
-            pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, i * 13 % 4000, blocks(i, count as usize))
-        {
+        while let Err(e) = pool.write(
+            VolumeId(1),
+            Stamp { epoch: Epoch(1), seq: Seq(i) },
+            BlockIndex(i * 13 % 4000),
+            blocks(i, count as usize),
+        ) {
             assert!(matches!(e, StoreError::JournalFull), "{e}");
             pool.checkpoint_step(8).unwrap();
         }
         if pool.wants_checkpoint() {
             pool.checkpoint_step(8).unwrap();
         }
-        assert_eq!(pool.read(VolumeId(1), i * 13 % 4000..i * 13 % 4000 + count).unwrap(), blocks(i, count as usize));
+        assert_eq!(
+            pool.read(VolumeId(1), BlockIndex::range(i * 13 % 4000..i * 13 % 4000 + count)).unwrap(),
+            blocks(i, count as usize)
+        );
         if i % 50 == 49 {
             drop(pool);
             rig.kill();
@@ -117,15 +133,15 @@ fn the_overlay_is_bounded() {
     let rig = Rig::new(4, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, 0, blocks(1, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     for extent in 1..OVERLAY_LIMIT as u64 {
-        pool.active.clear((VolumeId(9), extent), 1, Stamp::default(), Birth(0));
+        pool.active.clear((VolumeId(9), ExtentIndex(extent)), 1, Stamp::default(), Birth(0));
     }
     assert!(matches!(
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0, blocks(1, 1)),
+        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), blocks(1, 1)),
         Err(StoreError::JournalFull)
     ));
-    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, 0..1).unwrap();
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex::range(0..1)).unwrap();
 }
 
 /// A write to a stored extent reserves no new slot, so the running checkpoint must not free the old slot.
@@ -135,18 +151,21 @@ fn a_slot_that_is_counted_on_stays() {
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut extent = 0;
-    while pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(extent) }, extent * 16, blocks(extent, 1)).is_ok() {
+    while pool
+        .write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(extent) }, BlockIndex(extent * 16), blocks(extent, 1))
+        .is_ok()
+    {
         extent += 1;
     }
     pool.checkpoint().unwrap();
     assert_eq!(pool.usage().available, 0);
-    pool.discard(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(1) }, 16..32).unwrap();
+    pool.discard(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(1) }, BlockIndex::range(16..32)).unwrap();
     pool.start_checkpoint();
-    pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(2) }, 17, blocks(7, 1)).unwrap();
+    pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(2) }, BlockIndex(17), blocks(7, 1)).unwrap();
     while pool.checkpoint_step(50).unwrap() != crate::Progress::Finished {}
     assert!(
         matches!(
-            pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(3) }, 1 << 19, blocks(8, 1)),
+            pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(3) }, BlockIndex(1 << 19), blocks(8, 1)),
             Err(StoreError::NoSpace)
         ),
         "the slot is not free"
@@ -154,5 +173,5 @@ fn a_slot_that_is_counted_on_stays() {
     pool.checkpoint().unwrap();
     assert_eq!(pool.usage().available, 0, "the write lives in the slot of the discarded block");
     assert_eq!(pool.space.free(), pool.space.reserve(), "and took none of the reserve");
-    assert_eq!(pool.read(VolumeId(1), 17..18).unwrap(), blocks(7, 1));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(17..18)).unwrap(), blocks(7, 1));
 }

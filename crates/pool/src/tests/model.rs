@@ -3,7 +3,7 @@
 use super::rig::blocks;
 use crate::{Pool, Position, ReadError, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::{BLOCK, EXTENT_BLOCKS, Epoch, Seq, Stamp, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, EXTENT_BLOCKS, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Volumes 1 and 2 have this many blocks: twelve and a half extents.
@@ -95,14 +95,16 @@ impl Model {
             Op::Write { volume, block, count } => pool.write(
                 VolumeId(volume),
                 Stamp { epoch: Epoch(1), seq: Seq(tag) },
-                block,
+                BlockIndex(block),
                 blocks(tag, count as usize),
             ),
-            Op::Discard { volume, block, count } => {
-                pool.discard(VolumeId(volume), Stamp { epoch: Epoch(1), seq: Seq(tag) }, block..block + count)
-            }
-            Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), from..to),
-            Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), from..to),
+            Op::Discard { volume, block, count } => pool.discard(
+                VolumeId(volume),
+                Stamp { epoch: Epoch(1), seq: Seq(tag) },
+                BlockIndex::range(block..block + count),
+            ),
+            Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
+            Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
             Op::Meta { key, there: true } => pool.meta_put(&[key], &tag.to_le_bytes()),
             Op::Meta { key, there: false } => pool.meta_delete(&[key]),
             Op::Confirm { volume, back } => {
@@ -120,23 +122,23 @@ impl Model {
             let Some(info) = pool.volume(VolumeId(volume)) else { continue };
             let mut extents = Vec::new();
             for extent in 0..info.blocks.div_ceil(EXTENT_BLOCKS) {
-                extents.push(pool.read_extent(VolumeId(volume), extent)?);
+                extents.push(pool.read_extent(VolumeId(volume), ExtentIndex(extent))?);
             }
             for block in 0..info.blocks {
                 let image = &extents[(block / EXTENT_BLOCKS) as usize];
-                let inside = block % EXTENT_BLOCKS;
+                let inside = BlockIndex(block).place_in_extent();
                 if image.present & 1 << inside != 0 {
                     let data = image.block(inside).expect("a present block is not bad");
                     model.blocks.insert((volume, block), tag_of(&data));
                 } else {
                     assert_eq!(
-                        pool.read(VolumeId(volume), block..block + 1)?,
+                        pool.read(VolumeId(volume), BlockIndex::range(block..block + 1))?,
                         [0; BLOCK][..],
                         "absent blocks are zeros"
                     );
                 }
             }
-            model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e)));
+            model.dirty.extend(pool.dirty(VolumeId(volume)).into_iter().flat_map(|d| d.iter()).map(|e| (volume, e.0)));
             if info.last.seq > Seq(0) {
                 model.last.insert(volume, info.last.seq.0);
             }
@@ -149,7 +151,7 @@ impl Model {
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
         let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
             pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c.0)
-                || pool.unconfirmed(VolumeId(*volume)).is_some_and(|t| t.contains(*extent))
+                || pool.unconfirmed(VolumeId(*volume)).is_some_and(|t| t.contains(ExtentIndex(*extent)))
         });
         tails_hold
             && self.blocks == seen.blocks

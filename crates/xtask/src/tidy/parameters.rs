@@ -48,7 +48,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/pool/src/pool/metadata.rs", "meta_put", "key and value of a row, in the order of every map"),
     ("crates/pool/src/sim.rs", "new", "size and seed of a simulated disk, for tests only"),
     ("crates/pool/src/sim.rs", "powered_by", "size and seed of a simulated disk, for tests only"),
-    ("crates/types/src/extent_image.rs", "pack", "two masks, which must not overlap: checked at run time"),
     ("crates/update/src/esp.rs", "compare", "an order, as `Ord::cmp`"),
 ];
 

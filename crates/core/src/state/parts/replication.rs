@@ -5,7 +5,7 @@
 
 use crate::volume_request::VolumeReplyTo;
 use dyad_mirror::{Event, Mirror, Progress, RequestId};
-use dyad_types::VolumeId;
+use dyad_types::{ExtentIndex, VolumeId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Most unreadable extents that the timeline tells of.
@@ -40,7 +40,7 @@ pub(in crate::state) struct Replication {
     /// Extents healed from the peer since the daemon started.
     pub(in crate::state) healed: u64,
     /// Extents that guests could not read, as far as the timeline tells of them.
-    unreadable: BTreeSet<(VolumeId, u64)>,
+    unreadable: BTreeSet<(VolumeId, ExtentIndex)>,
 }
 
 impl Replication {
@@ -101,7 +101,7 @@ impl Replication {
     }
 
     /// An extent could not be read; whether the timeline shall tell of it: a guest asks again and again.
-    pub(in crate::state) fn note_unreadable(&mut self, volume: VolumeId, extent: u64) -> bool {
+    pub(in crate::state) fn note_unreadable(&mut self, volume: VolumeId, extent: ExtentIndex) -> bool {
         self.unreadable.len() < MAX_UNREADABLE_NOTES && self.unreadable.insert((volume, extent))
     }
 }
