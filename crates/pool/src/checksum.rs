@@ -18,9 +18,9 @@ pub(crate) fn plain(data: &[u8]) -> u32 {
     crc32c::crc32c(data)
 }
 
-/// Checksum of the concatenation of two byte strings.
-pub(crate) fn pair(first: &[u8], second: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(first), second)
+/// Checksum of the concatenation of byte strings.
+pub(crate) fn joined<const N: usize>(parts: [&[u8]; N]) -> u32 {
+    parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
 /// Whether all bytes are zero; compares whole blocks, which is fast in every profile.

@@ -17,7 +17,7 @@ use dyad_types::{ExtentIndex, VolumeId};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, EnvFlags, EnvOpenOptions, WithoutTls};
 use key::Patch;
-use row::{ExtentRow, Root};
+use row::{Entry, ExtentRow, Root};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -106,13 +106,13 @@ impl Index {
             return Ok(None);
         }
         let bad = || IndexError::Damaged(format!("the record of extent {extent} of volume {volume} is bad"));
-        let (value, _) = row::unseal(found, stored).ok_or_else(bad)?;
+        let (value, _) = row::unseal(Entry { key: found, value: stored }).ok_or_else(bad)?;
         let [_, _, birth] = key::parse(found).ok_or_else(bad)?;
         Ok(Some((Birth(birth), ExtentRow::decode(value).ok_or_else(bad)?)))
     }
 
     /// Calls `each` with every record but the root, and verifies that the records are those that were committed.
-    pub fn walk(&self, mut each: impl FnMut(&[u8], &[u8]) -> Option<()>) -> Result<(), IndexError> {
+    pub fn walk(&self, mut each: impl FnMut(Entry<'_>) -> Option<()>) -> Result<(), IndexError> {
         let txn = self.env.read_txn()?;
         let expected = *self.root.lock().unwrap_or_else(PoisonError::into_inner);
         let mut seen = Root { count: 0, sum: 0, ..expected };
@@ -122,9 +122,9 @@ impl Index {
                 continue;
             }
             let bad = || IndexError::Damaged("a record is bad".into());
-            let (value, crc) = row::unseal(found, stored).ok_or_else(bad)?;
+            let (value, crc) = row::unseal(Entry { key: found, value: stored }).ok_or_else(bad)?;
             seen.add(crc);
-            each(found, value).ok_or_else(bad)?;
+            each(Entry { key: found, value }).ok_or_else(bad)?;
         }
         if seen != expected {
             return Err(IndexError::Damaged(format!(
@@ -144,7 +144,7 @@ impl Index {
         for (name, value) in patch {
             let bad = || IndexError::Damaged("a record it replaces is bad".into());
             if let Some(old) = self.tree.get(&txn, name)? {
-                root.subtract(row::unseal(name, old).ok_or_else(bad)?.1);
+                root.subtract(row::unseal(Entry { key: name, value: old }).ok_or_else(bad)?.1);
             }
             match value {
                 Some(value) => {

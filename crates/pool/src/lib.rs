@@ -74,7 +74,7 @@ pub use inspect::{Inspection, erase, inspect};
 pub use label::PoolIdentity;
 pub use layout::index_bytes;
 pub use open::{FormatOptions, OpenOptions, OpenReport, Overwrite};
-pub use pool::{Pool, Usage, VolumeInfo};
+pub use pool::{MetaEntry, Pool, Usage, VolumeInfo};
 pub use read::ReadJob;
 pub use sync::{SyncDone, SyncJob};
 

@@ -150,7 +150,7 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
         }
         let mut highest_unconfirmed = std::collections::BTreeMap::new();
         index
-            .walk(|name, value| take_row(&mut loaded, &mut highest_unconfirmed, number, name, value))
+            .walk(|entry| take_row(&mut loaded, &mut highest_unconfirmed, number, entry))
             .map_err(|e| damaged(e.text()))?;
         loaded.indexes.push(Arc::new(index));
     }
@@ -162,9 +162,9 @@ fn take_row(
     loaded: &mut Loaded,
     highest_unconfirmed: &mut std::collections::BTreeMap<u64, Seq>,
     disk: usize,
-    name: &[u8],
-    value: &[u8],
+    entry: row::Entry<'_>,
 ) -> Option<()> {
+    let row::Entry { key: name, value } = entry;
     let kind = *name.first()?;
     if kind == key::EXTENT {
         let [volume, extent, _birth] = key::parse(name)?;

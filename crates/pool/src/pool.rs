@@ -4,6 +4,7 @@
 mod metadata;
 mod usage;
 
+pub use metadata::MetaEntry;
 pub use usage::{Usage, VolumeInfo};
 
 use crate::birth::Birth;

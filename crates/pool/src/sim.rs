@@ -88,6 +88,10 @@ impl Power {
     }
 }
 
+/// The number that all randomness of a simulated disk comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seed(pub u64);
+
 /// One simulated disk. Clones are handles to the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -97,21 +101,21 @@ pub struct SimDisk {
 
 impl SimDisk {
     /// A blank disk of `size` bytes. All its randomness comes from `seed`.
-    pub fn new(size: u64, seed: u64) -> Self {
+    pub fn new(size: u64, seed: Seed) -> Self {
         Self::powered_by(size, seed, Power::new())
     }
 
     /// Blank disks of one machine: they lose power together.
-    pub fn together(sizes: &[u64], seed: u64) -> Vec<Self> {
+    pub fn together(sizes: &[u64], seed: Seed) -> Vec<Self> {
         let power = Power::new();
-        sizes.iter().zip(seed..).map(|(size, seed)| Self::powered_by(*size, seed, power.clone())).collect()
+        sizes.iter().zip(seed.0..).map(|(size, seed)| Self::powered_by(*size, Seed(seed), power.clone())).collect()
     }
 
-    fn powered_by(size: u64, seed: u64, power: Arc<Power>) -> Self {
+    fn powered_by(size: u64, seed: Seed, power: Arc<Power>) -> Self {
         let state = State {
             live: vec![0; size as usize],
             unsynced: BTreeMap::new(),
-            random: seed,
+            random: seed.0,
             faults: Faults::default(),
             counts: Counts::default(),
             restarts: 0,

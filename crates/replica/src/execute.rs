@@ -229,13 +229,13 @@ fn read_error(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) 
 mod tests {
     use super::*;
     use dyad_pool::PoolDisk;
-    use dyad_pool::sim::{Faults, SimDisk, scratch_pool};
+    use dyad_pool::sim::{Faults, Seed, SimDisk, scratch_pool};
     use dyad_types::{Epoch, Seq, Stamp};
     use std::path::Path;
 
     /// A pool with one written extent, and the disk below it.
     fn pool(dir: &Path) -> (Pool, SimDisk) {
-        let disk = SimDisk::new(32 << 20, 1);
+        let disk = SimDisk::new(32 << 20, Seed(1));
         let plug = || vec![PoolDisk { name: "disk".into(), device: Box::new(disk.handle()), index: dir.join("index") }];
         (scratch_pool(plug), disk)
     }

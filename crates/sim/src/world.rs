@@ -10,7 +10,7 @@ use crate::store;
 use dyad_mirror::oracle::Oracle;
 use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
 use dyad_pool::PoolDisk;
-use dyad_pool::sim::SimDisk;
+use dyad_pool::sim::{Seed, SimDisk};
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
     Acceptor, Config, Datagram, MS, Nanos, Quorum, Record, SEC, Setup, Timing, WitnessId, WitnessRequest,
@@ -117,7 +117,7 @@ impl World {
     pub fn new(seed: u64, options: Options, directory: &Path) -> anyhow::Result<Self> {
         let mut prng = Prng::new(seed ^ 0xD1AD_0000_0000_0001);
         let mut node = |id: NodeId, record: Record| -> anyhow::Result<Machine> {
-            let disk = SimDisk::new(store::DISK, prng.next_u64());
+            let disk = SimDisk::new(store::DISK, Seed(prng.next_u64()));
             let index = directory.join(id.to_string());
             std::fs::create_dir_all(&index)?;
             let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };

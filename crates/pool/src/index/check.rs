@@ -176,7 +176,7 @@ impl Check {
                 for node in &nodes {
                     let data = self.data(&page, node, &mut seen)?;
                     if free_list {
-                        self.free_pages(node.key, &data)?;
+                        self.free_pages(node, &data)?;
                     }
                 }
             }
@@ -219,10 +219,10 @@ impl Check {
     }
 
     /// A record of the free list: a count and that many page numbers, descending.
-    fn free_pages(&mut self, key: &[u8], data: &[u8]) -> Result<(), IndexError> {
+    fn free_pages(&mut self, node: &Node<'_>, data: &[u8]) -> Result<(), IndexError> {
         let numbers: Vec<u64> = data.chunks_exact(8).map(|c| u64_at(c, 0)).collect();
         let count = numbers.first().copied().unwrap_or(0);
-        if key.len() != 8 || numbers.is_empty() || count >= numbers.len() as u64 {
+        if node.key.len() != 8 || numbers.is_empty() || count >= numbers.len() as u64 {
             return damaged("the free list is bad");
         }
         let pages = &numbers[1..=count as usize];

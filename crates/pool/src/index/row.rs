@@ -7,15 +7,22 @@ use crate::codec::{Reader, Writer};
 use dyad_types::{CHUNK_BYTES, EXTENT_BLOCKS, Epoch, Seq, Stamp, VolumeId};
 
 pub(crate) fn seal(key: &[u8], mut value: Vec<u8>) -> (Vec<u8>, u32) {
-    let crc = checksum::pair(key, &value);
+    let crc = checksum::joined([key, &value]);
     value.extend_from_slice(&crc.to_le_bytes());
     (value, crc)
 }
 
+/// A record as the index holds it or, without its checksum, as a caller sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
 /// Verifies and removes the checksum.
-pub(crate) fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Option<(&'a [u8], u32)> {
-    let (value, crc) = stored.split_at_checked(stored.len().checked_sub(4)?)?;
-    let expected = checksum::pair(key, value);
+pub(crate) fn unseal(stored: Entry<'_>) -> Option<(&[u8], u32)> {
+    let (value, crc) = stored.value.split_at_checked(stored.value.len().checked_sub(4)?)?;
+    let expected = checksum::joined([stored.key, value]);
     (expected.to_le_bytes() == crc).then_some((value, expected))
 }
 
@@ -114,7 +121,7 @@ impl Root {
     }
 
     pub fn decode(stored: &[u8]) -> Option<Self> {
-        let mut r = Reader(unseal(key::ROOT, stored)?.0);
+        let mut r = Reader(unseal(Entry { key: key::ROOT, value: stored })?.0);
         let root = Self { disk: r.u128()?, checkpoint: r.u64()?, count: r.u64()?, sum: r.u64()? };
         r.0.is_empty().then_some(root)
     }

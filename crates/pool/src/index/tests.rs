@@ -1,20 +1,20 @@
 //! The index at sizes that the tests of the pool do not reach: deep trees, long free lists, overflow pages.
 
 use super::*;
-use crate::sim::SimDisk;
+use crate::sim::{Seed, SimDisk};
 use crate::tests::model::seeds;
 use dyad_testkit::Prng;
 use std::collections::BTreeMap;
 
 fn device() -> Device {
-    Device::new("disk".into(), Box::new(SimDisk::new(1 << 20, 1)))
+    Device::new("disk".into(), Box::new(SimDisk::new(1 << 20, Seed(1))))
 }
 
 /// Opens the index and compares all records.
 fn reopen(path: &Path, expected: &BTreeMap<Vec<u8>, Vec<u8>>) -> Index {
     let index = Index::open(path, 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
     let mut seen = BTreeMap::new();
-    let walked = index.walk(|name, value| {
+    let walked = index.walk(|Entry { key: name, value }| {
         seen.insert(name.to_vec(), value.to_vec());
         Some(())
     });
@@ -92,7 +92,7 @@ fn flips_in_a_deep_index() {
             continue;
         };
         let mut seen = BTreeMap::new();
-        let walked = index.walk(|name, value| {
+        let walked = index.walk(|Entry { key: name, value }| {
             seen.insert(name.to_vec(), value.to_vec());
             Some(())
         });

@@ -210,7 +210,7 @@ pub(crate) fn peek(block: &[u8], salt: u128) -> Option<(usize, Head)> {
 /// The record and checksum of a whole head; `None` if the checksum does not match.
 pub(crate) fn decode(bytes: &[u8], head: &Head) -> Option<(Record, u32)> {
     let stored = u32::from_le_bytes(bytes.get(CRC_AT..CRC_AT + 4)?.try_into().ok()?);
-    let crc = crc32c::crc32c_append(checksum::pair(&bytes[..CRC_AT], &[0; 4]), &bytes[CRC_AT + 4..]);
+    let crc = checksum::joined([&bytes[..CRC_AT], &[0; 4], &bytes[CRC_AT + 4..]]);
     if crc != stored {
         return None;
     }

@@ -6,6 +6,15 @@ use crate::{MAX_VOLUME_BLOCKS, META_KEY_MAX, META_TOTAL_MAX, META_VALUE_MAX, Pos
 use dyad_types::{BlockIndex, EXTENT_BLOCKS, ExtentIndex, ExtentSet, IndexRange, Seq, Stamp, VolumeId};
 use std::ops::Range;
 
+/// A named value for [`Pool::meta_put`].
+#[derive(Clone, Copy, Debug)]
+pub struct MetaEntry<'a> {
+    /// 1 to [`META_KEY_MAX`] bytes.
+    pub key: &'a [u8],
+    /// At most [`META_VALUE_MAX`] bytes.
+    pub value: &'a [u8],
+}
+
 /// Number of journal records after which a confirmation of the same volume is journalled again.
 const CONFIRM_EVERY: u64 = 256;
 
@@ -145,11 +154,12 @@ impl Pool {
         Some(self.state.live(volume)?.confirmed)
     }
 
-    /// Stores a value under a key. Durable after a sync.
+    /// Stores a named value. Durable after a sync.
     ///
     /// # Errors
     /// `TooLong` beyond [`META_KEY_MAX`], [`META_VALUE_MAX`] or [`META_TOTAL_MAX`]; `JournalFull`; `Failed`.
-    pub fn meta_put(&mut self, key: &[u8], value: &[u8]) -> Result<Position, StoreError> {
+    pub fn meta_put(&mut self, entry: MetaEntry<'_>) -> Result<Position, StoreError> {
+        let MetaEntry { key, value } = entry;
         let total = self.state.meta_bytes_with(key, Some(value));
         if key.is_empty() || key.len() > META_KEY_MAX || value.len() > META_VALUE_MAX || total > META_TOTAL_MAX {
             return Err(StoreError::TooLong);

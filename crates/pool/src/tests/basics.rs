@@ -3,8 +3,8 @@
 use super::rig::{Rig, blocks, identity};
 use crate::sim::format_options;
 use crate::{
-    DiskFailed, FileDisk, FormatOptions, Inspection, OpenError, OpenOptions, Pool, PoolDisk, Position, Progress,
-    ReadError, StoreError, inspect,
+    DiskFailed, FileDisk, FormatOptions, Inspection, MetaEntry, OpenError, OpenOptions, Pool, PoolDisk, Position,
+    Progress, ReadError, StoreError, inspect,
 };
 use bytes::Bytes;
 use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentImage, ExtentIndex, ExtentSet, NodeId, Seq, Stamp, VolumeId};
@@ -96,8 +96,8 @@ fn bad_requests_change_nothing() {
     ));
     assert!(matches!(pool.mark_dirty(VolumeId(1), ExtentIndex::range(6..8)), Err(StoreError::Range { .. })));
     assert!(matches!(pool.resize_volume(VolumeId(1), 99), Err(StoreError::Range { .. })));
-    assert!(matches!(pool.meta_put(&[], b"x"), Err(StoreError::TooLong)));
-    assert!(matches!(pool.meta_put(b"k", &vec![0; 65537]), Err(StoreError::TooLong)));
+    assert!(matches!(pool.meta_put(MetaEntry { key: &[], value: b"x" }), Err(StoreError::TooLong)));
+    assert!(matches!(pool.meta_put(MetaEntry { key: b"k", value: &vec![0; 65537] }), Err(StoreError::TooLong)));
     assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..0)), Err(ReadError::Range { .. })));
     assert!(matches!(
         pool.read(VolumeId(3), BlockIndex::range(0..1)),
@@ -118,8 +118,8 @@ fn facts_survive_crash_and_checkpoint() {
         "no second record for what is marked"
     );
     pool.clear_dirty(VolumeId(1), ExtentIndex::range(6..7)).unwrap();
-    pool.meta_put(b"name", b"value").unwrap();
-    pool.meta_put(b"gone", b"value").unwrap();
+    pool.meta_put(MetaEntry { key: b"name", value: b"value" }).unwrap();
+    pool.meta_put(MetaEntry { key: b"gone", value: b"value" }).unwrap();
     pool.meta_delete(b"gone").unwrap();
     for (seq, block) in [(1, 0), (2, 160), (3, 320)] {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(4), seq: Seq(seq) }, BlockIndex(block), blocks(seq, 1)).unwrap();
@@ -308,7 +308,7 @@ fn a_failed_sync_closes_the_pool() {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), blocks(1, 1)),
         Err(StoreError::Failed { .. })
     ));
-    assert!(matches!(pool.meta_put(b"k", b"v"), Err(StoreError::Failed { .. })));
+    assert!(matches!(pool.meta_put(MetaEntry { key: b"k", value: b"v" }), Err(StoreError::Failed { .. })));
     assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..1)), Err(ReadError::Failed { .. })));
     assert!(matches!(pool.checkpoint_job(1), Err(StoreError::Failed { .. })));
     assert_eq!(pool.usable(), Err(DiskFailed { disk: "disk-0".into() }));

@@ -4,7 +4,7 @@
 use super::rig::{Rig, blocks};
 use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
-use crate::{DiskFailed, OpenError, Pool, ReadError, StoreError};
+use crate::{DiskFailed, MetaEntry, OpenError, Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::fs;
@@ -14,7 +14,7 @@ fn rig() -> Rig {
     let rig = Rig::new(1, &[12]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
-    pool.meta_put(b"name", &[7; 9000]).unwrap();
+    pool.meta_put(MetaEntry { key: b"name", value: &[7; 9000] }).unwrap();
     for i in 0..20 {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 16)).unwrap();
     }
@@ -237,7 +237,7 @@ fn a_torn_record_does_not_come_back() {
         blocks(1, 1),
         "the discard was torn, so it never happened"
     );
-    pool.meta_put(b"k", b"v").unwrap();
+    pool.meta_put(MetaEntry { key: b"k", value: b"v" }).unwrap();
     drop(pool);
     rig.kill();
     rig.disks[0].poke(at, &lost);

@@ -1,7 +1,7 @@
 //! Several disks, foreign disks, blank disks.
 
 use super::rig::{POOL, Rig, blocks};
-use crate::sim::SimDisk;
+use crate::sim::{Seed, SimDisk};
 use crate::{Disk, FormatError, Inspection, OpenError, OpenOptions, Pool, PoolIdentity, inspect};
 use dyad_types::{BlockIndex, Epoch, ExtentIndex, NodeId, Seq, Stamp, VolumeId};
 
@@ -71,7 +71,7 @@ fn only_blank_disks_are_formatted_unasked() {
     pool.create_volume(VolumeId(1), 10).unwrap();
 
     let seen = |disk: &SimDisk| inspect(Box::new(disk.handle())).unwrap();
-    let disk = SimDisk::new(10 << 20, 1);
+    let disk = SimDisk::new(10 << 20, Seed(1));
     assert_eq!(seen(&disk), Inspection::Blank);
     disk.poke(5 << 20, &[1; 512]);
     assert_eq!(seen(&disk), Inspection::Blank, "only the ends are looked at");
@@ -81,10 +81,10 @@ fn only_blank_disks_are_formatted_unasked() {
     assert_eq!(seen(&disk), Inspection::Foreign { what: "an MBR partition table or boot sector" });
     disk.poke(512, b"EFI PART");
     assert_eq!(seen(&disk), Inspection::Foreign { what: "a GPT partition table" });
-    let end = SimDisk::new(10 << 20, 1);
+    let end = SimDisk::new(10 << 20, Seed(1));
     end.poke((10 << 20) - 512, b"EFI PART");
     assert_eq!(seen(&end), Inspection::Foreign { what: "a GPT partition table" });
-    let tiny = SimDisk::new(4096, 1);
+    let tiny = SimDisk::new(4096, Seed(1));
     assert_eq!(seen(&tiny), Inspection::Blank);
     assert_eq!(end.size(), 10 << 20);
 

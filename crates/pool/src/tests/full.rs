@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, blocks};
 use crate::birth::Birth;
-use crate::{OVERLAY_LIMIT, StoreError};
+use crate::{MetaEntry, OVERLAY_LIMIT, StoreError};
 use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 #[test]
@@ -26,7 +26,7 @@ fn the_end_of_space() {
     };
     assert!(check(&pool));
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(999) }, BlockIndex(1), blocks(999, 15)).unwrap();
-    pool.meta_put(b"still", b"works").unwrap();
+    pool.meta_put(MetaEntry { key: b"still", value: b"works" }).unwrap();
     pool.mark_dirty(VolumeId(1), ExtentIndex::range(0..1)).unwrap();
     pool.checkpoint().unwrap();
     assert!(matches!(
@@ -79,7 +79,7 @@ fn the_end_of_the_journal() {
         (1..count).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 40..i * 40 + 40)).unwrap() == blocks(i, 40))
     );
     pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count) }, BlockIndex::range(0..40)).unwrap();
-    pool.meta_put(b"still", b"works").unwrap();
+    pool.meta_put(MetaEntry { key: b"still", value: b"works" }).unwrap();
     pool.start_checkpoint();
     while pool.checkpoint_step(50).unwrap() != crate::Progress::Finished {
         let early =

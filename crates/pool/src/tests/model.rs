@@ -1,7 +1,7 @@
 //! Reference model of the pool, and the operations that model and pool execute.
 
 use super::rig::blocks;
-use crate::{Pool, Position, ReadError, StoreError};
+use crate::{MetaEntry, Pool, Position, ReadError, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::{BLOCK, BlockIndex, EXTENT_BLOCKS, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +105,7 @@ impl Model {
             ),
             Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
             Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
-            Op::Meta { key, there: true } => pool.meta_put(&[key], &tag.to_le_bytes()),
+            Op::Meta { key, there: true } => pool.meta_put(MetaEntry { key: &[key], value: &tag.to_le_bytes() }),
             Op::Meta { key, there: false } => pool.meta_delete(&[key]),
             Op::Confirm { volume, back } => {
                 let last = pool.last(VolumeId(volume)).map_or(0, |stamp| stamp.seq.0);

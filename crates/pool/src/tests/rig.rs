@@ -1,6 +1,6 @@
 //! A pool on simulated disks that can be crashed and opened again.
 
-use crate::sim::{SimDisk, format_options};
+use crate::sim::{Seed, SimDisk, format_options};
 use crate::{FormatOptions, OpenError, OpenOptions, OpenReport, Pool, PoolDisk, PoolIdentity};
 use bytes::Bytes;
 use dyad_types::{BLOCK, NodeId};
@@ -29,7 +29,7 @@ impl Rig {
     /// A formatted pool: sizes in MiB, a 4 MiB journal.
     pub fn new(seed: u64, sizes: &[u64]) -> Self {
         let rig = Self {
-            disks: SimDisk::together(&sizes.iter().map(|s| s << 20).collect::<Vec<_>>(), seed),
+            disks: SimDisk::together(&sizes.iter().map(|s| s << 20).collect::<Vec<_>>(), Seed(seed)),
             dir: temporary(),
             planted: super::Planted::default(),
         };

@@ -41,13 +41,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/blockdev/src/vhost_user/handler.rs", "set_vring_base", "of vhost's trait for back-ends"),
     ("crates/blockdev/src/vhost_user/handler.rs", "get_config", "of vhost's trait for back-ends"),
     ("crates/desired/src/slots.rs", "choose", "symmetrical: the slots have equal rights"),
-    ("crates/pool/src/checksum.rs", "pair", "two parts of one byte string, in their order"),
-    ("crates/pool/src/index/check.rs", "free_pages", "key and value of a row, in the order of every map"),
-    ("crates/pool/src/index/row.rs", "unseal", "key and value of a row, in the order of every map"),
-    ("crates/pool/src/open.rs", "take_row", "key and value of a row, in the order of every map"),
-    ("crates/pool/src/pool/metadata.rs", "meta_put", "key and value of a row, in the order of every map"),
-    ("crates/pool/src/sim.rs", "new", "size and seed of a simulated disk, for tests only"),
-    ("crates/pool/src/sim.rs", "powered_by", "size and seed of a simulated disk, for tests only"),
     ("crates/update/src/esp.rs", "compare", "an order, as `Ord::cmp`"),
 ];
 
