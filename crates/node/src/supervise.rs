@@ -215,7 +215,7 @@ impl SupervisorTask {
         let now = dyad_supervisor::now();
         let at = dyad_supervisor::next_wakeup(&self.runner.observed())?;
         // A back-off that is over does not count: such a VM waits for its permit.
-        at.checked_sub(now).filter(|left| *left > 0).map(Duration::from_nanos)
+        Some(at.since(now)).filter(|left| *left > 0).map(Duration::from_nanos)
     }
 
     fn act(&mut self) {

@@ -32,6 +32,8 @@ mod runner;
 mod spec;
 mod version;
 
+use dyad_types::BootTime;
+
 pub use accelerator::Accelerator;
 pub use cgroup::exec_in_cgroup;
 pub use console::{Console, Subscription};
@@ -41,11 +43,9 @@ pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{AdoptError, Runner, RunnerError, Settings};
 pub use spec::{Disk, MissingDisk, VmNetwork, VmSpec};
 
-/// Nanoseconds of `CLOCK_BOOTTIME`.
-pub type Time = u64;
-
+/// The time now.
 #[must_use]
-pub fn now() -> Time {
+pub fn now() -> BootTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    BootTime(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }

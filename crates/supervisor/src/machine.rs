@@ -5,6 +5,7 @@ use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dyad_types::BootTime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -13,10 +14,10 @@ use crate::lifecycle::VmEvent;
 use crate::process::Process;
 use crate::qmp::{Qmp, QmpEvent, RunState};
 use crate::record::Record;
-use crate::{Console, Observed, Phase, Time, cgroup::Cgroup, now};
+use crate::{Console, Observed, Phase, cgroup::Cgroup, now};
 
 /// A run of at least this many nanoseconds ends a series of crashes.
-const STABLE_RUN_PERIOD: Time = 600 * 1_000_000_000;
+const STABLE_RUN_PERIOD: u64 = 600 * 1_000_000_000;
 /// Interval at which SIGKILL is repeated until the process has ended.
 const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum time for which a starting VM has the higher CPU weight.
@@ -28,7 +29,7 @@ const QMP_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub vm: String,
-    pub at: Time,
+    pub at: BootTime,
     pub kind: EventKind,
 }
 
@@ -75,7 +76,7 @@ impl Reporter {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum VmCommand {
     /// Asks the guest to shut down, and kills the VM at the deadline.
-    ShutDown { deadline: Time },
+    ShutDown { deadline: BootTime },
     /// Kills the VM at once.
     Kill,
 }
@@ -180,7 +181,7 @@ impl Task {
     fn time_until_kill(&self) -> Duration {
         match (self.machine.record.phase, self.machine.record.deadline) {
             (Phase::Killing, _) => KILL_RETRY_INTERVAL,
-            (Phase::Stopping | Phase::Ending, Some(deadline)) => Duration::from_nanos(deadline.saturating_sub(now())),
+            (Phase::Stopping | Phase::Ending, Some(deadline)) => Duration::from_nanos(deadline.since(now())),
             _ => Duration::from_secs(3600 * 24),
         }
     }
@@ -298,7 +299,7 @@ impl Task {
             cgroup.remove().await;
         }
         let record = &mut self.machine.record;
-        let ran = now().saturating_sub(record.started);
+        let ran = now().since(record.started);
         if matches!(record.phase, Phase::Starting | Phase::Running) {
             record.crashes = if ran >= STABLE_RUN_PERIOD { 1 } else { record.crashes + 1 };
         } else {

@@ -18,11 +18,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dyad_desired::{Document, Intent, Vm};
-use dyad_types::NodeId;
+use dyad_types::{BootTime, NodeId};
 
-use crate::{Phase, Time};
+use crate::Phase;
 
-const SECOND: Time = 1_000_000_000;
+const SECOND: u64 = 1_000_000_000;
 /// Longest delay before a crashed VM is started again, in seconds.
 const MAX_RESTART_DELAY_S: u64 = 300;
 /// Maximum number of VMs that start at the same time, so that those of high priority get the processors.
@@ -33,7 +33,7 @@ const STARTING_MAX: usize = 4;
 pub struct Observed {
     pub phase: Phase,
     /// The time at which the phase began.
-    pub since: Time,
+    pub since: BootTime,
     /// The VM's `changed` generation in the document of its start. A document with a smaller one is older than the
     /// start.
     pub started_for: u64,
@@ -66,7 +66,7 @@ pub enum Step {
 
 /// Delay after the `crashes`th crash in a row before the VM is started again, in nanoseconds.
 #[must_use]
-pub fn back_off(crashes: u32) -> Time {
+pub fn back_off(crashes: u32) -> u64 {
     match crashes {
         0 => 0,
         n => 1u64.checked_shl(n - 1).unwrap_or(u64::MAX).min(MAX_RESTART_DELAY_S) * SECOND,
@@ -75,7 +75,7 @@ pub fn back_off(crashes: u32) -> Time {
 
 /// The time at which the next back-off ends and [`plan`] must be called again. `None`: no VM is in back-off.
 #[must_use]
-pub fn next_wakeup(observed: &BTreeMap<String, Observed>) -> Option<Time> {
+pub fn next_wakeup(observed: &BTreeMap<String, Observed>) -> Option<BootTime> {
     let crashed = observed.values().filter(|seen| seen.phase == Phase::Crashed);
     crashed.map(|seen| seen.since + back_off(seen.crashes)).min()
 }
@@ -85,7 +85,7 @@ pub fn next_wakeup(observed: &BTreeMap<String, Observed>) -> Option<Time> {
 /// `permits` names the VMs that `dyad-core` allows to run on this node at present.
 #[must_use]
 pub fn plan(
-    now: Time,
+    now: BootTime,
     me: NodeId,
     document: &Document,
     permits: &BTreeSet<String>,
@@ -113,7 +113,7 @@ pub fn plan(
 }
 
 fn step_for(
-    now: Time,
+    now: BootTime,
     name: &str,
     ours: Option<&Vm>,
     may_start: bool,
@@ -147,7 +147,7 @@ fn step_for(
             if start.is_none() {
                 return Some(Step::Forget(name));
             }
-            let due = seen.since.saturating_add(back_off(seen.crashes));
+            let due = BootTime(seen.since.0.saturating_add(back_off(seen.crashes)));
             start.filter(|_| due <= now)
         }
     }

@@ -7,17 +7,18 @@
 use std::io;
 use std::path::Path;
 
+use dyad_types::BootTime;
 use serde::{Deserialize, Serialize};
 
-use crate::{Phase, Time};
+use crate::Phase;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub phase: Phase,
     /// The time at which the phase began.
-    pub since: Time,
+    pub since: BootTime,
     /// The time at which the process was started.
-    pub started: Time,
+    pub started: BootTime,
     /// Pid and start time in clock ticks; `None` until the process exists.
     pub process: Option<(u32, u64)>,
     /// The VM's `changed` generation in the document of its start.
@@ -25,7 +26,7 @@ pub(crate) struct Record {
     /// Number of crashes in a row before this run.
     pub crashes: u32,
     /// The time at which a guest that was asked to shut down is killed.
-    pub deadline: Option<Time>,
+    pub deadline: Option<BootTime>,
     /// How the run ended, as one sentence for people.
     pub note: Option<String>,
 }

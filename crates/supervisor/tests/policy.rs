@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dyad_desired::{Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply};
 use dyad_supervisor::{Observed, Phase, Step, back_off, next_wakeup, plan};
-use dyad_types::NodeId;
+use dyad_types::{BootTime, NodeId};
 use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -29,7 +29,7 @@ fn document(vms: &[(&str, Intent, u8)]) -> Document {
 }
 
 fn seen(phase: Phase, since: u64, started_for: u64, crashes: u32) -> Observed {
-    Observed { phase, since, started_for, crashes, pid: None, note: None }
+    Observed { phase, since: BootTime(since), started_for, crashes, pid: None, note: None }
 }
 
 fn permits(names: &[&str]) -> BTreeSet<String> {
@@ -39,7 +39,7 @@ fn permits(names: &[&str]) -> BTreeSet<String> {
 /// The plan for the one VM "web".
 fn one(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
     let observed = observed.map(|seen| ("web".to_owned(), seen)).into_iter().collect();
-    plan(now, me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
+    plan(BootTime(now), me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn crashes_are_retried_later_and_later() {
     let crashed = seen(Phase::Crashed, 10 * SECOND, 1, 3);
     assert_eq!(one(13 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), []);
     let due = next_wakeup(&BTreeMap::from([("web".to_owned(), crashed.clone())]));
-    assert_eq!(due, Some(14 * SECOND));
+    assert_eq!(due, Some(BootTime(14 * SECOND)));
     assert_eq!(one(14 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
     // The VM was killed by `dyad-core`, which also withdrew the permit: no back-off for the VM.
     assert_eq!(one(13 * SECOND, NodeId::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
@@ -118,12 +118,12 @@ fn after_a_node_was_lost_vms_start_by_priority_a_few_at_a_time() {
     let document = document(&vms);
     let all = permits(&["low", "db", "web", "app", "x", "y"]);
     let names = |steps: Vec<Step>| steps.iter().map(|step| step.vm().to_owned()).collect::<Vec<_>>();
-    let first = names(plan(0, NodeId::A, &document, &all, &BTreeMap::new()));
+    let first = names(plan(BootTime::ZERO, NodeId::A, &document, &all, &BTreeMap::new()));
     assert_eq!(first, ["db", "app", "web", "low"]);
     let mut observed: BTreeMap<_, _> = first.into_iter().map(|name| (name, seen(Phase::Starting, 0, 9, 0))).collect();
-    assert_eq!(names(plan(0, NodeId::A, &document, &all, &observed)), [""; 0]);
+    assert_eq!(names(plan(BootTime::ZERO, NodeId::A, &document, &all, &observed)), [""; 0]);
     observed.insert("db".into(), seen(Phase::Running, 0, 9, 0));
-    assert_eq!(names(plan(0, NodeId::A, &document, &all, &observed)), ["x"]);
+    assert_eq!(names(plan(BootTime::ZERO, NodeId::A, &document, &all, &observed)), ["x"]);
 }
 
 fn phase() -> impl Strategy<Value = Phase> {
@@ -153,7 +153,7 @@ proptest! {
             .zip(&vms)
             .filter_map(|(name, vm)| vm.3.map(|(phase, crashes)| (name.clone(), seen(phase, 0, 0, crashes))))
             .collect();
-        let steps = plan(now, me, &document, &permits, &observed);
+        let steps = plan(BootTime(now), me, &document, &permits, &observed);
         let distinct: BTreeSet<_> = steps.iter().map(Step::vm).collect();
         prop_assert_eq!(distinct.len(), steps.len());
         for step in &steps {
