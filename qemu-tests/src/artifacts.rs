@@ -8,7 +8,7 @@ use std::{env, fs};
 use anyhow::{Context as _, Result, bail};
 
 /// The target triple that everything is built for; it names a folder below the target directory.
-const TRIPLE: &str = "x86_64-unknown-linux-gnu";
+pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 /// The files a rig needs, all below one target directory.
 #[derive(Debug, Clone)]

@@ -63,7 +63,7 @@ fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(Cgr
     if let Some(vms) = vms
         && !populated(Some(vms))
     {
-        thaw_empty(vms);
+        thaw_after_kill(vms);
     }
     while let Ok(order) = orders.recv() {
         let (write, confirmation, done) = match order {
@@ -74,7 +74,7 @@ fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(Cgr
         if let Some(vms) = vms {
             write_until_confirmed(vms, write, confirmation);
             if order == CgroupCommand::Kill {
-                thaw_empty(vms);
+                thaw_after_kill(vms);
             }
         }
         report(done);
@@ -82,7 +82,7 @@ fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(Cgr
 }
 
 /// A group that was frozen before it was killed stays frozen, and would freeze whatever is started in it later.
-fn thaw_empty(vms: &Path) {
+fn thaw_after_kill(vms: &Path) {
     write_until_confirmed(vms, THAW, THAWED);
 }
 

@@ -100,7 +100,7 @@ impl HostNetwork {
     ///
     /// # Errors
     /// A port cannot be changed, or a DHCP client does not start.
-    pub async fn undo(&self) -> Result<(), NetworkError> {
+    pub async fn return_to_discovery(&self) -> Result<(), NetworkError> {
         let mut clients = self.clients.lock().await;
         for port in self.ports.list() {
             // A port with a DHCP client keeps its address: a browser may be showing the reason for the undo on it.

@@ -126,10 +126,10 @@ fn a_plan_taken_back_leaves_no_address_and_asks_on_every_port() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.apply(&fixed("10.0.0.2", Some("10.0.0.1"))).await.expect("applied");
-        node.network.undo().await.expect("taken back");
+        node.network.return_to_discovery().await.expect("taken back");
         assert!(node.addresses("eth0").await.is_empty());
         node.until("a client on each port", async || node.file("calls").lines().count() == 2).await;
-        node.network.undo().await.expect("taken back");
+        node.network.return_to_discovery().await.expect("taken back");
         assert_eq!(node.file("calls").lines().count(), 2, "a client that runs goes on");
     });
 }

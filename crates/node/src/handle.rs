@@ -26,8 +26,8 @@ use crate::{
     vms::StartedSupervisor,
 };
 
-/// Limit of one request to the core while the node shuts down. The hand-over takes a few round trips to the peer; with a dead
-/// peer it does not end, and the shutdown must.
+/// Limit of each of the last two requests to the core while the node shuts down, for a core that hangs. It is longer than the
+/// 10 s after which the core itself calls a leave off because the peer does not answer.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A handle of the control plane, the core and the network of this node, shared by all request handlers.

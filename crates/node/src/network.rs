@@ -1,5 +1,5 @@
-//! The interface between this crate and the node's network. `dyad-network` implements it on a real node ([`crate::ports`]);
-//! with `--no-network` it does nothing.
+//! The control plane's interface to the node's network. [`crate::ports`] implements it over `dyad-network`; the
+//! implementation for `--no-network` changes nothing.
 
 use std::{error::Error, future::Future, io, path::PathBuf, pin::Pin};
 

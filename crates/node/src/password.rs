@@ -20,7 +20,7 @@ pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
 }
 
 /// A hash in PHC text form, as the document holds it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct PhcHash<'a>(pub &'a str);
 
 /// Whether the password has this hash.

@@ -74,7 +74,7 @@ impl Ports {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkSetupError::NotRemoved { path: self.file.clone(), source })
             }
-            _ => self.network.undo().await.map_err(Into::into),
+            _ => self.network.return_to_discovery().await.map_err(Into::into),
         }
     }
 

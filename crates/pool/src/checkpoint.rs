@@ -248,7 +248,7 @@ impl Pool {
         if !idle {
             return Ok(());
         }
-        self.log_confirms()?;
+        self.journal_confirms()?;
         if self.journal.needs_note() && self.journal.has_room(&Record::Note, 0, self.journal.ring.len / 4) {
             self.log(&Record::Note, &[], 0)?;
         }

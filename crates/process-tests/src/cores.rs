@@ -112,7 +112,7 @@ impl Cores {
     /// # Errors
     /// Either side refuses.
     pub fn join(&self, number: usize) -> Result<()> {
-        let join = self.invitation(number)?;
+        let join = self.prepare_join(number)?;
         self.ask(number, &Request::Join(join))?;
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Cores {
     ///
     /// # Errors
     /// The other side refuses, or is not heard.
-    pub fn invitation(&self, number: usize) -> Result<Join> {
+    pub fn prepare_join(&self, number: usize) -> Result<Join> {
         let Reply::Code { code, .. } = self.ask(1 - number, &Request::OpenPairingCode)? else {
             bail!("No pairing code.")
         };

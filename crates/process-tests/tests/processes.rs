@@ -251,7 +251,7 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     cores.create_pair(0).unwrap();
 
     // The second node dies as soon as it has the pair's secrets.
-    let (join, socket) = (cores.invitation(1).unwrap(), cores.socket(1));
+    let (join, socket) = (cores.prepare_join(1).unwrap(), cores.socket(1));
     let joining = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(dyad_control::Client::new(socket).ask(&Request::Join(join))).map(|_| ())
@@ -468,7 +468,7 @@ fn a_code_that_is_not_good_changes_nothing() {
             assert!(!cores.state(1).join(name).exists(), "{name}");
         }
     };
-    let join = cores.invitation(1).unwrap();
+    let join = cores.prepare_join(1).unwrap();
     let other = if join.code.ends_with('7') { '8' } else { '7' };
     let wrong = Join { code: format!("{}{other}", &join.code[..5]), ..join.clone() };
     refused(wrong, "The pairing code is wrong: compare it with the one on the first node and type it again.");
@@ -480,7 +480,7 @@ fn a_code_that_is_not_good_changes_nothing() {
         "No pairing code is open on the first node, or it was used already: open a new one on the first node.",
     );
     // A new code replaces the used code.
-    let fresh = cores.invitation(1).unwrap();
+    let fresh = cores.prepare_join(1).unwrap();
     if fresh.code != join.code {
         refused(join, "The pairing code is wrong: compare it with the one on the first node and type it again.");
     }

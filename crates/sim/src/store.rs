@@ -192,7 +192,8 @@ impl World {
     }
 }
 
-/// The false answer of a store with a planted bug.
+/// The answer that `planted_bug` gives instead of the store; `None`: the store carries the command out. `hit` is the random
+/// draw with which an unmirrored write happens.
 fn planted(planted_bug: Option<PlantedBug>, command: &StoreCommand, hit: bool) -> Option<CommandCompletion> {
     let done = Some(CommandCompletion::Done(StoreOutput::Done));
     match (planted_bug?, command) {

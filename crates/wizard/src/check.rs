@@ -166,7 +166,7 @@ fn printable(text: &str) -> String {
 }
 
 /// The address and the one-time code of a witness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Enrolment<T> {
     pub address: T,
     pub code: T,

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use dyad_rig::artifacts::TRIPLE;
 
 use crate::host::{self, Host};
 use crate::image::{self, Options};
@@ -69,6 +70,8 @@ pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
 /// Checks that boot no machine.
 fn checks(host: &Host, tally: &mut Tally) {
     tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
+    // Before anything runs as root, which would leave files of root in the cargo folder of the user.
+    tally.check("cargo fetch", || host::run(host.cargo().args(["fetch", "--locked", "--target", TRIPLE])));
     tally.check("cargo clippy", || {
         let mut clippy = host.cargo();
         clippy.args(["clippy", "--workspace", "--all-targets", "--features", TEST_FEATURES]);
@@ -163,23 +166,26 @@ impl Tally {
         }
         host::step(&names.join(" and "));
         let start = Instant::now();
-        let before = self.failed;
         let (lines, printed) = mpsc::channel();
-        let follow = |command| {
+        let follow = |(number, command)| {
             let lines = lines.clone();
-            thread::spawn(move || follow(command, &lines))
+            thread::spawn(move || follow(command, |line| drop(lines.send((number, line)))))
         };
-        let followers: Vec<_> = commands.into_iter().map(follow).collect();
+        let followers: Vec<_> = commands.into_iter().enumerate().map(follow).collect();
+        // The loop below ends with the last follower.
         drop(lines);
-        for line in printed {
+        let mut failed = vec![0; names.len()];
+        for (number, line) in printed {
             println!("{line}");
+            let before = self.failed;
             self.count(&line);
+            failed[number] += self.failed - before;
         }
-        for (name, follower) in names.iter().zip(followers) {
+        for ((name, follower), failed) in names.iter().zip(followers).zip(failed) {
             match follower.join().unwrap_or_else(|_| Err(anyhow!("its output was not followed to the end"))) {
                 Ok(true) => println!("    {name}: ok ({} s)", start.elapsed().as_secs()),
                 // Its failures were counted and named as they were printed.
-                Ok(false) if self.failed > before => {}
+                Ok(false) if failed > 0 => {}
                 Ok(false) => self.fail(name, "it did not build, or ended without a summary".to_owned()),
                 Err(error) => self.fail(name, format!("{error:#}")),
             }
@@ -224,11 +230,10 @@ impl Tally {
 }
 
 /// Runs a command to its end and hands over its lines; whether it succeeded.
-fn follow(mut command: Command, lines: &mpsc::Sender<String>) -> Result<bool> {
+fn follow(mut command: Command, take: impl Fn(String)) -> Result<bool> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started.")?;
     for line in BufReader::new(child.stdout.take().context("cargo has no output.")?).lines() {
-        // The receiver reads until the last sender is gone.
-        let _ = lines.send(line?);
+        take(line?);
     }
     Ok(child.wait()?.success())
 }
@@ -261,6 +266,16 @@ mod tests {
         tally.check("bad", || bail!("broken"));
         tally.check("good", || Ok(()));
         assert_eq!((tally.passed, tally.failed), (1, 1));
+    }
+
+    #[test]
+    fn each_of_two_programs_is_judged_by_its_own_failures() {
+        let mut tally = Tally::default();
+        let mut failing = Command::new("sh");
+        failing.args(["-c", "echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored'; exit 1"]);
+        tally.tests_beside(&["counted", "silent"], vec![failing, Command::new("false")]);
+        assert_eq!((tally.passed, tally.failed), (1, 2));
+        assert!(tally.failures[0].starts_with("silent:"), "{:?}", tally.failures);
     }
 
     #[test]

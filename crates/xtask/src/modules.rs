@@ -33,7 +33,7 @@ pub struct ModuleFile {
 }
 
 impl Modules {
-    /// Reads the index in `folder`, such as `/usr/lib/modules/6.12.0-amd64`.
+    /// Reads `modules.dep` and `modules.builtin` in `folder`, such as `/usr/lib/modules/6.12.0-amd64`.
     pub fn open(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = folder.join(name);

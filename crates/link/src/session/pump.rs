@@ -51,7 +51,7 @@ impl Keepalive {
         Alive { sent, echo, held: sent.saturating_sub(self.heard_at.load(Ordering::Relaxed)) }
     }
 
-    fn hear(&self, alive: Alive) {
+    fn on_keepalive(&self, alive: Alive) {
         let now = self.now();
         self.heard.store(alive.sent, Ordering::Relaxed);
         self.heard_at.store(now, Ordering::Relaxed);
@@ -128,7 +128,7 @@ async fn receive(
                 }
             }
             ALIVE => match frame.message() {
-                Ok(alive) => keepalive.hear(alive),
+                Ok(alive) => keepalive.on_keepalive(alive),
                 Err(error) => return Down::Broken(error),
             },
             kind => return Down::Broken(FrameError::Unexpected { kind }),

@@ -103,21 +103,21 @@ impl Pool {
         if let Some(v) = self.state.volumes.get_mut(&volume) {
             v.confirm_pending = true;
         }
-        if log_later { Ok(()) } else { self.log_confirm(volume) }
+        if log_later { Ok(()) } else { self.journal_confirm(volume) }
     }
 
     /// Journals the confirmations that are only in memory. Called when the pool is idle.
-    pub(crate) fn log_confirms(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn journal_confirms(&mut self) -> Result<(), StoreError> {
         let pending = self.state.volumes.iter().filter(|(_, v)| v.confirm_pending && !v.deleting).map(|(id, _)| *id);
         for volume in pending.collect::<Vec<_>>() {
-            self.log_confirm(volume)?;
+            self.journal_confirm(volume)?;
         }
         Ok(())
     }
 
     /// Journals a volume's newest confirmation if the journal has room as for a write; otherwise the next checkpoint
     /// stores it.
-    fn log_confirm(&mut self, volume: VolumeId) -> Result<(), StoreError> {
+    fn journal_confirm(&mut self, volume: VolumeId) -> Result<(), StoreError> {
         let Some(v) = self.state.live(volume) else { return Ok(()) };
         let record = Record::Confirm { volume, seq: v.confirmed };
         if !self.journal.has_room(&record, 0, self.write_spare()) {

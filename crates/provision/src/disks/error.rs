@@ -48,12 +48,12 @@ pub enum DiskError {
     #[error("mke2fs cannot be started")]
     NoMke2fs { source: io::Error },
     /// `mke2fs` refuses the index partition.
-    #[error("mke2fs failed on {}: {message}", partition.display())]
+    #[error("mke2fs failed on {}: {output}", partition.display())]
     Mke2fs {
         /// The index partition.
         partition: PathBuf,
         /// What it printed.
-        message: String,
+        output: String,
     },
     /// The index partition cannot be mounted.
     #[error("the index on {} cannot be mounted", partition.display())]

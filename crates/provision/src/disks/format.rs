@@ -118,8 +118,8 @@ fn make_ext4(device: &Path) -> Result<(), DiskError> {
         .output()
         .map_err(|source| DiskError::NoMke2fs { source })?;
     if !made.status.success() {
-        let message = String::from_utf8_lossy(&made.stderr).trim().to_owned();
-        return Err(DiskError::Mke2fs { partition: device.into(), message });
+        let output = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+        return Err(DiskError::Mke2fs { partition: device.into(), output });
     }
     Ok(())
 }

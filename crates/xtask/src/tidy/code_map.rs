@@ -6,14 +6,14 @@ use std::fs;
 use super::sources::{crate_folders, repository, short};
 
 /// Everything a crate without I/O, clock and randomness may depend on; `ARCHITECTURE.md` says why it is so much.
-const PURE: &[(&str, &[&str])] = &[
+const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("types", &["bytes", "serde"]),
     ("quorum", &["serde"]),
     ("mirror", &["bytes", "serde", "thiserror"]),
     ("desired", &["crc32c", "serde", "serde_json", "thiserror"]),
 ];
 /// What a crate must never know, by the crates that would teach it.
-const NEVER: &[(&str, &[&str])] = &[
+const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("pool", &["tokio", "socket2", "rustls"]),
     ("supervisor", &["axum", "hyper", "hyper-util", "tower"]),
     ("init", &["tokio"]),
@@ -109,14 +109,14 @@ fn no_program_that_ships_depends_on_test_fixtures() {
 #[test]
 fn pure_crates_stay_pure() {
     let manifests = manifests();
-    for (name, allowed) in PURE {
+    for (name, allowed) in ALLOWED_DEPENDENCIES {
         let manifest = &manifests[*name];
         let others: Vec<_> = manifest.ours.iter().filter(|known| *known != "types" || *name == "types").collect();
         assert!(others.is_empty(), "{name} may know `types` and no other crate of ours, and knows {others:?}");
         let foreign: Vec<_> = manifest.foreign.iter().map(String::as_str).collect();
         assert_eq!(foreign, *allowed, "what {name} depends on");
     }
-    for (name, forbidden) in NEVER {
+    for (name, forbidden) in FORBIDDEN_DEPENDENCIES {
         for taught in *forbidden {
             assert!(!manifests[*name].foreign.contains(*taught), "{name} must not depend on {taught}");
         }

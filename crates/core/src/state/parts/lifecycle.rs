@@ -73,7 +73,7 @@ impl Lifecycle {
         }
     }
 
-    /// A leave was asked for; this one is told of its end.
+    /// A client asked for a leave: `waiter` is told of its end, unless this node is already decommissioned or stopping.
     pub(in crate::state) fn begin_leave(&mut self, waiter: LeaveWaiter) {
         match self {
             Self::Running => *self = Self::Leaving { cause: LeaveCause::Requested, waiters: vec![waiter] },
@@ -82,7 +82,7 @@ impl Lifecycle {
         }
     }
 
-    /// Whether anyone waits for the end of the leave.
+    /// Whether a client waits for the end of the leave.
     pub(in crate::state) fn has_waiters(&self) -> bool {
         matches!(self, Self::Leaving { waiters, .. } if !waiters.is_empty())
     }

@@ -37,7 +37,7 @@ impl VolumeGc {
         self.deleting = true;
     }
 
-    /// The deletion has ended. A refused one is tried again after the interval.
+    /// The deletion has ended. If it was refused, the next scan for orphaned volumes comes after `ORPHAN_SCAN_INTERVAL`.
     pub(in crate::state) fn deletion_ended(&mut self, deleted: bool) {
         self.deleting = false;
         if !deleted {
