@@ -8,7 +8,8 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Number of repairs of a read; after these it is answered from the peer's copy alone.
+/// Number of repairs of one block for one read. If the block is damaged again after these, the local disk does not keep what
+/// is written, and the read is answered from the peer's copy alone.
 const REPAIRS: u32 = 2;
 
 /// State of a write at the peer.
@@ -43,8 +44,8 @@ pub(crate) struct Ticket {
     pub state: State,
     /// The local copy could not be read: the request starts only when the peer can be asked.
     pub needs_peer: bool,
-    /// Number of repairs begun for this request.
-    pub repairs: u32,
+    /// Number of repairs of each damaged block that ended for this request.
+    pub repairs: BTreeMap<BlockIndex, u32>,
 }
 
 /// Requests by order of arrival.
@@ -89,7 +90,7 @@ impl Mirror {
         let id = self.tickets.next;
         self.tickets
             .map
-            .insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: 0 });
+            .insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() });
         self.tickets.queued.insert(id);
     }
 
@@ -159,7 +160,7 @@ impl Mirror {
 
     /// Reads wait for overlapping writes in flight: a fail-over could still undo such a write after a read returned it.
     fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
-        let (needs_peer, repairs) = self.tickets.map.get(&id).map_or((false, 0), |t| (t.needs_peer, t.repairs));
+        let needs_peer = self.tickets.map.get(&id).is_some_and(|ticket| ticket.needs_peer);
         let state = &self.volumes[&volume];
         let clash = state.writing.values().any(|w| w.blocks().start < blocks.end && blocks.start < w.blocks().end);
         if clash || (needs_peer && self.locked(volume, blocks.clone())) {
@@ -176,12 +177,8 @@ impl Mirror {
         }
         self.set_state(id, State::Reading);
         self.volumes.get_mut(&volume).expect("looked up above").reading += 1;
-        if repairs > REPAIRS {
-            self.heal_all(id, volume, blocks);
-        } else {
-            let read = StoreCommand::Read { volume, block: blocks.start, count: blocks.length() };
-            self.command(read, Purpose::GuestRead { ticket: id });
-        }
+        let read = StoreCommand::Read { volume, block: blocks.start, count: blocks.length() };
+        self.command(read, Purpose::GuestRead { ticket: id });
         true
     }
 
@@ -206,24 +203,22 @@ impl Mirror {
             Err(StoreError::Io | StoreError::NoSpace) => None,
         };
         ticket.needs_peer = true;
-        ticket.repairs += 1;
-        let repairs = ticket.repairs;
+        let repaired_enough = |block: &BlockIndex| ticket.repairs.get(block).is_some_and(|repairs| *repairs >= REPAIRS);
+        let repairable = bad.filter(|blocks| !blocks.iter().any(repaired_enough));
         if !self.peer_has(volume, &extents_of(block.run(count))) || self.locked(volume, block.run(count)) {
-            self.repair_later(id, volume);
-        } else {
-            match bad {
-                Some(blocks) if repairs <= REPAIRS => self.heal_blocks(id, volume, &blocks),
-                _ => self.heal_all(id, volume, block.run(count)),
-            }
+            return self.requeue_read(id, volume);
+        }
+        match repairable {
+            Some(blocks) => self.heal_blocks(id, volume, &blocks),
+            None => self.heal_all(id, volume, block.run(count)),
         }
     }
 
-    /// A repair could not be made or finished: the read starts again when the peer can be asked.
-    pub(crate) fn repair_later(&mut self, id: u64, volume: VolumeId) {
+    /// A repair for this read has ended.
+    pub(crate) fn count_repairs(&mut self, id: u64, blocks: impl Iterator<Item = BlockIndex>) {
         if let Some(ticket) = self.tickets.map.get_mut(&id) {
-            ticket.repairs -= 1;
+            blocks.for_each(|block| *ticket.repairs.entry(block).or_default() += 1);
         }
-        self.requeue_read(id, volume);
     }
 
     pub(crate) fn read_over(&mut self, volume: VolumeId) {
@@ -232,7 +227,7 @@ impl Mirror {
         }
     }
 
-    /// A read starts again from the queue.
+    /// A read starts again from the queue, when the peer can be asked.
     pub(crate) fn requeue_read(&mut self, id: u64, volume: VolumeId) {
         self.read_over(volume);
         if self.tickets.map.contains_key(&id) {

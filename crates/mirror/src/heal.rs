@@ -137,6 +137,11 @@ impl Mirror {
             return;
         };
         if !heal.direct {
+            let in_extent = |(extent, mask): (&ExtentIndex, &u16)| {
+                let (first, mask) = (extent.first_block(), *mask);
+                (0..EXTENT_BLOCKS).filter(move |bit| mask & 1 << bit != 0).map(move |bit| first + bit)
+            };
+            self.count_repairs(ticket, heal.damaged.iter().flat_map(in_extent));
             return self.requeue_read(ticket, heal.volume);
         }
         self.read_over(heal.volume);
@@ -151,7 +156,7 @@ impl Mirror {
     pub(crate) fn abort_heals(&mut self) {
         for (_, heal) in std::mem::take(&mut self.heals.map) {
             if let Some(ticket) = heal.ticket {
-                self.repair_later(ticket, heal.volume);
+                self.requeue_read(ticket, heal.volume);
             }
         }
     }

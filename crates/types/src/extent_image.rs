@@ -65,6 +65,9 @@ impl ExtentImage {
     /// The blocks of the image that `wanted` names, as stretches to write or discard in a volume of `blocks` blocks.
     #[must_use]
     pub fn runs(&self, extent: ExtentIndex, wanted: u16, blocks: u64) -> Vec<Run> {
+        if extent.first_block().0 >= blocks {
+            return Vec::new();
+        }
         let mut runs: Vec<Run> = Vec::new();
         let mut at = 0;
         for bit in 0..EXTENT_BLOCKS {
@@ -133,6 +136,13 @@ mod tests {
         assert_eq!(image.block(3).unwrap()[0], 3);
         assert_eq!(image.block(2).unwrap()[0], 0);
         assert_eq!(image.block(6), None);
+    }
+
+    #[test]
+    fn an_extent_beyond_the_volume_has_no_runs() {
+        let image = ExtentImage { present: u16::MAX, bad: 0, data: Bytes::from(vec![1; EXTENT]) };
+        assert_eq!(image.runs(ExtentIndex(3), u16::MAX, 48), []);
+        assert_eq!(image.runs(ExtentIndex(u64::MAX), u16::MAX, u64::MAX), []);
     }
 
     #[test]

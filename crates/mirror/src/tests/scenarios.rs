@@ -219,3 +219,27 @@ fn nothing_is_unconfirmed_when_no_request_is_open() {
     ]);
     assert_eq!(pair.unconfirmed(), 0);
 }
+
+/// A read whose blocks go bad one after the other, here and on the peer, while it is repaired: each block is good on one
+/// node, so the read succeeds. Found by `a_damaged_block_is_never_read`: after two repairs of the read it was answered from
+/// the peer's copy alone, which had damage of its own.
+#[test]
+fn each_new_damage_during_a_repair_is_repaired() {
+    let mut pair = Pair::new();
+    pair.heal();
+    for step in [
+        Rot { node: 0, volume: 1, block: 40 },
+        Read { volume: 1, block: 39, count: 22 },
+        Rot { node: 1, volume: 1, block: 39 },
+        Store { node: 1, count: 1 },
+        Rot { node: 1, volume: 1, block: 41 },
+        Deliver { node: 0, count: 1 },
+        Store { node: 0, count: 1 },
+        Deliver { node: 1, count: 1 },
+        Store { node: 1, count: 2 },
+        Rot { node: 1, volume: 1, block: 42 },
+    ] {
+        pair.step(step);
+    }
+    pair.heal();
+}
