@@ -53,7 +53,7 @@ pub const PACKAGES: &[&str] = &[
 /// Our programs on a node.
 const PROGRAMS: [&str; 5] = ["dyad-init", "dyad-core", "dyad-node", "dyad-console", "dyad"];
 
-/// Limit of a slot, in bytes. Three slots (the running one, the one before it, and one that is being written) and the boot
+/// Limit of a slot, in bytes. Three slots (the running one, the former one and the next one) and the boot
 /// loader fit on the 512 MiB of the system partition (`image/partitions`).
 const SLOT_BUDGET: u64 = 150 << 20;
 
