@@ -88,9 +88,10 @@ impl Mirror {
         }
         self.tickets.next += 1;
         let id = self.tickets.next;
-        self.tickets
-            .map
-            .insert(id, Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() });
+        self.tickets.map.insert(
+            id,
+            Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() },
+        );
         self.tickets.queued.insert(id);
     }
 
