@@ -128,7 +128,7 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
         quorum_thread.tell(dyad_quorum::Event::Faulty);
         quorum_thread.tell(dyad_quorum::Event::Leave);
     })?;
-    let mirror = Mirror::new(clock::now().0, Tuning::default(), dyad_replica::inventory(&pool));
+    let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
     let store = StoreHandle::start(pool, sizes, inbox.clone());
     let mut peer = PeerHandle::start(inbox.clone());
     pairing.connect(&identity, &mut peer);

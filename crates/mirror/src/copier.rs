@@ -23,13 +23,13 @@ pub(crate) struct Copier {
     under_way: usize,
     /// Bytes of extents that the peer has acknowledged.
     copied: u64,
-    since: Time,
-    retry_at: Time,
-    told: Time,
+    since: BootTime,
+    retry_at: BootTime,
+    told: BootTime,
 }
 
 impl Copier {
-    pub fn new(now: Time, work: BTreeMap<VolumeId, ExtentSet>) -> Self {
+    pub fn new(now: BootTime, work: BTreeMap<VolumeId, ExtentSet>) -> Self {
         Self { work, since: now, retry_at: now, told: now, ..Self::default() }
     }
 

@@ -122,7 +122,7 @@ pub struct Progress {
     /// Upper bound of the bytes left to copy.
     pub left: u64,
     /// Start of the resync.
-    pub since: Time,
+    pub since: BootTime,
     /// Extents that cannot be read here; the resync cannot end before they can.
     pub unreadable: u64,
 }
@@ -211,11 +211,11 @@ pub enum StoreError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Age in nanoseconds at which an unanswered request makes the peer count as stuck.
-    pub stuck: Time,
+    pub stuck: u64,
     /// Interval in nanoseconds of background confirmations while there are unconfirmed writes.
-    pub confirm: Time,
+    pub confirm: u64,
     /// Interval in nanoseconds at which commands that wait for space, and copies of unreadable extents, are repeated.
-    pub retry: Time,
+    pub retry: u64,
     /// Extents in flight in a resync while no guest waits.
     pub window: usize,
     /// Extents in flight in a resync while guests have requests in flight.

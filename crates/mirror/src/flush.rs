@@ -36,7 +36,7 @@ pub(crate) struct Flushes {
     pub waiting: Vec<u64>,
     /// A round without a flush shall start, to confirm completed writes.
     due: bool,
-    last: Time,
+    last: BootTime,
 }
 
 impl Mirror {

@@ -90,7 +90,7 @@ impl Volume {
 /// Replication of all volumes on one node. The guarantees are listed at the head of the crate.
 #[derive(Debug)]
 pub struct Mirror {
-    pub(crate) now: Time,
+    pub(crate) now: BootTime,
     pub(crate) tuning: Tuning,
     pub(crate) view: Option<View>,
     pub(crate) hold: bool,
@@ -126,7 +126,7 @@ pub struct Mirror {
 
 impl Mirror {
     /// Starts from the inventory of the store. The mirror does nothing before the first [`Event::View`].
-    pub fn new(now: Time, tuning: Tuning, inventory: Inventory) -> Self {
+    pub fn new(now: BootTime, tuning: Tuning, inventory: Inventory) -> Self {
         let mut volumes = BTreeMap::new();
         for info in inventory.volumes {
             let volume = Volume {
@@ -173,7 +173,7 @@ impl Mirror {
 
     /// Handles one event and appends the actions, in the order in which they must be carried out, to `out`. `now`
     /// must not decrease.
-    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: BootTime, event: Event, out: &mut Vec<Action>) {
         assert!(now >= self.now, "the clock went back");
         self.now = now;
         match event {

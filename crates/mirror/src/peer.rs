@@ -53,12 +53,12 @@ pub(crate) struct Link {
     early: Vec<PeerMessage>,
     next_ask: PeerOp,
     /// Open requests with the time they were sent.
-    pub asks: BTreeMap<PeerOp, (Time, Ask)>,
+    pub asks: BTreeMap<PeerOp, (BootTime, Ask)>,
     /// The peer's pool is full: its replies may be late.
     peer_full: bool,
     /// Time of the last message of this epoch.
-    heard: Time,
-    stuck_told: Time,
+    heard: BootTime,
+    stuck_told: BootTime,
 }
 
 impl Link {

@@ -80,7 +80,7 @@ pub(crate) struct StoreQueue {
     data: usize,
     /// Commands refused for lack of space, and data commands given after one.
     stalled: BTreeMap<StoreOp, InFlight>,
-    retry_at: Time,
+    retry_at: BootTime,
     retry: bool,
     full: bool,
 }
@@ -96,7 +96,7 @@ impl StoreQueue {
         self.retry = true;
     }
 
-    pub fn retry_due(&mut self, now: Time, tuning: &Tuning) -> bool {
+    pub fn retry_due(&mut self, now: BootTime, tuning: &Tuning) -> bool {
         if self.stalled.is_empty() || now < self.retry_at {
             return false;
         }

@@ -2,14 +2,11 @@
 
 use bytes::Bytes;
 pub(crate) use dyad_types::{
-    BLOCK, BlockIndex, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentIndex, ExtentSet, IndexRange, Seq,
-    Session, Stamp, VolumeId, number,
+    BLOCK, BlockIndex, BootTime, EXTENT_BLOCKS, EXTENT_BYTES, Epoch, ExtentImage, ExtentIndex, ExtentSet, IndexRange,
+    Seq, Session, Stamp, VolumeId, number,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-
-/// Nanoseconds on a clock that never jumps (CLOCK_BOOTTIME on a node, virtual in the simulator).
-pub type Time = u64;
 
 number! {
     /// Identifies one request of a guest or of the document; chosen by the caller, unique while the request is open.

@@ -115,7 +115,7 @@ impl World {
         let mut actions = Vec::new();
         let Some(model) = self.core_model(node) else { return };
         let before = model.mirror.phase();
-        model.mirror.handle(clock.0, event, &mut actions);
+        model.mirror.handle(clock, event, &mut actions);
         let after = model.mirror.phase();
         if before != after {
             self.note(node, format!("mirror {before:?} -> {after:?}"));

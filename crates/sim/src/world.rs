@@ -355,7 +355,7 @@ impl World {
             peer_watchdog: true,
         };
         let inventory = dyad_replica::inventory(&store.pool);
-        let mirror = Mirror::new(clock.0, Tuning::default(), inventory);
+        let mirror = Mirror::new(clock, Tuning::default(), inventory);
         let found = machine.has_vms();
         machine.core = Some(Core {
             quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),

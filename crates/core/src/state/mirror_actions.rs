@@ -19,7 +19,7 @@ impl CoreState {
         }
         let mut actions = Vec::new();
         while let Some(event) = self.replication.next_event() {
-            self.replication.mirror.handle(crate::clock::now().0, event, &mut actions);
+            self.replication.mirror.handle(crate::clock::now(), event, &mut actions);
             for action in actions.drain(..) {
                 self.carry_out(action);
             }
@@ -90,7 +90,9 @@ impl CoreState {
             }
             Action::VolumesChanged => self.reload_document(),
             // No resync runs any more: the figures of the last one stay.
-            Action::Progress(progress) if progress.since == 0 => self.replication.progress.left = 0,
+            Action::Progress(progress) if progress.since == dyad_types::BootTime::ZERO => {
+                self.replication.progress.left = 0
+            }
             Action::Progress(progress) => {
                 if progress.since != self.replication.progress.since {
                     self.replication.dirty_bytes = progress.copied + progress.left;

@@ -7,7 +7,7 @@ const VIEW: View = View { epoch: Epoch(1), me: true, peer: false, ack_peer: fals
 
 fn handle(mirror: &mut Mirror, event: Event) -> Vec<Action> {
     let mut actions = Vec::new();
-    mirror.handle(0, event, &mut actions);
+    mirror.handle(BootTime::ZERO, event, &mut actions);
     actions
 }
 
@@ -16,7 +16,7 @@ fn alone() -> Mirror {
     let stamp = Stamp { epoch: Epoch(1), seq: Seq(0) };
     let inventory =
         Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
-    let mut mirror = Mirror::new(0, Tuning::default(), inventory);
+    let mut mirror = Mirror::new(BootTime::ZERO, Tuning::default(), inventory);
     handle(&mut mirror, Event::View(VIEW));
     handle(&mut mirror, Event::Resume);
     mirror

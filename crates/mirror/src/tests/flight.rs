@@ -7,7 +7,7 @@ const SIZE: u64 = 1 << 20;
 /// The store commands after one event.
 fn commands(mirror: &mut Mirror, event: Event) -> Vec<(StoreOp, StoreCommand)> {
     let mut actions = Vec::new();
-    mirror.handle(0, event, &mut actions);
+    mirror.handle(BootTime::ZERO, event, &mut actions);
     let store = |action| match action {
         Action::Store { op, command } => Some((op, command)),
         _ => None,
@@ -20,7 +20,7 @@ fn a_write_beyond_the_bound_waits_for_an_earlier_one() {
     let stamp = Stamp { epoch: Epoch(1), seq: Seq(0) };
     let inventory =
         Inventory { volumes: vec![VolumeInfo { id: VolumeId(1), size: SIZE, last: stamp }], dirty: Vec::new() };
-    let mut mirror = Mirror::new(0, Tuning { flight: 2 * MIN_WEIGHT, ..Tuning::default() }, inventory);
+    let mut mirror = Mirror::new(BootTime::ZERO, Tuning { flight: 2 * MIN_WEIGHT, ..Tuning::default() }, inventory);
     let view = View { epoch: Epoch(1), me: true, peer: false, ack_peer: false, lead: true };
     let mut queue = commands(&mut mirror, Event::View(view));
     queue.extend(commands(&mut mirror, Event::Writer { volume: VolumeId(1), writer: Writer::Me }));

@@ -100,7 +100,7 @@ struct Node {
 }
 
 pub struct Pair {
-    now: Time,
+    now: BootTime,
     nodes: [Node; 2],
     session: Option<Session>,
     sessions: Session,
@@ -118,7 +118,7 @@ pub struct Pair {
     healing: bool,
 }
 
-const STEP_PERIOD: Time = 1_000_000;
+const STEP_PERIOD: u64 = 1_000_000;
 
 impl Pair {
     pub fn new() -> Self {
@@ -131,7 +131,7 @@ impl Pair {
             node.complete = true;
         }
         let mut pair = Self {
-            now: 1,
+            now: BootTime(1),
             nodes,
             session: None,
             sessions: Session::default(),
@@ -295,7 +295,7 @@ impl Pair {
     }
 
     pub fn step(&mut self, step: Step) {
-        self.now += STEP_PERIOD;
+        self.now = self.now + STEP_PERIOD;
         if !self.healing {
             self.log.push(format!("{step:?}  phases {:?} {:?}", self.phase(0), self.phase(1)));
         }
@@ -409,7 +409,7 @@ impl Pair {
                 self.event(lead, Event::Volume { req, change });
             }
             Step::Tick { millis } => {
-                self.now += millis * STEP_PERIOD;
+                self.now = self.now + millis * STEP_PERIOD;
                 for node in 0..2 {
                     self.event(node, Event::Tick);
                 }
