@@ -1,7 +1,7 @@
 //! The bytes of a record: little-endian, each field at a fixed offset, as `docs/quorum.md` lists them.
 
 use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Record, WitnessId};
-use dyad_types::{Epoch, NodeId};
+use dyad_types::{Epoch, NodeId, VolumeId};
 
 /// Bytes of an encoded configuration.
 pub(crate) const CONFIG_BYTES: usize = 8 + 8 + 8 + 24 + 16 + MAX_EXCEPTIONS * 16;
@@ -50,7 +50,7 @@ fn put_config(config: &Config, out: &mut Vec<u8>) {
     }
     out.extend(config.witness.0.to_le_bytes());
     for exception in &config.exceptions {
-        out.extend(exception.volume.to_le_bytes());
+        out.extend(exception.volume.0.to_le_bytes());
         out.push(exception.holder as u8);
         out.extend([0; 7]);
     }
@@ -125,7 +125,7 @@ impl Input<'_> {
         }
         let mut exceptions = Vec::with_capacity(count);
         for index in 0..MAX_EXCEPTIONS {
-            let volume = self.u64()?;
+            let volume = VolumeId(self.u64()?);
             let [holder, ..] = self.take::<8>()?;
             if index < count {
                 exceptions.push(Exception { volume, holder: node_from(holder)? });

@@ -165,7 +165,7 @@ pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> RegisterChoice {
 mod tests {
     use super::*;
     use crate::types::{Ballot, Config, Exception};
-    use dyad_types::Epoch;
+    use dyad_types::{Epoch, VolumeId};
 
     const ID: RegisterId = RegisterId { pair: 5, node: NodeId::B };
     const BLANK: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
@@ -206,7 +206,7 @@ mod tests {
         let mut record = Record::first_node(NodeId::B, 77);
         record.promised = Ballot { round: generation, node: NodeId::B };
         let mut value = Config { epoch: Epoch(2), ..record.base.clone() };
-        value.exceptions = vec![Exception { volume: 3, holder: NodeId::A }; crate::types::MAX_EXCEPTIONS];
+        value.exceptions = vec![Exception { volume: VolumeId(3), holder: NodeId::A }; crate::types::MAX_EXCEPTIONS];
         record.accepted = generation.is_multiple_of(3).then_some((record.promised, value));
         record
     }

@@ -1,7 +1,7 @@
 //! Types of the register: acceptors, members, configurations, ballots, and the record that an acceptor keeps.
 
 pub use dyad_types::BootTime;
-use dyad_types::{Epoch, NodeId};
+use dyad_types::{Epoch, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -111,7 +111,7 @@ impl WitnessId {
 /// A volume that only one of the members holds completely, because a disk of the other failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exception {
-    pub volume: u64,
+    pub volume: VolumeId,
     /// The one node that holds every acknowledged write of it.
     pub holder: NodeId,
 }

@@ -10,7 +10,7 @@ use dyad_quorum::{
     Acceptor, Action, BootTime, Datagram, DatagramBody, Event, Exception, MS, Members, Note, Proof, Reason, RunState,
     SEC, Timing, WitnessId, acceptor,
 };
-use dyad_types::NodeId;
+use dyad_types::{NodeId, VolumeId};
 use pair::Pair;
 use pair::fixtures::*;
 
@@ -393,7 +393,7 @@ fn row_39_register_of_a_fails() {
     let mut pair = Pair::protected(39);
     pair.nodes[0].disk.broken = true;
     // A failed register shows at the next write.
-    pair.tell(A, Event::Exceptions(vec![Exception { volume: 5, holder: B }]));
+    pair.tell(A, Event::Exceptions(vec![Exception { volume: VolumeId(5), holder: B }]));
     pair.until("B takes over", 10, |pair| pair.nodes[1].config().members == Members::OnlyB);
     assert_eq!(run_state(&pair, A), RunState::RegisterFailed);
     pair.until("B runs all", 15, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
@@ -405,7 +405,7 @@ fn row_39_register_of_b_hangs_in_the_middle_of_a_change() {
     let mut pair = Pair::protected(391);
     pair.nodes[1].disk.hangs = true;
     // B cannot take over the new configuration, so it gets no more leases from A: A must remove it.
-    pair.except(A, vec![Exception { volume: 5, holder: B }]);
+    pair.except(A, vec![Exception { volume: VolumeId(5), holder: B }]);
     pair.until("B is removed", 10, |pair| pair.nodes[0].config().members == Members::OnlyA);
     assert_eq!(run_state(&pair, B), RunState::RegisterFailed);
     pair.until("A runs all", 15, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
@@ -435,7 +435,7 @@ fn a_report_that_the_peer_is_stuck_expires() {
 #[test]
 fn row_40_a_volume_excepted_survives_only_at_its_holder() {
     let mut pair = Pair::protected(40);
-    let lost_here = Exception { volume: 7, holder: B };
+    let lost_here = Exception { volume: VolumeId(7), holder: B };
     pair.except(A, vec![lost_here]);
     pair.until("chosen", 5, |pair| pair.nodes.iter().all(|node| node.config().exceptions == [lost_here]));
     pair.power_off(B);

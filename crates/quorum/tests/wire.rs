@@ -4,17 +4,17 @@ use dyad_quorum::{
     Acceptor, AcceptorReply, Ballot, BootTime, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat,
     Learn, MAX_EXCEPTIONS, Members, ReplyBody, TryDecide, VoteRefusal, WitnessId, WitnessRequest, WitnessRequestId,
 };
-use dyad_types::{Epoch, NodeId};
+use dyad_types::{Epoch, NodeId, VolumeId};
 use proptest::prelude::*;
 
 /// UDP payload that fits into every path of the internet, less what authentication adds.
 const ROOM: usize = 1200 - 64;
 
 /// Volume ids are counted up from 1, so three bytes each are plenty.
-const USUAL: u64 = 2_000_000;
+const USUAL: VolumeId = VolumeId(2_000_000);
 
 /// A configuration as large as it can be.
-fn largest(volume: u64) -> Config {
+fn largest(volume: VolumeId) -> Config {
     Config {
         epoch: Epoch(u64::MAX),
         members: Members::Both,
@@ -38,7 +38,7 @@ fn datagram(body: DatagramBody) -> Datagram {
     }
 }
 
-fn bodies(volume: u64) -> Vec<DatagramBody> {
+fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
     let ballot = Ballot { round: u64::MAX, node: NodeId::B };
     let request = TryDecide {
         pair: u128::MAX,
@@ -83,7 +83,7 @@ fn bodies(volume: u64) -> Vec<DatagramBody> {
 fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
     // With volume ids beyond any count it still fits into an Ethernet frame.
     let cases =
-        bodies(USUAL).into_iter().map(|body| (body, ROOM)).chain(bodies(u64::MAX).into_iter().map(|body| (body, 1400)));
+        bodies(USUAL).into_iter().map(|body| (body, ROOM)).chain(bodies(VolumeId(u64::MAX)).into_iter().map(|body| (body, 1400)));
     for (body, room) in cases {
         let sent = datagram(body);
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
@@ -101,7 +101,7 @@ fn small(epoch: Epoch) -> Config {
         lead: NodeId::A,
         incarnations: [11, 12, 13],
         witness: WitnessId(14),
-        exceptions: vec![Exception { volume: 15, holder: NodeId::B }],
+        exceptions: vec![Exception { volume: VolumeId(15), holder: NodeId::B }],
         lineage: 16,
     }
 }

@@ -268,7 +268,7 @@ impl Batch<'_> {
 #[cfg(test)]
 mod tests {
     use dyad_quorum::{Ballot, Config, Exception, MAX_EXCEPTIONS};
-    use dyad_types::{Epoch, NodeId};
+    use dyad_types::{Epoch, NodeId, VolumeId};
     use proptest::prelude::*;
 
     use super::*;
@@ -280,7 +280,7 @@ mod tests {
 
     /// The largest entry that the acceptor's rules allow.
     fn largest() -> Entry {
-        let exceptions = vec![Exception { volume: u64::MAX, holder: NodeId::B }; MAX_EXCEPTIONS];
+        let exceptions = vec![Exception { volume: VolumeId(u64::MAX), holder: NodeId::B }; MAX_EXCEPTIONS];
         let config = Config {
             epoch: Epoch(u64::MAX),
             incarnations: [u64::MAX; 3],
