@@ -4,7 +4,7 @@
 //! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
 //! written later (the owner closes volume 0 when this node stops being its writer).
 
-use crate::event::{DocumentRead, Event, Inbox, Ticket};
+use crate::event::{DocumentRead, Event, Inbox, MembershipTerm, Ticket};
 use crate::guests::VolumeBackend;
 use crate::volume_request::{VolumeError, VolumeReplyTo};
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub enum DocumentRequest {
         /// This node writes volume 0 now.
         lead: bool,
         /// The membership term of this node.
-        term: u64,
+        term: MembershipTerm,
     },
 }
 
@@ -54,7 +54,10 @@ pub enum DocumentRequest {
 pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
     let (sender, orders) = mpsc::unbounded_channel();
     let volume = VolumeBackend::new(inbox.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
-    tokio::spawn(DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: 0 }.run(orders));
+    tokio::spawn(
+        DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: MembershipTerm(0) }
+            .run(orders),
+    );
     sender
 }
 
@@ -66,9 +69,9 @@ struct DocumentTask {
     /// What a change is applied to: read or written in this term, by this lead.
     current: Option<Document>,
     /// What the owner was told last, and in which term it was true.
-    told: Option<(u64, Document)>,
+    told: Option<(MembershipTerm, Document)>,
     lead: bool,
-    term: u64,
+    term: MembershipTerm,
 }
 
 impl DocumentTask {
@@ -207,7 +210,9 @@ mod tests {
         let (sender, events) = channel();
         let orders = start(Inbox(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
-            orders.send(DocumentRequest::Reload { lead, term: 0 }).unwrap_or_else(|_| panic!("the task ended"));
+            orders
+                .send(DocumentRequest::Reload { lead, term: MembershipTerm(0) })
+                .unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();
             loop {
                 // The task's turn; nothing else runs here.
@@ -285,7 +290,7 @@ mod tests {
         runtime.block_on(async {
             let orders = start(Inbox(sender), dir.path().into());
             let order = |order| orders.send(order).unwrap_or_else(|_| panic!("the task ended"));
-            order(DocumentRequest::Reload { lead: true, term: 0 });
+            order(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) });
             for (number, change) in changes.into_iter().enumerate() {
                 order(DocumentRequest::Change { change, ticket: Ticket(number as u64), asked: Instant::now() });
                 decided.recv().await.expect("each change is decided");

@@ -12,7 +12,7 @@ use dyad_control::{Refusal, Reply, Request};
 use dyad_desired::Document;
 use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange};
 use dyad_provision::identity::{Peer, Witness};
-use dyad_types::VolumeId;
+use dyad_types::{VolumeId, number};
 use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -143,11 +143,16 @@ impl fmt::Debug for StoreDone {
     }
 }
 
+number! {
+    /// Number of a membership term: one stay of this node in the in-sync set. Counted from 0 in each run of the daemon.
+    pub struct MembershipTerm;
+}
+
 /// A document, read or written.
 pub struct DocumentRead {
     pub document: Document,
     /// The membership term of this node in which it was read.
-    pub term: u64,
+    pub term: MembershipTerm,
 }
 
 impl fmt::Debug for DocumentRead {

@@ -82,8 +82,10 @@ fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
 #[test]
 fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
     // With volume ids beyond any count it still fits into an Ethernet frame.
-    let cases =
-        bodies(USUAL).into_iter().map(|body| (body, ROOM)).chain(bodies(VolumeId(u64::MAX)).into_iter().map(|body| (body, 1400)));
+    let cases = bodies(USUAL)
+        .into_iter()
+        .map(|body| (body, ROOM))
+        .chain(bodies(VolumeId(u64::MAX)).into_iter().map(|body| (body, 1400)));
     for (body, room) in cases {
         let sent = datagram(body);
         let bytes = postcard::to_allocvec(&sent).expect("encodes");

@@ -34,7 +34,7 @@ mod tests;
 mod volume_gc;
 
 use crate::documents::DocumentRequest;
-use crate::event::{ControlRequest, DocumentRead, Event, Inbox};
+use crate::event::{ControlRequest, DocumentRead, Event, Inbox, MembershipTerm};
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
 use crate::peer_wire::Wire;
@@ -233,7 +233,7 @@ impl CoreState {
     }
 
     /// The document's task has read or written a document in the membership term `term` of this node.
-    fn document_is(&mut self, document: Document, term: u64) {
+    fn document_is(&mut self, document: Document, term: MembershipTerm) {
         if self.leads() {
             self.out.peer.send(Wire::DocumentChanged { generation: document.generation });
         }

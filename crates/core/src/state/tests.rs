@@ -90,7 +90,7 @@ impl CoreFixture {
         };
         let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));
         state.announce_view();
-        state.document_is(document(vms), 0);
+        state.document_is(document(vms), MembershipTerm(0));
         state.apply(Event::Quorum(QuorumUpdate::Snapshot(QuorumSnapshot {
             may_run: true,
             ..QuorumSnapshot::default()
@@ -145,7 +145,7 @@ impl CoreFixture {
         while let Ok(order) = self.documents.try_recv() {
             if let DocumentRequest::Change { change, ticket, .. } = order {
                 let document = dyad_desired::apply(self.state.document.newest().unwrap(), &change).unwrap();
-                self.state.document_is(document, 0);
+                self.state.document_is(document, MembershipTerm(0));
                 self.state.settle();
                 self.decide(ticket, Ok(()));
                 return Some(change);
@@ -172,7 +172,7 @@ impl CoreFixture {
         let mut fixture = Self::new(&[]);
         let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::A };
         let document = dyad_desired::apply(fixture.state.document.newest().unwrap(), &disk).unwrap();
-        fixture.state.document_is(document, 0);
+        fixture.state.document_is(document, MembershipTerm(0));
         fixture
     }
 
@@ -242,7 +242,7 @@ fn what_came_of_an_image_does_not_outlive_its_daemon() {
     let mut fixture = CoreFixture::with_a_disk();
     let begin = Change::BeginImport { name: "disk".into() };
     let begun = dyad_desired::apply(fixture.state.document.newest().unwrap(), &begin).unwrap();
-    fixture.state.document_is(begun, 0);
+    fixture.state.document_is(begun, MembershipTerm(0));
     fixture.state.settle();
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
     assert_eq!(fixture.make_change(), None);
@@ -260,11 +260,11 @@ fn what_the_document_names_no_more_is_deleted() {
     ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
     change(Change::DeleteVolume { name: "one".into() });
     change(Change::DeleteVolume { name: "three".into() });
-    fixture.state.document_is(document.clone(), 1);
+    fixture.state.document_is(document.clone(), MembershipTerm(1));
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the document is of another membership");
     fixture.state.membership.config.lead = NodeId::B;
-    fixture.state.document_is(document, 0);
+    fixture.state.document_is(document, MembershipTerm(0));
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the lead does it");
     // The lead dies before it has done it; this node has read the document already.

@@ -3,6 +3,7 @@
 //! **Invariants.** A membership term is one stay of this node in the in-sync set. The document decides placement only if it
 //! was read in the current term: the pair may have changed it while this node was away. An older one is good for logging in.
 
+use crate::event::MembershipTerm;
 use dyad_desired::Document;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,9 @@ const DOCUMENT_RETRY_DELAY: Duration = Duration::from_millis(200);
 pub(in crate::state) struct DocumentCopy {
     newest: Option<Document>,
     /// Number of the current membership term.
-    term: u64,
+    term: MembershipTerm,
     /// The term in which `newest` was read; `None` = by an earlier run of this daemon.
-    read_in: Option<u64>,
+    read_in: Option<MembershipTerm>,
     /// The document's task was asked to read and has not answered.
     read_in_flight: bool,
     read_ended_at: Instant,
@@ -25,7 +26,13 @@ pub(in crate::state) struct DocumentCopy {
 impl DocumentCopy {
     /// `cached` is what an earlier run of this daemon read last.
     pub(in crate::state) fn new(cached: Option<Document>) -> Self {
-        Self { newest: cached, term: 0, read_in: None, read_in_flight: false, read_ended_at: Instant::now() }
+        Self {
+            newest: cached,
+            term: MembershipTerm(0),
+            read_in: None,
+            read_in_flight: false,
+            read_ended_at: Instant::now(),
+        }
     }
 
     /// The newest document, whenever it was read.
@@ -44,17 +51,17 @@ impl DocumentCopy {
     }
 
     /// Number of the current membership term.
-    pub(in crate::state) fn term(&self) -> u64 {
+    pub(in crate::state) fn term(&self) -> MembershipTerm {
         self.term
     }
 
     /// This node has left the in-sync set: the document must be read again before it decides placement.
     pub(in crate::state) fn end_term(&mut self) {
-        self.term += 1;
+        self.term.advance();
     }
 
     /// A document was read or written in this term.
-    pub(in crate::state) fn set(&mut self, document: Document, term: u64) {
+    pub(in crate::state) fn set(&mut self, document: Document, term: MembershipTerm) {
         self.read_in = Some(term);
         self.newest = Some(document);
     }
