@@ -3,9 +3,14 @@
 use crate::variant_name::VariantName;
 use dyad_link::session::Outbox;
 use dyad_mirror::PeerMessage;
-use dyad_types::Session;
+use dyad_types::{Session, number};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+number! {
+    /// Names a [`Wire::Change`] on its way to the peer and back; chosen by the node that asks.
+    pub struct ChangeId;
+}
 
 /// One message between the two cores.
 #[derive(Clone, Serialize, Deserialize)]
@@ -15,13 +20,13 @@ pub enum Wire {
     /// A change of the document that the receiver, as the lead, shall make: JSON of `dyad_desired::Change`.
     Change {
         /// Names the request; the answer carries it.
-        id: u64,
+        id: ChangeId,
         change: String,
     },
     /// The outcome of a [`Wire::Change`]: JSON of `dyad_control::Reply`.
     Changed {
         /// The request's id.
-        id: u64,
+        id: ChangeId,
         reply: String,
     },
     /// Volume 0 holds this generation now, durably on both nodes.
@@ -99,5 +104,7 @@ mod tests {
         assert_eq!(encoded(touched), [0, 5, 6, 1, 2, 1, 0xac, 2, 7]);
         let fetch = Body::Fetch { op: PeerOp(1), volume, extent: ExtentIndex(300) };
         assert_eq!(encoded(fetch), [0, 5, 6, 8, 1, 2, 0xac, 2]);
+        let changed = Wire::Changed { id: ChangeId(300), reply: "x".into() };
+        assert_eq!(postcard::to_stdvec(&changed).unwrap(), [2, 0xac, 2, 1, b'x']);
     }
 }

@@ -4,7 +4,7 @@ use super::CoreState;
 use super::parts::Pending;
 use crate::documents::DocumentRequest;
 use crate::event::{Event, Ticket};
-use crate::peer_wire::Wire;
+use crate::peer_wire::{ChangeId, Wire};
 use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
 
@@ -23,7 +23,7 @@ impl CoreState {
         } else if self.replication.connected {
             self.changes.passed_on(ticket);
             let change = serde_json::to_string(&change).unwrap_or_default();
-            self.out.peer.send(Wire::Change { id: ticket.0, change });
+            self.out.peer.send(Wire::Change { id: ChangeId(ticket.0), change });
         } else {
             let text = "The other node leads the pair and is not connected; ask again when it is back.";
             self.refuse_change(ticket, Refusal::new(RefusalCode::NotLead, text));
@@ -48,7 +48,7 @@ impl CoreState {
     }
 
     /// The peer passes on a change because this node leads.
-    pub(super) fn peer_asks_change(&mut self, id: u64, change: &str) {
+    pub(super) fn peer_asks_change(&mut self, id: ChangeId, change: &str) {
         let Ok(change) = serde_json::from_str::<Change>(change) else {
             let text = "The leading node does not understand this change; update it.";
             return self.answer_peer(id, Err(Refusal::new(RefusalCode::PeerUnreadable, text)));
@@ -74,7 +74,7 @@ impl CoreState {
     }
 
     /// Tells the peer the outcome of a change that it passed on.
-    fn answer_peer(&mut self, id: u64, result: Result<(), Refusal>) {
+    fn answer_peer(&mut self, id: ChangeId, result: Result<(), Refusal>) {
         let reply = serde_json::to_string(&Reply::from(result)).unwrap_or_default();
         self.out.peer.send(Wire::Changed { id, reply });
     }

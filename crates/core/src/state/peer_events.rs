@@ -43,7 +43,7 @@ impl CoreState {
                 Wire::Mirror(message) => self.mirror(dyad_mirror::Event::Peer { session, message }),
                 Wire::DocumentChanged { .. } => self.reload_document(),
                 Wire::Change { id, change } => self.peer_asks_change(id, &change),
-                Wire::Changed { id, reply } => self.peer_has_decided(Ticket(id), &reply),
+                Wire::Changed { id, reply } => self.peer_has_decided(Ticket(id.0), &reply),
             },
         }
     }

@@ -4,6 +4,7 @@
 //! session over which it was passed on. What follows is a [`Pending`], a value that can be printed.
 
 use crate::event::{ImportTarget, Ticket};
+use crate::peer_wire::ChangeId;
 use dyad_control::{Refusal, Reply};
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::oneshot;
@@ -16,7 +17,7 @@ pub(in crate::state) enum Pending {
     /// The peer, which passed the change on, is answered.
     ForwardToPeer {
         /// The peer's id of the request.
-        id: u64,
+        id: ChangeId,
     },
     /// `BeginImport`: the image may come if the change was made.
     ImportBegun {
