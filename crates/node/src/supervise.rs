@@ -136,7 +136,8 @@ async fn run(
         Err(_) => {}
     }
     let version = version(&options.qemu).await?;
-    let found = accelerator::decide(&options.qemu, version, &options.run, &options.state.join(KVM_PROBE_FILE)).await;
+    let trial = accelerator::Trial { qemu: &options.qemu, dir: &options.run };
+    let found = accelerator::decide(trial, version, &options.state.join(KVM_PROBE_FILE)).await;
     if found == Accelerator::Tcg {
         tracing::warn!("{}", dyad_api::EMULATED);
     }

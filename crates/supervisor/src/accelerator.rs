@@ -39,32 +39,87 @@ const PROVEN: i32 = 0x2a * 2 + 1;
 /// generous, because a false result holds until the node restarts.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Chooses the accelerator, with at most one trial per boot of the node. The result is stored in `dir`, which a reboot
-/// empties; a proof of KVM is also stored in the file `proof`, which survives a reboot. `version` is QEMU's version.
-pub async fn decide(qemu: &Path, version: Version, dir: &Path, proof: &Path) -> Accelerator {
-    let trial = Trial { kvm: Path::new(KVM), surroundings: surroundings(version), qemu, dir, proof };
-    trial.decide().await
+impl Accelerator {
+    /// Its name for QEMU's option `-accel`.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
 }
 
-struct Trial<'a> {
-    kvm: &'a Path,
-    surroundings: String,
-    qemu: &'a Path,
-    dir: &'a Path,
-    proof: &'a Path,
+/// Makes trial machines.
+#[derive(Debug, Clone, Copy)]
+pub struct Trial<'a> {
+    /// The program QEMU.
+    pub qemu: &'a Path,
+    /// Folder of the trial machine's disk and of the stored result; a reboot empties it.
+    pub dir: &'a Path,
 }
 
 impl Trial<'_> {
-    async fn decide(self) -> Accelerator {
+    /// Whether a machine with `accelerator` boots within `limit`. Leaves no process behind.
+    pub async fn boots(self, accelerator: Accelerator, limit: Duration) -> bool {
+        let accel = accelerator.name();
+        let disk = self.dir.join(format!("trial-{accel}.img"));
+        let mut sector = CODE.to_vec();
+        sector.resize(510, 0);
+        sector.extend([0x55, 0xaa]);
+        // The firmware ignores disks smaller than a cylinder.
+        sector.resize(1 << 20, 0);
+        if std::fs::create_dir_all(self.dir).and_then(|()| std::fs::write(&disk, sector)).is_err() {
+            return false;
+        }
+        let mut command = tokio::process::Command::new(self.qemu);
+        command
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-m", "32M"])
+            .args(["-accel", accel, "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive"])
+            .arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.to_string_lossy().replace(',', ",,")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let outcome = match command.spawn() {
+            Ok(mut child) => {
+                let ended = tokio::time::timeout(limit, child.wait()).await;
+                if ended.is_err() {
+                    // The trial machine hangs, as it does where KVM does not execute guest code.
+                    let _ = child.kill().await;
+                }
+                ended.ok().and_then(Result::ok).and_then(|status| status.code())
+            }
+            Err(_) => None,
+        };
+        let _ = std::fs::remove_file(&disk);
+        outcome == Some(PROVEN)
+    }
+}
+
+/// Chooses the accelerator, with at most one trial per boot of the node. The result is stored in the folder of `trial`; a
+/// proof of KVM is also stored in the file `proof`, which survives a reboot. `version` is QEMU's version.
+pub async fn decide(trial: Trial<'_>, version: Version, proof: &Path) -> Accelerator {
+    Decision { kvm: Path::new(KVM), surroundings: surroundings(version), trial, proof }.make().await
+}
+
+struct Decision<'a> {
+    kvm: &'a Path,
+    surroundings: String,
+    trial: Trial<'a>,
+    proof: &'a Path,
+}
+
+impl Decision<'_> {
+    async fn make(self) -> Accelerator {
         let there = self.kvm.exists();
         if there && load::<Proof>(self.proof).is_some_and(|proof| proof.surroundings == self.surroundings) {
             return Accelerator::Kvm;
         }
-        let cache = self.dir.join("accelerator");
+        let cache = self.trial.dir.join("accelerator");
         if let Some(known) = load(&cache) {
             return known;
         }
-        let found = match there && boots(self.qemu, self.dir, "kvm", PROBE_TIMEOUT).await {
+        let found = match there && self.trial.boots(Accelerator::Kvm, PROBE_TIMEOUT).await {
             true => Accelerator::Kvm,
             false => Accelerator::Tcg,
         };
@@ -107,45 +162,6 @@ fn save(file: &Path, what: &impl Serialize) -> std::io::Result<()> {
     dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(what)?, dyad_atomic_file::PUBLIC)
 }
 
-/// Whether a machine with accelerator `accel` boots within `limit`. Leaves no process behind.
-pub async fn try_out(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
-    (accel != "kvm" || Path::new(KVM).exists()) && boots(qemu, dir, accel, limit).await
-}
-
-async fn boots(qemu: &Path, dir: &Path, accel: &str, limit: Duration) -> bool {
-    let disk = dir.join(format!("trial-{accel}.img"));
-    let mut sector = CODE.to_vec();
-    sector.resize(510, 0);
-    sector.extend([0x55, 0xaa]);
-    // The firmware ignores disks smaller than a cylinder.
-    sector.resize(1 << 20, 0);
-    if std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&disk, sector)).is_err() {
-        return false;
-    }
-    let mut command = tokio::process::Command::new(qemu);
-    command
-        .args(["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-m", "32M"])
-        .args(["-accel", accel, "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive"])
-        .arg(format!("if=virtio,format=raw,readonly=on,file={}", disk.to_string_lossy().replace(',', ",,")))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let outcome = match command.spawn() {
-        Ok(mut child) => {
-            let ended = tokio::time::timeout(limit, child.wait()).await;
-            if ended.is_err() {
-                // The trial machine hangs, as it does where KVM does not execute guest code.
-                let _ = child.kill().await;
-            }
-            ended.ok().and_then(Result::ok).and_then(|status| status.code())
-        }
-        Err(_) => None,
-    };
-    let _ = std::fs::remove_file(&disk);
-    outcome == Some(PROVEN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +185,8 @@ mod tests {
         let boot = async |number: u32, surroundings: &str| {
             let run = path(&number.to_string());
             let surroundings = surroundings.to_owned();
-            Trial { kvm: &kvm, surroundings, qemu: &qemu, dir: &run, proof: &proof }.decide().await
+            let trial = Trial { qemu: &qemu, dir: &run };
+            Decision { kvm: &kvm, surroundings, trial, proof: &proof }.make().await
         };
         assert_eq!((boot(1, "here").await, calls()), (Accelerator::Tcg, 0), "there is no device");
         std::fs::write(&kvm, "").unwrap();

@@ -213,16 +213,21 @@ async fn foreign_processes_in_vm_cgroups_are_killed_at_adoption() {
 
 #[tokio::test]
 async fn the_trial_finds_the_accelerators_that_work() {
-    use dyad_supervisor::accelerator::{PROBE_TIMEOUT, decide, try_out};
+    use dyad_supervisor::accelerator::{Accelerator, PROBE_TIMEOUT, Trial, decide};
     use dyad_supervisor::command::Version;
     let dir = tempfile::tempdir().unwrap();
-    assert!(try_out(&qemu(), dir.path(), "tcg", PROBE_TIMEOUT).await, "emulation boots a sector");
-    assert!(!try_out(&qemu(), dir.path(), "tcg", Duration::from_millis(1)).await, "the deadline holds");
-    assert!(!try_out(&qemu(), dir.path(), "nonsense", PROBE_TIMEOUT).await);
-    assert!(!try_out("/nonexistent".as_ref(), dir.path(), "tcg", PROBE_TIMEOUT).await);
+    let qemu = qemu();
+    let trial = Trial { qemu: &qemu, dir: dir.path() };
+    assert!(trial.boots(Accelerator::Tcg, PROBE_TIMEOUT).await, "emulation boots a sector");
+    assert!(!trial.boots(Accelerator::Tcg, Duration::from_millis(1)).await, "the deadline holds");
+    // Ends at once with another exit code, as QEMU does that cannot use the accelerator.
+    let refusing = Trial { qemu: "/bin/false".as_ref(), ..trial };
+    assert!(!refusing.boots(Accelerator::Tcg, PROBE_TIMEOUT).await);
+    let missing = Trial { qemu: "/nonexistent".as_ref(), ..trial };
+    assert!(!missing.boots(Accelerator::Tcg, PROBE_TIMEOUT).await);
     let proof = dir.path().join("proof.json");
     let version = Version { major: 10, minor: 0 };
-    let decided = decide(&qemu(), version, dir.path(), &proof).await;
-    let again = decide("/nonexistent".as_ref(), version, dir.path(), &proof).await;
+    let decided = decide(trial, version, &proof).await;
+    let again = decide(missing, version, &proof).await;
     assert_eq!(decided, again, "the second answer comes from the note");
 }
