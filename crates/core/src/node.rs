@@ -11,12 +11,13 @@ use crate::peer::PeerHandle;
 use crate::quorum_handle::{self, QuorumHandle, QuorumInput};
 use crate::quorum_thread::QuorumThread;
 use crate::register::Register;
+use crate::selftest::{self, WatchdogTest};
 use crate::state::{CoreHandles, CoreState, Dependencies, StatePaths};
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::watchdog::{Watchdog, WatchdogInfo};
 use crate::witness::WitnessHandle;
-use crate::{cgroup_fence, clock, documents, peer_watchdog_cache, selftest};
+use crate::{cgroup_fence, clock, documents, peer_watchdog_cache};
 use dyad_control::{Status, TimelineKind};
 use dyad_link::beacon::{self, Beacon, BeaconError, PathConfig};
 use dyad_link::discovery::Endpoint;
@@ -157,13 +158,12 @@ fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeli
     timeline.note(TimelineKind::Watchdog, outcome.text);
     // The machine has just booted: nothing runs here, and the peer has not heard of this node yet.
     let repeat = outcome.again && !cgroup_fence::populated(options.vms().as_deref());
-    if let (true, Some(info)) = (repeat, watchdog)
-        && let Err(error) = selftest::run(&options.state, &options.run, &info.identity, true)
-    {
-        timeline.note(TimelineKind::Watchdog, error.to_string());
-        // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
-        let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
-    }
+    let Some(info) = watchdog.filter(|_| repeat) else { return };
+    let (state, run) = (options.state.clone(), options.run.clone());
+    let Err(error) = WatchdogTest { state, run, watchdog: info.identity.clone(), repeated: true }.run();
+    timeline.note(TimelineKind::Watchdog, error.to_string());
+    // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
+    let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);
 }
 
 /// The pool disks of this node, with their indexes mounted.
@@ -179,7 +179,8 @@ impl PoolDisks {
         if parts.is_empty() {
             return Err(NodeError::NoPoolDisk);
         }
-        let indexes = parts.iter().map(|disk| disk.index.mount(&options.run)).collect::<Result<_, _>>()?;
+        let paths = options.paths();
+        let indexes = parts.iter().map(|disk| disk.index.mount(&paths)).collect::<Result<_, _>>()?;
         Ok(Self { parts, indexes })
     }
 

@@ -110,34 +110,50 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     Some(SelfTestOutcome { text, again })
 }
 
-/// Waits for the reset of a watchdog that is not fed any more. No VM may run on this node.
-///
-/// # Errors
-/// Always: it returns only when no reset came.
-pub fn run(state: &Path, run: &Path, watchdog: &str, repeated: bool) -> Result<Infallible, SelfTestError> {
-    if watchdog == SOFTWARE {
-        return Err(SelfTestError::SoftwareWatchdog);
+/// One test of the watchdog: whether it resets this node when it is not fed.
+#[derive(Debug)]
+pub struct WatchdogTest {
+    /// Folder of the test's note.
+    pub state: PathBuf,
+    /// Folder of the socket of `dyad-init`.
+    pub run: PathBuf,
+    /// The watchdog's identity, as the kernel reports it.
+    pub watchdog: String,
+    /// The test before this one showed nothing.
+    pub repeated: bool,
+}
+
+impl WatchdogTest {
+    /// Waits for the reset of a watchdog that is not fed any more. No VM may run on this node.
+    ///
+    /// # Errors
+    /// Always: it returns only when no reset came.
+    pub fn run(self) -> Result<Infallible, SelfTestError> {
+        if self.watchdog == SOFTWARE {
+            return Err(SelfTestError::SoftwareWatchdog);
+        }
+        // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
+        self.write(0)?;
+        let granted = init::watchdog_period(&self.run, PERIOD_S)?;
+        if granted != PERIOD_S {
+            let _ = std::fs::remove_file(test_path(&self.state));
+            return Err(SelfTestError::Period { granted_s: granted });
+        }
+        let since = Instant::now();
+        while since.elapsed() < RESET_TIMEOUT {
+            self.write(since.elapsed().as_millis() as u64)?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = std::fs::remove_file(test_path(&self.state));
+        Err(SelfTestError::NoReset)
     }
-    let write = |unfed_ms| {
-        let note = Note { boot: boot(), watchdog: watchdog.into(), unfed_ms, repeated };
+
+    fn write(&self, unfed_ms: u64) -> Result<(), SelfTestError> {
+        let note = Note { boot: boot(), watchdog: self.watchdog.clone(), unfed_ms, repeated: self.repeated };
         let bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
-        let path = test_path(state);
+        let path = test_path(&self.state);
         dyad_atomic_file::replace(&path, &bytes).map_err(|error| SelfTestError::Write { path, error })
-    };
-    // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
-    write(0)?;
-    let granted = init::watchdog_period(run, PERIOD_S)?;
-    if granted != PERIOD_S {
-        let _ = std::fs::remove_file(test_path(state));
-        return Err(SelfTestError::Period { granted_s: granted });
     }
-    let since = Instant::now();
-    while since.elapsed() < RESET_TIMEOUT {
-        write(since.elapsed().as_millis() as u64)?;
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let _ = std::fs::remove_file(test_path(state));
-    Err(SelfTestError::NoReset)
 }
 
 fn boot() -> String {

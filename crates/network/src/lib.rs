@@ -18,5 +18,5 @@ mod port;
 
 pub use error::NetworkError;
 pub use link::{Address, Links};
-pub use plan::{Fixed, HostNetwork, Plan};
+pub use plan::{Fixed, HostNetwork, Plan, Substitutes};
 pub use port::{Port, Ports};

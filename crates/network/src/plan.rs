@@ -3,7 +3,7 @@
 use crate::dhcp::{Client, Dhcp};
 use crate::{Links, NetworkError, Port, Ports};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -53,6 +53,16 @@ pub struct HostNetwork {
     clients: Mutex<Vec<Dhcp>>,
 }
 
+/// Parts of a host that a test replaces.
+#[derive(Debug)]
+pub struct Substitutes {
+    pub ports: Ports,
+    /// Program of the DHCP client.
+    pub client: PathBuf,
+    /// The file of name servers, which is written.
+    pub resolver: PathBuf,
+}
+
 impl HostNetwork {
     /// Opens the network of the calling thread's network namespace.
     ///
@@ -71,9 +81,9 @@ impl HostNetwork {
         })
     }
 
-    /// Replaces the list of ports, the DHCP client and the file of name servers, for tests.
-    pub fn with(mut self, ports: Ports, client: &Path, resolver: &Path) -> Self {
-        (self.ports, self.client, self.resolver) = (ports, Client { program: client.into() }, resolver.into());
+    /// Replaces parts of the host, for tests.
+    pub fn with(mut self, Substitutes { ports, client, resolver }: Substitutes) -> Self {
+        (self.ports, self.client, self.resolver) = (ports, Client { program: client }, resolver);
         self
     }
 

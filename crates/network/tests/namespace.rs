@@ -1,6 +1,6 @@
 //! Applies plans in network namespaces of their own, one for each test. Needs root.
 
-use dyad_network::{Fixed, HostNetwork, NetworkError, Plan, Ports};
+use dyad_network::{Fixed, HostNetwork, NetworkError, Plan, Ports, Substitutes};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::net::IpAddr;
@@ -33,7 +33,8 @@ impl Node {
         fs::write(&client, format!("{script}echo \"$@\" >> {}\nexec sleep 1000\n", calls.display())).expect("a client");
         fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).expect("a client");
         let ports = Ports::with_class_folder(&folder.path().join("class"));
-        let network = HostNetwork::open().expect("opened").with(ports, &client, &folder.path().join("resolv.conf"));
+        let resolver = folder.path().join("resolv.conf");
+        let network = HostNetwork::open().expect("opened").with(Substitutes { ports, client, resolver });
         Self { folder, network }
     }
 
@@ -144,11 +145,11 @@ fn an_impossible_plan_keeps_the_old_address() {
         let mixed = fixed("10.0.0.9", Some("fe80::1"));
         assert!(matches!(node.network.apply(&mixed).await, Err(NetworkError::Mixed { .. })));
         assert_eq!(node.addresses("eth0").await, ["10.0.0.2/24"]);
-        let missing = HostNetwork::open().expect("opened").with(
-            Ports::with_class_folder(Path::new("/nonexistent")),
-            Path::new("/nonexistent"),
-            Path::new("/nonexistent"),
-        );
+        let missing = HostNetwork::open().expect("opened").with(Substitutes {
+            ports: Ports::with_class_folder(Path::new("/nonexistent")),
+            client: "/nonexistent".into(),
+            resolver: "/nonexistent".into(),
+        });
         let plan = Plan { management: "eth1".into(), fixed: None, peer_links: vec![] };
         assert!(matches!(missing.apply(&plan).await, Err(NetworkError::Dhcp { .. })));
     });

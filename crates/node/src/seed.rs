@@ -68,7 +68,7 @@ fn find(state: &Path, run: Option<&PathBuf>) -> io::Result<Option<String>> {
     let mut devices: Vec<PathBuf> = disks.flatten().map(|d| Path::new("/dev").join(d.file_name())).collect();
     devices.sort();
     match devices.into_iter().find(|device| is_seed_volume(device)) {
-        Some(device) => read_from(&device, &run.join("seed")).map(Some),
+        Some(device) => SeedVolume { device: &device, point: &run.join("seed") }.read().map(Some),
         None => Ok(None),
     }
 }
@@ -79,13 +79,23 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn read_from(device: &Path, point: &Path) -> io::Result<String> {
-    fs::create_dir_all(point)?;
-    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount(device, point, "vfat", flags, None)?;
-    let text = read(&point.join(SEED_FILE));
-    unmount(point, UnmountFlags::DETACH)?;
-    text
+struct SeedVolume<'a> {
+    device: &'a Path,
+    /// Where it is mounted.
+    point: &'a Path,
+}
+
+impl SeedVolume<'_> {
+    /// The text of its seed file.
+    fn read(self) -> io::Result<String> {
+        let Self { device, point } = self;
+        fs::create_dir_all(point)?;
+        let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        mount(device, point, "vfat", flags, None)?;
+        let text = read(&point.join(SEED_FILE));
+        unmount(point, UnmountFlags::DETACH)?;
+        text
+    }
 }
 
 fn is_seed_volume(device: &Path) -> bool {

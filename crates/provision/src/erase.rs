@@ -115,7 +115,7 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     };
     for parts in disks::find_pool_disks(&paths.disks, &paths.run, identity.pair_number(), identity.me) {
         step(&format!("Erasing {}", parts.disk.display()));
-        if let Err(e) = disks::erase(&parts, &paths.run) {
+        if let Err(e) = disks::erase(&parts, paths) {
             tracing::error!(error = chain(&e), "a disk keeps its label");
         }
     }
@@ -142,7 +142,7 @@ pub fn disk(paths: &NodePaths, name: &str, confirm: Confirmation<'_>) -> Result<
         raw: path.into(),
         index: Index::Directory(path.with_extension("index")),
     });
-    disks::erase(&parts, &paths.run).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
+    disks::erase(&parts, paths).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
 /// Which of `candidates` is erased, if `confirm` suffices.

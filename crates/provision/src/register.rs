@@ -66,18 +66,17 @@ pub enum RegisterError {
 }
 
 fn open(dir: &Path, create: bool) -> Result<File, RegisterError> {
-    let path = path(dir);
-    open_file(dir, &path, create).map_err(|source| RegisterError::Open { path, source })
+    open_file(dir, create).map_err(|source| RegisterError::Open { path: path(dir), source })
 }
 
-fn open_file(dir: &Path, path: &Path, create: bool) -> io::Result<File> {
+fn open_file(dir: &Path, create: bool) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
     // Written through: the return of a write means that the medium has it.
     options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
     if create {
         options.create(true).truncate(true);
     }
-    let file = options.open(path)?;
+    let file = options.open(path(dir))?;
     if create {
         // Preallocated, so that a later write needs no space.
         file.write_all_at(&[0; 2 * SLOT_BYTES], 0)?;

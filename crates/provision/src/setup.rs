@@ -214,8 +214,7 @@ fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: 
     let mut parts: Vec<PoolDiskPaths> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
-        parts
-            .push(disks::prepare(Path::new(path), &paths.run).map_err(|e| refusal::of_error(RefusalCode::Format, &e))?);
+        parts.push(disks::prepare(Path::new(path), paths).map_err(|e| refusal::of_error(RefusalCode::Format, &e))?);
     }
     let format = FormatOptions {
         identity: dyad_pool::PoolIdentity {
@@ -246,7 +245,7 @@ fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: 
 }
 
 fn mount_indexes(paths: &NodePaths, parts: &[PoolDiskPaths]) -> Result<Vec<PathBuf>, Refusal> {
-    let mount = |part: &PoolDiskPaths| part.index.mount(&paths.run);
+    let mount = |part: &PoolDiskPaths| part.index.mount(paths);
     parts.iter().map(mount).collect::<Result<_, _>>().map_err(|e| refusal::of_error(RefusalCode::Index, &e))
 }
 

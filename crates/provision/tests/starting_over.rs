@@ -57,7 +57,7 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
     assert_eq!(NodeIdentity::load(&options.state).unwrap(), None);
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
     // Cut short again after the first disk.
-    disks::erase(&disks::parts(&options.disks[0]).unwrap(), &options.run).unwrap();
+    disks::erase(&disks::parts(&options.disks[0]).unwrap(), &options).unwrap();
 
     erase::undo(&options, &|_| {}).unwrap();
     assert_eq!(contents(&options), [DiskContent::Blank, DiskContent::Blank]);

@@ -23,14 +23,15 @@ pub enum Blessing {
 }
 
 impl Node {
-    /// A node whose system partition is mounted at `boot` and whose EFI variables are files in `variables`.
-    pub fn new(boot: &Path, variables: &Path) -> Self {
-        Self { partition: SystemPartition::new(boot), variables: LoaderVariables::new(variables) }
+    /// A node with this system partition and these EFI variables.
+    pub fn new(partition: SystemPartition, variables: LoaderVariables) -> Self {
+        Self { partition, variables }
     }
 
     /// The node that this program runs on.
     pub fn here() -> Self {
-        Self::new(Path::new("/boot"), Path::new("/sys/firmware/efi/efivars"))
+        let variables = LoaderVariables::new(Path::new("/sys/firmware/efi/efivars"));
+        Self::new(SystemPartition::new(Path::new("/boot")), variables)
     }
 
     /// All slots, newest version first.

@@ -1,6 +1,6 @@
 //! The slots of a node through updates and through good and bad boots, in a directory in place of the system disk.
 
-use dyad_update::{Blessing, Node, UpdateError};
+use dyad_update::{Blessing, LoaderVariables, Node, SystemPartition, UpdateError};
 use std::path::{Path, PathBuf};
 
 const COUNTED: &str = "LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
@@ -30,7 +30,7 @@ impl Disk {
     }
 
     fn node(&self) -> Node {
-        Node::new(&self.root.path().join("boot"), &self.vars())
+        Node::new(SystemPartition::new(&self.root.path().join("boot")), LoaderVariables::new(&self.vars()))
     }
 
     fn variable(&self, name: &str, value: Option<&str>) {

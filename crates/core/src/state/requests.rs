@@ -5,7 +5,7 @@ use super::parts::{LeaveWaiter, Pending};
 use crate::cgroup_fence;
 use crate::event::Event;
 use crate::quorum_handle::QuorumInput;
-use crate::selftest;
+use crate::selftest::WatchdogTest;
 use dyad_control::{RefusalCode, Reply, Request, TimelineKind};
 use dyad_desired::{Document, Vm};
 use std::collections::BTreeSet;
@@ -82,7 +82,7 @@ impl CoreState {
         self.out.quorum_thread.send(QuorumInput::StopFeeding(true));
         let (state, run, inbox) = (self.out.paths.state.clone(), self.out.paths.run.clone(), self.out.inbox.clone());
         let prove = move || {
-            let Err(error) = selftest::run(&state, &run, &watchdog, false);
+            let Err(error) = WatchdogTest { state, run, watchdog, repeated: false }.run();
             inbox.send(Event::SelfTestEnded { sentence: error.to_string() });
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");

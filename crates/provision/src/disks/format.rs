@@ -2,6 +2,7 @@
 
 use super::error::DiskError;
 use super::layout::{INDEX_TYPE, Index, POOL_TYPE, PoolDiskPaths, SMALLEST_DISK};
+use crate::paths::NodePaths;
 use dyad_disks::partition;
 use dyad_pool::FileDisk;
 use gptman::{GPT, GPTPartitionEntry};
@@ -20,11 +21,11 @@ const ALIGNMENT: u64 = 1 << 20;
 ///
 /// # Errors
 /// The disk is missing, too small or cannot be written; the kernel still uses its old partitions; `mke2fs` failed.
-pub fn prepare(disk: &Path, run: &Path) -> Result<PoolDiskPaths, DiskError> {
+pub fn prepare(disk: &Path, paths: &NodePaths) -> Result<PoolDiskPaths, DiskError> {
     let metadata = fs::metadata(disk).map_err(|source| DiskError::Missing { disk: disk.into(), source })?;
     if metadata.file_type().is_block_device() {
         // Of a setup that failed before: the kernel takes no new partitions while one is in use.
-        unmount_index(&partition(disk, 1), run);
+        unmount_index(&partition(disk, 1), paths);
         return prepare_device(disk);
     }
     let index = disk.with_extension("index");
@@ -40,11 +41,11 @@ pub fn prepare(disk: &Path, run: &Path) -> Result<PoolDiskPaths, DiskError> {
 ///
 /// # Errors
 /// [`DiskError::Erase`]: the disk cannot be opened or written.
-pub fn erase(parts: &PoolDiskPaths, run: &Path) -> Result<(), DiskError> {
-    erase_parts(parts, run).map_err(|source| DiskError::Erase { disk: parts.disk.clone(), source })
+pub fn erase(parts: &PoolDiskPaths, paths: &NodePaths) -> Result<(), DiskError> {
+    erase_parts(parts, paths).map_err(|source| DiskError::Erase { disk: parts.disk.clone(), source })
 }
 
-fn erase_parts(parts: &PoolDiskPaths, run: &Path) -> io::Result<()> {
+fn erase_parts(parts: &PoolDiskPaths, paths: &NodePaths) -> io::Result<()> {
     let raw = FileDisk::open(&parts.raw)?;
     dyad_pool::erase(&raw)?;
     drop(raw);
@@ -54,7 +55,7 @@ fn erase_parts(parts: &PoolDiskPaths, run: &Path) -> io::Result<()> {
             _ => Ok(()),
         },
         Index::Partition(index) => {
-            unmount_index(index, run);
+            unmount_index(index, paths);
             dyad_pool::erase(&FileDisk::open(index)?)?;
             dyad_pool::erase(&FileDisk::open(&parts.disk)?)?;
             // The kernel may keep the old partitions until the next boot: setup makes it read the new ones.
@@ -125,8 +126,8 @@ fn make_ext4(device: &Path) -> Result<(), DiskError> {
 }
 
 /// Unmounts an index partition that an earlier setup or an earlier run of the core has mounted; no file in it is open.
-fn unmount_index(device: &Path, run: &Path) {
+fn unmount_index(device: &Path, paths: &NodePaths) {
     if let Some(name) = device.file_name() {
-        let _ = unmount(run.join("index").join(name), UnmountFlags::DETACH);
+        let _ = unmount(paths.run.join("index").join(name), UnmountFlags::DETACH);
     }
 }

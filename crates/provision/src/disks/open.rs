@@ -2,6 +2,7 @@
 
 use super::error::DiskError;
 use super::layout::{Index, PoolDiskPaths};
+use crate::paths::NodePaths;
 use dyad_pool::{FileDisk, PoolDisk};
 use rustix::mount::{MountFlags, mount};
 use std::fs;
@@ -12,11 +13,11 @@ impl Index {
     /// Makes the index reachable as a directory and returns that.
     ///
     /// # Errors
-    /// [`DiskError::Mount`]: the partition cannot be mounted below `run`.
-    pub fn mount(&self, run: &Path) -> Result<PathBuf, DiskError> {
+    /// [`DiskError::Mount`]: the partition cannot be mounted.
+    pub fn mount(&self, paths: &NodePaths) -> Result<PathBuf, DiskError> {
         match self {
             Index::Directory(dir) => Ok(dir.clone()),
-            Index::Partition(device) => mount_index(device, run),
+            Index::Partition(device) => mount_index(device, paths),
         }
     }
 }
@@ -33,11 +34,11 @@ pub fn open(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> Result<Vec<PoolDisk
     parts.iter().zip(indexes).map(open).collect()
 }
 
-/// Mounts an index partition below `run` unless it is mounted already, as after a restart of the core.
-fn mount_index(device: &Path, run: &Path) -> Result<PathBuf, DiskError> {
+/// Mounts an index partition below the run folder unless it is mounted already, as after a restart of the core.
+fn mount_index(device: &Path, paths: &NodePaths) -> Result<PathBuf, DiskError> {
     let failed = |source| DiskError::Mount { partition: device.into(), source };
     let name = device.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-    let dir = run.join("index").join(name);
+    let dir = paths.run.join("index").join(name);
     fs::create_dir_all(&dir).map_err(failed)?;
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == dir.to_str());

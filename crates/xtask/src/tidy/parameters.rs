@@ -1,8 +1,9 @@
-//! No function has two adjacent parameters of one primitive type: arguments that are swapped by mistake would compile.
+//! No function has two adjacent parameters of one primitive type: arguments that are swapped by mistake would compile. In
+//! code that runs on a node, a path counts as a primitive type: a swap would write, mount or delete the wrong file.
 //!
-//! A number that names something is a type of its own, numbers that belong together are a struct or a range. An alias
-//! (`type Nanos = u64`) is the type that it stands for. Code that only tests compile is left out, as are closures and
-//! pointers to functions.
+//! A number that names something is a type of its own, numbers that belong together are a struct or a range; so are paths.
+//! An alias (`type Nanos = u64`) is the type that it stands for. Code that only tests compile is left out, as are closures
+//! and pointers to functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,8 +34,16 @@ const PRIMITIVES: [&str; 19] = [
     "impl Into<String>",
 ];
 
+/// Paths, with [`PRIMITIVES`] the types of which two adjacent parameters are refused in code that runs on a node.
+const PATHS: [&str; 5] = ["Path", "PathBuf", "std::path::Path", "std::path::PathBuf", "impl AsRef<Path>"];
+
+/// Crates in which adjacent paths are allowed: tools and tests. A swap there fails a build or a test.
+const DEVELOPMENT: [&str; 3] = ["crates/xtask/", "crates/process-tests/", "qemu-tests/"];
+
 /// Functions with such parameters, by file and name, each with the reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
+    ("crates/atomic-file/src/disk.rs", "rename", "as `std::fs::rename`"),
+    ("crates/atomic-file/src/lib.rs", "rename", "as `std::fs::rename`"),
     ("crates/blockdev/src/vhost_user/dirty_log.rs", "mark_dirty", "of vm-memory's trait Bitmap"),
     ("crates/blockdev/src/vhost_user/handler.rs", "set_vring_num", "of vhost's trait for back-ends"),
     ("crates/blockdev/src/vhost_user/handler.rs", "set_vring_addr", "of vhost's trait for back-ends"),
@@ -44,13 +53,21 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/update/src/esp.rs", "compare", "an order, as `Ord::cmp`"),
 ];
 
-/// A function with two adjacent parameters of one primitive type.
+/// A function with two adjacent parameters of one type.
 #[derive(Debug, PartialEq, Eq)]
 struct Found<'a> {
     line: usize,
     function: &'a str,
     /// The first such pair.
     parameters: [String; 2],
+}
+
+/// What the rule says of paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PathRule {
+    /// Two adjacent paths are refused.
+    Refused,
+    Allowed,
 }
 
 /// A parameter: its pattern and its type, as [`text`].
@@ -60,7 +77,7 @@ struct Parameter {
 }
 
 /// The functions in `tokens` that break the rule. `aliases` are names of types that stand for a primitive type.
-fn adjacent<'a>(tokens: &[Token<'a>], aliases: &BTreeMap<&str, String>) -> Vec<Found<'a>> {
+fn adjacent<'a>(tokens: &[Token<'a>], aliases: &BTreeMap<&str, String>, paths: PathRule) -> Vec<Found<'a>> {
     let mut found = Vec::new();
     for (at, window) in tokens.windows(2).enumerate() {
         let [keyword, name] = window else { continue };
@@ -70,7 +87,7 @@ fn adjacent<'a>(tokens: &[Token<'a>], aliases: &BTreeMap<&str, String>) -> Vec<F
         let parameters = parameters(tokens, at + 2);
         let same = parameters.windows(2).find(|pair| {
             let kinds = pair.iter().map(|parameter| resolved(&parameter.kind, aliases)).collect::<Vec<_>>();
-            kinds[0] == kinds[1] && is_primitive(&kinds[0])
+            kinds[0] == kinds[1] && is_refused(&kinds[0], paths)
         });
         if let Some(pair) = same {
             let parameters = [&pair[0], &pair[1]].map(|it| format!("{}: {}", it.pattern, it.kind));
@@ -173,12 +190,19 @@ fn resolved(kind: &str, aliases: &BTreeMap<&str, String>) -> String {
 }
 
 fn is_primitive(kind: &str) -> bool {
+    is_refused(kind, PathRule::Allowed)
+}
+
+/// Whether two adjacent parameters of this type are refused.
+fn is_refused(kind: &str, paths: PathRule) -> bool {
     let kind = kind.trim_start_matches('&');
     let kind = kind.strip_prefix("'static ").unwrap_or(kind);
     let inner = kind.strip_prefix("mut").filter(|rest| rest.starts_with([' ', '[', '&'])).unwrap_or(kind).trim();
     let element = ["Option<", "Vec<"].iter().find_map(|generic| inner.strip_prefix(generic)?.strip_suffix('>'));
     let element = element.or_else(|| inner.strip_prefix('[')?.strip_suffix(']')?.split(';').next());
-    PRIMITIVES.contains(&inner) || element.is_some_and(is_primitive)
+    PRIMITIVES.contains(&inner)
+        || paths == PathRule::Refused && PATHS.contains(&inner)
+        || element.is_some_and(|element| is_refused(element, paths))
 }
 
 /// Adds the aliases of primitive types among `tokens`: `type NAME = TYPE;`.
@@ -218,7 +242,9 @@ fn arguments_of_one_type_are_told_apart() {
         if test_modules.iter().any(|(of, tests)| of == folder && module.starts_with(tests)) {
             continue;
         }
-        for Found { line, function, parameters: [first, second] } in adjacent(&code.shipped, &aliases) {
+        let development = DEVELOPMENT.iter().any(|folder| path.starts_with(folder));
+        let rule = if development { PathRule::Allowed } else { PathRule::Refused };
+        for Found { line, function, parameters: [first, second] } in adjacent(&code.shipped, &aliases, rule) {
             if ALLOWED.iter().any(|(file, name, _)| file == path && *name == function) {
                 unused.remove(&(path.as_str(), function));
             } else {
@@ -245,6 +271,22 @@ fn adjacent_parameters_of_one_primitive_type_are_found() {
     let tokens = tokens(text);
     let mut aliases = BTreeMap::new();
     collect_aliases(&tokens, &mut aliases);
-    let found: Vec<_> = adjacent(&tokens, &aliases).into_iter().map(|found| found.function).collect();
+    let found: Vec<_> =
+        adjacent(&tokens, &aliases, PathRule::Allowed).into_iter().map(|found| found.function).collect();
     assert_eq!(found, ["numbers", "mixed", "options", "bytes", "arrays", "texts", "alias", "generic"]);
+}
+
+#[test]
+fn adjacent_paths_are_found_in_code_of_a_node() {
+    let text = "
+        fn links(from: &Path, to: &'a Path) {} fn owned(a: PathBuf, b: std::path::PathBuf, c: std::path::PathBuf) {}
+        fn options(a: Option<&Path>, b: Option<&Path>) {} fn lists(a: &[PathBuf], b: &[PathBuf]) {}
+        fn apart(from: &Path, times: u64, to: &Path) {} fn typed(disk: &Path, paths: &NodePaths) {}
+    ";
+    let tokens = tokens(text);
+    let found = |rule| -> Vec<_> {
+        adjacent(&tokens, &BTreeMap::new(), rule).into_iter().map(|found| found.function).collect()
+    };
+    assert_eq!(found(PathRule::Refused), ["links", "owned", "options", "lists"]);
+    assert_eq!(found(PathRule::Allowed), Vec::<&str>::new());
 }
