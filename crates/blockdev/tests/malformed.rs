@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use common::volume::Volume;
 use common::*;
 use dyad_blockdev::{Config, Handle, Server};
+use dyad_testkit::Prng;
 use vm_memory::{Bytes, GuestAddress};
 
 /// Spoil a ring with `spoil`, and see the connection end and a sound guest be served afterwards.
@@ -174,13 +175,8 @@ fn noise_on_the_socket() {
 /// Random bytes in descriptors and rings: whatever comes of it, the device's thread lives.
 #[test]
 fn random_rings() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut prng = Prng::new(1);
+    let mut random = move || prng.next_u64();
     let dir = tempfile::tempdir().unwrap();
     for round in 0..200 {
         let path = dir.path().join(format!("{round}.sock"));

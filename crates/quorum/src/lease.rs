@@ -73,11 +73,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timing::SEC;
-
-    fn at(seconds: u64) -> BootTime {
-        BootTime(seconds * SEC)
-    }
+    use crate::testing::at;
 
     #[test]
     fn a_lease_counts_from_the_request_and_a_late_reply_gives_nothing() {

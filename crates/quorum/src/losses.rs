@@ -32,11 +32,7 @@ impl Losses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::timing::SEC;
-
-    fn at(seconds: u64) -> BootTime {
-        BootTime(seconds * SEC)
-    }
+    use crate::testing::at;
 
     #[test]
     fn a_peer_that_comes_and_goes_must_stay_longer() {

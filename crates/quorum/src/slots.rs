@@ -165,6 +165,7 @@ pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> RegisterChoice {
 mod tests {
     use super::*;
     use crate::types::{Ballot, Config, Exception};
+    use dyad_testkit::Prng;
     use dyad_types::{Epoch, VolumeId};
 
     const ID: RegisterId = RegisterId { pair: 5, node: NodeId::B };
@@ -291,12 +292,11 @@ mod tests {
 
     #[test]
     fn noise_is_never_a_record() {
-        let mut noise = 1_u64;
+        let mut noise = Prng::new(1);
         let mut disk = Disk::blank();
         for slot in disk.0.iter_mut().flatten() {
             for byte in slot.iter_mut() {
-                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                *byte = (noise >> 56) as u8;
+                *byte = noise.next_u64() as u8;
             }
         }
         assert_eq!(disk.choose(), RegisterChoice::Amnesia);

@@ -1,7 +1,13 @@
-//! A record for the unit tests of this crate.
+//! What several unit tests of this crate need.
 
-use crate::types::{Acceptor, Config, Members, Record, WitnessId};
+use crate::timing::SEC;
+use crate::types::{Acceptor, BootTime, Config, Members, Record, WitnessId};
 use dyad_types::NodeId;
+
+/// The time this many seconds after boot.
+pub(crate) fn at(seconds: u64) -> BootTime {
+    BootTime(seconds * SEC)
+}
 
 /// A record of a pair with both members, after one decision, in which `tie` holds the tie vote.
 pub(crate) fn record(tie: Acceptor) -> Record {

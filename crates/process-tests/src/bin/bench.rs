@@ -10,6 +10,7 @@ use dyad_process_tests::cores::Cores;
 use dyad_process_tests::device::Device;
 use dyad_process_tests::limits::{self, BLOCK, Target};
 use dyad_rig::artifacts::Artifacts;
+use dyad_testkit::Prng;
 use serde_json::{Value, json};
 
 /// Interleaved runs of each job.
@@ -101,16 +102,11 @@ fn run(Job { name, writes, flush }: Job, network: Duration, device: &mut Device,
     Ok(json!({ "job": name, "limit_us": micros(limit), "ours_us": micros(ours), "ratio": ratio }))
 }
 
-/// The same well-spread offsets in each run of the same number: a fixed linear congruence over all blocks.
+/// The same offsets in each run of the same number, uniform over all blocks.
 fn offsets(seed: u64) -> Vec<u64> {
     let blocks = SPAN / BLOCK as u64;
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..REQUESTS)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % blocks * BLOCK as u64
-        })
-        .collect()
+    let mut prng = Prng::new(seed);
+    (0..REQUESTS).map(|_| prng.below(blocks) * BLOCK as u64).collect()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
