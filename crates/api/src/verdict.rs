@@ -142,12 +142,12 @@ fn missing(status: &Status) -> Vec<String> {
 }
 
 fn replicas(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
-    let state = status.mirror.as_ref().map(|m| (m.state, m.dirty_bytes));
+    let state = status.mirror.as_ref().map(|m| (m.state, m.dirty_mib()));
     let both = quorum.members.len() == 2;
     match state {
         Some((MirrorState::InSync, _)) if both => {}
-        Some((MirrorState::Resyncing, dirty)) => {
-            missing.push(format!("{} MiB are still to be copied to {peer}", dirty.div_ceil(1 << 20)));
+        Some((MirrorState::Resyncing, dirty_mib)) => {
+            missing.push(format!("{dirty_mib} MiB are still to be copied to {peer}"));
         }
         Some((MirrorState::Reconciling, _)) => missing.push(format!("this node and {peer} compare their journals")),
         Some((MirrorState::Behind, _)) => missing.push(format!("this node lacks data that {peer} holds")),

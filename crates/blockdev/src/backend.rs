@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 #[cfg(doc)]
-use crate::BLOCK;
+use crate::BLOCK_BYTES;
 
-/// One request to a [`Backend`]. Offsets and lengths are in bytes, multiples of [`BLOCK`], inside the volume; no length
-/// is 0.
+/// One request to a [`Backend`]. Offsets and lengths are in bytes, multiples of [`BLOCK_BYTES`], inside the volume; no
+/// length is 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// Reads `len` bytes, at most 1 MiB + 2 blocks. Completes with exactly `len` bytes.
@@ -53,6 +53,6 @@ pub trait Backend: Send + Sync + 'static {
     /// Requests may complete in any order.
     fn submit(&self, request: Request, done: Done);
 
-    /// Size of the volume in bytes: a multiple of [`BLOCK`], not 0, constant while a server runs.
+    /// Size of the volume in bytes: a multiple of [`BLOCK_BYTES`], not 0, constant while a server runs.
     fn size(&self) -> u64;
 }

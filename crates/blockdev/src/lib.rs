@@ -13,7 +13,7 @@
 //!
 //! 1. Only the device's own thread reads or writes guest memory, and only for started rings. A completion that arrives
 //!    after its ring was stopped changes nothing in the guest.
-//! 2. The backend sees whole blocks (multiples of [`BLOCK`]) inside the volume and nothing else.
+//! 2. The backend sees whole blocks (multiples of [`BLOCK_BYTES`]) inside the volume and nothing else.
 //! 3. Two changes of the same block are never at the backend at the same time, so the
 //!    read-modify-write of a partial block loses no neighbour.
 //! 4. Each byte of a write is read from guest memory exactly once, into a private copy.
@@ -31,5 +31,5 @@ mod ranges;
 mod vhost_user;
 
 pub use backend::{Backend, BackendError, Done, Request};
-pub use limits::{BLOCK, SECTOR};
+pub use limits::{BLOCK_BYTES, SECTOR};
 pub use vhost_user::{Config, Handle, Server, StartError, Status};

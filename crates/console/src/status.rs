@@ -113,7 +113,7 @@ fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
             MirrorState::Behind => "receiving newer data",
             MirrorState::Held => "writes wait",
         };
-        lines.push(format!("Mirror       {state}     {} MiB to copy", mirror.dirty_bytes.div_ceil(1 << 20)));
+        lines.push(format!("Mirror       {state}     {} MiB to copy", mirror.dirty_mib()));
     }
     if let Some(pool) = &status.pool {
         lines.push(format!("Pool         {} of {} MiB used", pool.used_bytes >> 20, pool.total_bytes >> 20));

@@ -186,6 +186,14 @@ pub struct MirrorStatus {
     pub healed_blocks: u64,
 }
 
+impl MirrorStatus {
+    /// [`Self::dirty_bytes`] in MiB, rounded up.
+    #[must_use]
+    pub fn dirty_mib(&self) -> u64 {
+        self.dirty_bytes.div_ceil(dyad_types::MIB)
+    }
+}
+
 /// Phase of replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

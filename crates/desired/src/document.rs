@@ -321,7 +321,7 @@ impl WitnessInfo {
 
 impl Policies {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        let (min, max) = (*limits::GRACE_S.start(), *limits::GRACE_S.end());
+        let (min, max) = (*limits::GRACE_PERIOD_S.start(), *limits::GRACE_PERIOD_S.end());
         range("The time to shut down", self.shutdown_grace_s.into(), min.into()..=max.into(), "seconds")
     }
 }

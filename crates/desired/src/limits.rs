@@ -40,4 +40,4 @@ pub const ADDRESSES: usize = 16;
 pub const TEXT_MAX: usize = 256;
 
 /// Range of the time that a guest gets to shut down before it is killed, in seconds.
-pub const GRACE_S: std::ops::RangeInclusive<u32> = 1..=3600;
+pub const GRACE_PERIOD_S: std::ops::RangeInclusive<u32> = 1..=3600;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use dyad_link::PairId;
-use dyad_types::WITNESS_PORT;
+use dyad_types::{NodeId, WITNESS_PORT};
 use dyad_witness::admin::{self, Command, Report};
 use dyad_witness::install::{Plan, STATE};
 use dyad_witness::server::{Config, PairSummary, Server};
@@ -116,8 +116,11 @@ async fn run_action(action: Action) -> Result<()> {
 
 /// One line for a pair: id, nodes with a key, epoch, state of its vote, name.
 fn summary_line(pair: &PairSummary) -> String {
-    let nodes: String =
-        ['A', 'B'].into_iter().zip(pair.keys).map(|(node, key)| if key.is_some() { node } else { '-' }).collect();
+    let nodes: String = [NodeId::A, NodeId::B]
+        .into_iter()
+        .zip(pair.keys)
+        .map(|(node, key)| if key.is_some() { char::from(node.letter()) } else { '-' })
+        .collect();
     let (epoch, vote_state) = match pair.epoch {
         None => ("-".into(), "damaged"),
         Some(epoch) if pair.votes => (epoch.to_string(), "votes"),

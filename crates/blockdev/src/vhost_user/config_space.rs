@@ -5,7 +5,7 @@ use std::ops::Range;
 use vhost::vhost_user::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use virtio_bindings::bindings::{virtio_blk, virtio_config, virtio_ring};
 
-use crate::limits::{BLOCK, MAX_BULK, MAX_TRANSFER, SECTOR};
+use crate::limits::{BLOCK_BYTES, MAX_BULK, MAX_TRANSFER, SECTOR};
 
 /// Segments of data in one request. QEMU's default queue has 128 descriptors, a chain must not be longer
 /// (virtio 2.7.5.3.1), and two are taken by header and status.
@@ -56,14 +56,14 @@ pub(crate) fn read(capacity: u64, queues: u16, bytes: Range<usize>) -> Vec<u8> {
     put(12, &SEG_MAX.to_le_bytes());
     put(20, &(SECTOR as u32).to_le_bytes());
     // Topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size; sizes in logical blocks.
-    put(24, &[(BLOCK / SECTOR).trailing_zeros() as u8, 0]);
-    put(26, &((BLOCK / SECTOR) as u16).to_le_bytes());
+    put(24, &[(BLOCK_BYTES / SECTOR).trailing_zeros() as u8, 0]);
+    put(26, &((BLOCK_BYTES / SECTOR) as u16).to_le_bytes());
     put(28, &((MAX_TRANSFER / SECTOR) as u32).to_le_bytes());
     put(32, &[1]); // writeback: there is a cache, use FLUSH
     put(34, &queues.to_le_bytes());
     put(36, &MAX_BULK_SECTORS.to_le_bytes());
     put(40, &1u32.to_le_bytes()); // max_discard_seg
-    put(44, &((BLOCK / SECTOR) as u32).to_le_bytes()); // discard_sector_alignment
+    put(44, &((BLOCK_BYTES / SECTOR) as u32).to_le_bytes()); // discard_sector_alignment
     put(48, &MAX_BULK_SECTORS.to_le_bytes());
     put(52, &1u32.to_le_bytes()); // max_write_zeroes_seg
     put(56, &[1]); // write_zeroes_may_unmap

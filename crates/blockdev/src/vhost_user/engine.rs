@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 use vm_memory::GuestAddress;
 
-use crate::limits::{BLOCK, MAX_TRANSFER};
+use crate::limits::{BLOCK_BYTES, MAX_TRANSFER};
 use crate::ranges::RangeLocks;
 use crate::vhost_user::job::{Action, Piece, Plan};
 use crate::vhost_user::mailbox::{Mailbox, Part, PartCompletion};
@@ -133,7 +133,7 @@ impl Engine {
             Ask::Discard { offset, .. } => (offset, false),
             _ => (0, false),
         };
-        let charge = data_len.min(MAX_TRANSFER) + 2 * BLOCK;
+        let charge = data_len.min(MAX_TRANSFER) + 2 * BLOCK_BYTES;
         let id = self.next_job;
         self.next_job += 1;
         self.charged += charge;
@@ -242,7 +242,7 @@ impl Engine {
         }
         for at in edges {
             let offset = cover.start + at as u64;
-            self.ask(id, Part::Edge { at }, Request::Read { offset, len: BLOCK as u32 });
+            self.ask(id, Part::Edge { at }, Request::Read { offset, len: BLOCK_BYTES as u32 });
         }
     }
 
@@ -254,8 +254,8 @@ impl Engine {
         let begin = (piece.offset - piece.cover().start) as usize;
         let end = begin + piece.len as usize;
         match result {
-            Ok(old) if old.len() == BLOCK as usize => {
-                let new = &mut current.buffer[at..at + BLOCK as usize];
+            Ok(old) if old.len() == BLOCK_BYTES as usize => {
+                let new = &mut current.buffer[at..at + BLOCK_BYTES as usize];
                 for (n, byte) in old.iter().enumerate() {
                     if !(begin..end).contains(&(at + n)) {
                         new[n] = *byte;

@@ -1,6 +1,6 @@
 //! Cuts one request of a driver into pieces for the backend.
 
-use crate::limits::{BLOCK, MAX_BULK, MAX_TRANSFER};
+use crate::limits::{BLOCK_BYTES, MAX_BULK, MAX_TRANSFER};
 use crate::vhost_user::request::Ask;
 
 /// One piece of a job: done as one request to the backend, after reading partial blocks if there are any.
@@ -29,17 +29,17 @@ impl Piece {
     /// The whole blocks that hold the piece.
     pub fn cover(&self) -> std::ops::Range<u64> {
         let end = self.offset + self.len;
-        self.offset - self.offset % BLOCK..end.next_multiple_of(BLOCK)
+        self.offset - self.offset % BLOCK_BYTES..end.next_multiple_of(BLOCK_BYTES)
     }
 
     /// Byte positions in the cover of blocks of which the piece has only a part.
     pub fn edges(&self) -> impl Iterator<Item = usize> + use<> {
         let cover = self.cover();
         let end = self.offset + self.len;
-        let last = cover.end - BLOCK;
-        let head = !self.offset.is_multiple_of(BLOCK);
+        let last = cover.end - BLOCK_BYTES;
+        let head = !self.offset.is_multiple_of(BLOCK_BYTES);
         let one_block = last == cover.start;
-        let tail = !end.is_multiple_of(BLOCK) && (!one_block || !head);
+        let tail = !end.is_multiple_of(BLOCK_BYTES) && (!one_block || !head);
         let tail_at = (last - cover.start) as usize;
         [head.then_some(0), tail.then_some(tail_at)].into_iter().flatten()
     }
@@ -62,7 +62,7 @@ impl Plan {
             // A discard is a hint (virtio 5.2.6): the partial blocks at both ends keep their content.
             Ask::Discard { offset, len } => {
                 let end = offset + len;
-                (offset.next_multiple_of(BLOCK), end - end % BLOCK)
+                (offset.next_multiple_of(BLOCK_BYTES), end - end % BLOCK_BYTES)
             }
             Ask::Flush | Ask::GetId | Ask::Unknown | Ask::Invalid => (0, 0),
         };
@@ -79,8 +79,10 @@ impl Plan {
             Ask::Read { .. } => (Action::Read, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
             Ask::Write { .. } => (Action::Write, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
             Ask::Discard { .. } => (Action::Discard, left.min(MAX_BULK)),
-            _ if !offset.is_multiple_of(BLOCK) || left < BLOCK => (Action::Fill, left.min(BLOCK - offset % BLOCK)),
-            _ => (Action::WriteZeroes, (left - left % BLOCK).min(MAX_BULK)),
+            _ if !offset.is_multiple_of(BLOCK_BYTES) || left < BLOCK_BYTES => {
+                (Action::Fill, left.min(BLOCK_BYTES - offset % BLOCK_BYTES))
+            }
+            _ => (Action::WriteZeroes, (left - left % BLOCK_BYTES).min(MAX_BULK)),
         };
         self.next += len;
         Some(Piece { action, offset, len })
@@ -129,10 +131,10 @@ mod tests {
                 prop_assert!(piece.len > 0);
                 match piece.action {
                     Action::WriteZeroes => {
-                        prop_assert!(piece.len % BLOCK == 0 && piece.offset % BLOCK == 0);
+                        prop_assert!(piece.len % BLOCK_BYTES == 0 && piece.offset % BLOCK_BYTES == 0);
                         prop_assert!(piece.len <= MAX_BULK);
                     }
-                    Action::Fill => prop_assert_eq!(piece.cover().end - piece.cover().start, BLOCK),
+                    Action::Fill => prop_assert_eq!(piece.cover().end - piece.cover().start, BLOCK_BYTES),
                     _ => prop_assert!(piece.len <= MAX_TRANSFER),
                 }
                 at += piece.len;

@@ -11,7 +11,7 @@ use crate::vhost_user::config::Config;
 use crate::vhost_user::mailbox::Mailbox;
 use crate::vhost_user::shared::Shared;
 use crate::vhost_user::worker::Worker;
-use crate::{BLOCK, Backend};
+use crate::{BLOCK_BYTES, Backend};
 
 /// Largest number of queues of a device. A guest uses one per virtual CPU.
 const MAX_QUEUES: u16 = 64;
@@ -62,7 +62,7 @@ impl Server {
     pub fn start(path: impl AsRef<Path>, backend: Arc<dyn Backend>, config: Config) -> Result<Handle, StartError> {
         let path = path.as_ref().to_owned();
         let size = backend.size();
-        if size == 0 || !size.is_multiple_of(BLOCK) || !(1..=MAX_QUEUES).contains(&config.queues) {
+        if size == 0 || !size.is_multiple_of(BLOCK_BYTES) || !(1..=MAX_QUEUES).contains(&config.queues) {
             let queues = config.queues;
             return Err(StartError::Shape { queues, size });
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dyad_blockdev::{BLOCK, Backend, BackendError, Done, Request};
+use dyad_blockdev::{BLOCK_BYTES, Backend, BackendError, Done, Request};
 
 pub struct Volume {
     data: Mutex<Vec<u8>>,
@@ -73,7 +73,7 @@ impl Volume {
         let mut data = self.data.lock().unwrap();
         let size = data.len() as u64;
         let part = |offset: u64, len: u64| {
-            assert!(offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK));
+            assert!(offset.is_multiple_of(BLOCK_BYTES) && len.is_multiple_of(BLOCK_BYTES));
             assert!(len > 0 && offset + len <= size);
             offset as usize..(offset + len) as usize
         };

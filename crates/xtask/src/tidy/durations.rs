@@ -8,6 +8,8 @@ use super::sources::{crate_folders, files, read, shown};
 const ENDINGS: [&str; 5] = ["_TIMEOUT", "_INTERVAL", "_DELAY", "_PERIOD", "_DEADLINE"];
 /// Types that hold a duration. `Nanos` and `Time` are those of the crates that own no clock, in nanoseconds.
 const DURATIONS: [&str; 3] = ["Duration", "Nanos", "Time"];
+/// Types of ranges: of durations, or of numbers that hold one.
+const RANGES: [&str; 2] = ["Range", "RangeInclusive"];
 /// Types of numbers that hold a duration if the name ends in a unit.
 const NUMBERS: [&str; 4] = ["u16", "u32", "u64", "i64"];
 const UNIT_ENDINGS: [&str; 4] = ["_S", "_MS", "_US", "_NS"];
@@ -37,14 +39,17 @@ fn misnamed<'a>(tokens: &[Token<'a>]) -> Vec<(usize, &'a str)> {
     found
 }
 
-/// The last name of a type such as `std::time::Duration`, or of the elements of an array or slice of it.
+/// The last name of a type such as `std::time::Duration`, or of the elements of an array, slice or range of it.
 fn type_name<'a>(tokens: &[Token<'a>]) -> Option<&'a str> {
     let mut tokens = tokens;
     while tokens.first().is_some_and(|token| token.is('&') || token.is('[')) {
         tokens = &tokens[1..];
     }
-    let end = tokens.iter().position(|token| token.is('=') || token.is(';') || token.is(']') || token.is('<'))?;
-    tokens[..end].last().map(|token| token.text)
+    let end = tokens
+        .iter()
+        .position(|token| token.is('=') || token.is(';') || token.is(']') || token.is('<') || token.is('>'))?;
+    let name = tokens[..end].last()?.text;
+    if RANGES.contains(&name) { type_name(&tokens[end + 1..]) } else { Some(name) }
 }
 
 #[test]
@@ -72,7 +77,8 @@ fn a_misnamed_duration_is_found() {
         const PAUSE: Duration = x; const JOIN_TIMEOUT: std::time::Duration = x; pub const WAIT: std::time::Duration = x;
         const LIMIT_S: u64 = 1; const RETRY_DELAY_MS: u64 = 1; const PAGES: u64 = 1; const STEPS: [Duration; 2] = x;
         const SEC: Nanos = 1; fn f(pause: Duration) {} const KIND_S: &str = \"\";
+        const GRACE_S: std::ops::RangeInclusive<u32> = 1..=3; const GRACE_PERIOD_S: RangeInclusive<u32> = 1..=3;
     ";
     let found: Vec<_> = misnamed(&tokens(text)).into_iter().map(|(_, name)| name).collect();
-    assert_eq!(found, ["PAUSE", "WAIT", "LIMIT_S", "STEPS"]);
+    assert_eq!(found, ["PAUSE", "WAIT", "LIMIT_S", "STEPS", "GRACE_S"]);
 }
