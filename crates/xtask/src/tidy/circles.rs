@@ -5,7 +5,9 @@
 //! through re-exports to the file of the definition. A `mod` line and a re-export alone are no dependency, so a parent
 //! that only declares and re-exports its children is part of no circle.
 //!
-//! Not seen: names that macros build, and methods and traits that are used without being imported.
+//! "No circle" is a statement about names, not about calls. Not seen: a method that is called through a value, also through
+//! `self`; so the files of one type whose `impl` blocks stand in several files may call each other in a circle
+//! (`core::state`). Not seen either: names that macros build, and traits that are used without being imported.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
