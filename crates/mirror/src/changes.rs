@@ -8,9 +8,14 @@ use crate::store::Purpose;
 use crate::types::*;
 use std::collections::VecDeque;
 
+number! {
+    /// Identifies one execution of a change.
+    pub(crate) struct VolumeChangeId;
+}
+
 #[derive(Debug)]
 struct Pending {
-    id: u64,
+    id: VolumeChangeId,
     req: Option<RequestId>,
     change: VolumeChange,
     /// Given to the stores; otherwise it waits for its turn.
@@ -22,7 +27,7 @@ struct Pending {
 /// The queue of changes; only its front runs.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    next: u64,
+    next: VolumeChangeId,
     queue: VecDeque<Pending>,
 }
 
@@ -43,8 +48,7 @@ impl Mirror {
     }
 
     fn push_change(&mut self, req: Option<RequestId>, change: VolumeChange) {
-        self.changes.next += 1;
-        let id = self.changes.next;
+        let id = self.changes.next.advance();
         self.changes.queue.push_back(Pending { id, req, change, running: false, local: None, peer: None });
     }
 
@@ -84,8 +88,7 @@ impl Mirror {
         if !ready || pending.running {
             return;
         }
-        self.changes.next += 1;
-        pending.id = self.changes.next;
+        pending.id = self.changes.next.advance();
         pending.running = true;
         pending.local = None;
         let send = matches!(self.phase, Phase::Steady | Phase::Source);
@@ -98,11 +101,11 @@ impl Mirror {
         }
     }
 
-    fn pending(&mut self, id: u64) -> Option<&mut Pending> {
+    fn pending(&mut self, id: VolumeChangeId) -> Option<&mut Pending> {
         self.changes.queue.front_mut().filter(|pending| pending.id == id && pending.running)
     }
 
-    pub(crate) fn on_change_stored(&mut self, id: u64, change: VolumeChange, ok: bool) {
+    pub(crate) fn on_change_stored(&mut self, id: VolumeChangeId, change: VolumeChange, ok: bool) {
         if ok {
             // Also for a change that was already answered: the table in memory must equal the table of the store.
             self.apply_change(change);
@@ -113,7 +116,7 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn on_change_held(&mut self, id: u64, ok: bool) {
+    pub(crate) fn on_change_held(&mut self, id: VolumeChangeId, ok: bool) {
         if let Some(pending) = self.pending(id) {
             if ok {
                 pending.peer = Some(true);

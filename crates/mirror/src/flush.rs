@@ -4,6 +4,7 @@
 //! the lists of unconfirmed extents of both stores may drop them.
 
 use crate::event::StoreCommand;
+use crate::guest::TicketId;
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
 use crate::peer::Ask;
@@ -17,10 +18,15 @@ pub(crate) enum Replica {
     Peer,
 }
 
+number! {
+    /// Identifies a round.
+    pub(crate) struct RoundId;
+}
+
 #[derive(Debug)]
 struct Round {
-    id: u64,
-    tickets: Vec<u64>,
+    id: RoundId,
+    tickets: Vec<TicketId>,
     local: bool,
     /// `None`: the peer takes no part; otherwise whether it has synced.
     peer: Option<bool>,
@@ -30,10 +36,10 @@ struct Round {
 /// The round under way and the flushes that wait for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Flushes {
-    next: u64,
+    next: RoundId,
     round: Option<Round>,
     /// Tickets that join the next round.
-    pub waiting: Vec<u64>,
+    pub waiting: Vec<TicketId>,
     /// A round without a flush shall start, to confirm completed writes.
     due: bool,
     last: BootTime,
@@ -68,8 +74,7 @@ impl Mirror {
         }
         self.flushes.due = false;
         self.flushes.last = self.now;
-        self.flushes.next += 1;
-        let id = self.flushes.next;
+        let id = self.flushes.next.advance();
         let peer = self.need_peer().then_some(false);
         let confirm = if self.phase == Phase::Steady { self.completed() } else { Vec::new() };
         if self.phase == Phase::Steady {
@@ -96,7 +101,7 @@ impl Mirror {
             .collect()
     }
 
-    pub(crate) fn on_round_synced(&mut self, id: u64, replica: Replica, ok: bool) {
+    pub(crate) fn on_round_synced(&mut self, id: RoundId, replica: Replica, ok: bool) {
         let Some(round) = self.flushes.round.as_mut().filter(|round| round.id == id) else {
             return;
         };

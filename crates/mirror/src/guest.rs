@@ -35,6 +35,11 @@ pub(crate) enum State {
     Flushing,
 }
 
+number! {
+    /// Number of a guest request, in the order of arrival.
+    pub(crate) struct TicketId;
+}
+
 #[derive(Debug)]
 pub(crate) struct Ticket {
     /// `None`: already answered, by a close of the volume.
@@ -51,9 +56,9 @@ pub(crate) struct Ticket {
 /// Requests by order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Tickets {
-    next: u64,
-    pub map: BTreeMap<u64, Ticket>,
-    pub queued: BTreeSet<u64>,
+    next: TicketId,
+    pub map: BTreeMap<TicketId, Ticket>,
+    pub queued: BTreeSet<TicketId>,
 }
 
 impl Tickets {
@@ -62,7 +67,7 @@ impl Tickets {
     }
 
     /// Whether the request is a write in flight as this store command.
-    pub fn writes_as(&self, id: u64, command: StoreOp) -> bool {
+    pub fn writes_as(&self, id: TicketId, command: StoreOp) -> bool {
         self.map.get(&id).is_some_and(|t| matches!(t.state, State::Writing { op, .. } if op == command))
     }
 
@@ -86,8 +91,7 @@ impl Mirror {
             self.out.push(Action::Complete { req, result: Err(error) });
             return;
         }
-        self.tickets.next += 1;
-        let id = self.tickets.next;
+        let id = self.tickets.next.advance();
         self.tickets.map.insert(
             id,
             Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() },
@@ -116,7 +120,7 @@ impl Mirror {
 
     /// Starts the queued requests whose conditions are met, in the order of arrival.
     pub(crate) fn pump_guests(&mut self) {
-        let queued: Vec<u64> = self.tickets.queued.iter().copied().collect();
+        let queued: Vec<TicketId> = self.tickets.queued.iter().copied().collect();
         let mut room = if queued.is_empty() { 0 } else { self.write_room() };
         for id in queued {
             let Some(ticket) = self.tickets.map.get(&id) else {
@@ -153,14 +157,14 @@ impl Mirror {
         }
     }
 
-    pub(crate) fn set_state(&mut self, id: u64, state: State) {
+    pub(crate) fn set_state(&mut self, id: TicketId, state: State) {
         if let Some(ticket) = self.tickets.map.get_mut(&id) {
             ticket.state = state;
         }
     }
 
     /// Reads wait for overlapping writes in flight: a fail-over could still undo such a write after a read returned it.
-    fn start_read(&mut self, id: u64, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
+    fn start_read(&mut self, id: TicketId, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
         let needs_peer = self.tickets.map.get(&id).is_some_and(|ticket| ticket.needs_peer);
         let state = &self.volumes[&volume];
         let clash = state.writing.values().any(|w| w.blocks().start < blocks.end && blocks.start < w.blocks().end);
@@ -183,7 +187,7 @@ impl Mirror {
         true
     }
 
-    pub(crate) fn on_read_stored(&mut self, id: u64, result: Result<StoreOutput, StoreError>) {
+    pub(crate) fn on_read_stored(&mut self, id: TicketId, result: Result<StoreOutput, StoreError>) {
         let Some(ticket) = self.tickets.map.get_mut(&id) else {
             return; // the volume was closed meanwhile
         };
@@ -216,7 +220,7 @@ impl Mirror {
     }
 
     /// A repair for this read has ended.
-    pub(crate) fn count_repairs(&mut self, id: u64, blocks: impl Iterator<Item = BlockIndex>) {
+    pub(crate) fn count_repairs(&mut self, id: TicketId, blocks: impl Iterator<Item = BlockIndex>) {
         if let Some(ticket) = self.tickets.map.get_mut(&id) {
             blocks.for_each(|block| *ticket.repairs.entry(block).or_default() += 1);
         }
@@ -229,7 +233,7 @@ impl Mirror {
     }
 
     /// A read starts again from the queue, when the peer can be asked.
-    pub(crate) fn requeue_read(&mut self, id: u64, volume: VolumeId) {
+    pub(crate) fn requeue_read(&mut self, id: TicketId, volume: VolumeId) {
         self.read_over(volume);
         if self.tickets.map.contains_key(&id) {
             self.set_state(id, State::Queued);
@@ -243,7 +247,7 @@ impl Mirror {
     }
 
     /// Answers a request and removes it.
-    pub(crate) fn complete(&mut self, id: u64, result: Result<GuestReply, GuestError>) {
+    pub(crate) fn complete(&mut self, id: TicketId, result: Result<GuestReply, GuestError>) {
         self.tickets.queued.remove(&id);
         let Some(ticket) = self.tickets.map.remove(&id) else {
             return;
@@ -259,7 +263,8 @@ impl Mirror {
     /// Answers every request of a volume with an error. Writes in flight run to their end; their result is not
     /// reported.
     pub(crate) fn close(&mut self, volume: VolumeId, error: GuestError) {
-        let ids: Vec<u64> = self.tickets.map.iter().filter(|(_, t)| t.volume == volume).map(|(&id, _)| id).collect();
+        let ids: Vec<TicketId> =
+            self.tickets.map.iter().filter(|(_, t)| t.volume == volume).map(|(&id, _)| id).collect();
         for id in ids {
             let ticket = self.tickets.map.get_mut(&id).expect("listed above");
             if let Some(req) = ticket.req.take() {

@@ -3,7 +3,7 @@
 //! While an extent is under repair its guest writes wait, so the peer's copy is the newest.
 
 use crate::event::*;
-use crate::guest::assemble;
+use crate::guest::{TicketId, assemble};
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
 use crate::peer::Ask;
@@ -20,7 +20,7 @@ number! {
 #[derive(Debug)]
 struct Heal {
     /// The read that waits for the repair, if any.
-    ticket: Option<u64>,
+    ticket: Option<TicketId>,
     volume: VolumeId,
     /// Mask of damaged blocks per extent. An empty mask: the extent is fetched and not written.
     damaged: BTreeMap<ExtentIndex, u16>,
@@ -58,7 +58,7 @@ impl Mirror {
     }
 
     /// Repairs these blocks and then lets the read start again.
-    pub(crate) fn heal_blocks(&mut self, ticket: u64, volume: VolumeId, blocks: &[BlockIndex]) {
+    pub(crate) fn heal_blocks(&mut self, ticket: TicketId, volume: VolumeId, blocks: &[BlockIndex]) {
         let mut damaged: BTreeMap<ExtentIndex, u16> = BTreeMap::new();
         for block in blocks {
             *damaged.entry(block.extent()).or_default() |= 1 << block.place_in_extent();
@@ -67,12 +67,18 @@ impl Mirror {
     }
 
     /// Fetches all extents of a read and answers the read from them.
-    pub(crate) fn heal_all(&mut self, ticket: u64, volume: VolumeId, blocks: Range<BlockIndex>) {
+    pub(crate) fn heal_all(&mut self, ticket: TicketId, volume: VolumeId, blocks: Range<BlockIndex>) {
         let damaged = extents_of(blocks).each().map(|extent| (extent, 0)).collect();
         self.begin_heal(Some(ticket), volume, damaged, true);
     }
 
-    fn begin_heal(&mut self, ticket: Option<u64>, volume: VolumeId, damaged: BTreeMap<ExtentIndex, u16>, direct: bool) {
+    fn begin_heal(
+        &mut self,
+        ticket: Option<TicketId>,
+        volume: VolumeId,
+        damaged: BTreeMap<ExtentIndex, u16>,
+        direct: bool,
+    ) {
         let heal = self.heals.next.advance();
         for &extent in damaged.keys() {
             self.locks.insert((volume, extent));
@@ -162,7 +168,7 @@ impl Mirror {
     }
 
     /// A read under repair was closed.
-    pub(crate) fn abandon_heals(&mut self, ticket: u64) {
+    pub(crate) fn abandon_heals(&mut self, ticket: TicketId) {
         for heal in self.heals.map.values_mut().filter(|heal| heal.ticket == Some(ticket)) {
             heal.ticket = None;
         }

@@ -5,7 +5,7 @@ use crate::copier::Copier;
 use crate::dirty::Marks;
 use crate::event::*;
 use crate::flush::Flushes;
-use crate::guest::Tickets;
+use crate::guest::{TicketId, Tickets};
 use crate::handshake::Handshake;
 use crate::heal::Heals;
 use crate::peer::Link;
@@ -52,7 +52,7 @@ pub(crate) struct Volume {
     /// This node completed writes that no confirmation covers yet.
     pub unconfirmed: bool,
     /// Guest writes in flight, by ticket.
-    pub writing: BTreeMap<u64, Span>,
+    pub writing: BTreeMap<TicketId, Span>,
     /// Guest reads in flight.
     pub reading: usize,
 }

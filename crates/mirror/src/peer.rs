@@ -1,7 +1,9 @@
 //! The session with the peer: message numbers, epochs, requests and their replies.
 
+use crate::changes::VolumeChangeId;
 use crate::event::{Action, Reason};
-use crate::flush::Replica;
+use crate::flush::{Replica, RoundId};
+use crate::guest::TicketId;
 use crate::heal::HealId;
 use crate::machine::{Mirror, Phase};
 use crate::message::{Answer, Body, PeerMessage, PeerOp, PeerOpError};
@@ -16,7 +18,7 @@ const MAX_EARLY: usize = 65_536;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Ask {
     Write {
-        ticket: u64,
+        ticket: TicketId,
         store_op: StoreOp,
     },
     Copy {
@@ -24,11 +26,11 @@ pub(crate) enum Ask {
         extent: ExtentIndex,
     },
     RoundSync {
-        round: u64,
+        round: RoundId,
     },
     BarrierSync,
     Change {
-        id: u64,
+        id: VolumeChangeId,
     },
     HealFetch {
         heal: HealId,

@@ -3,8 +3,10 @@
 //! A command refused for lack of space is repeated, followed by all later commands that touch the same blocks, so
 //! that the store receives the writes of a block in order.
 
+use crate::changes::VolumeChangeId;
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput, Tuning};
-use crate::flush::Replica;
+use crate::flush::{Replica, RoundId};
+use crate::guest::TicketId;
 use crate::heal::HealId;
 use crate::machine::Mirror;
 use crate::message::PeerOp;
@@ -16,10 +18,10 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Purpose {
     GuestWrite {
-        ticket: u64,
+        ticket: TicketId,
     },
     GuestRead {
-        ticket: u64,
+        ticket: TicketId,
     },
     Replica {
         generation: u64,
@@ -35,7 +37,7 @@ pub(crate) enum Purpose {
         extent: ExtentIndex,
     },
     RoundSync {
-        round: u64,
+        round: RoundId,
     },
     BarrierSync {
         generation: u64,
@@ -58,7 +60,7 @@ pub(crate) enum Purpose {
         heal: HealId,
     },
     Change {
-        id: u64,
+        id: VolumeChangeId,
         change: VolumeChange,
     },
     /// The result is not used.

@@ -2,7 +2,7 @@
 //! write has acknowledged it.
 
 use crate::event::*;
-use crate::guest::{PeerPart, State, Ticket};
+use crate::guest::{PeerPart, State, Ticket, TicketId};
 use crate::machine::{Mirror, Phase, Span};
 use crate::message::{Body, Change};
 use crate::store::Purpose;
@@ -17,7 +17,7 @@ impl Mirror {
         self.tuning.flight.saturating_sub(flying)
     }
 
-    pub(crate) fn start_write(&mut self, id: u64, volume: VolumeId, op: GuestOp) -> bool {
+    pub(crate) fn start_write(&mut self, id: TicketId, volume: VolumeId, op: GuestOp) -> bool {
         let (block, count) = op.span();
         let extents = extents_of(block.run(count));
         if self.locked(volume, block.run(count)) {
@@ -58,7 +58,7 @@ impl Mirror {
         true
     }
 
-    pub(crate) fn on_write_stored(&mut self, id: u64, done: StoreOp, result: Result<StoreOutput, StoreError>) {
+    pub(crate) fn on_write_stored(&mut self, id: TicketId, done: StoreOp, result: Result<StoreOutput, StoreError>) {
         if let Some(Ticket { state: State::Writing { op, stored, .. }, .. }) = self.tickets.map.get_mut(&id)
             && *op == done
             && result.is_ok()
@@ -69,7 +69,7 @@ impl Mirror {
         // A failed local write is never completed: the guest blocks until `quorum` removes or fences this node.
     }
 
-    pub(crate) fn on_write_held(&mut self, id: u64, store_op: StoreOp) {
+    pub(crate) fn on_write_held(&mut self, id: TicketId, store_op: StoreOp) {
         if let Some(Ticket { state: State::Writing { op, peer, .. }, .. }) = self.tickets.map.get_mut(&id)
             && *op == store_op
         {
@@ -79,7 +79,7 @@ impl Mirror {
     }
 
     /// Completes the write if the local store and, where required, the peer hold it, and its extents are marked dirty.
-    fn finish_write(&mut self, id: u64) {
+    fn finish_write(&mut self, id: TicketId) {
         let Some(ticket) = self.tickets.map.get(&id) else {
             return;
         };
@@ -110,7 +110,7 @@ impl Mirror {
 
     /// Completes every write in flight whose conditions are met.
     pub(crate) fn finish_writes(&mut self) {
-        let writing: Vec<u64> = self.volumes.values().flat_map(|v| v.writing.keys().copied()).collect();
+        let writing: Vec<TicketId> = self.volumes.values().flat_map(|v| v.writing.keys().copied()).collect();
         for id in writing {
             self.finish_write(id);
         }
