@@ -66,7 +66,7 @@ wire_codes! {
     Resync = "resync",
     /// The copying to the peer ended.
     ResyncDone = "resync-done",
-    /// The heartbeats of this node stood still.
+    /// This node sent no heartbeats for more than 200 ms, as their thread was not scheduled or its work took too long.
     Late = "late",
     /// An epoch is being decided.
     Deciding = "deciding",

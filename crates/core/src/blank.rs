@@ -31,11 +31,11 @@ pub struct Blank {
     pub status: watch::Sender<Status>,
     /// The runtime for pairing.
     pub runtime: tokio::runtime::Handle,
-    /// The way in.
+    /// The queue to which control server and pairing send events; [`Blank::run`] takes them from its other end.
     pub inbox: Inbox,
-    /// Whether a watchdog is there, for the status and the self-test.
+    /// The opened watchdog; `None` = this node has none. Fed while the node is blank, then passed on to the quorum thread.
     pub watchdog: Option<Watchdog>,
-    /// For the status.
+    /// The watchdog's kind and proof, shown in the status.
     pub info: WatchdogStatus,
 }
 
@@ -47,7 +47,8 @@ impl Blank {
         let mut opened = Instant::now();
         let mut offers: Vec<discovery::DiscoveredOffer> = Vec::new();
         if !matches!(NodeIdentity::unfinished(&self.options.state), Ok(None)) {
-            // What an interrupted setup or an erasure has left goes before anything else.
+            // A setup or an erasure was interrupted: its files and pool labels are erased before the first request is answered,
+            // because a new setup must not meet them.
             match self.carry_out(events, |_, _| Ok(())) {
                 Err(refusal) => timeline.note(TimelineKind::Refused, refusal.sentence),
                 _ => timeline.note(TimelineKind::Erased, "What was left of a pair on this node is erased."),

@@ -1,4 +1,5 @@
-//! Stops VMs by cgroup: freeze, thaw, kill, each verified. No QMP and no dyad-node in the way.
+//! Stops VMs by cgroup: freeze, thaw, kill, each verified. It writes to cgroupfs itself and needs neither QMP nor
+//! `dyad-node`, which may hang or be gone when a lease ends.
 //!
 //! A thread of its own, because seeing "frozen 1" may take as long as the slowest vCPU's exit.
 //!

@@ -1,4 +1,5 @@
-//! Answers the local socket: each connection is a task that passes requests to the owner and waits for its answer.
+//! Answers the local socket: each connection is a task that passes requests to the core's state thread and waits for the
+//! replies.
 
 use crate::event::{ControlRequest, Event, Inbox};
 use crate::guests::VolumeBackend;
@@ -38,7 +39,7 @@ pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -
             listener.accept().await.map_err(|source| ServeError::Accept { socket: path.to_owned(), source })?;
         let (inbox, status) = (inbox.clone(), status.clone());
         tokio::spawn(async move {
-            // A client that hangs up is its own business.
+            // An error of a connection ends that connection only: the client sees its end and may connect again.
             let _ = converse(stream, &inbox, status).await;
         });
     }
@@ -108,7 +109,7 @@ async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, int
     }
 }
 
-/// Passes a request to the owner of the state.
+/// Passes a request to the core's state thread.
 async fn ask(inbox: &Inbox, request: Request) -> Reply {
     let (answer, reply) = oneshot::channel();
     inbox.send(Event::Control(ControlRequest { request, answer }));
@@ -196,7 +197,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-    /// So long that nothing but urgency can end it.
+    /// Interval of 100 000 s, longer than any test: only an urgent change can have a line sent before it ends.
     const UNREACHABLE_DEADLINE: Duration = Duration::from_secs(100_000);
 
     #[tokio::test]
@@ -251,7 +252,7 @@ mod tests {
         let (sender, events) = channel();
         let inbox = Inbox(sender);
         let incoming = ImportTarget { id: VolumeId(7), size: BLOCKS as u64 * 4096 };
-        let owner = std::thread::spawn(move || {
+        let state_thread = std::thread::spawn(move || {
             let (mut blocks, mut flushed) = (vec![0; BLOCKS], false);
             for event in events {
                 match event {
@@ -288,7 +289,7 @@ mod tests {
             client.read_to_string(&mut replies).await.unwrap();
             serde_json::from_str(replies.lines().last().unwrap()).unwrap()
         });
-        let (blocks, whole) = owner.join().unwrap();
+        let (blocks, whole) = state_thread.join().unwrap();
         (blocks, whole, reply)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! **Invariants.** A change is answered only after the flush of volume 0 that carries it: durable on every in-sync
 //! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
-//! written later (the owner closes volume 0 when this node stops being its writer).
+//! written later (`CoreState` closes volume 0 when this node stops being its writer).
 
 use crate::event::{DocumentRead, Event, Inbox, MembershipTerm, Ticket};
 use crate::guests::VolumeBackend;
@@ -33,8 +33,8 @@ pub enum DocumentRequest {
         /// When it was asked for.
         asked: Instant,
     },
-    /// The peer has decided a change: send [`Event::ChangeDone`] once everything asked for before is done, so that the
-    /// owner knows the document that came of it.
+    /// The peer has decided a change: send [`Event::ChangeDone`] after all requests queued before, so that `CoreState`
+    /// has the changed document first.
     Confirm {
         /// Names the change.
         ticket: Ticket,
@@ -68,7 +68,7 @@ struct DocumentTask {
     volume: VolumeBackend,
     /// What a change is applied to: read or written in this term, by this lead.
     current: Option<Document>,
-    /// What the owner was told last, and in which term it was true.
+    /// The membership term and the document that `CoreState` was told last.
     told: Option<(MembershipTerm, Document)>,
     lead: bool,
     term: MembershipTerm,
@@ -130,18 +130,18 @@ impl DocumentTask {
 
     async fn publish(&mut self, document: Document) {
         self.current = Some(document.clone());
-        let news = (self.term, document);
-        if self.told.as_ref() == Some(&news) {
+        let current = (self.term, document);
+        if self.told.as_ref() == Some(&current) {
             return;
         }
-        let (term, document) = news.clone();
+        let (term, document) = current.clone();
         let kept = document.clone();
-        let known = self.told.replace(news).is_some_and(|(_, old)| old == kept);
+        let known = self.told.replace(current).is_some_and(|(_, old)| old == kept);
         self.inbox.send(Event::DocumentRead(DocumentRead { document, term }));
         if known {
             return;
         }
-        // Not on the owner's thread: guests would wait for this disk.
+        // Not on the core's state thread: guests would wait for this disk.
         let state = self.state.clone();
         let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
         let failure =

@@ -1,4 +1,4 @@
-//! Everything that can happen to the owner of the core's state, as one closed list that can be printed.
+//! The events that [`CoreState`](crate::state::CoreState) handles, as one closed list that can be printed.
 //!
 //! **Invariants.** An event is data and the place to which its result goes (the end of a channel, or the ring of a guest): what
 //! follows from it stands in [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 
-/// What the owner's `select` yields.
+/// One input of the core's state thread.
 #[derive(Debug)]
 pub enum Event {
     /// A request from the local socket.
@@ -32,7 +32,7 @@ pub enum Event {
         /// [`Event::CloseImport`].
         answer: oneshot::Sender<Result<ImportTarget, Refusal>>,
     },
-    /// An image came whole, or does not come.
+    /// The connection that sends an image has ended: the image is whole and durable, or the import is given up.
     CloseImport {
         /// Name of the volume.
         volume: String,
@@ -59,14 +59,14 @@ pub enum Event {
     Quorum(QuorumUpdate),
     /// The document's task has read or written a document.
     DocumentRead(DocumentRead),
-    /// The document's task has carried out the last order to read, with or without success.
+    /// The document's task has carried out the last request to read, with or without success.
     DocumentReadEnded,
     /// Neither copy of the document is readable.
     DocumentLost {
         /// One sentence with the reason, for the alarm.
         why: String,
     },
-    /// A change of the document was decided, and the owner has been told the document that came of it.
+    /// A change of the document was decided. The changed document was sent as [`Event::DocumentRead`] before.
     ChangeDone {
         /// Names the change.
         ticket: Ticket,
@@ -168,12 +168,12 @@ impl fmt::Debug for DocumentRead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// The way to the owner of the state.
+/// The sending end of the core's event queue.
 #[derive(Debug, Clone)]
 pub struct Inbox(pub Sender<Event>);
 
 impl Inbox {
-    /// Delivers an event. The owner lives as long as the process; after its end the event is dropped.
+    /// Appends an event to the queue. The core's state thread lives as long as the process; after its end events are dropped.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
     }

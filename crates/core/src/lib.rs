@@ -11,7 +11,8 @@
 //! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup. How a blank node becomes a
 //! member is `dyad-provision`'s.
 //!
-//! **Invariants.** All state of the node has one owner, [`state::CoreState`], fed by one queue of [`event::Event`]. VMs are
+//! **Invariants.** All state of the node is in [`state::CoreState`]; one thread, the core's state thread, changes it, event by
+//! event from one queue of [`event::Event`]. VMs are
 //! frozen and killed by [`cgroup_fence`] alone, told by [`quorum_thread`] alone, with no other process in the way; only an
 //! erasure ([`decommission`]) kills them too. The watchdog of a member is fed by the quorum thread alone.
 

@@ -1,7 +1,7 @@
-//! A node that belongs to a pair: opens what is on its disks, starts the threads, and runs the owner of the state.
+//! A node that belongs to a pair: opens what is on its disks, starts the threads, and runs `CoreState`.
 //!
 //! **Invariant.** The quorum thread feeds the watchdog before the pool is opened, which may take longer than the watchdog's
-//! period. What it says meanwhile waits in the owner's queue.
+//! period. Its updates wait in the event queue meanwhile.
 
 use crate::cgroup_fence::{CgroupCommand, CgroupState};
 use crate::event::{Event, Inbox};
@@ -81,7 +81,7 @@ pub enum NodeError {
     Folder { path: PathBuf, source: io::Error },
 }
 
-/// Opens everything and runs the owner of the state until it is told to stop.
+/// Opens everything and runs [`CoreState`] until it is told to stop.
 ///
 /// # Errors
 /// A disk, the register, the pool or a socket cannot be opened. If the pool fails, the quorum thread runs already and has
@@ -205,7 +205,8 @@ fn open_beacon(identity: &NodeIdentity, links: &[String]) -> Result<(Beacon, u8)
     Ok((beacon, path_count))
 }
 
-/// The thread that freezes and kills VMs. It reports to the quorum thread itself: the owner of the state may be busy opening
+/// The thread that freezes and kills VMs. It reports to the quorum thread itself: the core's state thread may be busy
+/// opening
 /// the pool while VMs stand still.
 fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender<CgroupCommand> {
     let quorum_thread = quorum_thread.clone();

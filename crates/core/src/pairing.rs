@@ -87,7 +87,7 @@ impl Pairing {
         self.hosting = Some(self.runtime.spawn(async move {
             if let Some(before) = before {
                 before.abort();
-                // It has the port until it has ended.
+                // The aborted task holds the port of the pairing until it has ended; the new host could not listen on it.
                 let _ = before.await;
             }
             host.run().await;

@@ -1,4 +1,4 @@
-//! The data session with the peer: the task that keeps it up, and the handle of the owner of the state.
+//! The data session with the peer: the task that keeps it up, and the handle that `CoreState` has of it.
 
 use crate::event::{Event, Inbox};
 use crate::peer_wire::{PeerEvent, Wire};
@@ -12,7 +12,7 @@ enum PeerRequest {
     Stop,
 }
 
-/// The owner's end.
+/// What `CoreState` holds of the session: the queue to the peer, and the requests to the session's task.
 pub struct PeerHandle {
     outbox: Option<Outbox>,
     orders: mpsc::UnboundedSender<PeerRequest>,

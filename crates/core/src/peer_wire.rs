@@ -1,4 +1,4 @@
-//! What the two cores say to each other over the data session, and what the session's task tells the owner of the state.
+//! What the two cores say to each other over the data session, and what the session's task tells `CoreState`.
 
 use crate::variant_name::VariantName;
 use dyad_link::session::Outbox;
@@ -47,7 +47,7 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// What the session's task tells the owner of the state.
+/// What the session's task tells `CoreState`.
 #[derive(Debug)]
 pub enum PeerEvent {
     /// A session stands.

@@ -1,7 +1,7 @@
 //! The quorum thread, which alone keeps time. It owns the quorum machine, the heartbeats and the watchdog.
 //!
 //! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
-//! to the witness to a task, cgroups to the thread `cgroup_fence`. It reports to the owner of the state as [`QuorumUpdate`].
+//! to the witness to a task, cgroups to the thread `cgroup_fence`. It reports to `CoreState` as [`QuorumUpdate`].
 //!
 //! **Invariant.** The watchdog is fed by this thread only, and only when the quorum machine says so in that moment.
 
@@ -46,7 +46,7 @@ pub struct QuorumThread {
     pub witness: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     /// Freeze, thaw, kill.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
-    /// Updates for the owner of the state.
+    /// Takes the updates for `CoreState`.
     pub inbox: Inbox,
 }
 
@@ -111,7 +111,7 @@ impl State {
             }
             let mut woken = false;
             if clock::now() >= self.parts.quorum.next_wakeup() {
-                // Datagrams that came while this thread stood still are read before the peer is judged silent.
+                // Datagrams that arrived while this thread was not scheduled are read before the peer is judged silent.
                 woken = self.catch_up();
                 self.handle(dyad_quorum::Event::Tick);
             }

@@ -1,9 +1,9 @@
-//! What the quorum thread tells the owner of the state: plain values, so that both sides and the event list can name them.
+//! What the quorum thread tells `CoreState`: plain values, so that both sides and the event list can name them.
 
 use dyad_quorum::{Alarm, BootTime, Config, KillReason, Members, Note, RunState};
 use std::net::SocketAddr;
 
-/// A change that the quorum thread tells the owner of the state.
+/// A change that the quorum thread tells `CoreState`.
 #[derive(Debug)]
 pub enum QuorumUpdate {
     /// A configuration is in force.
@@ -25,7 +25,7 @@ pub enum QuorumUpdate {
     Note(BootTime, Note),
     /// A planned leave is complete.
     LeaveDone,
-    /// The quorum thread, and with it the heartbeats, stood still for more than 200 ms.
+    /// The quorum thread sent no heartbeat for more than 200 ms: it was not scheduled, or its own work took too long.
     Late {
         /// Time spent waiting for a processor beyond the sleep that was asked for, in milliseconds.
         waited_ms: u64,

@@ -1,4 +1,4 @@
-//! The store's thread: the one owner of the pool. It carries out the mirror's commands in order.
+//! The store's thread, which alone uses the pool. It carries out the mirror's commands in order.
 //!
 //! Syncs and checkpoint jobs run on threads of their own, so that reads and writes go on meanwhile. A write for which
 //! the journal has no room waits for the checkpoint, and with it everything behind it: order is a promise.

@@ -16,12 +16,12 @@ pub enum VolumeError {
     /// The mirror refused it.
     #[error(transparent)]
     Refused(#[from] GuestError),
-    /// The owner of the state ended before it answered.
+    /// The core's state thread ended before it answered.
     #[error("the core is stopping")]
     Stopping,
 }
 
-/// Takes the result of one request. The owner of the state calls it once, on its own thread: it must not block.
+/// Takes the result of one request. The core's state thread calls it once: it must not block.
 pub enum VolumeReplyTo {
     /// A guest's request: the device server writes the result into the guest's ring.
     Guest(Done),

@@ -40,7 +40,7 @@ pub enum Event {
     Hold,
     /// The lease is valid again.
     Resume,
-    /// The scrub found a damaged extent.
+    /// A check of stored data found a damaged extent. No program sends it yet: there is no scrub (docs/manual/not-yet.md).
     Damaged { volume: VolumeId, extent: ExtentIndex },
     /// The store has space again: commands that wait for space are repeated now.
     SpaceFreed,

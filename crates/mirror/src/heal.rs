@@ -41,7 +41,8 @@ pub(crate) struct Heals {
     found: VecDeque<(VolumeId, ExtentIndex)>,
 }
 
-/// Limit of the extents that wait for repair; the next pass of the scrub reports the others again.
+/// Limit of the extents that wait for repair. Beyond it a report ([`Event::Damaged`](crate::Event::Damaged)) is dropped, and
+/// the extent is repaired when a guest reads it. No program sends reports yet: there is no scrub (docs/manual/not-yet.md).
 const MAX_FOUND: usize = 4096;
 
 impl Mirror {

@@ -59,8 +59,8 @@ impl Mirror {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
-            // This extent was requested while the peer was the writer; the writer has changed since. A later scrub
-            // repeats it.
+            // This extent was requested while the peer was the writer; the writer has changed since. The
+            // damage is repaired when a guest reads it.
             return self.answer(op, Ok(Answer::Ok));
         }
         if self.phase == Phase::Reconcile && stamp > state.last {

@@ -41,13 +41,14 @@ impl CoreState {
         }
     }
 
-    /// The leave has ended.
+    /// Answers all clients that wait for the leave, which has ended.
     pub(super) fn tell_leave_waiters(&mut self, result: &Result<(), Refusal>) {
         for waiter in self.lifecycle.end_leave() {
             let result = result.clone();
             match waiter {
                 LeaveWaiter::ReplyTo(answer) => drop(answer.send(result.into())),
-                // Behind what the quorum thread has said meanwhile: the erasure looks at the configuration.
+                // Sent as an event, so that updates of the quorum thread that are queued already are applied first: the erasure
+                // reads the configuration.
                 LeaveWaiter::Erase(answer) => self.out.inbox.send(Event::LeftForErase { result, answer }),
             }
         }

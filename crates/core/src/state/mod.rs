@@ -1,4 +1,4 @@
-//! The one owner of the core's state in a node that belongs to a pair.
+//! The core's state in a node that belongs to a pair. One thread, the core's state thread, reads and changes it.
 //!
 //! ```text
 //!            ┌──────────── select: the next Event ◄── control socket, guests, peer, store, quorum thread, document's task
@@ -6,7 +6,7 @@
 //!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum thread, guests
 //!            │
 //!            ▼
-//!   settle(): writers, device servers, permits and the status follow from the state; nothing else sets them
+//!   settle(): writers, device servers, permits and the status are brought into line with the state
 //! ```
 //!
 //! The values lie in owned parts ([`parts`]), each with its own invariants. The files beside this one say what an event
@@ -63,7 +63,7 @@ const MIRROR_TICK_INTERVAL: Duration = Duration::from_millis(100);
 /// Most events handled between two rounds of [`CoreState::settle`], which keeps the status fresh under load.
 const MAX_BATCH: usize = 256;
 
-/// Everything the owner of the state is given at start.
+/// What [`CoreState::new`] takes.
 pub struct Dependencies {
     /// Who this node is.
     pub identity: NodeIdentity,
@@ -73,7 +73,7 @@ pub struct Dependencies {
     pub watchdog: Option<WatchdogInfo>,
     /// Where the status is shown.
     pub status: watch::Sender<Status>,
-    /// The ways out.
+    /// Threads, tasks, folders and names that [`CoreState`] uses after the start.
     pub handles: CoreHandles,
 }
 
@@ -88,11 +88,12 @@ pub struct StatePaths {
     pub vms: Option<PathBuf>,
 }
 
-/// Everything that the owner of the state acts on.
+/// Threads, tasks, folders and names that [`CoreState`] uses.
 pub struct CoreHandles {
     /// Folders and the cgroup.
     pub paths: StatePaths,
-    /// The owner's own queue, for background tasks and for what must wait its turn.
+    /// The queue that [`CoreState::run`] reads: background tasks report to it, and [`CoreState`] sends itself events that must
+    /// be handled after those already queued.
     pub inbox: Inbox,
     /// The store's thread.
     pub store: StoreHandle,
@@ -112,7 +113,7 @@ pub struct CoreHandles {
     pub pairing: Pairing,
 }
 
-/// The one owner of all state of a node.
+/// All state of a node, changed by the core's state thread only.
 pub struct CoreState {
     me: NodeId,
     identity: NodeIdentity,

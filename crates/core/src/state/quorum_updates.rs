@@ -50,7 +50,7 @@ impl CoreState {
             }
             QuorumUpdate::Late { waited_ms, worked_ms } => {
                 let text = format!(
-                    "The heartbeats of this node stood still: {waited_ms} ms for want of the processor, {worked_ms} ms at work."
+                    "This node sent no heartbeats: their thread was not scheduled for {waited_ms} ms and then worked for {worked_ms} ms."
                 );
                 self.out.timeline.note(TimelineKind::Late, text);
             }

@@ -51,7 +51,7 @@ pub struct Core {
     /// Disks it was told to format.
     pub formatted: Vec<String>,
     pub leaves: usize,
-    /// Its watchdog is still to be proven, and bites at once when it is.
+    /// Its watchdog is not proven yet. `ProveWatchdog` proves it at once, without a reset.
     pub unproven: bool,
     /// How often it was told to prove its watchdog.
     pub proofs: usize,
@@ -225,8 +225,9 @@ impl Core {
                 Reply::Done
             }
             Request::Erase { disk: None, confirm } => {
-                let facts = erase::ErasePrecondition { pair: "office", node: "left", peer_has_all: self.peer_has_all };
-                match erase::decide(facts, &confirm) {
+                let precondition =
+                    erase::ErasePrecondition { pair: "office", node: "left", peer_has_all: self.peer_has_all };
+                match erase::decide(precondition, &confirm) {
                     Ok(_) => {
                         self.status.send_modify(|s| *s = blank());
                         Reply::Done

@@ -16,7 +16,7 @@ const MAX_UNREADABLE_NOTES: usize = 100;
 pub(in crate::state) enum Origin {
     /// To a guest, an import or the document's task.
     Client(VolumeReplyTo),
-    /// Back to the owner of the state: this volume, which the document does not name, is being deleted.
+    /// To `CoreState` itself: this volume, which the document does not name, is being deleted.
     VolumeGc { id: VolumeId },
 }
 
