@@ -11,7 +11,7 @@ pub const READY: &str = "fault-agent ready";
 /// The fault agent answers at once; the limit allows for an emulated serial line.
 const ORDER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Gives an order, waits until it is carried out, and returns the time at which it was given.
+/// Sends a command, waits until it is carried out, and returns the time at which it was sent.
 ///
 /// # Errors
 /// The fault agent does not confirm the order.

@@ -194,7 +194,6 @@ impl Node {
         seed::make(&self.disks.join("seed.img"), answers)
     }
 
-    /// Which node it is.
     pub fn name(&self) -> Name {
         self.name
     }

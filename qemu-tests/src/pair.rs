@@ -122,7 +122,6 @@ impl Pair {
         })
     }
 
-    /// The node of this name.
     pub fn node(&mut self, name: Name) -> &mut Node {
         match name {
             Name::A => &mut self.a,

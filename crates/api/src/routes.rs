@@ -81,7 +81,7 @@ impl Route {
 
 macro_rules! routes {
     ($($id:ident: $method:ident $path:literal, $operation:literal, $summary:literal $(=> $change:ident($($value:expr),*))*;)*) => {
-        /// The id of a route.
+        /// One variant for each line of `routes!`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RouteId {
             $($id,)*

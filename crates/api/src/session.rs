@@ -85,7 +85,7 @@ impl SessionStore {
         Some(Session { user: open.user.clone() })
     }
 
-    /// Ends a session.
+    /// Makes the token invalid. An unknown token changes nothing.
     pub fn end(&mut self, token: SessionToken<'_>) {
         self.open.remove(&hash(token));
     }

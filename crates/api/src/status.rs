@@ -61,7 +61,7 @@ pub enum PairRole {
 pub struct Versions {
     /// Version of the appliance.
     pub dyad: String,
-    /// Version of this API.
+    /// The major version that stands in the paths: "1" for `/api/v1`.
     pub api: String,
 }
 
@@ -167,7 +167,6 @@ pub struct PoolDetail {
     pub disks: Vec<PoolDiskDetail>,
 }
 
-/// One pool disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolDiskDetail {
     pub path: String,

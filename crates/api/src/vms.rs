@@ -47,7 +47,7 @@ pub enum IntentView {
     Running,
     /// A user stopped it.
     Stopped,
-    /// Its guest shut it down.
+    /// The guest powered off by itself. The VM stays off until a user starts it.
     GuestShutDown,
 }
 

@@ -18,7 +18,7 @@ pub(crate) trait Disk {
     fn sync_file(&mut self, file: &Self::File) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a name.
+    /// Unlinks the file at `path`; durable after [`Self::sync_folder`].
     fn remove(&mut self, path: &Path) -> io::Result<()>;
     /// Returns when the names in the folder are durable.
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()>;

@@ -87,7 +87,7 @@ pub(crate) enum Watchdog {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Volume {
-    /// List all volumes.
+    /// List all volumes of the pair.
     List,
     /// Make a volume.
     Create {
@@ -153,7 +153,7 @@ pub(crate) enum Vm {
         #[arg(long)]
         no_ha: bool,
     },
-    /// Start a VM.
+    /// Start a VM on its node.
     Start {
         /// Name of the VM to start.
         name: String,

@@ -50,7 +50,7 @@ impl Client {
         self.call(Method::GET, "/api/v1/setup", Vec::new()).await
     }
 
-    /// Begins setup.
+    /// Sends the complete answers, with which the node sets itself up.
     ///
     /// # Errors
     /// As [`Self::setup`].

@@ -155,7 +155,6 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// A refusal with this sentence.
     pub fn refused(code: RefusalCode, sentence: impl Into<String>) -> Self {
         Reply::Refused(Refusal::new(code, sentence))
     }

@@ -18,7 +18,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with this sentence.
     pub fn new(code: RefusalCode, sentence: impl Into<String>) -> Self {
         Self { code, sentence: sentence.into() }
     }

@@ -97,7 +97,7 @@ pub struct QuorumStatus {
     pub members: Vec<NodeId>,
     /// Holder of the tie vote: `A`, `B` or `W` (the witness).
     pub tie: Acceptor,
-    /// The node that leads.
+    /// The node that writes the document.
     pub lead: NodeId,
     /// Grows by one each time an operator forces a decision.
     pub lineage: u64,

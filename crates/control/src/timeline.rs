@@ -4,7 +4,7 @@ use crate::codes::wire_codes;
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// An event of the timeline.
+/// What one node observed or did at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEvent {
     /// Number, grows by one.
@@ -92,7 +92,7 @@ wire_codes! {
     VmRunning = "vm-running",
     /// A VM does not run on this node any more.
     VmEnded = "vm-ended",
-    /// A pairing code is open.
+    /// A second node may join with the code that is shown on this node.
     PairingOpen = "pairing-open",
     /// A node has joined.
     Paired = "paired",

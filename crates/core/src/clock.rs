@@ -3,7 +3,7 @@
 use dyad_types::BootTime;
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time now.
+/// Nanoseconds since boot, suspend included.
 pub fn now() -> BootTime {
     let t = clock_gettime(ClockId::Boottime);
     BootTime(u64::try_from(t.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0))

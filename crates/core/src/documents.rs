@@ -28,7 +28,6 @@ pub enum DocumentRequest {
     /// Make a change (only on the lead), then send [`Event::ChangeDone`].
     Change {
         change: Change,
-        /// Names the change.
         ticket: Ticket,
         /// When it was asked for.
         asked: Instant,
@@ -36,7 +35,6 @@ pub enum DocumentRequest {
     /// The peer has decided a change: send [`Event::ChangeDone`] after all requests queued before, so that `CoreState`
     /// has the changed document first.
     Confirm {
-        /// Names the change.
         ticket: Ticket,
         /// The peer's decision.
         result: Result<(), Refusal>,

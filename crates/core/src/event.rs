@@ -24,7 +24,7 @@ pub enum Event {
     Control(ControlRequest),
     /// A client wants to fill a volume with an image.
     OpenImport {
-        /// Name of the volume.
+        /// As the document names it.
         volume: String,
         /// Length of the image in bytes.
         bytes: u64,
@@ -34,7 +34,7 @@ pub enum Event {
     },
     /// The connection that sends an image has ended: the image is whole and durable, or the import is given up.
     CloseImport {
-        /// Name of the volume.
+        /// As the document names it.
         volume: String,
         /// Id of the volume that the image was written into.
         id: VolumeId,
@@ -68,7 +68,6 @@ pub enum Event {
     },
     /// A change of the document was decided. The changed document was sent as [`Event::DocumentRead`] before.
     ChangeDone {
-        /// Names the change.
         ticket: Ticket,
         /// `Ok` = durable on every in-sync node.
         result: Result<(), Refusal>,

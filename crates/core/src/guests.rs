@@ -61,7 +61,6 @@ impl VolumeBackend {
         self.run(GuestOp::Flush).await.map(drop)
     }
 
-    /// Id of the volume.
     pub fn id(&self) -> VolumeId {
         self.volume
     }

@@ -51,7 +51,7 @@ struct Daemon {
     status: watch::Sender<Status>,
     /// Taken by the thread that feeds it.
     watchdog: Option<(Watchdog, WatchdogInfo)>,
-    /// The watchdog for the status.
+    /// Kind and proof of the watchdog as they were at start.
     watchdog_status: WatchdogStatus,
 }
 

@@ -40,11 +40,11 @@ const BOOT_PERIOD_S: u64 = 30;
 pub struct Start<'a> {
     /// The command line.
     pub options: Options,
-    /// Who this node is.
+    /// Ids, names, keys and peer addresses from the state folder.
     pub identity: NodeIdentity,
     /// Key and certificate of this node.
     pub tls: tls::TlsIdentity,
-    /// The way in.
+    /// The sending end of the queue that [`CoreState`] reads.
     pub inbox: Inbox,
     /// Where the status is shown.
     pub status: watch::Sender<Status>,

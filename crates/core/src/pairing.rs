@@ -48,7 +48,7 @@ pub struct Pairing {
     inbox: Inbox,
     runtime: tokio::runtime::Handle,
     hosting: Option<tokio::task::JoinHandle<()>>,
-    /// The code that is open.
+    /// The newest code; it may have expired.
     open: Option<OpenCode>,
 }
 
@@ -133,7 +133,7 @@ impl Pairing {
         }
     }
 
-    /// Enrols this pair at a witness.
+    /// Makes this pair known to a witness with the one-time code that the witness has shown; `answer` gets the result.
     pub fn enrol(
         &self,
         identity: &NodeIdentity,

@@ -52,7 +52,6 @@ impl fmt::Debug for Wire {
 pub enum PeerEvent {
     /// A session stands.
     Up {
-        /// Number of the session.
         session: Session,
         /// Name of the path that it uses.
         path: String,
@@ -61,7 +60,6 @@ pub enum PeerEvent {
     },
     /// A session ended.
     Down {
-        /// Number of the session.
         session: Session,
         /// One clause, for the timeline.
         reason: String,
@@ -76,7 +74,7 @@ pub enum PeerEvent {
     },
     /// A connection was refused, by this node or by the peer.
     Refused {
-        /// Name of the path.
+        /// The local link, by its interface.
         path: String,
         /// One clause, for the timeline.
         reason: String,

@@ -36,7 +36,7 @@ pub struct QuorumThread {
     pub quorum: Quorum,
     /// Sends the heartbeats.
     pub beacon: Beacon,
-    /// Number of paths.
+    /// How many peer links this node has; paths are numbered from 0.
     pub paths: u8,
     /// The watchdog, if there is one.
     pub watchdog: Option<Watchdog>,

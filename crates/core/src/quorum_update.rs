@@ -71,7 +71,6 @@ impl Default for QuorumSnapshot {
 /// The outcome of the last request to the witness.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum WitnessHealth {
-    /// The witness answered.
     Answers {
         /// Round-trip time in microseconds.
         rtt_us: u64,

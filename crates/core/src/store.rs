@@ -30,7 +30,7 @@ enum StoreRequest {
     Moved(CheckpointDone),
 }
 
-/// The way to the store's thread.
+/// Sends commands to the store's thread.
 pub struct StoreHandle {
     orders: Sender<StoreRequest>,
     usage: Arc<Mutex<PoolStatus>>,
@@ -82,7 +82,7 @@ impl StoreHandle {
     }
 }
 
-/// What a test that plays the store was told.
+/// Takes the commands in place of the store's thread, in tests.
 #[cfg(test)]
 pub struct FakeStore(Receiver<StoreRequest>);
 

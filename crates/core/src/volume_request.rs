@@ -50,7 +50,6 @@ impl fmt::Debug for VolumeReplyTo {
 
 /// A guest, an import or the document asks a volume for something.
 pub struct VolumeRequest {
-    /// Id of the volume.
     pub volume: VolumeId,
     pub op: GuestOp,
     /// Takes the result.

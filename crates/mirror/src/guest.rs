@@ -15,7 +15,6 @@ const REPAIRS: u32 = 2;
 /// State of a write at the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PeerPart {
-    /// Not sent to the peer.
     NotSent,
     /// Sent in this generation.
     Sent(u64),

@@ -81,7 +81,7 @@ impl Volume {
         self.size / BLOCK as u64
     }
 
-    /// All extents of the volume.
+    /// From 0 to the last one, which may be partly beyond the end.
     pub fn extents(&self) -> Range<ExtentIndex> {
         ExtentIndex(0).run(self.blocks().div_ceil(EXTENT_BLOCKS))
     }

@@ -28,7 +28,7 @@ pub struct SupervisorInput {
     pub sockets: BTreeMap<VolumeId, PathBuf>,
 }
 
-/// What the supervisor reports.
+/// A message to the control plane; it needs no reply.
 #[derive(Debug, Clone)]
 pub enum SupervisorReport {
     /// State of each VM that has a process on this node, had one, or could not be started.

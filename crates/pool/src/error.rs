@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("disk {disk} failed")]
 pub struct DiskFailed {
-    /// Name of the disk.
+    /// As given to the opened [`crate::PoolDisk`].
     pub disk: String,
 }
 

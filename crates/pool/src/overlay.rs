@@ -5,7 +5,7 @@ use dyad_types::{BlockIndex, EXTENT_BLOCKS, ExtentIndex, Stamp, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Volume and number of an extent.
+/// Sorted by volume first, so that a volume's extents are one range.
 pub(crate) type ExtentId = (VolumeId, ExtentIndex);
 
 /// The newest changes of one extent.
@@ -44,7 +44,7 @@ pub(crate) struct JournalBlock {
     pub crc: u32,
 }
 
-/// Changes by extent.
+/// The blocks that only the journal holds; emptied by checkpoints.
 #[derive(Default)]
 pub(crate) struct Overlay(pub BTreeMap<ExtentId, Box<Change>>);
 

@@ -27,12 +27,12 @@ pub enum EraseMode {
     Abandon,
 }
 
-/// The precondition that decide whether a node may be erased.
+/// What [`decide`] looks at to say whether and how a node may be erased.
 #[derive(Debug, Clone, Copy)]
 pub struct ErasePrecondition<'a> {
-    /// Name of the pair.
+    /// Typed as `pair/node` to confirm that data may be lost.
     pub pair: &'a str,
-    /// Name of this node.
+    /// Typed alone to confirm while the other node holds all data.
     pub node: &'a str,
     /// The other node is in the in-sync set and heard: whatever is lost here is there.
     pub peer_has_all: bool,

@@ -60,9 +60,8 @@ pub struct NodeIdentity {
     version: u32,
     /// Id of the pair, hex.
     pub pair_id: String,
-    /// Name of the pair.
+    /// Chosen at setup, for people; programs compare `pair_id`.
     pub pair: String,
-    /// Which node this is.
     pub me: NodeId,
     /// This node's name.
     pub node: String,
@@ -278,7 +277,7 @@ pub fn fresh_incarnation() -> u64 {
 pub struct Welcome {
     /// Id of the pair, hex.
     pub pair_id: String,
-    /// Name of the pair.
+    /// Chosen at setup of the first node, for people.
     pub pair: String,
     /// The pair's key, hex.
     pub pair_key: String,

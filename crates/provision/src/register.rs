@@ -54,7 +54,7 @@ pub enum RegisterError {
     /// The files belong to another pair.
     #[error("the register belongs to node {node} of another pair")]
     Foreign {
-        /// Which node of it.
+        /// A or B, as the files say.
         node: NodeId,
     },
     /// The files are of another version of this program.

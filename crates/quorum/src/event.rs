@@ -179,7 +179,7 @@ pub enum Alarm {
 pub enum Reason {
     /// A value was accepted here, and it is not known whether it was chosen.
     Unfinished,
-    /// The peer is silent.
+    /// No heartbeat of the peer came within [`crate::Timing::detection`].
     PeerSilent,
     /// The peer does not acknowledge writes.
     PeerStuck,
@@ -215,7 +215,6 @@ pub enum Note {
     PeerHeard,
     /// A change is being decided.
     Deciding {
-        /// The epoch that is decided.
         epoch: Epoch,
         why: Reason,
         /// The acceptor whose vote is requested; the node's own if it is a quorum alone.

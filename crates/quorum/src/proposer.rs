@@ -38,7 +38,7 @@ pub enum Plan {
     Ask(Box<Proposal>, Record),
 }
 
-/// The input of [`plan`].
+/// Record, wish and ballots from which [`plan`] makes a proposal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInput<'a> {
     /// The node that proposes.

@@ -45,7 +45,7 @@ pub enum RunState {
 /// Which vote a paused node waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingVote {
-    /// That of the peer or of the witness.
+    /// Either suffices: with this node's own vote it is a quorum.
     PeerOrWitness,
     /// That of this node, and no other: it holds the tie.
     Node(NodeId),

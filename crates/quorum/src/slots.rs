@@ -62,7 +62,7 @@ pub fn slot_of(generation: u64) -> usize {
     (generation % 2) as usize
 }
 
-/// The bytes of one slot.
+/// Header, record, padding with zeros, and a CRC at the end.
 pub fn encode(id: RegisterId, generation: u64, record: &Record) -> [u8; SLOT_BYTES] {
     let mut bytes = Vec::with_capacity(SLOT_BYTES);
     bytes.extend(MAGIC);

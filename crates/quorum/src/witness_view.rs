@@ -39,7 +39,7 @@ pub(crate) struct Relay {
     pub(crate) id: WitnessRequestId,
     /// The path on which it came.
     pub(crate) path: u8,
-    /// Id of the request at the peer.
+    /// The id under which the peer waits for the answer.
     pub(crate) peer_id: WitnessRequestId,
 }
 

@@ -36,7 +36,7 @@ impl Request {
     }
 }
 
-/// The volume of a VM.
+/// Its only disk. Volume 0 is the document's.
 pub fn volume(vm: VmIndex) -> VolumeId {
     VolumeId(vm.0 as u64 + 1)
 }

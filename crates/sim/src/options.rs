@@ -42,7 +42,7 @@ impl Default for Options {
     }
 }
 
-/// The result of a run.
+/// What one seed has shown.
 #[derive(Debug, Clone, Default)]
 pub struct RunResult {
     pub seed: u64,

@@ -33,7 +33,7 @@ enum Syncing {
     Made(SyncDone),
 }
 
-/// Formats a pool.
+/// Writes an empty store of one disk, with names for the simulator.
 pub fn format(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<()> {
     let identity = PoolIdentity { pool: pair, node, pair_name: "sim".into(), node_name: "sim".into() };
     let options = FormatOptions { disk_ids: vec![u128::from(node.letter())], ..format_options(identity, 1) };

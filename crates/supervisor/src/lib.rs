@@ -43,7 +43,7 @@ pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{AdoptError, Runner, RunnerError, Settings};
 pub use spec::{Disk, MissingDisk, VmNetwork, VmSpec};
 
-/// The time now.
+/// CLOCK_BOOTTIME: suspend counts too.
 #[must_use]
 pub fn now() -> BootTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

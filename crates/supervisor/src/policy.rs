@@ -154,7 +154,7 @@ fn step_for(
 }
 
 impl Step {
-    /// The VM of the step.
+    /// Name of the VM that the step changes.
     #[must_use]
     pub fn vm(&self) -> &str {
         match self {

@@ -26,7 +26,7 @@ pub struct Disk {
     pub socket: PathBuf,
 }
 
-/// The network of a VM.
+/// How a guest reaches other machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VmNetwork {
     /// The VM has no network card.

@@ -10,9 +10,9 @@ pub enum DiskContent {
     Foreign(String),
     /// A pool disk of a pair.
     Pool {
-        /// Name of the pair.
+        /// As the label of the disk says.
         pair: String,
-        /// Name of the node.
+        /// As the label of the disk says.
         node: String,
         /// Id of the pair, in hexadecimal.
         pair_id: String,

@@ -68,7 +68,7 @@ impl BlockIndex {
         self..BlockIndex(self.0.saturating_add(count))
     }
 
-    /// The range with these numbers.
+    /// For loops over plain numbers: both ends become indices.
     #[must_use]
     pub const fn range(numbers: Range<u64>) -> Range<BlockIndex> {
         BlockIndex(numbers.start)..BlockIndex(numbers.end)
@@ -82,7 +82,7 @@ impl ExtentIndex {
         BlockIndex(self.0.saturating_mul(EXTENT_BLOCKS))
     }
 
-    /// The blocks of the extent.
+    /// 16 block numbers; fewer only where the numbers end.
     #[must_use]
     pub const fn blocks(self) -> Range<BlockIndex> {
         self.first_block().run(EXTENT_BLOCKS)
@@ -94,7 +94,7 @@ impl ExtentIndex {
         self..ExtentIndex(self.0.saturating_add(count))
     }
 
-    /// The range with these numbers.
+    /// For loops over plain numbers: both ends become indices.
     #[must_use]
     pub const fn range(numbers: Range<u64>) -> Range<ExtentIndex> {
         ExtentIndex(numbers.start)..ExtentIndex(numbers.end)

@@ -15,7 +15,7 @@ pub struct Choice {
 /// How a question is answered. The answer of every kind is one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// One of these choices.
+    /// The word of exactly one entry.
     Choice(&'static [Choice]),
     /// One or more paths of [`Surroundings::disks`], separated by spaces.
     Disks,

@@ -14,7 +14,7 @@
 
 use crate::{Answers, Kind, Problem, QUESTIONS, Question, Surroundings, question::allowed};
 
-/// File name of the seed file.
+/// In the root folder of a FAT volume labelled [`SEED_LABEL`].
 pub const SEED_FILE: &str = "dyad-seed.toml";
 /// Label of the FAT volume on which the seed file is searched.
 pub const SEED_LABEL: &str = "DYAD-SEED";

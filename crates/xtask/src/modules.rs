@@ -23,7 +23,7 @@ pub struct Modules {
     built_in: BTreeSet<String>,
 }
 
-/// A module that is a file.
+/// A line of `modules.dep`.
 #[derive(Debug)]
 pub struct ModuleFile {
     /// Below the modules folder.
@@ -53,7 +53,7 @@ impl Modules {
         Self { files, built_in }
     }
 
-    /// The modules that are files.
+    /// All lines of `modules.dep`, sorted by module; built-in modules have none.
     pub fn files(&self) -> impl Iterator<Item = &ModuleFile> {
         self.files.values()
     }

@@ -229,7 +229,7 @@ impl Guest {
         (status, self.data(queue, 0, data.len()))
     }
 
-    /// The data of a slot.
+    /// The first `len` bytes of the data buffer that belongs to a slot.
     pub fn data(&self, queue: usize, slot: u16, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.memory.read_slice(&mut bytes, GuestAddress(room(queue, slot))).unwrap();

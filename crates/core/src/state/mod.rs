@@ -65,7 +65,7 @@ const MAX_BATCH: usize = 256;
 
 /// What [`CoreState::new`] takes.
 pub struct Dependencies {
-    /// Who this node is.
+    /// Ids, names, keys and peer addresses from the state folder.
     pub identity: NodeIdentity,
     /// Replicates the volumes; rebuilt from the pool at start.
     pub mirror: Mirror,

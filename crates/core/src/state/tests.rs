@@ -26,7 +26,7 @@ struct CoreFixture {
     state: CoreState,
     /// What background work sends back.
     events: Receiver<Event>,
-    /// Inputs of the quorum thread.
+    /// Takes what `CoreState` tells the quorum thread.
     quorum_thread: Receiver<QuorumInput>,
     /// What the document's task is told.
     documents: mpsc::UnboundedReceiver<DocumentRequest>,
@@ -125,7 +125,7 @@ impl CoreFixture {
         self.runtime.block_on(reply).unwrap()
     }
 
-    /// The order to make the other node's VMs ours, if one was given.
+    /// The fail-over of the other node's VMs, if it was requested.
     fn failover_in_flight(&mut self) -> Option<Ticket> {
         while let Ok(order) = self.documents.try_recv() {
             if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = order {
@@ -140,7 +140,7 @@ impl CoreFixture {
         self.state.out.inbox.send(Event::ChangeDone { ticket, result });
     }
 
-    /// The next change that was ordered is made; nothing if none was.
+    /// Makes the next change that was requested; `None` if none was.
     fn make_change(&mut self) -> Option<Change> {
         while let Ok(order) = self.documents.try_recv() {
             if let DocumentRequest::Change { change, ticket, .. } = order {

@@ -67,7 +67,7 @@ pub struct Counts {
 /// A datagram of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// Number of the path on which it was received.
+    /// The local link, by its place in the list that [`Beacon`] was opened with.
     pub path: u8,
     /// Address of the sender.
     pub from: SocketAddr,
@@ -78,7 +78,7 @@ pub struct Received<'a> {
 /// The reason for which [`Beacon::receive`] returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wake<'a> {
-    /// A datagram was received.
+    /// Authentic, of the peer's current run, and not a replay.
     Datagram(Received<'a>),
     /// [`Waker::wake`] was called.
     Woken,

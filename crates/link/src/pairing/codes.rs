@@ -19,7 +19,7 @@ const MAX_CODES: usize = 100;
 /// Digits and letters that are not mistaken for each other (Crockford's base 32).
 const LETTERS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// The form of a code.
+/// How long a code is and how many may be open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeForm {
     /// Six digits, typed from one node's screen into the other node. One is open at a time: a new code replaces it.

@@ -10,7 +10,7 @@ pub const MAX_TRIES: u32 = 5;
 /// Time limit of each step of the exchange: TLS, each message, each payload.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The errors of pairing.
+/// Why two machines were not paired. Both forget the exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum PairingError {
     /// The code is wrong, or a machine in between changed the exchange.

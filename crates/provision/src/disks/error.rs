@@ -38,7 +38,7 @@ pub enum DiskError {
     #[error("{} has no room for the partition {partition}", disk.display())]
     NoRoom {
         disk: PathBuf,
-        /// Name of the partition.
+        /// As in the disk's partition table.
         partition: &'static str,
     },
     /// The kernel still uses the old partitions.

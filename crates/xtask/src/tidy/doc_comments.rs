@@ -1,25 +1,39 @@
-//! A documentation comment adds something to the name that it stands at, or it is left out: `/// The disk.` at a field
-//! `disk` tells nothing, and in the API and the command line such a comment is the whole help that people get.
+//! A documentation comment adds something to name, type and container of its item, or it is left out: `/// The disk.` at a
+//! field `disk` tells nothing, and in the API and the command line such a comment is the whole help that people get.
 
 use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, group_end, read, shown};
+use super::words::words_of;
+
+use std::collections::BTreeSet;
 
 /// Fewest words of a documentation comment.
 const WORDS_MIN: usize = 3;
-/// Words of Rust that may stand between a comment and the name of its item.
-const BEFORE_NAME: [&str; 17] = [
-    "pub", "crate", "super", "self", "in", "async", "const", "unsafe", "extern", "static", "mut", "fn", "struct",
-    "enum", "mod", "trait", "type",
+/// Words that say nothing about an item beside its name.
+const FILLERS: [&str; 36] = [
+    "a", "all", "an", "and", "are", "as", "at", "by", "each", "for", "from", "has", "in", "is", "it", "its", "name",
+    "names", "now", "number", "of", "on", "one", "that", "the", "this", "to", "was", "what", "where", "which", "who",
+    "whose", "with", "these", "those",
 ];
 
 /// Line and text of each documentation comment that says too little; adjacent lines are one comment.
 fn too_short(text: &str) -> Vec<(usize, String)> {
     let tokens = tokens(text);
     let mut found = Vec::new();
-    let mut at = 0;
+    // The words in front of each brace that is open, the innermost one last.
+    let mut containers: Vec<BTreeSet<String>> = Vec::new();
+    let (mut at, mut declaration) = (0, 0);
     while at < tokens.len() {
         let Some((marker, first)) = doc_line(&tokens[at]) else {
+            if tokens[at].is('{') {
+                containers.push(declared_words(&tokens[declaration..at]));
+            } else if tokens[at].is('}') {
+                containers.pop();
+            }
             at += 1;
+            if ends_declaration(&tokens[at - 1]) {
+                declaration = at;
+            }
             continue;
         };
         let (line, mut words) = (tokens[at].line, first.to_owned());
@@ -31,7 +45,9 @@ fn too_short(text: &str) -> Vec<(usize, String)> {
         }
         let words = words.trim();
         let count = words.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count();
-        if count < WORDS_MIN || item_name(&tokens[at..]).is_some_and(|name| repeats(words, name)) {
+        let mut known = declared_words(&tokens[at..]);
+        known.extend(containers.last().into_iter().flatten().cloned());
+        if count < WORDS_MIN || marker == "///" && repeats(words, &known) {
             found.push((line, words.to_owned()));
         }
     }
@@ -45,27 +61,42 @@ fn doc_line<'a>(token: &Token<'a>) -> Option<(&'static str, &'a str)> {
     Some((marker, &token.text[marker.len()..]))
 }
 
-/// The name of the item at which the tokens begin; attributes and words such as `pub` are passed over.
-fn item_name<'a>(tokens: &[Token<'a>]) -> Option<&'a str> {
-    let mut at = 0;
-    loop {
-        let token = tokens.get(at)?;
-        if token.is('#') {
-            at = group_end(tokens, at + 1);
-        } else if token.kind == Kind::Comment || token.is('(') || token.is(')') || BEFORE_NAME.contains(&token.text) {
-            at += 1;
-        } else {
-            return (token.kind == Kind::Identifier).then_some(token.text);
-        }
-    }
+/// Whether a declaration ends with this token, unless it stands in parentheses.
+fn ends_declaration(token: &Token<'_>) -> bool {
+    [',', ';', '{', '}'].iter().any(|end| token.is(*end))
 }
 
-/// Whether a comment consists of a name and perhaps an article.
-fn repeats(comment: &str, name: &str) -> bool {
-    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
-    let comment = comment.to_lowercase();
-    let bare = ["the ", "a ", "an "].iter().find_map(|article| comment.strip_prefix(article)).unwrap_or(&comment);
-    letters(bare) == letters(name)
+/// The words of the declaration at which the tokens begin: of its name, its type and its parameters.
+fn declared_words(tokens: &[Token<'_>]) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let (mut at, mut depth) = (0, 0usize);
+    while let Some(token) = tokens.get(at) {
+        if token.is('#') && tokens.get(at + 1).is_some_and(|next| next.is('[')) {
+            at = group_end(tokens, at + 1);
+            continue;
+        }
+        if depth == 0 && (ends_declaration(token) || token.is(')')) {
+            break;
+        }
+        depth = depth + usize::from(token.is('(')) - usize::from(token.is(')'));
+        if token.kind == Kind::Identifier {
+            words.extend(words_of(token.text).iter().map(|word| stem(word).to_owned()));
+        }
+        at += 1;
+    }
+    words
+}
+
+/// Whether a comment has no word beside these and [`FILLERS`].
+fn repeats(comment: &str, known: &BTreeSet<String>) -> bool {
+    let words = comment.split(|c: char| !c.is_alphanumeric()).flat_map(words_of);
+    words.into_iter().all(|word| FILLERS.contains(&word.as_str()) || known.contains(stem(&word)))
+}
+
+/// A word without its ending: `volumes` and `volume`, `opened` and `open` are the same word.
+fn stem(word: &str) -> &str {
+    let endings = ["ing", "ies", "es", "ed", "s", "e"];
+    endings.iter().find_map(|ending| word.strip_suffix(ending).filter(|stem| stem.len() > 2)).unwrap_or(word)
 }
 
 #[test]
@@ -99,13 +130,30 @@ fn a_comment_that_says_too_little_is_found() {
         pub(crate) last_session_number: u64,
         /// Bytes in use.
         used: u64,
+        /// Number of the session.
+        session: Session,
         //// The rule.
         // The rule.
         /// One
         /// line of two.
         fn f() { \"/// The text.\" }
+        #[derive(Ended)]
+        impl SessionStore<'_> {
+            /// Ends a session.
+            pub fn end(&mut self, token: Token<'_>) {}
+            /// Ends the sessions of a user at once.
+            fn end_all(&mut self, user: Name) { f(); }
+            /// Ended by a user.
+            fn ended(&self);
+        }
     ";
     let found = too_short(text);
-    let expected = [(4, "The disk."), (7, "`host:port`."), (9, "The last session number.")];
+    let expected = [
+        (4, "The disk."),
+        (7, "`host:port`."),
+        (9, "The last session number."),
+        (13, "Number of the session."),
+        (22, "Ends a session."),
+    ];
     assert_eq!(found, expected.map(|(line, words)| (line, words.to_owned())));
 }

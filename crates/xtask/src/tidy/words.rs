@@ -40,7 +40,7 @@ const BANNED: &[(&str, &str)] = &[
 const VAGUE: [&str; 8] = ["nobody", "whoever", "somebody", "one that", "one who", "what came of", "anew", "of today"];
 
 /// The words of an identifier: `begin_leave` and `BeginLeave` → `begin`, `leave`.
-fn words_of(identifier: &str) -> Vec<String> {
+pub fn words_of(identifier: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut before_upper = true;

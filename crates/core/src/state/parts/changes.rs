@@ -21,14 +21,14 @@ pub(in crate::state) enum Pending {
     },
     /// `BeginImport`: the image may come if the change was made.
     ImportBegun {
-        /// Name of the volume.
+        /// As the document names it.
         volume: String,
         /// Gets the volume to write into.
         answer: oneshot::Sender<Result<ImportTarget, Refusal>>,
     },
     /// `FinishImport` or `DropImport`: the volume may be imported into again.
     ImportClosed {
-        /// Name of the volume.
+        /// As the document names it.
         volume: String,
         /// Gets the outcome.
         answer: oneshot::Sender<Result<(), Refusal>>,

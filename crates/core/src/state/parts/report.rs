@@ -40,7 +40,6 @@ impl Report {
         }
     }
 
-    /// The status that is shown.
     #[cfg(test)]
     pub(in crate::state) fn shown(&self) -> Status {
         self.status.borrow().clone()

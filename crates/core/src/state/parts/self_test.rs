@@ -25,7 +25,7 @@ impl SelfTest {
         self.watchdog.as_ref().filter(|info| !info.proven).map(|info| info.identity.clone())
     }
 
-    /// The watchdog for the status.
+    /// `Absent` if this node has no watchdog.
     pub(in crate::state) fn status(&self) -> WatchdogStatus {
         self.watchdog.as_ref().map_or(WatchdogStatus::Absent, WatchdogInfo::status)
     }
