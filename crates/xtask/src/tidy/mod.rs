@@ -4,7 +4,8 @@
 //! * `circles`: inside a crate no modules depend on each other in a circle.
 //! * `dependencies`: the crates of others meet `deny.toml`.
 //! * `words`: no banned word in an identifier, and no vague subject in comments, strings and documents.
-//! * `doc_comments`: a documentation comment has at least three words and does not only repeat the name.
+//! * `doc_comments`: a documentation comment has at least three words and does not only repeat name, type and container.
+//! * `links`: each relative link of a Markdown file leads to an existing file.
 //! * `errors`: the error of a library is a type, neither `anyhow` nor a text.
 //! * `durations`: the name of a duration constant says what the duration is for.
 //! * `parameters`: no function has two adjacent parameters of one primitive type.
@@ -19,6 +20,7 @@ mod doc_comments;
 mod durations;
 mod errors;
 mod lexer;
+mod links;
 mod parameters;
 mod sources;
 mod words;
