@@ -12,11 +12,11 @@ image:
 rig:
     cargo xtask rig
 
-# The main job, played by itself; writes target/rig/report.json.
+# Runs the main job; writes target/rig/report.json.
 demo:
     cargo xtask rig demo
 
-# The same; `cargo xtask test machines` plays only those that boot whole machines.
+# The same; `cargo xtask test machines` runs only those that boot whole machines.
 test:
     cargo xtask test
 

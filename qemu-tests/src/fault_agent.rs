@@ -9,16 +9,16 @@ use crate::serial::SerialLine;
 /// The line that the fault agent prints when it listens.
 pub const READY: &str = "fault-agent ready";
 /// The fault agent answers at once; the limit allows for an emulated serial line.
-const ORDER_DEADLINE: Duration = Duration::from_secs(30);
+const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Sends a command, waits until it is carried out, and returns the time at which it was sent.
 ///
 /// # Errors
-/// The fault agent does not confirm the order.
-pub fn order(serial: &SerialLine, order: &str) -> Result<Instant> {
+/// The fault agent does not confirm the command.
+pub fn run_command(serial: &SerialLine, command: &str) -> Result<Instant> {
     let position = serial.position();
-    let given = Instant::now();
-    serial.send(&format!("{order}\r"))?;
-    serial.wait_for_text(&format!("fault-agent did {order}"), position, ORDER_DEADLINE)?;
-    Ok(given)
+    let sent = Instant::now();
+    serial.send(&format!("{command}\r"))?;
+    serial.wait_for_text(&format!("fault-agent did {command}"), position, COMMAND_DEADLINE)?;
+    Ok(sent)
 }

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_line_is_old_news() {
+    fn a_repeated_line_is_ignored() {
         let mut fixture = RecordFixture::new();
         for line in ["boot a", "resume 0", "ack 1 5"] {
             fixture.line(Name::A, line);

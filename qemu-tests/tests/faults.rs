@@ -86,7 +86,7 @@ fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
 fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let boots = guest.record().boots().len();
-    let since = fault_agent::order(pair.a.serial(), "kill dyad-core")?;
+    let since = fault_agent::run_command(pair.a.serial(), "kill dyad-core")?;
     guest.wait_for_progress(20, GUEST_DEADLINE)?;
     ensure!(guest.record().boots().len() == boots, "The guest was restarted.");
     let pause = guest.record().longest_pause(since);
@@ -102,7 +102,7 @@ fn core_kill9_short_pause(pair: &mut Pair) -> Result<()> {
 fn node_kill9_keeps_vms(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let boots = guest.record().boots().len();
-    let since = fault_agent::order(pair.a.serial(), "kill dyad-node")?;
+    let since = fault_agent::run_command(pair.a.serial(), "kill dyad-node")?;
     wait_vm_state(&pair.client(Name::A), FIRST, VmState("running"), BOOT_DEADLINE)?;
     guest.wait_for_ack(since, GUEST_DEADLINE)?;
     guest.wait_for_progress(5, GUEST_DEADLINE)?;
@@ -115,7 +115,7 @@ fn watchdog_resets_stopped_core(pair: &mut Pair) -> Result<()> {
     let guest = counting(pair)?;
     let acked = guest.record().acked();
     let position = pair.a.serial().position();
-    let since = fault_agent::order(pair.a.serial(), "stop dyad-core")?;
+    let since = fault_agent::run_command(pair.a.serial(), "stop dyad-core")?;
     pair.a.serial().wait_for_text(FIRMWARE, position, GUEST_DEADLINE).context("The watchdog did not reset the node")?;
     let took = since.elapsed();
     println!("    the node was reset after {:.1} s; F' is {:.1} s", took.as_secs_f64(), FENCE_PERIOD.as_secs_f64());

@@ -13,8 +13,8 @@ use dyad_rig::node::Name;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{FIRST, GUEST_DEADLINE, MAIN_JOB, PROTECTED_DEADLINE, SECOND};
 
-/// The steps of the main job that form the pair and its guests.
-const FORMING: usize = 3;
+/// Number of scenarios at the start of the main job that set up the pair and start its guests.
+const PAIR_SETUP_SCENARIOS: usize = 3;
 /// A killed core is started again, opens its pool, finds its peer, and QEMU connects again; on an emulated node.
 const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     for scenario in &MAIN_JOB {
         tests.push((scenario.name, Box::new(|pair: &mut Pair| scenario.act(pair))));
     }
-    tests.insert(FORMING, ("core_kill9_is_no_fail_over", Box::new(core_kill9_is_no_fail_over)));
+    tests.insert(PAIR_SETUP_SCENARIOS, ("core_kill9_is_no_fail_over", Box::new(core_kill9_is_no_fail_over)));
     run_tests(&tests, || {
         let artifacts = Artifacts::beside_this_program()?;
         let image = artifacts.fault_agent_image();
@@ -38,7 +38,7 @@ fn core_kill9_is_no_fail_over(pair: &mut Pair) -> Result<()> {
     let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     let epoch = pair.status(Name::A)?.epoch;
     for name in [Name::A, Name::B] {
-        let since = fault_agent::order(pair.node(name).serial(), "kill dyad-core")?;
+        let since = fault_agent::run_command(pair.node(name).serial(), "kill dyad-core")?;
         for guest in &guests {
             guest.wait_for_ack(since, GUEST_DEADLINE)?;
             guest.wait_for_progress(20, GUEST_DEADLINE)?;

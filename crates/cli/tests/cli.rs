@@ -63,20 +63,20 @@ fn mode(path: &Path) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_set_up_from_a_seed_file() {
-    let bench = Fixture::new(Node::start().await).await;
-    let bad = bench.file("bad.toml", support::seed() + "colour = \"red\"\n");
+    let fixture = Fixture::new(Node::start().await).await;
+    let bad = fixture.file("bad.toml", support::seed() + "colour = \"red\"\n");
     assert_eq!(
-        bench.refused(&["setup", &bad]).await,
+        fixture.refused(&["setup", &bad]).await,
         "The key \"colour\" is unknown: remove it or correct its spelling."
     );
-    let noise = bench.file("noise.toml", "role = first");
-    assert!(bench.refused(&["setup", &noise]).await.starts_with("The setup cannot be read: "));
-    assert!(bench.node.core.lock().formatted.is_empty());
-    let good = bench.file("good.toml", support::seed());
-    let steps = bench.done(&["setup", &good]).await;
+    let noise = fixture.file("noise.toml", "role = first");
+    assert!(fixture.refused(&["setup", &noise]).await.starts_with("The setup cannot be read: "));
+    assert!(fixture.node.core.lock().formatted.is_empty());
+    let good = fixture.file("good.toml", support::seed());
+    let steps = fixture.done(&["setup", &good]).await;
     assert!(steps.contains("format the disks and begin the pair\nopen the pool\n"), "{steps}");
-    assert_eq!(bench.refused(&["setup", &good]).await, "This node is already set up: nothing was changed.");
-    let status = bench.done(&["status"]).await;
+    assert_eq!(fixture.refused(&["setup", &good]).await, "This node is already set up: nothing was changed.");
+    let status = fixture.done(&["status"]).await;
     assert!(
         status.starts_with("Not protected: no witness is enrolled.\nprotected: no\npair office, node left (A)"),
         "{status}"
@@ -85,98 +85,98 @@ async fn a_node_is_set_up_from_a_seed_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_a_vm() {
-    let bench = Fixture::new(Node::set_up().await).await;
-    assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
-    bench.done(&["login"]).await;
-    assert_eq!(mode(&bench.node.dir.path().join("config/nodes.json")), 0o600);
+    let fixture = Fixture::new(Node::set_up().await).await;
+    assert_eq!(fixture.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
+    fixture.done(&["login"]).await;
+    assert_eq!(mode(&fixture.node.dir.path().join("config/nodes.json")), 0o600);
 
-    let image = bench.file("image.raw", vec![7; 1_500_000]);
-    let imported = bench.done(&["volume", "import", "disk", &image, "--create"]).await;
+    let image = fixture.file("image.raw", vec![7; 1_500_000]);
+    let imported = fixture.done(&["volume", "import", "disk", &image, "--create"]).await;
     assert!(imported.starts_with("1500000 bytes, SHA-256 "), "{imported}");
-    assert_eq!(bench.node.core.lock().content["disk"].len(), 1_500_000);
+    assert_eq!(fixture.node.core.lock().content["disk"].len(), 1_500_000);
     let created =
-        bench.done(&["vm", "create", "web", "--memory", "64MiB", "--disk", "disk", "--firmware", "bios"]).await;
+        fixture.done(&["vm", "create", "web", "--memory", "64MiB", "--disk", "disk", "--firmware", "bios"]).await;
     assert!(created.contains("web") && created.contains("64 MiB"), "{created}");
-    bench.node.until("the VM runs", |s| s.vms.contains_key("web")).await;
-    assert!(bench.done(&["vm", "list"]).await.contains("web  running  running  A"));
-    assert_eq!(bench.done(&["vm", "log", "web"]).await, "login: ");
-    let json: serde_json::Value = serde_json::from_str(&bench.done(&["--json", "volume", "list"]).await).unwrap();
+    fixture.node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    assert!(fixture.done(&["vm", "list"]).await.contains("web  running  running  A"));
+    assert_eq!(fixture.done(&["vm", "log", "web"]).await, "login: ");
+    let json: serde_json::Value = serde_json::from_str(&fixture.done(&["--json", "volume", "list"]).await).unwrap();
     assert_eq!(json[0]["size"], 2_097_152);
 
     let again = ["vm", "create", "web", "--memory", "64MiB"];
-    assert_eq!(bench.refused(&again).await, "A VM named web exists already: choose another name.");
-    let huge = bench.refused(&["vm", "create", "huge", "--memory", "1TiB"]).await;
+    assert_eq!(fixture.refused(&again).await, "A VM named web exists already: choose another name.");
+    let huge = fixture.refused(&["vm", "create", "huge", "--memory", "1TiB"]).await;
     assert!(huge.starts_with("The VM huge does not fit: all VMs together would need"), "{huge}");
     assert_eq!(
-        bench.refused(&["volume", "delete", "disk"]).await,
+        fixture.refused(&["volume", "delete", "disk"]).await,
         "The volume disk is a disk of the VM web: delete that VM first."
     );
-    assert_eq!(bench.refused(&["vm", "delete", "web"]).await, "The VM web is meant to run: stop it first.");
-    assert_eq!(bench.refused(&["vm", "start", "a/b"]).await, "There is no VM named a/b.");
-    let qcow2 = bench.file("image.qcow2", [b"QFI\xfb".as_slice(), &[0; 5000]].concat());
+    assert_eq!(fixture.refused(&["vm", "delete", "web"]).await, "The VM web is meant to run: stop it first.");
+    assert_eq!(fixture.refused(&["vm", "start", "a/b"]).await, "There is no VM named a/b.");
+    let qcow2 = fixture.file("image.qcow2", [b"QFI\xfb".as_slice(), &[0; 5000]].concat());
     assert_eq!(
-        bench.refused(&["volume", "import", "disk", &qcow2]).await,
+        fixture.refused(&["volume", "import", "disk", &qcow2]).await,
         "The image is a qcow2 image: convert it to a raw image first; nothing was written."
     );
-    let refused = bench.run(&["--json", "vm", "delete", "web"]).await;
+    let refused = fixture.run(&["--json", "vm", "delete", "web"]).await;
     assert!(String::from_utf8(refused.stderr).unwrap().contains("\"code\":\"vm-running\""));
 
-    bench.done(&["vm", "stop", "web"]).await;
-    bench.node.until("the VM is off", |s| s.vms.is_empty()).await;
-    bench.done(&["vm", "start", "web"]).await;
-    bench.done(&["vm", "kill", "web"]).await;
-    bench.done(&["vm", "delete", "web"]).await;
-    bench.done(&["volume", "delete", "disk"]).await;
-    bench.done(&["logout"]).await;
-    assert_eq!(bench.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
+    fixture.done(&["vm", "stop", "web"]).await;
+    fixture.node.until("the VM is off", |s| s.vms.is_empty()).await;
+    fixture.done(&["vm", "start", "web"]).await;
+    fixture.done(&["vm", "kill", "web"]).await;
+    fixture.done(&["vm", "delete", "web"]).await;
+    fixture.done(&["volume", "delete", "disk"]).await;
+    fixture.done(&["logout"]).await;
+    assert_eq!(fixture.refused(&["vm", "list"]).await, "Log in first: this needs the administrator's password.");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pairing_witness_and_timeline() {
-    let bench = Fixture::new(Node::set_up().await).await;
-    bench.done(&["login"]).await;
-    assert_eq!(bench.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
+    let fixture = Fixture::new(Node::set_up().await).await;
+    fixture.done(&["login"]).await;
+    assert_eq!(fixture.done(&["pairing-code"]).await, "123456 (for 10 minutes)\n");
     assert_eq!(
-        bench.refused(&["witness", "add", "192.0.2.9", "bad"]).await,
+        fixture.refused(&["witness", "add", "192.0.2.9", "bad"]).await,
         "The witness code is wrong: compare it with the one on the witness and type it again."
     );
-    bench.done(&["witness", "add", "192.0.2.9", "good-code"]).await;
-    bench.node.until("protected", |s| dyad_node::NodeHandle::status_of(s, false).protected).await;
-    assert!(bench.done(&["status"]).await.contains("\nprotected: yes\n"));
-    assert_eq!(bench.done(&["timeline", "--since", "3"]).await.lines().count(), 1);
+    fixture.done(&["witness", "add", "192.0.2.9", "good-code"]).await;
+    fixture.node.until("protected", |s| dyad_node::NodeHandle::status_of(s, false).protected).await;
+    assert!(fixture.done(&["status"]).await.contains("\nprotected: yes\n"));
+    assert_eq!(fixture.done(&["timeline", "--since", "3"]).await.lines().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watchdog_is_proven_later() {
-    let bench = Fixture::new(Node::set_up().await).await;
+    let fixture = Fixture::new(Node::set_up().await).await;
     let prove = ["watchdog", "prove"];
-    assert_eq!(bench.refused(&prove).await, "Log in first: this needs the administrator's password.");
-    bench.done(&["login"]).await;
+    assert_eq!(fixture.refused(&prove).await, "Log in first: this needs the administrator's password.");
+    fixture.done(&["login"]).await;
     let expected = "The watchdog of this node is proven already: nothing was changed.";
-    assert_eq!(bench.refused(&prove).await, expected);
-    bench.node.core.change(|s| {
+    assert_eq!(fixture.refused(&prove).await, expected);
+    fixture.node.core.change(|s| {
         s.watchdog = dyad_control::WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: false };
     });
-    assert!(bench.done(&prove).await.starts_with("The node restarts now: "));
-    assert_eq!(bench.node.core.lock().proofs, 1);
+    assert!(fixture.done(&prove).await.starts_with("The node restarts now: "));
+    assert_eq!(fixture.node.core.lock().proofs, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_certificate_is_not_trusted() {
-    let mut bench = Fixture::new(Node::start().await).await;
-    let first = bench.run(&["status"]).await;
+    let mut fixture = Fixture::new(Node::start().await).await;
+    let first = fixture.run(&["status"]).await;
     assert!(String::from_utf8(first.stderr).unwrap().starts_with("First contact with 127.0.0.1:"));
-    assert!(bench.run(&["status"]).await.stderr.is_empty(), "it is remembered");
+    assert!(fixture.run(&["status"]).await.stderr.is_empty(), "it is remembered");
     // Another node at the same address, as the store sees it.
     let other = Fixture::new(Node::start().await).await;
-    let file = bench.node.dir.path().join("config/nodes.json");
+    let file = fixture.node.dir.path().join("config/nodes.json");
     let known = std::fs::read_to_string(&file).unwrap();
-    let renamed = known.replace(bench.url.trim_start_matches("https://"), other.url.trim_start_matches("https://"));
+    let renamed = known.replace(fixture.url.trim_start_matches("https://"), other.url.trim_start_matches("https://"));
     std::fs::write(&file, renamed).unwrap();
-    bench.url.clone_from(&other.url);
-    assert!(bench.refused(&["status"]).await.contains("has changed: if the node was erased and set up again"));
-    bench.done(&["forget"]).await;
-    bench.done(&["status"]).await;
+    fixture.url.clone_from(&other.url);
+    assert!(fixture.refused(&["status"]).await.contains("has changed: if the node was erased and set up again"));
+    fixture.done(&["forget"]).await;
+    fixture.done(&["status"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

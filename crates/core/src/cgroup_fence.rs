@@ -52,29 +52,29 @@ const THAWED: Confirmation = Confirmation("frozen 0");
 /// Starts the thread. `vms` is the cgroup that holds one child per VM; `None` on a laptop without cgroups, where
 /// there are no VMs to stop.
 pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static) -> Sender<CgroupCommand> {
-    let (sender, orders) = channel();
+    let (sender, commands) = channel();
     std::thread::Builder::new()
         .name("cgroup_fence".into())
-        .spawn(move || run(vms.as_deref(), &orders, &report))
+        .spawn(move || run(vms.as_deref(), &commands, &report))
         .expect("the system can start a thread at start-up");
     sender
 }
 
-fn run(vms: Option<&Path>, orders: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
+fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
     if let Some(vms) = vms
         && !populated(Some(vms))
     {
         thaw_after_kill(vms);
     }
-    while let Ok(order) = orders.recv() {
-        let (write, confirmation, done) = match order {
+    while let Ok(command) = commands.recv() {
+        let (write, confirmation, done) = match command {
             CgroupCommand::Freeze => (FREEZE, Confirmation("frozen 1"), CgroupState::Frozen),
             CgroupCommand::Thaw => (THAW, THAWED, CgroupState::Thawed),
             CgroupCommand::Kill => (KILL, Confirmation("populated 0"), CgroupState::Killed),
         };
         if let Some(vms) = vms {
             write_until_confirmed(vms, write, confirmation);
-            if order == CgroupCommand::Kill {
+            if command == CgroupCommand::Kill {
                 thaw_after_kill(vms);
             }
         }
@@ -142,8 +142,8 @@ mod tests {
     #[test]
     fn without_a_group_there_is_nothing_to_stop() {
         let (tx, rx) = channel();
-        let orders = start(Some("/nonexistent/vms".into()), move |d| tx.send(d).unwrap());
-        orders.send(CgroupCommand::Kill).unwrap();
+        let commands = start(Some("/nonexistent/vms".into()), move |d| tx.send(d).unwrap());
+        commands.send(CgroupCommand::Kill).unwrap();
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), CgroupState::Killed);
     }
 
@@ -153,17 +153,17 @@ mod tests {
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
         let (tx, rx) = channel();
-        let orders = start(Some(group.clone()), move |d| tx.send(d).unwrap());
+        let commands = start(Some(group.clone()), move |d| tx.send(d).unwrap());
         let wait = || rx.recv_timeout(Duration::from_secs(10)).unwrap();
-        orders.send(CgroupCommand::Freeze).unwrap();
+        commands.send(CgroupCommand::Freeze).unwrap();
         assert_eq!(wait(), CgroupState::Frozen);
         assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
-        orders.send(CgroupCommand::Kill).unwrap();
+        commands.send(CgroupCommand::Kill).unwrap();
         assert_eq!(wait(), CgroupState::Killed);
         assert!(!child.wait().unwrap().success());
         let events = fs::read_to_string(group.join("cgroup.events")).unwrap();
         assert!(events.contains("frozen 0"), "a VM started after the kill would stand still: {events}");
-        orders.send(CgroupCommand::Thaw).unwrap();
+        commands.send(CgroupCommand::Thaw).unwrap();
         assert_eq!(wait(), CgroupState::Thawed);
         fs::remove_dir(&group).unwrap();
     }

@@ -50,11 +50,11 @@ pub enum DocumentRequest {
 
 /// Starts the task.
 pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
-    let (sender, orders) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::unbounded_channel();
     let volume = VolumeBackend::new(inbox.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
     tokio::spawn(
         DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: MembershipTerm(0) }
-            .run(orders),
+            .run(requests),
     );
     sender
 }
@@ -73,9 +73,9 @@ struct DocumentTask {
 }
 
 impl DocumentTask {
-    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<DocumentRequest>) {
-        while let Some(order) = orders.recv().await {
-            match order {
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<DocumentRequest>) {
+        while let Some(request) = requests.recv().await {
+            match request {
                 DocumentRequest::Reload { lead, term } => {
                     if (lead, term) != (self.lead, self.term) {
                         // Nothing is changed until the document is read again: the other node may have written it.
@@ -206,9 +206,9 @@ mod tests {
     #[tokio::test]
     async fn a_read_that_fails_is_the_last_of_its_reload() {
         let (sender, events) = channel();
-        let orders = start(Inbox(sender), PathBuf::new());
+        let requests = start(Inbox(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
-            orders
+            requests
                 .send(DocumentRequest::Reload { lead, term: MembershipTerm(0) })
                 .unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();
@@ -247,7 +247,7 @@ mod tests {
         let (sender, events) = channel();
         let encoded = slots::encode(document).unwrap();
         let (decide, mut decided) = mpsc::unbounded_channel();
-        let player = std::thread::spawn(move || {
+        let mirror = std::thread::spawn(move || {
             let (mut all, mut asked) = (Vec::new(), Vec::new());
             for event in events {
                 match event {
@@ -286,16 +286,16 @@ mod tests {
         });
         let dir = tempfile::tempdir().unwrap();
         runtime.block_on(async {
-            let orders = start(Inbox(sender), dir.path().into());
-            let order = |order| orders.send(order).unwrap_or_else(|_| panic!("the task ended"));
-            order(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) });
+            let requests = start(Inbox(sender), dir.path().into());
+            let send = |request| requests.send(request).unwrap_or_else(|_| panic!("the task ended"));
+            send(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) });
             for (number, change) in changes.into_iter().enumerate() {
-                order(DocumentRequest::Change { change, ticket: Ticket(number as u64), asked: Instant::now() });
+                send(DocumentRequest::Change { change, ticket: Ticket(number as u64), asked: Instant::now() });
                 decided.recv().await.expect("each change is decided");
             }
         });
         drop(runtime);
-        player.join().unwrap()
+        mirror.join().unwrap()
     }
 
     /// Room is made before the document promises it, and nothing is freed here: a document may still name it.

@@ -15,32 +15,32 @@ enum PeerRequest {
 /// What `CoreState` holds of the session: the queue to the peer, and the requests to the session's task.
 pub struct PeerHandle {
     outbox: Option<Outbox>,
-    orders: mpsc::UnboundedSender<PeerRequest>,
+    requests: mpsc::UnboundedSender<PeerRequest>,
 }
 
 impl PeerHandle {
     /// Starts the task; it does nothing until [`PeerHandle::connect`].
     pub fn start(inbox: Inbox) -> Self {
-        let (orders, receiver) = mpsc::unbounded_channel();
+        let (requests, receiver) = mpsc::unbounded_channel();
         tokio::spawn(run(receiver, inbox));
-        Self { outbox: None, orders }
+        Self { outbox: None, requests }
     }
 
     /// The peer is known: keep a session with it. Replaces an earlier peer.
     pub fn connect(&mut self, config: Config) {
         self.outbox = None;
-        let _ = self.orders.send(PeerRequest::Connect(Box::new(config)));
+        let _ = self.requests.send(PeerRequest::Connect(Box::new(config)));
     }
 
     /// Ends the session for good: none is made any more.
     pub fn stop(&mut self) {
         self.outbox = None;
-        let _ = self.orders.send(PeerRequest::Stop);
+        let _ = self.requests.send(PeerRequest::Stop);
     }
 
     /// Where the peer can be dialled now, best path first.
     pub fn set_paths(&self, paths: Vec<Path>) {
-        let _ = self.orders.send(PeerRequest::Paths(paths));
+        let _ = self.requests.send(PeerRequest::Paths(paths));
     }
 
     /// A session stands: send on it from now on.
@@ -71,13 +71,13 @@ impl PeerHandle {
     }
 }
 
-async fn run(mut orders: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
+async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
     let mut link: Option<PeerLink> = None;
     let mut paths = Vec::new();
     let mut up = None;
     loop {
         tokio::select! {
-            order = orders.recv() => match order {
+            request = requests.recv() => match request {
                 None => return,
                 Some(PeerRequest::Paths(new)) => {
                     paths = new;

@@ -67,11 +67,7 @@ pub enum PeerEvent {
         closed: bool,
     },
     /// A message came.
-    Wire {
-        /// Number of the session.
-        session: Session,
-        wire: Wire,
-    },
+    Wire { session: Session, wire: Wire },
     /// A connection was refused, by this node or by the peer.
     Refused {
         /// The local link, by its interface.

@@ -15,10 +15,10 @@ pub struct Register(Sender<(WriteToken, Record)>);
 impl Register {
     /// Starts the thread; it reports to the quorum thread.
     pub fn start(mut files: RegisterFiles, quorum_thread: QuorumHandle) -> Self {
-        let (sender, orders) = channel::<(WriteToken, Record)>();
+        let (sender, records) = channel::<(WriteToken, Record)>();
         let run = move || {
             let mut failed = false;
-            for (token, record) in orders {
+            for (token, record) in records {
                 if !failed && let Err(e) = files.write(&record) {
                     failed = true;
                     tracing::error!(error = chain(&e), "the register cannot be written");

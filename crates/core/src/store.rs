@@ -1,7 +1,7 @@
 //! The store's thread, which alone uses the pool. It carries out the mirror's commands in order.
 //!
 //! Syncs and checkpoint jobs run on threads of their own, so that reads and writes go on meanwhile. A write for which
-//! the journal has no room waits for the checkpoint, and with it everything behind it: order is a promise.
+//! the journal has no room waits for the checkpoint, and with it every later command: none overtakes another.
 //!
 //! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after everything before it. What waits for
 //! a sync or a checkpoint never waits for more than [`READS`] reads, however many are asked for.
@@ -32,20 +32,20 @@ enum StoreRequest {
 
 /// Sends commands to the store's thread.
 pub struct StoreHandle {
-    orders: Sender<StoreRequest>,
+    requests: Sender<StoreRequest>,
     usage: Arc<Mutex<PoolStatus>>,
 }
 
 impl StoreHandle {
     /// Starts the thread. `disks` names the disks for the status.
     pub fn start(pool: Pool, disks: Vec<(String, u64)>, inbox: Inbox) -> Self {
-        let (orders, receiver) = channel();
+        let (requests, receiver) = channel();
         let usage = Arc::new(Mutex::new(usage_of(&pool, &disks, None)));
         let store = Store {
             pool,
             disks,
             inbox,
-            orders: orders.clone(),
+            requests: requests.clone(),
             queue: VecDeque::new(),
             stalled: false,
             waiting: Vec::new(),
@@ -60,20 +60,20 @@ impl StoreHandle {
             .name("store".into())
             .spawn(move || store.run(&receiver))
             .expect("the system can start a thread at start-up");
-        Self { orders, usage }
+        Self { requests, usage }
     }
 
     /// A test has the place of the thread.
     #[cfg(test)]
     pub fn fake() -> (Self, FakeStore) {
         let usage = PoolStatus { total_bytes: 0, used_bytes: 0, disks: Vec::new() };
-        let (orders, receiver) = channel();
-        (Self { orders, usage: Arc::new(Mutex::new(usage)) }, FakeStore(receiver))
+        let (requests, receiver) = channel();
+        (Self { requests, usage: Arc::new(Mutex::new(usage)) }, FakeStore(receiver))
     }
 
     /// Runs a command after all earlier ones.
     pub fn run(&self, op: StoreOp, command: StoreCommand) {
-        let _ = self.orders.send(StoreRequest::Run(op, command));
+        let _ = self.requests.send(StoreRequest::Run(op, command));
     }
 
     /// The pool's fill and health, at most half a second old.
@@ -101,7 +101,7 @@ struct Store {
     pool: Pool,
     disks: Vec<(String, u64)>,
     inbox: Inbox,
-    orders: Sender<StoreRequest>,
+    requests: Sender<StoreRequest>,
     /// Commands not begun yet.
     queue: VecDeque<(StoreOp, StoreCommand)>,
     /// The first of them waits for a checkpoint.
@@ -119,17 +119,17 @@ struct Store {
 }
 
 impl Store {
-    fn run(mut self, orders: &Receiver<StoreRequest>) {
+    fn run(mut self, requests: &Receiver<StoreRequest>) {
         loop {
             let timeout = if self.at_hand() { Duration::ZERO } else { USAGE_INTERVAL };
-            match orders.recv_timeout(timeout) {
-                Ok(order) => self.take(order),
+            match requests.recv_timeout(timeout) {
+                Ok(request) => self.take(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             // All that is queued goes into one group before the next sync begins.
-            while let Ok(order) = orders.try_recv() {
-                self.take(order);
+            while let Ok(request) = requests.try_recv() {
+                self.take(request);
             }
             self.work();
             self.begin_sync();
@@ -143,8 +143,8 @@ impl Store {
         !self.queue.is_empty() && !self.stalled
     }
 
-    fn take(&mut self, order: StoreRequest) {
-        match order {
+    fn take(&mut self, request: StoreRequest) {
+        match request {
             StoreRequest::Run(op, command) => self.queue.push_back((op, command)),
             StoreRequest::Synced(done) => {
                 self.sync_out = false;
@@ -210,8 +210,8 @@ impl Store {
             Some(job) => {
                 self.syncing = covered;
                 self.sync_out = true;
-                let orders = self.orders.clone();
-                background("sync", move || drop(orders.send(StoreRequest::Synced(job.run()))));
+                let requests = self.requests.clone();
+                background("sync", move || drop(requests.send(StoreRequest::Synced(job.run()))));
             }
         }
     }
@@ -223,8 +223,8 @@ impl Store {
         match self.pool.checkpoint_job(JOB_EXTENTS) {
             Ok(Some(job)) => {
                 self.job_out = true;
-                let orders = self.orders.clone();
-                background("checkpoint", move || drop(orders.send(StoreRequest::Moved(job.run()))));
+                let requests = self.requests.clone();
+                background("checkpoint", move || drop(requests.send(StoreRequest::Moved(job.run()))));
             }
             Ok(None) => {}
             Err(e) => {

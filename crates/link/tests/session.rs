@@ -138,7 +138,7 @@ async fn a_cut_cable_is_noticed_and_the_other_one_used() {
     assert_eq!(&message(&mut a).await[..], b"fresh");
 
     // The messages that the first cable held back belong to an ended session and have no effect.
-    one.mend();
+    one.restore();
     to_a.send(Bytes::from_static(b"still")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"still");
 }

@@ -315,7 +315,7 @@ mod tests {
 
     /// Many commands may come while KVM is probed, and a permit may be withdrawn in the meantime.
     #[tokio::test]
-    async fn only_the_newest_wish_counts() {
+    async fn only_the_newest_input_counts() {
         let (sender, mut commands) = mpsc::unbounded_channel();
         let mut queue = CommandQueue::default();
         queue.push(want(&["vm"]));

@@ -127,7 +127,7 @@ async fn going_down_stops_the_vms_first_and_then_hands_over() {
     let gone = node.handle.shut_down(node.ended);
     tokio::time::timeout(Duration::from_secs(120), gone).await.expect("it did not end");
     let core = node.core.lock();
-    assert_eq!((core.leaves, core.running.len()), (1, 0), "the core was told that nothing runs, then goodbye");
+    assert_eq!((core.leaves, core.running.len()), (1, 0), "the core was told that nothing runs, then to leave");
     assert_eq!(
         core.document.as_ref().unwrap().vms["web"].config.intent,
         dyad_desired::Intent::Running,

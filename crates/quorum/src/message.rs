@@ -160,7 +160,7 @@ pub struct Echo {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Counts up by one per round since the daemon started.
-    pub seq: u64,
+    pub number: u64,
     /// When it was sent, on the sender's clock. A lease granted for it runs from here.
     pub sent: BootTime,
     /// The newest chosen configuration that is durable at the sender.

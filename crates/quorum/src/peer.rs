@@ -24,8 +24,8 @@ struct Path {
     heard_at: Option<BootTime>,
     /// `sent` of the newest heartbeat of this node that was given back.
     echoed: Option<BootTime>,
-    /// The newest sequence number heard here.
-    seq: u64,
+    /// Number of the newest heartbeat heard here.
+    newest_number: u64,
 }
 
 /// The run of the peer's daemon whose heartbeats count.
@@ -38,8 +38,8 @@ struct Instance {
 /// The heartbeats of this node.
 #[derive(Clone, Debug, Default)]
 struct OwnHeartbeats {
-    /// Number of the newest one.
-    seq: u64,
+    /// 0 before the first heartbeat.
+    newest_number: u64,
     /// When the next one is due.
     next_at: BootTime,
     /// When the newest `misses` + 1 were sent, oldest first.
@@ -85,7 +85,8 @@ pub(crate) struct PeerView {
     instance: Option<Instance>,
     /// When a confirmed heartbeat of the instance last arrived.
     heard_at: BootTime,
-    seq: u64,
+    /// Number of its newest confirmed heartbeat.
+    newest_number: u64,
     incarnation: u64,
     base: Option<Config>,
     health: Option<Health>,
@@ -120,7 +121,7 @@ impl PeerView {
             paths: vec![Path::default(); count],
             instance: None,
             heard_at: BootTime::ZERO,
-            seq: 0,
+            newest_number: 0,
             incarnation: 0,
             base: None,
             health: None,
@@ -147,12 +148,12 @@ impl PeerView {
     /// A heartbeat of this node goes out on every path now: returns its number.
     pub(crate) fn begin_heartbeat(&mut self, now: BootTime, timing: &Timing) -> u64 {
         self.own.next_at = now + timing.heartbeat;
-        self.own.seq += 1;
+        self.own.newest_number += 1;
         self.own.sent.push_back(now);
         if self.own.sent.len() as u64 > timing.misses + 1 {
             self.own.sent.pop_front();
         }
-        self.own.seq
+        self.own.newest_number
     }
 
     /// Notes whether the peer is up now.
@@ -205,15 +206,15 @@ impl PeerView {
             self.switch_to(sender);
         }
         let slot = &mut self.paths[path];
-        if beat.seq > slot.seq || slot.echoed.is_none() {
-            slot.seq = beat.seq;
+        if beat.number > slot.newest_number || slot.echoed.is_none() {
+            slot.newest_number = beat.number;
             slot.heard_at = Some(now);
             slot.echoed = slot.echoed.max(Some(echo.sent));
             self.heard_at = now;
             heard.confirmed = true;
         }
-        if beat.seq > self.seq {
-            self.seq = beat.seq;
+        if beat.number > self.newest_number {
+            self.newest_number = beat.number;
             self.incarnation = datagram.incarnation;
             self.base = Some(beat.base.clone());
             self.health = Some(beat.health);
@@ -224,14 +225,14 @@ impl PeerView {
 
     fn switch_to(&mut self, sender: Instance) {
         self.instance = Some(sender);
-        self.seq = 0;
+        self.newest_number = 0;
         self.base = None;
         self.health = None;
         self.drift = DriftCheck::default();
         for path in &mut self.paths {
             path.heard_at = None;
             path.echoed = None;
-            path.seq = 0;
+            path.newest_number = 0;
         }
     }
 

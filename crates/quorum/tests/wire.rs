@@ -60,7 +60,7 @@ fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
     let echo = Echo { boot: u128::MAX, started: BootTime(u64::MAX), sent: BootTime(u64::MAX) };
     let health = Health { healthy: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
     let heartbeat = Heartbeat {
-        seq: u64::MAX,
+        number: u64::MAX,
         sent: BootTime(u64::MAX),
         base: largest(volume),
         heard: Some(echo),
@@ -130,7 +130,8 @@ fn the_bytes_of_each_message_stay_the_same() {
     let reply = |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, body };
     let echo = Echo { boot: 7, started: BootTime(8), sent: BootTime(9) };
     let health = Health { healthy: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
-    let heartbeat = Heartbeat { seq: 1, sent: BootTime(2), base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
+    let heartbeat =
+        Heartbeat { number: 1, sent: BootTime(2), base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
     let bodies = [
         DatagramBody::Heartbeat(heartbeat),
         DatagramBody::Grant(echo),

@@ -147,9 +147,10 @@ fn surroundings(qemu: Version) -> String {
     let processors = read("/proc/cpuinfo");
     let names = ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
     let first = processors.split("\n\n").next().unwrap_or_default();
-    let facts = first.lines().filter(|line| line.split(':').next().is_some_and(|name| names.contains(&name.trim())));
+    let described =
+        first.lines().filter(|line| line.split(':').next().is_some_and(|name| names.contains(&name.trim())));
     let files = ["/proc/version", "/proc/cmdline", "/sys/class/dmi/id/bios_version", "/sys/class/dmi/id/product_name"];
-    format!("{qemu:?}\n{}{}", files.map(read).concat(), facts.collect::<Vec<_>>().join("\n"))
+    format!("{qemu:?}\n{}{}", files.map(read).concat(), described.collect::<Vec<_>>().join("\n"))
 }
 
 fn load<T: for<'a> Deserialize<'a>>(file: &Path) -> Option<T> {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::command::VmPaths;
 use crate::lifecycle::VmEvent;
 use crate::process::Process;
-use crate::qmp::{Qmp, QmpEvent, RunState};
+use crate::qmp::{QemuState, Qmp, QmpEvent};
 use crate::record::Record;
 use crate::{Console, Observed, Phase, cgroup::Cgroup, now};
 
@@ -137,7 +137,7 @@ struct Task {
 
 /// A message from the task that keeps the QMP connection.
 enum QmpUpdate {
-    Up(Box<Qmp>, RunState),
+    Up(Box<Qmp>, QemuState),
     Event(QmpEvent),
     Down,
 }
@@ -210,8 +210,8 @@ impl Task {
                 }
                 self.apply_event(VmEvent::Ready);
                 match state {
-                    RunState::Shutdown => self.guest_off().await,
-                    RunState::GuestPanicked => self.panicked(),
+                    QemuState::Shutdown => self.guest_off().await,
+                    QemuState::GuestPanicked => self.panicked(),
                     // The command to shut down may have come before the connection.
                     _ if self.machine.record.phase == Phase::Stopping => self.power_down().await,
                     _ => {}

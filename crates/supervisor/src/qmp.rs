@@ -47,7 +47,7 @@ pub enum QmpError {
 /// The run state of a machine (QEMU manual, `RunState`). The names that the runner acts on; any other by its name.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RunState {
+pub enum QemuState {
     Running,
     Paused,
     /// The guest has shut down; the process waits.
@@ -61,7 +61,7 @@ pub enum RunState {
 /// The answer to `query-status`.
 #[derive(Deserialize)]
 struct StatusAnswer {
-    status: RunState,
+    status: QemuState,
 }
 
 /// An event sent by QEMU.
@@ -145,7 +145,7 @@ impl Qmp {
     /// # Errors
     ///
     /// As [`Qmp::execute`]; [`QmpError::NotQmp`] if the answer has no status.
-    pub async fn status(&mut self) -> Result<RunState, QmpError> {
+    pub async fn status(&mut self) -> Result<QemuState, QmpError> {
         let answer = self.execute("query-status", json!({})).await?;
         serde_json::from_value(answer).map(|StatusAnswer { status }| status).map_err(|_| QmpError::NotQmp)
     }
@@ -235,11 +235,11 @@ mod tests {
             let answer = json!({"running": false, "singlestep": false, "status": name});
             serde_json::from_value::<StatusAnswer>(answer).unwrap().status
         };
-        assert_eq!(state("running"), RunState::Running);
-        assert_eq!(state("paused"), RunState::Paused);
-        assert_eq!(state("shutdown"), RunState::Shutdown);
-        assert_eq!(state("guest-panicked"), RunState::GuestPanicked);
-        assert_eq!(state("io-error"), RunState::Other("io-error".into()));
+        assert_eq!(state("running"), QemuState::Running);
+        assert_eq!(state("paused"), QemuState::Paused);
+        assert_eq!(state("shutdown"), QemuState::Shutdown);
+        assert_eq!(state("guest-panicked"), QemuState::GuestPanicked);
+        assert_eq!(state("io-error"), QemuState::Other("io-error".into()));
         assert!(serde_json::from_value::<StatusAnswer>(json!({"running": true})).is_err());
     }
 

@@ -21,8 +21,8 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Scenarios that only form the pair; `cargo xtask rig` runs these and then leaves the pair alone.
-const FORMING: usize = 2;
+/// Number of scenarios at the start of the main job that only set up the pair; `cargo xtask rig` runs these and then leaves the pair alone.
+const PAIR_SETUP_SCENARIOS: usize = 2;
 
 /// Installs and builds everything that a pair needs.
 pub fn prepare(host: &Host) -> Result<()> {
@@ -58,7 +58,7 @@ pub fn stay(host: &Host) -> Result<()> {
     symlink(pair.sockets(), &link).with_context(|| format!("Cannot create {}.", link.display()))?;
     let sockets = pair.sockets().to_owned();
     thread::spawn(move || tear_down(&stop, &link, &sockets));
-    for scenario in &MAIN_JOB[..FORMING] {
+    for scenario in &MAIN_JOB[..PAIR_SETUP_SCENARIOS] {
         run_scenario(scenario, &mut pair)?;
     }
     let cli = host.artifacts().programs().join("dyad");

@@ -57,7 +57,7 @@ impl CoreFixture {
         let (quorum_thread, inputs) = quorum_handle::queue(waker);
         let (sender, events) = channel();
         let inbox = Inbox(sender);
-        let (documents, orders) = mpsc::unbounded_channel();
+        let (documents, requests) = mpsc::unbounded_channel();
         let pairing = Pairing::new(
             options.clone(),
             tls::TlsIdentity::generate("node").unwrap(),
@@ -97,7 +97,7 @@ impl CoreFixture {
         })));
         state.settle();
         let mut fixture =
-            Self { state, events, quorum_thread: inputs, documents: orders, store: fake, runtime, _dir: dir };
+            Self { state, events, quorum_thread: inputs, documents: requests, store: fake, runtime, _dir: dir };
         fixture.told();
         fixture
     }
@@ -127,8 +127,8 @@ impl CoreFixture {
 
     /// The fail-over of the other node's VMs, if it was requested.
     fn failover_in_flight(&mut self) -> Option<Ticket> {
-        while let Ok(order) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = order {
+        while let Ok(request) = self.documents.try_recv() {
+            if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = request {
                 return Some(ticket);
             }
         }
@@ -142,8 +142,8 @@ impl CoreFixture {
 
     /// Makes the next change that was requested; `None` if none was.
     fn make_change(&mut self) -> Option<Change> {
-        while let Ok(order) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change, ticket, .. } = order {
+        while let Ok(request) = self.documents.try_recv() {
+            if let DocumentRequest::Change { change, ticket, .. } = request {
                 let document = dyad_desired::apply(self.state.document.newest().unwrap(), &change).unwrap();
                 self.state.document_is(document, MembershipTerm(0));
                 self.state.settle();

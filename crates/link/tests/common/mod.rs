@@ -60,7 +60,8 @@ impl Cable {
         self.whole.send_replace(false);
     }
 
-    pub fn mend(&self) {
+    /// Forwards again; the bytes held back meanwhile arrive late.
+    pub fn restore(&self) {
         self.whole.send_replace(true);
     }
 }

@@ -107,7 +107,7 @@ fn bad_requests_change_nothing() {
 }
 
 #[test]
-fn facts_survive_crash_and_checkpoint() {
+fn metadata_survives_crash_and_checkpoint() {
     let rig = Rig::new(4, &[32]);
     let mut pool = rig.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();

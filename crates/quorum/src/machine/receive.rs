@@ -182,10 +182,10 @@ impl Quorum {
     /// Sends heartbeats and reads of the witness that are due.
     pub(super) fn send_due(&mut self, out: &mut Vec<Action>) {
         if self.now >= self.peer.next_heartbeat() {
-            let seq = self.peer.begin_heartbeat(self.now, &self.setup.timing);
+            let number = self.peer.begin_heartbeat(self.now, &self.setup.timing);
             for path in 0..self.peer.path_count() {
                 let beat = Heartbeat {
-                    seq,
+                    number,
                     sent: self.now,
                     base: self.register.base().clone(),
                     heard: self.peer.echo(path),

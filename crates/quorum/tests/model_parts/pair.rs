@@ -311,7 +311,7 @@ impl PairModel {
     /// Excludes most steps that are not possible, before the state is copied.
     fn enabled(&self, state: &State, step: Step) -> bool {
         let node = |id: NodeId| &state.nodes[id.index()];
-        let rank = |seat: Acceptor| seat.node().map_or(&state.witness, |id| &node(id).record).base.rank();
+        let rank = |acceptor: Acceptor| acceptor.node().map_or(&state.witness, |id| &node(id).record).base.rank();
         match step {
             Step::Propose(id, change, target) => {
                 let own = node(id);
@@ -570,9 +570,9 @@ pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((random >> 33) as usize) % bound
     };
-    let mut played = 0;
+    let mut steps = 0;
     let mut enabled = Vec::new();
-    while played < total {
+    while steps < total {
         let mut state = model.init_states().remove(0);
         let mut way = Vec::new();
         for _ in 0..90 {
@@ -582,7 +582,7 @@ pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
                 break;
             }
             let step = enabled[below(enabled.len())];
-            played += 1;
+            steps += 1;
             // Power is lost rarely, or nothing ever gets far.
             if matches!(step, Step::PowerOff(_) | Step::RestartCore(_) | Step::WitnessForgets) && below(6) != 0 {
                 continue;
