@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 /// Interval at which the links are read for announcements of first nodes.
 const OFFER_SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The blank node.
+/// A node without a pair: it serves status, setup and erasure only.
 pub struct Blank {
     /// The command line.
     pub options: Options,

@@ -206,8 +206,7 @@ fn open_beacon(identity: &NodeIdentity, links: &[String]) -> Result<(Beacon, u8)
 }
 
 /// The thread that freezes and kills VMs. It reports to the quorum thread itself: the core's state thread may be busy
-/// opening
-/// the pool while VMs stand still.
+/// opening the pool while VMs are frozen.
 fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender<CgroupCommand> {
     let quorum_thread = quorum_thread.clone();
     cgroup_fence::start(options.vms(), move |state| {

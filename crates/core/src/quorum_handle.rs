@@ -1,4 +1,4 @@
-//! The way to the quorum thread: what it receives, and the handle that wakes it.
+//! Inputs of the quorum thread, and the handle that sends them and wakes it.
 
 use crate::quorum_update::WitnessHealth;
 use dyad_link::beacon::Waker;
@@ -38,7 +38,7 @@ impl QuorumHandle {
     }
 }
 
-/// The two ends of the way to a quorum thread that does not run yet and will use the beacon of this waker.
+/// Handle and receiving end for a quorum thread that does not run yet and will use the beacon of this waker.
 pub fn queue(waker: Waker) -> (QuorumHandle, Receiver<QuorumInput>) {
     let (inputs, receiver) = channel();
     (QuorumHandle { inputs, waker }, receiver)

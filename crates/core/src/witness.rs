@@ -16,7 +16,7 @@ enum WitnessCommand {
     AddKey(NodeId, String),
 }
 
-/// The way to the task.
+/// Sends requests and identities to the task.
 pub struct WitnessHandle {
     requests: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     commands: UnboundedSender<WitnessCommand>,

@@ -21,7 +21,7 @@ pub const SOCKET: &str = "/run/dyad/init.sock";
 
 /// Longest request, in bytes.
 const LONGEST: u64 = 256;
-/// Longest wait for one client. Only root can connect, and the loop of init stands still during the wait.
+/// Longest wait for one client. Only root can connect, and init does nothing else during the wait.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How the machine goes down.

@@ -206,7 +206,7 @@ async fn dropping_the_outbox_ends_the_session_in_order() {
 }
 
 #[tokio::test]
-async fn a_busy_owner_is_not_a_dead_path() {
+async fn a_busy_receiver_is_not_a_dead_path() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();

@@ -72,7 +72,7 @@ impl World {
         self.job(to, 0, Job::Peer(session, message));
     }
 
-    /// Every 100 ms: sessions that stand still break, new ones are tried.
+    /// Every 100 ms: sessions without progress break, new ones are tried.
     pub(crate) fn session_tick(&mut self) {
         self.put(100 * MS, Due::Session);
         let open = self.net.cut == [false; 2];

@@ -120,7 +120,8 @@ fn machines(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
     built
 }
 
-/// Two images that only tests boot: `broken.img` has a newer slot that never comes up, `fault-agent.img` takes commands from the tests.
+/// Two images that only tests boot: `broken.img` has a newer slot that never comes up, `fault-agent.img` takes
+/// commands from the tests.
 fn build_test_images(host: &Host) -> Result<()> {
     let programs = host.artifacts().programs();
     let fault_agent = programs.join("dyad-fault-agent");

@@ -21,7 +21,8 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Number of scenarios at the start of the main job that only set up the pair; `cargo xtask rig` runs these and then leaves the pair alone.
+/// Number of scenarios at the start of the main job that only set up the pair; `cargo xtask rig` runs these and
+/// then leaves the pair alone.
 const PAIR_SETUP_SCENARIOS: usize = 2;
 
 /// Installs and builds everything that a pair needs.

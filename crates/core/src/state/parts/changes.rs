@@ -55,7 +55,7 @@ impl Changes {
         Self { last: first, pending: HashMap::new(), forwarded: BTreeSet::new() }
     }
 
-    /// A new change.
+    /// Records what follows from a change that is about to be asked for, and gives it a ticket.
     pub(in crate::state) fn open(&mut self, pending: Pending) -> Ticket {
         self.last += 1;
         let ticket = Ticket(self.last);

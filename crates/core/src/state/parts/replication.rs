@@ -61,7 +61,7 @@ impl Replication {
         }
     }
 
-    /// A new request.
+    /// Records where the result of a request goes, and gives the request an id.
     pub(in crate::state) fn open(&mut self, origin: Origin) -> RequestId {
         let request = self.last_request.advance();
         self.origins.insert(request, origin);
