@@ -6,8 +6,8 @@ use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, read, shown};
 
 const ENDINGS: [&str; 5] = ["_TIMEOUT", "_INTERVAL", "_DELAY", "_PERIOD", "_DEADLINE"];
-/// Types that hold a duration. `Nanos` and `Time` are those of the crates that own no clock, in nanoseconds.
-const DURATIONS: [&str; 3] = ["Duration", "Nanos", "Time"];
+/// Types that hold a duration. `Nanos` is that of the crates that own no clock.
+const DURATIONS: [&str; 2] = ["Duration", "Nanos"];
 /// Types of ranges: of durations, or of numbers that hold one.
 const RANGES: [&str; 2] = ["Range", "RangeInclusive"];
 /// Types of numbers that hold a duration if the name ends in a unit.
