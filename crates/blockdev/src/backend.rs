@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::reply::ReplyTo;
+
 #[cfg(doc)]
 use crate::BLOCK_BYTES;
 
@@ -29,29 +31,11 @@ pub enum Request {
     },
 }
 
-/// Receives the result of one request: the bytes of a read, no bytes for each other request.
-///
-/// It may be called from any thread, also inside [`Backend::submit`], and at any later time. If it is dropped without a
-/// call, the guest's request stays in flight. This is correct only while the daemon ends: the next daemon submits the
-/// request again.
-pub type Done = Box<dyn FnOnce(Result<Bytes, BackendError>) + Send>;
-
-/// The failure of a request. The guest sees an I/O error, so a backend that may succeed later waits instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BackendError {
-    /// No replica could read or write the data.
-    #[error("the volume could not serve the request: {0}")]
-    Failed(String),
-    /// The request does not lie inside the volume.
-    #[error("the request lies outside of the volume; compare the volume's size with the guest's")]
-    OutOfRange,
-}
-
 /// A volume that can be served.
 pub trait Backend: Send + Sync + 'static {
     /// Starts one request and returns without waiting for it: the caller is the thread that serves the guest's rings.
     /// Requests may complete in any order.
-    fn submit(&self, request: Request, done: Done);
+    fn submit(&self, request: Request, reply_to: ReplyTo);
 
     /// Size of the volume in bytes: a multiple of [`BLOCK_BYTES`], not 0, constant while a server runs.
     fn size(&self) -> u64;

@@ -26,10 +26,15 @@
 //! with sections 2.7 (split virtqueues) and 5.2 (block device). Comments name the section they follow.
 
 mod backend;
+mod error;
 mod limits;
+mod mailbox;
 mod ranges;
+mod reply;
 mod vhost_user;
 
-pub use backend::{Backend, BackendError, Done, Request};
+pub use backend::{Backend, Request};
+pub use error::BackendError;
 pub use limits::{BLOCK_BYTES, SECTOR};
+pub use reply::{ReplyTo, RequestResult};
 pub use vhost_user::{Config, Handle, Server, StartError, Status};

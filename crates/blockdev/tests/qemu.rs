@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dyad_blockdev::{Backend, BackendError, Config, Done, Request, Server};
+use dyad_blockdev::{Backend, BackendError, Config, ReplyTo, Request, Server};
 
 const SIZE: u64 = 1 << 20;
 /// An emulated boot on a busy machine, and QEMU before 9.2 connects again after a whole second.
@@ -52,8 +52,8 @@ impl FileVolume {
 }
 
 impl Backend for FileVolume {
-    fn submit(&self, request: Request, done: Done) {
-        done(self.perform(&request).map_err(|error| BackendError::Failed(error.to_string())));
+    fn submit(&self, request: Request, reply_to: ReplyTo) {
+        reply_to.complete(self.perform(&request).map_err(BackendError::failed));
     }
 
     fn size(&self) -> u64 {

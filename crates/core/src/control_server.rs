@@ -257,14 +257,14 @@ mod tests {
             for event in events {
                 match event {
                     Event::OpenImport { answer, .. } => drop(answer.send(Ok(incoming))),
-                    Event::Volume(VolumeRequest { volume: VolumeId(7), op, done }) => {
+                    Event::Volume(VolumeRequest { volume: VolumeId(7), op, reply_to }) => {
                         flushed = matches!(op, GuestOp::Flush);
                         if let GuestOp::Write { block, data } = op {
                             for (i, bytes) in data.chunks(4096).enumerate() {
                                 blocks[block.0 as usize + i] = bytes[0];
                             }
                         }
-                        done.complete(Ok(bytes::Bytes::new()));
+                        reply_to.complete(Ok(bytes::Bytes::new()));
                     }
                     Event::CloseImport { volume, id, whole, answer } => {
                         assert_eq!((volume.as_str(), id), ("disk", VolumeId(7)));

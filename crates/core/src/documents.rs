@@ -171,7 +171,7 @@ impl DocumentTask {
 
     async fn volumes(&self, change: VolumeChange) -> Result<(), Refusal> {
         let (answer, done) = oneshot::channel();
-        self.inbox.send(Event::VolumeTable { change, done: VolumeReplyTo::Task(answer) });
+        self.inbox.send(Event::VolumeTable { change, reply_to: VolumeReplyTo::Task(answer) });
         match done.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Refusal::new(RefusalCode::Pool, error.to_string())),
@@ -216,13 +216,13 @@ mod tests {
                 // The task's turn; nothing else runs here.
                 tokio::task::yield_now().await;
                 match events.try_recv() {
-                    Ok(Event::Volume(VolumeRequest { op, done, .. })) => {
+                    Ok(Event::Volume(VolumeRequest { op, reply_to, .. })) => {
                         asked.push(match op {
                             GuestOp::Read { .. } => "Read",
                             GuestOp::Peek { .. } => "Peek",
                             other => panic!("a reload asks for {other:?}"),
                         });
-                        done.complete(Err(VolumeError::Refused(GuestError::Closed)));
+                        reply_to.complete(Err(VolumeError::Refused(GuestError::Closed)));
                     }
                     Ok(Event::DocumentReadEnded) => break,
                     Ok(_) => panic!("a reload asks for nothing else"),
@@ -251,7 +251,7 @@ mod tests {
             let (mut all, mut asked) = (Vec::new(), Vec::new());
             for event in events {
                 match event {
-                    Event::Volume(VolumeRequest { op, done, .. }) => {
+                    Event::Volume(VolumeRequest { op, reply_to, .. }) => {
                         let mut bytes = Bytes::new();
                         match op {
                             GuestOp::Read { block, .. } => {
@@ -265,14 +265,14 @@ mod tests {
                             GuestOp::Flush => asked.push(Asked::Flush),
                             other => panic!("the document asks for {other:?}"),
                         }
-                        done.complete(Ok(bytes));
+                        reply_to.complete(Ok(bytes));
                     }
-                    Event::VolumeTable { change, done } => {
+                    Event::VolumeTable { change, reply_to } => {
                         asked.push(match change {
                             VolumeChange::Create { id, .. } => Asked::Create(id),
                             other => panic!("the document asks for {other:?}"),
                         });
-                        done.complete(Ok(Bytes::new()));
+                        reply_to.complete(Ok(Bytes::new()));
                     }
                     Event::ChangeDone { ticket, result } => {
                         assert_eq!((ticket, result), (Ticket(all.len() as u64), Ok(())));

@@ -1,8 +1,8 @@
 //! The events that [`CoreState`](crate::state::CoreState) handles, as one closed list that can be printed.
 //!
-//! **Invariants.** An event is data and the place to which its result goes (the end of a channel, or the ring of a guest): what
-//! follows from it stands in [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data of a guest, no password hash
-//! and no one-time code.
+//! **Invariants.** An event is data and the place to which its result goes (the end of a channel, or the job of a device):
+//! the code that handles it stands in [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data
+//! of a guest, no password hash and no one-time code.
 
 use crate::peer_wire::PeerEvent;
 use crate::quorum_update::QuorumUpdate;
@@ -46,11 +46,7 @@ pub enum Event {
     /// A guest, an import or the document asks a volume for something.
     Volume(VolumeRequest),
     /// A volume is to be made, grown or deleted on every in-sync node.
-    VolumeTable {
-        change: VolumeChange,
-        /// Takes the result.
-        done: VolumeReplyTo,
-    },
+    VolumeTable { change: VolumeChange, reply_to: VolumeReplyTo },
     /// The store's thread has carried out a command of the mirror.
     Store(StoreDone),
     /// From the session with the peer.
@@ -187,9 +183,9 @@ mod tests {
     /// A guest's bytes, a password hash and a code must not reach the log.
     #[test]
     fn an_event_is_printed_without_secrets_and_data() {
-        let (done, _) = oneshot::channel();
+        let (sender, _) = oneshot::channel();
         let op = GuestOp::Write { block: BlockIndex(7), data: vec![b'x'; 8192].into() };
-        let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, done: VolumeReplyTo::Task(done) });
+        let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, reply_to: VolumeReplyTo::Task(sender) });
         assert_eq!(format!("{write:?}"), "Volume(VolumeRequest(Task Write volume 3 block 7 count 2))");
         let (answer, _) = oneshot::channel();
         let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };

@@ -3,11 +3,10 @@
 use crate::event::{Event, Inbox};
 use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest, VolumeResult};
 use bytes::Bytes;
-use dyad_blockdev::{Backend, BackendError, Done, Request};
+use dyad_blockdev::{Backend, ReplyTo, Request};
 use dyad_mirror::{GuestOp, MAX_WRITE};
 use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 /// One volume, for the device server, the import or the document's task that writes it on this node.
@@ -24,8 +23,8 @@ impl VolumeBackend {
         Self { inbox, volume, size }
     }
 
-    fn ask(&self, op: GuestOp, done: VolumeReplyTo) {
-        self.inbox.send(Event::Volume(VolumeRequest { volume: self.volume, op, done }));
+    fn ask(&self, op: GuestOp, reply_to: VolumeReplyTo) {
+        self.inbox.send(Event::Volume(VolumeRequest { volume: self.volume, op, reply_to }));
     }
 
     async fn run(&self, op: GuestOp) -> VolumeResult {
@@ -87,7 +86,7 @@ impl Backend for VolumeBackend {
         self.size
     }
 
-    fn submit(&self, request: Request, done: Done) {
+    fn submit(&self, request: Request, reply_to: ReplyTo) {
         let op = match request {
             Request::Read { offset, len } => {
                 GuestOp::Read { block: BlockIndex(offset / BLOCK_BYTES), count: u64::from(len) / BLOCK_BYTES }
@@ -98,9 +97,9 @@ impl Backend for VolumeBackend {
                 if data.len() > MAX_WRITE {
                     let first = data.split_to(MAX_WRITE);
                     let rest = Request::Write { offset: offset + first.len() as u64, data };
-                    let both = Both::new(done);
-                    self.submit(rest, both.part());
-                    return self.submit(Request::Write { offset, data: first }, both.part());
+                    let [first_reply, rest_reply] = reply_to.split();
+                    self.submit(rest, rest_reply);
+                    return self.submit(Request::Write { offset, data: first }, first_reply);
                 }
                 GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }
             }
@@ -110,40 +109,7 @@ impl Backend for VolumeBackend {
                 GuestOp::Discard { block: BlockIndex(offset / BLOCK_BYTES), count: len / BLOCK_BYTES }
             }
         };
-        self.ask(op, VolumeReplyTo::Guest(done));
-    }
-}
-
-/// Two halves of one request: answered once, when both are done, with the first error if there is one.
-struct Both(Arc<Mutex<Halves>>);
-
-struct Halves {
-    left: u8,
-    error: Option<BackendError>,
-    done: Option<Done>,
-}
-
-impl Both {
-    fn new(done: Done) -> Self {
-        Self(Arc::new(Mutex::new(Halves { left: 2, error: None, done: Some(done) })))
-    }
-
-    fn part(&self) -> Done {
-        let halves = self.0.clone();
-        Box::new(move |outcome| {
-            let mut halves = halves.lock().unwrap_or_else(PoisonError::into_inner);
-            halves.left -= 1;
-            if let Err(error) = outcome {
-                halves.error.get_or_insert(error);
-            }
-            if halves.left == 0
-                && let Some(done) = halves.done.take()
-            {
-                let error = halves.error.take();
-                drop(halves);
-                done(error.map_or_else(|| Ok(Bytes::new()), Err));
-            }
-        })
+        self.ask(op, VolumeReplyTo::Guest(reply_to));
     }
 }
 
@@ -158,19 +124,20 @@ mod tests {
         let volume = VolumeBackend::new(Inbox(sender), VolumeId(7), 8 << 20);
         let (answer, answered) = channel();
         let data = Bytes::from(vec![1; MAX_WRITE + 4096]);
-        volume.submit(Request::Write { offset: 4096, data }, Box::new(move |o| answer.send(o).unwrap()));
+        volume.submit(Request::Write { offset: 4096, data }, ReplyTo::channel(answer));
         let mut blocks = Vec::new();
         for event in events.try_iter() {
-            let Event::Volume(VolumeRequest { volume: VolumeId(7), op: GuestOp::Write { block, data }, done }) = event
+            let Event::Volume(VolumeRequest { volume: VolumeId(7), op: GuestOp::Write { block, data }, reply_to }) =
+                event
             else {
                 panic!("a write")
             };
             assert!(answered.try_recv().is_err());
             blocks.push((block.0, data.len()));
-            done.complete(Ok(Bytes::new()));
+            reply_to.complete(Ok(Bytes::new()));
         }
         blocks.sort_unstable();
         assert_eq!(blocks, [(1, MAX_WRITE), (257, 4096)]);
-        assert_eq!(answered.try_recv(), Ok(Ok(Bytes::new())));
+        assert!(matches!(answered.try_recv(), Ok(Ok(data)) if data.is_empty()));
     }
 }

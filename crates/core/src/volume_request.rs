@@ -1,7 +1,7 @@
 //! A request to a volume of the pool, and who gets its result.
 
 use bytes::Bytes;
-use dyad_blockdev::{BackendError, Done};
+use dyad_blockdev::{BackendError, ReplyTo};
 use dyad_mirror::{GuestError, GuestOp};
 use dyad_types::VolumeId;
 use std::fmt;
@@ -21,10 +21,10 @@ pub enum VolumeError {
     Stopping,
 }
 
-/// Takes the result of one request. The core's state thread calls it once: it must not block.
+/// Takes the result of one request. [`CoreState`](crate::state::CoreState) completes it on its own thread.
 pub enum VolumeReplyTo {
     /// A guest's request: the device server writes the result into the guest's ring.
-    Guest(Done),
+    Guest(ReplyTo),
     /// The task of an import or of the document waits for the result.
     Task(oneshot::Sender<VolumeResult>),
 }
@@ -33,7 +33,7 @@ impl VolumeReplyTo {
     /// Hands the result over. A task that does not wait any more gets nothing.
     pub fn complete(self, result: VolumeResult) {
         match self {
-            Self::Guest(done) => done(result.map_err(|error| BackendError::Failed(error.to_string()))),
+            Self::Guest(reply_to) => reply_to.complete(result.map_err(BackendError::failed)),
             Self::Task(answer) => drop(answer.send(result)),
         }
     }
@@ -41,10 +41,10 @@ impl VolumeReplyTo {
 
 impl fmt::Debug for VolumeReplyTo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Guest(_) => "Guest",
-            Self::Task(_) => "Task",
-        })
+        match self {
+            Self::Guest(reply_to) => write!(f, "Guest({reply_to:?})"),
+            Self::Task(_) => f.write_str("Task"),
+        }
     }
 }
 
@@ -52,14 +52,13 @@ impl fmt::Debug for VolumeReplyTo {
 pub struct VolumeRequest {
     pub volume: VolumeId,
     pub op: GuestOp,
-    /// Takes the result.
-    pub done: VolumeReplyTo,
+    pub reply_to: VolumeReplyTo,
 }
 
 impl fmt::Debug for VolumeRequest {
     /// Without the data of a write: it is a guest's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, (block, count)) = (crate::variant_name::VariantName(&self.op), self.op.span());
-        write!(f, "VolumeRequest({:?} {kind:?} volume {} block {block} count {count})", self.done, self.volume)
+        write!(f, "VolumeRequest({:?} {kind:?} volume {} block {block} count {count})", self.reply_to, self.volume)
     }
 }

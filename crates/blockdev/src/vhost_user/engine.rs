@@ -4,19 +4,20 @@
 //! there and frees its lock, but it submits no further request and does not touch guest memory.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::error::Error as _;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP};
 use vm_memory::GuestAddress;
 
 use crate::limits::{BLOCK_BYTES, MAX_TRANSFER};
+use crate::mailbox::{Mailbox, Part, PartCompletion};
 use crate::ranges::RangeLocks;
 use crate::vhost_user::job::{Action, Piece, Plan};
-use crate::vhost_user::mailbox::{Mailbox, Part, PartCompletion};
 use crate::vhost_user::memory::GuestMemory;
 use crate::vhost_user::request::{Ask, GuestRequest};
-use crate::{Backend, BackendError, Request};
+use crate::{Backend, ReplyTo, Request, RequestResult};
 
 /// Length of the device's name in bytes (virtio 5.2.6: VIRTIO_BLK_T_GET_ID).
 pub(crate) const SERIAL: usize = 20;
@@ -180,9 +181,7 @@ impl Engine {
     }
 
     fn ask(&self, job: u64, part: Part, request: Request) {
-        let mailbox = self.mailbox.clone();
-        let done = move |result| mailbox.push(PartCompletion { job, part, result });
-        self.backend.submit(request, Box::new(done));
+        self.backend.submit(request, ReplyTo::device(self.mailbox.clone(), job, part));
     }
 
     /// Start the next piece of a job, or end it.
@@ -246,7 +245,7 @@ impl Engine {
         }
     }
 
-    fn edge_done(&mut self, id: u64, at: usize, result: Result<Bytes, BackendError>) {
+    fn edge_done(&mut self, id: u64, at: usize, result: RequestResult) {
         let live = self.is_live(id);
         let current = self.current(id);
         current.edges_left -= 1;
@@ -283,7 +282,7 @@ impl Engine {
         self.ask(id, Part::Main, Request::Write { offset, data });
     }
 
-    fn main_done(&mut self, id: u64, result: Result<Bytes, BackendError>) {
+    fn main_done(&mut self, id: u64, result: RequestResult) {
         let live = self.is_live(id);
         let job = self.jobs.get_mut(&id).expect("a job is known until it ends");
         let Some(current) = job.current.take() else {
@@ -354,11 +353,12 @@ impl Engine {
     }
 }
 
-fn status_of(result: &Result<Bytes, BackendError>) -> u32 {
+fn status_of(result: &RequestResult) -> u32 {
     match result {
         Ok(_) => VIRTIO_BLK_S_OK,
         Err(error) => {
-            tracing::warn!(%error, "the backend failed a request; the guest sees an I/O error");
+            let cause = error.source().map(tracing::field::display);
+            tracing::warn!(%error, cause, "the backend failed a request; the guest sees an I/O error");
             VIRTIO_BLK_S_IOERR
         }
     }

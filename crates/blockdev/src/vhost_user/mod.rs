@@ -23,7 +23,6 @@ mod engine;
 mod handler;
 mod inflight;
 mod job;
-mod mailbox;
 mod memory;
 mod request;
 mod server;

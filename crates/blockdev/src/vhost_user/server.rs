@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use crate::mailbox::Mailbox;
 use crate::vhost_user::config::Config;
-use crate::vhost_user::mailbox::Mailbox;
 use crate::vhost_user::shared::Shared;
 use crate::vhost_user::worker::Worker;
 use crate::{BLOCK_BYTES, Backend};

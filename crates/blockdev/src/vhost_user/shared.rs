@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::vhost_user::mailbox::Mailbox;
+use crate::mailbox::Mailbox;
 
 /// Counters that the device's thread updates and a handle reads.
 #[derive(Debug, Default)]

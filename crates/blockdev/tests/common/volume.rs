@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use dyad_blockdev::{BLOCK_BYTES, Backend, BackendError, Done, Request};
+use dyad_blockdev::{BLOCK_BYTES, Backend, BackendError, ReplyTo, Request, RequestResult};
 
 pub struct Volume {
     data: Mutex<Vec<u8>>,
@@ -14,7 +14,7 @@ pub struct Volume {
 struct State {
     holding: bool,
     failing: bool,
-    held: Vec<(Request, Done)>,
+    held: Vec<(Request, ReplyTo)>,
     asked: Vec<Request>,
 }
 
@@ -36,16 +36,16 @@ impl Volume {
         drop(state);
         let volume = self.clone();
         std::thread::spawn(move || {
-            for (request, done) in held.into_iter().rev() {
-                done(volume.perform(&request));
+            for (request, reply_to) in held.into_iter().rev() {
+                reply_to.complete(volume.perform(&request));
             }
         });
     }
 
     /// Do the `at`th of the requests that were kept back; the others stay.
     pub fn release_one(&self, at: usize) {
-        let (request, done) = self.state.lock().unwrap().held.remove(at);
-        done(self.perform(&request));
+        let (request, reply_to) = self.state.lock().unwrap().held.remove(at);
+        reply_to.complete(self.perform(&request));
     }
 
     /// Fail everything from now on.
@@ -66,9 +66,9 @@ impl Volume {
         self.data.lock().unwrap()[offset..offset + len].to_vec()
     }
 
-    fn perform(&self, request: &Request) -> Result<Bytes, BackendError> {
+    fn perform(&self, request: &Request) -> RequestResult {
         if self.state.lock().unwrap().failing {
-            return Err(BackendError::Failed("the test says so".into()));
+            return Err(BackendError::failed("the test says so"));
         }
         let mut data = self.data.lock().unwrap();
         let size = data.len() as u64;
@@ -94,15 +94,15 @@ impl Volume {
 }
 
 impl Backend for Volume {
-    fn submit(&self, request: Request, done: Done) {
+    fn submit(&self, request: Request, reply_to: ReplyTo) {
         let mut state = self.state.lock().unwrap();
         state.asked.push(request.clone());
         if state.holding {
-            state.held.push((request, done));
+            state.held.push((request, reply_to));
             return;
         }
         drop(state);
-        done(self.perform(&request));
+        reply_to.complete(self.perform(&request));
     }
 
     fn size(&self) -> u64 {

@@ -185,11 +185,11 @@ impl CoreState {
             Event::Control(ControlRequest { request, answer }) => self.question(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
-            Event::Volume(VolumeRequest { volume, op, done }) => {
-                let req = self.replication.open(Origin::Client(done));
+            Event::Volume(VolumeRequest { volume, op, reply_to }) => {
+                let req = self.replication.open(Origin::Client(reply_to));
                 self.mirror(dyad_mirror::Event::Guest { req, volume, op });
             }
-            Event::VolumeTable { change, done } => self.change_volume_table(change, Origin::Client(done)),
+            Event::VolumeTable { change, reply_to } => self.change_volume_table(change, Origin::Client(reply_to)),
             Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
             Event::Peer(from) => self.peer_says(from),
             Event::Quorum(update) => self.quorum_update(update),

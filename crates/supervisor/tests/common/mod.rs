@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dyad_blockdev::{Backend, Done, Request, Server};
+use dyad_blockdev::{Backend, ReplyTo, Request, Server};
 use dyad_desired::Firmware;
 use dyad_supervisor::cgroup::Cgroup;
 use dyad_supervisor::command::{Host, Version};
@@ -48,7 +48,7 @@ pub const UNRESPONSIVE_GUEST: [u8; 9] = [
 struct BootDisk(Mutex<Vec<u8>>);
 
 impl Backend for BootDisk {
-    fn submit(&self, request: Request, done: Done) {
+    fn submit(&self, request: Request, reply_to: ReplyTo) {
         let mut data = self.0.lock().unwrap();
         let read = match request {
             Request::Read { offset, len } => Bytes::copy_from_slice(&data[offset as usize..][..len as usize]),
@@ -63,7 +63,7 @@ impl Backend for BootDisk {
             }
         };
         drop(data);
-        done(Ok(read));
+        reply_to.complete(Ok(read));
     }
 
     fn size(&self) -> u64 {

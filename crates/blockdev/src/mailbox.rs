@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::BackendError;
+use crate::error::BackendError;
 
 /// The answer of the backend to one part of one job.
 pub(crate) struct PartCompletion {
-    /// Number of the job, see [`super::engine`].
+    /// Number of the job, see [`crate::vhost_user::engine`].
     pub job: u64,
     pub part: Part,
     pub result: Result<Bytes, BackendError>,
