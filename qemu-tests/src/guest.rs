@@ -245,7 +245,7 @@ impl Guest {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The newest lines of its record, statements and everything else.
+    /// The newest lines of the guest's serial log, for the text of a failure.
     pub fn last_words(&self) -> String {
         let text = fs::read(&self.log_path).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);

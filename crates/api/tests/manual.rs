@@ -1,4 +1,5 @@
-//! The manual says of each code what it means and what to do. `unrecognised` is no code that this version gives.
+//! Each code of a refusal, an alarm and a timeline entry appears in its page of the manual. `unrecognised` is excepted: it
+//! stands for a code of another version.
 
 use dyad_api::ErrorCode;
 use dyad_control::{AlarmCode, RefusalCode, TimelineKind};

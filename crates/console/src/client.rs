@@ -45,7 +45,7 @@ impl Client {
     /// Asks for the phase and the progress of setup.
     ///
     /// # Errors
-    /// The socket does not connect, or `dyad-node` refuses or answers in an unknown form.
+    /// The socket does not connect, the connection breaks, or `dyad-node` refuses or answers in an unknown form.
     pub async fn setup(&self) -> Result<SetupReply, ClientError> {
         self.call(Method::GET, "/api/v1/setup", Vec::new()).await
     }

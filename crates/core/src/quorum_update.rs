@@ -54,6 +54,7 @@ pub struct QuorumSnapshot {
     pub witness: WitnessHealth,
 }
 
+/// Before the first update of the quorum thread: nothing is known, and no VM may run.
 impl Default for QuorumSnapshot {
     fn default() -> Self {
         Self {

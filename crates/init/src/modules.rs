@@ -11,9 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Modules that the initramfs brings, named so that they sort in the order of loading.
+/// Folder of the modules that the initramfs brings; their names sort in the order of loading.
 const INITRAMFS: &str = "/modules";
-/// Modules that no hardware asks for, one name per line.
+/// File with the modules that are always loaded because no device asks for them, one name per line.
 const ALWAYS: &str = "/etc/modules";
 
 /// The modules of the system.

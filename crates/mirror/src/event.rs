@@ -123,7 +123,8 @@ pub struct Progress {
     pub left: u64,
     /// Start of the resync.
     pub since: BootTime,
-    /// Extents that cannot be read here; the resync cannot end before they can.
+    /// Number of extents that this node could not read or the peer refused. Their copy is repeated; the resync does not end
+    /// before it succeeds.
     pub unreadable: u64,
 }
 

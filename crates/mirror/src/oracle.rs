@@ -103,7 +103,8 @@ impl Oracle {
         }
     }
 
-    /// The guest ended: each of its open writes may or may not have been executed.
+    /// The guest ended: its open writes get no answer any more. Each may have been executed or not, so both contents stay
+    /// allowed.
     pub fn guest_ended(&mut self, volume: VolumeId) {
         for (_, cell) in self.cells.range_mut((volume, BlockIndex(0))..=(volume, BlockIndex(u64::MAX))) {
             cell.open.clear();

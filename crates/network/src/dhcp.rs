@@ -87,7 +87,8 @@ impl Client {
         let mut command = Command::new(&self.program);
         command.args(["--nobackground", "--ipv4only", "--nodelay"]);
         if mode == DhcpMode::Quick {
-            // `dhcpcd` cannot assign a link-local address without ARP.
+            // The DHCP server has checked the address. Without ARP `dhcpcd` assigns no link-local address: only the other
+            // mode does.
             command.arg("--noarp");
         }
         command.arg(port);

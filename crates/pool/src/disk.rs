@@ -30,14 +30,8 @@ pub trait Disk: Send + Sync {
     ///
     /// # Errors
     /// The disk refused the read, or `offset` is not aligned for `access`.
-    ///
-    /// # Errors
-    /// The disk refused the read, or `offset` is not aligned for `access`.
     fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes `bytes` at `offset`.
-    ///
-    /// # Errors
-    /// The disk refused the write, or `offset` is not aligned for `access`. Part of the bytes may be written.
     ///
     /// # Errors
     /// The disk refused the write, or `offset` is not aligned for `access`. Part of the bytes may be written.

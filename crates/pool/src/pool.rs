@@ -257,6 +257,7 @@ impl Pool {
         true
     }
 
+    /// Records in the overlay that a block was written, and sets a slot aside for its extent if it has none.
     fn put(&mut self, volume: VolumeId, block: BlockIndex, stamp: Stamp, birth: Birth, place: JournalBlock) {
         let wants = self.wants_slot((volume, block.extent()));
         let change = self.active.put(volume, block, stamp, birth, place);
@@ -266,6 +267,7 @@ impl Pool {
         }
     }
 
+    /// Records in the overlay that blocks were discarded; extents that do not exist are skipped.
     fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) {
         let birth = self.state.volumes.get(&volume).map_or(Birth::default(), |v| v.birth);
         for (extent, mask) in split(blocks) {

@@ -95,8 +95,8 @@ pub enum WitnessReply {
 /// Proof that no VM of the peer can be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Proof {
-    /// The management controller of the peer says that its power is off. Void as soon as the peer is heard. Repeated while the
-    /// controller says so, because a heartbeat may have been on its way.
+    /// The management controller of the peer reports that its power is off. No program sends it yet. It is void as soon as the
+    /// peer is heard, so its sender must repeat it: a heartbeat sent before the loss of power may arrive later.
     PowerOff,
     /// The kernel of the peer reported that it is dying.
     DyingGasp,

@@ -16,7 +16,8 @@ use crate::qmp::{QemuState, Qmp, QmpEvent};
 use crate::record::Record;
 use crate::{Console, Observed, Phase, cgroup::Cgroup, now};
 
-/// A run of at least this many nanoseconds ends a series of crashes.
+/// A run of at least this many nanoseconds ends a series of crashes: the next crash counts as the first of a new
+/// series. Ten minutes are longer than a guest takes to boot and to fail again.
 const STABLE_RUN_PERIOD: u64 = 600 * 1_000_000_000;
 /// Interval at which SIGKILL is repeated until the process has ended.
 const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);

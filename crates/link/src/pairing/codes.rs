@@ -84,7 +84,7 @@ pub(super) fn parse(code: &str) -> Typed {
             other => other,
         })
         .collect();
-    // Ten characters are a label and a secret; a node's code has no label.
+    // A witness's code has ten characters: a label of two and a secret of eight. A node's code is a secret only.
     if plain.len() == 10 {
         let (label, secret) = plain.split_at(2);
         return Typed { label: label.to_owned(), secret: secret.to_owned() };

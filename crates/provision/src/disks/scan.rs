@@ -69,6 +69,7 @@ impl BlockDevice<'_> {
     }
 }
 
+/// The disk at `path` with its size, model and content; `None` if its size cannot be read.
 fn candidate(path: &Path) -> Option<DiskCandidate> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let device = fs::metadata(path).ok()?.file_type().is_block_device();

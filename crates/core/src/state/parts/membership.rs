@@ -21,7 +21,7 @@ pub(in crate::state) enum FailOver {
     },
 }
 
-/// Membership as this node knows it.
+/// What the quorum thread said last, and what follows from it for readmission, fail-over and the requests of guests.
 #[derive(Debug)]
 pub(in crate::state) struct Membership {
     me: NodeId,
