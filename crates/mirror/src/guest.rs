@@ -8,8 +8,9 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Number of repairs of one block for one read. If the block is damaged again after these, the local disk does not keep what
-/// is written, and the read is answered from the peer's copy alone.
+/// Number of repairs of one block for one read. If the block is damaged again after these, the repair does not last here (the
+/// disk does not keep it, or the peer that writes the volume has not sent it yet): the read is answered from the peer's copy
+/// alone, and fails if that copy is damaged in another block.
 const REPAIRS: u32 = 2;
 
 /// State of a write at the peer.

@@ -144,7 +144,7 @@ impl Mirror {
 
     pub(crate) fn on_message(&mut self, message: PeerMessage) {
         if message.number <= self.link.received {
-            return; // a repeated messageed message
+            return; // a repeated message
         }
         if message.number != self.link.received + 1 {
             return self.disconnect(Reason::MissingMessage);
