@@ -1,4 +1,4 @@
-//! How the build machine runs a node: with KVM if a trial boot under KVM succeeds, else emulated.
+//! Choice of the QEMU accelerator for nodes: KVM if a trial boot under KVM succeeds, else emulation (TCG).
 
 use std::fmt;
 use std::path::Path;
@@ -8,27 +8,28 @@ use anyhow::{Result, ensure};
 
 use crate::child::Program;
 use crate::serial::SerialLine;
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 
-/// The counting guest prints its first line within seconds where KVM works. A KVM that opens but cannot run an
-/// ordinary kernel hangs in the boot ROM.
+/// Longest time until the counting guest prints its counter in the trial boot. Where KVM works this takes seconds. On
+/// some machines /dev/kvm opens and a guest then hangs in the boot ROM.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What executes a node's instructions.
+/// The QEMU accelerator that executes a node's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accelerator {
-    /// The processor itself.
+    /// The build machine's processor, by hardware virtualisation.
     Kvm,
     /// QEMU's translator; `-cpu max` gives the node AMD SVM, so its own guests run under KVM.
     Tcg,
 }
 
 impl Accelerator {
-    /// Decides by booting the disk `guest`. `sockets` is a folder for the trial's own files.
+    /// Boots `guest`, the disk of the counting guest, under KVM: `Kvm` if the guest prints its counter, else `Tcg`.
+    /// `sockets` is a folder for the files of the trial boot.
     ///
     /// # Errors
     /// The trial's QEMU cannot be started.
-    pub fn by_trial(guest: &Path, sockets: &Path) -> Result<Self> {
+    pub fn by_trial_boot(guest: &Path, sockets: &Path) -> Result<Self> {
         if !Path::new("/dev/kvm").exists() {
             return Ok(Self::Tcg);
         }
@@ -49,7 +50,7 @@ impl Accelerator {
             ensure!(!qemu.ended(), "QEMU ended.");
             connected = connected || (socket.exists() && line.connect(&socket).is_ok());
             let said = line.text_since(0).contains("resume ");
-            Ok(if said { Look::Ready(()) } else { Look::NotYet("silence".into()) })
+            Ok(if said { Poll::Ready(()) } else { Poll::NotYet("silence".into()) })
         });
         drop(qemu);
         Ok(if spoke.is_ok() { Self::Kvm } else { Self::Tcg })

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 /// The target triple that everything is built for; it names a folder below the target directory.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// The files a rig needs, all below one target directory.
+/// Paths of the built files that a rig needs, all below one cargo target directory.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
     target: PathBuf,
@@ -36,7 +36,7 @@ impl Artifacts {
         &self.target
     }
 
-    /// Our programs, built with the release profile.
+    /// Folder of the programs of this workspace, built with the release profile.
     pub fn programs(&self) -> PathBuf {
         self.target.join(TRIPLE).join("release")
     }
@@ -46,7 +46,7 @@ impl Artifacts {
         self.target.join("image/dyad.img")
     }
 
-    /// The appliance image with a second, newer slot that never comes up.
+    /// The appliance image with a second, newer slot whose boot always fails.
     pub fn broken_image(&self) -> PathBuf {
         self.target.join("image/broken.img")
     }
@@ -61,12 +61,12 @@ impl Artifacts {
         self.target.join("rig/counter.img")
     }
 
-    /// Records of the runs: serial lines, guests' lines, the report.
+    /// Folder with a folder of logs for each run, and the report of the demo.
     pub fn records(&self) -> PathBuf {
         self.target.join("rig")
     }
 
-    /// Checks that everything a pair needs was built.
+    /// Checks that the image, the counting guest's disk and the witness were built.
     ///
     /// # Errors
     /// Names the first missing file and the command that makes it.
@@ -83,8 +83,8 @@ impl Artifacts {
         Ok(())
     }
 
-    /// A fresh folder for one run's records, `name` below [`Artifacts::records`]; an older one is removed, or kept as
-    /// `name-failed` if that run [failed](keep_as_failed).
+    /// Creates an empty folder for the logs of one run, `name` below [`Artifacts::records`]. An older folder of this
+    /// name is removed, or renamed to `name-failed` if that run [failed](keep_as_failed).
     ///
     /// # Errors
     /// The folder cannot be made.
@@ -101,11 +101,11 @@ impl Artifacts {
     }
 }
 
-/// File in the records of a failed run: the state of the pair at that time.
+/// File in the folder of a failed run: the state of the pair after each failed step.
 const FAILED: &str = "failed.txt";
 
-/// Keeps the records of a failed run from being replaced by the next run. `state` describes the pair; one entry for
-/// each failed step.
+/// Appends `state`, the state of the pair after a failed step, to the records. Their folder is then kept when the next
+/// run begins ([`Artifacts::fresh_records`]).
 ///
 /// # Errors
 /// The file cannot be written.

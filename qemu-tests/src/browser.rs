@@ -1,4 +1,4 @@
-//! Drives the web pages as a person does: Debian's Chromium through chromedriver (the W3C WebDriver protocol).
+//! A client of the web pages: Debian's Chromium, driven through chromedriver (the W3C WebDriver protocol).
 
 use std::fmt;
 use std::fs;
@@ -11,16 +11,17 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::child::{Program, Running};
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 
-/// Longest start of Chromium; it is slow on a busy machine.
+/// Longest start of chromedriver, and the timeout of each of its commands, the start of Chromium among them; both are
+/// slow on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// Longest time for which an element may be replaced again and again before an action on it succeeds.
-const STAY_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest time for which an action is repeated because the page replaced the element ("stale element").
+const STALE_ELEMENT_DEADLINE: Duration = Duration::from_secs(30);
 /// The key under which the protocol names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// The path below which the protocol acts on an element of the page.
+/// Path of one element of the page below the session's address, such as `element/ID`.
 struct Element(String);
 
 impl fmt::Display for Element {
@@ -29,18 +30,18 @@ impl fmt::Display for Element {
     }
 }
 
-/// A text of the page, or one to type into it.
+/// A text that the page shows, or that is typed into it. A type of its own, so that it is not confused with a selector.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'a>(pub &'a str);
 
-/// One browser window.
+/// One session of chromedriver with one browser window.
 #[derive(Debug)]
 pub struct Browser {
     agent: Agent,
     session: String,
     pictures: PathBuf,
-    taken: u32,
-    // Dropped last: dropping it ends the browser.
+    pictures_taken: u32,
+    // Declared last, so that it is dropped last: dropping it kills chromedriver.
     _driver: Running,
 }
 
@@ -73,14 +74,14 @@ impl Browser {
                 format!("--user-data-dir={}", profile.display()),
             ]},
         }}});
-        wait::until_ok("chromedriver", START_DEADLINE, || ask(agent.get(format!("{server}/status")).call()))?;
-        let answer = ask(agent.post(format!("{server}/session")).send(options.to_string()))?;
+        wait::until_ok("chromedriver", START_DEADLINE, || parse_answer(agent.get(format!("{server}/status")).call()))?;
+        let answer = parse_answer(agent.post(format!("{server}/session")).send(options.to_string()))?;
         let id = answer["sessionId"].as_str().with_context(|| format!("No browser session: {answer}"))?;
         let session = format!("{server}/session/{id}");
-        Ok(Self { agent, session, pictures: records.to_owned(), taken: 0, _driver: driver })
+        Ok(Self { agent, session, pictures: records.to_owned(), pictures_taken: 0, _driver: driver })
     }
 
-    /// Goes to an address.
+    /// Opens the page at `address`.
     ///
     /// # Errors
     /// The page does not load.
@@ -96,13 +97,13 @@ impl Browser {
         Ok(!self.find_all(None, selector)?.is_empty())
     }
 
-    /// Waits for an element.
+    /// Waits until the page has an element that this CSS selector finds.
     ///
     /// # Errors
     /// The element does not appear within `deadline`; the error holds the text of the page.
     pub fn wait_for(&self, selector: &str, deadline: Duration) -> Result<()> {
         wait::until(&format!("{selector} on the page"), deadline, || {
-            Ok(if self.has(selector)? { Look::Ready(()) } else { self.not_yet() })
+            Ok(if self.has(selector)? { Poll::Ready(()) } else { self.not_yet() })
         })
     }
 
@@ -113,7 +114,7 @@ impl Browser {
     pub fn wait_for_text(&self, selector: &str, Text(text): Text<'_>, deadline: Duration) -> Result<()> {
         wait::until(&format!("{text:?} in {selector}"), deadline, || {
             Ok(match self.text(selector) {
-                Ok(seen) if seen.contains(text) => Look::Ready(()),
+                Ok(seen) if seen.contains(text) => Poll::Ready(()),
                 _ => self.not_yet(),
             })
         })
@@ -124,7 +125,9 @@ impl Browser {
     /// # Errors
     /// The page has no such element.
     pub fn text(&self, selector: &str) -> Result<String> {
-        self.on(selector, |element| Ok(self.get(&format!("{element}/text"))?.as_str().unwrap_or_default().to_owned()))
+        self.on_element(selector, |element| {
+            Ok(self.get(&format!("{element}/text"))?.as_str().unwrap_or_default().to_owned())
+        })
     }
 
     /// The value of a field.
@@ -132,15 +135,16 @@ impl Browser {
     /// # Errors
     /// The page has no such element.
     pub fn value(&self, selector: &str) -> Result<String> {
-        self.on(selector, |element| self.property(element, "value"))
+        self.on_element(selector, |element| self.property(element, "value"))
     }
 
-    /// Clicks a button as a person does; the button must be visible.
+    /// Clicks the first element that the selector finds; it must be visible.
     ///
     /// # Errors
     /// The button is gone, hidden or covered.
     pub fn press(&self, selector: &str) -> Result<()> {
-        self.on(selector, |element| self.click(element)).with_context(|| format!("{selector} cannot be pressed"))
+        self.on_element(selector, |element| self.click(element))
+            .with_context(|| format!("{selector} cannot be pressed"))
     }
 
     /// Empties a field and types into it; for a file field, `text` is the path of the file.
@@ -148,7 +152,7 @@ impl Browser {
     /// # Errors
     /// The field is gone or takes no text.
     pub fn fill(&self, selector: &str, Text(text): Text<'_>) -> Result<()> {
-        let typed = self.on(selector, |element| {
+        let typed = self.on_element(selector, |element| {
             if self.property(element, "type")? != "file" {
                 self.post(&format!("{element}/clear"), &json!({}))?;
             }
@@ -162,7 +166,7 @@ impl Browser {
     /// # Errors
     /// The selection has no such entry.
     pub fn choose(&self, selector: &str, Text(text): Text<'_>) -> Result<()> {
-        self.on(selector, |element| {
+        self.on_element(selector, |element| {
             for option in self.find_all(Some(element), "option")? {
                 if self.property(&option, "text")? == text {
                     return self.click(&option);
@@ -187,21 +191,20 @@ impl Browser {
     pub fn picture(&mut self, name: &str) -> Result<PathBuf> {
         let answer = self.get("screenshot")?;
         let bytes = decode_base64(answer.as_str().unwrap_or_default())?;
-        self.taken += 1;
-        let file = self.pictures.join(format!("{:02}-{name}.png", self.taken));
+        self.pictures_taken += 1;
+        let file = self.pictures.join(format!("{:02}-{name}.png", self.pictures_taken));
         fs::write(&file, bytes).with_context(|| format!("Cannot write {}.", file.display()))?;
         Ok(file)
     }
 
-    /// Acts on the first element that this CSS selector finds. Pages follow the node, so an element may be replaced
-    /// between
-    /// being found and being acted on; the action is then repeated on its replacement, which is what a person means.
-    fn on<T>(&self, selector: &str, act: impl Fn(&Element) -> Result<T>) -> Result<T> {
-        wait::until(&format!("{selector} to stay"), STAY_DEADLINE, || {
+    /// Acts on the first element that this CSS selector finds. Pages update themselves, so the element may be replaced
+    /// before the action; the action is then repeated on the new element.
+    fn on_element<T>(&self, selector: &str, act: impl Fn(&Element) -> Result<T>) -> Result<T> {
+        wait::until(&format!("{selector} to stay"), STALE_ELEMENT_DEADLINE, || {
             let found = self.find_all(None, selector)?;
             match act(found.first().with_context(|| format!("The page has no {selector}"))?) {
-                Ok(done) => Ok(Look::Ready(done)),
-                Err(error) if format!("{error:#}").contains("stale element") => Ok(Look::NotYet(format!("{error:#}"))),
+                Ok(done) => Ok(Poll::Ready(done)),
+                Err(error) if format!("{error:#}").contains("stale element") => Ok(Poll::NotYet(format!("{error:#}"))),
                 Err(error) => Err(error),
             }
         })
@@ -223,16 +226,16 @@ impl Browser {
         self.post(&format!("{element}/click"), &json!({})).map(drop)
     }
 
-    fn not_yet<T>(&self) -> Look<T> {
-        Look::NotYet(self.page_text().unwrap_or_else(|error| format!("{error:#}")))
+    fn not_yet<T>(&self) -> Poll<T> {
+        Poll::NotYet(self.page_text().unwrap_or_else(|error| format!("{error:#}")))
     }
 
     fn get(&self, what: &str) -> Result<Value> {
-        ask(self.agent.get(format!("{}/{what}", self.session)).call())
+        parse_answer(self.agent.get(format!("{}/{what}", self.session)).call())
     }
 
     fn post(&self, what: &str, body: &Value) -> Result<Value> {
-        ask(self.agent.post(format!("{}/{what}", self.session)).send(body.to_string()))
+        parse_answer(self.agent.post(format!("{}/{what}", self.session)).send(body.to_string()))
     }
 }
 
@@ -243,7 +246,7 @@ impl Drop for Browser {
     }
 }
 
-fn ask(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
+fn parse_answer(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value> {
     let mut answer = answer.context("The browser's driver does not answer.")?;
     let text = answer.body_mut().with_config().limit(64 << 20).read_to_string()?;
     let mut body: Value = serde_json::from_str(&text).with_context(|| format!("The driver said {text:?}."))?;

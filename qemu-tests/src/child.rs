@@ -1,4 +1,4 @@
-//! Programs that the rig starts. Each ends with the rig.
+//! Programs that the rig starts. The kernel kills each of them when the rig ends.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A program that is about to be started.
+/// Command line of a program to start; [`Program::start`] starts it.
 #[derive(Debug)]
 pub struct Program {
     command: Command,
@@ -60,24 +60,24 @@ impl Program {
     }
 }
 
-/// A started program; dropping it kills it.
+/// A started program. Dropping this value kills the program and waits for its end.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
 }
 
 impl Running {
-    /// Its process id.
+    /// Process id of the program; `setpriv` replaces itself by it.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether the process has ended by itself.
+    /// Whether the process has ended.
     pub fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Stops the process with SIGSTOP, as a hang does.
+    /// Stops the process with SIGSTOP; [`Running::thaw`] lets it go on.
     ///
     /// # Errors
     /// It is gone.
@@ -85,7 +85,7 @@ impl Running {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Lets it go on after [`Running::freeze`].
+    /// Continues the process with SIGCONT after [`Running::freeze`].
     ///
     /// # Errors
     /// It is gone.

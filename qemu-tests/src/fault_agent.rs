@@ -1,4 +1,5 @@
-//! Orders for `dyad-fault-agent`, which listens at the serial line of a node with the image `fault-agent.img`.
+//! Commands to `dyad-fault-agent`, the program at the serial line of a node that runs the image `fault-agent.img`. The
+//! commands are in `crates/counter/src/bin/fault_agent.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use anyhow::Result;
 
 use crate::serial::SerialLine;
 
-/// The line that the fault agent prints when it listens.
+/// Text that the fault agent prints when it begins to read commands.
 pub const READY: &str = "fault-agent ready";
 /// The fault agent answers at once; the limit allows for an emulated serial line.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(30);

@@ -1,7 +1,8 @@
-//! Named tests that share one pair, one after the other, with the summary every Rust test prints.
+//! A test harness for tests that share booted machines. They run one after the other and print what cargo's own harness
+//! prints.
 //!
 //! Booting a pair for each test would take most of an hour. A failed test does not stop the others: each begins by
-//! waiting for the state it needs, and says so when the pair is not in it.
+//! waiting for the state of the pair that it needs, and fails with that state in its error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -15,15 +16,15 @@ use crate::stall_detector::StallDetector;
 /// A test: its name and its function.
 pub type Test<C> = (&'static str, fn(&mut C) -> Result<()>);
 
-/// The machines that the tests of one program share.
-pub trait Fixture {
-    /// Keeps what explains the outcome of `test`; after a failure also prints it.
-    fn record(&mut self, test: &str, failed: bool);
+/// The machines that all tests of one test program share, such as a [`Pair`](crate::pair::Pair).
+pub trait MachineFixture {
+    /// Saves logs and state of the machines after `test`; if it failed, prints the state too.
+    fn record_outcome(&mut self, test: &str, failed: bool);
 }
 
-/// Runs `tests` in order on one context made by `begin`; honours `--list` and name filters as cargo's own
-/// harness does. The context is made only when a test will run.
-pub fn run_tests<C: Fixture, F: Fn(&mut C) -> Result<()>>(
+/// Runs `tests` in order on the machines that `begin` starts; honours `--list` and name filters as cargo's own harness
+/// does. The machines are started only if a test is chosen.
+pub fn run_tests<C: MachineFixture, F: Fn(&mut C) -> Result<()>>(
     tests: &[(&'static str, F)],
     begin: impl FnOnce() -> Result<C>,
 ) -> ExitCode {
@@ -56,7 +57,7 @@ pub fn run_tests<C: Fixture, F: Fn(&mut C) -> Result<()>>(
     summary(Count { all: tests.len(), chosen: chosen.len() }, &failures, start)
 }
 
-fn run<C: Fixture, F: Fn(&mut C) -> Result<()>>(
+fn run<C: MachineFixture, F: Fn(&mut C) -> Result<()>>(
     chosen: &[&(&'static str, F)],
     context: &mut C,
     failures: &mut Vec<(&'static str, String)>,
@@ -74,13 +75,13 @@ fn run<C: Fixture, F: Fn(&mut C) -> Result<()>>(
                 failures.push((*name, format!("{error:#}")));
             }
         }
-        context.record(name, failed);
-        // Progress is for a person who waits; with a closed pipe there is no reader, which is no error.
+        context.record_outcome(name, failed);
+        // The output may be a closed pipe, which does not fail a test.
         let _ = io::Write::flush(&mut io::stdout());
     }
 }
 
-/// Numbers of tests.
+/// Numbers of tests: all of the program, and those that the filters chose.
 struct Count {
     all: usize,
     chosen: usize,

@@ -1,4 +1,4 @@
-//! A client of a node's API, written against the OpenAPI document alone.
+//! An HTTP client of a node's API. It uses no code of the node, only what `docs/openapi.json` states.
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
@@ -14,33 +14,33 @@ use ureq::{Agent, Body, RequestBuilder};
 
 use crate::wait;
 
-/// Longest time on one followed stream. A node that its watchdog resets does not close its connections, so the client
-/// connects again after this time. Lines that the node
-/// repeats then change nothing.
+/// Longest time for which one stream is followed. A node that its watchdog resets does not close its connections, so the
+/// caller connects again after this time. The node then repeats lines, which the callers ignore.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of one request. An emulated node answers in tens of milliseconds; a loaded node may take seconds.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-/// First timeout of a [probing](Client::probing) client, and the factor by which it grows after each timeout.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// First and shortest timeout of a [probing](Client::probing) client.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
+/// Factor by which the timeout of a probing client grows after each timeout.
 const PROBE_BACKOFF: f64 = 1.1;
-/// Timeout of requests that form a pair or fill a volume: they move megabytes through two emulated nodes.
-const WORK_DEADLINE: Duration = Duration::from_secs(300);
+/// Timeout of POST and PUT requests: some of them form a pair or send an image, megabytes through two emulated nodes.
+const LONG_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// One node's API, perhaps with a login.
+/// A client of one node's API. Clones share one login.
 #[derive(Debug, Clone)]
 pub struct Client {
     agent: Agent,
     address: String,
     password: Option<String>,
     token: Arc<Mutex<Option<String>>>,
-    /// Timeout of the next request of a probing client.
+    /// Timeout of the next GET of a probing client; `None` = the fixed timeouts.
     probe_timeout: Option<Arc<Mutex<Duration>>>,
 }
 
-/// A request that the node understood and refused.
+/// An answer of the node with an HTTP status that is not success.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Status code of HTTP.
+    /// HTTP status code of the answer.
     pub status: u16,
     /// The answer's body: JSON, or a string if it was not.
     pub body: Value,
@@ -55,44 +55,42 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Client {
-    /// A client of the node at `address` (`https://host:port`). The node's certificate is self-signed, so any
-    /// certificate is
-    /// accepted here.
+    /// A client of the node at `address` (`https://host:port`). It accepts any certificate, since a node's is
+    /// self-signed.
     pub fn new(address: &str) -> Self {
         let agent = Agent::config_builder()
             .tls_config(TlsConfig::builder().disable_verification(true).build())
-            .timeout_connect(Some(ANSWER_DEADLINE))
+            .timeout_connect(Some(REQUEST_TIMEOUT))
             .http_status_as_error(false)
             .build()
             .new_agent();
         Self { agent, address: address.to_owned(), password: None, token: Arc::default(), probe_timeout: None }
     }
 
-    /// The same, as the administrator: it logs in when the node asks for it, also after the node was away.
+    /// This client with the administrator's password: it logs in whenever the node answers 401.
     #[must_use]
     pub fn as_administrator(self, password: &str) -> Self {
         Self { password: Some(password.to_owned()), ..self }
     }
 
-    /// The same, for a node that may be away or booting. QEMU accepts the connection at once and retries towards the
-    /// node ever more
-    /// rarely, so a new request is answered sooner than an old one. This client therefore begins with a short timeout
-    /// and lengthens it, because
-    /// a loaded node needs longer.
+    /// This client for a node that may be off or booting. QEMU accepts the connection at once and retries towards the
+    /// node at growing intervals, so a new request is answered sooner than an old one. Therefore GET requests begin
+    /// with a short timeout, which grows after each timeout, because a loaded node needs longer.
     pub fn probing(&self) -> Self {
         Self { probe_timeout: Some(Arc::new(Mutex::new(PROBE_TIMEOUT))), ..self.clone() }
     }
 
-    /// How long to wait for an answer now.
+    /// Timeout of the next GET request.
     fn answer_timeout(&self) -> Duration {
         match &self.probe_timeout {
             Some(timeout) => *timeout.lock().unwrap_or_else(PoisonError::into_inner),
-            None => ANSWER_DEADLINE,
+            None => REQUEST_TIMEOUT,
         }
     }
 
-    /// Adapts the timeout after an answer or a timeout. A refused connection changes nothing.
-    fn learn<T>(&self, outcome: &Result<T>, took: Duration) {
+    /// Sets the probing timeout to twice the time of the answer, or makes it longer after a timeout. A refused connection
+    /// changes nothing.
+    fn adapt_probe_timeout<T>(&self, outcome: &Result<T>, took: Duration) {
         let Some(timeout) = &self.probe_timeout else { return };
         let mut timeout = timeout.lock().unwrap_or_else(PoisonError::into_inner);
         let silence = |error: &anyhow::Error| {
@@ -104,32 +102,32 @@ impl Client {
             Err(error) if silence(error) => timeout.mul_f64(PROBE_BACKOFF),
             Err(_) => *timeout,
         }
-        .min(ANSWER_DEADLINE);
+        .min(REQUEST_TIMEOUT);
     }
 
-    /// The node's address.
+    /// The node's address, as given to [`Client::new`].
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Reads `/api/v1/{path}`.
+    /// `GET /api/v1/{path}`; returns the answer's JSON.
     ///
     /// # Errors
     /// The node is away, or a [`Refusal`].
     pub fn get(&self, path: &str) -> Result<Value> {
         self.exchange(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
-            within(request, self.answer_timeout()).call()
+            with_timeout(request, self.answer_timeout()).call()
         })
     }
 
-    /// Reads `/api/v1/{path}` as soon as the node answers; `who` names the node in the error.
+    /// `GET /api/v1/{path}`, repeated until the node answers with success; `node` names the node in the error.
     ///
     /// # Errors
     /// The node does not answer with success within `deadline`.
-    pub fn get_after_boot(&self, who: &str, deadline: Duration, path: &str) -> Result<Value> {
+    pub fn get_after_boot(&self, node: &str, deadline: Duration, path: &str) -> Result<Value> {
         let probing = self.probing();
-        wait::until_ok(&format!("{who} to answer"), deadline, || probing.get(path))
+        wait::until_ok(&format!("{node} to answer"), deadline, || probing.get(path))
     }
 
     /// Reads the metrics in Prometheus text form.
@@ -138,34 +136,34 @@ impl Client {
     /// The node is away or refuses.
     pub fn metrics(&self) -> Result<String> {
         let answer = self.exchange("metrics", || {
-            within(self.agent.get(format!("{}/metrics", self.address)), ANSWER_DEADLINE).call()
+            with_timeout(self.agent.get(format!("{}/metrics", self.address)), REQUEST_TIMEOUT).call()
         })?;
         Ok(answer.as_str().context("The metrics are not text.")?.to_owned())
     }
 
-    /// Sends `body` to `/api/v1/{path}`.
+    /// `POST /api/v1/{path}` with `body`; returns the answer's JSON.
     ///
     /// # Errors
     /// The node is away, or a [`Refusal`].
     pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
         self.exchange(path, || {
             let request = self.authorized(self.agent.post(self.url(path)));
-            within(request, WORK_DEADLINE).content_type("application/json").send(body.to_string())
+            with_timeout(request, LONG_REQUEST_TIMEOUT).content_type("application/json").send(body.to_string())
         })
     }
 
-    /// Deletes `/api/v1/{path}`.
+    /// `DELETE /api/v1/{path}`; returns the answer's JSON.
     ///
     /// # Errors
     /// The node is away, or a [`Refusal`].
     pub fn delete(&self, path: &str) -> Result<Value> {
         self.exchange(path, || {
             let request = self.authorized(self.agent.delete(self.url(path)));
-            within(request, ANSWER_DEADLINE).call()
+            with_timeout(request, REQUEST_TIMEOUT).call()
         })
     }
 
-    /// Uploads `file` as the raw body of `/api/v1/{path}`.
+    /// `PUT /api/v1/{path}` with the content of `file` as the raw body.
     ///
     /// # Errors
     /// The file cannot be read, the node is away, or a [`Refusal`].
@@ -173,28 +171,29 @@ impl Client {
         let content = std::fs::read(file).with_context(|| format!("Cannot read {}.", file.display()))?;
         self.exchange(path, || {
             let request = self.authorized(self.agent.put(self.url(path)));
-            within(request, WORK_DEADLINE).content_type("application/octet-stream").send(&content[..])
+            with_timeout(request, LONG_REQUEST_TIMEOUT).content_type("application/octet-stream").send(&content[..])
         })
     }
 
-    /// Follows the endless text at `/api/v1/{path}`, whole line by whole line, until it ends or `take` says no.
+    /// Reads the endless text at `/api/v1/{path}` and calls `take` with each complete line, until the text ends,
+    /// [`FOLLOW_TIMEOUT`] is over, or `take` returns false.
     ///
     /// # Errors
     /// The node is away, refuses, or the stream broke.
     pub fn follow(&self, path: &str, mut take: impl FnMut(&str) -> bool) -> Result<()> {
         let start = Instant::now();
-        let answer = self.answer(path, || {
+        let answer = self.send(path, || {
             let request = self.authorized(self.agent.get(self.url(path)));
             let timeout = Some(self.answer_timeout());
             let config = request.config().timeout_connect(timeout).timeout_send_request(timeout);
             config.timeout_recv_response(timeout).timeout_recv_body(Some(FOLLOW_TIMEOUT)).build().call()
         });
-        self.learn(&answer, start.elapsed());
+        self.adapt_probe_timeout(&answer, start.elapsed());
         let answer = answer?;
         let mut lines = BufReader::new(answer.into_body().into_reader());
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 {
-            // A line that the end of the node cut off may read as a different, shorter statement.
+            // A last line without its end was cut off when the node ended, and could be read as another, shorter line.
             if !line.ends_with(b"\n") || !take(String::from_utf8_lossy(&line).trim_end()) {
                 break;
             }
@@ -203,20 +202,20 @@ impl Client {
         Ok(())
     }
 
-    fn exchange(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Value> {
+    fn exchange(&self, path: &str, ask: impl Fn() -> HttpResult) -> Result<Value> {
         let start = Instant::now();
-        let outcome = self.answer(path, ask).and_then(|answer| body(path, answer));
-        self.learn(&outcome, start.elapsed());
+        let outcome = self.send(path, ask).and_then(|answer| body(path, answer));
+        self.adapt_probe_timeout(&outcome, start.elapsed());
         outcome
     }
 
-    /// Asks; when the node wants a login and we have a password, logs in and asks once more.
-    fn answer(&self, path: &str, ask: impl Fn() -> Asked) -> Result<Response<Body>> {
+    /// Sends a request. If the node answers 401 and this client has a password, logs in and sends it once more.
+    fn send(&self, path: &str, ask: impl Fn() -> HttpResult) -> Result<Response<Body>> {
         let mut answer = ask().with_context(|| format!("No answer to {path}."))?;
         if answer.status().as_u16() == 401
             && let Some(password) = &self.password
         {
-            self.login(password)?;
+            self.log_in_with(password)?;
             answer = ask().with_context(|| format!("No answer to {path}."))?;
         }
         if answer.status().is_success() {
@@ -225,19 +224,18 @@ impl Client {
         Err(Refusal { status: answer.status().as_u16(), body: body(path, answer)? }.into())
     }
 
-    /// Logs in, also after an earlier login: a node forgets its sessions when it restarts, and the public form of an
-    /// answer
-    /// looks much like the form for a logged-in client.
+    /// Logs in, also after an earlier login: a node that restarts forgets its sessions, and answers such as the status
+    /// then lack the part for logged-in users without an error.
     ///
     /// # Errors
     /// The client has no password, or the node refuses it.
     pub fn log_in(&self) -> Result<()> {
-        self.login(self.password.as_deref().context("This client has no password.")?)
+        self.log_in_with(self.password.as_deref().context("This client has no password.")?)
     }
 
-    fn login(&self, password: &str) -> Result<()> {
+    fn log_in_with(&self, password: &str) -> Result<()> {
         let request = self.agent.post(self.url("login"));
-        let answer = within(request, ANSWER_DEADLINE)
+        let answer = with_timeout(request, REQUEST_TIMEOUT)
             .content_type("application/json")
             .send(json!({"password": password}).to_string())
             .context("No answer to the login.")?;
@@ -260,9 +258,9 @@ impl Client {
     }
 }
 
-type Asked = Result<Response<Body>, ureq::Error>;
+type HttpResult = Result<Response<Body>, ureq::Error>;
 
-fn within<B>(request: RequestBuilder<B>, deadline: Duration) -> RequestBuilder<B> {
+fn with_timeout<B>(request: RequestBuilder<B>, deadline: Duration) -> RequestBuilder<B> {
     request.config().timeout_global(Some(deadline)).build()
 }
 

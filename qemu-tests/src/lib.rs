@@ -4,12 +4,15 @@
 //! [`scenarios`] holds the steps, each a function that acts, waits and asserts; `cargo xtask rig demo` and the
 //! tests of this package run the same steps.
 //!
-//! The rig must never look inside a node: it sees what an operator sees (the network, the serial line, the power
-//! switch and the cables) and so takes no code from the daemons.
+//! The rig takes no code from the daemons and does not look inside a running node: it uses what an operator has, which is
+//! network, serial line, screen, power switch, cables and disks. Faults inside a node are caused by a test program of the
+//! image (`fault_agent`).
 //!
 //! **Invariants**
-//! * Nothing outlives the rig: each process it starts dies with it, even when the rig is killed.
-//! * No wait is for time to pass: every wait is for a condition, has a deadline, and names the condition in its error.
+//! * Each process that the rig starts ends with it, also when the rig is killed: the kernel sends SIGKILL
+//!   (`setpriv --pdeathsig`). Exception: Chromium is a child of chromedriver and may outlive a killed browser test.
+//! * Every wait is for a condition, has a deadline, and names the condition in its error. Exception: a fault that must
+//!   come at a set time.
 //! * A write counts as acknowledged only if the guest printed it on its serial line *and* the rig recorded it outside
 //!   the pair.
 

@@ -1,4 +1,4 @@
-//! One node: a server with disks, cables, a watchdog, a serial line and a power switch.
+//! One node of the rig: a QEMU machine with disks, network cards, a watchdog, a serial line and a power switch.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -16,28 +16,29 @@ use crate::qmp::Qmp;
 use crate::seed;
 use crate::serial::SerialLine;
 
-/// Memory of a node in MiB.
-const MEMORY: &str = "1536";
-/// Bytes of the system disk: the image's own partitions, the reserve and the state partition fit.
-const SYSTEM_DISK: u64 = 8 << 30;
+/// Memory of a node, in MiB, as QEMU takes it.
+const MEMORY_MIB: &str = "1536";
+/// Bytes of the system disk: the image's partitions, the reserve and the state partition (`image/partitions`) fit.
+const SYSTEM_DISK_BYTES: u64 = 8 << 30;
 /// Bytes of each pool disk; the files are sparse.
-const POOL_DISK: u64 = 2 << 30;
-/// UEFI firmware: code, and the variables that each node gets a copy of.
-const FIRMWARE: [(&str, &str); 2] = [
+const POOL_DISK_BYTES: u64 = 2 << 30;
+/// Files of the UEFI firmware: its code, and the initial variables, of which each node gets a copy. The first pair that
+/// exists is used.
+const OVMF_FILES: [(&str, &str); 2] = [
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
 ];
 
-/// Name of a node: A or B.
+/// Name of a node of the rig. A is set up as the first node and B joins it, so the names equal those of the pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Name {
+pub enum NodeName {
     /// The first node of the pair.
     A,
     /// The node that joins.
     B,
 }
 
-impl Name {
+impl NodeName {
     /// The name of the other node.
     pub fn peer(self) -> Self {
         match self {
@@ -46,7 +47,7 @@ impl Name {
         }
     }
 
-    /// `a` or `b`, for file names.
+    /// `a` or `b`: for names of files and sockets.
     pub fn letter(self) -> char {
         match self {
             Self::A => 'a',
@@ -55,13 +56,13 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.letter().to_ascii_uppercase())
     }
 }
 
-/// The network cards of a node.
+/// A network cable of a node, and the card that it is plugged into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cable {
     /// The management port: browser, CLI and witness.
@@ -84,15 +85,15 @@ impl Cable {
     }
 }
 
-/// The two cables between the nodes: for each, the UDP port at either end.
+/// The two cables between the nodes: for each cable the UDP port at either end.
 ///
-/// UDP loses frames that the far end does not take, as a cable does. A stream socket that
-/// waits for the far end would stall the sender's network card, and with it the whole emulated machine.
+/// UDP drops frames that the other end does not receive, as a cable does. A stream socket would block the sender's
+/// network card until the other end reads, and with it the whole emulated machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Wiring([[u16; 2]; 2]);
 
 impl Wiring {
-    /// Chooses free ports.
+    /// Chooses four UDP ports that are free now; QEMU binds them at power-on.
     ///
     /// # Errors
     /// This machine has no free port.
@@ -108,39 +109,39 @@ impl Wiring {
         Ok(Self(ports))
     }
 
-    fn port(self, cable: usize, end: Name) -> u16 {
-        self.0[cable][usize::from(end == Name::B)]
+    fn port(self, cable: usize, end: NodeName) -> u16 {
+        self.0[cable][usize::from(end == NodeName::B)]
     }
 }
 
-/// A server on the rig, with or without power.
+/// A server of the rig, powered on or off.
 #[derive(Debug)]
 pub struct Node {
-    name: Name,
+    name: NodeName,
     accelerator: Accelerator,
     disks: PathBuf,
     sockets: PathBuf,
     port: u16,
     wiring: Wiring,
     serial: SerialLine,
-    power: Option<Power>,
+    power: Option<PoweredOn>,
 }
 
 #[derive(Debug)]
-struct Power {
+struct PoweredOn {
     qemu: Running,
     qmp: Qmp,
     since: Instant,
 }
 
 impl Node {
-    /// A new server: `image` flashed onto its system disk, empty pool disks, power off.
-    /// `records` keeps its disks and logs, `sockets` (a short path) its sockets.
+    /// A new server, powered off: `image` on its system disk, blank pool disks. Disks and logs are files below `records`,
+    /// unix sockets below `sockets`, whose path must be short.
     ///
     /// # Errors
     /// The disks cannot be made.
     pub fn new(
-        name: Name,
+        name: NodeName,
         accelerator: Accelerator,
         image: &Path,
         wiring: Wiring,
@@ -167,12 +168,12 @@ impl Node {
         };
         node.flash(image)?;
         for disk in ["pool0.img", "pool1.img"] {
-            File::create(node.disks.join(disk))?.set_len(POOL_DISK)?;
+            File::create(node.disks.join(disk))?.set_len(POOL_DISK_BYTES)?;
         }
         Ok(node)
     }
 
-    /// Writes `image` to the system disk, as an operator does with a USB stick. The node must be off.
+    /// Writes `image` to the system disk. The node must be off.
     ///
     /// # Errors
     /// The copy failed.
@@ -181,20 +182,20 @@ impl Node {
         let disk = self.system_disk();
         let status = Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([image, &disk]).status()?;
         ensure!(status.success(), "Cannot copy {}.", image.display());
-        File::options().write(true).open(&disk)?.set_len(SYSTEM_DISK)?;
+        File::options().write(true).open(&disk)?.set_len(SYSTEM_DISK_BYTES)?;
         Ok(())
     }
 
-    /// Plugs in a seed volume with these answers. The node must be off.
+    /// Adds a disk that is a seed volume with these answers. The node must be off.
     ///
     /// # Errors
     /// The volume cannot be made.
     pub fn plug_seed(&mut self, answers: &str) -> Result<()> {
         ensure!(self.power.is_none(), "Node {} is on: it would not look for a seed volume.", self.name);
-        seed::make(&self.disks.join("seed.img"), answers)
+        seed::make_volume(&self.disks.join("seed.img"), answers)
     }
 
-    pub fn name(&self) -> Name {
+    pub fn name(&self) -> NodeName {
         self.name
     }
 
@@ -203,102 +204,102 @@ impl Node {
         self.disks.join("system.img")
     }
 
-    /// The rig's end of the node's serial line.
+    /// The rig's end of the node's serial line; it stays the same over power cuts.
     pub fn serial(&self) -> &SerialLine {
         &self.serial
     }
 
-    /// The socket at which others may attach to the serial line.
+    /// The unix socket at which other programs attach to the serial line.
     pub fn serial_socket(&self) -> PathBuf {
         self.sockets.join(format!("serial-{}", self.name.letter()))
     }
 
-    /// Its web address on this machine.
+    /// Address of the node's pages and API on this machine; QEMU forwards it to port 443 of the node.
     pub fn address(&self) -> String {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// A client of its API, not logged in.
+    /// A client of the node's API without a login.
     pub fn client(&self) -> Client {
         Client::new(&self.address())
     }
 
-    /// Presses the power button.
+    /// Switches the node on: starts its QEMU.
     ///
     /// # Errors
-    /// It is on already, or QEMU does not start.
+    /// The node is on already, or QEMU does not start.
     pub fn power_on(&mut self) -> Result<()> {
         ensure!(self.power.is_none(), "Node {} is on already.", self.name);
         let qmp_socket = self.socket("qmp");
         let serial_socket = self.socket("tty");
-        let log = self.hardware_log();
+        let log = self.qemu_log();
         let since = Instant::now();
-        let qemu = self.machine(&qmp_socket, &serial_socket)?.start(&log)?;
+        let qemu = self.qemu_command(&qmp_socket, &serial_socket)?.start(&log)?;
         self.serial.connect(&serial_socket)?;
         let qmp = Qmp::connect(&qmp_socket)
             .with_context(|| format!("QEMU of node {} did not come up; see {}.", self.name, log.display()))?;
-        self.power = Some(Power { qemu, qmp, since });
+        self.power = Some(PoweredOn { qemu, qmp, since });
         Ok(())
     }
 
-    /// Cuts the power, in this instant.
+    /// Cuts the power: kills the node's QEMU with SIGKILL.
     ///
     /// # Errors
-    /// It is off already.
+    /// The node is off already.
     pub fn power_cut(&mut self) -> Result<()> {
         let power = self.power.take();
         ensure!(power.is_some(), "Node {} is off already.", self.name);
         Ok(())
     }
 
-    /// Whether it has power.
+    /// Whether the node's QEMU runs.
     pub fn is_on(&mut self) -> bool {
         self.power.as_mut().is_some_and(|power| !power.qemu.ended())
     }
 
-    /// Process id of the QEMU that emulates the node, while the node has power.
-    pub fn process(&self) -> Option<u32> {
+    /// Process id of the node's QEMU; `None` while the node is off.
+    pub fn qemu_pid(&self) -> Option<u32> {
         self.power.as_ref().map(|power| power.qemu.id())
     }
 
-    /// The log of that QEMU.
-    pub fn hardware_log(&self) -> PathBuf {
+    /// File with the output of the node's QEMU.
+    pub fn qemu_log(&self) -> PathBuf {
         self.disks.with_file_name(format!("qemu-{}.log", self.name.letter()))
     }
 
-    /// Whether its processor is emulated.
+    /// Whether the node's processor is emulated (TCG) and not virtualised (KVM).
     pub fn is_emulated(&self) -> bool {
         self.accelerator == Accelerator::Tcg
     }
 
-    /// When the power button was last pressed.
+    /// Time of the newest [`Node::power_on`].
     ///
     /// # Errors
-    /// It is off.
+    /// The node is off.
     pub fn on_since(&self) -> Result<Instant> {
         Ok(self.power()?.since)
     }
 
-    /// Presses the reset button.
+    /// Resets the machine, as its reset button does.
     ///
     /// # Errors
-    /// It is off.
+    /// The node is off, or as [`Qmp::execute`].
     pub fn reset(&mut self) -> Result<()> {
         self.power_mut()?.qmp.reset()
     }
 
-    /// The resets since power-on, each with its cause: watchdog, software or button.
+    /// Resets, watchdog expiries and kernel panics since power-on: [`Qmp::reset_events`].
     ///
     /// # Errors
-    /// It is off.
-    pub fn resets(&mut self) -> Result<String> {
-        self.power_mut()?.qmp.resets()
+    /// The node is off, or as [`Qmp::execute`].
+    pub fn reset_events(&mut self) -> Result<String> {
+        self.power_mut()?.qmp.reset_events()
     }
 
-    /// Stops the whole server, as a hang of its hardware does; [`Node::thaw`] ends it.
+    /// Stops the whole machine, its watchdog included, by SIGSTOP to its QEMU; [`Node::thaw`] ends this.
     ///
     /// # Errors
-    /// It is off.
+    /// The node is off.
     pub fn freeze(&self) -> Result<()> {
         self.power()?.qemu.freeze()
     }
@@ -306,34 +307,34 @@ impl Node {
     /// Ends [`Node::freeze`].
     ///
     /// # Errors
-    /// It is off.
+    /// The node is off.
     pub fn thaw(&self) -> Result<()> {
         self.power()?.qemu.thaw()
     }
 
-    /// Pulls a cable, or plugs it.
+    /// Plugs or pulls a cable at this node's end.
     ///
     /// # Errors
-    /// The node is off.
+    /// The node is off, or as [`Qmp::execute`].
     pub fn set_cable(&mut self, cable: Cable, plugged: bool) -> Result<()> {
-        // Both the card and the cable are cut: the node sees "no carrier", and the cable carries no frames.
+        // QEMU takes the carrier away from the card and drops its frames in both directions.
         let qmp = &mut self.power_mut()?.qmp;
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
     }
 
-    /// Saves what its screen shows as PNG.
+    /// Saves the content of the node's screen (VGA) as a PNG file.
     ///
     /// # Errors
-    /// The node is off.
+    /// The node is off, or as [`Qmp::execute`].
     pub fn screenshot(&mut self, file: &Path) -> Result<()> {
         self.power_mut()?.qmp.screenshot(file)
     }
 
-    fn power(&self) -> Result<&Power> {
+    fn power(&self) -> Result<&PoweredOn> {
         self.power.as_ref().with_context(|| format!("Node {} is off.", self.name))
     }
 
-    fn power_mut(&mut self) -> Result<&mut Power> {
+    fn power_mut(&mut self) -> Result<&mut PoweredOn> {
         self.power.as_mut().with_context(|| format!("Node {} is off.", self.name))
     }
 
@@ -341,11 +342,11 @@ impl Node {
         self.sockets.join(format!("{what}-{}", self.name.letter()))
     }
 
-    /// The whole command line, part by part.
-    fn machine(&self, qmp: &Path, serial: &Path) -> Result<Program> {
+    /// The command line of the node's QEMU; `qmp` and `serial` are the sockets that it creates.
+    fn qemu_command(&self, qmp: &Path, serial: &Path) -> Result<Program> {
         let mut machine = Program::new("qemu-system-x86_64");
         machine.args(["-name", &format!("dyad-{}", self.name.letter())]);
-        machine.args(["-machine", "q35", "-smp", "1", "-m", MEMORY]);
+        machine.args(["-machine", "q35", "-smp", "1", "-m", MEMORY_MIB]);
         machine.args(self.accelerator.arguments());
         machine.args(["-nodefaults", "-display", "none", "-device", "VGA"]);
         machine.args(["-device", "virtio-rng-pci"]);
@@ -393,8 +394,8 @@ impl Node {
                 Cable::Management => {
                     format!("user,id={id},hostfwd=tcp:127.0.0.1:{}-:443", self.port)
                 }
-                Cable::Peer0 => self.wire(id, 0),
-                Cable::Peer1 => self.wire(id, 1),
+                Cable::Peer0 => self.netdev(id, 0),
+                Cable::Peer1 => self.netdev(id, 1),
             };
             machine.args(["-netdev", &wire, "-device"]);
             // An empty ROM file: the rig never boots from the network, and trying it costs seconds.
@@ -405,8 +406,8 @@ impl Node {
         }
     }
 
-    fn wire(&self, id: &str, cable: usize) -> String {
-        let end = |side: &str, name: Name| {
+    fn netdev(&self, id: &str, cable: usize) -> String {
+        let end = |side: &str, name: NodeName| {
             let port = self.wiring.port(cable, name);
             format!("{side}.type=inet,{side}.host=127.0.0.1,{side}.port={port}")
         };
@@ -415,7 +416,7 @@ impl Node {
 }
 
 fn firmware() -> Result<(&'static str, &'static str)> {
-    FIRMWARE
+    OVMF_FILES
         .into_iter()
         .find(|(code, _)| Path::new(code).exists())
         .context("No UEFI firmware for virtual machines here; `cargo xtask deps` installs it.")

@@ -1,4 +1,4 @@
-//! A whole installation on the rig: two nodes, their cables, the witness, the guests, and what was measured.
+//! A whole installation on the rig: two nodes, their cables, the witness, the guests, and the measured figures.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,27 @@ use anyhow::{Context as _, Result};
 use crate::accelerator::Accelerator;
 use crate::artifacts::{Artifacts, keep_as_failed};
 use crate::guest::Guest;
-use crate::harness::Fixture;
+use crate::harness::MachineFixture;
 use crate::http::Client;
-use crate::node::{Name, Node, Wiring};
+use crate::node::{Node, NodeName, Wiring};
 use crate::report::Report;
 use crate::seed::PASSWORD;
 use crate::stall_detector::StallDetector;
 use crate::status::Status;
 use crate::timeline_follower::TimelineFollower;
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 use crate::witness::Witness;
 
-/// A pair on the rig.
+/// Two nodes and a witness on this machine. Dropping it ends them.
 #[derive(Debug)]
 pub struct Pair {
-    /// Node A, on or off.
+    /// Node A, powered on or off.
     pub a: Node,
-    /// Node B, on or off.
+    /// Node B, powered on or off.
     pub b: Node,
-    /// The witness, outside both.
+    /// The witness, a process beside both nodes.
     pub witness: Witness,
-    /// What was measured so far.
+    /// The figures measured until now.
     pub report: Report,
     artifacts: Artifacts,
     clients: [Client; 2],
@@ -38,19 +38,19 @@ pub struct Pair {
     records: PathBuf,
     start: Instant,
     stall_detector: StallDetector,
-    // Last: the sockets go when everything that uses them is gone.
+    // Declared last, so that it is dropped last: the programs above use the sockets.
     sockets: Sockets,
 }
 
-/// A short path for unix sockets, removed at the end.
+/// A temporary folder for unix sockets, whose paths may have 107 bytes at most. Dropping it removes the folder.
 #[derive(Debug)]
 pub struct Sockets(PathBuf);
 
 impl Sockets {
-    /// Makes it; `name` tells several rigs of one process apart.
+    /// Creates the folder; `name` tells several folders of one process apart.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The folder cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         let folder = env::temp_dir().join(format!("dyad-{name}-{}", process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
@@ -65,22 +65,22 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        // What is left behind in the temporary folder does no harm.
+        // A folder that stays behind does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-impl Fixture for Pair {
-    fn record(&mut self, test: &str, failed: bool) {
+impl MachineFixture for Pair {
+    fn record_outcome(&mut self, test: &str, failed: bool) {
         self.record_timelines(failed);
         if failed {
-            self.tell_failure(test);
+            self.report_failure(test);
         }
     }
 }
 
 impl Pair {
-    /// Flashes two nodes and starts a witness; nothing has power yet. `name` names the folder of records.
+    /// Creates two nodes with the appliance image, powered off, and starts a witness. `name` is the folder of records.
     ///
     /// # Errors
     /// Something was not built, or a program does not start.
@@ -89,7 +89,7 @@ impl Pair {
         Self::with_image(artifacts, name, &image)
     }
 
-    /// The same with another image on both nodes.
+    /// As [`Pair::new`], with another image on both nodes.
     ///
     /// # Errors
     /// As [`Pair::new`].
@@ -97,15 +97,15 @@ impl Pair {
         artifacts.check()?;
         let records = artifacts.fresh_records(name)?;
         let sockets = Sockets::new(name)?;
-        let accelerator = Accelerator::by_trial(&artifacts.guest(), sockets.path())?;
+        let accelerator = Accelerator::by_trial_boot(&artifacts.guest(), sockets.path())?;
         let wiring = Wiring::new()?;
         let node = |name| Node::new(name, accelerator, image, wiring, &records, sockets.path());
-        let (a, b) = (node(Name::A)?, node(Name::B)?);
+        let (a, b) = (node(NodeName::A)?, node(NodeName::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
         let clients = [&a, &b].map(|node| Client::new(&node.address()).as_administrator(PASSWORD));
         let mut report = Report::default();
         report.set("accelerator", accelerator.to_string());
-        // What has to be stored or sent: the partitions are mostly holes.
+        // Allocated bytes, without the holes of the sparse file: the partitions are mostly empty.
         report.set("image_bytes", fs::metadata(image)?.blocks() * 512);
         Ok(Self {
             a,
@@ -122,39 +122,40 @@ impl Pair {
         })
     }
 
-    pub fn node(&mut self, name: Name) -> &mut Node {
+    pub fn node(&mut self, name: NodeName) -> &mut Node {
         match name {
-            Name::A => &mut self.a,
-            Name::B => &mut self.b,
+            NodeName::A => &mut self.a,
+            NodeName::B => &mut self.b,
         }
     }
 
-    /// The administrator's client of one node. All of them share one login.
-    pub fn client(&self, name: Name) -> Client {
+    /// A client of one node's API with the administrator's password. All clients of a node share one login.
+    pub fn client(&self, name: NodeName) -> Client {
         self.client_of(name).clone()
     }
 
-    fn client_of(&self, name: Name) -> &Client {
+    fn client_of(&self, name: NodeName) -> &Client {
         match name {
-            Name::A => &self.clients[0],
-            Name::B => &self.clients[1],
+            NodeName::A => &self.clients[0],
+            NodeName::B => &self.clients[1],
         }
     }
 
-    /// What one node says of the pair.
+    /// The status of the pair as one node reports it, with all details.
     ///
     /// # Errors
-    /// It does not answer.
-    pub fn status(&self, name: Name) -> Result<Status> {
+    /// As [`Status::in_detail`].
+    pub fn status(&self, name: NodeName) -> Result<Status> {
         Status::in_detail(self.client_of(name))
     }
 
-    /// Writes down what both nodes remember since they booted, as far as they answer.
+    /// Writes the timeline of each node that answers to `timeline-a.log` and `timeline-b.log`; it begins at the node's
+    /// boot.
     ///
-    /// After a success the wait for a node that is away or booting is short; after a failure it is long, because the
-    /// answer explains it.
+    /// After a success a node that is off or booting is waited for shortly. After a failure the wait is long, because the
+    /// timeline may explain the failure.
     fn record_timelines(&self, failed: bool) {
-        for name in [Name::A, Name::B] {
+        for name in [NodeName::A, NodeName::B] {
             let client = self.client(name);
             let client = if failed { client } else { client.probing() };
             let Ok(timeline) = client.get("timeline?since=0") else { continue };
@@ -164,20 +165,20 @@ impl Pair {
                 format!("{:>9} ms {:16} {}\n", event["boot_ms"], text("kind"), text("text"))
             };
             let lines: String = events.iter().map(line).collect();
-            // A record that cannot be written must not stop what is recorded.
+            // A log that cannot be written must not stop the test.
             let _ = fs::write(self.records.join(format!("timeline-{}.log", name.letter())), lines);
         }
     }
 
-    /// The report on a failure: resets, status and VMs of both nodes, and the last lines of every guest. It is printed
-    /// and kept with the records.
-    fn tell_failure(&mut self, test: &str) {
+    /// Prints and saves the state after a failed `test`: stalls of this machine, resets, status and VMs of both nodes,
+    /// and the newest lines of every guest.
+    fn report_failure(&mut self, test: &str) {
         let mut state = format!("after {test}\n{}\n", self.stall_detector.summary());
-        for name in [Name::A, Name::B] {
-            let resets = self.node(name).resets().unwrap_or_else(|error| format!("{error:#}"));
+        for name in [NodeName::A, NodeName::B] {
+            let resets = self.node(name).reset_events().unwrap_or_else(|error| format!("{error:#}"));
             state += &format!("resets of node {name}: {resets}\n");
         }
-        for name in [Name::A, Name::B] {
+        for name in [NodeName::A, NodeName::B] {
             let client = self.client_of(name);
             let said =
                 |answer: Result<serde_json::Value>| answer.map_or_else(|error| format!("{error:#}"), |v| v.to_string());
@@ -185,7 +186,7 @@ impl Pair {
             state += &format!("node {name}: {}\nVMs: {}\n", said(status), said(client.get("vms")));
         }
         for guest in &self.guests {
-            state += &format!("guest {}:\n{}\n", guest.name(), guest.last_words());
+            state += &format!("guest {}:\n{}\n", guest.name(), guest.last_serial_lines());
         }
         println!("{state}");
         if let Err(error) = keep_as_failed(&self.records, &state) {
@@ -196,36 +197,36 @@ impl Pair {
     /// The guest of this name.
     ///
     /// # Errors
-    /// It was never made: an earlier scenario failed.
+    /// The guest was never created: an earlier scenario failed.
     pub fn guest(&self, name: &str) -> Result<Guest> {
         let found = self.guests.iter().find(|guest| guest.name() == name);
         found.cloned().with_context(|| format!("The guest {name} was never made: an earlier step failed."))
     }
 
-    /// Begins to follow a guest on both nodes.
+    /// Begins to read a guest's serial line on both nodes.
     ///
     /// # Errors
-    /// Its record cannot be made.
-    pub fn follow(&mut self, name: &str) -> Result<Guest> {
+    /// The log file cannot be created.
+    pub fn follow_guest(&mut self, name: &str) -> Result<Guest> {
         let guest = Guest::new(name, &self.records.join(format!("guest-{name}.log")))?;
-        for node in [Name::A, Name::B] {
+        for node in [NodeName::A, NodeName::B] {
             guest.follow(node, self.client(node).probing());
         }
         self.guests.push(guest.clone());
         Ok(guest)
     }
 
-    /// Begins to read one node's own timeline.
-    pub fn timeline_follower(&self, name: Name) -> TimelineFollower {
+    /// A follower of one node's timeline, which has read nothing yet.
+    pub fn timeline_follower(&self, name: NodeName) -> TimelineFollower {
         TimelineFollower::new(self.client(name))
     }
 
-    /// What was built.
+    /// Paths of the built files that this pair uses.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
 
-    /// The folder with the records of this run.
+    /// The folder with disks and logs of this run.
     pub fn records(&self) -> &Path {
         &self.records
     }
@@ -235,43 +236,43 @@ impl Pair {
         self.sockets.path()
     }
 
-    /// Prints one line of the rig's own timeline.
-    pub fn say(&self, what: &str) {
+    /// Prints a line with the time since this pair was created.
+    pub fn print_line(&self, what: &str) {
         println!("[{:7.1} s] {what}", self.start.elapsed().as_secs_f64());
     }
 
-    /// Waits until both nodes say that the pair is protected.
+    /// Waits until the status of both nodes says that the pair is protected.
     ///
     /// # Errors
-    /// They do not within `deadline`; the error holds their sentences.
+    /// The deadline passed; the error holds the sentences of their status.
     pub fn wait_protected(&self, deadline: Duration) -> Result<()> {
         wait::until("both nodes to be protected", deadline, || {
             let mut sentences = Vec::new();
-            for name in [Name::A, Name::B] {
+            for name in [NodeName::A, NodeName::B] {
                 match Status::read(self.client_of(name)) {
                     Ok(status) if status.protected => {}
                     Ok(status) => sentences.push(format!("{name}: {}", status.sentence)),
                     Err(error) => sentences.push(format!("{name}: {error:#}")),
                 }
             }
-            Ok(if sentences.is_empty() { Look::Ready(()) } else { Look::NotYet(sentences.join(" | ")) })
+            Ok(if sentences.is_empty() { Poll::Ready(()) } else { Poll::NotYet(sentences.join(" | ")) })
         })
     }
 
-    /// Adds every guest's verdict to the report.
+    /// Counts lost acknowledged writes and double runs of all guests and puts the counts into the report.
     ///
     /// # Errors
-    /// A write was lost or a guest ran twice at one time: the two things that must never happen.
-    pub fn judge_guests(&mut self) -> Result<()> {
+    /// A count is not 0.
+    pub fn check_guests(&mut self) -> Result<()> {
         let (mut lost, mut runners, mut error) = (0, 0, Vec::new());
         for guest in &self.guests {
             let record = guest.record();
             lost += record.lost_acked_writes();
             runners += record.two_runners();
-            error.extend(record.error().iter().map(|line| format!("{}: {line}", guest.name())));
+            error.extend(record.errors().iter().map(|line| format!("{}: {line}", guest.name())));
         }
-        self.report.raise("lost_acked_writes", lost);
-        self.report.raise("two_runners_observed", runners);
+        self.report.set_max("lost_acked_writes", lost);
+        self.report.set_max("two_runners_observed", runners);
         anyhow::ensure!(lost == 0, "{lost} acknowledged writes were lost. {}", error.join("; "));
         anyhow::ensure!(runners == 0, "A guest ran on both nodes at one time, {runners} times.");
         Ok(())

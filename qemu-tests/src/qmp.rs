@@ -1,4 +1,4 @@
-//! The power switch and the cables of a node: QEMU's machine protocol on a unix socket.
+//! A client of QEMU's control protocol (QMP) on a unix socket: reset, network links, screen.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,21 +10,21 @@ use serde_json::{Value, json};
 
 use crate::wait;
 
-/// Longest time until QEMU has made its socket on a loaded machine.
+/// Longest time until QEMU has created its socket on a loaded machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-/// QEMU answers every command used here at once.
+/// Timeout of an answer. QEMU answers the commands used here at once; the rest is for a loaded machine.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
-/// One connection to one QEMU.
+/// A connection to the control socket of one QEMU.
 #[derive(Debug)]
 pub struct Qmp {
     lines: BufReader<UnixStream>,
-    /// Events that QEMU sent.
+    /// Events that QEMU sent before an answer, oldest first.
     events: Vec<Value>,
 }
 
 impl Qmp {
-    /// Connects to the socket at `path`, as soon as it exists, and leaves the greeting phase.
+    /// Connects to the socket at `path`, as soon as it exists, and completes the handshake of the protocol.
     ///
     /// # Errors
     /// QEMU did not answer in time or not in its protocol.
@@ -59,12 +59,13 @@ impl Qmp {
         }
     }
 
-    /// The resets of the machine so far, each with its cause: watchdog, software or button.
+    /// The RESET, WATCHDOG and GUEST_PANICKED events since QEMU started, as text: each with its age in seconds and
+    /// QEMU's data about it, which name the cause of a reset.
     ///
     /// # Errors
     /// As [`Qmp::execute`].
-    pub fn resets(&mut self) -> Result<String> {
-        // Events wait in the socket until an answer is read.
+    pub fn reset_events(&mut self) -> Result<String> {
+        // Events are read only together with an answer: this command fetches those that wait in the socket.
         self.execute("query-status", json!({}))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
         let told = |event: &Value| {
@@ -75,7 +76,7 @@ impl Qmp {
         Ok(self.events.iter().filter_map(told).collect::<Vec<_>>().join(", "))
     }
 
-    /// Pulls (`up` = false) or plugs the cable of the network card with this QEMU id.
+    /// Sets the link of the network card with this QEMU id up or down.
     ///
     /// # Errors
     /// As [`Qmp::execute`].
@@ -84,7 +85,7 @@ impl Qmp {
         Ok(())
     }
 
-    /// Presses the reset button.
+    /// Resets the machine, as its reset button does.
     ///
     /// # Errors
     /// As [`Qmp::execute`].
@@ -93,7 +94,7 @@ impl Qmp {
         Ok(())
     }
 
-    /// Writes what the screen shows to `file` as PNG.
+    /// Writes the content of the screen to `file` as PNG.
     ///
     /// # Errors
     /// As [`Qmp::execute`].

@@ -1,4 +1,4 @@
-//! `report.json`: the figures of one run.
+//! `report.json`: the figures of one run of the main job (`cargo xtask rig demo`).
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::{Map, Value};
 
-/// Every field of the report, in the order it is written. A run that did not reach a figure writes `null`.
+/// Every field of the report, in the order in which the demo prints them. The JSON file sorts them by name. A figure
+/// that the run did not measure is `null`.
 pub const FIELDS: [&str; 15] = [
     "image_bytes",
     "boot_to_api_s",
@@ -33,7 +34,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Records a figure.
+    /// Sets a field of the report.
     ///
     /// # Panics
     /// `field` is not one of [`FIELDS`]: a typing error in a scenario.
@@ -42,23 +43,23 @@ impl Report {
         self.values.insert(field.to_owned(), value.into());
     }
 
-    /// Records a time, rounded to milliseconds.
+    /// Sets a field to a time in seconds, rounded down to milliseconds.
     pub fn set_time(&mut self, field: &str, time: Duration) {
         self.set(field, time.as_millis() as f64 / 1000.0);
     }
 
-    /// Records the larger of what is there and `value`.
-    pub fn raise(&mut self, field: &str, value: u64) {
+    /// Sets a field to `value`, unless it holds a larger number.
+    pub fn set_max(&mut self, field: &str, value: u64) {
         let before = self.get(field).as_u64().unwrap_or(0);
         self.set(field, before.max(value));
     }
 
-    /// What was recorded; `null` if nothing.
+    /// The value of a field; `null` if it was not measured.
     pub fn get(&self, field: &str) -> Value {
         self.values.get(field).cloned().unwrap_or(Value::Null)
     }
 
-    /// The fields without a figure.
+    /// The fields that were not measured.
     pub fn missing(&self) -> Vec<&'static str> {
         FIELDS.into_iter().filter(|field| self.get(field).is_null()).collect()
     }
@@ -68,7 +69,7 @@ impl Report {
         FIELDS.into_iter().map(|field| (field.to_owned(), self.get(field))).collect::<Map<_, _>>().into()
     }
 
-    /// Writes it.
+    /// Writes the report to `file` as JSON.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -95,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_case_is_kept() {
+    fn set_max_keeps_the_larger_value() {
         let mut report = Report::default();
-        report.raise("lost_acked_writes", 2);
-        report.raise("lost_acked_writes", 1);
+        report.set_max("lost_acked_writes", 2);
+        report.set_max("lost_acked_writes", 1);
         assert_eq!(report.get("lost_acked_writes"), 2);
     }
 }

@@ -1,4 +1,4 @@
-//! A seed volume: a small FAT disk that answers the wizard in place of a person.
+//! A seed volume: a small FAT disk with the answers of the wizard (`docs/seed.md`).
 
 use std::env;
 use std::fs::{self, File};
@@ -7,13 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The administrator's password of every pair on the rig.
+/// Administrator's password of every pair that the rig sets up.
 pub const PASSWORD: &str = "correct horse battery";
-/// Bytes of the disk: the answers take a few KiB, FAT has a minimum size.
+/// Bytes of the disk: more than FAT needs at least; the answers take less than 1 KiB.
 const SIZE: u64 = 4 << 20;
 
-/// The answers that make a node of the rig the first one of a pair without a witness. Optional answers are left out.
-pub fn first_node() -> String {
+/// Answers that make a node of the rig the first node of a pair without a witness. Optional answers are left out.
+pub fn first_node_answers() -> String {
     format!(
         "role = \"first\"\n\
          disks = [\"/dev/vdb\", \"/dev/nvme0n1\"]\n\
@@ -24,11 +24,11 @@ pub fn first_node() -> String {
     )
 }
 
-/// Makes the volume `disk` with these answers.
+/// Creates the file `disk`: a FAT file system labelled `DYAD-SEED` with these answers as `dyad-seed.toml`.
 ///
 /// # Errors
-/// The tools are missing or fail.
-pub fn make(disk: &Path, answers: &str) -> Result<()> {
+/// `mkfs.fat` or `mcopy` is missing or fails.
+pub fn make_volume(disk: &Path, answers: &str) -> Result<()> {
     File::create(disk)?.set_len(SIZE)?;
     // mkfs.fat lies in /usr/sbin, which a user's PATH may lack.
     let path = format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default());

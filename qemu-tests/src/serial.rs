@@ -1,4 +1,4 @@
-//! A node's serial line: recorded from power-on, shown as a terminal shows it, and shared with clients of a unix
+//! A node's serial line: recorded from power-on, kept as the screen of a terminal, and relayed to clients of a unix
 //! socket.
 
 use std::fs::{File, OpenOptions};
@@ -12,13 +12,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::terminal::Terminal;
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 
+/// Longest time until QEMU has created the socket of the line, on a loaded machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 /// Timeout of a write to an attached client. A client that is slower is dropped, so that it cannot stop the recording.
 const CLIENT_STALL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The rig's end of one serial line. It outlives power cuts of the node.
+/// The rig's end of one serial line. It stays usable over power cuts of the node. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SerialLine {
     shared: Arc<Mutex<Shared>>,
@@ -31,13 +32,13 @@ struct Shared {
     text: String,
     log: File,
     node: Option<UnixStream>,
-    /// Counts power-ons, so that the end of an old recording does not close a new one.
-    powered: u64,
+    /// Number of power-ons. The thread of an older connection compares it, so that its end does not close the newer one.
+    power_ons: u64,
     attached: Vec<UnixStream>,
 }
 
 impl SerialLine {
-    /// A line that records to `log` and serves clients at the unix socket `relay`.
+    /// A line without a node yet: it will record to `log`, and clients attach at the unix socket `relay`.
     ///
     /// # Errors
     /// The log or the socket cannot be made.
@@ -54,7 +55,7 @@ impl SerialLine {
                 text: String::new(),
                 log: file,
                 node: None,
-                powered: 0,
+                power_ons: 0,
                 attached: Vec::new(),
             })),
             log: log.to_owned(),
@@ -70,38 +71,38 @@ impl SerialLine {
     /// The socket did not appear.
     pub fn connect(&self, socket: &Path) -> Result<()> {
         let stream = wait::until_ok("the node's serial socket", CONNECT_DEADLINE, || Ok(UnixStream::connect(socket)?))?;
-        let powered = {
+        let power_ons = {
             let mut shared = self.lock();
             shared.node = Some(stream.try_clone()?);
-            shared.powered += 1;
-            shared.powered
+            shared.power_ons += 1;
+            shared.power_ons
         };
         let line = self.clone();
-        thread::spawn(move || line.record(stream, powered));
+        thread::spawn(move || line.record(stream, power_ons));
         Ok(())
     }
 
-    /// Types `keys` into the line.
+    /// Sends `keys` to the node.
     ///
     /// # Errors
-    /// The node has no power.
+    /// The line is not connected: the node is off.
     pub fn send(&self, keys: &str) -> Result<()> {
         let mut shared = self.lock();
         let node = shared.node.as_mut().context("The serial line is not connected.")?;
         node.write_all(keys.as_bytes()).context("The serial line does not take keys.")
     }
 
-    /// What an 80×24 terminal on the line shows now.
+    /// The text that an 80×24 terminal on the line shows now.
     pub fn screen(&self) -> String {
         self.lock().terminal.screen()
     }
 
-    /// How much text has been recorded; a position for [`SerialLine::wait_for_text`].
+    /// Length of the recorded text in bytes: a position for [`SerialLine::text_since`] and [`SerialLine::wait_for_text`].
     pub fn position(&self) -> usize {
         self.lock().text.len()
     }
 
-    /// All bytes that the node sent after position `since`, control sequences included, as text.
+    /// The text that the node sent after position `since`, control sequences included.
     pub fn text_since(&self, since: usize) -> String {
         let shared = self.lock();
         shared.text[since.min(shared.text.len())..].to_owned()
@@ -114,7 +115,7 @@ impl SerialLine {
     pub fn wait_for_screen(&self, text: &str, deadline: Duration) -> Result<String> {
         wait::until(&format!("{text:?} on the serial screen"), deadline, || {
             let screen = self.screen();
-            Ok(if screen.contains(text) { Look::Ready(screen) } else { Look::NotYet(format!("\n{screen}")) })
+            Ok(if screen.contains(text) { Poll::Ready(screen) } else { Poll::NotYet(format!("\n{screen}")) })
         })
     }
 
@@ -127,40 +128,39 @@ impl SerialLine {
             let shared = self.lock();
             let seen = &shared.text[since.min(shared.text.len())..];
             if seen.contains(text) {
-                return Ok(Look::Ready(()));
+                return Ok(Poll::Ready(()));
             }
             let tail: Vec<_> = seen.lines().rev().take(12).collect();
             let tail: Vec<_> = tail.into_iter().rev().collect();
-            Ok(Look::NotYet(format!("\n{}\n(all of it: {})", tail.join("\n"), self.log.display())))
+            Ok(Poll::NotYet(format!("\n{}\n(all of it: {})", tail.join("\n"), self.log.display())))
         })
     }
 
     /// Copies the node's output into the log, the terminal and the attached clients.
-    fn record(&self, mut node: UnixStream, powered: u64) {
+    fn record(&self, mut node: UnixStream, power_ons: u64) {
         let mut bytes = [0; 4096];
         while let Ok(count) = node.read(&mut bytes)
             && count > 0
         {
             let bytes = &bytes[..count];
             let mut shared = self.lock();
-            let answer = shared.terminal.feed(bytes);
+            let answer = shared.terminal.process(bytes);
             shared.text.push_str(&String::from_utf8_lossy(bytes));
             // A full disk under the log must not stop the test from watching the line.
             let _ = shared.log.write_all(bytes);
             if !answer.is_empty() && shared.attached.is_empty() {
-                // An attached terminal answers cursor questions itself; a second answer from the rig would arrive as
-                // keys.
+                // An attached terminal answers a cursor position request itself; a second answer would arrive as keys.
                 let _ = node.write_all(&answer);
             }
             shared.attached.retain_mut(|client| client.write_all(bytes).is_ok());
         }
         let mut shared = self.lock();
-        if shared.powered == powered {
+        if shared.power_ons == power_ons {
             shared.node = None;
         }
     }
 
-    /// Serves the relay socket: each client sees the line and types into it.
+    /// Serves the relay socket: each client receives the node's output, and its input is sent to the node.
     fn serve(&self, listener: &UnixListener) {
         for mut client in listener.incoming().flatten() {
             let Ok(output) = client.try_clone() else {
@@ -176,7 +176,7 @@ impl SerialLine {
                 while let Ok(count) = client.read(&mut keys)
                     && count > 0
                 {
-                    // A node without power receives no keys.
+                    // Keys for a node that is off are dropped.
                     let _ = line.send(&String::from_utf8_lossy(&keys[..count]));
                 }
             });

@@ -1,4 +1,4 @@
-//! The part of a node's status that the scenarios use.
+//! The fields of a node's status and of its VM list that the tests use.
 
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,18 @@ use crate::http::Client;
 /// One answer of `GET /api/v1/status`.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// The state in one sentence.
+    /// The sentence that describes the state of the pair.
     pub sentence: String,
-    /// Nothing is missing.
+    /// Whether the node says that nothing is missing: both replicas in sync, no alarm.
     pub protected: bool,
-    /// The newest epoch known there; 0 before the pair exists.
+    /// Newest epoch that the node knows; 0 before the pair exists.
     pub epoch: u64,
-    /// The whole answer.
+    /// The whole answer, with the details if the client was logged in.
     pub json: Value,
 }
 
 impl Status {
-    /// Asks the node for the status with all details; this needs a login.
+    /// Asks the node for the status with all details; logs in if the answer lacks them.
     ///
     /// # Errors
     /// The node does not answer, answers in another form, or refuses the login.
@@ -34,7 +34,7 @@ impl Status {
         Self::read(client)
     }
 
-    /// Asks the node for the public part of its status.
+    /// Asks the node for its status; without a login it has the public part only.
     ///
     /// # Errors
     /// The node does not answer, or answers in another form.
@@ -55,21 +55,21 @@ impl Status {
         members.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
-    /// A number below `details/mirror`.
+    /// The number `details/mirror/{field}`, such as `resync_bytes`.
     ///
     /// # Errors
     /// The answer lacks it.
-    pub fn mirror(&self, field: &str) -> Result<u64> {
+    pub fn mirror_figure(&self, field: &str) -> Result<u64> {
         let value = &self.json["details"]["mirror"][field];
         value.as_u64().with_context(|| format!("The status tells no mirror/{field}: {}", self.json))
     }
 }
 
-/// A state as the API names it.
+/// Name of a VM's state in the API, such as `running`.
 #[derive(Debug, Clone, Copy)]
 pub struct VmState<'a>(pub &'a str);
 
-/// The state of one VM on one node, such as `running` or `elsewhere`.
+/// State of a VM as one node reports it, such as `running` or `elsewhere`.
 ///
 /// # Errors
 /// The node does not answer or has no such VM.
@@ -80,7 +80,7 @@ pub fn vm_state(client: &Client, vm: &str) -> Result<String> {
     Ok(state.with_context(|| format!("There is no VM {vm}: {vms}"))?.to_owned())
 }
 
-/// Waits until the VM is in this state on the node; returns when it was first seen so.
+/// Waits until the node reports this state of the VM; returns the time at which it did.
 ///
 /// # Errors
 /// The VM does not reach the state within `deadline`.

@@ -1,22 +1,24 @@
-//! A terminal at the far end of a serial line: it shows output and answers questions for the cursor position.
+//! An emulated terminal (VT100) at the rig's end of a serial line: it keeps the screen and answers cursor position
+//! requests.
 
 use std::fmt;
 
-/// Rows and columns of the terminal, the size a serial console may count on.
+/// Rows of the terminal. 80×24 is the size of a VT100, which programs on a serial line may rely on.
 const ROWS: u16 = 24;
 const COLUMNS: u16 = 80;
-/// "Where is the cursor?": programs ask it to learn the size of the terminal.
-const CURSOR_QUESTION: &[u8] = b"\x1b[6n";
+/// Control sequence "report cursor position" (DSR 6). A program learns the size of the terminal by moving the cursor
+/// far away and asking for its position.
+const CURSOR_POSITION_REQUEST: &[u8] = b"\x1b[6n";
 
 /// An 80×24 terminal.
 pub struct Terminal {
     parser: vt100::Parser,
-    matched: usize,
+    request_bytes_matched: usize,
 }
 
 impl Default for Terminal {
     fn default() -> Self {
-        Self { parser: vt100::Parser::new(ROWS, COLUMNS, 0), matched: 0 }
+        Self { parser: vt100::Parser::new(ROWS, COLUMNS, 0), request_bytes_matched: 0 }
     }
 }
 
@@ -27,18 +29,18 @@ impl fmt::Debug for Terminal {
 }
 
 impl Terminal {
-    /// Shows `bytes`; returns what the terminal answers to questions among them.
-    pub fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+    /// Applies output of the node to the screen; returns the answers to the cursor position requests in it.
+    pub fn process(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut answer = Vec::new();
         for byte in bytes {
             self.parser.process(std::slice::from_ref(byte));
-            self.matched = if CURSOR_QUESTION[self.matched] == *byte {
-                self.matched + 1
+            self.request_bytes_matched = if CURSOR_POSITION_REQUEST[self.request_bytes_matched] == *byte {
+                self.request_bytes_matched + 1
             } else {
-                usize::from(*byte == CURSOR_QUESTION[0])
+                usize::from(*byte == CURSOR_POSITION_REQUEST[0])
             };
-            if self.matched == CURSOR_QUESTION.len() {
-                self.matched = 0;
+            if self.request_bytes_matched == CURSOR_POSITION_REQUEST.len() {
+                self.request_bytes_matched = 0;
                 let (row, column) = self.parser.screen().cursor_position();
                 answer.extend(format!("\x1b[{};{}R", row + 1, column + 1).into_bytes());
             }
@@ -46,7 +48,7 @@ impl Terminal {
         answer
     }
 
-    /// The text shown now, row by row.
+    /// Text of the screen, row by row.
     pub fn screen(&self) -> String {
         self.parser.screen().contents()
     }
@@ -57,16 +59,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_tells_its_size_like_a_real_one() {
+    fn a_cursor_beyond_the_corner_reports_the_size_of_the_screen() {
         let mut terminal = Terminal::default();
-        assert_eq!(terminal.feed(b"\x1b[999;999H\x1b[6"), b"");
-        assert_eq!(terminal.feed(b"n"), b"\x1b[24;80R");
+        assert_eq!(terminal.process(b"\x1b[999;999H\x1b[6"), b"");
+        assert_eq!(terminal.process(b"n"), b"\x1b[24;80R");
     }
 
     #[test]
-    fn it_shows_what_remains_on_the_screen() {
+    fn erased_text_is_not_on_the_screen() {
         let mut terminal = Terminal::default();
-        terminal.feed(b"wrong\x1b[2J\x1b[3;5Hright");
+        terminal.process(b"wrong\x1b[2J\x1b[3;5Hright");
         assert_eq!(terminal.screen().trim(), "right");
     }
 }

@@ -1,7 +1,8 @@
-//! A node's own timeline, put on the rig's clock.
+//! Reads a node's timeline and converts the times of its events to the rig's clock.
 //!
-//! A node dates its events by its own time since boot. An event cannot arrive before it happened, so the earliest
-//! arrival of any event bounds the moment of that boot; polled often, it is known to a tenth of a second.
+//! A node dates its events by its own time since boot. An event cannot arrive before it happened, so the arrival of an
+//! event minus its time since boot is never earlier than the boot. The earliest of these values over all events is
+//! taken as the time of the boot; its error is the delay of the event that was fetched fastest.
 
 use std::time::{Duration, Instant};
 
@@ -9,39 +10,39 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::http::Client;
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 
-/// Between two polls. Events carry their own time, and each poll costs an emulated node a noticeable part of its only
-/// processor.
+/// Interval between two polls. Events carry their own time, and each poll costs an emulated node a noticeable part of
+/// its only processor.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// One event of a node's timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// A stable word.
+    /// Word of a closed list (`docs/manual/timeline.md`).
     pub kind: String,
-    /// One sentence for people.
+    /// Sentence for people.
     pub text: String,
     /// Milliseconds since the node started.
     pub boot_ms: u64,
 }
 
-/// The timeline of one node from now on.
+/// The timeline of one boot of a node: events since that boot, as far as the node still holds them.
 #[derive(Debug)]
 pub struct TimelineFollower {
     client: Client,
     next: u64,
     events: Vec<Event>,
-    booted: Option<Instant>,
+    node_booted_at: Option<Instant>,
 }
 
 impl TimelineFollower {
-    /// Of the node behind `client`.
+    /// A follower of the node behind `client`, which has read nothing yet.
     pub fn new(client: Client) -> Self {
-        Self { client, next: 0, events: Vec::new(), booted: None }
+        Self { client, next: 0, events: Vec::new(), node_booted_at: None }
     }
 
-    /// Fetches what is new.
+    /// Fetches the events since the last poll.
     ///
     /// # Errors
     /// The node does not answer, or not in the API's shape.
@@ -57,19 +58,20 @@ impl TimelineFollower {
             self.next = event["number"].as_u64().context("An event has no number.")? + 1;
             let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
             self.events.push(Event { kind: text("kind"), text: text("text"), boot_ms });
-            if let Some(booted) = now.checked_sub(Duration::from_millis(boot_ms)) {
-                self.booted = Some(self.booted.map_or(booted, |known| known.min(booted)));
+            if let Some(node_booted_at) = now.checked_sub(Duration::from_millis(boot_ms)) {
+                self.node_booted_at =
+                    Some(self.node_booted_at.map_or(node_booted_at, |known| known.min(node_booted_at)));
             }
         }
         Ok(())
     }
 
-    /// When an event happened, on the rig's clock.
+    /// Time of an event on the rig's clock; `None` before the first event was fetched.
     pub fn when(&self, event: &Event) -> Option<Instant> {
-        Some(self.booted? + Duration::from_millis(event.boot_ms))
+        Some(self.node_booted_at? + Duration::from_millis(event.boot_ms))
     }
 
-    /// The events known so far.
+    /// The events fetched until now, oldest first.
     pub fn events(&self) -> &[Event] {
         &self.events
     }
@@ -80,20 +82,20 @@ impl TimelineFollower {
     /// None came within `deadline`; the error holds the newest events.
     pub fn wait(&mut self, kind: &str, since: Instant, deadline: Duration) -> Result<(Event, Instant)> {
         wait::until_every(POLL_INTERVAL, &format!("`{kind}` in the timeline"), deadline, || {
-            // A node under stress may miss one question; the next one asks for the same events.
+            // A loaded node may miss the deadline of one poll; the next poll asks for the same events.
             let polled = self.poll();
             let found = self.events.iter().find(|event| {
-                // The rig's clock and the node's differ by the delay of the answer.
+                // Times on the rig's clock are late by the delay of the fastest answer.
                 let tolerance = Duration::from_millis(200);
                 event.kind == kind && self.when(event).is_some_and(|when| when + tolerance > since)
             });
             if let Some(event) = found
                 && let Some(when) = self.when(event)
             {
-                return Ok(Look::Ready((event.clone(), when)));
+                return Ok(Poll::Ready((event.clone(), when)));
             }
             let newest: Vec<_> = self.events.iter().rev().take(5).map(|event| event.text.as_str()).collect();
-            Ok(Look::NotYet(format!("{newest:?} {}", polled.err().map(|e| e.to_string()).unwrap_or_default())))
+            Ok(Poll::NotYet(format!("{newest:?} {}", polled.err().map(|e| e.to_string()).unwrap_or_default())))
         })
     }
 }
@@ -104,7 +106,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_earliest_arrival_dates_the_boot() {
+    fn the_time_of_the_boot_comes_from_the_event_fetched_fastest() {
         let mut timeline_follower = TimelineFollower::new(Client::new("https://127.0.0.1:1"));
         let start = Instant::now() + Duration::from_secs(1_000);
         let event = |number: u64, boot_ms: u64| json!({"events": [{"number": number, "boot_ms": boot_ms, "kind": "k", "text": "t"}]});

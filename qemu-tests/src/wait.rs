@@ -1,28 +1,28 @@
-//! Waits for conditions. No wait is for time to pass.
+//! Waits for conditions, with a deadline; there is no function that waits for time to pass.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two checks of a condition.
+/// Interval between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The result of one check of a condition.
-pub enum Look<T> {
-    /// The condition holds; the value that was seen.
+pub enum Poll<T> {
+    /// The condition holds; the value that the wait returns.
     Ready(T),
-    /// The condition does not hold yet; what was seen instead goes into the error at the deadline.
+    /// The condition does not hold yet; the observed state, for the error at the deadline.
     NotYet(String),
 }
 
-/// Checks until the condition holds.
+/// Calls `check` every 100 ms until the condition holds; returns its value. `what` names the condition.
 ///
 /// # Errors
 /// The deadline passed: the error names `what` and the last result. An error of the check itself ends the
 /// wait at once.
-pub fn until<T>(what: &str, deadline: Duration, look: impl FnMut() -> Result<Look<T>>) -> Result<T> {
-    until_every(POLL_INTERVAL, what, deadline, look)
+pub fn until<T>(what: &str, deadline: Duration, check: impl FnMut() -> Result<Poll<T>>) -> Result<T> {
+    until_every(POLL_INTERVAL, what, deadline, check)
 }
 
 /// Like [`until`] with another interval, for checks that load the node that they ask.
@@ -33,13 +33,13 @@ pub fn until_every<T>(
     interval: Duration,
     what: &str,
     deadline: Duration,
-    mut look: impl FnMut() -> Result<Look<T>>,
+    mut check: impl FnMut() -> Result<Poll<T>>,
 ) -> Result<T> {
     let start = Instant::now();
     loop {
-        let seen = match look()? {
-            Look::Ready(value) => return Ok(value),
-            Look::NotYet(seen) => seen,
+        let seen = match check()? {
+            Poll::Ready(value) => return Ok(value),
+            Poll::NotYet(seen) => seen,
         };
         if start.elapsed() > deadline {
             bail!("waited {} s for {what}; last seen: {seen}", deadline.as_secs());
@@ -52,11 +52,11 @@ pub fn until_every<T>(
 ///
 /// # Errors
 /// The deadline passed.
-pub fn until_ok<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+pub fn until_ok<T>(what: &str, deadline: Duration, mut check: impl FnMut() -> Result<T>) -> Result<T> {
     until(what, deadline, || {
-        Ok(match look() {
-            Ok(value) => Look::Ready(value),
-            Err(error) => Look::NotYet(format!("{error:#}")),
+        Ok(match check() {
+            Ok(value) => Poll::Ready(value),
+            Err(error) => Poll::NotYet(format!("{error:#}")),
         })
     })
 }
@@ -66,8 +66,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_error_says_what_was_seen_last() {
-        let error = until::<()>("the moon", Duration::ZERO, || Ok(Look::NotYet("clouds".into()))).unwrap_err();
+    fn the_error_names_the_condition_and_the_last_observed_state() {
+        let error = until::<()>("the moon", Duration::ZERO, || Ok(Poll::NotYet("clouds".into()))).unwrap_err();
         assert!(error.to_string().contains("the moon"), "{error}");
         assert!(error.to_string().contains("clouds"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! The witness of a rig: the shipped program, run outside both nodes.
+//! The witness of a rig: the program `dyad-witness` that ships, as a process beside the nodes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use crate::child::{Program, Running};
 use crate::wait;
 
-/// How the nodes reach this machine through their emulated network.
-const HOST_SEEN_FROM_NODES: &str = "10.0.2.2";
+/// Address at which the nodes reach this machine through QEMU's user-mode network.
+const BUILD_MACHINE_ADDRESS: &str = "10.0.2.2";
 
 /// A witness daemon, running or not.
 #[derive(Debug)]
@@ -24,10 +24,11 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Starts `program` with a fresh store below `sockets` (it makes a socket there) and its log below `records`.
+    /// Starts `program` with a new store below `sockets` (the witness creates a socket there) and its log below
+    /// `records`.
     ///
     /// # Errors
-    /// It does not start.
+    /// As [`Witness::start`].
     pub fn new(program: &Path, records: &Path, sockets: &Path) -> Result<Self> {
         let store = sockets.join("witness");
         fs::create_dir_all(&store)?;
@@ -38,15 +39,15 @@ impl Witness {
         Ok(witness)
     }
 
-    /// Its address as a node must be told.
+    /// Address of the witness as the nodes reach it.
     pub fn address(&self) -> String {
-        format!("{HOST_SEEN_FROM_NODES}:{}", self.port)
+        format!("{BUILD_MACHINE_ADDRESS}:{}", self.port)
     }
 
-    /// Starts it again after [`Witness::stop`], with the store it had.
+    /// Starts the witness with its store, also after [`Witness::stop`], and waits until it listens.
     ///
     /// # Errors
-    /// It runs already, or does not listen in time.
+    /// The witness runs already, or does not listen in time.
     pub fn start(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "The witness runs already.");
         let mut program = Program::new(&self.program);
@@ -60,19 +61,19 @@ impl Witness {
         Ok(())
     }
 
-    /// Ends it as a power cut would.
+    /// Ends the witness with SIGKILL; its store stays.
     ///
     /// # Errors
-    /// It does not run.
+    /// The witness does not run.
     pub fn stop(&mut self) -> Result<()> {
         ensure!(self.running.take().is_some(), "The witness does not run.");
         Ok(())
     }
 
-    /// Makes it hang; [`Witness::thaw`] ends it.
+    /// Stops the process with SIGSTOP; [`Witness::thaw`] ends this.
     ///
     /// # Errors
-    /// It does not run.
+    /// The witness does not run.
     pub fn freeze(&self) -> Result<()> {
         self.running.as_ref().context("The witness does not run.")?.freeze()
     }
@@ -80,15 +81,15 @@ impl Witness {
     /// Ends [`Witness::freeze`].
     ///
     /// # Errors
-    /// It does not run.
+    /// The witness does not run.
     pub fn thaw(&self) -> Result<()> {
         self.running.as_ref().context("The witness does not run.")?.thaw()
     }
 
-    /// A fresh one-time code for one pair.
+    /// A new one-time code, with which one pair enrols.
     ///
     /// # Errors
-    /// The program refuses.
+    /// The program `dyad-witness code` fails.
     pub fn code(&self) -> Result<String> {
         let output = Command::new(&self.program)
             .arg("code")

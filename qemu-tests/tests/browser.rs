@@ -1,4 +1,4 @@
-//! A node is set up and runs a VM with a browser alone.
+//! Tests that set a node up, form a VM and read its serial line with a browser alone.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,37 +6,37 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::browser::{Browser, Text};
-use dyad_rig::harness::{Fixture, Test, run_tests};
+use dyad_rig::harness::{MachineFixture, Test, run_tests};
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::{BOOT_DEADLINE, GUEST_DEADLINE};
 use dyad_rig::seed::PASSWORD;
-use dyad_rig::wait::{self, Look};
+use dyad_rig::wait::{self, Poll};
 
-/// A page of an emulated node.
+/// Longest time until an emulated node shows an expected page or element.
 const PAGE_DEADLINE: Duration = Duration::from_secs(60);
-/// Setup formats disks and restarts the node once to prove its watchdog.
+/// Longest setup of an emulated node: it formats disks and restarts to prove its watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
-/// Most questions: nine, and the port, since these nodes have several.
-const PROMISED_QUESTIONS: usize = 10;
-/// Limit of questions, so that a wizard that never ends fails the test.
-const MANY_QUESTIONS: usize = 20;
+/// Most questions that the wizard may ask: nine, and the management port, since these nodes have several ports.
+const PROMISED_QUESTION_COUNT: usize = 10;
+/// Number of questions after which the test gives up, so that a wizard without an end fails it.
+const QUESTION_LIMIT: usize = 20;
 
-const TESTS: [Test<Desk>; 4] = [
+const TESTS: [Test<BrowserFixture>; 4] = [
     ("web_wizard_sets_up_first_node", web_wizard_sets_up_first_node),
     ("web_login_and_pairing_code", web_login_and_pairing_code),
     ("web_creates_a_volume_and_a_vm", web_creates_a_volume_and_a_vm),
     ("web_shows_the_serial_line", web_shows_the_serial_line),
 ];
 
-/// A browser and the node it shows.
-struct Desk {
+/// A browser, and the pair whose node A it shows.
+struct BrowserFixture {
     browser: Browser,
     pair: Pair,
 }
 
-impl Fixture for Desk {
-    fn record(&mut self, test: &str, failed: bool) {
-        self.pair.record(test, failed);
+impl MachineFixture for BrowserFixture {
+    fn record_outcome(&mut self, test: &str, failed: bool) {
+        self.pair.record_outcome(test, failed);
     }
 }
 
@@ -47,43 +47,43 @@ fn main() -> ExitCode {
         let client = pair.a.client();
         client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
         let browser = Browser::open(pair.records(), pair.sockets())?;
-        Ok(Desk { browser, pair })
+        Ok(BrowserFixture { browser, pair })
     })
 }
 
-/// Every question of the wizard, one wrong answer included, up to the status page.
-fn web_wizard_sets_up_first_node(desk: &mut Desk) -> Result<()> {
-    desk.browser.go(&desk.pair.a.address())?;
-    desk.browser.wait_for("input[name=question]", PAGE_DEADLINE)?;
+/// Answers every question of the wizard, one of them wrongly first, until the status page appears.
+fn web_wizard_sets_up_first_node(fixture: &mut BrowserFixture) -> Result<()> {
+    fixture.browser.go(&fixture.pair.a.address())?;
+    fixture.browser.wait_for("input[name=question]", PAGE_DEADLINE)?;
     let mut asked = Vec::new();
-    while asked.len() < MANY_QUESTIONS {
-        let Ok(key) = desk.browser.value("input[name=question]") else { break };
-        desk.browser.picture(&format!("question-{key}"))?;
-        answer(&desk.browser, &key).with_context(|| format!("The question {key} cannot be answered"))?;
+    while asked.len() < QUESTION_LIMIT {
+        let Ok(key) = fixture.browser.value("input[name=question]") else { break };
+        fixture.browser.picture(&format!("question-{key}"))?;
+        answer_question(&fixture.browser, &key).with_context(|| format!("The question {key} cannot be answered"))?;
         asked.push(key.clone());
-        desk.next_page(&key)?;
+        fixture.next_page(&key)?;
     }
     println!("    asked: {}", asked.join(", "));
-    ensure!(asked.len() <= PROMISED_QUESTIONS, "The wizard asks {} questions.", asked.len());
-    desk.browser.picture("summary")?;
-    desk.browser.press("button[value=begin]")?;
-    desk.browser.wait_for("#sentence", PAGE_DEADLINE)?;
-    desk.browser.picture("progress")?;
-    desk.wait_for_status_page()?;
-    desk.browser.picture("status-without-login")?;
+    ensure!(asked.len() <= PROMISED_QUESTION_COUNT, "The wizard asks {} questions.", asked.len());
+    fixture.browser.picture("summary")?;
+    fixture.browser.press("button[value=begin]")?;
+    fixture.browser.wait_for("#sentence", PAGE_DEADLINE)?;
+    fixture.browser.picture("progress")?;
+    fixture.wait_for_status_page()?;
+    fixture.browser.picture("status-without-login")?;
     Ok(())
 }
 
-/// Log in, read the whole status, open the pairing code.
-fn web_login_and_pairing_code(desk: &mut Desk) -> Result<()> {
-    let address = desk.pair.a.address();
-    let browser = &mut desk.browser;
+/// A wrong password is refused; after the login the page shows the whole status and opens a pairing code.
+fn web_login_and_pairing_code(fixture: &mut BrowserFixture) -> Result<()> {
+    let address = fixture.pair.a.address();
+    let browser = &mut fixture.browser;
     browser.go(&format!("{address}/login"))?;
     browser.fill("input[name=password]", Text("not the password"))?;
     browser.press("form button")?;
     wait::until("a sentence about the password", PAGE_DEADLINE, || {
         let shown = browser.text("#refusal")?;
-        Ok(if shown.is_empty() { Look::NotYet("nothing".into()) } else { Look::Ready(shown) })
+        Ok(if shown.is_empty() { Poll::NotYet("nothing".into()) } else { Poll::Ready(shown) })
     })?;
     browser.fill("input[name=password]", Text(PASSWORD))?;
     browser.press("form button")?;
@@ -98,12 +98,12 @@ fn web_login_and_pairing_code(desk: &mut Desk) -> Result<()> {
     Ok(())
 }
 
-/// A volume, its content from a file, and a VM on it.
-fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
-    let address = desk.pair.a.address();
-    let image = desk.pair.artifacts().guest();
+/// Creates a volume, uploads its content from a file, and creates a VM on it.
+fn web_creates_a_volume_and_a_vm(fixture: &mut BrowserFixture) -> Result<()> {
+    let address = fixture.pair.a.address();
+    let image = fixture.pair.artifacts().guest();
     let size = std::fs::metadata(&image)?.len() >> 20;
-    let browser = &mut desk.browser;
+    let browser = &mut fixture.browser;
     browser.go(&format!("{address}/volumes"))?;
     let create = "form[data-json='/api/v1/volumes']";
     browser.fill(&format!("{create} input[name=name]"), Text("web"))?;
@@ -113,14 +113,14 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
     browser.wait_for(upload, PAGE_DEADLINE)?;
     browser.fill(&format!("{upload} input[type=file]"), Text(&image.to_string_lossy()))?;
     browser.press(&format!("{upload} button"))?;
-    // The page is loaded again when the last byte is durable; the file field is then empty.
+    // The page is loaded again after the last byte is durable; the file field is empty then.
     wait::until("the upload to end", SETUP_DEADLINE, || {
         Ok(match browser.value(&format!("{upload} input[type=file]")) {
-            Ok(chosen) if chosen.is_empty() => Look::Ready(()),
-            other => Look::NotYet(format!("{other:?} {}", browser.page_text().unwrap_or_default())),
+            Ok(chosen) if chosen.is_empty() => Poll::Ready(()),
+            other => Poll::NotYet(format!("{other:?} {}", browser.page_text().unwrap_or_default())),
         })
     })?;
-    // An image with another checksum changes nothing: the VM below boots from the image before.
+    // An upload with a wrong checksum changes nothing: the VM below boots from the first image.
     browser.fill(&format!("{upload} input[type=file]"), Text(&image.to_string_lossy()))?;
     browser.fill(&format!("{upload} input[name=sha256]"), Text(&"0".repeat(64)))?;
     browser.press(&format!("{upload} button"))?;
@@ -139,33 +139,34 @@ fn web_creates_a_volume_and_a_vm(desk: &mut Desk) -> Result<()> {
     Ok(())
 }
 
-/// The guest's serial line in the browser: the guest counts, and earlier lines stay.
-fn web_shows_the_serial_line(desk: &mut Desk) -> Result<()> {
-    desk.browser.go(&format!("{}/vms/web/console", desk.pair.a.address()))?;
+/// The page shows the guest's serial line: new lines appear, and earlier lines stay.
+fn web_shows_the_serial_line(fixture: &mut BrowserFixture) -> Result<()> {
+    fixture.browser.go(&format!("{}/vms/web/console", fixture.pair.a.address()))?;
     wait::until("several counts of the guest", GUEST_DEADLINE, || {
-        let text = desk.browser.text("#screen")?;
+        let text = fixture.browser.text("#screen")?;
         let counts = text.lines().filter(|line| line.starts_with("ack ")).count();
-        Ok(if counts > 2 { Look::Ready(()) } else { Look::NotYet(text) })
+        Ok(if counts > 2 { Poll::Ready(()) } else { Poll::NotYet(text) })
     })?;
-    desk.browser.picture("console")?;
+    fixture.browser.picture("console")?;
     Ok(())
 }
 
-impl Desk {
-    /// Waits until the page after the question `key` is there.
+impl BrowserFixture {
+    /// Waits until the page shows another question than `key`, or the summary.
     fn next_page(&self, key: &str) -> Result<()> {
         wait::until(&format!("the page after {key}"), PAGE_DEADLINE, || {
             if self.browser.has("button[value=begin]")? {
-                return Ok(Look::Ready(()));
+                return Ok(Poll::Ready(()));
             }
             Ok(match self.browser.value("input[name=question]") {
-                Ok(now) if now != key => Look::Ready(()),
-                _ => Look::NotYet(self.browser.page_text().unwrap_or_default()),
+                Ok(now) if now != key => Poll::Ready(()),
+                _ => Poll::NotYet(self.browser.page_text().unwrap_or_default()),
             })
         })
     }
 
-    /// The page updates itself, unless it was loading while the node restarted: then a person loads it again.
+    /// Waits for the status page after a setup. The page updates itself; if it was loading while the node restarted, it
+    /// is loaded again here.
     fn wait_for_status_page(&self) -> Result<()> {
         wait::until("the status page", SETUP_DEADLINE, || {
             if let Ok(error) = self.browser.text("#error") {
@@ -173,19 +174,19 @@ impl Desk {
             }
             let text = self.browser.page_text().unwrap_or_default();
             if text.contains("Not protected") {
-                return Ok(Look::Ready(()));
+                return Ok(Poll::Ready(()));
             }
             if !text.contains("Setting up") {
-                // The node may still be away.
+                // The node may still be restarting.
                 let _ = self.browser.go(&self.pair.a.address());
             }
-            Ok(Look::NotYet(text))
+            Ok(Poll::NotYet(text))
         })
     }
 }
 
-/// Answers the question shown now.
-fn answer(browser: &Browser, key: &str) -> Result<()> {
+/// Answers the question `key`, which the page shows.
+fn answer_question(browser: &Browser, key: &str) -> Result<()> {
     match key {
         "role" => browser.press("input[value=first]")?,
         "erase" => {
@@ -201,7 +202,7 @@ fn answer(browser: &Browser, key: &str) -> Result<()> {
         "node" => browser.fill("input[name=answer]", Text("left"))?,
         "password" => browser.fill("input[name=answer]", Text(PASSWORD))?,
         "witness" => browser.fill("input[name=answer]", Text("later"))?,
-        // The suggested answer is right: the blank disks, the first port, DHCP, all cables.
+        // The suggested answer is kept: the blank disks, the first port, DHCP, all links.
         _ => {}
     }
     browser.press("button[value=next]")

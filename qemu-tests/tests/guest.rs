@@ -1,4 +1,4 @@
-//! The counting guest alone, on a plain disk: the guest that judges all other tests is tested itself.
+//! Tests of the counting guest itself, on a plain disk without a pair: all other machine tests rely on what it reports.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -12,10 +12,11 @@ use dyad_rig::guest::GuestLine;
 use dyad_rig::pair::Sockets;
 use dyad_rig::serial::SerialLine;
 
-/// First byte of the ring, bytes between its slots, and their number: what `dyad-counter` documents.
+/// Ring of `dyad-counter`: offset of its first byte, bytes from slot to slot, number of slots.
 const RING: (u64, u64, u64) = (24 << 20, 64 << 10, 64);
 const GUEST_DEADLINE: Duration = Duration::from_secs(120);
 
+/// A QEMU machine that boots the guest from a copy of its disk.
 struct Machine {
     disk: PathBuf,
     sockets: Sockets,
@@ -66,7 +67,7 @@ impl Machine {
 }
 
 #[test]
-fn it_goes_on_from_what_it_acknowledged() {
+fn the_guest_resumes_from_its_newest_acknowledged_counter() {
     let mut machine = Machine::new("guest-goes-on");
     machine.power_on();
     machine.wait("resume 0", 0);
@@ -83,12 +84,12 @@ fn it_goes_on_from_what_it_acknowledged() {
 }
 
 #[test]
-fn it_sees_one_write_that_was_lost() {
+fn the_guest_reports_one_lost_write() {
     let mut machine = Machine::new("guest-lost-write");
     machine.power_on();
     machine.wait("\nack 80 ", 0);
     let acked = machine.power_cut();
-    // The planted bug: an old block replaces a newer, flushed block.
+    // The planted fault: an old block replaces a newer, flushed block.
     let (first, stride, slots) = RING;
     let slot = |counter: u64| first + counter % slots * stride;
     let disk = File::options().read(true).write(true).open(&machine.disk).unwrap();

@@ -1,4 +1,4 @@
-//! Both nodes are set up at their serial lines, as with a cable and a terminal program.
+//! Tests that set both nodes up at their serial lines.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::harness::{Test, run_tests};
-use dyad_rig::node::Name;
+use dyad_rig::node::NodeName;
 use dyad_rig::pair::Pair;
 use dyad_rig::scenarios::BOOT_DEADLINE;
 use dyad_rig::seed::PASSWORD;
 use dyad_rig::serial::SerialLine;
-use dyad_rig::wait::{self, Look};
+use dyad_rig::wait::{self, Poll};
 
-/// One question on an emulated line.
+/// Longest time until an emulated node prints the next question or an expected text.
 const QUESTION_DEADLINE: Duration = Duration::from_secs(60);
-/// Setup formats disks and restarts the node once to prove its watchdog.
+/// Longest setup of an emulated node: it formats disks and restarts to prove its watchdog.
 const SETUP_DEADLINE: Duration = Duration::from_secs(300);
-/// Limit of questions, so that a wizard that never ends fails the test.
-const MANY_QUESTIONS: usize = 20;
+/// Number of questions after which the test gives up, so that a wizard without an end fails it.
+const QUESTION_LIMIT: usize = 20;
 
 const TESTS: [Test<Pair>; 4] = [
-    ("serial_wizard", serial_wizard),
-    ("serial_status_tells_the_truth", serial_status_tells_the_truth),
+    ("serial_wizard_sets_up_first_node", serial_wizard_sets_up_first_node),
+    ("serial_status_names_what_is_missing", serial_status_names_what_is_missing),
     ("serial_shows_the_pairing_code", serial_shows_the_pairing_code),
-    ("serial_wizard_joins", serial_wizard_joins),
+    ("serial_wizard_joins_second_node", serial_wizard_joins_second_node),
 ];
 
 fn main() -> ExitCode {
@@ -35,29 +35,29 @@ fn main() -> ExitCode {
     })
 }
 
-/// Every question of the first node, with one wrong answer, up to the status screen.
-fn serial_wizard(pair: &mut Pair) -> Result<()> {
+/// Answers every question of the first node, one of them wrongly first, until the status screen appears.
+fn serial_wizard_sets_up_first_node(pair: &mut Pair) -> Result<()> {
     pair.a.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
-    converse(pair.a.serial(), |title| match title {
+    answer_wizard(pair.a.serial(), |title| match title {
         "First node or second" => "1",
         "Name of the pair" => "office",
         "Name of this node" => "left",
         "Administrator password" => PASSWORD,
         "Witness" => "later",
-        // The suggested answer is right.
+        // An empty line takes the suggested answer.
         _ => "",
     })?;
     let log = pair.a.serial().text_since(0);
-    // The address of the pages, for a person who prefers the browser.
+    // The wizard shows the address of the same questions in the browser.
     ensure!(log.contains("\n  https://10."), "The wizard did not say where its pages are.");
     ensure!(!log.contains(PASSWORD), "The password was echoed.");
     pair.a.serial().wait_for_screen("NOT PROTECTED", SETUP_DEADLINE)?;
     Ok(())
 }
 
-/// The screen says in one sentence what is missing.
-fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
-    // Until the node has restarted and opened its pool, the screen tells that.
+/// The status screen names the pair, the node, the in-sync set, and what is missing for protection.
+fn serial_status_names_what_is_missing(pair: &mut Pair) -> Result<()> {
+    // While the node restarts and opens its pool, the screen shows another text.
     let screen = wait::until("the screen to say what is missing", SETUP_DEADLINE, || {
         let screen = pair.a.serial().screen();
         let flat = screen.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -65,8 +65,8 @@ fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
         ensure!(!flat.contains("holds newer data"), "The screen tells of data elsewhere:\n{screen}");
         let parts = ["office", "left", "In sync", "the second node has not joined"];
         Ok(match parts.into_iter().find(|part| !flat.contains(part)) {
-            None => Look::Ready(screen),
-            Some(part) => Look::NotYet(format!("{part:?} is missing in\n{screen}")),
+            None => Poll::Ready(screen),
+            Some(part) => Poll::NotYet(format!("{part:?} is missing in\n{screen}")),
         })
     })?;
     println!("{screen}");
@@ -74,19 +74,19 @@ fn serial_status_tells_the_truth(pair: &mut Pair) -> Result<()> {
     Ok(())
 }
 
-/// One key shows the code.
+/// The key `p` opens a pairing code and shows it.
 fn serial_shows_the_pairing_code(pair: &mut Pair) -> Result<()> {
     pair.a.serial().send("p")?;
-    wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair)).map(drop)
+    wait::until_ok("the pairing code", QUESTION_DEADLINE, || shown_code(pair)).map(drop)
 }
 
 /// The second node is set up at its own line with the code that the first node shows.
-fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
+fn serial_wizard_joins_second_node(pair: &mut Pair) -> Result<()> {
     pair.b.power_on()?;
     pair.b.serial().wait_for_text("Welcome to Dyad", 0, BOOT_DEADLINE)?;
     // The screen shows the code while it is valid; `p` would open a new code.
-    let code = wait::until_ok("the pairing code", QUESTION_DEADLINE, || code(pair))?;
-    converse(pair.b.serial(), |title| match title {
+    let code = wait::until_ok("the pairing code", QUESTION_DEADLINE, || shown_code(pair))?;
+    answer_wizard(pair.b.serial(), |title| match title {
         "First node or second" => "2",
         "Pairing code" => &code,
         "Name of this node" => "right",
@@ -95,20 +95,21 @@ fn serial_wizard_joins(pair: &mut Pair) -> Result<()> {
     let screen = pair.b.serial().wait_for_screen("(node B)", SETUP_DEADLINE)?;
     ensure!(screen.contains("right"), "The screen does not name the node:\n{screen}");
     wait::until("both nodes to be in sync", SETUP_DEADLINE, || {
-        let members = |name: Name| pair.status(name).map(|status| status.members());
-        Ok(match (members(Name::A), members(Name::B)) {
-            (Ok(a), Ok(b)) if a == "AB" && b == "AB" => Look::Ready(()),
-            other => Look::NotYet(format!("{other:?}")),
+        let members = |name: NodeName| pair.status(name).map(|status| status.members());
+        Ok(match (members(NodeName::A), members(NodeName::B)) {
+            (Ok(a), Ok(b)) if a == "AB" && b == "AB" => Poll::Ready(()),
+            other => Poll::NotYet(format!("{other:?}")),
         })
     })
 }
 
-/// Answers question after question, then the summary. The confirmation is first answered wrongly.
-fn converse<'a>(line: &SerialLine, answer: impl Fn(&str) -> &'a str) -> Result<()> {
+/// Answers all questions of the wizard with `answer`, by their title, and confirms the summary. The confirmation of
+/// what is erased is typed wrongly first.
+fn answer_wizard<'a>(line: &SerialLine, answer: impl Fn(&str) -> &'a str) -> Result<()> {
     let mut position = 0;
     let mut refused = false;
-    for _ in 0..MANY_QUESTIONS {
-        let (title, text) = question(line, position)?;
+    for _ in 0..QUESTION_LIMIT {
+        let (title, text) = next_question(line, position)?;
         position = line.position();
         match title.as_str() {
             "Summary" => {
@@ -135,11 +136,11 @@ fn converse<'a>(line: &SerialLine, answer: impl Fn(&str) -> &'a str) -> Result<(
             other => line.send(&format!("{}\r", answer(other)))?,
         }
     }
-    anyhow::bail!("The wizard asked more than {MANY_QUESTIONS} questions.")
+    anyhow::bail!("The wizard asked more than {QUESTION_LIMIT} questions.")
 }
 
-/// Waits for the next question after `since`, complete with its prompt; returns its title and its text.
-fn question(line: &SerialLine, since: usize) -> Result<(String, String)> {
+/// Waits for a question after position `since`, complete with its prompt; returns its title and its text.
+fn next_question(line: &SerialLine, since: usize) -> Result<(String, String)> {
     wait::until("the next question", QUESTION_DEADLINE, || {
         let text = line.text_since(since);
         let asked = text.rfind("\n* ").map(|at| text[at + 3..].to_owned());
@@ -147,15 +148,15 @@ fn question(line: &SerialLine, since: usize) -> Result<(String, String)> {
         Ok(match asked {
             Some(asked) if prompt => {
                 let title = asked.lines().next().unwrap_or_default().trim().to_owned();
-                Look::Ready((title, asked))
+                Poll::Ready((title, asked))
             }
-            _ => Look::NotYet(text),
+            _ => Poll::NotYet(text),
         })
     })
 }
 
-/// The code on the first node's screen.
-fn code(pair: &Pair) -> Result<String> {
+/// The pairing code on the screen of node A.
+fn shown_code(pair: &Pair) -> Result<String> {
     let screen = pair.a.serial().screen();
     let after = screen.split_once("Pairing code: ").map_or("", |(_, after)| after);
     let code: String = after.chars().take_while(char::is_ascii_digit).collect();

@@ -1,4 +1,4 @@
-//! A cgroup in which a process stands for the VMs of a node.
+//! A cgroup with one idle process in place of a node's VMs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,12 +6,12 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use dyad_rig::wait::{self, Look};
+use dyad_rig::wait::{self, Poll};
 
-/// The kernel freezes and kills within milliseconds.
+/// Longest wait for a state of the cgroup; the kernel freezes and kills within milliseconds.
 const CGROUP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The group and its one process, which ends with it.
+/// The cgroup and its process. Dropping this value kills the process and removes the cgroup.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -19,10 +19,10 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes the group; `name` tells several groups of this machine apart.
+    /// Creates the cgroup; `name` tells several cgroups of this machine apart.
     ///
     /// # Errors
-    /// This machine has no cgroup v2, or this user may not make one.
+    /// This machine has no cgroup v2, or this user may not create one.
     pub fn new(name: &str) -> Result<Self> {
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
         let root = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
@@ -36,36 +36,36 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// Path of the group, valid also in another namespace, whose `/sys` is another file system.
+    /// Path of the cgroup through `/proc`, valid also in another mount namespace, where `/sys` is another file system.
     pub fn path(&self) -> PathBuf {
         let inside = self.folder.strip_prefix("/").unwrap_or(&self.folder);
         Path::new("/proc").join(std::process::id().to_string()).join("root").join(inside)
     }
 
-    /// Freezes the group, as a daemon does when its right to run has lapsed.
+    /// Freezes the cgroup, as a daemon does when its lease has ended.
     ///
     /// # Errors
-    /// The kernel does not.
+    /// The cgroup is not frozen in time.
     pub fn freeze(&self) -> Result<()> {
         fs::write(self.folder.join("cgroup.freeze"), "1")?;
         self.wait("frozen 1")
     }
 
-    /// Waits until the kernel says this of the group.
+    /// Waits until `cgroup.events` contains this line.
     ///
     /// # Errors
-    /// It does not in time.
+    /// The line does not appear in time.
     pub fn wait(&self, line: &str) -> Result<()> {
         wait::until(&format!("the group to be {line}"), CGROUP_DEADLINE, || {
             let events = fs::read_to_string(self.folder.join("cgroup.events"))?;
-            Ok(if events.lines().any(|said| said == line) { Look::Ready(()) } else { Look::NotYet(events) })
+            Ok(if events.lines().any(|said| said == line) { Poll::Ready(()) } else { Poll::NotYet(events) })
         })
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A group that cannot be removed is empty and does no harm.
+        // A cgroup that cannot be removed is empty and does no harm.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = fs::remove_dir(&self.folder);

@@ -1,4 +1,5 @@
-//! Two `dyad-core` processes that form a pair, each in its namespace with a pool disk that is a file.
+//! Two `dyad-core` processes that form a pair, each in a network namespace of its own, with a file as pool disk. The
+//! two are called sides 0 and 1.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use dyad_control::{Client, CreatePair, DiskContent, Join, Phase, Reply, Request, Status, TimelineEvent};
 use dyad_desired::{Change, Firmware, Intent, VmConfig};
 use dyad_rig::child::{Program, Running};
-use dyad_rig::wait::{self, Look};
+use dyad_rig::wait::{self, Poll};
 use dyad_types::NodeId;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::runtime::Runtime;
@@ -17,58 +18,60 @@ use tokio::runtime::Runtime;
 use crate::namespaces::{CABLES, Namespaces};
 
 /// Bytes of each pool disk; the files are sparse.
-const POOL_DISK: u64 = 1 << 30;
-/// Bytes in front of the journal; see `docs/formats.md`.
-const LABELS: u64 = 1 << 20;
-/// A daemon opens its pool and its socket.
+const POOL_DISK_BYTES: u64 = 1 << 30;
+/// Bytes of a pool disk in front of the journal, which hold labels only (`docs/formats.md`).
+const LABEL_BYTES: u64 = 1 << 20;
+/// Longest time until a started daemon answers, or shows a state that needs no other daemon.
 const START_DEADLINE: Duration = Duration::from_secs(60);
-/// Two daemons find each other, copy the document and agree.
-const FORM_DEADLINE: Duration = Duration::from_secs(240);
-/// A hash that no password has: these tests need no login.
-const NO_PASSWORD: &str = "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
+/// Longest time until two daemons find each other, copy the document, and are both in sync.
+const IN_SYNC_DEADLINE: Duration = Duration::from_secs(240);
+/// An Argon2id hash to which no known password belongs: these tests need no login.
+const UNUSABLE_PASSWORD_HASH: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$bm9ib2R5bG9nc2lu$bm9ib2R5bG9nc2luaGVyZWF0YWxsMDAwMDAwMDAwMDA";
 
-/// Both daemons with their namespaces, disks and folders.
+/// Both daemons with their namespaces, disks and folders. Dropping it kills the daemons and removes the namespaces.
 #[derive(Debug)]
 pub struct Cores {
     sides: [Side; 2],
     runtime: Runtime,
-    /// The namespaces, to pull cables.
-    pub spaces: Namespaces,
+    /// The network namespaces and the cables between them.
+    pub namespaces: Namespaces,
 }
 
+/// One daemon and its files.
 #[derive(Debug)]
 struct Side {
     folder: PathBuf,
-    /// The cgroup that stands for its VMs; empty = it has none.
-    vms: PathBuf,
+    /// The cgroup that the daemon takes for that of its VMs; empty = none.
+    vm_cgroup: PathBuf,
     running: Option<Running>,
 }
 
 impl Cores {
-    /// Starts two blank daemons of `program`, with their files below `folder` (emptied first; a short path, since
-    /// sockets are made there).
+    /// Starts two daemons without a pair. `program` is `dyad-core`; `folder` is emptied and then holds their files. Its
+    /// path must be short, because sockets are created there.
     ///
     /// # Errors
-    /// A daemon does not start.
+    /// A namespace or file cannot be created, or a daemon does not answer in time.
     pub fn blank(program: &Path, folder: &Path) -> Result<Self> {
         if folder.exists() {
             fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
         }
-        let side = |letter: &str| Side { folder: folder.join(letter), vms: PathBuf::new(), running: None };
+        let side = |letter: &str| Side { folder: folder.join(letter), vm_cgroup: PathBuf::new(), running: None };
         let mut cores = Self {
             sides: [side("a"), side("b")],
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
-            spaces: Namespaces::new()?,
+            namespaces: Namespaces::new()?,
         };
         for number in [0, 1] {
             fs::create_dir_all(&cores.sides[number].folder)?;
-            File::create(cores.disk(number))?.set_len(POOL_DISK)?;
+            File::create(cores.disk(number))?.set_len(POOL_DISK_BYTES)?;
             cores.start(program, number)?;
         }
         Ok(cores)
     }
 
-    /// Starts both daemons and forms them into a pair that is in sync.
+    /// Starts two daemons, forms a pair of them, and waits until both are in sync.
     ///
     /// # Errors
     /// The pair does not form.
@@ -80,34 +83,34 @@ impl Cores {
         Ok(cores)
     }
 
-    /// The name of the node on side 0 or 1.
+    /// Node name that side 0 or 1 gets at setup.
     pub fn name(number: usize) -> &'static str {
         ["left", "right"][number]
     }
 
-    /// Makes side 0 or 1, which is blank, the first node of the pair.
+    /// Makes side 0 or 1, which is blank, the first node of a pair, and waits until its status has a quorum part.
     ///
     /// # Errors
-    /// The daemon refuses, or does not reach the phase Running.
+    /// The daemon refuses, or is not set up in time.
     pub fn create_pair(&self, number: usize) -> Result<()> {
         self.ask(number, &Request::CreatePair(self.create_pair_request(number)))?;
         self.wait("the first daemon to work", number, START_DEADLINE, |status| status.quorum.is_some())?;
         Ok(())
     }
 
-    /// The request that makes side 0 or 1 the first node of the pair, without a witness.
+    /// The request that makes side 0 or 1 the first node of a pair without a witness.
     pub fn create_pair_request(&self, number: usize) -> CreatePair {
         CreatePair {
             pair: "lab".into(),
             node: Self::name(number).into(),
             links: CABLES.map(String::from).to_vec(),
             disks: vec![self.disk(number).display().to_string()],
-            admin_password_hash: NO_PASSWORD.into(),
+            admin_password_hash: UNUSABLE_PASSWORD_HASH.into(),
             witness: None,
         }
     }
 
-    /// Side 0 or 1, which is blank, joins the pair of the other side.
+    /// Joins side 0 or 1, which is blank, to the pair of the other side.
     ///
     /// # Errors
     /// Either side refuses.
@@ -117,18 +120,19 @@ impl Cores {
         Ok(())
     }
 
-    /// The request with which side 0 or 1 joins the pair of the other side, which has opened a code and is heard.
+    /// Opens a pairing code on the other side, waits until side 0 or 1 receives its offer, and returns the request to
+    /// join.
     ///
     /// # Errors
-    /// The other side refuses, or is not heard.
+    /// The other side refuses, or its offer does not arrive in time.
     pub fn prepare_join(&self, number: usize) -> Result<Join> {
         let Reply::Code { code, .. } = self.ask(1 - number, &Request::OpenPairingCode)? else {
             bail!("No pairing code.")
         };
         wait::until("the first daemon to be heard", START_DEADLINE, || {
             Ok(match self.ask(number, &Request::Offers)? {
-                Reply::Offers { offers } if !offers.is_empty() => Look::Ready(()),
-                other => Look::NotYet(format!("{other:?}")),
+                Reply::Offers { offers } if !offers.is_empty() => Poll::Ready(()),
+                other => Poll::NotYet(format!("{other:?}")),
             })
         })?;
         Ok(Join {
@@ -140,43 +144,43 @@ impl Cores {
         })
     }
 
-    /// Erases side 0 or 1 and starts its daemon again, as init does.
+    /// Erases side 0 or 1 with `confirm` as the typed confirmation, waits until the daemon ends, and starts it again.
     ///
     /// # Errors
     /// The daemon refuses, does not end, or is not blank after its restart.
     pub fn erase(&mut self, program: &Path, number: usize, confirm: &str) -> Result<()> {
         self.ask(number, &Request::Erase { disk: None, confirm: confirm.into() })?;
-        // Its socket goes first; the next daemon must find its disk free.
+        // The old daemon must have released the disk before the new one opens it.
         let running = self.sides[number].running.as_mut().context("The daemon does not run.")?;
         wait::until("the erased daemon to end", START_DEADLINE, || {
-            Ok(if running.ended() { Look::Ready(()) } else { Look::NotYet("it still runs".into()) })
+            Ok(if running.ended() { Poll::Ready(()) } else { Poll::NotYet("it still runs".into()) })
         })?;
         self.start(program, number)?;
         self.wait("the erased daemon to be blank", number, START_DEADLINE, |status| status.phase == Phase::Blank)?;
         Ok(())
     }
 
-    /// Of the pool disk of side 0 or 1: the bytes that were ever written, and when the last one was.
+    /// Allocated bytes of the pool disk of side 0 or 1, and the time of its last modification.
     ///
     /// # Errors
-    /// There is no such file.
-    pub fn written(&self, number: usize) -> Result<(u64, std::time::SystemTime)> {
+    /// The file cannot be read.
+    pub fn disk_usage(&self, number: usize) -> Result<(u64, std::time::SystemTime)> {
         let disk = fs::metadata(self.disk(number))?;
         Ok((disk.blocks() * 512, disk.modified()?))
     }
 
-    /// What side 0 or 1 sees on its pool disk.
+    /// Content of the pool disk of side 0 or 1 as its daemon reports it: blank, a pool, or foreign data.
     ///
     /// # Errors
-    /// It does not answer.
-    pub fn content(&self, number: usize) -> Result<DiskContent> {
+    /// The daemon does not answer.
+    pub fn disk_content(&self, number: usize) -> Result<DiskContent> {
         match self.ask(number, &Request::Disks)? {
             Reply::Disks { disks } => Ok(disks.into_iter().next().context("There is no disk.")?.content),
             other => bail!("The daemon answered {other:?}."),
         }
     }
 
-    /// Where the daemon of side 0 or 1 keeps its state.
+    /// State folder of the daemon of side 0 or 1.
     pub fn state(&self, number: usize) -> PathBuf {
         self.sides[number].folder.join("state")
     }
@@ -186,70 +190,71 @@ impl Cores {
         self.sides[number].folder.join("run/core.sock")
     }
 
-    /// Starts the daemon of side 0 or 1.
+    /// Starts the daemon of side 0 or 1 and waits until it answers.
     ///
     /// # Errors
-    /// It does not answer in time.
+    /// The daemon does not answer in time.
     pub fn start(&mut self, program: &Path, number: usize) -> Result<()> {
         let folder = self.sides[number].folder.clone();
-        // A disk fails here as a file that may not grow: the write returns an error instead of a signal.
+        // `fail_disk` limits the file size. With SIGXFSZ ignored, a write behind the limit returns an error and does
+        // not kill the daemon.
         let mut core = Program::new("env");
-        core.args(["--ignore-signal=XFSZ", "ip", "netns", "exec", self.spaces.name(number)]).arg(program);
+        core.args(["--ignore-signal=XFSZ", "ip", "netns", "exec", self.namespaces.name(number)]).arg(program);
         core.arg("--state").arg(folder.join("state")).arg("--run").arg(folder.join("run"));
-        core.arg("--disk").arg(self.disk(number)).arg("--vms").arg(&self.sides[number].vms);
+        core.arg("--disk").arg(self.disk(number)).arg("--vms").arg(&self.sides[number].vm_cgroup);
         self.sides[number].running = Some(core.start(&folder.join("log"))?);
         wait::until_ok("the daemon to answer", START_DEADLINE, || self.status(number))
             .with_context(|| format!("See {}.", folder.join("log").display()))?;
         Ok(())
     }
 
-    /// The VMs of side 0 or 1 are those in this cgroup, from the next start of its daemon on.
-    pub fn set_vms(&mut self, number: usize, vms: &Path) {
-        self.sides[number].vms = vms.into();
+    /// Sets the cgroup that the daemon of side 0 or 1 takes for that of its VMs, from its next start on.
+    pub fn set_vm_cgroup(&mut self, number: usize, cgroup: &Path) {
+        self.sides[number].vm_cgroup = cgroup.into();
     }
 
-    /// The pool disk of side 0 or 1 fails: its daemon cannot write behind the labels any more.
+    /// Makes the pool disk of side 0 or 1 fail: writes of its daemon behind the labels return an error from now on.
     ///
     /// # Errors
     /// The daemon does not run.
     pub fn fail_disk(&self, number: usize) -> Result<()> {
         let pid = Pid::from_raw(self.process(number)?.id().cast_signed());
-        let limit = Rlimit { current: Some(LABELS), maximum: Some(LABELS) };
+        let limit = Rlimit { current: Some(LABEL_BYTES), maximum: Some(LABEL_BYTES) };
         prlimit(pid, Resource::Fsize, limit)?;
         Ok(())
     }
 
-    /// `kill -9` of the daemon of side 0 or 1.
+    /// Kills the daemon of side 0 or 1 with SIGKILL.
     pub fn kill(&mut self, number: usize) {
         self.sides[number].running = None;
     }
 
-    /// Its process.
+    /// Process of the daemon of side 0 or 1.
     ///
     /// # Errors
-    /// It does not run.
+    /// The daemon does not run.
     pub fn process(&self, number: usize) -> Result<&Running> {
         self.sides[number].running.as_ref().context("The daemon does not run.")
     }
 
-    /// The pool disk of side 0 or 1.
+    /// Path of the file that is the pool disk of side 0 or 1.
     pub fn disk(&self, number: usize) -> PathBuf {
         self.sides[number].folder.join("pool.disk")
     }
 
-    /// Asks one daemon.
+    /// Sends a request to the daemon of side 0 or 1 and returns its reply.
     ///
     /// # Errors
-    /// It does not answer, or refuses.
+    /// The daemon does not answer, or refuses.
     pub fn ask(&self, number: usize, request: &Request) -> Result<Reply> {
         let client = Client::new(self.socket(number));
         Ok(self.runtime.block_on(client.ask(request))?)
     }
 
-    /// The status of one daemon.
+    /// Status of the daemon of side 0 or 1.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The daemon does not answer.
     pub fn status(&self, number: usize) -> Result<Status> {
         match self.ask(number, &Request::Status)? {
             Reply::Status(status) => Ok(*status),
@@ -257,10 +262,10 @@ impl Cores {
         }
     }
 
-    /// The timeline of one daemon since its start, oldest event first.
+    /// Timeline of the daemon of side 0 or 1 since its start, oldest event first.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The daemon does not answer.
     pub fn timeline(&self, number: usize) -> Result<Vec<TimelineEvent>> {
         match self.ask(number, &Request::Timeline { since: 0 })? {
             Reply::Timeline { events } => Ok(events),
@@ -268,10 +273,10 @@ impl Cores {
         }
     }
 
-    /// Waits until a daemon's status is as wanted.
+    /// Waits until `wanted` is true of the status of side 0 or 1; `what` names the condition.
     ///
     /// # Errors
-    /// It is not within `deadline`.
+    /// The deadline passed.
     pub fn wait(
         &self,
         what: &str,
@@ -281,49 +286,49 @@ impl Cores {
     ) -> Result<Status> {
         wait::until(what, deadline, || {
             Ok(match self.status(number) {
-                Ok(status) if wanted(&status) => Look::Ready(status),
-                other => Look::NotYet(format!("{other:?}")),
+                Ok(status) if wanted(&status) => Poll::Ready(status),
+                other => Poll::NotYet(format!("{other:?}")),
             })
         })
     }
 
-    /// Waits until both daemons are in the in-sync set.
+    /// Waits until both daemons report that both nodes are in the in-sync set.
     ///
     /// # Errors
-    /// They are not in time.
+    /// The deadline passed.
     pub fn wait_in_sync(&self) -> Result<()> {
         for number in [0, 1] {
-            self.wait("both daemons to be in sync", number, FORM_DEADLINE, |status| {
+            self.wait("both daemons to be in sync", number, IN_SYNC_DEADLINE, |status| {
                 status.quorum.as_ref().is_some_and(|quorum| quorum.members.len() == 2)
             })?;
         }
         Ok(())
     }
 
-    /// Makes a volume of `mib` MiB that side 0 writes, and returns the socket of its device.
+    /// Creates a volume of `mib` MiB and a VM on it, and returns the socket of the volume's device at side 0.
     ///
     /// # Errors
-    /// The pair refuses, or does not serve it.
-    pub fn volume(&self, name: &str, mib: u64) -> Result<PathBuf> {
-        self.unused_volume(name, mib)?;
-        self.use_volume(name)
+    /// The pair refuses, or does not serve the device in time.
+    pub fn create_volume_with_vm(&self, name: &str, mib: u64) -> Result<PathBuf> {
+        self.create_volume(name, mib)?;
+        self.create_vm_on(name)
     }
 
-    /// Makes a volume of `mib` MiB that side 0 writes and no VM uses.
+    /// Creates a volume of `mib` MiB whose primary is node A, without a VM.
     ///
     /// # Errors
     /// The pair refuses.
-    pub fn unused_volume(&self, name: &str, mib: u64) -> Result<()> {
+    pub fn create_volume(&self, name: &str, mib: u64) -> Result<()> {
         let change = Change::CreateVolume { name: name.into(), size: mib << 20, primary: NodeId::A };
         self.ask(0, &Request::Change { change }).map(drop)
     }
 
-    /// Makes a VM on a volume, and returns the socket of the volume's device at side 0.
+    /// Creates a VM on a volume, and returns the socket of the volume's device at side 0.
     ///
     /// # Errors
-    /// The pair refuses, or does not serve it.
-    pub fn use_volume(&self, name: &str) -> Result<PathBuf> {
-        // A device is served for the VM that has it as a disk; the tests never start that VM.
+    /// The pair refuses, or does not serve the device in time.
+    pub fn create_vm_on(&self, name: &str) -> Result<PathBuf> {
+        // A volume's device is served only if a VM has the volume as a disk. No part of these tests starts the VM.
         let vm = VmConfig {
             cpus: 1,
             memory_mib: 64,
@@ -335,14 +340,14 @@ impl Cores {
             ha: true,
         };
         self.ask(0, &Request::Change { change: Change::CreateVm { name: name.into(), vm } })?;
-        self.served(0, name)
+        self.wait_for_device(0, name)
     }
 
     /// Waits until side 0 or 1 serves the volume, and returns the socket of its device.
     ///
     /// # Errors
-    /// It does not in time.
-    pub fn served(&self, number: usize, name: &str) -> Result<PathBuf> {
+    /// The deadline passed.
+    pub fn wait_for_device(&self, number: usize, name: &str) -> Result<PathBuf> {
         let socket = |status: &Status| {
             status.volumes.iter().find(|volume| volume.name == name).and_then(|volume| volume.socket.clone())
         };

@@ -1,16 +1,16 @@
-//! A pair of real storage daemons on one machine: two network namespaces, real files, real TLS, and a block driver of
-//! this crate
-//! in place of QEMU. The process tests and the benchmarks run on it; it needs root for the namespaces.
+//! A pair of real storage daemons on one machine: two network namespaces, files as disks, TLS between the daemons, and
+//! a disk driver of this crate in place of QEMU. Process tests and benchmarks run on it; the namespaces need root.
 //!
-//! It must never reach into a daemon: it uses the command line, the local socket and the device socket that `dyad-node`
-//! and QEMU use.
+//! It uses a daemon only from outside: by its command line, its control socket and its device sockets. Faults come from
+//! outside too: signals, resource limits, cgroups, cables, and files of the state folder.
 //!
 //! **Invariants**
-//! * Dropping [`cores::Cores`] removes namespaces and daemons; the daemons also end when the test program is killed.
-//! * [`device::Device`] reports a write or flush as done only when the daemon answered it with success.
+//! * Dropping [`cores::Cores`] ends the daemons and removes the namespaces; the daemons also end when the test program
+//!   is killed.
+//! * [`disk_driver::DiskDriver`] returns `Ok` for a write or flush only when the daemon answered it with success.
 
 pub mod cgroup;
 pub mod cores;
-pub mod device;
+pub mod disk_driver;
 pub mod limits;
 pub mod namespaces;

@@ -1,4 +1,5 @@
-//! Limits of the machine itself, measured in the same run: the bare cable and the bare disk.
+//! Latencies of the machine itself, measured in the same run as those of the pair: plain TCP between the namespaces,
+//! and direct requests to a file.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -11,28 +12,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 
-/// Bytes sent each way's first leg and written to the disk: one block.
+/// Bytes of each message and of each disk request, 4096.
 pub use dyad_types::BLOCK;
 
-/// Memory aligned as O_DIRECT wants it.
+/// A buffer aligned to 4 KiB, as O_DIRECT needs it.
 #[repr(C, align(4096))]
 struct Page([u8; BLOCK]);
 
-/// Where the blocks go.
+/// The receiving end of [`ping_pong`].
 #[derive(Debug, Clone, Copy)]
-pub struct Target<'a> {
+pub struct Receiver<'a> {
     /// Name of the network namespace.
-    pub space: &'a str,
-    /// Its IP address.
+    pub namespace: &'a str,
+    /// IP address in that namespace.
     pub address: &'a str,
 }
 
-/// The time of one block to the other namespace and one byte back, `rounds` times, over plain TCP.
+/// Times of `rounds` exchanges over plain TCP: a block from the namespace `from` to the receiver, and one byte back.
 ///
 /// # Errors
 /// The namespaces cannot be entered.
-pub fn ping_pong(from: &str, Target { space: to, address }: Target<'_>, rounds: usize) -> Result<Vec<Duration>> {
-    let listener = inside(to, {
+pub fn ping_pong(
+    from: &str,
+    Receiver { namespace: to, address }: Receiver<'_>,
+    rounds: usize,
+) -> Result<Vec<Duration>> {
+    let listener = in_namespace(to, {
         let address = format!("{address}:0");
         move || Ok(TcpListener::bind(address)?)
     })?;
@@ -46,7 +51,7 @@ pub fn ping_pong(from: &str, Target { space: to, address }: Target<'_>, rounds: 
         }
         Ok(())
     });
-    let mut stream = inside(from, move || Ok(TcpStream::connect(target)?))?;
+    let mut stream = in_namespace(from, move || Ok(TcpStream::connect(target)?))?;
     stream.set_nodelay(true)?;
     let mut times = Vec::with_capacity(rounds);
     let block = [7; BLOCK];
@@ -61,12 +66,12 @@ pub fn ping_pong(from: &str, Target { space: to, address }: Target<'_>, rounds: 
     Ok(times)
 }
 
-/// The time of one O_DIRECT write of a block with fdatasync (if `sync`) into `file`, at each of `offsets`.
+/// Times of O_DIRECT writes of one block to `file`, one at each of `offsets`, each with its fdatasync if `sync`.
 ///
 /// # Errors
 /// The file system refuses.
 pub fn direct_writes(file: &Path, size: u64, offsets: &[u64], sync: bool) -> Result<Vec<Duration>> {
-    let disk = direct(file, size)?;
+    let disk = open_filled(file, size)?;
     let page = Box::new(Page([9; BLOCK]));
     offsets
         .iter()
@@ -81,12 +86,12 @@ pub fn direct_writes(file: &Path, size: u64, offsets: &[u64], sync: bool) -> Res
         .collect()
 }
 
-/// The time of one O_DIRECT read of a block at each of `offsets`.
+/// Times of O_DIRECT reads of one block from `file`, one at each of `offsets`.
 ///
 /// # Errors
 /// The file system refuses.
 pub fn direct_reads(file: &Path, size: u64, offsets: &[u64]) -> Result<Vec<Duration>> {
-    let disk = direct(file, size)?;
+    let disk = open_filled(file, size)?;
     let mut page = Box::new(Page([0; BLOCK]));
     offsets
         .iter()
@@ -98,10 +103,11 @@ pub fn direct_reads(file: &Path, size: u64, offsets: &[u64]) -> Result<Vec<Durat
         .collect()
 }
 
-/// Opens the file; a new one is filled, so that no write has to allocate.
-fn direct(file: &Path, size: u64) -> Result<File> {
+/// Opens `file` with O_DIRECT. If it does not have `size` bytes, it is created and filled first, so that no write has to
+/// allocate.
+fn open_filled(file: &Path, size: u64) -> Result<File> {
     if std::fs::metadata(file).is_ok_and(|data| data.len() == size) {
-        return open(file);
+        return open_direct(file);
     }
     let mut fresh = File::create(file)?;
     let chunk = vec![1; 1 << 20];
@@ -109,20 +115,20 @@ fn direct(file: &Path, size: u64) -> Result<File> {
         fresh.write_all(&chunk)?;
     }
     fresh.sync_all()?;
-    open(file)
+    open_direct(file)
 }
 
-fn open(file: &Path) -> Result<File> {
+fn open_direct(file: &Path) -> Result<File> {
     let flags = nix::libc::O_DIRECT;
     let opened = File::options().read(true).write(true).custom_flags(flags).open(file);
     opened.with_context(|| format!("Cannot open {} past the page cache.", file.display()))
 }
 
-/// Runs `work` on a thread inside a network namespace. A socket stays in the namespace it was made in.
-fn inside<T: Send + 'static>(space: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let space = File::open(format!("/run/netns/{space}"))?;
+/// Runs `work` on a thread inside a network namespace. A socket stays in the namespace in which it was created.
+fn in_namespace<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let namespace = File::open(format!("/run/netns/{namespace}"))?;
     let thread = thread::spawn(move || {
-        setns(space, CloneFlags::CLONE_NEWNET).context("The namespace cannot be entered.")?;
+        setns(namespace, CloneFlags::CLONE_NEWNET).context("The namespace cannot be entered.")?;
         work()
     });
     thread.join().ok().context("The thread in the namespace panicked.")?

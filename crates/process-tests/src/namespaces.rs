@@ -1,14 +1,15 @@
-//! Two network namespaces joined by two cables.
+//! Two network namespaces, connected by two virtual cables (veth pairs).
 
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Names of the cables, the same at both ends.
+/// Names of the cables: of their interfaces, the same at both ends.
 pub const CABLES: [&str; 2] = ["peer0", "peer1"];
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Part of the namespaces' names, which tells the pairs of one process apart.
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Two namespaces; dropping it removes them with their cables.
 #[derive(Debug)]
@@ -17,37 +18,37 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Makes both, with both cables plugged. The address of side `i` on cable `c` is `10.77.c.(i+1)/24`, beside the
+    /// Creates both, with both cables plugged. The address of side `i` on cable `c` is `10.77.c.(i+1)/24`, beside the
     /// link-local ones.
     ///
     /// # Errors
-    /// The user may not make namespaces, or iproute2 is missing.
+    /// The user may not create namespaces, or iproute2 is missing.
     pub fn new() -> Result<Self> {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let names = ["a", "b"].map(|side| format!("dyad-process-tests-{}-{number}{side}", process::id()));
-        let spaces = Self { names };
-        for name in &spaces.names {
+        let namespaces = Self { names };
+        for name in &namespaces.names {
             ip(&["netns", "add", name]).context("Network namespaces need root.")?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;
         }
-        let [a, b] = &spaces.names;
+        let [a, b] = &namespaces.names;
         for (number, cable) in CABLES.into_iter().enumerate() {
             ip(&["-n", a, "link", "add", cable, "type", "veth", "peer", "name", cable, "netns", b])?;
-            for (side, name) in spaces.names.iter().enumerate() {
+            for (side, name) in namespaces.names.iter().enumerate() {
                 ip(&["-n", name, "link", "set", cable, "up"])?;
                 let address = format!("10.77.{number}.{}/24", side + 1);
                 ip(&["-n", name, "address", "add", &address, "dev", cable])?;
             }
         }
-        Ok(spaces)
+        Ok(namespaces)
     }
 
-    /// The name of side 0 or 1.
+    /// Name of the namespace of side 0 or 1.
     pub fn name(&self, side: usize) -> &str {
         &self.names[side]
     }
 
-    /// Pulls or plugs one of [`CABLES`].
+    /// Plugs or pulls one of [`CABLES`].
     ///
     /// # Errors
     /// iproute2 refuses.
@@ -60,7 +61,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.names {
-            // A namespace that could not be made cannot be removed either.
+            // After a failed `new` a namespace may not exist.
             let _ = ip(&["netns", "delete", name]);
         }
     }

@@ -1,9 +1,9 @@
-//! A VM with UEFI firmware, as QEMU is told to run it on a node, boots from a volume of a pair and boots again after a
-//! reset.
+//! A VM with UEFI firmware, started with the QEMU command line of a node, boots from a volume of a pair and boots again
+//! after a reset.
 //!
-//! Here, and not on the rig: QEMU's emulation of AMD-V aborts when a guest writes CR8 while an interrupt waits, and
-//! UEFI
-//! does so at each tick of its timer. So QEMU runs beside the daemons and emulates the guest's processor.
+//! This is no test of the rig, because QEMU's emulation of AMD-V aborts when a guest writes CR8 while an interrupt is
+//! pending, and UEFI does so at each tick of its timer. Here QEMU runs beside the daemons and emulates the guest's
+//! processor.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -13,17 +13,17 @@ use std::time::Duration;
 
 use dyad_desired::Firmware;
 use dyad_process_tests::cores::Cores;
-use dyad_process_tests::device::Device;
+use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::Program;
 use dyad_rig::serial::SerialLine;
 use dyad_supervisor::command::{Host, Version, VmPaths, command_line};
 use dyad_supervisor::{Accelerator, Disk, VmNetwork, VmSpec};
 
-/// Bytes of one write of the image; whole holes of it are left out.
-const CHUNK: u64 = 64 << 10;
-/// What the system in the guest says first: PID 1 of a slot that never comes up, which resets its machine.
-const FIRST_WORD: &str = "dyad: mount the kernel's file systems";
+/// Bytes of one write of the image; parts of this size that hold only zeros are left out.
+const CHUNK_BYTES: u64 = 64 << 10;
+/// First text of PID 1 in the guest, which boots the broken slot; PID 1 then resets the machine.
+const FIRST_GUEST_TEXT: &str = "dyad: mount the kernel's file systems";
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
 #[test]
@@ -34,7 +34,7 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
     let cores = Cores::pair(&artifacts.programs().join("dyad-core"), &folder.join("cores")).unwrap();
     let image = artifacts.broken_image();
     let mib = fs::metadata(&image).expect("a slot that never comes up").len().div_ceil(1 << 20);
-    let socket = cores.volume("disk", mib).unwrap();
+    let socket = cores.create_volume_with_vm("disk", mib).unwrap();
     write_image(&image, &socket);
 
     let variables = folder.join("variables");
@@ -49,7 +49,7 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
         changed: 1,
     };
     let paths = VmPaths::new(folder.clone());
-    let words = command_line(&host(), &spec, &paths, Some(&variables));
+    let words = command_line(&qemu_host(), &spec, &paths, Some(&variables));
     let mut qemu = Program::new(words[0].to_str().unwrap());
     qemu.args(&words[1..]);
     let _running = qemu.start(&paths.log()).unwrap();
@@ -57,7 +57,7 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
     line.connect(&paths.serial()).unwrap();
     for boot in ["first", "second"] {
         let since = line.position();
-        line.wait_for_text(FIRST_WORD, since, BOOT_DEADLINE).unwrap_or_else(|error| {
+        line.wait_for_text(FIRST_GUEST_TEXT, since, BOOT_DEADLINE).unwrap_or_else(|error| {
             let said = fs::read_to_string(paths.log()).unwrap_or_default();
             panic!("the {boot} boot: {error:#}; QEMU said {said:?}");
         });
@@ -66,8 +66,8 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
     fs::remove_dir_all(&folder).unwrap();
 }
 
-/// This machine's QEMU, which emulates the guest's processor.
-fn host() -> Host {
+/// This machine's QEMU with emulation (TCG), in the form that the supervisor's command line needs.
+fn qemu_host() -> Host {
     let qemu = "/usr/bin/qemu-system-x86_64";
     let said = Command::new(qemu).arg("--version").output().unwrap();
     Host {
@@ -80,14 +80,14 @@ fn host() -> Host {
 
 fn write_image(image: &Path, socket: &Path) {
     let mut image = File::open(image).unwrap();
-    let mut device = Device::connect(socket).unwrap();
+    let mut driver = DiskDriver::connect(socket).unwrap();
     let (mut offset, mut chunk) = (0, Vec::new());
-    while image.by_ref().take(CHUNK).read_to_end(&mut chunk).unwrap() > 0 {
+    while image.by_ref().take(CHUNK_BYTES).read_to_end(&mut chunk).unwrap() > 0 {
         if chunk.iter().any(|byte| *byte != 0) {
-            device.write(offset, &chunk).unwrap();
+            driver.write(offset, &chunk).unwrap();
         }
         offset += chunk.len() as u64;
         chunk.clear();
     }
-    device.flush().unwrap();
+    driver.flush().unwrap();
 }

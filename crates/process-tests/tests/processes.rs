@@ -1,4 +1,5 @@
-//! Real daemons, real files, a pulled cable and `kill -9`: no acknowledged write is ever lost.
+//! Tests of real `dyad-core` and `dyad-witness` processes: killed daemons, a failed disk, pulled cables, erasing,
+//! joining, imports.
 
 use dyad_types::NodeId;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,15 @@ use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, surve
 use dyad_desired::Change;
 use dyad_process_tests::cgroup::Cgroup;
 use dyad_process_tests::cores::Cores;
-use dyad_process_tests::device::Device;
+use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_process_tests::namespaces::CABLES;
 use dyad_rig::child::{Program, Running};
 use dyad_rig::wait;
 
-/// Tests take turns: two pairs at once could miss deadlines because of each other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Held by each test while it runs: two pairs at once would load the machine so that deadlines are missed.
+static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn program() -> PathBuf {
+fn core_program() -> PathBuf {
     let artifacts = dyad_rig::artifacts::Artifacts::beside_this_program().unwrap();
     let program = artifacts.programs().join("dyad-core");
     assert!(program.exists(), "{} is missing; run `cargo build --release --workspace` first", program.display());
@@ -31,38 +32,38 @@ fn folder(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("dyad-process-tests-{name}-{}", std::process::id()))
 }
 
-/// The ring of the counting guest, at the beginning of a volume.
-struct Ring {
-    device: Device,
+/// The ring of the counting guest (`dyad-counter`), at the beginning of a volume, written by the test itself.
+struct CounterRing {
+    driver: DiskDriver,
     counter: u64,
 }
 
-impl Ring {
-    fn place(counter: u64) -> u64 {
+impl CounterRing {
+    fn offset(counter: u64) -> u64 {
         counter % SLOTS * STRIDE
     }
 
-    /// Writes `more` further counters, each flushed before the next.
-    fn count(&mut self, more: u64) {
+    /// Writes the next `more` counters, each flushed before the next one.
+    fn write_counters(&mut self, more: u64) {
         for _ in 0..more {
             let next = self.counter + 1;
-            self.device.write(Self::place(next), &encode(next, BootNumber(1))).unwrap();
-            self.device.flush().unwrap();
+            self.driver.write(Self::offset(next), &encode(next, BootNumber(1))).unwrap();
+            self.driver.flush().unwrap();
             self.counter = next;
         }
     }
 
-    /// Every slot holds what a flushed write put there.
+    /// Asserts that the ring holds exactly the counters that were written and flushed.
     fn check(&mut self) {
         assert_eq!(self.newest(), self.counter);
     }
 
-    /// The newest counter, among slots of which none is missing or torn.
+    /// The newest counter on the volume. Asserts that no slot before it is missing, old or torn.
     fn newest(&mut self) -> u64 {
         let mut block = [0; BLOCK];
         let slots: Vec<Slot> = (0..SLOTS)
             .map(|slot| {
-                self.device.read(slot * STRIDE, &mut block).unwrap();
+                self.driver.read(slot * STRIDE, &mut block).unwrap();
                 decode(&block)
             })
             .collect();
@@ -72,62 +73,67 @@ impl Ring {
     }
 }
 
-fn ring(cores: &Cores) -> Ring {
-    let socket = cores.volume("ring", 8).unwrap();
-    Ring { device: Device::connect(&socket).unwrap(), counter: 0 }
+/// Creates a volume of 8 MiB with an empty ring at side 0.
+fn ring(cores: &Cores) -> CounterRing {
+    let socket = cores.create_volume_with_vm("ring", 8).unwrap();
+    CounterRing { driver: DiskDriver::connect(&socket).unwrap(), counter: 0 }
 }
 
 #[test]
 fn killed_daemons_lose_nothing_that_was_acknowledged() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("kill"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("kill"));
     let mut cores = Cores::pair(&program, &folder).unwrap();
     let mut ring = ring(&cores);
-    ring.count(100);
+    ring.write_counters(100);
 
-    // The writer's own daemon dies in the middle of a write; the next one finds the write in the in-flight record.
+    // The daemon of the writing node is killed in the middle of a write; its successor finds the write in the in-flight
+    // record.
     let next = ring.counter + 1;
-    ring.device.begin_write(Ring::place(next), &encode(next, BootNumber(1))).unwrap();
+    ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
     cores.kill(0);
     cores.start(&program, 0).unwrap();
-    ring.device.reconnect().unwrap();
-    ring.device.finish().unwrap();
+    ring.driver.reconnect().unwrap();
+    ring.driver.finish().unwrap();
     ring.counter = next;
-    ring.count(50);
+    ring.write_counters(50);
     ring.check();
 
-    // The peer's daemon dies and comes back.
+    // The peer's daemon is killed and started again.
     cores.kill(1);
     cores.start(&program, 1).unwrap();
-    ring.count(50);
+    ring.write_counters(50);
     ring.check();
     cores.wait_in_sync().unwrap();
     drop(cores);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Guests get no error, only a pause, and the other node goes on with every acknowledged write.
+/// The guest gets no error: its write stays unanswered. The other node goes on alone with every acknowledged write.
 #[test]
 fn a_node_whose_pool_disk_fails_hands_over() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("disk"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("disk"));
     let cores = Cores::pair(&program, &folder).unwrap();
     let mut ring = ring(&cores);
-    ring.count(50);
+    ring.write_counters(50);
     cores.fail_disk(0).unwrap();
     let next = ring.counter + 1;
-    ring.device.begin_write(Ring::place(next), &encode(next, BootNumber(1))).unwrap();
+    ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
     let alone = |status: &dyad_control::Status| {
         status.quorum.as_ref().is_some_and(|quorum| quorum.may_run && quorum.members.len() == 1)
     };
     cores.wait("the other node to go on alone", 1, Duration::from_secs(30), alone).unwrap();
-    let mut there = Ring { device: Device::connect(&cores.served(1, "ring").unwrap()).unwrap(), counter: ring.counter };
-    assert!(!ring.device.is_answered().unwrap(), "the guest was told of a failure that is not its own");
+    let mut there = CounterRing {
+        driver: DiskDriver::connect(&cores.wait_for_device(1, "ring").unwrap()).unwrap(),
+        counter: ring.counter,
+    };
+    assert!(!ring.driver.is_answered().unwrap(), "the guest was told of a failure that is not its own");
     // The write without an answer may or may not have reached the other node.
     let newest = there.newest();
     assert!((ring.counter..=next).contains(&newest), "{newest}");
     there.counter = newest;
-    there.count(20);
+    there.write_counters(20);
     there.check();
     let disk_failed = |status: &dyad_control::Status| status.pool.as_ref().is_some_and(|pool| !pool.disks[0].healthy);
     let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), disk_failed).unwrap();
@@ -141,17 +147,17 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Only the next daemon can thaw them: the daemon that froze them is gone.
+/// A daemon that dies after it froze the VMs cannot thaw them, so the next daemon must.
 #[test]
-fn vms_that_a_dead_daemon_froze_go_on() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("thaw"));
+fn a_restarted_daemon_thaws_vms_that_the_dead_one_froze() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("thaw"));
     let vms = Cgroup::new("thaw").unwrap();
     let mut cores = Cores::blank(&program, &folder).unwrap();
     cores.create_pair(0).unwrap();
     cores.kill(0);
     vms.freeze().unwrap();
-    cores.set_vms(0, &vms.path());
+    cores.set_vm_cgroup(0, &vms.path());
     cores.start(&program, 0).unwrap();
     vms.wait("frozen 0").unwrap();
     vms.wait("populated 1").unwrap();
@@ -160,14 +166,14 @@ fn vms_that_a_dead_daemon_froze_go_on() {
 }
 
 #[test]
-fn one_pulled_cable_is_an_alarm_and_nothing_else() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("cable"));
+fn one_pulled_cable_does_not_change_the_in_sync_set() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("cable"));
     let cores = Cores::pair(&program, &folder).unwrap();
     let mut ring = ring(&cores);
-    ring.count(20);
-    // If the machine left a daemon without a processor for longer than D, the result says nothing about cables: the
-    // daemon reports it (`late`), and the cables are pulled again.
+    ring.write_counters(20);
+    // If a daemon got no processor for almost D (0.5 s), its peer may have called it silent, and the result says
+    // nothing about cables. The daemon reports this (`late`), and the cables are pulled again, at most four times.
     let mut stalls = 0;
     while let Err(told) = pull_cables(&cores, &mut ring) {
         stalls += 1;
@@ -179,16 +185,16 @@ fn one_pulled_cable_is_an_alarm_and_nothing_else() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Whether the daemon reported that it had no processor for almost D.
+/// Whether the event says that the daemon got no processor for 400 ms or longer, almost D.
 fn stalled(event: &TimelineEvent) -> bool {
     let waited = event.text.split(' ').find_map(|word| word.parse::<u64>().ok());
     event.kind == TimelineKind::Late && waited.is_some_and(|ms| ms >= 400)
 }
 
 /// Pulls one cable after the other. If that changed the in-sync set, the error holds both timelines.
-fn pull_cables(cores: &Cores, ring: &mut Ring) -> Result<(), Vec<TimelineEvent>> {
-    // Just after the pairing only one path may have been heard in both directions; without that path no path would be
-    // left.
+fn pull_cables(cores: &Cores, ring: &mut CounterRing) -> Result<(), Vec<TimelineEvent>> {
+    // Just after the pairing heartbeats may have passed in both directions on one cable only. If that cable were
+    // pulled, no cable would be left.
     let up = |status: &dyad_control::Status| status.links.iter().all(|link| link.up);
     for number in [0, 1] {
         cores.wait("both cables to be seen", number, Duration::from_secs(60), up).unwrap();
@@ -196,11 +202,11 @@ fn pull_cables(cores: &Cores, ring: &mut Ring) -> Result<(), Vec<TimelineEvent>>
     let before = cores.status(0).unwrap().quorum.unwrap();
     let known = [0, 1].map(|number| cores.timeline(number).unwrap().len());
     for cable in CABLES {
-        cores.spaces.set_cable(cable, false).unwrap();
+        cores.namespaces.set_cable(cable, false).unwrap();
         let down = |status: &dyad_control::Status| status.links.iter().any(|link| !link.up);
         cores.wait("the pulled cable to be seen", 0, Duration::from_secs(30), down).unwrap();
-        ring.count(20);
-        cores.spaces.set_cable(cable, true).unwrap();
+        ring.write_counters(20);
+        cores.namespaces.set_cable(cable, true).unwrap();
         for number in [0, 1] {
             cores.wait("the plugged cable to be seen", number, Duration::from_secs(60), up).unwrap();
         }
@@ -214,18 +220,18 @@ fn pull_cables(cores: &Cores, ring: &mut Ring) -> Result<(), Vec<TimelineEvent>>
 
 #[test]
 fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("erase"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("erase"));
     let mut cores = Cores::pair(&program, &folder).unwrap();
     let solo = |status: &dyad_control::Status| status.quorum.as_ref().is_some_and(|quorum| quorum.members.len() == 1);
-    // Either node: the survivor admits it as the node it was, with a new store.
+    // Each node in turn: the survivor admits the erased node under its former name, with a new store.
     for number in [1, 0] {
         for wrong in ["lab", Cores::name(1 - number), ""] {
             let refused = cores.erase(&program, number, wrong).unwrap_err().to_string();
             assert!(refused.contains(&format!("type exactly \"{}\"", Cores::name(number))), "{refused}");
         }
         cores.erase(&program, number, Cores::name(number)).unwrap();
-        assert_eq!(cores.content(number).unwrap(), DiskContent::Blank);
+        assert_eq!(cores.disk_content(number).unwrap(), DiskContent::Blank);
         let survivor = cores.wait("the survivor to be alone", 1 - number, Duration::from_secs(30), solo).unwrap();
         assert!(survivor.quorum.unwrap().may_run);
         cores.join(number).unwrap();
@@ -235,7 +241,7 @@ fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
     let refused = cores.erase(&program, 0, "left").unwrap_err().to_string();
     assert!(refused.contains("type exactly \"lab/left\""), "{refused}");
     cores.erase(&program, 0, "lab/left").unwrap();
-    // Nothing is left of the pair: a new pair is made with the roles exchanged.
+    // Nothing is left of the pair: a new pair is created with the roles exchanged.
     cores.create_pair(1).unwrap();
     cores.join(0).unwrap();
     cores.wait_in_sync().unwrap();
@@ -245,12 +251,12 @@ fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
 
 #[test]
 fn a_join_that_is_cut_short_is_undone_and_begins_again() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("join"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("join"));
     let mut cores = Cores::blank(&program, &folder).unwrap();
     cores.create_pair(0).unwrap();
 
-    // The second node dies as soon as it has the pair's secrets.
+    // The second node is killed as soon as it has the pair's secrets.
     let (join, socket) = (cores.prepare_join(1).unwrap(), cores.socket(1));
     let joining = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -267,9 +273,9 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     cores.start(&program, 1).unwrap();
     cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
     assert!(!unfinished.exists());
-    assert!(!matches!(cores.content(1).unwrap(), DiskContent::Pool { .. }));
+    assert!(!matches!(cores.disk_content(1).unwrap(), DiskContent::Pool { .. }));
 
-    // The first node cannot record the second node, so the second node does not become a member.
+    // The first node cannot save the identity of the second node (a folder is in the way), so the join fails.
     std::fs::rename(cores.state(0).join("identity.json"), cores.state(0).join("held.json")).unwrap();
     std::fs::create_dir(cores.state(0).join("identity.json")).unwrap();
     let refused = cores.join(1).unwrap_err().to_string();
@@ -277,7 +283,7 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     std::fs::remove_dir(cores.state(0).join("identity.json")).unwrap();
     std::fs::rename(cores.state(0).join("held.json"), cores.state(0).join("identity.json")).unwrap();
     cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
-    assert_eq!(cores.content(1).unwrap(), DiskContent::Blank);
+    assert_eq!(cores.disk_content(1).unwrap(), DiskContent::Blank);
 
     cores.join(1).unwrap();
     cores.wait_in_sync().unwrap();
@@ -285,12 +291,12 @@ fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Starts a witness beside the first node, at 10.77.0.1, and opens a code.
+/// Starts a witness in the namespace of side 0, at 10.77.0.1, and opens a one-time code.
 fn witness(cores: &Cores, folder: &Path) -> (Running, String) {
-    let program = program().with_file_name("dyad-witness");
+    let program = core_program().with_file_name("dyad-witness");
     let store = folder.join("witness");
     let mut run = Program::new("ip");
-    run.args(["netns", "exec", cores.spaces.name(0)]).arg(&program).args([
+    run.args(["netns", "exec", cores.namespaces.name(0)]).arg(&program).args([
         "run",
         "--listen",
         "10.77.0.1:7403",
@@ -307,22 +313,23 @@ fn witness(cores: &Cores, folder: &Path) -> (Running, String) {
 
 #[test]
 fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("witness"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("witness"));
     let cores = Cores::blank(&program, &folder).unwrap();
     let (_witness, code) = witness(&cores, &folder);
-    let untouched = cores.written(0).unwrap();
-    let found = |code: &str| {
+    let untouched = cores.disk_usage(0).unwrap();
+    let create_pair_with_code = |code: &str| {
         let witness = Some(Enrol { address: "10.77.0.1".into(), code: code.into() });
         cores.ask(0, &Request::CreatePair(CreatePair { witness, ..cores.create_pair_request(0) })).map(|_| ())
     };
     let (start, end) = code.split_at(code.len() - 1);
-    let refused = found(&format!("{start}{}", if end == "7" { '8' } else { '7' })).unwrap_err().to_string();
+    let refused =
+        create_pair_with_code(&format!("{start}{}", if end == "7" { '8' } else { '7' })).unwrap_err().to_string();
     assert_eq!(refused, "The witness code is wrong: compare it with the one on the witness and type it again.");
     cores.wait("the node to be blank", 0, Duration::from_secs(30), blank).unwrap();
-    assert_eq!(cores.written(0).unwrap(), untouched, "something was written to the disk");
+    assert_eq!(cores.disk_usage(0).unwrap(), untouched, "something was written to the disk");
 
-    found(&code).unwrap();
+    create_pair_with_code(&code).unwrap();
     cores.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
     cores.join(1).unwrap();
     wait_for_witness(&cores);
@@ -330,7 +337,7 @@ fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Waits until both nodes are in sync and the witness holds the tie.
+/// Waits until both nodes are in sync, reach the witness, and the witness holds the tie vote.
 fn wait_for_witness(cores: &Cores) {
     cores.wait_in_sync().unwrap();
     let tie = |status: &dyad_control::Status| {
@@ -343,15 +350,14 @@ fn wait_for_witness(cores: &Cores) {
     }
 }
 
-/// Longer than D, so that the other node would have gone on alone; shorter than it waits for a daemon whose kernel
-/// closed the
-/// session.
+/// Time for which a killed daemon is absent: longer than D (0.5 s), shorter than `restart_timeout` (1.4 s), for which a
+/// node waits for a peer whose kernel closed the session.
 const ABSENCE_PERIOD: Duration = Duration::from_millis(900);
 
 #[test]
-fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("back"));
+fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("back"));
     let mut cores = Cores::blank(&program, &folder).unwrap();
     let (_witness, code) = witness(&cores, &folder);
     let witness = Some(Enrol { address: "10.77.0.1".into(), code });
@@ -360,19 +366,19 @@ fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
     cores.join(1).unwrap();
     wait_for_witness(&cores);
     let mut ring = ring(&cores);
-    ring.count(50);
+    ring.write_counters(50);
     let epoch = |cores: &Cores, number| cores.status(number).unwrap().quorum.unwrap().epoch;
     let before = epoch(&cores, 1);
     for number in [0, 1] {
         cores.kill(number);
-        // This wait is the fault itself, not a wait for a condition.
+        // The absence is the fault itself, not a wait for a condition.
         std::thread::sleep(ABSENCE_PERIOD);
         cores.start(&program, number).unwrap();
         if number == 0 {
-            ring.device.reconnect().unwrap();
+            ring.driver.reconnect().unwrap();
         }
-        // A write is on both nodes before it ends, so this waits until they work together again.
-        ring.count(50);
+        // A write is acknowledged when both nodes hold it, so this waits until both work together again.
+        ring.write_counters(50);
         ring.check();
         cores.wait_in_sync().unwrap();
         assert_eq!([epoch(&cores, 0), epoch(&cores, 1)], [before; 2], "{:?}", cores.timeline(1 - number));
@@ -382,17 +388,17 @@ fn a_killed_daemon_that_comes_back_costs_no_fail_over() {
 }
 
 #[test]
-fn an_import_changes_nothing_until_it_is_whole() {
+fn an_import_changes_nothing_until_it_is_complete() {
     const MIB: usize = 1 << 20;
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("import"));
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("import"));
     let mut cores = Cores::pair(&program, &folder).unwrap();
-    cores.unused_volume("disk", 4).unwrap();
+    cores.create_volume("disk", 4).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let core = dyad_control::Client::new(cores.socket(0));
     let import = |bytes: usize, mut content: &[u8]| runtime.block_on(core.import("disk", bytes as u64, &mut content));
     import(2 * MIB, &[1; 2 * MIB]).unwrap();
-    // A mixture of two images would equal neither.
+    // A second, smaller image replaces the first one as a whole; the last loop of this test checks the bytes.
     import(MIB, &[2; MIB]).unwrap();
     let refused = import(3 * MIB, &[3; 2 * MIB]).unwrap_err().to_string();
     assert!(refused.contains("the volume holds what it held before"), "{refused}");
@@ -405,30 +411,30 @@ fn an_import_changes_nothing_until_it_is_whole() {
         wait::until(what, Duration::from_secs(60), || {
             let seen = [0, 1].map(|number| incoming(cores, number));
             let all = seen.iter().all(|seen| matches!(seen, Ok(id) if id.is_some() == on_its_way));
-            Ok(if all { wait::Look::Ready(()) } else { wait::Look::NotYet(format!("{seen:?}")) })
+            Ok(if all { wait::Poll::Ready(()) } else { wait::Poll::NotYet(format!("{seen:?}")) })
         })
         .unwrap();
     };
     wait_for(&cores, "the data of the image to be dropped", false);
 
-    // The daemon dies with half of an image; meanwhile no VM may use the volume.
-    // The socket's buffer is so small that almost all bytes that were sent have reached the daemon.
+    // The daemon is killed when half of an image has been sent; until then no VM can be created on the volume. The
+    // buffer of 64 KiB is so small that almost all bytes that were sent have reached the daemon.
     let (mut image, mut sent) = tokio::io::duplex(64 << 10);
     let (socket, half) = (cores.socket(0), vec![4; MIB]);
     let cut = runtime.spawn(async move { dyad_control::Client::new(socket).import("disk", 2 << 20, &mut sent).await });
     runtime.block_on(tokio::io::AsyncWriteExt::write_all(&mut image, &half)).unwrap();
     wait_for(&cores, "the image to be on its way", true);
-    let refused = cores.use_volume("disk").unwrap_err().to_string();
+    let refused = cores.create_vm_on("disk").unwrap_err().to_string();
     assert!(refused.contains("An image is being sent into the volume disk"), "{refused}");
     cores.kill(0);
-    // The sender gets the error with its next byte.
+    // The import returns its error when its input ends.
     drop(image);
     assert!(runtime.block_on(cut).unwrap().is_err());
     cores.start(&program, 0).unwrap();
     cores.wait_in_sync().unwrap();
     wait_for(&cores, "the data of the image to be dropped", false);
 
-    // At the node that does not lead.
+    // The same on the node that is not the lead.
     let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: NodeId::B };
     cores.ask(1, &Request::Change { change: other }).unwrap();
     let id = |cores: &Cores, number| match cores.ask(number, &Request::Document).unwrap() {
@@ -441,29 +447,29 @@ fn an_import_changes_nothing_until_it_is_whole() {
     assert_ne!(id(&cores, 1), before);
     assert_eq!(id(&cores, 1), id(&cores, 0));
 
-    let mut device = Device::connect(&cores.use_volume("disk").unwrap()).unwrap();
+    let mut driver = DiskDriver::connect(&cores.create_vm_on("disk").unwrap()).unwrap();
     let mut chunk = vec![9; MIB / 4];
     for at in (0..4 * MIB).step_by(chunk.len()) {
-        device.read(at as u64, &mut chunk).unwrap();
+        driver.read(at as u64, &mut chunk).unwrap();
         let expected = if at < MIB { 2 } else { 0 };
         assert!(chunk.iter().all(|byte| *byte == expected), "at byte {at}");
     }
-    drop((device, cores));
+    drop((driver, cores));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn a_code_that_is_not_good_changes_nothing() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (program, folder) = (program(), folder("code"));
+fn a_join_with_a_bad_code_or_name_writes_nothing() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("code"));
     let cores = Cores::blank(&program, &folder).unwrap();
     cores.create_pair(0).unwrap();
-    let untouched = cores.written(1).unwrap();
+    let untouched = cores.disk_usage(1).unwrap();
     let refused = |join: Join, expected: &str| {
         assert_eq!(cores.ask(1, &Request::Join(join)).unwrap_err().to_string(), expected);
         let status = cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
-        assert_eq!((status.pair, cores.content(1).unwrap()), (None, DiskContent::Blank));
-        assert_eq!(cores.written(1).unwrap(), untouched, "something was written to the disk");
+        assert_eq!((status.pair, cores.disk_content(1).unwrap()), (None, DiskContent::Blank));
+        assert_eq!(cores.disk_usage(1).unwrap(), untouched, "something was written to the disk");
         for name in ["identity.json", "unfinished.json"] {
             assert!(!cores.state(1).join(name).exists(), "{name}");
         }
@@ -472,7 +478,7 @@ fn a_code_that_is_not_good_changes_nothing() {
     let other = if join.code.ends_with('7') { '8' } else { '7' };
     let wrong = Join { code: format!("{}{other}", &join.code[..5]), ..join.clone() };
     refused(wrong, "The pairing code is wrong: compare it with the one on the first node and type it again.");
-    // A node that proves the code uses it up, also if its setup fails afterwards.
+    // A node that has proven the code has used it up, also if its setup fails after that.
     let named_twice = Join { node: Cores::name(0).into(), ..join.clone() };
     refused(named_twice, "The first node is already named left; give the second one another name.");
     refused(

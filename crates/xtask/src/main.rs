@@ -1,6 +1,6 @@
 //! `cargo xtask`: builds the image, runs the rig, runs every test. Without an argument it prints the list.
 //!
-//! It is the only program that installs packages, and it says so before it does.
+//! It is the only program of the workspace that installs Debian packages and parts of Rust; it names them before it does.
 
 mod apt;
 mod attach;
@@ -30,10 +30,10 @@ cargo xtask rig demo             run the main job and write  target/rig/report.j
 cargo xtask attach a|b           the serial line of a node of a running rig; Ctrl-] leaves
 cargo xtask test                 the tests, as CI runs them; lists all failures at the end
 cargo xtask test machines        the whole-machine tests alone, or some of them: guest machine serial browser pair faults
-cargo xtask sim --seed N         one simulator run, again exactly as it was
-cargo xtask sim --minutes M      as many simulator runs as fit
-cargo xtask bench                what replication costs beside the bare limits
-cargo xtask deps                 install the packages and tools that the above need (they call it themselves)
+cargo xtask sim --seed N         one simulator run, the same for the same seed
+cargo xtask sim --minutes M      as many simulator runs as fit into M minutes
+cargo xtask bench                latencies of a mirrored volume beside those of the bare network and disk
+cargo xtask deps                 install the Debian packages that the commands need (all but attach and sim do it themselves)
 cargo xtask guest                build the counting guest's disk: target/rig/counter.img
 cargo xtask debian13             try the host part of the above in a Debian 13 tree (root; 10 to 20 minutes)";
 
@@ -56,7 +56,7 @@ fn run(arguments: &[String]) -> Result<()> {
             deps::install(&host)?;
             image::run(&host, rest)
         }
-        ["rig"] => rig::stay(&host),
+        ["rig"] => rig::run_until_ctrl_c(&host),
         ["rig", "demo"] => rig::demo(&host),
         ["attach", node] => attach::attach(&host, node),
         ["test"] => checks::run(&host),

@@ -1,4 +1,4 @@
-//! `cargo xtask rig` and `cargo xtask rig demo`.
+//! `cargo xtask rig`: a pair that stays until Ctrl-C. `cargo xtask rig demo`: the main job and its report.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -7,7 +7,7 @@ use std::time::Instant;
 use std::{process, thread};
 
 use anyhow::{Context as _, Result, bail};
-use dyad_rig::node::Name;
+use dyad_rig::node::NodeName;
 use dyad_rig::pair::Pair;
 use dyad_rig::report::Report;
 use dyad_rig::scenarios::{MAIN_JOB, Scenario};
@@ -21,8 +21,8 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Number of scenarios at the start of the main job that only set up the pair; `cargo xtask rig` runs these and
-/// then leaves the pair alone.
+/// Number of scenarios at the start of the main job that boot the nodes and form the pair; `cargo xtask rig` runs only
+/// these.
 const PAIR_SETUP_SCENARIOS: usize = 2;
 
 /// Installs and builds everything that a pair needs.
@@ -35,19 +35,19 @@ pub fn prepare(host: &Host) -> Result<()> {
     guest::build(host).map(drop)
 }
 
-/// Bytes on disk, holes left out, in MiB.
+/// MiB that a file occupies on disk, its holes left out.
 fn megabytes(file: &Path) -> Result<u64> {
     let data = fs::metadata(file).with_context(|| format!("Cannot look at {}.", file.display()))?;
     Ok((data.blocks() * 512) >> 20)
 }
 
-/// Where `attach` finds the sockets of the running rig.
+/// Symbolic link to the folder with the sockets of the running rig; `attach` follows it.
 pub fn sockets_link(host: &Host) -> PathBuf {
     host.artifacts().records().join("sockets")
 }
 
-/// Boots a pair, sets it up, prints how to reach it, and stays until Ctrl-C, which ends it at any time.
-pub fn stay(host: &Host) -> Result<()> {
+/// Boots a pair, sets it up, prints how to reach it, and waits for Ctrl-C, which ends everything at any time.
+pub fn run_until_ctrl_c(host: &Host) -> Result<()> {
     prepare(host)?;
     // Before any thread exists, so that every thread inherits the blocked signals and only the thread below takes them.
     let stop = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
@@ -64,7 +64,7 @@ pub fn stay(host: &Host) -> Result<()> {
     }
     let cli = host.artifacts().programs().join("dyad");
     println!();
-    for name in [Name::A, Name::B] {
+    for name in [NodeName::A, NodeName::B] {
         let address = pair.node(name).address();
         println!("Node {name}");
         println!("  web     {address}   (password: {PASSWORD})");
@@ -79,22 +79,22 @@ pub fn stay(host: &Host) -> Result<()> {
     }
     println!("\nCtrl-C tears all down.");
     loop {
-        // The nodes live as long as this thread.
+        // This thread must not end: the kernel kills the nodes when it does (`dyad_rig::child::Program`).
         match waitpid(None, None) {
-            Ok(ended) => tell_loss(&mut pair, ended.pid()),
+            Ok(ended) => report_ended_node(&mut pair, ended.pid()),
             Err(Errno::EINTR) => {}
-            // The process ends: an error here has no reader.
+            // No child is left, so there is nothing more to report; Ctrl-C still ends the process.
             Err(_) => thread::park(),
         }
     }
 }
 
-/// Reports a node whose QEMU ended by itself.
-fn tell_loss(pair: &mut Pair, ended: Option<Pid>) {
-    for name in [Name::A, Name::B] {
+/// Prints which node lost power, if the process `ended` was a node's QEMU.
+fn report_ended_node(pair: &mut Pair, ended: Option<Pid>) {
+    for name in [NodeName::A, NodeName::B] {
         let node = pair.node(name);
-        if node.process().map(|id| Pid::from_raw(id.cast_signed())) == ended {
-            let log = node.hardware_log();
+        if node.qemu_pid().map(|id| Pid::from_raw(id.cast_signed())) == ended {
+            let log = node.qemu_log();
             let said = fs::read_to_string(&log).unwrap_or_default();
             let last = said.lines().next_back().unwrap_or("nothing");
             println!(
@@ -105,7 +105,7 @@ fn tell_loss(pair: &mut Pair, ended: Option<Pid>) {
     }
 }
 
-/// Waits for Ctrl-C and ends everything: nodes and witness end with this process.
+/// Waits for Ctrl-C or SIGTERM, removes the link and the sockets, and ends this process; nodes and witness end with it.
 fn tear_down(stop: &SigSet, link: &Path, sockets: &Path) {
     if let Err(error) = stop.wait() {
         println!("The wait for Ctrl-C failed: {error}.");
@@ -117,7 +117,7 @@ fn tear_down(stop: &SigSet, link: &Path, sockets: &Path) {
     process::exit(0);
 }
 
-/// Runs the main job and writes the report, also when a step fails.
+/// Runs the main job up to the first step that fails, and writes the report in any case.
 pub fn demo(host: &Host) -> Result<()> {
     prepare(host)?;
     let start = Instant::now();

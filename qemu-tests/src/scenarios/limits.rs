@@ -1,21 +1,23 @@
-//! Names and limits that the scenarios share.
+//! Names of guests, times of the protocol and deadlines that the scenarios share.
 
 use std::time::Duration;
 
-/// The guest whose node loses power.
-pub const FIRST: &str = "alpha";
-/// The guest on the survivor.
-pub const SECOND: &str = "beta";
+/// Name of the guest that runs on node A, which loses power.
+pub const FIRST_GUEST: &str = "alpha";
+/// Name of the guest that runs on node B, which survives.
+pub const SECOND_GUEST: &str = "beta";
 
-/// F′ of the default profile: the longest time after its last lease in which a silent node may still run VMs.
+/// F′ of the default profile (`docs/internals/time.md`): a silent node may still run VMs until F′ after its last lease
+/// was granted.
 pub const FENCE_PERIOD: Duration = Duration::from_millis(5_641);
 /// D of the default profile: a peer that was not heard for this long counts as silent.
 pub const DETECTION_DELAY: Duration = Duration::from_millis(500);
 
-/// From power-on to an answering API, emulated, on a busy machine; the promise is 25 s on an idle one.
+/// Longest time from power-on to an answering API on a busy machine. The promise is 25 s, emulated, on an idle machine.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
-/// From an answering API to a protected pair: a peer that was lost often must be heard for a minute before it becomes a
-/// member again.
+/// Longest time from an answering API to a protected pair: a peer that was lost more than three times in an hour must
+/// be heard for 60 s before it becomes a member again.
 pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
-/// From the start of a VM to its first line, two emulations deep, beside another VM on one emulated processor.
+/// Longest time from the start of a VM to its first line: a VM inside an emulated node, beside another VM on one
+/// processor.
 pub const GUEST_DEADLINE: Duration = Duration::from_secs(300);

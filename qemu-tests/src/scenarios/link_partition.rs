@@ -1,53 +1,57 @@
-//! The cables between the nodes are cut while both are alive.
+//! Scenario: all cables between the nodes are cut while both nodes run.
 
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
-use super::power_cut::EARLY_DETECTION_DELAY;
-use super::{BOOT_DEADLINE, FENCE_PERIOD, FIRST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND, delete_vm, put_vm};
+use super::power_cut::LAST_LEASE_AGE_PERIOD;
+use super::{
+    BOOT_DEADLINE, FENCE_PERIOD, FIRST_GUEST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND_GUEST, delete_vm, put_vm,
+};
 use crate::guest::Guest;
-use crate::node::{Cable, Name};
+use crate::node::{Cable, NodeName};
 use crate::pair::Pair;
-use crate::wait::{self, Look};
+use crate::wait::{self, Poll};
 
-/// A volume without a VM.
-const SPARE: &str = "spare";
+/// Name of a volume that no VM uses.
+const SPARE_VOLUME: &str = "spare";
 
-/// Exactly one side goes on. The other side's VMs are stopped before they start on the side that goes on. Then the
-/// pair heals.
+/// Exactly one node goes on. The other node's VMs are stopped before the winner starts them. When the cables are plugged
+/// again, the pair is protected again.
 pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
-    // The power cut left node A without a VM; a side without a VM would prove little.
-    move_first_to_a(pair)?;
-    let guests: Vec<Guest> = [FIRST, SECOND].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
+    // The power cut left node A without a VM. Each node needs a VM here, because one node's VM must go on and the
+    // other's stop.
+    move_first_guest_to_a(pair)?;
+    let guests: Vec<Guest> =
+        [FIRST_GUEST, SECOND_GUEST].into_iter().map(|name| pair.guest(name)).collect::<Result<_>>()?;
     for guest in &guests {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
-    let nodes: Vec<Name> = guests.iter().map(node_of).collect::<Result<_>>()?;
-    let before = pair.status(Name::A)?.epoch;
+    let nodes: Vec<NodeName> = guests.iter().map(node_of).collect::<Result<_>>()?;
+    let before = pair.status(NodeName::A)?.epoch;
 
     let cut = Instant::now();
     set_peer_cables(pair, false)?;
-    pair.say("both peer cables are cut");
+    pair.print_line("both peer cables are cut");
     let winner = wait::until("one side to be chosen", BOOT_DEADLINE, || {
-        for name in [Name::A, Name::B] {
+        for name in [NodeName::A, NodeName::B] {
             if let Ok(status) = pair.status(name)
                 && status.epoch > before
                 && status.members() == name.to_string()
             {
-                return Ok(Look::Ready(name));
+                return Ok(Poll::Ready(name));
             }
         }
-        Ok(Look::NotYet("both wait".into()))
+        Ok(Poll::NotYet("both wait".into()))
     })?;
     let loser = winner.peer();
-    pair.say(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
+    pair.print_line(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
     let (_, started) = pair.timeline_follower(winner).wait("vm-running", cut, GUEST_DEADLINE)?;
     let after = started.saturating_duration_since(cut);
-    pair.say(&format!("node {winner} starts the other's VM after {:.2} s", after.as_secs_f64()));
+    pair.print_line(&format!("node {winner} starts the other's VM after {:.2} s", after.as_secs_f64()));
     ensure!(
-        after + EARLY_DETECTION_DELAY >= FENCE_PERIOD,
+        after + LAST_LEASE_AGE_PERIOD >= FENCE_PERIOD,
         "Node {winner} did not wait for the fence: {:.2} s.",
         after.as_secs_f64()
     );
@@ -56,12 +60,12 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
         wait::until(&format!("{} to run on node {winner}", guest.name()), GUEST_DEADLINE, || {
             let record = guest.record();
             let boot = record.boots().last().context("The guest never booted.")?;
-            let runs = boot.node == winner && boot.last > cut + FENCE_PERIOD;
-            Ok(if runs { Look::Ready(()) } else { Look::NotYet(format!("{boot:?}")) })
+            let runs = boot.node == winner && boot.last_ack_at > cut + FENCE_PERIOD;
+            Ok(if runs { Poll::Ready(()) } else { Poll::NotYet(format!("{boot:?}")) })
         })?;
         let record = guest.record();
-        let since = record.boots().iter().filter(|boot| boot.begin > cut).count();
-        let late = record.boots().iter().find(|boot| boot.node == loser && boot.seen > started);
+        let since = record.boots().iter().filter(|boot| boot.first_line_at > cut).count();
+        let late = record.boots().iter().find(|boot| boot.node == loser && boot.last_executed_at > started);
         ensure!(late.is_none(), "{} executed on node {loser} when node {winner} had started it.", guest.name());
         if *node == winner {
             ensure!(since == 0, "{} ran on the winning side and was restarted.", guest.name());
@@ -71,54 +75,57 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     }
     let status = pair.status(loser)?;
     ensure!(status.json["details"]["may_run"] == false, "Node {loser} still may run VMs: {}", status.json);
-    pair.say(&format!("node {loser} says: {}", status.sentence));
-    pair.judge_guests()?;
+    pair.print_line(&format!("node {loser} says: {}", status.sentence));
+    pair.check_guests()?;
 
     set_peer_cables(pair, true)?;
-    pair.say("the cables are plugged again");
+    pair.print_line("the cables are plugged again");
     pair.wait_protected(PROTECTED_DEADLINE)?;
-    super::power_cut::expect_members(pair, "AB")?;
+    super::power_cut::wait_for_members(pair, "AB")?;
     for guest in &guests {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
-    pair.say("protected again");
+    pair.print_line("protected again");
     make_and_delete_volume(pair)?;
-    pair.judge_guests()
+    pair.check_guests()
 }
 
-/// After the partition the pair creates and deletes volumes as before.
+/// Checks that the pair creates and deletes volumes after the partition.
 fn make_and_delete_volume(pair: &Pair) -> Result<()> {
-    let client = pair.client(Name::A);
-    client.post("volumes", &json!({"name": SPARE, "size": 64 << 20})).context("The volume was refused")?;
-    client.delete(&format!("volumes/{SPARE}")).context("The volume was not deleted")?;
+    let client = pair.client(NodeName::A);
+    client.post("volumes", &json!({"name": SPARE_VOLUME, "size": 64 << 20})).context("The volume was refused")?;
+    client.delete(&format!("volumes/{SPARE_VOLUME}")).context("The volume was not deleted")?;
     Ok(())
 }
 
-/// Deletes the first guest's VM at node B and creates it again at node A, on the same volume.
-fn move_first_to_a(pair: &mut Pair) -> Result<()> {
-    let guest = pair.guest(FIRST)?;
+/// Deletes the first guest's VM on node B and creates it again on node A, on the same volume.
+fn move_first_guest_to_a(pair: &mut Pair) -> Result<()> {
+    let guest = pair.guest(FIRST_GUEST)?;
     let gone = Instant::now();
-    let client = pair.client(Name::B);
-    delete_vm(&client, FIRST)?;
-    let acked = guest.record().acked();
-    put_vm(&client, FIRST, Name::A)?;
+    let client = pair.client(NodeName::B);
+    delete_vm(&client, FIRST_GUEST)?;
+    let acked = guest.record().acked_counter();
+    put_vm(&client, FIRST_GUEST, NodeName::A)?;
     let (_, counter) = guest.wait_for_restart(gone, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
     let node = node_of(&guest)?;
-    ensure!(node == Name::A, "{FIRST} was made for node A and runs on node {node}.");
-    pair.say(&format!("{FIRST} is back on node A, {:.1} s after node B stopped it", gone.elapsed().as_secs_f64()));
-    pair.judge_guests()
+    ensure!(node == NodeName::A, "{FIRST_GUEST} was made for node A and runs on node {node}.");
+    pair.print_line(&format!(
+        "{FIRST_GUEST} is back on node A, {:.1} s after node B stopped it",
+        gone.elapsed().as_secs_f64()
+    ));
+    pair.check_guests()
 }
 
-fn node_of(guest: &Guest) -> Result<Name> {
+fn node_of(guest: &Guest) -> Result<NodeName> {
     let record = guest.record();
     Ok(record.boots().last().with_context(|| format!("{} never ran.", guest.name()))?.node)
 }
 
-/// Both ends of both cables, so that neither side sees the other's carrier.
+/// Plugs or pulls both cables at both ends, so that neither node sees a carrier.
 fn set_peer_cables(pair: &mut Pair, plugged: bool) -> Result<()> {
     for cable in [Cable::Peer0, Cable::Peer1] {
-        for name in [Name::A, Name::B] {
+        for name in [NodeName::A, NodeName::B] {
             pair.node(name).set_cable(cable, plugged)?;
         }
     }

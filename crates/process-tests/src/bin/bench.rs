@@ -1,36 +1,37 @@
-//! `dyad-bench`: the cost of mirroring beside the limits of the machine.
+//! `dyad-bench`: latencies of requests to a mirrored volume beside those of the bare network and disk.
 //!
-//! It prints one line for each job and writes `report.json`: medians in microseconds over interleaved runs.
+//! It prints one line for each job and writes `target/bench/report.json`: medians in microseconds over all runs.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use dyad_process_tests::cores::Cores;
-use dyad_process_tests::device::Device;
-use dyad_process_tests::limits::{self, BLOCK, Target};
+use dyad_process_tests::disk_driver::DiskDriver;
+use dyad_process_tests::limits::{self, BLOCK, Receiver};
 use dyad_rig::artifacts::Artifacts;
 use dyad_testkit::Prng;
 use serde_json::{Value, json};
 
-/// Interleaved runs of each job.
+/// Number of runs of each job; measurements of limit and volume alternate.
 const RUNS: usize = 5;
 /// Requests in one run.
 const REQUESTS: usize = 400;
-/// Bytes that the jobs spread over.
-const SPAN: u64 = 128 << 20;
+/// Bytes of the volume and of the bare file; requests go to all of them.
+const VOLUME_BYTES: u64 = 128 << 20;
 
-struct Job {
+/// One kind of request, with one request at a time (queue depth 1).
+struct BenchJob {
     name: &'static str,
     writes: bool,
-    /// Each request is followed by a flush.
+    /// Whether each request is followed by a flush, which counts as part of it.
     flush: bool,
 }
 
-const JOBS: [Job; 3] = [
-    Job { name: "4 KiB random write QD1", writes: true, flush: false },
-    Job { name: "4 KiB random write QD1 + flush", writes: true, flush: true },
-    Job { name: "4 KiB random read QD1", writes: false, flush: false },
+const JOBS: [BenchJob; 3] = [
+    BenchJob { name: "4 KiB random write QD1", writes: true, flush: false },
+    BenchJob { name: "4 KiB random write QD1 + flush", writes: true, flush: true },
+    BenchJob { name: "4 KiB random read QD1", writes: false, flush: false },
 ];
 
 fn main() -> Result<()> {
@@ -42,15 +43,15 @@ fn main() -> Result<()> {
         bail!("{} is missing; run `cargo build --release --workspace` first.", program.display());
     }
     let cores = Cores::pair(&program, &folder.join("pair")).context("The pair does not form")?;
-    let mut device = Device::connect(&cores.volume("bench", SPAN >> 20)?)?;
-    fill(&mut device)?;
-    let (a, b) = (cores.spaces.name(0), cores.spaces.name(1));
-    let network = median(limits::ping_pong(a, Target { space: b, address: "10.77.0.2" }, RUNS * REQUESTS)?);
+    let mut driver = DiskDriver::connect(&cores.create_volume_with_vm("bench", VOLUME_BYTES >> 20)?)?;
+    fill(&mut driver)?;
+    let (a, b) = (cores.namespaces.name(0), cores.namespaces.name(1));
+    let network = median(limits::ping_pong(a, Receiver { namespace: b, address: "10.77.0.2" }, RUNS * REQUESTS)?);
     println!("4 KiB there, one byte back, bare TCP: {} µs", network.as_micros());
     println!("\n{:34} {:>10} {:>10} {:>8}", "job", "limit µs", "ours µs", "ratio");
     let mut jobs = Vec::new();
     for job in JOBS {
-        jobs.push(run(job, network, &mut device, &folder)?);
+        jobs.push(run(job, network, &mut driver, &folder)?);
     }
     let report = json!({ "ping_pong_us": micros(network), "jobs": jobs });
     let file = folder.join("report.json");
@@ -59,42 +60,47 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Writes every block once before the timed runs.
-fn fill(device: &mut Device) -> Result<()> {
+/// Writes every block once, so that no timed write has to allocate.
+fn fill(driver: &mut DiskDriver) -> Result<()> {
     let chunk = vec![5; 1 << 20];
-    for offset in (0..SPAN).step_by(chunk.len()) {
-        device.write(offset, &chunk)?;
+    for offset in (0..VOLUME_BYTES).step_by(chunk.len()) {
+        driver.write(offset, &chunk)?;
     }
-    device.flush()
+    driver.flush()
 }
 
-/// Runs one job beside its limit, in turns, and prints the medians.
-fn run(Job { name, writes, flush }: Job, network: Duration, device: &mut Device, folder: &Path) -> Result<Value> {
+/// Measures one job and its limit in turns; prints and returns the medians.
+fn run(
+    BenchJob { name, writes, flush }: BenchJob,
+    network: Duration,
+    driver: &mut DiskDriver,
+    folder: &Path,
+) -> Result<Value> {
     let bare: PathBuf = folder.join("bare.disk");
     let (mut ours, mut limit) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
         let offsets = offsets(run as u64);
         limit.extend(match (writes, flush) {
-            // A mirrored write without a flush needs the cable, and both memories: nothing has to reach a disk.
+            // A mirrored write without a flush has to reach the memory of both nodes, not a disk.
             (true, false) => vec![network],
-            (true, true) => limits::direct_writes(&bare, SPAN, &offsets, true)?,
-            (false, _) => limits::direct_reads(&bare, SPAN, &offsets)?,
+            (true, true) => limits::direct_writes(&bare, VOLUME_BYTES, &offsets, true)?,
+            (false, _) => limits::direct_reads(&bare, VOLUME_BYTES, &offsets)?,
         });
         let mut block = [3; BLOCK];
         for offset in offsets {
             let start = Instant::now();
             if writes {
-                device.write(offset, &block)?;
+                driver.write(offset, &block)?;
             } else {
-                device.read(offset, &mut block)?;
+                driver.read(offset, &mut block)?;
             }
             if flush {
-                device.flush()?;
+                driver.flush()?;
             }
             ours.push(start.elapsed());
         }
     }
-    // A durable mirrored write cannot be faster than the cable and one disk after each other.
+    // A durable mirrored write takes at least the time of the network plus that of one disk.
     let limit = median(limit) + if flush { network } else { Duration::ZERO };
     let ours = median(ours);
     let ratio = ours.as_secs_f64() / limit.as_secs_f64();
@@ -102,9 +108,9 @@ fn run(Job { name, writes, flush }: Job, network: Duration, device: &mut Device,
     Ok(json!({ "job": name, "limit_us": micros(limit), "ours_us": micros(ours), "ratio": ratio }))
 }
 
-/// The same offsets in each run of the same number, uniform over all blocks.
+/// Offsets of the requests of one run, uniform over all blocks; equal seeds give equal offsets.
 fn offsets(seed: u64) -> Vec<u64> {
-    let blocks = SPAN / BLOCK as u64;
+    let blocks = VOLUME_BYTES / BLOCK as u64;
     let mut prng = Prng::new(seed);
     (0..REQUESTS).map(|_| prng.below(blocks) * BLOCK as u64).collect()
 }

@@ -1,4 +1,4 @@
-//! A guest's disk driver without a guest: vhost-user-blk, one queue, one request at a time.
+//! A disk driver in place of QEMU and its guest: a vhost-user-blk client with one queue and one request at a time.
 
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
@@ -14,31 +14,33 @@ use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Bytes of one request at most.
-pub const LARGEST: usize = 1 << 20;
+/// Most bytes of one request.
+pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 
-/// Request types (virtio 1.2, 5.2.6).
+/// Request type "read" (virtio 1.2, 5.2.6); "write" and "flush" below.
 const READ: u32 = 0;
 const WRITE: u32 = 1;
 const FLUSH: u32 = 4;
-/// Descriptor flags (virtio 1.2, 2.7.5).
-const NEXT: u16 = 1;
-const DEVICE_WRITES: u16 = 2;
-/// Feature bits (virtio 1.2, 5.2.3 and 6).
+/// Descriptor flag "another descriptor follows" (virtio 1.2, 2.7.5); "the device writes this buffer" below.
+const DESCRIPTOR_NEXT: u16 = 1;
+const DESCRIPTOR_DEVICE_WRITES: u16 = 2;
+/// Feature bit VIRTIO_BLK_F_FLUSH (virtio 1.2, 5.2.3); VIRTIO_F_VERSION_1 (chapter 6) below.
 const FEATURE_FLUSH: u64 = 1 << 9;
 const FEATURE_VERSION_1: u64 = 1 << 32;
 
-/// The shared memory: rings, header and status, then the data.
+/// Descriptors of the queue: three for one request, rounded up to a power of two.
 const QUEUE_SIZE: u16 = 4;
+/// Guest addresses in the shared memory: descriptor table, rings, header and status of the request, data.
 const DESCRIPTORS: u64 = 0;
 const AVAILABLE: u64 = 0x1000;
 const USED: u64 = 0x2000;
 const HEADER: u64 = 0x3000;
 const STATUS: u64 = 0x3100;
-const STATUS_DESCRIPTOR: Descriptor = Descriptor { address: STATUS, length: 1, flags: DEVICE_WRITES, next: 0 };
+const STATUS_DESCRIPTOR: Descriptor =
+    Descriptor { address: STATUS, length: 1, flags: DESCRIPTOR_DEVICE_WRITES, next: 0 };
 const DATA: u64 = 0x10_0000;
-const MEMORY: u64 = DATA + LARGEST as u64;
-/// Longest wait for an answer: a killed daemon is back within this time.
+const MEMORY: u64 = DATA + MAX_REQUEST_BYTES as u64;
+/// Longest wait for an answer or a connection: a killed daemon has restarted within this time.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// An entry of the descriptor table (virtio 1.2, 2.7.5).
@@ -49,20 +51,20 @@ struct Descriptor {
     next: u16,
 }
 
-/// A guest's side of a disk: a vhost-user client with one queue.
-pub struct Device {
+/// A connection to the device of one volume, and the memory shared with it.
+pub struct DiskDriver {
     socket: PathBuf,
     memory: GuestMemoryMmap,
     shared: SharedMemory,
     kick: EventFd,
     call: EventFd,
-    /// Ready when `call` is.
+    /// Waits for `call`, the device's signal that it answered.
     signal: Epoll,
-    front: Option<Frontend>,
-    offered: u16,
+    frontend: Option<Frontend>,
+    requests_offered: u16,
 }
 
-impl Device {
+impl DiskDriver {
     /// Connects to the device at `socket`.
     ///
     /// # Errors
@@ -78,40 +80,40 @@ impl Device {
             kick: EventFd::new(EFD_NONBLOCK)?,
             call,
             signal,
-            front: None,
-            offered: 0,
+            frontend: None,
+            requests_offered: 0,
         };
         device.reconnect()?;
         Ok(device)
     }
 
-    /// Connects again after the daemon was away, as QEMU does: requests that were under way are carried out by the new
-    /// daemon from the shared in-flight record.
+    /// Connects again after the daemon was restarted, as QEMU does. The new daemon finds requests that were under way
+    /// in the shared in-flight record and carries them out.
     ///
     /// # Errors
     /// No daemon serves the socket.
     pub fn reconnect(&mut self) -> Result<()> {
-        self.front = None;
-        let mut front =
+        self.frontend = None;
+        let mut frontend =
             wait::until_ok("the device's socket", ANSWER_DEADLINE, || Ok(Frontend::connect(&self.socket, 1)?))?;
-        ensure!(front.get_features()? & FEATURE_FLUSH != 0, "The device has no flush.");
-        self.shared.share(&mut front, FEATURE_FLUSH | FEATURE_VERSION_1, Queues { count: 1, size: QUEUE_SIZE })?;
+        ensure!(frontend.get_features()? & FEATURE_FLUSH != 0, "The device has no flush.");
+        self.shared.share(&mut frontend, FEATURE_FLUSH | FEATURE_VERSION_1, Queues { count: 1, size: QUEUE_SIZE })?;
         let ring = Ring {
             index: 0,
             size: QUEUE_SIZE,
-            next_available: self.answered()?,
+            next_available: self.requests_answered()?,
             descriptors: DESCRIPTORS,
             available: AVAILABLE,
             used: USED,
             kick: &self.kick,
             call: &self.call,
         };
-        start_ring(&mut front, &ring)?;
-        self.front = Some(front);
+        start_ring(&mut frontend, &ring)?;
+        self.frontend = Some(frontend);
         Ok(())
     }
 
-    /// Writes `data` at byte `offset`; both whole sectors of 512 bytes.
+    /// Writes `data` at byte `offset`, both multiples of 512, and waits for the answer.
     ///
     /// # Errors
     /// The device reports an error.
@@ -120,29 +122,29 @@ impl Device {
         self.finish()
     }
 
-    /// Starts a write without waiting for its end.
+    /// Sends a write request and does not wait for its answer; [`DiskDriver::finish`] does.
     ///
     /// # Errors
     /// The request is too large.
     pub fn begin_write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
-        ensure!(data.len() <= LARGEST, "{} bytes are more than one request holds.", data.len());
+        ensure!(data.len() <= MAX_REQUEST_BYTES, "{} bytes are more than one request holds.", data.len());
         self.memory.write_slice(data, GuestAddress(DATA))?;
         self.begin(WRITE, offset, data.len(), 0)
     }
 
-    /// Reads `data.len()` bytes at byte `offset`.
+    /// Reads `data.len()` bytes at byte `offset`, both multiples of 512.
     ///
     /// # Errors
     /// The device reports an error.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<()> {
-        ensure!(data.len() <= LARGEST, "{} bytes are more than one request holds.", data.len());
-        self.begin(READ, offset, data.len(), DEVICE_WRITES)?;
+        ensure!(data.len() <= MAX_REQUEST_BYTES, "{} bytes are more than one request holds.", data.len());
+        self.begin(READ, offset, data.len(), DESCRIPTOR_DEVICE_WRITES)?;
         self.finish()?;
         self.memory.read_slice(data, GuestAddress(DATA))?;
         Ok(())
     }
 
-    /// Makes every finished write durable.
+    /// Sends a flush, which makes every answered write durable, and waits for the answer.
     ///
     /// # Errors
     /// The device reports an error.
@@ -151,7 +153,7 @@ impl Device {
         self.finish()
     }
 
-    /// Waits for the answer to the request that was begun.
+    /// Waits for the answer to the request that was sent.
     ///
     /// # Errors
     /// The device reports an error, or does not answer in time.
@@ -160,7 +162,7 @@ impl Device {
             let mut events = [EpollEvent::default()];
             let ready = self.signal.wait(i32::try_from(ANSWER_DEADLINE.as_millis())?, &mut events)?;
             ensure!(ready > 0, "The device did not answer for {} s.", ANSWER_DEADLINE.as_secs());
-            // The answer may have been read before its signal.
+            // Clears the signal. An error means that it is clear already.
             let _ = self.call.read();
         }
         match self.memory.read_obj::<u8>(GuestAddress(STATUS))? {
@@ -169,15 +171,16 @@ impl Device {
         }
     }
 
-    /// Whether the request that was begun has its answer.
+    /// Whether the request that was sent has its answer.
     ///
     /// # Errors
     /// The rings cannot be read.
     pub fn is_answered(&self) -> Result<bool> {
-        Ok(self.answered()? == self.offered)
+        Ok(self.requests_answered()? == self.requests_offered)
     }
 
-    fn answered(&self) -> Result<u16> {
+    /// Index of the used ring: number of answered requests, modulo 2^16.
+    fn requests_answered(&self) -> Result<u16> {
         Ok(self.memory.load(GuestAddress(USED + 2), Ordering::Acquire)?)
     }
 
@@ -185,20 +188,20 @@ impl Device {
         self.memory.write_obj(u64::from(kind), GuestAddress(HEADER))?;
         self.memory.write_obj(offset / 512, GuestAddress(HEADER + 8))?;
         self.memory.write_obj(0xff_u8, GuestAddress(STATUS))?;
-        self.descriptor(0, Descriptor { address: HEADER, length: 16, flags: NEXT, next: 1 })?;
+        self.descriptor(0, Descriptor { address: HEADER, length: 16, flags: DESCRIPTOR_NEXT, next: 1 })?;
         if length == 0 {
             self.descriptor(1, STATUS_DESCRIPTOR)?;
         } else {
             self.descriptor(
                 1,
-                Descriptor { address: DATA, length: u32::try_from(length)?, flags: flags | NEXT, next: 2 },
+                Descriptor { address: DATA, length: u32::try_from(length)?, flags: flags | DESCRIPTOR_NEXT, next: 2 },
             )?;
             self.descriptor(2, STATUS_DESCRIPTOR)?;
         }
-        let slot = u64::from(self.offered % QUEUE_SIZE);
+        let slot = u64::from(self.requests_offered % QUEUE_SIZE);
         self.memory.write_obj(0_u16, GuestAddress(AVAILABLE + 4 + 2 * slot))?;
-        self.offered = self.offered.wrapping_add(1);
-        self.memory.store(self.offered, GuestAddress(AVAILABLE + 2), Ordering::SeqCst)?;
+        self.requests_offered = self.requests_offered.wrapping_add(1);
+        self.memory.store(self.requests_offered, GuestAddress(AVAILABLE + 2), Ordering::SeqCst)?;
         self.kick.write(1)?;
         Ok(())
     }
