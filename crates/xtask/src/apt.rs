@@ -1,7 +1,7 @@
-//! apt-get as root, and what its failures mean.
+//! Runs apt-get as root and explains its failures.
 //!
-//! apt tells its failures apart only by sentences, so they are read in English (`LC_ALL`). The tests hold the sentences as
-//! apt 2.6 (Debian 12) and apt 3.0 (Debian 13) print them; both print the same.
+//! The causes of a failure differ only in apt's messages, so these are read in English (`LC_ALL`). The tests hold the
+//! messages of apt 2.6 (Debian 12) and apt 3.0 (Debian 13), which are the same.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
@@ -10,34 +10,36 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::host;
 
-/// How long to wait for a lock that another package manager holds, in seconds: a first automatic update takes minutes.
+/// Longest wait for a lock that another package manager holds, in seconds: a first automatic update takes minutes.
 const LOCK_TIMEOUT_S: u32 = 600;
 
-/// Why apt-get failed, as far as its messages tell.
+/// Cause of a failure of apt-get, as far as its messages tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Failure {
-    /// An earlier dpkg was ended in the middle of its work. apt refuses until `dpkg --configure -a` has finished it.
+enum AptFailure {
+    /// An earlier dpkg was ended in the middle of its work. apt refuses until `dpkg --configure -a` has completed that
+    /// work.
     Interrupted,
-    /// Another process holds a lock of dpkg or apt. With apt's sentence about it.
+    /// Another process holds a lock of dpkg or apt. The text is apt's message about it.
     Locked(String),
-    /// The dependencies of a package that is installed are not. apt refuses until they are repaired.
+    /// Dependencies of an installed package are not installed. apt refuses until they are.
     UnmetDependencies,
-    /// dpkg ran and failed on a package.
+    /// dpkg was started and failed on a package.
     Dpkg,
-    /// Everything else: the network, the mirrors, the package lists.
+    /// Any other cause: the network, the mirrors, the package lists.
     Other,
 }
 
-/// Installs packages. Fetches the package lists only if it does not work without.
+/// Installs packages. If that fails for another cause than the four named ones, fetches the package lists and tries
+/// again.
 ///
 /// # Errors
-/// They are not installed; the error says what to do.
+/// The packages are not installed; the error says what to do.
 pub fn install(packages: &[String]) -> Result<()> {
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(packages.iter().map(String::as_str));
     let outcome = match apt_get(&arguments)? {
         // Lists may be absent or name versions that the mirror no longer has.
-        Err(Failure::Other) => {
+        Err(AptFailure::Other) => {
             host::step("Fetching the package lists first");
             match apt_get(&["update"])? {
                 Ok(()) => apt_get(&arguments)?,
@@ -49,9 +51,9 @@ pub fn install(packages: &[String]) -> Result<()> {
     outcome.map_err(|failure| anyhow!("Debian's packages could not be installed. {}", failure.advice(is_root())))
 }
 
-impl Failure {
-    /// Reads what apt-get wrote to its standard error.
-    fn read(text: &str) -> Self {
+impl AptFailure {
+    /// Finds the cause in the standard error output of apt-get.
+    fn from_stderr(text: &str) -> Self {
         let has = |part: &str| text.contains(part);
         // The line about the holder comes before the line about the lock, and is not always there.
         let lock = text.lines().find(|line| {
@@ -72,7 +74,7 @@ impl Failure {
         }
     }
 
-    /// What is wrong and what to do about it.
+    /// Sentences that say what is wrong and which command repairs it; `root` = without sudo.
     fn advice(&self, root: bool) -> String {
         let sudo = if root { "" } else { "sudo " };
         match self {
@@ -99,15 +101,15 @@ impl Failure {
     }
 }
 
-/// Runs apt-get. If another package manager holds a lock, says so and waits for it.
-fn apt_get(arguments: &[&str]) -> Result<Result<(), Failure>> {
-    let outcome = follow(command(0).args(arguments))?;
-    let Err(Failure::Locked(line)) = &outcome else { return Ok(outcome) };
+/// Runs apt-get. If another package manager holds a lock, prints that and waits up to [`LOCK_TIMEOUT_S`].
+fn apt_get(arguments: &[&str]) -> Result<Result<(), AptFailure>> {
+    let outcome = run_and_classify(command(0).args(arguments))?;
+    let Err(AptFailure::Locked(line)) = &outcome else { return Ok(outcome) };
     host::step(&format!("Waiting up to {LOCK_TIMEOUT_S} s for another package manager: {line}"));
-    follow(command(LOCK_TIMEOUT_S).args(arguments))
+    run_and_classify(command(LOCK_TIMEOUT_S).args(arguments))
 }
 
-/// apt-get as root, which asks no question.
+/// An apt-get command that runs as root and asks no question.
 fn command(lock_timeout_s: u32) -> Command {
     let mut command = if is_root() {
         Command::new("apt-get")
@@ -121,8 +123,8 @@ fn command(lock_timeout_s: u32) -> Command {
     command
 }
 
-/// Runs a command to its end with its output shown, and reads the reason from its standard error if it fails.
-fn follow(command: &mut Command) -> Result<Result<(), Failure>> {
+/// Runs a command to its end, shows its output, and finds the cause in its standard error output if it fails.
+fn run_and_classify(command: &mut Command) -> Result<Result<(), AptFailure>> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut child = command.stderr(Stdio::piped()).spawn().with_context(|| format!("Cannot start {program}."))?;
     let errors = BufReader::new(child.stderr.take().context("apt-get has no standard error.")?);
@@ -137,7 +139,7 @@ fn follow(command: &mut Command) -> Result<Result<(), Failure>> {
     if status.code().is_none() {
         bail!("apt-get was ended ({status}).");
     }
-    Ok(if status.success() { Ok(()) } else { Err(Failure::read(&text)) })
+    Ok(if status.success() { Ok(()) } else { Err(AptFailure::from_stderr(&text)) })
 }
 
 fn is_root() -> bool {
@@ -180,8 +182,8 @@ E: Package 'cpio' has no installation candidate
 
     #[test]
     fn an_interrupted_dpkg_is_named_with_the_command_that_finishes_it() {
-        let failure = Failure::read(INTERRUPTED);
-        assert_eq!(failure, Failure::Interrupted);
+        let failure = AptFailure::from_stderr(INTERRUPTED);
+        assert_eq!(failure, AptFailure::Interrupted);
         let advice = failure.advice(true);
         assert!(advice.contains("interrupted") && advice.contains("run `dpkg --configure -a`"), "{advice}");
         assert!(!advice.contains("network"), "{advice}");
@@ -196,8 +198,8 @@ E: Package 'cpio' has no installation candidate
             (DPKG_LOCK, DPKG_LOCK.trim_start_matches("E: ").trim_end()),
             (LISTS_LOCK, "Could not get lock /var/lib/apt/lists/lock. It is held by process 52 (perl)"),
         ] {
-            let failure = Failure::read(text);
-            assert_eq!(failure, Failure::Locked(line.to_owned()));
+            let failure = AptFailure::from_stderr(text);
+            assert_eq!(failure, AptFailure::Locked(line.to_owned()));
             let advice = failure.advice(true);
             assert!(advice.contains("Another package manager") && advice.contains(line), "{advice}");
             assert!(!advice.contains("network"), "{advice}");
@@ -205,20 +207,20 @@ E: Package 'cpio' has no installation candidate
     }
 
     #[test]
-    fn packages_in_a_bad_state_are_told_from_a_bad_network() {
-        assert_eq!(Failure::read(HALF_CONFIGURED), Failure::Dpkg);
-        assert_eq!(Failure::read(UNMET), Failure::UnmetDependencies);
+    fn broken_packages_are_not_reported_as_a_network_failure() {
+        assert_eq!(AptFailure::from_stderr(HALF_CONFIGURED), AptFailure::Dpkg);
+        assert_eq!(AptFailure::from_stderr(UNMET), AptFailure::UnmetDependencies);
         for text in [UNKNOWN_PACKAGE, NO_NETWORK, ""] {
-            assert_eq!(Failure::read(text), Failure::Other);
+            assert_eq!(AptFailure::from_stderr(text), AptFailure::Other);
         }
-        assert!(Failure::Other.advice(true).contains("network"));
+        assert!(AptFailure::Other.advice(true).contains("network"));
     }
 
     #[test]
-    fn the_reason_is_read_from_standard_error_and_success_ignores_it() {
-        let shell = |script: &str| follow(Command::new("sh").args(["-c", script])).unwrap();
-        assert_eq!(shell("echo 'E: dpkg was interrupted' >&2; exit 100"), Err(Failure::Interrupted));
+    fn the_cause_is_read_from_standard_error_and_ignored_on_success() {
+        let shell = |script: &str| run_and_classify(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(shell("echo 'E: dpkg was interrupted' >&2; exit 100"), Err(AptFailure::Interrupted));
         assert_eq!(shell("echo 'W: dpkg was interrupted' >&2"), Ok(()));
-        assert_eq!(shell("exit 100"), Err(Failure::Other));
+        assert_eq!(shell("exit 100"), Err(AptFailure::Other));
     }
 }

@@ -1,4 +1,4 @@
-//! The serial line of a node of a running rig, on this terminal.
+//! `cargo xtask attach a|b`: connects this terminal to the serial line of a node of a running rig.
 
 use std::io::{Read, Write, stdin, stdout};
 use std::os::fd::AsFd as _;
@@ -11,8 +11,8 @@ use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use crate::host::Host;
 use crate::rig;
 
-/// Ctrl-], as in telnet: leaves the line.
-const LEAVE: u8 = 0x1d;
+/// Ctrl-], as in telnet: ends the connection.
+const LEAVE_KEY: u8 = 0x1d;
 
 /// Connects this terminal to the serial line of node `a` or `b` until Ctrl-].
 pub fn attach(host: &Host, node: &str) -> Result<()> {
@@ -24,11 +24,11 @@ pub fn attach(host: &Host, node: &str) -> Result<()> {
     let mut line = UnixStream::connect(&socket)
         .with_context(|| format!("No rig runs here: nothing listens at {}.", socket.display()))?;
     println!("Serial line of node {}; Ctrl-] leaves.\r", letter.to_uppercase());
-    let raw = Raw::enter()?;
+    let raw = RawMode::enter()?;
     let mut output = line.try_clone()?;
     let reader = thread::spawn(move || copy(&mut output, &mut stdout()));
     let mut key = [0];
-    while stdin().read(&mut key)? > 0 && key[0] != LEAVE {
+    while stdin().read(&mut key)? > 0 && key[0] != LEAVE_KEY {
         line.write_all(&key)?;
         if reader.is_finished() {
             break;
@@ -50,13 +50,13 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
-/// The terminal in raw mode; dropping it puts the old mode back.
-struct Raw(Option<Termios>);
+/// Raw mode of the terminal; dropping this value restores the former mode. `None` = standard input is no terminal.
+struct RawMode(Option<Termios>);
 
-impl Raw {
+impl RawMode {
     fn enter() -> Result<Self> {
         let terminal = stdin();
-        // Not a terminal, such as a pipe: nothing to change.
+        // Standard input is no terminal, such as a pipe: there is no mode to change.
         let Ok(before) = tcgetattr(terminal.as_fd()) else {
             return Ok(Self(None));
         };
@@ -67,7 +67,7 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawMode {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
             // The program ends: an error here has no reader.

@@ -1,10 +1,10 @@
-//! `cargo xtask debian13`: tries in a tree of Debian 13, whatever release this machine runs, what the README's commands do
-//! on the host before they boot nodes: install packages, compile, build the image and the counting guest. It then boots the
+//! `cargo xtask debian13`: runs in a tree of Debian 13, on any release of Debian, the steps that the README's commands
+//! take before they boot nodes: install packages, compile, build the image and the counting guest. It then boots the
 //! counting guest with the tree's QEMU.
 //!
-//! The tree is a minimal installation plus what the README asks for. Each command in it has mount and process namespaces of
-//! its own: its mounts and processes end with it. The Rust toolchain and the downloaded crates are this machine's, by bind
-//! mount; the repository is mounted read-only.
+//! The tree is a minimal installation plus what the README asks for. Each command in it has mount and process
+//! namespaces of its own: its mounts and processes end with it. The Rust toolchain and the downloaded crates are this
+//! machine's, by bind mount; the repository is mounted read-only.
 
 use std::env;
 use std::fs;
@@ -18,12 +18,12 @@ use crate::checks::Tally;
 use crate::host::{self, Host};
 use crate::{deps, image};
 
-/// What the tree has besides the essential packages: certificates for the crates' registry, and the linker.
+/// Packages of the tree besides the essential ones: certificates for downloads, and the linker.
 const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
 
 /// Mounts what a command in the tree needs and runs it there. Arguments: the tree, the repository, the folder of build
 /// output, cargo's home, the toolchain, the command.
-const ENTER: &str = r#"
+const ENTER_TREE: &str = r#"
 tree=$1; repository=$2; output=$3; cargo=$4; toolchain=$5; shift 5
 # A root that is a mount point, as mmdebstrap in the tree expects it.
 mount --bind "$tree" "$tree"
@@ -39,7 +39,7 @@ mount --bind "$toolchain" "$tree/toolchain"
 exec chroot "$tree" env --chdir=/repository "$@"
 "#;
 
-/// Installs a package whose script kills dpkg in the middle of its work, once.
+/// Installs a package whose script kills dpkg at the first installation, as an interruption does.
 const INTERRUPT_DPKG: &str = r#"
 mkdir -p /tmp/interrupts/DEBIAN
 cd /tmp/interrupts
@@ -77,13 +77,13 @@ pub fn run(host: &Host) -> Result<()> {
     let mut tally = Tally::default();
     tally.check("an interrupted dpkg is named", || {
         tree.shell(INTERRUPT_DPKG)?;
-        tree.expect_failure("cargo xtask deps", Printed("run `dpkg --configure -a`"))?;
+        tree.expect_failure("cargo xtask deps", ExpectedText("run `dpkg --configure -a`"))?;
         tree.shell("dpkg --configure -a && dpkg --purge dyad-interrupts")
     });
     tally.check("a held lock is named, and packages are installed when it is free", || {
         tree.expect_success_and_text(
             DEPS_WHILE_LOCKED,
-            Printed("for another package manager: Could not get lock /var/lib/dpkg/lock-frontend"),
+            ExpectedText("for another package manager: Could not get lock /var/lib/dpkg/lock-frontend"),
         )
     });
     tally.check("image", || tree.shell("cargo xtask image"));
@@ -92,10 +92,10 @@ pub fn run(host: &Host) -> Result<()> {
     tally.report(start)
 }
 
-/// A text that a script must print.
-struct Printed<'a>(&'a str);
+/// Text that the output of a script must contain.
+struct ExpectedText<'a>(&'a str);
 
-/// A tree of Debian 13 and what is mounted into it.
+/// A tree of Debian 13 and the folders that are mounted into it.
 struct Tree {
     root: PathBuf,
     repository: PathBuf,
@@ -106,7 +106,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// Makes a new tree below `target/debian13` from the mirrors that this machine's apt uses.
+    /// Makes a new tree in `target/debian13/tree` from the mirrors that this machine's apt uses.
     fn build(host: &Host) -> Result<Self> {
         host::step("Making a tree of Debian 13");
         let folder = host.target().join("debian13");
@@ -138,7 +138,7 @@ impl Tree {
     }
 
     /// Runs a shell script that must succeed and print `text`.
-    fn expect_success_and_text(&self, script: &str, Printed(text): Printed<'_>) -> Result<()> {
+    fn expect_success_and_text(&self, script: &str, ExpectedText(text): ExpectedText<'_>) -> Result<()> {
         let (output, printed) = self.output(script)?;
         ensure!(output.status.success(), "The command failed in the tree ({}):\n{printed}", output.status);
         ensure!(printed.contains(text), "`{text}` is missing from the output:\n{printed}");
@@ -146,7 +146,7 @@ impl Tree {
     }
 
     /// Runs a shell script that must fail and print `text`.
-    fn expect_failure(&self, script: &str, Printed(text): Printed<'_>) -> Result<()> {
+    fn expect_failure(&self, script: &str, ExpectedText(text): ExpectedText<'_>) -> Result<()> {
         let (output, printed) = self.output(script)?;
         if output.status.success() {
             bail!("The command succeeded in the tree:\n{printed}");
@@ -165,7 +165,7 @@ impl Tree {
         // The kernel ends the command with this program, also when it is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation=private", "--pid", "--fork"]);
-        command.args(["--kill-child", "sh", "-ec", ENTER, "sh"]);
+        command.args(["--kill-child", "sh", "-ec", ENTER_TREE, "sh"]);
         command.args([&self.root, &self.repository, &self.output, &self.cargo, &self.toolchain]);
         command.args(["sh", "-ec", script]);
         let proxies = env::vars_os().filter(|(name, _)| name.to_string_lossy().to_lowercase().ends_with("_proxy"));

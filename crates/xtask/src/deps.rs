@@ -1,6 +1,6 @@
-//! Installs the Debian packages and tools that a fresh machine lacks.
+//! Installs what a new machine lacks: Debian packages with apt, rustfmt and clippy with rustup.
 //!
-//! Only apt and cargo are used, with the machine's own configuration of package sources.
+//! The package sources are those that this machine is configured for.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::apt;
 use crate::host::{self, Host};
 use crate::image;
 
-/// Debian packages that the rig, the guest and the tests need; the image names its own.
+/// Debian packages that rig, guest and tests need. Those for building the image are in [`image::PACKAGES`].
 const PACKAGES: &[&str] = &[
     // The C compiler of the few crates with C inside, and the static C library.
     "gcc",
@@ -34,7 +34,7 @@ const PACKAGES: &[&str] = &[
     "chromium-driver",
 ];
 
-/// Installs what is missing. Costs a fraction of a second when nothing is.
+/// Installs those packages that are missing. If none is, this takes a fraction of a second.
 pub fn install(host: &Host) -> Result<()> {
     let wanted: BTreeSet<&str> = PACKAGES.iter().chain(image::PACKAGES).copied().collect();
     let missing = missing(&wanted)?;
@@ -47,7 +47,7 @@ pub fn install(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The formatter and the linter: a minimal installation of Rust lacks them.
+/// Installs rustfmt and clippy if they are missing: a minimal installation of Rust lacks them.
 pub fn components(host: &Host) -> Result<()> {
     let there = |name: &str| {
         let output = host.cargo().args([name, "--version"]).output();

@@ -1,4 +1,4 @@
-//! The counting guest's disk: boot loader, Debian's cloud kernel, `dyad-counter` as PID 1, and the ring it writes.
+//! Builds the counting guest's disk: boot loader, Debian's cloud kernel, `dyad-counter` as PID 1, and room for its ring.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::host::{self, Host};
 use crate::modules::Modules;
 
-/// Debian's package that depends on the newest cloud kernel.
-const KERNEL: &str = "linux-image-cloud-amd64";
-/// What the guest needs to see its disk; the kernel of Debian 13 has the first one built in.
-const MODULES: [&str; 2] = ["virtio_pci", "virtio_blk"];
-/// What the boot loader does, without asking.
-const BOOT: &str = "\
+/// Debian package that depends on the package of the newest cloud kernel.
+const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Kernel modules with which the guest finds its disk; the kernel of Debian 13 has the first one built in.
+const MODULE_NAMES: [&str; 2] = ["virtio_pci", "virtio_blk"];
+/// Configuration of the boot loader syslinux: boots the kernel without a prompt.
+const SYSLINUX_CONFIG: &str = "\
 DEFAULT counter
 PROMPT 0
 TIMEOUT 0
@@ -23,11 +23,11 @@ LABEL counter
   INITRD initrd
   APPEND console=ttyS0,115200 quiet loglevel=3 panic=-1 tsc=reliable
 ";
-/// Sectors and heads of the disk as its boot loader sees them; the cylinders follow from the size.
-const SECTORS: u64 = 32;
+/// Disk geometry for the boot loader: sectors per track, and heads below. The cylinders follow from the size.
+const SECTORS_PER_TRACK: u64 = 32;
 const HEADS: u64 = 64;
 
-/// Builds `target/rig/counter.img` and returns its path. Takes seconds; the kernel is downloaded once.
+/// Builds `target/rig/counter.img` and returns its path. The kernel is downloaded once and kept in the cache.
 pub fn build(host: &Host) -> Result<PathBuf> {
     host::step("Building the counting guest");
     host::run(host.cargo().args(["build", "--release", "--package", "dyad-counter"]))?;
@@ -46,19 +46,20 @@ pub fn build(host: &Host) -> Result<PathBuf> {
     Ok(finished)
 }
 
+/// An unpacked kernel package: path of the kernel image, and of its modules folder.
 struct Kernel {
     image: PathBuf,
     modules: PathBuf,
 }
 
-/// Downloads and unpacks the kernel that this machine's Debian offers, unless it lies in the cache.
+/// Downloads and unpacks the cloud kernel of this machine's release of Debian, unless the cache has it.
 fn kernel(host: &Host) -> Result<Kernel> {
-    let text = host::output(Command::new("apt-cache").args(["depends", "--important", KERNEL]))?;
+    let text = host::output(Command::new("apt-cache").args(["depends", "--important", KERNEL_PACKAGE]))?;
     let package = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .find(|name| name.starts_with("linux-image-"))
-        .with_context(|| format!("apt knows no {KERNEL}; run `apt-get update`."))?
+        .with_context(|| format!("apt knows no {KERNEL_PACKAGE}; run `apt-get update`."))?
         .to_owned();
     let folder = host.cache()?.join(&package);
     if !folder.exists() {
@@ -69,7 +70,7 @@ fn kernel(host: &Host) -> Result<Kernel> {
         fs::create_dir_all(&fresh)?;
         println!("    downloading {package}");
         let mut download = Command::new("apt-get");
-        // As root, apt would drop privileges it needs to write here, and warn about it.
+        // Run by root, apt downloads as the user _apt, who may not write here, and prints a warning.
         download.args(["-qq", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3"]);
         host::run(download.args(["download", &package]).current_dir(&fresh))?;
         let archive = only_entry(&fresh, ".deb")?;
@@ -77,23 +78,23 @@ fn kernel(host: &Host) -> Result<Kernel> {
         fs::remove_file(archive)?;
         let modules = modules_folder(&fresh)?;
         let version = modules.file_name().context("The kernel has no version.")?;
-        host::run_quietly(host::system_tool("depmod").arg("--basedir").arg(usr_merged(&fresh)).arg(version))?;
+        host::run_quietly(host::system_tool("depmod").arg("--basedir").arg(modules_parent(&fresh)).arg(version))?;
         fs::rename(&fresh, &folder)?;
     }
     Ok(Kernel { image: only_entry(&folder.join("boot"), "vmlinuz-")?, modules: modules_folder(&folder)? })
 }
 
-/// Debian 12 has its modules below `lib`, Debian 13 below `usr/lib`.
-fn usr_merged(root: &Path) -> PathBuf {
+/// The folder above `lib/modules`: the root in a package of Debian 12, `usr` in one of Debian 13.
+fn modules_parent(root: &Path) -> PathBuf {
     let usr = root.join("usr");
     if usr.join("lib/modules").exists() { usr } else { root.to_owned() }
 }
 
 fn modules_folder(root: &Path) -> Result<PathBuf> {
-    only_entry(&usr_merged(root).join("lib/modules"), "")
+    only_entry(&modules_parent(root).join("lib/modules"), "")
 }
 
-/// The one entry of `folder` whose name contains `part`.
+/// The only entry of `folder` whose name contains `part`; another number of them is an error.
 fn only_entry(folder: &Path, part: &str) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("Cannot read {}.", folder.display()))? {
@@ -108,7 +109,7 @@ fn only_entry(folder: &Path, part: &str) -> Result<PathBuf> {
     }
 }
 
-/// The file tree of the guest: PID 1 and the modules with their order.
+/// Builds the guest's initramfs: PID 1, and the modules with a list of their order.
 fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
     let root = work.join("root");
     fs::create_dir_all(root.join("modules"))?;
@@ -116,8 +117,8 @@ fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
     host::run(Command::new("strip").arg("-o").arg(root.join("init")).arg(counter))?;
     let modules = Modules::open(&kernel.modules)?;
     let mut names = String::new();
-    for file in modules.load_order(MODULES)? {
-        let name = place(&kernel.modules.join(file), &root.join("modules"))?;
+    for file in modules.load_order(MODULE_NAMES)? {
+        let name = copy_unpacked(&kernel.modules.join(file), &root.join("modules"))?;
         names.push_str(&name);
         names.push('\n');
     }
@@ -127,8 +128,8 @@ fn initrd(host: &Host, kernel: &Kernel, work: &Path) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Copies one module, unpacked, into `folder`; returns its name there.
-fn place(file: &Path, folder: &Path) -> Result<String> {
+/// Copies one module into `folder`, without xz compression; returns its file name there.
+fn copy_unpacked(file: &Path, folder: &Path) -> Result<String> {
     let name = file.file_name().context("A module has no name.")?.to_string_lossy().into_owned();
     let Some(plain) = name.strip_suffix(".xz") else {
         fs::copy(file, folder.join(&name))?;
@@ -149,16 +150,16 @@ fn archive_tree(root: &Path, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One FAT file system that a PC's firmware boots, with the ring behind it.
+/// Builds the disk: a FAT file system that a BIOS boots, and behind it room for the ring.
 fn disk(kernel: &Path, initrd: &Path, work: &Path) -> Result<PathBuf> {
     let disk = work.join("counter.img");
     let boot = work.join("syslinux.cfg");
-    fs::write(&boot, BOOT)?;
+    fs::write(&boot, SYSLINUX_CONFIG)?;
     let file = fs::File::create(&disk)?;
     file.set_len(dyad_counter::DATA_OFFSET)?;
     let sectors = dyad_counter::DATA_OFFSET / 512;
     let mut format = Command::new("mformat");
-    format.arg("-i").arg(&disk).args(["-h", &HEADS.to_string(), "-s", &SECTORS.to_string()]);
+    format.arg("-i").arg(&disk).args(["-h", &HEADS.to_string(), "-s", &SECTORS_PER_TRACK.to_string()]);
     host::run(format.args(["-T", &sectors.to_string(), "-d", "1", "-v", "COUNTER", "::"]))?;
     for (from, to) in [(kernel, "::vmlinuz"), (initrd, "::initrd"), (&boot, "::syslinux.cfg")] {
         host::run(Command::new("mcopy").arg("-i").arg(&disk).arg(from).arg(to))?;

@@ -1,4 +1,4 @@
-//! The build machine: paths, and how other programs are run on it.
+//! The build machine: paths, and functions that run other programs.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use dyad_rig::artifacts::Artifacts;
 
-/// The machine and the checkout that xtask works in.
+/// The checkout that xtask works in, and the paths of built files.
 #[derive(Debug)]
 pub struct Host {
     repository: PathBuf,
@@ -16,29 +16,29 @@ pub struct Host {
 }
 
 impl Host {
-    /// Finds both from where this program was built.
+    /// Finds the checkout and the target directory that this program was built from and in.
     pub fn find() -> Result<Self> {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         let repository = manifest.ancestors().nth(2).context("xtask lies outside the repository.")?.to_owned();
         Ok(Self { repository, artifacts: Artifacts::beside_this_program()? })
     }
 
-    /// The root of the checkout.
+    /// Root folder of the checkout.
     pub fn repository(&self) -> &Path {
         &self.repository
     }
 
-    /// Everything that is built.
+    /// Paths of the built files.
     pub fn artifacts(&self) -> &Artifacts {
         &self.artifacts
     }
 
-    /// The target directory.
+    /// The cargo target directory, which holds everything that is built or downloaded.
     pub fn target(&self) -> &Path {
         self.artifacts.target()
     }
 
-    /// The folder of what was downloaded; it survives a change of the source.
+    /// Folder for downloads and for file systems built from them, `target/cache`; created if it is missing.
     pub fn cache(&self) -> Result<PathBuf> {
         let folder = self.target().join("cache");
         std::fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}.", folder.display()))?;
@@ -49,8 +49,8 @@ impl Host {
     pub fn cargo(&self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(&self.repository).env("CARGO_TARGET_DIR", self.target());
-        // Variables that cargo sets for this program would look like a change to build scripts that watch these names
-        // (ring's does), and half of the dependencies would be compiled again at each turn.
+        // cargo sets these variables for this program. Build scripts that watch them, such as ring's, would see a
+        // change, and half of the dependencies would be compiled again each time.
         for (name, _) in env::vars_os() {
             let inherited = ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.to_string_lossy().starts_with(p));
             if inherited {
@@ -60,14 +60,14 @@ impl Host {
         command
     }
 
-    /// Builds every program of the workspace once, with the one profile that all of them share.
+    /// Builds all programs of the workspace with the release profile.
     pub fn build_programs(&self) -> Result<()> {
         step("Building every program (the first time takes minutes)");
         run(self.cargo().args(["build", "--release", "--workspace", "--bins"]))
     }
 }
 
-/// Makes the programs that cargo runs (not cargo itself) run as root: network namespaces and cgroups need it.
+/// Lets the programs that cargo runs, but not cargo itself, run as root: network namespaces and cgroups need it.
 pub fn as_root(mut cargo: Command) -> Command {
     if !nix::unistd::geteuid().is_root() {
         cargo.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER", "sudo --preserve-env");
@@ -75,19 +75,19 @@ pub fn as_root(mut cargo: Command) -> Command {
     cargo
 }
 
-/// A program of the system's administration: Debian keeps it in a folder that a user's PATH does not have.
+/// A command for a program in `/usr/sbin` or `/sbin`, which the PATH of a user lacks on Debian.
 pub fn system_tool(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
     command
 }
 
-/// Says what comes next.
+/// Prints the headline of a step.
 pub fn step(what: &str) {
     println!("==> {what}");
 }
 
-/// Runs a command to its end, with its output shown.
+/// Runs a command to its end and shows its output.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("Cannot start {}.", name(command)))?;
     if !status.success() {
@@ -101,7 +101,7 @@ pub fn run_quietly(command: &mut Command) -> Result<()> {
     output(command).map(drop)
 }
 
-/// Runs a command to its end and returns what it printed.
+/// Runs a command to its end and returns its standard output; a failure's error holds all output.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("Cannot start {}.", name(command)))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

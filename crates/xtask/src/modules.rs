@@ -1,6 +1,6 @@
-//! The modules of one kernel: which of them are files, what each needs loaded before itself, which are built in.
+//! Index of the modules of one kernel: which of them are files, which modules each depends on, which are built in.
 //!
-//! The two Debian releases differ here: the cloud kernel of Debian 12 has `virtio_pci` as a file, that of Debian 13 has it
+//! The two Debian releases differ: the cloud kernel of Debian 12 has `virtio_pci` as a file, that of Debian 13 has it
 //! built in. A module that is built in is present, and there is nothing to load.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,25 +10,26 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 
 /// The texts of `modules.dep` and `modules.builtin`.
-pub struct Lists<'a> {
+pub struct IndexTexts<'a> {
     pub dependencies: &'a str,
     pub built_in: &'a str,
 }
 
-/// The index of a modules folder, as depmod and the kernel's build write it.
+/// The index of a modules folder: `modules.dep`, which depmod writes, and `modules.builtin`, which the kernel's build
+/// writes.
 #[derive(Debug, Default)]
 pub struct Modules {
     files: BTreeMap<String, ModuleFile>,
-    /// Paths as in [`module_path`].
+    /// Paths of the built-in modules, as [`module_path`] gives them.
     built_in: BTreeSet<String>,
 }
 
-/// A line of `modules.dep`.
+/// A line of `modules.dep`: a module that is a file.
 #[derive(Debug)]
 pub struct ModuleFile {
-    /// Below the modules folder.
+    /// Path below the modules folder.
     pub file: String,
-    /// Files that must be loaded before it, in the order of `modules.dep`: the first one to load comes last.
+    /// Files of the modules that it depends on, in the order of `modules.dep`: the file to load first comes last.
     pub needs: Vec<String>,
 }
 
@@ -39,10 +40,10 @@ impl Modules {
             let path = folder.join(name);
             fs::read_to_string(&path).with_context(|| format!("The kernel's modules have no index {}.", path.display()))
         };
-        Ok(Self::parse(Lists { dependencies: &read("modules.dep")?, built_in: &read("modules.builtin")? }))
+        Ok(Self::parse(IndexTexts { dependencies: &read("modules.dep")?, built_in: &read("modules.builtin")? }))
     }
 
-    pub fn parse(Lists { dependencies, built_in }: Lists<'_>) -> Self {
+    pub fn parse(IndexTexts { dependencies, built_in }: IndexTexts<'_>) -> Self {
         let line = |line: &str| {
             let (file, needs) = line.split_once(':')?;
             let needs = needs.split_whitespace().map(str::to_owned).collect();
@@ -53,21 +54,21 @@ impl Modules {
         Self { files, built_in }
     }
 
-    /// All lines of `modules.dep`, sorted by module; built-in modules have none.
+    /// All modules that are files, sorted by name.
     pub fn files(&self) -> impl Iterator<Item = &ModuleFile> {
         self.files.values()
     }
 
-    /// The paths, as in [`module_path`], of all modules: of those that are files and of those that are built in.
+    /// Paths of all modules, files and built-in ones, as [`module_path`] gives them.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.files().map(|module| module_path(&module.file)).chain(self.built_in.iter().map(String::as_str))
     }
 
-    /// The files to load for the modules `names`, each file once and after the files it needs. A module that is built in
-    /// adds no file.
+    /// The files to load for the modules `names`: each file once, and after the files that it depends on. A built-in
+    /// module adds no file.
     ///
     /// # Errors
-    /// The kernel has one of them neither as a file nor built in.
+    /// The kernel has one of the modules neither as a file nor built in.
     pub fn load_order<'a>(&'a self, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<&'a str>> {
         let mut order: Vec<&str> = Vec::new();
         for name in names {
@@ -103,7 +104,7 @@ mod tests {
 
     /// The cloud kernel of Debian 12: `modules.builtin` is whole, `modules.dep` holds the lines of a few modules.
     fn debian_12() -> Modules {
-        Modules::parse(Lists {
+        Modules::parse(IndexTexts {
             dependencies: include_str!("../fixtures/debian-12/modules.dep"),
             built_in: include_str!("../fixtures/debian-12/modules.builtin"),
         })
@@ -111,7 +112,7 @@ mod tests {
 
     /// The same of Debian 13.
     fn debian_13() -> Modules {
-        Modules::parse(Lists {
+        Modules::parse(IndexTexts {
             dependencies: include_str!("../fixtures/debian-13/modules.dep"),
             built_in: include_str!("../fixtures/debian-13/modules.builtin"),
         })
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_module_needs_comes_first() {
+    fn the_dependencies_of_a_module_are_loaded_before_it() {
         let modules = debian_12();
         let order = modules.load_order(["virtio_blk"]).unwrap();
         assert_eq!(
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_that_does_not_exist_is_named() {
+    fn the_error_names_a_module_that_does_not_exist() {
         for modules in [debian_12(), debian_13()] {
             let error = modules.load_order(["virtio_blk", "virtio_moon"]).unwrap_err();
             assert!(error.to_string().contains("virtio_moon"), "{error}");
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_paths_are_those_of_the_kernel() {
+    fn module_names_are_those_that_the_kernel_shows() {
         assert_eq!(module_path("kernel/fs/ext4/ext4.ko.xz"), "fs/ext4/ext4");
         assert_eq!(module_name("kernel/arch/x86/crypto/crc32c-intel.ko"), "crc32c_intel");
         let modules = debian_13();

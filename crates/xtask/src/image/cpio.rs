@@ -1,10 +1,11 @@
-//! The archive format of an initramfs: "newc", as described in the kernel's `buffer-format.rst`.
+//! Writes the archive format of an initramfs: cpio "newc" (the kernel's
+//! Documentation/driver-api/early-userspace/buffer-format.rst).
 
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// An archive that grows in memory.
+/// An archive in memory, to which entries are appended.
 pub struct Archive {
     bytes: Vec<u8>,
     time: u64,
@@ -12,27 +13,27 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// An empty one; all entries get the time `time`, in seconds since 1970.
+    /// An empty archive; all entries get the time `time`, in seconds since 1970.
     pub fn new(time: u64) -> Self {
         Self { bytes: Vec::new(), time, entries: 0 }
     }
 
-    /// Adds a folder.
+    /// Appends a folder with mode 755.
     pub fn folder(&mut self, name: &str) {
         self.entry(name, FOLDER | 0o755, (0, 0), &[]);
     }
 
-    /// Adds a file.
+    /// Appends a regular file.
     pub fn file(&mut self, name: &str, permissions: u32, content: &[u8]) {
         self.entry(name, FILE | permissions, (0, 0), content);
     }
 
-    /// Adds a character device with these major and minor numbers.
+    /// Appends a character device with these major and minor numbers.
     pub fn character_device(&mut self, name: &str, numbers: (u32, u32)) {
         self.entry(name, CHARACTER_DEVICE | 0o600, numbers, &[]);
     }
 
-    /// The whole archive.
+    /// Appends the end marker and returns the archive's bytes.
     pub fn finish(mut self) -> Vec<u8> {
         self.time = 0;
         self.entry("TRAILER!!!", 0, (0, 0), &[]);
@@ -80,7 +81,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn other_programs_can_read_it() {
+    fn the_cpio_program_reads_the_archive() {
         let mut archive = Archive::new(1);
         archive.folder("dev");
         archive.character_device("dev/console", (5, 1));

@@ -1,4 +1,4 @@
-//! The packages of Debian 13, from the mirror that this machine's apt uses.
+//! Downloads and unpacks packages of Debian 13 from the mirrors that this machine's apt uses.
 
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result, ensure};
@@ -7,15 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The name of Debian 13.
+/// Code name of Debian 13, as in package sources.
 pub const RELEASE: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// The newest key in that keyring's directory tells whether it knows the release at all.
-const RELEASE_KEY: &str = "/usr/share/keyrings/debian-archive-trixie-stable.gpg";
-/// Every package that was unpacked with its hash, written by the hook below.
-const LIST: &str = "packages.sha256";
+/// Key file of Debian 13. If it is missing, the keyring of this machine is older than that release.
+const RELEASE_KEY_FILE: &str = "/usr/share/keyrings/debian-archive-trixie-stable.gpg";
+/// File in the tree that lists all unpacked packages with their SHA-256; the hook in [`fetch`] writes it.
+const PACKAGE_LIST_FILE: &str = "packages.sha256";
 
-/// A folder into which packages of Debian were unpacked.
+/// A tree of unpacked packages.
 #[derive(Debug)]
 pub struct Debian {
     root: PathBuf,
@@ -25,23 +25,23 @@ pub struct Debian {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Package {
     pub name: String,
-    /// Its version, with a `%3a` for the colon of an epoch resolved.
+    /// Debian version with its epoch, such as `1:2025.02-8`; in file names the colon is `%3a`.
     pub version: String,
     /// SHA-256 of the package file, in hexadecimal.
     pub sha256: String,
 }
 
-/// Fetches and unpacks the packages of `image/packages`, once per content of that list. Remove the folder in the cache
-/// to get newer versions.
+/// Downloads and unpacks the packages of `image/packages` and their dependencies, once for each content of that list:
+/// the tree is kept in `target/cache`. Remove that folder to get newer versions.
 pub fn fetch(host: &Host) -> Result<Debian> {
     let path = host.repository().join("image/packages");
     let list = fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?;
-    let names = names(&list);
+    let names = package_names(&list);
     let key = hex(&Sha256::digest(format!("{RELEASE} {}", names.join(" "))));
     let root = host.cache()?.join(format!("debian-{}", &key[..16]));
     if !root.exists() {
         ensure!(
-            Path::new(RELEASE_KEY).exists(),
+            Path::new(RELEASE_KEY_FILE).exists(),
             "This machine does not know the keys of Debian 13. Run `apt-get update && apt-get install debian-archive-keyring`."
         );
         host::step(&format!("Fetching {} packages of Debian 13 and what they need", names.len()));
@@ -49,7 +49,7 @@ pub fn fetch(host: &Host) -> Result<Debian> {
         if fresh.exists() {
             fs::remove_dir_all(&fresh)?;
         }
-        let hook = format!(r#"cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/{LIST}""#);
+        let hook = format!(r#"cd "$1/var/cache/apt/archives" && sha256sum *.deb > "$1/{PACKAGE_LIST_FILE}""#);
         let mut bootstrap = Command::new("mmdebstrap");
         bootstrap
             .args(["--quiet", "--variant=extract", "--architectures=amd64", "--skip=essential/unlink"])
@@ -62,7 +62,7 @@ pub fn fetch(host: &Host) -> Result<Debian> {
             .args(sources()?);
         host::run(&mut bootstrap)
             .context("Debian's packages could not be fetched. Check the network and try again.")?;
-        // The order in which modules need each other; it never changes for these packages.
+        // depmod writes the dependencies of the kernel modules, which are fixed for these packages.
         let release = Debian { root: fresh.clone() }.kernel_release()?;
         host::run_quietly(host::system_tool("depmod").arg("-b").arg(fresh.join("usr")).arg(release))?;
         fs::rename(&fresh, &root)?;
@@ -71,32 +71,33 @@ pub fn fetch(host: &Host) -> Result<Debian> {
 }
 
 impl Debian {
-    /// The root of the unpacked tree.
+    /// Root folder of the tree.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Every package in the tree.
+    /// All packages in the tree, sorted by name.
     pub fn packages(&self) -> Result<Vec<Package>> {
-        let text = fs::read_to_string(self.root.join(LIST)).context("The list of packages is missing in the cache.")?;
-        let mut packages: Vec<_> = text.lines().filter_map(package).collect();
+        let text = fs::read_to_string(self.root.join(PACKAGE_LIST_FILE))
+            .context("The list of packages is missing in the cache.")?;
+        let mut packages: Vec<_> = text.lines().filter_map(parse_package).collect();
         packages.sort();
         Ok(packages)
     }
 
-    /// The kernel's release, such as `6.12.0-amd64`.
+    /// Release of the kernel in the tree, such as `6.12.0-amd64`.
     pub fn kernel_release(&self) -> Result<String> {
         let folder = self.root.join("usr/lib/modules");
         let entry = fs::read_dir(&folder)?.next().with_context(|| format!("{} is empty.", folder.display()))??;
         Ok(entry.file_name().to_string_lossy().into_owned())
     }
 
-    /// The kernel itself.
+    /// Path of the kernel image.
     pub fn kernel(&self) -> Result<PathBuf> {
         Ok(self.root.join(format!("boot/vmlinuz-{}", self.kernel_release()?)))
     }
 
-    /// The kernel's modules, as packed.
+    /// Path of the modules folder; the modules in it are compressed with xz.
     pub fn modules(&self) -> Result<PathBuf> {
         Ok(self.root.join("usr/lib/modules").join(self.kernel_release()?))
     }
@@ -106,13 +107,14 @@ impl Debian {
         self.root.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi")
     }
 
-    /// The stub that becomes an EFI program when kernel and initramfs are added.
+    /// Path of systemd-stub, to which kernel and initramfs are added as sections.
     pub fn stub(&self) -> PathBuf {
         self.root.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")
     }
 }
 
-/// apt's own mirrors, with the release we build from. Security updates come along where apt has them.
+/// Package sources of [`RELEASE`] on the mirrors that this machine's apt uses; with security updates if apt has a
+/// mirror for them.
 pub fn sources() -> Result<Vec<String>> {
     let format = "$(LABEL)|$(COMPONENT)|$(REPO_URI)";
     let text =
@@ -134,12 +136,12 @@ pub fn sources() -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn names(list: &str) -> Vec<&str> {
+fn package_names(list: &str) -> Vec<&str> {
     list.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|name| !name.is_empty()).collect()
 }
 
 /// Parses a line `HASH  NAME_VERSION_ARCHITECTURE.deb`.
-fn package(line: &str) -> Option<Package> {
+fn parse_package(line: &str) -> Option<Package> {
     let (sha256, file) = line.split_once("  ")?;
     let mut fields = file.strip_suffix(".deb")?.split('_');
     let (name, version) = (fields.next()?, fields.next()?);
@@ -158,12 +160,12 @@ mod tests {
     #[test]
     fn packages_are_read_from_their_file_names() {
         let expected = Package { name: "ovmf".into(), version: "1:2025.02-8".into(), sha256: "ab".into() };
-        assert_eq!(package("ab  ovmf_1%3a2025.02-8_all.deb"), Some(expected));
-        assert_eq!(package("ab  lock"), None);
+        assert_eq!(parse_package("ab  ovmf_1%3a2025.02-8_all.deb"), Some(expected));
+        assert_eq!(parse_package("ab  lock"), None);
     }
 
     #[test]
     fn the_list_may_have_comments() {
-        assert_eq!(names("# head\n\novmf   # firmware\nseabios\n"), ["ovmf", "seabios"]);
+        assert_eq!(package_names("# head\n\novmf   # firmware\nseabios\n"), ["ovmf", "seabios"]);
     }
 }

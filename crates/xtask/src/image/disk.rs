@@ -1,4 +1,4 @@
-//! The raw disk: partition table, system partition, boot loader, slots.
+//! Writes the raw disk image: partition table, and system partition (ESP) with boot loader and slots.
 
 use super::debian::Debian;
 use super::options::FILE_TIME;
@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-const SECTOR: u64 = 512;
+const SECTOR_BYTES: u64 = 512;
 
-/// Writes the disk `target` with the slots given by version and file.
+/// Writes the disk image `target`. `slots` are pairs of version and file of a slot.
 pub fn build(host: &Host, debian: &Debian, slots: &[(String, PathBuf)], target: &Path) -> Result<()> {
     let fresh = target.with_extension("part");
     let esp = layout::partition(layout::ESP);
@@ -45,22 +45,23 @@ pub fn build(host: &Host, debian: &Debian, slots: &[(String, PathBuf)], target: 
     fs::rename(&fresh, target).with_context(|| format!("Cannot write {}.", target.display()))
 }
 
-/// Bytes of a sparse file that take room.
-pub fn content(path: &Path) -> Result<u64> {
-    Ok(fs::metadata(path)?.blocks() * SECTOR)
+/// Bytes that a sparse file occupies, its holes left out.
+pub fn allocated_bytes(path: &Path) -> Result<u64> {
+    Ok(fs::metadata(path)?.blocks() * SECTOR_BYTES)
 }
 
 fn partition(file: &mut File, esp: &layout::Partition) -> Result<()> {
-    let mut table = GPT::new_from(file, SECTOR, layout::disk_id()).context("The partition table does not fit.")?;
+    let mut table =
+        GPT::new_from(file, SECTOR_BYTES, layout::disk_id()).context("The partition table does not fit.")?;
     table[1] = GPTPartitionEntry {
         partition_type_guid: esp.kind,
         unique_partition_guid: esp.id,
-        starting_lba: MIB / SECTOR,
-        ending_lba: (MIB + esp.bytes) / SECTOR - 1,
+        starting_lba: MIB / SECTOR_BYTES,
+        ending_lba: (MIB + esp.bytes) / SECTOR_BYTES - 1,
         attribute_bits: 0,
         partition_name: esp.name.into(),
     };
-    GPT::write_protective_mbr_into(file, SECTOR)?;
+    GPT::write_protective_mbr_into(file, SECTOR_BYTES)?;
     table.write_into(file)?;
     Ok(())
 }
@@ -69,19 +70,19 @@ fn format(disk: &Path, esp: &layout::Partition) -> Result<()> {
     let mut command = host::system_tool("mkfs.fat");
     // A fixed serial number and time (--invariant). Clusters of 4 KiB: some firmware takes larger ones for another FAT.
     command.args(["-F", "32", "-S", "512", "-s", "8", "-n", "DYAD-ESP", "--invariant"]);
-    command.arg("--offset").arg((MIB / SECTOR).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
+    command.arg("--offset").arg((MIB / SECTOR_BYTES).to_string()).arg(disk).arg((esp.bytes / 1024).to_string());
     host::run_quietly(&mut command)
 }
 
-/// A FAT file system inside a disk, reached through mtools.
+/// The FAT file system inside the disk image, written with mtools. `disk` is mtools' name for it: file and offset.
 struct Fat {
     disk: String,
 }
 
 impl Fat {
     fn copy(&self, source: &Path, name: &str) -> Result<()> {
-        // mtools copies the time of the file: set it to the common time of all files.
-        let copy = tempfile(source)?;
+        // mtools copies the file's time, so a copy of the file gets the common time of all files first.
+        let copy = temporary_copy(source)?;
         File::options()
             .append(true)
             .open(&copy)?
@@ -94,13 +95,13 @@ impl Fat {
     fn run(&self, tool: &str, arguments: &[&str]) -> Result<()> {
         let mut command = Command::new(tool);
         command.args(["-i", &self.disk]).args(arguments);
-        // Partition offsets confuse its check of the geometry.
+        // mtools' check of the geometry fails for a partition inside a disk.
         command.env("MTOOLS_SKIP_CHECK", "1").env("TZ", "UTC").env("SOURCE_DATE_EPOCH", FILE_TIME.to_string());
         host::run_quietly(&mut command)
     }
 }
 
-fn tempfile(source: &Path) -> Result<PathBuf> {
+fn temporary_copy(source: &Path) -> Result<PathBuf> {
     let copy = std::env::temp_dir().join(format!("dyad-image-{}", std::process::id()));
     fs::copy(source, &copy).with_context(|| format!("Cannot copy {}.", source.display()))?;
     Ok(copy)

@@ -1,21 +1,22 @@
-//! Patterns for paths: `*` stays within one name, `**` crosses folders.
+//! Patterns for paths: `*` matches within one name, `**` matches across folders.
 
+/// A pattern for whole paths; all other characters match themselves.
 #[derive(Debug, Clone, Copy)]
 pub struct Pattern<'a>(pub &'a str);
 
 impl Pattern<'_> {
-    /// Whether the pattern describes all of `path`.
+    /// Whether the pattern matches the whole `path`.
     pub fn matches(self, path: &str) -> bool {
         let Pattern(pattern) = self;
         if let Some(rest) = pattern.strip_prefix("**") {
-            return ends(path).any(|tail| Pattern(rest).matches(tail));
+            return suffixes(path).any(|tail| Pattern(rest).matches(tail));
         }
         match pattern.chars().next() {
             None => path.is_empty(),
             Some('*') => {
                 let name = path.find('/').unwrap_or(path.len());
                 let rest = Pattern(&pattern[1..]);
-                ends(path).filter(|tail| path.len() - tail.len() <= name).any(|tail| rest.matches(tail))
+                suffixes(path).filter(|tail| path.len() - tail.len() <= name).any(|tail| rest.matches(tail))
             }
             Some(head) => {
                 let rest = Pattern(&pattern[head.len_utf8()..]);
@@ -25,8 +26,8 @@ impl Pattern<'_> {
     }
 }
 
-/// All tails of a text, the longest first.
-fn ends(text: &str) -> impl Iterator<Item = &str> {
+/// All suffixes of a text, the longest first, the empty one last.
+fn suffixes(text: &str) -> impl Iterator<Item = &str> {
     text.char_indices().map(|(at, _)| &text[at..]).chain([""])
 }
 

@@ -1,4 +1,4 @@
-//! The kernel modules that `image/modules` chooses.
+//! Selects kernel modules by the rules in `image/modules`.
 
 use super::debian::Debian;
 use super::glob::Pattern;
@@ -10,18 +10,19 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The content of the file `image/modules`.
+/// The rules in the file `image/modules`.
 #[derive(Debug, Default)]
-struct Rules {
-    /// Modules of the initramfs, in the order of loading.
+struct ModuleRules {
+    /// `boot`: names of the modules in the initramfs, in the order of loading; init loads them.
     boot: Vec<String>,
-    /// Modules that every node loads.
+    /// `load`: names of the modules that every node loads after the initramfs.
     load: Vec<String>,
-    /// Rules: take or leave a pattern.
+    /// `+` and `-`: a pattern of module paths, included if true. The last rule that matches a path decides.
     select: Vec<(bool, String)>,
 }
 
-/// Puts the chosen modules, unpacked and indexed, below `tree`, and the list of those to load always.
+/// Copies the chosen modules, unpacked, into the file tree, runs depmod, and writes `etc/modules`, the list of those
+/// that every node loads.
 pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
     let rules = rules(host)?;
     let source = debian.modules()?;
@@ -45,7 +46,8 @@ pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Name and content of the modules of the initramfs; the names sort in the order of loading.
+/// File name and content of the modules in the initramfs. The names begin with a number, so that they sort in the order
+/// of loading.
 pub fn boot_modules(host: &Host, debian: &Debian) -> Result<Vec<(String, Vec<u8>)>> {
     let source = debian.modules()?;
     let modules = Modules::open(&source)?;
@@ -60,13 +62,13 @@ pub fn boot_modules(host: &Host, debian: &Debian) -> Result<Vec<(String, Vec<u8>
     files.iter().enumerate().map(unpack).collect()
 }
 
-fn rules(host: &Host) -> Result<Rules> {
+fn rules(host: &Host) -> Result<ModuleRules> {
     let path = host.repository().join("image/modules");
     parse(&fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?)
 }
 
-fn parse(text: &str) -> Result<Rules> {
-    let mut rules = Rules::default();
+fn parse(text: &str) -> Result<ModuleRules> {
+    let mut rules = ModuleRules::default();
     for line in text.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|line| !line.is_empty()) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["boot", name] => rules.boot.push(name.into()),
@@ -79,8 +81,8 @@ fn parse(text: &str) -> Result<Rules> {
     Ok(rules)
 }
 
-/// The files of all chosen modules and of all they need.
-fn choose(rules: &Rules, modules: &Modules) -> Result<BTreeSet<String>> {
+/// Files of all modules that the rules choose, and of all modules that these depend on.
+fn choose(rules: &ModuleRules, modules: &Modules) -> Result<BTreeSet<String>> {
     for (_, pattern) in &rules.select {
         let known = modules.paths().any(|path| Pattern(pattern).matches(path));
         ensure!(known, "`{pattern}` in image/modules names no module of this kernel.");
@@ -102,12 +104,12 @@ fn choose(rules: &Rules, modules: &Modules) -> Result<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::Lists;
+    use crate::modules::IndexTexts;
 
     #[test]
-    fn the_last_rule_wins_needs_come_along_and_built_in_modules_add_no_file() {
+    fn the_last_match_decides_dependencies_are_added_and_built_in_modules_add_no_file() {
         let rules = parse("boot loop\nload a\nload b\n+ fs/**   # all\n- fs/old/**\n+ fs/built/*\n").expect("rules");
-        let modules = Modules::parse(Lists {
+        let modules = Modules::parse(IndexTexts {
             dependencies: "kernel/fs/ext4/ext4.ko.xz: kernel/lib/crc16.ko.xz\n\
              kernel/fs/old/x-y.ko.xz:\n\
              kernel/lib/crc16.ko.xz:\n\

@@ -1,4 +1,4 @@
-//! The list of everything inside an image.
+//! The manifest of an image: a JSON file that lists version, commit, packages, and files with their hashes.
 
 use super::debian::{Debian, hex};
 use crate::host::{self, Host};
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Writes the manifest `target` about the files `parts`.
+/// Writes the manifest `target` of an image that was built from or into the files `parts`.
 pub fn write(host: &Host, debian: &Debian, version: &str, parts: &[&Path], target: &Path) -> Result<PathBuf> {
     let mut files = Vec::new();
     for path in parts {
@@ -34,7 +34,7 @@ pub fn write(host: &Host, debian: &Debian, version: &str, parts: &[&Path], targe
     Ok(target.into())
 }
 
-/// The commit this was built from, marked if there are changes on top; `None` outside of git.
+/// The commit of the checkout, marked if tracked files have changes; `None` outside of git.
 fn commit(host: &Host) -> Option<String> {
     let git =
         |arguments: &[&str]| host::output(Command::new("git").arg("-C").arg(host.repository()).args(arguments)).ok();

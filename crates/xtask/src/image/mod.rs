@@ -1,6 +1,6 @@
 //! Builds the appliance image: one raw disk with a boot loader and one file that is the whole system.
 //!
-//! What goes in is data below `image/` and `initramfs/`; this module only carries it out:
+//! The content is chosen by files below `image/` and `initramfs/`. Each module is one step:
 //!
 //! ```text
 //! debian     packages of Debian 13, unpacked and cached                target/cache/debian-…
@@ -12,8 +12,8 @@
 //! disk       partition table, FAT, boot loader, slots → dyad.img
 //! ```
 //!
-//! **Invariants.** Same inputs, same bytes: no clock, no random number, no host name enters a file. Everything that
-//! entered is in the manifest beside the image.
+//! **Invariants.** Same inputs, same bytes: no time of the build, random number or host name enters a file. The
+//! manifest beside the image names the inputs: commit, hash of `Cargo.lock`, kernel, and each package with its hash.
 
 mod cpio;
 mod debian;
@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-/// Debian packages of the build machine that building the image takes.
+/// Debian packages that the build machine needs to build the image.
 pub const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "debian-archive-keyring",
@@ -50,25 +50,25 @@ pub const PACKAGES: &[&str] = &[
     "git",
 ];
 
-/// Our programs on a node.
+/// Programs of this workspace in the image.
 const PROGRAMS: [&str; 5] = ["dyad-init", "dyad-core", "dyad-node", "dyad-console", "dyad"];
 
 /// Limit of a slot, in bytes. Three slots (the running one, the former one and the next one) and the boot
 /// loader fit on the 512 MiB of the system partition (`image/partitions`).
 const SLOT_BUDGET: u64 = 150 << 20;
 
-/// What was built.
+/// Paths of the built files.
 #[derive(Debug)]
 pub struct Image {
-    /// The raw disk.
+    /// The raw disk image.
     pub disk: PathBuf,
-    /// The slot in it, as an update carries it.
+    /// The slot in the image: one EFI file with the whole system.
     pub slot: PathBuf,
-    /// The list of everything inside.
+    /// The manifest: a JSON file beside the disk image.
     pub manifest: PathBuf,
 }
 
-/// `cargo xtask image WORDS…`
+/// `cargo xtask image` with the options `words`: builds the image and prints its path.
 pub fn run(host: &Host, words: &[&str]) -> Result<()> {
     let options = Options::parse(words)?;
     let start = Instant::now();
@@ -77,7 +77,7 @@ pub fn run(host: &Host, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image. The packages of [`PACKAGES`] are installed.
+/// Builds the image. Precondition: the packages of [`PACKAGES`] are installed.
 pub fn build(host: &Host, options: &Options) -> Result<Image> {
     let work = host.target().join("image");
     fs::create_dir_all(&work).with_context(|| format!("Cannot create {}.", work.display()))?;
@@ -97,13 +97,13 @@ pub fn build(host: &Host, options: &Options) -> Result<Image> {
     let ours = our_programs(&work, &programs, options, &os_release)?;
     let boot_modules = kernel::boot_modules(host, &debian)?;
     let init = ours.join("dyad-init");
-    let dyad = squash::squash(&ours, &work.join("dyad.squashfs"), options.level())?;
+    let dyad = squash::squash(&ours, &work.join("dyad.squashfs"), options.zstd_level())?;
 
     let parts = |squashed: &[(&str, &Path)]| -> Result<Vec<u8>> { initramfs(&init, &boot_modules, squashed) };
     let whole = parts(&[("system.squashfs", &system), ("dyad.squashfs", &dyad)])?;
     let cmdline = command_line(host, options)?;
-    let recipe = uki::Recipe { debian: &debian, work: &work, os_release: &os_release, cmdline: &cmdline };
-    let slot = recipe.build(&whole, &work.join(format!("dyad-{version}.efi")))?;
+    let uki_parts = uki::UkiParts { debian: &debian, work: &work, os_release: &os_release, cmdline: &cmdline };
+    let slot = uki_parts.build(&whole, &work.join(format!("dyad-{version}.efi")))?;
     let bytes = fs::metadata(&slot)?.len();
     ensure!(
         bytes <= SLOT_BUDGET,
@@ -114,22 +114,24 @@ pub fn build(host: &Host, options: &Options) -> Result<Image> {
 
     let mut slots = vec![(version.clone(), slot.clone())];
     if let Some(broken) = &options.broken {
-        // The broken slot has no tree: init stops at its console and reboots, as after a bad update.
+        // The broken slot has no squashfs files: init fails, and `dyad.rescue=5` reboots the node 5 s later, as a bad
+        // update would.
         let cmdline = format!("{cmdline} dyad.rescue=5");
         let os_release = self::os_release(broken);
-        let recipe = uki::Recipe { os_release: &os_release, cmdline: &cmdline, ..recipe };
-        slots.push((broken.clone(), recipe.build(&parts(&[])?, &work.join("broken.efi"))?));
+        let uki_parts = uki::UkiParts { os_release: &os_release, cmdline: &cmdline, ..uki_parts };
+        slots.push((broken.clone(), uki_parts.build(&parts(&[])?, &work.join("broken.efi"))?));
     }
 
     let disk = options.output.clone().unwrap_or_else(|| host.artifacts().image());
     disk::build(host, &debian, &slots, &disk)?;
     let entered: [&Path; 6] = [&debian.kernel()?, &system, &dyad, &slot, &debian.boot_loader(), &disk];
     let manifest = manifest::write(host, &debian, &version, &entered, &disk.with_extension("json"))?;
-    println!("    slot {} MiB, disk {} MiB of content", bytes >> 20, disk::content(&disk)? >> 20);
+    println!("    slot {} MiB, disk {} MiB of content", bytes >> 20, disk::allocated_bytes(&disk)? >> 20);
     Ok(Image { disk, slot, manifest })
 }
 
-/// Our programs without debugging information, and what names the version.
+/// Copies this workspace's programs without debugging information into a folder, with the `os-release` file that names
+/// the version.
 fn our_programs(work: &Path, programs: &Path, options: &Options, os_release: &str) -> Result<PathBuf> {
     let folder = work.join("programs");
     if folder.exists() {

@@ -4,41 +4,42 @@ use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// How to call it.
+/// Usage text, shown with an error.
 pub const USAGE: &str = "\
 cargo xtask image [--fast] [--version V] [--cmdline WORDS] [--output FILE]
                   [--broken V]            add a second, broken slot of version V (tests of the fallback)
                   [--programs DIR]        take our programs from there instead of building them
                   [--program NAME=FILE]   take one program from there (tests)";
 
-/// Times of all files in the image, in seconds since 1970. A constant: the version says how old a system is.
+/// Time of all files in the image, in seconds since 1970: 2026-01-01. It is constant, so that equal inputs give equal
+/// bytes.
 pub const FILE_TIME: u64 = 1_767_225_600;
-/// Level of zstd for images that people install.
-pub const BEST: u32 = 19;
-/// Level of zstd for images that are made to be tried.
-const QUICK: u32 = 3;
+/// Compression level of zstd for images that are installed.
+pub const ZSTD_LEVEL_BEST: u32 = 19;
+/// Compression level of zstd for images that only tests boot (`--fast`).
+const ZSTD_LEVEL_FAST: u32 = 3;
 
-/// Options of one image.
+/// Options of one image build.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Compress quickly instead of well.
+    /// Compress with [`ZSTD_LEVEL_FAST`].
     pub fast: bool,
-    /// Words to add to the kernel command line; later words win.
+    /// Words appended to the kernel command line of `image/boot/cmdline`.
     pub cmdline: String,
-    /// Version of the system; the workspace's if `None`.
+    /// Version of the system; `None` = the version of the workspace.
     pub given_version: Option<String>,
-    /// Version of a second slot that never starts; it should be higher than the other one's.
+    /// Version of a second slot whose boot always fails. The boot loader tries it first only if it is the higher version.
     pub broken: Option<String>,
-    /// Folder of our programs, built elsewhere.
+    /// Folder with the built programs of this workspace; `None` = they are built first.
     pub programs: Option<PathBuf>,
-    /// Programs to take from other places, by name.
+    /// Files to take in place of a program, by the program's name.
     pub replaced: BTreeMap<String, PathBuf>,
-    /// Where the disk goes; `target/image/dyad.img` if `None`.
+    /// Path of the disk image; `None` = `target/image/dyad.img`.
     pub output: Option<PathBuf>,
 }
 
 impl Options {
-    /// Reads the words of a command line.
+    /// Parses the arguments behind `cargo xtask image`.
     pub fn parse(words: &[&str]) -> Result<Self> {
         let mut options = Self::default();
         let mut words = words.iter();
@@ -64,14 +65,14 @@ impl Options {
         Ok(options)
     }
 
-    /// The version of the system.
+    /// The given version, else that of the workspace.
     pub fn version(&self) -> String {
         self.given_version.clone().unwrap_or_else(|| env!("CARGO_PKG_VERSION").into())
     }
 
-    /// Level of zstd.
-    pub fn level(&self) -> u32 {
-        if self.fast { QUICK } else { BEST }
+    /// Compression level of zstd, 1 to 22.
+    pub fn zstd_level(&self) -> u32 {
+        if self.fast { ZSTD_LEVEL_FAST } else { ZSTD_LEVEL_BEST }
     }
 }
 
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_become_options() {
+    fn arguments_are_parsed_and_unknown_ones_refused() {
         let options = Options::parse(&["--fast", "--cmdline", "a b", "--broken", "9", "--program", "dyad-core=/x"]);
         let options = options.expect("understood");
         assert!(options.fast);

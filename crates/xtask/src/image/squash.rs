@@ -1,7 +1,7 @@
-//! Compressed read-only file systems.
+//! Builds the compressed read-only file systems (squashfs) of the image.
 
 use super::debian::{Debian, hex};
-use super::options::{BEST, FILE_TIME, Options};
+use super::options::{FILE_TIME, Options, ZSTD_LEVEL_BEST};
 use super::{kernel, tree};
 use crate::host::{self, Host};
 use anyhow::Result;
@@ -10,17 +10,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Version of the tree's recipe: a change makes every cached tree invalid.
-const RECIPE: u32 = 2;
+/// Version of the code that builds the tree. Raise it when that code changes: cached trees of another version are not
+/// used.
+const TREE_VERSION: u32 = 2;
 
-/// The system without our programs: from the cache if nothing that enters has changed.
+/// Path of `system.squashfs`, the system without this workspace's programs. It is built only if the cache has none for
+/// the same inputs.
 pub fn system(host: &Host, debian: &Debian, options: &Options) -> Result<PathBuf> {
-    let key = key(host, debian)?;
+    let key = cache_key(host, debian)?;
     let cache = host.cache()?;
     let at_level = |level: u32| cache.join(format!("system-{}-{level}.squashfs", &key[..16]));
-    let finished = at_level(options.level());
-    // A tree that was compressed well serves a quick build too.
-    let usable = if options.fast { vec![at_level(BEST), finished.clone()] } else { vec![finished.clone()] };
+    let finished = at_level(options.zstd_level());
+    // A fast build also uses a cached file of the best level.
+    let usable = if options.fast { vec![at_level(ZSTD_LEVEL_BEST), finished.clone()] } else { vec![finished.clone()] };
     if let Some(cached) = usable.into_iter().find(|path| path.exists()) {
         return Ok(cached);
     }
@@ -30,12 +32,12 @@ pub fn system(host: &Host, debian: &Debian, options: &Options) -> Result<PathBuf
     }
     tree::build(host, debian, &folder)?;
     kernel::install(host, debian, &folder)?;
-    let fresh = squash(&folder, &finished.with_extension("part"), options.level())?;
+    let fresh = squash(&folder, &finished.with_extension("part"), options.zstd_level())?;
     fs::rename(fresh, &finished)?;
     Ok(finished)
 }
 
-/// Compresses `folder` into the file `target`.
+/// Compresses `folder` into the squashfs file `target` with zstd at `level`.
 pub fn squash(folder: &Path, target: &Path, level: u32) -> Result<PathBuf> {
     let mut command = Command::new("mksquashfs");
     command.arg(folder).arg(target).args([
@@ -48,16 +50,16 @@ pub fn squash(folder: &Path, target: &Path, level: u32) -> Result<PathBuf> {
     ]);
     command.args(["-b", "256K", "-comp", "zstd", "-Xcompression-level", &level.to_string()]);
     let time = FILE_TIME.to_string();
-    // mksquashfs refuses these options beside the variable of the same meaning.
+    // mksquashfs refuses these options if the variable of the same meaning is set.
     command.args(["-mkfs-time", &time, "-all-time", &time]).env_remove("SOURCE_DATE_EPOCH");
     host::run_quietly(&mut command)?;
     Ok(target.into())
 }
 
-/// A hash over everything that enters the system.
-fn key(host: &Host, debian: &Debian) -> Result<String> {
+/// Hash over the inputs of the tree: [`TREE_VERSION`], the packages, and the files of `image/` and `initramfs/`.
+fn cache_key(host: &Host, debian: &Debian) -> Result<String> {
     let mut hash = Sha256::new();
-    hash.update(format!("{RECIPE} {:?}", debian.packages()?));
+    hash.update(format!("{TREE_VERSION} {:?}", debian.packages()?));
     let repository = host.repository();
     for folder in ["image", "initramfs"] {
         for file in tree::all_files(&repository.join(folder))? {

@@ -1,5 +1,5 @@
-//! The file tree of a node: what `image/files` chooses from the packages, with the libraries it links to, and the
-//! overlay of `initramfs/`.
+//! Builds the file tree of a node: the files that `image/files` chooses from the packages, the libraries that they link
+//! to, and over them the files of `initramfs/`.
 
 use super::debian::Debian;
 use super::glob::Pattern;
@@ -11,21 +11,21 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where libraries lie; Debian's loader looks there by itself.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+/// Folder of the shared libraries; Debian's dynamic loader searches it without configuration.
+const LIBRARY_FOLDER: &str = "usr/lib/x86_64-linux-gnu";
 
-/// Empty folders: mount points.
-const FOLDERS: [&str; 11] =
+/// Empty folders, most of them mount points.
+const EMPTY_FOLDERS: [&str; 11] =
     ["boot", "dev", "proc", "root", "run", "state", "sys", "tmp", "var", "usr/lib/dyad", "usr/lib/dhcpcd"];
 
-/// Symbolic links of the tree: link and target.
+/// Symbolic links of the tree: path of the link, and its target.
 const LINKS: [(&str, &str); 10] = [
     ("bin", "usr/bin"),
     ("sbin", "usr/sbin"),
     ("lib", "usr/lib"),
     ("lib64", "usr/lib64"),
     ("usr/lib64/ld-linux-x86-64.so.2", "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
-    // The kernel's module loader and the DHCP client's hook are init itself.
+    // init is also the program that the kernel calls to load a module, and the hook of the DHCP client.
     ("usr/sbin/modprobe", "../lib/dyad/dyad-init"),
     ("usr/sbin/dhcp-hook", "../lib/dyad/dyad-init"),
     ("usr/bin/dyad", "../lib/dyad/dyad"),
@@ -33,9 +33,9 @@ const LINKS: [(&str, &str); 10] = [
     ("etc/resolv.conf", "../run/dyad/resolv.conf"),
 ];
 
-/// Builds the tree, without kernel modules, in the empty folder `target`.
+/// Builds the tree, without kernel modules, in the folder `target`, which is created.
 pub fn build(host: &Host, debian: &Debian, target: &Path) -> Result<()> {
-    for folder in FOLDERS {
+    for folder in EMPTY_FOLDERS {
         fs::create_dir_all(target.join(folder))?;
     }
     let rules = host.repository().join("image/files");
@@ -43,11 +43,11 @@ pub fn build(host: &Host, debian: &Debian, target: &Path) -> Result<()> {
     let mut files = choose(&rules, &all_files(debian.root())?)?;
     add_libraries(debian.root(), &mut files)?;
     for file in &files {
-        copy(Copy { source: &debian.root().join(file), target: &target.join(file) })?;
+        copy(CopyPaths { source: &debian.root().join(file), target: &target.join(file) })?;
     }
     let overlay = host.repository().join("initramfs");
     for file in all_files(&overlay)? {
-        copy(Copy { source: &overlay.join(&file), target: &target.join(&file) })?;
+        copy(CopyPaths { source: &overlay.join(&file), target: &target.join(&file) })?;
     }
     for (link, goal) in LINKS {
         let link = target.join(link);
@@ -57,7 +57,8 @@ pub fn build(host: &Host, debian: &Debian, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files that the rules name. A rule without any is an error: something was renamed in a package.
+/// The files that the rules choose. A rule that adds no file is an error: a package renamed the file, or another rule
+/// has it.
 fn choose(rules: &str, all: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let mut chosen = BTreeSet::new();
     for rule in rules.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|rule| !rule.is_empty()) {
@@ -68,11 +69,11 @@ fn choose(rules: &str, all: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     Ok(chosen)
 }
 
-/// Adds every library that a chosen program or library links to.
+/// Adds the libraries that the chosen programs and libraries link to, also indirectly.
 fn add_libraries(root: &Path, files: &mut BTreeSet<String>) -> Result<()> {
     let mut new: Vec<String> = files.iter().cloned().collect();
     while !new.is_empty() {
-        let programs: Vec<String> = new.drain(..).filter(|file| is_program(&root.join(file))).collect();
+        let programs: Vec<String> = new.drain(..).filter(|file| is_elf(&root.join(file))).collect();
         if programs.is_empty() {
             break;
         }
@@ -81,7 +82,7 @@ fn add_libraries(root: &Path, files: &mut BTreeSet<String>) -> Result<()> {
         for name in
             text.lines().filter(|line| line.contains("(NEEDED)")).filter_map(|line| line.split(['[', ']']).nth(1))
         {
-            let library = format!("{LIBRARIES}/{name}");
+            let library = format!("{LIBRARY_FOLDER}/{name}");
             ensure!(root.join(&library).exists(), "No package brings the library {name}. Add one to image/packages.");
             if files.insert(library.clone()) {
                 new.push(library);
@@ -91,19 +92,20 @@ fn add_libraries(root: &Path, files: &mut BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-fn is_program(path: &Path) -> bool {
+fn is_elf(path: &Path) -> bool {
     use std::io::Read as _;
     let mut magic = [0; 4];
     fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }
 
-struct Copy<'a> {
+/// Source and target of a copy, as named fields so that they are not swapped.
+struct CopyPaths<'a> {
     source: &'a Path,
     target: &'a Path,
 }
 
-/// Copies the content of a file, through links, with plain permissions.
-fn copy(Copy { source, target }: Copy<'_>) -> Result<()> {
+/// Copies a file, following links. The copy has mode 755 if the owner may execute the file, else 644.
+fn copy(CopyPaths { source, target }: CopyPaths<'_>) -> Result<()> {
     fs::create_dir_all(target.parent().context("A file has no folder.")?)?;
     fs::copy(source, target).with_context(|| format!("Cannot copy {}.", source.display()))?;
     let runs = fs::metadata(source)?.permissions().mode() & 0o100 != 0;
@@ -111,7 +113,7 @@ fn copy(Copy { source, target }: Copy<'_>) -> Result<()> {
     Ok(())
 }
 
-/// All files and links below `root`, relative to it.
+/// Paths of all files and links below `root`, relative to it.
 pub fn all_files(root: &Path) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     let mut folders = vec![PathBuf::new()];

@@ -1,12 +1,12 @@
-//! Inside a crate no files depend on each other in a circle: each file can be read and tested before the files above
-//! it.
+//! Rule: inside a crate no files depend on each other in a circle, so each file can be read and tested before the files
+//! that use it.
 //!
 //! A file depends on another if its code outside of tests names something that the other defines. Paths are followed
 //! through re-exports to the file of the definition. A `mod` line and a re-export alone are no dependency, so a parent
 //! that only declares and re-exports its children is part of no circle.
 //!
-//! "No circle" is a statement about names, not about calls. Not seen: a method that is called through a value, also through
-//! `self`; so the files of one type whose `impl` blocks stand in several files may call each other in a circle
+//! "No circle" is a statement about names, not about calls. Not seen: a method that is called through a value, also
+//! through `self`; so the files of one type whose `impl` blocks stand in several files may call each other in a circle
 //! (`core::state`). Not seen either: names that macros build, and traits that are used without being imported.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,15 +15,15 @@ use std::path::Path;
 use super::lexer::{Kind, Token};
 use super::sources::{Module, crate_folders, files, group_end, module_of, read, split};
 
-/// Crates that still have circles, each with the reason. A crate without circles must leave this list.
+/// Crates that have circles, each with the reason. A crate in this list that has none fails the test.
 const ALLOWED: &[(&str, &str)] = &[
     ("mirror", "one state machine whose `impl` blocks stand in one file for each concern"),
     ("sim", "the world and its parts schedule each other: one program for tests"),
 ];
 
-/// Keywords before the name of an item.
+/// Keywords that stand before the name of an item.
 const ITEMS: [&str; 9] = ["struct", "enum", "union", "trait", "fn", "const", "static", "type", "mod"];
-/// Re-exports that lead to each other end after this many steps.
+/// Most steps of resolving a path: re-exports that lead to each other would never end.
 const MAX_REEXPORTS: usize = 16;
 
 /// A name that a `use` brings into a file. `name` is `*` for a glob.
@@ -35,15 +35,15 @@ struct Import {
     reexport: bool,
 }
 
-/// What one file defines and names.
+/// Names that one file defines, imports and uses.
 #[derive(Debug, Default)]
 struct File {
-    /// Defined at the top level of the file, inline modules included.
+    /// Names of items defined at the top level of the file, inline modules among them.
     items: BTreeSet<String>,
     imports: Vec<Import>,
-    /// Paths in the code outside of `use`, of two segments or more.
+    /// Paths of two or more segments in the code, `use` left out.
     paths: Vec<Vec<String>>,
-    /// All identifiers outside of `use`.
+    /// All identifiers in the code, `use` left out.
     words: BTreeSet<String>,
 }
 
@@ -53,11 +53,11 @@ struct Crate {
     files: BTreeMap<Module, File>,
 }
 
-/// From file to file, the names that tie them.
-type Arrows = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
+/// For each file the files that it depends on, and for each of those the names that it uses from there.
+type DependencyGraph = BTreeMap<Module, BTreeMap<Module, BTreeSet<String>>>;
 
 impl Crate {
-    /// Reads files, each given as its path below `src` and its text.
+    /// Parses files, each given as its path below `src` and its text.
     fn new<'a>(sources: impl IntoIterator<Item = (String, &'a str)>) -> Self {
         let mut files = BTreeMap::new();
         let mut test_modules = BTreeSet::new();
@@ -67,13 +67,14 @@ impl Crate {
             for name in &code.test_modules {
                 test_modules.insert([module.clone(), vec![(*name).to_owned()]].concat());
             }
-            files.insert(module.clone(), parse(&code.shipped));
+            files.insert(module.clone(), parse_file(&code.shipped));
         }
         files.retain(|module, _| !test_modules.iter().any(|tests| module.starts_with(tests)));
         Self { files }
     }
 
-    /// The files that define what `path`, seen from `module`, leads to. Empty: another crate, or the file itself.
+    /// The files that define the item to which `path`, seen from `module`, leads. Empty if it leads to another crate or
+    /// to a module.
     fn resolve(&self, module: &Module, path: &[String], steps: usize) -> BTreeSet<Module> {
         let Some((first, rest)) = path.split_first() else { return BTreeSet::new() };
         if steps == 0 {
@@ -92,7 +93,8 @@ impl Crate {
                     return self.descend(module, path, steps);
                 }
                 match file.imports.iter().find(|import| import.name == *first) {
-                    // `use tokio;` gives the path `tokio` the name `tokio`: it is another crate, and resolving it would not end.
+                    // `use tokio;` gives the path `tokio` the name `tokio`: it is another crate, and resolving it would
+                    // not end.
                     Some(import) if import.path.first() != Some(first) || import.path.len() > 1 => {
                         self.resolve(module, &[&import.path[..], rest].concat(), steps - 1)
                     }
@@ -109,8 +111,8 @@ impl Crate {
         self.descend(&parent.to_vec(), rest, steps)
     }
 
-    /// Follows `path` down from `module`. A path that ends at a module leads to nothing: what is used of that module
-    /// stands in longer paths.
+    /// Follows `path` down from `module`. A path that ends at a module gives no file: longer paths name the items that
+    /// are used from it.
     fn descend(&self, module: &Module, path: &[String], steps: usize) -> BTreeSet<Module> {
         let Some((first, rest)) = path.split_first() else { return BTreeSet::new() };
         let Some(file) = self.files.get(module) else { return BTreeSet::new() };
@@ -138,8 +140,8 @@ impl Crate {
         if behind.is_empty() { BTreeSet::from([module.clone()]) } else { behind }
     }
 
-    /// The files that define what `file` uses of the names behind the glob import of `path`.
-    fn glob(&self, module: &Module, file: &File, path: &[String]) -> BTreeSet<Module> {
+    /// The files that define those names of a glob import of `path` that `file` uses.
+    fn glob_targets(&self, module: &Module, file: &File, path: &[String]) -> BTreeSet<Module> {
         let Some(target) = self.module_at(module, &path[..path.len() - 1]) else { return BTreeSet::new() };
         let Some(behind) = self.files.get(&target) else { return BTreeSet::new() };
         let known = |name: &String| {
@@ -165,8 +167,9 @@ impl Crate {
         self.files.contains_key(&at).then_some(at)
     }
 
-    fn arrows(&self) -> Arrows {
-        let mut arrows = Arrows::new();
+    /// The dependencies of all files of the crate.
+    fn dependency_graph(&self) -> DependencyGraph {
+        let mut arrows = DependencyGraph::new();
         for (module, file) in &self.files {
             let imports = file.imports.iter().filter(|import| {
                 // A trait may be imported for its methods alone, so a private import always counts.
@@ -175,8 +178,11 @@ impl Crate {
             let paths = imports.map(|import| &import.path).chain(&file.paths);
             for path in paths {
                 let glob = path.last().is_some_and(|last| last == "*");
-                let targets =
-                    if glob { self.glob(module, file, path) } else { self.resolve(module, path, MAX_REEXPORTS) };
+                let targets = if glob {
+                    self.glob_targets(module, file, path)
+                } else {
+                    self.resolve(module, path, MAX_REEXPORTS)
+                };
                 for target in targets {
                     if target != *module {
                         let names = arrows.entry(module.clone()).or_default().entry(target).or_default();
@@ -193,8 +199,8 @@ fn child(module: &Module, name: &str) -> Module {
     [module.clone(), vec![name.to_owned()]].concat()
 }
 
-/// Reads the tokens of one file.
-fn parse(tokens: &[Token<'_>]) -> File {
+/// Collects the names of one file from its tokens.
+fn parse_file(tokens: &[Token<'_>]) -> File {
     let mut file = File::default();
     let mut depth = 0usize;
     let mut at = 0;
@@ -256,7 +262,8 @@ fn is_path_separator(tokens: &[Token<'_>], at: usize) -> bool {
     tokens.get(at).is_some_and(|token| token.is(':')) && tokens.get(at + 1).is_some_and(|token| token.is(':'))
 }
 
-/// Reads one tree of a `use`, up to `,`, `}` or `;`. Returns the index behind the tree, and behind the semicolon.
+/// Reads one tree of a `use`, up to `,`, `}` or `;`. Returns the index behind the tree, or behind the semicolon if one
+/// follows.
 fn import(
     tokens: &[Token<'_>],
     mut at: usize,
@@ -302,8 +309,8 @@ fn import(
     at + usize::from(tokens.get(at).is_some_and(|token| token.is(';')))
 }
 
-/// Groups of two or more files that all lead to each other, each sorted.
-fn circles(arrows: &Arrows) -> Vec<Vec<Module>> {
+/// Groups of two or more files that all depend on each other, directly or not; each group is sorted.
+fn circles(arrows: &DependencyGraph) -> Vec<Vec<Module>> {
     let reach = |from: &Module| {
         let mut seen = BTreeSet::new();
         let mut open = vec![from];
@@ -328,8 +335,8 @@ fn circles(arrows: &Arrows) -> Vec<Vec<Module>> {
     found
 }
 
-/// The circles of a crate in words, one line for each arrow inside of a circle.
-fn describe(arrows: &Arrows) -> Vec<String> {
+/// The circles of a crate as text, one line for each dependency inside a circle.
+fn describe(arrows: &DependencyGraph) -> Vec<String> {
     let shown = |module: &Module| if module.is_empty() { "crate".to_owned() } else { module.join("::") };
     let mut lines = Vec::new();
     for (number, circle) in circles(arrows).iter().enumerate() {
@@ -358,7 +365,7 @@ fn read_crate(folder: &Path) -> Crate {
 fn modules_of_a_crate_form_no_circle() {
     let mut failures = Vec::new();
     for (name, folder) in crate_folders() {
-        let found = describe(&read_crate(&folder).arrows());
+        let found = describe(&read_crate(&folder).dependency_graph());
         let allowed = ALLOWED.iter().any(|(allowed, _)| *allowed == name);
         if allowed && found.is_empty() {
             failures.push(format!("{name} has no circle any more: take it off the list ALLOWED"));
@@ -370,7 +377,7 @@ fn modules_of_a_crate_form_no_circle() {
 }
 
 fn circles_of(sources: &[(&str, &str)]) -> Vec<String> {
-    describe(&Crate::new(sources.iter().map(|(path, text)| ((*path).to_owned(), *text))).arrows())
+    describe(&Crate::new(sources.iter().map(|(path, text)| ((*path).to_owned(), *text))).dependency_graph())
 }
 
 #[test]
@@ -405,7 +412,7 @@ fn a_circle_is_found_through_a_glob() {
 }
 
 #[test]
-fn what_is_no_circle_is_not_reported() {
+fn re_exports_comments_tests_and_unused_globs_form_no_circle() {
     let found = circles_of(&[
         // A parent that declares and re-exports, the use of a name through it, and a comment.
         ("lib.rs", "mod a; mod b; mod c; pub use a::A; pub use b::*; pub(crate) use c::C;"),

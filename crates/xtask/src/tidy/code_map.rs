@@ -1,43 +1,45 @@
-//! `ARCHITECTURE.md` draws the arrows between crates, each `Cargo.toml` follows them.
+//! Rule: the code map in `ARCHITECTURE.md` and the manifests (`Cargo.toml`) state the same dependencies between crates,
+//! and a crate depends only on crates below it in the map.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::sources::{crate_folders, repository, short};
 
-/// Everything a crate without I/O, clock and randomness may depend on; `ARCHITECTURE.md` says why it is so much.
+/// Crates without I/O, clock and randomness, and the third-party crates that each depends on; reasons are in
+/// `docs/decisions/0003-dependencies-of-pure-crates.md`.
 const ALLOWED_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("types", &["bytes", "serde"]),
     ("quorum", &["serde"]),
     ("mirror", &["bytes", "serde", "thiserror"]),
     ("desired", &["crc32c", "serde", "serde_json", "thiserror"]),
 ];
-/// What a crate must never know, by the crates that would teach it.
+/// Third-party crates that a crate must not depend on: networks in the pool, HTTP in the supervisor, tokio in PID 1.
 const FORBIDDEN_DEPENDENCIES: &[(&str, &[&str])] = &[
     ("pool", &["tokio", "socket2", "rustls"]),
     ("supervisor", &["axum", "hyper", "hyper-util", "tower"]),
     ("init", &["tokio"]),
 ];
 
-/// The programs that are tests themselves: they depend on the fixtures that others need in their tests only.
+/// Crates that are test programs: they may depend on `testkit`; other crates only in their tests.
 const TEST_PROGRAMS: &[&str] = &["process-tests", "sim"];
 
 /// A row of the code map.
 struct Row {
-    /// The crate's short name.
+    /// Short name of the crate, without `dyad-`.
     name: String,
-    /// The crates that it says it knows.
+    /// The last column: crates of this workspace that it depends on, tests left out.
     knows: BTreeSet<String>,
 }
 
-/// A crate's dependencies: crates of this workspace by short name, and crates from the registry.
+/// A crate's dependencies: crates of this workspace by short name (`ours`), and third-party crates (`foreign`).
 struct Manifest {
     ours: BTreeSet<String>,
     ours_in_tests: BTreeSet<String>,
     foreign: BTreeSet<String>,
 }
 
-/// The rows of crates, from top to bottom.
+/// The rows of the code map that are crates, from top to bottom.
 fn code_map() -> Vec<Row> {
     let text = fs::read_to_string(repository().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md can be read");
     let rows = text.lines().filter(|line| line.starts_with("| `crates/") || line.starts_with("| `qemu-tests"));
@@ -117,8 +119,8 @@ fn pure_crates_stay_pure() {
         assert_eq!(foreign, *allowed, "what {name} depends on");
     }
     for (name, forbidden) in FORBIDDEN_DEPENDENCIES {
-        for taught in *forbidden {
-            assert!(!manifests[*name].foreign.contains(*taught), "{name} must not depend on {taught}");
+        for dependency in *forbidden {
+            assert!(!manifests[*name].foreign.contains(*dependency), "{name} must not depend on {dependency}");
         }
     }
 }

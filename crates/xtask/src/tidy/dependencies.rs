@@ -1,4 +1,4 @@
-//! The crates of others meet `deny.toml`: licences, where they come from, and crates that are refused.
+//! Rule: third-party crates meet `deny.toml`: licences, registry, and crates that are refused.
 //!
 //! `cargo deny check` reads the same file and looks deeper (licence texts, advisories); building it takes longer than
 //! all other checks of the source together, so it is left to releases. The names and licences are those of cargo's
@@ -12,11 +12,11 @@ use toml::Table;
 
 use super::sources::{read, repository};
 
-/// The lists of `deny.toml`.
+/// The lists of `deny.toml` that this rule checks.
 struct Policy {
     platform: String,
     licences: Vec<Licensee>,
-    /// Name of each refused crate, and the reason.
+    /// Name of each refused crate and the reason.
     refused: Vec<(String, String)>,
 }
 
@@ -35,24 +35,24 @@ impl Policy {
         }
     }
 
-    /// The reasons against one package of the metadata.
-    fn faults(&self, package: &Value) -> Vec<String> {
+    /// Sentences on each rule that one package of cargo's metadata breaks.
+    fn violations(&self, package: &Value) -> Vec<String> {
         let text = |field: &str| package[field].as_str();
-        // A crate without a source is ours.
+        // A package without a source is a crate of this workspace.
         let Some(source) = text("source") else { return wildcards(package) };
         let name = text("name").unwrap_or_default();
-        let mut faults = Vec::new();
+        let mut violations = Vec::new();
         if !source.starts_with("registry+") {
-            faults.push(format!("{name} comes from {source}"));
+            violations.push(format!("{name} comes from {source}"));
         }
         if let Some((_, reason)) = self.refused.iter().find(|(refused, _)| refused == name) {
-            faults.push(format!("{name} is refused: {reason}"));
+            violations.push(format!("{name} is refused: {reason}"));
         }
         let licence = text("license").unwrap_or_default();
         if !self.permits(licence) {
-            faults.push(format!("{name} has the licence {licence:?}"));
+            violations.push(format!("{name} has the licence {licence:?}"));
         }
-        faults
+        violations
     }
 
     /// Whether a licence expression can be met with the permitted licences alone.
@@ -65,7 +65,7 @@ impl Policy {
     }
 }
 
-/// The dependencies of one of our crates on any version of a crate of others.
+/// Sentences on each dependency of a crate of this workspace that allows any version (`*`).
 fn wildcards(package: &Value) -> Vec<String> {
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
     dependencies
@@ -86,25 +86,25 @@ fn dependencies_are_permitted() {
     let foreign: Vec<_> = packages.iter().filter_map(|package| package["source"].as_str()).collect();
     assert!(foreign.len() > 50, "cargo listed only {} crates of others: was its metadata understood?", foreign.len());
     assert!(foreign.iter().all(|source| *source == foreign[0]), "crates come from several registries");
-    let faults: Vec<_> = packages.iter().flat_map(|package| policy.faults(package)).collect();
-    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    let violations: Vec<_> = packages.iter().flat_map(|package| policy.violations(package)).collect();
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
 fn a_crate_that_must_not_be_used_is_found() {
     let policy = Policy::of_repository();
-    let faults = |source: &str, name: &str, license: &str| {
-        policy.faults(&serde_json::json!({"source": source, "name": name, "license": license})).len()
+    let violations = |source: &str, name: &str, license: &str| {
+        policy.violations(&serde_json::json!({"source": source, "name": name, "license": license})).len()
     };
     for licence in ["MIT OR Apache-2.0", "MIT/Apache-2.0", "GPL-3.0-only OR MIT", "Apache-2.0 WITH LLVM-exception"] {
-        assert_eq!(faults("registry+x", "good", licence), 0, "{licence}");
+        assert_eq!(violations("registry+x", "good", licence), 0, "{licence}");
     }
     for licence in ["GPL-3.0-only AND MIT", "GPL-3.0-only", ""] {
-        assert_eq!(faults("registry+x", "bad", licence), 1, "{licence}");
+        assert_eq!(violations("registry+x", "bad", licence), 1, "{licence}");
     }
-    assert_eq!(faults("registry+x", "bincode", "MIT"), 1);
-    assert_eq!(faults("git+https://example.org/x", "elsewhere", "MIT"), 1);
+    assert_eq!(violations("registry+x", "bincode", "MIT"), 1);
+    assert_eq!(violations("git+https://example.org/x", "elsewhere", "MIT"), 1);
     let any = |path: Option<&str>| serde_json::json!({"name": "any", "req": "*", "path": path});
     let ours = serde_json::json!({"name": "ours", "dependencies": [any(None), any(Some("/sibling"))]});
-    assert_eq!(policy.faults(&ours), ["\"ours\" takes any version of \"any\""]);
+    assert_eq!(policy.violations(&ours), ["\"ours\" takes any version of \"any\""]);
 }

@@ -1,5 +1,6 @@
-//! A documentation comment adds something to name, type and container of its item, or it is left out: `/// The disk.` at a
-//! field `disk` tells nothing, and in the API and the command line such a comment is the whole help that people get.
+//! Rule: a documentation comment says more than the name, type and container of its item, or it is left out. `/// The
+//! disk.` at a field `disk` adds nothing; in the API and the command line such a comment is the whole help that people
+//! get.
 
 use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, group_end, read, shown};
@@ -7,20 +8,20 @@ use super::words::words_of;
 
 use std::collections::BTreeSet;
 
-/// Fewest words of a documentation comment.
+/// Least number of words in a documentation comment.
 const WORDS_MIN: usize = 3;
-/// Words that say nothing about an item beside its name.
+/// Words that do not count: they say nothing beside the name of an item.
 const FILLERS: [&str; 36] = [
     "a", "all", "an", "and", "are", "as", "at", "by", "each", "for", "from", "has", "in", "is", "it", "its", "name",
     "names", "now", "number", "of", "on", "one", "that", "the", "this", "to", "was", "what", "where", "which", "who",
     "whose", "with", "these", "those",
 ];
 
-/// Line and text of each documentation comment that says too little; adjacent lines are one comment.
-fn too_short(text: &str) -> Vec<(usize, String)> {
+/// Line and text of each documentation comment that has too few words or only repeats; adjacent lines are one comment.
+fn empty_doc_comments(text: &str) -> Vec<(usize, String)> {
     let tokens = tokens(text);
     let mut found = Vec::new();
-    // The words in front of each brace that is open, the innermost one last.
+    // The words of the declaration in front of each open brace, the innermost brace last.
     let mut containers: Vec<BTreeSet<String>> = Vec::new();
     let (mut at, mut declaration) = (0, 0);
     while at < tokens.len() {
@@ -47,14 +48,14 @@ fn too_short(text: &str) -> Vec<(usize, String)> {
         let count = words.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count();
         let mut known = declared_words(&tokens[at..]);
         known.extend(containers.last().into_iter().flatten().cloned());
-        if count < WORDS_MIN || marker == "///" && repeats(words, &known) {
+        if count < WORDS_MIN || marker == "///" && only_repeats(words, &known) {
             found.push((line, words.to_owned()));
         }
     }
     found
 }
 
-/// The marker and text of a line of a documentation comment.
+/// Marker and text of a line of a documentation comment; `None` for any other token.
 fn doc_line<'a>(token: &Token<'a>) -> Option<(&'static str, &'a str)> {
     let is_line = token.kind == Kind::Comment && !token.text.starts_with("////");
     let marker = ["///", "//!"].into_iter().find(|marker| is_line && token.text.starts_with(marker))?;
@@ -87,13 +88,13 @@ fn declared_words(tokens: &[Token<'_>]) -> BTreeSet<String> {
     words
 }
 
-/// Whether a comment has no word beside these and [`FILLERS`].
-fn repeats(comment: &str, known: &BTreeSet<String>) -> bool {
+/// Whether a comment has no word beside the `known` ones and [`FILLERS`].
+fn only_repeats(comment: &str, known: &BTreeSet<String>) -> bool {
     let words = comment.split(|c: char| !c.is_alphanumeric()).flat_map(words_of);
     words.into_iter().all(|word| FILLERS.contains(&word.as_str()) || known.contains(stem(&word)))
 }
 
-/// A word without its ending: `volumes` and `volume`, `opened` and `open` are the same word.
+/// A word without its ending, so that `volumes` and `volume`, `opened` and `open` count as the same word.
 fn stem(word: &str) -> &str {
     let endings = ["ing", "ies", "es", "ed", "s", "e"];
     endings.iter().find_map(|ending| word.strip_suffix(ending).filter(|stem| stem.len() > 2)).unwrap_or(word)
@@ -104,7 +105,7 @@ fn documentation_adds_to_the_name() {
     let mut failures = Vec::new();
     for folder in crate_folders().values() {
         for path in files(folder, "rs") {
-            let found = too_short(&read(&path));
+            let found = empty_doc_comments(&read(&path));
             failures.extend(found.into_iter().map(|(line, words)| format!("{}:{line}: {words}", shown(&path))));
         }
     }
@@ -147,7 +148,7 @@ fn a_comment_that_says_too_little_is_found() {
             fn ended(&self);
         }
     ";
-    let found = too_short(text);
+    let found = empty_doc_comments(text);
     let expected = [
         (4, "The disk."),
         (7, "`host:port`."),

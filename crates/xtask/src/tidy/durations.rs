@@ -1,22 +1,22 @@
-//! A duration constant says what it is for: `_TIMEOUT` ends a wait with an error, `_INTERVAL` lies between two repeated
-//! actions, `_DELAY` comes before one action, `_PERIOD` is a span in which something holds, `_DEADLINE` bounds a whole
-//! procedure.
+//! Rule: the name of a duration constant ends in a word that says what it is for. `_TIMEOUT` ends a wait with an error,
+//! `_INTERVAL` lies between two repeated actions, `_DELAY` comes before one action, `_PERIOD` is a span in which
+//! something holds, `_DEADLINE` bounds a whole procedure.
 
 use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, read, shown};
 
 const ENDINGS: [&str; 5] = ["_TIMEOUT", "_INTERVAL", "_DELAY", "_PERIOD", "_DEADLINE"];
-/// Types that hold a duration. `Nanos` is that of the crates that own no clock.
+/// Types that hold a duration; `Nanos` is the one of crates that read no clock.
 const DURATIONS: [&str; 2] = ["Duration", "Nanos"];
 /// Types of ranges: of durations, or of numbers that hold one.
 const RANGES: [&str; 2] = ["Range", "RangeInclusive"];
 /// Types of numbers that hold a duration if the name ends in a unit.
 const NUMBERS: [&str; 4] = ["u16", "u32", "u64", "i64"];
 const UNIT_ENDINGS: [&str; 4] = ["_S", "_MS", "_US", "_NS"];
-/// Constants that are a unit and not a duration of something.
+/// Names of constants that are units of time, not durations.
 const UNITS: [&str; 5] = ["US", "MS", "SEC", "SECOND", "MINUTE"];
 
-/// The duration constants among `tokens` whose name says too little, with the line of each.
+/// Line and name of each duration constant among `tokens` whose name has none of the endings.
 fn misnamed<'a>(tokens: &[Token<'a>]) -> Vec<(usize, &'a str)> {
     let mut found = Vec::new();
     for (at, window) in tokens.windows(3).enumerate() {

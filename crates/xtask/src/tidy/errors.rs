@@ -1,33 +1,33 @@
-//! The errors of a library are types: no `anyhow`, and no function that others can call gives a text as its error.
+//! Rule: the errors of a library are types: no `anyhow`, and no `pub` function whose error is a `String`.
 //!
-//! A caller that must decide by the cause would have to compare text, and a text does not say which disk, file or node it is
-//! about. Programs put causes together for people and use `anyhow`: `main.rs`, `src/bin`, and the crates of [`PROGRAMS`].
+//! A caller that decides by the cause would have to compare text, and a text has no fields for disk, file or node.
+//! Programs show causes to people and use `anyhow`: `main.rs`, `src/bin`, and the crates of [`PROGRAMS`].
 
 use super::lexer::Token;
 use super::sources::{crate_folders, files, read, shown, split};
 
-/// Crates that are programs, tests or tools as a whole.
+/// Short names of the crates that are programs, tests or tools as a whole.
 const PROGRAMS: [&str; 7] = ["cli", "counter", "init", "process-tests", "rig", "sim", "xtask"];
-/// Files whose public functions may give a text as their error, each with the reason.
+/// Files whose `pub` functions may have a text as their error, each with the reason.
 const ALLOWED: [(&str, &str); 1] =
     [("crates/mirror/src/oracle.rs", "the error is a finding, which a test prints: for tests only")];
 
-/// Line and cause of each error that is no type.
-fn untyped(tokens: &[Token<'_>]) -> Vec<(usize, &'static str)> {
+/// Line and kind of each violation of the rule.
+fn untyped_errors(tokens: &[Token<'_>]) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         if token.text == "anyhow" {
             found.push((token.line, "anyhow"));
         }
-        if token.text == "pub" && gives_text(&tokens[at + 1..]) {
+        if token.text == "pub" && returns_text_error(&tokens[at + 1..]) {
             found.push((token.line, "a text as error"));
         }
     }
     found
 }
 
-/// Whether these tokens, which stand behind `pub`, are a function whose result has a text as its error.
-fn gives_text(item: &[Token<'_>]) -> bool {
+/// Whether these tokens, which stand behind `pub`, begin a function that returns `Result<_, String>`.
+fn returns_text_error(item: &[Token<'_>]) -> bool {
     let keyword = item.iter().take_while(|token| matches!(token.text, "async" | "const" | "unsafe")).count();
     if item.get(keyword).is_none_or(|token| token.text != "fn") {
         return false;
@@ -54,7 +54,7 @@ fn errors_of_libraries_are_types() {
                 continue;
             }
             let text = read(&path);
-            let found = untyped(&split(&text).shipped);
+            let found = untyped_errors(&split(&text).shipped);
             failures.extend(found.into_iter().map(|(line, cause)| format!("{place}:{line}: {cause}")));
         }
     }
@@ -77,5 +77,5 @@ fn an_untyped_error_is_found() {
         #[cfg(test)]
         mod tests { use anyhow::Result; }
     ";
-    assert_eq!(untyped(&split(text).shipped), [(2, "anyhow"), (4, "a text as error")]);
+    assert_eq!(untyped_errors(&split(text).shipped), [(2, "anyhow"), (4, "a text as error")]);
 }

@@ -1,9 +1,9 @@
-//! Rust text as tokens, comments included ("The Rust Reference", chapter "Lexical structure").
+//! Splits Rust text into tokens, comments included ("The Rust Reference", chapter "Lexical structure").
 //!
-//! It knows enough to tell identifiers, literals and comments apart, and the line where each begins. Punctuation comes
-//! as single characters, brackets are not matched.
+//! It tells identifiers, literals and comments apart, and gives the line where each begins. Each punctuation character
+//! is a token; brackets are not matched.
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A name or keyword; `r#` is not part of the text.
@@ -16,6 +16,7 @@ pub enum Kind {
     Comment,
 }
 
+/// A token of a Rust file, with its text and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token<'a> {
     pub kind: Kind,
@@ -25,7 +26,7 @@ pub struct Token<'a> {
 }
 
 impl Token<'_> {
-    /// Whether it is this punctuation character.
+    /// Whether the token is this punctuation character.
     pub fn is(&self, character: char) -> bool {
         self.kind == Kind::Punctuation && self.text.starts_with(character)
     }
@@ -78,7 +79,7 @@ fn next(rest: &str, first: char) -> (Kind, usize) {
     (Kind::Punctuation, first.len_utf8())
 }
 
-/// Length of the identifier at the start of `rest`.
+/// Length of the identifier at the start of `rest`, in bytes like all lengths here.
 fn word(rest: &str) -> usize {
     rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len())
 }
@@ -145,7 +146,8 @@ fn quoted_len(inner: &str, quote: char) -> usize {
     inner.len()
 }
 
-/// What follows a single quote: a character if one character or an escape and a second quote follow, else a lifetime.
+/// Kind and length of the token that a single quote begins; `quoted` is the text behind it. It is a character if an
+/// escape, or one character and a second quote follow, else a lifetime.
 fn quote(quoted: &str) -> (Kind, usize) {
     let mut characters = quoted.chars();
     let first = characters.next();

@@ -1,11 +1,11 @@
-//! Links between documents: each relative link of a Markdown file of the repository leads to an existing file or folder.
+//! Rule: each relative link in a Markdown file of the repository leads to an existing file or folder.
 
 use std::path::Path;
 
 use super::sources::{files, read, repository};
 
-/// Line and path of each relative link in a Markdown text. Code, absolute addresses and links within the page (`#part`) are
-/// left out, and so is the part of the page behind a path.
+/// Line and path of each relative link in a Markdown text. Code, absolute addresses and links within the page (`#part`)
+/// are left out, and so is the part of the page behind a path.
 fn relative_links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     let mut is_code = false;

@@ -1,18 +1,19 @@
-//! No function has two adjacent parameters of one primitive type: arguments that are swapped by mistake would compile. In
-//! code that runs on a node, a path counts as a primitive type: a swap would write, mount or delete the wrong file.
+//! Rule: no function has two adjacent parameters of one primitive type, because arguments that are swapped by mistake
+//! would compile. In code that runs on a node, a path counts as a primitive type: a swap would write, mount or delete
+//! the wrong file.
 //!
-//! A number that names something is a type of its own, numbers that belong together are a struct or a range; so are paths.
-//! An alias (`type Nanos = u64`) is the type that it stands for. Code that only tests compile is left out, as are closures
-//! and pointers to functions.
+//! A number that names something is a type of its own, numbers that belong together are a struct or a range; so are
+//! paths. An alias (`type Nanos = u64`) is the type that it stands for. Code that only tests compile is left out, as
+//! are closures and pointers to functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::lexer::{Kind, Token, tokens};
 use super::sources::{crate_folders, files, group_end, module_of, read, shown, split};
 
-/// Types of which two values look the same to the compiler. A reference, an option, a slice, an array and a `Vec` of one
-/// of them counts as well.
-const PRIMITIVES: [&str; 19] = [
+/// Types of which two adjacent parameters are refused. A reference, `Option`, slice, array and `Vec` of one of them
+/// counts as that type.
+const PRIMITIVE_TYPES: [&str; 19] = [
     "u8",
     "u16",
     "u32",
@@ -34,13 +35,13 @@ const PRIMITIVES: [&str; 19] = [
     "impl Into<String>",
 ];
 
-/// Paths, with [`PRIMITIVES`] the types of which two adjacent parameters are refused in code that runs on a node.
-const PATHS: [&str; 5] = ["Path", "PathBuf", "std::path::Path", "std::path::PathBuf", "impl AsRef<Path>"];
+/// Types of paths; two adjacent parameters of them are refused too in code that runs on a node.
+const PATH_TYPES: [&str; 5] = ["Path", "PathBuf", "std::path::Path", "std::path::PathBuf", "impl AsRef<Path>"];
 
-/// Crates in which adjacent paths are allowed: tools and tests. A swap there fails a build or a test.
-const DEVELOPMENT: [&str; 3] = ["crates/xtask/", "crates/process-tests/", "qemu-tests/"];
+/// Folders of the crates in which adjacent paths are allowed: tools and tests. A swap there fails a build or a test.
+const DEVELOPMENT_CRATES: [&str; 3] = ["crates/xtask/", "crates/process-tests/", "qemu-tests/"];
 
-/// Functions with such parameters, by file and name, each with the reason.
+/// Functions that may have such parameters, by file and name, each with the reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/atomic-file/src/disk.rs", "rename", "as `std::fs::rename`"),
     ("crates/atomic-file/src/lib.rs", "rename", "as `std::fs::rename`"),
@@ -53,16 +54,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/update/src/esp.rs", "compare", "an order, as `Ord::cmp`"),
 ];
 
-/// A function with two adjacent parameters of one type.
+/// A function that breaks the rule, and its line.
 #[derive(Debug, PartialEq, Eq)]
-struct Found<'a> {
+struct AdjacentPair<'a> {
     line: usize,
     function: &'a str,
-    /// The first such pair.
+    /// The first pair of adjacent parameters of one type.
     parameters: [String; 2],
 }
 
-/// What the rule says of paths.
+/// Treatment of paths by the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PathRule {
     /// Two adjacent paths are refused.
@@ -70,14 +71,18 @@ enum PathRule {
     Allowed,
 }
 
-/// A parameter: its pattern and its type, as [`text`].
+/// A parameter: its pattern and its type, as text without lifetimes.
 struct Parameter {
     pattern: String,
     kind: String,
 }
 
-/// The functions in `tokens` that break the rule. `aliases` are names of types that stand for a primitive type.
-fn adjacent<'a>(tokens: &[Token<'a>], aliases: &BTreeMap<&str, String>, paths: PathRule) -> Vec<Found<'a>> {
+/// The functions in `tokens` that break the rule. `aliases` maps an alias to the primitive type that it stands for.
+fn adjacent_pairs<'a>(
+    tokens: &[Token<'a>],
+    aliases: &BTreeMap<&str, String>,
+    paths: PathRule,
+) -> Vec<AdjacentPair<'a>> {
     let mut found = Vec::new();
     for (at, window) in tokens.windows(2).enumerate() {
         let [keyword, name] = window else { continue };
@@ -87,17 +92,18 @@ fn adjacent<'a>(tokens: &[Token<'a>], aliases: &BTreeMap<&str, String>, paths: P
         let parameters = parameters(tokens, at + 2);
         let same = parameters.windows(2).find(|pair| {
             let kinds = pair.iter().map(|parameter| resolved(&parameter.kind, aliases)).collect::<Vec<_>>();
-            kinds[0] == kinds[1] && is_refused(&kinds[0], paths)
+            kinds[0] == kinds[1] && is_refused_type(&kinds[0], paths)
         });
         if let Some(pair) = same {
             let parameters = [&pair[0], &pair[1]].map(|it| format!("{}: {}", it.pattern, it.kind));
-            found.push(Found { line: name.line, function: name.text, parameters });
+            found.push(AdjacentPair { line: name.line, function: name.text, parameters });
         }
     }
     found
 }
 
-/// The parameters of the function whose generics or parenthesis begin at `start`. `self` without a type is none.
+/// The parameters of the function whose generics or parenthesis begin at `start`. `self` without a type has an empty
+/// type.
 fn parameters(tokens: &[Token<'_>], start: usize) -> Vec<Parameter> {
     let mut open = start;
     if tokens[open].is('<') {
@@ -190,19 +196,19 @@ fn resolved(kind: &str, aliases: &BTreeMap<&str, String>) -> String {
 }
 
 fn is_primitive(kind: &str) -> bool {
-    is_refused(kind, PathRule::Allowed)
+    is_refused_type(kind, PathRule::Allowed)
 }
 
 /// Whether two adjacent parameters of this type are refused.
-fn is_refused(kind: &str, paths: PathRule) -> bool {
+fn is_refused_type(kind: &str, paths: PathRule) -> bool {
     let kind = kind.trim_start_matches('&');
     let kind = kind.strip_prefix("'static ").unwrap_or(kind);
     let inner = kind.strip_prefix("mut").filter(|rest| rest.starts_with([' ', '[', '&'])).unwrap_or(kind).trim();
     let element = ["Option<", "Vec<"].iter().find_map(|generic| inner.strip_prefix(generic)?.strip_suffix('>'));
     let element = element.or_else(|| inner.strip_prefix('[')?.strip_suffix(']')?.split(';').next());
-    PRIMITIVES.contains(&inner)
-        || paths == PathRule::Refused && PATHS.contains(&inner)
-        || element.is_some_and(|element| is_refused(element, paths))
+    PRIMITIVE_TYPES.contains(&inner)
+        || paths == PathRule::Refused && PATH_TYPES.contains(&inner)
+        || element.is_some_and(|element| is_refused_type(element, paths))
 }
 
 /// Adds the aliases of primitive types among `tokens`: `type NAME = TYPE;`.
@@ -242,9 +248,11 @@ fn arguments_of_one_type_are_told_apart() {
         if test_modules.iter().any(|(of, tests)| of == folder && module.starts_with(tests)) {
             continue;
         }
-        let development = DEVELOPMENT.iter().any(|folder| path.starts_with(folder));
+        let development = DEVELOPMENT_CRATES.iter().any(|folder| path.starts_with(folder));
         let rule = if development { PathRule::Allowed } else { PathRule::Refused };
-        for Found { line, function, parameters: [first, second] } in adjacent(&code.shipped, &aliases, rule) {
+        for AdjacentPair { line, function, parameters: [first, second] } in
+            adjacent_pairs(&code.shipped, &aliases, rule)
+        {
             if ALLOWED.iter().any(|(file, name, _)| file == path && *name == function) {
                 unused.remove(&(path.as_str(), function));
             } else {
@@ -272,7 +280,7 @@ fn adjacent_parameters_of_one_primitive_type_are_found() {
     let mut aliases = BTreeMap::new();
     collect_aliases(&tokens, &mut aliases);
     let found: Vec<_> =
-        adjacent(&tokens, &aliases, PathRule::Allowed).into_iter().map(|found| found.function).collect();
+        adjacent_pairs(&tokens, &aliases, PathRule::Allowed).into_iter().map(|found| found.function).collect();
     assert_eq!(found, ["numbers", "mixed", "options", "bytes", "arrays", "texts", "alias", "generic"]);
 }
 
@@ -285,7 +293,7 @@ fn adjacent_paths_are_found_in_code_of_a_node() {
     ";
     let tokens = tokens(text);
     let found = |rule| -> Vec<_> {
-        adjacent(&tokens, &BTreeMap::new(), rule).into_iter().map(|found| found.function).collect()
+        adjacent_pairs(&tokens, &BTreeMap::new(), rule).into_iter().map(|found| found.function).collect()
     };
     assert_eq!(found(PathRule::Refused), ["links", "owned", "options", "lists"]);
     assert_eq!(found(PathRule::Allowed), Vec::<&str>::new());

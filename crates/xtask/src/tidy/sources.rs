@@ -1,4 +1,4 @@
-//! The files of the repository, and their code without the parts that only tests compile.
+//! Finds the files of the repository, and splits off the code that only tests compile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::lexer::{Kind, Token, tokens};
 
-/// Folders that hold no text of this project.
+/// Names of folders that are not searched.
 const SKIPPED_FOLDERS: [&str; 3] = ["target", ".git", "node_modules"];
 /// Keywords of items that end with a semicolon even if a brace group comes first.
 const SEMICOLON_ITEMS: [&str; 6] = ["use", "const", "static", "type", "let", "extern"];
@@ -31,18 +31,18 @@ const ITEM_KEYWORDS: [&str; 17] = [
     "macro_rules",
 ];
 
-/// The root folder of the repository.
+/// Root folder of the checkout that this program was built from.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("xtask lies in the repository")
 }
 
-/// The short name of a crate's folder. `qemu-tests` is the crate `dyad-rig`; each other folder is named as its crate.
+/// Short name of a crate from its folder. `qemu-tests` is the crate `dyad-rig`; each other folder is named as its crate.
 pub fn short(name: &str) -> &str {
     let name = name.strip_prefix("crates/").unwrap_or(name);
     if name == "qemu-tests" { "rig" } else { name }
 }
 
-/// Short name and folder of each crate.
+/// Short name and folder of each crate of the workspace.
 pub fn crate_folders() -> BTreeMap<String, PathBuf> {
     let crates = fs::read_dir(repository().join("crates")).expect("crates/ can be read");
     let folders = crates.map(|entry| entry.expect("crates/ can be read").path());
@@ -80,7 +80,7 @@ pub fn shown(path: &Path) -> String {
     path.strip_prefix(repository()).unwrap_or(path).display().to_string()
 }
 
-/// A module's place in its crate, such as `["state", "votes"]`; the crate's root is empty.
+/// Path of a module in its crate, such as `["state", "votes"]`; the crate's root is empty.
 pub type Module = Vec<String>;
 
 /// `lib.rs` and `main.rs` → the root, `state/mod.rs` → `state`, `state/votes.rs` → `state::votes`.
@@ -92,7 +92,7 @@ pub fn module_of(path: &str) -> Module {
     module
 }
 
-/// The code of one file, in two parts.
+/// The code of one file without the parts that only tests compile.
 pub struct Code<'a> {
     /// Tokens that are compiled outside of tests, without comments.
     pub shipped: Vec<Token<'a>>,
@@ -100,7 +100,7 @@ pub struct Code<'a> {
     pub test_modules: Vec<&'a str>,
 }
 
-/// Splits the code of a file. Left out: what stands under `#[cfg(test)]`, `#[cfg(all(test, …))]` `#[test]` or
+/// Splits the code of a file. Left out are items under `#[cfg(test)]`, `#[cfg(all(test, …))]`, `#[test]` or
 /// `#[cfg(doc)]`, and a whole file under `#![cfg(test)]`.
 pub fn split(text: &str) -> Code<'_> {
     let all: Vec<_> = tokens(text).into_iter().filter(|token| token.kind != Kind::Comment).collect();
@@ -132,7 +132,7 @@ pub fn split(text: &str) -> Code<'_> {
     code
 }
 
-/// Whether an attribute, without its brackets, restricts what follows to tests or to documentation.
+/// Whether an attribute, given without its brackets, restricts its item to tests or to documentation.
 fn is_not_shipped(attribute: &[Token<'_>]) -> bool {
     let words: Vec<_> = attribute.iter().map(|token| token.text).collect();
     words[..] == ["test"]

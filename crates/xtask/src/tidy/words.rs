@@ -1,4 +1,4 @@
-//! Words that the code does not use: metaphors in identifiers, and subjects in sentences that name nothing.
+//! Rules on words: no metaphor in an identifier, and no subject in a sentence that names nothing.
 
 use std::collections::BTreeSet;
 
@@ -118,7 +118,7 @@ fn identifiers_have_no_banned_words() {
     assert!(failures.is_empty(), "use the field's word:\n{}", failures.join("\n"));
 }
 
-/// How often vague subjects stand in a text.
+/// Number of vague subjects in a text.
 fn vague_in(text: &str) -> usize {
     let text = text.to_lowercase();
     let letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
