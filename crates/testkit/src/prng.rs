@@ -1,11 +1,11 @@
 use std::ops::Range;
 
-/// A pseudo-random generator, splitmix64: small, seeded, and good enough to choose operations and faults.
+/// The pseudo-random generator splitmix64: seeded, and good enough to choose operations and faults; not for secrets.
 #[derive(Debug, Clone)]
 pub struct Prng(u64);
 
 impl Prng {
-    /// The generator of a seed.
+    /// A generator with this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -20,7 +20,7 @@ impl Prng {
         z ^ (z >> 31)
     }
 
-    /// A number in `0..bound`.
+    /// A number in `0..bound`, almost uniform (remainder of a 64-bit number).
     ///
     /// # Panics
     /// `bound` is 0.
@@ -29,7 +29,7 @@ impl Prng {
         self.next_u64() % bound
     }
 
-    /// A number in `range`.
+    /// A number in `range`, its end excluded; distributed as [`Prng::below`].
     ///
     /// # Panics
     /// The range is empty.
@@ -38,7 +38,7 @@ impl Prng {
         range.start + self.below(range.end - range.start)
     }
 
-    /// True in `per_mille` of a thousand cases.
+    /// True with the probability `per_mille` / 1000.
     pub fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1000) < per_mille
     }
@@ -50,7 +50,7 @@ mod tests {
 
     /// Numbers of the reference implementation (Vigna, splitmix64.c) for the seed 0.
     #[test]
-    fn a_seed_gives_the_same_numbers_for_ever() {
+    fn a_seed_gives_the_numbers_of_the_reference_implementation() {
         let mut prng = Prng::new(0);
         assert_eq!(prng.next_u64(), 0xe220_a839_7b1d_cdaf);
         assert_eq!(prng.next_u64(), 0x6e78_9e6a_a1b9_65f4);

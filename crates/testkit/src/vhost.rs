@@ -1,4 +1,4 @@
-//! The side of QEMU in vhost-user: the memory of a guest, and the setup of a device that may have been restarted.
+//! A vhost-user front-end, the part of QEMU: the memory of a guest, and the setup of a device, also after its restart.
 
 use std::fs::File;
 use std::io;
@@ -11,10 +11,11 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::EventFd;
 
-/// Where the guest's memory lies in the address space that the front-end states.
+/// Address of the guest's memory in the front-end's address space, as told to the device. The device only uses it to
+/// translate ring addresses, so no memory has to be there.
 const USER_ADDRESS: u64 = 0x7f00_0000_0000;
 
-/// A file in memory of `bytes` bytes whose size cannot change, as QEMU makes them for a guest.
+/// A file in memory (memfd) of `bytes` bytes, sealed so that its size cannot change.
 ///
 /// # Errors
 /// The kernel has no memory for it.
@@ -25,17 +26,17 @@ pub fn memfd(bytes: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// The memory of a guest. It outlives the device.
+/// The memory of a guest, shared with a device. It stays when the device is restarted.
 pub struct SharedMemory {
-    /// The memory as the guest sees it, from address 0.
+    /// The memory, mapped, by guest addresses from 0.
     pub guest: GuestMemoryMmap,
     file: File,
     bytes: u64,
-    /// The device's record of requests under way. The front-end keeps it for the next device.
+    /// The device's record of requests under way. The front-end gives it to the device again after a restart.
     inflight: Option<(VhostUserInflight, File)>,
 }
 
-/// The virtqueues of a device.
+/// Number and size of the virtqueues of a device.
 #[derive(Debug, Clone, Copy)]
 pub struct Queues {
     pub count: u16,
@@ -43,7 +44,7 @@ pub struct Queues {
     pub size: u16,
 }
 
-/// One virtqueue: addresses are those of the guest.
+/// One virtqueue of a device; addresses are guest addresses.
 pub struct Ring<'a> {
     /// Number of the queue.
     pub index: usize,
@@ -57,14 +58,14 @@ pub struct Ring<'a> {
     pub available: u64,
     /// Address of the used ring.
     pub used: u64,
-    /// Tells the device that there are requests.
+    /// Eventfd by which the driver tells the device that there are requests.
     pub kick: &'a EventFd,
-    /// Tells the driver that there are answers.
+    /// Eventfd by which the device tells the driver that there are answers.
     pub call: &'a EventFd,
 }
 
 impl SharedMemory {
-    /// Memory of `bytes` bytes, all zeros.
+    /// Memory of `bytes` bytes, filled with zeros, not shared with a device yet.
     ///
     /// # Errors
     /// The kernel has no memory for it.
@@ -77,8 +78,9 @@ impl SharedMemory {
         Ok(Self { guest, file, bytes, inflight: None })
     }
 
-    /// Agrees on those `features` that the device offers and on all of its protocol features, and gives it the memory
-    /// and the record of requests under way, which the first device makes. The rings come next: [`start_ring`].
+    /// Sets up a device: accepts those `features` that it offers and all of its protocol features, and gives it the
+    /// memory and the record of requests under way, which the device creates at the first setup. [`start_ring`] comes
+    /// next. Returns the protocol features.
     ///
     /// # Errors
     /// The device ended the connection or refused a message.
@@ -111,7 +113,7 @@ impl SharedMemory {
     }
 }
 
-/// Gives the device a ring and enables it.
+/// Gives the device a ring, and enables the ring.
 ///
 /// # Errors
 /// The device ended the connection or refused a message.
@@ -128,7 +130,7 @@ pub fn start_ring(front: &mut Frontend, ring: &Ring<'_>) -> Result<(), vhost::Er
         log_addr: None,
     };
     front.set_vring_addr(ring.index, &addresses)?;
-    // Both orders are allowed, and a device has to bear both.
+    // Kick and call may come in any sequence, and a device must accept both.
     if ring.index.is_multiple_of(2) {
         front.set_vring_kick(ring.index, ring.kick)?;
         front.set_vring_call(ring.index, ring.call)?;
