@@ -1,6 +1,6 @@
-# What people type. Each recipe is one line over `cargo xtask`; without `just`, type that line.
+# Short names for the commands of this repository. Each recipe runs one line, most of them of `cargo xtask`.
 
-# Exactly what CI runs: every test, whole machines included.
+# All checks, as CI runs them, whole machines included.
 ci:
     .ci/run
 
@@ -12,11 +12,11 @@ image:
 rig:
     cargo xtask rig
 
-# Runs the main job; writes target/rig/report.json.
+# The main job on a new pair; writes target/rig/report.json.
 demo:
     cargo xtask rig demo
 
-# The same; `cargo xtask test machines` runs only those that boot whole machines.
+# All checks, like `ci`; `cargo xtask test machines` runs only those that boot whole machines.
 test:
     cargo xtask test
 
@@ -24,18 +24,18 @@ test:
 sim minutes="5":
     cargo xtask sim --minutes {{minutes}}
 
-# One simulator run again, exactly as it was.
+# The simulator run of one seed, the same each time.
 replay seed:
     cargo xtask sim --seed {{seed}}
 
-# What replication costs beside the bare limits.
+# Latencies of a mirrored volume beside those of the bare network and disk.
 bench:
     cargo xtask bench
 
-# Install what a fresh Debian lacks.
+# Install the Debian packages that the commands need.
 deps:
     cargo xtask deps
 
-# What the commands above do on the host, tried in a Debian 13 tree.
+# The steps of the README's commands before nodes boot, in a Debian 13 tree.
 debian13:
     cargo xtask debian13
