@@ -80,7 +80,7 @@ impl Running {
     /// Stops the process with SIGSTOP; [`Running::thaw`] lets it go on.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process has ended.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
@@ -88,7 +88,7 @@ impl Running {
     /// Continues the process with SIGCONT after [`Running::freeze`].
     ///
     /// # Errors
-    /// It is gone.
+    /// The process has ended.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }

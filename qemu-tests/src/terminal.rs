@@ -10,7 +10,7 @@ const COLUMNS: u16 = 80;
 /// far away and asking for its position.
 const CURSOR_POSITION_REQUEST: &[u8] = b"\x1b[6n";
 
-/// An 80×24 terminal.
+/// State of an 80×24 terminal: its screen, and how much of a cursor position request has arrived.
 pub struct Terminal {
     parser: vt100::Parser,
     request_bytes_matched: usize,
