@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use crate::child::{Program, Running};
+use crate::child::{Program, RunningProgram};
 use crate::wait::{self, Poll};
 
 /// Longest start of chromedriver, and the timeout of each of its commands, the start of Chromium among them; both are
@@ -42,7 +42,7 @@ pub struct Browser {
     pictures: PathBuf,
     pictures_taken: u32,
     // Declared last, so that it is dropped last: dropping it kills chromedriver.
-    _driver: Running,
+    _driver: RunningProgram,
 }
 
 impl Browser {

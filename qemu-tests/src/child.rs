@@ -42,7 +42,7 @@ impl Program {
     ///
     /// # Errors
     /// The log or the program cannot be opened.
-    pub fn start(&mut self, log: &Path) -> Result<Running> {
+    pub fn start(&mut self, log: &Path) -> Result<RunningProgram> {
         let file = File::options()
             .create(true)
             .append(true)
@@ -56,17 +56,17 @@ impl Program {
             .process_group(0)
             .spawn()
             .with_context(|| format!("Cannot start {:?}.", self.command))?;
-        Ok(Running { child })
+        Ok(RunningProgram { child })
     }
 }
 
 /// A started program. Dropping this value kills the program and waits for its end.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningProgram {
     child: Child,
 }
 
-impl Running {
+impl RunningProgram {
     /// Process id of the program; `setpriv` replaces itself by it.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -77,7 +77,7 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Stops the process with SIGSTOP; [`Running::thaw`] lets it go on.
+    /// Stops the process with SIGSTOP; [`RunningProgram::thaw`] lets it go on.
     ///
     /// # Errors
     /// The process has ended.
@@ -85,7 +85,7 @@ impl Running {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Continues the process with SIGCONT after [`Running::freeze`].
+    /// Continues the process with SIGCONT after [`RunningProgram::freeze`].
     ///
     /// # Errors
     /// The process has ended.
@@ -99,7 +99,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         // The process may have ended by itself; both calls then fail, which is no error.
         let _ = self.child.kill();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::accelerator::Accelerator;
-use crate::child::{Program, Running};
+use crate::child::{Program, RunningProgram};
 use crate::http::Client;
 use crate::qmp::Qmp;
 use crate::seed;
@@ -129,7 +129,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct PoweredOn {
-    qemu: Running,
+    qemu: RunningProgram,
     qmp: Qmp,
     since: Instant,
 }

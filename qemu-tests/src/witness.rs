@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::child::{Program, Running};
+use crate::child::{Program, RunningProgram};
 use crate::wait;
 
 /// Address at which the nodes reach this machine through QEMU's user-mode network.
@@ -20,7 +20,7 @@ pub struct Witness {
     store: PathBuf,
     log: PathBuf,
     port: u16,
-    running: Option<Running>,
+    running: Option<RunningProgram>,
 }
 
 impl Witness {

@@ -20,7 +20,8 @@ use dyad_rig::{fault_agent, seed, setup};
 const CORE_PAUSE_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest time from the command that stops the core until the firmware starts again, on the rig's clock.
 const RESET_DEADLINE: Duration = Duration::from_secs(10);
-/// Delay between the beginning of a watchdog test, in which the watchdog expires after 3 s, and the reset that disturbs it.
+/// Delay between the beginning of a watchdog test, in which the watchdog expires after 3 s, and the reset that disturbs
+/// it.
 const EARLY_RESET_DELAY: Duration = Duration::from_millis(700);
 /// Text that the firmware prints at each start of a machine.
 const FIRMWARE_START_TEXT: &str = "BdsDxe: starting";

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dyad_rig::accelerator::Accelerator;
 use dyad_rig::artifacts::Artifacts;
-use dyad_rig::child::{Program, Running};
+use dyad_rig::child::{Program, RunningProgram};
 use dyad_rig::guest::GuestLine;
 use dyad_rig::pair::Sockets;
 use dyad_rig::serial::SerialLine;
@@ -21,7 +21,7 @@ struct Machine {
     disk: PathBuf,
     sockets: Sockets,
     line: SerialLine,
-    power: Option<Running>,
+    power: Option<RunningProgram>,
 }
 
 impl Machine {

@@ -52,11 +52,11 @@ fn refusals_change_nothing(ImagesFixture(artifacts): &mut ImagesFixture) -> Resu
     client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
     let good = setup::first_node_answers(&client)?;
     let cases: [(&str, Value); 5] = [
-        ("a word that is not the confirmation", with(&good, "erase", json!("yes"))),
-        ("no confirmation", without(&good, "erase")),
-        ("a disk that is not there", with(&good, "disks", json!(["/dev/sdzz"]))),
-        ("a short password", with(&good, "password", json!("short"))),
-        ("an unknown key", with(&good, "colour", json!("green"))),
+        ("a word that is not the confirmation", with_answer(&good, "erase", json!("yes"))),
+        ("no confirmation", without_answer(&good, "erase")),
+        ("a disk that is not there", with_answer(&good, "disks", json!(["/dev/sdzz"]))),
+        ("a short password", with_answer(&good, "password", json!("short"))),
+        ("an unknown key", with_answer(&good, "colour", json!("green"))),
     ];
     for (what, answers) in &cases {
         let sentence = refusal_sentence(&client, answers).with_context(|| format!("for {what}"))?;
@@ -79,8 +79,8 @@ fn refusals_change_nothing(ImagesFixture(artifacts): &mut ImagesFixture) -> Resu
 
 /// The answers `first` of a first node changed to those of a node that joins with `code`.
 fn joining_answers(first: &Value, code: &str) -> Value {
-    let join = with(&with(first, "role", json!("join")), "code", json!(code));
-    ["pair", "password", "witness"].iter().fold(join, |answers, key| without(&answers, key))
+    let join = with_answer(&with_answer(first, "role", json!("join")), "code", json!(code));
+    ["pair", "password", "witness"].iter().fold(join, |answers, key| without_answer(&answers, key))
 }
 
 /// A newer slot whose boot fails is tried three times; then the boot loader takes the older slot without an operator.
@@ -138,13 +138,13 @@ fn refusal_sentence(client: &Client, answers: &Value) -> Result<String> {
     Ok(sentence.to_owned())
 }
 
-fn with(answers: &Value, key: &str, value: Value) -> Value {
+fn with_answer(answers: &Value, key: &str, value: Value) -> Value {
     let mut answers = answers.clone();
     answers[key] = value;
     answers
 }
 
-fn without(answers: &Value, key: &str) -> Value {
+fn without_answer(answers: &Value, key: &str) -> Value {
     let mut answers = answers.clone();
     if let Some(map) = answers.as_object_mut() {
         map.remove(key);

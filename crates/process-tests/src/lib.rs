@@ -5,12 +5,12 @@
 //! outside too: signals, resource limits, cgroups, cables, and files of the state folder.
 //!
 //! **Invariants**
-//! * Dropping [`cores::Cores`] ends the daemons and removes the namespaces; the daemons also end when the test program
-//!   is killed.
+//! * Dropping [`core_daemons::CoreDaemons`] ends the daemons and removes the namespaces; the daemons also end when the
+//!   test program is killed.
 //! * [`disk_driver::DiskDriver`] returns `Ok` for a write or flush only when the daemon answered it with success.
 
 pub mod cgroup;
-pub mod cores;
+pub mod core_daemons;
 pub mod disk_driver;
 pub mod limits;
 pub mod namespaces;

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use dyad_desired::Firmware;
-use dyad_process_tests::cores::Cores;
+use dyad_process_tests::core_daemons::CoreDaemons;
 use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::Program;
@@ -31,10 +31,10 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
     let artifacts = Artifacts::beside_this_program().unwrap();
     let folder = std::env::temp_dir().join(format!("dyad-firmware-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
-    let cores = Cores::pair(&artifacts.programs().join("dyad-core"), &folder.join("cores")).unwrap();
+    let daemons = CoreDaemons::pair(&artifacts.programs().join("dyad-core"), &folder.join("cores")).unwrap();
     let image = artifacts.broken_image();
     let mib = fs::metadata(&image).expect("a slot that never comes up").len().div_ceil(1 << 20);
-    let socket = cores.create_volume_with_vm("disk", mib).unwrap();
+    let socket = daemons.create_volume_with_vm("disk", mib).unwrap();
     write_image(&image, &socket);
 
     let variables = folder.join("variables");
@@ -62,7 +62,7 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
             panic!("the {boot} boot: {error:#}; QEMU said {said:?}");
         });
     }
-    drop(cores);
+    drop(daemons);
     fs::remove_dir_all(&folder).unwrap();
 }
 

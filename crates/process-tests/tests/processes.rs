@@ -12,10 +12,10 @@ use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, Timelin
 use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, survey};
 use dyad_desired::Change;
 use dyad_process_tests::cgroup::Cgroup;
-use dyad_process_tests::cores::Cores;
+use dyad_process_tests::core_daemons::CoreDaemons;
 use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_process_tests::namespaces::CABLES;
-use dyad_rig::child::{Program, Running};
+use dyad_rig::child::{Program, RunningProgram};
 use dyad_rig::wait;
 
 /// Held by each test while it runs: two pairs at once would load the machine so that deadlines are missed.
@@ -74,8 +74,8 @@ impl CounterRing {
 }
 
 /// Creates a volume of 8 MiB with an empty ring at side 0.
-fn ring(cores: &Cores) -> CounterRing {
-    let socket = cores.create_volume_with_vm("ring", 8).unwrap();
+fn ring(daemons: &CoreDaemons) -> CounterRing {
+    let socket = daemons.create_volume_with_vm("ring", 8).unwrap();
     CounterRing { driver: DiskDriver::connect(&socket).unwrap(), counter: 0 }
 }
 
@@ -83,16 +83,16 @@ fn ring(cores: &Cores) -> CounterRing {
 fn killed_daemons_lose_nothing_that_was_acknowledged() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("kill"));
-    let mut cores = Cores::pair(&program, &folder).unwrap();
-    let mut ring = ring(&cores);
+    let mut daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    let mut ring = ring(&daemons);
     ring.write_counters(100);
 
     // The daemon of the writing node is killed in the middle of a write; its successor finds the write in the in-flight
     // record.
     let next = ring.counter + 1;
     ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
-    cores.kill(0);
-    cores.start(&program, 0).unwrap();
+    daemons.kill(0);
+    daemons.start(&program, 0).unwrap();
     ring.driver.reconnect().unwrap();
     ring.driver.finish().unwrap();
     ring.counter = next;
@@ -100,12 +100,12 @@ fn killed_daemons_lose_nothing_that_was_acknowledged() {
     ring.check();
 
     // The peer's daemon is killed and started again.
-    cores.kill(1);
-    cores.start(&program, 1).unwrap();
+    daemons.kill(1);
+    daemons.start(&program, 1).unwrap();
     ring.write_counters(50);
     ring.check();
-    cores.wait_in_sync().unwrap();
-    drop(cores);
+    daemons.wait_in_sync().unwrap();
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -114,18 +114,18 @@ fn killed_daemons_lose_nothing_that_was_acknowledged() {
 fn a_node_whose_pool_disk_fails_hands_over() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("disk"));
-    let cores = Cores::pair(&program, &folder).unwrap();
-    let mut ring = ring(&cores);
+    let daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    let mut ring = ring(&daemons);
     ring.write_counters(50);
-    cores.fail_disk(0).unwrap();
+    daemons.fail_disk(0).unwrap();
     let next = ring.counter + 1;
     ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
     let alone = |status: &dyad_control::Status| {
         status.quorum.as_ref().is_some_and(|quorum| quorum.may_run && quorum.members.len() == 1)
     };
-    cores.wait("the other node to go on alone", 1, Duration::from_secs(30), alone).unwrap();
+    daemons.wait("the other node to go on alone", 1, Duration::from_secs(30), alone).unwrap();
     let mut there = CounterRing {
-        driver: DiskDriver::connect(&cores.wait_for_device(1, "ring").unwrap()).unwrap(),
+        driver: DiskDriver::connect(&daemons.wait_for_device(1, "ring").unwrap()).unwrap(),
         counter: ring.counter,
     };
     assert!(!ring.driver.is_answered().unwrap(), "the guest was told of a failure that is not its own");
@@ -136,14 +136,14 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     there.write_counters(20);
     there.check();
     let disk_failed = |status: &dyad_control::Status| status.pool.as_ref().is_some_and(|pool| !pool.disks[0].healthy);
-    let failed = cores.wait("the failed disk to be named", 0, Duration::from_secs(30), disk_failed).unwrap();
+    let failed = daemons.wait("the failed disk to be named", 0, Duration::from_secs(30), disk_failed).unwrap();
     let error = failed.pool.unwrap().disks[0].error.clone().unwrap();
     assert!(error.contains("replace it"), "{error}");
-    let told = cores.timeline(0).unwrap().iter().filter(|event| event.kind == TimelineKind::Faulty).count();
+    let told = daemons.timeline(0).unwrap().iter().filter(|event| event.kind == TimelineKind::Faulty).count();
     assert_eq!(told, 1, "people are told once");
     let quorum = failed.quorum.unwrap();
     assert!(!quorum.may_run && matches!(quorum.state, dyad_control::NodeState::Faulty { .. }), "{quorum:?}");
-    drop(cores);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -153,15 +153,15 @@ fn a_restarted_daemon_thaws_vms_that_the_dead_one_froze() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("thaw"));
     let vms = Cgroup::new("thaw").unwrap();
-    let mut cores = Cores::blank(&program, &folder).unwrap();
-    cores.create_pair(0).unwrap();
-    cores.kill(0);
+    let mut daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    daemons.create_pair(0).unwrap();
+    daemons.kill(0);
     vms.freeze().unwrap();
-    cores.set_vm_cgroup(0, &vms.path());
-    cores.start(&program, 0).unwrap();
+    daemons.set_vm_cgroup(0, &vms.path());
+    daemons.start(&program, 0).unwrap();
     vms.wait("frozen 0").unwrap();
     vms.wait("populated 1").unwrap();
-    drop(cores);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -169,19 +169,19 @@ fn a_restarted_daemon_thaws_vms_that_the_dead_one_froze() {
 fn one_pulled_cable_does_not_change_the_in_sync_set() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("cable"));
-    let cores = Cores::pair(&program, &folder).unwrap();
-    let mut ring = ring(&cores);
+    let daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    let mut ring = ring(&daemons);
     ring.write_counters(20);
     // If a daemon got no processor for almost D (0.5 s), its peer may have called it silent, and the result says
     // nothing about cables. The daemon reports this (`late`), and the cables are pulled again, at most four times.
     let mut stalls = 0;
-    while let Err(told) = pull_cables(&cores, &mut ring) {
+    while let Err(told) = pull_cables(&daemons, &mut ring) {
         stalls += 1;
         assert!(told.iter().any(stalled) && stalls < 5, "the in-sync set changed: {told:#?}");
-        cores.wait_in_sync().unwrap();
+        daemons.wait_in_sync().unwrap();
     }
     ring.check();
-    drop(cores);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -192,60 +192,60 @@ fn stalled(event: &TimelineEvent) -> bool {
 }
 
 /// Pulls one cable after the other. If that changed the in-sync set, the error holds both timelines.
-fn pull_cables(cores: &Cores, ring: &mut CounterRing) -> Result<(), Vec<TimelineEvent>> {
+fn pull_cables(daemons: &CoreDaemons, ring: &mut CounterRing) -> Result<(), Vec<TimelineEvent>> {
     // Just after the pairing heartbeats may have passed in both directions on one cable only. If that cable were
     // pulled, no cable would be left.
     let up = |status: &dyad_control::Status| status.links.iter().all(|link| link.up);
     for number in [0, 1] {
-        cores.wait("both cables to be seen", number, Duration::from_secs(60), up).unwrap();
+        daemons.wait("both cables to be seen", number, Duration::from_secs(60), up).unwrap();
     }
-    let before = cores.status(0).unwrap().quorum.unwrap();
-    let known = [0, 1].map(|number| cores.timeline(number).unwrap().len());
+    let before = daemons.status(0).unwrap().quorum.unwrap();
+    let known = [0, 1].map(|number| daemons.timeline(number).unwrap().len());
     for cable in CABLES {
-        cores.namespaces.set_cable(cable, false).unwrap();
+        daemons.namespaces.set_cable(cable, false).unwrap();
         let down = |status: &dyad_control::Status| status.links.iter().any(|link| !link.up);
-        cores.wait("the pulled cable to be seen", 0, Duration::from_secs(30), down).unwrap();
+        daemons.wait("the pulled cable to be seen", 0, Duration::from_secs(30), down).unwrap();
         ring.write_counters(20);
-        cores.namespaces.set_cable(cable, true).unwrap();
+        daemons.namespaces.set_cable(cable, true).unwrap();
         for number in [0, 1] {
-            cores.wait("the plugged cable to be seen", number, Duration::from_secs(60), up).unwrap();
+            daemons.wait("the plugged cable to be seen", number, Duration::from_secs(60), up).unwrap();
         }
     }
-    let after = cores.status(0).unwrap().quorum.unwrap();
+    let after = daemons.status(0).unwrap().quorum.unwrap();
     if (before.epoch, &before.members) == (after.epoch, &after.members) {
         return Ok(());
     }
-    Err([0, 1].into_iter().flat_map(|number| cores.timeline(number).unwrap().split_off(known[number])).collect())
+    Err([0, 1].into_iter().flat_map(|number| daemons.timeline(number).unwrap().split_off(known[number])).collect())
 }
 
 #[test]
 fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("erase"));
-    let mut cores = Cores::pair(&program, &folder).unwrap();
+    let mut daemons = CoreDaemons::pair(&program, &folder).unwrap();
     let solo = |status: &dyad_control::Status| status.quorum.as_ref().is_some_and(|quorum| quorum.members.len() == 1);
     // Each node in turn: the survivor admits the erased node under its former name, with a new store.
     for number in [1, 0] {
-        for wrong in ["lab", Cores::name(1 - number), ""] {
-            let refused = cores.erase(&program, number, wrong).unwrap_err().to_string();
-            assert!(refused.contains(&format!("type exactly \"{}\"", Cores::name(number))), "{refused}");
+        for wrong in ["lab", CoreDaemons::name(1 - number), ""] {
+            let refused = daemons.erase(&program, number, wrong).unwrap_err().to_string();
+            assert!(refused.contains(&format!("type exactly \"{}\"", CoreDaemons::name(number))), "{refused}");
         }
-        cores.erase(&program, number, Cores::name(number)).unwrap();
-        assert_eq!(cores.disk_content(number).unwrap(), DiskContent::Blank);
-        let survivor = cores.wait("the survivor to be alone", 1 - number, Duration::from_secs(30), solo).unwrap();
+        daemons.erase(&program, number, CoreDaemons::name(number)).unwrap();
+        assert_eq!(daemons.disk_content(number).unwrap(), DiskContent::Blank);
+        let survivor = daemons.wait("the survivor to be alone", 1 - number, Duration::from_secs(30), solo).unwrap();
         assert!(survivor.quorum.unwrap().may_run);
-        cores.join(number).unwrap();
-        cores.wait_in_sync().unwrap();
+        daemons.join(number).unwrap();
+        daemons.wait_in_sync().unwrap();
     }
-    cores.erase(&program, 1, "right").unwrap();
-    let refused = cores.erase(&program, 0, "left").unwrap_err().to_string();
+    daemons.erase(&program, 1, "right").unwrap();
+    let refused = daemons.erase(&program, 0, "left").unwrap_err().to_string();
     assert!(refused.contains("type exactly \"lab/left\""), "{refused}");
-    cores.erase(&program, 0, "lab/left").unwrap();
+    daemons.erase(&program, 0, "lab/left").unwrap();
     // Nothing is left of the pair: a new pair is created with the roles exchanged.
-    cores.create_pair(1).unwrap();
-    cores.join(0).unwrap();
-    cores.wait_in_sync().unwrap();
-    drop(cores);
+    daemons.create_pair(1).unwrap();
+    daemons.join(0).unwrap();
+    daemons.wait_in_sync().unwrap();
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -253,50 +253,50 @@ fn an_erased_node_joins_again_and_the_last_one_needs_both_names() {
 fn a_join_that_is_cut_short_is_undone_and_begins_again() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("join"));
-    let mut cores = Cores::blank(&program, &folder).unwrap();
-    cores.create_pair(0).unwrap();
+    let mut daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    daemons.create_pair(0).unwrap();
 
     // The second node is killed as soon as it has the pair's secrets.
-    let (join, socket) = (cores.prepare_join(1).unwrap(), cores.socket(1));
+    let (join, socket) = (daemons.prepare_join(1).unwrap(), daemons.socket(1));
     let joining = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(dyad_control::Client::new(socket).ask(&Request::Join(join))).map(|_| ())
     });
-    let unfinished = cores.state(1).join("unfinished.json");
+    let unfinished = daemons.state(1).join("unfinished.json");
     let began = std::time::Instant::now();
     while !unfinished.exists() {
         assert!(began.elapsed() < Duration::from_secs(60), "the join does not begin");
         std::thread::yield_now();
     }
-    cores.kill(1);
+    daemons.kill(1);
     joining.join().unwrap().unwrap_err();
-    cores.start(&program, 1).unwrap();
-    cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+    daemons.start(&program, 1).unwrap();
+    daemons.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
     assert!(!unfinished.exists());
-    assert!(!matches!(cores.disk_content(1).unwrap(), DiskContent::Pool { .. }));
+    assert!(!matches!(daemons.disk_content(1).unwrap(), DiskContent::Pool { .. }));
 
     // The first node cannot save the identity of the second node (a folder is in the way), so the join fails.
-    std::fs::rename(cores.state(0).join("identity.json"), cores.state(0).join("held.json")).unwrap();
-    std::fs::create_dir(cores.state(0).join("identity.json")).unwrap();
-    let refused = cores.join(1).unwrap_err().to_string();
+    std::fs::rename(daemons.state(0).join("identity.json"), daemons.state(0).join("held.json")).unwrap();
+    std::fs::create_dir(daemons.state(0).join("identity.json")).unwrap();
+    let refused = daemons.join(1).unwrap_err().to_string();
     assert!(refused.contains("could not write this one down"), "{refused}");
-    std::fs::remove_dir(cores.state(0).join("identity.json")).unwrap();
-    std::fs::rename(cores.state(0).join("held.json"), cores.state(0).join("identity.json")).unwrap();
-    cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
-    assert_eq!(cores.disk_content(1).unwrap(), DiskContent::Blank);
+    std::fs::remove_dir(daemons.state(0).join("identity.json")).unwrap();
+    std::fs::rename(daemons.state(0).join("held.json"), daemons.state(0).join("identity.json")).unwrap();
+    daemons.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+    assert_eq!(daemons.disk_content(1).unwrap(), DiskContent::Blank);
 
-    cores.join(1).unwrap();
-    cores.wait_in_sync().unwrap();
-    drop(cores);
+    daemons.join(1).unwrap();
+    daemons.wait_in_sync().unwrap();
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// Starts a witness in the namespace of side 0, at 10.77.0.1, and opens a one-time code.
-fn witness(cores: &Cores, folder: &Path) -> (Running, String) {
+fn witness(daemons: &CoreDaemons, folder: &Path) -> (RunningProgram, String) {
     let program = core_program().with_file_name("dyad-witness");
     let store = folder.join("witness");
     let mut run = Program::new("ip");
-    run.args(["netns", "exec", cores.namespaces.name(0)]).arg(&program).args([
+    run.args(["netns", "exec", daemons.namespaces.name(0)]).arg(&program).args([
         "run",
         "--listen",
         "10.77.0.1:7403",
@@ -315,38 +315,38 @@ fn witness(cores: &Cores, folder: &Path) -> (Running, String) {
 fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("witness"));
-    let cores = Cores::blank(&program, &folder).unwrap();
-    let (_witness, code) = witness(&cores, &folder);
-    let untouched = cores.disk_usage(0).unwrap();
+    let daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    let (_witness, code) = witness(&daemons, &folder);
+    let untouched = daemons.disk_usage(0).unwrap();
     let create_pair_with_code = |code: &str| {
         let witness = Some(Enrol { address: "10.77.0.1".into(), code: code.into() });
-        cores.ask(0, &Request::CreatePair(CreatePair { witness, ..cores.create_pair_request(0) })).map(|_| ())
+        daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).map(|_| ())
     };
     let (start, end) = code.split_at(code.len() - 1);
     let refused =
         create_pair_with_code(&format!("{start}{}", if end == "7" { '8' } else { '7' })).unwrap_err().to_string();
     assert_eq!(refused, "The witness code is wrong: compare it with the one on the witness and type it again.");
-    cores.wait("the node to be blank", 0, Duration::from_secs(30), blank).unwrap();
-    assert_eq!(cores.disk_usage(0).unwrap(), untouched, "something was written to the disk");
+    daemons.wait("the node to be blank", 0, Duration::from_secs(30), blank).unwrap();
+    assert_eq!(daemons.disk_usage(0).unwrap(), untouched, "something was written to the disk");
 
     create_pair_with_code(&code).unwrap();
-    cores.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
-    cores.join(1).unwrap();
-    wait_for_witness(&cores);
-    drop(cores);
+    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    daemons.join(1).unwrap();
+    wait_for_witness(&daemons);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// Waits until both nodes are in sync, reach the witness, and the witness holds the tie vote.
-fn wait_for_witness(cores: &Cores) {
-    cores.wait_in_sync().unwrap();
+fn wait_for_witness(daemons: &CoreDaemons) {
+    daemons.wait_in_sync().unwrap();
     let tie = |status: &dyad_control::Status| {
         status.quorum.as_ref().is_some_and(|quorum| {
             quorum.tie.to_string() == "W" && matches!(quorum.witness, dyad_control::WitnessStatus::Reachable { .. })
         })
     };
     for number in [0, 1] {
-        cores.wait("the witness to hold the tie", number, Duration::from_secs(60), tie).unwrap();
+        daemons.wait("the witness to hold the tie", number, Duration::from_secs(60), tie).unwrap();
     }
 }
 
@@ -358,32 +358,32 @@ const ABSENCE_PERIOD: Duration = Duration::from_millis(900);
 fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("back"));
-    let mut cores = Cores::blank(&program, &folder).unwrap();
-    let (_witness, code) = witness(&cores, &folder);
+    let mut daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    let (_witness, code) = witness(&daemons, &folder);
     let witness = Some(Enrol { address: "10.77.0.1".into(), code });
-    cores.ask(0, &Request::CreatePair(CreatePair { witness, ..cores.create_pair_request(0) })).unwrap();
-    cores.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
-    cores.join(1).unwrap();
-    wait_for_witness(&cores);
-    let mut ring = ring(&cores);
+    daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
+    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    daemons.join(1).unwrap();
+    wait_for_witness(&daemons);
+    let mut ring = ring(&daemons);
     ring.write_counters(50);
-    let epoch = |cores: &Cores, number| cores.status(number).unwrap().quorum.unwrap().epoch;
-    let before = epoch(&cores, 1);
+    let epoch = |daemons: &CoreDaemons, number| daemons.status(number).unwrap().quorum.unwrap().epoch;
+    let before = epoch(&daemons, 1);
     for number in [0, 1] {
-        cores.kill(number);
+        daemons.kill(number);
         // The absence is the fault itself, not a wait for a condition.
         std::thread::sleep(ABSENCE_PERIOD);
-        cores.start(&program, number).unwrap();
+        daemons.start(&program, number).unwrap();
         if number == 0 {
             ring.driver.reconnect().unwrap();
         }
         // A write is acknowledged when both nodes hold it, so this waits until both work together again.
         ring.write_counters(50);
         ring.check();
-        cores.wait_in_sync().unwrap();
-        assert_eq!([epoch(&cores, 0), epoch(&cores, 1)], [before; 2], "{:?}", cores.timeline(1 - number));
+        daemons.wait_in_sync().unwrap();
+        assert_eq!([epoch(&daemons, 0), epoch(&daemons, 1)], [before; 2], "{:?}", daemons.timeline(1 - number));
     }
-    drop(cores);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -392,10 +392,10 @@ fn an_import_changes_nothing_until_it_is_complete() {
     const MIB: usize = 1 << 20;
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("import"));
-    let mut cores = Cores::pair(&program, &folder).unwrap();
-    cores.create_volume("disk", 4).unwrap();
+    let mut daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    daemons.create_volume("disk", 4).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let core = dyad_control::Client::new(cores.socket(0));
+    let core = dyad_control::Client::new(daemons.socket(0));
     let import = |bytes: usize, mut content: &[u8]| runtime.block_on(core.import("disk", bytes as u64, &mut content));
     import(2 * MIB, &[1; 2 * MIB]).unwrap();
     // A second, smaller image replaces the first one as a whole; the last loop of this test checks the bytes.
@@ -403,58 +403,58 @@ fn an_import_changes_nothing_until_it_is_complete() {
     let refused = import(3 * MIB, &[3; 2 * MIB]).unwrap_err().to_string();
     assert!(refused.contains("the volume holds what it held before"), "{refused}");
 
-    let incoming = |cores: &Cores, number| match cores.ask(number, &Request::Document) {
+    let incoming = |daemons: &CoreDaemons, number| match daemons.ask(number, &Request::Document) {
         Ok(dyad_control::Reply::Document { document }) => Ok(document.volumes["disk"].incoming),
         other => Err(format!("{other:?}")),
     };
-    let wait_for = |cores: &Cores, what: &str, on_its_way: bool| {
+    let wait_for = |daemons: &CoreDaemons, what: &str, on_its_way: bool| {
         wait::until(what, Duration::from_secs(60), || {
-            let seen = [0, 1].map(|number| incoming(cores, number));
+            let seen = [0, 1].map(|number| incoming(daemons, number));
             let all = seen.iter().all(|seen| matches!(seen, Ok(id) if id.is_some() == on_its_way));
             Ok(if all { wait::Poll::Ready(()) } else { wait::Poll::NotYet(format!("{seen:?}")) })
         })
         .unwrap();
     };
-    wait_for(&cores, "the data of the image to be dropped", false);
+    wait_for(&daemons, "the data of the image to be dropped", false);
 
     // The daemon is killed when half of an image has been sent; until then no VM can be created on the volume. The
     // buffer of 64 KiB is so small that almost all bytes that were sent have reached the daemon.
     let (mut image, mut sent) = tokio::io::duplex(64 << 10);
-    let (socket, half) = (cores.socket(0), vec![4; MIB]);
+    let (socket, half) = (daemons.socket(0), vec![4; MIB]);
     let cut = runtime.spawn(async move { dyad_control::Client::new(socket).import("disk", 2 << 20, &mut sent).await });
     runtime.block_on(tokio::io::AsyncWriteExt::write_all(&mut image, &half)).unwrap();
-    wait_for(&cores, "the image to be on its way", true);
-    let refused = cores.create_vm_on("disk").unwrap_err().to_string();
+    wait_for(&daemons, "the image to be on its way", true);
+    let refused = daemons.create_vm_on("disk").unwrap_err().to_string();
     assert!(refused.contains("An image is being sent into the volume disk"), "{refused}");
-    cores.kill(0);
+    daemons.kill(0);
     // The import returns its error when its input ends.
     drop(image);
     assert!(runtime.block_on(cut).unwrap().is_err());
-    cores.start(&program, 0).unwrap();
-    cores.wait_in_sync().unwrap();
-    wait_for(&cores, "the data of the image to be dropped", false);
+    daemons.start(&program, 0).unwrap();
+    daemons.wait_in_sync().unwrap();
+    wait_for(&daemons, "the data of the image to be dropped", false);
 
     // The same on the node that is not the lead.
     let other = Change::CreateVolume { name: "other".into(), size: 1 << 20, primary: NodeId::B };
-    cores.ask(1, &Request::Change { change: other }).unwrap();
-    let id = |cores: &Cores, number| match cores.ask(number, &Request::Document).unwrap() {
+    daemons.ask(1, &Request::Change { change: other }).unwrap();
+    let id = |daemons: &CoreDaemons, number| match daemons.ask(number, &Request::Document).unwrap() {
         dyad_control::Reply::Document { document } => document.volumes["other"].id,
         other => panic!("{other:?}"),
     };
-    let before = id(&cores, 1);
+    let before = id(&daemons, 1);
     let mut content = [5; 4096].as_slice();
-    runtime.block_on(dyad_control::Client::new(cores.socket(1)).import("other", 4096, &mut content)).unwrap();
-    assert_ne!(id(&cores, 1), before);
-    assert_eq!(id(&cores, 1), id(&cores, 0));
+    runtime.block_on(dyad_control::Client::new(daemons.socket(1)).import("other", 4096, &mut content)).unwrap();
+    assert_ne!(id(&daemons, 1), before);
+    assert_eq!(id(&daemons, 1), id(&daemons, 0));
 
-    let mut driver = DiskDriver::connect(&cores.create_vm_on("disk").unwrap()).unwrap();
+    let mut driver = DiskDriver::connect(&daemons.create_vm_on("disk").unwrap()).unwrap();
     let mut chunk = vec![9; MIB / 4];
     for at in (0..4 * MIB).step_by(chunk.len()) {
         driver.read(at as u64, &mut chunk).unwrap();
         let expected = if at < MIB { 2 } else { 0 };
         assert!(chunk.iter().all(|byte| *byte == expected), "at byte {at}");
     }
-    drop((driver, cores));
+    drop((driver, daemons));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -462,37 +462,37 @@ fn an_import_changes_nothing_until_it_is_complete() {
 fn a_join_with_a_bad_code_or_name_writes_nothing() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("code"));
-    let cores = Cores::blank(&program, &folder).unwrap();
-    cores.create_pair(0).unwrap();
-    let untouched = cores.disk_usage(1).unwrap();
+    let daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    daemons.create_pair(0).unwrap();
+    let untouched = daemons.disk_usage(1).unwrap();
     let refused = |join: Join, expected: &str| {
-        assert_eq!(cores.ask(1, &Request::Join(join)).unwrap_err().to_string(), expected);
-        let status = cores.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
-        assert_eq!((status.pair, cores.disk_content(1).unwrap()), (None, DiskContent::Blank));
-        assert_eq!(cores.disk_usage(1).unwrap(), untouched, "something was written to the disk");
+        assert_eq!(daemons.ask(1, &Request::Join(join)).unwrap_err().to_string(), expected);
+        let status = daemons.wait("the joining node to be blank", 1, Duration::from_secs(30), blank).unwrap();
+        assert_eq!((status.pair, daemons.disk_content(1).unwrap()), (None, DiskContent::Blank));
+        assert_eq!(daemons.disk_usage(1).unwrap(), untouched, "something was written to the disk");
         for name in ["identity.json", "unfinished.json"] {
-            assert!(!cores.state(1).join(name).exists(), "{name}");
+            assert!(!daemons.state(1).join(name).exists(), "{name}");
         }
     };
-    let join = cores.prepare_join(1).unwrap();
+    let join = daemons.prepare_join(1).unwrap();
     let other = if join.code.ends_with('7') { '8' } else { '7' };
     let wrong = Join { code: format!("{}{other}", &join.code[..5]), ..join.clone() };
     refused(wrong, "The pairing code is wrong: compare it with the one on the first node and type it again.");
     // A node that has proven the code has used it up, also if its setup fails after that.
-    let named_twice = Join { node: Cores::name(0).into(), ..join.clone() };
+    let named_twice = Join { node: CoreDaemons::name(0).into(), ..join.clone() };
     refused(named_twice, "The first node is already named left; give the second one another name.");
     refused(
         join.clone(),
         "No pairing code is open on the first node, or it was used already: open a new one on the first node.",
     );
     // A new code replaces the used code.
-    let fresh = cores.prepare_join(1).unwrap();
+    let fresh = daemons.prepare_join(1).unwrap();
     if fresh.code != join.code {
         refused(join, "The pairing code is wrong: compare it with the one on the first node and type it again.");
     }
-    cores.ask(1, &Request::Join(fresh)).unwrap();
-    cores.wait_in_sync().unwrap();
-    drop(cores);
+    daemons.ask(1, &Request::Join(fresh)).unwrap();
+    daemons.wait_in_sync().unwrap();
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use dyad_process_tests::cores::Cores;
+use dyad_process_tests::core_daemons::CoreDaemons;
 use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_process_tests::limits::{self, BLOCK, Receiver};
 use dyad_rig::artifacts::Artifacts;
@@ -42,10 +42,10 @@ fn main() -> Result<()> {
     if !program.exists() {
         bail!("{} is missing; run `cargo build --release --workspace` first.", program.display());
     }
-    let cores = Cores::pair(&program, &folder.join("pair")).context("The pair does not form")?;
-    let mut driver = DiskDriver::connect(&cores.create_volume_with_vm("bench", VOLUME_BYTES >> 20)?)?;
+    let daemons = CoreDaemons::pair(&program, &folder.join("pair")).context("The pair does not form")?;
+    let mut driver = DiskDriver::connect(&daemons.create_volume_with_vm("bench", VOLUME_BYTES >> 20)?)?;
     fill(&mut driver)?;
-    let (a, b) = (cores.namespaces.name(0), cores.namespaces.name(1));
+    let (a, b) = (daemons.namespaces.name(0), daemons.namespaces.name(1));
     let network = median(limits::ping_pong(a, Receiver { namespace: b, address: "10.77.0.2" }, RUNS * REQUESTS)?);
     println!("4 KiB there, one byte back, bare TCP: {} µs", network.as_micros());
     println!("\n{:34} {:>10} {:>10} {:>8}", "job", "limit µs", "ours µs", "ratio");

@@ -17,7 +17,7 @@ const PACKAGE_LIST_FILE: &str = "packages.sha256";
 
 /// A tree of unpacked packages.
 #[derive(Debug)]
-pub struct Debian {
+pub struct DebianTree {
     root: PathBuf,
 }
 
@@ -33,7 +33,7 @@ pub struct Package {
 
 /// Downloads and unpacks the packages of `image/packages` and their dependencies, once for each content of that list:
 /// the tree is kept in `target/cache`. Remove that folder to get newer versions.
-pub fn fetch(host: &Host) -> Result<Debian> {
+pub fn fetch(host: &Host) -> Result<DebianTree> {
     let path = host.repository().join("image/packages");
     let list = fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?;
     let names = package_names(&list);
@@ -63,14 +63,14 @@ pub fn fetch(host: &Host) -> Result<Debian> {
         host::run(&mut bootstrap)
             .context("Debian's packages could not be fetched. Check the network and try again.")?;
         // depmod writes the dependencies of the kernel modules, which are fixed for these packages.
-        let release = Debian { root: fresh.clone() }.kernel_release()?;
+        let release = DebianTree { root: fresh.clone() }.kernel_release()?;
         host::run_quietly(host::system_tool("depmod").arg("-b").arg(fresh.join("usr")).arg(release))?;
         fs::rename(&fresh, &root)?;
     }
-    Ok(Debian { root })
+    Ok(DebianTree { root })
 }
 
-impl Debian {
+impl DebianTree {
     /// Root folder of the tree.
     pub fn root(&self) -> &Path {
         &self.root

@@ -1,6 +1,6 @@
 //! Writes the raw disk image: partition table, and system partition (ESP) with boot loader and slots.
 
-use super::debian::Debian;
+use super::debian::DebianTree;
 use super::options::FILE_TIME;
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result};
@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const SECTOR_BYTES: u64 = 512;
 
 /// Writes the disk image `target`. `slots` are pairs of version and file of a slot.
-pub fn build(host: &Host, debian: &Debian, slots: &[(String, PathBuf)], target: &Path) -> Result<()> {
+pub fn build(host: &Host, debian: &DebianTree, slots: &[(String, PathBuf)], target: &Path) -> Result<()> {
     let fresh = target.with_extension("part");
     let esp = layout::partition(layout::ESP);
     // One MiB in front and behind: the two copies of the partition table.

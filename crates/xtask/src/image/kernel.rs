@@ -1,6 +1,6 @@
 //! Selects kernel modules by the rules in `image/modules`.
 
-use super::debian::Debian;
+use super::debian::DebianTree;
 use super::glob::Pattern;
 use crate::host::{self, Host};
 use crate::modules::{Modules, module_name, module_path};
@@ -23,7 +23,7 @@ struct ModuleRules {
 
 /// Copies the chosen modules, unpacked, into the file tree, runs depmod, and writes `etc/modules`, the list of those
 /// that every node loads.
-pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
+pub fn install(host: &Host, debian: &DebianTree, tree: &Path) -> Result<()> {
     let rules = rules(host)?;
     let source = debian.modules()?;
     let modules = Modules::open(&source)?;
@@ -48,7 +48,7 @@ pub fn install(host: &Host, debian: &Debian, tree: &Path) -> Result<()> {
 
 /// File name and content of the modules in the initramfs. The names begin with a number, so that they sort in the order
 /// of loading.
-pub fn boot_modules(host: &Host, debian: &Debian) -> Result<Vec<(String, Vec<u8>)>> {
+pub fn boot_modules(host: &Host, debian: &DebianTree) -> Result<Vec<(String, Vec<u8>)>> {
     let source = debian.modules()?;
     let modules = Modules::open(&source)?;
     let rules = rules(host)?;

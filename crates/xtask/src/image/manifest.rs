@@ -1,6 +1,6 @@
 //! The manifest of an image: a JSON file that lists version, commit, packages, and files with their hashes.
 
-use super::debian::{Debian, hex};
+use super::debian::{DebianTree, hex};
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Writes the manifest `target` of an image that was built from or into the files `parts`.
-pub fn write(host: &Host, debian: &Debian, version: &str, parts: &[&Path], target: &Path) -> Result<PathBuf> {
+pub fn write(host: &Host, debian: &DebianTree, version: &str, parts: &[&Path], target: &Path) -> Result<PathBuf> {
     let mut files = Vec::new();
     for path in parts {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,6 +1,6 @@
 //! Builds the compressed read-only file systems (squashfs) of the image.
 
-use super::debian::{Debian, hex};
+use super::debian::{DebianTree, hex};
 use super::options::{FILE_TIME, Options, ZSTD_LEVEL_BEST};
 use super::{kernel, tree};
 use crate::host::{self, Host};
@@ -16,7 +16,7 @@ const TREE_VERSION: u32 = 2;
 
 /// Path of `system.squashfs`, the system without this workspace's programs. It is built only if the cache has none for
 /// the same inputs.
-pub fn system(host: &Host, debian: &Debian, options: &Options) -> Result<PathBuf> {
+pub fn system(host: &Host, debian: &DebianTree, options: &Options) -> Result<PathBuf> {
     let key = cache_key(host, debian)?;
     let cache = host.cache()?;
     let at_level = |level: u32| cache.join(format!("system-{}-{level}.squashfs", &key[..16]));
@@ -57,7 +57,7 @@ pub fn squash(folder: &Path, target: &Path, level: u32) -> Result<PathBuf> {
 }
 
 /// Hash over the inputs of the tree: [`TREE_VERSION`], the packages, and the files of `image/` and `initramfs/`.
-fn cache_key(host: &Host, debian: &Debian) -> Result<String> {
+fn cache_key(host: &Host, debian: &DebianTree) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(format!("{TREE_VERSION} {:?}", debian.packages()?));
     let repository = host.repository();

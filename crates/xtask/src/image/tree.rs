@@ -1,7 +1,7 @@
 //! Builds the file tree of a node: the files that `image/files` chooses from the packages, the libraries that they link
 //! to, and over them the files of `initramfs/`.
 
-use super::debian::Debian;
+use super::debian::DebianTree;
 use super::glob::Pattern;
 use crate::host::{self, Host};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -34,7 +34,7 @@ const LINKS: [(&str, &str); 10] = [
 ];
 
 /// Builds the tree, without kernel modules, in the folder `target`, which is created.
-pub fn build(host: &Host, debian: &Debian, target: &Path) -> Result<()> {
+pub fn build(host: &Host, debian: &DebianTree, target: &Path) -> Result<()> {
     for folder in EMPTY_FOLDERS {
         fs::create_dir_all(target.join(folder))?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Sections and their meaning are those of the UAPI group's *Unified Kernel Image* specification.
 
-use super::debian::Debian;
+use super::debian::DebianTree;
 use crate::host;
 use anyhow::{Context as _, Result};
 use std::fs;
@@ -16,7 +16,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Clone, Copy)]
 pub struct UkiParts<'a> {
     /// Tree with kernel and stub.
-    pub debian: &'a Debian,
+    pub debian: &'a DebianTree,
     /// Folder for intermediate files.
     pub work: &'a Path,
     /// Content of `os-release`, from which the boot loader reads name and version.

@@ -89,7 +89,7 @@ impl Crate {
             },
             _ => {
                 let Some(file) = self.files.get(module) else { return BTreeSet::new() };
-                if self.files.contains_key(&child(module, first)) || file.items.contains(first) {
+                if self.files.contains_key(&child_module(module, first)) || file.items.contains(first) {
                     return self.descend(module, path, steps);
                 }
                 match file.imports.iter().find(|import| import.name == *first) {
@@ -122,7 +122,7 @@ impl Crate {
         if file.items.contains(first) {
             return BTreeSet::from([module.clone()]);
         }
-        let below = child(module, first);
+        let below = child_module(module, first);
         if self.files.contains_key(&below) {
             return self.descend(&below, rest, steps);
         }
@@ -149,7 +149,7 @@ impl Crate {
         };
         let words =
             file.words.iter().filter(|word| !file.items.contains(*word) && known(word)).map(|word| vec![word.clone()]);
-        let paths = file.paths.iter().filter(|path| self.files.contains_key(&child(&target, &path[0]))).cloned();
+        let paths = file.paths.iter().filter(|path| self.files.contains_key(&child_module(&target, &path[0]))).cloned();
         words.chain(paths).flat_map(|path| self.descend(&target, &path, MAX_REEXPORTS)).collect()
     }
 
@@ -161,7 +161,7 @@ impl Crate {
                 "crate" if place == 0 => at.clear(),
                 "self" => {}
                 "super" => drop(at.pop()?),
-                _ => at = child(&at, name),
+                _ => at = child_module(&at, name),
             }
         }
         self.files.contains_key(&at).then_some(at)
@@ -195,7 +195,7 @@ impl Crate {
     }
 }
 
-fn child(module: &Module, name: &str) -> Module {
+fn child_module(module: &Module, name: &str) -> Module {
     [module.clone(), vec![name.to_owned()]].concat()
 }
 

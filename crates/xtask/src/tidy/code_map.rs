@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::sources::{crate_folders, repository, short};
+use super::sources::{crate_folders, repository, short_name};
 
 /// Crates without I/O, clock and randomness, and the third-party crates that each depends on; reasons are in
 /// `docs/decisions/0003-dependencies-of-pure-crates.md`.
@@ -47,7 +47,7 @@ fn code_map() -> Vec<Row> {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [place, _, knows] = cells[..] else { panic!("a row of the code map has three cells: {line}") };
         let knows = knows.split(", ").filter(|word| *word != "–").map(str::to_owned);
-        Row { name: short(place.trim_matches('`')).to_owned(), knows: knows.collect() }
+        Row { name: short_name(place.trim_matches('`')).to_owned(), knows: knows.collect() }
     })
     .collect()
 }

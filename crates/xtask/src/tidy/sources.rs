@@ -37,7 +37,7 @@ pub fn repository() -> &'static Path {
 }
 
 /// Short name of a crate from its folder. `qemu-tests` is the crate `dyad-rig`; each other folder is named as its crate.
-pub fn short(name: &str) -> &str {
+pub fn short_name(name: &str) -> &str {
     let name = name.strip_prefix("crates/").unwrap_or(name);
     if name == "qemu-tests" { "rig" } else { name }
 }
@@ -48,7 +48,7 @@ pub fn crate_folders() -> BTreeMap<String, PathBuf> {
     let folders = crates.map(|entry| entry.expect("crates/ can be read").path());
     let folders = folders.chain([repository().join("qemu-tests")]);
     folders
-        .map(|folder| (short(&folder.file_name().expect("it has a name").to_string_lossy()).to_owned(), folder))
+        .map(|folder| (short_name(&folder.file_name().expect("it has a name").to_string_lossy()).to_owned(), folder))
         .collect()
 }
 

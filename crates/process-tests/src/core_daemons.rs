@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use dyad_control::{Client, CreatePair, DiskContent, Join, Phase, Reply, Request, Status, TimelineEvent};
 use dyad_desired::{Change, Firmware, Intent, VmConfig};
-use dyad_rig::child::{Program, Running};
+use dyad_rig::child::{Program, RunningProgram};
 use dyad_rig::wait::{self, Poll};
 use dyad_types::NodeId;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -31,7 +31,7 @@ const UNUSABLE_PASSWORD_HASH: &str =
 
 /// Both daemons with their namespaces, disks and folders. Dropping it kills the daemons and removes the namespaces.
 #[derive(Debug)]
-pub struct Cores {
+pub struct CoreDaemons {
     sides: [Side; 2],
     runtime: Runtime,
     /// The network namespaces and the cables between them.
@@ -44,10 +44,10 @@ struct Side {
     folder: PathBuf,
     /// The cgroup that the daemon takes for that of its VMs; empty = none.
     vm_cgroup: PathBuf,
-    running: Option<Running>,
+    running: Option<RunningProgram>,
 }
 
-impl Cores {
+impl CoreDaemons {
     /// Starts two daemons without a pair. `program` is `dyad-core`; `folder` is emptied and then holds their files. Its
     /// path must be short, because sockets are created there.
     ///
@@ -58,17 +58,17 @@ impl Cores {
             fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
         }
         let side = |letter: &str| Side { folder: folder.join(letter), vm_cgroup: PathBuf::new(), running: None };
-        let mut cores = Self {
+        let mut daemons = Self {
             sides: [side("a"), side("b")],
             runtime: tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?,
             namespaces: Namespaces::new()?,
         };
         for number in [0, 1] {
-            fs::create_dir_all(&cores.sides[number].folder)?;
-            File::create(cores.disk(number))?.set_len(POOL_DISK_BYTES)?;
-            cores.start(program, number)?;
+            fs::create_dir_all(&daemons.sides[number].folder)?;
+            File::create(daemons.disk(number))?.set_len(POOL_DISK_BYTES)?;
+            daemons.start(program, number)?;
         }
-        Ok(cores)
+        Ok(daemons)
     }
 
     /// Starts two daemons, forms a pair of them, and waits until both are in sync.
@@ -76,11 +76,11 @@ impl Cores {
     /// # Errors
     /// The pair does not form.
     pub fn pair(program: &Path, folder: &Path) -> Result<Self> {
-        let cores = Self::blank(program, folder)?;
-        cores.create_pair(0)?;
-        cores.join(1)?;
-        cores.wait_in_sync()?;
-        Ok(cores)
+        let daemons = Self::blank(program, folder)?;
+        daemons.create_pair(0)?;
+        daemons.join(1)?;
+        daemons.wait_in_sync()?;
+        Ok(daemons)
     }
 
     /// Node name that side 0 or 1 gets at setup.
@@ -233,7 +233,7 @@ impl Cores {
     ///
     /// # Errors
     /// The daemon does not run.
-    pub fn process(&self, number: usize) -> Result<&Running> {
+    pub fn process(&self, number: usize) -> Result<&RunningProgram> {
         self.sides[number].running.as_ref().context("The daemon does not run.")
     }
 
