@@ -13,30 +13,31 @@ pub struct Alarm {
 }
 
 wire_codes! {
-    /// Which condition an alarm reports, the gravest first.
+    /// The condition that an alarm reports. [`Status::alarms`](crate::Status::alarms) is sorted like this list, the gravest
+    /// first.
     AlarmCode;
 
-    /// Two configurations carry one epoch.
+    /// Two different configurations with the same epoch were chosen, which must never happen.
     Conflict = "conflict",
     /// The register of this node cannot be written, or a write of it hangs.
     RegisterFailed = "register-failed",
-    /// The peer answers from a store that was never admitted.
+    /// The peer answers from a store that the configuration does not name.
     PeerUnadmitted = "peer-unadmitted",
-    /// The clocks of the nodes drift apart beyond ρ: no lease is granted.
+    /// The clocks of the nodes drift apart by more than ρ = 1 %: no lease is granted.
     ClockDrift = "clock-drift",
-    /// The peer's watchdog is not proven: its VMs start here only on proof of its death.
+    /// The peer's watchdog is not proven: its VMs start here only with other proof that it runs none.
     PeerUnfenced = "peer-unfenced",
     /// The witness was set back to an older state.
     WitnessRolledBack = "witness-rolled-back",
-    /// No heartbeat of the peer arrives.
+    /// No heartbeat of the peer arrives on any path.
     PeerSilent = "peer-silent",
-    /// The witness does not answer.
+    /// The witness answers neither this node nor the peer.
     WitnessLost = "witness-lost",
     /// A node holds the tie vote although a witness is enrolled and both nodes are in sync.
     TieAtNode = "tie-at-node",
-    /// A path to the peer is down.
+    /// Heartbeats do not pass in both directions on one path to the peer.
     PathDown = "path-down",
-    /// A code of another version.
+    /// A word that this version does not know, from a core of another version.
     Unrecognised = "unrecognised",
 }
 
@@ -64,7 +65,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn each_code_has_its_own_word_and_comes_back_from_it() {
+    fn each_code_has_its_own_word_and_is_read_back_from_it() {
         let words: BTreeSet<_> = AlarmCode::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), AlarmCode::ALL.len());
         for code in AlarmCode::ALL {

@@ -1,7 +1,7 @@
-//! The client side of the socket.
+//! Client of the control socket.
 
 use crate::server::write_line;
-use crate::{MAX_LINE, Refusal, Reply, Request, Status};
+use crate::{MAX_LINE_BYTES, Refusal, Reply, Request, Status};
 use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -9,24 +9,26 @@ use tokio::net::UnixStream;
 /// The sentence for people while the core does not answer on its socket.
 pub const CORE_AWAY: &str = "The storage service of this node does not answer: it is starting or has failed.";
 
-/// Why a request has no answer.
+/// Reasons for which a request failed or was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No process listens: the core is starting, restarting or dead.
+    /// The socket takes no connection: the core is starting, restarting or dead.
     #[error("dyad-core does not answer on {path}")]
     Unreachable {
         path: PathBuf,
-        /// The error of the connection.
+        /// The error of connecting to the socket.
         #[source]
         source: std::io::Error,
     },
-    /// The connection ended before the whole answer had come: whether the request was carried out is not known.
+    /// The connection failed before the whole reply had arrived, or the reply is not one to this request. It is not known
+    /// whether the request was carried out.
     #[error("dyad-core ended the connection")]
     Cut(#[source] std::io::Error),
-    /// The core answered in a form that this version does not know.
+    /// The reply has a form that this version does not know. It is not known whether the request was carried out.
     #[error("dyad-core answered in a form this program does not know")]
     Unknown(#[from] serde_json::Error),
-    /// The core refused; nothing was changed. Shown to people as it is.
+    /// The core refused; [`RefusalCode::change_certainly_not_made`](crate::RefusalCode::change_certainly_not_made) says
+    /// whether nothing was changed. The sentence is shown to people unchanged.
     #[error("{0}")]
     Refused(Refusal),
 }
@@ -34,19 +36,19 @@ pub enum ClientError {
 /// A client of the core. Each request opens its own connection, so a client survives restarts of the core.
 #[derive(Debug, Clone)]
 pub struct Client {
-    path: PathBuf,
+    socket: PathBuf,
 }
 
 impl Client {
-    /// A client of the socket at `path`.
-    pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned() }
+    /// A client of the socket at this path. It does not connect yet.
+    pub fn new(socket: impl AsRef<Path>) -> Self {
+        Self { socket: socket.as_ref().to_owned() }
     }
 
     async fn connect(&self) -> Result<BufReader<UnixStream>, ClientError> {
-        let stream = UnixStream::connect(&self.path)
+        let stream = UnixStream::connect(&self.socket)
             .await
-            .map_err(|source| ClientError::Unreachable { path: self.path.clone(), source })?;
+            .map_err(|source| ClientError::Unreachable { path: self.socket.clone(), source })?;
         Ok(BufReader::new(stream))
     }
 
@@ -60,7 +62,7 @@ impl Client {
         read_reply(&mut stream).await
     }
 
-    /// The current status.
+    /// Asks for the status as it is now.
     ///
     /// # Errors
     /// As [`Client::ask`].
@@ -71,21 +73,23 @@ impl Client {
         }
     }
 
-    /// The status now and at each change.
+    /// Begins to receive the status: now and at changes, as [`Request::Watch`] describes.
     ///
     /// # Errors
-    /// The core does not answer.
+    /// The socket takes no connection, or the request cannot be written.
     pub async fn watch(&self) -> Result<Watch, ClientError> {
         let mut stream = self.connect().await?;
         write_request(&mut stream, &Request::Watch).await?;
         Ok(Watch { stream })
     }
 
-    /// Replaces the content of a volume by `bytes` bytes of `content`; returns once they are durable on every in-sync node.
+    /// Replaces the content of a volume by `bytes` bytes of `content`. Returns when they are durable on every in-sync node
+    /// and the volume has them as its content.
     ///
     /// # Errors
     /// As [`Client::ask`]. If `content` ends early the core refuses with
-    /// [`RefusalCode::ImportFailed`](crate::RefusalCode::ImportFailed), and the volume keeps its old content.
+    /// [`RefusalCode::ImportFailed`](crate::RefusalCode::ImportFailed), and the volume keeps its old content. After
+    /// [`RefusalCode::ImportUnknown`](crate::RefusalCode::ImportUnknown) it has either content.
     pub async fn import(
         &self,
         volume: &str,
@@ -112,14 +116,15 @@ impl Client {
     }
 }
 
-/// The stream of statuses of [`Client::watch`].
+/// The connection on which a [`Client::watch`] receives each status.
 #[derive(Debug)]
 pub struct Watch {
     stream: BufReader<UnixStream>,
 }
 
 impl Watch {
-    /// The next status. Not cancel-safe: a cancelled call may lose a part of a line, so await it in a task of its own.
+    /// Waits for the next status. Not cancel-safe: a cancelled call may lose a part of a line, so await it in a task of its
+    /// own.
     ///
     /// # Errors
     /// The connection ended, or the core answers in an unknown form.
@@ -142,8 +147,8 @@ async fn write_request(stream: &mut BufReader<UnixStream>, request: &Request) ->
 
 async fn read_reply(stream: &mut BufReader<UnixStream>) -> Result<Reply, ClientError> {
     let mut line = String::new();
-    let n = stream.take(MAX_LINE as u64).read_line(&mut line).await.map_err(ClientError::Cut)?;
-    if n == 0 {
+    let length = stream.take(MAX_LINE_BYTES as u64).read_line(&mut line).await.map_err(ClientError::Cut)?;
+    if length == 0 {
         return Err(ClientError::Cut(std::io::ErrorKind::UnexpectedEof.into()));
     }
     match serde_json::from_str(&line)? {

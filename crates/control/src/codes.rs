@@ -1,6 +1,6 @@
-//! Closed lists of codes that travel as words.
+//! Closed lists of codes, each of which is a word on the wire.
 
-/// Makes an enum of codes. On the wire and in texts a code is its word. A word of another version becomes the code
+/// Defines an enum of codes. On the wire and in texts a code is its word. A word of another version becomes the code
 /// `Unrecognised`, which each list has.
 macro_rules! wire_codes {
     ($(#[$list_doc:meta])* $list:ident; $($(#[$doc:meta])* $name:ident = $word:literal,)*) => {

@@ -1,12 +1,13 @@
-//! Requests and replies of the socket.
+//! Requests and replies of the control socket.
 
 use crate::{Refusal, RefusalCode, Status, TimelineEvent};
 use dyad_desired::{Change, Document};
 use dyad_types::DiskContent;
 use serde::{Deserialize, Serialize};
 
-/// Limit of a request or reply line, in bytes. The largest one carries the document, of 1 MiB before JSON escapes.
-pub const MAX_LINE: usize = 4 << 20;
+/// Longest line of a request or reply, in bytes. The longest carries the document, which has at most 1 MiB before JSON
+/// escapes.
+pub const MAX_LINE_BYTES: usize = 4 << 20;
 
 /// A request to the core.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -14,11 +15,13 @@ pub const MAX_LINE: usize = 4 << 20;
 pub enum Request {
     /// The current status: [`Reply::Status`].
     Status,
-    /// [`Reply::Status`] now and at each change, at most five a second, until the client closes the connection.
+    /// [`Reply::Status`] now and at changes, until the client closes the connection. A change of permits or phase is sent
+    /// at once, other changes after at most 200 ms, the newest status of that time. The connection takes no further
+    /// request.
     Watch,
     /// The disks that could become pool disks: [`Reply::Disks`].
     Disks,
-    /// First nodes heard on the peer links while their pairing code is open: [`Reply::Offers`].
+    /// First nodes heard on the peer links while their pairing code is open: [`Reply::Offers`]. Empty on a node of a pair.
     Offers,
     /// Become the first node of a new pair. Formats the named disks.
     #[serde(alias = "found")]
@@ -38,9 +41,9 @@ pub enum Request {
     },
     /// Replace the content of a volume. The core answers [`Reply::Done`], then reads exactly `bytes` raw bytes, then
     /// answers again once they are durable on every in-sync node and have replaced the old content; the rest of the volume
-    /// reads as zeros. If fewer bytes come it refuses with [`RefusalCode::ImportFailed`], and the volume keeps its old content.
-    /// If the pair changes its lead in the last step it refuses with [`RefusalCode::ImportUnknown`]: the volume then holds
-    /// either content. Refused while a VM uses the volume.
+    /// reads as zeros. If fewer bytes come it refuses with [`RefusalCode::ImportFailed`], and the volume keeps its old
+    /// content. If the pair changes its lead in the last step it refuses with [`RefusalCode::ImportUnknown`]: the volume
+    /// then holds either content. Refused while a VM uses the volume.
     Import {
         volume: String,
         /// Length of what follows, in bytes; at most the size of the volume.
@@ -51,31 +54,33 @@ pub enum Request {
         /// First event number wanted; 0 = everything still remembered.
         since: u64,
     },
-    /// Tells the core the names of the VMs that run now, for the timeline. For its decisions the core reads the cgroups.
+    /// Tells the core the names of the VMs that run now, for the timeline only: for its decisions the core reads the VMs'
+    /// cgroup.
     Running {
         /// Names of the VMs whose guests execute on this node.
         vms: Vec<String>,
     },
     /// Prove that the watchdog resets this node: the core stops feeding it, and the node restarts. The last step of setup;
-    /// people repeat it if the reset did not come. Answered [`Reply::Done`] just before the reset, or at once if the watchdog
-    /// is proven or absent. Refused while a VM runs on this node; no VM starts until the proof has ended.
+    /// operators repeat it if no reset came. Answered [`Reply::Done`] before the reset, or without a test if the watchdog
+    /// is proven or absent. Refused while a VM runs on this node or is about to; no VM starts until the test has ended.
     ProveWatchdog,
-    /// Erase this node or a disk. Answered when the erasure can no longer be stopped; it ends after a restart of the core.
+    /// Erase this node or a disk.
     ///
-    /// Without `disk`: this node leaves its pair, stops its VMs and becomes blank. `confirm` is the node's name
-    /// (`left`) if the other node is in sync and answers, so that no data is lost; otherwise this copy may be the
-    /// last one, and `confirm` is both names (`office/left`). The refusal names the text.
+    /// Without `disk`: this node leaves its pair, kills its VMs and becomes blank. Answered when this can no longer be
+    /// stopped; the core then restarts and erases the disks. `confirm` is the node's name (`left`) if the other node is in
+    /// sync and answers, or if this node was never admitted to its pair, so that no data is lost. Otherwise this copy may
+    /// be the last one, and `confirm` is the names of pair and node (`office/left`). The refusal names the text.
     ///
-    /// With `disk`, on a blank node: erases the labels of a pair on that disk, named as [`DiskCandidate::path`] or by its
-    /// last part. `confirm` is the last part of its path (`vdb`).
+    /// With `disk`, on a blank node only: erases the labels of a pair on that disk, named as [`DiskCandidate::path`] or by
+    /// its last part. Answered when they are erased. `confirm` is the last part of its path (`vdb`).
     Erase {
-        /// The disk; `None` = this node.
+        /// Path of the disk or its last part; `None` = erase this node.
         disk: Option<String>,
         /// The typed confirmation.
         confirm: String,
     },
     /// This node is about to shut down: hand over lead, tie vote and VMs to the other node. Answered when the hand-over is
-    /// done, or when it cannot be made.
+    /// done; refused if the other node has not taken over after 10 s.
     #[serde(alias = "goodbye")]
     Leave,
 }
@@ -83,15 +88,17 @@ pub enum Request {
 /// Become the first node of a new pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CreatePair {
+    /// Name of the new pair, as the operator chose it.
     pub pair: String,
+    /// Name of this node, as the operator chose it.
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
-    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every interface of the node.
+    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every Ethernet interface of the node.
     pub links: Vec<String>,
     /// Argon2 hash (PHC string) of the administrator's password.
     pub admin_password_hash: String,
-    /// The witness to enrol at before anything is formatted; `None` = later.
+    /// The witness to enrol at before the disks are formatted; `None` = no enrolment during setup.
     #[serde(default)]
     pub witness: Option<Enrol>,
 }
@@ -99,7 +106,7 @@ pub struct CreatePair {
 /// Enrol at a witness.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrol {
-    /// `host:port` of the witness; without a port it is the usual one.
+    /// `host:port` or `host` of the witness; without a port it is 7403.
     pub address: String,
     /// The one-time code that the witness printed.
     pub code: String,
@@ -108,18 +115,20 @@ pub struct Enrol {
 /// Become the second node of an existing pair.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Join {
+    /// Name of this node, as the operator chose it.
     pub node: String,
     /// Disks to format and use, as [`DiskCandidate::path`].
     pub disks: Vec<String>,
-    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every interface of the node.
+    /// Interfaces that are peer links, e.g. `eth1`; at most four. Empty = every Ethernet interface of the node.
     pub links: Vec<String>,
     /// The code that the first node shows.
     pub code: String,
-    /// Which offer to take, as [`Offer::pair_id`], if several pairs are heard.
-    pub offer: Option<String>,
+    /// The pair to join, as [`Offer::pair_id`]; `None` = only one pair is heard.
+    #[serde(rename = "offer")]
+    pub pair_id: Option<String>,
 }
 
-/// The core's answer.
+/// The core's answer to a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
@@ -128,15 +137,15 @@ pub enum Reply {
     Status(Box<Status>),
     /// Disks that could become pool disks.
     Disks {
-        /// One entry for each disk found.
+        /// One entry for each disk that setup may use or refuse by its content.
         disks: Vec<DiskCandidate>,
     },
-    /// First nodes heard.
+    /// First nodes whose announcements are heard.
     Offers {
-        /// One entry for each pair heard in the last ten seconds.
+        /// One entry for each pair heard in the last 5 s.
         offers: Vec<Offer>,
     },
-    /// A one-time code.
+    /// The open pairing code.
     Code {
         code: String,
         /// Seconds until it expires.
@@ -190,11 +199,12 @@ pub struct DiskCandidate {
 /// A first node that waits for its second.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Id of the pair, in hex.
+    /// Id of the pair, in hexadecimal.
     pub pair_id: String,
+    /// Name that the operator gave the pair.
     pub pair: String,
     /// Name of the first node.
     pub node: String,
-    /// The link on which it was heard.
+    /// Interface on which its announcements are heard, e.g. `eth1`.
     pub link: String,
 }

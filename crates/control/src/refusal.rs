@@ -50,7 +50,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 wire_codes! {
-    /// Why a request was refused, for programs.
+    /// The reason of a refusal, for programs. The sentence beside it is for people.
     RefusalCode;
 
     /// The name breaks the rules of names.
@@ -59,8 +59,9 @@ wire_codes! {
     NameExists = "name-exists",
     /// No volume, VM or user has this name.
     UnknownName = "unknown-name",
-    /// Memory, processors or room of the smaller node do not suffice.
+    /// Memory or processors of the smaller node do not suffice for the VM, or the image is larger than the volume.
     DoesNotFit = "does-not-fit",
+    /// The volume is a disk of a VM.
     VolumeInUse = "volume-in-use",
     /// An image is being sent into the volume.
     ImageComing = "image-coming",
@@ -68,7 +69,9 @@ wire_codes! {
     NoImage = "no-image",
     /// The VM names one volume twice.
     DiskTwice = "disk-twice",
+    /// The VM is meant to run, or VMs run on this node: stop them first.
     VmRunning = "vm-running",
+    /// A number of the request is outside its range.
     OutOfRange = "out-of-range",
     NotWholeMib = "not-whole-mib",
     BadText = "bad-text",
@@ -80,11 +83,11 @@ wire_codes! {
 
     /// The change waited for more than 20 s and was not begun.
     TooLate = "too-late",
-    /// The other node leads the pair: it decides this request.
+    /// The other node leads the pair and must decide this request, which this node cannot or does not pass on.
     NotLead = "not-lead",
-    /// The lead of the pair changes at this moment.
+    /// The lead or the membership of the pair changed while the request was decided.
     MembershipChanged = "membership-changed",
-    /// The document is not readable yet.
+    /// This node has not read the document yet.
     NoDocument = "no-document",
     /// The session to the other node ended while it decided the change.
     PeerLost = "peer-lost",
@@ -92,11 +95,11 @@ wire_codes! {
     PeerUnreadable = "peer",
     /// The pool of this node failed: the other node decides this request.
     PoolFailed = "pool-failed",
-    /// The pool refused to store the document.
+    /// The pool could not create a volume that the change needs.
     Pool = "pool",
     /// This daemon ends; init starts it again.
     Stopping = "stopping",
-    /// This daemon cannot work; the sentence says why.
+    /// This node is broken ([`Phase::Broken`](crate::Phase::Broken)); the sentence says why.
     Broken = "broken",
     /// The request is malformed or not known.
     BadRequest = "bad-request",
@@ -152,22 +155,23 @@ wire_codes! {
     /// The witness refused the enrolment.
     Witness = "witness",
 
-    /// The typed confirmation is not the node's name.
+    /// The typed confirmation is not the name of the node or of the disk.
     Confirm = "confirm",
-    /// The copy here may be the last one: both names must be typed.
+    /// The copy here may be the last one: the names of pair and node must be typed.
     ConfirmLoss = "confirm-loss",
-    /// The other node is away or did not take over.
+    /// The other node did not take over within 10 s.
     NoPeer = "no-peer",
-    /// The watchdog is being proven: this node restarts.
+    /// A watchdog test runs: this node restarts.
     Proving = "proving",
 
-    /// A code of another version.
+    /// A word that this version does not know, from a core of another version.
     Unrecognised = "unrecognised",
 }
 
 impl RefusalCode {
-    /// Status of the HTTP response that carries the refusal: 404 = it does not exist, 409 = it clashes with what is there,
-    /// 422 = the request itself must change, 500 = this node is at fault, 503 = the same request may succeed later.
+    /// Status of the HTTP response that carries the refusal: 404 = the named object does not exist, 409 = the request
+    /// conflicts with the present state, 422 = the request itself must change, 500 = a part of the pair failed, 503 = the
+    /// same request may succeed later.
     #[must_use]
     pub fn http_status(self) -> u16 {
         use RefusalCode as C;
@@ -233,7 +237,8 @@ impl RefusalCode {
     }
 
     /// Whether a change of the document that was refused with this code was certainly not made. `false` = it may have been
-    /// made all the same: the lead changed, or its answer was lost, while it was being decided.
+    /// made all the same, because the lead changed or its answer was lost while it was decided; also for codes with which
+    /// no change is refused.
     #[must_use]
     pub fn change_certainly_not_made(self) -> bool {
         use RefusalCode as C;
@@ -330,7 +335,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn each_code_has_its_own_word_and_comes_back_from_it() {
+    fn each_code_has_its_own_word_and_is_read_back_from_it() {
         let words: BTreeSet<_> = RefusalCode::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), RefusalCode::ALL.len());
         for code in RefusalCode::ALL {
@@ -357,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_travels_beside_its_tag() {
+    fn a_refused_reply_has_tag_code_and_sentence_in_one_object() {
         let reply = crate::Reply::refused(RefusalCode::NameExists, "It is taken.");
         let line = serde_json::to_string(&reply).unwrap();
         assert_eq!(line, r#"{"reply":"refused","code":"name-exists","sentence":"It is taken."}"#);

@@ -1,35 +1,35 @@
-//! Framing of the core's side: JSON lines.
+//! Reading of requests and writing of replies as JSON lines, for the core.
 
-use crate::{MAX_LINE, Reply, Request};
+use crate::{MAX_LINE_BYTES, Reply, Request};
 use serde::Serialize;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Why no request was read. The text is one sentence for the client.
+/// Failures of reading a request. The text is one sentence for the client.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The connection failed.
     #[error("The request could not be read: {0}.")]
     Connection(#[source] std::io::Error),
-    /// The line is no request of this version, or longer than [`MAX_LINE`].
+    /// The line is no request of this version, or longer than [`MAX_LINE_BYTES`].
     #[error("The request is not understood: {0}.")]
     Malformed(#[source] serde_json::Error),
 }
 
-/// Reads one request; `None` when the client has closed the connection after a whole request.
+/// Reads one request; `None` if the client has closed the connection before the first byte of one.
 ///
 /// # Errors
 /// The connection fails, or the line is no request.
 pub async fn read_request(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Request>, RequestError> {
     let mut line = String::new();
-    let n = from.take(MAX_LINE as u64).read_line(&mut line).await.map_err(RequestError::Connection)?;
-    if n == 0 {
+    let length = from.take(MAX_LINE_BYTES as u64).read_line(&mut line).await.map_err(RequestError::Connection)?;
+    if length == 0 {
         return Ok(None);
     }
     serde_json::from_str(&line).map(Some).map_err(RequestError::Malformed)
 }
 
-/// Writes one reply as a JSON line. It takes a [`Reply`] and nothing else: a bare [`Refusal`](crate::Refusal) has no tag,
-/// and the client could not read it.
+/// Writes one reply as a JSON line. It takes a [`Reply`] only: a [`Refusal`](crate::Refusal) alone has no tag, and the
+/// client could not read it.
 ///
 /// # Errors
 /// The error of writing to the connection; the caller knows its client.

@@ -1,31 +1,31 @@
-//! Status of the core.
+//! The status: what the core shows of its state.
 
 use crate::Alarm;
 use dyad_quorum::Acceptor;
 use dyad_types::{Epoch, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
-/// State of the core at one time.
+/// State of the core, built in one step; only [`Status::pool`] may be older, by about 0.5 s.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
-    /// Grows by one at each change.
+    /// Grows by one with each change that is shown. It starts again when the core starts or a blank node becomes a member.
     pub revision: u64,
-    /// How far this node is.
+    /// Whether this node is blank, being set up, running or broken.
     pub phase: Phase,
-    /// The pair this node belongs to.
+    /// The pair this node belongs to; `None` unless the phase is [`Phase::Running`].
     pub pair: Option<Pair>,
-    /// Membership and the right to run; `None` until the node belongs to a pair.
+    /// Membership and the right to run VMs; `None` unless the phase is [`Phase::Running`].
     pub quorum: Option<QuorumStatus>,
-    /// The paths to the peer.
+    /// The paths to the peer, by path number.
     pub links: Vec<LinkStatus>,
-    /// State of replication.
+    /// State of replication; `None` unless the phase is [`Phase::Running`].
     pub mirror: Option<MirrorStatus>,
-    /// This node's share of the pool.
+    /// This node's share of the pool; `None` unless the phase is [`Phase::Running`].
     pub pool: Option<PoolStatus>,
     pub watchdog: WatchdogStatus,
     /// Alarms in force, the gravest first.
     pub alarms: Vec<Alarm>,
-    /// The volumes, by id.
+    /// The volumes of the newest document known here, sorted by name.
     pub volumes: Vec<VolumeStatus>,
     /// Names of the VMs that may run on this node now; the sockets of all their disks are open.
     pub permits: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// The status of a node without a pair.
+    /// The status of a node that is blank, is being set up, opens its pool, or is broken: phase and watchdog only.
     #[must_use]
     pub fn without_pair(phase: Phase, watchdog: WatchdogStatus) -> Self {
         Status {
@@ -57,18 +57,20 @@ impl Status {
     }
 }
 
-/// How far this node is.
+/// Whether a node is blank, being set up, running or broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case")]
 pub enum Phase {
-    /// Flashed, not set up.
+    /// The node belongs to no pair.
     Blank,
+    /// Setup or an erasure runs, or a member opens its pool after a start.
     SettingUp {
         /// The present step, one sentence.
         step: String,
     },
-    /// Belongs to a pair, with its pool open.
+    /// The node belongs to a pair, and its pool is open.
     Running,
+    /// The daemon runs and cannot serve this node.
     Broken {
         /// The reason and what to do, one or two sentences.
         sentence: String,
@@ -78,20 +80,22 @@ pub enum Phase {
 /// The pair this node belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pair {
-    /// Id, in hexadecimal.
+    /// Id that setup generated, in hexadecimal.
     pub id: String,
+    /// Name that the operator chose.
     pub name: String,
+    /// Place of this node in the pair.
     pub me: NodeId,
     /// This node's name.
     pub node: String,
-    /// The peer's name, once it has joined.
+    /// The peer's name; `None` until it has joined.
     pub peer: Option<String>,
 }
 
 /// Membership and the right to run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuorumStatus {
-    /// The newest epoch known here.
+    /// Epoch of the newest configuration known here.
     pub epoch: Epoch,
     /// The in-sync set.
     pub members: Vec<NodeId>,
@@ -99,42 +103,48 @@ pub struct QuorumStatus {
     pub tie: Acceptor,
     /// The node that writes the document.
     pub lead: NodeId,
-    /// Grows by one each time an operator forces a decision.
+    /// Grows by one each time an operator forces a node to go on alone.
     pub lineage: u64,
     /// Whether VMs may run on this node now.
     pub may_run: bool,
-    /// The reason for `may_run`.
+    /// The reason for `may_run`, or the error of a faulty node.
     pub state: NodeState,
-    /// Whether the peer's heartbeats arrive.
+    /// Whether heartbeats pass in both directions on at least one path.
     pub peer_alive: bool,
     pub witness: WitnessStatus,
 }
 
-/// Why this node's VMs may or may not run.
+/// Reason for which VMs may or may not run on this node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum NodeState {
-    /// Just started: the register was read, and no vote has been asked for.
+    /// The core has just started: the quorum machine has not judged yet.
     Starting,
-    /// Member of the in-sync set with a lease or the tie.
+    /// Member of the in-sync set with the right to run VMs, and the peer's fence is over if the peer is no member.
     Running,
-    /// The lease has ended: VMs are frozen until the peer or the witness answers.
+    /// The right to run has ended: VMs are frozen until the missing vote of peer or witness arrives.
     Paused,
-    /// Started, but neither the peer nor the witness has answered yet.
+    /// Without the right to run since the start, since this node became a member or since its VMs were killed: a vote of
+    /// peer or witness is missing.
     WaitingForVote,
-    /// The peer holds newer data: this node follows it.
+    /// The peer holds newer data, or the configuration does not admit this node's store: this node runs no VM until it is
+    /// in sync.
     PeerIsNewer {
-        /// Whether data is being copied from the peer.
+        /// Whether the data session over which it is brought in sync is connected.
         syncing: bool,
     },
     /// This node is solo; the peer's VMs start here when the fence is over.
-    FenceWait { left_ms: u64 },
-    /// Both copies of the register are damaged: this node has no vote.
+    FenceWait {
+        /// Time until then, in milliseconds.
+        left_ms: u64,
+    },
+    /// The register of this node cannot be written, or its newest record may be lost: this node has no vote.
     Amnesia,
-    /// A part of this node has failed: it hands over to the peer.
+    /// This node cannot do all its work: its pool failed, the identity cannot be written, the document is damaged, it is
+    /// shutting down, or the peer's VMs may not start here because the peer's watchdog is not proven.
     #[serde(alias = "unwell")]
     Faulty {
-        /// The failed part, one sentence.
+        /// The cause, one sentence.
         what: String,
     },
 }
@@ -143,18 +153,18 @@ pub enum NodeState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "witness", rename_all = "kebab-case")]
 pub enum WitnessStatus {
-    /// No witness is enrolled.
+    /// This node knows no witness.
     None,
-    /// Enrolled and answering.
+    /// The witness answered the last request.
     Reachable {
-        /// Where it listens, as `host:port`.
+        /// Its address, as `host:port`.
         address: String,
-        /// Last round trip in microseconds.
+        /// Round-trip time of the last request, in microseconds.
         rtt_us: u64,
     },
-    /// Enrolled and not answering.
+    /// The witness did not answer the last request, or none was sent yet.
     Unreachable {
-        /// Where it listens, as `host:port`.
+        /// Its address, as `host:port`.
         address: String,
         /// Seconds since its last answer; `None` = no answer since this core started.
         silent_s: Option<u64>,
@@ -163,7 +173,7 @@ pub enum WitnessStatus {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkStatus {
-    /// Interface or address.
+    /// Interface, e.g. `eth1`.
     pub name: String,
     /// Whether heartbeats pass in both directions.
     pub up: bool,
@@ -174,7 +184,7 @@ pub struct LinkStatus {
 pub struct MirrorStatus {
     /// Whether a data session to the peer is up.
     pub connected: bool,
-    /// The present phase.
+    /// State derived from membership and the mirror's phase.
     pub state: MirrorState,
     /// Bytes that the peer lacks: whole extents of 64 KiB that are marked dirty.
     pub dirty_bytes: u64,
@@ -182,7 +192,8 @@ pub struct MirrorStatus {
     pub resync_bytes: u64,
     /// Bytes that were dirty when the running or last resync began.
     pub resync_dirty_bytes: u64,
-    /// Blocks that failed their checksum here and were healed from the peer since start.
+    /// Repairs of damaged extents by the peer's copy since the core started. An extent counts once for each repair. The
+    /// name stays for older programs.
     pub healed_blocks: u64,
 }
 
@@ -194,21 +205,22 @@ impl MirrorStatus {
     }
 }
 
-/// Phase of replication.
+/// State of replication, as membership and the mirror's phase together give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MirrorState {
-    /// No peer in the in-sync set: writes are stored here, and their extents are marked dirty.
+    /// This node alone is in the in-sync set, and no resync runs: extents that are written are marked dirty.
     Solo,
-    /// After a reconnect the nodes compare the ends of their journals; guests wait.
+    /// Both nodes are in sync and have just connected: they compare the extents written since the last confirmation. Guests
+    /// wait.
     Reconciling,
-    /// Dirty extents are being copied.
+    /// This node alone is in the in-sync set and copies dirty extents to the peer.
     Resyncing,
-    /// Every acknowledged write is on both nodes.
+    /// Both nodes hold every acknowledged write.
     InSync,
-    /// This node lacks data.
+    /// This node is not in the in-sync set: it may lack data.
     Behind,
-    /// Writes wait for the peer or for a decision.
+    /// Both nodes are in the in-sync set and not connected: writes wait for the peer or for a decision.
     Held,
 }
 
@@ -217,6 +229,7 @@ pub enum MirrorState {
 pub struct PoolStatus {
     /// Bytes for data on all disks of this node.
     pub total_bytes: u64,
+    /// Bytes of these that are allocated.
     pub used_bytes: u64,
     pub disks: Vec<PoolDiskStatus>,
 }
@@ -225,10 +238,10 @@ pub struct PoolStatus {
 pub struct PoolDiskStatus {
     pub path: String,
     pub bytes: u64,
-    /// Whether it works.
+    /// Whether the pool uses it; `false` after its first failure.
     #[serde(alias = "well")]
     pub healthy: bool,
-    /// Why it does not work, one sentence.
+    /// One sentence with the failure and what to do; `None` while healthy.
     #[serde(alias = "trouble")]
     pub error: Option<String>,
 }
@@ -236,15 +249,15 @@ pub struct PoolDiskStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "watchdog", rename_all = "kebab-case")]
 pub enum WatchdogStatus {
-    /// This node has no watchdog: the peer starts this node's VMs only on proof of its death.
+    /// This node has no watchdog: the peer starts this node's VMs only with other proof that it runs none.
     Absent,
-    /// Armed and fed.
+    /// The core has the watchdog and feeds it, except during a watchdog test.
     Armed {
         /// Name from the driver.
         identity: String,
-        /// Seconds after the last feed at which it resets the node.
+        /// Its period: seconds after the last feed at which it resets the node.
         timeout_s: u64,
-        /// Whether it has reset this node once.
+        /// Whether fencing relies on it: in a test it has reset this node in time.
         proven: bool,
     },
 }
@@ -256,8 +269,9 @@ pub struct VolumeStatus {
     pub name: String,
     /// Size in bytes.
     pub size: u64,
-    /// The node that may write it.
+    /// The node that may write it; `None` = no node now.
     pub writer: Option<NodeId>,
-    /// Its vhost-user socket on this node; `None` while this node must not use it.
+    /// Its vhost-user socket on this node; `None` = not served here: no VM of this node uses it, or this node may not write
+    /// it.
     pub socket: Option<String>,
 }

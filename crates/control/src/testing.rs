@@ -7,7 +7,8 @@ use crate::{
     WatchdogStatus, WitnessStatus,
 };
 
-/// Node `left` of the pair `office`, as node A and leader: both nodes and the witness are well, all data is on both.
+/// The status of node `left` of the pair `office`, which is node A and leads: both nodes and the witness are healthy, and
+/// both nodes hold all data.
 #[must_use]
 pub fn protected() -> Status {
     let link = |name: &str| LinkStatus { name: name.into(), up: true };

@@ -1,19 +1,19 @@
-//! The timeline: what happened on a node, for people.
+//! The timeline: events and actions of a node, for people.
 
 use crate::codes::wire_codes;
 use dyad_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// What one node observed or did at one moment.
+/// An event that a node observed, or an action that it took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimelineEvent {
-    /// Number, grows by one.
+    /// Grows by one with each entry of this node; starts at 1 when the core starts.
     pub number: u64,
-    /// Milliseconds of CLOCK_BOOTTIME on this node.
+    /// Time of the event in milliseconds of CLOCK_BOOTTIME on this node.
     pub boot_ms: u64,
-    /// Wall clock, milliseconds since 1970; for people only.
+    /// Wall clock at the time of the entry, in milliseconds since 1970; for people only.
     pub wall_ms: u64,
-    /// The node that wrote it.
+    /// The node that made the entry; `None` = a blank node.
     pub node: Option<NodeId>,
     pub kind: TimelineKind,
     /// One sentence for people.
@@ -21,14 +21,14 @@ pub struct TimelineEvent {
 }
 
 wire_codes! {
-    /// Which kind of event an entry of the timeline reports. `docs/manual/timeline.md` says what the operator does.
+    /// The kind of a timeline entry. `docs/manual/timeline.md` says what the operator does.
     TimelineKind;
 
     /// An alarm began.
     Alarm = "alarm",
     /// An alarm ended.
     AlarmOver = "alarm-over",
-    /// A pool disk failed or the pool refused a request: the node leaves.
+    /// The pool refused a request, for example because a disk failed: this node leaves.
     Faulty = "faulty",
     /// A pool is full, or has room again.
     PoolFull = "pool-full",
@@ -40,9 +40,9 @@ wire_codes! {
     Unreadable = "unreadable",
     /// A damaged part of a volume was replaced by the copy of the other node.
     Healed = "healed",
-    /// The document is damaged on this node.
+    /// Neither slot of the document is readable on this node.
     DocumentLost = "document-lost",
-    /// A blank node refused a setup.
+    /// A blank node refused a request, or could not erase the rest of an interrupted setup.
     Refused = "refused",
     /// A data session with the peer began.
     SessionUp = "session-up",
@@ -52,7 +52,7 @@ wire_codes! {
     SessionReset = "session-reset",
     /// The peer refused the data session.
     SessionRefused = "session-refused",
-    /// The proof of the watchdog, or its period.
+    /// A watchdog test began or ended, or the watchdog's period is not the one for fencing.
     Watchdog = "watchdog",
     /// The peer does not acknowledge writes.
     PeerStuck = "peer-stuck",
@@ -62,15 +62,15 @@ wire_codes! {
     PeerSilent = "peer-silent",
     /// Heartbeats of the peer arrive again.
     PeerHeard = "peer-heard",
-    /// This node begins to copy to the peer what it missed.
+    /// This node begins to copy to the peer the extents that the peer lacks.
     Resync = "resync",
     /// The copying to the peer ended.
     ResyncDone = "resync-done",
     /// This node sent no heartbeats for more than 200 ms, as their thread was not scheduled or its work took too long.
     Late = "late",
-    /// An epoch is being decided.
+    /// A configuration with a new epoch is being decided.
     Deciding = "deciding",
-    /// An epoch is decided.
+    /// A configuration with a new epoch was chosen.
     Epoch = "epoch",
     /// The peer may still run VMs.
     FenceWait = "fence-wait",
@@ -78,7 +78,7 @@ wire_codes! {
     FenceOver = "fence-over",
     /// The right to run has lapsed: VMs are paused.
     LeaseLapsed = "lease-lapsed",
-    /// The right to run is back: VMs go on.
+    /// The right to run is back: VMs continue.
     Resumed = "resumed",
     /// Neither node reaches the witness.
     WitnessLost = "witness-lost",
@@ -100,8 +100,8 @@ wire_codes! {
     Enrolled = "enrolled",
     /// This node leaves the pair to be erased.
     Erasing = "erasing",
-    /// What a blank node had of a pair is erased.
+    /// A blank node erased the files and pool labels of an interrupted setup or erasure.
     Erased = "erased",
-    /// A kind of another version. The entry keeps its sentence.
+    /// A word that this version does not know, from a core of another version. The entry keeps its sentence.
     Unrecognised = "unrecognised",
 }

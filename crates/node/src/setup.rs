@@ -167,13 +167,13 @@ impl SetupRun {
                 core.ask(&Request::CreatePair(create)).await?;
                 Ok(())
             }
-            (SetupStep::Join, Plan::Join { node, disks, code, offer, .. }) => {
+            (SetupStep::Join, Plan::Join { node, disks, code, pair_id, .. }) => {
                 let join = Join {
                     node: node.clone(),
                     disks: disks.clone(),
                     links: self.links(),
                     code: code.clone(),
-                    offer: offer.clone(),
+                    pair_id: pair_id.clone(),
                 };
                 core.ask(&Request::Join(join)).await?;
                 Ok(())

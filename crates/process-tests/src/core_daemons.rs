@@ -140,7 +140,7 @@ impl CoreDaemons {
             links: CABLES.map(String::from).to_vec(),
             disks: vec![self.disk(number).display().to_string()],
             code,
-            offer: None,
+            pair_id: None,
         })
     }
 

@@ -169,7 +169,7 @@ fn choose<'a>(
     request: &Join,
     offers: &'a [discovery::DiscoveredOffer],
 ) -> Result<&'a discovery::DiscoveredOffer, Refusal> {
-    let wanted = |found: &&discovery::DiscoveredOffer| match &request.offer {
+    let wanted = |found: &&discovery::DiscoveredOffer| match &request.pair_id {
         Some(id) => *id == found.offer.pair.to_string(),
         None => true,
     };

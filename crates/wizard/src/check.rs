@@ -21,7 +21,7 @@ pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surrou
     }
     match id {
         Id::Role | Id::Network => choice(question.key, question.kind, text),
-        Id::Offer => offer(text, surroundings),
+        Id::Offer => pair_id(text, surroundings),
         Id::Code => {
             let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
             let good = digits.len() == CODE_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
@@ -86,7 +86,7 @@ fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> 
 }
 
 /// The `pair_id` of a discovered pair, by its id or its name.
-fn offer(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
+fn pair_id(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     let offer = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text);
     offer.map(|o| o.pair_id.clone()).ok_or_else(|| Problem::NoOffer(printable(text)))
 }

@@ -30,8 +30,8 @@ pub enum Plan {
         disks: Vec<String>,
         /// The pairing code, digits only.
         code: String,
-        /// The `pair_id` of the pair to join; `None` if only one was discovered.
-        offer: Option<String>,
+        /// Id of the pair to join, in hexadecimal; `None` = only one pair is heard.
+        pair_id: Option<String>,
         /// `None`: the node has no port that Dyad manages.
         network: Option<NetworkSettings>,
     },
@@ -92,8 +92,8 @@ pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Prob
     let network = network(&all, surroundings)?;
     let (node, disks) = (text(Id::Node)?, list(Id::Disks));
     if Role::of(&all) == Some(Role::Join) {
-        let offer = all.get(Id::Offer).map(str::to_owned);
-        return Ok(Plan::Join { node, disks, code: text(Id::Code)?, offer, network });
+        let pair_id = all.get(Id::Offer).map(str::to_owned);
+        return Ok(Plan::Join { node, disks, code: text(Id::Code)?, pair_id, network });
     }
     let witness = match WitnessAnswer::of(&all).ok_or_else(|| missing(Id::Witness))? {
         WitnessAnswer::Later => None,

@@ -123,8 +123,8 @@ fn a_seed_file_becomes_a_plan() {
     };
     assert_eq!(plan(&answers, &rig()), Ok(wanted));
     let join = plan(&from_toml(JOIN, &rig()).unwrap(), &rig()).unwrap();
-    let Plan::Join { node, code, offer, .. } = join else { panic!("{join:?}") };
-    assert_eq!((node.as_str(), code.as_str(), offer), ("node-b", "123456", None));
+    let Plan::Join { node, code, pair_id, .. } = join else { panic!("{join:?}") };
+    assert_eq!((node.as_str(), code.as_str(), pair_id), ("node-b", "123456", None));
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn several_pairs_are_told_apart() {
     assert_eq!(next(&answers, &surroundings).map(|q| q.id), Some(Id::Offer));
     assert!(matches!(plan(&answers, &surroundings), Err(Problem::Missing { key: "offer", .. })));
     let answers = from_toml(&format!("{JOIN}\noffer = \"lab\""), &surroundings).unwrap();
-    assert!(matches!(plan(&answers, &surroundings), Ok(Plan::Join { offer: Some(o), .. }) if o == "bb"));
+    assert!(matches!(plan(&answers, &surroundings), Ok(Plan::Join { pair_id: Some(id), .. }) if id == "bb"));
     let far = from_toml(&format!("{JOIN}\noffer = \"first.example:7401\""), &surroundings);
     assert_eq!(far, Err(Problem::NoOffer("first.example:7401".into())), "only what is heard can be joined");
 }
