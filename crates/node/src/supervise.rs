@@ -13,7 +13,7 @@ use dyad_api::VmState;
 use dyad_control::chain;
 use dyad_supervisor::{
     Accelerator, AdoptError, Console, Phase, Runner, Settings, Step, VmSpec, accelerator,
-    command::{Host, Version},
+    command::{Host, QemuVersion},
 };
 use tokio::{
     process::Command,
@@ -99,7 +99,7 @@ impl Supervisor {
     }
 }
 
-fn settings(options: &Options, program: PathBuf, version: Version, accelerator: Accelerator) -> Settings {
+fn settings(options: &Options, program: PathBuf, version: QemuVersion, accelerator: Accelerator) -> Settings {
     let cgroup_root = options.cgroup.is_dir().then(|| options.cgroup.clone());
     if cgroup_root.is_none() {
         tracing::warn!("{} is not there: VMs run without a cgroup of their own", options.cgroup.display());
@@ -114,10 +114,10 @@ fn settings(options: &Options, program: PathBuf, version: Version, accelerator: 
     }
 }
 
-async fn version(qemu: &Path) -> Result<Version, SuperviseError> {
+async fn version(qemu: &Path) -> Result<QemuVersion, SuperviseError> {
     let output = Command::new(qemu).arg("--version").output().await;
     let output = output.map_err(|source| SuperviseError::Qemu { qemu: qemu.to_owned(), source })?;
-    let version = Version::parse(&String::from_utf8_lossy(&output.stdout));
+    let version = QemuVersion::parse(&String::from_utf8_lossy(&output.stdout));
     version.ok_or_else(|| SuperviseError::Version { qemu: qemu.to_owned() })
 }
 

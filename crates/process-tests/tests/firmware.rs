@@ -17,7 +17,7 @@ use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_rig::artifacts::Artifacts;
 use dyad_rig::child::Program;
 use dyad_rig::serial::SerialLine;
-use dyad_supervisor::command::{Host, Version, VmPaths, command_line};
+use dyad_supervisor::command::{Host, QemuVersion, VmPaths, command_line};
 use dyad_supervisor::{Accelerator, Disk, VmNetwork, VmSpec};
 
 /// Bytes of one write of the image; parts of this size that hold only zeros are left out.
@@ -52,13 +52,13 @@ fn a_uefi_vm_boots_from_a_volume_of_the_pair() {
     let words = command_line(&qemu_host(), &spec, &paths, Some(&variables));
     let mut qemu = Program::new(words[0].to_str().unwrap());
     qemu.args(&words[1..]);
-    let _running = qemu.start(&paths.log()).unwrap();
+    let _running = qemu.start(&paths.log_file()).unwrap();
     let line = SerialLine::new(&folder.join("serial.log"), &folder.join("relay")).unwrap();
-    line.connect(&paths.serial()).unwrap();
+    line.connect(&paths.serial_socket()).unwrap();
     for boot in ["first", "second"] {
         let since = line.position();
         line.wait_for_text(FIRST_GUEST_TEXT, since, BOOT_DEADLINE).unwrap_or_else(|error| {
-            let said = fs::read_to_string(paths.log()).unwrap_or_default();
+            let said = fs::read_to_string(paths.log_file()).unwrap_or_default();
             panic!("the {boot} boot: {error:#}; QEMU said {said:?}");
         });
     }
@@ -72,7 +72,7 @@ fn qemu_host() -> Host {
     let said = Command::new(qemu).arg("--version").output().unwrap();
     Host {
         qemu: qemu.into(),
-        version: Version::parse(&String::from_utf8(said.stdout).unwrap()).unwrap(),
+        version: QemuVersion::parse(&String::from_utf8(said.stdout).unwrap()).unwrap(),
         accelerator: Accelerator::Tcg,
         ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
     }

@@ -1,9 +1,9 @@
 //! Chooses the accelerator of the guests: KVM if it is proven to work, otherwise emulation.
 //!
-//! `/dev/kvm` may exist and create a VM whose processor never leaves the boot ROM. A trial machine therefore boots a
-//! sector that ends QEMU with a certain exit code, within [`PROBE_TIMEOUT`]. A proof stays valid over restarts while
-//! hardware, kernel and QEMU are the same, so that VMs need not wait for a trial after a restart of the node. A failure
-//! is tried again at the next boot.
+//! `/dev/kvm` may exist although a VM that uses it never executes more than the boot ROM. A trial machine therefore boots a
+//! sector that ends QEMU with a known exit code, within [`PROBE_TIMEOUT`]. A proof stays valid over reboots while hardware,
+//! kernel and QEMU are the same, so that VMs need not wait for a trial after a reboot of the node. After a failure the next
+//! trial is at the next boot of the node.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::version::Version;
+use crate::version::QemuVersion;
 
-/// What executes the guests' instructions.
+/// The means by which guests' instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accelerator {
@@ -23,20 +23,22 @@ pub enum Accelerator {
     Tcg,
 }
 
-const KVM: &str = "/dev/kvm";
+/// Device file of KVM.
+const KVM_DEVICE: &str = "/dev/kvm";
 /// A boot sector that writes 0x2a to port 0xf4, the exit device of the trial machine, and halts.
-const CODE: [u8; 9] = [
+const BOOT_SECTOR_CODE: [u8; 9] = [
     0xb0, 0x2a, // mov al, 0x2a
     0xba, 0xf4, 0x00, // mov dx, 0xf4
     0xee, // out dx, al
     0xf4, // hlt
     0xeb, 0xfd, // jmp to hlt
 ];
-/// `isa-debug-exit` ends QEMU with twice the written value plus one.
-const PROVEN: i32 = 0x2a * 2 + 1;
+/// Exit code of a trial machine that reached its boot sector: `isa-debug-exit` ends QEMU with twice the written value plus
+/// one.
+const PROVEN_EXIT_CODE: i32 = 0x2a * 2 + 1;
 
 /// Time limit for the trial machine. Firmware reaches the boot sector within 1 to 2 s, on a busy node later. The limit is
-/// generous, because a false result holds until the node restarts.
+/// long, because a wrong result holds until the node reboots.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Accelerator {
@@ -49,12 +51,12 @@ impl Accelerator {
     }
 }
 
-/// Makes trial machines.
+/// The program and the folder with which trial machines are run.
 #[derive(Debug, Clone, Copy)]
 pub struct Trial<'a> {
-    /// The program QEMU.
+    /// The program `qemu-system-x86_64`.
     pub qemu: &'a Path,
-    /// Folder of the trial machine's disk and of the stored result; a reboot empties it.
+    /// Folder of the trial machine's disk and of the result of this boot; a reboot empties it.
     pub dir: &'a Path,
 }
 
@@ -63,7 +65,7 @@ impl Trial<'_> {
     pub async fn boots(self, accelerator: Accelerator, limit: Duration) -> bool {
         let accel = accelerator.name();
         let disk = self.dir.join(format!("trial-{accel}.img"));
-        let mut sector = CODE.to_vec();
+        let mut sector = BOOT_SECTOR_CODE.to_vec();
         sector.resize(510, 0);
         sector.extend([0x55, 0xaa]);
         // The firmware ignores disks smaller than a cylinder.
@@ -92,41 +94,44 @@ impl Trial<'_> {
             Err(_) => None,
         };
         let _ = std::fs::remove_file(&disk);
-        outcome == Some(PROVEN)
+        outcome == Some(PROVEN_EXIT_CODE)
     }
 }
 
 /// Chooses the accelerator, with at most one trial per boot of the node. The result is stored in the folder of `trial`; a
 /// proof of KVM is also stored in the file `proof`, which survives a reboot. `version` is QEMU's version.
-pub async fn decide(trial: Trial<'_>, version: Version, proof: &Path) -> Accelerator {
-    Decision { kvm: Path::new(KVM), surroundings: surroundings(version), trial, proof }.make().await
+pub async fn decide(trial: Trial<'_>, version: QemuVersion, proof: &Path) -> Accelerator {
+    Decision { kvm: Path::new(KVM_DEVICE), host: host_description(version), trial, proof }.make().await
 }
 
 struct Decision<'a> {
+    /// Device file of KVM.
     kvm: &'a Path,
-    surroundings: String,
+    /// The value of [`host_description`] now.
+    host: String,
     trial: Trial<'a>,
+    /// File of the stored [`Proof`].
     proof: &'a Path,
 }
 
 impl Decision<'_> {
     async fn make(self) -> Accelerator {
-        let there = self.kvm.exists();
-        if there && load::<Proof>(self.proof).is_some_and(|proof| proof.surroundings == self.surroundings) {
+        let kvm_exists = self.kvm.exists();
+        if kvm_exists && load::<Proof>(self.proof).is_some_and(|proof| proof.host == self.host) {
             return Accelerator::Kvm;
         }
         let cache = self.trial.dir.join("accelerator");
         if let Some(known) = load(&cache) {
             return known;
         }
-        let found = match there && self.trial.boots(Accelerator::Kvm, PROBE_TIMEOUT).await {
+        let found = match kvm_exists && self.trial.boots(Accelerator::Kvm, PROBE_TIMEOUT).await {
             true => Accelerator::Kvm,
             false => Accelerator::Tcg,
         };
         // Without these files the next start makes another trial, with the same result.
         let _ = save(&cache, &found);
         if found == Accelerator::Kvm {
-            let _ = save(self.proof, &Proof { surroundings: self.surroundings });
+            let _ = save(self.proof, &Proof { host: self.host });
         }
         found
     }
@@ -135,14 +140,15 @@ impl Decision<'_> {
 /// The stored proof that KVM works.
 #[derive(Debug, Serialize, Deserialize)]
 struct Proof {
-    /// The value of [`surroundings`] at the time of the trial.
-    surroundings: String,
+    /// The value of [`host_description`] at the time of the trial.
+    #[serde(rename = "surroundings")]
+    host: String,
 }
 
 /// Everything that the result of a trial depends on and that a node can read: QEMU, the kernel with its command line,
 /// the server's model and firmware, the processor with its microcode and flags. A hypervisor below the node is not
 /// visible; production nodes have none.
-fn surroundings(qemu: Version) -> String {
+fn host_description(qemu: QemuVersion) -> String {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
     let names = ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
@@ -157,10 +163,10 @@ fn load<T: for<'a> Deserialize<'a>>(file: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }
 
-/// Replaces the file as a whole and syncs it, as the node may lose power.
-fn save(file: &Path, what: &impl Serialize) -> std::io::Result<()> {
+/// Replaces the whole file by the value as JSON and syncs it, as the node may lose power.
+fn save(file: &Path, value: &impl Serialize) -> std::io::Result<()> {
     std::fs::create_dir_all(file.parent().unwrap_or(file))?;
-    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(what)?, dyad_atomic_file::PUBLIC)
+    dyad_atomic_file::replace_with_mode(file, &serde_json::to_vec(value)?, dyad_atomic_file::PUBLIC)
 }
 
 #[cfg(test)]
@@ -172,7 +178,8 @@ mod tests {
     fn qemu(dir: &Path) -> std::path::PathBuf {
         use std::os::unix::fs::PermissionsExt as _;
         let program = dir.join("qemu");
-        std::fs::write(&program, format!("#!/bin/sh\necho x >> {}/calls\nexit {PROVEN}\n", dir.display())).unwrap();
+        std::fs::write(&program, format!("#!/bin/sh\necho x >> {}/calls\nexit {PROVEN_EXIT_CODE}\n", dir.display()))
+            .unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         program
     }
@@ -183,11 +190,11 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let (qemu, proof, kvm) = (qemu(dir.path()), path("proof.json"), path("kvm"));
         let calls = || std::fs::read_to_string(path("calls")).unwrap_or_default().lines().count();
-        let boot = async |number: u32, surroundings: &str| {
+        let boot = async |number: u32, host: &str| {
             let run = path(&number.to_string());
-            let surroundings = surroundings.to_owned();
+            let host = host.to_owned();
             let trial = Trial { qemu: &qemu, dir: &run };
-            Decision { kvm: &kvm, surroundings, trial, proof: &proof }.make().await
+            Decision { kvm: &kvm, host, trial, proof: &proof }.make().await
         };
         assert_eq!((boot(1, "here").await, calls()), (Accelerator::Tcg, 0), "there is no device");
         std::fs::write(&kvm, "").unwrap();

@@ -18,6 +18,7 @@ pub struct CgroupError {
     pub source: io::Error,
 }
 
+/// The cgroup of one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cgroup {
     dir: PathBuf,
@@ -44,8 +45,8 @@ impl Cgroup {
         std::fs::create_dir_all(&self.dir).map_err(|source| CgroupError { path: self.dir.clone(), source })
     }
 
-    /// Gives the VM ten times the default CPU weight until [`Cgroup::end_start_boost`]: a start is short, and after the loss of
-    /// a node users wait for it.
+    /// Gives the VM ten times the default CPU weight until [`Cgroup::end_start_boost`]: a start is short, and after the
+    /// loss of a node users wait for it.
     pub fn begin_start_boost(&self) {
         self.set_cpu_weight(10 * DEFAULT_CPU_WEIGHT);
     }
@@ -56,7 +57,7 @@ impl Cgroup {
     }
 
     fn set_cpu_weight(&self, weight: u32) {
-        // Without the `cpu` controller the file does not exist.
+        // Without the `cpu` controller the file does not exist. A VM runs without its weight too, so this is no error.
         if let Err(error) = std::fs::write(self.dir.join("cpu.weight"), weight.to_string()) {
             tracing::debug!(cgroup = %self.dir.display(), %error, "a VM's share of the processor was not set");
         }
@@ -95,14 +96,14 @@ impl Cgroup {
     }
 }
 
-/// The names of all cgroups below `root`.
+/// The names of all cgroups directly below `root`; empty if it cannot be read.
 pub(crate) fn names(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The reasons for which [`exec_in_cgroup`] returned.
+/// The failures of [`exec_in_cgroup`].
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// The arguments are not `CGROUP -- PROGRAM ARGUMENTS…`.
@@ -119,8 +120,8 @@ pub enum ExecError {
 /// Moves this process into a cgroup and executes another program: `CGROUP -- PROGRAM ARGUMENTS…`.
 ///
 /// A program that starts VMs calls this function from a hidden subcommand, which it names in
-/// [`crate::Settings::launcher`]. QEMU is then in its cgroup before its first instruction, and no code runs between
-/// fork and exec. Returns only if it failed.
+/// [`crate::Settings::launcher`]. QEMU is then in its cgroup before its first instruction, without code of this
+/// crate between fork and exec. Returns only if it failed.
 pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecError {
     let mut arguments = arguments.into_iter();
     let (Some(cgroup), Some(dashes), Some(program)) = (arguments.next(), arguments.next(), arguments.next()) else {
@@ -142,9 +143,9 @@ pub fn exec_in_cgroup(arguments: impl IntoIterator<Item = OsString>) -> ExecErro
 mod tests {
     use super::*;
 
-    /// Uses a plain directory, in which an ordinary file takes the place of the kernel's.
+    /// In an ordinary directory, where `cpu.weight` becomes an ordinary file.
     #[test]
-    fn a_vm_has_more_of_the_processor_only_while_it_starts() {
+    fn a_vm_has_a_higher_cpu_weight_only_while_it_starts() {
         let dir = tempfile::tempdir().unwrap();
         let cgroup = Cgroup::new(dir.path(), "vm");
         cgroup.create().unwrap();

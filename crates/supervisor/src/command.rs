@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use dyad_desired::Firmware;
 use dyad_desired::limits::DISK_QUEUES;
 
-pub use crate::version::Version;
+pub use crate::version::QemuVersion;
 
 use crate::accelerator::Accelerator;
 use crate::spec::{VmNetwork, VmSpec};
@@ -30,40 +30,41 @@ impl VmPaths {
 
     /// Socket of QEMU's control protocol (QMP).
     #[must_use]
-    pub fn qmp(&self) -> PathBuf {
+    pub fn qmp_socket(&self) -> PathBuf {
         self.dir.join("qmp.sock")
     }
 
-    /// Socket of the first serial line.
+    /// Socket of the VM's serial line.
     #[must_use]
-    pub fn serial(&self) -> PathBuf {
+    pub fn serial_socket(&self) -> PathBuf {
         self.dir.join("serial.sock")
     }
 
-    /// Socket of the screen (VNC).
+    /// Socket of the VM's screen, which speaks VNC.
     #[must_use]
-    pub fn vnc(&self) -> PathBuf {
+    pub fn vnc_socket(&self) -> PathBuf {
         self.dir.join("vnc.sock")
     }
 
-    /// The output of QEMU.
+    /// File with the output of QEMU.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
+    pub fn log_file(&self) -> PathBuf {
         self.dir.join("qemu.log")
     }
 
-    /// The record by which a restarted `dyad-node` finds the running VM.
+    /// File with the record by which a restarted `dyad-node` finds the VM's process and its last run.
     #[must_use]
-    pub fn record(&self) -> PathBuf {
+    pub fn record_file(&self) -> PathBuf {
         self.dir.join("vm.json")
     }
 }
 
-/// The settings that all VMs of a node share.
+/// The settings of QEMU that all VMs of a node share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
+    /// The program `qemu-system-x86_64`.
     pub qemu: PathBuf,
-    pub version: Version,
+    pub version: QemuVersion,
     pub accelerator: Accelerator,
     /// The UEFI firmware image, read-only.
     pub ovmf_code: PathBuf,
@@ -78,7 +79,7 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-display", ["none"]);
     line.option("-sandbox", ["on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
     line.option("-msg", ["timestamp=on"]);
-    // A shutdown pauses QEMU instead of ending it, so that it is noticed even if it happens while `dyad-node` restarts.
+    // When the guest shuts down, QEMU pauses instead of ending, so that `dyad-node` notices it also after a restart.
     line.option("-action", ["reboot=reset,shutdown=pause,panic=pause,watchdog=reset"]);
     let (accel, cpu) = match host.accelerator {
         Accelerator::Kvm => ("kvm", "host"),
@@ -92,10 +93,13 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-object", [format!("memory-backend-memfd,id=ram,size={}M,share=on,seal=on", spec.memory_mib)]);
     line.option("-rtc", ["base=utc"]).option("-boot", ["strict=on"]);
     if let (Firmware::Uefi, Some(vars)) = (spec.firmware, vars) {
-        line.option("-drive", [format!("if=pflash,unit=0,format=raw,readonly=on,file={}", value(&host.ovmf_code))]);
-        line.option("-drive", [format!("if=pflash,unit=1,format=raw,file={}", value(vars))]);
+        line.option(
+            "-drive",
+            [format!("if=pflash,unit=0,format=raw,readonly=on,file={}", option_value(&host.ovmf_code))],
+        );
+        line.option("-drive", [format!("if=pflash,unit=1,format=raw,file={}", option_value(vars))]);
     }
-    disks(&mut line, host, spec);
+    add_disks(&mut line, host, spec);
     if spec.network == VmNetwork::User {
         line.option("-netdev", ["user,id=net0"]);
         line.option("-device", ["virtio-net-pci,netdev=net0,disable-legacy=on,romfile="]);
@@ -103,23 +107,27 @@ pub fn command_line(host: &Host, spec: &VmSpec, paths: &VmPaths, vars: Option<&P
     line.option("-device", ["virtio-rng-pci,disable-legacy=on"]);
     line.option("-device", ["pvpanic-pci"]);
     line.option("-device", ["VGA"]);
-    line.option("-vnc", [format!("unix:{}", value(&paths.vnc()))]);
-    line.option("-chardev", [format!("socket,id=serial0,server=on,wait=off,path={}", value(&paths.serial()))]);
+    line.option("-vnc", [format!("unix:{}", option_value(&paths.vnc_socket()))]);
+    line.option(
+        "-chardev",
+        [format!("socket,id=serial0,server=on,wait=off,path={}", option_value(&paths.serial_socket()))],
+    );
     line.option("-serial", ["chardev:serial0"]);
-    line.option("-chardev", [format!("socket,id=qmp0,server=on,wait=off,path={}", value(&paths.qmp()))]);
+    line.option("-chardev", [format!("socket,id=qmp0,server=on,wait=off,path={}", option_value(&paths.qmp_socket()))]);
     line.option("-mon", ["chardev=qmp0,mode=control"]);
     line.0
 }
 
-fn disks(line: &mut CommandLine, host: &Host, spec: &VmSpec) {
+/// Adds the disks, each with the socket of `dyad-core` that serves it.
+fn add_disks(line: &mut CommandLine, host: &Host, spec: &VmSpec) {
     // `reconnect-ms` exists since QEMU 9.2; before, the unit was seconds.
-    let reconnect = match host.version >= (Version { major: 9, minor: 2 }) {
+    let reconnect = match host.version >= (QemuVersion { major: 9, minor: 2 }) {
         true => "reconnect-ms=100",
         false => "reconnect=1",
     };
     let queues = spec.cpus.clamp(1, u32::from(DISK_QUEUES));
     for (n, disk) in spec.disks.iter().enumerate() {
-        line.option("-chardev", [format!("socket,id=disk{n},{reconnect},path={}", value(&disk.socket))]);
+        line.option("-chardev", [format!("socket,id=disk{n},{reconnect},path={}", option_value(&disk.socket))]);
         let boot = n + 1;
         line.option(
             "-device",
@@ -144,7 +152,7 @@ impl CommandLine {
 }
 
 /// A path as a value within an option. QEMU reads a doubled comma as one comma.
-fn value(path: &Path) -> String {
+fn option_value(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 
@@ -156,7 +164,7 @@ mod tests {
     fn host(major: u32, minor: u32, accelerator: Accelerator) -> Host {
         Host {
             qemu: "/usr/bin/qemu-system-x86_64".into(),
-            version: Version { major, minor },
+            version: QemuVersion { major, minor },
             accelerator,
             ovmf_code: "/usr/share/OVMF/OVMF_CODE_4M.fd".into(),
         }

@@ -1,4 +1,4 @@
-//! The serial line of a VM: stays connected, keeps the last 64 KiB of output, and has any number of viewers.
+//! The serial line of a VM: stays connected to QEMU, keeps the last 64 KiB of output, and serves any number of viewers.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,23 +11,25 @@ use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc};
 
 /// Amount of output that is kept, in bytes.
-const MAX_RECENT: usize = 64 << 10;
-/// Number of output chunks that a slow viewer may be behind; then it loses the oldest ones.
+const MAX_RECENT_BYTES: usize = 64 << 10;
+/// Number of output chunks that wait for a slow viewer; of more it loses the oldest ones.
 const MAX_OUTPUT_CHUNKS: usize = 1024;
 /// Number of input chunks that may wait for the VM.
 const MAX_INPUT_CHUNKS: usize = 64;
-/// Pause between two attempts to connect.
+/// Pause between two attempts to connect. Also the time limit for the write of one input chunk.
 const CONNECT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The serial line of one VM. It continues over restarts of the VM; clones are the same line.
+/// The serial line of one VM. It stays the same over restarts of the VM. Clones share it.
 #[derive(Clone)]
 pub struct Console {
     shared: Arc<Mutex<Shared>>,
     input: mpsc::Sender<Bytes>,
-    pending: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
+    /// Receiving end of `input`; locked by the task that serves the line.
+    queued_input: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
 }
 
 struct Shared {
+    /// The last output, at most [`MAX_RECENT_BYTES`].
     recent: VecDeque<u8>,
     output: broadcast::Sender<Bytes>,
 }
@@ -42,9 +44,13 @@ pub struct Subscription {
 
 impl Console {
     pub(crate) fn new() -> Self {
-        let (input, pending) = mpsc::channel(MAX_INPUT_CHUNKS);
+        let (input, queued_input) = mpsc::channel(MAX_INPUT_CHUNKS);
         let shared = Shared { recent: VecDeque::new(), output: broadcast::Sender::new(MAX_OUTPUT_CHUNKS) };
-        Self { shared: Arc::new(Mutex::new(shared)), input, pending: Arc::new(tokio::sync::Mutex::new(pending)) }
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            input,
+            queued_input: Arc::new(tokio::sync::Mutex::new(queued_input)),
+        }
     }
 
     /// Adds a viewer.
@@ -54,16 +60,18 @@ impl Console {
         Subscription { recent: shared.recent.iter().copied().collect(), output: shared.output.subscribe() }
     }
 
-    /// Sends input. Returns false if the line does not accept it: the VM is off, or does not read.
+    /// Queues input for the VM. Returns false if [`MAX_INPUT_CHUNKS`] are queued already: the VM is off or does not read.
+    /// Input that is queued while the VM is off is dropped at its next start.
     #[must_use]
     pub fn send(&self, input: Bytes) -> bool {
         self.input.try_send(input).is_ok()
     }
 
+    /// Adds output of the VM, and sends it to all viewers.
     fn append(&self, bytes: &[u8]) {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         shared.recent.extend(bytes);
-        let excess = shared.recent.len().saturating_sub(MAX_RECENT);
+        let excess = shared.recent.len().saturating_sub(MAX_RECENT_BYTES);
         shared.recent.drain(..excess);
         // Fails only without viewers.
         let _ = shared.output.send(Bytes::copy_from_slice(bytes));
@@ -77,12 +85,12 @@ impl Console {
         }
     }
 
-    /// Keeps the line connected to the socket at `path`; never returns. Calls `first` at the first output.
-    pub(crate) async fn serve(&self, path: &Path, first: impl FnOnce() + Send) {
-        let mut first = Some(first);
-        let mut pending = self.pending.lock().await;
+    /// Keeps the line connected to the socket at `path`; never returns. Calls `on_first_output` once.
+    pub(crate) async fn serve(&self, path: &Path, on_first_output: impl FnOnce() + Send) {
+        let mut on_first_output = Some(on_first_output);
+        let mut queued_input = self.queued_input.lock().await;
         // Input that was typed while the VM was off is dropped: it was not meant for this boot.
-        while pending.try_recv().is_ok() {}
+        while queued_input.try_recv().is_ok() {}
         loop {
             let Ok(stream) = UnixStream::connect(path).await else {
                 tokio::time::sleep(CONNECT_RETRY_INTERVAL).await;
@@ -95,14 +103,14 @@ impl Console {
                     count = reader.read(&mut buffer) => match count {
                         Ok(0) | Err(_) => break,
                         Ok(count) => {
-                            if let Some(first) = first.take() {
+                            if let Some(on_first_output) = on_first_output.take() {
                                 self.begin_line();
-                                first();
+                                on_first_output();
                             }
                             self.append(&buffer[..count]);
                         }
                     },
-                    Some(input) = pending.recv() => {
+                    Some(input) = queued_input.recv() => {
                         // A guest that does not read its input must not block the reading of its output.
                         let write = tokio::time::timeout(CONNECT_RETRY_INTERVAL, writer.write_all(&input)).await;
                         if matches!(write, Ok(Err(_))) {
@@ -121,19 +129,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_viewer_sees_the_end_of_what_was_and_then_everything() {
+    fn a_new_viewer_gets_the_last_output_and_then_all_new_output() {
         let console = Console::new();
-        console.append(&[b'x'; MAX_RECENT]);
+        console.append(&[b'x'; MAX_RECENT_BYTES]);
         console.append(b"login: ");
         let mut viewer = console.subscribe();
-        assert_eq!(viewer.recent.len(), MAX_RECENT);
+        assert_eq!(viewer.recent.len(), MAX_RECENT_BYTES);
         assert!(viewer.recent.ends_with(b"xlogin: "));
         console.append(b"root");
         assert_eq!(viewer.output.try_recv().unwrap(), "root");
     }
 
     #[tokio::test]
-    async fn a_run_begins_on_a_line_of_its_own() {
+    async fn the_output_of_a_run_begins_on_a_new_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("serial");
         let console = Console::new();

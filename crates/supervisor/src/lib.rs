@@ -10,13 +10,13 @@
 //!
 //! **Invariants**
 //!
-//! 1. No VM is started without a permit, and none whose node is another one.
+//! 1. The policy starts no VM without a permit, and none that the document places on the other node.
 //! 2. A VM that its own operating system shut down stays off until a user starts it. This holds also if `dyad-node` was
 //!    not running at that time: QEMU pauses (`shutdown=pause`) until it is told to quit.
 //! 3. A VM has at most one process on this node. A process is known by pid *and* start time, or by its cgroup.
 //! 4. The end of this process does not affect a running VM.
 //! 5. A VM is killed by killing its cgroup, which needs no cooperation of QEMU and works while it is frozen.
-//! 6. Every wait for QEMU has a limit, because a frozen QEMU never answers.
+//! 6. Every wait for an answer of QEMU has a time limit, because a frozen QEMU never answers.
 
 pub mod accelerator;
 pub mod cgroup;
@@ -27,7 +27,7 @@ mod machine;
 mod policy;
 mod process;
 pub mod qmp;
-mod record;
+mod run_record;
 mod runner;
 mod spec;
 mod version;
@@ -43,7 +43,7 @@ pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{AdoptError, Runner, RunnerError, Settings};
 pub use spec::{Disk, MissingDisk, VmNetwork, VmSpec};
 
-/// CLOCK_BOOTTIME: suspend counts too.
+/// Time since boot by CLOCK_BOOTTIME, with the time in suspend.
 #[must_use]
 pub fn now() -> BootTime {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

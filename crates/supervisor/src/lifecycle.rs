@@ -1,4 +1,4 @@
-//! The phases of one VM on one node, as a table.
+//! The phases of one VM on one node, and the transitions between them.
 //!
 //! ```text
 //!              Start          Ready
@@ -8,7 +8,9 @@
 //!                       crashed ◄────Gone────┘
 //! ```
 //!
-//! `shut-down`, `off` and `crashed` store how the last run ended, until the VM is started again or forgotten.
+//! Not drawn: Stop, Kill and GuestOff lead from `starting` to the same phases as from `running`. `tests/lifecycle.txt`
+//! lists every pair of phase and event. `shut-down`, `off` and `crashed` store how the last run ended, until the VM is
+//! started again or forgotten.
 
 use std::fmt;
 
@@ -18,19 +20,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// No process and no stored last run.
+    /// No process exists and no last run is stored.
     Absent,
-    /// The process exists and has not answered yet.
+    /// The process exists, and QEMU has not answered on its control socket yet.
     Starting,
     /// The process runs the guest.
     Running,
     /// The guest was asked to shut down.
     Stopping,
-    /// The guest shut itself down; the process is about to end.
+    /// The guest shut itself down, without a request; the process is about to end.
     Ending,
     /// The process was sent SIGKILL.
     Killing,
-    /// The process ended because it was told to.
+    /// The process ended after a request to shut down, or was killed by the runner.
     Off,
     /// The process ended because the guest shut down.
     ShutDown,
@@ -38,12 +40,12 @@ pub enum Phase {
     Crashed,
 }
 
-/// An event in the life of a VM.
+/// An event that may change the phase of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum VmEvent {
     /// The runner starts a process.
     Start,
-    /// The runner found the process of an earlier runner.
+    /// The runner found the process that an earlier runner started.
     Adopt,
     /// QEMU answered on its control socket.
     Ready,
@@ -72,7 +74,7 @@ pub struct InvalidTransition {
 }
 
 impl Phase {
-    /// All phases, in the order in which a VM passes them.
+    /// All phases, in the order of the enum.
     pub const ALL: [Phase; 9] = [
         Phase::Absent,
         Phase::Starting,
@@ -96,31 +98,31 @@ impl Phase {
     ///
     /// # Errors
     ///
-    /// [`InvalidTransition`] for what the table has no row for.
+    /// [`InvalidTransition`] if the event is not possible in this phase.
     pub fn after(self, event: VmEvent) -> Result<Phase, InvalidTransition> {
         use Phase as P;
-        use VmEvent as H;
+        use VmEvent as E;
         Ok(match (self, event) {
-            (P::Absent | P::Off | P::ShutDown | P::Crashed, H::Start) => P::Starting,
+            (P::Absent | P::Off | P::ShutDown | P::Crashed, E::Start) => P::Starting,
             // A process that is found again keeps its phase.
-            (phase, H::Adopt) if phase.is_alive() => phase,
-            (P::Starting, H::Ready) => P::Running,
+            (phase, E::Adopt) if phase.is_alive() => phase,
+            (P::Starting, E::Ready) => P::Running,
             // The connection to QMP is made again after a restart of `dyad-node`; that changes no phase.
-            (P::Running | P::Stopping | P::Ending | P::Killing, H::Ready) => self,
-            (P::Starting | P::Running, H::Stop) => P::Stopping,
-            (P::Stopping | P::Ending | P::Killing, H::Stop) => self,
-            (P::Starting | P::Running | P::Stopping | P::Killing, H::Kill) => P::Killing,
+            (P::Running | P::Stopping | P::Ending | P::Killing, E::Ready) => self,
+            (P::Starting | P::Running, E::Stop) => P::Stopping,
+            (P::Stopping | P::Ending | P::Killing, E::Stop) => self,
+            (P::Starting | P::Running | P::Stopping | P::Killing, E::Kill) => P::Killing,
             // The guest has shut down already: the kill does not change how the run ended.
-            (P::Ending, H::Kill) => P::Ending,
-            (P::Starting | P::Running, H::GuestOff) => P::Ending,
-            (P::Stopping | P::Ending | P::Killing, H::GuestOff) => self,
-            // A panic is a crash of the VM: the phase stays `Running` until the runner has killed QEMU.
-            (P::Starting | P::Running, H::Panic) => P::Running,
-            (P::Stopping | P::Ending | P::Killing, H::Panic) => self,
-            (P::Starting | P::Running, H::Gone) => P::Crashed,
-            (P::Stopping | P::Killing, H::Gone) => P::Off,
-            (P::Ending, H::Gone) => P::ShutDown,
-            (P::Off | P::ShutDown | P::Crashed | P::Absent, H::Forget) => P::Absent,
+            (P::Ending, E::Kill) => P::Ending,
+            (P::Starting | P::Running, E::GuestOff) => P::Ending,
+            (P::Stopping | P::Ending | P::Killing, E::GuestOff) => self,
+            // The phase is `Running` until the runner has killed QEMU, so that a panic ends in `Crashed`.
+            (P::Starting | P::Running, E::Panic) => P::Running,
+            (P::Stopping | P::Ending | P::Killing, E::Panic) => self,
+            (P::Starting | P::Running, E::Gone) => P::Crashed,
+            (P::Stopping | P::Killing, E::Gone) => P::Off,
+            (P::Ending, E::Gone) => P::ShutDown,
+            (P::Off | P::ShutDown | P::Crashed | P::Absent, E::Forget) => P::Absent,
             (phase, event) => return Err(InvalidTransition { phase, event }),
         })
     }
@@ -143,7 +145,7 @@ impl fmt::Display for Phase {
 }
 
 impl VmEvent {
-    /// All events, for tests of every pair of state and event.
+    /// All events, for tests of every pair of phase and event.
     pub const ALL: [VmEvent; 9] = [
         VmEvent::Start,
         VmEvent::Adopt,

@@ -1,4 +1,4 @@
-//! One VM with a process: a task that watches the process and carries out commands.
+//! A VM with a process: the task that watches the process and carries out commands.
 
 use std::path::Path;
 use std::process::{Child, ExitStatus};
@@ -13,10 +13,10 @@ use crate::command::VmPaths;
 use crate::lifecycle::VmEvent;
 use crate::process::Process;
 use crate::qmp::{QemuState, Qmp, QmpEvent};
-use crate::record::Record;
+use crate::run_record::VmRunRecord;
 use crate::{Console, Observed, Phase, cgroup::Cgroup, now};
 
-/// A run of at least this many nanoseconds ends a series of crashes: the next crash counts as the first of a new
+/// A run of at least this many nanoseconds ends a series of crashes: a crash at its end counts as the first of a new
 /// series. Ten minutes are longer than a guest takes to boot and to fail again.
 const STABLE_RUN_PERIOD: u64 = 600 * 1_000_000_000;
 /// Interval at which SIGKILL is repeated until the process has ended.
@@ -38,9 +38,9 @@ pub struct Event {
 pub enum EventKind {
     /// A process was started.
     Started { pid: u32 },
-    /// The process of an earlier runner was found.
+    /// The process that an earlier runner started was found.
     Adopted { pid: u32 },
-    /// QEMU answered on its control socket.
+    /// QEMU answered on its control socket for the first time.
     Ready,
     /// The guest wrote to its serial line for the first time in this run.
     FirstOutput,
@@ -54,7 +54,7 @@ pub enum EventKind {
     Ended {
         /// [`Phase::Off`], [`Phase::ShutDown`] or [`Phase::Crashed`].
         phase: Phase,
-        /// One sentence for people.
+        /// Cause of the end, as one sentence for people.
         note: String,
     },
 }
@@ -82,55 +82,55 @@ pub(crate) enum VmCommand {
     Kill,
 }
 
-/// The runner's access to a machine.
-pub(crate) struct Handle {
+/// The runner's handle of a [`Machine`]'s task.
+pub(crate) struct MachineHandle {
     pub commands: mpsc::UnboundedSender<VmCommand>,
     pub observed: watch::Receiver<Observed>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Handle {
+impl Drop for MachineHandle {
     fn drop(&mut self) {
         // Ends the watching task; the process continues.
         self.task.abort();
     }
 }
 
-/// A VM's process and the state of the runner about it.
+/// A VM's process, with its record and the values that its task uses.
 pub(crate) struct Machine {
     pub paths: VmPaths,
     pub cgroup: Option<Cgroup>,
     pub process: Process,
-    /// Set if this program started the process.
+    /// Set if this runner started the process; `None` = the process was found at adoption.
     pub child: Option<Child>,
-    pub record: Record,
+    pub record: VmRunRecord,
     pub console: Console,
     pub reporter: Reporter,
 }
 
 impl Machine {
     /// Starts the task that watches the machine.
-    pub fn launch(self) -> Handle {
+    pub fn launch(self) -> MachineHandle {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (sender, observed) = watch::channel(observe(&self.record, Some(self.process.pid())));
-        let task = tokio::spawn(Task { machine: self, sender, qmp: None }.run(inbox));
-        Handle { commands, observed, task }
+        let task = tokio::spawn(MachineTask { machine: self, sender, qmp: None }.run(inbox));
+        MachineHandle { commands, observed, task }
     }
 }
 
-/// The part of a record that the policy uses.
-pub(crate) fn observe(record: &Record, pid: Option<u32>) -> Observed {
+/// The values of a record that the policy uses. `pid` is left out if the phase is one without a process.
+pub(crate) fn observe(record: &VmRunRecord, pid: Option<u32>) -> Observed {
     Observed {
         phase: record.phase,
         since: record.since,
-        started_for: record.started_for,
+        started_generation: record.started_generation,
         crashes: record.crashes,
         pid: pid.filter(|_| record.phase.is_alive()),
         note: record.note.clone(),
     }
 }
 
-struct Task {
+struct MachineTask {
     machine: Machine,
     sender: watch::Sender<Observed>,
     qmp: Option<Qmp>,
@@ -138,18 +138,20 @@ struct Task {
 
 /// A message from the task that keeps the QMP connection.
 enum QmpUpdate {
+    /// Connected, with QEMU's run state.
     Up(Box<Qmp>, QemuState),
     Event(QmpEvent),
+    /// The connection has ended.
     Down,
 }
 
-impl Task {
+impl MachineTask {
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<VmCommand>) {
-        let (sender, mut link) = mpsc::channel(16);
-        let path: Arc<Path> = self.machine.paths.qmp().into();
+        let (sender, mut qmp_updates) = mpsc::channel(16);
+        let path: Arc<Path> = self.machine.paths.qmp_socket().into();
         let _qmp = AbortOnDrop(tokio::spawn(keep_qmp_connected(path, sender)));
         let (console, reporter) = (self.machine.console.clone(), self.machine.reporter.clone());
-        let serial = self.machine.paths.serial();
+        let serial = self.machine.paths.serial_socket();
         let _console = AbortOnDrop(tokio::spawn(async move {
             console.serve(&serial, || reporter.report(EventKind::FirstOutput)).await;
         }));
@@ -165,7 +167,7 @@ impl Task {
                 }
                 () = self.machine.process.gone() => break,
                 Some(command) = inbox.recv() => self.execute(command).await,
-                Some(update) = link.recv() => self.handle_qmp(update).await,
+                Some(update) = qmp_updates.recv() => self.handle_qmp(update).await,
                 () = tokio::time::sleep(wait) => self.kill(),
             }
         }
@@ -178,7 +180,7 @@ impl Task {
         }
     }
 
-    /// Time until the process is killed, or killed again.
+    /// Time until [`MachineTask::kill`] is called next if nothing else happens.
     fn time_until_kill(&self) -> Duration {
         match (self.machine.record.phase, self.machine.record.deadline) {
             (Phase::Killing, _) => KILL_RETRY_INTERVAL,
@@ -228,6 +230,7 @@ impl Task {
         }
     }
 
+    /// Presses the VM's power button, if QMP is connected.
     async fn power_down(&mut self) {
         if let Some(qmp) = &mut self.qmp
             && let Err(error) = qmp.power_down().await
@@ -237,10 +240,10 @@ impl Task {
         }
     }
 
-    /// The guest has shut down and QEMU is paused. The record is written first, then QEMU is told to quit.
+    /// Handles a shutdown by the guest, after which QEMU is paused: writes the record, then tells QEMU to quit.
     async fn guest_off(&mut self) {
-        let ours = self.machine.record.phase == Phase::Stopping;
-        if !ours {
+        let requested = self.machine.record.phase == Phase::Stopping;
+        if !requested {
             // If QEMU does not quit within 10 s, it is killed.
             self.machine.record.deadline = Some(now() + 10 * 1_000_000_000);
         }
@@ -252,6 +255,7 @@ impl Task {
         }
     }
 
+    /// Handles a panic of the guest's operating system: the VM is killed and counts as crashed.
     fn panicked(&mut self) {
         self.machine.reporter.report(EventKind::GuestPanicked);
         self.apply_event(VmEvent::Panic);
@@ -274,7 +278,7 @@ impl Task {
         self.machine.process.kill();
     }
 
-    /// Applies an event to the phase, stores the record and reports the new phase.
+    /// Applies an event to the phase. If the phase changes, stores the record and reports the new phase.
     fn apply_event(&mut self, event: VmEvent) {
         let record = &mut self.machine.record;
         match record.phase.after(event) {
@@ -286,7 +290,7 @@ impl Task {
             }
         }
         record.since = now();
-        if let Err(error) = record.save(&self.machine.paths.record()) {
+        if let Err(error) = record.save(&self.machine.paths.record_file()) {
             tracing::warn!(vm = self.machine.reporter.vm, %error, "a VM's record could not be written");
         }
         self.sender.send_replace(observe(record, Some(self.machine.process.pid())));
@@ -307,7 +311,7 @@ impl Task {
             record.crashes = 0;
         }
         let note = record.note.take();
-        let note = note.unwrap_or_else(|| end_note(record.phase, status, &self.machine.paths.log()));
+        let note = note.unwrap_or_else(|| end_note(record.phase, status, &self.machine.paths.log_file()));
         record.note = Some(note.clone());
         self.apply_event(VmEvent::Gone);
         let phase = self.machine.record.phase;
@@ -315,7 +319,7 @@ impl Task {
     }
 }
 
-/// The sentence that describes an end.
+/// The sentence that says how a run ended. `status` is `None` for a process that this runner did not start.
 fn end_note(phase: Phase, status: Option<ExitStatus>, log: &Path) -> String {
     match phase {
         Phase::Stopping => return "The guest shut down on request.".into(),
@@ -341,20 +345,20 @@ impl Drop for AbortOnDrop {
 }
 
 /// Connects to the control socket and reconnects when the connection ends, until the receiver is dropped.
-async fn keep_qmp_connected(path: Arc<Path>, link: mpsc::Sender<QmpUpdate>) {
+async fn keep_qmp_connected(path: Arc<Path>, updates: mpsc::Sender<QmpUpdate>) {
     loop {
         if let Ok((mut qmp, mut events)) = Qmp::connect(&path).await
             && let Ok(state) = qmp.status().await
         {
-            if link.send(QmpUpdate::Up(Box::new(qmp), state)).await.is_err() {
+            if updates.send(QmpUpdate::Up(Box::new(qmp), state)).await.is_err() {
                 return;
             }
             while let Some(event) = events.recv().await {
-                if link.send(QmpUpdate::Event(event)).await.is_err() {
+                if updates.send(QmpUpdate::Event(event)).await.is_err() {
                     return;
                 }
             }
-            if link.send(QmpUpdate::Down).await.is_err() {
+            if updates.send(QmpUpdate::Down).await.is_err() {
                 return;
             }
         }

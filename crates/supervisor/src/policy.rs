@@ -1,8 +1,6 @@
 //! Decides what should happen to the VMs of this node: a pure function.
 //!
-//! | the process
-//! the document
-//! step |
+//! | process | document and permit | step |
 //! | --- | --- | --- |
 //! | alive | VM of the other node, or deleted | kill |
 //! | alive | should not run | shut down |
@@ -11,9 +9,9 @@
 //! | none, crashed | should run, permitted | start again after the back-off |
 //! | none, last run stored | anything else | forget |
 //!
-//! A missing permit alone kills nothing: `dyad-core`, which gives the permits, has frozen the VMs by then and decides
-//! whether they continue or are killed. A VM that must not run here according to the *document* is killed at once,
-//! which is always safe.
+//! A missing permit alone kills no VM: `dyad-core`, which gives the permits, itself freezes VMs that have no right to run,
+//! and decides whether they continue or are killed. A VM that must not run here according to the *document* is killed at
+//! once, which is always safe.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,22 +24,22 @@ const SECOND: u64 = 1_000_000_000;
 /// Longest delay before a crashed VM is started again, in seconds.
 const MAX_RESTART_DELAY_S: u64 = 300;
 /// Maximum number of VMs that start at the same time, so that those of high priority get the processors.
-const STARTING_MAX: usize = 4;
+const MAX_STARTING: usize = 4;
 
-/// What the runner observes of one VM on this node.
+/// The state of one VM on this node, as the runner observes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     pub phase: Phase,
     /// The time at which the phase began.
     pub since: BootTime,
-    /// The VM's `changed` generation in the document of its start. A document with a smaller one is older than the
-    /// start.
-    pub started_for: u64,
-    /// Number of crashes in a row.
+    /// The value of [`Vm::changed`] in the document from which the VM was started. A document in which it is smaller is
+    /// older than the start.
+    pub started_generation: u64,
+    /// Number of crashes in a row, up to the last run that has ended.
     pub crashes: u32,
     /// `None` without a process.
     pub pid: Option<u32>,
-    /// How the last run ended or why the VM does not answer, as one sentence for people.
+    /// Cause of the end of the last run, or of the failure to start, as one sentence for people.
     pub note: Option<String>,
 }
 
@@ -64,7 +62,8 @@ pub enum Step {
     Start(String),
 }
 
-/// Delay after the `crashes`th crash in a row before the VM is started again, in nanoseconds.
+/// Delay after the `crashes`th crash in a row before the VM is started again, in nanoseconds: 1 s after the first, doubled
+/// for each further one, at most 300 s.
 #[must_use]
 pub fn back_off(crashes: u32) -> u64 {
     match crashes {
@@ -103,15 +102,16 @@ pub fn plan(
             None => {}
         }
     }
-    // The order of the enum: kill, shut down, record, forget.
+    // Sorted by the order of the enum: kill, shut down, record, forget.
     steps.sort();
     starts.sort_by_key(|(name, priority)| (std::cmp::Reverse(*priority), *name));
     let starting = observed.values().filter(|seen| seen.phase == Phase::Starting).count();
-    let room = STARTING_MAX.saturating_sub(starting);
+    let room = MAX_STARTING.saturating_sub(starting);
     steps.extend(starts.into_iter().take(room).map(|(name, _)| Step::Start(name.to_owned())));
     steps
 }
 
+/// The step for one VM. `ours` is its record in the document if that places it on this node.
 fn step_for(
     now: BootTime,
     name: &str,
@@ -130,13 +130,13 @@ fn step_for(
         Phase::Starting | Phase::Running | Phase::Stopping => {
             let Some(vm) = ours else { return Some(Step::Kill(name)) };
             // A document older than the start does not apply to this run.
-            let stale = vm.changed < seen.started_for;
+            let stale = vm.changed < seen.started_generation;
             let stop = !wanted && !stale && seen.phase != Phase::Stopping;
             let grace_s = document.policies.shutdown_grace_s;
             stop.then_some(Step::ShutDown { vm: name, grace_s })
         }
         Phase::ShutDown => {
-            let unchanged = ours.is_some_and(|vm| vm.changed <= seen.started_for);
+            let unchanged = ours.is_some_and(|vm| vm.changed <= seen.started_generation);
             if wanted && unchanged {
                 return Some(Step::RecordGuestShutDown(name));
             }
@@ -163,7 +163,7 @@ impl Step {
         }
     }
 
-    /// The change of the document that the step requires.
+    /// The change of the document that the step requires; `None` for steps of the runner.
     #[must_use]
     pub fn change(&self) -> Option<dyad_desired::Change> {
         match self {

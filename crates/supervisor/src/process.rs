@@ -1,4 +1,4 @@
-//! A process that may not be a child of this one: watched and killed through a pidfd.
+//! A process that need not be a child of this one: watched and killed through a pidfd.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_is_noticed_and_a_later_process_is_not_taken_for_it() {
+    async fn the_end_is_noticed_and_a_process_with_another_start_time_is_not_found() {
         let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let process = Process::open(child.id()).unwrap();
         assert!(Process::find(child.id(), process.start()).is_some());

@@ -1,4 +1,4 @@
-//! A client of QEMU's control protocol (QMP).
+//! Client of QEMU's control protocol (QMP).
 //!
 //! Format: one JSON object per line. QEMU greets with `{"QMP": …}`; after `qmp_capabilities` it answers each
 //! command with `{"return": …}` or `{"error": …}`, both with the command's id, and sends `{"event": …}` at any
@@ -18,10 +18,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-/// Time limit for one answer. A frozen QEMU never answers.
+/// Time limit for the greeting, for the write of a command, and for its answer. A frozen QEMU never answers.
 const QMP_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum length of a line, in bytes.
-const LINE_MAX: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The errors of a command.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum QmpError {
     /// The socket failed.
     #[error("QEMU's control socket failed")]
     Socket(#[from] io::Error),
-    /// No answer within 5 s, or the connection ended.
+    /// No greeting or answer came within 5 s, a command could not be written within 5 s, or the connection ended.
     #[error("QEMU does not answer on its control socket; it may be frozen or ending")]
     NoAnswer,
     /// The other side does not speak QMP.
@@ -44,16 +44,17 @@ pub enum QmpError {
     },
 }
 
-/// The run state of a machine (QEMU manual, `RunState`). The names that the runner acts on; any other by its name.
+/// The run state of a machine (QEMU manual, `RunState`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QemuState {
     Running,
     Paused,
-    /// The guest has shut down; the process waits.
+    /// The guest has shut down; QEMU waits for the command to quit.
     Shutdown,
     /// The guest's operating system has reported a panic.
     GuestPanicked,
+    /// A run state without a variant of its own, by its name.
     #[serde(untagged)]
     Other(String),
 }
@@ -83,12 +84,13 @@ pub enum QmpEvent {
     Other(String),
 }
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
+/// The commands without an answer, by id. The sender is dropped when the connection ends.
+type PendingCommands = Arc<Mutex<HashMap<u64, oneshot::Sender<Value>>>>;
 
 /// A connection to one QEMU. Dropping it closes the connection.
 pub struct Qmp {
     writer: OwnedWriteHalf,
-    waiting: Waiting,
+    pending: PendingCommands,
     next: u64,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -98,7 +100,7 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// A [`QmpError`], after at most 10 s.
+    /// A [`QmpError`], after at most 15 s: 5 s for the greeting and 10 s for the first command.
     pub async fn connect(path: &Path) -> Result<(Self, mpsc::Receiver<QmpEvent>), QmpError> {
         let stream = UnixStream::connect(path).await?;
         let (reader, writer) = stream.into_split();
@@ -108,10 +110,10 @@ impl Qmp {
         if greeting.and_then(|line| line.get("QMP").cloned()).is_none() {
             return Err(QmpError::NotQmp);
         }
-        let waiting = Waiting::default();
+        let pending = PendingCommands::default();
         let (events, receiver) = mpsc::channel(64);
-        let reader = tokio::spawn(listen(reader, waiting.clone(), events));
-        let mut qmp = Self { writer, waiting, next: 0, reader };
+        let reader = tokio::spawn(listen(reader, pending.clone(), events));
+        let mut qmp = Self { writer, pending, next: 0, reader };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok((qmp, receiver))
     }
@@ -120,17 +122,17 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// A [`QmpError`], after at most 5 s.
+    /// A [`QmpError`], after at most 10 s: 5 s for the write and 5 s for the answer.
     pub async fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let id = self.next;
         self.next += 1;
         let (sender, answer) = oneshot::channel();
-        lock(&self.waiting).insert(id, sender);
+        lock(&self.pending).insert(id, sender);
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments, "id": id}));
         let write = timeout(QMP_ANSWER_TIMEOUT, self.writer.write_all(line.as_bytes())).await;
         write.map_err(|_| QmpError::NoAnswer)??;
         let Ok(Ok(mut answer)) = timeout(QMP_ANSWER_TIMEOUT, answer).await else {
-            lock(&self.waiting).remove(&id);
+            lock(&self.pending).remove(&id);
             return Err(QmpError::NoAnswer);
         };
         if let Some(error) = answer.get("error") {
@@ -163,7 +165,7 @@ impl Qmp {
     ///
     /// # Errors
     ///
-    /// As [`Qmp::execute`], but a connection that ends without an answer is no error.
+    /// As [`Qmp::execute`], but a missing answer is no error, because QEMU may end before it answers.
     pub async fn quit(&mut self) -> Result<(), QmpError> {
         match self.execute("quit", json!({})).await {
             Ok(_) | Err(QmpError::NoAnswer) => Ok(()),
@@ -178,34 +180,37 @@ impl Drop for Qmp {
     }
 }
 
-fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Value>>> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks the commands, also after a panic of another thread.
+fn lock(pending: &PendingCommands) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Value>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Value>> {
     let mut line = Vec::new();
-    let count = reader.take(LINE_MAX).read_until(b'\n', &mut line).await?;
+    let count = reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await?;
     if count == 0 {
         return Ok(None);
     }
     serde_json::from_slice(&line).map(Some).map_err(io::Error::from)
 }
 
-async fn listen(mut reader: BufReader<OwnedReadHalf>, waiting: Waiting, events: mpsc::Sender<QmpEvent>) {
+/// Reads lines until the connection ends: passes events on, and answers to the commands that wait for them.
+async fn listen(mut reader: BufReader<OwnedReadHalf>, pending: PendingCommands, events: mpsc::Sender<QmpEvent>) {
     while let Ok(Some(line)) = read_line(&mut reader).await {
         if let Some(event) = event(&line) {
             if events.send(event).await.is_err() {
                 break;
             }
         } else if let Some(id) = line.get("id").and_then(Value::as_u64) {
-            let waiter = lock(&waiting).remove(&id);
+            let waiter = lock(&pending).remove(&id);
             // The caller may have stopped waiting.
             let _ = waiter.map(|waiter| waiter.send(line));
         }
     }
-    lock(&waiting).clear();
+    lock(&pending).clear();
 }
 
+/// The event in a line; `None` = the line is an answer.
 fn event(line: &Value) -> Option<QmpEvent> {
     let name = line.get("event")?.as_str()?;
     let guest = line["data"]["guest"].as_bool().unwrap_or(false);
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_apart() {
+    fn events_are_recognised_by_their_names() {
         let line = json!({"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}});
         assert_eq!(event(&line), Some(QmpEvent::Shutdown { guest: true }));
         assert_eq!(event(&json!({"return": {}, "id": 1})), None);
@@ -230,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn run_states_are_told_apart() {
+    fn run_states_are_recognised_by_their_names() {
         let state = |name: &str| {
             let answer = json!({"running": false, "singlestep": false, "status": name});
             serde_json::from_value::<StatusAnswer>(answer).unwrap().status
@@ -244,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_foreign_server_is_refused_and_a_silent_one_times_out() {
+    async fn a_server_that_does_not_speak_qmp_is_refused_and_a_silent_one_times_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("qmp.sock");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();

@@ -14,15 +14,15 @@ use crate::cgroup::{self, Cgroup, CgroupError};
 use crate::command::{Host, VmPaths, command_line};
 use crate::console::Console;
 use crate::lifecycle::VmEvent;
-use crate::machine::{Event, EventKind, Handle, Machine, Reporter, VmCommand, observe};
+use crate::machine::{Event, EventKind, Machine, MachineHandle, Reporter, VmCommand, observe};
 use crate::process::Process;
-use crate::record::Record;
+use crate::run_record::VmRunRecord;
 use crate::{Observed, Phase, VmSpec, now};
 
-/// Suffix of the file with a VM's UEFI variables, after the VM's name.
-const VARS: &str = ".vars";
+/// Suffix, after the VM's name, of the file with its UEFI variables.
+const UEFI_VARS_SUFFIX: &str = ".vars";
 
-/// The paths and programs on this node.
+/// The directories, programs and the cgroup that the runner uses.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Directory with one directory for each VM, for its sockets and its record; emptied by a reboot, for instance
@@ -41,7 +41,7 @@ pub struct Settings {
     pub host: Host,
 }
 
-/// The errors of starting a VM.
+/// Reasons for which a VM could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// A file or directory of the VM cannot be created.
@@ -52,13 +52,13 @@ pub enum RunnerError {
     Spawn { vm: String, source: io::Error },
 }
 
-/// The reasons for which running VMs may be unknown.
+/// Failures of [`Runner::adopt`]. VMs may then run that the runner does not know.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// The run directory cannot be created or read.
     #[error("the directory {path} of the running VMs cannot be read")]
     RunDirectory { path: PathBuf, source: io::Error },
-    /// A VM process without a record cannot be killed.
+    /// A VM process that no record names cannot be killed.
     #[error("the VM {vm}, which no record explains, cannot be killed")]
     Kill { vm: String, source: CgroupError },
 }
@@ -67,9 +67,9 @@ pub enum AdoptError {
 pub struct Runner {
     settings: Settings,
     events: mpsc::UnboundedSender<Event>,
-    machines: BTreeMap<String, Handle>,
-    /// The last run of each VM without a process, with the reason if the VM could not be started.
-    failed: BTreeMap<String, Observed>,
+    machines: BTreeMap<String, MachineHandle>,
+    /// The last run of each VM that has no [`Machine`]: its process was gone at adoption, or it could not be started.
+    ended: BTreeMap<String, Observed>,
     consoles: BTreeMap<String, Console>,
 }
 
@@ -79,12 +79,12 @@ impl Runner {
     pub fn new(settings: Settings) -> (Self, mpsc::UnboundedReceiver<Event>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let runner =
-            Self { settings, events, machines: BTreeMap::new(), failed: BTreeMap::new(), consoles: BTreeMap::new() };
+            Self { settings, events, machines: BTreeMap::new(), ended: BTreeMap::new(), consoles: BTreeMap::new() };
         (runner, receiver)
     }
 
-    /// Finds the VMs that an earlier runner started. Processes in VM cgroups without a record are killed, because one
-    /// of them could be a second copy of a VM. Called once, before any VM is started.
+    /// Finds the VMs that an earlier runner started. All processes in the cgroup of any other VM are killed, because one of
+    /// them could be a second copy of a VM. Called once, before any VM is started.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Runner {
         let mut known = Vec::new();
         for entry in entries {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let Some(record) = Record::load(&self.paths(&name).record()) else { continue };
+            let Some(record) = VmRunRecord::load(&self.paths(&name).record_file()) else { continue };
             if self.adopt_one(&name, record) {
                 known.push(name);
             }
@@ -115,8 +115,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Returns whether the VM has a process.
-    fn adopt_one(&mut self, name: &str, mut record: Record) -> bool {
+    /// Takes over the process that the record names, or stores that the run has ended. Returns whether there is a process.
+    fn adopt_one(&mut self, name: &str, mut record: VmRunRecord) -> bool {
         let cgroup = self.cgroup(name);
         let found = record.process.and_then(|(pid, start)| Process::find(pid, start));
         // Until the record has the pid, the process is known by its cgroup only.
@@ -135,7 +135,7 @@ impl Runner {
                 process,
                 child: None,
                 record,
-                console: self.console_of(name),
+                console: self.console_or_new(name),
                 reporter,
             };
             self.machines.insert(name.to_owned(), machine.launch());
@@ -148,7 +148,7 @@ impl Runner {
             record.note.get_or_insert_with(|| "The VM ended while dyad-node was not running.".into());
             self.save(name, &record);
         }
-        self.failed.insert(name.to_owned(), observe(&record, None));
+        self.ended.insert(name.to_owned(), observe(&record, None));
         false
     }
 
@@ -164,12 +164,12 @@ impl Runner {
         }
         let phase = before.as_ref().map_or(Phase::Absent, |seen| seen.phase);
         debug_assert_eq!(phase.after(VmEvent::Start), Ok(Phase::Starting));
-        let mut record = Record {
+        let mut record = VmRunRecord {
             phase: Phase::Starting,
             since: now(),
             started: now(),
             process: None,
-            started_for: spec.changed,
+            started_generation: spec.changed,
             crashes: before.map_or(0, |seen| seen.crashes),
             deadline: None,
             note: None,
@@ -179,7 +179,7 @@ impl Runner {
             Ok((child, process)) => {
                 record.process = Some((process.pid(), process.start()));
                 self.save(&spec.name, &record);
-                self.failed.remove(&spec.name);
+                self.ended.remove(&spec.name);
                 let reporter = self.reporter(&spec.name);
                 reporter.report(EventKind::Started { pid: process.pid() });
                 let machine = Machine {
@@ -188,7 +188,7 @@ impl Runner {
                     process,
                     child: Some(child),
                     record,
-                    console: self.console_of(&spec.name),
+                    console: self.console_or_new(&spec.name),
                     reporter,
                 };
                 self.machines.insert(spec.name.clone(), machine.launch());
@@ -200,7 +200,7 @@ impl Runner {
                 let note = error.to_string();
                 record.note = Some(note.clone());
                 self.save(&spec.name, &record);
-                self.failed.insert(spec.name.clone(), observe(&record, None));
+                self.ended.insert(spec.name.clone(), observe(&record, None));
                 let phase = record.phase;
                 self.reporter(&spec.name).report(EventKind::Ended { phase, note });
                 Err(error)
@@ -208,17 +208,18 @@ impl Runner {
         }
     }
 
-    fn spawn(&self, spec: &VmSpec, record: &Record) -> Result<(Child, Process), RunnerError> {
+    /// Stores the record, then starts QEMU in its cgroup.
+    fn spawn(&self, spec: &VmSpec, record: &VmRunRecord) -> Result<(Child, Process), RunnerError> {
         let paths = self.paths(&spec.name);
         let file = |path: PathBuf| {
             let vm = spec.name.clone();
             move |source| RunnerError::File { vm, path, source }
         };
         std::fs::create_dir_all(paths.dir()).map_err(file(paths.dir().to_owned()))?;
-        record.save(&paths.record()).map_err(file(paths.record()))?;
-        let vars = self.vars(spec).map_err(file(self.settings.state_dir.clone()))?;
-        let log = std::fs::File::create(paths.log()).map_err(file(paths.log()))?;
-        let log_copy = log.try_clone().map_err(file(paths.log()))?;
+        record.save(&paths.record_file()).map_err(file(paths.record_file()))?;
+        let vars = self.uefi_vars(spec).map_err(file(self.settings.state_dir.clone()))?;
+        let log = std::fs::File::create(paths.log_file()).map_err(file(paths.log_file()))?;
+        let log_copy = log.try_clone().map_err(file(paths.log_file()))?;
         let mut line = command_line(&self.settings.host, spec, &paths, vars.as_deref());
         if let Some(cgroup) = self.cgroup(&spec.name) {
             cgroup.create().map_err(|error| file(error.path)(error.source))?;
@@ -250,11 +251,11 @@ impl Runner {
     }
 
     /// The path of the VM's own copy of the UEFI variables, which is created if it does not exist.
-    fn vars(&self, spec: &VmSpec) -> io::Result<Option<PathBuf>> {
+    fn uefi_vars(&self, spec: &VmSpec) -> io::Result<Option<PathBuf>> {
         if spec.firmware != Firmware::Uefi {
             return Ok(None);
         }
-        let vars = self.vars_path(&spec.name);
+        let vars = self.uefi_vars_path(&spec.name);
         if !vars.exists() {
             std::fs::create_dir_all(&self.settings.state_dir)?;
             let fresh = std::fs::read(&self.settings.ovmf_vars)?;
@@ -287,7 +288,7 @@ impl Runner {
             return;
         }
         self.machines.remove(name);
-        self.failed.remove(name);
+        self.ended.remove(name);
         let dir = self.paths(name).dir().to_owned();
         if let Err(error) = std::fs::remove_dir_all(dir)
             && error.kind() != io::ErrorKind::NotFound
@@ -300,14 +301,15 @@ impl Runner {
     pub fn delete(&mut self, name: &str) {
         self.forget(name);
         self.consoles.remove(name);
-        let _ = std::fs::remove_file(self.vars_path(name));
+        let _ = std::fs::remove_file(self.uefi_vars_path(name));
     }
 
     /// Deletes every VM that is not in `known` and has no process, so that a later VM of the same name gets neither its
     /// output nor its UEFI variables. A VM that was deleted and created again between two calls keeps both.
     pub fn keep_only(&mut self, known: impl Fn(&str) -> bool) {
         let kept = std::fs::read_dir(&self.settings.state_dir).into_iter().flatten().flatten();
-        let vars = kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(VARS).map(str::to_owned));
+        let vars =
+            kept.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(UEFI_VARS_SUFFIX).map(str::to_owned));
         let mut names: BTreeSet<String> = vars.chain(self.consoles.keys().cloned()).collect();
         names.retain(|name| !name.is_empty() && !known(name));
         for name in self.running() {
@@ -318,10 +320,10 @@ impl Runner {
         }
     }
 
-    /// All VMs that have a process or a stored last run.
+    /// State of each VM that has a process or a stored last run, by name.
     #[must_use]
     pub fn observed(&self) -> BTreeMap<String, Observed> {
-        let mut all = self.failed.clone();
+        let mut all = self.ended.clone();
         for (name, machine) in &self.machines {
             all.insert(name.clone(), machine.observed.borrow().clone());
         }
@@ -330,7 +332,7 @@ impl Runner {
 
     fn observed_one(&self, name: &str) -> Option<Observed> {
         let machine = self.machines.get(name).map(|machine| machine.observed.borrow().clone());
-        machine.or_else(|| self.failed.get(name).cloned())
+        machine.or_else(|| self.ended.get(name).cloned())
     }
 
     /// Names of the VMs that have a process.
@@ -340,20 +342,20 @@ impl Runner {
         all.filter(|(_, seen)| seen.phase.is_alive()).map(|(name, _)| name).collect()
     }
 
-    /// The serial line of a VM that was started or found by this runner.
+    /// The serial line of a VM that this runner has started or found.
     #[must_use]
     pub fn console(&self, name: &str) -> Option<Console> {
         self.consoles.get(name).cloned()
     }
 
-    /// The VNC socket of a VM that has a process.
+    /// Path of the VNC socket of a VM that has a process.
     #[must_use]
-    pub fn vnc(&self, name: &str) -> Option<PathBuf> {
+    pub fn vnc_socket(&self, name: &str) -> Option<PathBuf> {
         let alive = self.observed_one(name).is_some_and(|seen| seen.phase.is_alive());
-        alive.then(|| self.paths(name).vnc())
+        alive.then(|| self.paths(name).vnc_socket())
     }
 
-    fn console_of(&mut self, name: &str) -> Console {
+    fn console_or_new(&mut self, name: &str) -> Console {
         self.consoles.entry(name.to_owned()).or_insert_with(Console::new).clone()
     }
 
@@ -361,8 +363,8 @@ impl Runner {
         VmPaths::new(self.settings.run_dir.join(name))
     }
 
-    fn vars_path(&self, name: &str) -> PathBuf {
-        self.settings.state_dir.join(format!("{name}{VARS}"))
+    fn uefi_vars_path(&self, name: &str) -> PathBuf {
+        self.settings.state_dir.join(format!("{name}{UEFI_VARS_SUFFIX}"))
     }
 
     fn cgroup(&self, name: &str) -> Option<Cgroup> {
@@ -373,8 +375,8 @@ impl Runner {
         Reporter { vm: name.to_owned(), events: self.events.clone() }
     }
 
-    fn save(&self, name: &str, record: &Record) {
-        if let Err(error) = record.save(&self.paths(name).record()) {
+    fn save(&self, name: &str, record: &VmRunRecord) {
+        if let Err(error) = record.save(&self.paths(name).record_file()) {
             tracing::warn!(vm = name, %error, "a VM's record could not be written; a restart would not find it");
         }
     }

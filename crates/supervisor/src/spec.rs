@@ -8,7 +8,7 @@ use dyad_types::VolumeId;
 /// The data from which the QEMU command line is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VmSpec {
-    /// Letters, digits and hyphens, as checked by `dyad-desired`.
+    /// Lower-case letters, digits and hyphens, as checked by `dyad-desired`.
     pub name: String,
     pub cpus: u32,
     pub memory_mib: u32,
@@ -16,7 +16,7 @@ pub struct VmSpec {
     /// The VM boots from the first one.
     pub disks: Vec<Disk>,
     pub network: VmNetwork,
-    /// The VM's `changed` generation in the document from which this was made.
+    /// The value of `changed` of the VM in the document from which this was made.
     pub changed: u64,
 }
 
@@ -26,7 +26,7 @@ pub struct Disk {
     pub socket: PathBuf,
 }
 
-/// How a guest reaches other machines.
+/// The network connection of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VmNetwork {
     /// The VM has no network card.

@@ -1,14 +1,14 @@
-//! The version of QEMU.
+//! QEMU's version, on which some options of its command line depend.
 
-/// The version of a QEMU.
+/// Major and minor number of QEMU's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
+pub struct QemuVersion {
     pub major: u32,
     pub minor: u32,
 }
 
-impl Version {
-    /// Parses the output of `qemu-system-x86_64 --version`.
+impl QemuVersion {
+    /// Parses the output of `qemu-system-x86_64 --version`. `None` = it has another form.
     #[must_use]
     pub fn parse(output: &str) -> Option<Self> {
         let rest = output.strip_prefix("QEMU emulator version ")?;
@@ -22,10 +22,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read() {
+    fn the_version_is_read_from_the_output_of_qemu() {
         let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright";
-        assert_eq!(Version::parse(debian), Some(Version { major: 7, minor: 2 }));
-        assert!(Version { major: 10, minor: 0 } > Version { major: 9, minor: 2 });
-        assert_eq!(Version::parse("qemu"), None);
+        assert_eq!(QemuVersion::parse(debian), Some(QemuVersion { major: 7, minor: 2 }));
+        assert!(QemuVersion { major: 10, minor: 0 } > QemuVersion { major: 9, minor: 2 });
+        assert_eq!(QemuVersion::parse("qemu"), None);
     }
 }

@@ -28,8 +28,8 @@ fn document(vms: &[(&str, Intent, u8)]) -> Document {
     document
 }
 
-fn seen(phase: Phase, since: u64, started_for: u64, crashes: u32) -> Observed {
-    Observed { phase, since: BootTime(since), started_for, crashes, pid: None, note: None }
+fn seen(phase: Phase, since: u64, started_generation: u64, crashes: u32) -> Observed {
+    Observed { phase, since: BootTime(since), started_generation, crashes, pid: None, note: None }
 }
 
 fn permits(names: &[&str]) -> BTreeSet<String> {
@@ -37,7 +37,7 @@ fn permits(names: &[&str]) -> BTreeSet<String> {
 }
 
 /// The plan for the one VM "web".
-fn one(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
+fn plan_for_web(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option<Observed>) -> Vec<Step> {
     let observed = observed.map(|seen| ("web".to_owned(), seen)).into_iter().collect();
     plan(BootTime(now), me, document, &permits(if permit { &["web"] } else { &[] }), &observed)
 }
@@ -45,34 +45,37 @@ fn one(now: u64, me: NodeId, document: &Document, permit: bool, observed: Option
 #[test]
 fn a_vm_is_started_with_a_permit_only() {
     let document = document(&[("web", Intent::Running, 0)]);
-    assert_eq!(one(0, NodeId::A, &document, true, None), [Step::Start("web".into())]);
-    assert_eq!(one(0, NodeId::A, &document, false, None), []);
-    assert_eq!(one(0, NodeId::B, &document, true, None), [], "the VM's node is the other one");
+    assert_eq!(plan_for_web(0, NodeId::A, &document, true, None), [Step::Start("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::A, &document, false, None), []);
+    assert_eq!(plan_for_web(0, NodeId::B, &document, true, None), [], "the VM's node is the other one");
 }
 
 #[test]
 fn a_vm_that_shall_not_run_is_asked_to_stop_once() {
     let document = document(&[("web", Intent::Stopped, 0)]);
     let stop = Step::ShutDown { vm: "web".into(), grace_s: 60 };
-    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Running, 0, 0, 0))), [stop]);
-    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Stopping, 0, 0, 0))), []);
-    assert_eq!(one(0, NodeId::A, &document, true, Some(seen(Phase::Off, 0, 0, 0))), [Step::Forget("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::A, &document, true, Some(seen(Phase::Running, 0, 0, 0))), [stop]);
+    assert_eq!(plan_for_web(0, NodeId::A, &document, true, Some(seen(Phase::Stopping, 0, 0, 0))), []);
+    assert_eq!(
+        plan_for_web(0, NodeId::A, &document, true, Some(seen(Phase::Off, 0, 0, 0))),
+        [Step::Forget("web".into())]
+    );
 }
 
 #[test]
 fn a_process_of_a_vm_that_is_not_ours_is_killed() {
     let document = document(&[("web", Intent::Running, 0)]);
     let running = Some(seen(Phase::Running, 0, 1, 0));
-    assert_eq!(one(0, NodeId::B, &document, false, running.clone()), [Step::Kill("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::B, &document, false, running.clone()), [Step::Kill("web".into())]);
     let gone = apply(&document, &Change::SetIntent { name: "web".into(), intent: Intent::Stopped }).unwrap();
     let gone = apply(&gone, &Change::DeleteVm { name: "web".into() }).unwrap();
-    assert_eq!(one(0, NodeId::A, &gone, false, running), [Step::Kill("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::A, &gone, false, running), [Step::Kill("web".into())]);
 }
 
 #[test]
 fn a_missing_permit_kills_nothing() {
     let document = document(&[("web", Intent::Running, 0)]);
-    assert_eq!(one(0, NodeId::A, &document, false, Some(seen(Phase::Running, 0, 1, 0))), []);
+    assert_eq!(plan_for_web(0, NodeId::A, &document, false, Some(seen(Phase::Running, 0, 1, 0))), []);
 }
 
 #[test]
@@ -80,35 +83,38 @@ fn a_guest_that_switched_itself_off_stays_off() {
     let document = document(&[("web", Intent::Running, 0)]);
     let changed = document.vms["web"].changed;
     let off = Some(seen(Phase::ShutDown, 0, changed, 0));
-    let steps = one(0, NodeId::A, &document, true, off.clone());
+    let steps = plan_for_web(0, NodeId::A, &document, true, off.clone());
     assert_eq!(steps, [Step::RecordGuestShutDown("web".into())]);
     let recorded = apply(&document, &steps[0].change().unwrap()).unwrap();
-    assert_eq!(one(0, NodeId::A, &recorded, true, off.clone()), [Step::Forget("web".into())]);
-    assert_eq!(one(0, NodeId::A, &recorded, true, None), []);
+    assert_eq!(plan_for_web(0, NodeId::A, &recorded, true, off.clone()), [Step::Forget("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::A, &recorded, true, None), []);
     let again = apply(&recorded, &Change::SetIntent { name: "web".into(), intent: Intent::Running }).unwrap();
-    assert_eq!(one(0, NodeId::A, &again, true, off), [Step::Start("web".into())]);
+    assert_eq!(plan_for_web(0, NodeId::A, &again, true, off), [Step::Start("web".into())]);
 }
 
 #[test]
-fn a_document_older_than_the_start_says_nothing() {
+fn a_document_older_than_the_start_does_not_stop_the_vm() {
     let old = document(&[("web", Intent::Stopped, 0)]);
-    let started_for = old.vms["web"].changed + 1;
-    assert_eq!(one(0, NodeId::A, &old, true, Some(seen(Phase::Running, 0, started_for, 0))), []);
+    let started_generation = old.vms["web"].changed + 1;
+    assert_eq!(plan_for_web(0, NodeId::A, &old, true, Some(seen(Phase::Running, 0, started_generation, 0))), []);
 }
 
 #[test]
-fn crashes_are_retried_later_and_later() {
+fn the_delay_before_a_restart_grows_with_each_crash() {
     let document = document(&[("web", Intent::Running, 0)]);
     let pauses: Vec<u64> = (1..12).map(|n| back_off(n) / SECOND).collect();
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
     assert_eq!(back_off(u32::MAX) / SECOND, 300);
     let crashed = seen(Phase::Crashed, 10 * SECOND, 1, 3);
-    assert_eq!(one(13 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), []);
+    assert_eq!(plan_for_web(13 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), []);
     let due = next_wakeup(&BTreeMap::from([("web".to_owned(), crashed.clone())]));
     assert_eq!(due, Some(BootTime(14 * SECOND)));
-    assert_eq!(one(14 * SECOND, NodeId::A, &document, true, Some(crashed.clone())), [Step::Start("web".into())]);
-    // The VM was killed by `dyad-core`, which also withdrew the permit: no back-off for the VM.
-    assert_eq!(one(13 * SECOND, NodeId::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
+    assert_eq!(
+        plan_for_web(14 * SECOND, NodeId::A, &document, true, Some(crashed.clone())),
+        [Step::Start("web".into())]
+    );
+    // `dyad-core` killed the VM and withdrew its permit: the crash is forgotten, and the next start has no delay.
+    assert_eq!(plan_for_web(13 * SECOND, NodeId::A, &document, false, Some(crashed)), [Step::Forget("web".into())]);
 }
 
 #[test]
@@ -138,7 +144,7 @@ proptest! {
     /// In any situation there is at most one step for each VM; a start requires permit, node, intent and no process; a
     /// kill and a shutdown require a process.
     #[test]
-    fn the_policy_keeps_its_promises(
+    fn every_step_has_its_preconditions(
         vms in prop::collection::vec((intent(), 0u8..=100, any::<bool>(), prop::option::of((phase(), 0u32..5))), 0..8),
         me in prop::sample::select(vec![NodeId::A, NodeId::B]),
         now in 0u64..400 * SECOND,

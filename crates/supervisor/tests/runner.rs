@@ -9,7 +9,8 @@ use common::*;
 use dyad_desired::Firmware;
 use dyad_supervisor::{EventKind, Phase, RunnerError, VmSpec};
 
-/// Not a test: the program that [`exec_launcher`] starts. It becomes QEMU in the cgroup.
+/// The program that [`exec_launcher`] names: it enters the cgroup and executes QEMU. As a test of its own it checks the
+/// usage text.
 #[test]
 fn exec_helper() {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -19,71 +20,71 @@ fn exec_helper() {
         let error = dyad_supervisor::exec_in_cgroup(arguments[at + 1..].iter().cloned());
         panic!("{error}");
     }
-    // Run as a test it has no arguments and must print its usage.
+    // Run as a test it has no arguments.
     let usage = dyad_supervisor::exec_in_cgroup(Vec::new());
     assert!(usage.to_string().contains("CGROUP -- PROGRAM"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_starts_talks_and_switches_itself_off() {
+async fn a_vm_starts_uses_its_serial_line_and_switches_itself_off() {
     let mut node = Node::new();
     node.start().await;
-    let EventKind::Started { pid } = node.runner_event(|kind| matches!(kind, EventKind::Started { .. })).await else {
+    let EventKind::Started { pid } = node.wait_for_event(|kind| matches!(kind, EventKind::Started { .. })).await else {
         unreachable!()
     };
     if let Some(cgroup) = node.cgroup() {
         wait_for("the VM to be in its own cgroup", || cgroup.pids() == [pid]).await;
     }
-    node.runner_event(|kind| *kind == EventKind::FirstOutput).await;
-    node.phase(Phase::Running).await;
+    node.wait_for_event(|kind| *kind == EventKind::FirstOutput).await;
+    node.wait_for_phase(Phase::Running).await;
     let console = node.runner.console(VM).unwrap();
     let mut viewer = node.read_until("hello\r\n").await;
     assert!(console.send("ping".into()));
     read_more(&mut viewer, "ping").await;
-    assert!(node.runner.vnc(VM).unwrap().exists());
+    assert!(node.runner.vnc_socket(VM).unwrap().exists());
     assert!(console.send("q".into()));
-    node.phase(Phase::ShutDown).await;
+    node.wait_for_phase(Phase::ShutDown).await;
     read_more(&mut viewer, "bye\r\n").await;
     assert!(!alive(pid), "QEMU has ended");
     assert!(node.cgroup().is_none_or(|cgroup| !cgroup.dir().exists()));
-    assert_eq!(node.seen().note.unwrap(), "The guest switched itself off.");
+    assert_eq!(node.observed().note.unwrap(), "The guest switched itself off.");
     node.runner.forget(VM);
     assert!(node.runner.observed().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_is_asked_to_shut_down_does() {
+async fn a_guest_that_is_asked_to_shut_down_is_not_killed() {
     let mut node = Node::new();
     node.start().await;
     node.read_until("hello").await;
     node.runner.shut_down(VM, 60);
-    node.phase(Phase::Off).await;
+    node.wait_for_phase(Phase::Off).await;
     let subscription = node.runner.console(VM).unwrap().subscribe();
     assert!(String::from_utf8_lossy(&subscription.recent).contains("bye"), "it was not killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_does_not_react_is_killed_at_the_end_of_the_grace() {
+async fn a_guest_that_does_not_shut_down_is_killed_after_the_grace_period() {
     let mut node = Node::with_code(&UNRESPONSIVE_GUEST);
     node.start().await;
     node.read_until("x").await;
     node.runner.shut_down(VM, 1);
-    node.phase(Phase::Off).await;
-    assert_eq!(node.seen().crashes, 0);
+    node.wait_for_phase(Phase::Off).await;
+    assert_eq!(node.observed().crashes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_vm_is_gone_at_once_even_while_frozen() {
+async fn a_kill_ends_the_process_also_while_it_is_frozen() {
     let mut node = Node::new();
     node.start().await;
     node.read_until("hello").await;
-    let pid = node.seen().pid.unwrap();
+    let pid = node.observed().pid.unwrap();
     match node.cgroup() {
         Some(cgroup) => std::fs::write(cgroup.dir().join("cgroup.freeze"), "1").unwrap(),
         None => stop_process(pid),
     }
     node.runner.kill(VM);
-    node.phase(Phase::Off).await;
+    node.wait_for_phase(Phase::Off).await;
     assert!(!alive(pid));
 }
 
@@ -92,52 +93,52 @@ async fn a_new_runner_finds_a_running_vm_and_its_serial_line() {
     let mut node = Node::new();
     node.start().await;
     node.read_until("hello").await;
-    let pid = node.seen().pid.unwrap();
+    let pid = node.observed().pid.unwrap();
     node.restart_runner();
     assert!(alive(pid), "the end of the runner is not the end of the VM");
     node.runner.adopt().unwrap();
-    assert_eq!(node.seen().pid, Some(pid));
+    assert_eq!(node.observed().pid, Some(pid));
     assert_eq!(node.runner.running(), [VM]);
-    let (start, again) = (node.seen(), node.spec());
+    let (start, again) = (node.observed(), node.spec());
     node.runner.start(&again).unwrap();
-    assert_eq!(node.seen(), start, "a VM has at most one process");
-    node.runner_event(|kind| *kind == EventKind::Adopted { pid }).await;
+    assert_eq!(node.observed(), start, "a VM has at most one process");
+    node.wait_for_event(|kind| *kind == EventKind::Adopted { pid }).await;
     node.type_until("ping", "ping").await;
     node.runner.shut_down(VM, 60);
-    node.phase(Phase::Off).await;
+    node.wait_for_phase(Phase::Off).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_shutdown_without_a_runner_is_found_by_the_next_one() {
     let mut node = Node::new();
     node.start().await;
-    node.phase(Phase::Running).await;
+    node.wait_for_phase(Phase::Running).await;
     node.read_until("hello").await;
-    let pid = node.seen().pid.unwrap();
+    let pid = node.observed().pid.unwrap();
     node.restart_runner();
     // Without a runner: the guest is told over its serial line to shut down.
-    let said = node.raw_serial("q", "bye").await;
+    let said = node.type_without_runner("q", "bye").await;
     assert!(said.contains("bye"));
-    assert!(alive(pid), "QEMU waits for us");
+    assert!(alive(pid), "QEMU waits for the command to quit");
     node.runner.adopt().unwrap();
-    node.phase(Phase::ShutDown).await;
+    node.wait_for_phase(Phase::ShutDown).await;
     // The record survives a second restart.
     node.restart_runner();
     node.runner.adopt().unwrap();
-    assert_eq!(node.seen().phase, Phase::ShutDown);
+    assert_eq!(node.observed().phase, Phase::ShutDown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_that_ended_without_a_runner_is_a_crash() {
     let mut node = Node::new();
     node.start().await;
-    node.phase(Phase::Running).await;
-    let pid = node.seen().pid.unwrap();
+    node.wait_for_phase(Phase::Running).await;
+    let pid = node.observed().pid.unwrap();
     node.restart_runner();
     kill_process(pid);
     wait_for("the end of QEMU", || !alive(pid)).await;
     node.runner.adopt().unwrap();
-    let seen = node.seen();
+    let seen = node.observed();
     assert_eq!((seen.phase, seen.crashes), (Phase::Crashed, 1));
 }
 
@@ -147,21 +148,21 @@ async fn a_crash_is_counted_and_its_note_quotes_qemu() {
     let spec = VmSpec { cpus: 100_000, ..node.spec() };
     for crashes in 1..=2 {
         node.runner.start(&spec).unwrap();
-        node.phase(Phase::Crashed).await;
-        let seen = node.seen();
+        node.wait_for_phase(Phase::Crashed).await;
+        let seen = node.observed();
         assert_eq!(seen.crashes, crashes);
         assert!(seen.note.as_ref().unwrap().contains("CPUs"), "{:?}", seen.note);
     }
-    // A run that ends well ends the series of crashes.
+    // A run that does not crash ends the series of crashes.
     node.start().await;
     node.read_until("hello").await;
     node.runner.kill(VM);
-    node.phase(Phase::Off).await;
-    assert_eq!(node.seen().crashes, 0);
+    node.wait_for_phase(Phase::Off).await;
+    assert_eq!(node.observed().crashes, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_program_is_a_sentence() {
+async fn a_missing_qemu_is_reported_in_one_sentence() {
     let mut node = Node::new();
     node.settings.cgroup_root = None;
     node.settings.host.qemu = "/nonexistent/qemu".into();
@@ -170,22 +171,22 @@ async fn a_missing_program_is_a_sentence() {
     let error = node.runner.start(&spec).unwrap_err();
     assert!(matches!(error, RunnerError::Spawn { .. }));
     assert!(error.to_string().contains("check that QEMU is installed"));
-    assert_eq!(node.seen().phase, Phase::Crashed);
+    assert_eq!(node.observed().phase, Phase::Crashed);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_uefi_vm_has_its_own_variables() {
+async fn the_uefi_variables_of_a_vm_are_kept_until_it_is_deleted() {
     let mut node = Node::new();
     let spec = VmSpec { firmware: Firmware::Uefi, ..node.spec() };
     node.runner.start(&spec).unwrap();
-    node.phase(Phase::Running).await;
+    node.wait_for_phase(Phase::Running).await;
     let vars = node.settings.state_dir.join("vm.vars");
     let template = std::fs::metadata(&node.settings.ovmf_vars).unwrap().len();
     assert_eq!(std::fs::metadata(&vars).unwrap().len(), template);
     node.runner.keep_only(|_| false);
     assert!(vars.exists() && node.runner.console(VM).is_some(), "it has a process");
     node.runner.kill(VM);
-    node.phase(Phase::Off).await;
+    node.wait_for_phase(Phase::Off).await;
     // The record is forgotten after any stop; the VM is deleted later.
     node.runner.forget(VM);
     node.runner.keep_only(|name| name == VM);
@@ -195,7 +196,7 @@ async fn a_uefi_vm_has_its_own_variables() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_processes_in_vm_cgroups_are_killed_at_adoption() {
+async fn processes_without_a_record_in_vm_cgroups_are_killed_at_adoption() {
     let mut node = Node::new();
     let Some(cgroup) = node.cgroup() else {
         // Not by `eprintln!`: what a test prints that way is shown only if it fails.
@@ -214,7 +215,7 @@ async fn foreign_processes_in_vm_cgroups_are_killed_at_adoption() {
 #[tokio::test]
 async fn the_trial_finds_the_accelerators_that_work() {
     use dyad_supervisor::accelerator::{Accelerator, PROBE_TIMEOUT, Trial, decide};
-    use dyad_supervisor::command::Version;
+    use dyad_supervisor::command::QemuVersion;
     let dir = tempfile::tempdir().unwrap();
     let qemu = qemu();
     let trial = Trial { qemu: &qemu, dir: dir.path() };
@@ -226,8 +227,8 @@ async fn the_trial_finds_the_accelerators_that_work() {
     let missing = Trial { qemu: "/nonexistent".as_ref(), ..trial };
     assert!(!missing.boots(Accelerator::Tcg, PROBE_TIMEOUT).await);
     let proof = dir.path().join("proof.json");
-    let version = Version { major: 10, minor: 0 };
+    let version = QemuVersion { major: 10, minor: 0 };
     let decided = decide(trial, version, &proof).await;
     let again = decide(missing, version, &proof).await;
-    assert_eq!(decided, again, "the second answer comes from the note");
+    assert_eq!(decided, again, "the second answer is the stored result");
 }

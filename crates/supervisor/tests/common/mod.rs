@@ -1,4 +1,4 @@
-//! A node with one VM, in a temporary directory.
+//! Fixture: a runner with one VM, whose files are in a temporary directory.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use bytes::Bytes;
 use dyad_blockdev::{Backend, ReplyTo, Request, Server};
 use dyad_desired::Firmware;
 use dyad_supervisor::cgroup::Cgroup;
-use dyad_supervisor::command::{Host, Version};
+use dyad_supervisor::command::{Host, QemuVersion};
 use dyad_supervisor::{
     Accelerator, Disk, Event, EventKind, Observed, Phase, Runner, Settings, Subscription, VmNetwork, VmSpec,
 };
 use tokio::sync::mpsc;
 
-/// The QEMU to test with; the environment may name another one, such as the one of the image.
+/// The program QEMU; `DYAD_TEST_QEMU` may name another one, such as that of the image.
 pub fn qemu() -> PathBuf {
     std::env::var_os("DYAD_TEST_QEMU").map_or_else(|| "/usr/bin/qemu-system-x86_64".into(), PathBuf::from)
 }
@@ -45,6 +45,7 @@ pub const UNRESPONSIVE_GUEST: [u8; 9] = [
     0xf4, 0xeb, 0xfd, // halt for ever
 ];
 
+/// The VM's disk, in memory.
 struct BootDisk(Mutex<Vec<u8>>);
 
 impl Backend for BootDisk {
@@ -75,10 +76,11 @@ pub struct Node {
     pub runner: Runner,
     pub settings: Settings,
     events: mpsc::UnboundedReceiver<Event>,
-    seen: Vec<EventKind>,
+    /// Events that were received and that no test has waited for yet.
+    received: Vec<EventKind>,
     socket: PathBuf,
-    /// The cgroup root that was created for this node, even if the settings name none.
-    made: Option<PathBuf>,
+    /// The cgroup root that was created for this fixture; the settings of a test may name none.
+    created_cgroup_root: Option<PathBuf>,
     _disk: dyad_blockdev::Handle,
     _dir: tempfile::TempDir,
 }
@@ -110,8 +112,8 @@ impl Node {
             },
         };
         let (runner, events) = Runner::new(settings.clone());
-        let made = settings.cgroup_root.clone();
-        Self { runner, settings, events, seen: Vec::new(), socket, made, _disk: handle, _dir: dir }
+        let created_cgroup_root = settings.cgroup_root.clone();
+        Self { runner, settings, events, received: Vec::new(), socket, created_cgroup_root, _disk: handle, _dir: dir }
     }
 
     pub fn spec(&self) -> VmSpec {
@@ -135,10 +137,10 @@ impl Node {
         let (runner, events) = Runner::new(self.settings.clone());
         self.runner = runner;
         self.events = events;
-        self.seen.clear();
+        self.received.clear();
     }
 
-    pub fn seen(&self) -> Observed {
+    pub fn observed(&self) -> Observed {
         self.runner.observed().remove(VM).unwrap()
     }
 
@@ -146,20 +148,21 @@ impl Node {
         self.settings.cgroup_root.as_deref().map(|root| Cgroup::new(root, VM))
     }
 
-    /// Waits for an event; an event that was received before the call counts.
-    pub async fn runner_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
+    /// Waits for an event of the runner; an event that was received before the call counts.
+    pub async fn wait_for_event(&mut self, wanted: impl Fn(&EventKind) -> bool) -> EventKind {
         let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
         loop {
-            if let Some(found) = self.seen.iter().position(&wanted) {
-                return self.seen.remove(found);
+            if let Some(found) = self.received.iter().position(&wanted) {
+                return self.received.remove(found);
             }
             let event = tokio::time::timeout_at(deadline, self.events.recv()).await;
-            self.seen.push(event.unwrap_or_else(|_| panic!("waited too long, seen {:?}", self.seen)).unwrap().kind);
+            self.received
+                .push(event.unwrap_or_else(|_| panic!("waited too long, received {:?}", self.received)).unwrap().kind);
         }
     }
 
-    pub async fn phase(&self, phase: Phase) {
-        wait_for(&format!("the VM to be {phase}"), || self.seen().phase == phase).await;
+    pub async fn wait_for_phase(&self, phase: Phase) {
+        wait_for(&format!("the VM to be {phase}"), || self.observed().phase == phase).await;
     }
 
     /// Waits until the serial line has printed `text`.
@@ -170,7 +173,7 @@ impl Node {
         viewer
     }
 
-    /// Sends input until the answer is received: the line may be reconnecting.
+    /// Sends input every 200 ms until the answer is received: input is lost while the line reconnects.
     pub async fn type_until(&self, input: &'static str, answer: &str) {
         let console = self.runner.console(VM).unwrap();
         let viewer = console.subscribe();
@@ -186,8 +189,8 @@ impl Node {
         }
     }
 
-    /// Connects to the serial socket directly.
-    pub async fn raw_serial(&self, input: &'static str, answer: &'static str) -> String {
+    /// Sends input over the serial socket without a runner, and returns the output up to the answer.
+    pub async fn type_without_runner(&self, input: &'static str, answer: &'static str) -> String {
         let path = self.settings.run_dir.join(VM).join("serial.sock");
         let talk = move || {
             let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
@@ -214,7 +217,7 @@ impl Drop for Node {
             }
         }
         let deadline = Instant::now() + Duration::from_secs(5);
-        if let Some(root) = &self.made {
+        if let Some(root) = &self.created_cgroup_root {
             let _ = Cgroup::new(root, VM).kill();
             let _ = std::fs::remove_dir(Cgroup::new(root, VM).dir());
             while std::fs::remove_dir(root).is_err() && root.exists() && Instant::now() < deadline {
@@ -269,18 +272,18 @@ pub fn stop_process(pid: u32) {
     signal(pid, rustix::process::Signal::STOP);
 }
 
-/// This test program, called so that it runs [`dyad_supervisor::exec_in_cgroup`].
+/// The command line of this test program that calls [`dyad_supervisor::exec_in_cgroup`], by the test `exec_helper`.
 fn exec_launcher() -> Vec<std::ffi::OsString> {
     let me = std::env::current_exe().unwrap();
     vec![me.into(), "--exact".into(), "exec_helper".into(), "--nocapture".into()]
 }
 
-fn version() -> Version {
+fn version() -> QemuVersion {
     let output = std::process::Command::new(qemu()).arg("--version").output().unwrap();
-    Version::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
+    QemuVersion::parse(&String::from_utf8_lossy(&output.stdout)).unwrap()
 }
 
-/// A new cgroup for the test. `None` for a user who may not create one: the VMs then run without. For root that is a
+/// A new cgroup for one test. `None` for a user who may not create one: the VMs then run without. For root that is a
 /// failure.
 fn cgroup_root(dir: &Path) -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {

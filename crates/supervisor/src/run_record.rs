@@ -1,4 +1,4 @@
-//! The stored record of a VM's process, by which a restarted `dyad-node` finds it.
+//! The stored record of a VM's run, by which a restarted `dyad-node` finds the process.
 //!
 //! One JSON file for each VM in its run directory, which a reboot of the node empties. The file is replaced by rename,
 //! so that a reader never finds a partial one. It remains after the process has ended until the VM is forgotten, so
@@ -12,27 +12,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::Phase;
 
+/// One run of a VM: its process, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct VmRunRecord {
     pub phase: Phase,
     /// The time at which the phase began.
     pub since: BootTime,
     /// The time at which the process was started.
     pub started: BootTime,
-    /// Pid and start time in clock ticks; `None` until the process exists.
+    /// Pid, and start time in clock ticks since boot; `None` until the process exists.
     pub process: Option<(u32, u64)>,
-    /// The VM's `changed` generation in the document of its start.
-    pub started_for: u64,
-    /// Number of crashes in a row before this run.
+    /// The value of `changed` of the VM in the document from which it was started.
+    #[serde(rename = "started_for")]
+    pub started_generation: u64,
+    /// Number of crashes in a row: before this run, and with this run once it has ended.
     pub crashes: u32,
-    /// The time at which a guest that was asked to shut down is killed.
+    /// The time at which the VM is killed if its process has not ended: set when the guest is asked to shut down or has
+    /// shut itself down.
     pub deadline: Option<BootTime>,
-    /// How the run ended, as one sentence for people.
+    /// Cause of the end of the run, as one sentence for people; `None` while it lasts, except after a panic.
     pub note: Option<String>,
 }
 
-impl Record {
-    /// Replaces the file at `path` as a whole and syncs it.
+impl VmRunRecord {
+    /// Replaces the whole file at `path` and syncs it.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         dyad_atomic_file::replace_with_mode(path, &serde_json::to_vec(self)?, dyad_atomic_file::PUBLIC)
     }
