@@ -1,6 +1,6 @@
-//! A node that belongs to no pair yet: answers the few questions setup needs, and carries setup out.
+//! A node that belongs to no pair yet: answers the few requests that setup needs, and carries setup out.
 
-use crate::event::{ControlRequest, Event, Inbox};
+use crate::event::{ControlRequest, Event, EventSender};
 use crate::options::Options;
 use crate::timeline::Timeline;
 use crate::watchdog::Watchdog;
@@ -19,36 +19,37 @@ use tokio::sync::{oneshot, watch};
 /// Interval at which the links are read for announcements of first nodes.
 const OFFER_SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A node without a pair: it serves status, setup and erasure only.
-pub struct Blank {
+/// A node without a pair. It answers requests about disks, offers, setup, erasure and the timeline; the rest is refused.
+pub struct BlankNode {
     /// The command line.
     pub options: Options,
     /// This node's key.
     pub tls: tls::TlsIdentity,
-    /// Where first nodes are heard.
+    /// Lists the interfaces on which announcements of first nodes are received. Called at each opening of the sockets.
     pub endpoints: fn() -> Vec<Endpoint>,
-    /// Where the status is shown.
+    /// Takes each new status; the tasks of the control socket read it.
     pub status: watch::Sender<Status>,
     /// The runtime for pairing.
     pub runtime: tokio::runtime::Handle,
-    /// The queue to which control server and pairing send events; [`Blank::run`] takes them from its other end.
-    pub inbox: Inbox,
+    /// The queue to which control server and pairing send events; [`BlankNode::run`] takes them from its other end.
+    pub event_sender: EventSender,
     /// The opened watchdog; `None` = this node has none. Fed while the node is blank, then passed on to the quorum thread.
     pub watchdog: Option<Watchdog>,
-    /// The watchdog's kind and proof, shown in the status.
-    pub info: WatchdogStatus,
+    /// The watchdog's kind and proof as they were at start, for the status.
+    pub watchdog_status: WatchdogStatus,
 }
 
-impl Blank {
-    /// Runs until the node belongs to a pair. Returns who it is, and the watchdog.
+impl BlankNode {
+    /// Runs until the node belongs to a pair. Returns its identity and the watchdog; `None` if the process is told to stop
+    /// before.
     pub fn run(mut self, events: &Receiver<Event>) -> Option<(NodeIdentity, Option<Watchdog>)> {
         let mut timeline = Timeline::new(None);
         let mut listener = Listener::open(&(self.endpoints)());
-        let mut opened = Instant::now();
+        let mut opened_at = Instant::now();
         let mut offers: Vec<discovery::DiscoveredOffer> = Vec::new();
         if !matches!(NodeIdentity::unfinished(&self.options.state), Ok(None)) {
-            // A setup or an erasure was interrupted: its files and pool labels are erased before the first request is answered,
-            // because a new setup must not meet them.
+            // A setup or an erasure was interrupted: its files and pool labels are erased before the first request is
+            // answered, because a new setup must not meet them.
             match self.carry_out(events, |_, _| Ok(())) {
                 Err(refusal) => timeline.note(TimelineKind::Refused, refusal.sentence),
                 _ => timeline.note(TimelineKind::Erased, "What was left of a pair on this node is erased."),
@@ -65,10 +66,10 @@ impl Blank {
                 // No VM can run on a blank node.
                 watchdog.feed();
             }
-            // Interfaces come late or return: the sockets are opened again every 5 s.
-            if opened.elapsed() > Duration::from_secs(5) && offers.is_empty() {
+            // An interface may appear after the start: while no offer is heard, the sockets are opened again every 5 s.
+            if opened_at.elapsed() > Duration::from_secs(5) && offers.is_empty() {
                 listener = Listener::open(&(self.endpoints)());
-                opened = Instant::now();
+                opened_at = Instant::now();
             }
             offers = listener.offers(Instant::now());
             let (request, answer) = match event {
@@ -87,11 +88,11 @@ impl Blank {
                 Request::Running { .. } | Request::Leave => Reply::Done,
                 Request::CreatePair(request) => {
                     let (tls, runtime) = (self.tls.clone(), self.runtime.clone());
-                    let found = move |paths: &NodePaths, step: setup::Step<'_>| {
+                    let create = move |paths: &NodePaths, step: setup::Step<'_>| {
                         runtime.block_on(setup::create_pair(paths, &request, &tls, step))
                     };
-                    match self.carry_out(events, found) {
-                        Ok(identity) => return self.end(identity, answer),
+                    match self.carry_out(events, create) {
+                        Ok(identity) => return self.finish(identity, answer),
                         Err(refusal) => refusal.into(),
                     }
                 }
@@ -101,7 +102,7 @@ impl Blank {
                         runtime.block_on(setup::join(paths, &request, &offers, &tls, step))
                     };
                     match self.carry_out(events, join) {
-                        Ok(identity) => return self.end(identity, answer),
+                        Ok(identity) => return self.finish(identity, answer),
                         Err(refusal) => refusal.into(),
                     }
                 }
@@ -125,34 +126,38 @@ impl Blank {
         }
     }
 
+    /// Shows the phase in the status, with a new revision.
     fn show(&self, phase: Phase) {
         self.status.send_modify(|shown| {
             let revision = shown.revision + 1;
-            *shown = Status { revision, ..Status::without_pair(phase, self.info.clone()) };
+            *shown = Status { revision, ..Status::without_pair(phase, self.watchdog_status.clone()) };
         });
     }
 
-    /// Carries `work` out on a thread of its own while this one feeds the watchdog and refuses further work. Before it,
-    /// and again if it fails, what an unfinished setup left is erased.
+    /// Carries `work` out on a thread of its own, while this thread feeds the watchdog and refuses requests. Before the
+    /// work, and again if it fails, the files and pool labels of an unfinished setup are erased.
+    ///
+    /// # Errors
+    /// The refusal of `work` or of the erasure; [`RefusalCode::SetupFailed`] if the thread ended without a result.
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
         work: impl FnOnce(&NodePaths, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (sender, outcome) = std::sync::mpsc::channel();
-        let (paths, shown, info) = (self.options.paths(), self.status.clone(), self.info.clone());
+        let (paths, shown, watchdog_status) = (self.options.paths(), self.status.clone(), self.watchdog_status.clone());
         self.show(Phase::SettingUp { step: "Checking the answers".into() });
         let run = move || {
             let step = |text: &str| {
                 shown.send_modify(|old| {
                     let revision = old.revision + 1;
                     let phase = Phase::SettingUp { step: text.into() };
-                    *old = Status { revision, ..Status::without_pair(phase, info.clone()) };
+                    *old = Status { revision, ..Status::without_pair(phase, watchdog_status.clone()) };
                 });
             };
             let undo = || erase::undo(&paths, &step).map_err(|e| of_error(RefusalCode::State, &e));
             let result = undo().and_then(|()| work(&paths, &step)).inspect_err(|_| {
-                // If it fails as well, it is tried again before the next setup.
+                // If the erasure fails as well, it is tried again before the next setup.
                 let _ = undo();
             });
             let _ = sender.send(result);
@@ -186,14 +191,18 @@ impl Blank {
         }
     }
 
-    /// The node belongs to a pair: answers the client.
-    fn end(self, identity: NodeIdentity, answer: oneshot::Sender<Reply>) -> Option<(NodeIdentity, Option<Watchdog>)> {
+    /// Answers the client that the node belongs to a pair, and returns the result of [`BlankNode::run`].
+    fn finish(
+        self,
+        identity: NodeIdentity,
+        answer: oneshot::Sender<Reply>,
+    ) -> Option<(NodeIdentity, Option<Watchdog>)> {
         let _ = answer.send(Reply::Done);
         Some((identity, self.watchdog))
     }
 }
 
-/// Each pair once, however many links it is heard on.
+/// One offer for each pair, by pair id. An offer that is heard on several links names the first link by name.
 fn distinct(heard: &[discovery::DiscoveredOffer]) -> Vec<Offer> {
     let mut offers: Vec<Offer> = heard.iter().map(offer).collect();
     offers.sort_by(|a, b| (&a.pair_id, &a.link).cmp(&(&b.pair_id, &b.link)));

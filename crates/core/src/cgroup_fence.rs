@@ -1,27 +1,28 @@
-//! Stops VMs by cgroup: freeze, thaw, kill, each verified. It writes to cgroupfs itself and needs neither QMP nor
-//! `dyad-node`, which may hang or be gone when a lease ends.
+//! Freezes, thaws and kills all VMs of this node through their cgroup, and waits until the kernel confirms it. It writes to
+//! cgroupfs itself and needs neither QMP nor `dyad-node`, which may hang or have ended when a lease ends.
 //!
-//! A thread of its own, because seeing "frozen 1" may take as long as the slowest vCPU's exit.
+//! It runs on a thread of its own, because the kernel confirms a freeze only after the last virtual CPU has left the guest.
 //!
-//! **Invariant.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree.
+//! **Invariant.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree, or if the
+//! cgroup does not exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// What to do to all VMs.
+/// An action on all VMs of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupCommand {
-    /// Stop executing, keep memory.
+    /// No process executes any more; their memory stays.
     Freeze,
-    /// Let the frozen processes execute again.
+    /// Frozen processes execute again.
     Thaw,
-    /// End every process below the cgroup.
+    /// SIGKILL for every process below the cgroup.
     Kill,
 }
 
-/// What the kernel has confirmed.
+/// The state of all VMs after a command, as the kernel has confirmed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupState {
     /// No VM executes.
@@ -34,14 +35,14 @@ pub enum CgroupState {
 
 /// A value for a file of the cgroup.
 #[derive(Clone, Copy)]
-struct Write {
+struct CgroupWrite {
     file: &'static str,
     value: &'static str,
 }
 
-const FREEZE: Write = Write { file: "cgroup.freeze", value: "1" };
-const THAW: Write = Write { file: "cgroup.freeze", value: "0" };
-const KILL: Write = Write { file: "cgroup.kill", value: "1" };
+const FREEZE: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "1" };
+const THAW: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "0" };
+const KILL: CgroupWrite = CgroupWrite { file: "cgroup.kill", value: "1" };
 
 /// The line of `cgroup.events` with which the kernel confirms a write.
 #[derive(Clone, Copy)]
@@ -49,8 +50,8 @@ struct Confirmation(&'static str);
 
 const THAWED: Confirmation = Confirmation("frozen 0");
 
-/// Starts the thread. `vms` is the cgroup that holds one child per VM; `None` on a laptop without cgroups, where
-/// there are no VMs to stop.
+/// Starts the thread. `vms` is the cgroup with one child for each VM. `None` = a development host without cgroups, where no
+/// VM must run: each command is reported as done at once.
 pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static) -> Sender<CgroupCommand> {
     let (sender, commands) = channel();
     std::thread::Builder::new()
@@ -82,14 +83,15 @@ fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(C
     }
 }
 
-/// A group that was frozen before it was killed stays frozen, and would freeze whatever is started in it later.
+/// Thaws the empty cgroup: if it was frozen before the kill, it stays frozen, and the next VM started in it would not
+/// execute.
 fn thaw_after_kill(vms: &Path) {
     write_until_confirmed(vms, THAW, THAWED);
 }
 
-/// Writes until the kernel confirms. It must not give up: while a freeze or kill is unconfirmed the watchdog is not fed, and
-/// the reset of the machine is the last resort.
-fn write_until_confirmed(vms: &Path, write: Write, Confirmation(want): Confirmation) {
+/// Repeats the write every 2 ms until the kernel confirms it. There is no time limit: while a freeze or a kill is not
+/// confirmed and the right to run has ended, the watchdog is not fed, and it resets the node.
+fn write_until_confirmed(vms: &Path, write: CgroupWrite, Confirmation(want): Confirmation) {
     let since = Instant::now();
     let mut complained = false;
     loop {
@@ -97,7 +99,7 @@ fn write_until_confirmed(vms: &Path, write: Write, Confirmation(want): Confirmat
         let state = fs::read_to_string(vms.join("cgroup.events"));
         match (&written, &state) {
             (_, Ok(text)) if text.lines().any(|line| line == want) => return,
-            // Without the cgroup there is no process in it.
+            // A cgroup that does not exist holds no process.
             (Err(e), Err(_)) if e.kind() == std::io::ErrorKind::NotFound => return,
             _ => {}
         }
@@ -105,12 +107,12 @@ fn write_until_confirmed(vms: &Path, write: Write, Confirmation(want): Confirmat
             complained = true;
             tracing::error!(?written, ?state, want, "the VMs' cgroup does not confirm; the watchdog will");
         }
-        // kernfs offers poll() on cgroup.events, but a missed edge here would cost a fence; 2 ms of polling does not.
+        // poll() on cgroup.events would use less processor time, but a missed notification would keep the fence waiting.
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Whether the kernel sees a process below the VMs' cgroup. What cannot be read is assumed to run.
+/// Whether a process exists below the VMs' cgroup. Also `true` if the cgroup exists and cannot be read.
 pub fn populated(vms: Option<&Path>) -> bool {
     let Some(vms) = vms else { return false };
     match fs::read_to_string(vms.join("cgroup.events")) {
@@ -125,8 +127,8 @@ mod tests {
     use std::io::Write as _;
     use std::process::Command;
 
-    /// A cgroup of our own, or `None` for a user who may not make one. For root that is a failure.
-    fn own_cgroup(name: &str) -> Option<PathBuf> {
+    /// A new cgroup for one test. `None` for a user who may not make one; for root that is a failure.
+    fn new_cgroup(name: &str) -> Option<PathBuf> {
         if !rustix::process::geteuid().is_root() {
             // Not by `eprintln!`: what a test prints that way is shown only if it fails.
             let _ = writeln!(std::io::stderr(), "SKIPPED: a cgroup of its own needs root");
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_group_there_is_nothing_to_stop() {
+    fn a_kill_of_a_cgroup_that_does_not_exist_is_confirmed() {
         let (tx, rx) = channel();
         let commands = start(Some("/nonexistent/vms".into()), move |d| tx.send(d).unwrap());
         commands.send(CgroupCommand::Kill).unwrap();
@@ -148,8 +150,8 @@ mod tests {
     }
 
     #[test]
-    fn a_frozen_group_stands_still_and_a_killed_one_is_empty() {
-        let Some(group) = own_cgroup("cgroup_fence") else { return };
+    fn the_kernel_confirms_freeze_kill_and_thaw_and_a_killed_cgroup_is_not_left_frozen() {
+        let Some(group) = new_cgroup("cgroup_fence") else { return };
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
         let (tx, rx) = channel();

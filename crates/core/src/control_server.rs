@@ -1,7 +1,7 @@
-//! Answers the local socket: each connection is a task that passes requests to the core's state thread and waits for the
-//! replies.
+//! Server of the control socket: each connection is a task that passes requests to the core's state thread and waits for
+//! the replies.
 
-use crate::event::{ControlRequest, Event, Inbox};
+use crate::event::{ControlRequest, Event, EventSender};
 use crate::guests::VolumeBackend;
 use crate::volume_request::VolumeError;
 use dyad_control::{Refusal, RefusalCode, Reply, Request, Status, read_request, write_reply};
@@ -12,12 +12,12 @@ use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 
-/// Bytes of an import that travel as one write. Small enough to leave guests their share of the journal.
-const IMPORT_CHUNK: usize = 256 << 10;
-/// Minimum interval between two lines of `watch` that are not urgent.
+/// Bytes of an image that become one write. Small, so that guests' writes find room in the journal between them.
+const IMPORT_CHUNK_BYTES: usize = 256 << 10;
+/// Minimum interval between two lines of [`watch`], unless permits or phase have changed.
 const STATUS_MIN_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Why the local socket is not served.
+/// Failures of the listening socket; each ends the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The directory of the socket, or the socket itself, cannot be made.
@@ -28,24 +28,24 @@ pub enum ServeError {
     Accept { socket: PathBuf, source: io::Error },
 }
 
-/// Listens until the process ends.
+/// Accepts connections until the process ends.
 ///
 /// # Errors
 /// The socket cannot be made, or takes no connections any more.
-pub async fn serve(path: &Path, inbox: Inbox, status: watch::Receiver<Status>) -> Result<(), ServeError> {
+pub async fn serve(path: &Path, event_sender: EventSender, status: watch::Receiver<Status>) -> Result<(), ServeError> {
     let listener = bind(path).map_err(|source| ServeError::Bind { socket: path.to_owned(), source })?;
     loop {
         let (stream, _) =
             listener.accept().await.map_err(|source| ServeError::Accept { socket: path.to_owned(), source })?;
-        let (inbox, status) = (inbox.clone(), status.clone());
+        let (event_sender, status) = (event_sender.clone(), status.clone());
         tokio::spawn(async move {
             // An error of a connection ends that connection only: the client sees its end and may connect again.
-            let _ = converse(stream, &inbox, status).await;
+            let _ = serve_connection(stream, &event_sender, status).await;
         });
     }
 }
 
-/// Makes the socket, in place of the one of an earlier process.
+/// Creates the socket, in place of the socket file of an earlier process.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir)?;
@@ -57,7 +57,12 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(path)
 }
 
-async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Status>) -> io::Result<()> {
+/// Answers the requests of one connection, one after the other, until the client closes it.
+async fn serve_connection(
+    stream: UnixStream,
+    event_sender: &EventSender,
+    status: watch::Receiver<Status>,
+) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let request = match read_request(&mut stream).await {
@@ -74,24 +79,24 @@ async fn converse(stream: UnixStream, inbox: &Inbox, status: watch::Receiver<Sta
                 write_reply(stream.get_mut(), &Reply::Status(now)).await?;
             }
             Request::Watch => return watch(stream.get_mut(), status, STATUS_MIN_INTERVAL).await,
-            Request::Import { volume, bytes } => import(&mut stream, inbox, volume, bytes).await?,
+            Request::Import { volume, bytes } => import(&mut stream, event_sender, volume, bytes).await?,
             request => {
                 let erases = matches!(request, Request::Erase { disk: None, .. });
-                let reply = ask(inbox, request).await;
-                let told = write_reply(stream.get_mut(), &reply).await;
+                let reply = ask(event_sender, request).await;
+                let written = write_reply(stream.get_mut(), &reply).await;
                 if erases && matches!(reply, Reply::Done) {
-                    // The client knows, or has hung up; the next process does the erasing.
-                    inbox.send(Event::Stop);
+                    // The reply was written, or the client has closed the connection. The next process erases the disks.
+                    event_sender.send(Event::Stop);
                 }
-                told?;
+                written?;
             }
         }
     }
 }
 
-/// Shows the state now and at every change until the client hangs up or the core ends. A change of permits or phase is shown
-/// at once, as a VM that is restarted after a failure waits for it. Other changes are shown at most once in `interval`, the
-/// newest of them.
+/// Sends the status now and at changes, until the client closes the connection or the core ends. A change of permits or
+/// phase is sent at once, because a VM that fails over waits for its permit. Other changes are sent at most once in
+/// `interval`, the newest of them.
 async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, interval: Duration) -> io::Result<()> {
     loop {
         let shown = Box::new(status.borrow_and_update().clone());
@@ -110,44 +115,52 @@ async fn watch(stream: &mut UnixStream, mut status: watch::Receiver<Status>, int
 }
 
 /// Passes a request to the core's state thread.
-async fn ask(inbox: &Inbox, request: Request) -> Reply {
+async fn ask(event_sender: &EventSender, request: Request) -> Reply {
     let (answer, reply) = oneshot::channel();
-    inbox.send(Event::Control(ControlRequest { request, answer }));
+    event_sender.send(Event::Control(ControlRequest { request, answer }));
     reply
         .await
         .unwrap_or_else(|_| Reply::refused(RefusalCode::Stopping, "The core is stopping; ask again in a moment."))
 }
 
-async fn import(stream: &mut BufReader<UnixStream>, inbox: &Inbox, volume: String, bytes: u64) -> io::Result<()> {
+/// Carries out [`Request::Import`]: asks for a new volume, fills it from the connection, and has it replace the old
+/// content.
+async fn import(
+    stream: &mut BufReader<UnixStream>,
+    event_sender: &EventSender,
+    volume: String,
+    bytes: u64,
+) -> io::Result<()> {
     let (answer, opened) = oneshot::channel();
-    inbox.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
+    event_sender.send(Event::OpenImport { volume: volume.clone(), bytes, answer });
     let incoming = match opened.await {
-        Ok(Ok(target)) => VolumeBackend::new(inbox.clone(), target.id, target.size),
+        Ok(Ok(target)) => VolumeBackend::new(event_sender.clone(), target.id, target.size),
         Ok(Err(refusal)) => return write_reply(stream.get_mut(), &refusal.into()).await,
         Err(_) => {
             return write_reply(stream.get_mut(), &Reply::refused(RefusalCode::Stopping, "The core is stopping."))
                 .await;
         }
     };
-    // Whatever happens to the client, this task ends only after it has closed the import.
-    let told = write_reply(stream.get_mut(), &Reply::Done).await;
+    // Also if the client closes the connection, this task ends only after it has closed the import.
+    let written = write_reply(stream.get_mut(), &Reply::Done).await;
     let filled = fill(stream, &incoming, bytes).await;
     let (answer, closed) = oneshot::channel();
-    inbox.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
+    event_sender.send(Event::CloseImport { volume, id: incoming.id(), whole: filled.is_ok(), answer });
     let closed = closed.await.unwrap_or_else(|_| Err(Refusal::new(RefusalCode::Stopping, "The core is stopping.")));
-    told?;
+    written?;
     let why = match filled {
-        Ok(()) => return write_reply(stream.get_mut(), &Reply::from(closed.map_err(taken_over))).await,
+        Ok(()) => return write_reply(stream.get_mut(), &Reply::from(closed.map_err(import_refusal))).await,
         Err(why) => why,
     };
     let refusal = Reply::refused(RefusalCode::ImportFailed, format!("{why}: the volume holds what it held before."));
     write_reply(stream.get_mut(), &refusal).await?;
-    // What may still come is the rest of the image, not a request.
+    // The client may still send the rest of the image, which must not be read as a request: the connection ends.
     Err(io::ErrorKind::ConnectionAborted.into())
 }
 
-/// The refusal of a whole image. A change that is refused while the pair changes may have been made all the same.
-fn taken_over(refusal: Refusal) -> Refusal {
+/// The refusal for a client whose image arrived completely. If the change of the document may have been made all the same,
+/// its code is [`RefusalCode::ImportUnknown`].
+fn import_refusal(refusal: Refusal) -> Refusal {
     if refusal.code.change_certainly_not_made() {
         return refusal;
     }
@@ -155,10 +168,10 @@ fn taken_over(refusal: Refusal) -> Refusal {
     Refusal::new(RefusalCode::ImportUnknown, text)
 }
 
-/// Why an image did not fill its volume. Each text is one clause.
+/// Reasons for which an image was not written completely. Each text is one clause.
 #[derive(Debug, thiserror::Error)]
 enum FillError {
-    /// The client ended too early.
+    /// The connection ended before the announced bytes had arrived.
     #[error("The image ended before its {bytes} bytes had arrived")]
     TooShort {
         /// Size that the client announced, in bytes.
@@ -169,11 +182,11 @@ enum FillError {
     Volume(VolumeError),
 }
 
-/// Fills a new volume from its beginning, durably.
+/// Writes `bytes` bytes of the connection to a new volume, from its beginning, and flushes it.
 async fn fill(stream: &mut BufReader<UnixStream>, volume: &VolumeBackend, bytes: u64) -> Result<(), FillError> {
     let mut at = 0;
     while at < bytes {
-        let n = IMPORT_CHUNK.min((bytes - at) as usize);
+        let n = IMPORT_CHUNK_BYTES.min((bytes - at) as usize);
         // The last block is filled up with zeros: a volume is a whole number of blocks.
         let mut chunk = vec![0; n.next_multiple_of(4096)];
         stream.read_exact(&mut chunk[..n]).await.map_err(|_| FillError::TooShort { bytes })?;
@@ -197,14 +210,14 @@ mod tests {
     use std::sync::mpsc::channel;
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 
-    /// Interval of 100 000 s, longer than any test: only an urgent change can have a line sent before it ends.
-    const UNREACHABLE_DEADLINE: Duration = Duration::from_secs(100_000);
+    /// Interval of 100 000 s, longer than any test: only a change of permits or phase can send a line before it ends.
+    const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(100_000);
 
     #[tokio::test]
-    async fn permits_and_phase_do_not_wait_for_the_interval() {
+    async fn a_change_of_permits_or_phase_is_sent_at_once() {
         let (changes, status) = watch::channel(Status::without_pair(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
-        tokio::spawn(async move { watch(&mut server, status, UNREACHABLE_DEADLINE).await });
+        tokio::spawn(async move { watch(&mut server, status, UNREACHABLE_INTERVAL).await });
         let mut lines = tokio::io::BufReader::new(client).lines();
         let mut next = async || match serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap() {
             Reply::Status(status) => *status,
@@ -215,7 +228,11 @@ mod tests {
         tokio::task::yield_now().await;
         changes.send_modify(|now| (now.revision, now.permits) = (2, vec!["web".into()]));
         let urgent = next().await;
-        assert_eq!((urgent.revision, urgent.permits), (2, vec!["web".into()]), "the first one was not worth a line");
+        assert_eq!(
+            (urgent.revision, urgent.permits),
+            (2, vec!["web".into()]),
+            "revision 1 changed neither permits nor phase"
+        );
         changes.send_modify(|now| now.permits.clear());
         assert!(next().await.permits.is_empty());
         changes.send_modify(|now| now.phase = Phase::Broken { sentence: "It broke.".into() });
@@ -223,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everything_else_is_shown_at_its_interval() {
+    async fn other_changes_are_sent_at_most_once_in_an_interval() {
         let (changes, status) = watch::channel(Status::without_pair(Phase::Running, WatchdogStatus::Absent));
         let (client, mut server) = UnixStream::pair().unwrap();
         let interval = Duration::from_millis(50);
@@ -245,12 +262,13 @@ mod tests {
 
     const BLOCKS: usize = 16;
 
-    /// Sends these bytes as an image said to be `claimed` long. Gives what the new volume holds afterwards, one byte a
-    /// block, whether it was said to be whole, and the last reply, if the pair takes it over with this answer.
-    fn after_import(claimed: u64, sent: &[u8], takes: Result<(), Refusal>) -> (Vec<u8>, bool, Reply) {
+    /// Imports an image of `announced` bytes, of which the client sends only `sent`; the change of the document is decided
+    /// with `decision`. Returns the first byte of each block of the new volume, whether [`Event::CloseImport`] called the
+    /// image whole, and the last reply.
+    fn after_import(announced: u64, sent: &[u8], decision: Result<(), Refusal>) -> (Vec<u8>, bool, Reply) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = channel();
-        let inbox = Inbox(sender);
+        let event_sender = EventSender(sender);
         let incoming = ImportTarget { id: VolumeId(7), size: BLOCKS as u64 * 4096 };
         let state_thread = std::thread::spawn(move || {
             let (mut blocks, mut flushed) = (vec![0; BLOCKS], false);
@@ -269,7 +287,7 @@ mod tests {
                     Event::CloseImport { volume, id, whole, answer } => {
                         assert_eq!((volume.as_str(), id), ("disk", VolumeId(7)));
                         assert!(flushed || !whole, "it is not durable yet");
-                        let _ = answer.send(takes);
+                        let _ = answer.send(decision);
                         return (blocks, whole);
                     }
                     _ => panic!("an import asks for nothing else"),
@@ -280,7 +298,7 @@ mod tests {
         let reply = runtime.block_on(async {
             let (mut client, server) = UnixStream::pair().unwrap();
             let importing = tokio::spawn(async move {
-                let _ = import(&mut BufReader::new(server), &inbox, "disk".into(), claimed).await;
+                let _ = import(&mut BufReader::new(server), &event_sender, "disk".into(), announced).await;
             });
             client.write_all(sent).await.unwrap();
             client.shutdown().await.unwrap();
@@ -293,14 +311,14 @@ mod tests {
         (blocks, whole, reply)
     }
 
-    /// The client must be able to read the reason: a refusal without the tag of a [`Reply`] looked like a cut connection.
+    /// A refusal without the tag of a [`Reply`] was once sent here, and the client could not read it.
     #[tokio::test]
     async fn a_refused_import_is_answered_with_its_reason() {
         let (sender, events) = channel();
-        let inbox = Inbox(sender);
+        let event_sender = EventSender(sender);
         let (mut client, server) = UnixStream::pair().unwrap();
         let importing = tokio::spawn(async move {
-            let _ = import(&mut BufReader::new(server), &inbox, "disk".into(), 5000).await;
+            let _ = import(&mut BufReader::new(server), &event_sender, "disk".into(), 5000).await;
         });
         let opened = tokio::task::spawn_blocking(move || events.recv().unwrap()).await.unwrap();
         let Event::OpenImport { answer, .. } = opened else { panic!("{opened:?}") };
@@ -313,14 +331,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_all_the_volume_holds() {
+    fn the_imported_image_is_followed_by_zeros() {
         let (blocks, whole, reply) = after_import(5000, &[1; 5000], Ok(()));
         assert!(whole && matches!(reply, Reply::Done), "{reply:?}");
         assert_eq!(blocks, [vec![1; 2], vec![0; BLOCKS - 2]].concat());
     }
 
     #[test]
-    fn an_image_that_ends_early_is_not_taken_over() {
+    fn an_image_that_ends_early_is_refused() {
         let (_, whole, reply) = after_import(60_000, &[1; 50_000], Ok(()));
         let Reply::Refused(Refusal { code, sentence }) = reply else { panic!("{reply:?}") };
         assert!(!whole);
@@ -332,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_may_or_may_not_be_there_is_asked_for_again() {
+    fn an_import_of_unknown_outcome_asks_for_the_image_again() {
         let refusal = |code| Err(Refusal::new(code, "The reason."));
         for (code, expected) in [
             (

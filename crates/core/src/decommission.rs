@@ -1,4 +1,4 @@
-//! A member leaves its pair for good: its VMs end, then its identity goes. The next start erases the disks.
+//! Decommissioning: a member's VMs are killed, then its identity is renamed. The next start of the daemon erases the disks.
 
 use crate::cgroup_fence;
 use dyad_control::{Refusal, RefusalCode, chain};
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-/// Longest time until killed VMs are gone.
+/// Time limit for the end of the killed VMs.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The step without return: kills the VMs of this node, then ends its membership.
+/// Kills the VMs of this node, then renames its identity, which cannot be undone.
 ///
 /// # Errors
-/// The VMs do not end within 5 s, or the identity cannot be renamed: nothing was erased.
+/// The VMs do not end within 5 s, or the identity cannot be renamed. Nothing was erased then.
 pub fn begin(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
     let (done, killed) = channel();
-    let report = move |what| {
-        let _ = done.send(what);
+    let report = move |state| {
+        let _ = done.send(state);
     };
     let _ = cgroup_fence::start(vms, report).send(cgroup_fence::CgroupCommand::Kill);
     if killed.recv_timeout(KILL_TIMEOUT).is_err() {
@@ -27,11 +27,17 @@ pub fn begin(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
     erase::decommission(state)
 }
 
-/// Erases a node that cannot work. As what the other node holds is not known here, the confirmation is that of the last copy.
+/// Decommissions a node whose phase is `Broken`. It is not known whether the other node holds all data, so the confirmation
+/// must be the one for the last copy: `pair/node`.
 ///
 /// # Errors
 /// The node belongs to no pair, its identity is not readable, the confirmation is wrong, or as [`begin`].
-pub fn broken(state: &Path, vms: Option<PathBuf>, disk: Option<&str>, confirm: &str) -> Result<(), Refusal> {
+pub fn begin_on_broken_node(
+    state: &Path,
+    vms: Option<PathBuf>,
+    disk: Option<&str>,
+    confirm: &str,
+) -> Result<(), Refusal> {
     if disk.is_some() {
         return Err(erase::not_blank());
     }

@@ -1,10 +1,10 @@
 //! The replicated document on volume 0: the task that reads it, and changes it on the lead.
 //!
-//! **Invariants.** A change is answered only after the flush of volume 0 that carries it: durable on every in-sync
-//! node. A change whose write was cut off by a change of membership is answered with a refusal to ask again, and never
-//! written later (`CoreState` closes volume 0 when this node stops being its writer).
+//! **Invariants.** A change is answered with success only after a flush of volume 0, so it is durable on every in-sync node. If
+//! the membership changes during the write, the change is refused, although it may have been made, and its write is not
+//! repeated: the mirror refuses the requests to volume 0 when this node stops being its writer.
 
-use crate::event::{DocumentRead, Event, Inbox, MembershipTerm, Ticket};
+use crate::event::{ChangeTicket, DocumentRead, Event, EventSender, MembershipTerm};
 use crate::guests::VolumeBackend;
 use crate::volume_request::{VolumeError, VolumeReplyTo};
 use bytes::Bytes;
@@ -19,27 +19,27 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest time that a change waits in the queue. A later one is refused, as its client may have given up.
+/// Longest time that a change waits in the queue. After that it is refused, because its client may have given up.
 const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the task can be asked. It carries out one request after the other.
+/// Requests to the task, which carries them out one after the other.
 #[derive(Debug)]
 pub enum DocumentRequest {
     /// Make a change (only on the lead), then send [`Event::ChangeDone`].
     Change {
         change: Change,
-        ticket: Ticket,
-        /// When it was asked for.
-        asked: Instant,
+        ticket: ChangeTicket,
+        /// Start of the wait that [`CHANGE_QUEUE_TIMEOUT`] limits.
+        asked_at: Instant,
     },
-    /// The peer has decided a change: send [`Event::ChangeDone`] after all requests queued before, so that `CoreState`
-    /// has the changed document first.
+    /// Send [`Event::ChangeDone`] for a change that the peer has decided. The requests queued before are carried out first,
+    /// so `CoreState` gets the changed document before.
     Confirm {
-        ticket: Ticket,
+        ticket: ChangeTicket,
         /// The peer's decision.
         result: Result<(), Refusal>,
     },
-    /// Membership or the peer says that volume 0 may have changed.
+    /// Read the document again, because volume 0 may have changed: after a change of membership, or when the peer says so.
     Reload {
         /// This node writes volume 0 now.
         lead: bool,
@@ -48,26 +48,34 @@ pub enum DocumentRequest {
     },
 }
 
-/// Starts the task.
-pub fn start(inbox: Inbox, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
+/// Starts the task. `state` is the folder of the document cache.
+pub fn start(event_sender: EventSender, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
     let (sender, requests) = mpsc::unbounded_channel();
-    let volume = VolumeBackend::new(inbox.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
+    let volume = VolumeBackend::new(event_sender.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
     tokio::spawn(
-        DocumentTask { inbox, state, volume, current: None, told: None, lead: false, term: MembershipTerm(0) }
-            .run(requests),
+        DocumentTask {
+            event_sender,
+            state,
+            volume,
+            current: None,
+            published: None,
+            lead: false,
+            term: MembershipTerm(0),
+        }
+        .run(requests),
     );
     sender
 }
 
 struct DocumentTask {
-    inbox: Inbox,
+    event_sender: EventSender,
     /// Folder of the document cache.
     state: PathBuf,
     volume: VolumeBackend,
-    /// What a change is applied to: read or written in this term, by this lead.
+    /// The document that a change is applied to. `None` = none was read since membership term or lead changed.
     current: Option<Document>,
-    /// The membership term and the document that `CoreState` was told last.
-    told: Option<(MembershipTerm, Document)>,
+    /// Membership term and document of the last [`Event::DocumentRead`].
+    published: Option<(MembershipTerm, Document)>,
     lead: bool,
     term: MembershipTerm,
 }
@@ -78,29 +86,30 @@ impl DocumentTask {
             match request {
                 DocumentRequest::Reload { lead, term } => {
                     if (lead, term) != (self.lead, self.term) {
-                        // Nothing is changed until the document is read again: the other node may have written it.
+                        // No change is made until the document is read again: the other node may have written it.
                         self.current = None;
                     }
                     (self.lead, self.term) = (lead, term);
                     self.reload().await;
-                    self.inbox.send(Event::DocumentReadEnded);
+                    self.event_sender.send(Event::DocumentReadEnded);
                 }
                 DocumentRequest::Confirm { ticket, result } => {
-                    self.inbox.send(Event::ChangeDone { ticket, result });
+                    self.event_sender.send(Event::ChangeDone { ticket, result });
                 }
-                DocumentRequest::Change { ticket, asked, .. } if asked.elapsed() > CHANGE_QUEUE_TIMEOUT => {
+                DocumentRequest::Change { ticket, asked_at, .. } if asked_at.elapsed() > CHANGE_QUEUE_TIMEOUT => {
                     let text = "The pair could not make this change in time and did not make it; ask again.";
                     let result = Err(Refusal::new(RefusalCode::TooLate, text));
-                    self.inbox.send(Event::ChangeDone { ticket, result });
+                    self.event_sender.send(Event::ChangeDone { ticket, result });
                 }
                 DocumentRequest::Change { change, ticket, .. } => {
                     let result = self.change(&change).await;
-                    self.inbox.send(Event::ChangeDone { ticket, result });
+                    self.event_sender.send(Event::ChangeDone { ticket, result });
                 }
             }
         }
     }
 
+    /// Reads both slots of the document and publishes the newer valid one.
     async fn reload(&mut self) {
         let (first, second) = match self.slots().await {
             Ok(slots) => slots,
@@ -114,32 +123,33 @@ impl DocumentTask {
                 }
                 self.publish(*document).await;
             }
-            DocumentChoice::Lost(why) => self.inbox.send(Event::DocumentLost { why }),
+            DocumentChoice::Lost(why) => self.event_sender.send(Event::DocumentLost { why }),
         }
     }
 
     async fn slots(&self) -> Result<(Bytes, Bytes), VolumeError> {
         let slot = SLOT as u64;
         Ok((
-            self.volume.document_slot(0..slot, self.lead).await?,
-            self.volume.document_slot(slot..2 * slot, self.lead).await?,
+            self.volume.read_document_slot(0..slot, self.lead).await?,
+            self.volume.read_document_slot(slot..2 * slot, self.lead).await?,
         ))
     }
 
+    /// Sends a document to `CoreState` if it differs from the one sent last, and stores it in the document cache.
     async fn publish(&mut self, document: Document) {
         self.current = Some(document.clone());
         let current = (self.term, document);
-        if self.told.as_ref() == Some(&current) {
+        if self.published.as_ref() == Some(&current) {
             return;
         }
         let (term, document) = current.clone();
         let kept = document.clone();
-        let known = self.told.replace(current).is_some_and(|(_, old)| old == kept);
-        self.inbox.send(Event::DocumentRead(DocumentRead { document, term }));
+        let known = self.published.replace(current).is_some_and(|(_, old)| old == kept);
+        self.event_sender.send(Event::DocumentRead(DocumentRead { document, term }));
         if known {
             return;
         }
-        // Not on the core's state thread: guests would wait for this disk.
+        // On a thread for blocking work: the runtime's threads must not wait for the disk of the state partition.
         let state = self.state.clone();
         let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
         let failure =
@@ -152,6 +162,7 @@ impl DocumentTask {
         }
     }
 
+    /// Applies a change and writes the new document.
     async fn change(&mut self, change: &Change) -> Result<(), Refusal> {
         let Some(current) = self.current.clone() else {
             return Err(Refusal::new(
@@ -160,18 +171,19 @@ impl DocumentTask {
             ));
         };
         let next = apply(&current, change).map_err(Refusal::from)?;
-        // Volumes are created before the document is committed: a crash in between leaves an orphan, which the GC deletes,
-        // never a document that names a volume that does not exist. Volumes that the document drops are the GC's.
+        // Volumes are created before the document is written. A crash in between leaves an orphaned volume, which the
+        // garbage collection deletes, and never a document that names a missing volume. The garbage collection also deletes
+        // the volumes that the new document no longer names.
         let before = current.stored();
         for (id, size) in next.stored().into_iter().filter(|(id, _)| !before.contains_key(id)) {
-            self.volumes(VolumeChange::Create { id, size }).await?;
+            self.change_volume_table(VolumeChange::Create { id, size }).await?;
         }
         self.write(next).await
     }
 
-    async fn volumes(&self, change: VolumeChange) -> Result<(), Refusal> {
+    async fn change_volume_table(&self, change: VolumeChange) -> Result<(), Refusal> {
         let (answer, done) = oneshot::channel();
-        self.inbox.send(Event::VolumeTable { change, reply_to: VolumeReplyTo::Task(answer) });
+        self.event_sender.send(Event::VolumeTable { change, reply_to: VolumeReplyTo::Task(answer) });
         match done.await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(Refusal::new(RefusalCode::Pool, error.to_string())),
@@ -181,14 +193,14 @@ impl DocumentTask {
 
     async fn write(&mut self, document: Document) -> Result<(), Refusal> {
         let encoded = slots::encode(&document).map_err(Refusal::from)?;
-        let cut = |error: VolumeError| {
+        let interrupted = |error: VolumeError| {
             Refusal::new(
                 RefusalCode::MembershipChanged,
                 format!("The pair is just changing who leads it: {error}; ask again."),
             )
         };
-        self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(cut)?;
-        self.volume.flush().await.map_err(cut)?;
+        self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(interrupted)?;
+        self.volume.flush().await.map_err(interrupted)?;
         self.publish(document).await;
         Ok(())
     }
@@ -202,18 +214,19 @@ mod tests {
     use dyad_types::NodeId;
     use std::sync::mpsc::channel;
 
-    /// A lead that is replaced while it reads learns so from the first read: the second one is not sent, as it would not be answered.
+    /// If the lead changes during a reload, the first read fails. The second one must not be sent, as it would get no
+    /// answer.
     #[tokio::test]
-    async fn a_read_that_fails_is_the_last_of_its_reload() {
+    async fn a_reload_ends_at_its_first_failed_read() {
         let (sender, events) = channel();
-        let requests = start(Inbox(sender), PathBuf::new());
+        let requests = start(EventSender(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
             requests
                 .send(DocumentRequest::Reload { lead, term: MembershipTerm(0) })
                 .unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();
             loop {
-                // The task's turn; nothing else runs here.
+                // Lets the document's task run; no other task exists here.
                 tokio::task::yield_now().await;
                 match events.try_recv() {
                     Ok(Event::Volume(VolumeRequest { op, reply_to, .. })) => {
@@ -233,7 +246,7 @@ mod tests {
         }
     }
 
-    /// What the pool and volume 0 were asked for, in order.
+    /// One request to the pool or to volume 0.
     #[derive(Debug, PartialEq)]
     enum Asked {
         Create(VolumeId),
@@ -241,7 +254,7 @@ mod tests {
         Flush,
     }
 
-    /// Makes changes to a document that lies in the first slot; tells what each one asked for.
+    /// Makes changes to a document that lies in the first slot; returns the requests of each change, in sequence.
     fn asked_by(document: &Document, changes: Vec<Change>) -> Vec<Vec<Asked>> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (sender, events) = channel();
@@ -275,7 +288,7 @@ mod tests {
                         reply_to.complete(Ok(Bytes::new()));
                     }
                     Event::ChangeDone { ticket, result } => {
-                        assert_eq!((ticket, result), (Ticket(all.len() as u64), Ok(())));
+                        assert_eq!((ticket, result), (ChangeTicket(all.len() as u64), Ok(())));
                         all.push(std::mem::take(&mut asked));
                         decide.send(()).unwrap();
                     }
@@ -286,11 +299,11 @@ mod tests {
         });
         let dir = tempfile::tempdir().unwrap();
         runtime.block_on(async {
-            let requests = start(Inbox(sender), dir.path().into());
+            let requests = start(EventSender(sender), dir.path().into());
             let send = |request| requests.send(request).unwrap_or_else(|_| panic!("the task ended"));
             send(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) });
             for (number, change) in changes.into_iter().enumerate() {
-                send(DocumentRequest::Change { change, ticket: Ticket(number as u64), asked: Instant::now() });
+                send(DocumentRequest::Change { change, ticket: ChangeTicket(number as u64), asked_at: Instant::now() });
                 decided.recv().await.expect("each change is decided");
             }
         });
@@ -298,9 +311,9 @@ mod tests {
         mirror.join().unwrap()
     }
 
-    /// Room is made before the document promises it, and nothing is freed here: a document may still name it.
+    /// The document's task deletes no volume, because a document on the other node may still name it.
     #[test]
-    fn the_pool_is_asked_first_for_what_comes_and_never_for_what_goes() {
+    fn a_volume_is_created_before_the_document_names_it_and_none_is_deleted() {
         let record = dyad_desired::NodeRecord {
             name: "left".into(),
             addresses: Vec::new(),

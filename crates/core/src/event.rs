@@ -1,8 +1,8 @@
 //! The events that [`CoreState`](crate::state::CoreState) handles, as one closed list that can be printed.
 //!
-//! **Invariants.** An event is data and the place to which its result goes (the end of a channel, or the job of a device):
-//! the code that handles it stands in [`crate::state`] alone. Its `Debug` form, which is logged at level `trace`, holds no data
-//! of a guest, no password hash and no one-time code.
+//! **Invariants.** An event is data and the receiver of its result (the end of a channel, or the job of a device), never code
+//! to run. On a member only [`crate::state`] handles events. The `Debug` form, which is logged at level `trace`, holds no
+//! data of a guest, no password hash and no one-time code.
 
 use crate::peer_wire::PeerEvent;
 use crate::quorum_update::QuorumUpdate;
@@ -22,36 +22,36 @@ use tokio::sync::oneshot;
 pub enum Event {
     /// A request from the local socket.
     Control(ControlRequest),
-    /// A client wants to fill a volume with an image.
+    /// A client wants to replace the content of a volume by an image.
     OpenImport {
-        /// As the document names it.
+        /// Name of the volume in the document.
         volume: String,
         /// Length of the image in bytes.
         bytes: u64,
-        /// The volume that the image is written into, or the refusal. Who receives a volume sends
-        /// [`Event::CloseImport`].
+        /// Gets the new volume for the image, or the refusal. The task that gets a volume sends [`Event::CloseImport`]
+        /// later.
         answer: oneshot::Sender<Result<ImportTarget, Refusal>>,
     },
-    /// The connection that sends an image has ended: the image is whole and durable, or the import is given up.
+    /// The image has arrived completely, or the import is given up.
     CloseImport {
-        /// As the document names it.
+        /// Name of the volume in the document.
         volume: String,
         /// Id of the volume that the image was written into.
         id: VolumeId,
-        /// All of the image is durable there.
+        /// The complete image is durable in that volume.
         whole: bool,
-        /// The outcome of the change of the document.
+        /// Gets the outcome of `FinishImport` or `DropImport`.
         answer: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// A guest, an import or the document asks a volume for something.
+    /// A request to a volume: from a guest, an import or the document's task.
     Volume(VolumeRequest),
     /// A volume is to be made, grown or deleted on every in-sync node.
     VolumeTable { change: VolumeChange, reply_to: VolumeReplyTo },
     /// The store's thread has carried out a command of the mirror.
     Store(StoreDone),
-    /// From the session with the peer.
+    /// An event of the session with the peer.
     Peer(PeerEvent),
-    /// From the quorum thread: membership, leases, fences.
+    /// An update of membership, leases, fences or alarms.
     Quorum(QuorumUpdate),
     /// The document's task has read or written a document.
     DocumentRead(DocumentRead),
@@ -59,20 +59,20 @@ pub enum Event {
     DocumentReadEnded,
     /// Neither copy of the document is readable.
     DocumentLost {
-        /// One sentence with the reason, for the alarm.
+        /// One sentence with the reason, for timeline and status.
         why: String,
     },
     /// A change of the document was decided. The changed document was sent as [`Event::DocumentRead`] before.
     ChangeDone {
-        ticket: Ticket,
+        ticket: ChangeTicket,
         /// `Ok` = durable on every in-sync node.
         result: Result<(), Refusal>,
     },
     /// The second node has proven the code and is ready to be admitted.
     Paired {
-        /// The second node.
+        /// Name, fingerprint and incarnation of the second node.
         peer: Peer,
-        /// `true` once this node has written the second one down.
+        /// Gets `true` once this node's identity names the second node durably, `false` if that failed.
         admitted: oneshot::Sender<bool>,
     },
     /// The pair is enrolled at a witness.
@@ -81,7 +81,7 @@ pub enum Event {
         /// Answers the client that asked for it.
         answer: oneshot::Sender<Reply>,
     },
-    /// [`crate::state`] waited long enough for the other node to take over.
+    /// 10 s have passed since a leave began. Without effect if no client waits for the end of a leave.
     LeaveTimedOut,
     /// The leave that precedes an erasure has ended.
     LeftForErase {
@@ -92,19 +92,19 @@ pub enum Event {
     },
     /// The watchdog test ended without a reset.
     SelfTestEnded {
-        /// What it showed.
+        /// The outcome, for the timeline.
         sentence: String,
     },
     /// The deletion of a volume that the document does not name has ended.
     OrphanDeleted { id: VolumeId, result: Result<(), VolumeError> },
-    /// The process was told to end.
+    /// The process was told to end: by SIGTERM, or after a decommission.
     Stop,
 }
 
 /// A request from the local socket.
 pub struct ControlRequest {
     pub request: Request,
-    /// Takes the answer.
+    /// Gets the reply, at once or when the work is done.
     pub answer: oneshot::Sender<Reply>,
 }
 
@@ -125,7 +125,7 @@ pub struct ImportTarget {
 
 /// A finished command of the store.
 pub struct StoreDone {
-    /// Names the command.
+    /// Id that the mirror gave the command.
     pub op: StoreOp,
     pub result: Result<StoreOutput, StoreError>,
 }
@@ -158,17 +158,17 @@ impl fmt::Debug for DocumentRead {
     }
 }
 
-/// Names one change of the document from the moment it is asked for until it is decided. Never used twice in one life of
-/// the daemon.
+/// Number of a change of the document from its request to its decision. Never used twice in one run of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct ChangeTicket(pub u64);
 
-/// The sending end of the core's event queue.
+/// The sending end of the event queue that the core's state thread reads.
 #[derive(Debug, Clone)]
-pub struct Inbox(pub Sender<Event>);
+pub struct EventSender(pub Sender<Event>);
 
-impl Inbox {
-    /// Appends an event to the queue. The core's state thread lives as long as the process; after its end events are dropped.
+impl EventSender {
+    /// Appends an event to the queue. The core's state thread lives as long as the process; after its end events are
+    /// dropped.
     pub fn send(&self, event: Event) {
         let _ = self.0.send(event);
     }
@@ -182,7 +182,7 @@ mod tests {
 
     /// A guest's bytes, a password hash and a code must not reach the log.
     #[test]
-    fn an_event_is_printed_without_secrets_and_data() {
+    fn the_debug_form_of_an_event_holds_no_secrets_and_no_data() {
         let (sender, _) = oneshot::channel();
         let op = GuestOp::Write { block: BlockIndex(7), data: vec![b'x'; 8192].into() };
         let write = Event::Volume(VolumeRequest { volume: VolumeId(3), op, reply_to: VolumeReplyTo::Task(sender) });

@@ -1,6 +1,6 @@
-//! The writing ends of volumes: what blockdev's servers, imports and the document use to reach the mirror.
+//! Access to volumes of the mirror for device servers, imports and the document's task.
 
-use crate::event::{Event, Inbox};
+use crate::event::{Event, EventSender};
 use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest, VolumeResult};
 use bytes::Bytes;
 use dyad_blockdev::{Backend, ReplyTo, Request};
@@ -9,27 +9,27 @@ use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
 use std::ops::Range;
 use tokio::sync::oneshot;
 
-/// One volume, for the device server, the import or the document's task that writes it on this node.
+/// One volume, as a device server, an import or the document's task uses it: requests are sent as [`Event::Volume`].
 #[derive(Clone)]
 pub struct VolumeBackend {
-    inbox: Inbox,
+    event_sender: EventSender,
     volume: VolumeId,
     size: u64,
 }
 
 impl VolumeBackend {
     /// The volume with this id and size in bytes.
-    pub fn new(inbox: Inbox, volume: VolumeId, size: u64) -> Self {
-        Self { inbox, volume, size }
+    pub fn new(event_sender: EventSender, volume: VolumeId, size: u64) -> Self {
+        Self { event_sender, volume, size }
     }
 
-    fn ask(&self, op: GuestOp, reply_to: VolumeReplyTo) {
-        self.inbox.send(Event::Volume(VolumeRequest { volume: self.volume, op, reply_to }));
+    fn send(&self, op: GuestOp, reply_to: VolumeReplyTo) {
+        self.event_sender.send(Event::Volume(VolumeRequest { volume: self.volume, op, reply_to }));
     }
 
-    async fn run(&self, op: GuestOp) -> VolumeResult {
+    async fn request(&self, op: GuestOp) -> VolumeResult {
         let (answer, result) = oneshot::channel();
-        self.ask(op, VolumeReplyTo::Task(answer));
+        self.send(op, VolumeReplyTo::Task(answer));
         result.await.unwrap_or(Err(VolumeError::Stopping))
     }
 
@@ -39,7 +39,7 @@ impl VolumeBackend {
     /// The mirror refused the request, or the core is stopping.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), VolumeError> {
         assert!(offset.is_multiple_of(BLOCK_BYTES) && (data.len() as u64).is_multiple_of(BLOCK_BYTES));
-        self.run(GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }).await.map(drop)
+        self.request(GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }).await.map(drop)
     }
 
     /// Frees the whole blocks of a range of bytes; they read as zeros.
@@ -49,15 +49,15 @@ impl VolumeBackend {
     pub async fn discard(&self, bytes: Range<u64>) -> Result<(), VolumeError> {
         assert!(bytes.start.is_multiple_of(BLOCK_BYTES) && bytes.end.is_multiple_of(BLOCK_BYTES));
         let (block, count) = block_and_count(&bytes);
-        self.run(GuestOp::Discard { block, count }).await.map(drop)
+        self.request(GuestOp::Discard { block, count }).await.map(drop)
     }
 
-    /// Makes everything written durable on every in-sync node.
+    /// Makes all completed writes durable on every in-sync node.
     ///
     /// # Errors
     /// The mirror refused the request, or the core is stopping.
     pub async fn flush(&self) -> Result<(), VolumeError> {
-        self.run(GuestOp::Flush).await.map(drop)
+        self.request(GuestOp::Flush).await.map(drop)
     }
 
     pub fn id(&self) -> VolumeId {
@@ -70,9 +70,9 @@ impl VolumeBackend {
     ///
     /// # Errors
     /// The mirror refused the request, or the core is stopping.
-    pub async fn document_slot(&self, bytes: Range<u64>, writer: bool) -> VolumeResult {
+    pub async fn read_document_slot(&self, bytes: Range<u64>, writer: bool) -> VolumeResult {
         let (block, count) = block_and_count(&bytes);
-        self.run(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
+        self.request(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
     }
 }
 
@@ -92,8 +92,8 @@ impl Backend for VolumeBackend {
                 GuestOp::Read { block: BlockIndex(offset / BLOCK_BYTES), count: u64::from(len) / BLOCK_BYTES }
             }
             Request::Write { offset, mut data } => {
-                // A guest's largest write, widened to whole blocks, is a little more than the mirror takes at once. Parts
-                // may complete in any order: nothing promises more before the whole write has completed.
+                // A guest's largest write, widened to whole blocks, may be longer than the mirror's limit. The parts may
+                // complete in any sequence, as no order is promised before the whole write has completed.
                 if data.len() > MAX_WRITE {
                     let first = data.split_to(MAX_WRITE);
                     let rest = Request::Write { offset: offset + first.len() as u64, data };
@@ -104,12 +104,12 @@ impl Backend for VolumeBackend {
                 GuestOp::Write { block: BlockIndex(offset / BLOCK_BYTES), data }
             }
             Request::Flush => GuestOp::Flush,
-            // Both read as zeros afterwards here, which is all that either promises.
+            // A discarded range reads as zeros in this pool, so a discard fulfils both requests.
             Request::Discard { offset, len } | Request::WriteZeroes { offset, len } => {
                 GuestOp::Discard { block: BlockIndex(offset / BLOCK_BYTES), count: len / BLOCK_BYTES }
             }
         };
-        self.ask(op, VolumeReplyTo::Guest(reply_to));
+        self.send(op, VolumeReplyTo::Guest(reply_to));
     }
 }
 
@@ -119,9 +119,9 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn a_write_larger_than_the_mirror_takes_is_two_and_answered_once() {
+    fn a_write_above_the_limit_of_the_mirror_is_split_and_answered_once() {
         let (sender, events) = channel();
-        let volume = VolumeBackend::new(Inbox(sender), VolumeId(7), 8 << 20);
+        let volume = VolumeBackend::new(EventSender(sender), VolumeId(7), 8 << 20);
         let (answer, answered) = channel();
         let data = Bytes::from(vec![1; MAX_WRITE + 4096]);
         volume.submit(Request::Write { offset: 4096, data }, ReplyTo::channel(answer));

@@ -1,14 +1,15 @@
-//! Asks init for what only PID 1 can do. On a laptop there is no init, and nothing of this happens.
+//! Client of the socket of `dyad-init`, which sets the period of the watchdog. On a development host without init each
+//! request fails.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Longest wait for the answer of init.
+/// Longest wait for the answer of `dyad-init`.
 const INIT_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why init did not do what it was asked for. Each text is one clause.
+/// Reasons for which init did not carry out a request. Each text is one clause.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// Nothing listens on the socket.
@@ -25,7 +26,7 @@ pub enum InitError {
     NoNumber,
 }
 
-/// One line each way; the text after `ok`.
+/// Sends one line and returns the text after `ok` in the line of the answer.
 fn ask(run: &Path, line: &str) -> Result<String, InitError> {
     let socket = run.join("init.sock");
     let failed = |error| InitError::Connection { socket: socket.clone(), error };

@@ -1,4 +1,4 @@
-//! The daemon `dyad-core`: the bytes of a node and its right to run VMs.
+//! The daemon `dyad-core`: it stores and replicates the volumes of a node, and decides whether its VMs may run.
 //!
 //! ```text
 //!  vhost-user / imports ─► guests ─┐        ┌─► store ── pool (journal, extents, index)
@@ -8,13 +8,14 @@
 //!          quorum_thread (quorum, heartbeats, watchdog) ─► register, witness, cgroup_fence (cgroups)
 //! ```
 //!
-//! It must never know HTTP, QMP or what a VM is made of: a VM is a name, its volumes and a cgroup. How a blank node becomes a
-//! member is `dyad-provision`'s.
+//! It must never know HTTP, QMP or the hardware of a VM: a VM is a name, its volumes and a cgroup. The steps by which a
+//! blank node becomes a member are in `dyad-provision`.
 //!
-//! **Invariants.** All state of the node is in [`state::CoreState`]; one thread, the core's state thread, changes it, event by
-//! event from one queue of [`event::Event`]. VMs are
-//! frozen and killed by [`cgroup_fence`] alone, told by [`quorum_thread`] alone, with no other process in the way; only an
-//! erasure ([`decommission`]) kills them too. The watchdog of a member is fed by the quorum thread alone.
+//! **Invariants.** The state of a member is in [`state::CoreState`], except the quorum machine, which [`quorum_thread`] owns, and
+//! the pool, which [`store`] owns. One thread, the core's state thread, changes it, event by event from one queue of
+//! [`event::Event`]. This daemon freezes and kills VMs through [`cgroup_fence`] alone, at the command of [`quorum_thread`]
+//! alone, without the help of another process; only a decommission ([`decommission`]) kills them too. The watchdog of a
+//! running member is fed by the quorum thread alone.
 
 pub mod blank;
 pub mod cgroup_fence;

@@ -1,10 +1,10 @@
-//! The interfaces of this node that can be peer links.
+//! The network interfaces of this node that can be peer links.
 
 use dyad_link::discovery::Endpoint;
 use dyad_link::net::Interface;
 use std::path::Path;
 
-/// All Ethernet interfaces but the loopback and those made by software on top of others, in order of their names.
+/// Names of all Ethernet interfaces except bridges and bonds, sorted. VLANs and other virtual interfaces are included.
 pub fn all() -> Vec<String> {
     let ethernet = |name: &String| {
         let dir = Path::new("/sys/class/net").join(name);
@@ -19,7 +19,7 @@ pub fn all() -> Vec<String> {
     names
 }
 
-/// Those interfaces as endpoints to announce and to listen.
+/// The endpoints for announcements on these interfaces. A name without an interface is left out.
 pub fn endpoints(names: &[String]) -> Vec<Endpoint> {
     names.iter().filter_map(|name| Interface::named(name)).map(Endpoint::Interface).collect()
 }

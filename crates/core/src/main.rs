@@ -1,11 +1,11 @@
-//! `dyad-core`: see the library of this crate.
+//! The program `dyad-core`: starts the daemon that the library of this crate describes.
 
 use anyhow::Context;
 use clap::Parser;
 use dyad_control::{Phase, Refusal, RefusalCode, Reply, Request, Status, WatchdogStatus, chain};
-use dyad_core::blank::Blank;
-use dyad_core::event::{ControlRequest, Event, Inbox};
-use dyad_core::node::{self, Start};
+use dyad_core::blank::BlankNode;
+use dyad_core::event::{ControlRequest, Event, EventSender};
+use dyad_core::node::{self, MemberStart};
 use dyad_core::options::Options;
 use dyad_core::watchdog::{Watchdog, WatchdogInfo};
 use dyad_core::{cgroup_fence, control_server, decommission, links, panics};
@@ -23,7 +23,7 @@ const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(500);
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    panics::end_the_process();
+    panics::end_process_on_panic();
     let options = Options::parse();
     for folder in [&options.state, &options.run] {
         std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
@@ -32,8 +32,8 @@ fn main() -> anyhow::Result<()> {
     Daemon::start(options)?.run()
 }
 
-/// Keeps the pages of this process in memory: the heartbeat must not wait for a disk. Pages are locked when they are first
-/// used, as the index's map is larger than memory.
+/// Keeps the pages of this process in memory, because the heartbeat must not wait for a disk. Pages are locked at their
+/// first use, because the memory map of the index is larger than memory.
 fn lock_memory() {
     let lock =
         rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE | rustix::mm::MlockAllFlags::ONFAULT;
@@ -42,14 +42,14 @@ fn lock_memory() {
     }
 }
 
-/// The process: what outlives the steps from blank node to member.
+/// State of the process that stays the same when a blank node becomes a member.
 struct Daemon {
     options: Options,
     runtime: Runtime,
-    inbox: Inbox,
+    event_sender: EventSender,
     events: Receiver<Event>,
     status: watch::Sender<Status>,
-    /// Taken by the thread that feeds it.
+    /// `None` = this node has none, or the thread that feeds it has taken it.
     watchdog: Option<(Watchdog, WatchdogInfo)>,
     /// Kind and proof of the watchdog as they were at start.
     watchdog_status: WatchdogStatus,
@@ -62,27 +62,27 @@ impl Daemon {
         let watchdog = Watchdog::open(&options).context("the watchdog")?;
         let watchdog_status = watchdog.as_ref().map_or(WatchdogStatus::Absent, |(_, info)| info.status());
         let (sender, events) = channel();
-        let inbox = Inbox(sender);
+        let event_sender = EventSender(sender);
         // A node that is set up is never shown as blank, not even for a moment: `dyad-node` would forget the pair.
         let starting = || Phase::SettingUp { step: "Opening the pool".into() };
         let phase = if NodeIdentity::is_there(&options.state) { starting() } else { Phase::Blank };
         let (status, watcher) = watch::channel(Status::without_pair(phase, watchdog_status.clone()));
-        let (socket, requests) = (options.socket(), inbox.clone());
+        let (socket, requests) = (options.socket(), event_sender.clone());
         runtime.spawn(async move {
             if let Err(e) = control_server::serve(&socket, requests, watcher).await {
                 tracing::error!(error = chain(&e), "the local socket cannot be served");
                 std::process::exit(1);
             }
         });
-        let stop = inbox.clone();
+        let stop = event_sender.clone();
         runtime.spawn(async move {
             signal(SignalKind::terminate()).expect("a signal can be waited for").recv().await;
             stop.send(Event::Stop);
         });
-        Ok(Self { options, runtime, inbox, events, status, watchdog, watchdog_status })
+        Ok(Self { options, runtime, event_sender, events, status, watchdog, watchdog_status })
     }
 
-    /// Serves until the process is told to stop.
+    /// Serves until the process is told to stop. An error is shown as [`Phase::Broken`] until then.
     fn run(mut self) -> anyhow::Result<()> {
         match self.serve() {
             Ok(()) => Ok(()),
@@ -93,7 +93,7 @@ impl Daemon {
         }
     }
 
-    /// A blank node first becomes a member; a member runs.
+    /// Runs as a member; a blank node becomes a member first.
     fn serve(&mut self) -> anyhow::Result<()> {
         let identity = NodeIdentity::load(&self.options.state);
         let tls = tls::TlsIdentity::load_or_generate(&self.options.state, "dyad node");
@@ -107,15 +107,15 @@ impl Daemon {
     /// Runs as a blank node until this node belongs to a pair; `None` = the process ends before.
     fn become_member(&mut self, tls: &tls::TlsIdentity) -> Option<NodeIdentity> {
         let (device, info) = self.watchdog.take().unzip();
-        let blank = Blank {
+        let blank = BlankNode {
             options: self.options.clone(),
             tls: tls.clone(),
             endpoints: || links::endpoints(&links::all()),
             status: self.status.clone(),
             runtime: self.runtime.handle().clone(),
-            inbox: self.inbox.clone(),
+            event_sender: self.event_sender.clone(),
             watchdog: device,
-            info: self.watchdog_status.clone(),
+            watchdog_status: self.watchdog_status.clone(),
         };
         let (identity, device) = blank.run(&self.events)?;
         self.watchdog = device.zip(info);
@@ -124,13 +124,13 @@ impl Daemon {
 
     fn run_member(&mut self, identity: NodeIdentity, tls: tls::TlsIdentity) -> anyhow::Result<()> {
         let links = if identity.links.is_empty() { links::all() } else { identity.links.clone() };
-        let start = Start {
+        let start = MemberStart {
             endpoints: links::endpoints(&links),
             links,
             options: self.options.clone(),
             identity,
             tls,
-            inbox: self.inbox.clone(),
+            event_sender: self.event_sender.clone(),
             status: self.status.clone(),
             watchdog: &mut self.watchdog,
             runtime: self.runtime.handle().clone(),
@@ -138,9 +138,9 @@ impl Daemon {
         Ok(node::run(start, &self.events)?)
     }
 
-    /// Shows the error for as long as the process lives, and takes no request but to erase the node. If the watchdog is still
-    /// here, no other thread feeds it: it is fed here unless VMs outlived an earlier run of this daemon, which the watchdog
-    /// then ends.
+    /// Shows the error until the process ends, and carries out no request but an erasure of the node. If the watchdog is
+    /// still here, no other thread feeds it: it is fed here while no VM runs. VMs of an earlier run of this daemon are
+    /// ended by the watchdog's reset.
     fn show_broken(mut self, error: &anyhow::Error) {
         let sentence = format!("This node cannot work: {error:#}.");
         tracing::error!("{sentence}");
@@ -149,13 +149,13 @@ impl Daemon {
             let phase = Phase::Broken { sentence: sentence.clone() };
             *shown = Status { revision, ..Status::without_pair(phase, self.watchdog_status.clone()) };
         });
-        let (state, vms) = (self.options.state.clone(), self.options.vms());
+        let (state, vms) = (self.options.state.clone(), self.options.vms_cgroup());
         loop {
             match self.events.recv_timeout(WATCHDOG_FEED_INTERVAL) {
                 Ok(Event::Stop) => return,
                 Ok(Event::Control(ControlRequest { request: Request::Erase { disk, confirm }, answer })) => {
-                    // If it did, the control server tells so and then ends this process.
-                    let erased = decommission::broken(&state, vms.clone(), disk.as_deref(), &confirm);
+                    // After a success the control server writes the reply and then sends `Event::Stop`.
+                    let erased = decommission::begin_on_broken_node(&state, vms.clone(), disk.as_deref(), &confirm);
                     let _ = answer.send(erased.into());
                 }
                 Ok(Event::Control(ControlRequest { answer, .. })) => {

@@ -1,10 +1,10 @@
-//! A node that belongs to a pair: opens what is on its disks, starts the threads, and runs `CoreState`.
+//! Start of a member: opens register and pool, starts the threads, and runs `CoreState`.
 //!
 //! **Invariant.** The quorum thread feeds the watchdog before the pool is opened, which may take longer than the watchdog's
 //! period. Its updates wait in the event queue meanwhile.
 
 use crate::cgroup_fence::{CgroupCommand, CgroupState};
-use crate::event::{Event, Inbox};
+use crate::event::{Event, EventSender};
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
@@ -33,38 +33,38 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
-/// Period of the watchdog that init sets for a start, in seconds.
+/// Period of the watchdog while the node boots, in seconds, as init sets it by default.
 const BOOT_PERIOD_S: u64 = 30;
 
-/// Everything a node starts with.
-pub struct Start<'a> {
+/// The arguments of [`run`].
+pub struct MemberStart<'a> {
     /// The command line.
     pub options: Options,
     /// Ids, names, keys and peer addresses from the state folder.
     pub identity: NodeIdentity,
     /// Key and certificate of this node.
     pub tls: tls::TlsIdentity,
-    /// The sending end of the queue that [`CoreState`] reads.
-    pub inbox: Inbox,
-    /// Where the status is shown.
+    /// Sends to the queue that [`CoreState`] reads.
+    pub event_sender: EventSender,
+    /// Takes each new status; the tasks of the control socket read it.
     pub status: watch::Sender<Status>,
-    /// The watchdog, if there is one. Still there afterwards if nothing else feeds it.
+    /// The opened watchdog; `None` = this node has none. [`run`] takes it when the quorum thread begins to feed it.
     pub watchdog: &'a mut Option<(Watchdog, WatchdogInfo)>,
-    /// The runtime for sockets.
+    /// The runtime for the tasks of sockets.
     pub runtime: tokio::runtime::Handle,
     /// Names of the interfaces that are peer links.
     pub links: Vec<String>,
-    /// Where pairing is announced.
+    /// Interfaces on which an open pairing code is announced.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// Why a node cannot work.
+/// Reasons for which a member cannot run. The status shows them as [`dyad_control::Phase::Broken`].
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// No disk carries the label of this node.
     #[error("no pool disk of this node was found; attach its disks and restart it")]
     NoPoolDisk,
-    /// An index cannot be mounted, or a raw part cannot be opened.
+    /// The index partition of a pool disk cannot be mounted, or its data partition cannot be opened.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The register is not readable.
@@ -81,13 +81,13 @@ pub enum NodeError {
     Folder { path: PathBuf, source: io::Error },
 }
 
-/// Opens everything and runs [`CoreState`] until it is told to stop.
+/// Opens register, heartbeat sockets and pool, and runs [`CoreState`] until it is told to stop.
 ///
 /// # Errors
 /// A disk, the register, the pool or a socket cannot be opened. If the pool fails, the quorum thread runs already and has
 /// been told to leave the pair; it goes on feeding the watchdog.
-pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> {
-    let Start { options, identity, tls, inbox, status, watchdog, runtime, links, endpoints } = start;
+pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeError> {
+    let MemberStart { options, identity, tls, event_sender, status, watchdog, runtime, links, endpoints } = start;
     let _in_runtime = runtime.enter();
     let mut timeline = Timeline::new(Some(identity.me));
     conclude_self_test(&options, watchdog.as_ref().map(|(_, info)| info), &mut timeline);
@@ -103,40 +103,40 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
     let register = Register::start(register, quorum_thread.clone());
     let witness = WitnessHandle::start(quorum_thread.clone());
     let witness_requests = witness.requests();
-    let pairing = Pairing::new(options.clone(), tls, endpoints, witness, inbox.clone(), runtime.clone());
-    // Before the quorum thread sends its first request.
+    let pairing = Pairing::new(options.clone(), tls, endpoints, witness, event_sender.clone(), runtime.clone());
+    // The witness must be known before the quorum thread sends its first request.
     pairing.use_witness(&identity);
     pairing.add_peer_to_witness(&identity);
     let cgroup_fence = start_cgroup_fence(&options, &quorum_thread);
     // From here on the watchdog must be fed within its period of 3 s, so the quorum thread starts at once.
     let (watchdog, watchdog_info) = set_watchdog_period(&options, watchdog.take(), &mut timeline);
-    // The first event of the machine: VMs may have outlived an earlier run of this daemon.
-    quorum_thread.tell(dyad_quorum::Event::VmsRunning(cgroup_fence::populated(options.vms().as_deref())));
+    // The first event of the quorum machine: VMs may still run that an earlier run of this daemon permitted.
+    quorum_thread.tell(dyad_quorum::Event::VmsRunning(cgroup_fence::populated(options.vms_cgroup().as_deref())));
     QuorumThread {
-        quorum: quorum(&options, &identity, record, path_count, watchdog_info.as_ref()),
+        quorum: new_quorum(&options, &identity, record, path_count, watchdog_info.as_ref()),
         beacon,
         paths: path_count,
         watchdog,
         register,
         witness: witness_requests,
         cgroup_fence,
-        inbox: inbox.clone(),
+        event_sender: event_sender.clone(),
     }
     .start(inputs);
 
     let pool = open_pool(&disks, &identity, &mut timeline).inspect_err(|_| {
-        // The other node has everything this one has: it goes on alone.
+        // The other node, if it is in sync, has all data of this one: it takes over.
         quorum_thread.tell(dyad_quorum::Event::Faulty);
         quorum_thread.tell(dyad_quorum::Event::Leave);
     })?;
     let mirror = Mirror::new(clock::now(), Tuning::default(), dyad_replica::inventory(&pool));
-    let store = StoreHandle::start(pool, sizes, inbox.clone());
-    let mut peer = PeerHandle::start(inbox.clone());
+    let store = StoreHandle::start(pool, sizes, event_sender.clone());
+    let mut peer = PeerHandle::start(event_sender.clone());
     pairing.connect(&identity, &mut peer);
     let handles = CoreHandles {
-        paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: options.vms() },
-        documents: documents::start(inbox.clone(), options.state.clone()),
-        inbox,
+        paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms_cgroup: options.vms_cgroup() },
+        documents: documents::start(event_sender.clone(), options.state.clone()),
+        event_sender,
         store,
         peer,
         quorum_thread: quorum_thread.clone(),
@@ -152,12 +152,13 @@ pub fn run(start: Start<'_>, events: &Receiver<Event>) -> Result<(), NodeError> 
     Ok(())
 }
 
-/// Ends a watchdog test that the last reset of this machine interrupted, and repeats it once if it showed nothing.
+/// Judges a watchdog test that the last reset of this node interrupted, and repeats the test once if its result is not
+/// certain.
 fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeline: &mut Timeline) {
     let Some(outcome) = selftest::conclude(&options.state) else { return };
     timeline.note(TimelineKind::Watchdog, outcome.text);
-    // The machine has just booted: nothing runs here, and the peer has not heard of this node yet.
-    let repeat = outcome.again && !cgroup_fence::populated(options.vms().as_deref());
+    // The node has just booted, and the peer has not heard it yet. If no VM runs, another reset interrupts none.
+    let repeat = outcome.repeat && !cgroup_fence::populated(options.vms_cgroup().as_deref());
     let Some(info) = watchdog.filter(|_| repeat) else { return };
     let (state, run) = (options.state.clone(), options.run.clone());
     let Err(error) = WatchdogTest { state, run, watchdog: info.identity.clone(), repeated: true }.run();
@@ -168,25 +169,26 @@ fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeli
 
 /// The pool disks of this node, with their indexes mounted.
 struct PoolDisks {
-    parts: Vec<PoolDiskPaths>,
-    /// Mount points, in the same order.
+    disks: Vec<PoolDiskPaths>,
+    /// Mount points of their indexes, in the sequence of `disks`.
     indexes: Vec<PathBuf>,
 }
 
 impl PoolDisks {
+    /// Finds the disks with the label of this node and mounts their indexes.
     fn find(options: &Options, identity: &NodeIdentity) -> Result<Self, NodeError> {
-        let parts = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
-        if parts.is_empty() {
+        let disks = disks::find_pool_disks(&options.disks, &options.run, identity.pair_number(), identity.me);
+        if disks.is_empty() {
             return Err(NodeError::NoPoolDisk);
         }
         let paths = options.paths();
-        let indexes = parts.iter().map(|disk| disk.index.mount(&paths)).collect::<Result<_, _>>()?;
-        Ok(Self { parts, indexes })
+        let indexes = disks.iter().map(|disk| disk.index.mount(&paths)).collect::<Result<_, _>>()?;
+        Ok(Self { disks, indexes })
     }
 
     /// Name and size in bytes of each disk, for the status.
     fn sizes(&self) -> Vec<(String, u64)> {
-        self.parts.iter().map(disk_size).collect()
+        self.disks.iter().map(disk_size).collect()
     }
 }
 
@@ -209,7 +211,7 @@ fn open_beacon(identity: &NodeIdentity, links: &[String]) -> Result<(Beacon, u8)
 /// opening the pool while VMs are frozen.
 fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender<CgroupCommand> {
     let quorum_thread = quorum_thread.clone();
-    cgroup_fence::start(options.vms(), move |state| {
+    cgroup_fence::start(options.vms_cgroup(), move |state| {
         quorum_thread.tell(match state {
             CgroupState::Frozen => dyad_quorum::Event::VmsFrozen,
             CgroupState::Thawed => dyad_quorum::Event::VmsThawed,
@@ -218,7 +220,8 @@ fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender
     })
 }
 
-fn quorum(
+/// The quorum machine at start, with the record that the register holds.
+fn new_quorum(
     options: &Options,
     identity: &NodeIdentity,
     record: Record,
@@ -233,7 +236,7 @@ fn quorum(
         paths: path_count.max(1),
         timing: Timing::standard(),
         watchdog: watchdog.is_some_and(|info| info.proven),
-        // Until the peer says otherwise in its heartbeats.
+        // In force until the peer's first heartbeat.
         peer_watchdog: peer_watchdog_cache::load(&options.state, peer_incarnation),
     };
     Quorum::new(setup, record, clock::now())
@@ -241,14 +244,14 @@ fn quorum(
 
 fn open_pool(disks: &PoolDisks, identity: &NodeIdentity, timeline: &mut Timeline) -> Result<Pool, NodeError> {
     let options = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
-    let (pool, report) = Pool::open(disks::open(&disks.parts, &disks.indexes)?, &options)?;
+    let (pool, report) = Pool::open(disks::open(&disks.disks, &disks.indexes)?, &options)?;
     timeline
         .note(TimelineKind::PoolOpen, format!("The pool is open; {} journal records were replayed.", report.replayed));
     Ok(pool)
 }
 
-/// Sets the watchdog's period for fencing. A watchdog that is not proven, or that refuses the period, is fed but not relied
-/// upon.
+/// Sets the watchdog's period for fencing, 3 s. A watchdog that is not proven or cannot have this period is fed, but
+/// fencing does not rely on it: `proven` is then `false`.
 fn set_watchdog_period(
     options: &Options,
     watchdog: Option<(Watchdog, WatchdogInfo)>,
@@ -273,10 +276,11 @@ fn set_watchdog_period(
     (Some(watchdog), Some(info))
 }
 
-fn disk_size(parts: &PoolDiskPaths) -> (String, u64) {
-    let size = std::fs::File::open(&parts.raw).and_then(|mut file| {
+/// Path of the disk, and size of its data partition in bytes; 0 if it cannot be opened.
+fn disk_size(paths: &PoolDiskPaths) -> (String, u64) {
+    let size = std::fs::File::open(&paths.raw).and_then(|mut file| {
         use std::io::Seek;
         file.seek(std::io::SeekFrom::End(0))
     });
-    (parts.disk.display().to_string(), size.unwrap_or(0))
+    (paths.disk.display().to_string(), size.unwrap_or(0))
 }

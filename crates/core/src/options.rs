@@ -1,4 +1,4 @@
-//! The command line. Everything has the appliance's value as its default and another one on a laptop.
+//! The command line. The defaults are the values on the appliance; development hosts and tests give others.
 
 use clap::Parser;
 use dyad_provision::paths::NodePaths;
@@ -8,10 +8,10 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "dyad-core", version)]
 pub struct Options {
-    /// Where identity, keys and the register are kept.
+    /// Directory of identity, keys and register.
     #[arg(long, default_value = "/state/core")]
     pub state: PathBuf,
-    /// Where sockets and mounts are made.
+    /// Directory of sockets and mount points.
     #[arg(long, default_value = "/run/dyad")]
     pub run: PathBuf,
     /// The local socket; below the run directory unless given.
@@ -20,7 +20,7 @@ pub struct Options {
     /// Use these files or devices as candidates for pool disks instead of looking for disks.
     #[arg(long = "disk")]
     pub disks: Vec<PathBuf>,
-    /// The VMs' cgroup; none if it is empty (then no VM can be stopped, and none must run).
+    /// The cgroup below which all VMs run. Empty: no cgroup; VMs cannot be stopped then, so none must run.
     #[arg(long, default_value = "/sys/fs/cgroup/vms")]
     pub vms: String,
     /// The watchdog device; init hands over an open descriptor in DYAD_WATCHDOG_FD instead.
@@ -34,13 +34,13 @@ impl Options {
         NodePaths { state: self.state.clone(), run: self.run.clone(), disks: self.disks.clone() }
     }
 
-    /// The local socket.
+    /// Path of the control socket: as given, else `core.sock` in the run directory.
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.run.join("core.sock"))
     }
 
-    /// The VMs' cgroup.
-    pub fn vms(&self) -> Option<PathBuf> {
+    /// The cgroup below which all VMs run; `None` if the option is empty.
+    pub fn vms_cgroup(&self) -> Option<PathBuf> {
         (!self.vms.is_empty()).then(|| PathBuf::from(&self.vms))
     }
 }

@@ -1,6 +1,7 @@
-//! Pairing with the second node, enrolment at a witness, and the keys and addresses that both leave behind.
+//! Pairing with the second node, enrolment at a witness, and the use of the keys and addresses that both store in the
+//! identity.
 
-use crate::event::{Event, Inbox};
+use crate::event::{Event, EventSender};
 use crate::options::Options;
 use crate::peer::PeerHandle;
 use crate::witness::WitnessHandle;
@@ -18,96 +19,108 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// A code shown on this node's screens.
+/// A pairing code, shown on this node's screens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenCode {
-    /// What is typed on the second node.
+    /// The digits that the operator types on the second node.
     pub digits: String,
-    until: Instant,
+    expires_at: Instant,
 }
 
 impl OpenCode {
     /// Whether it may still be used.
     pub fn is_open(&self) -> bool {
-        !self.left().is_zero()
+        !self.time_left().is_zero()
     }
 
-    /// For how long it may still be used.
-    pub fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+    /// Time until it expires; zero if it has expired.
+    pub fn time_left(&self) -> Duration {
+        self.expires_at.saturating_duration_since(Instant::now())
     }
 }
 
-/// Pairing and enrolment on a member, and what both need.
+/// Pairing with a second node and enrolment at a witness, on a member.
 pub struct Pairing {
     options: Options,
     tls: tls::TlsIdentity,
     codes: Arc<Codes>,
     endpoints: Vec<Endpoint>,
     witness: WitnessHandle,
-    inbox: Inbox,
+    event_sender: EventSender,
     runtime: tokio::runtime::Handle,
-    hosting: Option<tokio::task::JoinHandle<()>>,
-    /// The newest code; it may have expired.
-    open: Option<OpenCode>,
+    /// The task that waits for the second node.
+    host_task: Option<tokio::task::JoinHandle<()>>,
+    /// The code that was opened last, unless it was used; it may have expired.
+    newest_code: Option<OpenCode>,
 }
 
 impl Pairing {
-    /// Uses this node's key and announces on these links.
+    /// Without an open code. `tls` is this node's key; an open code is announced on `endpoints`.
     pub fn new(
         options: Options,
         tls: tls::TlsIdentity,
         endpoints: Vec<Endpoint>,
         witness: WitnessHandle,
-        inbox: Inbox,
+        event_sender: EventSender,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { options, tls, codes: Arc::default(), endpoints, witness, inbox, runtime, hosting: None, open: None }
+        Self {
+            options,
+            tls,
+            codes: Arc::default(),
+            endpoints,
+            witness,
+            event_sender,
+            runtime,
+            host_task: None,
+            newest_code: None,
+        }
     }
 
-    /// Disks that could become pool disks.
+    /// The disks of this node that could become pool disks, for [`dyad_control::Request::Disks`].
     pub fn disks(&self) -> Vec<DiskCandidate> {
         disks::list(&self.options.disks, &self.options.run)
     }
 
-    /// Opens a code, announces it on every link and waits for the second node.
+    /// Opens a new code in place of an earlier one. A task announces this node on every link and waits for the second node
+    /// until the code expires.
     pub fn open_code(&mut self, identity: &NodeIdentity) -> OpenCode {
         let _in_runtime = self.runtime.enter();
-        let before = self.hosting.take();
+        let before = self.host_task.take();
         let open = self.codes.open(CodeForm::Node, Instant::now());
-        let code = OpenCode { digits: open.code, until: Instant::now() + open.left };
-        let host = Host {
+        let code = OpenCode { digits: open.code, expires_at: Instant::now() + open.left };
+        let host = PairingHost {
             tls: self.tls.clone(),
             codes: self.codes.clone(),
             identity: identity.clone(),
             endpoints: self.endpoints.clone(),
-            inbox: self.inbox.clone(),
-            until: code.until,
+            event_sender: self.event_sender.clone(),
+            code_expires_at: code.expires_at,
         };
-        self.hosting = Some(self.runtime.spawn(async move {
+        self.host_task = Some(self.runtime.spawn(async move {
             if let Some(before) = before {
                 before.abort();
-                // The aborted task holds the port of the pairing until it has ended; the new host could not listen on it.
+                // The aborted task holds the pairing port until it has ended.
                 let _ = before.await;
             }
             host.run().await;
         }));
-        self.open = Some(code.clone());
+        self.newest_code = Some(code.clone());
         code
     }
 
     /// The digits of the open code, if it may still be used.
     pub fn shown_code(&self) -> Option<String> {
-        self.open.as_ref().filter(|code| code.is_open()).map(|code| code.digits.clone())
+        self.newest_code.as_ref().filter(|code| code.is_open()).map(|code| code.digits.clone())
     }
 
-    /// The code was used: it is no longer shown.
+    /// Stops showing the code, after its use.
     pub fn close_code(&mut self) {
-        self.open = None;
+        self.newest_code = None;
     }
 
-    /// Keeps a data session with the peer, if there is one.
-    pub fn connect(&self, identity: &NodeIdentity, link: &mut PeerHandle) {
+    /// Has the session's task keep a data session with the peer that the identity names. Without a peer it does nothing.
+    pub fn connect(&self, identity: &NodeIdentity, session: &mut PeerHandle) {
         let Some(peer) = &identity.peer else { return };
         let Ok(fingerprint) = peer.fingerprint.parse::<Fingerprint>() else {
             tracing::error!("the peer's fingerprint in the identity is damaged");
@@ -116,40 +129,41 @@ impl Pairing {
         let pair = PairId(identity.pair_number());
         let mut config = session::Config::new(pair, identity.me, self.tls.clone(), fingerprint);
         config.boot = crate::clock::boot_id();
-        link.connect(config);
+        session.connect(config);
     }
 
-    /// Starts asking the witness, if there is one.
+    /// Tells the witness's task the witness that the identity names. Without a witness it does nothing.
     pub fn use_witness(&self, identity: &NodeIdentity) {
         if let Some(witness) = &identity.witness {
             self.witness.use_witness(identity.pair_number(), self.tls.clone(), witness.clone());
         }
     }
 
-    /// Tells the witness the key of the second node, so that it answers it too.
+    /// Has the witness's task send the peer's key to the witness, so that the witness answers the peer too.
     pub fn add_peer_to_witness(&self, identity: &NodeIdentity) {
         if let (Some(_), Some(peer)) = (&identity.witness, &identity.peer) {
             self.witness.add_key(identity.me.peer(), peer.fingerprint.clone());
         }
     }
 
-    /// Makes this pair known to a witness with the one-time code that the witness has shown; `answer` gets the result.
+    /// Makes this pair known to a witness with the one-time code that the witness has printed. The work is in the returned
+    /// future, which needs no borrow of `self`.
     pub fn enrol(
         &self,
         identity: &NodeIdentity,
-        at: Enrol,
+        request: Enrol,
     ) -> impl Future<Output = Result<Witness, Refusal>> + Send + use<> {
-        dyad_provision::enrol::enrol(identity.clone(), self.tls.clone(), at)
+        dyad_provision::enrol::enrol(identity.clone(), self.tls.clone(), request)
     }
 }
 
-/// Why the second node was not admitted.
+/// Reasons for which the second node was not admitted.
 #[derive(Debug, thiserror::Error)]
 enum AdmissionError {
     /// The connection failed, or the code is wrong.
     #[error(transparent)]
     Pairing(#[from] PairingError),
-    /// Both nodes have one name.
+    /// The second node has the name of the first.
     #[error("The first node is already named {node}; give the second one another name.")]
     NameTaken { node: String },
     /// The connection ended before the second node was ready.
@@ -161,18 +175,19 @@ enum AdmissionError {
 }
 
 /// Waits for the second node while a code is open.
-struct Host {
+struct PairingHost {
     tls: tls::TlsIdentity,
     codes: Arc<Codes>,
     identity: NodeIdentity,
     endpoints: Vec<Endpoint>,
-    inbox: Inbox,
-    until: Instant,
+    event_sender: EventSender,
+    code_expires_at: Instant,
 }
 
-impl Host {
+impl PairingHost {
     async fn run(self) {
-        // On node B the usual port waits for the sessions of node A; the offer names the one to be used.
+        // On node B the peer port accepts the data sessions of node A, so the system chooses another port; the offer names
+        // it.
         let port = if self.identity.me == NodeId::A { PEER_PORT } else { 0 };
         let opened = net::listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
         let (listener, port) = match opened.and_then(|listener| Ok((listener.local_addr()?.port(), listener))) {
@@ -182,10 +197,11 @@ impl Host {
         tokio::select! {
             () = self.announce(port) => {}
             () = self.accept(&listener) => {}
-            () = tokio::time::sleep(self.until.saturating_duration_since(Instant::now())) => {}
+            () = tokio::time::sleep(self.code_expires_at.saturating_duration_since(Instant::now())) => {}
         }
     }
 
+    /// Sends the offer on every link at [`ANNOUNCE_INTERVAL`]; never returns.
     async fn announce(&self, port: u16) {
         let announcer = Announcer::open(&self.endpoints);
         let offer = Offer {
@@ -202,7 +218,7 @@ impl Host {
         }
     }
 
-    /// Ends after the first node that proves the code.
+    /// Pairs with the nodes that connect, one after the other; returns after a node was admitted.
     async fn accept(&self, listener: &TcpListener) {
         loop {
             let Ok((stream, from)) = listener.accept().await else { continue };
@@ -234,13 +250,13 @@ impl Host {
             witness: self.identity.witness.clone(),
         };
         paired.send(&Admission::Welcome(Box::new(welcome))).await?;
-        // The second node formats its disks and says so now and then, and when it is ready.
+        // The second node sends `false` at intervals while it formats its disks, and `true` when it is ready.
         let unfinished = |source| AdmissionError::Unfinished { node: hello.node.clone(), source };
         while !paired.receive::<bool>().await.map_err(unfinished)? {}
         let peer =
             Peer { node: hello.node.clone(), fingerprint: paired.peer().to_string(), incarnation: hello.incarnation };
         let (done, admitted) = oneshot::channel();
-        self.inbox.send(Event::Paired { peer, admitted: done });
+        self.event_sender.send(Event::Paired { peer, admitted: done });
         let admitted = admitted.await.unwrap_or(false);
         paired.send(&admitted).await?;
         paired.close().await?;

@@ -1,7 +1,7 @@
-//! The data session with the peer: the task that keeps it up, and the handle that `CoreState` has of it.
+//! The data session with the peer: the task that keeps it connected, and the handle by which `CoreState` uses it.
 
-use crate::event::{Event, Inbox};
-use crate::peer_wire::{PeerEvent, Wire};
+use crate::event::{Event, EventSender};
+use crate::peer_wire::{CoreMessage, PeerEvent};
 use dyad_link::session::{self, Config, Outbox, Path, PeerLink};
 use dyad_types::NodeId;
 use tokio::sync::mpsc;
@@ -12,7 +12,7 @@ enum PeerRequest {
     Stop,
 }
 
-/// What `CoreState` holds of the session: the queue to the peer, and the requests to the session's task.
+/// The handle of `CoreState`: the queue of messages to the peer, and the requests to the session's task.
 pub struct PeerHandle {
     outbox: Option<Outbox>,
     requests: mpsc::UnboundedSender<PeerRequest>,
@@ -20,45 +20,46 @@ pub struct PeerHandle {
 
 impl PeerHandle {
     /// Starts the task; it does nothing until [`PeerHandle::connect`].
-    pub fn start(inbox: Inbox) -> Self {
+    pub fn start(event_sender: EventSender) -> Self {
         let (requests, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(run(receiver, inbox));
+        tokio::spawn(run(receiver, event_sender));
         Self { outbox: None, requests }
     }
 
-    /// The peer is known: keep a session with it. Replaces an earlier peer.
+    /// Has the task keep a session with the peer that `config` names, in place of an earlier peer.
     pub fn connect(&mut self, config: Config) {
         self.outbox = None;
         let _ = self.requests.send(PeerRequest::Connect(Box::new(config)));
     }
 
-    /// Ends the session for good: none is made any more.
+    /// Ends the session; no other one is made until [`PeerHandle::connect`].
     pub fn stop(&mut self) {
         self.outbox = None;
         let _ = self.requests.send(PeerRequest::Stop);
     }
 
-    /// Where the peer can be dialled now, best path first.
+    /// Sets the addresses at which the peer is dialled, one for each path. Without effect on node B, which accepts
+    /// sessions.
     pub fn set_paths(&self, paths: Vec<Path>) {
         let _ = self.requests.send(PeerRequest::Paths(paths));
     }
 
-    /// A session stands: send on it from now on.
-    pub fn adopt(&mut self, outbox: Outbox) {
+    /// Sends on this session from now on.
+    pub fn use_session(&mut self, outbox: Outbox) {
         self.outbox = Some(outbox);
     }
 
-    /// Ends the session; a new one is made.
+    /// Ends the session; the task makes a new one.
     pub fn disconnect(&mut self) {
-        // The session ends with its last outbox.
+        // The session ends when its last outbox is dropped.
         self.outbox = None;
     }
 
-    /// Sends. Without a session the message is dropped, as the mirror expects. A peer so slow that the queue is full
-    /// is disconnected: the handshake of the next session makes both equal again.
-    pub fn send(&mut self, wire: Wire) {
+    /// Appends a message to the queue to the peer. Without a session it is dropped, which the mirror allows. If the queue
+    /// is full, the session is ended: after the handshake of the next one the mirrors make their replicas equal again.
+    pub fn send(&mut self, message: CoreMessage) {
         let Some(outbox) = &self.outbox else { return };
-        let bytes = postcard::to_stdvec(&wire).expect("a message of plain data is always encodable");
+        let bytes = postcard::to_stdvec(&message).expect("a message of plain data is always encodable");
         if let Err(e) = outbox.try_send(bytes.into()) {
             tracing::warn!(error = %e, "the session to the peer is ended");
             self.outbox = None;
@@ -71,10 +72,10 @@ impl PeerHandle {
     }
 }
 
-async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
+async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, event_sender: EventSender) {
     let mut link: Option<PeerLink> = None;
     let mut paths = Vec::new();
-    let mut up = None;
+    let mut up_session = None;
     loop {
         tokio::select! {
             request = requests.recv() => match request {
@@ -89,9 +90,9 @@ async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
                     if let Some(link) = link.take() {
                         link.close().await;
                     }
-                    if let Some(session) = up.take() {
+                    if let Some(session) = up_session.take() {
                         let reason = "this node ended it".into();
-                        inbox.send(Event::Peer(PeerEvent::Down { session, reason, closed: false }));
+                        event_sender.send(Event::Peer(PeerEvent::Down { session, reason, closed: false }));
                     }
                 }
                 Some(PeerRequest::Connect(config)) => {
@@ -99,18 +100,18 @@ async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
                     if let Some(link) = link.take() {
                         link.close().await;
                     }
-                    link = open(*config, paths.clone(), &inbox);
+                    link = open(*config, paths.clone(), &event_sender);
                 }
             },
             event = next(&mut link) => match event {
                 Some(event) => {
                     let event = translate(event);
                     match &event {
-                        PeerEvent::Up { session, .. } => up = Some(*session),
-                        PeerEvent::Down { session, .. } if up == Some(*session) => up = None,
+                        PeerEvent::Up { session, .. } => up_session = Some(*session),
+                        PeerEvent::Down { session, .. } if up_session == Some(*session) => up_session = None,
                         _ => {}
                     }
-                    inbox.send(Event::Peer(event));
+                    event_sender.send(Event::Peer(event));
                 }
                 None => link = None,
             },
@@ -118,7 +119,7 @@ async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, inbox: Inbox) {
     }
 }
 
-/// The next event, or never without a link.
+/// The next event of the link; without a link it never returns.
 async fn next(link: &mut Option<PeerLink>) -> Option<session::Event> {
     match link {
         Some(link) => link.next().await,
@@ -126,14 +127,14 @@ async fn next(link: &mut Option<PeerLink>) -> Option<session::Event> {
     }
 }
 
-fn open(config: Config, paths: Vec<Path>, inbox: &Inbox) -> Option<PeerLink> {
+fn open(config: Config, paths: Vec<Path>, event_sender: &EventSender) -> Option<PeerLink> {
     let opened = match config.node {
         NodeId::A => PeerLink::dial(config, paths).map_err(|e| e.to_string()),
         NodeId::B => listeners()
             .map_err(|e| format!("the peer port cannot be opened: {e}"))
             .and_then(|listeners| PeerLink::listen(config, listeners).map_err(|e| e.to_string())),
     };
-    opened.map_err(|reason| inbox.send(Event::Peer(PeerEvent::Refused { path: "local".into(), reason }))).ok()
+    opened.map_err(|reason| event_sender.send(Event::Peer(PeerEvent::Refused { path: "local".into(), reason }))).ok()
 }
 
 fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
@@ -149,7 +150,7 @@ fn translate(event: session::Event) -> PeerEvent {
         }
         session::Event::Refused { path, reason } => PeerEvent::Refused { path, reason: reason.to_string() },
         session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
-            Ok(wire) => PeerEvent::Wire { session, wire },
+            Ok(message) => PeerEvent::Message { session, message },
             Err(_) => {
                 let reason = "the peer said something that is not understood".into();
                 PeerEvent::Down { session, reason, closed: false }

@@ -1,7 +1,7 @@
-//! Whether the peer's watchdog is proven, kept over restarts.
+//! A file that says whether the peer's watchdog is proven, kept over restarts.
 //!
-//! The peer says so in its heartbeats. When both nodes lost power and only one returns, no heartbeat says it any more; the
-//! node that returned may start the peer's VMs after the fence time only if it has kept the fact.
+//! The peer says so in its heartbeats. If both nodes lose power and only one returns, no heartbeat says it; the node that
+//! returned may start the peer's VMs after the fence time only if it has stored that the watchdog is proven.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ fn path(state: &Path) -> PathBuf {
     state.join("peer-watchdog-proven")
 }
 
-/// Whether the watchdog of the peer with this store was proven when it was last heard.
+/// Whether the watchdog of the peer with this store was proven when the peer was last heard. `false` if the file is missing
+/// or names another store.
 pub fn load(state: &Path, incarnation: u64) -> bool {
     let known = std::fs::read_to_string(path(state)).ok();
     incarnation != 0 && known.is_some_and(|text| text.trim() == incarnation.to_string())
@@ -24,7 +25,7 @@ pub struct SaveError {
     pub source: io::Error,
 }
 
-/// Writes it, durably.
+/// Stores durably whether the watchdog of the peer with this store is proven.
 ///
 /// # Errors
 /// The file cannot be written or removed.
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proof_belongs_to_one_store_and_can_be_taken_back() {
+    fn a_proof_counts_for_one_store_only_and_can_be_removed() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!load(dir.path(), 7));
         save(dir.path(), 7, true).unwrap();

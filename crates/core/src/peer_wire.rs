@@ -1,4 +1,4 @@
-//! What the two cores say to each other over the data session, and what the session's task tells `CoreState`.
+//! Messages between the two cores over the data session, and the events of the session's task for `CoreState`.
 
 use crate::variant_name::VariantName;
 use dyad_link::session::Outbox;
@@ -8,32 +8,33 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 
 number! {
-    /// Names a [`Wire::Change`] on its way to the peer and back; chosen by the node that asks.
+    /// Number of a [`CoreMessage::Change`], chosen by the node that sends it; the answer carries it.
     pub struct ChangeId;
 }
 
-/// One message between the two cores.
+/// One message between the two cores. postcard encodes it by the position of its variants: append only.
 #[derive(Clone, Serialize, Deserialize)]
-pub enum Wire {
+pub enum CoreMessage {
     /// A message between the two mirrors.
     Mirror(PeerMessage),
-    /// A change of the document that the receiver, as the lead, shall make: JSON of `dyad_desired::Change`.
+    /// A change of the document for the receiver, which leads the pair.
     Change {
-        /// Names the request; the answer carries it.
         id: ChangeId,
+        /// JSON of `dyad_desired::Change`.
         change: String,
     },
-    /// The outcome of a [`Wire::Change`]: JSON of `dyad_control::Reply`.
+    /// The outcome of a [`CoreMessage::Change`].
     Changed {
-        /// The request's id.
+        /// The id in that message.
         id: ChangeId,
+        /// JSON of `dyad_control::Reply`.
         reply: String,
     },
-    /// Volume 0 holds this generation now, durably on both nodes.
+    /// The lead has read or written this generation of the document in volume 0, durable on every in-sync node.
     DocumentChanged { generation: u64 },
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for CoreMessage {
     /// Without guests' data and without the text of a change, which may carry a password hash.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,15 +48,15 @@ impl fmt::Debug for Wire {
     }
 }
 
-/// What the session's task tells `CoreState`.
+/// An event of the session's task for `CoreState`.
 #[derive(Debug)]
 pub enum PeerEvent {
-    /// A session stands.
+    /// A session is connected.
     Up {
         session: Session,
         /// Name of the path that it uses.
         path: String,
-        /// The sending end.
+        /// Queue of messages to the peer. Dropping its last copy ends the session.
         outbox: Outbox,
     },
     /// A session ended.
@@ -63,14 +64,14 @@ pub enum PeerEvent {
         session: Session,
         /// One clause, for the timeline.
         reason: String,
-        /// The peer ended it, on purpose or because its daemon ended: the peer's machine lives.
+        /// The peer's kernel ended the connection, so the peer has power, even if its daemon has died.
         closed: bool,
     },
-    /// A message came.
-    Wire { session: Session, wire: Wire },
-    /// A connection was refused, by this node or by the peer.
+    /// A message arrived.
+    Message { session: Session, message: CoreMessage },
+    /// No session could be made: this node or the peer refused it, or the local port could not be opened.
     Refused {
-        /// The local link, by its interface.
+        /// Interface of the link; `local` if no link is concerned.
         path: String,
         /// One clause, for the timeline.
         reason: String,
@@ -86,10 +87,10 @@ mod tests {
     /// Numbers with a type of their own have the encoding of a `u64`, so that nodes of two versions understand each
     /// other. If this test fails, the protocol changed.
     #[test]
-    fn numbers_of_blocks_and_extents_are_plain_on_the_wire() {
+    fn numbers_of_blocks_and_extents_are_encoded_as_plain_integers() {
         let encoded = |body| {
             let message = PeerMessage { number: 5, epoch: Epoch(6), body };
-            postcard::to_stdvec(&Wire::Mirror(message)).unwrap()
+            postcard::to_stdvec(&CoreMessage::Mirror(message)).unwrap()
         };
         let (volume, seq, block) = (VolumeId(2), Seq(3), BlockIndex(300));
         let write = Body::Write { op: PeerOp(1), volume, seq, block, data: Change::Discard(4) };
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(encoded(touched), [0, 5, 6, 1, 2, 1, 0xac, 2, 7]);
         let fetch = Body::Fetch { op: PeerOp(1), volume, extent: ExtentIndex(300) };
         assert_eq!(encoded(fetch), [0, 5, 6, 8, 1, 2, 0xac, 2]);
-        let changed = Wire::Changed { id: ChangeId(300), reply: "x".into() };
+        let changed = CoreMessage::Changed { id: ChangeId(300), reply: "x".into() };
         assert_eq!(postcard::to_stdvec(&changed).unwrap(), [2, 0xac, 2, 1, b'x']);
     }
 }

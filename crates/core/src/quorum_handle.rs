@@ -4,7 +4,7 @@ use crate::quorum_update::WitnessHealth;
 use dyad_link::beacon::Waker;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// What the quorum thread receives.
+/// One input of the quorum thread.
 #[expect(clippy::large_enum_variant, reason = "inputs are few and short-lived")]
 #[derive(Debug)]
 pub enum QuorumInput {
@@ -14,7 +14,7 @@ pub enum QuorumInput {
     Witness(WitnessHealth),
     /// `true`: the watchdog is not fed any more, to prove that it resets this node. `false`: it is fed again.
     StopFeeding(bool),
-    /// End the thread: the watchdog is no longer fed.
+    /// End the thread. The watchdog is no longer fed then.
     Stop,
 }
 
@@ -31,14 +31,15 @@ impl QuorumHandle {
         self.send(QuorumInput::Quorum(event));
     }
 
-    /// Delivers any input. The thread lives as long as the process.
+    /// Appends an input to the queue and wakes the thread. After the end of the thread it does nothing.
     pub fn send(&self, input: QuorumInput) {
         let _ = self.inputs.send(input);
         self.waker.wake();
     }
 }
 
-/// Handle and receiving end for a quorum thread that does not run yet and will use the beacon of this waker.
+/// The queue of inputs: the sending handle and the receiving end. `waker` must be that of the beacon on which the quorum
+/// thread will wait.
 pub fn queue(waker: Waker) -> (QuorumHandle, Receiver<QuorumInput>) {
     let (inputs, receiver) = channel();
     (QuorumHandle { inputs, waker }, receiver)

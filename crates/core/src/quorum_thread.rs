@@ -1,13 +1,16 @@
-//! The quorum thread, which alone keeps time. It owns the quorum machine, the heartbeats and the watchdog.
+//! The quorum thread. It owns the quorum machine, the heartbeats and the watchdog, and is the only thread that watches the
+//! ends of leases and fences.
 //!
-//! It runs with real-time priority and touches neither disk nor TLS: records go to the register's thread, questions
-//! to the witness to a task, cgroups to the thread `cgroup_fence`. It reports to `CoreState` as [`QuorumUpdate`].
+//! It runs with real-time priority and uses neither disk nor TLS: it sends records to the register's thread, requests for
+//! the witness to a task, and commands for the VMs to the thread `cgroup_fence`. It reports to `CoreState` as
+//! [`QuorumUpdate`].
 //!
-//! **Invariant.** The watchdog is fed by this thread only, and only when the quorum machine says so in that moment.
+//! **Invariant.** On a running member this thread alone feeds the watchdog, and only if [`Quorum::watchdog_ok`] allows it at that
+//! moment.
 
 use crate::cgroup_fence;
 use crate::clock;
-use crate::event::{Event, Inbox};
+use crate::event::{Event, EventSender};
 use crate::quorum_handle::QuorumInput;
 use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
@@ -21,13 +24,14 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Longest interval between two feedings of the watchdog while it may be fed.
 const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Scheduling delay that raises a `late` entry in the timeline. The peer declares this node silent after D = 500 ms.
+/// Delay of one turn of the thread, by scheduling and its own work together, from which the timeline gets a `late` entry.
+/// The peer declares this node silent after D = 500 ms without heartbeats.
 const LATE_REPORT_DELAY: Duration = Duration::from_millis(200);
 
-/// Most datagrams read before one tick: at one heartbeat per 100 ms and path these are 3 s of heartbeats on 4 paths.
-const BACKLOG: usize = 128;
+/// Most datagrams read before one tick: with one heartbeat per 100 ms on each of 4 paths they are the heartbeats of 3.2 s.
+const MAX_CATCH_UP_DATAGRAMS: usize = 128;
 
-/// Interval at which interfaces that came or went are looked for.
+/// Interval between two checks for interfaces that appeared or vanished.
 const INTERFACE_SCAN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything the quorum thread owns or sends to.
@@ -36,25 +40,26 @@ pub struct QuorumThread {
     pub quorum: Quorum,
     /// Sends the heartbeats.
     pub beacon: Beacon,
-    /// How many peer links this node has; paths are numbered from 0.
+    /// Number of peer links of this node; paths are numbered from 0.
     pub paths: u8,
     /// The watchdog, if there is one.
     pub watchdog: Option<Watchdog>,
     /// Writes the records of this node as an acceptor.
     pub register: Register,
-    /// Questions to the witness out.
+    /// Takes the requests for the witness.
     pub witness: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
-    /// Freeze, thaw, kill.
+    /// Takes the commands to freeze, thaw and kill the VMs.
     pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
     /// Takes the updates for `CoreState`.
-    pub inbox: Inbox,
+    pub event_sender: EventSender,
 }
 
 impl QuorumThread {
-    /// Runs the thread.
+    /// Starts the thread, with real-time priority if the process may set it.
     pub fn start(self, inputs: Receiver<QuorumInput>) {
         let run = move || {
-            // Without the privilege (a laptop) it runs at normal priority; heartbeats may then be late under load.
+            // Without the privilege (on a development host) it runs at normal priority; heartbeats may then be late under
+            // load.
             let realtime = thread_priority::ThreadPriority::Crossplatform(50u8.try_into().expect("50 is in range"));
             let policy =
                 thread_priority::ThreadSchedulePolicy::Realtime(thread_priority::RealtimeThreadSchedulePolicy::Fifo);
@@ -62,12 +67,12 @@ impl QuorumThread {
             if let Err(e) = thread_priority::set_thread_priority_and_policy(id, realtime, policy) {
                 tracing::warn!(error = ?e, "heartbeats run without real-time priority");
             }
-            State {
-                parts: self,
-                shown: None,
-                health: WitnessHealth::Silent { since: None },
+            QuorumLoop {
+                resources: self,
+                last_snapshot: None,
+                witness_health: WitnessHealth::Silent { since: None },
                 stop_feeding: false,
-                clean_told: 0,
+                clean_reports: 0,
                 actions: Vec::new(),
             }
             .run(&inputs);
@@ -79,22 +84,26 @@ impl QuorumThread {
     }
 }
 
-/// Decodes a datagram and names its path. `None` = an authenticated body that this version cannot decode; such a peer counts as
-/// silent.
-fn read(received: &Received<'_>) -> Option<(u8, Datagram)> {
+/// Decodes a datagram and names its path. `None` = an authenticated body that this version cannot decode; such a peer
+/// counts as silent.
+fn decode(received: &Received<'_>) -> Option<(u8, Datagram)> {
     postcard::from_bytes::<Datagram>(received.body).ok().map(|datagram| (received.path, datagram))
 }
 
-struct State {
-    parts: QuorumThread,
-    shown: Option<QuorumSnapshot>,
-    health: WitnessHealth,
+struct QuorumLoop {
+    resources: QuorumThread,
+    /// The snapshot that `CoreState` was sent last.
+    last_snapshot: Option<QuorumSnapshot>,
+    witness_health: WitnessHealth,
+    /// A watchdog test runs.
     stop_feeding: bool,
-    clean_told: u64,
+    /// Number of the mirror's `PeerClean` and `PeerDirty` that the quorum machine has handled.
+    clean_reports: u64,
+    /// Empty between two events; kept so that its memory is used again.
     actions: Vec<Action>,
 }
 
-impl State {
+impl QuorumLoop {
     fn run(mut self, inputs: &Receiver<QuorumInput>) {
         let mut refreshed = Instant::now();
         let mut overslept = Duration::ZERO;
@@ -104,44 +113,44 @@ impl State {
                 match inputs.try_recv() {
                     Ok(QuorumInput::Stop) | Err(TryRecvError::Disconnected) => return,
                     Ok(QuorumInput::Quorum(event)) => self.handle(event),
-                    Ok(QuorumInput::Witness(health)) => self.health = health,
+                    Ok(QuorumInput::Witness(health)) => self.witness_health = health,
                     Ok(QuorumInput::StopFeeding(stop_feeding)) => self.stop_feeding = stop_feeding,
                     Err(TryRecvError::Empty) => break,
                 }
             }
             let mut woken = false;
-            if clock::now() >= self.parts.quorum.next_wakeup() {
+            if clock::now() >= self.resources.quorum.next_wakeup() {
                 // Datagrams that arrived while this thread was not scheduled are read before the peer is judged silent.
                 woken = self.catch_up();
                 self.handle(dyad_quorum::Event::Tick);
             }
-            if let Some(watchdog) = &mut self.parts.watchdog
+            if let Some(watchdog) = &mut self.resources.watchdog
                 && !self.stop_feeding
-                && self.parts.quorum.watchdog_ok(clock::now())
+                && self.resources.quorum.watchdog_ok(clock::now())
             {
                 watchdog.feed();
             }
             if refreshed.elapsed() >= INTERFACE_SCAN_INTERVAL {
                 refreshed = Instant::now();
-                self.parts.beacon.refresh();
+                self.resources.beacon.refresh();
             }
             self.show();
             let worked = woke.elapsed();
             if overslept + worked > LATE_REPORT_DELAY {
                 let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
-                self.parts.inbox.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
+                self.resources.event_sender.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
             }
             overslept = if woken { Duration::ZERO } else { self.listen() };
         }
     }
 
-    /// Reads, without waiting, at most [`BACKLOG`] datagrams that have already arrived. Returns whether an input of another
-    /// thread came meanwhile.
+    /// Reads, without waiting, at most [`MAX_CATCH_UP_DATAGRAMS`] datagrams that have already arrived. Returns whether
+    /// another thread sent an input meanwhile.
     fn catch_up(&mut self) -> bool {
-        for _ in 0..BACKLOG {
-            match self.parts.beacon.receive(Duration::ZERO) {
+        for _ in 0..MAX_CATCH_UP_DATAGRAMS {
+            match self.resources.beacon.receive(Duration::ZERO) {
                 Ok(Wake::Datagram(received)) => {
-                    if let Some((path, datagram)) = read(&received) {
+                    if let Some((path, datagram)) = decode(&received) {
                         self.handle(dyad_quorum::Event::Peer { path, datagram });
                     }
                 }
@@ -152,15 +161,16 @@ impl State {
         false
     }
 
-    /// Waits for a datagram, an input or the next deadline; returns by how much longer than asked for.
+    /// Waits for a datagram, an input or the next deadline, and handles a datagram. Returns by how much the wait was longer
+    /// than asked for.
     fn listen(&mut self) -> Duration {
         let begin = Instant::now();
-        let sleep = self.parts.quorum.next_wakeup().since(clock::now());
+        let sleep = self.resources.quorum.next_wakeup().since(clock::now());
         let sleep = Duration::from_nanos(sleep).min(WATCHDOG_FEED_INTERVAL);
-        let wake = self.parts.beacon.receive(sleep);
+        let wake = self.resources.beacon.receive(sleep);
         let overslept = begin.elapsed().saturating_sub(sleep);
         let heard = match wake {
-            Ok(Wake::Datagram(received)) => read(&received),
+            Ok(Wake::Datagram(received)) => decode(&received),
             Ok(Wake::Woken | Wake::TimedOut) => None,
             Err(e) => {
                 tracing::error!(error = %e, "the heartbeat sockets cannot be polled");
@@ -176,10 +186,10 @@ impl State {
 
     fn handle(&mut self, event: dyad_quorum::Event) {
         if matches!(event, dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty) {
-            self.clean_told += 1;
+            self.clean_reports += 1;
         }
         let mut actions = std::mem::take(&mut self.actions);
-        self.parts.quorum.handle(clock::now(), event, &mut actions);
+        self.resources.quorum.handle(clock::now(), event, &mut actions);
         for action in actions.drain(..) {
             self.carry_out(action);
         }
@@ -187,27 +197,27 @@ impl State {
     }
 
     fn carry_out(&mut self, action: Action) {
-        let parts = &mut self.parts;
-        let tell = |update| parts.inbox.send(Event::Quorum(update));
+        let resources = &mut self.resources;
+        let tell = |update| resources.event_sender.send(Event::Quorum(update));
         match action {
             Action::Send { path, datagram } => {
                 let mut buffer = [0; 1400];
                 let body = postcard::to_slice(&datagram, &mut buffer).expect("a datagram is below 1200 bytes");
-                parts.beacon.send(path, body);
+                resources.beacon.send(path, body);
             }
-            Action::AskWitness { id, request } => drop(parts.witness.send((id, request))),
-            Action::Persist { token, record } => parts.register.save(token, record),
+            Action::AskWitness { id, request } => drop(resources.witness.send((id, request))),
+            Action::Persist { token, record } => resources.register.save(token, record),
             Action::Freeze => {
                 tell(QuorumUpdate::Hold);
-                let _ = parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Freeze);
+                let _ = resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Freeze);
             }
-            Action::Thaw => drop(parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
+            Action::Thaw => drop(resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
             Action::Kill { reason } => {
                 tell(QuorumUpdate::Kill(reason));
-                let _ = parts.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
+                let _ = resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
             }
             Action::Config(config) => tell(QuorumUpdate::Config(config)),
-            Action::AckSet(set) => tell(QuorumUpdate::AckSet(set, self.clean_told)),
+            Action::AckSet(set) => tell(QuorumUpdate::AckSet(set, self.clean_reports)),
             Action::PeerVmsAllowed => tell(QuorumUpdate::PeerVmsAllowed),
             Action::Alarm(alarm) => tell(QuorumUpdate::Alarm(alarm)),
             Action::Clear(alarm) => tell(QuorumUpdate::Clear(alarm)),
@@ -216,23 +226,26 @@ impl State {
         }
     }
 
+    /// Sends the state of the quorum machine to `CoreState` if it has changed.
     fn show(&mut self) {
         let now = clock::now();
-        let quorum = &self.parts.quorum;
+        let quorum = &self.resources.quorum;
         let peer_alive = quorum.peer_alive(now);
         let down: Vec<Alarm> = quorum.alarms().collect();
         let snapshot = QuorumSnapshot {
             run_state: Some(quorum.run_state()),
             may_run: quorum.may_run(now),
             peer_alive,
-            paths_up: (0..self.parts.paths).map(|path| peer_alive && !down.contains(&Alarm::PathDown(path))).collect(),
-            peer_addresses: (0..self.parts.paths).map(|path| self.parts.beacon.peer_address(path)).collect(),
-            peer_watchdog: quorum.peer_watchdog(),
-            witness: self.health,
+            paths_up: (0..self.resources.paths)
+                .map(|path| peer_alive && !down.contains(&Alarm::PathDown(path)))
+                .collect(),
+            peer_addresses: (0..self.resources.paths).map(|path| self.resources.beacon.peer_address(path)).collect(),
+            peer_watchdog_proven: quorum.peer_watchdog(),
+            witness: self.witness_health,
         };
-        if self.shown.as_ref() != Some(&snapshot) {
-            self.shown = Some(snapshot.clone());
-            self.parts.inbox.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
+        if self.last_snapshot.as_ref() != Some(&snapshot) {
+            self.last_snapshot = Some(snapshot.clone());
+            self.resources.event_sender.send(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
         }
     }
 }

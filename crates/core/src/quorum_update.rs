@@ -1,19 +1,19 @@
-//! What the quorum thread tells `CoreState`: plain values, so that both sides and the event list can name them.
+//! Updates of the quorum thread for `CoreState`, as plain values.
 
 use dyad_quorum::{Alarm, BootTime, Config, KillReason, Members, Note, RunState};
 use std::net::SocketAddr;
 
-/// A change that the quorum thread tells `CoreState`.
+/// One update of the quorum thread for `CoreState`.
 #[derive(Debug)]
 pub enum QuorumUpdate {
     /// A configuration is in force.
     Config(Config),
-    /// The nodes that must acknowledge writes, and how many of the mirror's "clean" and "dirty" the quorum thread had
-    /// handled before it decided so.
+    /// The nodes that must acknowledge writes, and how many `PeerClean` and `PeerDirty` of the mirror the quorum machine
+    /// had handled before it decided so.
     AckSet(Members, u64),
     /// The VMs of this node are being frozen: no guest request may start.
     Hold,
-    /// The VMs of this node are being killed; the reason.
+    /// The VMs of this node are being killed, for this reason.
     Kill(KillReason),
     /// The fence of the peer is over: its VMs may start here.
     PeerVmsAllowed,
@@ -21,7 +21,7 @@ pub enum QuorumUpdate {
     Alarm(Alarm),
     /// A lasting condition ended.
     Clear(Alarm),
-    /// An entry for the timeline, and when it happened.
+    /// An entry for the timeline, and the time of what it reports.
     Note(BootTime, Note),
     /// A planned leave is complete.
     LeaveDone,
@@ -32,25 +32,25 @@ pub enum QuorumUpdate {
         /// Time spent in the thread's own work, in milliseconds.
         worked_ms: u64,
     },
-    /// The state of the quorum machine, told at each change.
+    /// The state of the quorum machine, sent at each change.
     Snapshot(QuorumSnapshot),
 }
 
 /// The state of the quorum machine that the rest of the daemon needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuorumSnapshot {
-    /// Why this node may or may not run VMs; `None` until the quorum machine has judged for the first time.
+    /// Reason for which this node may or may not run VMs; `None` until the quorum machine has judged for the first time.
     pub run_state: Option<RunState>,
     /// Whether this node may run VMs.
     pub may_run: bool,
-    /// The peer is heard in both directions.
+    /// Heartbeats pass in both directions on at least one path.
     pub peer_alive: bool,
-    /// By path: both directions confirmed.
+    /// By path: heartbeats pass in both directions.
     pub paths_up: Vec<bool>,
     /// By path: the address from which the peer was last heard.
     pub peer_addresses: Vec<Option<SocketAddr>>,
-    /// The peer's watchdog is proven.
-    pub peer_watchdog: bool,
+    /// The peer's watchdog is proven, as the peer said last.
+    pub peer_watchdog_proven: bool,
     pub witness: WitnessHealth,
 }
 
@@ -63,7 +63,7 @@ impl Default for QuorumSnapshot {
             peer_alive: false,
             paths_up: Vec::new(),
             peer_addresses: Vec::new(),
-            peer_watchdog: false,
+            peer_watchdog_proven: false,
             witness: WitnessHealth::Silent { since: None },
         }
     }
@@ -78,7 +78,7 @@ pub enum WitnessHealth {
     },
     /// The witness did not answer.
     Silent {
-        /// When it last answered.
+        /// Time of its last answer; `None` = no answer since this daemon started.
         since: Option<BootTime>,
     },
 }

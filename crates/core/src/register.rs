@@ -1,7 +1,7 @@
 //! The register's thread: makes records of the quorum machine durable, one after the other.
 //!
-//! **Invariant.** After the first failed write nothing is written any more in this run: what a failed `fsync` left behind is
-//! unknown.
+//! **Invariant.** After the first failed write no record is written any more in this run, because the content of the disk is
+//! unknown after a failed `fsync`.
 
 use crate::quorum_handle::QuorumHandle;
 use dyad_control::chain;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{Sender, channel};
 pub struct Register(Sender<(WriteToken, Record)>);
 
 impl Register {
-    /// Starts the thread; it reports to the quorum thread.
+    /// Starts the thread. It reports the result of each write to the quorum thread.
     pub fn start(mut files: RegisterFiles, quorum_thread: QuorumHandle) -> Self {
         let (sender, records) = channel::<(WriteToken, Record)>();
         let run = move || {
@@ -33,7 +33,7 @@ impl Register {
         Self(sender)
     }
 
-    /// Makes a record durable, then reports its token.
+    /// Has a record written and synced. The quorum thread then gets `Persisted` or `PersistFailed` with this token.
     pub fn save(&self, token: WriteToken, record: Record) {
         let _ = self.0.send((token, record));
     }

@@ -1,11 +1,11 @@
-//! Proves at install that the watchdog really resets this node: armed, not fed, timed.
+//! The watchdog test: proves that the watchdog resets this node in time when it is not fed. It runs at the end of setup.
 //!
-//! The node writes every 100 ms for how long it has not fed the watchdog, until it is reset. The next boot finds the last
-//! number, which is the time until the reset. Without this proof the other node starts the VMs of this one only on proof of
-//! its death.
+//! Every 100 ms the node writes to a file for how long it has not fed the watchdog, until it is reset. The next boot reads
+//! the last number, which is the time until the reset. Without this proof the other node starts the VMs of this one only
+//! with other evidence that this node runs none.
 //!
-//! A disk that stalls holds the numbers back, so a reset that seems too soon may have been in time: such a test is repeated
-//! once.
+//! If the disk stalls, the last number is too old, so a reset that seems too early may have been in time: such a test is
+//! repeated once.
 
 use crate::clock;
 use crate::init::{self, InitError};
@@ -15,24 +15,29 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Period used for fencing, in seconds.
+/// Period of the watchdog that fencing relies on, in seconds.
 pub const PERIOD_S: u64 = 3;
-/// Slack beyond one period until the reset, in milliseconds: ticks of 100 ms and the write of the number itself.
+/// Allowance beyond one period for the time until the reset, in milliseconds: the steps of 100 ms and the write of the
+/// number.
 const LATE_RESET_PERIOD_MS: u64 = 500;
-/// Lower bound of the time until the reset, in milliseconds: the period, less 1 s of the device's granularity, less 250 ms
-/// that the last feeding may be old. An earlier reset had another cause.
+/// Lower bound of the time until the reset, in milliseconds: the period less 1 s, the granularity of the device, less 250
+/// ms, the greatest age of the last feed. An earlier reset had another cause, or the number is too old.
 const EARLIEST_RESET_DELAY_MS: u64 = PERIOD_S * 1000 - 1250;
-/// Identity of the kernel's software watchdog. It stops with the kernel, so it proves nothing.
-const SOFTWARE: &str = "Software Watchdog";
+/// Identity of the kernel's software watchdog. It stops together with the kernel, so fencing cannot rely on it.
+const SOFTWARE_WATCHDOG_IDENTITY: &str = "Software Watchdog";
 /// Longest time that a test waits for the reset.
 const RESET_TIMEOUT: Duration = Duration::from_secs(4 * PERIOD_S);
 
+/// The file of a running test; copied as the proof if the test succeeds.
 #[derive(Debug, Serialize, Deserialize)]
-struct Note {
+struct TestNote {
+    /// The kernel's id of the boot in which the test runs, in hexadecimal.
     boot: String,
+    /// The watchdog's identity, as the kernel reports it.
     watchdog: String,
+    /// Time since the last feed, in milliseconds.
     unfed_ms: u64,
-    /// The test before this one ended too soon.
+    /// This test is the repetition of one whose result was not certain.
     #[serde(default)]
     repeated: bool,
 }
@@ -42,20 +47,20 @@ struct Note {
 pub struct SelfTestOutcome {
     /// One sentence for the timeline.
     pub text: String,
-    /// It showed nothing: the test is to be run again, before anything else runs on this node.
-    pub again: bool,
+    /// The result is not certain: the test must be run again, before VMs run on this node.
+    pub repeat: bool,
 }
 
-/// Why the watchdog is not proven. Each text is one sentence.
+/// Reasons for which a test did not end with a reset. Each text is one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
-    /// A software watchdog proves nothing.
+    /// The watchdog is the kernel's software watchdog, on which fencing cannot rely.
     #[error("This node has only the kernel's software watchdog, which stops together with a hanging kernel.")]
     SoftwareWatchdog,
     /// The note of the test cannot be written.
     #[error("The state partition cannot be written: {error}.")]
     Write { path: PathBuf, error: io::Error },
-    /// init does not set the period.
+    /// The period could not be set through init.
     #[error(transparent)]
     Init(#[from] InitError),
     /// The device has set another period than the one used for fencing.
@@ -64,19 +69,19 @@ pub enum SelfTestError {
         /// The period that the device granted, in seconds.
         granted_s: u64,
     },
-    /// The node was not reset.
+    /// No reset came within [`RESET_TIMEOUT`].
     #[error("The watchdog did not reset this node within {} s: it is not relied upon.", RESET_TIMEOUT.as_secs())]
     NoReset,
 }
 
-/// Where the proof is kept.
+/// Path of the proof, which survives restarts.
 fn proof_path(state: &Path) -> PathBuf {
     state.join("watchdog-proof.json")
 }
 
-/// Whether this very watchdog has been seen to reset this node.
+/// Whether a test has shown that the watchdog with this identity resets this node in time.
 pub fn is_proven(state: &Path, watchdog: &str) -> bool {
-    let note = std::fs::read(proof_path(state)).ok().and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+    let note = std::fs::read(proof_path(state)).ok().and_then(|text| serde_json::from_slice::<TestNote>(&text).ok());
     note.is_some_and(|note| note.watchdog == watchdog)
 }
 
@@ -84,15 +89,16 @@ fn test_path(state: &Path) -> PathBuf {
     state.join("watchdog-test.json")
 }
 
-/// After a boot: was a test under way, and did the watchdog end it in time? Leaves the proof if so.
+/// Judges the test that was under way when this node was reset or this daemon ended, and stores the proof if the watchdog
+/// reset the node in time. Called at the start of the daemon. `None` = no test was under way.
 pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     let text = std::fs::read(test_path(state)).ok()?;
-    let note: Option<Note> = serde_json::from_slice(&text).ok();
-    let mut again = false;
+    let note: Option<TestNote> = serde_json::from_slice(&text).ok();
+    let mut repeat = false;
     let text = match note {
         Some(note) if note.boot == boot() => "The watchdog test was interrupted.".to_owned(),
         Some(note) if note.unfed_ms < EARLIEST_RESET_DELAY_MS => {
-            again = !note.repeated;
+            repeat = !note.repeated;
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
         Some(note) if note.unfed_ms <= PERIOD_S * 1000 + LATE_RESET_PERIOD_MS => {
@@ -107,10 +113,10 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
         None => "The note of the watchdog test is damaged; repeat the test.".to_owned(),
     };
     let _ = std::fs::remove_file(test_path(state));
-    Some(SelfTestOutcome { text, again })
+    Some(SelfTestOutcome { text, repeat })
 }
 
-/// One test of the watchdog: whether it resets this node when it is not fed.
+/// One test of the watchdog: it is not fed any more, and must reset this node.
 #[derive(Debug)]
 pub struct WatchdogTest {
     /// Folder of the test's note.
@@ -119,20 +125,21 @@ pub struct WatchdogTest {
     pub run: PathBuf,
     /// The watchdog's identity, as the kernel reports it.
     pub watchdog: String,
-    /// The test before this one showed nothing.
+    /// This test is the repetition of one whose result was not certain.
     pub repeated: bool,
 }
 
 impl WatchdogTest {
-    /// Waits for the reset of a watchdog that is not fed any more. No VM may run on this node.
+    /// Waits for the reset by the watchdog, which the caller has stopped feeding. No VM may run on this node.
     ///
     /// # Errors
     /// Always: it returns only when no reset came.
     pub fn run(self) -> Result<Infallible, SelfTestError> {
-        if self.watchdog == SOFTWARE {
+        if self.watchdog == SOFTWARE_WATCHDOG_IDENTITY {
             return Err(SelfTestError::SoftwareWatchdog);
         }
-        // Before the clock runs: the next boot must know that this one was the repetition, whatever the disk does then.
+        // Written before the time is measured: the next boot must know whether this test was the repetition, also if the
+        // disk stalls from now on.
         self.write(0)?;
         let granted = init::watchdog_period(&self.run, PERIOD_S)?;
         if granted != PERIOD_S {
@@ -149,7 +156,7 @@ impl WatchdogTest {
     }
 
     fn write(&self, unfed_ms: u64) -> Result<(), SelfTestError> {
-        let note = Note { boot: boot(), watchdog: self.watchdog.clone(), unfed_ms, repeated: self.repeated };
+        let note = TestNote { boot: boot(), watchdog: self.watchdog.clone(), unfed_ms, repeated: self.repeated };
         let bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
         let path = test_path(&self.state);
         dyad_atomic_file::replace(&path, &bytes).map_err(|error| SelfTestError::Write { path, error })
@@ -165,10 +172,10 @@ mod tests {
     use super::*;
 
     fn leave(dir: &Path, boot: &str, unfed_ms: u64) {
-        leave_note(dir, &Note { boot: boot.into(), watchdog: "i6300".into(), unfed_ms, repeated: false });
+        leave_note(dir, &TestNote { boot: boot.into(), watchdog: "i6300".into(), unfed_ms, repeated: false });
     }
 
-    fn leave_note(dir: &Path, note: &Note) {
+    fn leave_note(dir: &Path, note: &TestNote) {
         std::fs::write(test_path(dir), serde_json::to_vec(note).unwrap()).unwrap();
     }
 
@@ -177,18 +184,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conclude = || conclude(dir.path()).unwrap();
         leave(dir.path(), "another", 462);
-        assert!(conclude().again, "the numbers may be late");
-        let note = Note { boot: "another".into(), watchdog: "i6300".into(), unfed_ms: 462, repeated: true };
+        assert!(conclude().repeat, "the numbers may be late");
+        let note = TestNote { boot: "another".into(), watchdog: "i6300".into(), unfed_ms: 462, repeated: true };
         leave_note(dir.path(), &note);
         let verdict = conclude();
-        assert!(!verdict.again && verdict.text.contains("too soon"), "{verdict:?}");
+        assert!(!verdict.repeat && verdict.text.contains("too soon"), "{verdict:?}");
         for (boot, unfed_ms) in [(boot(), 462), ("another".into(), 2_900), ("another".into(), 9_000)] {
             leave(dir.path(), &boot, unfed_ms);
-            assert!(!conclude().again, "{unfed_ms}");
+            assert!(!conclude().repeat, "{unfed_ms}");
         }
         // Written by a version that knew of no repetition.
         std::fs::write(test_path(dir.path()), br#"{"boot":"x","watchdog":"i6300","unfed_ms":1}"#).unwrap();
-        assert!(conclude().again);
+        assert!(conclude().repeat);
     }
 
     #[test]

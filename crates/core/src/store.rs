@@ -1,12 +1,12 @@
-//! The store's thread, which alone uses the pool. It carries out the mirror's commands in order.
+//! The store's thread, which alone uses the pool. It carries out the mirror's commands in the sequence of their arrival.
 //!
-//! Syncs and checkpoint jobs run on threads of their own, so that reads and writes go on meanwhile. A write for which
-//! the journal has no room waits for the checkpoint, and with it every later command: none overtakes another.
+//! Syncs and checkpoint jobs run on threads of their own, so that reads and writes continue meanwhile. A write for which
+//! the journal has no room waits for the checkpoint, and all later commands wait behind it.
 //!
-//! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after everything before it. What waits for
-//! a sync or a checkpoint never waits for more than [`READS`] reads, however many are asked for.
+//! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after all earlier commands were carried out.
+//! The end of a sync or of a checkpoint job is handled after at most [`MAX_READS_PER_ROUND`] further reads.
 
-use crate::event::{Event, Inbox, StoreDone};
+use crate::event::{Event, EventSender, StoreDone};
 use dyad_control::{PoolDiskStatus, PoolStatus};
 use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::{CheckpointDone, Pool, SyncDone};
@@ -17,17 +17,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Extents moved by one checkpoint job, each at most 64 KiB.
-const JOB_EXTENTS: usize = 64;
-/// Reads of one round at most. Each may take as long as the disk does, and the end of a sync or of a checkpoint's job is
+const CHECKPOINT_JOB_EXTENTS: usize = 64;
+/// Most reads of one round. Each blocks this thread until the disk answers, and the end of a sync or of a checkpoint job is
 /// noticed only between two rounds.
-const READS: usize = 16;
-/// How often the usage shown in the status is renewed.
+const MAX_READS_PER_ROUND: usize = 16;
+/// Interval at which the usage shown in the status is renewed.
 const USAGE_INTERVAL: Duration = Duration::from_millis(500);
 
 enum StoreRequest {
     Run(StoreOp, StoreCommand),
-    Synced(SyncDone),
-    Moved(CheckpointDone),
+    /// The thread of a sync has ended.
+    SyncDone(SyncDone),
+    /// The thread of a checkpoint job has ended.
+    CheckpointDone(CheckpointDone),
 }
 
 /// Sends commands to the store's thread.
@@ -37,24 +39,24 @@ pub struct StoreHandle {
 }
 
 impl StoreHandle {
-    /// Starts the thread. `disks` names the disks for the status.
-    pub fn start(pool: Pool, disks: Vec<(String, u64)>, inbox: Inbox) -> Self {
+    /// Starts the thread. `disks` are path and size in bytes of each disk, for the status.
+    pub fn start(pool: Pool, disks: Vec<(String, u64)>, event_sender: EventSender) -> Self {
         let (requests, receiver) = channel();
         let usage = Arc::new(Mutex::new(usage_of(&pool, &disks, None)));
         let store = Store {
             pool,
             disks,
-            inbox,
+            event_sender,
             requests: requests.clone(),
             queue: VecDeque::new(),
             stalled: false,
-            waiting: Vec::new(),
+            awaiting_sync: Vec::new(),
             syncing: Vec::new(),
-            sync_out: false,
-            job_out: false,
+            sync_in_flight: false,
+            checkpoint_in_flight: false,
             usage: usage.clone(),
-            broken: None,
-            shown: Instant::now(),
+            closed_reason: None,
+            usage_shown_at: Instant::now(),
         };
         std::thread::Builder::new()
             .name("store".into())
@@ -63,7 +65,7 @@ impl StoreHandle {
         Self { requests, usage }
     }
 
-    /// A test has the place of the thread.
+    /// A handle without a thread: a test takes the commands from the [`FakeStore`].
     #[cfg(test)]
     pub fn fake() -> (Self, FakeStore) {
         let usage = PoolStatus { total_bytes: 0, used_bytes: 0, disks: Vec::new() };
@@ -76,7 +78,7 @@ impl StoreHandle {
         let _ = self.requests.send(StoreRequest::Run(op, command));
     }
 
-    /// The pool's fill and health, at most half a second old.
+    /// The pool's fill and health as of the last renewal: every 500 ms, later if a disk blocks the store's thread.
     pub fn usage(&self) -> PoolStatus {
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,64 +102,64 @@ impl FakeStore {
 struct Store {
     pool: Pool,
     disks: Vec<(String, u64)>,
-    inbox: Inbox,
+    event_sender: EventSender,
     requests: Sender<StoreRequest>,
     /// Commands not begun yet.
     queue: VecDeque<(StoreOp, StoreCommand)>,
-    /// The first of them waits for a checkpoint.
+    /// The first command of `queue` waits for a checkpoint.
     stalled: bool,
-    /// Answered after the next sync.
-    waiting: Vec<StoreOp>,
-    /// Answered after the sync that is out.
+    /// Commands that are answered after the next sync.
+    awaiting_sync: Vec<StoreOp>,
+    /// Commands that are answered after the sync that runs.
     syncing: Vec<StoreOp>,
-    sync_out: bool,
-    job_out: bool,
+    sync_in_flight: bool,
+    checkpoint_in_flight: bool,
     usage: Arc<Mutex<PoolStatus>>,
-    /// Why the pool closed itself, if it did.
-    broken: Option<String>,
-    shown: Instant,
+    /// The sentence of the error for which the pool closed itself; `None` = it is open, or a disk failed.
+    closed_reason: Option<String>,
+    usage_shown_at: Instant,
 }
 
 impl Store {
     fn run(mut self, requests: &Receiver<StoreRequest>) {
         loop {
-            let timeout = if self.at_hand() { Duration::ZERO } else { USAGE_INTERVAL };
+            let timeout = if self.has_runnable_command() { Duration::ZERO } else { USAGE_INTERVAL };
             match requests.recv_timeout(timeout) {
-                Ok(request) => self.take(request),
+                Ok(request) => self.receive(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // All that is queued goes into one group before the next sync begins.
+            // All requests that have arrived are queued before the next sync begins, so that it serves as many as possible.
             while let Ok(request) = requests.try_recv() {
-                self.take(request);
+                self.receive(request);
             }
-            self.work();
+            self.run_queue();
             self.begin_sync();
-            self.begin_job();
+            self.begin_checkpoint_job();
             self.show();
         }
     }
 
-    /// Whether there is a command that need not wait for a checkpoint.
-    fn at_hand(&self) -> bool {
+    /// Whether a command is queued and need not wait for a checkpoint.
+    fn has_runnable_command(&self) -> bool {
         !self.queue.is_empty() && !self.stalled
     }
 
-    fn take(&mut self, request: StoreRequest) {
+    fn receive(&mut self, request: StoreRequest) {
         match request {
             StoreRequest::Run(op, command) => self.queue.push_back((op, command)),
-            StoreRequest::Synced(done) => {
-                self.sync_out = false;
+            StoreRequest::SyncDone(done) => {
+                self.sync_in_flight = false;
                 let result = self.pool.complete_sync(done).map(|_| StoreOutput::Done).map_err(|e| {
-                    report(&e);
+                    log_error(&e);
                     StoreError::Io
                 });
                 for op in std::mem::take(&mut self.syncing) {
                     self.answer(op, result.clone());
                 }
             }
-            StoreRequest::Moved(done) => {
-                self.job_out = false;
+            StoreRequest::CheckpointDone(done) => {
+                self.checkpoint_in_flight = false;
                 if let Err(e) = self.pool.complete_checkpoint_job(done) {
                     tracing::error!(error = %e, "a checkpoint failed");
                 }
@@ -165,23 +167,24 @@ impl Store {
         }
     }
 
-    /// Runs what is queued, in order, until something must wait for a checkpoint or enough was read for one round.
-    fn work(&mut self) {
+    /// Carries out the queued commands in their sequence, until one must wait for a checkpoint or a round has
+    /// [`MAX_READS_PER_ROUND`] reads.
+    fn run_queue(&mut self) {
         self.stalled = false;
         let mut reads = 0;
         while let Some((op, command)) = self.queue.pop_front() {
             if matches!(command, StoreCommand::Read { .. } | StoreCommand::ReadExtent { .. }) {
-                if reads == READS {
+                if reads == MAX_READS_PER_ROUND {
                     self.queue.push_front((op, command));
                     return;
                 }
                 reads += 1;
-                // Commands that wait for a sync do not wait for this read as well.
+                // Commands that wait for a sync must not wait for this read first.
                 self.begin_sync();
             }
-            match execute(&mut self.pool, &command, &mut report) {
+            match execute(&mut self.pool, &command, &mut log_error) {
                 Ok(CommandCompletion::Done(output)) => self.answer(op, Ok(output)),
-                Ok(CommandCompletion::AfterSync) => self.waiting.push(op),
+                Ok(CommandCompletion::AfterSync) => self.awaiting_sync.push(op),
                 Ok(CommandCompletion::AfterCheckpoint) => {
                     self.queue.push_front((op, command));
                     self.stalled = true;
@@ -193,60 +196,60 @@ impl Store {
     }
 
     fn answer(&self, op: StoreOp, result: Result<StoreOutput, StoreError>) {
-        self.inbox.send(Event::Store(StoreDone { op, result }));
+        self.event_sender.send(Event::Store(StoreDone { op, result }));
     }
 
     fn begin_sync(&mut self) {
-        if self.sync_out || self.waiting.is_empty() {
+        if self.sync_in_flight || self.awaiting_sync.is_empty() {
             return;
         }
-        let covered = std::mem::take(&mut self.waiting);
+        let covered = std::mem::take(&mut self.awaiting_sync);
         match self.pool.begin_sync() {
-            // Everything is durable already.
+            // All writes are durable already.
             None => {
                 let result = self.pool.usable().map(|()| StoreOutput::Done).map_err(|_| StoreError::Io);
                 covered.into_iter().for_each(|op| self.answer(op, result.clone()));
             }
             Some(job) => {
                 self.syncing = covered;
-                self.sync_out = true;
+                self.sync_in_flight = true;
                 let requests = self.requests.clone();
-                background("sync", move || drop(requests.send(StoreRequest::Synced(job.run()))));
+                run_in_background("sync", move || drop(requests.send(StoreRequest::SyncDone(job.run()))));
             }
         }
     }
 
-    fn begin_job(&mut self) {
-        if self.job_out || self.pool.usable().is_err() {
+    fn begin_checkpoint_job(&mut self) {
+        if self.checkpoint_in_flight || self.pool.usable().is_err() {
             return;
         }
-        match self.pool.checkpoint_job(JOB_EXTENTS) {
+        match self.pool.checkpoint_job(CHECKPOINT_JOB_EXTENTS) {
             Ok(Some(job)) => {
-                self.job_out = true;
+                self.checkpoint_in_flight = true;
                 let requests = self.requests.clone();
-                background("checkpoint", move || drop(requests.send(StoreRequest::Moved(job.run()))));
+                run_in_background("checkpoint", move || drop(requests.send(StoreRequest::CheckpointDone(job.run()))));
             }
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
-                // A disk that failed says enough itself.
+                // For a failed disk `usage_of` has a sentence.
                 if !matches!(e, dyad_pool::StoreError::Failed { .. }) {
-                    self.broken = Some(dyad_provision::refusal::sentence(&e.to_string()));
+                    self.closed_reason = Some(dyad_provision::refusal::sentence(&e.to_string()));
                 }
             }
         }
     }
 
     fn show(&mut self) {
-        if self.shown.elapsed() >= USAGE_INTERVAL {
-            self.shown = Instant::now();
+        if self.usage_shown_at.elapsed() >= USAGE_INTERVAL {
+            self.usage_shown_at = Instant::now();
             *self.usage.lock().unwrap_or_else(PoisonError::into_inner) =
-                usage_of(&self.pool, &self.disks, self.broken.as_deref());
+                usage_of(&self.pool, &self.disks, self.closed_reason.as_deref());
         }
     }
 }
 
-fn usage_of(pool: &Pool, disks: &[(String, u64)], broken: Option<&str>) -> PoolStatus {
+fn usage_of(pool: &Pool, disks: &[(String, u64)], closed_reason: Option<&str>) -> PoolStatus {
     let usage = pool.usage();
     let failed = pool.usable().err().map(|failed| failed.disk);
     let disk = |(path, bytes): &(String, u64)| PoolDiskStatus {
@@ -254,18 +257,18 @@ fn usage_of(pool: &Pool, disks: &[(String, u64)], broken: Option<&str>) -> PoolS
         bytes: *bytes,
         healthy: failed.as_ref() != Some(path),
         error: (failed.as_ref() == Some(path))
-            .then(|| broken.map_or_else(|| format!("The disk {path} failed: replace it."), str::to_owned)),
+            .then(|| closed_reason.map_or_else(|| format!("The disk {path} failed: replace it."), str::to_owned)),
     };
     PoolStatus { total_bytes: usage.total, used_bytes: usage.used, disks: disks.iter().map(disk).collect() }
 }
 
-/// The pool's own words go to the log; the mirror gets its own kind of error.
-fn report(error: &dyn std::error::Error) {
+/// Logs the pool's error, with its details; the mirror gets only a [`StoreError`].
+fn log_error(error: &dyn std::error::Error) {
     tracing::error!(%error, "the pool refused a command");
 }
 
-/// Runs one job on a thread of its own. At most one sync and one checkpoint job are out at a time.
-fn background(name: &str, job: impl FnOnce() + Send + 'static) {
+/// Runs one job on a thread of its own. At most one sync and one checkpoint job run at a time.
+fn run_in_background(name: &str, job: impl FnOnce() + Send + 'static) {
     std::thread::Builder::new().name(name.into()).spawn(job).expect("the system can start a thread");
 }
 
@@ -282,13 +285,14 @@ mod tests {
     const TEST_TIMEOUT: Duration = Duration::from_secs(60);
     const SYNC: StoreOp = StoreOp(0);
 
-    /// A disk on which every read takes longer than the core state takes to ask for the next one, and that may refuse writes.
-    struct SickDisk {
+    /// A disk whose direct reads take 2 ms each, longer than it takes to queue the next one, and that can be set to refuse
+    /// writes.
+    struct FaultyDisk {
         file: FileDisk,
         refuses: Arc<AtomicBool>,
     }
 
-    impl Disk for SickDisk {
+    impl Disk for FaultyDisk {
         fn size(&self) -> u64 {
             self.file.size()
         }
@@ -312,22 +316,22 @@ mod tests {
         }
     }
 
-    /// A pool whose volume 1 has one extent on the disk itself and not only in the journal.
+    /// A pool whose volume 1 has one extent outside the journal, so that a read of it is a read of the disk.
     fn pool(dir: &Path, refuses: &Arc<AtomicBool>) -> Pool {
         let disk = || {
-            let device = SickDisk { file: FileDisk::open(&dir.join("disk")).unwrap(), refuses: refuses.clone() };
+            let device = FaultyDisk { file: FileDisk::open(&dir.join("disk")).unwrap(), refuses: refuses.clone() };
             vec![PoolDisk { name: "disk".into(), device: Box::new(device), index: dir.join("index") }]
         };
         drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
         scratch_pool(disk)
     }
 
-    /// A guest that never stops reading does not keep another one from flushing.
+    /// A guest that reads without a pause must not keep another guest from flushing.
     #[test]
-    fn a_sync_does_not_wait_for_the_end_of_all_reads() {
+    fn a_sync_is_answered_while_reads_keep_coming() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, events) = channel();
-        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), Inbox(sender));
+        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), EventSender(sender));
         let read =
             |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: BlockIndex(0), count: 1 });
         (1..=64).for_each(read);
@@ -339,7 +343,7 @@ mod tests {
         };
         store.run(StoreOp(1000), write);
         store.run(SYNC, StoreCommand::Sync);
-        // As many again are asked for as are answered, so that there is always one more.
+        // For each answered read another one is sent, so that 64 are always queued.
         let begin = Instant::now();
         for more in 2000.. {
             assert!(begin.elapsed() < TEST_TIMEOUT, "{more} reads were answered and no sync");
@@ -352,9 +356,9 @@ mod tests {
         }
     }
 
-    /// The failure is noticed by the store itself here: it appends a note to the journal when no command is under way.
+    /// No command runs here: the store notices the failure when it appends a record of its own to the journal.
     #[test]
-    fn a_disk_that_fails_is_named_and_to_be_replaced() {
+    fn the_usage_names_a_failed_disk_and_asks_for_its_replacement() {
         let dir = tempfile::tempdir().unwrap();
         let (sender, _events) = channel();
         let refuses = Arc::default();
@@ -362,7 +366,7 @@ mod tests {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), vec![8; BLOCK].into()).unwrap();
         pool.sync().unwrap();
         refuses.store(true, Ordering::Relaxed);
-        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], Inbox(sender));
+        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], EventSender(sender));
         let begin = Instant::now();
         let failed = loop {
             let [disk] = &store.usage().disks[..] else { panic!("one disk") };

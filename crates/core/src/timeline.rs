@@ -1,25 +1,25 @@
-//! What happened, for people: a bounded list in memory, each entry also in the log.
+//! The timeline of this node, for people: a bounded list in memory. Each entry is also logged.
 
 use crate::clock;
 use dyad_control::{TimelineEvent, TimelineKind};
 use dyad_types::{BootTime, NodeId};
 use std::collections::VecDeque;
 
-/// Most events kept; the oldest one goes first.
-const KEEP: usize = 2_000;
+/// Most events kept; after that the oldest one is dropped for each new one.
+const MAX_EVENTS: usize = 2_000;
 
-/// The newest [`KEEP`] events of this node since its core started.
+/// The newest [`MAX_EVENTS`] events of this node since its core started.
 #[derive(Debug)]
 pub struct Timeline {
     events: VecDeque<TimelineEvent>,
-    next: u64,
+    next_number: u64,
     me: Option<NodeId>,
 }
 
 impl Timeline {
-    /// An empty one.
+    /// An empty timeline. `me` is named in each entry; `None` = a blank node.
     pub fn new(me: Option<NodeId>) -> Self {
-        Self { events: VecDeque::new(), next: 1, me }
+        Self { events: VecDeque::new(), next_number: 1, me }
     }
 
     /// Adds an entry that happened now.
@@ -31,18 +31,18 @@ impl Timeline {
     pub fn note_at(&mut self, at: BootTime, kind: TimelineKind, text: impl Into<String>) {
         let text = text.into();
         tracing::info!(kind = kind.word(), "{text}");
-        if self.events.len() == KEEP {
+        if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }
         self.events.push_back(TimelineEvent {
-            number: self.next,
+            number: self.next_number,
             boot_ms: at.0 / 1_000_000,
             wall_ms: clock::wall_ms(),
             node: self.me,
             kind,
             text,
         });
-        self.next += 1;
+        self.next_number += 1;
     }
 
     /// Entries from number `since` on.

@@ -8,7 +8,7 @@ pub struct VariantName<'a, T>(pub &'a T);
 impl<T: fmt::Debug> fmt::Debug for VariantName<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut name = FirstWord(String::new());
-        // An error only says that the name is complete.
+        // `FirstWord` returns an error to end the formatting behind the name.
         let _ = write!(name, "{:?}", self.0);
         f.write_str(&name.0)
     }
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_name_is_printed() {
+    fn the_debug_form_is_the_name_without_fields() {
         assert_eq!(format!("{:?}", VariantName(&Some("secret"))), "Some");
         assert_eq!(format!("{:?}", VariantName(&dyad_control::Request::Status)), "Status");
         let enrol = dyad_control::Enrol { address: "witness".into(), code: "12345".into() };

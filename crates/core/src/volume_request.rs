@@ -1,4 +1,4 @@
-//! A request to a volume of the pool, and who gets its result.
+//! A request to a volume of the pool, and the receiver of its result.
 
 use bytes::Bytes;
 use dyad_blockdev::{BackendError, ReplyTo};
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 /// The result of one request: data for reads, empty otherwise.
 pub type VolumeResult = Result<Bytes, VolumeError>;
 
-/// Why a request to a volume failed.
+/// Reasons for which a request to a volume failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VolumeError {
-    /// The mirror refused it.
+    /// The mirror refused the request.
     #[error(transparent)]
     Refused(#[from] GuestError),
     /// The core's state thread ended before it answered.
@@ -21,7 +21,7 @@ pub enum VolumeError {
     Stopping,
 }
 
-/// Takes the result of one request. [`CoreState`](crate::state::CoreState) completes it on its own thread.
+/// The receiver of the result of one request. [`CoreState`](crate::state::CoreState) completes it on its own thread.
 pub enum VolumeReplyTo {
     /// A guest's request: the device server writes the result into the guest's ring.
     Guest(ReplyTo),
@@ -30,7 +30,7 @@ pub enum VolumeReplyTo {
 }
 
 impl VolumeReplyTo {
-    /// Hands the result over. A task that does not wait any more gets nothing.
+    /// Passes the result on. If the task has ended, the result is dropped.
     pub fn complete(self, result: VolumeResult) {
         match self {
             Self::Guest(reply_to) => reply_to.complete(result.map_err(BackendError::failed)),
@@ -48,7 +48,7 @@ impl fmt::Debug for VolumeReplyTo {
     }
 }
 
-/// A guest, an import or the document asks a volume for something.
+/// A request of a guest, an import or the document's task to a volume.
 pub struct VolumeRequest {
     pub volume: VolumeId,
     pub op: GuestOp,

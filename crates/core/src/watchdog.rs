@@ -1,7 +1,7 @@
-//! The hardware watchdog: the last resort that stops this node when its core cannot.
+//! The hardware watchdog: it resets this node if the core does not feed it, for example because VMs could not be stopped.
 //!
-//! init opens the device, sets the period and hands the descriptor over, and keeps its own copy open so that a
-//! restart of the core does not disarm it.
+//! `dyad-init` opens the device, sets the period and passes the descriptor on. It keeps its own copy open, so that a
+//! restart of the core does not disarm the watchdog.
 
 use crate::options::Options;
 use crate::selftest;
@@ -11,10 +11,10 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Why the watchdog is not in this process's hands.
+/// Failures of opening the watchdog.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchdogError {
-    /// The descriptor that init handed over cannot be duplicated.
+    /// The descriptor that init passed on cannot be duplicated.
     #[error("the descriptor {fd} of init cannot be duplicated")]
     Inherited {
         /// The number in `DYAD_WATCHDOG_FD`.
@@ -33,23 +33,24 @@ pub struct Watchdog(File);
 /// Name, period and proof of a watchdog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchdogInfo {
-    /// What its driver calls it.
+    /// Name of the device, from its driver.
     pub identity: String,
-    /// Seconds without a feeding until it resets the node.
+    /// Period in seconds: without a feed for so long it resets the node. 0 = not known.
     pub timeout_s: u64,
-    /// It has been seen to reset this node.
+    /// A test has shown that it resets this node in time. On a member `false` also if its period is not the one for
+    /// fencing.
     pub proven: bool,
 }
 
 impl WatchdogInfo {
-    /// As the status shows it.
+    /// The form in which the status shows it.
     pub fn status(&self) -> WatchdogStatus {
         WatchdogStatus::Armed { identity: self.identity.clone(), timeout_s: self.timeout_s, proven: self.proven }
     }
 }
 
 impl Watchdog {
-    /// Takes the descriptor that init handed over, or opens the device given. `None` without either.
+    /// Duplicates the descriptor that init passed on, or opens the device of the command line. `None` without either.
     ///
     /// # Errors
     /// The descriptor cannot be duplicated, or the device cannot be opened.
@@ -69,7 +70,7 @@ impl Watchdog {
         };
         let sys = Path::new("/sys/class/watchdog/watchdog0");
         let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
-        // The device that init took, which need not be the first one.
+        // The name of the device that init opened, which need not be watchdog0.
         let identity = std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity"));
         let info = WatchdogInfo {
             proven: selftest::is_proven(&options.state, &identity),
@@ -79,9 +80,9 @@ impl Watchdog {
         Ok(Some((Self(device), info)))
     }
 
-    /// Feeds it once.
+    /// Restarts the watchdog's period.
     pub fn feed(&mut self) {
-        // A device that cannot be written resets the node, which is safe.
+        // If the write fails, the watchdog resets the node, which is safe.
         let _ = self.0.write(&[0]);
     }
 }

@@ -1,4 +1,4 @@
-//! The witness as this node uses it: the task that sends the requests of the quorum thread.
+//! Client of the witness: the task that sends the requests of the quorum thread to it.
 
 use crate::clock;
 use crate::quorum_handle::{QuorumHandle, QuorumInput};
@@ -16,14 +16,14 @@ enum WitnessCommand {
     AddKey(NodeId, String),
 }
 
-/// Sends requests and identities to the task.
+/// Sends requests, the witness to use and the peer's key to the task.
 pub struct WitnessHandle {
     requests: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     commands: UnboundedSender<WitnessCommand>,
 }
 
 impl WitnessHandle {
-    /// Starts the task. Each request gets `Unreachable` until `use_witness` names a witness.
+    /// Starts the task. Each request is answered with `Unreachable` until `use_witness` names a witness.
     pub fn start(quorum_thread: QuorumHandle) -> Self {
         let (requests, receiver) = unbounded_channel();
         let (commands, command_receiver) = unbounded_channel();
@@ -36,18 +36,18 @@ impl WitnessHandle {
         self.requests.clone()
     }
 
-    /// Requests go to this witness from now on.
+    /// Sends requests to this witness from now on.
     pub fn use_witness(&self, pair: u128, tls: tls::TlsIdentity, witness: Witness) {
         let _ = self.commands.send(WitnessCommand::Use(pair, tls, Box::new(witness)));
     }
 
-    /// The witness shall answer the holder of this key too.
+    /// Has the witness answer the node with this key too. The key is sent before the next request.
     pub fn add_key(&self, node: NodeId, fingerprint: String) {
         let _ = self.commands.send(WitnessCommand::AddKey(node, fingerprint));
     }
 }
 
-/// Why the witness gave no answer.
+/// Reasons for which a request got no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     /// This node knows no witness.
@@ -58,17 +58,17 @@ enum NoAnswer {
     Ask(#[from] AskError),
 }
 
-/// An ask that takes longer is as good as none: the rules go on without it and a late answer is ignored.
+/// Time limit of one request. The quorum machine decides without an answer that takes longer, and would ignore it.
 ///
-/// A cold one takes three round trips, which must fit for a witness 3 s away.
+/// A request that first has to connect takes three round trips, which must fit for a round trip of 3 s.
 const WITNESS_REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 struct Task {
     quorum_thread: QuorumHandle,
     client: Option<Client>,
-    /// A key that the witness does not know yet.
-    key: Option<(NodeId, Fingerprint)>,
-    answered: Option<BootTime>,
+    /// The peer's key, until the witness has it.
+    pending_key: Option<(NodeId, Fingerprint)>,
+    last_answer: Option<BootTime>,
 }
 
 async fn run(
@@ -76,7 +76,7 @@ async fn run(
     mut commands: UnboundedReceiver<WitnessCommand>,
     quorum_thread: QuorumHandle,
 ) {
-    let mut task = Task { quorum_thread, client: None, key: None, answered: None };
+    let mut task = Task { quorum_thread, client: None, pending_key: None, last_answer: None };
     loop {
         tokio::select! {
             biased;
@@ -95,7 +95,9 @@ async fn run(
 impl Task {
     fn apply(&mut self, command: WitnessCommand) {
         match command {
-            WitnessCommand::AddKey(node, fingerprint) => self.key = fingerprint.parse().ok().map(|key| (node, key)),
+            WitnessCommand::AddKey(node, fingerprint) => {
+                self.pending_key = fingerprint.parse().ok().map(|key| (node, key))
+            }
             WitnessCommand::Use(pair, identity, witness) => {
                 let client = witness.fingerprint.parse().ok().and_then(|fingerprint| {
                     let address = witness.address.clone();
@@ -112,14 +114,14 @@ impl Task {
     async fn handle(&mut self, id: WitnessRequestId, request: &WitnessRequest) {
         let reply = match self.request(request).await {
             Ok((reply, rtt)) => {
-                self.answered = Some(clock::now());
+                self.last_answer = Some(clock::now());
                 self.quorum_thread
                     .send(QuorumInput::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
                 WitnessReply::Received(reply)
             }
             Err(why) => {
                 tracing::warn!(%why, "the witness gave no answer");
-                self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.answered }));
+                self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.last_answer }));
                 WitnessReply::Unreachable
             }
         };
@@ -128,10 +130,11 @@ impl Task {
 
     async fn request(&mut self, request: &WitnessRequest) -> Result<(AcceptorReply, Duration), NoAnswer> {
         let client = self.client.as_mut().ok_or(NoAnswer::NotEnrolled)?;
-        // The second node's key goes first, so that the witness answers it from the moment it is asked.
-        if let Some((node, key)) = self.key {
+        // The peer's key is sent before the request, so that the witness already answers the peer when the request takes
+        // effect.
+        if let Some((node, key)) = self.pending_key {
             match client.add_key(node, key, WITNESS_REQUEST_TIMEOUT).await {
-                Ok(()) => self.key = None,
+                Ok(()) => self.pending_key = None,
                 Err(e) if e.is_unreachable() => return Err(e.into()),
                 Err(e) => tracing::error!(error = %e, "the witness does not take the second node's key"),
             }

@@ -1,25 +1,25 @@
-//! One thread less is one process less.
+//! The panic hook of the daemon.
 
 use std::process::Command;
 
 use dyad_core::panics;
 
-/// Set in the process that is to end.
-const INSIDE: &str = "DYAD_TEST_PANICS";
+/// Environment variable that is set in the child process, in which the thread panics.
+const CHILD_PROCESS: &str = "DYAD_TEST_PANICS";
 
 #[test]
 fn a_panic_in_any_thread_ends_the_process() {
-    if std::env::var_os(INSIDE).is_some() {
-        panics::end_the_process();
+    if std::env::var_os(CHILD_PROCESS).is_some() {
+        panics::end_process_on_panic();
         let thread = std::thread::spawn(|| panic!("as planned"));
-        // A caller that waits for such a thread would go on without it.
+        // Without the hook `join` would return an error, and this process would end with code 0.
         let _ = thread.join();
         return;
     }
     let myself = std::env::current_exe().unwrap();
     let ended = Command::new(myself)
         .args(["--exact", "a_panic_in_any_thread_ends_the_process", "--nocapture"])
-        .env(INSIDE, "1")
+        .env(CHILD_PROCESS, "1")
         .output()
         .unwrap();
     assert_eq!(ended.status.code(), Some(panics::EXIT_CODE), "{ended:?}");

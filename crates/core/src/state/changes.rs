@@ -1,43 +1,44 @@
-//! Changes of the document: who decides them, and what follows.
+//! Changes of the document: where they are decided, and what follows from the decision.
 
 use super::CoreState;
 use super::parts::Pending;
 use crate::documents::DocumentRequest;
-use crate::event::{Event, Ticket};
-use crate::peer_wire::{ChangeId, Wire};
+use crate::event::{ChangeTicket, Event};
+use crate::peer_wire::{ChangeId, CoreMessage};
 use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
 
 impl CoreState {
-    /// Has a change of the document made: here if this node leads, else by the peer. Its end is [`Event::ChangeDone`].
+    /// Has a change of the document decided: here if this node leads, else by the peer. The decision is
+    /// [`Event::ChangeDone`].
     pub(super) fn change(&mut self, change: Change, pending: Pending) {
-        let ticket = self.changes.open(pending);
+        let ticket = self.changes.add(pending);
         if self.lifecycle.pool_has_failed() {
             let text = "The pool of this node failed: ask the other node.";
             self.refuse_change(ticket, Refusal::new(RefusalCode::PoolFailed, text));
         } else if self.leads() {
-            let request = DocumentRequest::Change { change, ticket, asked: std::time::Instant::now() };
-            if self.out.documents.send(request).is_err() {
+            let request = DocumentRequest::Change { change, ticket, asked_at: std::time::Instant::now() };
+            if self.handles.documents.send(request).is_err() {
                 self.refuse_change(ticket, Refusal::stopping());
             }
         } else if self.replication.connected {
-            self.changes.passed_on(ticket);
+            self.changes.mark_forwarded(ticket);
             let change = serde_json::to_string(&change).unwrap_or_default();
-            self.out.peer.send(Wire::Change { id: ChangeId(ticket.0), change });
+            self.handles.peer.send(CoreMessage::Change { id: ChangeId(ticket.0), change });
         } else {
             let text = "The other node leads the pair and is not connected; ask again when it is back.";
             self.refuse_change(ticket, Refusal::new(RefusalCode::NotLead, text));
         }
     }
 
-    /// Refuses a change without asking the lead. Through the queue, as every end of a change.
-    pub(super) fn refuse_change(&self, ticket: Ticket, refusal: Refusal) {
-        self.out.inbox.send(Event::ChangeDone { ticket, result: Err(refusal) });
+    /// Refuses a change without asking the lead. Like each decision it is sent as an event.
+    pub(super) fn refuse_change(&self, ticket: ChangeTicket, refusal: Refusal) {
+        self.handles.event_sender.send(Event::ChangeDone { ticket, result: Err(refusal) });
     }
 
-    /// A change is decided: what follows from it.
-    pub(super) fn change_done(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
-        match self.changes.close(ticket) {
+    /// Carries out what follows from the decision of a change.
+    pub(super) fn change_done(&mut self, ticket: ChangeTicket, result: Result<(), Refusal>) {
+        match self.changes.take(ticket) {
             Some(Pending::ReplyTo(answer)) => drop(answer.send(result.into())),
             Some(Pending::ForwardToPeer { id }) => self.answer_peer(id, result),
             Some(Pending::ImportBegun { volume, answer }) => self.import_begun(volume, result, answer),
@@ -47,7 +48,7 @@ impl CoreState {
         }
     }
 
-    /// The peer passes on a change because this node leads.
+    /// Has a change decided that the peer passed on, because this node leads.
     pub(super) fn peer_asks_change(&mut self, id: ChangeId, change: &str) {
         let Ok(change) = serde_json::from_str::<Change>(change) else {
             let text = "The leading node does not understand this change; update it.";
@@ -60,15 +61,15 @@ impl CoreState {
         self.change(change, Pending::ForwardToPeer { id });
     }
 
-    /// The peer, which leads, has decided a change that this node passed on.
-    pub(super) fn peer_has_decided(&mut self, ticket: Ticket, reply: &str) {
-        if !self.changes.answered(ticket) {
+    /// Takes the decision of the peer, which leads, on a change that this node passed on.
+    pub(super) fn peer_has_decided(&mut self, ticket: ChangeTicket, reply: &str) {
+        if !self.changes.take_forwarded(ticket) {
             return;
         }
-        // The client looks here for what was made, so the document is read first.
+        // The document is read first, because the client may ask this node for the changed document next.
         self.reload_document();
         let result = peer_decision(reply);
-        if self.out.documents.send(DocumentRequest::Confirm { ticket, result }).is_err() {
+        if self.handles.documents.send(DocumentRequest::Confirm { ticket, result }).is_err() {
             self.refuse_change(ticket, Refusal::stopping());
         }
     }
@@ -76,7 +77,7 @@ impl CoreState {
     /// Tells the peer the outcome of a change that it passed on.
     fn answer_peer(&mut self, id: ChangeId, result: Result<(), Refusal>) {
         let reply = serde_json::to_string(&Reply::from(result)).unwrap_or_default();
-        self.out.peer.send(Wire::Changed { id, reply });
+        self.handles.peer.send(CoreMessage::Changed { id, reply });
     }
 }
 

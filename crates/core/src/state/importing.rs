@@ -1,5 +1,5 @@
-//! Imports: an image fills a new volume of the pool, and one change of the document puts that in the place of the old one.
-//! Until then the old one is untouched, whatever happens to client, node or pair.
+//! Imports: an image is written to a new volume of the pool, and then one change of the document has the new volume replace
+//! the old one. Until that change the old volume is not written.
 
 use super::CoreState;
 use super::parts::Pending;
@@ -9,12 +9,13 @@ use dyad_desired::Change;
 use dyad_types::VolumeId;
 use tokio::sync::oneshot;
 
-/// Takes the volume that an image is written into.
-type Opened = oneshot::Sender<Result<ImportTarget, Refusal>>;
+/// Gets the new volume for an image, or the refusal of the import.
+type OpenedSender = oneshot::Sender<Result<ImportTarget, Refusal>>;
 
 impl CoreState {
-    /// Makes room for an image: only where the volume is written, and only while no VM uses it.
-    pub(super) fn open_import(&mut self, name: String, bytes: u64, answer: Opened) {
+    /// Has a new volume made for an image. Refused on a node that does not write the old volume, and while the volume
+    /// belongs to a VM.
+    pub(super) fn open_import(&mut self, name: String, bytes: u64, answer: OpenedSender) {
         if let Err(refusal) = self.may_import(&name, bytes) {
             let _ = answer.send(Err(refusal));
             return;
@@ -57,8 +58,10 @@ impl CoreState {
         Ok(())
     }
 
-    pub(super) fn import_begun(&mut self, name: String, result: Result<(), Refusal>, answer: Opened) {
-        // The change that made the new volume may have been applied in this batch of events: its writer is settled first.
+    /// Gives the new volume to the task that receives the image, or the refusal of `BeginImport`.
+    pub(super) fn import_begun(&mut self, name: String, result: Result<(), Refusal>, answer: OpenedSender) {
+        // The new volume may have come into the document in this batch of events: the mirror must know its writer before
+        // the first write.
         self.settle_writers();
         let volume = self.authoritative_document().and_then(|document| document.volumes.get(&name));
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
@@ -70,15 +73,14 @@ impl CoreState {
             )),
             (Err(refusal), _) => Err(refusal),
         };
-        let given = opened.is_ok();
-        // The client that received a volume closes the import. Without a volume, or without the client, it ends here.
-        if answer.send(opened).is_err() || !given {
+        let is_open = opened.is_ok();
+        // A task that gets a volume closes the import. Without a volume, or without the task, the import ends here.
+        if answer.send(opened).is_err() || !is_open {
             self.imports.end(&name);
         }
     }
 
-    /// Ends an import: what the image was sent into takes the place of what the volume held if it is `whole`, and is
-    /// dropped if not.
+    /// Ends an import. If the image is `whole`, the new volume `id` replaces the old one; else it is dropped.
     pub(super) fn close_import(
         &mut self,
         name: String,
@@ -91,6 +93,7 @@ impl CoreState {
         self.change(change, Pending::ImportClosed { volume, answer });
     }
 
+    /// Answers the task of an import with the decision of `FinishImport` or `DropImport`.
     pub(super) fn import_closed(
         &mut self,
         volume: &str,
@@ -101,8 +104,8 @@ impl CoreState {
         let _ = answer.send(result);
     }
 
-    /// Drops one aborted import: the document names a volume for it, and no client of this node sends to it. It may be of an
-    /// earlier run of this daemon, or of a node that was lost.
+    /// Drops one aborted import: the document names a volume for it, and no import into it runs here. It began in an
+    /// earlier run of this daemon, or on a node that was lost.
     pub(super) fn settle_imports(&mut self) {
         let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected);
         let Some(document) = self.authoritative_document().filter(|_| due) else { return };

@@ -1,4 +1,4 @@
-//! This node hands over to the other one: to shut down, because its pool failed, or to be erased.
+//! Leaving: this node hands over to the other one before it shuts down, because its pool failed, or before it is erased.
 
 use super::CoreState;
 use super::parts::{LeaveWaiter, Lifecycle};
@@ -10,29 +10,30 @@ use dyad_quorum as quorum;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Longest time a planned leave may take before it is called off.
+/// Longest time of a leave that a client requested. Then it is cancelled.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl CoreState {
-    /// Hands over to the other node, if it can be done in time.
+    /// Begins to hand over to the other node. `waiter` is answered when that is done, or after 10 s with a refusal.
     pub(super) fn begin_leave(&mut self, waiter: LeaveWaiter) {
         self.lifecycle.begin_leave(waiter);
-        self.out.quorum_thread.tell(quorum::Event::Leave);
-        let inbox = self.out.inbox.clone();
-        self.out.runtime.spawn(async move {
+        self.handles.quorum_thread.tell(quorum::Event::Leave);
+        let event_sender = self.handles.event_sender.clone();
+        self.handles.runtime.spawn(async move {
             tokio::time::sleep(LEAVE_TIMEOUT).await;
-            inbox.send(Event::LeaveTimedOut);
+            event_sender.send(Event::LeaveTimedOut);
         });
     }
 
-    /// Calls off a leave that a client asked for; a leave because of a failed pool goes on.
+    /// Cancels a leave that a client asked for. A leave because of a failed pool continues.
     pub(super) fn cancel_leave(&self) {
         if !self.lifecycle.pool_has_failed() {
-            self.out.quorum_thread.tell(quorum::Event::CancelLeave);
+            self.handles.quorum_thread.tell(quorum::Event::CancelLeave);
         }
     }
 
-    /// The other node did not take over within 10 s: this node stays a member, and the clients are refused.
+    /// Handles the end of the 10 s: if clients still wait, the leave is cancelled, this node stays a member, and they are
+    /// refused.
     pub(super) fn leave_timed_out(&mut self) {
         if self.lifecycle.has_waiters() {
             self.cancel_leave();
@@ -47,56 +48,57 @@ impl CoreState {
             let result = result.clone();
             match waiter {
                 LeaveWaiter::ReplyTo(answer) => drop(answer.send(result.into())),
-                // Sent as an event, so that updates of the quorum thread that are queued already are applied first: the erasure
-                // reads the configuration.
-                LeaveWaiter::Erase(answer) => self.out.inbox.send(Event::LeftForErase { result, answer }),
+                // Sent as an event, because the erasure reads the configuration: updates of the quorum thread that are
+                // already queued must be applied before.
+                LeaveWaiter::Erase(answer) => self.handles.event_sender.send(Event::LeftForErase { result, answer }),
             }
         }
     }
 
-    /// The pool refused a request, which stays unanswered here. The other node, which holds all the rest, takes over if it
-    /// can.
+    /// Reports that the pool refused a request, and leaves the pair, so that the other node takes over if it is in sync.
+    /// This leave is not cancelled.
     pub(super) fn pool_failed(&mut self, error: &str) {
         if self.lifecycle.pool_has_failed() {
             return;
         }
         let sentence = format!("The pool of this node refused a request: {error}.");
         self.report.error = Some(sentence.clone());
-        self.out.timeline.note(TimelineKind::Faulty, sentence);
-        self.out.quorum_thread.tell(quorum::Event::Faulty);
+        self.handles.timeline.note(TimelineKind::Faulty, sentence);
+        self.handles.quorum_thread.tell(quorum::Event::Faulty);
         self.lifecycle.pool_failed();
-        self.out.quorum_thread.tell(quorum::Event::Leave);
-        // Nothing can be copied to a pool that takes nothing, and trying costs the other node time.
-        self.out.peer.stop();
+        self.handles.quorum_thread.tell(quorum::Event::Leave);
+        // The failed pool cannot store a resync: without a session the other node does not try one.
+        self.handles.peer.stop();
     }
 
-    /// Erases this node if the confirmation suffices: after a leave if the other node holds all data, else at once.
+    /// Decommissions this node if the confirmation suffices: after a leave if the other node holds all data, else at once.
     pub(super) fn erase(&mut self, disk: Option<&str>, confirm: &str, answer: oneshot::Sender<Reply>) {
         if disk.is_some() {
             let _ = answer.send(erase::not_blank().into());
             return;
         }
-        // A node that was never admitted holds nothing.
-        let nothing_here = !self.membership.config.exists();
+        // A node that was never admitted holds no data that the other one lacks.
+        let never_admitted = !self.membership.config.exists();
         let peer_in_sync = self.membership.config.members.has(self.me.peer()) && self.membership.snapshot.peer_alive;
         let precondition = ErasePrecondition {
             pair: &self.identity.pair,
             node: &self.identity.node,
-            peer_has_all: nothing_here || peer_in_sync,
+            peer_has_all: never_admitted || peer_in_sync,
         };
         match erase::decide(precondition, confirm) {
             Err(refusal) => drop(answer.send(refusal.into())),
             Ok(EraseMode::Abandon) => self.begin_decommission(answer),
             Ok(EraseMode::Leave) => {
-                self.out.timeline.note(TimelineKind::Erasing, "This node leaves the pair to be erased.");
+                self.handles.timeline.note(TimelineKind::Erasing, "This node leaves the pair to be erased.");
                 self.begin_leave(LeaveWaiter::Erase(answer));
             }
         }
     }
 
-    /// The leave that precedes an erasure has ended: the other node has taken over, or not.
+    /// Continues an erasure after its leave has ended: decommissions this node if the other node has taken over, else
+    /// refuses.
     pub(super) fn left_for_erase(&mut self, result: Result<(), Refusal>, answer: oneshot::Sender<Reply>) {
-        // A leave is also complete when no other node was there to take over.
+        // A leave is also complete if there was no other node to take over.
         let peer_has_all = !self.membership.config.exists() || !self.membership.config.members.has(self.me);
         if result.is_ok() && peer_has_all {
             return self.begin_decommission(answer);
@@ -106,10 +108,11 @@ impl CoreState {
         let _ = answer.send(Reply::refused(RefusalCode::NoPeer, text));
     }
 
-    /// The step without return. This process ends when the control server has told so; the next one erases.
+    /// Kills the VMs and renames the identity, which cannot be undone. The control server ends this process after its
+    /// reply; the next process erases the disks.
     fn begin_decommission(&mut self, answer: oneshot::Sender<Reply>) {
         self.access.servers.clear();
-        match decommission::begin(&self.out.paths.state, self.out.paths.vms.clone()) {
+        match decommission::begin(&self.handles.paths.state, self.handles.paths.vms_cgroup.clone()) {
             Ok(()) => {
                 self.lifecycle = Lifecycle::Decommissioned;
                 let _ = answer.send(Reply::Done);

@@ -1,4 +1,4 @@
-//! The core's state in a node that belongs to a pair. One thread, the core's state thread, reads and changes it.
+//! The state of a member. One thread, the core's state thread, reads and changes it.
 //!
 //! ```text
 //!            ┌──────────── select: the next Event ◄── control socket, guests, peer, store, quorum thread, document's task
@@ -6,16 +6,16 @@
 //!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum thread, guests
 //!            │
 //!            ▼
-//!   settle(): writers, device servers, permits and the status are brought into line with the state
+//!   settle(): writers, device servers, permits, imports and the status are derived from the state
 //! ```
 //!
 //! The values lie in owned parts ([`parts`]), each with its own invariants. The files beside this one say what an event
 //! means for several parts: one file for each kind of event, and one for each thing that is settled.
 //!
 //! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is permitted
-//! only while all its volumes have servers, and the quorum thread is told of it before the permit is shown. Who writes a
-//! volume and who runs a VM is taken only from a document that was read in the current membership term
-//! ([`CoreState::authoritative_document`]).
+//! only while all its disks have servers, and the quorum thread is told that VMs run before the permit is shown. The node
+//! that writes a volume and the node that runs a VM are taken only from a document that was read in the current membership
+//! term ([`CoreState::authoritative_document`]).
 
 mod admission;
 mod changes;
@@ -34,10 +34,10 @@ mod tests;
 mod volume_gc;
 
 use crate::documents::DocumentRequest;
-use crate::event::{ControlRequest, DocumentRead, Event, Inbox, MembershipTerm};
+use crate::event::{ControlRequest, DocumentRead, Event, EventSender, MembershipTerm};
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
-use crate::peer_wire::Wire;
+use crate::peer_wire::CoreMessage;
 use crate::quorum_handle::QuorumHandle;
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
@@ -60,10 +60,10 @@ use tokio::sync::{mpsc, watch};
 
 /// Longest interval between two ticks of the mirror.
 const MIRROR_TICK_INTERVAL: Duration = Duration::from_millis(100);
-/// Most events handled between two rounds of [`CoreState::settle`], which keeps the status fresh under load.
-const MAX_BATCH: usize = 256;
+/// Most events handled between two calls of [`CoreState::settle`], so that permits and status follow also under load.
+const MAX_EVENT_BATCH: usize = 256;
 
-/// What [`CoreState::new`] takes.
+/// The arguments of [`CoreState::new`].
 pub struct Dependencies {
     /// Ids, names, keys and peer addresses from the state folder.
     pub identity: NodeIdentity,
@@ -71,37 +71,37 @@ pub struct Dependencies {
     pub mirror: Mirror,
     /// The watchdog as it was at start; `None` = this node has none.
     pub watchdog: Option<WatchdogInfo>,
-    /// Where the status is shown.
+    /// Takes each new status; the tasks of the control socket read it.
     pub status: watch::Sender<Status>,
-    /// Threads, tasks, folders and names that [`CoreState`] uses after the start.
+    /// Threads, tasks, folders and names that [`CoreState`] uses as long as it runs.
     pub handles: CoreHandles,
 }
 
-/// Folders and the cgroup that the state works in.
+/// The folders and the cgroup that [`CoreState`] uses.
 #[derive(Debug, Clone)]
 pub struct StatePaths {
-    /// Where identity, register and caches are kept.
+    /// Folder of identity, register and caches.
     pub state: PathBuf,
-    /// Where sockets are made.
+    /// Folder of sockets.
     pub run: PathBuf,
-    /// The VMs' cgroup; `None` = this system has none.
-    pub vms: Option<PathBuf>,
+    /// The cgroup below which all VMs run; `None` = a development host without one.
+    pub vms_cgroup: Option<PathBuf>,
 }
 
 /// Threads, tasks, folders and names that [`CoreState`] uses.
 pub struct CoreHandles {
     /// Folders and the cgroup.
     pub paths: StatePaths,
-    /// The queue that [`CoreState::run`] reads: background tasks report to it, and [`CoreState`] sends itself events that must
-    /// be handled after those already queued.
-    pub inbox: Inbox,
+    /// Sends to the queue that [`CoreState::run`] reads: for background tasks, and for events that [`CoreState`] itself
+    /// must handle after those already queued.
+    pub event_sender: EventSender,
     /// The store's thread.
     pub store: StoreHandle,
-    /// The session with the peer.
+    /// Messages to the peer, and the requests to the session's task.
     pub peer: PeerHandle,
-    /// Quorum, heartbeats, watchdog.
+    /// The thread of quorum machine, heartbeats and watchdog.
     pub quorum_thread: QuorumHandle,
-    /// The document's task.
+    /// Requests to the document's task.
     pub documents: mpsc::UnboundedSender<DocumentRequest>,
     /// Events of this node since the start of the daemon.
     pub timeline: Timeline,
@@ -109,11 +109,11 @@ pub struct CoreHandles {
     pub links: Vec<String>,
     /// The runtime for background tasks.
     pub runtime: tokio::runtime::Handle,
-    /// Pairing and enrolment.
+    /// The pairing code, the second node's admission, and enrolment.
     pub pairing: Pairing,
 }
 
-/// All state of a node, changed by the core's state thread only.
+/// The state of a member, changed by the core's state thread only.
 pub struct CoreState {
     me: NodeId,
     identity: NodeIdentity,
@@ -127,11 +127,11 @@ pub struct CoreState {
     self_test: SelfTest,
     report: Report,
     lifecycle: Lifecycle,
-    out: CoreHandles,
+    handles: CoreHandles,
 }
 
 impl CoreState {
-    /// Takes over. `config` is what the register holds at start.
+    /// The state at start, with the cached document. `config` is the configuration that the register holds.
     pub fn new(dependencies: Dependencies, config: Config) -> Self {
         let Dependencies { identity, mirror, watchdog, status, handles } = dependencies;
         Self {
@@ -147,21 +147,21 @@ impl CoreState {
             self_test: SelfTest::new(watchdog),
             report: Report::new(status),
             lifecycle: Lifecycle::Running,
-            out: handles,
+            handles,
         }
     }
 
     /// Runs until [`Event::Stop`].
     pub fn run(mut self, events: &Receiver<Event>) {
         self.announce_view();
-        self.mirror(dyad_mirror::Event::Hold);
+        self.feed_mirror(dyad_mirror::Event::Hold);
         self.repeat_introductions();
         self.settle();
         while !self.lifecycle.is_stopping() {
             match events.recv_timeout(MIRROR_TICK_INTERVAL) {
                 Ok(event) => {
                     self.apply(event);
-                    for event in events.try_iter().take(MAX_BATCH) {
+                    for event in events.try_iter().take(MAX_EVENT_BATCH) {
                         self.apply(event);
                     }
                 }
@@ -169,7 +169,7 @@ impl CoreState {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.lifecycle.is_active() {
-                self.mirror(dyad_mirror::Event::Tick);
+                self.feed_mirror(dyad_mirror::Event::Tick);
                 self.retry_document_read();
                 self.settle();
             }
@@ -182,23 +182,23 @@ impl CoreState {
         match event {
             Event::Stop => self.lifecycle = Lifecycle::Stopping,
             _ if !self.lifecycle.is_active() => {}
-            Event::Control(ControlRequest { request, answer }) => self.question(request, answer),
+            Event::Control(ControlRequest { request, answer }) => self.handle_request(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
             Event::Volume(VolumeRequest { volume, op, reply_to }) => {
-                let req = self.replication.open(Origin::Client(reply_to));
-                self.mirror(dyad_mirror::Event::Guest { req, volume, op });
+                let req = self.replication.add_request(Origin::Client(reply_to));
+                self.feed_mirror(dyad_mirror::Event::Guest { req, volume, op });
             }
             Event::VolumeTable { change, reply_to } => self.change_volume_table(change, Origin::Client(reply_to)),
-            Event::Store(done) => self.mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
-            Event::Peer(from) => self.peer_says(from),
-            Event::Quorum(update) => self.quorum_update(update),
-            Event::DocumentRead(DocumentRead { document, term }) => self.document_is(document, term),
+            Event::Store(done) => self.feed_mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
+            Event::Peer(from) => self.handle_peer_event(from),
+            Event::Quorum(update) => self.apply_quorum_update(update),
+            Event::DocumentRead(DocumentRead { document, term }) => self.set_document(document, term),
             Event::DocumentReadEnded => self.document.read_ended(),
             Event::DocumentLost { why } => self.document_lost(&why),
             Event::ChangeDone { ticket, result } => self.change_done(ticket, result),
             Event::Paired { peer, admitted } => {
-                let _ = admitted.send(self.paired(peer));
+                let _ = admitted.send(self.admit_second_node(peer));
             }
             Event::Enrolled { witness, answer } => self.enrolled(witness, answer),
             Event::LeaveTimedOut => self.leave_timed_out(),
@@ -209,8 +209,8 @@ impl CoreState {
     }
 
     fn change_volume_table(&mut self, change: VolumeChange, origin: Origin) {
-        let req = self.replication.open(origin);
-        self.mirror(dyad_mirror::Event::Volume { req, change });
+        let req = self.replication.add_request(origin);
+        self.feed_mirror(dyad_mirror::Event::Volume { req, change });
     }
 
     /// Whether this node leads the pair: it writes the document and applies its changes.
@@ -218,7 +218,8 @@ impl CoreState {
         self.membership.leads()
     }
 
-    /// Re-establishes what must follow from the state.
+    /// Derives from the state what must follow from it: writers, device servers, permits, one aborted import to drop, one
+    /// orphaned volume to delete, and the status.
     fn settle(&mut self) {
         self.settle_writers();
         self.settle_servers();
@@ -233,14 +234,15 @@ impl CoreState {
         self.document.of_this_term().filter(|_| self.membership.is_member())
     }
 
-    /// The document's task has read or written a document in the membership term `term` of this node.
-    fn document_is(&mut self, document: Document, term: MembershipTerm) {
+    /// Takes a document that the document's task has read or written in the membership term `term` of this node. The lead
+    /// tells the peer.
+    fn set_document(&mut self, document: Document, term: MembershipTerm) {
         if self.leads() {
-            self.out.peer.send(Wire::DocumentChanged { generation: document.generation });
+            self.handles.peer.send(CoreMessage::DocumentChanged { generation: document.generation });
         }
         self.document.set(document, term);
         self.remember_witness();
-        self.volume_gc.look_now();
+        self.volume_gc.scan_now();
     }
 
     /// Asks for the document again if this node is a member and could not read it yet.
@@ -250,9 +252,9 @@ impl CoreState {
         }
     }
 
-    /// Neither copy of the document is readable.
+    /// Reports that neither slot of the document is readable.
     fn document_lost(&mut self, why: &str) {
         self.report.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
-        self.out.timeline.note(TimelineKind::DocumentLost, why);
+        self.handles.timeline.note(TimelineKind::DocumentLost, why);
     }
 }

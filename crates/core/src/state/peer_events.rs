@@ -1,33 +1,33 @@
-//! What follows from an event of the session with the peer.
+//! Handling of the events of the session with the peer.
 
 use super::CoreState;
-use crate::event::Ticket;
-use crate::peer_wire::{PeerEvent, Wire};
+use crate::event::ChangeTicket;
+use crate::peer_wire::{CoreMessage, PeerEvent};
 use dyad_control::{Refusal, RefusalCode, TimelineKind};
 use dyad_quorum as quorum;
 
 impl CoreState {
-    pub(super) fn peer_says(&mut self, from: PeerEvent) {
+    pub(super) fn handle_peer_event(&mut self, from: PeerEvent) {
         match from {
             PeerEvent::Up { session, path, outbox } => {
                 self.replication.connected = true;
-                self.out.peer.adopt(outbox);
-                self.out.timeline.note(TimelineKind::SessionUp, format!("Data session with the peer over {path}."));
-                self.mirror(dyad_mirror::Event::PeerUp { session });
+                self.handles.peer.use_session(outbox);
+                self.handles.timeline.note(TimelineKind::SessionUp, format!("Data session with the peer over {path}."));
+                self.feed_mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
             PeerEvent::Down { session, reason, closed } => {
                 if closed {
-                    self.out.quorum_thread.tell(quorum::Event::PeerClosed);
+                    self.handles.quorum_thread.tell(quorum::Event::PeerClosed);
                 }
                 self.replication.connected = false;
                 // A session that ended because a message was not understood is still open on this side.
-                self.out.peer.disconnect();
-                self.out
+                self.handles.peer.disconnect();
+                self.handles
                     .timeline
                     .note(TimelineKind::SessionDown, format!("Data session with the peer ended: {reason}."));
-                self.mirror(dyad_mirror::Event::PeerDown { session });
-                for ticket in self.changes.lost() {
+                self.feed_mirror(dyad_mirror::Event::PeerDown { session });
+                for ticket in self.changes.take_all_forwarded() {
                     let text =
                         "The connection to the leading node ended; look whether the change was made and ask again.";
                     self.refuse_change(ticket, Refusal::new(RefusalCode::PeerLost, text));
@@ -36,14 +36,14 @@ impl CoreState {
             PeerEvent::Refused { path, reason } => {
                 if self.replication.note_refusal(&reason) {
                     let text = format!("A data session over {path} was refused: {reason}.");
-                    self.out.timeline.note(TimelineKind::SessionRefused, text);
+                    self.handles.timeline.note(TimelineKind::SessionRefused, text);
                 }
             }
-            PeerEvent::Wire { session, wire } => match wire {
-                Wire::Mirror(message) => self.mirror(dyad_mirror::Event::Peer { session, message }),
-                Wire::DocumentChanged { .. } => self.reload_document(),
-                Wire::Change { id, change } => self.peer_asks_change(id, &change),
-                Wire::Changed { id, reply } => self.peer_has_decided(Ticket(id.0), &reply),
+            PeerEvent::Message { session, message } => match message {
+                CoreMessage::Mirror(message) => self.feed_mirror(dyad_mirror::Event::Peer { session, message }),
+                CoreMessage::DocumentChanged { .. } => self.reload_document(),
+                CoreMessage::Change { id, change } => self.peer_asks_change(id, &change),
+                CoreMessage::Changed { id, reply } => self.peer_has_decided(ChangeTicket(id.0), &reply),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Answers the local socket.
+//! Handling of the requests of the control socket.
 
 use super::CoreState;
 use super::parts::{LeaveWaiter, Pending};
@@ -12,14 +12,14 @@ use std::collections::BTreeSet;
 use tokio::sync::oneshot;
 
 impl CoreState {
-    /// Answers a request, or keeps its answer until the work is done.
-    pub(super) fn question(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
+    /// Answers a request at once, or passes `answer` on to the work that the request begins.
+    pub(super) fn handle_request(&mut self, request: Request, answer: oneshot::Sender<Reply>) {
         let reply = match request {
             Request::CreatePair(_) | Request::Join(_) => Reply::refused(
                 RefusalCode::AlreadySetUp,
                 format!("This node already belongs to the pair {}; erase it first (dyad erase).", self.identity.pair),
             ),
-            Request::Disks => Reply::Disks { disks: self.out.pairing.disks() },
+            Request::Disks => Reply::Disks { disks: self.handles.pairing.disks() },
             Request::Offers => Reply::Offers { offers: Vec::new() },
             Request::OpenPairingCode => self.open_pairing_code(),
             Request::Document => match self.document.newest() {
@@ -31,15 +31,15 @@ impl CoreState {
             },
             Request::Change { change } => return self.change(change, Pending::ReplyTo(answer)),
             Request::Enrol(at) => return self.enrol(at, answer),
-            Request::Timeline { since } => Reply::Timeline { events: self.out.timeline.since(since) },
+            Request::Timeline { since } => Reply::Timeline { events: self.handles.timeline.since(since) },
             Request::Running { vms } => {
-                self.running_are(vms.into_iter().collect());
+                self.set_running_vms(vms.into_iter().collect());
                 Reply::Done
             }
             Request::ProveWatchdog => return self.prove_watchdog(answer),
             Request::Erase { disk, confirm } => return self.erase(disk.as_deref(), &confirm, answer),
             Request::Leave => return self.begin_leave(LeaveWaiter::ReplyTo(answer)),
-            // Answered by the server itself.
+            // Answered by the connection's task (`control_server`).
             Request::Status | Request::Watch | Request::Import { .. } => {
                 Reply::refused(RefusalCode::BadRequest, "This request is answered by the socket's task.")
             }
@@ -47,18 +47,21 @@ impl CoreState {
         let _ = answer.send(reply);
     }
 
-    /// The supervisor tells which VMs run; the timeline shows what is new.
-    fn running_are(&mut self, vms: BTreeSet<String>) {
+    /// Takes the names of the running VMs from `dyad-node`, and notes each start and end in the timeline.
+    fn set_running_vms(&mut self, vms: BTreeSet<String>) {
         for vm in vms.difference(&self.access.running) {
-            self.out.timeline.note(TimelineKind::VmRunning, format!("The VM {vm} runs on this node."));
+            self.handles.timeline.note(TimelineKind::VmRunning, format!("The VM {vm} runs on this node."));
         }
         for vm in self.access.running.difference(&vms) {
-            self.out.timeline.note(TimelineKind::VmEnded, format!("The VM {vm} does not run on this node any more."));
+            self.handles
+                .timeline
+                .note(TimelineKind::VmEnded, format!("The VM {vm} does not run on this node any more."));
         }
         self.access.running = vms;
     }
 
-    /// Proves the watchdog: stops feeding it and expects the reset within 3.5 s. Refused while a VM runs here.
+    /// Begins the watchdog test: stops feeding the watchdog, which should reset this node within 3.5 s. Refused while a VM
+    /// runs here or is about to start.
     fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
         let Some(watchdog) = self.self_test.unproven() else {
             let _ = answer.send(Reply::Done);
@@ -78,27 +81,28 @@ impl CoreState {
         }
         self.self_test.running = true;
         let _ = answer.send(Reply::Done);
-        self.out.timeline.note(TimelineKind::Watchdog, "The watchdog is being proven: this node restarts now.");
-        self.out.quorum_thread.send(QuorumInput::StopFeeding(true));
-        let (state, run, inbox) = (self.out.paths.state.clone(), self.out.paths.run.clone(), self.out.inbox.clone());
+        self.handles.timeline.note(TimelineKind::Watchdog, "The watchdog is being proven: this node restarts now.");
+        self.handles.quorum_thread.send(QuorumInput::StopFeeding(true));
+        let (state, run, event_sender) =
+            (self.handles.paths.state.clone(), self.handles.paths.run.clone(), self.handles.event_sender.clone());
         let prove = move || {
             let Err(error) = WatchdogTest { state, run, watchdog, repeated: false }.run();
-            inbox.send(Event::SelfTestEnded { sentence: error.to_string() });
+            event_sender.send(Event::SelfTestEnded { sentence: error.to_string() });
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
     }
 
-    /// The watchdog did not reset this node: it is fed again, and VMs may start.
+    /// Ends a watchdog test in which no reset came: the watchdog is fed again, and VMs may start.
     pub(super) fn self_test_ended(&mut self, sentence: String) {
         self.self_test.running = false;
-        self.out.quorum_thread.send(QuorumInput::StopFeeding(false));
-        self.out.timeline.note(TimelineKind::Watchdog, sentence);
+        self.handles.quorum_thread.send(QuorumInput::StopFeeding(false));
+        self.handles.timeline.note(TimelineKind::Watchdog, sentence);
     }
 
-    /// Whether the kernel sees a VM process here, or a permitted VM is to run.
+    /// Whether a VM process exists on this node, or a permitted VM is meant to run.
     fn runs_vms(&self) -> bool {
         let starts =
             |document: &Document| self.access.permits.iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run));
-        cgroup_fence::populated(self.out.paths.vms.as_deref()) || self.document.newest().is_some_and(starts)
+        cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref()) || self.document.newest().is_some_and(starts)
     }
 }

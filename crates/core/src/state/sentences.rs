@@ -3,7 +3,7 @@
 use dyad_control::TimelineKind;
 use dyad_quorum::{Alarm, BootTime, KillReason, Members, Note, Proof, Reason};
 
-/// One sentence for each lasting condition.
+/// The sentence of an alarm. `paths` are the names of the peer links by path number.
 pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
     match alarm {
         Alarm::PeerSilent => "The other node is silent: check its power and the cables of the peer link.".into(),
@@ -60,7 +60,7 @@ pub(super) fn note_text(at: BootTime, note: &Note) -> (TimelineKind, String) {
     }
 }
 
-/// The evidence as a clause.
+/// The proof that the peer runs no VM, as a clause.
 fn proof_text(proof: Proof) -> &'static str {
     match proof {
         Proof::PowerOff => "its management controller reports that its power is off",

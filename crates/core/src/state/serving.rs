@@ -1,7 +1,7 @@
-//! Which volumes are served to guests here, and which VMs may run: both follow from the state.
+//! Writers, device servers and permits, each derived from membership and document.
 
 use super::CoreState;
-use super::parts::Served;
+use super::parts::ServedVolume;
 use crate::cgroup_fence;
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Server};
@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl CoreState {
-    /// Tells the mirror who writes which volume. The server of a volume that this node may not write any more ends, so that no
-    /// request of this term runs in a later one.
+    /// Tells the mirror the writer of each volume. The device server of a volume that this node may no longer write ends,
+    /// so that no request of this membership term is carried out in a later one.
     pub(super) fn settle_writers(&mut self) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
         wanted.insert(VolumeId::DOCUMENT, self.writer(self.membership.config.lead));
@@ -31,22 +31,23 @@ impl CoreState {
                 continue;
             }
             if *writer != Writer::Me {
-                // Before the mirror refuses the open requests: a guest that still runs must not see an I/O error.
+                // The server ends before the mirror refuses the open requests: a guest that still runs must not get an I/O
+                // error.
                 self.access.servers.remove(volume);
             }
-            self.mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
+            self.feed_mirror(dyad_mirror::Event::Writer { volume: *volume, writer: *writer });
         }
         let forgotten: Vec<VolumeId> =
             self.access.writers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for volume in forgotten {
             self.access.writers.remove(&volume);
             self.access.servers.remove(&volume);
-            self.mirror(dyad_mirror::Event::Writer { volume, writer: Writer::None });
+            self.feed_mirror(dyad_mirror::Event::Writer { volume, writer: Writer::None });
         }
     }
 
-    /// Who writes a volume with this primary. A node outside the in-sync set writes nothing: the volumes of a lost node have no
-    /// writer until its fence is over and the document names a new primary.
+    /// The writer of a volume with this primary. A primary outside the in-sync set writes nothing: the volumes of a lost
+    /// node have no writer until its fence is over and the document names a new primary.
     fn writer(&self, primary: NodeId) -> Writer {
         match (self.membership.config.members.has(primary), primary == self.me) {
             (false, _) => Writer::None,
@@ -55,7 +56,8 @@ impl CoreState {
         }
     }
 
-    /// Starts and stops device servers.
+    /// Starts and ends device servers: one for each disk of each VM that the document places on this node, while VMs may be
+    /// served.
     pub(super) fn settle_servers(&mut self) {
         let wanted: BTreeMap<VolumeId, u64> = match self.authoritative_document() {
             Some(document) if self.access.serving => my_disks(document, self.me),
@@ -65,26 +67,26 @@ impl CoreState {
             self.access.servers.keys().filter(|id| !wanted.contains_key(id)).copied().collect();
         for id in surplus {
             self.access.servers.remove(&id);
-            self.mirror(dyad_mirror::Event::Close { volume: id });
+            self.feed_mirror(dyad_mirror::Event::Close { volume: id });
         }
         for (id, size) in wanted {
             if self.access.servers.contains_key(&id) || !self.replication.has_volume(id) {
                 continue;
             }
-            let socket = self.out.paths.run.join("vhost").join(format!("{id}.sock"));
-            let backend = Arc::new(VolumeBackend::new(self.out.inbox.clone(), id, size));
+            let socket = self.handles.paths.run.join("vhost").join(format!("{id}.sock"));
+            let backend = Arc::new(VolumeBackend::new(self.handles.event_sender.clone(), id, size));
             let config = Config { queues: DISK_QUEUES, ..Config::new(format!("dyad-{id}")) };
             match Server::start(&socket, backend, config) {
                 Ok(server) => {
-                    self.access.servers.insert(id, Served { socket, _server: server });
+                    self.access.servers.insert(id, ServedVolume { socket, _server: server });
                 }
                 Err(e) => tracing::error!(volume = %id, error = %e, "the volume's device cannot be served"),
             }
         }
     }
 
-    /// Permits the VMs of this node whose disks are all served. The quorum thread is told that VMs run before a permit is shown,
-    /// and that none run only once the kernel says so.
+    /// Permits the VMs of this node whose disks are all served. The quorum thread is told that VMs run before a permit is
+    /// shown, and that none run only when no permit is left and the VMs' cgroup is empty.
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.authoritative_document() {
             // A node whose watchdog is being proven restarts: no VM starts here.
@@ -97,13 +99,13 @@ impl CoreState {
                 .collect(),
             _ => BTreeSet::new(),
         };
-        let vms = !permits.is_empty() || cgroup_fence::populated(self.out.paths.vms.as_deref());
-        if vms != self.access.vms_known {
-            self.access.vms_known = vms;
-            self.out.quorum_thread.tell(quorum::Event::VmsRunning(vms));
+        let vms = !permits.is_empty() || cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref());
+        if vms != self.access.vms_reported {
+            self.access.vms_reported = vms;
+            self.handles.quorum_thread.tell(quorum::Event::VmsRunning(vms));
         }
         for vm in permits.difference(&self.access.permits) {
-            self.out.timeline.note(TimelineKind::VmPermitted, format!("The VM {vm} may run on this node."));
+            self.handles.timeline.note(TimelineKind::VmPermitted, format!("The VM {vm} may run on this node."));
         }
         self.access.permits = permits;
         self.fail_over();

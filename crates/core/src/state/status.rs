@@ -1,4 +1,4 @@
-//! The status: everything known at one moment, for the local socket.
+//! The status for the control socket, built from the state in one step.
 
 use super::CoreState;
 use super::sentences::alarm_text;
@@ -30,7 +30,7 @@ impl CoreState {
             }),
             quorum: Some(self.quorum_status()),
             links: self
-                .out
+                .handles
                 .links
                 .iter()
                 .enumerate()
@@ -40,13 +40,13 @@ impl CoreState {
                 })
                 .collect(),
             mirror: Some(self.mirror_status()),
-            pool: Some(self.out.store.usage()),
+            pool: Some(self.handles.store.usage()),
             watchdog: self.self_test.status(),
             alarms: self.alarm_status(),
             volumes: self.volume_status(),
             permits: self.access.permits.iter().cloned().collect(),
             document_generation: self.document.newest().map_or(0, |document| document.generation),
-            pairing_code: self.out.pairing.shown_code(),
+            pairing_code: self.handles.pairing.shown_code(),
         }
     }
 
@@ -55,7 +55,7 @@ impl CoreState {
         alarms.sort_by_key(|alarm| dyad_control::AlarmCode::from(*alarm));
         let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
             code: alarm.into(),
-            sentence: alarm_text(alarm, &self.out.links),
+            sentence: alarm_text(alarm, &self.handles.links),
         };
         alarms.into_iter().map(alarm).collect()
     }
@@ -75,6 +75,7 @@ impl CoreState {
         }
     }
 
+    /// The reason for the right to run, or the error that makes this node faulty.
     fn node_state(&self) -> NodeState {
         use quorum::{Fence, RunState as S};
         if let Some(what) = &self.report.error {

@@ -1,7 +1,7 @@
-//! What the state sends where and when, over fakes: no disks, no peer, no quorum machine.
+//! Tests of [`CoreState`] alone: a fake store, and no disks, peer or quorum machine.
 
 use super::*;
-use crate::event::{ImportTarget, StoreDone, Ticket};
+use crate::event::{ChangeTicket, ImportTarget, StoreDone};
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::quorum_handle::{self, QuorumInput};
@@ -21,16 +21,16 @@ use tokio::sync::oneshot;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A state on node A, and the far ends of what it talks to.
+/// A `CoreState` on node A, and the receiving ends of its handles.
 struct CoreFixture {
     state: CoreState,
-    /// What background work sends back.
+    /// Events of background work and of `CoreState` itself.
     events: Receiver<Event>,
-    /// Takes what `CoreState` tells the quorum thread.
+    /// Receives the inputs in place of the quorum thread.
     quorum_thread: Receiver<QuorumInput>,
-    /// What the document's task is told.
+    /// Requests to the document's task.
     documents: mpsc::UnboundedReceiver<DocumentRequest>,
-    /// What the pool is told.
+    /// Commands to the store.
     store: FakeStore,
     runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
@@ -56,24 +56,24 @@ impl CoreFixture {
         let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
         let (quorum_thread, inputs) = quorum_handle::queue(waker);
         let (sender, events) = channel();
-        let inbox = Inbox(sender);
+        let event_sender = EventSender(sender);
         let (documents, requests) = mpsc::unbounded_channel();
         let pairing = Pairing::new(
             options.clone(),
             tls::TlsIdentity::generate("node").unwrap(),
             Vec::new(),
             WitnessHandle::start(quorum_thread.clone()),
-            inbox.clone(),
+            event_sender.clone(),
             handle.clone(),
         );
         let (store, fake) = StoreHandle::fake();
         let info = |id: &VolumeId| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
         let volumes = volumes.iter().map(info).collect();
         let handles = CoreHandles {
-            paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms: None },
+            paths: StatePaths { state: options.state.clone(), run: options.run.clone(), vms_cgroup: None },
             store,
-            peer: PeerHandle::start(inbox.clone()),
-            inbox,
+            peer: PeerHandle::start(event_sender.clone()),
+            event_sender,
             quorum_thread,
             documents,
             timeline: Timeline::new(Some(NodeId::A)),
@@ -90,7 +90,7 @@ impl CoreFixture {
         };
         let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));
         state.announce_view();
-        state.document_is(document(vms), MembershipTerm(0));
+        state.set_document(document(vms), MembershipTerm(0));
         state.apply(Event::Quorum(QuorumUpdate::Snapshot(QuorumSnapshot {
             may_run: true,
             ..QuorumSnapshot::default()
@@ -98,21 +98,21 @@ impl CoreFixture {
         state.settle();
         let mut fixture =
             Self { state, events, quorum_thread: inputs, documents: requests, store: fake, runtime, _dir: dir };
-        fixture.told();
+        fixture.quorum_inputs();
         fixture
     }
 
-    /// What quorum was told since the last look.
-    fn told(&mut self) -> Vec<QuorumInput> {
+    /// The inputs for the quorum thread since the last call.
+    fn quorum_inputs(&mut self) -> Vec<QuorumInput> {
         self.quorum_thread.try_iter().collect()
     }
 
-    fn told_clean(&mut self) -> bool {
-        self.told().iter().any(|input| matches!(input, QuorumInput::Quorum(dyad_quorum::Event::PeerClean)))
+    fn reported_clean(&mut self) -> bool {
+        self.quorum_inputs().iter().any(|input| matches!(input, QuorumInput::Quorum(dyad_quorum::Event::PeerClean)))
     }
 
-    /// Waits for what background work has to say, and lets the state hear it.
-    fn hear(&mut self) {
+    /// Waits for one event of background work, applies it and settles.
+    fn apply_next_event(&mut self) {
         let event = self.events.recv_timeout(TEST_TIMEOUT).expect("background work comes back");
         self.state.apply(event);
         self.state.settle();
@@ -125,8 +125,8 @@ impl CoreFixture {
         self.runtime.block_on(reply).unwrap()
     }
 
-    /// The fail-over of the other node's VMs, if it was requested.
-    fn failover_in_flight(&mut self) -> Option<Ticket> {
+    /// Ticket of the change that fails over the other node's VMs, if it was requested.
+    fn failover_in_flight(&mut self) -> Option<ChangeTicket> {
         while let Ok(request) = self.documents.try_recv() {
             if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = request {
                 return Some(ticket);
@@ -135,9 +135,9 @@ impl CoreFixture {
         None
     }
 
-    /// The document's task has decided a change; [`Self::hear`] lets the state know.
-    fn decide(&self, ticket: Ticket, result: Result<(), Refusal>) {
-        self.state.out.inbox.send(Event::ChangeDone { ticket, result });
+    /// Sends the decision of a change, as the document's task does; [`Self::apply_next_event`] applies it.
+    fn decide(&self, ticket: ChangeTicket, result: Result<(), Refusal>) {
+        self.state.handles.event_sender.send(Event::ChangeDone { ticket, result });
     }
 
     /// Makes the next change that was requested; `None` if none was.
@@ -145,7 +145,7 @@ impl CoreFixture {
         while let Ok(request) = self.documents.try_recv() {
             if let DocumentRequest::Change { change, ticket, .. } = request {
                 let document = dyad_desired::apply(self.state.document.newest().unwrap(), &change).unwrap();
-                self.state.document_is(document, MembershipTerm(0));
+                self.state.set_document(document, MembershipTerm(0));
                 self.state.settle();
                 self.decide(ticket, Ok(()));
                 return Some(change);
@@ -154,25 +154,25 @@ impl CoreFixture {
         None
     }
 
-    /// The pool does as it is told; which volumes it deletes.
+    /// Answers all commands of the store; returns the volumes that were to be deleted.
     fn delete_volumes(&mut self) -> Vec<VolumeId> {
         let mut deleted = Vec::new();
         while let Some((op, command)) = self.store.next() {
             if let StoreCommand::Volume(VolumeChange::Delete { id }) = command {
                 deleted.push(id);
                 self.state.apply(Event::Store(StoreDone { op, result: Ok(StoreOutput::Done) }));
-                self.hear();
+                self.apply_next_event();
             }
         }
         deleted
     }
 
-    /// A volume named disk, written here.
+    /// The same with one volume named `disk`, whose primary is this node.
     fn with_a_disk() -> Self {
         let mut fixture = Self::new(&[]);
         let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::A };
         let document = dyad_desired::apply(fixture.state.document.newest().unwrap(), &disk).unwrap();
-        fixture.state.document_is(document, MembershipTerm(0));
+        fixture.state.set_document(document, MembershipTerm(0));
         fixture
     }
 
@@ -191,67 +191,67 @@ impl CoreFixture {
     }
 }
 
-/// What the volume named disk is in the pool, and what an image is being sent into.
-fn disk(fixture: &CoreFixture) -> (VolumeId, Option<VolumeId>) {
+/// Id of the volume named `disk`, and id of the volume into which an image for it is sent.
+fn disk_ids(fixture: &CoreFixture) -> (VolumeId, Option<VolumeId>) {
     let volume = &fixture.state.document.newest().unwrap().volumes["disk"];
     (volume.id, volume.incoming)
 }
 
-/// An image goes beside what the volume holds, one at a time, and takes its place only when it is whole.
+/// At most one import runs into a volume, and the old content stays until the image is complete.
 #[test]
-fn an_image_goes_beside_what_the_volume_holds() {
+fn an_image_is_written_to_a_new_volume_which_then_replaces_the_old_one() {
     let mut fixture = CoreFixture::with_a_disk();
     let mut opened = fixture.open_import();
     let Ok(Err(Refusal { code, .. })) = fixture.open_import().try_recv() else { panic!("one at a time") };
     assert_eq!(code, RefusalCode::Busy);
     assert!(opened.try_recv().is_err(), "there is no room yet");
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
-    fixture.hear();
+    fixture.apply_next_event();
     assert_eq!(opened.try_recv().unwrap().unwrap().id, VolumeId(2));
-    assert_eq!(disk(&fixture), (VolumeId(1), Some(VolumeId(2))));
+    assert_eq!(disk_ids(&fixture), (VolumeId(1), Some(VolumeId(2))));
     assert_eq!(fixture.state.access.writers.get(&VolumeId(2)), Some(&dyad_mirror::Writer::Me));
     assert_eq!(fixture.make_change(), None, "the image is on its way");
     let mut closed = fixture.close_import(VolumeId(2), true);
     assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: VolumeId(2) }));
-    fixture.hear();
+    fixture.apply_next_event();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
-    assert_eq!(disk(&fixture), (VolumeId(2), None));
+    assert_eq!(disk_ids(&fixture), (VolumeId(2), None));
     assert!(!fixture.state.access.writers.contains_key(&VolumeId(1)));
 }
 
 /// The volume of an aborted import is dropped, and the next import may begin at once.
 #[test]
-fn an_image_that_fails_leaves_nothing() {
+fn an_aborted_import_leaves_the_old_volume_only() {
     let mut fixture = CoreFixture::with_a_disk();
     let _opened = fixture.open_import();
     fixture.make_change();
-    fixture.hear();
+    fixture.apply_next_event();
     let mut closed = fixture.close_import(VolumeId(2), false);
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
-    fixture.hear();
+    fixture.apply_next_event();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
-    assert_eq!(disk(&fixture), (VolumeId(1), None));
+    assert_eq!(disk_ids(&fixture), (VolumeId(1), None));
     assert_eq!(fixture.make_change(), None);
     let _opened = fixture.open_import();
     assert_eq!(fixture.make_change(), Some(Change::BeginImport { name: "disk".into() }));
 }
 
-/// A daemon that was restarted knows of no import; the volume of an earlier import is dropped.
+/// A restarted daemon runs no import, so the volume that the document names for one is dropped.
 #[test]
-fn what_came_of_an_image_does_not_outlive_its_daemon() {
+fn an_import_of_an_earlier_run_of_the_daemon_is_dropped() {
     let mut fixture = CoreFixture::with_a_disk();
     let begin = Change::BeginImport { name: "disk".into() };
     let begun = dyad_desired::apply(fixture.state.document.newest().unwrap(), &begin).unwrap();
-    fixture.state.document_is(begun, MembershipTerm(0));
+    fixture.state.set_document(begun, MembershipTerm(0));
     fixture.state.settle();
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
     assert_eq!(fixture.make_change(), None);
 }
 
-/// Numbers 1 and 3 were given and are in no document any more: a node died before it deleted them. Number 5 is of a volume
-/// that is just being made.
+/// Numbers 1 and 3 were given out and the document does not name them any more: a node died before it deleted the volumes.
+/// Number 5 was not given out yet: its volume is just being made.
 #[test]
-fn what_the_document_names_no_more_is_deleted() {
+fn the_lead_deletes_volumes_that_the_document_no_longer_names() {
     let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5].map(VolumeId));
     assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
     let mut document = fixture.state.document.newest().cloned().unwrap();
@@ -260,14 +260,14 @@ fn what_the_document_names_no_more_is_deleted() {
     ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
     change(Change::DeleteVolume { name: "one".into() });
     change(Change::DeleteVolume { name: "three".into() });
-    fixture.state.document_is(document.clone(), MembershipTerm(1));
+    fixture.state.set_document(document.clone(), MembershipTerm(1));
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the document is of another membership");
     fixture.state.membership.config.lead = NodeId::B;
-    fixture.state.document_is(document, MembershipTerm(0));
+    fixture.state.set_document(document, MembershipTerm(0));
     fixture.state.settle();
-    assert!(fixture.delete_volumes().is_empty(), "the lead does it");
-    // The lead dies before it has done it; this node has read the document already.
+    assert!(fixture.delete_volumes().is_empty(), "only the lead deletes");
+    // The lead dies before it has deleted them; this node, which has read the document already, becomes the lead.
     fixture.state.membership.config.lead = NodeId::A;
     fixture.state.settle();
     assert_eq!(fixture.delete_volumes(), [VolumeId(1), VolumeId(3)]);
@@ -297,19 +297,18 @@ fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
     document
 }
 
-/// A peer that is called clean may become a member at any moment, reads the document and starts what is its: not what is
-/// just being made ours.
+/// A peer that is reported clean may become a member at any moment and start the VMs that the document places on it.
 #[test]
-fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
+fn a_peer_is_not_reported_clean_while_its_vms_are_failed_over() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let ticket = fixture.failover_in_flight().expect("the peer's fence is over: its VMs fail over to this node");
     fixture.state.peer_is_clean();
-    assert!(!fixture.told_clean(), "the peer could start web while it becomes ours");
+    assert!(!fixture.reported_clean(), "the peer could start web while it is failed over");
     fixture.decide(ticket, Err(Refusal::new(RefusalCode::MembershipChanged, "Not now.")));
-    fixture.hear();
-    assert!(fixture.told_clean());
-    // The other way round: what was called clean is not robbed any more.
+    fixture.apply_next_event();
+    assert!(fixture.reported_clean());
+    // After the peer was reported clean, its VMs are not failed over any more.
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     fixture.state.settle();
     assert!(fixture.failover_in_flight().is_none());
@@ -317,52 +316,52 @@ fn a_peer_is_not_called_clean_while_its_vms_are_made_ours() {
 
 /// A peer that became dirty again while the fail-over was in flight is not reported clean afterwards.
 #[test]
-fn a_peer_that_is_dirty_again_was_never_clean() {
+fn a_deferred_clean_is_dropped_when_the_peer_is_dirty_again() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let ticket = fixture.failover_in_flight().unwrap();
     fixture.state.peer_is_clean();
     fixture.state.peer_is_dirty();
     fixture.decide(ticket, Ok(()));
-    fixture.hear();
-    assert!(!fixture.told().iter().any(|input| matches!(
+    fixture.apply_next_event();
+    assert!(!fixture.quorum_inputs().iter().any(|input| matches!(
         input,
         QuorumInput::Quorum(dyad_quorum::Event::PeerClean | dyad_quorum::Event::PeerDirty)
     )));
 }
 
 #[test]
-fn a_watchdog_is_not_proven_under_vms() {
+fn the_watchdog_is_not_tested_while_a_vm_is_about_to_start() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
     let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
         panic!("web is about to start")
     };
     assert_eq!(code, RefusalCode::VmRunning);
-    assert!(!fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(_))));
+    assert!(!fixture.quorum_inputs().iter().any(|input| matches!(input, QuorumInput::StopFeeding(_))));
 }
 
-/// A node that is about to restart starts no VM; one whose watchdog then does nothing goes on.
+/// A node that is about to be reset permits no VM. If no reset comes, it permits VMs again.
 #[test]
-fn no_vm_starts_while_the_watchdog_is_proven() {
+fn no_vm_starts_while_the_watchdog_is_tested() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Stopped)]);
     let permitted = |fixture: &CoreFixture| fixture.state.access.permits.contains("web");
     assert!(permitted(&fixture));
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
-    assert!(fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(true))));
-    assert!(!permitted(&fixture), "a person starts web now, and the watchdog ends it");
+    assert!(fixture.quorum_inputs().iter().any(|input| matches!(input, QuorumInput::StopFeeding(true))));
+    assert!(!permitted(&fixture), "web, started now, would be ended by the reset");
     let Reply::Refused(Refusal { code, .. }) = fixture.ask(Request::ProveWatchdog) else {
         panic!("one proof at a time")
     };
     assert_eq!(code, RefusalCode::Proving);
-    // There is no init here that would set the watchdog's period.
-    fixture.hear();
-    assert!(fixture.told().iter().any(|input| matches!(input, QuorumInput::StopFeeding(false))));
+    // No init runs here, so the test ends at once: the watchdog's period cannot be set.
+    fixture.apply_next_event();
+    assert!(fixture.quorum_inputs().iter().any(|input| matches!(input, QuorumInput::StopFeeding(false))));
     assert!(permitted(&fixture));
 }
 
 /// The register is read before the quorum machine has judged. Until then the status is "starting", not "the peer is newer".
 #[test]
-fn what_is_not_judged_yet_is_not_told() {
+fn the_state_is_starting_until_the_quorum_machine_has_judged() {
     let mut fixture = CoreFixture::new(&[]);
     let shown = |fixture: &CoreFixture| fixture.state.report.shown().quorum.map(|quorum| quorum.state);
     assert_eq!(shown(&fixture), Some(dyad_control::NodeState::Starting));

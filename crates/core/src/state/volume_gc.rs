@@ -12,9 +12,9 @@ use dyad_mirror::VolumeChange;
 use dyad_types::VolumeId;
 
 impl CoreState {
-    /// Deletes one orphaned volume. A node may have died between the change of the document and the deletion, so the pool is
-    /// compared with the document instead of remembering what was dropped. The writers of this document are settled before,
-    /// so that no request follows the deletion into the store.
+    /// Deletes one orphaned volume. The pool is compared with the document, because a list of dropped volumes would be lost
+    /// if this node died before the deletion. Precondition: the writers of this document are settled, so that no request to
+    /// the volume follows its deletion.
     pub(super) fn settle_volume_gc(&mut self) {
         if !self.volume_gc.scan_is_due() || !self.leads() {
             return;
@@ -31,6 +31,7 @@ impl CoreState {
         self.change_volume_table(VolumeChange::Delete { id }, Origin::VolumeGc { id });
     }
 
+    /// Takes the result of the deletion of an orphaned volume.
     pub(super) fn orphan_deleted(&mut self, id: VolumeId, result: Result<(), VolumeError>) {
         self.volume_gc.deletion_ended(result.is_ok());
         if let Err(error) = result {

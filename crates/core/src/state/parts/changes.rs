@@ -1,41 +1,42 @@
-//! Changes of the document that were asked for and are not decided yet.
+//! Changes of the document that were requested and are not decided yet.
 //!
 //! **Invariants.** Each ticket is decided once: by the document's task, by the peer that leads, or by the end of the
-//! session over which it was passed on. What follows is a [`Pending`], a value that can be printed.
+//! session over which it was passed on. The consequence of the decision is a [`Pending`], a value that can be printed.
 
-use crate::event::{ImportTarget, Ticket};
+use crate::event::{ChangeTicket, ImportTarget};
 use crate::peer_wire::ChangeId;
 use dyad_control::{Refusal, Reply};
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::oneshot;
 
-/// What follows when a change is decided.
+/// The consequence of the decision of a change.
 #[derive(Debug)]
 pub(in crate::state) enum Pending {
-    /// A client of the local socket is answered.
+    /// Answers a client of the control socket.
     ReplyTo(oneshot::Sender<Reply>),
-    /// The peer, which passed the change on, is answered.
+    /// Answers the peer, which passed the change on.
     ForwardToPeer {
-        /// The peer's id of the request.
+        /// The id in the peer's message.
         id: ChangeId,
     },
-    /// `BeginImport`: the image may come if the change was made.
+    /// After `BeginImport`: gives the new volume to the task that receives the image.
     ImportBegun {
-        /// As the document names it.
+        /// Name of the volume in the document.
         volume: String,
-        /// Gets the volume to write into.
+        /// Gets the new volume, or the refusal.
         answer: oneshot::Sender<Result<ImportTarget, Refusal>>,
     },
-    /// `FinishImport` or `DropImport`: the volume may be imported into again.
+    /// After `FinishImport` or `DropImport`: allows the next import into the volume.
     ImportClosed {
-        /// As the document names it.
+        /// Name of the volume in the document.
         volume: String,
-        /// Gets the outcome.
+        /// Gets the decision.
         answer: oneshot::Sender<Result<(), Refusal>>,
     },
-    /// `FailOver`: the peer may be called clean again.
+    /// After `FailOver`: the peer may be reported clean again.
     FailOver,
-    /// Nothing. A refused change is asked for again when its reason still holds.
+    /// No consequence. A refused `DropImport` is requested again; a refused `SetNode` is made up for by the node's own
+    /// report.
     Nothing,
 }
 
@@ -43,43 +44,43 @@ pub(in crate::state) enum Pending {
 #[derive(Debug)]
 pub(in crate::state) struct Changes {
     last: u64,
-    pending: HashMap<Ticket, Pending>,
-    /// Passed on to the peer and not answered yet.
-    forwarded: BTreeSet<Ticket>,
+    pending: HashMap<ChangeTicket, Pending>,
+    /// Changes that were passed on to the peer and are not answered yet.
+    forwarded: BTreeSet<ChangeTicket>,
 }
 
 impl Changes {
-    /// No change yet. `first` differs in each run of the daemon: a late answer to a change of an earlier run, which the peer
-    /// sends over the session of this run, must not be taken for the answer to a change of this run.
+    /// No change yet. Tickets count from `first`, which must differ in each run of the daemon: the peer may answer a change
+    /// of an earlier run over the session of this run, and that must not be taken for the answer to a change of this run.
     pub(in crate::state) fn new(first: u64) -> Self {
         Self { last: first, pending: HashMap::new(), forwarded: BTreeSet::new() }
     }
 
-    /// Records what follows from a change that is about to be asked for, and gives it a ticket.
-    pub(in crate::state) fn open(&mut self, pending: Pending) -> Ticket {
+    /// Records the consequence of a change that is about to be requested, and returns its ticket.
+    pub(in crate::state) fn add(&mut self, pending: Pending) -> ChangeTicket {
         self.last += 1;
-        let ticket = Ticket(self.last);
+        let ticket = ChangeTicket(self.last);
         self.pending.insert(ticket, pending);
         ticket
     }
 
-    /// The change is decided: what follows.
-    pub(in crate::state) fn close(&mut self, ticket: Ticket) -> Option<Pending> {
+    /// Removes a change that is decided, and returns its consequence. `None` = it was decided before.
+    pub(in crate::state) fn take(&mut self, ticket: ChangeTicket) -> Option<Pending> {
         self.pending.remove(&ticket)
     }
 
-    /// The change was passed on to the peer.
-    pub(in crate::state) fn passed_on(&mut self, ticket: Ticket) {
+    /// Records that the change was passed on to the peer.
+    pub(in crate::state) fn mark_forwarded(&mut self, ticket: ChangeTicket) {
         self.forwarded.insert(ticket);
     }
 
-    /// The peer has answered; whether it was asked.
-    pub(in crate::state) fn answered(&mut self, ticket: Ticket) -> bool {
+    /// Records the peer's answer. `false` = the peer was not asked, or its session has ended.
+    pub(in crate::state) fn take_forwarded(&mut self, ticket: ChangeTicket) -> bool {
         self.forwarded.remove(&ticket)
     }
 
-    /// The session ended: the changes that the peer has not answered.
-    pub(in crate::state) fn lost(&mut self) -> BTreeSet<Ticket> {
+    /// Removes and returns the changes that the peer has not answered, at the end of its session.
+    pub(in crate::state) fn take_all_forwarded(&mut self) -> BTreeSet<ChangeTicket> {
         std::mem::take(&mut self.forwarded)
     }
 }

@@ -1,7 +1,8 @@
 //! The pair's document as this node knows it.
 //!
 //! **Invariants.** A membership term is one stay of this node in the in-sync set. The document decides placement only if it
-//! was read in the current term: the pair may have changed it while this node was away. An older one is good for logging in.
+//! was read in the current term: the pair may have changed it while this node was out of sync. An older one is used for
+//! logins and the status only.
 
 use crate::event::MembershipTerm;
 use dyad_desired::Document;
@@ -10,21 +11,21 @@ use std::time::{Duration, Instant};
 /// Pause between two attempts to read the document.
 const DOCUMENT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// The newest document known here, and when it was read.
+/// The newest document known here, and the term in which it was read.
 #[derive(Debug)]
 pub(in crate::state) struct DocumentCopy {
     newest: Option<Document>,
     /// Number of the current membership term.
     term: MembershipTerm,
-    /// The term in which `newest` was read; `None` = by an earlier run of this daemon.
+    /// The term in which `newest` was read or written; `None` = by an earlier run of this daemon.
     read_in: Option<MembershipTerm>,
-    /// The document's task was asked to read and has not answered.
+    /// The document's task was asked to read and has not ended that.
     read_in_flight: bool,
     read_ended_at: Instant,
 }
 
 impl DocumentCopy {
-    /// `cached` is what an earlier run of this daemon read last.
+    /// `cached` is the document that an earlier run of this daemon stored in the document cache.
     pub(in crate::state) fn new(cached: Option<Document>) -> Self {
         Self {
             newest: cached,
@@ -35,7 +36,7 @@ impl DocumentCopy {
         }
     }
 
-    /// The newest document, whenever it was read.
+    /// The newest document, of any term or run.
     pub(in crate::state) fn newest(&self) -> Option<&Document> {
         self.newest.as_ref()
     }
@@ -55,29 +56,30 @@ impl DocumentCopy {
         self.term
     }
 
-    /// This node has left the in-sync set: the document must be read again before it decides placement.
+    /// Begins a new term, as this node has left the in-sync set: the document must be read again before it decides
+    /// placement.
     pub(in crate::state) fn end_term(&mut self) {
         self.term.advance();
     }
 
-    /// A document was read or written in this term.
+    /// Takes a document that was read or written in `term`.
     pub(in crate::state) fn set(&mut self, document: Document, term: MembershipTerm) {
         self.read_in = Some(term);
         self.newest = Some(document);
     }
 
-    /// The document's task is asked to read.
+    /// Records that the document's task is asked to read.
     pub(in crate::state) fn read_begins(&mut self) {
         self.read_in_flight = true;
     }
 
-    /// The document's task has read, with or without success.
+    /// Records that the document's task has ended a read, with or without success.
     pub(in crate::state) fn read_ended(&mut self) {
         self.read_in_flight = false;
         self.read_ended_at = Instant::now();
     }
 
-    /// Whether enough time has passed to read again.
+    /// Whether no read runs and [`DOCUMENT_RETRY_DELAY`] has passed since the last one.
     pub(in crate::state) fn retry_is_due(&self) -> bool {
         !self.read_in_flight && self.read_ended_at.elapsed() > DOCUMENT_RETRY_DELAY
     }

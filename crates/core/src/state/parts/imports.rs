@@ -17,12 +17,12 @@ pub(in crate::state) struct Imports {
 }
 
 impl Imports {
-    /// An import into the volume begins. `false` = one runs already.
+    /// Begins an import into the volume. `false` = one runs already.
     pub(in crate::state) fn begin(&mut self, volume: &str) -> bool {
         self.running.insert(volume.to_owned())
     }
 
-    /// The import into the volume has ended.
+    /// Records the end of the import into the volume.
     pub(in crate::state) fn end(&mut self, volume: &str) {
         self.running.remove(volume);
     }
@@ -32,12 +32,12 @@ impl Imports {
         self.running.contains(volume)
     }
 
-    /// Whether an aborted import may be dropped now.
+    /// Whether [`DROP_IMPORT_INTERVAL`] has passed since the last `DropImport` of an aborted import.
     pub(in crate::state) fn drop_is_due(&self) -> bool {
         self.last_drop.is_none_or(|last| last.elapsed() >= DROP_IMPORT_INTERVAL)
     }
 
-    /// An aborted import is dropped now.
+    /// Records that the drop of an aborted import is requested now.
     pub(in crate::state) fn note_drop_time(&mut self) {
         self.last_drop = Some(Instant::now());
     }

@@ -1,50 +1,53 @@
-//! How far this daemon is from its end.
+//! Whether this member runs, leaves its pair, was decommissioned, or stops.
 //!
 //! ```text
-//!            Leave, Erase            pool failed
-//! Running ───────────────▶ Leaving ─────────────▶ Leaving for good
+//!            Leave, Erase                pool failed
+//! Running ───────────────▶ Leaving: Requested ────▶ Leaving: PoolFailed
 //!    ▲                        │ │
-//!    └── complete, timed out ─┘ └─ erased ─▶ Decommissioned ─ Stop ─▶ Stopping
+//!    └── complete, timed out ─┘ └─ identity renamed ─▶ Decommissioned
 //! ```
 //!
-//! **Invariants.** A leave because of the failed pool is never called off, and its node makes no change of the document.
+//! Not drawn: a failed pool leads from Running to Leaving as well, an erasure without a leave from Running to
+//! Decommissioned, and the event `Stop` from each state to Stopping.
+//!
+//! **Invariants.** A leave because of the failed pool is never cancelled, and its node makes no change of the document.
 //! A decommissioned node handles no event but [`crate::event::Event::Stop`] and settles nothing.
 
 use dyad_control::Reply;
 use tokio::sync::oneshot;
 
-/// Who is told when this node has left, or that it has not.
+/// A client that waits for the end of a leave.
 #[derive(Debug)]
 pub(in crate::state) enum LeaveWaiter {
-    /// A client that asked for the leave.
+    /// It asked for the leave itself.
     ReplyTo(oneshot::Sender<Reply>),
-    /// An erasure that begins with the leave.
+    /// It asked for an erasure, which begins with the leave.
     Erase(oneshot::Sender<Reply>),
 }
 
-/// Why this node leaves.
+/// The event for which this node hands over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::state) enum LeaveCause {
-    /// A client asked for it.
+    /// A client's request for a leave or an erasure.
     Requested,
     /// The pool of this node refused a request.
     PoolFailed,
 }
 
-/// How far this daemon is from its end.
+/// The state of this daemon as a member.
 #[derive(Debug)]
 pub(in crate::state) enum Lifecycle {
-    /// Serves its guests; no end was asked for.
+    /// No leave is under way.
     Running,
-    /// The other node is to take over.
+    /// This node hands over to the other node.
     Leaving {
         cause: LeaveCause,
-        /// Who is told of the end.
+        /// The clients that are answered at the end.
         waiters: Vec<LeaveWaiter>,
     },
-    /// This node was erased. Nothing happens here until the client knows and the process ends.
+    /// The identity was renamed. No event but `Stop` is handled; the next process erases the disks.
     Decommissioned,
-    /// The process ends.
+    /// The event `Stop` was handled.
     Stopping,
 }
 
@@ -54,17 +57,17 @@ impl Lifecycle {
         matches!(self, Self::Running | Self::Leaving { .. })
     }
 
-    /// Whether the process ends.
+    /// Whether the event `Stop` was handled.
     pub(in crate::state) fn is_stopping(&self) -> bool {
         matches!(self, Self::Stopping)
     }
 
-    /// Whether the pool of this node failed.
+    /// Whether this node leaves because its pool failed.
     pub(in crate::state) fn pool_has_failed(&self) -> bool {
         matches!(self, Self::Leaving { cause: LeaveCause::PoolFailed, .. })
     }
 
-    /// The pool of this node failed.
+    /// Begins a leave because the pool failed, or gives a leave under way this cause.
     pub(in crate::state) fn pool_failed(&mut self) {
         match self {
             Self::Running => *self = Self::Leaving { cause: LeaveCause::PoolFailed, waiters: Vec::new() },
@@ -73,7 +76,7 @@ impl Lifecycle {
         }
     }
 
-    /// A client asked for a leave: `waiter` is told of its end, unless this node is already decommissioned or stopping.
+    /// Begins or joins a leave. `waiter` is kept for its end; it is dropped if this node is decommissioned or stopping.
     pub(in crate::state) fn begin_leave(&mut self, waiter: LeaveWaiter) {
         match self {
             Self::Running => *self = Self::Leaving { cause: LeaveCause::Requested, waiters: vec![waiter] },
@@ -87,7 +90,7 @@ impl Lifecycle {
         matches!(self, Self::Leaving { waiters, .. } if !waiters.is_empty())
     }
 
-    /// The leave has ended: who is told.
+    /// Ends the leave and returns the clients to answer. A leave because of the failed pool continues.
     pub(in crate::state) fn end_leave(&mut self) -> Vec<LeaveWaiter> {
         let Self::Leaving { cause, waiters } = self else { return Vec::new() };
         let waiters = std::mem::take(waiters);
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_pool_stays_failed_through_every_leave() {
+    fn the_end_of_a_leave_does_not_end_the_leave_of_a_failed_pool() {
         let mut lifecycle = Lifecycle::Running;
         lifecycle.begin_leave(waiter());
         lifecycle.pool_failed();
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leave_that_was_asked_for_ends() {
+    fn a_requested_leave_ends_in_running() {
         let mut lifecycle = Lifecycle::Running;
         assert!(lifecycle.end_leave().is_empty());
         lifecycle.begin_leave(waiter());

@@ -1,7 +1,7 @@
-//! What the quorum thread says: who is a member of the pair, who must acknowledge writes, and whether this node may run VMs.
+//! Membership as the quorum thread reports it: the configuration, the nodes that must acknowledge writes, and the right to
+//! run VMs.
 //!
-//! **Invariants.** `config`, `ack_set` and `snapshot` are copies of what the quorum thread said last; nothing else sets
-//! them. `peer_vms_allowed` holds only while this node is the only member. The peer is not reported clean while its VMs
+//! **Invariants.** After the start, `config`, `ack_set` and `snapshot` are set only by updates of the quorum thread. `peer_vms_allowed` holds only while this node is the only member. The peer is not reported clean while its VMs
 //! are being failed over ([`FailOver`]).
 
 use crate::quorum_update::QuorumSnapshot;
@@ -16,12 +16,12 @@ pub(in crate::state) enum FailOver {
     Idle,
     /// The change was asked for and is not decided.
     InFlight {
-        /// The mirror has called the peer clean meanwhile: the quorum machine is told when the change is decided.
+        /// The mirror has reported the peer clean meanwhile: the quorum machine is told when the change is decided.
         clean_deferred: bool,
     },
 }
 
-/// What the quorum thread said last, and what follows from it for readmission, fail-over and the requests of guests.
+/// The last updates of the quorum thread, with the state of readmission and fail-over.
 #[derive(Debug)]
 pub(in crate::state) struct Membership {
     me: NodeId,
@@ -31,18 +31,18 @@ pub(in crate::state) struct Membership {
     pub(in crate::state) ack_set: Members,
     /// The state of the quorum machine.
     pub(in crate::state) snapshot: QuorumSnapshot,
-    /// How far the peer is on its way back into the in-sync set.
+    /// The steps by which the peer comes back into the in-sync set.
     pub(in crate::state) readmission: Readmission,
     /// The fence of the peer is over: its VMs may start here.
     pub(in crate::state) peer_vms_allowed: bool,
-    /// The fail-over that follows.
+    /// Whether the change of the fail-over is under way.
     pub(in crate::state) fail_over: FailOver,
-    /// Guests' requests wait, as this node has no right to run VMs.
+    /// The mirror was told to hold guests' requests, as this node has no right to run VMs.
     pub(in crate::state) held: bool,
 }
 
 impl Membership {
-    /// Membership of the node `me` at start, with the configuration that the register holds.
+    /// Membership of the node `me` at start. `config` is the configuration that the register holds.
     pub(in crate::state) fn new(me: NodeId, config: Config) -> Self {
         Self {
             me,

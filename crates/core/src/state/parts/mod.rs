@@ -1,5 +1,6 @@
-//! The parts of the state. Each owns its values and keeps its own invariants; none knows [`super::CoreState`], another
-//! part, or a way out of this process. What one event means for several of them stands in the files beside this folder.
+//! The parts of the state. Each owns its values and keeps its own invariants. None knows [`super::CoreState`], another
+//! part, or a thread, socket or file. The handling of events, which may concern several parts, is in the files beside this
+//! folder.
 
 mod changes;
 mod document;
@@ -14,7 +15,7 @@ mod volume_gc;
 
 pub(super) use changes::{Changes, Pending};
 pub(super) use document::DocumentCopy;
-pub(super) use guest_access::{GuestAccess, Served};
+pub(super) use guest_access::{GuestAccess, ServedVolume};
 pub(super) use imports::Imports;
 pub(super) use lifecycle::{LeaveWaiter, Lifecycle};
 pub(super) use membership::{FailOver, Membership};

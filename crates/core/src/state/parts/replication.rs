@@ -1,45 +1,45 @@
 //! The mirror, the requests that it has not answered, and the session over which it reaches the peer.
 //!
-//! **Invariants.** Each request has one [`Origin`], which gets one answer. The mirror takes one event at a time: what comes
-//! up while the actions of an event are carried out waits in `waiting`, or actions of two events would mix.
+//! **Invariants.** Each request has one [`Origin`], which gets one answer. The mirror handles one event at a time: an event that
+//! arises while the actions of another are carried out waits in `queued_events`, so that actions of two events do not mix.
 
 use crate::volume_request::VolumeReplyTo;
 use dyad_mirror::{Event, Mirror, Progress, RequestId};
 use dyad_types::{ExtentIndex, VolumeId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// Most unreadable extents that the timeline tells of.
+/// Most unreadable extents that get an entry in the timeline.
 const MAX_UNREADABLE_NOTES: usize = 100;
 
-/// Where the result of a request to the mirror goes.
+/// The receiver of the result of a request to the mirror.
 #[derive(Debug)]
 pub(in crate::state) enum Origin {
-    /// To a guest, an import or the document's task.
+    /// A guest, an import or the document's task.
     Client(VolumeReplyTo),
-    /// To `CoreState` itself: this volume, which the document does not name, is being deleted.
+    /// The garbage collection, which deletes this volume.
     VolumeGc { id: VolumeId },
 }
 
-/// Replication on this node.
+/// The mirror and its open requests and events.
 pub(in crate::state) struct Replication {
     pub(in crate::state) mirror: Mirror,
     /// Requests without an answer.
     origins: HashMap<RequestId, Origin>,
     last_request: RequestId,
-    waiting: VecDeque<Event>,
-    /// An event is being handled.
+    queued_events: VecDeque<Event>,
+    /// The mirror handles an event, or its actions are carried out.
     feeding: bool,
-    /// A session with the peer stands.
+    /// A session with the peer is connected.
     pub(in crate::state) connected: bool,
-    /// Why the last session was refused, as far as the timeline tells of it.
-    refused: Option<String>,
+    /// Reason of the last refused session, to which the next one is compared.
+    last_refusal: Option<String>,
     /// The resync that runs or ran last.
     pub(in crate::state) progress: Progress,
     /// Bytes that this resync had to copy when it began.
     pub(in crate::state) dirty_bytes: u64,
     /// Extents healed from the peer since the daemon started.
     pub(in crate::state) healed: u64,
-    /// Extents that guests could not read, as far as the timeline tells of them.
+    /// The unreadable extents that have an entry in the timeline.
     unreadable: BTreeSet<(VolumeId, ExtentIndex)>,
 }
 
@@ -50,10 +50,10 @@ impl Replication {
             mirror,
             origins: HashMap::new(),
             last_request: RequestId::default(),
-            waiting: VecDeque::new(),
+            queued_events: VecDeque::new(),
             feeding: false,
             connected: false,
-            refused: None,
+            last_refusal: None,
             progress: Progress::default(),
             dirty_bytes: 0,
             healed: 0,
@@ -61,27 +61,28 @@ impl Replication {
         }
     }
 
-    /// Records where the result of a request goes, and gives the request an id.
-    pub(in crate::state) fn open(&mut self, origin: Origin) -> RequestId {
+    /// Records the receiver of the result of a new request, and returns the request's id.
+    pub(in crate::state) fn add_request(&mut self, origin: Origin) -> RequestId {
         let request = self.last_request.advance();
         self.origins.insert(request, origin);
         request
     }
 
-    /// The request is answered: where the answer goes.
-    pub(in crate::state) fn close(&mut self, request: RequestId) -> Option<Origin> {
+    /// Removes a request that is answered, and returns the receiver of its result.
+    pub(in crate::state) fn take_origin(&mut self, request: RequestId) -> Option<Origin> {
         self.origins.remove(&request)
     }
 
-    /// Lets an event wait for the mirror. `false` = an event is being handled, and this one follows it.
+    /// Queues an event for the mirror. `true` = the caller must now pass the events of [`Self::next_event`] to the mirror;
+    /// `false` = a caller already does, and this event follows.
     pub(in crate::state) fn begin_feeding(&mut self, event: Event) -> bool {
-        self.waiting.push_back(event);
+        self.queued_events.push_back(event);
         !std::mem::replace(&mut self.feeding, true)
     }
 
-    /// The next event for the mirror. `None` ends what [`Self::begin_feeding`] began.
+    /// The next event for the mirror. `None` = none is queued; the next [`Self::begin_feeding`] returns `true`.
     pub(in crate::state) fn next_event(&mut self) -> Option<Event> {
-        let event = self.waiting.pop_front();
+        let event = self.queued_events.pop_front();
         self.feeding = event.is_some();
         event
     }
@@ -91,16 +92,17 @@ impl Replication {
         self.mirror.volumes().iter().any(|info| info.id == id)
     }
 
-    /// A session was refused; whether the timeline shall tell of it: once for each reason.
+    /// Records the refusal of a session. `true` = the reason differs from the last one, so the timeline gets an entry.
     pub(in crate::state) fn note_refusal(&mut self, reason: &str) -> bool {
-        let new = self.refused.as_deref() != Some(reason);
+        let new = self.last_refusal.as_deref() != Some(reason);
         if new {
-            self.refused = Some(reason.to_owned());
+            self.last_refusal = Some(reason.to_owned());
         }
         new
     }
 
-    /// An extent could not be read; whether the timeline shall tell of it: a guest asks again and again.
+    /// Records an unreadable extent. `true` = the timeline gets an entry: the extent is new, and there are less than
+    /// [`MAX_UNREADABLE_NOTES`] entries.
     pub(in crate::state) fn note_unreadable(&mut self, volume: VolumeId, extent: ExtentIndex) -> bool {
         self.unreadable.len() < MAX_UNREADABLE_NOTES && self.unreadable.insert((volume, extent))
     }

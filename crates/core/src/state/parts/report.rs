@@ -1,24 +1,25 @@
-//! What people are shown: the status, the alarms, and the error that makes this node faulty.
+//! The status that is shown, the alarms, and the error that makes this node faulty.
 //!
-//! **Invariant.** The revision of the status grows by one with each change that is shown, and only then.
+//! **Invariant.** The revision of the status is 1 at the first status of this member and grows by one with each change that is
+//! shown, and only then.
 
 use dyad_control::Status;
 use dyad_quorum::Alarm;
 use std::collections::BTreeSet;
 use tokio::sync::watch;
 
-/// The status and what only the status needs.
+/// The shown status, and the values that only the status needs.
 pub(in crate::state) struct Report {
     status: watch::Sender<Status>,
     revision: u64,
-    /// Lasting conditions of the quorum machine.
+    /// The alarms of the quorum machine that are in force.
     pub(in crate::state) alarms: BTreeSet<Alarm>,
-    /// Why this node is faulty, one sentence.
+    /// The error that makes this node faulty, one sentence; it stays until the daemon restarts.
     pub(in crate::state) error: Option<String>,
 }
 
 impl Report {
-    /// Shows on this channel.
+    /// `status` is the channel that the tasks of the control socket read.
     pub(in crate::state) fn new(status: watch::Sender<Status>) -> Self {
         Self { status, revision: 0, alarms: BTreeSet::new(), error: None }
     }

@@ -10,7 +10,7 @@ use dyad_control::WatchdogStatus;
 pub(in crate::state) struct SelfTest {
     /// The watchdog as it was at start; `None` = this node has none.
     watchdog: Option<WatchdogInfo>,
-    /// The watchdog is not fed, to prove that it resets this node.
+    /// The test runs: the watchdog is not fed.
     pub(in crate::state) running: bool,
 }
 
