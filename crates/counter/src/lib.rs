@@ -1,9 +1,9 @@
-//! The test guest's disk format, and what the disk must hold after any failure.
+//! Disk format of the counting guest, and the check of its disk after a failure.
 //!
-//! The guest counts: it writes counter N, flushes, and only then says `ack N` on its serial line.
-//! The counters are written in turn to a ring of [`SLOTS`] blocks, one per extent, so the disk always holds the last
-//! [`SLOTS`] counters. Each write is flushed before the next one starts; the newest counter therefore determines the
-//! content of the whole ring, and one stale slot is a lost acknowledged write.
+//! The guest counts: it writes counter N, flushes, and only then says `ack N` on its serial line. The counters are written
+//! one after the other to a ring of [`SLOTS`] blocks, one per extent, so the disk always holds the last [`SLOTS`] counters.
+//! Each write is flushed before the next one starts; the newest counter therefore determines the content of the whole ring,
+//! and one stale slot is a lost acknowledged write.
 //!
 //! This crate must never know how the disk is stored or replicated.
 //!
@@ -26,7 +26,7 @@ pub const DISK_BYTES: u64 = DATA_OFFSET + SLOTS * STRIDE;
 const MAGIC: &[u8; 8] = b"DYADCNT1";
 const CHECKSUM_AT: usize = BLOCK - 8;
 
-/// What one block of the ring holds.
+/// The content of one block of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {
     /// Never written: all zeros.
@@ -51,7 +51,7 @@ pub struct Survey {
     pub faults: Vec<String>,
 }
 
-/// The byte offset of `counter` on the disk.
+/// The byte offset on the disk of the slot for `counter`.
 pub fn offset(counter: u64) -> u64 {
     DATA_OFFSET + (counter % SLOTS) * STRIDE
 }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_byte_is_seen() {
+    fn a_block_with_one_changed_byte_is_damaged() {
         let block = encode(1234, BootNumber(99));
         assert_eq!(decode(&block), Slot::Counter { counter: 1234, boot: 99 });
         for at in 0..BLOCK {
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn whole_rings_are_sound_at_every_length() {
+    fn a_ring_without_a_failure_has_no_faults() {
         for newest in 0..3 * SLOTS {
             assert_eq!(survey(&ring(newest)), Survey { newest, faults: vec![] });
         }
     }
 
     #[test]
-    fn one_stale_slot_is_found_wherever_it_is() {
+    fn one_stale_slot_is_a_fault_wherever_it_is() {
         let newest = 2 * SLOTS + 5;
         for back in 1..SLOTS {
             let mut slots = ring(newest);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_next_slot_may_be_torn() {
+    fn only_the_slot_after_the_newest_counter_may_be_damaged() {
         let newest = SLOTS + 9;
         for index in 0..SLOTS {
             let mut slots = ring(newest);

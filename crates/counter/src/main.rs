@@ -11,6 +11,7 @@
 //! | `ack N MS` | counter N is flushed; writing and flushing it took MS milliseconds |
 //! | `pause_ms M` | M is the longest MS of this boot; printed when it grows |
 //! | `io_error …` | the disk returned an error, which a guest of the pair must never get |
+//! | `error …` | the guest cannot load a module, open or read its disk, or continue |
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -29,14 +30,14 @@ const TICK_INTERVAL: Duration = Duration::from_millis(250);
 /// The number of ticks between two `boot` lines. The rig may open the line at any time and needs to know whose ticks it
 /// reads.
 const TICKS_PER_BOOT_LINE: u64 = 8;
-/// The disk device appears only after its driver was loaded.
+/// Maximum wait for the disk device, which appears only after its driver was loaded.
 const DISK_DEADLINE: Duration = Duration::from_secs(30);
-/// The names of the kernel modules, in the order of their dependencies. The image builder writes it.
-const MODULES: &str = "/modules/order";
+/// File with the names of the kernel modules, each after those it depends on. The image builder writes it.
+const MODULE_LIST: &str = "/modules/order";
 
-/// O_DIRECT needs a buffer that is aligned to 4 KiB.
+/// A block in memory at an address that is a multiple of 4 KiB, which O_DIRECT requires.
 #[repr(C, align(4096))]
-struct Page([u8; BLOCK]);
+struct AlignedBlock([u8; BLOCK]);
 
 fn main() {
     let mut line = match console() {
@@ -72,7 +73,7 @@ fn say(line: &mut File, text: &str) {
 
 /// Prints `tick` lines from a thread of its own, so that they continue while a disk request is pending. Ticks from two
 /// nodes at one time prove that two copies of the guest run.
-fn tick(mut line: File, boot: u64) {
+fn start_ticks(mut line: File, boot: u64) {
     thread::spawn(move || {
         for number in 1_u64.. {
             say(&mut line, &format!("tick {number}"));
@@ -93,7 +94,7 @@ fn count(line: &mut File) -> io::Result<()> {
     // The kernel's last message may lack its line end.
     say(line, "");
     say(line, &format!("boot {boot:016x}"));
-    tick(line.try_clone()?, boot);
+    start_ticks(line.try_clone()?, boot);
 
     let found = survey(&read_ring(&disk)?);
     for fault in &found.faults {
@@ -101,12 +102,12 @@ fn count(line: &mut File) -> io::Result<()> {
     }
     say(line, &format!("resume {}", found.newest));
 
-    let mut page = Box::new(Page([0; BLOCK]));
+    let mut page = Box::new(AlignedBlock([0; BLOCK]));
     let mut longest = Duration::ZERO;
     for counter in found.newest + 1.. {
         page.0 = encode(counter, BootNumber(boot));
         let start = Instant::now();
-        write(line, &disk, counter, &page);
+        write_counter(line, &disk, counter, &page);
         let took = start.elapsed();
         say(line, &format!("ack {counter} {}", took.as_millis()));
         if took > longest {
@@ -114,7 +115,7 @@ fn count(line: &mut File) -> io::Result<()> {
             say(line, &format!("pause_ms {}", longest.as_millis()));
         }
         if counter.is_multiple_of(16) {
-            check(line, &disk, counter, BootNumber(boot))?;
+            check_counter(line, &disk, counter, BootNumber(boot))?;
             say(line, &format!("boot {boot:016x}\r\nresume {}", found.newest));
         }
         thread::sleep(WRITE_INTERVAL);
@@ -122,17 +123,18 @@ fn count(line: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes and flushes until it succeeds. Each error is reported, because the pair promises that a guest gets none.
-fn write(line: &mut File, disk: &File, counter: u64, page: &Page) {
+/// Writes and flushes a counter until both succeed. Each error is reported, because the pair promises that a guest gets
+/// none.
+fn write_counter(line: &mut File, disk: &File, counter: u64, page: &AlignedBlock) {
     while let Err(error) = disk.write_all_at(&page.0, offset(counter)).and_then(|()| disk.sync_data()) {
         say(line, &format!("io_error counter {counter}: {error}"));
         thread::sleep(Duration::from_secs(1));
     }
 }
 
-/// Reads the flushed counter back. Any other content means that a second writer exists.
-fn check(line: &mut File, disk: &File, counter: u64, BootNumber(boot): BootNumber) -> io::Result<()> {
-    let mut page = Box::new(Page([0; BLOCK]));
+/// Reads the flushed counter back. Any other content is a lost write, damage, or the write of a second copy of the guest.
+fn check_counter(line: &mut File, disk: &File, counter: u64, BootNumber(boot): BootNumber) -> io::Result<()> {
+    let mut page = Box::new(AlignedBlock([0; BLOCK]));
     disk.read_exact_at(&mut page.0, offset(counter))?;
     let read = decode(&page.0);
     if read != (Slot::Counter { counter, boot }) {
@@ -142,7 +144,7 @@ fn check(line: &mut File, disk: &File, counter: u64, BootNumber(boot): BootNumbe
 }
 
 fn read_ring(disk: &File) -> io::Result<Vec<Slot>> {
-    let mut page = Box::new(Page([0; BLOCK]));
+    let mut page = Box::new(AlignedBlock([0; BLOCK]));
     (0..SLOTS)
         .map(|slot| {
             disk.read_exact_at(&mut page.0, dyad_counter::DATA_OFFSET + slot * STRIDE)?;
@@ -152,7 +154,7 @@ fn read_ring(disk: &File) -> io::Result<Vec<Slot>> {
 }
 
 fn load_modules(line: &mut File) -> io::Result<()> {
-    for name in fs::read_to_string(MODULES)?.lines() {
+    for name in fs::read_to_string(MODULE_LIST)?.lines() {
         let module = File::open(format!("/modules/{name}"))?;
         if let Err(error) = rustix::system::finit_module(&module, c"", 0) {
             say(line, &format!("error module {name}: {error}"));

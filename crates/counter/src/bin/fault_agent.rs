@@ -6,8 +6,8 @@
 //! | command | meaning |
 //! | --- | --- |
 //! | `kill NAME` | sends SIGKILL to every process with this name |
-//! | `stop NAME` | sends SIGSTOP |
-//! | `cont NAME` | sends SIGCONT |
+//! | `stop NAME` | sends SIGSTOP to them |
+//! | `cont NAME` | sends SIGCONT to them |
 
 use std::fs;
 use std::io::{self, BufRead as _};
