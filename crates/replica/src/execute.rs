@@ -8,18 +8,19 @@ use dyad_types::{
 };
 use std::ops::Range;
 
-/// When a command is complete.
+/// The step that completes a command.
 #[derive(Debug)]
 pub enum CommandCompletion {
-    /// When the call returns.
+    /// None: the command is complete, with this output.
     Done(StoreOutput),
-    /// When a sync that begins after the call is complete.
+    /// A sync of the pool that begins after the call.
     AfterSync,
-    /// The journal has no room. Run checkpoint steps, then execute the same command again before any later one.
+    /// Checkpoint steps, because the journal has no room or a deleted volume is not freed yet. Then the same command is
+    /// executed again, before any later one.
     AfterCheckpoint,
 }
 
-/// The volumes and dirty extents of a pool, which a mirror needs at start.
+/// Lists the volumes and dirty extents of a pool: the mirror needs them at its start.
 pub fn inventory(pool: &Pool) -> Inventory {
     let volumes = pool.volumes();
     let dirty = volumes.iter().filter_map(|v| Some((v.id, pool.dirty(v.id)?.clone()))).collect();
@@ -27,11 +28,11 @@ pub fn inventory(pool: &Pool) -> Inventory {
     Inventory { volumes: volumes.collect(), dirty }
 }
 
-/// Carries out one command.
+/// Carries out one command of the mirror on the pool.
 ///
-/// # Errors
-/// The error that the mirror handles: `Corrupt` with the unreadable blocks, `NoVolume`, `NoSpace`, else `Io`. Errors of the
-/// pool go to `report` for the log, with all their detail.
+/// # Errors `Corrupt` with the blocks that cannot be read, `NoVolume` or `NoSpace`, which the mirror handles; else
+/// `Io`. Each error of a read, and each error that becomes `Io`, also goes to `report` with all its detail, for the
+/// log.
 pub fn execute(
     pool: &mut Pool,
     command: &StoreCommand,
@@ -61,7 +62,7 @@ pub fn execute(
         }
         StoreCommand::Read { volume, block, count } => match pool.read(*volume, block.run(*count)) {
             Ok(data) => Ok(CommandCompletion::Done(StoreOutput::Data(data))),
-            // A sector that the disk cannot read counts as a corrupt block: the mirror reads it from the peer.
+            // Sectors that the disk cannot read are reported as corrupt blocks: the mirror reads those from the peer.
             Err(ReadError::Io { .. }) => read_block_by_block(pool, *volume, block.run(*count), report),
             Err(error) => Err(read_error(error, report)),
         },
@@ -94,7 +95,7 @@ pub fn execute(
         }
         StoreCommand::Volume(change) => match change_volume(pool, change) {
             Ok(_) => Ok(CommandCompletion::AfterSync),
-            // A deleted volume with this id is still being freed: a checkpoint completes that.
+            // `Exists`: a deleted volume with this id is still being freed, which a checkpoint completes.
             Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => {
                 Ok(CommandCompletion::AfterCheckpoint)
             }
@@ -103,7 +104,8 @@ pub fn execute(
     }
 }
 
-/// Runs the steps of one command. If a step must wait, the whole command is executed again later; each step is idempotent.
+/// Runs the steps of one command in order. Stops at the first step that is not done, whose completion then counts for
+/// the whole command. The caller executes the whole command again after a checkpoint; each step is idempotent.
 fn run_steps<T>(
     steps: impl IntoIterator<Item = T>,
     mut run: impl FnMut(T) -> Result<CommandCompletion, StoreError>,
@@ -117,6 +119,7 @@ fn run_steps<T>(
     Ok(CommandCompletion::Done(StoreOutput::Done))
 }
 
+/// The completion of a write to the journal.
 fn journaled(
     result: Result<Position, pool::StoreError>,
     report: &mut dyn FnMut(&dyn std::error::Error),
@@ -128,8 +131,8 @@ fn journaled(
     }
 }
 
-/// Each change is idempotent, as the mirror expects. An earlier attempt that was cut short may have left the volume, unused and
-/// smaller: then it is resized.
+/// Creates, resizes or deletes a volume. Each change is idempotent, as the mirror expects. A volume to be created may
+/// exist already, unused and smaller, after an earlier attempt that was interrupted: then it is resized.
 fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, pool::StoreError> {
     let blocks = |size: u64| size / BLOCK as u64;
     let existing = pool.volume(change.id()).map(|volume| volume.blocks);
@@ -144,8 +147,8 @@ fn change_volume(pool: &mut Pool, change: &VolumeChange) -> Result<Position, poo
     }
 }
 
-/// Reads block by block, to find the blocks that cannot be read. Stops at the first one and reports all blocks from it on as
-/// corrupt: the error recovery of a disk takes seconds per read, and the peer has the blocks.
+/// Reads block by block, to find the blocks that cannot be read. Stops at the first such block and reports it and all
+/// blocks after it as corrupt: the error recovery of a disk takes seconds per read, and the peer has the blocks.
 fn read_block_by_block(
     pool: &Pool,
     volume: VolumeId,
@@ -170,7 +173,7 @@ fn read_block_by_block(
     Err(StoreError::Corrupt { blocks: bad })
 }
 
-/// Reads an extent. Blocks that cannot be read are marked as bad in the image, instead of an error.
+/// Reads an extent. Blocks that cannot be read are marked as bad in the image and cause no error.
 fn read_extent(
     pool: &Pool,
     volume: VolumeId,
@@ -185,13 +188,13 @@ fn read_extent(
             let mut data = vec![0; EXTENT];
             let (mut present, mut bad) = (0u16, 0u16);
             for bit in 0..EXTENT_BLOCKS.min(blocks.saturating_sub(first.0)) {
-                let place = bit as usize * BLOCK;
+                let at = bit as usize * BLOCK;
                 match pool.read(volume, (first + bit).run(1)) {
                     // A block of zeros is left out: an absent block reads the same.
                     Ok(block) if block.iter().all(|byte| *byte == 0) => {}
                     Ok(block) => {
                         present |= 1 << bit;
-                        data[place..place + BLOCK].copy_from_slice(&block);
+                        data[at..at + BLOCK].copy_from_slice(&block);
                     }
                     Err(error) => {
                         report(&error);
@@ -205,6 +208,7 @@ fn read_extent(
     }
 }
 
+/// The mirror's error for an error of a write; `report` gets those that become [`StoreError::Io`].
 fn store_error(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
     match error {
         pool::StoreError::NoSpace => StoreError::NoSpace,
@@ -216,6 +220,7 @@ fn store_error(error: &pool::StoreError, report: &mut dyn FnMut(&dyn std::error:
     }
 }
 
+/// The mirror's error for an error of a read; `report` gets it.
 fn read_error(error: ReadError, report: &mut dyn FnMut(&dyn std::error::Error)) -> StoreError {
     report(&error);
     match error {
@@ -244,7 +249,7 @@ mod tests {
         execute(pool, &StoreCommand::Read { volume: VolumeId(1), block: BlockIndex(2), count: 3 }, &mut |_| {})
     }
 
-    /// The mirror heals such blocks from the peer; the node does not count as faulty.
+    /// The mirror heals corrupt blocks from the peer, so the node does not count as faulty.
     #[test]
     fn blocks_from_the_first_unreadable_one_on_count_as_corrupt() {
         let dir = tempfile::tempdir().unwrap();
@@ -261,7 +266,7 @@ mod tests {
         assert_eq!(data[..], [7; 3 * BLOCK]);
     }
 
-    /// An attempt that was cut short has left a smaller, unused volume.
+    /// An attempt that was interrupted may have left a smaller, unused volume.
     #[test]
     fn a_volume_created_again_has_at_least_the_new_size() {
         let dir = tempfile::tempdir().unwrap();

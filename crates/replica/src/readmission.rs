@@ -1,10 +1,10 @@
-//! The view that the mirror gets of a configuration, and the hand-shake that makes a returned peer a member again.
+//! The mirror's view of a configuration, and the condition for making a returned peer a member again.
 
 use dyad_mirror::View;
 use dyad_quorum::{Config, Members};
 use dyad_types::NodeId;
 
-/// The mirror's view of a configuration and of the acknowledgement set.
+/// Translates a configuration and the acknowledgement set for the mirror of the node `me`.
 pub fn view(config: &Config, acks: Members, me: NodeId) -> View {
     let member = |node| config.exists() && config.members.has(node);
     View {
@@ -16,24 +16,26 @@ pub fn view(config: &Config, acks: Members, me: NodeId) -> View {
     }
 }
 
-/// Decides when `AckPeer` (both nodes acknowledge) may be sent to quorum.
+/// Decides when `PeerInAckSet` (the peer is in the acknowledgement set) may be sent to quorum.
 ///
 /// Quorum and mirror run in different threads and exchange messages through queues. If the mirror reports clean, dirty,
-/// clean, quorum answers each report with an acknowledgement set. The answer to the *first* clean must not count for the
-/// second: between them quorum has removed the peer from the set, and the mirror may complete writes alone until the peer is
-/// in the set again. So the quorum thread counts the reports it has handled and sends that count with each set.
+/// clean, quorum answers each report with an acknowledgement set. The answer to the *first* clean must not count for
+/// the second: between them quorum has removed the peer from the set, and the mirror may complete writes alone until
+/// the peer is in the set again. So the quorum thread counts the reports it has handled and sends that count with each
+/// set.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Readmission {
     /// The newest report was "clean".
     clean: bool,
-    /// How many reports there were.
+    /// Number of reports so far.
     reports: u64,
-    /// `AckPeer` was sent for the newest report.
+    /// `PeerInAckSet` was sent for the newest report.
     acknowledged: bool,
 }
 
 impl Readmission {
-    /// The mirror reports that the peer is clean, or is not any more. The caller passes the report on to quorum at once.
+    /// Counts a report of the mirror: the peer is clean, or is dirty again. The caller passes the report on to quorum
+    /// at once.
     pub fn report(&mut self, clean: bool) {
         self.clean = clean;
         self.reports += 1;
@@ -46,8 +48,8 @@ impl Readmission {
         self.clean
     }
 
-    /// Quorum's acknowledgement set after it handled `handled` reports. Precondition: the mirror has the matching view.
-    /// Returns whether `AckPeer` must be sent to quorum now.
+    /// Handles quorum's acknowledgement set, which it sent after `handled` reports. Precondition: the mirror has the
+    /// matching view. Returns whether `PeerInAckSet` must be sent to quorum now.
     #[must_use]
     pub fn on_ack_set(&mut self, acks: Members, handled: u64) -> bool {
         let now = self.clean && handled == self.reports && acks == Members::Both;
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_to_the_newest_clean_counts() {
+    fn only_an_acknowledgement_set_after_the_newest_clean_report_counts() {
         let mut readmission = Readmission::default();
         readmission.report(true);
         readmission.report(false);
