@@ -1,84 +1,102 @@
 //! A model of `dyad-core`'s state on one node: mirror, document, writers, permits.
 //!
-//! It repeats rules of `dyad_core::CoreState` instead of running them, so a difference between the two is not found here.
-//! It is to be replaced by the shipped code; until then, a change of the rules there must be made here as well.
+//! It repeats rules of `dyad_core::CoreState` and does not run that code, so a bug there is not found here. It is to be
+//! replaced by the shipped code; until then, a change of the rules there must be made here as well.
 
 use crate::document::Document;
 use crate::guests::volume;
 use crate::machine::{VMS, VmIndex};
 use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
-use crate::world::{Due, Job, World};
+use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_mirror::{Action, Event, GuestOp, GuestReply, Mirror, Reason, RequestId, Writer};
 use dyad_quorum::{self as quorum, Config, MS, Members};
 use dyad_replica::{Readmission, view};
 use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Requests of the daemon itself have ids from here on.
+/// The first id for requests of the daemon itself. Ids of guests' requests are lower.
 const FIRST_OWN_REQUEST: RequestId = RequestId(1 << 48);
 
 /// The purpose of a request of the daemon itself.
 #[derive(Debug, Clone)]
 pub(crate) enum OwnRequest {
+    /// Read the document.
     Read,
+    /// Write this document to volume 0.
     Write(Document),
+    /// Flush this document, which is written.
     Flush(Document),
+    /// Create a volume.
     Create,
 }
 
 /// The model of `CoreState`.
 pub struct CoreModel {
     pub mirror: Mirror,
+    /// The newest configuration that the quorum thread has announced.
     pub(crate) config: Config,
-    acks: Members,
+    /// The newest acknowledgement set that the quorum thread has announced.
+    ack_set: Members,
     readmission: Readmission,
+    /// The document in force; `None` until it is read after the node entered the in-sync set.
     pub document: Option<Document>,
+    /// Requests of the daemon itself that the mirror has not answered.
     pub(crate) own_requests: BTreeMap<RequestId, OwnRequest>,
     pub(crate) next_own_request: RequestId,
-    guests: BTreeMap<RequestId, VmIndex>,
+    /// Requests of guests that the mirror has not answered.
+    guest_requests: BTreeMap<RequestId, VmIndex>,
+    /// By volume: the writer that the mirror was last told.
     writers: [Writer; VMS + 1],
+    /// By VM: whether it may run here.
     pub permits: [bool; VMS],
+    /// The node has had the right to run since it became a member and since its VMs were last killed. Then volumes are
+    /// served.
     serving: bool,
+    /// The fence of the peer is over.
     pub(crate) peer_vms_allowed: bool,
-    vms_known: bool,
+    /// The newest `VmsRunning` that the quorum thread was told.
+    vms_reported: bool,
+    /// The mirror holds guests' requests.
     held: bool,
-    waiting: VecDeque<Event>,
-    feeding: bool,
+    /// Events for the mirror that arose while it handled another one.
+    queued_events: VecDeque<Event>,
+    /// The mirror handles an event.
+    handles_event: bool,
     /// The VM that an operator moves, and its new node.
     pub moving: Option<(VmIndex, NodeId)>,
 }
 
 impl CoreModel {
-    pub fn new(mirror: Mirror, config: Config, vms_known: bool) -> Self {
+    pub fn new(mirror: Mirror, config: Config, vms_reported: bool) -> Self {
         Self {
             mirror,
-            acks: config.members,
+            ack_set: config.members,
             config,
             readmission: Readmission::default(),
             document: None,
             own_requests: BTreeMap::new(),
             next_own_request: FIRST_OWN_REQUEST,
-            guests: BTreeMap::new(),
+            guest_requests: BTreeMap::new(),
             writers: [Writer::None; VMS + 1],
             permits: [false; VMS],
             serving: false,
             peer_vms_allowed: false,
-            vms_known,
+            vms_reported,
             held: true,
-            waiting: VecDeque::new(),
-            feeding: false,
+            queued_events: VecDeque::new(),
+            handles_event: false,
             moving: None,
         }
     }
 
-    /// Whether a request of this VM is under way that is not in `open`.
+    /// Whether the mirror has an unanswered request of this VM that is not in `open`.
     pub fn serves_other_than<T>(&self, vm: VmIndex, open: &BTreeMap<RequestId, T>) -> bool {
-        self.guests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
+        self.guest_requests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
     }
 
     pub fn idle(&self) -> bool {
-        self.own_requests.is_empty() && self.guests.is_empty() && self.mirror.open_requests() == 0
+        self.own_requests.is_empty() && self.guest_requests.is_empty() && self.mirror.open_requests() == 0
     }
 }
 
@@ -88,26 +106,26 @@ impl World {
     }
 
     pub(crate) fn start_core_model(&mut self, node: usize) {
-        self.announce(node);
+        self.send_view(node);
         self.mirror(node, Event::Hold);
-        self.job(node, 1000, Job::CoreTick);
+        self.schedule_job(node, 1000, DaemonJob::CoreTick);
     }
 
-    /// Gives the mirror an event and carries out its actions. Events that arise meanwhile wait: the actions of one event are
-    /// carried out before the next event, or messages would leave in another order than they were numbered.
+    /// Gives the mirror an event and carries out its actions. All actions of one event are carried out before the next
+    /// event is given; otherwise messages would be sent in another order than the mirror numbered them.
     pub(crate) fn mirror(&mut self, node: usize, event: Event) {
         let Some(model) = self.core_model(node) else { return };
-        model.waiting.push_back(event);
-        if std::mem::replace(&mut model.feeding, true) {
+        model.queued_events.push_back(event);
+        if std::mem::replace(&mut model.handles_event, true) {
             return;
         }
-        while let Some(event) = self.core_model(node).and_then(|model| model.waiting.pop_front()) {
+        while let Some(event) = self.core_model(node).and_then(|model| model.queued_events.pop_front()) {
             self.feed_mirror(node, event);
         }
         if let Some(model) = self.core_model(node) {
-            model.feeding = false;
+            model.handles_event = false;
         }
-        self.update_complete();
+        self.on_steady();
     }
 
     fn feed_mirror(&mut self, node: usize, event: Event) {
@@ -118,53 +136,53 @@ impl World {
         model.mirror.handle(clock, event, &mut actions);
         let after = model.mirror.phase();
         if before != after {
-            self.note(node, format!("mirror {before:?} -> {after:?}"));
+            self.log_line(node, format!("mirror {before:?} -> {after:?}"));
         }
         for action in actions {
-            self.act(node, action);
+            self.carry_out_mirror_action(node, action);
         }
     }
 
-    fn act(&mut self, node: usize, action: Action) {
+    fn carry_out_mirror_action(&mut self, node: usize, action: Action) {
         match action {
             Action::Store { op, command } => self.store_command(node, op, command),
             Action::Send(message) => self.send_message(node, message),
-            Action::Complete { req, result } => self.completed(node, req, result),
+            Action::Complete { req, result } => self.on_mirror_reply(node, req, result),
             Action::Disconnect(reason) => {
-                self.note(node, format!("disconnect: {reason}"));
+                self.log_line(node, format!("disconnect: {reason}"));
                 if matches!(reason, Reason::MissingMessage | Reason::Protocol | Reason::TwoWriters) {
-                    self.violate(format!("node {node} ended its session: {reason}"));
+                    self.report_violation(format!("node {node} ended its session: {reason}"));
                 }
-                self.disconnect(node);
+                self.close_session(node);
             }
             Action::PeerStuck => {
-                self.count("peer stuck");
+                self.count_event("peer stuck");
                 self.tell_quorum_thread(node, quorum::Event::PeerStuck);
             }
             Action::PeerClean => {
-                self.count("resyncs");
-                self.note(node, "the peer is clean".into());
+                self.count_event("resyncs");
+                self.log_line(node, "the peer is clean".into());
                 let peer = &mut self.nodes[1 - node];
-                peer.clean_in = peer.boots;
+                peer.clean_in_boot = peer.boots;
                 if let Some(model) = self.core_model(node) {
                     model.readmission.report(true);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerClean);
             }
             Action::PeerDirty => {
-                self.note(node, "the peer is dirty".into());
+                self.log_line(node, "the peer is dirty".into());
                 if let Some(model) = self.core_model(node) {
                     model.readmission.report(false);
                 }
                 self.tell_quorum_thread(node, quorum::Event::PeerDirty);
             }
-            Action::Faulty { error } => self.violate(format!("node {node} is faulty: {error}")),
+            Action::Faulty { error } => self.report_violation(format!("node {node} is faulty: {error}")),
             Action::Lost { volume, extent } => {
-                self.violate(format!("node {node} calls extent {extent} of volume {volume} lost"));
+                self.report_violation(format!("node {node} calls extent {extent} of volume {volume} lost"));
             }
-            Action::Healed { .. } => self.count("heals"),
-            Action::Unreadable { .. } => self.count("unreadable"),
-            Action::VolumesChanged => self.reload(node),
+            Action::Healed { .. } => self.count_event("heals"),
+            Action::Unreadable { .. } => self.count_event("unreadable"),
+            Action::VolumesChanged => self.reload_document(node),
             Action::Progress(progress) => {
                 if progress.left == 0 {
                     let copied = progress.copied;
@@ -175,25 +193,27 @@ impl World {
         }
     }
 
-    fn completed(&mut self, node: usize, req: RequestId, result: crate::guests::GuestResult) {
+    fn on_mirror_reply(&mut self, node: usize, req: RequestId, result: crate::guests::GuestResult) {
         let Some(model) = self.core_model(node) else { return };
-        if let Some(vm) = model.guests.remove(&req) {
+        if let Some(vm) = model.guest_requests.remove(&req) {
             let delay = self.prng.within(1_000..40_000);
-            return self.job(node, delay, Job::Answer(vm, req, result));
+            return self.schedule_job(node, delay, DaemonJob::GuestReply(vm, req, result));
         }
         let Some(own) = model.own_requests.remove(&req) else { return };
         match (own, result) {
             (OwnRequest::Read, Ok(GuestReply::Data(data))) => {
                 if let Some(document) = Document::decode(&data) {
-                    self.publish(node, document);
+                    self.adopt_document(node, document);
                 }
             }
-            (OwnRequest::Write(document), Ok(_)) => self.own_request(node, GuestOp::Flush, OwnRequest::Flush(document)),
-            (OwnRequest::Flush(document), Ok(_)) => {
-                self.publish(node, document);
-                self.tell_peer_document(node);
+            (OwnRequest::Write(document), Ok(_)) => {
+                self.send_own_request(node, GuestOp::Flush, OwnRequest::Flush(document))
             }
-            // Refused after a change of the configuration; the daemon repeats it when it is needed.
+            (OwnRequest::Flush(document), Ok(_)) => {
+                self.adopt_document(node, document);
+                self.announce_document_to_peer(node);
+            }
+            // A refused request: the configuration has changed. The daemon sends the request again when it is needed.
             _ => {}
         }
         self.settle_core_model(node);
@@ -211,20 +231,20 @@ impl World {
                 if !config.members.has(me) {
                     model.serving = false;
                     if !stale {
-                        // The other node may change it, so it must be read again before it counts.
+                        // The other node may change the document, so it must be read again before it is in force.
                         model.document = None;
                     }
                 }
                 model.config = config;
-                self.announce(node);
-                self.reload(node);
+                self.send_view(node);
+                self.reload_document(node);
             }
             QuorumUpdate::AckSet(set, handled) => {
-                model.acks = set;
-                self.announce(node);
+                model.ack_set = set;
+                self.send_view(node);
                 let Some(model) = self.core_model(node) else { return };
                 if model.readmission.on_ack_set(set, handled) {
-                    self.tell_quorum_thread(node, quorum::Event::AckPeer);
+                    self.tell_quorum_thread(node, quorum::Event::PeerInAckSet);
                 }
             }
             QuorumUpdate::Hold => self.hold(node, true),
@@ -251,11 +271,12 @@ impl World {
         }
     }
 
-    fn announce(&mut self, node: usize) {
+    /// Gives the mirror its view of the configuration.
+    fn send_view(&mut self, node: usize) {
         let me = self.nodes[node].id;
         let Some(model) = self.core_model(node) else { return };
         if model.config.exists() {
-            let view = view(&model.config, model.acks, me);
+            let view = view(&model.config, model.ack_set, me);
             self.settle_writers(node);
             self.mirror(node, Event::View(view));
         }
@@ -285,7 +306,7 @@ impl World {
         }
     }
 
-    /// Re-establishes the invariants: writers, permits, fail-over.
+    /// Derives writers, permits and fail-over from the state.
     pub(crate) fn settle_core_model(&mut self, node: usize) {
         self.settle_writers(node);
         self.settle_permits(node);
@@ -309,17 +330,17 @@ impl World {
             model.permits[vm.0] = permit;
         }
         let vms = populated || model.permits.contains(&true);
-        if vms != model.vms_known {
-            model.vms_known = vms;
+        if vms != model.vms_reported {
+            model.vms_reported = vms;
             self.tell_quorum_thread(node, quorum::Event::VmsRunning(vms));
         }
         for vm in started {
-            self.put(50 * MS, Due::StartVm { node, boot, vm });
+            self.schedule(50 * MS, FutureEvent::StartVm { node, boot, vm });
             self.resubmit(node, vm);
         }
     }
 
-    /// The supervisor of a node starts a VM if it is permitted.
+    /// Starts a VM as the supervisor of the node does, if it is permitted.
     pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: VmIndex) {
         let machine = &mut self.nodes[node];
         if !machine.up || machine.boots != boot {
@@ -328,33 +349,33 @@ impl World {
         let permitted = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]) && !machine.stopped;
         if permitted && !machine.vms[vm.0].runs {
             machine.vms[vm.0].runs = true;
-            self.count("VM starts");
-            self.note(node, format!("VM {vm} starts"));
+            self.count_event("VM starts");
+            self.log_line(node, format!("VM {vm} starts"));
             self.check_start(node, vm);
         }
     }
 
     pub(crate) fn core_tick(&mut self, node: usize) {
-        self.job(node, 100 * MS, Job::CoreTick);
+        self.schedule_job(node, 100 * MS, DaemonJob::CoreTick);
         self.mirror(node, Event::Tick);
         if self.core_model(node).is_some_and(|model| model.document.is_none()) {
-            self.reload(node);
+            self.reload_document(node);
         }
         self.settle_core_model(node);
-        // A permitted VM that does not run is started, also after an earlier start failed.
+        // A permitted VM that does not run is started again, also after it died.
         for vm in VmIndex::all() {
             let boot = self.nodes[node].boots;
             let permitted = self.core_model(node).is_some_and(|model| model.permits[vm.0]);
             if permitted && !self.nodes[node].vms[vm.0].runs {
-                self.put(60 * MS, Due::StartVm { node, boot, vm });
+                self.schedule(60 * MS, FutureEvent::StartVm { node, boot, vm });
             }
         }
     }
 
-    /// A guest's request reaches the daemon.
+    /// Handles a guest's request that has reached the daemon. A request that is under way already is ignored.
     pub(crate) fn take_request(&mut self, node: usize, vm: VmIndex, req: RequestId, op: GuestOp) {
         let Some(model) = self.core_model(node) else { return };
-        if model.guests.insert(req, vm).is_none() {
+        if model.guest_requests.insert(req, vm).is_none() {
             self.mirror(node, Event::Guest { req, volume: volume(vm), op });
         }
     }

@@ -1,5 +1,5 @@
-//! A model of the replicated document on volume 0: only the node of each VM. It repeats rules of `dyad-core` and is to be
-//! replaced by the shipped code.
+//! A model of the document, which is replicated in volume 0. It contains only the node of each VM. The model repeats
+//! rules of `dyad-core` and is to be replaced by the shipped code.
 
 use crate::core_model::OwnRequest;
 use crate::guests::volume;
@@ -27,6 +27,7 @@ impl Document {
         Bytes::from(block)
     }
 
+    /// The document in this block; `None` if none was written yet.
     pub fn decode(block: &[u8]) -> Option<Self> {
         let generation = u64::from_le_bytes(block[..8].try_into().ok()?);
         let vm_node = |at: usize| if block[at] == 0 { NodeId::A } else { NodeId::B };
@@ -35,17 +36,19 @@ impl Document {
 }
 
 impl World {
-    pub(crate) fn publish(&mut self, node: usize, document: Document) {
+    /// Makes a document the one in force on the node, if the node is a member and has no newer one.
+    pub(crate) fn adopt_document(&mut self, node: usize, document: Document) {
         let me = self.nodes[node].id;
         let Some(model) = self.core_model(node) else { return };
         if model.config.members.has(me) && model.document.is_none_or(|old| old.generation < document.generation) {
             model.document = Some(document);
             model.moving = None;
-            self.note(node, format!("document {document:?}"));
+            self.log_line(node, format!("document {document:?}"));
         }
     }
 
-    pub(crate) fn own_request(&mut self, node: usize, op: GuestOp, own: OwnRequest) {
+    /// Gives the mirror a request of the daemon itself, for volume 0.
+    pub(crate) fn send_own_request(&mut self, node: usize, op: GuestOp, own: OwnRequest) {
         let Some(model) = self.core_model(node) else { return };
         let req = model.next_own_request.advance();
         model.own_requests.insert(req, own);
@@ -53,7 +56,7 @@ impl World {
     }
 
     /// Reads the document: the lead as the writer of volume 0, the follower from its own replica.
-    pub(crate) fn reload(&mut self, node: usize) {
+    pub(crate) fn reload_document(&mut self, node: usize) {
         let me = self.nodes[node].id;
         let Some(model) = self.core_model(node) else { return };
         let member = model.config.exists() && model.config.members.has(me);
@@ -63,11 +66,11 @@ impl World {
         let lead = model.config.lead == me;
         let (block, count) = (BlockIndex(0), 1);
         let op = if lead { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } };
-        self.own_request(node, op, OwnRequest::Read);
+        self.send_own_request(node, op, OwnRequest::Read);
     }
 
-    /// Writes a new document if VMs change their node: all to this node once the peer's fence is over, or the VM that an
-    /// operator moves.
+    /// Writes a new document if VMs must change their node: all VMs to this node when the peer's fence is over, or the
+    /// VM that an operator moves.
     pub(crate) fn fail_over(&mut self, node: usize) {
         let me = self.nodes[node].id;
         let Some(model) = self.core_model(node) else { return };
@@ -87,7 +90,7 @@ impl World {
         }
         if vm_node != document.vm_node {
             let next = Document { generation: document.generation + 1, vm_node };
-            self.own_request(
+            self.send_own_request(
                 node,
                 GuestOp::Write { block: BlockIndex(0), data: next.encode() },
                 OwnRequest::Write(next),
@@ -95,7 +98,7 @@ impl World {
         }
     }
 
-    /// The first node creates the volumes and the first document.
+    /// Creates the volumes and the first document, on the first node.
     pub(crate) fn create_pair(&mut self, node: usize) {
         let sizes = [4096 * 16, crate::guests::BLOCKS * BLOCK as u64, crate::guests::BLOCKS * BLOCK as u64];
         for (id, size) in sizes.into_iter().enumerate() {
@@ -107,10 +110,15 @@ impl World {
         self.run(dyad_quorum::SEC);
         let me = self.nodes[node].id;
         let first = Document { generation: 1, vm_node: [me; VMS] };
-        self.own_request(node, GuestOp::Write { block: BlockIndex(0), data: first.encode() }, OwnRequest::Write(first));
+        self.send_own_request(
+            node,
+            GuestOp::Write { block: BlockIndex(0), data: first.encode() },
+            OwnRequest::Write(first),
+        );
     }
 
-    /// An operator moves a VM: it is shut down, then the document changes.
+    /// Moves a VM as an operator does: shuts it down, then has the document changed. Does nothing unless both mirrors
+    /// are steady.
     pub(crate) fn move_vm(&mut self, vm: VmIndex, to: NodeId) {
         let lead = (0..2).find(|&node| {
             let me = self.nodes[node].id;
@@ -118,11 +126,11 @@ impl World {
         });
         let Some(lead) = lead else { return };
         let known = self.core_model(lead).and_then(|model| model.document);
-        if known.is_none_or(|document| document.vm_node[vm.0] == to) || !self.steady() {
+        if known.is_none_or(|document| document.vm_node[vm.0] == to) || !self.is_steady() {
             return;
         }
         for node in 0..2 {
-            // Shut down; it may start again only where the new document says.
+            // After its end the VM may start only on the node that the new document names.
             self.end_vm(node, vm);
             if let Some(model) = self.core_model(node) {
                 model.moving = Some((vm, to));
@@ -130,7 +138,7 @@ impl World {
             }
             self.mirror(node, Event::Close { volume: volume(vm) });
         }
-        self.count("moves");
+        self.count_event("moves");
         self.settle_core_model(lead);
     }
 }

@@ -1,7 +1,7 @@
-//! The faults that a run draws: their rates, what each does, and how it ends.
+//! The random faults of a run: the rate, the cause and the end of each.
 
 use crate::machine::VmIndex;
-use crate::world::{Due, Job, World};
+use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_quorum::{MS, Nanos, SEC};
 use dyad_types::NodeId;
 
@@ -25,7 +25,7 @@ enum Fault {
 }
 
 impl Fault {
-    /// The name in the event log and in the counts.
+    /// The name in the event log and in [`crate::RunResult::faults`].
     fn name(self) -> &'static str {
         match self {
             Fault::PowerLoss => "power lost",
@@ -48,8 +48,8 @@ impl Fault {
 
 /// The share of each kind among the faults, in percent. The sum is 100.
 ///
-/// One draw of 0 to 99 chooses the kind, in the order of the fields: the order and the values are part of the meaning of
-/// every recorded seed.
+/// One draw of 0 to 99 chooses the kind, in the order of the fields. A change of the order or of a value changes the
+/// runs of all recorded seeds.
 struct FaultRates {
     power_loss_pct: u64,
     power_loss_on_both_pct: u64,
@@ -84,17 +84,19 @@ const RATES: FaultRates = FaultRates {
     vm_died_pct: 4,
 };
 
-/// A fault that follows the one before within [`FOLLOW_UP_DELAY`], of a thousand: faults often come together.
+/// Share of faults that follow the fault before within [`FOLLOW_UP_DELAY`], of a thousand: faults often come together.
 const FOLLOW_UP_PERMILLE: u64 = 350;
+/// Longest delay of a fault that follows the fault before.
 const FOLLOW_UP_DELAY: Nanos = 500 * MS;
-/// A cut that is short, of a thousand.
+/// Share of short cuts among all cuts, of a thousand.
 const SHORT_CUT_PERMILLE: u64 = 500;
-/// A machine that is cut off whose kernel is slow as well, of a thousand.
+/// Share of cut-off machines whose kernel is slow as well, of a thousand.
 const CUT_OFF_SLOW_KERNEL_PERMILLE: u64 = 300;
-/// A write of the register under way that is on the disk after a power cut or a kill, of a thousand.
-const TORN_WRITE_DONE_PERMILLE: u64 = 500;
+/// Share of register writes under way that are on the disk after a power loss or a kill, of a thousand.
+const WRITE_COMPLETED_PERMILLE: u64 = 500;
 
 impl FaultRates {
+    /// Each rate with its kind, in the order of the draw.
     fn table(&self) -> [(u64, Fault); 14] {
         [
             (self.power_loss_pct, Fault::PowerLoss),
@@ -128,22 +130,22 @@ impl FaultRates {
 }
 
 impl World {
-    /// Causes one fault, and puts the next one into the queue.
-    pub(crate) fn fault(&mut self) {
-        if !self.chaos {
+    /// Causes one random fault, and schedules the next one.
+    pub(crate) fn random_fault(&mut self) {
+        if !self.faults_enabled {
             return;
         }
         let follows = self.prng.chance(FOLLOW_UP_PERMILLE);
         let pause = if follows { self.prng.below(FOLLOW_UP_DELAY) } else { self.prng.within(SEC..10 * SEC) };
-        self.put(pause, Due::Fault);
+        self.schedule(pause, FutureEvent::Fault);
         let node = self.prng.below(2) as usize;
         let fault = RATES.kind(self.prng.below(100));
-        self.cause(fault, node);
+        self.begin_fault(fault, node);
         *self.result.faults.entry(fault.name()).or_default() += 1;
-        self.note(node, format!("FAULT {}", fault.name()));
+        self.log_line(node, format!("FAULT {}", fault.name()));
     }
 
-    fn cause(&mut self, fault: Fault, node: usize) {
+    fn begin_fault(&mut self, fault: Fault, node: usize) {
         match fault {
             Fault::PowerLoss => self.power_cycle(node),
             Fault::PowerLossOnBoth => {
@@ -154,43 +156,43 @@ impl World {
             Fault::DaemonStopped => {
                 self.nodes[node].stopped = true;
                 let length = self.prng.within(50 * MS..8 * SEC);
-                self.put(length, Due::Continue(node));
+                self.schedule(length, FutureEvent::ContinueCore(node));
             }
             Fault::LinkCut => {
-                self.net.cut = [true; 2];
+                self.link.cut = [true; 2];
                 let length = self.short_or_long();
-                self.put(length, Due::RestoreNetwork);
+                self.schedule(length, FutureEvent::RestoreNetwork);
             }
             Fault::LinkCutOneWay => {
-                self.net.cut[node] = true;
+                self.link.cut[node] = true;
                 let length = self.short_or_long();
-                self.put(length, Due::RestoreNetwork);
+                self.schedule(length, FutureEvent::RestoreNetwork);
             }
             Fault::LossyLink => {
-                self.net.loss = self.prng.within(20..400);
-                self.net.duplicate = self.prng.below(200);
-                self.net.jitter = self.prng.within(MS..150 * MS);
+                self.link.loss = self.prng.within(20..400);
+                self.link.duplicate = self.prng.below(200);
+                self.link.jitter = self.prng.within(MS..150 * MS);
                 let length = self.prng.within(SEC..10 * SEC);
-                self.put(length, Due::RestoreNetwork);
+                self.schedule(length, FutureEvent::RestoreNetwork);
             }
             Fault::WitnessLost => {
                 self.witness_up = false;
                 let length = self.prng.within(SEC..50 * SEC);
-                self.put(length, Due::WitnessBack);
+                self.schedule(length, FutureEvent::RestoreWitness);
             }
             Fault::WitnessUnreachable => {
-                self.reach[node] = false;
+                self.reaches_witness[node] = false;
                 let length = self.prng.within(SEC..30 * SEC);
-                self.put(length, Due::WitnessBack);
+                self.schedule(length, FutureEvent::RestoreWitness);
             }
             Fault::SlowWitness => self.witness_rtt = self.prng.within(5 * MS..3 * SEC),
             Fault::NodeCutOff => {
-                // All network cards of one machine.
-                self.net.cut = [true; 2];
-                self.reach[node] = false;
+                // The fault affects all network cards of one machine.
+                self.link.cut = [true; 2];
+                self.reaches_witness[node] = false;
                 let length = self.prng.within(100 * MS..20 * SEC);
-                self.put(length, Due::RestoreNetwork);
-                self.put(length, Due::WitnessBack);
+                self.schedule(length, FutureEvent::RestoreNetwork);
+                self.schedule(length, FutureEvent::RestoreWitness);
                 if self.prng.chance(CUT_OFF_SLOW_KERNEL_PERMILLE) {
                     self.nodes[node].kernel_slow_until = self.now + length;
                 }
@@ -211,7 +213,7 @@ impl World {
     fn power_cycle(&mut self, node: usize) {
         self.power_off(node);
         let off = self.prng.within(SEC..20 * SEC);
-        self.put(off, Due::PowerOn(node));
+        self.schedule(off, FutureEvent::PowerOn(node));
     }
 
     fn short_or_long(&mut self) -> u64 {
@@ -222,12 +224,12 @@ impl World {
         }
     }
 
-    /// The machine loses its power: data that was not synced may be lost.
+    /// Takes the power from the machine: data that was not synced may be lost.
     pub(crate) fn power_off(&mut self, node: usize) {
         if !self.nodes[node].up {
             return;
         }
-        self.tear_register(node);
+        self.finish_or_lose_register_write(node);
         self.drop_core(node);
         for vm in VmIndex::all() {
             self.end_vm(node, vm);
@@ -237,10 +239,10 @@ impl World {
         machine.frozen = false;
         machine.kernel_slow_until = 0;
         machine.watchdog_at = u64::MAX;
-        machine.complete = false;
-        machine.proven = false;
+        machine.kept_memory = false;
+        machine.must_be_complete = false;
         machine.disk.crash();
-        self.check_memories();
+        self.on_memory_lost();
     }
 
     pub(crate) fn power_on(&mut self, node: usize) {
@@ -260,12 +262,12 @@ impl World {
         if self.nodes[node].core.is_none() {
             return;
         }
-        self.tear_register(node);
+        self.finish_or_lose_register_write(node);
         self.drop_core(node);
         self.nodes[node].disk.kill();
         let boot = self.nodes[node].boots;
         let delay = self.prng.within(50 * MS..800 * MS);
-        self.put(delay, Due::StartCore { node, boot });
+        self.schedule(delay, FutureEvent::StartCore { node, boot });
     }
 
     fn drop_core(&mut self, node: usize) {
@@ -274,16 +276,16 @@ impl World {
         machine.daemon_run += 1;
         machine.stopped = false;
         machine.backlog.clear();
-        self.disconnect(node);
+        self.close_session(node);
     }
 
-    /// A write of the register under way may or may not be on the disk.
-    fn tear_register(&mut self, node: usize) {
+    /// Puts a write of the register that is under way on the disk, or loses it, at random.
+    fn finish_or_lose_register_write(&mut self, node: usize) {
         let daemon_run = self.nodes[node].daemon_run;
         let under_way: Vec<_> = self
             .pending()
             .filter_map(|due| match due {
-                Due::Node { node: to, daemon_run: of, job: Job::Persisted(_, record) }
+                FutureEvent::Job { node: to, daemon_run: of, job: DaemonJob::Persisted(_, record) }
                     if *to == node && *of == daemon_run =>
                 {
                     Some(record.clone())
@@ -292,7 +294,7 @@ impl World {
             })
             .collect();
         for record in under_way {
-            if self.prng.chance(TORN_WRITE_DONE_PERMILLE) {
+            if self.prng.chance(WRITE_COMPLETED_PERMILLE) {
                 self.nodes[node].record = record;
             }
         }
@@ -303,49 +305,50 @@ impl World {
             return;
         }
         for job in std::mem::take(&mut self.nodes[node].backlog) {
-            self.work(node, job);
+            self.run_job(node, job);
         }
     }
 
-    pub(crate) fn watchdog(&mut self, node: usize, boot: u64) {
+    /// Resets the machine if its watchdog was not fed in time; else schedules the next check.
+    pub(crate) fn check_watchdog(&mut self, node: usize, boot: u64) {
         let machine = &self.nodes[node];
         if !machine.up || machine.boots != boot {
             return;
         }
         if self.now < machine.watchdog_at {
             let delay = machine.watchdog_at - self.now;
-            return self.put(delay, Due::Watchdog { node, boot });
+            return self.schedule(delay, FutureEvent::Watchdog { node, boot });
         }
-        self.note(node, "the watchdog resets the machine".into());
-        self.count("watchdog resets");
+        self.log_line(node, "the watchdog resets the machine".into());
+        self.count_event("watchdog resets");
         self.power_off(node);
         let boot_time = self.prng.within(3 * SEC..12 * SEC);
-        self.put(boot_time, Due::PowerOn(node));
+        self.schedule(boot_time, FutureEvent::PowerOn(node));
     }
 
-    /// Ends every fault, and lets no new one begin.
+    /// Ends every fault and schedules no new one.
     pub(crate) fn end_all_faults(&mut self) {
-        self.chaos = false;
+        self.faults_enabled = false;
         self.restore_network();
-        self.witness_back();
+        self.restore_witness();
         self.witness_rtt = 20 * MS;
         for node in 0..2 {
             self.nodes[node].kernel_slow_until = 0;
             self.continue_core(node);
-            self.put(SEC, Due::PowerOn(node));
+            self.schedule(SEC, FutureEvent::PowerOn(node));
         }
     }
 
     pub(crate) fn restore_network(&mut self) {
-        self.net.cut = [false; 2];
-        self.net.loss = 0;
-        self.net.duplicate = 0;
-        self.net.jitter = MS;
+        self.link.cut = [false; 2];
+        self.link.loss = 0;
+        self.link.duplicate = 0;
+        self.link.jitter = MS;
     }
 
-    pub(crate) fn witness_back(&mut self) {
+    pub(crate) fn restore_witness(&mut self) {
         self.witness_up = true;
-        self.reach = [true; 2];
+        self.reaches_witness = [true; 2];
     }
 }
 

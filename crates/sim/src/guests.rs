@@ -1,17 +1,17 @@
-//! Guests: each VM writes, reads, discards and flushes its volume; the oracle checks each answer.
+//! The guests: each VM writes, reads, discards and flushes its volume, and the oracle checks each answer.
 
 use crate::machine::VmIndex;
-use crate::world::{Due, Job, World};
+use crate::world::{DaemonJob, FutureEvent, World};
 use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value};
 use dyad_mirror::{GuestError, GuestOp, RequestId};
 use dyad_quorum::MS;
 use dyad_types::{BlockIndex, VolumeId};
 
-/// Blocks of a guest's volume: 24 extents.
+/// Blocks of a guest's volume: 24 extents, of which the last is not complete.
 pub const BLOCKS: u64 = 24 * 16 - 5;
-/// Requests a guest keeps open.
-const DEPTH: usize = 6;
+/// Maximum number of unanswered requests of a guest.
+const MAX_OPEN_REQUESTS: usize = 6;
 
 /// A request of a guest.
 #[derive(Debug, Clone)]
@@ -36,21 +36,21 @@ impl Request {
     }
 }
 
-/// Its only disk. Volume 0 is the document's.
+/// The volume of a VM. Volume 0 contains the document.
 pub fn volume(vm: VmIndex) -> VolumeId {
     VolumeId(vm.0 as u64 + 1)
 }
 
 impl World {
-    /// The guest may send one request; called again after 1 to 25 ms.
-    pub(crate) fn guest_step(&mut self, vm: VmIndex) {
+    /// Sends a random request of the guest, if it executes; repeated after 1 to 25 ms.
+    pub(crate) fn send_guest_request(&mut self, vm: VmIndex) {
         let pause = self.prng.within(MS..25 * MS);
-        self.put(pause, Due::Guest(vm));
-        if self.quiet {
+        self.schedule(pause, FutureEvent::GuestRequest(vm));
+        if self.guests_idle {
             return;
         }
         let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm)) else { return };
-        if self.nodes[node].vms[vm.0].open.len() >= DEPTH || self.serves_former_run(node, vm) {
+        if self.nodes[node].vms[vm.0].open.len() >= MAX_OPEN_REQUESTS || self.serves_former_run(node, vm) {
             return;
         }
         let Some(request) = self.random_request(vm) else { return };
@@ -59,17 +59,19 @@ impl World {
         self.submit(node, vm, req);
     }
 
-    /// Whether a request of an earlier run of this VM is under way. Until it is done the device starts none of the new run.
+    /// Whether a request of an earlier run of this VM is not answered yet. The device starts no request of the new run
+    /// before.
     fn serves_former_run(&self, node: usize, vm: VmIndex) -> bool {
         let machine = &self.nodes[node];
         machine.core.as_ref().is_some_and(|core| core.model.serves_other_than(vm, &machine.vms[vm.0].open))
     }
 
+    /// Draws a request; `None` if a write or discard was drawn that would overlap an unanswered one.
     fn random_request(&mut self, vm: VmIndex) -> Option<Request> {
         let volume = volume(vm);
         // Half of all requests go to the first 40 blocks, so that requests overlap.
-        let reach = if self.prng.chance(500) { 40 } else { BLOCKS };
-        let block = BlockIndex(self.prng.below(reach));
+        let range = if self.prng.chance(500) { 40 } else { BLOCKS };
+        let block = BlockIndex(self.prng.below(range));
         let count = if self.prng.chance(700) { 1 } else { self.prng.within(1..40) };
         let count = count.min(BLOCKS - block.0);
         Some(match self.prng.below(100) {
@@ -92,18 +94,19 @@ impl World {
         })
     }
 
-    /// Hands an open request to the volume's device, if the volume is served. It may reach the mirror after the VM has died.
+    /// Passes an unanswered request to the device of the volume, if the VM is permitted. The request may reach the
+    /// mirror after the end of the VM.
     pub(crate) fn submit(&mut self, node: usize, vm: VmIndex, req: RequestId) {
         let machine = &self.nodes[node];
         let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]);
         if let Some(request) = machine.vms[vm.0].open.get(&req).filter(|_| served) {
             let op = request.op();
             let delay = self.prng.within(2_000..60_000);
-            self.job(node, delay, Job::Guest(vm, req, op));
+            self.schedule_job(node, delay, DaemonJob::GuestRequest(vm, req, op));
         }
     }
 
-    /// A device that begins to serve finds all open requests in the shared memory.
+    /// Passes all unanswered requests to a device that begins to serve: it finds them in the shared memory.
     pub(crate) fn resubmit(&mut self, node: usize, vm: VmIndex) {
         let open: Vec<RequestId> = self.nodes[node].vms[vm.0].open.keys().copied().collect();
         for req in open {
@@ -111,7 +114,7 @@ impl World {
         }
     }
 
-    /// The daemon answers a request. A frozen guest sees the answer when it is thawed.
+    /// Delivers the daemon's answer to a request. A frozen guest gets it when it is thawed.
     pub(crate) fn answer_guest(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: GuestResult) {
         let machine = &mut self.nodes[node];
         if !machine.vms[vm.0].open.contains_key(&req) {
@@ -120,13 +123,14 @@ impl World {
         if machine.frozen {
             machine.vms[vm.0].answers.push((req, reply));
         } else {
-            self.guest_sees(node, vm, req, reply);
+            self.complete_request(node, vm, req, reply);
         }
     }
 
-    fn guest_sees(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: GuestResult) {
+    /// Checks an answer with the oracle, and ends its request.
+    fn complete_request(&mut self, node: usize, vm: VmIndex, req: RequestId, reply: GuestResult) {
         let Some(request) = self.nodes[node].vms[vm.0].open.remove(&req) else { return };
-        self.count(match &request {
+        self.count_event(match &request {
             Request::Write { .. } => "writes",
             Request::Discard { .. } => "discards",
             Request::Read { .. } => "reads",
@@ -140,12 +144,12 @@ impl World {
             (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
             (Request::Read { block, .. }, Ok(dyad_mirror::GuestReply::Data(data))) => {
                 if let Err(wrong) = self.oracle.read(volume, block, &data) {
-                    self.violate(wrong);
+                    self.report_violation(wrong);
                 }
             }
             (request, reply) => {
                 let text = format!("VM {vm} on node {node}: {:?} was answered {reply:?}", request.op().span());
-                self.violate(text);
+                self.report_violation(text);
             }
         }
     }
@@ -154,12 +158,12 @@ impl World {
         self.nodes[node].frozen = false;
         for vm in VmIndex::all() {
             for (req, reply) in std::mem::take(&mut self.nodes[node].vms[vm.0].answers) {
-                self.guest_sees(node, vm, req, reply);
+                self.complete_request(node, vm, req, reply);
             }
         }
     }
 
-    /// A VM's process ends.
+    /// Ends the VM's process and forgets its requests.
     pub(crate) fn end_vm(&mut self, node: usize, vm: VmIndex) {
         if std::mem::take(&mut self.nodes[node].vms[vm.0]).runs {
             self.oracle.guest_ended(volume(vm));

@@ -1,18 +1,20 @@
 //! The deterministic whole-pair simulator.
 //!
-//! Both nodes, the witness and the guests in one thread, in virtual time, from one seed. It drives the shipped `quorum`,
-//! `mirror`, `pool` and `replica` crates; only what is below them is simulated: disks that keep live and durable bytes apart,
-//! a network that loses, delays, doubles and cuts, a kernel that freezes and kills, a watchdog, clocks that drift.
+//! Both nodes, the witness and the guests run in one thread, in virtual time, from one seed. The crates `quorum`,
+//! `mirror`, `pool` and `replica` are the shipped ones. Below them are simulated: disks that keep written and synced
+//! bytes apart, a network that loses, delays and duplicates messages and can be cut, a kernel that freezes and kills
+//! VMs, a watchdog, clocks that drift. Above them, the daemon `dyad-core` is replaced by a model (`core_model`,
+//! `quorum_thread`).
 //!
-//! A run has two phases: chaos, then every fault ends and the pair must become whole by itself. What must hold:
-//! no VM executes twice, one configuration per epoch, no acknowledged write is lost (flushed: never; else while one
-//! in-sync memory survives), no read is stale or un-happens, no guest sees an error, each resync ends, and at rest both
-//! replicas are equal.
+//! A run has two parts: first random faults; then every fault ends and the pair must become whole without an operator.
+//! The checks: no VM executes twice. An epoch has one configuration. A flushed write is never lost; a write that was
+//! only acknowledged is not lost while one member keeps its memory. A read never returns older data than an earlier
+//! read. No guest gets an error. Each resync ends. At rest both replicas are equal.
 //!
 //! It must never know real time, real threads or real randomness: a seed replays exactly.
 //!
 //! ```
-//! let result = dyad_sim::run(1, &dyad_sim::Options { chaos: 5, ..Default::default() }).unwrap();
+//! let result = dyad_sim::run(1, &dyad_sim::Options { fault_seconds: 5, ..Default::default() }).unwrap();
 //! assert_eq!(result.violation, None);
 //! ```
 
@@ -33,31 +35,31 @@ pub use options::{Options, PlantedBug, RunResult};
 use dyad_quorum::SEC;
 use std::path::Path;
 
-/// One run.
+/// Runs the simulation from one seed. A broken invariant is in [`RunResult::violation`].
 ///
 /// # Errors
-/// When the scratch directory or the pools cannot be made: not a finding, but a broken machine.
+/// The scratch directory or the pools cannot be made, because of the machine on which the simulator runs.
 pub fn run(seed: u64, options: &Options) -> anyhow::Result<RunResult> {
-    // Memory if there is some: the index of each pool is a real LMDB file.
+    // In memory if possible, because the index of each pool is a real LMDB file.
     let shm = Path::new("/dev/shm");
     let scratch = if shm.is_dir() { tempfile::tempdir_in(shm)? } else { tempfile::tempdir()? };
     let mut world = world::World::new(seed, options.clone(), scratch.path())?;
     world.set_up();
     if world.result.violation.is_none() {
-        world.quiet = false;
-        world.chaos = true;
-        world.put(SEC, world::Due::Fault);
-        world.run(options.chaos * SEC);
+        world.guests_idle = false;
+        world.faults_enabled = true;
+        world.schedule(SEC, world::FutureEvent::Fault);
+        world.run(options.fault_seconds * SEC);
     }
     if world.result.violation.is_none() {
         world.end_all_faults();
         world.run(5 * SEC);
-        world.quiet = true;
-        world.until("the pair is whole again", options.recovery_timeout, world::World::whole);
+        world.guests_idle = true;
+        world.until("the pair is whole again", options.recovery_seconds, world::World::is_whole);
         world.run(3 * SEC);
     }
     if world.result.violation.is_none() {
-        world.compare();
+        world.compare_replicas();
     }
     world.result.virtual_time = world.now;
     Ok(world.result)

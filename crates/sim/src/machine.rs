@@ -2,16 +2,16 @@
 
 use crate::core_model::CoreModel;
 use crate::store::Store;
-use crate::world::Job;
+use crate::world::DaemonJob;
 use dyad_mirror::RequestId;
 use dyad_pool::sim::SimDisk;
-use dyad_quorum::{BootTime, Nanos, Quorum, Record, SEC};
+use dyad_quorum::{AcceptorRecord, BootTime, Nanos, Quorum, SEC};
 use dyad_types::{NodeId, Session};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// VMs of the pair, each with one volume.
+/// Number of VMs of the pair, each with one volume.
 pub const VMS: usize = 2;
 
 /// Number of a VM of the pair, below [`VMS`].
@@ -31,62 +31,74 @@ impl fmt::Display for VmIndex {
     }
 }
 
-/// The daemon: lost as a whole when its process or machine dies.
+/// The state of the daemon in memory: lost when its process or machine ends.
 pub struct Core {
     pub quorum: Quorum,
     pub model: CoreModel,
     pub store: Store,
-    /// How many `PeerClean` and `PeerDirty` of the core model the quorum thread has handled.
-    pub handled: u64,
+    /// Number of `PeerClean` and `PeerDirty` of the core model that the quorum thread has handled.
+    pub handled_reports: u64,
+    /// The newest `MayRun` that the core model was told.
     pub may_run: bool,
     /// The session that the core model knows.
     pub session: Option<Session>,
-    /// When the quorum thread is woken next.
+    /// Time of the next `Wake` of the quorum thread.
     pub wake_at: Nanos,
-    /// When the newest message in each queue between threads arrives: queues keep their order.
-    pub to_core_model: Nanos,
-    pub to_quorum_thread: Nanos,
-    pub to_cgroup_fence: Nanos,
+    /// Arrival of the newest message in the queue to the core model: a later message must not arrive before it.
+    pub core_model_arrival: Nanos,
+    /// The same for the queue to the quorum thread.
+    pub quorum_thread_arrival: Nanos,
+    /// The same for the queue to the thread `cgroup_fence`.
+    pub cgroup_fence_arrival: Nanos,
 }
 
 /// A VM's process on one machine.
 #[derive(Debug, Clone, Default)]
 pub struct Vm {
     pub runs: bool,
-    /// Requests that are not answered to the guest. A restarted daemon gets them again.
+    /// Requests of the guest that are not answered. A restarted daemon gets them again.
     pub open: BTreeMap<RequestId, crate::guests::Request>,
     /// Answers that arrived while the VM was frozen.
     pub answers: Vec<(RequestId, crate::guests::GuestResult)>,
 }
 
+/// One node: hardware, kernel, VMs and daemon.
 pub struct Machine {
     pub id: NodeId,
+    /// The only pool disk.
     pub disk: SimDisk,
+    /// Directory of the pool disk's index.
     pub index: PathBuf,
-    pub record: Record,
+    /// The durable record of the register.
+    pub record: AcceptorRecord,
+    /// The machine has power.
     pub up: bool,
     pub boots: u64,
+    /// Real time of the newest boot.
     pub boot_at: Nanos,
+    /// Deviation of the clock in parts per million.
     pub clock_ppm: i64,
-    /// Counts starts and ends of the daemon: jobs of an earlier run are void.
+    /// Counts starts and ends of the daemon: jobs of an earlier run are dropped.
     pub daemon_run: u64,
+    /// The daemon, while its process exists.
     pub core: Option<Core>,
     /// The daemon got SIGSTOP: its jobs wait in `backlog`.
     pub stopped: bool,
-    pub backlog: Vec<Job>,
+    pub backlog: Vec<DaemonJob>,
     pub vms: [Vm; VMS],
+    /// All VMs are frozen.
     pub frozen: bool,
-    /// The kernel confirms no freeze and no kill before this time.
+    /// The kernel carries out no freeze, thaw or kill before this time.
     pub kernel_slow_until: Nanos,
-    /// When the watchdog resets the machine if it is not fed.
+    /// Time at which the watchdog resets the machine if it is not fed.
     pub watchdog_at: Nanos,
-    /// The replica counts as holding every acknowledged write. If no member's does, the oracle expects flushed writes only.
-    pub complete: bool,
-    /// The replica holds every acknowledged write; asserted byte for byte. Stricter than `complete`, which only relaxes the
-    /// oracle.
-    pub proven: bool,
-    /// The boot in which the peer's mirror last found it clean.
-    pub clean_in: u64,
+    /// The machine is a member and has not lost its memory since its replica was complete. If this holds for no member,
+    /// the oracle expects flushed writes only.
+    pub kept_memory: bool,
+    /// The replica must hold every acknowledged write, which is asserted from its bytes. It implies `kept_memory`.
+    pub must_be_complete: bool,
+    /// Number of the boot in which the peer's mirror last reported this node as clean.
+    pub clean_in_boot: u64,
 }
 
 impl Machine {
@@ -108,6 +120,7 @@ impl Machine {
         ((self.id as u128 + 1) << 64) | u128::from(self.boots)
     }
 
+    /// Whether the VM executes here.
     pub fn executes(&self, vm: VmIndex) -> bool {
         self.up && self.vms[vm.0].runs && !self.frozen
     }

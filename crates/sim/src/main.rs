@@ -1,4 +1,4 @@
-//! `dyad-sim`: runs seeds and prints what they showed.
+//! `dyad-sim`: runs the simulator with many seeds, or with one, and prints the violations.
 
 use clap::Parser;
 use dyad_sim::{Options, run};
@@ -15,20 +15,20 @@ struct Arguments {
     /// The first seed of a series.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// As many seeds as fit into this many minutes.
+    /// Length of the series in minutes of real time.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// This many seeds instead.
+    /// Length of the series in seeds; replaces the minutes.
     #[arg(long)]
     seeds: Option<u64>,
-    /// Virtual seconds of chaos per seed.
+    /// Virtual seconds with faults, per seed.
     #[arg(long, default_value_t = 90)]
     chaos: u64,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options { chaos: arguments.chaos, ..Options::default() };
+    let options = Options { fault_seconds: arguments.chaos, ..Options::default() };
     if let Some(seed) = arguments.seed {
         let result = run(seed, &Options { log: true, ..options })?;
         result.log.iter().for_each(|line| println!("{line}"));
@@ -63,7 +63,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn report(violations: Vec<(u64, String)>) -> ExitCode {
     match violations.first() {
         None => {
-            println!("no promise was broken");
+            println!("no invariant was broken");
             ExitCode::SUCCESS
         }
         Some((seed, what)) => {

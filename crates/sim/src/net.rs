@@ -1,46 +1,50 @@
-//! The network: datagrams that may be lost, late or duplicated; one ordered session between the daemons; the witness.
+//! The simulated network: datagrams that may be lost, late or duplicated; one data session between the daemons, whose
+//! messages keep their order; the way to the witness.
 
-use crate::world::{Due, Job, World};
+use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_mirror::{Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, Nanos, SEC, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
 use dyad_types::Session;
 use std::collections::VecDeque;
 
-/// A session over a link that is cut for this long ends.
+/// A session ends when its link has been cut for this long.
 const SESSION_TIMEOUT: Nanos = 2 * SEC;
 
 /// The link between both nodes, with its faults.
 #[derive(Debug, Default)]
 pub struct PeerLink {
-    /// By sender: nothing arrives.
+    /// By sender: whether nothing that it sends arrives.
     pub cut: [bool; 2],
-    /// Lost datagrams, of a thousand.
+    /// Lost datagrams, and lost replies of the witness, of a thousand.
     pub loss: u64,
     /// Datagrams that arrive twice, of a thousand.
     pub duplicate: u64,
-    /// The longest delay on top of 0.1 ms.
+    /// The longest delay on top of 0.1 ms; at least 1 ms is used.
     pub jitter: Nanos,
-    session: Session,
-    /// By end: the session that is open there.
-    ends: [Option<Session>; 2],
-    /// By receiver: sent and not delivered, in order.
-    lines: [VecDeque<PeerMessage>; 2],
-    /// By receiver: when the newest message arrives.
-    last: [Nanos; 2],
-    stalled: Option<Nanos>,
+    /// Number of the session that was opened last.
+    newest_session: Session,
+    /// By node: the session that is open there.
+    open_sessions: [Option<Session>; 2],
+    /// By receiver: messages that are sent and not delivered, the oldest first.
+    undelivered: [VecDeque<PeerMessage>; 2],
+    /// By receiver: arrival time of the newest message.
+    newest_arrival: [Nanos; 2],
+    /// Time since which the link has been cut, in at least one direction.
+    cut_since: Option<Nanos>,
 }
 
 impl World {
-    fn delay(&mut self) -> Nanos {
-        100_000 + self.prng.below(self.net.jitter.max(MS))
+    /// Draws the delay of a message.
+    fn random_delay(&mut self) -> Nanos {
+        100_000 + self.prng.below(self.link.jitter.max(MS))
     }
 
     pub(crate) fn send_datagram(&mut self, from: usize, datagram: Datagram) {
-        let copies = if self.prng.chance(self.net.duplicate) { 2 } else { 1 };
+        let copies = if self.prng.chance(self.link.duplicate) { 2 } else { 1 };
         for _ in 0..copies {
-            if !self.net.cut[from] && !self.prng.chance(self.net.loss) {
-                let delay = self.delay();
-                self.put(delay, Due::Datagram { to: 1 - from, datagram: datagram.clone() });
+            if !self.link.cut[from] && !self.prng.chance(self.link.loss) {
+                let delay = self.random_delay();
+                self.schedule(delay, FutureEvent::Datagram { to: 1 - from, datagram: datagram.clone() });
             }
         }
     }
@@ -48,90 +52,91 @@ impl World {
     pub(crate) fn send_message(&mut self, from: usize, message: PeerMessage) {
         // The session that the core model knows may have ended already at the link.
         let Some(session) = self.nodes[from].core.as_ref().and_then(|core| core.session) else { return };
-        if self.net.ends != [Some(session); 2] {
+        if self.link.open_sessions != [Some(session); 2] {
             return;
         }
         let to = 1 - from;
         let now = self.now;
-        let delay = self.delay() / 4;
-        self.net.lines[to].push_back(message);
-        self.net.last[to] = self.net.last[to].max(now + delay) + 1;
-        let delay = self.net.last[to] - now;
-        self.put(delay, Due::Message { session, to });
+        let delay = self.random_delay() / 4;
+        self.link.undelivered[to].push_back(message);
+        self.link.newest_arrival[to] = self.link.newest_arrival[to].max(now + delay) + 1;
+        let delay = self.link.newest_arrival[to] - now;
+        self.schedule(delay, FutureEvent::Message { session, to });
     }
 
-    /// The oldest message of the line arrives, unless the link is cut: then it waits for a retransmission.
-    pub(crate) fn message_arrives(&mut self, session: Session, to: usize) {
-        if self.net.ends[to] != Some(session) {
+    /// Delivers the oldest message to `to`. If the link is cut, tries again 50 ms later, as TCP retransmits.
+    pub(crate) fn deliver_message(&mut self, session: Session, to: usize) {
+        if self.link.open_sessions[to] != Some(session) {
             return;
         }
-        if self.net.cut != [false; 2] {
-            return self.put(50 * MS, Due::Message { session, to });
+        if self.link.cut != [false; 2] {
+            return self.schedule(50 * MS, FutureEvent::Message { session, to });
         }
-        let Some(message) = self.net.lines[to].pop_front() else { return };
-        self.job(to, 0, Job::Peer(session, message));
+        let Some(message) = self.link.undelivered[to].pop_front() else { return };
+        self.schedule_job(to, 0, DaemonJob::PeerMessage(session, message));
     }
 
-    /// Every 100 ms: sessions without progress break, new ones are tried.
-    pub(crate) fn session_tick(&mut self) {
-        self.put(100 * MS, Due::Session);
-        let open = self.net.cut == [false; 2];
+    /// Ends sessions that are cut or half open, and opens a new one; repeated every 100 ms.
+    pub(crate) fn check_session(&mut self) {
+        self.schedule(100 * MS, FutureEvent::SessionCheck);
+        let open = self.link.cut == [false; 2];
         let cores = self.nodes.iter().all(|node| node.core.is_some());
         if open {
-            self.net.stalled = None;
-        } else if self.net.stalled.is_none() {
-            self.net.stalled = Some(self.now);
+            self.link.cut_since = None;
+        } else if self.link.cut_since.is_none() {
+            self.link.cut_since = Some(self.now);
         }
-        let timed_out = self.net.stalled.is_some_and(|since| self.now >= since + SESSION_TIMEOUT);
+        let timed_out = self.link.cut_since.is_some_and(|since| self.now >= since + SESSION_TIMEOUT);
         for node in 0..2 {
-            let half_open = self.net.ends[node].is_some() && self.net.ends[1 - node] != self.net.ends[node];
+            let half_open = self.link.open_sessions[node].is_some()
+                && self.link.open_sessions[1 - node] != self.link.open_sessions[node];
             // While the link is open an end learns at once that the other end closed, else after `SESSION_TIMEOUT`.
-            if self.net.ends[node].is_some() && (timed_out || (half_open && open)) {
+            if self.link.open_sessions[node].is_some() && (timed_out || (half_open && open)) {
                 if half_open && open && self.nodes[1 - node].up {
-                    self.job(node, 0, Job::Quorum(dyad_quorum::Event::PeerClosed));
+                    self.schedule_job(node, 0, DaemonJob::Quorum(dyad_quorum::Event::PeerClosed));
                 }
                 self.end_session(node);
             }
         }
-        if open && cores && self.net.ends == [None; 2] && self.prng.chance(400) {
-            let session = self.net.session.advance();
-            self.net.ends = [Some(session); 2];
-            self.net.lines = Default::default();
+        if open && cores && self.link.open_sessions == [None; 2] && self.prng.chance(400) {
+            let session = self.link.newest_session.advance();
+            self.link.open_sessions = [Some(session); 2];
+            self.link.undelivered = Default::default();
             for node in 0..2 {
-                let delay = self.delay();
-                self.net.last[node] = self.now + delay;
-                self.job(node, delay, Job::SessionUp(session));
+                let delay = self.random_delay();
+                self.link.newest_arrival[node] = self.now + delay;
+                self.schedule_job(node, delay, DaemonJob::SessionUp(session));
             }
-            self.count("sessions");
+            self.count_event("sessions");
         }
     }
 
     fn end_session(&mut self, node: usize) {
-        if let Some(session) = self.net.ends[node].take() {
-            self.net.lines[node].clear();
-            let delay = self.delay();
-            self.job(node, delay, Job::SessionDown(session));
+        if let Some(session) = self.link.open_sessions[node].take() {
+            self.link.undelivered[node].clear();
+            let delay = self.random_delay();
+            self.schedule_job(node, delay, DaemonJob::SessionDown(session));
         }
     }
 
-    /// The daemon closes its end.
-    pub(crate) fn disconnect(&mut self, node: usize) {
+    /// Closes the session at the node, as its daemon does.
+    pub(crate) fn close_session(&mut self, node: usize) {
         if let Some(core) = &mut self.nodes[node].core
-            && core.session.take() != self.net.ends[node]
+            && core.session.take() != self.link.open_sessions[node]
         {
-            return; // the session below is a newer one
+            return; // The open session is newer than the session that the daemon closes.
         }
-        self.net.ends[node] = None;
-        self.net.lines[node].clear();
+        self.link.open_sessions[node] = None;
+        self.link.undelivered[node].clear();
     }
 
     pub(crate) fn session_up(&mut self, node: usize, session: Session) {
-        if self.net.ends[node] == Some(session) {
+        if self.link.open_sessions[node] == Some(session) {
             if let Some(core) = &mut self.nodes[node].core {
                 core.session = Some(session);
             }
             self.mirror(node, Event::PeerUp { session });
-            self.reload(node);
+            self.reload_document(node);
         }
     }
 
@@ -144,24 +149,26 @@ impl World {
         self.mirror(node, Event::PeerDown { session });
     }
 
-    pub(crate) fn tell_peer_document(&mut self, node: usize) {
-        if self.net.ends[node].is_some() && self.net.ends[node] == self.net.ends[1 - node] {
-            let delay = self.delay();
-            self.job(1 - node, delay, Job::DocumentChanged);
+    /// Tells the peer over the session that the document has changed.
+    pub(crate) fn announce_document_to_peer(&mut self, node: usize) {
+        if self.link.open_sessions[node].is_some() && self.link.open_sessions[node] == self.link.open_sessions[1 - node]
+        {
+            let delay = self.random_delay();
+            self.schedule_job(1 - node, delay, DaemonJob::DocumentChanged);
         }
     }
 
-    /// A request reaches the witness; the reply goes back.
+    /// Handles a request at the witness and sends the reply back.
     pub(crate) fn ask_witness(&mut self, node: usize, daemon_run: u64, id: WitnessRequestId, request: &WitnessRequest) {
         let half = self.witness_rtt / 2;
-        let reply = if self.witness_up && self.reach[node] {
+        let reply = if self.witness_up && self.reaches_witness[node] {
             let answer = acceptor::handle(&mut self.witness, request);
             // The record is durable at once; the network may lose the reply.
-            if self.prng.chance(self.net.loss) { WitnessReply::Unreachable } else { WitnessReply::Received(answer) }
+            if self.prng.chance(self.link.loss) { WitnessReply::Unreachable } else { WitnessReply::Received(answer) }
         } else {
             WitnessReply::Unreachable
         };
-        let job = Job::Quorum(dyad_quorum::Event::Witness { id, reply });
-        self.put(half, Due::Node { node, daemon_run, job });
+        let job = DaemonJob::Quorum(dyad_quorum::Event::Witness { id, reply });
+        self.schedule(half, FutureEvent::Job { node, daemon_run, job });
     }
 }

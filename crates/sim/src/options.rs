@@ -3,57 +3,58 @@
 use dyad_quorum::mutants::Mutant;
 use std::collections::BTreeMap;
 
-/// A planted bug. A checker that never failed proves nothing.
+/// A planted bug, which the checks must find: checks that have never failed prove nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlantedBug {
-    /// One of the rules of `quorum` is dropped, on both nodes.
+    /// A rule of `quorum` is left out, on both nodes.
     Quorum(Mutant),
-    /// A sync is answered but not carried out.
+    /// A store answers each sync and carries none out.
     SkippedSync,
-    /// A replica answers 3 % of writes without carrying them out.
+    /// A store answers 3 % of the guests' writes without carrying them out.
     UnmirroredWrite,
     /// A store reports no unconfirmed extents.
     NoUnconfirmed,
-    /// Resync treats every eighth extent as absent.
+    /// A store reads one extent of eight as absent.
     SkippedExtent,
-    /// Requests of guests are run although the lease has lapsed, and the VMs are not frozen.
+    /// After the end of the lease the VMs are not frozen, and guests' requests are still carried out.
     NoFreeze,
     /// The watchdog is fed although `Quorum` forbids it.
     BlindWatchdog,
-    /// The document is not forgotten when its node leaves the in-sync set.
+    /// A node keeps its copy of the document when it leaves the in-sync set.
     StaleDocument,
 }
 
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Virtual seconds of chaos.
-    pub chaos: u64,
-    /// Virtual seconds within which the pair must be whole again after the end of all faults.
-    pub recovery_timeout: u64,
+    /// Length of the part with faults, in virtual seconds.
+    pub fault_seconds: u64,
+    /// Time in which the pair must become whole after the end of all faults, in virtual seconds.
+    pub recovery_seconds: u64,
     /// The bug that the run must find.
     pub planted_bug: Option<PlantedBug>,
-    /// Keep the event log.
+    /// Whether [`RunResult::log`] is filled.
     pub log: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { chaos: 90, recovery_timeout: 240, planted_bug: None, log: false }
+        Self { fault_seconds: 90, recovery_seconds: 240, planted_bug: None, log: false }
     }
 }
 
-/// What one seed has shown.
+/// The violation, the counts and the log of one run.
 #[derive(Debug, Clone, Default)]
 pub struct RunResult {
     pub seed: u64,
     /// The first invariant that was broken.
     pub violation: Option<String>,
-    /// Faults by kind.
+    /// Number of faults, by kind.
     pub faults: BTreeMap<&'static str, u64>,
-    /// Other events by kind. They show that the run did something.
+    /// Number of other events, by kind: they show how much a run has covered.
     pub events: BTreeMap<&'static str, u64>,
-    /// Length of the run, in virtual nanoseconds.
+    /// Virtual time at the end of the run, in nanoseconds.
     pub virtual_time: u64,
-    /// The event log, if asked for.
+    /// The event log, if [`Options::log`] is set.
     pub log: Vec<String>,
 }

@@ -3,27 +3,32 @@
 
 use crate::machine::VmIndex;
 use crate::options::PlantedBug;
-use crate::world::{Due, Job, World};
+use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_quorum::{Action, BootTime, Config, Event, MS, Members, Nanos, Note, SEC};
 
 /// The hardware watchdog's period.
 pub const WATCHDOG_PERIOD: Nanos = 3 * SEC;
-/// The watchdog is fed at least this often while it may be.
+/// Longest time between two wake-ups of the quorum thread, each of which feeds the watchdog if it may be fed.
 const MAX_WAKE_DELAY: Nanos = 250 * MS;
 
 /// A message of the quorum thread to the core model.
 #[derive(Debug, Clone)]
 pub enum QuorumUpdate {
+    /// This configuration is in force.
     Config(Config),
-    /// The nodes that must acknowledge, after so many `PeerClean` and `PeerDirty` were handled.
+    /// The acknowledgement set, and the number of `PeerClean` and `PeerDirty` handled before it was determined.
     AckSet(Members, u64),
+    /// The VMs are being frozen: no guest's request may be carried out.
     Hold,
+    /// The VMs are being killed.
     Killing,
+    /// The fence of the peer is over.
     PeerVmsAllowed,
+    /// Whether this node may run VMs.
     MayRun(bool),
 }
 
-/// A command to the kernel's cgroup of VMs.
+/// A command to the cgroup that contains all VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CgroupCommand {
     Freeze,
@@ -41,24 +46,26 @@ impl World {
         let readmission = matches!(event, Event::PeerClean | Event::PeerDirty);
         let mut actions = Vec::new();
         core.quorum.handle(clock, event, &mut actions);
-        core.handled += u64::from(readmission);
+        core.handled_reports += u64::from(readmission);
         for action in actions {
-            self.carry_out(node, action);
+            self.carry_out_quorum_action(node, action);
         }
         let Some(core) = &mut self.nodes[node].core else { return };
         if readmission {
-            let update = QuorumUpdate::AckSet(core.quorum.ack_set(), core.handled);
+            let update = QuorumUpdate::AckSet(core.quorum.ack_set(), core.handled_reports);
             self.tell_core_model(node, update);
         }
         self.after_quorum(node, clock);
     }
 
+    /// Feeds the watchdog if it may be fed, schedules the next wake-up, and tells the core model a change of the right
+    /// to run.
     fn after_quorum(&mut self, node: usize, clock: BootTime) {
         let now = self.now;
         let blind = self.options.planted_bug == Some(PlantedBug::BlindWatchdog);
         let machine = &mut self.nodes[node];
         let Some(core) = &mut machine.core else { return };
-        if core.quorum.watchdog_ok(clock) || blind {
+        if core.quorum.may_feed_watchdog(clock) || blind {
             machine.watchdog_at = now + WATCHDOG_PERIOD;
         }
         let may_run = core.quorum.may_run(clock);
@@ -69,7 +76,7 @@ impl World {
         let Some(core) = &mut machine.core else { return };
         if core.wake_at <= now || at < core.wake_at {
             core.wake_at = at;
-            self.job(node, at - now, Job::Wake);
+            self.schedule_job(node, at - now, DaemonJob::Wake);
         }
         if changed {
             self.tell_core_model(node, QuorumUpdate::MayRun(may_run));
@@ -80,9 +87,9 @@ impl World {
         let delay = self.thread_delay();
         let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_core_model = core.to_core_model.max(now + delay) + 1;
-        let delay = core.to_core_model - now;
-        self.job(node, delay, Job::QuorumUpdate(update));
+        core.core_model_arrival = core.core_model_arrival.max(now + delay) + 1;
+        let delay = core.core_model_arrival - now;
+        self.schedule_job(node, delay, DaemonJob::QuorumUpdate(update));
     }
 
     /// Puts an event of the core model into the queue of the quorum thread.
@@ -90,9 +97,9 @@ impl World {
         let delay = self.thread_delay();
         let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_quorum_thread = core.to_quorum_thread.max(now + delay) + 1;
-        let delay = core.to_quorum_thread - now;
-        self.job(node, delay, Job::Quorum(event));
+        core.quorum_thread_arrival = core.quorum_thread_arrival.max(now + delay) + 1;
+        let delay = core.quorum_thread_arrival - now;
+        self.schedule_job(node, delay, DaemonJob::Quorum(event));
     }
 
     /// Delay of a message between two threads: 1 to 200 µs, in 2 % of cases up to 40 ms.
@@ -105,19 +112,19 @@ impl World {
         let delay = self.prng.within(MS..30 * MS);
         let slow = self.nodes[node].kernel_slow_until;
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.to_cgroup_fence = core.to_cgroup_fence.max(now).max(slow) + delay;
-        let delay = core.to_cgroup_fence - now;
-        self.job(node, delay, Job::Cgroup(command));
+        core.cgroup_fence_arrival = core.cgroup_fence_arrival.max(now).max(slow) + delay;
+        let delay = core.cgroup_fence_arrival - now;
+        self.schedule_job(node, delay, DaemonJob::Cgroup(command));
     }
 
-    /// The kernel carries out the command and confirms it.
+    /// Carries out the command as the kernel does, and confirms it.
     pub(crate) fn apply_cgroup_command(&mut self, node: usize, command: CgroupCommand) {
         let event = match command {
             CgroupCommand::Freeze => {
                 if self.options.planted_bug != Some(PlantedBug::NoFreeze) {
                     self.nodes[node].frozen = true;
                 }
-                self.count("freezes");
+                self.count_event("freezes");
                 Event::VmsFrozen
             }
             CgroupCommand::Thaw => {
@@ -129,24 +136,24 @@ impl World {
                     self.end_vm(node, vm);
                 }
                 self.nodes[node].frozen = false;
-                self.count("kills");
+                self.count_event("kills");
                 Event::VmsKilled
             }
         };
         self.tell_quorum_thread(node, event);
     }
 
-    fn carry_out(&mut self, node: usize, action: Action) {
+    fn carry_out_quorum_action(&mut self, node: usize, action: Action) {
         match action {
             Action::Send { datagram, .. } => self.send_datagram(node, datagram),
             Action::AskWitness { id, request } => {
                 let daemon_run = self.nodes[node].daemon_run;
                 let half = self.witness_rtt / 2;
-                self.put(half, Due::AskWitness { node, daemon_run, id, request });
+                self.schedule(half, FutureEvent::AskWitness { node, daemon_run, id, request });
             }
             Action::Persist { token, record } => {
                 let delay = self.prng.within(MS..5 * MS);
-                self.job(node, delay, Job::Persisted(token, record));
+                self.schedule_job(node, delay, DaemonJob::Persisted(token, record));
             }
             Action::Freeze => {
                 self.tell_core_model(node, QuorumUpdate::Hold);
@@ -159,13 +166,13 @@ impl World {
             }
             Action::Config(config) => self.tell_core_model(node, QuorumUpdate::Config(config)),
             Action::AckSet(set) => {
-                let handled = self.nodes[node].core.as_ref().map_or(0, |core| core.handled);
+                let handled = self.nodes[node].core.as_ref().map_or(0, |core| core.handled_reports);
                 self.tell_core_model(node, QuorumUpdate::AckSet(set, handled));
             }
             Action::PeerVmsAllowed => self.tell_core_model(node, QuorumUpdate::PeerVmsAllowed),
             Action::Note(note) => {
                 if !matches!(note, Note::PeerHeard) {
-                    self.note(node, format!("{note:?}"));
+                    self.log_line(node, format!("{note:?}"));
                 }
             }
             Action::Alarm(_) | Action::Clear(_) | Action::LeaveDone => {}

@@ -1,4 +1,4 @@
-//! The simulated world: time, the queue of future events, both machines, the witness, the network.
+//! The state of a run: time, the queue of future events, both machines, the witness, the network.
 
 use crate::core_model::CoreModel;
 use crate::guests::GuestResult;
@@ -13,7 +13,7 @@ use dyad_pool::PoolDisk;
 use dyad_pool::sim::{Seed, SimDisk};
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, Config, Datagram, MS, Nanos, Quorum, Record, SEC, Setup, Timing, WitnessId, WitnessRequest,
+    Acceptor, AcceptorRecord, Config, Datagram, MS, Nanos, Quorum, SEC, Setup, Timing, WitnessId, WitnessRequest,
     WitnessRequestId, WriteToken,
 };
 use dyad_testkit::Prng;
@@ -26,67 +26,95 @@ const WITNESS: WitnessId = WitnessId(77);
 
 /// A job of a node's daemon.
 #[derive(Debug, Clone)]
-pub enum Job {
+pub enum DaemonJob {
+    /// The quorum thread wakes up.
     Wake,
+    /// An event reaches the quorum thread.
     Quorum(dyad_quorum::Event),
-    Persisted(WriteToken, Record),
+    /// A record has become durable.
+    Persisted(WriteToken, AcceptorRecord),
+    /// A message of the quorum thread reaches the core model.
     QuorumUpdate(QuorumUpdate),
+    /// The kernel carries out a command. It does so also while the daemon is stopped.
     Cgroup(CgroupCommand),
+    /// The core model does its periodic work.
     CoreTick,
-    Guest(VmIndex, RequestId, GuestOp),
-    Answer(VmIndex, RequestId, GuestResult),
-    Peer(Session, PeerMessage),
+    /// A request of a guest reaches the core model.
+    GuestRequest(VmIndex, RequestId, GuestOp),
+    /// The answer to a request reaches the guest.
+    GuestReply(VmIndex, RequestId, GuestResult),
+    /// A message of the peer's mirror arrives.
+    PeerMessage(Session, PeerMessage),
+    /// A data session with the peer begins.
     SessionUp(Session),
+    /// A data session with the peer has ended.
     SessionDown(Session),
+    /// The peer has written a new document.
     DocumentChanged,
+    /// The store carries out its next command.
     StoreWork,
+    /// The result of a command reaches the mirror.
     Stored(StoreOp, Result<StoreOutput, StoreError>),
-    Synced,
-    Moved,
+    /// A sync of the store is complete.
+    SyncDone,
+    /// A checkpoint step of the store is complete.
+    CheckpointStepDone,
 }
 
 /// A future event in the queue.
 #[derive(Debug, Clone)]
-pub enum Due {
-    /// For this run of the node's daemon.
-    Node {
+pub enum FutureEvent {
+    /// A job for this run of the node's daemon; dropped if that run has ended.
+    Job {
         node: usize,
         daemon_run: u64,
-        job: Job,
+        job: DaemonJob,
     },
+    /// A datagram arrives.
     Datagram {
         to: usize,
         datagram: Datagram,
     },
+    /// The oldest message of the session arrives.
     Message {
         session: Session,
         to: usize,
     },
-    Session,
+    /// The data session is examined, every 100 ms.
+    SessionCheck,
+    /// A request of this run of the node's daemon reaches the witness.
     AskWitness {
         node: usize,
         daemon_run: u64,
         id: WitnessRequestId,
         request: WitnessRequest,
     },
-    WitnessBack,
+    /// The faults of the witness end.
+    RestoreWitness,
+    /// The faults of the network end.
     RestoreNetwork,
     PowerOn(usize),
+    /// Init starts the daemon again, if the machine is still in this boot.
     StartCore {
         node: usize,
         boot: u64,
     },
-    Continue(usize),
+    /// The daemon gets SIGCONT.
+    ContinueCore(usize),
+    /// The watchdog is examined, if the machine is still in this boot.
     Watchdog {
         node: usize,
         boot: u64,
     },
-    Guest(VmIndex),
+    /// A guest may send its next request.
+    GuestRequest(VmIndex),
+    /// The supervisor starts a VM, if the machine is still in this boot.
     StartVm {
         node: usize,
         boot: u64,
         vm: VmIndex,
     },
+    /// The next random fault begins.
     Fault,
 }
 
@@ -96,28 +124,34 @@ pub struct World {
     pub prng: Prng,
     pub options: Options,
     pub nodes: [Machine; 2],
-    pub net: PeerLink,
-    pub witness: Record,
+    pub link: PeerLink,
+    /// The durable state of the witness.
+    pub witness: AcceptorRecord,
     pub witness_up: bool,
-    pub reach: [bool; 2],
+    /// By node: whether it reaches the witness.
+    pub reaches_witness: [bool; 2],
+    /// Round-trip time to the witness.
     pub witness_rtt: Nanos,
     pub oracle: Oracle,
+    /// By rank: every configuration that was the base of an acceptor.
     pub chosen: BTreeMap<(u64, Epoch), Config>,
     pub result: RunResult,
-    pub chaos: bool,
-    /// Guests ask for nothing new.
-    pub quiet: bool,
+    /// Random faults begin.
+    pub faults_enabled: bool,
+    /// Guests send no new requests.
+    pub guests_idle: bool,
     pub next_request: RequestId,
-    queue: BTreeMap<(Nanos, u64), Due>,
-    number: u64,
+    /// Future events by time; the number keeps the order of events of one time.
+    queue: BTreeMap<(Nanos, u64), FutureEvent>,
+    newest_number: u64,
 }
 
 impl World {
-    /// Node A founded, node B blank, the witness not enrolled.
+    /// Two machines without power: A has the record of the first node, B an empty store; the witness is not enrolled.
     pub fn new(seed: u64, options: Options, directory: &Path) -> anyhow::Result<Self> {
         let mut prng = Prng::new(seed ^ 0xD1AD_0000_0000_0001);
-        let mut node = |id: NodeId, record: Record| -> anyhow::Result<Machine> {
-            let disk = SimDisk::new(store::DISK, Seed(prng.next_u64()));
+        let mut node = |id: NodeId, record: AcceptorRecord| -> anyhow::Result<Machine> {
+            let disk = SimDisk::new(store::DISK_BYTES, Seed(prng.next_u64()));
             let index = directory.join(id.to_string());
             std::fs::create_dir_all(&index)?;
             let plug = PoolDisk { name: id.to_string(), device: Box::new(disk.handle()), index: index.clone() };
@@ -139,101 +173,102 @@ impl World {
                 frozen: false,
                 kernel_slow_until: 0,
                 watchdog_at: u64::MAX,
-                complete: false,
-                proven: false,
-                clean_in: 0,
+                kept_memory: false,
+                must_be_complete: false,
+                clean_in_boot: 0,
             })
         };
-        let a = node(NodeId::A, Record::first_node(NodeId::A, 101))?;
-        let b = node(NodeId::B, Record::fresh(202))?;
+        let a = node(NodeId::A, AcceptorRecord::first_node(NodeId::A, 101))?;
+        let b = node(NodeId::B, AcceptorRecord::fresh(202))?;
         Ok(Self {
             now: SEC,
             prng,
             options,
             nodes: [a, b],
-            net: PeerLink::default(),
-            witness: Record::witness(WITNESS, 303),
+            link: PeerLink::default(),
+            witness: AcceptorRecord::witness(WITNESS, 303),
             witness_up: true,
-            reach: [true; 2],
+            reaches_witness: [true; 2],
             witness_rtt: 20 * MS,
             oracle: Oracle::default(),
             chosen: BTreeMap::new(),
             result: RunResult { seed, ..RunResult::default() },
-            chaos: false,
-            quiet: true,
+            faults_enabled: false,
+            guests_idle: true,
             next_request: RequestId::default(),
             queue: BTreeMap::new(),
-            number: 0,
+            newest_number: 0,
         })
     }
 
-    /// From two blank machines to a protected pair with one VM on each.
+    /// Makes a protected pair of the two machines, with one VM on each.
     pub fn set_up(&mut self) {
-        self.put(0, Due::Session);
-        VmIndex::all().for_each(|vm| self.put(0, Due::Guest(vm)));
+        self.schedule(0, FutureEvent::SessionCheck);
+        VmIndex::all().for_each(|vm| self.schedule(0, FutureEvent::GuestRequest(vm)));
         self.power_on(0);
         self.power_on(1);
         self.run(SEC);
         self.create_pair(0);
         self.run(2 * SEC);
         self.tell_quorum_thread(0, dyad_quorum::Event::Admit { incarnation: 202 });
-        self.until("B joins", 60, |world| world.steady());
+        self.until("B joins", 60, |world| world.is_steady());
         self.tell_quorum_thread(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: 303 });
         self.until("the tie goes to the witness", 60, |world| {
-            world.steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
+            world.is_steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
         });
-        self.until("both VMs run", 30, World::whole);
+        self.until("both VMs run", 30, World::is_whole);
         self.move_vm(VmIndex(1), NodeId::B);
-        self.until("one VM runs on each", 30, |world| world.whole() && world.nodes[1].executes(VmIndex(1)));
+        self.until("one VM runs on each", 30, |world| world.is_whole() && world.nodes[1].executes(VmIndex(1)));
     }
 
-    pub(crate) fn put(&mut self, delay: Nanos, due: Due) {
-        self.number += 1;
-        self.queue.insert((self.now + delay, self.number), due);
+    pub(crate) fn schedule(&mut self, delay: Nanos, due: FutureEvent) {
+        self.newest_number += 1;
+        self.queue.insert((self.now + delay, self.newest_number), due);
     }
 
-    pub(crate) fn job(&mut self, node: usize, delay: Nanos, job: Job) {
+    /// Schedules a job for the present run of the node's daemon.
+    pub(crate) fn schedule_job(&mut self, node: usize, delay: Nanos, job: DaemonJob) {
         let daemon_run = self.nodes[node].daemon_run;
-        self.put(delay, Due::Node { node, daemon_run, job });
+        self.schedule(delay, FutureEvent::Job { node, daemon_run, job });
     }
 
-    pub(crate) fn pending(&self) -> impl Iterator<Item = &Due> {
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &FutureEvent> {
         self.queue.values()
     }
 
-    pub(crate) fn count(&mut self, what: &'static str) {
+    pub(crate) fn count_event(&mut self, what: &'static str) {
         *self.result.events.entry(what).or_default() += 1;
     }
 
-    /// A line of the event log; node 2 is the register.
-    pub(crate) fn note(&mut self, node: usize, text: String) {
+    /// Writes a line of the event log; node 2 stands for none.
+    pub(crate) fn log_line(&mut self, node: usize, text: String) {
         if self.options.log {
             let who = ["A", "B", "-"][node];
             self.result.log.push(format!("{:>9.3} {who} {text}", self.now as f64 / 1e9));
         }
     }
 
-    pub(crate) fn violate(&mut self, what: String) {
-        self.note(2, format!("VIOLATION {what}"));
+    pub(crate) fn report_violation(&mut self, what: String) {
+        self.log_line(2, format!("VIOLATION {what}"));
         if self.result.violation.is_none() {
             self.result.violation = Some(format!("at {:.3} s: {what}", self.now as f64 / 1e9));
         }
     }
 
-    /// Lets this much time pass, or less if an invariant is broken.
+    /// Lets this much time pass; no event is handled after an invariant was broken.
     pub fn run(&mut self, length: Nanos) {
         let end = self.now + length;
         while self.step(end) {}
         self.now = self.now.max(end);
     }
 
-    /// Lets time pass until `condition` holds; not within `seconds` is a violation.
+    /// Lets time pass until `condition` holds. It is a violation if it does not within `seconds`.
     pub fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&World) -> bool) {
         let end = self.now + seconds * SEC;
         while self.result.violation.is_none() && !condition(self) {
             if !self.step(end) {
                 let state = self.describe();
-                self.violate(format!("waited {seconds} s in vain: {what}; {state}"));
+                self.report_violation(format!("waited {seconds} s in vain: {what}; {state}"));
             }
         }
     }
@@ -261,72 +296,74 @@ impl World {
         }
         let ((at, _), due) = entry.remove_entry();
         self.now = self.now.max(at);
-        self.fire(due);
-        self.check();
+        self.handle_future_event(due);
+        self.check_invariants();
         true
     }
 
-    fn fire(&mut self, due: Due) {
+    fn handle_future_event(&mut self, due: FutureEvent) {
         match due {
-            Due::Node { node, daemon_run, job } => {
+            FutureEvent::Job { node, daemon_run, job } => {
                 let machine = &mut self.nodes[node];
                 if machine.daemon_run != daemon_run || machine.core.is_none() {
                     return;
                 }
-                if machine.stopped && !matches!(job, Job::Cgroup(_)) {
+                if machine.stopped && !matches!(job, DaemonJob::Cgroup(_)) {
                     machine.backlog.push(job);
                 } else {
-                    self.work(node, job);
+                    self.run_job(node, job);
                 }
             }
-            Due::Datagram { to, datagram } => {
+            FutureEvent::Datagram { to, datagram } => {
                 let event = dyad_quorum::Event::Peer { path: 0, datagram };
-                self.job(to, 0, Job::Quorum(event));
+                self.schedule_job(to, 0, DaemonJob::Quorum(event));
             }
-            Due::Message { session, to } => self.message_arrives(session, to),
-            Due::Session => self.session_tick(),
-            Due::AskWitness { node, daemon_run, id, request } => self.ask_witness(node, daemon_run, id, &request),
-            Due::WitnessBack => self.witness_back(),
-            Due::RestoreNetwork => self.restore_network(),
-            Due::PowerOn(node) => self.power_on(node),
-            Due::StartCore { node, boot } => {
+            FutureEvent::Message { session, to } => self.deliver_message(session, to),
+            FutureEvent::SessionCheck => self.check_session(),
+            FutureEvent::AskWitness { node, daemon_run, id, request } => {
+                self.ask_witness(node, daemon_run, id, &request)
+            }
+            FutureEvent::RestoreWitness => self.restore_witness(),
+            FutureEvent::RestoreNetwork => self.restore_network(),
+            FutureEvent::PowerOn(node) => self.power_on(node),
+            FutureEvent::StartCore { node, boot } => {
                 if self.nodes[node].up && self.nodes[node].boots == boot && self.nodes[node].core.is_none() {
                     self.start_core(node);
                 }
             }
-            Due::Continue(node) => self.continue_core(node),
-            Due::Watchdog { node, boot } => self.watchdog(node, boot),
-            Due::Guest(vm) => self.guest_step(vm),
-            Due::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
-            Due::Fault => self.fault(),
+            FutureEvent::ContinueCore(node) => self.continue_core(node),
+            FutureEvent::Watchdog { node, boot } => self.check_watchdog(node, boot),
+            FutureEvent::GuestRequest(vm) => self.send_guest_request(vm),
+            FutureEvent::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
+            FutureEvent::Fault => self.random_fault(),
         }
     }
 
-    pub(crate) fn work(&mut self, node: usize, job: Job) {
+    pub(crate) fn run_job(&mut self, node: usize, job: DaemonJob) {
         match job {
-            Job::Wake => self.run_quorum(node, dyad_quorum::Event::Tick),
-            Job::Quorum(event) => self.run_quorum(node, event),
-            Job::Persisted(token, record) => {
+            DaemonJob::Wake => self.run_quorum(node, dyad_quorum::Event::Tick),
+            DaemonJob::Quorum(event) => self.run_quorum(node, event),
+            DaemonJob::Persisted(token, record) => {
                 self.nodes[node].record = record;
                 self.run_quorum(node, dyad_quorum::Event::Persisted { token });
             }
-            Job::QuorumUpdate(update) => self.apply_quorum_update(node, update),
-            Job::Cgroup(command) => self.apply_cgroup_command(node, command),
-            Job::CoreTick => self.core_tick(node),
-            Job::Guest(vm, req, op) => self.take_request(node, vm, req, op),
-            Job::Answer(vm, req, reply) => self.answer_guest(node, vm, req, reply),
-            Job::Peer(session, message) => self.mirror(node, Event::Peer { session, message }),
-            Job::SessionUp(session) => self.session_up(node, session),
-            Job::SessionDown(session) => self.session_down(node, session),
-            Job::DocumentChanged => self.reload(node),
-            Job::StoreWork => self.store_work(node),
-            Job::Stored(op, result) => self.mirror(node, Event::Stored { op, result }),
-            Job::Synced => self.store_synced(node),
-            Job::Moved => self.store_moved(node),
+            DaemonJob::QuorumUpdate(update) => self.apply_quorum_update(node, update),
+            DaemonJob::Cgroup(command) => self.apply_cgroup_command(node, command),
+            DaemonJob::CoreTick => self.core_tick(node),
+            DaemonJob::GuestRequest(vm, req, op) => self.take_request(node, vm, req, op),
+            DaemonJob::GuestReply(vm, req, reply) => self.answer_guest(node, vm, req, reply),
+            DaemonJob::PeerMessage(session, message) => self.mirror(node, Event::Peer { session, message }),
+            DaemonJob::SessionUp(session) => self.session_up(node, session),
+            DaemonJob::SessionDown(session) => self.session_down(node, session),
+            DaemonJob::DocumentChanged => self.reload_document(node),
+            DaemonJob::StoreWork => self.store_work(node),
+            DaemonJob::Stored(op, result) => self.mirror(node, Event::Stored { op, result }),
+            DaemonJob::SyncDone => self.store_sync_done(node),
+            DaemonJob::CheckpointStepDone => self.store_checkpoint_step_done(node),
         }
     }
 
-    /// The daemon starts: it opens its pool and reads its record; VMs may be running.
+    /// Starts the daemon: it opens its pool and reads its record; VMs of an earlier run may exist.
     pub(crate) fn start_core(&mut self, node: usize) {
         let mutants = match self.options.planted_bug {
             Some(PlantedBug::Quorum(mutant)) => Mutants::plant(mutant),
@@ -343,16 +380,16 @@ impl World {
         };
         let store = match store::open(plug, PAIR, machine.id) {
             Ok(store) => store,
-            Err(error) => return self.violate(format!("the pool of node {node} does not open: {error:#}")),
+            Err(error) => return self.report_violation(format!("the pool of node {node} does not open: {error:#}")),
         };
         let setup = Setup {
             me: machine.id,
             pair: PAIR,
             boot: machine.boot_id(),
             paths: 1,
-            timing: Timing { readmit_flapping: 5 * SEC, ..Timing::standard() },
-            watchdog: true,
-            peer_watchdog: true,
+            timing: Timing { flapping_readmission_delay: 5 * SEC, ..Timing::standard() },
+            watchdog_proven: true,
+            peer_watchdog_proven: true,
         };
         let inventory = dyad_replica::inventory(&store.pool);
         let mirror = Mirror::new(clock, Tuning::default(), inventory);
@@ -361,23 +398,23 @@ impl World {
             quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),
             model: CoreModel::new(mirror, machine.record.base.clone(), found),
             store,
-            handled: 0,
+            handled_reports: 0,
             may_run: false,
             session: None,
             wake_at: 0,
-            to_core_model: now,
-            to_quorum_thread: now,
-            to_cgroup_fence: now,
+            core_model_arrival: now,
+            quorum_thread_arrival: now,
+            cgroup_fence_arrival: now,
         });
         let boot = machine.boots;
         if machine.watchdog_at == u64::MAX {
             machine.watchdog_at = now + WATCHDOG_PERIOD;
-            self.put(WATCHDOG_PERIOD, Due::Watchdog { node, boot });
+            self.schedule(WATCHDOG_PERIOD, FutureEvent::Watchdog { node, boot });
         }
         let thaw = self.nodes[node].frozen;
         self.run_quorum(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
         if thaw && self.nodes[node].core.as_ref().is_some_and(|core| core.may_run) {
-            // An earlier daemon froze them, and this `Quorum` did not, so nothing else thaws them.
+            // An earlier daemon froze the VMs. `Quorum` thaws them too; a second thaw has no effect.
             self.send_cgroup_command(node, CgroupCommand::Thaw);
         }
         self.start_core_model(node);

@@ -1,14 +1,14 @@
-//! Each planted bug is found within a stated number of seeds: a checker that never failed proves nothing.
+//! Each planted bug is found within a stated number of seeds: checks that have never failed prove nothing.
 //!
-//! Bugs that need three epochs (`NoR1`, `NoD2`) are left to the model of `quorum`, which finds them in seconds. Its
-//! `SoloAckEarly` cannot show here: the mirror itself never completes a write alone while the view has two members.
+//! `NoR1` and `NoD2`, which need three epochs, are left to the model of `quorum`, which finds them in seconds.
+//! `SoloAckEarly` has no effect here, because the mirror never completes a write alone while its view has two members.
 
 use dyad_quorum::mutants::Mutant;
 use dyad_sim::{Options, PlantedBug, run};
 
 /// Asserts that one of the seeds shows the bug.
 fn assert_found(planted_bug: PlantedBug, from: u64, within: u64) {
-    let options = Options { chaos: 60, planted_bug: Some(planted_bug), ..Options::default() };
+    let options = Options { fault_seconds: 60, planted_bug: Some(planted_bug), ..Options::default() };
     for seed in from..from + within {
         if let Some(what) = run(seed, &options).expect("the scratch space works").violation {
             println!("{planted_bug:?}: seed {seed}: {what}");
@@ -40,7 +40,7 @@ fn an_extent_skipped_by_resync_is_found() {
 
 #[test]
 fn vms_that_are_not_frozen_are_found() {
-    assert_found(PlantedBug::NoFreeze, 31, 40); // the first to show it is the 38th
+    assert_found(PlantedBug::NoFreeze, 31, 40); // Seed 38 is the first that finds it.
 }
 
 #[test]
@@ -64,6 +64,6 @@ fn acting_on_an_unchosen_configuration_is_found() {
 }
 
 #[test]
-fn a_watchdog_fed_blindly_is_found() {
-    assert_found(PlantedBug::BlindWatchdog, 61, 20); // the first to show is the 65th
+fn a_watchdog_that_is_always_fed_is_found() {
+    assert_found(PlantedBug::BlindWatchdog, 61, 20); // Seed 65 is the first that finds it.
 }
