@@ -2,46 +2,47 @@
 //!
 //! If a step changed the record, the caller makes it durable *before* it sends the reply.
 //!
-//! Two acceptors are always enough. With the tie at W every quorum is a pair; with the tie at a node X
-//! every quorum contains X, and X together with any proposer is one. So a proposer and one acceptor can
-//! run both phases in one message: the acceptor promises, picks the value of the highest ballot among
-//! what the two of them accepted, and accepts it, all at once. Where the two are no quorum (B and W
-//! while A holds the tie) the acceptor only promises, as in the classic protocol, and nothing follows.
+//! Two acceptors are always enough. With the tie vote at W any two acceptors are a quorum; with the tie vote at
+//! a node X every quorum contains X, and X alone is one. So a proposer and one acceptor can run both phases of
+//! Paxos in one message: the acceptor promises, takes the value of the highest ballot that it or the proposer
+//! has accepted, and accepts that value, in one step. If the two are no quorum (B and W while A holds the tie)
+//! the acceptor only promises, as in phase 1 of Paxos, and the proposer cannot continue.
 
 use crate::message::{AcceptorReply, Learn, ReplyBody, TryDecide, VoteRefusal, WitnessRequest};
-use crate::types::{Acceptor, Config, Record};
+use crate::types::{Acceptor, AcceptorRecord, Config};
 
 /// Handles a request to the witness. `record` is the witness's record of the pair.
-pub fn handle(record: &mut Record, request: &WitnessRequest) -> AcceptorReply {
+pub fn handle(record: &mut AcceptorRecord, request: &WitnessRequest) -> AcceptorReply {
     match request {
         WitnessRequest::Learn(request) => learn(record, Acceptor::W, request),
         WitnessRequest::TryDecide(request) => try_decide(record, Acceptor::W, request),
     }
 }
 
-/// Adopts the configuration of the request if it is newer, and replies with the newest one known.
-pub fn learn(record: &mut Record, me: Acceptor, request: &Learn) -> AcceptorReply {
-    let body = match compare_bases(record, me, &request.base, request.seen) {
+/// Handles a read: adopts the configuration of the request if it is newer, and replies with the newest one known.
+pub fn learn(record: &mut AcceptorRecord, me: Acceptor, request: &Learn) -> AcceptorReply {
+    let body = match compare_bases(record, me, &request.base, request.witness_changes) {
         Err(refusal) => ReplyBody::Refused(refusal),
         Ok(()) => ReplyBody::Base(record.base.clone()),
     };
     reply(record, me, body)
 }
 
-/// Votes on the epoch after `request.base`, or says why not. A repeated request gets the same reply again.
-pub fn try_decide(record: &mut Record, me: Acceptor, request: &TryDecide) -> AcceptorReply {
+/// Votes on the epoch after `request.base`, or replies with the reason for not voting. A repeated request gets the same
+/// reply again.
+pub fn try_decide(record: &mut AcceptorRecord, me: Acceptor, request: &TryDecide) -> AcceptorReply {
     let body = vote(record, me, request);
     reply(record, me, body)
 }
 
-fn vote(record: &mut Record, me: Acceptor, request: &TryDecide) -> ReplyBody {
-    if let Err(refusal) = compare_bases(record, me, &request.base, request.seen) {
+fn vote(record: &mut AcceptorRecord, me: Acceptor, request: &TryDecide) -> ReplyBody {
+    if let Err(refusal) = compare_bases(record, me, &request.base, request.witness_changes) {
         return ReplyBody::Refused(refusal);
     }
     if record.base.rank() > request.base.rank() {
         return ReplyBody::Newer(record.base.clone());
     }
-    if !record.votes(me) {
+    if !record.may_vote_as(me) {
         return ReplyBody::Refused(VoteRefusal::NotAVoter);
     }
     let sender = Acceptor::from(request.sender);
@@ -51,17 +52,18 @@ fn vote(record: &mut Record, me: Acceptor, request: &TryDecide) -> ReplyBody {
     {
         return ReplyBody::Refused(VoteRefusal::UnknownSender);
     }
-    if let Some(repeat) = repeated(record, request) {
+    if let Some(repeat) = reply_to_repetition(record, request) {
         return repeat;
     }
     if request.ballot <= record.promised {
         return ReplyBody::Nack(request.ballot, record.promised);
     }
-    let value = highest(request.best.as_ref(), record.accepted.as_ref()).unwrap_or(&request.want).clone();
-    if !follows(&value, &record.base) {
+    let value =
+        accepted_at_higher_ballot(request.accepted.as_ref(), record.accepted.as_ref()).unwrap_or(&request.want).clone();
+    if !may_follow(&value, &record.base) {
         return ReplyBody::Refused(VoteRefusal::BadValue);
     }
-    let pair_is_quorum = record.base.quorum(&[sender, me]);
+    let pair_is_quorum = record.base.is_quorum(&[sender, me]);
     record.promised = request.ballot;
     let body = if pair_is_quorum {
         record.accepted = Some((request.ballot, value.clone()));
@@ -73,15 +75,20 @@ fn vote(record: &mut Record, me: Acceptor, request: &TryDecide) -> ReplyBody {
     body
 }
 
-/// Compares the base of a request with the record's: detects a roll-back of the witness, adopts a newer base, refuses a
-/// conflicting one.
-fn compare_bases(record: &mut Record, me: Acceptor, base: &Config, seen: u64) -> Result<(), VoteRefusal> {
+/// Compares the base of a request with the base of the record: adopts a newer one and refuses a conflicting one. The
+/// witness also refuses a base that does not admit its store, and a request that shows that its record was rolled back.
+fn compare_bases(
+    record: &mut AcceptorRecord,
+    me: Acceptor,
+    base: &Config,
+    witness_changes: u64,
+) -> Result<(), VoteRefusal> {
     if me == Acceptor::W {
         let same_store = base.witness == record.witness && base.incarnations[2] == record.incarnation;
         if !same_store && base.rank() >= record.base.rank() {
             return Err(VoteRefusal::NotAVoter);
         }
-        if same_store && seen > record.mark {
+        if same_store && witness_changes > record.witness_changes {
             return Err(VoteRefusal::RolledBack);
         }
     }
@@ -97,9 +104,9 @@ fn compare_bases(record: &mut Record, me: Acceptor, base: &Config, seen: u64) ->
     Ok(())
 }
 
-/// The reply to a request whose ballot is promised already. A ballot has one target and one content, so it is the same
-/// request.
-fn repeated(record: &Record, request: &TryDecide) -> Option<ReplyBody> {
+/// The reply to a request whose ballot is promised already; `None` for any other request. A ballot has one target and
+/// one content, so an equal ballot means that the request is a repetition.
+fn reply_to_repetition(record: &AcceptorRecord, request: &TryDecide) -> Option<ReplyBody> {
     if record.promised != request.ballot {
         return None;
     }
@@ -109,29 +116,29 @@ fn repeated(record: &Record, request: &TryDecide) -> Option<ReplyBody> {
     })
 }
 
-/// The value accepted at the highest ballot.
-fn highest<'a>(
+/// The one of the two values that was accepted at the higher ballot.
+fn accepted_at_higher_ballot<'a>(
     left: Option<&'a (crate::Ballot, Config)>,
     right: Option<&'a (crate::Ballot, Config)>,
 ) -> Option<&'a Config> {
     left.into_iter().chain(right).max_by_key(|(ballot, _)| *ballot).map(|(_, value)| value)
 }
 
-/// Whether `value` can be the epoch after `base` at all.
-pub(crate) fn follows(value: &Config, base: &Config) -> bool {
+/// Whether `value` may be chosen as the configuration after `base`.
+pub(crate) fn may_follow(value: &Config, base: &Config) -> bool {
     value.epoch == base.epoch.next() && value.lineage == base.lineage && value.fault().is_none()
 }
 
-/// The mark of a witness counts the durable changes of its record.
-fn count_change(record: &mut Record, me: Acceptor) {
+/// Counts a change of the record in `witness_changes`, on the witness only.
+fn count_change(record: &mut AcceptorRecord, me: Acceptor) {
     if me == Acceptor::W {
-        record.mark += 1;
+        record.witness_changes += 1;
     }
 }
 
-fn reply(record: &Record, me: Acceptor, body: ReplyBody) -> AcceptorReply {
-    let mark = if me == Acceptor::W { record.mark } else { 0 };
-    AcceptorReply { from: me, incarnation: record.incarnation, witness: record.witness, mark, body }
+fn reply(record: &AcceptorRecord, me: Acceptor, body: ReplyBody) -> AcceptorReply {
+    let witness_changes = if me == Acceptor::W { record.witness_changes } else { 0 };
+    AcceptorReply { from: me, incarnation: record.incarnation, witness: record.witness, witness_changes, body }
 }
 
 #[cfg(test)]
@@ -155,8 +162,8 @@ mod tests {
         }
     }
 
-    fn witness(tie: Acceptor) -> Record {
-        let mut record = Record::witness(ID, 3);
+    fn witness(tie: Acceptor) -> AcceptorRecord {
+        let mut record = AcceptorRecord::witness(ID, 3);
         record.adopt(base(tie));
         record
     }
@@ -178,9 +185,9 @@ mod tests {
             incarnation: 1 + node.index() as u64,
             base: base(tie),
             ballot: Ballot { round, node },
-            best: None,
+            accepted: None,
             want: solo(node),
-            seen: 0,
+            witness_changes: 0,
         }
     }
 
@@ -191,7 +198,7 @@ mod tests {
         let ballot = Ballot { round: 1, node: NodeId::A };
         assert_eq!(reply.body, ReplyBody::Accepted(ballot, solo(NodeId::A)));
         assert_eq!(record.accepted, Some((ballot, solo(NodeId::A))));
-        assert_eq!((reply.mark, record.mark), (1, 1));
+        assert_eq!((reply.witness_changes, record.witness_changes), (1, 1));
     }
 
     #[test]
@@ -219,17 +226,17 @@ mod tests {
         let mut record = witness(Acceptor::W);
         try_decide(&mut record, Acceptor::W, &request(NodeId::A, 3, Acceptor::W));
         let low = Some((Ballot { round: 2, node: NodeId::B }, solo(NodeId::B)));
-        let second = TryDecide { best: low, ..request(NodeId::B, 4, Acceptor::W) };
+        let second = TryDecide { accepted: low, ..request(NodeId::B, 4, Acceptor::W) };
         let reply = try_decide(&mut record, Acceptor::W, &second);
         assert_eq!(reply.body, ReplyBody::Accepted(second.ballot, solo(NodeId::A)));
         let high = Some((Ballot { round: 5, node: NodeId::B }, solo(NodeId::B)));
-        let third = TryDecide { best: high, ..request(NodeId::B, 6, Acceptor::W) };
+        let third = TryDecide { accepted: high, ..request(NodeId::B, 6, Acceptor::W) };
         let reply = try_decide(&mut record, Acceptor::W, &third);
         assert_eq!(reply.body, ReplyBody::Accepted(third.ballot, solo(NodeId::B)));
     }
 
     #[test]
-    fn sender_and_acceptor_that_are_no_quorum_get_only_a_promise() {
+    fn an_acceptor_that_is_no_quorum_with_the_sender_only_promises() {
         // A holds the tie: B and the witness cannot decide anything.
         let mut record = witness(Acceptor::A);
         let request = request(NodeId::B, 1, Acceptor::A);
@@ -250,15 +257,15 @@ mod tests {
                     acceptors.into_iter().any(|a| {
                         acceptors.into_iter().any(|b| {
                             let pair = if size == 1 { vec![a] } else { vec![a, b] };
-                            pair.iter().all(|acceptor| voters.contains(acceptor)) && base(tie).quorum(&pair)
+                            pair.iter().all(|acceptor| voters.contains(acceptor)) && base(tie).is_quorum(&pair)
                         })
                     })
                 };
-                assert_eq!(base(tie).quorum(&voters), small(1) || small(2), "{tie:?} {voters:?}");
-                // Any two quorums meet.
+                assert_eq!(base(tie).is_quorum(&voters), small(1) || small(2), "{tie:?} {voters:?}");
+                // Any two quorums have a common acceptor.
                 let others: Vec<Acceptor> =
                     acceptors.into_iter().filter(|acceptor| !voters.contains(acceptor)).collect();
-                assert!(!(base(tie).quorum(&voters) && base(tie).quorum(&others)));
+                assert!(!(base(tie).is_quorum(&voters) && base(tie).is_quorum(&others)));
             }
         }
     }
@@ -278,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn unknown_nodes_get_no_vote() {
-        let refused = |record: &mut Record, request: &TryDecide, refusal| {
+    fn unknown_stores_and_invalid_requests_get_no_vote() {
+        let refused = |record: &mut AcceptorRecord, request: &TryDecide, refusal| {
             let kept = record.clone();
             assert_eq!(try_decide(record, Acceptor::W, request).body, ReplyBody::Refused(refusal));
             assert_eq!(*record, kept);
@@ -292,7 +299,7 @@ mod tests {
         let mut other = witness(Acceptor::W);
         other.witness = WitnessId(8);
         refused(&mut other, &good, VoteRefusal::NotAVoter);
-        refused(&mut witness(Acceptor::W), &TryDecide { seen: 7, ..good.clone() }, VoteRefusal::RolledBack);
+        refused(&mut witness(Acceptor::W), &TryDecide { witness_changes: 7, ..good.clone() }, VoteRefusal::RolledBack);
         let skips = Config { epoch: Epoch(6), ..solo(NodeId::A) };
         refused(&mut witness(Acceptor::W), &TryDecide { want: skips, ..good.clone() }, VoteRefusal::BadValue);
         let tie_elsewhere = Config { tie: Acceptor::W, ..solo(NodeId::A) };
@@ -303,11 +310,11 @@ mod tests {
 
     #[test]
     fn an_enrolled_witness_learns_its_first_base_from_a_read() {
-        let mut record = Record::witness(ID, 3);
-        let request = Learn { pair: 1, sender: NodeId::A, base: base(Acceptor::A), seen: 0 };
+        let mut record = AcceptorRecord::witness(ID, 3);
+        let request = Learn { pair: 1, sender: NodeId::A, base: base(Acceptor::A), witness_changes: 0 };
         assert_eq!(learn(&mut record, Acceptor::W, &request).body, ReplyBody::Base(base(Acceptor::A)));
-        assert_eq!((record.base.clone(), record.mark), (base(Acceptor::A), 1));
+        assert_eq!((record.base.clone(), record.witness_changes), (base(Acceptor::A), 1));
         learn(&mut record, Acceptor::W, &request);
-        assert_eq!(record.mark, 1, "a read without a newer base writes nothing");
+        assert_eq!(record.witness_changes, 1, "a read without a newer base writes nothing");
     }
 }

@@ -1,6 +1,6 @@
 //! The bytes of a record: little-endian, each field at a fixed offset, as `docs/quorum.md` lists them.
 
-use crate::types::{Acceptor, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, Record, WitnessId};
+use crate::types::{Acceptor, AcceptorRecord, Ballot, Config, Exception, MAX_EXCEPTIONS, Members, WitnessId};
 use dyad_types::{Epoch, NodeId, VolumeId};
 
 /// Bytes of an encoded configuration.
@@ -11,11 +11,11 @@ const BALLOT_BYTES: usize = 16;
 pub(crate) const RECORD_BYTES: usize = 8 + 16 + 8 + BALLOT_BYTES + CONFIG_BYTES + 8 + BALLOT_BYTES + CONFIG_BYTES;
 
 /// Writes a record into exactly [`RECORD_BYTES`] bytes.
-pub(crate) fn put_record(record: &Record, out: &mut Vec<u8>) {
+pub(crate) fn put_record(record: &AcceptorRecord, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend(record.incarnation.to_le_bytes());
     out.extend(record.witness.0.to_le_bytes());
-    out.extend(record.mark.to_le_bytes());
+    out.extend(record.witness_changes.to_le_bytes());
     put_ballot(record.promised, out);
     put_config(&record.base, out);
     out.extend(u64::from(record.accepted.is_some()).to_le_bytes());
@@ -59,11 +59,11 @@ fn put_config(config: &Config, out: &mut Vec<u8>) {
 }
 
 /// Reads what [`put_record`] wrote; `None` on any value that has no meaning.
-pub(crate) fn take_record(bytes: &[u8]) -> Option<Record> {
+pub(crate) fn take_record(bytes: &[u8]) -> Option<AcceptorRecord> {
     let mut input = Input { bytes };
     let incarnation = input.u64()?;
     let witness = WitnessId(input.u128()?);
-    let mark = input.u64()?;
+    let witness_changes = input.u64()?;
     let promised = input.ballot()?;
     let base = input.config()?;
     let has_accepted = input.u64()?;
@@ -72,9 +72,10 @@ pub(crate) fn take_record(bytes: &[u8]) -> Option<Record> {
         1 => Some((input.ballot()?, input.config()?)),
         _ => return None,
     };
-    Some(Record { incarnation, witness, mark, base, promised, accepted })
+    Some(AcceptorRecord { incarnation, witness, witness_changes, base, promised, accepted })
 }
 
+/// The bytes that are not decoded yet.
 struct Input<'a> {
     bytes: &'a [u8],
 }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_the_format_page() {
+    fn encoded_sizes_are_those_in_the_documentation() {
         assert_eq!(CONFIG_BYTES, 320);
         assert_eq!(RECORD_BYTES, 712);
     }

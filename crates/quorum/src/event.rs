@@ -1,16 +1,16 @@
-//! What [`crate::Quorum`] is given (events) and what it returns (actions).
+//! The inputs of [`crate::Quorum`] (events) and its outputs (actions).
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::{AcceptorReply, Datagram, WitnessRequest, WitnessRequestId};
-use crate::types::{Acceptor, BootTime, Config, Exception, Members, Record, WitnessId};
+use crate::types::{Acceptor, AcceptorRecord, BootTime, Config, Exception, Members, WitnessId};
 use dyad_types::{Epoch, NodeId, number};
 
 /// The largest number of peer-link paths.
 pub const MAX_PATHS: usize = 4;
 
 number! {
-    /// Identifies one [`Action::Persist`] of a run of the daemon.
+    /// Identifies one [`Action::Persist`] within one boot.
     pub struct WriteToken;
 }
 
@@ -21,7 +21,7 @@ number! {
 )]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Time passed; due at [`crate::Quorum::next_wakeup`] at the latest.
+    /// Time has passed. The daemon sends it at [`crate::Quorum::next_wakeup`] at the latest.
     Tick,
     /// An authenticated datagram arrived.
     Peer {
@@ -31,13 +31,13 @@ pub enum Event {
     },
     /// The result of [`Action::AskWitness`] with the same id.
     Witness { id: WitnessRequestId, reply: WitnessReply },
-    /// The record of the [`Action::Persist`] with this token is durable in both places.
+    /// The record of the [`Action::Persist`] with this token is durable in both files of the register.
     Persisted { token: WriteToken },
-    /// The record of the [`Action::Persist`] with this token could not be made durable. The register does not vote again in
-    /// this run.
+    /// The record of the [`Action::Persist`] with this token could not be made durable. The register does not vote
+    /// again in this run of the daemon.
     PersistFailed { token: WriteToken },
-    /// True: VMs of this pair may execute here from now on. It comes *before* the first VM is started, and when a restarted
-    /// daemon finds the VM cgroup populated. False: no VM is left.
+    /// `true`: VMs may execute here from now on. The daemon sends it *before* it permits the first VM to start, and at
+    /// its own start if the VM cgroup is populated. `false`: no VM exists here.
     VmsRunning(bool),
     /// The kernel confirmed that every VM is frozen.
     VmsFrozen,
@@ -45,42 +45,47 @@ pub enum Event {
     VmsThawed,
     /// The kernel confirmed that no VM process is left.
     VmsKilled,
-    /// The peer's kernel closed the data session, so its machine lives. If its daemon ended, init starts it again: the peer
-    /// does not count as silent before [`crate::Timing::restart_timeout`] is over.
+    /// The peer's end of the data session was closed, so its machine lives. If its daemon ended, init starts it again:
+    /// a peer that is alive now and sends no later heartbeat counts as silent only after
+    /// [`crate::Timing::restart_timeout`].
     PeerClosed,
-    /// A write has waited for the peer's acknowledgement for longer than T_io, 3 s. Repeated while it holds, more often than
-    /// [`crate::Timing::stuck_report_period`].
+    /// A request to the peer has been unanswered for longer than T_io, 3 s, or the peer could not carry out a write or
+    /// a sync. The mirror repeats it every T_io while the request stays unanswered.
     PeerStuck,
-    /// Resync is done: the peer's replica is clean. The reaction is [`Action::AckSet`] with both nodes.
+    /// Resync is done: the peer's replica is clean. A solo node answers with [`Action::AckSet`] of both nodes.
     PeerClean,
-    /// The peer holds every write acknowledged so far, and none will be acknowledged without it. Only after this may the peer
-    /// become a member again.
-    AckPeer,
-    /// The peer's replica is behind again: the session ended, or a write was acknowledged solo.
+    /// The mirror applies the acknowledgement set of both nodes that followed [`Event::PeerClean`]: the peer holds
+    /// every write acknowledged so far, and none will be acknowledged without it. Only after this may the peer become a
+    /// member again.
+    PeerInAckSet,
+    /// The peer's replica is incomplete again: the session ended, or a write was acknowledged solo.
     PeerDirty,
     /// Evidence from outside the heartbeats that the peer is dead.
     Proof(Proof),
     /// Disks, QEMU and uplink of this node work. This is the state at start.
     Healthy,
-    /// One of them does not work.
+    /// A disk, QEMU or the uplink of this node does not work. The daemon reports a failed pool only.
     Faulty,
-    /// Whether the hardware watchdog of this node is proven: its test succeeded or failed.
-    Watchdog(bool),
+    /// The test of this node's hardware watchdog has ended; `true` if it is proven.
+    WatchdogProven(bool),
     /// The peer joins with the store of this incarnation: it was paired, or an operator confirmed a wiped node.
     Admit { incarnation: u64 },
-    /// A witness was enrolled: the first, or a replacement.
+    /// A witness was enrolled: the first one, or a replacement.
     Enrol {
         witness: WitnessId,
-        /// Incarnation of its store.
+        /// Incarnation of the witness's store.
         incarnation: u64,
     },
-    /// The whole new list of volumes that one of the members does not hold completely.
+    /// The new list of volumes that one member does not hold completely; it replaces the former list. With more than
+    /// [`crate::types::MAX_EXCEPTIONS`] the node that lacks most of them is removed instead.
     Exceptions(Vec<Exception>),
-    /// A planned leave: hands over to the peer, then [`Action::LeaveDone`]. The daemon stops the VMs before it.
+    /// A planned leave: this node hands over to its peer, then follows [`Action::LeaveDone`]. VMs that still run are
+    /// killed while the peer can take over; a solo node waits until the daemon has stopped them.
     Leave,
     /// The planned leave is cancelled.
     CancelLeave,
-    /// An operator forces this node to go on alone with the data it has. A new lineage begins.
+    /// An operator forces this node to go on alone with the data it has. A new lineage begins. Ignored if this node was
+    /// never set up or its register has failed.
     Force,
 }
 
@@ -88,25 +93,26 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WitnessReply {
     Received(AcceptorReply),
-    /// No connection, or no answer in time.
+    /// The witness could not be connected to, or did not answer in time.
     Unreachable,
 }
 
-/// Proof that no VM of the peer can be running.
+/// Evidence that no VM of the peer can be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Proof {
-    /// The management controller of the peer reports that its power is off. No program sends it yet. It is void as soon as the
-    /// peer is heard, so its sender must repeat it: a heartbeat sent before the loss of power may arrive later.
+    /// The management controller of the peer reports that its power is off. It is void as soon as a heartbeat of the
+    /// peer arrives. Its sender must repeat it, because a heartbeat sent before the loss of power may arrive later. No
+    /// program sends it yet.
     PowerOff,
-    /// The kernel of the peer reported that it is dying.
+    /// The kernel of the peer reported that it is dying. Void as [`Proof::PowerOff`]. No program sends it yet.
     DyingGasp,
-    /// The peer runs under a new boot id.
+    /// The peer's heartbeats carry a new boot id.
     NewBoot,
-    /// The peer accepted or took over its own removal, after it stopped its VMs (D1).
+    /// The peer accepted or adopted its own removal, after it stopped its VMs (D1).
     Removed,
 }
 
-/// What the daemon must do, in the order of the list.
+/// An output of [`crate::Quorum`]. The daemon carries actions out in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Send {
@@ -114,19 +120,21 @@ pub enum Action {
         path: Option<u8>,
         datagram: Datagram,
     },
-    /// Send a request to the witness. [`Event::Witness`] with the same id must follow, also when the witness does not answer.
+    /// Send a request to the witness. [`Event::Witness`] with the same id must follow, also when the witness does not
+    /// answer.
     AskWitness { id: WitnessRequestId, request: WitnessRequest },
-    /// Make the record durable in both places, then [`Event::Persisted`] with the same token. At most one is under way.
-    Persist { token: WriteToken, record: Record },
-    /// Freeze all VMs and hold guest I/O, then [`Event::VmsFrozen`].
+    /// Make the record durable in both files of the register, then report [`Event::Persisted`] or
+    /// [`Event::PersistFailed`] with the same token. At most one is under way.
+    Persist { token: WriteToken, record: AcceptorRecord },
+    /// Freeze all VMs and hold guest I/O, then report [`Event::VmsFrozen`].
     Freeze,
-    /// Thaw all VMs and stop holding guest I/O, then [`Event::VmsThawed`].
+    /// Thaw all VMs, then report [`Event::VmsThawed`].
     Thaw,
-    /// Kill all VMs, then [`Event::VmsKilled`].
+    /// Kill all VMs, then report [`Event::VmsKilled`].
     Kill { reason: KillReason },
-    /// This configuration is in force here: it is chosen and durable.
+    /// This configuration is in force here: it is chosen and durable. Sent at the start and at each change.
     Config(Config),
-    /// A write is acknowledged when all of these nodes hold it. Sent at each change.
+    /// A write is acknowledged when all of these nodes hold it. Sent at the start and at each change.
     AckSet(Members),
     /// This node is solo and the peer's fence is over: the peer's VMs may be started here.
     PeerVmsAllowed,
@@ -136,54 +144,56 @@ pub enum Action {
     Clear(Alarm),
     /// An entry for the timeline.
     Note(Note),
-    /// The planned leave is complete: the peer goes on and knows that no VM runs here.
+    /// The planned leave is complete: this node may stop. Either the peer goes on alone and knows that no VM runs here,
+    /// or there is no peer to hand over to: this node was not set up, is solo, or no longer hears the peer that goes
+    /// on.
     LeaveDone,
 }
 
-/// Why VMs are killed.
+/// The reason for which VMs are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KillReason {
-    /// A configuration that is chosen, accepted or proposed does not have this node.
+    /// A configuration that is chosen, accepted or proposed does not have this node as a member with its present store.
     Removed,
-    /// This node leaves.
+    /// This node leaves, and its peer can take over.
     Leaving,
 }
 
 /// A lasting condition that keeps the pair from being protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Alarm {
-    /// No heartbeat of the peer for D on any path.
+    /// No path to the peer has worked in both directions for D, or the peer's kernel reported that it is dying.
     PeerSilent,
-    /// This path does not work in both directions.
+    /// The path with this number does not work in both directions.
     PathDown(u8),
-    /// The peer answers from a store that was never admitted.
+    /// The peer is heard, but the configuration does not admit its store.
     PeerUnadmitted,
-    /// The witness answers neither this node nor the peer.
+    /// The witness does not answer this node, and the peer reports the same or is not heard.
     WitnessLost,
     /// The witness was set back to an older record. It must be enrolled again.
     WitnessRolledBack,
-    /// This node holds the tie vote although a witness is enrolled and both nodes are in sync.
+    /// The named node holds the tie vote although a witness is enrolled and both nodes are in sync.
     TieAt(NodeId),
-    /// The clocks of the nodes drift apart by more than ρ. No lease is granted.
+    /// The clocks of the nodes drift apart by more than ρ. This node grants no lease.
     ClockDrift,
     /// The register of this node cannot be written, or its write has hung for [`crate::Timing::write_timeout`].
     RegisterFailed,
     /// The peer's watchdog is not proven: its VMs start here only with a [`Proof`].
     PeerUnfenced,
-    /// Two different chosen configurations have one rank. This must never happen.
+    /// Two different chosen configurations have the same rank. This must never happen.
     Conflict,
 }
 
-/// Why a node wants a change of the configuration.
+/// The reason for which a node wants a change of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// A value was accepted here, and it is not known whether it was chosen.
     Unfinished,
-    /// No heartbeat of the peer came within [`crate::Timing::detection`].
+    /// The peer counts as silent ([`Alarm::PeerSilent`]).
     PeerSilent,
-    /// The peer does not acknowledge writes.
+    /// The peer does not answer the mirror's requests ([`Event::PeerStuck`]).
     PeerStuck,
-    /// The register of the peer failed.
+    /// The peer reports that its register failed or hangs.
     PeerRegister,
     /// The configuration does not admit the peer's store.
     PeerUnadmitted,
@@ -191,15 +201,16 @@ pub enum Reason {
     Leaving,
     /// The peer's replica is complete again, or the peer joins.
     PeerClean,
-    /// Neither node has reached the witness for [`crate::Timing::delegate_after`].
+    /// Neither node has reached the witness for [`crate::Timing::tie_delegation_delay`].
     WitnessLost,
-    /// The witness answers again, and has for [`crate::Timing::return_after`].
+    /// The witness has answered for [`crate::Timing::tie_return_delay`], or was newly enrolled.
     WitnessBack,
     /// A witness was enrolled.
     Enrol,
     /// The list of excepted volumes changed.
     Exceptions,
-    /// The value of an abandoned proposal may be accepted at the witness. Choosing the next epoch voids it.
+    /// An own proposal was abandoned, and an acceptor may have accepted its value. The choice of the next epoch makes
+    /// it void.
     Abandoned,
 }
 
@@ -208,7 +219,7 @@ pub enum Reason {
 pub enum Note {
     /// The peer counts as silent from now on.
     PeerSilent {
-        /// When its last heartbeat was confirmed.
+        /// Arrival of its last confirmed heartbeat.
         last_alive: BootTime,
     },
     /// The peer is heard in both directions again.
@@ -217,7 +228,7 @@ pub enum Note {
     Deciding {
         epoch: Epoch,
         why: Reason,
-        /// The acceptor whose vote is requested; the node's own if it is a quorum alone.
+        /// The acceptor whose vote is requested; this node itself if it alone is a quorum.
         target: Acceptor,
     },
     /// A configuration was decided here or learned, and is durable here.
@@ -229,9 +240,9 @@ pub enum Note {
         /// It was learned, not decided here.
         learned: bool,
     },
-    /// The peer may still run VMs until this time at the latest.
+    /// The peer's VMs must not start here yet, because the peer may still run them.
     FenceWait {
-        /// When the fence is over without proof; `None` = only proof ends it.
+        /// End of the fence without a proof; `None` = only a proof ends it.
         until: Option<BootTime>,
     },
     /// The peer's fence is over: it runs no VM.
@@ -239,29 +250,29 @@ pub enum Note {
         /// The proof; `None` = the time of the fence elapsed, or no peer was ever admitted.
         proof: Option<Proof>,
     },
-    /// The right to run ended; VMs are frozen.
+    /// The right to run ended: [`Action::Freeze`] follows.
     LeaseLapsed,
-    /// The right to run returned; VMs are thawed.
+    /// The right to run returned: [`Action::Thaw`] follows.
     Resumed,
-    /// Neither node reaches the witness.
+    /// The alarm [`Alarm::WitnessLost`] began.
     WitnessLost,
-    /// The witness answers one of the nodes again.
+    /// The alarm [`Alarm::WitnessLost`] ended.
     WitnessBack,
 }
 
-/// What [`crate::Quorum`] must know of its node at start.
+/// Values that [`crate::Quorum::new`] needs besides the durable record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub me: NodeId,
     pub pair: u128,
     /// Boot id of this machine, not of the daemon.
     pub boot: u128,
-    /// Peer-link paths in use, 1 to [`MAX_PATHS`].
+    /// Number of peer-link paths in use, 1 to [`MAX_PATHS`].
     pub paths: u8,
-    /// The same on both nodes.
+    /// The time profile; it must be the same on both nodes.
     pub timing: crate::timing::Timing,
     /// The hardware watchdog of this node is proven.
-    pub watchdog: bool,
-    /// The peer's watchdog is proven, as this node noted it before; the peer's heartbeats correct it.
-    pub peer_watchdog: bool,
+    pub watchdog_proven: bool,
+    /// The peer's watchdog was proven when this node last heard of it. Heartbeats of the peer replace this value.
+    pub peer_watchdog_proven: bool,
 }

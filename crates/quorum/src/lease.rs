@@ -1,55 +1,58 @@
-//! Leases: this node's own, and what it granted to the peer.
+//! The lease that this node holds, and the grant that it gave to its peer.
 //!
-//! A lease runs for L from the time at which its request was *sent*, on the clock of its holder. The grant runs for F′ from
-//! the time at which it was given, on the clock of the grantor. F′ is longer than L even if both clocks are off by ρ
-//! (`docs/internals/time.md`), so the grantor waits longer than the holder can run.
+//! A lease runs for L from the time at which its request was *sent*, on the clock of its holder, which executes no VM
+//! later than F after that time. The grant runs for F′ from the time at which it was given, on the clock of the
+//! grantor. F′ = F·(1+2ρ) covers two clocks that are off by ρ (`docs/internals/time.md`), so the grant outlasts the
+//! holder's VMs.
 
 use crate::event::Proof;
 use crate::mutants::{Mutant, Mutants};
 use crate::timing::Timing;
 use crate::types::BootTime;
 
-/// The lease of this node, and the lease that it granted.
+/// The lease that this node holds, and the grant that it gave to its peer.
 #[derive(Clone, Debug)]
 pub struct Leases {
-    /// The lease of this node runs before this time.
+    /// End of the lease of this node.
     until: BootTime,
-    /// The peer may execute VMs before this time.
+    /// Time until which the peer may execute VMs, unless `proof` is set.
     granted_until: BootTime,
-    /// Proof that the peer runs nothing although the grant has not run out.
+    /// Evidence, newer than the newest grant, that the peer runs no VM.
     proof: Option<Proof>,
 }
 
-/// When a heartbeat of this node was sent.
+/// The time at which a heartbeat of this node was sent.
 #[derive(Clone, Copy, Debug)]
 pub struct SentAt(pub BootTime);
 
 impl Leases {
-    /// At the start of the daemon: no lease. An earlier daemon may have granted one just before, so the grant runs for F′.
+    /// The state at the start of the daemon: no lease. An earlier daemon may have granted one just before, so a grant
+    /// is assumed that runs for F′.
     pub fn at_start(now: BootTime, timing: &Timing, mutants: Mutants) -> Leases {
-        let grace = if mutants.has(Mutant::NoGrace) { 0 } else { timing.fence_grantor() };
+        let grace = if mutants.has(Mutant::NoGrace) { 0 } else { timing.grantor_fence_period() };
         Leases { until: BootTime::ZERO, granted_until: now + grace, proof: None }
     }
 
-    /// Notes that the peer is granted a lease now. Called before the grant is sent. Voids the proof.
+    /// Records that the peer is granted a lease now, and voids the proof. Called before the grant is sent.
     pub fn grant(&mut self, now: BootTime, timing: &Timing) {
-        self.granted_until = self.granted_until.max(now + timing.fence_grantor());
+        self.granted_until = self.granted_until.max(now + timing.grantor_fence_period());
         self.proof = None;
     }
 
-    /// The peer granted the lease that the heartbeat sent at `sent` requested.
+    /// Extends the lease of this node: the peer granted it for the heartbeat that was sent at `sent`. A time in the
+    /// future is ignored.
     pub fn renew(&mut self, now: BootTime, SentAt(sent): SentAt, timing: &Timing) {
         if sent <= now {
-            self.until = self.until.max(sent + timing.lease);
+            self.until = self.until.max(sent + timing.lease_period);
         }
     }
 
-    /// The peer runs nothing under any grant up to now.
+    /// Records evidence that the peer runs no VM under any grant given so far.
     pub fn record_proof(&mut self, proof: Proof) {
         self.proof = Some(proof);
     }
 
-    /// Whether the lease of this node runs.
+    /// Whether this node holds a lease at `now`.
     pub fn leased(&self, now: BootTime) -> bool {
         now < self.until
     }
@@ -59,12 +62,12 @@ impl Leases {
         self.until
     }
 
-    /// Until when the peer may execute VMs if no proof is recorded.
+    /// Time until which the peer may execute VMs if no proof is recorded.
     pub fn granted_until(&self) -> BootTime {
         self.granted_until
     }
 
-    /// The proof recorded since the last grant.
+    /// The proof recorded since the newest grant.
     pub fn proof(&self) -> Option<Proof> {
         self.proof
     }
@@ -96,14 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_counts_as_a_grant_and_a_grant_ends_a_proof() {
+    fn a_restart_counts_as_a_grant_and_a_grant_voids_a_proof() {
         let timing = Timing::default();
         let mut leases = Leases::at_start(at(100), &timing, Mutants::NONE);
-        assert_eq!(leases.granted_until(), at(100) + timing.fence_grantor());
+        assert_eq!(leases.granted_until(), at(100) + timing.grantor_fence_period());
         leases.record_proof(Proof::NewBoot);
         assert_eq!(leases.proof(), Some(Proof::NewBoot));
         leases.grant(at(101), &timing);
         assert_eq!(leases.proof(), None);
-        assert_eq!(leases.granted_until(), at(101) + timing.fence_grantor());
+        assert_eq!(leases.granted_until(), at(101) + timing.grantor_fence_period());
     }
 }

@@ -10,44 +10,43 @@ number! {
     pub struct WitnessRequestId;
 }
 
-/// "Decide the epoch after `base`": both phases of Paxos in one message, for exactly one acceptor.
+/// Request for a vote on the epoch after `base`: both phases of Paxos in one message, for exactly one acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TryDecide {
     pub pair: u128,
-    /// The node that proposes.
+    /// The node that proposes the configuration.
     pub sender: NodeId,
     /// Incarnation of the proposer's store.
     pub incarnation: u64,
     /// The newest chosen configuration the proposer knows.
     pub base: Config,
-    /// The proposer has promised this ballot to itself, durably. One ballot has one target.
+    /// The proposer has promised this ballot to itself, durably. A ballot is sent to one acceptor only.
     pub ballot: Ballot,
-    /// What the proposer itself had accepted when it promised.
-    pub best: Option<(Ballot, Config)>,
-    /// What to choose if neither of the two acceptors has accepted anything.
+    /// The value that the proposer itself had accepted when it promised `ballot`.
+    pub accepted: Option<(Ballot, Config)>,
+    /// The value to choose if neither the proposer nor the receiver has accepted one.
     pub want: Config,
-    /// The highest [`crate::Record::mark`] of the witness known to the proposer.
-    pub seen: u64,
+    /// The highest [`crate::AcceptorRecord::witness_changes`] of the witness known to the proposer.
+    pub witness_changes: u64,
 }
 
-/// "This is the newest chosen configuration I know; which is yours?"
+/// A read of the witness: it carries the newest chosen configuration that the sender knows; the reply carries the
+/// newest configuration that the witness knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Learn {
     pub pair: u128,
     pub sender: NodeId,
     /// The newest chosen configuration the sender knows.
     pub base: Config,
-    /// The highest [`crate::Record::mark`] of the witness known to the sender.
-    pub seen: u64,
+    /// The highest [`crate::AcceptorRecord::witness_changes`] of the witness known to the sender.
+    pub witness_changes: u64,
 }
 
-/// A request to the witness. There is no other.
+/// A request to the witness as an acceptor.
 #[expect(clippy::large_enum_variant, reason = "requests live one at a time")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WitnessRequest {
-    /// A read. It also carries the newest configuration to the witness.
     Learn(Learn),
-    /// A request for a vote.
     TryDecide(TryDecide),
 }
 
@@ -75,8 +74,8 @@ pub struct AcceptorReply {
     pub incarnation: u64,
     /// Identity of the witness that replies; [`WitnessId::NONE`] from nodes.
     pub witness: WitnessId,
-    /// The witness's count of durable changes; 0 from nodes.
-    pub mark: u64,
+    /// [`crate::AcceptorRecord::witness_changes`] of the witness; 0 from nodes.
+    pub witness_changes: u64,
     pub body: ReplyBody,
 }
 
@@ -85,12 +84,13 @@ pub struct AcceptorReply {
 pub enum ReplyBody {
     /// The acceptor voted for this value at this ballot, for the epoch after the base of the request.
     Accepted(Ballot, Config),
-    /// The acceptor promised this ballot and accepted nothing, because it and the sender together are no quorum. With
-    /// what it had accepted before, if anything.
+    /// The acceptor promised this ballot and accepted nothing, because it and the sender together are no quorum. The
+    /// second field is the value that it had accepted before.
     Promise(Ballot, Option<(Ballot, Config)>),
     /// No vote: the ballot of the request (the first) is not above the promised one (the second).
     Nack(Ballot, Ballot),
-    /// The requested epoch is decided already; this is the newest chosen configuration known to the acceptor.
+    /// No vote: the acceptor knows a newer chosen configuration than the base of the request. This is the newest one it
+    /// knows.
     Newer(Config),
     /// The reply to [`Learn`]: the newest chosen configuration known to the acceptor.
     Base(Config),
@@ -98,30 +98,32 @@ pub enum ReplyBody {
     Refused(VoteRefusal),
 }
 
-/// Why an acceptor does not vote.
+/// The reason for which an acceptor does not vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum VoteRefusal {
     /// The configuration does not admit this store of the acceptor.
     NotAVoter,
-    /// The configuration does not admit this store of the proposer.
+    /// The configuration does not admit this store of the proposer, or the ballot is not one of the proposer's.
     UnknownSender,
-    /// The proposer has seen a higher mark of this witness than the witness itself holds: the witness was rolled back.
+    /// The proposer knows of more changes of this witness than the witness itself holds: the witness was rolled back to
+    /// an older record.
     RolledBack,
-    /// The value cannot follow the base: epoch, lineage or [`Config::fault`] is wrong.
+    /// The value cannot follow the base (epoch, lineage or [`Config::fault`] is wrong), or the base itself has a fault.
     BadValue,
-    /// Two different chosen configurations have one rank. This must never happen.
+    /// Two different chosen configurations have the same rank. This must never happen.
     Conflict,
 }
 
-/// One UDP datagram between the nodes: postcard, at most 1136 bytes.
+/// One UDP datagram between the nodes, encoded with postcard: at most 1136 bytes while volume ids are below 2,097,152,
+/// and at most 1400 bytes with any volume ids (`tests/wire.rs`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Datagram {
-    /// A datagram of another pair is ignored.
+    /// The pair of the sender. A datagram of another pair is ignored.
     pub pair: u128,
     pub from: NodeId,
     /// Boot id of the sending machine, not of the daemon: a new one proves that VMs of an earlier boot are gone.
     pub boot: u128,
-    /// When the sending daemon started, on the sender's clock: distinguishes daemons of one boot.
+    /// Start time of the sending daemon, on the sender's clock: distinguishes runs of the daemon within one boot.
     pub started: BootTime,
     /// Incarnation of the sender's store.
     pub incarnation: u64,
@@ -131,59 +133,60 @@ pub struct Datagram {
 /// The content of a [`Datagram`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DatagramBody {
-    /// Sent every [`crate::Timing::heartbeat`] on every path.
+    /// Sent on every path, at least once per [`crate::Timing::heartbeat_interval`].
     Heartbeat(Heartbeat),
-    /// Grants a lease: the reply to a heartbeat.
+    /// Grants the receiver a lease: the reply to the heartbeat that the echo identifies.
     Grant(Echo),
-    /// A vote is requested from the receiver.
+    /// Requests the vote of the receiver.
     TryDecide(TryDecide),
     /// The reply to [`DatagramBody::TryDecide`].
     Reply(AcceptorReply),
-    /// The receiver is asked to pass this request on to the witness. The number is the sender's id of it.
+    /// Asks the receiver to pass this request on to the witness. The id is the sender's.
     Relay(WitnessRequestId, WitnessRequest),
-    /// The witness's reply to a relayed request, with the same number.
+    /// The witness's reply to a relayed request, with the id of the [`DatagramBody::Relay`].
     RelayReply(WitnessRequestId, AcceptorReply),
 }
 
-/// Identifies a heartbeat that was received: the sender gets these numbers of its own back.
+/// Identifies a received heartbeat. It is sent back to the sender of that heartbeat, which thereby knows that both
+/// directions of the path work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Echo {
     /// Boot id of the heartbeat's sender.
     pub boot: u128,
-    /// When the daemon of the heartbeat's sender started.
+    /// Start time of the daemon of the heartbeat's sender.
     pub started: BootTime,
-    /// [`Heartbeat::sent`] of the newest heartbeat received, on the clock of its sender.
+    /// [`Heartbeat::sent`] of the heartbeat, on the clock of its sender.
     pub sent: BootTime,
 }
 
-/// Says that the sender is alive and requests a lease.
+/// Shows that the sender is alive, carries its state, and requests a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heartbeat {
-    /// Counts up by one per round since the daemon started.
+    /// Counted from 1 since the daemon started; the same on all paths.
     pub number: u64,
-    /// When it was sent, on the sender's clock. A lease granted for it runs from here.
+    /// Time of sending, on the sender's clock. A lease granted for this heartbeat runs from this time.
     pub sent: BootTime,
     /// The newest chosen configuration that is durable at the sender.
     pub base: Config,
-    /// The newest heartbeat received on this path.
+    /// The newest heartbeat that the sender has received on this path.
     pub heard: Option<Echo>,
     pub health: Health,
-    /// The highest [`crate::Record::mark`] of the witness known to the sender.
-    pub mark: u64,
+    /// The highest [`crate::AcceptorRecord::witness_changes`] of the witness known to the sender.
+    pub witness_changes: u64,
 }
 
-/// What a node says of itself to its peer.
+/// The state of a node as it reports it to its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Health {
-    /// Its disks, QEMU and uplink work.
+    /// Disks, QEMU and uplink of the node work: the newest of [`crate::Event::Healthy`] and [`crate::Event::Faulty`].
     pub healthy: bool,
-    /// Its register can be written. A node whose register failed does not vote again in this run; a node whose register
-    /// hangs does not vote until the write is done.
-    pub register: bool,
+    /// The register can be written. A node whose register failed does not vote again in this run of the daemon; a node
+    /// whose register hangs does not vote until the write is done.
+    pub register_writable: bool,
     /// A planned leave is under way.
     pub leaving: bool,
-    /// Its hardware watchdog is proven.
-    pub watchdog: bool,
-    /// For how long the witness has not answered it directly, in milliseconds; 0 = it answers.
+    /// The hardware watchdog of the node is proven: a test has shown that it resets the node in time.
+    pub watchdog_proven: bool,
+    /// Milliseconds since which the witness has not answered the node directly; 0 = it answers, or was not asked yet.
     pub witness_lost_ms: u32,
 }

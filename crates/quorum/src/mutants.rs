@@ -2,18 +2,18 @@
 //!
 //! Without the feature `mutants` none can be planted, and [`Mutants::has`] is `false` at compile time.
 
-/// One planted bug: a rule that is left out.
+/// A planted bug: each variant leaves out one rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mutant {
-    /// VMs of the peer start at once, without waiting for its lease.
+    /// A solo node starts the VMs of its peer at once, without waiting for the end of the peer's fence.
     NoFenceWait,
-    /// Writes are acknowledged solo as soon as the removal of the peer is proposed.
+    /// Writes are acknowledged solo as soon as the removal of the peer is proposed, before it is chosen.
     SoloAckEarly,
-    /// A restarted daemon assumes that no grant is in force.
+    /// A restarted daemon assumes that no lease which it granted before is in force.
     NoGrace,
-    /// A proposal acts before it is chosen.
+    /// A node acts on the removal of its peer when it proposes it, before it is chosen.
     ActBeforeChosen,
-    /// R1 is left out: an accepted value that is stricter than the base has no effect.
+    /// R1 is left out: an accepted, proposed or heard configuration that moves the tie away has no effect.
     NoR1,
     /// D2 is left out: VMs go on without a lease when the tie moves away.
     NoD2,
@@ -30,7 +30,7 @@ impl Mutant {
     ];
 }
 
-/// The planted bug in force, if any.
+/// The planted bug in force: one or none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mutants {
     #[cfg(feature = "mutants")]
@@ -44,7 +44,6 @@ impl Mutants {
         planted: None,
     };
 
-    /// Plants one bug.
     #[cfg(feature = "mutants")]
     pub fn plant(mutant: Mutant) -> Mutants {
         Mutants { planted: Some(mutant) }

@@ -1,10 +1,13 @@
-//! What is known of the peer: which paths work in both directions, which boot of it sends, what it says of itself.
+//! The peer as this node knows it: the paths that work in both directions, the boot of the sender, the state that the
+//! peer reports.
 //!
-//! A path is up when heartbeats arrive on it *and* give back one of the newest `misses` + 1 heartbeats of this node. They
-//! are counted, not timed: a node that was not scheduled has sent none, and must not take its own silence for the peer's.
+//! A path is up when heartbeats arrive on it *and* give back one of the newest `max_missed_heartbeats` + 1 heartbeats
+//! of this node. The heartbeats of this node are counted, not timed: a node that was not scheduled has sent none, and
+//! must not take its own silence for the peer's.
 //!
-//! A new boot id counts only in a heartbeat that gives back an echo of this node newer than every heartbeat of the old
-//! boot. Such a heartbeat was made after them, so what ran under the old boot is gone. A replayed datagram cannot do that.
+//! A new boot id or start time counts only in a heartbeat that gives back a heartbeat which this node sent after the
+//! newest heartbeat of the former boot had arrived. Such a heartbeat was made later than all of those, so all VMs of
+//! the former boot are gone. A replayed datagram does not satisfy this.
 
 use crate::event::{MAX_PATHS, Proof};
 use crate::message::{Datagram, Echo, Health, Heartbeat};
@@ -12,37 +15,38 @@ use crate::timing::{SEC, Timing};
 use crate::types::{BootTime, Config, Nanos};
 use std::collections::VecDeque;
 
-/// Clock rates are compared over this length of time: ρ = 1 % of it is 1 s, twice the jitter of a datagram (D).
+/// Length of time over which the clock rates are compared. ρ = 1 % of it is 1 s; the delays of the two datagrams may
+/// add D/2 (250 ms).
 const DRIFT_PERIOD: Nanos = 100 * SEC;
 
 /// One path of the peer link.
 #[derive(Clone, Debug, Default)]
 struct Path {
-    /// The newest heartbeat heard here, to give back.
+    /// The newest heartbeat received on this path, confirmed or not: the next heartbeat gives it back.
     heard: Option<Echo>,
-    /// When the last new heartbeat arrived.
+    /// Arrival of the newest confirmed heartbeat on this path.
     heard_at: Option<BootTime>,
-    /// `sent` of the newest heartbeat of this node that was given back.
+    /// `sent` of the newest heartbeat of this node that the peer gave back on this path.
     echoed: Option<BootTime>,
-    /// Number of the newest heartbeat heard here.
+    /// Number of the newest confirmed heartbeat on this path.
     newest_number: u64,
 }
 
-/// The run of the peer's daemon whose heartbeats count.
+/// One run of a daemon, identified by boot id and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Instance {
+struct DaemonRun {
     boot: u128,
     started: BootTime,
 }
 
-/// The heartbeats of this node.
+/// The heartbeats that this node sends.
 #[derive(Clone, Debug, Default)]
 struct OwnHeartbeats {
-    /// 0 before the first heartbeat.
+    /// Number of the newest one; 0 before the first.
     newest_number: u64,
-    /// When the next one is due.
+    /// Time at which the next one is due.
     next_at: BootTime,
-    /// When the newest `misses` + 1 were sent, oldest first.
+    /// Times at which the newest `max_missed_heartbeats` + 1 were sent, oldest first.
     sent: VecDeque<BootTime>,
 }
 
@@ -50,12 +54,12 @@ struct OwnHeartbeats {
 #[derive(Clone, Copy, Debug)]
 struct PeerTime(BootTime);
 
-/// Compares the rate of the peer's clock with the own one.
+/// Compares the rate of the peer's clock with the rate of this node's clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct DriftCheck {
-    /// Own time and peer's time at the beginning of the period.
+    /// Time of this node and of the peer at the beginning of the running [`DRIFT_PERIOD`].
     begin: Option<(BootTime, PeerTime)>,
-    /// The rates differed by more than ρ over the last whole period.
+    /// The rates differed by more than ρ over the last complete period.
     drifts: bool,
 }
 
@@ -70,56 +74,58 @@ impl DriftCheck {
             return;
         }
         let gap = mine.abs_diff(theirs.0.since(theirs0.0));
-        self.drifts = gap > timing.drift_of(mine, 1) + timing.detection() / 2;
+        self.drifts = gap > timing.drift_of(mine, 1) + timing.detection_delay() / 2;
         self.begin = Some((now, theirs));
     }
 }
 
-/// What is known of the peer.
+/// The peer as this node knows it.
 ///
-/// Invariant: `alive_since` and `lost_at` are not both set after [`PeerView::judge`] found the peer alive. What it says
-/// of itself (`incarnation`, `base`, `health`) comes from confirmed heartbeats of `instance` only.
+/// Invariant: `alive_since` and `lost_at` are not both set after [`PeerState::judge`] found the peer alive.
+/// `incarnation`, `base` and `health` come from confirmed heartbeats of `current_run` only.
 #[derive(Clone, Debug)]
-pub(crate) struct PeerView {
+pub(crate) struct PeerState {
     paths: Vec<Path>,
-    instance: Option<Instance>,
-    /// When a confirmed heartbeat of the instance last arrived.
+    /// The run of the peer's daemon whose heartbeats count.
+    current_run: Option<DaemonRun>,
+    /// Arrival of the newest confirmed heartbeat of the peer.
     heard_at: BootTime,
-    /// Number of its newest confirmed heartbeat.
+    /// Number of the newest confirmed heartbeat of `current_run`.
     newest_number: u64,
     incarnation: u64,
     base: Option<Config>,
     health: Option<Health>,
-    /// Since when it is up without a break.
+    /// Start of the time in which the peer was heard without a break. Restarted when the mirror of a solo node reports
+    /// the peer as stuck.
     pub(crate) alive_since: Option<BootTime>,
-    /// Since when it counts as silent.
+    /// Time from which on the peer counts as silent. It lies in the future after this node itself was not scheduled.
     pub(crate) lost_at: Option<BootTime>,
-    /// The newest evidence of its death from outside its heartbeats, and when it came.
+    /// The newest evidence of the peer's death from outside its heartbeats, and the time at which it came.
     pub(crate) proof: Option<(Proof, BootTime)>,
-    /// When the peer's kernel closed the data session.
+    /// Time at which the peer's end of the data session was closed.
     pub(crate) session_closed_at: Option<BootTime>,
-    /// Its watchdog is proven: as it last said itself, or as this node's file said at start.
-    pub(crate) watchdog: bool,
+    /// The peer's watchdog is proven: from its newest heartbeat, before that from [`crate::Setup`].
+    pub(crate) watchdog_proven: bool,
     drift: DriftCheck,
     own: OwnHeartbeats,
 }
 
-/// What a heartbeat shows beyond its content.
+/// The result of [`PeerState::hear`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// It is new, of the current instance, and gives back a heartbeat of this node.
+    /// The heartbeat is new, comes from the current run of the daemon, and gives back a heartbeat of this node.
     pub confirmed: bool,
-    /// The machine of the peer was booted again, with the same store.
+    /// The heartbeat shows that the peer's machine was booted again, with the same store.
     pub new_boot: bool,
 }
 
-impl PeerView {
+impl PeerState {
     /// At the start of the daemon. The first heartbeat is due at once.
-    pub(crate) fn at_start(now: BootTime, paths: u8, watchdog: bool) -> PeerView {
+    pub(crate) fn at_start(now: BootTime, paths: u8, watchdog_proven: bool) -> PeerState {
         let count = usize::from(paths).clamp(1, MAX_PATHS);
-        PeerView {
+        PeerState {
             paths: vec![Path::default(); count],
-            instance: None,
+            current_run: None,
             heard_at: BootTime::ZERO,
             newest_number: 0,
             incarnation: 0,
@@ -129,36 +135,35 @@ impl PeerView {
             lost_at: None,
             proof: None,
             session_closed_at: None,
-            watchdog,
+            watchdog_proven,
             drift: DriftCheck::default(),
             own: OwnHeartbeats { next_at: now, ..OwnHeartbeats::default() },
         }
     }
 
-    /// When the next heartbeat of this node is due.
+    /// Time at which the next heartbeat of this node is due.
     pub(crate) fn next_heartbeat(&self) -> BootTime {
         self.own.next_at
     }
 
-    /// Makes the next heartbeat due at this time.
     pub(crate) fn set_next_heartbeat(&mut self, at: BootTime) {
         self.own.next_at = at;
     }
 
-    /// A heartbeat of this node goes out on every path now: returns its number.
+    /// Counts a heartbeat of this node, which the caller sends on every path now, and returns its number.
     pub(crate) fn begin_heartbeat(&mut self, now: BootTime, timing: &Timing) -> u64 {
-        self.own.next_at = now + timing.heartbeat;
+        self.own.next_at = now + timing.heartbeat_interval;
         self.own.newest_number += 1;
         self.own.sent.push_back(now);
-        if self.own.sent.len() as u64 > timing.misses + 1 {
+        if self.own.sent.len() as u64 > timing.max_missed_heartbeats + 1 {
             self.own.sent.pop_front();
         }
         self.own.newest_number
     }
 
-    /// Notes whether the peer is up now.
+    /// Updates `alive_since` and `lost_at`.
     pub(crate) fn judge(&mut self, now: BootTime, timing: &Timing) {
-        // A dying gasp needs no confirmation by silence, unless the peer is heard after it.
+        // After a dying gasp the peer counts as silent at once, unless it is heard later than that.
         let gasped = matches!(self.proof, Some((Proof::DyingGasp, at)) if at >= self.heard_at);
         if self.alive(now, timing) && !gasped {
             self.alive_since.get_or_insert(now);
@@ -168,12 +173,12 @@ impl PeerView {
         }
     }
 
-    /// A proof of its death came, and it was not heard since.
+    /// Whether the peer counts as silent, and a proof of its death came after its newest heartbeat.
     pub(crate) fn is_dead(&self) -> bool {
         self.alive_since.is_none() && self.proof.is_some_and(|(_, at)| at >= self.heard_at)
     }
 
-    /// Handles a heartbeat. `mine` is (boot, started) of this daemon.
+    /// Handles a heartbeat that arrived on `path`. `mine` is boot id and start time of this daemon.
     pub(crate) fn hear(
         &mut self,
         now: BootTime,
@@ -184,32 +189,32 @@ impl PeerView {
         timing: &Timing,
     ) -> Heard {
         let mut heard = Heard { confirmed: false, new_boot: false };
-        let Some(slot) = self.paths.get_mut(path) else { return heard };
-        let sender = Instance { boot: datagram.boot, started: datagram.started };
+        let Some(path_state) = self.paths.get_mut(path) else { return heard };
+        let sender = DaemonRun { boot: datagram.boot, started: datagram.started };
         let echo_of_it = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
-        let newer = slot.heard.is_none_or(|old| {
+        let newer = path_state.heard.is_none_or(|old| {
             (old.boot, old.started) != (echo_of_it.boot, echo_of_it.started) || old.sent < echo_of_it.sent
         });
         if newer {
-            slot.heard = Some(echo_of_it);
+            path_state.heard = Some(echo_of_it);
         }
         let Some(echo) = beat.heard.filter(|echo| (echo.boot, echo.started) == mine && echo.sent <= now) else {
             return heard;
         };
-        if self.instance != Some(sender) {
-            let in_time = now - echo.sent <= timing.detection() + timing.heartbeat;
-            if !in_time || self.instance.is_some() && echo.sent <= self.heard_at {
+        if self.current_run != Some(sender) {
+            let in_time = now - echo.sent <= timing.detection_delay() + timing.heartbeat_interval;
+            if !in_time || self.current_run.is_some() && echo.sent <= self.heard_at {
                 return heard;
             }
             heard.new_boot =
-                self.instance.is_some_and(|old| old.boot != sender.boot) && self.incarnation == datagram.incarnation;
+                self.current_run.is_some_and(|old| old.boot != sender.boot) && self.incarnation == datagram.incarnation;
             self.switch_to(sender);
         }
-        let slot = &mut self.paths[path];
-        if beat.number > slot.newest_number || slot.echoed.is_none() {
-            slot.newest_number = beat.number;
-            slot.heard_at = Some(now);
-            slot.echoed = slot.echoed.max(Some(echo.sent));
+        let path_state = &mut self.paths[path];
+        if beat.number > path_state.newest_number || path_state.echoed.is_none() {
+            path_state.newest_number = beat.number;
+            path_state.heard_at = Some(now);
+            path_state.echoed = path_state.echoed.max(Some(echo.sent));
             self.heard_at = now;
             heard.confirmed = true;
         }
@@ -223,8 +228,8 @@ impl PeerView {
         heard
     }
 
-    fn switch_to(&mut self, sender: Instance) {
-        self.instance = Some(sender);
+    fn switch_to(&mut self, sender: DaemonRun) {
+        self.current_run = Some(sender);
         self.newest_number = 0;
         self.base = None;
         self.health = None;
@@ -236,28 +241,30 @@ impl PeerView {
         }
     }
 
-    /// Until when the path counts as up if nothing more is heard; `None` = it is not confirmed.
+    /// Time until which the path counts as up if nothing more arrives on it; `None` = the peer has given back none of
+    /// the newest heartbeats of this node.
     fn up_until(&self, path: usize, timing: &Timing) -> Option<BootTime> {
         let path = self.paths.get(path)?;
-        // More than `misses` heartbeats were sent since the newest one given back.
-        let missed = self.own.sent.len() as u64 > timing.misses && self.own.sent.front() > path.echoed.as_ref();
+        // More than `max_missed_heartbeats` heartbeats were sent since the newest one given back.
+        let missed =
+            self.own.sent.len() as u64 > timing.max_missed_heartbeats && self.own.sent.front() > path.echoed.as_ref();
         path.echoed.filter(|_| !missed)?;
-        Some(path.heard_at? + timing.detection())
+        Some(path.heard_at? + timing.detection_delay())
     }
 
-    /// Whether this path works in both directions.
+    /// Whether heartbeats pass in both directions of this path.
     pub(crate) fn path_up(&self, path: usize, now: BootTime, timing: &Timing) -> bool {
         self.up_until(path, timing).is_some_and(|until| now <= until)
     }
 
-    /// Until when some path counts as up if nothing more is heard; 0 = none does.
+    /// Time until which at least one path counts as up if nothing more arrives; 0 = no path is up.
     pub(crate) fn alive_until(&self, timing: &Timing) -> BootTime {
         (0..self.paths.len()).filter_map(|path| self.up_until(path, timing)).max().unwrap_or_default()
     }
 
-    /// Whether some path works in both directions.
+    /// Whether heartbeats pass in both directions of at least one path.
     pub(crate) fn alive(&self, now: BootTime, timing: &Timing) -> bool {
-        now <= self.alive_until(timing) && self.instance.is_some()
+        now <= self.alive_until(timing) && self.current_run.is_some()
     }
 
     /// The echo that the next heartbeat on this path gives back.
@@ -269,17 +276,17 @@ impl PeerView {
         self.paths.len()
     }
 
-    /// When a confirmed datagram last arrived; 0 = never.
+    /// Arrival of the newest confirmed heartbeat; 0 = none arrived.
     pub(crate) fn heard_at(&self) -> BootTime {
         self.heard_at
     }
 
-    /// The incarnation of the peer's store; 0 = never heard.
+    /// The incarnation of the peer's store, from its newest heartbeat; 0 = none arrived.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation
     }
 
-    /// The base of the peer, as its newest heartbeat says.
+    /// The base of the peer, from its newest heartbeat.
     pub(crate) fn base(&self) -> Option<&Config> {
         self.base.as_ref()
     }

@@ -5,14 +5,15 @@ use serde::{Deserialize, Serialize};
 use crate::types::{Acceptor, BootTime};
 use dyad_types::NodeId;
 
-/// Why this node can or cannot run VMs. Derived from configuration, leases and reachability together, never from one alone.
+/// The reason for which this node can or cannot run VMs, derived from configuration, leases and reachability together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {
     /// No pair was set up on this node.
     NotSetUp,
     /// The configuration does not admit this store: it is new or was replaced. It has no vote until it is admitted.
     UnadmittedStore,
-    /// The register of this node cannot be written: the node does not vote and hands over.
+    /// The register of this node cannot be written, or a write of it hangs: the node does not vote, and its peer
+    /// removes it.
     RegisterFailed,
     /// A planned leave is under way.
     Leaving,
@@ -25,9 +26,9 @@ pub enum RunState {
         /// The witness answers this node or its peer.
         witness_alive: bool,
     },
-    /// In sync, but without the right to run: VMs pause until the missing vote comes.
+    /// In sync, but without the right to run: VMs stay frozen until the missing vote comes.
     Paused { missing: MissingVote },
-    /// This node alone is in sync and runs VMs.
+    /// This node alone is in sync and may run VMs.
     Solo {
         fence: Fence,
         /// The peer is heard in both directions, for example while it resyncs.
@@ -42,24 +43,25 @@ pub enum RunState {
     },
 }
 
-/// Which vote a paused node waits for.
+/// The vote that a paused node waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MissingVote {
-    /// Either suffices: with this node's own vote it is a quorum.
+    /// The vote of the peer or of the witness: either is a quorum with this node's own vote.
     PeerOrWitness,
-    /// That of this node, and no other: it holds the tie.
+    /// The vote of the named node, which holds the tie. No other vote suffices.
     Node(NodeId),
-    /// A decision is under way: the peer is alive, the witness answers, or it is too early to judge the peer.
+    /// No vote is known to be missing: the peer is alive, the witness answers, the record is being written, or it is
+    /// too early to judge the peer.
     InProgress,
 }
 
-/// Whether the VMs of a removed peer may run here.
+/// The state of a removed peer's fence: whether the peer's VMs may run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fence {
-    /// Yes: the peer runs no VM.
+    /// They may run here: the peer runs no VM.
     Over,
-    /// Not before this time: the peer may run VMs until then.
+    /// They may run here from this time on, unless a [`crate::Proof`] comes earlier: the peer may run VMs until then.
     Until(BootTime),
-    /// Not without a [`crate::Proof`]: the peer's watchdog is not proven.
+    /// They may run here only after a [`crate::Proof`]: the peer's watchdog is not proven.
     NeedsProof,
 }

@@ -1,12 +1,13 @@
-//! The register of a node on disk: fixed 4096-byte slots, two slots in each of two places.
+//! The register of a node on disk: fixed 4096-byte slots, two slots in each of two files.
 //!
-//! Generation g is written to slot g mod 2: first in place 0, synced, then in place 1, synced; then it counts as durable.
-//! So at any time at most one of the four copies is being written. On reading:
+//! The writes are numbered from 1. Write n goes to slot n mod 2: first in file 0, synced, then in file 1, synced; then
+//! it counts as durable. So at any time at most one of the four slots is being written. On reading:
 //!
-//! * The newest generation that any copy holds is the record.
-//! * Its successor would be in the other slot. If *no* copy of that slot is whole, a durable successor may have been lost:
-//!   amnesia. An older record is never used.
-//! * One whole copy of the predecessor in that slot is enough: had the successor become durable, both copies would hold it.
+//! * The record of the highest write number n in any slot is the newest one.
+//! * Write n + 1 would be in the other slot. If that slot holds write n − 1 in at least one file (or is blank and n =
+//!   1), write n + 1 never became durable: it would have replaced n − 1 in both files.
+//! * If that slot holds write n − 1 in neither file, a durable write n + 1 may have been damaged: amnesia. The older
+//!   record n is not used.
 //!
 //! Format, all numbers little-endian; the record's bytes are described in `docs/quorum.md`:
 //!
@@ -14,7 +15,7 @@
 //! 0     8  magic "DYADREG1"
 //! 8     4  version, 1
 //! 12    4  bytes of the record, 712
-//! 16    8  generation, from 1
+//! 16    8  write number, from 1
 //! 24   16  pair
 //! 40    1  node: 0 A, 1 B
 //! 41    7  zero
@@ -24,7 +25,7 @@
 //! ```
 
 use crate::codec::{RECORD_BYTES, crc64, put_record, take_record};
-use crate::types::Record;
+use crate::types::AcceptorRecord;
 use dyad_types::NodeId;
 
 /// Bytes of one slot; a slot is written and read as a whole.
@@ -42,33 +43,33 @@ pub struct RegisterId {
     pub node: NodeId,
 }
 
-/// What the four copies show.
+/// The result of [`choose`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegisterChoice {
-    /// The newest durable record and its generation; the next write carries the next generation.
-    Record { generation: u64, record: Box<Record> },
-    /// Nothing was ever written: all copies are zero.
+    /// The newest record and the number of its write; the next write has the next number.
+    Record { write_number: u64, record: Box<AcceptorRecord> },
+    /// Nothing was ever written: all slots are zero.
     Fresh,
-    /// A durable record was lost, and with it promises. The store must become a new incarnation, without a vote.
+    /// A durable record, and with it promises, may be lost. The store must become a new incarnation, without a vote.
     Amnesia,
-    /// The register belongs to another pair or node.
+    /// A slot belongs to another pair or node.
     Foreign(RegisterId),
-    /// Written by another version of the format. It is not overwritten.
+    /// A slot was written in another version of the format. The register is not overwritten.
     UnknownVersion(u32),
 }
 
-/// The slot a generation is written to, in each place.
-pub fn slot_of(generation: u64) -> usize {
-    (generation % 2) as usize
+/// Index of the slot, in each file, for the write with this number.
+pub fn slot_of(write_number: u64) -> usize {
+    (write_number % 2) as usize
 }
 
-/// Header, record, padding with zeros, and a CRC at the end.
-pub fn encode(id: RegisterId, generation: u64, record: &Record) -> [u8; SLOT_BYTES] {
+/// Encodes one slot: header, record, zeros, and a CRC at the end.
+pub fn encode(id: RegisterId, write_number: u64, record: &AcceptorRecord) -> [u8; SLOT_BYTES] {
     let mut bytes = Vec::with_capacity(SLOT_BYTES);
     bytes.extend(MAGIC);
     bytes.extend(VERSION.to_le_bytes());
     bytes.extend((RECORD_BYTES as u32).to_le_bytes());
-    bytes.extend(generation.to_le_bytes());
+    bytes.extend(write_number.to_le_bytes());
     bytes.extend(id.pair.to_le_bytes());
     bytes.extend([id.node as u8, 0, 0, 0, 0, 0, 0, 0]);
     put_record(record, &mut bytes);
@@ -80,12 +81,19 @@ pub fn encode(id: RegisterId, generation: u64, record: &Record) -> [u8; SLOT_BYT
     slot
 }
 
-/// What one slot holds.
+/// The decoded content of one slot.
 enum Slot {
+    /// All bytes are zero: never written.
     Blank,
+    /// Unreadable, or the CRC or a field is wrong.
     Torn,
-    Newer(u32),
-    Whole { id: RegisterId, generation: u64, record: Box<Record> },
+    /// Written in another version of the format.
+    OtherVersion(u32),
+    Whole {
+        id: RegisterId,
+        write_number: u64,
+        record: Box<AcceptorRecord>,
+    },
 }
 
 fn decode(bytes: &[u8]) -> Slot {
@@ -101,9 +109,9 @@ fn decode(bytes: &[u8]) -> Slot {
     }
     let version = u32::from_le_bytes(field(bytes, 8));
     if version != VERSION {
-        return Slot::Newer(version);
+        return Slot::OtherVersion(version);
     }
-    let generation = u64::from_le_bytes(field(bytes, 16));
+    let write_number = u64::from_le_bytes(field(bytes, 16));
     let node = match bytes[40] {
         0 => NodeId::A,
         1 => NodeId::B,
@@ -112,8 +120,8 @@ fn decode(bytes: &[u8]) -> Slot {
     let id = RegisterId { pair: u128::from_le_bytes(field(bytes, 24)), node };
     let length = u32::from_le_bytes(field(bytes, 12));
     match take_record(&bytes[HEAD_BYTES..HEAD_BYTES + RECORD_BYTES]) {
-        Some(record) if length as usize == RECORD_BYTES && generation > 0 => {
-            Slot::Whole { id, generation, record: Box::new(record) }
+        Some(record) if length as usize == RECORD_BYTES && write_number > 0 => {
+            Slot::Whole { id, write_number, record: Box::new(record) }
         }
         _ => Slot::Torn,
     }
@@ -125,37 +133,39 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     field
 }
 
-/// Chooses among the copies, `places[place][slot]`. A copy that cannot be read is given as an empty slice.
-pub fn choose(id: RegisterId, places: [[&[u8]; 2]; 2]) -> RegisterChoice {
-    let mut newest: Option<(u64, Box<Record>)> = None;
-    let mut generations: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
+/// Finds the newest record in the four slots, `files[file][slot]`. A slot that cannot be read is given as an empty
+/// slice.
+pub fn choose(id: RegisterId, files: [[&[u8]; 2]; 2]) -> RegisterChoice {
+    let mut newest: Option<(u64, Box<AcceptorRecord>)> = None;
+    let mut write_numbers: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
     let mut blanks = [0; 2];
-    for place in places {
-        for (index, bytes) in place.into_iter().enumerate() {
+    for file in files {
+        for (index, bytes) in file.into_iter().enumerate() {
             match decode(bytes) {
                 Slot::Blank => blanks[index] += 1,
                 Slot::Torn => {}
-                Slot::Newer(version) => return RegisterChoice::UnknownVersion(version),
+                Slot::OtherVersion(version) => return RegisterChoice::UnknownVersion(version),
                 Slot::Whole { id: found, .. } if found != id => return RegisterChoice::Foreign(found),
-                Slot::Whole { generation, record, .. } => {
-                    if slot_of(generation) != index {
+                Slot::Whole { write_number, record, .. } => {
+                    if slot_of(write_number) != index {
                         continue;
                     }
-                    generations[index].push(generation);
-                    if newest.as_ref().is_none_or(|(newest, _)| generation > *newest) {
-                        newest = Some((generation, record));
+                    write_numbers[index].push(write_number);
+                    if newest.as_ref().is_none_or(|(newest, _)| write_number > *newest) {
+                        newest = Some((write_number, record));
                     }
                 }
             }
         }
     }
-    let Some((generation, record)) = newest else {
+    let Some((write_number, record)) = newest else {
         return if blanks == [2, 2] { RegisterChoice::Fresh } else { RegisterChoice::Amnesia };
     };
-    // The other slot holds the predecessor at least once, unless a successor that was lost overwrote it.
-    let other = slot_of(generation + 1);
-    if generations[other].contains(&(generation - 1)) || (generation == 1 && blanks[other] > 0) {
-        RegisterChoice::Record { generation, record }
+    // The other slot holds the write before at least once, unless a later write, now damaged, replaced it in both
+    // files.
+    let other = slot_of(write_number + 1);
+    if write_numbers[other].contains(&(write_number - 1)) || (write_number == 1 && blanks[other] > 0) {
+        RegisterChoice::Record { write_number, record }
     } else {
         RegisterChoice::Amnesia
     }
@@ -171,7 +181,7 @@ mod tests {
     const ID: RegisterId = RegisterId { pair: 5, node: NodeId::B };
     const BLANK: [u8; SLOT_BYTES] = [0; SLOT_BYTES];
 
-    /// Two places of two slots, written the way the format demands.
+    /// Two files of two slots each, written as the format demands.
     #[derive(Clone)]
     struct Disk([[Vec<u8>; 2]; 2]);
 
@@ -180,40 +190,40 @@ mod tests {
             Disk(std::array::from_fn(|_| std::array::from_fn(|_| BLANK.to_vec())))
         }
 
-        fn write(&mut self, place: usize, generation: u64) {
-            self.0[place][slot_of(generation)] = encode(ID, generation, &record(generation)).to_vec();
+        fn write(&mut self, file: usize, write_number: u64) {
+            self.0[file][slot_of(write_number)] = encode(ID, write_number, &record(write_number)).to_vec();
         }
 
-        fn tear(&mut self, place: usize, generation: u64) {
-            let old = &mut self.0[place][slot_of(generation)];
-            old[..512].copy_from_slice(&encode(ID, generation, &record(generation))[..512]);
+        fn tear(&mut self, file: usize, write_number: u64) {
+            let old = &mut self.0[file][slot_of(write_number)];
+            old[..512].copy_from_slice(&encode(ID, write_number, &record(write_number))[..512]);
         }
 
         fn choose(&self) -> RegisterChoice {
-            choose(ID, std::array::from_fn(|place| std::array::from_fn(|slot| self.0[place][slot].as_slice())))
+            choose(ID, std::array::from_fn(|file| std::array::from_fn(|slot| self.0[file][slot].as_slice())))
         }
 
-        fn written(generation: u64) -> Disk {
+        fn written(write_number: u64) -> Disk {
             let mut disk = Disk::blank();
-            for generation in 1..=generation {
-                disk.write(0, generation);
-                disk.write(1, generation);
+            for write_number in 1..=write_number {
+                disk.write(0, write_number);
+                disk.write(1, write_number);
             }
             disk
         }
     }
 
-    fn record(generation: u64) -> Record {
-        let mut record = Record::first_node(NodeId::B, 77);
-        record.promised = Ballot { round: generation, node: NodeId::B };
+    fn record(write_number: u64) -> AcceptorRecord {
+        let mut record = AcceptorRecord::first_node(NodeId::B, 77);
+        record.promised = Ballot { round: write_number, node: NodeId::B };
         let mut value = Config { epoch: Epoch(2), ..record.base.clone() };
         value.exceptions = vec![Exception { volume: VolumeId(3), holder: NodeId::A }; crate::types::MAX_EXCEPTIONS];
-        record.accepted = generation.is_multiple_of(3).then_some((record.promised, value));
+        record.accepted = write_number.is_multiple_of(3).then_some((record.promised, value));
         record
     }
 
-    fn chosen(generation: u64) -> RegisterChoice {
-        RegisterChoice::Record { generation, record: Box::new(record(generation)) }
+    fn chosen(write_number: u64) -> RegisterChoice {
+        RegisterChoice::Record { write_number, record: Box::new(record(write_number)) }
     }
 
     #[test]
@@ -223,31 +233,31 @@ mod tests {
 
     #[test]
     fn the_newest_generation_is_read_back() {
-        for generation in 1..8 {
-            assert_eq!(Disk::written(generation).choose(), chosen(generation));
+        for write_number in 1..8 {
+            assert_eq!(Disk::written(write_number).choose(), chosen(write_number));
         }
     }
 
     #[test]
-    fn a_write_cut_at_every_point_leaves_the_old_or_the_new_record() {
+    fn a_write_interrupted_at_any_point_leaves_the_old_or_the_new_record() {
         for old in 1..6 {
             let new = old + 1;
             let mut disk = Disk::written(old);
             disk.tear(0, new);
-            assert_eq!(disk.choose(), chosen(old), "torn in place 0");
+            assert_eq!(disk.choose(), chosen(old), "torn in file 0");
             disk.write(0, new);
-            assert_eq!(disk.choose(), chosen(new), "only in place 0");
+            assert_eq!(disk.choose(), chosen(new), "only in file 0");
             disk.tear(1, new);
-            assert_eq!(disk.choose(), chosen(new), "torn in place 1: the twin is used");
+            assert_eq!(disk.choose(), chosen(new), "torn in file 1: the copy in file 0 is used");
         }
     }
 
     #[test]
-    fn row_51_a_torn_newest_slot_without_a_twin_is_amnesia() {
-        for generation in 2..6 {
-            let mut disk = Disk::written(generation);
-            for place in 0..2 {
-                disk.0[place][slot_of(generation)][700] ^= 1;
+    fn row_51_a_newest_slot_that_is_torn_in_both_files_is_amnesia() {
+        for write_number in 2..6 {
+            let mut disk = Disk::written(write_number);
+            for file in 0..2 {
+                disk.0[file][slot_of(write_number)][700] ^= 1;
             }
             assert_eq!(disk.choose(), RegisterChoice::Amnesia);
         }
@@ -255,12 +265,12 @@ mod tests {
 
     #[test]
     fn one_whole_copy_of_each_slot_is_enough() {
-        for generation in 2..6 {
+        for write_number in 2..6 {
             for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                let mut disk = Disk::written(generation);
-                disk.0[first][slot_of(generation)] = vec![0xFF; SLOT_BYTES];
-                disk.0[second][slot_of(generation + 1)].clear();
-                assert_eq!(disk.choose(), chosen(generation));
+                let mut disk = Disk::written(write_number);
+                disk.0[first][slot_of(write_number)] = vec![0xFF; SLOT_BYTES];
+                disk.0[second][slot_of(write_number + 1)].clear();
+                assert_eq!(disk.choose(), chosen(write_number));
             }
         }
     }
@@ -276,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_of_others_and_newer_versions_are_named() {
+    fn registers_of_other_nodes_and_other_versions_are_named() {
         let mut disk = Disk::written(2);
         let other = RegisterId { pair: 6, node: NodeId::A };
         disk.0[1][1] = encode(other, 1, &record(1)).to_vec();
@@ -291,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_never_a_record() {
+    fn random_bytes_are_never_a_record() {
         let mut noise = Prng::new(1);
         let mut disk = Disk::blank();
         for slot in disk.0.iter_mut().flatten() {

@@ -8,10 +8,11 @@ use std::fmt;
 /// A length of time in nanoseconds.
 pub type Nanos = u64;
 
-/// Most volumes that one configuration can except. If there are more, the node with the failed disk is removed instead.
+/// Maximum number of [`Exception`]s in a configuration. If more volumes are incomplete, the node that lacks most of
+/// them is removed instead.
 pub const MAX_EXCEPTIONS: usize = 16;
 
-/// One of the three acceptors.
+/// One of the three voters: node A, node B, or the witness W.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Acceptor {
     A,
@@ -54,7 +55,7 @@ impl Acceptor {
     }
 }
 
-/// The in-sync set. It is never empty, so the empty set has no value.
+/// The in-sync set: the nodes whose replicas hold every acknowledged write. It is never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Members {
     /// `{A}`: A is solo.
@@ -66,7 +67,7 @@ pub enum Members {
 }
 
 impl Members {
-    /// The set holding just `node`.
+    /// The set that contains `node` alone.
     pub fn only(node: NodeId) -> Members {
         match node {
             NodeId::A => Members::OnlyA,
@@ -74,7 +75,6 @@ impl Members {
         }
     }
 
-    /// Whether `node` is in the set.
     pub fn has(self, node: NodeId) -> bool {
         self == Members::Both || self == Members::only(node)
     }
@@ -84,12 +84,11 @@ impl Members {
         if self.has(node) { self } else { Members::Both }
     }
 
-    /// The union of two sets.
     pub fn union(self, other: Members) -> Members {
         if self == other { self } else { Members::Both }
     }
 
-    /// The only member, or `None` when both are in.
+    /// The only member; `None` if both nodes are members.
     pub fn solo(self) -> Option<NodeId> {
         match self {
             Members::OnlyA => Some(NodeId::A),
@@ -99,7 +98,7 @@ impl Members {
     }
 }
 
-/// The identity of a witness, chosen at enrolment; 0 means "none enrolled".
+/// Identity of a witness: a random number that its store gets when it is created or found to be a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct WitnessId(pub u128);
 
@@ -108,37 +107,39 @@ impl WitnessId {
     pub const NONE: WitnessId = WitnessId(0);
 }
 
-/// A volume that only one of the members holds completely, because a disk of the other failed.
+/// A volume of which only one member holds every acknowledged write, because a disk of the other member failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exception {
     pub volume: VolumeId,
-    /// The one node that holds every acknowledged write of it.
+    /// The member that holds every acknowledged write of the volume.
     pub holder: NodeId,
 }
 
-/// A chosen or proposed configuration: who is in sync and who holds the tie vote.
+/// A chosen or proposed configuration of the pair: the members, the holder of the tie vote, and the stores that may
+/// vote.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Config {
-    /// Grows by one at each membership change; 0 only in a store that knows no configuration yet.
+    /// Grows by one with each configuration; 0 only in a store that knows no configuration yet.
     pub epoch: Epoch,
-    /// The in-sync set.
     pub members: Members,
     /// The holder of the tie vote.
     pub tie: Acceptor,
-    /// The node that asks first for the removal of the other when they cannot hear each other.
+    /// The member that asks first for the removal of the other when the nodes cannot hear each other.
     pub lead: NodeId,
-    /// The store of A, B and W that may vote; 0 = none admitted. A wiped store gets another incarnation.
+    /// Incarnations of the stores of A, B and W that may vote; 0 = no store admitted. A wiped store gets another
+    /// incarnation.
     pub incarnations: [u64; 3],
-    /// The witness of this configuration.
+    /// The enrolled witness, or [`WitnessId::NONE`].
     pub witness: WitnessId,
     /// Volumes of which one member does not hold every acknowledged write, at most [`MAX_EXCEPTIONS`].
     pub exceptions: Vec<Exception>,
-    /// Grows when an operator forces a node, and only then. A higher lineage outranks every epoch of a lower one.
+    /// Grows by one when an operator forces a node to go on alone, and only then. A higher lineage outranks every epoch
+    /// of a lower one.
     pub lineage: u64,
 }
 
 impl Config {
-    /// What a fresh store holds. It gives no right: it admits no store.
+    /// The base of a new store: epoch 0. It admits no store, so it gives no right to vote or to run VMs.
     pub fn none() -> Config {
         Config {
             epoch: Epoch(0),
@@ -152,7 +153,7 @@ impl Config {
         }
     }
 
-    /// Epoch 1 of a new pair: `node` alone, holding the tie.
+    /// Epoch 1 of a new pair: `node` is the only member and holds the tie vote.
     pub fn first(node: NodeId, incarnation: u64) -> Config {
         let mut config = Config::none();
         config.epoch = Epoch(1);
@@ -163,26 +164,28 @@ impl Config {
         config
     }
 
-    /// Order of chosen configurations: lineage first, then epoch.
+    /// The key that orders chosen configurations: lineage first, then epoch.
     pub fn rank(&self) -> (u64, Epoch) {
         (self.lineage, self.epoch)
     }
 
-    /// Whether a pair was ever set up.
+    /// Whether this is a configuration of a pair: `false` for [`Config::none`].
     pub fn exists(&self) -> bool {
         self.epoch > Epoch(0)
     }
 
-    /// Whether the `voters` are a quorum for deciding what follows this configuration.
+    /// Whether the `voters` are a quorum for the decision on the configuration that follows this one.
     ///
-    /// votes(S) = |S ∩ {A,B}| + 1 if the tie is in S; a quorum has two. Any two quorums meet.
-    pub fn quorum(&self, voters: &[Acceptor]) -> bool {
+    /// votes(S) = |S ∩ {A,B}| + 1 if the tie holder is in S. A quorum has at least 2 of the 3 votes, so any two quorums
+    /// have a common acceptor.
+    pub fn is_quorum(&self, voters: &[Acceptor]) -> bool {
         let has = |acceptor: Acceptor| voters.contains(&acceptor);
         let votes = usize::from(has(Acceptor::A)) + usize::from(has(Acceptor::B)) + usize::from(has(self.tie));
         votes >= 2
     }
 
-    /// Why this configuration may not be chosen; `None` = it may. Every acceptor checks this before it votes.
+    /// The reason for which this configuration may not be chosen; `None` = it may. Every acceptor checks this before it
+    /// votes.
     pub fn fault(&self) -> Option<&'static str> {
         let members = match self.members.solo() {
             Some(node) => [node, node],
@@ -206,12 +209,12 @@ impl Config {
     }
 }
 
-/// A ballot. Rounds grow; two nodes never use the same ballot.
+/// Number of one attempt to decide an epoch, ordered by round, then node. Two nodes never use the same ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
-    /// 0 = no ballot.
+    /// Counted from 1 in each epoch; 0 = no ballot.
     pub round: u64,
-    /// The node that proposes.
+    /// The node that makes the attempt.
     pub node: NodeId,
 }
 
@@ -220,59 +223,61 @@ impl Ballot {
     pub const ZERO: Ballot = Ballot { round: 0, node: NodeId::A };
 }
 
-/// What one acceptor keeps. It is durable before anything that depends on it is sent.
+/// The durable state of one acceptor. It is durable before any message that depends on it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Record {
+pub struct AcceptorRecord {
     /// Random number of this store, never 0. A wiped store gets another.
     pub incarnation: u64,
     /// On the witness: its own identity. On nodes: [`WitnessId::NONE`].
     pub witness: WitnessId,
-    /// On the witness: count of its durable changes. On nodes: the highest such count seen, to detect a rolled-back witness.
-    pub mark: u64,
+    /// On the witness: the number of durable changes of this record. On nodes: the highest such number that the node
+    /// has heard of, to detect a witness that was restored from a backup.
+    pub witness_changes: u64,
     /// The newest configuration known to be chosen.
     pub base: Config,
-    /// No ballot at or below this gets a vote for the epoch after `base`.
+    /// No ballot at or below this one gets a vote for the epoch after `base`.
     pub promised: Ballot,
-    /// What this acceptor accepted for the epoch after `base`.
+    /// The value that this acceptor accepted for the epoch after `base`, and the ballot of that vote.
     pub accepted: Option<(Ballot, Config)>,
 }
 
-impl Record {
-    /// A new store. It has no vote until a configuration admits `incarnation` (random, not 0).
-    pub fn fresh(incarnation: u64) -> Record {
-        Record {
+impl AcceptorRecord {
+    /// The record of a new store. It has no vote until a configuration admits `incarnation`, which is random and not 0.
+    pub fn fresh(incarnation: u64) -> AcceptorRecord {
+        AcceptorRecord {
             incarnation,
             witness: WitnessId::NONE,
-            mark: 0,
+            witness_changes: 0,
             base: Config::none(),
             promised: Ballot::ZERO,
             accepted: None,
         }
     }
 
-    /// The record of the first node of a new pair: epoch 1, solo, tie held by itself.
-    pub fn first_node(node: NodeId, incarnation: u64) -> Record {
-        Record { base: Config::first(node, incarnation), ..Record::fresh(incarnation) }
+    /// The record of the first node of a new pair: its base is [`Config::first`].
+    pub fn first_node(node: NodeId, incarnation: u64) -> AcceptorRecord {
+        AcceptorRecord { base: Config::first(node, incarnation), ..AcceptorRecord::fresh(incarnation) }
     }
 
     /// The record of a newly enrolled witness.
-    pub fn witness(id: WitnessId, incarnation: u64) -> Record {
-        Record { witness: id, ..Record::fresh(incarnation) }
+    pub fn witness(id: WitnessId, incarnation: u64) -> AcceptorRecord {
+        AcceptorRecord { witness: id, ..AcceptorRecord::fresh(incarnation) }
     }
 
-    /// Whether this store may vote from `acceptor` on the epoch after its base.
-    pub fn votes(&self, acceptor: Acceptor) -> bool {
+    /// Whether the base admits this store as `acceptor`: then it may vote on the epoch after its base.
+    pub fn may_vote_as(&self, acceptor: Acceptor) -> bool {
         self.base.exists()
             && self.base.incarnations[acceptor.index()] == self.incarnation
             && (acceptor != Acceptor::W || self.base.witness == self.witness)
     }
 
-    /// Moves to a newer chosen configuration: promises and acceptances belonged to the old epoch.
+    /// Makes a newer chosen configuration the base. The promise and the accepted value belonged to the old epoch and
+    /// are dropped.
     pub fn adopt(&mut self, base: Config) {
         let same_witness = base.witness == self.base.witness && base.incarnations[2] == self.base.incarnations[2];
         if !same_witness && self.witness == WitnessId::NONE {
-            // The count was that of another witness.
-            self.mark = 0;
+            // This record is a node's, and the number is that of the former witness.
+            self.witness_changes = 0;
         }
         self.base = base;
         self.promised = Ballot::ZERO;

@@ -1,5 +1,5 @@
-//! Random schedules of faults on a whole pair. The oracle checks I1 to I5 after every event. After the faults end the pair
-//! must become whole without an operator.
+//! Random schedules of faults on a simulated pair. The oracle checks I1 to I5 after every event. After the end of all
+//! faults both nodes must become members and run their VMs without an operator.
 //!
 //! `DYAD_CHAOS_SEEDS=n` runs n seeds instead of 25.
 
@@ -17,16 +17,27 @@ use proptest::prelude::*;
 enum Fault {
     PowerOff(NodeId),
     PowerOn(NodeId),
+    /// The daemon is killed and restarted at once; VMs go on.
     RestartCore(NodeId),
+    /// SIGSTOP to the daemon.
     StopCore(NodeId),
+    /// SIGCONT to the daemon.
     ContinueCore(NodeId),
+    /// All paths between the nodes are cut (`true`) or restored.
     CutAll(bool),
+    /// One path between the nodes is cut (`true`) or restored.
     Cut(usize, bool),
+    /// All datagrams from this node to the other are lost (`true`) or arrive again.
     CutOneWay(NodeId, bool),
-    Reach(NodeId, bool),
-    Witness(bool),
-    WitnessSlow(u64),
+    /// Whether the witness is reachable from this node.
+    WitnessReachable(NodeId, bool),
+    /// Whether the witness runs.
+    WitnessUp(bool),
+    /// Round-trip time to the witness in milliseconds.
+    WitnessRoundTrip(u64),
+    /// Lost replies of the witness, of a thousand.
     WitnessLoss(u64),
+    /// Lost datagrams between the nodes, of a thousand.
     Loss(u64),
 }
 
@@ -45,9 +56,9 @@ fn apply_fault(pair: &mut Pair, fault: Fault) {
                 pair.links[path][from.index()].cut = cut;
             }
         }
-        Fault::Reach(node, reach) => pair.reach[node.index()] = reach,
-        Fault::Witness(up) => pair.witness_up = up,
-        Fault::WitnessSlow(rtt_ms) => pair.witness_rtt = rtt_ms * MS,
+        Fault::WitnessReachable(node, reachable) => pair.reaches_witness[node.index()] = reachable,
+        Fault::WitnessUp(up) => pair.witness_up = up,
+        Fault::WitnessRoundTrip(rtt_ms) => pair.witness_rtt = rtt_ms * MS,
         Fault::WitnessLoss(parts) => pair.witness_loss = parts,
         Fault::Loss(parts) => {
             for link in pair.links.iter_mut().flatten() {
@@ -57,26 +68,27 @@ fn apply_fault(pair: &mut Pair, fault: Fault) {
     }
 }
 
-fn heal(pair: &mut Pair) {
+/// Restores power, daemons, paths and the witness.
+fn end_all_faults(pair: &mut Pair) {
     pair.cut_all(false);
-    for fault in [Fault::Loss(0), Fault::Witness(true), Fault::WitnessSlow(50), Fault::WitnessLoss(0)] {
+    for fault in [Fault::Loss(0), Fault::WitnessUp(true), Fault::WitnessRoundTrip(50), Fault::WitnessLoss(0)] {
         apply_fault(pair, fault);
     }
     for node in [NodeId::A, NodeId::B] {
-        apply_fault(pair, Fault::Reach(node, true));
+        apply_fault(pair, Fault::WitnessReachable(node, true));
         apply_fault(pair, Fault::ContinueCore(node));
         pair.power_on(node);
     }
 }
 
-/// Short waiting times where safety does not depend on them, so that one run sees many epochs.
+/// A time profile whose delays are short where safety does not depend on them, so that one run has many epochs.
 fn short_timing() -> Timing {
     Timing {
-        readmit_after: 2 * SEC,
-        readmit_flapping: 2 * SEC,
-        delegate_after: 3 * SEC,
-        return_after: 3 * SEC,
-        return_gap: 5 * SEC,
+        readmission_delay: 2 * SEC,
+        flapping_readmission_delay: 2 * SEC,
+        tie_delegation_delay: 3 * SEC,
+        tie_return_delay: 3 * SEC,
+        tie_return_interval: 5 * SEC,
         ..Timing::default()
     }
 }
@@ -93,16 +105,17 @@ fn random_fault(prng: &mut Prng) -> Fault {
         8 => Fault::CutAll(false),
         9 => Fault::Cut(prng.below(2) as usize, prng.chance(500)),
         10 => Fault::CutOneWay(node, prng.chance(600)),
-        11 => Fault::Reach(node, prng.chance(500)),
-        12 => Fault::Witness(prng.chance(500)),
-        13 => Fault::WitnessSlow([10, 50, 500, 1500][prng.below(4) as usize]),
+        11 => Fault::WitnessReachable(node, prng.chance(500)),
+        12 => Fault::WitnessUp(prng.chance(500)),
+        13 => Fault::WitnessRoundTrip([10, 50, 500, 1500][prng.below(4) as usize]),
         14 => Fault::WitnessLoss([0, 0, 300, 800][prng.below(4) as usize]),
         _ => Fault::Loss([0, 0, 100, 400][prng.below(4) as usize]),
     }
 }
 
-/// Runs one seed: 40 faults, then their end. Returns the violation of an invariant, if any.
-fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
+/// Runs one seed: 40 steps of a random schedule, then the end of all faults. Returns the violation of an invariant, if
+/// any.
+fn violation_of_seed(seed: u64, mutants: Mutants) -> Option<String> {
     let mut pair = Pair::protected_with(seed, short_timing(), mutants);
     let mut prng = Prng::new(seed ^ 0xC4A0);
     for _ in 0..40 {
@@ -118,9 +131,11 @@ fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
             return pair.violation;
         }
     }
-    heal(&mut pair);
+    end_all_faults(&mut pair);
     if mutants == Mutants::NONE {
-        pair.until("healed", 180, |pair| pair.is("D(W)") && pair.runner(0).is_some() && pair.runner(1).is_some());
+        pair.until("healed", 180, |pair| {
+            pair.has_shape("D(W)") && pair.node_of(0).is_some() && pair.node_of(1).is_some()
+        });
         pair.run(10 * SEC);
     }
     pair.violation
@@ -130,14 +145,14 @@ fn chaos(seed: u64, mutants: Mutants) -> Option<String> {
 fn random_faults_break_no_invariant_and_the_pair_heals() {
     let seeds = std::env::var("DYAD_CHAOS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(25);
     for seed in 0..seeds {
-        if let Some(violation) = chaos(seed, Mutants::NONE) {
+        if let Some(violation) = violation_of_seed(seed, Mutants::NONE) {
             panic!("seed {seed}: {violation}");
         }
     }
 }
 
 fn assert_found_within(mutant: Mutant, seeds: u64) {
-    let found = (0..seeds).find(|seed| chaos(*seed, Mutants::plant(mutant)).is_some());
+    let found = (0..seeds).find(|seed| violation_of_seed(*seed, Mutants::plant(mutant)).is_some());
     assert!(found.is_some(), "{mutant:?} was not found within {seeds} seeds");
 }
 
@@ -152,12 +167,12 @@ fn without_grace_after_a_restart_a_vm_runs_twice() {
 }
 
 #[test]
-fn acting_before_a_configuration_is_chosen_is_found() {
+fn acting_before_a_configuration_is_chosen_breaks_an_invariant() {
     assert_found_within(Mutant::ActBeforeChosen, 40);
 }
 
 #[test]
-fn acknowledging_solo_before_that_is_chosen_is_found() {
+fn acknowledging_solo_before_the_removal_is_chosen_breaks_an_invariant() {
     assert_found_within(Mutant::SoloAckEarly, 200);
 }
 
@@ -175,9 +190,9 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         any::<bool>().prop_map(Fault::CutAll),
         (0..2_usize, any::<bool>()).prop_map(|(path, cut)| Fault::Cut(path, cut)),
         (any_node(), any::<bool>()).prop_map(|(node, cut)| Fault::CutOneWay(node, cut)),
-        (any_node(), any::<bool>()).prop_map(|(node, reach)| Fault::Reach(node, reach)),
-        any::<bool>().prop_map(Fault::Witness),
-        (10..2000_u64).prop_map(Fault::WitnessSlow),
+        (any_node(), any::<bool>()).prop_map(|(node, reachable)| Fault::WitnessReachable(node, reachable)),
+        any::<bool>().prop_map(Fault::WitnessUp),
+        (10..2000_u64).prop_map(Fault::WitnessRoundTrip),
         (0..900_u64).prop_map(Fault::WitnessLoss),
         (0..500_u64).prop_map(Fault::Loss),
     ]
@@ -186,9 +201,9 @@ fn any_fault() -> impl Strategy<Value = Fault> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
-    /// The same with shrinking: a failure is reported as the shortest schedule proptest finds.
+    /// Schedules that proptest draws: it reports a failure as the shortest schedule that it finds.
     #[test]
-    fn schedules_break_no_invariant(
+    fn no_drawn_schedule_breaks_an_invariant(
         seed in any::<u64>(),
         schedule in prop::collection::vec((any_fault(), 0..8000_u64), 1..25),
     ) {

@@ -1,8 +1,9 @@
-//! Rows 22 to 49 of the fault table (`docs/internals/faults.md`), on a simulated pair of machines with the shipped `Quorum`.
+//! Rows 22 to 49 of the fault table (`docs/internals/faults.md`), on a simulated pair of machines with the shipped
+//! `Quorum`.
 //!
 //! Method: each test starts from a state of the table, causes the fault, and asserts the outcome of its row; the oracle
-//! checks I1 to I5 after every event. `docs/internals/faults.md` names the tests of the rows that are missing here: they
-//! need what this crate does not know (wall clock, migration, disks, many pairs, other versions).
+//! checks I1 to I5 after every event. `docs/internals/faults.md` names the tests of the rows that are missing here:
+//! they need what this crate does not know (wall clock, migration, disks, many pairs, other versions).
 
 mod pair;
 
@@ -18,22 +19,22 @@ const A: NodeId = NodeId::A;
 const B: NodeId = NodeId::B;
 
 #[test]
-fn row_22_core_stopped_under_running_vms() {
+fn row_22_a_stopped_core_is_reset_by_its_watchdog_and_failed_over() {
     for seed in 0..10 {
         let mut pair = Pair::protected(22 + seed);
         let start = pair.now;
         pair.stop_core(A);
-        pair.until("the watchdog resets A", 10, |pair| pair.runner(0).is_none());
-        let lease_and_watchdog = pair.timing.fence();
+        pair.until("the watchdog resets A", 10, |pair| pair.node_of(0).is_none());
+        let lease_and_watchdog = pair.timing.fence_period();
         assert!(pair.now - start <= lease_and_watchdog, "{}", pair.describe());
-        pair.until("B runs all", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
-        pair.until("A is back", 120, |pair| pair.is("D(W)"));
+        pair.until("B runs all", 10, |pair| pair.node_of(0) == Some(B) && pair.node_of(1) == Some(B));
+        pair.until("A is back", 120, |pair| pair.has_shape("D(W)"));
         pair.assert_invariants();
     }
 }
 
 #[test]
-fn row_23_core_killed_and_restarted_within_the_lease() {
+fn row_23_a_daemon_restarted_at_once_pauses_vms_for_at_most_a_second() {
     let mut pair = Pair::protected(23);
     let before = pair.oracle.decisions;
     pair.restart_core(A);
@@ -54,40 +55,40 @@ fn row_23_a_daemon_that_is_back_in_time_costs_no_fail_over() {
         pair.run(20 * SEC);
         assert_eq!(pair.oracle.decisions, before, "{node} was away for {away} ms\n{}", pair.describe());
         assert_eq!(kills(&pair), [0, 0]);
-        assert!(pair.is("D(W)") && pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+        assert!(pair.has_shape("D(W)") && pair.node_of(0) == Some(A) && pair.node_of(1) == Some(B));
         pair.assert_invariants();
     }
 }
 
-/// The removal is decided before the survivor's lease ends, which the ended daemon granted last: the survivor's VMs are not
-/// frozen. The fence runs from the last grant, so the lost node's VMs start no later than after a power cut.
+/// The removal is decided before the survivor's lease ends, which the ended daemon granted last: the survivor's VMs are
+/// not frozen. The fence runs from the last grant, so the lost node's VMs start no later than after a power cut.
 #[test]
 fn row_23_a_daemon_that_does_not_return_is_failed_over() {
     let mut pair = Pair::protected(238);
     let start = pair.now;
     pair.kill_core(A, 3600 * SEC);
-    pair.until("B goes on", 4, |pair| pair.is("S(B)"));
+    pair.until("B goes on", 4, |pair| pair.has_shape("S(B)"));
     assert!(pair.now - start <= 2 * SEC, "{}", pair.now - start);
     assert_eq!(pair.nodes[1].freezes, 0);
-    pair.until("A's VM runs on B", 8, |pair| pair.runner(0) == Some(B));
+    pair.until("A's VM runs on B", 8, |pair| pair.node_of(0) == Some(B));
     // From the last grant, which came with the last heartbeat.
-    let fence = pair.timing.fence_grantor() - 2 * pair.timing.heartbeat;
+    let fence = pair.timing.grantor_fence_period() - 2 * pair.timing.heartbeat_interval;
     assert!((fence..fence + SEC).contains(&(pair.now - start)), "{}", pair.now - start);
     pair.assert_invariants();
 }
 
-/// A session may end for other reasons. If power is lost more than one heartbeat after that, the peer is judged silent after
-/// D as usual; and a peer that is silent already gets no more time when its session closes.
+/// A session may end for other reasons. If power is lost more than one heartbeat after that, the peer is judged silent
+/// after D as usual; and a peer that is silent already gets no more time when its session closes.
 #[test]
 fn row_23_a_closed_session_does_not_hide_a_power_cut() {
     let mut pair = Pair::protected(239);
-    pair.tell(B, Event::PeerClosed);
+    pair.send_event(B, Event::PeerClosed);
     pair.run(300 * MS);
     let start = pair.now;
     pair.power_off(A);
     pair.run(600 * MS);
-    pair.tell(B, Event::PeerClosed);
-    pair.until("B goes on", 4, |pair| pair.is("S(B)"));
+    pair.send_event(B, Event::PeerClosed);
+    pair.until("B goes on", 4, |pair| pair.has_shape("S(B)"));
     assert!(pair.now - start <= 1200 * MS, "{}", pair.now - start);
     pair.assert_invariants();
 }
@@ -95,16 +96,16 @@ fn row_23_a_closed_session_does_not_hide_a_power_cut() {
 /// The daemon that froze the VMs has ended. The next daemon has the right to run from its start, so it must thaw them.
 #[test]
 fn row_23_vms_that_a_dead_daemon_froze_are_thawed() {
-    let mut pair = solo(232);
+    let mut pair = with_a_solo(232);
     pair.nodes[0].frozen = true;
     pair.restart_core(A);
-    pair.until("the VMs go on", 10, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.until("the VMs go on", 10, |pair| pair.node_of(0) == Some(A) && pair.node_of(1) == Some(A));
     assert_eq!(kills(&pair)[0], 0);
     pair.assert_invariants();
 }
 
-/// The witness voted for A alone, and A's daemon ended before it received the vote. Once the nodes hear each other again,
-/// that vote must have no effect: the next epoch makes it void.
+/// The witness voted for A alone, and A's daemon ended before it received the vote. Once the nodes hear each other
+/// again, that vote must have no effect: the next epoch makes it void.
 #[test]
 fn row_23_a_ballot_begun_before_the_restart_is_voided() {
     let mut pair = Pair::protected(231);
@@ -116,14 +117,16 @@ fn row_23_a_ballot_begun_before_the_restart_is_voided() {
     pair.restart_core(A);
     pair.witness_loss = 0;
     pair.until("A voids the vote", 60, |pair| {
-        noted(pair, A, |note| matches!(note, Note::Deciding { why: Reason::Abandoned, .. })).is_some()
-            && pair.is("D(W)")
+        time_of_note(pair, A, |note| matches!(note, Note::Deciding { why: Reason::Abandoned, .. })).is_some()
+            && pair.has_shape("D(W)")
             && pair.witness.accepted.is_none()
     });
     assert!(pair.nodes[0].config().epoch > before.epoch);
     assert_eq!(kills(&pair), [0, 0]);
     pair.power_off(A);
-    pair.until("B goes on; the old vote has no effect", 20, |pair| pair.is("S(B)") && pair.runner(0) == Some(B));
+    pair.until("B goes on; the old vote has no effect", 20, |pair| {
+        pair.has_shape("S(B)") && pair.node_of(0) == Some(B)
+    });
     pair.assert_invariants();
 }
 
@@ -134,33 +137,33 @@ fn row_24_dying_gasp_is_a_proof() {
     pair.run(5 * MS);
     let start = pair.now;
     pair.report_proof(A, Proof::DyingGasp);
-    pair.until("B's VM runs on A", 2, |pair| pair.runner(1) == Some(A));
+    pair.until("B's VM runs on A", 2, |pair| pair.node_of(1) == Some(A));
     assert!(pair.now - start <= 400 * MS, "{}", pair.describe());
     pair.assert_invariants();
 }
 
 #[test]
-fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns() {
+fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns_of_its_removal() {
     let mut pair = Pair::protected(26);
-    let mut core = pair.nodes[0].q().clone();
+    let mut core = pair.nodes[0].quorum().clone();
     let clock = pair.nodes[0].clock(pair.now);
     pair.power_off(A);
-    pair.until("B goes on", 20, |pair| pair.is("S(B)") && pair.witness.base.members == Members::OnlyB);
-    // The copy of A's daemon wakes up thirty seconds later; the first thing it hears is an old lease.
+    pair.until("B goes on", 20, |pair| pair.has_shape("S(B)") && pair.witness.base.members == Members::OnlyB);
+    // The copy of A's daemon goes on 30 s later, with the lease that it had before.
     let woken = clock + 30 * SEC;
     let mut actions = Vec::new();
     assert!(!core.may_run(woken));
-    assert!(!core.watchdog_ok(woken));
+    assert!(!core.may_feed_watchdog(woken));
     core.handle(woken, Event::Tick, &mut actions);
     assert!(actions.contains(&Action::Freeze), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Note(Note::Deciding { .. }))), "{actions:?}");
     actions.clear();
     core.handle(woken + MS, Event::VmsFrozen, &mut actions);
-    assert!(core.watchdog_ok(woken + MS));
+    assert!(core.may_feed_watchdog(woken + MS));
     let reply = acceptor::learn(
         &mut pair.witness,
         Acceptor::W,
-        &dyad_quorum::Learn { pair: 0xD1AD, sender: A, base: core.config().clone(), seen: 0 },
+        &dyad_quorum::Learn { pair: 0xD1AD, sender: A, base: core.config().clone(), witness_changes: 0 },
     );
     core.handle(
         woken + 2 * MS,
@@ -171,7 +174,7 @@ fn row_26_a_thawed_host_freezes_first_and_kills_when_it_learns() {
 }
 
 #[test]
-fn row_27_one_clock_off_by_rho() {
+fn row_27_clocks_that_differ_by_rho_break_no_invariant() {
     for (slow, fast) in [(A, B), (B, A)] {
         let mut pair = Pair::protected(27);
         pair.power_off(slow);
@@ -181,15 +184,15 @@ fn row_27_one_clock_off_by_rho() {
         pair.power_on(A);
         pair.power_on(B);
         pair.run(300 * SEC);
-        assert_eq!(pair.nodes[0].q().alarms().count(), 0, "{}", pair.describe());
+        assert_eq!(pair.nodes[0].quorum().alarms().count(), 0, "{}", pair.describe());
         pair.stop_core(slow);
-        pair.until("the other goes on", 20, |pair| pair.runner(slow.index()) == Some(fast));
+        pair.until("the other goes on", 20, |pair| pair.node_of(slow.index()) == Some(fast));
         pair.assert_invariants();
     }
 }
 
 #[test]
-fn row_27_beyond_rho_grants_stop() {
+fn row_27_clocks_that_differ_by_more_than_rho_end_the_grants() {
     let mut pair = Pair::protected(271);
     pair.power_off(A);
     pair.power_off(B);
@@ -198,79 +201,81 @@ fn row_27_beyond_rho_grants_stop() {
     pair.power_on(B);
     pair.run(150 * SEC);
     for node in &pair.nodes {
-        assert!(node.q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::ClockDrift), "{}", pair.describe());
+        assert!(node.quorum().alarms().any(|alarm| alarm == dyad_quorum::Alarm::ClockDrift), "{}", pair.describe());
     }
     pair.assert_invariants();
-    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    assert_eq!((pair.node_of(0), pair.node_of(1)), (None, None));
 }
 
 #[test]
-fn row_29_one_direction_lost() {
+fn row_29_a_link_that_works_in_one_direction_counts_as_down_on_both_nodes() {
     let mut pair = Pair::protected(29);
     for path in 0..2 {
         pair.links[path][1].cut = true;
     }
     let timing = pair.timing.clone();
-    pair.run(timing.detection() + 2 * timing.heartbeat);
+    pair.run(timing.detection_delay() + 2 * timing.heartbeat_interval);
     for node in &pair.nodes {
-        assert!(!node.q().peer_alive(node.clock(pair.now)), "{}", pair.describe());
+        assert!(!node.quorum().peer_alive(node.clock(pair.now)), "{}", pair.describe());
     }
-    pair.until("as row 3", 10, |pair| pair.is("S(A)") && pair.runner(1) == Some(A));
+    pair.until("as row 3", 10, |pair| pair.has_shape("S(A)") && pair.node_of(1) == Some(A));
     pair.assert_invariants();
 }
 
 #[test]
-fn row_30_witness_reached_only_through_the_peer() {
+fn row_30_the_peer_relays_to_a_witness_that_this_node_does_not_reach() {
     let mut pair = Pair::protected(30);
-    pair.reach[0] = false;
+    pair.reaches_witness[0] = false;
     pair.run(120 * SEC);
-    assert!(pair.is("D(W)"), "it is not lost while B reaches it");
-    assert!(!pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessLost));
+    assert!(pair.has_shape("D(W)"), "it is not lost while B reaches it");
+    assert!(!pair.nodes[0].quorum().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessLost));
     // B's register fails while its daemon still answers: A needs the witness, through B.
-    pair.nodes[1].disk.broken = true;
-    pair.tell(A, Event::PeerStuck);
+    pair.nodes[1].disk.register_fails = true;
+    pair.send_event(A, Event::PeerStuck);
     pair.until("relayed", 20, |pair| pair.nodes[0].config().members == Members::OnlyA);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_31_a_cut_off_from_peer_and_witness() {
+fn row_31_b_goes_on_when_a_is_cut_off_from_peer_and_witness() {
     let mut pair = Pair::protected(31);
     pair.cut_all(true);
-    pair.reach[0] = false;
-    pair.until("B wins", 5, |pair| pair.is("S(B)"));
-    pair.until("A pauses", 5, |pair| pair.runner(0).is_none());
-    pair.until("B runs all", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    pair.reaches_witness[0] = false;
+    pair.until("B wins", 5, |pair| pair.has_shape("S(B)"));
+    pair.until("A pauses", 5, |pair| pair.node_of(0).is_none());
+    pair.until("B runs all", 10, |pair| pair.node_of(0) == Some(B) && pair.node_of(1) == Some(B));
     assert_eq!(pair.nodes[0].kills, 0);
-    pair.reach[0] = true;
+    pair.reaches_witness[0] = true;
     pair.until("A kills once it learns", 10, |pair| pair.nodes[0].kills == 1);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_32_neither_peer_nor_witness_is_reached() {
+fn row_32_both_pause_without_peer_and_witness_and_resume_without_a_reboot() {
     let mut pair = Pair::protected(32);
     pair.cut_all(true);
     pair.witness_up = false;
     pair.run(60 * SEC);
-    assert_eq!((pair.runner(0), pair.runner(1)), (None, None));
+    assert_eq!((pair.node_of(0), pair.node_of(1)), (None, None));
     pair.cut_all(false);
-    pair.until("both resume", 5, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(B));
+    pair.until("both resume", 5, |pair| pair.node_of(0) == Some(A) && pair.node_of(1) == Some(B));
     assert_eq!(kills(&pair), [0, 0], "no reboot");
     pair.assert_invariants();
     let mut pair = Pair::protected(33);
     pair.cut_all(true);
     pair.witness_up = false;
     pair.run(60 * SEC);
-    pair.reach[0] = false;
+    pair.reaches_witness[0] = false;
     pair.witness_up = true;
-    pair.until("the first with two votes resumes its own", 10, |pair| pair.runner(1) == Some(B) && pair.is("S(B)"));
+    pair.until("the first with two votes resumes its own", 10, |pair| {
+        pair.node_of(1) == Some(B) && pair.has_shape("S(B)")
+    });
     assert_eq!(pair.nodes[1].kills, 0);
     pair.assert_invariants();
 }
 
-/// All links are cut and restored, each time for `period`: this costs so many decisions. Then the peer must be heard for
-/// `stable` before it is a member again.
+/// Cuts and restores all links 30 times, each for `period`, and asserts the number of decisions. Then the peer must be
+/// heard for `stable` before it is a member again.
 fn flap(period: u64, decisions: u64, stable: u64) {
     let mut pair = Pair::protected_with(33, Timing::default(), dyad_quorum::mutants::Mutants::NONE);
     let before = pair.oracle.decisions;
@@ -279,28 +284,29 @@ fn flap(period: u64, decisions: u64, stable: u64) {
         pair.run(period);
     }
     assert_eq!(pair.oracle.decisions, before + decisions, "{}", pair.describe());
-    assert!(pair.is("S(A)"));
+    assert!(pair.has_shape("S(A)"));
     assert!(kills(&pair)[0] == 0 && kills(&pair)[1] <= 1, "VMs do not bounce");
-    // The last round was a whole one.
+    // In the last round the links were restored.
     let healed = pair.now - period;
-    pair.until("in again", 90, |pair| pair.is("D(W)"));
+    pair.until("in again", 90, |pair| pair.has_shape("D(W)"));
     assert!((stable..stable + SEC).contains(&(pair.now - healed)), "{}", pair.now - healed);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_33_flapping_link() {
+fn row_33_a_link_that_flaps_every_2_s_costs_one_decision() {
     flap(2 * SEC, 1, 5 * SEC);
 }
 
-/// Each whole round is long enough for a readmission after 5 s: three of four losses cost one, the fourth needs 60 s.
+/// The links work for 15 s at a time, long enough for a readmission after 5 s. The 7 decisions are 4 removals and 3
+/// readmissions; after the fourth removal the peer must be heard for 60 s.
 #[test]
-fn row_33_slowly_flapping_link() {
+fn row_33_the_fourth_loss_within_an_hour_demands_60_s_before_readmission() {
     flap(15 * SEC, 7, 60 * SEC);
 }
 
 #[test]
-fn row_34_flapping_witness() {
+fn row_34_a_flapping_witness_costs_at_most_4_decisions_an_hour() {
     for (up, down) in [(20, 20), (65, 35)] {
         let mut pair = Pair::protected(34);
         let before = pair.oracle.decisions;
@@ -317,13 +323,13 @@ fn row_34_flapping_witness() {
 }
 
 #[test]
-fn row_35_slow_witness() {
+fn row_35_a_slow_witness_pauses_vms_and_kills_none() {
     let mut pair = Pair::protected(35);
     pair.witness_rtt = 500 * MS;
     pair.run(10 * SEC);
     pair.power_off(B);
     assert_eq!(longest_pause(&mut pair, 0, 3 * SEC), 0);
-    assert!(pair.is("S(A)"));
+    assert!(pair.has_shape("S(A)"));
     pair.assert_invariants();
     let mut pair = Pair::protected(36);
     pair.witness_rtt = 3 * SEC;
@@ -331,84 +337,86 @@ fn row_35_slow_witness() {
     pair.power_off(B);
     let pause = longest_pause(&mut pair, 0, 20 * SEC);
     assert!(pause > SEC && pause < 4 * SEC, "{pause} {}", pair.describe());
-    assert!(pair.is("S(A)") && kills(&pair) == [0, 0]);
+    assert!(pair.has_shape("S(A)") && kills(&pair) == [0, 0]);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_36_witness_restored_from_an_old_backup() {
+fn row_36_a_witness_restored_from_a_backup_gets_no_tie_until_it_is_enrolled_again() {
     let mut pair = Pair::protected(36);
     let backup = pair.witness.clone();
     pair.power_off(B);
-    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    pair.until("solo", 5, |pair| pair.has_shape("S(A)"));
     pair.run(10 * SEC);
     pair.witness = backup;
     pair.run(10 * SEC);
-    assert!(pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessRolledBack));
-    // It gets no tie until it is enrolled again, with a new store.
+    assert!(pair.nodes[0].quorum().alarms().any(|alarm| alarm == dyad_quorum::Alarm::WitnessRolledBack));
+    // The witness gets no tie until it is enrolled again, with a new store.
     pair.power_on(B);
     pair.until("in again", 60, |pair| pair.nodes[0].config().members == Members::Both);
     pair.run(200 * SEC);
-    assert!(pair.is("D(A)"), "{}", pair.describe());
-    pair.witness = dyad_quorum::Record::witness(WitnessId(77), 304);
-    pair.tell(A, Event::Enrol { witness: WitnessId(77), incarnation: 304 });
-    pair.until("protected", 10, |pair| pair.is("D(W)"));
+    assert!(pair.has_shape("D(A)"), "{}", pair.describe());
+    pair.witness = dyad_quorum::AcceptorRecord::witness(WitnessId(77), 304);
+    pair.send_event(A, Event::Enrol { witness: WitnessId(77), incarnation: 304 });
+    pair.until("protected", 10, |pair| pair.has_shape("D(W)"));
     pair.assert_invariants();
 }
 
 #[test]
-fn row_37_witness_destroyed_and_replaced() {
+fn row_37_a_replaced_witness_is_ignored_when_it_returns() {
     let mut pair = Pair::protected(37);
-    pair.witness = dyad_quorum::Record::witness(WitnessId(88), 404);
+    pair.witness = dyad_quorum::AcceptorRecord::witness(WitnessId(88), 404);
     pair.run(5 * SEC);
-    pair.tell(B, Event::Enrol { witness: WitnessId(88), incarnation: 404 });
-    pair.until("the new one holds the tie", 30, |pair| pair.is("D(W)") && pair.witness.base.witness == WitnessId(88));
-    // The old one, found again, is ignored.
-    pair.witness = dyad_quorum::Record::witness(WitnessId(77), 303);
+    pair.send_event(B, Event::Enrol { witness: WitnessId(88), incarnation: 404 });
+    pair.until("the new one holds the tie", 30, |pair| {
+        pair.has_shape("D(W)") && pair.witness.base.witness == WitnessId(88)
+    });
+    // The old witness answers again and is ignored.
+    pair.witness = dyad_quorum::AcceptorRecord::witness(WitnessId(77), 303);
     pair.power_off(B);
     pair.run(20 * SEC);
     assert_eq!(pair.nodes[0].config().members, Members::Both);
-    assert_eq!(pair.runner(0), None);
+    assert_eq!(pair.node_of(0), None);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_38_metadata_disk_swapped() {
+fn row_38_a_new_store_has_no_vote_until_it_is_admitted() {
     let mut pair = Pair::protected(38);
     pair.power_off(B);
     pair.run(100 * MS);
-    pair.nodes[1].disk.record = dyad_quorum::Record::fresh(999);
+    pair.nodes[1].disk.record = dyad_quorum::AcceptorRecord::fresh(999);
     pair.power_on(B);
-    pair.until("A goes on alone", 30, |pair| pair.is("S(A)"));
+    pair.until("A goes on alone", 30, |pair| pair.has_shape("S(A)"));
     pair.run(60 * SEC);
-    assert!(pair.is("S(A)"), "no vote until admitted");
-    pair.until("B's VM", 10, |pair| pair.runner(1) == Some(A));
-    pair.tell(A, Event::Admit { incarnation: 999 });
-    pair.until("admitted", 60, |pair| pair.is("D(W)"));
+    assert!(pair.has_shape("S(A)"), "no vote until admitted");
+    pair.until("B's VM", 10, |pair| pair.node_of(1) == Some(A));
+    pair.send_event(A, Event::Admit { incarnation: 999 });
+    pair.until("admitted", 60, |pair| pair.has_shape("D(W)"));
     pair.assert_invariants();
 }
 
 #[test]
-fn row_39_register_of_a_fails() {
+fn row_39_a_node_whose_register_fails_is_removed() {
     let mut pair = Pair::protected(39);
-    pair.nodes[0].disk.broken = true;
-    // A failed register shows at the next write.
-    pair.tell(A, Event::Exceptions(vec![Exception { volume: VolumeId(5), holder: B }]));
+    pair.nodes[0].disk.register_fails = true;
+    // The failure of the register is noticed at the next write.
+    pair.send_event(A, Event::Exceptions(vec![Exception { volume: VolumeId(5), holder: B }]));
     pair.until("B takes over", 10, |pair| pair.nodes[1].config().members == Members::OnlyB);
     assert_eq!(run_state(&pair, A), RunState::RegisterFailed);
-    pair.until("B runs all", 15, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    pair.until("B runs all", 15, |pair| pair.node_of(0) == Some(B) && pair.node_of(1) == Some(B));
     pair.assert_invariants();
 }
 
 #[test]
-fn row_39_register_of_b_hangs_in_the_middle_of_a_change() {
+fn row_39_a_node_whose_register_hangs_is_removed() {
     let mut pair = Pair::protected(391);
-    pair.nodes[1].disk.hangs = true;
+    pair.nodes[1].disk.register_hangs = true;
     // B cannot take over the new configuration, so it gets no more leases from A: A must remove it.
-    pair.except(A, vec![Exception { volume: VolumeId(5), holder: B }]);
+    pair.set_exceptions(A, vec![Exception { volume: VolumeId(5), holder: B }]);
     pair.until("B is removed", 10, |pair| pair.nodes[0].config().members == Members::OnlyA);
     assert_eq!(run_state(&pair, B), RunState::RegisterFailed);
-    pair.until("A runs all", 15, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.until("A runs all", 15, |pair| pair.node_of(0) == Some(A) && pair.node_of(1) == Some(A));
     pair.assert_invariants();
 }
 
@@ -418,109 +426,109 @@ fn a_report_that_the_peer_is_stuck_expires() {
     // A is faulty and asks for the removal of its peer 20 s later.
     pair.timing.faulty_delay = 20 * SEC;
     pair.restart_core(A);
-    pair.tell(A, Event::Faulty);
+    pair.send_event(A, Event::Faulty);
     pair.run(SEC);
     let before = pair.oracle.decisions;
-    pair.tell(A, Event::PeerStuck);
+    pair.send_event(A, Event::PeerStuck);
     pair.run(60 * SEC);
     assert_eq!(pair.oracle.decisions, before, "{}", pair.describe());
     for _ in 0..8 {
-        pair.tell(A, Event::PeerStuck);
+        pair.send_event(A, Event::PeerStuck);
         pair.run(3 * SEC);
     }
-    assert!(pair.is("S(A)"), "{}", pair.describe());
+    assert!(pair.has_shape("S(A)"), "{}", pair.describe());
     pair.assert_invariants();
 }
 
 #[test]
-fn row_40_a_volume_excepted_survives_only_at_its_holder() {
+fn row_40_an_exception_stays_when_its_holder_is_lost() {
     let mut pair = Pair::protected(40);
     let lost_here = Exception { volume: VolumeId(7), holder: B };
-    pair.except(A, vec![lost_here]);
+    pair.set_exceptions(A, vec![lost_here]);
     pair.until("chosen", 5, |pair| pair.nodes.iter().all(|node| node.config().exceptions == [lost_here]));
     pair.power_off(B);
-    pair.until("solo", 5, |pair| pair.is("S(A)"));
+    pair.until("solo", 5, |pair| pair.has_shape("S(A)"));
     assert_eq!(pair.nodes[0].config().exceptions, [lost_here], "that volume stays down on A");
     pair.assert_invariants();
 }
 
 #[test]
-fn row_41_disk_of_b_hangs_under_good_heartbeats() {
+fn row_41_a_stuck_peer_kills_its_vms_and_votes_for_its_removal() {
     let mut pair = Pair::protected(41);
-    pair.tell(A, Event::PeerStuck);
-    pair.until("B stops its VMs and votes itself out", 5, |pair| pair.is("S(A)") && pair.nodes[1].kills == 1);
+    pair.send_event(A, Event::PeerStuck);
+    pair.until("B stops its VMs and votes itself out", 5, |pair| pair.has_shape("S(A)") && pair.nodes[1].kills == 1);
     let start = pair.now;
-    pair.until("no fence wait", 1, |pair| pair.runner(1) == Some(A));
+    pair.until("no fence wait", 1, |pair| pair.node_of(1) == Some(A));
     assert!(pair.now - start <= SEC);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_43_maintenance_of_b() {
+fn row_43_a_planned_leave_hands_over_without_the_fence() {
     let mut pair = Pair::protected(43);
     let start = pair.now;
-    pair.tell(B, Event::Leave);
+    pair.send_event(B, Event::Leave);
     pair.until("B may go", 5, |pair| pair.nodes[1].leave_done);
     pair.power_off(B);
-    pair.until("its VM runs on A", 1, |pair| pair.runner(1) == Some(A) && pair.is("S(A)"));
+    pair.until("its VM runs on A", 1, |pair| pair.node_of(1) == Some(A) && pair.has_shape("S(A)"));
     assert!(pair.now - start <= 2 * SEC, "no fence wait: {}", pair.describe());
     assert_eq!(pair.nodes[0].freezes, 0);
     pair.assert_invariants();
 }
 
 #[test]
-fn row_44_whole_site_shutdown() {
+fn row_44_the_node_that_left_last_starts_alone() {
     let mut pair = Pair::protected(44);
-    pair.tell(B, Event::Leave);
+    pair.send_event(B, Event::Leave);
     pair.until("B may go", 5, |pair| pair.nodes[1].leave_done);
     pair.power_off(B);
-    pair.until("solo", 5, |pair| pair.is("S(A)"));
-    pair.tell(A, Event::Leave);
+    pair.until("solo", 5, |pair| pair.has_shape("S(A)"));
+    pair.send_event(A, Event::Leave);
     // The daemon stops the VMs of the last node itself.
     pair.nodes[0].vms = [false; 2];
-    pair.tell(A, Event::VmsKilled);
+    pair.send_event(A, Event::VmsKilled);
     pair.until("A may go", 5, |pair| pair.nodes[0].leave_done);
     pair.power_off(A);
     pair.nodes[0].leaving = false;
     pair.witness_up = false;
     pair.run(60 * SEC);
     pair.power_on(A);
-    pair.until("the last one starts alone", 10, |pair| pair.runner(0) == Some(A) && pair.runner(1) == Some(A));
+    pair.until("the last one starts alone", 10, |pair| pair.node_of(0) == Some(A) && pair.node_of(1) == Some(A));
     pair.assert_invariants();
 }
 
 #[test]
-fn row_45_operator_forces_b() {
-    let mut pair = solo(45);
+fn row_45_a_forced_node_begins_a_lineage_that_keeps_the_other_node_out() {
+    let mut pair = with_a_solo(45);
     pair.power_off(A);
     pair.power_on(B);
     pair.run(30 * SEC);
     // The operator accepts the loss of what only A held, so the oracle forgets it.
     pair.oracle = Default::default();
-    pair.oracle.acked = pair.nodes[1].disk.data;
-    pair.tell(B, Event::Force);
-    pair.until("B goes on", 10, |pair| pair.runner(0) == Some(B) && pair.runner(1) == Some(B));
+    pair.oracle.acknowledged = pair.nodes[1].disk.data;
+    pair.send_event(B, Event::Force);
+    pair.until("B goes on", 10, |pair| pair.node_of(0) == Some(B) && pair.node_of(1) == Some(B));
     assert_eq!(pair.nodes[1].config().lineage, 1);
     // A learns the new lineage from B, stops, and stays out until it is wiped.
     pair.power_on(A);
     pair.run(120 * SEC);
-    assert_eq!(pair.runner(0), Some(B), "{}", pair.describe());
-    assert!(pair.is("S(B)"), "A is refused: {}", pair.describe());
+    assert_eq!(pair.node_of(0), Some(B), "{}", pair.describe());
+    assert!(pair.has_shape("S(B)"), "A is refused: {}", pair.describe());
     assert!(matches!(run_state(&pair, A), RunState::OutOfSync { holder: B, .. }));
 }
 
 #[test]
-fn row_46_management_controller() {
-    // Says off: start at once.
+fn row_46_power_off_is_a_proof_only_while_the_peer_is_not_heard() {
+    // The controller reports that the power is off: the VM starts at once.
     let mut pair = Pair::protected(46);
     pair.power_off(B);
     pair.run(100 * MS);
     let start = pair.now;
     pair.report_proof(A, Proof::PowerOff);
-    pair.until("started", 3, |pair| pair.runner(1) == Some(A));
+    pair.until("started", 3, |pair| pair.node_of(1) == Some(A));
     assert!(pair.now - start <= SEC, "{}", pair.describe());
     pair.assert_invariants();
-    // Lies while B is heard: nothing happens.
+    // The controller reports so wrongly while B is heard: nothing happens.
     let mut pair = Pair::protected(47);
     let before = pair.oracle.decisions;
     for _ in 0..20 {
@@ -535,30 +543,30 @@ fn row_46_management_controller() {
 fn row_47_new_boot_id_is_a_proof() {
     let mut pair = Pair::protected(47);
     pair.power_off(B);
-    pair.until("removed", 5, |pair| pair.is("S(A)"));
+    pair.until("removed", 5, |pair| pair.has_shape("S(A)"));
     pair.power_on(B);
     let start = pair.now;
-    pair.until("its VM runs on A", 2, |pair| pair.runner(1) == Some(A));
+    pair.until("its VM runs on A", 2, |pair| pair.node_of(1) == Some(A));
     assert!(pair.now - start <= SEC, "{}", pair.describe());
     pair.assert_invariants();
 }
 
 #[test]
-fn row_48_no_watchdog_no_takeover_without_proof() {
+fn row_48_without_a_proven_watchdog_only_a_proof_ends_the_fence() {
     let mut pair = Pair::protected(48);
-    pair.tell(B, Event::Watchdog(false));
+    pair.send_event(B, Event::WatchdogProven(false));
     pair.run(SEC);
-    assert!(pair.nodes[0].q().alarms().any(|alarm| alarm == dyad_quorum::Alarm::PeerUnfenced));
+    assert!(pair.nodes[0].quorum().alarms().any(|alarm| alarm == dyad_quorum::Alarm::PeerUnfenced));
     pair.power_off(B);
     pair.run(60 * SEC);
-    assert!(pair.is("S(A)"));
-    assert_eq!(pair.runner(1), None, "{}", pair.describe());
+    assert!(pair.has_shape("S(A)"));
+    assert_eq!(pair.node_of(1), None, "{}", pair.describe());
     pair.report_proof(A, Proof::PowerOff);
-    pair.until("with proof", 1, |pair| pair.runner(1) == Some(A));
+    pair.until("with proof", 1, |pair| pair.node_of(1) == Some(A));
     pair.assert_invariants();
 }
 
-/// The daemon of A is not scheduled for `without`, then scheduled for `with`; so many rounds.
+/// Stops the daemon of A for `without`, then lets it run for `with`; repeated `rounds` times.
 fn delay_scheduling(pair: &mut Pair, rounds: u32, without: u64, with: u64) {
     for _ in 0..rounds {
         pair.stop_core(A);
@@ -568,8 +576,8 @@ fn delay_scheduling(pair: &mut Pair, rounds: u32, without: u64, with: u64) {
     }
 }
 
-/// A daemon that is scheduled late, repeatedly, but never by as much as D, does not take the echoes that its own silence
-/// delayed for silence of the peer.
+/// A daemon that is scheduled late, repeatedly, but never by as much as D, does not take the echoes that its own
+/// silence delayed for silence of the peer.
 #[test]
 fn a_late_daemon_does_not_call_its_peer_silent() {
     for seed in 0..20 {
@@ -602,12 +610,12 @@ fn a_stopped_daemon_that_goes_on_does_not_accuse_its_peer() {
     // Stopped for longer than D but shorter than the lease: it does not ask for the removal of its peer.
     for seed in 0..10 {
         let mut pair = Pair::protected(60 + seed);
-        pair.reach[1] = false;
+        pair.reaches_witness[1] = false;
         pair.stop_core(A);
         pair.run(1500 * MS);
         pair.continue_core(A);
         pair.run(5 * SEC);
-        let accused = noted(&pair, A, |note| matches!(note, Note::Deciding { why: Reason::PeerSilent, .. }));
+        let accused = time_of_note(&pair, A, |note| matches!(note, Note::Deciding { why: Reason::PeerSilent, .. }));
         assert_eq!(accused, None, "{}", pair.describe());
         pair.assert_invariants();
     }
@@ -616,7 +624,7 @@ fn a_stopped_daemon_that_goes_on_does_not_accuse_its_peer() {
 #[test]
 fn foreign_datagrams_are_ignored() {
     let pair = Pair::protected(70);
-    let mut core = pair.nodes[0].q().clone();
+    let mut core = pair.nodes[0].quorum().clone();
     let clock = pair.nodes[0].clock(pair.now);
     let mut actions = Vec::new();
     let grant = dyad_quorum::Echo { boot: pair.nodes[0].boot_id(), started: BootTime(0), sent: clock };

@@ -1,4 +1,5 @@
-//! The datagram on the wire: small enough for one packet at its largest, and noise does not decode into error.
+//! The datagram on the wire: its largest form fits into one packet, its bytes do not change between versions, and
+//! random bytes cause no panic.
 
 use dyad_quorum::{
     Acceptor, AcceptorReply, Ballot, BootTime, Config, Datagram, DatagramBody, Echo, Exception, Health, Heartbeat,
@@ -7,14 +8,15 @@ use dyad_quorum::{
 use dyad_types::{Epoch, NodeId, VolumeId};
 use proptest::prelude::*;
 
-/// UDP payload that fits into every path of the internet, less what authentication adds.
-const ROOM: usize = 1200 - 64;
+/// Maximum size in bytes: a UDP payload of 1200 bytes passes every path of the internet; 64 bytes are for
+/// authentication.
+const MAX_DATAGRAM_BYTES: usize = 1200 - 64;
 
-/// Volume ids are counted up from 1, so three bytes each are plenty.
-const USUAL: VolumeId = VolumeId(2_000_000);
+/// A volume id that takes three bytes. Ids are counted from 1, so larger ones are not expected.
+const THREE_BYTE_ID: VolumeId = VolumeId(2_000_000);
 
-/// A configuration as large as it can be.
-fn largest(volume: VolumeId) -> Config {
+/// A configuration in which each field has its largest encoding; the exceptions name this volume.
+fn largest_config(volume: VolumeId) -> Config {
     Config {
         epoch: Epoch(u64::MAX),
         members: Members::Both,
@@ -44,30 +46,36 @@ fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
         pair: u128::MAX,
         sender: NodeId::B,
         incarnation: u64::MAX,
-        base: largest(volume),
+        base: largest_config(volume),
         ballot,
-        best: Some((ballot, largest(volume))),
-        want: largest(volume),
-        seen: u64::MAX,
+        accepted: Some((ballot, largest_config(volume))),
+        want: largest_config(volume),
+        witness_changes: u64::MAX,
     };
     let reply = AcceptorReply {
         from: Acceptor::W,
         incarnation: u64::MAX,
         witness: WitnessId(u128::MAX),
-        mark: u64::MAX,
-        body: ReplyBody::Promise(ballot, Some((ballot, largest(volume)))),
+        witness_changes: u64::MAX,
+        body: ReplyBody::Promise(ballot, Some((ballot, largest_config(volume)))),
     };
     let echo = Echo { boot: u128::MAX, started: BootTime(u64::MAX), sent: BootTime(u64::MAX) };
-    let health = Health { healthy: true, register: true, leaving: true, watchdog: true, witness_lost_ms: u32::MAX };
+    let health = Health {
+        healthy: true,
+        register_writable: true,
+        leaving: true,
+        watchdog_proven: true,
+        witness_lost_ms: u32::MAX,
+    };
     let heartbeat = Heartbeat {
         number: u64::MAX,
         sent: BootTime(u64::MAX),
-        base: largest(volume),
+        base: largest_config(volume),
         heard: Some(echo),
         health,
-        mark: u64::MAX,
+        witness_changes: u64::MAX,
     };
-    let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest(volume), seen: u64::MAX };
+    let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest_config(volume), witness_changes: u64::MAX };
     vec![
         DatagramBody::Heartbeat(heartbeat),
         DatagramBody::Grant(echo),
@@ -81,21 +89,21 @@ fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
 
 #[test]
 fn every_datagram_fits_into_one_packet_and_comes_back_the_same() {
-    // With volume ids beyond any count it still fits into an Ethernet frame.
-    let cases = bodies(USUAL)
+    // With the largest volume ids a datagram still fits into an Ethernet frame.
+    let cases = bodies(THREE_BYTE_ID)
         .into_iter()
-        .map(|body| (body, ROOM))
+        .map(|body| (body, MAX_DATAGRAM_BYTES))
         .chain(bodies(VolumeId(u64::MAX)).into_iter().map(|body| (body, 1400)));
-    for (body, room) in cases {
+    for (body, max_bytes) in cases {
         let sent = datagram(body);
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
-        assert!(bytes.len() <= room, "{} bytes: {sent:?}", bytes.len());
+        assert!(bytes.len() <= max_bytes, "{} bytes: {sent:?}", bytes.len());
         assert_eq!(postcard::from_bytes::<Datagram>(&bytes).expect("decodes"), sent);
     }
 }
 
 /// A configuration of a few bytes.
-fn small(epoch: Epoch) -> Config {
+fn small_config(epoch: Epoch) -> Config {
     Config {
         epoch,
         members: Members::Both,
@@ -120,29 +128,37 @@ fn the_bytes_of_each_message_stay_the_same() {
         pair: 1,
         sender: NodeId::A,
         incarnation: 11,
-        base: small(Epoch(3)),
+        base: small_config(Epoch(3)),
         ballot,
-        best: Some((ballot, small(Epoch(4)))),
-        want: small(Epoch(4)),
-        seen: 6,
+        accepted: Some((ballot, small_config(Epoch(4)))),
+        want: small_config(Epoch(4)),
+        witness_changes: 6,
     };
-    let learn = Learn { pair: 1, sender: NodeId::B, base: small(Epoch(3)), seen: 6 };
-    let reply = |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), mark: 6, body };
+    let learn = Learn { pair: 1, sender: NodeId::B, base: small_config(Epoch(3)), witness_changes: 6 };
+    let reply =
+        |body| AcceptorReply { from: Acceptor::W, incarnation: 13, witness: WitnessId(14), witness_changes: 6, body };
     let echo = Echo { boot: 7, started: BootTime(8), sent: BootTime(9) };
-    let health = Health { healthy: true, register: false, leaving: true, watchdog: false, witness_lost_ms: 300 };
-    let heartbeat =
-        Heartbeat { number: 1, sent: BootTime(2), base: small(Epoch(3)), heard: Some(echo), health, mark: 6 };
+    let health =
+        Health { healthy: true, register_writable: false, leaving: true, watchdog_proven: false, witness_lost_ms: 300 };
+    let heartbeat = Heartbeat {
+        number: 1,
+        sent: BootTime(2),
+        base: small_config(Epoch(3)),
+        heard: Some(echo),
+        health,
+        witness_changes: 6,
+    };
     let bodies = [
         DatagramBody::Heartbeat(heartbeat),
         DatagramBody::Grant(echo),
         DatagramBody::TryDecide(request.clone()),
-        DatagramBody::Reply(reply(ReplyBody::Accepted(ballot, small(Epoch(4))))),
+        DatagramBody::Reply(reply(ReplyBody::Accepted(ballot, small_config(Epoch(4))))),
         DatagramBody::Reply(reply(ReplyBody::Promise(ballot, None))),
         DatagramBody::Reply(reply(ReplyBody::Nack(ballot, Ballot { round: 6, node: NodeId::A }))),
-        DatagramBody::Reply(reply(ReplyBody::Newer(small(Epoch(4))))),
+        DatagramBody::Reply(reply(ReplyBody::Newer(small_config(Epoch(4))))),
         DatagramBody::Relay(WitnessRequestId(17), WitnessRequest::Learn(learn)),
         DatagramBody::Relay(WitnessRequestId(17), WitnessRequest::TryDecide(request)),
-        DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Base(small(Epoch(3))))),
+        DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Base(small_config(Epoch(3))))),
         DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Refused(VoteRefusal::NotAVoter))),
         DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Refused(VoteRefusal::Conflict))),
     ];
@@ -171,7 +187,7 @@ fn the_bytes_of_each_message_stay_the_same() {
 
 proptest! {
     #[test]
-    fn noise_decodes_to_nothing_or_to_something_that_can_be_sent_again(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+    fn random_bytes_are_refused_or_decode_to_a_datagram_that_can_be_encoded(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(datagram) = postcard::from_bytes::<Datagram>(&bytes) {
             prop_assert!(postcard::to_allocvec(&datagram).is_ok());
         }

@@ -1,13 +1,13 @@
-//! Brings the register forward: begins, repeats, concludes and gives up proposals.
+//! Decisions: begins, repeats, concludes and gives up proposals, and adopts newer configurations.
 
 use super::wanted::WantedChange;
 use super::*;
 use crate::event::Action;
 use crate::message::{WitnessRequest, WitnessRequestId};
-use crate::proposer::{self, Plan, PlanInput};
+use crate::proposer::{self, DecisionInput, FirstStep};
 
 impl Quorum {
-    /// Brings the register forward as far as it goes without another event.
+    /// Takes each step of a decision that is possible without another event; sends heartbeats and reads that are due.
     pub(super) fn drive(&mut self, out: &mut Vec<Action>) {
         self.send_due(out);
         if self.register.has_failed() || self.register.is_writing() {
@@ -20,14 +20,17 @@ impl Quorum {
         if idle {
             self.propose(out);
         }
-        let unnoted = self.witness.seen > self.register.record().mark && self.witness.lost_for(self.now).is_none();
-        if unnoted && !self.register.is_writing() {
-            // The witness's mark is made durable, so that a witness rolled back while this node is off is detected.
+        let count_is_newer = self.witness.witness_changes > self.register.record().witness_changes
+            && self.witness.lost_for(self.now).is_none();
+        if count_is_newer && !self.register.is_writing() {
+            // The number of witness changes is made durable, so that a witness rolled back while this node is off is
+            // detected.
             self.persist(self.register.record().clone(), AfterPersist::Nothing, out);
         }
     }
 
-    /// Makes a newer chosen configuration, or a forced one, the durable base once the VMs are as it demands.
+    /// Begins the write that makes a newer chosen configuration the base, once the VMs are stopped as D1 and D2 demand;
+    /// without one, the write of a forced configuration.
     fn adopt_newer(&mut self, out: &mut Vec<Action>) {
         self.register.forget_reached();
         if let Some(newer) = self.register.newer() {
@@ -55,7 +58,7 @@ impl Quorum {
     /// Gives the deferred vote once the VMs have stopped; drops it after 4 × [`crate::Timing::vote_timeout`].
     fn retry_deferred(&mut self, out: &mut Vec<Action>) {
         let Some(vote) = self.register.deferred() else { return };
-        if self.now >= vote.at + 4 * self.setup.timing.vote_timeout {
+        if self.now >= vote.arrived_at + 4 * self.setup.timing.vote_timeout {
             self.register.take_deferred();
         } else if !self.register.is_writing()
             && self.stopped_for(&vote.value)
@@ -65,7 +68,7 @@ impl Quorum {
         }
     }
 
-    /// The target voted: D1, D2, then the own acceptance, which completes the quorum.
+    /// After the vote of the target: waits for D1 and D2, then writes this node's own vote, which completes the quorum.
     fn conclude(&mut self, out: &mut Vec<Action>) {
         let Some(active) = &self.proposals.active else { return };
         let Some((ballot, value)) = &active.voted else { return };
@@ -82,7 +85,8 @@ impl Quorum {
         }
     }
 
-    /// Keeps the active proposal going while its change is wanted; else begins a proposal of the wanted change.
+    /// Repeats the active proposal while its change is wanted; else gives it up and begins a proposal of the wanted
+    /// change.
     fn propose(&mut self, out: &mut Vec<Action>) {
         let change = self.wanted_change();
         if let Some(active) = &self.proposals.active {
@@ -92,13 +96,14 @@ impl Quorum {
             let wanted = change
                 .as_ref()
                 .is_some_and(|change| change.why == active.why && change.want == active.proposal.request.want);
-            let in_time = !change.as_ref().is_some_and(|change| change.either)
+            let in_time = !change.as_ref().is_some_and(|change| change.other_allowed)
                 || self.now < active.begun + self.setup.timing.vote_timeout;
             if wanted && in_time {
                 self.repeat(out);
                 return;
             }
-            // No longer wanted, or the target does not answer: the next ballot may go to the other acceptor.
+            // If the change is still wanted, the target did not answer in time: the next ballot goes to the other
+            // acceptor.
             self.proposals.try_other = wanted && !self.proposals.try_other;
             self.proposals.give_up();
         }
@@ -109,34 +114,35 @@ impl Quorum {
     }
 
     fn begin(&mut self, change: WantedChange, out: &mut Vec<Action>) {
-        let WantedChange { want, why, target, either } = change;
+        let WantedChange { want, why, target, other_allowed } = change;
         let me = Acceptor::from(self.setup.me);
-        // Only where the change allows it: a silent peer must not find a vote on its own removal when it returns.
+        // Not every change allows the other acceptor: a silent peer must not accept its own removal when it returns.
         let other = if target == Acceptor::W { Acceptor::from(self.peer_id()) } else { Acceptor::W };
-        let useful = |target: Acceptor| self.register.base().quorum(&[me, target]);
-        let swap = either && useful(other) && (self.proposals.try_other || !useful(target));
+        let completes_quorum = |target: Acceptor| self.register.base().is_quorum(&[me, target]);
+        let swap = other_allowed && completes_quorum(other) && (self.proposals.try_other || !completes_quorum(target));
         let target = if swap { other } else { target };
-        let input = PlanInput {
+        let input = DecisionInput {
             me: self.setup.me,
             pair: self.setup.pair,
             want,
             target,
             ballot_floor: self.proposals.ballot_floor,
-            seen: self.witness.seen,
+            witness_changes: self.witness.witness_changes,
             record: self.register.record(),
         };
         let epoch = self.register.base().epoch.next();
-        match proposer::plan(input) {
-            // D1, D2: the wanted changes wait for the VMs, or an accepted value already forbids them to run.
-            Some(Plan::Local(next)) if self.stopped_for(&next.base) => {
+        match proposer::begin_decision(input) {
+            // D1, D2: a decision that this node makes alone is delayed until its VMs are stopped as the new base
+            // demands.
+            Some(FirstStep::DecideAlone(next)) if self.stopped_for(&next.base) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target: me }));
                 self.persist(next, AfterPersist::Chosen { learned: false }, out);
             }
-            None | Some(Plan::Local(_)) => {}
-            Some(Plan::Ask(proposal, next)) => {
+            None | Some(FirstStep::DecideAlone(_)) => {}
+            Some(FirstStep::AskTarget(proposal, next)) => {
                 out.push(Action::Note(Note::Deciding { epoch, why, target }));
                 let request_id = WitnessRequestId(self.next_id());
-                self.proposals.active = Some(Active {
+                self.proposals.active = Some(ActiveProposal {
                     proposal: *proposal,
                     why,
                     begun: self.now,
@@ -167,8 +173,8 @@ impl Quorum {
 
     fn repeat(&mut self, out: &mut Vec<Action>) {
         let timing = &self.setup.timing;
-        // A request to the witness goes over a stream, whose end is reported; a datagram is lost without a report.
-        let due = |active: &Active| {
+        // The daemon reports the result of a request to the witness; the loss of a datagram is not reported.
+        let due = |active: &ActiveProposal| {
             let pause = if active.waiting { 3 * timing.vote_timeout } else { timing.retry_interval };
             active.sent_at.is_some_and(|sent| self.now >= sent + pause)
         };

@@ -1,21 +1,21 @@
-//! State that follows from the daemon's events: the VMs, the state of this node, the peer's replica, requests that a
-//! configuration will carry out.
+//! State that the daemon's events set: the VMs, the health of this node, the peer's replica, requests for a change of
+//! the configuration.
 
-use crate::losses::Losses;
+use crate::removal_history::RemovalHistory;
 use crate::types::{BootTime, Config, Exception, Members, WitnessId};
 
-/// What the VMs of this node do, as far as the kernel confirmed it.
+/// The state of all VMs of this node, as far as the kernel has confirmed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum VmState {
     /// No VM exists.
     None,
     /// They may execute.
     Running,
-    /// Asked to freeze; they may execute.
+    /// A freeze was ordered and is not confirmed: they may execute.
     Freezing,
-    /// Confirmed not to execute.
+    /// The kernel has confirmed that none executes.
     Frozen,
-    /// Being killed; they may execute.
+    /// A kill was ordered and is not confirmed: they may execute.
     Killing,
 }
 
@@ -23,57 +23,59 @@ pub(super) enum VmState {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Vms {
     pub state: VmState,
-    /// They were reported as running and have not been thawed since: an earlier daemon may have frozen them.
-    pub found: bool,
+    /// This daemon has not thawed them since they were reported: an earlier daemon may have frozen them.
+    pub maybe_frozen: bool,
 }
 
-/// What this node says of itself in its heartbeats.
+/// The health of this node, which its heartbeats report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OwnState {
     /// Disks, QEMU and uplink work.
     pub healthy: bool,
-    /// The hardware watchdog was proven.
-    pub watchdog: bool,
+    /// The hardware watchdog is proven.
+    pub watchdog_proven: bool,
     /// A planned leave is under way.
     pub leaving: bool,
 }
 
-/// How far the peer's replica is, while this node is solo.
+/// The progress of the peer's replica towards readmission, while this node is solo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clean {
+pub(super) enum ReplicaProgress {
     /// It lacks acknowledged writes.
-    No,
-    /// Resync is done; acknowledgements are being moved to both nodes.
+    Incomplete,
+    /// Resync is done ([`crate::Event::PeerClean`]); the mirror was told to acknowledge with both nodes only.
     Resynced,
-    /// It holds every acknowledged write, and none will be acknowledged without it.
-    Acked,
+    /// It holds every acknowledged write, and none will be acknowledged without it ([`crate::Event::PeerInAckSet`]).
+    InAckSet,
 }
 
 /// The peer's replica, as the mirror reports it.
 #[derive(Clone, Debug)]
 pub(super) struct PeerReplica {
-    pub clean: Clean,
-    /// First and last time the mirror reported the peer as stuck. A report counts for `Timing::stuck_report_period`.
+    pub progress: ReplicaProgress,
+    /// Times of the first and the newest report that the peer is stuck; `None` once the newest is older than
+    /// [`crate::Timing::stuck_report_period`].
     pub stuck: Option<(BootTime, BootTime)>,
-    /// Removals of the peer that this daemon has seen.
-    pub losses: Losses,
+    /// Removals of the peer since the start of this daemon.
+    pub removals: RemovalHistory,
 }
 
-/// Requests that a configuration will carry out. Each is kept until one does.
+/// Requests for a change of the configuration. Each is kept until a configuration contains the change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Requests {
     /// Go on alone with a new lineage.
     pub force: bool,
-    /// Admit this store of the peer.
+    /// Admit the peer's store with this incarnation.
     pub admit: Option<u64>,
-    /// Enrol this witness, with this store.
+    /// Enrol this witness, with the incarnation of its store.
     pub enrol: Option<(WitnessId, u64)>,
-    /// The whole new list of exceptions.
+    /// Replace the list of exceptions.
     pub exceptions: Option<Vec<Exception>>,
 }
 
 impl Requests {
-    /// `base` is in force: drops the requests it carries out. `peer_store` is the incarnation it names for the peer.
+    /// Drops the requests that `base`, which is in force, contains. `peer_store` is the incarnation that it names for
+    /// the peer.
     pub(super) fn drop_done(&mut self, base: &Config, peer_store: u64) {
         if base.members == Members::Both {
             self.admit.take_if(|admit| *admit != 0 && *admit == peer_store);

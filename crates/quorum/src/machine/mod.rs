@@ -1,11 +1,12 @@
 //! [`Quorum`]: one node's part of the quorum.
 //!
-//! Each event is handled in three steps: apply it (`receive`, `votes`), bring the register forward (`wanted`, `drive`),
-//! then re-establish what must hold (`settle`): VMs frozen or killed, fence, acknowledgement set, alarms.
+//! Each event is handled in three steps: apply it (`receive`, `votes`), continue or begin a decision (`wanted`,
+//! `drive`), then derive the outputs from the new state (`settle`): freeze or kill of VMs, fence, acknowledgement set,
+//! alarms.
 //!
-//! At most one write of the record is under way. `Register` holds the durable record and the candidate; a message
-//! that depends on the candidate is held inside the write. Requests for a vote that arrive meanwhile are dropped: the
-//! peer repeats them every [`crate::Timing::retry_interval`].
+//! At most one write of the record is under way. `Register` holds the durable record and the record being written; a
+//! message that depends on the latter is held inside the write. Requests for a vote that arrive meanwhile are dropped:
+//! the peer repeats them every [`crate::Timing::retry_interval`].
 
 mod announced;
 mod drive;
@@ -23,24 +24,24 @@ use std::collections::BTreeSet;
 
 use crate::event::{Action, Alarm, Event, KillReason, Note, Proof, Reason, Setup, WitnessReply};
 use crate::lease::Leases;
-use crate::losses::Losses;
 use crate::message::{AcceptorReply, Datagram, DatagramBody};
 use crate::mutants::Mutants;
-use crate::peer::PeerView;
-use crate::rules::View;
-use crate::types::{Acceptor, Ballot, BootTime, Config, Exception, Members, Record, WitnessId};
-use crate::witness_view::WitnessView;
+use crate::peer::PeerState;
+use crate::removal_history::RemovalHistory;
+use crate::rules::NodeRights;
+use crate::types::{Acceptor, AcceptorRecord, Ballot, BootTime, Config, Exception, Members, WitnessId};
+use crate::witness_state::WitnessState;
 use announced::{Announced, FenceAnnounced};
 use dyad_types::NodeId;
-use inputs::{Clean, OwnState, PeerReplica, Requests, VmState, Vms};
-use proposals::{Active, Proposals};
+use inputs::{OwnState, PeerReplica, ReplicaProgress, Requests, VmState, Vms};
+use proposals::{ActiveProposal, Proposals};
 use register::{AfterPersist, DeferredVote, Register};
 
-/// One node's part of the quorum. Pure: it is given events and the time, and returns actions.
+/// One node's part of the quorum. It has no side effects: it is given events and the time, and returns actions.
 #[derive(Clone, Debug)]
 pub struct Quorum {
     setup: Setup,
-    /// When the daemon started.
+    /// Start time of the daemon.
     started: BootTime,
     /// Time of the event being handled. It never goes back.
     now: BootTime,
@@ -48,9 +49,9 @@ pub struct Quorum {
     register: Register,
     proposals: Proposals,
     leases: Leases,
-    peer: PeerView,
+    peer: PeerState,
     replica: PeerReplica,
-    witness: WitnessView,
+    witness: WitnessState,
     vms: Vms,
     own: OwnState,
     requests: Requests,
@@ -60,21 +61,21 @@ pub struct Quorum {
 }
 
 impl Quorum {
-    /// A node that starts (or whose daemon restarts) at `now` with its durable record.
+    /// The state at the start of the daemon, with the durable record of this node.
     ///
-    /// Give it [`Event::Tick`] at once; [`Event::VmsRunning`] before that if VMs were found.
-    pub fn new(setup: Setup, record: Record, now: BootTime) -> Quorum {
+    /// The first event must follow at once: [`Event::VmsRunning`] if the daemon finds VMs, else [`Event::Tick`].
+    pub fn new(setup: Setup, record: AcceptorRecord, now: BootTime) -> Quorum {
         Quorum::with(setup, record, now, Mutants::NONE)
     }
 
-    /// The same with a planted bug.
+    /// [`Quorum::new`] with a planted bug.
     #[cfg(feature = "mutants")]
-    pub fn with_mutants(setup: Setup, record: Record, now: BootTime, mutants: Mutants) -> Quorum {
+    pub fn with_mutants(setup: Setup, record: AcceptorRecord, now: BootTime, mutants: Mutants) -> Quorum {
         Quorum::with(setup, record, now, mutants)
     }
 
-    fn with(setup: Setup, record: Record, now: BootTime, mutants: Mutants) -> Quorum {
-        // An own ballot that is still promised may have put a value into an acceptor before the restart.
+    fn with(setup: Setup, record: AcceptorRecord, now: BootTime, mutants: Mutants) -> Quorum {
+        // In a ballot of this node that is still promised, an acceptor may have accepted a value before the restart.
         let abandoned = record.promised != Ballot::ZERO && record.promised.node == setup.me;
         Quorum {
             started: now,
@@ -82,24 +83,29 @@ impl Quorum {
             mutants,
             proposals: Proposals::at_start(now, abandoned),
             leases: Leases::at_start(now, &setup.timing, mutants),
-            peer: PeerView::at_start(now, setup.paths, setup.peer_watchdog),
-            replica: PeerReplica { clean: Clean::No, stuck: None, losses: Losses::default() },
-            witness: WitnessView::at_start(now, &record),
-            vms: Vms { state: VmState::None, found: false },
-            own: OwnState { healthy: true, watchdog: setup.watchdog, leaving: false },
+            peer: PeerState::at_start(now, setup.paths, setup.peer_watchdog_proven),
+            replica: PeerReplica {
+                progress: ReplicaProgress::Incomplete,
+                stuck: None,
+                removals: RemovalHistory::default(),
+            },
+            witness: WitnessState::at_start(now, &record),
+            vms: Vms { state: VmState::None, maybe_frozen: false },
+            own: OwnState { healthy: true, watchdog_proven: setup.watchdog_proven, leaving: false },
             requests: Requests::default(),
             announced: Announced::nothing(),
-            // Counting from the time keeps the ids apart from those of an earlier daemon of this boot.
+            // Counted from the start time, so that no id of an earlier daemon of this boot is used again.
             last_id: now.0,
             register: Register::new(record, now),
             setup,
         }
     }
 
-    /// Handles one event at time `now` and appends the actions to `out`, in the order in which they must be carried out.
+    /// Handles one event at time `now` and appends the actions to `out`, in the order in which they must be carried
+    /// out.
     pub fn handle(&mut self, now: BootTime, event: Event, out: &mut Vec<Action>) {
         self.advance(now);
-        // A lease that lapsed before this event is acted upon before the event can renew it.
+        // If the lease ended before this event, the VMs are frozen, even if the event renews the lease.
         self.settle_vms(out);
         self.apply(event, out);
         self.drive(out);
@@ -107,14 +113,14 @@ impl Quorum {
     }
 
     fn advance(&mut self, now: BootTime) {
-        // CLOCK_BOOTTIME does not go back; a caller that gives an older time gets the newest one.
+        // CLOCK_BOOTTIME does not go back; an older time from the caller is replaced by the newest one.
         let now = now.max(self.now);
-        let overslept = now - self.now > 3 * self.setup.timing.heartbeat;
+        let overslept = now - self.now > 3 * self.setup.timing.heartbeat_interval;
         self.now = now;
         if overslept && now > self.started {
             // This node was not scheduled for more than 3 heartbeats, so heartbeats may be queued: judging the peer is
             // postponed by D.
-            let resumed = now + self.setup.timing.detection();
+            let resumed = now + self.setup.timing.detection_delay();
             self.peer.lost_at = Some(self.silent_from().max(resumed));
         }
         let memory = self.setup.timing.stuck_report_period;
@@ -135,7 +141,7 @@ impl Quorum {
             }
             Event::VmsRunning(true) => {
                 if self.vms.state == VmState::None {
-                    self.vms = Vms { state: VmState::Running, found: true };
+                    self.vms = Vms { state: VmState::Running, maybe_frozen: true };
                 }
             }
             Event::VmsRunning(false) | Event::VmsKilled => self.vms.state = VmState::None,
@@ -145,7 +151,7 @@ impl Quorum {
                 }
             }
             Event::PeerClosed => {
-                // A peer that is silent already gets no more time.
+                // The end of a session does not postpone the removal of a peer that is silent already.
                 if self.peer.alive_since.is_some() {
                     self.peer.session_closed_at = Some(self.now);
                 }
@@ -153,20 +159,20 @@ impl Quorum {
             Event::PeerStuck => self.on_stuck(),
             Event::PeerClean => {
                 self.replica.stuck = None;
-                if self.replica.clean == Clean::No {
-                    self.replica.clean = Clean::Resynced;
+                if self.replica.progress == ReplicaProgress::Incomplete {
+                    self.replica.progress = ReplicaProgress::Resynced;
                 }
             }
-            Event::AckPeer => {
-                if self.replica.clean == Clean::Resynced {
-                    self.replica.clean = Clean::Acked;
+            Event::PeerInAckSet => {
+                if self.replica.progress == ReplicaProgress::Resynced {
+                    self.replica.progress = ReplicaProgress::InAckSet;
                 }
             }
-            Event::PeerDirty => self.replica.clean = Clean::No,
+            Event::PeerDirty => self.replica.progress = ReplicaProgress::Incomplete,
             Event::Proof(proof) => self.peer.proof = Some((proof, self.now)),
             Event::Healthy => self.own.healthy = true,
             Event::Faulty => self.own.healthy = false,
-            Event::Watchdog(proven) => self.own.watchdog = proven,
+            Event::WatchdogProven(proven) => self.own.watchdog_proven = proven,
             Event::Admit { incarnation } => self.requests.admit = Some(incarnation),
             Event::Enrol { witness, incarnation } => self.requests.enrol = Some((witness, incarnation)),
             Event::Exceptions(list) => self.on_exceptions(list),
@@ -179,12 +185,14 @@ impl Quorum {
         }
     }
 
+    /// Handles the report that the peer's disk does not answer: a member is to be removed, a resync target must start
+    /// again.
     fn on_stuck(&mut self) {
         if self.register.base().members == Members::Both {
             let first = self.replica.stuck.map_or(self.now, |(first, _)| first);
             self.replica.stuck = Some((first, self.now));
         } else {
-            self.replica.clean = Clean::No;
+            self.replica.progress = ReplicaProgress::Incomplete;
             self.peer.alive_since = self.peer.alive_since.map(|_| self.now);
         }
     }
@@ -194,7 +202,7 @@ impl Quorum {
             self.requests.exceptions = Some(list);
             return;
         }
-        // More volumes than a configuration can except are broken on one node: it is dropped as a whole.
+        // More volumes are incomplete than a configuration can name, so the node that lacks most of them is removed.
         let held_here = list.iter().filter(|exception| exception.holder == self.setup.me).count();
         if held_here * 2 >= list.len() {
             self.on_stuck();
@@ -203,17 +211,18 @@ impl Quorum {
         }
     }
 
-    /// Whether the register takes no more writes, for good or because one hangs.
+    /// Whether the register takes no writes, because one has failed or hangs.
     fn register_failed(&self) -> bool {
         self.register.failed_or_hangs(self.now, &self.setup.timing)
     }
 
-    /// The view on which all rules work, with everything under way as restrictions.
-    fn with_view<T>(&self, now: BootTime, use_view: impl FnOnce(&View<'_>) -> T) -> T {
+    /// Calls `use_rights` with the rights of this node at `now`. All configurations under way are in it as
+    /// restrictions.
+    fn with_rights<T>(&self, now: BootTime, use_rights: impl FnOnce(&NodeRights<'_>) -> T) -> T {
         let [newer, written, to_accept, failed, failed_to_accept, deferred] = self.register.pending();
         let [proposed, voted] = self.proposals.pending();
         let pending = [newer, written, to_accept, failed, failed_to_accept, deferred, proposed, voted];
-        use_view(&View {
+        use_rights(&NodeRights {
             me: self.setup.me,
             record: self.register.record(),
             pending: &pending,
@@ -242,12 +251,12 @@ impl Quorum {
         }
     }
 
-    /// The store that the base admits for the peer; 0 = none.
+    /// Incarnation of the peer's store that the base admits; 0 = none.
     fn peer_store(&self) -> u64 {
         self.register.base().incarnations[self.peer_id().index()]
     }
 
-    /// Whether this is the peer's admitted store.
+    /// Whether the base admits the peer's store with this incarnation.
     fn is_peer_store(&self, incarnation: u64) -> bool {
         incarnation != 0 && self.peer_store() == incarnation
     }

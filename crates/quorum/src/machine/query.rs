@@ -1,4 +1,4 @@
-//! What the daemon may ask at any time.
+//! Queries of the daemon. They change nothing and are allowed at any time.
 
 use super::*;
 
@@ -9,34 +9,34 @@ impl Quorum {
     }
 
     /// The durable record.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &AcceptorRecord {
         self.register.record()
     }
 
-    /// Whether VMs of this node may execute at `now`.
+    /// Whether VMs of this node may execute at `now` if no event comes before that.
     pub fn may_run(&self, now: BootTime) -> bool {
-        self.with_view(now, |view| view.may_run())
+        self.with_rights(now, |rights| rights.may_run())
     }
 
     /// R1: whether the tie is firm here, so that no lease is needed.
     pub fn tie_firm(&self) -> bool {
-        self.with_view(self.now, |view| view.tie_firm())
+        self.with_rights(self.now, |rights| rights.tie_firm())
     }
 
     /// The nodes that must hold a write before it is acknowledged.
     pub fn ack_set(&self) -> Members {
         let solo = self.register.base().members.solo() == Some(self.setup.me);
-        let readding = solo && self.replica.clean != Clean::No;
-        self.with_view(self.now, |view| view.ack_set(readding))
+        let readding = solo && self.replica.progress != ReplicaProgress::Incomplete;
+        self.with_rights(self.now, |rights| rights.ack_set(readding))
     }
 
-    /// The own lease ends at this time; 0 = none was granted since the start.
+    /// End of the lease of this node; 0 = none was granted since the start.
     pub fn lease_until(&self) -> BootTime {
         self.leases.until()
     }
 
-    /// Without a proof of its death the peer may run VMs before this time.
-    pub fn grant_until(&self) -> BootTime {
+    /// Time until which the peer may execute VMs, unless a proof says otherwise.
+    pub fn granted_until(&self) -> BootTime {
         self.leases.granted_until()
     }
 
@@ -46,13 +46,14 @@ impl Quorum {
     }
 
     /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or the kernel confirmed that none executes.
-    pub fn watchdog_ok(&self, now: BootTime) -> bool {
+    pub fn may_feed_watchdog(&self, now: BootTime) -> bool {
         matches!(self.vms.state, VmState::None | VmState::Frozen) || self.may_run(now)
     }
 
-    /// Whether the peer's watchdog is proven: as it last said itself, else as [`Setup::peer_watchdog`] said at start.
-    pub fn peer_watchdog(&self) -> bool {
-        self.peer.watchdog
+    /// Whether the peer's watchdog is proven: from the peer's newest heartbeat, before that from
+    /// [`Setup::peer_watchdog_proven`].
+    pub fn peer_watchdog_proven(&self) -> bool {
+        self.peer.watchdog_proven
     }
 
     /// The alarms in force.

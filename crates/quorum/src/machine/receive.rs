@@ -1,12 +1,12 @@
-//! Datagrams of the peer and answers of the witness; sending of heartbeats and of reads of the witness.
+//! Handling of the peer's datagrams and the witness's answers; sending of heartbeats and of reads of the witness.
 
 use super::*;
 use crate::event::{Action, Note};
 use crate::lease::SentAt;
 use crate::message::{Echo, Health, Heartbeat, Learn, ReplyBody, VoteRefusal, WitnessRequest, WitnessRequestId};
-use crate::witness_view::Relay;
+use crate::witness_state::Relay;
 
-/// Most requests of the peer under way to the witness at a time.
+/// Maximum number of the peer's requests to the witness that this node passes on and that are not answered yet.
 const MAX_RELAYS: usize = 8;
 
 impl Quorum {
@@ -55,34 +55,37 @@ impl Quorum {
         }
         let same_store = self.is_peer_store(datagram.incarnation);
         if same_store {
-            self.peer.watchdog = beat.health.watchdog;
+            self.peer.watchdog_proven = beat.health.watchdog_proven;
         }
         let base = self.register.base();
         if beat.base.witness == base.witness && beat.base.incarnations[2] == base.incarnations[2] {
-            self.witness.seen = self.witness.seen.max(beat.mark);
+            self.witness.witness_changes = self.witness.witness_changes.max(beat.witness_changes);
         }
         if same_store && beat.base == *base && !base.members.has(self.peer_id()) {
-            // D1: the peer stopped its VMs before it took over the configuration that removes it.
+            // D1: the peer stopped its VMs before it adopted the configuration that removes it.
             self.leases.record_proof(Proof::Removed);
         }
         let now = self.now;
-        if same_store && !self.peer.drifts() && self.with_view(now, |view| view.may_grant(&beat.base)) {
+        if same_store && !self.peer.drifts() && self.with_rights(now, |rights| rights.may_grant(&beat.base)) {
             self.leases.grant(now, &self.setup.timing);
             let echo = Echo { boot: datagram.boot, started: datagram.started, sent: beat.sent };
             out.push(Action::Send { path: Some(path), datagram: self.datagram(DatagramBody::Grant(echo)) });
         }
     }
 
-    /// From when on the peer counts as silent; in the future while it is too early to judge.
+    /// Time from which on a peer that is not heard counts as silent. It lies in the future while it is too early to
+    /// judge.
     pub(super) fn silent_from(&self) -> BootTime {
         let timing = &self.setup.timing;
-        // After a boot the peer gets time to boot as well; after a restart of the daemon under running VMs it does not.
+        // Without VMs this node may have just booted, so the peer gets time to boot as well. With VMs only the daemon
+        // restarted.
         let no_vms = self.vms.state == VmState::None;
-        let wait = if no_vms { timing.cold_start_delay } else { timing.detection() };
+        let wait = if no_vms { timing.cold_start_delay } else { timing.detection_delay() };
         let from = self.peer.lost_at.unwrap_or(self.started + wait);
-        // Heartbeats that were on their way may arrive after the end of the session; later ones mean that the daemon lives.
+        // A heartbeat that was sent before the end of the session may arrive after it, by at most one heartbeat
+        // interval; a later arrival means that the peer's daemon runs, and the end of the session postpones nothing.
         match self.peer.session_closed_at {
-            Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat && !self.peer.is_dead() => {
+            Some(closed) if self.peer.heard_at() <= closed + timing.heartbeat_interval && !self.peer.is_dead() => {
                 from.max(closed + timing.restart_timeout())
             }
             _ => from,
@@ -90,10 +93,10 @@ impl Quorum {
     }
 
     fn on_relay(&mut self, path: u8, number: WitnessRequestId, request: &WitnessRequest, out: &mut Vec<Action>) {
-        let honest = request.sender() == self.peer_id() && request.pair() == self.setup.pair;
-        if honest {
+        let from_peer = request.sender() == self.peer_id() && request.pair() == self.setup.pair;
+        if from_peer {
             if self.witness.relays.len() == MAX_RELAYS {
-                // The oldest was never answered.
+                // The oldest is forgotten: if it is still answered, the peer does not get the answer.
                 self.witness.relays.remove(0);
             }
             let id = WitnessRequestId(self.next_id());
@@ -141,11 +144,12 @@ impl Quorum {
         }
     }
 
-    /// Handles an acceptor's reply. Returns whether it came from a store that the base or a newer configuration admits.
+    /// Handles an acceptor's reply. Returns whether it is usable: its store is admitted by the base or by the newer
+    /// configuration in it, and it is no refusal of the witness.
     pub(super) fn on_reply(&mut self, reply: &AcceptorReply) -> bool {
         let base = self.register.base();
         if let ReplyBody::Newer(newer) | ReplyBody::Base(newer) = &reply.body {
-            // A witness enrolled after this node's base is admitted by the configuration that it sends.
+            // A witness that was enrolled later than this node's base is admitted by the configuration in its reply.
             let admitted = reply.from != Acceptor::W
                 || (newer.witness == reply.witness && newer.incarnations[2] == reply.incarnation);
             if admitted && newer.rank() > base.rank() {
@@ -163,7 +167,7 @@ impl Quorum {
             if self.witness.rolled_back || matches!(reply.body, ReplyBody::Refused(_)) {
                 return false;
             }
-            self.witness.seen = self.witness.seen.max(reply.mark);
+            self.witness.witness_changes = self.witness.witness_changes.max(reply.witness_changes);
         } else if reply.incarnation != base.incarnations[reply.from.index()] {
             return false;
         }
@@ -190,7 +194,7 @@ impl Quorum {
                     base: self.register.base().clone(),
                     heard: self.peer.echo(path),
                     health: self.health(),
-                    mark: self.witness.seen,
+                    witness_changes: self.witness.witness_changes,
                 };
                 let datagram = self.datagram(DatagramBody::Heartbeat(beat));
                 out.push(Action::Send { path: Some(path as u8), datagram });
@@ -204,7 +208,7 @@ impl Quorum {
                 pair: self.setup.pair,
                 sender: self.setup.me,
                 base: self.register.base().clone(),
-                seen: self.witness.seen,
+                witness_changes: self.witness.witness_changes,
             });
             out.push(Action::AskWitness { id, request });
         }
@@ -215,7 +219,8 @@ impl Quorum {
         }
     }
 
-    /// Whether neither node reaches the witness.
+    /// Whether no node is known to reach the witness: it does not answer this node, and the peer reports the same or is
+    /// not heard.
     pub(super) fn witness_lost(&self) -> bool {
         let lost_here = self.witness.lost_for(self.now).is_some();
         let lost_there = self.peer.health().is_none_or(|health| health.witness_lost_ms > 0);
@@ -226,9 +231,9 @@ impl Quorum {
         let lost = self.witness.lost_for(self.now).map_or(0, |lost| (lost / crate::timing::MS).max(1));
         Health {
             healthy: self.own.healthy,
-            register: !self.register_failed(),
+            register_writable: !self.register_failed(),
             leaving: self.own.leaving,
-            watchdog: self.own.watchdog,
+            watchdog_proven: self.own.watchdog_proven,
             witness_lost_ms: u32::try_from(lost).unwrap_or(u32::MAX),
         }
     }

@@ -1,22 +1,23 @@
-//! The acceptor of this node: the durable record, the one write under way, and what is known beyond the record.
+//! The acceptor of this node: the durable record, the write under way, a newer configuration, and a deferred vote.
 
 use crate::event::{Action, WriteToken};
 use crate::message::{AcceptorReply, TryDecide};
 use crate::timing::Timing;
-use crate::types::{BootTime, Config, Record};
+use crate::types::{AcceptorRecord, BootTime, Config};
 
-/// What happens once a write of the record is durable. Messages that depend on the write are held here until then.
+/// The step that follows when a write of the record is durable. Messages that depend on the write are held here until
+/// then.
 #[derive(Clone, Debug)]
 pub(super) enum AfterPersist {
-    /// Nothing: only the witness's count was noted.
+    /// No step: the write only stored the number of witness changes.
     Nothing,
-    /// The peer gets this reply, on this path.
+    /// Send this reply to the peer, on this path.
     Reply(u8, AcceptorReply),
-    /// The active proposal is sent.
+    /// Send the active proposal.
     Propose,
-    /// The new base is in force.
+    /// Put the new base into force.
     Chosen {
-        /// It was learned, not decided here.
+        /// The base was learned, not decided here.
         learned: bool,
     },
 }
@@ -26,11 +27,11 @@ pub(super) enum AfterPersist {
 struct Write {
     token: WriteToken,
     begun: BootTime,
-    next: Record,
+    next: AcceptorRecord,
     then: AfterPersist,
 }
 
-/// A vote the peer asked for that waits until VMs have stopped here (D1, D2).
+/// A vote that the peer requested and that waits until VMs have stopped here (D1, D2).
 #[derive(Clone, Debug)]
 pub(super) struct DeferredVote {
     /// The path on which the request arrived.
@@ -38,40 +39,42 @@ pub(super) struct DeferredVote {
     pub request: TryDecide,
     /// The configuration that the vote would accept.
     pub value: Config,
-    /// When the request arrived.
-    pub at: BootTime,
+    /// Arrival of the request.
+    pub arrived_at: BootTime,
 }
 
-/// The acceptor's state.
+/// The state of this node as an acceptor.
 ///
 /// Invariants, kept by the private fields:
-/// * `record` is always the durable one. It changes in [`Register::complete_write`] only, which also hands out what
-///   the write allows: so nothing that depends on a record leaves before the record is durable.
+/// * `record` is always the durable one. It changes in [`Register::complete_write`] only, which also returns the step
+///   that the write allows: so no message that depends on a record is sent before the record is durable.
 /// * At most one write is under way. After a failed write there is never another one.
-/// * `newer`, if any, ranks above the base.
-/// * What `write`, `failed`, `newer` and `deferred` forbid is forbidden at once ([`Register::pending`]).
+/// * `newer` ranks above the base, except until [`Register::forget_reached`] after the base has changed.
+/// * The configurations in `write`, `failed`, `newer` and `deferred` restrict this node at once
+///   ([`Register::pending`]).
 #[derive(Clone, Debug)]
 pub(super) struct Register {
-    record: Record,
+    record: AcceptorRecord,
     write: Option<Write>,
-    /// The record whose write failed. It may lie on the disk, so what it forbids stays forbidden.
-    failed: Option<Record>,
+    /// The record whose write failed. The disk may hold it nevertheless, so its configurations restrict this node until
+    /// the daemon ends.
+    failed: Option<AcceptorRecord>,
     /// A chosen configuration newer than the base, not yet durable here.
     newer: Option<Config>,
     deferred: Option<DeferredVote>,
-    /// When a value was last accepted here.
+    /// Time at which this daemon last accepted a value of the peer; before that, its start.
     accepted_at: BootTime,
-    /// Two different configurations with one rank were seen.
+    /// Two different chosen configurations with the same rank were found.
     conflict: bool,
 }
 
 impl Register {
-    pub(super) fn new(record: Record, now: BootTime) -> Register {
+    pub(super) fn new(record: AcceptorRecord, now: BootTime) -> Register {
         Register { record, write: None, failed: None, newer: None, deferred: None, accepted_at: now, conflict: false }
     }
 
     /// The durable record.
-    pub(super) fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &AcceptorRecord {
         &self.record
     }
 
@@ -94,7 +97,7 @@ impl Register {
         self.write.is_some()
     }
 
-    /// A write failed: the register takes no more writes in this run.
+    /// Whether a write has failed: then the register takes no more writes in this run of the daemon.
     pub(super) fn has_failed(&self) -> bool {
         self.failed.is_some()
     }
@@ -116,7 +119,8 @@ impl Register {
         self.accepted_at = now;
     }
 
-    /// Takes note of a chosen configuration. A chosen configuration is true regardless of its sender and its age.
+    /// Stores a configuration as `newer` if it ranks above the newest one known. A chosen configuration stays chosen,
+    /// so neither its sender nor its age matters.
     pub(super) fn learn(&mut self, config: &Config) {
         if config.fault().is_some() {
             return;
@@ -129,12 +133,12 @@ impl Register {
         }
     }
 
-    /// Compares a configuration that claims to be chosen with the base.
+    /// Sets `conflict` if this chosen configuration has the rank of the base and another content.
     pub(super) fn detect_conflict(&mut self, config: &Config) {
         self.conflict |= config.rank() == self.record.base.rank() && *config != self.record.base;
     }
 
-    /// Forgets a newer configuration that the base has reached.
+    /// Clears `newer` if the base has the same or a higher rank.
     pub(super) fn forget_reached(&mut self) {
         self.newer.take_if(|newer| newer.rank() <= self.record.base.rank());
     }
@@ -151,22 +155,29 @@ impl Register {
         self.deferred.take()
     }
 
-    /// Begins the write of `next`; `then` happens once it is durable.
-    pub(super) fn begin_write(&mut self, token: WriteToken, now: BootTime, next: Record, then: AfterPersist) -> Action {
+    /// Begins the write of `next`; the step `then` follows when it is durable.
+    pub(super) fn begin_write(
+        &mut self,
+        token: WriteToken,
+        now: BootTime,
+        next: AcceptorRecord,
+        then: AfterPersist,
+    ) -> Action {
         debug_assert!(self.write.is_none() && self.failed.is_none());
         let record = next.clone();
         self.write = Some(Write { token, begun: now, next, then });
         Action::Persist { token, record }
     }
 
-    /// The write with this token is durable: returns the base before it, and what to do now.
+    /// Makes the record of the write with this token the durable one. Returns the former base, and the step that
+    /// follows.
     pub(super) fn complete_write(&mut self, token: WriteToken) -> Option<(Config, AfterPersist)> {
         let write = self.write.take_if(|write| write.token == token)?;
         let before = std::mem::replace(&mut self.record, write.next);
         Some((before.base, write.then))
     }
 
-    /// The write with this token failed; whether there was one.
+    /// Records that the write with this token failed. Returns whether such a write was under way.
     pub(super) fn fail_write(&mut self, token: WriteToken) -> bool {
         let write = self.write.take_if(|write| write.token == token);
         let failed = write.is_some();
@@ -177,7 +188,7 @@ impl Register {
         failed
     }
 
-    /// Configurations under way here. They take rights away and give none.
+    /// Configurations that are not in force but may become so: see [`crate::rules::NodeRights::pending`].
     pub(super) fn pending(&self) -> [Option<&Config>; 6] {
         let written = self.write.as_ref().map(|write| &write.next);
         let failed = self.failed.as_ref();
@@ -191,11 +202,12 @@ impl Register {
         ]
     }
 
-    fn other_base<'a>(&self, record: &'a Record) -> Option<&'a Config> {
+    /// The base of `record` if it differs from the base in force.
+    fn other_base<'a>(&self, record: &'a AcceptorRecord) -> Option<&'a Config> {
         Some(&record.base).filter(|base| **base != self.record.base)
     }
 }
 
-fn accepted_value(record: &Record) -> Option<&Config> {
+fn accepted_value(record: &AcceptorRecord) -> Option<&Config> {
     record.accepted.as_ref().map(|(_, value)| value)
 }

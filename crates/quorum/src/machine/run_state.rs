@@ -1,10 +1,10 @@
-//! The run state of a node: why it can or cannot run VMs.
+//! Derives [`RunState`] from the state of [`Quorum`].
 
 use super::*;
 use crate::run_state::{Fence, MissingVote, RunState};
 
 impl Quorum {
-    /// Why this node can or cannot run VMs now.
+    /// The run state of this node after the newest event.
     pub fn run_state(&self) -> RunState {
         let base = self.register.newest();
         let peer = self.peer_id();
@@ -18,7 +18,7 @@ impl Quorum {
         if !base.members.has(self.setup.me) {
             return RunState::OutOfSync { holder: peer, holder_alive: peer_alive };
         }
-        if !self.register.record().votes(Acceptor::from(self.setup.me)) {
+        if !self.register.record().may_vote_as(Acceptor::from(self.setup.me)) {
             return RunState::UnadmittedStore;
         }
         if self.own.leaving {
@@ -37,7 +37,7 @@ impl Quorum {
         RunState::Paused { missing: self.missing_vote() }
     }
 
-    /// Whether the witness answers this node or, as the peer says, the peer.
+    /// Whether the witness answers this node or, as the peer reports, the peer, and was not rolled back.
     fn witness_reached(&self) -> bool {
         let there = self.peer.health().is_some_and(|health| health.witness_lost_ms == 0);
         (self.witness.up() || (self.peer.alive_since.is_some() && there)) && !self.witness.rolled_back
@@ -46,7 +46,7 @@ impl Quorum {
     fn fence(&self) -> Fence {
         if self.fence_over().is_some() {
             Fence::Over
-        } else if self.peer.watchdog {
+        } else if self.peer.watchdog_proven {
             Fence::Until(self.leases.granted_until())
         } else {
             Fence::NeedsProof

@@ -1,4 +1,5 @@
-//! What must hold after every event: VMs stopped where they may not run, the fence, the acknowledgement set, alarms.
+//! Actions that follow from the state after every event: stops of VMs, the end of the peer's fence, a completed leave,
+//! the acknowledgement set, alarms.
 
 use super::*;
 use crate::event::Action;
@@ -7,8 +8,8 @@ use crate::mutants::Mutant;
 impl Quorum {
     pub(super) fn settle(&mut self, out: &mut Vec<Action>) {
         self.settle_vms(out);
-        if !self.announced.config {
-            self.announced.config = true;
+        if !self.announced.initial_config {
+            self.announced.initial_config = true;
             if self.register.base().exists() {
                 out.push(Action::Config(self.register.base().clone()));
             }
@@ -35,16 +36,16 @@ impl Quorum {
             }
             return;
         }
-        let may = self.may_run(self.now);
+        let may_run = self.may_run(self.now);
         match self.vms.state {
-            VmState::Running if !may => {
+            VmState::Running if !may_run => {
                 self.vms.state = VmState::Freezing;
                 out.push(Action::Note(Note::LeaseLapsed));
                 out.push(Action::Freeze);
             }
-            // An earlier daemon may have frozen them and ended; nothing else thaws them.
-            VmState::Running if std::mem::take(&mut self.vms.found) => out.push(Action::Thaw),
-            VmState::Frozen if may => {
+            // An earlier daemon may have frozen them, and then nothing else thaws them.
+            VmState::Running if std::mem::take(&mut self.vms.maybe_frozen) => out.push(Action::Thaw),
+            VmState::Frozen if may_run => {
                 self.vms.state = VmState::Running;
                 out.push(Action::Note(Note::Resumed));
                 out.push(Action::Thaw);
@@ -53,10 +54,11 @@ impl Quorum {
         }
     }
 
-    /// Why the VMs must be killed: a configuration that is in force, accepted or pending removes this node, or it leaves.
+    /// The reason for which the VMs must be killed: a configuration that is in force, accepted or pending removes this
+    /// node, or this node hands over to its peer. `None` = they need not be killed.
     fn must_kill(&self) -> Option<KillReason> {
         let me = self.setup.me;
-        let removed = self.with_view(self.now, |view| !view.member(me) || view.removes(me));
+        let removed = self.with_rights(self.now, |rights| !rights.member(me) || rights.removes(me));
         let handing_over = self.own.leaving
             && self.register.base().members == Members::Both
             && self.peer.alive_since.is_some()
@@ -64,15 +66,15 @@ impl Quorum {
         if removed { Some(KillReason::Removed) } else { handing_over.then_some(KillReason::Leaving) }
     }
 
-    /// Whether the peer's fence is over, asked while this node is solo. `None` = no, the peer may run VMs; else the proof, or
-    /// `Some(None)` if time ended it or no peer was ever admitted.
+    /// Whether the peer's fence is over, while this node is solo. `None` = no, the peer may run VMs.
+    /// `Some(Some(proof))` = a proof ended it. `Some(None)` = its time is over, or no store of the peer is admitted.
     pub(super) fn fence_over(&self) -> Option<Option<Proof>> {
-        let by_word = self.peer.proof.filter(|_| self.peer.is_dead()).map(|(proof, _)| proof);
-        if let Some(proof) = self.leases.proof().or(by_word) {
+        let reported = self.peer.proof.filter(|_| self.peer.is_dead()).map(|(proof, _)| proof);
+        if let Some(proof) = self.leases.proof().or(reported) {
             return Some(Some(proof));
         }
         let no_peer = self.peer_store() == 0;
-        let elapsed = self.peer.watchdog && self.now >= self.leases.granted_until();
+        let elapsed = self.peer.watchdog_proven && self.now >= self.leases.granted_until();
         (no_peer || elapsed || self.mutants.has(Mutant::NoFenceWait)).then_some(None)
     }
 
@@ -92,7 +94,7 @@ impl Quorum {
             }
             None if self.announced.fence == FenceAnnounced::Nothing => {
                 self.announced.fence = FenceAnnounced::Wait;
-                let until = self.peer.watchdog.then(|| self.leases.granted_until());
+                let until = self.peer.watchdog_proven.then(|| self.leases.granted_until());
                 out.push(Action::Note(Note::FenceWait { until }));
             }
             None => {}
@@ -111,7 +113,8 @@ impl Quorum {
         let done = match base.members.solo() {
             _ if !base.exists() => true,
             Some(node) if node == self.setup.me => true,
-            // The peer must know the configuration, and with it that no VM runs here, before this node goes silent.
+            // A peer that is heard must know the configuration, and with it that no VM runs here, before this node
+            // stops.
             Some(_) => {
                 self.peer.alive_since.is_none() || self.peer.base().is_some_and(|theirs| theirs.rank() >= base.rank())
             }
@@ -151,17 +154,17 @@ impl Quorum {
         }
         let timing = &self.setup.timing;
         let has_peer = self.peer_store() != 0;
-        let listened = self.now > self.started + timing.detection();
+        let listened_for_d = self.now > self.started + timing.detection_delay();
         let silent = self.peer.alive_since.is_none();
         let mut raise = |alarm, condition: bool| {
             if condition {
                 alarms.insert(alarm);
             }
         };
-        raise(Alarm::PeerSilent, has_peer && silent && (self.peer.lost_at.is_some() || listened));
+        raise(Alarm::PeerSilent, has_peer && silent && (self.peer.lost_at.is_some() || listened_for_d));
         for path in 0..self.peer.path_count() {
             let down = !self.peer.path_up(path, self.now, timing);
-            raise(Alarm::PathDown(path as u8), has_peer && listened && down);
+            raise(Alarm::PathDown(path as u8), has_peer && listened_for_d && down);
         }
         let unadmitted = !silent && !self.is_peer_store(self.peer.incarnation());
         raise(Alarm::PeerUnadmitted, has_peer && unadmitted);
@@ -173,12 +176,12 @@ impl Quorum {
         }
         raise(Alarm::ClockDrift, self.peer.drifts());
         raise(Alarm::RegisterFailed, self.register_failed());
-        raise(Alarm::PeerUnfenced, has_peer && !self.peer.watchdog);
+        raise(Alarm::PeerUnfenced, has_peer && !self.peer.watchdog_proven);
         raise(Alarm::Conflict, self.register.conflict());
         alarms
     }
 
-    /// When [`Event::Tick`] is due at the latest, on the own clock.
+    /// Time on this node's clock at which [`Event::Tick`] is due at the latest.
     pub fn next_wakeup(&self) -> BootTime {
         let timing = &self.setup.timing;
         let mut next = self.peer.next_heartbeat();
@@ -194,7 +197,7 @@ impl Quorum {
         if self.witness_is_enrolled() {
             at(self.witness.next_read);
         }
-        if let Some((from, _, _)) = self.remove_from() {
+        if let Some((from, _, _)) = self.removal_due() {
             at(from);
         }
         if let Some(active) = &self.proposals.active {

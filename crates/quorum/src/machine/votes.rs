@@ -1,4 +1,4 @@
-//! Votes for the peer, and what follows once a record is durable.
+//! Votes on the peer's requests, writes of the record, and the messages and actions that follow a completed write.
 
 use super::*;
 use crate::acceptor;
@@ -17,7 +17,7 @@ impl Quorum {
         }
         self.register.learn(&request.base);
         if self.register.has_failed() || self.register.is_writing() || self.register.newer().is_some() {
-            // Dropped: the peer repeats it, and by then the newer base or the other record is durable.
+            // Dropped: the peer repeats it, and the write under way may be complete by then.
             return;
         }
         let mut next = self.register.record().clone();
@@ -28,22 +28,23 @@ impl Quorum {
         }
         if let ReplyBody::Accepted(_, value) = &reply.body {
             if !self.stopped_for(value) {
-                // D1, D2: the VMs stop first. A deferred vote forbids like an accepted value.
+                // D1, D2: the VMs stop first. Until then the deferred value restricts this node as an accepted one
+                // does.
                 let (request, value) = (request.clone(), value.clone());
-                self.register.defer(DeferredVote { path, request, value, at: self.now });
+                self.register.defer(DeferredVote { path, request, value, arrived_at: self.now });
                 return;
             }
             self.register.note_acceptance(self.now);
         }
         self.register.take_deferred();
-        // The promise given here makes the own ballot, which is lower, void.
+        // The promise to the peer is higher than the ballot of this node's own proposal, which it makes void.
         self.proposals.give_up();
         self.persist(next, AfterPersist::Reply(path, reply), out);
     }
 
-    /// D1 and D2: whether the VMs here are as `value` demands before it may be accepted or taken over.
+    /// D1 and D2: whether the VMs here are stopped as far as `value` demands before it may be accepted or adopted.
     pub(super) fn stopped_for(&self, value: &Config) -> bool {
-        match self.with_view(self.now, |view| view.must_stop(value)) {
+        match self.with_rights(self.now, |rights| rights.must_stop(value)) {
             None => true,
             Some(crate::rules::RequiredStop::Kill) => self.vms.state == VmState::None,
             Some(crate::rules::RequiredStop::Freeze) => matches!(self.vms.state, VmState::None | VmState::Frozen),
@@ -51,18 +52,18 @@ impl Quorum {
     }
 
     pub(super) fn on_nack(&mut self, ballot: Ballot, promised: Ballot) {
-        // The lead waits a fifth, so that two proposers do not outbid each other in step.
+        // The lead waits only a fifth, so that two proposers do not overtake each other's ballots again and again.
         let lead = self.register.base().lead == self.setup.me;
         let wait = self.setup.timing.retry_interval / if lead { 5 } else { 1 };
         self.proposals.on_nack(ballot, promised, self.now + wait);
     }
 
     /// Begins the write of `next`. Precondition: no write is under way and none has failed.
-    pub(super) fn persist(&mut self, mut next: Record, then: AfterPersist, out: &mut Vec<Action>) {
+    pub(super) fn persist(&mut self, mut next: AcceptorRecord, then: AfterPersist, out: &mut Vec<Action>) {
         let base = self.register.base();
         let same_witness = next.base.witness == base.witness && next.base.incarnations[2] == base.incarnations[2];
         if same_witness {
-            next.mark = next.mark.max(self.witness.seen);
+            next.witness_changes = next.witness_changes.max(self.witness.witness_changes);
         }
         let token = WriteToken(self.next_id());
         out.push(self.register.begin_write(token, self.now, next, then));
@@ -80,29 +81,29 @@ impl Quorum {
         }
     }
 
-    /// A new base is in force. `learned`: it was not decided here.
+    /// Updates the state after the base has changed from `old`. `learned`: the new base was not decided here.
     fn on_chosen(&mut self, old: &Config, learned: bool, out: &mut Vec<Action>) {
         let base = self.register.base().clone();
         let peer = self.peer_id();
-        let voted_itself_out = !learned
+        let peer_voted_for_removal = !learned
             && old.members.has(peer)
             && self.proposals.active.as_ref().is_some_and(|active| {
                 active.proposal.target == Acceptor::from(peer)
                     && active.voted.as_ref().is_some_and(|(_, value)| *value == base)
             });
-        let knows = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());
-        if !base.members.has(peer) && (voted_itself_out || knows) {
-            // D1: the peer stopped its VMs before it voted for its removal or took it over.
+        let peer_has_base = self.peer.base() == Some(&base) && self.is_peer_store(self.peer.incarnation());
+        if !base.members.has(peer) && (peer_voted_for_removal || peer_has_base) {
+            // D1: the peer stopped its VMs before it voted for its removal or adopted it.
             self.leases.record_proof(Proof::Removed);
         }
         self.register.forget_reached();
         self.register.take_deferred();
         self.proposals.on_chosen(self.now);
         if old.members.has(peer) && !base.members.has(peer) {
-            self.replica.losses.note(self.now);
+            self.replica.removals.add(self.now);
         }
         if base.members != old.members {
-            self.replica.clean = Clean::No;
+            self.replica.progress = ReplicaProgress::Incomplete;
             self.replica.stuck = None;
         }
         if base.witness != old.witness || base.incarnations[2] != old.incarnations[2] {
@@ -118,7 +119,7 @@ impl Quorum {
         if base.members.solo() != Some(self.setup.me) {
             self.announced.fence = FenceAnnounced::Nothing;
         }
-        // The new base is spread at once: to the witness by a read, to the peer by a heartbeat.
+        // The new base is sent at once: to the witness with a read, to the peer with a heartbeat.
         self.witness.next_read = self.now;
         self.witness.read = None;
         self.peer.set_next_heartbeat(self.now);

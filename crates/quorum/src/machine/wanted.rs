@@ -1,4 +1,4 @@
-//! Which change of the configuration this node wants now, if any.
+//! The change of the configuration that this node wants now, if any.
 
 use super::*;
 use crate::types::Nanos;
@@ -10,14 +10,14 @@ pub(super) struct WantedChange {
     pub why: Reason,
     /// The acceptor to ask first.
     pub target: Acceptor,
-    /// Whether the other acceptor may be asked as well.
-    pub either: bool,
+    /// Whether the other acceptor may be asked if the first one does not answer.
+    pub other_allowed: bool,
 }
 
 impl Quorum {
     /// The most urgent change wanted now. The same state gives the same change: a proposal for another one is given up.
     pub(super) fn wanted_change(&self) -> Option<WantedChange> {
-        let votes = self.register.record().votes(Acceptor::from(self.setup.me));
+        let votes = self.register.record().may_vote_as(Acceptor::from(self.setup.me));
         if self.register.has_failed() || self.register.newer().is_some() || !votes {
             return None;
         }
@@ -44,7 +44,7 @@ impl Quorum {
     }
 
     fn change_to(&self, want: Config, why: Reason, target: Acceptor) -> Option<WantedChange> {
-        Some(WantedChange { want, why, target, either: false })
+        Some(WantedChange { want, why, target, other_allowed: false })
     }
 
     fn next_config(&self) -> Config {
@@ -63,7 +63,8 @@ impl Quorum {
         want
     }
 
-    fn peer_in_sync(&self) -> bool {
+    /// Whether the peer is heard, with its admitted store.
+    fn peer_may_vote(&self) -> bool {
         self.peer.alive_since.is_some() && self.is_peer_store(self.peer.incarnation())
     }
 
@@ -73,15 +74,15 @@ impl Quorum {
 
     /// A planned leave: the peer goes on alone. Wanted only when no VM is left here.
     fn leave(&self) -> Option<WantedChange> {
-        let register = self.peer.health().is_some_and(|health| health.register && !health.leaving);
-        if !self.own.leaving || !self.peer_in_sync() || !register || self.vms.state != VmState::None {
+        let peer_can_take_over = self.peer.health().is_some_and(|health| health.register_writable && !health.leaving);
+        if !self.own.leaving || !self.peer_may_vote() || !peer_can_take_over || self.vms.state != VmState::None {
             return None;
         }
         self.change_to(self.solo_config(self.peer_id()), Reason::Leaving, self.peer_acceptor())
     }
 
-    /// How long this node waits before it asks for the removal of its peer, so that two nodes do not ask at once.
-    fn preference_delay(&self) -> Nanos {
+    /// Delay before this node asks for the removal of its peer, so that the two nodes do not ask at the same time.
+    fn removal_delay(&self) -> Nanos {
         let timing = &self.setup.timing;
         if !self.own.healthy {
             timing.faulty_delay
@@ -92,13 +93,13 @@ impl Quorum {
         }
     }
 
-    /// From when on the peer is to be removed, why, and which acceptor is asked first.
-    pub(super) fn remove_from(&self) -> Option<(BootTime, Reason, Acceptor)> {
+    /// Time from which on this node wants to remove its peer, the reason, and the acceptor to ask first.
+    pub(super) fn removal_due(&self) -> Option<(BootTime, Reason, Acceptor)> {
         if self.register.base().members != Members::Both || self.own.leaving {
             return None;
         }
         let peer = self.peer_acceptor();
-        let delay = self.preference_delay();
+        let delay = self.removal_delay();
         let silent = self.silent_from() + delay;
         if self.peer.alive_since.is_none() {
             return Some((silent, Reason::PeerSilent, Acceptor::W));
@@ -107,32 +108,33 @@ impl Quorum {
         if !self.is_peer_store(self.peer.incarnation()) {
             return Some((since + delay, Reason::PeerUnadmitted, Acceptor::W));
         }
-        if self.peer.health().is_some_and(|health| !health.register) {
+        if self.peer.health().is_some_and(|health| !health.register_writable) {
             return Some((since + delay, Reason::PeerRegister, Acceptor::W));
         }
         self.replica.stuck.map(|(first, _)| (first + delay, Reason::PeerStuck, peer))
     }
 
+    /// The peer is silent, stuck, or cannot vote: this node goes on alone.
     fn remove(&self) -> Option<WantedChange> {
-        let (from, why, target) = self.remove_from()?;
+        let (from, why, target) = self.removal_due()?;
         if self.now < from {
             return None;
         }
         let want = self.solo_config(self.setup.me);
-        let either = why == Reason::PeerStuck;
-        Some(WantedChange { want, why, target, either })
+        let other_allowed = why == Reason::PeerStuck;
+        Some(WantedChange { want, why, target, other_allowed })
     }
 
-    /// A value was accepted here: decides again, to learn whether it was chosen. Its proposer gets
-    /// [`crate::Timing::unfinished_after`] to finish it, unless this node alone is a quorum.
+    /// A value was accepted here: this node decides again, to learn whether it was chosen. It first waits
+    /// [`crate::Timing::unfinished_value_delay`] for the proposer to finish, unless this node alone is a quorum.
     fn unfinished(&self) -> Option<WantedChange> {
         let (_, value) = self.register.record().accepted.as_ref()?;
-        let own_quorum = self.register.base().quorum(&[Acceptor::from(self.setup.me)]);
-        if !own_quorum && self.now < self.register.accepted_at() + self.setup.timing.unfinished_after {
+        let own_quorum = self.register.base().is_quorum(&[Acceptor::from(self.setup.me)]);
+        if !own_quorum && self.now < self.register.accepted_at() + self.setup.timing.unfinished_value_delay {
             return None;
         }
-        let target = if self.peer_in_sync() { self.peer_acceptor() } else { Acceptor::W };
-        Some(WantedChange { want: value.clone(), why: Reason::Unfinished, target, either: true })
+        let target = if self.peer_may_vote() { self.peer_acceptor() } else { Acceptor::W };
+        Some(WantedChange { want: value.clone(), why: Reason::Unfinished, target, other_allowed: true })
     }
 
     /// The peer's replica is complete and the peer was heard for long enough, or the peer joins with a new store.
@@ -141,22 +143,23 @@ impl Quorum {
         let incarnation = self.peer.incarnation();
         let joins = self.requests.admit == Some(incarnation) && !self.is_peer_store(incarnation);
         let alive_since = self.peer.alive_since?;
-        let stable = joins || self.replica.losses.may_readmit(alive_since..self.now, &self.setup.timing);
+        let stable = joins || self.replica.removals.may_readmit(alive_since..self.now, &self.setup.timing);
         let health = self.peer.health()?;
-        let ready = self.replica.clean == Clean::Acked
-            && health.register
+        let ready = self.replica.progress == ReplicaProgress::InAckSet
+            && health.register_writable
             && !health.leaving
             && !self.own.leaving
             && incarnation != 0;
-        let follows = self.peer.base() == Some(base);
-        if !(stable && ready && follows && (joins || self.is_peer_store(incarnation))) {
+        let has_this_base = self.peer.base() == Some(base);
+        if !(stable && ready && has_this_base && (joins || self.is_peer_store(incarnation))) {
             return None;
         }
         let mut want = self.next_config();
         want.members = Members::Both;
         want.incarnations[self.peer_id().index()] = incarnation;
-        // D2: without a lease this node keeps the tie; it gives it back once the peer has granted one.
-        let leased = self.leases.leased(self.now + self.setup.timing.detection());
+        // D2: without a lease this node keeps the tie, and gives it back in a later change, when the peer has granted a
+        // lease.
+        let leased = self.leases.leased(self.now + self.setup.timing.detection_delay());
         if self.witness_is_enrolled() && self.witness.holds(base) && leased {
             want.tie = Acceptor::W;
         }
@@ -176,30 +179,31 @@ impl Quorum {
         if want.tie == Acceptor::W {
             want.tie = Acceptor::from(base.lead);
         }
-        let reachable = base.members != Members::Both || self.peer_in_sync();
+        let reachable = base.members != Members::Both || self.peer_may_vote();
         reachable.then(|| self.change_to(want, Reason::Enrol, self.peer_acceptor())).flatten()
     }
 
-    /// A new list of exceptions was given.
+    /// The daemon gave a new list of exceptions.
     fn new_exceptions(&self) -> Option<WantedChange> {
         let list = self.requests.exceptions.as_ref().filter(|list| **list != self.register.base().exceptions)?;
         let mut want = self.next_config();
         want.exceptions.clone_from(list);
-        let reachable = want.members != Members::Both || self.peer_in_sync();
+        let reachable = want.members != Members::Both || self.peer_may_vote();
         reachable.then(|| self.change_to(want, Reason::Exceptions, self.peer_acceptor())).flatten()
     }
 
-    /// Neither node has reached the witness for [`crate::Timing::delegate_after`]: the tie goes to the lead, which proposes.
+    /// Neither node has reached the witness for [`crate::Timing::tie_delegation_delay`]: the lead proposes that it
+    /// takes the tie.
     fn delegate_tie(&self) -> Option<WantedChange> {
         let base = self.register.base();
-        let after = self.setup.timing.delegate_after;
+        let after = self.setup.timing.tie_delegation_delay;
         let health = self.peer.health()?;
         let lost_here = self.witness.lost_for(self.now).is_some_and(|lost| lost >= after);
         let lost_there = u64::from(health.witness_lost_ms) >= after / crate::timing::MS;
         let both_healthy =
-            self.own.healthy && health.healthy && health.register && !health.leaving && !self.own.leaving;
+            self.own.healthy && health.healthy && health.register_writable && !health.leaving && !self.own.leaving;
         let wanted = base.tie == Acceptor::W && base.lead == self.setup.me;
-        if !(wanted && lost_here && lost_there && both_healthy && self.peer_in_sync()) {
+        if !(wanted && lost_here && lost_there && both_healthy && self.peer_may_vote()) {
             return None;
         }
         let mut want = self.next_config();
@@ -207,18 +211,18 @@ impl Quorum {
         self.change_to(want, Reason::WitnessLost, self.peer_acceptor())
     }
 
-    /// The witness has answered for [`crate::Timing::return_after`] and knows this configuration: it gets the tie again. The
-    /// holder proposes.
+    /// The witness has answered for [`crate::Timing::tie_return_delay`], or is new, and has learned this configuration:
+    /// the node that holds the tie proposes that the witness takes it.
     fn return_tie(&self) -> Option<WantedChange> {
         let base = self.register.base();
         let timing = &self.setup.timing;
         let stable = self.witness.new
-            || self.witness.up_for(self.now).is_some_and(|up| up >= timing.return_after)
-                && self.witness.last_return.is_none_or(|last| self.now >= last + timing.return_gap);
+            || self.witness.up_for(self.now).is_some_and(|up| up >= timing.tie_return_delay)
+                && self.witness.last_return.is_none_or(|last| self.now >= last + timing.tie_return_interval);
         let wanted = base.tie == Acceptor::from(self.setup.me) && self.witness_is_enrolled();
         // D2: without a lease the VMs here would have to stop.
-        let leased = self.leases.leased(self.now + timing.detection());
-        let agrees = self.peer_in_sync() && self.peer.base() == Some(base);
+        let leased = self.leases.leased(self.now + timing.detection_delay());
+        let agrees = self.peer_may_vote() && self.peer.base() == Some(base);
         if !(wanted && stable && self.witness.holds(base) && leased && agrees && !self.own.leaving) {
             return None;
         }
@@ -227,11 +231,11 @@ impl Quorum {
         self.change_to(want, Reason::WitnessBack, Acceptor::from(self.setup.me))
     }
 
-    /// The value of an abandoned proposal may lie at an acceptor, where a later decision would find it. Choosing the next
-    /// epoch, with the configuration unchanged, makes it void.
+    /// An acceptor may have accepted the value of an abandoned proposal, and a later decision would have to take it.
+    /// The choice of the next epoch, with the configuration unchanged, makes it void.
     fn void_abandoned(&self) -> Option<WantedChange> {
         let alive_for = self.now - self.peer.alive_since?;
-        if !self.proposals.abandoned || !self.peer_in_sync() || alive_for < self.setup.timing.unfinished_after {
+        if !self.proposals.abandoned || !self.peer_may_vote() || alive_for < self.setup.timing.unfinished_value_delay {
             return None;
         }
         self.change_to(self.next_config(), Reason::Abandoned, self.peer_acceptor())

@@ -1,9 +1,9 @@
-//! The model: what a pair can do next, and what must hold.
+//! The model of a pair for the checker: its states, the possible steps, and the invariants.
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::proposer::{self, Plan, PlanInput, Proposal};
-use dyad_quorum::rules::View;
-use dyad_quorum::{Acceptor, Ballot, Config, Members, Record, ReplyBody, WitnessId, acceptor};
+use dyad_quorum::proposer::{self, DecisionInput, FirstStep, Proposal};
+use dyad_quorum::rules::NodeRights;
+use dyad_quorum::{Acceptor, AcceptorRecord, Ballot, Config, Members, ReplyBody, WitnessId, acceptor};
 use dyad_types::{Epoch, NodeId};
 use stateright::{Model, Property};
 use std::sync::LazyLock;
@@ -14,14 +14,14 @@ const PAIR: u128 = 1;
 /// Bounds and planted bugs.
 #[derive(Clone, Debug)]
 pub struct PairModel {
-    /// How many epochs after the first are explored.
+    /// Number of epochs after the first that are explored.
     pub epochs: u64,
     /// Highest ballot round per epoch.
     pub rounds: u64,
     pub mutants: Mutants,
-    /// The witness may lose its record.
+    /// The witness may lose its record and keep its identity.
     pub witness_forgets: bool,
-    /// Nothing is lost, late or restarted, and no lease is renewed: few enough states to visit all of them.
+    /// No message is lost or late, no daemon restarts, and no lease is granted: all of these states can be visited.
     pub fault_free: bool,
     /// Steps taken before the search begins.
     pub prefix: &'static [Step],
@@ -40,63 +40,82 @@ impl Default for PairModel {
     }
 }
 
-/// One node and what it has under way.
+/// The state of one node, with the messages that it has sent and that are still under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
-    record: Record,
+    record: AcceptorRecord,
     up: bool,
     /// The VM executes here.
-    run: bool,
-    /// The replicated document here says that the VM belongs to this node.
+    vm_executes: bool,
+    /// The node of the VM, as the replica of the document here says.
     vm_node: NodeId,
-    lease: bool,
+    /// This node holds a lease.
+    leased: bool,
     /// The peer may hold a lease granted here.
-    grant: bool,
+    granted: bool,
     /// A grant is on its way to the peer.
-    reply: bool,
+    grant_sent: bool,
     proposal: Option<Proposal>,
-    /// An abandoned proposal that the network still holds.
-    late: Option<Proposal>,
-    /// The target's vote on its way back.
+    /// An abandoned proposal whose request may still reach its target.
+    late_proposal: Option<Proposal>,
+    /// The target's vote, which has arrived here.
     vote: Option<(Ballot, Config)>,
-    /// Holds every acknowledged write.
-    fresh: bool,
+    /// The replica here holds every acknowledged write.
+    complete: bool,
 }
 
-/// The whole pair.
+/// The state of the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     nodes: [Node; 2],
-    witness: Record,
-    /// Configurations seen as chosen, by epoch.
+    witness: AcceptorRecord,
+    /// Chosen configurations, ordered by epoch.
     chosen: Vec<Config>,
-    broken: Option<&'static str>,
+    /// The first broken invariant.
+    violation: Option<&'static str>,
 }
 
-/// What a proposal is for.
+/// The purpose of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
+    /// The proposer goes on alone.
     Remove,
+    /// The solo node makes its peer a member again, with the tie at this acceptor.
     Readmit(Acceptor),
+    /// The tie moves to this acceptor.
     Tie(Acceptor),
+    /// A value that the proposer has accepted is decided again.
     Finish,
 }
 
+/// A step of the model; the first field is the node or acceptor that acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
+    /// The node begins a proposal that asks this acceptor for its vote.
     Propose(NodeId, Change, Acceptor),
+    /// The node gives its proposal up; the request may still arrive.
     Abandon(NodeId),
-    /// The request reaches its target; the flags: it is the late one, the reply is lost.
+    /// The request of the node reaches its target. First flag: it is the one of an abandoned proposal. Second flag: the
+    /// reply is lost.
     Deliver(NodeId, bool, bool),
+    /// The node makes the value chosen for which the target voted.
     Conclude(NodeId),
-    Gossip(Acceptor, Acceptor),
-    Grant(NodeId),
-    Granted(NodeId),
+    /// The base of the first acceptor reaches the second.
+    SendBase(Acceptor, Acceptor),
+    /// The node sends its peer a grant.
+    SendGrant(NodeId),
+    /// The peer's grant reaches the node.
+    ReceiveGrant(NodeId),
     LeaseEnds(NodeId),
+    /// The fence for the node's newest grant ends.
     GrantEnds(NodeId),
+    /// The node starts its VM.
     Start(NodeId),
+    /// The node stops its VM, which it may not run any more.
     Stop(NodeId),
+    /// The document of the node places the VM on it.
     FailOver(NodeId),
+    /// The node acknowledges a write of its VM.
     Acknowledge(NodeId),
     PowerOff(NodeId),
     PowerOn(NodeId),
@@ -105,20 +124,26 @@ pub enum Step {
 }
 
 impl PairModel {
-    fn view<T>(&self, state: &State, node: NodeId, use_view: impl FnOnce(&View<'_>) -> T) -> T {
+    fn rights<T>(&self, state: &State, node: NodeId, use_rights: impl FnOnce(&NodeRights<'_>) -> T) -> T {
         let own = &state.nodes[node.index()];
         let pending = [own.proposal.as_ref().map(Proposal::value), own.vote.as_ref().map(|(_, value)| value)];
-        use_view(&View { me: node, record: &own.record, pending: &pending, leased: own.lease, mutants: self.mutants })
+        use_rights(&NodeRights {
+            me: node,
+            record: &own.record,
+            pending: &pending,
+            leased: own.leased,
+            mutants: self.mutants,
+        })
     }
 
     fn may_run(&self, state: &State, node: NodeId) -> bool {
-        state.nodes[node.index()].up && self.view(state, node, |view| view.may_run())
+        state.nodes[node.index()].up && self.rights(state, node, |rights| rights.may_run())
     }
 
-    /// D1 and D2, as the machine does them: the VM stops before the record says so.
+    /// D1 and D2, as `Quorum` does them: the VM stops before the record contains `value`.
     fn stop_for(&self, state: &mut State, node: NodeId, value: &Config) {
-        if self.view(state, node, |view| view.must_stop(value)).is_some() {
-            state.nodes[node.index()].run = false;
+        if self.rights(state, node, |rights| rights.must_stop(value)).is_some() {
+            state.nodes[node.index()].vm_executes = false;
         }
     }
 
@@ -167,24 +192,31 @@ impl PairModel {
         {
             return None;
         }
-        let input =
-            PlanInput { me: node, pair: PAIR, want, target, ballot_floor: Ballot::ZERO, seen: 0, record: &own.record };
-        match proposer::plan(input)? {
-            Plan::Local(next) => {
+        let input = DecisionInput {
+            me: node,
+            pair: PAIR,
+            want,
+            target,
+            ballot_floor: Ballot::ZERO,
+            witness_changes: 0,
+            record: &own.record,
+        };
+        match proposer::begin_decision(input)? {
+            FirstStep::DecideAlone(next) => {
                 if target != Acceptor::from(node) {
                     return None;
                 }
                 self.stop_for(state, node, &next.base);
                 if matches!(change, Change::Readmit(_)) {
-                    // Resync is done and both acknowledge.
+                    // Precondition of a readmission: the resync is complete and both nodes acknowledge.
                     let vm_node = state.nodes[node.index()].vm_node;
-                    let fresh = state.nodes[node.index()].fresh;
+                    let complete = state.nodes[node.index()].complete;
                     let peer = &mut state.nodes[node.peer().index()];
-                    (peer.fresh, peer.vm_node) = (fresh, vm_node);
+                    (peer.complete, peer.vm_node) = (complete, vm_node);
                 }
                 state.nodes[node.index()].record = next;
             }
-            Plan::Ask(proposal, next) => {
+            FirstStep::AskTarget(proposal, next) => {
                 if next.promised.round > self.rounds {
                     return None;
                 }
@@ -198,11 +230,11 @@ impl PairModel {
 
     fn deliver(&self, state: &mut State, node: NodeId, late: bool, lost: bool) -> Option<()> {
         let own = &state.nodes[node.index()];
-        let proposal = if late { own.late.clone()? } else { own.proposal.clone()? };
+        let proposal = if late { own.late_proposal.clone()? } else { own.proposal.clone()? };
         let body = match proposal.target.node() {
             None => {
                 let body = acceptor::try_decide(&mut state.witness, Acceptor::W, &proposal.request).body;
-                state.witness.mark = 0;
+                state.witness.witness_changes = 0;
                 body
             }
             Some(target) => {
@@ -220,7 +252,7 @@ impl PairModel {
                 let other = &mut state.nodes[target.index()];
                 if next != other.record {
                     other.record = next;
-                    // A vote for the peer makes the own ballot void.
+                    // A vote on the peer's proposal makes the target's own proposal void.
                     other.proposal = None;
                     other.vote = None;
                 }
@@ -252,7 +284,7 @@ impl PairModel {
                 let own = &mut state.nodes[node.index()];
                 own.record = next;
                 if proposal.target == Acceptor::from(node.peer()) && !value.members.has(node.peer()) {
-                    own.grant = false;
+                    own.granted = false;
                 }
             }
         }
@@ -262,7 +294,7 @@ impl PairModel {
         Some(())
     }
 
-    fn gossip(&self, state: &mut State, from: Acceptor, to: Acceptor) -> Option<()> {
+    fn send_base(&self, state: &mut State, from: Acceptor, to: Acceptor) -> Option<()> {
         let base = match from.node() {
             Some(node) if !state.nodes[node.index()].up => return None,
             Some(node) => state.nodes[node.index()].record.base.clone(),
@@ -283,7 +315,7 @@ impl PairModel {
         let solo = own.record.base.members == Members::only(node);
         let early = self.mutants.has(Mutant::ActBeforeChosen)
             && own.proposal.as_ref().is_some_and(|proposal| proposal.value().members == Members::only(node));
-        let fenced = !own.grant || self.mutants.has(Mutant::NoFenceWait);
+        let fenced = !own.granted || self.mutants.has(Mutant::NoFenceWait);
         if !own.up || !(solo || early) || !fenced || own.vm_node == node {
             return None;
         }
@@ -293,22 +325,23 @@ impl PairModel {
 
     fn acknowledge(&self, state: &mut State, node: NodeId) -> Option<()> {
         let own = &state.nodes[node.index()];
-        if !own.run || !self.may_run(state, node) {
+        if !own.vm_executes || !self.may_run(state, node) {
             return None;
         }
-        let set = self.view(state, node, |view| view.ack_set(false));
+        let set = self.rights(state, node, |rights| rights.ack_set(false));
         let epoch = own.record.base.epoch;
         let peer = &mut state.nodes[node.peer().index()];
-        if !set.has(node) || set.has(node.peer()) || !peer.fresh {
-            // With the peer in the set it holds the write as well, or the write waits: nothing changes.
+        if !set.has(node) || set.has(node.peer()) || !peer.complete {
+            // No state changes: this node may not acknowledge, or the peer must hold the write too, or the peer lacks
+            // writes already.
             let _ = epoch;
             return None;
         }
-        peer.fresh = false;
+        peer.complete = false;
         Some(())
     }
 
-    /// Excludes most steps that are not possible, before the state is copied.
+    /// `false` for most steps that are not possible. It saves copies of the state; [`PairModel::step`] decides.
     fn enabled(&self, state: &State, step: Step) -> bool {
         let node = |id: NodeId| &state.nodes[id.index()];
         let rank = |acceptor: Acceptor| acceptor.node().map_or(&state.witness, |id| &node(id).record).base.rank();
@@ -322,24 +355,26 @@ impl PairModel {
                     Change::Readmit(_) => !both,
                     Change::Finish => own.record.accepted.is_some(),
                 };
-                let alone = base.quorum(&[Acceptor::from(id)]);
+                let alone = base.is_quorum(&[Acceptor::from(id)]);
                 let ready =
                     own.up && own.proposal.is_none() && base.members.has(id) && base.epoch <= Epoch(self.epochs);
-                fits && ready && alone == (target == Acceptor::from(id)) && base.quorum(&[Acceptor::from(id), target])
+                fits && ready
+                    && alone == (target == Acceptor::from(id))
+                    && base.is_quorum(&[Acceptor::from(id), target])
             }
             Step::Abandon(id) => !self.fault_free && node(id).proposal.is_some(),
             Step::Deliver(_, late, lost) if self.fault_free && (late || lost) => false,
-            Step::Deliver(id, late, _) => if late { &node(id).late } else { &node(id).proposal }.is_some(),
+            Step::Deliver(id, late, _) => if late { &node(id).late_proposal } else { &node(id).proposal }.is_some(),
             Step::Conclude(id) => node(id).vote.is_some(),
-            Step::Gossip(from, to) => rank(from) > rank(to),
-            Step::Grant(id) => !self.fault_free && !node(id).reply && node(id).up && node(id.peer()).up,
-            Step::Granted(id) => node(id.peer()).reply && node(id).up,
-            Step::LeaseEnds(id) => node(id).lease,
-            Step::GrantEnds(id) => node(id).grant && node(id).up,
-            Step::Start(id) => node(id).up && !node(id).run && node(id).vm_node == id,
-            Step::Stop(id) => node(id).run,
+            Step::SendBase(from, to) => rank(from) > rank(to),
+            Step::SendGrant(id) => !self.fault_free && !node(id).grant_sent && node(id).up && node(id.peer()).up,
+            Step::ReceiveGrant(id) => node(id.peer()).grant_sent && node(id).up,
+            Step::LeaseEnds(id) => node(id).leased,
+            Step::GrantEnds(id) => node(id).granted && node(id).up,
+            Step::Start(id) => node(id).up && !node(id).vm_executes && node(id).vm_node == id,
+            Step::Stop(id) => node(id).vm_executes,
             Step::FailOver(id) => node(id).up && node(id).vm_node != id,
-            Step::Acknowledge(id) => node(id).run && node(id.peer()).fresh,
+            Step::Acknowledge(id) => node(id).vm_executes && node(id.peer()).complete,
             Step::PowerOff(id) | Step::RestartCore(id) => !self.fault_free && node(id).up,
             Step::PowerOn(id) => !node(id).up,
             Step::WitnessForgets => self.witness_forgets,
@@ -352,81 +387,83 @@ impl PairModel {
             Step::Propose(node, change, target) => self.propose(state, node, change, target),
             Step::Abandon(node) => {
                 let own = &mut state.nodes[node.index()];
-                own.late = Some(own.proposal.take()?);
+                own.late_proposal = Some(own.proposal.take()?);
                 own.vote = None;
                 Some(())
             }
             Step::Deliver(node, late, lost) => self.deliver(state, node, late, lost),
             Step::Conclude(node) => self.conclude(state, node),
-            Step::Gossip(from, to) => self.gossip(state, from, to),
-            Step::Grant(node) => {
+            Step::SendBase(from, to) => self.send_base(state, from, to),
+            Step::SendGrant(node) => {
                 let theirs = state.nodes[node.peer().index()].record.base.clone();
                 let both_up = state.nodes.iter().all(|node| node.up);
-                let may = both_up && self.view(state, node, |view| view.may_grant(&theirs));
+                let may = both_up && self.rights(state, node, |rights| rights.may_grant(&theirs));
                 let own = &mut state.nodes[node.index()];
-                (may && !own.reply).then(|| (own.grant, own.reply) = (true, true))
+                (may && !own.grant_sent).then(|| (own.granted, own.grant_sent) = (true, true))
             }
-            Step::Granted(node) => {
-                let granted = std::mem::take(&mut state.nodes[node.peer().index()].reply);
+            Step::ReceiveGrant(node) => {
+                let granted = std::mem::take(&mut state.nodes[node.peer().index()].grant_sent);
                 let own = &mut state.nodes[node.index()];
-                (granted && own.up).then(|| own.lease = true)
+                (granted && own.up).then(|| own.leased = true)
             }
-            Step::LeaseEnds(node) => std::mem::take(&mut state.nodes[node.index()].lease).then_some(()),
+            Step::LeaseEnds(node) => std::mem::take(&mut state.nodes[node.index()].leased).then_some(()),
             Step::GrantEnds(node) => {
-                // The fence outlasts the lease, the replies under way, and the stop of what ran by lease alone.
+                // The fence ends later than the peer's lease, and later than the stop of a VM that ran by that lease. A
+                // grant that is still under way gives no lease then.
                 let peer = node.peer();
-                let firm = self.view(state, peer, |view| view.tie_firm());
+                let firm = self.rights(state, peer, |rights| rights.tie_firm());
                 let theirs = &state.nodes[peer.index()];
-                let over = !theirs.lease && (!theirs.run || firm);
+                let over = !theirs.leased && (!theirs.vm_executes || firm);
                 let own = &mut state.nodes[node.index()];
-                (over && own.up && own.grant).then(|| (own.grant, own.reply) = (false, false))
+                (over && own.up && own.granted).then(|| (own.granted, own.grant_sent) = (false, false))
             }
             Step::Start(node) => {
                 let may = self.may_run(state, node);
                 let own = &mut state.nodes[node.index()];
-                (may && !own.run && own.vm_node == node).then(|| own.run = true)
+                (may && !own.vm_executes && own.vm_node == node).then(|| own.vm_executes = true)
             }
             Step::Stop(node) => {
                 let may = self.may_run(state, node);
                 let own = &mut state.nodes[node.index()];
-                (!may && own.run).then(|| own.run = false)
+                (!may && own.vm_executes).then(|| own.vm_executes = false)
             }
             Step::FailOver(node) => self.fail_over(state, node),
             Step::Acknowledge(node) => self.acknowledge(state, node),
             Step::PowerOff(node) => {
                 let own = &mut state.nodes[node.index()];
-                own.run = false;
-                std::mem::take(&mut own.up).then(|| forget(own))
+                own.vm_executes = false;
+                std::mem::take(&mut own.up).then(|| lose_memory(own))
             }
             Step::PowerOn(node) => {
                 let own = &mut state.nodes[node.index()];
-                (!own.up).then(|| (own.up, own.grant) = (true, grace))
+                (!own.up).then(|| (own.up, own.granted) = (true, grace))
             }
             Step::RestartCore(node) => {
                 let own = &mut state.nodes[node.index()];
                 own.up.then(|| {
-                    forget(own);
-                    own.grant = grace;
+                    lose_memory(own);
+                    own.granted = grace;
                 })
             }
             Step::WitnessForgets => {
                 if !self.witness_forgets || state.witness.base.epoch == Epoch(0) {
                     return None;
                 }
-                state.witness = Record::witness(state.witness.witness, state.witness.incarnation);
+                state.witness = AcceptorRecord::witness(state.witness.witness, state.witness.incarnation);
                 Some(())
             }
         }
     }
 
-    /// Forgets late proposals that can have no effect, and notes what was chosen or broken.
+    /// Drops late requests that can have no effect any more, records chosen configurations, and checks the invariants.
     fn settle(&self, state: &mut State) {
         for node in NODES {
-            let target = state.nodes[node.index()].late.as_ref().map(|late| (late.target, late.request.base.rank()));
+            let target =
+                state.nodes[node.index()].late_proposal.as_ref().map(|late| (late.target, late.request.base.rank()));
             if let Some((target, rank)) = target {
                 let known = target.node().map_or(&state.witness, |node| &state.nodes[node.index()].record);
                 if known.base.rank() > rank {
-                    state.nodes[node.index()].late = None;
+                    state.nodes[node.index()].late_proposal = None;
                 }
             }
         }
@@ -439,29 +476,29 @@ impl PairModel {
                     state.chosen.sort_by_key(|chosen| chosen.epoch);
                 }
                 Some(chosen) if *chosen == base => {}
-                Some(_) => state.broken = Some("I3/I5: two configurations of one epoch"),
+                Some(_) => state.violation = Some("I3/I5: two configurations of one epoch"),
             }
         }
-        if state.nodes.iter().all(|node| node.run) {
-            state.broken = Some("I1: the VM runs twice");
+        if state.nodes.iter().all(|node| node.vm_executes) {
+            state.violation = Some("I1: the VM runs twice");
         }
-        if state.nodes.iter().any(|node| node.run && !node.fresh) {
-            state.broken = Some("I2: the VM runs without acknowledged writes");
+        if state.nodes.iter().any(|node| node.vm_executes && !node.complete) {
+            state.violation = Some("I2: the VM runs without acknowledged writes");
         }
         let newest = state.chosen.last().map_or(Members::Both, |chosen| chosen.members);
-        if NODES.iter().any(|node| newest.has(*node) && !state.nodes[node.index()].fresh) {
-            state.broken = Some("I4: a member lacks acknowledged writes");
+        if NODES.iter().any(|node| newest.has(*node) && !state.nodes[node.index()].complete) {
+            state.violation = Some("I4: a member lacks acknowledged writes");
         }
     }
 }
 
-/// A daemon ends: its memory is lost.
-fn forget(node: &mut Node) {
-    node.lease = false;
-    node.reply = false;
+/// Drops the state that a daemon keeps in memory only.
+fn lose_memory(node: &mut Node) {
+    node.leased = false;
+    node.grant_sent = false;
     node.vote = None;
     if let Some(proposal) = node.proposal.take() {
-        node.late = Some(proposal);
+        node.late_proposal = Some(proposal);
     }
 }
 
@@ -486,14 +523,14 @@ fn steps() -> Vec<Step> {
             }
         }
         for to in [peer, Acceptor::W] {
-            steps.push(Step::Gossip(own, to));
+            steps.push(Step::SendBase(own, to));
         }
-        steps.push(Step::Gossip(Acceptor::W, own));
+        steps.push(Step::SendBase(Acceptor::W, own));
         steps.extend([
             Step::Abandon(node),
             Step::Conclude(node),
-            Step::Grant(node),
-            Step::Granted(node),
+            Step::SendGrant(node),
+            Step::ReceiveGrant(node),
             Step::LeaseEnds(node),
             Step::GrantEnds(node),
             Step::Start(node),
@@ -519,25 +556,25 @@ impl Model for PairModel {
         base.incarnations = [1, 2, 3];
         base.witness = WitnessId(9);
         let node = |incarnation| {
-            let mut record = Record::fresh(incarnation);
+            let mut record = AcceptorRecord::fresh(incarnation);
             record.adopt(base.clone());
             Node {
                 record,
                 up: true,
-                run: false,
+                vm_executes: false,
                 vm_node: NodeId::A,
-                lease: false,
-                grant: false,
-                reply: false,
+                leased: false,
+                granted: false,
+                grant_sent: false,
                 proposal: None,
-                late: None,
+                late_proposal: None,
                 vote: None,
-                fresh: true,
+                complete: true,
             }
         };
-        let mut witness = Record::witness(WitnessId(9), 3);
+        let mut witness = AcceptorRecord::witness(WitnessId(9), 3);
         witness.adopt(base.clone());
-        let mut state = State { nodes: [node(1), node(2)], witness, chosen: vec![base.clone()], broken: None };
+        let mut state = State { nodes: [node(1), node(2)], witness, chosen: vec![base.clone()], violation: None };
         for step in self.prefix {
             state = self.next_state(&state, *step).expect("the prefix is possible");
         }
@@ -545,7 +582,7 @@ impl Model for PairModel {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Step>) {
-        if state.broken.is_none() {
+        if state.violation.is_none() {
             actions.extend(STEPS.iter().filter(|step| self.enabled(state, **step)));
         }
     }
@@ -558,13 +595,15 @@ impl Model for PairModel {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always("I1 to I5", |_, state: &State| state.broken.is_none())]
+        vec![Property::always("I1 to I5", |_, state: &State| state.violation.is_none())]
     }
 }
 
-/// Random walks of up to 90 steps each, `total` in all: the first broken invariant with the way to it. With another
-/// generator, the seeds in `model.rs` might not find the planted mistakes within their bound, so this one stays.
-pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
+/// Takes random walks of up to 90 steps each, `total` steps in all. Returns the first violation with the steps to it.
+///
+/// The random generator must stay the same: with another one, the seeds in `model.rs` might not find the planted bugs
+/// within their bound.
+pub fn random_walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
     let mut random = seed;
     let mut below = |bound: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -574,7 +613,7 @@ pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
     let mut enabled = Vec::new();
     while steps < total {
         let mut state = model.init_states().remove(0);
-        let mut way = Vec::new();
+        let mut path = Vec::new();
         for _ in 0..90 {
             enabled.clear();
             model.actions(&state, &mut enabled);
@@ -583,15 +622,15 @@ pub fn walk(model: &PairModel, seed: u64, total: usize) -> Option<String> {
             }
             let step = enabled[below(enabled.len())];
             steps += 1;
-            // Power is lost rarely, or nothing ever gets far.
+            // These faults are drawn rarely, because a walk with many of them reaches few epochs.
             if matches!(step, Step::PowerOff(_) | Step::RestartCore(_) | Step::WitnessForgets) && below(6) != 0 {
                 continue;
             }
             let Some(next) = model.next_state(&state, step) else { continue };
-            way.push(step);
+            path.push(step);
             state = next;
-            if let Some(broken) = state.broken {
-                return Some(format!("{broken} after {} steps: {way:?}\n{state:?}", way.len()));
+            if let Some(violation) = state.violation {
+                return Some(format!("{violation} after {} steps: {path:?}\n{state:?}", path.len()));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The daemon around the `Quorum`, its VMs, and a minimal mirror: as much as the invariants need.
+//! A model of the daemon around the shipped `Quorum`, of its VMs, and of the mirror, as far as the invariants need
+//! them.
 
 use dyad_quorum::{
     Action, DatagramBody, Event, Exception, MS, Members, Nanos, Proof, ReplyBody, SEC, TryDecide, WitnessRequest,
@@ -6,65 +7,66 @@ use dyad_quorum::{
 use dyad_types::NodeId;
 
 use super::machine::VMS;
-use super::world::{Due, Incoming, Pair};
+use super::world::{DaemonInput, FutureEvent, Pair};
 
-/// How long the kernel takes to freeze or kill.
+/// Time that the kernel takes to freeze or kill the VMs.
 const STOP_DELAY: Nanos = 20 * MS;
 
 impl Pair {
     // ---- one machine --------------------------------------------------------------------------------------------
 
-    /// Gives the node's `Quorum` an event from an operator or from the rest of the daemon.
-    pub fn tell(&mut self, node: NodeId, event: Event) {
+    /// Gives the node's `Quorum` an event of an operator or of another thread of the daemon.
+    pub fn send_event(&mut self, node: NodeId, event: Event) {
         match event {
             Event::Leave => self.nodes[node.index()].leaving = true,
             Event::CancelLeave => self.nodes[node.index()].leaving = false,
             _ => {}
         }
-        self.put_in(node, 0, Incoming::Event(event));
+        self.schedule_input(node, 0, DaemonInput::Event(event));
     }
 
     pub fn report_proof(&mut self, node: NodeId, proof: Proof) {
-        self.tell(node, Event::Proof(proof));
+        self.send_event(node, Event::Proof(proof));
     }
 
-    pub fn except(&mut self, node: NodeId, list: Vec<Exception>) {
-        self.tell(node, Event::Exceptions(list));
+    pub fn set_exceptions(&mut self, node: NodeId, list: Vec<Exception>) {
+        self.send_event(node, Event::Exceptions(list));
     }
 
-    pub fn incoming(&mut self, node: NodeId, incoming: Incoming) {
-        match incoming {
-            Incoming::Datagram(path, datagram) => self.feed(node, Event::Peer { path, datagram }),
-            Incoming::Witness(id, reply) => self.feed(node, Event::Witness { id, reply }),
-            Incoming::Persisted(token, record) => {
+    /// Handles an input of the node's daemon.
+    pub fn handle_input(&mut self, node: NodeId, input: DaemonInput) {
+        match input {
+            DaemonInput::Datagram(path, datagram) => self.give_event(node, Event::Peer { path, datagram }),
+            DaemonInput::Witness(id, reply) => self.give_event(node, Event::Witness { id, reply }),
+            DaemonInput::Persisted(token, record) => {
                 self.nodes[node.index()].disk.record = record;
-                self.feed(node, Event::Persisted { token });
+                self.give_event(node, Event::Persisted { token });
             }
-            Incoming::PersistFailed(token) => self.feed(node, Event::PersistFailed { token }),
-            Incoming::Frozen => {
+            DaemonInput::PersistFailed(token) => self.give_event(node, Event::PersistFailed { token }),
+            DaemonInput::Frozen => {
                 self.nodes[node.index()].frozen = true;
-                self.feed(node, Event::VmsFrozen);
+                self.give_event(node, Event::VmsFrozen);
             }
-            Incoming::Killed => {
+            DaemonInput::Killed => {
                 self.nodes[node.index()].vms = [false; VMS];
                 self.nodes[node.index()].frozen = false;
-                self.feed(node, Event::VmsKilled);
+                self.give_event(node, Event::VmsKilled);
             }
-            Incoming::Wake => {
+            DaemonInput::Wake => {
                 self.nodes[node.index()].wake_at = 0;
-                self.feed(node, Event::Tick);
+                self.give_event(node, Event::Tick);
             }
-            Incoming::Event(event) => self.feed(node, event),
-            Incoming::Mirror => self.mirror(node),
-            Incoming::Replicate(vm, write, epoch) => {
+            DaemonInput::Event(event) => self.give_event(node, event),
+            DaemonInput::Mirror => self.mirror(node),
+            DaemonInput::Replicate(vm, write, epoch) => {
                 let machine = &mut self.nodes[node.index()];
                 // A replica refuses an epoch that is not that of its base.
                 if machine.core.is_some() && machine.config().epoch == epoch {
                     machine.disk.data[vm] = machine.disk.data[vm].max(write);
-                    self.replicate(node, Incoming::Replicated(vm, write));
+                    self.replicate(node, DaemonInput::Replicated(vm, write));
                 }
             }
-            Incoming::Replicated(vm, write) => {
+            DaemonInput::Replicated(vm, write) => {
                 let machine = &mut self.nodes[node.index()];
                 machine.peer_holds[vm] = machine.peer_holds[vm].max(write);
                 self.acknowledge(node);
@@ -72,7 +74,8 @@ impl Pair {
         }
     }
 
-    pub fn feed(&mut self, node: NodeId, event: Event) {
+    /// Gives the node's `Quorum` an event now, and carries out its actions.
+    pub fn give_event(&mut self, node: NodeId, event: Event) {
         let now = self.now;
         let machine = &mut self.nodes[node.index()];
         let clock = machine.clock(now);
@@ -80,24 +83,25 @@ impl Pair {
         let mut actions = Vec::new();
         core.handle(clock, event, &mut actions);
         for action in actions {
-            self.act(node, action);
+            self.carry_out(node, action);
         }
         self.start_vms(node);
         self.acknowledge(node);
         let machine = &mut self.nodes[node.index()];
         let core = machine.core.as_ref().expect("still there");
-        if core.watchdog_ok(clock) {
+        if core.may_feed_watchdog(clock) {
             machine.watchdog_at = now + 3 * SEC;
         }
         let wake = machine.real(core.next_wakeup().max(clock + 1));
         if machine.wake_at == 0 || wake < machine.wake_at {
             machine.wake_at = wake;
-            self.put_in(node, wake - now, Incoming::Wake);
+            self.schedule_input(node, wake - now, DaemonInput::Wake);
         }
     }
 
-    /// Persist, then send: whether what a message says of the record is on the disk.
-    fn durable(&self, node: NodeId, action: &Action) -> bool {
+    /// Whether the record on the disk contains everything that the action says of it: it must be persisted before it is
+    /// sent.
+    fn is_durable(&self, node: NodeId, action: &Action) -> bool {
         let record = &self.nodes[node.index()].disk.record;
         let promised = |request: &TryDecide| {
             request.sender != node
@@ -123,8 +127,8 @@ impl Pair {
         }
     }
 
-    fn act(&mut self, node: NodeId, action: Action) {
-        if !self.durable(node, &action) {
+    fn carry_out(&mut self, node: NodeId, action: Action) {
+        if !self.is_durable(node, &action) {
             self.violation.get_or_insert(format!("{node} sent what is not durable: {action:?}"));
         }
         match action {
@@ -134,31 +138,35 @@ impl Pair {
                     let link = self.links[usize::from(path)][node.index()];
                     if !link.cut && !self.prng.chance(link.loss) {
                         let delay = 100_000 + self.prng.below(MS);
-                        self.put(delay, Due::Net(node.peer(), Incoming::Datagram(path, datagram.clone())));
+                        self.schedule(
+                            delay,
+                            FutureEvent::NetworkInput(node.peer(), DaemonInput::Datagram(path, datagram.clone())),
+                        );
                     }
                 }
             }
             Action::AskWitness { id, request } => {
                 let daemon_run = self.nodes[node.index()].daemon_run;
-                self.put(self.witness_rtt / 2, Due::Witness(node, daemon_run, id, request));
+                self.schedule(self.witness_rtt / 2, FutureEvent::WitnessRequest(node, daemon_run, id, request));
             }
             Action::Persist { token, record } => {
                 let delay = MS + self.prng.below(4 * MS);
-                if self.nodes[node.index()].disk.hangs {
+                if self.nodes[node.index()].disk.register_hangs {
                     return;
                 }
-                let broken = self.nodes[node.index()].disk.broken;
-                let outcome = if broken { Incoming::PersistFailed(token) } else { Incoming::Persisted(token, record) };
-                self.put_in(node, delay, outcome);
+                let broken = self.nodes[node.index()].disk.register_fails;
+                let outcome =
+                    if broken { DaemonInput::PersistFailed(token) } else { DaemonInput::Persisted(token, record) };
+                self.schedule_input(node, delay, outcome);
             }
             Action::Freeze => {
                 self.nodes[node.index()].freezes += 1;
-                self.put_in(node, STOP_DELAY, Incoming::Frozen);
+                self.schedule_input(node, STOP_DELAY, DaemonInput::Frozen);
             }
             Action::Thaw => self.nodes[node.index()].frozen = false,
             Action::Kill { .. } => {
                 self.nodes[node.index()].kills += 1;
-                self.put_in(node, STOP_DELAY, Incoming::Killed);
+                self.schedule_input(node, STOP_DELAY, DaemonInput::Killed);
             }
             Action::PeerVmsAllowed => self.nodes[node.index()].disk.vm_node = [node; VMS],
             Action::AckSet(set) => self.nodes[node.index()].ack_set = Some(set),
@@ -185,38 +193,38 @@ impl Pair {
                     machine.vms[vm] = true;
                 }
                 for action in actions {
-                    self.act(node, action);
+                    self.carry_out(node, action);
                 }
             }
         }
     }
 
-    // ---- the mirror, as little of it as the invariants need -------------------------------------------------------
+    // ---- model of the mirror --------------------------------------------------------------------------------------
 
     pub fn linked(&self) -> bool {
         (0..2).any(|path| !self.links[path][0].cut && !self.links[path][1].cut)
     }
 
-    fn replicate(&mut self, node: NodeId, incoming: Incoming) {
+    fn replicate(&mut self, node: NodeId, input: DaemonInput) {
         if self.linked() {
             let delay = 100_000 + self.prng.below(MS);
-            self.put(delay, Due::Net(node.peer(), incoming));
+            self.schedule(delay, FutureEvent::NetworkInput(node.peer(), input));
         }
     }
 
-    /// The writers and the resync, every 20 ms.
+    /// Issues a write in each VM that has none unacknowledged, and continues the resync; repeated every 20 ms.
     fn mirror(&mut self, node: NodeId) {
-        self.put_in(node, 20 * MS, Incoming::Mirror);
+        self.schedule_input(node, 20 * MS, DaemonInput::Mirror);
         for vm in 0..VMS {
             let machine = &mut self.nodes[node.index()];
             let epoch = machine.config().epoch;
-            if !machine.executing(vm) {
+            if !machine.executes(vm) {
                 machine.pending[vm] = None;
                 continue;
             }
             let write = *machine.pending[vm].get_or_insert((epoch, machine.disk.data[vm].1 + 1));
             machine.disk.data[vm] = machine.disk.data[vm].max(write);
-            self.replicate(node, Incoming::Replicate(vm, write, epoch));
+            self.replicate(node, DaemonInput::Replicate(vm, write, epoch));
         }
         self.acknowledge(node);
         self.resync(node);
@@ -229,15 +237,15 @@ impl Pair {
         for vm in 0..VMS {
             let Some(write) = machine.pending[vm] else { continue };
             let held = !set.has(node.peer()) || machine.peer_holds[vm] >= write;
-            // Guest I/O is held while the VMs are frozen, and only a writer in sync may acknowledge.
-            if held && machine.executing(vm) && set.has(node) {
+            // Guest I/O is held while the VMs are frozen, and only a member may acknowledge.
+            if held && machine.executes(vm) && set.has(node) {
                 machine.pending[vm] = None;
-                self.oracle.acked[vm] = self.oracle.acked[vm].max(write);
+                self.oracle.acknowledged[vm] = self.oracle.acknowledged[vm].max(write);
             }
         }
     }
 
-    /// A solo node brings its peer up to date.
+    /// Starts, interrupts or completes the resync of the peer by a solo node.
     fn resync(&mut self, node: NodeId) {
         let peer = node.peer();
         let base = self.nodes[node.index()].config().clone();
@@ -247,21 +255,21 @@ impl Pair {
             && self.nodes[peer.index()].up
             && !self.nodes[peer.index()].stopped
             && self.nodes[peer.index()].config() == &base;
-        let syncing = self.nodes[node.index()].syncing;
-        if solo && !ready && syncing {
-            self.nodes[node.index()].syncing = false;
-            self.feed(node, Event::PeerDirty);
-        } else if ready && !syncing {
-            self.nodes[node.index()].syncing = true;
-            self.put_in(node, self.resync_time, Incoming::Event(Event::PeerClean));
+        let resyncing = self.nodes[node.index()].resyncing;
+        if solo && !ready && resyncing {
+            self.nodes[node.index()].resyncing = false;
+            self.give_event(node, Event::PeerDirty);
+        } else if ready && !resyncing {
+            self.nodes[node.index()].resyncing = true;
+            self.schedule_input(node, self.resync_time, DaemonInput::Event(Event::PeerClean));
         } else if ready && self.nodes[node.index()].ack_set == Some(Members::Both) {
-            // Both acknowledge now: what was acknowledged before is copied, then it is said.
+            // New writes wait for both nodes now: the earlier ones are copied, then `PeerInAckSet` is reported.
             let disk = self.nodes[node.index()].disk.clone();
             self.nodes[peer.index()].disk.data = disk.data;
             self.nodes[peer.index()].disk.vm_node = disk.vm_node;
-            self.feed(node, Event::AckPeer);
+            self.give_event(node, Event::PeerInAckSet);
         } else if !solo {
-            self.nodes[node.index()].syncing = false;
+            self.nodes[node.index()].resyncing = false;
         }
     }
 }

@@ -1,26 +1,26 @@
 //! One machine: hardware, kernel, VMs and the daemon with its `Quorum`.
 
-use dyad_quorum::{BootTime, Config, Members, Nanos, Note, Quorum, Record, SEC};
+use dyad_quorum::{AcceptorRecord, BootTime, Config, Members, Nanos, Note, Quorum, SEC};
 use dyad_types::{Epoch, NodeId};
 
-/// VMs of the pair: 0 starts on A, 1 on B.
+/// Number of VMs of the pair: VM 0 starts on A, VM 1 on B.
 pub const VMS: usize = 2;
 
-/// Number of a write: the epoch it was issued in, then a counter.
+/// Identifies a write: the epoch in which it was issued, then a counter.
 pub type WriteId = (Epoch, u64);
 
-/// What survives everything but a wipe.
+/// The durable state of a machine.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    pub record: Record,
-    /// This replica of the document: to which node each VM belongs.
+    pub record: AcceptorRecord,
+    /// This replica of the document: the node of each VM.
     pub vm_node: [NodeId; VMS],
-    /// The newest write held, per VM.
+    /// By VM: the newest write that this replica holds.
     pub data: [WriteId; VMS],
-    /// The next writes of the register fail.
-    pub broken: bool,
-    /// The next writes of the register never end.
-    pub hangs: bool,
+    /// All further writes of the register fail.
+    pub register_fails: bool,
+    /// All further writes of the register never end.
+    pub register_hangs: bool,
 }
 
 /// One node with its disk.
@@ -28,43 +28,56 @@ pub struct Disk {
 pub struct Machine {
     pub id: NodeId,
     pub disk: Disk,
+    /// The machine has power.
     pub up: bool,
-    /// Counts boots and daemon starts: events of an earlier one are void.
+    /// Counts starts and ends of the daemon: events for an earlier run are dropped.
     pub daemon_run: u64,
     pub boots: u64,
+    /// Real time of the newest boot.
     pub boot_at: Nanos,
+    /// Deviation of the clock in parts per million.
     pub clock_ppm: i64,
+    /// The `Quorum` of the daemon, while the daemon exists.
     pub core: Option<Quorum>,
-    /// SIGSTOP: events wait.
+    /// The daemon got SIGSTOP: its events wait in `backlog`.
     pub stopped: bool,
-    pub backlog: Vec<super::world::Incoming>,
+    pub backlog: Vec<super::world::DaemonInput>,
+    /// By VM: whether its process exists here.
     pub vms: [bool; VMS],
     pub frozen: bool,
+    /// Real time at which the watchdog resets the machine if it is not fed.
     pub watchdog_at: Nanos,
+    /// Real time of the next `Wake` of the daemon; 0 = none is scheduled.
     pub wake_at: Nanos,
-    /// The mirror: acknowledged by the peer up to this.
+    /// By VM: the newest write that the peer has confirmed to the mirror here.
     pub peer_holds: [WriteId; VMS],
+    /// By VM: the write that is not acknowledged yet.
     pub pending: [Option<WriteId>; VMS],
-    pub syncing: bool,
+    /// A resync of the peer runs, or is complete and the peer is not a member yet.
+    pub resyncing: bool,
     pub leaving: bool,
     pub leave_done: bool,
+    /// Timeline entries, with the real time of each.
     pub notes: Vec<(Nanos, Note)>,
+    /// Number of orders to kill.
     pub kills: u64,
+    /// Number of orders to freeze.
     pub freezes: u64,
+    /// Number of configurations that came into force.
     pub configs: u64,
     pub ack_set: Option<Members>,
 }
 
 impl Machine {
-    pub fn new(id: NodeId, record: Record) -> Machine {
+    pub fn new(id: NodeId, record: AcceptorRecord) -> Machine {
         Machine {
             id,
             disk: Disk {
                 record,
                 vm_node: [NodeId::A, NodeId::B],
                 data: [WriteId::default(); VMS],
-                broken: false,
-                hangs: false,
+                register_fails: false,
+                register_hangs: false,
             },
             up: false,
             daemon_run: 0,
@@ -80,7 +93,7 @@ impl Machine {
             wake_at: 0,
             peer_holds: [WriteId::default(); VMS],
             pending: [None; VMS],
-            syncing: false,
+            resyncing: false,
             leaving: false,
             leave_done: false,
             notes: Vec::new(),
@@ -105,11 +118,12 @@ impl Machine {
         self.boot_at + u64::try_from(elapsed).unwrap()
     }
 
-    pub fn executing(&self, vm: usize) -> bool {
+    /// Whether the VM executes here.
+    pub fn executes(&self, vm: usize) -> bool {
         self.up && self.vms[vm] && !self.frozen
     }
 
-    pub fn q(&self) -> &Quorum {
+    pub fn quorum(&self) -> &Quorum {
         self.core.as_ref().expect("the daemon runs")
     }
 

@@ -1,11 +1,11 @@
-//! The world around two machines: time, network, witness, power.
+//! The simulated environment of the two machines: time, network, witness, power.
 
 use std::collections::BTreeMap;
 
 use dyad_quorum::mutants::Mutants;
 use dyad_quorum::{
-    Acceptor, AcceptorReply, Datagram, Event, MS, Members, Nanos, Quorum, Record, SEC, Setup, Timing, WitnessId,
-    WitnessReply, WitnessRequest, WitnessRequestId, WriteToken, acceptor,
+    Acceptor, AcceptorRecord, AcceptorReply, Datagram, Event, MS, Members, Nanos, Quorum, SEC, Setup, Timing,
+    WitnessId, WitnessReply, WitnessRequest, WitnessRequestId, WriteToken, acceptor,
 };
 use dyad_testkit::Prng;
 use dyad_types::{Epoch, NodeId};
@@ -24,36 +24,43 @@ pub struct Link {
     pub loss: u64,
 }
 
-/// Something on its way to a daemon.
+/// An input of a node's daemon.
 #[derive(Clone, Debug)]
-pub enum Incoming {
+pub enum DaemonInput {
     Datagram(u8, Datagram),
     Witness(WitnessRequestId, WitnessReply),
-    Persisted(WriteToken, Record),
+    Persisted(WriteToken, AcceptorRecord),
     PersistFailed(WriteToken),
     Frozen,
     Killed,
+    /// The mirror of the peer asks this node to hold a write of this VM, issued in this epoch.
     Replicate(usize, WriteId, Epoch),
+    /// The peer holds this write of this VM.
     Replicated(usize, WriteId),
+    /// The time of `Quorum::next_wakeup` has come.
     Wake,
+    /// The next step of the mirror is due.
     Mirror,
     Event(Event),
 }
 
+/// A future event in the queue.
 #[derive(Clone, Debug)]
-pub enum Due {
-    /// For this run of the node's daemon.
-    In(NodeId, u64, Incoming),
-    /// For the daemon that runs at that time, if any.
-    Net(NodeId, Incoming),
-    Witness(NodeId, u64, WitnessRequestId, WitnessRequest),
+pub enum FutureEvent {
+    /// An input for this run of the node's daemon; dropped if that run has ended.
+    Input(NodeId, u64, DaemonInput),
+    /// An input for the daemon that runs at that time, if any.
+    NetworkInput(NodeId, DaemonInput),
+    /// A request of this run of the node's daemon reaches the witness.
+    WitnessRequest(NodeId, u64, WitnessRequestId, WitnessRequest),
+    /// The watchdog of the node in this boot is examined.
     Watchdog(NodeId, u64),
     PowerOn(NodeId),
     /// Init starts the daemon of this boot again.
     StartCore(NodeId, u64),
 }
 
-/// The pair and its surroundings.
+/// A simulated pair and its environment.
 #[derive(Clone, Debug)]
 pub struct Pair {
     pub now: Nanos,
@@ -61,43 +68,48 @@ pub struct Pair {
     pub nodes: [Machine; 2],
     /// Indexed as `links[path][from]`.
     pub links: [[Link; 2]; 2],
-    pub witness: Record,
+    pub witness: AcceptorRecord,
     pub witness_up: bool,
-    /// Who reaches the witness.
-    pub reach: [bool; 2],
+    /// By node: whether it reaches the witness.
+    pub reaches_witness: [bool; 2],
     pub witness_rtt: Nanos,
-    /// Replies of the witness lost, of a thousand.
+    /// Lost replies of the witness, of a thousand.
     pub witness_loss: u64,
     pub timing: Timing,
     pub mutants: Mutants,
     pub oracle: Oracle,
+    /// The first broken invariant.
     pub violation: Option<String>,
+    /// Duration of a resync.
     pub resync_time: Nanos,
-    pub peer_watchdog: bool,
-    queue: BTreeMap<(Nanos, u64), Due>,
-    number: u64,
+    /// The watchdogs of both nodes are proven.
+    pub watchdogs_proven: bool,
+    /// Future events by time; the number keeps the order of events of one time.
+    queue: BTreeMap<(Nanos, u64), FutureEvent>,
+    newest_number: u64,
 }
 
 impl Pair {
     /// Both nodes in sync, tie at the witness, VM 0 on A and VM 1 on B.
     pub fn protected(seed: u64) -> Pair {
-        Pair::protected_with(seed, Timing { readmit_flapping: 5 * SEC, ..Timing::default() }, Mutants::NONE)
+        Pair::protected_with(seed, Timing { flapping_readmission_delay: 5 * SEC, ..Timing::default() }, Mutants::NONE)
     }
 
     pub fn protected_with(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
-        let mut pair = Pair::pair_created(seed, timing, mutants);
-        pair.tell(NodeId::A, Event::Admit { incarnation: 202 });
+        let mut pair = Pair::new_pair(seed, timing, mutants);
+        pair.send_event(NodeId::A, Event::Admit { incarnation: 202 });
         pair.until("B joins", 60, |pair| pair.nodes[0].config().members == Members::Both);
-        pair.tell(NodeId::A, Event::Enrol { witness: WITNESS, incarnation: 303 });
-        pair.until("the tie goes to the witness", 60, |pair| pair.is("D(W)"));
-        pair.place(1, NodeId::B);
-        pair.until("both VMs run", 10, |pair| pair.runner(0).is_some() && pair.runner(1) == Some(NodeId::B));
+        pair.send_event(NodeId::A, Event::Enrol { witness: WITNESS, incarnation: 303 });
+        pair.until("the tie goes to the witness", 60, |pair| pair.has_shape("D(W)"));
+        pair.move_vm(1, NodeId::B);
+        pair.until("both VMs run", 10, |pair| pair.node_of(0).is_some() && pair.node_of(1) == Some(NodeId::B));
         pair.run(SEC);
         pair
     }
 
-    /// Moves a VM, stopped in between. The document is replicated, so both nodes are in sync.
-    pub fn place(&mut self, vm: usize, to: NodeId) {
+    /// Stops a VM and moves it to a node. Precondition: both nodes are members, because both replicas of the document
+    /// change.
+    pub fn move_vm(&mut self, vm: usize, to: NodeId) {
         assert_eq!(self.nodes[0].config().members, Members::Both);
         for machine in &mut self.nodes {
             machine.disk.vm_node[vm] = to;
@@ -106,18 +118,20 @@ impl Pair {
         }
     }
 
-    /// A alone, B with an empty store, the witness not enrolled.
-    pub fn pair_created(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
-        let nodes =
-            [Machine::new(NodeId::A, Record::first_node(NodeId::A, 101)), Machine::new(NodeId::B, Record::fresh(202))];
+    /// A new pair: A is solo, B has an empty store, the witness is not enrolled.
+    pub fn new_pair(seed: u64, timing: Timing, mutants: Mutants) -> Pair {
+        let nodes = [
+            Machine::new(NodeId::A, AcceptorRecord::first_node(NodeId::A, 101)),
+            Machine::new(NodeId::B, AcceptorRecord::fresh(202)),
+        ];
         let mut pair = Pair {
             now: SEC,
             prng: Prng::new(seed),
             nodes,
             links: Default::default(),
-            witness: Record::witness(WITNESS, 303),
+            witness: AcceptorRecord::witness(WITNESS, 303),
             witness_up: true,
-            reach: [true; 2],
+            reaches_witness: [true; 2],
             witness_rtt: 50 * MS,
             witness_loss: 0,
             timing,
@@ -125,9 +139,9 @@ impl Pair {
             oracle: Oracle::default(),
             violation: None,
             resync_time: SEC,
-            peer_watchdog: true,
+            watchdogs_proven: true,
             queue: BTreeMap::new(),
-            number: 0,
+            newest_number: 0,
         };
         pair.power_on(NodeId::A);
         pair.power_on(NodeId::B);
@@ -148,11 +162,11 @@ impl Pair {
     }
 
     pub fn power_on_in(&mut self, node: NodeId, delay: Nanos) {
-        self.put(delay, Due::PowerOn(node));
+        self.schedule(delay, FutureEvent::PowerOn(node));
     }
 
     pub fn power_off(&mut self, node: NodeId) {
-        self.tear_writes(node);
+        self.finish_or_lose_writes(node);
         let machine = &mut self.nodes[node.index()];
         machine.up = false;
         machine.core = None;
@@ -167,14 +181,14 @@ impl Pair {
     /// `kill -9` of the daemon; init restarts it at once. VMs stay as they are.
     pub fn restart_core(&mut self, node: NodeId) {
         if self.nodes[node.index()].up {
-            self.tear_writes(node);
+            self.finish_or_lose_writes(node);
             self.start_core(node);
         }
     }
 
-    /// `kill -9` of the daemon; init restarts it after `away`. Its kernel closes the session if a cable is whole.
+    /// `kill -9` of the daemon; init restarts it after `away`. Its kernel closes the data session if a path works.
     pub fn kill_core(&mut self, node: NodeId, away: Nanos) {
-        self.tear_writes(node);
+        self.finish_or_lose_writes(node);
         let machine = &mut self.nodes[node.index()];
         machine.core = None;
         machine.daemon_run += 1;
@@ -182,22 +196,24 @@ impl Pair {
         machine.backlog.clear();
         let boot = machine.boots;
         if self.links.iter().any(|path| path.iter().all(|link| !link.cut)) {
-            self.put(MS, Due::Net(node.peer(), Incoming::Event(Event::PeerClosed)));
+            self.schedule(MS, FutureEvent::NetworkInput(node.peer(), DaemonInput::Event(Event::PeerClosed)));
         }
-        self.put(away, Due::StartCore(node, boot));
+        self.schedule(away, FutureEvent::StartCore(node, boot));
     }
 
+    /// SIGSTOP to the daemon.
     pub fn stop_core(&mut self, node: NodeId) {
         self.nodes[node.index()].stopped = true;
     }
 
+    /// SIGCONT to the daemon.
     pub fn continue_core(&mut self, node: NodeId) {
         self.nodes[node.index()].stopped = false;
         let backlog = std::mem::take(&mut self.nodes[node.index()].backlog);
-        for incoming in backlog {
-            self.incoming(node, incoming);
+        for input in backlog {
+            self.handle_input(node, input);
         }
-        self.feed(node, Event::Tick);
+        self.give_event(node, Event::Tick);
     }
 
     pub fn cut_all(&mut self, cut: bool) {
@@ -212,14 +228,15 @@ impl Pair {
         }
     }
 
-    /// A write under way when the power goes may or may not be on the disk.
-    fn tear_writes(&mut self, node: NodeId) {
+    /// Puts a write of the register that is under way on the disk, or loses it, at random: the power is lost or the
+    /// daemon ends.
+    fn finish_or_lose_writes(&mut self, node: NodeId) {
         let daemon_run = self.nodes[node.index()].daemon_run;
-        let under_way: Vec<Record> = self
+        let under_way: Vec<AcceptorRecord> = self
             .queue
             .values()
             .filter_map(|due| match due {
-                Due::In(to, of, Incoming::Persisted(_, record)) if *to == node && *of == daemon_run => {
+                FutureEvent::Input(to, of, DaemonInput::Persisted(_, record)) if *to == node && *of == daemon_run => {
                     Some(record.clone())
                 }
                 _ => None,
@@ -233,7 +250,7 @@ impl Pair {
     }
 
     fn start_core(&mut self, node: NodeId) {
-        let (peer_watchdog, timing, mutants) = (self.peer_watchdog, self.timing.clone(), self.mutants);
+        let (watchdogs_proven, timing, mutants) = (self.watchdogs_proven, self.timing.clone(), self.mutants);
         let now = self.now;
         let machine = &mut self.nodes[node.index()];
         machine.daemon_run += 1;
@@ -243,13 +260,13 @@ impl Pair {
             boot: machine.boot_id(),
             paths: 2,
             timing,
-            watchdog: peer_watchdog,
-            peer_watchdog,
+            watchdog_proven: watchdogs_proven,
+            peer_watchdog_proven: watchdogs_proven,
         };
         machine.core = Some(Quorum::with_mutants(setup, machine.disk.record.clone(), machine.clock(now), mutants));
         machine.peer_holds = [WriteId::default(); VMS];
         machine.pending = [None; VMS];
-        machine.syncing = false;
+        machine.resyncing = false;
         machine.stopped = false;
         machine.leave_done = false;
         machine.backlog.clear();
@@ -257,22 +274,23 @@ impl Pair {
         if machine.watchdog_at == Nanos::MAX {
             machine.watchdog_at = now + 3 * SEC;
             let boot = machine.boots;
-            self.put(3 * SEC, Due::Watchdog(node, boot));
+            self.schedule(3 * SEC, FutureEvent::Watchdog(node, boot));
         }
         let found = self.nodes[node.index()].vms.contains(&true);
-        self.feed(node, if found { Event::VmsRunning(true) } else { Event::Tick });
-        self.put_in(node, 10 * MS, Incoming::Mirror);
+        self.give_event(node, if found { Event::VmsRunning(true) } else { Event::Tick });
+        self.schedule_input(node, 10 * MS, DaemonInput::Mirror);
     }
 
     // ---- time ---------------------------------------------------------------------------------------------------
 
+    /// Lets this much time pass.
     pub fn run(&mut self, length: Nanos) {
         let end = self.now + length;
         while self.step(end) {}
         self.now = end;
     }
 
-    /// Runs until `condition` holds; panics with the state after `seconds`.
+    /// Lets time pass until `condition` holds; panics with the state of the pair after `seconds`.
     pub fn until(&mut self, what: &str, seconds: u64, condition: impl Fn(&Pair) -> bool) {
         let end = self.now + seconds * SEC;
         while !condition(self) {
@@ -296,7 +314,7 @@ impl Pair {
         }
         let ((at, _), due) = entry.remove_entry();
         self.now = self.now.max(at);
-        self.fire(due);
+        self.handle_future_event(due);
         let bases = [self.nodes[0].config(), self.nodes[1].config(), &self.witness.base];
         let body = self.oracle.check(&self.nodes, bases);
         if let Err(violation) = body {
@@ -305,37 +323,39 @@ impl Pair {
         true
     }
 
-    pub fn put(&mut self, delay: Nanos, due: Due) {
-        self.number += 1;
-        self.queue.insert((self.now + delay, self.number), due);
+    pub fn schedule(&mut self, delay: Nanos, due: FutureEvent) {
+        self.newest_number += 1;
+        self.queue.insert((self.now + delay, self.newest_number), due);
     }
 
-    pub fn put_in(&mut self, node: NodeId, delay: Nanos, incoming: Incoming) {
+    pub fn schedule_input(&mut self, node: NodeId, delay: Nanos, input: DaemonInput) {
         let daemon_run = self.nodes[node.index()].daemon_run;
-        self.put(delay, Due::In(node, daemon_run, incoming));
+        self.schedule(delay, FutureEvent::Input(node, daemon_run, input));
     }
 
-    fn fire(&mut self, due: Due) {
+    fn handle_future_event(&mut self, due: FutureEvent) {
         match due {
-            Due::In(node, daemon_run, incoming) => {
+            FutureEvent::Input(node, daemon_run, input) => {
                 let machine = &mut self.nodes[node.index()];
                 if machine.daemon_run != daemon_run {
                     return;
                 }
                 if machine.stopped {
-                    machine.backlog.push(incoming);
+                    machine.backlog.push(input);
                 } else {
-                    self.incoming(node, incoming);
+                    self.handle_input(node, input);
                 }
             }
-            Due::Net(node, incoming) => {
+            FutureEvent::NetworkInput(node, input) => {
                 let daemon_run = self.nodes[node.index()].daemon_run;
                 if self.nodes[node.index()].up {
-                    self.fire(Due::In(node, daemon_run, incoming));
+                    self.handle_future_event(FutureEvent::Input(node, daemon_run, input));
                 }
             }
-            Due::Witness(from, daemon_run, id, request) => self.at_witness(from, daemon_run, id, request),
-            Due::Watchdog(node, boot) => {
+            FutureEvent::WitnessRequest(from, daemon_run, id, request) => {
+                self.answer_as_witness(from, daemon_run, id, request)
+            }
+            FutureEvent::Watchdog(node, boot) => {
                 let machine = &self.nodes[node.index()];
                 if machine.boots != boot || !machine.up {
                     return;
@@ -345,11 +365,11 @@ impl Pair {
                     self.power_on_in(node, 10 * SEC);
                 } else {
                     let delay = machine.watchdog_at - self.now;
-                    self.put(delay, Due::Watchdog(node, boot));
+                    self.schedule(delay, FutureEvent::Watchdog(node, boot));
                 }
             }
-            Due::PowerOn(node) => self.power_on(node),
-            Due::StartCore(node, boot) => {
+            FutureEvent::PowerOn(node) => self.power_on(node),
+            FutureEvent::StartCore(node, boot) => {
                 let machine = &self.nodes[node.index()];
                 if machine.up && machine.boots == boot && machine.core.is_none() {
                     self.start_core(node);
@@ -358,9 +378,9 @@ impl Pair {
         }
     }
 
-    fn at_witness(&mut self, from: NodeId, daemon_run: u64, id: WitnessRequestId, request: WitnessRequest) {
+    fn answer_as_witness(&mut self, from: NodeId, daemon_run: u64, id: WitnessRequestId, request: WitnessRequest) {
         let half = self.witness_rtt / 2;
-        let reachable = self.witness_up && self.reach[from.index()];
+        let reachable = self.witness_up && self.reaches_witness[from.index()];
         let reply = if !reachable {
             WitnessReply::Unreachable
         } else {
@@ -368,13 +388,14 @@ impl Pair {
             let reply: AcceptorReply = acceptor::handle(&mut self.witness, &request);
             if self.prng.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Received(reply) }
         };
-        self.put(half, Due::In(from, daemon_run, Incoming::Witness(id, reply)));
+        self.schedule(half, FutureEvent::Input(from, daemon_run, DaemonInput::Witness(id, reply)));
     }
 
-    // ---- looking ------------------------------------------------------------------------------------------------
+    // ---- observations -------------------------------------------------------------------------------------------
 
-    /// Whether every running node's durable configuration that is newest looks like this, for example "D(W)", "S(A)".
-    pub fn is(&self, shape: &str) -> bool {
+    /// Whether the newest chosen configuration has this shape and each running member of it holds it durably. "D(W)" =
+    /// both nodes are members and the tie is at W; "S(A)" = A is the only member.
+    pub fn has_shape(&self, shape: &str) -> bool {
         let Some(newest) = self.oracle.newest() else { return false };
         let name = match (newest.members.solo(), newest.tie) {
             (Some(node), _) => format!("S({node})"),
@@ -385,9 +406,9 @@ impl Pair {
             && self.nodes.iter().all(|node| !node.up || !newest.members.has(node.id) || node.config() == newest)
     }
 
-    /// Where a VM executes.
-    pub fn runner(&self, vm: usize) -> Option<NodeId> {
-        self.nodes.iter().find(|machine| machine.executing(vm)).map(|machine| machine.id)
+    /// The node on which the VM executes.
+    pub fn node_of(&self, vm: usize) -> Option<NodeId> {
+        self.nodes.iter().find(|machine| machine.executes(vm)).map(|machine| machine.id)
     }
 
     pub fn describe(&self) -> String {
@@ -408,7 +429,7 @@ impl Pair {
                 text += &format!("  {} ms {note:?}\n", at / MS);
             }
         }
-        text += &format!("W: {:?}\nacked {:?}\n", self.witness, self.oracle.acked);
+        text += &format!("W: {:?}\nacked {:?}\n", self.witness, self.oracle.acknowledged);
         text
     }
 }
