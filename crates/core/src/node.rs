@@ -27,7 +27,7 @@ use dyad_pool::{OpenOptions, Pool};
 use dyad_provision::disks::{self, DiskError, PoolDiskPaths};
 use dyad_provision::identity::NodeIdentity;
 use dyad_provision::register::{RegisterError, RegisterFiles};
-use dyad_quorum::{MAX_PATHS, Quorum, Record, Setup, Timing, slots};
+use dyad_quorum::{AcceptorRecord, MAX_PATHS, Quorum, Setup, Timing, slots};
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender};
@@ -224,7 +224,7 @@ fn start_cgroup_fence(options: &Options, quorum_thread: &QuorumHandle) -> Sender
 fn new_quorum(
     options: &Options,
     identity: &NodeIdentity,
-    record: Record,
+    record: AcceptorRecord,
     path_count: u8,
     watchdog: Option<&WatchdogInfo>,
 ) -> Quorum {
@@ -235,9 +235,9 @@ fn new_quorum(
         boot: clock::boot_id(),
         paths: path_count.max(1),
         timing: Timing::standard(),
-        watchdog: watchdog.is_some_and(|info| info.proven),
+        watchdog_proven: watchdog.is_some_and(|info| info.proven),
         // In force until the peer's first heartbeat.
-        peer_watchdog: peer_watchdog_cache::load(&options.state, peer_incarnation),
+        peer_watchdog_proven: peer_watchdog_cache::load(&options.state, peer_incarnation),
     };
     Quorum::new(setup, record, clock::now())
 }

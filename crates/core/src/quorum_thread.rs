@@ -5,7 +5,7 @@
 //! the witness to a task, and commands for the VMs to the thread `cgroup_fence`. It reports to `CoreState` as
 //! [`QuorumUpdate`].
 //!
-//! **Invariant.** On a running member this thread alone feeds the watchdog, and only if [`Quorum::watchdog_ok`] allows it at that
+//! **Invariant.** On a running member this thread alone feeds the watchdog, and only if [`Quorum::may_feed_watchdog`] allows it at that
 //! moment.
 
 use crate::cgroup_fence;
@@ -126,7 +126,7 @@ impl QuorumLoop {
             }
             if let Some(watchdog) = &mut self.resources.watchdog
                 && !self.stop_feeding
-                && self.resources.quorum.watchdog_ok(clock::now())
+                && self.resources.quorum.may_feed_watchdog(clock::now())
             {
                 watchdog.feed();
             }
@@ -240,7 +240,7 @@ impl QuorumLoop {
                 .map(|path| peer_alive && !down.contains(&Alarm::PathDown(path)))
                 .collect(),
             peer_addresses: (0..self.resources.paths).map(|path| self.resources.beacon.peer_address(path)).collect(),
-            peer_watchdog_proven: quorum.peer_watchdog(),
+            peer_watchdog_proven: quorum.peer_watchdog_proven(),
             witness: self.witness_health,
         };
         if self.last_snapshot.as_ref() != Some(&snapshot) {

@@ -6,16 +6,16 @@
 use crate::quorum_handle::QuorumHandle;
 use dyad_control::chain;
 use dyad_provision::register::RegisterFiles;
-use dyad_quorum::{Event, Record, WriteToken};
+use dyad_quorum::{AcceptorRecord, Event, WriteToken};
 use std::sync::mpsc::{Sender, channel};
 
 /// Sends records to the register's thread.
-pub struct Register(Sender<(WriteToken, Record)>);
+pub struct Register(Sender<(WriteToken, AcceptorRecord)>);
 
 impl Register {
     /// Starts the thread. It reports the result of each write to the quorum thread.
     pub fn start(mut files: RegisterFiles, quorum_thread: QuorumHandle) -> Self {
-        let (sender, records) = channel::<(WriteToken, Record)>();
+        let (sender, records) = channel::<(WriteToken, AcceptorRecord)>();
         let run = move || {
             let mut failed = false;
             for (token, record) in records {
@@ -34,7 +34,7 @@ impl Register {
     }
 
     /// Has a record written and synced. The quorum thread then gets `Persisted` or `PersistFailed` with this token.
-    pub fn save(&self, token: WriteToken, record: Record) {
+    pub fn save(&self, token: WriteToken, record: AcceptorRecord) {
         let _ = self.0.send((token, record));
     }
 }

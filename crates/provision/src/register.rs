@@ -6,7 +6,7 @@
 //! **Invariant.** A record counts as durable only when both files hold it. After the first failed write the caller writes
 //! nothing any more in this run: what a failed `fsync` left behind is unknown.
 
-use dyad_quorum::Record;
+use dyad_quorum::AcceptorRecord;
 use dyad_quorum::slots::{self, RegisterChoice, RegisterId, SLOT_BYTES};
 use dyad_types::NodeId;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ const NAME: &str = "register";
 pub struct RegisterFiles {
     id: RegisterId,
     files: [File; 2],
-    generation: u64,
+    write_number: u64,
 }
 
 /// The register's file in one of its two folders.
@@ -91,9 +91,9 @@ impl RegisterFiles {
     ///
     /// # Errors
     /// A file cannot be made or written.
-    pub fn create(dirs: [&Path; 2], id: RegisterId, record: &Record) -> Result<(), RegisterError> {
+    pub fn create(dirs: [&Path; 2], id: RegisterId, record: &AcceptorRecord) -> Result<(), RegisterError> {
         let files = [open(dirs[0], true)?, open(dirs[1], true)?];
-        let mut files = Self { id, files, generation: 0 };
+        let mut files = Self { id, files, write_number: 0 };
         // Twice: both slots of both files are whole from the first moment.
         files.write(record)?;
         files.write(record)
@@ -103,7 +103,7 @@ impl RegisterFiles {
     ///
     /// # Errors
     /// A file cannot be opened, or no record of this node is readable in either.
-    pub fn open(dirs: [&Path; 2], id: RegisterId) -> Result<(Self, Record), RegisterError> {
+    pub fn open(dirs: [&Path; 2], id: RegisterId) -> Result<(Self, AcceptorRecord), RegisterError> {
         let files = [open(dirs[0], false)?, open(dirs[1], false)?];
         let copies: Vec<Vec<u8>> = files
             .iter()
@@ -114,7 +114,7 @@ impl RegisterFiles {
             })
             .collect();
         match slots::choose(id, [[&copies[0], &copies[1]], [&copies[2], &copies[3]]]) {
-            RegisterChoice::Record { generation, record } => Ok((Self { id, files, generation }, *record)),
+            RegisterChoice::Record { write_number, record } => Ok((Self { id, files, write_number }, *record)),
             RegisterChoice::Fresh => Err(RegisterError::Empty),
             RegisterChoice::Amnesia => Err(RegisterError::Damaged),
             RegisterChoice::Foreign(other) => Err(RegisterError::Foreign { node: other.node }),
@@ -126,15 +126,15 @@ impl RegisterFiles {
     ///
     /// # Errors
     /// [`RegisterError::Write`]: what the files hold now is unknown, and nothing may be written any more in this run.
-    pub fn write(&mut self, record: &Record) -> Result<(), RegisterError> {
-        let generation = self.generation + 1;
-        let bytes = slots::encode(self.id, generation, record);
-        let slot = slots::slot_of(generation);
+    pub fn write(&mut self, record: &AcceptorRecord) -> Result<(), RegisterError> {
+        let write_number = self.write_number + 1;
+        let bytes = slots::encode(self.id, write_number, record);
+        let slot = slots::slot_of(write_number);
         let at = (slot * SLOT_BYTES) as u64;
         for (file, handle) in self.files.iter().enumerate() {
             handle.write_all_at(&bytes, at).map_err(|source| RegisterError::Write { file, slot, source })?;
         }
-        self.generation = generation;
+        self.write_number = write_number;
         Ok(())
     }
 }
@@ -144,18 +144,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_comes_back_and_one_place_is_enough_for_the_newest() {
+    fn a_record_comes_back_and_one_file_is_enough_for_the_newest() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dirs = [a.path(), b.path()];
         let id = RegisterId { pair: 7, node: NodeId::A };
-        let mut record = Record::first_node(NodeId::A, 3);
+        let mut record = AcceptorRecord::first_node(NodeId::A, 3);
         RegisterFiles::create(dirs, id, &record).unwrap();
         let (mut files, read) = RegisterFiles::open(dirs, id).unwrap();
         assert_eq!(read, record);
-        record.mark = 9;
+        record.witness_changes = 9;
         files.write(&record).unwrap();
         drop(files);
-        // The newest slot is torn in one place.
+        // The newest slot is torn in one file.
         let file = File::options().write(true).open(a.path().join(NAME)).unwrap();
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
         assert_eq!(RegisterFiles::open(dirs, id).unwrap().1, record);

@@ -18,7 +18,7 @@ use dyad_desired::{Document, NodeRecord, slots};
 use dyad_link::pairing::{self as link_pairing, Purpose};
 use dyad_link::{discovery, tls};
 use dyad_pool::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk};
-use dyad_quorum::{Record, slots::RegisterId};
+use dyad_quorum::{AcceptorRecord, slots::RegisterId};
 use dyad_types::{BLOCK, BlockIndex, Epoch, Seq, Stamp, VolumeId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -235,8 +235,8 @@ fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: 
     let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
     let owner = RegisterId { pair: identity.pair_number(), node: identity.me };
     let record = match identity.peer {
-        None => Record::first_node(identity.me, identity.incarnation),
-        Some(_) => Record::fresh(identity.incarnation),
+        None => AcceptorRecord::first_node(identity.me, identity.incarnation),
+        Some(_) => AcceptorRecord::fresh(identity.incarnation),
     };
     std::fs::create_dir_all(&paths.state).map_err(|e| failed("the state directory", &e))?;
     RegisterFiles::create([&paths.state, &indexes[0]], owner, &record)

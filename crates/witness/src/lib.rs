@@ -1,6 +1,6 @@
 //! The witness: the third vote for many pairs in one small daemon, and the client with which nodes send requests to it.
 //!
-//! The daemon stores less than 1 KiB per pair: the keys of the nodes and one acceptor record ([`dyad_quorum::Record`]).
+//! The daemon stores less than 1 KiB per pair: the keys of the nodes and one acceptor record ([`dyad_quorum::AcceptorRecord`]).
 //! It needs no clock, no lease and no log, and sends no heartbeats.
 //!
 //! * [`server`]: the daemon's network side; [`admin`]: its socket for the command line.

@@ -1,7 +1,7 @@
 //! The rules by which a key may read or change a pair's entry. Plain functions on a batch; no network, no clock.
 
 use dyad_link::{Fingerprint, PairId};
-use dyad_quorum::{AcceptorReply, Record, ReplyBody, VoteRefusal, WitnessRequest, acceptor};
+use dyad_quorum::{AcceptorRecord, AcceptorReply, ReplyBody, VoteRefusal, WitnessRequest, acceptor};
 use dyad_types::NodeId;
 
 use crate::protocol::{Enrol, Enrolled, Keys, MAX_NAME, Refused};
@@ -36,7 +36,7 @@ pub(crate) fn enrol(batch: &mut Batch<'_>, key: Fingerprint, ask: Enrol) -> Entr
         Slot::Empty => Entry {
             name: sanitized_name(ask.name),
             keys: ask.keys,
-            record: Record::witness(batch.witness(), new_incarnation()),
+            record: AcceptorRecord::witness(batch.witness(), new_incarnation()),
         },
     };
     batch.put(ask.pair, &entry)?;
@@ -77,7 +77,7 @@ pub(crate) fn ask(
         // The asking node has seen a later state of this store, so the store was rolled back. The other node may have
         // seen an earlier state, so the old record must not vote for either.
         tracing::warn!(%pair, "the record of this pair was rolled back; it is void until the pair admits it again");
-        entry.record = Record::witness(batch.witness(), new_incarnation());
+        entry.record = AcceptorRecord::witness(batch.witness(), new_incarnation());
     }
     if entry.record != before {
         batch.put(pair, &entry)?;
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(fixture.ask(UNKNOWN_KEY, &learn(&base, 0)), Err(Refused::WrongKey));
         let other = PairId(8);
         assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &learn(&base, 0))), Err(Refused::Mismatch));
-        let question = WitnessRequest::Learn(Learn { pair: 8, sender: NodeId::A, base, seen: 0 });
+        let question = WitnessRequest::Learn(Learn { pair: 8, sender: NodeId::A, base, witness_changes: 0 });
         assert_eq!(fixture.run(|batch| ask(batch, KEY_A, other, &question)), Err(Refused::UnknownPair));
         assert_eq!(fixture.enrol(UNKNOWN_KEY, NodeId::A, [Some(KEY_A), None]), Err(Refused::Mismatch));
     }

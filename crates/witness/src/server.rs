@@ -100,7 +100,7 @@ impl Shared {
                 name: entry.name,
                 keys: entry.keys,
                 epoch: Some(entry.record.base.epoch),
-                votes: entry.record.votes(dyad_quorum::Acceptor::W),
+                votes: entry.record.may_vote_as(dyad_quorum::Acceptor::W),
             },
             Slot::Empty | Slot::Damaged => {
                 PairSummary { pair, name: String::new(), keys: [None; 2], epoch: None, votes: false }

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use dyad_link::{Fingerprint, PairId, random};
-use dyad_quorum::{Record, WitnessId};
+use dyad_quorum::{AcceptorRecord, WitnessId};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
 use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock, statx};
@@ -67,7 +67,7 @@ pub enum StoreError {
 pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) keys: Keys,
-    pub(crate) record: Record,
+    pub(crate) record: AcceptorRecord,
 }
 
 impl Entry {
@@ -191,7 +191,7 @@ impl Store {
             tracing::warn!("this store is a copy of another one: all its votes are void until the pairs admit it");
             for (pair, slot) in batch.all()? {
                 if let Slot::Entry(mut entry) = slot {
-                    entry.record = Record::witness(WitnessId(id), new_incarnation());
+                    entry.record = AcceptorRecord::witness(WitnessId(id), new_incarnation());
                     batch.put(pair, &entry)?;
                 }
             }
@@ -274,7 +274,7 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry {
-        let record = Record::witness(WitnessId(u128::MAX), u64::MAX);
+        let record = AcceptorRecord::witness(WitnessId(u128::MAX), u64::MAX);
         Entry { name: "x".repeat(crate::protocol::MAX_NAME), keys: [Some(Fingerprint([9; 32])); 2], record }
     }
 
@@ -291,7 +291,7 @@ mod tests {
         };
         let ballot = Ballot { round: u64::MAX, node: NodeId::B };
         let mut entry = entry();
-        entry.record.mark = u64::MAX;
+        entry.record.witness_changes = u64::MAX;
         entry.record.promised = ballot;
         entry.record.base = config.clone();
         entry.record.accepted = Some((ballot, config));
@@ -354,7 +354,7 @@ mod tests {
         assert_ne!(store.id(), restored.id());
         let void = get(&restored, PairId(1)).unwrap();
         assert_eq!((void.keys, &void.name), (voted.keys, &voted.name));
-        assert_eq!(void.record, Record::witness(restored.id(), void.record.incarnation));
+        assert_eq!(void.record, AcceptorRecord::witness(restored.id(), void.record.incarnation));
         assert_ne!(void.record.incarnation, voted.record.incarnation);
         // Opened again, the copy keeps its new id and records.
         drop(restored);

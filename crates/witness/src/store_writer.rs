@@ -104,11 +104,11 @@ mod tests {
                 witness: enrolled.witness,
                 ..Config::none()
             };
-            let ask = WitnessRequest::Learn(Learn { pair, sender: NodeId::A, base, seen: 0 });
+            let ask = WitnessRequest::Learn(Learn { pair, sender: NodeId::A, base, witness_changes: 0 });
             let store_writer = store_writer.clone();
             asking.spawn(async move {
                 let answer = store_writer.run(move |batch| pairs::ask(batch, KEY, PairId(pair), &ask)).await;
-                assert_eq!(answer.unwrap().unwrap().mark, 1);
+                assert_eq!(answer.unwrap().unwrap().witness_changes, 1);
             });
         }
         asking.join_all().await;

@@ -17,13 +17,13 @@ pub fn both(enrolled: Enrolled) -> Config {
     }
 }
 
-/// The request of node A, which has seen `seen` of the witness, to learn what was decided after `base`.
+/// The request of node A, which knows of `seen` changes of the witness, to learn what was decided after `base`.
 #[must_use]
 pub fn learn(pair: PairId, base: &Config, seen: u64) -> WitnessRequest {
-    WitnessRequest::Learn(Learn { pair: pair.0, sender: NodeId::A, base: base.clone(), seen })
+    WitnessRequest::Learn(Learn { pair: pair.0, sender: NodeId::A, base: base.clone(), witness_changes: seen })
 }
 
-/// The request of `node`, which has seen `seen` of the witness, to become the only node in sync.
+/// The request of `node`, which knows of `seen` changes of the witness, to become the only node in sync.
 #[must_use]
 pub fn solo(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
     let want = Config {
@@ -39,8 +39,8 @@ pub fn solo(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequ
         incarnation: base.incarnations[node.index()],
         base: base.clone(),
         ballot: Ballot { round: 1, node },
-        best: None,
+        accepted: None,
         want,
-        seen,
+        witness_changes: seen,
     })
 }

@@ -19,7 +19,7 @@ impl CoreState {
                 self.membership.ack_set = set;
                 self.announce_view();
                 if self.membership.readmission.on_ack_set(set, handled) {
-                    self.handles.quorum_thread.tell(quorum::Event::AckPeer);
+                    self.handles.quorum_thread.tell(quorum::Event::PeerInAckSet);
                 }
             }
             QuorumUpdate::Hold => self.hold(true),

@@ -60,7 +60,7 @@ const BANNED: &[(&str, &str)] = &[
     ("tenure", "membership_term"),
     ("trouble", "error"),
     ("unwell", "Faulty"),
-    ("wish*", "PlanInput, or the name of the request"),
+    ("wish*", "DecisionInput, or the name of the request"),
 ];
 
 /// Subjects that name nothing: a sentence says which part of the system it is about.
