@@ -197,7 +197,7 @@ fn open_beacon(identity: &NodeIdentity, links: &[String]) -> Result<(Beacon, u8)
     let paths: Vec<PathConfig> =
         links.iter().take(MAX_PATHS).map(|name| PathConfig::Interface { name: name.clone() }).collect();
     let path_count = paths.len() as u8;
-    let config = beacon::Config {
+    let config = beacon::BeaconConfig {
         pair: PairId(identity.pair_number()),
         node: identity.me,
         key: PairKey(identity.key_bytes()),

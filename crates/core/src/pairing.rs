@@ -127,7 +127,7 @@ impl Pairing {
             return;
         };
         let pair = PairId(identity.pair_number());
-        let mut config = session::Config::new(pair, identity.me, self.tls.clone(), fingerprint);
+        let mut config = session::PeerLinkConfig::new(pair, identity.me, self.tls.clone(), fingerprint);
         config.boot = crate::clock::boot_id();
         session.connect(config);
     }

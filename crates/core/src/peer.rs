@@ -2,12 +2,12 @@
 
 use crate::event::{Event, EventSender};
 use crate::peer_wire::{CoreMessage, PeerEvent};
-use dyad_link::session::{self, Config, Outbox, Path, PeerLink};
+use dyad_link::session::{self, Outbox, Path, PeerLink, PeerLinkConfig};
 use dyad_types::NodeId;
 use tokio::sync::mpsc;
 
 enum PeerRequest {
-    Connect(Box<Config>),
+    Connect(Box<PeerLinkConfig>),
     Paths(Vec<Path>),
     Stop,
 }
@@ -27,7 +27,7 @@ impl PeerHandle {
     }
 
     /// Has the task keep a session with the peer that `config` names, in place of an earlier peer.
-    pub fn connect(&mut self, config: Config) {
+    pub fn connect(&mut self, config: PeerLinkConfig) {
         self.outbox = None;
         let _ = self.requests.send(PeerRequest::Connect(Box::new(config)));
     }
@@ -127,7 +127,7 @@ async fn next(link: &mut Option<PeerLink>) -> Option<session::Event> {
     }
 }
 
-fn open(config: Config, paths: Vec<Path>, event_sender: &EventSender) -> Option<PeerLink> {
+fn open(config: PeerLinkConfig, paths: Vec<Path>, event_sender: &EventSender) -> Option<PeerLink> {
     let opened = match config.node {
         NodeId::A => PeerLink::dial(config, paths).map_err(|e| e.to_string()),
         NodeId::B => listeners()
@@ -146,9 +146,9 @@ fn translate(event: session::Event) -> PeerEvent {
     match event {
         session::Event::Up { session, path, outbox, .. } => PeerEvent::Up { session, path, outbox },
         session::Event::Down { session, reason } => {
-            PeerEvent::Down { session, reason: reason.to_string(), closed: reason.is_from_afar() }
+            PeerEvent::Down { session, reason: reason.to_string(), closed: reason.ended_by_peer() }
         }
-        session::Event::Refused { path, reason } => PeerEvent::Refused { path, reason: reason.to_string() },
+        session::Event::HandshakeFailed { path, reason } => PeerEvent::Refused { path, reason: reason.to_string() },
         session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
             Ok(message) => PeerEvent::Message { session, message },
             Err(_) => {

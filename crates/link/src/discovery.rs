@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::net::Interface;
-use crate::{Fingerprint, GROUP, PairId, UDP_PORT};
+use crate::{Fingerprint, MULTICAST_GROUP, PairId, UDP_PORT};
 
-/// Interval between two announcements.
+/// Interval between two announcements of an offer.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// An offer that is not received again within this period is dropped.
 pub const OFFER_VALIDITY_PERIOD: Duration = Duration::from_secs(5);
@@ -32,7 +32,8 @@ const VERSION: u8 = 1;
 const MAX_DATAGRAM: usize = 512;
 /// Maximum length of a name in an offer, in characters.
 const MAX_NAME: usize = 64;
-/// Maximum number of stored offers, so that a flood cannot fill the memory.
+/// Maximum number of stored offers, and of datagrams read from one socket in one call, so that a flood of datagrams
+/// neither fills the memory nor delays the caller.
 const MAX_OFFERS: usize = 64;
 
 /// The announcement of a node with an open pairing code.
@@ -64,7 +65,7 @@ impl Offer {
             return None;
         }
         let mut offer: Self = crate::frame::from_payload(body).ok()?;
-        // The names are printed on terminals and web pages.
+        // The names are printed on terminals and web pages, so control characters are removed.
         for name in [&mut offer.pair_name, &mut offer.node_name] {
             *name = name.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
         }
@@ -72,7 +73,7 @@ impl Offer {
     }
 }
 
-/// Where offers are announced or received.
+/// A destination of announcements, or a source of offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// The multicast group on this interface.
@@ -82,6 +83,7 @@ pub enum Endpoint {
     Address(SocketAddr),
 }
 
+/// Sends offers to all endpoints.
 #[derive(Debug)]
 pub struct Announcer {
     sockets: Vec<(UdpSocket, SocketAddr)>,
@@ -94,7 +96,8 @@ impl Announcer {
         Self { sockets: endpoints.iter().filter_map(|endpoint| announcing_socket(endpoint).ok()).collect() }
     }
 
-    /// Sends `offer` once to every endpoint; returns the number of endpoints that accepted it. Never blocks.
+    /// Sends `offer` once to every endpoint; returns the number of endpoints for which the kernel accepted the
+    /// datagram. Never blocks.
     pub fn announce(&self, offer: &Offer) -> usize {
         let Some(bytes) = offer.encode() else { return 0 };
         self.sockets.iter().filter(|(socket, target)| socket.send_to(&bytes, target).is_ok()).count()
@@ -107,14 +110,15 @@ pub struct DiscoveredOffer {
     pub offer: Offer,
     /// The address for pairing: the sender's address (with its scope) and the offer's port.
     pub address: SocketAddr,
-    /// The interface on which it was received; empty for [`Endpoint::Address`].
+    /// Name of the interface on which the offer was received; empty for [`Endpoint::Address`].
     pub interface: String,
 }
 
-/// Receives the offers of first nodes on all peer links.
+/// Receives the offers of first nodes on all endpoints.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<(UdpSocket, String)>,
+    /// The last offer of each node on each interface, with the time of its reception.
     heard: BTreeMap<(Fingerprint, String), (DiscoveredOffer, Instant)>,
 }
 
@@ -129,11 +133,11 @@ impl Listener {
         Self { sockets: endpoints.iter().filter_map(socket).collect(), heard: BTreeMap::new() }
     }
 
-    /// Reads all received datagrams and returns the offers of the last [`OFFER_VALIDITY_PERIOD`]. Never blocks.
+    /// Reads up to 64 datagrams from each socket and returns the offers that were received within the last
+    /// [`OFFER_VALIDITY_PERIOD`]. Never blocks.
     pub fn offers(&mut self, now: Instant) -> Vec<DiscoveredOffer> {
         let mut buffer = [0; MAX_DATAGRAM];
         for (socket, interface) in &self.sockets {
-            // Bounded, so that a flood cannot delay the caller.
             for _ in 0..MAX_OFFERS {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { break };
                 let Some(offer) = Offer::decode(&buffer[..length]) else { continue };
@@ -165,7 +169,7 @@ fn nonblocking(socket: io::Result<UdpSocket>) -> io::Result<UdpSocket> {
 fn announcing_socket(endpoint: &Endpoint) -> io::Result<(UdpSocket, SocketAddr)> {
     let target = match endpoint {
         Endpoint::Address(address) => *address,
-        Endpoint::Interface(interface) => SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index).into(),
+        Endpoint::Interface(interface) => SocketAddrV6::new(MULTICAST_GROUP, UDP_PORT, 0, interface.index).into(),
     };
     let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(Protocol::UDP))?;
     if let Endpoint::Interface(interface) = endpoint {
@@ -181,8 +185,8 @@ fn listening_socket(interface: &Interface) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::from(SocketAddrV6::new(GROUP, UDP_PORT, 0, interface.index)).into())?;
-    socket.join_multicast_v6(&GROUP, interface.index)?;
+    socket.bind(&SocketAddr::from(SocketAddrV6::new(MULTICAST_GROUP, UDP_PORT, 0, interface.index)).into())?;
+    socket.join_multicast_v6(&MULTICAST_GROUP, interface.index)?;
     nonblocking(Ok(socket.into()))
 }
 
@@ -203,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_is_heard_and_forgotten() {
+    fn an_offer_is_received_and_dropped_after_its_validity_period() {
         let mut listener = Listener::open(&[Endpoint::Address("127.0.0.1:0".parse().unwrap())]);
         let announcer = Announcer::open(&[Endpoint::Address(listener.local_addresses()[0])]);
         assert_eq!(announcer.announce(&offer("office")), 1);
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_steer_a_terminal() {
+    fn control_characters_are_removed_from_names() {
         let bytes = offer("\u{1b}[2Joffice\n").encode().unwrap();
         assert_eq!(Offer::decode(&bytes).unwrap().pair_name, "[2Joffice");
     }
@@ -233,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn noise_is_no_offer(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_are_no_offer_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(Offer::decode(&noise), None);
             let mut behind = b"DYDC\x01".to_vec();
             behind.extend(noise);

@@ -4,7 +4,7 @@
 //! offset size
 //!      0    4  magic "DYAD"
 //!      4    2  version of this header, 1          (all numbers little endian)
-//!      6    2  kind, a number the protocol on top gives its messages
+//!      6    2  kind: the type of the message, defined by the protocol on top
 //!      8    4  length of the payload in bytes, at most 2 MiB
 //!     12    4  CRC32C of bytes 0..12 and the payload
 //!     16    …  payload, usually a postcard message
@@ -20,17 +20,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Bytes before the payload.
-pub const HEADER: usize = 16;
+/// Length of the header before the payload, in bytes.
+pub const HEADER_BYTES: usize = 16;
 /// Maximum length of a payload, in bytes.
 pub const MAX_PAYLOAD: usize = 2 << 20;
 
 const MAGIC: [u8; 4] = *b"DYAD";
 const VERSION: u16 = 1;
-/// A writer sends its buffer when it has at least this many bytes.
-const BATCH: usize = 256 << 10;
-/// Minimum buffer space for a read, in bytes.
-const READ_AHEAD: usize = 4 << 10;
+/// A writer passes its buffer to the stream when the buffer has at least this many bytes.
+const FLUSH_THRESHOLD_BYTES: usize = 256 << 10;
+/// Minimum free space of the buffer for a read, in bytes.
+const MIN_READ_BYTES: usize = 4 << 10;
 
 /// The errors of reading or writing a frame.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum FrameError {
     /// The stream ended inside a frame.
     #[error("the other side closed the connection in the middle of a message")]
     Truncated,
-    /// The stream does not begin with the magic number of a frame.
+    /// Bytes in the place of a frame's magic number are another number.
     #[error("the other side does not speak this protocol; check the address and the port")]
     Magic,
     /// The header has an unknown version.
@@ -50,7 +50,7 @@ pub enum FrameError {
         /// The version in the header.
         found: u16,
     },
-    /// The payload is longer than the limit of the stream.
+    /// The payload is longer than the limit of this reader or writer.
     #[error("a message of {length} bytes is longer than the {limit} allowed here")]
     TooLong {
         /// Length of the payload, in bytes.
@@ -61,7 +61,7 @@ pub enum FrameError {
     /// The checksum does not match.
     #[error("a message was damaged in transit; check cables, network cards and memory")]
     Checksum,
-    /// The payload is not a message of the expected type.
+    /// The payload cannot be decoded as, or encoded from, a message of the expected type.
     #[error("a message cannot be understood; update both sides to the same version")]
     Message(#[source] postcard::Error),
     /// A frame of this kind is not expected here.
@@ -77,7 +77,7 @@ pub enum FrameError {
 pub struct Frame {
     /// A number whose meaning the protocol above defines.
     pub kind: u16,
-    /// The bytes; shares the reader's buffer without a copy.
+    /// The message's bytes. They share the reader's buffer without a copy.
     pub payload: Bytes,
 }
 
@@ -110,7 +110,7 @@ impl Frame {
     }
 }
 
-/// Encodes `message`.
+/// Encodes a message as postcard.
 ///
 /// # Errors
 /// [`FrameError::Message`] if `T` has no postcard form.
@@ -118,7 +118,7 @@ pub fn to_payload<T: Serialize>(message: &T) -> Result<Bytes, FrameError> {
     postcard::to_stdvec(message).map(Bytes::from).map_err(FrameError::Message)
 }
 
-/// Decodes the message in `payload`.
+/// Decodes a postcard message.
 ///
 /// # Errors
 /// [`FrameError::Message`] if the payload is not a `T` or has bytes left over.
@@ -130,18 +130,18 @@ pub fn from_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError
     }
 }
 
-/// Covers the header before the checksum itself, and the payload.
-fn checksum(header: &[u8; HEADER], payload: &[u8]) -> u32 {
+/// CRC32C of the first 12 bytes of the header and of the payload.
+fn checksum(header: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), payload)
 }
 
-fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
+fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER_BYTES], FrameError> {
     let too_long = || FrameError::TooLong { length: payload.len(), limit: MAX_PAYLOAD };
     let length = u32::try_from(payload.len()).map_err(|_| too_long())?;
     if payload.len() > MAX_PAYLOAD {
         return Err(too_long());
     }
-    let mut header = [0; HEADER];
+    let mut header = [0; HEADER_BYTES];
     header[0..4].copy_from_slice(&MAGIC);
     header[4..6].copy_from_slice(&VERSION.to_le_bytes());
     header[6..8].copy_from_slice(&kind.to_le_bytes());
@@ -151,12 +151,16 @@ fn header(kind: u16, payload: &[u8]) -> Result<[u8; HEADER], FrameError> {
     Ok(header)
 }
 
-/// Removes the first frame from `buffer`, or returns the number of missing bytes.
-fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, FrameError> {
-    let Some(&head) = buffer.first_chunk::<HEADER>() else {
+/// Removes the first frame from `buffer`, or returns the number of bytes that its header or payload still lacks.
+fn split_frame(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, FrameError> {
+    let Some(&head) = buffer.first_chunk::<HEADER_BYTES>() else {
         // An incomplete header is checked as far as it goes, so that a foreign protocol is refused at once.
         let seen = buffer.len().min(MAGIC.len());
-        return if buffer[..seen] == MAGIC[..seen] { Ok(Err(HEADER - buffer.len())) } else { Err(FrameError::Magic) };
+        return if buffer[..seen] == MAGIC[..seen] {
+            Ok(Err(HEADER_BYTES - buffer.len()))
+        } else {
+            Err(FrameError::Magic)
+        };
     };
     let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
     let long = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -170,10 +174,10 @@ fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, Fra
     if length > limit {
         return Err(FrameError::TooLong { length, limit });
     }
-    if buffer.len() < HEADER + length {
-        return Ok(Err(HEADER + length - buffer.len()));
+    if buffer.len() < HEADER_BYTES + length {
+        return Ok(Err(HEADER_BYTES + length - buffer.len()));
     }
-    let _ = buffer.split_to(HEADER);
+    let _ = buffer.split_to(HEADER_BYTES);
     let payload = buffer.split_to(length).freeze();
     if checksum(&head, &payload) != long(12) {
         return Err(FrameError::Checksum);
@@ -181,11 +185,14 @@ fn take(buffer: &mut BytesMut, limit: usize) -> Result<Result<Frame, usize>, Fra
     Ok(Ok(Frame { kind: short(6), payload }))
 }
 
+/// Reads frames from a byte stream.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     stream: R,
     buffer: BytesMut,
+    /// Maximum length of a payload, in bytes.
     limit: usize,
+    /// Number of bytes received.
     received: u64,
 }
 
@@ -213,9 +220,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Any [`FrameError`]; the stream cannot be used afterwards.
     pub async fn next(&mut self) -> Result<Option<Frame>, FrameError> {
         loop {
-            match take(&mut self.buffer, self.limit)? {
+            match split_frame(&mut self.buffer, self.limit)? {
                 Ok(frame) => return Ok(Some(frame)),
-                Err(missing) => self.buffer.reserve(missing.max(READ_AHEAD)),
+                Err(missing) => self.buffer.reserve(missing.max(MIN_READ_BYTES)),
             }
             let count = self.stream.read_buf(&mut self.buffer).await.map_err(FrameError::Io)?;
             self.received += count as u64;
@@ -234,6 +241,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// Writes frames to a byte stream, through a buffer.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,
@@ -253,7 +261,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         let header = header(kind, payload)?;
         self.buffer.extend_from_slice(&header);
         self.buffer.extend_from_slice(payload);
-        if self.buffer.len() >= BATCH { self.pass_on().await } else { Ok(()) }
+        if self.buffer.len() >= FLUSH_THRESHOLD_BYTES { self.write_buffer().await } else { Ok(()) }
     }
 
     /// Sends the buffered frames. Must not be cancelled.
@@ -261,7 +269,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// # Errors
     /// [`FrameError::Io`] if the stream failed.
     pub async fn flush(&mut self) -> Result<(), FrameError> {
-        self.pass_on().await?;
+        self.write_buffer().await?;
         self.stream.flush().await.map_err(FrameError::Io)
     }
 
@@ -274,7 +282,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.flush().await
     }
 
-    /// Sends one message. Must not be cancelled.
+    /// Sends one frame with a message as postcard. Must not be cancelled.
     ///
     /// # Errors
     /// As [`Self::feed`] and [`to_payload`].
@@ -291,11 +299,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.stream.shutdown().await.map_err(FrameError::Io)
     }
 
-    async fn pass_on(&mut self) -> Result<(), FrameError> {
+    /// Writes the buffer to the stream and empties it.
+    async fn write_buffer(&mut self) -> Result<(), FrameError> {
         let sent = self.stream.write_all(&self.buffer).await;
         self.buffer.clear();
         // The memory of one large frame must not stay allocated on an idle connection.
-        self.buffer.shrink_to(BATCH);
+        self.buffer.shrink_to(FLUSH_THRESHOLD_BYTES);
         sent.map_err(FrameError::Io)
     }
 }
@@ -313,11 +322,11 @@ mod tests {
     }
 
     fn decode(bytes: &[u8]) -> Result<Result<Frame, usize>, FrameError> {
-        take(&mut BytesMut::from(bytes), MAX_PAYLOAD)
+        split_frame(&mut BytesMut::from(bytes), MAX_PAYLOAD)
     }
 
     #[test]
-    fn the_header_is_as_the_wire_page_states() {
+    fn the_header_has_the_bytes_of_docs_wire_md() {
         let bytes = encoded(0x0102, b"x");
         assert_eq!(&bytes[..12], b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00");
         assert_eq!(bytes[12..16], crc32c::crc32c(b"DYAD\x01\x00\x02\x01\x01\x00\x00\x00x").to_le_bytes());
@@ -326,7 +335,7 @@ mod tests {
     #[test]
     fn a_payload_beyond_the_limit_is_refused_before_it_is_read() {
         let bytes = encoded(1, &[0; 100]);
-        let found = take(&mut BytesMut::from(&bytes[..HEADER]), 99);
+        let found = split_frame(&mut BytesMut::from(&bytes[..HEADER_BYTES]), 99);
         assert!(matches!(found, Err(FrameError::TooLong { length: 100, limit: 99 })));
         assert!(matches!(header(1, &vec![0; MAX_PAYLOAD + 1]), Err(FrameError::TooLong { .. })));
     }
@@ -340,13 +349,13 @@ mod tests {
     }
 
     #[test]
-    fn bytes_left_over_are_no_message() {
+    fn a_message_with_bytes_left_over_is_an_error() {
         assert!(from_payload::<u8>(&[1, 2]).is_err());
         assert_eq!(from_payload::<u8>(&[1]).unwrap(), 1);
     }
 
     #[tokio::test]
-    async fn frames_survive_any_cut_and_a_cancelled_read() {
+    async fn frames_arrive_whole_through_short_and_cancelled_reads() {
         let (near, far) = tokio::io::duplex(7);
         let mut reader = FrameReader::new(far);
         let payload = vec![5; 300_000];
@@ -376,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_inside_a_frame_is_an_error() {
+    async fn a_stream_that_ends_inside_a_frame_is_an_error() {
         let bytes = encoded(1, b"payload");
         let mut reader = FrameReader::new(&bytes[..bytes.len() - 1]);
         assert!(matches!(reader.next().await, Err(FrameError::Truncated)));
@@ -384,25 +393,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(kind: u16, payload in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn a_decoded_frame_equals_the_encoded_one(
+            kind: u16,
+            payload in proptest::collection::vec(any::<u8>(), 0..2000),
+        ) {
             let frame = decode(&encoded(kind, &payload)).unwrap().unwrap();
             prop_assert_eq!(frame, Frame { kind, payload: payload.into() });
         }
 
         #[test]
-        fn noise_is_never_a_frame_nor_a_panic(noise in proptest::collection::vec(any::<u8>(), 4..400)) {
+        fn random_bytes_are_no_frame_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 4..400)) {
             prop_assert!(!matches!(decode(&noise), Ok(Ok(_))));
         }
 
         #[test]
-        fn noise_behind_a_good_head_never_panics(tail in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn random_bytes_behind_a_valid_magic_are_no_frame_and_no_panic(
+            tail in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
             let mut bytes = b"DYAD\x01\x00".to_vec();
             bytes.extend(tail);
             prop_assert!(!matches!(decode(&bytes), Ok(Ok(_))));
         }
 
         #[test]
-        fn any_flipped_bit_is_seen(payload in proptest::collection::vec(any::<u8>(), 0..200), at: usize, bit in 0..8u32) {
+        fn a_flipped_bit_is_detected(
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            at: usize,
+            bit in 0..8u32,
+        ) {
             let mut bytes = encoded(3, &payload);
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;

@@ -11,30 +11,31 @@ use serde::{Deserialize, Serialize};
 /// # Panics
 /// If the kernel has no random generator; no secret can be created then.
 #[must_use]
-pub fn random<const N: usize>() -> [u8; N] {
+pub fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the kernel's random generator answers");
     bytes
 }
 
-/// The text is not the hexadecimal form of the expected id.
+/// The error of a text that is not the hexadecimal form of the expected id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is not an id of {digits} hexadecimal digits; copy the whole id and try again")]
 pub struct ParseIdError {
     digits: usize,
 }
 
+/// Decodes `N` bytes from hexadecimal digits; colons and white space between the digits are ignored.
 fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
-    let wrong = ParseIdError { digits: N * 2 };
+    let error = ParseIdError { digits: N * 2 };
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':' && !byte.is_ascii_whitespace()).collect();
     if digits.len() != N * 2 {
-        return Err(wrong);
+        return Err(error);
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let high = char::from(pair[0]).to_digit(16).ok_or(wrong.clone())?;
-        let low = char::from(pair[1]).to_digit(16).ok_or(wrong.clone())?;
-        *byte = u8::try_from(high * 16 + low).map_err(|_| wrong.clone())?;
+        let high = char::from(pair[0]).to_digit(16).ok_or(error.clone())?;
+        let low = char::from(pair[1]).to_digit(16).ok_or(error.clone())?;
+        *byte = u8::try_from(high * 16 + low).map_err(|_| error.clone())?;
     }
     Ok(bytes)
 }
@@ -44,10 +45,10 @@ fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
 pub struct PairId(pub u128);
 
 impl PairId {
-    /// A new random id.
+    /// An id of 128 random bits from the kernel.
     #[must_use]
     pub fn generate() -> Self {
-        Self(u128::from_be_bytes(random()))
+        Self(u128::from_be_bytes(random_bytes()))
     }
 }
 
@@ -76,7 +77,7 @@ impl FromStr for PairId {
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of the certificate `der`.
+    /// The fingerprint of a certificate, given in DER form.
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, der);
@@ -106,7 +107,7 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// The secret that both nodes share since pairing. It authenticates datagrams.
+/// The secret of a pair, created by the first node and given to the second one at pairing. It authenticates datagrams.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairKey(pub [u8; 32]);
 
@@ -114,7 +115,7 @@ impl PairKey {
     /// A new key from the kernel's random generator.
     #[must_use]
     pub fn generate() -> Self {
-        Self(random())
+        Self(random_bytes())
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_survive_their_text_form() {
+    fn an_id_that_is_printed_and_parsed_is_unchanged() {
         let pair = PairId::generate();
         assert_eq!(pair.to_string().parse(), Ok(pair));
         let print = Fingerprint::of(b"certificate");
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn half_an_id_is_refused() {
+    fn a_text_of_the_wrong_length_or_alphabet_is_no_id() {
         assert!("abcd".parse::<PairId>().is_err());
         assert!("zz".repeat(16).parse::<PairId>().is_err());
         assert!("é".repeat(16).parse::<PairId>().is_err());

@@ -1,4 +1,4 @@
-//! Sockets and interfaces.
+//! Network interfaces by name, TCP listeners, and time limits of TCP sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 
 /// Maximum number of connections that the kernel queues before they are accepted.
-const BACKLOG: i32 = 128;
+const LISTEN_BACKLOG: i32 = 128;
 
 /// A network interface that may carry the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,16 +48,16 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(LISTEN_BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Limits how long a connected TCP socket stays open on a dead path: about `timeout`, with unacknowledged data as well
-/// as on an idle connection.
+/// Makes the kernel close a connected TCP socket on a dead path after about `timeout`: by the TCP user timeout while
+/// data is unacknowledged, by keepalive probes (4 s or more) while the connection is idle.
 ///
 /// # Errors
 /// The system refuses one of the socket options. The caller names the peer.
-pub fn bound_silence(stream: &tokio::net::TcpStream, timeout: Duration) -> io::Result<()> {
+pub fn set_dead_path_timeout(stream: &tokio::net::TcpStream, timeout: Duration) -> io::Result<()> {
     let socket = SockRef::from(stream);
     socket.set_tcp_user_timeout(Some(timeout))?;
     let probe = (timeout / 4).max(Duration::from_secs(1));
@@ -69,13 +69,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_interface_has_a_number_and_nonsense_has_none() {
+    fn an_interface_that_exists_has_an_index_and_an_absent_one_is_none() {
         assert!(Interface::named("lo").is_some_and(|interface| interface.index > 0));
         assert_eq!(Interface::named("no-such-if0"), None);
     }
 
     #[tokio::test]
-    async fn both_families_listen_on_one_port() {
+    async fn an_ipv6_and_an_ipv4_listener_share_one_port() {
         let six = listen("[::1]:0".parse().unwrap()).unwrap();
         let port = six.local_addr().unwrap().port();
         listen(([127, 0, 0, 1], port).into()).unwrap();

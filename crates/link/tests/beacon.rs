@@ -5,7 +5,7 @@ mod netns;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use dyad_link::beacon::{Beacon, Config, MAX_BODY, PathConfig, Wake};
+use dyad_link::beacon::{Beacon, BeaconConfig, MAX_BODY, PathConfig, Wake};
 use dyad_link::discovery::{Announcer, Endpoint, Listener, Offer};
 use dyad_link::net::Interface;
 use dyad_link::{Fingerprint, PairId, PairKey};
@@ -15,23 +15,23 @@ use netns::{Namespaces, inside};
 const TEST_DEADLINE: Duration = Duration::from_secs(30);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-fn config(node: NodeId) -> Config {
-    Config { pair: PairId(77), node, key: PairKey([1; 32]), port: dyad_link::UDP_PORT }
+fn config(node: NodeId) -> BeaconConfig {
+    BeaconConfig { pair: PairId(77), node, key: PairKey([1; 32]), port: dyad_link::UDP_PORT }
 }
 
 fn unicast(peer: Option<SocketAddr>) -> PathConfig {
     PathConfig::Unicast { name: "cable".into(), local: "127.0.0.1:0".parse().unwrap(), peer }
 }
 
-/// A beacon A that knows the address of B, on each of `paths` paths, and a beacon B that knows no address.
-fn couple(paths: usize) -> (Beacon, Beacon) {
+/// Two beacons with `paths` unicast paths: A knows B's addresses, B knows no address.
+fn beacon_pair(paths: usize) -> (Beacon, Beacon) {
     let b = Beacon::open(&config(NodeId::B), (0..paths).map(|_| unicast(None)).collect()).unwrap();
     let peers = (0..paths).map(|path| unicast(b.local_address(u8::try_from(path).unwrap())));
     (Beacon::open(&config(NodeId::A), peers.collect()).unwrap(), b)
 }
 
-/// The next datagram that `beacon` receives within a step.
-fn hear(beacon: &mut Beacon) -> Option<(u8, Vec<u8>)> {
+/// Path and body of the datagram that `beacon` receives within [`POLL_INTERVAL`], if any.
+fn receive_body(beacon: &mut Beacon) -> Option<(u8, Vec<u8>)> {
     match beacon.receive(POLL_INTERVAL).unwrap() {
         Wake::Datagram(received) => Some((received.path, received.body.to_vec())),
         Wake::Woken | Wake::TimedOut => None,
@@ -43,14 +43,14 @@ fn exchange_proofs(a: &mut Beacon, b: &mut Beacon, paths: u8) {
     let start = Instant::now();
     let (mut at_a, mut at_b) = (0u8, 0u8);
     while at_a.count_ones() < paths.into() || at_b.count_ones() < paths.into() {
-        assert!(start.elapsed() < TEST_DEADLINE, "not acquainted: {:?} {:?}", a.status(), b.status());
+        assert!(start.elapsed() < TEST_DEADLINE, "no datagrams on all paths: {:?} {:?}", a.status(), b.status());
         a.send(None, b"from a");
         b.send(None, b"from b");
-        while let Some((path, body)) = hear(a) {
+        while let Some((path, body)) = receive_body(a) {
             assert_eq!(body, b"from b");
             at_a |= 1 << path;
         }
-        while let Some((path, body)) = hear(b) {
+        while let Some((path, body)) = receive_body(b) {
             assert_eq!(body, b"from a");
             at_b |= 1 << path;
         }
@@ -58,21 +58,21 @@ fn exchange_proofs(a: &mut Beacon, b: &mut Beacon, paths: u8) {
 }
 
 #[test]
-fn two_paths_carry_both_ways_and_addresses_are_learned() {
-    let (mut a, mut b) = couple(2);
+fn two_paths_carry_datagrams_both_ways_and_addresses_are_learned() {
+    let (mut a, mut b) = beacon_pair(2);
     exchange_proofs(&mut a, &mut b, 2);
     assert_eq!(b.peer_address(0), a.local_address(0));
     assert_eq!(b.peer_address(1), a.local_address(1));
     assert_eq!(a.send(Some(1), b"second only"), 0b10);
-    assert_eq!(hear(&mut b), Some((1, b"second only".to_vec())));
+    assert_eq!(receive_body(&mut b), Some((1, b"second only".to_vec())));
     let longest = vec![5; MAX_BODY];
     assert_eq!(b.send(Some(0), &longest), 0b01);
-    assert_eq!(hear(&mut a), Some((0, longest)));
+    assert_eq!(receive_body(&mut a), Some((0, longest)));
 }
 
 #[test]
 fn replayed_and_forged_datagrams_are_not_delivered() {
-    // The tap forwards between the nodes and records what A sends.
+    // The tap stands between the nodes, forwards their datagrams and records those of A.
     let tap = UdpSocket::bind("127.0.0.1:0").unwrap();
     tap.set_read_timeout(Some(TEST_DEADLINE)).unwrap();
     let mut b = Beacon::open(&config(NodeId::B), vec![unicast(None)]).unwrap();
@@ -86,12 +86,12 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
         let length = tap.recv(&mut datagram).unwrap();
         tap.send_to(&datagram[..length], at_b).unwrap();
         recorded.push(datagram[..length].to_vec());
-        let heard = hear(b);
+        let heard = receive_body(b);
         // B's answer to an unproven datagram is forwarded to A.
         if heard.is_none() {
             let length = tap.recv(&mut datagram).unwrap();
             tap.send_to(&datagram[..length], at_a).unwrap();
-            assert_eq!(hear(a), None, "an answer carries nothing");
+            assert_eq!(receive_body(a), None, "an answer has no body");
         }
         heard
     };
@@ -100,11 +100,11 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
     let before = b.counts();
     for datagram in &recorded {
         tap.send_to(datagram, at_b).unwrap();
-        assert_eq!(hear(&mut b), None);
+        assert_eq!(receive_body(&mut b), None);
         let mut forged = datagram.clone();
         forged[60] ^= 1;
         tap.send_to(&forged, at_b).unwrap();
-        assert_eq!(hear(&mut b), None);
+        assert_eq!(receive_body(&mut b), None);
     }
     assert_eq!(b.counts().replayed, before.replayed + 2);
     assert_eq!(b.counts().forged, before.forged + 2);
@@ -113,25 +113,25 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
 
 #[test]
 fn a_restarted_node_is_heard_again_and_unknown_keys_are_not() {
-    let (mut a, mut b) = couple(1);
+    let (mut a, mut b) = beacon_pair(1);
     exchange_proofs(&mut a, &mut b, 1);
     let at_b = b.local_address(0);
     let mut restarted = Beacon::open(&config(NodeId::A), vec![unicast(at_b)]).unwrap();
     exchange_proofs(&mut restarted, &mut b, 1);
-    let foreign = Config { key: PairKey([2; 32]), ..config(NodeId::A) };
+    let foreign = BeaconConfig { key: PairKey([2; 32]), ..config(NodeId::A) };
     let mut unknown = Beacon::open(&foreign, vec![unicast(at_b)]).unwrap();
-    let other = Config { pair: PairId(78), ..config(NodeId::A) };
+    let other = BeaconConfig { pair: PairId(78), ..config(NodeId::A) };
     let mut neighbour = Beacon::open(&other, vec![unicast(at_b)]).unwrap();
     unknown.send(None, b"me");
     neighbour.send(None, b"me");
-    while let Some((_, body)) = hear(&mut b) {
+    while let Some((_, body)) = receive_body(&mut b) {
         assert_ne!(body, b"me");
     }
     assert_eq!((b.counts().forged, b.counts().other_pair), (1, 1));
 }
 
 #[test]
-fn another_thread_ends_the_wait() {
+fn a_waker_ends_receive_from_another_thread() {
     let mut beacon = Beacon::open(&config(NodeId::A), vec![unicast(None)]).unwrap();
     let waker = beacon.waker();
     let thread = std::thread::spawn(move || waker.wake());
@@ -141,7 +141,7 @@ fn another_thread_ends_the_wait() {
 }
 
 #[test]
-fn a_flood_does_not_hold_the_thread() {
+fn receive_returns_in_time_during_a_flood_of_foreign_datagrams() {
     let mut beacon = Beacon::open(&config(NodeId::A), vec![unicast(None)]).unwrap();
     let target = beacon.local_address(0).unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -163,7 +163,7 @@ fn a_flood_does_not_hold_the_thread() {
 }
 
 #[test]
-fn a_missing_interface_is_waited_for() {
+fn a_missing_interface_is_no_error_and_a_ninth_path_is_one() {
     let path = PathConfig::Interface { name: "no-such-if0".into() };
     let mut beacon = Beacon::open(&config(NodeId::A), vec![path]).unwrap();
     assert_eq!(beacon.send(None, b"x"), 0);
@@ -176,22 +176,22 @@ fn on_interface(node: NodeId, name: &str) -> Beacon {
     Beacon::open(&config(node), vec![PathConfig::Interface { name: name.into() }]).unwrap()
 }
 
-/// Runs one side in a thread in its namespace: sends `word` until it has received `count` datagrams.
-fn talk(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, String> {
+/// Sends `word` until `count` datagrams were received, and for 2 s more; returns the peer's address.
+fn send_and_receive(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, String> {
     let start = Instant::now();
     let mut heard = 0;
     let mut enough_at = None;
     loop {
         beacon.refresh();
         beacon.send(None, word);
-        while hear(beacon).is_some() {
+        while receive_body(beacon).is_some() {
             heard += 1;
         }
         if heard >= count {
             // The other side may still need datagrams of this one.
             let since = *enough_at.get_or_insert_with(Instant::now);
             if since.elapsed() > Duration::from_secs(2) {
-                return beacon.peer_address(0).ok_or_else(|| "heard, but from nowhere".into());
+                return beacon.peer_address(0).ok_or_else(|| "datagrams arrived, but the peer has no address".into());
             }
         }
         if start.elapsed() > TEST_DEADLINE {
@@ -201,7 +201,7 @@ fn talk(beacon: &mut Beacon, word: &[u8], count: usize) -> Result<SocketAddr, St
 }
 
 #[test]
-fn nodes_find_each_other_by_multicast_and_survive_a_vanished_interface() {
+fn nodes_find_each_other_by_multicast_also_after_the_interface_was_replaced() {
     let Some(mut spaces) = Namespaces::create() else { return };
     for round in 0..2 {
         let (a, b) = (spaces.a.clone(), spaces.b.clone());
@@ -209,7 +209,7 @@ fn nodes_find_each_other_by_multicast_and_survive_a_vanished_interface() {
             std::thread::spawn(move || {
                 inside(&space, || {
                     let mut beacon = on_interface(node, "cable");
-                    talk(&mut beacon, b"beat", 5)
+                    send_and_receive(&mut beacon, b"beat", 5)
                 })
             })
         });
@@ -224,13 +224,14 @@ fn nodes_find_each_other_by_multicast_and_survive_a_vanished_interface() {
 }
 
 #[test]
-fn an_open_socket_follows_its_interface() {
+fn a_running_beacon_opens_its_socket_again_when_the_interface_is_replaced() {
     let Some(mut spaces) = Namespaces::create() else { return };
     let mut beacon = inside(&spaces.a, || on_interface(NodeId::A, "cable"));
     spaces.replug();
     let b = spaces.b.clone();
-    let far = std::thread::spawn(move || inside(&b, || talk(&mut on_interface(NodeId::B, "cable"), b"beat", 5)));
-    inside(&spaces.a, || talk(&mut beacon, b"beat", 5)).unwrap();
+    let far =
+        std::thread::spawn(move || inside(&b, || send_and_receive(&mut on_interface(NodeId::B, "cable"), b"beat", 5)));
+    inside(&spaces.a, || send_and_receive(&mut beacon, b"beat", 5)).unwrap();
     far.join().unwrap().unwrap();
 }
 
@@ -244,9 +245,10 @@ fn an_offer_is_found_by_multicast_while_a_beacon_runs() {
         port: 4711,
         fingerprint: Fingerprint([3; 32]),
     };
-    let place = || [Endpoint::Interface(Interface::named("cable").unwrap())];
-    let announcer = inside(&spaces.a, || Announcer::open(&place()));
-    let (mut listener, _beacon) = inside(&spaces.b, || (Listener::open(&place()), on_interface(NodeId::B, "cable")));
+    let endpoints = || [Endpoint::Interface(Interface::named("cable").unwrap())];
+    let announcer = inside(&spaces.a, || Announcer::open(&endpoints()));
+    let (mut listener, _beacon) =
+        inside(&spaces.b, || (Listener::open(&endpoints()), on_interface(NodeId::B, "cable")));
     let start = Instant::now();
     let found = loop {
         announcer.announce(&offer);

@@ -31,7 +31,7 @@ impl Host {
         self.codes.open(form, Instant::now()).code
     }
 
-    /// The results of both sides of one attempt.
+    /// The results of joiner and host of one attempt.
     async fn attempt(&self, joiner: &TlsIdentity, code: &str) -> (Outcome, Outcome) {
         let joiner = joiner.clone();
         let (code, address) = (code.to_owned(), self.listener.local_addr().unwrap());
@@ -54,7 +54,7 @@ fn other_than(code: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_right_code_makes_a_private_line() {
+async fn the_right_code_gives_both_sides_a_connection_and_works_once() {
     let host = Host::new().await;
     let joiner = TlsIdentity::generate("joiner").unwrap();
     let code = host.open(CodeForm::Node);
@@ -74,7 +74,7 @@ async fn the_right_code_makes_a_private_line() {
 }
 
 #[tokio::test]
-async fn without_a_code_nobody_joins() {
+async fn joining_is_refused_while_no_code_is_open() {
     let host = Host::new().await;
     let (joined, _) = host.attempt(&TlsIdentity::generate("joiner").unwrap(), "123456").await;
     let error = joined.unwrap_err();
@@ -83,7 +83,7 @@ async fn without_a_code_nobody_joins() {
 }
 
 #[tokio::test]
-async fn five_wrong_tries_void_the_code() {
+async fn five_wrong_tries_make_the_code_void() {
     let host = Host::new().await;
     let joiner = TlsIdentity::generate("joiner").unwrap();
     let code = host.open(CodeForm::Node);
@@ -99,7 +99,7 @@ async fn five_wrong_tries_void_the_code() {
 }
 
 #[tokio::test]
-async fn a_code_for_a_witness_admits_no_node() {
+async fn a_witness_code_is_refused_for_joining_a_node() {
     let host = Host::new().await;
     let code = host.open(CodeForm::Witness);
     let address = host.listener.local_addr().unwrap();
@@ -144,7 +144,7 @@ async fn machine_in_between(host: std::net::SocketAddr) -> (std::net::SocketAddr
 }
 
 #[tokio::test]
-async fn a_machine_in_between_spoils_the_right_code() {
+async fn a_machine_in_between_makes_the_right_code_fail() {
     let host = Host::new().await;
     let code = host.open(CodeForm::Node);
     let (address, print, between) = machine_in_between(host.listener.local_addr().unwrap()).await;

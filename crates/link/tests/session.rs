@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Cable, within};
 use dyad_link::frame::MAX_PAYLOAD;
-use dyad_link::session::{Config, Down, Event, Outbox, Path, PeerHello, PeerLink, Refused, SendError, Timing};
+use dyad_link::session::{
+    DownReason, Event, HandshakeError, Outbox, Path, PeerHello, PeerLink, PeerLinkConfig, PeerLinkTiming, SendError,
+};
 use dyad_link::tls::{TlsError, TlsIdentity};
 use dyad_link::{PairId, net};
 use dyad_types::{NodeId, Session};
@@ -17,22 +19,27 @@ use dyad_types::{NodeId, Session};
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 struct Pair {
-    a: Config,
-    b: Config,
+    a: PeerLinkConfig,
+    b: PeerLinkConfig,
 }
 
 fn pair() -> Pair {
     let (a, b) = (TlsIdentity::generate("a").unwrap(), TlsIdentity::generate("b").unwrap());
     let (print_a, print_b) = (a.fingerprint(), b.fingerprint());
     let id = PairId::generate();
-    let mut pair = Pair { a: Config::new(id, NodeId::A, a, print_b), b: Config::new(id, NodeId::B, b, print_a) };
+    let mut pair =
+        Pair { a: PeerLinkConfig::new(id, NodeId::A, a, print_b), b: PeerLinkConfig::new(id, NodeId::B, b, print_a) };
     for config in [&mut pair.a, &mut pair.b] {
-        config.timing = Timing { alive: Duration::from_millis(50), silence: SILENCE_TIMEOUT, ..Timing::default() };
+        config.timing = PeerLinkTiming {
+            keepalive_interval: Duration::from_millis(50),
+            silence_timeout: SILENCE_TIMEOUT,
+            ..PeerLinkTiming::default()
+        };
     }
     pair
 }
 
-fn listen(config: Config) -> (PeerLink, SocketAddr) {
+fn listen(config: PeerLinkConfig) -> (PeerLink, SocketAddr) {
     let listener = net::listen("[::1]:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     (PeerLink::listen(config, vec![listener]).unwrap(), address)
@@ -47,7 +54,7 @@ async fn up(link: &mut PeerLink) -> (Session, PeerHello, String, Outbox) {
         loop {
             match link.next().await.unwrap() {
                 Event::Up { session, hello, path, outbox } => return (session, hello, path, outbox),
-                Event::Refused { .. } => {}
+                Event::HandshakeFailed { .. } => {}
                 other => panic!("expected Up, got {other:?}"),
             }
         }
@@ -62,7 +69,7 @@ async fn message(link: &mut PeerLink) -> Bytes {
     }
 }
 
-async fn down(link: &mut PeerLink) -> Down {
+async fn down(link: &mut PeerLink) -> DownReason {
     within("the session ends", async {
         loop {
             match link.next().await.unwrap() {
@@ -75,15 +82,15 @@ async fn down(link: &mut PeerLink) -> Down {
     .await
 }
 
-async fn refused(link: &mut PeerLink) -> Refused {
+async fn refused(link: &mut PeerLink) -> HandshakeError {
     match within("a refusal is told", link.next()).await {
-        Some(Event::Refused { reason, .. }) => reason,
+        Some(Event::HandshakeFailed { reason, .. }) => reason,
         other => panic!("expected a refusal, got {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn messages_travel_both_ways_in_order() {
+async fn messages_are_delivered_both_ways_in_sending_order() {
     let Pair { mut a, mut b } = pair();
     a.greeting = Bytes::from_static(b"from a");
     (a.versions, b.versions) = (1..=3, 2..=7);
@@ -117,7 +124,7 @@ async fn messages_travel_both_ways_in_order() {
 }
 
 #[tokio::test]
-async fn a_cut_cable_is_noticed_and_the_other_one_used() {
+async fn a_cut_cable_ends_the_session_and_the_next_one_uses_the_other_cable() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let (one, two) = (Cable::to(address).await, Cable::to(address).await);
@@ -127,8 +134,8 @@ async fn a_cut_cable_is_noticed_and_the_other_one_used() {
     assert_eq!(name, "one");
 
     one.cut();
-    assert!(matches!(down(&mut a).await, Down::Silent(_)));
-    assert!(matches!(down(&mut b).await, Down::Silent(_) | Down::Superseded));
+    assert!(matches!(down(&mut a).await, DownReason::Silent(_)));
+    assert!(matches!(down(&mut b).await, DownReason::Silent(_) | DownReason::Superseded));
     let (second, _, name, _to_b) = up(&mut a).await;
     let (_, _, _, to_a) = up(&mut b).await;
     assert_eq!((first, second, name.as_str()), (Session(1), Session(2), "two"));
@@ -137,14 +144,14 @@ async fn a_cut_cable_is_noticed_and_the_other_one_used() {
     to_a.send(Bytes::from_static(b"fresh")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"fresh");
 
-    // The messages that the first cable held back belong to an ended session and have no effect.
+    // The bytes that the first cable held back belong to an ended session and have no effect.
     one.restore();
     to_a.send(Bytes::from_static(b"still")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"still");
 }
 
 #[tokio::test]
-async fn a_path_taken_away_ends_its_session() {
+async fn removing_a_path_ends_its_session() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let spare = Cable::to(address).await;
@@ -152,12 +159,12 @@ async fn a_path_taken_away_ends_its_session() {
     let (_, _, _, _outbox) = up(&mut a).await;
     let (_, _, _, _outbox_b) = up(&mut b).await;
     a.set_paths(vec![path("two", spare.address)]);
-    assert!(matches!(down(&mut a).await, Down::PathRemoved));
+    assert!(matches!(down(&mut a).await, DownReason::PathRemoved));
     assert_eq!(up(&mut a).await.2, "two");
 }
 
 #[tokio::test]
-async fn a_restarted_node_takes_its_place_at_once() {
+async fn a_restarted_node_a_replaces_its_old_session_at_once() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let mut restarted = a.clone();
@@ -170,7 +177,7 @@ async fn a_restarted_node_takes_its_place_at_once() {
     drop(old);
     let mut new = PeerLink::dial(restarted, vec![path("one", address)]).unwrap();
     up(&mut new).await;
-    assert!(matches!(down(&mut b).await, Down::Superseded | Down::Silent(_)));
+    assert!(matches!(down(&mut b).await, DownReason::Superseded | DownReason::Silent(_)));
     let (_, second, _, _) = up(&mut b).await;
     assert_eq!(second.boot, first.boot);
     assert_ne!(second.instance, first.instance);
@@ -191,7 +198,7 @@ async fn a_closed_link_frees_its_port_at_once() {
 }
 
 #[tokio::test]
-async fn dropping_the_outbox_ends_the_session_in_order() {
+async fn dropping_the_outbox_sends_the_queued_messages_and_ends_the_session() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
@@ -200,13 +207,13 @@ async fn dropping_the_outbox_ends_the_session_in_order() {
     to_b.send(Bytes::from_static(b"last")).await.unwrap();
     drop(to_b);
     assert_eq!(&message(&mut b).await[..], b"last");
-    assert!(matches!(down(&mut b).await, Down::Closed));
-    assert!(matches!(down(&mut a).await, Down::Dropped));
+    assert!(matches!(down(&mut b).await, DownReason::Closed));
+    assert!(matches!(down(&mut a).await, DownReason::Dropped));
     up(&mut a).await;
 }
 
 #[tokio::test]
-async fn a_busy_receiver_is_not_a_dead_path() {
+async fn a_receiver_that_reads_late_does_not_end_the_session() {
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
     let mut a = PeerLink::dial(a, vec![path("one", address)]).unwrap();
@@ -227,50 +234,50 @@ async fn a_busy_receiver_is_not_a_dead_path() {
 }
 
 #[tokio::test]
-async fn a_foreign_key_is_refused_on_both_sides() {
+async fn an_unknown_key_is_refused_by_listener_and_by_dialer() {
     let Pair { a, b } = pair();
     let unknown = pair().a;
     let (mut b, address) = listen(b);
     // B does not accept this key.
-    let mut dialler = PeerLink::dial(Config { peer: a.peer, ..unknown }, vec![path("one", address)]).unwrap();
+    let mut dialler = PeerLink::dial(PeerLinkConfig { peer: a.peer, ..unknown }, vec![path("one", address)]).unwrap();
     let reason = refused(&mut dialler).await;
-    assert!(matches!(reason, Refused::Tls(TlsError::KeyRefused)), "{reason:?}");
-    assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::WrongKey { .. })));
+    assert!(matches!(reason, HandshakeError::Tls(TlsError::KeyRefused)), "{reason:?}");
+    assert!(matches!(refused(&mut b).await, HandshakeError::Tls(TlsError::WrongKey { .. })));
     assert!(reason.to_string().contains("refuses this node's key"));
 
     // A expects another key than B's.
-    let mut a = PeerLink::dial(Config { peer: unknown.peer, ..a }, vec![path("one", address)]).unwrap();
-    assert!(matches!(refused(&mut a).await, Refused::Tls(TlsError::WrongKey { .. })));
+    let mut a = PeerLink::dial(PeerLinkConfig { peer: unknown.peer, ..a }, vec![path("one", address)]).unwrap();
+    assert!(matches!(refused(&mut a).await, HandshakeError::Tls(TlsError::WrongKey { .. })));
 }
 
 #[tokio::test]
-async fn another_pair_is_refused_with_both_names() {
+async fn a_node_of_another_pair_is_refused_and_both_ids_are_named() {
     let Pair { a, b } = pair();
     let ours = PairId::generate();
     let theirs = b.pair;
     let (mut b, address) = listen(b);
-    let mut a = PeerLink::dial(Config { pair: ours, ..a }, vec![path("one", address)]).unwrap();
+    let mut a = PeerLink::dial(PeerLinkConfig { pair: ours, ..a }, vec![path("one", address)]).unwrap();
     let reason = refused(&mut a).await;
-    assert!(matches!(reason, Refused::Pair { .. }), "{reason:?}");
+    assert!(matches!(reason, HandshakeError::Pair { .. }), "{reason:?}");
     assert!(reason.to_string().contains(&theirs.to_string()) && reason.to_string().contains(&ours.to_string()));
-    assert!(matches!(refused(&mut b).await, Refused::Pair { .. }));
+    assert!(matches!(refused(&mut b).await, HandshakeError::Pair { .. }));
 }
 
 #[tokio::test]
-async fn two_nodes_of_one_name_and_versions_apart_are_refused() {
+async fn nodes_of_the_same_letter_or_without_a_common_version_are_refused() {
     let Pair { a, b } = pair();
-    let (_b, address) = listen(Config { node: NodeId::A, versions: 4..=5, ..b });
+    let (_b, address) = listen(PeerLinkConfig { node: NodeId::A, versions: 4..=5, ..b });
     let mut same = PeerLink::dial(a.clone(), vec![path("one", address)]).unwrap();
-    assert!(matches!(refused(&mut same).await, Refused::SameNode { node: NodeId::A }));
-    let mut old = PeerLink::dial(Config { node: NodeId::B, ..a }, vec![path("one", address)]).unwrap();
+    assert!(matches!(refused(&mut same).await, HandshakeError::SameNode { node: NodeId::A }));
+    let mut old = PeerLink::dial(PeerLinkConfig { node: NodeId::B, ..a }, vec![path("one", address)]).unwrap();
     match refused(&mut old).await {
-        Refused::Version { ours, theirs } => assert_eq!((ours, theirs), (1..=1, 4..=5)),
+        HandshakeError::Version { ours, theirs } => assert_eq!((ours, theirs), (1..=1, 4..=5)),
         other => panic!("expected versions, got {other:?}"),
     }
 }
 
 #[tokio::test]
-async fn a_client_without_our_protocol_does_not_disturb() {
+async fn a_client_of_another_protocol_does_not_disturb_the_session() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let Pair { a, b } = pair();
     let (mut b, address) = listen(b);
@@ -283,5 +290,5 @@ async fn a_client_without_our_protocol_does_not_disturb() {
     within("the client is sent away", client.read_to_end(&mut answer)).await.ok();
     to_a.send(Bytes::from_static(b"calm")).await.unwrap();
     assert_eq!(&message(&mut a).await[..], b"calm");
-    assert!(matches!(refused(&mut b).await, Refused::Tls(TlsError::Protocol)));
+    assert!(matches!(refused(&mut b).await, HandshakeError::Tls(TlsError::Protocol)));
 }

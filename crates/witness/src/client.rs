@@ -40,7 +40,7 @@ pub enum AskError {
 
 impl From<FrameError> for AskError {
     fn from(error: FrameError) -> Self {
-        match TlsError::of_frame(error) {
+        match TlsError::from_frame(error) {
             Ok(TlsError::Io(source)) => Self::Frame(FrameError::Io(source)),
             Ok(tls) => Self::Tls(tls),
             Err(frame) => Self::Frame(frame),

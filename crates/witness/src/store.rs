@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use dyad_link::{Fingerprint, PairId, random};
+use dyad_link::{Fingerprint, PairId, random_bytes};
 use dyad_quorum::{AcceptorRecord, WitnessId};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvOpenOptions, RwTxn, WithoutTls};
@@ -110,7 +110,7 @@ impl FileMark {
 
 /// A random incarnation number, never 0.
 pub(crate) fn new_incarnation() -> u64 {
-    u64::from_ne_bytes(random()).max(1)
+    u64::from_ne_bytes(random_bytes()).max(1)
 }
 
 fn seal(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
@@ -185,7 +185,7 @@ impl Store {
         let copied = known.as_ref().is_some_and(|known| known.file.is_some() && here.is_some() && known.file != here);
         let id = match &known {
             Some(known) if !copied => known.id,
-            _ => u128::from_ne_bytes(random()).max(1),
+            _ => u128::from_ne_bytes(random_bytes()).max(1),
         };
         if copied {
             tracing::warn!("this store is a copy of another one: all its votes are void until the pairs admit it");

@@ -52,7 +52,7 @@ impl CoreFixture {
         let mut options = Options::parse_from(["dyad-core", "--state", &path("state"), "--run", &path("run")]);
         options.vms.clear();
         std::fs::create_dir_all(&options.state).unwrap();
-        let config = beacon::Config { pair: PairId(1), node: NodeId::A, key: PairKey([0; 32]), port: 0 };
+        let config = beacon::BeaconConfig { pair: PairId(1), node: NodeId::A, key: PairKey([0; 32]), port: 0 };
         let waker = Beacon::open(&config, Vec::new()).unwrap().waker();
         let (quorum_thread, inputs) = quorum_handle::queue(waker);
         let (sender, events) = channel();

@@ -1,11 +1,10 @@
-//! Authenticated UDP datagrams between the two nodes, sent on every path.
+//! Authenticated UDP datagrams between the two nodes, sent on one path or on all.
 //!
-//! Made for the heartbeat thread, a thread of real-time priority: [`Beacon::send`] and [`Beacon::receive`] do not
+//! Used by the quorum thread, which has real-time priority: [`Beacon::send`] and [`Beacon::receive`] do not
 //! allocate, log, lock or access a disk. [`Beacon::refresh`] and [`Beacon::set_paths`] may, and are called rarely.
 //!
-//! On an interface the peer needs no configured address: datagrams go to the multicast group until a datagram of the
-//! peer is received, then to its sender. [`Beacon::peer_address`] returns that address, to which the peer link
-//! connects.
+//! On an interface the peer needs no configured address: datagrams go to the multicast group, and for 1 s after each
+//! datagram of the peer to its sender. [`Beacon::peer_address`] returns that address, to which the peer link connects.
 //!
 //! **Invariants**
 //! * No datagram is delivered that the pair key does not authenticate, that was delivered before, or that an earlier
@@ -24,8 +23,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 
-use crate::{PairId, PairKey, random};
-use datagram::{DatagramKind, Keys, OVERHEAD, Stamp};
+use crate::{PairId, PairKey, random_bytes};
+use datagram::{DatagramCodec, DatagramKind, FreshnessFields, OVERHEAD_BYTES};
 use dyad_types::NodeId;
 use freshness::{DatagramVerdict, Freshness};
 use path::PathState;
@@ -38,8 +37,8 @@ pub const MAX_PATHS: usize = 8;
 
 /// The configuration of a [`Beacon`].
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// The pair of both nodes.
+pub struct BeaconConfig {
+    /// Id of the pair; datagrams of other pairs are only counted.
     pub pair: PairId,
     pub node: NodeId,
     pub key: PairKey,
@@ -47,9 +46,9 @@ pub struct Config {
     pub port: u16,
 }
 
-/// Numbers of datagrams received since the beacon was opened, by result.
+/// Numbers of datagrams received since the beacon was opened, by result. Pairing offers are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DatagramCounts {
     /// Fresh and from the peer.
     pub accepted: u64,
     /// In another format or version.
@@ -58,7 +57,7 @@ pub struct Counts {
     pub other_pair: u64,
     /// Not authenticated by the pair key.
     pub forged: u64,
-    /// Authentic, but received before.
+    /// Authentic, but received before, or too old to know.
     pub replayed: u64,
     /// Authentic, but of a run of the peer that has not proven itself.
     pub unproven: u64,
@@ -67,7 +66,7 @@ pub struct Counts {
 /// A datagram of the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// The local link, by its place in the list that [`Beacon`] was opened with.
+    /// Index of the path in the list given to [`Beacon::open`] or, later, to [`Beacon::set_paths`].
     pub path: u8,
     /// Address of the sender.
     pub from: SocketAddr,
@@ -93,12 +92,12 @@ pub struct Waker(Arc<OwnedFd>);
 impl Waker {
     /// Makes the present or next [`Beacon::receive`] return [`Wake::Woken`].
     pub fn wake(&self) {
-        // Fails only if the counter is full; then the thread wakes up anyway.
+        // Fails only if the eventfd's counter is full; then the thread wakes up anyway.
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 }
 
-/// Why heartbeats cannot be sent or received.
+/// The errors of a beacon, after which it cannot send or receive on any path.
 #[derive(Debug, thiserror::Error)]
 pub enum BeaconError {
     /// More than [`MAX_PATHS`] paths.
@@ -107,7 +106,7 @@ pub enum BeaconError {
         /// Number of paths given.
         count: usize,
     },
-    /// The system gives no event file descriptor.
+    /// The kernel gives no eventfd, for instance because no file descriptors are left.
     #[error(transparent)]
     EventDescriptor(io::Error),
     /// The sockets of the paths cannot be polled.
@@ -115,23 +114,28 @@ pub enum BeaconError {
     Poll(io::Error),
 }
 
+/// The UDP sockets of all paths to the peer, and the state that authenticates datagrams.
 #[derive(Debug)]
 pub struct Beacon {
-    keys: Keys,
+    codec: DatagramCodec,
     port: u16,
     paths: Vec<PathState>,
     freshness: Freshness,
     waker: Waker,
-    counts: Counts,
-    /// The path that is read next.
-    turn: usize,
-    inbox: Box<[u8; 2048]>,
-    outbox: Box<[u8; OVERHEAD + MAX_BODY]>,
+    counts: DatagramCounts,
+    /// Index of the path that is read next, modulo their number.
+    next_path: usize,
+    receive_buffer: Box<[u8; 2048]>,
+    send_buffer: Box<[u8; OVERHEAD_BYTES + MAX_BODY]>,
 }
 
-enum Ready {
+/// The result of waiting for the sockets and the waker.
+enum PollResult {
+    /// A socket may have a datagram, or a signal interrupted the wait.
     Socket,
+    /// [`Waker::wake`] was called.
     Woken,
+    /// The time limit has passed.
     Nothing,
 }
 
@@ -141,25 +145,25 @@ impl Beacon {
     ///
     /// # Errors
     /// [`BeaconError::TooManyPaths`] or [`BeaconError::EventDescriptor`].
-    pub fn open(config: &Config, paths: Vec<PathConfig>) -> Result<Self, BeaconError> {
+    pub fn open(config: &BeaconConfig, paths: Vec<PathConfig>) -> Result<Self, BeaconError> {
         let waker = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| BeaconError::EventDescriptor(error.into()))?;
         let mut beacon = Self {
-            keys: Keys::new(config.pair, config.node, &config.key),
+            codec: DatagramCodec::new(config.pair, config.node, &config.key),
             port: config.port,
             paths: Vec::new(),
             freshness: Freshness::new(),
             waker: Waker(Arc::new(waker)),
-            counts: Counts::default(),
-            turn: 0,
-            inbox: Box::new([0; 2048]),
-            outbox: Box::new([0; OVERHEAD + MAX_BODY]),
+            counts: DatagramCounts::default(),
+            next_path: 0,
+            receive_buffer: Box::new([0; 2048]),
+            send_buffer: Box::new([0; OVERHEAD_BYTES + MAX_BODY]),
         };
         beacon.set_paths(paths)?;
         Ok(beacon)
     }
 
-    /// Replaces the paths; unchanged paths keep their sockets. Allocates.
+    /// Replaces the paths; unchanged paths keep their sockets. Allocates memory.
     ///
     /// # Errors
     /// [`BeaconError::TooManyPaths`].
@@ -177,15 +181,15 @@ impl Beacon {
     }
 
     /// Opens the sockets that could not be opened before, and again those of interfaces that were replaced. Takes a few
-    /// system calls for each path. Called about once a second, or when the kernel reports a change.
+    /// system calls for each path. The quorum thread calls it periodically.
     pub fn refresh(&mut self) {
         for path in &mut self.paths {
             path.refresh(self.port);
         }
     }
 
-    /// Sends `body` (1 to [`MAX_BODY`] bytes) on `path`, or on all paths. Returns the paths on which the system
-    /// accepted it, one bit each. Never blocks.
+    /// Sends `body` (1 to [`MAX_BODY`] bytes) on `path`, or with `None` on all paths. Returns the paths on which the
+    /// kernel accepted it, as a bit mask: bit n is path n. Never blocks.
     ///
     /// # Panics
     /// If `body` is empty or too long, which is a defect of the caller.
@@ -198,9 +202,9 @@ impl Beacon {
                 continue;
             }
             // Each datagram has its own counter, so that the copies on two paths are not replays of each other.
-            let stamp = self.freshness.stamp();
-            let length = self.keys.seal(&stamp, body, &mut self.outbox[..]);
-            if state.send(&self.outbox[..length], now, self.port) {
+            let fields = self.freshness.next_fields();
+            let length = self.codec.seal(&fields, body, &mut self.send_buffer[..]);
+            if state.send(&self.send_buffer[..length], now, self.port) {
                 sent |= 1 << at;
             }
         }
@@ -210,34 +214,37 @@ impl Beacon {
     /// Waits up to `timeout` for a datagram of the peer or a [`Waker`].
     ///
     /// # Errors
-    /// [`BeaconError::Poll`]. An error of a single path is only recorded in that path's status.
+    /// [`BeaconError::Poll`]. An error of reading a single path's socket is ignored.
     pub fn receive(&mut self, timeout: Duration) -> Result<Wake<'_>, BeaconError> {
         let deadline = Instant::now() + timeout;
         loop {
             let mut any = false;
             for _ in 0..self.paths.len() {
-                let at = self.turn % self.paths.len();
-                self.turn = at + 1;
-                let Some((length, from)) = self.paths[at].receive(&mut self.inbox[..]) else { continue };
+                let at = self.next_path % self.paths.len();
+                self.next_path = at + 1;
+                let Some((length, from)) = self.paths[at].receive(&mut self.receive_buffer[..]) else { continue };
                 any = true;
                 let Some(body) = self.judge(at, from, length) else { continue };
                 let path = u8::try_from(at).expect("at most eight paths");
-                return Ok(Wake::Datagram(Received { path, from, body: &self.inbox[body] }));
+                return Ok(Wake::Datagram(Received { path, from, body: &self.receive_buffer[body] }));
             }
             let left = if any { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
             match self.wait(left)? {
-                Ready::Woken => return Ok(Wake::Woken),
-                Ready::Nothing if !any => return Ok(Wake::TimedOut),
-                Ready::Socket | Ready::Nothing if Instant::now() >= deadline && any => return Ok(Wake::TimedOut),
-                Ready::Socket | Ready::Nothing => {}
+                PollResult::Woken => return Ok(Wake::Woken),
+                PollResult::Nothing if !any => return Ok(Wake::TimedOut),
+                PollResult::Socket | PollResult::Nothing if Instant::now() >= deadline && any => {
+                    return Ok(Wake::TimedOut);
+                }
+                PollResult::Socket | PollResult::Nothing => {}
             }
         }
     }
 
-    /// Checks a datagram received on path `at`. Returns the position of its body in the inbox if it is to be delivered.
+    /// Checks and counts a datagram received on path `at`. Returns the position of its body in `receive_buffer` if the
+    /// body is to be delivered.
     fn judge(&mut self, at: usize, from: SocketAddr, length: usize) -> Option<std::ops::Range<usize>> {
-        let (stamp, body) = match self.keys.open(&self.inbox[..length]) {
-            DatagramKind::Authentic(stamp, body) => (stamp, body),
+        let (fields, body) = match self.codec.open(&self.receive_buffer[..length]) {
+            DatagramKind::Authentic(fields, body) => (fields, body),
             DatagramKind::Discovery => return None,
             DatagramKind::Foreign => {
                 self.counts.foreign += 1;
@@ -252,7 +259,7 @@ impl Beacon {
                 return None;
             }
         };
-        match self.freshness.judge(&stamp, || u64::from_ne_bytes(random())) {
+        match self.freshness.judge(&fields, || u64::from_ne_bytes(random_bytes())) {
             DatagramVerdict::Fresh => {
                 self.counts.accepted += 1;
                 self.paths[at].heard_from(from, Instant::now());
@@ -264,22 +271,23 @@ impl Beacon {
             }
             DatagramVerdict::Unproven => {
                 self.counts.unproven += 1;
-                self.answer(at, from, &stamp);
+                self.answer(at, from, &fields);
                 None
             }
         }
     }
 
     /// Sends an unproven run of the peer the challenge by which it can prove itself.
-    fn answer(&mut self, at: usize, to: SocketAddr, stamp: &Stamp) {
-        let stamp = self.freshness.answer(stamp);
-        let length = self.keys.seal(&stamp, &[], &mut self.outbox[..]);
-        self.paths[at].send_to(&self.outbox[..length], to);
+    fn answer(&mut self, at: usize, to: SocketAddr, fields: &FreshnessFields) {
+        let fields = self.freshness.answer_fields(fields);
+        let length = self.codec.seal(&fields, &[], &mut self.send_buffer[..]);
+        self.paths[at].send_to(&self.send_buffer[..length], to);
     }
 
-    fn wait(&mut self, left: Duration) -> Result<Ready, BeaconError> {
+    /// Waits up to `left` until a socket can be read or the waker is used.
+    fn wait(&mut self, left: Duration) -> Result<PollResult, BeaconError> {
         let waker = self.waker.0.as_fd();
-        // Index 0 is the waker; unused entries also refer to it.
+        // Index 0 is the waker. The array has a fixed length; the entries behind `count` are not polled.
         let mut polled: [PollFd<'_>; MAX_PATHS + 1] =
             std::array::from_fn(|_| PollFd::from_borrowed_fd(waker, PollFlags::IN));
         let mut count = 1;
@@ -290,15 +298,15 @@ impl Beacon {
         let limit = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(u32::MAX), tv_nsec: 0 });
         let ready = match rustix::event::poll(&mut polled[..count], Some(&limit)) {
             Ok(ready) => ready,
-            // A signal: the caller checks the clock and the sockets again.
-            Err(rustix::io::Errno::INTR) => return Ok(Ready::Socket),
+            // A signal interrupted the wait: the caller checks the clock and the sockets again.
+            Err(rustix::io::Errno::INTR) => return Ok(PollResult::Socket),
             Err(error) => return Err(BeaconError::Poll(error.into())),
         };
         if !polled[0].revents().is_empty() {
             let _ = rustix::io::read(&*self.waker.0, &mut [0; 8]);
-            return Ok(Ready::Woken);
+            return Ok(PollResult::Woken);
         }
-        Ok(if ready == 0 { Ready::Nothing } else { Ready::Socket })
+        Ok(if ready == 0 { PollResult::Nothing } else { PollResult::Socket })
     }
 
     /// A handle that ends [`Self::receive`] from another thread.
@@ -320,16 +328,16 @@ impl Beacon {
         self.paths.get(usize::from(path))?.local()
     }
 
-    /// The state of each path, in the order of the paths. Allocates.
+    /// The state of each path, in the order of the paths. Allocates memory.
     #[must_use]
     pub fn status(&self) -> Vec<PathStatus> {
         let now = Instant::now();
         self.paths.iter().map(|path| path.status(now)).collect()
     }
 
-    /// The numbers of datagrams received, by result.
+    /// A copy of the counters.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> DatagramCounts {
         self.counts
     }
 }

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{GROUP, net};
+use crate::{MULTICAST_GROUP, net};
 
-/// Datagrams go to the peer's address if the peer was heard within this period, otherwise to the multicast group.
+/// On an interface datagrams go to the peer's address if the peer was heard within this period, otherwise to the
+/// multicast group.
 const UNICAST_PERIOD: Duration = Duration::from_secs(1);
-/// Traffic class "network control" (RFC 4594, CS6), which gives heartbeats priority over bulk data.
-const CLASS: u32 = 0xc0;
+/// Traffic class "network control" (RFC 4594, CS6), by which cards and switches may prefer heartbeats to bulk data.
+const TRAFFIC_CLASS: u32 = 0xc0;
 
-/// How a path reaches the peer.
+/// The configuration of a path to the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathConfig {
-    /// By link-local multicast on an interface.
+    /// By link-local multicast and link-local addresses on an interface.
     Interface {
         /// The interface's name, such as `eno2`.
         name: String,
@@ -49,7 +50,7 @@ pub struct PathStatus {
     pub name: String,
     /// Whether the socket is open.
     pub open: bool,
-    /// Why the socket is not open, or why the last datagram could not be sent.
+    /// The error of opening the socket, or of sending the last datagram; `None` if that succeeded.
     pub error: Option<String>,
     /// The address from which the peer was last heard.
     pub peer: Option<SocketAddr>,
@@ -63,6 +64,7 @@ pub(super) struct PathState {
     socket: Option<UdpSocket>,
     /// Index of the interface to which the socket is bound; 0 for a unicast path.
     index: u32,
+    /// Sender and time of the last fresh datagram of the peer.
     heard: Option<(SocketAddr, Instant)>,
     error: Option<io::Error>,
 }
@@ -72,7 +74,7 @@ impl PathState {
         Self { config, socket: None, index: 0, heard: None, error: None }
     }
 
-    /// Opens the socket if it is not open, or again if the interface was replaced.
+    /// Opens the socket if it is not open, or again if the interface was replaced; closes it if the interface is gone.
     pub(super) fn refresh(&mut self, port: u16) {
         let opened = match &self.config {
             PathConfig::Interface { name } => {
@@ -84,11 +86,11 @@ impl PathState {
                 self.index = index;
                 match index {
                     0 => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such interface")),
-                    index => open_on(name, index, port),
+                    index => open_multicast(name, index, port),
                 }
             }
             PathConfig::Unicast { .. } if self.socket.is_some() => return,
-            PathConfig::Unicast { local, .. } => open_at(*local),
+            PathConfig::Unicast { local, .. } => open_unicast(*local),
         };
         match opened {
             Ok(socket) => (self.socket, self.error) = (Some(socket), None),
@@ -100,11 +102,15 @@ impl PathState {
         self.socket.as_ref().map(AsFd::as_fd)
     }
 
+    /// Sends a datagram to the peer or to the multicast group. `false`: no address is known, or the kernel refused the
+    /// datagram, and the status has the error.
     pub(super) fn send(&mut self, datagram: &[u8], now: Instant, port: u16) -> bool {
         let heard =
             self.heard.filter(|(_, at)| now.saturating_duration_since(*at) < UNICAST_PERIOD).map(|(from, _)| from);
         let target = match &self.config {
-            PathConfig::Interface { .. } => Some(heard.unwrap_or(SocketAddrV6::new(GROUP, port, 0, self.index).into())),
+            PathConfig::Interface { .. } => {
+                Some(heard.unwrap_or(SocketAddrV6::new(MULTICAST_GROUP, port, 0, self.index).into()))
+            }
             PathConfig::Unicast { peer, .. } => peer.or(self.heard.map(|(from, _)| from)),
         };
         target.is_some_and(|target| self.send_to(datagram, target))
@@ -124,9 +130,10 @@ impl PathState {
         }
     }
 
+    /// Reads one datagram: its length and sender. `None`: there is none, or the socket is not open.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> Option<(usize, SocketAddr)> {
-        // The error belongs to an earlier datagram that was sent to a closed port. Reading the error clears it, so one
-        // more read follows.
+        // An error belongs to an earlier datagram, which was sent to a closed port. Reading the error clears it, so a
+        // second read follows.
         let socket = self.socket.as_ref()?;
         match socket.recv_from(buffer) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => socket.recv_from(buffer).ok(),
@@ -158,22 +165,23 @@ impl PathState {
 }
 
 /// A socket that sends and receives on one interface only.
-fn open_on(name: &str, index: u32, port: u16) -> io::Result<UdpSocket> {
+fn open_multicast(name: &str, index: u32, port: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_only_v6(true)?;
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(name.as_bytes()))?;
     socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-    socket.join_multicast_v6(&GROUP, index)?;
+    socket.join_multicast_v6(&MULTICAST_GROUP, index)?;
     socket.set_multicast_if_v6(index)?;
     socket.set_multicast_loop_v6(false)?;
-    // The traffic class is optional.
-    let _ = socket.set_tclass_v6(CLASS);
+    // Heartbeats also work without the traffic class.
+    let _ = socket.set_tclass_v6(TRAFFIC_CLASS);
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
-fn open_at(local: SocketAddr) -> io::Result<UdpSocket> {
+/// A socket for [`PathConfig::Unicast`].
+fn open_unicast(local: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind(&local.into())?;
     socket.set_nonblocking(true)?;

@@ -39,7 +39,7 @@ impl Transcript {
     }
 }
 
-/// One side of the exchange, before the other side's message is received.
+/// One side of the SPAKE2 exchange, before the other side's message is received.
 pub(super) struct Exchange {
     role: PairingRole,
     transcript: Transcript,
@@ -80,20 +80,20 @@ impl Exchange {
     }
 
     /// Derives the key; `None` if `theirs` is not a SPAKE2 message.
-    pub(super) fn finish(self, theirs: &[u8]) -> Option<Keys> {
+    pub(super) fn finish(self, theirs: &[u8]) -> Option<SharedKey> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.state.finish(theirs).ok()?);
-        Some(Keys { role: self.role, transcript: self.transcript, key })
+        Some(SharedKey { role: self.role, transcript: self.transcript, key })
     }
 }
 
-/// The key, which both sides share only if their codes were equal.
-pub(super) struct Keys {
+/// The derived key. Both sides have the same one only if code, purpose and both fingerprints are equal.
+pub(super) struct SharedKey {
     role: PairingRole,
     transcript: Transcript,
     key: hmac::Key,
 }
 
-impl Keys {
+impl SharedKey {
     fn confirmation(&self, role: PairingRole) -> Vec<u8> {
         let word: &[u8] = match role {
             PairingRole::Joiner => b"dyad pairing 1 joiner confirms",
@@ -102,13 +102,13 @@ impl Keys {
         [word, &self.transcript.joiner.0, &self.transcript.host.0, &self.transcript.binding].concat()
     }
 
-    /// The proof of this side.
+    /// The HMAC by which this side proves that it derived the key.
     pub(super) fn own_proof(&self) -> [u8; 32] {
         let tag = hmac::sign(&self.key, &self.confirmation(self.role));
         std::array::from_fn(|at| tag.as_ref()[at])
     }
 
-    /// Whether `proof` is the other side's proof.
+    /// Whether `proof` shows that the other side derived the same key on the same TLS connection.
     pub(super) fn accepts(&self, proof: &[u8; 32]) -> bool {
         let other = match self.role {
             PairingRole::Joiner => PairingRole::Host,
@@ -157,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn the_same_code_on_the_same_connection_fits() {
+    fn both_sides_accept_each_other_with_one_code_on_one_connection() {
         assert!(agree(joiner(), host()));
     }
 
     #[test]
-    fn every_single_difference_is_detected() {
+    fn a_difference_in_code_purpose_key_or_connection_is_detected() {
         let unknown = Fingerprint([9; 32]);
         assert!(!agree(Side { secret: "123457", ..joiner() }, host()));
         assert!(!agree(Side { purpose: Purpose::Witness, ..joiner() }, host()));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reflected_proof_is_refused() {
+    fn a_side_does_not_accept_its_own_proof() {
         let (joiner, host) = (joiner().start(PairingRole::Joiner), host().start(PairingRole::Host));
         let to_joiner = host.message().to_vec();
         let keys = joiner.finish(&to_joiner).unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_message() {
+    fn bytes_that_are_no_spake2_message_are_refused() {
         assert!(joiner().start(PairingRole::Joiner).finish(b"nonsense").is_none());
     }
 }

@@ -7,22 +7,22 @@ use crate::tls::TlsError;
 
 /// Maximum number of tries of a code.
 pub const MAX_TRIES: u32 = 5;
-/// Time limit of each step of the exchange: TLS, each message, each payload.
+/// Time limit of each step of a pairing: TLS handshake, each message, each payload.
 pub const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why two machines were not paired. Both forget the exchange.
+/// The errors of a pairing. Nothing of the failed exchange is kept but the count of tries of the code.
 #[derive(Debug, thiserror::Error)]
 pub enum PairingError {
     /// The code is wrong, or a machine in between changed the exchange.
     #[error("the code is wrong; compare it with the one shown on the other machine and type it again")]
     WrongCode,
-    /// The code's validity has ended.
+    /// The code is older than [`CODE_VALIDITY_PERIOD`](super::CODE_VALIDITY_PERIOD).
     #[error("the code has expired; ask the other machine for a new one")]
     Expired,
-    /// No code was opened on the other machine, or it was used already.
+    /// The host has no open code, or the code was used already.
     #[error("no pairing code is open on the other machine; ask it for one first")]
     NoCodeOpen,
-    /// The code was tried too often and is void.
+    /// The code was tried [`MAX_TRIES`] times and is void.
     #[error("the code was tried {MAX_TRIES} times and is void now; ask the other machine for a new one")]
     TooManyTries,
     /// The other side uses another version of this protocol.

@@ -1,15 +1,15 @@
 //! The first contact of two machines, by a short one-time code that a person types.
 //!
 //! Both sides make a TLS connection on which neither key is trusted yet, then run SPAKE2 with the code as password and
-//! with roles and fingerprints as identities. A machine in between has other keys, so its two connections never agree,
-//! and it may try one code per connection, five in all. The payloads after the confirmation are sent on the same TLS
-//! connection.
+//! with roles and fingerprints as identities. A machine in between has other keys, so the confirmations on its two
+//! connections differ. It can guess one code per connection, [`MAX_TRIES`] in all. The payloads after the confirmation
+//! are sent on the same TLS connection.
 //!
 //! ```text
 //! joiner                                    host (opened a code)
 //! Start{version, purpose, label, spake}  ──►  counts a try, refuses: no code, expired, too many
 //!                                        ◄──  Answer{spake} | Fail
-//! Confirm{mac}                           ──►  wrong: Fail; right: the code is used up
+//! Confirm{mac}                           ──►  wrong: Fail; right: marks the code as used
 //!                                        ◄──  Confirm{mac} | Fail
 //! Payload…                               ◄─►  Payload…
 //! ```
@@ -46,13 +46,15 @@ const FRAME_CONFIRM: u16 = 0x0203;
 const FRAME_FAIL: u16 = 0x0204;
 const FRAME_PAYLOAD: u16 = 0x0205;
 /// Maximum length of a frame before the confirmation, in bytes.
-const MAX_STEP: usize = 1024;
+const MAX_UNCONFIRMED_BYTES: usize = 1024;
 
+/// The joiner's first message.
 #[derive(Debug, Serialize, Deserialize)]
 struct Start {
     version: u16,
     purpose: Purpose,
     label: String,
+    /// The joiner's SPAKE2 message.
     spake: Vec<u8>,
 }
 
@@ -113,7 +115,7 @@ impl Paired {
     /// # Errors
     /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn send_bytes(&mut self, payload: &[u8]) -> Result<(), PairingError> {
-        step(self.channel.writer.send_bytes(FRAME_PAYLOAD, payload)).await
+        with_step_timeout(self.channel.writer.send_bytes(FRAME_PAYLOAD, payload)).await
     }
 
     /// Receives one payload.
@@ -121,7 +123,7 @@ impl Paired {
     /// # Errors
     /// [`PairingError::Frame`] if the connection fails, [`PairingError::Timeout`] after [`STEP_TIMEOUT`].
     pub async fn receive_bytes(&mut self) -> Result<Bytes, PairingError> {
-        let frame = step(self.channel.reader.next_required()).await?;
+        let frame = with_step_timeout(self.channel.reader.next_required()).await?;
         if frame.kind != FRAME_PAYLOAD {
             return Err(FrameError::Unexpected { kind: frame.kind }.into());
         }
@@ -145,16 +147,17 @@ impl Paired {
         Ok(from_payload(&self.receive_bytes().await?)?)
     }
 
-    /// Closes the connection in order, so that the last payload arrives.
+    /// Sends what is buffered, then the TLS alert `close_notify`, so that the other side receives the last payload.
     ///
     /// # Errors
     /// As [`Self::send_bytes`].
     pub async fn close(mut self) -> Result<(), PairingError> {
-        step(self.channel.writer.close()).await
+        with_step_timeout(self.channel.writer.close()).await
     }
 }
 
-async fn step<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T, PairingError> {
+/// Runs one step of the exchange within [`STEP_TIMEOUT`].
+async fn with_step_timeout<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T, PairingError> {
     match tokio::time::timeout(STEP_TIMEOUT, work).await {
         Ok(outcome) => outcome.map_err(PairingError::Frame),
         Err(_) => Err(PairingError::Timeout),
@@ -162,7 +165,7 @@ async fn step<T>(work: impl Future<Output = Result<T, FrameError>>) -> Result<T,
 }
 
 /// Pairs with the host at the other end of `stream`, with the key of `identity` and the `code` that a person typed.
-/// Spaces and case in the code are ignored.
+/// Case, spaces and hyphens in the code are ignored; O is read as 0, I and L as 1.
 ///
 /// # Errors
 /// Any [`PairingError`].
@@ -174,16 +177,15 @@ pub async fn join(
 ) -> Result<Paired, PairingError> {
     let config = client_config(identity, Trust::AnyKey, Protocol::Pairing)?;
     let mut channel = connect(stream, config, STEP_TIMEOUT).await?;
-    let secret = codes::parse(code);
-    let exchange = Exchange::new(&secret.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
-    let start =
-        Start { version: VERSION, purpose, label: secret.label.to_string(), spake: exchange.message().to_vec() };
-    step(channel.writer.send(FRAME_START, &start)).await?;
-    let answer: Vec<u8> = reply(&mut channel, FRAME_ANSWER).await?;
-    // An honest host sends a point of the curve.
+    let typed = codes::parse(code);
+    let exchange = Exchange::new(&typed.secret, purpose, PairingRole::Joiner, identity.fingerprint(), &channel);
+    let start = Start { version: VERSION, purpose, label: typed.label.to_string(), spake: exchange.message().to_vec() };
+    with_step_timeout(channel.writer.send(FRAME_START, &start)).await?;
+    let answer: Vec<u8> = receive_from_host(&mut channel, FRAME_ANSWER).await?;
+    // A host that knows no code may send any bytes; bytes that are no SPAKE2 message count as a wrong code.
     let keys = exchange.finish(&answer).ok_or(PairingError::WrongCode)?;
-    step(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
-    let theirs: [u8; 32] = reply(&mut channel, FRAME_CONFIRM).await?;
+    with_step_timeout(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
+    let theirs: [u8; 32] = receive_from_host(&mut channel, FRAME_CONFIRM).await?;
     if !keys.accepts(&theirs) {
         return Err(PairingError::WrongCode);
     }
@@ -191,10 +193,10 @@ pub async fn join(
     Ok(Paired { channel })
 }
 
-/// The next message of the host, or the reason for which it refuses.
-async fn reply<T: DeserializeOwned>(channel: &mut Channel, kind: u16) -> Result<T, PairingError> {
-    channel.reader.set_limit(MAX_STEP);
-    let frame = step(channel.reader.next_required()).await?;
+/// Receives the host's next message, of this kind; if the host refuses, the error that it names.
+async fn receive_from_host<T: DeserializeOwned>(channel: &mut Channel, kind: u16) -> Result<T, PairingError> {
+    channel.reader.set_limit(MAX_UNCONFIRMED_BYTES);
+    let frame = with_step_timeout(channel.reader.next_required()).await?;
     if frame.kind == FRAME_FAIL {
         return Err(frame.message::<WireFailure>()?.into());
     }
@@ -231,22 +233,23 @@ pub async fn host_on(
         Err(error) => {
             if let Some(fail) = error.wire_failure() {
                 // Errors are ignored: a joiner that has closed the connection has its own error.
-                let _ = step(channel.writer.send(FRAME_FAIL, &fail)).await;
-                let _ = step(channel.writer.close()).await;
+                let _ = with_step_timeout(channel.writer.send(FRAME_FAIL, &fail)).await;
+                let _ = with_step_timeout(channel.writer.close()).await;
             }
             Err(error)
         }
     }
 }
 
+/// The host's side of the exchange, up to and including its confirmation.
 async fn host_steps(
     channel: &mut Channel,
     own: Fingerprint,
     codes: &Codes,
     purpose: Purpose,
 ) -> Result<(), PairingError> {
-    channel.reader.set_limit(MAX_STEP);
-    let start: Start = step(channel.reader.next_required()).await?.expect(FRAME_START)?;
+    channel.reader.set_limit(MAX_UNCONFIRMED_BYTES);
+    let start: Start = with_step_timeout(channel.reader.next_required()).await?.expect(FRAME_START)?;
     if start.version != VERSION {
         return Err(PairingError::Version);
     }
@@ -257,14 +260,14 @@ async fn host_steps(
     let exchange = Exchange::new(&attempt.secret, purpose, PairingRole::Host, own, channel);
     let answer = exchange.message().to_vec();
     let keys = exchange.finish(&start.spake).ok_or(PairingError::WrongCode)?;
-    step(channel.writer.send(FRAME_ANSWER, &answer)).await?;
-    let theirs: [u8; 32] = step(channel.reader.next_required()).await?.expect(FRAME_CONFIRM)?;
+    with_step_timeout(channel.writer.send(FRAME_ANSWER, &answer)).await?;
+    let theirs: [u8; 32] = with_step_timeout(channel.reader.next_required()).await?.expect(FRAME_CONFIRM)?;
     if !keys.accepts(&theirs) {
-        return Err(codes.after_wrong(&start.label));
+        return Err(codes.wrong_try_error(&start.label));
     }
     // Of two concurrent joiners with the right code, the second one finds the code used.
-    codes.use_up(&start.label, attempt.generation)?;
-    step(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
+    codes.mark_used(&start.label, attempt.generation)?;
+    with_step_timeout(channel.writer.send(FRAME_CONFIRM, &keys.own_proof())).await?;
     channel.reader.set_limit(MAX_PAYLOAD);
     Ok(())
 }

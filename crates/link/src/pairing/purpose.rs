@@ -1,8 +1,8 @@
-//! The purpose of a pairing code.
+//! The purposes for which pairing codes are opened.
 
 use serde::{Deserialize, Serialize};
 
-/// The purpose for which a code was opened. A code is not valid for another purpose.
+/// The purpose for which a code was opened. A code that is used for another purpose is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// A second node joins a pair.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dyad_types::Session;
 
-use super::hello::{PeerHello, Refused};
+use super::hello::{HandshakeError, PeerHello};
 use super::outbox::Outbox;
 use crate::frame::FrameError;
 
@@ -27,9 +27,9 @@ pub struct Path {
 /// An event of the peer link.
 #[derive(Debug)]
 pub enum Event {
-    /// A session with the peer is up. Dropping every clone of `outbox` ends it.
+    /// A session with the peer has begun. It ends when the last clone of `outbox` is dropped.
     Up {
-        /// Number of the session. It grows with each session of this program.
+        /// Number of the session, from 1 on; it grows by one with each session of this link.
         session: Session,
         /// The identity that the peer sent.
         hello: PeerHello,
@@ -46,19 +46,20 @@ pub enum Event {
         payload: Bytes,
     },
     /// The session has ended.
-    Down { session: Session, reason: Down },
-    /// A connection was made but became no session. The same reason is reported once until it changes.
-    Refused {
+    Down { session: Session, reason: DownReason },
+    /// A TCP connection was established but became no session. Repetitions are not reported: on node A of the same path
+    /// and reason, on node B of the same reason.
+    HandshakeFailed {
         /// The path's name (node A) or the address of the other side (node B).
         path: String,
-        reason: Refused,
+        reason: HandshakeError,
     },
 }
 
 /// The reason for which a session ended.
 #[derive(Debug, thiserror::Error)]
-pub enum Down {
-    /// The peer closed the session in order.
+pub enum DownReason {
+    /// The peer closed the connection with the TLS alert `close_notify`, between two frames.
     #[error("the peer closed the session")]
     Closed,
     /// This side closed the session by dropping its [`Outbox`] or the [`PeerLink`].
@@ -70,7 +71,7 @@ pub enum Down {
     /// The path was removed by [`PeerLink::set_paths`].
     #[error("the path of the session was removed")]
     PathRemoved,
-    /// No byte was received for [`Timing::silence`].
+    /// No byte was received for [`PeerLinkTiming::silence_timeout`](super::PeerLinkTiming::silence_timeout).
     #[error("nothing came from the peer for {} ms", .0.as_millis())]
     Silent(Duration),
     /// The connection broke, or the peer sent an invalid message.
@@ -78,14 +79,14 @@ pub enum Down {
     Broken(FrameError),
 }
 
-impl Down {
-    /// Whether the other side ended the connection. Its kernel does so also for a daemon that was killed; a machine
-    /// without power or without a path does not.
+impl DownReason {
+    /// Whether the other side ended the connection. A killed daemon's kernel does so too. A machine that lost its power
+    /// or its network does not: that session ends as [`DownReason::Silent`].
     #[must_use]
-    pub fn is_from_afar(&self) -> bool {
+    pub fn ended_by_peer(&self) -> bool {
         match self {
-            Down::Closed | Down::Broken(FrameError::Truncated) => true,
-            Down::Broken(FrameError::Io(error)) => {
+            DownReason::Closed | DownReason::Broken(FrameError::Truncated) => true,
+            DownReason::Broken(FrameError::Io(error)) => {
                 use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
                 matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
             }

@@ -1,17 +1,17 @@
-//! The greeting: the identities of both sides and the version to speak.
+//! The greeting of a session: both sides send their identities and agree on a version.
 
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::config::Config;
+use super::config::PeerLinkConfig;
 use crate::PairId;
 use crate::frame::FrameError;
 use crate::tls::{Channel, TlsError};
 use dyad_types::NodeId;
 
-/// Maximum length of [`Config::greeting`], in bytes.
+/// Maximum length of [`PeerLinkConfig::greeting`], in bytes.
 pub const MAX_GREETING: usize = 4096;
 /// Maximum length of a frame before the session is up, in bytes.
 const MAX_HELLO: usize = MAX_GREETING + 1024;
@@ -30,9 +30,11 @@ struct Hello {
     node: NodeId,
     boot: u128,
     instance: u128,
-    /// Grows with each connection that this instance dials; 0 from the side that listens.
+    /// Grows with each greeting that this instance begins; 0 from the side that listens.
     attempt: u64,
+    /// Lowest version of the messages in `Data` frames that the sender knows.
     lowest: u16,
+    /// Highest such version.
     highest: u16,
     greeting: Bytes,
 }
@@ -55,15 +57,15 @@ pub struct PeerHello {
     pub boot: u128,
     /// Random number of the start of the peer's program.
     pub instance: u128,
-    /// The version that both sides speak on this session.
+    /// The version of the messages in `Data` frames on this session.
     pub version: u16,
-    /// The peer's [`Config::greeting`].
+    /// The peer's [`PeerLinkConfig::greeting`].
     pub greeting: Bytes,
 }
 
-/// The errors of a connection that was made but became no session.
+/// The errors of a TCP connection that was established but became no session.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum HandshakeError {
     /// TLS failed, for instance because the peer has another key.
     #[error(transparent)]
     Tls(TlsError),
@@ -89,10 +91,10 @@ pub enum Refused {
         /// Versions of the other node.
         theirs: RangeInclusive<u16>,
     },
-    /// A later connection of the same instance is in use.
+    /// The same instance of node A has greeted with an equal or higher attempt before.
     #[error("a newer connection from the same node is in use")]
     Stale,
-    /// The connection broke, or the greeting was invalid.
+    /// The connection broke, or the other side sent an invalid greeting.
     #[error(transparent)]
     Frame(FrameError),
     /// The greeting was not complete in time.
@@ -100,10 +102,11 @@ pub enum Refused {
     Timeout,
 }
 
-impl From<FrameError> for Refused {
-    /// A refused key appears as a failed first read.
+impl From<FrameError> for HandshakeError {
+    /// In TLS 1.3 a client learns by its first read that its key is refused, so an I/O error is searched for a TLS
+    /// alert.
     fn from(error: FrameError) -> Self {
-        match TlsError::of_frame(error) {
+        match TlsError::from_frame(error) {
             Ok(TlsError::Io(source)) => Self::Frame(FrameError::Io(source)),
             Ok(tls) => Self::Tls(tls),
             Err(frame) => Self::Frame(frame),
@@ -111,14 +114,14 @@ impl From<FrameError> for Refused {
     }
 }
 
-/// A connection after its greeting.
-pub(super) struct Greeted {
+/// A connection whose greeting has succeeded.
+pub(super) struct GreetedConnection {
     pub(super) channel: Channel,
     pub(super) hello: PeerHello,
     pub(super) attempt: u64,
 }
 
-fn hello_of(config: &Config, attempt: u64) -> Hello {
+fn hello_of(config: &PeerLinkConfig, attempt: u64) -> Hello {
     let mut greeting = config.greeting.clone();
     greeting.truncate(MAX_GREETING);
     Hello {
@@ -133,37 +136,41 @@ fn hello_of(config: &Config, attempt: u64) -> Hello {
     }
 }
 
-/// The highest version in both ranges.
-fn common(ours: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Option<u16> {
+/// The highest version that is in both ranges.
+fn highest_common_version(ours: &RangeInclusive<u16>, theirs: &RangeInclusive<u16>) -> Option<u16> {
     let highest = *ours.end().min(theirs.end());
     (highest >= *ours.start().max(theirs.start())).then_some(highest)
 }
 
-/// Decides about the other side's hello. The error has two forms: for the peer and for this node.
-fn judge(config: &Config, theirs: &Hello) -> Result<u16, (WireRefusal, Refused)> {
+/// Checks the other side's hello and returns the version to speak. The error has two forms: for the peer and for this
+/// node.
+fn check_hello(config: &PeerLinkConfig, theirs: &Hello) -> Result<u16, (WireRefusal, HandshakeError)> {
     if theirs.pair != config.pair {
-        let reason = Refused::Pair { ours: config.pair, theirs: theirs.pair };
+        let reason = HandshakeError::Pair { ours: config.pair, theirs: theirs.pair };
         return Err((WireRefusal::Pair { pair: config.pair }, reason));
     }
     if theirs.node == config.node {
-        return Err((WireRefusal::SameNode, Refused::SameNode { node: config.node }));
+        return Err((WireRefusal::SameNode, HandshakeError::SameNode { node: config.node }));
     }
     let range = theirs.lowest..=theirs.highest;
-    common(&config.versions, &range).ok_or_else(|| {
+    highest_common_version(&config.versions, &range).ok_or_else(|| {
         let (lowest, highest) = (*config.versions.start(), *config.versions.end());
-        (WireRefusal::Version { lowest, highest }, Refused::Version { ours: config.versions.clone(), theirs: range })
+        (
+            WireRefusal::Version { lowest, highest },
+            HandshakeError::Version { ours: config.versions.clone(), theirs: range },
+        )
     })
 }
 
 impl WireRefusal {
-    fn explain(self, config: &Config) -> Refused {
+    fn into_error(self, config: &PeerLinkConfig) -> HandshakeError {
         match self {
-            Self::Pair { pair } => Refused::Pair { ours: config.pair, theirs: pair },
-            Self::SameNode => Refused::SameNode { node: config.node },
+            Self::Pair { pair } => HandshakeError::Pair { ours: config.pair, theirs: pair },
+            Self::SameNode => HandshakeError::SameNode { node: config.node },
             Self::Version { lowest, highest } => {
-                Refused::Version { ours: config.versions.clone(), theirs: lowest..=highest }
+                HandshakeError::Version { ours: config.versions.clone(), theirs: lowest..=highest }
             }
-            Self::Stale => Refused::Stale,
+            Self::Stale => HandshakeError::Stale,
         }
     }
 }
@@ -173,34 +180,38 @@ fn peer_hello(hello: Hello, version: u16) -> PeerHello {
 }
 
 /// Greets as the side that connected.
-pub(super) async fn greet(mut channel: Channel, config: &Config, attempt: u64) -> Result<Greeted, Refused> {
+pub(super) async fn greet_as_dialer(
+    mut channel: Channel,
+    config: &PeerLinkConfig,
+    attempt: u64,
+) -> Result<GreetedConnection, HandshakeError> {
     channel.reader.set_limit(MAX_HELLO);
     channel.writer.send(HELLO, &hello_of(config, attempt)).await?;
     let frame = channel.reader.next_required().await?;
     if frame.kind == REFUSE {
-        return Err(frame.message::<WireRefusal>()?.explain(config));
+        return Err(frame.message::<WireRefusal>()?.into_error(config));
     }
     let theirs: Hello = frame.expect(WELCOME)?;
-    let version = judge(config, &theirs).map_err(|(_, reason)| reason)?;
+    let version = check_hello(config, &theirs).map_err(|(_, reason)| reason)?;
     channel.writer.send_bytes(USE, &[]).await?;
     channel.reader.set_limit(crate::frame::MAX_PAYLOAD);
-    Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })
+    Ok(GreetedConnection { channel, hello: peer_hello(theirs, version), attempt })
 }
 
-/// Greets as the side that listens. `stale` tells whether this instance and attempt of the peer are older than the
-/// session in use.
-pub(super) async fn answer(
+/// Greets as the side that listens. `stale` tells whether the peer's greeting, given by instance and attempt, is not
+/// newer than the last successful one.
+pub(super) async fn greet_as_listener(
     mut channel: Channel,
-    config: &Config,
+    config: &PeerLinkConfig,
     stale: impl Fn(u128, u64) -> bool,
-) -> Result<Greeted, Refused> {
+) -> Result<GreetedConnection, HandshakeError> {
     channel.reader.set_limit(MAX_HELLO);
     let theirs: Hello = channel.reader.next_required().await?.expect(HELLO)?;
-    let verdict = match judge(config, &theirs) {
-        Ok(_) if stale(theirs.instance, theirs.attempt) => Err((WireRefusal::Stale, Refused::Stale)),
-        verdict => verdict,
+    let checked = match check_hello(config, &theirs) {
+        Ok(_) if stale(theirs.instance, theirs.attempt) => Err((WireRefusal::Stale, HandshakeError::Stale)),
+        checked => checked,
     };
-    let version = match verdict {
+    let version = match checked {
         Ok(version) => version,
         Err((refuse, reason)) => {
             channel.writer.send(REFUSE, &refuse).await?;
@@ -212,7 +223,7 @@ pub(super) async fn answer(
     channel.reader.next_required().await?.expect_empty(USE)?;
     channel.reader.set_limit(crate::frame::MAX_PAYLOAD);
     let attempt = theirs.attempt;
-    Ok(Greeted { channel, hello: peer_hello(theirs, version), attempt })
+    Ok(GreetedConnection { channel, hello: peer_hello(theirs, version), attempt })
 }
 
 #[cfg(test)]
@@ -222,15 +233,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_highest_common_version_wins() {
-        assert_eq!(common(&(1..=3), &(2..=5)), Some(3));
-        assert_eq!(common(&(2..=5), &(1..=3)), Some(3));
-        assert_eq!(common(&(1..=1), &(1..=1)), Some(1));
-        assert_eq!(common(&(1..=2), &(3..=4)), None);
+    fn the_highest_common_version_is_chosen() {
+        assert_eq!(highest_common_version(&(1..=3), &(2..=5)), Some(3));
+        assert_eq!(highest_common_version(&(2..=5), &(1..=3)), Some(3));
+        assert_eq!(highest_common_version(&(1..=1), &(1..=1)), Some(1));
+        assert_eq!(highest_common_version(&(1..=2), &(3..=4)), None);
     }
 
     #[test]
-    fn the_bytes_are_as_the_wire_page_states() {
+    fn hello_and_refusal_have_the_bytes_of_docs_wire_md() {
         let hello = Hello {
             pair: PairId(1),
             node: NodeId::B,
@@ -255,7 +266,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn noise_is_no_greeting_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_do_not_make_the_decoder_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = crate::frame::from_payload::<Hello>(&noise);
             let _ = crate::frame::from_payload::<WireRefusal>(&noise);
         }

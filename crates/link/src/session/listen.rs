@@ -1,4 +1,4 @@
-//! Node B's side: accepts connections and keeps the newest session.
+//! Node B's side: accepts connections; a new session replaces the one before.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,48 +11,49 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::config::Config;
-use super::event::{Down, Event};
-use super::hello::{Greeted, Refused, answer};
-use super::pump;
-use crate::net::bound_silence;
+use super::config::PeerLinkConfig;
+use super::event::{DownReason, Event};
+use super::hello::{GreetedConnection, HandshakeError, greet_as_listener};
+use super::transfer;
+use crate::net::set_dead_path_timeout;
 use crate::tls::{Protocol, TlsError, Trust, accept, server_config};
 
 /// Maximum number of concurrent handshakes; further connections are closed.
-const HANDSHAKES: usize = 16;
-/// Delay after the system failed to accept a connection, usually because no file descriptors are left.
+const MAX_HANDSHAKES: usize = 16;
+/// Delay after the kernel failed to accept a connection, usually because no file descriptors are left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Instance and attempt of the newest session.
-type Newest = watch::Sender<Option<(u128, u64)>>;
+/// Instance and attempt of the last greeting that became a session; `None` before the first one.
+type NewestAttempt = watch::Sender<Option<(u128, u64)>>;
 
 pub(super) struct Listener {
-    config: Arc<Config>,
+    config: Arc<PeerLinkConfig>,
     tls: Arc<ServerConfig>,
     events: mpsc::Sender<Event>,
-    newest: Arc<Newest>,
+    newest: Arc<NewestAttempt>,
     session: Session,
-    current: Option<Running>,
-    last_refusal: Option<String>,
+    current: Option<RunningSession>,
+    last_failure: Option<String>,
 }
 
-struct Running {
-    stop: pump::Stop,
+struct RunningSession {
+    stop: transfer::Stop,
     task: JoinHandle<()>,
 }
 
-impl Drop for Running {
+impl Drop for RunningSession {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
+/// Whether a greeting is not newer than `newest`: the same instance of node A, and no higher attempt.
 fn is_stale(newest: Option<(u128, u64)>, instance: u128, attempt: u64) -> bool {
     newest.is_some_and(|(known, latest)| known == instance && attempt <= latest)
 }
 
 impl Listener {
-    pub(super) fn new(config: Config, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
+    pub(super) fn new(config: PeerLinkConfig, events: mpsc::Sender<Event>) -> Result<Self, TlsError> {
         let tls = server_config(&config.identity, Trust::Pinned(config.peer), &[Protocol::Peer])?;
         let newest = Arc::new(watch::Sender::new(None));
         Ok(Self {
@@ -62,7 +63,7 @@ impl Listener {
             newest,
             session: Session::default(),
             current: None,
-            last_refusal: None,
+            last_failure: None,
         })
     }
 
@@ -71,7 +72,7 @@ impl Listener {
         loop {
             tokio::select! {
                 caller = accept_any(&listeners) => match caller {
-                    Ok((stream, from)) if handshakes.len() < HANDSHAKES => {
+                    Ok((stream, from)) if handshakes.len() < MAX_HANDSHAKES => {
                         handshakes.spawn(self.handshake(stream, from));
                     }
                     // The connection is closed; node A connects again.
@@ -82,7 +83,7 @@ impl Listener {
                     }
                 },
                 Some(done) = handshakes.join_next() => match done {
-                    Ok((from, Ok(greeted))) => self.take(from, greeted).await,
+                    Ok((from, Ok(greeted))) => self.replace_session(from, greeted).await,
                     Ok((from, Err(reason))) => self.report(from, reason).await,
                     Err(_) => {}
                 },
@@ -94,22 +95,23 @@ impl Listener {
         &self,
         stream: TcpStream,
         from: SocketAddr,
-    ) -> impl Future<Output = (SocketAddr, Result<Greeted, Refused>)> + Send + 'static {
+    ) -> impl Future<Output = (SocketAddr, Result<GreetedConnection, HandshakeError>)> + Send + 'static {
         let (config, tls, newest) = (Arc::clone(&self.config), Arc::clone(&self.tls), Arc::clone(&self.newest));
         async move {
-            let limit = config.timing.handshake;
+            let limit = config.timing.handshake_timeout;
             let greeting = async {
-                bound_silence(&stream, config.timing.silence * 10)
-                    .map_err(|error| Refused::Tls(TlsError::Io(error)))?;
-                let channel = accept(stream, tls, limit).await.map_err(Refused::Tls)?;
-                answer(channel, &config, |instance, attempt| is_stale(*newest.borrow(), instance, attempt)).await
+                set_dead_path_timeout(&stream, config.timing.silence_timeout * 10)
+                    .map_err(|error| HandshakeError::Tls(TlsError::Io(error)))?;
+                let channel = accept(stream, tls, limit).await.map_err(HandshakeError::Tls)?;
+                greet_as_listener(channel, &config, |instance, attempt| is_stale(*newest.borrow(), instance, attempt))
+                    .await
             };
-            (from, tokio::time::timeout(limit, greeting).await.unwrap_or(Err(Refused::Timeout)))
+            (from, tokio::time::timeout(limit, greeting).await.unwrap_or(Err(HandshakeError::Timeout)))
         }
     }
 
-    /// Replaces the present session by a greeted connection.
-    async fn take(&mut self, from: SocketAddr, greeted: Greeted) {
+    /// Ends the present session and runs the greeted connection as the new one, unless it has become stale meanwhile.
+    async fn replace_session(&mut self, from: SocketAddr, greeted: GreetedConnection) {
         let name = (greeted.hello.instance, greeted.attempt);
         if is_stale(*self.newest.borrow(), name.0, name.1) {
             return;
@@ -117,30 +119,30 @@ impl Listener {
         self.newest.send_replace(Some(name));
         if let Some(mut old) = self.current.take() {
             let (unused, _) = oneshot::channel();
-            let _ = std::mem::replace(&mut old.stop, unused).send(Down::Superseded);
+            let _ = std::mem::replace(&mut old.stop, unused).send(DownReason::Superseded);
             let _ = (&mut old.task).await;
         }
-        self.last_refusal = None;
+        self.last_failure = None;
         let (stop, stopped) = oneshot::channel();
         let (config, events, session) = (Arc::clone(&self.config), self.events.clone(), self.session.advance());
         let task = tokio::spawn(async move {
-            pump::run(greeted, session, from.to_string(), &config, &events, stopped).await;
+            transfer::run(greeted, session, from.to_string(), &config, &events, stopped).await;
         });
-        self.current = Some(Running { stop, task });
+        self.current = Some(RunningSession { stop, task });
     }
 
-    async fn report(&mut self, from: SocketAddr, reason: Refused) {
-        let refusal = reason.to_string();
-        if self.last_refusal.as_ref() != Some(&refusal) {
+    async fn report(&mut self, from: SocketAddr, reason: HandshakeError) {
+        let failure = reason.to_string();
+        if self.last_failure.as_ref() != Some(&failure) {
             tracing::warn!(%from, %reason, "a caller was turned away");
-            self.last_refusal = Some(refusal);
-            let _ = self.events.send(Event::Refused { path: from.to_string(), reason }).await;
+            self.last_failure = Some(failure);
+            let _ = self.events.send(Event::HandshakeFailed { path: from.to_string(), reason }).await;
         }
     }
 }
 
-/// The next connection on any of the listeners; may be cancelled. The caller keeps the listeners, so that their ports
-/// are free as soon as the link is closed.
+/// Accepts the next connection on any of the listeners; may be cancelled. The listeners are borrowed, so that they are
+/// dropped, and their ports free, as soon as the link's task ends.
 async fn accept_any(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
     std::future::poll_fn(|context| {
         let ready = listeners.iter().find_map(|listener| match listener.poll_accept(context) {

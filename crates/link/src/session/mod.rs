@@ -2,18 +2,19 @@
 //!
 //! Node A connects, node B listens. A starts a TCP connection on every path, in the order given and each a little later
 //! than the one before. The first connection that is greeted successfully is used; the others are closed. When a
-//! session ends, A connects again at once. A successful greeting at B replaces B's present session.
+//! session ends, A connects again at once, but at most once in [`PeerLinkTiming::retry_delay`]. A successful greeting
+//! at B replaces B's present session.
 //!
 //! ```text
 //! A                                        B
 //! Hello{pair, node, versions, …}   ──►     refuses: another pair, the same node, no common version
-//!                                  ◄──     Welcome{…, version}
-//! Use                              ──►     up
+//!                                  ◄──     Welcome{pair, node, versions, …}
+//! Use                              ──►     the session is up
 //! Data, Alive                      ◄─►     Data, Alive
 //! ```
 //!
-//! A path is dead when not a single byte was received for [`Timing::silence`]; each side sends `Alive` every
-//! [`Timing::alive`].
+//! A session ends when no byte was received for [`PeerLinkTiming::silence_timeout`]; each side sends `Alive` every
+//! [`PeerLinkTiming::keepalive_interval`].
 //!
 //! **Invariants**
 //! * [`Event::Up`] and [`Event::Down`] alternate, and every [`Event::Message`] comes between those of its session.
@@ -26,23 +27,24 @@ mod event;
 mod hello;
 mod listen;
 mod outbox;
-mod pump;
+mod transfer;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-pub use config::{Config, Timing};
-pub use event::{Down, Event, Path};
-pub use hello::{MAX_GREETING, PeerHello, Refused};
+pub use config::{PeerLinkConfig, PeerLinkTiming};
+pub use event::{DownReason, Event, Path};
+pub use hello::{HandshakeError, MAX_GREETING, PeerHello};
 pub use outbox::{Outbox, SendError};
 
 use crate::tls::TlsError;
 
 /// Maximum number of events that wait for the caller; when it is reached, the peer is not read.
-const EVENTS: usize = 64;
+const MAX_WAITING_EVENTS: usize = 64;
 
-/// The peer link of this node. Dropping it ends the link soon; [`PeerLink::close`] waits until it has ended.
+/// The peer link of this node. Dropping it aborts its task without waiting; [`PeerLink::close`] waits until the task
+/// has ended.
 #[derive(Debug)]
 pub struct PeerLink {
     events: mpsc::Receiver<Event>,
@@ -61,8 +63,8 @@ impl PeerLink {
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
-    pub fn dial(config: Config, paths: Vec<Path>) -> Result<Self, TlsError> {
-        let (events, receiver) = mpsc::channel(EVENTS);
+    pub fn dial(config: PeerLinkConfig, paths: Vec<Path>) -> Result<Self, TlsError> {
+        let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
         let (sender, watched) = watch::channel(paths);
         let dialer = dial::Dialer::new(config, events)?;
         Ok(Self { events: receiver, paths: sender, task: tokio::spawn(dialer.run(watched)) })
@@ -73,8 +75,8 @@ impl PeerLink {
     ///
     /// # Errors
     /// [`TlsError::Config`] if the identity cannot be used.
-    pub fn listen(config: Config, listeners: Vec<TcpListener>) -> Result<Self, TlsError> {
-        let (events, receiver) = mpsc::channel(EVENTS);
+    pub fn listen(config: PeerLinkConfig, listeners: Vec<TcpListener>) -> Result<Self, TlsError> {
+        let (events, receiver) = mpsc::channel(MAX_WAITING_EVENTS);
         let listener = listen::Listener::new(config, events)?;
         let (sender, _) = watch::channel(Vec::new());
         Ok(Self { events: receiver, paths: sender, task: tokio::spawn(listener.run(listeners)) })
@@ -88,12 +90,12 @@ impl PeerLink {
     /// Ends the link. On return its ports are free.
     pub async fn close(mut self) {
         self.task.abort();
-        // An error only says that the task was aborted.
+        // The error is that the task was aborted, or that it panicked.
         let _ = (&mut self.task).await;
     }
 
-    /// Replaces the paths on which node A connects. A session on a path that was removed or has another address now
-    /// ends. Node B ignores this.
+    /// Replaces the paths on which node A connects. If the path of the session was removed or has another address now,
+    /// the session ends. Without effect on node B.
     pub fn set_paths(&self, paths: Vec<Path>) {
         self.paths.send_if_modified(|current| {
             let changed = *current != paths;

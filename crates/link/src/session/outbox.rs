@@ -15,7 +15,7 @@ pub enum SendError {
     /// The session has ended; the next [`super::Event::Up`] brings a new outbox.
     #[error("the session is over")]
     Down,
-    /// The queue is full. The caller may send later, or end the session if the peer must not be that late.
+    /// The queue is full. The caller sends later, or ends the session.
     #[error("the queue to the peer is full")]
     Full,
     /// The message is longer than 2 MiB.
@@ -26,21 +26,22 @@ pub enum SendError {
     },
 }
 
-/// How much the queue holds.
+/// Capacity of the queue, in messages and in payload bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueLimits {
     pub(super) messages: usize,
     pub(super) bytes: usize,
 }
 
-/// A message in the queue. Dropping it frees its space.
+/// A message in the queue. Dropping it frees its bytes for other messages.
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) payload: Bytes,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Sends messages on one session, in order. Clones share the queue. The session ends when the last clone is dropped.
+/// Sends messages on one session, in the order in which they were queued. Clones share the queue. When the last clone
+/// is dropped, the queued messages are sent and the session ends.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     queue: mpsc::Sender<Queued>,
@@ -55,7 +56,8 @@ impl Outbox {
         (Self { queue, free_bytes, round_trip }, receiver)
     }
 
-    fn size(payload: &Bytes) -> Result<u32, SendError> {
+    /// The length of `payload`, which is at most [`MAX_PAYLOAD`].
+    fn checked_size(payload: &Bytes) -> Result<u32, SendError> {
         let too_long = SendError::TooLong { length: payload.len() };
         if payload.len() > MAX_PAYLOAD {
             return Err(too_long);
@@ -63,12 +65,12 @@ impl Outbox {
         u32::try_from(payload.len()).map_err(|_| too_long)
     }
 
-    /// Queues `payload`; waits for space.
+    /// Queues `payload`; waits until the queue has space.
     ///
     /// # Errors
     /// [`SendError::Down`] if the session has ended, [`SendError::TooLong`] for more than 2 MiB.
     pub async fn send(&self, payload: Bytes) -> Result<(), SendError> {
-        let size = Self::size(&payload)?;
+        let size = Self::checked_size(&payload)?;
         let room = tokio::select! {
             room = Arc::clone(&self.free_bytes).acquire_many_owned(size) => room,
             () = self.queue.closed() => return Err(SendError::Down),
@@ -82,7 +84,7 @@ impl Outbox {
     /// # Errors
     /// Any [`SendError`].
     pub fn try_send(&self, payload: Bytes) -> Result<(), SendError> {
-        let size = Self::size(&payload)?;
+        let size = Self::checked_size(&payload)?;
         let permit = match Arc::clone(&self.free_bytes).try_acquire_many_owned(size) {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits) if self.queue.is_closed() => return Err(SendError::Down),
@@ -95,7 +97,8 @@ impl Outbox {
         })
     }
 
-    /// The last measured round-trip time to the peer, including its scheduling; `None` before the first measurement.
+    /// The last measured round-trip time to the peer, including scheduling delays of both daemons; `None` before the
+    /// first measurement.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         match self.round_trip.load(Ordering::Relaxed) {
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_queue_is_bounded_in_messages_and_bytes() {
+    async fn the_queue_is_limited_in_messages_and_in_bytes() {
         let (outbox, mut queue) = Outbox::new(QueueLimits { messages: 2, bytes: 0 }, Arc::default());
         outbox.try_send(Bytes::from(vec![0; MAX_PAYLOAD - 1])).unwrap();
         assert_eq!(outbox.try_send(Bytes::from_static(b"xx")), Err(SendError::Full));

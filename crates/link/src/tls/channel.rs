@@ -1,4 +1,4 @@
-//! A TLS connection after its handshake: the peer's key, and framed halves to read and write.
+//! TLS connections: the handshakes of client and server, the established [`Channel`], and the meaning of errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use super::{Protocol, TlsError};
 use crate::Fingerprint;
 use crate::frame::{FrameError, FrameReader, FrameWriter};
 
-/// How long a refused client may read the alert before its connection is closed.
-const REFUSAL_LINGER_PERIOD: Duration = Duration::from_secs(1);
+/// Time limit for a client whose handshake failed to read the alert and close, before the server closes.
+const REFUSAL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A TLS connection after its handshake.
+/// An established TLS connection.
 pub struct Channel {
-    /// The fingerprint of the key that the other side has proven to own.
+    /// The fingerprint of the other side's certificate, whose key it has proven to own.
     pub peer: Fingerprint,
     /// The negotiated protocol.
     pub protocol: Protocol,
-    /// A value that only the two ends of this connection know (RFC 8446, 7.5).
+    /// Exported keying material, which only the two ends of this connection know (RFC 8446, 7.5).
     pub binding: [u8; 32],
     /// Frames from the other side.
     pub reader: FrameReader<ReadHalf<TlsStream<TcpStream>>>,
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Channel {
 /// Makes `stream` a TLS connection as its client, within `limit`.
 ///
 /// Success does not mean that the server accepts this side's key: it may refuse after its last message. The first read
-/// then fails, and [`TlsError::of`] explains the error.
+/// then fails, and [`TlsError::from_io`] tells the reason.
 ///
 /// # Errors
 /// [`TlsError::WrongKey`], [`TlsError::Protocol`], [`TlsError::Timeout`] or [`TlsError::Io`].
@@ -51,7 +51,7 @@ pub async fn connect(stream: TcpStream, config: Arc<ClientConfig>, limit: Durati
     let handshake = TlsConnector::from(config).connect(name, stream);
     match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => Channel::new(stream.into()),
-        Ok(Err(error)) => Err(TlsError::of(error)),
+        Ok(Err(error)) => Err(TlsError::from_io(error)),
         Err(_) => Err(TlsError::Timeout { seconds: limit.as_secs() }),
     }
 }
@@ -66,22 +66,22 @@ pub async fn accept(stream: TcpStream, config: Arc<ServerConfig>, limit: Duratio
     match tokio::time::timeout(limit, handshake).await {
         Ok(Ok(stream)) => Channel::new(stream.into()),
         Ok(Err((error, stream))) => {
-            tokio::spawn(linger(stream));
-            Err(TlsError::of(error))
+            tokio::spawn(drain(stream));
+            Err(TlsError::from_io(error))
         }
         Err(_) => Err(TlsError::Timeout { seconds: limit.as_secs() }),
     }
 }
 
-/// Reads until the client closes, so that it receives the alert: closing with unread bytes would reset the connection.
-async fn linger(mut stream: TcpStream) {
+/// Reads until the client closes, so that it receives the alert: to close with unread bytes would reset the connection.
+async fn drain(mut stream: TcpStream) {
     let drain = async {
         stream.shutdown().await?;
         let mut sink = [0; 1024];
         while stream.read(&mut sink).await? > 0 {}
         Ok::<(), std::io::Error>(())
     };
-    let _ = tokio::time::timeout(REFUSAL_LINGER_PERIOD, drain).await;
+    let _ = tokio::time::timeout(REFUSAL_DRAIN_TIMEOUT, drain).await;
 }
 
 impl Channel {
@@ -104,6 +104,7 @@ impl Channel {
     }
 }
 
+/// Label of [`Channel::binding`] (RFC 8446, 7.5).
 const EXPORT_LABEL: &[u8] = b"EXPORTER-dyad-channel-binding";
 
 fn export(outcome: Result<[u8; 32], Error>) -> Result<[u8; 32], TlsError> {
@@ -111,9 +112,9 @@ fn export(outcome: Result<[u8; 32], Error>) -> Result<[u8; 32], TlsError> {
 }
 
 impl TlsError {
-    /// Explains an error of a TLS stream: tells a refused key from a broken connection.
+    /// Classifies an I/O error of a TLS stream: a wrong key, a refused key, another protocol, or a broken connection.
     #[must_use]
-    pub fn of(error: std::io::Error) -> Self {
+    pub fn from_io(error: std::io::Error) -> Self {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         match cause {
             Some(Error::InvalidCertificate(CertificateError::Other(other))) => {
@@ -140,13 +141,13 @@ impl TlsError {
         }
     }
 
-    /// Explains an error of reading or writing a frame on a TLS stream.
+    /// Classifies an error of reading or writing a frame on a TLS stream.
     ///
     /// # Errors
-    /// Returns `error` if it is about the frame and not about TLS.
-    pub fn of_frame(error: FrameError) -> Result<Self, FrameError> {
+    /// The given error, if it concerns the content of the frame and not the stream.
+    pub fn from_frame(error: FrameError) -> Result<Self, FrameError> {
         match error {
-            FrameError::Io(error) => Ok(Self::of(error)),
+            FrameError::Io(error) => Ok(Self::from_io(error)),
             other => Err(other),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::Fingerprint;
 
-/// The errors of a TLS connection.
+/// The errors of TLS connections and of identity files.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A key or certificate cannot be created.
@@ -22,10 +22,10 @@ pub enum TlsError {
         #[source]
         source: std::io::Error,
     },
-    /// An identity file has no key or certificate.
+    /// An identity file has no readable key or certificate.
     #[error("the identity file {} is damaged; restore it or pair this node again", path.display())]
     Damaged { path: std::path::PathBuf },
-    /// The TLS library refuses this identity.
+    /// The TLS library refuses this identity, for instance because key and certificate do not match.
     #[error("this identity cannot be used for TLS")]
     Config(#[source] rustls::Error),
     /// The peer has another key than the pinned one.
@@ -39,7 +39,7 @@ pub enum TlsError {
     /// The peer refuses this side's key.
     #[error("the other side refuses this node's key; it belongs to another pair or must be paired again")]
     KeyRefused,
-    /// The peer speaks none of the offered protocols.
+    /// The peer does not speak TLS 1.3, or none of the offered protocols.
     #[error("the other side does not speak this protocol; check the address and the port")]
     Protocol,
     /// The peer did not finish the handshake in time.

@@ -13,8 +13,8 @@ use crate::Fingerprint;
 const CERTIFICATE_FILE: &str = "identity.crt";
 const KEY_FILE: &str = "identity.key";
 
-/// A private key (ECDSA P-256) and its self-signed certificate. The certificate's name is not checked and its validity
-/// does not matter, because clocks may be wrong by years; peers are identified by the fingerprint.
+/// A private key (ECDSA P-256) and its self-signed certificate. Peers are identified by the fingerprint. Name and
+/// validity of the certificate are not checked: clocks may be wrong by years.
 pub struct TlsIdentity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -33,7 +33,7 @@ impl Clone for TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// A new identity. `name` is shown by tools that print certificates and has no other use.
+    /// Creates a key and its certificate. `name` is shown by tools that print certificates and has no other use.
     ///
     /// # Errors
     /// [`TlsError::Generate`] if `name` cannot be part of a certificate.
@@ -66,8 +66,8 @@ impl TlsIdentity {
         Ok(Self { certificate, key })
     }
 
-    /// Writes the identity to `directory` and syncs it. Only the owner can read the key file. The certificate is
-    /// written last and marks a complete identity.
+    /// Writes the identity to `directory`, durably. Only the owner can read the key file. The certificate file is
+    /// written last: its presence marks a complete identity.
     ///
     /// # Errors
     /// [`TlsError::File`] if a file cannot be written.
@@ -82,10 +82,10 @@ impl TlsIdentity {
         Ok(())
     }
 
-    /// Loads the identity in `directory`. If its files are missing or incomplete, a new identity is made and stored there.
+    /// Loads the identity in `directory`. If it has no certificate file, a new identity is generated and stored there.
     ///
     /// # Errors
-    /// As [`Self::load`] and [`Self::store`]; a damaged identity is never replaced.
+    /// As [`Self::load`], [`Self::generate`] and [`Self::store`]. A damaged identity is an error and is not replaced.
     pub fn load_or_generate(directory: &Path, name: &str) -> Result<Self, TlsError> {
         if directory.join(CERTIFICATE_FILE).exists() {
             return Self::load(directory);
@@ -95,10 +95,10 @@ impl TlsIdentity {
         Ok(identity)
     }
 
-    /// Removes the identity in `directory`, so that [`Self::load_or_generate`] creates a new one.
+    /// Removes the identity files in `directory`, so that [`Self::load_or_generate`] generates a new identity.
     ///
     /// # Errors
-    /// [`TlsError::Remove`].
+    /// [`TlsError::Remove`] if a file exists and cannot be removed.
     pub fn forget(directory: &Path) -> Result<(), TlsError> {
         for name in [CERTIFICATE_FILE, KEY_FILE] {
             let path = directory.join(name);
@@ -139,7 +139,7 @@ impl TlsIdentity {
     }
 }
 
-/// PEM according to RFC 7468.
+/// PEM text of DER data, according to RFC 7468.
 fn pem(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut body = String::new();
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_identity_comes_back_and_its_key_is_private() {
+    fn a_stored_identity_is_loaded_and_only_the_owner_can_read_its_key() {
         let directory = tempfile::tempdir().unwrap();
         let identity = TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
         let again = TlsIdentity::load_or_generate(directory.path(), "other name").unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_identity_is_reported_not_replaced() {
+    fn a_damaged_identity_is_an_error_and_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
         fs::write(directory.path().join(KEY_FILE), "nothing").unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn pem_pads_every_length() {
+    fn pem_of_each_length_is_decoded_to_the_same_bytes() {
         for length in 0..70 {
             let der: Vec<u8> = (0..length).collect();
             let text = pem("CERTIFICATE", &der);

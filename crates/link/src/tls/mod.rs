@@ -1,7 +1,7 @@
 //! TLS 1.3 between identities that pin each other by fingerprint.
 //!
-//! The protocol above is chosen by ALPN ([`Protocol`]), so that a listener for several protocols (the witness: pairing
-//! and requests) knows the protocol before the first frame.
+//! The protocol inside the connection is chosen by ALPN ([`Protocol`]), so that a listener for several protocols (the
+//! witness: pairing and requests) knows the protocol before the first frame.
 
 mod channel;
 mod error;
@@ -47,7 +47,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A client configuration that presents `identity` and accepts only `trust`.
+/// A client configuration that presents `identity`, accepts servers by `trust` and offers one protocol.
 ///
 /// # Errors
 /// [`TlsError::Config`] if the identity's key and certificate do not match.
@@ -67,7 +67,8 @@ pub fn client_config(identity: &TlsIdentity, trust: Trust, protocol: Protocol) -
     Ok(Arc::new(config))
 }
 
-/// A server configuration that presents `identity`, requires a client key and accepts only `trust`.
+/// A server configuration that presents `identity`, requires a client certificate, accepts clients by `trust` and
+/// speaks any of `protocols`.
 ///
 /// # Errors
 /// [`TlsError::Config`] if the identity's key and certificate do not match.

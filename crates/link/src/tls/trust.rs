@@ -1,4 +1,4 @@
-//! The peers that a TLS connection accepts.
+//! The choice of the peers that a TLS connection accepts.
 
 use crate::Fingerprint;
 
@@ -7,7 +7,7 @@ use crate::Fingerprint;
 pub enum Trust {
     /// Only the key with this fingerprint.
     Pinned(Fingerprint),
-    /// Any key. The caller must authenticate [`Channel::peer`] before it uses any received byte: by a one-time code
-    /// (pairing) or by a list of keys (the witness).
+    /// Any key. The caller must authenticate [`Channel::peer`](super::Channel::peer) before it uses any received byte:
+    /// by a one-time code (pairing) or by a list of keys (the witness).
     AnyKey,
 }

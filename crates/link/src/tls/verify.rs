@@ -1,5 +1,5 @@
-//! The certificate verifier of both directions: a key is accepted by its fingerprint, and nothing else of the
-//! certificate is checked.
+//! The certificate verifier of clients and servers: a certificate is accepted by its fingerprint, as [`Trust`] says.
+//! Its name, validity and issuer are not checked.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use super::trust::Trust;
 use crate::Fingerprint;
 
-/// The error inside the TLS error, by which the caller learns the other side's key.
+/// The cause inside a TLS error, from which [`super::TlsError::from_io`] takes the other side's fingerprint.
 #[derive(Debug, thiserror::Error)]
 #[error("the key {found} is not the pinned one")]
 pub(super) struct PinMismatch {
@@ -30,7 +30,7 @@ impl PinVerifier {
         Self { trust, algorithms: provider.signature_verification_algorithms }
     }
 
-    fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    fn check_pin(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let found = Fingerprint::of(certificate);
         match self.trust {
             Trust::AnyKey => Ok(()),
@@ -42,8 +42,8 @@ impl PinVerifier {
         }
     }
 
-    /// Checks that the peer owns the key of the certificate whose fingerprint was compared.
-    fn prove(
+    /// Checks that the peer owns the private key of its certificate.
+    fn verify_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
@@ -52,7 +52,7 @@ impl PinVerifier {
         verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
-    /// The configurations of this crate use TLS 1.3 only.
+    /// The error of TLS 1.2, which does not occur: the configurations of this crate use TLS 1.3 only.
     fn no_tls12() -> Result<HandshakeSignatureValid, Error> {
         Err(Error::General("TLS 1.2 is not spoken here".into()))
     }
@@ -67,7 +67,7 @@ impl ServerCertVerifier for PinVerifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(end_entity).map(|()| ServerCertVerified::assertion())
+        self.check_pin(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -85,7 +85,7 @@ impl ServerCertVerifier for PinVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.prove(message, certificate, signature)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -93,7 +93,7 @@ impl ServerCertVerifier for PinVerifier {
     }
 }
 
-// Rust cannot share the methods that both traits of rustls ask for: they are written once for each trait.
+// Both traits of rustls need the same three methods, so these are written once for each trait.
 impl ClientCertVerifier for PinVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
@@ -105,7 +105,7 @@ impl ClientCertVerifier for PinVerifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(end_entity).map(|()| ClientCertVerified::assertion())
+        self.check_pin(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -123,7 +123,7 @@ impl ClientCertVerifier for PinVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.prove(message, certificate, signature)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,4 +1,4 @@
-//! Shared by the loopback tests: a time limit, and a proxy that can stop like a cut cable.
+//! Helpers of the loopback tests: a time limit, and a TCP relay that can stop forwarding, as a cut cable does.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::future::Future;
@@ -43,7 +43,7 @@ impl Cable {
             while let Ok((near, _)) = listener.accept().await {
                 let state = state.clone();
                 tokio::spawn(async move {
-                    // A new connection over a cut cable waits until the cable is mended.
+                    // A new connection over a cut cable waits until the cable is restored.
                     state.clone().wait_for(|whole| *whole).await.ok();
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     let (near_read, near_write) = near.into_split();

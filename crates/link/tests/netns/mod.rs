@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Number of the next pair of namespaces of this process.
+static NEXT_NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Removed when dropped.
+/// Two network namespaces with a cable between them, deleted when this is dropped.
 pub struct Namespaces {
     pub a: String,
     pub b: String,
@@ -21,15 +22,15 @@ fn ip(arguments: &str) {
 }
 
 impl Namespaces {
-    /// `None`, with a message, for a user who may not create namespaces. For root every failure is a failure of the
+    /// Creates the namespaces. Returns `None`, with a message, for a user who is not root; for root an error fails the
     /// test.
     pub fn create() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            // Not by `eprintln!`: what a test prints that way is shown only if it fails.
+            // Not by `eprintln!`: the test harness shows its output only if the test fails.
             let _ = writeln!(std::io::stderr(), "SKIPPED: network namespaces need root");
             return None;
         }
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = |side| format!("dyad-link-{}-{number}{side}", std::process::id());
         let spaces = Self { a: name('a'), b: name('b') };
         ip(&format!("netns add {}", spaces.a));
@@ -46,11 +47,11 @@ impl Namespaces {
         }
     }
 
-    /// Removes the interfaces and adds new ones with other indexes.
+    /// Removes the interfaces and adds new ones of the same name with other kernel indexes.
     pub fn replug(&mut self) {
         ip(&format!("-n {} link del cable", self.a));
         for space in [&self.a, &self.b] {
-            // Uses up indexes, so that the new cable does not get those of the old one.
+            // Takes the next kernel indexes, so that the new cable does not get those of the old one.
             ip(&format!("-n {space} link add filler type veth peer name filler2"));
         }
         self.plug();
