@@ -113,13 +113,14 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
 
 #[test]
 fn a_witness_that_refuses_leaves_everything_as_it_was() {
-    use dyad_witness::server::{Config, Server};
+    use dyad_witness::server::{Server, WitnessConfig};
     let dir = tempfile::tempdir().unwrap();
     let options = node(dir.path(), &["own.disk"]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let server =
-        runtime.block_on(async { Server::open(&Config { directory: dir.path().join("witness"), listen }) }).unwrap();
+    let server = runtime
+        .block_on(async { Server::open(&WitnessConfig { directory: dir.path().join("witness"), listen }) })
+        .unwrap();
     let (address, code) = (server.address().unwrap().to_string(), server.open_code().code);
     let (start, end) = code.split_at(code.len() - 1);
     let wrong = format!("{start}{}", if end == "7" { '8' } else { '7' });

@@ -1,7 +1,7 @@
 //! The administration socket: a unix socket in the witness's directory, for the command line of the same user.
 //!
-//! The connection carries one [`Command`] (frame kind 0x0401) and one [`Report`] (frame kind 0x0402), as frames of
-//! [`dyad_link::frame`].
+//! The connection carries one [`AdminCommand`] (frame kind 0x0401) and one [`AdminReport`] (frame kind 0x0402), as
+//! frames of [`dyad_link::frame`].
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,37 +12,37 @@ use dyad_link::{Fingerprint, PairId};
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::server::{PairSummary, Server, Shared};
+use crate::server::{PairSummary, Server, SharedState};
 
 const COMMAND: u16 = 0x0401;
 const REPORT: u16 = 0x0402;
 
-/// A request of the command line.
+/// A command of `dyad-witness` to the running daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
-    /// Opens a one-time code for enrolling a pair.
+pub enum AdminCommand {
+    /// Create a one-time code for enrolling a pair.
     Code,
-    /// Lists the enrolled pairs.
+    /// List the enrolled pairs.
     List,
-    /// Removes a pair.
+    /// Remove the entry of a pair.
     Forget(PairId),
 }
 
-/// The answer to a [`Command`].
+/// The answer to a [`AdminCommand`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Report {
-    /// The answer to [`Command::Code`].
+pub enum AdminReport {
+    /// The answer to [`AdminCommand::Code`].
     Code {
         /// The code to type on the node.
         code: String,
-        /// How long the code is valid, in seconds.
+        /// Time until the code expires, in seconds.
         seconds: u64,
-        /// The fingerprint of the witness's key, for comparison by the user.
+        /// The fingerprint of the witness's key, to be compared with the fingerprint that the node shows.
         fingerprint: Fingerprint,
     },
-    /// The answer to [`Command::List`].
+    /// The answer to [`AdminCommand::List`].
     Pairs(Vec<PairSummary>),
-    /// The answer to [`Command::Forget`]: whether the pair was enrolled.
+    /// The answer to [`AdminCommand::Forget`]: whether the pair was enrolled.
     Forgotten(bool),
 }
 
@@ -56,7 +56,7 @@ pub enum AdminError {
         #[source]
         source: std::io::Error,
     },
-    /// The exchange of frames failed.
+    /// The connection to the daemon broke, or a message is invalid.
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -65,13 +65,13 @@ fn socket_in(directory: &Path) -> PathBuf {
     directory.join("admin.sock")
 }
 
-/// Answers the command line on a socket in `directory`. The future never ends by itself.
+/// Opens the socket in `directory`. The returned future answers commands and does not end by itself.
 ///
 /// # Errors
 /// [`AdminError::Socket`] if the socket cannot be created.
 pub fn serve(directory: &Path, server: &Server) -> Result<impl Future<Output = ()> + Send + use<>, AdminError> {
     let path = socket_in(directory);
-    // The store is locked by this daemon, so an existing socket was left by a daemon that has ended.
+    // This daemon has locked the store, so an existing socket belonged to a daemon that has ended.
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).and_then(|listener| {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
@@ -89,21 +89,21 @@ pub fn serve(directory: &Path, server: &Server) -> Result<impl Future<Output = (
     })
 }
 
-async fn answer(shared: Arc<Shared>, stream: UnixStream) -> Result<(), FrameError> {
+async fn answer(shared: Arc<SharedState>, stream: UnixStream) -> Result<(), FrameError> {
     let (reader, writer) = stream.into_split();
-    let command: Command = FrameReader::new(reader).next_required().await?.expect(COMMAND)?;
+    let command: AdminCommand = FrameReader::new(reader).next_required().await?.expect(COMMAND)?;
     let report = match command {
-        Command::Code => {
+        AdminCommand::Code => {
             let open = shared.open_code();
-            Report::Code { code: open.code, seconds: open.left.as_secs(), fingerprint: shared.fingerprint() }
+            AdminReport::Code { code: open.code, seconds: open.left.as_secs(), fingerprint: shared.fingerprint() }
         }
-        // A failed store ends the daemon; the command line sees a closed socket.
-        Command::List => match shared.list().await {
-            Ok(pairs) => Report::Pairs(pairs),
+        // A failed store ends the daemon, so no report is sent; the command line sees a closed socket.
+        AdminCommand::List => match shared.list().await {
+            Ok(pairs) => AdminReport::Pairs(pairs),
             Err(_) => return Ok(()),
         },
-        Command::Forget(pair) => match shared.forget(pair).await {
-            Ok(was_there) => Report::Forgotten(was_there),
+        AdminCommand::Forget(pair) => match shared.forget(pair).await {
+            Ok(was_there) => AdminReport::Forgotten(was_there),
             Err(_) => return Ok(()),
         },
     };
@@ -115,7 +115,7 @@ async fn answer(shared: Arc<Shared>, stream: UnixStream) -> Result<(), FrameErro
 /// # Errors
 /// [`AdminError::Socket`] if no daemon runs there, [`AdminError::Frame`] if the daemon closes the socket or sends an
 /// unknown answer.
-pub async fn command(directory: &Path, command: &Command) -> Result<Report, AdminError> {
+pub async fn command(directory: &Path, command: &AdminCommand) -> Result<AdminReport, AdminError> {
     let path = socket_in(directory);
     let stream = UnixStream::connect(&path).await.map_err(|source| AdminError::Socket { path, source })?;
     let (reader, writer) = stream.into_split();

@@ -11,7 +11,9 @@ use dyad_quorum::{AcceptorReply, WitnessRequest};
 use dyad_types::NodeId;
 use tokio::net::TcpStream;
 
-use crate::protocol::{Body, Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, Refused, ReplyFrame, Request, Response};
+use crate::protocol::{
+    Enrol, Enrolled, MAX_MESSAGE, REPLY, REQUEST, ReplyFrame, Request, RequestBody, Response, WitnessRefusal,
+};
 
 /// The errors of a request to the witness.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +29,7 @@ pub enum AskError {
     /// TLS failed, for instance because the witness has another key.
     #[error(transparent)]
     Tls(TlsError),
-    /// The connection broke, or the answer is not that of a witness.
+    /// The connection broke, or the answer is not a valid message of a witness.
     #[error(transparent)]
     Frame(FrameError),
     /// No answer within the time limit.
@@ -35,7 +37,7 @@ pub enum AskError {
     Timeout(Duration),
     /// The witness refused the request.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] WitnessRefusal),
 }
 
 impl From<FrameError> for AskError {
@@ -49,8 +51,8 @@ impl From<FrameError> for AskError {
 }
 
 impl AskError {
-    /// Whether the witness cannot be reached or does not answer. `false` if it answered, even with a refusal or another
-    /// key.
+    /// Whether no valid answer came: no connection, no answer in time, a broken connection or an invalid message.
+    /// `false` for a refusal, and for a TLS handshake that failed because of a key.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -77,7 +79,7 @@ pub enum EnrolError {
     Pairing(#[from] PairingError),
     /// The witness refused the pair.
     #[error(transparent)]
-    Refused(#[from] Refused),
+    Refused(#[from] WitnessRefusal),
 }
 
 /// The result of a successful enrolment.
@@ -89,11 +91,12 @@ pub struct Enrolment {
     pub fingerprint: Fingerprint,
 }
 
-/// The code that the witness shows for one enrolment.
+/// The code that the witness has printed for one enrolment.
 #[derive(Clone, Copy)]
 pub struct OneTimeCode<'a>(pub &'a str);
 
-/// Enrols a pair at the witness at `address` ("host:port") with the `code` that the witness showed.
+/// Enrols a pair at the witness at `address` ("host:port") with the code that the witness has printed. The connection
+/// must be established within `limit`; each step of the pairing has its own limit ([`pairing::STEP_TIMEOUT`]).
 ///
 /// # Errors
 /// The witness cannot be reached, the pairing fails, or the witness refuses the pair.
@@ -101,7 +104,7 @@ pub async fn enrol(
     address: &str,
     OneTimeCode(code): OneTimeCode<'_>,
     identity: &TlsIdentity,
-    ask: &Enrol,
+    enrol: &Enrol,
     limit: Duration,
 ) -> Result<Enrolment, EnrolError> {
     let unreachable = |source| EnrolError::Unreachable { address: address.to_owned(), source };
@@ -110,15 +113,15 @@ pub async fn enrol(
         Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
     };
     let mut paired = pairing::join(stream, identity, code, Purpose::Witness).await?;
-    paired.send(ask).await?;
-    let outcome: Result<Enrolled, Refused> = paired.receive().await?;
+    paired.send(enrol).await?;
+    let outcome: Result<Enrolled, WitnessRefusal> = paired.receive().await?;
     Ok(Enrolment { enrolled: outcome?, fingerprint: paired.peer() })
 }
 
-/// The address and the keys for a witness at which the pair is enrolled.
+/// A witness at which the pair is enrolled: its address and key, and the key of this node.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Where the witness listens, as `host:port`.
+    /// Address and port on which the witness listens, as `host:port`.
     pub address: String,
     pub pair: PairId,
     /// The key of this node.
@@ -129,13 +132,15 @@ pub struct Target {
 
 /// Sends requests to one witness over one connection, which is kept open and replaced when it breaks.
 ///
-/// Every request is idempotent. A request may be cancelled; its connection is then closed.
+/// Every request is idempotent: after a lost answer it is sent again. A call may be cancelled; its connection is then
+/// closed.
 pub struct Client {
     address: String,
     pair: PairId,
     tls: Arc<ClientConfig>,
     connection: Option<Channel>,
-    next: u64,
+    /// Id of the last request.
+    last_id: u64,
     round_trip: Option<Duration>,
 }
 
@@ -157,17 +162,18 @@ impl Client {
             pair: target.pair,
             tls,
             connection: None,
-            next: 0,
+            last_id: 0,
             round_trip: None,
         })
     }
 
-    /// Sends `question` and waits up to `limit` for the answer; connects first if there is no connection.
+    /// Sends a request to the witness as acceptor and returns its answer. `limit` is the time limit of the call, which
+    /// includes connecting if there is no connection.
     ///
     /// # Errors
     /// Any [`AskError`].
-    pub async fn ask(&mut self, question: &WitnessRequest, limit: Duration) -> Result<AcceptorReply, AskError> {
-        match self.request(Body::Ask(question.clone()), limit).await? {
+    pub async fn ask(&mut self, request: &WitnessRequest, limit: Duration) -> Result<AcceptorReply, AskError> {
+        match self.request(RequestBody::Ask(request.clone()), limit).await? {
             Response::Answer(answer) => Ok(answer),
             Response::Added => Err(AskError::Frame(FrameError::Unexpected { kind: REPLY })),
         }
@@ -178,40 +184,44 @@ impl Client {
     /// # Errors
     /// Any [`AskError`].
     pub async fn add_key(&mut self, node: NodeId, key: Fingerprint, limit: Duration) -> Result<(), AskError> {
-        match self.request(Body::AddKey { node, key }, limit).await? {
+        match self.request(RequestBody::AddKey { node, key }, limit).await? {
             Response::Added => Ok(()),
             Response::Answer(_) => Err(AskError::Frame(FrameError::Unexpected { kind: REPLY })),
         }
     }
 
-    /// Round-trip time of the last request, which includes the witness's disk sync but no connection set-up.
+    /// Round-trip time of the last answered request, without connection set-up. It includes the witness's disk sync if
+    /// the request changed its record.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip
     }
 
-    async fn request(&mut self, body: Body, limit: Duration) -> Result<Response, AskError> {
+    async fn request(&mut self, body: RequestBody, limit: Duration) -> Result<Response, AskError> {
         match tokio::time::timeout(limit, self.exchange(body, limit)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(AskError::Timeout(limit)),
         }
     }
 
-    async fn exchange(&mut self, body: Body, limit: Duration) -> Result<Response, AskError> {
-        self.next += 1;
-        let request = Request { id: self.next, pair: self.pair, body };
-        // Taken out of `self`: if this call is cancelled, the connection, on which an answer may be pending, is closed.
+    async fn exchange(&mut self, body: RequestBody, limit: Duration) -> Result<Response, AskError> {
+        self.last_id += 1;
+        let request = Request { id: self.last_id, pair: self.pair, body };
+        // The connection is taken out of `self`, so that it is closed if this call is cancelled: an answer may be
+        // pending on it.
         if let Some(mut connection) = self.connection.take() {
-            // The witness closes an idle connection after 300 s, so an error here does not mean that a new one fails.
-            if let Ok(reply) = exchange_frames(&mut connection, &request).await {
+            // The witness closes an idle connection after 300 s. After an error the request is therefore repeated once
+            // on a new connection.
+            if let Ok(reply) = send_and_receive(&mut connection, &request).await {
                 return self.record_reply(connection, reply);
             }
         }
         let mut connection = self.connect(limit).await?;
-        let reply = exchange_frames(&mut connection, &request).await?;
+        let reply = send_and_receive(&mut connection, &request).await?;
         self.record_reply(connection, reply)
     }
 
+    /// Keeps the connection and the round-trip time; returns the content of the reply.
     fn record_reply(
         &mut self,
         connection: Channel,
@@ -232,7 +242,8 @@ impl Client {
     }
 }
 
-async fn exchange_frames(connection: &mut Channel, request: &Request) -> Result<(ReplyFrame, Duration), AskError> {
+/// Sends one request and receives its reply; returns the reply and the round-trip time.
+async fn send_and_receive(connection: &mut Channel, request: &Request) -> Result<(ReplyFrame, Duration), AskError> {
     let start = Instant::now();
     connection.writer.send(REQUEST, request).await?;
     let reply: ReplyFrame = connection.reader.next_required().await?.expect(REPLY)?;

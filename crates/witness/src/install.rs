@@ -1,7 +1,8 @@
-//! Installs the witness as a service: the program and one systemd unit.
+//! Installation of the witness as a service: the program and one systemd unit.
 //!
-//! systemd creates a user for the service and a directory that only this user can read (`DynamicUser`,
-//! `StateDirectory`). [`Plan::describe`] therefore names everything that an uninstallation must remove.
+//! systemd creates a user for the service, and [`STATE_DIRECTORY`], which only this user can read (`DynamicUser`,
+//! `StateDirectory`). To uninstall, disable the service and remove the files that [`InstallPlan::describe`] names, and
+//! that directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,12 +11,15 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The service's directory, as [`crate::server::Config::directory`].
-pub const STATE: &str = "/var/lib/dyad-witness";
+/// The service's directory, as [`crate::server::WitnessConfig::directory`].
+pub const STATE_DIRECTORY: &str = "/var/lib/dyad-witness";
 
+/// Path of the installed program, below the root of the file tree.
 const PROGRAM: &str = "usr/local/bin/dyad-witness";
+/// Path of the unit file, below the root.
 const UNIT: &str = "etc/systemd/system/dyad-witness.service";
-const WANTED: &str = "etc/systemd/system/multi-user.target.wants/dyad-witness.service";
+/// Path of the link by which systemd starts the unit at boot, below the root. Made only in another system's file tree.
+const UNIT_LINK: &str = "etc/systemd/system/multi-user.target.wants/dyad-witness.service";
 
 /// The errors of an installation.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum InstallError {
     },
     /// The system does not run systemd.
     #[error(
-        "this system does not run systemd; start '/usr/local/bin/dyad-witness run --dir {STATE}' with the service manager it has"
+        "this system does not run systemd; start '/usr/local/bin/dyad-witness run --dir {STATE_DIRECTORY}' with the service manager it has"
     )]
     NoSystemd,
     /// A `systemctl` command failed.
@@ -39,7 +43,7 @@ pub enum InstallError {
 
 /// The parameters of an installation.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct InstallPlan {
     /// The file tree to install into: `/`, or the tree of another system, in which case the service is not started.
     pub root: PathBuf,
     /// The program to copy.
@@ -48,12 +52,13 @@ pub struct Plan {
     pub listen: SocketAddr,
 }
 
-impl Plan {
+impl InstallPlan {
     fn at(&self, path: &str) -> PathBuf {
         self.root.join(path)
     }
 
-    fn live(&self) -> bool {
+    /// Whether the file tree is that of the running system.
+    fn is_running_system(&self) -> bool {
         self.root == Path::new("/")
     }
 
@@ -67,7 +72,7 @@ impl Plan {
              After=network-online.target\n\
              \n\
              [Service]\n\
-             ExecStart=/{PROGRAM} run --dir {STATE} --listen {}\n\
+             ExecStart=/{PROGRAM} run --dir {STATE_DIRECTORY} --listen {}\n\
              Restart=always\n\
              RestartSec=1\n\
              DynamicUser=yes\n\
@@ -98,30 +103,30 @@ impl Plan {
             format!("copy {} to {}", self.program.display(), self.at(PROGRAM).display()),
             format!("write {}", self.at(UNIT).display()),
         ];
-        if self.live() {
+        if self.is_running_system() {
             steps.push("systemctl daemon-reload".into());
             steps.push("systemctl enable dyad-witness.service".into());
             steps.push("systemctl restart dyad-witness.service".into());
         } else {
-            steps.push(format!("link {}", self.at(WANTED).display()));
+            steps.push(format!("link {}", self.at(UNIT_LINK).display()));
         }
         steps
     }
 
-    /// Installs or updates the service.
+    /// Installs or updates the service, and starts it if the file tree is that of the running system.
     ///
     /// # Errors
     /// The first step that failed, as an [`InstallError`].
     pub fn carry_out(&self) -> Result<(), InstallError> {
         let program = self.at(PROGRAM);
-        let image = fs::read(&self.program).map_err(|source| file(&self.program, source))?;
+        let image = fs::read(&self.program).map_err(|source| file_error(&self.program, source))?;
         replace(&program, &image, 0o755)?;
         replace(&self.at(UNIT), self.unit().as_bytes(), 0o644)?;
-        if !self.live() {
-            let link = self.at(WANTED);
+        if !self.is_running_system() {
+            let link = self.at(UNIT_LINK);
             make_parent(&link)?;
             let _ = fs::remove_file(&link);
-            return symlink(format!("/{UNIT}"), &link).map_err(|source| file(&link, source));
+            return symlink(format!("/{UNIT}"), &link).map_err(|source| file_error(&link, source));
         }
         if !Path::new("/run/systemd/system").is_dir() {
             return Err(InstallError::NoSystemd);
@@ -132,19 +137,19 @@ impl Plan {
     }
 }
 
-fn file(path: &Path, source: std::io::Error) -> InstallError {
+fn file_error(path: &Path, source: std::io::Error) -> InstallError {
     InstallError::File { path: path.to_owned(), source }
 }
 
 fn make_parent(path: &Path) -> Result<(), InstallError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(parent).map_err(|source| file(parent, source))
+    fs::create_dir_all(parent).map_err(|source| file_error(parent, source))
 }
 
-/// Replaces a file, also a program that runs, and makes its folder if there is none.
+/// Replaces a file, which may be a running program, and creates its directory if it does not exist.
 fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), InstallError> {
     make_parent(path)?;
-    dyad_atomic_file::replace_with_mode(path, content, mode).map_err(|source| file(path, source))
+    dyad_atomic_file::replace_with_mode(path, content, mode).map_err(|source| file_error(path, source))
 }
 
 fn systemctl<const N: usize>(arguments: [&str; N]) -> Result<(), InstallError> {
@@ -166,7 +171,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let program = root.path().join("source");
         fs::write(&program, "first").unwrap();
-        let plan = Plan { root: root.path().join("tree"), program, listen: "[::]:7403".parse().unwrap() };
+        let plan = InstallPlan { root: root.path().join("tree"), program, listen: "[::]:7403".parse().unwrap() };
         assert_eq!(plan.describe().len(), 3);
         assert!(!plan.root.exists(), "describing does nothing");
         plan.carry_out().unwrap();
@@ -180,7 +185,7 @@ mod tests {
             unit.contains("ExecStart=/usr/local/bin/dyad-witness run --dir /var/lib/dyad-witness --listen [::]:7403\n")
         );
         assert_eq!(
-            fs::read_link(plan.root.join(WANTED)).unwrap(),
+            fs::read_link(plan.root.join(UNIT_LINK)).unwrap(),
             Path::new("/etc/systemd/system/dyad-witness.service")
         );
     }
@@ -190,7 +195,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let blocked = root.path().join("file");
         fs::write(&blocked, "").unwrap();
-        let plan = Plan { root: blocked.clone(), program: blocked, listen: "[::]:7403".parse().unwrap() };
+        let plan = InstallPlan { root: blocked.clone(), program: blocked, listen: "[::]:7403".parse().unwrap() };
         let error = plan.carry_out().unwrap_err();
         assert!(matches!(&error, InstallError::File { path, .. } if path.ends_with("usr/local/bin")), "{error}");
     }

@@ -7,14 +7,14 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use dyad_link::PairId;
 use dyad_types::{NodeId, WITNESS_PORT};
-use dyad_witness::admin::{self, Command, Report};
-use dyad_witness::install::{Plan, STATE};
-use dyad_witness::server::{Config, PairSummary, Server};
+use dyad_witness::admin::{self, AdminCommand, AdminReport};
+use dyad_witness::install::{InstallPlan, STATE_DIRECTORY};
+use dyad_witness::server::{PairSummary, Server, WitnessConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Maximum number of open files, which bounds the number of connections.
-const OPEN_FILES: u64 = 65_536;
+/// Wanted limit on open files: one for each connection, and a reserve.
+const OPEN_FILES_LIMIT: u64 = 65_536;
 
 /// The outside tiebreaker of Dyad pairs.
 #[derive(Debug, Parser)]
@@ -29,7 +29,7 @@ enum Action {
     /// Serve pairs over the network until the process is told to end.
     Run {
         /// Directory of its key and records.
-        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIRECTORY)]
         dir: PathBuf,
         /// Address to listen on.
         #[arg(long, value_name = "ADDRESS:PORT", default_value_t = default_listen())]
@@ -38,19 +38,19 @@ enum Action {
     /// Print a one-time code to enrol one pair.
     Code {
         /// Directory of the running witness.
-        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIRECTORY)]
         dir: PathBuf,
     },
     /// List the enrolled pairs.
     List {
         /// Directory of the running witness.
-        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIRECTORY)]
         dir: PathBuf,
     },
     /// Remove a pair; its vote here is gone until it is enrolled again.
     Forget {
         /// Directory of the running witness.
-        #[arg(long, value_name = "DIRECTORY", default_value = STATE)]
+        #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIRECTORY)]
         dir: PathBuf,
         /// The pair's id, as 'list' prints it.
         pair: PairId,
@@ -86,8 +86,8 @@ fn main() -> Result<()> {
 async fn run_action(action: Action) -> Result<()> {
     match action {
         Action::Run { dir, listen } => run(dir, listen).await,
-        Action::Code { dir } => match admin::command(&dir, &Command::Code).await? {
-            Report::Code { code, seconds, fingerprint } => {
+        Action::Code { dir } => match admin::command(&dir, &AdminCommand::Code).await? {
+            AdminReport::Code { code, seconds, fingerprint } => {
                 println!("{code}");
                 println!("Type this code on the pair within {} minutes. It works once.", seconds / 60);
                 println!("Fingerprint of this witness: {fingerprint}");
@@ -97,8 +97,8 @@ async fn run_action(action: Action) -> Result<()> {
                 "the running witness gave an unexpected answer, so it is of another version: restart it ({other:?})"
             ),
         },
-        Action::List { dir } => match admin::command(&dir, &Command::List).await? {
-            Report::Pairs(pairs) => {
+        Action::List { dir } => match admin::command(&dir, &AdminCommand::List).await? {
+            AdminReport::Pairs(pairs) => {
                 pairs.iter().for_each(|pair| println!("{}", summary_line(pair)));
                 Ok(())
             }
@@ -106,15 +106,15 @@ async fn run_action(action: Action) -> Result<()> {
                 "the running witness gave an unexpected answer, so it is of another version: restart it ({other:?})"
             ),
         },
-        Action::Forget { dir, pair } => match admin::command(&dir, &Command::Forget(pair)).await? {
-            Report::Forgotten(true) => Ok(()),
+        Action::Forget { dir, pair } => match admin::command(&dir, &AdminCommand::Forget(pair)).await? {
+            AdminReport::Forgotten(true) => Ok(()),
             _ => bail!("there is no pair {pair} here; 'dyad-witness list' names them all"),
         },
         Action::Install { .. } => unreachable!("handled without a runtime"),
     }
 }
 
-/// One line for a pair: id, nodes with a key, epoch, state of its vote, name.
+/// The line for a pair: id, letters of the nodes with a key, epoch, state of the witness's vote, name.
 fn summary_line(pair: &PairSummary) -> String {
     let nodes: String = [NodeId::A, NodeId::B]
         .into_iter()
@@ -131,9 +131,9 @@ fn summary_line(pair: &PairSummary) -> String {
 
 async fn run(directory: PathBuf, listen: SocketAddr) -> Result<()> {
     raise_open_files();
-    let server = Server::open(&Config { directory: directory.clone(), listen })?;
+    let server = Server::open(&WitnessConfig { directory: directory.clone(), listen })?;
     let local = admin::serve(&directory, &server)?;
-    // With port 0 the kernel chooses the port; the caller reads it from this line.
+    // With port 0 the kernel chooses the port; tests read it from this line.
     println!("listening on {}", server.address()?);
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
@@ -144,11 +144,10 @@ async fn run(directory: PathBuf, listen: SocketAddr) -> Result<()> {
     }
 }
 
-/// Raises the limit on open files as far as the system allows. The number of connections is bounded by the lower of
-/// both.
+/// Raises the soft limit on open files to [`OPEN_FILES_LIMIT`], or as far as the hard limit allows.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let target = limit.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    let target = limit.maximum.map_or(OPEN_FILES_LIMIT, |most| most.min(OPEN_FILES_LIMIT));
     if limit.current.is_some_and(|current| current < target) {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum: limit.maximum });
     }
@@ -156,7 +155,7 @@ fn raise_open_files() {
 
 fn install(root: PathBuf, listen: SocketAddr, dry_run: bool) -> Result<()> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
-    let plan = Plan { root, program, listen };
+    let plan = InstallPlan { root, program, listen };
     if dry_run {
         plan.describe().iter().for_each(|step| println!("{step}"));
         return Ok(());

@@ -17,26 +17,26 @@ pub const MAX_MESSAGE: usize = 8 << 10;
 /// Maximum length of a pair's name, in bytes; a longer name is cut.
 pub const MAX_NAME: usize = 64;
 
-/// The keys of a pair's nodes, by [`NodeId::index`].
-pub type Keys = [Option<Fingerprint>; 2];
+/// The fingerprints of the keys of a pair's nodes, by [`NodeId::index`]; `None`: not known yet.
+pub type NodeKeys = [Option<Fingerprint>; 2];
 
 /// A request of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Repeated in the reply.
+    /// Number of the request on its connection, repeated in the reply.
     pub id: u64,
-    /// The pair that the request is about.
+    /// The pair whose record or keys the request concerns.
     pub pair: PairId,
-    pub body: Body,
+    pub body: RequestBody,
 }
 
 /// The content of a [`Request`].
-#[expect(clippy::large_enum_variant, reason = "questions live one at a time")]
+#[expect(clippy::large_enum_variant, reason = "a connection holds one request at a time")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Body {
-    /// A read or a vote, decided by the acceptor's rules.
+pub enum RequestBody {
+    /// A request to the witness as acceptor: to read its record, or to vote.
     Ask(WitnessRequest),
-    /// Enrols the key of the asking node's peer, which joined or was set up again.
+    /// A request to enrol the key of the asking node's peer, which joined or was set up again.
     AddKey {
         /// The node to which the key belongs.
         node: NodeId,
@@ -49,16 +49,16 @@ pub enum Body {
 pub struct ReplyFrame {
     /// The id of the request.
     pub id: u64,
-    /// The answer, or the refusal.
-    pub outcome: Result<Response, Refused>,
+    /// The answer, or the reason of the refusal.
+    pub outcome: Result<Response, WitnessRefusal>,
 }
 
 /// The answer to an accepted request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Response {
-    /// The answer to [`Body::Ask`].
+    /// The answer to [`RequestBody::Ask`].
     Answer(AcceptorReply),
-    /// The answer to [`Body::AddKey`].
+    /// The answer to [`RequestBody::AddKey`].
     Added,
 }
 
@@ -70,11 +70,11 @@ pub struct Enrol {
     pub name: String,
     /// The node that enrols the pair.
     pub node: NodeId,
-    /// The keys of the nodes known so far, including that of `node`.
-    pub keys: Keys,
+    /// The keys of the nodes that are known so far, including that of `node`.
+    pub keys: NodeKeys,
 }
 
-/// The answer to [`Enrol`]: what the pair's next configuration must admit.
+/// The answer to [`Enrol`]: witness id and incarnation, which the pair's next configuration must admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enrolled {
     /// Id of the witness, for [`dyad_quorum::Config::witness`].
@@ -85,7 +85,7 @@ pub struct Enrolled {
 
 /// The reasons for which the witness refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refused {
+pub enum WitnessRefusal {
     /// The pair was never enrolled here, or was removed.
     #[error("the witness does not know this pair; enrol the pair at it again")]
     UnknownPair,
@@ -105,7 +105,7 @@ pub enum Refused {
     /// Pair, node and key of the request do not belong together.
     #[error("the question names another pair or node than the connection it came on; update the node")]
     Mismatch,
-    /// The stored entry of this pair does not match its checksum.
+    /// The stored entry of this pair does not match its checksum or cannot be decoded.
     #[error(
         "the witness's record of this pair is damaged; remove it with 'dyad-witness forget' and enrol the pair again"
     )]
@@ -120,28 +120,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bytes_are_as_the_wire_page_states() {
+    fn messages_have_the_bytes_of_docs_wire_md() {
         let key = Fingerprint([9; 32]);
-        let request = Request { id: 1, pair: PairId(2), body: Body::AddKey { node: NodeId::B, key } };
+        let request = Request { id: 1, pair: PairId(2), body: RequestBody::AddKey { node: NodeId::B, key } };
         let bytes = [&[1, 2, 1, 1][..], &[9; 32]].concat();
         assert_eq!(to_payload(&request).unwrap()[..], bytes);
         assert_eq!(from_payload::<Request>(&bytes).unwrap(), request);
-        let replies = [Ok(Response::Added), Err(Refused::WrongKey)].map(|outcome| ReplyFrame { id: 3, outcome });
+        let replies = [Ok(Response::Added), Err(WitnessRefusal::WrongKey)].map(|outcome| ReplyFrame { id: 3, outcome });
         assert_eq!(replies.map(|reply| to_payload(&reply).unwrap().to_vec()), [vec![3, 0, 1], vec![3, 1, 1]]);
         let enrol = Enrol { pair: PairId(2), name: "p".into(), node: NodeId::A, keys: [Some(key), None] };
         let bytes = [&[2, 1, b'p', 0, 1][..], &[9; 32], &[0]].concat();
         assert_eq!(to_payload(&enrol).unwrap()[..], bytes);
-        let enrolled: Result<Enrolled, Refused> = Ok(Enrolled { witness: WitnessId(4), incarnation: 5 });
+        let enrolled: Result<Enrolled, WitnessRefusal> = Ok(Enrolled { witness: WitnessId(4), incarnation: 5 });
         assert_eq!(to_payload(&enrolled).unwrap()[..], [0, 4, 5]);
     }
 
     proptest! {
         #[test]
-        fn noise_is_never_a_panic(noise in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn random_bytes_do_not_make_the_decoder_panic(noise in proptest::collection::vec(any::<u8>(), 0..600)) {
             let _ = from_payload::<Request>(&noise);
             let _ = from_payload::<ReplyFrame>(&noise);
             let _ = from_payload::<Enrol>(&noise);
-            let _ = from_payload::<Result<Enrolled, Refused>>(&noise);
+            let _ = from_payload::<Result<Enrolled, WitnessRefusal>>(&noise);
         }
     }
 }

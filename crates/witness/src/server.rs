@@ -1,4 +1,4 @@
-//! The network side of the daemon: many pairs, one connection for each node.
+//! The network side of the daemon: TLS connections of the nodes of many pairs.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,27 +15,28 @@ use tokio::task::JoinSet;
 
 use crate::pairs;
 use crate::protocol::{
-    Body, Enrol, Enrolled, Keys, MAX_MESSAGE, REPLY, REQUEST, Refused, ReplyFrame, Request, Response,
+    Enrol, Enrolled, MAX_MESSAGE, NodeKeys, REPLY, REQUEST, ReplyFrame, Request, RequestBody, Response, WitnessRefusal,
 };
-use crate::store::{Slot, Store, StoreError};
-use crate::store_writer::{Stopped, StoreWriter};
+use crate::store::{Store, StoreError, StoredEntry};
+use crate::store_writer::{StoreStopped, StoreWriter};
 
 /// Maximum number of connections: two for each of 10,000 pairs, and a reserve.
-const CONNECTIONS: usize = 25_000;
+const MAX_CONNECTIONS: usize = 25_000;
 /// Maximum number of concurrent TLS handshakes. They need processor time; further ones wait.
-const HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: usize = 256;
 /// Maximum number of concurrent pairings; further ones are refused.
-const PAIRINGS: usize = 8;
+const MAX_PAIRINGS: usize = 8;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection without a request for this long is closed. A node sends a request at least every 10 s.
+/// A connection without a request for this long is closed. A node reads the witness every 5 s
+/// ([`dyad_quorum::Timing::witness_poll_interval`]).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Delay after the system failed to accept a connection.
+/// Delay after the kernel failed to accept a connection, usually because no file descriptors are left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The configuration of a witness.
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// The directory of the key and the records; created if it does not exist.
+pub struct WitnessConfig {
+    /// The directory of the witness's key and store; created if it does not exist.
     pub directory: PathBuf,
     /// The address to listen on.
     pub listen: SocketAddr,
@@ -44,13 +45,13 @@ pub struct Config {
 /// The errors of starting a witness.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The records cannot be used.
+    /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The key cannot be used.
+    /// The witness's key cannot be loaded or generated.
     #[error(transparent)]
     Identity(#[from] TlsError),
-    /// The socket cannot be opened.
+    /// The listening socket cannot be opened.
     #[error("the witness cannot listen on {address}; is another program using that port?")]
     Listen {
         address: SocketAddr,
@@ -59,22 +60,22 @@ pub enum ServerError {
     },
 }
 
-/// What `dyad-witness list` shows of a pair.
+/// One line of `dyad-witness list`: a pair and the state of its record.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PairSummary {
     pub pair: PairId,
     /// Empty if the record is damaged.
     pub name: String,
-    /// The keys of the pair's nodes.
-    pub keys: Keys,
-    /// The newest epoch in the record; `None` if the record is damaged.
+    /// The keys of the pair's nodes; none if the record is damaged.
+    pub keys: NodeKeys,
+    /// The newest epoch that the witness knows to be decided; `None` if the record is damaged.
     pub epoch: Option<Epoch>,
     /// Whether a configuration has admitted this witness, so that its vote counts.
     pub votes: bool,
 }
 
 /// State that all tasks of the daemon share.
-pub(crate) struct Shared {
+pub(crate) struct SharedState {
     store_writer: StoreWriter,
     codes: Codes,
     identity: TlsIdentity,
@@ -83,7 +84,7 @@ pub(crate) struct Shared {
     pairings: Semaphore,
 }
 
-impl Shared {
+impl SharedState {
     pub(crate) fn open_code(&self) -> OpenCode {
         self.codes.open(CodeForm::Witness, Instant::now())
     }
@@ -92,41 +93,41 @@ impl Shared {
         self.identity.fingerprint()
     }
 
-    pub(crate) async fn list(&self) -> Result<Vec<PairSummary>, Stopped> {
-        let all = self.store_writer.run(|batch| batch.all()).await?;
+    pub(crate) async fn list(&self) -> Result<Vec<PairSummary>, StoreStopped> {
+        let all = self.store_writer.run(|batch| batch.entries()).await?;
         let summary = |(pair, slot)| match slot {
-            Slot::Entry(entry) => PairSummary {
+            StoredEntry::Valid(entry) => PairSummary {
                 pair,
                 name: entry.name,
                 keys: entry.keys,
                 epoch: Some(entry.record.base.epoch),
                 votes: entry.record.may_vote_as(dyad_quorum::Acceptor::W),
             },
-            Slot::Empty | Slot::Damaged => {
+            StoredEntry::Missing | StoredEntry::Damaged => {
                 PairSummary { pair, name: String::new(), keys: [None; 2], epoch: None, votes: false }
             }
         };
         Ok(all.into_iter().map(summary).collect())
     }
 
-    pub(crate) async fn forget(&self, pair: PairId) -> Result<bool, Stopped> {
+    pub(crate) async fn forget(&self, pair: PairId) -> Result<bool, StoreStopped> {
         self.store_writer.run(move |batch| batch.delete(pair)).await
     }
 }
 
 /// A witness that is ready to serve.
 pub struct Server {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     listener: TcpListener,
     failure: oneshot::Receiver<StoreError>,
 }
 
 impl Server {
-    /// Opens the store and the socket. Needs a tokio runtime.
+    /// Opens the store and the listening socket. Needs a tokio runtime.
     ///
     /// # Errors
     /// The store, the key or the socket cannot be used.
-    pub fn open(config: &Config) -> Result<Self, ServerError> {
+    pub fn open(config: &WitnessConfig) -> Result<Self, ServerError> {
         let store = Store::open(&config.directory)?;
         let identity = TlsIdentity::load_or_generate(&config.directory, "dyad-witness")?;
         let tls = tls::server_config(&identity, Trust::AnyKey, &[Protocol::Witness, Protocol::Pairing])?;
@@ -134,13 +135,13 @@ impl Server {
             net::listen(config.listen).map_err(|source| ServerError::Listen { address: config.listen, source })?;
         tracing::info!(fingerprint = %identity.fingerprint(), address = %config.listen, "the witness is ready");
         let (store_writer, failure) = StoreWriter::start(store);
-        let shared = Shared {
+        let shared = SharedState {
             store_writer,
             codes: Codes::new(),
             identity,
             tls,
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
-            pairings: Semaphore::new(PAIRINGS),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            pairings: Semaphore::new(MAX_PAIRINGS),
         };
         Ok(Self { shared: Arc::new(shared), listener, failure })
     }
@@ -154,32 +155,32 @@ impl Server {
     /// The address on which the witness listens.
     ///
     /// # Errors
-    /// The system does not tell the address: the error of `getsockname`.
+    /// The error of `getsockname`.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Opens a one-time code for one enrolment.
+    /// Creates a one-time code for one enrolment.
     #[must_use]
     pub fn open_code(&self) -> OpenCode {
         self.shared.open_code()
     }
 
-    pub(crate) fn shared(&self) -> Arc<Shared> {
+    pub(crate) fn shared(&self) -> Arc<SharedState> {
         Arc::clone(&self.shared)
     }
 
-    /// Serves until the store fails. Dropping the future closes all connections.
+    /// Serves until the store fails, and returns that error. Dropping the future closes all connections.
     pub async fn run(self) -> StoreError {
         let Self { shared, listener, mut failure } = self;
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 failed = &mut failure => return failed.unwrap_or(StoreError::Ended),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
-                        // A connection beyond the limit is closed at once; the node tries again.
+                        // A connection beyond the limit is closed at once; the node connects again.
                         if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
                             connections.spawn(serve(Arc::clone(&shared), stream, from, permit));
                         }
@@ -195,7 +196,8 @@ impl Server {
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _permit: OwnedSemaphorePermit) {
+/// Runs one connection: TLS, then a pairing or requests.
+async fn serve(shared: Arc<SharedState>, stream: TcpStream, from: SocketAddr, _permit: OwnedSemaphorePermit) {
     let channel = {
         let Ok(_turn) = shared.handshakes.acquire().await else { return };
         tls::accept(stream, Arc::clone(&shared.tls), TLS_HANDSHAKE_TIMEOUT).await
@@ -207,7 +209,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _permit
             Err(error) => tracing::warn!(%from, %error, "an enrolment failed"),
         },
         Ok(channel) => {
-            if let Err(error) = answer_all(&shared, channel).await {
+            if let Err(error) = serve_requests(&shared, channel).await {
                 tracing::debug!(%from, %error, "a connection ended");
             }
         }
@@ -223,15 +225,19 @@ enum ConnectionEnd {
     #[error(transparent)]
     Pairing(#[from] PairingError),
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Store(#[from] StoreStopped),
     #[error("nothing was asked for {} s", IDLE_TIMEOUT.as_secs())]
     Idle,
     #[error("too many enrolments at once")]
     Busy,
 }
 
-async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enrolled, Refused>), ConnectionEnd> {
-    let _turn = shared.pairings.try_acquire().map_err(|_| ConnectionEnd::Busy)?;
+/// Enrols a pair over a pairing; returns the pair and the answer that was sent.
+async fn enrol(
+    shared: &SharedState,
+    channel: Channel,
+) -> Result<(PairId, Result<Enrolled, WitnessRefusal>), ConnectionEnd> {
+    let _permit = shared.pairings.try_acquire().map_err(|_| ConnectionEnd::Busy)?;
     let own = shared.fingerprint();
     let mut paired = pairing::host_on(channel, own, &shared.codes, Purpose::Witness).await?;
     let key = paired.peer();
@@ -243,7 +249,8 @@ async fn enrol(shared: &Shared, channel: Channel) -> Result<(PairId, Result<Enro
     Ok((pair, outcome))
 }
 
-async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), ConnectionEnd> {
+/// Answers requests, one after the other, until the connection ends.
+async fn serve_requests(shared: &SharedState, mut channel: Channel) -> Result<(), ConnectionEnd> {
     channel.reader.set_limit(MAX_MESSAGE);
     let key = channel.peer;
     loop {
@@ -254,11 +261,12 @@ async fn answer_all(shared: &Shared, mut channel: Channel) -> Result<(), Connect
         let Some(frame) = frame else { return Ok(()) };
         let Request { id, pair, body } = frame.expect(REQUEST)?;
         let outcome = match body {
-            Body::Ask(ask) => {
-                let answer = shared.store_writer.run(move |batch| pairs::ask(batch, key, pair, &ask)).await?;
+            RequestBody::Ask(ask) => {
+                let answer =
+                    shared.store_writer.run(move |batch| pairs::answer_request(batch, key, pair, &ask)).await?;
                 answer.map(Response::Answer)
             }
-            Body::AddKey { node, key: new } => {
+            RequestBody::AddKey { node, key: new } => {
                 let added = shared.store_writer.run(move |batch| pairs::add_key(batch, key, pair, node, new)).await?;
                 added.map(|()| Response::Added)
             }

@@ -1,13 +1,14 @@
-//! The entries on disk: an LMDB file with one value of less than 1 KiB for each pair.
+//! The pairs' entries on disk: an LMDB file with one value of at most 1 KiB for each pair.
 //!
 //! ```text
 //! key                     value                                   (little endian)
 //! "store"                 version u8 = 1, postcard Header, CRC32C u32
-//! pair id, 16 bytes       version u8 = 1, postcard Entry, CRC32C u32       big endian key
+//! pair id, 16 bytes       version u8 = 1, postcard Entry, CRC32C u32       (the key is big endian)
 //! ```
 //!
-//! The header names the file in which the store was created. A store in another file is a copy (a restored backup, the
-//! disk of a moved or cloned machine), and its votes are void (see [`Store::open`]).
+//! The header identifies the file in which the store was created, by inode and creation time. A store in another file
+//! is a copy (a restored backup, the disk of a moved or cloned machine), and its votes are void (see [`Store::open`]).
+//! On a file system without creation times a copy is not recognised.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -21,13 +22,13 @@ use rustix::fs::{AtFlags, FlockOperation, StatxFlags, flock, statx};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::Keys;
+use crate::protocol::NodeKeys;
 
-/// Size of the memory map in bytes: room for a million pairs. The file grows as needed.
+/// Maximum size of the file and of its memory map, in bytes: room for a million pairs. The file grows as needed.
 const MAP_SIZE: usize = 2 << 30;
 const VERSION: u8 = 1;
 const HEADER_KEY: &[u8] = b"store";
-/// Maximum size of a value, in bytes: a pair uses less than 1 KiB.
+/// Maximum size of a stored value, in bytes.
 const MAX_VALUE: usize = 1024;
 
 /// The errors of the store. Each of them ends the daemon.
@@ -51,22 +52,22 @@ pub enum StoreError {
         "the witness's store is damaged or was made by a later version; install that version or enrol the pairs at a new witness"
     )]
     Header,
-    /// The thread that writes the store has panicked: a defect of this program.
+    /// The thread that writes the store ended without an error, by a panic: a defect of this program.
     #[error("the thread that writes the witness's records has died; report this")]
     Ended,
-    /// An entry is larger than [`MAX_VALUE`], which the acceptor's rules exclude.
+    /// A value is larger than [`MAX_VALUE`]. The acceptor's rules limit records to less.
     #[error("a record of {bytes} bytes is larger than the {MAX_VALUE} a pair may use")]
     TooLarge {
-        /// Size of the entry, in bytes.
+        /// Size of the value, in bytes.
         bytes: usize,
     },
 }
 
-/// The stored data of a pair.
+/// The stored data of a pair: its name, the keys of its nodes, and the witness's acceptor record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) name: String,
-    pub(crate) keys: Keys,
+    pub(crate) keys: NodeKeys,
     pub(crate) record: AcceptorRecord,
 }
 
@@ -76,43 +77,48 @@ impl Entry {
     }
 }
 
-/// The value stored for a pair.
+/// The result of reading a pair's entry.
 #[derive(Debug)]
-pub(crate) enum Slot {
-    Empty,
+pub(crate) enum StoredEntry {
+    /// The pair is not enrolled.
+    Missing,
+    /// The value does not match its checksum or cannot be decoded.
     Damaged,
-    Entry(Box<Entry>),
+    Valid(Box<Entry>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
+    /// Id of the witness.
     id: u128,
-    file: Option<FileMark>,
+    /// The file in which the store was created; `None` if its file system records no creation times.
+    file: Option<FileIdentity>,
 }
 
-/// Identifies a file: a copy of the file differs in at least one of these.
+/// Identity of a file: a copy of the file differs in at least one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct FileMark {
+struct FileIdentity {
     inode: u64,
     born_s: i64,
     born_ns: u32,
 }
 
-impl FileMark {
-    /// The mark of the file at `path`; `None` if the file system does not record creation times.
+impl FileIdentity {
+    /// The identity of the file at `path`; `None` if the file system does not record creation times.
     fn of(path: &Path) -> std::io::Result<Option<Self>> {
         let stat = statx(rustix::fs::CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME)?;
-        let told = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        let mark = Self { inode: stat.stx_ino, born_s: stat.stx_btime.tv_sec, born_ns: stat.stx_btime.tv_nsec };
-        Ok(told.then_some(mark))
+        let has_birth_time = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let identity = Self { inode: stat.stx_ino, born_s: stat.stx_btime.tv_sec, born_ns: stat.stx_btime.tv_nsec };
+        Ok(has_birth_time.then_some(identity))
     }
 }
 
-/// A random incarnation number, never 0.
+/// A random incarnation number for a new record, never 0.
 pub(crate) fn new_incarnation() -> u64 {
     u64::from_ne_bytes(random_bytes()).max(1)
 }
 
+/// Encodes a value: version, postcard, CRC32C.
 fn seal(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     let mut bytes = vec![VERSION];
     bytes.extend(postcard::to_stdvec(value).expect("records have a postcard form"));
@@ -120,6 +126,7 @@ fn seal(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     if bytes.len() > MAX_VALUE { Err(StoreError::TooLarge { bytes: bytes.len() }) } else { Ok(bytes) }
 }
 
+/// Decodes a value; `None` if its checksum, version or content is wrong.
 fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (content, sum) = bytes.split_last_chunk::<4>()?;
     if crc32c::crc32c(content) != u32::from_le_bytes(*sum) {
@@ -128,42 +135,44 @@ fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     dyad_link::frame::from_payload(content.strip_prefix(&[VERSION])?).ok()
 }
 
-/// The open store. A lock allows one process at a time.
+/// The open store. A lock on its directory allows one process at a time.
 #[derive(Debug)]
 pub(crate) struct Store {
     env: Env<WithoutTls>,
     tree: Database<'static, Bytes, Bytes>,
     id: WitnessId,
-    /// Held while the store is open.
+    /// The directory, locked while the store is open.
     _lock: OwnedFd,
 }
 
 impl Store {
     /// Opens the store in `directory`, or creates it.
     ///
-    /// A store that was copied becomes a new witness: it gets a new id, and each pair an empty record with a new
-    /// incarnation. The pairs' keys stay, so the pairs only need to admit the new witness.
+    /// A store that was copied becomes a new witness: it gets a new id, and each pair gets an empty record with a new
+    /// incarnation. The keys of the nodes stay, so that the pairs need not enrol again: their next configurations admit
+    /// the new witness.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let io = |source| StoreError::Directory { path: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock: OwnedFd = File::open(directory).map_err(io)?.into();
         flock(&lock, FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| StoreError::InUse { path: directory.to_owned() })?;
-        let (env, tree) = Self::map(directory)?;
-        // The directory entry of a new file must survive a power loss as well as its content.
+        let (env, tree) = Self::open_database(directory)?;
+        // A new file must survive a power loss: LMDB syncs its content, this its directory entry.
         rustix::fs::fsync(&lock).map_err(|error| io(error.into()))?;
-        let here = FileMark::of(&directory.join("data.mdb")).map_err(io)?;
+        let here = FileIdentity::of(&directory.join("data.mdb")).map_err(io)?;
         let mut store = Self { env, tree, id: WitnessId::NONE, _lock: lock };
         store.id = store.read_header(here)?;
         Ok(store)
     }
 
+    /// Opens or creates the LMDB file in `directory`.
     #[allow(unsafe_code)]
-    fn map(directory: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>), StoreError> {
+    fn open_database(directory: &Path) -> Result<(Env<WithoutTls>, Database<'static, Bytes, Bytes>), StoreError> {
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE);
-        // SAFETY: the file is mapped, so nothing else may write or truncate it. The directory belongs to the daemon and
-        // was just locked against other daemons.
+        // SAFETY: LMDB maps the file, so no other program may write or truncate it. The directory belongs to the daemon
+        // and is locked against other daemons.
         let env = unsafe { options.open(directory)? };
         let txn = env.write_txn()?;
         let tree = env
@@ -174,8 +183,9 @@ impl Store {
         Ok((env, tree))
     }
 
-    /// Reads or writes the header. If the store is in another file than the header says, voids all votes.
-    fn read_header(&self, here: Option<FileMark>) -> Result<WitnessId, StoreError> {
+    /// Reads the header, or writes it if there is none; returns the witness's id. If the store is in another file than
+    /// the header says, replaces the id and all records.
+    fn read_header(&self, here: Option<FileIdentity>) -> Result<WitnessId, StoreError> {
         let mut batch = self.begin()?;
         let stored = self.tree.get(&batch.txn, HEADER_KEY)?.map(<[u8]>::to_vec);
         let known: Option<Header> = match stored {
@@ -189,8 +199,8 @@ impl Store {
         };
         if copied {
             tracing::warn!("this store is a copy of another one: all its votes are void until the pairs admit it");
-            for (pair, slot) in batch.all()? {
-                if let Slot::Entry(mut entry) = slot {
+            for (pair, slot) in batch.entries()? {
+                if let StoredEntry::Valid(mut entry) = slot {
                     entry.record = AcceptorRecord::witness(WitnessId(id), new_incarnation());
                     batch.put(pair, &entry)?;
                 }
@@ -211,13 +221,13 @@ impl Store {
         self.id
     }
 
-    /// Begins a batch of changes; dropping the batch undoes them.
+    /// Begins a batch of changes. Dropping the batch discards them.
     pub(crate) fn begin(&self) -> Result<Batch<'_>, StoreError> {
         Ok(Batch { txn: self.env.write_txn()?, tree: self.tree, id: self.id, changed: false })
     }
 }
 
-/// Changes that become durable together.
+/// Reads and changes in one LMDB transaction. The changes become durable together, by [`Batch::finish`].
 pub(crate) struct Batch<'s> {
     txn: RwTxn<'s>,
     tree: Database<'static, Bytes, Bytes>,
@@ -230,10 +240,10 @@ impl Batch<'_> {
         self.id
     }
 
-    pub(crate) fn get(&self, pair: PairId) -> Result<Slot, StoreError> {
+    pub(crate) fn get(&self, pair: PairId) -> Result<StoredEntry, StoreError> {
         Ok(match self.tree.get(&self.txn, &pair.0.to_be_bytes())? {
-            None => Slot::Empty,
-            Some(bytes) => unseal(bytes).map_or(Slot::Damaged, |entry| Slot::Entry(Box::new(entry))),
+            None => StoredEntry::Missing,
+            Some(bytes) => unseal(bytes).map_or(StoredEntry::Damaged, |entry| StoredEntry::Valid(Box::new(entry))),
         })
     }
 
@@ -248,18 +258,18 @@ impl Batch<'_> {
         Ok(self.tree.delete(&mut self.txn, &pair.0.to_be_bytes())?)
     }
 
-    pub(crate) fn all(&self) -> Result<Vec<(PairId, Slot)>, StoreError> {
+    pub(crate) fn entries(&self) -> Result<Vec<(PairId, StoredEntry)>, StoreError> {
         let mut pairs = Vec::new();
         for found in self.tree.iter(&self.txn)? {
             let (key, bytes) = found?;
             let Ok(key) = <[u8; 16]>::try_from(key) else { continue };
-            let slot = unseal(bytes).map_or(Slot::Damaged, |entry| Slot::Entry(Box::new(entry)));
+            let slot = unseal(bytes).map_or(StoredEntry::Damaged, |entry| StoredEntry::Valid(Box::new(entry)));
             pairs.push((PairId(u128::from_be_bytes(key)), slot));
         }
         Ok(pairs)
     }
 
-    /// Commits and syncs the batch; a batch without changes needs no sync.
+    /// Commits the batch and syncs the file. A batch without changes is ended without a sync.
     pub(crate) fn finish(self) -> Result<(), StoreError> {
         if self.changed { Ok(self.txn.commit()?) } else { Ok(()) }
     }
@@ -306,19 +316,19 @@ mod tests {
 
     fn get(store: &Store, pair: PairId) -> Option<Entry> {
         match store.begin().unwrap().get(pair).unwrap() {
-            Slot::Entry(entry) => Some(*entry),
-            Slot::Empty | Slot::Damaged => None,
+            StoredEntry::Valid(entry) => Some(*entry),
+            StoredEntry::Missing | StoredEntry::Damaged => None,
         }
     }
 
     #[test]
-    fn a_pair_takes_less_than_a_kibibyte() {
+    fn the_largest_entry_is_smaller_than_a_kibibyte() {
         let size = seal(&largest()).unwrap().len();
         assert!(size < 1024, "{size} bytes");
     }
 
     #[test]
-    fn records_survive_and_an_unfinished_batch_does_not() {
+    fn a_finished_batch_is_kept_and_an_unfinished_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let id = {
             let store = Store::open(directory.path()).unwrap();
@@ -363,20 +373,20 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_told_from_none() {
+    fn a_damaged_entry_is_not_reported_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let mut bytes = seal(&entry()).unwrap();
         bytes[20] ^= 1;
         let mut batch = store.begin().unwrap();
         batch.tree.put(&mut batch.txn, &1u128.to_be_bytes(), &bytes).unwrap();
-        assert!(matches!(batch.get(PairId(1)).unwrap(), Slot::Damaged));
-        assert!(matches!(batch.get(PairId(2)).unwrap(), Slot::Empty));
+        assert!(matches!(batch.get(PairId(1)).unwrap(), StoredEntry::Damaged));
+        assert!(matches!(batch.get(PairId(2)).unwrap(), StoredEntry::Missing));
     }
 
     proptest! {
         #[test]
-        fn noise_is_no_record(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_are_no_entry_and_no_panic(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(unseal::<Entry>(&noise), None);
             let mut behind = vec![VERSION];
             behind.extend(noise);

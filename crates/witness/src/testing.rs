@@ -6,9 +6,9 @@ use dyad_types::{Epoch, NodeId};
 
 use crate::protocol::Enrolled;
 
-/// Epoch 3: both nodes in sync, the tie vote at the witness that was just enrolled.
+/// A configuration of epoch 3: both nodes in sync, the tie vote at the witness, as it was just enrolled.
 #[must_use]
-pub fn both(enrolled: Enrolled) -> Config {
+pub fn both_in_sync(enrolled: Enrolled) -> Config {
     Config {
         epoch: Epoch(3),
         incarnations: [11, 12, enrolled.incarnation],
@@ -17,15 +17,17 @@ pub fn both(enrolled: Enrolled) -> Config {
     }
 }
 
-/// The request of node A, which knows of `seen` changes of the witness, to learn what was decided after `base`.
+/// The request of node A to learn what was decided after `base`. `seen` is the highest count of changes of the witness
+/// that the node has seen.
 #[must_use]
-pub fn learn(pair: PairId, base: &Config, seen: u64) -> WitnessRequest {
+pub fn learn_request(pair: PairId, base: &Config, seen: u64) -> WitnessRequest {
     WitnessRequest::Learn(Learn { pair: pair.0, sender: NodeId::A, base: base.clone(), witness_changes: seen })
 }
 
-/// The request of `node`, which knows of `seen` changes of the witness, to become the only node in sync.
+/// The request of `node` to become the only node in sync. `seen` is the highest count of changes of the witness that
+/// the node has seen.
 #[must_use]
-pub fn solo(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
+pub fn solo_request(pair: PairId, node: NodeId, base: &Config, seen: u64) -> WitnessRequest {
     let want = Config {
         epoch: base.epoch.next(),
         members: Members::only(node),

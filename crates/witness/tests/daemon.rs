@@ -59,7 +59,7 @@ fn code(directory: &Path) -> String {
 }
 
 #[tokio::test]
-async fn votes_survive_a_kill_and_the_client_reconnects() {
+async fn votes_survive_a_killed_daemon_and_the_client_reconnects() {
     let directory = tempfile::tempdir().unwrap();
     let pair = Pair::new();
     let daemon = Daemon::start(directory.path(), "[::1]:0");
@@ -76,7 +76,8 @@ async fn votes_survive_a_kill_and_the_client_reconnects() {
     assert_eq!(a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap(), voted);
     let mut b = pair.client(&pair.b, &address, enrolment.fingerprint);
     let late = b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap();
-    // B's ballot is the higher one of the same round, so B gets A's value and not its own.
+    // The witness has accepted A's value. B's ballot is higher (same round, later node), so the witness answers B, but
+    // with A's value.
     assert!(matches!(&late.body, ReplyBody::Accepted(_, value) if value.lead == NodeId::A), "{late:?}");
 }
 
@@ -128,10 +129,10 @@ async fn the_command_line_lists_and_forgets() {
 }
 
 #[test]
-fn one_directory_has_one_daemon_and_commands_say_when_there_is_none() {
+fn a_second_daemon_is_refused_and_a_command_without_a_daemon_fails_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
-    let lonely = command(&["list"], directory.path());
-    assert!(String::from_utf8_lossy(&lonely.stderr).contains("is 'dyad-witness run' running"));
+    let without_daemon = command(&["list"], directory.path());
+    assert!(String::from_utf8_lossy(&without_daemon.stderr).contains("is 'dyad-witness run' running"));
     let _daemon = Daemon::start(directory.path(), "[::1]:0");
     let second = command(&["run", "--listen", "[::1]:0"], directory.path());
     assert!(!second.status.success());
@@ -139,7 +140,7 @@ fn one_directory_has_one_daemon_and_commands_say_when_there_is_none() {
 }
 
 #[test]
-fn install_shows_its_steps_and_fills_another_tree() {
+fn a_dry_run_prints_the_steps_and_install_writes_into_another_file_tree() {
     let root = tempfile::tempdir().unwrap();
     let install = |extra: &[&str]| {
         text(Command::new(PROGRAM).args(["install", "--root"]).arg(root.path()).args(extra).output().unwrap())

@@ -11,8 +11,8 @@ use dyad_link::tls::{TlsError, TlsIdentity};
 use dyad_quorum::{Members, ReplyBody};
 use dyad_types::NodeId;
 use dyad_witness::client::{AskError, EnrolError};
-use dyad_witness::protocol::Refused;
-use dyad_witness::server::{Config, Server};
+use dyad_witness::protocol::WitnessRefusal;
+use dyad_witness::server::{Server, WitnessConfig};
 
 struct Witness {
     address: String,
@@ -25,7 +25,7 @@ struct Witness {
 /// A running witness with `codes` open codes.
 fn witness(codes: usize) -> Witness {
     let directory = tempfile::tempdir().unwrap();
-    let config = Config { directory: directory.path().into(), listen: "[::1]:0".parse().unwrap() };
+    let config = WitnessConfig { directory: directory.path().into(), listen: "[::1]:0".parse().unwrap() };
     let server = Server::open(&config).unwrap();
     Witness {
         address: server.address().unwrap().to_string(),
@@ -37,7 +37,7 @@ fn witness(codes: usize) -> Witness {
 }
 
 #[tokio::test]
-async fn a_pair_enrols_with_its_code_and_decides() {
+async fn a_pair_enrols_with_its_code_and_gets_votes() {
     let (witness, pair) = (witness(1), Pair::new());
     let enrolment = pair.enrol(&witness.address, &witness.codes[0].to_lowercase()).await.unwrap();
     assert_eq!(enrolment.fingerprint, witness.fingerprint);
@@ -51,14 +51,14 @@ async fn a_pair_enrols_with_its_code_and_decides() {
     assert!(b.round_trip().is_some_and(|took| took < TEST_TIMEOUT));
     // After a lost reply the repeated request gets the same answer.
     assert_eq!(b.ask(&pair.solo(NodeId::B, &base), TEST_TIMEOUT).await.unwrap(), first);
-    // A asks later and learns the ballot that the witness promised to B.
+    // A asks with a lower ballot than the witness has promised to B, and is told B's.
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
     let late = a.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT).await.unwrap();
     assert!(matches!(late.body, ReplyBody::Nack(..)), "{late:?}");
 }
 
 #[tokio::test]
-async fn codes_work_once_and_wrong_ones_never() {
+async fn a_code_works_once_and_a_wrong_code_is_refused() {
     let (witness, pair, other) = (witness(1), Pair::new(), Pair::new());
     let wrong = format!("{}-0000-0000", &witness.codes[0][..2]);
     let error = pair.enrol(&witness.address, &wrong).await.unwrap_err();
@@ -76,10 +76,10 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
     // The same pair id with other keys.
     let clone = Pair { id: pair.id, ..Pair::new() };
     let error = clone.enrol(&witness.address, &witness.codes[1]).await.unwrap_err();
-    assert!(matches!(error, EnrolError::Refused(Refused::PairTaken)), "{error:?}");
+    assert!(matches!(error, EnrolError::Refused(WitnessRefusal::PairTaken)), "{error:?}");
     let mut asking = pair.client(&clone.b, &witness.address, witness.fingerprint);
     let error = asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
+    assert!(matches!(error, AskError::Refused(WitnessRefusal::WrongKey)), "{error:?}");
     assert!(!error.is_unreachable() && error.to_string().contains("a copy or was set up again"));
 
     let mut a = pair.client(&pair.a, &witness.address, witness.fingerprint);
@@ -87,9 +87,9 @@ async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
     asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
     let mut replaced = pair.client(&pair.b, &witness.address, witness.fingerprint);
     let error = replaced.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, AskError::Refused(Refused::WrongKey)), "{error:?}");
+    assert!(matches!(error, AskError::Refused(WitnessRefusal::WrongKey)), "{error:?}");
     let error = a.add_key(NodeId::A, clone.a.fingerprint(), TEST_TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, AskError::Refused(Refused::OwnKey)), "{error:?}");
+    assert!(matches!(error, AskError::Refused(WitnessRefusal::OwnKey)), "{error:?}");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn an_unknown_pair_and_a_wrong_key_are_not_reported_as_unreachable() {
     let other_pair = Pair::new();
     let mut unknown = other_pair.client(&other_pair.a, &witness.address, witness.fingerprint);
     let error = unknown.ask(&other_pair.learn(&other_pair.both(&enrolment)), TEST_TIMEOUT).await.unwrap_err();
-    assert!(matches!(error, AskError::Refused(Refused::UnknownPair)), "{error:?}");
+    assert!(matches!(error, AskError::Refused(WitnessRefusal::UnknownPair)), "{error:?}");
 
     let impostor = TlsIdentity::generate("impostor").unwrap().fingerprint();
     let mut misled = pair.client(&pair.a, &witness.address, impostor);
@@ -114,7 +114,7 @@ async fn an_unknown_pair_and_a_wrong_key_are_not_reported_as_unreachable() {
 
 #[tokio::test]
 async fn a_request_without_an_answer_times_out() {
-    // Accepts connections and never sends.
+    // The kernel accepts connections to this listener; nothing is ever sent on them.
     let silent = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
     let pair = Pair::new();
     let address = silent.local_addr().unwrap().to_string();
@@ -128,7 +128,7 @@ async fn a_request_without_an_answer_times_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_pairs_fail_over_at_once() {
+async fn of_a_hundred_pairs_that_fail_over_at_once_99_are_answered_within_a_second() {
     const PAIRS: usize = 100;
     let witness = witness(PAIRS);
     let mut ready = Vec::new();

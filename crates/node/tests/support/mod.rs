@@ -30,7 +30,7 @@ use dyad_node::{
 use dyad_provision::erase::Confirmation;
 use dyad_provision::{erase, refusal};
 use dyad_types::{Epoch, NodeId};
-use dyad_witness::{client::EnrolError, protocol::Refused};
+use dyad_witness::{client::EnrolError, protocol::WitnessRefusal};
 use tokio::{
     io::{AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -283,7 +283,7 @@ fn witness_refusal(at: &Enrol) -> Option<Reply> {
         "good-code" => None,
         "expired" => pairing(PairingError::Expired),
         "used" => pairing(PairingError::NoCodeOpen),
-        "taken" => Some(refusal::of_enrolment(&EnrolError::Refused(Refused::PairTaken)).into()),
+        "taken" => Some(refusal::of_enrolment(&EnrolError::Refused(WitnessRefusal::PairTaken)).into()),
         _ => pairing(PairingError::WrongCode),
     }
 }

@@ -1,4 +1,4 @@
-//! A pair for the tests: two keys, and the configurations that the pair decides.
+//! A pair for the tests: an id, the keys of both nodes, and the requests that they send to a witness.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use dyad_witness::client::{self, Client, EnrolError, Enrolment, OneTimeCode, Tar
 use dyad_witness::protocol::Enrol;
 use dyad_witness::testing;
 
-/// Upper bound of one answer, also on a busy machine.
+/// Time limit of each answer, long enough for a busy machine.
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub struct Pair {
@@ -41,14 +41,14 @@ impl Pair {
     }
 
     pub fn both(&self, enrolment: &Enrolment) -> Config {
-        testing::both(enrolment.enrolled)
+        testing::both_in_sync(enrolment.enrolled)
     }
 
     pub fn learn(&self, base: &Config) -> WitnessRequest {
-        testing::learn(self.id, base, 0)
+        testing::learn_request(self.id, base, 0)
     }
 
     pub fn solo(&self, node: NodeId, base: &Config) -> WitnessRequest {
-        testing::solo(self.id, node, base, 0)
+        testing::solo_request(self.id, node, base, 0)
     }
 }
