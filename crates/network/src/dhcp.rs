@@ -1,7 +1,7 @@
 //! The DHCP client of a port: `dhcpcd`, as a child process.
 //!
-//! `dhcpcd` requests an IPv4 address, assigns a link-local one if there is no server, renews both, and passes the name
-//! servers to the program named in its configuration. IPv6 is left to the kernel.
+//! `dhcpcd` requests an IPv4 address and renews its lease, assigns a link-local address if there is no server, and
+//! passes the name servers to its hook script. IPv6 is left to the kernel.
 //!
 //! A DHCP server checks that an address is free before it offers it. The first client therefore does not probe the
 //! address with ARP, which saves seconds. If no server answers within [`QUICK_DISCOVERY_TIMEOUT`], a second client
@@ -17,26 +17,26 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// How long the first client waits for a server.
+/// Time after which a first client that has got no address is replaced.
 const QUICK_DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay before a client that ended is started again.
 const CLIENT_RESTART_DELAY: Duration = Duration::from_secs(5);
-/// How long a client may take to release its address.
+/// Time limit for the release of an address.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The DHCP client program.
+/// The DHCP client program, which runs once for each port.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct DhcpClient {
     pub program: PathBuf,
 }
 
-impl Default for Client {
+impl Default for DhcpClient {
     fn default() -> Self {
         Self { program: "/usr/sbin/dhcpcd".into() }
     }
 }
 
-/// How a client checks the addresses that it assigns.
+/// The mode of a client: whether it checks the addresses that it assigns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DhcpMode {
     /// Takes the address that a server offers, without an ARP probe.
@@ -45,18 +45,21 @@ enum DhcpMode {
     Careful,
 }
 
-/// A running client. Dropping it ends the client.
+/// The client of one port, which is started again when it ends. Dropping this ends it without releasing the address.
 #[derive(Debug)]
-pub(crate) struct Dhcp {
+pub(crate) struct RunningClient {
     port: String,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
-impl Client {
-    /// Starts a client on `port`, which is up, and keeps it running. A `delay` lets the ports that matter more start
-    /// first: starting a client takes a slow processor seconds.
-    pub fn start(&self, links: &Links, port: &str, delay: Duration) -> Result<Dhcp, NetworkError> {
+impl DhcpClient {
+    /// Starts a client on `port`, which is up, after `delay`, and keeps it running. The delays let one client after the
+    /// other start, because a start takes a slow processor seconds.
+    ///
+    /// # Errors
+    /// [`NetworkError::Dhcp`] if `delay` is zero and the program does not start. After a delay that is only logged.
+    pub fn start(&self, links: &Links, port: &str, delay: Duration) -> Result<RunningClient, NetworkError> {
         let first = match delay.is_zero() {
             true => Some(self.spawn(port, DhcpMode::Quick)),
             false => None,
@@ -80,23 +83,23 @@ impl Client {
             };
             keep_running(client, links, name, child, stopped).await;
         });
-        Ok(Dhcp { port: port.into(), stop: Some(stop), task })
+        Ok(RunningClient { port: port.into(), stop: Some(stop), task })
     }
 
+    /// Starts the client program on `port`.
     fn spawn(&self, port: &str, mode: DhcpMode) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
         command.args(["--nobackground", "--ipv4only", "--nodelay"]);
         if mode == DhcpMode::Quick {
-            // The DHCP server has checked the address. Without ARP `dhcpcd` assigns no link-local address: only the other
-            // mode does.
+            // The DHCP server has checked the address. Without ARP `dhcpcd` assigns no link-local address.
             command.arg("--noarp");
         }
         command.arg(port);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).spawn()
     }
 
-    /// Ends the client of a port and releases its address. This also ends a client that an earlier run of this program
-    /// started. There may be none.
+    /// Ends the client of a port, if there is one, and releases its address. A client that an earlier run of this
+    /// daemon started is ended too.
     async fn end(&self, port: &str) {
         let mut command = Command::new(&self.program);
         command.args(["--ipv4only", "--exit", port]);
@@ -107,12 +110,12 @@ impl Client {
     }
 }
 
-impl Dhcp {
+impl RunningClient {
     pub fn port(&self) -> &str {
         &self.port
     }
 
-    /// Ends the client and waits until it has ended.
+    /// Ends the client, releases its address and waits until both are done, at most 10 s.
     pub async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -121,14 +124,16 @@ impl Dhcp {
     }
 }
 
-impl Drop for Dhcp {
+impl Drop for RunningClient {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
+/// Starts the client of a port again when it ends, and once in the careful mode if it has got no address. Returns when
+/// `stopped` fires, or if the program cannot be started.
 async fn keep_running(
-    client: Client,
+    client: DhcpClient,
     links: Links,
     port: String,
     mut child: Child,
@@ -150,7 +155,7 @@ async fn keep_running(
             }
             ended = child.wait() => {
                 tracing::warn!(%port, ?ended, "the DHCP client ended; it starts again");
-                // A second client of a port makes each new one end at once.
+                // A client that still runs on the port would make a new one end at once.
                 client.end(&port).await;
                 sleep(CLIENT_RESTART_DELAY).await;
             }

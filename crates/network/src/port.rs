@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// A physical network port, as sysfs describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// The kernel's name, such as `eth0`.
@@ -11,14 +12,14 @@ pub struct Port {
     pub mac: [u8; 6],
     /// Whether the port is administratively up (`IFF_UP`), set by this program or another.
     pub up: bool,
-    /// Whether the cable carries a signal. `false` for a port that is not up, because the kernel does not tell.
+    /// Whether the cable carries a signal. `false` for a port that is not up: the kernel does not know then.
     pub carrier: bool,
-    /// Speed in Mbit/s; `None` without a signal or if the card does not tell.
+    /// Speed in Mbit/s; `None` without a signal, or if the driver does not know it.
     pub speed: Option<u32>,
     pub driver: Option<String>,
 }
 
-/// The directory in which ports are listed.
+/// The sysfs directory in which the kernel lists network interfaces.
 #[derive(Debug, Clone)]
 pub struct Ports {
     class: PathBuf,
@@ -31,7 +32,7 @@ impl Default for Ports {
 }
 
 impl Ports {
-    /// Reads below `class` instead of `/sys/class/net`.
+    /// Reads below `class` instead of `/sys/class/net`, for tests.
     pub fn with_class_folder(class: &Path) -> Self {
         Self { class: class.into() }
     }
@@ -46,7 +47,7 @@ impl Ports {
             .filter(|entry| entry.path().join("device").exists())
             .filter_map(|entry| self.port(entry.file_name().to_str()?))
             .collect();
-        ports.sort_by_key(|port| natural(&port.name));
+        ports.sort_by_key(|port| natural_sort_key(&port.name));
         ports
     }
 
@@ -57,9 +58,9 @@ impl Ports {
         let driver = fs::read_link(folder.join("device/driver")).ok();
         Some(Port {
             name: name.into(),
-            mac: mac(&read("address")?)?,
+            mac: parse_mac(&read("address")?)?,
             up: flags & 1 != 0,
-            // The kernel refuses to read `carrier` while the port is down.
+            // Reading `carrier` fails while the port is down.
             carrier: read("carrier").as_deref() == Some("1"),
             speed: read("speed").and_then(|text| text.parse().ok()).filter(|speed| (1..u32::MAX).contains(speed)),
             driver: driver.and_then(|path| Some(path.file_name()?.to_str()?.to_owned())),
@@ -67,13 +68,14 @@ impl Ports {
     }
 }
 
-/// Sort key by which `eth2` comes before `eth10`.
-fn natural(name: &str) -> (String, u64) {
+/// A sort key by which `eth2` comes before `eth10`.
+fn natural_sort_key(name: &str) -> (String, u64) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     (stem.into(), name[stem.len()..].parse().unwrap_or(0))
 }
 
-fn mac(text: &str) -> Option<[u8; 6]> {
+/// Parses a MAC address such as `52:54:00:12:34:56`.
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect::<Option<_>>()?;
     bytes.try_into().ok()
 }
@@ -95,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ports_with_a_device_count_and_sort_naturally() {
+    fn only_interfaces_with_a_device_are_listed_and_eth2_comes_before_eth10() {
         let dir = tempfile::tempdir().expect("a directory");
         let down = [("flags", "0x1002"), ("address", "52:54:00:12:34:56")];
         let up = [("flags", "0x1003"), ("address", "52:54:00:12:34:57"), ("carrier", "1"), ("speed", "10000")];
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_speed_that_the_card_does_not_know_is_none() {
+    fn a_speed_of_minus_one_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let files = [("flags", "0x1003"), ("address", "52:54:00:12:34:57"), ("carrier", "1"), ("speed", "-1")];
         add(dir.path(), "eth0", &files, true);

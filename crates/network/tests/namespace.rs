@@ -1,6 +1,6 @@
 //! Applies plans in network namespaces of their own, one for each test. Needs root.
 
-use dyad_network::{Fixed, HostNetwork, NetworkError, Plan, Ports, Substitutes};
+use dyad_network::{FixedAddress, HostNetwork, NetworkError, NetworkPlan, Ports, Substitutes};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A node with the ports `eth0` and `eth1`, the two ends of one cable.
+/// A node in a network namespace, with the ports `eth0` and `eth1`, which are the two ends of one cable.
 struct Node {
     folder: tempfile::TempDir,
     network: HostNetwork,
@@ -26,7 +26,7 @@ impl Node {
             fs::write(class.join("flags"), "0x1003").expect("sysfs");
             fs::write(class.join("address"), "52:54:00:00:00:01").expect("sysfs");
         }
-        // A script in place of the DHCP client: it records its arguments and keeps running.
+        // The DHCP client is a script that records its arguments in the file `calls` and keeps running.
         let client = folder.path().join("dhcpcd");
         let calls = folder.path().join("calls");
         let script = "#!/bin/sh\ncase \"$*\" in *--exit*) exit;; esac\n";
@@ -34,7 +34,7 @@ impl Node {
         fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).expect("a client");
         let ports = Ports::with_class_folder(&folder.path().join("class"));
         let resolver = folder.path().join("resolv.conf");
-        let network = HostNetwork::open().expect("opened").with(Substitutes { ports, client, resolver });
+        let network = HostNetwork::open().expect("opened").with_substitutes(Substitutes { ports, client, resolver });
         Self { folder, network }
     }
 
@@ -49,6 +49,7 @@ impl Node {
         ours.map(|a| format!("{}/{}", a.address, a.prefix)).collect()
     }
 
+    /// Waits until `done`, at most 20 s.
     async fn until(&self, what: &str, done: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !done().await {
@@ -68,13 +69,13 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-fn fixed(address: &str, gateway: Option<&str>) -> Plan {
-    let fixed = Fixed { address: ip(address), prefix: 24, gateway: gateway.map(ip), dns: vec![ip("10.0.0.53")] };
-    Plan { management: "eth0".into(), fixed: Some(fixed), peer_links: vec![] }
+fn fixed(address: &str, gateway: Option<&str>) -> NetworkPlan {
+    let fixed = FixedAddress { address: ip(address), prefix: 24, gateway: gateway.map(ip), dns: vec![ip("10.0.0.53")] };
+    NetworkPlan { management: "eth0".into(), fixed: Some(fixed), peer_links: vec![] }
 }
 
 #[test]
-fn a_fixed_address_is_the_only_one_and_may_change() {
+fn a_fixed_address_is_the_ports_only_address_and_can_be_changed() {
     isolated(|| async {
         let node = Node::new().await;
         for _ in 0..2 {
@@ -91,7 +92,7 @@ fn a_fixed_address_is_the_only_one_and_may_change() {
 }
 
 #[test]
-fn peer_links_are_up_with_nothing_but_their_link_local_address() {
+fn a_peer_link_is_up_and_has_only_its_ipv6_link_local_address() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.links().add_address("eth1", ip("192.168.9.9"), 24).await.expect("an old address");
@@ -106,12 +107,12 @@ fn peer_links_are_up_with_nothing_but_their_link_local_address() {
 }
 
 #[test]
-fn the_management_port_keeps_its_client_and_the_others_lose_theirs() {
+fn a_plan_with_dhcp_keeps_the_client_of_the_management_port_and_ends_the_others() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.discover().await.expect("started");
         node.until("a client on each port", async || node.file("calls").lines().count() == 2).await;
-        let plan = Plan { management: "eth1".into(), fixed: None, peer_links: vec![] };
+        let plan = NetworkPlan { management: "eth1".into(), fixed: None, peer_links: vec![] };
         node.network.apply(&plan).await.expect("applied");
         assert_eq!(node.network.peer_links(&plan), ["eth0"]);
         node.network.apply(&plan).await.expect("applied");
@@ -123,7 +124,7 @@ fn the_management_port_keeps_its_client_and_the_others_lose_theirs() {
 }
 
 #[test]
-fn a_plan_taken_back_leaves_no_address_and_asks_on_every_port() {
+fn a_plan_that_is_taken_back_leaves_no_fixed_address_and_a_dhcp_client_on_every_port() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.apply(&fixed("10.0.0.2", Some("10.0.0.1"))).await.expect("applied");
@@ -131,7 +132,7 @@ fn a_plan_taken_back_leaves_no_address_and_asks_on_every_port() {
         assert!(node.addresses("eth0").await.is_empty());
         node.until("a client on each port", async || node.file("calls").lines().count() == 2).await;
         node.network.return_to_discovery().await.expect("taken back");
-        assert_eq!(node.file("calls").lines().count(), 2, "a client that runs goes on");
+        assert_eq!(node.file("calls").lines().count(), 2, "a second call starts no second client");
     });
 }
 
@@ -140,17 +141,17 @@ fn an_impossible_plan_keeps_the_old_address() {
     isolated(|| async {
         let node = Node::new().await;
         node.network.apply(&fixed("10.0.0.2", None)).await.expect("applied");
-        let absent = Plan { management: "eth7".into(), fixed: None, peer_links: vec![] };
+        let absent = NetworkPlan { management: "eth7".into(), fixed: None, peer_links: vec![] };
         assert!(matches!(node.network.apply(&absent).await, Err(NetworkError::NoPort(port)) if port == "eth7"));
         let mixed = fixed("10.0.0.9", Some("fe80::1"));
-        assert!(matches!(node.network.apply(&mixed).await, Err(NetworkError::Mixed { .. })));
+        assert!(matches!(node.network.apply(&mixed).await, Err(NetworkError::InvalidAddress { .. })));
         assert_eq!(node.addresses("eth0").await, ["10.0.0.2/24"]);
-        let missing = HostNetwork::open().expect("opened").with(Substitutes {
+        let missing = HostNetwork::open().expect("opened").with_substitutes(Substitutes {
             ports: Ports::with_class_folder(Path::new("/nonexistent")),
             client: "/nonexistent".into(),
             resolver: "/nonexistent".into(),
         });
-        let plan = Plan { management: "eth1".into(), fixed: None, peer_links: vec![] };
+        let plan = NetworkPlan { management: "eth1".into(), fixed: None, peer_links: vec![] };
         assert!(matches!(missing.apply(&plan).await, Err(NetworkError::Dhcp { .. })));
     });
 }

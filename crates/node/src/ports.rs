@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dyad_network::{Fixed, NetworkError, Plan};
+use dyad_network::{FixedAddress, NetworkError, NetworkPlan};
 use dyad_wizard::{Link, NetworkSettings};
 use serde::{Deserialize, Serialize};
 
@@ -118,10 +118,14 @@ impl NetworkSetup for Ports {
 }
 
 impl SavedNetwork {
-    fn plan(&self) -> Plan {
-        let fixed =
-            self.fixed.clone().map(|f| Fixed { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
-        Plan { management: self.port.clone(), fixed, peer_links: self.peer_links.clone() }
+    fn plan(&self) -> NetworkPlan {
+        let fixed = self.fixed.clone().map(|f| FixedAddress {
+            address: f.address,
+            prefix: f.prefix,
+            gateway: f.gateway,
+            dns: f.dns,
+        });
+        NetworkPlan { management: self.port.clone(), fixed, peer_links: self.peer_links.clone() }
     }
 }
 
