@@ -88,7 +88,7 @@ impl BlankNode {
                 Request::Running { .. } | Request::Leave => Reply::Done,
                 Request::CreatePair(request) => {
                     let (tls, runtime) = (self.tls.clone(), self.runtime.clone());
-                    let create = move |paths: &NodePaths, step: setup::Step<'_>| {
+                    let create = move |paths: &NodePaths, step: setup::ReportStep<'_>| {
                         runtime.block_on(setup::create_pair(paths, &request, &tls, step))
                     };
                     match self.carry_out(events, create) {
@@ -98,7 +98,7 @@ impl BlankNode {
                 }
                 Request::Join(request) => {
                     let (offers, tls, runtime) = (offers.clone(), self.tls.clone(), self.runtime.clone());
-                    let join = move |paths: &NodePaths, step: setup::Step<'_>| {
+                    let join = move |paths: &NodePaths, step: setup::ReportStep<'_>| {
                         runtime.block_on(setup::join(paths, &request, &offers, &tls, step))
                     };
                     match self.carry_out(events, join) {
@@ -111,8 +111,9 @@ impl BlankNode {
                     "This node belongs to no pair: name the disk that shall be erased.",
                 ),
                 Request::Erase { disk: Some(disk), confirm } => {
-                    let erase =
-                        move |paths: &NodePaths, _: setup::Step<'_>| erase::disk(paths, &disk, Confirmation(&confirm));
+                    let erase = move |paths: &NodePaths, _: setup::ReportStep<'_>| {
+                        erase::disk(paths, &disk, Confirmation(&confirm))
+                    };
                     let reply = self.carry_out(events, erase).into();
                     self.show(Phase::Blank);
                     reply
@@ -142,7 +143,7 @@ impl BlankNode {
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
-        work: impl FnOnce(&NodePaths, setup::Step<'_>) -> Result<T, Refusal> + Send + 'static,
+        work: impl FnOnce(&NodePaths, setup::ReportStep<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (sender, outcome) = std::sync::mpsc::channel();
         let (paths, shown, watchdog_status) = (self.options.paths(), self.status.clone(), self.watchdog_status.clone());

@@ -65,7 +65,7 @@ impl Daemon {
         let event_sender = EventSender(sender);
         // A node that is set up is never shown as blank, not even for a moment: `dyad-node` would forget the pair.
         let starting = || Phase::SettingUp { step: "Opening the pool".into() };
-        let phase = if NodeIdentity::is_there(&options.state) { starting() } else { Phase::Blank };
+        let phase = if NodeIdentity::exists(&options.state) { starting() } else { Phase::Blank };
         let (status, watcher) = watch::channel(Status::without_pair(phase, watchdog_status.clone()));
         let (socket, requests) = (options.socket(), event_sender.clone());
         runtime.spawn(async move {

@@ -241,7 +241,7 @@ impl PairingHost {
             pair_id: self.identity.pair_id.clone(),
             pair: self.identity.pair.clone(),
             pair_key: self.identity.pair_key.clone(),
-            you: self.identity.me.peer(),
+            joining_node: self.identity.me.peer(),
             peer: Peer {
                 node: self.identity.node.clone(),
                 fingerprint: self.tls.fingerprint().to_string(),

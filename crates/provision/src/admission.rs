@@ -1,12 +1,12 @@
-//! What the two nodes say while the second one joins, inside the pairing channel.
+//! The messages of the two nodes while the second one joins, inside the pairing channel.
 //!
 //! ```text
 //! second                       first
 //!   Hello ───────────────────────▶
 //!   ◀─────────────────── Admission
-//!   false, false, … ─────────────▶   formatting goes on
-//!   true ────────────────────────▶   ready
-//!   ◀──────────────────────── true   written down: the second node is a member
+//!   false, false, … ─────────────▶   the second node still formats its disks
+//!   true ────────────────────────▶   the second node is ready
+//!   ◀─────────────── true or false   whether the first node has stored the second one as its peer
 //! ```
 
 use crate::identity::Welcome;
@@ -26,6 +26,6 @@ pub struct Hello {
 pub enum Admission {
     /// The second node is admitted once it is ready.
     Welcome(Box<Welcome>),
-    /// The second node is refused; one sentence.
+    /// The second node is refused, for the reason in this sentence.
     Refused(String),
 }

@@ -1,7 +1,7 @@
-//! The pair's document as this node read it last, kept beside the pool.
+//! A copy of the pair's document as this node read it last, in a file on the state partition.
 //!
-//! A node that is not in sync must not read the document from its volume. The cache lets users log in there all the same and
-//! see why. It never decides placement.
+//! A node that is not in sync must not read the document from its volume 0, which may be old. With the cache users can
+//! still log in at that node and see its state. The cache decides nothing else, in particular not where VMs run.
 
 use dyad_desired::Document;
 use std::io;
@@ -11,13 +11,13 @@ fn path(state: &Path) -> PathBuf {
     state.join("last-document.json")
 }
 
-/// What was read last, if that can be read.
+/// The cached document; `None` if there is none or it is damaged.
 pub fn load(state: &Path) -> Option<Document> {
     let bytes = std::fs::read(path(state)).ok()?;
     serde_json::from_slice(&bytes).inspect_err(|e| tracing::warn!(error = %e, "the last document is damaged")).ok()
 }
 
-/// Why the cache was not changed.
+/// The errors of changing the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The file cannot be written.
@@ -28,10 +28,10 @@ pub enum CacheError {
     Remove { path: PathBuf, source: io::Error },
 }
 
-/// Writes the document, durably.
+/// Replaces the cached document, durably.
 ///
 /// # Errors
-/// [`CacheError::Write`].
+/// [`CacheError::Write`] if the file cannot be written; the old document stays.
 pub fn save(state: &Path, document: &Document) -> Result<(), CacheError> {
     let path = path(state);
     let saved = serde_json::to_vec(document).map_err(io::Error::from);
@@ -39,10 +39,10 @@ pub fn save(state: &Path, document: &Document) -> Result<(), CacheError> {
     saved.map_err(|source| CacheError::Write { path, source })
 }
 
-/// Removes the document, with the password hashes in it.
+/// Removes the cached document, which holds password hashes. Without effect if there is none.
 ///
 /// # Errors
-/// [`CacheError::Remove`].
+/// [`CacheError::Remove`] if the file exists and cannot be removed.
 pub fn remove(state: &Path) -> Result<(), CacheError> {
     let path = path(state);
     dyad_atomic_file::remove(&path).map_err(|source| CacheError::Remove { path, source })
@@ -54,7 +54,7 @@ mod tests {
     use dyad_desired::NodeRecord;
 
     #[test]
-    fn it_is_read_back_and_forgotten() {
+    fn a_saved_document_is_loaded_until_it_is_damaged_or_removed() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(load(dir.path()), None);
         let node = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
@@ -62,7 +62,7 @@ mod tests {
         save(dir.path(), &document).unwrap();
         assert_eq!(load(dir.path()), Some(document));
         std::fs::write(path(dir.path()), "{").unwrap();
-        assert_eq!(load(dir.path()), None, "a damaged one is as good as none");
+        assert_eq!(load(dir.path()), None, "a damaged document is none");
         remove(dir.path()).unwrap();
         assert_eq!(load(dir.path()), None);
     }

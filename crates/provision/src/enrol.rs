@@ -9,22 +9,23 @@ use dyad_witness::client::{self, EnrolError, OneTimeCode};
 use dyad_witness::protocol;
 use std::time::{Duration, Instant};
 
-/// How long a witness may be out of reach at setup: a server that gives addresses answers within 10 s or not at all.
+/// Period for which [`enrol_with_retries`] repeats its attempts. The DHCP client waits 10 s for a server, so this node
+/// has an address before that, or gets none.
 const ENROL_RETRY_TIMEOUT: Duration = Duration::from_secs(12);
-/// Between two attempts to reach it.
+/// Delay between two attempts to reach the witness.
 const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Enrols this pair at the witness at `at.address` by its one-time code.
+/// Enrols this pair at the witness `at.address` with the one-time code `at.code`. Tries once.
 ///
 /// # Errors
-/// The witness is not reached or refuses; the refusal says which, and what to do.
+/// The witness is not reached or refuses; the refusal names the reason and the remedy.
 pub async fn enrol(identity: NodeIdentity, tls: tls::TlsIdentity, at: Enrol) -> Result<Witness, Refusal> {
     let enrolled = try_to_enrol(&identity, &tls, at).await;
     enrolled.map_err(|e| refusal::of_enrolment(&e))
 }
 
-/// Enrols this pair, and repeats that for 12 s while the witness is not reached: this node's network has just come up and
-/// may have no address yet.
+/// Enrols this pair as [`enrol`] does, and repeats that for up to 12 s while the witness is not reached: at setup this
+/// node may have no address yet.
 ///
 /// # Errors
 /// As [`enrol`].

@@ -1,44 +1,44 @@
-//! Starting over: who may erase what, and the erasing itself.
+//! Erasing: the rules by which a node or a disk may be erased, and the erasing itself.
 //!
-//! A node is erased in two steps. The identity is renamed ([`NodeIdentity::decommission`]), which cannot be taken back; then the
-//! process ends, and the next one, which has no disk open, erases what the renamed file names ([`undo`]). A setup that
-//! did not get to its end leaves the same file and is undone in the same way.
+//! A node is erased in two steps. First its identity file is renamed ([`NodeIdentity::decommission`]), which cannot be
+//! undone, and the process ends. The next process, which has no disk open, erases the labels and files of the pair that
+//! the renamed file names ([`undo`]). A setup that was interrupted leaves the same file and is undone in the same way.
 //!
-//! Only labels, indexes and keys are erased, which takes no time; guests' data between them stays on the disks until
-//! it is written over.
+//! Only labels, indexes, keys, the register and the cached document are erased, which takes seconds. The guests' data
+//! on the disks is not erased; it stays until it is overwritten.
 
 use crate::disks::{self, Index, PoolDiskPaths};
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::paths::NodePaths;
 use crate::refusal;
-use crate::setup::Step;
+use crate::setup::ReportStep;
 use crate::{document_cache, register};
 use dyad_control::{DiskCandidate, DiskContent, Refusal, RefusalCode, chain};
 use dyad_link::tls;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How a node of a pair is erased.
+/// The way in which a node of a pair is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EraseMode {
-    /// The other node goes on alone first, and says so.
+    /// After the node has left its pair: the other node has taken over and has confirmed it.
     Leave,
-    /// At once: the pair's data may be lost with this copy, as a person has confirmed.
+    /// At once. The pair's data may be lost with this copy; a person has confirmed that.
     Abandon,
 }
 
-/// What [`decide`] looks at to say whether and how a node may be erased.
+/// The input of [`decide`], besides the confirmation.
 #[derive(Debug, Clone, Copy)]
 pub struct ErasePrecondition<'a> {
-    /// Typed as `pair/node` to confirm that data may be lost.
+    /// Name of the pair. `pair/node` is the confirmation that data may be lost.
     pub pair: &'a str,
-    /// Typed alone to confirm while the other node holds all data.
+    /// Name of this node. It is the confirmation while the other node holds all data.
     pub node: &'a str,
-    /// The other node is in the in-sync set and heard: whatever is lost here is there.
+    /// Whether the other node is in the in-sync set and heard, so that it holds all data of this node.
     pub peer_has_all: bool,
 }
 
-/// How this node is erased, if `confirm` suffices.
+/// Decides how this node is erased, if `confirm` suffices.
 ///
 /// # Errors
 /// The confirmation is not the text that the refusal names.
@@ -64,26 +64,27 @@ pub fn decide(precondition: ErasePrecondition<'_>, confirm: &str) -> Result<Eras
     }
 }
 
-/// The step without return: this node no longer belongs to its pair. No VM of it may be left.
+/// Begins the erasure of this node: it no longer belongs to its pair. This cannot be undone. Precondition: no VM runs
+/// on this node.
 ///
 /// # Errors
 /// The identity cannot be renamed: nothing was erased.
 pub fn decommission(state: &Path) -> Result<(), Refusal> {
     NodeIdentity::decommission(state)
         .map_err(|e| Refusal::new(RefusalCode::State, format!("Nothing was erased: {}.", chain(&e))))?;
-    // The next start makes a new key: who trusted this node shall not trust what it becomes.
+    // The next start generates a new key, so that machines that trusted this node do not trust the erased one.
     if let Err(e) = tls::TlsIdentity::forget(state) {
         tracing::warn!(error = chain(&e), "the key of this node is kept");
     }
     Ok(())
 }
 
-/// Single disks are erased on blank nodes only.
+/// The refusal to erase a single disk of a node that is set up.
 pub fn not_blank() -> Refusal {
     Refusal::new(RefusalCode::AlreadySetUp, "A single disk can be erased only on a node that is not set up.")
 }
 
-/// Why the rest of an unfinished setup or erasure is still there. It is tried again before the next setup.
+/// The errors of [`undo`], which is tried again at the next start and before the next setup.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
     /// A file of the pair cannot be removed.
@@ -97,20 +98,22 @@ pub enum UndoError {
     Identity(#[from] IdentityError),
 }
 
-/// Erases what an unfinished setup or an erasure has left. Does nothing on a node without one.
+/// Erases labels and files that an interrupted setup or an erasure has left. Without effect on a node without
+/// `unfinished.json`.
 ///
-/// A disk that cannot be erased is left alone, or a dying one would keep the node from ever being set up again: its
-/// label then names a pair that exists on no node, and setup does not choose it.
+/// A disk that cannot be erased is skipped: otherwise a failing disk would prevent each later setup of the node. Its
+/// label then names a pair that has no node, and setup refuses the disk. If `unfinished.json` cannot be read, all disks
+/// are skipped.
 ///
 /// # Errors
 /// A file of the pair cannot be removed.
-pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
+pub fn undo(paths: &NodePaths, step: ReportStep<'_>) -> Result<(), UndoError> {
     let identity = match NodeIdentity::unfinished(&paths.state) {
         Ok(None) => return Ok(()),
         Ok(Some(identity)) => identity,
         Err(e) => {
             tracing::error!(error = chain(&e), "what setup has left is not known: disks keep their labels");
-            return Ok(NodeIdentity::forget_unfinished(&paths.state)?);
+            return Ok(NodeIdentity::remove_unfinished(&paths.state)?);
         }
     };
     for parts in disks::find_pool_disks(&paths.disks, &paths.run, identity.pair_number(), identity.me) {
@@ -122,14 +125,14 @@ pub fn undo(paths: &NodePaths, step: Step<'_>) -> Result<(), UndoError> {
     let file = register::path(&paths.state);
     dyad_atomic_file::remove(&file).map_err(|source| UndoError::Remove { file, source })?;
     document_cache::remove(&paths.state)?;
-    Ok(NodeIdentity::forget_unfinished(&paths.state)?)
+    Ok(NodeIdentity::remove_unfinished(&paths.state)?)
 }
 
-/// What the administrator typed to confirm an erasure.
+/// The text that the operator typed to confirm an erasure.
 #[derive(Debug, Clone, Copy)]
 pub struct Confirmation<'a>(pub &'a str);
 
-/// Erases one disk that carries labels of a pair, on a blank node.
+/// Erases one disk that carries labels of a pair. Precondition: this node is blank.
 ///
 /// # Errors
 /// There is no such disk, it belongs to no pair, the confirmation is wrong, or the disk cannot be written.
@@ -145,7 +148,7 @@ pub fn disk(paths: &NodePaths, name: &str, confirm: Confirmation<'_>) -> Result<
     disks::erase(&parts, paths).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
-/// Which of `candidates` is erased, if `confirm` suffices.
+/// Finds the disk `name` among `candidates`, and checks that it may be erased with this confirmation.
 ///
 /// # Errors
 /// There is no such disk, it belongs to no pair, or the confirmation is wrong.
@@ -173,7 +176,7 @@ pub fn decide_disk<'a>(
     Ok(found)
 }
 
-/// What a person typed, fit for a screen.
+/// A typed text without control characters, at most 64 characters, for a sentence on a screen.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
@@ -187,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_copy_needs_both_names() {
+    fn erasing_what_may_be_the_last_copy_needs_the_names_of_pair_and_node() {
         let ask = |peer_has_all, confirm| {
             code(decide(ErasePrecondition { pair: "office", node: "left", peer_has_all }, confirm))
         };
         assert_eq!(ask(true, "left"), Ok(EraseMode::Leave));
-        // The confirmation of the greater loss covers the smaller one; the node still leaves in order.
+        // The confirmation of a possible loss also suffices without a loss; the node still leaves its pair first.
         assert_eq!(ask(true, "office/left"), Ok(EraseMode::Leave));
         assert_eq!(ask(false, "left"), Err(RefusalCode::ConfirmLoss));
         assert_eq!(ask(false, "office/left"), Ok(EraseMode::Abandon));
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_named_as_its_pair_is_not_abandoned_by_its_name() {
+    fn the_node_name_alone_is_not_enough_if_it_equals_the_pair_name() {
         let precondition = ErasePrecondition { pair: "box", node: "box", peer_has_all: false };
         assert_eq!(code(decide(precondition, "box")), Err(RefusalCode::ConfirmLoss));
     }

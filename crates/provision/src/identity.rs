@@ -1,16 +1,18 @@
-//! Who this node is: one small file on the state partition, written at setup, at pairing and at enrolment.
+//! The identity of this node: one JSON file on the state partition, written at setup, at pairing and at enrolment.
 //!
 //! ```text
-//!          begin                     finish
+//!       begin_setup              finish_setup
 //! blank ──────────▶ unfinished.json ────────▶ identity.json
 //!   ▲                │         ▲    (rename)        │
-//!   └── forget ──────┘         └── decommission ────┘
-//!    (disks erased)                  (rename)
+//!   └────────────────┘         └── decommission ────┘
+//!   remove_unfinished                (rename)
+//!    (disks erased)
 //! ```
 //!
-//! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last one, one of the two
-//! files names that pair; both never do. So a setup that was cut short and an erasure that was cut short are one state and
-//! are undone alike, without a question: the data of a pair counts only under `identity.json`.
+//! **Invariant.** Before this node writes the first label of a pair, and until it has erased the last label that it
+//! can erase, exactly one of the two files names that pair. The data of a pair counts only under `identity.json`. So a
+//! setup that was interrupted and an erasure that was interrupted leave the same state, and both are undone in the same
+//! way, without asking a person.
 
 use dyad_desired::WitnessInfo;
 use dyad_types::NodeId;
@@ -18,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Version of the file; an unknown one is refused rather than guessed at.
+/// Format version of the file. A file of another version is refused.
 const VERSION: u32 = 1;
 
-/// Why an identity cannot be read or written.
+/// The errors of reading and writing an identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file cannot be read.
@@ -41,68 +43,72 @@ pub enum IdentityError {
     #[error("{} is damaged: the pair's key or id has the wrong length; erase this node and join it again", path.display())]
     Key { path: PathBuf },
     /// The file cannot be written, renamed or removed.
-    #[error("{} cannot be {verb}", path.display())]
+    #[error("{} cannot be {operation}", path.display())]
     Write {
         path: PathBuf,
-        /// The participle of what failed.
-        verb: &'static str,
+        /// The operation that failed: `written`, `renamed` or `removed`.
+        operation: &'static str,
         source: io::Error,
     },
-    /// The node has left its pair for good, so that its identity is not written again.
+    /// The node was decommissioned, so its identity is not written again.
     #[error("this node is being erased")]
     Erasing,
 }
 
-/// Who this node is and whom it trusts.
+/// The content of the identity file: the pair, this node, and the keys of the machines that it trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeIdentity {
     version: u32,
-    /// Id of the pair, hex.
+    /// Id of the pair: 32 hexadecimal digits.
     pub pair_id: String,
-    /// Chosen at setup, for people; programs compare `pair_id`.
+    /// Name of the pair, chosen at setup, for people; programs compare `pair_id`.
     pub pair: String,
+    /// This node's letter in the pair.
     pub me: NodeId,
-    /// This node's name.
+    /// This node's name, for people.
     pub node: String,
-    /// Number of this store's life; a wiped store gets a new one.
+    /// Random number of this node's store; a store that was erased and set up again has another.
     pub incarnation: u64,
-    /// Shared secret of both nodes that authenticates heartbeats, 32 bytes, hex.
+    /// Shared secret of both nodes, which authenticates heartbeats: 64 hexadecimal digits.
     pub pair_key: String,
-    /// Interfaces that are peer links; empty = all.
+    /// Names of the interfaces that are peer links; empty: all.
     pub links: Vec<String>,
-    /// The other node, once paired.
+    /// The other node; `None` until a second node has joined.
     pub peer: Option<Peer>,
-    /// The witness, once enrolled.
+    /// The witness; `None` until the pair is enrolled at one.
     pub witness: Option<Witness>,
 }
 
-/// The other node.
+/// The other node of the pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
+    /// Name of the node, for people.
     pub node: String,
-    /// SHA-256 of its certificate, hex.
+    /// SHA-256 of the node's certificate, hexadecimal.
     pub fingerprint: String,
-    /// Number of its store's life.
+    /// Random number of the node's store.
     pub incarnation: u64,
 }
 
+/// The witness at which the pair is enrolled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Witness {
-    /// Where the witness listens, as `host:port`.
+    /// Address and port on which the witness listens, as `host:port`.
     pub address: String,
-    /// SHA-256 of its certificate, hex.
+    /// SHA-256 of the witness's certificate, hexadecimal.
     pub fingerprint: String,
-    /// Id of its store, hex: a restored or new store has another.
+    /// Id of the witness's store, hexadecimal. A new store, or one restored from a copy, has another.
     pub id: String,
-    /// Number of its store's life as told at enrolment; 0 = the other node enrolled the pair.
+    /// Incarnation of the pair's record at the witness, as received at enrolment; 0: the other node enrolled the pair,
+    /// and this node does not know it.
     pub incarnation: u64,
 }
 
 impl Witness {
-    /// What the pair's document says of it.
+    /// The entry for the witness in the pair's document.
     pub fn info(&self) -> WitnessInfo {
         WitnessInfo { address: self.address.clone(), id: self.id.clone(), fingerprint: self.fingerprint.clone() }
     }
@@ -116,7 +122,7 @@ pub struct PairNames<'a> {
 }
 
 impl NodeIdentity {
-    /// Of a first node: everything drawn at random.
+    /// The identity of the first node of a new pair, with random pair id, pair key and incarnation.
     pub fn first_node(PairNames { pair, node }: PairNames<'_>, links: &[String]) -> Self {
         Self {
             version: VERSION,
@@ -132,13 +138,13 @@ impl NodeIdentity {
         }
     }
 
-    /// Of a second node, from what the first told it.
+    /// The identity of a second node, from the message of the first node.
     pub fn joined(node: &str, incarnation: u64, links: &[String], welcome: &Welcome) -> Self {
         Self {
             version: VERSION,
             pair_id: welcome.pair_id.clone(),
             pair: welcome.pair.clone(),
-            me: welcome.you,
+            me: welcome.joining_node,
             node: node.into(),
             incarnation,
             pair_key: welcome.pair_key.clone(),
@@ -148,15 +154,15 @@ impl NodeIdentity {
         }
     }
 
-    /// The pair's id as a number.
+    /// The pair's id as a number; 0 if it is not hexadecimal, which [`Self::load`] refuses.
     pub fn pair_number(&self) -> u128 {
         u128::from_str_radix(&self.pair_id, 16).unwrap_or(0)
     }
 
-    /// The pair's key as bytes.
+    /// The 32 bytes of the pair's key.
     pub fn key_bytes(&self) -> [u8; 32] {
         let mut key = [0; 32];
-        // Checked at load: 64 hex digits.
+        // `first_node` generates 64 hexadecimal digits, and a loaded identity was checked.
         hex::decode_to_slice(&self.pair_key, &mut key).expect("the pair key was checked when it was loaded");
         key
     }
@@ -169,12 +175,12 @@ impl NodeIdentity {
         state.join("unfinished.json")
     }
 
-    /// Whether this node is set up, be the file damaged or not.
-    pub fn is_there(state: &Path) -> bool {
+    /// Whether this node is set up: `identity.json` exists, be it readable or not.
+    pub fn exists(state: &Path) -> bool {
         Self::path(state).exists()
     }
 
-    /// The identity of this node; `Ok(None)` = it is not set up.
+    /// Reads `identity.json`; `Ok(None)`: this node is not set up.
     ///
     /// # Errors
     /// The file cannot be read, is damaged or has an unknown version.
@@ -182,8 +188,8 @@ impl NodeIdentity {
         Self::read(Self::path(state))
     }
 
-    /// The pair whose labels the disks of this node may still carry, although they are worth nothing; `Ok(None)` = there is
-    /// none.
+    /// Reads `unfinished.json`: the pair whose labels may be on disks of this node although they do not count any more;
+    /// `Ok(None)`: there is no such pair.
     ///
     /// # Errors
     /// The file cannot be read, is damaged or has an unknown version.
@@ -191,23 +197,25 @@ impl NodeIdentity {
         Self::read(Self::unfinished_path(state))
     }
 
-    /// Setup begins: labels of this pair may be written from now on, and are erased if setup is cut short.
+    /// Writes `unfinished.json`. From now on labels of this pair may be written; if setup is interrupted, they are
+    /// erased.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn begin(&self, state: &Path) -> Result<(), IdentityError> {
+    pub fn begin_setup(&self, state: &Path) -> Result<(), IdentityError> {
         self.write(Self::unfinished_path(state))
     }
 
-    /// Setup is complete: this node belongs to the pair.
+    /// Renames `unfinished.json` to `identity.json`, as the last step of setup: this node now belongs to the pair.
     ///
     /// # Errors
     /// The file cannot be renamed.
-    pub fn finish(state: &Path) -> Result<(), IdentityError> {
+    pub fn finish_setup(state: &Path) -> Result<(), IdentityError> {
         Self::rename(Self::unfinished_path(state), &Self::path(state))
     }
 
-    /// This node no longer belongs to its pair, and there is no way back: what is left of the pair here is erased.
+    /// Renames `identity.json` to `unfinished.json`: this node no longer belongs to its pair, and at the next start the
+    /// pair's labels and files on this node are erased. This cannot be undone.
     ///
     /// # Errors
     /// The file cannot be renamed.
@@ -215,20 +223,21 @@ impl NodeIdentity {
         Self::rename(Self::path(state), &Self::unfinished_path(state))
     }
 
-    /// No label of the unfinished pair is left.
+    /// Removes `unfinished.json`. Called when the labels of that pair are erased. Without effect if there is no such
+    /// file.
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn forget_unfinished(state: &Path) -> Result<(), IdentityError> {
+    pub fn remove_unfinished(state: &Path) -> Result<(), IdentityError> {
         let path = Self::unfinished_path(state);
-        dyad_atomic_file::remove(&path).map_err(|source| IdentityError::Write { path, verb: "removed", source })
+        dyad_atomic_file::remove(&path).map_err(|source| IdentityError::Write { path, operation: "removed", source })
     }
 
-    /// Writes the identity, durably.
+    /// Replaces `identity.json`, durably.
     ///
     /// # Errors
-    /// The file cannot be written. [`IdentityError::Erasing`]: this node was decommissioned, and a task that is still under
-    /// way must not bring its identity back.
+    /// The file cannot be written. [`IdentityError::Erasing`]: this node was decommissioned, and a task that still runs
+    /// must not write its identity again.
     pub fn save(&self, state: &Path) -> Result<(), IdentityError> {
         if Self::unfinished_path(state).exists() {
             return Err(IdentityError::Erasing);
@@ -257,35 +266,35 @@ impl NodeIdentity {
 
     fn rename(from: PathBuf, to: &Path) -> Result<(), IdentityError> {
         let renamed = dyad_atomic_file::rename(&from, to);
-        renamed.map_err(|source| IdentityError::Write { path: from, verb: "renamed", source })
+        renamed.map_err(|source| IdentityError::Write { path: from, operation: "renamed", source })
     }
 
     fn write(&self, path: PathBuf) -> Result<(), IdentityError> {
         let bytes = serde_json::to_vec_pretty(self).expect("an identity of plain data is always encodable");
         let written = dyad_atomic_file::replace(&path, &bytes);
-        written.map_err(|source| IdentityError::Write { path, verb: "written", source })
+        written.map_err(|source| IdentityError::Write { path, operation: "written", source })
     }
 }
 
-/// A number for a new store that no earlier store of the pair has had.
+/// A random number for a new store, never 0, so that it differs from those of all earlier stores of the pair.
 pub fn fresh_incarnation() -> u64 {
     rand::random::<u64>().max(1)
 }
 
-/// What the first node tells the second inside the pairing channel.
+/// The first node's message to the second one inside the pairing channel: all that the second node's identity needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
-    /// Id of the pair, hex.
+    /// Id of the pair, hexadecimal.
     pub pair_id: String,
-    /// Chosen at setup of the first node, for people.
+    /// Name of the pair, for people.
     pub pair: String,
-    /// The pair's key, hex.
+    /// The pair's key, hexadecimal.
     pub pair_key: String,
-    /// Which node the joining one becomes.
-    pub you: NodeId,
-    /// The first node itself.
+    /// The letter of the joining node in the pair.
+    pub joining_node: NodeId,
+    /// The first node, as the joining node's peer.
     pub peer: Peer,
-    /// The witness, if one is enrolled.
+    /// The witness, if the pair is enrolled at one.
     pub witness: Option<Witness>,
 }
 
@@ -294,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn survives_a_round_trip_and_refuses_damage() {
+    fn a_saved_identity_is_loaded_unchanged_and_a_damaged_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
         let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
@@ -309,12 +318,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_was_decommissioned_does_not_come_back() {
+    fn the_identity_of_a_decommissioned_node_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
         let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
-        identity.begin(dir.path()).unwrap();
+        identity.begin_setup(dir.path()).unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
-        NodeIdentity::finish(dir.path()).unwrap();
+        NodeIdentity::finish_setup(dir.path()).unwrap();
         assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), None);
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), Some(identity.clone()));
         identity.save(dir.path()).unwrap();
@@ -322,8 +331,8 @@ mod tests {
         assert!(identity.save(dir.path()).is_err());
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
         assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), Some(identity));
-        NodeIdentity::forget_unfinished(dir.path()).unwrap();
-        NodeIdentity::forget_unfinished(dir.path()).unwrap();
+        NodeIdentity::remove_unfinished(dir.path()).unwrap();
+        NodeIdentity::remove_unfinished(dir.path()).unwrap();
         assert_eq!(NodeIdentity::unfinished(dir.path()).unwrap(), None);
     }
 }

@@ -8,12 +8,13 @@
 //!             erase::decommission, then erase::undo
 //! ```
 //!
-//! It must never know a running pair: no mirror, no lease, no VM. The daemon says when a node may be erased; this crate
-//! says how.
+//! This crate must never know a running pair: no mirror, no lease, no VM. The core decides when a node may be erased;
+//! this crate erases it.
 //!
-//! **Invariants.** Before the first label of a pair is written on a disk, and until the last one is erased, a file on the
-//! state partition names that pair ([`identity`]). So setup that was cut short anywhere is undone by [`erase::undo`] and
-//! leaves a blank node. A disk that carries the label of another pair is never written.
+//! **Invariants.** Before the first label of a pair is written on a disk, and until the last erasable label is
+//! erased, a file on the state partition names that pair ([`identity`]). So [`erase::undo`] undoes a setup that was
+//! interrupted anywhere, and leaves a blank node. Setup never writes on a disk that carries the label of a pair; a
+//! person must erase it first ([`erase::disk`]).
 
 pub mod admission;
 pub mod disks;

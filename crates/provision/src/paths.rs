@@ -1,14 +1,14 @@
-//! Where a node keeps what provisioning makes.
+//! The directories and disks that provisioning writes to.
 
 use std::path::PathBuf;
 
-/// The folders and disks of a node.
+/// The directories of a node, and its candidates for pool disks.
 #[derive(Debug, Clone)]
 pub struct NodePaths {
-    /// Where identity, keys and the register are kept.
+    /// The directory of identity, keys, one register file and the cached document, on the state partition.
     pub state: PathBuf,
-    /// Where sockets and mounts are made.
+    /// The directory of sockets and of mounted indexes, such as `/run/dyad`.
     pub run: PathBuf,
-    /// Candidates for pool disks; empty = all disks of the system.
+    /// The candidates for pool disks; empty: all disks of the system.
     pub disks: Vec<PathBuf>,
 }

@@ -1,10 +1,10 @@
-//! Failures as refusals, in sentences for people.
+//! The refusals for failed pairings, enrolments and other errors: a code, and a sentence for people.
 
 use dyad_control::{Refusal, RefusalCode, chain};
 use dyad_link::pairing::{self, PairingError, Purpose};
 use dyad_witness::client::EnrolError;
 
-/// The refusal of a failed pairing with the first node or with a witness: what is wrong, and what to do.
+/// The refusal for a failed pairing with the first node or with a witness. Its sentence names the remedy.
 pub fn of_pairing(error: &PairingError, purpose: Purpose) -> Refusal {
     let (code, host, remedy) = match purpose {
         Purpose::Node => ("pairing code", "first node", "open a new one on the first node"),
@@ -39,7 +39,7 @@ pub fn of_pairing(error: &PairingError, purpose: Purpose) -> Refusal {
     Refusal::new(reason, sentence(&text))
 }
 
-/// The refusal of a failed enrolment at a witness.
+/// The refusal for a failed enrolment at a witness.
 pub fn of_enrolment(error: &EnrolError) -> Refusal {
     match error {
         EnrolError::Pairing(pairing) => of_pairing(pairing, Purpose::Witness),
@@ -47,14 +47,14 @@ pub fn of_enrolment(error: &EnrolError) -> Refusal {
     }
 }
 
-/// An error's text as a sentence for people.
+/// The text of an error as a sentence: with a capital letter and a full stop.
 pub fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let text: String = letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default();
     format!("{text}.")
 }
 
-/// A refusal that tells an error and its causes.
+/// A refusal with this code, whose sentence is the text of the error and of its causes.
 pub fn of_error(code: RefusalCode, error: &dyn std::error::Error) -> Refusal {
     Refusal::new(code, format!("{}.", chain(error)))
 }

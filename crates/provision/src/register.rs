@@ -1,10 +1,11 @@
-//! The register's slots on disk: two slots in each of two files, written through to the medium.
+//! The files of this node's register (the record of its acceptor): two slots in each of two files. Each write is
+//! durable when it returns (`O_DSYNC`).
 //!
-//! One file lies on the state partition, the other beside the index of the first pool disk, so that damage to either leaves
-//! the record. A node that has lost one of the two files does not start: the disk below it is gone too.
+//! One file lies on the state partition, the other in the index directory of the first pool disk, so that damage to one
+//! of them leaves the record in the other. If a file is missing, the core does not start: its disk is lost as well.
 //!
-//! **Invariant.** A record counts as durable only when both files hold it. After the first failed write the caller writes
-//! nothing any more in this run: what a failed `fsync` left behind is unknown.
+//! **Invariant.** A record counts as durable only when both files hold it. After the first failed write the caller
+//! writes nothing more until the core is started again: what a failed write left on the disk is unknown.
 
 use dyad_quorum::AcceptorRecord;
 use dyad_quorum::slots::{self, RegisterChoice, RegisterId, SLOT_BYTES};
@@ -14,53 +15,54 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Name of the file in both folders.
-const NAME: &str = "register";
+/// Name of the file in both directories.
+const FILE_NAME: &str = "register";
 
 /// The open register of this node.
 #[derive(Debug)]
 pub struct RegisterFiles {
     id: RegisterId,
     files: [File; 2],
+    /// Number of the last written record; it selects the slot.
     write_number: u64,
 }
 
-/// The register's file in one of its two folders.
+/// The path of the register's file in one of its two directories.
 pub fn path(dir: &Path) -> PathBuf {
-    dir.join(NAME)
+    dir.join(FILE_NAME)
 }
 
-/// Why the register cannot be made, opened or written.
+/// The errors of creating, opening and writing the register.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// A file cannot be opened or made.
+    /// A file cannot be opened or created.
     #[error("the register {} cannot be opened", path.display())]
     Open { path: PathBuf, source: io::Error },
     /// A file cannot be written.
     #[error("the register in slot {slot} of file {file} cannot be written")]
     Write {
-        /// 0 = on the state partition, 1 = on the first pool disk.
+        /// 0: on the state partition, 1: on the first pool disk.
         file: usize,
         /// Slot of the file, 0 or 1.
         slot: usize,
         source: io::Error,
     },
-    /// Both files are empty.
+    /// Neither file holds a record: all slots are zero.
     #[error("the register is empty although this node was set up: erase this node and join it again")]
     Empty,
-    /// No slot of either file is readable.
+    /// The newest record may be lost: too many slots are unreadable.
     #[error("the register is damaged in both files: erase this node and join it again")]
     Damaged,
-    /// The files belong to another pair.
+    /// A slot belongs to another pair, or to the other node.
     #[error("the register belongs to node {node} of another pair")]
     Foreign {
-        /// A or B, as the files say.
+        /// The node that the slot names.
         node: NodeId,
     },
-    /// The files are of another version of this program.
+    /// A slot was written in a format version that this program does not know.
     #[error("the register has version {version}: update this node")]
     Version {
-        /// Version of the files.
+        /// Version in the slot.
         version: u32,
     },
 }
@@ -71,14 +73,14 @@ fn open(dir: &Path, create: bool) -> Result<File, RegisterError> {
 
 fn open_file(dir: &Path, create: bool) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    // Written through: the return of a write means that the medium has it.
+    // DSYNC: a write returns only when the data is durable.
     options.read(true).write(true).mode(0o600).custom_flags(rustix::fs::OFlags::DSYNC.bits() as i32);
     if create {
         options.create(true).truncate(true);
     }
     let file = options.open(path(dir))?;
     if create {
-        // Preallocated, so that a later write needs no space.
+        // Preallocated, so that a later write cannot fail for lack of space.
         file.write_all_at(&[0; 2 * SLOT_BYTES], 0)?;
         file.sync_all()?;
         File::open(dir)?.sync_all()?;
@@ -87,14 +89,14 @@ fn open_file(dir: &Path, create: bool) -> io::Result<File> {
 }
 
 impl RegisterFiles {
-    /// Makes the register of a new store and writes its first record.
+    /// Creates the register of a new store and writes its first record.
     ///
     /// # Errors
-    /// A file cannot be made or written.
+    /// A file cannot be created or written.
     pub fn create(dirs: [&Path; 2], id: RegisterId, record: &AcceptorRecord) -> Result<(), RegisterError> {
         let files = [open(dirs[0], true)?, open(dirs[1], true)?];
         let mut files = Self { id, files, write_number: 0 };
-        // Twice: both slots of both files are whole from the first moment.
+        // Two writes, so that both slots of both files hold a valid record.
         files.write(record)?;
         files.write(record)
     }
@@ -102,7 +104,7 @@ impl RegisterFiles {
     /// Opens the register and reads the newest record.
     ///
     /// # Errors
-    /// A file cannot be opened, or no record of this node is readable in either.
+    /// A file cannot be opened, or the newest record of this node cannot be determined.
     pub fn open(dirs: [&Path; 2], id: RegisterId) -> Result<(Self, AcceptorRecord), RegisterError> {
         let files = [open(dirs[0], false)?, open(dirs[1], false)?];
         let copies: Vec<Vec<u8>> = files
@@ -122,10 +124,11 @@ impl RegisterFiles {
         }
     }
 
-    /// Writes a record to both files. It is durable when this returns.
+    /// Writes a record to one slot of both files. It is durable when this returns.
     ///
     /// # Errors
-    /// [`RegisterError::Write`]: what the files hold now is unknown, and nothing may be written any more in this run.
+    /// [`RegisterError::Write`]: what the files hold now is unknown, and the caller must write nothing more
+    /// until the core is started again.
     pub fn write(&mut self, record: &AcceptorRecord) -> Result<(), RegisterError> {
         let write_number = self.write_number + 1;
         let bytes = slots::encode(self.id, write_number, record);
@@ -144,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_comes_back_and_one_file_is_enough_for_the_newest() {
+    fn the_newest_record_is_read_from_either_file_and_its_loss_in_both_is_an_error() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let dirs = [a.path(), b.path()];
         let id = RegisterId { pair: 7, node: NodeId::A };
@@ -155,12 +158,12 @@ mod tests {
         record.witness_changes = 9;
         files.write(&record).unwrap();
         drop(files);
-        // The newest slot is torn in one file.
-        let file = File::options().write(true).open(a.path().join(NAME)).unwrap();
+        // The newest slot is torn in the first file.
+        let file = File::options().write(true).open(a.path().join(FILE_NAME)).unwrap();
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
         assert_eq!(RegisterFiles::open(dirs, id).unwrap().1, record);
-        // And in the other: amnesia, never the older one.
-        let file = File::options().write(true).open(b.path().join(NAME)).unwrap();
+        // It is torn in the second file too: an error, not the older record.
+        let file = File::options().write(true).open(b.path().join(FILE_NAME)).unwrap();
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
         assert!(RegisterFiles::open(dirs, id).unwrap_err().to_string().contains("damaged"));
     }

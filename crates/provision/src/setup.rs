@@ -1,10 +1,10 @@
-//! Makes a blank node a member: as the first node of a new pair, or as the second node of one.
+//! Setup: makes a blank node the first node of a new pair, or the second node of an existing one.
 //!
 //! **Invariants.** Before the first label is written, `unfinished.json` names the pair; it becomes the identity file in
-//! the last step ([`NodeIdentity::finish`]). A setup that was interrupted anywhere before is undone by
-//! [`crate::erase::undo`] and leaves a blank node, whose disks need no confirmation beyond the one already given. A
-//! joining node takes the last step only after the first node has written it down: whatever message is lost, either both
-//! know of each other, or the joining one is blank and joins again with a new code.
+//! the last step ([`NodeIdentity::finish_setup`]). A setup that was interrupted anywhere before is undone by
+//! [`crate::erase::undo`] and leaves a blank node with blank disks. A joining node takes the last step only after the
+//! first node has stored it as its peer. So whatever message is lost, either both nodes know each other, or the joining
+//! one is blank and joins again with a new code.
 
 use crate::admission::{Admission, Hello};
 use crate::disks::{self, PoolDiskPaths};
@@ -25,18 +25,19 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-/// Size of volume 0, which holds the document, in bytes: two slots.
+/// Size of volume 0, which holds the document in two slots, in bytes.
 pub const DOCUMENT_BYTES: u64 = 2 * slots::SLOT as u64;
 
-/// Longest time that connecting to the first node is tried.
+/// Time limit of all attempts to connect to the first node together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shows one sentence about the step that begins.
-pub type Step<'a> = &'a (dyn Fn(&str) + Send + Sync);
+/// A callback that shows one sentence about the step that begins.
+pub type ReportStep<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
-/// Makes this node the first node of a new pair: the only member, holding the tie. The pair is enrolled at the witness before
-/// anything is written, so that a wrong code or an unreachable witness changes nothing. If formatting fails after that, the
-/// witness keeps the record of a pair without nodes, and the next setup needs a new code.
+/// Makes this node the first node of a new pair: the only member, with the tie vote. The pair is enrolled at the
+/// witness before anything is written here, so that a wrong code or an unreachable witness changes nothing on this
+/// node. If formatting fails after that, the witness keeps the entry of a pair that does not exist, and the next setup
+/// needs a new code.
 ///
 /// # Errors
 /// A name or a disk is refused, the witness is not reached or refuses, or a disk or file cannot be written.
@@ -44,25 +45,25 @@ pub async fn create_pair(
     paths: &NodePaths,
     request: &CreatePair,
     tls: &tls::TlsIdentity,
-    step: Step<'_>,
+    step: ReportStep<'_>,
 ) -> Result<NodeIdentity, Refusal> {
     let record = NodeRecord { name: request.node.clone(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document =
-        Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| contradicts(&r))?;
+        Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| document_refusal(&r))?;
     check_disks(paths, &request.disks)?;
     let mut identity = NodeIdentity::first_node(PairNames { pair: &request.pair, node: &request.node }, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
         let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
         document.witness = Some(witness.info());
-        document.check().map_err(|r| contradicts(&r))?;
+        document.check().map_err(|r| document_refusal(&r))?;
         identity.witness = Some(witness);
     }
-    begin(paths, &identity)?;
-    let pool = prepare(paths, &identity, &request.disks, step)?;
+    begin_setup(paths, &identity)?;
+    let pool = format_pool(paths, &identity, &request.disks, step)?;
     step("Writing the founding document");
     write_document(pool, &document)?;
-    finish(paths)?;
+    finish_setup(paths)?;
     Ok(identity)
 }
 
@@ -76,11 +77,11 @@ pub async fn join(
     request: &Join,
     offers: &[discovery::DiscoveredOffer],
     tls: &tls::TlsIdentity,
-    step: Step<'_>,
+    step: ReportStep<'_>,
 ) -> Result<NodeIdentity, Refusal> {
-    dyad_desired::names::check(&request.node).map_err(|r| contradicts(&r))?;
+    dyad_desired::names::check(&request.node).map_err(|r| document_refusal(&r))?;
     check_disks(paths, &request.disks)?;
-    let offer = choose(request, offers)?;
+    let offer = choose_offer(request, offers)?;
     step("Pairing with the first node");
     let same_pair: Vec<_> = offers.iter().filter(|found| found.offer.pair == offer.offer.pair).collect();
     let Some(stream) = dial(&same_pair).await else {
@@ -98,13 +99,14 @@ pub async fn join(
     if welcome.peer.fingerprint != paired.peer().to_string() {
         return Err(Refusal::new(RefusalCode::Pairing, "The first node names another key than it uses; pair again."));
     }
-    let welcome = cleaned(*welcome);
+    let welcome = with_clean_names(*welcome);
     let identity = NodeIdentity::joined(&request.node, incarnation, &request.links, &welcome);
-    begin(paths, &identity)?;
+    begin_setup(paths, &identity)?;
     let (stop, stopped) = oneshot::channel();
-    let waiting = tokio::spawn(keep_waiting(paired, stopped));
-    // This thread is not one of the runtime's: the first node is told meanwhile that it goes on.
-    let prepared = prepare(paths, &identity, &request.disks, step);
+    let waiting = tokio::spawn(report_progress(paired, stopped));
+    // Formatting blocks this thread, which is not one of the runtime's, so the task above still runs: it tells the
+    // first node that setup goes on.
+    let prepared = format_pool(paths, &identity, &request.disks, step);
     drop::<oneshot::Sender<()>>(stop);
     let lost = || {
         Refusal::new(
@@ -113,7 +115,7 @@ pub async fn join(
         )
     };
     let mut paired = waiting.await.map_err(|_| lost())?.map_err(broken)?;
-    prepared?.close().map_err(|e| failed("the pool", &e))?;
+    prepared?.close().map_err(|e| setup_failed("the pool", &e))?;
     step("Waiting for the first node");
     paired.send(&true).await.map_err(broken)?;
     if !paired.receive::<bool>().await.map_err(|_| lost())? {
@@ -122,13 +124,14 @@ pub async fn join(
             "The first node could not write this one down; look at its status.",
         ));
     }
-    finish(paths)?;
+    finish_setup(paths)?;
     let _ = paired.close().await;
     Ok(identity)
 }
 
-/// Tells the first node now and then that formatting goes on, until `stopped`.
-async fn keep_waiting(
+/// Tells the first node every 5 s that formatting goes on, so that it does not time out; ends when the sender of
+/// `stopped` is dropped.
+async fn report_progress(
     mut paired: link_pairing::Paired,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<link_pairing::Paired, link_pairing::PairingError> {
@@ -141,8 +144,8 @@ async fn keep_waiting(
     }
 }
 
-/// Connects on the first link that works. A link that has just come up refuses for a moment, until its own address is
-/// known to be unique on the link.
+/// Connects to the first offer that answers, and repeats this until [`DIAL_TIMEOUT`]: on a link that has just come up,
+/// the kernel first checks that its own address is unique, and connecting fails until then.
 async fn dial(offers: &[&discovery::DiscoveredOffer]) -> Option<TcpStream> {
     let attempts = async {
         loop {
@@ -158,14 +161,16 @@ async fn dial(offers: &[&discovery::DiscoveredOffer]) -> Option<TcpStream> {
     tokio::time::timeout(DIAL_TIMEOUT, attempts).await.ok()
 }
 
-/// Nothing of what came over the wire is trusted beyond its type: names are checked before they reach a label.
-fn cleaned(welcome: crate::identity::Welcome) -> crate::identity::Welcome {
+/// Removes control characters from the names of the pair and of the peer and cuts them to 64 characters, because they
+/// are written to labels and shown on screens.
+fn with_clean_names(welcome: crate::identity::Welcome) -> crate::identity::Welcome {
     let clean = |name: String| name.chars().filter(|c| !c.is_control()).take(64).collect();
     let peer = Peer { node: clean(welcome.peer.node), ..welcome.peer };
     crate::identity::Welcome { pair: clean(welcome.pair), peer, ..welcome }
 }
 
-fn choose<'a>(
+/// The first offer of the pair to join. Without a chosen pair all offers must be of one pair.
+fn choose_offer<'a>(
     request: &Join,
     offers: &'a [discovery::DiscoveredOffer],
 ) -> Result<&'a discovery::DiscoveredOffer, Refusal> {
@@ -184,7 +189,8 @@ fn choose<'a>(
     Ok(first)
 }
 
-/// Disks of another pair are refused by name; the confirmation covers everything else.
+/// Refuses a disk that carries the label of a pair, this one or another. The typed confirmation covers all other
+/// content.
 fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
     if wanted.is_empty() {
         return Err(Refusal::new(RefusalCode::NoDisk, "Choose at least one disk for the pool."));
@@ -201,7 +207,8 @@ fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The wizard's sentence and word: it is asked first, and the disks may have changed since.
+/// The refusal of a disk that belongs to a pair, in the words of the wizard's `Problem::DiskOfPair`. The wizard has
+/// checked the disks before, but they may have changed since.
 pub fn disk_of_pair(disk: &str, PairNames { pair, node }: PairNames<'_>) -> Refusal {
     let text = format!(
         "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or \
@@ -210,7 +217,13 @@ pub fn disk_of_pair(disk: &str, PairNames { pair, node }: PairNames<'_>) -> Refu
     Refusal::new(RefusalCode::DiskOfPair, text)
 }
 
-fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: Step<'_>) -> Result<Pool, Refusal> {
+/// Formats the disks as this node's pool, and creates its register; returns the open pool.
+fn format_pool(
+    paths: &NodePaths,
+    identity: &NodeIdentity,
+    wanted: &[String],
+    step: ReportStep<'_>,
+) -> Result<Pool, Refusal> {
     let mut parts: Vec<PoolDiskPaths> = Vec::new();
     for path in wanted {
         step(&format!("Formatting {path}"));
@@ -230,15 +243,15 @@ fn prepare(paths: &NodePaths, identity: &NodeIdentity, wanted: &[String], step: 
         durable_index: true,
     };
     let indexes = mount_indexes(paths, &parts)?;
-    Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| failed("the pool", &e))?;
+    Pool::format(open_disks(&parts, &indexes)?, &format).map_err(|e| setup_failed("the pool", &e))?;
     let open = OpenOptions { expected: (identity.pair_number(), identity.me), durable_index: true };
-    let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| failed("the pool", &e))?;
+    let (pool, _) = Pool::open(open_disks(&parts, &indexes)?, &open).map_err(|e| setup_failed("the pool", &e))?;
     let owner = RegisterId { pair: identity.pair_number(), node: identity.me };
     let record = match identity.peer {
         None => AcceptorRecord::first_node(identity.me, identity.incarnation),
         Some(_) => AcceptorRecord::fresh(identity.incarnation),
     };
-    std::fs::create_dir_all(&paths.state).map_err(|e| failed("the state directory", &e))?;
+    std::fs::create_dir_all(&paths.state).map_err(|e| setup_failed("the state directory", &e))?;
     RegisterFiles::create([&paths.state, &indexes[0]], owner, &record)
         .map_err(|e| refusal::of_error(RefusalCode::Register, &e))?;
     Ok(pool)
@@ -253,9 +266,9 @@ fn open_disks(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> Result<Vec<PoolDi
     disks::open(parts, indexes).map_err(|e| refusal::of_error(RefusalCode::Disk, &e))
 }
 
-/// Volume 0 with the founding document in it.
+/// Creates volume 0, writes the first document of the pair to it and closes the pool.
 fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
-    let encoded = slots::encode(document).map_err(|r| contradicts(&r))?;
+    let encoded = slots::encode(document).map_err(|r| document_refusal(&r))?;
     let written = pool
         .create_volume(VolumeId::DOCUMENT, DOCUMENT_BYTES / BLOCK as u64)
         .and_then(|_| {
@@ -267,22 +280,23 @@ fn write_document(mut pool: Pool, document: &Document) -> Result<(), Refusal> {
             )
         })
         .and_then(|_| pool.close());
-    written.map_err(|e| failed("the pool", &e))
+    written.map_err(|e| setup_failed("the pool", &e))
 }
 
-fn begin(paths: &NodePaths, identity: &NodeIdentity) -> Result<(), Refusal> {
-    identity.begin(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
+fn begin_setup(paths: &NodePaths, identity: &NodeIdentity) -> Result<(), Refusal> {
+    identity.begin_setup(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
-fn finish(paths: &NodePaths) -> Result<(), Refusal> {
-    NodeIdentity::finish(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
+fn finish_setup(paths: &NodePaths) -> Result<(), Refusal> {
+    NodeIdentity::finish_setup(&paths.state).map_err(|e| refusal::of_error(RefusalCode::State, &e))
 }
 
-/// A rule of the document says no.
-fn contradicts(refusal: &dyad_desired::Refusal) -> Refusal {
+/// The refusal of setup for a refusal of the document's rules.
+fn document_refusal(refusal: &dyad_desired::Refusal) -> Refusal {
     refusal.clone().into()
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
+/// The refusal for an error of the part of the node that `what` names, such as the pool.
+fn setup_failed(what: &str, error: &dyn std::error::Error) -> Refusal {
     Refusal::new(RefusalCode::SetupFailed, format!("Setup stopped at {what}: {error}."))
 }

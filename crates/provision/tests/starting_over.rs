@@ -1,4 +1,4 @@
-//! Setup that is cut short, and erasing, on disks that are files.
+//! Interrupted setups, and erasing, with files as disks.
 
 use dyad_control::{CreatePair, DiskContent, Enrol, Refusal, RefusalCode};
 use dyad_provision::erase::Confirmation;
@@ -30,10 +30,10 @@ fn create_pair(options: &NodePaths, pair: &str) -> Result<NodeIdentity, Refusal>
         admin_password_hash: NO_PASSWORD.into(),
         witness: None,
     };
-    found_as(options, &request)
+    create_pair_with(options, &request)
 }
 
-fn found_as(options: &NodePaths, request: &CreatePair) -> Result<NodeIdentity, Refusal> {
+fn create_pair_with(options: &NodePaths, request: &CreatePair) -> Result<NodeIdentity, Refusal> {
     let tls = dyad_link::tls::TlsIdentity::load_or_generate(&options.state, "node").unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(setup::create_pair(options, request, &tls, &|_| {}))
@@ -48,15 +48,15 @@ fn belongs_to(content: &DiskContent, wanted: &str) -> bool {
 }
 
 #[test]
-fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
+fn a_setup_that_stopped_before_its_last_step_is_undone_and_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let options = node(dir.path(), &["one.disk", "two.disk"]);
     create_pair(&options, "office").unwrap();
-    // The very state before the last step.
+    // This is the state before the last step of setup.
     NodeIdentity::decommission(&options.state).unwrap();
     assert_eq!(NodeIdentity::load(&options.state).unwrap(), None);
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
-    // Cut short again after the first disk.
+    // The erasure is interrupted as well, after the first disk.
     disks::erase(&disks::parts(&options.disks[0]).unwrap(), &options).unwrap();
 
     erase::undo(&options, &|_| {}).unwrap();
@@ -67,32 +67,32 @@ fn a_setup_cut_short_after_the_labels_is_undone_and_begins_again() {
 
     let identity = create_pair(&options, "office").unwrap();
     assert_eq!(NodeIdentity::load(&options.state).unwrap(), Some(identity));
-    // Nothing of a node that is set up is ever undone.
+    // On a node that is set up `undo` does nothing.
     erase::undo(&options, &|_| {}).unwrap();
     assert!(contents(&options).iter().all(|content| belongs_to(content, "office")));
 }
 
 #[test]
-fn only_the_unfinished_pair_is_undone() {
+fn undo_erases_only_disks_of_the_unfinished_pair() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let unknown_node = node(other.path(), &["foreign.disk"]);
-    create_pair(&unknown_node, "office").unwrap();
+    let other_node = node(other.path(), &["foreign.disk"]);
+    create_pair(&other_node, "office").unwrap();
     let mut options = node(mine.path(), &["own.disk"]);
     create_pair(&options, "office").unwrap();
     NodeIdentity::decommission(&options.state).unwrap();
-    options.disks.extend(unknown_node.disks.clone());
+    options.disks.extend(other_node.disks.clone());
     erase::undo(&options, &|_| {}).unwrap();
     let found = contents(&options);
     assert_eq!(found[0], DiskContent::Blank);
-    assert!(belongs_to(&found[1], "office"), "a pair of the same name with another id");
+    assert!(belongs_to(&found[1], "office"), "the disk of a pair with the same name and another id is kept");
 }
 
 #[test]
-fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
+fn a_disk_of_another_pair_is_erased_only_if_its_name_is_typed() {
     let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let unknown_node = node(other.path(), &["vdb"]);
-    create_pair(&unknown_node, "office").unwrap();
-    let options = NodePaths { disks: unknown_node.disks.clone(), ..node(mine.path(), &[]) };
+    let other_node = node(other.path(), &["vdb"]);
+    create_pair(&other_node, "office").unwrap();
+    let options = NodePaths { disks: other_node.disks.clone(), ..node(mine.path(), &[]) };
     let refused = |reply: Result<_, Refusal>| match reply {
         Err(Refusal { code, sentence }) => (code, sentence),
         _ => panic!("not refused"),
@@ -112,7 +112,7 @@ fn a_disk_of_a_lost_pair_is_erased_by_its_name_only() {
 }
 
 #[test]
-fn a_witness_that_refuses_leaves_everything_as_it_was() {
+fn a_witness_that_refuses_or_is_not_reached_leaves_the_node_blank() {
     use dyad_witness::server::{Server, WitnessConfig};
     let dir = tempfile::tempdir().unwrap();
     let options = node(dir.path(), &["own.disk"]);
@@ -132,13 +132,13 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
         admin_password_hash: NO_PASSWORD.into(),
         witness: Some(Enrol { address: address.into(), code: code.into() }),
     };
-    // The label of a code says which one is meant: a second open code does not turn "used" into "wrong".
+    // A second open code: the label tells which code was typed, so a used code is still reported as used, not as wrong.
     let _other = server.open_code();
     let _serving = runtime.spawn(server.run());
     let written =
         || std::fs::read_dir(&options.state).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     let refused = |address: &str, code: &str, expected: &str| {
-        match found_as(&options, &request(address, code)) {
+        match create_pair_with(&options, &request(address, code)) {
             Err(Refusal { sentence, .. }) => assert!(sentence.starts_with(expected), "{sentence}"),
             other => panic!("{other:?}"),
         }
@@ -148,14 +148,14 @@ fn a_witness_that_refuses_leaves_everything_as_it_was() {
     refused(&address, &wrong, "The witness code is wrong:");
     refused("127.0.0.1:1", &code, "The witness at 127.0.0.1:1 cannot be reached;");
 
-    let identity = found_as(&options, &request(&address, &code)).unwrap();
+    let identity = create_pair_with(&options, &request(&address, &code)).unwrap();
     let witness = identity.witness.clone().unwrap();
     assert_eq!((witness.address.as_str(), witness.incarnation != 0), (address.as_str(), true));
     assert_eq!(NodeIdentity::load(&options.state).unwrap(), Some(identity));
 
     let options = node(dir.path(), &["other.disk"]);
     let request = CreatePair { disks: vec![options.disks[0].display().to_string()], ..request(&address, &code) };
-    let Err(Refusal { code, .. }) = found_as(&options, &request) else { panic!("a used code is taken") };
+    let Err(Refusal { code, .. }) = create_pair_with(&options, &request) else { panic!("a used code is taken") };
     assert_eq!(code, RefusalCode::NoCodeOpen);
     assert_eq!(contents(&options), [DiskContent::Blank]);
 }

@@ -1,4 +1,4 @@
-//! Opens pool disks that were found: mounts their indexes, opens their raw parts.
+//! Opens the two parts of pool disks: mounts the index, opens the raw part.
 
 use super::error::DiskError;
 use super::layout::{Index, PoolDiskPaths};
@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 impl Index {
-    /// Makes the index reachable as a directory and returns that.
+    /// Mounts the index if it is a partition; returns its directory.
     ///
     /// # Errors
     /// [`DiskError::Mount`]: the partition cannot be mounted.
@@ -22,7 +22,7 @@ impl Index {
     }
 }
 
-/// Opens the raw parts for the pool; `indexes` are the mounted directories, in the same order.
+/// Opens the raw parts for the pool. `indexes` are the directories that [`Index::mount`] returned, in the same order.
 ///
 /// # Errors
 /// [`DiskError::Open`]: a raw part cannot be opened.
@@ -34,7 +34,7 @@ pub fn open(parts: &[PoolDiskPaths], indexes: &[PathBuf]) -> Result<Vec<PoolDisk
     parts.iter().zip(indexes).map(open).collect()
 }
 
-/// Mounts an index partition below the run folder unless it is mounted already, as after a restart of the core.
+/// Mounts an index partition below the run directory. After a restart of the core it is mounted already.
 fn mount_index(device: &Path, paths: &NodePaths) -> Result<PathBuf, DiskError> {
     let failed = |source| DiskError::Mount { partition: device.into(), source };
     let name = device.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;

@@ -1,4 +1,4 @@
-//! Which disks there are, and which of them are pool disks of this node.
+//! The search for disks: candidates for pool disks, and the pool disks of this node.
 
 use super::layout::{Index, POOL_TYPE, PoolDiskPaths};
 use dyad_control::{DiskCandidate, DiskContent};
@@ -10,18 +10,20 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// All disks that could become pool disks. `given` replaces the search (tests, laptops). A disk with a mounted partition
-/// other than an index is left out: it is the system disk.
+/// All disks that could become pool disks. If `given` is not empty (tests, laptops), these paths are used instead of a
+/// search. The search leaves out removable disks, and disks with a mounted partition other than an index, such as the
+/// system disk.
 pub fn list(given: &[PathBuf], run: &Path) -> Vec<DiskCandidate> {
-    paths(given, run).iter().filter_map(|path| candidate(path)).collect()
+    candidate_paths(given, run).iter().filter_map(|path| candidate(path)).collect()
 }
 
-/// The pool disks of this node: their parts, found by label whatever names the kernel gave them at this boot, in the order of their labels.
+/// The parts of this node's pool disks, sorted by the number in the label. Disks are found by label, because the kernel
+/// may give them other names at each boot.
 pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: NodeId) -> Vec<PoolDiskPaths> {
-    let mut found: Vec<(u16, PoolDiskPaths)> = paths(given, run)
+    let mut found: Vec<(u16, PoolDiskPaths)> = candidate_paths(given, run)
         .into_iter()
         .filter_map(|disk| parts(&disk))
-        .filter_map(|parts| match look(&parts.raw) {
+        .filter_map(|parts| match inspect_raw_part(&parts.raw) {
             Ok(Inspection::Pool { identity, number, .. }) if identity.pool == pair && identity.node == node => {
                 Some((number, parts))
             }
@@ -32,11 +34,13 @@ pub fn find_pool_disks(given: &[PathBuf], run: &Path, pair: u128, node: NodeId) 
     found.into_iter().map(|(_, parts)| parts).collect()
 }
 
-fn look(raw: &Path) -> std::io::Result<Inspection> {
+/// Reads the label of a raw part.
+fn inspect_raw_part(raw: &Path) -> std::io::Result<Inspection> {
     inspect(Box::new(FileDisk::open(raw)?))
 }
 
-fn paths(given: &[PathBuf], run: &Path) -> Vec<PathBuf> {
+/// The paths of all disks to look at, as [`list`] says.
+fn candidate_paths(given: &[PathBuf], run: &Path) -> Vec<PathBuf> {
     if !given.is_empty() {
         return given.to_vec();
     }
@@ -60,7 +64,7 @@ fn is_removable(disk: &Path) -> bool {
     BlockDevice(&name.to_string_lossy()).attribute("removable").as_deref() == Some("1")
 }
 
-/// A block device by the name that the kernel gives it.
+/// A block device, by its name in the kernel, such as `sda`.
 struct BlockDevice<'a>(&'a str);
 
 impl BlockDevice<'_> {
@@ -88,10 +92,10 @@ fn candidate(path: &Path) -> Option<DiskCandidate> {
     })
 }
 
-/// What a person would lose by formatting this disk.
+/// The content of a disk, which is lost if the disk is formatted.
 fn content(path: &Path) -> DiskContent {
     let raw = parts(path).map_or_else(|| path.to_owned(), |parts| parts.raw);
-    match look(&raw) {
+    match inspect_raw_part(&raw) {
         Ok(Inspection::Blank) if raw == path => DiskContent::Blank,
         Ok(Inspection::Blank) => DiskContent::Foreign("an unfinished pool disk".into()),
         Ok(Inspection::Foreign { what }) => DiskContent::Foreign(what.into()),
@@ -106,7 +110,7 @@ fn content(path: &Path) -> DiskContent {
     }
 }
 
-/// The parts of a disk that was made a pool disk, by this node or another; `None` for any other disk.
+/// The parts of a disk that has the layout of a pool disk, of this pair or another one; `None` for any other disk.
 pub fn parts(disk: &Path) -> Option<PoolDiskPaths> {
     if !fs::metadata(disk).ok()?.file_type().is_block_device() {
         let index = disk.with_extension("index");
