@@ -18,7 +18,7 @@ const TOOLS: &str = "/usr/sbin";
 /// Phase: waits for the system disk, at most `timeout`. Two system disks are an error: nothing tells which of their
 /// states is current.
 pub fn find(timeout: Duration, modules: &mut Modules) -> anyhow::Result<PathBuf> {
-    let booted = LoaderVariables::new(Path::new(VARIABLES)).partition().unwrap_or_default();
+    let booted = LoaderVariables::new(Path::new(VARIABLES)).loader_partition().unwrap_or_default();
     let events = DeviceEvents::open()?;
     let deadline = Instant::now() + timeout;
     loop {

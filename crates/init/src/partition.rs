@@ -58,16 +58,16 @@ pub fn add_state(disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<u32> {
     let sector = table.sector_size;
     table.header.update_from(disk, sector).context("the partition table does not fit the system disk")?;
     table.align = MIB / sector;
-    if bytes >= layout::SPARE_FROM {
+    if bytes >= layout::MIN_DISK_WITH_SPARE {
         let spare = layout::partition(layout::SPARE);
         add(&mut table, &spare, spare.name, spare.bytes / sector)?;
     }
     let row = layout::partition(layout::STATE);
     let room = table.get_maximum_partition_size().unwrap_or(0) / table.align * table.align;
-    if room * sector < layout::SMALLEST_STATE {
+    if room * sector < layout::MIN_STATE_BYTES {
         bail!(
             "the system disk has no {} MiB left for the state of this node: use a larger disk",
-            layout::SMALLEST_STATE / MIB
+            layout::MIN_STATE_BYTES / MIB
         );
     }
     let number = add(&mut table, &row, UNFINISHED, room.min(row.bytes / sector))?;

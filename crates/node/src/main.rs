@@ -61,7 +61,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
             tracing::error!("the seed file was not carried out: {problem}");
         }
     });
-    tokio::spawn(bless::when_good(node.follow(), || match dyad_update::Node::here().bless() {
+    tokio::spawn(bless::when_good(node.follow(), || match dyad_update::NodeSlots::of_this_machine().bless() {
         Ok(blessing) => tracing::info!("this boot is good: {blessing:?}"),
         Err(error) => tracing::warn!("this boot was not blessed: {error}"),
     }));

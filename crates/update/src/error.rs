@@ -1,14 +1,15 @@
-//! The errors of slots.
+//! The errors of reading, blessing and writing slots.
 
 use std::io;
 use std::path::PathBuf;
 
+/// The errors of reading, blessing and writing slots, as sentences with a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// A file or directory of the system partition cannot be used.
     #[error("the system partition could not be used at {path}: check that the disk is present and not full")]
     Partition {
-        /// The file that was being read, renamed or written.
+        /// The file or directory that could not be read, renamed or written.
         path: PathBuf,
         source: io::Error,
     },

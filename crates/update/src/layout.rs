@@ -4,25 +4,26 @@ pub use dyad_types::MIB;
 
 /// Name of the system partition, which has the boot loader and the slots.
 pub const ESP: &str = "dyad-esp";
-/// Name of the partition reserved for a larger system partition. Only disks of at least [`SPARE_FROM`] bytes have it.
+/// Name of the empty partition that is reserved for a larger system partition in later versions. Only disks of at least
+/// [`MIN_DISK_WITH_SPARE`] bytes have it.
 pub const SPARE: &str = "dyad-spare";
 /// Name of the partition for the node's persistent state.
 pub const STATE: &str = "dyad-state";
-/// Size in bytes from which a disk gets the spare partition; a smaller disk gives that space to the state.
-pub const SPARE_FROM: u64 = 16 << 30;
-/// Minimum size of a state partition, in bytes.
-pub const SMALLEST_STATE: u64 = 256 << 20;
+/// Minimum size of a disk that gets the spare partition, in bytes.
+pub const MIN_DISK_WITH_SPARE: u64 = 16 << 30;
+/// Minimum size of the state partition, in bytes; a disk with less room is refused.
+pub const MIN_STATE_BYTES: u64 = 256 << 20;
 
 const TABLE: &str = include_str!("../../../image/partitions");
 
-/// One row of the table.
+/// One row of the table `image/partitions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// Name in the GPT.
     pub name: &'static str,
     /// Whether the image has the partition; otherwise init creates it at the first boot.
     pub in_image: bool,
-    /// Size in bytes; for a partition created at the first boot the maximum size.
+    /// Size in bytes. For the state partition it is the maximum: a small disk has less room.
     pub bytes: u64,
     /// Type GUID, in the byte order of the disk.
     pub kind: [u8; 16],
@@ -30,7 +31,7 @@ pub struct Partition {
     pub id: [u8; 16],
 }
 
-/// Disk GUID of a freshly written disk, in the byte order of the disk.
+/// Disk GUID of a disk with a new image, in the byte order of the disk.
 pub fn disk_id() -> [u8; 16] {
     let row = TABLE.lines().find_map(|line| line.strip_prefix("# disk")).expect("the table names the disk");
     parse_guid(row.trim()).expect("the disk has an identifier")
@@ -45,7 +46,7 @@ pub fn partitions() -> Vec<Partition> {
         .lines()
         .map(|line| line.split('#').next().unwrap_or("").trim())
         .filter(|line| !line.is_empty())
-        .map(row)
+        .map(parse_row)
         .collect()
 }
 
@@ -57,7 +58,8 @@ pub fn partition(name: &str) -> Partition {
     partitions().into_iter().find(|row| row.name == name).expect("the table has this row")
 }
 
-fn row(line: &'static str) -> Partition {
+/// Parses a row: name, `image` or `first`, size in MiB, type GUID, partition GUID.
+fn parse_row(line: &'static str) -> Partition {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [name, when, mib, kind, id] = fields[..] else { panic!("a row has five fields: {line}") };
     Partition {
@@ -103,17 +105,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_what_image_and_init_rely_on() {
+    fn the_table_has_the_partitions_that_image_and_init_rely_on() {
         let names: Vec<_> = partitions().iter().map(|row| (row.name, row.in_image)).collect();
         assert_eq!(names, [(ESP, true), (SPARE, false), (STATE, false)]);
         assert_eq!(partition(ESP).kind, parse_guid("C12A7328-F81F-11D2-BA4B-00A0C93EC93B").expect("the ESP type"));
-        // Some firmware takes a FAT with 4 KiB clusters below 264 MiB for FAT16.
+        // Some firmware reads a file system of 4 KiB clusters as FAT16, not FAT32, if it is smaller than 264 MiB.
         assert!(partition(ESP).bytes >= 264 * MIB);
         assert_ne!(disk_id(), [0; 16]);
     }
 
     #[test]
-    fn identifiers_keep_their_mixed_byte_order() {
+    fn a_guid_is_parsed_to_the_byte_order_of_the_disk_and_printed_back() {
         let text = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
         let bytes = parse_guid(text).expect("an identifier");
         assert_eq!(&bytes[..8], [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]);

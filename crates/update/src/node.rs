@@ -1,20 +1,20 @@
-//! The slots of a node, as seen by the system that runs in one of them.
+//! The slots of a node, read and changed by the system that runs from one of them.
 
 use crate::{EntryName, LoaderVariables, Slot, SystemPartition, UpdateError};
 use std::io::Read;
 use std::path::Path;
 
-/// The system partition of a node and the boot loader's report of this boot.
+/// The slots on the system partition of a node, together with the boot loader's report of this boot.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub struct NodeSlots {
     partition: SystemPartition,
     variables: LoaderVariables,
 }
 
-/// The result of [`Node::bless`].
+/// The result of [`NodeSlots::bless`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Blessing {
-    /// The slot was on trial and is good now.
+    /// The slot was on trial and is blessed now.
     Blessed(EntryName),
     /// The slot was blessed before.
     AlreadyGood(EntryName),
@@ -22,14 +22,14 @@ pub enum Blessing {
     NotOurs,
 }
 
-impl Node {
-    /// A node with this system partition and these EFI variables.
+impl NodeSlots {
+    /// The slots on this partition, with the report in these EFI variables.
     pub fn new(partition: SystemPartition, variables: LoaderVariables) -> Self {
         Self { partition, variables }
     }
 
-    /// The node that this program runs on.
-    pub fn here() -> Self {
+    /// The slots of the machine that this program runs on: `/boot`, and its EFI variables.
+    pub fn of_this_machine() -> Self {
         let variables = LoaderVariables::new(Path::new("/sys/firmware/efi/efivars"));
         Self::new(SystemPartition::new(Path::new("/boot")), variables)
     }
@@ -42,7 +42,8 @@ impl Node {
         self.partition.slots()
     }
 
-    /// The slot that this system runs from, with its present name. `None`: another boot loader started this system.
+    /// The slot that this system was started from, with its present name. `None`: another boot loader started this
+    /// system.
     ///
     /// # Errors
     /// [`UpdateError::Variable`] or [`UpdateError::Partition`] if they cannot be read; [`UpdateError::Missing`] if the
@@ -53,27 +54,31 @@ impl Node {
         found.map(Some).ok_or(UpdateError::Missing { version: booted.version })
     }
 
-    /// The slot that the boot loader would boot if the current one failed: the newest of the other good slots.
+    /// The slot that the boot loader would boot if the current one failed: of the other slots, the newest that has
+    /// tries left or is blessed.
     ///
     /// # Errors
-    /// As [`Node::current`].
+    /// As [`NodeSlots::current`].
     pub fn fallback(&self) -> Result<Option<Slot>, UpdateError> {
         let current = self.current()?.map(|slot| slot.name);
-        Ok(self.slots()?.into_iter().find(|slot| Some(&slot.name) != current.as_ref() && !slot.name.is_bad()))
+        Ok(self
+            .slots()?
+            .into_iter()
+            .find(|slot| Some(&slot.name) != current.as_ref() && !slot.name.has_no_tries_left()))
     }
 
-    /// Whether the running slot is not blessed yet.
+    /// Whether the running slot still has a counter, because it is not blessed yet.
     ///
     /// # Errors
-    /// As [`Node::current`].
+    /// As [`NodeSlots::current`].
     pub fn on_trial(&self) -> Result<bool, UpdateError> {
         Ok(self.current()?.is_some_and(|slot| slot.name.counter.is_some()))
     }
 
-    /// Marks the running slot as good. Called when this boot has proven itself; further calls change nothing.
+    /// Blesses the running slot. The caller decides that this boot is good. Further calls change nothing.
     ///
     /// # Errors
-    /// As [`Node::current`]; [`UpdateError::Partition`] if the slot cannot be renamed.
+    /// As [`NodeSlots::current`]; [`UpdateError::Partition`] if the slot cannot be renamed.
     pub fn bless(&self) -> Result<Blessing, UpdateError> {
         let Some(Slot { name, .. }) = self.current()? else { return Ok(Blessing::NotOurs) };
         if name.counter.is_none() {
@@ -84,11 +89,12 @@ impl Node {
         Ok(Blessing::Blessed(good))
     }
 
-    /// Writes a new slot and removes all others but the running one. The new slot boots next, on trial.
+    /// Removes all slots but the running one and writes a new one, with [`INITIAL_TRIES`](crate::INITIAL_TRIES) tries.
+    /// The boot loader starts it next if its version is newer than the running one.
     ///
     /// # Errors
     /// [`UpdateError::Version`] for a version that cannot be part of a file name, [`UpdateError::Running`] if that
-    /// version is running, otherwise as [`Node::current`] or if the slot cannot be written.
+    /// version is running, otherwise as [`NodeSlots::current`] or if the slot cannot be written.
     pub fn install(&self, version: &str, content: &mut dyn Read) -> Result<EntryName, UpdateError> {
         let target = EntryName::fresh(version).map_err(|_| UpdateError::Version { version: version.into() })?;
         let current = self.current()?.map(|slot| slot.name);

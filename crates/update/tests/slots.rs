@@ -1,6 +1,6 @@
-//! The slots of a node through updates and through good and bad boots, in a directory in place of the system disk.
+//! The slots of a node during updates, good boots and failed boots, with a directory in place of the system partition.
 
-use dyad_update::{Blessing, LoaderVariables, Node, SystemPartition, UpdateError};
+use dyad_update::{Blessing, LoaderVariables, NodeSlots, SystemPartition, UpdateError};
 use std::path::{Path, PathBuf};
 
 const COUNTED: &str = "LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
@@ -29,8 +29,8 @@ impl Disk {
         self.root.path().join("vars")
     }
 
-    fn node(&self) -> Node {
-        Node::new(SystemPartition::new(&self.root.path().join("boot")), LoaderVariables::new(&self.vars()))
+    fn node(&self) -> NodeSlots {
+        NodeSlots::new(SystemPartition::new(&self.root.path().join("boot")), LoaderVariables::new(&self.vars()))
     }
 
     fn variable(&self, name: &str, value: Option<&str>) {
@@ -45,10 +45,11 @@ impl Disk {
         }
     }
 
-    /// Does what the boot loader does: chooses the newest slot that is not bad, counts one try, and sets its variables.
+    /// Does what the boot loader does: chooses the newest slot that has tries left or is blessed, counts one try, and
+    /// sets its variables. Returns the name of the slot.
     fn boot(&self) -> String {
         let slots = self.node().slots().expect("slots");
-        let picked = slots.iter().find(|slot| !slot.name.is_bad()).unwrap_or(&slots[0]);
+        let picked = slots.iter().find(|slot| !slot.name.has_no_tries_left()).unwrap_or(&slots[0]);
         let mut name = picked.name.clone();
         if let Some(counter) = &mut name.counter {
             counter.left = counter.left.saturating_sub(1);
@@ -67,7 +68,7 @@ impl Disk {
 }
 
 #[test]
-fn a_good_boot_is_blessed_once() {
+fn blessing_removes_the_counter_and_a_second_call_changes_nothing() {
     let disk = Disk::with(&["dyad-0.1.0+3-0.efi"]);
     assert_eq!(disk.boot(), "dyad-0.1.0+2-1.efi");
     assert!(disk.node().on_trial().expect("known"));
@@ -81,14 +82,14 @@ fn a_good_boot_is_blessed_once() {
 }
 
 #[test]
-fn three_bad_boots_fall_back_to_the_old_slot() {
+fn after_three_failed_boots_of_a_new_slot_the_old_one_is_booted() {
     let disk = Disk::with(&["dyad-0.1.0.efi"]);
     disk.boot();
     disk.node().install("0.2.0", &mut &b"new"[..]).expect("installed");
     for expected in ["dyad-0.2.0+2-1.efi", "dyad-0.2.0+1-2.efi", "dyad-0.2.0+0-3.efi", "dyad-0.1.0.efi"] {
         assert_eq!(disk.boot(), expected);
     }
-    assert_eq!(disk.node().fallback().expect("known"), None, "a bad slot is nothing to fall back to");
+    assert_eq!(disk.node().fallback().expect("known"), None, "a slot without tries is no fallback");
 }
 
 #[test]
@@ -104,7 +105,7 @@ fn installing_keeps_only_the_running_slot_and_the_new_one() {
 }
 
 #[test]
-fn the_running_system_is_never_overwritten() {
+fn the_running_version_and_an_invalid_version_cannot_be_installed() {
     let disk = Disk::with(&["dyad-0.1.0.efi"]);
     disk.boot();
     let refused = disk.node().install("0.1.0", &mut &b"x"[..]);
@@ -115,7 +116,7 @@ fn the_running_system_is_never_overwritten() {
 }
 
 #[test]
-fn a_slot_that_vanished_under_the_system_is_an_error_not_a_guess() {
+fn blessing_fails_if_the_running_slot_is_not_on_the_partition() {
     let disk = Disk::with(&["dyad-0.1.0.efi"]);
     disk.boot();
     std::fs::remove_file(disk.slot("dyad-0.1.0.efi")).expect("removed");
@@ -123,7 +124,7 @@ fn a_slot_that_vanished_under_the_system_is_an_error_not_a_guess() {
 }
 
 #[test]
-fn without_our_boot_loader_nothing_is_blessed() {
+fn a_system_started_by_another_boot_loader_blesses_no_slot() {
     let disk = Disk::with(&["dyad-0.1.0+3-0.efi"]);
     assert_eq!(disk.node().bless().expect("harmless"), Blessing::NotOurs);
     assert_eq!(disk.names(), ["dyad-0.1.0+3-0.efi"]);
