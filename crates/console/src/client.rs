@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use dyad_api::{ApiError, SetupReply};
-use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question};
+use dyad_wizard::{Answers, Kind, QUESTIONS, Question, QuestionId};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
@@ -86,7 +86,7 @@ fn request(answers: &Answers) -> serde_json::Value {
         let text = answers.get(question.id)?;
         let value = match question.kind {
             Kind::Disks | Kind::Links => text.split_whitespace().collect(),
-            _ if question.id == Id::Dns => text.split_whitespace().collect(),
+            _ if question.id == QuestionId::Dns => text.split_whitespace().collect(),
             _ => serde_json::Value::from(text),
         };
         Some((question.key.to_owned(), value))

@@ -7,7 +7,7 @@ use crate::status::addresses;
 use crate::terminal::{Terminal, write};
 use dyad_api::{SetupPhase, StepState, surroundings};
 use dyad_control::{Reply, Request, chain};
-use dyad_wizard::{Answers, DiskContent, ERASE_WORD, Id, Kind, Link, Question, Surroundings, next, suggestion};
+use dyad_wizard::{Answers, DiskContent, ERASE_WORD, Kind, Link, Question, QuestionId, Surroundings, next, suggestion};
 use std::time::Duration;
 
 /// How often the wizard checks whether setup was begun elsewhere.
@@ -117,7 +117,7 @@ impl Wizard {
         for (number, (_, label)) in choices.iter().enumerate() {
             say(&format!("  {}) {label}", number + 1));
         }
-        if let Some(confirmation) = (question.id == Id::Erase).then(|| answers.confirmation()).flatten() {
+        if let Some(confirmation) = (question.id == QuestionId::Erase).then(|| answers.confirmation()).flatten() {
             say(&format!("  Type: {confirmation}"));
         }
         let of_pair = |disk: &dyad_wizard::Disk| matches!(disk.content, DiskContent::Pool { .. });
@@ -277,11 +277,11 @@ mod tests {
     #[test]
     fn numbers_choose_and_texts_stay() {
         let choices = vec![("/dev/vdb".to_owned(), String::new()), ("/dev/vdc".to_owned(), String::new())];
-        let disks = question(Id::Disks);
+        let disks = question(QuestionId::Disks);
         assert_eq!(by_number("1, 2", &choices, disks), "/dev/vdb /dev/vdc");
         assert_eq!(by_number("/dev/vdc", &choices, disks), "/dev/vdc");
         assert_eq!(by_number("3", &choices, disks), "3");
-        assert_eq!(by_number("1", &[], question(Id::Pair)), "1");
+        assert_eq!(by_number("1", &[], question(QuestionId::Pair)), "1");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use dyad_api::{
 };
 use dyad_control::{CORE_AWAY, Client, Enrol, RefusalCode, Reply, Request, WatchdogStatus};
 use dyad_desired::{ADMIN, Change, Document, Intent};
-use dyad_wizard::{Answers, Enrolment, Plan, Surroundings};
+use dyad_wizard::{Answers, SetupPlan, Surroundings, WitnessEnrolment};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
@@ -258,7 +258,7 @@ impl NodeHandle {
     ///
     /// # Errors
     /// The node is set up already, setup runs, or the core does not answer.
-    pub async fn begin(&self, plan: Plan) -> Result<(), ApiError> {
+    pub async fn begin(&self, plan: SetupPlan) -> Result<(), ApiError> {
         let (answer, began) = oneshot::channel();
         let run = Box::new(SetupRun::new(plan, self.network.clone()));
         self.request(NodeRequest::BeginSetup { run, answer })?;
@@ -347,8 +347,8 @@ impl Service for NodeHandle {
 
     fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()> {
         Box::pin(async move {
-            let typed = Enrolment { address: request.address.as_str(), code: &request.code };
-            let Enrolment { address, code } = dyad_wizard::enrolment(typed)?;
+            let typed = WitnessEnrolment { address: request.address.as_str(), code: &request.code };
+            let WitnessEnrolment { address, code } = dyad_wizard::check_enrolment(typed)?;
             self.core.ask(&Request::Enrol(Enrol { address, code })).await?;
             Ok(())
         })

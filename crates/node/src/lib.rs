@@ -15,7 +15,7 @@
 //! * A password is verified in a task of its own and never kept; of a session token only the hash is kept.
 //! * A route is answered without a session only if the route table marks it as public: status and its events, setup and
 //!   its offers, the erasing of a blank node's disk, login, and metrics.
-//! * A disk is formatted only by a [`dyad_wizard::Plan`], so only after the typed confirmation.
+//! * A disk is formatted only by a [`dyad_wizard::SetupPlan`], so only after the typed confirmation.
 //! * A VM is started only while the core permits it.
 
 pub mod bless;

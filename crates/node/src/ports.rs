@@ -153,7 +153,7 @@ mod tests {
     fn what_is_kept_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("network.json");
-        let fixed = dyad_wizard::Static {
+        let fixed = dyad_wizard::StaticAddress {
             address: "192.0.2.1".parse().unwrap(),
             prefix: 24,
             gateway: Some("192.0.2.254".parse().unwrap()),

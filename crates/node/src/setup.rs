@@ -1,10 +1,10 @@
-//! Carries out a [`Plan`] as a list of named steps; the snapshot shows their progress.
+//! Carries out a [`SetupPlan`] as a list of named steps; the snapshot shows their progress.
 
 use std::{sync::Arc, time::Duration};
 
 use dyad_api::{ApiError, ErrorCode, StepState, StepView, TaskView};
 use dyad_control::{Client, CreatePair, Enrol, Join, Phase, RefusalCode, Request, WatchdogStatus};
-use dyad_wizard::{Plan, WitnessPlan};
+use dyad_wizard::{SetupPlan, WitnessPlan};
 
 use crate::{
     network::{NetworkSetup, NetworkSetupError},
@@ -19,7 +19,7 @@ const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// One setup, ready to run.
 pub(crate) struct SetupRun {
-    plan: Plan,
+    plan: SetupPlan,
     network: Arc<dyn NetworkSetup>,
 }
 
@@ -88,15 +88,15 @@ impl SetupProgress {
 }
 
 impl SetupRun {
-    pub(crate) fn new(plan: Plan, network: Arc<dyn NetworkSetup>) -> Self {
+    pub(crate) fn new(plan: SetupPlan, network: Arc<dyn NetworkSetup>) -> Self {
         SetupRun { plan, network }
     }
 
     fn steps(&self) -> Vec<SetupStep> {
         let (network, middle) = match &self.plan {
-            Plan::First { network, witness: Some(_), .. } => (network, SetupStep::EnrolAndCreatePair),
-            Plan::First { network, .. } => (network, SetupStep::CreatePair),
-            Plan::Join { network, .. } => (network, SetupStep::Join),
+            SetupPlan::First { network, witness: Some(_), .. } => (network, SetupStep::EnrolAndCreatePair),
+            SetupPlan::First { network, .. } => (network, SetupStep::CreatePair),
+            SetupPlan::Join { network, .. } => (network, SetupStep::Join),
         };
         let mut steps = vec![middle, SetupStep::Open, SetupStep::Watchdog];
         if network.is_some() {
@@ -107,7 +107,7 @@ impl SetupRun {
 
     /// The ports of the peer link; empty = the core uses the ports given on its command line.
     fn links(&self) -> Vec<String> {
-        let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
+        let (SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) = &self.plan;
         network.as_ref().map(|network| network.peer_links.clone()).unwrap_or_default()
     }
 
@@ -132,7 +132,7 @@ impl SetupRun {
 
     /// Undoes the network settings if the node is still blank, so that its wizard is reached at the same address as before.
     async fn undo(&self, core: &Client) {
-        let (Plan::First { network, .. } | Plan::Join { network, .. }) = &self.plan;
+        let (SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) = &self.plan;
         let blank = core.status().await.is_ok_and(|status| status.phase == Phase::Blank);
         if network.is_some()
             && blank
@@ -144,7 +144,7 @@ impl SetupRun {
 
     async fn step(&self, step: SetupStep, core: &Client) -> Result<(), ApiError> {
         match (step, &self.plan) {
-            (SetupStep::Network, Plan::First { network, .. } | Plan::Join { network, .. }) => match network {
+            (SetupStep::Network, SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) => match network {
                 Some(wanted) => {
                     let failed = |error: NetworkSetupError| ApiError::new(ErrorCode::Network, error.to_string());
                     self.network.apply(wanted.clone()).await.map_err(failed)
@@ -153,7 +153,7 @@ impl SetupRun {
             },
             (
                 SetupStep::CreatePair | SetupStep::EnrolAndCreatePair,
-                Plan::First { pair, node, disks, password, witness, .. },
+                SetupPlan::First { pair, node, disks, password, witness, .. },
             ) => {
                 let enrol = |at: &WitnessPlan| Enrol { address: at.address.clone(), code: at.code.clone() };
                 let create = CreatePair {
@@ -167,7 +167,7 @@ impl SetupRun {
                 core.ask(&Request::CreatePair(create)).await?;
                 Ok(())
             }
-            (SetupStep::Join, Plan::Join { node, disks, code, pair_id, .. }) => {
+            (SetupStep::Join, SetupPlan::Join { node, disks, code, pair_id, .. }) => {
                 let join = Join {
                     node: node.clone(),
                     disks: disks.clone(),

@@ -8,7 +8,7 @@ use askama::Template;
 use axum::extract::{Form, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use dyad_api::{ApiError, SetupPhase, SetupReply, StepState};
-use dyad_wizard::{Answers, Id, Kind, QUESTIONS, Question, Surroundings, next, suggestion};
+use dyad_wizard::{Answers, Kind, QUESTIONS, Question, QuestionId, Surroundings, next, suggestion};
 use std::sync::Arc;
 
 /// State that the wizard's handlers share.
@@ -122,7 +122,7 @@ pub(crate) async fn answer(State(wizard): State<Wizard>, Form(fields): Form<Vec<
         Some("back") => {
             let last = QUESTIONS.iter().rev().find(|q| so_far.answers.get(q.id).is_some());
             if let Some(question) = last {
-                so_far.answers.forget(question.id);
+                so_far.answers.remove(question.id);
             }
             return ask(service, so_far, Refused::default()).await;
         }
@@ -178,7 +178,7 @@ async fn ask(service: &Shared, so_far: Progress, Refused { typed, error }: Refus
     let kept = kept(&so_far);
     let answers = so_far.answers;
     let Some(question) = next(&answers, &surroundings) else {
-        let erased = answers.get(Id::Disks).unwrap_or_default().to_owned();
+        let erased = answers.get(QuestionId::Disks).unwrap_or_default().to_owned();
         return page(&SummaryPage { frame, rows: answers.summary(), erased, kept, error });
     };
     let suggestion = typed.or_else(|| suggestion(question.id, &answers, &surroundings)).unwrap_or_default();
@@ -189,7 +189,7 @@ async fn ask(service: &Shared, so_far: Progress, Refused { typed, error }: Refus
         Kind::Text => "text",
     };
     let entries = entries(question, &suggestion, &surroundings);
-    let confirmation = if question.id == Id::Erase { answers.confirmation() } else { None };
+    let confirmation = if question.id == QuestionId::Erase { answers.confirmation() } else { None };
     // A password is never sent back to the browser.
     let suggestion = if question.kind == Kind::Secret { String::new() } else { suggestion };
     let number = kept.len() + 1;

@@ -1,12 +1,12 @@
-//! The answers given so far.
+//! The answers that were given so far, by question.
 
 use std::collections::BTreeMap;
 
-use crate::Id;
+use crate::QuestionId;
 
-/// Answers by question; each has passed its own check. `Debug` hides secrets.
+/// The answers by question. Each has passed the check of its question. `Debug` hides secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Answers(BTreeMap<Id, String>);
+pub struct Answers(BTreeMap<QuestionId, String>);
 
 impl Answers {
     #[must_use]
@@ -14,24 +14,24 @@ impl Answers {
         Self::default()
     }
 
-    /// The checked form of an answer.
+    /// The answer to a question in its stored form; `None`: not answered.
     #[must_use]
-    pub fn get(&self, id: Id) -> Option<&str> {
+    pub fn get(&self, id: QuestionId) -> Option<&str> {
         self.0.get(&id).map(String::as_str)
     }
 
-    /// Keeps a checked answer.
-    pub(crate) fn insert(&mut self, id: Id, checked: String) {
+    /// Stores an answer that was checked.
+    pub(crate) fn insert(&mut self, id: QuestionId, checked: String) {
         self.0.insert(id, checked);
     }
 
     /// Removes one answer, so that its question is asked again.
-    pub fn forget(&mut self, id: Id) {
+    pub fn remove(&mut self, id: QuestionId) {
         self.0.remove(&id);
     }
 
     /// All answers, in the order of the questions.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Id, &str)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (QuestionId, &str)> {
         self.0.iter().map(|(id, text)| (*id, text.as_str()))
     }
 }

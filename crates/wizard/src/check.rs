@@ -1,4 +1,4 @@
-//! Checks one typed answer and returns its stored form: trimmed, lists with single spaces.
+//! The check of one typed answer, which gives its stored form: trimmed, complete paths, lists with single spaces.
 
 use std::net::IpAddr;
 
@@ -7,61 +7,67 @@ use dyad_types::{DiskContent, WITNESS_PORT};
 
 use crate::choices::WitnessAnswer;
 use crate::{
-    Answers, CODE_DIGITS, Id, Kind, LINKS, PASSWORD, Problem, Surroundings, confirmation, question,
-    question::management_port,
+    Answers, Kind, MAX_PEER_LINKS, PAIRING_CODE_DIGITS, PASSWORD_LENGTH, Problem, QuestionId, Surroundings,
+    confirmation, question, question::management_port,
 };
 
-/// Checks `text` as the answer to `id`. `answers` are the answers to earlier questions.
-pub(crate) fn check(id: Id, text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<String, Problem> {
+/// Checks `text` as the answer to the question `id` and returns its stored form. `answers` are the answers to earlier
+/// questions.
+pub(crate) fn check(
+    id: QuestionId,
+    text: &str,
+    answers: &Answers,
+    surroundings: &Surroundings,
+) -> Result<String, Problem> {
     let question = question(id);
-    // A password may begin or end with a space; nothing else may.
+    // A password may begin or end with a space; other answers are trimmed.
     let text = if question.kind == Kind::Secret { text } else { text.trim() };
-    if text.is_empty() && !matches!(id, Id::Gateway | Id::Dns) {
+    if text.is_empty() && !matches!(id, QuestionId::Gateway | QuestionId::Dns) {
         return Err(Problem::Missing { key: question.key, title: question.title });
     }
     match id {
-        Id::Role | Id::Network => choice(question.key, question.kind, text),
-        Id::Offer => pair_id(text, surroundings),
-        Id::Code => {
+        QuestionId::Role | QuestionId::Network => choice(question.key, question.kind, text),
+        QuestionId::Offer => pair_id(text, surroundings),
+        QuestionId::Code => {
             let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
-            let good = digits.len() == CODE_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
+            let good = digits.len() == PAIRING_CODE_DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
             if good { Ok(digits) } else { Err(Problem::Code) }
         }
-        Id::Disks => disks(text, surroundings),
-        Id::Erase => {
-            let wanted = confirmation(answers.get(Id::Disks).unwrap_or_default());
+        QuestionId::Disks => disks(text, surroundings),
+        QuestionId::Erase => {
+            let wanted = confirmation(answers.get(QuestionId::Disks).unwrap_or_default());
             let typed = single_spaced(text);
             if typed == wanted { Ok(typed) } else { Err(Problem::NotConfirmed(wanted)) }
         }
-        Id::Port => match surroundings.ports.iter().find(|p| *p == text) {
+        QuestionId::Port => match surroundings.ports.iter().find(|p| *p == text) {
             Some(port) => Ok(port.clone()),
             None => Err(Problem::NoPort(printable(text))),
         },
-        Id::PeerLinks => links(text, answers, surroundings),
-        Id::Address => parse_prefixed(text).map(|_| text.to_owned()),
-        Id::Gateway if text.is_empty() => Ok(String::new()),
-        Id::Gateway => address(text).map(|a| a.to_string()),
-        Id::Dns => {
+        QuestionId::PeerLinks => links(text, answers, surroundings),
+        QuestionId::Address => parse_prefixed(text).map(|_| text.to_owned()),
+        QuestionId::Gateway if text.is_empty() => Ok(String::new()),
+        QuestionId::Gateway => address(text).map(|a| a.to_string()),
+        QuestionId::Dns => {
             text.split_whitespace().try_for_each(|t| address(t).map(|_| ()))?;
             Ok(single_spaced(text))
         }
-        Id::Pair | Id::Node => {
+        QuestionId::Pair | QuestionId::Node => {
             names::check(text)?;
             Ok(text.to_owned())
         }
-        Id::Password => {
-            let good = PASSWORD.contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        QuestionId::Password => {
+            let good = PASSWORD_LENGTH.contains(&text.chars().count()) && !text.chars().any(char::is_control);
             if good { Ok(text.to_owned()) } else { Err(Problem::Password) }
         }
-        Id::Witness => witness(text).map(WitnessAnswer::into_text),
-        Id::WitnessCode => {
+        QuestionId::Witness => witness(text).map(WitnessAnswer::into_text),
+        QuestionId::WitnessCode => {
             let good = text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
             if good { Ok(text.to_owned()) } else { Err(Problem::WitnessCode) }
         }
     }
 }
 
-/// Parses an address with a prefix length that fits its family.
+/// Parses an address with a prefix length, such as `192.0.2.10/24`. Addresses that no port can have are refused.
 pub(crate) fn parse_prefixed(text: &str) -> Result<(IpAddr, u8), Problem> {
     let bad = || Problem::Address(printable(text));
     let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
@@ -76,6 +82,7 @@ fn address(text: &str) -> Result<IpAddr, Problem> {
     text.parse().map_err(|_| Problem::PlainAddress(printable(text)))
 }
 
+/// One word of a [`Kind::Choice`].
 fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> {
     let Kind::Choice(choices) = kind else { return Ok(text.to_owned()) };
     if choices.iter().any(|c| c.value == text) {
@@ -85,12 +92,13 @@ fn choice(key: &'static str, kind: Kind, text: &str) -> Result<String, Problem> 
     Err(Problem::NotAChoice { key, given: printable(text), choices: choices.join(" or ") })
 }
 
-/// The `pair_id` of a discovered pair, by its id or its name.
+/// The `pair_id` of a discovered pair, found by id or by name.
 fn pair_id(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     let offer = surroundings.offers.iter().find(|o| o.pair_id == text || o.pair == text);
     offer.map(|o| o.pair_id.clone()).ok_or_else(|| Problem::NoOffer(printable(text)))
 }
 
+/// The complete paths of the disks, found by path or by file name.
 fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     let mut paths: Vec<&str> = Vec::new();
     for path in text.split_whitespace() {
@@ -106,6 +114,7 @@ fn disks(text: &str, surroundings: &Surroundings) -> Result<String, Problem> {
     Ok(paths.join(" "))
 }
 
+/// The names of the ports for the peer link.
 fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<String, Problem> {
     let mut names: Vec<&str> = Vec::new();
     for name in text.split_whitespace() {
@@ -119,7 +128,7 @@ fn links(text: &str, answers: &Answers, surroundings: &Surroundings) -> Result<S
             names.push(name);
         }
     }
-    if names.len() > LINKS {
+    if names.len() > MAX_PEER_LINKS {
         return Err(Problem::TooManyLinks);
     }
     Ok(names.join(" "))
@@ -130,7 +139,8 @@ fn witness(text: &str) -> Result<WitnessAnswer, Problem> {
     WitnessAnswer::later(text).or_else(address).ok_or_else(|| Problem::Witness(printable(text)))
 }
 
-/// Parses `host`, `host:port`, `[v6]:port` or a bare IPv6 address; returns `host:port`.
+/// Parses a host name or an address, with or without a port; returns `host:port`. An IPv6 address with a port needs
+/// brackets.
 fn host_port(text: &str) -> Option<String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(std::net::SocketAddr::new(address, WITNESS_PORT).to_string());
@@ -161,13 +171,14 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
+/// The text without control characters, at most 60 characters, for a sentence.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
-/// The address and the one-time code of a witness.
+/// The two answers for an enrolment at a witness: its address and its one-time code.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Enrolment<T> {
+pub struct WitnessEnrolment<T> {
     pub address: T,
     pub code: T,
 }
@@ -176,11 +187,13 @@ pub struct Enrolment<T> {
 ///
 /// # Errors
 /// The same [`Problem`]s as for the wizard's own questions.
-pub fn enrolment(Enrolment { address, code }: Enrolment<&str>) -> Result<Enrolment<String>, Problem> {
+pub fn check_enrolment(
+    WitnessEnrolment { address, code }: WitnessEnrolment<&str>,
+) -> Result<WitnessEnrolment<String>, Problem> {
     let (none, nothing) = (Answers::new(), Surroundings::default());
-    let address = check(Id::Witness, address, &none, &nothing)?;
+    let address = check(QuestionId::Witness, address, &none, &nothing)?;
     if WitnessAnswer::later(&address).is_some() {
         return Err(Problem::Witness(address));
     }
-    Ok(Enrolment { address, code: check(Id::WitnessCode, code, &none, &nothing)? })
+    Ok(WitnessEnrolment { address, code: check(QuestionId::WitnessCode, code, &none, &nothing)? })
 }

@@ -1,14 +1,14 @@
-//! Answers that are one of a few words, as types. The words stand only here; each front end and the seed file use them.
+//! Answers with fixed words, as types. The words are defined only here and used by each front end and the seed file.
 
-use crate::{Answers, Id};
+use crate::{Answers, QuestionId};
 
 /// The word before the names of disks in a confirmation, such as `erase vdb vdc`.
 pub const ERASE_WORD: &str = "erase";
 
-/// The stored answer to [`Id::Witness`] if there is no witness yet.
+/// The stored answer to [`QuestionId::Witness`] if there is no witness yet.
 const LATER_WORD: &str = "later";
 
-/// The answer to [`Id::Role`].
+/// The answer to [`QuestionId::Role`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The node begins a new pair.
@@ -18,7 +18,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The word that is stored.
+    /// The stored word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::First => "first",
@@ -28,12 +28,12 @@ impl Role {
 
     /// The role that these answers give; `None`: not answered.
     pub fn of(answers: &Answers) -> Option<Self> {
-        let word = answers.get(Id::Role)?;
+        let word = answers.get(QuestionId::Role)?;
         [Self::First, Self::Join].into_iter().find(|role| role.word() == word)
     }
 }
 
-/// The answer to [`Id::Network`].
+/// The answer to [`QuestionId::Network`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Addressing {
     Dhcp,
@@ -41,7 +41,7 @@ pub(crate) enum Addressing {
 }
 
 impl Addressing {
-    /// The word that is stored.
+    /// The stored word.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Dhcp => "dhcp",
@@ -51,12 +51,12 @@ impl Addressing {
 
     /// The addressing that these answers give; `None`: not answered.
     pub fn of(answers: &Answers) -> Option<Self> {
-        let word = answers.get(Id::Network)?;
+        let word = answers.get(QuestionId::Network)?;
         [Self::Dhcp, Self::Static].into_iter().find(|addressing| addressing.word() == word)
     }
 }
 
-/// The answer to [`Id::Witness`].
+/// The answer to [`QuestionId::Witness`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WitnessAnswer {
     /// The pair begins without a witness.
@@ -81,7 +81,7 @@ impl WitnessAnswer {
 
     /// The witness that these answers give; `None`: not answered.
     pub fn of(answers: &Answers) -> Option<Self> {
-        let text = answers.get(Id::Witness)?;
+        let text = answers.get(QuestionId::Witness)?;
         Some(Self::later(text).unwrap_or_else(|| Self::Address(text.to_owned())))
     }
 }

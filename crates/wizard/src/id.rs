@@ -1,11 +1,11 @@
-//! The identifiers of the questions.
+//! The identifiers of the setup questions.
 
-/// Names a question. The variants are in the order in which the questions are asked.
+/// Identifies a question. The variants are in the order in which the questions are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Id {
-    /// Begin a new pair, or join one.
+pub enum QuestionId {
+    /// The role of this node: to begin a new pair, or to join one.
     Role,
-    /// Which pair to join, if more than one was discovered.
+    /// The pair to join, if more than one was discovered.
     Offer,
     /// The pairing code that the first node shows.
     Code,
@@ -15,18 +15,23 @@ pub enum Id {
     Erase,
     /// The management port.
     Port,
-    /// How the management port gets its address.
+    /// The source of the management port's address: DHCP or a fixed address.
     Network,
     /// The fixed address with its prefix length.
     Address,
+    /// The default gateway of a fixed address.
     Gateway,
+    /// The name servers of a fixed address.
     Dns,
     /// The ports of the peer link.
     PeerLinks,
+    /// The name of the new pair.
     Pair,
+    /// The name that this node gets, for people.
     Node,
+    /// The administrator's password.
     Password,
-    /// The witness, or the word `later`.
+    /// The address of the witness, or the word `later`.
     Witness,
     /// The one-time code of the witness.
     WitnessCode,

@@ -1,16 +1,16 @@
-//! The answers as types, for the program that carries them out.
+//! The complete answers as typed values, for the program that carries out setup.
 
 use std::net::IpAddr;
 
 use crate::choices::{Role, WitnessAnswer};
 use crate::{
-    Answers, Id, LINKS, Problem, QUESTIONS, Surroundings, check, default, question,
+    Answers, MAX_PEER_LINKS, Problem, QUESTIONS, QuestionId, Surroundings, check, default, question,
     question::{allowed, link_candidates},
 };
 
-/// What setup has to do.
+/// The work of setup: the complete and checked answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
+pub enum SetupPlan {
     /// Creates a new pair.
     First {
         pair: String,
@@ -20,7 +20,7 @@ pub enum Plan {
         password: String,
         /// `None`: the node has no port that Dyad manages.
         network: Option<NetworkSettings>,
-        /// `None`: a witness is enrolled later.
+        /// `None`: the pair begins without a witness; it can be enrolled at one later.
         witness: Option<WitnessPlan>,
     },
     /// Joins a pair as the second node.
@@ -37,19 +37,20 @@ pub enum Plan {
     },
 }
 
-/// The management port and the ports of the peer link.
+/// The answers about the network: management port, its address, and the ports of the peer link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkSettings {
     /// Name of the management port.
     pub port: String,
     /// The fixed address; `None`: DHCP.
-    pub fixed: Option<Static>,
-    /// The ports of the peer link; empty: every other port.
+    pub fixed: Option<StaticAddress>,
+    /// Names of the ports of the peer link; empty: every other port.
     pub peer_links: Vec<String>,
 }
 
+/// A fixed address of the management port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Static {
+pub struct StaticAddress {
     pub address: IpAddr,
     /// Prefix length, in bits.
     pub prefix: u8,
@@ -61,18 +62,18 @@ pub struct Static {
 /// The witness to enrol with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessPlan {
-    /// Where the witness listens, as `host:port`.
+    /// Address and port on which the witness listens, as `host:port`.
     pub address: String,
     /// The one-time code that the witness printed.
     pub code: String,
 }
 
-/// Checks all answers together, adds the defaults, and returns the plan.
+/// Checks all answers again, adds defaults for questions without an answer, and returns the plan.
 ///
 /// # Errors
 /// The first [`Problem`], in the order of the questions.
-pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Problem> {
-    // All answers are checked again: disks and ports may have changed since they were typed.
+pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<SetupPlan, Problem> {
+    // Disks and ports may have changed since the answers were checked first.
     let mut all = Answers::new();
     for question in QUESTIONS {
         match answers.get(question.id) {
@@ -86,38 +87,51 @@ pub fn plan(answers: &Answers, surroundings: &Surroundings) -> Result<Plan, Prob
             None => {}
         }
     }
-    let missing = |id: Id| Problem::Missing { key: question(id).key, title: question(id).title };
-    let text = |id: Id| all.get(id).map(str::to_owned).ok_or_else(|| missing(id));
-    let list = |id: Id| all.get(id).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let missing = |id: QuestionId| Problem::Missing { key: question(id).key, title: question(id).title };
+    let text = |id: QuestionId| all.get(id).map(str::to_owned).ok_or_else(|| missing(id));
+    let list =
+        |id: QuestionId| all.get(id).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let network = network(&all, surroundings)?;
-    let (node, disks) = (text(Id::Node)?, list(Id::Disks));
+    let (node, disks) = (text(QuestionId::Node)?, list(QuestionId::Disks));
     if Role::of(&all) == Some(Role::Join) {
-        let pair_id = all.get(Id::Offer).map(str::to_owned);
-        return Ok(Plan::Join { node, disks, code: text(Id::Code)?, pair_id, network });
+        let pair_id = all.get(QuestionId::Offer).map(str::to_owned);
+        return Ok(SetupPlan::Join { node, disks, code: text(QuestionId::Code)?, pair_id, network });
     }
-    let witness = match WitnessAnswer::of(&all).ok_or_else(|| missing(Id::Witness))? {
+    let witness = match WitnessAnswer::of(&all).ok_or_else(|| missing(QuestionId::Witness))? {
         WitnessAnswer::Later => None,
-        WitnessAnswer::Address(address) => Some(WitnessPlan { address, code: text(Id::WitnessCode)? }),
+        WitnessAnswer::Address(address) => Some(WitnessPlan { address, code: text(QuestionId::WitnessCode)? }),
     };
-    Ok(Plan::First { pair: text(Id::Pair)?, node, disks, password: text(Id::Password)?, network, witness })
+    Ok(SetupPlan::First {
+        pair: text(QuestionId::Pair)?,
+        node,
+        disks,
+        password: text(QuestionId::Password)?,
+        network,
+        witness,
+    })
 }
 
+/// The network part of the plan; `None` if Dyad manages no port of this node.
 fn network(all: &Answers, surroundings: &Surroundings) -> Result<Option<NetworkSettings>, Problem> {
-    let Some(port) = all.get(Id::Port).or(surroundings.ports.first().map(String::as_str)) else {
+    let Some(port) = all.get(QuestionId::Port).or(surroundings.ports.first().map(String::as_str)) else {
         return Ok(None);
     };
-    let links = match all.get(Id::PeerLinks) {
+    let links = match all.get(QuestionId::PeerLinks) {
         Some(links) => links.split_whitespace().map(str::to_owned).collect(),
-        None => link_candidates(all, surroundings).map(|l| l.name.clone()).filter(|l| l != port).take(LINKS).collect(),
+        None => link_candidates(all, surroundings)
+            .map(|l| l.name.clone())
+            .filter(|l| l != port)
+            .take(MAX_PEER_LINKS)
+            .collect(),
     };
-    let fixed = match all.get(Id::Address) {
+    let fixed = match all.get(QuestionId::Address) {
         None => None,
         Some(text) => {
             let (address, prefix) = check::parse_prefixed(text)?;
-            let gateway = all.get(Id::Gateway).and_then(|g| g.parse().ok());
-            let dns = all.get(Id::Dns).unwrap_or_default();
+            let gateway = all.get(QuestionId::Gateway).and_then(|g| g.parse().ok());
+            let dns = all.get(QuestionId::Dns).unwrap_or_default();
             let dns = dns.split_whitespace().filter_map(|d| d.parse().ok()).collect();
-            Some(Static { address, prefix, gateway, dns })
+            Some(StaticAddress { address, prefix, gateway, dns })
         }
     };
     Ok(Some(NetworkSettings { port: port.to_owned(), fixed, peer_links: links }))

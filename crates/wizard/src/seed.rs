@@ -1,5 +1,5 @@
-//! The seed file: the answers as TOML, on a FAT volume labelled `DYAD-SEED` or in the state directory. The API accepts
-//! the same keys as JSON.
+//! The seed file: the answers as TOML, in a file on a FAT volume labelled `DYAD-SEED` or in the state directory. The
+//! API accepts the same keys as JSON.
 //!
 //! ```toml
 //! role = "first"
@@ -14,12 +14,12 @@
 
 use crate::{Answers, Kind, Problem, QUESTIONS, Question, Surroundings, question::allowed};
 
-/// In the root folder of a FAT volume labelled [`SEED_LABEL`].
+/// Name of the seed file, in the root directory of the FAT volume or in the state directory.
 pub const SEED_FILE: &str = "dyad-seed.toml";
-/// Label of the FAT volume on which the seed file is searched.
+/// Label of the FAT volume on which `dyad-node` looks for a seed file.
 pub const SEED_LABEL: &str = "DYAD-SEED";
 
-/// Reads a seed file.
+/// Reads and checks a seed file. A key with an empty text counts as not given.
 ///
 /// # Errors
 /// The [`Problem`] with the first wrong key, or [`Problem::Unreadable`] if the text is not TOML.
@@ -36,7 +36,7 @@ pub fn from_toml(text: &str, surroundings: &Surroundings) -> Result<Answers, Pro
     read(given.collect(), surroundings)
 }
 
-/// Reads the JSON form of the same keys. A `null` or an empty text counts as not given.
+/// Reads and checks the JSON form of the same keys. A `null` or an empty text counts as not given.
 ///
 /// # Errors
 /// The [`Problem`] with the first wrong key, or [`Problem::Unreadable`] if the bytes are not JSON.
@@ -92,6 +92,7 @@ fn read(given: Vec<(String, Option<String>)>, surroundings: &Surroundings) -> Re
     Ok(answers)
 }
 
+/// The texts separated by spaces; `None` if an element is not a text.
 fn joined<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     texts.collect::<Option<Vec<_>>>().map(|list| list.join(" "))
 }

@@ -1,8 +1,8 @@
-//! The disks, ports and pairs that the questions refer to.
+//! The disks, ports and discovered pairs of a node, to which answers refer.
 
 use dyad_types::DiskContent;
 
-/// Everything that answers are checked against.
+/// The node's disks and ports and the discovered pairs, against which answers are checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// Disks that may become pool disks.
@@ -11,7 +11,7 @@ pub struct Surroundings {
     pub ports: Vec<String>,
     /// Ports that may belong to the peer link.
     pub links: Vec<Link>,
-    /// First nodes of pairs that wait for a second node.
+    /// The discovered first nodes that wait for a second node.
     pub offers: Vec<Offer>,
 }
 

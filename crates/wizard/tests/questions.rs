@@ -1,8 +1,8 @@
-//! The order of the questions, and the sentence of each problem.
+//! Tests of the questions: their order, the plans that answers give, and the sentence of each problem.
 
 use dyad_wizard::{
-    Answers, Disk, DiskContent, Id, Link, NetworkSettings, Offer, Plan, Problem, QUESTIONS, Surroundings, WitnessPlan,
-    default, from_json, from_toml, next, plan, question, suggestion, to_toml,
+    Answers, Disk, DiskContent, Link, NetworkSettings, Offer, Problem, QUESTIONS, QuestionId, SetupPlan, Surroundings,
+    WitnessPlan, default, from_json, from_toml, next, plan, question, suggestion, to_toml,
 };
 use proptest::prelude::*;
 
@@ -43,7 +43,7 @@ code = "123 456"
 "#;
 
 #[test]
-fn the_list_is_in_the_order_of_its_ids_and_reads_well() {
+fn questions_are_in_the_order_of_their_ids_and_fit_a_serial_screen() {
     for (i, q) in QUESTIONS.iter().enumerate() {
         assert_eq!(q.id as usize, i, "{}", q.key);
         assert_eq!(question(q.id).key, q.key);
@@ -52,8 +52,8 @@ fn the_list_is_in_the_order_of_its_ids_and_reads_well() {
     }
 }
 
-/// Walks the wizard with these answers; each question must come in this order, and none may remain.
-fn walk(surroundings: &Surroundings, typed: &[(&str, &str)]) -> Plan {
+/// Answers the questions with these texts; each question must come in this order, and none may remain.
+fn answer_all(surroundings: &Surroundings, typed: &[(&str, &str)]) -> SetupPlan {
     let mut answers = Answers::new();
     for (key, text) in typed {
         let q = next(&answers, surroundings).expect("a question is left");
@@ -65,7 +65,7 @@ fn walk(surroundings: &Surroundings, typed: &[(&str, &str)]) -> Plan {
 }
 
 #[test]
-fn nine_questions_for_a_first_node_with_one_management_port() {
+fn a_first_node_with_one_management_port_and_dhcp_is_asked_nine_questions() {
     let typed = [
         ("role", "first"),
         ("disks", "vdb"),
@@ -78,12 +78,12 @@ fn nine_questions_for_a_first_node_with_one_management_port() {
         ("witness", "later"),
     ];
     assert_eq!(typed.len(), 9);
-    assert!(matches!(walk(&rig(), &typed), Plan::First { witness: None, .. }));
+    assert!(matches!(answer_all(&rig(), &typed), SetupPlan::First { witness: None, .. }));
 }
 
-/// `ARCHITECTURE.md` explains why there are more than nine.
+/// `docs/decisions/0057-questions-of-the-wizard.md` says which questions are asked beyond nine.
 #[test]
-fn fourteen_questions_at_most_for_a_first_node() {
+fn a_first_node_is_asked_at_most_fourteen_questions() {
     let mut server = rig();
     server.ports = vec!["eth0".into(), "eth1".into(), "eth2".into()];
     server.links.insert(0, Link { name: "eth0".into(), up: true });
@@ -104,16 +104,16 @@ fn fourteen_questions_at_most_for_a_first_node() {
         ("witness_code", "0123-4567"),
     ];
     assert_eq!(typed.len(), 14);
-    assert!(matches!(walk(&server, &typed), Plan::First { witness: Some(_), .. }));
+    assert!(matches!(answer_all(&server, &typed), SetupPlan::First { witness: Some(_), .. }));
     // The list above has every question for a first node: the others are for a joining node.
     let others: Vec<_> = QUESTIONS.iter().map(|q| q.key).filter(|key| typed.iter().all(|(k, _)| k != key)).collect();
     assert_eq!(others, ["offer", "code"]);
 }
 
 #[test]
-fn a_seed_file_becomes_a_plan() {
+fn a_seed_file_gives_the_expected_plan() {
     let answers = from_toml(FIRST, &rig()).unwrap();
-    let wanted = Plan::First {
+    let wanted = SetupPlan::First {
         pair: "office".into(),
         node: "left".into(),
         disks: vec!["/dev/vdb".into(), "/dev/vdc".into()],
@@ -123,12 +123,12 @@ fn a_seed_file_becomes_a_plan() {
     };
     assert_eq!(plan(&answers, &rig()), Ok(wanted));
     let join = plan(&from_toml(JOIN, &rig()).unwrap(), &rig()).unwrap();
-    let Plan::Join { node, code, pair_id, .. } = join else { panic!("{join:?}") };
+    let SetupPlan::Join { node, code, pair_id, .. } = join else { panic!("{join:?}") };
     assert_eq!((node.as_str(), code.as_str(), pair_id), ("node-b", "123456", None));
 }
 
 #[test]
-fn the_wizard_is_an_editor_of_the_seed_file() {
+fn answers_written_as_a_seed_file_are_read_back_unchanged() {
     for seed in [FIRST, JOIN] {
         let answers = from_toml(seed, &rig()).unwrap();
         assert_eq!(from_toml(&to_toml(&answers), &rig()).unwrap(), answers);
@@ -142,7 +142,7 @@ fn json_and_toml_give_the_same_answers() {
 }
 
 #[test]
-fn each_problem_is_one_sentence_that_names_what_is_wrong() {
+fn each_problem_is_one_sentence_that_names_the_wrong_answer() {
     let with = |line: &str| format!("{}\n{line}", FIRST.trim());
     let replaced = |from: &str, to: &str| FIRST.replace(from, to);
     let cases = [
@@ -179,29 +179,29 @@ fn each_problem_is_one_sentence_that_names_what_is_wrong() {
         ),
     ];
     for (seed, expected) in cases {
-        let said = match from_toml(&seed, &rig()).and_then(|answers| plan(&answers, &rig())) {
+        let sentence = match from_toml(&seed, &rig()).and_then(|answers| plan(&answers, &rig())) {
             Err(problem) => problem.to_string(),
             Ok(plan) => panic!("{expected}: accepted as {plan:?}"),
         };
-        assert!(said.starts_with(expected), "{said}");
-        assert!(said.ends_with('.') && !said.contains('\n'), "{said}");
+        assert!(sentence.starts_with(expected), "{sentence}");
+        assert!(sentence.ends_with('.') && !sentence.contains('\n'), "{sentence}");
     }
 }
 
 #[test]
-fn changing_the_disks_asks_for_a_new_confirmation() {
+fn changing_the_disks_removes_the_confirmation() {
     let mut answers = from_toml(FIRST, &rig()).unwrap();
-    answers.set(Id::Disks, "/dev/vdb", &rig()).unwrap();
-    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(Id::Erase));
+    answers.set(QuestionId::Disks, "/dev/vdb", &rig()).unwrap();
+    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(QuestionId::Erase));
     assert_eq!(answers.confirmation().as_deref(), Some("erase vdb"));
 }
 
 #[test]
-fn changing_the_role_forgets_what_no_longer_fits() {
+fn changing_the_role_removes_answers_that_no_longer_fit() {
     let mut answers = from_toml(FIRST, &rig()).unwrap();
-    answers.set(Id::Role, "join", &rig()).unwrap();
-    assert_eq!(answers.get(Id::Password), None);
-    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(Id::Code));
+    answers.set(QuestionId::Role, "join", &rig()).unwrap();
+    assert_eq!(answers.get(QuestionId::Password), None);
+    assert_eq!(next(&answers, &rig()).map(|q| q.id), Some(QuestionId::Code));
 }
 
 #[test]
@@ -213,18 +213,18 @@ fn a_disk_that_joined_a_pair_since_it_was_chosen_is_refused() {
 }
 
 #[test]
-fn several_pairs_are_told_apart() {
+fn with_several_discovered_pairs_the_one_to_join_must_be_named() {
     let mut surroundings = rig();
     for (pair_id, pair) in [("aa", "office"), ("bb", "lab")] {
         surroundings.offers.push(Offer { pair_id: pair_id.into(), pair: pair.into(), node: "left".into() });
     }
     let answers = from_toml(JOIN, &surroundings).unwrap();
-    assert_eq!(next(&answers, &surroundings).map(|q| q.id), Some(Id::Offer));
+    assert_eq!(next(&answers, &surroundings).map(|q| q.id), Some(QuestionId::Offer));
     assert!(matches!(plan(&answers, &surroundings), Err(Problem::Missing { key: "offer", .. })));
     let answers = from_toml(&format!("{JOIN}\noffer = \"lab\""), &surroundings).unwrap();
-    assert!(matches!(plan(&answers, &surroundings), Ok(Plan::Join { pair_id: Some(id), .. }) if id == "bb"));
-    let far = from_toml(&format!("{JOIN}\noffer = \"first.example:7401\""), &surroundings);
-    assert_eq!(far, Err(Problem::NoOffer("first.example:7401".into())), "only what is heard can be joined");
+    assert!(matches!(plan(&answers, &surroundings), Ok(SetupPlan::Join { pair_id: Some(id), .. }) if id == "bb"));
+    let unknown = from_toml(&format!("{JOIN}\noffer = \"first.example:7401\""), &surroundings);
+    assert_eq!(unknown, Err(Problem::NoOffer("first.example:7401".into())), "only a discovered pair can be joined");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn the_management_port_is_never_a_peer_link() {
         from_toml(&seed, &node).and_then(|answers| plan(&answers, &node))
     };
     let links = |plan| match plan {
-        Ok(Plan::First { network: Some(network), .. }) => network.peer_links,
+        Ok(SetupPlan::First { network: Some(network), .. }) => network.peer_links,
         other => panic!("{other:?}"),
     };
     assert_eq!(links(plan_of("eth0", "")), ["eth1"], "eth2 has no signal");
@@ -257,7 +257,7 @@ fn secrets_are_not_printed() {
 fn without_managed_ports_no_network_question_is_asked() {
     let laptop = Surroundings { disks: rig().disks, ..Surroundings::default() };
     let answers = from_toml(&FIRST.replace("network = \"dhcp\"", ""), &laptop).unwrap();
-    assert!(matches!(plan(&answers, &laptop), Ok(Plan::First { network: None, .. })));
+    assert!(matches!(plan(&answers, &laptop), Ok(SetupPlan::First { network: None, .. })));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn suggestions_and_defaults_are_accepted_answers() {
     surroundings.ports.push("eth3".into());
     for role in ["first", "join"] {
         let mut answers = Answers::new();
-        answers.set(Id::Role, role, &surroundings).unwrap();
+        answers.set(QuestionId::Role, role, &surroundings).unwrap();
         for q in QUESTIONS {
             for text in [default(q.id, &answers, &surroundings), suggestion(q.id, &answers, &surroundings)] {
                 if let Some(text) = text
@@ -287,7 +287,7 @@ proptest! {
     ) {
         let seed = format!("role = \"first\"\npair = \"p\"\npassword = \"12345678\"\nwitness = \"later\"\n\
             disks = {disks:?}\nerase = {:?}", erase.join(" "));
-        if let Ok(Plan::First { disks, .. }) = from_toml(&seed, &rig()).and_then(|a| plan(&a, &rig())) {
+        if let Ok(SetupPlan::First { disks, .. }) = from_toml(&seed, &rig()).and_then(|a| plan(&a, &rig())) {
             prop_assert!(!disks.is_empty());
             for path in disks {
                 let free = rig().disks.iter().any(|d| d.path == path && !matches!(d.content, DiskContent::Pool { .. }));
@@ -297,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_the_reader_panic(text in "\\PC{0,200}", key in "[a-z_]{1,8}") {
+    fn no_text_makes_the_seed_reader_panic(text in "\\PC{0,200}", key in "[a-z_]{1,8}") {
         let _ = from_toml(&text, &rig());
         let _ = from_json(text.as_bytes(), &rig());
         let seed = format!("{key} = {text:?}");
@@ -308,7 +308,7 @@ proptest! {
 }
 
 #[test]
-fn the_page_on_the_seed_file_has_every_key() {
+fn docs_seed_md_lists_every_key_in_order() {
     let page = include_str!("../../../docs/seed.md");
     let keys: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(keys, QUESTIONS.iter().map(|question| question.key).collect::<Vec<_>>());
