@@ -165,7 +165,7 @@ impl Mirror {
     ) {
         let image = match result {
             Ok(StoreOutput::Extent(image)) => {
-                assert!(image.is_sound(), "the store answered with an image that does not add up");
+                assert!(image.is_valid(), "the store answered with an image that does not add up");
                 image
             }
             Err(StoreError::NoVolume) => return self.copy_over(volume, extent, true),

@@ -276,7 +276,7 @@ impl Mirror {
 
 fn image_of(result: Result<Answer, PeerOpError>) -> Option<ExtentImage> {
     match result {
-        Ok(Answer::Extent(image)) if image.is_sound() => Some(image),
+        Ok(Answer::Extent(image)) if image.is_valid() => Some(image),
         _ => None,
     }
 }

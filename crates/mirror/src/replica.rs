@@ -55,7 +55,7 @@ impl Mirror {
         let Some(state) = self.volumes.get(&volume) else {
             return self.answer(op, Err(PeerOpError::Unreadable));
         };
-        if !image.is_sound() || !state.extents().contains(&extent) {
+        if !image.is_valid() || !state.extents().contains(&extent) {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {

@@ -117,7 +117,7 @@ impl Pool {
     ) -> Result<Position, StoreError> {
         let first = extent.first_block();
         let blocks = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?.blocks;
-        if !image.is_sound() || first.0 >= blocks {
+        if !image.is_valid() || first.0 >= blocks {
             return Err(StoreError::Range { volume, block: first, count: EXTENT_BLOCKS });
         }
         let mut position = self.journal.last();

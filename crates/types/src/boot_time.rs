@@ -3,21 +3,21 @@ use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: nanoseconds of CLOCK_BOOTTIME on the node that holds the value. It is never compared with a time of
-/// the other node.
+/// A point in time on one node: nanoseconds since that node booted (CLOCK_BOOTTIME). It is never compared with a time
+/// of the other node.
 ///
-/// A length of time is a plain number of nanoseconds: a time plus a length is a time, and the difference of two times is
-/// a length.
+/// A duration is a plain `u64`, in nanoseconds: a time plus a duration is a time, and the difference of two times is a
+/// duration.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 #[repr(transparent)]
 pub struct BootTime(pub u64);
 
 impl BootTime {
-    /// The boot of the node. Where a time may be missing, it means "never".
+    /// The moment at which the node booted. Code in which a time may be missing uses it for "never".
     pub const ZERO: BootTime = BootTime(0);
 
-    /// The length from `earlier` to this time; 0 if `earlier` is later.
+    /// The duration from `earlier` to this time in nanoseconds; 0 if `earlier` is in fact later.
     #[must_use]
     pub fn since(self, earlier: BootTime) -> u64 {
         self.0.saturating_sub(earlier.0)
@@ -27,16 +27,16 @@ impl BootTime {
 impl Add<u64> for BootTime {
     type Output = BootTime;
 
-    fn add(self, length: u64) -> BootTime {
-        BootTime(self.0 + length)
+    fn add(self, duration: u64) -> BootTime {
+        BootTime(self.0 + duration)
     }
 }
 
 impl Sub<u64> for BootTime {
     type Output = BootTime;
 
-    fn sub(self, length: u64) -> BootTime {
-        BootTime(self.0 - length)
+    fn sub(self, duration: u64) -> BootTime {
+        BootTime(self.0 - duration)
     }
 }
 
@@ -48,7 +48,7 @@ impl Sub for BootTime {
     }
 }
 
-/// The plain number: logs and reports show it so.
+/// Shows the plain number, as logs and reports do.
 impl fmt::Debug for BootTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)

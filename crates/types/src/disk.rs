@@ -1,18 +1,19 @@
 use serde::{Deserialize, Serialize};
 
-/// What is on a disk before setup.
+/// The content of a disk before setup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DiskContent {
-    /// All zeros where tables and labels would be.
+    /// The places of partition tables and labels are all zeros.
     Blank,
-    /// Data that is not of a pool, described in a few words. It needs the typed confirmation.
+    /// Data that does not belong to a pool, with a description for people. Setup erases it only after the operator has
+    /// typed a confirmation.
     Foreign(String),
     /// A pool disk of a pair.
     Pool {
-        /// As the label of the disk says.
+        /// The pair's name, from the label of the disk.
         pair: String,
-        /// As the label of the disk says.
+        /// The node's name, from the label of the disk.
         node: String,
         /// Id of the pair, in hexadecimal.
         pair_id: String,

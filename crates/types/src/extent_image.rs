@@ -1,4 +1,4 @@
-//! The content of one extent, as resync carries it.
+//! The content of one extent, as a resync sends it to the peer.
 
 use std::ops::Range;
 
@@ -9,19 +9,19 @@ use crate::{BLOCK, BlockIndex, EXTENT, EXTENT_BLOCKS, ExtentIndex};
 
 /// The content of one extent.
 ///
-/// Bit `i` stands for block `i` of the extent. `data` holds the blocks that are present and good, in order, each
-/// [`BLOCK`] bytes. Blocks neither present nor bad read as zeros.
+/// In both masks bit `i` stands for block `i` of the extent. `data` holds the present blocks in ascending order, each
+/// of [`BLOCK`] bytes. A block that is neither present nor bad reads as zeros.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ExtentImage {
-    /// Blocks that were ever written and not discarded, good ones only.
+    /// Mask of the blocks that were written and not discarded since, and that could be read.
     pub present: u16,
-    /// Blocks that could not be read; a receiver leaves its own copy of them alone.
+    /// Mask of the blocks that could not be read; a receiver does not change its own copy of them.
     pub bad: u16,
-    /// The present blocks.
+    /// The content of the present blocks.
     pub data: Bytes,
 }
 
-/// Which blocks of an extent are present and which are bad; bit `i` stands for block `i` of the extent.
+/// The masks of an [`ExtentImage`]; bit `i` stands for block `i` of the extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BlockMasks {
     /// The mask for [`ExtentImage::present`].
@@ -30,17 +30,17 @@ pub struct BlockMasks {
     pub bad: u16,
 }
 
-/// A stretch of an [`ExtentImage`]; blocks count from the start of the volume.
+/// Consecutive blocks of an [`ExtentImage`] of one kind. Blocks are numbered within the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Run {
-    /// Blocks to write: the first one and their content.
+    /// Blocks to write: the first block, and the content of all.
     Data(BlockIndex, Bytes),
     /// Blocks to discard.
     Absent(Range<BlockIndex>),
 }
 
 impl ExtentImage {
-    /// Packs an extent whose blocks are all given, bad and absent ones with any content.
+    /// Makes an image from the bytes of all 16 blocks. The bytes of bad and absent blocks are ignored.
     ///
     /// # Panics
     /// If `blocks` is not 64 KiB, or a block is both present and bad.
@@ -56,19 +56,21 @@ impl ExtentImage {
         ExtentImage { present, bad, data: data.into() }
     }
 
-    /// Whether the masks and the length of the data agree; what comes off the wire is checked with this.
+    /// Whether the masks and the length of the data agree. An image that was received must be checked with this.
     #[must_use]
-    pub fn is_sound(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.present & self.bad == 0 && self.data.len() == self.present.count_ones() as usize * BLOCK
     }
 
-    /// The blocks of the image that `wanted` names, as stretches to write or discard in a volume of `blocks` blocks.
+    /// The good blocks in the mask `wanted`, as runs to write or discard in a volume of `blocks` blocks. `extent` is
+    /// the place of the image in the volume.
     #[must_use]
     pub fn runs(&self, extent: ExtentIndex, wanted: u16, blocks: u64) -> Vec<Run> {
         if extent.first_block().0 >= blocks {
             return Vec::new();
         }
         let mut runs: Vec<Run> = Vec::new();
+        // Offset in `data` of the next present block.
         let mut at = 0;
         for bit in 0..EXTENT_BLOCKS {
             let block = extent.first_block() + bit;
@@ -98,7 +100,7 @@ impl ExtentImage {
         runs
     }
 
-    /// The block at this place of the extent: `None` if it is bad.
+    /// The content of block `bit` (0 to 15) of the extent: zeros if it is absent, `None` if it is bad.
     #[must_use]
     pub fn block(&self, bit: usize) -> Option<Bytes> {
         let mask = 1u16 << bit;
@@ -119,10 +121,10 @@ mod tests {
     use crate::IndexRange;
 
     #[test]
-    fn an_image_falls_into_the_stretches_it_is_made_of() {
+    fn an_image_gives_one_run_for_consecutive_blocks_of_one_kind() {
         let data: Vec<u8> = [1u8, 2, 3].iter().flat_map(|&b| vec![b; BLOCK]).collect();
         let image = ExtentImage { present: 0b1011, bad: 0b100_0000, data: Bytes::from(data) };
-        assert!(image.is_sound());
+        assert!(image.is_valid());
         let runs = image.runs(ExtentIndex(2), u16::MAX, 32 + 9);
         let seen: Vec<(u64, usize, bool)> = runs
             .iter()
@@ -146,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn packing_keeps_the_present_blocks() {
+    fn an_image_holds_the_present_blocks_only() {
         let blocks: Vec<u8> = (0..16).flat_map(|block| vec![block; BLOCK]).collect();
         let image = ExtentImage::pack(BlockMasks { present: 0b1010, bad: 0b1 }, blocks.clone().into());
-        assert!(image.is_sound());
+        assert!(image.is_valid());
         assert_eq!(image.block(3).unwrap()[..], [3; BLOCK]);
         assert_eq!((image.block(0), image.block(2).unwrap()[0]), (None, 0));
         let whole = BlockMasks { present: u16::MAX, bad: 0 };

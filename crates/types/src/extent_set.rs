@@ -1,26 +1,29 @@
-//! A set of extent numbers.
+//! [`ExtentSet`]: a set of extents of one volume.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::{ExtentIndex, IndexRange};
 
-/// Extents of one chunk of an [`ExtentSet`]: 256 MiB of volume.
+/// Number of extents in one chunk of an [`ExtentSet`]: 256 MiB of a volume.
 pub const CHUNK_EXTENTS: u64 = 4096;
-/// Bytes of the bitmap of one chunk.
+/// Bytes of the bitmap of one chunk, one bit per extent.
 pub const CHUNK_BYTES: usize = CHUNK_EXTENTS as usize / 8;
 
+/// Bits of a word of a bitmap in memory.
 const WORD_BITS: u64 = u64::BITS as u64;
+/// Words of a bitmap in memory.
 const WORDS: usize = (CHUNK_EXTENTS / WORD_BITS) as usize;
 
 /// A set of extents of one volume, in chunks of [`CHUNK_EXTENTS`].
 ///
-/// An empty chunk costs nothing, a full chunk one map entry, and any other chunk a bitmap of [`CHUNK_BYTES`]: neither
-/// the whole volume nor single extents spread over it take more than 2 MiB per TiB.
+/// An empty chunk takes no memory, a full chunk one map entry, and any other chunk a map entry and a bitmap of
+/// [`CHUNK_BYTES`]. So a set takes about 2 MiB per TiB of the volume at most.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExtentSet {
     /// Chunks that are not empty, by number.
     chunks: BTreeMap<u64, Chunk>,
+    /// Sum over all chunks, kept so that it need not be counted.
     len: u64,
 }
 
@@ -34,6 +37,7 @@ enum Chunk {
 }
 
 impl Chunk {
+    /// The bitmap, also of a full chunk.
     fn bits(&self) -> [u64; WORDS] {
         match self {
             Chunk::Full => [u64::MAX; WORDS],
@@ -41,6 +45,7 @@ impl Chunk {
         }
     }
 
+    /// Whether extent `at` of the chunk, from 0, is in the set.
     fn has(&self, at: u64) -> bool {
         match self {
             Chunk::Full => true,
@@ -56,7 +61,7 @@ impl ExtentSet {
         Self::default()
     }
 
-    /// How many extents are in the set.
+    /// Number of extents in the set, known without counting.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -95,7 +100,7 @@ impl ExtentSet {
         self.ranges_from(extents.start).next().is_some_and(|range| range.start < extents.end)
     }
 
-    /// Adds all of `extents`; returns how many were not in the set.
+    /// Adds all of `extents`; returns the number of those that were not in the set before.
     pub fn insert(&mut self, extents: Range<ExtentIndex>) -> u64 {
         let before = self.len;
         let mut rest = extents.start.0..extents.end.0;
@@ -109,7 +114,7 @@ impl ExtentSet {
         self.len - before
     }
 
-    /// Removes all of `extents`; returns how many were in the set.
+    /// Removes all of `extents`; returns the number of those that were in the set.
     pub fn remove(&mut self, extents: Range<ExtentIndex>) -> u64 {
         let before = self.len;
         let extents = extents.start.0..extents.end.0;
@@ -133,14 +138,14 @@ impl ExtentSet {
         self.remove(end..ExtentIndex(u64::MAX));
     }
 
-    /// Adds everything of `other`.
+    /// Adds all extents of `other`.
     pub fn union(&mut self, other: &ExtentSet) {
         for (number, chunk) in &other.chunks {
             let mut bits = self.chunks.get(number).map_or([0; WORDS], Chunk::bits);
             for (mine, theirs) in bits.iter_mut().zip(chunk.bits()) {
                 *mine |= theirs;
             }
-            self.put(*number, bits);
+            self.replace_chunk(*number, bits);
         }
     }
 
@@ -156,7 +161,7 @@ impl ExtentSet {
         self.ranges().flat_map(IndexRange::each)
     }
 
-    /// The set as disjoint ranges that do not touch each other, in ascending order.
+    /// The extents as ranges in ascending order, with at least one missing extent between two ranges.
     #[must_use]
     pub fn ranges(&self) -> Ranges<'_> {
         self.ranges_from(ExtentIndex(0))
@@ -184,7 +189,8 @@ impl ExtentSet {
         self.chunks.keys().copied()
     }
 
-    /// The bitmap of a chunk that is not empty: bit `i % 8` of byte `i / 8` stands for extent `i` of the chunk.
+    /// The bitmap of a chunk: bit `i % 8` of byte `i / 8` stands for extent `i` of the chunk. `None` if the chunk is
+    /// empty. Pools store these bitmaps.
     #[must_use]
     pub fn chunk(&self, number: u64) -> Option<[u8; CHUNK_BYTES]> {
         let bits = self.chunks.get(&number)?.bits();
@@ -195,24 +201,24 @@ impl ExtentSet {
         Some(bytes)
     }
 
-    /// Replaces a chunk by a bitmap as [`ExtentSet::chunk`] gives it.
+    /// Replaces a chunk by a bitmap, which has the form that [`ExtentSet::chunk`] describes.
     pub fn set_chunk(&mut self, number: u64, bitmap: &[u8; CHUNK_BYTES]) {
         let mut bits = [0; WORDS];
         for (word, bytes) in bits.iter_mut().zip(bitmap.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        self.put(number, bits);
+        self.replace_chunk(number, bits);
     }
 
-    /// The ranges of all extents at or beyond `start`.
+    /// The ranges of the set's extents from `start` on.
     fn ranges_from(&self, start: ExtentIndex) -> Ranges<'_> {
         Ranges { set: self, at: start.0 }
     }
 
-    /// Sets or clears the extents `inside` of the chunk `number`, counted from the start of the chunk.
+    /// Adds or removes the extents `inside` of the chunk `number`. They are counted from the start of the chunk.
     fn change(&mut self, number: u64, inside: Range<u64>, present: bool) {
         if inside == (0..CHUNK_EXTENTS) {
-            return self.put(number, [if present { u64::MAX } else { 0 }; WORDS]);
+            return self.replace_chunk(number, [if present { u64::MAX } else { 0 }; WORDS]);
         }
         match self.chunks.get_mut(&number) {
             Some(Chunk::Full) if present => {}
@@ -232,12 +238,13 @@ impl ExtentSet {
             other => {
                 let mut bits = other.map_or([0; WORDS], |chunk| chunk.bits());
                 set_bits(&mut bits, inside, present);
-                self.put(number, bits);
+                self.replace_chunk(number, bits);
             }
         }
     }
 
-    fn put(&mut self, number: u64, bits: [u64; WORDS]) {
+    /// Replaces the chunk `number` and keeps `len` right.
+    fn replace_chunk(&mut self, number: u64, bits: [u64; WORDS]) {
         let ones = |bits: &[u64; WORDS]| bits.iter().map(|word| u64::from(word.count_ones())).sum::<u64>();
         let new = ones(&bits);
         let old = match new {
@@ -249,7 +256,8 @@ impl ExtentSet {
     }
 }
 
-/// Sets or clears bits; returns how many of the touched words' bits were set before and are set after.
+/// Sets or clears the bits `inside`; returns how many bits of the words concerned were set before, and are set after
+/// it.
 fn set_bits(bits: &mut [u64; WORDS], inside: Range<u64>, present: bool) -> (u64, u64) {
     let (mut before, mut after) = (0, 0);
     let mut at = inside.start;
@@ -265,7 +273,7 @@ fn set_bits(bits: &mut [u64; WORDS], inside: Range<u64>, present: bool) -> (u64,
     (before, after)
 }
 
-/// First extent beyond the chunk of `extent`.
+/// The first extent behind the chunk that contains `extent`.
 fn chunk_end(extent: u64) -> u64 {
     (extent / CHUNK_EXTENTS + 1).saturating_mul(CHUNK_EXTENTS)
 }
@@ -274,27 +282,27 @@ fn chunk_end(extent: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Ranges<'a> {
     set: &'a ExtentSet,
-    /// Every extent below this one has been seen.
+    /// The next range starts at this extent or later.
     at: u64,
 }
 
 impl Ranges<'_> {
-    /// The first extent at or beyond `self.at` that is in the set (`wanted`), or that is not.
-    fn next_where(&self, wanted: bool) -> Option<u64> {
+    /// The first extent from `self.at` on that is in the set if `present`, or not in the set if not.
+    fn next_extent(&self, present: bool) -> Option<u64> {
         let mut at = self.at;
         loop {
             let number = at / CHUNK_EXTENTS;
             match self.set.chunks.get(&number) {
-                None if !wanted => return Some(at),
+                None if !present => return Some(at),
                 None => at = self.set.chunks.range(number..).next()?.0 * CHUNK_EXTENTS,
-                Some(Chunk::Full) if wanted => return Some(at),
+                Some(Chunk::Full) if present => return Some(at),
                 Some(Chunk::Full) => at = chunk_end(at),
                 Some(Chunk::Bits(bits)) => {
                     let end = chunk_end(at);
                     while at < end {
                         let inside = at % CHUNK_EXTENTS;
                         let word = bits[(inside / WORD_BITS) as usize];
-                        let word = if wanted { word } else { !word } >> (inside % WORD_BITS);
+                        let word = if present { word } else { !word } >> (inside % WORD_BITS);
                         if word != 0 {
                             return Some(at + u64::from(word.trailing_zeros()));
                         }
@@ -310,9 +318,9 @@ impl Iterator for Ranges<'_> {
     type Item = Range<ExtentIndex>;
 
     fn next(&mut self) -> Option<Range<ExtentIndex>> {
-        let start = self.next_where(true)?;
+        let start = self.next_extent(true)?;
         self.at = start;
-        let end = self.next_where(false)?;
+        let end = self.next_extent(false)?;
         self.at = end;
         Some(ExtentIndex(start)..ExtentIndex(end))
     }
@@ -350,7 +358,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn agrees_with_a_tree(steps in prop::collection::vec((0u8..4, range()), 1..30), probe in range()) {
+        fn a_set_of_extents_behaves_as_a_btree_set(
+            steps in prop::collection::vec((0u8..4, range()), 1..30),
+            probe in range(),
+        ) {
             let mut set = ExtentSet::new();
             let mut tree = BTreeSet::new();
             for (kind, range) in steps {
@@ -391,9 +402,9 @@ mod tests {
         }
     }
 
-    /// The bitmap is what pools store.
+    /// Pools store this bitmap, so its form must not change.
     #[test]
-    fn a_bitmap_counts_bits_from_the_lowest() {
+    fn the_lowest_bit_of_a_bitmap_is_the_first_extent() {
         let set: ExtentSet = [CHUNK_EXTENTS, CHUNK_EXTENTS + 9].into_iter().map(ExtentIndex).collect();
         let bitmap = set.chunk(1).unwrap();
         assert_eq!(bitmap[..3], [1, 2, 0]);

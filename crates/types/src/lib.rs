@@ -1,16 +1,17 @@
 //! Identifiers, numbers and sizes that all crates share.
 //!
-//! A type is here when two crates would otherwise define it: the node of a pair, the unit of checksums, the unit of
-//! resync. A type that one crate owns stays in that crate.
+//! A type is here if two crates would otherwise define it, such as the node of a pair, the block and the extent. A type
+//! that only one crate defines stays in that crate.
 //!
 //! This crate must never know a crate of the workspace, a clock, a socket, a disk or the layout of a format. It depends
-//! on std, serde and `bytes` only; `bytes` because the content of an extent is shared by store and wire without a copy.
+//! on std, serde and `bytes` only; on `bytes` because store and peer link share the content of an extent without a
+//! copy.
 //!
 //! **Invariants**
-//! * Identifiers and numbers are `Copy`, and a wrapper of a number has the size and the serialised form of
-//!   that number, so that formats on disk and on the wire do not depend on whether a field is wrapped.
-//! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard; documents, registers,
-//!   datagrams and the API hold it.
+//! * Identifiers and numbers are `Copy`. A type that wraps a number has the size and the serialised form of that
+//!   number, so that formats on disk and on the wire do not change if a field gets such a type.
+//! * The serialised form of [`NodeId`] is `"A"` or `"B"` in JSON and the index 0 or 1 in postcard. Documents,
+//!   registers, datagrams and the API contain it.
 
 mod boot_time;
 mod disk;

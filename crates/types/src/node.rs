@@ -1,4 +1,4 @@
-//! The two nodes of a pair.
+//! [`NodeId`]: the name of one of the two nodes of a pair.
 
 use std::{error, fmt, str::FromStr};
 
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// One of the two nodes of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum NodeId {
-    /// The node that the pair was created on. It dials the peer link.
+    /// The node on which the pair was created. It opens the connections of the peer link.
     A,
-    /// The node that joined. It listens on the peer link.
+    /// The node that joined the pair. It accepts the connections of the peer link.
     B,
 }
 
@@ -29,7 +29,7 @@ impl NodeId {
         self as usize
     }
 
-    /// The ASCII letter, `b'A'` or `b'B'`, as labels of pool disks hold it.
+    /// The ASCII letter `b'A'` or `b'B'`, which labels of pool disks contain.
     #[must_use]
     pub fn letter(self) -> u8 {
         match self {
@@ -58,7 +58,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The text is neither "A" nor "B".
+/// The error for a text that is neither "A" nor "B".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseNodeError;
 
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_survives_its_letter_and_its_text() {
+    fn a_node_is_read_back_from_its_letter_and_its_text() {
         for node in [NodeId::A, NodeId::B] {
             assert_eq!(NodeId::from_letter(node.letter()), Some(node));
             assert_eq!(node.to_string().parse(), Ok(node));

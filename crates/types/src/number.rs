@@ -1,5 +1,5 @@
-/// Defines a type for a number that names something: it has the size, the order, the text and the serialised form of a
-/// `u64`. The calling crate depends on serde.
+/// Defines a type for a number that identifies something. It has the size, the order, the text and the serialised form
+/// of a `u64`. A crate that uses the macro must depend on serde.
 #[macro_export]
 macro_rules! number {
     ($(#[$attribute:meta])* $visibility:vis struct $name:ident;) => {
@@ -10,7 +10,7 @@ macro_rules! number {
         $visibility struct $name(pub u64);
 
         impl $name {
-            /// The number after this one.
+            /// The next higher number.
             #[must_use]
             $visibility fn next(self) -> Self {
                 Self(self.0 + 1)
@@ -23,7 +23,7 @@ macro_rules! number {
             }
         }
 
-        /// The plain number: logs and reports show it so.
+        /// Shows the plain number, as logs and reports do.
         impl ::std::fmt::Debug for $name {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 ::std::fmt::Debug::fmt(&self.0, f)

@@ -1,4 +1,4 @@
-//! Numbers that name things, each with a type of its own so that the compiler tells them apart.
+//! Numbers that identify something, each with a type of its own, so that the compiler refuses to mix them up.
 
 use std::fmt;
 use std::ops::{Add, Range};
@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::EXTENT_BLOCKS;
 
-/// Number of a volume in the pool. 0 is the document itself; user volumes count from 1, and no number is used twice.
+/// Number of a volume in the pool. Volume 0 holds the document; users' volumes have numbers from 1 on. No number is
+/// used twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 #[repr(transparent)]
@@ -25,17 +26,18 @@ impl fmt::Display for VolumeId {
 }
 
 number! {
-    /// Identifies one connection to the peer; given by the peer link, only compared for equality.
+    /// Number of one connection to the peer, given by the peer link. It is only compared for equality.
     pub struct Session;
 }
 
 number! {
-    /// Number of a membership of the pair; grows by one at each change. 0: no membership is known.
+    /// Number of a configuration of the pair; grows by one at each change. 0: no configuration is known.
     pub struct Epoch;
 }
 
 number! {
-    /// Number of a write within its volume; grows across epochs and is never used twice. 0: no write.
+    /// Number of a write within its volume. It goes on growing when the epoch changes, and is never used twice. 0: no
+    /// write.
     pub struct Seq;
 }
 
@@ -56,19 +58,20 @@ impl BlockIndex {
         ExtentIndex(self.0 / EXTENT_BLOCKS)
     }
 
-    /// Place of the block within its extent, below [`EXTENT_BLOCKS`]: its bit in a mask of blocks.
+    /// Place of the block within its extent, from 0 to [`EXTENT_BLOCKS`] - 1. It is the block's bit in a mask of
+    /// blocks.
     #[must_use]
     pub const fn place_in_extent(self) -> usize {
         (self.0 % EXTENT_BLOCKS) as usize
     }
 
-    /// The range of `count` blocks that begins with this block; it ends at the largest number at the latest.
+    /// The range of `count` blocks that begins with this block. It is shorter if numbers would exceed `u64::MAX`.
     #[must_use]
     pub const fn run(self, count: u64) -> Range<BlockIndex> {
         self..BlockIndex(self.0.saturating_add(count))
     }
 
-    /// For loops over plain numbers: both ends become indices.
+    /// Turns a range of plain numbers into a range of blocks.
     #[must_use]
     pub const fn range(numbers: Range<u64>) -> Range<BlockIndex> {
         BlockIndex(numbers.start)..BlockIndex(numbers.end)
@@ -76,25 +79,25 @@ impl BlockIndex {
 }
 
 impl ExtentIndex {
-    /// The first block of the extent; the largest number if the extent lies beyond every volume.
+    /// The first block of the extent; `u64::MAX` if its number would exceed that.
     #[must_use]
     pub const fn first_block(self) -> BlockIndex {
         BlockIndex(self.0.saturating_mul(EXTENT_BLOCKS))
     }
 
-    /// 16 block numbers; fewer only where the numbers end.
+    /// The 16 blocks of the extent; fewer if their numbers would exceed `u64::MAX`.
     #[must_use]
     pub const fn blocks(self) -> Range<BlockIndex> {
         self.first_block().run(EXTENT_BLOCKS)
     }
 
-    /// The range of `count` extents that begins with this extent; it ends at the largest number at the latest.
+    /// The range of `count` extents that begins with this extent. It is shorter if numbers would exceed `u64::MAX`.
     #[must_use]
     pub const fn run(self, count: u64) -> Range<ExtentIndex> {
         self..ExtentIndex(self.0.saturating_add(count))
     }
 
-    /// For loops over plain numbers: both ends become indices.
+    /// Turns a range of plain numbers into a range of extents.
     #[must_use]
     pub const fn range(numbers: Range<u64>) -> Range<ExtentIndex> {
         ExtentIndex(numbers.start)..ExtentIndex(numbers.end)
@@ -119,15 +122,16 @@ impl Add<u64> for ExtentIndex {
     }
 }
 
-/// A range of blocks or of extents as a sequence. The standard library iterates only over ranges of its own integers.
+/// Length of, and iteration over, a range of blocks or of extents. The standard library offers both only for ranges of
+/// its own integers.
 pub trait IndexRange {
-    /// What the range consists of.
+    /// The type of the range's elements: block or extent.
     type Index;
 
-    /// How many blocks or extents the range has; 0 if it is empty.
+    /// Number of blocks or extents in the range; 0 if its end is not above its start.
     fn length(&self) -> u64;
 
-    /// Every block or extent of the range, ascending.
+    /// Iterates over the blocks or extents of the range, ascending.
     fn each(self) -> impl DoubleEndedIterator<Item = Self::Index> + Clone;
 }
 
@@ -155,12 +159,12 @@ impl IndexRange for Range<ExtentIndex> {
     }
 }
 
-/// The position of a write in the history of its volume. Ordered by epoch first.
+/// The position of a write in the history of its volume. Stamps are compared by epoch first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stamp {
-    /// Membership that the write was made under.
+    /// Configuration under which the write was made.
     pub epoch: Epoch,
-    /// Number within the volume.
+    /// Number of the write within the volume.
     pub seq: Seq,
 }
 
@@ -169,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_and_extents_contain_each_other() {
+    fn a_block_knows_its_extent_and_an_extent_its_blocks() {
         assert_eq!((BlockIndex(35).extent(), BlockIndex(35).place_in_extent()), (ExtentIndex(2), 3));
         assert_eq!(ExtentIndex(2).blocks(), BlockIndex(32)..BlockIndex(48));
         assert!(ExtentIndex(2).blocks().each().all(|block| block.extent() == ExtentIndex(2)));
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_a_sequence() {
+    fn a_range_has_a_length_and_iterates() {
         assert_eq!(BlockIndex(3).run(2).each().collect::<Vec<_>>(), [BlockIndex(3), BlockIndex(4)]);
         assert_eq!(BlockIndex(u64::MAX - 1).run(7).length(), 1);
         assert_eq!(ExtentIndex(4).run(3), ExtentIndex::range(4..7));

@@ -1,16 +1,16 @@
-//! Sizes and ports that more than one crate relies on.
+//! Sizes, and a port number, that more than one crate uses.
 
-/// Bytes of a block, the unit of checksums and of every address inside a volume. For lengths in memory.
+/// Bytes of a block, the unit of checksums and of addresses inside a volume. As `usize`, for lengths in memory.
 pub const BLOCK: usize = 4096;
-/// [`BLOCK`] for offsets and sizes on disks and in volumes.
+/// [`BLOCK`] as `u64`, for offsets and sizes on disks and in volumes.
 pub const BLOCK_BYTES: u64 = BLOCK as u64;
-/// Blocks of an extent, the unit of allocation and resync.
+/// Number of blocks of an extent, the unit of allocation and resync.
 pub const EXTENT_BLOCKS: u64 = 16;
-/// Bytes of an extent, 64 KiB. For lengths in memory.
+/// Bytes of an extent: 64 KiB. As `usize`, for lengths in memory.
 pub const EXTENT: usize = BLOCK * EXTENT_BLOCKS as usize;
-/// [`EXTENT`] for offsets and sizes on disks and in volumes.
+/// [`EXTENT`] as `u64`, for offsets and sizes on disks and in volumes.
 pub const EXTENT_BYTES: u64 = EXTENT as u64;
-/// Bytes of a mebibyte.
+/// Bytes of one mebibyte (2^20).
 pub const MIB: u64 = 1 << 20;
-/// TCP port on which a witness listens unless it is told otherwise.
+/// TCP port on which a witness listens unless its configuration names another port.
 pub const WITNESS_PORT: u16 = 7403;
