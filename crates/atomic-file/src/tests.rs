@@ -1,6 +1,7 @@
-//! Goal: no loss of power and no failed step leaves a mixture, and what was confirmed stays.
-//! Method: the steps run on a modelled disk that keeps what is durable apart from what is not, and power is lost after
-//! each step. The model then takes each content and each set of names that the kernel may have written back.
+//! Goal: no loss of power and no failed operation leaves a mixture of old and new content, and confirmed content stays.
+//! Method: the operations run on a model of a file system that keeps durable state apart from state in memory. Power is
+//! lost after each operation in turn. The test then looks at each content and each set of names that the kernel may
+//! have written to the disk by then.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,23 +15,26 @@ const TARGET: &str = "/state/identity.json";
 const OLD: &[u8] = b"the old content";
 const NEW: &[u8] = b"a new content, longer than the old one";
 
-/// A disk in memory. Files have numbers, names point at them.
+/// A model of a file system. A name leads to the number of a file.
 #[derive(Clone, Default)]
 struct Model {
+    /// The content of each file, by number.
     contents: Vec<Content>,
     names: BTreeMap<PathBuf, usize>,
-    /// The names after each change since the last sync of the folder. The first one is durable. A journaling file system
-    /// writes changes of names back in their order.
-    history: Vec<BTreeMap<PathBuf, usize>>,
-    /// Steps until power is lost or, if `fails`, one step fails.
+    /// The names after each change since the last sync of the folder; the first entry is durable. A journaling file
+    /// system writes changes of names to the disk in the order in which they were made.
+    name_history: Vec<BTreeMap<PathBuf, usize>>,
+    /// Number of operations that succeed before power is lost or, with `fails`, one operation fails.
     steps_left: usize,
     fails: bool,
     power_lost: bool,
-    /// Faults planted to show that the checks find them.
+    /// Planted bug that a test must find: a sync of a file does nothing.
     ignores_sync_file: bool,
+    /// Planted bug that a test must find: a sync of a folder does nothing.
     ignores_sync_folder: bool,
 }
 
+/// The bytes of one file, as a reader sees them and as they are durable.
 #[derive(Clone, Default)]
 struct Content {
     written: Vec<u8>,
@@ -41,9 +45,16 @@ impl Model {
     fn new() -> Self {
         let names = BTreeMap::from([(PathBuf::from(TARGET), 0)]);
         let old = Content { written: OLD.to_vec(), durable: OLD.to_vec() };
-        Self { contents: vec![old], history: vec![names.clone()], names, steps_left: usize::MAX, ..Self::default() }
+        Self {
+            contents: vec![old],
+            name_history: vec![names.clone()],
+            names,
+            steps_left: usize::MAX,
+            ..Self::default()
+        }
     }
 
+    /// Counts one operation; an error if it fails or power is lost.
     fn step(&mut self) -> io::Result<()> {
         if self.steps_left == 0 && self.fails {
             self.steps_left = usize::MAX;
@@ -59,13 +70,13 @@ impl Model {
 
     fn set_names(&mut self, change: impl FnOnce(&mut BTreeMap<PathBuf, usize>)) {
         change(&mut self.names);
-        self.history.push(self.names.clone());
+        self.name_history.push(self.names.clone());
     }
 
-    /// What the target may hold after a loss of power now.
-    fn after_power_loss(&self) -> Vec<Vec<u8>> {
+    /// Each content that the target may have after a loss of power at this moment.
+    fn possible_contents_after_power_loss(&self) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
-        for names in &self.history {
+        for names in &self.name_history {
             let Content { written, durable } = &self.contents[names[Path::new(TARGET)]];
             all.push(durable.clone());
             if written != durable {
@@ -75,12 +86,13 @@ impl Model {
         all
     }
 
-    fn now(&self) -> &[u8] {
+    /// The content of the target as a reader sees it.
+    fn target_content(&self) -> &[u8] {
         &self.contents[self.names[Path::new(TARGET)]].written
     }
 }
 
-impl Disk for Model {
+impl FileSystem for Model {
     type File = usize;
 
     fn create_locked(&mut self, path: &Path, _mode: u32) -> io::Result<usize> {
@@ -95,7 +107,7 @@ impl Disk for Model {
 
     fn write(&mut self, file: &mut usize, bytes: &[u8]) -> io::Result<()> {
         let done = self.step();
-        // Also a write that fails or is cut off may have written a part.
+        // A write that fails may have written a part.
         let length = if done.is_ok() { bytes.len() } else { bytes.len() / 2 };
         self.contents[*file].written.extend(&bytes[..length]);
         done
@@ -131,18 +143,19 @@ impl Disk for Model {
         self.step()?;
         assert_eq!(folder, Path::new("/state"));
         if !self.ignores_sync_folder {
-            self.history.drain(..self.history.len() - 1);
+            self.name_history.drain(..self.name_history.len() - 1);
         }
         Ok(())
     }
 }
 
-/// Loses power after each number of steps; returns what went wrong.
-fn lose_power_everywhere(disk: &Model) -> Result<(), String> {
+/// Replaces the target again and again, with a loss of power after each number of operations in turn. The error
+/// describes the first content that must not be there.
+fn check_power_loss_after_each_step(model: &Model) -> Result<(), String> {
     for steps in 0.. {
-        let mut disk = Model { steps_left: steps, ..disk.clone() };
-        let confirmed = replace_on(&mut disk, Path::new(TARGET), NEW, PRIVATE).is_ok();
-        for content in disk.after_power_loss() {
+        let mut model = Model { steps_left: steps, ..model.clone() };
+        let confirmed = replace_on(&mut model, Path::new(TARGET), NEW, PRIVATE).is_ok();
+        for content in model.possible_contents_after_power_loss() {
             if content != NEW && (confirmed || content != OLD) {
                 let content = String::from_utf8_lossy(&content);
                 return Err(format!("after {steps} steps, confirmed: {confirmed}: {content:?}"));
@@ -158,28 +171,28 @@ fn lose_power_everywhere(disk: &Model) -> Result<(), String> {
 
 #[test]
 fn power_loss_after_any_step_leaves_the_old_or_the_new_content() {
-    lose_power_everywhere(&Model::new()).unwrap();
+    check_power_loss_after_each_step(&Model::new()).unwrap();
 }
 
 #[test]
-fn the_model_finds_a_missing_sync() {
-    let found = lose_power_everywhere(&Model { ignores_sync_file: true, ..Model::new() }).unwrap_err();
+fn a_planted_missing_sync_is_found() {
+    let found = check_power_loss_after_each_step(&Model { ignores_sync_file: true, ..Model::new() }).unwrap_err();
     assert!(found.starts_with("after 4 steps"), "{found}");
-    let found = lose_power_everywhere(&Model { ignores_sync_folder: true, ..Model::new() }).unwrap_err();
+    let found = check_power_loss_after_each_step(&Model { ignores_sync_folder: true, ..Model::new() }).unwrap_err();
     assert!(found.starts_with("after 5 steps, confirmed: true"), "{found}");
 }
 
 #[test]
 fn a_failed_step_leaves_the_old_content_and_no_temporary_file() {
     for steps in 0..4 {
-        let mut disk = Model { steps_left: steps, fails: true, ..Model::new() };
-        replace_on(&mut disk, Path::new(TARGET), NEW, PRIVATE).unwrap_err();
-        assert_eq!(disk.now(), OLD, "step {steps} failed");
-        assert_eq!(disk.names.len(), 1, "step {steps} failed");
+        let mut model = Model { steps_left: steps, fails: true, ..Model::new() };
+        replace_on(&mut model, Path::new(TARGET), NEW, PRIVATE).unwrap_err();
+        assert_eq!(model.target_content(), OLD, "step {steps} failed");
+        assert_eq!(model.names.len(), 1, "step {steps} failed");
     }
-    let mut disk = Model { steps_left: 4, fails: true, ..Model::new() };
-    replace_on(&mut disk, Path::new(TARGET), NEW, PRIVATE).unwrap_err();
-    assert_eq!(disk.now(), NEW, "only the sync of the folder failed");
+    let mut model = Model { steps_left: 4, fails: true, ..Model::new() };
+    replace_on(&mut model, Path::new(TARGET), NEW, PRIVATE).unwrap_err();
+    assert_eq!(model.target_content(), NEW, "only the sync of the folder failed");
 }
 
 #[test]
@@ -187,7 +200,7 @@ fn content_and_mode_are_those_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("identity.key");
     for (content, mode) in [("a long first content", PUBLIC), ("second", PRIVATE), ("third", 0o755)] {
-        // What a killed writer left, readable by all.
+        // A temporary file that a killed writer left, readable by all.
         fs::write(dir.path().join("identity.key.new"), [7; 100]).unwrap();
         replace_with_mode(&path, content.as_bytes(), mode).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), content);
@@ -208,7 +221,7 @@ fn an_unwritable_target_is_an_error_and_leaves_no_temporary_file() {
 }
 
 #[test]
-fn concurrent_writers_never_mix() {
+fn the_contents_of_concurrent_writers_are_never_mixed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("resolv.conf");
     replace(&path, &[0; 1000]).unwrap();
@@ -228,7 +241,7 @@ fn concurrent_writers_never_mix() {
 }
 
 #[test]
-fn names_change_and_go() {
+fn a_file_is_renamed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (dir.path().join("one"), dir.path().join("two"));
     replace(&one, b"x").unwrap();

@@ -1,33 +1,34 @@
-//! The steps on the disk, so that a test can lose power between two of them.
+//! Operations of a file system behind a trait, so that a test can model a loss of power between two of them.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// What this crate asks of a file system.
-pub(crate) trait Disk {
-    /// An open file.
+/// The operations of a file system that this crate uses.
+pub(crate) trait FileSystem {
+    /// An open file, locked against other writers of this crate until it is dropped.
     type File;
 
-    /// Opens an empty file at `path` that no other writer has open.
+    /// Opens the file at `path`, created or emptied, with the permission bits `mode`. Waits while another writer has it
+    /// open.
     fn create_locked(&mut self, path: &Path, mode: u32) -> io::Result<Self::File>;
-    /// Appends `bytes` to the file; they need not be durable before [`Self::sync_file`].
+    /// Appends `bytes` to the file. They are durable only after [`Self::sync_file`].
     fn write(&mut self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
-    /// Returns when content and permission bits are durable.
+    /// Makes content and permission bits of the file durable.
     fn sync_file(&mut self, file: &Self::File) -> io::Result<()>;
-    /// Gives a file another name.
+    /// Gives the file `from` the name `to`, replacing a file of that name; durable after [`Self::sync_folder`].
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
     /// Unlinks the file at `path`; durable after [`Self::sync_folder`].
     fn remove(&mut self, path: &Path) -> io::Result<()>;
-    /// Returns when the names in the folder are durable.
+    /// Makes all changes of names in the folder durable.
     fn sync_folder(&mut self, folder: &Path) -> io::Result<()>;
 }
 
-/// The kernel's file systems.
-pub(crate) struct Os;
+/// The file systems that the kernel has mounted.
+pub(crate) struct KernelFileSystem;
 
-impl Disk for Os {
+impl FileSystem for KernelFileSystem {
     type File = File;
 
     fn create_locked(&mut self, path: &Path, mode: u32) -> io::Result<File> {
@@ -35,10 +36,11 @@ impl Disk for Os {
             let file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
             // Waits until another writer of the same file has finished.
             file.lock()?;
-            // That writer has then renamed or removed the file that was opened here.
+            // Another writer may have renamed or removed the file meanwhile: then `path` names another file, or none.
             let (opened, named) = (file.metadata()?, fs::metadata(path));
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())) {
-                // A killed writer may have left content, and the process's umask may have taken bits away.
+                // A killed writer may have left content, and the umask of this process may have cleared permission
+                // bits.
                 file.set_permissions(Permissions::from_mode(mode))?;
                 file.set_len(0)?;
                 return Ok(file);
