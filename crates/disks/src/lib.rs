@@ -1,19 +1,19 @@
-//! The whole disks that the kernel has, and the names of their partitions.
+//! Lists the whole disks of this machine, and names their partitions.
 //!
-//! PID 1 looks for the system disk among them, the core for pool disks. Both ask here, so that neither sees a device that
-//! the other skips.
+//! PID 1 looks for the system disk in this list, and the core for pool disks. Both use the same list, so that neither
+//! sees a device that the other one skips.
 //!
-//! This crate must never know what lies on a disk.
+//! This crate must never know what a disk contains.
 //!
 //! **Invariants**
-//! * [`list`] names no device that is made of another device, a file, memory or a remote disk: the other device has a
-//!   name of its own, and memory is lost with the power.
+//! * [`list`] leaves out each device whose kernel name shows that it is a view of other devices, a file, memory or a
+//!   network block device: the other devices have names of their own, and memory is lost with the power.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Beginnings of kernel names of block devices that are not whole local disks, with the reason.
-const NOT_DISKS: &[(&str, &str)] = &[
+/// Prefixes of the kernel names of block devices that are no whole local disks, each with the reason.
+const EXCLUDED_PREFIXES: &[(&str, &str)] = &[
     ("dm-", "device-mapper: a view of other devices"),
     ("fd", "floppy drive"),
     ("loop", "a file"),
@@ -24,27 +24,29 @@ const NOT_DISKS: &[(&str, &str)] = &[
     ("zram", "compressed memory: lost with the power"),
 ];
 
-/// The device nodes of all whole disks of this machine, in the order of their names. Removable disks are among them.
-/// Empty if sysfs is not mounted.
+/// Paths of the device nodes of all whole disks of this machine, sorted by name. Removable disks are among them. Empty
+/// if sysfs is not mounted.
 #[must_use]
 pub fn list() -> Vec<PathBuf> {
     list_in(Path::new("/sys/block"))
 }
 
+/// [`list`] with another folder in place of `/sys/block`.
 fn list_in(class: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(class).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.retain(|name| !NOT_DISKS.iter().any(|(beginning, _)| name.starts_with(beginning)));
+    names.retain(|name| !EXCLUDED_PREFIXES.iter().any(|(prefix, _)| name.starts_with(prefix)));
     names.sort();
     names.into_iter().map(|name| Path::new("/dev").join(name)).collect()
 }
 
-/// The partition `number` of `disk`, as the kernel names it: `/dev/vda` → `/dev/vda1`, `/dev/nvme0n1` → `/dev/nvme0n1p1`.
+/// The device node of the partition `number` of `disk`, as the kernel names it: `/dev/vda` → `/dev/vda1`,
+/// `/dev/nvme0n1` → `/dev/nvme0n1p1`.
 #[must_use]
 pub fn partition(disk: &Path, number: u32) -> PathBuf {
     let name = disk.to_string_lossy();
-    let gap = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
-    PathBuf::from(format!("{name}{gap}{number}"))
+    let separator = if name.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    PathBuf::from(format!("{name}{separator}{number}"))
 }
 
 #[cfg(test)]
@@ -60,7 +62,7 @@ mod tests {
             fs::create_dir(class.path().join(name)).unwrap();
         }
         assert_eq!(list_in(class.path()), disks.map(|name| Path::new("/dev").join(name)));
-        assert_eq!(others.len(), NOT_DISKS.len(), "one example for each reason");
+        assert_eq!(others.len(), EXCLUDED_PREFIXES.len(), "one example for each prefix");
         assert!(list_in(&class.path().join("absent")).is_empty());
     }
 
