@@ -1,4 +1,5 @@
-/// Number of the newest snapshot at the time of a write; 0 as there are no snapshots yet.
+/// Number of the newest snapshot of a volume at the time when a block was written. Always 0: volumes have no snapshots
+/// yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub(crate) struct Birth(pub u64);

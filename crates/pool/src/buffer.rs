@@ -1,11 +1,13 @@
-//! Memory aligned for O_DIRECT, without unsafe: a vector one page longer than needed, used from its first aligned byte.
+//! Memory aligned for O_DIRECT, without unsafe code: a vector 4 KiB longer than needed, used from its first aligned
+//! byte on.
 
 use bytes::Bytes;
 use dyad_types::BLOCK;
 
-/// Zeroed bytes that start on a block boundary.
+/// A byte buffer that starts at a memory address divisible by 4096.
 pub(crate) struct AlignedBuffer {
     bytes: Vec<u8>,
+    /// Offset of the first aligned byte in `bytes`.
     start: usize,
     len: usize,
 }
@@ -22,7 +24,7 @@ impl AlignedBuffer {
         &mut self.bytes[self.start..self.start + self.len]
     }
 
-    /// The bytes without a copy.
+    /// Turns the buffer into [`Bytes`] of the same memory, without copying.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from(self.bytes).slice(self.start..self.start + self.len)
     }

@@ -1,15 +1,15 @@
-//! Checkpoints: blocks are moved from the journal to their extents, and the indexes are updated, in small steps.
+//! Checkpoints: blocks are copied from the journal to their extents, and the indexes are updated, in small steps.
 //!
 //! ```text
-//! Sealing    sync the journal: a block is written in place only after its record is durable
+//! Sealing    sync the journal: a block is written to its extent only after its record is durable
 //! Moving     copy blocks from the journal to their extents, `budget` extents per job
-//! Flushing   sync every disk that was written
+//! Flushing   sync each disk on which extents were written
 //! Committing commit each index; replay repairs the result of a crash between two commits
-//! Labelling  write the labels with the new tail; sync
+//! Labelling  write the label of the first disk with the new journal tail; sync
 //! ```
 //!
-//! Meanwhile writes go to a new overlay. The blocks that the checkpoint covers stay readable from the journal until the
-//! last phase is done; after a crash before that, all their records are replayed.
+//! Writes that arrive while a checkpoint runs go to a new overlay. The blocks that the checkpoint covers are read from
+//! the journal until the last phase is done; after a crash before that, all their records are replayed.
 
 mod job;
 mod plan;
@@ -21,113 +21,115 @@ pub(crate) use running::Checkpoint;
 
 use crate::birth::Birth;
 use crate::index::key::Patch;
-use crate::journal::record::Record;
+use crate::journal::record::JournalRecord;
 use crate::pool::Pool;
 use crate::{OVERLAY_LIMIT, StoreError};
 use job::{StepResult, Work};
 use running::Phase;
 
-/// Journal bytes in use that start a checkpoint; or half the ring, if that is less.
+/// A checkpoint starts when this many journal bytes are in use, or half of the ring if that is less.
 const TRIGGER_BYTES: u64 = 256 << 20;
-/// Extents of deleted volumes that one checkpoint frees at most.
+/// Largest number of extents of deleted volumes that one checkpoint frees.
 const DELETE_EXTENTS: usize = 16 * 1024;
 
-/// State of a checkpoint after a step.
+/// State of the checkpoint after one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// No checkpoint runs and none is needed.
+    /// There is no step to run: no checkpoint runs and none is needed, or the result of an earlier job is missing.
     Idle,
-    /// A step was done, and further steps follow.
+    /// One step is done, and the checkpoint has further steps.
     More,
-    /// The last step was done: the journal tail has moved.
+    /// The last step is done: the journal tail has moved.
     Finished,
 }
 
 impl Pool {
     /// Whether a checkpoint runs or should start.
     pub fn wants_checkpoint(&self) -> bool {
-        self.running.is_some()
+        self.running_checkpoint.is_some()
             || self.journal.used() >= (self.journal.ring.len / 2).min(TRIGGER_BYTES)
             || self.active.0.len() >= OVERLAY_LIMIT / 2
-            || self.out_of_space
+            || self.operation_refused
             || self.state.volumes.values().any(|v| v.deleting)
     }
 
-    /// Starts a checkpoint even if none is needed. No effect if one runs or if journal and indexes agree.
+    /// Starts a checkpoint even if none is needed. No effect if a checkpoint runs, or if the journal is empty, no
+    /// volume is being deleted and no confirmation is only in memory.
     pub fn start_checkpoint(&mut self) {
-        self.out_of_space = false;
+        self.operation_refused = false;
         let deleting = self.state.volumes.values().any(|v| v.deleting);
         let pending = self.state.volumes.values().any(|v| v.confirm_pending);
-        if self.running.is_some() || (self.journal.used() == 0 && !deleting && !pending) {
+        if self.running_checkpoint.is_some() || (self.journal.used() == 0 && !deleting && !pending) {
             return;
         }
         self.reclaim_deleted();
         let disks = self.devices.len();
         let mut patches = vec![Patch::new(); disks];
         patches[0] = self.state.take_patch();
-        self.running = Some(Checkpoint {
+        self.running_checkpoint = Some(Checkpoint {
             number: self.label.checkpoint + 1,
             phase: Phase::Sealing,
-            waiting: false,
-            cut: self.journal.cut(),
-            mark: self.journal.mark(),
+            job_in_flight: false,
+            new_tail: self.journal.tail_after_checkpoint(),
+            journal_end: self.journal.end(),
             frozen: std::mem::take(&mut self.active),
             planned: None,
             patches,
-            written: vec![false; disks],
-            freed: Vec::new(),
-            moved: Vec::new(),
+            written_disks: vec![false; disks],
+            freed_slots: Vec::new(),
+            extent_map_changes: Vec::new(),
         });
     }
 
-    /// The next job of the running checkpoint; starts a checkpoint if [`Pool::wants_checkpoint`]. `budget` limits the
-    /// extents of one job; each takes at most 64 KiB read and written. `None` if there is nothing to do or the result
-    /// of a job is missing.
+    /// The next job of the running checkpoint; starts a checkpoint if [`Pool::wants_checkpoint`]. A job copies at most
+    /// `budget` extents, each with up to 64 KiB of reads and as much of writes. `None` if there is nothing to do, or if
+    /// the result of the last job was not passed to [`Pool::complete_checkpoint_job`] yet.
     ///
     /// # Errors
-    /// `Failed`; `IndexDamaged`; `NoSpace` if no slot is free for an extent with a reservation. In each case the pool is
-    /// closed, because without checkpoints the journal stays full and writers would wait without limit.
+    /// `Failed`; `IndexDamaged`; `NoSpace` if no slot is free for an extent with a reservation. After each of them
+    /// every operation of the pool fails: without checkpoints the journal stays full, and writers would wait without
+    /// limit.
     pub fn checkpoint_job(&mut self, budget: usize) -> Result<Option<CheckpointJob>, StoreError> {
         self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
-        if self.running.is_none() && self.wants_checkpoint() {
+        if self.running_checkpoint.is_none() && self.wants_checkpoint() {
             self.start_checkpoint();
         }
-        let Some(running) = &self.running else {
+        let Some(running) = &self.running_checkpoint else {
             self.append_note_if_idle()?;
             return Ok(None);
         };
-        if running.waiting {
+        if running.job_in_flight {
             return Ok(None);
         }
         let work = match self.next_work(budget.max(1)) {
             Ok(work) => work,
             Err(error) => {
-                let culprit = match &error {
+                let disk_to_fail = match &error {
                     StoreError::IndexDamaged { disk, .. } | StoreError::Failed { disk, .. } => {
                         self.devices.iter().find(|device| device.name == *disk)
                     }
                     _ => None,
                 };
-                culprit.unwrap_or(&self.devices[0]).fail(std::io::Error::other(error.to_string()));
+                disk_to_fail.unwrap_or(&self.devices[0]).fail(std::io::Error::other(error.to_string()));
                 return Err(error);
             }
         };
-        if let Some(running) = &mut self.running {
-            running.waiting = true;
+        if let Some(running) = &mut self.running_checkpoint {
+            running.job_in_flight = true;
         }
         Ok(Some(CheckpointJob { work }))
     }
 
-    /// Takes the result of a job.
+    /// Takes the result of a job from [`Pool::checkpoint_job`].
     ///
     /// # Errors
-    /// `Failed`: a disk failed; the pool is closed to every operation.
+    /// `Failed`: a disk failed; from then on every operation of the pool fails.
     pub fn complete_checkpoint_job(&mut self, done: CheckpointDone) -> Result<Progress, StoreError> {
-        let Some(running) = &mut self.running else { return Ok(Progress::Idle) };
-        running.waiting = false;
+        let Some(running) = &mut self.running_checkpoint else { return Ok(Progress::Idle) };
+        running.job_in_flight = false;
         match done.result? {
             StepResult::Sealed => {
-                self.journal.synced(running.mark);
+                self.journal.set_synced(running.journal_end);
                 running.phase = Phase::Moving;
             }
             StepResult::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
@@ -142,7 +144,7 @@ impl Pool {
         Ok(Progress::More)
     }
 
-    /// Runs one step on the calling thread.
+    /// Runs one step, with its I/O, on the calling thread.
     ///
     /// # Errors
     /// As [`Pool::checkpoint_job`].
@@ -153,16 +155,17 @@ impl Pool {
         }
     }
 
-    /// Ends a running checkpoint, then runs a whole one, on the calling thread.
+    /// Runs the checkpoint that is under way to its end, if there is one, and then a further whole one. All I/O is done
+    /// on the calling thread.
     ///
     /// # Errors
     /// As [`Pool::checkpoint_job`].
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        while self.running.is_some() {
+        while self.running_checkpoint.is_some() {
             self.checkpoint_step(usize::MAX)?;
         }
         self.start_checkpoint();
-        while self.running.is_some() {
+        while self.running_checkpoint.is_some() {
             self.checkpoint_step(usize::MAX)?;
         }
         Ok(())
@@ -170,7 +173,7 @@ impl Pool {
 
     fn next_work(&mut self, budget: usize) -> Result<Work, StoreError> {
         loop {
-            let running = self.running.as_mut().expect("a checkpoint runs");
+            let running = self.running_checkpoint.as_mut().expect("a checkpoint runs");
             match running.phase {
                 Phase::Sealing => return Ok(Work::Seal(self.devices[0].clone())),
                 Phase::Moving => {
@@ -178,12 +181,12 @@ impl Pool {
                     if !moves.is_empty() {
                         return Ok(Work::Move { ring: self.journal.ring.clone(), moves });
                     }
-                    if let Some(running) = self.running.as_mut().filter(|r| r.all_planned()) {
+                    if let Some(running) = self.running_checkpoint.as_mut().filter(|r| r.all_planned()) {
                         running.phase = Phase::Flushing;
                     }
                 }
                 Phase::Flushing => {
-                    let written = std::mem::take(&mut running.written);
+                    let written = std::mem::take(&mut running.written_disks);
                     let disks = self.devices.iter().zip(written).filter(|(_, w)| *w).map(|(d, _)| d.clone());
                     let disks = disks.collect();
                     #[cfg(test)]
@@ -201,7 +204,7 @@ impl Pool {
                     let mut label = self.label.clone();
                     label.generation += 1;
                     label.checkpoint = running.number;
-                    label.tail = running.cut;
+                    label.tail = running.new_tail;
                     label.floor = self.journal.durable().0;
                     return Ok(Work::Label { device: self.devices[0].clone(), label: Box::new(label) });
                 }
@@ -209,18 +212,20 @@ impl Pool {
         }
     }
 
+    /// Frees the journal records, and the slots, that the finished checkpoint made obsolete.
     fn finish(&mut self) {
-        let running = self.running.take().expect("a label job belongs to a checkpoint");
-        self.journal.advance(&running.cut);
-        for ((volume, extent), disk) in running.moved {
+        let running = self.running_checkpoint.take().expect("a label job belongs to a checkpoint");
+        self.journal.move_tail(&running.new_tail);
+        for ((volume, extent), disk) in running.extent_map_changes {
             self.extent_map.set(volume, extent, disk);
         }
-        for (disk, slot) in running.freed {
+        for (disk, slot) in running.freed_slots {
             self.space.release(disk, slot);
         }
     }
 
-    /// Discards extents of deleted volumes, and removes volumes that have no extent any more.
+    /// Discards up to [`DELETE_EXTENTS`] extents of deleted volumes, and removes deleted volumes without a stored
+    /// extent.
     fn reclaim_deleted(&mut self) {
         let deleting: Vec<VolumeId> =
             self.state.volumes.iter().filter(|(_, v)| v.deleting).map(|(id, _)| *id).collect();
@@ -229,28 +234,29 @@ impl Pool {
             let extents = self.extent_map.first(volume, budget);
             budget -= extents.len();
             if extents.is_empty() && budget > 0 {
-                self.state.forget(volume);
+                self.state.remove_deleted(volume);
             }
             for extent in extents {
-                self.active.clear((volume, extent), u16::MAX, Stamp::default(), Birth::default());
+                self.active.record_discard((volume, extent), u16::MAX, Stamp::default(), Birth::default());
             }
         }
     }
 
-    /// If the pool is idle: journals the pending confirmations, then appends a [`Record::Note`] whose `synced` field
-    /// proves that the records before it are durable, so that `open` can tell damage to them from a torn end.
+    /// If the pool is idle: journals the confirmations that are only in memory, then appends a [`JournalRecord::Note`].
+    /// Its `synced` field proves that the records up to that number are durable, so that `open` can tell damage to them
+    /// from a torn end.
     ///
-    /// Idle means that no operation came since the last call: a guest that flushes every write must not cause an
-    /// additional record for each flush.
+    /// The pool is idle if no record was written since the last call. Without this condition, a guest that flushes
+    /// after every write would cause an additional record for each flush.
     fn append_note_if_idle(&mut self) -> Result<(), StoreError> {
-        let idle = self.idle_at == self.journal.last();
-        self.idle_at = self.journal.last();
+        let idle = self.position_at_idle_check == self.journal.last();
+        self.position_at_idle_check = self.journal.last();
         if !idle {
             return Ok(());
         }
         self.journal_confirms()?;
-        if self.journal.needs_note() && self.journal.has_room(&Record::Note, 0, self.journal.ring.len / 4) {
-            self.log(&Record::Note, &[], 0)?;
+        if self.journal.needs_note() && self.journal.has_room(&JournalRecord::Note, 0, self.journal.ring.len / 4) {
+            self.append_and_apply(&JournalRecord::Note, &[], 0)?;
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
-//! The checksum of the store: CRC32C (Castagnoli), in hardware where available. And a test for zeros.
+//! The store's checksums, CRC32C (Castagnoli), computed in hardware where the CPU can do so; and a test for zeros.
 
 use crate::birth::Birth;
 use dyad_types::{BlockIndex, VolumeId};
 
-/// Checksum of a block's data, seeded with volume, block number and birth, so that a block stored at a wrong place
-/// does not match.
+/// CRC32C over volume, block number, birth and the block's data. The numbers are included so that good data of another
+/// block, read from a wrong place, does not match.
 pub(crate) fn block(volume: VolumeId, block: BlockIndex, birth: Birth, data: &[u8]) -> u32 {
     let mut seed = [0u8; 24];
     seed[..8].copy_from_slice(&volume.0.to_le_bytes());
@@ -13,17 +13,18 @@ pub(crate) fn block(volume: VolumeId, block: BlockIndex, birth: Birth, data: &[u
     crc32c::crc32c_append(crc32c::crc32c(&seed), data)
 }
 
-/// Checksum of plain bytes.
+/// CRC32C of the bytes alone.
 pub(crate) fn plain(data: &[u8]) -> u32 {
     crc32c::crc32c(data)
 }
 
-/// Checksum of the concatenation of byte strings.
+/// CRC32C of the byte strings as if they were one, without copying them together.
 pub(crate) fn joined<const N: usize>(parts: [&[u8]; N]) -> u32 {
     parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
-/// Whether all bytes are zero; compares whole blocks, which is fast in every profile.
+/// Whether all bytes are zero. Compares 4096 bytes at a time with a constant, which is fast without compiler
+/// optimisation, too.
 pub(crate) fn is_zero(data: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
     data.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
@@ -35,7 +36,7 @@ mod tests {
     use dyad_types::{BlockIndex, VolumeId};
 
     #[test]
-    fn known_value_and_seed() {
+    fn a_checksum_is_the_standard_one_and_that_of_a_block_depends_on_its_numbers() {
         assert_eq!(super::plain(b"123456789"), 0xe306_9283);
         let data = [7u8; 4096];
         let one = super::block(VolumeId(1), BlockIndex(2), Birth(3), &data);

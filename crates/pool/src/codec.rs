@@ -1,5 +1,6 @@
 //! Little-endian fields in byte arrays: the encoding of labels, journal records and index values.
 
+/// Appends fields to the vector inside.
 #[derive(Default)]
 pub(crate) struct Writer(pub Vec<u8>);
 
@@ -24,14 +25,15 @@ impl Writer {
         self.0.extend_from_slice(v);
         self
     }
-    /// A length (u32) and the bytes.
+    /// Appends the length as a u32, then the bytes.
     pub fn sized(&mut self, v: &[u8]) -> &mut Self {
         let len = u32::try_from(v.len()).expect("fields are far below 4 GiB");
         self.u32(len).bytes(v)
     }
 }
 
-/// Reads fields; `None` if the bytes do not suffice.
+/// Takes fields from the front of the slice inside. Each method returns `None` if fewer bytes are left than the field
+/// has.
 pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -58,10 +60,12 @@ impl<'a> Reader<'a> {
     pub fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_le_bytes)
     }
+    /// Takes bytes that [`Writer::sized`] wrote.
     pub fn sized(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()?;
         self.take(len as usize)
     }
+    /// Takes UTF-8 text that [`Writer::sized`] wrote; `None` also if the bytes are not UTF-8.
     pub fn text(&mut self) -> Option<String> {
         String::from_utf8(self.sized()?.to_vec()).ok()
     }

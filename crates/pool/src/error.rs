@@ -1,70 +1,73 @@
-//! Errors, one enum for each kind of call. A text says what to do and does not repeat its source.
+//! Errors, one enum for each kind of call. An error's text says what the operator can do, and does not repeat its
+//! source.
 
-use crate::disk::Fault;
+use crate::disk::DiskError;
 use dyad_types::{BlockIndex, VolumeId};
 use std::path::PathBuf;
 
-/// A disk of the pool has failed: every operation fails until the pool is opened again.
+/// The disk that has failed. Every operation of its pool fails until the pool is opened again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("disk {disk} failed")]
 pub struct DiskFailed {
-    /// As given to the opened [`crate::PoolDisk`].
+    /// The name from [`crate::PoolDisk`].
     pub disk: String,
 }
 
-/// Why an operation that changes the store was refused. A refused operation changed nothing.
+/// The reason why an operation that changes the store was refused. The operation has changed nothing, except after
+/// `Failed` and in [`crate::Pool::write_extent`].
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The volume does not exist or is being deleted.
+    /// The volume does not exist, or is being deleted.
     #[error("volume {volume} does not exist in this pool; create it first")]
     NoVolume { volume: VolumeId },
-    /// A volume of this id exists, or its deletion has not ended.
+    /// A volume with this id exists, or is still being deleted.
     #[error("volume {volume} exists or is still being deleted; choose another id or wait for the deletion")]
     Exists { volume: VolumeId },
     /// The range is outside the volume, empty or too long, or the data is not whole blocks.
     #[error("{count} blocks from block {block} of volume {volume} are outside the volume or the limits of one call")]
     Range { volume: VolumeId, block: BlockIndex, count: u64 },
-    /// A key, a value or all values together are longer than allowed.
+    /// The key is empty, or key, value or all entries together are longer than allowed.
     #[error("the value is too long to be kept in the pool's small store")]
     TooLong,
-    /// No free extent. The caller pauses the guest, runs a checkpoint, which frees discarded extents, and repeats.
+    /// No slot is free for a new extent. The caller lets the guest wait, runs a checkpoint, which frees discarded
+    /// extents, and repeats the write.
     #[error("the pool has no space left; free some by deleting or discarding, or add a disk")]
     NoSpace,
-    /// The journal or the overlay is full. The caller runs checkpoint steps and repeats.
+    /// The journal or the overlay is full. The caller runs checkpoint steps and repeats the operation.
     #[error("the journal is full until a checkpoint moves on; run checkpoint steps and retry")]
     JournalFull,
     /// A disk failed now or earlier. Every operation fails until the pool is opened again.
     #[error("disk {disk} failed; the store refuses everything until it is opened again")]
     Failed {
-        /// As given to [`crate::Pool::open`].
+        /// The name from [`crate::PoolDisk`].
         disk: String,
         /// `None` if the disk failed earlier.
         #[source]
         source: Option<std::io::Error>,
     },
-    /// The index lost or changed a record since it was opened.
+    /// A record of the index is missing or damaged that was good when the pool was opened.
     #[error("the index of disk {disk} is damaged: {what}; replace this replica from the peer")]
     IndexDamaged {
         disk: String,
-        /// What does not fit.
+        /// The difference that was found.
         what: String,
     },
 }
 
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        StoreError::Failed { disk: fault.disk, source: Some(fault.source) }
+impl From<DiskError> for StoreError {
+    fn from(error: DiskError) -> Self {
+        StoreError::Failed { disk: error.disk, source: Some(error.source) }
     }
 }
 
-/// Why a read returned no data.
+/// The reason why a read returned no data.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Blocks do not match their checksums. The caller fetches them from the peer and writes them again.
+    /// Blocks do not match their checksums. The caller fetches these blocks from the peer and writes them again.
     #[error("{} blocks of volume {volume} are corrupt, the first is {}; fetch them from the peer", blocks.len(), blocks[0])]
     Corrupt {
         volume: VolumeId,
-        /// Ascending, at least one.
+        /// At least one block, in ascending order.
         blocks: Vec<BlockIndex>,
     },
     /// The disk refused the read. The caller fetches the range from the peer.
@@ -74,35 +77,36 @@ pub enum ReadError {
         #[source]
         source: std::io::Error,
     },
-    /// The volume does not exist or is being deleted.
+    /// The volume does not exist, or is being deleted.
     #[error("volume {volume} does not exist in this pool")]
     NoVolume { volume: VolumeId },
     /// The range is outside the volume, empty or too long.
     #[error("{count} blocks from block {block} of volume {volume} are outside the volume or too many for one read")]
     Range { volume: VolumeId, block: BlockIndex, count: u64 },
-    /// A disk failed earlier.
+    /// A write or sync of the disk failed earlier.
     #[error("disk {disk} failed; read from the peer until the pool is opened again")]
     Failed { disk: String },
-    /// The index lost or changed a record since it was opened.
+    /// A record of the index is missing or damaged that was good when the pool was opened.
     #[error("the index of disk {disk} is damaged: {what}; read from the peer and replace this replica")]
     IndexDamaged {
         disk: String,
-        /// What does not fit.
+        /// The difference that was found.
         what: String,
     },
 }
 
-/// Why a pool was not formatted. The disks are unchanged unless the error is `Io` or `Index`.
+/// The reason why a pool was not formatted. The disks are unchanged unless the error is `Io` or `Index`.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// No disk, more than 24 disks, a repeated id, or a name that is too long.
+    /// There is no disk, there are more than 24 disks, the ids are not one per disk and all different, or a name is
+    /// longer than 255 bytes.
     #[error("{0}")]
-    Plan(&'static str),
-    /// The disk is not blank, and only blank disks may be overwritten.
+    InvalidOptions(&'static str),
+    /// The disk is not blank, and [`crate::Overwrite::BlankOnly`] was given.
     #[error("disk {disk} is not blank ({what}); confirm its erasure or choose another disk")]
     NotBlank {
         disk: String,
-        /// Content found on the disk.
+        /// Description of the content, for people.
         what: String,
     },
     /// The disk is too small for labels, journal and 64 extents.
@@ -110,7 +114,7 @@ pub enum FormatError {
     TooSmall {
         disk: String,
         bytes: u64,
-        /// Bytes that this pool needs on the disk.
+        /// Smallest size in bytes that a disk with this label and journal may have.
         needed: u64,
     },
     /// A read or write of the disk failed.
@@ -125,35 +129,35 @@ pub enum FormatError {
     Index { path: PathBuf, what: String },
 }
 
-impl From<Fault> for FormatError {
-    fn from(fault: Fault) -> Self {
-        FormatError::Io { disk: fault.disk, source: fault.source }
+impl From<DiskError> for FormatError {
+    fn from(error: DiskError) -> Self {
+        FormatError::Io { disk: error.disk, source: error.source }
     }
 }
 
-/// Why a pool was not opened. The disks are unchanged unless the error is `Io`.
+/// The reason why a pool was not opened. The disks are unchanged unless the error is `Io`.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The disk has no label.
+    /// No label was found on the disk.
     #[error("disk {disk} carries no Dyad label ({what}); it is not a pool disk")]
     NoLabel {
         disk: String,
-        /// Content found on the disk.
+        /// Description of the content, for people.
         what: String,
     },
-    /// There are labels, but each copy is damaged.
+    /// Labels were found, but each copy is damaged or cannot be read.
     #[error("all four labels of disk {disk} are damaged; replace the disk and let the peer refill it")]
     LabelDamaged { disk: String },
-    /// The disk belongs to another pair or node.
+    /// The label names another pair or node than [`crate::OpenOptions`] expects.
     #[error("disk {disk} belongs to node {node} of the pair \"{pair}\"; it is not used here")]
     ForeignDisk { disk: String, pair: String, node: String },
-    /// A newer version of the program wrote the label.
+    /// The format version of the label is newer than the versions that this program reads.
     #[error("disk {disk} has format {version}, newer than this program knows; update the node")]
     Version { disk: String, version: u32 },
-    /// A disk of the pool was not given.
+    /// A disk that the labels list was not given.
     #[error("pool disk {number} of {count} is missing; attach it")]
     DiskMissing {
-        /// Number of the disk, from 0.
+        /// Number of the missing disk; the first is 0.
         number: u16,
         /// Number of disks of the pool.
         count: u16,
@@ -161,7 +165,7 @@ pub enum OpenError {
     /// Two disks have the same number, or were formatted for different pools.
     #[error("disk {disk} does not fit the others of this pool; give only disks formatted together")]
     Mixed { disk: String },
-    /// The device is shorter than when it was formatted.
+    /// The device has become shorter since it was formatted.
     #[error("disk {disk} is cut short: {bytes} bytes where its label says {expected}; restore its size")]
     Truncated {
         disk: String,
@@ -173,16 +177,16 @@ pub enum OpenError {
     #[error("the journal on disk {disk} is damaged at record {record}: {what}; refill this replica from the peer")]
     JournalDamaged {
         disk: String,
-        /// Number of the first record that is bad.
+        /// Number of the first damaged record.
         record: u64,
-        /// How the damage is known.
+        /// The evidence that the record was durable before.
         what: String,
     },
-    /// The index is damaged, missing, of another disk, or older than the label.
+    /// The index is damaged, missing or of another disk, or its checkpoint does not fit the label's.
     #[error("the index of disk {disk} cannot be used: {what}; refill this replica from the peer")]
     IndexDamaged {
         disk: String,
-        /// What does not fit.
+        /// The difference that was found.
         what: String,
     },
     /// A read or write of the disk failed.
@@ -194,8 +198,8 @@ pub enum OpenError {
     },
 }
 
-impl From<Fault> for OpenError {
-    fn from(fault: Fault) -> Self {
-        OpenError::Io { disk: fault.disk, source: fault.source }
+impl From<DiskError> for OpenError {
+    fn from(error: DiskError) -> Self {
+        OpenError::Io { disk: error.disk, source: error.source }
     }
 }

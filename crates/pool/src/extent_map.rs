@@ -1,4 +1,7 @@
-//! The disk whose index has each extent. Only an extent that is absent here reads as never written.
+//! The extent map, in memory: on which disk each stored extent is.
+//!
+//! An extent that is neither here nor in an overlay reads as zeros. If an extent is here and its record is missing in
+//! the index, the index is damaged.
 
 use dyad_types::{ExtentIndex, VolumeId};
 use std::collections::BTreeMap;
@@ -8,8 +11,9 @@ use std::collections::btree_map::Entry;
 const CHUNK: u64 = 4096;
 
 struct Chunk {
-    /// 0 = none, otherwise the disk's number + 1.
+    /// One byte per extent: 0 = not stored, otherwise the number of its disk + 1.
     disks: Box<[u8; CHUNK as usize]>,
+    /// Number of extents that are stored.
     used: u32,
 }
 
@@ -20,13 +24,13 @@ pub(crate) struct ExtentMap {
 }
 
 impl ExtentMap {
-    /// The disk of an extent.
+    /// The number of the disk that stores an extent; `None` if it is not stored.
     pub fn get(&self, volume: VolumeId, extent: ExtentIndex) -> Option<usize> {
         let chunk = self.chunks.get(&(volume, extent.0 / CHUNK))?;
         usize::from(chunk.disks[(extent.0 % CHUNK) as usize]).checked_sub(1)
     }
 
-    /// Sets or removes an extent's disk.
+    /// Sets the number of the disk that stores an extent; `None` removes the extent.
     pub fn set(&mut self, volume: VolumeId, extent: ExtentIndex, disk: Option<usize>) {
         let mut entry = match self.chunks.entry((volume, extent.0 / CHUNK)) {
             Entry::Occupied(entry) => entry,
@@ -43,7 +47,7 @@ impl ExtentMap {
         }
     }
 
-    /// The first extents of a volume, at most `limit`.
+    /// The stored extents of a volume with the lowest numbers, at most `limit`.
     pub fn first(&self, volume: VolumeId, limit: usize) -> Vec<ExtentIndex> {
         self.chunks
             .range((volume, 0)..=(volume, u64::MAX))
@@ -64,7 +68,7 @@ impl ExtentMap {
         self.chunks.range((volume, 0)..=(volume, u64::MAX)).map(|(_, c)| u64::from(c.used)).sum()
     }
 
-    /// Volumes with at least one stored extent.
+    /// The volumes that have a stored extent; a volume comes once per chunk.
     pub fn volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
         self.chunks.keys().map(|(volume, _)| *volume)
     }
@@ -75,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn set_get_count() {
+    fn extents_are_found_counted_and_removed() {
         let mut extent_map = ExtentMap::default();
         extent_map.set(VolumeId(1), ExtentIndex(5000), Some(0));
         extent_map.set(VolumeId(1), ExtentIndex(3), Some(23));

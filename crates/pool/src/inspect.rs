@@ -1,15 +1,15 @@
-//! Detects the content of a disk before it is formatted or erased.
+//! Detects what a disk contains before it is formatted or erased, and erases labels.
 
-use crate::disk::{Access, Device, Fault};
+use crate::disk::{Access, Device, DiskError};
 use crate::label::{self, PoolIdentity};
 use crate::layout::MARGIN;
 use crate::{Disk, checksum};
 use std::io;
 
-/// Content of a disk as [`inspect`] detects it.
+/// The content of a disk as [`inspect`] detects it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Inspection {
-    /// A pool disk of the pair and node named.
+    /// A pool disk with at least one good label.
     Pool {
         identity: PoolIdentity,
         /// Number of the disk in the node's pool, from 0.
@@ -17,17 +17,17 @@ pub enum Inspection {
         /// Number of disks of that pool.
         count: u16,
     },
-    /// A pool disk whose labels are all damaged, or of a newer format.
+    /// A pool disk without a good label: all labels are damaged, or their format is newer than this program.
     Unreadable {
         /// Description for people.
         what: String,
     },
-    /// No pool disk, and the first or last MiB is not zero.
+    /// A disk that is no pool disk, and whose first or last MiB is not all zeros.
     Foreign {
         /// Description for people.
         what: &'static str,
     },
-    /// Zeros in the first and the last MiB.
+    /// A disk whose first and last MiB are all zeros.
     Blank,
 }
 
@@ -36,14 +36,14 @@ pub enum Inspection {
 /// # Errors
 /// The disk cannot be read. The caller names the disk.
 pub fn inspect(disk: Box<dyn Disk>) -> io::Result<Inspection> {
-    inspect_device(&Device::new(String::new(), disk)).map_err(|fault| fault.source)
+    inspect_device(&Device::new(String::new(), disk)).map_err(|error| error.source)
 }
 
-/// Overwrites the first and the last MiB with zeros, durably, so that the disk has no label and counts as blank. The
-/// data between them is not erased.
+/// Overwrites the first and the last MiB with zeros, durably. The disk then has no label and counts as blank. The data
+/// between them is not erased.
 ///
 /// # Errors
-/// The disk cannot be written, or is smaller than any pool disk. The caller names the disk.
+/// The disk cannot be written, or is smaller than 1 MiB (`InvalidInput`). The caller names the disk.
 pub fn erase(disk: &dyn Disk) -> io::Result<()> {
     let zeros = vec![0; MARGIN as usize];
     let last = disk.size().checked_sub(MARGIN).ok_or(io::ErrorKind::InvalidInput)?;
@@ -52,7 +52,7 @@ pub fn erase(disk: &dyn Disk) -> io::Result<()> {
     disk.sync()
 }
 
-pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
+pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, DiskError> {
     let found = label::find(device);
     if let Some(label) = found.best {
         let count = label.disks.len() as u16;
@@ -61,13 +61,13 @@ pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
     if let Some(version) = found.newer {
         return Ok(Inspection::Unreadable { what: format!("a Dyad disk of the newer format {version}") });
     }
-    if found.any {
+    if found.labelled {
         return Ok(Inspection::Unreadable { what: "a Dyad disk whose labels are all damaged".into() });
     }
     let len = device.size().min(MARGIN);
     let mut front = vec![0u8; len as usize];
     device.read(Access::Cached, 0, &mut front)?;
-    if let Some(what) = signature(&front) {
+    if let Some(what) = known_signature(&front) {
         return Ok(Inspection::Foreign { what });
     }
     if !checksum::is_zero(&front) {
@@ -82,7 +82,7 @@ pub(crate) fn inspect_device(device: &Device) -> Result<Inspection, Fault> {
     Ok(Inspection::Blank)
 }
 
-/// Magic numbers at their offsets: (offset, bytes, name).
+/// Signatures of common formats: (offset in bytes, signature, description for people). The first match counts.
 const SIGNATURES: [(usize, &[u8], &str); 14] = [
     (512, b"EFI PART", "a GPT partition table"),
     (4096, b"EFI PART", "a GPT partition table"),
@@ -100,6 +100,6 @@ const SIGNATURES: [(usize, &[u8], &str); 14] = [
     (510, b"\x55\xaa", "an MBR partition table or boot sector"),
 ];
 
-fn signature(front: &[u8]) -> Option<&'static str> {
+fn known_signature(front: &[u8]) -> Option<&'static str> {
     SIGNATURES.iter().find(|(at, magic, _)| front.get(*at..*at + magic.len()) == Some(*magic)).map(|(_, _, name)| *name)
 }

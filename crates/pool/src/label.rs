@@ -1,15 +1,16 @@
-//! The label of a disk: its pair, node and pool, and the tail of the journal. Four copies on each disk.
+//! The label of a disk: its pair, its node, the disks of the pool, and the tail of the journal. Each disk holds four
+//! copies.
 
 use crate::codec::{Reader, Writer};
-use crate::disk::{Access, Device, Fault};
+use crate::disk::{Access, Device, DiskError};
 use crate::{checksum, layout};
 use dyad_types::{BLOCK, NodeId};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADPOOL";
 pub(crate) const VERSION: u32 = 1;
-/// Most disks of one node.
+/// Largest number of pool disks of one node.
 pub(crate) const DISKS_MAX: usize = 24;
-/// Longest name of a pair or node, in bytes.
+/// Largest length of the name of a pair or node, in bytes.
 pub(crate) const NAME_MAX: usize = 255;
 
 /// The pair and node that a disk belongs to.
@@ -17,7 +18,7 @@ pub(crate) const NAME_MAX: usize = 255;
 pub struct PoolIdentity {
     /// Id of the pair; the same on both nodes.
     pub pool: u128,
-    /// Stored as its letter.
+    /// The node; the label stores its letter.
     pub node: NodeId,
     /// The pair's name, for people; at most 255 bytes.
     pub pair_name: String,
@@ -25,45 +26,53 @@ pub struct PoolIdentity {
     pub node_name: String,
 }
 
-/// The first journal record that is not in the indexes, and the chain up to it.
+/// The start of replay: the first journal record that is not in the indexes, and its link to the record before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JournalTail {
     /// Logical position of that record, in bytes.
     pub position: u64,
+    /// Number of that record; the first record of a pool has 1.
     pub record: u64,
-    /// Checksum of the record before it.
+    /// Checksum of the header of the record before it.
     pub chain: u32,
     /// Session of the record before it; later records have this session or a later one.
     pub session: u64,
 }
 
-/// The content of a label.
+/// The content of a label. On disks other than disk 0, `session`, `resumed`, `checkpoint`, `tail` and `floor` are not
+/// kept up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
+    /// Grows by one each time the label is written; of the four copies the good one with the highest number counts.
     pub generation: u64,
     pub identity: PoolIdentity,
+    /// Random id of this disk.
     pub disk: u128,
     /// Index of this disk in `disks`; the journal is on disk 0.
     pub number: u16,
+    /// Ids of all disks of the node's pool.
     pub disks: Vec<u128>,
+    /// Bytes of this disk when it was formatted.
     pub size: u64,
-    /// Bytes of the journal on this disk; 0 on every disk but disk 0.
+    /// Bytes of the journal on this disk; 0 on each disk but disk 0.
     pub journal: u64,
+    /// Number of slots for extents on this disk.
     pub slots: u64,
-    /// Random number in each journal record, so that guest data is never taken for a record.
+    /// Random number that each journal record contains, so that guest data is never taken for a record.
     pub salt: u128,
     /// Number of times the pool was opened.
     pub session: u64,
-    /// First journal record of the last session; from it on, records of other sessions are invalid.
+    /// Number of the first journal record of session `session`. From it on, records of other sessions are invalid.
     pub resumed: u64,
     /// Number of the last finished checkpoint.
     pub checkpoint: u64,
     pub tail: JournalTail,
-    /// Every journal record up to this one is known to have been durable.
+    /// Number of a journal record: it and all records before it are known to have been durable.
     pub floor: u64,
 }
 
 impl Label {
+    /// The label as one block of 4096 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
         w.bytes(MAGIC).u32(VERSION).u64(self.generation);
@@ -84,23 +93,27 @@ impl Label {
         w.0
     }
 
-    pub fn decode(block: &[u8]) -> Decoded {
+    /// Reads the block at one of the four places.
+    pub fn decode(block: &[u8]) -> DecodedLabel {
         let mut r = Reader(block);
         if r.take(8) != Some(MAGIC) {
-            return if checksum::is_zero(block) { Decoded::Blank } else { Decoded::Other };
+            return if checksum::is_zero(block) { DecodedLabel::Blank } else { DecodedLabel::Other };
         }
         let (body, crc) = block.split_at(BLOCK - 4);
         if checksum::plain(body).to_le_bytes() != crc {
-            return Decoded::Damaged;
+            return DecodedLabel::Damaged;
         }
         match r.u32() {
-            Some(VERSION) => Self::fields(&mut r).map_or(Decoded::Damaged, |l| Decoded::Good(Box::new(l))),
-            Some(newer) => Decoded::Newer(newer),
-            None => Decoded::Damaged,
+            Some(VERSION) => {
+                Self::decode_fields(&mut r).map_or(DecodedLabel::Damaged, |l| DecodedLabel::Good(Box::new(l)))
+            }
+            Some(newer) => DecodedLabel::Newer(newer),
+            None => DecodedLabel::Damaged,
         }
     }
 
-    fn fields(r: &mut Reader) -> Option<Label> {
+    /// Reads the fields behind the version; `None` if they are invalid.
+    fn decode_fields(r: &mut Reader) -> Option<Label> {
         let generation = r.u64()?;
         let identity = PoolIdentity {
             pool: r.u128()?,
@@ -135,31 +148,36 @@ impl Label {
     }
 }
 
-/// Content of one of the four label places.
+/// The content of one of the four places for a label.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Decoded {
+pub(crate) enum DecodedLabel {
     Good(Box<Label>),
+    /// A label with this format version, which is newer than [`VERSION`].
     Newer(u32),
+    /// A label with a wrong checksum or invalid fields.
     Damaged,
+    /// Data that is no label.
     Other,
+    /// All bytes are zero.
     Blank,
 }
 
-/// Result of reading the four label places of a disk.
+/// Result of reading the four places for labels on a disk.
 pub(crate) struct LabelSearch {
-    /// The whole label of the highest generation.
+    /// The good label with the highest generation.
     pub best: Option<Label>,
+    /// Format version of a label that is newer than [`VERSION`].
     pub newer: Option<u32>,
-    /// Number of places with a damaged label, or with none although another place has one.
+    /// Number of places whose label is damaged, cannot be read, or is missing although another place has one.
     pub damaged: u32,
-    /// Whether any place has a Dyad label, whole or damaged.
-    pub any: bool,
+    /// Whether at least one place has a label, good or not, or cannot be read.
+    pub labelled: bool,
 }
 
-/// Reads all four labels. Unreadable places count as damaged.
+/// Reads the four places for labels. A disk that is too small for a pool disk is not read, and has no label.
 pub(crate) fn find(device: &Device) -> LabelSearch {
-    let mut found = LabelSearch { best: None, newer: None, damaged: 0, any: false };
-    if device.size() < layout::smallest(0) {
+    let mut found = LabelSearch { best: None, newer: None, damaged: 0, labelled: false };
+    if device.size() < layout::min_disk_bytes(0) {
         return found;
     }
     let mut missing = 0;
@@ -167,29 +185,29 @@ pub(crate) fn find(device: &Device) -> LabelSearch {
         let mut block = vec![0u8; BLOCK];
         let decoded = match device.read(Access::Cached, offset, &mut block) {
             Ok(()) => Label::decode(&block),
-            Err(_) => Decoded::Damaged,
+            Err(_) => DecodedLabel::Damaged,
         };
         match decoded {
-            Decoded::Good(label) => {
+            DecodedLabel::Good(label) => {
                 if found.best.as_ref().is_none_or(|b| b.generation < label.generation) {
                     found.best = Some(*label);
                 }
             }
-            Decoded::Newer(version) => found.newer = Some(version),
-            Decoded::Damaged => found.damaged += 1,
-            Decoded::Other | Decoded::Blank => missing += 1,
+            DecodedLabel::Newer(version) => found.newer = Some(version),
+            DecodedLabel::Damaged => found.damaged += 1,
+            DecodedLabel::Other | DecodedLabel::Blank => missing += 1,
         }
     }
-    found.any = missing < 4;
-    if found.any {
+    found.labelled = missing < 4;
+    if found.labelled {
         found.damaged += missing;
     }
     found
 }
 
-/// Writes all four copies so that at any moment a whole one is durable: one in front and one at the
-/// end, then a sync, then the other two and a second sync.
-pub(crate) fn write(device: &Device, label: &Label) -> Result<(), Fault> {
+/// Writes all four copies, so that at each moment a good one is durable: one at the start and one at the end of the
+/// disk, then a sync, then the other two and a second sync.
+pub(crate) fn write(device: &Device, label: &Label) -> Result<(), DiskError> {
     let block = label.encode();
     let [a, b, c, d] = layout::label_offsets(label.size);
     for places in [[a, c], [b, d]] {
@@ -230,25 +248,25 @@ mod tests {
     }
 
     #[test]
-    fn round_trip_and_every_bit_flip_is_seen() {
+    fn a_label_is_read_back_and_a_flipped_bit_is_detected() {
         let block = label().encode();
-        assert_eq!(Label::decode(&block), Decoded::Good(Box::new(label())));
+        assert_eq!(Label::decode(&block), DecodedLabel::Good(Box::new(label())));
         for bit in (0..block.len() * 8).step_by(7) {
             let mut bad = block.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(Label::decode(&bad), Decoded::Damaged | Decoded::Other), "bit {bit}");
+            assert!(matches!(Label::decode(&bad), DecodedLabel::Damaged | DecodedLabel::Other), "bit {bit}");
         }
-        assert_eq!(Label::decode(&[0; BLOCK]), Decoded::Blank);
+        assert_eq!(Label::decode(&[0; BLOCK]), DecodedLabel::Blank);
     }
 
     #[test]
-    fn longest_label_fits() {
+    fn a_label_with_the_longest_names_and_most_disks_fits_into_a_block() {
         let mut label = label();
         label.disks = (0..DISKS_MAX as u128).collect();
         label.number = 23;
         label.disk = 23;
         label.identity.pair_name = "x".repeat(NAME_MAX);
         label.identity.node_name = "y".repeat(NAME_MAX);
-        assert_eq!(Label::decode(&label.encode()), Decoded::Good(Box::new(label)));
+        assert_eq!(Label::decode(&label.encode()), DecodedLabel::Good(Box::new(label)));
     }
 }

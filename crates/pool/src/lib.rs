@@ -1,12 +1,12 @@
 //! # dyad-pool: the on-disk store of one node
 //!
-//! Takes writes of 4 KiB blocks into a journal, moves them to thin 64 KiB extents at checkpoints,
-//! and verifies every byte it returns with a checksum that is stored apart from the data. It also stores
-//! the metadata the mirror needs: which extents are dirty, which were touched since the last common
-//! flush, and a few named values.
+//! Writes of 4 KiB blocks go to a journal. Checkpoints copy them to 64 KiB extents, which take space only once they are
+//! written. Each byte that is read from a disk is verified with a checksum that is stored apart from the data. The
+//! store also holds the metadata that the mirror needs: which extents are dirty, which were written since the last
+//! confirmation, and a few named values.
 //!
-//! It must never know: the peer, the network, the meaning of epochs (it only stores the number), time,
-//! threads (it returns jobs, and the caller runs them on any thread) or randomness (an argument).
+//! This crate must never know the peer, the network, the meaning of epochs (it only stores the number), time,
+//! threads (it returns jobs, which the caller runs on any thread) or a source of random numbers (they are arguments).
 //!
 //! ## Path of a write
 //!
@@ -19,28 +19,30 @@
 //!
 //! ## Invariants
 //!
-//! * **An acknowledged operation survives SIGKILL**: it is in the page cache when the call returns.
+//! * **An operation whose call has returned survives SIGKILL**: its journal record is in the page cache. Only
+//!   [`Pool::confirm`] may be lost: it is not journalled each time.
 //!   **An operation that a completed sync covers survives loss of power**: it is on stable storage.
-//! * A position is called durable only if the sync began after it was written and did not fail.
-//! * An extent is written in place only after its journal record is durable; an index is committed only
-//!   after the extents it names are durable; the journal tail moves, and freed slots are reused, only
-//!   after every index has committed and the labels are durable.
-//! * Replay is idempotent: a block's state after replay depends on the journal alone if the journal
-//!   touches it, and on an index record that no unfinished checkpoint changed otherwise.
-//! * Every byte returned by a read matched its CRC32C in the same read, from the journal as from an extent.
-//! * `ExtentMap` in memory says which extents exist; an index without a record of such an extent is corrupt.
-//! * After a failed write or sync the disk and the pool refuse every operation until the pool is opened again.
+//! * A position counts as durable only if a sync began after its record was written, and succeeded.
+//! * A block is written to its extent only after its journal record is durable; an index is committed only
+//!   after the extents that it names are durable; the journal tail moves, and freed slots are reused, only
+//!   after every index has committed and the label with the new tail is durable.
+//! * Replay is idempotent. If the journal has a record of a block, the block's state after replay depends on the
+//!   journal alone; otherwise on an index record, which no unfinished checkpoint has changed.
+//! * Each byte that a read returns from the journal or from an extent matched its CRC32C in the same read. All other
+//!   bytes are zeros of blocks that were never written or were discarded.
+//! * `ExtentMap` in memory says which extents are stored; an index without a record of such an extent is damaged.
+//! * After a failed write or sync the disk and its pool refuse every operation until the pool is opened again.
 //!
-//! ## Bounds on memory
+//! ## Limits of memory use
 //!
-//! | what | bound |
+//! | part | limit |
 //! | --- | --- |
-//! | overlay (active + frozen) | 2 × [`OVERLAY_LIMIT`] entries of about 230 B: 60 MiB |
-//! | extent_map | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
-//! | free map | 1 bit per 64 KiB of disk: 2 MiB per TiB |
-//! | dirty map, unconfirmed extents | 1 bit per 64 KiB touched, at most 5 such sets per volume: 2 MiB per TiB and set |
+//! | overlays (active and frozen) | each about 1.5 × [`OVERLAY_LIMIT`] extents of about 230 B: 90 MB together |
+//! | extent map | 1 B per 64 KiB stored, in chunks of 4 KiB: 16 MiB per TiB of data |
+//! | free slots | 1 bit per 64 KiB of disk: 2 MiB per TiB |
+//! | dirty and unconfirmed extents | 1 bit per 64 KiB written, at most 5 such sets per volume: 2 MiB per TiB and set |
 //! | values of `meta_put` | [`META_TOTAL_MAX`] |
-//! | jobs in flight | one sync, one checkpoint job of the caller's budget (64 KiB per extent) |
+//! | jobs in flight | one sync, one checkpoint job of the caller's budget (64 KiB per extent), the caller's reads |
 
 mod birth;
 mod buffer;
@@ -78,23 +80,25 @@ pub use pool::{MetaEntry, Pool, Usage, VolumeInfo};
 pub use read::ReadJob;
 pub use sync::{SyncDone, SyncJob};
 
-/// Most blocks of one [`Pool::write`].
+/// Largest number of blocks of one [`Pool::write`] (1 MiB).
 pub const MAX_WRITE_BLOCKS: u64 = 256;
-/// Most blocks of one [`Pool::read`].
+/// Largest number of blocks of one [`Pool::read`] (16 MiB).
 pub const MAX_READ_BLOCKS: u64 = 4096;
-/// Most blocks of one [`Pool::discard`] (1 GiB).
+/// Largest number of blocks of one [`Pool::discard`] (1 GiB).
 pub const MAX_DISCARD_BLOCKS: u64 = 1 << 18;
-/// Most blocks of a volume (4 PiB).
+/// Largest number of blocks of a volume (4 PiB).
 pub const MAX_VOLUME_BLOCKS: u64 = 1 << 40;
-/// Extents in the overlay from which on a write is refused with [`StoreError::JournalFull`] until a checkpoint.
+/// Number of extents in the active overlay at which writes are refused with [`StoreError::JournalFull`] until a
+/// checkpoint begins. Discards are refused at 1.25 times this number.
 pub const OVERLAY_LIMIT: usize = 128 * 1024;
-/// Longest key of [`Pool::meta_put`], in bytes.
+/// Largest length of a key of [`Pool::meta_put`], in bytes.
 pub const META_KEY_MAX: usize = 256;
-/// Longest value of [`Pool::meta_put`], in bytes.
+/// Largest length of a value of [`Pool::meta_put`], in bytes.
 pub const META_VALUE_MAX: usize = 64 * 1024;
-/// Bytes all values and keys of [`Pool::meta_put`] may take together.
+/// Largest sum of the lengths of all keys and values of [`Pool::meta_put`], in bytes.
 pub const META_TOTAL_MAX: usize = 4 << 20;
 
-/// A point in the journal. An operation is durable once [`Pool::durable`] is at or past its position.
+/// The number of a journal record, as a point in the journal. An operation is durable once [`Pool::durable`] is not
+/// lower than its position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);

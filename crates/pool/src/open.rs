@@ -1,4 +1,4 @@
-//! Formats and opens pools. Open reads the labels, then the indexes, then the journal, and writes only after that.
+//! Formats and opens pools. Opening reads the labels, then the indexes, then the journal, and only then writes labels.
 
 mod assemble;
 mod format;
@@ -6,7 +6,7 @@ mod format;
 use dyad_types::{ExtentIndex, NodeId, Seq, VolumeId};
 pub use format::{FormatOptions, Overwrite};
 
-use crate::disk::{Device, Fault, PoolDisk};
+use crate::disk::{Device, DiskError, PoolDisk};
 use crate::extent_map::ExtentMap;
 use crate::index::{Index, Indexes, key, row};
 use crate::journal::scan::{self, ScanError};
@@ -14,17 +14,18 @@ use crate::journal::{Journal, Ring};
 use crate::label::{self, Label};
 use crate::overlay::Overlay;
 use crate::pool::Pool;
-use crate::space::Space;
-use crate::state::State;
+use crate::space::FreeSlots;
+use crate::state::MetadataState;
 use crate::{OpenError, Position};
-use assemble::Member;
+use assemble::LabelledDisk;
 use std::sync::Arc;
 
+/// Options of [`Pool::open`].
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Id of the pair and the node that the disks must belong to.
+    /// Id of the pair, and the node, that the disks must belong to.
     pub expected: (u128, NodeId),
-    /// False only in simulations, where the index need not survive loss of power.
+    /// Whether commits of the index are synced. False only in simulations, where no power is lost under the index.
     pub durable_index: bool,
 }
 
@@ -33,12 +34,12 @@ pub struct OpenOptions {
 pub struct OpenReport {
     /// Number of journal records replayed.
     pub replayed: u64,
-    /// Data blocks of durable journal records that do not match their checksums: reads fail until they are written
-    /// again.
+    /// Number of data blocks of durable journal records that do not match their checksums. Reads of such a block fail
+    /// until it is written again.
     pub corrupt_blocks: u64,
-    /// Label copies that were damaged or missing and were written again.
+    /// Number of label copies that were damaged or missing, and were written again.
     pub repaired_labels: u32,
-    /// Stored extents over all volumes.
+    /// Number of stored extents of all volumes.
     pub extents: u64,
     /// Number of times this pool was opened, this time included.
     pub session: u64,
@@ -50,13 +51,15 @@ impl Pool {
     /// # Errors
     /// See [`OpenError`]; the disks are unchanged unless it is `Io`.
     pub fn open(disks: Vec<PoolDisk>, options: &OpenOptions) -> Result<(Pool, OpenReport), OpenError> {
-        let members = assemble::members(disks, options.expected)?;
-        let devices: Arc<[Arc<Device>]> = members.iter().map(|m| m.device.clone()).collect();
-        let mut label = members[0].label.clone();
-        let mut report =
-            OpenReport { repaired_labels: members.iter().map(|m| m.damaged).sum(), ..OpenReport::default() };
+        let labelled = assemble::labelled_disks(disks, options.expected)?;
+        let devices: Arc<[Arc<Device>]> = labelled.iter().map(|disk| disk.device.clone()).collect();
+        let mut label = labelled[0].label.clone();
+        let mut report = OpenReport {
+            repaired_labels: labelled.iter().map(|disk| disk.damaged_labels).sum(),
+            ..OpenReport::default()
+        };
 
-        let loaded = load_indexes(&members, options.durable_index)?;
+        let loaded = load_indexes(&labelled, options.durable_index)?;
         report.extents = loaded.extents;
 
         let ring = Ring { device: devices[0].clone(), len: label.journal };
@@ -72,22 +75,22 @@ impl Pool {
             label: label.clone(),
             devices: devices.clone(),
             indexes: loaded.indexes,
-            extents_at: members.iter().map(|m| m.label.extents_start()).collect(),
+            extents_start: labelled.iter().map(|disk| disk.label.extents_start()).collect(),
             journal,
             state: loaded.state,
             active: Overlay::default(),
-            running: None,
+            running_checkpoint: None,
             extent_map: loaded.extent_map,
             space: loaded.space,
-            syncing: false,
-            out_of_space: false,
-            idle_at: Position::default(),
+            sync_in_flight: false,
+            operation_refused: false,
+            position_at_idle_check: Position::default(),
             corrupt_blocks: end.corrupt_blocks,
             #[cfg(test)]
             planted: crate::tests::Planted::default(),
         };
         let apply = |record: &_, page, number| pool.apply(record, page, number);
-        scan::replay(&ring, &members[0].label, &end, apply).map_err(damaged)?;
+        scan::replay(&ring, &labelled[0].label, &end, apply).map_err(damaged)?;
         if let Some(volume) = pool.extent_map.volumes().find(|v| !pool.state.volumes.contains_key(v)) {
             let what = format!("it holds extents of volume {volume}, which does not exist");
             return Err(OpenError::IndexDamaged { disk: devices[0].name.clone(), what });
@@ -97,52 +100,53 @@ impl Pool {
         label.session = session;
         label.resumed = end.record;
         label.floor = end.durable;
-        write_labels(&members, &label)?;
+        write_labels(&labelled, &label)?;
         pool.label = label;
         Ok((pool, report))
     }
 }
 
 /// Writes the first disk's label, and the labels of other disks on which a copy was damaged.
-fn write_labels(members: &[Member], first: &Label) -> Result<(), Fault> {
-    for member in &members[1..] {
-        if member.damaged > 0 {
-            let label = Label { generation: member.label.generation + 1, ..member.label.clone() };
-            label::write(&member.device, &label)?;
+fn write_labels(labelled: &[LabelledDisk], first: &Label) -> Result<(), DiskError> {
+    for pool_disk in &labelled[1..] {
+        if pool_disk.damaged_labels > 0 {
+            let label = Label { generation: pool_disk.label.generation + 1, ..pool_disk.label.clone() };
+            label::write(&pool_disk.device, &label)?;
         }
     }
-    label::write(&members[0].device, first)
+    label::write(&labelled[0].device, first)
 }
 
 fn journal_error(disk: &str, error: ScanError) -> OpenError {
     match error {
-        ScanError::Io(fault) => fault.into(),
+        ScanError::Io(error) => error.into(),
         ScanError::Damaged { record, what } => OpenError::JournalDamaged { disk: disk.to_owned(), record, what },
     }
 }
 
-/// Content of the indexes.
-struct Loaded {
+/// The content of all indexes.
+struct LoadedIndexes {
     indexes: Indexes,
-    state: State,
+    state: MetadataState,
     extent_map: ExtentMap,
-    space: Space,
+    space: FreeSlots,
+    /// Number of stored extents.
     extents: u64,
 }
 
-fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> {
-    let slots: Vec<u64> = members.iter().map(|m| m.label.slots).collect();
-    let mut loaded = Loaded {
+fn load_indexes(labelled: &[LabelledDisk], durable: bool) -> Result<LoadedIndexes, OpenError> {
+    let slots: Vec<u64> = labelled.iter().map(|disk| disk.label.slots).collect();
+    let mut loaded = LoadedIndexes {
         indexes: Vec::new(),
-        state: State::default(),
+        state: MetadataState::default(),
         extent_map: ExtentMap::default(),
-        space: Space::new(&slots),
+        space: FreeSlots::new(&slots),
         extents: 0,
     };
-    let checkpoint = members[0].label.checkpoint;
-    for (number, member) in members.iter().enumerate() {
-        let damaged = |what: String| OpenError::IndexDamaged { disk: member.device.name.clone(), what };
-        let index = Index::open(&member.index, member.label.disk, member.label.slots, durable)
+    let checkpoint = labelled[0].label.checkpoint;
+    for (number, pool_disk) in labelled.iter().enumerate() {
+        let damaged = |what: String| OpenError::IndexDamaged { disk: pool_disk.device.name.clone(), what };
+        let index = Index::open(&pool_disk.index, pool_disk.label.disk, pool_disk.label.slots, durable)
             .map_err(|e| damaged(e.text()))?;
         let at = index.checkpoint();
         if at != checkpoint && at != checkpoint + 1 {
@@ -150,21 +154,22 @@ fn load_indexes(members: &[Member], durable: bool) -> Result<Loaded, OpenError> 
         }
         let mut highest_unconfirmed = std::collections::BTreeMap::new();
         index
-            .walk(|entry| take_row(&mut loaded, &mut highest_unconfirmed, number, entry))
+            .walk(|entry| load_record(&mut loaded, &mut highest_unconfirmed, number, entry))
             .map_err(|e| damaged(e.text()))?;
         loaded.indexes.push(Arc::new(index));
     }
     Ok(loaded)
 }
 
-/// Adds one record of an index; `None` if it is invalid.
-fn take_row(
-    loaded: &mut Loaded,
+/// Adds one record of the index of disk `disk` to `loaded`; `None` if the record is invalid. `highest_unconfirmed`
+/// holds, by volume, a field of the volume's record until the volume's unconfirmed extents follow.
+fn load_record(
+    loaded: &mut LoadedIndexes,
     highest_unconfirmed: &mut std::collections::BTreeMap<u64, Seq>,
     disk: usize,
-    entry: row::Entry<'_>,
+    entry: row::IndexEntry<'_>,
 ) -> Option<()> {
-    let row::Entry { key: name, value } = entry;
+    let row::IndexEntry { key: name, value } = entry;
     let kind = *name.first()?;
     if kind == key::EXTENT {
         let [volume, extent, _birth] = key::parse(name)?;
@@ -186,17 +191,17 @@ fn take_row(
             let [id] = key::parse(name)?;
             let row = row::VolumeRow::decode(value)?;
             highest_unconfirmed.insert(id, row.unconfirmed_highest);
-            row::Row::Volume(VolumeId(id), row)
+            row::MetadataRow::Volume(VolumeId(id), row)
         }
         key::DIRTY => {
             let [id, chunk] = key::parse(name)?;
-            row::Row::Dirty(VolumeId(id), chunk, bits()?)
+            row::MetadataRow::Dirty(VolumeId(id), chunk, bits()?)
         }
         key::UNCONFIRMED => {
             let [id, chunk] = key::parse(name)?;
-            row::Row::Unconfirmed(VolumeId(id), chunk, bits()?, *highest_unconfirmed.get(&id)?)
+            row::MetadataRow::Unconfirmed(VolumeId(id), chunk, bits()?, *highest_unconfirmed.get(&id)?)
         }
-        key::META => row::Row::Meta(name[1..].to_vec(), value.to_vec()),
+        key::META => row::MetadataRow::Meta(name[1..].to_vec(), value.to_vec()),
         _ => return None,
     };
     loaded.state.restore(row)

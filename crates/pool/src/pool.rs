@@ -1,5 +1,5 @@
-//! [`Pool`]: each operation is first written to the journal and then applied in memory by the code that also replays
-//! the journal.
+//! [`Pool`]: each operation is first written to the journal, and then applied in memory by the code that also applies
+//! the records when the journal is replayed.
 
 mod metadata;
 mod usage;
@@ -14,11 +14,11 @@ use crate::extent_map::ExtentMap;
 use crate::index::row::ExtentRow;
 use crate::index::{IndexError, Indexes};
 use crate::journal::Journal;
-use crate::journal::record::Record;
+use crate::journal::record::JournalRecord;
 use crate::label::Label;
-use crate::overlay::{Change, ExtentId, JournalBlock, Overlay, split};
-use crate::space::Space;
-use crate::state::State;
+use crate::overlay::{ExtentChange, ExtentId, JournalBlock, Overlay, extent_masks};
+use crate::space::FreeSlots;
+use crate::state::MetadataState;
 use crate::sync::{SyncDone, SyncJob};
 use crate::{DiskFailed, MAX_DISCARD_BLOCKS, MAX_WRITE_BLOCKS, OVERLAY_LIMIT, Position, StoreError, checksum};
 use bytes::Bytes;
@@ -32,35 +32,42 @@ use std::sync::Arc;
 pub struct Pool {
     /// The label of the first disk, as last written.
     pub(crate) label: Label,
+    /// The disks, in the order of their numbers.
     pub(crate) devices: Arc<[Arc<Device>]>,
+    /// One index per disk, in the same order.
     pub(crate) indexes: Indexes,
-    /// Byte offset of the first extent of each disk.
-    pub(crate) extents_at: Vec<u64>,
+    /// Byte offset of slot 0 of each disk.
+    pub(crate) extents_start: Vec<u64>,
     pub(crate) journal: Journal,
-    pub(crate) state: State,
-    /// Changes since the running checkpoint began, or since the last one.
+    pub(crate) state: MetadataState,
+    /// Changes since the newest checkpoint began, whether it has finished or not.
     pub(crate) active: Overlay,
-    pub(crate) running: Option<Checkpoint>,
+    pub(crate) running_checkpoint: Option<Checkpoint>,
     pub(crate) extent_map: ExtentMap,
-    pub(crate) space: Space,
-    pub(crate) syncing: bool,
-    /// A write was refused for lack of space or journal: a checkpoint may help.
-    pub(crate) out_of_space: bool,
-    /// Last operation at the last call of [`Pool::checkpoint_job`] that found nothing to do.
-    pub(crate) idle_at: Position,
-    /// Data blocks found corrupt in the journal, at open or when they were moved to their extents.
+    pub(crate) space: FreeSlots,
+    /// A [`SyncJob`] was given out and its result is missing.
+    pub(crate) sync_in_flight: bool,
+    /// An operation was refused for lack of space in pool, journal or overlay since the last checkpoint began. Makes
+    /// the pool want a checkpoint.
+    pub(crate) operation_refused: bool,
+    /// Position of the last record when [`Pool::checkpoint_job`] last found no checkpoint to run.
+    pub(crate) position_at_idle_check: Position,
+    /// Number of data blocks found corrupt in the journal, at open or when a checkpoint copied them to their extents. A
+    /// block that is found at both times is counted twice.
     pub(crate) corrupt_blocks: u64,
     #[cfg(test)]
     pub(crate) planted: crate::tests::Planted,
 }
 
 impl Pool {
-    /// Writes whole blocks to the journal. On return the write survives SIGKILL; it is durable after a sync.
+    /// Writes whole blocks, at most [`MAX_WRITE_BLOCKS`], to the journal. On return the write survives SIGKILL; it
+    /// survives loss of power once the returned position is durable.
     ///
-    /// The `seq` of the writes of one volume need not ascend; the last call decides the content.
+    /// The sequence numbers of the writes of a volume need not ascend: the last call decides the content.
     ///
     /// # Errors
-    /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: the pool is unchanged. `Failed`: the pool is closed to every operation.
+    /// `NoVolume`, `Range`, `NoSpace`, `JournalFull`: the content of the pool is unchanged. `Failed`: from then on
+    /// every operation of the pool fails.
     pub fn write(
         &mut self,
         volume: VolumeId,
@@ -70,24 +77,26 @@ impl Pool {
     ) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
-        let birth = self.checked(volume, block.run(count), whole)?.birth;
+        let birth = self.writable_volume(volume, block.run(count), whole)?.birth;
         let numbered = block.run(count).each().zip(data.chunks_exact(BLOCK));
         let crcs = numbered.map(|(number, data)| checksum::block(volume, number, birth, data)).collect();
-        let new = split(block.run(count)).filter(|(extent, _)| self.wants_slot((volume, *extent))).count() as u64;
+        let new =
+            extent_masks(block.run(count)).filter(|(extent, _)| self.needs_slot((volume, *extent))).count() as u64;
         if !self.space.can_reserve(new) {
-            self.out_of_space = true;
+            self.operation_refused = true;
             return Err(StoreError::NoSpace);
         }
-        let record = Record::Write { volume, stamp, block, birth, crcs };
-        self.overlay_room(OVERLAY_LIMIT)?;
+        let record = JournalRecord::Write { volume, stamp, block, birth, crcs };
+        self.check_overlay_room(OVERLAY_LIMIT)?;
         let spare = self.write_spare();
-        self.log(&record, &data, spare)
+        self.append_and_apply(&record, &data, spare)
     }
 
-    /// Discards blocks: they read as zeros, and their space is freed at the next checkpoint.
+    /// Discards blocks: they read as zeros from then on. The next checkpoint frees the slot of an extent without
+    /// blocks.
     ///
     /// # Errors
-    /// As [`Pool::write`], but never `NoSpace`; a discard may use journal space that writes leave free.
+    /// As [`Pool::write`], but never `NoSpace`. A discard may use the journal space that writes leave free.
     pub fn discard(
         &mut self,
         volume: VolumeId,
@@ -95,19 +104,20 @@ impl Pool {
         blocks: Range<BlockIndex>,
     ) -> Result<Position, StoreError> {
         let count = blocks.length();
-        self.checked(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
-        self.overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
-        self.log(&Record::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
+        self.writable_volume(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
+        self.check_overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
+        self.append_and_apply(&JournalRecord::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
     }
 
-    /// Makes an extent equal to `image` with `stamp`: writes the present blocks, discards the absent blocks, and does not
-    /// change the bad blocks.
+    /// Makes an extent equal to `image`, with `stamp` for each change: writes the present blocks, discards the absent
+    /// blocks, and does not change the bad blocks. Blocks beyond the end of the volume are ignored.
     ///
-    /// Takes several records: a crash between them leaves a mix of old and new blocks, so the extent must stay dirty
-    /// at its source until the returned position is durable. Blocks beyond the end of the volume are ignored.
+    /// This takes several journal records. A crash between them leaves a mix of old and new blocks, so the extent must
+    /// stay dirty at its source until the returned position is durable.
     ///
     /// # Errors
-    /// As [`Pool::write`]; after an error part of the image may be written. `Range` also if the image is not sound.
+    /// As [`Pool::write`]; after an error a part of the image may be written. `Range` also if the image is not valid or
+    /// the whole extent is beyond the end of the volume.
     pub fn write_extent(
         &mut self,
         volume: VolumeId,
@@ -130,56 +140,58 @@ impl Pool {
         Ok(position)
     }
 
-    /// A sync of everything written so far, to run on any thread. `None` while another sync runs or if all is durable.
+    /// A sync of all records written so far, to run on any thread. `None` if the result of an earlier sync is missing,
+    /// or if all records are durable.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {
-        if self.syncing || self.journal.last() <= self.journal.durable() {
+        if self.sync_in_flight || self.journal.last() <= self.journal.durable() {
             return None;
         }
-        self.syncing = true;
-        Some(SyncJob { device: self.devices[0].clone(), mark: self.journal.mark() })
+        self.sync_in_flight = true;
+        Some(SyncJob { device: self.devices[0].clone(), journal_end: self.journal.end() })
     }
 
-    /// Takes the result of a sync; returns the position up to which all operations are durable.
+    /// Takes the result of a sync from [`Pool::begin_sync`]; returns the position up to which all operations are
+    /// durable.
     ///
     /// # Errors
-    /// `Failed`: the disk refused the sync; the pool is closed to every operation.
+    /// `Failed`: the disk refused the sync; from then on every operation of the pool fails.
     pub fn complete_sync(&mut self, done: SyncDone) -> Result<Position, StoreError> {
-        self.syncing = false;
+        self.sync_in_flight = false;
         done.result?;
-        self.journal.synced(done.mark);
+        self.journal.set_synced(done.journal_end);
         Ok(self.journal.durable())
     }
 
-    /// Syncs on the calling thread.
+    /// Syncs all records on the calling thread; returns the position of the last one.
     ///
     /// # Errors
     /// `Failed`: a disk failed now or earlier.
     ///
     /// # Panics
-    /// A [`SyncJob`] was begun and not completed.
+    /// The result of a [`SyncJob`] is missing.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
         self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
-        assert!(!self.syncing, "complete_sync comes before the next sync");
+        assert!(!self.sync_in_flight, "complete_sync comes before the next sync");
         match self.begin_sync() {
             Some(job) => self.complete_sync(job.run()),
             None => Ok(self.journal.durable()),
         }
     }
 
-    /// Position up to which every operation survives loss of power.
+    /// The position up to which all operations survive loss of power.
     pub fn durable(&self) -> Position {
         self.journal.durable()
     }
 
-    /// Position of the last operation.
+    /// The position of the last journal record.
     pub fn last_position(&self) -> Position {
         self.journal.last()
     }
 
-    /// Whether the pool takes operations.
+    /// Checks that no disk has failed, so that the pool takes operations.
     ///
     /// # Errors
-    /// A disk has failed; every operation then fails.
+    /// The disk that has failed.
     pub fn usable(&self) -> Result<(), DiskFailed> {
         match self.devices.iter().find(|d| d.failed()) {
             Some(device) => Err(DiskFailed { disk: device.name.clone() }),
@@ -187,10 +199,13 @@ impl Pool {
         }
     }
 
-    /// Syncs, writes to the label up to which record the journal is durable, and closes the disks.
+    /// Closes the pool and its disks. Syncs first, and writes into the label that all journal records are durable.
     ///
     /// # Errors
-    /// `Failed`. The pool is closed also then and can be opened again.
+    /// `Failed`. The pool is closed in this case, too, and can be opened again.
+    ///
+    /// # Panics
+    /// The result of a [`SyncJob`] is missing.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.sync()?;
         self.label.generation += 1;
@@ -198,11 +213,17 @@ impl Pool {
         Ok(crate::label::write(&self.devices[0], &self.label)?)
     }
 
-    /// Writes a record to the journal and applies it. The caller has checked its fields.
-    pub(crate) fn log(&mut self, record: &Record, data: &[u8], spare: u64) -> Result<Position, StoreError> {
+    /// Writes a record to the journal and applies it in memory. The caller has checked the record's fields. `spare` is
+    /// the number of journal bytes that must stay free.
+    pub(crate) fn append_and_apply(
+        &mut self,
+        record: &JournalRecord,
+        data: &[u8],
+        spare: u64,
+    ) -> Result<Position, StoreError> {
         self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
         if !self.journal.has_room(record, data.len(), spare) {
-            self.out_of_space = true;
+            self.operation_refused = true;
             return Err(StoreError::JournalFull);
         }
         let page = self.journal.append(record, data)?;
@@ -211,93 +232,104 @@ impl Pool {
         Ok(position)
     }
 
-    /// Applies a record to the state in memory. Also used by replay, so it must be idempotent.
-    pub(crate) fn apply(&mut self, record: &Record, page: u32, number: u64) {
+    /// Applies a record in memory. `page` is the ring page of the first data block, `number` the number of the record.
+    /// Replay calls it, too, so it must be idempotent.
+    pub(crate) fn apply(&mut self, record: &JournalRecord, page: u32, number: u64) {
         match record {
-            Record::Note | Record::Filler => {}
-            Record::Write { volume, stamp, block, birth, crcs } => {
-                if self.touch(*volume, *stamp, block.run(crcs.len() as u64)) {
+            JournalRecord::Note | JournalRecord::Filler => {}
+            JournalRecord::Write { volume, stamp, block, birth, crcs } => {
+                if self.add_unconfirmed(*volume, *stamp, block.run(crcs.len() as u64)) {
                     for (i, crc) in crcs.iter().enumerate() {
-                        let place = JournalBlock { page: page + i as u32, crc: *crc };
-                        self.put(*volume, *block + i as u64, *stamp, *birth, place);
+                        let in_journal = JournalBlock { page: page + i as u32, crc: *crc };
+                        self.record_written_block(*volume, *block + i as u64, *stamp, *birth, in_journal);
                     }
                 }
             }
-            Record::Discard { volume, stamp, block, count } => {
+            JournalRecord::Discard { volume, stamp, block, count } => {
                 let blocks = block.run(*count);
-                if self.touch(*volume, *stamp, blocks.clone()) {
-                    self.clear(*volume, *stamp, blocks);
+                if self.add_unconfirmed(*volume, *stamp, blocks.clone()) {
+                    self.record_discarded_blocks(*volume, *stamp, blocks);
                 }
             }
-            Record::Confirm { volume, seq } => self.apply_confirm(*volume, *seq),
-            Record::Dirty { volume, extents } => self.state.mark(*volume, extents.clone(), true, number),
-            Record::Clean { volume, extents } => self.state.mark(*volume, extents.clone(), false, number),
-            Record::Meta { key, value } => self.state.set_meta(key, value.as_deref()),
-            Record::Create { volume, blocks } => self.state.create(*volume, *blocks),
-            Record::Resize { volume, blocks } => {
+            JournalRecord::Confirm { volume, seq } => self.apply_confirm(*volume, *seq),
+            JournalRecord::Dirty { volume, extents } => self.state.set_dirty(*volume, extents.clone(), true, number),
+            JournalRecord::Clean { volume, extents } => self.state.set_dirty(*volume, extents.clone(), false, number),
+            JournalRecord::Meta { key, value } => self.state.set_meta(key, value.as_deref()),
+            JournalRecord::Create { volume, blocks } => self.state.create(*volume, *blocks),
+            JournalRecord::Resize { volume, blocks } => {
                 if let Some(v) = self.state.volumes.get_mut(volume) {
                     v.blocks = *blocks;
                 }
             }
-            Record::Delete { volume } => {
+            JournalRecord::Delete { volume } => {
                 self.state.delete(*volume);
-                let slots = self.active.forget(*volume);
-                self.space.put_back(slots);
+                let slots = self.active.remove_volume(*volume);
+                self.space.release_reservation(slots);
             }
         }
     }
 
-    /// Adds a range to the volume's unconfirmed extents and updates its newest stamp; false if the volume does not exist.
-    fn touch(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) -> bool {
+    /// Adds the extents of a block range to the volume's unconfirmed extents, and raises the volume's newest stamp.
+    /// False if the volume does not exist.
+    fn add_unconfirmed(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) -> bool {
         let Some(v) = self.state.volumes.get_mut(&volume).filter(|v| !v.deleting) else { return false };
         v.last = v.last.max(stamp);
-        for (extent, _) in split(blocks) {
-            v.unconfirmed.touch(extent, stamp);
+        for (extent, _) in extent_masks(blocks) {
+            v.unconfirmed.add(extent, stamp);
         }
         true
     }
 
-    /// Records in the overlay that a block was written, and sets a slot aside for its extent if it has none.
-    fn put(&mut self, volume: VolumeId, block: BlockIndex, stamp: Stamp, birth: Birth, place: JournalBlock) {
-        let wants = self.wants_slot((volume, block.extent()));
-        let change = self.active.put(volume, block, stamp, birth, place);
-        if wants {
+    /// Records in the overlay that a block was written, and reserves a slot for its extent if it has none.
+    fn record_written_block(
+        &mut self,
+        volume: VolumeId,
+        block: BlockIndex,
+        stamp: Stamp,
+        birth: Birth,
+        in_journal: JournalBlock,
+    ) {
+        let needs_slot = self.needs_slot((volume, block.extent()));
+        let change = self.active.record_write(volume, block, stamp, birth, in_journal);
+        if needs_slot {
             change.reserved = true;
-            self.space.set_aside(1);
+            self.space.reserve(1);
         }
     }
 
     /// Records in the overlay that blocks were discarded; extents that do not exist are skipped.
-    fn clear(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) {
+    fn record_discarded_blocks(&mut self, volume: VolumeId, stamp: Stamp, blocks: Range<BlockIndex>) {
         let birth = self.state.volumes.get(&volume).map_or(Birth::default(), |v| v.birth);
-        for (extent, mask) in split(blocks) {
-            let place = (volume, extent);
+        for (extent, mask) in extent_masks(blocks) {
+            let id = (volume, extent);
             let exists = self.extent_map.get(volume, extent).is_some()
-                || self.active.get(place).is_some()
-                || self.frozen_change(place).is_some();
+                || self.active.get(id).is_some()
+                || self.frozen_change(id).is_some();
             if exists {
-                self.active.clear(place, mask, stamp, birth);
+                self.active.record_discard(id, mask, stamp, birth);
             }
         }
     }
 
-    /// Whether a write to this extent needs a free slot that is not set aside for it yet.
-    fn wants_slot(&self, place: ExtentId) -> bool {
-        if self.active.get(place).is_some_and(|c| c.reserved) {
+    /// Whether a write to this extent needs a free slot and none is reserved for it yet.
+    fn needs_slot(&self, id: ExtentId) -> bool {
+        if self.active.get(id).is_some_and(|c| c.reserved) {
             return false;
         }
-        let stored = self.extent_map.get(place.0, place.1).is_some();
-        match self.frozen_change(place) {
+        let stored = self.extent_map.get(id.0, id.1).is_some();
+        match self.frozen_change(id) {
             Some(change) => change.removing || !(stored || change.reserved || change.placed),
             None => !stored,
         }
     }
 
-    pub(crate) fn frozen_change(&self, place: ExtentId) -> Option<&Change> {
-        self.running.as_ref()?.frozen.get(place)
+    /// The change of an extent that the running checkpoint covers.
+    pub(crate) fn frozen_change(&self, id: ExtentId) -> Option<&ExtentChange> {
+        self.running_checkpoint.as_ref()?.frozen.get(id)
     }
 
-    /// An extent's record in the index of `disk`. Absent only if the running checkpoint removes it.
+    /// An extent's record in the index of `disk`, which the extent map names. `None` if the running checkpoint has
+    /// removed the record; in each other case a missing record is an error. An error comes with the number of the disk.
     pub(crate) fn stored_row(
         &self,
         volume: VolumeId,
@@ -312,11 +344,14 @@ impl Pool {
         Ok(row)
     }
 
+    /// Byte offset of a slot on its disk.
     pub(crate) fn slot_offset(&self, disk: usize, slot: u64) -> u64 {
-        self.extents_at[disk] + slot * EXTENT as u64
+        self.extents_start[disk] + slot * EXTENT as u64
     }
 
-    fn checked(
+    /// The volume, after a check that it exists, that `blocks` is not empty and lies inside, and that the caller's own
+    /// condition `allowed` holds.
+    fn writable_volume(
         &self,
         volume: VolumeId,
         blocks: Range<BlockIndex>,
@@ -329,15 +364,16 @@ impl Pool {
         Ok(v)
     }
 
-    fn overlay_room(&mut self, limit: usize) -> Result<(), StoreError> {
+    /// Refuses the operation if the active overlay has `limit` extents or more.
+    fn check_overlay_room(&mut self, limit: usize) -> Result<(), StoreError> {
         if self.active.0.len() >= limit {
-            self.out_of_space = true;
+            self.operation_refused = true;
             return Err(StoreError::JournalFull);
         }
         Ok(())
     }
 
-    /// Journal bytes that writes leave free for discards, marks and named values.
+    /// Number of journal bytes that writes leave free for discards, dirty marks and named values.
     fn write_spare(&self) -> u64 {
         (self.journal.ring.len / 8).min(16 << 20)
     }

@@ -1,8 +1,10 @@
-//! A simulated disk that keeps live and durable bytes apart, per 512-byte sector. All randomness comes from one seed.
+//! A simulated disk that keeps live and durable bytes apart, per 512-byte sector. All its random choices come from one
+//! seed.
 //!
-//! Reads return the live bytes. Every sector written since the last sync keeps its versions, from the
-//! durable one to the newest. [`SimDisk::crash`] is a loss of power: each such sector falls back to any of
-//! its versions, so writes are lost, reordered and torn. Faults have probabilities that a test may change at any time.
+//! Reads return the live bytes. For each sector written since the last sync the disk keeps older versions: the durable
+//! one and the last three before the live one. [`SimDisk::crash`] is a loss of power: each such sector gets any of
+//! these versions or stays live, so writes are lost, reordered and torn. Faults have probabilities that a test may
+//! change at any time.
 
 mod scratch;
 
@@ -24,63 +26,65 @@ pub struct Faults {
     pub lying_sync: u32,
     /// A write reports success and writes no byte.
     pub lost_write: u32,
-    /// A write reports success and lands elsewhere (a multiple of 4 KiB away).
+    /// A write reports success and goes to another offset, a multiple of 4 KiB.
     pub misdirected_write: u32,
-    /// A read flips one bit of the medium first, for good.
+    /// One bit of the range that is read flips on the medium, and stays so.
     pub bit_flip: u32,
-    /// An operation fails with EIO; the next one may succeed.
+    /// A read fails with EIO; the next read may succeed.
     pub read_error: u32,
-    /// As above, for writes.
+    /// A write fails with EIO and writes no byte; the next write may succeed.
     pub write_error: u32,
-    /// As above, for syncs. The writes stay unsynced.
+    /// A sync fails with EIO and makes no write durable; the next sync may succeed.
     pub sync_error: u32,
 }
 
-/// Numbers of events of a simulated disk since it was created.
+/// Event counters of a simulated disk since it was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub reads: u64,
     pub writes: u64,
     pub syncs: u64,
     pub crashes: u64,
-    /// Sectors that lost their newest bytes in a loss of power.
+    /// Number of sectors that lost their newest bytes in a loss of power.
     pub lost_sectors: u64,
-    /// Faults injected, of all kinds but loss of power.
+    /// Number of injected faults, losses of power not included.
     pub faults: u64,
 }
 
-struct State {
+struct DiskState {
     live: Vec<u8>,
-    /// Sectors written since the last sync: every version, the durable one first, without the live one.
+    /// The sectors written since the last sync, each with up to four older versions: the durable one first, then the
+    /// last ones before the live one.
     unsynced: BTreeMap<u64, Vec<[u8; SECTOR]>>,
+    /// State of the generator of random numbers.
     random: u64,
     faults: Faults,
     counts: Counts,
-    /// Incremented by a crash or kill; handles with an older number fail.
+    /// Number of crashes and kills. Handles from before the last one fail.
     restarts: u64,
     power: Arc<Power>,
 }
 
-/// The power supply of the disks of one machine.
+/// The power supply that the disks of one machine share.
 struct Power {
-    /// Operations left until the power fails, or [`STEADY`] or [`OFF`].
+    /// Number of operations until the power fails, or [`UNLIMITED`] or [`OFF`].
     operations_left: AtomicI64,
 }
 
-/// The power does not fail.
-const STEADY: i64 = i64::MAX;
-/// The power is off.
+/// Value of `operations_left`: the power does not fail.
+const UNLIMITED: i64 = i64::MAX;
+/// Value of `operations_left`: the power has failed.
 const OFF: i64 = -1;
 
 impl Power {
     fn new() -> Arc<Self> {
-        Arc::new(Self { operations_left: AtomicI64::new(STEADY) })
+        Arc::new(Self { operations_left: AtomicI64::new(UNLIMITED) })
     }
 
-    /// Whether the power is on for one more operation; counts the operation down if `counted`.
+    /// Whether the power is on for the next operation. If the operation is `counted`, one operation less is left.
     fn is_on(&self, counted: bool) -> bool {
         let left = self.operations_left.load(Ordering::SeqCst);
-        if counted && left != STEADY && left != OFF {
+        if counted && left != UNLIMITED && left != OFF {
             self.operations_left.store(left - 1, Ordering::SeqCst);
             return left > 0;
         }
@@ -88,19 +92,20 @@ impl Power {
     }
 }
 
-/// The number that all randomness of a simulated disk comes from.
+/// The number that decides all random choices of a simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
 /// One simulated disk. Clones are handles to the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
+    /// Value of `DiskState::restarts` when the handle was made.
     restarts: u64,
 }
 
 impl SimDisk {
-    /// A blank disk of `size` bytes. All its randomness comes from `seed`.
+    /// A blank disk of `size` bytes whose random choices come from `seed`.
     pub fn new(size: u64, seed: Seed) -> Self {
         Self::powered_by(size, seed, Power::new())
     }
@@ -112,7 +117,7 @@ impl SimDisk {
     }
 
     fn powered_by(size: u64, seed: Seed, power: Arc<Power>) -> Self {
-        let state = State {
+        let state = DiskState {
             live: vec![0; size as usize],
             unsynced: BTreeMap::new(),
             random: seed.0,
@@ -129,28 +134,28 @@ impl SimDisk {
         SimDisk { restarts: self.lock().restarts, state: self.state.clone() }
     }
 
-    /// Sets the probabilities of faults from now on.
+    /// Sets the probabilities of faults; they hold until the next call.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
     }
 
-    /// Numbers of events so far.
+    /// The event counters at this moment.
     pub fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// The power of this disk's machine fails after `operations` more writes, syncs and checks of all its disks:
-    /// every later operation fails until the disks are crashed or killed.
-    pub fn cut_after(&self, operations: u32) {
+    /// Lets the power of this disk's machine fail after `operations` more writes, syncs and checks of all its disks.
+    /// Every later operation fails until [`SimDisk::crash`] or [`SimDisk::kill`].
+    pub fn cut_power_after(&self, operations: u32) {
         self.lock().power.operations_left.store(operations.into(), Ordering::SeqCst);
     }
 
-    /// Whether the power has failed because of [`SimDisk::cut_after`].
-    pub fn is_cut(&self) -> bool {
+    /// Whether an operation has failed because of [`SimDisk::cut_power_after`].
+    pub fn is_power_cut(&self) -> bool {
         self.lock().power.operations_left.load(Ordering::SeqCst) == OFF
     }
 
-    /// Loss and return of power: unsynced sectors fall back to any of their versions; old handles fail.
+    /// Loss and return of power: each sector that is not synced gets any of its versions, and existing handles fail.
     pub fn crash(&self) {
         let mut state = self.lock();
         let unsynced = std::mem::take(&mut state.unsynced);
@@ -166,7 +171,7 @@ impl SimDisk {
         state.restart();
     }
 
-    /// End of the process only: no byte is lost; old handles fail.
+    /// End of the process that uses the disk: no byte is lost, and existing handles fail.
     pub fn kill(&self) {
         self.lock().restart();
     }
@@ -186,17 +191,17 @@ impl SimDisk {
         }
     }
 
-    /// Bytes of the medium as a read would see them, without faults.
+    /// The live bytes of the medium, without injected faults.
     pub fn peek(&self, offset: u64, len: usize) -> Vec<u8> {
         self.lock().live[offset as usize..offset as usize + len].to_vec()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state; an error if the handle is old or the power is off.
-    fn enter(&self, counted: bool) -> io::Result<MutexGuard<'_, State>> {
+    /// The state of the disk for one operation; an error if the handle is from before a crash or the power is off.
+    fn begin_operation(&self, counted: bool) -> io::Result<MutexGuard<'_, DiskState>> {
         let state = self.lock();
         if state.restarts != self.restarts {
             return Err(io::Error::other("this handle is from before the last crash"));
@@ -208,7 +213,7 @@ impl SimDisk {
     }
 }
 
-impl State {
+impl DiskState {
     /// splitmix64. The library cannot depend on `dyad-testkit`, which has the same generator.
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -218,19 +223,21 @@ impl State {
         z ^ (z >> 31)
     }
 
+    /// A random number from 0 to `bound` - 1.
     fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    fn strikes(&mut self, millionths: u32) -> bool {
-        let struck = millionths > 0 && self.below(1_000_000) < u64::from(millionths);
-        self.counts.faults += u64::from(struck);
-        struck
+    /// Whether a fault with this probability occurs now; counts it.
+    fn occurs(&mut self, millionths: u32) -> bool {
+        let occurred = millionths > 0 && self.below(1_000_000) < u64::from(millionths);
+        self.counts.faults += u64::from(occurred);
+        occurred
     }
 
     fn restart(&mut self) {
         self.restarts += 1;
-        self.power.operations_left.store(STEADY, Ordering::SeqCst);
+        self.power.operations_left.store(UNLIMITED, Ordering::SeqCst);
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) {
@@ -259,14 +266,14 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        aligned(access, offset, buffer)?;
-        let mut state = self.enter(false)?;
+        check_alignment(access, offset, buffer)?;
+        let mut state = self.begin_operation(false)?;
         state.counts.reads += 1;
         let faults = state.faults;
-        if state.strikes(faults.read_error) {
+        if state.occurs(faults.read_error) {
             return Err(eio());
         }
-        if state.strikes(faults.bit_flip) {
+        if state.occurs(faults.bit_flip) {
             let bit = state.below(buffer.len() as u64 * 8);
             state.live[offset as usize + (bit / 8) as usize] ^= 1 << (bit % 8);
         }
@@ -275,18 +282,18 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        aligned(access, offset, bytes)?;
-        let mut state = self.enter(true)?;
+        check_alignment(access, offset, bytes)?;
+        let mut state = self.begin_operation(true)?;
         state.counts.writes += 1;
         let faults = state.faults;
-        if state.strikes(faults.write_error) {
+        if state.occurs(faults.write_error) {
             return Err(eio());
         }
-        if state.strikes(faults.lost_write) {
+        if state.occurs(faults.lost_write) {
             return Ok(());
         }
         let mut offset = offset;
-        if state.strikes(faults.misdirected_write) {
+        if state.occurs(faults.misdirected_write) {
             let places = (state.live.len() - bytes.len()) as u64 / 4096 + 1;
             offset = state.below(places) * 4096;
         }
@@ -295,25 +302,25 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.enter(true)?;
+        let mut state = self.begin_operation(true)?;
         state.counts.syncs += 1;
         let faults = state.faults;
-        if state.strikes(faults.sync_error) {
+        if state.occurs(faults.sync_error) {
             return Err(eio());
         }
-        if !state.strikes(faults.lying_sync) {
+        if !state.occurs(faults.lying_sync) {
             state.unsynced.clear();
         }
         Ok(())
     }
 
     fn check(&self) -> io::Result<()> {
-        self.enter(true).map(|_| ())
+        self.begin_operation(true).map(|_| ())
     }
 }
 
-/// As a real disk with O_DIRECT does, refuses an access that is not aligned.
-fn aligned(access: Access, offset: u64, buffer: &[u8]) -> io::Result<()> {
+/// Refuses an access that is not aligned, as a real disk with O_DIRECT does.
+fn check_alignment(access: Access, offset: u64, buffer: &[u8]) -> io::Result<()> {
     let unit = if access == Access::Direct { BLOCK } else { SECTOR };
     let memory = access == Access::Direct && buffer.as_ptr().align_offset(BLOCK) != 0;
     if memory || !offset.is_multiple_of(unit as u64) || !buffer.len().is_multiple_of(unit) {

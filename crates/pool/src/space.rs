@@ -1,35 +1,43 @@
-//! Free slots of every disk. Rebuilt from the indexes at open.
+//! Free slots of all disks, in memory. Built from the indexes when the pool is opened.
 
-/// A disk's slots as bits; set = taken.
-struct Map {
+/// The slots of one disk, free and taken.
+struct DiskSlots {
+    /// One bit per slot: set = taken.
     words: Vec<u64>,
     slots: u64,
+    /// Number of clear bits in `words` below `slots`.
     free: u64,
-    /// The slot after the last one allocated. Allocation searches upwards from here and wraps, so that extents
-    /// written one after another are neighbours on the disk.
+    /// The slot after the slot that was allocated last. Allocation searches upwards from here and wraps, so that
+    /// extents written one after another are neighbours on the disk.
     cursor: u64,
 }
 
-/// The free map of the node.
-pub(crate) struct Space {
-    maps: Vec<Map>,
-    /// Slots reserved for extents in the overlay that have no slot yet.
+/// The free slots of all disks of the pool, and the reservations of free slots.
+pub(crate) struct FreeSlots {
+    disks: Vec<DiskSlots>,
+    /// Number of free slots reserved for extents in the overlays that have no slot yet.
     reserved: u64,
-    /// Slots that guest writes never take.
-    reserve: u64,
+    /// Number of free slots that guest writes never take.
+    held_back: u64,
 }
 
-impl Space {
+impl FreeSlots {
+    /// All slots free. `slots` is the number of slots of each disk; 1 % of all slots, at least 4 and at most 4096, are
+    /// held back.
     pub fn new(slots: &[u64]) -> Self {
-        let map =
-            |slots: &u64| Map { words: vec![0; slots.div_ceil(64) as usize], slots: *slots, free: *slots, cursor: 0 };
+        let map = |slots: &u64| DiskSlots {
+            words: vec![0; slots.div_ceil(64) as usize],
+            slots: *slots,
+            free: *slots,
+            cursor: 0,
+        };
         let total: u64 = slots.iter().sum();
-        Self { maps: slots.iter().map(map).collect(), reserved: 0, reserve: (total / 100).clamp(4, 4096) }
+        Self { disks: slots.iter().map(map).collect(), reserved: 0, held_back: (total / 100).clamp(4, 4096) }
     }
 
-    /// Marks a slot taken; false if it is out of range or taken already.
+    /// Marks a slot as taken; false if the slot does not exist or is taken already.
     pub fn take(&mut self, disk: usize, slot: u64) -> bool {
-        let map = &mut self.maps[disk];
+        let map = &mut self.disks[disk];
         if slot >= map.slots {
             return false;
         }
@@ -40,23 +48,24 @@ impl Space {
         was_free
     }
 
+    /// Marks a taken slot as free.
     pub fn release(&mut self, disk: usize, slot: u64) {
-        let map = &mut self.maps[disk];
+        let map = &mut self.disks[disk];
         let (word, bit) = ((slot / 64) as usize, 1u64 << (slot % 64));
         assert!(map.words[word] & bit != 0, "only a taken slot is released");
         map.words[word] &= !bit;
         map.free += 1;
     }
 
-    /// Takes a slot of the disk with the largest share of free slots.
+    /// Takes a free slot of the disk with the largest share of free slots; `None` if no slot is free.
     pub fn allocate(&mut self) -> Option<(usize, u64)> {
-        let emptier = |a: &Map, b: &Map| {
+        let emptier = |a: &DiskSlots, b: &DiskSlots| {
             (u128::from(a.free) * u128::from(b.slots)).cmp(&(u128::from(b.free) * u128::from(a.slots)))
         };
-        let disk = (0..self.maps.len())
-            .filter(|d| self.maps[*d].free > 0)
-            .max_by(|a, b| emptier(&self.maps[*a], &self.maps[*b]))?;
-        let map = &mut self.maps[disk];
+        let disk = (0..self.disks.len())
+            .filter(|d| self.disks[*d].free > 0)
+            .max_by(|a, b| emptier(&self.disks[*a], &self.disks[*b]))?;
+        let map = &mut self.disks[disk];
         let words = map.words.len() as u64;
         let first = map.cursor / 64;
         for step in 0..=words {
@@ -75,33 +84,36 @@ impl Space {
         unreachable!("a map with free slots has a clear bit")
     }
 
-    /// Whether `slots` more may be reserved for guest writes.
+    /// Whether `slots` more slots may be reserved for guest writes.
     pub fn can_reserve(&self, slots: u64) -> bool {
-        slots == 0 || self.free() >= self.reserved + self.reserve + slots
+        slots == 0 || self.free() >= self.reserved + self.held_back + slots
     }
 
-    pub fn set_aside(&mut self, slots: u64) {
+    /// Reserves slots for extents in the overlay.
+    pub fn reserve(&mut self, slots: u64) {
         self.reserved += slots;
     }
 
-    pub fn put_back(&mut self, slots: u64) {
-        self.reserved = self.reserved.checked_sub(slots).expect("only reserved slots are put back");
+    /// Ends reservations: the extents got their slots, or do not need them any more.
+    pub fn release_reservation(&mut self, slots: u64) {
+        self.reserved = self.reserved.checked_sub(slots).expect("only reserved slots are released");
     }
 
+    /// Number of free slots, reserved ones included.
     pub fn free(&self) -> u64 {
-        self.maps.iter().map(|m| m.free).sum()
+        self.disks.iter().map(|m| m.free).sum()
     }
 
     pub fn total(&self) -> u64 {
-        self.maps.iter().map(|m| m.slots).sum()
+        self.disks.iter().map(|m| m.slots).sum()
     }
 
     pub fn reserved(&self) -> u64 {
         self.reserved
     }
 
-    pub fn reserve(&self) -> u64 {
-        self.reserve
+    pub fn held_back(&self) -> u64 {
+        self.held_back
     }
 }
 
@@ -110,8 +122,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_slot_once_and_none_twice() {
-        let mut space = Space::new(&[70, 130]);
+    fn each_slot_is_allocated_once_and_again_after_its_release() {
+        let mut space = FreeSlots::new(&[70, 130]);
         let mut seen = std::collections::BTreeSet::new();
         while let Some(slot) = space.allocate() {
             assert!(seen.insert(slot));
@@ -128,12 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn writes_leave_the_reserve() {
-        let mut space = Space::new(&[100]);
+    fn reservations_leave_the_slots_that_are_held_back() {
+        let mut space = FreeSlots::new(&[100]);
         assert!(space.can_reserve(96) && !space.can_reserve(97));
-        space.set_aside(96);
+        space.reserve(96);
         assert!(!space.can_reserve(1) && space.can_reserve(0));
-        space.put_back(1);
+        space.release_reservation(1);
         assert!(space.can_reserve(1));
     }
 }

@@ -1,27 +1,29 @@
-//! Group commit: one sync at a time, on any thread.
+//! Group commit: one sync, on any thread, makes all records durable that were written before it began.
 
-use crate::disk::{Device, Fault};
-use crate::journal::Mark;
+use crate::disk::{Device, DiskError};
+use crate::journal::RecordBoundary;
 use std::sync::Arc;
 
-/// A sync to run. It covers the operations written before it was begun.
+/// A sync of the journal, to be run on any thread. It covers the operations that were written before
+/// [`crate::Pool::begin_sync`].
 #[must_use = "operations become durable only when the sync runs"]
 pub struct SyncJob {
     pub(crate) device: Arc<Device>,
-    pub(crate) mark: Mark,
+    /// End of the journal when the sync began.
+    pub(crate) journal_end: RecordBoundary,
 }
 
 impl SyncJob {
-    /// Runs the sync; blocks until the disk has flushed.
+    /// Runs the sync; returns when the disk has written all data to stable storage, or has failed.
     pub fn run(self) -> SyncDone {
         let result = self.device.sync();
-        SyncDone { mark: self.mark, result }
+        SyncDone { journal_end: self.journal_end, result }
     }
 }
 
 /// The result of a [`SyncJob`], for [`crate::Pool::complete_sync`].
 #[must_use = "the pool needs the result to report operations as durable"]
 pub struct SyncDone {
-    pub(crate) mark: Mark,
-    pub(crate) result: Result<(), Fault>,
+    pub(crate) journal_end: RecordBoundary,
+    pub(crate) result: Result<(), DiskError>,
 }

@@ -1,20 +1,20 @@
-//! Whole-store tests: against a naive map, across crashes, and with damage.
+//! Tests of whole pools on simulated disks: compared with a model, across losses of power, with damage and with faults.
 
 mod basics;
 mod crash;
 mod damage;
 mod disks;
 mod faults;
+pub(crate) mod fixture;
 mod formats;
 mod full;
 pub(crate) mod model;
 mod oracle;
-pub(crate) mod rig;
 
-/// Mutants: deliberate bugs that the crash tests must find.
+/// Mutants: planted bugs that the tests must find. All are off by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Planted {
-    /// Extents are not synced before the index names them.
+    /// A checkpoint does not sync the extents before it commits the index.
     pub skipped_sync: bool,
     /// Reads do not verify checksums.
     pub unchecked_checksum: bool,

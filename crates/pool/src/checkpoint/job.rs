@@ -1,9 +1,9 @@
-//! The I/O of a checkpoint as jobs that hold no reference to the pool, so that another thread may run them.
+//! The I/O of a checkpoint, as jobs without a reference to the pool, so that another thread may run them.
 
 use crate::birth::Birth;
 use crate::buffer::AlignedBuffer;
 use crate::checksum;
-use crate::disk::{Access, Device, Fault};
+use crate::disk::{Access, Device, DiskError};
 use crate::index::Index;
 use crate::index::key::Patch;
 use crate::journal::Ring;
@@ -12,7 +12,7 @@ use dyad_types::{BLOCK, BlockIndex, EXTENT, VolumeId};
 use std::io;
 use std::sync::Arc;
 
-/// I/O of one step of a checkpoint.
+/// The I/O of one step of a checkpoint, to be run on any thread.
 #[must_use = "the checkpoint waits for its result"]
 pub struct CheckpointJob {
     pub(super) work: Work,
@@ -21,12 +21,12 @@ pub struct CheckpointJob {
 /// The result of a [`CheckpointJob`], for [`crate::Pool::complete_checkpoint_job`].
 #[must_use = "the checkpoint waits for its result"]
 pub struct CheckpointDone {
-    pub(super) result: Result<StepResult, Fault>,
+    pub(super) result: Result<StepResult, DiskError>,
 }
 
 pub(super) enum Work {
     Seal(Arc<Device>),
-    Move { ring: Ring, moves: Vec<Move> },
+    Move { ring: Ring, moves: Vec<ExtentMove> },
     Flush(Vec<Arc<Device>>),
     Commit { checkpoint: u64, commits: Vec<(Arc<Device>, Arc<Index>, Patch)> },
     Label { device: Arc<Device>, label: Box<Label> },
@@ -40,34 +40,37 @@ pub(super) enum StepResult {
     Labelled(Box<Label>),
 }
 
-/// Blocks of one extent to copy from the journal.
-pub(super) struct Move {
+/// The blocks of one extent that a checkpoint copies from the journal to the extent's slot.
+pub(super) struct ExtentMove {
     pub device: Arc<Device>,
-    /// Byte offset of the extent on its disk.
+    /// Byte offset of the extent's slot on `device`.
     pub offset: u64,
     pub volume: VolumeId,
-    /// First block of the extent.
+    /// First block of the extent, numbered within the volume.
     pub first: BlockIndex,
     pub birth: Birth,
-    /// In ascending order of the block.
+    /// The blocks to copy, ascending by their place in the extent.
     pub blocks: Vec<MovedBlock>,
 }
 
 pub(super) struct MovedBlock {
-    pub inside: usize,
+    /// 0 to 15.
+    pub place_in_extent: usize,
+    /// Page of the journal's ring that holds the block.
     pub page: u32,
+    /// Checksum that was computed when the block was written.
     pub crc: u32,
 }
 
 impl CheckpointJob {
-    /// Runs the job; blocks for its I/O.
+    /// Runs the I/O of the job on the calling thread.
     pub fn run(self) -> CheckpointDone {
         CheckpointDone { result: self.work.run() }
     }
 }
 
 impl Work {
-    fn run(self) -> Result<StepResult, Fault> {
+    fn run(self) -> Result<StepResult, DiskError> {
         match self {
             Work::Seal(device) => device.sync().map(|()| StepResult::Sealed),
             Work::Move { ring, moves } => {
@@ -97,34 +100,35 @@ impl Work {
     }
 }
 
-impl Move {
-    /// Copies the blocks; returns how many did not match their checksums.
+impl ExtentMove {
+    /// Copies the blocks; returns the number of blocks that did not match their checksums.
     ///
-    /// A block that is damaged in the journal is moved as it is: the index gets the checksum of the data that was
-    /// written, so that a read still fails and the block is repaired from the peer.
-    fn run(self, ring: &Ring) -> Result<u64, Fault> {
+    /// A block that is damaged in the journal is copied as it is. The index gets the checksum that was computed when
+    /// the block was written, so a read still fails, and the caller repairs the block from the peer.
+    fn run(self, ring: &Ring) -> Result<u64, DiskError> {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
         let mut corrupt_blocks = 0;
-        for run in self.blocks.chunk_by(|a, b| a.inside + 1 == b.inside && a.page + 1 == b.page) {
-            let into = &mut bytes[run[0].inside * BLOCK..(run[0].inside + run.len()) * BLOCK];
+        for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent && a.page + 1 == b.page) {
+            let into = &mut bytes[run[0].place_in_extent * BLOCK..(run[0].place_in_extent + run.len()) * BLOCK];
             if ring.read_pages(run[0].page, into).is_err() {
                 self.read_single_blocks(ring, run, into);
             }
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
-                let number = self.first + block.inside as u64;
+                let number = self.first + block.place_in_extent as u64;
                 corrupt_blocks += u64::from(checksum::block(self.volume, number, self.birth, data) != block.crc);
             }
         }
-        for run in self.blocks.chunk_by(|a, b| a.inside + 1 == b.inside) {
-            let from = run[0].inside * BLOCK;
+        for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent) {
+            let from = run[0].place_in_extent * BLOCK;
             let part = &bytes[from..from + run.len() * BLOCK];
             self.device.write(Access::Direct, self.offset + from as u64, part)?;
         }
         Ok(corrupt_blocks)
     }
 
-    /// Reads a run block by block. Blocks that cannot be read are filled with zeros and do not match their checksums.
+    /// Reads a run block by block. A block that cannot be read is filled with zeros, so it does not match its checksum
+    /// unless its content was zeros.
     fn read_single_blocks(&self, ring: &Ring, run: &[MovedBlock], into: &mut [u8]) {
         for (block, data) in run.iter().zip(into.chunks_exact_mut(BLOCK)) {
             if ring.read_pages(block.page, data).is_err() {

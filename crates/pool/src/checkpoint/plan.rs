@@ -1,31 +1,31 @@
-//! Chooses a slot for each changed extent.
+//! Plans the copies of a checkpoint: chooses the slot of each changed extent and the blocks to copy into it.
 
-use super::job::{Move, MovedBlock};
+use super::job::{ExtentMove, MovedBlock};
 use super::running::Checkpoint;
 use crate::StoreError;
 use crate::index::key;
 use crate::index::row::ExtentRow;
-use crate::overlay::{Change, ExtentId};
+use crate::overlay::{ExtentChange, ExtentId};
 use crate::pool::Pool;
 use dyad_types::{EXTENT_BLOCKS, Stamp};
 
 impl Pool {
-    /// Plans the next extents, at most `budget`. Empty when no block has to move: all extents are planned, or the
-    /// planned ones are only removed.
-    pub(super) fn plan_moves(&mut self, budget: usize) -> Result<Vec<Move>, StoreError> {
+    /// Plans the next extents, at most `budget`. The result is empty if no block has to be copied: all extents are
+    /// planned already, or the extents planned now have only discarded blocks.
+    pub(super) fn plan_moves(&mut self, budget: usize) -> Result<Vec<ExtentMove>, StoreError> {
         let mut moves = Vec::new();
         for _ in 0..budget {
-            let Some((place, change)) = self.running.as_ref().and_then(Checkpoint::next) else { break };
-            moves.extend(self.plan_one(place, &change)?);
-            if let Some(running) = &mut self.running {
-                running.planned = Some(place);
+            let Some((id, change)) = self.running_checkpoint.as_ref().and_then(Checkpoint::next) else { break };
+            moves.extend(self.plan_extent_move(id, &change)?);
+            if let Some(running) = &mut self.running_checkpoint {
+                running.planned = Some(id);
             }
         }
         Ok(moves)
     }
 
-    fn plan_one(&mut self, place: ExtentId, change: &Change) -> Result<Option<Move>, StoreError> {
-        let (volume, extent) = place;
+    fn plan_extent_move(&mut self, id: ExtentId, change: &ExtentChange) -> Result<Option<ExtentMove>, StoreError> {
+        let (volume, extent) = id;
         let stored_on = self.extent_map.get(volume, extent);
         let stored = match stored_on {
             Some(disk) => self
@@ -38,9 +38,9 @@ impl Pool {
             None => None,
         };
         let kept = stored.as_ref().map_or(0, |(_, _, row)| row.present & !change.touched);
-        // A newer write has no reservation and will use this extent's slot, so the slot is kept even if the extent is
-        // empty.
-        let slot_in_use = self.active.get(place).is_some_and(|c| !c.reserved) && (stored.is_some() || change.reserved);
+        // A write in the active overlay has no reservation of its own and relies on this extent's slot. So the slot is
+        // kept even if no block of this change is present.
+        let slot_in_use = self.active.get(id).is_some_and(|c| !c.reserved) && (stored.is_some() || change.reserved);
         let placed = if (kept | change.present) == 0 && !slot_in_use {
             None
         } else {
@@ -53,10 +53,10 @@ impl Pool {
             }
         };
         if change.reserved {
-            self.space.put_back(1);
+            self.space.release_reservation(1);
         }
-        let running = self.running.as_mut().expect("only a running checkpoint plans");
-        if let Some(frozen) = running.frozen.0.get_mut(&place) {
+        let running = self.running_checkpoint.as_mut().expect("only a running checkpoint plans");
+        if let Some(frozen) = running.frozen.0.get_mut(&id) {
             frozen.reserved = false;
             frozen.removing = placed.is_none();
             frozen.placed = placed.is_some();
@@ -64,8 +64,8 @@ impl Pool {
         let Some((disk, slot, birth)) = placed else {
             if let Some((disk, birth, row)) = stored {
                 running.patches[disk].push((key::extent(volume, extent, birth), None));
-                running.freed.push((disk, row.slot));
-                running.moved.push((place, None));
+                running.freed_slots.push((disk, row.slot));
+                running.extent_map_changes.push((id, None));
             }
             return Ok(None);
         };
@@ -74,23 +74,24 @@ impl Pool {
         row.present = kept | change.present;
         row.last = row.last.max(change.stamp);
         let mut blocks = Vec::new();
-        for inside in (0..EXTENT_BLOCKS as usize).filter(|i| change.touched & 1 << i != 0) {
-            let there = change.present & 1 << inside != 0;
-            row.crcs[inside] = if there { change.crcs[inside] } else { 0 };
-            if there {
-                blocks.push(MovedBlock { inside, page: change.pages[inside], crc: change.crcs[inside] });
+        for place_in_extent in (0..EXTENT_BLOCKS as usize).filter(|i| change.touched & 1 << i != 0) {
+            let present = change.present & 1 << place_in_extent != 0;
+            row.crcs[place_in_extent] = if present { change.crcs[place_in_extent] } else { 0 };
+            if present {
+                let (page, crc) = (change.pages[place_in_extent], change.crcs[place_in_extent]);
+                blocks.push(MovedBlock { place_in_extent, page, crc });
             }
         }
         running.patches[disk].push((key::extent(volume, extent, birth), Some(row.encode())));
         if stored_on.is_none() {
-            running.moved.push((place, Some(disk)));
+            running.extent_map_changes.push((id, Some(disk)));
         }
         if blocks.is_empty() {
             return Ok(None);
         }
-        running.written[disk] = true;
+        running.written_disks[disk] = true;
         let device = self.devices[disk].clone();
         let offset = self.slot_offset(disk, slot);
-        Ok(Some(Move { device, offset, volume, first: extent.first_block(), birth, blocks }))
+        Ok(Some(ExtentMove { device, offset, volume, first: extent.first_block(), birth, blocks }))
     }
 }

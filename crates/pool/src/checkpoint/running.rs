@@ -1,11 +1,12 @@
 //! The state of a running checkpoint.
 
 use crate::index::key::Patch;
-use crate::journal::Mark;
+use crate::journal::RecordBoundary;
 use crate::label::JournalTail;
-use crate::overlay::{Change, ExtentId, Overlay};
+use crate::overlay::{ExtentChange, ExtentId, Overlay};
 use std::ops::Bound;
 
+/// The phases of a checkpoint, in this order. The comment of [`crate::checkpoint`] says what each does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Sealing,
@@ -16,32 +17,36 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct Checkpoint {
+    /// That of the last finished checkpoint + 1.
     pub(super) number: u64,
     pub(super) phase: Phase,
     /// A job was given out and its result is missing.
-    pub(super) waiting: bool,
-    /// The checkpoint covers every record before this.
-    pub(super) cut: JournalTail,
-    pub(super) mark: Mark,
+    pub(super) job_in_flight: bool,
+    /// The journal's tail once the checkpoint has finished: the checkpoint covers each record before it.
+    pub(super) new_tail: JournalTail,
+    /// End of the journal when the checkpoint began. The sync of the first phase makes the records before it durable.
+    pub(super) journal_end: RecordBoundary,
+    /// The changes that the checkpoint moves to the extents; newer changes are in the pool's active overlay.
     pub frozen: Overlay,
-    /// Extents up to here are planned.
+    /// The last extent that is planned. Extents are planned in ascending order.
     pub(super) planned: Option<ExtentId>,
-    /// Changes of each disk's index.
+    /// Changes of each disk's index, in the order of the disks.
     pub(super) patches: Vec<Patch>,
-    /// Disks that were written and need a sync.
-    pub(super) written: Vec<bool>,
-    /// Slots (disk, slot) that become free at the end.
-    pub(super) freed: Vec<(usize, u64)>,
-    /// Changes of the extent map at the end.
-    pub(super) moved: Vec<(ExtentId, Option<usize>)>,
+    /// For each disk: whether extents on it were written, so that it needs a sync.
+    pub(super) written_disks: Vec<bool>,
+    /// Slots (disk, slot) that become free when the checkpoint has finished.
+    pub(super) freed_slots: Vec<(usize, u64)>,
+    /// Changes of the extent map that apply when the checkpoint has finished: the disk of each extent, `None` if the
+    /// extent exists no more.
+    pub(super) extent_map_changes: Vec<(ExtentId, Option<usize>)>,
 }
 
 impl Checkpoint {
-    /// The next extent to plan, with its change.
-    pub(super) fn next(&self) -> Option<(ExtentId, Change)> {
+    /// The next extent to plan and its change; `None` if all are planned.
+    pub(super) fn next(&self) -> Option<(ExtentId, ExtentChange)> {
         let from = self.planned.map_or(Bound::Unbounded, Bound::Excluded);
-        let (place, change) = self.frozen.0.range((from, Bound::Unbounded)).next()?;
-        Some((*place, (**change).clone()))
+        let (id, change) = self.frozen.0.range((from, Bound::Unbounded)).next()?;
+        Some((*id, (**change).clone()))
     }
 
     pub(super) fn all_planned(&self) -> bool {

@@ -1,4 +1,4 @@
-//! A partition or a file as disk, opened twice: with and without the page cache.
+//! [`FileDisk`]: a partition or a regular file, opened twice, with and without the page cache.
 
 use super::{Access, Disk};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -10,7 +10,7 @@ use std::path::Path;
 /// A block device or a regular file. Locked with `flock` while open, so that a second open fails.
 pub struct FileDisk {
     cached: File,
-    /// The same file with O_DIRECT; `None` if the file system does not support it (tests on an old tmpfs).
+    /// The same file with O_DIRECT; `None` if the file system does not support it, as an old tmpfs in tests.
     direct: Option<File>,
     size: u64,
 }
@@ -42,7 +42,7 @@ impl FileDisk {
         Self::open(path)
     }
 
-    /// Whether O_DIRECT is in use.
+    /// Whether O_DIRECT is in use; if not, [`Access::Direct`] goes through the page cache.
     pub fn is_direct(&self) -> bool {
         self.direct.is_some()
     }

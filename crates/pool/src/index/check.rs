@@ -1,10 +1,10 @@
 //! Checks the structure of an LMDB file before LMDB maps it.
 //!
 //! LMDB does not validate its pages: a flipped bit in an offset can make it read outside the map, and a flipped bit in
-//! the list of free pages can make the next commit overwrite pages in use. This check reads the file with plain
-//! reads and accepts it only if every page of both trees carries its own number, has ordered keys within its
+//! the list of free pages can make the next commit overwrite pages in use. This check reads the file without LMDB and
+//! accepts it only if every page of both trees carries its own number, has ascending keys within its
 //! bounds, is used once, and is not in the free list. The format is that of LMDB 0.9 (data version 1,
-//! 64-bit, 4 KiB pages): `docs/formats.md` says which parts are relied on.
+//! 64-bit, 4 KiB pages); `docs/formats.md` lists the parts that the check relies on.
 
 use super::error::IndexError;
 use crate::codec::Reader;
@@ -13,41 +13,60 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Bytes of a page.
 const PAGE: usize = 4096;
+/// Bytes of the header of a page.
 const HEADER: usize = 16;
+/// Bytes of a node in front of its key (LMDB's NODESIZE).
 const NODE: usize = 8;
+/// Flag of an inner page of a tree (P_BRANCH).
 const BRANCH: u16 = 1;
+/// Flag of a leaf page of a tree (P_LEAF).
 const LEAF: u16 = 2;
+/// Flag of the first page of a value that does not fit into a leaf page (P_OVERFLOW).
 const OVERFLOW: u16 = 4;
+/// Flag of the two pages that describe the environment (P_META).
 const META: u16 = 8;
-/// A node whose data lies in overflow pages.
+/// Flag of a node whose data lies in overflow pages (F_BIGDATA).
 const BIG_DATA: u16 = 1;
-/// Flag of the tree of free pages, whose keys are numbers.
+/// Flag of the tree of free pages, whose keys are numbers (MDB_INTEGERKEY).
 const INTEGER_KEYS: u16 = 8;
+/// Largest depth of a tree (LMDB's CURSOR_STACK).
 const DEPTH_MAX: u16 = 32;
+/// Root of an empty tree (P_INVALID).
 const NO_PAGE: u64 = u64::MAX;
 
-/// One tree as the meta page describes it.
+/// A tree's description: in the meta page, or as the check counts it.
 #[derive(Clone, Copy, Default)]
 struct Tree {
     depth: u16,
+    /// Number of inner pages.
     branches: u64,
+    /// Number of leaf pages.
     leaves: u64,
+    /// Number of overflow pages.
     overflows: u64,
     entries: u64,
+    /// Number of the root page, or [`NO_PAGE`].
     root: u64,
 }
 
+/// A meta page. The file has two of them; the page with the higher transaction counts.
 struct Meta {
+    /// Bytes of address space for the file.
     map_size: u64,
     page_size: u32,
+    /// The tree that lists free pages.
     free: Tree,
+    /// The tree with the records.
     main: Tree,
+    /// Highest number of a page in use.
     last_page: u64,
+    /// Number of the transaction that wrote this page.
     txn: u64,
 }
 
-/// Checks the file `path`; the error names the first violation.
+/// Checks the file at `path`; the error names the first violation.
 pub(crate) fn file(path: &Path) -> Result<(), IndexError> {
     let refused = |e: io::Error| match e.kind() {
         io::ErrorKind::NotFound => IndexError::Damaged("its file is missing".into()),
@@ -75,25 +94,32 @@ fn damaged<T>(what: &str) -> Result<T, IndexError> {
     Err(IndexError::Damaged(what.into()))
 }
 
+/// The state of a check.
 struct Check {
     file: File,
-    /// Whole pages in the file.
+    /// Number of whole pages in the file.
     pages: u64,
+    /// Highest page number that is valid: that of the meta page in use.
     last_page: u64,
-    /// One bit per page: seen in a tree or in the free list.
+    /// One bit per page, set if the page was seen in a tree or in the free list.
     used: Vec<u64>,
+    /// Page numbers from the list of free pages.
     free: Vec<u64>,
 }
 
-/// A page to check, with the bounds of its keys.
+/// A page that is still to be checked.
 struct Visit {
     page: u64,
+    /// Level in the tree; the root has 1.
     depth: u16,
+    /// Lower bound of the keys, inclusive; `None` at the left edge of the tree.
     low: Option<Vec<u8>>,
+    /// Upper bound of the keys, exclusive; `None` at the right edge of the tree.
     high: Option<Vec<u8>>,
 }
 
 impl Check {
+    /// Reads a page and checks that it carries its own number.
     fn page(&self, number: u64) -> Result<Vec<u8>, IndexError> {
         if number >= self.pages {
             return damaged("its file is cut short");
@@ -136,6 +162,8 @@ impl Check {
         Ok(())
     }
 
+    /// Checks all pages of a tree and compares their numbers with `expected`. If the tree is the free list, its page
+    /// numbers are added to `self.free`.
     fn tree(&mut self, expected: &Tree, free_list: bool) -> Result<(), IndexError> {
         let mut seen = Tree { depth: expected.depth, root: expected.root, ..Tree::default() };
         let mut stack = Vec::new();
@@ -151,7 +179,7 @@ impl Check {
             let nodes = nodes(&page)?;
             if visit.depth < expected.depth {
                 if flags(&page) != BRANCH || nodes.len() < 2 {
-                    return damaged("an inner page is none");
+                    return damaged("an inner page has wrong flags or fewer than two children");
                 }
                 seen.branches += 1;
                 // The first key of an inner page is empty and stands for the lower bound of the page.
@@ -160,19 +188,19 @@ impl Check {
                     .enumerate()
                     .map(|(i, n)| if i == 0 { visit.low.clone() } else { Some(n.key.to_vec()) })
                     .collect();
-                in_order(&keys, &visit, free_list)?;
+                check_key_order(&keys, &visit, free_list)?;
                 for (i, node) in nodes.iter().enumerate() {
                     let high = keys.get(i + 1).cloned().unwrap_or_else(|| visit.high.clone());
                     stack.push(Visit { page: node.child(), depth: visit.depth + 1, low: keys[i].clone(), high });
                 }
             } else {
                 if flags(&page) != LEAF {
-                    return damaged("a leaf page is none");
+                    return damaged("a leaf page has wrong flags");
                 }
                 seen.leaves += 1;
                 seen.entries += nodes.len() as u64;
                 let keys: Vec<_> = nodes.iter().map(|n| Some(n.key.to_vec())).collect();
-                in_order(&keys, &visit, free_list)?;
+                check_key_order(&keys, &visit, free_list)?;
                 for node in &nodes {
                     let data = self.data(&page, node, &mut seen)?;
                     if free_list {
@@ -188,7 +216,7 @@ impl Check {
         if same { Ok(()) } else { damaged("a tree has other pages than were committed") }
     }
 
-    /// A leaf node's data, checked to be within its page or its overflow pages.
+    /// The data of a leaf node. Checks that it lies within its page or its overflow pages, and claims the latter.
     fn data(&mut self, page: &[u8], node: &Node, seen: &mut Tree) -> Result<Vec<u8>, IndexError> {
         let size = node.size();
         let start = node.at + NODE + node.key.len();
@@ -209,7 +237,7 @@ impl Check {
         let head = self.page(first)?;
         let stated = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
         if flags(&head) != OVERFLOW || u64::from(stated) != count || first + count > self.pages {
-            return damaged("an overflow page is none");
+            return damaged("an overflow page has wrong flags or a wrong length");
         }
         seen.overflows += count;
         let mut data = vec![0; size];
@@ -234,25 +262,32 @@ impl Check {
     }
 }
 
-/// One node of a page.
+/// An entry of a page: a key with a child page (inner page) or with data (leaf page).
 struct Node<'a> {
+    /// Offset in the page.
     at: usize,
+    /// Bits 0 to 15 of the data's size or of the child's page number.
     low: u16,
+    /// Bits 16 to 31 of the same.
     high: u16,
+    /// Flags in a leaf page; bits 32 to 47 of the child's page number in an inner page.
     flags: u16,
     key: &'a [u8],
 }
 
 impl Node<'_> {
+    /// Bytes of the data of a node in a leaf page.
     fn size(&self) -> usize {
         usize::from(self.low) | usize::from(self.high) << 16
     }
 
+    /// Page number of the child of a node in an inner page.
     fn child(&self) -> u64 {
         u64::from(self.low) | u64::from(self.high) << 16 | u64::from(self.flags) << 32
     }
 }
 
+/// The nodes of a page, checked to lie within the page.
 fn nodes(page: &[u8]) -> Result<Vec<Node<'_>>, IndexError> {
     let (lower, upper) = (usize::from(u16_at(page, 12)), usize::from(u16_at(page, 14)));
     if lower < HEADER || lower > upper || upper > PAGE || lower % 2 != 0 {
@@ -273,8 +308,9 @@ fn nodes(page: &[u8]) -> Result<Vec<Node<'_>>, IndexError> {
     Ok(nodes)
 }
 
-/// Checks that the keys ascend, are at or above the lower bound and below the upper bound of the page.
-fn in_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<(), IndexError> {
+/// Checks that the keys ascend and lie within the bounds of the page. With `numbers`, keys of 8 bytes are compared as
+/// numbers.
+fn check_key_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<(), IndexError> {
     let before = |a: &[u8], b: &[u8]| {
         if numbers && a.len() == 8 && b.len() == 8 { u64_at(a, 0) < u64_at(b, 0) } else { a < b }
     };
@@ -294,7 +330,8 @@ fn in_order(keys: &[Option<Vec<u8>>], visit: &Visit, numbers: bool) -> Result<()
     if ascending && above && below { Ok(()) } else { damaged("its keys are not in order") }
 }
 
-/// The description of a tree; `None` if its flags are not `expected`.
+/// Reads the description of a tree, and the field in front of it, which holds the page size in the first description.
+/// `None` if the tree's flags are not `expected`.
 fn tree(r: &mut Reader, expected: u16) -> Option<(u32, Tree)> {
     let (pad, flags, depth) = (r.u32()?, r.u16()?, r.u16()?);
     let [branches, leaves, overflows, entries, root] = [r.u64()?, r.u64()?, r.u64()?, r.u64()?, r.u64()?];

@@ -1,15 +1,16 @@
-//! Why an index cannot be used.
+//! The error of an operation on an index.
 
-/// Why an index cannot be used.
+/// The reason why an operation on an index failed.
 #[derive(Debug)]
 pub(crate) enum IndexError {
-    /// The content differs from what was committed.
+    /// Structure or content of the file differs from what was committed.
     Damaged(String),
     /// LMDB or the file system returned an error.
     Io(String),
 }
 
 impl IndexError {
+    /// The text of either variant, for an error of the pool.
     pub fn text(self) -> String {
         match self {
             IndexError::Damaged(text) | IndexError::Io(text) => text,

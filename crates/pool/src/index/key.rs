@@ -1,20 +1,26 @@
-//! Keys of the index. Numbers are big-endian, so that the order of keys is the order of numbers.
+//! Keys of the index: one byte for the kind of the record, then numbers. The numbers are big-endian, so that keys sort
+//! by their numbers.
 
 use crate::birth::Birth;
 use dyad_types::{ExtentIndex, VolumeId};
 
-/// Changes of one index: key and new value, or `None` to remove it.
+/// The changes that one commit makes to an index: each a key with its new value, or with `None` to remove the record.
 pub(crate) type Patch = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// The record with the sum of the checksums of all others.
+/// Key of the record with the sum of the checksums of all other records.
 pub(crate) const ROOT: &[u8] = &[0];
+/// Kind: metadata of a volume.
 pub(crate) const VOLUME: u8 = 1;
+/// Kind: bitmap of dirty extents, one record per chunk of 4096 extents.
 pub(crate) const DIRTY: u8 = 2;
+/// Kind: bitmap of unconfirmed extents, one record per chunk of 4096 extents.
 pub(crate) const UNCONFIRMED: u8 = 3;
+/// Kind: a named value of [`crate::Pool::meta_put`].
 pub(crate) const META: u8 = 4;
+/// Kind: slot and checksums of an extent.
 pub(crate) const EXTENT: u8 = 5;
 
-fn numbers<const N: usize>(kind: u8, fields: [u64; N]) -> Vec<u8> {
+fn key_of_numbers<const N: usize>(kind: u8, fields: [u64; N]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + 8 * N);
     key.push(kind);
     for field in fields {
@@ -24,15 +30,15 @@ fn numbers<const N: usize>(kind: u8, fields: [u64; N]) -> Vec<u8> {
 }
 
 pub(crate) fn volume(volume: VolumeId) -> Vec<u8> {
-    numbers(VOLUME, [volume.0])
+    key_of_numbers(VOLUME, [volume.0])
 }
 
 pub(crate) fn dirty(volume: VolumeId, chunk: u64) -> Vec<u8> {
-    numbers(DIRTY, [volume.0, chunk])
+    key_of_numbers(DIRTY, [volume.0, chunk])
 }
 
 pub(crate) fn unconfirmed(volume: VolumeId, chunk: u64) -> Vec<u8> {
-    numbers(UNCONFIRMED, [volume.0, chunk])
+    key_of_numbers(UNCONFIRMED, [volume.0, chunk])
 }
 
 pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
@@ -40,10 +46,10 @@ pub(crate) fn meta(name: &[u8]) -> Vec<u8> {
 }
 
 pub(crate) fn extent(volume: VolumeId, extent: ExtentIndex, birth: Birth) -> Vec<u8> {
-    numbers(EXTENT, [volume.0, extent.0, birth.0])
+    key_of_numbers(EXTENT, [volume.0, extent.0, birth.0])
 }
 
-/// The numbers of a key made of `N` of them.
+/// The `N` numbers behind the kind of a key; `None` if the key has another length.
 pub(crate) fn parse<const N: usize>(key: &[u8]) -> Option<[u64; N]> {
     let fields = key.get(1..)?;
     if fields.len() != 8 * N {

@@ -1,4 +1,4 @@
-//! The index at sizes that the tests of the pool do not reach: deep trees, long free lists, overflow pages.
+//! Tests of the index at sizes that the tests of the pool do not reach: deep trees, long free lists, overflow pages.
 
 use super::*;
 use crate::sim::{Seed, SimDisk};
@@ -10,11 +10,11 @@ fn device() -> Device {
     Device::new("disk".into(), Box::new(SimDisk::new(1 << 20, Seed(1))))
 }
 
-/// Opens the index and compares all records.
+/// Opens the index and checks that its records are `expected`.
 fn reopen(path: &Path, expected: &BTreeMap<Vec<u8>, Vec<u8>>) -> Index {
     let index = Index::open(path, 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
     let mut seen = BTreeMap::new();
-    let walked = index.walk(|Entry { key: name, value }| {
+    let walked = index.walk(|IndexEntry { key: name, value }| {
         seen.insert(name.to_vec(), value.to_vec());
         Some(())
     });
@@ -24,8 +24,8 @@ fn reopen(path: &Path, expected: &BTreeMap<Vec<u8>, Vec<u8>>) -> Index {
 }
 
 #[test]
-fn big_batches_pass_the_check() {
-    let dir = crate::tests::rig::temporary();
+fn the_check_accepts_what_large_commits_leave() {
+    let dir = crate::tests::fixture::temporary_directory();
     let device = device();
     Index::create(dir.path(), 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
     let mut random = Prng::new(1);
@@ -35,7 +35,7 @@ fn big_batches_pass_the_check() {
         let mut patch = Patch::new();
         for _ in 0..3000 {
             let name = key::extent(VolumeId(random.below(3)), ExtentIndex(random.below(8000)), Birth(0));
-            // Grow, shrink to almost nothing, grow again.
+            // The index grows for three rounds, shrinks to almost nothing in the next one, and grows again.
             let keep = random.below(10) < if round % 4 == 3 { 1 } else { 8 };
             patch.push((name, keep.then(|| vec![random.next_u64() as u8; 90])));
         }
@@ -60,10 +60,9 @@ fn big_batches_pass_the_check() {
     assert!(depth >= 3, "depth {depth}");
 }
 
-/// After any flipped bit either the index does not open, or every record is unchanged.
 #[test]
-fn flips_in_a_deep_index() {
-    let dir = crate::tests::rig::temporary();
+fn a_flipped_bit_in_a_deep_index_is_refused_or_changes_no_record() {
+    let dir = crate::tests::fixture::temporary_directory();
     let device = device();
     Index::create(dir.path(), 7, 1 << 20, false).unwrap_or_else(|e| panic!("{}", e.text()));
     let mut expected = BTreeMap::new();
@@ -80,11 +79,11 @@ fn flips_in_a_deep_index() {
     let whole = std::fs::read(&file).unwrap();
     let mut random = Prng::new(2);
     let mut refused = 0;
-    for try_number in 0..seeds(150) {
+    for attempt in 0..seeds(150) {
         let mut bad = whole.clone();
-        // Half of the flips hit the headers of pages, which contain the structure.
+        // Half of the flips hit the first 64 bytes of a page, which hold its header and the offsets of its nodes.
         let page = random.below(whole.len() as u64 / 4096) * 4096;
-        let inside = if try_number % 2 == 0 { random.below(64) } else { random.below(4096) };
+        let inside = if attempt % 2 == 0 { random.below(64) } else { random.below(4096) };
         bad[(page + inside) as usize] ^= 1 << random.below(8);
         std::fs::write(&file, &bad).unwrap();
         let Ok(index) = Index::open(dir.path(), 7, 1 << 20, false) else {
@@ -92,12 +91,12 @@ fn flips_in_a_deep_index() {
             continue;
         };
         let mut seen = BTreeMap::new();
-        let walked = index.walk(|Entry { key: name, value }| {
+        let walked = index.walk(|IndexEntry { key: name, value }| {
             seen.insert(name.to_vec(), value.to_vec());
             Some(())
         });
         match walked {
-            Ok(()) => assert!(seen == expected, "a flip changed a record unseen"),
+            Ok(()) => assert!(seen == expected, "a flip changed a record without an error"),
             Err(_) => refused += 1,
         }
     }

@@ -1,26 +1,26 @@
-//! The ring on the first disk that holds the records.
+//! The region of the first disk that holds the journal's records, and boundaries between records.
 
-use crate::disk::{Access, Device, Fault};
+use crate::disk::{Access, Device, DiskError};
 use crate::layout::MARGIN;
 use dyad_types::BLOCK;
 use std::sync::Arc;
 
-/// Limit of the bytes written and not synced; an append beyond it syncs first.
+/// An append that finds more than this many bytes written and not synced syncs first.
 ///
-/// It limits the distance from a damaged record to the record that proves its durability, and so the bytes that each
-/// open reads: see [`super::scan`]. Guests wait for that read after a restart of the daemon.
+/// This limits the distance from a damaged record to the record that proves its durability, and so the number of bytes
+/// that each open reads (see [`super::scan`]). Guests wait for that read after a restart of the daemon.
 pub(crate) const UNSYNCED_MAX: u64 = 16 << 20;
 
-/// A boundary between two records.
+/// A boundary between two records of the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// Logical position of the next record.
+pub(crate) struct RecordBoundary {
+    /// Logical position of the record after the boundary.
     pub position: u64,
-    /// Number of the last record before it.
+    /// Number of the record before the boundary.
     pub record: u64,
 }
 
-/// Reads pages of the ring. Cheap to clone, so that jobs have their own.
+/// The journal's region: `len` bytes of the first disk, from 1 MiB on. Cheap to clone, so that each job has its own.
 #[derive(Clone)]
 pub(crate) struct Ring {
     pub device: Arc<Device>,
@@ -28,18 +28,19 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
+    /// Byte offset on the disk of a logical position.
     pub(super) fn offset(&self, position: u64) -> u64 {
         MARGIN + position % self.len
     }
 
-    /// Reads from a logical position; the range must not cross the ring's end.
-    pub fn read(&self, position: u64, buffer: &mut [u8]) -> Result<(), Fault> {
+    /// Fills `buffer` from a logical position on; the range must not cross the end of the ring.
+    pub fn read(&self, position: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         debug_assert!(position % self.len + buffer.len() as u64 <= self.len);
         self.device.read(Access::Cached, self.offset(position), buffer)
     }
 
-    /// Reads whole pages by page number within the ring.
-    pub fn read_pages(&self, page: u32, buffer: &mut [u8]) -> Result<(), Fault> {
+    /// Fills `buffer` with whole pages, the first one with the number `page` within the ring.
+    pub fn read_pages(&self, page: u32, buffer: &mut [u8]) -> Result<(), DiskError> {
         self.read(u64::from(page) * BLOCK as u64, buffer)
     }
 

@@ -9,29 +9,30 @@ use crate::pool::Pool;
 use crate::{FormatError, PoolIdentity, label};
 use dyad_types::EXTENT;
 
-/// Which disks may be overwritten.
+/// Permission to overwrite disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
     /// Only disks whose first and last MiB are zero.
     BlankOnly,
-    /// Any disk: an administrator has confirmed the erasure of these disks.
+    /// Disks with any content. The caller has the operator's confirmation that these disks may be erased.
     Anything,
 }
 
-/// Options of [`Pool::format`]. They contain all random numbers of the format.
+/// Options of [`Pool::format`]. All random numbers of the new pool are among them.
 #[derive(Clone, Debug)]
 pub struct FormatOptions {
     /// The pair and node that the disks will belong to.
     pub identity: PoolIdentity,
     /// One random id per disk, all different.
     pub disk_ids: Vec<u128>,
-    /// A secret random number in each journal record, so that guest data is never taken for a record.
+    /// Secret random number that each journal record will contain, so that guest data is never taken for a record.
     pub salt: u128,
-    /// Bytes of the journal; `None` for 1 % of the pool within 256 MiB … 8 GiB and a quarter of the first disk.
+    /// Length of the journal in bytes, rounded down to whole extents and limited to 4 MiB … 8 GiB. `None`: 1 % of the
+    /// pool within 256 MiB … 8 GiB, at most a quarter of the first disk, but at least 4 MiB.
     pub journal_bytes: Option<u64>,
-    /// Which disks may be overwritten.
+    /// Whether disks that are not blank may be overwritten.
     pub overwrite: Overwrite,
-    /// False only in simulations, where the index need not survive loss of power.
+    /// Whether commits of the index are synced. False only in simulations, where no power is lost under the index.
     pub durable_index: bool,
 }
 
@@ -39,18 +40,20 @@ impl Pool {
     /// Creates an empty pool on `disks`. The journal is on the first disk, which should be the fastest.
     ///
     /// # Errors
-    /// See [`FormatError`]. After `Io` or `Index` the disks may be erased; a disk with a label belongs to a pool that
-    /// does not open, because its other disks have none.
+    /// See [`FormatError`]. After `Io` or `Index` the disks may be erased, and some may carry a label of the new pool
+    /// already. That pool does not open, because its other disks have no label.
     pub fn format(disks: Vec<PoolDisk>, options: &FormatOptions) -> Result<(), FormatError> {
         let names = [&options.identity.pair_name, &options.identity.node_name];
         if disks.is_empty() || disks.len() > DISKS_MAX || options.disk_ids.len() != disks.len() {
-            return Err(FormatError::Plan("a node has 1 to 24 pool disks, each with its own id; choose them again"));
+            return Err(FormatError::InvalidOptions(
+                "a node has 1 to 24 pool disks, each with its own id; choose them again",
+            ));
         }
         if names.iter().any(|n| n.len() > NAME_MAX) {
-            return Err(FormatError::Plan("names of pair and node may have 255 bytes; choose shorter ones"));
+            return Err(FormatError::InvalidOptions("names of pair and node may have 255 bytes; choose shorter ones"));
         }
         if (1..disks.len()).any(|i| options.disk_ids[..i].contains(&options.disk_ids[i])) {
-            return Err(FormatError::Plan("two disks were given the same id; choose ids again"));
+            return Err(FormatError::InvalidOptions("two disks were given the same id; choose ids again"));
         }
         let devices: Vec<(Device, std::path::PathBuf)> =
             disks.into_iter().map(|d| (Device::new(d.name, d.device), d.index)).collect();
@@ -60,12 +63,12 @@ impl Pool {
         let journal = (journal / step * step).clamp(layout::JOURNAL_MIN, layout::JOURNAL_MAX);
         let journal_on = |number: usize| if number == 0 { journal } else { 0 };
         for (number, (device, _)) in devices.iter().enumerate() {
-            let needed = layout::smallest(journal_on(number));
+            let needed = layout::min_disk_bytes(journal_on(number));
             if device.size() < needed {
                 return Err(FormatError::TooSmall { disk: device.name.clone(), bytes: device.size(), needed });
             }
             if options.overwrite == Overwrite::BlankOnly {
-                refuse_used(device)?;
+                refuse_if_not_blank(device)?;
             }
         }
         for (device, _) in &devices {
@@ -90,6 +93,7 @@ impl Pool {
     }
 }
 
+/// The label that the disk `number` gets when it is formatted.
 fn first_label(options: &FormatOptions, number: usize, sizes: DiskSizes) -> Label {
     Label {
         generation: 1,
@@ -99,7 +103,7 @@ fn first_label(options: &FormatOptions, number: usize, sizes: DiskSizes) -> Labe
         disks: options.disk_ids.clone(),
         size: sizes.disk,
         journal: sizes.journal,
-        slots: layout::slots(sizes),
+        slots: layout::slot_count(sizes),
         salt: options.salt,
         session: 0,
         resumed: 1,
@@ -109,7 +113,7 @@ fn first_label(options: &FormatOptions, number: usize, sizes: DiskSizes) -> Labe
     }
 }
 
-fn refuse_used(device: &Device) -> Result<(), FormatError> {
+fn refuse_if_not_blank(device: &Device) -> Result<(), FormatError> {
     let what = match inspect::inspect_device(device)? {
         Inspection::Blank => return Ok(()),
         Inspection::Foreign { what } => what.to_owned(),

@@ -1,4 +1,4 @@
-//! Used and free space, and the table of volumes.
+//! Reports of a pool: used and free space, and the table of volumes.
 
 use super::Pool;
 use crate::PoolIdentity;
@@ -7,35 +7,39 @@ use dyad_types::{EXTENT, Seq, Stamp, VolumeId};
 /// Space of one node's pool, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Capacity of all extents.
+    /// Size of all slots.
     pub total: u64,
-    /// Extents in use, and extents reserved for writes that are still in the journal.
+    /// Slots in use, and slots reserved for writes that are only in the journal.
     pub used: u64,
-    /// Space that guest writes may still take.
+    /// Slots that guest writes may still take.
     pub available: u64,
-    /// Space that guest writes never take, so that deletions work on a full pool.
+    /// Slots that guest writes never take, so that deletions work on a full pool.
     pub reserve: u64,
+    /// Length of the journal.
     pub journal: u64,
-    /// Journal bytes that are not yet in extents and indexes.
+    /// Journal bytes whose records are not yet in extents and indexes.
     pub journal_used: u64,
-    /// Number of extents with changes that are only in the journal.
+    /// Number of extents with changes in the overlays; an extent that both overlays hold is counted twice.
     pub overlay_extents: u64,
-    /// Files of all indexes.
+    /// Length of the files of all indexes.
     pub index: u64,
-    /// Number of blocks found corrupt in the journal since open; a read of such a block fails.
+    /// Number of blocks found corrupt in the journal since the pool was opened. A read of such a block fails until it
+    /// is written again. A block is counted twice if it was found at open and again by a checkpoint.
     pub corrupt_blocks: u64,
 }
 
+/// A row of the table of volumes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeInfo {
     pub id: VolumeId,
+    /// Size of the volume in blocks.
     pub blocks: u64,
-    /// Without extents that are only in the journal.
+    /// Number of extents that have a slot; those that are only in the journal are not counted.
     pub stored_extents: u64,
     pub dirty_extents: u64,
-    /// Epoch and sequence number of the newest write.
+    /// Stamp of the newest write or discard.
     pub last: Stamp,
-    /// The last confirmed sequence number.
+    /// Number of the last confirmed write.
     pub confirmed: Seq,
 }
 
@@ -45,7 +49,7 @@ impl Pool {
         &self.label.identity
     }
 
-    /// Used and free space now.
+    /// Used and free space at this moment.
     pub fn usage(&self) -> Usage {
         let extent = EXTENT as u64;
         let space = &self.space;
@@ -53,11 +57,12 @@ impl Pool {
         Usage {
             total: space.total() * extent,
             used: used * extent,
-            available: space.total().saturating_sub(used + space.reserve()) * extent,
-            reserve: space.reserve() * extent,
+            available: space.total().saturating_sub(used + space.held_back()) * extent,
+            reserve: space.held_back() * extent,
             journal: self.journal.ring.len,
             journal_used: self.journal.used(),
-            overlay_extents: (self.active.0.len() + self.running.as_ref().map_or(0, |r| r.frozen.0.len())) as u64,
+            overlay_extents: (self.active.0.len() + self.running_checkpoint.as_ref().map_or(0, |r| r.frozen.0.len()))
+                as u64,
             index: self.indexes.iter().map(|i| i.bytes()).sum(),
             corrupt_blocks: self.corrupt_blocks,
         }
@@ -77,7 +82,7 @@ impl Pool {
         .collect()
     }
 
-    /// One volume; `None` if there is no such volume.
+    /// The row of one volume; `None` if the volume does not exist or is being deleted.
     pub fn volume(&self, volume: VolumeId) -> Option<VolumeInfo> {
         self.volumes().into_iter().find(|v| v.id == volume)
     }

@@ -1,9 +1,9 @@
-//! Pools for tests.
+//! Formatted pools for the tests of this and other crates.
 
 use crate::{FormatOptions, OpenOptions, Overwrite, Pool, PoolDisk, PoolIdentity};
 use dyad_types::{BlockIndex, EXTENT, Epoch, NodeId, Seq, Stamp, VolumeId};
 
-/// Options for blank disks with the numbers 1 to `disks`: a journal of 4 MiB, and an index that is not synced.
+/// Options to format `disks` blank disks, with the ids from 1 on: a journal of 4 MiB, and indexes that are not synced.
 #[must_use]
 pub fn format_options(identity: PoolIdentity, disks: usize) -> FormatOptions {
     FormatOptions {
@@ -16,8 +16,8 @@ pub fn format_options(identity: PoolIdentity, disks: usize) -> FormatOptions {
     }
 }
 
-/// Formats a pool on the blank `disks` and opens it. Its volume 1 has 256 blocks; the first extent holds the byte 7 and
-/// lies in its slot, not only in the journal. `disks` is called twice: for the format and for the opening.
+/// Formats a pool on the blank `disks` and opens it. Its volume 1 has 256 blocks. Each byte of the first extent is 7,
+/// and a checkpoint has moved the extent from the journal to its slot. `disks` is called twice: to format and to open.
 ///
 /// # Panics
 /// The disks are too small or fail.

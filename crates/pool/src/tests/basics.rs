@@ -1,6 +1,6 @@
-//! Each operation, one test per guarantee.
+//! Tests of each operation, one per guarantee.
 
-use super::rig::{Rig, blocks, identity};
+use super::fixture::{TestPool, blocks, identity};
 use crate::sim::format_options;
 use crate::{
     DiskFailed, FileDisk, FormatOptions, Inspection, MetaEntry, OpenError, OpenOptions, Pool, PoolDisk, Position,
@@ -10,21 +10,21 @@ use bytes::Bytes;
 use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentImage, ExtentIndex, ExtentSet, NodeId, Seq, Stamp, VolumeId};
 
 #[test]
-fn reads_back_across_kill_crash_and_checkpoint() {
-    let rig = Rig::new(1, &[32]);
-    let mut pool = rig.open();
+fn a_write_survives_kill_and_checkpoint_and_after_a_sync_loss_of_power() {
+    let fixture = TestPool::new(1, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(7), 1000).unwrap();
     pool.write(VolumeId(7), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(10), blocks(1, 20)).unwrap();
     assert_eq!(pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(), blocks(1, 20));
     assert!(pool.read(VolumeId(7), BlockIndex::range(30..46)).unwrap().iter().all(|b| *b == 0));
     drop(pool);
-    rig.kill();
-    let mut pool = rig.open();
+    fixture.kill();
+    let mut pool = fixture.open();
     assert_eq!(pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(), blocks(1, 20), "SIGKILL loses nothing");
     pool.sync().unwrap();
     drop(pool);
-    rig.crash();
-    let mut pool = rig.open();
+    fixture.crash();
+    let mut pool = fixture.open();
     assert_eq!(
         pool.read(VolumeId(7), BlockIndex::range(10..30)).unwrap(),
         blocks(1, 20),
@@ -39,8 +39,8 @@ fn reads_back_across_kill_crash_and_checkpoint() {
     assert!(pool.read(VolumeId(7), BlockIndex::range(10..12)).unwrap().iter().all(|b| *b == 0));
     pool.checkpoint().unwrap();
     drop(pool);
-    rig.crash();
-    let pool = rig.open();
+    fixture.crash();
+    let pool = fixture.open();
     assert!(pool.read(VolumeId(7), BlockIndex::range(10..12)).unwrap().iter().all(|b| *b == 0));
     assert_eq!(pool.read(VolumeId(7), BlockIndex::range(12..13)).unwrap(), blocks(2, 1));
     assert_eq!(pool.read(VolumeId(7), BlockIndex::range(13..30)).unwrap(), blocks(1, 20).slice(3 * BLOCK..));
@@ -49,8 +49,8 @@ fn reads_back_across_kill_crash_and_checkpoint() {
 
 #[test]
 fn a_sync_claims_only_what_was_written_before_it_began() {
-    let rig = Rig::new(2, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(2, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 100).unwrap();
     let before = pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     let job = pool.begin_sync().unwrap();
@@ -64,8 +64,8 @@ fn a_sync_claims_only_what_was_written_before_it_began() {
 
 #[test]
 fn bad_requests_change_nothing() {
-    let rig = Rig::new(3, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(3, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 100).unwrap();
     let at = pool.last_position();
     assert!(matches!(pool.create_volume(VolumeId(1), 5), Err(StoreError::Exists { volume: VolumeId(1) })));
@@ -108,8 +108,8 @@ fn bad_requests_change_nothing() {
 
 #[test]
 fn metadata_survives_crash_and_checkpoint() {
-    let rig = Rig::new(4, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(4, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mark = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..9)).unwrap();
     assert_eq!(
@@ -137,45 +137,45 @@ fn metadata_survives_crash_and_checkpoint() {
     };
     check(&pool);
     drop(pool);
-    rig.crash();
-    let mut pool = rig.open();
+    fixture.crash();
+    let mut pool = fixture.open();
     check(&pool);
     pool.checkpoint().unwrap();
     check(&pool);
     drop(pool);
-    rig.crash();
-    let mut pool = rig.open();
+    fixture.crash();
+    let mut pool = fixture.open();
     check(&pool);
     pool.confirm(VolumeId(1), Seq(3)).unwrap();
     assert!(pool.unconfirmed(VolumeId(1)).unwrap().is_empty());
     pool.checkpoint().unwrap();
     drop(pool);
-    rig.crash();
-    let pool = rig.open();
+    fixture.crash();
+    let pool = fixture.open();
     assert!(pool.unconfirmed(VolumeId(1)).unwrap().is_empty());
     assert_eq!(pool.confirmed(VolumeId(1)), Some(Seq(3)));
 }
 
 #[test]
 fn a_dirty_mark_that_is_not_durable_yet_is_not_claimed() {
-    let rig = Rig::new(5, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(5, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.sync().unwrap();
     let mark = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..6)).unwrap();
     assert!(pool.durable() < mark);
     drop(pool);
-    rig.kill();
-    let mut pool = rig.open();
+    fixture.kill();
+    let mut pool = fixture.open();
     let again = pool.mark_dirty(VolumeId(1), ExtentIndex::range(5..6)).unwrap();
     assert!(pool.durable() < again, "a replayed mark still needs a sync");
     assert!(pool.sync().unwrap() >= again);
 }
 
 #[test]
-fn extents_travel_whole() {
-    let rig = Rig::new(6, &[32]);
-    let mut pool = rig.open();
+fn an_extent_image_makes_another_extent_equal() {
+    let fixture = TestPool::new(6, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 40).unwrap();
     pool.create_volume(VolumeId(2), 40).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(17), blocks(1, 3)).unwrap();
@@ -203,8 +203,8 @@ fn extents_travel_whole() {
 
 #[test]
 fn a_deleted_volume_gives_its_space_back() {
-    let rig = Rig::new(7, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(7, &[32]);
+    let mut pool = fixture.open();
     let empty = pool.usage();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     for i in 0..8 {
@@ -227,14 +227,14 @@ fn a_deleted_volume_gives_its_space_back() {
         "nothing of the old volume shows"
     );
     drop(pool);
-    rig.kill();
-    assert_eq!(rig.open().volumes().len(), 1);
+    fixture.kill();
+    assert_eq!(fixture.open().volumes().len(), 1);
 }
 
 #[test]
 fn writes_go_on_while_a_checkpoint_runs() {
-    let rig = Rig::new(8, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(8, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     for i in 0..10 {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i * 16), blocks(i, 2)).unwrap();
@@ -242,8 +242,8 @@ fn writes_go_on_while_a_checkpoint_runs() {
     pool.start_checkpoint();
     let mut steps = 0;
     loop {
-        let job = pool.checkpoint_job(1).unwrap().expect("one step at a time");
-        assert!(pool.checkpoint_job(1).unwrap().is_none(), "only one job is out");
+        let job = pool.checkpoint_job(1).unwrap().expect("the checkpoint has a next job");
+        assert!(pool.checkpoint_job(1).unwrap().is_none(), "one job at a time");
         pool.write(
             VolumeId(1),
             Stamp { epoch: Epoch(2), seq: Seq(100 + steps) },
@@ -271,39 +271,39 @@ fn writes_go_on_while_a_checkpoint_runs() {
     let newest: Vec<Bytes> =
         (0..12).map(|i| pool.read(VolumeId(1), BlockIndex::range(16 * i..16 * i + 1)).unwrap()).collect();
     drop(pool);
-    rig.kill();
-    let pool = rig.open();
+    fixture.kill();
+    let pool = fixture.open();
     assert!(
         (0..12).all(|i| pool.read(VolumeId(1), BlockIndex::range(16 * i..16 * i + 1)).unwrap() == newest[i as usize])
     );
 }
 
 #[test]
-fn an_idle_pool_settles() {
-    let rig = Rig::new(9, &[32]);
-    let mut pool = rig.open();
+fn an_idle_pool_writes_one_note_and_no_more() {
+    let fixture = TestPool::new(9, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.sync().unwrap();
     let at = pool.last_position();
     assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle);
     assert_eq!(pool.last_position(), at, "not yet quiet");
     assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle);
-    assert_eq!(pool.last_position(), Position(at.0 + 1), "a note tells of the sync");
+    assert_eq!(pool.last_position(), Position(at.0 + 1), "a note records the sync");
     pool.sync().unwrap();
     (0..3).for_each(|_| assert_eq!(pool.checkpoint_step(1).unwrap(), Progress::Idle));
-    assert_eq!(pool.last_position(), Position(at.0 + 1), "but not of the sync of the note");
+    assert_eq!(pool.last_position(), Position(at.0 + 1), "the sync of the note needs no further note");
 }
 
 #[test]
 fn a_failed_sync_closes_the_pool() {
-    let rig = Rig::new(10, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(10, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
-    rig.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
+    fixture.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
     assert!(matches!(pool.sync(), Err(StoreError::Failed { source: Some(_), .. })));
-    rig.disks[0].set_faults(Default::default());
-    assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })), "never retried and trusted");
+    fixture.disks[0].set_faults(Default::default());
+    assert!(matches!(pool.sync(), Err(StoreError::Failed { .. })), "a sync after a failed one is not trusted");
     assert!(matches!(
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), blocks(1, 1)),
         Err(StoreError::Failed { .. })
@@ -316,18 +316,18 @@ fn a_failed_sync_closes_the_pool() {
 
 #[test]
 fn a_failed_read_does_not_close_the_pool() {
-    let rig = Rig::new(11, &[32]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(11, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
-    rig.disks[0].set_faults(crate::sim::Faults { read_error: 1_000_000, ..Default::default() });
+    fixture.disks[0].set_faults(crate::sim::Faults { read_error: 1_000_000, ..Default::default() });
     assert!(matches!(pool.read(VolumeId(1), BlockIndex::range(0..1)), Err(ReadError::Io { .. })));
-    rig.disks[0].set_faults(Default::default());
+    fixture.disks[0].set_faults(Default::default());
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1));
 }
 
 #[test]
-fn real_files_work_like_simulated_disks() {
+fn files_work_like_simulated_disks() {
     let dir = tempfile::tempdir().unwrap();
     let open = |i: usize| PoolDisk {
         name: format!("file-{i}"),

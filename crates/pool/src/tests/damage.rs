@@ -1,7 +1,7 @@
-//! Bit flips, truncations and old copies in labels, journal, index and extents: each is detected and reported, and
-//! damaged data is never returned.
+//! Tests with flipped bits, truncations and old copies in labels, journal, index and extents: each is detected and
+//! reported, and damaged data is never returned.
 
-use super::rig::{Rig, blocks};
+use super::fixture::{TestPool, blocks};
 use crate::index::key;
 use crate::layout::{MARGIN, label_offsets};
 use crate::{DiskFailed, MetaEntry, OpenError, Pool, ReadError, StoreError};
@@ -9,10 +9,10 @@ use dyad_testkit::Prng;
 use dyad_types::{BLOCK, BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::fs;
 
-/// A closed pool with 20 extents in the index and 10 newer writes in the journal.
-fn rig() -> Rig {
-    let rig = Rig::new(1, &[12]);
-    let mut pool = rig.open();
+/// A pool with 20 extents in the index and 10 newer writes in the journal, closed without loss.
+fn closed_pool() -> TestPool {
+    let fixture = TestPool::new(1, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.meta_put(MetaEntry { key: b"name", value: &[7; 9000] }).unwrap();
     for i in 0..20 {
@@ -24,9 +24,10 @@ fn rig() -> Rig {
             .unwrap();
     }
     pool.close().unwrap();
-    rig
+    fixture
 }
 
+/// The right content of a block of [`closed_pool`].
 fn expected(block: u64) -> Vec<u8> {
     let (extent, inside) = (block / 16, block % 16);
     let newer = extent % 2 == 0 && (inside == 3 || inside == 4);
@@ -34,8 +35,8 @@ fn expected(block: u64) -> Vec<u8> {
     blocks(tag, at as usize + 1)[at as usize * BLOCK..].to_vec()
 }
 
-/// Reads every block: each is correct or an error. Returns the corrupt ones.
-fn corrupt(pool: &Pool) -> Vec<u64> {
+/// Reads all blocks; each read returns the right content or an error. Returns the numbers of the corrupt blocks.
+fn all_corrupt_blocks(pool: &Pool) -> Vec<u64> {
     let mut bad = Vec::new();
     for extent in 0..20 {
         let whole: Vec<u8> = (0..16).map(|i| expected(extent * 16 + i)).collect::<Vec<_>>().concat();
@@ -45,12 +46,13 @@ fn corrupt(pool: &Pool) -> Vec<u64> {
         {
             continue;
         }
-        bad.extend(corrupt_blocks(pool, extent * 16));
+        bad.extend(corrupt_blocks_of_extent(pool, extent * 16));
     }
     bad
 }
 
-fn corrupt_blocks(pool: &Pool, first: u64) -> Vec<u64> {
+/// The same for the blocks of one extent, read one by one.
+fn corrupt_blocks_of_extent(pool: &Pool, first: u64) -> Vec<u64> {
     let mut bad = Vec::new();
     for block in first..first + 16 {
         match pool.read(VolumeId(1), BlockIndex::range(block..block + 1)) {
@@ -64,23 +66,23 @@ fn corrupt_blocks(pool: &Pool, first: u64) -> Vec<u64> {
 }
 
 #[test]
-fn the_undamaged_pool_is_right() {
-    let pool = rig().open();
-    assert!(corrupt(&pool).is_empty());
+fn a_pool_without_damage_has_no_corrupt_block() {
+    let pool = closed_pool().open();
+    assert!(all_corrupt_blocks(&pool).is_empty());
     assert_eq!(pool.usage().corrupt_blocks, 0);
 }
 
 #[test]
-fn a_flipped_bit_in_an_extent() {
-    let rig = rig();
+fn a_flipped_bit_in_an_extent_damages_one_block_until_it_is_written() {
+    let fixture = closed_pool();
     let start = MARGIN + (4 << 20);
     let mut random = Prng::new(1);
     for _ in 0..20 {
         let offset = start + random.below(20 * 65536);
-        rig.disks[0].flip_bit(offset, random.below(8) as u8);
-        let mut pool = rig.open();
-        let bad = corrupt(&pool);
-        assert!(bad.len() <= 1, "one flip spoils at most its own block");
+        fixture.disks[0].flip_bit(offset, random.below(8) as u8);
+        let mut pool = fixture.open();
+        let bad = all_corrupt_blocks(&pool);
+        assert!(bad.len() <= 1, "one flip damages at most one block");
         if let Some(block) = bad.first() {
             let all = pool.read(VolumeId(1), BlockIndex::range(block / 16 * 16..block / 16 * 16 + 16)).unwrap_err();
             assert!(matches!(all, ReadError::Corrupt { blocks, .. } if blocks == [BlockIndex(*block)]));
@@ -91,11 +93,11 @@ fn a_flipped_bit_in_an_extent() {
                 expected(*block).into(),
             )
             .unwrap();
-            assert!(corrupt(&pool).is_empty(), "writing it heals it");
+            assert!(all_corrupt_blocks(&pool).is_empty(), "a write repairs the block");
             pool.checkpoint().unwrap();
-            assert!(corrupt(&pool).is_empty());
+            assert!(all_corrupt_blocks(&pool).is_empty());
         } else {
-            rig.disks[0].flip_bit(offset, 0);
+            fixture.disks[0].flip_bit(offset, 0);
         }
         pool.close().unwrap();
         if bad.is_empty() {
@@ -105,35 +107,35 @@ fn a_flipped_bit_in_an_extent() {
 }
 
 #[test]
-fn blocks_in_each_others_place() {
-    let rig = rig();
+fn good_blocks_at_each_others_place_are_corrupt() {
+    let fixture = closed_pool();
     let first = MARGIN + (4 << 20);
-    let (a, b) = (rig.disks[0].peek(first, BLOCK), rig.disks[0].peek(first + 65536, BLOCK));
-    rig.disks[0].poke(first, &b);
-    rig.disks[0].poke(first + 65536, &a);
-    assert_eq!(corrupt(&rig.open()), [0, 16], "good data in the wrong place is corrupt");
+    let (a, b) = (fixture.disks[0].peek(first, BLOCK), fixture.disks[0].peek(first + 65536, BLOCK));
+    fixture.disks[0].poke(first, &b);
+    fixture.disks[0].poke(first + 65536, &a);
+    assert_eq!(all_corrupt_blocks(&fixture.open()), [0, 16], "good data in the wrong place is corrupt");
 }
 
 #[test]
-fn a_flipped_bit_in_the_journal() {
+fn a_flipped_bit_in_the_journal_is_refused_or_damages_one_block() {
     let mut random = Prng::new(2);
     let (mut refused, mut corrupt_blocks) = (0, 0);
     for _ in 0..60 {
-        let rig = rig();
+        let fixture = closed_pool();
         let (from, to) = {
-            let pool = rig.open();
-            (pool.label.tail.position, pool.journal.mark().position)
+            let pool = fixture.open();
+            (pool.label.tail.position, pool.journal.end().position)
         };
-        rig.disks[0].flip_bit(MARGIN + from + random.below(to - from), random.below(8) as u8);
-        match rig.try_open() {
+        fixture.disks[0].flip_bit(MARGIN + from + random.below(to - from), random.below(8) as u8);
+        match fixture.try_open() {
             Err(OpenError::JournalDamaged { .. }) => refused += 1,
             Err(e) => panic!("{e}"),
             Ok((mut pool, report)) => {
-                assert_eq!(report.corrupt_blocks, 1, "a flip in what was durable is reported");
-                let bad = corrupt(&pool);
+                assert_eq!(report.corrupt_blocks, 1, "a flip in a durable record is reported");
+                let bad = all_corrupt_blocks(&pool);
                 assert_eq!(bad.len(), 1);
                 pool.checkpoint().unwrap();
-                assert_eq!(corrupt(&pool), bad, "moving it to its extent does not whitewash it");
+                assert_eq!(all_corrupt_blocks(&pool), bad, "a checkpoint does not make the block good");
                 corrupt_blocks += 1;
             }
         }
@@ -142,74 +144,74 @@ fn a_flipped_bit_in_the_journal() {
 }
 
 #[test]
-fn a_journal_cut_short_or_wiped() {
+fn a_journal_whose_end_is_zeros_is_refused() {
     for part in 0..4 {
-        let rig = rig();
+        let fixture = closed_pool();
         let (from, to) = {
-            let pool = rig.open();
-            (pool.label.tail.position, pool.journal.mark().position)
+            let pool = fixture.open();
+            (pool.label.tail.position, pool.journal.end().position)
         };
         let at = MARGIN + from + (to - from) / 4 / 4096 * 4096 * part;
-        rig.disks[0].poke(at, &vec![0; (MARGIN + to - at) as usize]);
-        let refused = rig.try_open().err().expect("must be refused");
+        fixture.disks[0].poke(at, &vec![0; (MARGIN + to - at) as usize]);
+        let refused = fixture.try_open().err().expect("must be refused");
         assert!(matches!(refused, OpenError::JournalDamaged { .. }), "{refused}");
     }
 }
 
-/// Without a clean close later records prove the durability.
+/// The pool is not closed, so only later records can prove that a record was durable.
 #[test]
-fn damage_before_a_later_sync_is_told_from_a_torn_end() {
-    let rig = Rig::new(3, &[12]);
-    let mut pool = rig.open();
+fn damage_to_a_durable_record_is_told_from_a_torn_end() {
+    let fixture = TestPool::new(3, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
-    let first = pool.journal.mark().position;
+    let first = pool.journal.end().position;
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
-    let last = pool.journal.mark().position;
+    let last = pool.journal.end().position;
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(1), blocks(2, 1)).unwrap();
     drop(pool);
-    rig.kill();
-    rig.disks[0].flip_bit(MARGIN + last + 5000, 0);
-    let (pool, report) = rig.try_open().unwrap();
+    fixture.kill();
+    fixture.disks[0].flip_bit(MARGIN + last + 5000, 0);
+    let (pool, report) = fixture.try_open().unwrap();
     assert_eq!(report.corrupt_blocks, 0, "the last record was never durable: a torn end");
     assert!(pool.read(VolumeId(1), BlockIndex::range(1..2)).unwrap().iter().all(|b| *b == 0));
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1));
     drop(pool);
 
-    let rig = Rig::new(3, &[12]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(3, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(1), blocks(2, 1)).unwrap();
     drop(pool);
-    rig.kill();
-    rig.disks[0].flip_bit(MARGIN + first + 100, 0);
-    let refused = rig.try_open().err().expect("must be refused");
+    fixture.kill();
+    fixture.disks[0].flip_bit(MARGIN + first + 100, 0);
+    let refused = fixture.try_open().err().expect("must be refused");
     assert!(refused.to_string().contains("proves that it was durable"), "{refused}");
 }
 
-/// Records after a torn end are lost; they must not become valid again when the journal grows over them.
+/// Records after a torn end are lost. They must not become valid again when the journal grows over them.
 #[test]
-fn a_torn_end_stays_the_end() {
-    let rig = Rig::new(4, &[12]);
-    let mut pool = rig.open();
+fn records_after_a_torn_end_do_not_come_back() {
+    let fixture = TestPool::new(4, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.sync().unwrap();
-    let at = pool.journal.mark().position;
+    let at = pool.journal.end().position;
     for i in 0..5 {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(i) }, BlockIndex(i), blocks(i, 1)).unwrap();
     }
     drop(pool);
-    rig.kill();
-    rig.disks[0].flip_bit(MARGIN + at + 50, 0);
-    let mut pool = rig.open();
+    fixture.kill();
+    fixture.disks[0].flip_bit(MARGIN + at + 50, 0);
+    let mut pool = fixture.open();
     assert!(pool.read(VolumeId(1), BlockIndex::range(0..5)).unwrap().iter().all(|b| *b == 0));
     pool.write(VolumeId(1), Stamp { epoch: Epoch(2), seq: Seq(9) }, BlockIndex(100), blocks(9, 1)).unwrap();
     pool.sync().unwrap();
     drop(pool);
-    rig.crash();
-    let pool = rig.open();
+    fixture.crash();
+    let pool = fixture.open();
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(100..101)).unwrap(), blocks(9, 1));
     assert!(
         pool.read(VolumeId(1), BlockIndex::range(0..5)).unwrap().iter().all(|b| *b == 0),
@@ -220,18 +222,18 @@ fn a_torn_end_stays_the_end() {
 /// A torn record must not be completed by the sectors of a later record at the same place (found by seed 490).
 #[test]
 fn a_torn_record_does_not_come_back() {
-    let rig = Rig::new(4, &[12]);
-    let mut pool = rig.open();
+    let fixture = TestPool::new(4, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1000).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     pool.sync().unwrap();
-    let at = MARGIN + pool.journal.mark().position;
+    let at = MARGIN + pool.journal.end().position;
     pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex::range(0..1)).unwrap();
     drop(pool);
-    rig.kill();
-    let lost = rig.disks[0].peek(at, 512);
-    rig.disks[0].poke(at + 512, &[0xee; 512]);
-    let mut pool = rig.open();
+    fixture.kill();
+    let lost = fixture.disks[0].peek(at, 512);
+    fixture.disks[0].poke(at + 512, &[0xee; 512]);
+    let mut pool = fixture.open();
     assert_eq!(
         pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(),
         blocks(1, 1),
@@ -239,50 +241,50 @@ fn a_torn_record_does_not_come_back() {
     );
     pool.meta_put(MetaEntry { key: b"k", value: b"v" }).unwrap();
     drop(pool);
-    rig.kill();
-    rig.disks[0].poke(at, &lost);
-    let pool = rig.open();
+    fixture.kill();
+    fixture.disks[0].poke(at, &lost);
+    let pool = fixture.open();
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1), "and it does not happen later");
     assert_eq!(pool.last(VolumeId(1)), Some(Stamp { epoch: Epoch(1), seq: Seq(1) }));
 }
 
 #[test]
-fn labels() {
+fn three_damaged_labels_are_repaired_and_missing_or_old_ones_refused() {
     let mut random = Prng::new(5);
-    let rig = rig();
+    let fixture = closed_pool();
     let places = label_offsets(12 << 20);
     for spared in 0..4 {
         for place in places.iter().enumerate().filter(|(i, _)| *i != spared).map(|(_, p)| p) {
-            rig.disks[0].flip_bit(place + random.below(4096), random.below(8) as u8);
+            fixture.disks[0].flip_bit(place + random.below(4096), random.below(8) as u8);
         }
-        let (pool, report) = rig.try_open().unwrap();
+        let (pool, report) = fixture.try_open().unwrap();
         assert_eq!(report.repaired_labels, 3);
-        assert!(corrupt(&pool).is_empty());
+        assert!(all_corrupt_blocks(&pool).is_empty());
     }
-    let (_, report) = rig.try_open().unwrap();
+    let (_, report) = fixture.try_open().unwrap();
     assert_eq!(report.repaired_labels, 0);
-    let saved: Vec<Vec<u8>> = places.iter().map(|p| rig.disks[0].peek(*p, 4096)).collect();
-    places.iter().for_each(|p| rig.disks[0].flip_bit(p + 100, 0));
-    assert!(matches!(rig.try_open().err(), Some(OpenError::LabelDamaged { .. })));
-    places.iter().for_each(|p| rig.disks[0].poke(*p, &[0; 4096]));
-    assert!(matches!(rig.try_open().err(), Some(OpenError::NoLabel { .. })));
-    places.iter().zip(&saved).for_each(|(p, old)| rig.disks[0].poke(*p, old));
-    let mut pool = rig.open();
-    // Old labels: every later checkpoint contradicts them.
+    let saved: Vec<Vec<u8>> = places.iter().map(|p| fixture.disks[0].peek(*p, 4096)).collect();
+    places.iter().for_each(|p| fixture.disks[0].flip_bit(p + 100, 0));
+    assert!(matches!(fixture.try_open().err(), Some(OpenError::LabelDamaged { .. })));
+    places.iter().for_each(|p| fixture.disks[0].poke(*p, &[0; 4096]));
+    assert!(matches!(fixture.try_open().err(), Some(OpenError::NoLabel { .. })));
+    places.iter().zip(&saved).for_each(|(p, old)| fixture.disks[0].poke(*p, old));
+    let mut pool = fixture.open();
+    // With the old labels written back, the indexes are of a later checkpoint than the labels.
     for i in 0..3 {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(200 + i) }, BlockIndex(0), blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
     }
     drop(pool);
-    places.iter().zip(&saved).for_each(|(p, old)| rig.disks[0].poke(*p, old));
-    let refused = rig.try_open().err().expect("must be refused");
+    places.iter().zip(&saved).for_each(|(p, old)| fixture.disks[0].poke(*p, old));
+    let refused = fixture.try_open().err().expect("must be refused");
     assert!(matches!(refused, OpenError::IndexDamaged { .. }), "{refused}");
 }
 
 #[test]
-fn a_flipped_bit_in_the_index() {
-    let rig = rig();
-    let file = rig.index(0).join("data.mdb");
+fn a_flipped_bit_in_the_index_is_refused_or_changes_nothing() {
+    let fixture = closed_pool();
+    let file = fixture.index(0).join("data.mdb");
     let whole = fs::read(&file).unwrap();
     let mut random = Prng::new(6);
     let mut refused = 0;
@@ -290,8 +292,8 @@ fn a_flipped_bit_in_the_index() {
         let mut bad = whole.clone();
         bad[random.below(whole.len() as u64) as usize] ^= 1 << random.below(8);
         fs::write(&file, &bad).unwrap();
-        match rig.try_open() {
-            Ok((pool, _)) => assert!(corrupt(&pool).is_empty(), "what opens is right"),
+        match fixture.try_open() {
+            Ok((pool, _)) => assert!(all_corrupt_blocks(&pool).is_empty(), "an index that opens is right"),
             Err(OpenError::IndexDamaged { .. }) => refused += 1,
             Err(e) => panic!("{e}"),
         }
@@ -300,12 +302,12 @@ fn a_flipped_bit_in_the_index() {
 }
 
 #[test]
-fn an_index_cut_short_missing_old_or_of_another_disk() {
-    let rig = rig();
-    let file = rig.index(0).join("data.mdb");
+fn an_index_that_is_cut_short_missing_old_or_of_another_disk_is_refused() {
+    let fixture = closed_pool();
+    let file = fixture.index(0).join("data.mdb");
     let whole = fs::read(&file).unwrap();
     let refused = |what: &str| {
-        let error = rig.try_open().err().expect("must be refused");
+        let error = fixture.try_open().err().expect("must be refused");
         assert!(matches!(&error, OpenError::IndexDamaged { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error} does not say {what}");
     };
@@ -316,7 +318,7 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     fs::remove_file(&file).unwrap();
     refused("missing");
     fs::write(&file, &whole).unwrap();
-    let mut pool = rig.open();
+    let mut pool = fixture.open();
     for i in 0..2 {
         pool.write(VolumeId(1), Stamp { epoch: Epoch(3), seq: Seq(300 + i) }, BlockIndex(0), blocks(i, 1)).unwrap();
         pool.checkpoint().unwrap();
@@ -324,7 +326,7 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
     drop(pool);
     fs::write(&file, &whole).unwrap();
     refused("checkpoint");
-    let two = Rig::new(9, &[10, 10]);
+    let two = TestPool::new(9, &[10, 10]);
     drop(two.open());
     fs::copy(two.index(1).join("data.mdb"), two.index(0).join("data.mdb")).unwrap();
     let error = two.try_open().err().expect("must be refused");
@@ -334,9 +336,9 @@ fn an_index_cut_short_missing_old_or_of_another_disk() {
 /// If a checkpoint cannot continue, the pool is closed: otherwise every writer would wait for room in the journal
 /// without an error.
 #[test]
-fn an_index_that_rots_under_an_open_pool_closes_it() {
-    let rig = rig();
-    let mut pool = rig.open();
+fn an_index_that_is_damaged_while_the_pool_is_open_closes_the_pool() {
+    let fixture = closed_pool();
+    let mut pool = fixture.open();
     let (birth, _) = pool.indexes[0].extent(VolumeId(1), ExtentIndex(0)).unwrap().unwrap();
     let (device, number) = (pool.devices[0].clone(), pool.indexes[0].checkpoint());
     pool.indexes[0].commit(&device, number, &vec![(key::extent(VolumeId(1), ExtentIndex(0), birth), None)]).unwrap();

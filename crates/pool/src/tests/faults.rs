@@ -1,18 +1,19 @@
-//! Disks that report false success or return wrong data: a read returns the correct bytes or an error.
+//! Tests with disks that report false success or return wrong data: a read returns the correct bytes or an error.
 
 use super::Planted;
+use super::fixture::TestPool;
 use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
-use super::rig::Rig;
 use crate::sim::Faults;
 use crate::{Pool, ReadError, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::{BLOCK, BlockIndex, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Every tag that a block had at any time; 0 stands for absent.
-type History = BTreeMap<(u64, u64), BTreeSet<u64>>;
+/// By volume and block: all tags that the block had at any time; 0 stands for an absent block.
+type TagHistory = BTreeMap<(u64, u64), BTreeSet<u64>>;
 
-fn remember(history: &mut History, model: &Model) {
+/// Adds the present tag of each block.
+fn add_tags(history: &mut TagHistory, model: &Model) {
     for volume in VOLUMES {
         for block in 0..BLOCKS {
             history
@@ -23,8 +24,9 @@ fn remember(history: &mut History, model: &Model) {
     }
 }
 
-/// Reads block by block. A block that can be read must hold one of the tags in `allowed`.
-fn verify(pool: &Pool, allowed: &History) -> Result<u64, String> {
+/// Reads block by block. A block that can be read must hold one of the tags in `allowed`. Returns the number of failed
+/// reads.
+fn verify(pool: &Pool, allowed: &TagHistory) -> Result<u64, String> {
     let mut refused = 0;
     for ((volume, block), tags) in allowed {
         match pool.read(VolumeId(*volume), BlockIndex::range(*block..*block + 1)) {
@@ -50,19 +52,19 @@ fn verify(pool: &Pool, allowed: &History) -> Result<u64, String> {
     Ok(refused)
 }
 
-/// Operations under faults, without loss of power: only the newest content is correct. Returns the number of failed
-/// reads.
-fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String> {
-    let mut rig = Rig::new(seed, &[10, 10]);
-    rig.planted = planted;
-    let mut pool = rig.open();
+/// Runs operations under faults, without loss of power: only the newest content is correct. Returns the number of
+/// failed reads.
+fn run_with_power(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String> {
+    let mut fixture = TestPool::new(seed, &[10, 10]);
+    fixture.planted = planted;
+    let mut pool = fixture.open();
     VOLUMES.iter().for_each(|v| {
         pool.create_volume(VolumeId(*v), BLOCKS).unwrap();
     });
     let mut random = Prng::new(seed);
     let mut model = Model::default();
     let mut refused = 0;
-    rig.disks.iter().for_each(|d| d.set_faults(faults));
+    fixture.disks.iter().for_each(|d| d.set_faults(faults));
     for tag in 1..120 {
         let op = Op::random(&mut random);
         match Model::perform(&mut pool, &op, tag) {
@@ -75,30 +77,31 @@ fn run_awake(seed: u64, faults: Faults, planted: Planted) -> Result<u64, String>
             if pool.checkpoint().is_err() {
                 return Ok(refused);
             }
-            let mut now = History::new();
-            remember(&mut now, &model);
+            let mut now = TagHistory::new();
+            add_tags(&mut now, &model);
             refused += verify(&pool, &now)?;
         }
     }
     Ok(refused)
 }
 
-/// Operations under faults with losses of power. A disk that reports false success of a sync may lose synced writes,
-/// but a read returns data that was once written to the same block, or the pool does not open.
-fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
-    let rig = Rig::new(seed, &[10, 10]);
-    let mut pool = rig.open();
+/// Runs operations under faults and with losses of power. A disk that reports false success of a sync may lose synced
+/// writes, but a read returns data that was once written to the same block, or the pool does not open. Returns whether
+/// the pool opened each time.
+fn run_with_power_losses(seed: u64, faults: Faults) -> Result<bool, String> {
+    let fixture = TestPool::new(seed, &[10, 10]);
+    let mut pool = fixture.open();
     VOLUMES.iter().for_each(|v| {
         pool.create_volume(VolumeId(*v), BLOCKS).unwrap();
     });
     pool.sync().unwrap();
     let mut random = Prng::new(seed);
     let mut model = Model::default();
-    let mut history = History::new();
-    remember(&mut history, &model);
+    let mut history = TagHistory::new();
+    add_tags(&mut history, &model);
     let mut tag = 0;
     for _ in 0..4 {
-        rig.disks.iter().for_each(|d| d.set_faults(faults));
+        fixture.disks.iter().for_each(|d| d.set_faults(faults));
         for _ in 0..40 {
             tag += 1;
             let op = Op::random(&mut random);
@@ -106,7 +109,7 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
                 break;
             }
             model.apply(&op, tag);
-            remember(&mut history, &model);
+            add_tags(&mut history, &model);
             if random.below(6) == 0 && (pool.sync().is_err() || pool.checkpoint_step(4).is_err()) {
                 break;
             }
@@ -115,9 +118,9 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
             }
         }
         drop(pool);
-        rig.disks.iter().for_each(|d| d.set_faults(Faults::default()));
-        rig.crash();
-        match rig.try_open() {
+        fixture.disks.iter().for_each(|d| d.set_faults(Faults::default()));
+        fixture.crash();
+        match fixture.try_open() {
             Ok((opened, _)) => pool = opened,
             Err(_) => return Ok(false),
         }
@@ -129,7 +132,8 @@ fn run_crashing(seed: u64, faults: Faults) -> Result<bool, String> {
     Ok(true)
 }
 
-const ROTTEN: Faults = Faults {
+/// Probabilities that damage data often, but fail few operations.
+const SILENT_FAULTS: Faults = Faults {
     lying_sync: 0,
     lost_write: 20_000,
     misdirected_write: 10_000,
@@ -140,27 +144,28 @@ const ROTTEN: Faults = Faults {
 };
 
 #[test]
-fn rot_is_never_read() {
+fn silently_damaged_data_is_never_returned() {
     let mut refused = 0;
     for seed in 0..seeds(25) {
-        refused += run_awake(seed, ROTTEN, Planted::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        refused +=
+            run_with_power(seed, SILENT_FAULTS, Planted::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
     }
-    assert!(refused > 25, "only {refused} reads were refused: the faults do not bite");
+    assert!(refused > 25, "only {refused} reads were refused: the faults have no effect");
 }
 
 #[test]
-fn an_unchecked_checksum_is_found() {
+fn a_planted_missing_check_of_checksums_is_found() {
     let planted = Planted { unchecked_checksum: true, ..Planted::default() };
-    let found = (0..10).find(|seed| run_awake(*seed, ROTTEN, planted).is_err());
+    let found = (0..10).find(|seed| run_with_power(*seed, SILENT_FAULTS, planted).is_err());
     assert!(found.is_some(), "10 seeds did not find the planted bug");
 }
 
 #[test]
-fn liars_and_crashes_never_make_up_data() {
-    let faults = Faults { lying_sync: 100_000, write_error: 500, sync_error: 5_000, ..ROTTEN };
+fn false_syncs_and_power_losses_never_return_data_that_was_not_written() {
+    let faults = Faults { lying_sync: 100_000, write_error: 500, sync_error: 5_000, ..SILENT_FAULTS };
     let mut opened = 0;
     for seed in 0..seeds(40) {
-        opened += u32::from(run_crashing(seed, faults).unwrap_or_else(|e| panic!("seed {seed}: {e}")));
+        opened += u32::from(run_with_power_losses(seed, faults).unwrap_or_else(|e| panic!("seed {seed}: {e}")));
     }
     assert!(opened < seeds(40) as u32, "damage this heavy is noticed at open at least once");
 }

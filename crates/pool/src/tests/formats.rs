@@ -1,18 +1,18 @@
-//! Golden bytes of format 1. If a test fails, the format changed: it needs a new version, and this version must still
-//! be read.
+//! Checksums of the bytes of format 1. If a test fails, the format has changed: it needs a new version, and version 1
+//! must still be read.
 
 use crate::birth::Birth;
 use crate::checksum;
 use crate::index::key;
-use crate::index::row::{ExtentRow, Root, VolumeRow, seal};
-use crate::journal::record::{Head, Record, encode};
-use crate::label::{Decoded, JournalTail, Label};
+use crate::index::row::{ExtentRow, IndexRoot, VolumeRow, seal};
+use crate::journal::record::{JournalRecord, RecordHeader, encode};
+use crate::label::{DecodedLabel, JournalTail, Label};
 use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 fn label() -> Label {
     Label {
         generation: 1,
-        identity: super::rig::identity(),
+        identity: super::fixture::identity(),
         disk: 2,
         number: 0,
         disks: vec![2, 3],
@@ -29,19 +29,19 @@ fn label() -> Label {
 }
 
 #[test]
-fn format_1_is_pinned() {
+fn the_bytes_of_format_1_are_unchanged() {
     assert_eq!(checksum::plain(&label().encode()[..4092]), 0x9f0e_3718);
-    let write = Record::Write {
+    let write = JournalRecord::Write {
         volume: VolumeId(1),
         stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
         block: BlockIndex(4),
         birth: Birth(0),
         crcs: vec![5, 6],
     };
-    let head = Head { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
-    assert_eq!(encode(&head, &write).1, 0xa406_d578);
-    let meta = Record::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
-    assert_eq!(encode(&Head { data_blocks: 0, ..head }, &meta).1, 0x9efa_6797);
+    let header = RecordHeader { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 2 };
+    assert_eq!(encode(&header, &write).1, 0xa406_d578);
+    let meta = JournalRecord::Meta { key: b"name".to_vec(), value: Some(b"value".to_vec()) };
+    assert_eq!(encode(&RecordHeader { data_blocks: 0, ..header }, &meta).1, 0x9efa_6797);
     let extent = ExtentRow { slot: 1, present: 2, crcs: [3; 16], last: Stamp { epoch: Epoch(4), seq: Seq(5) } };
     assert_eq!(seal(&key::extent(VolumeId(1), ExtentIndex(2), Birth(3)), extent.encode()).1, 0x1b79_95e2);
     let volume = VolumeRow {
@@ -53,7 +53,7 @@ fn format_1_is_pinned() {
         deleting: true,
     };
     assert_eq!(seal(&key::volume(VolumeId(1)), volume.encode()).1, 0x3ed5_cdb3);
-    let root = Root { disk: 1, checkpoint: 2, count: 3, sum: 4 };
+    let root = IndexRoot { disk: 1, checkpoint: 2, count: 3, sum: 4 };
     assert_eq!(checksum::plain(&root.encode()), 0x6e3f_1bf4);
     assert_eq!(checksum::block(VolumeId(1), BlockIndex(2), Birth(3), &[4; 4096]), 0x201b_d15b);
 }
@@ -65,12 +65,12 @@ fn a_newer_label_is_refused_by_its_version() {
     let body = block.len() - 4;
     let crc = checksum::plain(&block[..body]);
     block[body..].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(Label::decode(&block), Decoded::Newer(2));
+    assert_eq!(Label::decode(&block), DecodedLabel::Newer(2));
 
-    let rig = super::rig::Rig::new(1, &[10]);
+    let fixture = super::fixture::TestPool::new(1, &[10]);
     for place in crate::layout::label_offsets(10 << 20) {
-        rig.disks[0].poke(place, &block);
+        fixture.disks[0].poke(place, &block);
     }
-    let refused = rig.try_open().err().expect("must be refused");
+    let refused = fixture.try_open().err().expect("must be refused");
     assert!(refused.to_string().contains("format 2"), "{refused}");
 }

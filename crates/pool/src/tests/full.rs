@@ -1,14 +1,14 @@
-//! Full pool and full journal: operations are refused without loss, and a checkpoint makes room.
+//! Tests with a full pool, journal or overlay: operations are refused without loss, and a checkpoint makes room.
 
-use super::rig::{Rig, blocks};
+use super::fixture::{TestPool, blocks};
 use crate::birth::Birth;
 use crate::{MetaEntry, OVERLAY_LIMIT, StoreError};
 use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 #[test]
-fn the_end_of_space() {
-    let rig = Rig::new(1, &[12]);
-    let mut pool = rig.open();
+fn a_full_pool_refuses_new_extents_until_space_is_freed() {
+    let fixture = TestPool::new(1, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut written = Vec::new();
     for i in 0.. {
@@ -34,7 +34,7 @@ fn the_end_of_space() {
         Err(StoreError::NoSpace)
     ));
     pool.close().unwrap();
-    let mut pool = rig.open();
+    let mut pool = fixture.open();
     assert!(check(&pool));
     assert!(matches!(
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1000) }, BlockIndex(1 << 19), blocks(1, 1)),
@@ -48,7 +48,7 @@ fn the_end_of_space() {
         ),
         "not before a checkpoint"
     );
-    assert!(pool.wants_checkpoint(), "the refusal asks for one");
+    assert!(pool.wants_checkpoint(), "after the refusal");
     pool.checkpoint().unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1002) }, BlockIndex(1 << 19), blocks(5, 1)).unwrap();
     pool.checkpoint().unwrap();
@@ -57,9 +57,9 @@ fn the_end_of_space() {
 }
 
 #[test]
-fn the_end_of_the_journal() {
-    let rig = Rig::new(2, &[32]);
-    let mut pool = rig.open();
+fn a_full_journal_refuses_writes_until_a_checkpoint_finishes() {
+    let fixture = TestPool::new(2, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut count = 0;
     let refused = loop {
@@ -88,8 +88,8 @@ fn the_end_of_the_journal() {
     }
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(count + 1) }, BlockIndex(0), blocks(77, 40)).unwrap();
     drop(pool);
-    rig.kill();
-    let pool = rig.open();
+    fixture.kill();
+    let pool = fixture.open();
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..40)).unwrap(), blocks(77, 40));
     assert!(
         (1..count).all(|i| pool.read(VolumeId(1), BlockIndex::range(i * 40..i * 40 + 40)).unwrap() == blocks(i, 40))
@@ -97,9 +97,9 @@ fn the_end_of_the_journal() {
 }
 
 #[test]
-fn the_ring_goes_round() {
-    let rig = Rig::new(3, &[32]);
-    let mut pool = rig.open();
+fn data_is_right_while_the_journal_wraps_many_times() {
+    let fixture = TestPool::new(3, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 4096).unwrap();
     for i in 0..300u64 {
         let count = 1 + (i * 7 % 60);
@@ -121,21 +121,21 @@ fn the_ring_goes_round() {
         );
         if i % 50 == 49 {
             drop(pool);
-            rig.kill();
-            pool = rig.open();
+            fixture.kill();
+            pool = fixture.open();
         }
     }
-    assert!(pool.journal.mark().position > 4 * pool.journal.ring.len, "it went round");
+    assert!(pool.journal.end().position > 4 * pool.journal.ring.len, "it wrapped");
 }
 
 #[test]
-fn the_overlay_is_bounded() {
-    let rig = Rig::new(4, &[32]);
-    let mut pool = rig.open();
+fn a_full_overlay_refuses_writes_and_still_takes_a_discard() {
+    let fixture = TestPool::new(4, &[32]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(1) }, BlockIndex(0), blocks(1, 1)).unwrap();
     for extent in 1..OVERLAY_LIMIT as u64 {
-        pool.active.clear((VolumeId(9), ExtentIndex(extent)), 1, Stamp::default(), Birth(0));
+        pool.active.record_discard((VolumeId(9), ExtentIndex(extent)), 1, Stamp::default(), Birth(0));
     }
     assert!(matches!(
         pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), blocks(1, 1)),
@@ -146,9 +146,9 @@ fn the_overlay_is_bounded() {
 
 /// A write to a stored extent reserves no new slot, so the running checkpoint must not free the old slot.
 #[test]
-fn a_slot_that_is_counted_on_stays() {
-    let rig = Rig::new(5, &[12]);
-    let mut pool = rig.open();
+fn a_slot_that_a_newer_write_relies_on_is_not_freed() {
+    let fixture = TestPool::new(5, &[12]);
+    let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 1 << 20).unwrap();
     let mut extent = 0;
     while pool
@@ -171,7 +171,7 @@ fn a_slot_that_is_counted_on_stays() {
         "the slot is not free"
     );
     pool.checkpoint().unwrap();
-    assert_eq!(pool.usage().available, 0, "the write lives in the slot of the discarded block");
-    assert_eq!(pool.space.free(), pool.space.reserve(), "and took none of the reserve");
+    assert_eq!(pool.usage().available, 0, "the write is in the slot of the discarded block");
+    assert_eq!(pool.space.free(), pool.space.held_back(), "and took no slot that is held back");
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(17..18)).unwrap(), blocks(7, 1));
 }

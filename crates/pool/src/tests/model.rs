@@ -1,23 +1,51 @@
-//! Reference model of the pool, and the operations that model and pool execute.
+//! The reference model of a pool, and the operations that model and pool execute.
 
-use super::rig::blocks;
+use super::fixture::blocks;
 use crate::{MetaEntry, Pool, Position, ReadError, StoreError};
 use dyad_testkit::Prng;
 use dyad_types::{BLOCK, BlockIndex, EXTENT_BLOCKS, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Volumes 1 and 2 have this many blocks: twelve and a half extents.
+/// Blocks of each volume: twelve and a half extents.
 pub(crate) const BLOCKS: u64 = 200;
+/// Numbers of the volumes.
 pub(crate) const VOLUMES: [u64; 2] = [1, 2];
 
+/// An operation of the pool with the parameters that matter to the model.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    Write { volume: u64, block: u64, count: u64 },
-    Discard { volume: u64, block: u64, count: u64 },
-    Mark { volume: u64, from: u64, to: u64 },
-    Clear { volume: u64, from: u64, to: u64 },
-    Meta { key: u8, there: bool },
-    Confirm { volume: u64, back: u64 },
+    Write {
+        volume: u64,
+        block: u64,
+        count: u64,
+    },
+    Discard {
+        volume: u64,
+        block: u64,
+        count: u64,
+    },
+    /// Marks the extents `from..to` as dirty.
+    MarkDirty {
+        volume: u64,
+        from: u64,
+        to: u64,
+    },
+    /// Clears the dirty marks of the extents `from..to`.
+    ClearDirty {
+        volume: u64,
+        from: u64,
+        to: u64,
+    },
+    /// Sets a named value, or deletes it.
+    Meta {
+        key: u8,
+        set: bool,
+    },
+    /// Confirms all writes but the last `back` sequence numbers.
+    Confirm {
+        volume: u64,
+        back: u64,
+    },
 }
 
 /// Expected content of the pool. For the unconfirmed extents it is a lower bound.
@@ -25,15 +53,16 @@ pub(crate) enum Op {
 pub(crate) struct Model {
     /// Tag of each block that exists, by volume and block.
     pub blocks: BTreeMap<(u64, u64), u64>,
+    /// The dirty extents, by volume and extent.
     pub dirty: BTreeSet<(u64, u64)>,
     pub meta: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// The newest write, by volume.
+    /// Sequence number of the newest write or discard, by volume.
     pub last: BTreeMap<u64, u64>,
-    /// The newest write of each extent, by volume and extent.
+    /// Sequence number of the newest write or discard in each extent, by volume and extent.
     pub touched: BTreeMap<(u64, u64), u64>,
 }
 
-/// How many seeds a test tries: `DYAD_SEEDS`, or its own number.
+/// Number of seeds that a test tries: the environment variable `DYAD_SEEDS`, or `default`.
 pub(crate) fn seeds(default: u64) -> u64 {
     std::env::var("DYAD_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
 }
@@ -53,16 +82,16 @@ impl Op {
         match prng.below(20) {
             0..12 => Op::Write { volume, block, count },
             12..15 => Op::Discard { volume, block, count },
-            15 => Op::Mark { volume, from, to: from + 1 + prng.below(12 - from) },
-            16 => Op::Clear { volume, from, to: from + 1 + prng.below(12 - from) },
-            17 => Op::Meta { key: prng.below(4) as u8, there: prng.below(3) > 0 },
+            15 => Op::MarkDirty { volume, from, to: from + 1 + prng.below(12 - from) },
+            16 => Op::ClearDirty { volume, from, to: from + 1 + prng.below(12 - from) },
+            17 => Op::Meta { key: prng.below(4) as u8, set: prng.below(3) > 0 },
             _ => Op::Confirm { volume, back: prng.below(5) },
         }
     }
 }
 
 impl Model {
-    /// Executes `op`, with `tag` as sequence number and content.
+    /// Executes `op` on the model, with `tag` as sequence number and content.
     pub fn apply(&mut self, op: &Op, tag: u64) {
         match *op {
             Op::Write { volume, block, count } | Op::Discard { volume, block, count } => {
@@ -75,21 +104,21 @@ impl Model {
                 }
                 self.last.insert(volume, tag);
             }
-            Op::Mark { volume, from, to } => self.dirty.extend((from..to).map(|e| (volume, e))),
-            Op::Clear { volume, from, to } => (from..to).for_each(|e| {
+            Op::MarkDirty { volume, from, to } => self.dirty.extend((from..to).map(|e| (volume, e))),
+            Op::ClearDirty { volume, from, to } => (from..to).for_each(|e| {
                 self.dirty.remove(&(volume, e));
             }),
-            Op::Meta { key, there: true } => {
+            Op::Meta { key, set: true } => {
                 self.meta.insert(vec![key], tag.to_le_bytes().to_vec());
             }
-            Op::Meta { key, there: false } => {
+            Op::Meta { key, set: false } => {
                 self.meta.remove(&vec![key]);
             }
             Op::Confirm { .. } => {}
         }
     }
 
-    /// Executes `op` on the pool.
+    /// Executes `op` on the pool, with `tag` as sequence number and content.
     pub fn perform(pool: &mut Pool, op: &Op, tag: u64) -> Result<Position, StoreError> {
         match *op {
             Op::Write { volume, block, count } => pool.write(
@@ -103,10 +132,10 @@ impl Model {
                 Stamp { epoch: Epoch(1), seq: Seq(tag) },
                 BlockIndex::range(block..block + count),
             ),
-            Op::Mark { volume, from, to } => pool.mark_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
-            Op::Clear { volume, from, to } => pool.clear_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
-            Op::Meta { key, there: true } => pool.meta_put(MetaEntry { key: &[key], value: &tag.to_le_bytes() }),
-            Op::Meta { key, there: false } => pool.meta_delete(&[key]),
+            Op::MarkDirty { volume, from, to } => pool.mark_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
+            Op::ClearDirty { volume, from, to } => pool.clear_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
+            Op::Meta { key, set: true } => pool.meta_put(MetaEntry { key: &[key], value: &tag.to_le_bytes() }),
+            Op::Meta { key, set: false } => pool.meta_delete(&[key]),
             Op::Confirm { volume, back } => {
                 let last = pool.last(VolumeId(volume)).map_or(0, |stamp| stamp.seq.0);
                 pool.confirm(VolumeId(volume), Seq(last.saturating_sub(back)))?;
@@ -115,7 +144,7 @@ impl Model {
         }
     }
 
-    /// The content of the pool as a model. The tag of a block is taken from its first word.
+    /// The content of the pool as a model, with the tag that [`tag_of`] finds in each block. `touched` stays empty.
     pub fn observe(pool: &Pool) -> Result<Model, ReadError> {
         let mut model = Model::default();
         for volume in VOLUMES {
@@ -126,9 +155,9 @@ impl Model {
             }
             for block in 0..info.blocks {
                 let image = &extents[(block / EXTENT_BLOCKS) as usize];
-                let inside = BlockIndex(block).place_in_extent();
-                if image.present & 1 << inside != 0 {
-                    let data = image.block(inside).expect("a present block is not bad");
+                let place = BlockIndex(block).place_in_extent();
+                if image.present & 1 << place != 0 {
+                    let data = image.block(place).expect("a present block is not bad");
                     model.blocks.insert((volume, block), tag_of(&data));
                 } else {
                     assert_eq!(
@@ -147,13 +176,14 @@ impl Model {
         Ok(model)
     }
 
-    /// Whether the pool holds this; its list of unconfirmed extents may contain further extents.
+    /// Whether `seen`, which was observed on the pool, equals this model. The pool's set of unconfirmed extents may
+    /// contain further extents.
     pub fn matches(&self, seen: &Model, pool: &Pool) -> bool {
-        let tails_hold = self.touched.iter().all(|((volume, extent), seq)| {
+        let unconfirmed_is_complete = self.touched.iter().all(|((volume, extent), seq)| {
             pool.confirmed(VolumeId(*volume)).is_some_and(|c| *seq <= c.0)
                 || pool.unconfirmed(VolumeId(*volume)).is_some_and(|t| t.contains(ExtentIndex(*extent)))
         });
-        tails_hold
+        unconfirmed_is_complete
             && self.blocks == seen.blocks
             && self.dirty == seen.dirty
             && self.meta == seen.meta
@@ -161,9 +191,9 @@ impl Model {
     }
 }
 
-/// The tag of a block made by [`blocks`]; `u64::MAX` if it is not whole.
+/// The tag of a block made by [`blocks`]; `u64::MAX` if the words of the block differ or hold no tag.
 ///
-/// The test data is tag * odd constant ^ the block's number within its write (0..40).
+/// Each word of such a block is the tag times an odd constant, xor the block's number within its write (0..40).
 pub(crate) fn tag_of(data: &[u8]) -> u64 {
     const INVERSE: u64 = 0xf1de_83e1_9937_733d;
     let word = u64::from_le_bytes(data[..8].try_into().expect("eight bytes"));
@@ -174,7 +204,7 @@ pub(crate) fn tag_of(data: &[u8]) -> u64 {
 }
 
 #[test]
-fn tags_are_read_back() {
+fn the_tag_of_a_block_is_read_back_and_a_changed_bit_noticed() {
     let data = blocks(77, 40);
     assert!(data.chunks(BLOCK).all(|b| tag_of(b) == 77));
     let mut bad = data.to_vec();
