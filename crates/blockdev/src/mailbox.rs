@@ -1,4 +1,4 @@
-//! Completions on their way from any thread to the device's thread.
+//! [`Mailbox`]: the queue in which any thread puts completions for the device's thread.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::error::BackendError;
 
-/// The answer of the backend to one part of one job.
+/// The backend's answer to one part of a job.
 pub(crate) struct PartCompletion {
     /// Number of the job, see [`crate::vhost_user::engine`].
     pub job: u64,
@@ -19,21 +19,23 @@ pub(crate) struct PartCompletion {
     pub result: Result<Bytes, BackendError>,
 }
 
-/// A part of a job that is at the backend.
+/// The part of a job that a request to the backend serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// The old content of a partial block, to be merged at this place of the job's buffer.
-    Edge {
-        /// Byte position of the block in the buffer.
+    /// A read of the old content of a block of which the job changes only a part. The job's buffer keeps the part that
+    /// does not change.
+    OldBlock {
+        /// Byte offset of the block in the buffer.
         at: usize,
     },
-    /// The request for the piece.
+    /// The request for the piece itself, or the flush that a job consists of.
     Main,
-    /// The flush after a write, for a driver without FLUSH.
+    /// The flush after a change, for a driver that did not accept the feature FLUSH.
     Flush,
 }
 
-/// A queue without a bound of its own: the engine bounds the number of requests.
+/// A queue of completions, and an eventfd that wakes the device's thread. The queue has no limit of its own: the engine
+/// limits the number of requests.
 pub(crate) struct Mailbox {
     queue: Mutex<Vec<PartCompletion>>,
     wake: File,
@@ -58,21 +60,21 @@ impl Mailbox {
 
     /// Wakes the device's thread without a completion.
     pub fn wake_up(&self) {
-        // A full counter (the only error) means that it is awake already.
+        // The only error is a full counter, and then the thread is about to wake up already.
         let _ = (&self.wake).write(&1u64.to_ne_bytes());
     }
 
-    /// Takes all completions and clears the wake-up.
+    /// Takes all completions and resets the eventfd.
     pub fn take(&self) -> Vec<PartCompletion> {
         let mut count = [0; 8];
         let _ = (&self.wake).read(&mut count);
         std::mem::take(&mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits for a wake-up, at most `limit`.
+    /// Waits until the thread is woken up, at most for `limit`.
     pub fn wait(&self, limit: Duration) {
         let mut fds = [PollFd::new(&self.wake, PollFlags::IN)];
-        // An interrupted or failed wait is the same as an early one: the caller looks and waits again.
+        // An interrupted or failed wait only returns early: the caller checks its condition and waits again.
         let _ = poll(&mut fds, Timespec::try_from(limit).ok().as_ref());
     }
 }

@@ -1,15 +1,16 @@
-//! Exclusive ranges of blocks: changes of the same block go one after the other, in order of arrival.
+//! [`RangeLocks`]: locks of ranges of a volume, so that changes of the same block run one after the other.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-/// Locks over byte ranges. The caller names the holder of a lock by a key.
+/// Locks of byte ranges. The caller identifies the holder of a lock by a key.
 ///
-/// Held ranges never overlap. Waiters get their lock in order of arrival: a request for a range that overlaps the
-/// range of an earlier waiter waits too.
+/// Held ranges never overlap. Overlapping ranges are locked in the order of the requests: a request also waits if its
+/// range overlaps that of an earlier request that waits.
 pub(crate) struct RangeLocks<K> {
     /// Start of a range → (its end, key of the holder).
     held: BTreeMap<u64, (u64, K)>,
+    /// Requests that wait, the oldest first.
     waiting: VecDeque<(Range<u64>, K)>,
 }
 
@@ -18,7 +19,7 @@ impl<K: Copy> RangeLocks<K> {
         Self { held: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
-    /// Locks `range` for `key`, or puts the request into the queue. True if the lock is held now.
+    /// Locks `range` for `key` and returns true, or queues the request and returns false.
     ///
     /// # Panics
     ///
@@ -33,30 +34,33 @@ impl<K: Copy> RangeLocks<K> {
         true
     }
 
-    /// Unlocks the range that starts at `start`. Returns the keys whose locks are held from now on, in order of arrival.
+    /// Unlocks the range that starts at `start`. Returns the keys of the queued requests that hold their locks from now
+    /// on, the oldest first.
     ///
     /// # Panics
     ///
     /// If no held range starts at `start`.
     pub fn release(&mut self, start: u64) -> Vec<K> {
-        let gone = self.held.remove(&start);
-        assert!(gone.is_some(), "only a held range can be released");
+        let released = self.held.remove(&start);
+        assert!(released.is_some(), "only a held range can be released");
         let mut granted = Vec::new();
-        let mut still: VecDeque<(Range<u64>, K)> = VecDeque::new();
+        let mut still_waiting: VecDeque<(Range<u64>, K)> = VecDeque::new();
         for (range, key) in std::mem::take(&mut self.waiting) {
-            if self.is_held(&range) || still.iter().any(|(other, _)| overlap(other, &range)) {
-                still.push_back((range, key));
+            if self.is_held(&range) || still_waiting.iter().any(|(other, _)| overlap(other, &range)) {
+                still_waiting.push_back((range, key));
             } else {
                 self.held.insert(range.start, (range.end, key));
                 granted.push(key);
             }
         }
-        self.waiting = still;
+        self.waiting = still_waiting;
         granted
     }
 
+    /// Whether a part of `range` is locked.
     fn is_held(&self, range: &Range<u64>) -> bool {
-        // Held ranges are disjoint, so of those that start before our end the last one ends last.
+        // Held ranges are disjoint. So among the held ranges that start before the end of `range`, the last one ends
+        // last.
         self.held.range(..range.end).next_back().is_some_and(|(_, (end, _))| *end > range.start)
     }
 }
@@ -71,7 +75,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn waiters_are_granted_in_order_and_never_overtaken() {
+    fn overlapping_requests_get_their_locks_in_order() {
         let mut locks = RangeLocks::new();
         assert!(locks.acquire(0..4, 'a'));
         assert!(!locks.acquire(2..8, 'b'));
@@ -82,16 +86,15 @@ mod tests {
     }
 
     proptest! {
-        /// Against a naive oracle: what is held never overlaps, and all are served in the end.
         #[test]
-        fn held_ranges_are_disjoint_and_everybody_is_served(
-            asks in prop::collection::vec((0u64..32, 1u64..8), 1..60),
+        fn held_ranges_are_disjoint_and_each_request_gets_its_lock(
+            requests in prop::collection::vec((0u64..32, 1u64..8), 1..60),
             order in prop::collection::vec(any::<prop::sample::Index>(), 60),
         ) {
             let mut locks = RangeLocks::new();
             let mut held: Vec<usize> = Vec::new();
-            let range = |i: usize| asks[i].0..asks[i].0 + asks[i].1;
-            for i in 0..asks.len() {
+            let range = |i: usize| requests[i].0..requests[i].0 + requests[i].1;
+            for i in 0..requests.len() {
                 if locks.acquire(range(i), i) {
                     held.push(i);
                 }
@@ -103,11 +106,11 @@ mod tests {
                         prop_assert!(!overlap(&range(*a), &range(*b)));
                     }
                 }
-                let gone = held.swap_remove(order[served % order.len()].index(held.len()));
-                held.extend(locks.release(range(gone).start));
+                let released = held.swap_remove(order[served % order.len()].index(held.len()));
+                held.extend(locks.release(range(released).start));
                 served += 1;
             }
-            prop_assert_eq!(served, asks.len());
+            prop_assert_eq!(served, requests.len());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Rings and messages that break the rules end their connection and nothing else.
+//! Tests that invalid rings and messages end their connection and have no other effect.
 
 mod common;
 
@@ -7,92 +7,93 @@ use std::os::unix::net::UnixStream;
 
 use common::volume::Volume;
 use common::*;
-use dyad_blockdev::{Config, Handle, Server};
+use dyad_blockdev::{Config, Server, ServerHandle};
 use dyad_testkit::Prng;
 use vm_memory::{Bytes, GuestAddress};
 
-/// Spoil a ring with `spoil`, and see the connection end and a sound guest be served afterwards.
-fn ends_only_the_connection(what: &str, spoil: impl FnOnce(&mut Guest)) {
+/// Makes a ring invalid with `invalidate`. Checks that this ends the connection, that nothing reaches the volume, and
+/// that another guest is served afterwards.
+fn ends_only_the_connection(what: &str, invalidate: impl FnOnce(&mut Guest)) {
     let Served { dir: _dir, path: _, volume, server, mut guest } = serve(1, 1 << 20, Config::new("disk"));
     assert_eq!(guest.run(0, OUT, 0, &[1; 512]).0, 0);
-    volume.asked();
-    spoil(&mut guest);
+    volume.take_requests();
+    invalidate(&mut guest);
     wait_for(what, || server.status().violations == 1);
-    assert_eq!(volume.asked(), [], "{what}: nothing reached the volume");
+    assert_eq!(volume.take_requests(), [], "{what}: nothing reached the volume");
     serves_a_new_guest(&server);
 }
 
-fn serves_a_new_guest(server: &Handle) {
+fn serves_a_new_guest(server: &ServerHandle) {
     let mut guest = Guest::new(1);
     guest.connect(server.path()).unwrap();
     assert_eq!(guest.run(0, OUT, 0, &[2; 512]).0, 0);
     assert!(server.status().running);
 }
 
-/// A sound write in slot 1, with the descriptors 3, 4, 5, not offered yet.
-fn prepared(guest: &mut Guest) {
+/// Prepares a valid write as request 1, which uses the descriptors 3, 4 and 5. It is not offered to the device yet.
+fn prepare_write(guest: &mut Guest) {
     guest.header(0, 1, OUT, 0);
     guest.descriptor(0, 3, header(0, 1), 16, NEXT, 4);
-    guest.descriptor(0, 4, room(0, 1), 512, NEXT, 5);
+    guest.descriptor(0, 4, data_buffer(0, 1), 512, NEXT, 5);
     guest.descriptor(0, 5, status(0, 1), 1, WRITE, 0);
 }
 
 #[test]
-fn a_loop() {
+fn a_chain_with_a_loop_ends_the_connection() {
     ends_only_the_connection("a loop", |guest| {
-        prepared(guest);
-        guest.descriptor(0, 4, room(0, 1), 512, NEXT, 3);
+        prepare_write(guest);
+        guest.descriptor(0, 4, data_buffer(0, 1), 512, NEXT, 3);
         guest.offer(0, 3);
     });
 }
 
 #[test]
-fn an_index_beyond_the_table() {
+fn an_index_beyond_the_table_ends_the_connection() {
     ends_only_the_connection("a next index", |guest| {
-        prepared(guest);
-        guest.descriptor(0, 4, room(0, 1), 512, NEXT, QUEUE_SIZE);
+        prepare_write(guest);
+        guest.descriptor(0, 4, data_buffer(0, 1), 512, NEXT, QUEUE_SIZE);
         guest.offer(0, 3);
     });
     ends_only_the_connection("a head", |guest| guest.offer(0, QUEUE_SIZE));
 }
 
 #[test]
-fn an_address_outside_of_memory() {
+fn an_address_outside_of_memory_ends_the_connection() {
     ends_only_the_connection("data outside", |guest| {
-        prepared(guest);
+        prepare_write(guest);
         guest.descriptor(0, 4, 1 << 40, 512, NEXT, 5);
         guest.offer(0, 3);
     });
     ends_only_the_connection("data across the end", |guest| {
-        prepared(guest);
+        prepare_write(guest);
         guest.descriptor(0, 4, (16 << 20) - 256, 512, NEXT, 5);
         guest.offer(0, 3);
     });
     ends_only_the_connection("an overflowing address", |guest| {
-        prepared(guest);
+        prepare_write(guest);
         guest.descriptor(0, 5, u64::MAX, 1, WRITE, 0);
         guest.offer(0, 3);
     });
 }
 
 #[test]
-fn a_chain_without_status_or_header() {
+fn a_chain_without_status_or_header_ends_the_connection() {
     ends_only_the_connection("no status", |guest| {
-        prepared(guest);
-        guest.descriptor(0, 4, room(0, 1), 512, 0, 0);
+        prepare_write(guest);
+        guest.descriptor(0, 4, data_buffer(0, 1), 512, 0, 0);
         guest.offer(0, 3);
     });
     ends_only_the_connection("a short header", |guest| {
-        prepared(guest);
+        prepare_write(guest);
         guest.descriptor(0, 3, header(0, 1), 15, NEXT, 5);
         guest.offer(0, 3);
     });
 }
 
 #[test]
-fn something_to_read_after_something_to_write() {
+fn a_readable_descriptor_after_a_writable_one_ends_the_connection() {
     ends_only_the_connection("order", |guest| {
-        prepared(guest);
+        prepare_write(guest);
         guest.descriptor(0, 3, header(0, 1), 16, NEXT, 5);
         guest.descriptor(0, 5, status(0, 1), 1, WRITE | NEXT, 4);
         guest.offer(0, 3);
@@ -100,8 +101,8 @@ fn something_to_read_after_something_to_write() {
 }
 
 #[test]
-fn an_indirect_table_that_is_wrong() {
-    ends_only_the_connection("a crooked length", |guest| {
+fn an_invalid_indirect_table_ends_the_connection() {
+    ends_only_the_connection("a wrong length", |guest| {
         guest.descriptor(0, 3, ring(3), 17, INDIRECT, 0);
         guest.offer(0, 3);
     });
@@ -113,7 +114,7 @@ fn an_indirect_table_that_is_wrong() {
 }
 
 #[test]
-fn an_available_ring_that_jumps() {
+fn an_available_index_that_jumps_ends_the_connection() {
     ends_only_the_connection("a jump", |guest| {
         let idx = guest.queues[0].avail_idx.wrapping_add(QUEUE_SIZE + 1);
         guest.set_avail(0, idx);
@@ -121,7 +122,7 @@ fn an_available_ring_that_jumps() {
 }
 
 #[test]
-fn a_chain_that_is_offered_twice() {
+fn a_chain_that_is_offered_while_in_use_ends_the_connection() {
     let Served { dir: _dir, path: _, volume, server, mut guest } = serve(1, 1 << 20, Config::new("disk"));
     volume.hold();
     guest.submit(0, 1, OUT, 0, &[1; 4096]);
@@ -133,7 +134,7 @@ fn a_chain_that_is_offered_twice() {
 }
 
 #[test]
-fn memory_that_could_vanish_is_not_taken() {
+fn memory_that_could_shrink_is_refused() {
     use vhost::vhost_user::Frontend;
     use vhost::vhost_user::message::VhostUserHeaderFlag;
     use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
@@ -157,7 +158,7 @@ fn memory_that_could_vanish_is_not_taken() {
 }
 
 #[test]
-fn noise_on_the_socket() {
+fn random_bytes_on_the_socket_end_the_connection() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("blk.sock");
     let server = Server::start(&path, Volume::new(1 << 20), Config::new("disk")).unwrap();
@@ -166,15 +167,15 @@ fn noise_on_the_socket() {
     wait_for("the end of the connection", || server.status().violations == 1);
     drop(stream);
     serves_a_new_guest(&server);
-    // Half a message and silence must not keep the server from being stopped.
+    // A client that sends half a message and then nothing must not keep the server from being stopped.
     let mut stream = UnixStream::connect(&path).unwrap();
     stream.write_all(&[1, 0, 0, 0, 1, 0]).unwrap();
     server.stop();
 }
 
-/// Random bytes in descriptors and rings, in 200 rounds: the device's thread survives each and can be stopped.
+/// Random bytes in descriptors and rings, in 200 rounds. After each the device's thread runs and can be stopped.
 #[test]
-fn random_rings() {
+fn random_rings_do_not_end_the_device_thread() {
     let mut prng = Prng::new(1);
     let mut random = move || prng.next_u64();
     let dir = tempfile::tempdir().unwrap();
@@ -184,7 +185,7 @@ fn random_rings() {
         let mut guest = Guest::new(1);
         guest.connect(&path).unwrap();
         for at in 0..QUEUE_SIZE {
-            // Mostly plausible, so that the noise gets past the first check.
+            // Most values are plausible, so that the random bytes pass the first check.
             let addr = if random() % 16 == 0 { random() } else { ring(0) + random() % 0x8000 };
             let len = if random() % 16 == 0 { random() as u32 } else { random() as u32 % 0x900 };
             let next = (random() % u64::from(QUEUE_SIZE + 2)) as u16;
@@ -198,8 +199,8 @@ fn random_rings() {
             guest.memory.write_obj(head, GuestAddress(ring(0) + 0x1004 + 2 * entry)).unwrap();
         }
         guest.set_avail(0, (random() % u64::from(QUEUE_SIZE)) as u16);
-        let served = |server: &Handle| server.status().served;
-        // A round trip shows that the kick was handled, unless the connection is gone.
+        let served = |server: &ServerHandle| server.status().served;
+        // A round trip shows that the kick was handled, unless the connection has ended.
         let _ = vhost::VhostBackend::get_features(guest.front());
         let status = server.status();
         assert!(status.running, "round {round}: {status:?}, {}", served(&server));

@@ -1,4 +1,4 @@
-//! A real QEMU boots from the device and goes on writing while the serving process is killed under it.
+//! Test with a real QEMU: a guest boots from the device and writes while the serving process is killed and restarted.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,24 +13,25 @@ use bytes::Bytes;
 use dyad_blockdev::{Backend, BackendError, Config, ReplyTo, Request, Server};
 
 const SIZE: u64 = 1 << 20;
-/// An emulated boot on a busy machine, and QEMU before 9.2 connects again after a whole second.
+/// Time for an emulated boot on a busy machine. QEMU before 9.2 waits a whole second before it connects again.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A boot sector that counts: writes the counter to the second sector through the firmware, reads it back,
-/// compares, and says "." on the serial line; "E" and a halt if anything fails.
+/// A boot sector that counts in a loop: it writes the counter to the second sector through the firmware, reads it back,
+/// compares it, and sends "." on the serial line. If anything fails, it sends "E" and halts.
 const COUNTER: [u8; 89] = [
     0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, // ds = es = ss = 0, stack below
     0x88, 0x16, 0x00, 0x7f, // keep the number of the boot disk
     0x66, 0xc7, 0x06, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, // counter (at 0x8000) = 0
-    0x66, 0xff, 0x06, 0x00, 0x80, // again: counter += 1
+    0x66, 0xff, 0x06, 0x00, 0x80, // loop: counter += 1
     0xb8, 0x01, 0x03, 0xbb, 0x00, 0x80, 0xe8, 0x1c, 0x00, // write one sector from 0x8000
     0xb8, 0x01, 0x02, 0xbb, 0x00, 0x82, 0xe8, 0x13, 0x00, // read it to 0x8200
     0x66, 0xa1, 0x00, 0x80, 0x66, 0x3b, 0x06, 0x00, 0x82, 0x75, 0x16, // the same? else fail
-    0xb0, 0x2e, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xd6, // say ".", again
+    0xb0, 0x2e, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xd6, // send ".", loop
     0xb9, 0x02, 0x00, 0x8a, 0x16, 0x00, 0x7f, 0xb6, 0x00, 0xcd, 0x13, 0x72, 0x01, 0xc3, // sector 2: int 13h
-    0xb0, 0x45, 0xba, 0xf8, 0x03, 0xee, 0xf4, 0xeb, 0xfd, // fail: say "E", halt
+    0xb0, 0x45, 0xba, 0xf8, 0x03, 0xee, 0xf4, 0xeb, 0xfd, // fail: send "E", halt
 ];
 
+/// A volume in a file, so that it survives the serving process.
 struct FileVolume(File);
 
 impl FileVolume {
@@ -61,7 +62,7 @@ impl Backend for FileVolume {
     }
 }
 
-/// Not a test: the process that is killed.
+/// Not a test: the process that the test below starts and kills. Without the environment variable it does nothing.
 #[test]
 fn serving_child() {
     let Ok(dir) = std::env::var("DYAD_TEST_SERVE_FILE") else { return };
@@ -73,7 +74,7 @@ fn serving_child() {
     }
 }
 
-/// A process that dies with the test.
+/// A process that is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -83,6 +84,7 @@ impl Drop for Running {
     }
 }
 
+/// Starts a process that serves the file in `dir`.
 fn serve(dir: &Path) -> Running {
     let socket = dir.join("blk.sock");
     let _ = std::fs::remove_file(&socket);
@@ -114,7 +116,7 @@ fn a_guest_sees_a_pause_when_the_server_is_killed() {
     std::fs::write(dir.path().join("disk.img"), image).unwrap();
     let mut server = serve(dir.path());
     let socket = dir.path().join("blk.sock");
-    // The environment may name another QEMU, such as the image's.
+    // An environment variable may name another QEMU, such as that of the image.
     let program = std::env::var_os("DYAD_TEST_QEMU").unwrap_or_else(|| "qemu-system-x86_64".into());
     let mut qemu = Command::new(program)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg", "-m", "64M"])
@@ -141,7 +143,7 @@ fn a_guest_sees_a_pause_when_the_server_is_killed() {
     });
     let progress = |by: u32| {
         let goal = count.load(Ordering::SeqCst) + by;
-        wait_for("the guest to go on", || failed.load(Ordering::SeqCst) || count.load(Ordering::SeqCst) >= goal);
+        wait_for("the guest's progress", || failed.load(Ordering::SeqCst) || count.load(Ordering::SeqCst) >= goal);
         assert!(!failed.load(Ordering::SeqCst), "the guest saw an I/O error or old data");
     };
     progress(20);

@@ -1,4 +1,4 @@
-//! What the device says about itself: features and configuration space (virtio 5.2.3, 5.2.4).
+//! The features and the configuration space that the device shows to driver and QEMU (virtio 5.2.3, 5.2.4).
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use virtio_bindings::bindings::{virtio_blk, virtio_config, virtio_ring};
 
 use crate::limits::{BLOCK_BYTES, MAX_BULK, MAX_TRANSFER, SECTOR};
 
-/// Segments of data in one request. QEMU's default queue has 128 descriptors, a chain must not be longer
-/// (virtio 2.7.5.3.1), and two are taken by header and status.
+/// Largest number of data segments in one request. QEMU's default queue has 128 descriptors, a chain must not be longer
+/// (virtio 2.7.5.3.1), and header and status take two of them.
 const SEG_MAX: u32 = 126;
-/// Largest DISCARD or WRITE_ZEROES we ask for, in sectors.
+/// Largest DISCARD or WRITE_ZEROES that the driver shall send, in sectors.
 const MAX_BULK_SECTORS: u32 = (MAX_BULK / SECTOR) as u32;
-/// Length of `struct virtio_blk_config` as far as we fill it; beyond it everything reads as 0.
+/// Bytes of `struct virtio_blk_config` up to the last field with a value; the bytes behind it read as 0.
 const FILLED: usize = 57;
 
-/// The feature bits offered to the driver.
+/// The feature bits that the device offers to the driver.
 pub(crate) fn features(read_only: bool) -> u64 {
     let mut bits = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() | VhostUserVirtioFeatures::LOG_ALL.bits();
     for bit in [
@@ -38,7 +38,7 @@ pub(crate) fn features(read_only: bool) -> u64 {
     bits
 }
 
-/// The vhost-user protocol features we know.
+/// The vhost-user protocol features that the device supports.
 pub(crate) fn protocol_features() -> VhostUserProtocolFeatures {
     VhostUserProtocolFeatures::MQ
         | VhostUserProtocolFeatures::CONFIG
@@ -55,7 +55,7 @@ pub(crate) fn read(capacity: u64, queues: u16, bytes: Range<usize>) -> Vec<u8> {
     put(0, &(capacity / SECTOR).to_le_bytes());
     put(12, &SEG_MAX.to_le_bytes());
     put(20, &(SECTOR as u32).to_le_bytes());
-    // Topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size; sizes in logical blocks.
+    // Topology: physical_block_exp, alignment_offset, min_io_size, opt_io_size; the sizes are in sectors.
     put(24, &[(BLOCK_BYTES / SECTOR).trailing_zeros() as u8, 0]);
     put(26, &((BLOCK_BYTES / SECTOR) as u16).to_le_bytes());
     put(28, &((MAX_TRANSFER / SECTOR) as u32).to_le_bytes());
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_configuration_says_size_and_limits_and_is_zero_beyond() {
+    fn the_configuration_space_has_size_and_limits_and_then_zeros() {
         let space = read(1 << 30, 4, 0..96);
         assert_eq!(u64::from_le_bytes(space[..8].try_into().unwrap()), (1 << 30) / 512);
         assert_eq!(&space[20..24], &[0, 2, 0, 0]);

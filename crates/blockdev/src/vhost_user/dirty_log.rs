@@ -1,8 +1,8 @@
 //! The dirty page log of a live migration (vhost-user, "Migration").
 //!
-//! QEMU shares a bitmap, one bit per page of guest memory. While `VHOST_F_LOG_ALL` is set, every page we
-//! write, the used ring included, gets its bit. vm-memory calls [`RegionLog`] for each write that goes
-//! through its accessors, and we have no other way to write guest memory.
+//! QEMU shares a bitmap, one bit per page of guest memory. While `VHOST_F_LOG_ALL` is set, the device sets the bit of
+//! each page that it writes, those of the used ring included. vm-memory calls [`RegionLog`] for each write through its
+//! accessors, and this crate writes guest memory in no other way.
 
 use std::fs::File;
 use std::ops::Range;
@@ -15,23 +15,24 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
 use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
-/// Size of the pages the log counts, in bytes (vhost-user, "Migration": `VHOST_LOG_PAGE`).
+/// Bytes of guest memory per bit of the log (vhost-user, "Migration": `VHOST_LOG_PAGE`).
 const LOG_PAGE: u64 = 0x1000;
 
-/// The log of one device. Shared by all its memory regions.
+/// The log of one device, which all its memory regions share.
 #[derive(Debug, Default)]
 pub(crate) struct DirtyLog {
     enabled: AtomicBool,
+    /// The bitmap that QEMU shares; `None` until QEMU has sent it.
     bits: RwLock<Option<MmapRegion>>,
 }
 
 impl DirtyLog {
-    /// Follow `VHOST_F_LOG_ALL` of the negotiated features.
+    /// Switches logging on or off, as `VHOST_F_LOG_ALL` in the negotiated features says.
     pub fn enable(&self, enabled: bool) {
         self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Use the bitmap that `message` describes in `file` from now on (`VHOST_USER_SET_LOG_BASE`).
+    /// Maps the bitmap that `message` describes in `file`, and uses it from now on (`VHOST_USER_SET_LOG_BASE`).
     pub fn set_base(&self, message: &VhostUserLog, file: File) -> Result<(), MapError> {
         check_sealed(&file, message.mmap_offset..message.mmap_offset.saturating_add(message.mmap_size))?;
         let size = usize::try_from(message.mmap_size).map_err(|_| MapError::TooLarge)?;
@@ -40,13 +41,13 @@ impl DirtyLog {
         Ok(())
     }
 
-    /// Forget the bitmap and stop logging.
+    /// Stops logging and unmaps the bitmap.
     pub fn clear(&self) {
         self.enable(false);
         *self.bits.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Marks the pages of a range of guest physical addresses.
+    /// Sets the bits of all pages that a range of guest physical addresses touches.
     fn mark(&self, bytes: Range<u64>) {
         if bytes.is_empty() || !self.enabled.load(Ordering::Relaxed) {
             return;
@@ -54,7 +55,7 @@ impl DirtyLog {
         let bits = self.bits.read().unwrap_or_else(PoisonError::into_inner);
         let Some(bits) = bits.as_ref() else { return };
         for page in bytes.start / LOG_PAGE..=(bytes.end - 1) / LOG_PAGE {
-            // QEMU did not ask about pages beyond the bitmap.
+            // QEMU does not track pages beyond the bitmap.
             let Ok(at) = usize::try_from(page / 8) else { return };
             let Ok(byte) = bits.get_atomic_ref::<AtomicU8>(at) else { return };
             byte.fetch_or(1 << (page % 8), Ordering::Relaxed);
@@ -62,11 +63,12 @@ impl DirtyLog {
     }
 }
 
-/// The log as one memory region sees it.
+/// The log with the offset of one memory region.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RegionLog {
-    /// Guest physical address of offset 0.
+    /// Guest physical address of the region's first byte.
     base: u64,
+    /// `None` in a region that vm-memory makes without a log.
     log: Option<Arc<DirtyLog>>,
 }
 
@@ -91,7 +93,7 @@ impl Bitmap for RegionLog {
         }
     }
 
-    /// Used only by vm-memory's own tests: QEMU reads the log.
+    /// Always false: only QEMU reads the log.
     fn dirty_at(&self, _offset: usize) -> bool {
         false
     }
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_touched_page_gets_its_bit_and_no_other() {
+    fn each_page_that_is_written_gets_its_bit_and_no_other_does() {
         let log = Arc::new(DirtyLog::default());
         log.set_base(&VhostUserLog::new(4096, 0), sealed_memfd(4096)).unwrap();
         let region = RegionLog::new(0x10_0000, log.clone());

@@ -1,4 +1,4 @@
-//! Messages of QEMU (vhost-user, "Front-end message types"), applied to the device.
+//! Handles the messages of QEMU (vhost-user, "Front-end message types") by changing the device.
 
 use std::fs::File;
 
@@ -20,7 +20,7 @@ use crate::vhost_user::inflight::{InflightRegion, QueueLayout};
 use crate::vhost_user::memory::MemoryTable;
 use crate::vhost_user::vring::{MAX_QUEUE, Vring};
 
-/// An error of ours as the protocol crate carries it; it ends the connection.
+/// Wraps an error of this crate for the crate `vhost`, which then ends the connection.
 fn refused(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::ReqHandlerError(std::io::Error::other(error))
 }
@@ -29,7 +29,7 @@ fn unsupported<T>(what: &'static str) -> Result<T> {
     Err(Error::InvalidOperation(what))
 }
 
-/// A notification descriptor that cannot block the device's thread.
+/// Makes a notification descriptor non-blocking, so that it cannot block the device's thread.
 fn nonblocking(file: Option<File>) -> Result<Option<File>> {
     if let Some(file) = &file {
         let flags = fcntl_getfl(file).map_err(refused)?;
@@ -39,6 +39,7 @@ fn nonblocking(file: Option<File>) -> Result<Option<File>> {
 }
 
 impl Device {
+    /// The number of a ring, checked against the number of rings.
     fn index(&self, index: u32) -> Result<usize> {
         let index = index as usize;
         (index < self.rings.len()).then_some(index).ok_or(Error::InvalidParam)
@@ -91,7 +92,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
         let size = u16::try_from(num).map_err(|_| Error::InvalidParam)?;
         let ring = self.ring(index)?;
-        if ring.epoch().is_some() {
+        if ring.run_number().is_some() {
             return unsupported("a started ring keeps its size");
         }
         ring.queue.try_set_size(size).map_err(refused)
@@ -106,7 +107,7 @@ impl VhostUserBackendReqHandlerMut for Device {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        // The used ring is logged through its guest address like any other memory, so `log` is not needed.
+        // Writes to the used ring are logged by guest address, as all writes are, so `log` is not needed.
         let table = self.memory.as_ref().ok_or(Error::InvalidParam)?;
         let find = |address| table.guest_address(address).ok_or(Error::InvalidParam);
         let (descriptor, used, available) = (find(descriptor)?, find(used)?, find(available)?);
@@ -119,7 +120,7 @@ impl VhostUserBackendReqHandlerMut for Device {
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
         let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
         let ring = self.ring(index)?;
-        if ring.epoch().is_some() {
+        if ring.run_number().is_some() {
             return unsupported("a started ring keeps its position");
         }
         ring.queue.set_next_avail(base);
@@ -137,8 +138,9 @@ impl VhostUserBackendReqHandlerMut for Device {
             return unsupported("a ring without a kick descriptor would have to be polled");
         };
         let index = self.index(u32::from(index))?;
-        // Closing the old descriptor takes it out of epoll only if QEMU closed its copy too.
-        self.forget_kick(index);
+        // Closing the old descriptor removes it from epoll only if QEMU has closed its copy, too. So it is removed
+        // first.
+        self.close_kick(index);
         self.rings[index].kick = Some(file);
         self.start_ring(index).map_err(refused)
     }
@@ -147,8 +149,8 @@ impl VhostUserBackendReqHandlerMut for Device {
         let call = nonblocking(fd)?;
         let ring = self.ring(u32::from(index))?;
         ring.call = call;
-        if ring.epoch().is_some() {
-            ring.signal(); // an answer may have been announced to the descriptor before
+        if ring.run_number().is_some() {
+            ring.signal(); // the notification of an answer may have gone to the old descriptor
         }
         Ok(())
     }

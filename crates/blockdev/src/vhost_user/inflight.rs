@@ -1,8 +1,8 @@
-//! In-flight tracking: the requests that a restart of this process must submit again (vhost-user, "Inflight I/O
-//! tracking").
+//! In-flight tracking: records in shared memory which requests are in flight, so that this process submits them again
+//! after a restart (vhost-user, "Inflight I/O tracking").
 //!
-//! The device makes the shared memory; QEMU keeps it and passes it back when it connects again. Per queue, at a
-//! multiple of 64 bytes, little endian ("QueueRegionSplit" of the specification, format version 1):
+//! The device makes the shared memory; QEMU keeps it and passes it back when it connects again. Each queue has a part
+//! that starts at a multiple of 64 bytes, little-endian ("QueueRegionSplit" of the specification, format version 1):
 //!
 //! | offset | size | field |
 //! | ---: | ---: | --- |
@@ -15,8 +15,8 @@
 //! | 22 + 16·i | 2 | desc\[i\].next: next in the list of the last batch |
 //! | 24 + 16·i | 8 | desc\[i\].counter: order of arrival |
 //!
-//! QEMU may write anything here at any time, so nothing read from it is trusted: indices are checked,
-//! loops are bounded.
+//! QEMU may write anything here at any time. So this module trusts nothing that it reads here: it checks indices and
+//! limits the number of steps of its loops.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -28,17 +28,21 @@ use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
+/// Version of the format.
 const VERSION: u16 = 1;
+/// Bytes before the first `desc`.
 const HEADER: usize = 16;
-const SLOT: usize = 16;
-/// Queues start on separate cache lines.
+/// Bytes of one `desc`: the state of one descriptor.
+const DESCRIPTOR_STATE: usize = 16;
+/// The part of a queue starts at a multiple of this, so that queues use separate cache lines.
 const ALIGN: usize = 64;
 
+/// Bytes of the part of one queue.
 fn queue_bytes(queue_size: u16) -> usize {
-    (HEADER + SLOT * usize::from(queue_size)).next_multiple_of(ALIGN)
+    (HEADER + DESCRIPTOR_STATE * usize::from(queue_size)).next_multiple_of(ALIGN)
 }
 
-/// Errors of the shared memory for in-flight tracking.
+/// The reason why the shared memory for in-flight tracking cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InflightError {
     #[error("the memory for in-flight requests could not be made")]
@@ -67,20 +71,21 @@ pub(crate) struct QueueLayout {
 }
 
 impl QueueLayout {
-    /// Bytes of the memory of all queues.
+    /// Bytes of the parts of all queues.
     fn bytes(self) -> u64 {
         queue_bytes(self.queue_size) as u64 * u64::from(self.queues)
     }
 }
 
-/// The shared memory of all queues of one device.
+/// The shared memory for in-flight tracking of all queues of one device.
 pub(crate) struct InflightRegion {
     map: Arc<MmapRegion>,
     layout: QueueLayout,
 }
 
 impl InflightRegion {
-    /// Make fresh memory for a device (`VHOST_USER_GET_INFLIGHT_FD`). All zero: no queue was started.
+    /// Creates memory for a device (`VHOST_USER_GET_INFLIGHT_FD`). It is all zeros, which means that no queue was
+    /// started.
     pub fn create(layout: QueueLayout) -> Result<(VhostUserInflight, File), InflightError> {
         let size = layout.bytes();
         let fd = memfd_create("dyad-inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
@@ -89,7 +94,7 @@ impl InflightRegion {
         Ok((VhostUserInflight::new(size, 0, layout.queues, layout.queue_size), File::from(fd)))
     }
 
-    /// Use the memory QEMU kept (`VHOST_USER_SET_INFLIGHT_FD`).
+    /// Maps memory that QEMU has kept (`VHOST_USER_SET_INFLIGHT_FD`).
     pub fn open(message: &VhostUserInflight, file: File) -> Result<Self, InflightError> {
         let layout = QueueLayout { queues: message.num_queues, queue_size: message.queue_size };
         let needed = layout.bytes();
@@ -103,7 +108,7 @@ impl InflightRegion {
         Ok(Self { map: Arc::new(map), layout })
     }
 
-    /// The part of one queue, if the memory has one for a queue of `size` descriptors.
+    /// The part of one queue; `None` if the memory has no part for this queue with `size` descriptors.
     pub fn queue(&self, QueueIndex(index): QueueIndex, size: u16) -> Option<InflightQueue> {
         (index < self.layout.queues && size <= self.layout.queue_size).then(|| InflightQueue {
             map: self.map.clone(),
@@ -114,40 +119,43 @@ impl InflightRegion {
     }
 }
 
-/// State of a queue's memory before this run.
+/// The state in which a queue's part is found when the queue is started.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Recovered {
-    /// The queue was never started with this memory.
+    /// The queue was not started before with this memory.
     Fresh,
-    /// These heads were taken and not answered, in the order in which they were taken.
+    /// Heads of the requests that were taken and not answered, in the order in which they were taken.
     Pending(Vec<u16>),
 }
 
 /// The in-flight tracking of one queue.
 pub(crate) struct InflightQueue {
     map: Arc<MmapRegion>,
+    /// Offset of the queue's part.
     base: usize,
     /// Number of descriptors of the queue.
     size: u16,
-    /// Counter for the next head.
+    /// Value of `desc[i].counter` for the next request.
     counter: u64,
 }
 
 impl InflightQueue {
-    /// Repairs the memory after an interrupted run, given the used ring's index now.
+    /// Repairs the part after a process that was killed, and returns the requests in flight. `used_idx` is the present
+    /// index of the used ring.
     pub fn recover(&mut self, used_idx: u16) -> Recovered {
         let fresh = self.load(8) == 0;
         if fresh {
             (0..self.size).for_each(|head| self.set_inflight(head, false));
         } else {
-            // The used ring was moved but the batch that moved it was not closed: its heads are answered.
+            // The process was killed after it moved the used ring and before it recorded that: the last heads are
+            // answered.
             let mut head = self.load(12);
             for _ in 0..used_idx.wrapping_sub(self.load(14)).min(self.size) {
                 if head >= self.size {
                     break;
                 }
                 self.set_inflight(head, false);
-                head = self.load(self.slot(head) + 6);
+                head = self.load(self.descriptor_state(head) + 6);
             }
         }
         self.store(14, used_idx);
@@ -163,55 +171,58 @@ impl InflightQueue {
         Recovered::Pending(pending.into_iter().map(|(_, head)| head).collect())
     }
 
-    /// `head` was taken from the available ring.
+    /// Records that `head` was taken from the available ring.
     pub fn begin(&mut self, Head(head): Head) {
         let counter = self.counter;
         self.counter = counter.wrapping_add(1);
-        let slot = self.map.as_volatile_slice();
-        // The memory was mapped with room for every slot, so accesses inside of it cannot fail.
-        let _ = slot.store(counter.to_le(), self.base + self.slot(head) + 8, Ordering::Release);
+        let memory = self.map.as_volatile_slice();
+        // The memory was mapped with room for the states of all descriptors, so this access cannot fail.
+        let _ = memory.store(counter.to_le(), self.base + self.descriptor_state(head) + 8, Ordering::Release);
         self.set_inflight(head, true);
     }
 
-    /// `head` is about to be put into the used ring.
+    /// Records that `head` is about to be put into the used ring.
     pub fn before_used(&self, Head(head): Head) {
-        self.store(self.slot(head) + 6, self.load(12));
+        self.store(self.descriptor_state(head) + 6, self.load(12));
         self.store(12, head);
     }
 
-    /// `head` is in the used ring, whose index is now `used_idx`.
+    /// Records that `head` is in the used ring, whose index is now `used_idx`.
     pub fn after_used(&self, Head(head): Head, used_idx: u16) {
         self.set_inflight(head, false);
         self.store(14, used_idx);
     }
 
-    fn slot(&self, head: u16) -> usize {
+    /// Offset of the state of the descriptor `head` in the part of its queue.
+    fn descriptor_state(&self, head: u16) -> usize {
         debug_assert!(head < self.size);
-        HEADER + SLOT * usize::from(head)
+        HEADER + DESCRIPTOR_STATE * usize::from(head)
     }
 
     fn counter_of(&self, head: u16) -> u64 {
-        let at = self.base + self.slot(head) + 8;
+        let at = self.base + self.descriptor_state(head) + 8;
         let value = self.map.as_volatile_slice().load(at, Ordering::Acquire);
         u64::from_le(value.unwrap_or(0))
     }
 
     fn is_inflight(&self, head: u16) -> bool {
-        let at = self.base + self.slot(head);
+        let at = self.base + self.descriptor_state(head);
         let value = self.map.as_volatile_slice().load::<u8>(at, Ordering::Acquire);
         value.unwrap_or(0) != 0
     }
 
     fn set_inflight(&self, head: u16, inflight: bool) {
-        let at = self.base + self.slot(head);
+        let at = self.base + self.descriptor_state(head);
         let _ = self.map.as_volatile_slice().store(u8::from(inflight), at, Ordering::Release);
     }
 
+    /// Reads a field at an offset in the queue's part.
     fn load(&self, at: usize) -> u16 {
         let value = self.map.as_volatile_slice().load(self.base + at, Ordering::Acquire);
         u16::from_le(value.unwrap_or(0))
     }
 
+    /// Writes a field at an offset in the queue's part.
     fn store(&self, at: usize, value: u16) {
         let _ = self.map.as_volatile_slice().store(value.to_le(), self.base + at, Ordering::Release);
     }
@@ -247,19 +258,19 @@ mod tests {
     }
 
     #[test]
-    fn a_death_between_used_ring_and_bookkeeping_answers_nothing_twice() {
+    fn a_kill_between_used_ring_and_record_answers_no_request_twice() {
         let (message, file) = region(1, 8);
         let mut queue = open(&message, &file, 0);
         queue.recover(0);
         queue.begin(Head(3));
         queue.begin(Head(4));
         queue.before_used(Head(4));
-        // The used ring's index became 1; then we died before `after_used`.
+        // The used ring's index became 1; then the process was killed before `after_used`.
         assert_eq!(open(&message, &file, 0).recover(1), Recovered::Pending(vec![3]));
     }
 
     #[test]
-    fn a_death_before_the_used_ring_moved_answers_later() {
+    fn a_kill_before_the_used_ring_moved_leaves_the_request_in_flight() {
         let (message, file) = region(1, 8);
         let mut queue = open(&message, &file, 0);
         queue.recover(0);
@@ -281,9 +292,11 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever QEMU leaves in the memory: no panic, no head out of range, none twice.
         #[test]
-        fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 192), used in any::<u16>()) {
+        fn random_bytes_give_no_panic_and_only_distinct_valid_heads(
+            bytes in prop::collection::vec(any::<u8>(), 192),
+            used in any::<u16>(),
+        ) {
             let (message, file) = region(1, 8);
             let map = MmapRegion::<()>::from_file(FileOffset::new(file.try_clone().unwrap(), 0), 192).unwrap();
             map.as_volatile_slice().write_slice(&bytes[..192], 0).unwrap();

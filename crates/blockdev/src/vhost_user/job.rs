@@ -1,24 +1,26 @@
-//! Cuts one request of a driver into pieces for the backend.
+//! Cuts a request of a driver into pieces, which are small enough for the backend.
 
 use crate::limits::{BLOCK_BYTES, MAX_BULK, MAX_TRANSFER};
-use crate::vhost_user::request::Ask;
+use crate::vhost_user::request::Operation;
 
-/// One piece of a job: done as one request to the backend, after reading partial blocks if there are any.
+/// A piece of a job. It takes one request to the backend; if it changes only parts of blocks, the old content of these
+/// blocks is read first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Piece {
     pub action: Action,
-    /// First byte of the volume.
+    /// Byte offset in the volume.
     pub offset: u64,
     /// Number of bytes, not 0.
     pub len: u64,
 }
 
+/// The action of a piece at the backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Read,
     Write,
-    /// Writes zeros as data, into a part of one block.
-    Fill,
+    /// Writes zeros into a part of one block. The backend gets a write of the whole block.
+    ZeroPartOfBlock,
     /// Discards whole blocks; they read as zeros from then on.
     Discard,
     /// Makes whole blocks read as zeros.
@@ -26,61 +28,65 @@ pub(crate) enum Action {
 }
 
 impl Piece {
-    /// The whole blocks that hold the piece.
-    pub fn cover(&self) -> std::ops::Range<u64> {
+    /// The bytes of the whole blocks that contain the piece.
+    pub fn block_range(&self) -> std::ops::Range<u64> {
         let end = self.offset + self.len;
         self.offset - self.offset % BLOCK_BYTES..end.next_multiple_of(BLOCK_BYTES)
     }
 
-    /// Byte positions in the cover of blocks of which the piece has only a part.
-    pub fn edges(&self) -> impl Iterator<Item = usize> + use<> {
-        let cover = self.cover();
+    /// The blocks of which the piece covers only a part: at most the first and the last one. Each is given by its byte
+    /// offset in [`Piece::block_range`].
+    pub fn partial_blocks(&self) -> impl Iterator<Item = usize> + use<> {
+        let blocks = self.block_range();
         let end = self.offset + self.len;
-        let last = cover.end - BLOCK_BYTES;
+        let last = blocks.end - BLOCK_BYTES;
         let head = !self.offset.is_multiple_of(BLOCK_BYTES);
-        let one_block = last == cover.start;
+        let one_block = last == blocks.start;
         let tail = !end.is_multiple_of(BLOCK_BYTES) && (!one_block || !head);
-        let tail_at = (last - cover.start) as usize;
+        let tail_at = (last - blocks.start) as usize;
         [head.then_some(0), tail.then_some(tail_at)].into_iter().flatten()
     }
 }
 
-/// The rest of a request that was not cut into pieces yet.
+/// The part of a request that was not cut into pieces yet.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
-    ask: Ask,
+pub(crate) struct RemainingRequest {
+    operation: Operation,
+    /// Byte offset of the next piece in the volume.
     next: u64,
+    /// Byte offset of the end of the request in the volume.
     end: u64,
 }
 
-impl Plan {
-    /// The plan of a request with `data_len` bytes of data.
-    pub fn new(ask: Ask, data_len: u64) -> Self {
-        let (next, end) = match ask {
-            Ask::Read { offset } | Ask::Write { offset } => (offset, offset + data_len),
-            Ask::WriteZeroes { offset, len } => (offset, offset + len),
-            // A discard is a hint (virtio 5.2.6): the partial blocks at both ends keep their content.
-            Ask::Discard { offset, len } => {
+impl RemainingRequest {
+    /// A whole request with `data_len` bytes of data.
+    pub fn new(operation: Operation, data_len: u64) -> Self {
+        let (next, end) = match operation {
+            Operation::Read { offset } | Operation::Write { offset } => (offset, offset + data_len),
+            Operation::WriteZeroes { offset, len } => (offset, offset + len),
+            // A discard is a hint (virtio 5.2.6): the blocks at both ends that it covers only in part keep their
+            // content.
+            Operation::Discard { offset, len } => {
                 let end = offset + len;
                 (offset.next_multiple_of(BLOCK_BYTES), end - end % BLOCK_BYTES)
             }
-            Ask::Flush | Ask::GetId | Ask::Unknown | Ask::Invalid => (0, 0),
+            Operation::Flush | Operation::GetId | Operation::Unknown | Operation::Invalid => (0, 0),
         };
-        Self { ask, next, end }
+        Self { operation, next, end }
     }
 
-    /// The next piece, in order of addresses.
+    /// Cuts off the next piece, in ascending order of offsets; `None` if nothing is left.
     pub fn next_piece(&mut self) -> Option<Piece> {
         if self.next >= self.end {
             return None;
         }
         let (offset, left) = (self.next, self.end - self.next);
-        let (action, len) = match self.ask {
-            Ask::Read { .. } => (Action::Read, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
-            Ask::Write { .. } => (Action::Write, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
-            Ask::Discard { .. } => (Action::Discard, left.min(MAX_BULK)),
+        let (action, len) = match self.operation {
+            Operation::Read { .. } => (Action::Read, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
+            Operation::Write { .. } => (Action::Write, left.min(MAX_TRANSFER - offset % MAX_TRANSFER)),
+            Operation::Discard { .. } => (Action::Discard, left.min(MAX_BULK)),
             _ if !offset.is_multiple_of(BLOCK_BYTES) || left < BLOCK_BYTES => {
-                (Action::Fill, left.min(BLOCK_BYTES - offset % BLOCK_BYTES))
+                (Action::ZeroPartOfBlock, left.min(BLOCK_BYTES - offset % BLOCK_BYTES))
             }
             _ => (Action::WriteZeroes, (left - left % BLOCK_BYTES).min(MAX_BULK)),
         };
@@ -94,39 +100,39 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn pieces(ask: Ask, data_len: u64) -> Vec<Piece> {
-        let mut plan = Plan::new(ask, data_len);
-        std::iter::from_fn(move || plan.next_piece()).collect()
+    fn pieces(operation: Operation, data_len: u64) -> Vec<Piece> {
+        let mut remaining = RemainingRequest::new(operation, data_len);
+        std::iter::from_fn(move || remaining.next_piece()).collect()
     }
 
     #[test]
-    fn edges_are_the_blocks_that_are_only_partly_covered() {
-        let edges = |offset, len| {
+    fn partial_blocks_are_the_blocks_that_a_piece_covers_only_in_part() {
+        let partial_blocks = |offset, len| {
             let piece = Piece { action: Action::Write, offset, len };
-            piece.edges().collect::<Vec<_>>()
+            piece.partial_blocks().collect::<Vec<_>>()
         };
-        assert_eq!(edges(0, 8192), [0usize; 0]);
-        assert_eq!(edges(512, 512), [0]);
-        assert_eq!(edges(0, 512), [0]);
-        assert_eq!(edges(512, 8192), [0, 8192]);
-        assert_eq!(edges(4096, 4608), [4096]);
+        assert_eq!(partial_blocks(0, 8192), [0usize; 0]);
+        assert_eq!(partial_blocks(512, 512), [0]);
+        assert_eq!(partial_blocks(0, 512), [0]);
+        assert_eq!(partial_blocks(512, 8192), [0, 8192]);
+        assert_eq!(partial_blocks(4096, 4608), [4096]);
     }
 
     #[test]
-    fn discards_shrink_to_whole_blocks_and_may_vanish() {
-        assert_eq!(pieces(Ask::Discard { offset: 512, len: 4096 }, 0), []);
-        let inner = pieces(Ask::Discard { offset: 512, len: 8192 }, 0);
+    fn discards_shrink_to_whole_blocks_or_to_nothing() {
+        assert_eq!(pieces(Operation::Discard { offset: 512, len: 4096 }, 0), []);
+        let inner = pieces(Operation::Discard { offset: 512, len: 8192 }, 0);
         assert_eq!(inner, [Piece { action: Action::Discard, offset: 4096, len: 4096 }]);
     }
 
     proptest! {
-        /// Pieces are in order, without gap or overlap, and cover exactly what was asked for.
+        /// The pieces ascend, and have the right kind and at most the largest length.
         #[test]
-        fn pieces_tile_the_request(first in 0u64..5000, count in 1u64..5000, zeroes: bool) {
+        fn pieces_cover_the_request_without_gap_or_overlap(first in 0u64..5000, count in 1u64..5000, zeroes: bool) {
             let (offset, len) = (first * 512, count * 512);
-            let ask = if zeroes { Ask::WriteZeroes { offset, len } } else { Ask::Write { offset } };
+            let operation = if zeroes { Operation::WriteZeroes { offset, len } } else { Operation::Write { offset } };
             let mut at = offset;
-            for piece in pieces(ask, len) {
+            for piece in pieces(operation, len) {
                 prop_assert_eq!(piece.offset, at);
                 prop_assert!(piece.len > 0);
                 match piece.action {
@@ -134,7 +140,10 @@ mod tests {
                         prop_assert!(piece.len % BLOCK_BYTES == 0 && piece.offset % BLOCK_BYTES == 0);
                         prop_assert!(piece.len <= MAX_BULK);
                     }
-                    Action::Fill => prop_assert_eq!(piece.cover().end - piece.cover().start, BLOCK_BYTES),
+                    Action::ZeroPartOfBlock => {
+                        let blocks = piece.block_range();
+                        prop_assert_eq!(blocks.end - blocks.start, BLOCK_BYTES);
+                    }
                     _ => prop_assert!(piece.len <= MAX_TRANSFER),
                 }
                 at += piece.len;

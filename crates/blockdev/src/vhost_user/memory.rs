@@ -1,4 +1,4 @@
-//! Guest memory: mapping what QEMU shares, and translating its addresses.
+//! Guest memory: maps the memory that QEMU shares, and translates addresses of QEMU.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use crate::vhost_user::dirty_log::{DirtyLog, RegionLog};
 use crate::vhost_user::shared_memory::{MapError, check_sealed};
 
-/// The memory of a guest, with its dirty log.
+/// The memory of a guest; writes to it are recorded in the dirty log.
 pub(crate) type GuestMemory = GuestMemoryMmap<RegionLog>;
 
-/// The guest's memory and where each region lies in QEMU's address space
+/// The guest's memory, and the place of each region in QEMU's address space
 /// (vhost-user, "Memory regions description").
 pub(crate) struct MemoryTable {
     /// All regions, by guest physical address.
     pub guest: Arc<GuestMemory>,
-    /// (address in QEMU, guest physical address, length).
-    places: Vec<(u64, u64, u64)>,
+    /// Per region: address in QEMU, guest physical address, length in bytes.
+    regions: Vec<(u64, u64, u64)>,
 }
 
 impl MemoryTable {
-    /// Map all regions of one `VHOST_USER_SET_MEM_TABLE` message.
+    /// Maps all regions of one `VHOST_USER_SET_MEM_TABLE` message.
     pub fn map(regions: &[VhostUserMemoryRegion], files: Vec<File>, log: &Arc<DirtyLog>) -> Result<Self, MapError> {
         let mut mapped = Vec::with_capacity(regions.len());
-        let mut places = Vec::with_capacity(regions.len());
+        let mut translated = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
             let (user, guest, len) = (region.user_addr, region.guest_phys_addr, region.memory_size);
             check_sealed(&file, region.mmap_offset..region.mmap_offset.saturating_add(len))?;
@@ -37,23 +37,24 @@ impl MemoryTable {
                 .with_mmap_flags(MAP_SHARED_NORESERVE)
                 .build()?;
             mapped.push(GuestRegionMmap::new(mapping, GuestAddress(guest)).ok_or(MapError::Layout)?);
-            places.push((user, guest, len));
+            translated.push((user, guest, len));
         }
         mapped.sort_by_key(vm_memory::GuestMemoryRegion::start_addr);
         let guest = GuestMemory::from_regions(mapped).map_err(|_| MapError::Layout)?;
-        Ok(Self { guest: Arc::new(guest), places })
+        Ok(Self { guest: Arc::new(guest), regions: translated })
     }
 
-    /// The guest physical address of an address in QEMU, as ring addresses are given.
+    /// The guest physical address for an address in QEMU; QEMU gives the addresses of rings in this form. `None` if no
+    /// region contains it.
     pub fn guest_address(&self, user: u64) -> Option<GuestAddress> {
-        self.places.iter().find_map(|(start, guest, len)| {
+        self.regions.iter().find_map(|(start, guest, len)| {
             let offset = user.checked_sub(*start)?;
             (offset < *len).then(|| GuestAddress(guest + offset))
         })
     }
 }
 
-// vm-memory wants the numbers of the C library.
+// vm-memory takes the numbers of the C library.
 const PROT_READ_WRITE: i32 = (rustix::mm::ProtFlags::READ.bits() | rustix::mm::ProtFlags::WRITE.bits()) as i32;
 const MAP_SHARED_NORESERVE: i32 = (rustix::mm::MapFlags::SHARED.bits() | rustix::mm::MapFlags::NORESERVE.bits()) as i32;
 
@@ -63,7 +64,7 @@ mod tests {
     use crate::vhost_user::shared_memory::tests::sealed_memfd;
 
     #[test]
-    fn addresses_of_qemu_are_found_in_their_region_only() {
+    fn addresses_of_qemu_are_translated_inside_regions_only() {
         let regions = [
             VhostUserMemoryRegion::new(0x10_0000, 0x2000, 0x7000_0000, 0),
             VhostUserMemoryRegion::new(0, 0x1000, 0x5000_0000, 0),

@@ -1,9 +1,9 @@
 //! A `vhost-user-blk` device server.
 //!
-//! It speaks the vhost-user protocol, walks the guest's virtqueues, turns requests of 512-byte sectors into
-//! requests of whole 4 KiB blocks and hands those to a [`Backend`](crate::Backend). QEMU connects to the server, and
-//! connects again after the server was restarted. Requests that were in flight are found in memory shared with QEMU
-//! and are submitted again, so a restart of the serving process is a short pause for the guest.
+//! The server speaks the vhost-user protocol, reads the guest's virtqueues, turns requests of 512-byte sectors into
+//! requests of whole 4 KiB blocks, and passes these to a [`Backend`](crate::Backend). QEMU connects to the server, and
+//! connects again after the server was restarted. The server then finds the requests that were in flight in memory
+//! shared with QEMU and submits them again, so a restart of the serving process is a short pause for the guest.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -32,4 +32,4 @@ mod vring;
 mod worker;
 
 pub use config::Config;
-pub use server::{Handle, Server, StartError, Status};
+pub use server::{Server, ServerHandle, StartError, Status};

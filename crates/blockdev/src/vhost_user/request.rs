@@ -1,7 +1,7 @@
-//! From a chain of descriptors to a request (virtio 2.7.5 and 5.2.6).
+//! Reads a request from a chain of descriptors (virtio 2.7.5 and 5.2.6).
 //!
-//! A driver may cut header, data and status into descriptors as it likes (virtio 2.7.4), so a chain is
-//! read as two byte strings: what the device may read, then what it may write.
+//! A driver may cut header, data and status into any number of descriptors (virtio 2.7.4). So a chain is read as two
+//! byte strings: the bytes that the device may read, then the bytes that it may write.
 
 use virtio_bindings::bindings::virtio_blk;
 use virtio_queue::desc::split::Descriptor;
@@ -11,14 +11,14 @@ use crate::limits::SECTOR;
 use crate::vhost_user::inflight::Head;
 use crate::vhost_user::memory::GuestMemory;
 
-/// Longest chain that is followed: no queue is longer, and no chain may be longer than its queue.
+/// Largest number of descriptors of a chain that is read. No queue has more, and no chain may be longer than its queue.
 const MAX_CHAIN: usize = 1024;
 /// Length of `struct virtio_blk_req` before the data.
 const HEADER: u64 = 16;
 /// Length of `struct virtio_blk_discard_write_zeroes`.
 const RANGE: u64 = 16;
 
-/// A violation of the rules of virtqueues. It ends the connection.
+/// A violation of the rules for virtqueues. It ends the connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RingError {
     #[error("a descriptor index is not smaller than the size of its table")]
@@ -48,7 +48,9 @@ pub(crate) enum RingError {
 /// A byte string that lies in several ranges of guest memory.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Segments {
+    /// Address and length of each range.
     parts: Vec<(GuestAddress, u32)>,
+    /// Sum of the lengths.
     len: u64,
 }
 
@@ -64,7 +66,7 @@ impl Segments {
         self.len
     }
 
-    /// Copy the bytes from `skip` on into `to`. The caller knows that there are enough.
+    /// Copies the bytes from the offset `skip` on into `to`. The caller has checked that there are enough bytes.
     pub fn read(&self, memory: &GuestMemory, skip: u64, to: &mut [u8]) -> Result<(), GuestMemoryError> {
         let mut done = 0;
         self.walk(skip, to.len(), |addr, len| {
@@ -74,7 +76,7 @@ impl Segments {
         })
     }
 
-    /// Copy `from` to the place of the bytes from `skip` on.
+    /// Copies `from` over the bytes from the offset `skip` on. The caller has checked that there are enough bytes.
     pub fn write(&self, memory: &GuestMemory, skip: u64, from: &[u8]) -> Result<(), GuestMemoryError> {
         let mut done = 0;
         self.walk(skip, from.len(), |addr, len| {
@@ -84,6 +86,7 @@ impl Segments {
         })
     }
 
+    /// Calls `visit` with each range of guest memory that holds one of the `left` bytes from the offset `skip` on.
     fn walk(
         &self,
         mut skip: u64,
@@ -107,7 +110,7 @@ impl Segments {
         Ok(())
     }
 
-    /// Take the last byte away and return its address.
+    /// Removes the last byte and returns its address.
     fn pop_byte(&mut self) -> Option<GuestAddress> {
         let (addr, len) = self.parts.last_mut()?;
         *len -= 1;
@@ -120,9 +123,10 @@ impl Segments {
     }
 }
 
-/// What the driver asks for. Offsets and lengths in bytes, multiples of [`SECTOR`], inside the volume.
+/// The operation that a driver requests. Offsets and lengths are in bytes, are multiples of [`SECTOR`], and lie inside
+/// the volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
+pub(crate) enum Operation {
     Read {
         offset: u64,
     },
@@ -138,21 +142,24 @@ pub(crate) enum Ask {
         len: u64,
     },
     Flush,
+    /// Read of the serial number.
     GetId,
-    /// A type or flag we do not know: status UNSUPP.
+    /// A type or flag that this device does not know. The answer has the status UNSUPP.
     Unknown,
-    /// Outside of the volume or of a wrong length: status IOERR.
+    /// A range outside of the volume, or a wrong length. The answer has the status IOERR.
     Invalid,
 }
 
+/// A request of a driver, as its chain of descriptors says.
 #[derive(Debug)]
 pub(crate) struct GuestRequest {
-    pub ask: Ask,
-    /// Data to write, or room for data to read.
+    pub operation: Operation,
+    /// The guest memory that is read or written: for a read and the serial number the memory for the data, otherwise
+    /// header and data.
     pub data: Segments,
-    /// Bytes of `data` before the payload: the header, where the driver's bytes are read.
+    /// Bytes of the header at the start of `data`: 16, or 0 for a read and the serial number.
     pub skip: u64,
-    /// Where the status byte goes.
+    /// Address of the status byte.
     pub status: GuestAddress,
 }
 
@@ -162,15 +169,17 @@ impl GuestRequest {
         self.data.len() - self.skip
     }
 
-    /// Turn a request that would change the volume into an I/O error (virtio 5.2.6.2, `VIRTIO_BLK_F_RO`).
+    /// Makes a request that would change the volume invalid, so that it gets an I/O error (virtio 5.2.6.2,
+    /// `VIRTIO_BLK_F_RO`).
     pub fn refuse_changes(&mut self) {
-        if let Ask::Write { .. } | Ask::Discard { .. } | Ask::WriteZeroes { .. } = self.ask {
-            self.ask = Ask::Invalid;
+        if let Operation::Write { .. } | Operation::Discard { .. } | Operation::WriteZeroes { .. } = self.operation {
+            self.operation = Operation::Invalid;
         }
     }
 }
 
-/// Read the request whose chain starts at `head` of the descriptor table.
+/// Reads the request whose chain starts at `head` of the descriptor table. `capacity` is the size of the volume in
+/// bytes.
 pub(crate) fn parse(
     memory: &GuestMemory,
     table: GuestAddress,
@@ -178,7 +187,7 @@ pub(crate) fn parse(
     head: Head,
     capacity: u64,
 ) -> Result<GuestRequest, RingError> {
-    let (readable, mut writable) = follow(memory, table, queue_size, head)?;
+    let (readable, mut writable) = read_chain(memory, table, queue_size, head)?;
     let status = writable.pop_byte().ok_or(RingError::Short)?;
     if readable.len() < HEADER {
         return Err(RingError::Short);
@@ -189,30 +198,35 @@ pub(crate) fn parse(
 
     let inside = |len: u64| {
         let offset = sector.checked_mul(SECTOR)?;
-        let sound = len > 0 && len.is_multiple_of(SECTOR) && offset.checked_add(len)? <= capacity;
-        sound.then_some(offset)
+        let is_valid = len > 0 && len.is_multiple_of(SECTOR) && offset.checked_add(len)? <= capacity;
+        is_valid.then_some(offset)
     };
-    let ask = match kind {
-        virtio_blk::VIRTIO_BLK_T_IN => inside(writable.len()).map(|offset| Ask::Read { offset }),
-        virtio_blk::VIRTIO_BLK_T_OUT => inside(readable.len() - HEADER).map(|offset| Ask::Write { offset }),
-        virtio_blk::VIRTIO_BLK_T_FLUSH => Some(Ask::Flush),
-        virtio_blk::VIRTIO_BLK_T_GET_ID => Some(Ask::GetId),
+    let operation = match kind {
+        virtio_blk::VIRTIO_BLK_T_IN => inside(writable.len()).map(|offset| Operation::Read { offset }),
+        virtio_blk::VIRTIO_BLK_T_OUT => inside(readable.len() - HEADER).map(|offset| Operation::Write { offset }),
+        virtio_blk::VIRTIO_BLK_T_FLUSH => Some(Operation::Flush),
+        virtio_blk::VIRTIO_BLK_T_GET_ID => Some(Operation::GetId),
         virtio_blk::VIRTIO_BLK_T_DISCARD | virtio_blk::VIRTIO_BLK_T_WRITE_ZEROES => {
-            range(memory, &readable, kind, capacity)?
+            parse_range(memory, &readable, kind, capacity)?
         }
-        _ => Some(Ask::Unknown),
+        _ => Some(Operation::Unknown),
     };
-    let to_driver = matches!(ask, Some(Ask::Read { .. } | Ask::GetId));
+    let to_driver = matches!(operation, Some(Operation::Read { .. } | Operation::GetId));
     Ok(GuestRequest {
-        ask: ask.unwrap_or(Ask::Invalid),
+        operation: operation.unwrap_or(Operation::Invalid),
         data: if to_driver { writable } else { readable },
         skip: if to_driver { 0 } else { HEADER },
         status,
     })
 }
 
-/// The one range of a DISCARD or WRITE_ZEROES; None if it is not acceptable.
-fn range(memory: &GuestMemory, readable: &Segments, kind: u32, capacity: u64) -> Result<Option<Ask>, RingError> {
+/// The operation of a DISCARD or WRITE_ZEROES, which must have exactly one range; `None` if the range is invalid.
+fn parse_range(
+    memory: &GuestMemory,
+    readable: &Segments,
+    kind: u32,
+    capacity: u64,
+) -> Result<Option<Operation>, RingError> {
     if readable.len() != HEADER + RANGE {
         return Ok(None);
     }
@@ -230,9 +244,9 @@ fn range(memory: &GuestMemory, readable: &Segments, kind: u32, capacity: u64) ->
     // virtio 5.2.6.2: only WRITE_ZEROES may set unmap (bit 0); a device must refuse unknown bits.
     let zeroes = kind == virtio_blk::VIRTIO_BLK_T_WRITE_ZEROES;
     Ok(Some(match (zeroes, flags) {
-        (true, 0 | 1) => Ask::WriteZeroes { offset, len },
-        (false, 0) => Ask::Discard { offset, len },
-        _ => Ask::Unknown,
+        (true, 0 | 1) => Operation::WriteZeroes { offset, len },
+        (false, 0) => Operation::Discard { offset, len },
+        _ => Operation::Unknown,
     }))
 }
 
@@ -244,8 +258,8 @@ fn u64_at(bytes: &[u8; 16], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Follow a chain. Returns (what the device may read, what it may write).
-fn follow(
+/// Reads a chain. Returns the bytes that the device may read, and the bytes that it may write.
+fn read_chain(
     memory: &GuestMemory,
     mut table: GuestAddress,
     queue_size: u16,

@@ -1,4 +1,4 @@
-//! Starting, watching and stopping a device.
+//! Start, status and stop of a device.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -13,16 +13,16 @@ use crate::vhost_user::shared::Shared;
 use crate::vhost_user::worker::Worker;
 use crate::{BLOCK_BYTES, Backend};
 
-/// Largest number of queues of a device. A guest uses one per virtual CPU.
+/// Largest number of queues of a device. A guest uses at most one per virtual CPU.
 const MAX_QUEUES: u16 = 64;
 
-/// Errors of [`Server::start`].
+/// The reason why [`Server::start`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The unix socket could not be made.
+    /// The unix socket could not be created.
     #[error("the device's socket {path} could not be opened; check that its directory exists and is writable")]
     Socket { path: PathBuf, source: io::Error },
-    /// The system has no thread or descriptor left.
+    /// The system gave no thread or no descriptor.
     #[error("the device's thread could not be started; check the limits on threads and open files")]
     Resources(#[source] io::Error),
     /// The size of the volume or the number of queues is out of range.
@@ -34,32 +34,37 @@ pub enum StartError {
     },
 }
 
-/// Counters and state of a device.
+/// State and counters of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Whether the device's thread runs. False before `stop` means a defect in this crate.
+    /// Whether the device's thread runs. If it is false before [`ServerHandle::stop`], the thread has panicked or could
+    /// not wait for events.
     pub running: bool,
     /// Whether QEMU is connected.
     pub connected: bool,
-    /// Requests answered since the start.
+    /// Number of requests answered since the start.
     pub served: u64,
-    /// Requests taken from the guest and not answered yet.
+    /// Number of requests taken from the guest and not answered yet.
     pub in_flight: u64,
-    /// Connections that ended because a ring or a message violated the protocol.
+    /// Number of connections that ended because a ring or a message violated the protocol.
     pub violations: u64,
 }
 
-/// A vhost-user-blk device server.
+/// Starts vhost-user-blk devices. Each call of [`Server::start`] is one device for one volume.
 pub struct Server;
 
 impl Server {
-    /// Serves `backend` on a unix socket at `path` until the handle is stopped or dropped. A socket file of an earlier
-    /// server at `path` is replaced. Serving begins at once, so a daemon that may not serve must not call this.
+    /// Serves `backend` on a unix socket at `path` until the handle is stopped or dropped. An existing file at `path`
+    /// is replaced. Serving begins at once, so a daemon that has no right to serve must not call this.
     ///
     /// # Errors
     ///
-    /// [`StartError`]: no thread runs then.
-    pub fn start(path: impl AsRef<Path>, backend: Arc<dyn Backend>, config: Config) -> Result<Handle, StartError> {
+    /// [`StartError`]; in this case no thread was started.
+    pub fn start(
+        path: impl AsRef<Path>,
+        backend: Arc<dyn Backend>,
+        config: Config,
+    ) -> Result<ServerHandle, StartError> {
         let path = path.as_ref().to_owned();
         let size = backend.size();
         if size == 0 || !size.is_multiple_of(BLOCK_BYTES) || !(1..=MAX_QUEUES).contains(&config.queues) {
@@ -79,7 +84,7 @@ impl Server {
             .name(format!("blk-{:.11}", config.serial))
             .spawn(move || worker.run())
             .map_err(StartError::Resources)?;
-        Ok(Handle { path, shared, thread: Some(thread) })
+        Ok(ServerHandle { path, shared, thread: Some(thread) })
     }
 }
 
@@ -94,14 +99,15 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// A running device. Dropping it stops the device.
-pub struct Handle {
+/// A running device. Dropping the handle stops the device.
+pub struct ServerHandle {
     path: PathBuf,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Handle {
+impl ServerHandle {
+    /// State and counters of the device at this moment.
     pub fn status(&self) -> Status {
         let counters = &self.shared.counters;
         Status {
@@ -118,31 +124,32 @@ impl Handle {
         &self.path
     }
 
-    /// Ends the connection with QEMU, if there is one. QEMU connects again, and requests in flight are submitted again.
-    pub fn close_connections(&self) {
-        self.shared.hang_up();
+    /// Ends the connection with QEMU, if there is one. QEMU connects again; the requests in flight are then submitted
+    /// again.
+    pub fn close_connection(&self) {
+        self.shared.close_connection();
     }
 
-    /// Ends the connection, removes the socket and waits for the device's thread, not for requests at the backend: their
-    /// completions are ignored, and the guest's requests stay in flight until the next server at this path submits
-    /// them again.
+    /// Ends the connection, removes the socket, and waits for the end of the device's thread. It does not wait for
+    /// requests at the backend: their completions are ignored, and the guest's requests stay in flight until the next
+    /// server at this path submits them again.
     pub fn stop(mut self) {
         self.end();
     }
 
     fn end(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.hang_up();
+        self.shared.close_connection();
         self.shared.mailbox.wake_up();
         if let Some(thread) = self.thread.take() {
-            // The panic hook has printed a panic of the thread; the device has ended in both cases.
+            // An error means that the thread panicked. The panic hook has printed that, and the device has ended.
             let _ = thread.join();
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-impl Drop for Handle {
+impl Drop for ServerHandle {
     fn drop(&mut self) {
         self.end();
     }

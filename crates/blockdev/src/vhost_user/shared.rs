@@ -1,4 +1,4 @@
-//! State that the handle of a device and the device's thread share.
+//! [`Shared`]: the state that the handle of a device and the device's thread share.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::mailbox::Mailbox;
 
-/// Counters that the device's thread updates and a handle reads.
+/// State and counters that the device's thread updates and the handle reads. [`Status`](super::Status) describes them.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub connected: AtomicBool,
@@ -22,17 +22,19 @@ impl Counters {
     }
 }
 
+/// The state that the handle of a device and the device's thread share.
 pub(crate) struct Shared {
     pub mailbox: Arc<Mailbox>,
     pub counters: Arc<Counters>,
+    /// Set by the handle: the thread shall end.
     pub stop: AtomicBool,
-    /// The current connection. The handle shuts it down while the thread may wait for a message on it.
+    /// The connection of QEMU. The handle can shut it down even while the thread waits for the rest of a message.
     pub connection: Mutex<Option<UnixStream>>,
 }
 
 impl Shared {
-    /// Ends the current connection. The device's thread then releases its state.
-    pub fn hang_up(&self) {
+    /// Shuts the connection down. The device's thread then resets the state of the connection.
+    pub fn close_connection(&self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = connection.as_ref() {
             // An error means that the connection has ended already.

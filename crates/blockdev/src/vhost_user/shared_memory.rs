@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::fs::SealFlags;
 use vm_memory::mmap::MmapRegionError;
 
-/// Errors of memory that QEMU offered.
+/// The reason why memory that QEMU shares cannot be mapped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MapError {
     #[error(
@@ -23,9 +23,9 @@ pub(crate) enum MapError {
     Layout,
 }
 
-/// Checks that a file holds `len` bytes at `offset` and is sealed against shrinking. If QEMU could truncate the file
-/// under the mapping, the next access would raise SIGBUS and end the daemon with all its volumes. vm-memory does not
-/// check this.
+/// Checks that a file contains the range `bytes` and is sealed against shrinking. If QEMU could truncate the file while
+/// it is mapped, the next access would raise SIGBUS and end the daemon with all its volumes. vm-memory does not check
+/// this.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub(crate) mod tests {
 
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-    /// A memfd as QEMU makes them.
+    /// A memfd of `size` bytes that is sealed against shrinking and growing, as QEMU makes them.
     pub fn sealed_memfd(size: u64) -> File {
         let fd = memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
         let file = File::from(fd);

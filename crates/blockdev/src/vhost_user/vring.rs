@@ -1,4 +1,4 @@
-//! One virtqueue of the device (virtio 2.7), from its configuration to its used ring.
+//! [`Vring`]: one virtqueue of the device (virtio 2.7).
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -7,39 +7,42 @@ use std::sync::atomic::Ordering;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use crate::vhost_user::engine::Finished;
+use crate::vhost_user::engine::FinishedRequest;
 use crate::vhost_user::inflight::{Head, InflightQueue, InflightRegion, QueueIndex, Recovered};
 use crate::vhost_user::memory::GuestMemory;
 use crate::vhost_user::request::{GuestRequest, RingError, parse};
 
-/// Largest number of descriptors of a queue that we accept.
+/// Largest number of descriptors of a queue that the device accepts.
 pub(crate) const MAX_QUEUE: u16 = 1024;
 
-/// One ring. It is started by its kick descriptor and stopped by `VHOST_USER_GET_VRING_BASE`
+/// One virtqueue. It is started when QEMU sends its kick descriptor, and stopped by `VHOST_USER_GET_VRING_BASE`
 /// (vhost-user, "Ring states").
 pub(crate) struct Vring {
     index: u16,
-    /// Sizes, addresses and positions.
+    /// Size, addresses and positions of the three parts: descriptor table, available ring, used ring.
     pub queue: Queue,
-    /// Notification from the driver.
+    /// Eventfd by which the driver announces requests.
     pub kick: Option<File>,
-    /// Notification to the driver.
+    /// Eventfd that interrupts the driver.
     pub call: Option<File>,
-    /// Tells QEMU that the ring is broken.
+    /// Eventfd that tells QEMU that the ring is broken.
     pub err: Option<File>,
-    /// QEMU wants the ring served (`VHOST_USER_SET_VRING_ENABLE`).
+    /// Whether requests may be taken from the ring (`VHOST_USER_SET_VRING_ENABLE`).
     pub enabled: bool,
-    /// The ring is being stopped: answers go out, nothing comes in.
+    /// The ring is being stopped: requests in flight are answered, and no new one is taken.
     pub draining: bool,
-    epoch: Option<u64>,
+    /// Number of the run, which lasts from the start to the stop of the ring; `None` while it is stopped.
+    run: Option<u64>,
     /// By head: whether the chain was taken and not answered.
     taken: Vec<bool>,
+    /// Number of chains taken and not answered.
     in_flight: u16,
-    inflight: Option<InflightQueue>,
+    /// `None` if QEMU does not track requests in flight.
+    tracking: Option<InflightQueue>,
 }
 
 impl Vring {
-    /// A ring without configuration.
+    /// A stopped ring without size and addresses.
     pub fn new(index: u16) -> Self {
         Self {
             index,
@@ -49,47 +52,48 @@ impl Vring {
             err: None,
             enabled: false,
             draining: false,
-            epoch: None,
+            run: None,
             taken: Vec::new(),
             in_flight: 0,
-            inflight: None,
+            tracking: None,
         }
     }
 
-    /// The run this ring is in, while it is started.
-    pub fn epoch(&self) -> Option<u64> {
-        self.epoch
+    /// The number of the ring's run; `None` while the ring is stopped.
+    pub fn run_number(&self) -> Option<u64> {
+        self.run
     }
 
-    /// Requests taken and not answered.
+    /// Number of requests taken and not answered.
     pub fn in_flight(&self) -> u16 {
         self.in_flight
     }
 
-    /// True if requests may be taken from it.
+    /// Whether new requests may be taken from the ring.
     pub fn is_open(&self) -> bool {
-        self.epoch.is_some() && self.enabled && !self.draining
+        self.run.is_some() && self.enabled && !self.draining
     }
 
-    /// Start run `epoch`. Returns the heads that were in flight before, oldest first.
+    /// Starts the ring. `run` is the number of its run. Returns the heads of the requests in flight, the oldest first.
     pub fn start(
         &mut self,
         memory: &GuestMemory,
         region: Option<&InflightRegion>,
-        epoch: u64,
+        run: u64,
     ) -> Result<Vec<u16>, RingError> {
         self.queue.set_ready(true);
-        // A queue that was never configured has address 0.
+        // Address 0 means that QEMU has sent no addresses.
         if self.queue.avail_ring() == 0 || !self.queue.is_valid(memory) {
             self.queue.set_ready(false);
             return Err(RingError::NotConfigured);
         }
         let used_idx = self.queue.used_idx(memory, Ordering::Acquire)?.0;
         self.queue.set_next_used(used_idx);
-        self.inflight = region.and_then(|region| region.queue(QueueIndex(self.index), self.queue.size()));
-        let pending = match self.inflight.as_mut().map(|inflight| inflight.recover(used_idx)) {
+        self.tracking = region.and_then(|region| region.queue(QueueIndex(self.index), self.queue.size()));
+        let pending = match self.tracking.as_mut().map(|tracking| tracking.recover(used_idx)) {
             Some(Recovered::Pending(heads)) => {
-                // Every taken head is either answered or pending, whatever base QEMU remembers.
+                // Each head that was taken is answered or pending. So the next one follows from both numbers, even if
+                // QEMU gives another base.
                 self.queue.set_next_avail(used_idx.wrapping_add(heads.len() as u16));
                 heads
             }
@@ -98,28 +102,28 @@ impl Vring {
         self.taken = vec![false; usize::from(self.queue.size())];
         self.in_flight = 0;
         self.draining = false;
-        self.epoch = Some(epoch);
+        self.run = Some(run);
         Ok(pending)
     }
 
-    /// Stop. Returns the run that ended.
+    /// Stops the ring; returns the number of the run that has ended.
     pub fn stop(&mut self) -> Option<u64> {
         self.draining = false;
-        self.inflight = None;
+        self.tracking = None;
         self.in_flight = 0;
         self.queue.set_ready(false);
-        self.epoch.take()
+        self.run.take()
     }
 
-    /// Clears the driver's notification.
+    /// Resets the eventfd of the driver's notifications.
     pub fn clear_kick(&self) {
         if let Some(mut kick) = self.kick.as_ref() {
             let _ = kick.read(&mut [0; 8]);
         }
     }
 
-    /// Take the next request from the available ring.
-    pub fn pop(&mut self, memory: &GuestMemory, capacity: u64) -> Result<Option<(u16, GuestRequest)>, RingError> {
+    /// Takes the next request from the available ring, with the head of its chain; `None` if there is none.
+    pub fn take_next(&mut self, memory: &GuestMemory, capacity: u64) -> Result<Option<(u16, GuestRequest)>, RingError> {
         let (next, size) = (self.queue.next_avail(), self.queue.size());
         let available = self.queue.avail_idx(memory, Ordering::Acquire)?.0.wrapping_sub(next);
         if available == 0 {
@@ -133,16 +137,17 @@ impl Vring {
         let at = at.ok_or(GuestMemoryError::GuestAddressOverflow)?;
         let head: u16 = memory.load(GuestAddress(at), Ordering::Relaxed)?;
         let head = u16::from_le(head);
-        let request = self.take(memory, head, capacity)?;
+        let request = self.take_chain(memory, head, capacity)?;
         self.queue.set_next_avail(next.wrapping_add(1));
-        if let Some(inflight) = &mut self.inflight {
-            inflight.begin(Head(head));
+        if let Some(tracking) = &mut self.tracking {
+            tracking.begin(Head(head));
         }
         Ok(Some((head, request)))
     }
 
-    /// Take a request that was in flight already.
-    pub fn take(&mut self, memory: &GuestMemory, head: u16, capacity: u64) -> Result<GuestRequest, RingError> {
+    /// Reads the request whose chain starts at `head`, and counts it as in flight. Called for new requests and for
+    /// those that were in flight when the ring was started.
+    pub fn take_chain(&mut self, memory: &GuestMemory, head: u16, capacity: u64) -> Result<GuestRequest, RingError> {
         match self.taken.get(usize::from(head)) {
             None => return Err(RingError::Index),
             Some(true) => return Err(RingError::Twice),
@@ -155,24 +160,24 @@ impl Vring {
         Ok(request)
     }
 
-    /// Writes the status of a request and puts it into the used ring.
-    pub fn answer(&mut self, memory: &GuestMemory, finished: &Finished) -> Result<(), RingError> {
-        let head = finished.token.head;
+    /// Answers a request: writes its status and puts its head into the used ring.
+    pub fn answer(&mut self, memory: &GuestMemory, finished: &FinishedRequest) -> Result<(), RingError> {
+        let head = finished.chain.head;
         let (status, address) = finished.status;
         memory.write_obj(status, address)?;
-        if let Some(inflight) = &self.inflight {
-            inflight.before_used(Head(head));
+        if let Some(tracking) = &self.tracking {
+            tracking.before_used(Head(head));
         }
         self.queue.add_used(memory, head, finished.written)?;
-        if let Some(inflight) = &self.inflight {
-            inflight.after_used(Head(head), self.queue.next_used());
+        if let Some(tracking) = &self.tracking {
+            tracking.after_used(Head(head), self.queue.next_used());
         }
         self.taken[usize::from(head)] = false;
         self.in_flight -= 1;
         Ok(())
     }
 
-    /// Interrupt the driver if it wants that now.
+    /// Interrupts the driver if it has asked to be notified of the last answers.
     pub fn notify(&mut self, memory: &GuestMemory) -> Result<(), RingError> {
         if self.queue.needs_notification(memory)? {
             self.signal();
@@ -180,17 +185,18 @@ impl Vring {
         Ok(())
     }
 
-    /// Interrupt the driver in any case.
+    /// Interrupts the driver in any case.
     pub fn signal(&self) {
         signal(self.call.as_ref());
     }
 
-    /// Tell QEMU that the ring is broken.
+    /// Tells QEMU that the ring is broken.
     pub fn signal_error(&self) {
         signal(self.err.as_ref());
     }
 }
 
+/// Signals an eventfd, if there is one.
 fn signal(to: Option<&File>) {
     if let Some(mut file) = to {
         // A full counter means that the signal is pending; another error means that the connection is about to end.

@@ -1,4 +1,5 @@
-//! The thread of one device: waits for QEMU, for kicks and for completions, and lets the device act.
+//! [`Worker`]: the thread of one device. It waits for messages of QEMU, kicks of the driver and completions of the
+//! backend, and passes them to the device.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,35 +18,39 @@ use crate::vhost_user::request::RingError;
 use crate::vhost_user::shared::Shared;
 use crate::vhost_user::vring::Vring;
 
+/// Data of the epoll events of the listening socket.
 const LISTENER: u64 = 0;
+/// Data of the epoll events of the connection.
 const CONNECTION: u64 = 1;
+/// Data of the epoll events of the mailbox.
 const MAILBOX: u64 = 2;
 
-/// Time without new connections after a violation of the protocol. It bounds the processor time that a guest with
-/// invalid rings can use.
+/// After a violation of the protocol no connection is accepted for this time. It limits the processor time that a guest
+/// with invalid rings can use.
 const RING_ERROR_DELAY: Duration = Duration::from_secs(1);
 
-/// The thread's state. The device sits behind a mutex because the protocol crate wants to share it with
-/// its handler; both are used by this thread only, so it is never contended.
+/// The state of the thread. The crate `vhost` requires that the device is in a mutex, which its message handler shares.
+/// Only this thread uses both, so it never waits for the mutex.
 pub(crate) struct Worker {
     listener: UnixListener,
     epoll: Arc<OwnedFd>,
     device: Arc<Mutex<Device>>,
     shared: Arc<Shared>,
     connection: Option<Connection>,
-    /// When the listener is watched again.
+    /// Time at which the listener is watched again after a violation of the protocol.
     listen_at: Option<Instant>,
 }
 
+/// The connection of QEMU.
 struct Connection {
     handler: BackendReqHandler<Mutex<Device>>,
-    /// A second descriptor for epoll: the handler does not give out its own.
+    /// A second descriptor of the socket, for epoll: the handler does not give access to its own.
     stream: UnixStream,
 }
 
-/// The cause of the end of a connection.
+/// The reason for the end of a connection.
 #[derive(Debug, thiserror::Error)]
-enum Ending {
+enum ConnectionEnd {
     #[error("QEMU closed the connection")]
     Gone,
     #[error("a message was refused")]
@@ -54,7 +59,7 @@ enum Ending {
     Ring(#[source] RingError),
 }
 
-impl From<Error> for Ending {
+impl From<Error> for ConnectionEnd {
     fn from(error: Error) -> Self {
         match error {
             Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) | Error::SocketError(_) => Self::Gone,
@@ -77,7 +82,7 @@ impl Worker {
         Ok(Self { listener, epoll, device: Arc::new(Mutex::new(device)), shared, connection: None, listen_at: None })
     }
 
-    /// Serve until the handle says stop.
+    /// Serves until the handle stops the device, or waiting for events fails.
     pub fn run(mut self) {
         let mut events = Vec::with_capacity(64);
         while !self.shared.stop.load(Ordering::SeqCst) {
@@ -97,8 +102,8 @@ impl Worker {
                 self.watch_listener();
             }
             for event in &events {
-                if let Err(ending) = self.handle(event.data.u64()) {
-                    self.close(&ending);
+                if let Err(reason) = self.handle_event(event.data.u64()) {
+                    self.close(&reason);
                     break; // the other events may belong to the closed connection
                 }
             }
@@ -106,7 +111,7 @@ impl Worker {
             self.shared.counters.in_flight.store(in_flight, Ordering::Relaxed);
         }
         if self.connection.is_some() {
-            self.close(&Ending::Gone);
+            self.close(&ConnectionEnd::Gone);
         }
     }
 
@@ -114,7 +119,8 @@ impl Worker {
         self.device.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn handle(&mut self, event: u64) -> Result<(), Ending> {
+    /// Handles one epoll event, given by its data. An error ends the connection.
+    fn handle_event(&mut self, event: u64) -> Result<(), ConnectionEnd> {
         match event {
             LISTENER => {
                 self.accept();
@@ -124,24 +130,25 @@ impl Worker {
                 Some(connection) => Ok(connection.handler.handle_request()?),
                 None => Ok(()),
             },
-            MAILBOX => self.device().settle().map_err(Ending::Ring),
+            MAILBOX => self.device().process_completions().map_err(ConnectionEnd::Ring),
             kick => {
                 let ring = (kick - KICK) as usize;
-                self.device().kicked(ring).map_err(Ending::Ring)
+                self.device().on_kick(ring).map_err(ConnectionEnd::Ring)
             }
         }
     }
 
-    /// Accepts a connection of QEMU. There is one connection at a time: the next one waits in the listener.
+    /// Accepts a connection of QEMU. Only one connection is served at a time: the next one waits in the listening
+    /// socket.
     fn accept(&mut self) {
         let accepted = self.listener.accept().and_then(|(stream, _)| {
             stream.set_nonblocking(false)?;
-            let ours = stream.try_clone()?;
-            let theirs = stream.try_clone()?;
+            let for_handler = stream.try_clone()?;
+            let for_handle = stream.try_clone()?;
             epoll_add(&self.epoll, &stream, CONNECTION)?;
-            Ok((stream, ours, theirs))
+            Ok((stream, for_handler, for_handle))
         });
-        let (stream, ours, theirs) = match accepted {
+        let (stream, for_handler, for_handle) = match accepted {
             Ok(streams) => streams,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
@@ -150,40 +157,44 @@ impl Worker {
             }
         };
         let _ = epoll::delete(&*self.epoll, &self.listener);
-        *self.connection_slot() = Some(theirs);
+        *self.shared_connection() = Some(for_handle);
         self.shared.counters.connected.store(true, Ordering::Relaxed);
         self.connection =
-            Some(Connection { handler: BackendReqHandler::from_stream(ours, self.device.clone()), stream });
+            Some(Connection { handler: BackendReqHandler::from_stream(for_handler, self.device.clone()), stream });
     }
 
-    fn connection_slot(&self) -> MutexGuard<'_, Option<UnixStream>> {
+    /// The connection as the handle sees it.
+    fn shared_connection(&self) -> MutexGuard<'_, Option<UnixStream>> {
         self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn close(&mut self, ending: &Ending) {
+    /// Ends the connection and resets its state. The listener is watched again at once, or after [`RING_ERROR_DELAY`]
+    /// if the protocol was violated.
+    fn close(&mut self, reason: &ConnectionEnd) {
         if let Some(connection) = self.connection.take() {
             let _ = epoll::delete(&*self.epoll, &connection.stream);
-            // Copies of the descriptor exist until they are dropped, but QEMU must see the end now.
+            // Other descriptors of the socket may still be open, but QEMU must see the end of the connection now.
             let _ = connection.stream.shutdown(std::net::Shutdown::Both);
         }
-        *self.connection_slot() = None;
+        *self.shared_connection() = None;
         let mut device = self.device();
-        if let Ending::Ring(_) = ending {
+        if let ConnectionEnd::Ring(_) = reason {
             device.rings.iter().for_each(Vring::signal_error);
         }
         device.disconnect();
         drop(device);
         self.shared.counters.connected.store(false, Ordering::Relaxed);
-        if let Ending::Gone = ending {
+        if let ConnectionEnd::Gone = reason {
             self.watch_listener();
             return;
         }
         self.shared.counters.violations.fetch_add(1, Ordering::Relaxed);
-        let cause = std::error::Error::source(ending).map(ToString::to_string);
-        tracing::warn!(%ending, cause, "the connection with QEMU was ended");
+        let cause = std::error::Error::source(reason).map(ToString::to_string);
+        tracing::warn!(ending = %reason, cause, "the connection with QEMU was ended");
         self.listen_at = Some(Instant::now() + RING_ERROR_DELAY);
     }
 
+    /// Lets epoll watch the listening socket.
     fn watch_listener(&self) {
         // The listener is not registered at this point, so only a lack of kernel memory can make this fail.
         if let Err(error) = epoll_add(&self.epoll, self.listener_fd(), LISTENER) {

@@ -1,6 +1,6 @@
-//! A tiny guest with a vhost-user front-end of its own, and a volume in memory.
+//! Fixtures: a simulated guest with its own vhost-user front-end, and a volume in memory.
 
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code)] // each test file uses some of these functions
 
 pub mod volume;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dyad_blockdev::{Config, Handle, Server};
+use dyad_blockdev::{Config, Server, ServerHandle};
 use dyad_testkit::vhost::{Queues, Ring, SharedMemory, start_ring};
 use tempfile::TempDir;
 use vhost::vhost_user::{Frontend, VhostUserProtocolFeatures};
@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use volume::Volume;
 
+// Types of virtio-blk requests (virtio 5.2.6).
 pub const IN: u32 = 0;
 pub const OUT: u32 = 1;
 pub const FLUSH: u32 = 4;
@@ -25,22 +26,27 @@ pub const GET_ID: u32 = 8;
 pub const DISCARD: u32 = 11;
 pub const WRITE_ZEROES: u32 = 13;
 
-/// Flags of a descriptor.
+// Flags of a descriptor (virtio 2.7.5).
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
 pub const INDIRECT: u16 = 4;
 
+/// Number of descriptors of each queue.
 pub const QUEUE_SIZE: u16 = 64;
-/// Requests a queue can hold: each has its three descriptors.
+/// Number of requests that a guest can have in flight in a queue. Request `slot` uses the descriptors from `3 * slot`
+/// on.
 pub const SLOTS: u16 = 16;
-/// Room for the data of one request.
-pub const ROOM: u64 = 64 << 10;
+/// Bytes of the data buffer of one request.
+pub const DATA_BYTES: u64 = 64 << 10;
+/// Bytes of the guest's memory.
 const MEMORY: u64 = 16 << 20;
 
+/// Feature bit VIRTIO_RING_F_EVENT_IDX.
 const EVENT_IDX: u64 = 1 << 29;
+/// Feature bit VIRTIO_F_VERSION_1.
 const VERSION_1: u64 = 1 << 32;
 
-/// Wait until `ready` says yes, for at most ten seconds.
+/// Waits until `ready` returns true; panics after 10 s.
 pub fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !ready() {
@@ -55,7 +61,7 @@ pub struct Served {
     pub dir: TempDir,
     pub path: PathBuf,
     pub volume: Arc<Volume>,
-    pub server: Handle,
+    pub server: ServerHandle,
     pub guest: Guest,
 }
 
@@ -70,20 +76,24 @@ pub fn serve(queues: usize, bytes: u64, config: Config) -> Served {
     Served { dir, path, volume, server, guest }
 }
 
-/// What a driver keeps about one queue.
+/// The driver's side of one queue.
 pub struct DriverQueue {
+    /// Index of the available ring that the driver wrote last.
     pub avail_idx: u16,
+    /// Index of the used ring up to which the driver has read the answers.
     pub seen_used: u16,
     pub kick: EventFd,
     pub call: EventFd,
 }
 
-/// A guest: its memory and its driver. It survives the device it talks to.
+/// A guest: its memory and its driver. It keeps its state when the device ends.
 pub struct Guest {
     pub memory: GuestMemoryMmap,
     shared: SharedMemory,
     pub queues: Vec<DriverQueue>,
+    /// The connection to the device, as QEMU has it.
     pub front: Option<Frontend>,
+    /// The feature bits that the driver accepts.
     pub features: u64,
 }
 
@@ -105,7 +115,7 @@ impl Guest {
         }
     }
 
-    /// Connect and start all queues, as QEMU does, also after the device was gone.
+    /// Connects to the device and starts all queues, as QEMU does at first and after each end of the connection.
     pub fn connect(&mut self, path: &Path) -> Result<(), vhost::Error> {
         let mut front = Frontend::connect(path, self.queues.len() as u64).unwrap();
         let protocol = self.shared.share(
@@ -143,7 +153,7 @@ impl Guest {
         self.front.as_mut().unwrap()
     }
 
-    /// Write descriptor `at` of a queue.
+    /// Writes descriptor `at` of a queue.
     pub fn descriptor(&self, queue: usize, at: u16, addr: u64, len: u32, flags: u16, next: u16) {
         let place = ring(queue) + 16 * u64::from(at);
         self.memory.write_obj(addr, GuestAddress(place)).unwrap();
@@ -152,7 +162,7 @@ impl Guest {
         self.memory.write_obj(next, GuestAddress(place + 14)).unwrap();
     }
 
-    /// Put a head into the available ring and kick.
+    /// Puts a head into the available ring and kicks the device.
     pub fn offer(&mut self, queue: usize, head: u16) {
         let avail = self.queues[queue].avail_idx;
         let place = ring(queue) + 0x1004 + 2 * u64::from(avail % QUEUE_SIZE);
@@ -160,7 +170,7 @@ impl Guest {
         self.set_avail(queue, avail.wrapping_add(1));
     }
 
-    /// Move the available ring's index and kick.
+    /// Sets the index of the available ring and kicks the device.
     pub fn set_avail(&mut self, queue: usize, idx: u16) {
         self.queues[queue].avail_idx = idx;
         let place = GuestAddress(ring(queue) + 0x1002);
@@ -168,31 +178,31 @@ impl Guest {
         self.queues[queue].kick.write(1).unwrap();
     }
 
-    /// Write a header into a slot.
+    /// Writes the header of request `slot`.
     pub fn header(&self, queue: usize, slot: u16, kind: u32, sector: u64) {
         let header = GuestAddress(header(queue, slot));
         self.memory.write_obj(u64::from(kind), header).unwrap();
         self.memory.write_obj(sector, GuestAddress(header.0 + 8)).unwrap();
     }
 
-    /// Start a request in a free slot: header, data and status in one descriptor each.
+    /// Starts request `slot`, with one descriptor each for header, data and status.
     pub fn submit(&mut self, queue: usize, slot: u16, kind: u32, sector: u64, data: &[u8]) {
-        assert!(slot < SLOTS && data.len() as u64 <= ROOM);
+        assert!(slot < SLOTS && data.len() as u64 <= DATA_BYTES);
         self.header(queue, slot, kind, sector);
         let to_device = !matches!(kind, IN | GET_ID);
         if to_device {
-            self.memory.write_slice(data, GuestAddress(room(queue, slot))).unwrap();
+            self.memory.write_slice(data, GuestAddress(data_buffer(queue, slot))).unwrap();
         }
         self.memory.write_obj(0xffu8, GuestAddress(status(queue, slot))).unwrap();
         let head = slot * 3;
         self.descriptor(queue, head, header(queue, slot), 16, NEXT, head + 1);
         let flags = if to_device { NEXT } else { NEXT | WRITE };
-        self.descriptor(queue, head + 1, room(queue, slot), data.len() as u32, flags, head + 2);
+        self.descriptor(queue, head + 1, data_buffer(queue, slot), data.len() as u32, flags, head + 2);
         self.descriptor(queue, head + 2, status(queue, slot), 1, WRITE, 0);
         self.offer(queue, head);
     }
 
-    /// The next answered slot, if there is one: (slot, status, bytes written).
+    /// The next answer, if there is one: (slot, status, bytes written).
     pub fn poll(&mut self, queue: usize) -> Option<(u16, u8, u32)> {
         let seen = self.queues[queue].seen_used;
         let used: u16 = self.memory.load(GuestAddress(ring(queue) + 0x2002), Ordering::Acquire).unwrap();
@@ -203,7 +213,7 @@ impl Guest {
         let head: u32 = self.memory.read_obj(GuestAddress(place)).unwrap();
         let len: u32 = self.memory.read_obj(GuestAddress(place + 4)).unwrap();
         self.queues[queue].seen_used = seen.wrapping_add(1);
-        // Ask for a notification of the next answer (virtio 2.7.10: used_event).
+        // The driver asks for a notification of the next answer (virtio 2.7.10: used_event).
         let event = GuestAddress(ring(queue) + 0x1004 + 2 * u64::from(QUEUE_SIZE));
         self.memory.store(seen.wrapping_add(1), event, Ordering::SeqCst).unwrap();
         let slot = head as u16 / 3;
@@ -211,7 +221,7 @@ impl Guest {
         Some((slot, status, len))
     }
 
-    /// Wait for the next answer.
+    /// Waits for the next answer: (slot, status, bytes written).
     pub fn wait(&mut self, queue: usize) -> (u16, u8, u32) {
         let mut answer = None;
         wait_for("an answer", || {
@@ -221,7 +231,7 @@ impl Guest {
         answer.unwrap()
     }
 
-    /// One request from start to end; returns its status and the data after it.
+    /// Runs one request from start to answer; returns its status and the content of its data buffer.
     pub fn run(&mut self, queue: usize, kind: u32, sector: u64, data: &[u8]) -> (u8, Vec<u8>) {
         self.submit(queue, 0, kind, sector, data);
         let (slot, status, _) = self.wait(queue);
@@ -229,20 +239,20 @@ impl Guest {
         (status, self.data(queue, 0, data.len()))
     }
 
-    /// The first `len` bytes of the data buffer that belongs to a slot.
+    /// The first `len` bytes of the data buffer of request `slot`.
     pub fn data(&self, queue: usize, slot: u16, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        self.memory.read_slice(&mut bytes, GuestAddress(room(queue, slot))).unwrap();
+        self.memory.read_slice(&mut bytes, GuestAddress(data_buffer(queue, slot))).unwrap();
         bytes
     }
 
-    /// True if the device signalled the queue since the last time.
+    /// Whether the device has interrupted the driver for this queue since the last call.
     pub fn interrupted(&self, queue: usize) -> bool {
         self.queues[queue].call.read().is_ok()
     }
 }
 
-/// One range for DISCARD and WRITE_ZEROES.
+/// The data of a DISCARD or WRITE_ZEROES of `count` sectors.
 pub fn range(sector: u64, count: u32) -> Vec<u8> {
     let mut bytes = sector.to_le_bytes().to_vec();
     bytes.extend(count.to_le_bytes());
@@ -250,20 +260,22 @@ pub fn range(sector: u64, count: u32) -> Vec<u8> {
     bytes
 }
 
-/// Where a queue's rings are: descriptors, available at +0x1000, used at +0x2000.
+/// Address of the rings of a queue: the descriptor table, at +0x1000 the available ring, at +0x2000 the used ring.
 pub fn ring(queue: usize) -> u64 {
     0x1_0000 * (queue as u64 + 1)
 }
 
+/// Address of the header of a request.
 pub fn header(queue: usize, slot: u16) -> u64 {
     ring(queue) + 0x3000 + 16 * u64::from(slot)
 }
 
+/// Address of the status byte of a request.
 pub fn status(queue: usize, slot: u16) -> u64 {
     ring(queue) + 0x4000 + u64::from(slot)
 }
 
-/// Where the data of a slot is.
-pub fn room(queue: usize, slot: u16) -> u64 {
-    (2 << 20) * (queue as u64 + 1) + ROOM * u64::from(slot)
+/// Address of the data buffer of a request.
+pub fn data_buffer(queue: usize, slot: u16) -> u64 {
+    (2 << 20) * (queue as u64 + 1) + DATA_BYTES * u64::from(slot)
 }

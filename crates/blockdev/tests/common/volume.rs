@@ -1,4 +1,4 @@
-//! A volume in memory that can hold requests back and remembers what it was asked.
+//! A volume in memory that can hold back requests, and that records the requests that it gets.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,8 +14,10 @@ pub struct Volume {
 struct State {
     holding: bool,
     failing: bool,
+    /// Requests that are held back.
     held: Vec<(Request, ReplyTo)>,
-    asked: Vec<Request>,
+    /// All requests since the last call of [`Volume::take_requests`].
+    requests: Vec<Request>,
 }
 
 impl Volume {
@@ -23,12 +25,13 @@ impl Volume {
         Arc::new(Self { data: Mutex::new(vec![0; size as usize]), state: Mutex::default() })
     }
 
-    /// Keep all requests back from now on.
+    /// Holds back all requests from now on.
     pub fn hold(&self) {
         self.state.lock().unwrap().holding = true;
     }
 
-    /// Do what was kept back, in reverse order, from another thread, and hold nothing any more.
+    /// Carries out the requests that are held back, in reverse order, on another thread. Later requests are not held
+    /// back.
     pub fn release(self: &Arc<Self>) {
         let mut state = self.state.lock().unwrap();
         state.holding = false;
@@ -42,22 +45,23 @@ impl Volume {
         });
     }
 
-    /// Do the `at`th of the requests that were kept back; the others stay.
+    /// Carries out the `at`th of the requests that are held back; the others stay.
     pub fn release_one(&self, at: usize) {
         let (request, reply_to) = self.state.lock().unwrap().held.remove(at);
         reply_to.complete(self.perform(&request));
     }
 
-    /// Fail everything from now on.
+    /// Lets all requests fail from now on.
     pub fn fail(&self) {
         self.state.lock().unwrap().failing = true;
     }
 
-    /// What was asked since the last call.
-    pub fn asked(&self) -> Vec<Request> {
-        std::mem::take(&mut self.state.lock().unwrap().asked)
+    /// The requests since the last call.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.state.lock().unwrap().requests)
     }
 
+    /// Number of requests that are held back.
     pub fn held(&self) -> usize {
         self.state.lock().unwrap().held.len()
     }
@@ -68,7 +72,7 @@ impl Volume {
 
     fn perform(&self, request: &Request) -> RequestResult {
         if self.state.lock().unwrap().failing {
-            return Err(BackendError::failed("the test says so"));
+            return Err(BackendError::failed("planted by the test"));
         }
         let mut data = self.data.lock().unwrap();
         let size = data.len() as u64;
@@ -96,7 +100,7 @@ impl Volume {
 impl Backend for Volume {
     fn submit(&self, request: Request, reply_to: ReplyTo) {
         let mut state = self.state.lock().unwrap();
-        state.asked.push(request.clone());
+        state.requests.push(request.clone());
         if state.holding {
             state.held.push((request, reply_to));
             return;

@@ -81,7 +81,7 @@ pub struct Node {
     socket: PathBuf,
     /// The cgroup root that was created for this fixture; the settings of a test may name none.
     created_cgroup_root: Option<PathBuf>,
-    _disk: dyad_blockdev::Handle,
+    _disk: dyad_blockdev::ServerHandle,
     _dir: tempfile::TempDir,
 }
 

@@ -5,7 +5,7 @@
 //! device server only while this node writes it. A VM is permitted only while all its disks have servers, and the quorum
 //! thread was told that VMs run (`vms_reported`) before a permit is shown.
 
-use dyad_blockdev::Handle;
+use dyad_blockdev::ServerHandle;
 use dyad_mirror::Writer;
 use dyad_types::VolumeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ pub(in crate::state) struct ServedVolume {
     /// The server's socket.
     pub(in crate::state) socket: PathBuf,
     /// Ends the server when it is dropped.
-    pub(in crate::state) _server: Handle,
+    pub(in crate::state) _server: ServerHandle,
 }
 
 /// Writers, device servers and permits on this node.
