@@ -1,27 +1,29 @@
-//! How long a service that ended waits for its next start.
+//! The delay before a service that ended is started again.
 
 use std::time::Duration;
 
+/// Delay after the first short run; it doubles with each further one.
 const FIRST_RESTART_DELAY: Duration = Duration::from_millis(100);
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(30);
-/// A run of this length clears what happened before.
+/// Run time after which a service counts as stable: its next delay is the first one again.
 const STABLE_RUN_PERIOD: Duration = Duration::from_secs(60);
 
-/// Doubles from 100 ms to 30 s while runs are short.
+/// The restart delay of one service: 100 ms, doubled after each short run, at most 30 s.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
+    /// Number of runs since the last stable one.
     short_runs: u32,
 }
 
 impl Backoff {
-    /// The service ended after `run`. Returns the pause before its next start.
+    /// Counts a run that lasted for `run`. Returns the delay before the next start.
     pub fn ended(&mut self, run: Duration) -> Duration {
         if run >= STABLE_RUN_PERIOD {
             self.short_runs = 0;
         }
-        let pause = FIRST_RESTART_DELAY.saturating_mul(1 << self.short_runs.min(16)).min(MAX_RESTART_DELAY);
+        let delay = FIRST_RESTART_DELAY.saturating_mul(1 << self.short_runs.min(16)).min(MAX_RESTART_DELAY);
         self.short_runs += 1;
-        pause
+        delay
     }
 }
 
@@ -30,14 +32,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn delays_double_up_to_the_maximum() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..12).map(|_| backoff.ended(Duration::ZERO).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
+        let delays: Vec<_> = (0..12).map(|_| backoff.ended(Duration::ZERO).as_millis()).collect();
+        assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 30000, 30000, 30000]);
     }
 
     #[test]
-    fn a_steady_run_clears_the_past() {
+    fn a_stable_run_resets_the_delay() {
         let mut backoff = Backoff::default();
         for _ in 0..9 {
             backoff.ended(Duration::ZERO);

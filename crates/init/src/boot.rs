@@ -1,4 +1,4 @@
-//! The phases of a boot, in their order.
+//! The boot of a node, as a list of phases that run one after the other.
 
 use crate::cmdline::Options;
 use crate::modules::Modules;
@@ -7,22 +7,23 @@ use crate::{cgroup, cmdline, disk, log, modules, mounts, system, watchdog};
 use anyhow::Context;
 use std::path::PathBuf;
 
-/// The machine as far as it is known: each phase fills in its part.
+/// The results of the phases so far, for the phases after them.
 #[derive(Default)]
 struct Machine {
     /// The `dyad.` options of the kernel command line.
     options: Options,
+    /// The index of the kernel modules.
     modules: Modules,
-    /// The disk that holds the system and the state of this node, such as `/dev/vda`.
+    /// Device of the disk that holds the system and the state of this node, such as `/dev/vda`.
     disk: PathBuf,
     /// The armed watchdog. `None` if the machine has none or the command line forbids it.
     watchdog: Option<Watchdog>,
 }
 
-/// One phase: its name for a person, in the form "this node could not …", and its function.
+/// One phase: its name, which completes the sentence "this node could not …", and its function.
 type Phase = (&'static str, fn(&mut Machine) -> anyhow::Result<()>);
 
-/// From the start of the kernel's first process to the point where services can be started.
+/// All phases, from the start of PID 1 to the point where services can be started.
 const PHASES: &[Phase] = &[
     ("mount the kernel's file systems", |_| mounts::kernel()),
     ("read the kernel command line", |machine| {
@@ -50,11 +51,11 @@ const PHASES: &[Phase] = &[
     }),
 ];
 
-/// Runs all phases. Returns the armed watchdog.
+/// Runs all phases. Returns the armed watchdog, if the machine has one.
 ///
 /// # Errors
 ///
-/// The error of the first phase that failed, with the phase named. No later phase was run.
+/// The error of the first phase that failed, with the name of the phase. Later phases are not run.
 pub fn run() -> anyhow::Result<Option<Watchdog>> {
     let mut machine = Machine::default();
     for (name, phase) in PHASES {

@@ -1,4 +1,4 @@
-//! The power button: pressed once, the node shuts down in order.
+//! The power button. One press shuts the node down as `poweroff` does.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -6,11 +6,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Bytes of `struct input_event` on 64-bit machines (linux/input.h).
-const EVENT: usize = 24;
+const EVENT_BYTES: usize = 24;
 const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
 
-/// All power buttons of this machine.
+/// Opens all input devices that the kernel names "Power Button". A device that does not open is left out.
 pub fn find() -> Vec<File> {
     let mut buttons = Vec::new();
     for entry in fs::read_dir("/sys/class/input").into_iter().flatten().flatten() {
@@ -23,11 +23,11 @@ pub fn find() -> Vec<File> {
     buttons
 }
 
-/// Takes what the button has to say. `true`: it was pressed.
+/// Reads up to 32 waiting events of a button without blocking. Returns whether one of them is a press of the power key.
 pub fn pressed(mut button: &File) -> bool {
-    let mut buffer = [0; EVENT * 32];
+    let mut buffer = [0; EVENT_BYTES * 32];
     let length = button.read(&mut buffer).unwrap_or(0);
-    buffer[..length].chunks_exact(EVENT).any(is_press)
+    buffer[..length].chunks_exact(EVENT_BYTES).any(is_press)
 }
 
 fn is_press(event: &[u8]) -> bool {
@@ -40,9 +40,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_and_other_keys_are_no_press() {
+    fn only_a_press_of_the_power_key_counts() {
         let event = |kind: u16, code: u16, value: u8| {
-            let mut bytes = [0; EVENT];
+            let mut bytes = [0; EVENT_BYTES];
             bytes[16..18].copy_from_slice(&kind.to_ne_bytes());
             bytes[18..20].copy_from_slice(&code.to_ne_bytes());
             bytes[20] = value;

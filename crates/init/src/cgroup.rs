@@ -1,4 +1,4 @@
-//! Control groups: one for the services, one with a child per VM.
+//! Control groups: one for the services, and one with a child group for each VM.
 
 use anyhow::Context;
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::Path;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Parent of the control groups of all VMs.
 pub const VMS: &str = "/sys/fs/cgroup/vms";
-/// The control group of our own services.
+/// The control group of the services that init starts.
 pub const SERVICES: &str = "/sys/fs/cgroup/dyad";
 
-/// What may be bounded and counted per VM.
+/// The controllers that may limit and count the resources of each VM.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
-/// Phase: makes the groups and lets their children use the controllers.
+/// Phase: creates both groups and enables the controllers for the children of [`VMS`].
 pub fn prepare() -> anyhow::Result<()> {
     delegate(Path::new(ROOT))?;
     for group in [VMS, SERVICES] {
@@ -31,14 +31,14 @@ fn delegate(group: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills every process below [`VMS`]. The kernel does it in the background: ask [`vms_running`].
+/// Tells the kernel to kill every process below [`VMS`] and does not wait: [`vms_running`] says when all have ended.
 pub fn kill_vms() {
     if let Err(error) = fs::write(format!("{VMS}/cgroup.kill"), "1") {
         crate::log::warn(&format!("the VMs cannot be killed: {error}"));
     }
 }
 
-/// Whether any VM process may be alive. What cannot be read counts as running.
+/// Whether a process of a VM may be alive. If the kernel's answer cannot be read, the result is `true`.
 pub fn vms_running() -> bool {
     let events = fs::read_to_string(format!("{VMS}/cgroup.events"));
     !events.is_ok_and(|text| text.lines().any(|line| line == "populated 0"))

@@ -3,14 +3,15 @@
 use anyhow::Context;
 use std::time::Duration;
 
-/// Options of the boot. Only tests of whole machines set them.
+/// Options of the boot, all with a default. Only tests of whole machines set them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// `dyad.watchdog=SECONDS`: period of the watchdog; 0 leaves it alone.
+    /// `dyad.watchdog=SECONDS`: period of the watchdog until `dyad-core` asks for another one; 0 means that no watchdog is
+    /// opened.
     pub watchdog: Duration,
-    /// `dyad.disk=SECONDS`: how long to wait for the system disk to appear.
+    /// `dyad.disk=SECONDS`: limit of the wait for the system disk.
     pub disk: Duration,
-    /// `dyad.rescue=SECONDS`: how long a broken node shows what is wrong before it reboots.
+    /// `dyad.rescue=SECONDS`: time for which a failed boot shows its error before the node reboots.
     pub rescue: Duration,
 }
 
@@ -21,7 +22,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads a command line; what is not understood is left at its default.
+    /// Parses a command line. An unknown option, or a value that is no number, is ignored.
     pub fn parse(line: &str) -> Self {
         let mut options = Self::default();
         for (name, value) in line.split_whitespace().filter_map(|word| word.strip_prefix("dyad.")?.split_once('=')) {
@@ -36,13 +37,13 @@ impl Options {
         options
     }
 
-    /// Reads the options of this boot again, for code that runs after a failed boot.
+    /// The options of this boot, for code that runs after a failed boot; the defaults if they cannot be read.
     pub fn of_this_boot() -> Self {
         Self::parse(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default())
     }
 }
 
-/// Phase: reads the command line.
+/// Phase: reads and parses the kernel's command line.
 pub fn read() -> anyhow::Result<Options> {
     let line = std::fs::read_to_string("/proc/cmdline").context("the kernel does not show its command line")?;
     Ok(Options::parse(&line))
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_words_count() {
+    fn only_valid_dyad_options_count() {
         let options = Options::parse("quiet dyad.rescue=5 watchdog=9 dyad.disk=x dyad.unknown=1 dyad.watchdog=0");
         let expected = Options { rescue: Duration::from_secs(5), watchdog: Duration::ZERO, ..Options::default() };
         assert_eq!(options, expected);

@@ -1,4 +1,4 @@
-//! Device events of the kernel (netlink, `NETLINK_KOBJECT_UEVENT`).
+//! The kernel's events about new devices (netlink, `NETLINK_KOBJECT_UEVENT`).
 
 use anyhow::Context;
 use nix::errno::Errno;
@@ -9,17 +9,17 @@ use nix::sys::socket::{
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// The multicast group of the kernel's own events.
+/// The netlink multicast group to which the kernel itself sends; group 2 belongs to udev.
 const KERNEL_EVENTS: u32 = 1;
-/// Room for a burst of events, in bytes.
-const BUFFER: usize = 4 << 20;
+/// Size of the socket's receive buffer in bytes: room for a burst of events.
+const BUFFER_BYTES: usize = 4 << 20;
 
-/// A device event that needs an action.
+/// A device event for which init may have to load a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceEvent {
-    /// A device appeared whose driver answers to this alias.
+    /// A device with this `MODALIAS` was added.
     Added(String),
-    /// Events were lost: look at all devices again.
+    /// The receive buffer was full and the kernel dropped events.
     Lost,
 }
 
@@ -33,34 +33,35 @@ impl DeviceEvents {
     ///
     /// # Errors
     ///
-    /// If the kernel refuses the socket.
+    /// The kernel refuses the socket.
     pub fn open() -> anyhow::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkKObjectUEvent;
         let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)
             .context("the kernel offers no device events")?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_EVENTS)).context("the kernel offers no device events")?;
-        // Without it a smaller buffer is used, and losses are noticed.
-        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER);
+        // If this fails, the default buffer is used; dropped events are reported as `Lost`.
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
         Ok(Self { socket })
     }
 
-    /// Waits for any event, at most `longest`, and forgets what came.
-    pub fn wait(&self, longest: Duration) -> anyhow::Result<()> {
-        let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX);
+    /// Waits for an event, at most for `timeout`, and discards all events that have arrived: the caller then looks at all
+    /// devices.
+    pub fn wait(&self, timeout: Duration) -> anyhow::Result<()> {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)
             .context("waiting for devices failed")?;
         while self.next().is_some() {}
         Ok(())
     }
 
-    /// The next event that matters; `None` when there is none for now.
+    /// The next waiting event of a device with a `MODALIAS`; `None` if no event waits.
     pub fn next(&self) -> Option<DeviceEvent> {
         let mut buffer = [0; 8192];
         loop {
             match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Ok(length) => {
-                    if let Some(alias) = added(&buffer[..length]) {
+                    if let Some(alias) = added_alias(&buffer[..length]) {
                         return Some(DeviceEvent::Added(alias));
                     }
                 }
@@ -78,8 +79,9 @@ impl AsFd for DeviceEvents {
     }
 }
 
-/// `add@/devices/…`, then zero-separated `NAME=value`.
-fn added(message: &[u8]) -> Option<String> {
+/// The `MODALIAS` of a message that a device was added. A message is `ACTION@/devices/…`, then `NAME=value` fields, all
+/// separated by zero bytes.
+fn added_alias(message: &[u8]) -> Option<String> {
     let mut fields = message.split(|&byte| byte == 0);
     fields.next().filter(|head| head.starts_with(b"add@"))?;
     let alias = fields.find_map(|field| field.strip_prefix(b"MODALIAS="))?;
@@ -91,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_new_devices_with_an_alias_matter() {
-        let alias = added(b"add@/devices/x\0ACTION=add\0MODALIAS=usb:v1\0SEQNUM=7\0");
+    fn only_added_devices_with_an_alias_give_an_event() {
+        let alias = added_alias(b"add@/devices/x\0ACTION=add\0MODALIAS=usb:v1\0SEQNUM=7\0");
         assert_eq!(alias.as_deref(), Some("usb:v1"));
-        assert_eq!(added(b"remove@/devices/x\0ACTION=remove\0MODALIAS=usb:v1\0"), None);
-        assert_eq!(added(b"add@/devices/x\0ACTION=add\0"), None);
-        assert_eq!(added(b""), None);
+        assert_eq!(added_alias(b"remove@/devices/x\0ACTION=remove\0MODALIAS=usb:v1\0"), None);
+        assert_eq!(added_alias(b"add@/devices/x\0ACTION=add\0"), None);
+        assert_eq!(added_alias(b""), None);
     }
 }

@@ -1,44 +1,45 @@
-//! Messages of init: to the kernel log always, to the console until the status screen owns it.
+//! Messages of init. They always go to the kernel log, and also to the console until the status screen uses it.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once `dyad-console` draws on the lines that the kernel console shares.
-static QUIET: AtomicBool = AtomicBool::new(false);
+/// Set while `dyad-console` draws on the terminals of the kernel console: init then writes only to the kernel log.
+static CONSOLE_IN_USE: AtomicBool = AtomicBool::new(false);
 
-/// Which kernel messages reach the console, as in `proc_sys_kernel(5)`.
+/// File with the level of kernel messages up to which they reach the console; see `proc_sys_kernel(5)`.
 const PRINTK: &str = "/proc/sys/kernel/printk";
 
-/// From now on only the kernel log is written, by us and by the kernel: the console belongs to the status screen. A
-/// kernel that panics speaks up all the same.
+/// Keeps messages of init and of the kernel off the console from now on, because the status screen draws there. The
+/// message of a kernel panic still appears.
 pub fn leave_console() {
-    QUIET.store(true, Ordering::Relaxed);
+    CONSOLE_IN_USE.store(true, Ordering::Relaxed);
     let _ = fs::write(PRINTK, "1");
 }
 
-/// The console is ours again, and the kernel's warnings belong there too.
+/// Sends messages of init, and warnings and errors of the kernel, to the console again.
 pub fn take_console() {
-    QUIET.store(false, Ordering::Relaxed);
+    CONSOLE_IN_USE.store(false, Ordering::Relaxed);
     let _ = fs::write(PRINTK, "5");
 }
 
-/// A message about normal progress.
+/// Writes a message about normal progress.
 pub fn info(text: &str) {
     write(6, text);
 }
 
-/// A message that may need a person.
+/// Writes a message about an error that a person may have to repair.
 pub fn warn(text: &str) {
     write(4, text);
 }
 
 fn write(level: u8, text: &str) {
-    // Each message opens its target: a console may appear, vanish and hang up under us. Nothing helps if it fails.
+    // The targets are opened for each message, because a console may appear or hang up at any time. A failure is ignored:
+    // init has no other place to report it.
     if let Ok(mut kernel) = OpenOptions::new().write(true).open("/dev/kmsg") {
         let _ = kernel.write_all(format!("<{level}>dyad-init: {text}\n").as_bytes());
     }
-    if !QUIET.load(Ordering::Relaxed)
+    if !CONSOLE_IN_USE.load(Ordering::Relaxed)
         && let Ok(mut console) = OpenOptions::new().write(true).open("/dev/console")
     {
         let _ = console.write_all(format!("dyad: {text}\r\n").as_bytes());

@@ -1,14 +1,16 @@
-//! PID 1 of a node: brings the machine up, keeps the services running, takes the machine down in order.
+//! PID 1 of a node: boots the machine, keeps the services running, and shuts the machine down.
 //!
-//! A plain loop over poll, no async, no configuration: what happens and in which order is the list in [`boot`], the
-//! table in [`service`] and the list in [`shutdown`]. Under other names the same program is two helpers that others
-//! call: `modprobe`, the kernel's module loader, and `dhcp-hook`, which keeps the name servers that DHCP brings.
+//! It is one loop over `poll`, without async code and without a configuration file. The list in [`boot`], the table in
+//! [`service`] and the list in [`shutdown`] say what is done and in which sequence. Called by another name, the same program
+//! does another task: as `modprobe` it loads modules for the kernel, as `dhcp-hook` it saves the name servers that DHCP
+//! names.
 //!
-//! init must never know anything of the pair, the pool or the VMs: to it they are services and a control group.
+//! init must never know the pair, the pool or the VMs: it knows only services and a control group in which VMs run.
 //!
-//! **Invariants.** init never ends and never feeds the watchdog while a VM may be running. A phase that fails stops
-//! the boot at a console that says what is wrong and what to do; that boot is never blessed, so three of them bring
-//! the other slot back. The state partition is formatted only if this very program created it a moment ago.
+//! **Invariants.** init never feeds the watchdog while a VM may be running. It ends only if the kernel refuses a reboot. A
+//! phase that fails stops the boot; the consoles show the error, and the node reboots. Such a boot is not blessed, so after
+//! three of them the boot loader leaves a slot that was never blessed and boots the next older one. The state partition is
+//! formatted only while its name says that its file system was never complete.
 
 mod backoff;
 mod boot;
@@ -18,7 +20,6 @@ mod cmdline;
 mod control;
 mod disk;
 mod events;
-mod journal;
 mod log;
 mod modules;
 mod mounts;
@@ -27,21 +28,22 @@ mod pattern;
 mod rescue;
 mod resolver;
 mod service;
+mod service_log;
+mod service_manager;
 mod shutdown;
-mod supervise;
 mod sys;
 mod system;
 mod watchdog;
 
+use service_manager::ServiceManager;
 use std::convert::Infallible;
 use std::path::Path;
-use supervise::Supervisor;
 use watchdog::Watchdog;
 
 fn main() {
     let mut arguments = std::env::args();
-    let called = arguments.next().unwrap_or_default();
-    match Path::new(&called).file_name().and_then(|name| name.to_str()) {
+    let program = arguments.next().unwrap_or_default();
+    match Path::new(&program).file_name().and_then(|name| name.to_str()) {
         Some("modprobe") => std::process::exit(modules::modprobe(arguments)),
         Some("dhcp-hook") => std::process::exit(resolver::dhcp_hook()),
         _ => {}
@@ -50,11 +52,12 @@ fn main() {
         eprintln!("dyad-init is the first process of a node and does nothing elsewhere.");
         std::process::exit(1);
     }
-    // A panic of PID 1 would be a panic of the kernel. That is what must happen when even this fails: it reboots.
+    // The end of PID 1 is a panic of the kernel, which then reboots. A panic of this program is caught to show its error
+    // first; if that fails too, the kernel's panic is the right result.
     let outcome = std::panic::catch_unwind(run);
     let problem = match outcome {
         Ok(problem) => problem,
-        Err(_) => anyhow::anyhow!("init met an error of its own making").context("internal error"),
+        Err(_) => anyhow::anyhow!("init has a programming error: see the kernel log").context("internal error"),
     };
     rescue::run(&problem)
 }
@@ -71,9 +74,9 @@ fn run() -> anyhow::Error {
     }
 }
 
-/// Keeps the services running until the machine is told to go down, then takes it down.
+/// Keeps the services running until a shutdown is requested, then shuts the machine down.
 fn serve(watchdog: Option<Watchdog>) -> anyhow::Result<Infallible> {
-    let mut supervisor = Supervisor::start(watchdog)?;
-    let action = supervisor.run()?;
-    shutdown::run(supervisor, action)
+    let mut manager = ServiceManager::start(watchdog)?;
+    let action = manager.run()?;
+    shutdown::run(manager, action)
 }

@@ -1,6 +1,6 @@
-//! Kernel modules: which ones the hardware asks for, and loading them with all they need.
+//! Kernel modules: finds the modules for the hardware, and loads them together with the modules that they need.
 //!
-//! The index files are those of depmod; the modules were decompressed when the image was built.
+//! The index files are those of depmod. The modules are stored without compression.
 
 use crate::log;
 use crate::pattern::Pattern;
@@ -11,48 +11,51 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Folder of the modules that the initramfs brings; their names sort in the order of loading.
+/// Folder of the modules in the initramfs. Their file names sort in the sequence of loading.
 const INITRAMFS: &str = "/modules";
-/// File with the modules that are always loaded because no device asks for them, one name per line.
-const ALWAYS: &str = "/etc/modules";
+/// File with the modules that no device names and every node needs, one name per line.
+const ALWAYS_LOADED: &str = "/etc/modules";
 
-/// The modules of the system.
+/// The index of all kernel modules of the system, and the set of those already tried.
 #[derive(Debug, Default)]
 pub struct Modules {
+    /// Folder of the modules and of their index.
     root: PathBuf,
     aliases: Vec<Alias>,
-    /// Module → its file and the files it needs, the most basic one last.
+    /// For each module its file, then the files of the modules that it needs; a file stands before those that it needs.
     files: HashMap<String, Vec<PathBuf>>,
-    /// Module → modules that shall be loaded before it.
-    before: HashMap<String, Vec<String>>,
-    /// Modules that need no second look, loaded or not.
-    done: HashSet<String>,
+    /// For each module the modules that `modules.softdep` wants to be loaded before it.
+    load_before: HashMap<String, Vec<String>>,
+    /// Modules whose loading was tried, with or without success; they are not tried again.
+    tried: HashSet<String>,
 }
 
-/// What a device or the kernel may call a module.
+/// One line of `modules.alias`: a pattern for the names under which a device or the kernel asks for a module.
 #[derive(Debug)]
 struct Alias {
-    /// The part before the first special character. Most aliases differ there, which saves the walk.
-    literal: usize,
+    /// Length of the pattern before its first wildcard. This part is compared first, because most patterns differ there
+    /// already.
+    literal_length: usize,
     pattern: String,
     module: String,
 }
 
 impl Alias {
-    /// Reads a line of `modules.alias`: `alias PATTERN MODULE`.
+    /// Parses a line `alias PATTERN MODULE`; `None` for a comment.
     fn parse(line: &str) -> Option<Self> {
         let ["alias", pattern, module] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
-        let literal = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-        Some(Self { literal, pattern: pattern.into(), module: module.into() })
+        let literal_length = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
+        Some(Self { literal_length, pattern: pattern.into(), module: module.into() })
     }
 
     fn fits(&self, alias: &str) -> bool {
-        alias.as_bytes().starts_with(&self.pattern.as_bytes()[..self.literal]) && Pattern(&self.pattern).matches(alias)
+        alias.as_bytes().starts_with(&self.pattern.as_bytes()[..self.literal_length])
+            && Pattern(&self.pattern).matches(alias)
     }
 }
 
 impl Modules {
-    /// Reads depmod's index below `root`, such as `/lib/modules/6.12.0`.
+    /// Reads depmod's index in the folder `root`, such as `/lib/modules/6.12.0`.
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path = root.join(name);
@@ -69,38 +72,38 @@ impl Modules {
             let mut words = line.split_whitespace();
             if let (Some("softdep"), Some(module)) = (words.next(), words.next()) {
                 let pre = words.skip_while(|word| *word != "pre:").skip(1).take_while(|word| *word != "post:");
-                modules.before.insert(normal(module), pre.map(normal).collect());
+                modules.load_before.insert(with_underscores(module), pre.map(with_underscores).collect());
             }
         }
         Ok(modules)
     }
 
-    /// The modules behind a name or a hardware alias.
+    /// The modules for a module name or for an alias of a device or of the kernel.
     fn resolve(&self, alias: &str) -> Vec<String> {
-        let name = normal(alias);
+        let name = with_underscores(alias);
         if self.files.contains_key(&name) {
             return vec![name];
         }
         self.aliases.iter().filter(|known| known.fits(alias)).map(|known| known.module.clone()).collect()
     }
 
-    /// Loads everything that answers to `alias`. Returns how many modules were new.
+    /// Loads all modules for a name or an alias. Returns the number of modules that were not loaded before.
     pub fn load(&mut self, alias: &str) -> usize {
         self.resolve(alias).iter().map(|module| self.load_module(module)).sum()
     }
 
     fn load_module(&mut self, module: &str) -> usize {
-        if !self.done.insert(module.into()) {
+        if !self.tried.insert(module.into()) {
             return 0;
         }
         let mut count = 0;
-        for other in self.before.get(module).cloned().unwrap_or_default() {
+        for other in self.load_before.get(module).cloned().unwrap_or_default() {
             count += self.load(&other);
         }
         for file in self.files.get(module).cloned().unwrap_or_default().iter().rev() {
-            match insert(&self.root.join(file)) {
+            match load_file(&self.root.join(file)) {
                 Ok(new) => count += usize::from(new),
-                // Drivers refuse hardware that is not there or is switched off; the kernel log has the reason.
+                // A driver refuses hardware that is absent or disabled; the kernel log has the reason.
                 Err(error) => {
                     log::info(&format!("module {} is not used: {error:#}", name_of(file)));
                     break;
@@ -110,7 +113,8 @@ impl Modules {
         count
     }
 
-    /// Loads drivers for all devices there are, again and again while that brings up new devices.
+    /// Loads the drivers of all present devices, and repeats this until no new device appears: a driver may bring up a bus
+    /// with further devices. Returns the number of modules that were not loaded before.
     pub fn load_for_devices(&mut self) -> usize {
         let mut seen = HashSet::new();
         let mut total = 0;
@@ -126,7 +130,7 @@ impl Modules {
     }
 }
 
-/// Phase: the modules that mounting the system takes.
+/// Phase: loads the modules that are needed to mount the system.
 pub fn load_initramfs() -> anyhow::Result<()> {
     let mut files: Vec<_> = fs::read_dir(INITRAMFS)
         .with_context(|| format!("{INITRAMFS} is missing from the initramfs. Write the image again"))?
@@ -135,15 +139,16 @@ pub fn load_initramfs() -> anyhow::Result<()> {
         .collect();
     files.sort();
     for file in files {
-        insert(&file).with_context(|| format!("{} does not load", file.display()))?;
+        load_file(&file).with_context(|| format!("{} does not load", file.display()))?;
     }
     Ok(())
 }
 
-/// Phase: drivers for this machine's hardware and the modules every node needs.
+/// Phase: loads the modules that every node needs and the drivers of this machine's hardware.
 pub fn load_hardware() -> anyhow::Result<Modules> {
     let mut modules = Modules::open(&directory()?)?;
-    let always = fs::read_to_string(ALWAYS).with_context(|| format!("{ALWAYS} is missing from this image"))?;
+    let always =
+        fs::read_to_string(ALWAYS_LOADED).with_context(|| format!("{ALWAYS_LOADED} is missing from this image"))?;
     for module in always.lines() {
         modules.load(module);
     }
@@ -152,7 +157,8 @@ pub fn load_hardware() -> anyhow::Result<Modules> {
     Ok(modules)
 }
 
-/// The kernel asks for a module: `modprobe -q -- ALIAS`. Returns the exit code.
+/// Loads modules as the program `modprobe`, which the kernel calls as `modprobe -q -- ALIAS`. Returns the exit code: 1 if
+/// no module has the alias.
 pub fn modprobe(arguments: impl Iterator<Item = String>) -> i32 {
     let Ok(mut modules) = directory().and_then(|root| Modules::open(&root)) else { return 1 };
     let mut known = true;
@@ -164,12 +170,12 @@ pub fn modprobe(arguments: impl Iterator<Item = String>) -> i32 {
 }
 
 fn directory() -> anyhow::Result<PathBuf> {
-    let release = nix::sys::utsname::uname().context("the kernel does not tell its release")?;
+    let release = nix::sys::utsname::uname().context("the kernel's release is not known")?;
     Ok(Path::new("/lib/modules").join(release.release()))
 }
 
-/// Loads one file. `false`: it was there already.
-fn insert(path: &Path) -> anyhow::Result<bool> {
+/// Loads the module in one file. Returns `false` if it was loaded already.
+fn load_file(path: &Path) -> anyhow::Result<bool> {
     let file = File::open(path).with_context(|| format!("{} does not open", path.display()))?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         Ok(()) => Ok(true),
@@ -178,10 +184,10 @@ fn insert(path: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// The `modalias` files of all devices below `directory`.
+/// Collects the contents of the `modalias` files of all devices below `directory`.
 fn collect_aliases(directory: &Path, aliases: &mut Vec<String>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        // Links lead back up the tree.
+        // Symbolic links are not followed: they lead back up the tree.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect_aliases(&entry.path(), aliases);
         } else if entry.file_name() == "modalias"
@@ -192,13 +198,14 @@ fn collect_aliases(directory: &Path, aliases: &mut Vec<String>) {
     }
 }
 
+/// The name of the module in a file: `virtio_blk` for `virtio-blk.ko`.
 fn name_of(file: &Path) -> String {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    normal(name.split('.').next().unwrap_or_default())
+    with_underscores(name.split('.').next().unwrap_or_default())
 }
 
-/// The kernel writes module names with underscores, people and files with both.
-fn normal(name: &str) -> String {
+/// A module name with underscores only. The kernel uses these; files and people use hyphens as well.
+fn with_underscores(name: &str) -> String {
     name.replace('-', "_")
 }
 
@@ -220,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_aliases_lead_to_modules() {
+    fn names_and_aliases_are_resolved_to_modules() {
         let (_dir, modules) = index();
         assert_eq!(modules.resolve("virtio:d00000002v00001AF4"), ["virtio_blk"]);
         assert_eq!(modules.resolve("virtio-blk"), ["virtio_blk"]);
@@ -229,11 +236,11 @@ mod tests {
     }
 
     #[test]
-    fn needs_come_with_the_most_basic_last() {
+    fn a_module_is_listed_before_the_modules_that_it_needs() {
         let (_dir, modules) = index();
         let files: Vec<_> = modules.files["virtio_blk"].iter().map(|file| name_of(file)).collect();
         assert_eq!(files, ["virtio_blk", "virtio_ring", "virtio"]);
-        assert_eq!(modules.before["ext4"], ["crc32c"]);
-        assert!(modules.before["odd"].is_empty());
+        assert_eq!(modules.load_before["ext4"], ["crc32c"]);
+        assert!(modules.load_before["odd"].is_empty());
     }
 }

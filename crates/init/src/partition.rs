@@ -1,38 +1,39 @@
-//! The partition table of the system disk: recognising it, and adding what the image left out.
+//! The partition table of the system disk: recognises it, and adds the partitions that the image does not have.
 
 use anyhow::{Context, bail};
 use dyad_update::layout::{self, MIB};
 use gptman::{GPT, GPTPartitionEntry};
 use std::io::{Read, Seek, SeekFrom, Write};
 
-/// Name of the state partition until its file system is complete: then nothing in it can be worth keeping.
+/// Name of the state partition until its file system is complete. A partition with this name holds no data yet and may be
+/// formatted.
 const UNFINISHED: &str = "dyad-state.new";
 
-/// The role of a disk, by its partition table.
+/// The role of a disk, as its partition table shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PartitionRole {
     /// Not a Dyad system disk.
     Other,
-    /// Holds the system; `state` says how far its state partition is.
+    /// A Dyad system disk.
     System {
-        /// Number of the system partition.
+        /// Number of the system partition, in the partition table.
         esp: u32,
         /// Identifier of the system partition, as the boot loader reports it.
         esp_id: String,
-        state: State,
+        state: StatePartition,
     },
 }
 
-/// How far the state partition is.
+/// The state partition of a system disk, with its number in the partition table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum StatePartition {
     Absent,
-    /// It has a place, but its file system was not finished.
+    /// The partition exists, and its file system is not complete.
     Unfinished(u32),
     Ready(u32),
 }
 
-/// Reads the table of a disk.
+/// Reads the partition table of a disk and finds its role.
 pub fn role(disk: &mut (impl Read + Seek)) -> PartitionRole {
     let Ok(table) = GPT::find_from(disk) else { return PartitionRole::Other };
     let find = |name: &str, kind: [u8; 16]| {
@@ -43,15 +44,16 @@ pub fn role(disk: &mut (impl Read + Seek)) -> PartitionRole {
     let Some((esp, id)) = find(layout::ESP, layout::partition(layout::ESP).kind) else { return PartitionRole::Other };
     let kind = layout::partition(layout::STATE).kind;
     let state = match (find(layout::STATE, kind), find(UNFINISHED, kind)) {
-        (Some((number, _)), _) => State::Ready(number),
-        (None, Some((number, _))) => State::Unfinished(number),
-        (None, None) => State::Absent,
+        (Some((number, _)), _) => StatePartition::Ready(number),
+        (None, Some((number, _))) => StatePartition::Unfinished(number),
+        (None, None) => StatePartition::Absent,
     };
     PartitionRole::System { esp, esp_id: layout::format_guid(&id), state }
 }
 
-/// Adds the partitions that the image left out. The table is stretched to the real end of the disk first: an image
-/// knows only its own end. Returns the number of the state partition, which is unfinished now.
+/// Adds the state partition and, on a large disk, the spare partition. First the table is extended to the end of the disk,
+/// because the table in the image ends where the image ends. Returns the number of the state partition, which has the name
+/// of an unfinished one.
 pub fn add_state(disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<u32> {
     let bytes = disk.seek(SeekFrom::End(0))?;
     let mut table = GPT::find_from(disk).context("the partition table of the system disk is damaged")?;
@@ -75,7 +77,7 @@ pub fn add_state(disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<u32> {
     Ok(number)
 }
 
-/// Marks the file system of the state partition as complete.
+/// Gives the state partition its final name, which says that its file system is complete.
 pub fn finish_state(disk: &mut (impl Read + Write + Seek), number: u32) -> anyhow::Result<()> {
     let mut table = GPT::find_from(disk).context("the partition table of the system disk is damaged")?;
     table[number].partition_name = layout::STATE.into();
@@ -101,7 +103,7 @@ fn add(table: &mut GPT, row: &layout::Partition, name: &str, sectors: u64) -> an
 }
 
 fn write(table: &mut GPT, disk: &mut (impl Read + Write + Seek)) -> anyhow::Result<()> {
-    // The backup at the end goes first within gptman's order of writing; either copy alone is a valid table.
+    // gptman writes the table at the beginning of the disk first and then the backup at its end.
     table.write_into(disk).context("the partition table of the system disk cannot be written")?;
     disk.flush()?;
     Ok(())
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
     use std::fs::File;
 
-    /// A disk as the image leaves it: written for its own end, then the disk goes on.
+    /// A disk to which the image was written: its partition table ends where the image ends, and the disk is larger.
     fn flashed(bytes: u64) -> File {
         let mut disk = tempfile::tempfile().expect("a file");
         let esp = layout::partition(layout::ESP);
@@ -125,7 +127,7 @@ mod tests {
         disk
     }
 
-    fn state(disk: &mut File) -> State {
+    fn state(disk: &mut File) -> StatePartition {
         match role(disk) {
             PartitionRole::System { state, .. } => state,
             PartitionRole::Other => panic!("not recognised"),
@@ -133,13 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flashed_disk_gets_its_state_once() {
+    fn a_flashed_disk_gets_one_state_partition_and_a_table_to_its_end() {
         let mut disk = flashed(32 << 30);
-        assert_eq!(state(&mut disk), State::Absent);
+        assert_eq!(state(&mut disk), StatePartition::Absent);
         let number = add_state(&mut disk).expect("added");
-        assert_eq!(state(&mut disk), State::Unfinished(number));
+        assert_eq!(state(&mut disk), StatePartition::Unfinished(number));
         finish_state(&mut disk, number).expect("finished");
-        assert_eq!(state(&mut disk), State::Ready(number));
+        assert_eq!(state(&mut disk), StatePartition::Ready(number));
 
         let table = GPT::find_from(&mut disk).expect("a table");
         assert_eq!(table.header.backup_lba, (32 << 30) / 512 - 1, "the backup stayed at the end of the image");
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_disk_has_less_state_and_no_spare_room() {
+    fn a_small_disk_gets_a_smaller_state_partition_and_no_spare_partition() {
         let mut disk = flashed(2 << 30);
         let number = add_state(&mut disk).expect("added");
         let table = GPT::find_from(&mut disk).expect("a table");
@@ -164,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tiny_disk_is_refused_and_left_alone() {
+    fn a_disk_too_small_for_the_state_is_refused_and_not_changed() {
         let mut disk = flashed(700 * MIB);
         assert!(add_state(&mut disk).is_err());
-        assert_eq!(state(&mut disk), State::Absent);
+        assert_eq!(state(&mut disk), StatePartition::Absent);
     }
 
     #[test]
-    fn other_disks_are_not_ours() {
+    fn a_blank_disk_and_a_foreign_disk_are_no_system_disks() {
         let mut blank = tempfile::tempfile().expect("a file");
         blank.set_len(64 * MIB).expect("sized");
         assert_eq!(role(&mut blank), PartitionRole::Other);

@@ -1,12 +1,12 @@
-//! Shell patterns as they stand in `modules.alias`: `*`, `?` and `[a-z]`.
+//! Shell patterns with `*`, `?` and `[a-z]`, as `modules.alias` uses them.
 
 pub struct Pattern<'a>(pub &'a str);
 
 impl Pattern<'_> {
-    /// Whether the pattern describes all of `text`.
+    /// Whether the pattern matches the whole `text`.
     pub fn matches(&self, text: &str) -> bool {
         let (mut pattern, mut text) = (self.0.as_bytes(), text.as_bytes());
-        // Where to go on when a later part fails: behind the last star, one byte of text further.
+        // The position for the next try when a later part does not match: behind the last star, one byte of text further.
         let mut retry: Option<(&[u8], &[u8])> = None;
         loop {
             if let Some(rest) = pattern.strip_prefix(b"*") {
@@ -17,7 +17,7 @@ impl Pattern<'_> {
             if pattern.is_empty() && text.is_empty() {
                 return true;
             }
-            match text.first().and_then(|&byte| step(pattern, byte)) {
+            match text.first().and_then(|&byte| match_byte(pattern, byte)) {
                 Some(rest) => (pattern, text) = (rest, &text[1..]),
                 None => match retry {
                     Some((after, from)) if !from.is_empty() => {
@@ -31,20 +31,21 @@ impl Pattern<'_> {
     }
 }
 
-/// Matches one byte of text; returns the rest of the pattern.
-fn step(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+/// Matches one byte of text. Returns the rest of the pattern, or `None` if the byte does not match.
+fn match_byte(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     let (&head, rest) = pattern.split_first()?;
     match head {
         b'?' => Some(rest),
         b'[' => {
             let end = rest.iter().position(|&b| b == b']')?;
-            class(&rest[..end], byte).then_some(&rest[end + 1..])
+            in_class(&rest[..end], byte).then_some(&rest[end + 1..])
         }
         _ => (head == byte).then_some(rest),
     }
 }
 
-fn class(mut set: &[u8], byte: u8) -> bool {
+/// Whether a byte is in a set such as `0-9A`.
+fn in_class(mut set: &[u8], byte: u8) -> bool {
     loop {
         match set {
             [low, b'-', high, rest @ ..] => {
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn real_aliases() {
+    fn aliases_of_real_devices_match_their_patterns() {
         let virtio = "virtio:d00000001v00001AF4";
         assert!(matches("virtio:d00000001v*", virtio));
         assert!(!matches("virtio:d00000002v*", virtio));
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn corners() {
+    fn empty_texts_stars_and_broken_sets_are_handled() {
         assert!(matches("", ""));
         assert!(matches("*", ""));
         assert!(matches("a*b*c", "a-b-b-c"));

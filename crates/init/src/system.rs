@@ -1,4 +1,4 @@
-//! The system: the file tree in the initramfs that becomes the root, and the name of the node.
+//! The system: mounts the file tree of the image, makes it the root, and sets the name of the node.
 
 use crate::sys;
 use anyhow::Context;
@@ -7,33 +7,35 @@ use nix::unistd::{chdir, chroot, sethostname};
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
+/// Mount point of the system until it becomes the root.
 const ROOT: &str = "/sysroot";
-/// The tree, and our programs within it.
+/// The file tree of the system, and the programs of Dyad below it.
 const IMAGES: [Image; 2] = [
     Image { file: "/system.squashfs", device: "/dev/loop0", mount_point: ROOT },
     Image { file: "/dyad.squashfs", device: "/dev/loop1", mount_point: "/sysroot/usr/lib/dyad" },
 ];
-/// Mounts that move along into the new root.
-const CARRIED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
+/// Mount points of the kernel's file systems, which are moved into the new root.
+const MOVED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
 const HOSTNAME: &str = "/state/hostname";
 
 struct Image {
-    /// In the initramfs.
+    /// File with the image, in the initramfs.
     file: &'static str,
-    /// A loop device.
+    /// The loop device that the file is attached to.
     device: &'static str,
     mount_point: &'static str,
 }
 
-/// Phase: mounts the system and makes it the root. The files it lives in stay in the initramfs, compressed.
+/// Phase: mounts the images and makes the system the root. The image files stay in the initramfs, which is memory, in
+/// compressed form.
 pub fn enter() -> anyhow::Result<()> {
     IMAGES.iter().try_for_each(attach)?;
-    for place in CARRIED {
+    for place in MOVED {
         let target = format!("{ROOT}{place}");
         mount(Some(place), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .with_context(|| format!("{place} cannot be moved into the system"))?;
     }
-    // PID 1 shares its root with the kernel's own threads, so the kernel finds `modprobe` in there, too.
+    // Kernel threads share their root with PID 1, so the kernel then finds `modprobe` in the new root.
     chdir(ROOT).context("the system has no root directory")?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).context("the system cannot become the root")?;
     chroot(".").context("the system cannot become the root")?;
@@ -51,13 +53,14 @@ fn attach(&Image { file: image, device, mount_point }: &Image) -> anyhow::Result
         .with_context(|| format!("{image} is damaged. Write this slot again, or let the other slot boot"))
 }
 
-/// Phase: the host name that setup left in the state, and the loopback interface.
+/// Phase: sets the host name that setup has written to the state partition, and starts the loopback interface.
 pub fn name() -> anyhow::Result<()> {
     let name = read_name(Path::new(HOSTNAME));
-    sethostname(&name).with_context(|| format!("`{name}` is refused as host name"))?;
+    sethostname(&name).with_context(|| format!("the kernel refuses the host name `{name}`"))?;
     sys::interface_up("lo").context("the loopback interface does not start")
 }
 
+/// The host name in the file, or "dyad" if the file is missing or its content is no valid host name.
 fn read_name(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let fits =
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_or_odd_name_is_replaced() {
+    fn a_missing_or_invalid_host_name_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("hostname");
         assert_eq!(read_name(&file), "dyad");

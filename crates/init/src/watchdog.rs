@@ -1,7 +1,7 @@
-//! The watchdog: init opens and keeps it, `dyad-core` feeds it.
+//! The watchdog: init opens it and keeps it open, `dyad-core` feeds it.
 //!
-//! init holds the descriptor for as long as the machine runs, so that the end of the core never closes, and thereby
-//! never disarms, the device. It is always descriptor [`DESCRIPTOR`], here and in the core.
+//! init keeps the descriptor open as long as the machine runs. The end of the core then does not close the device, which
+//! could disarm it. The descriptor is [`DESCRIPTOR`] in init and in the core.
 
 use crate::modules::Modules;
 use crate::{cgroup, log, sys};
@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The number under which the watchdog is open.
+/// Number of the watchdog's file descriptor, in init and in `dyad-core`.
 pub const DESCRIPTOR: RawFd = 3;
 
 const CLASS: &str = "/sys/class/watchdog";
@@ -20,25 +20,26 @@ const SOFTWARE: &str = "Software Watchdog";
 /// An armed watchdog, open as [`DESCRIPTOR`].
 #[derive(Debug, Clone)]
 pub struct Watchdog {
+    /// Name of the device, as its driver reports it.
     pub identity: String,
 }
 
-/// Puts a harmless file under [`DESCRIPTOR`], so that no other file gets that number.
+/// Opens `/dev/null` as [`DESCRIPTOR`], so that no other file gets this number before the watchdog does.
 pub fn reserve_descriptor() -> anyhow::Result<()> {
     let null = File::open("/dev/null").context("/dev/null does not open")?;
-    sys::keep_as(null, DESCRIPTOR).context("a descriptor cannot be set aside for the watchdog")
+    sys::keep_as(null, DESCRIPTOR).context("a descriptor cannot be reserved for the watchdog")
 }
 
-/// Phase: arms the first hardware watchdog with `period`, or the kernel's software watchdog if there is none. A
-/// period of 0 leaves every watchdog closed. Returns the armed watchdog.
+/// Phase: opens, and thereby arms, the first hardware watchdog and sets its period; without one, the kernel's software
+/// watchdog. With a period of 0 no watchdog is opened. Returns the armed watchdog, if there is one.
 pub fn open(period: Duration, modules: &mut Modules) -> anyhow::Result<Option<Watchdog>> {
     if period.is_zero() {
-        log::warn("no watchdog is used, as the command line demands");
+        log::warn("no watchdog is used: the kernel command line forbids it");
         return Ok(None);
     }
     let hardware = devices().into_iter().find(|(_, identity)| identity != SOFTWARE);
     let found = hardware.or_else(|| {
-        log::warn("there is no hardware watchdog: the software one cannot help when the kernel hangs");
+        log::warn("there is no hardware watchdog: the software watchdog does not work when the kernel hangs");
         modules.load("softdog");
         devices().into_iter().next()
     });
@@ -58,24 +59,24 @@ pub fn open(period: Duration, modules: &mut Modules) -> anyhow::Result<Option<Wa
 }
 
 impl Watchdog {
-    /// Asks for a period of whole seconds. Returns what the device granted; an error leaves the period as it was.
+    /// Sets the period, in whole seconds. Returns the period that the device granted; after an error the old one holds.
     pub fn set_period(&self, period: Duration) -> std::io::Result<Duration> {
         let seconds = i32::try_from(period.as_secs()).unwrap_or(i32::MAX);
         let granted = sys::watchdog_period(DESCRIPTOR, seconds)?;
         Ok(Duration::from_secs(u64::try_from(granted).unwrap_or(0)))
     }
 
-    /// Changes the period and feeds once, if no VM can be running: then there is nothing left to fence.
-    pub fn rest_without_vms(&self, period: Duration) {
+    /// Sets the period and feeds the watchdog once, unless a VM may be running: such a node must be reset to fence it.
+    pub fn set_final_period(&self, period: Duration) {
         if !cgroup::vms_running() {
-            // A refusal leads to a reset, which is where this is going anyhow.
+            // After an error the watchdog resets the node during the shutdown, which does no harm then.
             let _ = self.set_period(period);
             let _ = sys::watchdog_feed(DESCRIPTOR);
         }
     }
 }
 
-/// All watchdogs with their identities, in the kernel's order.
+/// Device and identity of each watchdog, sorted by device name.
 fn devices() -> Vec<(PathBuf, String)> {
     let mut names: Vec<_> = fs::read_dir(CLASS).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
     names.sort();

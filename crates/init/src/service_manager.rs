@@ -1,9 +1,9 @@
-//! The loop of PID 1 once the machine is up.
+//! The main loop of PID 1 after the boot: starts services and handles events.
 
-use crate::control::{self, Control, PowerAction, Request};
+use crate::control::{self, ControlSocket, PowerAction, Request};
 use crate::events::{DeviceEvent, DeviceEvents};
-use crate::journal::{Journal, Output};
 use crate::service::{self, Service};
+use crate::service_log::{ServiceLog, ServiceOutput};
 use crate::watchdog::Watchdog;
 use crate::{button, log};
 use anyhow::Context;
@@ -20,33 +20,35 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// State of the loop: services, sources of events, and the pending end of the machine.
-pub struct Supervisor {
-    /// The services in the order of their start.
+/// State of the main loop: the services, the sources of events, and the requested shutdown.
+pub struct ServiceManager {
+    /// All services, in the sequence in which they are started.
     pub services: Vec<Service>,
     pub watchdog: Option<Watchdog>,
     signals: SignalFd,
     devices: DeviceEvents,
-    control: Control,
+    control: ControlSocket,
     buttons: Vec<File>,
-    journal: Journal,
-    outputs: Vec<Output>,
-    /// How the machine must go down; set by a client, a signal or the power button.
-    down: Option<PowerAction>,
+    log: ServiceLog,
+    /// Output pipes of the services that run.
+    outputs: Vec<ServiceOutput>,
+    /// The requested shutdown; set by a client, a signal or the power button.
+    requested: Option<PowerAction>,
 }
 
-/// Signals become readable on a descriptor. Done before the first thread starts, so that all threads inherit it.
+/// Blocks the signals of init and makes them readable on a descriptor. Must be called before the first thread starts,
+/// because threads inherit the set of blocked signals.
 fn block_signals() -> anyhow::Result<SignalFd> {
-    // Ctrl-Alt-Del asks init instead of resetting the machine.
+    // Ctrl-Alt-Del then sends SIGINT to init instead of resetting the machine.
     let _ = nix::sys::reboot::set_cad_enabled(false);
     let set = SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR2]);
     set.thread_block().context("signals cannot be blocked")?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signals cannot be read")
 }
 
-/// A source of events that is readable.
+/// A source of events, as an entry of the list that is polled.
 #[derive(Clone, Copy)]
-enum Source {
+enum EventSource {
     Signals,
     Devices,
     Control,
@@ -54,12 +56,12 @@ enum Source {
     Output(usize),
 }
 
-impl Supervisor {
+impl ServiceManager {
     /// Opens the sources of events and prepares the services; none is started yet.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses signals, device events, the control socket or a thread.
+    /// The kernel refuses signals, device events, the control socket or a thread.
     pub fn start(watchdog: Option<Watchdog>) -> anyhow::Result<Self> {
         let signals = block_signals()?;
         Ok(Self {
@@ -67,48 +69,49 @@ impl Supervisor {
             watchdog,
             signals,
             devices: DeviceEvents::open()?,
-            control: Control::open(Path::new(control::SOCKET))?,
+            control: ControlSocket::open(Path::new(control::SOCKET))?,
             buttons: button::find(),
-            journal: Journal::start().context("the thread that keeps the logs does not start")?,
+            log: ServiceLog::start().context("the thread that writes the logs does not start")?,
             outputs: Vec::new(),
-            down: None,
+            requested: None,
         })
     }
 
-    /// Runs the services until the machine is told to go down. Returns how.
+    /// Runs the services until a shutdown is requested, and returns the requested one.
     ///
     /// # Errors
     ///
-    /// If waiting for events fails.
+    /// The kernel refuses to wait for events.
     pub fn run(&mut self) -> anyhow::Result<PowerAction> {
         log::info("starting the services");
         log::leave_console();
         loop {
             self.start_due();
             let next = self.services.iter().filter_map(|service| service.start_at).min();
-            self.turn(next)?;
-            if let Some(action) = self.down {
+            self.handle_events(next)?;
+            if let Some(action) = self.requested {
                 return Ok(action);
             }
         }
     }
 
-    /// One turn of the loop: waits until `deadline` for something to happen and handles it.
-    pub fn turn(&mut self, deadline: Option<Instant>) -> anyhow::Result<()> {
-        // Backwards, so that removing an output leaves the numbers of those still to be handled as they are.
+    /// One pass of the loop: waits for events until `deadline` and handles those that have arrived.
+    pub fn handle_events(&mut self, deadline: Option<Instant>) -> anyhow::Result<()> {
+        // From the last source to the first: the removal of an output then does not change the index of an output that is
+        // still to be handled.
         for source in self.wait(deadline)?.into_iter().rev() {
             match source {
-                Source::Signals => self.take_signals(),
-                Source::Devices => self.take_devices(),
-                Source::Control => self.take_request(),
-                Source::Button(number) => {
+                EventSource::Signals => self.handle_signals(),
+                EventSource::Devices => self.handle_devices(),
+                EventSource::Control => self.handle_request(),
+                EventSource::Button(number) => {
                     if button::pressed(&self.buttons[number]) {
                         log::warn("the power button was pressed");
-                        self.down = Some(PowerAction::Poweroff);
+                        self.requested = Some(PowerAction::Poweroff);
                     }
                 }
-                Source::Output(number) => {
-                    if !self.outputs[number].take() {
+                EventSource::Output(number) => {
+                    if !self.outputs[number].read_chunk() {
                         self.outputs.swap_remove(number);
                     }
                 }
@@ -117,21 +120,21 @@ impl Supervisor {
         Ok(())
     }
 
-    fn wait(&self, deadline: Option<Instant>) -> anyhow::Result<Vec<Source>> {
-        let mut sources = vec![Source::Signals, Source::Devices, Source::Control];
+    fn wait(&self, deadline: Option<Instant>) -> anyhow::Result<Vec<EventSource>> {
+        let mut sources = vec![EventSource::Signals, EventSource::Devices, EventSource::Control];
         let mut files = vec![self.signals.as_fd(), self.devices.as_fd(), self.control.as_fd()];
         for (number, button) in self.buttons.iter().enumerate() {
-            sources.push(Source::Button(number));
+            sources.push(EventSource::Button(number));
             files.push(button.as_fd());
         }
         for (number, output) in self.outputs.iter().enumerate() {
-            sources.push(Source::Output(number));
+            sources.push(EventSource::Output(number));
             files.push(output.as_fd());
         }
         let mut files: Vec<_> = files.into_iter().map(|file| PollFd::new(file, PollFlags::POLLIN)).collect();
         let timeout = match deadline {
             None => PollTimeout::NONE,
-            // Rounded up, or the last millisecond would be spent in a busy loop.
+            // Rounded up to whole milliseconds: rounded down, the loop would spin during the last one.
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -151,7 +154,7 @@ impl Supervisor {
             if service.start_at.is_none_or(|at| at > now) {
                 continue;
             }
-            match service.start(&self.journal, self.watchdog.as_ref()) {
+            match service.start(&self.log, self.watchdog.as_ref()) {
                 Ok(output) => self.outputs.extend(output),
                 Err(error) => {
                     log::warn(&format!("{}: {error:#}", service.name));
@@ -161,12 +164,12 @@ impl Supervisor {
         }
     }
 
-    fn take_signals(&mut self) {
+    fn handle_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match Signal::try_from(signal.ssi_signo as c_int) {
-                Ok(Signal::SIGTERM | Signal::SIGINT) => self.down = Some(PowerAction::Reboot),
-                Ok(Signal::SIGUSR2) => self.down = Some(PowerAction::Poweroff),
-                // Several children may stand behind one SIGCHLD.
+                Ok(Signal::SIGTERM | Signal::SIGINT) => self.requested = Some(PowerAction::Reboot),
+                Ok(Signal::SIGUSR2) => self.requested = Some(PowerAction::Poweroff),
+                // SIGCHLD. One signal may stand for several ended children.
                 _ => self.reap(),
             }
         }
@@ -181,36 +184,36 @@ impl Supervisor {
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
                 Ok(_) => continue,
             };
-            // Other processes are orphans of services; reaping them is the duty of PID 1.
+            // Any other process is an orphan, which the kernel has given to PID 1 to be reaped.
             if let Some(service) = self.services.iter_mut().find(|service| service.pid == Some(pid)) {
                 service.ended(now, Some(status));
             }
         }
     }
 
-    fn take_devices(&mut self) {
+    fn handle_devices(&mut self) {
         while let Some(event) = self.devices.next() {
             let alias = match event {
                 DeviceEvent::Added(alias) => alias,
                 DeviceEvent::Lost => {
-                    log::warn("device events were lost; a new device may need a reboot");
+                    log::warn("device events were lost; if a new device does not work, reboot");
                     continue;
                 }
             };
-            // A driver may take long to start: another process waits for it, and is reaped as any orphan.
+            // A driver may take long to load, so a separate process loads it; it is reaped like an orphan.
             let mut command = Command::new("/usr/sbin/modprobe");
             command.arg(alias).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            if let Err(error) = crate::sys::spawn(&mut command, crate::sys::Start::default()) {
-                log::warn(&format!("a driver is not loaded: {error}"));
+            if let Err(error) = crate::sys::spawn(&mut command, crate::sys::SpawnOptions::default()) {
+                log::warn(&format!("the program that loads drivers does not start: {error}"));
             }
         }
     }
 
-    fn take_request(&mut self) {
-        let Self { control, services, watchdog, down, .. } = self;
+    fn handle_request(&mut self) {
+        let Self { control, services, watchdog, requested, .. } = self;
         let served = control.serve(|request| match request {
-            Request::Down(way) => {
-                *down = Some(way);
+            Request::ShutDown(action) => {
+                *requested = Some(action);
                 Ok(String::new())
             }
             Request::Restart(name) => match services.iter().find(|service| service.name == name) {
@@ -230,7 +233,7 @@ impl Supervisor {
             Request::Status => Ok(services.iter().map(describe).collect::<Vec<_>>().join(" ")),
         });
         if let Err(error) = served {
-            log::info(&format!("a client of init went away: {error}"));
+            log::info(&format!("a request to init got no reply: {error}"));
         }
     }
 }
