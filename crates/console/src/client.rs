@@ -1,5 +1,5 @@
-//! The client of `dyad-node`'s local socket. The API is the same as over HTTPS, but without TLS, and only root may
-//! connect.
+//! The client of `dyad-node`'s local socket. The socket serves the same API as HTTPS, without TLS, and only root may connect
+//! to it.
 
 use bytes::Bytes;
 use dyad_api::{ApiError, SetupReply};
@@ -12,26 +12,27 @@ use std::io;
 use std::path::PathBuf;
 use tokio::net::UnixStream;
 
-/// Why `dyad-node` did not do what it was asked for.
+/// The reason why a request to `dyad-node` failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The socket does not connect.
+    /// No program listens on the socket: `dyad-node` is starting or has ended.
     #[error("this node's services are still starting")]
     Connect { socket: PathBuf, source: io::Error },
-    /// The connection broke.
+    /// The connection broke before the reply had arrived.
     #[error(transparent)]
     Connection(#[from] hyper::Error),
-    /// The request has no valid form: a defect of this program.
+    /// The request could not be built, which is a programming error.
     #[error(transparent)]
     Request(#[from] hyper::http::Error),
-    /// The answer is not that of `dyad-node`.
+    /// The reply is not JSON of a form that this version knows.
     #[error("the node answered in an unknown form")]
     UnknownForm(#[source] Option<serde_json::Error>),
-    /// The answer is a refusal; the node is unchanged.
+    /// `dyad-node` refused the request; the node is unchanged.
     #[error("{}", .0.error)]
     Refused(ApiError),
 }
 
+/// A client of the socket. Each request opens its own connection, so a client survives restarts of `dyad-node`.
 #[derive(Debug, Clone)]
 pub struct Client {
     socket: PathBuf,
@@ -42,7 +43,7 @@ impl Client {
         Self { socket: path }
     }
 
-    /// Asks for the phase and the progress of setup.
+    /// Requests the state of setup.
     ///
     /// # Errors
     /// The socket does not connect, the connection breaks, or `dyad-node` refuses or answers in an unknown form.
@@ -50,12 +51,12 @@ impl Client {
         self.call(Method::GET, "/api/v1/setup", Vec::new()).await
     }
 
-    /// Sends the complete answers, with which the node sets itself up.
+    /// Sends the complete answers and begins the setup.
     ///
     /// # Errors
     /// As [`Self::setup`].
     pub async fn begin(&self, answers: &Answers) -> Result<SetupReply, ClientError> {
-        self.call(Method::POST, "/api/v1/setup", request(answers).to_string().into_bytes()).await
+        self.call(Method::POST, "/api/v1/setup", to_json(answers).to_string().into_bytes()).await
     }
 
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, ClientError> {
@@ -80,8 +81,8 @@ impl Client {
     }
 }
 
-/// The answers in the JSON form of the seed file: an answer that may have several words is a list.
-fn request(answers: &Answers) -> serde_json::Value {
+/// The answers as JSON with the keys of the seed file. Answers that may have several words become lists.
+fn to_json(answers: &Answers) -> serde_json::Value {
     let entry = |question: &Question| {
         let text = answers.get(question.id)?;
         let value = match question.kind {

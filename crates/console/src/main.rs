@@ -1,4 +1,5 @@
-//! `dyad-console`: one process for each serial line and screen. See this crate's library.
+//! `dyad-console`: shows the wizard on a blank node, and the status screen on any other. init starts one process for each
+//! serial line and one for the local screen.
 
 use clap::Parser;
 use dyad_api::{ApiError, SetupPhase};
@@ -38,7 +39,7 @@ async fn main() -> anyhow::Result<()> {
                 }
             }
             Ok(_) => {
-                if watch(&mut terminal, &wizard).await.is_none() {
+                if show_status(&mut terminal, &wizard).await.is_none() {
                     return Ok(());
                 }
             }
@@ -47,8 +48,8 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Shows the status until the node is blank again. `None`: the terminal is closed.
-async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
+/// Shows the status screen until the node is blank. Returns `None` if the terminal is closed.
+async fn show_status(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
     let mut screen = Screen::new(terminal.size().await);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     let mut refusal = None;
@@ -67,7 +68,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
                     screen = Screen::new(terminal.size().await);
                 }
                 Key::Char('p' | 'P') => {
-                    // The code is part of the status; a refusal stays until the next key.
+                    // The open code is part of the status. A refusal is shown until a later key removes it.
                     let refused = wizard.core.ask(&Request::OpenPairingCode).await.err();
                     refusal = refused.map(|error| ApiError::from(error).error);
                 }
@@ -75,7 +76,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
             },
             _ = ticks.tick() => {}
         }
-        // After an erase the wizard runs again.
+        // After this node was erased the wizard runs again.
         if matches!(wizard.node.setup().await, Ok(setup) if setup.phase == SetupPhase::Blank) {
             return Some(());
         }
@@ -84,7 +85,7 @@ async fn watch(terminal: &mut Terminal, wizard: &Wizard) -> Option<()> {
             _ => None,
         };
         let vms = status.as_ref().map(|s| s.permits.clone()).unwrap_or_default();
-        let mut page = screen.page();
+        let mut page = screen.empty_page();
         draw(&mut page, status.as_ref(), &LocalInfo { addresses: addresses(), vms, refusal: refusal.clone() });
         screen.show(page);
     }

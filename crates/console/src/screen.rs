@@ -1,4 +1,4 @@
-//! Draws on a terminal and sends only the cells that changed since the last page.
+//! A screen that sends to its terminal only the characters that changed since the last page.
 
 use crate::terminal::write;
 use ratatui::buffer::Buffer;
@@ -6,8 +6,9 @@ use ratatui::layout::{Position, Rect, Size};
 use ratatui::style::Modifier;
 use std::fmt::Write;
 
-/// A terminal and the page that it shows now.
+/// The screen of a terminal. Dropping it clears the terminal and shows the cursor again.
 pub struct Screen {
+    /// The page that the terminal shows now.
     shown: Buffer,
 }
 
@@ -18,12 +19,12 @@ impl Screen {
         Self { shown: Buffer::empty(Rect::from((Position::ORIGIN, size))) }
     }
 
-    /// An empty page of the terminal's size.
-    pub fn page(&self) -> Buffer {
+    /// An empty page of the terminal's size, to be drawn on and given to [`Screen::show`].
+    pub fn empty_page(&self) -> Buffer {
         Buffer::empty(self.shown.area)
     }
 
-    /// Sends the cells in which `page` differs from the page shown.
+    /// Sends the characters in which `page` differs from the page shown now.
     pub fn show(&mut self, page: Buffer) {
         let text = difference(&self.shown, &page);
         if !text.is_empty() {
@@ -39,6 +40,7 @@ impl Drop for Screen {
     }
 }
 
+/// The escape sequences and characters that turn the page `before` into `after`.
 fn difference(before: &Buffer, after: &Buffer) -> String {
     let mut text = String::new();
     let mut at = None;
@@ -68,7 +70,7 @@ mod tests {
     use ratatui::style::Style;
 
     #[test]
-    fn only_differences_travel_and_the_terminal_shows_them() {
+    fn only_changed_characters_are_sent_and_the_terminal_shows_the_new_page() {
         let area = Rect::new(0, 0, 80, 24);
         let mut first = Buffer::empty(area);
         first.set_string(0, 0, "epoch 4", Style::new());

@@ -1,4 +1,4 @@
-//! The status screen: first the one sentence, then the details.
+//! The content of the status screen: first the status sentence, then the alarms and the details.
 
 use dyad_api::verdict;
 use dyad_control::{CORE_AWAY, MirrorState, Status, WatchdogStatus, WitnessStatus};
@@ -8,18 +8,18 @@ use ratatui::text::Text;
 use ratatui::widgets::{Paragraph, Widget, Wrap};
 use std::ops::Range;
 
-/// What the screen shows besides the status of `dyad-core`.
+/// The content of the screen that is not in the status of `dyad-core`.
 #[derive(Debug, Clone, Default)]
 pub struct LocalInfo {
     /// IPv4 addresses at which the web pages are served.
     pub addresses: Vec<String>,
-    /// Names of the VMs that this node may run.
+    /// Names of the VMs that may run on this node now.
     pub vms: Vec<String>,
-    /// Why the last key had no effect; `None` if it had.
+    /// The sentence with which a pairing code was refused; `None` if there is none to show.
     pub refusal: Option<String>,
 }
 
-/// Draws the status. `None`: `dyad-core` does not answer.
+/// Draws the status screen on `page`. `status` is `None` if `dyad-core` does not answer.
 pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     let bold = Style::new().add_modifier(Modifier::BOLD);
     let area = page.area;
@@ -51,8 +51,8 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
         put(page, row, "Alarm");
         row += paragraph_at(page, 13, row..row + 2, &alarm.sentence);
     }
-    // The last 4 rows are for the pairing code or a refusal, and the keys.
-    for (row, line) in (row..area.height - 4).zip(lines(status, local)) {
+    // The last 4 rows are kept for the pairing code or a refusal, and for the list of keys.
+    for (row, line) in (row..area.height - 4).zip(detail_lines(status, local)) {
         put(page, row, &line);
     }
     if let Some(refusal) = &local.refusal {
@@ -63,22 +63,23 @@ pub fn draw(page: &mut Buffer, status: Option<&Status>, local: &LocalInfo) {
     put(page, area.height - 1, "p: show the pairing code   e: erase this node   r: draw again");
 }
 
-/// Prints a sentence over the full width, in `rows`.
+/// Prints a sentence over the full width of the page, in `rows`.
 fn paragraph(page: &mut Buffer, rows: Range<u16>, text: &str) {
     paragraph_at(page, 0, rows, text);
 }
 
-/// Prints a sentence that begins at `column`, in `rows`. Returns the number of rows used.
+/// Prints a sentence to the right of `column`, in `rows`; text that does not fit is cut. Returns the number of rows used.
 fn paragraph_at(page: &mut Buffer, column: u16, rows: Range<u16>, text: &str) -> u16 {
-    let mut place = page.area;
-    (place.x, place.width) = (column, place.width.saturating_sub(column));
-    (place.y, place.height) = (rows.start, (rows.end - rows.start).min(page.area.height.saturating_sub(rows.start)));
-    Paragraph::new(Text::from(ascii(text))).wrap(Wrap { trim: true }).render(place, page);
-    let empty = |y: u16| (place.left()..place.right()).all(|x| page[(x, y)].symbol() == " ");
-    (place.top()..place.bottom()).take_while(|y| !empty(*y)).count() as u16
+    let mut area = page.area;
+    (area.x, area.width) = (column, area.width.saturating_sub(column));
+    (area.y, area.height) = (rows.start, (rows.end - rows.start).min(page.area.height.saturating_sub(rows.start)));
+    Paragraph::new(Text::from(ascii(text))).wrap(Wrap { trim: true }).render(area, page);
+    let empty = |y: u16| (area.left()..area.right()).all(|x| page[(x, y)].symbol() == " ");
+    (area.top()..area.bottom()).take_while(|y| !empty(*y)).count() as u16
 }
 
-fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
+/// The lines of the details, one for each part of the pair.
+fn detail_lines(status: &Status, local: &LocalInfo) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(quorum) = &status.quorum {
         let members: Vec<String> = quorum.members.iter().map(ToString::to_string).collect();
@@ -123,18 +124,18 @@ fn lines(status: &Status, local: &LocalInfo) -> Vec<String> {
     lines.iter().map(|line| ascii(line)).collect()
 }
 
-/// Replaces every character outside of ASCII by `?`: a serial terminal may not know it.
+/// Replaces each character outside of ASCII by `?`, because a serial terminal may not be able to show it.
 fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
-/// The IPv4 addresses of this node at which a browser may reach it.
+/// The IPv4 addresses at which a browser may reach this node. Empty until the node has an address.
 pub fn addresses() -> Vec<String> {
     local_addresses(&std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default())
 }
 
-/// The addresses that the kernel lists as local. Link-local ones (169.254/16) count only if the node has no other: they
-/// are usually on the cable to the other node, where no browser is.
+/// The local addresses in `/proc/net/fib_trie`, without those of the loopback interface. Link-local addresses (169.254/16)
+/// are returned only if there are no others: they are usually on the cable to the other node, where no browser is.
 fn local_addresses(routes: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut last = "";
@@ -146,8 +147,8 @@ fn local_addresses(routes: &str) -> Vec<String> {
             found.push(last.to_owned());
         }
     }
-    let (own, given): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.starts_with("169.254."));
-    if given.is_empty() { own } else { given }
+    let (link_local, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|address| address.starts_with("169.254."));
+    if others.is_empty() { link_local } else { others }
 }
 
 #[cfg(test)]
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn alarms_and_refusals_are_shown_whole() {
+    fn alarms_and_refusals_are_shown_in_full() {
         let sentence = "The clocks of the nodes drift apart: no lease is granted until one is repaired.";
         let alarm = |code| dyad_control::Alarm { code, sentence: sentence.into() };
         let status = Status { alarms: vec![alarm(AlarmCode::ClockDrift), alarm(AlarmCode::Unrecognised)], ..blank() };
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_names_a_blank_node_and_a_core_that_does_not_answer() {
+    fn the_screen_says_that_the_node_is_blank_or_that_its_core_does_not_answer() {
         let mut page = Buffer::empty(Rect::new(0, 0, 80, 24));
         draw(&mut page, None, &LocalInfo::default());
         assert!(text(&page).contains(CORE_AWAY));

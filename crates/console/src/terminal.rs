@@ -1,4 +1,4 @@
-//! The terminal: raw mode, its size, and a stream of keys.
+//! The terminal on standard input and output: its raw mode, its size, and the keys pressed.
 
 use ratatui::layout::Size;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -6,29 +6,29 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// One input from the terminal.
+/// One input from the terminal: a key, or the reply to a request for its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     Char(char),
     Enter,
-    /// Deletes the last character.
-    Erase,
-    /// Clears the entry (Ctrl-C, Ctrl-U).
+    /// Backspace, which deletes the last character.
+    Backspace,
+    /// Ctrl-C or Ctrl-U, which clears the line.
     Cancel,
-    /// The terminal's answer to the question for its size: columns and rows.
+    /// The terminal's reply to the request for its size: columns and rows.
     Size(u16, u16),
 }
 
-/// Columns and rows: the smallest size, and the one assumed for a terminal that reports none.
-pub const SIZE: (u16, u16) = (80, 24);
+/// Columns and rows of the smallest supported terminal. Also the size of a terminal that reports none.
+pub const MIN_SIZE: (u16, u16) = (80, 24);
 
-/// Why the terminal cannot be used.
+/// The reason why the terminal cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {
     /// The device of standard input refuses raw mode.
     #[error("the terminal cannot be set to raw mode")]
     RawMode(#[source] io::Error),
-    /// The system starts no thread for the keys.
+    /// The kernel starts no thread for the keys.
     #[error("the thread that reads the keys cannot be started")]
     Thread(#[source] io::Error),
 }
@@ -40,7 +40,7 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes standard input and output.
+    /// Sets standard input to raw mode and starts a thread that reads its keys.
     ///
     /// # Errors
     /// [`TerminalError::RawMode`] or [`TerminalError::Thread`].
@@ -57,16 +57,16 @@ impl Terminal {
         Ok(Self { before, keys })
     }
 
-    /// The next key. `None`: the terminal is closed.
+    /// Waits for the next key. Returns `None` if the terminal is closed.
     pub async fn key(&mut self) -> Option<Key> {
         self.keys.recv().await
     }
 
-    /// Asks the terminal for its size by an escape sequence, as a serial line has no other way. Without an answer
-    /// within 300 ms the size is [`SIZE`].
+    /// Requests the size from the terminal by an escape sequence, because a serial line has no other way. Without a reply
+    /// within 300 ms the size is [`MIN_SIZE`]. Keys that are pressed meanwhile are lost.
     pub async fn size(&mut self) -> Size {
         write("\x1b7\x1b[999;999H\x1b[6n\x1b8");
-        let answer = async {
+        let reply = async {
             while let Some(key) = self.key().await {
                 if let Key::Size(columns, rows) = key {
                     return Some((columns, rows));
@@ -75,8 +75,8 @@ impl Terminal {
             None
         };
         let (columns, rows) =
-            tokio::time::timeout(Duration::from_millis(300), answer).await.ok().flatten().unwrap_or(SIZE);
-        Size::new(columns.clamp(SIZE.0, 200), rows.clamp(SIZE.1, 60))
+            tokio::time::timeout(Duration::from_millis(300), reply).await.ok().flatten().unwrap_or(MIN_SIZE);
+        Size::new(columns.clamp(MIN_SIZE.0, 200), rows.clamp(MIN_SIZE.1, 60))
     }
 }
 
@@ -88,7 +88,7 @@ impl Drop for Terminal {
     }
 }
 
-/// Writes to the terminal. Errors are ignored: a closed terminal also ends the stream of keys.
+/// Writes to the terminal. Errors are ignored, because a closed terminal also ends [`Terminal::key`].
 pub fn write(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
@@ -109,10 +109,12 @@ fn read_keys(mut from: impl Read, to: &mpsc::UnboundedSender<Key>) {
     }
 }
 
-/// Turns bytes into keys. Control sequences are dropped, except the answer with the terminal's size.
+/// Decodes bytes into keys. Escape sequences are dropped, except the reply with the terminal's size.
 #[derive(Debug, Default)]
 struct Decoder {
+    /// The escape sequence that has begun, without its first byte.
     escape: Option<String>,
+    /// Whether the last byte was a carriage return.
     after_return: bool,
 }
 
@@ -126,7 +128,7 @@ impl Decoder {
                 return None;
             }
             let sequence = self.escape.take().unwrap_or_default();
-            return size_answer(&sequence);
+            return size_reply(&sequence);
         }
         let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
         match byte {
@@ -138,7 +140,7 @@ impl Decoder {
             // Some terminals send `\r\n` for Enter.
             b'\n' if after_return => None,
             b'\n' => Some(Key::Enter),
-            0x7f | 0x08 => Some(Key::Erase),
+            0x7f | 0x08 => Some(Key::Backspace),
             0x03 | 0x15 => Some(Key::Cancel),
             b' '..=b'~' => Some(Key::Char(char::from(byte))),
             _ => None,
@@ -147,7 +149,7 @@ impl Decoder {
 }
 
 /// Parses a terminal's report of the cursor position, `[ROWS;COLUMNSR`.
-fn size_answer(sequence: &str) -> Option<Key> {
+fn size_reply(sequence: &str) -> Option<Key> {
     let (rows, columns) = sequence.strip_prefix('[')?.strip_suffix('R')?.split_once(';')?;
     Some(Key::Size(columns.parse().ok()?, rows.parse().ok()?))
 }
@@ -157,11 +159,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_and_answers_are_told_apart() {
+    fn keys_and_size_replies_are_decoded_and_other_sequences_dropped() {
         let mut decoder = Decoder::default();
         let keys: Vec<Key> =
             b"a\x1b[A\x7f\r\n\n\x1b[24;80R\x03\xc3".iter().filter_map(|byte| decoder.feed(*byte)).collect();
-        let expected = [Key::Char('a'), Key::Erase, Key::Enter, Key::Enter, Key::Size(80, 24), Key::Cancel];
+        let expected = [Key::Char('a'), Key::Backspace, Key::Enter, Key::Enter, Key::Size(80, 24), Key::Cancel];
         assert_eq!(keys, expected);
     }
 }
