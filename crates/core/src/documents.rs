@@ -9,7 +9,7 @@ use crate::guests::VolumeBackend;
 use crate::volume_request::{VolumeError, VolumeReplyTo};
 use bytes::Bytes;
 use dyad_control::{Refusal, RefusalCode, chain};
-use dyad_desired::slots::{self, DocumentChoice, SLOT};
+use dyad_desired::slots::{self, DocumentChoice, SLOT_BYTES};
 use dyad_desired::{Change, Document, apply};
 use dyad_mirror::VolumeChange;
 use dyad_provision::document_cache;
@@ -128,7 +128,7 @@ impl DocumentTask {
     }
 
     async fn slots(&self) -> Result<(Bytes, Bytes), VolumeError> {
-        let slot = SLOT as u64;
+        let slot = SLOT_BYTES as u64;
         Ok((
             self.volume.read_document_slot(0..slot, self.lead).await?,
             self.volume.read_document_slot(slot..2 * slot, self.lead).await?,
@@ -174,8 +174,8 @@ impl DocumentTask {
         // Volumes are created before the document is written. A crash in between leaves an orphaned volume, which the
         // garbage collection deletes, and never a document that names a missing volume. The garbage collection also deletes
         // the volumes that the new document no longer names.
-        let before = current.stored();
-        for (id, size) in next.stored().into_iter().filter(|(id, _)| !before.contains_key(id)) {
+        let before = current.volume_sizes();
+        for (id, size) in next.volume_sizes().into_iter().filter(|(id, _)| !before.contains_key(id)) {
             self.change_volume_table(VolumeChange::Create { id, size }).await?;
         }
         self.write(next).await
@@ -268,7 +268,7 @@ mod tests {
                         let mut bytes = Bytes::new();
                         match op {
                             GuestOp::Read { block, .. } => {
-                                let mut slot = vec![0; SLOT];
+                                let mut slot = vec![0; SLOT_BYTES];
                                 if block.0 * 4096 == encoded.offset {
                                     slot[..encoded.bytes.len()].copy_from_slice(&encoded.bytes);
                                 }

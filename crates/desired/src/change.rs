@@ -1,10 +1,10 @@
-//! The changes of a document, and the function that applies one.
+//! All changes of a document, and the function that applies one of them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Document, Intent, NodeRecord, Policies, Refusal, User, UserRole, Vm, VmConfig, Volume, WitnessInfo,
-    document::volume_size, limits, names, refusal::text,
+    document::check_volume_size, limits, names, refusal::check_text,
 };
 use dyad_types::{NodeId, VolumeId};
 
@@ -12,7 +12,8 @@ use dyad_types::{NodeId, VolumeId};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
-    /// Adds a node, or replaces what a node reported of itself.
+    /// Adds a node, or replaces its record. Each node asks for this change itself when its name, its addresses, its memory
+    /// or its processors differ from the record.
     SetNode {
         node: NodeId,
         record: NodeRecord,
@@ -43,8 +44,8 @@ pub enum Change {
     DeleteVolume {
         name: String,
     },
-    /// Begins an import into a volume: assigns a new volume id, into which the image is sent. The content of an
-    /// earlier, unfinished import is dropped.
+    /// Begins an import into a volume: assigns a new volume id, into which the image is sent. An earlier, unfinished
+    /// import into the same volume is cancelled.
     BeginImport {
         /// Name of the volume.
         name: String,
@@ -72,13 +73,15 @@ pub enum Change {
     DeleteVm {
         name: String,
     },
-    /// Sets what a VM is meant to do.
+    /// Sets the intent of a VM: running, stopped, or shut down by its guest. Refused if a VM that shall run does not fit
+    /// on one node together with the VMs that shall run already.
     SetIntent {
         /// Name of the VM.
         name: String,
         intent: Intent,
     },
-    /// Moves every VM and volume to the surviving node. Made after the other node was lost.
+    /// Moves every VM and volume to the surviving node. The core makes this change once the other node is out of the
+    /// in-sync set and can run no VM any more.
     #[serde(alias = "rehome")]
     FailOver {
         survivor: NodeId,
@@ -88,7 +91,7 @@ pub enum Change {
 /// Applies one change and returns the new document, or refuses the change.
 ///
 /// # Errors
-/// The [`Refusal`] whose sentence states the reason.
+/// The change breaks a rule of the document; the old document stays valid.
 pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> {
     let mut new = document.clone();
     new.generation += 1;
@@ -100,7 +103,7 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         }
         Change::SetPassword { user, password_hash } => {
             names::check(user)?;
-            text("The password hash", password_hash)?;
+            check_text("The password hash", password_hash)?;
             let record = User { password_hash: password_hash.clone(), role: UserRole::Administrator };
             new.users.insert(user.clone(), record);
         }
@@ -115,7 +118,7 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         Change::DropImport { name, id } => drop(end_import(&mut new, name, *id)?),
         Change::CreateVm { name, vm } => create_vm(&mut new, name, vm)?,
         Change::DeleteVm { name } => {
-            if vm(&new, name)?.shall_run() {
+            if find_vm(&new, name)?.shall_run() {
                 return Err(Refusal::VmRunning { name: name.clone() });
             }
             new.vms.remove(name);
@@ -148,7 +151,7 @@ pub fn fail_over(document: &Document, survivor: NodeId) -> Document {
     new
 }
 
-fn vm<'a>(document: &'a Document, name: &str) -> Result<&'a Vm, Refusal> {
+fn find_vm<'a>(document: &'a Document, name: &str) -> Result<&'a Vm, Refusal> {
     document.vms.get(name).ok_or_else(|| Refusal::Unknown { kind: "VM", name: names::printable(name) })
 }
 
@@ -167,13 +170,13 @@ fn set_node(new: &mut Document, node: NodeId, record: &NodeRecord) -> Result<(),
 
 fn create_volume(new: &mut Document, name: &str, size: u64, primary: NodeId) -> Result<(), Refusal> {
     names::check(name)?;
-    volume_size(size)?;
+    check_volume_size(size)?;
     require_joined(new, primary)?;
     if new.volumes.contains_key(name) {
         return Err(Refusal::NameExists { kind: "volume", name: name.to_owned() });
     }
-    if new.volumes.len() >= limits::VOLUMES {
-        return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES });
+    if new.volumes.len() >= limits::VOLUMES_MAX {
+        return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES_MAX });
     }
     new.volumes.insert(name.to_owned(), Volume { id: new.next_volume, size, primary, incoming: None });
     new.next_volume.0 += 1;
@@ -181,30 +184,30 @@ fn create_volume(new: &mut Document, name: &str, size: u64, primary: NodeId) -> 
 }
 
 fn delete_volume(new: &mut Document, name: &str) -> Result<(), Refusal> {
-    if let Some(vm) = new.user_of(name) {
+    if let Some(vm) = new.vm_using(name) {
         return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
     }
     // An unfinished import ends with the volume: its sender gets a refusal, and its space in the pool is freed.
-    new.volumes.remove(name).map(drop).ok_or_else(|| no_volume(name))
+    new.volumes.remove(name).map(drop).ok_or_else(|| unknown_volume(name))
 }
 
 fn begin_import(new: &mut Document, name: &str) -> Result<(), Refusal> {
-    if let Some(vm) = new.user_of(name) {
+    if let Some(vm) = new.vm_using(name) {
         return Err(Refusal::VolumeInUse { volume: name.to_owned(), vm: vm.to_owned() });
     }
-    new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?.incoming = Some(new.next_volume);
+    new.volumes.get_mut(name).ok_or_else(|| unknown_volume(name))?.incoming = Some(new.next_volume);
     new.next_volume.0 += 1;
     Ok(())
 }
 
 /// Ends the import of volume id `id` into the volume `name` and returns the volume.
 fn end_import<'a>(new: &'a mut Document, name: &str, id: VolumeId) -> Result<&'a mut Volume, Refusal> {
-    let volume = new.volumes.get_mut(name).ok_or_else(|| no_volume(name))?;
+    let volume = new.volumes.get_mut(name).ok_or_else(|| unknown_volume(name))?;
     let ended = volume.incoming.take_if(|coming| *coming == id);
     ended.map(|_| volume).ok_or_else(|| Refusal::NoImage { volume: name.to_owned() })
 }
 
-fn no_volume(name: &str) -> Refusal {
+fn unknown_volume(name: &str) -> Refusal {
     Refusal::Unknown { kind: "volume", name: names::printable(name) }
 }
 
@@ -214,8 +217,8 @@ fn create_vm(new: &mut Document, name: &str, wanted: &VmConfig) -> Result<(), Re
     if new.vms.contains_key(name) {
         return Err(Refusal::NameExists { kind: "VM", name: name.to_owned() });
     }
-    if new.vms.len() >= limits::VMS {
-        return Err(Refusal::TooMany { kind: "VMs", max: limits::VMS });
+    if new.vms.len() >= limits::VMS_MAX {
+        return Err(Refusal::TooMany { kind: "VMs", max: limits::VMS_MAX });
     }
     let vm = Vm { config: wanted.clone(), changed: new.generation };
     vm.check_numbers()?;
@@ -223,10 +226,10 @@ fn create_vm(new: &mut Document, name: &str, wanted: &VmConfig) -> Result<(), Re
         if vm.config.disks[..i].contains(disk) {
             return Err(Refusal::DiskTwice { volume: disk.clone() });
         }
-        if let Some(user) = new.user_of(disk) {
+        if let Some(user) = new.vm_using(disk) {
             return Err(Refusal::VolumeInUse { volume: disk.clone(), vm: user.to_owned() });
         }
-        let volume = new.volumes.get_mut(disk).ok_or_else(|| no_volume(disk))?;
+        let volume = new.volumes.get_mut(disk).ok_or_else(|| unknown_volume(disk))?;
         if volume.incoming.is_some() {
             return Err(Refusal::ImageComing { volume: disk.clone() });
         }
@@ -238,7 +241,7 @@ fn create_vm(new: &mut Document, name: &str, wanted: &VmConfig) -> Result<(), Re
 }
 
 fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refusal> {
-    let before = vm(new, name)?;
+    let before = find_vm(new, name)?;
     if intent == Intent::Running && !before.shall_run() {
         // A node may have restarted with less memory than the VMs were admitted for.
         let running: u64 = new.vms.values().filter(|v| v.shall_run()).map(Vm::needed_memory_mib).sum();

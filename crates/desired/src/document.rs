@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Refusal, limits, names,
-    refusal::{range, text},
+    refusal::{check_range, check_text},
 };
 
 /// Name of the administrator, the user that is created with the pair.
@@ -16,7 +16,8 @@ pub const ADMIN: &str = "admin";
 /// The desired state of the pair, replicated to both nodes in volume 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// Version of this structure; see [`limits::FORMAT`].
+    /// Version of this structure: [`limits::FORMAT_VERSION`] in a new document. A higher number makes the document unreadable
+    /// for this program.
     pub format: u32,
     /// Grows by one with each change. The first document has 1, so that 0 can mean "no document".
     pub generation: u64,
@@ -34,7 +35,7 @@ pub struct Document {
     pub next_volume: VolumeId,
 }
 
-/// What a node reported of itself.
+/// The facts that a node reported about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeRecord {
     /// The name that people gave the node.
@@ -42,10 +43,10 @@ pub struct NodeRecord {
     /// Management addresses, as last reported by the node, without ports.
     #[serde(default)]
     pub addresses: Vec<String>,
-    /// Memory for VMs on this node, in MiB; 0: not reported yet, then it limits nothing.
+    /// Memory for VMs on this node, in MiB. 0 means not reported yet; such a node does not limit the VMs.
     #[serde(default)]
     pub usable_memory_mib: u64,
-    /// Processors for VMs on this node; 0: not reported yet, then they limit nothing.
+    /// Processors for VMs on this node. 0 means not reported yet; such a node does not limit the VMs.
     #[serde(default)]
     pub usable_cpus: u32,
 }
@@ -66,7 +67,7 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// All volume ids that belong to this volume.
+    /// The volume ids of this volume: `id`, and `incoming` during an import.
     pub fn ids(&self) -> impl Iterator<Item = VolumeId> + use<> {
         [Some(self.id), self.incoming].into_iter().flatten()
     }
@@ -80,20 +81,20 @@ pub enum Firmware {
     Uefi,
 }
 
-/// What a VM is meant to do. What it does at present is never stored in the document.
+/// The state that a VM is meant to have. Its actual state is never stored in the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Intent {
-    /// Runs, and is started again when the VM or its node fails.
+    /// The VM shall run. It is started again after a crash, and with `ha` also after the loss of its node.
     Running,
-    /// Stopped by a user.
+    /// Stopped by a user, or by the fail-over of a VM without `ha`.
     #[default]
     Stopped,
-    /// Shut down by its own operating system; HA does not start it.
+    /// Shut down from inside by its own operating system. It stays off, also after a fail-over, until a user starts it.
     GuestShutDown,
 }
 
-/// What a VM is and shall do.
+/// The virtual hardware, the node and the intent of a VM.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmConfig {
     /// Virtual CPUs, 1 to 128.
@@ -117,8 +118,8 @@ pub struct VmConfig {
 pub struct Vm {
     #[serde(flatten)]
     pub config: VmConfig,
-    /// Generation of the document in which this record last changed, by which an observer tells an old report from a
-    /// new one.
+    /// Generation of the document in which the VM was created or its intent or its node last changed. The supervisor
+    /// notes it at each start of the VM, to tell later whether the VM was changed after that start.
     pub changed: u64,
 }
 
@@ -133,11 +134,11 @@ pub struct User {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserRole {
-    /// May do everything.
+    /// May call every route of the API.
     Administrator,
 }
 
-/// The address and the identity of the witness.
+/// The address and the identity of the pair's witness, set by its enrolment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WitnessInfo {
     /// Host name or address, with port.
@@ -165,11 +166,12 @@ impl Document {
     /// The first document of a pair: one node and the user [`ADMIN`].
     ///
     /// # Errors
-    /// A name that violates the rule for names, or a hash that is empty, too long or not printable.
+    /// The name of the pair or of the node breaks the rule of [`names::check`], or the hash is empty, too long or not
+    /// printable.
     pub fn new_pair(pair: &str, node: NodeRecord, admin_hash: &str) -> Result<Document, Refusal> {
         let admin = User { password_hash: admin_hash.to_owned(), role: UserRole::Administrator };
         let document = Document {
-            format: limits::FORMAT,
+            format: limits::FORMAT_VERSION,
             generation: 1,
             pair: pair.to_owned(),
             nodes: BTreeMap::from([(NodeId::A, node)]),
@@ -184,42 +186,47 @@ impl Document {
         Ok(document)
     }
 
-    /// Memory for VMs in MiB when one node is lost: the least that a node reported. `None`: no node has reported.
+    /// Memory for VMs in MiB after the loss of one node: the smallest figure that a node has reported. `None` if no node
+    /// has reported one.
     #[must_use]
     pub fn usable_memory_mib(&self) -> Option<u64> {
         self.nodes.values().map(|n| n.usable_memory_mib).filter(|m| *m > 0).min()
     }
 
-    /// Processors for VMs when one node is lost: the least that a node reported. `None`: no node has reported.
+    /// Processors for VMs after the loss of one node: the smallest figure that a node has reported. `None` if no node has
+    /// reported one.
     #[must_use]
     pub fn usable_cpus(&self) -> Option<u32> {
         self.nodes.values().map(|n| n.usable_cpus).filter(|c| *c > 0).min()
     }
 
-    /// Memory that all VMs need, with their overhead, in MiB.
+    /// Memory in MiB of all VMs, running or not, with [`limits::VM_OVERHEAD_MIB`] for each.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
         self.vms.values().map(Vm::needed_memory_mib).sum()
     }
 
-    /// Sizes in bytes of all volumes of the pool that belong to this document, by volume id; without volume 0.
+    /// Sizes in bytes of all volumes of the pool that this document names, by volume id, with the volumes of unfinished
+    /// imports and without volume 0.
     #[must_use]
-    pub fn stored(&self) -> BTreeMap<VolumeId, u64> {
+    pub fn volume_sizes(&self) -> BTreeMap<VolumeId, u64> {
         self.volumes.values().flat_map(|volume| volume.ids().map(|id| (id, volume.size))).collect()
     }
 
-    /// Name of the VM that has this volume as a disk.
+    /// Name of the VM that has this volume as a disk, whether the VM runs or not.
     #[must_use]
-    pub fn user_of(&self, volume: &str) -> Option<&str> {
+    pub fn vm_using(&self, volume: &str) -> Option<&str> {
         self.vms.iter().find(|(_, vm)| vm.config.disks.iter().any(|d| d == volume)).map(|(name, _)| name.as_str())
     }
 
-    /// Checks all invariants of the crate. A document read from a disk or a peer is checked before use.
+    /// Checks the invariants of the crate that can be seen in one document. A document read from a disk or a peer is
+    /// checked before use.
     ///
-    /// Memory is not checked: a node may restart with less memory, and the existing VMs stay.
+    /// Whether the VMs fit into the memory and the processors of a node is not checked: a node may restart with less,
+    /// and its VMs stay in the document.
     ///
     /// # Errors
-    /// The first violated invariant, as the refusal of the change that would have caused it.
+    /// The first violated invariant, as the refusal that fits it best.
     pub fn check(&self) -> Result<(), Refusal> {
         names::check(&self.pair)?;
         let mut node_names = BTreeSet::new();
@@ -229,22 +236,22 @@ impl Document {
                 return Err(Refusal::NameExists { kind: "node", name: record.name.clone() });
             }
         }
-        if self.volumes.len() > limits::VOLUMES {
-            return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES });
+        if self.volumes.len() > limits::VOLUMES_MAX {
+            return Err(Refusal::TooMany { kind: "volumes", max: limits::VOLUMES_MAX });
         }
         let mut ids = BTreeSet::new();
         for (name, volume) in &self.volumes {
             names::check(name)?;
-            volume_size(volume.size)?;
+            check_volume_size(volume.size)?;
             for id in volume.ids() {
-                range("The id of a volume", id.0, 1..=self.next_volume.0.saturating_sub(1), "")?;
+                check_range("The id of a volume", id.0, 1..=self.next_volume.0.saturating_sub(1), "")?;
                 if !ids.insert(id) {
                     return Err(Refusal::NameExists { kind: "volume", name: name.clone() });
                 }
             }
         }
-        if self.vms.len() > limits::VMS {
-            return Err(Refusal::TooMany { kind: "VMs", max: limits::VMS });
+        if self.vms.len() > limits::VMS_MAX {
+            return Err(Refusal::TooMany { kind: "VMs", max: limits::VMS_MAX });
         }
         let mut used = BTreeSet::new();
         for (name, vm) in &self.vms {
@@ -263,7 +270,7 @@ impl Document {
         }
         for (name, user) in &self.users {
             names::check(name)?;
-            text("The password hash", &user.password_hash)?;
+            check_text("The password hash", &user.password_hash)?;
         }
         if let Some(witness) = &self.witness {
             witness.check()?;
@@ -279,15 +286,15 @@ impl NodeRecord {
     /// [`Refusal::BadName`], [`Refusal::TooMany`] or [`Refusal::BadText`].
     pub fn check(&self) -> Result<(), Refusal> {
         names::check(&self.name)?;
-        if self.addresses.len() > limits::ADDRESSES {
-            return Err(Refusal::TooMany { kind: "addresses of one node", max: limits::ADDRESSES });
+        if self.addresses.len() > limits::ADDRESSES_MAX {
+            return Err(Refusal::TooMany { kind: "addresses of one node", max: limits::ADDRESSES_MAX });
         }
-        self.addresses.iter().try_for_each(|a| text("An address", a))
+        self.addresses.iter().try_for_each(|a| check_text("An address", a))
     }
 }
 
 impl Vm {
-    /// Memory that this VM needs on its node, with its overhead, in MiB.
+    /// Memory in MiB that this VM needs on its node: its guest's memory and [`limits::VM_OVERHEAD_MIB`].
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {
         u64::from(self.config.memory_mib) + limits::VM_OVERHEAD_MIB
@@ -300,12 +307,12 @@ impl Vm {
     }
 
     pub(crate) fn check_numbers(&self) -> Result<(), Refusal> {
-        range("The number of CPUs", self.config.cpus.into(), 1..=limits::CPUS_MAX.into(), "CPUs")?;
+        check_range("The number of CPUs", self.config.cpus.into(), 1..=limits::CPUS_MAX.into(), "CPUs")?;
         let (min, max) = (limits::MEMORY_MIN_MIB.into(), limits::MEMORY_MAX_MIB.into());
-        range("The memory of a VM", self.config.memory_mib.into(), min..=max, "MiB")?;
-        range("The priority", self.config.priority.into(), 0..=limits::PRIORITY_MAX.into(), "(last to first)")?;
-        if self.config.disks.len() > limits::DISKS {
-            return Err(Refusal::TooMany { kind: "disks of one VM", max: limits::DISKS });
+        check_range("The memory of a VM", self.config.memory_mib.into(), min..=max, "MiB")?;
+        check_range("The priority", self.config.priority.into(), 0..=limits::PRIORITY_MAX.into(), "(last to first)")?;
+        if self.config.disks.len() > limits::DISKS_MAX {
+            return Err(Refusal::TooMany { kind: "disks of one VM", max: limits::DISKS_MAX });
         }
         Ok(())
     }
@@ -313,23 +320,23 @@ impl Vm {
 
 impl WitnessInfo {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        text("The address of the witness", &self.address)?;
-        text("The id of the witness", &self.id)?;
-        text("The fingerprint of the witness", &self.fingerprint)
+        check_text("The address of the witness", &self.address)?;
+        check_text("The id of the witness", &self.id)?;
+        check_text("The fingerprint of the witness", &self.fingerprint)
     }
 }
 
 impl Policies {
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let (min, max) = (*limits::GRACE_PERIOD_S.start(), *limits::GRACE_PERIOD_S.end());
-        range("The time to shut down", self.shutdown_grace_s.into(), min.into()..=max.into(), "seconds")
+        check_range("The time to shut down", self.shutdown_grace_s.into(), min.into()..=max.into(), "seconds")
     }
 }
 
 /// Refuses a volume size that is out of range or not a whole number of MiB.
-pub(crate) fn volume_size(size: u64) -> Result<(), Refusal> {
+pub(crate) fn check_volume_size(size: u64) -> Result<(), Refusal> {
     let mib = size / limits::MIB;
     let (min, max) = (limits::VOLUME_MIN / limits::MIB, limits::VOLUME_MAX / limits::MIB);
-    range("The size of a volume", mib, min..=max, "MiB")?;
+    check_range("The size of a volume", mib, min..=max, "MiB")?;
     if size.is_multiple_of(limits::MIB) { Ok(()) } else { Err(Refusal::NotWholeMib { given: size }) }
 }

@@ -1,4 +1,4 @@
-//! The replicated document: the state that the operators of a pair want it to have.
+//! The replicated document: the desired state of a pair.
 //!
 //! One [`Document`] names the nodes, the volumes, the VMs, the users, the witness and the policies. It changes only
 //! through [`apply`], which takes the old document and one [`Change`] and returns the new document or a [`Refusal`]. It
@@ -6,7 +6,8 @@
 //!
 //! This crate must never know files, sockets, clocks, threads, HTTP, QEMU, or which node it runs on.
 //!
-//! **Invariants** (checked by [`Document::check`], kept by every change, tested by `tests/apply.rs`):
+//! **Invariants** (kept by every change, tested by `tests/apply.rs`; [`Document::check`] checks those that can be seen in
+//! one document):
 //! * every name follows the rule of [`names::check`], every number is in the range of its constant;
 //! * a volume is a disk of at most one VM, each disk names a volume that exists, and the volume's primary is the VM's
 //!   node;

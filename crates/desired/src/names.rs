@@ -2,12 +2,13 @@
 
 use crate::{Refusal, limits::NAME_MAX};
 
-/// Accepts 1 to 32 lower-case letters, digits and hyphens that begin with a letter and do not end with a hyphen.
+/// Accepts a name of 1 to [`NAME_MAX`] lower-case letters, digits and hyphens that begins with a letter and does not end
+/// with a hyphen.
 ///
 /// Such a name is safe as a host name, a file name and a cgroup name without quoting.
 ///
 /// # Errors
-/// [`Refusal::BadName`] with the name, made printable.
+/// [`Refusal::BadName`], which quotes at most 40 printable characters of the name.
 pub fn check(name: &str) -> Result<(), Refusal> {
     let bytes = name.as_bytes();
     let good = (1..=NAME_MAX).contains(&bytes.len())
@@ -17,7 +18,8 @@ pub fn check(name: &str) -> Result<(), Refusal> {
     if good { Ok(()) } else { Err(Refusal::BadName { name: printable(name) }) }
 }
 
-/// The text without control characters and cut to 40 characters, so that a refusal can quote it.
+/// The first 40 characters of a text that are not control characters, to be quoted in a refusal: the text comes from a
+/// client.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(40).collect()
 }

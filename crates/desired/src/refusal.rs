@@ -1,11 +1,11 @@
-//! The reasons for which a change is refused: one sentence each, the same on the web, on the serial line and in the
-//! CLI.
+//! The reasons for which a change is refused, each with one sentence for people. Web pages, serial line and CLI show the
+//! same sentence.
 
 use crate::limits;
 use dyad_types::NodeId;
 use std::ops::RangeInclusive;
 
-/// A refused change. `Display` is the sentence for people; [`Refusal::code`] is for programs.
+/// A refused change: `Display` gives the sentence for people. The code for programs is `dyad_control::RefusalCode`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The name violates the rule of [`crate::names::check`].
@@ -19,14 +19,14 @@ pub enum Refusal {
     /// An object of this kind has the name already.
     #[error("A {kind} named {name} exists already: choose another name.")]
     NameExists {
-        /// "VM", "volume", "user" or "node".
+        /// "VM", "volume" or "node".
         kind: &'static str,
         name: String,
     },
     /// No object of this kind has the name.
     #[error("There is no {kind} named {name}.")]
     Unknown {
-        /// "VM", "volume", "user" or "node".
+        /// "VM" or "volume".
         kind: &'static str,
         name: String,
     },
@@ -37,9 +37,10 @@ pub enum Refusal {
     DoesNotFit {
         /// The VM to be added or started.
         name: String,
-        /// Memory of all VMs with their overhead, in MiB.
+        /// Memory in MiB of this VM and the others, with their overhead: of all others if this VM is added, of those that
+        /// shall run if this VM is started.
         needed_mib: u64,
-        /// Usable memory of the smaller node, in MiB.
+        /// Memory for VMs of the smaller node, in MiB.
         usable_mib: u64,
     },
     /// The VM has more virtual CPUs than one node has processors.
@@ -71,7 +72,7 @@ pub enum Refusal {
     /// A number is outside its range.
     #[error("{what} must be from {min} to {max} {unit}, and {given} was given.")]
     OutOfRange {
-        /// What the number is, beginning with a capital letter.
+        /// Name of the number as the beginning of the sentence, such as "The size of a volume".
         what: &'static str,
         given: u64,
         /// Smallest accepted value.
@@ -90,12 +91,12 @@ pub enum Refusal {
     /// A text is empty, too long or not printable.
     #[error("{what} must be 1 to {max} printable characters.")]
     BadText {
-        /// What the text is, beginning with a capital letter.
+        /// Name of the text as the beginning of the sentence, such as "An address".
         what: &'static str,
-        /// Longest accepted text, in bytes.
+        /// Maximum length of the text, in bytes.
         max: usize,
     },
-    /// The maximum number of a kind is reached.
+    /// The maximum number of objects of a kind is reached.
     #[error("There can be no more than {max} {kind}: delete one first.")]
     TooMany {
         /// The kind in the plural, such as "VMs" or "disks of one VM".
@@ -110,13 +111,13 @@ pub enum Refusal {
         "The document of the pair is too large to store ({bytes} bytes): delete VMs or volumes that are no longer needed."
     )]
     TooLarge {
-        /// Encoded size, in bytes.
+        /// Size of the encoded document, in bytes.
         bytes: usize,
     },
 }
 
 /// Refuses `given` outside `allowed`.
-pub(crate) fn range(
+pub(crate) fn check_range(
     what: &'static str,
     given: u64,
     allowed: RangeInclusive<u64>,
@@ -127,7 +128,7 @@ pub(crate) fn range(
 }
 
 /// Refuses a text that is empty, too long or not printable.
-pub(crate) fn text(what: &'static str, given: &str) -> Result<(), Refusal> {
+pub(crate) fn check_text(what: &'static str, given: &str) -> Result<(), Refusal> {
     let good = !given.is_empty() && given.len() <= limits::TEXT_MAX && !given.chars().any(char::is_control);
     if good { Ok(()) } else { Err(Refusal::BadText { what, max: limits::TEXT_MAX }) }
 }

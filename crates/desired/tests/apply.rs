@@ -1,4 +1,4 @@
-//! Changes of the document: each refusal with its sentence, and that no series of changes violates an invariant.
+//! Tests of [`apply`]: each refusal has its sentence, and no series of changes violates an invariant.
 
 use dyad_desired::{
     Change, Document, Firmware, Intent, NodeRecord, Policies, Refusal, VmConfig, apply, fail_over, limits,
@@ -97,9 +97,9 @@ fn each_refusal_is_one_sentence() {
         ),
     ];
     for (change, expected) in cases {
-        let said = sentence(&document, &change);
-        assert!(said.contains(expected), "{change:?} said: {said}");
-        assert!(said.ends_with('.') && !said.contains('\n'), "{said}");
+        let text = sentence(&document, &change);
+        assert!(text.contains(expected), "{change:?}: {text}");
+        assert!(text.ends_with('.') && !text.contains('\n'), "{text}");
     }
 }
 
@@ -115,24 +115,24 @@ fn a_volume_follows_the_node_of_its_vm() {
     assert_eq!(moved.generation, document.generation + 1);
 }
 
-/// Only a complete image replaces the content of a volume.
+/// An import that was cancelled or replaced by a newer one leaves the old content; only a complete image replaces it.
 #[test]
 fn a_finished_import_replaces_the_content_in_one_change() {
-    let stored = |document: &Document| document.stored().into_keys().collect::<Vec<_>>();
+    let volume_ids = |document: &Document| document.volume_sizes().into_keys().collect::<Vec<_>>();
     let made = apply(&pair(), &volume("disk", limits::MIB, NodeId::B)).unwrap();
     let begun = apply(&made, &begin("disk")).unwrap();
-    assert_eq!((begun.volumes["disk"].id, stored(&begun)), (VolumeId(1), vec![VolumeId(1), VolumeId(2)]));
+    assert_eq!((begun.volumes["disk"].id, volume_ids(&begun)), (VolumeId(1), vec![VolumeId(1), VolumeId(2)]));
     let dropped = apply(&begun, &Change::DropImport { name: "disk".into(), id: VolumeId(2) }).unwrap();
-    assert_eq!((&dropped.volumes, stored(&dropped)), (&made.volumes, vec![VolumeId(1)]));
+    assert_eq!((&dropped.volumes, volume_ids(&dropped)), (&made.volumes, vec![VolumeId(1)]));
     let again = apply(&begun, &begin("disk")).unwrap();
-    assert_eq!((again.volumes["disk"].id, stored(&again)), (VolumeId(1), vec![VolumeId(1), VolumeId(3)]));
+    assert_eq!((again.volumes["disk"].id, volume_ids(&again)), (VolumeId(1), vec![VolumeId(1), VolumeId(3)]));
     assert_eq!(apply(&again, &finish("disk", VolumeId(2))), Err(Refusal::NoImage { volume: "disk".into() }));
     let deleted = apply(&again, &Change::DeleteVolume { name: "disk".into() }).unwrap();
-    assert!(stored(&deleted).is_empty());
+    assert!(volume_ids(&deleted).is_empty());
     let moved = fail_over(&again, NodeId::A);
     let done = apply(&moved, &finish("disk", VolumeId(3))).unwrap();
     assert_eq!(
-        (done.volumes["disk"].id, done.volumes["disk"].primary, stored(&done)),
+        (done.volumes["disk"].id, done.volumes["disk"].primary, volume_ids(&done)),
         (VolumeId(3), NodeId::A, vec![VolumeId(3)])
     );
     apply(&done, &vm("web", 300, &["disk"])).unwrap();
@@ -147,7 +147,7 @@ fn a_vm_without_ha_is_stopped_on_the_survivor() {
 }
 
 #[test]
-fn nothing_is_made_for_a_node_that_has_not_joined() {
+fn a_volume_for_a_node_that_has_not_joined_is_refused() {
     let alone = Document::new_pair("pair", record("left", 0), "$argon2id$x").unwrap();
     assert_eq!(apply(&alone, &volume("d", limits::MIB, NodeId::B)), Err(Refusal::NoNode { node: NodeId::B }));
 }
@@ -217,8 +217,8 @@ proptest! {
             let before = document.clone();
             match apply(&document, change) {
                 Err(refusal) => {
-                    let said = refusal.to_string();
-                    prop_assert!(said.ends_with('.') && !said.contains('\n'), "{}", said);
+                    let text = refusal.to_string();
+                    prop_assert!(text.ends_with('.') && !text.contains('\n'), "{}", text);
                 }
                 Ok(new) => {
                     prop_assert_eq!(new.check(), Ok(()));

@@ -1,8 +1,8 @@
-//! The encoded document: round trip, torn writes, flipped bits, noise, and the largest document.
+//! Tests of the encoded document: both slots, torn writes, flipped bits, random bytes, old versions, and the largest document.
 
 use dyad_desired::{
     Change, Document, Firmware, Intent, NodeRecord, VmConfig, apply, limits,
-    slots::{self, BLOCK, DocumentChoice, SLOT, Slot},
+    slots::{self, BLOCK, DocumentChoice, SLOT_BYTES, SlotContent},
 };
 use dyad_types::{NodeId, VolumeId};
 use proptest::prelude::*;
@@ -16,9 +16,9 @@ fn with_volume(document: &Document, name: &str) -> Document {
     apply(document, &Change::CreateVolume { name: name.into(), size: limits::MIB, primary: NodeId::A }).unwrap()
 }
 
-/// Volume 0 after these documents were written one after the other.
+/// The content of volume 0 after these documents were written, one after the other.
 fn written(documents: &[&Document]) -> Vec<u8> {
-    let mut volume = vec![0; 2 * SLOT];
+    let mut volume = vec![0; 2 * SLOT_BYTES];
     for document in documents {
         let encoded = slots::encode(document).unwrap();
         assert!(encoded.bytes.len().is_multiple_of(BLOCK));
@@ -29,12 +29,12 @@ fn written(documents: &[&Document]) -> Vec<u8> {
 }
 
 fn choose(volume: &[u8]) -> DocumentChoice {
-    slots::choose(&volume[..SLOT], &volume[SLOT..])
+    slots::choose(&volume[..SLOT_BYTES], &volume[SLOT_BYTES..])
 }
 
 #[test]
-fn zeros_are_a_fresh_pair() {
-    assert_eq!(choose(&vec![0; 2 * SLOT]), DocumentChoice::Fresh);
+fn zeros_mean_that_the_pair_has_no_document_yet() {
+    assert_eq!(choose(&vec![0; 2 * SLOT_BYTES]), DocumentChoice::Fresh);
 }
 
 #[test]
@@ -56,15 +56,15 @@ fn a_torn_newest_slot_gives_the_older_document() {
     let DocumentChoice::Current(found, Some(why)) = choose(&volume) else { panic!("nothing found") };
     assert_eq!(*found, first);
     assert!(why.contains("checksum"), "{why}");
-    volume[SLOT + 100] ^= 1;
+    volume[SLOT_BYTES + 100] ^= 1;
     assert!(matches!(choose(&volume), DocumentChoice::Lost(_)));
 }
 
 #[test]
 fn a_newer_format_is_refused() {
     let mut newer = document();
-    newer.format = limits::FORMAT + 1;
-    let Slot::Bad(why) = slots::decode(&slots::encode(&newer).unwrap().bytes) else { panic!("accepted") };
+    newer.format = limits::FORMAT_VERSION + 1;
+    let SlotContent::Bad(why) = slots::decode(&slots::encode(&newer).unwrap().bytes) else { panic!("accepted") };
     assert!(why.contains("newer"), "{why}");
 }
 
@@ -72,10 +72,10 @@ fn a_newer_format_is_refused() {
 fn the_largest_document_fits_into_a_slot() {
     let mut document = document();
     let long = |kind: char, i: usize| format!("{kind}{i:0>31}");
-    for i in 0..limits::VOLUMES {
+    for i in 0..limits::VOLUMES_MAX {
         document = with_volume(&document, &long('v', i));
     }
-    for i in 0..limits::VMS {
+    for i in 0..limits::VMS_MAX {
         let disks = (2 * i..2 * i + 2).map(|d| long('v', d)).collect();
         let vm = VmConfig {
             cpus: limits::CPUS_MAX,
@@ -90,10 +90,10 @@ fn the_largest_document_fits_into_a_slot() {
         document = apply(&document, &Change::CreateVm { name: long('m', i), vm }).unwrap();
     }
     let bytes = slots::encode(&document).unwrap().bytes.len();
-    assert!(bytes < SLOT / 2, "{bytes} bytes leave too little room for what later versions add");
+    assert!(bytes < SLOT_BYTES / 2, "{bytes} bytes leave too little room for what later versions add");
 }
 
-/// Written by version 1 and never again: later versions must read it.
+/// A slot written by version 1. It is never written again, because later versions must be able to read this old one.
 const VERSION_1: &[u8] = include_bytes!("data/document-1.slot");
 
 #[test]
@@ -103,13 +103,13 @@ fn the_document_of_version_1_is_read() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/document-1.slot");
         std::fs::write(path, slots::encode(&document).unwrap().bytes).unwrap();
     }
-    let Slot::Good(document) = slots::decode(VERSION_1) else { panic!("not read") };
+    let SlotContent::Good(document) = slots::decode(VERSION_1) else { panic!("not read") };
     assert_eq!((document.format, document.generation, document.pair.as_str()), (1, 3, "pair"));
     assert_eq!(document.volumes["disk"].id, VolumeId(1));
     assert_eq!(document.vms["web"].config.disks, ["disk"]);
 }
 
-/// The JSON of a VM is one flat object, as it was before its configuration became a type.
+/// `Vm` holds its configuration as a field, but its stored JSON must stay one flat object, as version 1 wrote it.
 #[test]
 fn the_json_of_a_vm_is_flat() {
     let document = with_vm(&with_volume(&document(), "disk"));
@@ -140,14 +140,14 @@ proptest! {
         let length = 32 + u64::from_le_bytes(bytes[24..32].try_into().unwrap()) as usize;
         let bit = bit % (8 * length);
         bytes[bit / 8] ^= 1 << (bit % 8);
-        prop_assert!(matches!(slots::decode(&bytes), Slot::Bad(_)));
+        prop_assert!(matches!(slots::decode(&bytes), SlotContent::Bad(_)));
     }
 
     #[test]
-    fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn random_bytes_neither_panic_nor_give_a_document(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut marked = b"DYADDOC\0\x01\0\0\0".to_vec();
         marked.extend_from_slice(&bytes);
-        prop_assert!(!matches!(slots::decode(&marked), Slot::Good(_)));
-        prop_assert!(!matches!(slots::decode(&bytes), Slot::Good(_)));
+        prop_assert!(!matches!(slots::decode(&marked), SlotContent::Good(_)));
+        prop_assert!(!matches!(slots::decode(&bytes), SlotContent::Good(_)));
     }
 }

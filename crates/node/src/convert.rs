@@ -14,7 +14,7 @@ pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> Volume
         id: volume.id.0,
         size: volume.size,
         primary: volume.primary.to_string(),
-        vm: document.user_of(name).map(str::to_owned),
+        vm: document.vm_using(name).map(str::to_owned),
     }
 }
 

@@ -91,7 +91,7 @@ impl Ports {
         let peers = self.saved().ok().flatten().map(|saved| saved.peer_links).unwrap_or_default();
         let found = self.network.links().addresses().await.unwrap_or_default();
         let far = found.iter().filter(|a| !a.is_link_local() && !peers.contains(&a.port));
-        far.map(|a| a.address.to_string()).take(dyad_desired::limits::ADDRESSES).collect()
+        far.map(|a| a.address.to_string()).take(dyad_desired::limits::ADDRESSES_MAX).collect()
     }
 }
 

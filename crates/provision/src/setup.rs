@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// Size of volume 0, which holds the document in two slots, in bytes.
-pub const DOCUMENT_BYTES: u64 = 2 * slots::SLOT as u64;
+pub const DOCUMENT_BYTES: u64 = 2 * slots::SLOT_BYTES as u64;
 
 /// Time limit of all attempts to connect to the first node together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -46,7 +46,7 @@ impl CoreState {
             );
             return Err(Refusal::new(RefusalCode::DoesNotFit, text));
         }
-        if let Some(vm) = document.user_of(name) {
+        if let Some(vm) = document.vm_using(name) {
             let text =
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
             return Err(Refusal::new(RefusalCode::VolumeInUse, text));

@@ -20,7 +20,7 @@ impl CoreState {
             return;
         }
         let Some(document) = self.authoritative_document() else { return };
-        let (stored, given) = (document.stored(), VolumeId(1)..document.next_volume);
+        let (stored, given) = (document.volume_sizes(), VolumeId(1)..document.next_volume);
         let volumes = self.replication.mirror.volumes();
         let left = volumes.iter().find(|volume| given.contains(&volume.id) && !stored.contains_key(&volume.id));
         let Some(id) = left.map(|volume| volume.id) else {

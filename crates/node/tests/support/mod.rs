@@ -151,7 +151,7 @@ impl Core {
         if bytes > volume.size {
             return Some(Reply::refused(RefusalCode::DoesNotFit, "Make the volume larger."));
         }
-        let used = document.user_of(name).is_some();
+        let used = document.vm_using(name).is_some();
         used.then(|| Reply::refused(RefusalCode::VolumeInUse, format!("A VM uses the volume {name}: stop it first.")))
     }
 
