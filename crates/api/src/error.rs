@@ -1,4 +1,4 @@
-//! Errors of the API: one sentence for people, one code for programs.
+//! Errors of the API. Each has one sentence for people and one code for programs.
 //!
 //! **Invariants.** [`ErrorCode`] is a closed list. The HTTP status follows from the code in one exhaustive match
 //! ([`ErrorCode::http_status`]); a call site gives a code and a sentence, never a status or a word. Two codes never share a
@@ -11,10 +11,11 @@ use dyad_wizard::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Why a request was refused. Nothing was changed by it, unless the sentence says that this is not known.
+/// The reason why a request was refused or a setup failed. A refused request has changed nothing, unless its code is
+/// `core-cut` or `core-unknown`; a setup that failed may have formatted disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
-    /// One sentence for people.
+    /// One sentence for people: the reason, and what to do.
     pub error: String,
     /// A short stable word for programs, such as `name-exists`.
     #[schema(value_type = String)]
@@ -51,20 +52,20 @@ impl std::error::Error for ApiError {}
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Why a request was refused, for programs.
+        /// The reason of an [`ApiError`] as a closed list, for programs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
-            /// A refusal of the core, by the rules of the document or of setup; a node refuses with these codes too where
-            /// the reason is the same.
+            /// A code of `dyad-core`, for a rule of the document or of setup. `dyad-node` itself also uses these codes
+            /// where its reason is the same.
             Refused(RefusalCode),
             $($(#[$doc])* $name,)*
         }
 
         impl ErrorCode {
-            /// The codes that only this API has.
+            /// All codes that `dyad-core` does not have.
             const OWN: &[Self] = &[$(Self::$name,)*];
 
-            /// The word on the wire.
+            /// The code as it stands in the field `code` of the JSON body.
             #[must_use]
             pub fn word(self) -> &'static str {
                 match self {
@@ -73,7 +74,8 @@ macro_rules! error_codes {
                 }
             }
 
-            /// The code of a word; a word of another version is [`RefusalCode::Unrecognised`].
+            /// The code for a word of the JSON body. A word that this version does not know, because a newer version sent
+            /// it, gives [`RefusalCode::Unrecognised`].
             #[must_use]
             pub fn from_word(word: &str) -> Self {
                 match word {
@@ -93,11 +95,11 @@ error_codes! {
     TooManyTries = "too-many-tries",
     PasswordHash = "password-hash",
 
-    /// The path is no route of the API.
+    /// No route of the API has this path.
     UnknownRoute = "unknown-route",
-    /// The body is not the JSON or TOML that the route takes.
+    /// The body of the request, or the seed file, cannot be parsed.
     Unreadable = "unreadable",
-    /// The serial line was asked for without a WebSocket.
+    /// The request for the serial line is no WebSocket upgrade.
     NoWebsocket = "no-websocket",
     /// The request has no Content-Length.
     NoLength = "no-length",
@@ -106,7 +108,7 @@ error_codes! {
     CoreAway = "core-away",
     /// dyad-core ended the connection before it answered: whether the change was made is not known.
     CoreCut = "core-cut",
-    /// dyad-core answered in a form that this version does not know.
+    /// dyad-core answered in a form that this version does not know: whether the change was made is not known.
     CoreUnknown = "core-unknown",
 
     /// The supervisor has not yet reported which VMs run.
@@ -115,38 +117,38 @@ error_codes! {
     Elsewhere = "elsewhere",
     /// The node is neither "A" nor "B".
     UnknownNode = "unknown-node",
-    /// What was just made is no longer in the document.
+    /// The VM or volume was created by this request, and another client deleted it before the reply was written.
     Gone = "gone",
-    /// The VM has not been started on this node since the node started.
+    /// The VM has not run on this node since `dyad-node` started, so there is no output to read.
     NoSerial = "no-serial",
 
     NoWatchdog = "no-watchdog",
     AlreadyProven = "already-proven",
-    /// The watchdog did not reset this node.
+    /// The watchdog did not reset this node within four of its periods.
     WatchdogFailed = "watchdog",
 
     EmptyImage = "empty-image",
-    /// The image is in a format of its own, compressed, or an archive.
+    /// The image is not a raw image: it has another format, is compressed, or is an archive.
     NotRaw = "not-raw",
     /// The upload ended before the announced length.
     ShortImage = "short-image",
-    /// The image has another SHA-256 than expected.
+    /// The image has another SHA-256 than the request named.
     CorruptImage = "corrupt-image",
-    /// The expected SHA-256 is not 64 hexadecimal digits.
+    /// The SHA-256 in the request is not 64 hexadecimal digits.
     BadChecksum = "bad-checksum",
 
     /// The network cannot be set up as the answers say.
     Network = "network",
-    /// The pool did not open in time after setup.
+    /// The pool did not open within two minutes after its disks were formatted.
     PoolLate = "pool-late",
 
     UnknownKey = "unknown-key",
-    /// The key does not fit the other answers.
+    /// The key answers a question that the other answers rule out, such as a pairing code for a first node.
     UnfittingKey = "unfitting-key",
     WrongType = "wrong-type",
     MissingAnswer = "missing-answer",
     NotAChoice = "not-a-choice",
-    /// The typed confirmation differs.
+    /// The confirmation is not the text that must be typed.
     NotConfirmed = "not-confirmed",
     BadPassword = "bad-password",
     /// The pairing code or the witness code has a wrong form.
@@ -160,6 +162,7 @@ error_codes! {
 }
 
 impl ErrorCode {
+    /// Every code of this version, those of `dyad-core` first; tests compare them with the manual.
     pub fn all() -> impl Iterator<Item = Self> {
         RefusalCode::ALL.iter().copied().map(Self::Refused).chain(Self::OWN.iter().copied())
     }
@@ -313,7 +316,7 @@ mod tests {
         }
     }
 
-    /// A request that may succeed unchanged a moment later must never look like the caller's fault.
+    /// Clients repeat a request after 503 and give up after 4xx, so a temporary refusal must be 503.
     #[test]
     fn a_retryable_refusal_is_503() {
         for code in [

@@ -1,13 +1,14 @@
-//! The API of a node: types on the wire, the list of routes, the OpenAPI document, and the sentence that says whether
-//! the pair is protected.
+//! The API of a node: its JSON types, the list of routes, the OpenAPI document, and the sentence that says whether the pair
+//! is protected.
 //!
-//! Web pages and CLI are written against these types; `dyad-node` implements [`Service`] and serves [`ROUTES`].
+//! Web pages and CLI use these types; `dyad-node` implements [`Service`] and serves [`ROUTES`].
 //!
 //! This crate must never know: sockets, TLS, axum, templates, or how a request is carried out.
 //!
-//! **Invariants.** Wire types are their own: a type of `control` or `desired` never travels to a browser as it is. An
-//! error is one sentence and one [`ErrorCode`], which determines the HTTP status. A [`Session`] is built only by the
-//! [`SessionStore`]. [`verdict`] says "protected" only when nothing is missing, and it names each missing thing. `docs/openapi.json` is exactly what [`openapi`] gives (`tests/openapi.rs`).
+//! **Invariants.** The JSON of a reply has types of this crate: a type of `control` or `desired` is never sent to a client
+//! of the API. An error is one sentence and one [`ErrorCode`], which determines the HTTP status. A [`Session`] is built only
+//! by the [`SessionStore`]. [`verdict`] says "protected" only when nothing is missing, and it names each missing condition.
+//! `docs/openapi.json` is the document that [`openapi`] returns (`tests/openapi.rs`).
 
 mod error;
 mod openapi;
@@ -34,15 +35,15 @@ pub use setup::{
 };
 pub use source::Source;
 pub use status::{
-    AlarmView, Details, EMULATED, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PairRole, PoolDetail,
-    PoolDiskDetail, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
+    AlarmView, Details, EMULATION_WARNING, LinkDetail, LoginReply, LoginRequest, MirrorDetail, NodeDetail, PairRole,
+    PoolDetail, PoolDiskDetail, StatusReply, TimelineEvent, TimelineReply, Versions, WatchdogDetail, WitnessDetail,
 };
 pub use verdict::{Verdict, verdict};
 pub use vms::{CreateVm, FirmwareView, IntentView, VmState, VmView};
 pub use volumes::{CreateVolume, ImportReply, VolumeView};
 
-/// Name of the cookie that carries the session's token.
-pub const COOKIE: &str = "dyad_session";
+/// Name of the cookie in which a browser sends its session's token.
+pub const SESSION_COOKIE: &str = "dyad_session";
 
 /// TCP port of the web pages and the API (HTTPS).
-pub const PORT: u16 = 443;
+pub const HTTPS_PORT: u16 = 443;

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the routes and the types.
+//! The OpenAPI 3.1 document. It is generated from [`ROUTES`] and the JSON types.
 
 use utoipa::{
     OpenApi, ToSchema,
@@ -35,7 +35,7 @@ use crate::{Body, Method, Permission, ROUTES, Route};
 )))]
 struct Schemas;
 
-/// The document. `docs/openapi.json` is its pretty JSON and one newline.
+/// Generates the document. `docs/openapi.json` holds its indented JSON and one newline.
 #[must_use]
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut document = Schemas::openapi();

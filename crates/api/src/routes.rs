@@ -1,4 +1,5 @@
-//! The route table: the server serves from it, the OpenAPI document is made from it, and a test walks it.
+//! The route table. `dyad-node` builds its router from it, the OpenAPI document is generated from it, and a test requests
+//! each of its routes.
 //!
 //! **Invariants.** [`RouteId`] and [`ROUTES`] come from one list, so each id has exactly one route. `dyad-node` matches
 //! [`RouteId`] exhaustively to find the handler and takes method, path and permission from the table: a route without a
@@ -7,16 +8,16 @@
 /// HTTP method of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Reads; changes nothing.
+    /// Reads state and changes nothing.
     Get,
-    /// Creates something or starts an action.
+    /// Creates an object or starts an action.
     Post,
-    /// Replaces the whole content.
+    /// Replaces the whole content of a volume.
     Put,
     Delete,
 }
 
-/// What a caller must be to use a route.
+/// The condition under which a caller may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
     /// No session is needed.
@@ -25,7 +26,7 @@ pub enum Permission {
     Session,
 }
 
-/// Content of a request or of a reply.
+/// Content type and schema of a request's or a reply's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
     Empty,
@@ -33,7 +34,9 @@ pub enum Body {
     Json(&'static str),
     /// A JSON list of the schema with this name.
     List(&'static str),
+    /// Bytes of a raw image (`application/octet-stream`).
     Raw,
+    /// Text for people or for Prometheus (`text/plain`).
     Text,
     /// Server-sent events, each with JSON of the schema with this name.
     Events(&'static str),
@@ -41,19 +44,19 @@ pub enum Body {
     WebSocket,
 }
 
-/// One row of the table.
+/// One row of the route table.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
-    /// Its handler in `dyad-node`.
+    /// Key by which `dyad-node` finds the handler.
     pub id: RouteId,
     pub method: Method,
     /// Path; `{name}` stands for the name of a VM or volume.
     pub path: &'static str,
-    /// Operation id in the OpenAPI document; stable, as generated clients use it.
+    /// `operationId` in the OpenAPI document. It never changes, because generated clients name their functions after it.
     pub operation: &'static str,
-    /// What the route does, one sentence.
+    /// Effect of the route in one sentence, for the OpenAPI document.
     pub summary: &'static str,
-    /// Enforced by the server before the handler runs.
+    /// Checked by the server before the handler runs.
     pub permission: Permission,
     /// Content of the request.
     pub request: Body,
@@ -81,7 +84,7 @@ impl Route {
 
 macro_rules! routes {
     ($($id:ident: $method:ident $path:literal, $operation:literal, $summary:literal $(=> $change:ident($($value:expr),*))*;)*) => {
-        /// One variant for each line of `routes!`.
+        /// Key of a route: one variant for each row of `routes!`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum RouteId {
             $($id,)*
@@ -108,7 +111,7 @@ use Body::{Events, Json, List, Raw, Text, WebSocket};
 
 // A row without `=> public()` needs a session; without `=> gives(..)` its success is 204 without content.
 routes! {
-    GetSetup: Get "/api/v1/setup", "getSetup", "How far setup is, and what it needs to know."
+    GetSetup: Get "/api/v1/setup", "getSetup", "The state of setup, and on a blank node the questions, disks and ports."
         => public() => gives(200, Json("SetupReply"));
     BeginSetup: Post "/api/v1/setup", "beginSetup", "Begin setup; it runs as a task whose steps GET shows. Refused once the node is set up."
         => public() => takes(Json("SetupRequest")) => gives(202, Json("SetupReply"));
@@ -119,7 +122,7 @@ routes! {
     Logout: Post "/api/v1/logout", "logout", "End the session.";
     GetStatus: Get "/api/v1/status", "getStatus", "The state of the pair as this node sees it; details only with a session."
         => public() => gives(200, Json("StatusReply"));
-    WatchStatus: Get "/api/v1/events", "watchStatus", "`status` events: the state now and at every change, details only with a session. With a session also `vms` events, each with every VM."
+    WatchStatus: Get "/api/v1/events", "watchStatus", "Server-sent events: `status` with the state now and at every change, details only with a session; with a session also `vms`, each with all VMs."
         => public() => gives(200, Events("StatusReply"));
     GetTimeline: Get "/api/v1/timeline", "getTimeline", "Events of this node, oldest first; `?since=` gives the first event number wanted."
         => gives(200, Json("TimelineReply"));
@@ -128,28 +131,28 @@ routes! {
     EnrolWitness: Post "/api/v1/witness", "enrolWitness", "Enrol at a witness."
         => takes(Json("WitnessRequest"));
     ProveWatchdog: Post "/api/v1/watchdog/prove", "proveWatchdog", "Prove that the watchdog resets this node: it restarts now, and the status says afterwards whether it is proven. Refused while VMs run here.";
-    EraseNode: Post "/api/v1/erase", "eraseNode", "Start over: this node leaves its pair and becomes blank. The refusal says what must be typed to confirm it."
+    EraseNode: Post "/api/v1/erase", "eraseNode", "Erase this node: it leaves its pair and becomes blank. A request with a wrong `confirm` is refused with a sentence that names the text to type."
         => takes(Json("EraseRequest"));
     EraseDisk: Post "/api/v1/setup/erase-disk", "eraseDisk", "Erase a disk that carries data of a pair, on a node that is not set up."
         => public() => takes(Json("EraseDiskRequest"));
-    ListVolumes: Get "/api/v1/volumes", "listVolumes", "Every volume."
+    ListVolumes: Get "/api/v1/volumes", "listVolumes", "All volumes of the pair."
         => gives(200, List("VolumeView"));
     CreateVolume: Post "/api/v1/volumes", "createVolume", "Create a volume; it reads as zeros."
         => takes(Json("CreateVolume")) => gives(201, Json("VolumeView"));
     DeleteVolume: Delete "/api/v1/volumes/{name}", "deleteVolume", "Delete a volume with its content.";
-    ImportVolume: Put "/api/v1/volumes/{name}/content", "importVolume", "Replace the content of a volume by a raw image; needs a Content-Length, and `?sha256=` lets it be checked. The old content is dropped when all of the image is durable: afterwards the volume holds either the old content or the image, and with the image it has another id."
+    ImportVolume: Put "/api/v1/volumes/{name}/content", "importVolume", "Replace the content of a volume by a raw image. The request needs a Content-Length; with `?sha256=` an image with another checksum is refused. The old content is replaced only when the whole image is durable, so the volume always holds either the old content or the whole image; an import gives the volume another id."
         => takes(Raw) => gives(200, Json("ImportReply"));
-    ListVms: Get "/api/v1/vms", "listVms", "Every VM."
+    ListVms: Get "/api/v1/vms", "listVms", "All VMs of the pair."
         => gives(200, List("VmView"));
     CreateVm: Post "/api/v1/vms", "createVm", "Create a VM."
         => takes(Json("CreateVm")) => gives(201, Json("VmView"));
     DeleteVm: Delete "/api/v1/vms/{name}", "deleteVm", "Delete a stopped VM; its volumes stay.";
     StartVm: Post "/api/v1/vms/{name}/start", "startVm", "Start a VM.";
     StopVm: Post "/api/v1/vms/{name}/stop", "stopVm", "Ask the guest to shut down; after the pair's grace time its process is killed.";
-    KillVm: Post "/api/v1/vms/{name}/kill", "killVm", "End a VM's process at once, like a power cut.";
-    AttachSerial: Get "/api/v1/vms/{name}/serial", "attachSerial", "The VM's serial line, both ways."
+    KillVm: Post "/api/v1/vms/{name}/kill", "killVm", "Kill a VM's process at once, like a power cut, and set its intent to stopped.";
+    AttachSerial: Get "/api/v1/vms/{name}/serial", "attachSerial", "The VM's serial line as a WebSocket: binary messages in both directions."
         => gives(101, WebSocket);
-    ReadSerialLog: Get "/api/v1/vms/{name}/serial/log", "readSerialLog", "What the VM wrote to its serial line; `?follow=1` goes on as it writes."
+    ReadSerialLog: Get "/api/v1/vms/{name}/serial/log", "readSerialLog", "The last output of the VM on its serial line; with `?follow=1` the reply continues with new output."
         => gives(200, Text);
     GetMetrics: Get "/metrics", "getMetrics", "Metrics in Prometheus text form; a figure that is not known is left out."
         => public() => gives(200, Text);

@@ -1,4 +1,4 @@
-//! The interface between pages or HTTP handlers and a node. `dyad-node` implements it; tests of the pages have a fake.
+//! The interface between pages or HTTP handlers and a node. `dyad-node` implements it.
 
 use std::{future::Future, pin::Pin};
 
@@ -12,8 +12,8 @@ use crate::{
 /// The result of a [`Service`] method.
 pub type ServiceFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
-/// Everything that a person can ask of a node. Reads work without quorum. The server checks the session before it calls a
-/// method, as the route table says; the pages check it themselves.
+/// All operations that people can request from a node. Methods that only read work without a quorum. An implementation does
+/// not check the session: the server does, as the route table says, and the pages do for themselves.
 pub trait Service: Send + Sync + 'static {
     /// The current state; `details` only for a request with a session.
     fn status(&self, details: bool) -> StatusReply;
@@ -23,6 +23,7 @@ pub trait Service: Send + Sync + 'static {
     fn login<'a>(&'a self, source: Source, password: &'a str) -> ServiceFuture<'a, LoginReply>;
     /// Ends a session; unknown tokens are ignored.
     fn logout<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, ()>;
+    /// The state of setup; on a blank node with the questions, disks and ports.
     fn setup(&self) -> ServiceFuture<'_, SetupReply>;
     /// Disks, ports and offers that the wizard's checks compare answers with.
     fn surroundings(&self) -> ServiceFuture<'_, Surroundings>;
@@ -30,11 +31,14 @@ pub trait Service: Send + Sync + 'static {
     fn begin_setup(&self, answers: Answers) -> ServiceFuture<'_, SetupReply>;
     /// First nodes that wait for their second node.
     fn offers(&self) -> ServiceFuture<'_, Vec<OfferView>>;
-    /// The events from this event number on.
+    /// The events of this node whose number is `since` or higher, oldest first.
     fn timeline(&self, since: u64) -> ServiceFuture<'_, TimelineReply>;
+    /// Opens a pairing code, with which the second node joins. Refused unless this node leads the pair, and once both nodes
+    /// are in sync.
     fn pairing_code(&self) -> ServiceFuture<'_, PairingCodeReply>;
+    /// Enrols the pair at a witness with the witness's one-time code.
     fn witness(&self, request: WitnessRequest) -> ServiceFuture<'_, ()>;
-    /// Proves that the watchdog resets this node, which restarts. Refused while VMs run here.
+    /// Stops feeding the watchdog, to prove that it resets this node: the node restarts. Refused while VMs run here.
     fn prove_watchdog(&self) -> ServiceFuture<'_, ()>;
     fn volumes(&self) -> ServiceFuture<'_, Vec<VolumeView>>;
     /// Creates a volume; it reads as zeros.
@@ -42,6 +46,7 @@ pub trait Service: Send + Sync + 'static {
     /// Deletes a volume with its content.
     fn delete_volume<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;
     fn vms(&self) -> ServiceFuture<'_, Vec<VmView>>;
+    /// Creates a VM, and starts it unless the request says otherwise.
     fn create_vm(&self, request: CreateVm) -> ServiceFuture<'_, VmView>;
     /// Deletes a stopped VM; its volumes stay.
     fn delete_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()>;

@@ -1,4 +1,4 @@
-//! Types of setup. The request has the keys of the seed file.
+//! JSON types of setup and erasing. The setup request has the keys of the seed file.
 
 use dyad_wizard::{Answers, DiskContent, Kind, QUESTIONS, Surroundings, suggestion};
 use serde::{Deserialize, Serialize};
@@ -6,14 +6,15 @@ use utoipa::ToSchema;
 
 use crate::ApiError;
 
-/// How far setup is. Once the node belongs to a pair, only `phase` and `task` are told.
+/// The state of setup. Only a blank node fills the lists; on any other node they are empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SetupReply {
-    /// How far the node is.
+    /// State of this node, from blank to running.
     pub phase: SetupPhase,
-    /// The running or last setup since this program started.
+    /// The running or last setup since the node's management service started. A refused seed file is shown as a failed
+    /// setup without steps.
     pub task: Option<TaskView>,
-    /// Every question, in the order of asking; the answers decide which of them are asked.
+    /// All questions in the order of asking. Some of them are asked only after certain answers.
     pub questions: Vec<QuestionView>,
     /// Disks that could become pool disks.
     pub disks: Vec<DiskView>,
@@ -23,39 +24,39 @@ pub struct SetupReply {
     pub links: Vec<LinkView>,
 }
 
-/// How far a node is.
+/// State of a node, from blank to running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SetupPhase {
-    /// Not set up: waits for answers.
+    /// Not set up: the node waits for the answers to the questions.
     Blank,
     SettingUp,
-    /// Belongs to a pair.
+    /// Set up: the node belongs to a pair and has its pool open.
     Running,
-    /// Cannot work; the status sentence says why.
+    /// The node cannot work, or its storage service does not answer; the status sentence says why.
     Broken,
 }
 
 /// A setup that runs or has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskView {
-    /// Whether it has ended, successfully or not.
+    /// Whether the setup has ended, successfully or not.
     pub finished: bool,
-    /// Why it failed.
+    /// The error of the failed step; absent unless the setup failed.
     pub error: Option<ApiError>,
-    /// Its steps, in order.
+    /// The steps of the setup, in the order of execution.
     pub steps: Vec<StepView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
-    /// What it does, a few words.
+    /// A few words that name the step, such as "open the pool".
     pub text: String,
-    /// How far it is.
+    /// Whether the step waits, runs, is done or has failed.
     pub state: StepState,
 }
 
-/// How far a step is.
+/// Progress of a step of setup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {
@@ -63,34 +64,34 @@ pub enum StepState {
     Waiting,
     Running,
     Done,
-    /// Failed; the task's error says why.
+    /// The step has failed; `error` of the task says why.
     Failed,
 }
 
-/// The answers, with the keys of the seed file. An unknown key is refused by name.
+/// The answers to the questions of setup, with the keys of the seed file. An unknown key is refused with its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SetupRequest {
     /// "first" or "join".
     pub role: Option<String>,
-    /// Id of the pair to join, if several are heard.
+    /// Id of the pair to join; needed only if several first nodes send offers.
     pub offer: Option<String>,
-    /// The pairing code, when joining.
+    /// The pairing code of the first node; only when joining.
     pub code: Option<String>,
     /// Paths of the disks for the pool.
     pub disks: Option<Vec<String>>,
     /// The typed confirmation: "erase" and the names of the disks, such as "erase vdb vdc".
     pub erase: Option<String>,
-    /// The management port.
+    /// Name of the network port for management.
     pub port: Option<String>,
     /// "dhcp" or "static".
     pub network: Option<String>,
-    /// The fixed address with prefix length.
+    /// The static address with its prefix length, such as "192.0.2.10/24".
     pub address: Option<String>,
     pub gateway: Option<String>,
-    /// The name servers.
+    /// Addresses of the name servers.
     pub dns: Option<Vec<String>>,
-    /// The ports of the peer link.
+    /// Names of the network ports that connect the two nodes.
     pub peer_links: Option<Vec<String>>,
     pub pair: Option<String>,
     pub node: Option<String>,
@@ -104,24 +105,24 @@ pub struct SetupRequest {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuestionView {
-    /// Its key in the seed file.
+    /// Key of the question in the seed file and in the setup request.
     pub key: String,
-    /// A few words.
+    /// The question in a few words.
     pub title: String,
-    /// One or two sentences.
+    /// An explanation of one or two sentences.
     pub help: String,
-    /// "choice", "disks", "port", "links", "offer", "text" or "secret".
+    /// Form of the answer: "choice", "disks", "port", "links", "offer", "text" or "secret".
     pub kind: String,
-    /// The answers to choose from.
+    /// The possible answers; empty unless `kind` is "choice".
     pub choices: Vec<ChoiceView>,
-    /// The suggested answer.
+    /// The suggested answer, as a text to be changed or accepted.
     pub suggestion: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChoiceView {
     pub value: String,
-    /// Its text on the page.
+    /// The text that a person sees for this choice.
     pub label: String,
 }
 
@@ -132,9 +133,9 @@ pub struct DiskView {
     /// Model and serial number.
     pub model: String,
     pub bytes: u64,
-    /// Its content: "blank", or a few words.
+    /// Content of the disk: "blank", or a few words such as "ext4".
     pub content: String,
-    /// Whether it may be chosen. A disk of another pair may not.
+    /// Whether the disk may be chosen. A disk that holds data of a pair must be erased first.
     pub usable: bool,
 }
 
@@ -143,28 +144,28 @@ pub struct DiskView {
 pub struct LinkView {
     /// Name of the port.
     pub name: String,
-    /// Whether the cable carries a signal.
+    /// Whether the port detects a carrier, so that a cable is connected.
     pub up: bool,
 }
 
-/// A first node that waits for its second.
+/// A first node that announces on the peer link that it waits for its second node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OfferView {
     /// Id of the pair, in hexadecimal: the answer to `offer`.
     pub pair_id: String,
     pub pair: String,
-    /// Name of its first node.
+    /// Name of the pair's first node.
     pub node: String,
-    /// The port on which it is heard.
+    /// Name of this node's port on which the announcement arrives.
     pub link: String,
 }
 
 /// The code with which the second node joins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PairingCodeReply {
-    /// Six digits, without a space; typed at the second node before `expires_s` has passed.
+    /// Six digits without a space. The code is typed at the second node before `expires_s` has passed.
     pub code: String,
-    /// Seconds until it expires.
+    /// Seconds until the code expires.
     pub expires_s: u64,
 }
 
@@ -172,7 +173,7 @@ pub struct PairingCodeReply {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WitnessRequest {
-    /// Host name or address; the port is 7403 unless given as `host:port`.
+    /// Host name or address of the witness; the port is 7403 unless given as `host:port`.
     pub address: String,
     /// The one-time code that the witness printed.
     pub code: String,
@@ -191,13 +192,13 @@ pub struct EraseRequest {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EraseDiskRequest {
-    /// Its path or the last part of it.
+    /// Path of the disk, such as "/dev/vdb", or its last part.
     pub disk: String,
-    /// The last part of its path, such as "vdb".
+    /// The confirmation: the last part of the disk's path, such as "vdb".
     pub confirm: String,
 }
 
-/// The questions as the wire shows them, with suggestions for a node that has no answer yet.
+/// All questions for [`SetupReply`], with the suggestions for a wizard without any answer yet.
 #[must_use]
 pub fn questions(surroundings: &Surroundings) -> Vec<QuestionView> {
     let none = Answers::new();

@@ -1,11 +1,11 @@
-//! The source of a request, by which wrong passwords and connections are limited.
+//! The source of a request. Limits of wrong passwords and of connections count for each source separately.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The source of a request: limits count requests of one source together.
+/// Key of these limits: the client's address, or part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
-    /// A program on the node itself.
+    /// A program on the node itself, over the local socket.
     Local,
     /// An IPv4 address.
     V4(Ipv4Addr),

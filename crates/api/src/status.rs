@@ -1,4 +1,4 @@
-//! Types of status, timeline and login.
+//! JSON types of status, timeline and login.
 
 use dyad_control as control;
 use serde::{Deserialize, Serialize};
@@ -9,11 +9,12 @@ use crate::verdict;
 /// The state of the pair as this node sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StatusReply {
-    /// The state in one sentence.
+    /// One sentence for people: that the pair is protected, or why not.
     pub sentence: String,
-    /// True only if both replicas are in sync, both links up, the witness reachable and fencing proven.
+    /// True only if both replicas are in sync, all peer links are up (at least two), the witness answers and holds the tie
+    /// vote, the watchdog is proven, no pool disk has failed and no alarm is in force.
     pub protected: bool,
-    /// What is missing to be protected; empty exactly when protected.
+    /// The conditions that keep the pair from being protected, each a short clause; empty exactly when protected.
     pub missing: Vec<String>,
     /// Lasting conditions that the operator must end, the gravest first.
     #[serde(default)]
@@ -22,7 +23,7 @@ pub struct StatusReply {
     pub node: Option<String>,
     pub node_name: Option<String>,
     pub pair: Option<String>,
-    /// The part of this node in the pair.
+    /// Membership of this node in the in-sync set, and whether it leads.
     pub role: PairRole,
     /// The newest epoch known here; absent until the node belongs to a pair.
     pub epoch: Option<u64>,
@@ -41,19 +42,19 @@ pub struct AlarmView {
     pub text: String,
 }
 
-/// The part of a node in its pair.
+/// Membership of a node in the in-sync set of its pair, and whether it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PairRole {
     /// Not part of a pair.
     Blank,
-    /// In sync and leading.
+    /// Both nodes are in sync, and this one leads.
     Lead,
-    /// In sync and following.
+    /// Both nodes are in sync, and the other one leads.
     Follower,
-    /// In sync; the other node is not.
+    /// This node is in sync; the other node is not.
     Solo,
-    /// Not in sync: it lacks data.
+    /// This node is not in sync: it lacks data.
     Behind,
 }
 
@@ -68,11 +69,11 @@ pub struct Versions {
 /// The state in detail, for requests with a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Details {
-    /// Id of the pair, in hexadecimal.
+    /// Id of the pair, in hexadecimal; absent until the node belongs to a pair.
     pub pair_id: Option<String>,
     /// The other node, once it has joined.
     pub peer: Option<NodeDetail>,
-    /// The in-sync set.
+    /// The nodes of the in-sync set: "A", "B" or both.
     pub members: Vec<String>,
     /// Holder of the tie vote: "A", "B" or "W" (the witness).
     pub tie: Option<String>,
@@ -84,7 +85,7 @@ pub struct Details {
     pub links: Vec<LinkDetail>,
     /// The witness; absent when none is enrolled.
     pub witness: Option<WitnessDetail>,
-    /// State of replication.
+    /// State of replication; absent while the pool of this node is not open.
     pub mirror: Option<MirrorDetail>,
     /// This node's share of the pool.
     pub pool: Option<PoolDetail>,
@@ -92,30 +93,30 @@ pub struct Details {
     pub watchdog: Option<WatchdogDetail>,
     /// Names of the VMs that may run here now.
     pub permits: Vec<String>,
-    /// Generation of the replicated document.
+    /// Generation of the newest replicated document that this node knows; 0 if it knows none.
     pub document_generation: u64,
-    /// The open pairing code.
+    /// The open pairing code; absent if none is open.
     pub pairing_code: Option<String>,
     /// Whether VMs run with hardware virtualisation; absent until the node has probed it.
     pub hardware_virtualisation: Option<bool>,
 }
 
-/// The warning of a node whose VMs are emulated.
-pub const EMULATED: &str = "Hardware virtualisation does not work on this node, so its VMs are emulated and slow: enable VT-x or \
+/// The sentence that warns of VMs without hardware virtualisation.
+pub const EMULATION_WARNING: &str = "Hardware virtualisation does not work on this node, so its VMs are emulated and slow: enable VT-x or \
                             AMD-V in the firmware setup.";
 
 impl Details {
-    /// A condition that the operator should know although it endangers no data, one sentence.
+    /// One sentence about a condition that makes VMs slow but endangers no data; `None` if there is none.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
-        (self.hardware_virtualisation == Some(false)).then_some(EMULATED)
+        (self.hardware_virtualisation == Some(false)).then_some(EMULATION_WARNING)
     }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {
     pub name: String,
-    /// Whether its heartbeats arrive.
+    /// Whether heartbeats of the node arrive.
     pub alive: bool,
 }
 
@@ -130,13 +131,13 @@ pub struct LinkDetail {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WitnessDetail {
-    /// Where the witness listens, as `host:port`, as it was enrolled.
+    /// Address of the witness as it was enrolled, `host:port`.
     pub address: String,
-    /// Whether it answers.
+    /// Whether the witness answers.
     pub reachable: bool,
-    /// Last round trip, in microseconds.
+    /// Round-trip time of the last request, in microseconds; absent while the witness is silent.
     pub rtt_us: Option<u64>,
-    /// Seconds since its last answer, while it is silent.
+    /// Seconds since the witness's last answer; absent while it answers, and if it never has.
     pub silent_s: Option<u64>,
 }
 
@@ -145,24 +146,24 @@ pub struct WitnessDetail {
 pub struct MirrorDetail {
     /// Whether the data session with the other node is open.
     pub connected: bool,
-    /// "solo", "reconciling", "resyncing", "in-sync", "behind" or "held".
+    /// Phase of replication: "solo", "reconciling", "resyncing", "in-sync", "behind" or "held".
     pub state: String,
     /// Bytes that the other node lacks.
     pub dirty_bytes: u64,
     /// Bytes copied by the running or last resync.
     pub resync_bytes: u64,
-    /// Bytes that were dirty when it began.
+    /// Bytes that were to be copied when the running or last resync began.
     pub resync_dirty_bytes: u64,
-    /// Blocks healed from the other node since the start.
+    /// Blocks with a wrong checksum that were replaced by the other node's copy since `dyad-core` started.
     pub healed_blocks: u64,
 }
 
-/// This node's share of the pool.
+/// The pool disks of this node, and their space.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PoolDetail {
-    /// Bytes for data on all disks.
+    /// Bytes for data on all pool disks of this node.
     pub total_bytes: u64,
-    /// Bytes in use.
+    /// Bytes of them that hold data of volumes.
     pub used_bytes: u64,
     pub disks: Vec<PoolDiskDetail>,
 }
@@ -171,10 +172,10 @@ pub struct PoolDetail {
 pub struct PoolDiskDetail {
     pub path: String,
     pub bytes: u64,
-    /// Whether it works.
+    /// Whether the pool can use the disk. A failed disk must be replaced.
     #[serde(alias = "well")]
     pub healthy: bool,
-    /// What is wrong, one sentence.
+    /// One sentence with the defect; absent while the disk works.
     #[serde(alias = "trouble")]
     pub error: Option<String>,
 }
@@ -182,28 +183,29 @@ pub struct PoolDiskDetail {
 /// The watchdog of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WatchdogDetail {
-    /// Name from the driver.
+    /// Name of the device, as its driver reports it.
     pub identity: String,
-    /// Seconds after the last feed at which it resets the node.
+    /// Seconds after the last feeding at which the watchdog resets the node.
     pub timeout_s: u64,
-    /// Whether it has reset this node once.
+    /// Whether a test has shown that the watchdog resets this node in time.
     pub proven: bool,
 }
 
-/// Events of a node.
+/// Events of one node, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineReply {
-    /// All events from the number asked for on, oldest first; events that this node no longer keeps are missing.
+    /// The events whose number is at least the one asked for, oldest first. The node keeps the newest 2000 events since
+    /// `dyad-core` started.
     pub events: Vec<TimelineEvent>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TimelineEvent {
-    /// Grows by one from event to event.
+    /// Number of the event: 1 for the first one since `dyad-core` started, and one more for each next event.
     pub number: u64,
-    /// Milliseconds since this node started.
+    /// Milliseconds from the boot of this machine to the event.
     pub boot_ms: u64,
-    /// Wall clock in milliseconds since 1970, for people only.
+    /// Wall-clock time in milliseconds since 1970. It is only shown to people; no decision uses it.
     pub wall_ms: u64,
     /// The node that wrote the event, "A" or "B".
     pub node: Option<String>,
@@ -213,7 +215,7 @@ pub struct TimelineEvent {
     pub text: String,
 }
 
-/// Log in as administrator.
+/// Request to log in as the administrator.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoginRequest {
     /// The administrator's password.
@@ -223,12 +225,13 @@ pub struct LoginRequest {
 /// A new session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LoginReply {
-    /// Send it as `Authorization: Bearer <token>`; browsers get it as a cookie as well.
+    /// Secret of the session, sent with each request as `Authorization: Bearer <token>`. Browsers get it as a cookie as
+    /// well.
     pub token: String,
 }
 
 impl StatusReply {
-    /// The reply for this status of the core; `details` only for a request with a session.
+    /// Builds the reply from a status of the core. `details` may be true only for a request with a session.
     #[must_use]
     pub fn of(status: &control::Status, versions: Versions, details: bool) -> Self {
         let verdict = verdict(status);

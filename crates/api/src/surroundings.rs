@@ -1,9 +1,10 @@
-//! Disks and offers of the core as the wizard's checks take them: the same for web, serial line and seed file.
+//! Converts disks and offers from the core's types to those of the wizard. Web pages, serial line and seed file use the
+//! same functions.
 
 use dyad_control as control;
 use dyad_wizard as wizard;
 
-/// Disks that could become pool disks.
+/// Converts the disks that could become pool disks. Model and serial number become one text.
 #[must_use]
 pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
     let disk = |disk: control::DiskCandidate| wizard::Disk {
@@ -15,7 +16,7 @@ pub fn disks(found: Vec<control::DiskCandidate>) -> Vec<wizard::Disk> {
     found.into_iter().map(disk).collect()
 }
 
-/// First nodes that wait for their second node.
+/// Converts the offers of first nodes that wait for their second node.
 #[must_use]
 pub fn offers(heard: &[control::Offer]) -> Vec<wizard::Offer> {
     let offer =

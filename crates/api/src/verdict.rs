@@ -1,11 +1,12 @@
-//! Whether the pair is protected, in one sentence. Web, serial line and CLI use this one pure function.
+//! The decision whether the pair is protected, and its sentence. Web pages, serial line and API call this one pure function;
+//! the CLI shows the API's sentence.
 
 use dyad_control::{AlarmCode, MirrorState, NodeState, Phase, QuorumStatus, Status, WatchdogStatus, WitnessStatus};
 use dyad_quorum::Acceptor;
 
-/// Whether the condition of this alarm is also read from the rest of the status: then [`missing`] names it with the figures
-/// of this moment, and the alarm's own sentence is left out.
-fn judged_from_status(code: AlarmCode) -> bool {
+/// Whether [`missing_conditions`] recognises the condition of this alarm from the rest of the status as well. Then its clause
+/// is shown, which has the current figures, and the alarm's own sentence is left out.
+fn recognised_from_status(code: AlarmCode) -> bool {
     match code {
         AlarmCode::PeerSilent | AlarmCode::PathDown | AlarmCode::WitnessLost | AlarmCode::TieAtNode => true,
         AlarmCode::Conflict
@@ -18,44 +19,45 @@ fn judged_from_status(code: AlarmCode) -> bool {
     }
 }
 
-/// Whether the pair is protected, and what is missing.
+/// The decision whether the pair is protected, with the sentence and the missing conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Both replicas in sync, both links up, witness reachable, watchdog proven, no failed disk, no alarm in force.
+    /// True only if both replicas are in sync, all peer links are up (at least two), the witness answers and holds the tie
+    /// vote, the watchdog is proven, no pool disk has failed and no alarm is in force.
     pub protected: bool,
     /// One sentence for people: that the pair is protected, or why not.
     pub sentence: String,
-    /// What is missing, each a short clause without a full stop; empty exactly when protected.
+    /// The missing conditions, each a short clause without a full stop; empty exactly when protected.
     pub missing: Vec<String>,
 }
 
-/// Judges a status. What is not known counts as missing.
+/// Decides from the core's status whether the pair is protected. A condition that is not known counts as missing.
 #[must_use]
 pub fn verdict(status: &Status) -> Verdict {
     match &status.phase {
         Phase::Blank => {
-            not_set_up("This node is not set up yet: answer the wizard.".to_owned(), "this node is not set up")
+            not_running_verdict("This node is not set up yet: answer the wizard.".to_owned(), "this node is not set up")
         }
         Phase::SettingUp { step } => {
             let step = step.trim_end_matches('.');
-            // A node that is set up is in this phase too while it starts.
-            not_set_up(format!("This node is not ready yet: {step}."), "this node is not ready")
+            // A node that is set up has this phase too while it starts.
+            not_running_verdict(format!("This node is not ready yet: {step}."), "this node is not ready")
         }
-        Phase::Broken { sentence } => not_set_up(sentence.clone(), "this node cannot work"),
-        Phase::Running => running(status),
+        Phase::Broken { sentence } => not_running_verdict(sentence.clone(), "this node cannot work"),
+        Phase::Running => running_verdict(status),
     }
 }
 
-fn not_set_up(sentence: String, missing: &str) -> Verdict {
+fn not_running_verdict(sentence: String, missing: &str) -> Verdict {
     Verdict { protected: false, sentence, missing: vec![missing.to_owned()] }
 }
 
-fn running(status: &Status) -> Verdict {
-    let mut missing = missing(status);
-    let said = |code| !missing.is_empty() && judged_from_status(code);
-    let alarms = status.alarms.iter().filter(|alarm| !said(alarm.code));
+fn running_verdict(status: &Status) -> Verdict {
+    let mut missing = missing_conditions(status);
+    let has_clause = |code| !missing.is_empty() && recognised_from_status(code);
+    let alarms = status.alarms.iter().filter(|alarm| !has_clause(alarm.code));
     let alarms: Vec<String> = alarms.map(|alarm| uncapitalised(&alarm.sentence)).collect();
-    // The gravest alarm is the sentence; everything else is listed.
+    // The gravest alarm alone becomes the sentence; `missing` lists all conditions.
     let gravest = alarms.first().cloned();
     missing.splice(..0, alarms);
     let peer = peer_name(status);
@@ -63,7 +65,7 @@ fn running(status: &Status) -> Verdict {
     let state = status.quorum.as_ref().map(|q| &q.state);
     let sentence = match state {
         None | Some(NodeState::Starting) => {
-            "Not protected: this node does not know yet who holds the newest data.".to_owned()
+            "Not protected: this node does not know yet which node holds the newest data.".to_owned()
         }
         Some(NodeState::Paused) => format!(
             "The VMs of this node are paused: neither {peer} nor the witness answers, and they go on when one of them does."
@@ -92,21 +94,24 @@ fn running(status: &Status) -> Verdict {
     Verdict { protected: missing.is_empty(), sentence, missing }
 }
 
-fn missing(status: &Status) -> Vec<String> {
+fn missing_conditions(status: &Status) -> Vec<String> {
     let mut missing = Vec::new();
     let peer = peer_name(status);
     let joined = status.pair.as_ref().is_some_and(|p| p.peer.is_some());
     match &status.quorum {
         None => missing.push("the state of the pair is not known".to_owned()),
         Some(quorum) if joined => {
-            replicas(status, quorum, &peer, &mut missing);
-            links(status, quorum, &peer, &mut missing);
+            add_missing_replica(status, quorum, &peer, &mut missing);
+            add_missing_links(status, quorum, &peer, &mut missing);
         }
         Some(_) => missing.push("the second node has not joined".to_owned()),
     }
     if let Some(quorum) = &status.quorum {
         if quorum.members.len() == 2 && quorum.tie != Acceptor::W {
-            missing.push(format!("node {} holds the tie vote, so that one must not be lost", quorum.tie));
+            missing.push(format!(
+                "node {} holds the tie vote: the pair does not survive the loss of that node",
+                quorum.tie
+            ));
         }
         match &quorum.witness {
             WitnessStatus::Reachable { .. } => {}
@@ -141,7 +146,7 @@ fn missing(status: &Status) -> Vec<String> {
     missing
 }
 
-fn replicas(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
+fn add_missing_replica(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
     let state = status.mirror.as_ref().map(|m| (m.state, m.dirty_mib()));
     let both = quorum.members.len() == 2;
     match state {
@@ -158,7 +163,7 @@ fn replicas(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Ve
     }
 }
 
-fn links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
+fn add_missing_links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<String>) {
     if !quorum.peer_alive {
         missing.push(format!("{peer} does not answer"));
         return;
@@ -170,7 +175,7 @@ fn links(status: &Status, quorum: &QuorumStatus, peer: &str, missing: &mut Vec<S
     }
 }
 
-/// A sentence as a clause of another sentence: without its full stop, with a small first letter.
+/// Turns a sentence into a clause of another sentence: with a small first letter and without the full stop.
 fn uncapitalised(sentence: &str) -> String {
     let mut letters = sentence.trim_end_matches('.').chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())

@@ -1,34 +1,34 @@
-//! Types of VMs on the wire.
+//! JSON types of VMs.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One VM: its record, and its state as this node sees it.
+/// One VM: its configuration, and its state as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmView {
     pub name: String,
     pub cpus: u32,
     pub memory_mib: u32,
-    /// How it boots.
+    /// Firmware with which the VM boots.
     pub firmware: FirmwareView,
-    /// Names of its volumes; the first one is the boot disk.
+    /// Names of the volumes that are its disks; the first one is the boot disk.
     pub disks: Vec<String>,
-    /// The node that runs it, "A" or "B".
+    /// The node that may run the VM, "A" or "B".
     #[serde(alias = "owner")]
     pub node: String,
-    /// The state that the pair brings it to.
+    /// The state that a user or the guest asked for; the pair brings the VM to it.
     pub intent: IntentView,
     /// Starting order, 0 (last) to 100 (first).
     pub priority: u8,
-    /// Whether it is started on the survivor when its node is lost.
+    /// Whether the VM is started on the survivor when its node is lost.
     pub ha: bool,
-    /// Its state as this node sees it.
+    /// State of the VM's process, as this node sees it.
     pub state: VmState,
-    /// Why it is in this state, one sentence.
+    /// One sentence with the reason for the state; absent if there is nothing to explain.
     pub reason: Option<String>,
 }
 
-/// How a VM boots.
+/// Firmware with which a VM boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FirmwareView {
@@ -39,13 +39,13 @@ pub enum FirmwareView {
     Uefi,
 }
 
-/// The state that the pair brings a VM to.
+/// The state that a user or the guest asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntentView {
-    /// It runs; after a crash of it or of its node it is started again.
+    /// The VM shall run. It is started again after a crash, and with `ha` also after the loss of its node.
     Running,
-    /// A user stopped it.
+    /// A user stopped the VM, or its node was lost and it has no `ha`.
     Stopped,
     /// The guest powered off by itself. The VM stays off until a user starts it.
     GuestShutDown,
@@ -55,27 +55,27 @@ pub enum IntentView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum VmState {
-    /// Not running here.
+    /// The VM is on this node and has no process.
     Stopped,
-    /// Being started, or waiting for the right to run.
+    /// The VM is being started, or waits for the right to run or for its disks.
     Starting,
     /// The VM runs on this node.
     Running,
     /// Frozen on this node until the node has the right to run VMs.
     Paused,
-    /// Being shut down.
+    /// The VM is being shut down or killed.
     Stopping,
-    /// It crashed or could not be started.
+    /// The VM crashed or could not be started. It is started again after a delay.
     Failed,
-    /// It is on the other node, which knows its state.
+    /// The VM is on the other node; only that node knows its state.
     Elsewhere,
 }
 
-fn yes() -> bool {
+fn default_true() -> bool {
     true
 }
 
-fn middle() -> u8 {
+fn default_priority() -> u8 {
     50
 }
 
@@ -89,23 +89,23 @@ pub struct CreateVm {
     pub cpus: u32,
     /// Memory of the guest in MiB, at least 32. Refused if all VMs together would not fit on one node.
     pub memory_mib: u32,
-    /// How it boots; UEFI if absent.
+    /// Firmware with which the VM boots; UEFI if absent.
     #[serde(default)]
     pub firmware: FirmwareView,
-    /// Names of its volumes; the first one is the boot disk.
+    /// Names of the volumes that become its disks; the first one is the boot disk.
     #[serde(default)]
     pub disks: Vec<String>,
-    /// The node that runs it, "A" or "B"; if absent, the node that takes the request.
+    /// The node that shall run the VM, "A" or "B"; if absent, the node that receives the request.
     #[serde(default)]
     pub node: Option<String>,
-    /// Whether it starts at once.
-    #[serde(default = "yes")]
+    /// Whether the VM is started at once; true if absent.
+    #[serde(default = "default_true")]
     pub start: bool,
-    /// Starting order, 0 (last) to 100 (first).
-    #[serde(default = "middle")]
+    /// Starting order, 0 (last) to 100 (first); 50 if absent.
+    #[serde(default = "default_priority")]
     pub priority: u8,
-    /// Whether it is started on the survivor when its node is lost.
-    #[serde(default = "yes")]
+    /// Whether the VM is started on the survivor when its node is lost; true if absent.
+    #[serde(default = "default_true")]
     pub ha: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Types of volumes on the wire.
+//! JSON types of volumes.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,18 +6,18 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeView {
     pub name: String,
-    /// Its number in the pool.
+    /// Number of the volume in the pool. It is never used twice; an import gives the volume another number.
     pub id: u64,
     /// Size in bytes.
     pub size: u64,
-    /// The node whose VM uses it, "A" or "B".
+    /// The node that writes the volume, "A" or "B": that of the VM that uses it.
     #[serde(alias = "home")]
     pub primary: String,
-    /// The VM that has it as a disk.
+    /// Name of the VM that has the volume as a disk; absent if none has.
     pub vm: Option<String>,
 }
 
-/// Request to create a volume; it reads as zeros.
+/// Request to create a volume. A new volume reads as zeros.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateVolume {
@@ -27,11 +27,11 @@ pub struct CreateVolume {
     pub size: u64,
 }
 
-/// An image was written into a volume and is durable on every in-sync node.
+/// Reply to a finished import: the image is the volume's content and is durable on every in-sync node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImportReply {
-    /// Bytes written from the volume's beginning.
+    /// Length of the image in bytes; the rest of the volume reads as zeros.
     pub bytes: u64,
-    /// SHA-256 of these bytes, in hexadecimal.
+    /// SHA-256 of the image, in hexadecimal.
     pub sha256: String,
 }

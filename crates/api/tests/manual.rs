@@ -1,5 +1,5 @@
-//! Each code of a refusal, an alarm and a timeline entry appears in its page of the manual. `unrecognised` is excepted: it
-//! stands for a code of another version.
+//! Test that the manual names each code of a refusal, an alarm and a timeline entry. `unrecognised` is left out: it stands for
+//! a code of another version.
 
 use dyad_api::ErrorCode;
 use dyad_control::{AlarmCode, RefusalCode, TimelineKind};

@@ -1,4 +1,4 @@
-//! The committed OpenAPI document is exactly what the code says. After a change on purpose, run
+//! Tests of the OpenAPI document: the committed file is the generated one. After an intended change, run
 //! `DYAD_BLESS=1 cargo test -p dyad-api --test openapi` and read the difference before committing it.
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -19,7 +19,7 @@ fn the_committed_document_is_the_generated_one() {
 }
 
 #[test]
-fn every_reference_leads_to_a_schema() {
+fn every_reference_names_an_existing_schema() {
     let text = openapi().to_json().unwrap();
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let schemas = &document["components"]["schemas"];

@@ -1,4 +1,4 @@
-//! The sentence tells the truth: one healthy pair, then everything that may be missing, one by one.
+//! Tests of the status sentence: for one healthy pair, then for each condition that may be missing.
 
 use dyad_api::{PairRole, StatusReply, Versions, verdict};
 use dyad_control::testing::protected;
@@ -34,14 +34,14 @@ fn a_healthy_pair_is_protected() {
 }
 
 #[test]
-fn whatever_is_missing_is_said() {
+fn each_missing_condition_has_its_sentence() {
     let cases: Vec<(Status, &str)> = vec![
         (with(|s| s.links[1].up = false), "Not protected: the link eth2 is down."),
         (with(|s| s.links.truncate(1)), "Not protected: there is no second link to node right."),
         (quorum(|q| q.witness = WitnessStatus::None), "Not protected: no witness is enrolled."),
         (
             quorum(|q| q.tie = dyad_quorum::Acceptor::A),
-            "Not protected: node A holds the tie vote, so that one must not be lost.",
+            "Not protected: node A holds the tie vote: the pair does not survive the loss of that node.",
         ),
         (
             quorum(|q| q.witness = WitnessStatus::Unreachable { address: "w:7403".into(), silent_s: Some(9) }),
@@ -65,8 +65,8 @@ fn whatever_is_missing_is_said() {
         (mirror(MirrorState::Reconciling), "Not protected: this node and node right compare their journals."),
         (quorum(|q| q.peer_alive = false), "Not protected: node right does not answer."),
         (with(|s| s.pair.as_mut().unwrap().peer = None), "Not protected: the second node has not joined."),
-        (with(|s| s.quorum = None), "Not protected: this node does not know yet who holds the newest data."),
-        (quorum(|q| q.state = NodeState::Starting), "Not protected: this node does not know yet who holds"),
+        (with(|s| s.quorum = None), "Not protected: this node does not know yet which node holds the newest data."),
+        (quorum(|q| q.state = NodeState::Starting), "Not protected: this node does not know yet which"),
         (quorum(|q| q.state = NodeState::Paused), "The VMs of this node are paused: neither node right nor the"),
         (quorum(|q| q.state = NodeState::WaitingForVote), "No VM may start yet: this node waits for node right"),
         (
@@ -112,7 +112,7 @@ fn alarm(code: AlarmCode, sentence: &str) -> Alarm {
 }
 
 #[test]
-fn an_alarm_is_never_protected_and_the_gravest_is_the_sentence() {
+fn a_pair_with_an_alarm_is_not_protected_and_the_gravest_alarm_is_the_sentence() {
     let drift =
         alarm(AlarmCode::ClockDrift, "The clocks of the nodes drift apart: no lease is granted until one is repaired.");
     let unfenced =
@@ -133,7 +133,7 @@ fn an_alarm_is_never_protected_and_the_gravest_is_the_sentence() {
 }
 
 #[test]
-fn what_is_judged_from_the_status_is_said_once() {
+fn a_condition_with_an_alarm_and_a_clause_is_listed_once() {
     let down = alarm(AlarmCode::PathDown, "The peer link eth2 is down: check its cable.");
     let both = with(|s| {
         s.links[1].up = false;
@@ -151,7 +151,7 @@ fn what_is_judged_from_the_status_is_said_once() {
 }
 
 #[test]
-fn details_are_only_for_those_who_are_logged_in() {
+fn a_reply_without_a_session_has_no_details() {
     let versions = Versions { dyad: "0".into(), api: "1".into() };
     let mut status = protected();
     status.pairing_code = Some("123456".into());

@@ -41,7 +41,7 @@ impl Client {
             bail!("\"{url}\" is not a node: write it like https://192.0.2.10");
         };
         let port_given = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let node = if port_given { host.to_owned() } else { format!("{host}:{}", dyad_api::PORT) };
+        let node = if port_given { host.to_owned() } else { format!("{host}:{}", dyad_api::HTTPS_PORT) };
         let store = Store::open(config)?;
         let pin = Pin::new(store.known(&node).certificate);
         let settings = Agent::config_builder()

@@ -237,8 +237,8 @@ impl ControlPlane {
     fn answer(&mut self, request: NodeRequest) -> bool {
         let now_s = self.started.elapsed().as_secs();
         match request {
-            NodeRequest::MayTry { source, answer } => drop(answer.send(self.sessions.may_try(source, now_s))),
-            NodeRequest::NotWrong(source) => self.sessions.not_wrong(source),
+            NodeRequest::MayTry { source, answer } => drop(answer.send(self.sessions.may_try_password(source, now_s))),
+            NodeRequest::NotWrong(source) => self.sessions.retract_try(source),
             NodeRequest::BeginSession { token, user } => self.sessions.begin(SessionToken(&token), &user, now_s),
             NodeRequest::CheckSession { token, answer } => {
                 drop(answer.send(self.sessions.check(SessionToken(&token), now_s)))

@@ -139,7 +139,7 @@ async fn run(
     let trial = accelerator::Trial { qemu: &options.qemu, dir: &options.run };
     let found = accelerator::decide(trial, version, &options.state.join(KVM_PROBE_FILE)).await;
     if found == Accelerator::Tcg {
-        tracing::warn!("{}", dyad_api::EMULATED);
+        tracing::warn!("{}", dyad_api::EMULATION_WARNING);
     }
     let _ = reports.send(SupervisorReport::HardwareVirtualisation(found == Accelerator::Kvm));
     let (mut runner, mut events) = Runner::new(settings(options, program, version, found));

@@ -94,7 +94,7 @@ async fn a_watchdog_that_is_not_proven_has_a_button() {
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
     let page = async |token: &str| {
-        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::COOKIE));
+        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::SESSION_COOKIE));
         fetch(&site, request.body(Body::empty()).unwrap()).await.1
     };
     const BUTTON: &str = "data-post=\"/api/v1/watchdog/prove\"";
@@ -112,12 +112,12 @@ async fn emulated_vms_are_told() {
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
     let page = async || {
-        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::COOKIE));
+        let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::SESSION_COOKIE));
         fetch(&site, request.body(Body::empty()).unwrap()).await.1
     };
     for (works, told) in [(true, false), (false, true)] {
         node.reports.upgrade().unwrap().send(SupervisorReport::HardwareVirtualisation(works)).unwrap();
         node.until("the trial's outcome is known", |s| s.hardware_virtualisation == Some(works)).await;
-        assert_eq!(page().await.contains(dyad_api::EMULATED), told);
+        assert_eq!(page().await.contains(dyad_api::EMULATION_WARNING), told);
     }
 }

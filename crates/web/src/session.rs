@@ -3,7 +3,7 @@
 use crate::state::Shared;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use dyad_api::{COOKIE, Session};
+use dyad_api::{SESSION_COOKIE, Session};
 
 /// The session of the request's cookie, if it is valid.
 pub(crate) async fn find(service: &Shared, headers: &HeaderMap) -> Option<Session> {
@@ -13,7 +13,7 @@ pub(crate) async fn find(service: &Shared, headers: &HeaderMap) -> Option<Sessio
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == COOKIE)?
+        .find(|(name, _)| *name == SESSION_COOKIE)?
         .1
         .to_owned();
     service.session(&token).await.ok()

@@ -10,7 +10,7 @@ use axum::{
     middleware::Next,
     response::{AppendHeaders, IntoResponse, Response},
 };
-use dyad_api::{ApiError, COOKIE, LoginReply, LoginRequest, Service, Session, Source};
+use dyad_api::{ApiError, LoginReply, LoginRequest, SESSION_COOKIE, Service, Session, Source};
 
 use super::reply::{ErrorResponse, HandlerResult, json};
 use crate::NodeHandle;
@@ -76,13 +76,13 @@ fn token(headers: &HeaderMap) -> Option<String> {
     }
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|v| v.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, token)| token.to_owned())
+    pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token.to_owned())
 }
 
 /// Sets the session's cookie; without a token, removes it.
 fn cookie(token: Option<&str>) -> AppendHeaders<[(header::HeaderName, String); 1]> {
     let (token, lasting) = token.map_or(("", "; Max-Age=0"), |token| (token, ""));
-    let cookie = format!("{COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict{lasting}");
+    let cookie = format!("{SESSION_COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict{lasting}");
     AppendHeaders([(header::SET_COOKIE, cookie)])
 }
 
