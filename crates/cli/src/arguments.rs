@@ -1,4 +1,4 @@
-//! The command line.
+//! The arguments of the command line, from which clap generates the help.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use crate::size;
 #[derive(Debug, Parser)]
 #[command(name = "dyad", version)]
 pub(crate) struct Arguments {
-    /// The node, such as https://192.0.2.10.
+    /// URL of the node, such as https://192.0.2.10.
     #[arg(long, env = "DYAD_NODE", global = true, default_value = "https://localhost")]
     pub(crate) node: String,
     /// Print JSON as the API sends it, for programs, instead of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Directory of tokens and of the certificates of known nodes.
+    /// Directory for session tokens and for the certificates of known nodes.
     #[arg(long, env = "DYAD_CONFIG", global = true)]
     pub(crate) config: Option<PathBuf>,
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Say whether the pair is protected.
+    /// Show whether the pair is protected, and what is missing.
     Status,
     /// Log in; the password comes from DYAD_PASSWORD, from the terminal, or from standard input.
     Login,
@@ -37,12 +37,12 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 0)]
         since: u64,
     },
-    /// Open the code with which the second node joins.
+    /// Open a one-time code with which the second node joins.
     PairingCode,
-    /// Enrol the pair at a witness, the tiebreaker outside of both nodes.
+    /// Enrol the pair at a witness: the machine outside of both nodes that holds the third vote.
     #[command(subcommand)]
     Witness(Witness),
-    /// Prove that the watchdog resets the node when the node hangs.
+    /// Test whether the watchdog resets the node when the node hangs.
     #[command(subcommand)]
     Watchdog(Watchdog),
     /// Set a node up from a seed file.
@@ -50,27 +50,27 @@ pub(crate) enum Command {
         /// The seed file (TOML).
         seed: PathBuf,
     },
-    /// List, make, fill and delete volumes, the virtual disks of the pair.
+    /// List, create, fill and delete volumes, the virtual disks of the pair.
     #[command(subcommand)]
     Volume(Volume),
-    /// Make, start, stop and delete virtual machines.
+    /// List, create, start, stop and delete virtual machines.
     #[command(subcommand)]
     Vm(Vm),
-    /// Start over: the node leaves its pair and becomes blank. Without the confirmation it says what to type.
+    /// Erase the node: it leaves its pair and becomes blank. Without CONFIRM, print the text that must be given.
     Erase {
-        /// What the node wants typed: its name, or "pair/node" if no other node is known to hold the data.
+        /// Name of the node, or "pair/node" if no other node is known to hold the data; with --disk the disk's name.
         confirm: Option<String>,
-        /// Erase this disk, which carries data of a pair, of a node that is not set up; confirmed by its name.
+        /// Erase only this disk with data of a pair; the node must not be set up yet.
         #[arg(long)]
         disk: Option<String>,
     },
-    /// Forget the certificate of the node, after it was erased and set up again.
+    /// Delete the stored certificate and token of the node, after the node was erased and set up again.
     Forget,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Witness {
-    /// Enrol at a witness.
+    /// Enrol the pair at a witness.
     Add {
         /// Host name or address, with :port if it is not 7403.
         address: String,
@@ -81,7 +81,7 @@ pub(crate) enum Witness {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Watchdog {
-    /// Prove that it resets the node, which restarts now; no VM may run there.
+    /// Stop feeding the watchdog, so that it resets the node now. Refused while VMs run there.
     Prove,
 }
 
@@ -89,25 +89,25 @@ pub(crate) enum Watchdog {
 pub(crate) enum Volume {
     /// List all volumes of the pair.
     List,
-    /// Make a volume.
+    /// Create a volume; it reads as zeros.
     Create {
         /// Name of the new volume: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter.
         name: String,
-        /// Its size, such as 10GiB, 512MiB, or a number of bytes.
-        #[arg(value_parser = size::bytes)]
+        /// Size of the volume, such as 10GiB, 512MiB, or a number of bytes; a whole number of MiB.
+        #[arg(value_parser = size::parse_bytes)]
         size: u64,
     },
-    /// Replace everything a volume holds by a raw image. If it is refused, nothing is changed.
+    /// Replace the content of a volume by a raw image. A refused image changes nothing.
     Import {
         /// Name of the volume whose content is replaced.
         name: String,
         /// File with the raw image of a disk; other formats must be converted first.
         file: PathBuf,
-        /// Make the volume first, just large enough.
+        /// Create the volume first, with the size of the image rounded up to MiB.
         #[arg(long)]
         create: bool,
     },
-    /// Delete a volume with all it holds.
+    /// Delete a volume with its content.
     Delete {
         /// Name of the volume to delete.
         name: String,
@@ -124,7 +124,7 @@ pub(crate) enum Firmware {
 pub(crate) enum Vm {
     /// List all VMs.
     List,
-    /// Make a VM.
+    /// Create a VM and start it.
     Create {
         /// Name of the new VM: 1 to 32 lower-case letters, digits and hyphens, beginning with a letter.
         name: String,
@@ -132,24 +132,24 @@ pub(crate) enum Vm {
         #[arg(long, default_value_t = 1)]
         cpus: u32,
         /// Memory in whole MiB, such as 2GiB or 512MiB.
-        #[arg(long, value_parser = size::mebibytes)]
+        #[arg(long, value_parser = size::parse_mebibytes)]
         memory: u32,
-        /// A volume; give it again for each further disk. The first one boots.
+        /// Name of a volume that becomes a disk; repeat it for further disks. The VM boots from the first one.
         #[arg(long = "disk")]
         disks: Vec<String>,
-        /// How the VM boots: uefi (OVMF) or bios (SeaBIOS).
+        /// Firmware with which the VM boots: uefi (OVMF) or bios (SeaBIOS).
         #[arg(long, value_enum, default_value = "uefi")]
         firmware: Firmware,
-        /// The node that runs it, A or B; by default the node that is asked.
+        /// The node that shall run the VM, A or B; by default the node of --node.
         #[arg(long)]
         on: Option<String>,
         /// Starting order after a fail-over, 0 (last) to 100 (first).
         #[arg(long, default_value_t = 50)]
         priority: u8,
-        /// Do not start it now.
+        /// Do not start the VM now.
         #[arg(long)]
         stopped: bool,
-        /// Do not start it on the survivor when its node is lost.
+        /// Do not start the VM on the survivor when its node is lost.
         #[arg(long)]
         no_ha: bool,
     },
@@ -158,14 +158,14 @@ pub(crate) enum Vm {
         /// Name of the VM to start.
         name: String,
     },
-    /// Ask the guest to shut down.
+    /// Ask the guest to shut down; after the grace time, one minute by default, its process is killed.
     Stop {
         /// Name of the VM to shut down.
         name: String,
     },
-    /// Stop a VM at once, like pulling its plug.
+    /// Kill a VM at once, like a power cut.
     Kill {
-        /// Name of the VM to stop.
+        /// Name of the VM to kill.
         name: String,
     },
     /// Delete a stopped VM; its volumes stay.
@@ -173,11 +173,11 @@ pub(crate) enum Vm {
         /// Name of the VM to delete.
         name: String,
     },
-    /// Print what a VM wrote to its serial line.
+    /// Print the last output of a VM on its serial line.
     Log {
         /// Name of the VM whose output is printed.
         name: String,
-        /// Go on printing as the VM writes, until interrupted.
+        /// Continue with new output until interrupted.
         #[arg(long, short)]
         follow: bool,
     },
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_accepts_the_definition_of_the_arguments() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
     }

@@ -1,4 +1,4 @@
-//! Runs each command as requests to the node.
+//! The commands: each sends requests to the node and prints the reply.
 
 use std::{
     fs::File,
@@ -22,47 +22,49 @@ use crate::{
     print, setup,
 };
 
-/// The body of a request that carries none.
+/// The absent body of a request, with a type that `send_without_content` takes.
 const NO_BODY: Option<&()> = None;
 
-/// Runs one command.
+/// Runs the command of the command line.
 ///
 /// # Errors
 ///
-/// The refusal of the node as [`dyad_api::ApiError`]; otherwise a sentence about the connection or a local file.
+/// The node refuses, which gives its [`dyad_api::ApiError`]; or the connection or a local file fails.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { node, json, config, command } = arguments;
     let mut client = Client::new(&node, config)?;
     match command {
         Command::Status => {
             let status: StatusReply = client.get("status")?;
-            print::show(json, &status, print::status)
+            print::print(json, &status, print::status)
         }
         Command::Login => {
-            let password = password()?;
+            let password = read_password()?;
             let LoginReply { token } = client.post("login", &LoginRequest { password })?;
-            client.keep_token(Some(token))
+            client.store_token(Some(token))
         }
         Command::Logout => {
-            let ended = client.act(Method::POST, "logout", NO_BODY);
-            client.keep_token(None)?;
+            let ended = client.send_without_content(Method::POST, "logout", NO_BODY);
+            client.store_token(None)?;
             ended
         }
         Command::Timeline { since } => {
             let timeline: TimelineReply = client.get(&format!("timeline?since={since}"))?;
-            print::show(json, &timeline, print::timeline)
+            print::print(json, &timeline, print::timeline)
         }
         Command::PairingCode => {
             let code: PairingCodeReply = client.post("pairing-code", &())?;
-            print::show(json, &code, |code| println!("{} (for {} minutes)", code.code, code.expires_s / 60))
+            print::print(json, &code, |code| println!("{} (for {} minutes)", code.code, code.expires_s / 60))
         }
         Command::Witness(Witness::Add { address, code }) => {
-            client.act(Method::POST, "witness", Some(&WitnessRequest { address, code }))
+            client.send_without_content(Method::POST, "witness", Some(&WitnessRequest { address, code }))
         }
         Command::Watchdog(Watchdog::Prove) => {
-            client.act(Method::POST, "watchdog/prove", NO_BODY)?;
+            client.send_without_content(Method::POST, "watchdog/prove", NO_BODY)?;
             if !json {
-                println!("The node restarts now: ask \"dyad status\" in a minute whether its watchdog is proven.");
+                println!(
+                    "The node restarts now: run \"dyad status\" in a minute, which says whether the watchdog is proven."
+                );
             }
             Ok(())
         }
@@ -72,8 +74,12 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Erase { confirm, disk } => {
             let confirm = confirm.unwrap_or_default();
             match disk {
-                Some(disk) => client.act(Method::POST, "setup/erase-disk", Some(&EraseDiskRequest { disk, confirm })),
-                None => client.act(Method::POST, "erase", Some(&EraseRequest { confirm })),
+                Some(disk) => client.send_without_content(
+                    Method::POST,
+                    "setup/erase-disk",
+                    Some(&EraseDiskRequest { disk, confirm }),
+                ),
+                None => client.send_without_content(Method::POST, "erase", Some(&EraseRequest { confirm })),
             }
         }
         Command::Forget => client.forget(),
@@ -84,20 +90,23 @@ fn volume(client: &mut Client, json: bool, command: Volume) -> anyhow::Result<()
     match command {
         Volume::List => {
             let volumes: Vec<VolumeView> = client.get("volumes")?;
-            print::show(json, &volumes, |volumes| print::volumes(volumes))
+            print::print(json, &volumes, |volumes| print::volumes(volumes))
         }
         Volume::Create { name, size } => {
             let volume: VolumeView = client.post("volumes", &CreateVolume { name, size })?;
-            print::show(json, &volume, |volume| print::volumes(std::slice::from_ref(volume)))
+            print::print(json, &volume, |volume| print::volumes(std::slice::from_ref(volume)))
         }
         Volume::Import { name, file, create } => {
             let image = import(client, &name, &file, create)?;
-            print::show(json, &image, |image| println!("{} bytes, SHA-256 {}", image.bytes, image.sha256))
+            print::print(json, &image, |image| println!("{} bytes, SHA-256 {}", image.bytes, image.sha256))
         }
-        Volume::Delete { name } => client.act(Method::DELETE, &format!("volumes/{}", segment(&name)), NO_BODY),
+        Volume::Delete { name } => {
+            client.send_without_content(Method::DELETE, &format!("volumes/{}", encode_segment(&name)), NO_BODY)
+        }
     }
 }
 
+/// Reads the file once for its length and checksum, and then sends it.
 fn import(client: &mut Client, name: &str, path: &Path, create: bool) -> anyhow::Result<ImportReply> {
     let failed = || format!("{} cannot be read", path.display());
     let mut file = File::open(path).with_context(failed)?;
@@ -117,19 +126,23 @@ fn import(client: &mut Client, name: &str, path: &Path, create: bool) -> anyhow:
         let _: VolumeView = client.post("volumes", &request)?;
     }
     let file = File::open(path).with_context(failed)?;
-    client.put(&format!("volumes/{}/content?sha256={}", segment(name), hex::encode(hash.finalize())), &file)
+    client.put(&format!("volumes/{}/content?sha256={}", encode_segment(name), hex::encode(hash.finalize())), &file)
 }
 
 fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
-    let mut act = |name: &str, what: &str| client.act(Method::POST, &format!("vms/{}/{what}", segment(name)), NO_BODY);
+    let mut post_action = |name: &str, action: &str| {
+        client.send_without_content(Method::POST, &format!("vms/{}/{action}", encode_segment(name)), NO_BODY)
+    };
     match command {
-        Vm::Start { name } => act(&name, "start"),
-        Vm::Stop { name } => act(&name, "stop"),
-        Vm::Kill { name } => act(&name, "kill"),
-        Vm::Delete { name } => client.act(Method::DELETE, &format!("vms/{}", segment(&name)), NO_BODY),
+        Vm::Start { name } => post_action(&name, "start"),
+        Vm::Stop { name } => post_action(&name, "stop"),
+        Vm::Kill { name } => post_action(&name, "kill"),
+        Vm::Delete { name } => {
+            client.send_without_content(Method::DELETE, &format!("vms/{}", encode_segment(&name)), NO_BODY)
+        }
         Vm::List => {
             let vms: Vec<VmView> = client.get("vms")?;
-            print::show(json, &vms, |vms| print::vms(vms))
+            print::print(json, &vms, |vms| print::vms(vms))
         }
         Vm::Create { name, cpus, memory, disks, firmware, on, priority, stopped, no_ha } => {
             let request = CreateVm {
@@ -147,10 +160,11 @@ fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
                 ha: !no_ha,
             };
             let vm: VmView = client.post("vms", &request)?;
-            print::show(json, &vm, |vm| print::vms(std::slice::from_ref(vm)))
+            print::print(json, &vm, |vm| print::vms(std::slice::from_ref(vm)))
         }
         Vm::Log { name, follow } => {
-            let mut text = client.stream(&format!("vms/{}/serial/log?follow={}", segment(&name), u8::from(follow)))?;
+            let mut text =
+                client.stream(&format!("vms/{}/serial/log?follow={}", encode_segment(&name), u8::from(follow)))?;
             let mut out = io::stdout().lock();
             let mut buffer = [0; 4096];
             loop {
@@ -165,13 +179,15 @@ fn vm(client: &mut Client, json: bool, command: Vm) -> anyhow::Result<()> {
     }
 }
 
-/// A name as one segment of a path, percent-encoded. An invalid name must reach the node, which refuses it.
-fn segment(name: &str) -> String {
+/// Encodes a name as one segment of a URL path. Invalid names are encoded too, so that the node refuses them with its
+/// sentence.
+fn encode_segment(name: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     name.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-fn password() -> anyhow::Result<String> {
+/// The password from `DYAD_PASSWORD`, else from standard input; a terminal does not echo it.
+fn read_password() -> anyhow::Result<String> {
     if let Ok(password) = std::env::var("DYAD_PASSWORD") {
         return Ok(password);
     }
@@ -197,8 +213,8 @@ fn password() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_name_stays_one_segment() {
-        assert_eq!(super::segment("web-1"), "web-1");
-        assert_eq!(super::segment("../x?y"), "..%2Fx%3Fy");
+    fn a_name_with_slashes_stays_one_path_segment() {
+        assert_eq!(super::encode_segment("web-1"), "web-1");
+        assert_eq!(super::encode_segment("../x?y"), "..%2Fx%3Fy");
     }
 }

@@ -1,8 +1,8 @@
-//! `dyad`, the command line: everything goes through the API of one node, and a refusal is the node's own sentence.
+//! `dyad`, the command line tool: it uses the API of one node, and shows a refusal in the node's own sentence.
 //!
-//! It must never know how anything is done. **Invariants.** A node's certificate is remembered at the first contact
-//! and never silently accepted after it has changed. Tokens lie in a file only their owner can read. The exit code is 0
-//! if it was done, 1 if it was refused or failed, 2 if the command line was wrong.
+//! It must never know how a node carries out a request. **Invariants.** A node's certificate is stored at the first contact;
+//! later another certificate is refused. Tokens are stored in a file that only its owner can read. The exit code is 0 after
+//! success, 1 after a refusal or a failure, 2 if the command line is wrong.
 
 mod arguments;
 mod client;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             match error.downcast_ref::<dyad_api::ApiError>() {
-                // The type is a text and a word: JSON can always hold it.
+                // Cannot fail: the error consists of two texts.
                 Some(refused) if json => eprintln!("{}", serde_json::to_string(refused).unwrap_or_default()),
                 Some(refused) => eprintln!("{refused}"),
                 None => eprintln!("{error:#}"),

@@ -1,4 +1,5 @@
-//! TLS to a node whose certificate is self-signed: trusted at the first contact, pinned from then on.
+//! TLS to a node whose certificate is self-signed: any certificate is accepted at the first contact, and only the same one
+//! from then on.
 
 use std::{
     fmt,
@@ -17,38 +18,39 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-/// The expected certificate, and the certificate that the node showed.
+/// The expected certificate, and the certificate that the node presented.
 #[derive(Debug, Default)]
-pub(crate) struct Pin {
+pub(crate) struct CertificatePin {
     expected: Option<String>,
-    shown: Mutex<Option<String>>,
+    presented: Mutex<Option<String>>,
 }
 
-impl Pin {
-    /// Expects a certificate with this SHA-256 (hexadecimal), or at the first contact (`None`) any certificate.
+impl CertificatePin {
+    /// Expects a certificate with this SHA-256 in hexadecimal; `None`, for the first contact, accepts any.
     pub(crate) fn new(expected: Option<String>) -> Arc<Self> {
-        Arc::new(Pin { expected, shown: Mutex::default() })
+        Arc::new(CertificatePin { expected, presented: Mutex::default() })
     }
 
-    /// SHA-256 of the certificate that was shown, in hexadecimal.
-    pub(crate) fn shown(&self) -> Option<String> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// SHA-256 of the presented certificate, in hexadecimal; `None` before a connection.
+    pub(crate) fn presented(&self) -> Option<String> {
+        self.presented.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether another certificate was shown than expected.
-    pub(crate) fn broken(&self) -> bool {
-        matches!((&self.expected, self.shown()), (Some(expected), Some(shown)) if *expected != shown)
+    /// Whether the presented certificate is not the expected one.
+    pub(crate) fn is_violated(&self) -> bool {
+        matches!((&self.expected, self.presented()), (Some(expected), Some(presented)) if *expected != presented)
     }
 }
 
-/// Checks the pin. The signatures of the handshake are checked as always: the peer owns the key of what it shows.
+/// Compares the presented certificate with the pin. The signatures of the handshake are verified as usual, so the peer owns
+/// the certificate's key.
 #[derive(Debug)]
-struct Verifier {
-    pin: Arc<Pin>,
+struct PinVerifier {
+    pin: Arc<CertificatePin>,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for PinVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -57,9 +59,9 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = hex::encode(Sha256::digest(certificate));
-        *self.pin.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
-        if self.pin.broken() {
+        let presented = hex::encode(Sha256::digest(certificate));
+        *self.pin.presented.lock().unwrap_or_else(PoisonError::into_inner) = Some(presented);
+        if self.pin.is_violated() {
             return Err(rustls::CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(ServerCertVerified::assertion())
@@ -88,26 +90,26 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Puts TLS with a pin over a plain connection.
+/// Connector of ureq that runs TLS with a [`CertificatePin`] over a TCP connection.
 #[derive(Debug)]
-pub(crate) struct PinnedTls {
+pub(crate) struct PinnedTlsConnector {
     config: Arc<ClientConfig>,
 }
 
-impl PinnedTls {
-    pub(crate) fn new(pin: Arc<Pin>) -> Result<Self, rustls::Error> {
+impl PinnedTlsConnector {
+    pub(crate) fn new(pin: Arc<CertificatePin>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(ring::default_provider());
-        let verifier = Arc::new(Verifier { pin, provider: provider.clone() });
+        let verifier = Arc::new(PinVerifier { pin, provider: provider.clone() });
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(PinnedTls { config: Arc::new(config) })
+        Ok(PinnedTlsConnector { config: Arc::new(config) })
     }
 }
 
-impl<In: Transport> Connector<In> for PinnedTls {
+impl<In: Transport> Connector<In> for PinnedTlsConnector {
     type Out = Either<In, PinnedTransport>;
 
     fn connect(&self, details: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
@@ -126,7 +128,7 @@ impl<In: Transport> Connector<In> for PinnedTls {
     }
 }
 
-/// A connection whose certificate was checked.
+/// A TLS connection whose certificate has passed the [`PinVerifier`].
 pub(crate) struct PinnedTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

@@ -1,14 +1,14 @@
-//! Answers for people, or as JSON for programs.
+//! Prints replies as text for people, or as JSON for programs.
 
 use dyad_api::{PairRole, StatusReply, TimelineReply, VmView, VolumeView};
 use serde::Serialize;
 
-/// Prints the value as JSON, or in the way for people.
-pub(crate) fn show<T: Serialize>(json: bool, value: &T, people: impl FnOnce(&T)) -> anyhow::Result<()> {
+/// Prints the value as indented JSON, or with the function for people.
+pub(crate) fn print<T: Serialize>(json: bool, value: &T, for_people: impl FnOnce(&T)) -> anyhow::Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(value)?);
     } else {
-        people(value);
+        for_people(value);
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ pub(crate) fn vms(vms: &[VmView]) {
     }
 }
 
-/// The word a value has on the wire.
+/// The word of an enum value in the JSON of the API.
 fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,

@@ -1,29 +1,30 @@
-//! What is remembered between runs: tokens and certificates, by node.
+//! The file with the session token and the certificate of each known node.
 
 use std::{collections::BTreeMap, fs, io, os::unix::fs::DirBuilderExt, path::PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// The remembered nodes. The file can be read by its owner only.
+/// The known nodes, and the file that holds them. Only its owner can read the file.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub(crate) struct NodeStore {
     file: PathBuf,
-    nodes: BTreeMap<String, Known>,
+    /// The nodes by `host:port`.
+    nodes: BTreeMap<String, KnownNode>,
 }
 
-/// What is known of one node.
+/// The stored data of one node; empty for an unknown one.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Known {
-    /// SHA-256 of its certificate, in hexadecimal.
+pub(crate) struct KnownNode {
+    /// SHA-256 of the node's certificate, in hexadecimal.
     #[serde(default)]
     pub(crate) certificate: Option<String>,
     #[serde(default)]
     pub(crate) token: Option<String>,
 }
 
-impl Store {
-    /// Opens the store in `dir`, or in the user's configuration directory.
+impl NodeStore {
+    /// Opens the store in `dir`; by default in the user's configuration directory. A missing file is an empty store.
     pub(crate) fn open(dir: Option<PathBuf>) -> anyhow::Result<Self> {
         let dir = match dir {
             Some(dir) => dir,
@@ -36,20 +37,21 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("{} cannot be read", file.display())),
         };
-        Ok(Store { file, nodes })
+        Ok(NodeStore { file, nodes })
     }
 
-    pub(crate) fn known(&self, node: &str) -> Known {
+    /// The stored data of a node; empty if the node is unknown.
+    pub(crate) fn known(&self, node: &str) -> KnownNode {
         self.nodes.get(node).cloned().unwrap_or_default()
     }
 
-    /// Remembers something of a node, at once and durably.
-    pub(crate) fn remember(&mut self, node: &str, change: impl FnOnce(&mut Known)) -> anyhow::Result<()> {
+    /// Changes the stored data of a node and writes the file durably.
+    pub(crate) fn update(&mut self, node: &str, change: impl FnOnce(&mut KnownNode)) -> anyhow::Result<()> {
         change(self.nodes.entry(node.to_owned()).or_default());
         self.save()
     }
 
-    /// Removes a node's certificate and token.
+    /// Deletes a node's certificate and token and writes the file durably.
     pub(crate) fn forget(&mut self, node: &str) -> anyhow::Result<()> {
         self.nodes.remove(node);
         self.save()

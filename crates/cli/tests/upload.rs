@@ -1,4 +1,4 @@
-//! A large image that the node refuses: the program shows the node's sentence, not a broken connection.
+//! Test of an upload that the node refuses: the program shows the node's sentence and not a broken connection.
 
 #[path = "../../node/tests/support/mod.rs"]
 mod support;
