@@ -9,7 +9,7 @@ async function call(method, path, body) {
   try {
     reply = await fetch(path, { method, headers, body: text, credentials: "same-origin" });
   } catch {
-    return refuse("This node does not answer; try again when it does.");
+    return refuse("This node does not answer: try again in a moment.");
   }
   if (reply.ok) return true;
   if (reply.status === 401 && location.pathname !== "/login") { location.href = "/login"; return false; }
@@ -52,7 +52,7 @@ function upload(form) {
   const sum = form.elements.sha256.value.trim();
   request.open("PUT", sum ? `${form.dataset.upload}?sha256=${encodeURIComponent(sum)}` : form.dataset.upload);
   request.upload.onprogress = (event) => { bar.hidden = false; bar.max = event.total; bar.value = event.loaded; };
-  request.onerror = () => refuse("The connection broke; write the image again.");
+  request.onerror = () => refuse("The connection broke: write the image again.");
   request.onload = () => {
     if (request.status < 300) return go(form);
     let sentence = "The node refused without a reason.";

@@ -1,18 +1,21 @@
-// A VM's serial line. Control sequences that rewrite the last line (prompts, progress bars) are followed; those that draw
-// on a whole screen are dropped.
+// Shows a VM's serial line. Control sequences that change the last line (prompts, progress bars) are carried out; those that
+// draw on a whole screen are dropped.
 const screen = document.getElementById("screen");
 const link = document.getElementById("link");
 const encoder = new TextEncoder();
-const LONGEST = 200000;
-// Columns. Guests assume 80 for a serial terminal, and their line editors rely on the wrap there.
+// Maximum length of the finished lines that are kept, in characters.
+const MAX_LENGTH = 200000;
+// Columns. Guests assume 80 for a serial terminal, and their line editors rely on the line break there.
 const WIDTH = 80;
-const LONGEST_SEQUENCE = 1000;
+// Maximum length of a control sequence; a longer one is dropped.
+const MAX_SEQUENCE_LENGTH = 1000;
 const CONTROL = /^\u001b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\u0007\u001b]{0,1000}(?:\u0007|\u001b\\)|[ -/]+[0-~]|[0-~])/;
 // The beginning of a control sequence: a message may end in the middle of one.
 const UNFINISHED = /^\u001b(?:\[[0-?]*[ -/]*|[\]PX^_][^\u0007\u001b]*\u001b?|[ -/]+)?$/;
 const KEYS = { Enter: "\r", Backspace: "\u007f", Tab: "\t", Escape: "\u001b", ArrowUp: "\u001b[A", ArrowDown: "\u001b[B", ArrowRight: "\u001b[C", ArrowLeft: "\u001b[D" };
 let socket;
-// Finished lines; the characters of the last line; the column of the next character; an unfinished control sequence.
+// The finished lines, the characters of the last line, the column of the next character, the received part of a control
+// sequence, and the decoder of UTF-8.
 let past, line, column, rest, decoder;
 
 function clear() {
@@ -53,7 +56,7 @@ function show(text) {
   while (ahead) {
     const char = String.fromCodePoint(ahead.codePointAt(0));
     if (char === "\u001b") {
-      if (ahead.length < LONGEST_SEQUENCE && UNFINISHED.test(ahead)) {
+      if (ahead.length < MAX_SEQUENCE_LENGTH && UNFINISHED.test(ahead)) {
         rest = ahead;
         break;
       }
@@ -69,7 +72,7 @@ function show(text) {
     else if (char >= " ") put(char);
     ahead = ahead.slice(char.length);
   }
-  past = past.slice(-LONGEST);
+  past = past.slice(-MAX_LENGTH);
   const end = screen.scrollTop + screen.clientHeight >= screen.scrollHeight - 20;
   screen.textContent = past + line.join("");
   if (end) screen.scrollTop = screen.scrollHeight;

@@ -1,4 +1,4 @@
-// Fetches the live part of this page again whenever the node sends an event that its state changed.
+// Fetches the changing part of this page again after each server-sent event about a change.
 const live = document.getElementById("live");
 // Minimum interval between two fetches, in milliseconds: a busy node sends many events a second.
 const REFRESH_INTERVAL = 500;

@@ -1,9 +1,10 @@
-//! Style and scripts, compiled into the program.
+//! The style sheet and the scripts of the pages, compiled into the program.
 
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+/// Name, content type and text of each file.
 const FILES: &[(&str, &str, &str)] = &[
     ("style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
     ("live.js", "text/javascript; charset=utf-8", include_str!("../assets/live.js")),

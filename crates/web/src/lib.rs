@@ -1,13 +1,15 @@
-//! The web pages: rendered on the server, usable on a phone, during a fail-over and mostly without JavaScript.
+//! The web pages. They are rendered on the server; reading them and setup need no JavaScript. They work on a phone and
+//! during a fail-over.
 //!
-//! Three small modules add what a page alone cannot do: `live.js` (updates the page by server-sent events), `act.js`
-//! (buttons and uploads that call the API) and `console.js` (a VM's serial line over a WebSocket).
+//! Three small scripts add the rest: `live.js` updates a page after server-sent events, `act.js` calls the API from buttons,
+//! forms and uploads, `console.js` shows a VM's serial line over a WebSocket.
 //!
-//! This crate must never know how an operation is done: it calls a [`Service`] and shows the answer, in the same
+//! This crate must never know how an operation is carried out: it calls a [`Service`] and shows the reply in the same
 //! sentences as the serial line and the CLI.
 //!
-//! **Invariants.** Without a session a browser gets only the status sentence and the wizard. The templates escape every
-//! text that came from outside. A page loads nothing from another host.
+//! **Invariants.** Without a session a browser gets only the names of pair and node, the status sentence, the missing
+//! conditions, the alarms and the wizard. The templates escape every text that came from outside. A page loads nothing from
+//! another host.
 
 mod assets;
 mod filters;
@@ -24,11 +26,11 @@ use axum::{Router, extract::Request, routing::get};
 use dyad_api::Service;
 use std::sync::Arc;
 
-/// The Content-Security-Policy: resources only from this node and no inline script, so that markup in a name cannot
-/// run.
+/// The Content-Security-Policy: it allows resources from this node only and no inline script, so that a script in the name
+/// of an object is not run.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'";
 
-/// All pages and their assets, to be served on the same listener as the API.
+/// The router for all pages and their scripts; `dyad-node` serves it on the same port as the API.
 pub fn router(service: Arc<dyn Service>) -> Router {
     let wizard = setup::Wizard { service: service.clone(), pending_passwords: Arc::default() };
     let wizard = Router::new().route("/setup", get(setup::begin).post(setup::answer)).with_state(wizard);

@@ -1,6 +1,6 @@
-//! All pages except those of the wizard.
+//! The handlers of all pages except those of the wizard.
 
-use crate::state::Shared;
+use crate::state::SharedService;
 use crate::{filters, session};
 use askama::Template;
 use axum::extract::{Path, State};
@@ -8,30 +8,30 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use dyad_api::{ApiError, IntentView, SetupPhase, StatusReply, TimelineEvent, VmState, VmView, VolumeView};
 
-/// The header that all pages share.
+/// The values for the header that all pages share.
 pub(crate) struct Frame {
-    /// The names of the pair and the node.
+    /// The names of the pair and the node, or "Dyad" on a node without a pair.
     pub title: String,
     /// Whether the browser has a session.
-    pub user: bool,
-    /// Whether the node is set up: only then the menu is shown.
-    pub ready: bool,
-    /// The menu entry to mark as current.
-    pub here: &'static str,
+    pub logged_in: bool,
+    /// Whether the node belongs to a pair: only then the menu is shown.
+    pub has_pair: bool,
+    /// The menu entry that is marked as the current page.
+    pub menu_entry: &'static str,
 }
 
 impl Frame {
-    pub(crate) fn new(status: &StatusReply, user: bool, here: &'static str) -> Self {
+    pub(crate) fn new(status: &StatusReply, logged_in: bool, menu_entry: &'static str) -> Self {
         let title = match (&status.pair, &status.node_name) {
             (Some(pair), Some(node)) => format!("{pair} / {node}"),
             _ => "Dyad".into(),
         };
-        Self { title, user, ready: status.pair.is_some(), here }
+        Self { title, logged_in, has_pair: status.pair.is_some(), menu_entry }
     }
 }
 
-/// Renders a page. Rendering fails only by a defect of this program.
-pub(crate) fn page(template: &impl Template) -> Response {
+/// Renders a page. Rendering fails only because of a programming error.
+pub(crate) fn render(template: &impl Template) -> Response {
     match template.render() {
         Ok(text) => Html(text).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "This page cannot be shown; restart the node.").into_response(),
@@ -45,7 +45,7 @@ struct StatusPage {
     status: StatusReply,
 }
 
-pub(crate) async fn status(State(service): State<Shared>, headers: HeaderMap) -> Response {
+pub(crate) async fn status(State(service): State<SharedService>, headers: HeaderMap) -> Response {
     if let Ok(setup) = service.setup().await {
         match setup.phase {
             SetupPhase::Blank => return Redirect::to("/setup").into_response(),
@@ -53,9 +53,9 @@ pub(crate) async fn status(State(service): State<Shared>, headers: HeaderMap) ->
             SetupPhase::Running | SetupPhase::Broken => {}
         }
     }
-    let user = session::find(&service, &headers).await.is_some();
-    let status = service.status(user);
-    page(&StatusPage { frame: Frame::new(&status, user, "status"), status })
+    let logged_in = session::find(&service, &headers).await.is_some();
+    let status = service.status(logged_in);
+    render(&StatusPage { frame: Frame::new(&status, logged_in, "status"), status })
 }
 
 #[derive(Template)]
@@ -64,8 +64,8 @@ struct LoginPage {
     frame: Frame,
 }
 
-pub(crate) async fn login(State(service): State<Shared>) -> Response {
-    page(&LoginPage { frame: Frame::new(&service.status(false), false, "login") })
+pub(crate) async fn login(State(service): State<SharedService>) -> Response {
+    render(&LoginPage { frame: Frame::new(&service.status(false), false, "login") })
 }
 
 #[derive(Template)]
@@ -78,13 +78,13 @@ struct VmsPage {
 }
 
 impl VmsPage {
-    /// Volumes that no VM uses yet.
-    fn free(&self) -> impl Iterator<Item = &VolumeView> {
+    /// Volumes that are no disk of a VM.
+    fn free_volumes(&self) -> impl Iterator<Item = &VolumeView> {
         self.volumes.iter().filter(|volume| volume.vm.is_none())
     }
 
     /// The text and the CSS class for the state of a VM.
-    fn state(&self, vm: &VmView) -> (&'static str, &'static str) {
+    fn state_and_class(&self, vm: &VmView) -> (&'static str, &'static str) {
         match vm.state {
             VmState::Running => ("running", "good"),
             VmState::Starting => ("starting", "busy"),
@@ -98,22 +98,22 @@ impl VmsPage {
         }
     }
 
-    fn wanted(&self, vm: &VmView) -> bool {
+    fn shall_run(&self, vm: &VmView) -> bool {
         vm.intent == IntentView::Running
     }
 
-    fn here(&self, vm: &VmView) -> bool {
+    fn is_on_this_node(&self, vm: &VmView) -> bool {
         vm.state != VmState::Elsewhere
     }
 }
 
-pub(crate) async fn vms(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+pub(crate) async fn vms(State(service): State<SharedService>, headers: HeaderMap) -> Result<Response, Response> {
     session::require(&service, &headers).await?;
     let (vms, volumes) = (service.vms().await, service.volumes().await);
     let error = vms.as_ref().err().or(volumes.as_ref().err()).cloned();
     let frame = Frame::new(&service.status(false), true, "vms");
     let (vms, volumes) = (vms.unwrap_or_default(), volumes.unwrap_or_default());
-    Ok(page(&VmsPage { frame, vms, volumes, error }))
+    Ok(render(&VmsPage { frame, vms, volumes, error }))
 }
 
 #[derive(Template)]
@@ -124,12 +124,12 @@ struct ConsolePage {
 }
 
 pub(crate) async fn console(
-    State(service): State<Shared>,
+    State(service): State<SharedService>,
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Response, Response> {
     session::require(&service, &headers).await?;
-    Ok(page(&ConsolePage { frame: Frame::new(&service.status(false), true, "vms"), name }))
+    Ok(render(&ConsolePage { frame: Frame::new(&service.status(false), true, "vms"), name }))
 }
 
 #[derive(Template)]
@@ -140,12 +140,12 @@ struct VolumesPage {
     error: Option<ApiError>,
 }
 
-pub(crate) async fn volumes(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+pub(crate) async fn volumes(State(service): State<SharedService>, headers: HeaderMap) -> Result<Response, Response> {
     session::require(&service, &headers).await?;
     let volumes = service.volumes().await;
     let error = volumes.as_ref().err().cloned();
     let frame = Frame::new(&service.status(false), true, "volumes");
-    Ok(page(&VolumesPage { frame, volumes: volumes.unwrap_or_default(), error }))
+    Ok(render(&VolumesPage { frame, volumes: volumes.unwrap_or_default(), error }))
 }
 
 #[derive(Template)]
@@ -157,23 +157,23 @@ struct TimelinePage {
 }
 
 impl TimelinePage {
-    /// The event's time since the node started, as `h:mm:ss.mmm`.
-    fn clock(&self, event: &TimelineEvent) -> String {
+    /// The time from the boot of the machine to the event, as `h:mm:ss.mmm`.
+    fn time_since_boot(&self, event: &TimelineEvent) -> String {
         let ms = event.boot_ms;
         format!("{}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
     }
 }
 
-pub(crate) async fn timeline(State(service): State<Shared>, headers: HeaderMap) -> Result<Response, Response> {
+pub(crate) async fn timeline(State(service): State<SharedService>, headers: HeaderMap) -> Result<Response, Response> {
     session::require(&service, &headers).await?;
     let reply = service.timeline(0).await;
     let error = reply.as_ref().err().cloned();
     let mut events = reply.map(|reply| reply.events).unwrap_or_default();
     events.reverse();
-    Ok(page(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, error }))
+    Ok(render(&TimelinePage { frame: Frame::new(&service.status(false), true, "timeline"), events, error }))
 }
 
-/// Bytes with a binary unit and one decimal.
+/// Formats a number of bytes with a binary unit and one decimal.
 pub(crate) fn size(bytes: &u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = *bytes as f64;
@@ -190,7 +190,7 @@ mod tests {
     use super::size;
 
     #[test]
-    fn sizes_are_readable() {
+    fn sizes_have_a_binary_unit() {
         assert_eq!(size(&512), "512 B");
         assert_eq!(size(&(64 << 20)), "64.0 MiB");
         assert_eq!(size(&(3 << 40)), "3.0 TiB");

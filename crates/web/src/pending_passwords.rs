@@ -1,13 +1,14 @@
-//! The administrator passwords typed into the wizard, kept until setup begins. The browser gets only a token for each.
+//! The administrator passwords that were typed into the wizard, kept in memory until setup begins. The browser gets only a
+//! token for each password.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-/// Maximum number of passwords kept. When it is exceeded, the oldest is dropped and the wizard asks for that password
-/// again.
+/// Maximum number of passwords kept. A further password replaces the oldest one, and the wizard that it belongs to asks for
+/// it again.
 const MAX_PASSWORDS: usize = 16;
 
-/// Pairs of token and password in memory, newest last.
+/// Pairs of token and password, newest last.
 #[derive(Default)]
 pub(crate) struct PendingPasswords(Mutex<VecDeque<(String, String)>>);
 

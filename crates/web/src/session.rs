@@ -1,12 +1,12 @@
-//! The session of a browser, by its cookie.
+//! Finding the session of a browser by its cookie.
 
-use crate::state::Shared;
+use crate::state::SharedService;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use dyad_api::{SESSION_COOKIE, Session};
 
-/// The session of the request's cookie, if it is valid.
-pub(crate) async fn find(service: &Shared, headers: &HeaderMap) -> Option<Session> {
+/// The session whose token is in the request's cookie, if it is valid.
+pub(crate) async fn find(service: &SharedService, headers: &HeaderMap) -> Option<Session> {
     let token = headers
         .get_all(header::COOKIE)
         .iter()
@@ -19,7 +19,7 @@ pub(crate) async fn find(service: &Shared, headers: &HeaderMap) -> Option<Sessio
     service.session(&token).await.ok()
 }
 
-/// The session, or a redirect to the login page.
-pub(crate) async fn require(service: &Shared, headers: &HeaderMap) -> Result<Session, Response> {
+/// The session of a request; without a valid one, the response that redirects the browser to the login page.
+pub(crate) async fn require(service: &SharedService, headers: &HeaderMap) -> Result<Session, Response> {
     find(service, headers).await.ok_or_else(|| Redirect::to("/login").into_response())
 }

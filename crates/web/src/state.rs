@@ -1,7 +1,7 @@
-//! The state that each handler gets.
+//! The state that axum passes to each handler.
 
 use dyad_api::Service;
 use std::sync::Arc;
 
-/// The node's service, shared by all handlers.
-pub(crate) type Shared = Arc<dyn Service>;
+/// The node that the pages show, as all handlers share it.
+pub(crate) type SharedService = Arc<dyn Service>;
