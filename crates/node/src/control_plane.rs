@@ -9,7 +9,7 @@
 //!   for its delay;
 //! * the snapshot shows all of it.
 //!
-//! Work that waits (requests to the core, password hashing, setup) runs in tasks that send an [`Event`].
+//! Work that takes time runs in separate tasks: those of requests to the core and of setup send an [`Event`] with the result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,46 +30,46 @@ use crate::{
     vms::{StartedSupervisor, SupervisorInput, SupervisorReport, VmSupervisor},
 };
 
-/// Wait before a change that this node itself asked for and that was refused is asked for again.
+/// Delay before this node repeats a change of the document that it asked for itself and that was refused.
 const REPORT_RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// State and inputs of this process.
+/// State and inputs of this process. One task owns this value.
 pub(crate) struct ControlPlane {
     core: Client,
     inbox: Inbox,
     vms: Box<dyn VmSupervisor>,
-    /// Where the newest state is shown.
-    snapshot: watch::Sender<Arc<Snapshot>>,
-    /// Names of the running VMs, for the core.
-    running: watch::Sender<Vec<String>>,
+    /// Channel in which all readers see the newest state.
+    published: watch::Sender<Arc<Snapshot>>,
+    /// Names of the VMs with a running process, for the task that reports them to the core.
+    running_vms: watch::Sender<Vec<String>>,
     state: Snapshot,
     sessions: SessionStore,
-    started: Instant,
-    /// This node's management addresses.
+    started_at: Instant,
+    /// This node's management addresses, as last read from the network.
     addresses: Vec<String>,
     document: DocumentSync,
-    /// What the supervisor was last told.
-    told_supervisor: Option<SupervisorInput>,
+    /// The input that the supervisor last got.
+    last_supervisor_input: Option<SupervisorInput>,
     lifecycle: Lifecycle,
 }
 
-/// Where events come from.
+/// The channels from which events come.
 struct Inbox {
     events: mpsc::UnboundedReceiver<Event>,
-    /// For the tasks that the control plane starts.
+    /// Copied for the tasks that the control plane starts.
     sender: mpsc::UnboundedSender<Event>,
     reports: mpsc::UnboundedReceiver<SupervisorReport>,
 }
 
-/// Reading of the document, and changes of it that this node itself asks for. At most one of each is under way.
+/// Reads of the document, and changes of it that this node itself asks for. At most one of each is in flight.
 struct DocumentSync {
-    reading: bool,
+    read_in_flight: bool,
     /// No read begins before this time.
     read_after: Instant,
-    changing: bool,
+    change_in_flight: bool,
     /// No change is asked for before this time.
     change_after: Instant,
-    /// VMs that their guests shut down, not yet in the document.
+    /// Names of VMs that their guests shut down, which the document does not say yet.
     guest_shut_down: Vec<String>,
 }
 
@@ -87,35 +87,36 @@ impl ControlPlane {
         core: Client,
         (sender, events): (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
         (vms, reports): StartedSupervisor,
-        snapshot: watch::Sender<Arc<Snapshot>>,
+        published: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
         tokio::spawn(core_link::watch_status(core.clone(), sender.clone()));
-        let (running, receiver) = watch::channel(Vec::new());
+        let (running_vms, receiver) = watch::channel(Vec::new());
         tokio::spawn(core_link::report_running(core.clone(), receiver));
         let now = Instant::now();
         ControlPlane {
             core,
             inbox: Inbox { events, sender, reports },
             vms,
-            snapshot,
-            running,
+            published,
+            running_vms,
             state: Snapshot::default(),
             sessions: SessionStore::default(),
-            started: now,
+            started_at: now,
             addresses: Vec::new(),
             document: DocumentSync {
-                reading: false,
+                read_in_flight: false,
                 read_after: now,
-                changing: false,
+                change_in_flight: false,
                 change_after: now,
                 guest_shut_down: Vec::new(),
             },
-            told_supervisor: None,
+            last_supervisor_input: None,
             lifecycle: Lifecycle::Running,
         }
     }
 
-    /// Runs until the node shuts down and all VMs have ended, until the supervisor fails, or until this node was erased.
+    /// Handles events until the supervisor has ended or this node was erased. The supervisor ends after a shutdown of the node
+    /// when all VMs have ended, and by itself if it fails.
     pub(crate) async fn run(mut self) {
         while self.lifecycle != Lifecycle::Ended {
             let event = self.select().await;
@@ -125,13 +126,14 @@ impl ControlPlane {
         }
     }
 
+    /// Waits for the next event.
     async fn select(&mut self) -> Event {
         let now = Instant::now();
         let delays = [self.document.read_after, self.document.change_after];
         let delayed = delays.into_iter().filter(|at| *at > now).min();
         tokio::select! {
             report = self.inbox.reports.recv() => Event::Supervisor(report),
-            // The inbox holds a sender too, so the channel never closes.
+            // The inbox itself has a sender, so this channel never closes.
             Some(event) = self.inbox.events.recv() => event,
             () = tokio::time::sleep_until(delayed.unwrap_or(now)), if delayed.is_some() => Event::Tick,
         }
@@ -152,17 +154,17 @@ impl ControlPlane {
             Event::Supervisor(Some(report)) => self.apply_report(report),
             Event::SetupProgress(progress) => {
                 if let Some(task) = &mut self.state.task {
-                    progress.show(task);
+                    progress.apply_to(task);
                 }
             }
             Event::ChangeDone(result) => {
-                self.document.changing = false;
+                self.document.change_in_flight = false;
                 if let Err(error) = result {
                     tracing::info!("a change that this node itself asked for was refused: {error}");
                     self.document.change_after = Instant::now() + REPORT_RETRY_DELAY;
                 }
             }
-            Event::Request(request) => return self.answer(request),
+            Event::Request(request) => return self.handle_request(request),
             Event::Tick => {}
             Event::Addresses(addresses) => self.addresses = addresses,
             Event::ShutDown => {
@@ -185,11 +187,11 @@ impl ControlPlane {
     }
 
     fn apply_document(&mut self, known: u64, result: Result<Arc<Document>, ClientError>) {
-        self.document.reading = false;
+        self.document.read_in_flight = false;
         let before = self.known_generation();
         match result {
-            // No newer document was learned during the read: this one counts even if its generation is lower, as after an
-            // operator's force.
+            // No other document was learned during the read. This one is taken even if its generation is lower, as after an
+            // operator has forced the other node to go on alone.
             Ok(document) if known == before => self.state.document = Some(document),
             Ok(document) => self.learn(document),
             Err(error) => tracing::info!("the document was not read: {error}"),
@@ -200,14 +202,15 @@ impl ControlPlane {
         }
     }
 
-    /// Takes a document if it is newer than the known one: answers may arrive out of order.
+    /// Takes a document if it is newer than the known one: replies with documents may arrive in another sequence than they
+    /// were written.
     fn learn(&mut self, document: Arc<Document>) {
         if document.generation > self.known_generation() {
             self.state.document = Some(document);
         }
     }
 
-    /// Generation of the known document; 0 = none.
+    /// Generation of the known document; 0 if none is known.
     fn known_generation(&self) -> u64 {
         self.state.document.as_ref().map_or(0, |d| d.generation)
     }
@@ -220,7 +223,7 @@ impl ControlPlane {
                     .filter(|(_, vm)| matches!(vm.state, VmState::Running | VmState::Stopping))
                     .map(|(name, _)| name.clone())
                     .collect();
-                self.running.send_if_modified(|told: &mut Vec<String>| std::mem::replace(told, running) != *told);
+                self.running_vms.send_if_modified(|last: &mut Vec<String>| std::mem::replace(last, running) != *last);
                 self.state.vms = vms;
                 self.state.vms_known = true;
             }
@@ -233,23 +236,25 @@ impl ControlPlane {
         }
     }
 
-    /// Answers a request. A caller that has gone does not take its answer, which changes nothing.
-    fn answer(&mut self, request: NodeRequest) -> bool {
-        let now_s = self.started.elapsed().as_secs();
+    /// Handles one request. Returns whether the state changed. A reply to a caller that has disconnected is dropped.
+    fn handle_request(&mut self, request: NodeRequest) -> bool {
+        let now_s = self.started_at.elapsed().as_secs();
         match request {
-            NodeRequest::MayTry { source, answer } => drop(answer.send(self.sessions.may_try_password(source, now_s))),
-            NodeRequest::NotWrong(source) => self.sessions.retract_try(source),
+            NodeRequest::MayTryPassword { source, reply } => {
+                let _ = reply.send(self.sessions.may_try_password(source, now_s));
+            }
+            NodeRequest::RetractTry(source) => self.sessions.retract_try(source),
             NodeRequest::BeginSession { token, user } => self.sessions.begin(SessionToken(&token), &user, now_s),
-            NodeRequest::CheckSession { token, answer } => {
-                drop(answer.send(self.sessions.check(SessionToken(&token), now_s)))
+            NodeRequest::CheckSession { token, reply } => {
+                drop(reply.send(self.sessions.check(SessionToken(&token), now_s)))
             }
             NodeRequest::EndSession { token } => self.sessions.end(SessionToken(&token)),
-            NodeRequest::BeginSetup { run, answer } => {
-                drop(answer.send(self.begin_setup(run)));
+            NodeRequest::BeginSetup { run, reply } => {
+                drop(reply.send(self.begin_setup(run)));
                 return true;
             }
             NodeRequest::SeedRefused(error) => {
-                // A setup that was begun since is shown instead.
+                // A running setup stays in the snapshot.
                 if self.state.task.as_ref().is_none_or(|task| task.finished) {
                     self.state.task = Some(TaskView { finished: true, error: Some(error), steps: Vec::new() });
                 }
@@ -274,7 +279,7 @@ impl ControlPlane {
         if self.state.task.as_ref().is_some_and(|task| !task.finished) {
             return Err(running());
         }
-        self.state.task = Some(run.task());
+        self.state.task = Some(run.initial_view());
         let (core, sender) = (self.core.clone(), self.inbox.sender.clone());
         tokio::spawn(async move {
             run.carry_out(&core, |progress| drop(sender.send(Event::SetupProgress(progress)))).await;
@@ -287,18 +292,18 @@ impl ControlPlane {
         self.settle_document();
         self.settle_supervisor();
         self.settle_own_changes();
-        self.snapshot.send_replace(Arc::new(self.state.clone()));
+        self.published.send_replace(Arc::new(self.state.clone()));
     }
 
     /// Reads the document if the core's status names another generation than the known one.
     fn settle_document(&mut self) {
         let Some(status) = &self.state.status else { return };
         let known = self.known_generation();
-        let wait = self.document.reading || self.document.read_after > Instant::now();
+        let wait = self.document.read_in_flight || self.document.read_after > Instant::now();
         if wait || status.document_generation == known {
             return;
         }
-        self.document.reading = true;
+        self.document.read_in_flight = true;
         let (core, sender) = (self.core.clone(), self.inbox.sender.clone());
         tokio::spawn(async move {
             let result = newest_document(&core).await;
@@ -306,7 +311,7 @@ impl ControlPlane {
         });
     }
 
-    /// Tells the supervisor the document, permits and sockets if they differ from what it was last told.
+    /// Gives the document, permits and sockets to the supervisor if they differ from its last input.
     fn settle_supervisor(&mut self) {
         let (Some(status), Some(document), Some(me)) = (&self.state.status, &self.state.document, self.state.me())
         else {
@@ -320,20 +325,20 @@ impl ControlPlane {
             permits: status.permits.iter().cloned().collect(),
             sockets: status.volumes.iter().filter_map(socket).collect(),
         };
-        if self.lifecycle == Lifecycle::Running && self.told_supervisor.as_ref() != Some(&input) {
-            self.told_supervisor = Some(input.clone());
-            self.vms.want(input);
+        if self.lifecycle == Lifecycle::Running && self.last_supervisor_input.as_ref() != Some(&input) {
+            self.last_supervisor_input = Some(input.clone());
+            self.vms.set_input(input);
         }
     }
 
-    /// Asks the core to put into the document what this node learns first: VMs that their guests shut down, and this node's
-    /// inventory.
+    /// Asks the core for the next change of the document that this node itself needs: the new intent of a VM that its guest
+    /// shut down, or this node's record with its name, addresses, memory and processors.
     fn settle_own_changes(&mut self) {
         let (Some(status), Some(document), Some(me)) = (&self.state.status, &self.state.document, self.state.me())
         else {
             return;
         };
-        if self.document.changing || self.document.change_after > Instant::now() {
+        if self.document.change_in_flight || self.document.change_after > Instant::now() {
             return;
         }
         let shall_run = |name: &String| document.vms.get(name).is_some_and(dyad_desired::Vm::shall_run);
@@ -351,12 +356,12 @@ impl ControlPlane {
         } else {
             return;
         };
-        self.document.changing = true;
+        self.document.change_in_flight = true;
         let (core, sender) = (self.core.clone(), self.inbox.sender.clone());
         tokio::spawn(async move {
             let result = core.ask(&Request::Change { change }).await.map(|_| ());
-            // The new document must be known before the change is reported as done: otherwise the same change would be asked
-            // for again.
+            // The event with the new document must come before `ChangeDone`: otherwise the control plane would ask for the
+            // same change again.
             if result.is_ok()
                 && let Ok(document) = newest_document(&core).await
             {

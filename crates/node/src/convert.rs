@@ -1,4 +1,4 @@
-//! From the types of core and document to those of the API.
+//! Converts the types of the core and of the document to those of the API.
 
 use dyad_api::{ApiError, CreateVm, ErrorCode, SetupPhase, SetupReply, VmState, VmView, VolumeView};
 use dyad_control::Phase;
@@ -7,7 +7,7 @@ use dyad_types::NodeId;
 
 use crate::snapshot::Snapshot;
 
-/// A volume on the wire.
+/// The API's view of a volume.
 pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> VolumeView {
     VolumeView {
         name: name.to_owned(),
@@ -18,19 +18,19 @@ pub(crate) fn volume(document: &Document, name: &str, volume: &Volume) -> Volume
     }
 }
 
-/// Every VM on the wire.
+/// The API's views of all VMs.
 pub(crate) fn vms(document: &Document, snapshot: &Snapshot) -> Vec<VmView> {
     document.vms.iter().map(|(name, record)| vm(name, record, snapshot)).collect()
 }
 
-/// A VM on the wire: its record and what this node's supervisor reports of it.
+/// The API's view of a VM: its configuration from the document, its state from this node's supervisor.
 pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmView {
     let observed = snapshot.vms.get(name);
     let here = snapshot.me() == Some(vm.config.node);
-    let held = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
+    let frozen = snapshot.status.as_ref().and_then(|s| s.quorum.as_ref()).is_some_and(|q| !q.may_run);
     let (state, reason) = match observed {
-        // This node has no right to run VMs: the core has frozen them.
-        Some(observed) if observed.state == VmState::Running && held => (VmState::Paused, observed.reason.clone()),
+        // This node has no right to run VMs, so the core has frozen them.
+        Some(observed) if observed.state == VmState::Running && frozen => (VmState::Paused, observed.reason.clone()),
         Some(observed) if here || observed.state != VmState::Stopped => (observed.state, observed.reason.clone()),
         _ if !here => (VmState::Elsewhere, None),
         _ if vm.shall_run() => (VmState::Starting, None),
@@ -51,7 +51,7 @@ pub(crate) fn vm(name: &str, vm: &dyad_desired::Vm, snapshot: &Snapshot) -> VmVi
     }
 }
 
-/// The record of a new VM. It runs on `me` unless the request names a node.
+/// The configuration of a new VM. It is placed on `me`, this node, unless the request names a node.
 pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<VmConfig, ApiError> {
     let node = match request.node.as_deref() {
         None => me,
@@ -69,10 +69,10 @@ pub(crate) fn new_vm(request: &CreateVm, me: NodeId) -> Result<VmConfig, ApiErro
     })
 }
 
-/// How far setup is, without questions, disks and ports.
+/// The state of setup, without questions, disks and ports.
 pub(crate) fn setup_reply(snapshot: &Snapshot) -> SetupReply {
     let phase = match snapshot.status.as_ref().map(|s| &s.phase) {
-        // The core may be running already while the last steps of setup, and a restart, still follow.
+        // The core may be running already while the last steps of setup, with a restart of the node, still follow.
         Some(Phase::Blank | Phase::Running) if snapshot.task.as_ref().is_some_and(|t| !t.finished) => {
             SetupPhase::SettingUp
         }

@@ -1,4 +1,4 @@
-//! The control plane's connections to `dyad-core`: status, document, and the names of running VMs.
+//! The control plane's connections to `dyad-core`: they read the status and the document and report the running VMs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::event::Event;
 
-/// Wait before a core that does not answer is asked again. It restarts within a second; four tries a second cost nothing.
+/// Delay before the next request to a core that does not answer. It usually restarts within 1 s, and four requests a second
+/// cost nothing.
 pub(crate) const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(250);
 
-/// Reads the newest document from the core.
+/// Reads the newest document that the core knows.
 pub(crate) async fn newest_document(core: &Client) -> Result<Arc<Document>, ClientError> {
     match core.ask(&Request::Document).await? {
         Reply::Document { document } => Ok(Arc::new(*document)),
@@ -19,7 +20,8 @@ pub(crate) async fn newest_document(core: &Client) -> Result<Arc<Document>, Clie
     }
 }
 
-/// Passes each status of the core on as an event, and reconnects after a failure. Ends with the control plane.
+/// Sends each status of the core to the control plane, and `None` after the connection has failed; then reconnects. Ends with
+/// the control plane.
 pub(crate) async fn watch_status(core: Client, sender: mpsc::UnboundedSender<Event>) {
     loop {
         if let Ok(mut watch) = core.watch().await {
@@ -36,7 +38,8 @@ pub(crate) async fn watch_status(core: Client, sender: mpsc::UnboundedSender<Eve
     }
 }
 
-/// Tells the core the names of the running VMs at each change, in order, and again after a failure.
+/// Reports the names of the running VMs to the core at the start and after each change, one report after the other. Repeats a
+/// report that failed.
 pub(crate) async fn report_running(core: Client, mut running: watch::Receiver<Vec<String>>) {
     loop {
         let vms = running.borrow_and_update().clone();

@@ -1,4 +1,4 @@
-//! Events of the [`ControlPlane`](crate::control_plane), and the requests that are among them.
+//! The events of the [`ControlPlane`](crate::control_plane). Requests of handlers are one kind of them.
 
 use std::sync::Arc;
 
@@ -12,59 +12,60 @@ use crate::{
     vms::SupervisorReport,
 };
 
-/// Everything that changes the state of the control plane.
+/// An input of the control plane. Its state changes only because of an event.
 pub(crate) enum Event {
-    /// New status of the core; `None`: it does not answer.
+    /// A new status of the core; `None` if the core does not answer.
     CoreStatus(Option<Box<Status>>),
-    /// A read of the document that the control plane began has ended.
+    /// The result of a read of the document that the control plane began.
     DocumentRead {
-        /// Generation that was known when the read began.
+        /// Generation of the document that was known when the read began.
         known: u64,
         result: Result<Arc<Document>, ClientError>,
     },
-    /// A request handler has read the document.
+    /// A document that a request handler or a change of the document has read.
     DocumentLearned(Arc<Document>),
-    /// From the supervisor; `None`: its task has ended.
+    /// A report of the supervisor; `None` if its task has ended.
     Supervisor(Option<SupervisorReport>),
     SetupProgress(SetupProgress),
-    /// A change that the control plane itself asked for has ended.
+    /// The result of a change of the document that the control plane itself asked for.
     ChangeDone(Result<(), ClientError>),
     Request(NodeRequest),
-    /// This node's management addresses, read from the network again.
+    /// This node's management addresses, read from the network every 10 s.
     Addresses(Vec<String>),
-    /// The node shuts down.
+    /// The request to shut the node down.
     ShutDown,
-    /// A delay has ended.
+    /// The end of a delay: a read or a change of the document may begin.
     Tick,
 }
 
-/// What request handlers and the seed file ask of the control plane.
+/// A request to the control plane, from a handler of the API or from the seed file.
 pub(crate) enum NodeRequest {
-    /// May a password from this source be compared now? If so the try counts as wrong until [`NodeRequest::NotWrong`].
-    MayTry {
+    /// Asks whether a password from this source may be compared now. If so, the try counts as wrong until
+    /// [`NodeRequest::RetractTry`].
+    MayTryPassword {
         source: Source,
-        answer: oneshot::Sender<bool>,
+        reply: oneshot::Sender<bool>,
     },
-    /// The password was right, or could not be compared.
-    NotWrong(Source),
+    /// Says that the password was right or could not be compared, so that the last try of this source does not count.
+    RetractTry(Source),
     BeginSession {
         token: String,
         user: String,
     },
     CheckSession {
         token: String,
-        answer: oneshot::Sender<Option<Session>>,
+        reply: oneshot::Sender<Option<Session>>,
     },
     EndSession {
         token: String,
     },
     BeginSetup {
         run: Box<SetupRun>,
-        answer: oneshot::Sender<Result<(), ApiError>>,
+        reply: oneshot::Sender<Result<(), ApiError>>,
     },
-    /// The seed file was refused for this reason.
+    /// Shows this refusal of a seed file as a failed setup.
     SeedRefused(ApiError),
-    /// Kill this VM's process.
+    /// Kills the process of this VM.
     KillVm {
         name: String,
     },

@@ -1,4 +1,4 @@
-//! The [`Service`] of a real node: reads the snapshot, sends requests to the control plane and changes to the core.
+//! The [`Service`] of a real node: it reads the snapshot, sends requests to the control plane and changes to the core.
 
 use dyad_types::NodeId;
 use std::{sync::Arc, time::Duration};
@@ -27,10 +27,10 @@ use crate::{
 };
 
 /// Limit of each of the last two requests to the core while the node shuts down, for a core that hangs. It is longer than the
-/// 10 s after which the core itself calls a leave off because the peer does not answer.
+/// 10 s after which the core itself cancels a leave that the peer has not taken over.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A handle of the control plane, the core and the network of this node, shared by all request handlers.
+/// Access to the control plane, the core and the network of this node. All request handlers share one handle.
 pub struct NodeHandle {
     pub(crate) core: Client,
     pub(crate) options: Options,
@@ -40,7 +40,8 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// Starts the control plane. The returned task ends when the node has shut down in order.
+    /// Starts the control plane. The returned task ends when it ends: all VMs have ended after [`NodeHandle::shut_down`], the
+    /// supervisor has failed, or this node was erased.
     pub fn start(
         options: Options,
         network: Arc<dyn NetworkSetup>,
@@ -48,19 +49,19 @@ impl NodeHandle {
     ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
         let core = Client::new(&options.control_socket);
         let (events, receiver) = mpsc::unbounded_channel();
-        let (show, snapshot) = watch::channel(Arc::new(Snapshot::default()));
-        let control_plane = ControlPlane::new(core.clone(), (events.clone(), receiver), vms, show);
+        let (published, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+        let control_plane = ControlPlane::new(core.clone(), (events.clone(), receiver), vms, published);
         let ended = tokio::spawn(control_plane.run());
         (Arc::new(NodeHandle { core, options, events, snapshot, network }), ended)
     }
 
-    /// The newest state.
+    /// The newest state of the control plane.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
     }
 
-    /// The newest state, and notice of each change.
+    /// A channel with the newest state of the control plane, for readers that wait for changes.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
@@ -71,21 +72,21 @@ impl NodeHandle {
         &self.network
     }
 
-    /// Reads this node's addresses from the network again; the control plane puts them into the document.
+    /// Reads this node's addresses from the network and passes them to the control plane, which puts them into the document.
     pub async fn refresh_addresses(&self) {
         let addresses = self.network.addresses().await;
         let _ = self.events.send(Event::Addresses(addresses));
     }
 
-    /// Shuts the node down: first the VMs; when `ended` (the control plane's task) has ended, so that no VM runs, the core
-    /// hands over to the other node, which then starts the VMs without waiting for a fence.
+    /// Shuts the node down. First the VMs are shut down, until the control plane's task `ended` has ended, so that no VM runs.
+    /// Then the core hands over to the other node, which starts the VMs without waiting for a fence.
     pub async fn shut_down(&self, ended: tokio::task::JoinHandle<()>) {
         let _ = self.events.send(Event::ShutDown);
         if ended.await.is_err() {
             tracing::error!("the control plane failed while the node shut down");
         }
-        for last in [Request::Running { vms: Vec::new() }, Request::Leave] {
-            match tokio::time::timeout(LEAVE_TIMEOUT, self.core.ask(&last)).await {
+        for request in [Request::Running { vms: Vec::new() }, Request::Leave] {
+            match tokio::time::timeout(LEAVE_TIMEOUT, self.core.ask(&request)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::warn!("the core did not hand over: {error}"),
                 Err(_) => tracing::warn!("the core did not hand over within {} s", LEAVE_TIMEOUT.as_secs()),
@@ -93,7 +94,7 @@ impl NodeHandle {
         }
     }
 
-    /// The status of a snapshot as the API shows it; `details` only for a request with a session.
+    /// The API's status of a snapshot. `details` may be true only for a request with a session.
     #[must_use]
     pub fn status_of(snapshot: &Snapshot, details: bool) -> StatusReply {
         let versions = Versions { dyad: env!("CARGO_PKG_VERSION").into(), api: "1".into() };
@@ -126,9 +127,9 @@ impl NodeHandle {
         }
     }
 
-    /// Shows the refusal of a seed file like that of a failed setup.
+    /// Shows the refusal of a seed file as a failed setup.
     pub(crate) fn seed_refused(&self, problem: ApiError) {
-        // Fails only when the node stops, and with it all pages.
+        // This fails only when the control plane has ended, and then this program ends.
         let _ = self.request(NodeRequest::SeedRefused(problem));
     }
 
@@ -136,18 +137,18 @@ impl NodeHandle {
         self.events.send(Event::Request(request)).map_err(|_| stopping())
     }
 
-    /// Changes the document, and gives the new document to the control plane before the caller goes on: a VM that is killed
-    /// next must not be started again from a document in which it shall run.
+    /// Changes the document, and sends the new document to the control plane before it returns. Otherwise a VM that the caller
+    /// kills next could be started again from an old document in which it shall run.
     async fn change(&self, change: Change) -> Result<(), ApiError> {
         self.core.ask(&Request::Change { change }).await?;
-        // If the read fails, the control plane reads the document when the core's status shows its generation.
+        // If this read fails, the control plane reads the document when the core's status shows the new generation.
         if let Ok(document) = newest_document(&self.core).await {
             self.events.send(Event::DocumentLearned(document)).map_err(|_| stopping())?;
         }
         Ok(())
     }
 
-    /// The newest document, read from the core now: a caller sees its own last change.
+    /// The newest document, read from the core now, so that a caller sees its own last change.
     pub(crate) async fn document(&self) -> Result<Arc<Document>, ApiError> {
         Ok(newest_document(&self.core).await?)
     }
@@ -157,30 +158,31 @@ impl NodeHandle {
     }
 
     /// Refuses unless the VM exists and is on this node.
-    pub(crate) async fn require_here(&self, name: &str) -> Result<(), ApiError> {
+    pub(crate) async fn require_on_this_node(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
-        if vm.config.node == self.me()? { Ok(()) } else { Err(elsewhere(&document, name, vm.config.node)) }
+        if vm.config.node == self.me()? { Ok(()) } else { Err(on_other_node(&document, name, vm.config.node)) }
     }
 
-    /// Refuses while the VM may have a process, which the deletion would kill while its guest still writes. Only the VM's own
-    /// node knows its processes; a node outside the in-sync set cannot write, so its VMs count as off.
+    /// Refuses while the VM may have a process: the deletion would kill it while its guest may still write. Only the VM's node
+    /// knows its processes. The VMs of a node outside the in-sync set count as off, because that node cannot write.
     async fn require_off(&self, name: &str) -> Result<(), ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
         let snapshot = self.snapshot();
         if vm.config.node != self.me()? {
             let member = snapshot.has_member(vm.config.node);
-            return if member { Err(elsewhere(&document, name, vm.config.node)) } else { Ok(()) };
+            return if member { Err(on_other_node(&document, name, vm.config.node)) } else { Ok(()) };
         }
         if !snapshot.vms_known {
             let sentence = "This node does not know yet which VMs run here; try again in a moment.";
             return Err(ApiError::new(ErrorCode::VmsUnknown, sentence));
         }
         let state = snapshot.vms.get(name).map(|vm| vm.state);
-        let on = matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
-        // A VM that shall run is refused by the rules of the document, with their sentence.
-        if on && !vm.shall_run() {
+        let has_process =
+            matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
+        // A VM that shall run is refused by the rules of the document, with their own sentence.
+        if has_process && !vm.shall_run() {
             let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
             return Err(ApiError::new(RefusalCode::VmRunning, sentence));
         }
@@ -188,14 +190,14 @@ impl NodeHandle {
     }
 
     async fn log_in(&self, source: Source, password: &str) -> Result<LoginReply, ApiError> {
-        let (answer, may_try) = oneshot::channel();
-        self.request(NodeRequest::MayTry { source, answer })?;
-        if !may_try.await.map_err(|_| stopping())? {
+        let (reply, may_try_password) = oneshot::channel();
+        self.request(NodeRequest::MayTryPassword { source, reply })?;
+        if !may_try_password.await.map_err(|_| stopping())? {
             return Err(ApiError::new(ErrorCode::TooManyTries, "Too many wrong passwords: wait a minute."));
         }
         let verified = self.is_password(password).await;
         if !matches!(verified, Ok(false)) {
-            self.request(NodeRequest::NotWrong(source))?;
+            self.request(NodeRequest::RetractTry(source))?;
         }
         if !verified? {
             return Err(ApiError::new(ErrorCode::WrongPassword, "The password is wrong."));
@@ -205,7 +207,7 @@ impl NodeHandle {
         Ok(LoginReply { token })
     }
 
-    /// Compares a password with the administrator's. The known document is enough: it may authenticate although it is old.
+    /// Compares a password with the administrator's. An old document is enough for that, so login works without the core.
     async fn is_password(&self, password: &str) -> Result<bool, ApiError> {
         let document = match self.snapshot().document.clone() {
             Some(document) => document,
@@ -244,24 +246,24 @@ impl NodeHandle {
         Ok(reply)
     }
 
-    /// Erases this node, which leaves its pair, or with `disk` one disk of a blank node. The core decides. When the core
-    /// reports a blank node this program restarts, so that nothing of the pair stays in its memory.
+    /// Erases this node, which leaves its pair, or with `disk` one disk of a blank node. The core checks `confirm`. When the
+    /// core then reports a blank node, this program restarts, so that its memory holds no data of the pair.
     ///
     /// # Errors
-    /// The core's refusal; that of a wrong `confirm` names the text to type.
+    /// The core refuses or does not answer. The refusal of a wrong `confirm` names the text to type.
     pub async fn erase(&self, disk: Option<String>, confirm: String) -> Result<(), ApiError> {
         self.core.ask(&Request::Erase { disk, confirm }).await?;
         Ok(())
     }
 
-    /// Begins a setup as a task and returns at once.
+    /// Begins a setup, which runs as a task, and returns at once.
     ///
     /// # Errors
-    /// The node is set up already, setup runs, or the core does not answer.
+    /// The node is set up already, a setup runs, or the core does not answer.
     pub async fn begin(&self, plan: SetupPlan) -> Result<(), ApiError> {
-        let (answer, began) = oneshot::channel();
+        let (reply, began) = oneshot::channel();
         let run = Box::new(SetupRun::new(plan, self.network.clone()));
-        self.request(NodeRequest::BeginSetup { run, answer })?;
+        self.request(NodeRequest::BeginSetup { run, reply })?;
         began.await.map_err(|_| stopping())?
     }
 }
@@ -274,7 +276,7 @@ fn not_set_up() -> ApiError {
     ApiError::new(RefusalCode::NotSetUp, "This node is not set up yet: answer the wizard first.")
 }
 
-fn elsewhere(document: &Document, name: &str, node: NodeId) -> ApiError {
+fn on_other_node(document: &Document, name: &str, node: NodeId) -> ApiError {
     let other = document.nodes.get(&node).map_or("the other node", |n| n.name.as_str());
     ApiError::new(ErrorCode::Elsewhere, format!("The VM {name} is on the node {other}: ask that node."))
 }
@@ -290,8 +292,8 @@ impl Service for NodeHandle {
 
     fn session<'a>(&'a self, token: &'a str) -> ServiceFuture<'a, Session> {
         Box::pin(async move {
-            let (answer, session) = oneshot::channel();
-            self.request(NodeRequest::CheckSession { token: token.to_owned(), answer })?;
+            let (reply, session) = oneshot::channel();
+            self.request(NodeRequest::CheckSession { token: token.to_owned(), reply })?;
             session.await.map_err(|_| stopping())?.ok_or_else(ApiError::login_needed)
         })
     }
@@ -375,7 +377,7 @@ impl Service for NodeHandle {
 
     fn volumes(&self) -> ServiceFuture<'_, Vec<VolumeView>> {
         Box::pin(async move {
-            let document = self.readable().await?;
+            let document = self.newest_or_last_document().await?;
             Ok(document.volumes.iter().map(|(name, volume)| convert::volume(&document, name, volume)).collect())
         })
     }
@@ -385,7 +387,7 @@ impl Service for NodeHandle {
             let CreateVolume { name, size } = request;
             self.change(Change::CreateVolume { name: name.clone(), size, primary: self.me()? }).await?;
             let document = self.document().await?;
-            let volume = document.volumes.get(&name).ok_or_else(gone)?;
+            let volume = document.volumes.get(&name).ok_or_else(deleted_meanwhile)?;
             Ok(convert::volume(&document, &name, volume))
         })
     }
@@ -396,7 +398,7 @@ impl Service for NodeHandle {
 
     fn vms(&self) -> ServiceFuture<'_, Vec<VmView>> {
         Box::pin(async move {
-            let document = self.readable().await?;
+            let document = self.newest_or_last_document().await?;
             Ok(convert::vms(&document, &self.snapshot()))
         })
     }
@@ -406,7 +408,7 @@ impl Service for NodeHandle {
             let vm = convert::new_vm(&request, self.me()?)?;
             self.change(Change::CreateVm { name: request.name.clone(), vm }).await?;
             let document = self.document().await?;
-            let vm = document.vms.get(&request.name).ok_or_else(gone)?;
+            let vm = document.vms.get(&request.name).ok_or_else(deleted_meanwhile)?;
             Ok(convert::vm(&request.name, vm, &self.snapshot()))
         })
     }
@@ -428,7 +430,7 @@ impl Service for NodeHandle {
 
     fn kill_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(async move {
-            self.require_here(name).await?;
+            self.require_on_this_node(name).await?;
             self.change(Change::SetIntent { name: name.to_owned(), intent: Intent::Stopped }).await?;
             self.request(NodeRequest::KillVm { name: name.to_owned() })
         })
@@ -436,8 +438,8 @@ impl Service for NodeHandle {
 }
 
 impl NodeHandle {
-    /// The newest document; without the core the last one read, because reads work without the core.
-    async fn readable(&self) -> Result<Arc<Document>, ApiError> {
+    /// The newest document; if the core does not answer, the last one read, so that requests that only read still work.
+    async fn newest_or_last_document(&self) -> Result<Arc<Document>, ApiError> {
         match self.document().await {
             Ok(document) => Ok(document),
             Err(error) => self.snapshot().document.clone().ok_or(error),
@@ -445,6 +447,6 @@ impl NodeHandle {
     }
 }
 
-fn gone() -> ApiError {
-    ApiError::new(ErrorCode::Gone, "It was created, and another client deleted it at the same moment.")
+fn deleted_meanwhile() -> ApiError {
+    ApiError::new(ErrorCode::Gone, "It was created, and another client has deleted it since.")
 }

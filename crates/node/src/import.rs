@@ -1,4 +1,5 @@
-//! Upload of an image into a volume, with bounded memory. A checksum is verified before the last bytes go to the core.
+//! The upload of an image into a volume, with bounded memory. The checksum is verified before the last chunk is sent to the
+//! core.
 
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use crate::NodeHandle;
 
-/// Limit of bytes between browser and core, so also of this process's memory for one upload.
-const WINDOW: usize = 1 << 20;
+/// Size in bytes of the buffer between client and core. It bounds the memory of this process for one upload.
+const PIPE_BYTES: usize = 1 << 20;
 
-/// Idle timeout of an upload. The volume accepts no other import while an upload is under way.
+/// Idle timeout of an upload: a client that sends no byte for this time is given up.
 const UPLOAD_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Bytes at the beginning of an image in which its format is recognised; the last mark lies at byte 257.
-const HEAD: usize = 512;
+/// Bytes at the beginning of an image in which its format is recognised: the last magic number begins at byte 257.
+const HEAD_BYTES: usize = 512;
 
-/// Marks of files that are not raw images: offset in bytes, mark, name for the refusal.
+/// Magic numbers of files that are not raw images: offset in bytes, magic number, name of the format for the refusal.
 const OTHER_FORMATS: &[(usize, &[u8], &str)] = &[
     (0, b"QFI\xfb", "a qcow2 image"),
     (0, b"QED\0", "a QED image"),
@@ -41,18 +42,18 @@ const OTHER_FORMATS: &[(usize, &[u8], &str)] = &[
     (257, b"ustar", "a tar archive, as an OVA file is"),
 ];
 
-/// Why an image was not sent to the core completely.
+/// The reason why an image was not sent to the core completely.
 enum ImportError {
-    /// The image itself is at fault: code and clause of the refusal.
+    /// The image is too short or corrupt: code and clause of the refusal.
     Image(ErrorCode, String),
-    /// The core has closed its end.
+    /// The core has stopped reading; its reply says why.
     Cut,
 }
 
-/// Replaces the content of a volume by the first `bytes` bytes of `body` and waits until they are durable.
+/// Replaces the content of a volume by the first `bytes` bytes of `body`, and waits until they are durable.
 ///
-/// The last chunk of the image is sent only after the expected checksum was verified: the core drops an image that does not
-/// come completely, so a corrupt one never replaces the old content.
+/// The last chunk of the image is sent only after the checksum was verified. The core drops an incomplete image, so an image
+/// with a wrong checksum never replaces the old content.
 pub(crate) async fn import(
     node: &NodeHandle,
     volume: &str,
@@ -60,34 +61,35 @@ pub(crate) async fn import(
     sha256: Option<&str>,
     body: Body,
 ) -> Result<ImportReply, ApiError> {
-    let expected = sha256.map(checksum).transpose()?;
+    let expected = sha256.map(parse_checksum).transpose()?;
     if bytes == 0 {
         return Err(ApiError::new(ErrorCode::EmptyImage, "The image is empty: choose another file."));
     }
-    let mut incoming = Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: bytes };
-    incoming.check_kind().await?;
-    let (mut sink, mut source) = tokio::io::duplex(WINDOW);
-    // Each future owns its end of the pipe: when one stops early, the other sees the end.
+    let mut upload =
+        ImageUpload { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: bytes };
+    upload.refuse_other_formats().await?;
+    let (mut sink, mut source) = tokio::io::duplex(PIPE_BYTES);
+    // Each future owns its end of the pipe, so that the other future sees its end when it stops early.
     let writing = async move { node.core.import(volume, bytes, &mut source).await };
-    let feeding = async move {
-        let result = incoming.feed(&mut sink, expected).await;
-        // Closing early tells the core that the rest does not come.
+    let sending = async move {
+        let result = upload.send(&mut sink, expected).await;
+        // The end of the pipe before the announced length tells the core that the image is incomplete.
         drop(sink);
         result
     };
-    let (written, fed) = tokio::join!(writing, feeding);
-    let error = match (written, &fed) {
+    let (written, sent) = tokio::join!(writing, sending);
+    let error = match (written, &sent) {
         (Ok(()), Ok(sha256)) => return Ok(ImportReply { bytes, sha256: sha256.clone() }),
         (Ok(()), Err(_)) => None,
         (Err(error), _) => Some(error),
     };
-    match (fed, error) {
+    match (sent, error) {
         (_, Some(ClientError::Refused(refusal))) if refusal.code != RefusalCode::ImportFailed => Err(refusal.into()),
-        // A fault of the image is the cause, and the core's refusal of the incomplete image its result.
+        // The error of the image is the cause; the core's refusal of the incomplete image follows from it.
         (Err(ImportError::Image(code, what)), _) => {
             Err(ApiError::new(code, format!("{what}: the volume holds what it held before.")))
         }
-        (_, Some(told @ (ClientError::Refused(_) | ClientError::Unreachable { .. }))) => Err(told.into()),
+        (_, Some(error @ (ClientError::Refused(_) | ClientError::Unreachable { .. }))) => Err(error.into()),
         _ => {
             let sentence = "The storage service of this node restarted before it answered: the volume holds either its \
                             old content or the whole image; send the image again.";
@@ -96,28 +98,31 @@ pub(crate) async fn import(
     }
 }
 
-fn checksum(text: &str) -> Result<[u8; 32], ApiError> {
+fn parse_checksum(text: &str) -> Result<[u8; 32], ApiError> {
     let mut sum = [0; 32];
     hex::decode_to_slice(text, &mut sum)
         .map_err(|_| ApiError::new(ErrorCode::BadChecksum, "A SHA-256 is 64 hexadecimal digits."))?;
     Ok(sum)
 }
 
-struct Incoming {
+/// An image that a client sends.
+struct ImageUpload {
     body: axum::body::BodyDataStream,
-    /// Bytes read by `check_kind`, not yet sent on.
+    /// Bytes that `refuse_other_formats` has read and that are not yet sent to the core.
     head: Bytes,
     hash: Sha256,
+    /// Bytes of the announced length that have not been read yet.
     left: u64,
 }
 
-impl Incoming {
+impl ImageUpload {
+    /// The next chunk; `None` if the body has ended or failed, or after [`UPLOAD_IDLE_TIMEOUT`].
     async fn next(&mut self) -> Option<Bytes> {
         if !self.head.is_empty() {
             return Some(std::mem::take(&mut self.head));
         }
         loop {
-            // A browser that vanished without closing must not block other imports into the volume.
+            // A client that has vanished without closing its connection would hold the import in the volume for ever.
             match tokio::time::timeout(UPLOAD_IDLE_TIMEOUT, self.body.next()).await {
                 Ok(Some(Ok(chunk))) if chunk.is_empty() => {}
                 Ok(Some(Ok(chunk))) => return Some(chunk),
@@ -126,16 +131,16 @@ impl Incoming {
         }
     }
 
-    /// Refuses an image in a format of [`OTHER_FORMATS`] before a byte is sent to the core.
-    async fn check_kind(&mut self) -> Result<(), ApiError> {
+    /// Refuses an image in a format of [`OTHER_FORMATS`], before a byte is sent to the core.
+    async fn refuse_other_formats(&mut self) -> Result<(), ApiError> {
         let mut head = Vec::new();
-        while head.len() < HEAD
+        while head.len() < HEAD_BYTES
             && let Some(chunk) = self.next().await
         {
             head.extend_from_slice(&chunk);
         }
-        let has = |at: usize, mark: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(mark));
-        if let Some((.., what)) = OTHER_FORMATS.iter().find(|(at, mark, _)| has(*at, mark)) {
+        let has = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|rest| rest.starts_with(magic));
+        if let Some((.., what)) = OTHER_FORMATS.iter().find(|(at, magic, _)| has(*at, magic)) {
             let sentence = format!("The image is {what}: convert it to a raw image first; nothing was written.");
             return Err(ApiError::new(ErrorCode::NotRaw, sentence));
         }
@@ -143,7 +148,8 @@ impl Incoming {
         Ok(())
     }
 
-    async fn feed(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, ImportError> {
+    /// Sends the image to the core through the pipe. Returns its SHA-256 in hexadecimal.
+    async fn send(&mut self, sink: &mut DuplexStream, expected: Option<[u8; 32]>) -> Result<String, ImportError> {
         let total = self.left;
         let mut held: Option<Bytes> = None;
         while self.left > 0 {
@@ -154,7 +160,7 @@ impl Incoming {
             chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= chunk.len() as u64;
             self.hash.update(&chunk);
-            // The newest chunk is held back, so that the last one waits for the checksum.
+            // The newest chunk is held back, so that the last one is sent only after the checksum was verified.
             if let Some(before) = held.replace(chunk) {
                 sink.write_all(&before).await.map_err(|_| ImportError::Cut)?;
             }
@@ -176,13 +182,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_upload_ends() {
+    async fn an_upload_without_bytes_for_the_idle_timeout_ends() {
         let pieces = futures_util::stream::iter([Ok::<_, std::io::Error>(vec![1; 9])]);
         let body = Body::from_stream(pieces.chain(futures_util::stream::pending()));
-        let mut incoming =
-            Incoming { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: 20 };
-        let (mut sink, _source) = tokio::io::duplex(WINDOW);
-        let Err(ImportError::Image(code, what)) = incoming.feed(&mut sink, None).await else { panic!("a whole image") };
+        let mut upload =
+            ImageUpload { body: body.into_data_stream(), head: Bytes::new(), hash: Sha256::new(), left: 20 };
+        let (mut sink, _source) = tokio::io::duplex(PIPE_BYTES);
+        let Err(ImportError::Image(code, what)) = upload.send(&mut sink, None).await else { panic!("a whole image") };
         assert_eq!((code, what.as_str()), (ErrorCode::ShortImage, "The image ended after 9 of 20 bytes"));
     }
 }

@@ -1,5 +1,5 @@
-//! Everything a person sees of a node: API, wizard, sessions, the VMs' supervisor, the network and the blessing of a
-//! boot, around one value that owns all state ([`control_plane`]).
+//! The management service of a node: API, setup, sessions, the supervision of VMs, the network, and the blessing of a boot.
+//! One value owns all state ([`control_plane`]).
 //!
 //! ```text
 //! browser, CLI ──TLS──► http ──Service──► handle ──Event──► control_plane ──► dyad-core (control socket)
@@ -7,15 +7,15 @@
 //!                                           └──── snapshot ◄──┘
 //! ```
 //!
-//! This crate must never know how bytes are mirrored or votes are cast; it takes both from the core's status. The process may
-//! end at any time: VMs keep running and are adopted by the next one, and fencing never depends on it.
+//! This crate must never know how data is mirrored or votes are cast; it takes the results from the core's status. The process
+//! may end at any time: VMs keep running and are adopted by the next process, and fencing does not depend on it.
 //!
 //! **Invariants**
-//! * Only [`control_plane`] changes state; all other modules read its newest [`snapshot`] or send it an event.
-//! * A password is verified in a task of its own and never kept; of a session token only the hash is kept.
+//! * Only [`control_plane`] changes the state; all other modules read its newest [`snapshot`] or send it an event.
+//! * The password of a login is compared in a separate task and not kept; of a session token only the hash is kept.
 //! * A route is answered without a session only if the route table marks it as public: status and its events, setup and
 //!   its offers, the erasing of a blank node's disk, login, and metrics.
-//! * A disk is formatted only by a [`dyad_wizard::SetupPlan`], so only after the typed confirmation.
+//! * A disk is formatted only for a [`dyad_wizard::SetupPlan`], so only after the confirmation was typed or written in a seed file.
 //! * A VM is started only while the core permits it.
 
 pub mod bless;

@@ -1,7 +1,7 @@
-//! `dyad-node`: parses the flags, opens the sockets, and runs until a signal.
+//! `dyad-node`: parses the options, opens the sockets, and runs until a signal or until the control plane ends.
 //!
 //! SIGTERM shuts the node down: first its VMs, then the core hands over to the other node. SIGINT and SIGHUP end only this
-//! program; VMs keep running, and its next start adopts them.
+//! program; VMs keep running, and the next process adopts them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// Interval at which the node reads its addresses, for the document. DHCP may change them at any time.
+/// Interval at which the node reads its addresses from the network, for the document: DHCP may change them at any time.
 const ADDRESS_SCAN_INTERVAL: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
@@ -25,30 +25,34 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    // Two threads are enough for the pages, and each further one takes memory from the VMs.
+    // Two threads are enough for pages and API, and each further one takes memory from the VMs.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
     for dir in [&options.state, &options.run] {
-        std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+        std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be created", dir.display()))?;
     }
-    let mut down = signal(SignalKind::terminate())?;
-    let mut leave = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut sigterm = signal(SignalKind::terminate())?;
+    let mut sighup = signal(SignalKind::hangup())?;
+    let mut sigint = signal(SignalKind::interrupt())?;
 
-    let network: Arc<dyn network::NetworkSetup> =
-        if options.no_network { Arc::new(network::NoNetwork) } else { Arc::new(ports::Ports::open(&options.state)?) };
-    let vms = if options.no_vms { vms::NoVms::start() } else { supervise::Supervisor::start(&options)? };
-    let real = !options.no_network;
+    let network: Arc<dyn network::NetworkSetup> = if options.no_network {
+        Arc::new(network::NoNetwork)
+    } else {
+        Arc::new(ports::ManagedNetwork::open(&options.state)?)
+    };
+    let vms = if options.no_vms { vms::NoVms::start() } else { supervise::QemuSupervisor::start(&options)? };
+    let search_volumes = !options.no_network;
     let (node, mut ended) = NodeHandle::start(options.clone(), network, vms);
 
-    // DHCP takes seconds; the rest of the start does not wait for it.
-    tokio::spawn(keep_network(node.clone()));
+    // DHCP takes seconds, so the rest of the start does not wait for it.
+    tokio::spawn(start_network_and_report_addresses(node.clone()));
     let tls = certificate::server_config(&options.state)?;
-    let listener =
-        TcpListener::bind(options.listen).await.with_context(|| format!("{} cannot be listened on", options.listen))?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("no connection can be accepted on {}", options.listen))?;
     let local = server::local_listener(&options.local_socket())?;
     tracing::info!("listening on https://{}", listener.local_addr()?);
     let site = http::site(node.clone(), dyad_web::router(node.clone()));
@@ -57,7 +61,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let seeded = node.clone();
     tokio::spawn(async move {
-        if let Err(problem) = seed::carry_out(seeded, real).await {
+        if let Err(problem) = seed::carry_out(seeded, search_volumes).await {
             tracing::error!("the seed file was not carried out: {problem}");
         }
     });
@@ -67,9 +71,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     }));
 
     tokio::select! {
-        _ = down.recv() => {}
-        _ = leave.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        _ = sigterm.recv() => {}
+        _ = sighup.recv() => return Ok(()),
+        _ = sigint.recv() => return Ok(()),
         result = &mut ended => return result.context("the control plane failed"),
     }
     tracing::info!("the node shuts down: first its VMs, then the core hands over");
@@ -77,14 +81,14 @@ async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the network, then passes this node's addresses to the control plane at each interval.
-async fn keep_network(node: Arc<NodeHandle>) {
+/// Starts the network, then passes this node's addresses to the control plane at the interval.
+async fn start_network_and_report_addresses(node: Arc<NodeHandle>) {
     if let Err(error) = node.network().start().await {
         tracing::error!("{error}");
     }
-    let mut look = tokio::time::interval(ADDRESS_SCAN_INTERVAL);
+    let mut ticks = tokio::time::interval(ADDRESS_SCAN_INTERVAL);
     loop {
-        look.tick().await;
+        ticks.tick().await;
         node.refresh_addresses().await;
     }
 }

@@ -1,24 +1,23 @@
-//! The control plane's interface to the node's network. [`crate::ports`] implements it over `dyad-network`; the
-//! implementation for `--no-network` changes nothing.
+//! The interface to this node's network. [`crate::ports`] implements it with `dyad-network`; [`NoNetwork`] changes nothing.
 
 use std::{error::Error, future::Future, io, path::PathBuf, pin::Pin};
 
 use dyad_network::NetworkError;
 use dyad_wizard::{Link, NetworkSettings};
 
-/// A future of this module.
+/// The result of a [`NetworkSetup`] method.
 pub type NetworkFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Why the network was not set up or taken back. The text is one sentence for people.
+/// The reason why the network was not set up or not returned to its state before setup. The text is one sentence for people.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkSetupError {
-    /// A port, an address or the DHCP client was refused.
+    /// The kernel refused a port or an address, or DHCP failed.
     #[error("{}", sentence(.0))]
     Refused(#[from] NetworkError),
-    /// The saved settings are not those that this program writes.
+    /// The file with the saved settings cannot be read or parsed.
     #[error("The network settings in {path} cannot be read: set the network up again.")]
     Damaged { path: PathBuf },
-    /// The settings were applied but not saved.
+    /// The settings were applied but not saved: the next start does not know them.
     #[error("The network settings could not be saved in {path}: {source}.")]
     NotSaved {
         path: PathBuf,
@@ -34,23 +33,24 @@ pub enum NetworkSetupError {
     },
 }
 
-/// What the control plane asks of the network.
+/// The operations on this node's network that the control plane needs.
 pub trait NetworkSetup: Send + Sync + 'static {
-    /// Ports that can carry management, the likely one first; empty with `--no-network`.
+    /// Names of the ports that can be the management port, the most likely one first; empty with `--no-network`.
     fn ports(&self) -> NetworkFuture<'_, Vec<String>>;
-    /// Ports that can be peer links.
+    /// The ports that can be peer links; empty with `--no-network`.
     fn links(&self) -> NetworkFuture<'_, Vec<Link>>;
-    /// The addresses at which people reach this node, without prefix, the best one first.
+    /// The addresses at which people can reach this node, without prefix lengths; none of a peer link and none that is
+    /// link-local.
     fn addresses(&self) -> NetworkFuture<'_, Vec<String>>;
-    /// Applies the settings saved at setup. Before setup, gets an address by DHCP on any port.
+    /// Applies the saved settings. Without saved settings, requests an address by DHCP on all ports.
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
     /// Applies these settings and saves them for the next start.
-    fn apply(&self, plan: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
+    fn apply(&self, settings: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
     /// Removes the settings that a failed setup saved, and returns the ports to their state before setup.
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>>;
 }
 
-/// `--no-network`: the network of the machine stays as it is.
+/// The network with `--no-network`: it is not changed, and no ports are offered.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoNetwork;
 
@@ -75,7 +75,7 @@ impl NetworkSetup for NoNetwork {
     }
 }
 
-/// An error of `dyad-network` as one sentence, with its cause in brackets.
+/// Turns an error of `dyad-network` into one sentence, with its cause in brackets.
 fn sentence(error: &NetworkError) -> String {
     let cause = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
     let text = error.to_string();

@@ -1,17 +1,18 @@
-//! Argon2id, in blocking tasks: one hash takes tens of milliseconds and 19 MiB, which makes guessing expensive.
+//! Hashing of passwords with Argon2id, in blocking tasks. One hash takes tens of milliseconds and 19 MiB of memory, which
+//! makes guessing expensive.
 
 use argon2::{Argon2, PasswordHash, PasswordHasher, PasswordVerifier, password_hash::SaltString};
 use dyad_api::{ApiError, ErrorCode};
 use dyad_control::RefusalCode;
 use tokio::sync::Semaphore;
 
-/// Two at one time, so at most 38 MiB, however many passwords are sent.
-static SLOTS: Semaphore = Semaphore::const_new(2);
+/// Permits for two hashes at a time, so that hashing needs at most 38 MiB, however many passwords are sent.
+static HASH_PERMITS: Semaphore = Semaphore::const_new(2);
 
-/// Hashes a password; the result is in PHC text form.
+/// Hashes a password with a random salt. The result is in PHC text form.
 pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
     let password = password.to_owned();
-    run(move || {
+    run_blocking(move || {
         let salt = SaltString::encode_b64(&rand::random::<[u8; 16]>()).ok()?;
         Argon2::default().hash_password(password.as_bytes(), &salt).map(|hash| hash.to_string()).ok()
     })
@@ -23,19 +24,20 @@ pub(crate) async fn hash(password: &str) -> Result<String, ApiError> {
 #[derive(Clone, Copy)]
 pub(crate) struct PhcHash<'a>(pub &'a str);
 
-/// Whether the password has this hash.
+/// Whether this is the password of the hash. A hash that cannot be parsed fits no password.
 pub(crate) async fn verify(password: &str, PhcHash(hash): PhcHash<'_>) -> Result<bool, ApiError> {
     let (password, hash) = (password.to_owned(), hash.to_owned());
-    run(move || {
+    run_blocking(move || {
         let parsed = PasswordHash::new(&hash);
         parsed.is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
     })
     .await
 }
 
-async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+/// Runs the hashing in a blocking task, when a permit is free.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     let stopping = || ApiError::new(RefusalCode::Stopping, "This node is stopping: try again in a moment.");
-    let _slot = SLOTS.acquire().await.map_err(|_| stopping())?;
+    let _permit = HASH_PERMITS.acquire().await.map_err(|_| stopping())?;
     tokio::task::spawn_blocking(work).await.map_err(|_| stopping())
 }
 
@@ -44,7 +46,7 @@ mod tests {
     use super::{PhcHash, hash, verify};
 
     #[tokio::test]
-    async fn only_the_right_password_is_right() {
+    async fn only_the_hashed_password_is_accepted() {
         let made = hash("correct horse").await.unwrap();
         assert!(made.starts_with("$argon2id$"));
         assert!(verify("correct horse", PhcHash(&made)).await.unwrap());

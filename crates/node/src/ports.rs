@@ -1,4 +1,4 @@
-//! The network of a real node, through `dyad-network`. The settings given at setup are saved in the state directory.
+//! The network of a real node, implemented with `dyad-network`. The settings of setup are saved in the state directory.
 
 use std::{
     fs, io,
@@ -12,16 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::network::{NetworkFuture, NetworkSetup, NetworkSetupError};
 
-/// The network of this node.
-pub struct Ports {
+/// The network of a real node.
+pub struct ManagedNetwork {
     network: dyad_network::HostNetwork,
     file: PathBuf,
 }
 
-/// Content of `network.json`, with the keys of the seed file.
+/// Content of `network.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedNetwork {
+    /// Name of the management port.
     port: String,
+    /// The static address; `None` for DHCP.
     fixed: Option<SavedAddress>,
     peer_links: Vec<String>,
 }
@@ -34,15 +36,16 @@ struct SavedAddress {
     dns: Vec<IpAddr>,
 }
 
-impl Ports {
-    /// The network of this machine; `state` holds `network.json`, the settings given at setup.
+impl ManagedNetwork {
+    /// Opens the network of this machine. The directory `state` holds `network.json`, the settings of setup.
     ///
     /// # Errors
-    /// The kernel's network interface does not open: this program does not run as root.
+    /// The kernel's netlink socket does not open, or this program does not run as root.
     pub fn open(state: &Path) -> Result<Self, NetworkError> {
-        Ok(Ports { network: dyad_network::HostNetwork::open()?, file: state.join("network.json") })
+        Ok(ManagedNetwork { network: dyad_network::HostNetwork::open()?, file: state.join("network.json") })
     }
 
+    /// The saved settings; `None` before setup.
     fn saved(&self) -> Result<Option<SavedNetwork>, NetworkSetupError> {
         match fs::read(&self.file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged(&self.file)),
@@ -51,25 +54,25 @@ impl Ports {
         }
     }
 
-    async fn begin(&self) -> Result<(), NetworkSetupError> {
+    async fn start_saved_or_discover(&self) -> Result<(), NetworkSetupError> {
         match self.saved() {
             Ok(Some(saved)) => self.network.apply(&saved.plan()).await.map_err(Into::into),
             Ok(None) => self.network.discover().await.map_err(Into::into),
             Err(damaged) => {
-                // Any address is better than none: the operator needs it to read this error and to repair the settings.
+                // The operator needs some address to read this error in a browser and to repair the settings.
                 self.network.discover().await?;
                 Err(damaged)
             }
         }
     }
 
-    async fn make(&self, plan: NetworkSettings) -> Result<(), NetworkSetupError> {
-        let saved = SavedNetwork::from(plan);
+    async fn apply_and_save(&self, settings: NetworkSettings) -> Result<(), NetworkSetupError> {
+        let saved = SavedNetwork::from(settings);
         self.network.apply(&saved.plan()).await?;
         save(&self.file, &saved).map_err(|source| NetworkSetupError::NotSaved { path: self.file.clone(), source })
     }
 
-    async fn remove_saved(&self) -> Result<(), NetworkSetupError> {
+    async fn remove_saved_and_discover(&self) -> Result<(), NetworkSetupError> {
         match fs::remove_file(&self.file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkSetupError::NotRemoved { path: self.file.clone(), source })
@@ -78,8 +81,8 @@ impl Ports {
         }
     }
 
-    /// Names of all ports, the likely management port first.
-    async fn candidates(&self) -> Vec<String> {
+    /// Names of all ports, the most likely management port first.
+    async fn management_ports(&self) -> Vec<String> {
         let mut names: Vec<String> = self.network.ports().into_iter().map(|port| port.name).collect();
         if let Ok(Some(likely)) = self.network.likely_management().await {
             names.sort_by_key(|name| *name != likely);
@@ -87,33 +90,34 @@ impl Ports {
         names
     }
 
-    async fn reachable(&self) -> Vec<String> {
-        let peers = self.saved().ok().flatten().map(|saved| saved.peer_links).unwrap_or_default();
+    /// The addresses that are neither link-local nor on a peer link, at most as many as the document holds.
+    async fn management_addresses(&self) -> Vec<String> {
+        let peer_links = self.saved().ok().flatten().map(|saved| saved.peer_links).unwrap_or_default();
         let found = self.network.links().addresses().await.unwrap_or_default();
-        let far = found.iter().filter(|a| !a.is_link_local() && !peers.contains(&a.port));
-        far.map(|a| a.address.to_string()).take(dyad_desired::limits::ADDRESSES_MAX).collect()
+        let usable = found.iter().filter(|a| !a.is_link_local() && !peer_links.contains(&a.port));
+        usable.map(|a| a.address.to_string()).take(dyad_desired::limits::ADDRESSES_MAX).collect()
     }
 }
 
-impl NetworkSetup for Ports {
+impl NetworkSetup for ManagedNetwork {
     fn ports(&self) -> NetworkFuture<'_, Vec<String>> {
-        Box::pin(self.candidates())
+        Box::pin(self.management_ports())
     }
     fn links(&self) -> NetworkFuture<'_, Vec<Link>> {
         let link = |port: dyad_network::Port| Link { name: port.name, up: port.carrier };
         Box::pin(async move { self.network.ports().into_iter().map(link).collect() })
     }
     fn addresses(&self) -> NetworkFuture<'_, Vec<String>> {
-        Box::pin(self.reachable())
+        Box::pin(self.management_addresses())
     }
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        Box::pin(self.begin())
+        Box::pin(self.start_saved_or_discover())
     }
-    fn apply(&self, plan: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        Box::pin(self.make(plan))
+    fn apply(&self, settings: NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+        Box::pin(self.apply_and_save(settings))
     }
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        Box::pin(self.remove_saved())
+        Box::pin(self.remove_saved_and_discover())
     }
 }
 
@@ -130,10 +134,14 @@ impl SavedNetwork {
 }
 
 impl From<NetworkSettings> for SavedNetwork {
-    fn from(plan: NetworkSettings) -> Self {
-        let fixed =
-            plan.fixed.map(|f| SavedAddress { address: f.address, prefix: f.prefix, gateway: f.gateway, dns: f.dns });
-        SavedNetwork { port: plan.port, fixed, peer_links: plan.peer_links }
+    fn from(settings: NetworkSettings) -> Self {
+        let fixed = settings.fixed.map(|f| SavedAddress {
+            address: f.address,
+            prefix: f.prefix,
+            gateway: f.gateway,
+            dns: f.dns,
+        });
+        SavedNetwork { port: settings.port, fixed, peer_links: settings.peer_links }
     }
 }
 
@@ -150,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_is_read_again() {
+    fn saved_settings_are_read_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("network.json");
         let fixed = dyad_wizard::StaticAddress {
@@ -159,8 +167,8 @@ mod tests {
             gateway: Some("192.0.2.254".parse().unwrap()),
             dns: vec!["192.0.2.53".parse().unwrap()],
         };
-        let plan = NetworkSettings { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
-        let saved = SavedNetwork::from(plan);
+        let settings = NetworkSettings { port: "eth0".into(), fixed: Some(fixed), peer_links: vec!["eth1".into()] };
+        let saved = SavedNetwork::from(settings);
         save(&file, &saved).unwrap();
         assert_eq!(serde_json::from_slice::<SavedNetwork>(&fs::read(&file).unwrap()).unwrap(), saved);
         assert_eq!(saved.plan().fixed.unwrap().gateway, Some("192.0.2.254".parse().unwrap()));

@@ -1,4 +1,4 @@
-//! The serial line of a VM: attached both ways over a WebSocket, or read as text.
+//! The serial line of a VM: connected to a WebSocket in both directions, or read as a stream of text.
 
 use std::{io, sync::Arc};
 
@@ -13,16 +13,17 @@ use tokio::sync::{
 
 use crate::snapshot::{SerialLine, Snapshot};
 
-/// The serial line of this VM; refused before its first start on this node.
+/// The serial line of this VM. Refused if the VM has not run on this node since this program started.
 pub(crate) fn vm_serial_line(snapshot: &Snapshot, name: &str) -> Result<Arc<dyn SerialLine>, ApiError> {
     snapshot.vms.get(name).and_then(|vm| vm.serial.clone()).ok_or_else(|| {
-        let sentence = format!("The VM {name} has not been started on this node yet: it has no serial line.");
+        let sentence =
+            format!("The VM {name} has not run since this node's services started: it has no serial line yet.");
         ApiError::new(ErrorCode::NoSerial, sentence)
     })
 }
 
-/// Copies bytes both ways until the browser closes the WebSocket. The last output is sent first, so that the browser shows
-/// the prompt.
+/// Copies bytes in both directions until the browser closes the WebSocket or the serial line ends. The last output is sent
+/// first, so that the browser shows the guest's prompt.
 pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
     let (recent, mut output) = line.subscribe();
     if browser.send(Message::Binary(recent.into())).await.is_err() {
@@ -32,7 +33,7 @@ pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
         tokio::select! {
             written = output.recv() => match written {
                 Ok(bytes) => if browser.send(Message::Binary(bytes)).await.is_err() { return },
-                // A browser that reads too slowly misses some output.
+                // The browser reads too slowly: the oldest output that it has not read is dropped.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => break,
             },
@@ -43,45 +44,47 @@ pub(crate) async fn bridge(mut browser: WebSocket, line: Arc<dyn SerialLine>) {
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 };
-                // Input to a VM that is off is lost, as on a real serial line.
+                // Input for a VM that is off is lost, as on a real serial line.
                 let _ = line.send(typed);
             }
         }
     }
-    // Fails if the browser has closed the connection.
+    // This fails if the browser has closed the connection.
     let _ = browser.send(Message::Close(None)).await;
 }
 
-/// The last output of the VM. With `follow` the stream continues with new output, from the VM's first start and across
-/// restarts, until the client disconnects, the VM is deleted, or the VM moves to the other node.
+/// The last output of the VM. With `follow` the stream continues with new output: it waits for the VM's first start and goes
+/// on after restarts of the VM. It ends when the client disconnects, the VM is deleted, or the VM moves to the other node.
 pub(crate) fn log(
-    moments: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     name: String,
     follow: bool,
 ) -> impl Stream<Item = io::Result<Bytes>> {
-    let reader = LogReader { moments, name, follow, output: None };
+    let reader = LogReader { snapshots, name, follow, output: None };
     futures_util::stream::unfold(reader, |mut reader| async move {
         let bytes = reader.next().await?;
         Some((Ok(bytes), reader))
     })
 }
 
+/// State of the stream that [`log`] returns.
 struct LogReader {
-    moments: watch::Receiver<Arc<Snapshot>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     name: String,
     follow: bool,
+    /// New output; `None` until the VM has a serial line.
     output: Option<broadcast::Receiver<Bytes>>,
 }
 
 impl LogReader {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            let moment = self.moments.borrow_and_update().clone();
-            if self.left(&moment) {
+            let snapshot = self.snapshots.borrow_and_update().clone();
+            if self.has_left(&snapshot) {
                 return None;
             }
             let Some(output) = &mut self.output else {
-                if let Some(line) = moment.vms.get(&self.name).and_then(|vm| vm.serial.as_ref()) {
+                if let Some(line) = snapshot.vms.get(&self.name).and_then(|vm| vm.serial.as_ref()) {
                     let (recent, output) = line.subscribe();
                     self.output = Some(output);
                     return Some(recent.into());
@@ -89,7 +92,7 @@ impl LogReader {
                 if !self.follow {
                     return None;
                 }
-                self.moments.changed().await.ok()?;
+                self.snapshots.changed().await.ok()?;
                 continue;
             };
             if !self.follow {
@@ -101,15 +104,15 @@ impl LogReader {
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => self.output = None,
                 },
-                changed = self.moments.changed() => changed.ok()?,
+                changed = self.snapshots.changed() => changed.ok()?,
             }
         }
     }
 
     /// Whether the VM was deleted or is on the other node now.
-    fn left(&self, moment: &Snapshot) -> bool {
-        let (Some(document), Some(me)) = (&moment.document, moment.me()) else { return false };
-        // Before the first output an absent VM may be newer than this document: its line is waited for.
+    fn has_left(&self, snapshot: &Snapshot) -> bool {
+        let (Some(document), Some(me)) = (&snapshot.document, snapshot.me()) else { return false };
+        // Before the first output, a VM that is not in this document may have been created after it: the stream waits.
         let node = document.vms.get(&self.name).map(|vm| vm.config.node);
         node.map_or(self.output.is_some(), |node| node != me)
     }

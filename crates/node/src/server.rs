@@ -1,4 +1,5 @@
-//! The listening sockets: HTTPS for the network, and the same site without TLS on a Unix socket that only root can open.
+//! The listening sockets: HTTPS for the network, and the same router without TLS on a Unix socket to which only root can
+//! connect.
 
 use std::{
     collections::HashMap,
@@ -24,41 +25,41 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Limit of connections at one time; further ones wait in the kernel's queue.
-const CONNECTIONS: usize = 512;
-/// Limit of connections of one source: half of all, so that one source cannot take every place. A source may be many people
-/// behind one address.
-const CONNECTIONS_PER_SOURCE: usize = 256;
-/// Limit of a TLS handshake.
+/// Maximum number of HTTPS connections at a time; further ones wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 512;
+/// Maximum number of HTTPS connections of one source: half of all, so that one source cannot use all of them. It is not
+/// smaller, because many people may have one address behind a gateway.
+const MAX_CONNECTIONS_PER_SOURCE: usize = 256;
+/// Limit of the TLS handshake of a connection.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for a client to send the head of a request.
 const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Wait after `accept` has failed, as with too many open files: the next call would fail too.
+/// Delay after `accept` has failed, for example because too many files are open: an immediate call would fail too.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves HTTPS until the process ends.
 pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Router) {
     let acceptor = TlsAcceptor::from(tls);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let limits = Arc::new(ConnectionLimits::default());
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (stream, source) = match listener.accept().await {
             Ok((stream, peer)) => (stream, Source::from(peer.ip())),
             Err(error) => {
-                pause(&error).await;
+                wait_after_failed_accept(&error).await;
                 continue;
             }
         };
-        // A connection above the source's limit is closed at once.
-        let Some(permit) = limits.enter(source) else { continue };
-        // A typed character must not wait for the next one (Nagle's algorithm).
+        // A connection above the limit of its source is closed at once.
+        let Some(permit) = limits.permit(source) else { continue };
+        // Nagle's algorithm is turned off, so that a character on a serial line is sent without waiting for further ones.
         let _ = stream.set_nodelay(true);
         let (acceptor, site) = (acceptor.clone(), site.clone().layer(Extension(source)));
         tokio::spawn(async move {
-            // A client that does not speak TLS is disconnected without a log line.
+            // A failed TLS handshake is not logged: any client can cause it.
             if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                connection(stream, site).await;
+                serve_connection(stream, site).await;
             }
             drop((slot, permit));
         });
@@ -70,11 +71,11 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, site: Rout
 struct ConnectionLimits(Mutex<HashMap<Source, usize>>);
 
 impl ConnectionLimits {
-    /// A permit for one more connection of this source, if its limit allows it.
-    fn enter(self: &Arc<Self>, source: Source) -> Option<ConnectionPermit> {
+    /// A permit for one more connection of this source; `None` if its limit is reached.
+    fn permit(self: &Arc<Self>, source: Source) -> Option<ConnectionPermit> {
         let mut counts = self.counts();
         let count = counts.entry(source).or_default();
-        if *count == CONNECTIONS_PER_SOURCE {
+        if *count == MAX_CONNECTIONS_PER_SOURCE {
             return None;
         }
         *count += 1;
@@ -86,7 +87,7 @@ impl ConnectionLimits {
     }
 }
 
-/// One counted connection; dropping it ends the count.
+/// One counted connection. Dropping it subtracts the connection from the count.
 struct ConnectionPermit {
     limits: Arc<ConnectionLimits>,
     source: Source,
@@ -104,15 +105,15 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// The local socket cannot be made.
+/// The local socket could not be created.
 #[derive(Debug, thiserror::Error)]
-#[error("{} cannot be made", path.display())]
+#[error("{} cannot be created", path.display())]
 pub struct LocalSocketError {
     pub path: PathBuf,
     pub source: io::Error,
 }
 
-/// Opens the local socket with mode 0600, so for root only.
+/// Creates the local socket with mode 0600, so that only root can connect.
 ///
 /// # Errors
 /// The directory does not exist or cannot be written.
@@ -128,21 +129,22 @@ pub fn local_listener(path: &Path) -> Result<UnixListener, LocalSocketError> {
 pub async fn serve_local(listener: UnixListener, site: Router) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(connection(stream, site.clone()))),
-            Err(error) => pause(&error).await,
+            Ok((stream, _)) => drop(tokio::spawn(serve_connection(stream, site.clone()))),
+            Err(error) => wait_after_failed_accept(&error).await,
         }
     }
 }
 
-async fn pause(error: &io::Error) {
+async fn wait_after_failed_accept(error: &io::Error) {
     tracing::warn!("a connection was not accepted: {error}");
     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
+/// Serves the requests of one connection until it ends.
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, site: Router) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
-    // An error here means that the client has ended the connection or broken HTTP: it knows.
+    // An error is not logged: the client has closed the connection or violated HTTP.
     let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(site)).with_upgrades().await;
 }
 
@@ -153,7 +155,7 @@ mod tests {
 
     async fn answer_to(request: &[u8]) -> String {
         let (mut client, server) = tokio::io::duplex(4096);
-        let serving = tokio::spawn(connection(server, Router::new()));
+        let serving = tokio::spawn(serve_connection(server, Router::new()));
         client.write_all(request).await.unwrap();
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
@@ -161,9 +163,9 @@ mod tests {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// One HTTP version has one set of limits. A client that sends HTTP/2 without negotiation is refused too.
+    /// The limits of this server are set for HTTP/1.1 only, so HTTP/2 must be refused, also without negotiation.
     #[tokio::test]
-    async fn only_http_1_is_spoken() {
+    async fn http_2_is_refused() {
         let http_1 = answer_to(b"GET / HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await;
         assert!(http_1.starts_with("HTTP/1.1 404"), "{http_1}");
         // The preface of HTTP/2 and an empty SETTINGS frame.
@@ -172,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn one_source_cannot_take_all_places() {
+    fn one_source_cannot_use_all_connections() {
         let limits = Arc::new(ConnectionLimits::default());
         let [one, other] = [1, 2].map(|number| Source::V4(std::net::Ipv4Addr::from(number)));
-        let mut permits: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| limits.enter(one).unwrap()).collect();
-        assert!(limits.enter(one).is_none());
-        assert!(limits.enter(other).is_some());
+        let mut permits: Vec<_> = (0..MAX_CONNECTIONS_PER_SOURCE).map(|_| limits.permit(one).unwrap()).collect();
+        assert!(limits.permit(one).is_none());
+        assert!(limits.permit(other).is_some());
         permits.pop();
-        permits.push(limits.enter(one).expect("a permit is free again"));
+        permits.push(limits.permit(one).expect("a permit is free again"));
         drop(permits);
         assert!(limits.counts().is_empty());
     }

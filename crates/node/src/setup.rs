@@ -1,4 +1,4 @@
-//! Carries out a [`SetupPlan`] as a list of named steps; the snapshot shows their progress.
+//! Setup: carries out a [`SetupPlan`] as a list of named steps, and reports the progress for the snapshot.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,26 +11,27 @@ use crate::{
     password,
 };
 
-/// Limit for the core to open its pool after formatting. It takes seconds; a disk that does not answer takes up to a minute.
+/// Limit for the core to open its pool after formatting. It usually takes seconds; with a disk that does not answer, up to
+/// 1 min.
 const POOL_OPEN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Wait before a core that ended the connection is watched again. It restarts itself once during setup.
-const CORE_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+/// Delay before the next connection to a core that ended the connection: the core restarts itself once during setup.
+const SETUP_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// One setup, ready to run.
+/// One setup: its plan, and the network that it changes.
 pub(crate) struct SetupRun {
     plan: SetupPlan,
     network: Arc<dyn NetworkSetup>,
 }
 
-/// Progress of a running setup.
+/// A report about the progress of a setup.
 #[derive(Debug, Clone)]
 pub(crate) enum SetupProgress {
-    /// The step with this index runs; the steps before it are done.
+    /// The step with this index has begun; the steps before it are done.
     StepBegun(usize),
     /// All steps are done.
     Done,
-    /// The running step failed.
+    /// The running step failed with this error.
     Failed(ApiError),
 }
 
@@ -38,29 +39,30 @@ pub(crate) enum SetupProgress {
 enum SetupStep {
     Network,
     CreatePair,
-    /// One step, because the witness is enrolled before a disk is written: a wrong code changes nothing.
+    /// One step of the core: it enrols at the witness before it writes to a disk, so that a wrong code changes nothing.
     EnrolAndCreatePair,
     Join,
-    Open,
-    Watchdog,
+    OpenPool,
+    ProveWatchdog,
 }
 
 impl SetupStep {
+    /// The words that people see for the step.
     fn text(self) -> &'static str {
         match self {
             SetupStep::Network => "set up the network",
             SetupStep::CreatePair => "format the disks and begin the pair",
             SetupStep::EnrolAndCreatePair => "enrol at the witness, format the disks and begin the pair",
             SetupStep::Join => "prove the pairing code, format the disks and join",
-            SetupStep::Open => "open the pool",
-            SetupStep::Watchdog => "prove the watchdog, for which this node restarts once",
+            SetupStep::OpenPool => "open the pool",
+            SetupStep::ProveWatchdog => "prove the watchdog, for which this node restarts once",
         }
     }
 }
 
 impl SetupProgress {
-    /// Updates the view of the task.
-    pub(crate) fn show(&self, task: &mut TaskView) {
+    /// Applies this report to the view of the task.
+    pub(crate) fn apply_to(&self, task: &mut TaskView) {
         let running = task.steps.iter().position(|s| s.state == StepState::Running);
         match self {
             SetupProgress::StepBegun(at) => {
@@ -93,45 +95,46 @@ impl SetupRun {
     }
 
     fn steps(&self) -> Vec<SetupStep> {
-        let (network, middle) = match &self.plan {
+        let (network, pair_step) = match &self.plan {
             SetupPlan::First { network, witness: Some(_), .. } => (network, SetupStep::EnrolAndCreatePair),
             SetupPlan::First { network, .. } => (network, SetupStep::CreatePair),
             SetupPlan::Join { network, .. } => (network, SetupStep::Join),
         };
-        let mut steps = vec![middle, SetupStep::Open, SetupStep::Watchdog];
+        let mut steps = vec![pair_step, SetupStep::OpenPool, SetupStep::ProveWatchdog];
         if network.is_some() {
             steps.insert(0, SetupStep::Network);
         }
         steps
     }
 
-    /// The ports of the peer link; empty = the core uses the ports given on its command line.
-    fn links(&self) -> Vec<String> {
+    /// Names of the peer link ports. If empty, the core uses the ports of its own command line.
+    fn peer_links(&self) -> Vec<String> {
         let (SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) = &self.plan;
         network.as_ref().map(|network| network.peer_links.clone()).unwrap_or_default()
     }
 
-    /// The view of the task before its first step.
-    pub(crate) fn task(&self) -> TaskView {
+    /// The view of this setup before its first step.
+    pub(crate) fn initial_view(&self) -> TaskView {
         let step = |step: SetupStep| StepView { text: step.text().into(), state: StepState::Waiting };
         TaskView { finished: false, error: None, steps: self.steps().into_iter().map(step).collect() }
     }
 
-    /// Runs all steps; stops at the first failed one.
-    pub(crate) async fn carry_out(self, core: &Client, tell: impl Fn(SetupProgress)) {
+    /// Runs all steps until one fails, and calls `report` at each step and at the end.
+    pub(crate) async fn carry_out(self, core: &Client, report: impl Fn(SetupProgress)) {
         for (i, step) in self.steps().into_iter().enumerate() {
-            tell(SetupProgress::StepBegun(i));
-            if let Err(error) = self.step(step, core).await {
+            report(SetupProgress::StepBegun(i));
+            if let Err(error) = self.run_step(step, core).await {
                 tracing::warn!("setup failed, {}: {error}", step.text());
-                self.undo(core).await;
-                return tell(SetupProgress::Failed(error));
+                self.undo_network(core).await;
+                return report(SetupProgress::Failed(error));
             }
         }
-        tell(SetupProgress::Done);
+        report(SetupProgress::Done);
     }
 
-    /// Undoes the network settings if the node is still blank, so that its wizard is reached at the same address as before.
-    async fn undo(&self, core: &Client) {
+    /// After a failed setup of a node that is still blank, returns the network to its state before, so that the wizard is
+    /// reachable at the same address.
+    async fn undo_network(&self, core: &Client) {
         let (SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) = &self.plan;
         let blank = core.status().await.is_ok_and(|status| status.phase == Phase::Blank);
         if network.is_some()
@@ -142,12 +145,12 @@ impl SetupRun {
         }
     }
 
-    async fn step(&self, step: SetupStep, core: &Client) -> Result<(), ApiError> {
+    async fn run_step(&self, step: SetupStep, core: &Client) -> Result<(), ApiError> {
         match (step, &self.plan) {
             (SetupStep::Network, SetupPlan::First { network, .. } | SetupPlan::Join { network, .. }) => match network {
-                Some(wanted) => {
+                Some(settings) => {
                     let failed = |error: NetworkSetupError| ApiError::new(ErrorCode::Network, error.to_string());
-                    self.network.apply(wanted.clone()).await.map_err(failed)
+                    self.network.apply(settings.clone()).await.map_err(failed)
                 }
                 None => Ok(()),
             },
@@ -160,7 +163,7 @@ impl SetupRun {
                     pair: pair.clone(),
                     node: node.clone(),
                     disks: disks.clone(),
-                    links: self.links(),
+                    links: self.peer_links(),
                     admin_password_hash: password::hash(password).await?,
                     witness: witness.as_ref().map(enrol),
                 };
@@ -171,23 +174,23 @@ impl SetupRun {
                 let join = Join {
                     node: node.clone(),
                     disks: disks.clone(),
-                    links: self.links(),
+                    links: self.peer_links(),
                     code: code.clone(),
                     pair_id: pair_id.clone(),
                 };
                 core.ask(&Request::Join(join)).await?;
                 Ok(())
             }
-            (SetupStep::Open, _) => opened(core).await,
-            (SetupStep::Watchdog, _) => prove_watchdog(core).await,
-            // `steps` names only steps of this plan.
+            (SetupStep::OpenPool, _) => wait_for_pool(core).await,
+            (SetupStep::ProveWatchdog, _) => prove_watchdog(core).await,
+            // `steps` returns only steps of this plan.
             (SetupStep::CreatePair | SetupStep::EnrolAndCreatePair | SetupStep::Join, _) => Ok(()),
         }
     }
 }
 
-/// Waits until the core runs with its pool open. The core restarts itself once in between.
-async fn opened(core: &Client) -> Result<(), ApiError> {
+/// Waits until the core runs with its pool open. The core restarts itself once meanwhile.
+async fn wait_for_pool(core: &Client) -> Result<(), ApiError> {
     let waiting = async {
         loop {
             if let Ok(mut watch) = core.watch().await {
@@ -199,7 +202,7 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
                     }
                 }
             }
-            tokio::time::sleep(CORE_RECONNECT_DELAY).await;
+            tokio::time::sleep(SETUP_RECONNECT_DELAY).await;
         }
     };
     let late = || {
@@ -208,8 +211,8 @@ async fn opened(core: &Client) -> Result<(), ApiError> {
     tokio::time::timeout(POOL_OPEN_TIMEOUT, waiting).await.map_err(|_| late())?
 }
 
-/// Lets the watchdog reset this node, unless it is proven or absent. If the reset works this function does not return: the node
-/// restarts, and the status then shows the watchdog as proven.
+/// Asks the core to stop feeding the watchdog, unless it is proven or absent. If the watchdog works, it resets this node and
+/// this function does not return; after the restart the status shows the watchdog as proven.
 async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
     let WatchdogStatus::Armed { proven: false, timeout_s, .. } = core.status().await?.watchdog else { return Ok(()) };
     core.ask(&Request::ProveWatchdog).await?;
@@ -222,10 +225,10 @@ async fn prove_watchdog(core: &Client) -> Result<(), ApiError> {
                     }
                 }
             }
-            tokio::time::sleep(CORE_RECONNECT_DELAY).await;
+            tokio::time::sleep(SETUP_RECONNECT_DELAY).await;
         }
     };
-    // The core gives up after four watchdog periods, because some drivers need several; 10 s more for its answer.
+    // The core waits for four watchdog periods, because some drivers reset after several. Its reply gets 10 s more.
     let deadline = Duration::from_secs(4 * timeout_s + 10);
     tokio::time::timeout(deadline, proven).await.map_err(|_| {
         let sentence = "The watchdog did not reset this node: the pair works, but is not protected until this is proven \

@@ -1,4 +1,4 @@
-//! The state of the control plane at one time, for all readers.
+//! The state of the control plane as all readers see it: a copy that is replaced after each event.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -9,39 +9,39 @@ use dyad_desired::Document;
 use dyad_types::NodeId;
 use tokio::sync::broadcast;
 
-/// The state of the control plane after one event.
+/// The state of the control plane after one event. It does not change.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The core's last status; `None` while the core does not answer.
     pub status: Option<Arc<Status>>,
-    /// The newest document read.
+    /// The newest document that was read from the core.
     pub document: Option<Arc<Document>>,
-    /// The running or last setup.
+    /// The running or last setup since this program started.
     pub task: Option<TaskView>,
-    /// What this node's supervisor reports of each VM, by name.
+    /// The VMs that this node's supervisor last reported, by name.
     pub vms: BTreeMap<String, ObservedVm>,
-    /// Whether the supervisor has reported at least once. Before that an absent VM in `vms` may still have a process.
+    /// Whether the supervisor has reported at least once. Before that, a VM that is not in `vms` may have a process.
     pub vms_known: bool,
-    /// Whether VMs run with hardware virtualisation; `None` until the supervisor has probed it.
+    /// Whether VMs run with hardware virtualisation; `None` until the supervisor has probed KVM.
     pub hardware_virtualisation: Option<bool>,
 }
 
-/// What this node sees of one VM.
+/// The state of one VM on this node, as the supervisor reports it.
 #[derive(Clone)]
 pub struct ObservedVm {
-    /// State of its process.
+    /// State of the VM's process.
     pub state: VmState,
-    /// Why it is in this state, one sentence.
+    /// One sentence with the reason for the state, if there is one.
     pub reason: Option<String>,
-    /// Its serial line; `None` before its first start on this node.
+    /// The serial line; `None` if the VM has not run on this node since this program started.
     pub serial: Option<Arc<dyn SerialLine>>,
 }
 
-/// The serial line of a VM. The same line serves the VM after a restart.
+/// The serial line of a VM. It stays the same after a restart of the VM.
 pub trait SerialLine: Send + Sync {
-    /// The last output, and all output from now on.
+    /// The last output, and a channel with all further output.
     fn subscribe(&self) -> (Vec<u8>, broadcast::Receiver<Bytes>);
-    /// Sends input to the guest; false if the VM is off or its line is full.
+    /// Sends input to the guest. Returns `false` if the VM is off or its input buffer is full.
     fn send(&self, input: Bytes) -> bool;
 }
 
@@ -52,16 +52,16 @@ impl fmt::Debug for ObservedVm {
 }
 
 impl Snapshot {
-    /// This node, once it belongs to a pair.
+    /// The id of this node; `None` until it belongs to a pair or while the core does not answer.
     #[must_use]
     pub fn me(&self) -> Option<NodeId> {
         Some(self.status.as_ref()?.pair.as_ref()?.me)
     }
 
-    /// Whether a node is in the in-sync set, as far as this node knows.
+    /// Whether a node is in the in-sync set, as the core last reported. `false` while the core does not answer.
     #[must_use]
-    pub fn has_member(&self, wanted: NodeId) -> bool {
+    pub fn has_member(&self, node: NodeId) -> bool {
         let quorum = self.status.as_ref().and_then(|status| status.quorum.as_ref());
-        quorum.is_some_and(|quorum| quorum.members.contains(&wanted))
+        quorum.is_some_and(|quorum| quorum.members.contains(&node))
     }
 }

@@ -1,5 +1,5 @@
-//! The interface between the control plane and the VMs' supervisor. [`crate::supervise`] implements it with QEMU; with
-//! `--no-vms` it does nothing.
+//! The interface between the control plane and the supervisor of VMs. [`crate::supervise`] implements it with QEMU,
+//! [`NoVms`] without any VM.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,65 +13,66 @@ use tokio::sync::mpsc;
 
 use crate::snapshot::ObservedVm;
 
-/// What the supervisor works from.
+/// The facts from which the supervisor decides which VMs to start and stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SupervisorInput {
-    /// Says which VMs shall run.
+    /// The desired state: the VMs of the pair, with the node and the intent of each.
     pub document: Arc<Document>,
-    /// This node is in sync and may run VMs, so the other node has no newer document. A VM that the document does not name is
-    /// then deleted, and its files are removed.
+    /// Whether this node may run VMs, so that the other node cannot have a newer document. Only then a VM that the document
+    /// does not name counts as deleted, and its files are removed.
     pub authoritative: bool,
+    /// This node: only VMs that the document places on it are started.
     pub me: NodeId,
     /// Names of the VMs that may run here now.
     pub permits: BTreeSet<String>,
-    /// The vhost-user socket of each volume that may be used here.
+    /// Path of the vhost-user socket of each volume that VMs of this node may use.
     pub sockets: BTreeMap<VolumeId, PathBuf>,
 }
 
-/// A message to the control plane; it needs no reply.
+/// A message of the supervisor to the control plane. There is no reply.
 #[derive(Debug, Clone)]
 pub enum SupervisorReport {
-    /// State of each VM that has a process on this node, had one, or could not be started.
+    /// The state of all VMs that have a process on this node, had one, or could not be started. It replaces the last one.
     Observed(BTreeMap<String, ObservedVm>),
-    /// The guest of this VM shut down by itself.
+    /// The operating system of this VM has shut down by itself.
     GuestShutDown(String),
-    /// Whether VMs run with hardware virtualisation; the supervisor has probed it with a small VM.
+    /// Whether VMs run with hardware virtualisation, as the KVM probe has found. Sent once.
     HardwareVirtualisation(bool),
 }
 
-/// What the control plane asks of the supervisor. No call blocks.
+/// The commands of the control plane to the supervisor. No method blocks.
 pub trait VmSupervisor: Send + 'static {
-    /// Replaces the input: the newest one counts.
-    fn want(&mut self, input: SupervisorInput);
-    /// Kills the process of this VM.
+    /// Replaces the input by a newer one.
+    fn set_input(&mut self, input: SupervisorInput);
+    /// Kills the process of this VM. A VM that shall run is then started again.
     fn kill(&mut self, name: &str);
-    /// The node shuts down: asks each guest to shut down, kills the VMs whose grace time has passed, then drops the report
-    /// channel.
+    /// Begins the shutdown of the node: asks each guest to shut down and kills the VMs whose grace time has passed. When all
+    /// have ended, the supervisor closes the channel of its reports.
     fn shut_down(&mut self);
 }
 
 /// A supervisor and the channel of its reports.
 pub type StartedSupervisor = (Box<dyn VmSupervisor>, mpsc::UnboundedReceiver<SupervisorReport>);
 
-/// `--no-vms`: no VM runs on this node.
+/// The supervisor with `--no-vms`: no VM runs on this node.
 #[derive(Debug)]
 pub struct NoVms {
     reports: Option<mpsc::UnboundedSender<SupervisorReport>>,
 }
 
 impl NoVms {
-    /// A supervisor that reports once that no VM runs.
+    /// Starts a supervisor that reports once that no VM runs.
     #[must_use]
     pub fn start() -> StartedSupervisor {
         let (reports, receiver) = mpsc::unbounded_channel();
-        // Cannot fail: the receiver is in this function.
+        // Cannot fail: the receiver exists.
         let _ = reports.send(SupervisorReport::Observed(BTreeMap::new()));
         (Box::new(NoVms { reports: Some(reports) }), receiver)
     }
 }
 
 impl VmSupervisor for NoVms {
-    fn want(&mut self, _: SupervisorInput) {}
+    fn set_input(&mut self, _: SupervisorInput) {}
     fn kill(&mut self, _: &str) {}
     fn shut_down(&mut self) {
         self.reports = None;

@@ -1,4 +1,4 @@
-//! The API over a fake core: every route, every refusal with its one sentence, and what a session opens.
+//! Tests of the API with a fake core: each route, its refusals with their sentences, and the check of sessions.
 
 mod support;
 
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use support::{Node, PASSWORD};
 use tower::ServiceExt;
 
-/// Asks the site and gives status, headers and the body as JSON (or as a JSON text).
+/// Sends a request to the router. Returns the HTTP status, and the body as JSON, or as a JSON string if it is no JSON.
 async fn ask(node: &Node, token: Option<&str>, method: &str, path: &str, body: impl Into<Body>) -> (u16, Value) {
     let mut request = Request::builder().method(method).uri(path);
     if let Some(token) = token {
@@ -50,7 +50,7 @@ fn sentence(reply: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn every_route_is_served_and_guarded() {
+async fn each_route_has_a_handler_and_its_permission_is_checked() {
     let node = Node::set_up().await;
     for route in ROUTES {
         let method = match route.method {
@@ -60,7 +60,7 @@ async fn every_route_is_served_and_guarded() {
             Method::Delete => "DELETE",
         };
         if route.id == RouteId::WatchStatus {
-            continue; // It never ends; it has a test of its own.
+            continue; // Its reply never ends; another test reads it.
         }
         let path = route.path.replace("{name}", "none");
         let (status, reply) = ask(&node, None, method, &path, "{}").await;
@@ -95,7 +95,7 @@ async fn a_session_begins_with_the_password_and_ends_with_logout() {
 }
 
 #[tokio::test]
-async fn the_browser_gets_a_cookie_no_script_can_read() {
+async fn login_sets_a_cookie_that_scripts_cannot_read() {
     let node = Node::set_up().await;
     let body = json!({ "password": PASSWORD }).to_string();
     let request = Request::post("/api/v1/login").body(Body::from(body)).unwrap();
@@ -108,7 +108,7 @@ async fn the_browser_gets_a_cookie_no_script_can_read() {
 }
 
 #[tokio::test]
-async fn guessing_passwords_is_limited() {
+async fn the_eleventh_wrong_password_in_a_minute_is_refused() {
     let node = Node::set_up().await;
     let mut last = (0, Value::Null);
     for _ in 0..11 {
@@ -118,7 +118,7 @@ async fn guessing_passwords_is_limited() {
 }
 
 #[tokio::test]
-async fn the_wizard_sets_a_node_up() {
+async fn setup_with_complete_answers_makes_a_protected_pair() {
     let node = Node::start().await;
     let (_, setup) = ask(&node, None, "GET", "/api/v1/setup", "").await;
     assert_eq!(setup["phase"], "blank");
@@ -148,7 +148,7 @@ async fn the_wizard_sets_a_node_up() {
 }
 
 #[tokio::test]
-async fn bad_answers_change_nothing() {
+async fn refused_answers_have_their_sentences_and_change_nothing() {
     let node = Node::start().await;
     let good = json!({
         "role": "first", "disks": ["/dev/vdb"], "erase": "erase vdb", "pair": "office", "node": "left",
@@ -180,7 +180,7 @@ async fn bad_answers_change_nothing() {
 }
 
 #[tokio::test]
-async fn wrong_and_expired_codes_end_the_task_with_their_sentence() {
+async fn setup_with_a_wrong_or_expired_code_fails_with_its_sentence() {
     for (code, expected) in [
         ("000000", "The pairing code is wrong: compare it with the one on the first node and type it again."),
         ("999999", "The pairing code has expired: open a new one on the first node."),
@@ -223,7 +223,7 @@ async fn a_witness_that_refuses_leaves_the_node_blank() {
         assert_eq!(sentence(&setup["task"]["error"]), expected);
         assert_eq!((&setup["task"]["steps"][0]["state"], &setup["phase"]), (&json!("failed"), &json!("blank")));
         assert!(node.core.lock().formatted.is_empty());
-        // Nothing stands in the way of the right answer, or of none.
+        // A second setup, without a witness, then succeeds.
         first["witness"] = json!("later");
         first.as_object_mut().unwrap().remove("witness_code");
         assert_eq!(ask(&node, None, "POST", "/api/v1/setup", first.to_string()).await.0, 202);
@@ -233,7 +233,7 @@ async fn a_witness_that_refuses_leaves_the_node_blank() {
 }
 
 #[tokio::test]
-async fn a_watchdog_is_proven_later() {
+async fn the_watchdog_test_is_refused_without_a_watchdog_and_after_its_proof() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let prove = async || ask(&node, Some(&token), "POST", "/api/v1/watchdog/prove", "").await;
@@ -249,8 +249,8 @@ async fn a_watchdog_is_proven_later() {
     assert_eq!((status, sentence(&reply)), (409, "This node has no watchdog: there is nothing to be proven."));
     assert_eq!(node.core.lock().proofs, 0);
     watchdog(WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven: false }).await;
-    let (_, said) = ask(&node, None, "GET", "/api/v1/status", "").await;
-    assert!(said["missing"].to_string().contains("the watchdog of this node has not been proven"), "{said}");
+    let (_, status) = ask(&node, None, "GET", "/api/v1/status", "").await;
+    assert!(status["missing"].to_string().contains("the watchdog of this node has not been proven"), "{status}");
     assert_eq!(prove().await.0, 204);
     assert_eq!(node.core.lock().proofs, 1);
 }
@@ -266,7 +266,7 @@ fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
 }
 
 #[tokio::test]
-async fn starting_over_needs_a_login_and_the_typed_name() {
+async fn erasing_needs_a_login_and_the_typed_name() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let erase = |token: Option<String>, body: Value| {
@@ -293,7 +293,7 @@ async fn starting_over_needs_a_login_and_the_typed_name() {
 }
 
 #[tokio::test]
-async fn a_witness_is_enrolled_later() {
+async fn a_witness_is_enrolled_after_setup() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let enrol = async |address: &str, code: &str| {
@@ -312,7 +312,7 @@ async fn a_witness_is_enrolled_later() {
 }
 
 #[tokio::test]
-async fn volumes_and_vms_live_and_die() {
+async fn volumes_and_vms_are_created_used_and_deleted_and_wrong_requests_refused() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let post = async |path: &str, body: Value| send(&node, &token, "POST", path, body).await;
@@ -324,8 +324,8 @@ async fn volumes_and_vms_live_and_die() {
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
     let (_, vms) = ask(&node, Some(&token), "GET", "/api/v1/vms", "").await;
     assert_eq!(vms[0]["state"], "running");
-    let told = node.wanted.borrow().clone().unwrap();
-    assert_eq!(told.sockets[&VolumeId(1)].to_str(), Some("/nowhere/1.sock"));
+    let input = node.supervisor_input.borrow().clone().unwrap();
+    assert_eq!(input.sockets[&VolumeId(1)].to_str(), Some("/nowhere/1.sock"));
 
     let cases = [
         (
@@ -408,36 +408,36 @@ async fn volumes_and_vms_live_and_die() {
     assert_eq!(post("/api/v1/vms/web/kill", Value::Null).await.0, 204);
     node.until("the VM is off again", |s| s.vms.is_empty()).await;
     let starts = node.starts.load(std::sync::atomic::Ordering::Relaxed);
-    assert_eq!(starts, 2, "made, started, and not once more after the kill");
+    assert_eq!(starts, 2, "once created, once started, and not again after the kill");
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/volumes/disk", Value::Null).await.0, 204);
     assert_eq!(ask(&node, Some(&token), "GET", "/api/v1/volumes", "").await, (200, json!([])));
 }
 
 #[tokio::test]
-async fn the_core_is_told_what_runs_and_the_document_what_guests_did() {
+async fn running_vms_are_reported_to_the_core_and_a_guest_shutdown_changes_the_document() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
-    let told = async {
+    let reported = async {
         while node.core.lock().running != ["web"] {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(120), told).await.expect("the core was not told");
+    tokio::time::timeout(std::time::Duration::from_secs(120), reported).await.expect("the core was not told of the VM");
     node.reports.upgrade().unwrap().send(SupervisorReport::GuestShutDown("web".into())).unwrap();
-    node.until("the guest's will is written down", |s| {
+    node.until("the guest's shutdown is in the document", |s| {
         s.document.as_ref().is_some_and(|d| d.vms["web"].config.intent == Intent::GuestShutDown)
     })
     .await;
-    let told = node.handle.snapshot().document.as_ref().unwrap().nodes[&NodeId::A].clone();
-    assert_eq!(told.usable_memory_mib, dyad_node::host_inventory::usable_memory_mib());
-    assert_eq!(told.usable_cpus, dyad_node::host_inventory::usable_cpus());
+    let record = node.handle.snapshot().document.as_ref().unwrap().nodes[&NodeId::A].clone();
+    assert_eq!(record.usable_memory_mib, dyad_node::host_inventory::usable_memory_mib());
+    assert_eq!(record.usable_cpus, dyad_node::host_inventory::usable_cpus());
 }
 
 #[tokio::test]
-async fn images_are_checked_on_their_way_into_a_volume() {
+async fn images_are_checked_during_the_upload_and_a_refused_one_changes_nothing() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "disk", "size": 1 << 20 })).await;
@@ -445,7 +445,7 @@ async fn images_are_checked_on_their_way_into_a_volume() {
         let request = Request::put(path)
             .header(header::AUTHORIZATION, format!("Bearer {token}"))
             .header(header::CONTENT_LENGTH, claimed);
-        // In pieces, as from a socket.
+        // The body arrives in several chunks, as from a socket.
         let pieces: Vec<_> = image.chunks(10_000).map(|c| Ok::<_, std::io::Error>(c.to_vec())).collect();
         let body = Body::from_stream(futures_util::stream::iter(pieces));
         let response = node.site.clone().oneshot(request.body(body).unwrap()).await.unwrap();
@@ -497,11 +497,11 @@ async fn images_are_checked_on_their_way_into_a_volume() {
     let right = format!("{content}?sha256={}", reply["sha256"].as_str().unwrap());
     assert_eq!(put(&right, image.len(), image.clone()).await.0, 200);
     assert_eq!(node.core.lock().content["disk"], image);
-    // A failure changes nothing.
+    // A failed import leaves the content of the last one.
     assert_eq!(put(content, image.len(), image[..9].to_vec()).await.0, 422);
     assert_eq!(node.core.lock().content["disk"], image);
 
-    // Refused by the core while more than fits between the two is on its way.
+    // The core refuses an image that is larger than the buffer between client and core.
     send(&node, &token, "POST", "/api/v1/volumes", json!({ "name": "large", "size": 8 << 20 })).await;
     let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64, "disks": ["large"] });
     assert_eq!(send(&node, &token, "POST", "/api/v1/vms", vm).await.0, 201);
@@ -511,7 +511,7 @@ async fn images_are_checked_on_their_way_into_a_volume() {
 }
 
 #[tokio::test]
-async fn the_serial_log_goes_on_as_the_vm_writes() {
+async fn the_serial_log_continues_with_new_output_until_the_vm_is_deleted() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     send(&node, &token, "POST", "/api/v1/vms", json!({ "name": "web", "cpus": 1, "memory_mib": 64 })).await;
@@ -538,7 +538,7 @@ async fn the_serial_log_goes_on_as_the_vm_writes() {
 }
 
 #[tokio::test]
-async fn events_follow_the_state() {
+async fn an_event_is_sent_after_each_change_of_the_status() {
     let node = Node::set_up().await;
     let request = Request::get("/api/v1/events").body(Body::empty()).unwrap();
     let mut events = node.site.clone().oneshot(request).await.unwrap().into_body().into_data_stream();
@@ -555,7 +555,7 @@ async fn events_follow_the_state() {
 }
 
 #[tokio::test]
-async fn pages_listen_to_every_event_and_vms_are_among_them() {
+async fn vms_events_are_sent_only_with_a_session_and_the_pages_listen_to_each_event() {
     const SCRIPT: &str = include_str!("../../web/assets/live.js");
     let node = Node::set_up().await;
     let token = login(&node).await;
@@ -589,7 +589,7 @@ async fn pages_listen_to_every_event_and_vms_are_among_them() {
 }
 
 #[tokio::test]
-async fn timeline_pairing_code_and_metrics() {
+async fn the_timeline_the_pairing_code_and_the_metrics_are_served() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let (_, timeline) = ask(&node, Some(&token), "GET", "/api/v1/timeline?since=2", "").await;
@@ -603,9 +603,9 @@ async fn timeline_pairing_code_and_metrics() {
     }
 }
 
-/// Only its own node knows whether it is still shutting down, with data of the guest under way.
+/// Only the VM's node knows whether the VM is still shutting down, so the other node must not delete it.
 #[tokio::test]
-async fn a_vm_of_the_other_node_is_deleted_there() {
+async fn a_vm_of_the_other_node_is_not_deleted_here_unless_that_node_is_out_of_sync() {
     use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig, apply};
     let node = Node::set_up().await;
     let token = login(&node).await;
@@ -632,16 +632,16 @@ async fn a_vm_of_the_other_node_is_deleted_there() {
         assert_eq!((status, sentence(&reply)), (409, "The VM web is on the node right: ask that node."));
     }
     assert!(node.core.lock().document.as_ref().unwrap().vms.contains_key("web"));
-    // A node that is gone for good cannot be asked, and what runs there reaches no volume.
+    // The other node leaves the in-sync set: it can write to no volume, so its VMs may be deleted here.
     node.core.change(|s| s.quorum.as_mut().unwrap().members.retain(|member| *member == NodeId::A));
     let alone = |s: &dyad_node::snapshot::Snapshot| !s.has_member(NodeId::B);
     node.until("the other node is out", alone).await;
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
 }
 
-/// `stop` has answered, and the guest still writes.
+/// The request to stop returns before the guest has shut down, and the guest may still write.
 #[tokio::test]
-async fn a_vm_is_not_deleted_before_it_is_off() {
+async fn a_vm_is_not_deleted_while_it_shuts_down() {
     let node = Node::set_up().await;
     let token = login(&node).await;
     let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64 });

@@ -1,4 +1,5 @@
-//! What the daemon does by itself: seed file, order of going down, blessing, and the sockets it listens on.
+//! Tests of the parts of the daemon outside of the API: seed file, shutdown, blessing, reconnection to the core, and the local
+//! socket.
 
 mod support;
 
@@ -60,13 +61,13 @@ async fn a_bad_seed_file_changes_nothing_and_names_the_key() {
     assert_eq!(status.alarms.iter().map(|alarm| &alarm.text).collect::<Vec<_>>(), [&problem.error]);
 }
 
-/// A network of one management port and one cable that notes what it is told.
+/// A fake network with one management port and one peer link. It records the calls that change it.
 #[derive(Default)]
 struct RecordingNetwork(Mutex<Vec<&'static str>>);
 
 impl RecordingNetwork {
-    fn note(&self, what: &'static str) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        self.0.lock().unwrap().push(what);
+    fn record(&self, call: &'static str) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
+        self.0.lock().unwrap().push(call);
         Box::pin(async { Ok(()) })
     }
 }
@@ -82,21 +83,21 @@ impl NetworkSetup for RecordingNetwork {
         Box::pin(async { Vec::new() })
     }
     fn start(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        self.note("start")
+        self.record("start")
     }
     fn apply(&self, _: dyad_wizard::NetworkSettings) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        self.note("apply")
+        self.record("apply")
     }
     fn undo(&self) -> NetworkFuture<'_, Result<(), NetworkSetupError>> {
-        self.note("undo")
+        self.record("undo")
     }
 }
 
 #[tokio::test]
-async fn a_refused_setup_takes_its_network_back_and_a_good_one_keeps_it() {
+async fn a_failed_setup_undoes_its_network_settings_and_a_successful_one_keeps_them() {
     for (code, expected) in [("000000", vec!["apply", "undo"]), ("123456", vec!["apply"])] {
         let network = Arc::new(RecordingNetwork::default());
-        let node = Node::on(network.clone()).await;
+        let node = Node::with_network(network.clone()).await;
         let join = format!("role = \"join\"\ndisks = \"/dev/vdb\"\nerase = \"erase vdb\"\ncode = \"{code}\"\n");
         let answers = dyad_wizard::from_toml(&join, &support::wizard_disks()).unwrap();
         dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
@@ -106,50 +107,50 @@ async fn a_refused_setup_takes_its_network_back_and_a_good_one_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_watchdog_that_is_proven_ends_the_waiting() {
+async fn setup_ends_as_soon_as_the_watchdog_is_proven() {
     let node = Node::start().await;
     node.core.lock().unproven = true;
     let answers = dyad_wizard::from_toml(&support::seed(), &support::wizard_disks()).unwrap();
     dyad_api::Service::begin_setup(&*node.handle, answers).await.unwrap();
     let finished =
         node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished && t.error.is_none()));
-    // Its deadline is four periods of 3 s and 10 s.
+    // Without the proof setup would wait for 22 s: four periods of 3 s, and 10 s.
     tokio::time::timeout(Duration::from_secs(15), finished)
         .await
-        .expect("it waited although nothing was left to wait for");
+        .expect("setup waited although the watchdog was proven");
 }
 
 #[tokio::test]
-async fn going_down_stops_the_vms_first_and_then_hands_over() {
+async fn a_shutdown_ends_the_vms_first_and_then_the_core_hands_over() {
     let node = Node::set_up().await;
     dyad_api::Service::create_vm(&*node.handle, vm("web")).await.unwrap();
     node.until("the VM runs", |s| s.vms.contains_key("web")).await;
-    let gone = node.handle.shut_down(node.ended);
-    tokio::time::timeout(Duration::from_secs(120), gone).await.expect("it did not end");
+    let shutdown = node.handle.shut_down(node.ended);
+    tokio::time::timeout(Duration::from_secs(120), shutdown).await.expect("it did not end");
     let core = node.core.lock();
     assert_eq!((core.leaves, core.running.len()), (1, 0), "the core was told that nothing runs, then to leave");
     assert_eq!(
         core.document.as_ref().unwrap().vms["web"].config.intent,
         dyad_desired::Intent::Running,
-        "it starts elsewhere"
+        "the other node starts it"
     );
 }
 
 #[tokio::test]
-async fn a_boot_is_blessed_once_it_has_proven_itself() {
+async fn a_boot_is_blessed_when_pool_and_peer_work_or_after_a_minute_without_the_peer() {
     let node = Node::set_up().await;
-    let good = |up_s| bless::good(&node.handle.snapshot(), up_s);
+    let good = |up_s| bless::is_good(&node.handle.snapshot(), up_s);
     assert!(good(0), "the peer is heard");
     node.core.change(|s| s.quorum.as_mut().unwrap().peer_alive = false);
     node.until("alone", |s| s.status.as_ref().is_some_and(|s| !s.quorum.as_ref().unwrap().peer_alive)).await;
-    assert!(!good(59) && good(60), "alone but sound counts after a minute");
+    assert!(!good(59) && good(60), "without peer and witness, a node with a working pool is good after a minute");
     node.core.change(|s| s.pool = None);
     node.until("no pool", |s| s.status.as_ref().is_some_and(|s| s.pool.is_none())).await;
     assert!(!good(1000));
     let (blessed, proof) = tokio::sync::oneshot::channel();
     let waiting = tokio::spawn(bless::when_good(node.handle.follow(), move || blessed.send(()).unwrap()));
     let fresh = Node::start().await;
-    assert!(bless::good(&fresh.handle.snapshot(), 0), "a blank node only has to answer");
+    assert!(bless::is_good(&fresh.handle.snapshot(), 0), "on a blank node it is enough that the core answers");
     assert!(!waiting.is_finished());
     node.core.change(|s| {
         s.quorum.as_mut().unwrap().peer_alive = true;
@@ -163,7 +164,7 @@ async fn a_boot_is_blessed_once_it_has_proven_itself() {
 }
 
 #[tokio::test]
-async fn a_lost_core_is_said_and_found_again() {
+async fn requests_without_the_core_are_refused_or_read_the_last_document() {
     let node = Node::set_up().await;
     let (one, two) = (node.core.socket.clone(), node.dir.path().join("away.sock"));
     let lost = dyad_node::NodeHandle::status_of(&dyad_node::snapshot::Snapshot::default(), true);
@@ -178,7 +179,7 @@ async fn a_lost_core_is_said_and_found_again() {
 }
 
 #[tokio::test]
-async fn the_local_socket_serves_the_same_site_to_root_only() {
+async fn the_local_socket_serves_the_same_router_to_root_only() {
     use std::os::unix::fs::PermissionsExt;
     let node = Node::start().await;
     let path = node.dir.path().join("node.sock");
@@ -193,7 +194,7 @@ async fn the_local_socket_serves_the_same_site_to_root_only() {
 }
 
 #[tokio::test]
-async fn the_serial_line_goes_both_ways_over_a_websocket() {
+async fn a_websocket_carries_the_serial_line_in_both_directions() {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
     let node = Node::set_up().await;

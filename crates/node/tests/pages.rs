@@ -1,4 +1,4 @@
-//! The pages over a fake core, as a browser without scripts asks for them.
+//! Tests of the pages with a fake core. The pages are requested as by a browser without scripts.
 
 mod support;
 
@@ -19,7 +19,7 @@ async fn fetch(site: &Router, request: Request<Body>) -> (StatusCode, String) {
     (status, String::from_utf8(bytes.to_vec()).unwrap())
 }
 
-/// Sends the form of this page with one more field and a button.
+/// Sends the form of this page: its hidden fields, and the fields of `answer`.
 async fn submit(site: &Router, page: &str, answer: &[(&str, &str)]) -> (StatusCode, String) {
     let between = |text: &str, key: &str| {
         let rest = text.split_once(key)?.1;
@@ -36,7 +36,7 @@ async fn submit(site: &Router, page: &str, answer: &[(&str, &str)]) -> (StatusCo
 }
 
 #[tokio::test]
-async fn a_password_is_never_sent_back() {
+async fn the_wizard_sends_no_page_with_the_password_and_still_sets_it() {
     let node = Node::start().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let (_, mut page) = fetch(&site, Request::get("/setup").body(Body::empty()).unwrap()).await;
@@ -58,7 +58,7 @@ async fn a_password_is_never_sent_back() {
         asked.push(key);
         assert!(asked.len() < 20, "{asked:?}");
     }
-    assert_eq!(asked.last().map(String::as_str), Some("witness"), "the password was kept over the next question");
+    assert_eq!(asked.last().map(String::as_str), Some("witness"), "a question follows that of the password");
     let (status, page) = submit(&site, &page, &[("button", "begin")]).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
     node.until("setup is finished", |s| s.task.as_ref().is_some_and(|t| t.finished)).await;
@@ -67,7 +67,7 @@ async fn a_password_is_never_sent_back() {
 }
 
 #[tokio::test]
-async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_page() {
+async fn the_wizard_shows_a_refused_seed_file_and_the_status_page_an_alarm() {
     let node = Node::start().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let file = node.dir.path().join("state").join(dyad_wizard::SEED_FILE);
@@ -89,7 +89,7 @@ async fn a_refused_seed_file_is_shown_by_the_wizard_and_alarms_by_the_status_pag
 }
 
 #[tokio::test]
-async fn a_watchdog_that_is_not_proven_has_a_button() {
+async fn the_status_page_has_a_button_for_an_unproven_watchdog_only_with_a_session() {
     let node = Node::set_up().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
@@ -103,11 +103,11 @@ async fn a_watchdog_that_is_not_proven_has_a_button() {
     node.core.change(|s| s.watchdog = armed.clone());
     node.until("the watchdog is seen", |s| s.status.as_ref().is_some_and(|s| s.watchdog == armed)).await;
     assert!(page(&token).await.contains(BUTTON));
-    assert!(!page("nobody").await.contains(BUTTON), "who is not logged in cannot restart the node");
+    assert!(!page("nobody").await.contains(BUTTON), "without a session the node cannot be restarted");
 }
 
 #[tokio::test]
-async fn emulated_vms_are_told() {
+async fn the_status_page_warns_of_emulated_vms() {
     let node = Node::set_up().await;
     let site = http::site(node.handle.clone(), dyad_web::router(node.handle.clone()));
     let token = dyad_api::Service::login(&*node.handle, dyad_api::Source::Local, PASSWORD).await.unwrap().token;
@@ -115,9 +115,9 @@ async fn emulated_vms_are_told() {
         let request = Request::get("/").header(header::COOKIE, format!("{}={token}", dyad_api::SESSION_COOKIE));
         fetch(&site, request.body(Body::empty()).unwrap()).await.1
     };
-    for (works, told) in [(true, false), (false, true)] {
+    for (works, warned) in [(true, false), (false, true)] {
         node.reports.upgrade().unwrap().send(SupervisorReport::HardwareVirtualisation(works)).unwrap();
-        node.until("the trial's outcome is known", |s| s.hardware_virtualisation == Some(works)).await;
-        assert_eq!(page().await.contains(dyad_api::EMULATION_WARNING), told);
+        node.until("the result of the KVM probe is known", |s| s.hardware_virtualisation == Some(works)).await;
+        assert_eq!(page().await.contains(dyad_api::EMULATION_WARNING), warned);
     }
 }

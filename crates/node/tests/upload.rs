@@ -1,4 +1,4 @@
-//! Images that are refused while they are being sent: the sentence arrives, as the browser and the CLI read it.
+//! Tests of images that are refused while they are being sent: the client still receives the sentence of the refusal.
 
 mod support;
 
@@ -18,25 +18,25 @@ use dyad_node::{http, server};
 use support::{Node, PASSWORD};
 use tower::ServiceExt;
 
-/// More than the kernel's buffers on both sides hold together.
-const IMAGE: usize = 8 << 20;
-/// A refusal that waited for its own time limit instead of the end of the request.
+/// Size of the image in bytes: more than the socket buffers of both sides together.
+const IMAGE_BYTES: usize = 8 << 20;
+/// Limit of one upload. It is shorter than `DRAIN_TIMEOUT` (30 s), so a response that ends only at that timeout fails the test.
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves the site on a real socket.
+/// Serves the node's router on a real socket.
 fn listen(node: &Node) -> PathBuf {
     let socket = node.dir.path().join("site.sock");
     tokio::spawn(server::serve_local(server::local_listener(&socket).unwrap(), node.site.clone()));
     socket
 }
 
-/// Sends the whole request and only then reads the answer, as most clients do.
+/// Sends the whole request and only then reads the response, as most clients do.
 fn put(socket: &Path, volume: &str, headers: &str, body: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).unwrap();
     let path = format!("/api/v1/volumes/{volume}/content");
     write!(
         stream,
-        "PUT {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {IMAGE}\r\n{headers}\r\n"
+        "PUT {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\nContent-Length: {IMAGE_BYTES}\r\n{headers}\r\n"
     )
     .unwrap();
     stream.write_all(body).expect("the node closed while the image was sent");
@@ -46,13 +46,13 @@ fn put(socket: &Path, volume: &str, headers: &str, body: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_image_that_is_refused_early_gets_its_sentence() {
+async fn the_sentence_of_an_early_refusal_reaches_a_client_that_sends_a_large_image() {
     let node = Node::set_up().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 16 << 20 }).await.unwrap();
     let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
     let socket = listen(&node);
     let cookie = format!("Cookie: dyad_session={}\r\n", login.token);
-    let raw = vec![7; IMAGE];
+    let raw = vec![7; IMAGE_BYTES];
     let qcow2 = [b"QFI\xfb".as_slice(), &raw[4..]].concat();
     let cases = [
         ("disk", String::new(), raw.clone(), "HTTP/1.1 401", "Log in first: this needs the administrator's password."),
@@ -69,18 +69,18 @@ async fn a_large_image_that_is_refused_early_gets_its_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_awaited_from_one_that_asked_first() {
+async fn a_refusal_does_not_wait_for_the_body_of_a_client_that_expects_100_continue() {
     let node = Node::set_up().await;
     let socket = listen(&node);
     let start = Instant::now();
-    let asking = move || put(&socket, "disk", "Expect: 100-continue\r\n", b"");
-    let answer = tokio::task::spawn_blocking(asking).await.unwrap();
+    let request = move || put(&socket, "disk", "Expect: 100-continue\r\n", b"");
+    let answer = tokio::task::spawn_blocking(request).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
     assert!(start.elapsed() < TEST_TIMEOUT, "{:?}", start.elapsed());
 }
 
 #[tokio::test]
-async fn the_pages_ask_for_the_checksum_and_leave_refusals_to_the_node() {
+async fn upload_forms_have_a_checksum_field_and_no_form_is_validated_by_the_browser() {
     let node = Node::set_up().await;
     node.handle.create_volume(CreateVolume { name: "disk".into(), size: 1 << 20 }).await.unwrap();
     let login = node.handle.login(dyad_api::Source::Local, PASSWORD).await.unwrap();
@@ -91,7 +91,7 @@ async fn the_pages_ask_for_the_checksum_and_leave_refusals_to_the_node() {
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         let page = String::from_utf8(bytes.to_vec()).unwrap();
         for form in page.split("<form ").skip(1).map(|rest| rest.split_once('>').unwrap().0) {
-            assert!(form.ends_with(" novalidate"), "the browser would refuse in its own words: {form}");
+            assert!(form.ends_with(" novalidate"), "the browser would refuse with a sentence of its own: {form}");
         }
         assert_eq!(page.contains("name=\"sha256\""), page.contains("data-upload"), "{page}");
     }

@@ -1,4 +1,4 @@
-//! Login, logout, and the check of a request's session.
+//! Handlers of login and logout, and the check of a request's session.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -12,17 +12,17 @@ use axum::{
 };
 use dyad_api::{ApiError, LoginReply, LoginRequest, SESSION_COOKIE, Service, Session, Source};
 
-use super::reply::{ErrorResponse, HandlerResult, json};
+use super::reply::{ErrorResponse, HandlerResult, parse_json};
 use crate::NodeHandle;
 
-/// The session of a request and its token. [`require_session`] puts it into the request.
+/// The session of a request, and its token. [`require_session`] stores it in the request for the handler.
 #[derive(Clone)]
 pub(super) struct LoggedIn {
     _session: Session,
     token: String,
 }
 
-/// Lets a request pass only with a valid session: the layer of each route with `Permission::Session`.
+/// Middleware of each route with `Permission::Session`: refuses a request without a valid session.
 pub(super) async fn require_session(
     State(node): State<Arc<NodeHandle>>,
     mut request: Request,
@@ -42,7 +42,7 @@ impl<S: Sync> FromRequestParts<S> for LoggedIn {
     }
 }
 
-/// Whether the request has a valid session, for public routes that show more with one.
+/// Whether a request has a valid session, for the public routes that return more with one.
 pub(super) struct HasSession(pub(super) bool);
 
 impl FromRequestParts<Arc<NodeHandle>> for HasSession {
@@ -56,7 +56,8 @@ impl FromRequestParts<Arc<NodeHandle>> for HasSession {
     }
 }
 
-/// Where the request comes from. The server sets it for connections over the network; the local socket has none.
+/// The source of a request. The server sets it for connections over the network; a request without one came over the local
+/// socket.
 pub(super) struct Caller(Source);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -67,7 +68,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The token of a request: from the `Authorization` header, else from the cookie.
+/// The session token of a request: that of the `Authorization` header, otherwise that of the cookie.
 fn token(headers: &HeaderMap) -> Option<String> {
     let bearer =
         headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
@@ -79,10 +80,10 @@ fn token(headers: &HeaderMap) -> Option<String> {
     pairs.find(|(name, _)| *name == SESSION_COOKIE).map(|(_, token)| token.to_owned())
 }
 
-/// Sets the session's cookie; without a token, removes it.
+/// The header that sets the session's cookie; without a token it deletes the cookie.
 fn cookie(token: Option<&str>) -> AppendHeaders<[(header::HeaderName, String); 1]> {
-    let (token, lasting) = token.map_or(("", "; Max-Age=0"), |token| (token, ""));
-    let cookie = format!("{SESSION_COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict{lasting}");
+    let (token, max_age) = token.map_or(("", "; Max-Age=0"), |token| (token, ""));
+    let cookie = format!("{SESSION_COOKIE}={token}; Path=/; HttpOnly; Secure; SameSite=Strict{max_age}");
     AppendHeaders([(header::SET_COOKIE, cookie)])
 }
 
@@ -91,13 +92,13 @@ pub(super) async fn login(
     Caller(source): Caller,
     body: Bytes,
 ) -> HandlerResult<impl IntoResponse> {
-    let LoginRequest { password } = json(&body)?;
+    let LoginRequest { password } = parse_json(&body)?;
     let LoginReply { token } = node.login(source, &password).await?;
     Ok((cookie(Some(&token)), Json(LoginReply { token })))
 }
 
-pub(super) async fn logout(State(node): State<Arc<NodeHandle>>, who: LoggedIn) -> HandlerResult<impl IntoResponse> {
-    node.logout(&who.token).await?;
+pub(super) async fn logout(State(node): State<Arc<NodeHandle>>, session: LoggedIn) -> HandlerResult<impl IntoResponse> {
+    node.logout(&session.token).await?;
     Ok((StatusCode::NO_CONTENT, cookie(None)))
 }
 
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_comes_from_header_or_cookie() {
+    fn the_token_is_read_from_the_header_or_the_cookie() {
         assert_eq!(with(header::AUTHORIZATION, "Bearer abc").as_deref(), Some("abc"));
         assert_eq!(with(header::AUTHORIZATION, "Basic abc"), None);
         assert_eq!(with(header::COOKIE, "a=b; dyad_session=abc; c=d").as_deref(), Some("abc"));

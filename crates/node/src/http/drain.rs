@@ -1,8 +1,8 @@
-//! Delivers a refusal to a client that is still sending its request.
+//! Middleware that delivers a refusal to a client that is still sending its request.
 //!
-//! Most clients read the answer only after they have sent the whole request, and TCP resets a connection that is closed while
-//! received bytes wait unread: an upload refused at its beginning would end as a broken connection without the reason. So the
-//! refusal is sent at once, and its body ends only when the rest of the request was read and discarded.
+//! Most clients read the response only after they have sent the whole request. If the server closes a connection with unread
+//! bytes, TCP resets it, and the client loses the response. A refused upload would then end as a broken connection without a
+//! reason. Therefore the refusal is sent at once, and its body ends only when the rest of the request was read and discarded.
 
 use std::{
     convert::Infallible,
@@ -21,31 +21,33 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::oneshot, time};
 
-/// Limit for reading on after a refusal: the same as for the head of a request.
+/// Limit for reading the rest of a request after its refusal, as long as that for the head of a request.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Lets the body of a refusal end with its request.
+/// The middleware: runs the handler, and delays the end of a refusal's body until the rest of the request was read.
 pub(super) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // A client that sent `Expect: 100-continue` and was refused sends no body.
-    let asks_first = request.headers().contains_key(header::EXPECT);
+    // A client that sends `Expect: 100-continue` and is refused does not send the body.
+    let waits_for_continue = request.headers().contains_key(header::EXPECT);
     let (back, mut returned) = oneshot::channel();
     let (head, body) = request.into_parts();
-    let draining = DrainBody { body: Some(body.into_data_stream()), sent: !asks_first, back: Some(back) };
+    let draining = DrainBody { body: Some(body.into_data_stream()), is_sent: !waits_for_continue, back: Some(back) };
     let response = next.run(Request::from_parts(head, Body::from_stream(draining))).await;
-    // The handler has ended and dropped its body, which comes back unless it was read to its end.
+    // The handler has ended and has dropped its body, which is returned here unless it was read to its end.
     match returned.try_recv() {
-        Ok(rest) if response.status().is_client_error() || response.status().is_server_error() => hold(response, rest),
+        Ok(rest) if response.status().is_client_error() || response.status().is_server_error() => {
+            end_after(response, rest)
+        }
         _ => response,
     }
 }
 
-/// The same response, whose body ends when `rest` has ended.
-fn hold(response: Response, rest: BodyDataStream) -> Response {
+/// The response with a body that ends only after `rest` has ended or [`DRAIN_TIMEOUT`] has passed.
+fn end_after(response: Response, rest: BodyDataStream) -> Response {
     let (mut head, body) = response.into_parts();
-    // With a Content-Length the answer would end, and the connection close, when that many bytes are sent.
+    // With a Content-Length the response would end, and the connection be closed, after that number of bytes.
     head.headers.remove(header::CONTENT_LENGTH);
     let discarding = async move {
         let all = rest.for_each(|_| std::future::ready(()));
@@ -56,11 +58,11 @@ fn hold(response: Response, rest: BodyDataStream) -> Response {
     Response::from_parts(head, Body::from_stream(body.into_data_stream().chain(nothing)))
 }
 
-/// The body of a request as its handler reads it; a rest comes back when the handler drops it.
+/// The body of a request, as its handler reads it. When the handler drops it, the unread rest is returned to [`drain`].
 struct DrainBody {
     body: Option<BodyDataStream>,
-    /// Whether the client sends the body: it did not ask first, or was told to continue.
-    sent: bool,
+    /// Whether the client sends the body: it does not wait for `100 Continue`, or has got it because the handler read.
+    is_sent: bool,
     back: Option<oneshot::Sender<BodyDataStream>>,
 }
 
@@ -68,10 +70,10 @@ impl Stream for DrainBody {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.sent = true;
+        self.is_sent = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let next = ready!(body.poll_next_unpin(context));
-        // A body that has ended or failed has no rest.
+        // A body that has ended or failed has no unread rest.
         if !matches!(next, Some(Ok(_))) {
             self.body = None;
         }
@@ -81,8 +83,8 @@ impl Stream for DrainBody {
 
 impl Drop for DrainBody {
     fn drop(&mut self) {
-        if let (Some(body), true, Some(back)) = (self.body.take(), self.sent, self.back.take()) {
-            // Fails if the client is gone.
+        if let (Some(body), true, Some(back)) = (self.body.take(), self.is_sent, self.back.take()) {
+            // This fails if the client has disconnected.
             let _ = back.send(body);
         }
     }

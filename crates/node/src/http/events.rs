@@ -1,4 +1,4 @@
-//! Status, its changes as server-sent events, and the timeline.
+//! Handlers of the status, of its changes as server-sent events, and of the timeline.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 use super::{auth::HasSession, reply::HandlerResult};
 use crate::{NodeHandle, convert, snapshot::Snapshot};
 
-/// Name of the event with the status. `live.js` listens to both.
-const STATUS: &str = "status";
-/// Name of the event with every VM.
-const VMS: &str = "vms";
+/// Name of the event with the status. The script `live.js` of the pages listens to this event and to [`VMS_EVENT`].
+const STATUS_EVENT: &str = "status";
+/// Name of the event with all VMs.
+const VMS_EVENT: &str = "vms";
 
-/// Interval of comments in a silent event stream, so that proxies and browsers keep the connection.
+/// Interval at which a comment is sent in a stream without events, so that proxies and browsers keep the connection open.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) async fn status(State(node): State<Arc<NodeHandle>>, who: HasSession) -> Json<StatusReply> {
-    Json(node.status(who.0))
+pub(super) async fn status(State(node): State<Arc<NodeHandle>>, session: HasSession) -> Json<StatusReply> {
+    Json(node.status(session.0))
 }
 
 /// The events last sent to one client.
@@ -34,39 +34,39 @@ struct SentEvents {
 }
 
 impl SentEvents {
-    /// The next event for this snapshot, if it differs from the last one sent. VMs are sent only with a session, because their
-    /// names are not public.
-    fn next(&mut self, moment: &Snapshot, logged_in: bool) -> Option<sse::Event> {
-        let status = NodeHandle::status_of(moment, logged_in);
+    /// The next event to send for this snapshot; `None` if the client has got all of it. VMs are sent only with a session,
+    /// because their names are not public.
+    fn next(&mut self, snapshot: &Snapshot, logged_in: bool) -> Option<sse::Event> {
+        let status = NodeHandle::status_of(snapshot, logged_in);
         if self.status.as_ref() != Some(&status) {
-            return Some(event(STATUS, self.status.insert(status)));
+            return Some(event(STATUS_EVENT, self.status.insert(status)));
         }
-        let vms = convert::vms(moment.document.as_deref()?, moment);
+        let vms = convert::vms(snapshot.document.as_deref()?, snapshot);
         if !logged_in || self.vms.as_ref() == Some(&vms) {
             return None;
         }
-        Some(event(VMS, self.vms.insert(vms)))
+        Some(event(VMS_EVENT, self.vms.insert(vms)))
     }
 }
 
 fn event(name: &str, data: &impl Serialize) -> sse::Event {
-    // Cannot fail: the data are plain maps, numbers and texts.
+    // Cannot fail: the data consist of maps, numbers and texts.
     sse::Event::default().event(name).json_data(data).unwrap_or_default()
 }
 
-/// Sends the status and the VMs now and at each change; an event equal to the last one is not sent again.
+/// Sends the status and the VMs at once and after each change of them.
 pub(super) async fn follow(
     State(node): State<Arc<NodeHandle>>,
-    who: HasSession,
+    session: HasSession,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {
     let start = (node.follow(), SentEvents::default());
-    let stream = futures_util::stream::unfold(start, move |(mut moments, mut sent)| async move {
+    let stream = futures_util::stream::unfold(start, move |(mut snapshots, mut sent)| async move {
         loop {
-            let moment = moments.borrow_and_update().clone();
-            if let Some(event) = sent.next(&moment, who.0) {
-                return Some((Ok(event), (moments, sent)));
+            let snapshot = snapshots.borrow_and_update().clone();
+            if let Some(event) = sent.next(&snapshot, session.0) {
+                return Some((Ok(event), (snapshots, sent)));
             }
-            moments.changed().await.ok()?;
+            snapshots.changed().await.ok()?;
         }
     });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEPALIVE_INTERVAL))

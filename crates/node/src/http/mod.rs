@@ -1,5 +1,5 @@
-//! The API over axum: builds the router from the route table of `dyad-api`. Handlers are thin: each calls the
-//! [`NodeHandle`] and returns its answer.
+//! The HTTP handlers of the API. The router is built from the route table of `dyad-api`. A handler only parses the request,
+//! calls the [`NodeHandle`] and returns its reply.
 
 mod auth;
 mod drain;
@@ -23,14 +23,15 @@ use axum::{
 };
 use dyad_api::{ApiError, ErrorCode, Method, Permission, ROUTES, Route, RouteId};
 
-/// The whole site: each route of the API, and `pages` for all other paths.
+/// The router for all requests: the routes of the API, and `pages` for the other paths.
 pub fn site(node: Arc<NodeHandle>, pages: Router) -> Router {
     let routes = ROUTES.iter().fold(Router::new(), |site, route| site.route(route.path, endpoint(route, &node)));
-    let api = routes.route("/api/{*rest}", any(unknown)).with_state(node);
+    let api = routes.route("/api/{*rest}", any(unknown_route)).with_state(node);
     api.merge(pages).layer(map_response(security_headers)).layer(from_fn(drain::drain))
 }
 
-/// The handler of a route, behind the permission that the table names. This is the only place where a handler is reached.
+/// The handler of a route, behind the check of the permission that the table names. No other code adds a handler of the API
+/// to the router.
 fn endpoint(route: &Route, node: &Arc<NodeHandle>) -> MethodRouter<Arc<NodeHandle>> {
     let method = match route.method {
         Method::Get => MethodFilter::GET,
@@ -72,12 +73,12 @@ fn endpoint(route: &Route, node: &Arc<NodeHandle>) -> MethodRouter<Arc<NodeHandl
     }
 }
 
-async fn unknown() -> ErrorResponse {
+async fn unknown_route() -> ErrorResponse {
     ErrorResponse(ApiError::new(ErrorCode::UnknownRoute, "The API has no such route: see the OpenAPI document."))
 }
 
-/// Adds the headers that allow a browser to load content only from this node, and to keep no copy. A header that a page has
-/// set already is kept.
+/// Adds the headers with which a browser loads content only from this node and stores no copy. A header that a page has set
+/// already is not changed.
 async fn security_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [

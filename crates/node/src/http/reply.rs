@@ -1,4 +1,4 @@
-//! What handlers share: the reply with an error, and the reading of a JSON body.
+//! Functions that all handlers use: the response with an error, and the parsing of a JSON body.
 
 use axum::{
     Json,
@@ -27,8 +27,8 @@ impl IntoResponse for ErrorResponse {
 
 pub(crate) type HandlerResult<T> = Result<T, ErrorResponse>;
 
-/// Parses a JSON body. The refusal names the first defect.
-pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// Parses a JSON body. The refusal names the first error in it.
+pub(crate) fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
         let text = error.to_string();
         let what = text.lines().next().unwrap_or_default().trim_end_matches('.');

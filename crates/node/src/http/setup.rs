@@ -1,11 +1,11 @@
-//! Setup, pairing code, witness, watchdog, and erasing.
+//! Handlers of setup, pairing code, witness, watchdog, and erasing.
 
 use std::sync::Arc;
 
 use axum::{Json, body::Bytes, extract::State, http::StatusCode};
 use dyad_api::{EraseDiskRequest, EraseRequest, OfferView, PairingCodeReply, Service, SetupReply, WitnessRequest};
 
-use super::reply::{HandlerResult, json};
+use super::reply::{HandlerResult, parse_json};
 use crate::NodeHandle;
 
 pub(super) async fn read(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<SetupReply>> {
@@ -16,7 +16,7 @@ pub(super) async fn begin(
     State(node): State<Arc<NodeHandle>>,
     body: Bytes,
 ) -> HandlerResult<(StatusCode, Json<SetupReply>)> {
-    // The wizard reads keys and values, so the refusals are those of a seed file.
+    // The wizard's parser checks keys and values, so the refusals are the same as for a seed file.
     let answers = dyad_wizard::from_json(&body, &node.surroundings().await?)?;
     Ok((StatusCode::ACCEPTED, Json(node.begin_setup(answers).await?)))
 }
@@ -30,7 +30,7 @@ pub(super) async fn pairing_code(State(node): State<Arc<NodeHandle>>) -> Handler
 }
 
 pub(super) async fn witness(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
-    node.witness(json::<WitnessRequest>(&body)?).await?;
+    node.witness(parse_json::<WitnessRequest>(&body)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -40,13 +40,13 @@ pub(super) async fn prove_watchdog(State(node): State<Arc<NodeHandle>>) -> Handl
 }
 
 pub(super) async fn erase(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
-    let EraseRequest { confirm } = json(&body)?;
+    let EraseRequest { confirm } = parse_json(&body)?;
     node.erase(None, confirm).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn erase_disk(State(node): State<Arc<NodeHandle>>, body: Bytes) -> HandlerResult<StatusCode> {
-    let EraseDiskRequest { disk, confirm } = json(&body)?;
+    let EraseDiskRequest { disk, confirm } = parse_json(&body)?;
     node.erase(Some(disk), confirm).await?;
     Ok(StatusCode::NO_CONTENT)
 }

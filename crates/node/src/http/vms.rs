@@ -1,4 +1,4 @@
-//! VMs and their serial lines.
+//! Handlers of VMs and of their serial lines.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use axum::{
 use dyad_api::{ApiError, CreateVm, ErrorCode, Service, VmView};
 use serde::Deserialize;
 
-use super::reply::{ErrorResponse, HandlerResult, json};
+use super::reply::{ErrorResponse, HandlerResult, parse_json};
 use crate::{NodeHandle, serial};
 
 pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VmView>>> {
@@ -23,7 +23,7 @@ pub(super) async fn create(
     State(node): State<Arc<NodeHandle>>,
     body: Bytes,
 ) -> HandlerResult<(StatusCode, Json<VmView>)> {
-    let vm = node.create_vm(json::<CreateVm>(&body)?).await?;
+    let vm = node.create_vm(parse_json::<CreateVm>(&body)?).await?;
     Ok((StatusCode::CREATED, Json(vm)))
 }
 
@@ -52,9 +52,9 @@ pub(super) async fn serial(
     Path(name): Path<String>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> HandlerResult<Response> {
-    let plain = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
-    let upgrade = upgrade.map_err(plain)?;
-    node.require_here(&name).await?;
+    let no_upgrade = |_| ApiError::new(ErrorCode::NoWebsocket, "The serial line needs a WebSocket.");
+    let upgrade = upgrade.map_err(no_upgrade)?;
+    node.require_on_this_node(&name).await?;
     let serial = serial::vm_serial_line(&node.snapshot(), &name)?;
     Ok(upgrade.on_upgrade(|browser| serial::bridge(browser, serial)))
 }
@@ -70,7 +70,7 @@ pub(super) async fn serial_log(
     Path(name): Path<String>,
     Query(SerialLogQuery { follow }): Query<SerialLogQuery>,
 ) -> Result<Response, ErrorResponse> {
-    node.require_here(&name).await?;
+    node.require_on_this_node(&name).await?;
     let text = serial::log(node.follow(), name, follow == 1);
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(text)).into_response())
 }

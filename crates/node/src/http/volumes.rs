@@ -1,4 +1,4 @@
-//! Volumes, and the upload of images.
+//! Handlers of volumes, and of the upload of images.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use dyad_api::{ApiError, CreateVolume, ErrorCode, ImportReply, Service, VolumeView};
 use serde::Deserialize;
 
-use super::reply::{HandlerResult, json};
+use super::reply::{HandlerResult, parse_json};
 use crate::{NodeHandle, import};
 
 pub(super) async fn list(State(node): State<Arc<NodeHandle>>) -> HandlerResult<Json<Vec<VolumeView>>> {
@@ -22,7 +22,7 @@ pub(super) async fn create(
     State(node): State<Arc<NodeHandle>>,
     body: Bytes,
 ) -> HandlerResult<(StatusCode, Json<VolumeView>)> {
-    let volume = node.create_volume(json::<CreateVolume>(&body)?).await?;
+    let volume = node.create_volume(parse_json::<CreateVolume>(&body)?).await?;
     Ok((StatusCode::CREATED, Json(volume)))
 }
 

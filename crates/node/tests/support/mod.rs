@@ -1,5 +1,5 @@
-//! A core that is only a socket and a document, and VMs that are only names: enough for everything above them. What it
-//! refuses it refuses with the functions of the real one, so that the tests read the sentences people read.
+//! Fakes of the core and of the VMs for tests of `dyad-node`. The fake core serves the control socket from a status and a
+//! document in memory. Its refusals come from the functions of the real core, so that the tests compare the real sentences.
 #![allow(dead_code)]
 
 use std::{
@@ -37,29 +37,30 @@ use tokio::{
     sync::{broadcast, mpsc, watch},
 };
 
-/// The password of every pair here.
+/// The administrator's password of each pair in these tests.
 pub const PASSWORD: &str = "correct horse";
 
-/// Everything the fake core knows.
+/// State of the fake core.
 pub struct Core {
     status: watch::Sender<Status>,
     pub document: Option<Document>,
-    /// What was imported, by volume.
+    /// The imported images, by name of the volume.
     pub content: BTreeMap<String, Vec<u8>>,
-    /// The VMs it was last told of.
+    /// Names of the running VMs, as last reported to the core.
     pub running: Vec<String>,
-    /// Disks it was told to format.
+    /// Paths of the disks that setup has formatted.
     pub formatted: Vec<String>,
+    /// Number of `Leave` requests.
     pub leaves: usize,
-    /// Its watchdog is not proven yet. `ProveWatchdog` proves it at once, without a reset.
+    /// Whether a new pair begins with an unproven watchdog. `ProveWatchdog` then proves it at once, without a reset.
     pub unproven: bool,
-    /// How often it was told to prove its watchdog.
+    /// Number of `ProveWatchdog` requests.
     pub proofs: usize,
-    /// The other node holds all data and answers.
+    /// Whether the other node holds all data and answers, which decides the text that confirms an erasing.
     pub peer_has_all: bool,
 }
 
-/// A fake core behind a real socket.
+/// A fake core that listens on a real socket.
 #[derive(Clone)]
 pub struct FakeCore {
     pub socket: PathBuf,
@@ -95,7 +96,7 @@ impl FakeCore {
         self.core.lock().unwrap()
     }
 
-    /// Changes what the core says of itself.
+    /// Changes the status that the core reports.
     pub fn change(&self, change: impl FnOnce(&mut Status)) {
         self.lock().status.send_modify(|status| {
             change(status);
@@ -176,7 +177,7 @@ impl Core {
                         s.quorum.as_mut().unwrap().witness = WitnessStatus::Reachable { address, rtt_us: 400 };
                     }
                 });
-                self.keep(document);
+                self.store_document(document);
                 Reply::Done
             }
             Request::Join(join) => match join.code.as_str() {
@@ -207,7 +208,7 @@ impl Core {
                 };
                 match apply(document, &change) {
                     Ok(new) => {
-                        self.keep(new);
+                        self.store_document(new);
                         Reply::Done
                     }
                     Err(refusal) => Reply::Refused(refusal.into()),
@@ -243,12 +244,12 @@ impl Core {
                 self.status.send_modify(|s| s.watchdog = watchdog(true));
                 Reply::Done
             }
-            _ => unreachable!("served elsewhere, or not asked in these tests"),
+            _ => unreachable!("served elsewhere, or not sent by these tests"),
         }
     }
 
-    /// Keeps the document and lets every VM of node A run.
-    fn keep(&mut self, document: Document) {
+    /// Stores a new document and permits all VMs of node A to run.
+    fn store_document(&mut self, document: Document) {
         let permits = document.vms.iter().filter(|(_, vm)| vm.config.node == NodeId::A);
         let permits: Vec<String> = permits.map(|(name, _)| name.clone()).collect();
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
@@ -269,7 +270,8 @@ impl Core {
     }
 }
 
-/// A witness that is at 192.0.2.9 only and knows two codes; what it says is what the real one says.
+/// The refusal of a fake witness at 192.0.2.9, which accepts the code `good-code`; `None` if it accepts. The sentences are those
+/// for a real witness.
 fn witness_refusal(at: &Enrol) -> Option<Reply> {
     let pairing = |error| Some(refusal::of_enrolment(&EnrolError::Pairing(error)).into());
     match at.code.as_str() {
@@ -336,17 +338,17 @@ fn watchdog(proven: bool) -> WatchdogStatus {
     WatchdogStatus::Armed { identity: "i6300esb".into(), timeout_s: 3, proven }
 }
 
-/// VMs that run as soon as they may: a name, a state and an echoing serial line.
+/// A fake supervisor: a VM runs as soon as it is permitted and shall run. Each has a serial line that echoes its input.
 pub struct FakeVms {
     reports: Option<mpsc::UnboundedSender<SupervisorReport>>,
     running: BTreeMap<String, Arc<EchoLine>>,
-    wanted: watch::Sender<Option<SupervisorInput>>,
+    input: watch::Sender<Option<SupervisorInput>>,
     starts: Arc<AtomicUsize>,
-    /// Guests take their time to shut down.
+    /// Whether guests that were asked to shut down go on running.
     slow: Arc<AtomicBool>,
 }
 
-/// A serial line that answers what is typed.
+/// A serial line that sends its input back as output.
 pub struct EchoLine(broadcast::Sender<Bytes>);
 
 impl SerialLine for EchoLine {
@@ -360,22 +362,21 @@ impl SerialLine for EchoLine {
 
 impl FakeVms {
     fn act(&mut self) {
-        let Some(wanted) = self.wanted.borrow().clone() else { return };
-        let shall = |name: &String| {
-            wanted.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.config.node == wanted.me)
-        };
+        let Some(input) = self.input.borrow().clone() else { return };
+        let shall_run =
+            |name: &String| input.document.vms.get(name).is_some_and(|vm| vm.shall_run() && vm.config.node == input.me);
         let slow = self.slow.load(Ordering::Relaxed);
-        self.running.retain(|name, _| slow || shall(name));
-        for name in wanted.permits.iter().filter(|name| shall(name)) {
+        self.running.retain(|name, _| slow || shall_run(name));
+        for name in input.permits.iter().filter(|name| shall_run(name)) {
             self.running.entry(name.clone()).or_insert_with(|| {
                 self.starts.fetch_add(1, Ordering::Relaxed);
                 Arc::new(EchoLine(broadcast::Sender::new(16)))
             });
         }
-        self.tell();
+        self.report();
     }
 
-    fn tell(&self) {
+    fn report(&self) {
         let observed = self.running.iter().map(|(name, line)| {
             let serial: Arc<dyn SerialLine> = line.clone();
             (name.clone(), ObservedVm { state: VmState::Running, reason: None, serial: Some(serial) })
@@ -387,45 +388,47 @@ impl FakeVms {
 }
 
 impl VmSupervisor for FakeVms {
-    fn want(&mut self, wanted: SupervisorInput) {
-        self.wanted.send_replace(Some(wanted));
+    fn set_input(&mut self, input: SupervisorInput) {
+        self.input.send_replace(Some(input));
         self.act();
     }
-    /// As the real one: what was killed and still shall run is started again at once.
+    /// Like the real supervisor, starts a killed VM again at once if it shall run.
     fn kill(&mut self, name: &str) {
         self.running.remove(name);
         self.act();
     }
     fn shut_down(&mut self) {
         self.running.clear();
-        self.tell();
+        self.report();
         self.reports = None;
     }
 }
 
-/// A whole node over a fake core.
+/// A node with a fake core and fake VMs.
 pub struct Node {
     pub dir: tempfile::TempDir,
     pub core: FakeCore,
     pub handle: Arc<NodeHandle>,
+    /// The node's router without pages.
     pub site: axum::Router,
     pub ended: tokio::task::JoinHandle<()>,
-    pub wanted: watch::Receiver<Option<SupervisorInput>>,
-    /// How often any VM was started.
+    /// The input that the supervisor last got.
+    pub supervisor_input: watch::Receiver<Option<SupervisorInput>>,
+    /// Number of starts of VMs, of all VMs together.
     pub starts: Arc<AtomicUsize>,
-    /// A guest that switches itself off is one report.
+    /// Sends reports of the supervisor, such as that of a guest that shut down.
     pub reports: mpsc::WeakUnboundedSender<SupervisorReport>,
-    /// Whether guests take their time to shut down.
+    /// Whether guests that were asked to shut down go on running.
     pub slow: Arc<AtomicBool>,
 }
 
 impl Node {
     pub async fn start() -> Self {
-        Self::on(Arc::new(NoNetwork)).await
+        Self::with_network(Arc::new(NoNetwork)).await
     }
 
-    /// A blank node on this network.
-    pub async fn on(network: Arc<dyn NetworkSetup>) -> Self {
+    /// Starts a blank node with this network.
+    pub async fn with_network(network: Arc<dyn NetworkSetup>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let core = FakeCore::start(dir.path());
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -435,21 +438,21 @@ impl Node {
         std::fs::create_dir_all(&options.state).unwrap();
         std::fs::create_dir_all(&options.run).unwrap();
         let (reports, reported) = mpsc::unbounded_channel();
-        let (wanted, told) = watch::channel(None);
+        let (input, supervisor_input) = watch::channel(None);
         let weak = reports.downgrade();
         let starts = Arc::new(AtomicUsize::new(0));
         let slow = Arc::new(AtomicBool::new(false));
         let (starts_too, slow_too) = (starts.clone(), slow.clone());
         let vms =
-            FakeVms { reports: Some(reports), running: BTreeMap::new(), wanted, starts: starts_too, slow: slow_too };
+            FakeVms { reports: Some(reports), running: BTreeMap::new(), input, starts: starts_too, slow: slow_too };
         let (handle, ended) = NodeHandle::start(options, network, (Box::new(vms), reported));
         let site = http::site(handle.clone(), axum::Router::new());
-        let node = Node { dir, core, handle, site, ended, wanted: told, starts, reports: weak, slow };
+        let node = Node { dir, core, handle, site, ended, supervisor_input, starts, reports: weak, slow };
         node.until("the core is heard", |s| s.status.is_some()).await;
         node
     }
 
-    /// A node that is set up and named "left".
+    /// Starts a node and sets it up: pair "office", node "left".
     pub async fn set_up() -> Self {
         let node = Self::start().await;
         let answers = dyad_wizard::from_toml(&seed(), &wizard_disks()).unwrap();
@@ -462,16 +465,16 @@ impl Node {
         node
     }
 
-    /// Waits until a moment is as it shall be.
-    pub async fn until(&self, what: &str, is_so: impl Fn(&dyad_node::snapshot::Snapshot) -> bool) {
-        let mut moments = self.handle.follow();
-        let waiting = moments.wait_for(|moment| is_so(moment));
+    /// Waits until `condition` holds for the snapshot, at most for 120 s. `what` names the condition.
+    pub async fn until(&self, what: &str, condition: impl Fn(&dyad_node::snapshot::Snapshot) -> bool) {
+        let mut snapshots = self.handle.follow();
+        let waiting = snapshots.wait_for(|snapshot| condition(snapshot));
         let in_time = tokio::time::timeout(Duration::from_secs(120), waiting).await;
         in_time.unwrap_or_else(|_| panic!("not in time: {what}")).unwrap();
     }
 }
 
-/// A seed for a first node without a witness.
+/// A seed file for a first node without a witness.
 pub fn seed() -> String {
     format!(
         "role = \"first\"\ndisks = [\"/dev/vdb\"]\nerase = \"erase vdb\"\npair = \"office\"\nnode = \"left\"\n\
@@ -479,7 +482,7 @@ pub fn seed() -> String {
     )
 }
 
-/// The disks as the wizard sees them.
+/// Surroundings of the wizard with one blank disk.
 pub fn wizard_disks() -> dyad_wizard::Surroundings {
     let disk = |path: &str| dyad_wizard::Disk {
         path: path.into(),
