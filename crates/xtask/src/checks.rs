@@ -35,8 +35,9 @@ pub struct Tally {
     failures: Vec<String>,
 }
 
-/// Files of `qemu-tests/tests`. Those of one row run beside each other: each boots one node, and none measures a time.
-const MACHINE_TESTS: &[&[&str]] = &[&["browser", "machine"], &["guest"], &["faults"], &["serial"], &["pair"]];
+/// Files of `qemu-tests/tests`. Those of one row run beside each other: at most two nodes boot at once, and no test in it
+/// measures a time.
+const MACHINE_TESTS: &[&[&str]] = &[&["browser", "machine"], &["serial", "guest"], &["faults"], &["pair"]];
 /// Machine tests that boot the images of [`build_test_images`].
 const TESTS_WITH_OWN_IMAGES: &[&str] = &["machine", "faults", "pair"];
 
@@ -47,7 +48,16 @@ pub fn run(host: &Host) -> Result<()> {
     deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
-    if machines(host, &mut tally, &[]) {
+    // Beside each other: the simulator has virtual time and one thread, and the images wait for downloads and disks.
+    let built = thread::scope(|scope| {
+        let simulator = scope.spawn(|| (Instant::now(), crate::sim::run(host, &["--minutes", SIM_MINUTES])));
+        let built = images(host, &mut tally, &[]);
+        let (start, result) = simulator.join().expect("the simulator's thread does not panic");
+        tally.ended("simulator", start, result);
+        built
+    });
+    if built {
+        machines(host, &mut tally, &[]);
         tally.tests("firmware", host::as_root(some_tests(host, "dyad-process-tests/images", &["firmware"])));
     }
     tally.report(start)
@@ -63,7 +73,9 @@ pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
     deps::install(host)?;
     let mut tally = Tally::default();
     tally.check("build", || host.build_programs());
-    machines(host, &mut tally, names);
+    if images(host, &mut tally, names) {
+        machines(host, &mut tally, names);
+    }
     tally.report(start)
 }
 
@@ -82,7 +94,6 @@ fn checks(host: &Host, tally: &mut Tally) {
     let mut workspace = host.cargo();
     workspace.args(["test", "--workspace", "--no-fail-fast"]);
     tally.tests("cargo test", host::as_root(workspace));
-    tally.check("simulator", || crate::sim::run(host, &["--minutes", SIM_MINUTES]));
     let processes = some_tests(host, "dyad-process-tests/daemons", &["processes"]);
     tally.tests("process tests", host::as_root(processes));
 }
@@ -95,29 +106,36 @@ fn some_tests(host: &Host, feature: &str, names: &[&str]) -> Command {
     command
 }
 
-/// The images, and the tests of these names that boot them, or all; whether there are images.
-fn machines(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
-    let chosen = |name: &str| names.is_empty() || names.contains(&name);
+/// Builds the images that the machine tests of these names boot, or all; whether there are images.
+fn images(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
     let mut built = false;
     tally.check("image", || {
         image::build(host, &Options::default())?;
-        if TESTS_WITH_OWN_IMAGES.iter().any(|name| chosen(name)) {
+        if TESTS_WITH_OWN_IMAGES.iter().any(|name| is_chosen(name, names)) {
             build_test_images(host)?;
         }
         guest::build(host)?;
         built = true;
         Ok(())
     });
-    if built {
-        for row in MACHINE_TESTS {
-            let row: Vec<_> = row.iter().copied().filter(|name| chosen(name)).collect();
-            let commands = row.iter().map(|name| some_tests(host, "dyad-rig/machines", &[name])).collect();
-            tally.tests_beside(&row, commands);
-        }
-    } else {
+    if !built {
         tally.fail("qemu-tests", "there is no image to test".to_owned());
     }
     built
+}
+
+/// Runs the machine tests of these names, or all.
+fn machines(host: &Host, tally: &mut Tally, names: &[&str]) {
+    for row in MACHINE_TESTS {
+        let row: Vec<_> = row.iter().copied().filter(|name| is_chosen(name, names)).collect();
+        let commands = row.iter().map(|name| some_tests(host, "dyad-rig/machines", &[name])).collect();
+        tally.tests_beside(&row, commands);
+    }
+}
+
+/// Whether this machine test is to be run; no names choose all.
+fn is_chosen(name: &str, names: &[&str]) -> bool {
+    names.is_empty() || names.contains(&name)
 }
 
 /// Two images that only tests boot: `broken.img` has a newer slot that never comes up, `fault-agent.img` takes
@@ -146,7 +164,13 @@ impl Tally {
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
         host::step(name);
         let start = Instant::now();
-        match check() {
+        let result = check();
+        self.ended(name, start, result);
+    }
+
+    /// The outcome of a check that began at `start`.
+    fn ended(&mut self, name: &str, start: Instant, result: Result<()>) {
+        match result {
             Ok(()) => {
                 self.passed += 1;
                 println!("    {name}: ok ({} s)", start.elapsed().as_secs());
