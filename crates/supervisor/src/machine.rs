@@ -159,7 +159,7 @@ impl MachineTask {
         tokio::pin!(boost_end);
         let mut boosted = true;
         loop {
-            let wait = self.time_until_kill();
+            let kill_delay = self.time_until_kill();
             tokio::select! {
                 () = &mut boost_end, if boosted => {
                     boosted = false;
@@ -168,7 +168,7 @@ impl MachineTask {
                 () = self.machine.process.gone() => break,
                 Some(command) = inbox.recv() => self.execute(command).await,
                 Some(update) = qmp_updates.recv() => self.handle_qmp(update).await,
-                () = tokio::time::sleep(wait) => self.kill(),
+                () = tokio::time::sleep(kill_delay.unwrap_or_default()), if kill_delay.is_some() => self.kill(),
             }
         }
         self.handle_exit().await;
@@ -180,12 +180,15 @@ impl MachineTask {
         }
     }
 
-    /// Time until [`MachineTask::kill`] is called next if nothing else happens.
-    fn time_until_kill(&self) -> Duration {
+    /// Time until [`MachineTask::kill`] is called next if nothing else happens; `None` = it is not called.
+    fn time_until_kill(&self) -> Option<Duration> {
         match (self.machine.record.phase, self.machine.record.deadline) {
-            (Phase::Killing, _) => KILL_RETRY_INTERVAL,
-            (Phase::Stopping | Phase::Ending, Some(deadline)) => Duration::from_nanos(deadline.since(now())),
-            _ => Duration::from_secs(3600 * 24),
+            // Killed by a panic, or adopted while it was being killed: no time is set.
+            (Phase::Killing, None) => Some(KILL_RETRY_INTERVAL),
+            (Phase::Stopping | Phase::Ending | Phase::Killing, deadline) => {
+                Some(Duration::from_nanos(deadline?.since(now())))
+            }
+            _ => None,
         }
     }
 
@@ -263,7 +266,9 @@ impl MachineTask {
         self.send_kill();
     }
 
+    /// Kills the VM, and sets the time at which this is repeated if the process is still there.
     fn kill(&mut self) {
+        self.machine.record.deadline = Some(now() + KILL_RETRY_INTERVAL.as_nanos() as u64);
         self.apply_event(VmEvent::Kill);
         self.send_kill();
     }

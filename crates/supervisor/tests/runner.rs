@@ -88,6 +88,22 @@ async fn a_kill_ends_the_process_also_while_it_is_frozen() {
     assert!(!alive(pid));
 }
 
+/// A runner that took the lack of news for a missed deadline killed each quiet VM after 24 h.
+#[tokio::test]
+async fn a_vm_without_any_event_for_a_hundred_days_is_not_killed() {
+    let mut node = Node::new();
+    node.start().await;
+    node.wait_for_phase(Phase::Running).await;
+    node.read_until("hello").await;
+    let pid = node.observed().pid;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(100 * 24 * 3600)).await;
+    tokio::time::resume();
+    node.type_until("ping", "ping").await;
+    let seen = node.observed();
+    assert_eq!((seen.phase, seen.pid), (Phase::Running, pid));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_runner_finds_a_running_vm_and_its_serial_line() {
     let mut node = Node::new();
