@@ -58,13 +58,14 @@ struct ScannedRecord {
     bytes: u64,
 }
 
-/// A journal in which the data of more records than this is damaged is refused.
+/// A journal in which the data of more durable records than this is damaged is refused.
 const DAMAGED_RECORDS_MAX: usize = 1024;
 
 /// Finds the end of the journal: follows the chain from the label's tail and verifies headers and data.
 pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanError> {
     let mut walk = ChainWalk::new(ring, label);
     let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
+    // Records with a good header whose data does not match, with the number of such blocks: torn or damaged.
     let mut suspects: Vec<(JournalEnd, u64)> = Vec::new();
     loop {
         let before = JournalEnd {
@@ -79,10 +80,6 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
         let bad = bad_blocks(ring, &found)?;
         if bad > 0 {
             suspects.push((before, bad));
-            if suspects.len() > DAMAGED_RECORDS_MAX {
-                let record = suspects[0].0.record;
-                return Err(ScanError::Damaged { record, what: "the data of many records does not match".into() });
-            }
         }
     }
     let chain_end =
@@ -95,8 +92,14 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
         let what = format!("it is not whole, but all up to {durable} were durable");
         return Err(ScanError::Damaged { record: chain_end.record, what });
     }
-    let corrupt_blocks = suspects.iter().filter(|(at, _)| at.record <= durable).map(|(_, bad)| bad).sum();
-    let torn = suspects.into_iter().map(|(at, _)| at).find(|at| at.record > durable);
+    // Which suspects were durable is known only here: a later record may have proved it.
+    let (damaged, torn): (Vec<_>, Vec<_>) = suspects.into_iter().partition(|(at, _)| at.record <= durable);
+    if damaged.len() > DAMAGED_RECORDS_MAX {
+        let what = "the data of many records does not match".into();
+        return Err(ScanError::Damaged { record: damaged[0].0.record, what });
+    }
+    let corrupt_blocks = damaged.iter().map(|(_, bad)| bad).sum();
+    let torn = torn.into_iter().next().map(|(at, _)| at);
     Ok(JournalEnd { corrupt_blocks, durable, ..torn.unwrap_or(chain_end) })
 }
 

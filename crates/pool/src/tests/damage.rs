@@ -333,6 +333,58 @@ fn an_index_that_is_cut_short_missing_old_or_of_another_disk_is_refused() {
     assert!(error.to_string().contains("another disk"), "{error}");
 }
 
+/// Power can be lost when the headers of many records are on the disk and their data is not: 2,000 writes of one block fit
+/// into the journal between two syncs.
+#[test]
+fn any_number_of_torn_records_that_were_never_synced_is_the_end_of_the_journal() {
+    let fixture = TestPool::with_journal(32, 10, &[48]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let write = |pool: &mut Pool, number: u64| {
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(number) };
+        pool.write(VolumeId(1), stamp, BlockIndex(number), blocks(number + 1, 1)).unwrap();
+        pool.journal.end().position
+    };
+    write(&mut pool, 0);
+    pool.sync().unwrap();
+    for number in 1..=1500 {
+        let end = write(&mut pool, number);
+        fixture.disks[0].poke(MARGIN + end - BLOCK as u64, &[0; BLOCK]);
+    }
+    drop(pool);
+    fixture.kill();
+    let (pool, report) = fixture.try_open().unwrap();
+    assert_eq!(report.corrupt_blocks, 0, "no durable record is damaged");
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(0..1)).unwrap(), blocks(1, 1));
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(1..2)).unwrap(), vec![0; BLOCK], "never written");
+}
+
+#[test]
+fn a_journal_in_which_many_durable_records_are_damaged_is_refused() {
+    for (damaged, refused) in [(1024, false), (1025, true)] {
+        let fixture = TestPool::with_journal(32, 11, &[48]);
+        let mut pool = fixture.open();
+        pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+        for number in 0..damaged {
+            let stamp = Stamp { epoch: Epoch(1), seq: Seq(number) };
+            pool.write(VolumeId(1), stamp, BlockIndex(number), blocks(number + 1, 1)).unwrap();
+            let end = pool.journal.end().position;
+            fixture.disks[0].poke(MARGIN + end - BLOCK as u64, &[0; BLOCK]);
+        }
+        pool.sync().unwrap();
+        // The next record says that all before it were durable.
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(damaged) };
+        pool.write(VolumeId(1), stamp, BlockIndex(damaged), blocks(0, 1)).unwrap();
+        drop(pool);
+        fixture.kill();
+        match fixture.try_open() {
+            Ok((_, report)) => assert_eq!((report.corrupt_blocks, refused), (damaged, false)),
+            Err(OpenError::JournalDamaged { .. }) => assert!(refused, "{damaged} are read as damaged blocks"),
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
 /// If a checkpoint cannot continue, the pool is closed: otherwise every writer would wait for room in the journal
 /// without an error.
 #[test]

@@ -32,12 +32,18 @@ pub(crate) fn temporary_directory() -> TempDir {
 impl TestPool {
     /// Formats a pool with a journal of 4 MiB on blank disks of these sizes in MiB.
     pub fn new(seed: u64, sizes: &[u64]) -> Self {
+        Self::with_journal(4, seed, sizes)
+    }
+
+    /// The same with a journal of this size in MiB.
+    pub fn with_journal(mebibytes: u64, seed: u64, sizes: &[u64]) -> Self {
         let fixture = Self {
             disks: SimDisk::together(&sizes.iter().map(|s| s << 20).collect::<Vec<_>>(), Seed(seed)),
             dir: temporary_directory(),
             planted: super::Planted::default(),
         };
-        Pool::format(fixture.pool_disks(), &fixture.format_options()).expect("blank disks can be formatted");
+        let options = FormatOptions { journal_bytes: Some(mebibytes << 20), ..fixture.format_options() };
+        Pool::format(fixture.pool_disks(), &options).expect("blank disks can be formatted");
         fixture
     }
 
