@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every check that CI makes, one after the other, all failures at the end; and the tests that
-//! boot whole machines, alone or by name.
+//! `cargo xtask test`: every check that CI makes, some beside each other, all failures at the end; and the tests that boot
+//! whole machines, alone or by name.
 //!
 //! What ships is built with the release profile, tests with the dev profile: they compile in half the time, and overflow
 //! is checked. All commands select the whole workspace, because cargo unites the features of what it selects: another
@@ -48,7 +48,9 @@ pub fn run(host: &Host) -> Result<()> {
     deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
-    // Beside each other: the simulator has virtual time and one thread, and the images wait for downloads and disks.
+    // Beside each other: no time is measured in the simulator, which has one thread, and the images wait for downloads
+    // and disks. The simulator gets through fewer seeds in its minute when the images are compressed.
+    host::step("simulator and image");
     let built = thread::scope(|scope| {
         let simulator = scope.spawn(|| (Instant::now(), crate::sim::run(host, &["--minutes", SIM_MINUTES])));
         let built = images(host, &mut tally, &[]);
@@ -58,7 +60,7 @@ pub fn run(host: &Host) -> Result<()> {
     });
     if built {
         machines(host, &mut tally, &[]);
-        tally.tests("firmware", host::as_root(some_tests(host, "dyad-process-tests/images", &["firmware"])));
+        tally.tests("firmware", host::as_root(some_tests(host, &["firmware"])));
     }
     tally.report(start)
 }
@@ -84,24 +86,34 @@ fn checks(host: &Host, tally: &mut Tally) {
     tally.check("cargo fmt --check", || host::run(host.cargo().args(["fmt", "--all", "--check"])));
     // Before anything runs as root, which would leave files of root in the cargo folder of the user.
     tally.check("cargo fetch", || host::run(host.cargo().args(["fetch", "--locked", "--target", TRIPLE])));
-    tally.check("cargo clippy", || {
-        let mut clippy = host.cargo();
-        clippy.args(["clippy", "--workspace", "--all-targets", "--features", TEST_FEATURES]);
-        host::run(clippy.args(["--", "-D", "warnings"]))
+    tally.check("lints", || {
+        let mut build = linting_cargo(host);
+        host::run(build.args(["build", "--workspace", "--all-targets", "--features", TEST_FEATURES]))
     });
     tally.check("build", || host.build_programs());
     // As root: without it the tests that need namespaces and cgroups are skipped.
-    let mut workspace = host.cargo();
+    let mut workspace = linting_cargo(host);
     workspace.args(["test", "--workspace", "--no-fail-fast"]);
     tally.tests("cargo test", host::as_root(workspace));
-    let processes = some_tests(host, "dyad-process-tests/daemons", &["processes"]);
-    tally.tests("process tests", host::as_root(processes));
+    tally.tests("process tests", host::as_root(some_tests(host, &["processes"])));
 }
 
-/// The integration tests of these names, which exist with `feature` only.
-fn some_tests(host: &Host, feature: &str, names: &[&str]) -> Command {
-    let mut command = host.cargo();
-    command.args(["test", "--workspace", "--no-fail-fast", "--features", feature]);
+/// A cargo command whose compiler of our crates is clippy's, with its lints and all warnings as errors.
+///
+/// It lints and generates code in one pass. `cargo clippy` generates no code: it would compile every crate once more, also
+/// the dependencies. Tests use this compiler only; what ships is built by [`Host::build_programs`].
+fn linting_cargo(host: &Host) -> Command {
+    let mut cargo = host.cargo();
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", deps::clippy_driver(host));
+    // How cargo-clippy passes arguments to its compiler.
+    cargo.env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+    cargo
+}
+
+/// The integration tests of these names, which exist with [`TEST_FEATURES`] only.
+fn some_tests(host: &Host, names: &[&str]) -> Command {
+    let mut command = linting_cargo(host);
+    command.args(["test", "--workspace", "--no-fail-fast", "--features", TEST_FEATURES]);
     command.args(names.iter().flat_map(|name| ["--test", name]));
     command
 }
@@ -128,7 +140,7 @@ fn images(host: &Host, tally: &mut Tally, names: &[&str]) -> bool {
 fn machines(host: &Host, tally: &mut Tally, names: &[&str]) {
     for row in MACHINE_TESTS {
         let row: Vec<_> = row.iter().copied().filter(|name| is_chosen(name, names)).collect();
-        let commands = row.iter().map(|name| some_tests(host, "dyad-rig/machines", &[name])).collect();
+        let commands = row.iter().map(|name| some_tests(host, &[name])).collect();
         tally.tests_beside(&row, commands);
     }
 }

@@ -3,6 +3,7 @@
 //! The package sources are those that this machine is configured for.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -64,6 +65,13 @@ pub fn components(host: &Host) -> Result<()> {
     host::step(&format!("Installing parts of Rust: {}", missing.join(" ")));
     host::run(Command::new("rustup").args(["component", "add"]).args(missing))
         .context("They could not be installed: add them to this installation of Rust, then run the same command again.")
+}
+
+/// The compiler that clippy is: rustc with clippy's lints. It lies beside rustc, or is found by its name.
+pub fn clippy_driver(host: &Host) -> PathBuf {
+    let sysroot = host::output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(host.repository()));
+    let beside_rustc = sysroot.map(|sysroot| Path::new(sysroot.trim()).join("bin/clippy-driver"));
+    beside_rustc.ok().filter(|driver| driver.exists()).unwrap_or_else(|| "clippy-driver".into())
 }
 
 fn missing(wanted: &BTreeSet<&str>) -> Result<Vec<String>> {
