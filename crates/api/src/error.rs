@@ -11,8 +11,8 @@ use dyad_wizard::Problem;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The reason why a request was refused or a setup failed. A refused request has changed nothing, unless its code is
-/// `core-cut` or `core-unknown`; a setup that failed may have formatted disks.
+/// The reason why a request was refused or a setup failed. A refused request has changed nothing, unless its
+/// sentence says that this is not known; a setup that failed may have formatted disks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ApiError {
     /// One sentence for people: the reason, and what to do.

@@ -17,7 +17,7 @@ pub type RequestResult = Result<Bytes, BackendError>;
 ///
 /// If it is dropped without a result, a guest's request stays in flight and the guest waits. This is correct only while
 /// the daemon ends: the next daemon submits the request again. A caller that waits on a channel gets the channel's
-/// error at once.
+/// error, for one of two halves when the other half has ended too.
 #[must_use = "a guest waits for the result: a dropped `ReplyTo` leaves its request in flight"]
 pub struct ReplyTo(Target);
 

@@ -27,7 +27,7 @@ pub enum ClientError {
     /// The reply is not JSON of a form that this version knows.
     #[error("the node answered in an unknown form")]
     UnknownForm(#[source] Option<serde_json::Error>),
-    /// `dyad-node` refused the request; the node is unchanged.
+    /// `dyad-node` refused the request, with one sentence that says what is known.
     #[error("{}", .0.error)]
     Refused(ApiError),
 }

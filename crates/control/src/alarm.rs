@@ -17,7 +17,7 @@ wire_codes! {
     /// first.
     AlarmCode;
 
-    /// Two different configurations with the same epoch were chosen, which must never happen.
+    /// Two different configurations with the same lineage and epoch were chosen, which must never happen.
     Conflict = "conflict",
     /// The register of this node cannot be written, or a write of it hangs.
     RegisterFailed = "register-failed",
@@ -29,9 +29,9 @@ wire_codes! {
     PeerUnfenced = "peer-unfenced",
     /// The witness was set back to an older state.
     WitnessRolledBack = "witness-rolled-back",
-    /// No heartbeat of the peer arrives on any path.
+    /// Heartbeats pass in both directions on no path to the peer.
     PeerSilent = "peer-silent",
-    /// The witness answers neither this node nor the peer.
+    /// The witness does not answer this node, and the peer reports the same or is not heard.
     WitnessLost = "witness-lost",
     /// A node holds the tie vote although a witness is enrolled and both nodes are in sync.
     TieAtNode = "tie-at-node",

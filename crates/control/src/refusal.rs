@@ -236,9 +236,9 @@ impl RefusalCode {
         }
     }
 
-    /// Whether a change of the document that was refused with this code was certainly not made. `false` = it may have been
-    /// made all the same, because the lead changed or its answer was lost while it was decided; also for codes with which
-    /// no change is refused.
+    /// Whether a change of the document that was refused with this code was certainly not made. `false` = that is not
+    /// certain, for instance because the lead changed or its answer was lost while it was decided; also for codes with
+    /// which no change is refused.
     #[must_use]
     pub fn change_certainly_not_made(self) -> bool {
         use RefusalCode as C;

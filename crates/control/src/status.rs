@@ -144,7 +144,7 @@ pub enum NodeState {
     /// shutting down, or the peer's VMs may not start here because the peer's watchdog is not proven.
     #[serde(alias = "unwell")]
     Faulty {
-        /// The cause, one sentence.
+        /// The cause, as one or two sentences.
         what: String,
     },
 }

@@ -80,7 +80,7 @@ wire_codes! {
     LeaseLapsed = "lease-lapsed",
     /// The right to run is back: VMs continue.
     Resumed = "resumed",
-    /// Neither node reaches the witness.
+    /// The witness does not answer this node, and the peer reports the same or is not heard.
     WitnessLost = "witness-lost",
     /// The witness answers again.
     WitnessBack = "witness-back",

@@ -19,7 +19,8 @@ pub fn all() -> Vec<String> {
     names
 }
 
-/// The endpoints for announcements on these interfaces. A name without an interface is left out.
-pub fn endpoints(names: &[String]) -> Vec<Endpoint> {
+/// The endpoints on which offers of pairs are sent or heard, one for each of these interfaces. A name without an
+/// interface is left out.
+pub fn discovery_endpoints(names: &[String]) -> Vec<Endpoint> {
     names.iter().filter_map(|name| Interface::named(name)).map(Endpoint::Interface).collect()
 }

@@ -110,7 +110,7 @@ impl Daemon {
         let blank = BlankNode {
             options: self.options.clone(),
             tls: tls.clone(),
-            endpoints: || links::endpoints(&links::all()),
+            endpoints: || links::discovery_endpoints(&links::all()),
             status: self.status.clone(),
             runtime: self.runtime.handle().clone(),
             event_sender: self.event_sender.clone(),
@@ -125,7 +125,7 @@ impl Daemon {
     fn run_member(&mut self, identity: NodeIdentity, tls: tls::TlsIdentity) -> anyhow::Result<()> {
         let links = if identity.links.is_empty() { links::all() } else { identity.links.clone() };
         let start = MemberStart {
-            endpoints: links::endpoints(&links),
+            endpoints: links::discovery_endpoints(&links),
             links,
             options: self.options.clone(),
             identity,

@@ -23,7 +23,7 @@ pub struct WitnessHandle {
 }
 
 impl WitnessHandle {
-    /// Starts the task. Each request is answered with `Unreachable` until `use_witness` names a witness.
+    /// Starts the task. Each request is answered with `NoAnswer` until `use_witness` names a witness.
     pub fn start(quorum_thread: QuorumHandle) -> Self {
         let (requests, receiver) = unbounded_channel();
         let (commands, command_receiver) = unbounded_channel();
@@ -122,7 +122,7 @@ impl Task {
             Err(why) => {
                 tracing::warn!(%why, "the witness gave no answer");
                 self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.last_answer }));
-                WitnessReply::Unreachable
+                WitnessReply::NoAnswer
             }
         };
         self.quorum_thread.send(QuorumInput::Quorum(Event::Witness { id, reply }));

@@ -13,7 +13,7 @@ use dyad_types::{NodeId, VolumeId};
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
     /// Adds a node, or replaces its record. Each node asks for this change itself when its name, its addresses, its memory
-    /// or its processors differ from the record.
+    /// or its processors differ from the record; the lead asks for it when a second node joins.
     SetNode {
         node: NodeId,
         record: NodeRecord,

@@ -57,7 +57,7 @@ fn main() {
     let outcome = std::panic::catch_unwind(run);
     let problem = match outcome {
         Ok(problem) => problem,
-        Err(_) => anyhow::anyhow!("init has a programming error: see the kernel log").context("internal error"),
+        Err(_) => anyhow::anyhow!("init has a programming error: the message above names it").context("internal error"),
     };
     rescue::run(&problem)
 }

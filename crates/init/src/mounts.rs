@@ -32,7 +32,7 @@ const LATE: &[MountRow] = &[
 /// Phase: mounts the file systems that need no module, and reserves the descriptor of the watchdog.
 pub fn kernel() -> anyhow::Result<()> {
     for row in KERNEL {
-        attach(row)?;
+        mount_row(row)?;
     }
     watchdog::reserve_descriptor()?;
     fs::create_dir_all("/run/dyad").context("/run is not writable")?;
@@ -49,14 +49,14 @@ pub fn kernel() -> anyhow::Result<()> {
 /// variables boots too.
 pub fn late() -> anyhow::Result<()> {
     for row in LATE {
-        if let Err(error) = attach(row) {
+        if let Err(error) = mount_row(row) {
             log::warn(&format!("{error:#}"));
         }
     }
     Ok(())
 }
 
-fn attach((kind, mount_point, flags, options): &MountRow) -> anyhow::Result<()> {
+fn mount_row((kind, mount_point, flags, options): &MountRow) -> anyhow::Result<()> {
     if !Path::new(mount_point).exists() {
         // This fails below `/sys`, where only the kernel creates directories; the mount then reports the error.
         let _ = fs::create_dir_all(mount_point);

@@ -54,10 +54,10 @@ impl Mirror {
 
     /// The session ended, so it is unknown whether the peer executed the running change: the change runs again later.
     pub(crate) fn requeue_changes(&mut self) {
-        let need_peer = self.need_peer();
+        let writes_need_peer = self.writes_need_peer();
         for pending in &mut self.changes.queue {
             // A change that does not need the peer continues.
-            if pending.running && (pending.peer.is_some() || need_peer) {
+            if pending.running && (pending.peer.is_some() || writes_need_peer) {
                 pending.running = false;
             }
         }
@@ -79,7 +79,7 @@ impl Mirror {
     pub(crate) fn pump_changes(&mut self) {
         let ready = match self.phase {
             Phase::Steady | Phase::Source => true,
-            Phase::Down | Phase::Handshake => self.in_sync() && !self.need_peer(),
+            Phase::Down | Phase::Handshake => self.in_sync() && !self.writes_need_peer(),
             Phase::Reconcile | Phase::Target => false,
         };
         let Some(pending) = self.changes.queue.front_mut() else {

@@ -67,7 +67,7 @@ impl Mirror {
         let ready = match self.phase {
             Phase::Steady | Phase::Source => true,
             Phase::Reconcile | Phase::Target => false,
-            Phase::Down | Phase::Handshake => self.trusted && self.in_sync() && !self.need_peer(),
+            Phase::Down | Phase::Handshake => self.trusted && self.in_sync() && !self.writes_need_peer(),
         };
         if !ready {
             return;
@@ -75,7 +75,7 @@ impl Mirror {
         self.flushes.due = false;
         self.flushes.last = self.now;
         let id = self.flushes.next.advance();
-        let peer = self.need_peer().then_some(false);
+        let peer = self.writes_need_peer().then_some(false);
         let confirm = if self.phase == Phase::Steady { self.completed() } else { Vec::new() };
         if self.phase == Phase::Steady {
             for (volume, _) in &confirm {
@@ -122,7 +122,7 @@ impl Mirror {
         if !round.local || round.peer == Some(false) {
             return;
         }
-        assert!(round.peer.is_some() || !self.need_peer() || self.phase == Phase::Source);
+        assert!(round.peer.is_some() || !self.writes_need_peer() || self.phase == Phase::Source);
         let round = self.flushes.round.take().expect("looked at above");
         for id in round.tickets {
             self.complete(id, Ok(GuestReply::Done));

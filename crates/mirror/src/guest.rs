@@ -113,8 +113,8 @@ impl Mirror {
         match self.phase {
             Phase::Steady | Phase::Source => true,
             Phase::Reconcile | Phase::Target => false,
-            Phase::Down => reads || !self.need_peer(),
-            Phase::Handshake => !view.peer && (reads || !self.need_peer()),
+            Phase::Down => reads || !self.writes_need_peer(),
+            Phase::Handshake => !view.peer && (reads || !self.writes_need_peer()),
         }
     }
 

@@ -238,8 +238,8 @@ impl Mirror {
         self.view.is_some_and(|view| view.me && view.peer)
     }
 
-    /// A write must not complete without the peer.
-    pub(crate) fn need_peer(&self) -> bool {
+    /// Whether a write completes only when the peer holds it: the peer is a member, or is about to be one.
+    pub(crate) fn writes_need_peer(&self) -> bool {
         self.view.is_some_and(|view| view.peer || view.ack_peer) || self.clean != Clean::No
     }
 

@@ -51,7 +51,7 @@ pub(crate) struct Link {
     pub session: Option<Session>,
     sent: u64,
     received: u64,
-    /// Messages of a newer epoch than the view of this node.
+    /// Messages of an epoch newer than this node's view, kept until that view arrives; at most [`MAX_EARLY`].
     early: Vec<PeerMessage>,
     next_ask: PeerOp,
     /// Open requests with the time they were sent.
@@ -241,7 +241,7 @@ impl Mirror {
 
     /// The peer refused a write or sync that it must hold: its disks fail.
     fn peer_failed(&mut self) {
-        if self.need_peer() && self.view.is_some_and(|view| view.peer || view.ack_peer) {
+        if self.writes_need_peer() && self.view.is_some_and(|view| view.peer || view.ack_peer) {
             self.out.push(Action::PeerStuck);
         } else {
             self.disconnect(Reason::Stalled);

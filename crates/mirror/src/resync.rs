@@ -69,7 +69,7 @@ impl Mirror {
         }
         self.rerun_changes();
         // A proposal that adds the peer is under way: the peer must now hold the writes that were kept local.
-        if self.need_peer() {
+        if self.writes_need_peer() {
             self.requeue_unsent();
         }
         self.recheck = true;

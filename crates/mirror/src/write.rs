@@ -31,11 +31,12 @@ impl Mirror {
         let send = match self.phase {
             Phase::Steady => true,
             Phase::Source => {
-                self.need_peer() || !self.copier.as_ref().is_some_and(|copier| copier.holds_all(volume, &extents))
+                self.writes_need_peer()
+                    || !self.copier.as_ref().is_some_and(|copier| copier.holds_all(volume, &extents))
             }
             _ => false,
         };
-        assert!(send || !self.need_peer(), "a write that the peer must hold is sent to it");
+        assert!(send || !self.writes_need_peer(), "a write that the peer must hold is sent to it");
         let state = self.volumes.get_mut(&volume).expect("checked on arrival");
         let seq = state.assigned.advance();
         state.writing.insert(id, Span { block, count, seq });
@@ -90,9 +91,9 @@ impl Mirror {
         let (block, count) = ticket.op.span();
         let waits = match peer {
             PeerPart::Held => false,
-            PeerPart::NotSent => self.need_peer(),
+            PeerPart::NotSent => self.writes_need_peer(),
             PeerPart::Sent(generation) => {
-                self.need_peer() || (generation == self.generation && self.phase == Phase::Source)
+                self.writes_need_peer() || (generation == self.generation && self.phase == Phase::Source)
             }
         };
         if !stored || waits || !self.in_sync() {
@@ -101,7 +102,10 @@ impl Mirror {
         if !self.both() && !self.marked(volume, &extents_of(block.run(count))) {
             return;
         }
-        assert!(peer == PeerPart::Held || !self.need_peer(), "no write completes without a peer that must hold it");
+        assert!(
+            peer == PeerPart::Held || !self.writes_need_peer(),
+            "no write completes without a peer that must hold it"
+        );
         if let Some(state) = self.volumes.get_mut(&volume) {
             state.unconfirmed = true;
         }

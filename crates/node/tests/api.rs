@@ -10,7 +10,7 @@ use dyad_api::{Method, Permission, ROUTES, RouteId};
 use dyad_control::WatchdogStatus;
 use dyad_desired::Intent;
 use dyad_node::vms::SupervisorReport;
-use dyad_provision::identity::PairNames;
+use dyad_provision::identity::PairAndNodeName;
 use dyad_types::{Epoch, NodeId, VolumeId};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -258,7 +258,7 @@ async fn the_watchdog_test_is_refused_without_a_watchdog_and_after_its_proof() {
 #[test]
 fn the_core_refuses_a_disk_of_a_pair_as_the_wizard_does() {
     let problem = dyad_wizard::Problem::DiskOfPair { disk: "/dev/vdd".into(), pair: "other".into(), node: "x".into() };
-    let refusal = dyad_provision::setup::disk_of_pair("/dev/vdd", PairNames { pair: "other", node: "x" });
+    let refusal = dyad_provision::setup::disk_of_pair("/dev/vdd", PairAndNodeName { pair: "other", node: "x" });
     assert_eq!(
         (dyad_api::ErrorCode::Refused(refusal.code), refusal.sentence),
         ((&problem).into(), problem.to_string())

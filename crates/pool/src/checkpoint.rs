@@ -155,8 +155,8 @@ impl Pool {
         }
     }
 
-    /// Runs the checkpoint that is under way to its end, if there is one, and then a further whole one. All I/O is done
-    /// on the calling thread.
+    /// Runs the checkpoint that is under way to its end, if there is one, and then a further whole one, unless there is
+    /// nothing to write. All I/O is done on the calling thread, also the copying of blocks.
     ///
     /// # Errors
     /// As [`Pool::checkpoint_job`].

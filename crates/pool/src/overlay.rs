@@ -38,7 +38,7 @@ impl ExtentChange {
     }
 }
 
-/// The id of a block in the journal.
+/// The place of a block in the journal, and its checksum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JournalBlock {
     /// Page of the journal's ring.

@@ -10,7 +10,7 @@ use dyad_witness::protocol;
 use std::time::{Duration, Instant};
 
 /// Period for which [`enrol_with_retries`] repeats its attempts. The DHCP client waits 10 s for a server, so this node
-/// has an address before that, or gets none.
+/// normally has an address by then.
 const ENROL_RETRY_TIMEOUT: Duration = Duration::from_secs(12);
 /// Delay between two attempts to reach the witness.
 const ENROL_RETRY_INTERVAL: Duration = Duration::from_millis(500);

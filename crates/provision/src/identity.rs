@@ -114,16 +114,16 @@ impl Witness {
     }
 }
 
-/// The names of a pair and of one of its nodes.
+/// One argument instead of two texts, so that the names of pair and node cannot be swapped.
 #[derive(Debug, Clone, Copy)]
-pub struct PairNames<'a> {
+pub struct PairAndNodeName<'a> {
     pub pair: &'a str,
     pub node: &'a str,
 }
 
 impl NodeIdentity {
     /// The identity of the first node of a new pair, with random pair id, pair key and incarnation.
-    pub fn first_node(PairNames { pair, node }: PairNames<'_>, links: &[String]) -> Self {
+    pub fn first_node(PairAndNodeName { pair, node }: PairAndNodeName<'_>, links: &[String]) -> Self {
         Self {
             version: VERSION,
             pair_id: hex::encode(rand::random::<[u8; 16]>()),
@@ -306,7 +306,7 @@ mod tests {
     fn a_saved_identity_is_loaded_unchanged_and_a_damaged_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
-        let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
+        let identity = NodeIdentity::first_node(PairAndNodeName { pair: "harbour", node: "left" }, &[]);
         identity.save(dir.path()).unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), Some(identity.clone()));
         let path = dir.path().join("identity.json");
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn the_identity_of_a_decommissioned_node_is_not_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = NodeIdentity::first_node(PairNames { pair: "harbour", node: "left" }, &[]);
+        let identity = NodeIdentity::first_node(PairAndNodeName { pair: "harbour", node: "left" }, &[]);
         identity.begin_setup(dir.path()).unwrap();
         assert_eq!(NodeIdentity::load(dir.path()).unwrap(), None);
         NodeIdentity::finish_setup(dir.path()).unwrap();

@@ -9,7 +9,7 @@
 use crate::admission::{Admission, Hello};
 use crate::disks::{self, PoolDiskPaths};
 use crate::enrol;
-use crate::identity::{NodeIdentity, PairNames, Peer, fresh_incarnation};
+use crate::identity::{NodeIdentity, PairAndNodeName, Peer, fresh_incarnation};
 use crate::paths::NodePaths;
 use crate::refusal;
 use crate::register::RegisterFiles;
@@ -51,7 +51,8 @@ pub async fn create_pair(
     let mut document =
         Document::new_pair(&request.pair, record, &request.admin_password_hash).map_err(|r| document_refusal(&r))?;
     check_disks(paths, &request.disks)?;
-    let mut identity = NodeIdentity::first_node(PairNames { pair: &request.pair, node: &request.node }, &request.links);
+    let mut identity =
+        NodeIdentity::first_node(PairAndNodeName { pair: &request.pair, node: &request.node }, &request.links);
     if let Some(at) = &request.witness {
         step("Enrolling at the witness");
         let witness = enrol::enrol_with_retries(&identity, tls, at).await?;
@@ -201,7 +202,7 @@ fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
             return Err(Refusal::new(RefusalCode::UnknownDisk, format!("There is no disk {path} that could be used.")));
         };
         if let DiskContent::Pool { pair, node, .. } = &disk.content {
-            return Err(disk_of_pair(path, PairNames { pair, node }));
+            return Err(disk_of_pair(path, PairAndNodeName { pair, node }));
         }
     }
     Ok(())
@@ -209,7 +210,7 @@ fn check_disks(paths: &NodePaths, wanted: &[String]) -> Result<(), Refusal> {
 
 /// The refusal of a disk that belongs to a pair, in the words of the wizard's `Problem::DiskOfPair`. The wizard has
 /// checked the disks before, but they may have changed since.
-pub fn disk_of_pair(disk: &str, PairNames { pair, node }: PairNames<'_>) -> Refusal {
+pub fn disk_of_pair(disk: &str, PairAndNodeName { pair, node }: PairAndNodeName<'_>) -> Refusal {
     let text = format!(
         "The disk {disk} belongs to the pair \"{pair}\" (node {node}) and is never overwritten: choose another disk, or \
          erase this one first (dyad erase --disk)."

@@ -73,7 +73,7 @@ pub enum Event {
     /// A witness was enrolled: the first one, or a replacement.
     Enrol {
         witness: WitnessId,
-        /// Incarnation of the witness's store.
+        /// Incarnation of the witness's record of this pair.
         incarnation: u64,
     },
     /// The new list of volumes that one member does not hold completely; it replaces the former list. With more than
@@ -93,8 +93,8 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WitnessReply {
     Received(AcceptorReply),
-    /// The witness could not be connected to, or did not answer in time.
-    Unreachable,
+    /// No usable answer: the witness was not reached, was too late, refused, or none is enrolled.
+    NoAnswer,
 }
 
 /// Evidence that no VM of the peer can be running.

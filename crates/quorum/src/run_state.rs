@@ -21,7 +21,7 @@ pub enum RunState {
     InSync {
         /// Holder of the tie vote.
         tie: Acceptor,
-        /// The peer is heard in both directions.
+        /// Heartbeats pass in both directions on at least one path.
         peer_alive: bool,
         /// The witness answers this node or its peer.
         witness_alive: bool,

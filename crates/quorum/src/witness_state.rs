@@ -29,7 +29,7 @@ pub(crate) struct WitnessState {
     /// Time at which the tie last returned to a witness, except to a new one.
     pub(crate) last_return: Option<BootTime>,
     /// Requests of the peer that were passed on to the witness and are not answered yet, oldest first.
-    pub(crate) relays: Vec<Relay>,
+    pub(crate) relayed_for_peer: Vec<Relay>,
 }
 
 /// A request of the peer that this node passed on to the witness.
@@ -70,8 +70,14 @@ impl WitnessState {
     /// Forgets the former witness: the configuration names another one, or another store of it. `new`: the pair had a
     /// configuration before, so this witness was enrolled now.
     pub(crate) fn replaced(&mut self, now: BootTime, new: bool) {
-        let relays = std::mem::take(&mut self.relays);
-        *self = WitnessState { new, last_return: self.last_return, relays, next_read: now, ..WitnessState::default() };
+        let relayed_for_peer = std::mem::take(&mut self.relayed_for_peer);
+        *self = WitnessState {
+            new,
+            last_return: self.last_return,
+            relayed_for_peer,
+            next_read: now,
+            ..WitnessState::default()
+        };
     }
 
     /// Counts a read as unanswered after 3 × [`Timing::vote_timeout`].

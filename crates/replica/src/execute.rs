@@ -30,9 +30,9 @@ pub fn inventory(pool: &Pool) -> Inventory {
 
 /// Carries out one command of the mirror on the pool.
 ///
-/// # Errors `Corrupt` with the blocks that cannot be read, `NoVolume` or `NoSpace`, which the mirror handles; else
-/// `Io`. Each error of a read, and each error that becomes `Io`, also goes to `report` with all its detail, for the
-/// log.
+/// # Errors
+/// `Corrupt` with the blocks that cannot be read, `NoVolume` or `NoSpace`, which the mirror handles; else `Io`. Each error
+/// of a read, and each error that becomes `Io`, also goes to `report` with all its detail, for the log.
 pub fn execute(
     pool: &mut Pool,
     command: &StoreCommand,

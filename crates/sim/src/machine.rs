@@ -46,9 +46,9 @@ pub struct Core {
     pub wake_at: Nanos,
     /// Arrival of the newest message in the queue to the core model: a later message must not arrive before it.
     pub core_model_arrival: Nanos,
-    /// The same for the queue to the quorum thread.
+    /// Arrival of the newest message in the queue to the quorum thread: a later message must not arrive before it.
     pub quorum_thread_arrival: Nanos,
-    /// The same for the queue to the thread `cgroup_fence`.
+    /// Time at which the thread `cgroup_fence` has carried out its newest command: a later one ends after it.
     pub cgroup_fence_arrival: Nanos,
 }
 

@@ -164,9 +164,9 @@ impl World {
         let reply = if self.witness_up && self.reaches_witness[node] {
             let answer = acceptor::handle(&mut self.witness, request);
             // The record is durable at once; the network may lose the reply.
-            if self.prng.chance(self.link.loss) { WitnessReply::Unreachable } else { WitnessReply::Received(answer) }
+            if self.prng.chance(self.link.loss) { WitnessReply::NoAnswer } else { WitnessReply::Received(answer) }
         } else {
-            WitnessReply::Unreachable
+            WitnessReply::NoAnswer
         };
         let job = DaemonJob::Quorum(dyad_quorum::Event::Witness { id, reply });
         self.schedule(half, FutureEvent::Job { node, daemon_run, job });

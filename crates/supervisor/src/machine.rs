@@ -183,7 +183,7 @@ impl MachineTask {
     /// Time until [`MachineTask::kill`] is called next if nothing else happens; `None` = it is not called.
     fn time_until_kill(&self) -> Option<Duration> {
         match (self.machine.record.phase, self.machine.record.deadline) {
-            // Killed by a panic, or adopted while it was being killed: no time is set.
+            // A record that a version before 2026-11-30 wrote: it set no time for a kill.
             (Phase::Killing, None) => Some(KILL_RETRY_INTERVAL),
             (Phase::Stopping | Phase::Ending | Phase::Killing, deadline) => {
                 Some(Duration::from_nanos(deadline?.since(now())))
@@ -245,8 +245,7 @@ impl MachineTask {
 
     /// Handles a shutdown by the guest, after which QEMU is paused: writes the record, then tells QEMU to quit.
     async fn guest_off(&mut self) {
-        let requested = self.machine.record.phase == Phase::Stopping;
-        if !requested {
+        if matches!(self.machine.record.phase, Phase::Starting | Phase::Running) {
             // If QEMU does not quit within 10 s, it is killed.
             self.machine.record.deadline = Some(now() + 10 * 1_000_000_000);
         }

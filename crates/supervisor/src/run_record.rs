@@ -27,8 +27,8 @@ pub(crate) struct VmRunRecord {
     pub started_generation: u64,
     /// Number of crashes in a row: before this run, and with this run once it has ended.
     pub crashes: u32,
-    /// The time at which the VM is killed if its process has not ended: set when the guest is asked to shut down or has
-    /// shut itself down.
+    /// The time at which SIGKILL is sent if the process has not ended: set when the guest is asked to shut down, when it
+    /// has shut itself down, and by each SIGKILL for the next one.
     pub deadline: Option<BootTime>,
     /// Cause of the end of the run, as one sentence for people; `None` while it lasts, except after a panic.
     pub note: Option<String>,

@@ -89,8 +89,9 @@ impl NodeSlots {
         Ok(Blessing::Blessed(good))
     }
 
-    /// Removes all slots but the running one and writes a new one, with [`INITIAL_TRIES`](crate::INITIAL_TRIES) tries.
-    /// The boot loader starts it next if its version is newer than the running one.
+    /// Removes all slots but the running one, or no slot if the running system was started from none, and writes a new one,
+    /// with [`INITIAL_TRIES`](crate::INITIAL_TRIES) tries. The boot loader starts it next if its version is newer than the
+    /// running one.
     ///
     /// # Errors
     /// [`UpdateError::Version`] for a version that cannot be part of a file name, [`UpdateError::Running`] if that

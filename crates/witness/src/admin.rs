@@ -28,7 +28,7 @@ pub enum AdminCommand {
     Forget(PairId),
 }
 
-/// The answer to a [`AdminCommand`].
+/// The answer to an [`AdminCommand`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AdminReport {
     /// The answer to [`AdminCommand::Code`].

@@ -101,7 +101,8 @@ struct Tree {
     repository: PathBuf,
     /// The target directory of cargo in the tree. It is kept: the next run compiles only what has changed.
     output: PathBuf,
-    cargo: PathBuf,
+    /// CARGO_HOME of the user, with the downloaded crates.
+    cargo_home: PathBuf,
     toolchain: PathBuf,
 }
 
@@ -114,7 +115,7 @@ impl Tree {
             root: folder.join("tree"),
             repository: host.repository().to_owned(),
             output: folder.join("output"),
-            cargo: cargo_home()?,
+            cargo_home: cargo_home()?,
             toolchain: host::output(Command::new("rustc").args(["--print", "sysroot"]))?.trim().into(),
         };
         tree.remove()?;
@@ -166,7 +167,7 @@ impl Tree {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation=private", "--pid", "--fork"]);
         command.args(["--kill-child", "sh", "-ec", ENTER_TREE, "sh"]);
-        command.args([&self.root, &self.repository, &self.output, &self.cargo, &self.toolchain]);
+        command.args([&self.root, &self.repository, &self.output, &self.cargo_home, &self.toolchain]);
         command.args(["sh", "-ec", script]);
         let proxies = env::vars_os().filter(|(name, _)| name.to_string_lossy().to_lowercase().ends_with("_proxy"));
         command.env_clear().envs(proxies);

@@ -15,8 +15,8 @@ const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
 const MODULE_NAMES: [&str; 2] = ["virtio_pci", "virtio_blk"];
 /// Configuration of the boot loader syslinux: boots the kernel without a prompt.
 ///
-/// On an emulated node each exit from the guest costs about 0.3 ms. The second line of kernel parameters leaves out what
-/// exits often and this guest does not need: the search of 255 buses (4.5 s), serial ports that do not exist, self-tests of
+/// On an emulated node each exit from the guest costs about 0.3 ms. The kernel parameters from `no_timer_check` on leave
+/// out what exits often and this guest does not need: the search of 255 buses (4.5 s), serial ports that do not exist, self-tests of
 /// ciphers, mitigations, and the extended processor state, whose size the emulator reports wrongly.
 const SYSLINUX_CONFIG: &str = "\
 DEFAULT counter

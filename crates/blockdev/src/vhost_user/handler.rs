@@ -220,6 +220,8 @@ impl VhostUserBackendReqHandlerMut for Device {
         unsupported("memory slots are not negotiated")
     }
 
+    // The requests below belong to features that this device does not offer, so all of them are refused.
+
     fn add_mem_region(
         &mut self,
         _region: &VhostUserSingleMemoryRegion,

@@ -1,7 +1,7 @@
 //! Passes events to the mirror and carries out its actions.
 
 use super::CoreState;
-use super::parts::{FailOver, Origin};
+use super::parts::{FailOver, ReplyReceiver};
 use crate::event::Event;
 use crate::peer_wire::CoreMessage;
 use crate::volume_request::{VolumeError, VolumeResult};
@@ -36,11 +36,11 @@ impl CoreState {
                     Ok(dyad_mirror::GuestReply::Done) => Ok(Bytes::new()),
                     Err(error) => Err(VolumeError::Refused(error)),
                 };
-                match self.replication.take_origin(req) {
-                    Some(Origin::Client(done)) => done.complete(result),
+                match self.replication.take_receiver(req) {
+                    Some(ReplyReceiver::Client(done)) => done.complete(result),
                     // Sent as an event, because its handling may pass an event to the mirror, whose actions are just
                     // being carried out.
-                    Some(Origin::VolumeGc { id }) => {
+                    Some(ReplyReceiver::VolumeGc { id }) => {
                         self.handles.event_sender.send(Event::OrphanDeleted { id, result: result.map(drop) });
                     }
                     None => {}

@@ -51,7 +51,8 @@ use dyad_provision::identity::NodeIdentity;
 use dyad_quorum::Config;
 use dyad_types::NodeId;
 use parts::{
-    Changes, DocumentCopy, GuestAccess, Imports, Lifecycle, Membership, Origin, Replication, Report, SelfTest, VolumeGc,
+    Changes, DocumentCopy, GuestAccess, Imports, Lifecycle, Membership, Replication, ReplyReceiver, Report, SelfTest,
+    VolumeGc,
 };
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -186,10 +187,12 @@ impl CoreState {
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
             Event::Volume(VolumeRequest { volume, op, reply_to }) => {
-                let req = self.replication.add_request(Origin::Client(reply_to));
+                let req = self.replication.add_request(ReplyReceiver::Client(reply_to));
                 self.feed_mirror(dyad_mirror::Event::Guest { req, volume, op });
             }
-            Event::VolumeTable { change, reply_to } => self.change_volume_table(change, Origin::Client(reply_to)),
+            Event::VolumeTable { change, reply_to } => {
+                self.change_volume_table(change, ReplyReceiver::Client(reply_to))
+            }
             Event::Store(done) => self.feed_mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
             Event::Peer(from) => self.handle_peer_event(from),
             Event::Quorum(update) => self.apply_quorum_update(update),
@@ -208,8 +211,8 @@ impl CoreState {
         }
     }
 
-    fn change_volume_table(&mut self, change: VolumeChange, origin: Origin) {
-        let req = self.replication.add_request(origin);
+    fn change_volume_table(&mut self, change: VolumeChange, receiver: ReplyReceiver) {
+        let req = self.replication.add_request(receiver);
         self.feed_mirror(dyad_mirror::Event::Volume { req, change });
     }
 

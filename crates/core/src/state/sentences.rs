@@ -55,7 +55,10 @@ pub(super) fn note_text(at: BootTime, note: &Note) -> (TimelineKind, String) {
         }
         Note::LeaseLapsed => (TimelineKind::LeaseLapsed, "The right to run has lapsed; VMs are paused.".into()),
         Note::Resumed => (TimelineKind::Resumed, "The right to run is back; VMs go on.".into()),
-        Note::WitnessLost => (TimelineKind::WitnessLost, "Neither node reaches the witness.".into()),
+        Note::WitnessLost => (
+            TimelineKind::WitnessLost,
+            "The witness answers neither this node nor, as far as is known, the other one.".into(),
+        ),
         Note::WitnessBack => (TimelineKind::WitnessBack, "The witness answers again.".into()),
     }
 }

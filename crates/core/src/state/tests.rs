@@ -82,7 +82,10 @@ impl CoreFixture {
             pairing,
         };
         let dependencies = Dependencies {
-            identity: NodeIdentity::first_node(dyad_provision::identity::PairNames { pair: "rig", node: "left" }, &[]),
+            identity: NodeIdentity::first_node(
+                dyad_provision::identity::PairAndNodeName { pair: "rig", node: "left" },
+                &[],
+            ),
             mirror: Mirror::new(crate::clock::now(), Tuning::default(), Inventory { volumes, dirty: Vec::new() }),
             watchdog: Some(WatchdogInfo { identity: "a device".into(), timeout_s: 3, proven: false }),
             status: watch::channel(dyad_control::Status::without_pair(Phase::Blank, WatchdogStatus::Absent)).0,

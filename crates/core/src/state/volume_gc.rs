@@ -6,7 +6,7 @@
 //! given out yet may be of a volume that is being made.
 
 use super::CoreState;
-use super::parts::Origin;
+use super::parts::ReplyReceiver;
 use crate::volume_request::VolumeError;
 use dyad_mirror::VolumeChange;
 use dyad_types::VolumeId;
@@ -28,7 +28,7 @@ impl CoreState {
             return;
         };
         self.volume_gc.deletion_begins();
-        self.change_volume_table(VolumeChange::Delete { id }, Origin::VolumeGc { id });
+        self.change_volume_table(VolumeChange::Delete { id }, ReplyReceiver::VolumeGc { id });
     }
 
     /// Takes the result of the deletion of an orphaned volume.

@@ -164,7 +164,7 @@ impl Codes {
         Some(OpenCode { code: code.secret.clone(), left })
     }
 
-    /// Drops all codes. A pairing that is under way then fails with [`PairingError::NoCodeOpen`].
+    /// Drops all codes. A joining node that has not proven a code yet is refused with [`PairingError::NoCodeOpen`].
     pub fn close(&self) {
         self.lock().codes.clear();
     }

@@ -54,8 +54,8 @@ fn event(name: &str, data: &impl Serialize) -> sse::Event {
     sse::Event::default().event(name).json_data(data).unwrap_or_default()
 }
 
-/// Sends the status and the VMs at once and after each change of them.
-pub(super) async fn follow(
+/// Sends the status, and with a session also the VMs, at once and after each change.
+pub(super) async fn stream_status_and_vms(
     State(node): State<Arc<NodeHandle>>,
     session: HasSession,
 ) -> Sse<impl Stream<Item = Result<sse::Event, Infallible>>> {

@@ -46,7 +46,7 @@ fn endpoint(route: &Route, node: &Arc<NodeHandle>) -> MethodRouter<Arc<NodeHandl
         RouteId::Login => on(method, auth::login),
         RouteId::Logout => on(method, auth::logout),
         RouteId::GetStatus => on(method, events::status),
-        RouteId::WatchStatus => on(method, events::follow),
+        RouteId::WatchStatus => on(method, events::stream_status_and_vms),
         RouteId::GetTimeline => on(method, events::timeline),
         RouteId::OpenPairingCode => on(method, setup::pairing_code),
         RouteId::EnrolWitness => on(method, setup::witness),

@@ -97,7 +97,7 @@ fn a_full_journal_refuses_writes_until_a_checkpoint_finishes() {
 }
 
 #[test]
-fn data_is_right_while_the_journal_wraps_many_times() {
+fn each_write_reads_back_at_once_while_the_journal_wraps() {
     let fixture = TestPool::new(3, &[32]);
     let mut pool = fixture.open();
     pool.create_volume(VolumeId(1), 4096).unwrap();

@@ -41,7 +41,7 @@ pub enum DiskError {
         /// Name in the partition table.
         partition: &'static str,
     },
-    /// The kernel does not read the new partition table, because it still uses the old partitions.
+    /// The kernel does not read the new partition table, for instance because an old partition is still in use.
     #[error("the kernel does not take the new partitions of {}", disk.display())]
     Reread { disk: PathBuf, source: Cause },
     /// `mke2fs` cannot be started.

@@ -67,7 +67,7 @@ pub(super) struct Requests {
     pub force: bool,
     /// Admit the peer's store with this incarnation.
     pub admit: Option<u64>,
-    /// Enrol this witness, with the incarnation of its store.
+    /// Enrol this witness; the number is the incarnation of its record of this pair.
     pub enrol: Option<(WitnessId, u64)>,
     /// Replace the list of exceptions.
     pub exceptions: Option<Vec<Exception>>,

@@ -95,19 +95,19 @@ impl Quorum {
     fn on_relay(&mut self, path: u8, number: WitnessRequestId, request: &WitnessRequest, out: &mut Vec<Action>) {
         let from_peer = request.sender() == self.peer_id() && request.pair() == self.setup.pair;
         if from_peer {
-            if self.witness.relays.len() == MAX_RELAYS {
+            if self.witness.relayed_for_peer.len() == MAX_RELAYS {
                 // The oldest is forgotten: if it is still answered, the peer does not get the answer.
-                self.witness.relays.remove(0);
+                self.witness.relayed_for_peer.remove(0);
             }
             let id = WitnessRequestId(self.next_id());
-            self.witness.relays.push(Relay { id, path, peer_id: number });
+            self.witness.relayed_for_peer.push(Relay { id, path, peer_id: number });
             out.push(Action::AskWitness { id, request: request.clone() });
         }
     }
 
     pub(super) fn on_witness(&mut self, id: WitnessRequestId, reply: WitnessReply, out: &mut Vec<Action>) {
-        if let Some(index) = self.witness.relays.iter().position(|relay| relay.id == id) {
-            let Relay { path, peer_id, .. } = self.witness.relays.remove(index);
+        if let Some(index) = self.witness.relayed_for_peer.iter().position(|relay| relay.id == id) {
+            let Relay { path, peer_id, .. } = self.witness.relayed_for_peer.remove(index);
             if let WitnessReply::Received(reply) = reply {
                 out.push(Action::Send {
                     path: Some(path),
@@ -130,7 +130,7 @@ impl Quorum {
                     self.witness.next_read = self.now + self.setup.timing.witness_poll_interval;
                 }
             }
-            WitnessReply::Unreachable => {
+            WitnessReply::NoAnswer => {
                 if was_read {
                     self.witness.missed(self.now);
                     self.witness.next_read = self.now + timing.witness_retry_interval;

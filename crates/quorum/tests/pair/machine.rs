@@ -104,7 +104,7 @@ impl Machine {
         }
     }
 
-    /// CLOCK_BOOTTIME of this machine at real time `now`.
+    /// CLOCK_BOOTTIME of this machine at the simulated time `now`: 5 s at boot, then faster or slower by `clock_ppm`.
     pub fn clock(&self, now: Nanos) -> BootTime {
         let elapsed = i128::from(now - self.boot_at);
         let skew = elapsed * i128::from(self.clock_ppm) / 1_000_000;

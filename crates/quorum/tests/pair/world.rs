@@ -382,11 +382,11 @@ impl Pair {
         let half = self.witness_rtt / 2;
         let reachable = self.witness_up && self.reaches_witness[from.index()];
         let reply = if !reachable {
-            WitnessReply::Unreachable
+            WitnessReply::NoAnswer
         } else {
             // The record is durable here at once; the network may lose the reply.
             let reply: AcceptorReply = acceptor::handle(&mut self.witness, &request);
-            if self.prng.chance(self.witness_loss) { WitnessReply::Unreachable } else { WitnessReply::Received(reply) }
+            if self.prng.chance(self.witness_loss) { WitnessReply::NoAnswer } else { WitnessReply::Received(reply) }
         };
         self.schedule(half, FutureEvent::Input(from, daemon_run, DaemonInput::Witness(id, reply)));
     }

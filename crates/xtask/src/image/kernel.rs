@@ -24,7 +24,7 @@ struct ModuleRules {
 /// Copies the chosen modules, unpacked, into the file tree, runs depmod, and writes `etc/modules`, the list of those
 /// that every node loads.
 pub fn install(host: &Host, debian: &DebianTree, tree: &Path) -> Result<()> {
-    let rules = rules(host)?;
+    let rules = read_module_rules(host)?;
     let source = debian.modules()?;
     let modules = Modules::open(&source)?;
     let release = debian.kernel_release()?;
@@ -51,7 +51,7 @@ pub fn install(host: &Host, debian: &DebianTree, tree: &Path) -> Result<()> {
 pub fn boot_modules(host: &Host, debian: &DebianTree) -> Result<Vec<(String, Vec<u8>)>> {
     let source = debian.modules()?;
     let modules = Modules::open(&source)?;
-    let rules = rules(host)?;
+    let rules = read_module_rules(host)?;
     let files = modules.load_order(rules.boot.iter().map(String::as_str))?;
     let unpack = |(number, file): (usize, &&str)| {
         let path = source.join(file);
@@ -62,7 +62,7 @@ pub fn boot_modules(host: &Host, debian: &DebianTree) -> Result<Vec<(String, Vec
     files.iter().enumerate().map(unpack).collect()
 }
 
-fn rules(host: &Host) -> Result<ModuleRules> {
+fn read_module_rules(host: &Host) -> Result<ModuleRules> {
     let path = host.repository().join("image/modules");
     parse(&fs::read_to_string(&path).with_context(|| format!("Cannot read {}.", path.display()))?)
 }

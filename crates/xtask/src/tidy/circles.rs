@@ -31,7 +31,7 @@ const MAX_REEXPORTS: usize = 16;
 struct Import {
     name: String,
     path: Vec<String>,
-    /// `pub use`, of any visibility.
+    /// The `use` is `pub`, or restricted such as `pub(crate)`.
     reexport: bool,
 }
 

@@ -101,7 +101,7 @@ fn stem(word: &str) -> &str {
 }
 
 #[test]
-fn documentation_adds_to_the_name() {
+fn no_doc_comment_only_repeats_the_name() {
     let mut failures = Vec::new();
     for folder in crate_folders().values() {
         for path in files(folder, "rs") {

@@ -19,7 +19,7 @@ pub(super) use guest_access::{GuestAccess, ServedVolume};
 pub(super) use imports::Imports;
 pub(super) use lifecycle::{LeaveWaiter, Lifecycle};
 pub(super) use membership::{FailOver, Membership};
-pub(super) use replication::{Origin, Replication};
+pub(super) use replication::{Replication, ReplyReceiver};
 pub(super) use report::Report;
 pub(super) use self_test::SelfTest;
 pub(super) use volume_gc::VolumeGc;

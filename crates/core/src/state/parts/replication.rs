@@ -1,6 +1,6 @@
 //! The mirror, the requests that it has not answered, and the session over which it reaches the peer.
 //!
-//! **Invariants.** Each request has one [`Origin`], which gets one answer. The mirror handles one event at a time: an event that
+//! **Invariants.** Each request has one [`ReplyReceiver`], which gets one answer. The mirror handles one event at a time: an event that
 //! arises while the actions of another are carried out waits in `queued_events`, so that actions of two events do not mix.
 
 use crate::volume_request::VolumeReplyTo;
@@ -13,7 +13,7 @@ const MAX_UNREADABLE_NOTES: usize = 100;
 
 /// The receiver of the result of a request to the mirror.
 #[derive(Debug)]
-pub(in crate::state) enum Origin {
+pub(in crate::state) enum ReplyReceiver {
     /// A guest, an import or the document's task.
     Client(VolumeReplyTo),
     /// The garbage collection, which deletes this volume.
@@ -23,8 +23,8 @@ pub(in crate::state) enum Origin {
 /// The mirror and its open requests and events.
 pub(in crate::state) struct Replication {
     pub(in crate::state) mirror: Mirror,
-    /// Requests without an answer.
-    origins: HashMap<RequestId, Origin>,
+    /// The receiver of the result of each request without an answer.
+    receivers: HashMap<RequestId, ReplyReceiver>,
     last_request: RequestId,
     queued_events: VecDeque<Event>,
     /// The mirror handles an event, or its actions are carried out.
@@ -48,7 +48,7 @@ impl Replication {
     pub(in crate::state) fn new(mirror: Mirror) -> Self {
         Self {
             mirror,
-            origins: HashMap::new(),
+            receivers: HashMap::new(),
             last_request: RequestId::default(),
             queued_events: VecDeque::new(),
             feeding: false,
@@ -62,15 +62,15 @@ impl Replication {
     }
 
     /// Records the receiver of the result of a new request, and returns the request's id.
-    pub(in crate::state) fn add_request(&mut self, origin: Origin) -> RequestId {
+    pub(in crate::state) fn add_request(&mut self, receiver: ReplyReceiver) -> RequestId {
         let request = self.last_request.advance();
-        self.origins.insert(request, origin);
+        self.receivers.insert(request, receiver);
         request
     }
 
     /// Removes a request that is answered, and returns the receiver of its result.
-    pub(in crate::state) fn take_origin(&mut self, request: RequestId) -> Option<Origin> {
-        self.origins.remove(&request)
+    pub(in crate::state) fn take_receiver(&mut self, request: RequestId) -> Option<ReplyReceiver> {
+        self.receivers.remove(&request)
     }
 
     /// Queues an event for the mirror. `true` = the caller must now pass the events of [`Self::next_event`] to the mirror;

@@ -14,7 +14,7 @@ pub(in crate::state) struct Report {
     revision: u64,
     /// The alarms of the quorum machine that are in force.
     pub(in crate::state) alarms: BTreeSet<Alarm>,
-    /// The error that makes this node faulty, one sentence; it stays until the daemon restarts.
+    /// The newest error that makes this node faulty, as text for people. It is not cleared before the daemon restarts.
     pub(in crate::state) error: Option<String>,
 }
 
