@@ -50,7 +50,7 @@ pub fn run(host: &Host) -> Result<()> {
     checks(host, &mut tally);
     // Beside each other: no time is measured in the simulator, which has one thread, and the images wait for downloads
     // and disks. The simulator gets through fewer seeds in its minute when the images are compressed.
-    host::step("simulator and image");
+    host::step("simulator, beside the image");
     let built = thread::scope(|scope| {
         let simulator = scope.spawn(|| (Instant::now(), crate::sim::run(host, &["--minutes", SIM_MINUTES])));
         let built = images(host, &mut tally, &[]);
@@ -73,6 +73,8 @@ pub fn run_machines(host: &Host, names: &[&str]) -> Result<()> {
         bail!("There is no machine test {unknown}; these exist: {}.", known.join(", "));
     }
     deps::install(host)?;
+    // The tests are compiled by clippy's compiler.
+    deps::components(host)?;
     let mut tally = Tally::default();
     tally.check("build", || host.build_programs());
     if images(host, &mut tally, names) {
