@@ -103,7 +103,7 @@ async fn the_status_page_has_a_button_for_an_unproven_watchdog_only_with_a_sessi
     node.core.change(|s| s.watchdog = armed.clone());
     node.until("the watchdog is seen", |s| s.status.as_ref().is_some_and(|s| s.watchdog == armed)).await;
     assert!(page(&token).await.contains(BUTTON));
-    assert!(!page("nobody").await.contains(BUTTON), "without a session the node cannot be restarted");
+    assert!(!page("no-session").await.contains(BUTTON), "without a session the node cannot be restarted");
 }
 
 #[tokio::test]
