@@ -71,6 +71,10 @@ wire_codes! {
     DiskTwice = "disk-twice",
     /// The VM is meant to run, or VMs run on this node: stop them first.
     VmRunning = "vm-running",
+    /// The VM was changed while it was being deleted.
+    VmChanged = "vm-changed",
+    /// The change touches a VM or a volume of a node outside the in-sync set that may still run VMs: its fence is not over.
+    PeerFence = "peer-fence",
     /// A number of the request is outside its range.
     OutOfRange = "out-of-range",
     NotWholeMib = "not-whole-mib",
@@ -181,6 +185,7 @@ impl RefusalCode {
             | C::VolumeInUse
             | C::ImageComing
             | C::VmRunning
+            | C::VmChanged
             | C::DoesNotFit
             | C::AlreadySetUp
             | C::NotSetUp
@@ -223,6 +228,7 @@ impl RefusalCode {
             | C::State
             | C::Unrecognised => 500,
             C::TooLate
+            | C::PeerFence
             | C::NotLead
             | C::MembershipChanged
             | C::NoDocument
@@ -253,6 +259,8 @@ impl RefusalCode {
             | C::NoImage
             | C::DiskTwice
             | C::VmRunning
+            | C::VmChanged
+            | C::PeerFence
             | C::OutOfRange
             | C::NotWholeMib
             | C::BadText
@@ -319,6 +327,7 @@ impl From<&dyad_desired::Refusal> for RefusalCode {
             R::NoImage { .. } => Self::NoImage,
             R::DiskTwice { .. } => Self::DiskTwice,
             R::VmRunning { .. } => Self::VmRunning,
+            R::VmChanged { .. } => Self::VmChanged,
             R::OutOfRange { .. } => Self::OutOfRange,
             R::NotWholeMib { .. } => Self::NotWholeMib,
             R::BadText { .. } => Self::BadText,
@@ -356,7 +365,16 @@ mod tests {
     #[test]
     fn a_retryable_refusal_is_503() {
         use RefusalCode as C;
-        for code in [C::Stopping, C::MembershipChanged, C::NotLead, C::NoDocument, C::PeerLost, C::TooLate, C::NoPeer] {
+        for code in [
+            C::Stopping,
+            C::MembershipChanged,
+            C::NotLead,
+            C::NoDocument,
+            C::PeerLost,
+            C::TooLate,
+            C::NoPeer,
+            C::PeerFence,
+        ] {
             assert_eq!(code.http_status(), 503, "{code}");
         }
     }

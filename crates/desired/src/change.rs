@@ -69,9 +69,14 @@ pub enum Change {
         name: String,
         vm: VmConfig,
     },
-    /// Deletes a stopped VM; its volumes stay.
+    /// Deletes a stopped VM; its volumes stay. Only the VM's node can make sure that the VM has no process, so that node
+    /// asks for this change.
     DeleteVm {
         name: String,
+        /// The VM's node, which has found no process of the VM.
+        node: NodeId,
+        /// [`Vm::changed`] of the VM when its node found no process. A VM that was changed since may have been started.
+        changed: u64,
     },
     /// Sets the intent of a VM: running, stopped, or shut down by its guest. Refused if a VM that shall run does not fit
     /// on one node together with the VMs that shall run already.
@@ -117,9 +122,13 @@ pub fn apply(document: &Document, change: &Change) -> Result<Document, Refusal> 
         Change::FinishImport { name, id } => end_import(&mut new, name, *id)?.id = *id,
         Change::DropImport { name, id } => drop(end_import(&mut new, name, *id)?),
         Change::CreateVm { name, vm } => create_vm(&mut new, name, vm)?,
-        Change::DeleteVm { name } => {
-            if find_vm(&new, name)?.shall_run() {
+        Change::DeleteVm { name, node, changed } => {
+            let vm = find_vm(&new, name)?;
+            if vm.shall_run() {
                 return Err(Refusal::VmRunning { name: name.clone() });
+            }
+            if (vm.config.node, vm.changed) != (*node, *changed) {
+                return Err(Refusal::VmChanged { name: name.clone() });
             }
             new.vms.remove(name);
         }

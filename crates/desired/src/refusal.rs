@@ -69,6 +69,9 @@ pub enum Refusal {
     /// The VM is meant to run and must be stopped first.
     #[error("The VM {name} is meant to run: stop it first.")]
     VmRunning { name: String },
+    /// The VM was changed after its node had found no process of it.
+    #[error("The VM {name} was changed meanwhile: look at its state and ask again.")]
+    VmChanged { name: String },
     /// A number is outside its range.
     #[error("{what} must be from {min} to {max} {unit}, and {given} was given.")]
     OutOfRange {

@@ -44,6 +44,14 @@ fn vm(name: &str, memory_mib: u32, disks: &[&str]) -> Change {
     Change::CreateVm { name: name.into(), vm: new_vm(memory_mib, disks) }
 }
 
+fn delete_vm(name: &str, node: NodeId, changed: u64) -> Change {
+    Change::DeleteVm { name: name.into(), node, changed }
+}
+
+fn set_intent(name: &str, intent: Intent) -> Change {
+    Change::SetIntent { name: name.into(), intent }
+}
+
 fn sentence(document: &Document, change: &Change) -> String {
     apply(document, change).expect_err("accepted").to_string()
 }
@@ -85,7 +93,7 @@ fn each_refusal_is_one_sentence() {
             Change::CreateVm { name: "wide".into(), vm: VmConfig { cpus: 129, ..new_vm(64, &[]) } },
             "The number of CPUs must be from 1 to 128 CPUs, and 129 was given.",
         ),
-        (Change::DeleteVm { name: "web".into() }, "The VM web is meant to run: stop it first."),
+        (delete_vm("web", NodeId::A, 4), "The VM web is meant to run: stop it first."),
         (Change::SetIntent { name: "none".into(), intent: Intent::Running }, "There is no VM named none."),
         (
             Change::SetNode { node: NodeId::B, record: record("left", 1) },
@@ -160,6 +168,27 @@ fn volume_ids_are_never_reused() {
     assert_eq!(document.volumes["a"].id, VolumeId(2));
 }
 
+/// The VM's node has looked for a process in one state of the VM; in any other state there may be one.
+#[test]
+fn a_vm_that_was_changed_since_its_node_found_no_process_is_not_deleted() {
+    let made = apply(&pair(), &vm("web", 300, &[])).unwrap();
+    let stopped = apply(&made, &set_intent("web", Intent::Stopped)).unwrap();
+    let seen = delete_vm("web", NodeId::A, stopped.vms["web"].changed);
+    assert!(apply(&stopped, &seen).unwrap().vms.is_empty());
+    let started = apply(&stopped, &set_intent("web", Intent::Running)).unwrap();
+    let stopped_again = apply(&started, &set_intent("web", Intent::Stopped)).unwrap();
+    assert_eq!(apply(&stopped_again, &seen), Err(Refusal::VmChanged { name: "web".into() }));
+    let moved = fail_over(&stopped, NodeId::B);
+    assert_eq!(apply(&moved, &seen), Err(Refusal::VmChanged { name: "web".into() }));
+    assert_eq!(
+        apply(&stopped, &delete_vm("web", NodeId::B, stopped.vms["web"].changed)),
+        Err(Refusal::VmChanged { name: "web".into() })
+    );
+    // A change of another VM does not count.
+    let other = apply(&stopped, &vm("mail", 300, &[])).unwrap();
+    assert_eq!(apply(&other, &seen).unwrap().vms.len(), 1);
+}
+
 fn names() -> impl Strategy<Value = String> {
     prop_oneof![8 => "[a-d]", 1 => "[A-Z ]{0,3}", 1 => Just("x".repeat(33))]
 }
@@ -201,7 +230,7 @@ fn change() -> impl Strategy<Value = Change> {
         (names(), 0u64..12).prop_map(|(name, id)| Change::FinishImport { name, id: VolumeId(id) }),
         (names(), 0u64..12).prop_map(|(name, id)| Change::DropImport { name, id: VolumeId(id) }),
         (names(), wanted()).prop_map(|(name, vm)| Change::CreateVm { name, vm }),
-        names().prop_map(|name| Change::DeleteVm { name }),
+        (names(), node(), 0u64..40).prop_map(|(name, node, changed)| delete_vm(&name, node, changed)),
         (names(), intent()).prop_map(|(name, intent)| Change::SetIntent { name, intent }),
         node().prop_map(|survivor| Change::FailOver { survivor }),
         (names(), ".{0,4}").prop_map(|(user, password_hash)| Change::SetPassword { user, password_hash }),
@@ -215,6 +244,14 @@ proptest! {
         let mut ids = std::collections::BTreeMap::new();
         for change in &changes {
             let before = document.clone();
+            // Every second deletion knows the present state of its VM: others are refused.
+            let change = &match change {
+                Change::DeleteVm { name, changed, .. } if changed % 2 == 0 && document.vms.contains_key(name) => {
+                    let vm = &document.vms[name];
+                    delete_vm(name, vm.config.node, vm.changed)
+                }
+                other => other.clone(),
+            };
             match apply(&document, change) {
                 Err(refusal) => {
                     let text = refusal.to_string();

@@ -217,7 +217,7 @@ impl ControlPlane {
 
     fn apply_report(&mut self, report: SupervisorReport) {
         match report {
-            SupervisorReport::Observed(vms) => {
+            SupervisorReport::Observed { vms, generation } => {
                 let running = vms
                     .iter()
                     .filter(|(_, vm)| matches!(vm.state, VmState::Running | VmState::Stopping))
@@ -225,7 +225,7 @@ impl ControlPlane {
                     .collect();
                 self.running_vms.send_if_modified(|last: &mut Vec<String>| std::mem::replace(last, running) != *last);
                 self.state.vms = vms;
-                self.state.vms_known = true;
+                self.state.vms_generation = generation;
             }
             SupervisorReport::GuestShutDown(name) => {
                 if !self.document.guest_shut_down.contains(&name) {

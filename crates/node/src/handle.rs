@@ -30,6 +30,10 @@ use crate::{
 /// 10 s after which the core itself cancels a leave that the peer has not taken over.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Longest wait of a deletion until the supervisor has started and stopped VMs from the document in which the VM last changed.
+/// The supervisor needs milliseconds, unless it still probes KVM after the start of this program.
+const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Access to the control plane, the core and the network of this node. All request handlers share one handle.
 pub struct NodeHandle {
     pub(crate) core: Client,
@@ -164,29 +168,36 @@ impl NodeHandle {
         if vm.config.node == self.me()? { Ok(()) } else { Err(on_other_node(&document, name, vm.config.node)) }
     }
 
-    /// Refuses while the VM may have a process: the deletion would kill it while its guest may still write. Only the VM's node
-    /// knows its processes. The VMs of a node outside the in-sync set count as off, because that node cannot write.
-    async fn require_off(&self, name: &str) -> Result<(), ApiError> {
+    /// The deletion of a VM, which this node asks for after its supervisor has found no process of the VM. Refuses while the
+    /// VM may have a process: that process could write to the disks of a new VM. The core refuses the deletion of a VM of a
+    /// node outside the in-sync set until that node's fence is over.
+    async fn deletion(&self, name: &str) -> Result<Change, ApiError> {
         let document = self.document().await?;
         let vm = document.vms.get(name).ok_or_else(|| unknown_vm(name))?;
-        let snapshot = self.snapshot();
+        let deletion = Change::DeleteVm { name: name.to_owned(), node: vm.config.node, changed: vm.changed };
         if vm.config.node != self.me()? {
-            let member = snapshot.has_member(vm.config.node);
-            return if member { Err(on_other_node(&document, name, vm.config.node)) } else { Ok(()) };
+            let member = self.snapshot().has_member(vm.config.node);
+            return if member { Err(on_other_node(&document, name, vm.config.node)) } else { Ok(deletion) };
         }
-        if !snapshot.vms_known {
-            let sentence = "This node does not know yet which VMs run here; try again in a moment.";
-            return Err(ApiError::new(ErrorCode::VmsUnknown, sentence));
-        }
-        let state = snapshot.vms.get(name).map(|vm| vm.state);
-        let has_process =
-            matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping));
         // A VM that shall run is refused by the rules of the document, with their own sentence.
-        if has_process && !vm.shall_run() {
+        if vm.shall_run() {
+            return Ok(deletion);
+        }
+        let mut snapshots = self.follow();
+        let supervised = snapshots.wait_for(|snapshot| snapshot.vms_generation >= vm.changed);
+        let snapshot = match tokio::time::timeout(SUPERVISOR_TIMEOUT, supervised).await {
+            Ok(Ok(snapshot)) => snapshot.clone(),
+            _ => {
+                let sentence = "This node does not know yet which VMs run here; try again in a moment.";
+                return Err(ApiError::new(ErrorCode::VmsUnknown, sentence));
+            }
+        };
+        let state = snapshot.vms.get(name).map(|vm| vm.state);
+        if matches!(state, Some(VmState::Starting | VmState::Running | VmState::Paused | VmState::Stopping)) {
             let sentence = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
             return Err(ApiError::new(RefusalCode::VmRunning, sentence));
         }
-        Ok(())
+        Ok(deletion)
     }
 
     async fn log_in(&self, source: Source, password: &str) -> Result<LoginReply, ApiError> {
@@ -415,8 +426,8 @@ impl Service for NodeHandle {
 
     fn delete_vm<'a>(&'a self, name: &'a str) -> ServiceFuture<'a, ()> {
         Box::pin(async move {
-            self.require_off(name).await?;
-            self.change(Change::DeleteVm { name: name.to_owned() }).await
+            let deletion = self.deletion(name).await?;
+            self.change(deletion).await
         })
     }
 

@@ -20,8 +20,9 @@ pub struct Snapshot {
     pub task: Option<TaskView>,
     /// The VMs that this node's supervisor last reported, by name.
     pub vms: BTreeMap<String, ObservedVm>,
-    /// Whether the supervisor has reported at least once. Before that, a VM that is not in `vms` may have a process.
-    pub vms_known: bool,
+    /// Generation of the document from which the supervisor had started and stopped VMs when it reported `vms`. A VM that is
+    /// not in `vms` has no process, unless it was changed in a later generation. 0 = nothing is known.
+    pub vms_generation: u64,
     /// Whether VMs run with hardware virtualisation; `None` until the supervisor has probed KVM.
     pub hardware_virtualisation: Option<bool>,
 }

@@ -262,7 +262,8 @@ impl SupervisorTask {
         }
     }
 
-    /// Reports the state of all VMs to the control plane.
+    /// Reports the state of all VMs to the control plane. Precondition: the plan for the present input was executed, so that
+    /// a VM which the input starts is reported with it.
     fn report(&self) {
         let mut all = BTreeMap::new();
         for (name, sentence) in &self.missing_disks {
@@ -275,7 +276,8 @@ impl SupervisorTask {
             let line = self.runner.console(&name).map(|console| Arc::new(ConsoleLine(console)) as Arc<dyn SerialLine>);
             (name, ObservedVm { state, reason, serial: line })
         });
-        let _ = self.reports.send(SupervisorReport::Observed(observed.collect()));
+        let generation = self.input.as_ref().map_or(0, |input| input.document.generation);
+        let _ = self.reports.send(SupervisorReport::Observed { vms: observed.collect(), generation });
     }
 }
 

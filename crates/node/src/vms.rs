@@ -33,7 +33,12 @@ pub struct SupervisorInput {
 #[derive(Debug, Clone)]
 pub enum SupervisorReport {
     /// The state of all VMs that have a process on this node, had one, or could not be started. It replaces the last one.
-    Observed(BTreeMap<String, ObservedVm>),
+    Observed {
+        /// The VMs by name.
+        vms: BTreeMap<String, ObservedVm>,
+        /// Generation of the document from which VMs were last started and stopped; 0 = of none yet.
+        generation: u64,
+    },
     /// The operating system of this VM has shut down by itself.
     GuestShutDown(String),
     /// Whether VMs run with hardware virtualisation, as the KVM probe has found. Sent once.
@@ -61,12 +66,12 @@ pub struct NoVms {
 }
 
 impl NoVms {
-    /// Starts a supervisor that reports once that no VM runs.
+    /// Starts a supervisor that reports once that no VM runs, whatever the document says.
     #[must_use]
     pub fn start() -> StartedSupervisor {
         let (reports, receiver) = mpsc::unbounded_channel();
         // Cannot fail: the receiver exists.
-        let _ = reports.send(SupervisorReport::Observed(BTreeMap::new()));
+        let _ = reports.send(SupervisorReport::Observed { vms: BTreeMap::new(), generation: u64::MAX });
         (Box::new(NoVms { reports: Some(reports) }), receiver)
     }
 }

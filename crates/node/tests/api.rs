@@ -605,7 +605,7 @@ async fn the_timeline_the_pairing_code_and_the_metrics_are_served() {
 
 /// Only the VM's node knows whether the VM is still shutting down, so the other node must not delete it.
 #[tokio::test]
-async fn a_vm_of_the_other_node_is_not_deleted_here_unless_that_node_is_out_of_sync() {
+async fn a_vm_of_the_other_node_is_not_deleted_here() {
     use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig, apply};
     let node = Node::set_up().await;
     let token = login(&node).await;
@@ -632,11 +632,35 @@ async fn a_vm_of_the_other_node_is_not_deleted_here_unless_that_node_is_out_of_s
         assert_eq!((status, sentence(&reply)), (409, "The VM web is on the node right: ask that node."));
     }
     assert!(node.core.lock().document.as_ref().unwrap().vms.contains_key("web"));
-    // The other node leaves the in-sync set: it can write to no volume, so its VMs may be deleted here.
+    // The other node leaves the in-sync set. It may still run the VM, which only the core can judge: this node names the VM's
+    // node in the change.
     node.core.change(|s| s.quorum.as_mut().unwrap().members.retain(|member| *member == NodeId::A));
     let alone = |s: &dyad_node::snapshot::Snapshot| !s.has_member(NodeId::B);
     node.until("the other node is out", alone).await;
     assert_eq!(send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null).await.0, 204);
+}
+
+/// A supervisor that has not seen the VM's last change may be starting the VM just now.
+#[tokio::test]
+async fn a_vm_is_deleted_only_when_the_supervisor_knows_its_last_change() {
+    let node = Node::set_up().await;
+    let token = login(&node).await;
+    let vm = json!({ "name": "web", "cpus": 1, "memory_mib": 64 });
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms", vm).await.0, 201);
+    node.until("the VM runs", |s| s.vms.contains_key("web")).await;
+    node.behind.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(send(&node, &token, "POST", "/api/v1/vms/web/stop", Value::Null).await.0, 204);
+    node.until("no process of the VM is known", |s| s.vms.is_empty()).await;
+    let deletion = send(&node, &token, "DELETE", "/api/v1/vms/web", Value::Null);
+    tokio::pin!(deletion);
+    let early = tokio::time::timeout(std::time::Duration::from_millis(300), &mut deletion).await;
+    assert!(early.is_err(), "the VM was deleted: {early:?}");
+    node.behind.store(false, std::sync::atomic::Ordering::Relaxed);
+    let vms = std::collections::BTreeMap::new();
+    let known = dyad_node::vms::SupervisorReport::Observed { vms, generation: u64::MAX };
+    node.reports.upgrade().unwrap().send(known).unwrap();
+    assert_eq!(deletion.await.0, 204);
+    assert!(node.core.lock().document.as_ref().unwrap().vms.is_empty());
 }
 
 /// The request to stop returns before the guest has shut down, and the guest may still write.

@@ -68,7 +68,8 @@ fn a_process_of_a_vm_that_is_not_ours_is_killed() {
     let running = Some(seen(Phase::Running, 0, 1, 0));
     assert_eq!(plan_for_web(0, NodeId::B, &document, false, running.clone()), [Step::Kill("web".into())]);
     let gone = apply(&document, &Change::SetIntent { name: "web".into(), intent: Intent::Stopped }).unwrap();
-    let gone = apply(&gone, &Change::DeleteVm { name: "web".into() }).unwrap();
+    let gone =
+        apply(&gone, &Change::DeleteVm { name: "web".into(), node: NodeId::A, changed: gone.generation }).unwrap();
     assert_eq!(plan_for_web(0, NodeId::A, &gone, false, running), [Step::Kill("web".into())]);
 }
 

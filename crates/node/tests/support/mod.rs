@@ -346,6 +346,8 @@ pub struct FakeVms {
     starts: Arc<AtomicUsize>,
     /// Whether guests that were asked to shut down go on running.
     slow: Arc<AtomicBool>,
+    /// Whether the supervisor claims to know no document.
+    behind: Arc<AtomicBool>,
 }
 
 /// A serial line that sends its input back as output.
@@ -382,7 +384,10 @@ impl FakeVms {
             (name.clone(), ObservedVm { state: VmState::Running, reason: None, serial: Some(serial) })
         });
         if let Some(reports) = &self.reports {
-            let _ = reports.send(SupervisorReport::Observed(observed.collect()));
+            let behind = self.behind.load(Ordering::Relaxed);
+            let input = self.input.borrow();
+            let generation = input.as_ref().filter(|_| !behind).map_or(0, |input| input.document.generation);
+            let _ = reports.send(SupervisorReport::Observed { vms: observed.collect(), generation });
         }
     }
 }
@@ -420,6 +425,8 @@ pub struct Node {
     pub reports: mpsc::WeakUnboundedSender<SupervisorReport>,
     /// Whether guests that were asked to shut down go on running.
     pub slow: Arc<AtomicBool>,
+    /// Whether the supervisor claims to know no document.
+    pub behind: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -442,12 +449,19 @@ impl Node {
         let weak = reports.downgrade();
         let starts = Arc::new(AtomicUsize::new(0));
         let slow = Arc::new(AtomicBool::new(false));
-        let (starts_too, slow_too) = (starts.clone(), slow.clone());
-        let vms =
-            FakeVms { reports: Some(reports), running: BTreeMap::new(), input, starts: starts_too, slow: slow_too };
+        let behind = Arc::new(AtomicBool::new(false));
+        let (starts_too, slow_too, behind_too) = (starts.clone(), slow.clone(), behind.clone());
+        let vms = FakeVms {
+            reports: Some(reports),
+            running: BTreeMap::new(),
+            input,
+            starts: starts_too,
+            slow: slow_too,
+            behind: behind_too,
+        };
         let (handle, ended) = NodeHandle::start(options, network, (Box::new(vms), reported));
         let site = http::site(handle.clone(), axum::Router::new());
-        let node = Node { dir, core, handle, site, ended, supervisor_input, starts, reports: weak, slow };
+        let node = Node { dir, core, handle, site, ended, supervisor_input, starts, reports: weak, slow, behind };
         node.until("the core is heard", |s| s.status.is_some()).await;
         node
     }
