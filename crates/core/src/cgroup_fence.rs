@@ -3,8 +3,9 @@
 //!
 //! It runs on a thread of its own, because the kernel confirms a freeze only after the last virtual CPU has left the guest.
 //!
-//! **Invariant.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree, or if the
-//! cgroup does not exist.
+//! **Invariants.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree, or if the
+//! cgroup does not exist. After a kill the empty cgroup stays frozen until [`CgroupCommand::AllowStarts`]: a process that was
+//! about to enter it then does not execute.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,13 @@ pub enum CgroupCommand {
     Freeze,
     /// Frozen processes execute again.
     Thaw,
-    /// SIGKILL for every process below the cgroup.
+    /// SIGKILL for every process below the cgroup. Afterwards no process that enters it executes.
     Kill,
+    /// Processes that enter the cgroup may execute. Without effect if a kill came that the sender did not know.
+    AllowStarts {
+        /// Number of kills that the sender knows, of those since the start of this daemon.
+        kills: u64,
+    },
 }
 
 /// The state of all VMs after a command, as the kernel has confirmed it.
@@ -48,7 +54,9 @@ const KILL: CgroupWrite = CgroupWrite { file: "cgroup.kill", value: "1" };
 #[derive(Clone, Copy)]
 struct Confirmation(&'static str);
 
+const FROZEN: Confirmation = Confirmation("frozen 1");
 const THAWED: Confirmation = Confirmation("frozen 0");
+const EMPTY: Confirmation = Confirmation("populated 0");
 
 /// Starts the thread. `vms` is the cgroup with one child for each VM. `None` = a development host without cgroups, where no
 /// VM must run: each command is reported as done at once.
@@ -61,32 +69,96 @@ pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static
     sender
 }
 
+/// Kills all VMs once, on a thread of its own, and reports when the kernel has confirmed it. VMs may start afterwards. For a
+/// node whose quorum thread does not run or no longer matters.
+pub fn kill_once(vms: Option<PathBuf>, report: impl FnOnce() + Send + 'static) {
+    let kill = move || {
+        if let Some(vms) = vms {
+            write_until_confirmed(&vms, KILL, EMPTY);
+            // A cgroup that was frozen before the kill stays frozen.
+            write_until_confirmed(&vms, THAW, THAWED);
+        }
+        report();
+    };
+    std::thread::Builder::new().name("kill_vms".into()).spawn(kill).expect("the system can start a thread");
+}
+
 fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
-    if let Some(vms) = vms
-        && !populated(Some(vms))
-    {
-        thaw_after_kill(vms);
+    let mut fence = CgroupFence { vms, frozen: false, closed: false, kills: 0 };
+    if !populated(vms) {
+        // An earlier run of this daemon may have permitted a VM whose process has not entered the cgroup yet.
+        fence.close();
     }
     while let Ok(command) = commands.recv() {
-        let (write, confirmation, done) = match command {
-            CgroupCommand::Freeze => (FREEZE, Confirmation("frozen 1"), CgroupState::Frozen),
-            CgroupCommand::Thaw => (THAW, THAWED, CgroupState::Thawed),
-            CgroupCommand::Kill => (KILL, Confirmation("populated 0"), CgroupState::Killed),
-        };
-        if let Some(vms) = vms {
-            write_until_confirmed(vms, write, confirmation);
-            if command == CgroupCommand::Kill {
-                thaw_after_kill(vms);
-            }
+        if let Some(done) = fence.carry_out(command) {
+            report(done);
         }
-        report(done);
     }
 }
 
-/// Thaws the empty cgroup: if it was frozen before the kill, it stays frozen, and the next VM started in it would not
-/// execute.
-fn thaw_after_kill(vms: &Path) {
-    write_until_confirmed(vms, THAW, THAWED);
+/// The VMs' cgroup and the reasons for which it is frozen.
+struct CgroupFence<'a> {
+    /// `None` = a development host without cgroups.
+    vms: Option<&'a Path>,
+    /// By [`CgroupCommand::Freeze`].
+    frozen: bool,
+    /// Since a kill, or since the start with an empty cgroup: no start was allowed yet.
+    closed: bool,
+    /// Number of kills since the start of this daemon.
+    kills: u64,
+}
+
+impl CgroupFence<'_> {
+    /// Carries out a command; returns the state that the kernel has confirmed, if the command is answered.
+    fn carry_out(&mut self, command: CgroupCommand) -> Option<CgroupState> {
+        match command {
+            CgroupCommand::Freeze => {
+                self.frozen = true;
+                self.write(FREEZE, FROZEN);
+                Some(CgroupState::Frozen)
+            }
+            CgroupCommand::Thaw => {
+                self.frozen = false;
+                self.thaw_if_free();
+                Some(CgroupState::Thawed)
+            }
+            CgroupCommand::Kill => {
+                self.frozen = false;
+                self.kills += 1;
+                // First frozen, so that no process can enter and execute between the kill and the freeze.
+                self.close();
+                self.write(KILL, EMPTY);
+                Some(CgroupState::Killed)
+            }
+            CgroupCommand::AllowStarts { kills } => {
+                if kills == self.kills {
+                    self.closed = false;
+                    self.thaw_if_free();
+                }
+                None
+            }
+        }
+    }
+
+    /// Freezes the cgroup until starts are allowed. A freeze of running processes need not be confirmed: a kill follows.
+    fn close(&mut self) {
+        self.closed = true;
+        if let Some(vms) = self.vms {
+            let _ = fs::write(vms.join(FREEZE.file), FREEZE.value);
+        }
+    }
+
+    fn thaw_if_free(&self) {
+        if !self.frozen && !self.closed {
+            self.write(THAW, THAWED);
+        }
+    }
+
+    fn write(&self, write: CgroupWrite, confirmation: Confirmation) {
+        if let Some(vms) = self.vms {
+            write_until_confirmed(vms, write, confirmation);
+        }
+    }
 }
 
 /// Repeats the write every 2 ms until the kernel confirms it. There is no time limit: while a freeze or a kill is not
@@ -150,23 +222,76 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_confirms_freeze_kill_and_thaw_and_a_killed_cgroup_is_not_left_frozen() {
+    fn the_kernel_confirms_freeze_kill_and_thaw() {
         let Some(group) = new_cgroup("cgroup_fence") else { return };
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
         let (tx, rx) = channel();
         let commands = start(Some(group.clone()), move |d| tx.send(d).unwrap());
         let wait = || rx.recv_timeout(Duration::from_secs(10)).unwrap();
+        let events = || fs::read_to_string(group.join("cgroup.events")).unwrap();
         commands.send(CgroupCommand::Freeze).unwrap();
         assert_eq!(wait(), CgroupState::Frozen);
-        assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
-        commands.send(CgroupCommand::Kill).unwrap();
-        assert_eq!(wait(), CgroupState::Killed);
-        assert!(!child.wait().unwrap().success());
-        let events = fs::read_to_string(group.join("cgroup.events")).unwrap();
-        assert!(events.contains("frozen 0"), "a VM started after the kill would stand still: {events}");
+        assert!(events().contains("frozen 1"));
         commands.send(CgroupCommand::Thaw).unwrap();
         assert_eq!(wait(), CgroupState::Thawed);
+        assert!(events().contains("frozen 0"));
+        commands.send(CgroupCommand::Freeze).unwrap();
+        commands.send(CgroupCommand::Kill).unwrap();
+        assert_eq!((wait(), wait()), (CgroupState::Frozen, CgroupState::Killed));
+        assert!(!child.wait().unwrap().success());
+        assert!(events().contains("populated 0"));
+        fs::remove_dir(&group).unwrap();
+    }
+
+    /// The launcher of a VM enters the cgroup itself, so it may do so after a kill that it knows nothing of.
+    #[test]
+    fn a_process_that_enters_after_a_kill_executes_only_when_starts_are_allowed() {
+        let Some(group) = new_cgroup("late-start") else { return };
+        let (tx, rx) = channel();
+        let commands = start(Some(group.clone()), move |d| tx.send(d).unwrap());
+        let wait = || rx.recv_timeout(Duration::from_secs(10)).unwrap();
+        commands.send(CgroupCommand::AllowStarts { kills: 0 }).unwrap();
+        commands.send(CgroupCommand::Kill).unwrap();
+        assert_eq!(wait(), CgroupState::Killed);
+        // The process says whether it executes, and ends when its input ends.
+        let mut late = Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        fs::write(group.join("cgroup.procs"), late.id().to_string()).unwrap();
+        let (mut input, mut output) = (late.stdin.take().unwrap(), late.stdout.take().unwrap());
+        input.write_all(b"x").unwrap();
+        let (heard, said) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut byte = [0];
+            heard.send(std::io::Read::read(&mut output, &mut byte).unwrap()).unwrap();
+        });
+        // A command of a sender that does not know the kill, and the thaw of an earlier freeze, change nothing.
+        commands.send(CgroupCommand::AllowStarts { kills: 0 }).unwrap();
+        commands.send(CgroupCommand::Thaw).unwrap();
+        assert_eq!(wait(), CgroupState::Thawed);
+        assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
+        assert!(said.try_recv().is_err(), "the late process executed");
+        commands.send(CgroupCommand::AllowStarts { kills: 1 }).unwrap();
+        assert_eq!(said.recv_timeout(Duration::from_secs(10)).unwrap(), 1);
+        drop(input);
+        reader.join().unwrap();
+        assert!(late.wait().unwrap().success());
+        fs::remove_dir(&group).unwrap();
+    }
+
+    /// A freeze at the end of a lease is not undone by a permit that was given before it.
+    #[test]
+    fn allowed_starts_do_not_thaw_frozen_vms() {
+        let Some(group) = new_cgroup("frozen") else { return };
+        let mut fence = CgroupFence { vms: Some(&group), frozen: false, closed: true, kills: 0 };
+        assert_eq!(fence.carry_out(CgroupCommand::Freeze), Some(CgroupState::Frozen));
+        assert_eq!(fence.carry_out(CgroupCommand::AllowStarts { kills: 0 }), None);
+        assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
+        assert_eq!(fence.carry_out(CgroupCommand::Thaw), Some(CgroupState::Thawed));
+        assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 0"));
         fs::remove_dir(&group).unwrap();
     }
 }

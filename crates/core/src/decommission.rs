@@ -17,10 +17,9 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The VMs do not end within 5 s, or the identity cannot be renamed. Nothing was erased then.
 pub fn begin(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
     let (done, killed) = channel();
-    let report = move |state| {
-        let _ = done.send(state);
-    };
-    let _ = cgroup_fence::start(vms, report).send(cgroup_fence::CgroupCommand::Kill);
+    cgroup_fence::kill_once(vms, move || {
+        let _ = done.send(());
+    });
     if killed.recv_timeout(KILL_TIMEOUT).is_err() {
         return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
     }

@@ -15,6 +15,7 @@ use dyad_provision::identity::{Peer, Witness};
 use dyad_types::{VolumeId, number};
 use std::fmt;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// One input of the core's state thread.
@@ -81,8 +82,11 @@ pub enum Event {
         /// Answers the client that asked for it.
         answer: oneshot::Sender<Reply>,
     },
-    /// 10 s have passed since a leave began. Without effect if no client waits for the end of a leave.
-    LeaveTimedOut,
+    /// 10 s have passed since a client asked for a leave. Without effect if that leave has ended.
+    LeaveTimedOut {
+        /// The beginning of the leave, which tells it from a later one.
+        begun: Instant,
+    },
     /// The leave that precedes an erasure has ended.
     LeftForErase {
         /// `Ok` = the quorum machine says that it is complete.

@@ -119,7 +119,7 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
         watchdog,
         register,
         witness: witness_requests,
-        cgroup_fence,
+        cgroup_fence: cgroup_fence.clone(),
         event_sender: event_sender.clone(),
     }
     .start(inputs);
@@ -140,6 +140,7 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
         store,
         peer,
         quorum_thread: quorum_thread.clone(),
+        cgroup_fence,
         timeline,
         links,
         runtime,

@@ -214,6 +214,8 @@ impl QuorumLoop {
             Action::Thaw => drop(resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
             Action::Kill { reason } => {
                 tell(QuorumUpdate::Kill(reason));
+                // `CoreState` serves again only by a snapshot that is newer than the kill.
+                self.last_snapshot = None;
                 let _ = resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
             }
             Action::Config(config) => tell(QuorumUpdate::Config(config)),
@@ -241,6 +243,7 @@ impl QuorumLoop {
                 .collect(),
             peer_addresses: (0..self.resources.paths).map(|path| self.resources.beacon.peer_address(path)).collect(),
             peer_watchdog_proven: quorum.peer_watchdog_proven(),
+            peer_fence_until: quorum.peer_fence_until(),
             witness: self.witness_health,
         };
         if self.last_snapshot.as_ref() != Some(&snapshot) {

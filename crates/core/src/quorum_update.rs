@@ -51,6 +51,9 @@ pub struct QuorumSnapshot {
     pub peer_addresses: Vec<Option<SocketAddr>>,
     /// The peer's watchdog is proven, as the peer said last.
     pub peer_watchdog_proven: bool,
+    /// End of the peer's fence without a proof, while this node is the only member. `None` = both are members, or only a
+    /// proof ends the fence.
+    pub peer_fence_until: Option<BootTime>,
     pub witness: WitnessHealth,
 }
 
@@ -64,6 +67,7 @@ impl Default for QuorumSnapshot {
             paths_up: Vec::new(),
             peer_addresses: Vec::new(),
             peer_watchdog_proven: false,
+            peer_fence_until: None,
             witness: WitnessHealth::Silent { since: None },
         }
     }

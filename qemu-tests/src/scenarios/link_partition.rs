@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use super::power_cut::LAST_LEASE_AGE_PERIOD;
@@ -10,6 +10,7 @@ use super::{
     BOOT_DEADLINE, FENCE_PERIOD, FIRST_GUEST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND_GUEST, delete_vm, put_vm,
 };
 use crate::guest::Guest;
+use crate::http::Refusal;
 use crate::node::{Cable, NodeName};
 use crate::pair::Pair;
 use crate::wait::{self, Poll};
@@ -47,6 +48,9 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     })?;
     let loser = winner.peer();
     pair.print_line(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
+    for (guest, _) in guests.iter().zip(&nodes).filter(|(_, node)| **node == loser) {
+        vm_of_lost_node_is_not_deleted(pair, winner, guest.name())?;
+    }
     let (_, started) = pair.timeline_follower(winner).wait("vm-running", cut, GUEST_DEADLINE)?;
     let after = started.saturating_duration_since(cut);
     pair.print_line(&format!("node {winner} starts the other's VM after {:.2} s", after.as_secs_f64()));
@@ -88,6 +92,17 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     pair.print_line("protected again");
     make_and_delete_volume(pair)?;
     pair.check_guests()
+}
+
+/// Checks that the winner does not delete the VM of the other node, which may still run it.
+fn vm_of_lost_node_is_not_deleted(pair: &Pair, winner: NodeName, vm: &str) -> Result<()> {
+    let Err(error) = pair.client(winner).delete(&format!("vms/{vm}")) else {
+        bail!("Node {winner} deleted {vm}, which the other node may still run.");
+    };
+    let refusal = error.downcast_ref::<Refusal>().with_context(|| format!("No refusal: {error:#}"))?;
+    ensure!(refusal.status == 503 && refusal.body["code"] == "peer-fence", "The deletion was refused by {refusal}.");
+    pair.print_line(&format!("{vm} is not deleted: {}", refusal.body["error"].as_str().unwrap_or_default()));
+    Ok(())
 }
 
 /// Checks that the pair creates and deletes volumes after the partition.

@@ -58,6 +58,9 @@ impl CoreState {
             let text = "The pair is just changing who leads it; ask again.";
             return self.answer_peer(id, Err(Refusal::new(RefusalCode::MembershipChanged, text)));
         }
+        if let Some(refusal) = self.refused_by_fence_rule(&change, self.me.peer()) {
+            return self.answer_peer(id, Err(refusal));
+        }
         self.change(change, Pending::ForwardToPeer { id });
     }
 

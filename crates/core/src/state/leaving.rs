@@ -7,7 +7,7 @@ use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};
 use dyad_provision::erase::{self, EraseMode, ErasePrecondition};
 use dyad_quorum as quorum;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Longest time of a leave that a client requested. Then it is cancelled.
@@ -16,12 +16,12 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 impl CoreState {
     /// Begins to hand over to the other node. `waiter` is answered when that is done, or after 10 s with a refusal.
     pub(super) fn begin_leave(&mut self, waiter: LeaveWaiter) {
-        self.lifecycle.begin_leave(waiter);
+        let Some(begun) = self.lifecycle.begin_leave(waiter) else { return };
         self.handles.quorum_thread.tell(quorum::Event::Leave);
         let event_sender = self.handles.event_sender.clone();
         self.handles.runtime.spawn(async move {
             tokio::time::sleep(LEAVE_TIMEOUT).await;
-            event_sender.send(Event::LeaveTimedOut);
+            event_sender.send(Event::LeaveTimedOut { begun });
         });
     }
 
@@ -32,10 +32,10 @@ impl CoreState {
         }
     }
 
-    /// Handles the end of the 10 s: if clients still wait, the leave is cancelled, this node stays a member, and they are
-    /// refused.
-    pub(super) fn leave_timed_out(&mut self) {
-        if self.lifecycle.has_waiters() {
+    /// Handles the end of the 10 s: if clients still wait for this leave, it is cancelled, this node stays a member, and they
+    /// are refused.
+    pub(super) fn leave_timed_out(&mut self, begun: Instant) {
+        if self.lifecycle.has_waiters(begun) {
             self.cancel_leave();
             let text = "The other node does not take over: it is away. Ask again when it is back.";
             self.tell_leave_waiters(&Err(Refusal::new(RefusalCode::NoPeer, text)));
@@ -112,6 +112,8 @@ impl CoreState {
     /// reply; the next process erases the disks.
     fn begin_decommission(&mut self, answer: oneshot::Sender<Reply>) {
         self.access.servers.clear();
+        self.access.permits.clear();
+        self.show();
         match decommission::begin(&self.handles.paths.state, self.handles.paths.vms_cgroup.clone()) {
             Ok(()) => {
                 self.lifecycle = Lifecycle::Decommissioned;

@@ -19,6 +19,7 @@
 
 mod admission;
 mod changes;
+mod fence_rule;
 mod importing;
 mod leaving;
 mod mirror_actions;
@@ -33,6 +34,7 @@ mod status;
 mod tests;
 mod volume_gc;
 
+use crate::cgroup_fence::CgroupCommand;
 use crate::documents::DocumentRequest;
 use crate::event::{ControlRequest, DocumentRead, Event, EventSender, MembershipTerm};
 use crate::pairing::Pairing;
@@ -102,6 +104,8 @@ pub struct CoreHandles {
     pub peer: PeerHandle,
     /// The thread of quorum machine, heartbeats and watchdog.
     pub quorum_thread: QuorumHandle,
+    /// The thread that freezes and kills VMs; it is told here when VMs may start.
+    pub cgroup_fence: std::sync::mpsc::Sender<CgroupCommand>,
     /// Requests to the document's task.
     pub documents: mpsc::UnboundedSender<DocumentRequest>,
     /// Events of this node since the start of the daemon.
@@ -204,7 +208,7 @@ impl CoreState {
                 let _ = admitted.send(self.admit_second_node(peer));
             }
             Event::Enrolled { witness, answer } => self.enrolled(witness, answer),
-            Event::LeaveTimedOut => self.leave_timed_out(),
+            Event::LeaveTimedOut { begun } => self.leave_timed_out(begun),
             Event::LeftForErase { result, answer } => self.left_for_erase(result, answer),
             Event::SelfTestEnded { sentence } => self.self_test_ended(sentence),
             Event::OrphanDeleted { id, result } => self.orphan_deleted(id, result),

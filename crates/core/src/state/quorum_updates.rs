@@ -27,7 +27,10 @@ impl CoreState {
                 self.handles
                     .timeline
                     .note(TimelineKind::VmsKilled, format!("VMs of this node are stopped: {}.", kill_text(reason)));
-                self.access.serving = false;
+                self.access.killed = true;
+                self.access.kills += 1;
+                self.access.vms_reported = None;
+                self.settle_serving();
             }
             QuorumUpdate::PeerVmsAllowed => {
                 self.membership.peer_vms_allowed = true;
@@ -56,15 +59,14 @@ impl CoreState {
             }
             QuorumUpdate::LeaveDone => self.tell_leave_waiters(&Ok(())),
             QuorumUpdate::Snapshot(snapshot) => {
-                if snapshot.may_run && self.membership.config.members.has(self.me) {
-                    self.access.serving = true;
-                }
+                self.access.killed = false;
                 self.hold(!snapshot.may_run);
                 self.remember_peer_watchdog(snapshot.peer_watchdog_proven);
                 if snapshot.peer_addresses != self.membership.snapshot.peer_addresses {
                     self.dial(&snapshot.peer_addresses);
                 }
                 self.membership.snapshot = snapshot;
+                self.settle_serving();
             }
         }
     }
@@ -105,7 +107,6 @@ impl CoreState {
             self.membership.peer_vms_allowed = false;
         }
         if !config.members.has(self.me) {
-            self.access.serving = false;
             // The servers end before the mirror refuses the open requests: a guest that still runs must not get an I/O
             // error.
             self.access.servers.clear();

@@ -29,7 +29,10 @@ impl CoreState {
                     "The pair's document is not readable yet; ask again in a moment.",
                 ),
             },
-            Request::Change { change } => return self.change(change, Pending::ReplyTo(answer)),
+            Request::Change { change } => match self.refused_by_fence_rule(&change, self.me) {
+                Some(refusal) => refusal.into(),
+                None => return self.change(change, Pending::ReplyTo(answer)),
+            },
             Request::Enrol(at) => return self.enrol(at, answer),
             Request::Timeline { since } => Reply::Timeline { events: self.handles.timeline.since(since) },
             Request::Running { vms } => {

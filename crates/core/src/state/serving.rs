@@ -2,7 +2,7 @@
 
 use super::CoreState;
 use super::parts::ServedVolume;
-use crate::cgroup_fence;
+use crate::cgroup_fence::{self, CgroupCommand};
 use crate::guests::VolumeBackend;
 use dyad_blockdev::{Config, Server};
 use dyad_control::TimelineKind;
@@ -13,6 +13,10 @@ use dyad_quorum as quorum;
 use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Interval at which the quorum thread is told again whether VM processes may exist here.
+const VMS_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl CoreState {
     /// Tells the mirror the writer of each volume. The device server of a volume that this node may no longer write ends,
@@ -56,9 +60,17 @@ impl CoreState {
         }
     }
 
+    /// Decides whether volumes are served. A node that leaves or was decommissioned serves nothing and permits no VM, whatever
+    /// the quorum machine says about its right to run them.
+    pub(super) fn settle_serving(&mut self) {
+        let may_serve = self.membership.is_member() && self.lifecycle.is_running() && !self.access.killed;
+        self.access.serving = may_serve && (self.access.serving || self.membership.snapshot.may_run);
+    }
+
     /// Starts and ends device servers: one for each disk of each VM that the document places on this node, while VMs may be
     /// served.
     pub(super) fn settle_servers(&mut self) {
+        self.settle_serving();
         let wanted: BTreeMap<VolumeId, u64> = match self.authoritative_document() {
             Some(document) if self.access.serving => my_disks(document, self.me),
             _ => BTreeMap::new(),
@@ -86,7 +98,8 @@ impl CoreState {
     }
 
     /// Permits the VMs of this node whose disks are all served. The quorum thread is told that VMs run before a permit is
-    /// shown, and that none run only when no permit is left and the VMs' cgroup is empty.
+    /// shown, and that none run only when no permit is left and the VMs' cgroup is empty. It is told again every second and
+    /// after every kill: what it believes then follows what the kernel knows, however the two came apart.
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.authoritative_document() {
             // A node whose watchdog is being proven restarts: no VM starts here.
@@ -100,9 +113,15 @@ impl CoreState {
             _ => BTreeSet::new(),
         };
         let vms = !permits.is_empty() || cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref());
-        if vms != self.access.vms_reported {
-            self.access.vms_reported = vms;
+        let known = |(told, at): (bool, Instant)| told == vms && at.elapsed() < VMS_REPORT_INTERVAL;
+        if !self.access.vms_reported.is_some_and(known) {
+            self.access.vms_reported = Some((vms, Instant::now()));
             self.handles.quorum_thread.tell(quorum::Event::VmsRunning(vms));
+        }
+        if !permits.is_empty() && self.access.starts_allowed != Some(self.access.kills) {
+            self.access.starts_allowed = Some(self.access.kills);
+            let kills = self.access.kills;
+            let _ = self.handles.cgroup_fence.send(CgroupCommand::AllowStarts { kills });
         }
         for vm in permits.difference(&self.access.permits) {
             self.handles.timeline.note(TimelineKind::VmPermitted, format!("The VM {vm} may run on this node."));

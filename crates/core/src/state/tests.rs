@@ -17,6 +17,7 @@ use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
 use dyad_types::{NodeId, Stamp, VolumeId};
 use std::sync::mpsc::channel;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +33,8 @@ struct CoreFixture {
     documents: mpsc::UnboundedReceiver<DocumentRequest>,
     /// Commands to the store.
     store: FakeStore,
+    /// Commands to the thread of the VMs' cgroup.
+    cgroup_commands: Receiver<CgroupCommand>,
     runtime: tokio::runtime::Runtime,
     _dir: tempfile::TempDir,
 }
@@ -67,6 +70,7 @@ impl CoreFixture {
             handle.clone(),
         );
         let (store, fake) = StoreHandle::fake();
+        let (cgroup_fence, cgroup_commands) = channel();
         let info = |id: &VolumeId| VolumeInfo { id: *id, size: 1 << 20, last: Stamp::default() };
         let volumes = volumes.iter().map(info).collect();
         let handles = CoreHandles {
@@ -75,6 +79,7 @@ impl CoreFixture {
             peer: PeerHandle::start(event_sender.clone()),
             event_sender,
             quorum_thread,
+            cgroup_fence,
             documents,
             timeline: Timeline::new(Some(NodeId::A)),
             links: Vec::new(),
@@ -99,8 +104,16 @@ impl CoreFixture {
             ..QuorumSnapshot::default()
         })));
         state.settle();
-        let mut fixture =
-            Self { state, events, quorum_thread: inputs, documents: requests, store: fake, runtime, _dir: dir };
+        let mut fixture = Self {
+            state,
+            events,
+            quorum_thread: inputs,
+            documents: requests,
+            store: fake,
+            cgroup_commands,
+            runtime,
+            _dir: dir,
+        };
         fixture.quorum_inputs();
         fixture
     }
@@ -108,6 +121,35 @@ impl CoreFixture {
     /// The inputs for the quorum thread since the last call.
     fn quorum_inputs(&mut self) -> Vec<QuorumInput> {
         self.quorum_thread.try_iter().collect()
+    }
+
+    /// The levels "VM processes may exist here" that the quorum thread was told since the last call.
+    fn vms_told(&mut self) -> Vec<bool> {
+        let told = |input| match input {
+            QuorumInput::Quorum(dyad_quorum::Event::VmsRunning(vms)) => Some(vms),
+            _ => None,
+        };
+        self.quorum_inputs().into_iter().filter_map(told).collect()
+    }
+
+    /// Applies an update of the quorum thread and settles.
+    fn update(&mut self, update: QuorumUpdate) {
+        self.state.apply(Event::Quorum(update));
+        self.state.settle();
+    }
+
+    fn permits(&self) -> Vec<&str> {
+        self.state.access.permits.iter().map(String::as_str).collect()
+    }
+
+    fn refusal(&mut self, change: Change) -> Option<Refusal> {
+        let (answer, mut reply) = oneshot::channel();
+        self.state.apply(Event::Control(ControlRequest { request: Request::Change { change }, answer }));
+        self.state.settle();
+        match reply.try_recv() {
+            Ok(Reply::Refused(refusal)) => Some(refusal),
+            _ => None,
+        }
     }
 
     fn reported_clean(&mut self) -> bool {
@@ -278,24 +320,27 @@ fn the_lead_deletes_volumes_that_the_document_no_longer_names() {
     assert_eq!(held, [0, 2, 5].map(VolumeId));
 }
 
+fn vm_on(node: NodeId, intent: Intent) -> VmConfig {
+    VmConfig {
+        cpus: 1,
+        memory_mib: 64,
+        firmware: Firmware::Bios,
+        disks: Vec::new(),
+        node,
+        intent,
+        priority: 50,
+        ha: true,
+    }
+}
+
 fn document(vms: &[(&str, NodeId, Intent)]) -> Document {
     let record = NodeRecord { name: "left".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut document = Document::new_pair("rig", record, "$argon2id$none").unwrap();
     let peer = NodeRecord { name: "right".into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     change(Change::SetNode { node: NodeId::B, record: peer });
-    for (name, state, intent) in vms {
-        let vm = VmConfig {
-            cpus: 1,
-            memory_mib: 64,
-            firmware: Firmware::Bios,
-            disks: Vec::new(),
-            node: *state,
-            intent: *intent,
-            priority: 50,
-            ha: true,
-        };
-        change(Change::CreateVm { name: (*name).into(), vm });
+    for (name, node, intent) in vms {
+        change(Change::CreateVm { name: (*name).into(), vm: vm_on(*node, *intent) });
     }
     document
 }
@@ -373,4 +418,147 @@ fn the_state_is_starting_until_the_quorum_machine_has_judged() {
     fixture.state.apply(Event::Quorum(QuorumUpdate::Snapshot(snapshot)));
     fixture.state.settle();
     assert_eq!(shown(&fixture), Some(dyad_control::NodeState::Running));
+}
+
+fn may_run(may_run: bool) -> QuorumUpdate {
+    QuorumUpdate::Snapshot(QuorumSnapshot { may_run, ..QuorumSnapshot::default() })
+}
+
+fn delete_vm(vm: &str, node: NodeId) -> Change {
+    Change::DeleteVm { name: vm.into(), node, changed: 3 }
+}
+
+/// A node that leaves has its VMs killed. The quorum machine may say meanwhile, and rightly, that it may run VMs.
+#[test]
+fn a_leaving_node_permits_no_vm_whatever_its_right_to_run_them() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    assert_eq!(fixture.permits(), ["web"]);
+    let (answer, _reply) = oneshot::channel();
+    fixture.state.apply(Event::Control(ControlRequest { request: Request::Leave, answer }));
+    fixture.state.settle();
+    assert!(fixture.permits().is_empty(), "a new VM would be killed at once");
+    fixture.update(QuorumUpdate::Kill(dyad_quorum::KillReason::Leaving));
+    fixture.update(may_run(true));
+    assert!(fixture.permits().is_empty() && !fixture.state.access.serving);
+    // The other node does not take over; the leave is cancelled.
+    let Lifecycle::Leaving { begun, .. } = fixture.state.lifecycle else { panic!("the leave goes on") };
+    fixture.state.apply(Event::LeaveTimedOut { begun });
+    fixture.state.settle();
+    assert_eq!(fixture.permits(), ["web"]);
+}
+
+/// A pool that failed stores nothing, so the VMs of its node could not work.
+#[test]
+fn a_node_whose_pool_failed_permits_no_vm() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    fixture.state.pool_failed("no space");
+    fixture.update(may_run(true));
+    assert!(fixture.permits().is_empty() && !fixture.state.access.serving);
+}
+
+/// A snapshot that was sent before the kill says nothing about the time after it.
+#[test]
+fn killed_vms_are_permitted_again_only_by_a_newer_snapshot() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    fixture.update(QuorumUpdate::Kill(dyad_quorum::KillReason::Removed));
+    fixture.state.settle();
+    assert!(fixture.permits().is_empty());
+    fixture.update(may_run(false));
+    assert!(fixture.permits().is_empty());
+    fixture.update(may_run(true));
+    assert_eq!(fixture.permits(), ["web"]);
+}
+
+/// The quorum machine takes "no VMs" from its kill. If VMs exist or may start all the same, it must learn it.
+#[test]
+fn the_quorum_thread_is_told_after_each_kill_whether_vms_may_exist() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    assert_eq!(fixture.vms_told(), Vec::<bool>::new(), "told at the start, and a second is not over");
+    fixture.state.apply(Event::Quorum(QuorumUpdate::Kill(dyad_quorum::KillReason::Leaving)));
+    fixture.update(may_run(true));
+    assert_eq!(fixture.permits(), ["web"]);
+    assert_eq!(fixture.vms_told(), [true]);
+}
+
+#[test]
+fn the_quorum_thread_is_told_each_second_whether_vms_may_exist() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    for at in [Duration::from_millis(999), Duration::from_secs(1)] {
+        let told = Instant::now().checked_sub(at).unwrap();
+        fixture.state.access.vms_reported = Some((true, told));
+        fixture.vms_told();
+        fixture.state.settle();
+    }
+    assert_eq!(fixture.vms_told(), [true]);
+}
+
+/// After a kill the cgroup executes nothing until a VM is permitted with knowledge of that kill.
+#[test]
+fn starts_are_allowed_once_after_each_kill() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+    let allowed = |fixture: &CoreFixture| fixture.cgroup_commands.try_iter().collect::<Vec<_>>();
+    assert_eq!(allowed(&fixture), [CgroupCommand::AllowStarts { kills: 0 }]);
+    fixture.state.settle();
+    assert_eq!(allowed(&fixture), []);
+    fixture.update(QuorumUpdate::Kill(dyad_quorum::KillReason::Removed));
+    assert_eq!(allowed(&fixture), []);
+    fixture.update(may_run(true));
+    assert_eq!(allowed(&fixture), [CgroupCommand::AllowStarts { kills: 1 }]);
+}
+
+/// The other node may run its VMs until its fence is over, and this node cannot ask it.
+#[test]
+fn a_vm_of_a_lost_node_is_not_deleted_before_the_fail_over() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Stopped)]);
+    let until = crate::clock::now() + 4_500_000_000;
+    let snapshot = QuorumSnapshot { may_run: true, peer_fence_until: Some(until), ..QuorumSnapshot::default() };
+    fixture.update(QuorumUpdate::Snapshot(snapshot));
+    let refusal = fixture.refusal(delete_vm("web", NodeId::B)).expect("node B may run web");
+    assert_eq!(refusal.code, RefusalCode::PeerFence);
+    assert_eq!(refusal.sentence, "Node B was lost and may still run its VMs for up to 5 s: ask again then.");
+    // This node cannot vouch for the other one.
+    assert!(fixture.refusal(delete_vm("web", NodeId::A)).is_none(), "left to the rules of the document");
+    while let Ok(request) = fixture.documents.try_recv() {
+        if let DocumentRequest::Change { change, .. } = request {
+            assert!(dyad_desired::apply(fixture.state.document.newest().unwrap(), &change).is_err(), "{change:?}");
+        }
+    }
+    fixture.update(QuorumUpdate::PeerVmsAllowed);
+    let changed = std::iter::from_fn(|| fixture.make_change()).last();
+    assert_eq!(changed, Some(Change::FailOver { survivor: NodeId::A }));
+    let changed = fixture.state.document.newest().unwrap().vms["web"].changed;
+    let deletion = Change::DeleteVm { name: "web".into(), node: NodeId::A, changed };
+    assert!(fixture.refusal(deletion.clone()).is_none());
+    assert_eq!(fixture.make_change(), Some(deletion));
+}
+
+/// A new VM on a disk of the lost node would be a second writer for its guest.
+#[test]
+fn volumes_of_a_lost_node_are_not_used_before_the_fail_over() {
+    let mut fixture = CoreFixture::with_a_disk();
+    let moved = dyad_desired::fail_over(fixture.state.document.newest().unwrap(), NodeId::B);
+    fixture.state.set_document(moved, MembershipTerm(0));
+    let vm = VmConfig { disks: vec!["disk".into()], ..vm_on(NodeId::A, Intent::Stopped) };
+    for change in [
+        Change::DeleteVolume { name: "disk".into() },
+        Change::BeginImport { name: "disk".into() },
+        Change::CreateVm { name: "web".into(), vm },
+    ] {
+        let refusal = fixture.refusal(change).expect("node B may write the disk");
+        assert_eq!(refusal.code, RefusalCode::PeerFence);
+        assert!(refusal.sentence.contains("its watchdog is not proven"), "{refusal}");
+    }
+}
+
+/// Only a VM's node knows whether a process of the VM exists.
+#[test]
+fn a_vm_of_the_other_member_is_deleted_at_its_request_only() {
+    let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Stopped), ("mail", NodeId::A, Intent::Stopped)]);
+    fixture.state.membership.config.members = dyad_quorum::Members::Both;
+    let refusal = fixture.refusal(delete_vm("web", NodeId::B)).expect("node B was not asked");
+    assert_eq!(refusal.code, RefusalCode::OtherNode);
+    let passed_on = |fixture: &CoreFixture, change| fixture.state.refused_by_fence_rule(&change, NodeId::B);
+    assert!(passed_on(&fixture, delete_vm("web", NodeId::B)).is_none());
+    let refusal = passed_on(&fixture, delete_vm("mail", NodeId::A)).expect("node B cannot vouch for this node");
+    assert_eq!(refusal.code, RefusalCode::OtherNode);
 }

@@ -40,6 +40,13 @@ impl Quorum {
         self.leases.granted_until()
     }
 
+    /// End of the peer's fence without a proof, while this node is the only member. `None` = both are members, or only a
+    /// proof ends the fence, because the peer's watchdog is not proven.
+    pub fn peer_fence_until(&self) -> Option<BootTime> {
+        let solo = self.register.base().members.solo() == Some(self.setup.me);
+        (solo && self.peer.watchdog_proven).then(|| self.leases.granted_until())
+    }
+
     /// Whether the peer is heard on some path in both directions.
     pub fn peer_alive(&self, now: BootTime) -> bool {
         self.peer.alive(now.max(self.now), &self.setup.timing)

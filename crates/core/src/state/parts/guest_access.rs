@@ -10,6 +10,7 @@ use dyad_mirror::Writer;
 use dyad_types::VolumeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// A volume with a device server.
 pub(in crate::state) struct ServedVolume {
@@ -31,9 +32,17 @@ pub(in crate::state) struct GuestAccess {
     pub(in crate::state) permits: BTreeSet<String>,
     /// Names of the VMs that run. Set by `dyad-node`'s request `Running` (`set_running_vms`).
     pub(in crate::state) running: BTreeSet<String>,
-    /// Volumes are served. Set when a snapshot of the quorum thread gives this member the right to run VMs. Reset when this
-    /// node is no longer a member or its VMs are killed, but not by a pause: the servers then stay, and requests wait.
+    /// Volumes are served. Set by `settle_servers` while a snapshot of the quorum thread gives this member the right to run
+    /// VMs. Reset when this node is no longer a member, leaves, or its VMs are killed, but not by a pause: the servers then
+    /// stay, and requests wait.
     pub(in crate::state) serving: bool,
-    /// The quorum thread was told that VMs run here or may start. Set by `settle_permits`.
-    pub(in crate::state) vms_reported: bool,
+    /// The quorum thread has sent no snapshot since it last killed the VMs.
+    pub(in crate::state) killed: bool,
+    /// Number of times that the quorum thread has killed the VMs.
+    pub(in crate::state) kills: u64,
+    /// The number of kills for which the cgroup's thread was told that VMs may start.
+    pub(in crate::state) starts_allowed: Option<u64>,
+    /// Whether VM processes may exist here, as the quorum thread was last told, and when; `None` = tell it now. Set by
+    /// `settle_permits`.
+    pub(in crate::state) vms_reported: Option<(bool, Instant)>,
 }

@@ -14,6 +14,7 @@
 //! A decommissioned node handles no event but [`crate::event::Event::Stop`] and settles nothing.
 
 use dyad_control::Reply;
+use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// A client that waits for the end of a leave.
@@ -42,6 +43,8 @@ pub(in crate::state) enum Lifecycle {
     /// This node hands over to the other node.
     Leaving {
         cause: LeaveCause,
+        /// Its beginning, which tells it from other leaves.
+        begun: Instant,
         /// The clients that are answered at the end.
         waiters: Vec<LeaveWaiter>,
     },
@@ -57,6 +60,11 @@ impl Lifecycle {
         matches!(self, Self::Running | Self::Leaving { .. })
     }
 
+    /// Whether no leave is under way. Only then this node serves volumes and permits VMs.
+    pub(in crate::state) fn is_running(&self) -> bool {
+        matches!(self, Self::Running)
+    }
+
     /// Whether the event `Stop` was handled.
     pub(in crate::state) fn is_stopping(&self) -> bool {
         matches!(self, Self::Stopping)
@@ -70,29 +78,39 @@ impl Lifecycle {
     /// Begins a leave because the pool failed, or gives a leave under way this cause.
     pub(in crate::state) fn pool_failed(&mut self) {
         match self {
-            Self::Running => *self = Self::Leaving { cause: LeaveCause::PoolFailed, waiters: Vec::new() },
+            Self::Running => {
+                *self = Self::Leaving { cause: LeaveCause::PoolFailed, begun: Instant::now(), waiters: Vec::new() };
+            }
             Self::Leaving { cause, .. } => *cause = LeaveCause::PoolFailed,
             Self::Decommissioned | Self::Stopping => {}
         }
     }
 
-    /// Begins or joins a leave. `waiter` is kept for its end; it is dropped if this node is decommissioned or stopping.
-    pub(in crate::state) fn begin_leave(&mut self, waiter: LeaveWaiter) {
+    /// Begins or joins a leave, and returns its beginning. `waiter` is kept for its end. `None` = this node is decommissioned
+    /// or stopping; `waiter` is dropped.
+    pub(in crate::state) fn begin_leave(&mut self, waiter: LeaveWaiter) -> Option<Instant> {
         match self {
-            Self::Running => *self = Self::Leaving { cause: LeaveCause::Requested, waiters: vec![waiter] },
-            Self::Leaving { waiters, .. } => waiters.push(waiter),
-            Self::Decommissioned | Self::Stopping => {}
+            Self::Running => {
+                let begun = Instant::now();
+                *self = Self::Leaving { cause: LeaveCause::Requested, begun, waiters: vec![waiter] };
+                Some(begun)
+            }
+            Self::Leaving { begun, waiters, .. } => {
+                waiters.push(waiter);
+                Some(*begun)
+            }
+            Self::Decommissioned | Self::Stopping => None,
         }
     }
 
-    /// Whether a client waits for the end of the leave.
-    pub(in crate::state) fn has_waiters(&self) -> bool {
-        matches!(self, Self::Leaving { waiters, .. } if !waiters.is_empty())
+    /// Whether a client waits for the end of the leave that began at this time.
+    pub(in crate::state) fn has_waiters(&self, of: Instant) -> bool {
+        matches!(self, Self::Leaving { begun, waiters, .. } if *begun == of && !waiters.is_empty())
     }
 
     /// Ends the leave and returns the clients to answer. A leave because of the failed pool continues.
     pub(in crate::state) fn end_leave(&mut self) -> Vec<LeaveWaiter> {
-        let Self::Leaving { cause, waiters } = self else { return Vec::new() };
+        let Self::Leaving { cause, waiters, .. } = self else { return Vec::new() };
         let waiters = std::mem::take(waiters);
         if *cause == LeaveCause::Requested {
             *self = Self::Running;
@@ -112,12 +130,12 @@ mod tests {
     #[test]
     fn the_end_of_a_leave_does_not_end_the_leave_of_a_failed_pool() {
         let mut lifecycle = Lifecycle::Running;
-        lifecycle.begin_leave(waiter());
+        let begun = lifecycle.begin_leave(waiter()).unwrap();
         lifecycle.pool_failed();
-        lifecycle.begin_leave(waiter());
-        assert!(lifecycle.pool_has_failed() && lifecycle.has_waiters());
+        assert_eq!(lifecycle.begin_leave(waiter()), Some(begun));
+        assert!(lifecycle.pool_has_failed() && lifecycle.has_waiters(begun));
         assert_eq!(lifecycle.end_leave().len(), 2);
-        assert!(lifecycle.pool_has_failed() && !lifecycle.has_waiters());
+        assert!(lifecycle.pool_has_failed() && !lifecycle.has_waiters(begun));
         lifecycle.begin_leave(waiter());
         lifecycle.end_leave();
         assert!(lifecycle.pool_has_failed());
@@ -129,6 +147,16 @@ mod tests {
         assert!(lifecycle.end_leave().is_empty());
         lifecycle.begin_leave(waiter());
         assert_eq!(lifecycle.end_leave().len(), 1);
-        assert!(matches!(lifecycle, Lifecycle::Running));
+        assert!(lifecycle.is_running());
+    }
+
+    /// The timer of a leave that has ended must not cancel the next one.
+    #[test]
+    fn a_later_leave_is_another_one() {
+        let mut lifecycle = Lifecycle::Running;
+        let first = lifecycle.begin_leave(waiter()).unwrap();
+        lifecycle.end_leave();
+        let second = lifecycle.begin_leave(waiter()).unwrap();
+        assert!(!lifecycle.has_waiters(first) && lifecycle.has_waiters(second));
     }
 }
