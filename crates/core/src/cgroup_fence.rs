@@ -100,7 +100,7 @@ fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(C
 struct CgroupFence<'a> {
     /// `None` = a development host without cgroups.
     vms: Option<&'a Path>,
-    /// By [`CgroupCommand::Freeze`].
+    /// The last command of the quorum thread was to freeze: VMs stay frozen when starts are allowed.
     frozen: bool,
     /// Since a kill, or since the start with an empty cgroup: no start was allowed yet.
     closed: bool,
