@@ -19,6 +19,9 @@ pub struct NodeRights<'a> {
     pub pending: &'a [Option<&'a Config>],
     /// Whether the lease that the peer granted to this node runs.
     pub leased: bool,
+    /// Two different configurations of one epoch were seen in force. Which of them is the right one is not known, so this
+    /// node neither runs VMs nor grants until a person has decided.
+    pub conflict: bool,
     /// Planted bugs; none outside tests.
     pub mutants: Mutants,
 }
@@ -64,14 +67,19 @@ impl NodeRights<'_> {
     pub fn may_run(&self) -> bool {
         let early = self.mutants.has(Mutant::ActBeforeChosen)
             && self.next().any(|value| value.members == Members::only(self.me));
-        self.member(self.me) && !self.removes(self.me) && (self.tie_firm() || self.leased || early)
+        let voted = self.tie_firm() || self.leased || early;
+        self.member(self.me) && !self.removes(self.me) && !self.conflict && voted
     }
 
     /// Whether this node may grant its peer a lease; `theirs` is the base in the peer's heartbeat.
     pub fn may_grant(&self, theirs: &Config) -> bool {
         let peer = self.me.peer();
         let mine = &self.record.base;
-        mine == theirs && self.record.may_vote_as(Acceptor::from(self.me)) && self.member(peer) && !self.removes(peer)
+        !self.conflict
+            && mine == theirs
+            && self.record.may_vote_as(Acceptor::from(self.me))
+            && self.member(peer)
+            && !self.removes(peer)
     }
 
     /// The nodes that must hold a write before it is acknowledged. `readding`: the peer's replica is clean, and the
@@ -105,7 +113,7 @@ mod tests {
     use dyad_types::Epoch;
 
     fn rights<'a>(record: &'a AcceptorRecord, pending: &'a [Option<&'a Config>], leased: bool) -> NodeRights<'a> {
-        NodeRights { me: NodeId::A, record, pending, leased, mutants: Mutants::NONE }
+        NodeRights { me: NodeId::A, record, pending, leased, conflict: false, mutants: Mutants::NONE }
     }
 
     fn solo(record: &AcceptorRecord, node: NodeId) -> Config {
@@ -119,6 +127,16 @@ mod tests {
         assert!(rights(&record(Acceptor::W), &[], true).may_run());
         assert!(rights(&record(Acceptor::A), &[], false).may_run());
         assert!(!rights(&record(Acceptor::B), &[], false).may_run());
+    }
+
+    /// Neither the tie nor a lease says which of two configurations of one epoch is the right one.
+    #[test]
+    fn a_conflict_ends_the_right_to_run_and_the_grants() {
+        let record = record(Acceptor::A);
+        for leased in [false, true] {
+            let rights = NodeRights { conflict: true, ..rights(&record, &[], leased) };
+            assert!(!rights.may_run() && !rights.may_grant(&record.base));
+        }
     }
 
     #[test]

@@ -642,3 +642,32 @@ fn foreign_datagrams_are_ignored() {
         assert_eq!(core.lease_until(), before);
     }
 }
+
+/// Two configurations of one epoch are in force: the pair was split, for example by a witness that was set back. Each node
+/// that sees it stops its VMs; a person decides which copy is the right one.
+#[test]
+fn a_second_configuration_of_one_epoch_freezes_the_vms_and_is_an_alarm() {
+    let mut pair = Pair::protected(71);
+    let mut sender = pair.nodes[1].quorum().clone();
+    let mut sent = Vec::new();
+    sender.handle(pair.nodes[1].clock(pair.now) + SEC, Event::Tick, &mut sent);
+    let heartbeat = sent.into_iter().find_map(|action| match action {
+        Action::Send { datagram: datagram @ Datagram { body: DatagramBody::Heartbeat(_), .. }, .. } => Some(datagram),
+        _ => None,
+    });
+    let mut datagram = heartbeat.expect("a heartbeat is due each second");
+    let DatagramBody::Heartbeat(heartbeat) = &mut datagram.body else { unreachable!("it was just matched") };
+    heartbeat.base =
+        dyad_quorum::Config { members: Members::only(B), tie: Acceptor::B, lead: B, ..heartbeat.base.clone() };
+    let mut core = pair.nodes[0].quorum().clone();
+    let clock = pair.nodes[0].clock(pair.now);
+    assert!(core.may_run(clock));
+    let mut actions = Vec::new();
+    core.handle(clock, Event::Peer { path: 0, datagram }, &mut actions);
+    assert!(!core.may_run(clock) && actions.contains(&Action::Freeze), "{actions:?}");
+    assert!(actions.contains(&Action::Alarm(dyad_quorum::Alarm::Conflict)));
+    assert!(!core.may_feed_watchdog(clock), "the kernel has not confirmed the freeze yet");
+    core.handle(clock, Event::VmsFrozen, &mut actions);
+    assert!(core.may_feed_watchdog(clock));
+    pair.run(SEC);
+}

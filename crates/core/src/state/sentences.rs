@@ -22,7 +22,7 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
         Alarm::PeerUnfenced => {
             "The other node's watchdog is not proven: prove it there (dyad watchdog prove). Until then its VMs start here only on proof that it has ended.".into()
         }
-        Alarm::Conflict => "Two configurations carry one epoch: change, erase and restart nothing, and save the timelines of both nodes.".into(),
+        Alarm::Conflict => "Two configurations carry one epoch, so the VMs are paused: change, erase and restart nothing, and save the timelines of both nodes.".into(),
     }
 }
 

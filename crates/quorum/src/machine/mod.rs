@@ -227,6 +227,7 @@ impl Quorum {
             record: self.register.record(),
             pending: &pending,
             leased: self.leases.leased(now),
+            conflict: self.register.conflict(),
             mutants: self.mutants,
         })
     }

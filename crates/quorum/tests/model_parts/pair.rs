@@ -132,6 +132,7 @@ impl PairModel {
             record: &own.record,
             pending: &pending,
             leased: own.leased,
+            conflict: false,
             mutants: self.mutants,
         })
     }
