@@ -1,7 +1,7 @@
 //! The store's checksums, CRC32C (Castagnoli), computed in hardware where the CPU can do so; and a test for zeros.
 
 use crate::birth::Birth;
-use dyad_types::{BlockIndex, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, VolumeId};
 
 /// CRC32C over volume, block number, birth and the block's data. The numbers are included so that good data of another
 /// block, read from a wrong place, does not match.
@@ -11,6 +11,12 @@ pub(crate) fn block(volume: VolumeId, block: BlockIndex, birth: Birth, data: &[u
     seed[8..16].copy_from_slice(&block.0.to_le_bytes());
     seed[16..].copy_from_slice(&birth.0.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c(&seed), data)
+}
+
+/// The checksum that the index holds for a block that is marked as lost. The checkpoint writes zeros in the place of such
+/// a block, and this checksum differs from that of the zeros, so a read of the block fails after each restart as well.
+pub(crate) fn lost_block(volume: VolumeId, number: BlockIndex, birth: Birth) -> u32 {
+    !block(volume, number, birth, &[0; BLOCK])
 }
 
 /// CRC32C of the bytes alone.

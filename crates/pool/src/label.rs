@@ -7,7 +7,11 @@ use crate::{checksum, layout};
 use dyad_types::{BLOCK, NodeId};
 
 pub(crate) const MAGIC: &[u8; 8] = b"DYADPOOL";
-pub(crate) const VERSION: u32 = 1;
+/// Format version of a new label. Programs of version 1 read it.
+pub(crate) const FIRST_VERSION: u32 = 1;
+/// Highest format version that this program reads. A pool gets it before its first
+/// [`crate::journal::record::JournalRecord::MarkLost`], which programs of version 1 would take for the end of the journal.
+pub(crate) const VERSION: u32 = 2;
 /// Largest number of pool disks of one node.
 pub(crate) const DISKS_MAX: usize = 24;
 /// Largest length of the name of a pair or node, in bytes.
@@ -43,6 +47,8 @@ pub(crate) struct JournalTail {
 /// kept up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
+    /// Format version, [`FIRST_VERSION`] to [`VERSION`]; programs that do not know it refuse the disk.
+    pub version: u32,
     /// Grows by one each time the label is written; of the four copies the good one with the highest number counts.
     pub generation: u64,
     pub identity: PoolIdentity,
@@ -75,7 +81,7 @@ impl Label {
     /// The label as one block of 4096 bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer::default();
-        w.bytes(MAGIC).u32(VERSION).u64(self.generation);
+        w.bytes(MAGIC).u32(self.version).u64(self.generation);
         w.u128(self.identity.pool).u8(self.identity.node.letter());
         w.sized(self.identity.pair_name.as_bytes()).sized(self.identity.node_name.as_bytes());
         w.u128(self.disk).u16(self.number).u16(self.disks.len() as u16);
@@ -104,16 +110,16 @@ impl Label {
             return DecodedLabel::Damaged;
         }
         match r.u32() {
-            Some(VERSION) => {
-                Self::decode_fields(&mut r).map_or(DecodedLabel::Damaged, |l| DecodedLabel::Good(Box::new(l)))
+            Some(version @ FIRST_VERSION..=VERSION) => {
+                Self::decode_fields(&mut r, version).map_or(DecodedLabel::Damaged, |l| DecodedLabel::Good(Box::new(l)))
             }
-            Some(newer) => DecodedLabel::Newer(newer),
+            Some(unknown) => DecodedLabel::Newer(unknown),
             None => DecodedLabel::Damaged,
         }
     }
 
     /// Reads the fields behind the version; `None` if they are invalid.
-    fn decode_fields(r: &mut Reader) -> Option<Label> {
+    fn decode_fields(r: &mut Reader, version: u32) -> Option<Label> {
         let generation = r.u64()?;
         let identity = PoolIdentity {
             pool: r.u128()?,
@@ -124,6 +130,7 @@ impl Label {
         let (disk, number, count) = (r.u128()?, r.u16()?, r.u16()?);
         let disks: Vec<u128> = (0..count).map(|_| r.u128()).collect::<Option<_>>()?;
         let label = Label {
+            version,
             generation,
             identity,
             disk,
@@ -225,6 +232,7 @@ mod tests {
 
     fn label() -> Label {
         Label {
+            version: VERSION,
             generation: 7,
             identity: PoolIdentity {
                 pool: 1 << 100,

@@ -14,11 +14,13 @@ pub(crate) type ExtentId = (VolumeId, ExtentIndex);
 pub(crate) struct ExtentChange {
     /// Mask of the blocks that were written or discarded.
     pub touched: u16,
-    /// Mask of the touched blocks whose last change was a write.
+    /// Mask of the touched blocks whose last change was a write or a mark as lost: they need the extent's slot.
     pub present: u16,
-    /// Ring page of each present block.
+    /// Mask of the present blocks that are marked as lost. They have no page and no checksum.
+    pub lost: u16,
+    /// Ring page of each present block that is not lost.
     pub pages: [u32; EXTENT_BLOCKS as usize],
-    /// Checksum of each present block.
+    /// Checksum of each present block that is not lost.
     pub crcs: [u32; EXTENT_BLOCKS as usize],
     /// Birth of the last change.
     pub birth: Birth,
@@ -69,6 +71,7 @@ impl Overlay {
         let change = self.0.entry((volume, block.extent())).or_default();
         change.touched |= 1 << place_in_extent;
         change.present |= 1 << place_in_extent;
+        change.lost &= !(1 << place_in_extent);
         change.pages[place_in_extent] = block_in_journal.page;
         change.crcs[place_in_extent] = block_in_journal.crc;
         change.birth = birth;
@@ -81,8 +84,20 @@ impl Overlay {
         let change = self.0.entry(id).or_default();
         change.touched |= mask;
         change.present &= !mask;
+        change.lost &= !mask;
         change.birth = birth;
         change.raise_stamp(stamp);
+    }
+
+    /// Records that the blocks of `mask` are lost. Returns the entry of the extent.
+    pub fn record_lost(&mut self, id: ExtentId, mask: u16, stamp: Stamp, birth: Birth) -> &mut ExtentChange {
+        let change = self.0.entry(id).or_default();
+        change.touched |= mask;
+        change.present |= mask;
+        change.lost |= mask;
+        change.birth = birth;
+        change.raise_stamp(stamp);
+        change
     }
 
     /// Removes all changes of a volume; returns the number of slots that were reserved for them.

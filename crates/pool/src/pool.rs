@@ -1,6 +1,7 @@
 //! [`Pool`]: each operation is first written to the journal, and then applied in memory by the code that also applies
 //! the records when the journal is replayed.
 
+mod lost;
 mod metadata;
 mod usage;
 
@@ -259,6 +260,11 @@ impl Pool {
             JournalRecord::Resize { volume, blocks } => {
                 if let Some(v) = self.state.volumes.get_mut(volume) {
                     v.blocks = *blocks;
+                }
+            }
+            JournalRecord::MarkLost { volume, stamp, extent, blocks } => {
+                if self.add_unconfirmed(*volume, *stamp, extent.blocks()) {
+                    self.record_lost_blocks((*volume, *extent), *stamp, *blocks);
                 }
             }
             JournalRecord::Delete { volume } => {

@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub(crate) enum BlockSource {
     /// The block was never written, or was discarded.
     Zeros,
+    /// The block is marked as lost: the read fails.
+    Lost,
     /// The block is in a page of the journal's ring.
     Journal { page: u32, crc: u32, birth: Birth },
     /// The block is at a byte offset of a disk.
@@ -91,7 +93,7 @@ impl ReadJob {
 
     fn fetch(&self, source: BlockSource, into: &mut [u8]) -> Result<(), DiskError> {
         match source {
-            BlockSource::Zeros => Ok(()),
+            BlockSource::Zeros | BlockSource::Lost => Ok(()),
             BlockSource::Journal { page, .. } => self.ring.read_pages(page, into),
             BlockSource::Extent { disk, offset, .. } => self.devices[disk].read(Access::Direct, offset, into),
         }
@@ -104,6 +106,7 @@ impl ReadJob {
         }
         match *source {
             BlockSource::Zeros => true,
+            BlockSource::Lost => false,
             BlockSource::Journal { crc, birth, .. } | BlockSource::Extent { crc, birth, .. } => {
                 checksum::block(self.volume, number, birth, data) == crc
             }
@@ -202,6 +205,7 @@ impl Pool {
             let bit = 1u16 << place;
             let newest = layers.iter().flatten().find(|change| change.touched & bit != 0);
             sources.push(match (newest, &stored) {
+                (Some(change), _) if change.lost & bit != 0 => BlockSource::Lost,
                 (Some(change), _) if change.present & bit != 0 => {
                     BlockSource::Journal { page: change.pages[place], crc: change.crcs[place], birth: change.birth }
                 }

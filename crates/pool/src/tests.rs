@@ -8,6 +8,7 @@ mod faults;
 pub(crate) mod fixture;
 mod formats;
 mod full;
+mod lost;
 pub(crate) mod model;
 mod oracle;
 

@@ -56,10 +56,31 @@ pub(super) struct ExtentMove {
 pub(super) struct MovedBlock {
     /// 0 to 15.
     pub place_in_extent: usize,
-    /// Page of the journal's ring that holds the block.
-    pub page: u32,
-    /// Checksum that was computed when the block was written.
-    pub crc: u32,
+    pub source: MovedSource,
+}
+
+/// The origin of a block that is copied.
+#[derive(Clone, Copy)]
+pub(super) enum MovedSource {
+    Journal {
+        /// Page of the journal's ring that holds the block.
+        page: u32,
+        /// Checksum that was computed when the block was written.
+        crc: u32,
+    },
+    /// The block is marked as lost. Zeros are written, which the index's checksum of a lost block does not match.
+    Lost,
+}
+
+impl MovedSource {
+    /// Whether `next` directly follows this source in the ring, so that one I/O reads both.
+    fn continues(self, next: MovedSource) -> bool {
+        match (self, next) {
+            (MovedSource::Lost, MovedSource::Lost) => true,
+            (MovedSource::Journal { page, .. }, MovedSource::Journal { page: next, .. }) => page + 1 == next,
+            _ => false,
+        }
+    }
 }
 
 impl CheckpointJob {
@@ -109,14 +130,18 @@ impl ExtentMove {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
         let mut corrupt_blocks = 0;
-        for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent && a.page + 1 == b.page) {
+        let adjacent =
+            |a: &MovedBlock, b: &MovedBlock| a.place_in_extent + 1 == b.place_in_extent && a.source.continues(b.source);
+        for run in self.blocks.chunk_by(adjacent) {
+            let MovedSource::Journal { page, .. } = run[0].source else { continue };
             let into = &mut bytes[run[0].place_in_extent * BLOCK..(run[0].place_in_extent + run.len()) * BLOCK];
-            if ring.read_pages(run[0].page, into).is_err() {
+            if ring.read_pages(page, into).is_err() {
                 self.read_single_blocks(ring, run, into);
             }
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
+                let MovedSource::Journal { crc, .. } = block.source else { continue };
                 let number = self.first + block.place_in_extent as u64;
-                corrupt_blocks += u64::from(checksum::block(self.volume, number, self.birth, data) != block.crc);
+                corrupt_blocks += u64::from(checksum::block(self.volume, number, self.birth, data) != crc);
             }
         }
         for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent) {
@@ -131,7 +156,11 @@ impl ExtentMove {
     /// unless its content was zeros.
     fn read_single_blocks(&self, ring: &Ring, run: &[MovedBlock], into: &mut [u8]) {
         for (block, data) in run.iter().zip(into.chunks_exact_mut(BLOCK)) {
-            if ring.read_pages(block.page, data).is_err() {
+            let read = match block.source {
+                MovedSource::Journal { page, .. } => ring.read_pages(page, data).is_ok(),
+                MovedSource::Lost => false,
+            };
+            if !read {
                 data.fill(0);
             }
         }

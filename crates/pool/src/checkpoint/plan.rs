@@ -1,8 +1,9 @@
 //! Plans the copies of a checkpoint: chooses the slot of each changed extent and the blocks to copy into it.
 
-use super::job::{ExtentMove, MovedBlock};
+use super::job::{ExtentMove, MovedBlock, MovedSource};
 use super::running::Checkpoint;
 use crate::StoreError;
+use crate::checksum;
 use crate::index::key;
 use crate::index::row::ExtentRow;
 use crate::overlay::{ExtentChange, ExtentId};
@@ -75,12 +76,17 @@ impl Pool {
         row.last = row.last.max(change.stamp);
         let mut blocks = Vec::new();
         for place_in_extent in (0..EXTENT_BLOCKS as usize).filter(|i| change.touched & 1 << i != 0) {
-            let present = change.present & 1 << place_in_extent != 0;
-            row.crcs[place_in_extent] = if present { change.crcs[place_in_extent] } else { 0 };
-            if present {
+            let bit = 1u16 << place_in_extent;
+            row.crcs[place_in_extent] = if change.lost & bit != 0 {
+                blocks.push(MovedBlock { place_in_extent, source: MovedSource::Lost });
+                checksum::lost_block(volume, extent.first_block() + place_in_extent as u64, birth)
+            } else if change.present & bit != 0 {
                 let (page, crc) = (change.pages[place_in_extent], change.crcs[place_in_extent]);
-                blocks.push(MovedBlock { place_in_extent, page, crc });
-            }
+                blocks.push(MovedBlock { place_in_extent, source: MovedSource::Journal { page, crc } });
+                crc
+            } else {
+                0
+            };
         }
         running.patches[disk].push((key::extent(volume, extent, birth), Some(row.encode())));
         if stored_on.is_none() {

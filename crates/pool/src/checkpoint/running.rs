@@ -49,6 +49,11 @@ impl Checkpoint {
         Some((*id, (**change).clone()))
     }
 
+    /// Whether the job under way writes the label.
+    pub fn writes_label(&self) -> bool {
+        self.phase == Phase::Labelling && self.job_in_flight
+    }
+
     pub(super) fn all_planned(&self) -> bool {
         self.next().is_none()
     }

@@ -83,6 +83,14 @@ pub(crate) enum JournalRecord {
     Delete {
         volume: VolumeId,
     },
+    /// Blocks have no content that may be read, until they are written or discarded. Only in pools of format 2.
+    MarkLost {
+        volume: VolumeId,
+        stamp: Stamp,
+        extent: ExtentIndex,
+        /// Mask of the blocks of the extent.
+        blocks: u16,
+    },
 }
 
 impl JournalRecord {
@@ -99,6 +107,7 @@ impl JournalRecord {
             JournalRecord::Create { .. } => 8,
             JournalRecord::Resize { .. } => 9,
             JournalRecord::Delete { .. } => 10,
+            JournalRecord::MarkLost { .. } => 11,
         }
     }
 
@@ -129,6 +138,9 @@ impl JournalRecord {
             }
             JournalRecord::Delete { volume } => {
                 w.u64(volume.0);
+            }
+            JournalRecord::MarkLost { volume, stamp, extent, blocks } => {
+                w.u64(volume.0).u64(stamp.epoch.0).u64(stamp.seq.0).u64(extent.0).u16(*blocks);
             }
         }
         w.0
@@ -163,6 +175,12 @@ impl JournalRecord {
             8 => JournalRecord::Create { volume: VolumeId(r.u64()?), blocks: r.u64()? },
             9 => JournalRecord::Resize { volume: VolumeId(r.u64()?), blocks: r.u64()? },
             10 => JournalRecord::Delete { volume: VolumeId(r.u64()?) },
+            11 => JournalRecord::MarkLost {
+                volume: VolumeId(r.u64()?),
+                stamp: Stamp { epoch: Epoch(r.u64()?), seq: Seq(r.u64()?) },
+                extent: ExtentIndex(r.u64()?),
+                blocks: r.u16()?,
+            },
             _ => return None,
         };
         r.0.is_empty().then_some(record)
@@ -267,6 +285,15 @@ mod tests {
             (JournalRecord::Create { volume: VolumeId(1), blocks: 10 }, 0),
             (JournalRecord::Resize { volume: VolumeId(1), blocks: 20 }, 0),
             (JournalRecord::Delete { volume: VolumeId(1) }, 0),
+            (
+                JournalRecord::MarkLost {
+                    volume: VolumeId(1),
+                    stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
+                    extent: ExtentIndex(4),
+                    blocks: 0x8001,
+                },
+                0,
+            ),
         ];
         for (record, data_blocks) in all {
             let header =

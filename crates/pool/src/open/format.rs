@@ -96,6 +96,7 @@ impl Pool {
 /// The label that the disk `number` gets when it is formatted.
 fn first_label(options: &FormatOptions, number: usize, sizes: DiskSizes) -> Label {
     Label {
+        version: label::FIRST_VERSION,
         generation: 1,
         identity: options.identity.clone(),
         disk: options.disk_ids[number],

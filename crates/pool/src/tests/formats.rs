@@ -6,11 +6,12 @@ use crate::checksum;
 use crate::index::key;
 use crate::index::row::{ExtentRow, IndexRoot, VolumeRow, seal};
 use crate::journal::record::{JournalRecord, RecordHeader, encode};
-use crate::label::{DecodedLabel, JournalTail, Label};
+use crate::label::{self, DecodedLabel, JournalTail, Label};
 use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, Stamp, VolumeId};
 
 fn label() -> Label {
     Label {
+        version: label::FIRST_VERSION,
         generation: 1,
         identity: super::fixture::identity(),
         disk: 2,
@@ -58,19 +59,38 @@ fn the_bytes_of_format_1_are_unchanged() {
     assert_eq!(checksum::block(VolumeId(1), BlockIndex(2), Birth(3), &[4; 4096]), 0x201b_d15b);
 }
 
+/// Format 2 has one more journal record, and the version in the label of a pool that holds it.
+#[test]
+fn the_bytes_of_format_2_are_unchanged() {
+    let label = Label { version: label::VERSION, ..label() };
+    let lost = JournalRecord::MarkLost {
+        volume: VolumeId(1),
+        stamp: Stamp { epoch: Epoch(2), seq: Seq(3) },
+        extent: ExtentIndex(4),
+        blocks: 5,
+    };
+    let header = RecordHeader { salt: 1, record: 2, session: 3, synced: 4, position: 8192, chain: 5, data_blocks: 0 };
+    let sums = [
+        checksum::plain(&label.encode()[..4092]),
+        encode(&header, &lost).1,
+        checksum::lost_block(VolumeId(1), BlockIndex(2), Birth(0)),
+    ];
+    assert_eq!(sums, [0x0ab8_6c0c, 0xbbd8_6b39, 0x5a61_304c]);
+}
+
 #[test]
 fn a_newer_label_is_refused_by_its_version() {
     let mut block = label().encode();
-    block[8] = 2;
+    block[8] = 3;
     let body = block.len() - 4;
     let crc = checksum::plain(&block[..body]);
     block[body..].copy_from_slice(&crc.to_le_bytes());
-    assert_eq!(Label::decode(&block), DecodedLabel::Newer(2));
+    assert_eq!(Label::decode(&block), DecodedLabel::Newer(3));
 
     let fixture = super::fixture::TestPool::new(1, &[10]);
     for place in crate::layout::label_offsets(10 << 20) {
         fixture.disks[0].poke(place, &block);
     }
     let refused = fixture.try_open().err().expect("must be refused");
-    assert!(refused.to_string().contains("format 2"), "{refused}");
+    assert!(refused.to_string().contains("format 3"), "{refused}");
 }

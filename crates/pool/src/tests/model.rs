@@ -24,6 +24,12 @@ pub(crate) enum Op {
         block: u64,
         count: u64,
     },
+    /// Marks the blocks of the mask `blocks` of an extent as lost.
+    MarkLost {
+        volume: u64,
+        extent: u64,
+        blocks: u16,
+    },
     /// Marks the extents `from..to` as dirty.
     MarkDirty {
         volume: u64,
@@ -53,6 +59,8 @@ pub(crate) enum Op {
 pub(crate) struct Model {
     /// Tag of each block that exists, by volume and block.
     pub blocks: BTreeMap<(u64, u64), u64>,
+    /// Blocks that are marked as lost, by volume and block.
+    pub lost: BTreeSet<(u64, u64)>,
     /// The dirty extents, by volume and extent.
     pub dirty: BTreeSet<(u64, u64)>,
     pub meta: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -79,7 +87,12 @@ impl Op {
         let count = if prng.below(4) == 0 { 1 + prng.below(40) } else { 1 + prng.below(4) };
         let block = prng.below(BLOCKS - count);
         let from = prng.below(12);
-        match prng.below(20) {
+        match prng.below(21) {
+            20 => Op::MarkLost {
+                volume,
+                extent: prng.below(BLOCKS.div_ceil(EXTENT_BLOCKS)),
+                blocks: prng.below(1 << 16) as u16,
+            },
             0..12 => Op::Write { volume, block, count },
             12..15 => Op::Discard { volume, block, count },
             15 => Op::MarkDirty { volume, from, to: from + 1 + prng.below(12 - from) },
@@ -96,12 +109,25 @@ impl Model {
         match *op {
             Op::Write { volume, block, count } | Op::Discard { volume, block, count } => {
                 for b in block..block + count {
+                    self.lost.remove(&(volume, b));
                     match op {
                         Op::Write { .. } => self.blocks.insert((volume, b), tag),
                         _ => self.blocks.remove(&(volume, b)),
                     };
                     self.touched.insert((volume, b / EXTENT_BLOCKS), tag);
                 }
+                self.last.insert(volume, tag);
+            }
+            Op::MarkLost { volume, extent, blocks } => {
+                let inside = (extent * EXTENT_BLOCKS..BLOCKS).zip(0..EXTENT_BLOCKS);
+                let marked: Vec<_> =
+                    inside.filter(|(_, bit)| blocks & 1 << bit != 0).map(|(b, _)| (volume, b)).collect();
+                if marked.is_empty() {
+                    return;
+                }
+                self.blocks.retain(|block, _| !marked.contains(block));
+                self.lost.extend(marked);
+                self.touched.insert((volume, extent), tag);
                 self.last.insert(volume, tag);
             }
             Op::MarkDirty { volume, from, to } => self.dirty.extend((from..to).map(|e| (volume, e))),
@@ -132,6 +158,9 @@ impl Model {
                 Stamp { epoch: Epoch(1), seq: Seq(tag) },
                 BlockIndex::range(block..block + count),
             ),
+            Op::MarkLost { volume, extent, blocks } => {
+                pool.mark_lost(VolumeId(volume), Stamp { epoch: Epoch(1), seq: Seq(tag) }, ExtentIndex(extent), blocks)
+            }
             Op::MarkDirty { volume, from, to } => pool.mark_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
             Op::ClearDirty { volume, from, to } => pool.clear_dirty(VolumeId(volume), ExtentIndex::range(from..to)),
             Op::Meta { key, set: true } => pool.meta_put(MetaEntry { key: &[key], value: &tag.to_le_bytes() }),
@@ -151,10 +180,20 @@ impl Model {
             let Some(info) = pool.volume(VolumeId(volume)) else { continue };
             let mut extents = Vec::new();
             for extent in 0..info.blocks.div_ceil(EXTENT_BLOCKS) {
-                extents.push(pool.read_extent(VolumeId(volume), ExtentIndex(extent))?);
+                extents.push(match pool.read_extent(VolumeId(volume), ExtentIndex(extent)) {
+                    Err(ReadError::Corrupt { .. }) => None,
+                    image => Some(image?),
+                });
             }
             for block in 0..info.blocks {
-                let image = &extents[(block / EXTENT_BLOCKS) as usize];
+                let Some(image) = &extents[(block / EXTENT_BLOCKS) as usize] else {
+                    match pool.read(VolumeId(volume), BlockIndex::range(block..block + 1)) {
+                        Err(ReadError::Corrupt { .. }) => drop(model.lost.insert((volume, block))),
+                        Ok(data) if data[..] == [0; BLOCK] => {}
+                        data => drop(model.blocks.insert((volume, block), tag_of(&data?))),
+                    }
+                    continue;
+                };
                 let place = BlockIndex(block).place_in_extent();
                 if image.present & 1 << place != 0 {
                     let data = image.block(place).expect("a present block is not bad");
@@ -185,6 +224,7 @@ impl Model {
         });
         unconfirmed_is_complete
             && self.blocks == seen.blocks
+            && self.lost == seen.lost
             && self.dirty == seen.dirty
             && self.meta == seen.meta
             && self.last == seen.last

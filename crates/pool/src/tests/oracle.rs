@@ -26,9 +26,11 @@ fn op() -> impl Strategy<Value = Op> {
     let range = (0..BLOCKS, 1u64..40).prop_map(|(block, count)| (block, count.min(BLOCKS - block)));
     let extents = (0u64..12, 1u64..12).prop_map(|(from, count)| (from, (from + count).min(12)));
     let volume = prop::sample::select(&VOLUMES[..]);
+    let lost = (volume.clone(), 0u64..13, any::<u16>());
     prop_oneof![
         6 => (volume.clone(), range.clone()).prop_map(|(volume, (block, count))| Op::Write { volume, block, count }),
         3 => (volume.clone(), range).prop_map(|(volume, (block, count))| Op::Discard { volume, block, count }),
+        1 => lost.prop_map(|(volume, extent, blocks)| Op::MarkLost { volume, extent, blocks }),
         1 => (volume.clone(), extents.clone()).prop_map(|(volume, (from, to))| Op::MarkDirty { volume, from, to }),
         1 => (volume.clone(), extents).prop_map(|(volume, (from, to))| Op::ClearDirty { volume, from, to }),
         1 => (0u8..4, prop::bool::ANY).prop_map(|(key, set)| Op::Meta { key, set }),
