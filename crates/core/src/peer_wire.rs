@@ -82,7 +82,7 @@ pub enum PeerEvent {
 mod tests {
     use super::*;
     use dyad_mirror::{Body, Change, PeerOp};
-    use dyad_types::{BlockIndex, Epoch, ExtentIndex, Seq, VolumeId};
+    use dyad_types::{BlockIndex, Epoch, ExtentImage, ExtentIndex, Seq, Stamp, VolumeId};
 
     /// Numbers with a type of their own have the encoding of a `u64`, so that nodes of two versions understand each
     /// other. If this test fails, the protocol changed.
@@ -99,6 +99,10 @@ mod tests {
         assert_eq!(encoded(touched), [0, 5, 6, 1, 2, 1, 0xac, 2, 7]);
         let fetch = Body::Fetch { op: PeerOp(1), volume, extent: ExtentIndex(300) };
         assert_eq!(encoded(fetch), [0, 5, 6, 8, 1, 2, 0xac, 2]);
+        let image = ExtentImage { bad: 1, ..ExtentImage::default() };
+        let stamp = Stamp { epoch: Epoch(6), seq };
+        let lost = Body::ExtentWithLost { op: PeerOp(1), volume, stamp, extent: ExtentIndex(300), image, lost: 1 };
+        assert_eq!(encoded(lost), [0, 5, 6, 15, 1, 2, 6, 3, 0xac, 2, 0, 1, 0, 1]);
         let changed = CoreMessage::Changed { id: ChangeId(300), reply: "x".into() };
         assert_eq!(postcard::to_stdvec(&changed).unwrap(), [2, 0xac, 2, 1, b'x']);
     }

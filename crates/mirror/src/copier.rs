@@ -1,7 +1,7 @@
 //! Copies extents to the peer, for reconciliation and for resync, with a bounded number in flight. Each extent is
 //! locked from the read until its copy is sent, so that a later write is sent after the copy.
 
-use crate::event::{Action, StoreCommand, StoreError, StoreOutput};
+use crate::event::{Action, LostReason, StoreCommand, StoreError, StoreOutput};
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
 use crate::peer::Ask;
@@ -10,6 +10,10 @@ use crate::types::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+/// Number of reads of an extent, [`Tuning::retry`](crate::Tuning::retry) apart, after which its unreadable blocks are lost: an error of the disk may
+/// be over by then.
+const READS_BEFORE_LOST: usize = 3;
+
 /// Extents to copy and under way.
 #[derive(Debug, Default)]
 pub(crate) struct Copier {
@@ -17,6 +21,8 @@ pub(crate) struct Copier {
     pub work: BTreeMap<VolumeId, ExtentSet>,
     /// Extents unreadable here or refused by the peer; repeated every [`Tuning::retry`].
     parked: BTreeMap<VolumeId, ExtentSet>,
+    /// Extents of which one read found unreadable blocks, those of which two reads did, and so on.
+    unreadable: [BTreeMap<VolumeId, ExtentSet>; READS_BEFORE_LOST - 1],
     /// Volumes that the peer has not created yet.
     pub missing: BTreeSet<VolumeId>,
     /// Extents being read, or sent and not acknowledged.
@@ -70,6 +76,19 @@ impl Copier {
             self.work.remove(&volume);
         }
         Some((volume, extent))
+    }
+
+    /// Counts a read of an extent that found unreadable blocks. Returns whether it is to be repeated before these blocks
+    /// count as lost.
+    fn read_again(&mut self, volume: VolumeId, extent: ExtentIndex) -> bool {
+        for sets in &mut self.unreadable {
+            let set = sets.entry(volume).or_default();
+            if !set.contains(extent) {
+                set.insert(extent.run(1));
+                return true;
+            }
+        }
+        false
     }
 
     fn park(&mut self, volume: VolumeId, extent: ExtentIndex) {
@@ -169,32 +188,49 @@ impl Mirror {
                 image
             }
             Err(StoreError::NoVolume) => return self.copy_over(volume, extent, true),
-            // No block of the extent can be read.
-            _ => ExtentImage { bad: u16::MAX, ..ExtentImage::default() },
+            // The store failed: whether the blocks can be read is not known. The caller was told that the node is faulty.
+            _ => return self.copy_over(volume, extent, false),
         };
         if image.bad == 0 {
-            return self.send_copy(volume, extent, image);
+            return self.send_copy(volume, extent, image, 0);
         }
-        if self.phase == Phase::Reconcile {
+        match self.phase {
             // The damaged blocks are fetched from the peer; the lock stays until they are here.
-            let op = self.ask(Ask::ReconcileFetch { volume, extent, mine: image });
-            self.send(Body::Fetch { op, volume, extent });
-        } else {
-            // The peer's copy may be stale, which cannot be detected, so it is not used: the resync waits.
-            self.out.push(Action::Lost { volume, extent });
-            self.locks.remove(&(volume, extent));
-            self.copy_over(volume, extent, false);
+            Phase::Reconcile => {
+                let op = self.ask(Ask::ReconcileFetch { volume, extent, mine: image });
+                self.send(Body::Fetch { op, volume, extent });
+            }
+            // The peer's copy may be stale, which cannot be detected, so it is not used.
+            Phase::Source => {
+                let lost = image.bad;
+                self.send_lost(volume, extent, image, lost, LostReason::PeerOutOfDate);
+            }
+            // The peer asked for its own damaged blocks, which may be good here.
+            _ => self.send_copy(volume, extent, image, 0),
         }
     }
 
-    /// Sends a copy; writes to the extent may be sent after it at once.
-    pub(crate) fn send_copy(&mut self, volume: VolumeId, extent: ExtentIndex, image: ExtentImage) {
+    /// Sends a copy with the mask of the blocks that no replica can give, or parks the extent in order to read it again.
+    fn send_lost(&mut self, volume: VolumeId, extent: ExtentIndex, image: ExtentImage, lost: u16, reason: LostReason) {
+        if self.copier.as_mut().is_some_and(|copier| copier.read_again(volume, extent)) {
+            return self.copy_over(volume, extent, false);
+        }
+        self.tell_lost(volume, extent, reason);
+        self.send_copy(volume, extent, image, lost);
+    }
+
+    /// Sends a copy; writes to the extent may be sent after it at once. `lost` is the mask of the bad blocks that the peer
+    /// marks as lost; it keeps its own copy of the other bad blocks.
+    fn send_copy(&mut self, volume: VolumeId, extent: ExtentIndex, image: ExtentImage, lost: u16) {
         self.locks.remove(&(volume, extent));
         let Some(stamp) = self.copy_stamp(volume) else {
             return self.copy_over(volume, extent, true);
         };
         let op = self.ask(Ask::Copy { volume, extent });
-        self.send(Body::Extent { op, volume, stamp, extent, image });
+        self.send(match lost {
+            0 => Body::Extent { op, volume, stamp, extent, image },
+            _ => Body::ExtentWithLost { op, volume, stamp, extent, image, lost },
+        });
     }
 
     /// Stamp to store a copy under. During reconciliation it is the receiver's own newest stamp, so that a half-copied
@@ -240,16 +276,21 @@ impl Mirror {
         mine: ExtentImage,
         theirs: Option<ExtentImage>,
     ) {
-        match theirs {
-            Some(theirs) if theirs.bad & mine.bad == 0 => {
-                let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
-                let wanted = mine.bad;
-                let command = StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted };
-                self.command(command, Purpose::IgnoreResult);
-                self.out.push(Action::Healed { volume, extent });
-            }
-            _ => self.out.push(Action::Lost { volume, extent }),
+        let Some(theirs) = theirs else {
+            // The peer could not look for its copy. Both nodes are members, so its quorum or this one's handles the fault.
+            return self.copy_over(volume, extent, false);
+        };
+        let (wanted, lost) = (mine.bad & !theirs.bad, mine.bad & theirs.bad);
+        if wanted != 0 {
+            let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
+            let command = StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted, lost: 0 };
+            self.command(command, Purpose::IgnoreResult);
+            self.out.push(Action::Healed { volume, extent });
         }
-        self.send_copy(volume, extent, mine);
+        match lost {
+            0 => self.send_copy(volume, extent, mine, 0),
+            // Both replicas may become readable again with different versions of a write that was never acknowledged.
+            _ => self.send_lost(volume, extent, mine, lost, LostReason::UnreadableOnBoth),
+        }
     }
 }

@@ -83,9 +83,11 @@ pub enum Action {
     },
     /// A damaged extent was repaired from the peer.
     Healed { volume: VolumeId, extent: ExtentIndex },
-    /// An extent is damaged here and no good copy was found.
-    Lost { volume: VolumeId, extent: ExtentIndex },
-    /// A guest's read failed: the block is damaged here, and the peer, which may have a good copy, is no member.
+    /// Blocks of an extent cannot be read from a replica that holds every acknowledged write. Reads of them fail until a
+    /// guest writes them. Given once per extent while the mirror exists.
+    Lost { volume: VolumeId, extent: ExtentIndex, reason: LostReason },
+    /// A guest's read failed: the block is damaged here, and the peer, which may have a good copy, is no member or could
+    /// not read any of it.
     Unreadable {
         volume: VolumeId,
         /// The first extent of the read.
@@ -95,6 +97,15 @@ pub enum Action {
     VolumesChanged,
     /// Progress of a resync; sent about once per second and at its end.
     Progress(Progress),
+}
+
+/// Why no replica can give a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostReason {
+    /// Both replicas have the block, and neither can read it.
+    UnreadableOnBoth,
+    /// This node cannot read the block, and the peer, which is no member, may hold an older version of it.
+    PeerOutOfDate,
 }
 
 /// Why a session is to be closed.
@@ -123,8 +134,8 @@ pub struct Progress {
     pub left: u64,
     /// Start of the resync.
     pub since: BootTime,
-    /// Number of extents that this node could not read or the peer refused. Their copy is repeated; the resync does not end
-    /// before it succeeds.
+    /// Number of extents that this node could not read or the peer refused, and whose copy is to be repeated. Blocks that
+    /// stay unreadable are marked as lost at the peer.
     pub unreadable: u64,
 }
 
@@ -151,6 +162,9 @@ pub enum StoreCommand {
         image: ExtentImage,
         /// Mask of the blocks to write.
         wanted: u16,
+        /// Mask of the blocks to mark as lost, none of which is written: a read of one fails until it is written or
+        /// discarded. The marks are as durable as writes.
+        lost: u16,
     },
     /// Read blocks. Answered with [`StoreOutput::Data`].
     Read { volume: VolumeId, block: BlockIndex, count: u64 },

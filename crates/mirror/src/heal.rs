@@ -39,6 +39,15 @@ pub(crate) struct Heals {
     map: BTreeMap<HealId, Heal>,
     /// Extents that the scrub reported and whose repair has not begun.
     found: VecDeque<(VolumeId, ExtentIndex)>,
+    /// Extents for which [`Action::Lost`] was given.
+    lost: BTreeMap<VolumeId, ExtentSet>,
+}
+
+impl Heals {
+    /// The volume was deleted.
+    pub fn forget(&mut self, volume: VolumeId) {
+        self.lost.remove(&volume);
+    }
 }
 
 /// Limit of the extents that wait for repair. Beyond it a report ([`Event::Damaged`](crate::Event::Damaged)) is dropped, and
@@ -46,6 +55,15 @@ pub(crate) struct Heals {
 const MAX_FOUND: usize = 4096;
 
 impl Mirror {
+    /// Reports that blocks of an extent are lost, unless that was reported before.
+    pub(crate) fn tell_lost(&mut self, volume: VolumeId, extent: ExtentIndex, reason: LostReason) {
+        let told = self.heals.lost.entry(volume).or_default();
+        if !told.contains(extent) {
+            told.insert(extent.run(1));
+            self.out.push(Action::Lost { volume, extent, reason });
+        }
+    }
+
     /// Whether the peer's copy of these extents is as new as the local one and can be requested.
     pub(crate) fn peer_has(&self, volume: VolumeId, extents: &Range<ExtentIndex>) -> bool {
         match self.phase {
@@ -104,18 +122,22 @@ impl Mirror {
             return;
         };
         heal.fetching -= 1;
+        let answered = image.is_some();
         let image = image.unwrap_or(ExtentImage { bad: u16::MAX, ..ExtentImage::default() });
         let mask = heal.damaged.get(&extent).copied().unwrap_or(0);
         let volume = heal.volume;
         let wanted = mask & !image.bad;
-        if wanted != mask {
-            self.out.push(Action::Lost { volume, extent });
-        }
         heal.images.insert(extent, image.clone());
+        if wanted != mask && answered {
+            self.tell_lost(volume, extent, LostReason::UnreadableOnBoth);
+        } else if wanted != mask {
+            // The peer could not look for its copy, so it is not known that the blocks are lost.
+            self.out.push(Action::Unreadable { volume, extent });
+        }
         if wanted != 0 && self.writer(volume) != Writer::Peer {
             self.heals.map.get_mut(&id).expect("found above").writing += 1;
             let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
-            let command = StoreCommand::WriteExtent { volume, stamp, extent, image, wanted };
+            let command = StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost: 0 };
             self.command(command, Purpose::HealWrite { heal: id });
             self.out.push(Action::Healed { volume, extent });
         }

@@ -25,6 +25,9 @@
 //! 7. **Clean.** [`Action::PeerClean`] is given only when each extent that may differ was copied, the peer is synced,
 //!    and every write since the copy waits for the peer.
 //! 8. **Waiting.** A fault of the peer or the link and a full pool make guest requests wait; they never make them fail.
+//! 9. **Lost blocks.** A block that no replica with every acknowledged write can read does not stop a resync or a
+//!    reconciliation. It is marked as lost at the receiver: a read of it fails on both nodes, and a write makes it good
+//!    on both.
 //!
 //! **Invariant:** each guarantee is asserted where the code could break it; the asserts stay on in release builds.
 

@@ -33,7 +33,7 @@ pub enum PeerOpError {
     Unreadable,
 }
 
-/// The kinds of message.
+/// The kinds of message. Their encoding is by position: append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Opens a handshake: the sender's volume table.
@@ -81,6 +81,17 @@ pub enum Body {
     Synced,
     /// The sender's pool is full and requests to it wait (`true`), or has space again (`false`).
     Full(bool),
+    /// As [`Body::Extent`]; in addition the receiver marks blocks as lost, because the sender cannot read them and the
+    /// receiver's own copy may be older.
+    ExtentWithLost {
+        op: PeerOp,
+        volume: VolumeId,
+        stamp: Stamp,
+        extent: ExtentIndex,
+        image: ExtentImage,
+        /// Mask of the blocks to mark, all of them bad in `image`.
+        lost: u16,
+    },
 }
 
 /// The payload of [`Body::Write`].

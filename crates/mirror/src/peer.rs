@@ -202,7 +202,10 @@ impl Mirror {
                 self.on_peer_write(op, volume, stamp, block, data);
             }
             (Steady | Target | Reconcile, Body::Extent { op, volume, stamp, extent, image }) => {
-                self.on_peer_extent(op, volume, stamp, extent, image);
+                self.on_peer_extent(op, volume, stamp, extent, image, 0);
+            }
+            (Target | Reconcile, Body::ExtentWithLost { op, volume, stamp, extent, image, lost }) => {
+                self.on_peer_extent(op, volume, stamp, extent, image, lost);
             }
             (Steady | Target, Body::Volume { op, change }) => self.on_peer_volume(op, change),
             (Steady | Target, Body::Sync { op }) => self.on_peer_sync(op),

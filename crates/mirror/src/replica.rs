@@ -51,11 +51,12 @@ impl Mirror {
         stamp: Stamp,
         extent: ExtentIndex,
         image: ExtentImage,
+        lost: u16,
     ) {
         let Some(state) = self.volumes.get(&volume) else {
             return self.answer(op, Err(PeerOpError::Unreadable));
         };
-        if !image.is_valid() || !state.extents().contains(&extent) {
+        if !image.is_valid() || lost & !image.bad != 0 || !state.extents().contains(&extent) {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
@@ -68,7 +69,7 @@ impl Mirror {
             return self.disconnect(Reason::Protocol);
         }
         let purpose = self.replica(op);
-        self.command(StoreCommand::WriteExtent { volume, stamp, extent, image, wanted: u16::MAX }, purpose);
+        self.command(StoreCommand::WriteExtent { volume, stamp, extent, image, wanted: u16::MAX, lost }, purpose);
     }
 
     pub(crate) fn on_peer_volume(&mut self, op: PeerOp, change: VolumeChange) {
@@ -136,6 +137,7 @@ impl Mirror {
                 self.tickets.map.retain(|_, ticket| ticket.volume != id);
                 self.locks.retain(|&(volume, _)| volume != id);
                 self.draining.remove(&id);
+                self.heals.forget(id);
                 if let Some(copier) = &mut self.copier {
                     copier.forget(id);
                 }

@@ -50,15 +50,21 @@ pub fn execute(
                 journaled(pool.discard(*volume, *stamp, first..end), report)
             })
         }
-        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
+        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost } => {
             let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
-            run_steps(image.runs(*extent, *wanted, blocks), |run| {
+            let written = run_steps(image.runs(*extent, *wanted, blocks), |run| {
                 let result = match run {
                     Run::Data(block, data) => pool.write(*volume, *stamp, block, data),
                     Run::Absent(blocks) => pool.discard(*volume, *stamp, blocks),
                 };
                 journaled(result, report)
-            })
+            })?;
+            match written {
+                CommandCompletion::Done(_) if *lost != 0 => {
+                    journaled(pool.mark_lost(*volume, *stamp, *extent, *lost), report)
+                }
+                written => Ok(written),
+            }
         }
         StoreCommand::Read { volume, block, count } => match pool.read(*volume, block.run(*count)) {
             Ok(data) => Ok(CommandCompletion::Done(StoreOutput::Data(data))),
@@ -196,10 +202,12 @@ fn read_extent(
                         present |= 1 << bit;
                         data[at..at + BLOCK].copy_from_slice(&block);
                     }
-                    Err(error) => {
+                    Err(error @ (ReadError::Corrupt { .. } | ReadError::Io { .. })) => {
                         report(&error);
                         bad |= 1 << bit;
                     }
+                    // The pool failed meanwhile: whether the block can be read is not known.
+                    Err(error) => return Err(read_error(error, report)),
                 }
             }
             Ok(ExtentImage::pack(BlockMasks { present, bad }, data.into()))
@@ -264,6 +272,29 @@ mod tests {
             panic!("it can be read again")
         };
         assert_eq!(data[..], [7; 3 * BLOCK]);
+    }
+
+    /// The source of a resync could not read block 3: what this replica holds of it may be older.
+    #[test]
+    fn a_lost_block_of_a_copy_is_corrupt_and_the_other_blocks_are_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pool, _) = pool(dir.path());
+        let image = ExtentImage { present: 0b100, bad: 0b1000, data: vec![9; BLOCK].into() };
+        let copy = StoreCommand::WriteExtent {
+            volume: VolumeId(1),
+            stamp: Stamp { epoch: Epoch(1), seq: Seq(9) },
+            extent: ExtentIndex(0),
+            image: image.clone(),
+            wanted: u16::MAX,
+            lost: 0b1000,
+        };
+        execute(&mut pool, &copy, &mut |_| {}).unwrap();
+        assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![BlockIndex(3)] });
+        let extent = StoreCommand::ReadExtent { volume: VolumeId(1), extent: ExtentIndex(0) };
+        let Ok(CommandCompletion::Done(StoreOutput::Extent(seen))) = execute(&mut pool, &extent, &mut |_| {}) else {
+            panic!("the extent can be read")
+        };
+        assert_eq!(seen, image);
     }
 
     /// An attempt that was interrupted may have left a smaller, unused volume.

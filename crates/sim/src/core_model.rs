@@ -177,7 +177,7 @@ impl World {
                 self.tell_quorum_thread(node, quorum::Event::PeerDirty);
             }
             Action::Faulty { error } => self.report_violation(format!("node {node} is faulty: {error}")),
-            Action::Lost { volume, extent } => {
+            Action::Lost { volume, extent, .. } => {
                 self.report_violation(format!("node {node} calls extent {extent} of volume {volume} lost"));
             }
             Action::Healed { .. } => self.count_event("heals"),

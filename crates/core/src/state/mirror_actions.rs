@@ -2,6 +2,7 @@
 
 use super::CoreState;
 use super::parts::{FailOver, ReplyReceiver};
+use super::sentences::lost_text;
 use crate::event::Event;
 use crate::peer_wire::CoreMessage;
 use crate::volume_request::{VolumeError, VolumeResult};
@@ -77,10 +78,10 @@ impl CoreState {
                 let text = format!("A damaged extent of volume {volume} was healed from the peer ({extent}).");
                 self.handles.timeline.note(TimelineKind::Healed, text);
             }
-            Action::Lost { volume, extent } => {
-                let text =
-                    format!("Extent {extent} of volume {volume} is damaged on both nodes; restore it from a backup.");
-                self.handles.timeline.note(TimelineKind::Lost, text);
+            Action::Lost { volume, extent, reason } => {
+                if self.replication.note_lost() {
+                    self.handles.timeline.note(TimelineKind::Lost, lost_text(volume, extent, reason));
+                }
             }
             Action::Unreadable { volume, extent } => {
                 // A guest repeats the read; the timeline gets one entry for each extent.

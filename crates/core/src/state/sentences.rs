@@ -1,7 +1,9 @@
 //! Sentences for people: the alarms and the timeline entries of the quorum machine.
 
 use dyad_control::TimelineKind;
+use dyad_mirror::LostReason;
 use dyad_quorum::{Alarm, BootTime, KillReason, Members, Note, Proof, Reason};
+use dyad_types::{ExtentIndex, VolumeId};
 
 /// The sentence of an alarm. `paths` are the names of the peer links by path number.
 pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
@@ -98,6 +100,17 @@ fn reason_text(reason: Reason) -> &'static str {
         Reason::Exceptions => "the list of excepted volumes changed",
         Reason::Abandoned => "an abandoned proposal is made void",
     }
+}
+
+/// The sentence of a timeline entry about blocks that no copy can give.
+pub(super) fn lost_text(volume: VolumeId, extent: ExtentIndex, reason: LostReason) -> String {
+    let cause = match reason {
+        LostReason::UnreadableOnBoth => "cannot be read on either node",
+        LostReason::PeerOutOfDate => "cannot be read here, and the copy of the other node may be older",
+    };
+    format!(
+        "A part of volume {volume} {cause} (extent {extent}): its damaged blocks read as errors until the guest writes them; restore them from a backup."
+    )
 }
 
 /// The cause of a stop of all VMs as a clause.

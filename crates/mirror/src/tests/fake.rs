@@ -18,6 +18,8 @@ pub struct Content {
     pub last: Stamp,
     /// Value of each block; a missing block reads as zeros.
     pub blocks: BTreeMap<BlockIndex, u64>,
+    /// Blocks that are marked as lost.
+    pub lost: BTreeSet<BlockIndex>,
     pub confirmed: Seq,
     /// extent → newest unconfirmed number that touched it
     pub touched: BTreeMap<ExtentIndex, Seq>,
@@ -43,6 +45,12 @@ impl FakeStore {
         }
     }
 
+    /// Whether a block is damaged or marked as lost.
+    pub fn unreadable(&self, volume: VolumeId, block: BlockIndex) -> bool {
+        self.bad.contains(&(volume, block))
+            || self.live.volumes.get(&volume).is_some_and(|content| content.lost.contains(&block))
+    }
+
     /// Loss of power: of the unsynced commands the first `keep` (modulo their number plus one) survive.
     pub fn power_loss(&mut self, keep: usize) {
         let journal = std::mem::take(&mut self.journal);
@@ -58,7 +66,7 @@ impl FakeStore {
             StoreCommand::Read { volume, block, count } => {
                 let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;
                 let range = block.run(*count).each();
-                let bad: Vec<_> = range.clone().filter(|b| self.bad.contains(&(*volume, *b))).collect();
+                let bad: Vec<_> = range.clone().filter(|b| self.unreadable(*volume, *b)).collect();
                 if !bad.is_empty() {
                     return Err(StoreError::Corrupt { blocks: bad });
                 }
@@ -71,7 +79,7 @@ impl FakeStore {
                 let mut data = Vec::new();
                 for bit in 0..EXTENT_BLOCKS {
                     let block = extent.first_block() + bit;
-                    if self.bad.contains(&(*volume, block)) {
+                    if self.unreadable(*volume, block) {
                         image.bad |= 1 << bit;
                     } else if let Some(&value) = content.blocks.get(&block) {
                         image.present |= 1 << bit;
@@ -144,6 +152,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
                 Run::Absent(blocks) => (blocks.start, vec![None; blocks.length() as usize]),
             };
             for (block, value) in first.run(values.len() as u64).each().zip(values) {
+                content.lost.remove(&block);
                 match value {
                     Some(value) => content.blocks.insert(block, value),
                     None => content.blocks.remove(&block),
@@ -160,8 +169,14 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
         StoreCommand::Discard { volume, stamp, block, count } => {
             touch(volume, stamp, vec![Run::Absent(block.run(*count))]);
         }
-        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted } => {
+        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost } => {
+            assert_eq!(lost & (wanted & !image.bad), 0, "a lost block is not written");
             touch(volume, stamp, image.runs(*extent, *wanted, u64::MAX));
+            if let Some(content) = disk.volumes.get_mut(volume).filter(|_| *lost != 0) {
+                let marked = extent.blocks().each().filter(|block| lost & 1 << block.place_in_extent() != 0);
+                content.lost.extend(marked);
+                content.touched.insert(*extent, stamp.seq.max(content.confirmed.next()));
+            }
         }
         StoreCommand::Confirm { volume, seq } => {
             if let Some(content) = disk.volumes.get_mut(volume) {

@@ -3,6 +3,7 @@
 mod closing;
 mod fake;
 mod flight;
+mod lost;
 mod pair;
 mod props;
 mod scenarios;

@@ -58,4 +58,19 @@ proptest! {
         }
         pair.heal();
     }
+
+    #[test]
+    fn a_block_that_no_copy_can_give_never_stops_a_resync(
+        steps in prop::collection::vec(prop_oneof![
+            8 => step(),
+            1 => (0usize..2, 0..BLOCKS).prop_map(|(volume, block)| Step::RotOnMember { volume, block }),
+        ], 1..200),
+    ) {
+        let mut pair = Pair::new();
+        for step in steps {
+            pair.step(step);
+        }
+        pair.heal();
+        pair.check_replicas();
+    }
 }

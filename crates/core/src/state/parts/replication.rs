@@ -8,8 +8,8 @@ use dyad_mirror::{Event, Mirror, Progress, RequestId};
 use dyad_types::{ExtentIndex, VolumeId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-/// Most unreadable extents that get an entry in the timeline.
-const MAX_UNREADABLE_NOTES: usize = 100;
+/// Most unreadable extents, and most lost extents, that get an entry in the timeline.
+const MAX_EXTENT_NOTES: usize = 100;
 
 /// The receiver of the result of a request to the mirror.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(in crate::state) struct Replication {
     pub(in crate::state) healed: u64,
     /// The unreadable extents that have an entry in the timeline.
     unreadable: BTreeSet<(VolumeId, ExtentIndex)>,
+    /// Number of lost extents that have an entry in the timeline.
+    lost_notes: usize,
 }
 
 impl Replication {
@@ -58,6 +60,7 @@ impl Replication {
             dirty_bytes: 0,
             healed: 0,
             unreadable: BTreeSet::new(),
+            lost_notes: 0,
         }
     }
 
@@ -102,8 +105,16 @@ impl Replication {
     }
 
     /// Records an unreadable extent. `true` = the timeline gets an entry: the extent is new, and there are less than
-    /// [`MAX_UNREADABLE_NOTES`] entries.
+    /// [`MAX_EXTENT_NOTES`] entries.
     pub(in crate::state) fn note_unreadable(&mut self, volume: VolumeId, extent: ExtentIndex) -> bool {
-        self.unreadable.len() < MAX_UNREADABLE_NOTES && self.unreadable.insert((volume, extent))
+        self.unreadable.len() < MAX_EXTENT_NOTES && self.unreadable.insert((volume, extent))
+    }
+
+    /// Counts a lost extent, which the mirror reports once. `true` = the timeline gets an entry: there are less than
+    /// [`MAX_EXTENT_NOTES`].
+    pub(in crate::state) fn note_lost(&mut self) -> bool {
+        let noted = self.lost_notes < MAX_EXTENT_NOTES;
+        self.lost_notes += usize::from(noted);
+        noted
     }
 }
