@@ -8,9 +8,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use dyad_control::{CreatePair, DiskContent, Enrol, Join, Phase, Request, TimelineEvent, TimelineKind};
+use dyad_control::{
+    ClientError, CreatePair, DiskContent, Enrol, Join, Phase, RefusalCode, Reply, Request, TimelineEvent, TimelineKind,
+};
 use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, survey};
-use dyad_desired::Change;
+use dyad_desired::{Change, Firmware, Intent, VmConfig};
 use dyad_process_tests::cgroup::Cgroup;
 use dyad_process_tests::core_daemons::CoreDaemons;
 use dyad_process_tests::disk_driver::DiskDriver;
@@ -383,6 +385,68 @@ fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
         daemons.wait_in_sync().unwrap();
         assert_eq!([epoch(&daemons, 0), epoch(&daemons, 1)], [before; 2], "{:?}", daemons.timeline(1 - number));
     }
+    drop(daemons);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// All cables are pulled. The node that goes on cannot ask the other one whether a VM of it still runs: a VM made again on the
+/// same disks would be a second runner.
+#[test]
+fn vms_of_a_lost_node_are_neither_deleted_nor_are_their_disks_used() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("fence"));
+    let daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    let (_witness, code) = witness(&daemons, &folder);
+    let witness = Some(Enrol { address: "10.77.0.1".into(), code });
+    daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
+    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    daemons.join(1).unwrap();
+    wait_for_witness(&daemons);
+    let change = |number, change| daemons.ask(number, &Request::Change { change });
+    for (name, node) in [("on-a", NodeId::A), ("on-b", NodeId::B)] {
+        change(0, Change::CreateVolume { name: name.into(), size: 1 << 20, primary: node }).unwrap();
+        let vm = VmConfig {
+            cpus: 1,
+            memory_mib: 64,
+            firmware: Firmware::Bios,
+            disks: vec![name.into()],
+            node,
+            intent: Intent::Stopped,
+            priority: 50,
+            ha: true,
+        };
+        change(0, Change::CreateVm { name: name.into(), vm }).unwrap();
+    }
+    for cable in CABLES {
+        daemons.namespaces.set_cable(cable, false).unwrap();
+    }
+    let alone = |number| {
+        let quorum = daemons.status(number).ok().and_then(|status| status.quorum);
+        quorum.is_some_and(|quorum| quorum.members.len() == 1 && quorum.may_run)
+    };
+    let winner = wait::until("one node to go on", Duration::from_secs(60), || {
+        Ok([0, 1]
+            .into_iter()
+            .find(|number| alone(*number))
+            .map_or(wait::Poll::NotYet("both".into()), wait::Poll::Ready))
+    })
+    .unwrap();
+    let (vm, node) = if winner == 0 { ("on-b", NodeId::B) } else { ("on-a", NodeId::A) };
+    let Ok(Reply::Document { document }) = daemons.ask(winner, &Request::Document) else { panic!("no document") };
+    let changed = document.vms[vm].changed;
+    let other = VmConfig { node: node.peer(), ..document.vms[vm].config.clone() };
+    for refused in [
+        Change::DeleteVm { name: vm.into(), node, changed },
+        Change::DeleteVolume { name: vm.into() },
+        Change::CreateVm { name: "twin".into(), vm: other },
+    ] {
+        let error = change(winner, refused.clone()).unwrap_err();
+        let Some(ClientError::Refused(refusal)) = error.downcast_ref() else { panic!("{refused:?}: {error:#}") };
+        assert_eq!(refusal.code, RefusalCode::PeerFence, "{refused:?}: {refusal}");
+    }
+    // The node cannot vouch for the other one either: the document knows where the VM is.
+    let error = change(winner, Change::DeleteVm { name: vm.into(), node: node.peer(), changed }).unwrap_err();
+    assert!(format!("{error:#}").contains("was changed meanwhile"), "{error:#}");
     drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
