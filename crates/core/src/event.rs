@@ -87,6 +87,8 @@ pub enum Event {
         /// The beginning of the leave, which tells it from a later one.
         begun: Instant,
     },
+    /// 10 s have passed since the pool failed and this node began to hand over.
+    HandOverTimedOut,
     /// The leave that precedes an erasure has ended.
     LeftForErase {
         /// `Ok` = the quorum machine says that it is complete.

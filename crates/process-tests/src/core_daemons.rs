@@ -237,6 +237,14 @@ impl CoreDaemons {
         self.sides[number].running.as_ref().context("The daemon does not run.")
     }
 
+    /// The same, to ask whether it has ended.
+    ///
+    /// # Errors
+    /// The daemon was not started.
+    pub fn process_mut(&mut self, number: usize) -> Result<&mut RunningProgram> {
+        self.sides[number].running.as_mut().with_context(|| format!("Daemon {number} does not run."))
+    }
+
     /// Path of the file that is the pool disk of side 0 or 1.
     pub fn disk(&self, number: usize) -> PathBuf {
         self.sides[number].folder.join("pool.disk")

@@ -149,6 +149,39 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// A node that is alone hands over to nobody. Its guest waits without an error, and a restarted daemon finds every write that
+/// was acknowledged.
+#[test]
+fn a_lone_node_whose_pool_disk_failed_once_goes_on_after_a_restart() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("once"));
+    let mut daemons = CoreDaemons::blank(&program, &folder).unwrap();
+    daemons.create_pair(0).unwrap();
+    daemons.wait("the daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    let mut ring = ring(&daemons);
+    ring.write_counters(50);
+    daemons.fail_disk(0).unwrap();
+    let next = ring.counter + 1;
+    ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
+    wait::until("the daemon to end by itself", Duration::from_secs(60), || {
+        let ended = daemons.process_mut(0)?.ended();
+        Ok(if ended { wait::Poll::Ready(()) } else { wait::Poll::NotYet("it runs".into()) })
+    })
+    .unwrap();
+    assert!(!ring.driver.is_answered().unwrap(), "the guest was told of a failure that may pass");
+    daemons.kill(0);
+    daemons.start(&program, 0).unwrap();
+    ring.driver.reconnect().unwrap();
+    // The write without an answer may or may not have reached the disk.
+    let newest = ring.newest();
+    assert!((ring.counter..=next).contains(&newest), "{newest}");
+    ring.counter = newest;
+    ring.write_counters(50);
+    ring.check();
+    drop(daemons);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// A daemon that dies after it froze the VMs cannot thaw them, so the next daemon must.
 #[test]
 fn a_restarted_daemon_thaws_vms_that_the_dead_one_froze() {

@@ -10,7 +10,7 @@ use dyad_quorum as quorum;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// Longest time of a leave that a client requested. Then it is cancelled.
+/// Longest time of a leave that a client requested, which is then cancelled, and of the hand-over after a failure of the pool.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl CoreState {
@@ -18,10 +18,14 @@ impl CoreState {
     pub(super) fn begin_leave(&mut self, waiter: LeaveWaiter) {
         let Some(begun) = self.lifecycle.begin_leave(waiter) else { return };
         self.handles.quorum_thread.tell(quorum::Event::Leave);
+        self.send_after_leave_timeout(Event::LeaveTimedOut { begun });
+    }
+
+    fn send_after_leave_timeout(&self, event: Event) {
         let event_sender = self.handles.event_sender.clone();
         self.handles.runtime.spawn(async move {
             tokio::time::sleep(LEAVE_TIMEOUT).await;
-            event_sender.send(Event::LeaveTimedOut { begun });
+            event_sender.send(event);
         });
     }
 
@@ -69,6 +73,19 @@ impl CoreState {
         self.handles.quorum_thread.tell(quorum::Event::Leave);
         // The failed pool cannot store a resync: without a session the other node does not try one.
         self.handles.peer.stop();
+        self.send_after_leave_timeout(Event::HandOverTimedOut);
+    }
+
+    /// Ends this process if no other node has taken over after the failure of the pool. Init starts it again, with longer and
+    /// longer delays, and it opens the pool again: one failed request may have been the only one, and guests wait meanwhile
+    /// without an error.
+    pub(super) fn hand_over_timed_out(&mut self) {
+        if self.lifecycle.pool_has_failed() && self.membership.is_member() {
+            let text = "No other node takes over: the storage service restarts and opens the pool again.";
+            self.handles.timeline.note(TimelineKind::Faulty, text);
+            tracing::error!("{text}");
+            self.lifecycle = Lifecycle::Stopping;
+        }
     }
 
     /// Decommissions this node if the confirmation suffices: after a leave if the other node holds all data, else at once.

@@ -209,6 +209,7 @@ impl CoreState {
             }
             Event::Enrolled { witness, answer } => self.enrolled(witness, answer),
             Event::LeaveTimedOut { begun } => self.leave_timed_out(begun),
+            Event::HandOverTimedOut => self.hand_over_timed_out(),
             Event::LeftForErase { result, answer } => self.left_for_erase(result, answer),
             Event::SelfTestEnded { sentence } => self.self_test_ended(sentence),
             Event::OrphanDeleted { id, result } => self.orphan_deleted(id, result),

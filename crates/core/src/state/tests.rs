@@ -562,3 +562,18 @@ fn a_vm_of_the_other_member_is_deleted_at_its_request_only() {
     let refusal = passed_on(&fixture, delete_vm("mail", NodeId::A)).expect("node B cannot vouch for this node");
     assert_eq!(refusal.code, RefusalCode::OtherNode);
 }
+
+/// Alone, a node that stopped at one failed request would leave its guests without an answer until a person restarts it.
+#[test]
+fn a_failed_pool_is_opened_again_if_no_other_node_takes_over() {
+    for (members, stops) in [(dyad_quorum::Members::OnlyA, true), (dyad_quorum::Members::OnlyB, false)] {
+        let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
+        fixture.state.pool_failed("an error of the disk");
+        fixture.state.membership.config.members = members;
+        fixture.state.apply(Event::HandOverTimedOut);
+        assert_eq!(fixture.state.lifecycle.is_stopping(), stops, "{members:?}");
+    }
+    let mut healthy = CoreFixture::new(&[]);
+    healthy.state.apply(Event::HandOverTimedOut);
+    assert!(!healthy.state.lifecycle.is_stopping());
+}
